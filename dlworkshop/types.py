@@ -1,0 +1,65 @@
+"""The nouns: NamedTuples of arrays, with their shapes, dtypes and units.
+
+Axes keep their letters everywhere: P member, B example in a batch, N examples of a
+split, H W C image, D feature, K class.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+Array = jax.Array | np.ndarray
+PyTree = Any
+
+
+class Batch(NamedTuple):
+    """Examples side by side: a batch (B of them) or a whole split (N of them)."""
+
+    image: Array  # [B, H, W, C] uint8 at rest, float in [0, 1] in a step; or [B, D]
+    label: Array  # [B] int32 in [0, K); float targets for regression
+
+
+class Dataset(NamedTuple):
+    """Three splits as random-access arrays (memory-mapped where they are large)."""
+
+    train: Batch
+    validation: Batch  # cut off `train`; choices are made here
+    test: Batch  # read once, at the end
+    classes: tuple[str, ...]  # [K] names; () for regression
+    name: str = "data"
+    fingerprint: str = ""  # of the content; a resumed run checks it
+
+
+class HParams(NamedTuple):
+    """The numbers that may differ between members: [] each, or [P] for a population.
+
+    They are arguments of the compiled program, never constants in it. None means: as
+    the optimizer, model or loss was built.
+    """
+
+    learning_rate: Any  # per update, at the peak of the schedule
+    momentum: Any = None  # in [0, 1)
+    b1: Any = None  # decay of the first moment, in [0, 1)
+    b2: Any = None  # decay of the second moment, in [0, 1)
+    eps: Any = None  # > 0
+    weight_decay: Any = None  # per update, on kernels only
+    clip_norm: Any = None  # largest global norm of the gradients, > 0
+    dropout: Any = None  # probability of dropping a unit, in [0, 1)
+    label_smoothing: Any = None  # in [0, 1)
+
+
+class TrainState(NamedTuple):
+    """One model under training; stacked to [P, ...] for a population."""
+
+    step: Array  # [] int32, updates done
+    params: PyTree
+    opt_state: PyTree
+    key: jax.Array  # [] typed key of the seed; randomness is fold_in(key, ...)
+
+
+class Metrics(NamedTuple):
+    """Means over the examples they were measured on."""
+
+    loss: Array  # [] nats for cross-entropy
+    metric: Array  # [] accuracy as a fraction in [0, 1] by default
