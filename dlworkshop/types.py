@@ -7,9 +7,8 @@ split, H W C image, D feature, K class.
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
-Array = jax.Array | np.ndarray
+Array = Any  # of jax or of NumPy: what is used here, both have
 PyTree = Any
 
 

@@ -1,0 +1,1 @@
+"""logits -> loss -> gradient -> new state, lifted to chunks and populations."""

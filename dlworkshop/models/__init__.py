@@ -1,0 +1,20 @@
+"""Models as pairs of pure functions of ONE example, and their lift to a batch."""
+
+from dlworkshop.models.cnn import cnn
+from dlworkshop.models.layers import average_pool, max_pool
+from dlworkshop.models.logistic import logistic
+from dlworkshop.models.mlp import mlp
+from dlworkshop.models.model import Model, from_linen, num_params, predict, table
+
+__all__ = [
+    "Model",
+    "average_pool",
+    "cnn",
+    "from_linen",
+    "logistic",
+    "max_pool",
+    "mlp",
+    "num_params",
+    "predict",
+    "table",
+]

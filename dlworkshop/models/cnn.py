@@ -1,0 +1,99 @@
+"""A convolutional network: convolution, activation, pooling; then fully connected."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from dlworkshop.models.convolution import convolve
+from dlworkshop.models.layers import average_pool, drop
+from dlworkshop.models.model import Model, check_rank, from_linen
+
+
+class Cnn(nn.Module):
+    """Classifier of ONE image; float32 parameters whatever it computes in."""
+
+    features: Sequence[int]
+    dense: Sequence[int]
+    num_classes: int
+    activation: Callable
+    pooling: Callable
+    dropout: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, image, *, key=None, dropout=None):  # [H, W, C]
+        check_rank(image, (3,), "an image [H, W, C]")
+        if min(image.shape[:2]) < 2 ** len(self.features):
+            raise ValueError(
+                f"an image of {image.shape[0]}x{image.shape[1]} cannot be halved "
+                f"{len(self.features)} times: use fewer features or larger images"
+            )
+        dtypes = {"dtype": self.dtype, "param_dtype": jnp.result_type(float)}
+        rate = self.dropout if dropout is None else dropout
+        x = image
+        for features in self.features:
+            x = nn.Conv(features, (3, 3), conv_general_dilated=convolve, **dtypes)(x)
+            x = self.pooling(self.activation(x))  # [H/2, W/2, features]
+        x = x.reshape(-1)  # [H*W*C]
+        for layer, width in enumerate(self.dense):
+            x = self.activation(nn.Dense(width, **dtypes)(x))  # [width]
+            if key is not None and not (isinstance(rate, float) and rate == 0):
+                x = drop(x, jax.random.fold_in(key, layer), rate)
+        x = nn.Dense(self.num_classes, **dtypes)(x)
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32))  # logits [K]
+
+
+def cnn(
+    features: Sequence[int] = (32, 64),
+    dense: Sequence[int] = (256,),
+    activation: Callable = nn.relu,
+    pooling: Callable = average_pool,
+    dropout: float = 0.0,
+    *,
+    num_classes: int = 10,
+    dtype: Any = None,
+) -> Model:
+    """Convolutional network on images [H, W, C] with H, W >= 2 ** len(features).
+
+    Args:
+        features: channels of each 3x3 convolution, each followed by 2x2 pooling.
+        dense: units of each hidden fully connected layer.
+        activation: elementwise function after each convolution and hidden layer.
+        pooling: [H, W, C] -> [H // 2, W // 2, C]: `average_pool` or `max_pool`.
+        dropout: probability in [0, 1) of dropping a fully connected unit in training;
+            a population may override it per member with hparams["dropout"].
+        num_classes: length K of the logits.
+        dtype: what to compute in, e.g. jnp.bfloat16; parameters stay float32.
+
+    Source: LeCun et al. (1998), Gradient-based learning applied to document
+    recognition, section II, with today's 3x3 kernels.
+
+    >>> model = cnn((4, 8), dense=(16,))
+    >>> image = jnp.ones((8, 8, 1))
+    >>> params = model.init(jax.random.key(0), image)
+    >>> model.apply(params, image).shape
+    (10,)
+    """
+    config = {
+        "name": "cnn",
+        "features": list(features),
+        "dense": list(dense),
+        "activation": activation.__name__,
+        "pooling": pooling.__name__,
+        "dropout": dropout,
+        "num_classes": num_classes,
+        "dtype": None if dtype is None else jnp.dtype(dtype).name,
+    }
+    module = Cnn(
+        tuple(features),
+        tuple(dense),
+        num_classes,
+        activation,
+        pooling,
+        float(dropout),
+        dtype,
+    )
+    return from_linen(module, config)

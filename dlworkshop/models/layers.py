@@ -1,0 +1,48 @@
+"""The small pieces which the networks share: pure functions of ONE example."""
+
+import jax
+import jax.numpy as jnp
+
+
+def drop(x: jax.Array, key: jax.Array, rate) -> jax.Array:
+    """Dropout: each entry is zero with probability `rate`, others grow by 1/(1-rate).
+
+    `rate` in [0, 1) may be traced, so that it can differ between members.
+    Source: Srivastava et al. (2014), Dropout, JMLR 15, section 4 ("inverted").
+
+    >>> x = drop(jnp.ones(10_000), jax.random.key(0), 0.25)
+    >>> round(float(x.mean()), 1), round(float((x == 0).mean()), 2)
+    (1.0, 0.25)
+    """
+    keep = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return jnp.where(keep, x / (1 - rate), 0)
+
+
+def _windows(image: jax.Array) -> jax.Array:
+    """2x2 windows [H/2, 2, W/2, 2, C]; an odd last row or column is dropped.
+
+    A reshape, because XLA's reduce_window and its gradient are slow on a CPU.
+    """
+    height, width, channels = image.shape
+    image = image[: height // 2 * 2, : width // 2 * 2]
+    return image.reshape(height // 2, 2, width // 2, 2, channels)
+
+
+def average_pool(image: jax.Array) -> jax.Array:
+    """Mean over 2x2 windows: [H, W, C] -> [H // 2, W // 2, C].
+
+    >>> average_pool(jnp.arange(4.0).reshape(2, 2, 1)).item()
+    1.5
+    """
+    return _windows(image).mean((1, 3))
+
+
+def max_pool(image: jax.Array) -> jax.Array:
+    """Maximum over 2x2 windows: [H, W, C] -> [H // 2, W // 2, C].
+
+    Where entries tie, they share the gradient equally.
+
+    >>> max_pool(jnp.arange(4.0).reshape(2, 2, 1)).item()
+    3.0
+    """
+    return _windows(image).max((1, 3))

@@ -1,0 +1,70 @@
+"""A fully connected network: affine maps with an activation between them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from dlworkshop.models.layers import drop
+from dlworkshop.models.model import Model, check_rank, from_linen
+
+
+class Mlp(nn.Module):
+    """Classifier of ONE example; float32 parameters whatever it computes in."""
+
+    widths: Sequence[int]
+    num_classes: int
+    activation: Callable
+    dropout: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, example, *, key=None, dropout=None):  # [D] or [H, W, C]
+        check_rank(example, (1, 3), "[D] or [H, W, C]")
+        param_dtype = jnp.result_type(float)
+        rate = self.dropout if dropout is None else dropout
+        x = example.reshape(-1)  # [D]
+        for layer, width in enumerate(self.widths):
+            x = nn.Dense(width, dtype=self.dtype, param_dtype=param_dtype)(x)
+            x = self.activation(x)  # [width]
+            if key is not None and not (isinstance(rate, float) and rate == 0):
+                x = drop(x, jax.random.fold_in(key, layer), rate)
+        x = nn.Dense(self.num_classes, dtype=self.dtype, param_dtype=param_dtype)(x)
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32))  # logits [K]
+
+
+def mlp(
+    widths: Sequence[int] = (128,),
+    activation: Callable = nn.relu,
+    dropout: float = 0.0,
+    *,
+    num_classes: int = 10,
+    dtype: Any = None,
+) -> Model:
+    """Multi-layer perceptron on [D] or [H, W, C], flattened.
+
+    Args:
+        widths: units of each hidden layer; () is logistic regression.
+        activation: elementwise function after each hidden layer.
+        dropout: probability in [0, 1) of dropping a hidden unit in training; a
+            population may override it per member with hparams["dropout"].
+        num_classes: length K of the logits.
+        dtype: what to compute in, e.g. jnp.bfloat16; parameters stay float32.
+
+    >>> model = mlp((32, 16), num_classes=3)
+    >>> params = model.init(jax.random.key(0), jnp.ones(4))
+    >>> model.apply(params, jnp.ones(4)).shape
+    (3,)
+    """
+    config = {
+        "name": "mlp",
+        "widths": list(widths),
+        "activation": activation.__name__,
+        "dropout": dropout,
+        "num_classes": num_classes,
+        "dtype": None if dtype is None else jnp.dtype(dtype).name,
+    }
+    module = Mlp(tuple(widths), num_classes, activation, float(dropout), dtype)
+    return from_linen(module, config)

@@ -1,0 +1,39 @@
+"""Lift 5: one device -> all devices; members first, the batch with what is left."""
+
+from collections.abc import Sequence
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+MEMBER, BATCH = "member", "batch"
+
+
+def make_mesh(members: int, batch_size: int, devices: Sequence[jax.Device]) -> Mesh:
+    """The mesh [member, batch] that employs most devices, members before batch.
+
+    Members need no communication, so they are spread first; what they leave unused
+    splits the batch. Both axes divide evenly: no member and no example is padded.
+
+    >>> mesh = make_mesh(members=8, batch_size=64, devices=jax.devices()[:1])
+    >>> dict(mesh.shape)
+    {'member': 1, 'batch': 1}
+    """
+    count = len(devices)
+    shapes = [
+        (m, b)
+        for m in range(1, min(members, count) + 1)
+        for b in range(1, count // m + 1)
+        if members % m == 0 and batch_size % b == 0
+    ]
+    member, batch = max(shapes, key=lambda shape: (shape[0] * shape[1], shape[0]))
+    return jax.make_mesh(
+        (member, batch),
+        (MEMBER, BATCH),
+        axis_types=(AxisType.Auto, AxisType.Auto),
+        devices=devices[: member * batch],
+    )
+
+
+def place(mesh: Mesh, tree, *axes):
+    """Put the arrays of `tree` on the mesh, first dimensions split over `axes`."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*axes)))

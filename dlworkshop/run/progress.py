@@ -1,0 +1,74 @@
+"""What a run tells the person who watches it: one live line, or plain lines."""
+
+import time
+from types import TracebackType
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+QUIET_SECONDS = 10.0  # at most one plain line in this time
+
+
+class Watch:
+    """Progress over `total` steps; examples/s counts every member's examples."""
+
+    def __init__(self, total: int, done: int, examples_per_step: int, metric: str):
+        self.console = Console(stderr=True, highlight=False)
+        self._total, self._first = total, done
+        self._examples, self._metric = examples_per_step, metric
+        self._started = self._told = time.perf_counter()
+        self._bar = Progress(
+            TextColumn("step {task.completed}/{task.total}"),
+            BarColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self._task = self._bar.add_task("train", total=total, completed=done, text="")
+
+    def __enter__(self) -> "Watch":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def tell(self, step: int, train_seconds: float, train, validation) -> None:
+        """Metrics [P] of the last chunk, and of the last evaluation if there was."""
+        seconds = time.perf_counter() - self._started
+        rate = (step - self._first) * self._examples / max(train_seconds, 1e-9)
+        text = f"train {self._say(train)}"
+        if validation is not None:
+            text += f" | validation {self._say(validation)}"
+        text += f" | {rate:,.0f} examples/s"
+        self._bar.update(self._task, completed=step, text=text)
+        quiet = time.perf_counter() - self._told < QUIET_SECONDS
+        if self.console.is_terminal or (quiet and step < self._total):
+            return
+        self._told = time.perf_counter()
+        left = seconds * (self._total - step) / max(step - self._first, 1)
+        self.console.print(
+            f"step {step}/{self._total} | {text} | {left:.0f} s left", soft_wrap=True
+        )
+
+    def say(self, line: str) -> None:
+        """One line of its own, above the live one."""
+        self.console.print(line, soft_wrap=True)
+
+    def _say(self, metrics) -> str:
+        loss, score = (_mean(values) for values in metrics)
+        if self._metric == "accuracy":
+            return f"loss {loss:.4f} accuracy {100 * score:.2f} %"
+        return f"loss {loss:.4f} {self._metric} {score:.4g}"
+
+
+def _mean(values) -> float:
+    values = np.asarray(values)
+    return float(np.mean(values[np.isfinite(values)])) if values.size else np.nan

@@ -1,0 +1,131 @@
+"""What a run leaves in memory and on disk: the trained members and their numbers."""
+
+import importlib.metadata
+import platform
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from dlworkshop.learn.metrics import mean_and_error
+from dlworkshop.learn.population import QUARANTINED, STOPPED, Population, over_members
+from dlworkshop.models.model import Model, predict
+from dlworkshop.run.programs import fills_a_cpu
+from dlworkshop.types import Array, PyTree
+
+PREDICT_BATCH = 512  # images at a time
+WORST = 24  # mistakes shown in the report
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "dlworkshop")
+
+
+class Run(NamedTuple):
+    """A trained population: one model for each member, side by side."""
+
+    model: Model
+    params: PyTree  # [P, ...]
+    summary: dict[str, Any]  # what summary.json holds
+    workdir: Path | None
+
+    def predict(self, images: Array) -> np.ndarray:
+        """Outputs (logits) of every member for a batch [B, ...]: [P, B, K]."""
+        images = np.asarray(images)
+        one_by_one = fills_a_cpu(self.params)
+
+        @jax.jit
+        def outputs(params, batch):
+            lifted = over_members(lambda p: predict(self.model, p, batch), one_by_one)
+            return lifted(params)
+
+        size = min(len(images), PREDICT_BATCH)
+        rows = []
+        for first in range(0, len(images), size):
+            batch = images[first : first + size]
+            short = size - len(
+                batch
+            )  # the last batch is padded: one shape, one program
+            padded = np.pad(batch, [(0, short)] + [(0, 0)] * (batch.ndim - 1))
+            rows.append(np.asarray(outputs(self.params, padded))[:, : len(batch)])
+        return np.concatenate(rows, axis=1)
+
+
+def population_table(
+    population: Population, seeds, hparams, num_steps: int, test, metric: str
+) -> list[dict[str, Any]]:
+    """One row for each member, as in summary.json; `test` holds means [P]."""
+    state = jax.device_get(population._replace(train=population.train.step))
+    given = {k: v for k, v in hparams._asdict().items() if v is not None}
+    rows = []
+    for member, seed in enumerate(seeds):
+        settings = {name: float(values[member]) for name, values in given.items()}
+        steps = int(state.train[member])
+        row = {
+            "member": member,
+            "seed": seed,
+            "hparams": settings,
+            "status": "finished",
+            "steps": steps,
+            "best_validation_loss": float(state.best_loss[member]),
+            "test": {
+                "loss": float(test.loss[member]),
+                metric: float(test.metric[member]),
+            },
+        }
+        if state.status[member] == STOPPED:
+            row["status"] = "stopped early"
+            row["note"] = f"no better since step {int(state.best_step[member])}"
+        if state.status[member] == QUARANTINED:
+            row["status"] = "quarantined"
+            row["note"] = (
+                f"loss or gradients not finite at step {steps + 1} of {num_steps}"
+            )
+        rows.append(row)
+    return rows
+
+
+def statistics(loss, metric, alive, name: str) -> dict[str, Any]:
+    """Mean, standard error and n over the members that are `alive` [P]."""
+    return {
+        name: mean_and_error(np.asarray(metric)[alive]),
+        "loss": mean_and_error(np.asarray(loss)[alive]),
+    }
+
+
+def write_predictions(path: Path, split, classes, outputs, losses) -> None:
+    """Labels, predictions [P, N], losses [P, N] and the images that were worst."""
+    prediction = outputs.argmax(-1).astype(np.int32)  # [P, N]
+    wrong = (prediction != split.label).any(0)  # [N]
+    badness = np.where(wrong, losses.mean(0), -np.inf)
+    worst = np.argsort(-badness, kind="stable")[: min(WORST, int(wrong.sum()))]
+    beside = path.with_name(path.name + ".tmp.npz")
+    np.savez_compressed(
+        beside,
+        label=np.asarray(split.label, np.int32),
+        prediction=prediction,
+        loss=losses.astype(np.float32),
+        worst_index=worst.astype(np.int32),
+        worst_image=np.asarray(split.image[np.sort(worst)])[
+            np.argsort(np.argsort(worst))
+        ],
+        classes=np.asarray(classes, dtype=np.str_),
+    )
+    beside.replace(path)
+
+
+def versions() -> dict[str, str]:
+    """What computed it."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        found[package] = importlib.metadata.version(package)
+    return found
+
+
+def device(devices) -> str:
+    """The devices in words.
+
+    >>> device(jax.devices()[:1])
+    '1 x cpu'
+    """
+    first = devices[0]
+    kind = first.device_kind if first.platform != "cpu" else "cpu"
+    return f"{len(devices)} x {kind}"
