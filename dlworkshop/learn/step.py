@@ -87,7 +87,7 @@ def make_train_step(
         updates, opt_state = make_optimizer(hparams).update(
             grads, state.opt_state, state.params
         )
-        multiplier = schedule(state.step)
+        multiplier = schedule(state.step.astype(float))
         updates = jax.tree.map(lambda u: (multiplier * u).astype(u.dtype), updates)
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, opt_state, state.key), metrics
@@ -116,7 +116,7 @@ def clip(grads: PyTree, norm) -> PyTree:
     >>> clip({"w": jnp.array([3.0, 4.0])}, 1.0)["w"].tolist()
     [0.6000000238418579, 0.800000011920929]
     """
-    scale = jnp.minimum(1, norm / jnp.maximum(optax.global_norm(grads), 1e-30))
+    scale = jnp.minimum(1, norm / jnp.maximum(optax.tree.norm(grads), 1e-30))
     return jax.tree.map(lambda g: (g * scale).astype(g.dtype), grads)
 
 

@@ -1,0 +1,37 @@
+"""Results -> figures -> one HTML page that opens from disk, years later, offline.
+
+`write(workdir)` reads what a run left in its folder (`read`), draws it (`figures`),
+says it in words (`words`) and sets it on one page (`page`, of `elements`).
+"""
+
+import os
+from pathlib import Path
+
+__all__ = ["write"]
+
+
+def write(workdir: Path) -> Path:
+    """Writes `workdir/report.html`, all at once or not at all, and returns its path.
+
+    Args:
+        workdir: the folder of a finished run: config.json and summary.json; with
+            metrics.jsonl and predictions.npz the page has curves and mistakes too.
+
+    Returns:
+        The path of the page: one file without links to anything outside itself.
+
+    Raises:
+        UserError: if the folder is not that of a finished run.
+    """
+    from dlworkshop.report import page, read  # noqa: PLC0415 (they bring matplotlib)
+
+    workdir = Path(workdir)
+    text = page.render(read.read_run(workdir))
+    target = workdir / "report.html"
+    draft = workdir / f".report.{os.getpid()}.html"
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(target)  # a reader sees the old page or the new one, no half
+    finally:
+        draft.unlink(missing_ok=True)
+    return target

@@ -1,4 +1,4 @@
-"""The persistent compilation cache: a second run of the same program compiles nothing."""
+"""The compilation cache: a second run of the same program compiles nothing."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ def use_compilation_cache() -> None:
     that the user chose (JAX_COMPILATION_CACHE_DIR) is left as it is; a folder that
     cannot be made is done without.
     """
-    if jax.config.jax_compilation_cache_dir is not None:
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
         return
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = home / "dlworkshop" / "programs"

@@ -70,5 +70,5 @@ class Watch:
 
 
 def _mean(values) -> float:
-    values = np.asarray(values)
-    return float(np.mean(values[np.isfinite(values)])) if values.size else np.nan
+    finite = np.asarray(values)[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else np.nan

@@ -10,9 +10,10 @@ import numpy as np
 
 from dlworkshop.learn.metrics import mean_and_error
 from dlworkshop.learn.population import QUARANTINED, STOPPED, Population, over_members
-from dlworkshop.models.model import Model, predict
+from dlworkshop.models.model import Model, num_params, predict, table
 from dlworkshop.run.programs import fills_a_cpu
-from dlworkshop.types import Array, PyTree
+from dlworkshop.run.record import plain
+from dlworkshop.types import Array, Metrics, PyTree
 
 PREDICT_BATCH = 512  # images at a time
 WORST = 24  # mistakes shown in the report
@@ -49,6 +50,52 @@ class Run(NamedTuple):
         return np.concatenate(rows, axis=1)
 
 
+def summarise(plan, population: Population, scores, seconds) -> dict[str, Any]:
+    """What summary.json holds; `scores` are Metrics [P, N] of each split read."""
+    name, members = plan.config["metric"], len(plan.seeds)
+    params, steps = population.train.params, np.asarray(population.train.step)
+    alive = np.asarray(population.status) != QUARANTINED
+    means = {
+        split: Metrics(*(values.mean(-1) for values in per_example))
+        for split, per_example in scores.items()
+    }
+    examples = int(steps.astype(np.int64).sum()) * plan.order.batch_size
+    best = plan.config["patience"] is not None
+    return plain(
+        {
+            "experiment": plan.config["experiment"],
+            "dataset": plan.dataset.name,
+            "model": plan.config["model"].get("name", "model"),
+            "members": members,
+            "steps": int(steps.max()),
+            "parameters": num_params(params) // members,
+            "parameters_taken": "best by validation loss" if best else "last",
+            **{
+                split: {
+                    name: mean_and_error(mean.metric[alive]),
+                    "loss": mean_and_error(mean.loss[alive]),
+                }
+                for split, mean in means.items()
+            },
+            "seconds": seconds,
+            "examples_per_second": examples / max(seconds["train"], 1e-9),
+            "device": device(plan.mesh.devices.ravel()),
+            "mesh": dict(plan.mesh.shape),
+            "versions": versions(),
+            "claims": [],
+            "population": population_table(
+                population,
+                plan.seeds,
+                plan.hparams,
+                plan.num_steps,
+                means["test"],
+                name,
+            ),
+            "table": table(plan.model, plan.dataset.train.image[0]),
+        }
+    )
+
+
 def population_table(
     population: Population, seeds, hparams, num_steps: int, test, metric: str
 ) -> list[dict[str, Any]]:
@@ -81,14 +128,6 @@ def population_table(
             )
         rows.append(row)
     return rows
-
-
-def statistics(loss, metric, alive, name: str) -> dict[str, Any]:
-    """Mean, standard error and n over the members that are `alive` [P]."""
-    return {
-        name: mean_and_error(np.asarray(metric)[alive]),
-        "loss": mean_and_error(np.asarray(loss)[alive]),
-    }
 
 
 def write_predictions(path: Path, split, classes, outputs, losses) -> None:

@@ -1,0 +1,174 @@
+"""The pieces of a page: elements that escape what they are given, and their looks."""
+
+import html
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from dlworkshop.report.words import is_number
+
+
+class Html(str):
+    """Text that is markup already; any other text is escaped where it is put in."""
+
+    __slots__ = ()
+
+
+def tag(name: str, *children: Any, **attributes: Any) -> Html:
+    """An element; children that are not `Html` are escaped, so are attributes.
+
+    >>> tag("p", "a < b ", tag("b", 1), class_="x", title='"', id=None)
+    '<p class="x" title="&quot;">a &lt; b <b>1</b></p>'
+    """
+    inside = "".join(
+        child if isinstance(child, Html) else html.escape(str(child))
+        for child in children
+    )
+    pairs = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    return Html(f"<{name}{pairs}>{inside}</{name}>")
+
+
+def join(pieces: Iterable[str]) -> Html:
+    """Several elements, one after the other."""
+    return Html("\n".join(pieces))
+
+
+def data(text: str, value: Any) -> Html:
+    """A number as people read it, with the exact one beside it for machines."""
+    return tag("data", text, value=value) if is_number(value) else tag("span", text)
+
+
+def table(
+    label: str,
+    head: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    classes: Sequence[str | None] = (),
+) -> Html:
+    """A table in a box of its own that scrolls, by keyboard too, if it is too wide."""
+    cells = [
+        tag(
+            "tr",
+            tag("th", row[0], scope="row"),
+            *(tag("td", cell) for cell in row[1:]),
+            class_=classes[i] if classes else None,
+        )
+        for i, row in enumerate(rows)
+    ]
+    titles = [tag("th", title, scope="col") for title in head]
+    top = tag("thead", tag("tr", *titles)) if head else ""
+    return scroll(label, tag("table", top, tag("tbody", *cells)))
+
+
+def scroll(label: str, content: Html) -> Html:
+    """A box that scrolls sideways instead of the page."""
+    return tag(
+        "div", content, class_="scroll", role="region", aria_label=label, tabindex=0
+    )
+
+
+def chart(svg: str, caption: str, class_: str = "") -> Html:
+    """A figure on a white card, with what it needs to be understood."""
+    return tag(
+        "figure",
+        Html(svg),
+        tag("figcaption", caption),
+        class_=f"chart {class_}".strip(),
+    )
+
+
+def fold(title: str, content: Html, is_open: bool = False) -> Html:
+    """A part that opens when asked for."""
+    return tag(
+        "details", tag("summary", title), content, open="open" if is_open else None
+    )
+
+
+def document(title: str, body: Html) -> str:
+    """The whole file."""
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(title)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
+
+
+STYLE = """
+:root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --ink: #1a1d21;
+  --soft: #545b64; --line: #d5d9de; --link: #00588a; --good: #006b4e; --bad: #a84300; }
+@media (prefers-color-scheme: dark) {
+  :root { --page: #14171a; --card: #1f2327; --ink: #eceff2; --soft: #aab2bb;
+    --line: #3a4148; --link: #7cc4f0; --good: #4fd1a5; --bad: #ff9d5c; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--ink);
+  font: 1.0625rem/1.5 system-ui, sans-serif; }
+header, main, footer { max-width: 70rem; margin: 0 auto; padding: 0 1rem; }
+header { padding-top: 2rem; }
+h1 { font-size: 1.375rem; font-weight: 600; color: var(--soft); margin: 0;
+  overflow-wrap: anywhere; }
+.finding { font-size: clamp(1.5rem, 4.5vw, 2.375rem); line-height: 1.2;
+  font-weight: 700; margin: .25rem 0 .75rem; text-wrap: balance; }
+.note, figcaption, footer { color: var(--soft); font-size: .9375rem; }
+nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; list-style: none;
+  padding: 0; margin: 1rem 0 0; }
+a { color: var(--link); }
+:focus-visible { outline: 3px solid var(--link); outline-offset: 2px; }
+section { margin-top: 2.5rem; }
+h2 { font-size: 1.375rem; margin: 0 0 .75rem; }
+data { white-space: nowrap; }
+.tiles { display: grid; gap: .75rem; margin: 0;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr)); }
+.tiles div, .scroll { background: var(--card); border: 1px solid var(--line);
+  border-radius: .5rem; }
+.tiles div { padding: .75rem 1rem; }
+dt { color: var(--soft); font-size: .9375rem; }
+dd { margin: 0; font-size: 1.5rem; font-weight: 650; line-height: 1.25; }
+dd + dd { font-size: .9375rem; font-weight: 400; color: var(--soft); }
+@media (max-width: 34rem) { .tiles { grid-template-columns: 1fr 1fr; gap: .5rem; }
+  .tiles div { padding: .5rem .75rem; } .tiles dd:nth-child(2) { font-size: 1rem; }
+  .tiles data { white-space: normal; } }
+.charts { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr)); }
+figure { margin: 0; min-width: 0; }
+.chart > svg { display: block; width: 100%; height: auto; background: #fff;
+  border: 1px solid var(--line); border-radius: .5rem; padding: .5rem; }
+.chart svg * { stroke-linejoin: round; stroke-linecap: butt; }
+.single { max-width: 46rem; } .large { max-width: 60rem; }
+figcaption { margin-top: .5rem; }
+.mistakes { display: grid; gap: 1rem .75rem; list-style: none; padding: 0; margin: 0;
+  grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); }
+.mistakes svg { display: block; width: 100%; height: auto; background: #fff;
+  border: 1px solid var(--line); border-radius: .5rem; padding: .375rem; }
+.mistakes image { image-rendering: pixelated; }
+.mistakes figcaption { overflow-wrap: anywhere; line-height: 1.35; }
+.mistakes figcaption > * { display: block; }
+.mistakes strong { color: var(--ink); }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { padding: .375rem .625rem; text-align: left; vertical-align: top;
+  border-top: 1px solid var(--line); }
+thead th, table:not(:has(thead)) tr:first-child > * { border-top: 0; }
+thead th { color: var(--soft); font-size: .9375rem; white-space: nowrap; }
+tbody th { font-weight: 600; }
+table:not(:has(thead)) th { width: 16rem; }
+td > span { white-space: nowrap; }
+td small { display: block; font-weight: 400; }
+.good, span.bad { font-weight: 600; }
+.good { color: var(--good); } .bad { color: var(--bad); }
+pre { margin: 0; padding: .75rem; font: .9375rem/1.35 ui-monospace, monospace; }
+summary { cursor: pointer; padding: .375rem 0; color: var(--link); font-weight: 600; }
+footer { padding: 2.5rem 1rem 3rem; }
+@media print { body { background: #fff; font-size: 10pt; } nav { display: none; }
+  figure, tr, .tiles div { break-inside: avoid; } h2 { break-after: avoid; }
+  details::details-content { content-visibility: visible; block-size: auto; } }
+"""

@@ -1,0 +1,231 @@
+"""Arrays -> figures, as SVG text to be set in a page: curves, confusion, sweeps."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.colors import PowerNorm
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from dlworkshop.report.read import Series
+from dlworkshop.report.svg import drawing
+from dlworkshop.report.words import is_fraction
+
+# Okabe and Ito's colours: colour-blind readers tell them apart
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MEMBER, BAD = "#0072B2", "#595959"
+MOST_LINES = 50  # members drawn one by one; mean and band are over all of them
+MOST_POINTS = 400  # in time
+MOST_VERTICES = 12_000  # of all thin lines of a series together
+MOST_NUMBERED = 20  # classes whose counts fit into their cells
+
+
+def learning_curves(
+    name: str, title: str, label: str, series: dict[str, Series], quantity: str
+) -> str:
+    """A quantity over time: members as thin lines, mean and band of the healthy ones.
+
+    Args:
+        name: of the figure, unique in its page.
+        title: what one sees.
+        label: of the vertical axis, with unit.
+        series: by split, or by what else sets groups apart. Members that are not
+            healthy are dashed and count neither in the mean, nor in the band (1
+            standard deviation), nor in the choice of the axis.
+        quantity: its name; a fraction is drawn in percent.
+    """
+    scale = 100 if is_fraction(quantity) else 1
+    with drawing(name, title, (7.4, 4.7)) as (_, axes, out):
+        for colour, (group, values) in zip(COLOURS, series.items(), strict=False):
+            _draw_group(axes, group, values, colour, scale)
+        shown = _shown(series, scale)
+        _choose_scale(axes, shown, is_log=_spans(shown, 20) and scale == 1)
+        axes.set_ylabel(label + (", log scale" if axes.get_yscale() == "log" else ""))
+        axes.set_xlabel(_time_label(next(iter(series.values()))))
+        axes.legend(loc="best", fontsize=13)
+    return out[0]
+
+
+def _draw_group(
+    axes: Axes, group: str, series: Series, colour: str, scale: float
+) -> None:
+    num_steps, num_members = series.value.shape
+    members = _spread(num_members, MOST_LINES)
+    points = _spread(num_steps, min(MOST_POINTS, MOST_VERTICES // len(members)))
+    time = _time(series)[points]
+    value = series.value[points] * scale  # [T, P]
+    for i in members:
+        look: dict[str, Any] = {"color": colour, "alpha": 0.35, "linewidth": 0.8}
+        if not series.healthy[i]:
+            look = {"color": BAD, "linestyle": "--", "linewidth": 1.4}
+        axes.plot(time, value[:, i], **look)
+    fine = value[:, series.healthy]
+    num_alive = np.isfinite(fine).sum(axis=1)  # [T]
+    mean = np.array([finite_mean(row) for row in fine])
+    label = f"{group}: mean of {fine.shape[1]}" if fine.shape[1] > 1 else group
+    marker = "o-" if len(points) <= 12 else "-"
+    some = num_alive > 0
+    axes.plot(time[some], mean[some], marker, color=colour, linewidth=2.4, label=label)
+    many = num_alive > 1
+    if many.any():
+        spread = np.nanstd(fine[many], axis=1, ddof=1)
+        # a loss below 0 has no place on a log scale: no lower than the lowest member
+        low = np.maximum(mean[many] - spread, np.nanmin(fine[many], axis=1))
+        high = np.minimum(mean[many] + spread, np.nanmax(fine[many], axis=1))
+        axes.fill_between(time[many], low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def confusion(name: str, counts: np.ndarray, classes: Sequence[str], title: str) -> str:
+    """What was taken for what.
+
+    Args:
+        name: of the figure, unique in its page.
+        counts: [K, K] of examples, true class by predicted class, mean over members.
+        classes: [K] names.
+        title: what one sees.
+    """
+    num_classes = len(classes)
+    numbered = num_classes <= MOST_NUMBERED
+    total = counts.sum(axis=1, keepdims=True)
+    share = np.divide(counts, total, out=np.zeros_like(counts), where=total > 0)
+    size = (8.2, 6.9) if num_classes <= 12 else (11.0, 9.6)
+    with drawing(name, title, size) as (figure, axes, out):
+        # the square root lets a mistake of one in a hundred be seen
+        image = axes.imshow(
+            share, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="none"
+        )
+        bar = figure.colorbar(image, ax=axes, shrink=0.8, ticks=[0, 0.01, 0.1, 0.5, 1])
+        bar.ax.set_yticklabels(["0 %", "1 %", "10 %", "50 %", "100 %"])
+        bar.set_label("share of the true class")
+        bar.ax.collections[0].set_rasterized(True)  # 256 shapes otherwise
+        ticks = range(0, num_classes, -(-num_classes // 25))
+        names = [short(classes[i]) for i in ticks]
+        tilt = 0 if numbered and max(map(len, names)) <= 3 else 90
+        axes.set_xticks(ticks, names, rotation=tilt)
+        axes.set_yticks(ticks, names)
+        axes.set_xlabel("predicted class")
+        axes.set_ylabel("true class")
+        axes.grid(visible=False)
+        for (i, j), number in np.ndenumerate(counts if numbered else np.zeros((0, 0))):
+            ink = "white" if share[i, j] > 0.35 else "black"
+            text = _count(number) if number > 0 else ""
+            axes.text(j, i, text, ha="center", va="center", color=ink, fontsize=13)
+    return out[0]
+
+
+def sweep(
+    name: str,
+    title: str,
+    labels: tuple[str, str],
+    value: np.ndarray,
+    result: np.ndarray,
+    quantity: str,
+) -> str:
+    """A result against a hyper-parameter: members as dots, mean and spread per value.
+
+    Args:
+        name: of the figure, unique in its page.
+        title: what one sees.
+        labels: of the two axes, with units.
+        value: [P] of the hyper-parameter.
+        result: [P] of the test; NaN where there is none: a cross at the bottom.
+        quantity: the result's name; a fraction is drawn in percent.
+    """
+    result = result * (100 if is_fraction(quantity) else 1)
+    distinct = np.unique(value)
+    groups = [result[(value == v) & np.isfinite(result)] for v in distinct]
+    with drawing(name, title, (7.4, 4.7)) as (_, axes, out):
+        look: dict[str, Any] = {"color": MEMBER, "alpha": 0.6, "zorder": 3}
+        axes.plot(value, result, "o", label="one member", **look)
+        if any(len(group) > 1 for group in groups):
+            means = [finite_mean(group) for group in groups]
+            spread = [np.std(g, ddof=1) if len(g) > 1 else 0.0 for g in groups]
+            look = {"color": "#D55E00", "capsize": 5, "linewidth": 2.2}
+            text = "mean ± 1 standard deviation"
+            axes.errorbar(distinct, means, spread, fmt="s-", label=text, **look)
+        lost = value[~np.isfinite(result)]
+        if lost.size:
+            bottom = axes.get_xaxis_transform()  # height as a share of the axis
+            look = {"color": BAD, "markersize": 10, "markeredgewidth": 2.5}
+            text = "no result (quarantined)"
+            low = np.full(lost.shape, 0.04)
+            axes.plot(lost, low, "x", transform=bottom, label=text, **look)
+        if _spans(value, 8):
+            axes.set_xscale("log")
+            _plain_ticks(axes.xaxis)
+        if len(distinct) <= 8:
+            axes.set_xticks(distinct, [f"{v:g}" for v in distinct])
+        axes.set_xlabel(labels[0] + (", log scale" if _spans(value, 8) else ""))
+        axes.set_ylabel(labels[1])
+        axes.legend(loc="best", fontsize=13)
+    return out[0]
+
+
+def short(name: str, most: int = 18) -> str:
+    """A name on one line, cut where it would push the picture aside."""
+    name = " ".join(str(name).split())
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def _spread(total: int, most: int) -> np.ndarray:
+    """At most `most` of `range(total)`, evenly, both ends among them."""
+    return np.unique(np.linspace(0, total - 1, min(total, most)).round().astype(int))
+
+
+def finite_mean(values: np.ndarray) -> float:
+    """Without what is not finite; NaN of nothing."""
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if values.size else np.nan
+
+
+def _shown(series: dict[str, Series], scale: float) -> np.ndarray:
+    """Finite values of the healthy members; of the others where none is healthy."""
+    for wanted in (True, False):
+        every = [s.value[:, s.healthy == wanted].ravel() for s in series.values()]
+        values = np.concatenate(every)
+        if np.isfinite(values).any():
+            break
+    return values[np.isfinite(values)] * scale
+
+
+def _spans(values: np.ndarray, factor: float) -> bool:
+    """Whether positive values differ by so much that only a log scale shows them."""
+    return bool(
+        values.size and values.min() > 0 and values.max() > factor * values.min()
+    )
+
+
+def _choose_scale(axes: Axes, shown: np.ndarray, is_log: bool) -> None:
+    """Limits that fit what is healthy: one diverging member must not hide the rest."""
+    if not shown.size:
+        return
+    low, high = float(shown.min()), float(shown.max())
+    if is_log:
+        axes.set_yscale("log")
+        _plain_ticks(axes.yaxis)
+        axes.set_ylim(low / 1.2, high * 1.2)
+    elif high > low:
+        axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+
+
+def _plain_ticks(axis: Axis) -> None:
+    """0.2 0.5 1 2 5 rather than powers of ten, which few read at a glance."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _count(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
+
+
+def _time(series: Series) -> np.ndarray:
+    return series.epoch if np.isfinite(series.epoch).all() else series.step
+
+
+def _time_label(series: Series) -> str:
+    if not np.isfinite(series.epoch).all() or series.epoch[-1] <= 0:
+        return "steps"
+    return f"epochs (of {series.step[-1] / series.epoch[-1]:,.0f} steps each)"

@@ -1,0 +1,249 @@
+"""A run folder -> the text of its page: the finding first, then what it rests on."""
+
+from typing import Any
+
+from dlworkshop.report import pictures
+from dlworkshop.report.elements import (
+    Html,
+    data,
+    document,
+    fold,
+    join,
+    scroll,
+    table,
+    tag,
+)
+from dlworkshop.report.read import RunFolder, dig, is_healthy, name_of
+from dlworkshop.report.words import (
+    count,
+    duration,
+    flatten,
+    is_fraction,
+    is_number,
+    plain,
+    quantity,
+    spoken,
+    unit,
+    with_error,
+)
+
+OPEN_ROWS = 16  # a longer table waits to be opened
+GOOD = {"pass", "passed", "holds", "true", "yes", "confirmed", "supported", "ok"}
+BAD = {"fail", "failed", "false", "no", "refuted", "violated", "not supported"}
+
+
+def render(run: RunFolder) -> str:
+    """The whole page, as text; the same run gives the same text."""
+    sections = [
+        ("Claims", _claims(run)),
+        ("Key numbers", _tiles(run)),
+        ("Learning curves", pictures.curves(run)),
+        ("Confusion matrix", pictures.confusion(run)),
+        ("Worst mistakes", pictures.mistakes(run)),
+        ("Members", _members(run)),
+        ("Hyper-parameters", pictures.sweeps(run)),
+        ("Model", _model(run)),
+        ("Timings", _timings(run)),
+        ("Configuration", _config(run)),
+        ("Environment", _environment(run)),
+    ]
+    shown = [(title, content) for title, content in sections if content]
+    links = [tag("li", tag("a", t, href=f"#{_anchor(t)}")) for t, _ in shown]
+    title = plain(run.summary.get("experiment") or run.config.get("experiment"))
+    top = tag(
+        "header",
+        tag("h1", _subtitle(run, title)),
+        tag("p", finding(run).replace(" %", "\u00a0%"), class_="finding"),
+        tag("p", _error_note(run), class_="note"),
+        tag("nav", tag("ul", *links), aria_label="Parts of this report"),
+    )
+    body = [
+        tag("section", tag("h2", t, id=_anchor(t)), content, aria_labelledby=_anchor(t))
+        for t, content in shown
+    ]
+    foot = tag("footer", "Written by dlworkshop; this file needs no network.")
+    return document(f"{title}: {finding(run)}", join([top, tag("main", *body), foot]))
+
+
+def finding(run: RunFolder) -> str:
+    """The result of the run in one sentence."""
+    test = dig(run.summary, "test", run.metric) or {}
+    total = run.summary.get("members") or len(run.members) or test.get("n")
+    num_lost = sum(not is_healthy(member) for member in run.members)
+    mean = test.get("mean")
+    if not is_number(mean):
+        if total and num_lost == total:
+            return f"No result: all {count(total, 'model')} were quarantined."
+        return f"This run has no test {spoken(run.metric)}."
+    size = test.get("n") if is_number(test.get("n")) else total
+    who = count(size, "model") if size == total else f"{size} of {total} models"
+    what = with_error(mean, test.get("sem"), run.metric)
+    if is_fraction(run.metric):
+        reach = "reaches" if who == "1 model" else "reach"
+        return f"{who} {reach} {what} test {spoken(run.metric)}"
+    has = "has" if who == "1 model" else "have"
+    return f"{who} {has} a test {spoken(run.metric)} of {what}"
+
+
+def _subtitle(run: RunFolder, title: str) -> str:
+    model, dataset = (
+        name_of(run.summary.get(key)) or name_of(run.config.get(key))
+        for key in ("model", "dataset")
+    )
+    return f"{title}: {model} on {dataset}" if model and dataset else title
+
+
+def _error_note(run: RunFolder) -> str:
+    test = dig(run.summary, "test", run.metric) or {}
+    if not is_number(test.get("mean")):
+        return "Nothing was measured on the test split."
+    if not is_number(test.get("sem")):
+        return "One member only, so there is no error bar: train more seeds to get one."
+    text = f"± one standard error of the mean over {count(test.get('n'), 'member')}"
+    differing = " and ".join(spoken(name) for name in pictures.varied(run))
+    return f"{text} that differ in {differing}." if differing else f"{text}."
+
+
+def _claims(run: RunFolder) -> Html | None:
+    claims = run.summary.get("claims")
+    if not claims:
+        return None
+    known = ["statement", "value", "bound", "verdict"]
+    extra = [key for key in dict.fromkeys(k for c in claims for k in c)]
+    keys = known + [key for key in extra if key not in known]
+    rows = [
+        [_verdict(c.get(k)) if k == "verdict" else plain(c.get(k)) for k in keys]
+        for c in claims
+    ]
+    return table("Claims", [spoken(key).capitalize() for key in keys], rows)
+
+
+def _verdict(value: Any) -> Html:
+    if isinstance(value, bool):
+        value = "holds" if value else "fails"
+    word = plain(value)
+    if word.lower() in GOOD:
+        return tag("span", f"✓ {word}", class_="good")
+    if word.lower() in BAD | {"fails"}:
+        return tag("span", f"✗ {word}", class_="bad")
+    return tag("span", word)
+
+
+def _tiles(run: RunFolder) -> Html:
+    summary = run.summary
+    tiles = [
+        _stat_tile(run, split, name)
+        for split, name in (
+            ("test", run.metric),
+            ("test", "loss"),
+            ("validation", run.metric),
+            ("validation", "loss"),
+        )
+    ]
+    states = [plain(member.get("status", "unknown")) for member in run.members]
+    tally = ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states))
+    members, rate = summary.get("members"), summary.get("examples_per_second")
+    total = dig(summary, "seconds", "total")
+    tiles += [
+        _tile("Members", data(count(members), members), tally),
+        _tile(
+            "Parameters",
+            data(count(summary.get("parameters")), summary.get("parameters")),
+            "in each member",
+        ),
+        _tile("Time", data(duration(total), total), f"for {_steps(summary)}"),
+        _tile("Throughput", data(count(rate), rate), "examples a second"),
+    ]
+    return tag("dl", *tiles, class_="tiles")
+
+
+def _steps(summary: dict[str, Any]) -> str:
+    return count(summary.get("steps"), "step")
+
+
+def _stat_tile(run: RunFolder, split: str, name: str) -> Html:
+    stat = dig(run.summary, split, name) or {}
+    mean, sem = stat.get("mean"), stat.get("sem")
+    text = data(with_error(mean, sem, name), mean)
+    measure = unit(name, name_of(run.config.get("loss")))
+    note = f"mean of {count(stat.get('n'), 'member')}" if stat else "not measured"
+    if measure and measure != "%":
+        note = f"{measure}, {note}"
+    return _tile(f"{split} {spoken(name)}".capitalize(), text, note)
+
+
+def _tile(title: str, value: Html, note: str) -> Html:
+    return tag("div", tag("dt", title), tag("dd", value), tag("dd", note))
+
+
+def _members(run: RunFolder) -> Html:
+    if not run.members:
+        return tag("p", "The run left no list of its members.", class_="note")
+    hparams = dict.fromkeys(
+        name
+        for member in run.members
+        for name, value in (member.get("hparams") or {}).items()
+        if value is not None
+    )
+    head = ["Member", "Seed", *(spoken(name).capitalize() for name in hparams)]
+    head += ["Status", "Steps", "Best validation loss"]
+    head += [f"Test {spoken(run.metric)}", "Test loss"]
+    rows = [_member_row(run, i, list(hparams)) for i in range(len(run.members))]
+    classes = [None if is_healthy(member) else "bad" for member in run.members]
+    title = f"{count(len(rows), 'member')}, one a row"
+    return fold(title, table("Members", head, rows, classes), len(rows) <= OPEN_ROWS)
+
+
+def _member_row(run: RunFolder, i: int, hparams: list[str]) -> list[Any]:
+    member = run.members[i]
+    status = tag("span", plain(member.get("status")))
+    if not is_healthy(member):
+        status = tag("span", "✗ ", plain(member["status"]), class_="bad")
+    test = [dig(member, "test", name) for name in (run.metric, "loss")]
+    best = member.get("best_validation_loss")
+    return [
+        plain(member.get("member", i)),
+        plain(member.get("seed")),
+        *(plain(dig(member, "hparams", name)) for name in hparams),
+        join([status, tag("small", member.get("note") or "")]),
+        count(member.get("steps")),
+        data(quantity(best, "loss"), best),
+        data(quantity(test[0], run.metric, 2), test[0]),
+        data(quantity(test[1], "loss"), test[1]),
+    ]
+
+
+def _model(run: RunFolder) -> Html:
+    text = run.summary.get("table")
+    if not text:
+        return tag("p", "The run left no table of its layers.", class_="note")
+    return scroll("Layers of the model", tag("pre", text.rstrip()))
+
+
+def _timings(run: RunFolder) -> Html:
+    seconds = run.summary.get("seconds") or {}
+    rows = [
+        [spoken(name).capitalize(), data(duration(value), value)]
+        for name, value in seconds.items()
+    ]
+    rate = run.summary.get("examples_per_second")
+    rows.append(["Examples a second", data(count(rate), rate)])
+    return table("Timings", [], rows)
+
+
+def _config(run: RunFolder) -> Html:
+    rows = flatten(run.config)
+    if not rows:
+        return tag("p", "The configuration is empty.", class_="note")
+    title = count(len(rows), "setting")
+    return fold(title, table("Configuration", [], rows), len(rows) <= OPEN_ROWS)
+
+
+def _environment(run: RunFolder) -> Html:
+    rows = [("device", plain(run.summary.get("device")))]
+    rows += flatten(run.summary.get("versions") or {})
+    return table("Environment", [], rows)
+
+
+def _anchor(title: str) -> str:
+    return title.lower().replace(" ", "-")

@@ -1,0 +1,250 @@
+"""A run folder -> the parts of its page that are pictures, each with its finding."""
+
+from collections import Counter
+
+import numpy as np
+
+from dlworkshop.report import figures
+from dlworkshop.report.elements import Html, chart, join, tag
+from dlworkshop.report.read import (
+    Predictions,
+    RunFolder,
+    Series,
+    healthy_mask,
+    is_healthy,
+    name_of,
+)
+from dlworkshop.report.svg import picture
+from dlworkshop.report.words import (
+    count,
+    is_fraction,
+    is_number,
+    quantity,
+    spoken,
+    unit,
+)
+
+MOST_MISTAKES = 24
+
+
+def curves(run: RunFolder) -> Html:
+    """Loss and metric over time, on train and on validation."""
+    charts = []
+    for name in ("loss", run.metric):
+        series = {
+            split: run.series[split, name]
+            for split in ("train", "validation")
+            if (split, name) in run.series
+        }
+        if any(np.isfinite(s.value).any() for s in series.values()):
+            charts.append(_curve(run, name, series))
+    if not charts:
+        return _note("The run left no metrics over time, so there are no curves.")
+    return tag("div", *charts, class_="charts")
+
+
+def _curve(run: RunFolder, name: str, series: dict[str, Series]) -> Html:
+    ends = [
+        f"{quantity(_final(s), name)} on {split}"
+        for split, s in series.items()
+        if is_number(_final(s))
+    ]
+    title = f"{spoken(name).capitalize()} ends at {', '.join(ends)}"
+    if not ends:
+        title = f"{spoken(name).capitalize()}: no member stayed finite"
+    svg = figures.learning_curves(
+        f"curve-{'loss' if name == 'loss' else 'metric'}",
+        title,
+        _label(run, name),
+        series,
+        name,
+    )
+    return chart(svg, _curve_caption(series))
+
+
+def _curve_caption(series: dict[str, Series]) -> str:
+    healthy = max((s.healthy for s in series.values()), key=len)
+    if len(healthy) == 1:
+        return "One member: a line without a band."
+    text = "Thin lines: members. Band: mean ± 1 standard deviation of the members"
+    text += " still training."
+    if len(healthy) > figures.MOST_LINES:
+        text += f" {figures.MOST_LINES} of {len(healthy)} members have a line."
+    if not healthy.all():
+        text += " Dashed: quarantined, not in the mean."
+    if min(len(s.step) for s in series.values()) == 1:
+        text += " A split with a single measurement is a dot."
+    return text
+
+
+def _final(series: Series) -> float | None:
+    """The mean over healthy members of each one's last value, early stopped or not."""
+    members = series.value.T[series.healthy]  # [P, T]
+    last = [row[np.isfinite(row)][-1] for row in members if np.isfinite(row).any()]
+    return float(np.mean(last)) if last else None
+
+
+def confusion(run: RunFolder) -> Html:
+    """What was taken for what, on the test split."""
+    found = run.predictions
+    if found is None:
+        return _note("The run left no predictions of classes, so there is no matrix.")
+    healthy = healthy_mask(run.members, len(found.prediction))
+    if not healthy.any():
+        return _note("All members were quarantined, so there is no matrix.")
+    counts = _counts(found, healthy)
+    classes = _classes(found, len(counts))
+    svg = figures.confusion(
+        "confusion", counts, classes, _confusion_title(counts, classes)
+    )
+    text = f"Mean of {count(int(healthy.sum()), 'member')}, on the test split."
+    if len(counts) <= figures.MOST_NUMBERED:
+        text += " Numbers: examples."
+    width = "single" if len(counts) <= 12 else "large"
+    return chart(svg, f"{text} Colour: share of its true class (a row).", width)
+
+
+def _counts(found: Predictions, healthy: np.ndarray) -> np.ndarray:
+    """[K, K] of examples, true by predicted class, mean over the healthy members."""
+    said = found.prediction[healthy]  # [P, N]
+    size = max(len(found.classes), int(found.label.max()) + 1, int(said.max()) + 1)
+    counts = np.zeros((size, size))
+    valid = (found.label >= 0) & (said >= 0)
+    true = np.broadcast_to(found.label, said.shape)[valid]
+    np.add.at(counts, (true, said[valid]), 1)
+    return counts / len(said)
+
+
+def _confusion_title(counts: np.ndarray, classes: list[str]) -> str:
+    total = np.maximum(counts.sum(axis=1, keepdims=True), 1e-9)
+    share = counts / total
+    np.fill_diagonal(share, 0)
+    if not share.any():
+        return "No mistakes"
+    i, j = np.unravel_index(share.argmax(), share.shape)
+    true, said = figures.short(classes[i]), figures.short(classes[j])
+    part = quantity(share[i, j], "accuracy")
+    return f"Commonest mistake: {true} taken for {said} ({part} of all {true})"
+
+
+def mistakes(run: RunFolder) -> Html:
+    """The examples with the largest loss, as images."""
+    found = run.predictions
+    if found is None or not len(found.worst_index):
+        return _note("The run kept none of its mistakes.")
+    image = found.worst_image
+    if image.ndim != 4 or image.dtype != np.uint8 or image.shape[-1] not in (1, 3):
+        return _note("The examples of this data set are not images, so none is shown.")
+    healthy = healthy_mask(run.members, len(found.prediction))
+    if not healthy.any():
+        return _note(
+            "All members were quarantined, so nothing can be said of mistakes."
+        )
+    said = found.prediction[np.ix_(healthy, found.worst_index)]  # [P, M]
+    wrong = (said != found.label[found.worst_index]).any(axis=0)  # [M]
+    shown = np.flatnonzero(wrong)[:MOST_MISTAKES]
+    if not shown.size:
+        return _note("No member was wrong on the examples that the run kept.")
+    intro = "The test examples with the largest loss, mean over members; worst first."
+    items = [tag("li", _mistake(found, healthy, int(m))) for m in shown]
+    return join([_note(intro), tag("ol", *items, class_="mistakes")])
+
+
+def _mistake(found: Predictions, healthy: np.ndarray, m: int) -> Html:
+    index = int(found.worst_index[m])
+    classes = _classes(found, 0)
+    label, said = int(found.label[index]), found.prediction[healthy, index]
+    true = _class(classes, label)
+    (answer, votes), *_ = Counter(int(k) for k in said if k != label).most_common(1)
+    verdict = f"{votes} of {len(said)} say {_class(classes, answer)}"
+    loss = quantity(figures.finite_mean(found.loss[healthy, index]), "loss")
+    svg = picture(f"mistake-{m}", found.worst_image[m], f"True class {true}; {verdict}")
+    words = [tag("strong", f"True: {true}"), tag("span", verdict)]
+    caption = tag("figcaption", *words, tag("span", f"loss {loss}"))
+    return tag("figure", Html(svg), caption)
+
+
+def sweeps(run: RunFolder) -> Html | None:
+    """What each hyper-parameter that differs between members does."""
+    charts = []
+    for name, values in varied(run).items():
+        charts.append(_sweep(run, name, values))
+        if len(set(values)) <= len(figures.COLOURS):
+            charts += _curves_by_value(run, name, values)
+    return tag("div", *charts, class_="charts") if charts else None
+
+
+def varied(run: RunFolder) -> dict[str, list[float]]:
+    """The hyper-parameters, [P] each, that are numbers and not the same for all."""
+    rows = [member.get("hparams") or {} for member in run.members]
+    return {
+        name: [float(row[name]) for row in rows]
+        for name in (rows[0] if rows else {})
+        if all(is_number(row.get(name)) for row in rows)
+        and len({row[name] for row in rows}) > 1
+    }
+
+
+def _curves_by_value(run: RunFolder, name: str, values: list[float]) -> list[Html]:
+    """Validation loss over time, one colour a value; nothing where it is not known."""
+    series = run.series.get(("validation", "loss"))
+    if series is None or series.value.shape[1] != len(values):
+        return []
+    word = spoken(name)
+    groups = {}
+    for v in sorted(set(values)):
+        own = np.array(values) == v
+        groups[f"{word} {v:g}"] = series._replace(
+            value=series.value[:, own], healthy=series.healthy[own]
+        )
+    title = f"Validation loss by {word}"
+    best = min(groups, key=lambda v: _final(groups[v]) or np.inf)
+    if _final(groups[best]) is not None:
+        title = f"Validation loss ends lowest at {best}"
+    label = f"validation {_label(run, 'loss')}"
+    svg = figures.learning_curves(f"by-{name}", title, label, groups, "loss")
+    return [chart(svg, f"One colour for each {word}. {_curve_caption(groups)}")]
+
+
+def _sweep(run: RunFolder, name: str, values: list[float]) -> Html:
+    value = np.array(values)
+    tests = [member.get("test") or {} for member in run.members]
+    result = np.array(
+        [
+            test[run.metric]
+            if is_number(test.get(run.metric)) and is_healthy(member)
+            else np.nan
+            for test, member in zip(tests, run.members, strict=True)
+        ]
+    )  # [P]
+    word, metric = spoken(name), spoken(run.metric)
+    title = f"Test {metric} against {word}"
+    if is_fraction(run.metric) and np.isfinite(result).any():
+        means = {v: figures.finite_mean(result[value == v]) for v in np.unique(value)}
+        best = max(means, key=lambda v: np.nan_to_num(means[v], nan=-1.0))
+        top = quantity(means[best], run.metric)
+        title = f"Test {metric} is highest at {word} {best:g}: {top}"
+    labels = (word, f"test {_label(run, run.metric)}")
+    svg = figures.sweep(f"sweep-{name}", title, labels, value, result, run.metric)
+    text = "Spread over seeds and over whatever else differs. The test split only"
+    text += " describes: choose on validation."
+    return chart(svg, text)
+
+
+def _label(run: RunFolder, name: str) -> str:
+    measure = unit(name, name_of(run.config.get("loss")))
+    return f"{spoken(name)} ({measure})" if measure else spoken(name)
+
+
+def _classes(found: Predictions, least: int) -> list[str]:
+    """Names of the classes; numbers for those that have none."""
+    names = [str(name) for name in found.classes]
+    return names + [str(k) for k in range(len(names), least)]
+
+
+def _class(classes: list[str], k: int) -> str:
+    return figures.short(classes[k]) if 0 <= k < len(classes) else str(k)
+
+
+def _note(text: str) -> Html:
+    return tag("p", text, class_="note")

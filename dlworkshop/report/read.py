@@ -1,0 +1,174 @@
+"""Run folder -> arrays: what a run left behind, or a sentence about what is missing."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dlworkshop.errors import UserError
+
+
+class Series(NamedTuple):
+    """One quantity over time, for all members; NaN where a member has no value."""
+
+    step: np.ndarray  # [T] updates done
+    epoch: np.ndarray  # [T] passes over train; NaN if it was not logged
+    value: np.ndarray  # [T, P]
+    healthy: np.ndarray  # [P] bool; the others count in no mean
+
+
+class Predictions(NamedTuple):
+    """What the members said about the test split, and the examples that went worst."""
+
+    label: np.ndarray  # [N] int
+    prediction: np.ndarray  # [P, N] int
+    loss: np.ndarray  # [P, N] nats
+    worst_index: np.ndarray  # [M] int in [0, N), the worst first
+    worst_image: np.ndarray  # [M, H, W, C] uint8, or [M, D] features
+    classes: np.ndarray  # [K] names
+
+
+class RunFolder(NamedTuple):
+    """All that the report knows about a run."""
+
+    config: dict[str, Any]
+    summary: dict[str, Any]
+    members: list[dict[str, Any]]  # [P] seed, hparams, status, steps, test ...
+    series: dict[tuple[str, str], Series]  # by (split, quantity)
+    predictions: Predictions | None
+    metric: str  # the quantity reported beside the loss
+
+
+def read_run(workdir: Path) -> RunFolder:
+    """Reads a finished run folder; see `dlworkshop.report.write` for its files."""
+    if not workdir.is_dir():
+        raise UserError(f"'{workdir}' is no run folder: there is no such folder.")
+    config = _read_object(workdir, "config.json")
+    summary = _read_object(workdir, "summary.json")
+    members = _members(config, summary)
+    return RunFolder(
+        config,
+        summary,
+        members,
+        _read_series(workdir / "metrics.jsonl", members),
+        _read_predictions(workdir / "predictions.npz"),
+        _metric_name(config, summary),
+    )
+
+
+def dig(tree: Any, *keys: str) -> Any:
+    """The value under nested keys, or None where the path ends early.
+
+    >>> dig({"test": {"loss": {"mean": 0.5}}}, "test", "loss", "mean")
+    0.5
+    >>> dig({"test": None}, "test", "loss", "mean") is None
+    True
+    """
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
+
+
+def name_of(value: Any) -> str:
+    """The name in `"cnn"` or in `{"name": "cnn", ...}`; "" if there is none."""
+    value = value.get("name") if isinstance(value, dict) else value
+    return value if isinstance(value, str) else ""
+
+
+def is_healthy(member: dict[str, Any]) -> bool:
+    """Whether a member stayed finite; the others count in no mean."""
+    return member.get("status") != "quarantined"
+
+
+def healthy_mask(members: list[dict[str, Any]], size: int) -> np.ndarray:
+    """[size] bool; members that the summary does not list are taken as healthy."""
+    known = [is_healthy(member) for member in members[:size]]
+    return np.array(known + [True] * (size - len(known)), bool)
+
+
+def _read_object(workdir: Path, name: str) -> dict[str, Any]:
+    try:
+        content = json.loads((workdir / name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"'{workdir}' is not the folder of a finished run: {name} is missing."
+        ) from None
+    except ValueError as error:
+        raise UserError(f"'{workdir / name}' is not JSON: {error}.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"'{workdir / name}' holds no JSON object.")
+    return content
+
+
+def _metric_name(config: dict[str, Any], summary: dict[str, Any]) -> str:
+    measured = [key for key in summary.get("test") or {} if key != "loss"]
+    name = name_of(config.get("metric"))
+    if name and (name in measured or not measured):
+        return name
+    return measured[0] if measured else "accuracy"
+
+
+def _members(config: dict[str, Any], summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """The population of summary.json, or what config.json says of it."""
+    population = summary.get("population")
+    if population:
+        return [dict(member) for member in population]
+    members = []
+    for i, seed in enumerate(config.get("seeds") or []):
+        hparams = {
+            name: values[i] if isinstance(values, list) else values
+            for name, values in (config.get("hparams") or {}).items()
+            if not isinstance(values, list) or i < len(values)
+        }
+        members.append({"member": i, "seed": seed, "hparams": hparams})
+    return members
+
+
+def _read_series(
+    path: Path, members: list[dict[str, Any]]
+) -> dict[tuple[str, str], Series]:
+    """(split, quantity) -> Series, by step; a step logged twice counts as last seen."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    by_step: dict[int, dict[str, Any]] = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            by_step[int(row["step"])] = row
+        except (ValueError, KeyError, TypeError):
+            if number == len(lines):  # torn off by a kill: the run will write it again
+                continue
+            raise UserError(f"'{path}' line {number} is no metrics line.") from None
+    points: dict[tuple[str, str], list[tuple[int, float, list[Any]]]] = {}
+    for step, row in sorted(by_step.items()):
+        epoch = row.get("epoch")
+        for split in ("train", "validation"):
+            for name, values in (row.get(split) or {}).items():
+                row_values = values if isinstance(values, list) else [values]
+                time = (step, np.nan if epoch is None else epoch)
+                points.setdefault((split, name), []).append((*time, row_values))
+    return {key: _stack(rows, members) for key, rows in points.items()}
+
+
+def _stack(
+    rows: list[tuple[int, float, list[Any]]], members: list[dict[str, Any]]
+) -> Series:
+    step, epoch, values = zip(*rows, strict=True)
+    value = np.full((len(rows), max(map(len, values))), np.nan)  # [T, P]
+    for t, row in enumerate(values):
+        value[t, : len(row)] = np.array(row, float)  # null becomes NaN
+    value[~np.isfinite(value)] = np.nan
+    healthy = healthy_mask(members, value.shape[1])
+    return Series(np.array(step), np.array(epoch, float), value, healthy)
+
+
+def _read_predictions(path: Path) -> Predictions | None:
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found = Predictions(*(arrays[name] for name in Predictions._fields))
+    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"'{path}' cannot be read as predictions: {error}.") from None
+    return found if found.label.size and found.prediction.size else None

@@ -1,0 +1,99 @@
+"""Drawings and images -> SVG elements that can share one page.
+
+Every drawing names its ids after itself, so that many fit into one page; its letters
+are paths, so that it looks the same where its font is missing; equal arrays give equal
+text. Matplotlib is used through its objects: no window, no global state.
+"""
+
+import base64
+import io
+import re
+import textwrap
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html import escape
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from PIL import Image
+
+MOST_PIXELS = 160  # of the longer side of an image
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.size": 14,
+    "figure.titlesize": 15,
+    "figure.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e3e6ea",
+    "legend.frameon": False,
+    "svg.fonttype": "path",
+    "svg.image_inline": True,
+    "text.parse_math": False,  # a class may be called "$5"
+}
+
+
+@contextmanager
+def drawing(
+    name: str, title: str, size: tuple[float, float]
+) -> Iterator[tuple[Figure, Axes, list[str]]]:
+    """Axes to draw on under our style; leaves the SVG in the list when done."""
+    out: list[str] = []
+    name = re.sub(r"\W", "-", name)
+    with mpl.rc_context(), warnings.catch_warnings():
+        mpl.rcdefaults()  # the reader's own settings must not change the report
+        mpl.rcParams.update(STYLE | {"svg.hashsalt": name})
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # then a box is drawn
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots()
+        # matplotlib's own wrapping reads a "$" as the start of a formula
+        lines = textwrap.wrap(title.replace(" %", "\u00a0%"), int(7.5 * size[0]))
+        figure.suptitle("\n".join(lines), x=0.01, ha="left")
+        yield figure, axes, out
+        buffer = io.StringIO()
+        unsaid = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        FigureCanvasSVG(figure).print_svg(buffer, metadata=unsaid)
+    out.append(_for_page(buffer.getvalue(), name, title))
+
+
+def _for_page(svg: str, name: str, title: str) -> str:
+    """A file's SVG -> an element of a page: no prologue, its own ids, a title."""
+    view_box = re.search(r'viewBox="([^"]*)"', svg)
+    assert view_box
+    body = svg[svg.index(">", svg.index("<svg")) + 1 :].strip()
+    body = re.sub(r"<style.*?</style>|<!--.*?-->", "", body, flags=re.DOTALL)
+    body = re.sub(r'\bid="', f'id="{name}-', body)
+    body = re.sub(r'(href="|url\()#', rf"\1#{name}-", body)
+    body = re.sub(r'\bd="[^"]*"', lambda path: _rounded(path[0]), body)
+    return (
+        f'<svg role="img" aria-labelledby="{name}-title" viewBox="{view_box[1]}">'
+        f'<title id="{name}-title">{escape(title)}</title>{body}'
+    )
+
+
+def _rounded(path: str) -> str:
+    """A hundredth of a point is finer than any screen; half of the page's size."""
+    return re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", path)
+
+
+def picture(name: str, image: np.ndarray, title: str) -> str:
+    """One example as it is, [H, W, C] uint8 with C = 1 (grey) or 3 (red-green-blue)."""
+    pixels = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    pixels.thumbnail((MOST_PIXELS, MOST_PIXELS))
+    kind = "png" if max(pixels.size) <= 64 else "jpeg"  # photographs are large as PNG
+    buffer = io.BytesIO()
+    pixels.save(buffer, kind)
+    content = base64.b64encode(buffer.getvalue()).decode()
+    width, height = pixels.size
+    return (
+        f'<svg role="img" aria-labelledby="{name}-title"'
+        f' viewBox="0 0 {width} {height}"><title id="{name}-title">{escape(title)}'
+        f'</title><image width="{width}" height="{height}"'
+        f' href="data:image/{kind};base64,{content}"/></svg>'
+    )

@@ -1,0 +1,147 @@
+"""Numbers -> words: how the report writes quantities, their errors and JSON values."""
+
+import math
+from typing import Any
+
+MISSING = "—"
+SHOWN = 12  # entries of a list that are written out
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is a finite number; None, NaN and True are not."""
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    )
+
+
+def is_fraction(name: str) -> bool:
+    """Whether a quantity is a fraction that people read in percent."""
+    return "accuracy" in name
+
+
+def spoken(name: str) -> str:
+    """`learning_rate` -> `learning rate`."""
+    return name.replace("_", " ")
+
+
+def unit(name: str, loss: str) -> str:
+    """The unit of a quantity, given the name of the run's loss ("" is the default's).
+
+    >>> unit("loss", ""), unit("loss", "mean_squared_error"), unit("accuracy", "")
+    ('nats', '', '%')
+    """
+    if name == "loss":
+        return "nats" if not loss or "entropy" in loss else ""
+    return "%" if is_fraction(name) else ""
+
+
+def quantity(value: Any, name: str, decimals: int = 1) -> str:
+    """A measured value with its unit.
+
+    >>> quantity(0.9912, "accuracy"), quantity(0.03214159, "loss"), quantity(None, "")
+    ('99.1 %', '0.0321', '—')
+    """
+    if not is_number(value):
+        return MISSING
+    if is_fraction(name):
+        return f"{100 * value:.{decimals}f} %"
+    return f"{value:#.3g}".rstrip(".") if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def with_error(mean: Any, sem: Any, name: str) -> str:
+    """A mean and its standard error, with as many digits as the error deserves.
+
+    >>> with_error(0.99124, 0.00113, "accuracy")
+    '99.1 % ± 0.1 %'
+    >>> with_error(0.03214, 0.00113, "loss"), with_error(0.5, None, "loss")
+    ('0.0321 ± 0.0011', '0.500')
+    """
+    if not is_number(mean) or not is_number(sem):
+        return quantity(mean, name)
+    if is_fraction(name):
+        digits = _decimals(100 * sem, 1, 1, 3)
+        return f"{quantity(mean, name, digits)} ± {quantity(sem, name, digits)}"
+    if 0 < abs(mean) < 1e-4 or abs(mean) >= 1e6:
+        return f"{mean:.3g} ± {sem:.1g}"
+    digits = _decimals(sem, 2, 0, 6)
+    return f"{mean:.{digits}f} ± {sem:.{digits}f}"
+
+
+def _decimals(error: float, significant: int, low: int, high: int) -> int:
+    """Decimal places that show `significant` digits of an error, within bounds."""
+    if error <= 0:
+        return max(low, 3 - significant)
+    return min(max(significant - 1 - math.floor(math.log10(error)), low), high)
+
+
+def duration(seconds: Any) -> str:
+    """Seconds as a person would say them.
+
+    >>> duration(0.0123), duration(12.34), duration(204), duration(7300)
+    ('0.012 s', '12.3 s', '3 min 24 s', '2 h 1 min')
+    """
+    if not is_number(seconds):
+        return MISSING
+    if seconds < 120:
+        return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 120:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def count(number: Any, noun: str = "") -> str:
+    """A whole number with thousands separated, and its noun.
+
+    >>> count(1, "model"), count(412778, "parameter")
+    ('1 model', '412,778 parameters')
+    """
+    if not is_number(number):
+        return MISSING
+    plural = "" if number == 1 or not noun else "s"
+    return f"{number:,.0f} {noun}{plural}".strip()
+
+
+def plain(value: Any) -> str:
+    """Any JSON value on one line.
+
+    >>> plain(0.1), plain(None), plain(True), plain([0.1] * 8), plain([3, 4])
+    ('0.1', '—', 'yes', '0.1 (all 8)', '3, 4')
+    """
+    if value is None:
+        return MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}" if math.isfinite(value) else MISSING
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {plain(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return _plain_list([plain(item) for item in value])
+    return str(value)
+
+
+def _plain_list(items: list[str]) -> str:
+    if len(items) > 1 and len(set(items)) == 1:
+        return f"{items[0]} (all {len(items)})"
+    if len(items) <= SHOWN:
+        return ", ".join(items) or "none"
+    return f"{', '.join(items[:SHOWN])}, … {items[-1]} ({len(items)} values)"
+
+
+def flatten(tree: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Nested JSON as rows of (dotted key, value).
+
+    >>> flatten({"model": {"name": "cnn", "widths": [32, 64]}, "batch_size": 128})
+    [('model.name', 'cnn'), ('model.widths', '32, 64'), ('batch_size', '128')]
+    """
+    if tree == {} and not prefix:
+        return []
+    if not isinstance(tree, dict) or not tree:
+        return [(prefix, MISSING if tree == {} else plain(tree))]
+    rows = []
+    for key, value in tree.items():
+        rows += flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return rows

@@ -1,0 +1,282 @@
+"""The loop over chunks: the one room with a clock, a disk and a terminal."""
+
+import contextlib
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from dlworkshop import report
+from dlworkshop.data.order import Order
+from dlworkshop.learn import population as pop
+from dlworkshop.models.model import Model
+from dlworkshop.run import record, result
+from dlworkshop.run.checkpoints import Checkpoints
+from dlworkshop.run.mesh import BATCH, MEMBER, place
+from dlworkshop.run.programs import Programs, batched_indices
+from dlworkshop.run.progress import Watch
+from dlworkshop.run.result import Run
+from dlworkshop.run.signals import caught
+from dlworkshop.types import Batch, Dataset, HParams, Metrics
+
+
+class Plan(NamedTuple):
+    """Everything about a run that does not change while it runs."""
+
+    model: Model
+    dataset: Dataset
+    programs: Programs
+    mesh: Mesh
+    hparams: HParams  # [P] on the mesh
+    seeds: list[int]  # [P]
+    order: Order
+    num_steps: int
+    chunk: int  # steps
+    config: dict[str, Any]
+    save_every_steps: int | None
+    save_every_seconds: float | None
+
+
+class Loop:
+    """One run between its first look at the folder and its last."""
+
+    def __init__(self, plan: Plan, workdir: Path | None):
+        self.plan, self.workdir = plan, workdir
+        self.started = time.perf_counter()
+        self.seconds = {"compile": 0.0, "train": 0.0, "total": 0.0}  # of earlier parts
+        self.train_seconds = 0.0
+        self.step = 0
+        self.validation: Metrics | None = None
+        self.finished: dict[str, Any] | None = None  # the summary of a whole run
+        self.data = {
+            name: place(plan.mesh, Batch(split.image, split.label))
+            for name, split in (
+                ("train", plan.dataset.train),
+                ("validation", plan.dataset.validation),
+            )
+        }
+
+    def run(self) -> Run:
+        plan = self.plan
+        self.population = plan.programs.begin(
+            place(plan.mesh, np.asarray(plan.seeds, np.uint32), MEMBER),
+            plan.hparams,
+            plan.dataset.train.image[0],
+        )
+        with contextlib.ExitStack() as stack:
+            log_position = 0
+            if self.workdir is not None:
+                self.checkpoints = Checkpoints(self.workdir / "checkpoints")
+                stack.callback(self.checkpoints.close)
+                log_position = self.restore(self.workdir / "summary.json")
+                self.log = record.Log(self.workdir / "metrics.jsonl", log_position)
+                stack.callback(self.log.close)
+            self.train()
+            if self.workdir is not None:
+                self.save()
+        return self.finish()
+
+    def restore(self, summary: Path) -> int:
+        """Take up the newest record, if there is one; the position of the log."""
+        if self.checkpoints.latest() is None:
+            return 0
+        self.population, position = self.checkpoints.restore(self.population)
+        self.step = position["step"]
+        self.seconds = position["seconds"]
+        if summary.exists() and (self.step == self.plan.num_steps or self.all_done()):
+            self.finished = record.read_json(summary)
+        return position["log"]
+
+    def train(self) -> None:
+        plan, members = self.plan, len(self.plan.seeds)
+        examples = plan.order.batch_size * members
+        self.saved_at, self.saved_step = time.perf_counter(), self.step
+        watch = Watch(plan.num_steps, self.step, examples, plan.config["metric"])
+        with caught() as signal, watch:
+            watch.say(self.introduction())
+            indices = self.indices()
+            while indices is not None and not self.all_done():
+                begun = time.perf_counter()
+                compiled = plan.programs.compile_seconds
+                self.population, chunk_metrics = plan.programs.chunk(
+                    self.population, plan.hparams, self.data["train"], indices
+                )
+                self.step += indices.shape[0]
+                indices = self.indices()  # the next order, while the device computes
+                train = Metrics(*map(_mean_over_steps, chunk_metrics))
+                compiled = plan.programs.compile_seconds - compiled
+                self.train_seconds += time.perf_counter() - begun - compiled
+                epoch_done = self.step % plan.order.steps_per_epoch == 0
+                if epoch_done:
+                    self.evaluate()
+                self.write_line(train, epoch_done)
+                watch.tell(self.step, self.train_seconds, train, self.validation)
+                if signal.signum is not None:
+                    self.leave(signal)
+                if self.due():
+                    self.save()
+
+    def indices(self):
+        """The next chunk's examples [S, P, B] on the devices; None at the end."""
+        plan, left_out = self.plan, self.step % self.plan.order.steps_per_epoch
+        if self.step >= plan.num_steps:
+            return None
+        count = min(plan.chunk, plan.order.steps_per_epoch - left_out)
+        return place(plan.mesh, plan.order.steps(self.step, count), None, MEMBER, BATCH)
+
+    def all_done(self) -> bool:
+        """No member is running any more."""
+        return not np.any(np.asarray(self.population.status) == pop.RUNNING)
+
+    def evaluate(self) -> None:
+        """Validation after an epoch: best parameters, early stopping."""
+        running = np.asarray(self.population.status) == pop.RUNNING
+        per_example = self.measure(self.population.train.params, "validation")
+        means = Metrics(*(values.mean(-1) for values in per_example))
+        self.population = self.plan.programs.keep_best(
+            self.population,
+            place(self.plan.mesh, means.loss.astype(float), MEMBER),
+        )
+        self.validation = Metrics(*(np.where(running, m, np.nan) for m in means))
+
+    def measure(self, params, split: str) -> Metrics:
+        """Metrics [P, N] float64 of every example of a split, each counted once."""
+        size = len(getattr(self.plan.dataset, split).label)
+        batch = self.plan.order.batch_size
+        batch *= max(1, 128 // batch)  # many tiny batches would take their time
+        indices = place(self.plan.mesh, batched_indices(size, batch), None, BATCH)
+        padded = self.plan.programs.evaluate(params, self.data[split], indices)
+        members = len(self.plan.seeds)
+        return Metrics(
+            *(
+                np.asarray(values, np.float64)  # [T, P, B]
+                .swapaxes(0, 1)
+                .reshape(members, -1)[:, :size]
+                for values in padded
+            )
+        )
+
+    def write_line(self, train: Metrics, epoch_done: bool) -> None:
+        if self.workdir is None:
+            return
+        name = self.plan.config["metric"]
+        line: dict[str, Any] = {
+            "step": self.step,
+            "epoch": self.step / self.plan.order.steps_per_epoch,
+            "train": {"loss": train.loss, name: train.metric},
+        }
+        if epoch_done and self.validation is not None:
+            line["validation"] = {
+                "loss": self.validation.loss,
+                name: self.validation.metric,
+            }
+        self.log.write(line)
+
+    def due(self) -> bool:
+        if self.workdir is None:
+            return False
+        every_steps = self.plan.save_every_steps
+        every_seconds = self.plan.save_every_seconds
+        steps, seconds = (
+            self.step - self.saved_step,
+            time.perf_counter() - self.saved_at,
+        )
+        return (every_steps is not None and steps >= every_steps) or (
+            every_seconds is not None and seconds >= every_seconds
+        )
+
+    def save(self) -> None:
+        """One record: population, step, log position, seconds."""
+        position = {
+            "step": self.step,
+            "log": self.log.position(),
+            "seconds": self.seconds_so_far(),
+        }
+        epoch_done = self.step % self.plan.order.steps_per_epoch == 0
+        loss = None
+        if epoch_done and self.validation is not None:
+            loss = _finite_mean(self.validation.loss)
+        self.checkpoints.save(self.step, self.population, position, loss)
+        self.saved_at, self.saved_step = time.perf_counter(), self.step
+
+    def leave(self, signal) -> None:
+        """Save, say so in one line, and go; the same command goes on from here."""
+        done = f"stopped by {signal.name} at step {self.step} of {self.plan.num_steps}"
+        if self.workdir is None:
+            print(f"{done}; nothing was saved without a run folder", file=sys.stderr)
+        else:
+            self.save()
+            self.checkpoints.wait()
+            print(f"{done}; run the same command again to go on", file=sys.stderr)
+        raise SystemExit(128 + signal.signum)
+
+    def introduction(self) -> str:
+        plan, size = self.plan, len(self.plan.seeds)
+        shape = dict(plan.mesh.shape)
+        begins = f"goes on at step {self.step}" if self.step else "begins"
+        return (
+            f"{plan.config['experiment']} {begins}: {size} member"
+            f"{'s' if size != 1 else ''}, {plan.num_steps} steps of "
+            f"{plan.order.batch_size} examples, mesh {shape['member']} x "
+            f"{shape['batch']} (member x batch), chunks of {plan.chunk} steps"
+        )
+
+    def seconds_so_far(self) -> dict[str, float]:
+        now = {
+            "compile": self.plan.programs.compile_seconds,
+            "train": self.train_seconds,
+            "total": time.perf_counter() - self.started,
+        }
+        return {name: self.seconds[name] + value for name, value in now.items()}
+
+    def finish(self) -> Run:
+        """Read the test split, once, and write down what came out."""
+        plan = self.plan
+        if self.finished is not None:  # a whole run was started again: nothing to do
+            return Run(plan.model, self.final_params(), self.finished, self.workdir)
+        params = self.final_params()
+        self.data["test"] = place(plan.mesh, Batch(*plan.dataset.test[:2]))
+        scores = {
+            split: self.measure(params, split) for split in ("validation", "test")
+        }
+        summary = result.summarise(plan, self.population, scores, self.seconds_so_far())
+        run = Run(plan.model, params, summary, self.workdir)
+        if self.workdir is not None:
+            if plan.dataset.classes:
+                result.write_predictions(
+                    self.workdir / "predictions.npz",
+                    plan.dataset.test,
+                    plan.dataset.classes,
+                    run.predict(plan.dataset.test.image),
+                    scores["test"].loss,
+                )
+            record.write_json(self.workdir / "summary.json", summary)
+            report.write(self.workdir)
+        return run
+
+    def final_params(self):
+        """The last parameters [P, ...]; with `patience` the best by validation."""
+        last = self.population.train.params
+        if self.plan.config["patience"] is None:
+            return last
+        known = jnp.isfinite(self.population.best_loss)
+        return jax.vmap(pop.select)(known, self.population.best_params, last)
+
+
+def _mean_over_steps(values) -> np.ndarray:
+    """Mean [P] over the steps [S, P] at which a member was running; else NaN."""
+    values = np.asarray(values, np.float64)
+    counted = np.isfinite(values)
+    total = np.where(counted, values, 0).sum(0)
+    return np.where(counted.any(0), total / np.maximum(counted.sum(0), 1), np.nan)
+
+
+def _finite_mean(values) -> float | None:
+    values = np.asarray(values)
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else None

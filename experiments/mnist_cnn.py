@@ -1,0 +1,61 @@
+"""What do local receptive fields and shared weights bring on MNIST?
+
+Five convolutional networks, which differ in their seed only, learn the 60,000 images
+of LeCun et al. (1998) side by side in one program.
+
+    python experiments/mnist_cnn.py --data-dir FOLDER_WITH_THE_FOUR_FILES
+
+Expect 99.3 % test accuracy; compare with `mnist_mlp.py`.
+"""
+
+from dataclasses import dataclass
+
+from dlworkshop import data, fit, models, optimizers, schedules
+from dlworkshop.run import experiment
+from dlworkshop.run.result import Run
+
+
+@dataclass(frozen=True)
+class Config(experiment.Config):
+    """Settings of the experiment; every one is a flag."""
+
+    seeds: int = 5
+    """How many models to train side by side, with seeds 0, 1, ..."""
+    num_epochs: int = 4
+    """Passes over the training split."""
+    learning_rate: tuple[float, ...] = (0.003,)
+    """Peak of the one-cycle schedule; several values make a sweep."""
+    dropout: float = 0.3
+    """Probability of dropping a fully connected unit in training."""
+    features: tuple[int, ...] = (32, 64)
+    """Channels of each convolution."""
+    dense: tuple[int, ...] = (128,)
+    """Units of each hidden fully connected layer."""
+
+
+def main(config: Config) -> Run:
+    """Train, choose nothing, read the test split once."""
+    mnist = data.load("mnist", config.data_dir)
+    model = models.cnn(
+        config.features,
+        config.dense,
+        pooling=models.max_pool,
+        dropout=config.dropout,
+        num_classes=len(mnist.classes),
+    )
+    return fit(
+        model,
+        mnist,
+        optimizers.adam,
+        hparams={"learning_rate": config.learning_rate},
+        seeds=config.seeds,
+        num_epochs=config.num_epochs,
+        batch_size=config.batch_size,
+        schedule=schedules.one_cycle,
+        workdir=config.workdir,
+        experiment="mnist_cnn",
+    )
+
+
+if __name__ == "__main__":
+    experiment.start(main, Config)

@@ -1,0 +1,56 @@
+"""How far does a network without any idea of images get on MNIST?
+
+Five perceptrons with one hidden layer, which differ in their seed only, learn the
+60,000 images of LeCun et al. (1998) side by side in one program.
+
+    python experiments/mnist_mlp.py --data-dir FOLDER_WITH_THE_FOUR_FILES
+
+Expect 98.5 % test accuracy after about a minute on 2 cores. One hidden layer of 800
+units with cross-entropy: 98.4 % (Simard, Steinkraus & Platt 2003, table 1).
+"""
+
+from dataclasses import dataclass
+
+from dlworkshop import data, fit, models, optimizers, schedules
+from dlworkshop.run import experiment
+from dlworkshop.run.result import Run
+
+
+@dataclass(frozen=True)
+class Config(experiment.Config):
+    """Settings of the experiment; every one is a flag."""
+
+    seeds: int = 5
+    """How many models to train side by side, with seeds 0, 1, ..."""
+    num_epochs: int = 10
+    """Passes over the training split."""
+    learning_rate: tuple[float, ...] = (0.002,)
+    """Peak of the cosine schedule; several values make a sweep."""
+    dropout: float = 0.2
+    """Probability of dropping a hidden unit in training."""
+    widths: tuple[int, ...] = (512,)
+    """Units of each hidden layer."""
+
+
+def main(config: Config) -> Run:
+    """Train, choose nothing, read the test split once."""
+    mnist = data.load("mnist", config.data_dir)
+    model = models.mlp(
+        config.widths, dropout=config.dropout, num_classes=len(mnist.classes)
+    )
+    return fit(
+        model,
+        mnist,
+        optimizers.adam,
+        hparams={"learning_rate": config.learning_rate},
+        seeds=config.seeds,
+        num_epochs=config.num_epochs,
+        batch_size=config.batch_size,
+        schedule=schedules.cosine,
+        workdir=config.workdir,
+        experiment="mnist_mlp",
+    )
+
+
+if __name__ == "__main__":
+    experiment.start(main, Config)

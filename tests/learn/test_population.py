@@ -1,0 +1,200 @@
+"""A member of a population is the lone run; members differ; a bad one dies alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dlworkshop import fit, models, optimizers
+from dlworkshop.learn import population as pop
+from dlworkshop.learn.losses import cross_entropy
+from dlworkshop.types import TrainState
+
+MODELS = {  # the MLP trains side by side, the CNN one by one on a CPU
+    "mlp": models.mlp((16,), dropout=0.2, num_classes=4),
+    "cnn": models.cnn((4,), (8,), num_classes=4),
+}
+
+
+def train(model, dataset, devices, **changes):
+    settings = {
+        "hparams": {"learning_rate": [0.05, 0.2], "momentum": 0.9},
+        "seeds": 2,
+        "num_epochs": 3,
+        "batch_size": 16,
+        "devices": devices,
+    }
+    return fit(model, dataset, optimizers.sgd, **settings | changes)
+
+
+def leaves(run, member):
+    return [np.asarray(leaf)[member] for leaf in jax.tree.leaves(run.params)]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_member_is_the_lone_run(name, quadrants, one_device):
+    together = train(MODELS[name], quadrants, one_device)
+    for member, row in enumerate(together.summary["population"]):
+        alone = train(
+            MODELS[name],
+            quadrants,
+            one_device,
+            hparams=row["hparams"],
+            seeds=[row["seed"]],
+        )
+        for a, b in zip(leaves(together, member), leaves(alone, 0), strict=True):
+            # 18 updates in float32 whose sums may be taken in another order: some
+            # 18 * 2**-24 relative to parameters of size 1, with room for growth
+            np.testing.assert_allclose(a, b, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_members_differ(name, quadrants, one_device):
+    run = train(MODELS[name], quadrants, one_device)
+    for one in range(4):
+        for two in range(one):
+            distances = [
+                np.abs(a - b).max()
+                for a, b in zip(leaves(run, one), leaves(run, two), strict=True)
+            ]
+            assert max(distances) > 1e-2, (one, two)
+
+
+def test_one_trace_serves_all_chunks_and_rates(quadrants, one_device):
+    traces = []
+
+    def counting_loss(outputs, label):
+        traces.append(1)
+        return cross_entropy(outputs, label)
+
+    run = train(
+        MODELS["mlp"],
+        quadrants,
+        one_device,
+        loss=counting_loss,
+        steps_per_chunk=2,
+        hparams={"learning_rate": [0.01, 0.1, 0.5]},
+    )
+    assert run.summary["steps"] == 18
+    # the door asks for the shape; then one chunk of nine, and two sizes of evaluation
+    assert len(traces) == 1 + 1 + 2
+
+
+def test_a_bad_member_dies_alone(quadrants, one_device):
+    rates = [0.05, 1e30, 0.2]
+    run = train(MODELS["mlp"], quadrants, one_device, hparams={"learning_rate": rates})
+    status = [row["status"] for row in run.summary["population"]]
+    assert status == ["finished"] * 2 + ["quarantined"] * 2 + ["finished"] * 2
+    for leaf in jax.tree.leaves(run.params):
+        assert np.isfinite(leaf).all()
+    assert run.summary["test"]["accuracy"]["n"] == 4
+    bad = run.summary["population"][2]
+    assert bad["steps"] < 18 and f"step {bad['steps'] + 1}" in bad["note"]
+    assert bad["hparams"]["learning_rate"] == pytest.approx(1e30)
+    healthy = train(
+        MODELS["mlp"], quadrants, one_device, hparams={"learning_rate": [0.05, 0.2]}
+    )
+    for ours, theirs in ((0, 0), (1, 1), (4, 2), (5, 3)):
+        for a, b in zip(leaves(run, ours), leaves(healthy, theirs), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=2e-5)
+
+
+def test_a_gradient_that_is_not_finite_is_caught_before_it_is_applied(
+    quadrants, one_device
+):
+    @jax.custom_vjp
+    def poisoned(x):
+        return x
+
+    poisoned.defvjp(lambda x: (x, None), lambda _, g: (g * jnp.inf,))
+
+    def loss(outputs, label):  # finite in value, not in gradient
+        return cross_entropy(poisoned(outputs), label)
+
+    run = train(MODELS["mlp"], quadrants, one_device, loss=loss, num_epochs=1)
+    assert {row["status"] for row in run.summary["population"]} == {"quarantined"}
+    assert {row["steps"] for row in run.summary["population"]} == {0}
+    assert run.summary["test"]["accuracy"] == {"mean": None, "sem": None, "n": 0}
+
+
+def test_early_stopping_keeps_the_best_and_stops_that_member(quadrants, one_device):
+    patience, rates = 2, [0.0, 0.1]
+    run = train(
+        MODELS["mlp"],
+        quadrants,
+        one_device,
+        hparams={"learning_rate": rates},
+        num_epochs=6,
+        patience=patience,
+    )
+    for row in run.summary["population"][:2]:  # a rate of zero never gets better
+        assert row["status"] == "stopped early"
+        assert row["steps"] == 6 * (1 + patience)
+    for row in run.summary["population"][2:]:
+        assert row["steps"] > 6 * (1 + patience)
+    for row, final in zip(
+        run.summary["population"],
+        np.asarray(validation_losses(run, quadrants)),
+        strict=True,
+    ):
+        assert final == pytest.approx(row["best_validation_loss"], rel=1e-5)
+
+
+def validation_losses(run, dataset):
+    logits = run.predict(dataset.validation.image)  # [P, N, K]
+    losses = jax.vmap(jax.vmap(cross_entropy), (0, None))(
+        logits, dataset.validation.label
+    )
+    return losses.mean(-1)
+
+
+def test_best_follows_the_lowest_loss():
+    params = {"w": jnp.arange(3.0)}
+    state = TrainState(
+        jnp.full(3, 7), params, (), jax.random.split(jax.random.key(0), 3)
+    )
+    population = pop.begin(state)
+    population = pop.keep_best(population, jnp.array([1.0, 2.0, jnp.nan]), 2)
+    moved = state._replace(params={"w": params["w"] + 10}, step=state.step + 1)
+    population = pop.keep_best(
+        population._replace(train=moved), jnp.array([2.0, 1.0, jnp.nan]), 2
+    )
+    assert population.best_params["w"].tolist() == [0.0, 11.0, 2.0]
+    assert population.best_step.tolist() == [7, 8, 0]
+    assert population.stale.tolist() == [1, 0, 2]
+    assert population.status.tolist() == [pop.RUNNING, pop.RUNNING, pop.STOPPED]
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_every_lift_is_the_loop(size, one_by_one):
+    x, y = np.random.default_rng(0).random((2, size, 4)).astype(np.float32)
+    lifted = pop.over_members(lambda a, b: {"dot": a @ b, "sum": a + b}, one_by_one)
+    found = jax.jit(lifted)(x, y)
+    np.testing.assert_allclose(found["dot"], (x * y).sum(1), rtol=1e-6)
+    np.testing.assert_allclose(found["sum"], x + y)
+
+
+def test_dropout_and_smoothing_may_differ_between_members(quadrants, one_device):
+    run = fit(
+        models.mlp((16,), num_classes=4),
+        quadrants,
+        optimizers.sgd,
+        hparams={"learning_rate": 0.2, "dropout": [0.0, 0.5]},
+        batch_size=16,
+        devices=one_device,
+    )
+    plain = fit(
+        models.mlp((16,), num_classes=4),
+        quadrants,
+        optimizers.sgd,
+        hparams={"learning_rate": 0.2},
+        batch_size=16,
+        devices=one_device,
+    )
+    for a, b in zip(leaves(run, 0), leaves(plain, 0), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=2e-6)
+    assert any(
+        np.abs(a - b).max() > 1e-3
+        for a, b in zip(leaves(run, 0), leaves(run, 1), strict=True)
+    )
