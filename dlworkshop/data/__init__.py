@@ -1,0 +1,6 @@
+"""Name or path -> Dataset -> batches."""
+
+from dlworkshop.data.catalogue import NAMES
+from dlworkshop.data.load import load
+
+__all__ = ["NAMES", "load"]

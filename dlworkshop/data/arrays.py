@@ -1,0 +1,132 @@
+"""tfds records -> decoded arrays beside them, memory-mapped when read.
+
+Decoding tens of thousands of PNGs takes seconds, so it is done once.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from dlworkshop.data.catalogue import ENTRIES
+from dlworkshop.errors import UserError
+from dlworkshop.types import Batch, Dataset
+
+_ROWS = 4096  # decoded at a time
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep tfds from printing what its caller says better."""
+    absl = logging.getLogger("absl")
+    level = absl.level
+    absl.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        absl.setLevel(level)
+
+
+def write(name: str, records: Path, folder: Path) -> None:
+    """Decode the records of `name` into `folder`, all or nothing.
+
+    Args:
+        name: of the data set.
+        records: its tfds folder, as .../mnist/3.0.1, in ArrayRecord format.
+        folder: to be made, in a folder that exists.
+
+    Raises:
+        UserError: if the records are in another format or have strange labels.
+    """
+    import tensorflow_datasets as tfds  # noqa: PLC0415
+
+    entry = ENTRIES[name]
+    builder = tfds.builder_from_directory(str(records))
+    if builder.info.file_format.value != "array_record":
+        raise UserError(
+            f"{records} is in {builder.info.file_format.value} format, wanted "
+            "array_record: prepare it with file_format='array_record'."
+        )
+    sha = hashlib.sha256()
+    partial = Path(tempfile.mkdtemp(prefix=".arrays-", dir=folder.parent))
+    try:
+        for split in ("train", "test"):
+            with quiet():
+                image, label = _decode(builder.as_data_source(split))
+            if entry.transposed:  # the official records are; people want them upright
+                image = image.swapaxes(1, 2).copy()  # [N, H, W, C]
+            label -= entry.first_label
+            if label.min() < 0 or label.max() >= entry.num_classes:
+                raise UserError(
+                    f"{records} has labels {label.min()} to {label.max()} in {split}, "
+                    f"wanted 0 to {entry.num_classes - 1}: prepare it again."
+                )
+            for kind, array in (("image", image), ("label", label)):
+                np.save(partial / f"{split}_{kind}.npy", array)
+                sha.update(f"{array.shape}{array.dtype}".encode() + array.tobytes())
+        about = {
+            "classes": entry.classes or builder.info.features["label"].names,
+            "fingerprint": sha.hexdigest()[:16],
+        }
+        (partial / "about.json").write_text(json.dumps(about))
+        partial.chmod(folder.parent.stat().st_mode & 0o777)  # mkdtemp made it private
+        try:
+            os.rename(partial, folder)
+        except OSError:
+            if not folder.exists():  # else another process was faster, with the same
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _decode(source) -> tuple[np.ndarray, np.ndarray]:
+    """All images [N, H, W, C] uint8 and labels [N] int32 of a tfds data source."""
+    image = np.empty((len(source), *source[0]["image"].shape), np.uint8)
+    label = np.empty(len(source), np.int32)
+    for start in range(0, len(source), _ROWS):
+        rows = source.__getitems__(range(start, min(start + _ROWS, len(source))))
+        image[start : start + len(rows)] = [row["image"] for row in rows]
+        label[start : start + len(rows)] = [row["label"] for row in rows]
+    return image, label
+
+
+def read(name: str, folder: Path) -> Dataset:
+    """The data set in `folder`, mapped into memory, its validation split cut off.
+
+    Raises:
+        UserError: if the files in `folder` are damaged.
+    """
+    entry = ENTRIES[name]
+    try:
+        train, test = (
+            Batch(
+                np.load(folder / f"{split}_image.npy", mmap_mode="r"),
+                np.load(folder / f"{split}_label.npy", mmap_mode="r"),
+            )
+            for split in ("train", "test")
+        )
+        about = json.loads((folder / "about.json").read_text())
+    except (ValueError, FileNotFoundError) as error:
+        raise UserError(
+            f"{folder} is damaged ({error}): delete that folder and load again."
+        ) from error
+    num_train = len(train.label)
+    # A smaller set (a subset of the official one) is cut in the same proportion.
+    cut = num_train - max(1, num_train * entry.num_validation // entry.num_train)
+    return Dataset(
+        train=Batch(train.image[:cut], train.label[:cut]),
+        validation=Batch(train.image[cut:], train.label[cut:]),
+        test=test,
+        classes=tuple(about["classes"]),
+        name=name,
+        fingerprint=about["fingerprint"],
+    )

@@ -1,0 +1,65 @@
+"""Is a raw file what it claims to be?"""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from dlworkshop.errors import UserError
+
+
+def official(name: str) -> dict[str, Any]:
+    """The URL of each official raw file -> its `.size` in bytes and sha256 `.checksum`.
+
+    >>> sorted(int(info.size) for info in official("mnist").values())[0]  # test labels
+    4542
+    """
+    import tensorflow_datasets as tfds  # noqa: PLC0415
+
+    # Only the official class finds them: tfds looks beside the code of the class.
+    return tfds.builder_cls(name.partition("/")[0]).url_infos
+
+
+def digests(paths: Iterable[Path]) -> dict[Path, str]:
+    """SHA-256 of each file, as hex."""
+    result = {}
+    for path in paths:
+        with path.open("rb") as file:
+            result[path] = hashlib.file_digest(file, "sha256").hexdigest()
+    return result
+
+
+def key(paths: Iterable[Path]) -> str:
+    """16 hex digits that differ where the contents differ."""
+    return hashlib.sha256("".join(digests(paths).values()).encode()).hexdigest()[:16]
+
+
+def check_official(name: str, paths: Iterable[Path]) -> None:
+    """Compare the files that claim to be the official ones with tfds' checksums.
+
+    A file claims it by name and size; a file of another size is a user's own.
+
+    Raises:
+        UserError: if a claim is false, or a file belongs to another data set.
+    """
+    infos = official(name)
+    # The MNIST family shares its file names: a mix-up would go unseen.
+    owner = {
+        info.checksum: other
+        for other in ("mnist", "fashion_mnist", "kmnist")
+        for info in official(other).values()
+    }
+    for path, digest in digests(paths).items():
+        if owner.get(digest, name) != name:
+            raise UserError(
+                f"{path} is the file of {owner[digest]}, wanted that of {name}: "
+                "load it under its own name."
+            )
+        for url, info in infos.items():
+            same_size = path.stat().st_size == info.size
+            claims = url.rsplit("/", 1)[-1] == path.name and same_size
+            if claims and digest != info.checksum:
+                raise UserError(
+                    f"{path} has sha256 {digest}, wanted {info.checksum} of the "
+                    f"official file: fetch it again from {url}."
+                )

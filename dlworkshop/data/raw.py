@@ -1,0 +1,95 @@
+"""Raw bytes -> arrays: gzip, IDX (the MNIST family) and CIFAR records, checked."""
+
+import gzip
+import math
+import zlib
+
+import numpy as np
+
+from dlworkshop.errors import UserError
+
+
+def gunzip(data: bytes, where: str) -> bytes:
+    """`data` unpacked if it is gzip, unchanged otherwise.
+
+    Raises:
+        UserError: if the gzip stream is cut off or its checksum is wrong.
+
+    >>> gunzip(gzip.compress(b"abc"), "abc.gz"), gunzip(b"abc", "abc")
+    (b'abc', b'abc')
+    """
+    if not data.startswith(b"\x1f\x8b"):
+        return data
+    try:
+        return gzip.decompress(data)
+    except (EOFError, OSError, zlib.error) as error:
+        raise UserError(
+            f"{where} is a damaged gzip file ({error}): fetch it again."
+        ) from error
+
+
+def parse_idx(data: bytes, where: str, ndim: int) -> np.ndarray:
+    """The array in an IDX file of unsigned bytes.
+
+    Args:
+        data: the whole file, unpacked.
+        where: the file's name, for messages.
+        ndim: 1 for labels, 3 for images.
+
+    Returns:
+        uint8 array of `ndim` axes, a view of `data`.
+
+    Raises:
+        UserError: if magic number or length are not those of such a file.
+
+    Source: LeCun, Cortes and Burges, "The MNIST database", FILE FORMATS.
+
+    >>> parse_idx(bytes([0, 0, 8, 1, 0, 0, 0, 2, 7, 9]), "labels", ndim=1)
+    array([7, 9], dtype=uint8)
+    """
+    kind = {1: "labels", 3: "images"}.get(ndim, "an array")
+    magic, wanted = data[:4], bytes([0, 0, 8, ndim])
+    header = 4 + 4 * ndim
+    if magic != wanted or len(data) < header:
+        raise UserError(
+            f"{where} starts with {magic.hex(' ') or 'nothing'}, wanted "
+            f"{wanted.hex(' ')} (IDX, {kind}): this is another file, or damaged."
+        )
+    shape = tuple(np.frombuffer(data, ">u4", ndim, 4).tolist())
+    if len(data) - header != math.prod(shape):
+        raise UserError(
+            f"{where} holds {len(data) - header} bytes after its header, wanted "
+            f"{math.prod(shape)} for shape {shape}: fetch it again."
+        )
+    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+
+
+def parse_cifar(data: bytes, where: str, num_labels: int) -> tuple[np.ndarray, ...]:
+    """The labels and images in a CIFAR file of binary records.
+
+    Args:
+        data: the whole file.
+        where: the file's name, for messages.
+        num_labels: label bytes before each image: 1 for CIFAR-10, 2 for CIFAR-100.
+
+    Returns:
+        labels [N, num_labels] uint8 and images [N, 32, 32, 3] uint8.
+
+    Raises:
+        UserError: if the length is not a whole number of records.
+
+    Source: Krizhevsky, https://www.cs.toronto.edu/~kriz/cifar.html, binary version.
+
+    >>> labels, images = parse_cifar(bytes([4]) + bytes(3072), "test.bin", 1)
+    >>> labels.shape, images.shape
+    ((1, 1), (1, 32, 32, 3))
+    """
+    size = num_labels + 3 * 32 * 32
+    if not data or len(data) % size:
+        raise UserError(
+            f"{where} has {len(data)} bytes, wanted a multiple of {size} (one CIFAR "
+            "record): this is another file, or cut off; fetch it again."
+        )
+    records = np.frombuffer(data, np.uint8).reshape(-1, size)
+    planes = records[:, num_labels:].reshape(-1, 3, 32, 32)  # [N, C, H, W]
+    return records[:, :num_labels], planes.transpose(0, 2, 3, 1)
