@@ -1,4 +1,4 @@
-"""What a user can mend, said in one sentence: what came, what was wanted, what to do."""
+"""What a user can mend, in one sentence: what came, what was wanted, what to do."""
 
 import difflib
 from collections.abc import Iterable

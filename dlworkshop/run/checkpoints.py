@@ -20,6 +20,7 @@ class Checkpoints:
         from orbax.checkpoint import v1 as ocp  # noqa: PLC0415 (0.1 s, used by runs only)
 
         keep = ocp.training.preservation_policies
+        folder = folder.absolute()  # orbax takes no other
         self.folder = folder
         self._checkpointer = ocp.training.Checkpointer(
             folder,

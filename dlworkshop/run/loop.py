@@ -218,6 +218,8 @@ class Loop:
     def introduction(self) -> str:
         plan, size = self.plan, len(self.plan.seeds)
         shape = dict(plan.mesh.shape)
+        if self.finished is not None:
+            return f"{plan.config['experiment']} is finished in {self.workdir}"
         begins = f"goes on at step {self.step}" if self.step else "begins"
         return (
             f"{plan.config['experiment']} {begins}: {size} member"

@@ -1,0 +1,79 @@
+"""The house: data flows through the rooms in one direction, and the door is quick."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dlworkshop
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "dlworkshop"
+# A room imports from those before it. The report knows the files of a run folder and
+# nothing of how they came about, so that a run can end by writing it.
+ROOMS = ["errors", "types", "data", "models", "learn", "report", "run", "verify", "cli"]
+
+
+def imports(path: Path):
+    """The rooms that a file imports, wherever in the file it does."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "dlworkshop" and len(parts) > 1:
+                yield parts[1]
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(PACKAGE.rglob("*.py")),
+    ids=lambda path: str(path.relative_to(PACKAGE)),
+)
+def test_imports_point_up_the_list(path):
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if room == "__init__":
+        return  # the map names every room
+    allowed = ROOMS[: ROOMS.index(room) + 1]
+    assert set(imports(path)) <= set(allowed), path
+
+
+def in_fresh_python(code: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    ).stdout
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    heavy = "tensorflow_datasets", "orbax", "matplotlib", "grain", "sklearn", "flax"
+    code = f"import sys, dlworkshop; print([m for m in {heavy} if m in sys.modules])"
+    assert in_fresh_python(code).strip() == "[]"
+
+
+def test_importing_all_names_costs_little_more_than_jax():
+    code = """
+import time
+import jax, jax.numpy
+started = time.perf_counter()
+import dlworkshop
+dlworkshop.fit, dlworkshop.data, dlworkshop.models
+print(time.perf_counter() - started)
+"""
+    assert min(float(in_fresh_python(code)) for _ in range(3)) < 0.5
+
+
+def test_every_public_name_is_there():
+    for name in dlworkshop.__all__:
+        assert getattr(dlworkshop, name) is not None
+    assert set(dlworkshop.__all__) <= set(dir(dlworkshop))
+    with pytest.raises(AttributeError, match="no attribute 'fitt'"):
+        _ = dlworkshop.fitt

@@ -1,0 +1,80 @@
+"""The fixture in somebody else's test suite, run by a pytest of its own."""
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+SUITE = """
+import jax, jax.numpy as jnp, numpy as np
+
+def loss(params):
+    return jnp.sum(jnp.tanh(params["hidden"]) @ params["last"])
+
+@jax.custom_vjp
+def wrong_loss(params):
+    return loss(params)
+
+def backward(params, cotangent):
+    grads = jax.grad(loss)(params)
+    grads["hidden"] *= 1 + 1e-5
+    return ({name: cotangent * grad for name, grad in grads.items()},)
+
+wrong_loss.defvjp(lambda params: (loss(params), params), backward)
+PARAMS = {"hidden": np.ones((3, 2), np.float32), "last": np.ones(2, np.float32)}
+
+def test_right(assert_gradients):
+    assert assert_gradients(loss, PARAMS).ok
+
+def test_wrong(assert_gradients):
+    assert_gradients(wrong_loss, PARAMS)
+
+def test_wrong_but_tolerated(assert_gradients):
+    assert_gradients(wrong_loss, PARAMS, tolerance=1e-4)
+"""
+
+NO_JAX = """
+import sys
+
+def test_nothing_of_jax_is_loaded():
+    assert "dlworkshop.verify.plugin" in sys.modules
+    assert not {"jax", "numpy"} & set(sys.modules)
+"""
+
+
+def run_pytest(folder, text):
+    (folder / "test_user.py").write_text(text)
+    known = importlib.metadata.entry_points(group="pytest11", name="dlworkshop")
+    load = [] if known else ["-p", "dlworkshop.verify.plugin"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *load]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    env.pop("PYTEST_ADDOPTS", None)
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=env,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_the_fixture_passes_and_fails_as_it_should(tmp_path):
+    code, output = run_pytest(tmp_path, SUITE)
+    assert code == pytest.ExitCode.TESTS_FAILED, output
+    assert (
+        "1 failed, 2 passed" in output and "FAILED test_user.py::test_wrong" in output
+    )
+    assert "params['hidden']" in output and "WRONG" in output, output
+
+
+def test_a_suite_without_it_never_loads_jax(tmp_path):
+    code, output = run_pytest(tmp_path, NO_JAX)
+    assert code == pytest.ExitCode.OK, output
