@@ -1,81 +1,92 @@
 """How a convolution is computed on this device.
 
 XLA's own convolution is right on a GPU or TPU. On a CPU its weight gradient falls off
-the fast path inside a loop (some 18 times slower than PyTorch, see docs/performance.md)
-and a convolution over members becomes a grouped one, slower still. There a convolution
-is computed as what it is: a matrix product with the patches of the image.
+the fast path inside a loop, and a convolution over members becomes a grouped one,
+slower still. There a convolution is computed as what it is: a matrix product of the
+kernel with the patches of the image.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from jax import lax
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
 
-def convolve(
-    lhs,
-    rhs,
-    window_strides=(1, 1),
-    padding="SAME",
-    lhs_dilation=None,
-    rhs_dilation=None,
-    dimension_numbers=None,
-    feature_group_count=1,
-    precision=None,
-):
-    """Convolution of images [B, H, W, C] with a kernel [h, w, C, F] -> [B, H', W', F].
+class Conv(nn.Module):
+    """Convolution of ONE image [H, W, C] with `features` kernels, and a bias.
 
-    The arguments are those of `jax.lax.conv_general_dilated`, so that this is a
-    drop-in value for `flax.linen.Conv(conv_general_dilated=...)`; the layout is NHWC.
-
-    >>> convolve(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 2)), (1, 1), "VALID").shape
-    (1, 2, 2, 2)
+    Its parameters are those of `flax.linen.Conv`. The bias is added to the one image:
+    added to a batch of one, as Linen does, its gradient costs a third of the step.
     """
-    del dimension_numbers  # Linen hands over NHWC, the only layout here
-    plain = feature_group_count == 1 and tuple(lhs_dilation or (1, 1)) == (1, 1)
-    if jax.default_backend() == "cpu" and plain:
-        return by_patches(lhs, rhs, window_strides, padding, rhs_dilation, precision)
+
+    features: int
+    kernel_size: Sequence[int] = (3, 3)
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, image):  # [H, W, C]
+        shape = (*self.kernel_size, image.shape[-1], self.features)
+        initial = nn.initializers.lecun_normal()
+        kernel = self.param("kernel", initial, shape, self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape[-1:], self.param_dtype)
+        image, kernel, bias = nn.dtypes.promote_dtype(
+            image, kernel, bias, dtype=self.dtype
+        )
+        return convolve(image, kernel) + bias  # [H, W, features]
+
+
+def convolve(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
+    """Convolve an image [H, W, C] with a kernel [h, w, C, F] -> [H', W', F].
+
+    Args:
+        image: [H, W, C] real.
+        kernel: [h, w, C, F] of the same dtype, not flipped (a cross-correlation).
+        strides: rows and columns between outputs.
+        padding: "SAME", "VALID" or ((top, bottom), (left, right)) zeros.
+        dilation: rows and columns between entries of the kernel.
+
+    >>> convolve(jnp.ones((4, 4, 1)), jnp.ones((3, 3, 1, 2)), padding="VALID").shape
+    (2, 2, 2)
+    """
+    how = by_patches if jax.default_backend() == "cpu" else by_lax
+    return how(image, kernel, strides, padding, dilation)
+
+
+def by_lax(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
+    """XLA's convolution."""
     return lax.conv_general_dilated(
-        lhs,
-        rhs,
-        window_strides,
-        padding,
-        lhs_dilation,
-        rhs_dilation,
-        NHWC,
-        feature_group_count,
-        precision=precision,
-    )
+        image[None], kernel, strides, padding, None, dilation, NHWC
+    )[0]
 
 
-def by_patches(
-    images, kernel, strides=(1, 1), padding="SAME", dilation=None, precision=None
-):
-    """The convolution as one matrix product: patches [..., h*w*C] times [h*w*C, F].
+def by_patches(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
+    """One matrix product: the patches [H', W', h*w*C] times the kernel [h*w*C, F].
 
     Source: Chellapilla, Puri & Simard (2006), High performance convolutional neural
     networks for document processing ("unrolling").
     """
     height, width, channels, features = kernel.shape
-    dilation = tuple(dilation or (1, 1))
     extent = ((height - 1) * dilation[0] + 1, (width - 1) * dilation[1] + 1)
     if isinstance(padding, str):
-        padding = lax.padtype_to_pads(images.shape[1:3], extent, strides, padding)
-    padded = jnp.pad(images, ((0, 0), *padding, (0, 0)))
+        padding = lax.padtype_to_pads(image.shape[:2], extent, strides, padding)
+    padded = jnp.pad(image, (*padding, (0, 0)))
     rows, columns = (
         (size - reach) // stride + 1
-        for size, reach, stride in zip(padded.shape[1:3], extent, strides, strict=True)
+        for size, reach, stride in zip(padded.shape[:2], extent, strides, strict=True)
     )
     windows = [
         padded[
-            :,
             i : i + (rows - 1) * strides[0] + 1 : strides[0],
             j : j + (columns - 1) * strides[1] + 1 : strides[1],
         ]
         for i in range(0, extent[0], dilation[0])
         for j in range(0, extent[1], dilation[1])
     ]
-    patches = jnp.concatenate(windows, axis=-1)  # [B, H', W', h*w*C]
-    matrix = kernel.reshape(height * width * channels, features)
-    return jnp.matmul(patches, matrix, precision=precision)
+    patches = jnp.concatenate(windows, axis=-1)  # [H', W', h*w*C]
+    return patches @ kernel.reshape(height * width * channels, features)

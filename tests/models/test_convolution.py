@@ -4,21 +4,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
+from flax import linen as nn
 
-from dlworkshop.models.convolution import NHWC, by_patches, convolve
+from dlworkshop.models.convolution import Conv, by_lax, by_patches
+from tests import references
 
 CASES = [  # image, kernel, strides, padding, dilation
-    ((7, 6, 2), (3, 3, 2, 4), (1, 1), "SAME", None),
-    ((7, 6, 2), (3, 3, 2, 4), (1, 1), "VALID", None),
-    ((8, 9, 3), (3, 3, 3, 2), (2, 2), "SAME", None),
-    ((9, 9, 2), (2, 2, 2, 3), (1, 1), "SAME", None),
+    ((7, 6, 2), (3, 3, 2, 4), (1, 1), "SAME", (1, 1)),
+    ((7, 6, 2), (3, 3, 2, 4), (1, 1), "VALID", (1, 1)),
+    ((8, 9, 3), (3, 3, 3, 2), (2, 2), "SAME", (1, 1)),
+    ((9, 9, 2), (2, 2, 2, 3), (1, 1), "SAME", (1, 1)),
     ((9, 8, 2), (4, 2, 2, 3), (2, 1), "SAME", (1, 1)),
     ((9, 9, 2), (3, 3, 2, 3), (1, 1), "SAME", (2, 2)),
     ((9, 9, 2), (3, 2, 2, 3), (2, 2), "VALID", (2, 3)),
-    ((4, 4, 3), (1, 1, 3, 5), (1, 1), "SAME", None),
-    ((2, 2, 9), (3, 3, 9, 4), (1, 1), "SAME", None),
-    ((6, 6, 2), (3, 3, 2, 4), (1, 1), ((2, 1), (0, 2)), None),
+    ((4, 4, 3), (1, 1, 3, 5), (1, 1), "SAME", (1, 1)),
+    ((2, 2, 9), (3, 3, 9, 4), (1, 1), "SAME", (1, 1)),
+    ((6, 6, 2), (3, 3, 2, 4), (1, 1), ((2, 1), (0, 2)), (1, 1)),
 ]
 
 
@@ -27,33 +28,33 @@ def test_patches_are_the_convolution(case):
     image, kernel, strides, padding, dilation = case
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
-        x, w = (
-            jnp.asarray(rng.normal(size=(2, *image))),
-            jnp.asarray(rng.normal(size=kernel)),
+        x, w = (jnp.asarray(rng.normal(size=size)) for size in (image, kernel))
+        value, pull = jax.vjp(
+            lambda x, w: by_lax(x, w, strides, padding, dilation), x, w
         )
-
-        def slow(x, w):
-            return lax.conv_general_dilated(
-                x, w, strides, padding, None, dilation, NHWC
-            )
-
-        def fast(x, w):
-            return by_patches(x, w, strides, padding, dilation)
-
-        value, pull = jax.vjp(slow, x, w)
-        other, push = jax.vjp(fast, x, w)
+        other, push = jax.vjp(
+            lambda x, w: by_patches(x, w, strides, padding, dilation), x, w
+        )
         assert value.shape == other.shape
         np.testing.assert_allclose(value, other, rtol=0, atol=1e-12)
+        if isinstance(padding, str):
+            slow = references.conv2d(
+                np.asarray(x)[None], np.asarray(w), strides, padding, dilation
+            )
+            np.testing.assert_allclose(other, slow[0], rtol=0, atol=1e-12)
         cotangent = jnp.asarray(rng.normal(size=value.shape))
         for exact, ours in zip(pull(cotangent), push(cotangent), strict=True):
             # sums of at most 300 products of size 1: rounding of some 1e-13
             np.testing.assert_allclose(exact, ours, rtol=0, atol=1e-12)
 
 
-def test_what_patches_cannot_do_goes_to_lax():
-    x, w = jnp.ones((1, 4, 4, 4)), jnp.ones((3, 3, 2, 4))
-    out = convolve(x, w, (1, 1), "SAME", feature_group_count=2)
-    expected = lax.conv_general_dilated(
-        x, w, (1, 1), "SAME", dimension_numbers=NHWC, feature_group_count=2
+def test_the_layer_is_that_of_linen():
+    image = jnp.asarray(np.random.default_rng(0).random((6, 5, 3)), jnp.float32)
+    ours, theirs = Conv(4), nn.Conv(4, (3, 3))
+    params = ours.init(jax.random.key(0), image)
+    expected = theirs.init(jax.random.key(0), image)
+    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_allclose(
+        ours.apply(params, image), theirs.apply(params, image), atol=1e-6
     )
-    np.testing.assert_allclose(out, expected)
