@@ -1,0 +1,391 @@
+"""Examples per second of training: ours against the peers, side by side in one run.
+
+    python scripts/bench.py                    # the works and systems at hand
+    python scripts/bench.py --works mlp --rounds 9 --json bench.json
+
+Every system trains the same network on the same number of examples. Each lives in a
+process of its own, warmed up and compiled; then they take turns, so that what else the
+machine does hits all of them, and the median of the rounds counts. A CPU time alone
+means nothing on a shared machine: read the ratios. Systems whose package is missing are
+left out and named (`pip install ".[peers]"` brings them).
+"""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+BATCH, IMAGES, MEMBERS = 128, 10_000, 16
+SECONDS = 2.0  # of work in one turn, about
+
+# work -> layers as (multiply-adds per example, does the input need a gradient?)
+LAYERS = {
+    "mlp": [(784 * 128, False), (128 * 10, True)],  # 784-128-10, adam
+    "cnn": [  # 3x3 convolutions 32-64, average pooling, 256; sgd with momentum
+        (28 * 28 * 9 * 32, False),
+        (14 * 14 * 9 * 32 * 64, True),
+        (7 * 7 * 64 * 256, True),
+        (256 * 10, True),
+    ],
+}
+SYSTEMS = {  # -> the package that it needs, and environment
+    "dlworkshop": ("jax", {}),
+    "dlworkshop population": ("jax", {"JAX_NUM_CPU_DEVICES": str(os.cpu_count())}),
+    "flax script": ("flax", {}),
+    "pytorch": ("torch", {}),
+    "keras tensorflow": ("tensorflow", {"KERAS_BACKEND": "tensorflow"}),
+    "keras jax": ("keras", {"KERAS_BACKEND": "jax"}),
+}
+
+
+def flops(work: str) -> int:
+    """Floating-point operations of one example's update, by the matrix products."""
+    return sum(2 * size * (3 if backward else 2) for size, backward in LAYERS[work])
+
+
+def examples() -> tuple[Any, Any]:
+    """Random images [N, 28, 28, 1] uint8 and labels [N]: speed does not read them."""
+    import numpy as np  # noqa: PLC0415
+
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (IMAGES, 28, 28, 1), dtype=np.uint8)
+    return images, rng.integers(0, 10, IMAGES).astype(np.int32)
+
+
+def ours(work: str, members: int) -> Callable[[int], int]:
+    """steps -> examples: what `fit` runs between two looks of the host."""
+    import jax  # noqa: PLC0415
+    import numpy as np  # noqa: PLC0415
+
+    from dlworkshop import losses, metrics, models, optimizers, schedules  # noqa: PLC0415
+    from dlworkshop.data.order import Order  # noqa: PLC0415
+    from dlworkshop.run.members import product  # noqa: PLC0415
+    from dlworkshop.run.mesh import BATCH as BATCH_AXIS  # noqa: PLC0415
+    from dlworkshop.run.mesh import MEMBER, make_mesh, place  # noqa: PLC0415
+    from dlworkshop.run.programs import Programs, fills_a_cpu  # noqa: PLC0415
+    from dlworkshop.types import Batch  # noqa: PLC0415
+
+    images, labels = examples()
+    if work == "mlp":
+        model, optimizer, rates = models.mlp(), optimizers.adam, {"learning_rate": 1e-3}
+    else:
+        rates = {"learning_rate": 0.01, "momentum": 0.9}
+        model, optimizer = models.cnn(), optimizers.sgd
+    hparams, seeds = product(rates, members)
+    mesh = make_mesh(members, BATCH, jax.devices())
+    params = jax.eval_shape(model.init, jax.random.key(0), images[0])
+    programs = Programs(
+        model,
+        optimizer,
+        schedules.constant(1),
+        losses.cross_entropy,
+        metrics.accuracy,
+        mesh,
+        one_by_one=fills_a_cpu(params),
+        patience=None,
+    )
+    hparams = place(mesh, jax.tree.map(lambda h: np.asarray(h, float), hparams), MEMBER)
+    seeds_there = place(mesh, np.asarray(seeds, np.uint32), MEMBER)
+    population = programs.begin(seeds_there, hparams, images[0])
+    data, order = place(mesh, Batch(images, labels)), Order(seeds, IMAGES, BATCH)
+
+    def train(steps: int) -> int:
+        nonlocal population
+        steps = min(steps, order.steps_per_epoch)
+        index = place(mesh, order.steps(0, steps), None, MEMBER, BATCH_AXIS)
+        population, seen = programs.chunk(population, hparams, data, index)
+        jax.block_until_ready((population, seen))
+        return steps * BATCH * members
+
+    return train
+
+
+def flax_script(work: str) -> Callable[[int], int]:
+    """A jitted step for each batch, as in the examples of Flax and optax."""
+    import jax  # noqa: PLC0415
+    import numpy as np  # noqa: PLC0415
+    import optax  # noqa: PLC0415
+    from flax import linen as nn  # noqa: PLC0415
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            for features in (32, 64) if work == "cnn" else ():
+                x = nn.relu(nn.Conv(features, (3, 3))(x))
+                x = nn.avg_pool(x, (2, 2), (2, 2))
+            x = x.reshape(len(x), -1)
+            x = nn.relu(nn.Dense(256 if work == "cnn" else 128)(x))
+            return nn.Dense(10)(x)
+
+    images, labels = examples()
+    net = Net()
+    tx = optax.adam(1e-3) if work == "mlp" else optax.sgd(0.01, momentum=0.9)
+    params = net.init(jax.random.key(0), images[:1] / 255.0)
+    opt_state = tx.init(params)
+
+    @jax.jit
+    def step(params, opt_state, image, label):
+        def loss_fn(params):
+            logits = net.apply(params, image.astype("float32") / 255)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
+
+        grads = jax.grad(loss_fn)(params)
+        updates, opt_state = tx.update(grads, opt_state)
+        return optax.apply_updates(params, updates), opt_state
+
+    rng = np.random.default_rng(0)
+
+    def train(steps: int) -> int:
+        nonlocal params, opt_state
+        for _ in range(steps):
+            index = rng.integers(0, IMAGES, BATCH)
+            params, opt_state = step(params, opt_state, images[index], labels[index])
+        jax.block_until_ready(params)
+        return steps * BATCH
+
+    return train
+
+
+def pytorch(work: str) -> Callable[[int], int]:
+    """Eager PyTorch, the data resident as uint8, batches by index."""
+    import torch  # noqa: PLC0415
+    from torch import nn  # noqa: PLC0415
+
+    images, labels = (torch.from_numpy(a) for a in examples())
+    images, labels = images.permute(0, 3, 1, 2).contiguous(), labels.long()
+    if work == "mlp":
+        net = nn.Sequential(
+            nn.Flatten(), nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10)
+        )
+        optimizer: Any = torch.optim.Adam(net.parameters(), 1e-3)
+    else:
+        net = nn.Sequential(
+            nn.Conv2d(1, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.AvgPool2d(2),
+            nn.Conv2d(32, 64, 3, padding=1),
+            nn.ReLU(),
+            nn.AvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(3136, 256),
+            nn.ReLU(),
+            nn.Linear(256, 10),
+        )
+        optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9)
+    loss_fn = nn.CrossEntropyLoss()
+
+    def train(steps: int) -> int:
+        for _ in range(steps):
+            index = torch.randint(0, IMAGES, (BATCH,))
+            optimizer.zero_grad()
+            loss = loss_fn(net(images[index].float() / 255), labels[index])
+            loss.backward()
+            optimizer.step()
+        loss.item()
+        return steps * BATCH
+
+    return train
+
+
+def keras(work: str) -> Callable[[int], int]:
+    """`model.fit` on arrays, 32 steps to an execution."""
+    import keras as k  # noqa: PLC0415
+
+    images, labels = examples()
+    floats = images.astype("float32") / 255
+    net = k.Sequential([k.layers.Input((28, 28, 1))])
+    for features in (32, 64) if work == "cnn" else ():
+        net.add(k.layers.Conv2D(features, 3, padding="same", activation="relu"))
+        net.add(k.layers.AveragePooling2D())
+    net.add(k.layers.Flatten())
+    net.add(k.layers.Dense(256 if work == "cnn" else 128, activation="relu"))
+    net.add(k.layers.Dense(10))
+    net.compile(
+        k.optimizers.Adam(1e-3)
+        if work == "mlp"
+        else k.optimizers.SGD(0.01, momentum=0.9),
+        k.losses.SparseCategoricalCrossentropy(from_logits=True),
+        steps_per_execution=32,
+    )
+
+    def train(steps: int) -> int:
+        whole = IMAGES // BATCH
+        epochs = max(1, round(steps / whole))
+        size = min(steps, whole) * BATCH
+        net.fit(
+            floats[:size], labels[:size], batch_size=BATCH, epochs=epochs, verbose=0
+        )
+        return epochs * size
+
+    return train
+
+
+def peak() -> float:
+    """The best of a few large float32 matrix products, in operations per second."""
+    import jax  # noqa: PLC0415
+    import jax.numpy as jnp  # noqa: PLC0415
+
+    size = 2048
+    a = jax.random.normal(jax.random.key(0), (size, size), jnp.float32)
+    product = jax.jit(lambda a: a @ a).lower(a).compile()
+    product(a).block_until_ready()
+    best = 0.0
+    for _ in range(8):
+        started = time.perf_counter()
+        product(a).block_until_ready()
+        best = max(best, 2 * size**3 / (time.perf_counter() - started))
+    return best
+
+
+def work_for(system: str, work: str) -> Callable[[int], int]:
+    """The training of one system, ready to be warmed up."""
+    if system == "dlworkshop":
+        return ours(work, 1)
+    if system == "dlworkshop population":
+        return ours(work, MEMBERS)
+    if system == "flax script":
+        return flax_script(work)
+    return pytorch(work) if system == "pytorch" else keras(work)
+
+
+def worker(system: str, work: str) -> None:
+    """Warm up, find how many steps make a turn, then one turn for each line read."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # libraries print; answers are ours
+    train = work_for(system, work)
+    steps, seconds = 2, 0.0
+    train(steps)
+    while seconds < SECONDS / 4 and steps < 1000:
+        steps *= 2
+        train(steps)  # where these shapes are new, this compiles
+        started = time.perf_counter()
+        done = train(steps)
+        seconds = time.perf_counter() - started
+    turns = max(1, round(SECONDS / max(seconds, 1e-3)))
+    print(json.dumps({"ready": done}), file=answers, flush=True)
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        count = sum(train(steps) for _ in range(turns))
+        rate = count / (time.perf_counter() - started)
+        print(json.dumps({"rate": rate}), file=answers, flush=True)
+
+
+def begin(system: str, work: str) -> subprocess.Popen[str]:
+    """The process of one system, ready for its first turn."""
+    environment = {**os.environ, **SYSTEMS[system][1], "TF_CPP_MIN_LOG_LEVEL": "3"}
+    process = subprocess.Popen(
+        [sys.executable, __file__, "--worker", system, "--works", work],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    )
+    if not answer(process):
+        raise SystemExit(f"error: {system} failed to train the {work}: run its worker")
+    return process
+
+
+def answer(process: subprocess.Popen[str]) -> dict[str, float]:
+    """The next line of a worker."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    return json.loads(line) if line else {}
+
+
+def turn(process: subprocess.Popen[str]) -> float:
+    """Examples per second of one turn."""
+    assert process.stdin is not None
+    time.sleep(0.3)  # threads of the one before it spin for a while
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    return answer(process)["rate"]
+
+
+def measure(work: str, systems: list[str], rounds: int, best: float) -> list[dict]:
+    """All systems on one work, in turns; a row for each."""
+    processes = {system: begin(system, work) for system in systems}
+    rates: dict[str, list[float]] = {system: [] for system in systems}
+    for _ in range(rounds):
+        for system, process in processes.items():
+            rates[system].append(turn(process))
+    for process in processes.values():
+        process.kill()
+    return [
+        {
+            "work": work,
+            "system": system,
+            "examples_per_second": statistics.median(rates[system]),
+            "low": min(rates[system]),
+            "high": max(rates[system]),
+            "rounds": rounds,
+            "peak_share": statistics.median(rates[system]) * flops(work) / best,
+        }
+        for system in systems
+    ]
+
+
+def show(rows: list[dict]) -> None:
+    """A table with the ratio to PyTorch, or to the first system without it."""
+    for row in rows:
+        same = [r for r in rows if r["work"] == row["work"]]
+        base = next((r for r in same if r["system"] == "pytorch"), same[0])
+        ratio = row["examples_per_second"] / base["examples_per_second"]
+        print(
+            f"{row['work']:4} {row['system']:22} {row['examples_per_second']:>10,.0f} "
+            f"examples/s ({row['low']:,.0f} to {row['high']:,.0f})  {ratio:5.2f} x "
+            f"{base['system']}, {100 * row['peak_share']:.0f} % of the peak"
+        )
+
+
+def main() -> None:
+    """Measure what is asked for, print the table, write the JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--works", nargs="+", choices=LAYERS, default=list(LAYERS))
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", default=None, help="write the rows here")
+    parser.add_argument("--worker", choices=SYSTEMS, help=argparse.SUPPRESS)
+    flags = parser.parse_args()
+    if flags.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    if flags.worker:
+        worker(flags.worker, flags.works[0])
+        return
+    needs = {system: SYSTEMS[system][0] for system in flags.systems}
+    systems = [s for s, package in needs.items() if importlib.util.find_spec(package)]
+    for system in needs.keys() - set(systems):
+        print(f"left out: {system} ({needs[system]} is not installed)")
+    best = peak()
+    versions = {
+        package: importlib.metadata.version(package)
+        for package in ("jax", "torch", "keras", "tensorflow", "numpy")
+        if importlib.util.find_spec(package)
+    }
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, matrix-product peak "
+        f"{best / 1e9:.0f} GFLOP/s; {versions}; a population has {MEMBERS} members and "
+        "its examples/s are those of all of them together"
+    )
+    rows = []
+    for work in flags.works:
+        rows += measure(work, systems, flags.rounds, best)
+    show(rows)
+    if flags.json:
+        with open(flags.json, "w") as file:
+            json.dump(
+                {"peak": best, "versions": versions, "rows": rows}, file, indent=2
+            )
+
+
+if __name__ == "__main__":
+    main()

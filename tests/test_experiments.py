@@ -1,0 +1,132 @@
+"""Every experiment runs at a small setting and leaves a whole run folder."""
+
+import gzip
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dlworkshop.run import experiment
+
+ROOT = Path(__file__).parent.parent
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.py"))
+SETTINGS = {"seeds": 2, "num_epochs": 1, "batch_size": 32}
+
+
+def module(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"experiments/{name}.py")
+    found = importlib.util.module_from_spec(spec)
+    sys.modules[name] = found  # dataclasses look themselves up there
+    spec.loader.exec_module(found)
+    return found
+
+
+@pytest.fixture(scope="session")
+def raw_mnist(tmp_path_factory):
+    """Four small IDX files whose images are their labels' stripes."""
+    folder = tmp_path_factory.mktemp("mnist")
+    rng = np.random.default_rng(0)
+    for prefix, size in (("train", 200), ("t10k", 50)):
+        label = (np.arange(size) % 10).astype(np.uint8)
+        image = rng.integers(0, 60, (size, 28, 28), np.uint8)
+        for i, k in enumerate(label):
+            image[i, 2 * k : 2 * k + 3] += 150
+        for kind, array in (("images-idx3", image), ("labels-idx1", label)):
+            header = bytes([0, 0, 8, array.ndim])
+            header += np.array(array.shape, ">u4").tobytes()
+            path = folder / f"{prefix}-{kind}-ubyte.gz"
+            path.write_bytes(gzip.compress(header + array.tobytes()))
+    return folder
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_it_runs_and_leaves_a_run_folder(name, tmp_path, raw_mnist):
+    script = module(name)
+    data_dir = raw_mnist if name.startswith("mnist") else None
+    config = script.Config(workdir=tmp_path, data_dir=data_dir, **SETTINGS)
+    run = script.main(config)
+    assert 0 <= run.summary["test"]["accuracy"]["mean"] <= 1
+    for file in ("config.json", "metrics.jsonl", "summary.json", "report.html"):
+        assert (tmp_path / file).stat().st_size > 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["experiment"] == name and summary["members"] == 2
+    for part in ("compile", "train", "total"):
+        assert summary["seconds"][part] >= 0
+    assert {"mean", "sem", "n"} == set(summary["test"]["loss"])
+    assert summary["device"] and summary["versions"]["jax"]
+    assert summary["claims"] == []
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_its_header_says_how_to_run_it(name):
+    script = module(name)
+    assert f"python experiments/{name}.py" in script.__doc__
+    assert "Expect" in script.__doc__
+    assert issubclass(script.Config, experiment.Config)
+
+
+def command(*flags, **environment):
+    return subprocess.run(
+        [sys.executable, *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_help_explains_the_flags(name):
+    done = command(f"experiments/{name}.py", "--help")
+    assert done.returncode == 0
+    for flag in ("--workdir", "--seeds", "--num-epochs", "--batch-size", "--data-dir"):
+        assert flag in done.stdout
+
+
+def test_a_script_ends_with_its_finding_and_its_report(tmp_path):
+    flags = ["--workdir", str(tmp_path), "--seeds", "2", "--num-epochs", "2"]
+    done = command("experiments/digits.py", *flags)
+    assert done.returncode == 0, done.stderr
+    finding, report = done.stdout.splitlines()[-2:]
+    assert finding.startswith("test accuracy ") and "n = 2" in finding
+    assert report == f"report: {tmp_path / 'report.html'}"
+    assert "examples/s" in done.stderr and "s left" in done.stderr
+
+
+def test_no_data_and_no_network_is_two_lines(tmp_path):
+    done = command(
+        "experiments/mnist_mlp.py",
+        "--workdir",
+        str(tmp_path / "run"),
+        "--data-dir",
+        str(tmp_path),
+        # a proxy that is not there: no network, whatever this machine has
+        https_proxy="http://127.0.0.1:9",
+        http_proxy="http://127.0.0.1:9",
+        XDG_CACHE_HOME=str(tmp_path / "cache"),
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 2
+    assert "train-images-idx3-ubyte.gz" in lines[1] and "--data-dir" in lines[1]
+
+
+def test_all_cores_are_used_only_where_members_divide(monkeypatch):
+    seen = []
+    monkeypatch.setattr(experiment.jax.config, "update", lambda *a: seen.append(a))
+    monkeypatch.setattr(experiment.os, "sched_getaffinity", lambda _: {0, 1})
+    for name in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS"):
+        monkeypatch.delenv(name, raising=False)
+    experiment.use_all_cores(8)
+    experiment.use_all_cores(5)
+    assert seen == [("jax_num_cpu_devices", 2)]
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
+    experiment.use_all_cores(8)
+    assert len(seen) == 1
