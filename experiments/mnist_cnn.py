@@ -5,7 +5,8 @@ of LeCun et al. (1998) side by side in one program.
 
     python experiments/mnist_cnn.py --data-dir FOLDER_WITH_THE_FOUR_FILES
 
-Expect 99.3 % test accuracy; compare with `mnist_mlp.py`.
+Expect 99.3 % test accuracy after some five minutes on 2 cores; compare with
+`mnist_mlp.py`.
 """
 
 from dataclasses import dataclass
@@ -21,11 +22,11 @@ class Config(experiment.Config):
 
     seeds: int = 5
     """How many models to train side by side, with seeds 0, 1, ..."""
-    num_epochs: int = 4
+    num_epochs: int = 5
     """Passes over the training split."""
     learning_rate: tuple[float, ...] = (0.003,)
     """Peak of the one-cycle schedule; several values make a sweep."""
-    dropout: float = 0.3
+    dropout: float = 0.5
     """Probability of dropping a fully connected unit in training."""
     features: tuple[int, ...] = (32, 64)
     """Channels of each convolution."""

@@ -1,12 +1,12 @@
 """How far does a network without any idea of images get on MNIST?
 
-Five perceptrons with one hidden layer, which differ in their seed only, learn the
+Five perceptrons with two hidden layers, which differ in their seed only, learn the
 60,000 images of LeCun et al. (1998) side by side in one program.
 
     python experiments/mnist_mlp.py --data-dir FOLDER_WITH_THE_FOUR_FILES
 
-Expect 98.5 % test accuracy after about a minute on 2 cores. One hidden layer of 800
-units with cross-entropy: 98.4 % (Simard, Steinkraus & Platt 2003, table 1).
+Expect 98.4 % test accuracy after about a minute on 2 cores. Simard, Steinkraus & Platt
+(2003, table 1) had 98.4 % with one hidden layer of 800 units.
 """
 
 from dataclasses import dataclass
@@ -26,9 +26,9 @@ class Config(experiment.Config):
     """Passes over the training split."""
     learning_rate: tuple[float, ...] = (0.002,)
     """Peak of the cosine schedule; several values make a sweep."""
-    dropout: float = 0.2
+    dropout: float = 0.4
     """Probability of dropping a hidden unit in training."""
-    widths: tuple[int, ...] = (512,)
+    widths: tuple[int, ...] = (512, 512)
     """Units of each hidden layer."""
 
 

@@ -204,7 +204,7 @@ def keras(work: str) -> Callable[[int], int]:
     net = k.Sequential([k.layers.Input((28, 28, 1))])
     for features in (32, 64) if work == "cnn" else ():
         net.add(k.layers.Conv2D(features, 3, padding="same", activation="relu"))
-        net.add(k.layers.AveragePooling2D())
+        net.add(k.layers.AveragePooling2D(2))
     net.add(k.layers.Flatten())
     net.add(k.layers.Dense(256 if work == "cnn" else 128, activation="relu"))
     net.add(k.layers.Dense(10))
@@ -366,11 +366,9 @@ def main() -> None:
     for system in needs.keys() - set(systems):
         print(f"left out: {system} ({needs[system]} is not installed)")
     best = peak()
-    versions = {
-        package: importlib.metadata.version(package)
-        for package in ("jax", "torch", "keras", "tensorflow", "numpy")
-        if importlib.util.find_spec(package)
-    }
+    installed = {item.name: item.version for item in importlib.metadata.distributions()}
+    packages = ("jax", "torch", "keras", "tensorflow", "tensorflow-cpu", "numpy")
+    versions = {name: installed[name] for name in packages if name in installed}
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, matrix-product peak "
         f"{best / 1e9:.0f} GFLOP/s; {versions}; a population has {MEMBERS} members and "

@@ -50,6 +50,9 @@ def start(main: Callable[[AnyConfig], Run], config_class: type[AnyConfig]) -> No
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:  # before or after training, where nothing is lost
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        raise SystemExit(130) from None
     print(finding(run))
     print(f"report: {workdir / 'report.html'}")
 

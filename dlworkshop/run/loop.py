@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from dlworkshop import report
 from dlworkshop.data.order import Order
 from dlworkshop.learn import population as pop
-from dlworkshop.models.model import Model
+from dlworkshop.models.model import Model, table
 from dlworkshop.run import record, result
 from dlworkshop.run.checkpoints import Checkpoints
 from dlworkshop.run.mesh import BATCH, MEMBER, place
@@ -219,10 +219,14 @@ class Loop:
         plan, size = self.plan, len(self.plan.seeds)
         shape = dict(plan.mesh.shape)
         if self.finished is not None:
-            return f"{plan.config['experiment']} is finished in {self.workdir}"
+            return (
+                f"{plan.config['experiment']} is finished in {self.workdir}: remove "
+                "that folder to train anew"
+            )
         begins = f"goes on at step {self.step}" if self.step else "begins"
+        layers = table(plan.model, plan.dataset.train.image[0])
         return (
-            f"{plan.config['experiment']} {begins}: {size} member"
+            f"{layers}\n{plan.config['experiment']} {begins}: {size} member"
             f"{'s' if size != 1 else ''}, {plan.num_steps} steps of "
             f"{plan.order.batch_size} examples, mesh {shape['member']} x "
             f"{shape['batch']} (member x batch), chunks of {plan.chunk} steps"
