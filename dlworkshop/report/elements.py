@@ -132,7 +132,7 @@ data { white-space: nowrap; }
   border-radius: .5rem; }
 .tiles div { padding: .75rem 1rem; }
 dt { color: var(--soft); font-size: .9375rem; }
-dd { margin: 0; font-size: 1.5rem; font-weight: 650; line-height: 1.25; }
+dd { margin: 0; font-size: 1.25rem; font-weight: 650; line-height: 1.25; }
 dd + dd { font-size: .9375rem; font-weight: 400; color: var(--soft); }
 @media (max-width: 34rem) { .tiles { grid-template-columns: 1fr 1fr; gap: .5rem; }
   .tiles div { padding: .5rem .75rem; } .tiles dd:nth-child(2) { font-size: 1rem; }

@@ -17,7 +17,7 @@ from dlworkshop.report.words import is_fraction
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MEMBER, BAD = "#0072B2", "#595959"
 MOST_LINES = 50  # members drawn one by one; mean and band are over all of them
-MOST_POINTS = 400  # in time
+MOST_POINTS = 120  # in time
 MOST_VERTICES = 12_000  # of all thin lines of a series together
 MOST_NUMBERED = 20  # classes whose counts fit into their cells
 

@@ -10,6 +10,7 @@ from dlworkshop.report.read import (
     Predictions,
     RunFolder,
     Series,
+    averaged,
     healthy_mask,
     is_healthy,
     name_of,
@@ -32,7 +33,7 @@ def curves(run: RunFolder) -> Html:
     charts = []
     for name in ("loss", run.metric):
         series = {
-            split: run.series[split, name]
+            split: averaged(run.series[split, name], figures.MOST_POINTS)
             for split in ("train", "validation")
             if (split, name) in run.series
         }
@@ -68,6 +69,8 @@ def _curve_caption(series: dict[str, Series]) -> str:
         return "One member: a line without a band."
     text = "Thin lines: members. Band: mean ± 1 standard deviation of the members"
     text += " still training."
+    if any(len(s.step) == figures.MOST_POINTS for s in series.values()):
+        text += f" Each of the {figures.MOST_POINTS} points is a mean over its time."
     if len(healthy) > figures.MOST_LINES:
         text += f" {figures.MOST_LINES} of {len(healthy)} members have a line."
     if not healthy.all():

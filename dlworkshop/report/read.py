@@ -19,6 +19,25 @@ class Series(NamedTuple):
     healthy: np.ndarray  # [P] bool; the others count in no mean
 
 
+def averaged(series: Series, most: int) -> Series:
+    """At most `most` points in time, each the mean of the points that it stands for.
+
+    Single chunks of a few steps are too noisy to be read as a curve.
+    """
+    total = len(series.step)
+    if total <= most:
+        return series
+    parts = np.array_split(np.arange(total), most)
+    value = np.full((most, series.value.shape[1]), np.nan)
+    for row, part in zip(value, parts, strict=True):
+        inside = np.isfinite(series.value[part])  # [part, P]
+        some = inside.any(0)
+        total_of = np.where(inside, series.value[part], 0).sum(0)
+        row[some] = (total_of / np.maximum(inside.sum(0), 1))[some]
+    last = [part[-1] for part in parts]
+    return Series(series.step[last], series.epoch[last], value, series.healthy)
+
+
 class Predictions(NamedTuple):
     """What the members said about the test split, and the examples that went worst."""
 

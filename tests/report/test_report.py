@@ -416,3 +416,13 @@ def test_importing_the_room_brings_no_matplotlib():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "False"
+
+
+def test_many_points_become_means_over_time():
+    value = np.arange(10.0).reshape(10, 1)
+    value[3] = np.nan
+    series = read.Series(np.arange(10), np.arange(10) / 5, value, np.array([True]))
+    coarse = read.averaged(series, 2)
+    assert coarse.value[:, 0].tolist() == [(0 + 1 + 2 + 4) / 4, 7.0]
+    assert coarse.step.tolist() == [4, 9]
+    assert read.averaged(series, 10) is series
