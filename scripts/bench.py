@@ -11,6 +11,7 @@ left out and named (`pip install ".[peers]"` brings them).
 """
 
 import argparse
+import functools
 import importlib.metadata
 import importlib.util
 import json
@@ -70,8 +71,13 @@ def ours(work: str, members: int) -> Callable[[int], int]:
     from dlworkshop.run.members import product  # noqa: PLC0415
     from dlworkshop.run.mesh import BATCH as BATCH_AXIS  # noqa: PLC0415
     from dlworkshop.run.mesh import MEMBER, make_mesh, place  # noqa: PLC0415
-    from dlworkshop.run.programs import Programs, fills_a_cpu  # noqa: PLC0415
-    from dlworkshop.types import Batch  # noqa: PLC0415
+    from dlworkshop.run.programs import Programs  # noqa: PLC0415
+    from dlworkshop.run.tuning import (  # noqa: PLC0415
+        has_convolutions,
+        measure,
+        rule_of_thumb,
+    )
+    from dlworkshop.types import Batch, Dataset  # noqa: PLC0415
 
     images, labels = examples()
     if work == "mlp":
@@ -82,20 +88,27 @@ def ours(work: str, members: int) -> Callable[[int], int]:
     hparams, seeds = product(rates, members)
     mesh = make_mesh(members, BATCH, jax.devices())
     params = jax.eval_shape(model.init, jax.random.key(0), images[0])
-    programs = Programs(
+    make_programs = functools.partial(
+        Programs,
         model,
         optimizer,
         schedules.constant(1),
         losses.cross_entropy,
         metrics.accuracy,
         mesh,
-        one_by_one=fills_a_cpu(params),
         patience=None,
     )
+    order = Order(seeds, IMAGES, BATCH)
+    choice = rule_of_thumb(params)
+    if has_convolutions(params):  # as `fit` does for a run that is worth it
+        split = Batch(images, labels)
+        dataset = Dataset(split, split, split, ())
+        choice = measure(make_programs, mesh, model, hparams, seeds, dataset, order)
+    programs = make_programs(choice=choice)
     hparams = place(mesh, jax.tree.map(lambda h: np.asarray(h, float), hparams), MEMBER)
     seeds_there = place(mesh, np.asarray(seeds, np.uint32), MEMBER)
     population = programs.begin(seeds_there, hparams, images[0])
-    data, order = place(mesh, Batch(images, labels)), Order(seeds, IMAGES, BATCH)
+    data = place(mesh, Batch(images, labels))
 
     def train(steps: int) -> int:
         nonlocal population

@@ -2,11 +2,15 @@
 
 XLA's own convolution is right on a GPU or TPU. On a CPU its weight gradient falls off
 the fast path inside a loop, and a convolution over members becomes a grouped one,
-slower still. There a convolution is computed as what it is: a matrix product of the
-kernel with the patches of the image.
+slower still; there it is one matrix product with the patches of the image, or one
+product for each shift of the kernel, forwards, backwards or both. Which is fastest
+depends on device, version, shapes and members, so `run/tuning.py` measures it.
 """
 
-from collections.abc import Sequence
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -54,8 +58,8 @@ def convolve(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
     >>> convolve(jnp.ones((4, 4, 1)), jnp.ones((3, 3, 1, 2)), padding="VALID").shape
     (2, 2, 2)
     """
-    how = by_patches if jax.default_backend() == "cpu" else by_lax
-    return how(image, kernel, strides, padding, dilation)
+    how = _HOW.get() or ("patches" if jax.default_backend() == "cpu" else "lax")
+    return HOWS[how](image, kernel, tuple(strides), padding, tuple(dilation))
 
 
 def by_lax(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
@@ -71,7 +75,21 @@ def by_patches(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
     Source: Chellapilla, Puri & Simard (2006), High performance convolutional neural
     networks for document processing ("unrolling").
     """
-    height, width, channels, features = kernel.shape
+    windows = _windows(image, kernel, strides, padding, dilation)
+    patches = jnp.concatenate(windows, axis=-1)  # [H', W', h*w*C]
+    return patches @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def by_shifts(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
+    """One matrix product for each of the h*w shifts of the image, and their sum."""
+    windows = _windows(image, kernel, strides, padding, dilation)
+    weights = kernel.reshape(-1, *kernel.shape[2:])  # [h*w, C, F]
+    return sum(w @ weight for w, weight in zip(windows, weights, strict=True))
+
+
+def _windows(image, kernel, strides, padding, dilation) -> list[jax.Array]:
+    """What each entry of the kernel sees: h*w images [H', W', C]."""
+    height, width = kernel.shape[:2]
     extent = ((height - 1) * dilation[0] + 1, (width - 1) * dilation[1] + 1)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(image.shape[:2], extent, strides, padding)
@@ -80,7 +98,7 @@ def by_patches(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
         (size - reach) // stride + 1
         for size, reach, stride in zip(padded.shape[:2], extent, strides, strict=True)
     )
-    windows = [
+    return [
         padded[
             i : i + (rows - 1) * strides[0] + 1 : strides[0],
             j : j + (columns - 1) * strides[1] + 1 : strides[1],
@@ -88,5 +106,53 @@ def by_patches(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
         for i in range(0, extent[0], dilation[0])
         for j in range(0, extent[1], dilation[1])
     ]
-    patches = jnp.concatenate(windows, axis=-1)  # [H', W', h*w*C]
-    return patches @ kernel.reshape(height * width * channels, features)
+
+
+def mixed(forward: Callable, backward: Callable) -> Callable:
+    """The convolution `forward`, whose kernel's gradient is that of `backward`.
+
+    The gradient of the image is that of `forward`. Reverse mode only.
+    """
+
+    @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+    def convolution(image, kernel, strides, padding, dilation):
+        return forward(image, kernel, strides, padding, dilation)
+
+    def remember(image, kernel, strides, padding, dilation):
+        return forward(image, kernel, strides, padding, dilation), (image, kernel)
+
+    def pull_back(strides, padding, dilation, saved, cotangent):
+        image, kernel = saved
+        _, pull_image = jax.vjp(
+            lambda x: forward(x, kernel, strides, padding, dilation), image
+        )
+        _, pull_kernel = jax.vjp(
+            lambda w: backward(image, w, strides, padding, dilation), kernel
+        )
+        return *pull_image(cotangent), *pull_kernel(cotangent)
+
+    convolution.defvjp(remember, pull_back)
+    return convolution
+
+
+HOWS = {
+    "lax": by_lax,
+    "patches": by_patches,
+    "shifts": by_shifts,
+    "lax+patches": mixed(by_lax, by_patches),
+    "lax+shifts": mixed(by_lax, by_shifts),
+}
+_HOW: ContextVar[str | None] = ContextVar("how a convolution is computed", default=None)
+
+
+@contextlib.contextmanager
+def computed(how: str | None) -> Iterator[None]:
+    """What is traced inside computes its convolutions by `how`, one of HOWS.
+
+    None is the rule of thumb: patches on a CPU, XLA's convolution elsewhere.
+    """
+    token = _HOW.set(how)
+    try:
+        yield
+    finally:
+        _HOW.reset(token)

@@ -1,4 +1,4 @@
-"""The compilation cache: a second run of the same program compiles nothing."""
+"""Private folders for what may be thrown away: compiled programs, measured choices."""
 
 import os
 from pathlib import Path
@@ -6,22 +6,28 @@ from pathlib import Path
 import jax
 
 
-def use_compilation_cache() -> None:
-    """Keep compiled programs in a private folder, small ones too.
-
-    A cache holds code that will be run, so the folder is this user's alone (0700). One
-    that the user chose (JAX_COMPILATION_CACHE_DIR) is left as it is; a folder that
-    cannot be made is done without.
-    """
-    if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
-        return
+def cache_folder(name: str) -> Path | None:
+    """A folder of this user alone (0700); None where none can be made."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = home / "dlworkshop" / "programs"
+    folder = home / "dlworkshop" / name
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.chmod(0o700)
     except OSError:
+        return None
+    return folder
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs, small ones too: a second run compiles nothing.
+
+    A cache holds code that will be run, so its folder is private. One that the user
+    chose (JAX_COMPILATION_CACHE_DIR) is left as it is.
+    """
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
         return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    folder = cache_folder("programs")
+    if folder is not None:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -1,5 +1,6 @@
 """`fit`: what came is checked, planned, and handed to the loop."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,12 @@ import numpy as np
 from dlworkshop.data.order import Order
 from dlworkshop.learn import losses, metrics, optimizers, schedules
 from dlworkshop.models.model import Model
-from dlworkshop.run import checks, record
+from dlworkshop.run import checks, feeds, record, tuning
 from dlworkshop.run.cache import use_compilation_cache
 from dlworkshop.run.loop import Loop, Plan
 from dlworkshop.run.members import check_used, name_of, product
 from dlworkshop.run.mesh import MEMBER, make_mesh, place
-from dlworkshop.run.programs import Programs, chunk_steps, fills_a_cpu
+from dlworkshop.run.programs import Choice, Programs, chunk_steps, update_flops
 from dlworkshop.run.result import Run
 from dlworkshop.types import Dataset
 
@@ -37,6 +38,8 @@ def fit(
     save_every_steps: int | None = None,
     save_every_seconds: float | None = 60.0,
     steps_per_chunk: int | None = None,
+    convolution: str | None = None,
+    streamed: bool | None = None,
     devices: Sequence[jax.Device] | None = None,
     experiment: str = "fit",
 ) -> Run:
@@ -64,6 +67,11 @@ def fit(
             end of a chunk; the last record is written in any case.
         steps_per_chunk: steps between two looks of the host at the program; by
             default one or two seconds of work.
+        convolution: how to compute convolutions, one of `models.convolution.HOWS`;
+            by default what is measured to be fastest, where the run is long enough.
+        streamed: whether the examples stay in host memory or on disk and are brought
+            to the devices batch by batch; by default where the splits would take more
+            than half of the memory that is free. The batches are the same.
         devices: all local ones by default.
         experiment: the name of the run in its summary and report.
 
@@ -94,23 +102,33 @@ def fit(
     mesh = make_mesh(len(member_seeds), batch_size, devices or jax.local_devices())
     example = dataset.train.image[0]
     params = jax.eval_shape(model.init, jax.random.key(0), example)
-    programs = Programs(
+    flops = update_flops(model, example) * batch_size * len(member_seeds)
+    chunk = steps_per_chunk or chunk_steps(flops, order.steps_per_epoch)
+    make_programs = functools.partial(
+        Programs,
         model,
         optimizer,
         schedule(num_steps),
         loss,
         metric,
         mesh,
-        one_by_one=fills_a_cpu(params),
         patience=patience,
     )
-    chunk = steps_per_chunk or chunk_steps(
-        model, example, batch_size * len(member_seeds), order.steps_per_epoch
-    )
+    if convolution is not None:
+        choice = tuning.forced(convolution, params)
+    elif (before := record.read_choice(workdir)) is not None:
+        choice = Choice(**before)  # a resumed run computes as it did
+    elif tuning.has_convolutions(params) and flops * num_steps > tuning.WORTH:
+        choice = tuning.measure(
+            make_programs, mesh, model, members, member_seeds, dataset, order
+        )
+    else:
+        choice = tuning.rule_of_thumb(params)
+    feed = feeds.choose(streamed, dataset, mesh, order)
     plan = Plan(
         model,
         dataset,
-        programs,
+        make_programs(choice=choice, streamed=feed.name == "streamed"),
         mesh,
         place(mesh, jax.tree.map(lambda h: np.asarray(h, float), members), MEMBER),
         member_seeds,
@@ -137,9 +155,11 @@ def fit(
             "batch_size": batch_size,
             "patience": patience,
             "steps_per_chunk": chunk,
+            "computed": choice._asdict(),
         },
         save_every_steps,
         save_every_seconds,
+        feed,
     )
     if workdir is None:
         return Loop(plan, None).run()

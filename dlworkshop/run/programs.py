@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +11,25 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from dlworkshop.learn import population as pop
 from dlworkshop.learn.chunk import gather, make_chunk
 from dlworkshop.learn.step import init_state, make_eval_step, make_train_step
+from dlworkshop.models.convolution import computed
 from dlworkshop.models.model import Model
 from dlworkshop.run.mesh import BATCH, MEMBER
-from dlworkshop.types import Array, PyTree
+from dlworkshop.types import Array, Batch
 
 # Floating-point operations between two looks of the host at the program: one or two
 # seconds on a few cores or on one accelerator, so that a signal is answered soon.
 CHUNK_FLOPS = {"cpu": 1e11, "gpu": 1e13, "tpu": 1e13}
+
+
+class Choice(NamedTuple):
+    """One way to run a population's step."""
+
+    convolution: str | None  # one of models.convolution.HOWS; None: rule of thumb
+    one_by_one: bool  # members one after the other, or side by side
+
+    def __str__(self) -> str:
+        members = "one by one" if self.one_by_one else "side by side"
+        return f"convolutions by {self.convolution}, members {members}"
 
 
 class Programs:
@@ -31,24 +44,27 @@ class Programs:
         metric: Callable,
         mesh: Mesh,
         *,
-        one_by_one: bool,
+        choice: Choice,
         patience: int | None,
+        streamed: bool = False,
     ):
+        self.choice = choice
         self.compile_seconds = 0.0
         self._compiled: dict = {}
         batch_axis = BATCH if mesh.shape[BATCH] > 1 else None
         train_step = make_train_step(
             model, make_optimizer, schedule, loss, metric, batch_axis
         )
-        step = pop.make_population_step(train_step, one_by_one)
+        fetch = take if streamed else gather
+        step = pop.make_population_step(train_step, choice.one_by_one)
         evaluate = pop.make_evaluate(
-            make_eval_step(model, loss, metric), gather, one_by_one
+            make_eval_step(model, loss, metric), fetch, choice.one_by_one
         )
         # check_vma off: gradients are averaged over the batch axis in the step itself
         member, split = PartitionSpec(MEMBER), PartitionSpec(None, BATCH)
         self._chunk = jax.jit(
             jax.shard_map(
-                make_chunk(step),
+                make_chunk(step, fetch),
                 mesh=mesh,
                 in_specs=(
                     member,
@@ -91,7 +107,10 @@ class Programs:
         return self._run(self._begin, seeds, hparams, example)
 
     def chunk(self, population, hparams, data, indices):
-        """Train over indices [S, P, B]; the old population is given up."""
+        """Train over indices [S, P, B]; the old population is given up.
+
+        Streamed programs take no data () and, in place of indices, the batches.
+        """
         return self._run(self._chunk, population, hparams, data, indices)
 
     def evaluate(self, params, data, indices):
@@ -107,35 +126,38 @@ class Programs:
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(args))
         if (program, shapes) not in self._compiled:
             started = time.perf_counter()
-            self._compiled[program, shapes] = program.lower(*args).compile()
+            with computed(self.choice.convolution):
+                self._compiled[program, shapes] = program.lower(*args).compile()
             self.compile_seconds += time.perf_counter() - started
         return self._compiled[program, shapes](*args)
 
 
-def fills_a_cpu(params: PyTree) -> bool:
-    """True for convolutional networks on a CPU: trained best one member at a time.
-
-    Measured with 16 members of a 32-64-256 network on 2 cores: 4.9 k examples/s one
-    by one, 3.2 k side by side; for a 784-128-10 perceptron it is 320 k against 470 k.
-    """
-    on_cpu = jax.default_backend() == "cpu"
-    return on_cpu and any(leaf.ndim > 3 for leaf in jax.tree.leaves(params))
+def take(_data, batch: Batch) -> Batch:
+    """The streamed batch itself."""
+    return batch
 
 
-def chunk_steps(
-    model: Model, example: Array, examples_per_step: int, steps_per_epoch: int
-) -> int:
-    """Steps per chunk: about CHUNK_FLOPS of work, dividing the epoch where it can.
+def update_flops(model: Model, example: Array) -> float:
+    """Floating-point operations of one example's update, about.
 
-    It depends on the work and not on the clock, so that the same run has the same
-    chunks and the same log lines everywhere. An update costs some three forward
-    passes (Griewank & Walther 2008, section 4.4).
+    An update costs some three forward passes (Griewank & Walther 2008, section 4.4).
     """
     params = jax.eval_shape(model.init, jax.random.key(0), example)
     cost = jax.jit(model.apply).lower(params, example).cost_analysis() or {}
-    flops = 3 * cost.get("flops", 0.0) * examples_per_step
+    return 3 * cost.get("flops", 0.0)
+
+
+def chunk_steps(flops_per_step: float, steps_per_epoch: int) -> int:
+    """Steps per chunk: about CHUNK_FLOPS of work, dividing the epoch where it can.
+
+    It depends on the work and not on the clock, so that the same run has the same
+    chunks and the same log lines everywhere.
+
+    >>> chunk_steps(flops_per_step=1e10, steps_per_epoch=429)
+    11
+    """
     budget = CHUNK_FLOPS.get(jax.default_backend(), 1e11)
-    wanted = max(1, min(steps_per_epoch, round(budget / max(flops, 1.0))))
+    wanted = max(1, min(steps_per_epoch, round(budget / max(flops_per_step, 1.0))))
     divisors = [
         steps
         for steps in range(max(1, wanted // 2), min(2 * wanted, steps_per_epoch) + 1)

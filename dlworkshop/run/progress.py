@@ -5,7 +5,7 @@ from types import TracebackType
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 QUIET_SECONDS = 10.0  # at most one plain line in this time
 
@@ -19,14 +19,14 @@ class Watch:
         self._examples, self._metric = examples_per_step, metric
         self._started = self._told = time.perf_counter()
         self._bar = Progress(
-            TextColumn("step {task.completed}/{task.total}"),
-            BarColumn(),
+            *([BarColumn(20)] if self.console.width >= 110 else []),
             TextColumn("{task.fields[text]}"),
-            TimeRemainingColumn(),
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self._task = self._bar.add_task("train", total=total, completed=done, text="")
+        self._task = self._bar.add_task(
+            "train", total=total, completed=done, text="compiling"
+        )
 
     def __enter__(self) -> "Watch":
         self._bar.start()
@@ -44,19 +44,17 @@ class Watch:
         """Metrics [P] of the last chunk, and of the last evaluation if there was."""
         seconds = time.perf_counter() - self._started
         rate = (step - self._first) * self._examples / max(train_seconds, 1e-9)
-        text = f"train {self._say(train)}"
+        left = seconds * (self._total - step) / max(step - self._first, 1)
+        text = f"step {step}/{self._total}, {left:.0f} s left, {rate:,.0f} examples/s"
+        text += f", train {self._say(train)}"
         if validation is not None:
-            text += f" | validation {self._say(validation)}"
-        text += f" | {rate:,.0f} examples/s"
+            text += f", validation {self._say(validation)}"
         self._bar.update(self._task, completed=step, text=text)
         quiet = time.perf_counter() - self._told < QUIET_SECONDS
         if self.console.is_terminal or (quiet and step < self._total):
             return
         self._told = time.perf_counter()
-        left = seconds * (self._total - step) / max(step - self._first, 1)
-        self.console.print(
-            f"step {step}/{self._total} | {text} | {left:.0f} s left", soft_wrap=True
-        )
+        self.console.print(text, soft_wrap=True)
 
     def say(self, line: str) -> None:
         """One line of its own, above the live one."""

@@ -97,6 +97,14 @@ def owned(folder: Path) -> Iterator[None]:
         yield
 
 
+def read_choice(folder: str | Path | None) -> dict[str, Any] | None:
+    """How the run in `folder` is computed, if there is one."""
+    path = Path(folder or "") / "config.json"
+    if folder is None or not path.is_file():
+        return None
+    return read_json(path).get("computed")
+
+
 def check_config(folder: Path, config: dict[str, Any]) -> None:
     """Save the config of a new run; compare it with that of one to be resumed."""
     path = folder / "config.json"

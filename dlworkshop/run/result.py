@@ -11,8 +11,8 @@ import numpy as np
 from dlworkshop.learn.metrics import mean_and_error
 from dlworkshop.learn.population import QUARANTINED, STOPPED, Population, over_members
 from dlworkshop.models.model import Model, num_params, predict, table
-from dlworkshop.run.programs import fills_a_cpu
 from dlworkshop.run.record import plain
+from dlworkshop.run.tuning import rule_of_thumb
 from dlworkshop.types import Array, Metrics, PyTree
 
 PREDICT_BATCH = 512  # images at a time
@@ -31,7 +31,7 @@ class Run(NamedTuple):
     def predict(self, images: Array) -> np.ndarray:
         """Outputs (logits) of every member for a batch [B, ...]: [P, B, K]."""
         images = np.asarray(images)
-        one_by_one = fills_a_cpu(self.params)
+        one_by_one = rule_of_thumb(self.params).one_by_one
 
         @jax.jit
         def outputs(params, batch):
@@ -81,6 +81,7 @@ def summarise(plan, population: Population, scores, seconds) -> dict[str, Any]:
             "examples_per_second": examples / max(seconds["train"], 1e-9),
             "device": device(plan.mesh.devices.ravel()),
             "mesh": dict(plan.mesh.shape),
+            "feed": plan.feed.name,
             "versions": versions(),
             "claims": [],
             "population": population_table(

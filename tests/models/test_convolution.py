@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from dlworkshop.models.convolution import Conv, by_lax, by_patches
+from dlworkshop.models.convolution import HOWS, Conv, by_lax, computed, convolve
 from tests import references
 
 CASES = [  # image, kernel, strides, padding, dilation
@@ -23,8 +23,9 @@ CASES = [  # image, kernel, strides, padding, dilation
 ]
 
 
+@pytest.mark.parametrize("how", [how for how in HOWS if how != "lax"])
 @pytest.mark.parametrize("case", CASES)
-def test_patches_are_the_convolution(case):
+def test_every_way_is_the_convolution(case, how):
     image, kernel, strides, padding, dilation = case
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
@@ -33,7 +34,7 @@ def test_patches_are_the_convolution(case):
             lambda x, w: by_lax(x, w, strides, padding, dilation), x, w
         )
         other, push = jax.vjp(
-            lambda x, w: by_patches(x, w, strides, padding, dilation), x, w
+            lambda x, w: HOWS[how](x, w, strides, padding, dilation), x, w
         )
         assert value.shape == other.shape
         np.testing.assert_allclose(value, other, rtol=0, atol=1e-12)
@@ -58,3 +59,18 @@ def test_the_layer_is_that_of_linen():
     np.testing.assert_allclose(
         ours.apply(params, image), theirs.apply(params, image), atol=1e-6
     )
+
+
+def test_what_is_forced_is_what_is_traced():
+    x, w = jnp.ones((4, 4, 2)), jnp.ones((3, 3, 2, 4))
+    traced = {}
+    for how in HOWS:
+        with computed(how):
+            traced[how] = str(
+                jax.make_jaxpr(jax.grad(lambda w: convolve(x, w).sum()))(w)
+            )
+    assert traced["lax"].count("conv_general_dilated") > 1
+    assert "conv_general_dilated" not in traced["patches"] + traced["shifts"]
+    assert len(set(traced.values())) == len(HOWS)
+    outside = str(jax.make_jaxpr(jax.grad(lambda w: convolve(x, w).sum()))(w))
+    assert outside == traced["patches"]  # the rule of thumb on a CPU
