@@ -59,16 +59,21 @@ def test_importing_the_package_loads_nothing_heavy():
     assert in_fresh_python(code).strip() == "[]"
 
 
-def test_importing_all_names_costs_little_more_than_jax():
+def test_importing_costs_little_more_than_jax():
+    # processor time, which another process on the machine does not lengthen much
     code = """
 import time
 import jax, jax.numpy
-started = time.perf_counter()
+jax_alone = time.process_time()
 import dlworkshop
+package = time.process_time() - jax_alone
 dlworkshop.fit, dlworkshop.data, dlworkshop.models
-print(time.perf_counter() - started)
+print(package, time.process_time() - jax_alone, jax_alone)
 """
-    assert min(float(in_fresh_python(code)) for _ in range(3)) < 0.5
+    runs = [map(float, in_fresh_python(code).split()) for _ in range(3)]
+    package, everything, jax_alone = map(min, zip(*runs, strict=True))
+    assert package < 0.05
+    assert everything < jax_alone + 0.5
 
 
 def test_every_public_name_is_there():

@@ -87,12 +87,33 @@ def by_shifts(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
     return sum(w @ weight for w, weight in zip(windows, weights, strict=True))
 
 
+def _extent(kernel, dilation) -> tuple[int, int]:
+    """Rows and columns that the dilated kernel covers."""
+    height, width = kernel.shape[:2]
+    return (height - 1) * dilation[0] + 1, (width - 1) * dilation[1] + 1
+
+
+def _pads(image, kernel, strides, padding, dilation):
+    """((top, bottom), (left, right)) of zeros, where padding may be a word."""
+    if not isinstance(padding, str):
+        return padding
+    extent = _extent(kernel, dilation)
+    return lax.padtype_to_pads(image.shape[:2], extent, strides, padding)
+
+
+def _flipped_padding(image, kernel, padding, dilation):
+    """What the flipped kernel needs around the cotangent to give image.shape."""
+    pads = _pads(image, kernel, (1, 1), padding, dilation)
+    return tuple(
+        (reach - 1 - low, reach - 1 - high)
+        for reach, (low, high) in zip(_extent(kernel, dilation), pads, strict=True)
+    )
+
+
 def _windows(image, kernel, strides, padding, dilation) -> list[jax.Array]:
     """What each entry of the kernel sees: h*w images [H', W', C]."""
-    height, width = kernel.shape[:2]
-    extent = ((height - 1) * dilation[0] + 1, (width - 1) * dilation[1] + 1)
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(image.shape[:2], extent, strides, padding)
+    extent = _extent(kernel, dilation)
+    padding = _pads(image, kernel, strides, padding, dilation)
     padded = jnp.pad(image, (*padding, (0, 0)))
     rows, columns = (
         (size - reach) // stride + 1
@@ -111,7 +132,9 @@ def _windows(image, kernel, strides, padding, dilation) -> list[jax.Array]:
 def mixed(forward: Callable, backward: Callable) -> Callable:
     """The convolution `forward`, whose kernel's gradient is that of `backward`.
 
-    The gradient of the image is that of `forward`. Reverse mode only.
+    The gradient of the image is `forward` with the flipped kernel (without strides;
+    Goodfellow, Bengio & Courville 2016, Deep learning, section 9.5), because XLA's own
+    transposed convolution is off the fast path on a CPU. Reverse mode only.
     """
 
     @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -123,13 +146,19 @@ def mixed(forward: Callable, backward: Callable) -> Callable:
 
     def pull_back(strides, padding, dilation, saved, cotangent):
         image, kernel = saved
-        _, pull_image = jax.vjp(
-            lambda x: forward(x, kernel, strides, padding, dilation), image
-        )
+        if strides == (1, 1):
+            flipped = kernel[::-1, ::-1].swapaxes(2, 3)  # [h, w, F, C]
+            around = _flipped_padding(image, kernel, padding, dilation)
+            image_grad = forward(cotangent, flipped, (1, 1), around, dilation)
+        else:
+            _, pull_image = jax.vjp(
+                lambda x: forward(x, kernel, strides, padding, dilation), image
+            )
+            (image_grad,) = pull_image(cotangent)
         _, pull_kernel = jax.vjp(
             lambda w: backward(image, w, strides, padding, dilation), kernel
         )
-        return *pull_image(cotangent), *pull_kernel(cotangent)
+        return image_grad, *pull_kernel(cotangent)
 
     convolution.defvjp(remember, pull_back)
     return convolution
