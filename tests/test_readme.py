@@ -33,7 +33,7 @@ def test_what_it_links_to_is_there():
         assert (ROOT / target).exists(), target
 
 
-@pytest.mark.parametrize("name", ["digits", "mnist_mlp", "mnist_cnn"])
+@pytest.mark.parametrize("name", ["digits", "mnist_mlp", "mnist_cnn", "mnist_speedrun"])
 def test_every_result_has_the_command_that_makes_it(name):
     row = next(line for line in README.splitlines() if f"experiments/{name}.py" in line)
     assert "±" in row and " % " in row

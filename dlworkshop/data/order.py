@@ -1,5 +1,6 @@
 """The order of examples: a pure function of (seed, epoch); a position is a number."""
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,24 +23,36 @@ def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
 class Order:
     """Which examples each member sees at each step; the last partial batch is left out.
 
-    Members of the same seed see the same batches, others see others.
+    Members of the same seed see the same batches, others see others. It may be asked
+    from several threads.
     """
 
     def __init__(self, seeds: Sequence[int], size: int, batch_size: int):
         self.seeds, self.member = np.unique(np.asarray(seeds), return_inverse=True)
         self.size, self.batch_size = size, batch_size
         self.steps_per_epoch = size // batch_size
-        self._epoch = -1
-        self._orders = np.empty((0, 0, 0), np.int32)
+        self._lock = threading.Lock()
+        self._epochs: dict[int, np.ndarray] = {}
 
     def steps(self, first: int, count: int) -> np.ndarray:
         """Indices [S, P, B] int32 of `count` steps from step `first`, in one epoch."""
         epoch, start = divmod(first, self.steps_per_epoch)
-        if epoch != self._epoch:
-            used = self.steps_per_epoch * self.batch_size
-            self._orders = np.stack(
-                [permutation(seed, epoch, self.size)[:used] for seed in self.seeds]
-            ).reshape(len(self.seeds), self.steps_per_epoch, self.batch_size)
-            self._epoch = epoch
-        orders = self._orders[:, start : start + count]  # [seeds, S, B]
+        orders = self._of(epoch)[:, start : start + count]  # [seeds, S, B]
         return orders.swapaxes(0, 1)[:, self.member]
+
+    def _of(self, epoch: int) -> np.ndarray:
+        """The orders [seeds, S, B] of an epoch, drawn once and by one thread.
+
+        The last two are kept: threads are on both sides of the end of an epoch.
+        """
+        with self._lock:
+            if epoch not in self._epochs:
+                newest = list(self._epochs.items())[-1:]
+                self._epochs = dict(newest) | {epoch: self._draw(epoch)}
+            return self._epochs[epoch]
+
+    def _draw(self, epoch: int) -> np.ndarray:
+        used = self.steps_per_epoch * self.batch_size
+        return np.stack(
+            [permutation(seed, epoch, self.size)[:used] for seed in self.seeds]
+        ).reshape(len(self.seeds), self.steps_per_epoch, self.batch_size)

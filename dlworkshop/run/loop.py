@@ -3,6 +3,7 @@
 import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +18,13 @@ from dlworkshop.learn import population as pop
 from dlworkshop.models.model import Model, table
 from dlworkshop.run import record, result
 from dlworkshop.run.checkpoints import Checkpoints
-from dlworkshop.run.mesh import BATCH, MEMBER, place
-from dlworkshop.run.programs import Programs, batched_indices
+from dlworkshop.run.feeds import Feed
+from dlworkshop.run.mesh import MEMBER, place
+from dlworkshop.run.programs import Programs
 from dlworkshop.run.progress import Watch
 from dlworkshop.run.result import Run
 from dlworkshop.run.signals import caught
-from dlworkshop.types import Batch, Dataset, HParams, Metrics
+from dlworkshop.types import Dataset, HParams, Metrics
 
 
 class Plan(NamedTuple):
@@ -40,6 +42,7 @@ class Plan(NamedTuple):
     config: dict[str, Any]
     save_every_steps: int | None
     save_every_seconds: float | None
+    feed: Feed
 
 
 class Loop:
@@ -53,13 +56,6 @@ class Loop:
         self.step = 0
         self.validation: Metrics | None = None
         self.finished: dict[str, Any] | None = None  # the summary of a whole run
-        self.data = {
-            name: place(plan.mesh, Batch(split.image, split.label))
-            for name, split in (
-                ("train", plan.dataset.train),
-                ("validation", plan.dataset.validation),
-            )
-        }
 
     def run(self) -> Run:
         plan = self.plan
@@ -97,18 +93,15 @@ class Loop:
         examples = plan.order.batch_size * members
         self.saved_at, self.saved_step = time.perf_counter(), self.step
         watch = Watch(plan.num_steps, self.step, examples, plan.config["metric"])
-        with caught() as signal, watch:
+        data = plan.feed.data("train")
+        pieces = plan.feed.training(self.step, plan.num_steps, plan.chunk)
+        with caught() as signal, watch, contextlib.closing(pieces):
             watch.say(self.introduction())
-            indices = self.indices()
-            while indices is not None and not self.all_done():
+            self.piece = next(pieces, None)
+            while self.piece is not None and not self.all_done():
                 begun = time.perf_counter()
                 compiled = plan.programs.compile_seconds
-                self.population, chunk_metrics = plan.programs.chunk(
-                    self.population, plan.hparams, self.data["train"], indices
-                )
-                self.step += indices.shape[0]
-                indices = self.indices()  # the next order, while the device computes
-                train = Metrics(*map(_mean_over_steps, chunk_metrics))
+                train = self.chunk(data, pieces)
                 compiled = plan.programs.compile_seconds - compiled
                 self.train_seconds += time.perf_counter() - begun - compiled
                 epoch_done = self.step % plan.order.steps_per_epoch == 0
@@ -121,13 +114,21 @@ class Loop:
                 if self.due():
                     self.save()
 
-    def indices(self):
-        """The next chunk's examples [S, P, B] on the devices; None at the end."""
-        plan, left_out = self.plan, self.step % self.plan.order.steps_per_epoch
-        if self.step >= plan.num_steps:
-            return None
-        count = min(plan.chunk, plan.order.steps_per_epoch - left_out)
-        return place(plan.mesh, plan.order.steps(self.step, count), None, MEMBER, BATCH)
+    def chunk(self, data, pieces: Iterator) -> Metrics:
+        """Train for a chunk, in as many pieces as it has; means [P] over its steps."""
+        plan, of_pieces = self.plan, []
+        left = plan.order.steps_per_epoch - self.step % plan.order.steps_per_epoch
+        end = self.step + min(plan.chunk, left)
+        while self.step < end:
+            self.step += len(jax.tree.leaves(self.piece)[0])
+            self.population, metrics = plan.programs.chunk(
+                self.population, plan.hparams, data, self.piece
+            )
+            self.piece = next(pieces, None)  # the next, while the device computes
+            of_pieces.append(jax.device_get(metrics))  # [S, P]; waits
+        return Metrics(
+            *map(_mean_over_steps, map(np.concatenate, zip(*of_pieces, strict=True)))
+        )
 
     def all_done(self) -> bool:
         """No member is running any more."""
@@ -149,15 +150,18 @@ class Loop:
         size = len(getattr(self.plan.dataset, split).label)
         batch = self.plan.order.batch_size
         batch *= max(1, 128 // batch)  # many tiny batches would take their time
-        indices = place(self.plan.mesh, batched_indices(size, batch), None, BATCH)
-        padded = self.plan.programs.evaluate(params, self.data[split], indices)
-        members = len(self.plan.seeds)
+        data = self.plan.feed.data(split)
+        with contextlib.closing(self.plan.feed.evaluation(split, batch)) as pieces:
+            padded = [
+                jax.device_get(self.plan.programs.evaluate(params, data, piece))
+                for piece in pieces
+            ]
         return Metrics(
             *(
-                np.asarray(values, np.float64)  # [T, P, B]
+                np.concatenate(values, dtype=np.float64)  # [T, P, B]
                 .swapaxes(0, 1)
-                .reshape(members, -1)[:, :size]
-                for values in padded
+                .reshape(len(self.plan.seeds), -1)[:, :size]
+                for values in zip(*padded, strict=True)
             )
         )
 
@@ -229,7 +233,8 @@ class Loop:
             f"{layers}\n{plan.config['experiment']} {begins}: {size} member"
             f"{'s' if size != 1 else ''}, {plan.num_steps} steps of "
             f"{plan.order.batch_size} examples, mesh {shape['member']} x "
-            f"{shape['batch']} (member x batch), chunks of {plan.chunk} steps"
+            f"{shape['batch']} (member x batch), chunks of {plan.chunk} steps, "
+            f"data {plan.feed.name}"
         )
 
     def seconds_so_far(self) -> dict[str, float]:
@@ -246,7 +251,6 @@ class Loop:
         if self.finished is not None:  # a whole run was started again: nothing to do
             return Run(plan.model, self.final_params(), self.finished, self.workdir)
         params = self.final_params()
-        self.data["test"] = place(plan.mesh, Batch(*plan.dataset.test[:2]))
         scores = {
             split: self.measure(params, split) for split in ("validation", "test")
         }
