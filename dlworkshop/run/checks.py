@@ -99,5 +99,5 @@ def disk_errors(folder: Path) -> Iterator[None]:
             raise
         raise UserError(
             f"writing the run folder {folder} failed, {reason}: make room or choose "
-            "another with --workdir; the last whole checkpoint in it is intact"
+            "another with --workdir; what was saved whole before is intact"
         ) from error

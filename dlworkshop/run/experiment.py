@@ -1,6 +1,7 @@
 """How an experiment script begins and ends: flags in, numbers and a report out."""
 
 import dataclasses
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -44,6 +45,8 @@ def start(main: Callable[[AnyConfig], Run], config_class: type[AnyConfig]) -> No
     config = tyro.cli(config_class, prog=f"{name}.py", description=script.__doc__)
     workdir = config.workdir or Path("runs") / name
     config = dataclasses.replace(config, workdir=workdir)
+    # orbax logs a failure with its traceback before and after it raises it
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     use_all_cores(config.seeds)
     try:
         run = main(config)

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -162,6 +163,27 @@ def test_a_script_leaves_with_2_and_no_traceback(flags, sentence, tmp_path):
     assert "Traceback" not in done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and sentence in errors[0]
+
+
+def test_a_full_disk_is_one_sentence_without_a_traceback(tmp_path):
+    code = f"""
+import resource, sys
+sys.argv = ["digits.py", "--workdir", {str(tmp_path)!r}, "--num-epochs", "1"]
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+import runpy
+runpy.run_path("experiments/digits.py", run_name="__main__")
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"},
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "error: writing the run folder" in done.stderr
 
 
 def test_an_unknown_flag_leaves_with_2():
