@@ -48,18 +48,19 @@ def test_the_fastest_is_taken_and_remembered(cache):
     try_out = pretend({best: 0.005}, tried)
     for _ in range(2):
         assert tuning.fastest(try_out, 2, {"a": 1}, said.append) == best
-    assert len(tried) == 2 * len(HOWS)  # in the first round only
-    assert "shifts" in said[0] and "side by side" in said[0]
-    assert said[1].endswith("(measured before)")
+    ways = len(HOWS) - 1  # on a CPU without XLA's own
+    assert len(tried) == 2 * ways  # in the first round only
+    assert "shifts" in said[1] and "side by side" in said[1]
+    assert said[2].endswith("(measured before)")
     tuning.fastest(try_out, 1, {"a": 2}, said.append)  # something else: measured anew
-    assert len(tried) == 3 * len(HOWS)
+    assert len(tried) == 3 * ways
     folder = cache / "dlworkshop" / "choices"
     assert folder.stat().st_mode & 0o777 == 0o700
     assert len(list(folder.iterdir())) == 2
 
 
 def test_what_is_hopeless_is_tried_once(cache):
-    slow, calls = Choice("lax", True), []  # the first of all
+    slow, calls = Choice("patches", True), []  # the first of all
 
     def try_out(choice):
         def call():
