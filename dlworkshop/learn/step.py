@@ -63,6 +63,7 @@ def make_train_step(
     loss: Callable,
     metric: Callable,
     batch_axis: str | None = None,
+    micro_batch: int | None = None,
 ) -> Callable:
     """(state, batch, hparams) -> (state, Metrics): one update of one model.
 
@@ -72,14 +73,16 @@ def make_train_step(
         schedule: step -> multiplier of the learning rate.
         loss, metric: functions of one example, (outputs, target) -> scalar.
         batch_axis: name of the mesh axis over which the batch is split, if it is.
+        micro_batch: examples at a time, a divisor of the batch of one device; their
+            gradients are averaged. None takes all of them at once.
     """
-    loss_fn = make_loss_fn(model, loss, metric)
+    grad_fn = jax.grad(make_loss_fn(model, loss, metric), has_aux=True)
+    if micro_batch is not None:
+        grad_fn = by_parts(grad_fn, micro_batch)
 
     def train_step(state: TrainState, batch: Batch, hparams: HParams):
         keys = _example_keys(state, len(batch.label), batch_axis)  # [B]
-        grads, metrics = jax.grad(loss_fn, has_aux=True)(
-            state.params, batch, hparams, keys
-        )
+        grads, metrics = grad_fn(state.params, batch, hparams, keys)
         if batch_axis is not None:
             grads, metrics = jax.lax.pmean((grads, metrics), batch_axis)
         if hparams.clip_norm is not None:
@@ -93,6 +96,32 @@ def make_train_step(
         return TrainState(state.step + 1, params, opt_state, state.key), metrics
 
     return train_step
+
+
+def by_parts(grad_fn: Callable, size: int) -> Callable:
+    """The means of `grad_fn` over a batch, computed for `size` examples at a time.
+
+    What one part computes stays in the cache of a CPU until its gradient is known.
+    """
+
+    def mean(params, batch, hparams, keys):
+        count = len(keys) // size
+        parts = jax.tree.map(
+            lambda leaf: leaf.reshape(count, size, *leaf.shape[1:]), (batch, keys)
+        )
+
+        def add(total, part):
+            batch, keys = part
+            now = grad_fn(params, batch, hparams, keys)
+            return jax.tree.map(jnp.add, total, now), None
+
+        one = jax.tree.map(lambda leaf: leaf[0], parts)
+        like = jax.eval_shape(grad_fn, params, one[0], hparams, one[1])
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+        total, _ = jax.lax.scan(add, zeros, parts)
+        return jax.tree.map(lambda leaf: leaf / count, total)
+
+    return mean
 
 
 def make_eval_step(model: Model, loss: Callable, metric: Callable) -> Callable:

@@ -129,47 +129,56 @@ def _windows(image, kernel, strides, padding, dilation) -> list[jax.Array]:
     ]
 
 
-def mixed(forward: Callable, backward: Callable) -> Callable:
-    """The convolution `forward`, whose kernel's gradient is that of `backward`.
+def lax_and(kernel_grad: Callable) -> Callable:
+    """XLA's convolution, whose kernel's gradient is computed by `kernel_grad`.
 
-    The gradient of the image is `forward` with the flipped kernel (without strides;
-    Goodfellow, Bengio & Courville 2016, Deep learning, section 9.5), because XLA's own
-    transposed convolution is off the fast path on a CPU. Reverse mode only.
+    The gradient of the image is the convolution with the flipped kernel (without
+    strides; Goodfellow, Bengio & Courville 2016, Deep learning, section 9.5), because
+    XLA's own transposed convolution is off the fast path on a CPU. Reverse mode only.
     """
 
     @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
     def convolution(image, kernel, strides, padding, dilation):
-        return forward(image, kernel, strides, padding, dilation)
+        return by_lax(image, kernel, strides, padding, dilation)
 
     def remember(image, kernel, strides, padding, dilation):
-        return forward(image, kernel, strides, padding, dilation), (image, kernel)
+        return by_lax(image, kernel, strides, padding, dilation), (image, kernel)
 
     def pull_back(strides, padding, dilation, saved, cotangent):
         image, kernel = saved
         if strides == (1, 1):
             flipped = kernel[::-1, ::-1].swapaxes(2, 3)  # [h, w, F, C]
             around = _flipped_padding(image, kernel, padding, dilation)
-            image_grad = forward(cotangent, flipped, (1, 1), around, dilation)
+            image_grad = by_lax(cotangent, flipped, (1, 1), around, dilation)
         else:
             _, pull_image = jax.vjp(
-                lambda x: forward(x, kernel, strides, padding, dilation), image
+                lambda x: by_lax(x, kernel, strides, padding, dilation), image
             )
             (image_grad,) = pull_image(cotangent)
-        _, pull_kernel = jax.vjp(
-            lambda w: backward(image, w, strides, padding, dilation), kernel
-        )
-        return image_grad, *pull_kernel(cotangent)
+        windows = _windows(image, kernel, strides, padding, dilation)
+        return image_grad, kernel_grad(windows, cotangent).reshape(kernel.shape)
 
     convolution.defvjp(remember, pull_back)
     return convolution
+
+
+def patches_grad(windows, cotangent):
+    """Gradient [h*w*C, F] of the kernel as one matrix product."""
+    patches = jnp.concatenate(windows, axis=-1)  # [H', W', h*w*C]
+    return jnp.einsum("ijp,ijf->pf", patches, cotangent)
+
+
+def shifts_grad(windows, cotangent):
+    """Gradient [h*w, C, F] of the kernel, a matrix product for each shift."""
+    return jnp.stack([jnp.einsum("ijc,ijf->cf", w, cotangent) for w in windows])
 
 
 HOWS = {
     "lax": by_lax,
     "patches": by_patches,
     "shifts": by_shifts,
-    "lax+patches": mixed(by_lax, by_patches),
-    "lax+shifts": mixed(by_lax, by_shifts),
+    "lax+patches": lax_and(patches_grad),
+    "lax+shifts": lax_and(shifts_grad),
 }
 _HOW: ContextVar[str | None] = ContextVar("how a convolution is computed", default=None)
 

@@ -15,7 +15,7 @@ from dlworkshop.run import checks, feeds, record, tuning
 from dlworkshop.run.cache import use_compilation_cache
 from dlworkshop.run.loop import Loop, Plan
 from dlworkshop.run.members import check_used, name_of, product
-from dlworkshop.run.mesh import MEMBER, make_mesh, place
+from dlworkshop.run.mesh import BATCH, MEMBER, make_mesh, place
 from dlworkshop.run.programs import Choice, Programs, chunk_steps, update_flops
 from dlworkshop.run.result import Run
 from dlworkshop.types import Dataset
@@ -100,6 +100,7 @@ def fit(
     order = Order(member_seeds, size, batch_size)
     num_steps = num_epochs * order.steps_per_epoch
     mesh = make_mesh(len(member_seeds), batch_size, devices or jax.local_devices())
+    local_batch = batch_size // mesh.shape[BATCH]
     example = dataset.train.image[0]
     params = jax.eval_shape(model.init, jax.random.key(0), example)
     flops = update_flops(model, example) * batch_size * len(member_seeds)
@@ -115,7 +116,7 @@ def fit(
         patience=patience,
     )
     if convolution is not None:
-        choice = tuning.forced(convolution, params)
+        choice = tuning.forced(convolution, params, local_batch)
     elif (before := record.read_choice(workdir)) is not None:
         choice = Choice(**before)  # a resumed run computes as it did
     elif tuning.has_convolutions(params) and flops * num_steps > tuning.WORTH:
@@ -123,7 +124,7 @@ def fit(
             make_programs, mesh, model, members, member_seeds, dataset, order
         )
     else:
-        choice = tuning.rule_of_thumb(params)
+        choice = tuning.rule_of_thumb(params, local_batch)
     feed = feeds.choose(streamed, dataset, mesh, order)
     plan = Plan(
         model,

@@ -26,10 +26,15 @@ class Choice(NamedTuple):
 
     convolution: str | None  # one of models.convolution.HOWS; None: rule of thumb
     one_by_one: bool  # members one after the other, or side by side
+    micro_batch: int | None = None  # examples at a time; None: the whole batch
 
     def __str__(self) -> str:
         members = "one by one" if self.one_by_one else "side by side"
-        return f"convolutions by {self.convolution}, members {members}"
+        at_a_time = "the whole batch" if self.micro_batch is None else self.micro_batch
+        return (
+            f"convolutions by {self.convolution}, members {members}, "
+            f"{at_a_time} at a time"
+        )
 
 
 class Programs:
@@ -53,7 +58,13 @@ class Programs:
         self._compiled: dict = {}
         batch_axis = BATCH if mesh.shape[BATCH] > 1 else None
         train_step = make_train_step(
-            model, make_optimizer, schedule, loss, metric, batch_axis
+            model,
+            make_optimizer,
+            schedule,
+            loss,
+            metric,
+            batch_axis,
+            choice.micro_batch,
         )
         fetch = take if streamed else gather
         step = pop.make_population_step(train_step, choice.one_by_one)

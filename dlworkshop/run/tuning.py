@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +25,18 @@ from dlworkshop.types import Batch, Dataset, HParams, PyTree
 
 WORTH = 3e12  # operations of a run, below which measuring costs more than it saves
 ROUNDS = 5  # of the candidates that are not hopeless; the least time of each counts
+NEARLY = 0.95  # of the time: what is won by less may be noise
 HOPELESS = 2.0  # times slower than the best after one try: not tried again
 
 
-def rule_of_thumb(params: PyTree) -> Choice:
-    """What is right nearly always, without measuring.
+def rule_of_thumb(params: PyTree, batch: int) -> Choice:
+    """What is right nearly always, without measuring, for `batch` examples a device.
 
-    Convolutional networks on a CPU are trained one member at a time: 16 members of a
-    32-64-256 network on 2 cores made 4.9 k examples/s one by one and 3.2 k side by
-    side; a 784-128-10 perceptron made 320 k and 470 k.
+    Convolutional networks on a CPU are trained one member at a time, and a few examples
+    at a time, so that their patches stay in the cache.
     """
-    on_cpu = jax.default_backend() == "cpu"
-    return Choice(None, on_cpu and has_convolutions(params))
+    convolutional = jax.default_backend() == "cpu" and has_convolutions(params)
+    return Choice(None, convolutional, part(batch, 16) if convolutional else None)
 
 
 def has_convolutions(params: PyTree) -> bool:
@@ -44,25 +44,39 @@ def has_convolutions(params: PyTree) -> bool:
     return any(leaf.ndim > 3 for leaf in jax.tree.leaves(params))
 
 
-def forced(how: str, params: PyTree) -> Choice:
+def part(batch: int, wanted: int) -> int | None:
+    """The divisor of `batch` that is at most `wanted`; None where it is too small.
+
+    >>> part(128, 16), part(100, 16), part(127, 16), part(16, 16)
+    (16, 10, None, None)
+    """
+    size = max(size for size in range(1, wanted + 1) if batch % size == 0)
+    return size if wanted / 4 < size < batch else None
+
+
+def forced(how: str, params: PyTree, batch: int) -> Choice:
     """The choice with a convolution that the user named."""
     if how not in HOWS:
         raise unknown("convolution", how, HOWS)
-    return rule_of_thumb(params)._replace(convolution=how)
+    return rule_of_thumb(params, batch)._replace(convolution=how)
 
 
-def candidates(members_per_device: int) -> Iterator[Choice]:
-    """Everything that may be fastest here.
+def questions(members: int, batch: int) -> dict[str, list]:
+    """What is asked, in turn, and the answers that may be fastest here.
 
     XLA's own convolution takes 15 to 70 times as long as the best in a loop on a CPU;
     trying it cost a minute, so there it is used only where it is asked for.
+
+    Args:
+        members, batch: members, and examples of each, on one device.
     """
     on_cpu = jax.default_backend() == "cpu"
-    for one_by_one in (True, False) if members_per_device > 1 else (False,):
-        for how in HOWS:
-            if on_cpu and how == "lax":
-                continue
-            yield Choice(how, one_by_one)
+    sizes = dict.fromkeys(part(batch, wanted) for wanted in (8, 16, 32)) | {None: None}
+    return {
+        "convolution": [how for how in HOWS if not (on_cpu and how == "lax")],
+        "micro_batch": list(sizes) if on_cpu else [None],
+        "one_by_one": [True, False] if members > 1 else [False],
+    }
 
 
 def measure(
@@ -110,49 +124,52 @@ def measure(
         "batch_size": order.batch_size,
         "members": few,
     }
+    batch = order.batch_size // mesh.shape[BATCH]
     return fastest(
-        try_out, per_device, about, lambda line: print(line, file=sys.stderr)
+        try_out,
+        rule_of_thumb(params, batch),
+        questions(per_device, batch),
+        about,
+        lambda line: print(line, file=sys.stderr),
     )
 
 
 def fastest(
     try_out: Callable[[Choice], Callable[[], Any]],
-    members_per_device: int,
+    start: Choice,
+    asked: Mapping[str, Sequence],
     about: dict[str, Any],
     say: Callable[[str], None],
 ) -> Choice:
-    """The fastest candidate for what `about` tells apart; remembered on disk.
+    """The fastest choice for what `about` tells apart; remembered on disk.
+
+    One question is answered after the other, with the best answers so far: all
+    combinations would take a minute to compile.
 
     Args:
         try_out: choice -> a compiled call, which runs a few steps and waits for them.
-        members_per_device: 1 leaves nothing to choose between for members.
+        start: the choice to begin with.
+        asked: field of the choice -> the answers to try.
         about: all that the answer depends on, as JSON.
         say: where the answer is told.
     """
-    text = json.dumps(about, sort_keys=True)
+    text = json.dumps([about, dict(asked)], sort_keys=True)
     path = _remembered() / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
     if path.is_file():
-        found = json.loads(path.read_text())
-        choice = Choice(found["convolution"], found["one_by_one"])
-        if choice.convolution in HOWS:
-            say(f"{choice} (measured before)")
-            return choice
+        choice = Choice(**json.loads(path.read_text())["choice"])
+        say(f"{choice} (measured before)")
+        return choice
     say("measuring once how this network is computed fastest here")
     seconds: dict[Choice, float] = {}
-    calls: dict[Choice, Callable[[], Any]] = {}
-    for choice in candidates(members_per_device):
-        calls[choice] = try_out(choice)
-        seconds[choice] = _seconds(calls[choice])
-        bar = HOPELESS * min(seconds.values())
-        calls = {each: call for each, call in calls.items() if seconds[each] < bar}
-    for _ in range(ROUNDS):  # in turns, so that what else runs here hits them all
-        for choice, call in calls.items():
-            seconds[choice] = min(seconds[choice], _seconds(call))
-    best = min(seconds, key=lambda choice: seconds[choice])
+    best = start
+    for field, answers in asked.items():
+        choices = [best._replace(**{field: answer}) for answer in answers]
+        if len(choices) > 1 or not seconds:
+            best = _race(try_out, choices, best, seconds)
     _write(
         path,
         {
-            **best._asdict(),
+            "choice": best._asdict(),
             "about": about,
             "seconds": {str(choice): value for choice, value in seconds.items()},
         },
@@ -160,6 +177,29 @@ def fastest(
     slowest = max(seconds.values()) / seconds[best]
     say(f"{best} (the fastest of {len(seconds)}, the slowest takes {slowest:.1f} x)")
     return best
+
+
+def _race(
+    try_out: Callable[[Choice], Callable[[], Any]],
+    choices: Sequence[Choice],
+    so_far: Choice,
+    seconds: dict[Choice, float],
+) -> Choice:
+    """The fastest of the choices, or the one so far if it is nearly as fast.
+
+    The least of the `seconds` of each choice is kept.
+    """
+    calls: dict[Choice, Callable[[], Any]] = {}
+    for choice in choices:
+        calls[choice] = try_out(choice)
+        seconds[choice] = _seconds(calls[choice])
+        bar = HOPELESS * min(seconds[each] for each in calls)
+        calls = {each: call for each, call in calls.items() if seconds[each] < bar}
+    for _ in range(ROUNDS):  # in turns, so that what else runs here hits them all
+        for choice, call in calls.items():
+            seconds[choice] = min(seconds[choice], _seconds(call))
+    worth = {so_far: NEARLY}
+    return min(choices, key=lambda choice: seconds[choice] * worth.get(choice, 1))
 
 
 def _seconds(call: Callable[[], Any]) -> float:

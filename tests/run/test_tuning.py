@@ -1,7 +1,6 @@
 """How to compute is measured once, remembered, may be forced, and is resumed."""
 
 import json
-import time
 
 import jax
 import numpy as np
@@ -23,6 +22,13 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
+@pytest.fixture
+def clock(cache, monkeypatch):
+    """A pretended call says itself how many seconds it took."""
+    monkeypatch.setattr(tuning, "_seconds", lambda call: call())
+    return cache
+
+
 def train(dataset, **changes):
     settings = {"seeds": 2, "batch_size": 16, "devices": jax.devices()[:1]}
     return fit(
@@ -35,43 +41,69 @@ def train(dataset, **changes):
     )
 
 
-def pretend(seconds, tried):
+def pretend(seconds, turns):
+    """A `try_out` whose calls take the given seconds, 20 ms by default."""
+
     def try_out(choice):
-        tried.append(choice)
-        return lambda: time.sleep(seconds.get(choice, 0.02))
+        def call():
+            turns.append(choice)
+            return seconds.get(choice, 0.02)
+
+        return call
 
     return try_out
 
 
-def test_the_fastest_is_taken_and_remembered(cache):
-    best, tried, said = Choice("shifts", False), [], []
-    try_out = pretend({best: 0.005}, tried)
+START = Choice("patches", False)
+ASKED = {
+    "convolution": ["patches", "shifts", "lax+patches"],
+    "micro_batch": [None, 8],
+    "one_by_one": [True, False],
+}
+
+
+def test_the_fastest_is_taken_and_remembered(clock):
+    best, turns, said = Choice("shifts", True, 8), [], []
+    seconds = {Choice("shifts", False): 0.015, Choice("shifts", False, 8): 0.01}
+    seconds[best] = 0.008
     for _ in range(2):
-        assert tuning.fastest(try_out, 2, {"a": 1}, said.append) == best
-    ways = len(HOWS) - 1  # on a CPU without XLA's own
-    assert len(tried) == 2 * ways  # in the first round only
-    assert "shifts" in said[1] and "side by side" in said[1]
+        found = tuning.fastest(
+            pretend(seconds, turns), START, ASKED, {"a": 1}, said.append
+        )
+        assert found == best
+    assert len(turns) == (3 + 2 + 2) * (1 + tuning.ROUNDS)  # in the first round only
+    assert "shifts" in said[1] and "one by one" in said[1] and "8 at a time" in said[1]
     assert said[2].endswith("(measured before)")
-    tuning.fastest(try_out, 1, {"a": 2}, said.append)  # something else: measured anew
-    assert len(tried) == 3 * ways
-    folder = cache / "dlworkshop" / "choices"
+    turns.clear()
+    tuning.fastest(pretend({}, turns), START, {"micro_batch": [8]}, {}, said.append)
+    assert turns  # something else: measured anew
+    folder = clock / "dlworkshop" / "choices"
     assert folder.stat().st_mode & 0o777 == 0o700
     assert len(list(folder.iterdir())) == 2
 
 
-def test_what_is_hopeless_is_tried_once(cache):
-    slow, calls = Choice("patches", True), []  # the first of all
+@pytest.mark.parametrize("time, taken", [(0.0198, "patches"), (0.018, "shifts")])
+def test_what_is_hardly_faster_is_not_taken(clock, time, taken):
+    seconds = {Choice("shifts", False): time}
+    asked = {"convolution": ["shifts", "patches"]}
+    found = tuning.fastest(pretend(seconds, []), START, asked, {}, print)
+    assert found.convolution == taken
 
-    def try_out(choice):
-        def call():
-            calls.append(choice)
-            time.sleep(0.05 if choice == slow else 0.001)
 
-        return call
+def test_what_is_hopeless_is_tried_once(clock):
+    slow, turns = Choice("shifts", False), []
+    asked = {"convolution": ["shifts", "patches"]}
+    tuning.fastest(pretend({slow: 0.05}, turns), START, asked, {}, print)
+    assert turns.count(slow) == 1
+    assert turns.count(START) == 1 + tuning.ROUNDS
 
-    tuning.fastest(try_out, 2, {}, print)
-    assert calls.count(slow) == 1
-    assert calls.count(Choice("shifts", True)) == 1 + tuning.ROUNDS
+
+def test_xlas_own_convolution_is_not_tried_on_a_cpu():
+    asked = tuning.questions(members=4, batch=100)
+    assert asked["convolution"] == [how for how in HOWS if how != "lax"]
+    assert asked["micro_batch"] == [5, 10, 25, None]
+    assert asked["one_by_one"] == [True, False]
+    assert tuning.questions(members=1, batch=100)["one_by_one"] == [False]
 
 
 def test_every_way_trains_the_same(quadrants):
