@@ -69,7 +69,7 @@ class Strided(nn.Module):
     Digits have an empty margin, so that padding would only add operations.
     """
 
-    activation: Callable = nn.silu  # 0.1 % better than ReLU after three epochs
+    activation: Callable = nn.hard_silu  # as good as SiLU, and as fast as ReLU
 
     @nn.compact
     def __call__(self, image, *, key=None):  # [H, W, C]

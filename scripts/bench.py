@@ -99,7 +99,7 @@ def ours(work: str, members: int) -> Callable[[int], int]:
         patience=None,
     )
     order = Order(seeds, IMAGES, BATCH)
-    choice = rule_of_thumb(params, BATCH)
+    choice = rule_of_thumb(params)
     if has_convolutions(params):  # as `fit` does for a run that is worth it
         split = Batch(images, labels)
         dataset = Dataset(split, split, split, ())

@@ -42,9 +42,9 @@ def pytorch(config: Any, mnist: Any, layers: Any, hidden: int) -> Turn:
     def build():
         parts, channels, side = [], 1, 28
         for size, features in layers:
-            parts += [nn.Conv2d(channels, features, size, stride=2), nn.SiLU()]
+            parts += [nn.Conv2d(channels, features, size, stride=2), nn.Hardswish()]
             channels, side = features, (side - size) // 2 + 1
-        parts += [nn.Flatten(), nn.Linear(channels * side**2, hidden), nn.SiLU()]
+        parts += [nn.Flatten(), nn.Linear(channels * side**2, hidden), nn.Hardswish()]
         return nn.Sequential(*parts, nn.Linear(hidden, 10))
 
     def turn(seed):
@@ -96,8 +96,10 @@ def keras(config: Any, mnist: Any, layers: Any, hidden: int) -> Turn:
     def build():
         parts = [k.layers.Input((28, 28, 1))]
         for size, features in layers:
-            parts.append(k.layers.Conv2D(features, size, strides=2, activation="silu"))
-        parts += [k.layers.Flatten(), k.layers.Dense(hidden, activation="silu")]
+            parts.append(
+                k.layers.Conv2D(features, size, strides=2, activation="hard_silu")
+            )
+        parts += [k.layers.Flatten(), k.layers.Dense(hidden, activation="hard_silu")]
         return k.Sequential([*parts, k.layers.Dense(10)])
 
     net = build()

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlworkshop.errors import UserError
+from dlworkshop.errors import UserError, unknown
+from dlworkshop.models.convolution import HOWS
 from dlworkshop.models.model import Model
 from dlworkshop.types import Dataset
 
@@ -27,6 +28,13 @@ def check_numbers(
     ):
         if not isinstance(value, (int, np.integer)) or value < 1:
             raise UserError(f"{name} is {value!r}: give a whole number of at least 1")
+
+
+def check_convolution(how: str) -> str:
+    """It is one of the ways that there are."""
+    if how not in HOWS:
+        raise unknown("convolution", how, HOWS)
+    return how
 
 
 def check_dataset(dataset: Dataset, batch_size: int) -> None:

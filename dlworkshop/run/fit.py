@@ -100,10 +100,10 @@ def fit(
     order = Order(member_seeds, size, batch_size)
     num_steps = num_epochs * order.steps_per_epoch
     mesh = make_mesh(len(member_seeds), batch_size, devices or jax.local_devices())
-    local_batch = batch_size // mesh.shape[BATCH]
     example = dataset.train.image[0]
     params = jax.eval_shape(model.init, jax.random.key(0), example)
-    flops = update_flops(model, example) * batch_size * len(member_seeds)
+    example_flops = update_flops(model, example)
+    flops = example_flops * batch_size * len(member_seeds)
     chunk = steps_per_chunk or chunk_steps(flops, order.steps_per_epoch)
     make_programs = functools.partial(
         Programs,
@@ -115,16 +115,17 @@ def fit(
         mesh,
         patience=patience,
     )
+    choice = tuning.rule_of_thumb(
+        params, batch_size // mesh.shape[BATCH], example_flops
+    )
     if convolution is not None:
-        choice = tuning.forced(convolution, params, local_batch)
+        choice = choice._replace(convolution=checks.check_convolution(convolution))
     elif (before := record.read_choice(workdir)) is not None:
         choice = Choice(**before)  # a resumed run computes as it did
     elif tuning.has_convolutions(params) and flops * num_steps > tuning.WORTH:
         choice = tuning.measure(
             make_programs, mesh, model, members, member_seeds, dataset, order
         )
-    else:
-        choice = tuning.rule_of_thumb(params, local_batch)
     feed = feeds.choose(streamed, dataset, mesh, order)
     plan = Plan(
         model,

@@ -31,7 +31,7 @@ class Run(NamedTuple):
     def predict(self, images: Array) -> np.ndarray:
         """Outputs (logits) of every member for a batch [B, ...]: [P, B, K]."""
         images = np.asarray(images)
-        one_by_one = rule_of_thumb(self.params, 1).one_by_one
+        one_by_one = rule_of_thumb(self.params).one_by_one
 
         @jax.jit
         def outputs(params, batch):

@@ -15,28 +15,39 @@ import numpy as np
 from jax.sharding import Mesh
 
 from dlworkshop.data.order import Order
-from dlworkshop.errors import unknown
 from dlworkshop.models.convolution import HOWS
 from dlworkshop.models.model import Model
 from dlworkshop.run.cache import cache_folder
 from dlworkshop.run.mesh import BATCH, MEMBER, place
-from dlworkshop.run.programs import Choice, Programs
+from dlworkshop.run.programs import Choice, Programs, update_flops
 from dlworkshop.types import Batch, Dataset, HParams, PyTree
 
 WORTH = 3e12  # operations of a run, below which measuring costs more than it saves
 ROUNDS = 5  # of the candidates that are not hopeless; the least time of each counts
+CACHED = 5e8  # operations of an update whose patches fit a cache of some megabytes
 NEARLY = 0.95  # of the time: what is won by less may be noise
 HOPELESS = 2.0  # times slower than the best after one try: not tried again
 
 
-def rule_of_thumb(params: PyTree, batch: int) -> Choice:
-    """What is right nearly always, without measuring, for `batch` examples a device.
+def rule_of_thumb(params: PyTree, batch: int = 1, flops: float = 0.0) -> Choice:
+    """What is right nearly always, without measuring.
 
-    Convolutional networks on a CPU are trained one member at a time, and a few examples
-    at a time, so that their patches stay in the cache.
+    Convolutional networks on a CPU are trained one member at a time, and as many
+    examples at a time as keep their patches in the cache.
+
+    Args:
+        params: of the model, with or without a member axis.
+        batch: examples on one device.
+        flops: operations of one example's update.
     """
-    convolutional = jax.default_backend() == "cpu" and has_convolutions(params)
-    return Choice(None, convolutional, part(batch, 16) if convolutional else None)
+    if jax.default_backend() != "cpu" or not has_convolutions(params):
+        return Choice(None, one_by_one=False)
+    return Choice(None, True, part(batch, cached(flops)))
+
+
+def cached(flops: float) -> int:
+    """Examples at a time whose patches stay in the cache of a CPU, about."""
+    return max(1, round(CACHED / max(flops, 1.0)))
 
 
 def has_convolutions(params: PyTree) -> bool:
@@ -50,18 +61,12 @@ def part(batch: int, wanted: int) -> int | None:
     >>> part(128, 16), part(100, 16), part(127, 16), part(16, 16)
     (16, 10, None, None)
     """
-    size = max(size for size in range(1, wanted + 1) if batch % size == 0)
+    sizes = range(1, min(wanted, batch) + 1)
+    size = max(size for size in sizes if batch % size == 0)
     return size if wanted / 4 < size < batch else None
 
 
-def forced(how: str, params: PyTree, batch: int) -> Choice:
-    """The choice with a convolution that the user named."""
-    if how not in HOWS:
-        raise unknown("convolution", how, HOWS)
-    return rule_of_thumb(params, batch)._replace(convolution=how)
-
-
-def questions(members: int, batch: int) -> dict[str, list]:
+def questions(members: int, batch: int, flops: float) -> dict[str, list]:
     """What is asked, in turn, and the answers that may be fastest here.
 
     XLA's own convolution takes 15 to 70 times as long as the best in a loop on a CPU;
@@ -69,12 +74,14 @@ def questions(members: int, batch: int) -> dict[str, list]:
 
     Args:
         members, batch: members, and examples of each, on one device.
+        flops: operations of one example's update.
     """
     on_cpu = jax.default_backend() == "cpu"
-    sizes = dict.fromkeys(part(batch, wanted) for wanted in (8, 16, 32)) | {None: None}
+    some = cached(flops)
+    sizes = [part(batch, wanted) for wanted in (max(1, some // 2), some, 2 * some)]
     return {
         "convolution": [how for how in HOWS if not (on_cpu and how == "lax")],
-        "micro_batch": list(sizes) if on_cpu else [None],
+        "micro_batch": list(dict.fromkeys([*sizes, None])) if on_cpu else [None],
         "one_by_one": [True, False] if members > 1 else [False],
     }
 
@@ -124,11 +131,11 @@ def measure(
         "batch_size": order.batch_size,
         "members": few,
     }
-    batch = order.batch_size // mesh.shape[BATCH]
+    batch, flops = order.batch_size // mesh.shape[BATCH], update_flops(model, example)
     return fastest(
         try_out,
-        rule_of_thumb(params, batch),
-        questions(per_device, batch),
+        rule_of_thumb(params, batch, flops),
+        questions(per_device, batch, flops),
         about,
         lambda line: print(line, file=sys.stderr),
     )

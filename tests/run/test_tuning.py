@@ -98,12 +98,20 @@ def test_what_is_hopeless_is_tried_once(clock):
     assert turns.count(START) == 1 + tuning.ROUNDS
 
 
+@pytest.mark.parametrize(
+    "batch, flops, size", [(128, 28e6, 16), (120, 28e6, 15), (256, 1.2e6, None)]
+)
+def test_what_fits_the_cache_is_taken_at_a_time(batch, flops, size):
+    params = {"kernel": jax.ShapeDtypeStruct((3, 3, 1, 4), "float32")}
+    assert tuning.rule_of_thumb(params, batch, flops).micro_batch == size
+
+
 def test_xlas_own_convolution_is_not_tried_on_a_cpu():
-    asked = tuning.questions(members=4, batch=100)
+    asked = tuning.questions(members=4, batch=100, flops=4e7)
     assert asked["convolution"] == [how for how in HOWS if how != "lax"]
     assert asked["micro_batch"] == [5, 10, 25, None]
     assert asked["one_by_one"] == [True, False]
-    assert tuning.questions(members=1, batch=100)["one_by_one"] == [False]
+    assert tuning.questions(members=1, batch=100, flops=4e7)["one_by_one"] == [False]
 
 
 def test_every_way_trains_the_same(quadrants):
