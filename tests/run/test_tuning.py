@@ -109,7 +109,7 @@ def test_what_fits_the_cache_is_taken_at_a_time(batch, flops, size):
 def test_xlas_own_convolution_is_not_tried_on_a_cpu():
     asked = tuning.questions(members=4, batch=100, flops=4e7)
     assert asked["convolution"] == [how for how in HOWS if how != "lax"]
-    assert asked["micro_batch"] == [5, 10, 25, None]
+    assert asked["micro_batch"] == [5, 10, 20, None]
     assert asked["one_by_one"] == [True, False]
     assert tuning.questions(members=1, batch=100, flops=4e7)["one_by_one"] == [False]
 
