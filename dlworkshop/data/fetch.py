@@ -1,16 +1,25 @@
 """The official raw files from the network, with bounded patience."""
 
+import contextlib
 import hashlib
-import logging
 import os
 import threading
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from dlworkshop.data.checksums import official
 from dlworkshop.errors import UserError
 
-log = logging.getLogger(__name__)
 PROBE_SECONDS = 5.0  # a server that answers does so at once
 READ_SECONDS = 30.0  # between two pieces of a download
 _PIECE = 1 << 20  # bytes
@@ -27,17 +36,57 @@ def fetch(name: str, folder: Path) -> None:
     wanted = {
         url: info for url, info in infos.items() if not _path(folder, url).exists()
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
+    files = ", ".join(_path(folder, url).name for url in infos)
+    with _explained(
+        f"{name} is not in {folder.parents[1]}",
+        f"Put {files} into {folder} and run again, or give a folder that has them "
+        "with --data-dir (data_dir=...).",
+    ):
+        folder.mkdir(parents=True, exist_ok=True)
         _probe(next(iter(wanted)))
         for url, info in wanted.items():
-            _download(url, _path(folder, url), info.checksum, int(info.size))
-    except (OSError, ValueError) as error:
-        files = ", ".join(_path(folder, url).name for url in infos)
+            _download(url, _path(folder, url), f"sha256:{info.checksum}")
+
+
+def fetch_file(url: str, path: Path, checksum: str, what: str) -> None:
+    """Download one file, unless it is at `path`; either way it is the right one.
+
+    Args:
+        url: where it is.
+        path: where it shall be.
+        checksum: as "md5:6d6b...".
+        what: its content in words, for messages.
+
+    Raises:
+        UserError: if it cannot be had (it says which file to put where), or another
+            file is at `path`.
+    """
+    if not path.exists():
+        with _explained(
+            f"{what} are not in {path.parent}",
+            f"Put {path.name} from {url} into {path.parent} and run again.",
+        ):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _probe(url)
+            _download(url, path, checksum)
+        return  # checked on the way
+    with path.open("rb") as file:
+        method, _, wanted = checksum.partition(":")
+        digest = hashlib.file_digest(file, method).hexdigest()
+    if digest != wanted:
         raise UserError(
-            f"{name} is not in {folder.parents[1]} and cannot be fetched: {error}.\n"
-            f"Put {files} into {folder} and run again, or give a folder that has them "
-            "with --data-dir (data_dir=...)."
+            f"{path} has {method} {digest}, wanted {wanted} of the official file: "
+            f"delete it and run again, or fetch it from {url}"
+        )
+
+
+@contextlib.contextmanager
+def _explained(lacking: str, advice: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{lacking} and cannot be fetched: {error}.\n{advice}"
         ) from error
 
 
@@ -63,21 +112,31 @@ def _probe(url: str) -> None:
         raise OSError(f"{url} does not answer ({failure[0]})")
 
 
-def _download(url: str, path: Path, checksum: str, size: int) -> None:
+def _download(url: str, path: Path, checksum: str) -> None:
+    """Bring `url` to `path` whole, or not at all; the checksum is as "md5:6d6b..."."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    sha, done = hashlib.sha256(), 0
+    method, _, wanted = checksum.partition(":")
+    digest = hashlib.new(method)
+    bar = Progress(
+        TextColumn(path.name),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
     try:
         with (
             urllib.request.urlopen(url, timeout=READ_SECONDS) as answer,
             partial.open("wb") as file,
+            bar,
         ):
+            task = bar.add_task("", total=int(answer.headers["Content-Length"] or 0))
             while piece := answer.read(_PIECE):
                 file.write(piece)
-                sha.update(piece)
-                done += len(piece)
-                log.info("%s: %d of %d MB", path.name, done >> 20, size >> 20)
-        if sha.hexdigest() != checksum:
-            raise OSError(f"{url} has sha256 {sha.hexdigest()}, wanted {checksum}")
+                digest.update(piece)
+                bar.advance(task, len(piece))
+        if digest.hexdigest() != wanted:
+            raise OSError(f"{url} has {method} {digest.hexdigest()}, wanted {wanted}")
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from dlworkshop.models.layers import average_pool, max_pool
 from dlworkshop.models.logistic import logistic
 from dlworkshop.models.mlp import mlp
 from dlworkshop.models.model import Model, from_linen, num_params, predict, table
+from dlworkshop.models.vgg16 import vgg16
 
 __all__ = [
     "Model",
@@ -17,4 +18,5 @@ __all__ = [
     "num_params",
     "predict",
     "table",
+    "vgg16",
 ]

@@ -1,0 +1,221 @@
+"""VGG16: five blocks of 3x3 convolutions, and weights that others trained for it."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from dlworkshop.data import places
+from dlworkshop.data.fetch import fetch_file
+from dlworkshop.errors import unknown
+from dlworkshop.models import weights as stored
+from dlworkshop.models.convolution import Conv
+from dlworkshop.models.layers import max_pool
+from dlworkshop.models.model import Model, check_rank, from_linen
+
+BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))  # convolutions, channels
+TOP = ("fc1", "fc2", "predictions")
+HIDDEN = 4096  # units of fc1 and fc2
+POOLINGS: dict[str, Callable] = {"avg": jnp.mean, "max": jnp.max}
+# What the weights were trained on, from RGB in [0, 1], by the words of Keras: "caffe"
+# is BGR in 0..255 without its mean, "torch" is RGB of mean 0 and deviation 1.
+PREPROCESSINGS = ("caffe", "torch")
+# The official files, with the MD5 that keras.applications 3.15 checks.
+URL = "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
+OFFICIAL = {  # include_top -> file, MD5
+    False: (
+        "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        "6d6bbae143d832006294945121d1f1fc",
+    ),
+    True: (
+        "vgg16_weights_tf_dim_ordering_tf_kernels.h5",
+        "64373286793e3c8b2b4e3219cbf3544b",
+    ),
+}
+
+
+def preprocess(image: jax.Array, kind: str = "caffe") -> jax.Array:
+    """RGB [H, W, 3] in [0, 1] -> what the weights were trained on, [H, W, 3].
+
+    >>> preprocess(jnp.ones((1, 1, 3))).ravel().tolist()  # 255 - mean of B, G, R
+    [151.06100463867188, 138.22100830078125, 131.32000732421875]
+    """
+    if kind == "caffe":
+        mean = jnp.asarray((103.939, 116.779, 123.68), image.dtype)  # B, G, R
+        return 255 * image[..., ::-1] - mean
+    mean = jnp.asarray((0.485, 0.456, 0.406), image.dtype)  # R, G, B
+    return (image - mean) / jnp.asarray((0.229, 0.224, 0.225), image.dtype)
+
+
+def block(x: jax.Array, number: int, **dtypes: Any) -> jax.Array:
+    """Block `number` in 1..5 of VGG16: [H, W, C] -> [H // 2, W // 2, channels].
+
+    It makes the layers of the Linen module in whose compact method it is called.
+    """
+    convolutions, channels = BLOCKS[number - 1]
+    for i in range(1, convolutions + 1):
+        layer = Conv(channels, name=f"block{number}_conv{i}", **dtypes)
+        x = nn.relu(layer(x))  # [H, W, channels]
+    return max_pool(x)
+
+
+class Vgg16(nn.Module):
+    """Features or logits of ONE image; layers are named as in Keras.
+
+    The outputs of the blocks are sown as "block1_pool" ... "block5_pool" into the
+    collection "intermediates".
+    """
+
+    include_top: bool
+    pooling: str | None
+    num_classes: int
+    preprocessing: str
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, image, *, key=None):  # [H, W, 3]
+        del key  # nothing here is random
+        check_rank(image, (3,), "an image [H, W, 3]")
+        height, width, channels = image.shape
+        if channels != 3 or min(height, width) < 32:
+            raise ValueError(
+                f"an image of {height}x{width} with {channels} channel(s) does not go "
+                "into VGG16: give RGB of at least 32x32"
+            )
+        dtypes = {"dtype": self.dtype, "param_dtype": jnp.result_type(float)}
+        x = preprocess(image, self.preprocessing)
+        for number in range(1, len(BLOCKS) + 1):
+            x = block(x, number, **dtypes)
+            self.sow("intermediates", f"block{number}_pool", x)
+        if self.include_top:
+            x = x.reshape(-1)  # [H/32 * W/32 * 512]
+            for name in TOP[:-1]:
+                x = nn.relu(nn.Dense(HIDDEN, name=name, **dtypes)(x))  # [HIDDEN]
+            x = nn.Dense(self.num_classes, name=TOP[-1], **dtypes)(x)  # logits [K]
+        elif self.pooling is not None:
+            x = POOLINGS[self.pooling](x, axis=(0, 1))  # [512]
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def vgg16(
+    include_top: bool = False,
+    weights: str | Path | None = None,
+    pooling: str | None = None,
+    *,
+    num_classes: int = 1000,
+    preprocessing: str | None = None,
+    dtype: Any = None,
+) -> Model:
+    """VGG16 on ONE image RGB [H, W, 3] in [0, 1] (or uint8), H and W at least 32.
+
+    Args:
+        include_top: end in the three fully connected layers and logits [num_classes],
+            not probabilities; weights then fix the size of the image, 224x224 for
+            those of ImageNet.
+        weights: None draws them at random; "imagenet" fetches the official file of
+            Keras once; a path is a .h5 of Keras 2 or 3, or torchvision's state dict
+            as .safetensors. `init` then returns what is in the file.
+        pooling: without the top, None gives feature maps [H // 32, W // 32, 512],
+            "avg" and "max" their mean and maximum [512].
+        num_classes: length K of the logits.
+        preprocessing: "caffe" (Keras) or "torch" (torchvision), applied here; by
+            default that of the weights.
+        dtype: what to compute in, e.g. jnp.bfloat16; parameters stay float32.
+
+    Raises:
+        UserError: if the weights cannot be read, or do not fit; the first layer that
+            does not is named.
+
+    Source: Simonyan & Zisserman (2015), Very deep convolutional networks for
+    large-scale image recognition, table 1, column D.
+
+    >>> model = vgg16(pooling="avg")
+    >>> image = jax.ShapeDtypeStruct((64, 48, 3), float)
+    >>> params = jax.eval_shape(model.init, jax.random.key(0), image)
+    >>> sum(leaf.size for leaf in jax.tree.leaves(params))
+    14714688
+    >>> jax.eval_shape(model.apply, params, image).shape
+    (512,)
+    """
+    if pooling is not None and pooling not in POOLINGS:
+        raise unknown("pooling", pooling, POOLINGS)
+    if preprocessing is not None and preprocessing not in PREPROCESSINGS:
+        raise unknown("preprocessing", preprocessing, PREPROCESSINGS)
+    params, trained_on, source = None, "caffe", None
+    if weights is not None:
+        path = official(include_top) if weights == "imagenet" else Path(weights)
+        params, trained_on = stored.read(path, layers(include_top), TORCHVISION)
+        source = path.name
+    preprocessing = preprocessing or trained_on
+    config = {
+        "name": "vgg16",
+        "include_top": include_top,
+        "weights": source,
+        "pooling": pooling,
+        "num_classes": num_classes,
+        "preprocessing": preprocessing,
+        "dtype": None if dtype is None else jnp.dtype(dtype).name,
+    }
+    module = Vgg16(include_top, pooling, num_classes, preprocessing, dtype)
+    model = from_linen(module, config)
+    if params is None:
+        return model
+    fit = functools.partial(stored.check_shapes, params, path)
+    fit(jax.eval_shape(model.init, jax.random.key(0), _example(params)))
+
+    def init(key: jax.Array, example: Any) -> Any:
+        fit(jax.eval_shape(model.init, key, example))
+        return jax.tree.map(jnp.asarray, params)
+
+    return model._replace(init=init)
+
+
+def layers(include_top: bool) -> list[str]:
+    """Names of the layers with weights, in the order of the data.
+
+    >>> len(layers(True)), layers(False)[0]
+    (16, 'block1_conv1')
+    """
+    convolutions = [
+        f"block{number}_conv{i}"
+        for number, (count, _) in enumerate(BLOCKS, 1)
+        for i in range(1, count + 1)
+    ]
+    return convolutions + list(TOP if include_top else ())
+
+
+def _torchvision() -> dict[str, str]:
+    """Layer -> its name in torchvision, where ReLUs, pools and dropouts are counted."""
+    names, index = {}, 0
+    for number, (count, _) in enumerate(BLOCKS, 1):
+        for i in range(1, count + 1):
+            names[f"block{number}_conv{i}"] = f"features.{index}"
+            index += 2  # and its ReLU
+        index += 1  # the pool
+    return names | dict(
+        zip(TOP, ("classifier.0", "classifier.3", "classifier.6"), strict=True)
+    )
+
+
+TORCHVISION = _torchvision()
+
+
+def official(include_top: bool) -> Path:
+    """The official file of Keras, fetched into the cache if it is not there yet."""
+    name, md5 = OFFICIAL[include_top]
+    path = places.cache_dir() / "vgg16" / name
+    fetch_file(URL + name, path, f"md5:{md5}", "the ImageNet weights of VGG16")
+    return path
+
+
+def _example(params: Any) -> jax.ShapeDtypeStruct:
+    """An image that goes with these weights; 224x224 where no other can be told."""
+    side = 7.0  # of the last maps
+    if "fc1" in params and params["fc1"]["kernel"].ndim == 2:
+        side = (len(params["fc1"]["kernel"]) / BLOCKS[-1][1]) ** 0.5
+    size = 32 * int(side) if side >= 1 and side == int(side) else 224
+    return jax.ShapeDtypeStruct((size, size, 3), jnp.result_type(float))

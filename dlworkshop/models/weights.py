@@ -1,0 +1,188 @@
+"""Weights that others trained: Keras' .h5 and torchvision's state dict, read safely.
+
+Neither format can run code. PyTorch's own files are pickles, which can, so they are not
+read: what is wanted of them is tensors with names, and those are a .safetensors file.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dlworkshop.errors import UserError
+from dlworkshop.types import PyTree
+
+Layers = dict[str, dict[str, np.ndarray]]  # layer -> kernel, bias
+
+HDF5, ZIP, PICKLE = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"\x80"
+_CONVERT = (
+    "python -c 'import torch, safetensors.torch as s; s.save_file(torch.load("
+    '"{0}", weights_only=True), "{1}")\''
+)
+
+
+def read(
+    path: Path, layers: Sequence[str], torchvision: Mapping[str, str]
+) -> tuple[Layers, str]:
+    """The kernels and biases of `layers` from a file, and the preprocessing they want.
+
+    Args:
+        path: .h5 of Keras 2 or 3 (whole models too), or .safetensors of torchvision.
+        layers: names of the layers, as in Keras; others in the file are left.
+        torchvision: each layer's name in torchvision's state dict.
+
+    Returns:
+        Float32 kernels [h, w, C, F] or [D, F] and biases [F]; "caffe" or "torch".
+
+    Raises:
+        UserError: if the file is missing, damaged, of another kind, or lacks a layer.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError as error:
+        raise UserError(
+            f"the weights {path} cannot be read ({error.strerror}): give a .h5 of "
+            "Keras or a .safetensors file"
+        ) from error
+    if start == HDF5:
+        return _pick(_read_keras(path, layers), layers, path), "caffe"
+    if start.startswith((ZIP, PICKLE)):
+        command = _CONVERT.format(path, path.with_suffix(".safetensors"))
+        raise UserError(
+            f"{path} holds a Python pickle, which can run any code when opened, so it "
+            f"is not read: convert it once, where PyTorch is installed, with {command}"
+        )
+    return _read_torchvision(path, layers, torchvision), "torch"
+
+
+def check_shapes(params: Layers, path: Path, wanted: PyTree) -> None:
+    """Refuse weights of another shape than the network's, naming the first."""
+    for layer, arrays in params.items():
+        for name, array in arrays.items():
+            shape = wanted[layer][name].shape
+            if array.shape != shape:
+                raise UserError(
+                    f"{path} has {layer}/{name} of shape {array.shape}, the network "
+                    f"here wants {shape}: use the weights of this network, or give it "
+                    "the image size and num_classes of its weights"
+                )
+
+
+def _pick(found: Layers, layers: Sequence[str], path: Path) -> Layers:
+    """The wanted layers, complete, in float32."""
+    params: Layers = {}
+    for layer in layers:
+        if set(found.get(layer, {})) != {"kernel", "bias"}:
+            there = ", ".join(sorted(found)) or "none with weights"
+            raise UserError(
+                f"{path} has no kernel and bias for {layer} (it has: {there}): use a "
+                "file that has this layer, with the top if it is wanted"
+            )
+        params[layer] = {}
+        for name, array in found[layer].items():
+            if not np.issubdtype(array.dtype, np.floating):
+                raise UserError(
+                    f"{path} has {layer}/{name} of {array.dtype}, wanted real numbers: "
+                    "use another file"
+                )
+            params[layer][name] = np.asarray(array, np.float32)
+    return params
+
+
+def _read_keras(path: Path, layers: Sequence[str]) -> Layers:
+    """Layer -> kernel and bias, of an HDF5 file that Keras 2 or 3 wrote."""
+    import h5py  # noqa: PLC0415
+
+    found: Layers = {}
+    try:
+        with h5py.File(path) as file:
+            root = file.get("model_weights", file)  # where the whole model was saved
+            if "layer_names" in root.attrs:  # Keras 2, and Keras 3's .h5
+                for name in map(_text, root.attrs["layer_names"]):
+                    group = root[name]
+                    weights = [group[_text(w)] for w in group.attrs["weight_names"]]
+                    found[name] = _named(weights)
+            else:  # .weights.h5 of Keras 3
+                unnamed = iter(layers)
+                for folder in sorted(root["layers"], key=_class_and_number):
+                    variables = root["layers"][folder]["vars"]
+                    weights = [variables[i] for i in sorted(variables)]
+                    # Keras before 3.9 told the order of the layers only
+                    name = variables.attrs.get("name")
+                    if name is None and weights:
+                        name = next(unnamed, folder)
+                    found[_text(name)] = _named(weights)
+    except (KeyError, OSError, AttributeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged or not a weights file of Keras ({error}): save the "
+            "weights again, or fetch the file again"
+        ) from error
+    return {name: arrays for name, arrays in found.items() if arrays}
+
+
+def _named(weights: list) -> dict[str, np.ndarray]:
+    """Keras' order of a layer's weights: kernel, bias."""
+    return {
+        name: np.asarray(array)
+        for name, array in zip(("kernel", "bias", "more"), weights, strict=False)
+    }
+
+
+def _class_and_number(folder: str) -> tuple[str, int]:
+    """conv2d, conv2d_1, ..., conv2d_10, dense: the order in which they were made."""
+    found = re.fullmatch(r"(.*?)(?:_(\d+))?", folder)
+    return (found[1], int(found[2] or 0)) if found else (folder, 0)
+
+
+def _text(name: bytes | str) -> str:
+    return name.decode() if isinstance(name, bytes) else name
+
+
+def _read_torchvision(
+    path: Path, layers: Sequence[str], names: Mapping[str, str]
+) -> Layers:
+    """The state dict's [F, C, h, w] and [F, D] as our [h, w, C, F] and [D, F].
+
+    A fully connected layer after the convolutions reads their output as [C, h, w]
+    there and as [h, w, C] here, so its rows are put in another order.
+    """
+    import safetensors  # noqa: PLC0415
+
+    found: Layers = {}
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            there = set(file.keys())
+            for layer in layers:
+                keys = {kind: f"{names[layer]}.{kind}" for kind in ("weight", "bias")}
+                for key in keys.values():
+                    if key not in there:
+                        raise UserError(
+                            f"{path} has no {key}, torchvision's name for {layer}: use "
+                            "the state dict of torchvision's vgg16, with the "
+                            "classifier if the top is wanted"
+                        )
+                found[layer] = {
+                    "kernel": file.get_tensor(keys["weight"]),
+                    "bias": file.get_tensor(keys["bias"]),
+                }
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path} is neither HDF5 nor a whole .safetensors file ({error}): give a "
+            ".h5 of Keras or torchvision's state dict as .safetensors"
+        ) from error
+    channels = 0
+    for arrays in found.values():
+        kernel = arrays["kernel"]
+        if kernel.ndim == 4:
+            channels = len(kernel)
+            arrays["kernel"] = kernel.transpose(2, 3, 1, 0)
+        else:
+            side = round((kernel.shape[-1] / channels) ** 0.5) if channels else 0
+            if side and kernel.shape[-1] == side * side * channels:
+                maps = kernel.reshape(-1, channels, side, side)
+                kernel = maps.transpose(0, 2, 3, 1).reshape(kernel.shape)
+            channels = 0  # the layers after the first read no maps
+            arrays["kernel"] = kernel.T
+    return _pick(found, layers, path)
