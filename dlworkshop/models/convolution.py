@@ -63,7 +63,13 @@ def convolve(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
 
 
 def by_lax(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
-    """XLA's convolution."""
+    """XLA's convolution; of an image smaller than the kernel, on a CPU, patches.
+
+    For those it leaves its fast path: 2x2x512 by 3x3 ran at 3 GFLOP/s, patches at 380.
+    """
+    smaller = any(n < k for n, k in zip(image.shape[:2], kernel.shape[:2], strict=True))
+    if smaller and jax.default_backend() == "cpu":
+        return by_patches(image, kernel, strides, padding, dilation)
     return lax.conv_general_dilated(
         image[None], kernel, strides, padding, None, dilation, NHWC
     )[0]

@@ -70,3 +70,45 @@ class Watch:
 def _mean(values) -> float:
     finite = np.asarray(values)[np.isfinite(values)]
     return float(finite.mean()) if finite.size else np.nan
+
+
+class Count:
+    """Progress over `total` things of one kind, to be advanced inside `with`."""
+
+    def __init__(self, total: int, noun: str):
+        self._console = Console(stderr=True, highlight=False)
+        self._total, self._noun, self._done = total, noun, 0
+        self._bar = Progress(
+            BarColumn(20),
+            TextColumn("{task.fields[text]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("count", total=total, text="compiling")
+
+    def __enter__(self) -> "Count":
+        self._started = self._told = time.perf_counter()
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def advance(self, count: int) -> None:
+        """So many more are done."""
+        self._done += count
+        now = time.perf_counter()
+        rate = self._done / max(now - self._started, 1e-9)
+        text = f"{self._done:,} of {self._total:,} {self._noun}, {rate:,.1f} a second"
+        text += f", {(self._total - self._done) / rate:.0f} s left"
+        self._bar.update(self._task, completed=self._done, text=text)
+        quiet = now - self._told < QUIET_SECONDS
+        if self._console.is_terminal or (quiet and self._done < self._total):
+            return
+        self._told = now
+        self._console.print(text, soft_wrap=True)
