@@ -3,7 +3,8 @@
     python scripts/bench.py                    # the works and systems at hand
     python scripts/bench.py --works mlp --rounds 9 --json bench.json
 
-Every system trains the same network on the same number of examples. Each lives in a
+Every system trains the same network on the same number of examples (and `vgg16` extracts
+features, forwards only). Each lives in a
 process of its own, warmed up and compiled; then they take turns, so that what else the
 machine does hits all of them, and the median of the rounds counts. A CPU time alone
 means nothing on a shared machine: read the ratios. Systems whose package is missing are
@@ -27,6 +28,10 @@ from typing import Any
 BATCH, IMAGES, MEMBERS = 128, 10_000, 16
 SECONDS = 2.0  # of work in one turn, about
 
+VGG16_IMAGES, VGG16_SIDE = 16, 224  # of one step of the work "vgg16"
+# Systems that extract features by VGG16; the others only train.
+VGG16_SYSTEMS = ("dlworkshop", "pytorch", "keras tensorflow", "keras jax")
+
 # work -> layers as (multiply-adds per example, does the input need a gradient?)
 LAYERS = {
     "mlp": [(784 * 128, False), (128 * 10, True)],  # 784-128-10, adam
@@ -36,6 +41,7 @@ LAYERS = {
         (7 * 7 * 64 * 256, True),
         (256 * 10, True),
     ],
+    "vgg16": [],  # features of 224x224 images: forwards only, see `flops`
 }
 SYSTEMS = {  # -> the package that it needs, and environment
     "dlworkshop": ("jax", {}),
@@ -48,7 +54,20 @@ SYSTEMS = {  # -> the package that it needs, and environment
 
 
 def flops(work: str) -> int:
-    """Floating-point operations of one example's update, by the matrix products."""
+    """Floating-point operations of one example's update, by the matrix products.
+
+    For VGG16 those of the convolutions forwards.
+    """
+    if work == "vgg16":
+        from dlworkshop.models.vgg16 import BLOCKS  # noqa: PLC0415
+
+        total, channels, side = 0, 3, VGG16_SIDE
+        for convolutions, features in BLOCKS:
+            for _ in range(convolutions):
+                total += 2 * 9 * channels * features * side**2
+                channels = features
+            side //= 2
+        return total
     return sum(2 * size * (3 if backward else 2) for size, backward in LAYERS[work])
 
 
@@ -241,6 +260,64 @@ def keras(work: str) -> Callable[[int], int]:
     return train
 
 
+def vgg16(system: str) -> Callable[[int], int]:
+    """steps -> images whose features (mean over the last maps, [512]) are computed."""
+    import numpy as np  # noqa: PLC0415
+
+    shape = (VGG16_IMAGES, VGG16_SIDE, VGG16_SIDE, 3)
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    if system == "dlworkshop":
+        import jax  # noqa: PLC0415
+
+        from dlworkshop import models  # noqa: PLC0415
+        from dlworkshop.run.features import Extractor  # noqa: PLC0415
+
+        model = models.vgg16(pooling="avg")
+        params = jax.jit(model.init)(jax.random.key(0), images[0])
+        extractor = Extractor(model, params, images)
+
+        def ours(steps: int) -> int:
+            return sum(len(rows) for _ in range(steps) for rows in extractor(images))
+
+        return ours
+    if system == "pytorch":
+        import torch  # noqa: PLC0415
+        from torch import nn  # noqa: PLC0415
+
+        from dlworkshop.models.vgg16 import BLOCKS  # noqa: PLC0415
+
+        layers: list[Any] = []
+        channels = 3
+        for convolutions, features in BLOCKS:
+            for _ in range(convolutions):
+                layers += [nn.Conv2d(channels, features, 3, padding=1), nn.ReLU()]
+                channels = features
+            layers.append(nn.MaxPool2d(2))
+        net = nn.Sequential(*layers).to(memory_format=torch.channels_last).eval()
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2)  # channels last in memory
+
+        def torchs(steps: int) -> int:
+            with torch.inference_mode():
+                for _ in range(steps):
+                    for first in range(0, VGG16_IMAGES, 8):
+                        net(pixels[first : first + 8].float()).mean((2, 3))
+            return steps * VGG16_IMAGES
+
+        return torchs
+    import keras as k  # noqa: PLC0415
+
+    network = k.applications.VGG16(
+        include_top=False, weights=None, pooling="avg", input_shape=shape[1:]
+    )
+
+    def keras_predict(steps: int) -> int:
+        for _ in range(steps):
+            network.predict(images, batch_size=VGG16_IMAGES, verbose=0)
+        return steps * VGG16_IMAGES
+
+    return keras_predict
+
+
 def peak() -> float:
     """The best of a few large float32 matrix products, in operations per second."""
     import jax  # noqa: PLC0415
@@ -259,7 +336,9 @@ def peak() -> float:
 
 
 def work_for(system: str, work: str) -> Callable[[int], int]:
-    """The training of one system, ready to be warmed up."""
+    """The work of one system, ready to be warmed up."""
+    if work == "vgg16":
+        return vgg16(system)
     if system == "dlworkshop":
         return ours(work, 1)
     if system == "dlworkshop population":
@@ -273,7 +352,7 @@ def worker(system: str, work: str) -> None:
     """Warm up, find how many steps make a turn, then one turn for each line read."""
     answers, sys.stdout = sys.stdout, sys.stderr  # libraries print; answers are ours
     train = work_for(system, work)
-    steps, seconds = 2, 0.0
+    steps, seconds = 1, 0.0
     train(steps)
     while seconds < SECONDS / 4 and steps < 1000:
         steps *= 2
@@ -351,9 +430,10 @@ def show(rows: list[dict]) -> None:
         same = [r for r in rows if r["work"] == row["work"]]
         base = next((r for r in same if r["system"] == "pytorch"), same[0])
         ratio = row["examples_per_second"] / base["examples_per_second"]
+        digits = 1 if row["examples_per_second"] < 100 else 0
         print(
-            f"{row['work']:4} {row['system']:22} {row['examples_per_second']:>10,.0f} "
-            f"examples/s ({row['low']:,.0f} to {row['high']:,.0f})  {ratio:5.2f} x "
+            f"{row['work']:5} {row['system']:22} {row['examples_per_second']:>10,.{digits}f} "
+            f"examples/s ({row['low']:,.{digits}f} to {row['high']:,.{digits}f})  {ratio:5.2f} x "
             f"{base['system']}, {100 * row['peak_share']:.0f} % of the peak"
         )
 
@@ -389,7 +469,8 @@ def main() -> None:
     )
     rows = []
     for work in flags.works:
-        rows += measure(work, systems, flags.rounds, best)
+        able = [s for s in systems if work != "vgg16" or s in VGG16_SYSTEMS]
+        rows += measure(work, able, flags.rounds, best)
     show(rows)
     if flags.json:
         with open(flags.json, "w") as file:

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -68,27 +69,43 @@ def features(model: Model, params: PyTree, dataset: Dataset) -> Dataset:
     )
 
 
-def outputs(model: Model, params: PyTree, images: Array):
-    """The outputs [B, ...] of one batch after the other; the last may be shorter."""
-    flops = update_flops(model, images[0]) / 3  # of a forward pass
-    budget = BATCH_FLOPS.get(jax.default_backend(), BATCH_FLOPS["gpu"])
-    size = min(BATCH_SIZE, len(images), max(1, round(budget / max(flops, 1))))
-    program, waiting = None, None
-    for first in range(0, len(images), size):
-        batch = np.asarray(images[first : first + size])
-        short = size - len(batch)  # padded: one shape, one program
-        padded = np.pad(batch, [(0, short)] + [(0, 0)] * (batch.ndim - 1))
-        if program is None:
-            # Forwards and outside a loop, XLA's own convolution is the fastest.
-            with computed("lax"):
-                lifted = jax.jit(lambda p, x: predict(model, p, x))
-                program = lifted.lower(params, padded).compile()
-        result = program(params, padded)
-        if waiting is not None:  # the batch before, while this one is computed
+class Extractor:
+    """The model's outputs batch by batch, by one program for images of one shape.
+
+    >>> from dlworkshop import models
+    >>> images = np.zeros((5, 8, 8, 1), np.uint8)
+    >>> model = models.logistic(num_classes=3)
+    >>> params = model.init(jax.random.key(0), images[0])
+    >>> [rows.shape for rows in Extractor(model, params, images)(images)]
+    [(5, 3)]
+    """
+
+    def __init__(self, model: Model, params: PyTree, images: Array):
+        flops = update_flops(model, images[0]) / 3  # of a forward pass
+        budget = BATCH_FLOPS.get(jax.default_backend(), BATCH_FLOPS["gpu"])
+        self._size = min(BATCH_SIZE, len(images), max(1, round(budget / max(flops, 1))))
+        self._params = params
+        # Forwards and outside a loop, XLA's own convolution is the fastest.
+        with computed("lax"):
+            lifted = jax.jit(lambda p, x: predict(model, p, x))
+            self._program = lifted.lower(params, self._padded(images[:1])).compile()
+
+    def __call__(self, images: Array) -> Iterator[np.ndarray]:
+        """Outputs [B, ...] of one batch after the other; the last may be shorter."""
+        waiting = None
+        for first in range(0, len(images), self._size):
+            batch = images[first : first + self._size]
+            result = self._program(self._params, self._padded(batch))
+            if waiting is not None:  # the batch before, while this one is computed
+                yield np.asarray(waiting)
+            waiting = result[: len(batch)] if len(batch) < self._size else result
+        if waiting is not None:
             yield np.asarray(waiting)
-        waiting = result[: len(batch)] if short else result
-    if waiting is not None:
-        yield np.asarray(waiting)
+
+    def _padded(self, batch: Array) -> np.ndarray:
+        """With zeros up to the batch of the program."""
+        short = self._size - len(batch)
+        return np.pad(np.asarray(batch), [(0, short)] + [(0, 0)] * (batch.ndim - 1))
 
 
 def _compute(model: Model, params: PyTree, dataset: Dataset, folder: Path) -> None:
@@ -96,10 +113,11 @@ def _compute(model: Model, params: PyTree, dataset: Dataset, folder: Path) -> No
     total = sum(len(getattr(dataset, split).label) for split in SPLITS)
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
     try:
+        extract = Extractor(model, params, dataset.train.image)
         with Count(total, "images") as count:
             for split in SPLITS:
                 images, done, array = getattr(dataset, split).image, 0, None
-                for rows in outputs(model, params, images):
+                for rows in extract(images):
                     if array is None:
                         array = np.lib.format.open_memmap(
                             partial / f"{split}.npy",

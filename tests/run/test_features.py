@@ -6,7 +6,7 @@ import pytest
 
 from dlworkshop import models
 from dlworkshop.run import features as room
-from dlworkshop.run.features import features, outputs
+from dlworkshop.run.features import Extractor, features
 from tests.conftest import make_dataset
 
 MODEL = models.cnn((4,), (5,), num_classes=6)
@@ -29,7 +29,7 @@ def test_they_are_the_outputs_whatever_the_batch(
 ):
     monkeypatch.setattr(room, "BATCH_SIZE", batch_size)
     images = quadrants.validation.image
-    batches = list(outputs(MODEL, params, images))
+    batches = list(Extractor(MODEL, params, images)(images))
     assert {len(batch) for batch in batches[:-1]} <= {batch_size}
     expected = models.predict(MODEL, params, images)
     # sums of some 80 terms of size 1 in float32, in another order
@@ -38,7 +38,7 @@ def test_they_are_the_outputs_whatever_the_batch(
 
 def test_a_second_run_reads_them(quadrants, params, home, monkeypatch):
     first = features(MODEL, params, quadrants)
-    monkeypatch.setattr(room, "outputs", None)  # calling it fails
+    monkeypatch.setattr(room, "Extractor", None)  # calling it fails
     second = features(MODEL, params, quadrants)
     for split in ("train", "validation", "test"):
         there, again = getattr(first, split), getattr(second, split)
@@ -68,11 +68,12 @@ def test_other_content_has_another_name(quadrants, params, home):
 
 
 def test_nothing_is_left_half_made(quadrants, params, home, monkeypatch):
-    def broken(model, params, images):
-        yield from list(outputs(model, params, images[:5]))
+    def broken(self, images):
+        yield from whole(self, images[:5])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(room, "outputs", broken)
+    whole = Extractor.__call__
+    monkeypatch.setattr(Extractor, "__call__", broken)
     with pytest.raises(KeyboardInterrupt):
         features(MODEL, params, quadrants)
     assert not list(home.iterdir())
