@@ -3,12 +3,12 @@
     python scripts/bench.py                    # the works and systems at hand
     python scripts/bench.py --works mlp --rounds 9 --json bench.json
 
-Every system trains the same network on the same number of examples (and `vgg16` extracts
-features, forwards only). Each lives in a
-process of its own, warmed up and compiled; then they take turns, so that what else the
-machine does hits all of them, and the median of the rounds counts. A CPU time alone
-means nothing on a shared machine: read the ratios. Systems whose package is missing are
-left out and named (`pip install ".[peers]"` brings them).
+Every system trains the same network on the same number of examples; the work `vgg16`
+extracts features, forwards only. Each system lives in a process of its own, warmed up
+and compiled; then they take turns, so that what else the machine does hits all of them,
+and the median of the rounds counts. A CPU time alone means nothing on a shared machine:
+read the ratios. Systems whose package is missing are left out and named
+(`pip install ".[peers]"` brings them).
 """
 
 import argparse
@@ -430,10 +430,13 @@ def show(rows: list[dict]) -> None:
         same = [r for r in rows if r["work"] == row["work"]]
         base = next((r for r in same if r["system"] == "pytorch"), same[0])
         ratio = row["examples_per_second"] / base["examples_per_second"]
-        digits = 1 if row["examples_per_second"] < 100 else 0
+        middle, low, high = (
+            f"{row[name]:,.{1 if row[name] < 100 else 0}f}"
+            for name in ("examples_per_second", "low", "high")
+        )
         print(
-            f"{row['work']:5} {row['system']:22} {row['examples_per_second']:>10,.{digits}f} "
-            f"examples/s ({row['low']:,.{digits}f} to {row['high']:,.{digits}f})  {ratio:5.2f} x "
+            f"{row['work']:5} {row['system']:22} {middle:>10} examples/s "
+            f"({low} to {high})  {ratio:5.2f} x "
             f"{base['system']}, {100 * row['peak_share']:.0f} % of the peak"
         )
 

@@ -142,6 +142,9 @@ def fit(
             "dataset": {
                 "name": dataset.name,
                 "fingerprint": dataset.fingerprint,
+                "classes": list(dataset.classes),
+                "shape": list(example.shape),
+                "dtype": str(example.dtype),
                 "train": size,
                 "validation": len(dataset.validation.label),
                 "test": len(dataset.test.label),

@@ -16,7 +16,7 @@ from dlworkshop import report
 from dlworkshop.data.order import Order
 from dlworkshop.learn import population as pop
 from dlworkshop.models.model import Model, table
-from dlworkshop.run import record, result
+from dlworkshop.run import record, result, saved
 from dlworkshop.run.checkpoints import Checkpoints
 from dlworkshop.run.feeds import Feed
 from dlworkshop.run.mesh import MEMBER, place
@@ -265,6 +265,7 @@ class Loop:
                     run.predict(plan.dataset.test.image),
                     scores["test"].loss,
                 )
+            saved.write_params(self.workdir / saved.FILE, params, plan.config)
             record.write_json(self.workdir / "summary.json", summary)
             report.write(self.workdir)
         return run

@@ -1,0 +1,111 @@
+"""A trained run -> one file that answers elsewhere, its preprocessing inside."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export as jax_export
+
+from dlworkshop.errors import UserError, unknown
+from dlworkshop.learn.population import over_members
+from dlworkshop.models.convolution import computed
+from dlworkshop.models.model import predict
+from dlworkshop.run import saved
+from dlworkshop.run.record import read_json
+from dlworkshop.run.result import Run
+from dlworkshop.run.tuning import rule_of_thumb
+from dlworkshop.types import Array
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def export(run: Run, path: str | Path, format: str) -> Path:
+    """Write a run that has a folder as one file.
+
+    Args:
+        run: from `fit` with a workdir, or `saved.load`.
+        path: the file to be written.
+        format: "stablehlo" and "onnx" answer images [B, H, W, C] uint8 (or features
+            [B, D] float32), any B, with the mean over the members of their
+            probabilities [B, K]; "safetensors" holds the parameters of all members.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: if the format is unknown, or cannot hold this model.
+    """
+    formats = {"stablehlo": _stablehlo, "onnx": _onnx, "safetensors": _safetensors}
+    if format not in formats:
+        raise unknown("format", format, formats)
+    path = Path(path)
+    beside = path.with_name(path.name + ".tmp")
+    try:
+        beside.write_bytes(formats[format](run))
+        beside.replace(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror})") from error
+    finally:
+        beside.unlink(missing_ok=True)
+    return path
+
+
+def ensemble(run: Run) -> Callable[[Array], jax.Array]:
+    """Images [B, ...] -> the mean over the members of their probabilities [B, K].
+
+    Members that were quarantined do not count. A model without classes (regression)
+    answers the mean of its outputs.
+    """
+    params = healthy(run)
+    classes = _config(run)["dataset"]["classes"]
+    one_by_one = rule_of_thumb(params).one_by_one
+
+    def member(params, images):
+        outputs = predict(run.model, params, images)  # [B, K]
+        return jax.nn.softmax(outputs) if classes else outputs
+
+    def answer(images):
+        lifted = over_members(lambda p: member(p, images), one_by_one)
+        return lifted(params).mean(0)  # [B, K]
+
+    return answer
+
+
+def healthy(run: Run):
+    """The parameters [P', ...] of the members that were not quarantined."""
+    status = [row["status"] for row in run.summary["population"]]
+    alive = np.asarray([each != "quarantined" for each in status])
+    if not alive.any():
+        raise UserError(f"no member of the run in {run.workdir} stayed finite")
+    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[alive]), run.params)
+
+
+def _config(run: Run) -> dict:
+    if run.workdir is None:
+        raise UserError("the run has no folder: give fit a workdir to export it")
+    return read_json(run.workdir / "config.json")
+
+
+def _stablehlo(run: Run) -> bytes:
+    """Read by `jax.export.deserialize(data).call(images)`."""
+    about = _config(run)["dataset"]
+    (size,) = jax_export.symbolic_shape("b")
+    shape = jax.ShapeDtypeStruct((size, *about["shape"]), about["dtype"])
+    with computed("lax"):
+        made = jax_export.export(jax.jit(ensemble(run)), platforms=PLATFORMS)(shape)
+    return bytes(made.serialize())
+
+
+def _onnx(run: Run) -> bytes:
+    from dlworkshop.run import onnx  # noqa: PLC0415
+
+    config = _config(run)
+    return onnx.build(config["model"], config["dataset"], healthy(run))
+
+
+def _safetensors(run: Run) -> bytes:
+    _config(run)
+    assert run.workdir is not None
+    return (run.workdir / saved.FILE).read_bytes()

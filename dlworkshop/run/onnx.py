@@ -1,0 +1,200 @@
+"""The models of `dlworkshop.models` as ONNX: images in, probabilities out."""
+
+import json
+from typing import Any
+
+import jax
+import numpy as np
+
+from dlworkshop.errors import UserError
+from dlworkshop.models.vgg16 import BLOCKS, TOP
+from dlworkshop.types import PyTree
+
+OPSET = 20  # the first with Gelu
+IR_VERSION = 10  # what runtimes of 2024 read
+LARGEST = 2_000_000_000  # bytes, of one protocol buffer
+ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "relu": ("Relu", {}),
+    "tanh": ("Tanh", {}),
+    "sigmoid": ("Sigmoid", {}),
+    "softplus": ("Softplus", {}),
+    "elu": ("Elu", {"alpha": 1.0}),
+    "leaky_relu": ("LeakyRelu", {"alpha": 0.01}),
+    "gelu": ("Gelu", {"approximate": "tanh"}),
+}
+POOLINGS = {"average_pool": "AveragePool", "max_pool": "MaxPool"}
+
+
+class Graph:
+    """Nodes and constants, in the order in which they are added."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def add(self, op: str, *inputs: str, **attributes: Any) -> str:
+        """One operation; the name of its output."""
+        from onnx import helper  # noqa: PLC0415
+
+        name = f"{op.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, list(inputs), [name], **attributes))
+        return name
+
+    def constant(self, value: Any, dtype: Any = np.float32) -> str:
+        """An array; its name."""
+        from onnx import numpy_helper  # noqa: PLC0415
+
+        name = f"constant_{len(self.constants)}"
+        array = np.ascontiguousarray(np.asarray(value, dtype))
+        self.constants.append(numpy_helper.from_array(array, name))
+        return name
+
+    def dense(self, x: str, layer: Any) -> str:
+        """[B, D] -> [B, F]."""
+        kernel, bias = (self.constant(layer[name]) for name in ("kernel", "bias"))
+        return self.add("Gemm", x, kernel, bias)
+
+    def conv(self, x: str, layer: Any) -> str:
+        """[B, C, H, W] -> [B, F, H, W], zeros around it."""
+        kernel = np.asarray(layer["kernel"]).transpose(3, 2, 0, 1)
+        pads = [(size - 1) // 2 for size in kernel.shape[2:]]
+        after = [size // 2 for size in kernel.shape[2:]]
+        names = self.constant(kernel), self.constant(layer["bias"])
+        return self.add("Conv", x, *names, pads=[*pads, *after])
+
+    def halve(self, x: str, op: str) -> str:
+        """Pool 2x2 windows."""
+        return self.add(op, x, kernel_shape=[2, 2], strides=[2, 2])
+
+    def flat(self, x: str) -> str:
+        """[B, C, H, W] -> [B, H*W*C], the order of the dense layers here."""
+        return self.add("Flatten", self.add("Transpose", x, perm=[0, 2, 3, 1]))
+
+
+def build(model: dict[str, Any], dataset: dict[str, Any], params: PyTree) -> bytes:
+    """The ONNX file of an ensemble.
+
+    Args:
+        model, dataset: the parts of a run's config.
+        params: [P, ...] of its members.
+
+    Raises:
+        UserError: if `onnx` is not installed, or the model is not one of those here.
+    """
+    try:
+        from onnx import TensorProto, checker, helper  # noqa: PLC0415
+    except ImportError as error:
+        raise UserError(
+            "ONNX files are written by the package onnx, which is not installed: "
+            "pip install 'dlworkshop[onnx]'"
+        ) from error
+
+    networks = {"logistic": _dense, "mlp": _dense, "cnn": _cnn, "vgg16": _vgg16}
+    if model.get("name") not in networks:
+        raise UserError(
+            f"the model '{model.get('name')}' has no ONNX form here (there is one of "
+            f"{', '.join(networks)}): use the format stablehlo, which takes any model"
+        )
+    size = sum(leaf.size for leaf in jax.tree.leaves(params)) * 4
+    if size > LARGEST:
+        raise UserError(
+            f"the members have {size / 1e9:.1f} GB of parameters, and an ONNX file "
+            f"holds {LARGEST / 1e9:g} GB: use the format stablehlo or safetensors"
+        )
+    graph, shape = Graph(), dataset["shape"]
+    x = graph.add("Cast", "image", to=TensorProto.FLOAT)
+    if dataset["dtype"] == "uint8":
+        x = graph.add("Div", x, graph.constant(255))
+    answers = []
+    for i in range(len(jax.tree.leaves(params)[0])):
+        member = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), params)
+        logits = networks[model["name"]](graph, x, model, shape, member)
+        classes = dataset["classes"]
+        answers.append(graph.add("Softmax", logits, axis=1) if classes else logits)
+    mean = graph.add("Mean", *answers)
+    outputs = len(dataset["classes"]) or None
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dataset["dtype"]))
+    made = helper.make_model(
+        helper.make_graph(
+            [*graph.nodes, helper.make_node("Identity", [mean], ["probability"])],
+            "dlworkshop",
+            [helper.make_tensor_value_info("image", kind, ["batch", *shape])],
+            [
+                helper.make_tensor_value_info(
+                    "probability", TensorProto.FLOAT, ["batch", outputs]
+                )
+            ],
+            graph.constants,
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="dlworkshop",
+    )
+    helper.set_model_props(
+        made, {"classes": json.dumps(dataset["classes"]), "model": json.dumps(model)}
+    )
+    checker.check_model(made)
+    return made.SerializeToString()
+
+
+def _activate(graph: Graph, x: str, name: str) -> str:
+    if name in ("silu", "swish"):
+        return graph.add("Mul", x, graph.add("Sigmoid", x))
+    if name not in ACTIVATIONS:
+        raise UserError(
+            f"the activation '{name}' has no ONNX form here: use the format stablehlo"
+        )
+    op, attributes = ACTIVATIONS[name]
+    return graph.add(op, x, **attributes)
+
+
+def _dense_layers(graph: Graph, x: str, model, params) -> str:
+    """Dense_0, Dense_1, ... with the activation between them."""
+    count = sum(name.startswith("Dense_") for name in params)
+    for i in range(count):
+        x = graph.dense(x, params[f"Dense_{i}"])
+        if i < count - 1:
+            x = _activate(graph, x, model["activation"])
+    return x
+
+
+def _dense(graph: Graph, x: str, model, shape, params) -> str:
+    del shape  # it is flattened
+    return _dense_layers(graph, graph.add("Flatten", x), model, params)
+
+
+def _cnn(graph: Graph, x: str, model, shape, params) -> str:
+    del shape  # it is known from the image
+    x = graph.add("Transpose", x, perm=[0, 3, 1, 2])
+    for i in range(len(model["features"])):
+        x = graph.conv(x, params[f"Conv_{i}"])
+        x = _activate(graph, x, model["activation"])
+        x = graph.halve(x, POOLINGS[model["pooling"]])
+    return _dense_layers(graph, graph.flat(x), model, params)
+
+
+def _vgg16(graph: Graph, x: str, model, shape, params) -> str:
+    del shape  # it is known from the image
+    if model["preprocessing"] == "caffe":
+        order, scale = (2, 1, 0), np.full(3, 1 / 255)
+        mean = np.divide((103.939, 116.779, 123.68), 255)
+    else:
+        order, scale = (0, 1, 2), np.array((0.229, 0.224, 0.225))
+        mean = np.array((0.485, 0.456, 0.406))
+    x = graph.add("Gather", x, graph.constant(order, np.int64), axis=3)
+    x = graph.add("Sub", x, graph.constant(mean))
+    x = graph.add("Div", x, graph.constant(scale))
+    x = graph.add("Transpose", x, perm=[0, 3, 1, 2])
+    for number, (count, _) in enumerate(BLOCKS, 1):
+        for i in range(1, count + 1):
+            x = graph.add("Relu", graph.conv(x, params[f"block{number}_conv{i}"]))
+        x = graph.halve(x, "MaxPool")
+    if model["include_top"]:
+        x = graph.flat(x)
+        for name in TOP[:-1]:
+            x = graph.add("Relu", graph.dense(x, params[name]))
+        return graph.dense(x, params[TOP[-1]])
+    pools = {"avg": "GlobalAveragePool", "max": "GlobalMaxPool"}
+    if model["pooling"] is None:
+        raise UserError("feature maps are not probabilities: export a model with a top")
+    return graph.add("Flatten", graph.add(pools[model["pooling"]], x))
