@@ -205,6 +205,8 @@ def main(config: Config) -> Run:
     mean, deviation = seen.train.image.mean(0), seen.train.image.std(0)  # [512]
     deviation = np.where(deviation > 0, deviation, 1)
     seen = standardised(seen, mean, deviation)
+    trained = Path(config.weights).name if config.weights else "random"
+    seen = seen._replace(name=f"{images.name} seen by VGG16 ({trained} weights)")
     head = models.logistic(len(images.classes))
 
     settings = sweep(config, head, seen)
