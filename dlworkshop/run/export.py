@@ -60,7 +60,7 @@ def ensemble(run: Run) -> Callable[[Array], jax.Array]:
     """
     params = healthy(run)
     classes = _config(run)["dataset"]["classes"]
-    one_by_one = rule_of_thumb(params).one_by_one
+    one_by_one = rule_of_thumb(params, 1).one_by_one
 
     def member(params, images):
         outputs = predict(run.model, params, images)  # [B, K]
