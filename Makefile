@@ -4,7 +4,7 @@ BIN := .venv/bin
 # No byte-compilation of what is never imported: it halves the time of an installation.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
-.PHONY: demo test format lock
+.PHONY: demo test bench format lock
 
 demo: .venv/run.stamp
 	$(BIN)/python experiments/digits.py
@@ -14,6 +14,15 @@ test: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2
+
+# The peers are large (PyTorch, TensorFlow) and live beside, so that .venv stays small.
+bench: .venv-peers/stamp
+	.venv-peers/bin/python scripts/bench.py --all --json bench.json
+
+.venv-peers/stamp: pyproject.toml
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -e '.[peers]'
+	@touch $@
 
 format: .venv/dev.stamp
 	$(BIN)/ruff format .

@@ -1,7 +1,8 @@
 """Examples per second of training: ours against the peers, side by side in one run.
 
-    python scripts/bench.py                    # the works and systems at hand
-    python scripts/bench.py --works mlp --rounds 9 --json bench.json
+    python scripts/bench.py                    # the perceptron and the small CNN
+    python scripts/bench.py --all --json bench.json      # every work; `make bench`
+    python scripts/bench.py --works mlp --systems dlworkshop pytorch --rounds 9
 
 Every system trains the same network on the same number of examples; the work `vgg16`
 extracts features, forwards only. Each system lives in a process of its own, warmed up
@@ -32,17 +33,11 @@ VGG16_IMAGES, VGG16_SIDE = 16, 224  # of one step of the work "vgg16"
 # Systems that extract features by VGG16; the others only train.
 VGG16_SYSTEMS = ("dlworkshop", "pytorch", "keras tensorflow", "keras jax")
 
-# work -> layers as (multiply-adds per example, does the input need a gradient?)
-LAYERS = {
-    "mlp": [(784 * 128, False), (128 * 10, True)],  # 784-128-10, adam
-    "cnn": [  # 3x3 convolutions 32-64, average pooling, 256; sgd with momentum
-        (28 * 28 * 9 * 32, False),
-        (14 * 14 * 9 * 32 * 64, True),
-        (7 * 7 * 64 * 256, True),
-        (256 * 10, True),
-    ],
-    "vgg16": [],  # features of 224x224 images: forwards only, see `flops`
-}
+# 3x3 convolutions with 2x2 average pooling, fully connected layers, then 10 logits;
+# perceptrons train by Adam, the convolutional network by SGD with momentum.
+FEATURES = {"mlp": (), "mlp wide": (), "cnn": (32, 64)}
+HIDDEN = {"mlp": (128,), "mlp wide": (1024, 1024), "cnn": (256,)}
+WORKS = (*HIDDEN, "vgg16")  # vgg16: features of 224x224 images, forwards only
 SYSTEMS = {  # -> the package that it needs, and environment
     "dlworkshop": ("jax", {}),
     "dlworkshop population": ("jax", {"JAX_NUM_CPU_DEVICES": str(os.cpu_count())}),
@@ -68,7 +63,15 @@ def flops(work: str) -> int:
                 channels = features
             side //= 2
         return total
-    return sum(2 * size * (3 if backward else 2) for size, backward in LAYERS[work])
+    products, width, side = [], 1, 28  # multiply-adds of each layer
+    for features in FEATURES[work]:
+        products.append(9 * width * features * side**2)
+        width, side = features, side // 2
+    width *= side**2
+    for units in (*HIDDEN[work], 10):
+        products.append(width * units)
+        width = units
+    return 2 * (3 * sum(products) - products[0])  # the image needs no gradient
 
 
 def examples() -> tuple[Any, Any]:
@@ -99,11 +102,12 @@ def ours(work: str, members: int) -> Callable[[int], int]:
     from dlworkshop.types import Batch, Dataset  # noqa: PLC0415
 
     images, labels = examples()
-    if work == "mlp":
-        model, optimizer, rates = models.mlp(), optimizers.adam, {"learning_rate": 1e-3}
-    else:
+    rates: dict[str, float] = {"learning_rate": 1e-3}
+    model, optimizer = models.mlp(HIDDEN[work]), optimizers.adam
+    if FEATURES[work]:
         rates = {"learning_rate": 0.01, "momentum": 0.9}
-        model, optimizer = models.cnn(), optimizers.sgd
+        model = models.cnn(FEATURES[work], HIDDEN[work])
+        optimizer = optimizers.sgd
     hparams, seeds = product(rates, members)
     mesh = make_mesh(members, BATCH, jax.devices())
     params = jax.eval_shape(model.init, jax.random.key(0), images[0])
@@ -150,16 +154,17 @@ def flax_script(work: str) -> Callable[[int], int]:
     class Net(nn.Module):
         @nn.compact
         def __call__(self, x):
-            for features in (32, 64) if work == "cnn" else ():
+            for features in FEATURES[work]:
                 x = nn.relu(nn.Conv(features, (3, 3))(x))
                 x = nn.avg_pool(x, (2, 2), (2, 2))
             x = x.reshape(len(x), -1)
-            x = nn.relu(nn.Dense(256 if work == "cnn" else 128)(x))
+            for units in HIDDEN[work]:
+                x = nn.relu(nn.Dense(units)(x))
             return nn.Dense(10)(x)
 
     images, labels = examples()
     net = Net()
-    tx = optax.adam(1e-3) if work == "mlp" else optax.sgd(0.01, momentum=0.9)
+    tx = optax.sgd(0.01, momentum=0.9) if FEATURES[work] else optax.adam(1e-3)
     params = net.init(jax.random.key(0), images[:1] / 255.0)
     opt_state = tx.init(params)
 
@@ -193,24 +198,19 @@ def pytorch(work: str) -> Callable[[int], int]:
 
     images, labels = (torch.from_numpy(a) for a in examples())
     images, labels = images.permute(0, 3, 1, 2).contiguous(), labels.long()
-    if work == "mlp":
-        net = nn.Sequential(
-            nn.Flatten(), nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10)
-        )
-        optimizer: Any = torch.optim.Adam(net.parameters(), 1e-3)
-    else:
-        net = nn.Sequential(
-            nn.Conv2d(1, 32, 3, padding=1),
-            nn.ReLU(),
-            nn.AvgPool2d(2),
-            nn.Conv2d(32, 64, 3, padding=1),
-            nn.ReLU(),
-            nn.AvgPool2d(2),
-            nn.Flatten(),
-            nn.Linear(3136, 256),
-            nn.ReLU(),
-            nn.Linear(256, 10),
-        )
+    layers: list[Any] = []
+    width, side = 1, 28
+    for features in FEATURES[work]:
+        layers += [nn.Conv2d(width, features, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2)]
+        width, side = features, side // 2
+    layers.append(nn.Flatten())
+    width *= side**2
+    for units in HIDDEN[work]:
+        layers += [nn.Linear(width, units), nn.ReLU()]
+        width = units
+    net = nn.Sequential(*layers, nn.Linear(width, 10))
+    optimizer: Any = torch.optim.Adam(net.parameters(), 1e-3)
+    if FEATURES[work]:
         optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9)
     loss_fn = nn.CrossEntropyLoss()
 
@@ -234,16 +234,17 @@ def keras(work: str) -> Callable[[int], int]:
     images, labels = examples()
     floats = images.astype("float32") / 255
     net = k.Sequential([k.layers.Input((28, 28, 1))])
-    for features in (32, 64) if work == "cnn" else ():
+    for features in FEATURES[work]:
         net.add(k.layers.Conv2D(features, 3, padding="same", activation="relu"))
         net.add(k.layers.AveragePooling2D(2))
     net.add(k.layers.Flatten())
-    net.add(k.layers.Dense(256 if work == "cnn" else 128, activation="relu"))
+    for units in HIDDEN[work]:
+        net.add(k.layers.Dense(units, activation="relu"))
     net.add(k.layers.Dense(10))
     net.compile(
-        k.optimizers.Adam(1e-3)
-        if work == "mlp"
-        else k.optimizers.SGD(0.01, momentum=0.9),
+        k.optimizers.SGD(0.01, momentum=0.9)
+        if FEATURES[work]
+        else k.optimizers.Adam(1e-3),
         k.losses.SparseCategoricalCrossentropy(from_logits=True),
         steps_per_execution=32,
     )
@@ -435,7 +436,7 @@ def show(rows: list[dict]) -> None:
             for name in ("examples_per_second", "low", "high")
         )
         print(
-            f"{row['work']:5} {row['system']:22} {middle:>10} examples/s "
+            f"{row['work']:8} {row['system']:22} {middle:>10} examples/s "
             f"({low} to {high})  {ratio:5.2f} x "
             f"{base['system']}, {100 * row['peak_share']:.0f} % of the peak"
         )
@@ -446,7 +447,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--works", nargs="+", choices=LAYERS, default=list(LAYERS))
+    parser.add_argument("--works", nargs="+", choices=WORKS, default=["mlp", "cnn"])
+    parser.add_argument("--all", action="store_true", help="every work")
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", default=None, help="write the rows here")
@@ -471,7 +473,7 @@ def main() -> None:
         "its examples/s are those of all of them together"
     )
     rows = []
-    for work in flags.works:
+    for work in WORKS if flags.all else flags.works:
         able = [s for s in systems if work != "vgg16" or s in VGG16_SYSTEMS]
         rows += measure(work, able, flags.rounds, best)
     show(rows)
