@@ -34,11 +34,14 @@ class Order:
         self._lock = threading.Lock()
         self._epochs: dict[int, np.ndarray] = {}
 
-    def steps(self, first: int, count: int) -> np.ndarray:
-        """Indices [S, P, B] int32 of `count` steps from step `first`, in one epoch."""
+    def steps(self, first: int, count: int, members=slice(None)) -> np.ndarray:
+        """Indices [S, P, B] int32 of `count` steps from step `first`, in one epoch.
+
+        `members` chooses some of the P.
+        """
         epoch, start = divmod(first, self.steps_per_epoch)
         orders = self._of(epoch)[:, start : start + count]  # [seeds, S, B]
-        return orders.swapaxes(0, 1)[:, self.member]
+        return orders.swapaxes(0, 1)[:, self.member[members]]
 
     def _of(self, epoch: int) -> np.ndarray:
         """The orders [seeds, S, B] of an epoch, drawn once and by one thread.

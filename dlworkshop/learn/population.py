@@ -50,6 +50,25 @@ def over_members(function: Callable, one_by_one: bool) -> Callable:
     return lifted
 
 
+def take(tree: PyTree, places) -> PyTree:
+    """The members of `tree` [P, ...] that `places` [G] names; P names nobody.
+
+    Where nobody is named the last member stands, so that there is something to compute.
+    """
+    return jax.tree.map(lambda leaf: leaf.at[places].get(mode="clip"), tree)
+
+
+def put(tree: PyTree, places, part: PyTree) -> PyTree:
+    """`tree` [P, ...] with the members of `part` [G, ...] back in their places.
+
+    >>> put(jnp.zeros(3), jnp.array([0, 2, 3]), jnp.array([5.0, 6.0, 7.0])).tolist()
+    [5.0, 0.0, 6.0]
+    """
+    return jax.tree.map(
+        lambda leaf, new: leaf.at[places].set(new, mode="drop"), tree, part
+    )
+
+
 def make_population_step(train_step: Callable, one_by_one: bool = False) -> Callable:
     """(population, batch [P, B, ...], hparams [P]) -> (population, Metrics [P]).
 

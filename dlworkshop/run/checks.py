@@ -16,16 +16,11 @@ from dlworkshop.models.model import Model
 from dlworkshop.types import Dataset
 
 
-def check_numbers(
-    num_epochs: int, batch_size: int, patience: int | None, steps_per_chunk: int | None
-) -> None:
-    """Counts are whole numbers of at least one."""
-    for name, value in (
-        ("num_epochs", num_epochs),
-        ("batch_size", batch_size),
-        ("patience", 1 if patience is None else patience),
-        ("steps_per_chunk", 1 if steps_per_chunk is None else steps_per_chunk),
-    ):
+def check_numbers(num_epochs: int, batch_size: int, **optional: int | None) -> None:
+    """Counts are whole numbers of at least one, or None where they are optional."""
+    given = {name: value for name, value in optional.items() if value is not None}
+    given |= {"num_epochs": num_epochs, "batch_size": batch_size}
+    for name, value in given.items():
         if not isinstance(value, (int, np.integer)) or value < 1:
             raise UserError(f"{name} is {value!r}: give a whole number of at least 1")
 

@@ -4,9 +4,7 @@ Both feed the same batches, bit for bit; a run may go on with the other one.
 """
 
 import math
-import os
-from collections.abc import Callable, Generator
-from pathlib import Path
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +13,9 @@ from jax.sharding import Mesh
 
 from dlworkshop.data.feed import Stream
 from dlworkshop.data.order import Order
-from dlworkshop.run.mesh import BATCH, MEMBER, place
+from dlworkshop.run import memory
+from dlworkshop.run.groups import Group, evenly
+from dlworkshop.run.mesh import BATCH, MEMBER, abstract, place
 from dlworkshop.run.programs import batched_indices
 from dlworkshop.types import Array, Batch, Dataset
 
@@ -45,17 +45,37 @@ class Resident:
         return self._placed[split]
 
     def training(
-        self, first: int, last: int, chunk: int
+        self, first: int, last: int, chunk: int, groups: Sequence[Group]
     ) -> Generator[Array, None, None]:
-        """Indices [S, P, B] of each chunk of the steps first ... last - 1."""
+        """Indices [S, G, B] of the steps first ... last - 1: chunks, in them groups."""
+        members = [_members(group, self._order) for group in groups]
         for step, count in cut(first, last, chunk, self._order.steps_per_epoch):
-            indices = self._order.steps(step, count)
-            yield place(self._mesh, indices, None, MEMBER, BATCH)
+            for some in members:
+                indices = self._order.steps(step, count, some)
+                yield place(self._mesh, indices, None, MEMBER, BATCH)
 
     def evaluation(self, split: str, batch_size: int) -> Generator[Array, None, None]:
         """Indices [T, B] of every example of a split once, the last batch padded."""
         size = len(getattr(self._dataset, split).label)
         yield place(self._mesh, batched_indices(size, batch_size), None, BATCH)
+
+    def shapes(self, chunk: int, members: int, batch_size: int) -> tuple[Any, Any]:
+        """(data, piece) of the training of so many members, and of an evaluation."""
+        shape = (chunk, members, self._order.batch_size)
+        indices = jax.ShapeDtypeStruct(shape, np.int32)
+        held = self._dataset.validation
+        held_indices = batched_indices(len(held.label), batch_size)
+        return (
+            abstract(self._mesh, Batch(*self._dataset.train)),
+            abstract(self._mesh, indices, None, MEMBER, BATCH),
+        ), (
+            abstract(self._mesh, Batch(*held)),
+            abstract(self._mesh, held_indices, None, BATCH),
+        )
+
+    def more(self) -> int:
+        """Bytes on each device beside those that the training is given."""
+        return size_of(self._dataset.validation) + size_of(self._dataset.test)
 
 
 class Streamed:
@@ -75,15 +95,15 @@ class Streamed:
         return ()
 
     def training(
-        self, first: int, last: int, chunk: int
+        self, first: int, last: int, chunk: int, groups: Sequence[Group]
     ) -> Generator[Batch, None, None]:
-        """Batches [S, P, B, ...] of the steps first ... last - 1; chunks in pieces."""
+        """Batches [S, G, B, ...] of the same steps; a group's chunk in pieces."""
         order = self._order
-        most = self._most(len(order.member) * order.batch_size)
         pieces = [
-            piece
+            (*piece, _members(group, order))
             for step, count in cut(first, last, chunk, order.steps_per_epoch)
-            for piece in cut(step, step + count, evenly(count, most))
+            for group in groups
+            for piece in cut(step, step + count, self._steps(count, len(group)))
         ]
 
         def indices(position: int) -> np.ndarray:
@@ -106,6 +126,35 @@ class Streamed:
             return np.where(index < size, index, 0).reshape(batches, batch_size)
 
         yield from self._stream(split, indices, -(-total // batches), None, BATCH)
+
+    def shapes(self, chunk: int, members: int, batch_size: int) -> tuple[Any, Any]:
+        """(data, piece) of the training of so many members, and of an evaluation."""
+        steps = self._steps(chunk, members)
+        total = -(-len(self._dataset.validation.label) // batch_size)
+        batches = evenly(total, self._most(batch_size))
+
+        def piece(*shape: int) -> Batch:
+            return Batch(
+                *(
+                    jax.ShapeDtypeStruct(shape + array.shape[1:], array.dtype)
+                    for array in self._dataset.train
+                )
+            )
+
+        training = piece(steps, members, self._order.batch_size)
+        evaluation = piece(batches, batch_size)
+        return (
+            ((), abstract(self._mesh, training, None, MEMBER, BATCH)),
+            ((), abstract(self._mesh, evaluation, None, BATCH)),
+        )
+
+    def more(self) -> int:
+        """Bytes on each device beside those that the training is given."""
+        return PIECE_BYTES
+
+    def _steps(self, chunk: int, members: int) -> int:
+        """Steps of a piece of a chunk."""
+        return evenly(chunk, self._most(members * self._order.batch_size))
 
     def _most(self, examples: int) -> int:
         """Batches of so many examples that a piece may have."""
@@ -147,45 +196,20 @@ def cut(
     return parts
 
 
-def evenly(count: int, most: int) -> int:
-    """The size of as few parts of `count` as can be, all but the last of one size.
+def _members(group: Group, order: Order) -> np.ndarray:
+    """Whose batches a group is fed: in an empty place the last member's."""
+    return np.minimum(group, len(order.member) - 1)
 
-    >>> evenly(10, most=4), evenly(9, most=4), evenly(3, most=4)
-    (4, 3, 3)
-    """
-    return -(-count // -(-count // most))
+
+def size_of(split: Batch) -> int:
+    """Bytes of a split."""
+    return sum(math.prod(array.shape) * array.dtype.itemsize for array in split)
 
 
 def fits(dataset: Dataset, devices: list[jax.Device]) -> bool:
     """True if the splits take at most RESIDENT_SHARE of what is free on each device.
 
-    Every device has them all; devices of a CPU share its memory. A device that does
-    not tell how much it has is taken to have enough.
+    Every device has them all.
     """
-    needed = sum(
-        math.prod(array.shape) * array.dtype.itemsize
-        for split in (dataset.train, dataset.validation, dataset.test)
-        for array in split
-    )
-    if devices[0].platform == "cpu":
-        return needed * len(devices) <= RESIDENT_SHARE * available_memory()
-    stats = [device.memory_stats() or {} for device in devices]
-    free = [s.get("bytes_limit", math.inf) - s.get("bytes_in_use", 0) for s in stats]
-    return needed <= RESIDENT_SHARE * min(free)
-
-
-def available_memory() -> int:
-    """Bytes of memory that this process could still take, as the system tells.
-
-    On Linux that is MemAvailable, or the limit of the container where it is lower;
-    elsewhere the whole memory.
-    """
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        known = dict(line.split(":", 1) for line in lines)
-        available = int(known["MemAvailable"].split()[0]) * 1024
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-    except (OSError, KeyError):
-        return available
-    return available if limit == "max" else min(available, int(limit))
+    needed = sum(map(size_of, (dataset.train, dataset.validation, dataset.test)))
+    return needed <= RESIDENT_SHARE * memory.free(devices)

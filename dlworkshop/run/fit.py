@@ -1,6 +1,7 @@
 """`fit`: what came is checked, planned, and handed to the loop."""
 
 import functools
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,19 @@ import numpy as np
 from dlworkshop.data.order import Order
 from dlworkshop.learn import losses, metrics, optimizers, schedules
 from dlworkshop.models.model import Model
-from dlworkshop.run import checks, feeds, record, tuning
+from dlworkshop.run import checks, feeds, memory, record, tuning
 from dlworkshop.run.cache import use_compilation_cache
+from dlworkshop.run.groups import Groups, halves
 from dlworkshop.run.loop import Loop, Plan
 from dlworkshop.run.members import check_used, name_of, product
-from dlworkshop.run.mesh import BATCH, MEMBER, make_mesh, place
-from dlworkshop.run.programs import Choice, Programs, chunk_steps, update_flops
+from dlworkshop.run.mesh import BATCH, MEMBER, make_mesh
+from dlworkshop.run.programs import (
+    Choice,
+    Programs,
+    chunk_flops,
+    chunk_steps,
+    update_flops,
+)
 from dlworkshop.run.result import Run
 from dlworkshop.types import Dataset
 
@@ -40,6 +48,7 @@ def fit(
     steps_per_chunk: int | None = None,
     convolution: str | None = None,
     streamed: bool | None = None,
+    members_at_once: int | None = None,
     devices: Sequence[jax.Device] | None = None,
     experiment: str = "fit",
 ) -> Run:
@@ -72,6 +81,8 @@ def fit(
         streamed: whether the examples stay in host memory or on disk and are brought
             to the devices batch by batch; by default where the splits would take more
             than half of the memory that is free. The batches are the same.
+        members_at_once: the most members that train together; the others wait in the
+            memory of the host. By default as many as are predicted to fit.
         devices: all local ones by default.
         experiment: the name of the run in its summary and report.
 
@@ -88,10 +99,17 @@ def fit(
     >>> run.summary["members"], run.predict(digits.test.image[:3]).shape
     (2, (2, 3, 10))
     """
+    started = time.perf_counter()
     use_compilation_cache()
     hparams = {"learning_rate": 1e-3} if hparams is None else hparams
     members, member_seeds = product(hparams, seeds)
-    checks.check_numbers(num_epochs, batch_size, patience, steps_per_chunk)
+    checks.check_numbers(
+        num_epochs,
+        batch_size,
+        patience=patience,
+        steps_per_chunk=steps_per_chunk,
+        members_at_once=members_at_once,
+    )
     checks.check_dataset(dataset, batch_size)
     checks.check_outputs(model, dataset, loss)
     check_used(members, optimizer, model, loss)
@@ -100,8 +118,10 @@ def fit(
     order = Order(member_seeds, size, batch_size)
     num_steps = num_epochs * order.steps_per_epoch
     mesh = make_mesh(len(member_seeds), batch_size, devices or jax.local_devices())
+    free = memory.free(list(mesh.devices.flat))
     example = dataset.train.image[0]
     params = jax.eval_shape(model.init, jax.random.key(0), example)
+    before = record.read_config(workdir)
     example_flops = update_flops(model, example)
     flops = example_flops * batch_size * len(member_seeds)
     chunk = steps_per_chunk or chunk_steps(flops, order.steps_per_epoch)
@@ -120,23 +140,28 @@ def fit(
     )
     if convolution is not None:
         choice = choice._replace(convolution=checks.check_convolution(convolution))
-    elif (before := record.read_choice(workdir)) is not None:
-        choice = Choice(**before)  # a resumed run computes as it did
+    elif "computed" in before:
+        choice = Choice(**before["computed"])  # a resumed run computes as it did
     elif tuning.has_convolutions(params) and flops * num_steps > tuning.WORTH:
         choice = tuning.measure(
             make_programs, mesh, model, members, member_seeds, dataset, order
         )
     feed = feeds.choose(streamed, dataset, mesh, order)
+    count, axis = len(member_seeds), mesh.shape[MEMBER]
+    asked = members_at_once or before.get("members_at_once")
+    at_once = memory.equal(count, axis, asked or count)
+    chunks = flops / count * num_steps / chunk_flops()
     plan = Plan(
         model,
         dataset,
         make_programs(choice=choice, streamed=feed.name == "streamed"),
         mesh,
-        place(mesh, jax.tree.map(lambda h: np.asarray(h, float), members), MEMBER),
+        jax.tree.map(lambda values: np.asarray(values, float), members),
         member_seeds,
         order,
         num_steps,
         min(chunk, order.steps_per_epoch),
+        Groups(count, halves(at_once, axis, chunks)),
         {
             "experiment": experiment,
             "dataset": {
@@ -165,7 +190,15 @@ def fit(
         save_every_steps,
         save_every_seconds,
         feed,
+        started,
     )
+    # A run goes on in groups of the size it began with, if they fit; one that has come
+    # to its end needs no memory.
+    if members_at_once is None and not record.is_whole(workdir):
+        needed = functools.partial(memory.needed, plan, workdir is not None)
+        at_once = memory.fitting(at_once, axis, needed, free)
+        plan = plan._replace(groups=Groups(count, halves(at_once, axis, chunks)))
+    plan.config["members_at_once"] = asked or at_once
     if workdir is None:
         return Loop(plan, None).run()
     workdir = Path(workdir)

@@ -19,7 +19,8 @@ from dlworkshop.models.model import Model, table
 from dlworkshop.run import record, result, saved
 from dlworkshop.run.checkpoints import Checkpoints
 from dlworkshop.run.feeds import Feed
-from dlworkshop.run.mesh import MEMBER, place
+from dlworkshop.run.groups import Group, Groups, fill
+from dlworkshop.run.mesh import home
 from dlworkshop.run.programs import Programs
 from dlworkshop.run.progress import Watch
 from dlworkshop.run.result import Run
@@ -34,15 +35,23 @@ class Plan(NamedTuple):
     dataset: Dataset
     programs: Programs
     mesh: Mesh
-    hparams: HParams  # [P] on the mesh
+    hparams: HParams  # [P]
     seeds: list[int]  # [P]
     order: Order
     num_steps: int
     chunk: int  # steps
+    groups: Groups
     config: dict[str, Any]
     save_every_steps: int | None
     save_every_seconds: float | None
     feed: Feed
+    started: float  # by time.perf_counter
+
+    @property
+    def evaluation_batch(self) -> int:
+        """Examples evaluated at once: many tiny batches would take their time."""
+        batch = self.order.batch_size
+        return batch * max(1, 128 // batch)
 
 
 class Loop:
@@ -50,7 +59,6 @@ class Loop:
 
     def __init__(self, plan: Plan, workdir: Path | None):
         self.plan, self.workdir = plan, workdir
-        self.started = time.perf_counter()
         self.seconds = {"compile": 0.0, "train": 0.0, "total": 0.0}  # of earlier parts
         self.train_seconds = 0.0
         self.step = 0
@@ -59,10 +67,11 @@ class Loop:
 
     def run(self) -> Run:
         plan = self.plan
+        lives = home(plan.mesh, fits=plan.groups.all_at_once)
+        seeds = np.asarray(plan.seeds, np.uint32)
+        seeds, self.hparams = jax.device_put((seeds, plan.hparams), lives)
         self.population = plan.programs.begin(
-            place(plan.mesh, np.asarray(plan.seeds, np.uint32), MEMBER),
-            plan.hparams,
-            plan.dataset.train.image[0],
+            seeds, self.hparams, plan.dataset.train.image[0]
         )
         with contextlib.ExitStack() as stack:
             log_position = 0
@@ -84,86 +93,107 @@ class Loop:
         self.population, position = self.checkpoints.restore(self.population)
         self.step = position["step"]
         self.seconds = position["seconds"]
-        if summary.exists() and (self.step == self.plan.num_steps or self.all_done()):
+        if summary.exists() and (
+            self.step == self.plan.num_steps or not self.running()
+        ):
             self.finished = record.read_json(summary)
         return position["log"]
 
     def train(self) -> None:
-        plan, members = self.plan, len(self.plan.seeds)
-        examples = plan.order.batch_size * members
+        """The chunks to come; where other members run, the feed begins anew."""
+        plan = self.plan
         self.saved_at, self.saved_step = time.perf_counter(), self.step
-        watch = Watch(plan.num_steps, self.step, examples, plan.config["metric"])
-        data = plan.feed.data("train")
-        pieces = plan.feed.training(self.step, plan.num_steps, plan.chunk)
-        with caught() as signal, watch, contextlib.closing(pieces):
+        self.updates_before = self.updates()
+        watch = Watch(plan.num_steps, self.step, plan.config["metric"])
+        with caught() as self.signal, watch as self.watch:
             watch.say(self.introduction())
-            self.piece = next(pieces, None)
-            while self.piece is not None and not self.all_done():
-                begun = time.perf_counter()
-                compiled = plan.programs.compile_seconds
-                train = self.chunk(data, pieces)
-                compiled = plan.programs.compile_seconds - compiled
-                self.train_seconds += time.perf_counter() - begun - compiled
-                epoch_done = self.step % plan.order.steps_per_epoch == 0
-                if epoch_done:
-                    self.evaluate()
-                self.write_line(train, epoch_done)
-                watch.tell(self.step, self.train_seconds, train, self.validation)
-                if signal.signum is not None:
-                    self.leave(signal)
-                if self.due():
-                    self.save()
+            while self.step < plan.num_steps and (groups := self.running()):
+                pieces = plan.feed.training(
+                    self.step, plan.num_steps, plan.chunk, groups
+                )
+                with contextlib.closing(pieces):
+                    self.piece = next(pieces, None)
+                    while self.piece is not None and self.running() == groups:
+                        self.turn(groups, pieces)
 
-    def chunk(self, data, pieces: Iterator) -> Metrics:
-        """Train for a chunk, in as many pieces as it has; means [P] over its steps."""
-        plan, of_pieces = self.plan, []
+    def turn(self, groups: list[Group], pieces: Iterator) -> None:
+        """A chunk, and all that is done before the next one."""
+        programs = self.plan.programs
+        begun, compiled = time.perf_counter(), programs.compile_seconds
+        train = self.chunk(groups, pieces)
+        compiled = programs.compile_seconds - compiled
+        self.train_seconds += time.perf_counter() - begun - compiled
+        epoch_done = self.step % self.plan.order.steps_per_epoch == 0
+        if epoch_done:
+            self.evaluate()
+        self.write_line(train, epoch_done)
+        examples = (self.updates() - self.updates_before) * self.plan.order.batch_size
+        rate = examples / max(self.train_seconds, 1e-9)
+        self.watch.tell(self.step, rate, train, self.validation)
+        if self.signal.signum is not None:
+            self.leave(self.signal)
+        if self.due():
+            self.save()
+
+    def chunk(self, groups: list[Group], pieces: Iterator) -> Metrics:
+        """Train each group for a chunk, in as many pieces as it has; means [P]."""
+        plan, data = self.plan, self.plan.feed.data("train")
         left = plan.order.steps_per_epoch - self.step % plan.order.steps_per_epoch
         end = self.step + min(plan.chunk, left)
-        while self.step < end:
-            self.step += len(jax.tree.leaves(self.piece)[0])
-            self.population, metrics = plan.programs.chunk(
-                self.population, plan.hparams, data, self.piece
-            )
-            self.piece = next(pieces, None)  # the next, while the device computes
-            of_pieces.append(jax.device_get(metrics))  # [S, P]; waits
-        return Metrics(
-            *map(_mean_over_steps, map(np.concatenate, zip(*of_pieces, strict=True)))
-        )
+        means = self.unknown()
+        for group in groups:
+            part, hparams = plan.programs.take((self.population, self.hparams), group)
+            step, of_pieces = self.step, []
+            while step < end:
+                step += len(jax.tree.leaves(self.piece)[0])
+                part, metrics = plan.programs.chunk(part, hparams, data, self.piece)
+                self.piece = next(pieces, None)  # the next, while the device computes
+                of_pieces.append(jax.device_get(metrics))  # [S, G]; waits
+            self.population = plan.programs.put(self.population, group, part)
+            for mean, values in zip(means, zip(*of_pieces, strict=True), strict=True):
+                fill(mean, group, _mean_over_steps(np.concatenate(values)))
+        self.step = end
+        return means
 
-    def all_done(self) -> bool:
-        """No member is running any more."""
-        return not np.any(np.asarray(self.population.status) == pop.RUNNING)
+    def running(self) -> list[Group]:
+        """The members that still run, in groups."""
+        status = np.asarray(self.population.status)
+        return self.plan.groups.of(np.flatnonzero(status == pop.RUNNING).tolist())
+
+    def updates(self) -> int:
+        """Updates of all members together."""
+        return int(np.asarray(self.population.train.step).sum(dtype=np.int64))
+
+    def unknown(self, *shape: int) -> Metrics:
+        """Metrics [P, ...] that nobody measured yet."""
+        return Metrics(*(np.full((len(self.plan.seeds), *shape), np.nan) for _ in "lm"))
 
     def evaluate(self) -> None:
         """Validation after an epoch: best parameters, early stopping."""
         running = np.asarray(self.population.status) == pop.RUNNING
-        per_example = self.measure(self.population.train.params, "validation")
+        params = self.population.train.params
+        per_example = self.measure(params, "validation", self.running())
         means = Metrics(*(values.mean(-1) for values in per_example))
-        self.population = self.plan.programs.keep_best(
-            self.population,
-            place(self.plan.mesh, means.loss.astype(float), MEMBER),
-        )
+        self.population = self.plan.programs.keep_best(self.population, means.loss)
         self.validation = Metrics(*(np.where(running, m, np.nan) for m in means))
 
-    def measure(self, params, split: str) -> Metrics:
+    def measure(self, params, split: str, groups: list[Group]) -> Metrics:
         """Metrics [P, N] float64 of every example of a split, each counted once."""
-        size = len(getattr(self.plan.dataset, split).label)
-        batch = self.plan.order.batch_size
-        batch *= max(1, 128 // batch)  # many tiny batches would take their time
-        data = self.plan.feed.data(split)
-        with contextlib.closing(self.plan.feed.evaluation(split, batch)) as pieces:
-            padded = [
-                jax.device_get(self.plan.programs.evaluate(params, data, piece))
-                for piece in pieces
-            ]
-        return Metrics(
-            *(
-                np.concatenate(values, dtype=np.float64)  # [T, P, B]
-                .swapaxes(0, 1)
-                .reshape(len(self.plan.seeds), -1)[:, :size]
-                for values in zip(*padded, strict=True)
-            )
-        )
+        plan, data = self.plan, self.plan.feed.data(split)
+        size = len(getattr(plan.dataset, split).label)
+        found = self.unknown(size)
+        for group in groups:
+            part = plan.programs.take(params, group)
+            pieces = plan.feed.evaluation(split, plan.evaluation_batch)
+            with contextlib.closing(pieces):
+                padded = [
+                    jax.device_get(plan.programs.evaluate(part, data, piece))
+                    for piece in pieces
+                ]
+            for whole, values in zip(found, zip(*padded, strict=True), strict=True):
+                rows = np.concatenate(values).swapaxes(0, 1)  # [G, T, B]
+                fill(whole, group, rows.reshape(len(group), -1)[:, :size])
+        return found
 
     def write_line(self, train: Metrics, epoch_done: bool) -> None:
         if self.workdir is None:
@@ -228,10 +258,12 @@ class Loop:
                 "that folder to train anew"
             )
         begins = f"goes on at step {self.step}" if self.step else "begins"
+        groups = plan.groups
+        waits = "" if groups.all_at_once else f", at most {groups.sizes[0]} at once"
         layers = table(plan.model, plan.dataset.train.image[0])
         return (
             f"{layers}\n{plan.config['experiment']} {begins}: {size} member"
-            f"{'s' if size != 1 else ''}, {plan.num_steps} steps of "
+            f"{'s' if size != 1 else ''}{waits}, {plan.num_steps} steps of "
             f"{plan.order.batch_size} examples, mesh {shape['member']} x "
             f"{shape['batch']} (member x batch), chunks of {plan.chunk} steps, "
             f"data {plan.feed.name}"
@@ -241,7 +273,7 @@ class Loop:
         now = {
             "compile": self.plan.programs.compile_seconds,
             "train": self.train_seconds,
-            "total": time.perf_counter() - self.started,
+            "total": time.perf_counter() - self.plan.started,
         }
         return {name: self.seconds[name] + value for name, value in now.items()}
 
@@ -251,8 +283,10 @@ class Loop:
         if self.finished is not None:  # a whole run was started again: nothing to do
             return Run(plan.model, self.final_params(), self.finished, self.workdir)
         params = self.final_params()
+        everyone = plan.groups.of(range(len(plan.seeds)))
         scores = {
-            split: self.measure(params, split) for split in ("validation", "test")
+            split: self.measure(params, split, everyone)
+            for split in ("validation", "test")
         }
         summary = result.summarise(plan, self.population, scores, self.seconds_so_far())
         run = Run(plan.model, params, summary, self.workdir)

@@ -3,7 +3,16 @@
 from collections.abc import Sequence
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+    AxisType,
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+    Sharding,
+    SingleDeviceSharding,
+)
+
+from dlworkshop.errors import UserError
 
 MEMBER, BATCH = "member", "batch"
 
@@ -37,3 +46,25 @@ def make_mesh(members: int, batch_size: int, devices: Sequence[jax.Device]) -> M
 def place(mesh: Mesh, tree, *axes):
     """Put the arrays of `tree` on the mesh, first dimensions split over `axes`."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*axes)))
+
+
+def abstract(mesh: Mesh, tree, *axes):
+    """What `place` would make of the arrays of `tree`: shapes without numbers."""
+    sharding = NamedSharding(mesh, PartitionSpec(*axes))
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        jax.eval_shape(lambda leaves: leaves, tree),
+    )
+
+
+def home(mesh: Mesh, *, fits: bool) -> Sharding:
+    """Where the whole population lives: on the mesh, or in the memory of the host."""
+    if fits:
+        return NamedSharding(mesh, PartitionSpec(MEMBER))
+    try:
+        return SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:
+        raise UserError(
+            "not all members fit on the devices, and JAX_PLATFORMS leaves out the CPU, "
+            "where they could wait: add it, as in JAX_PLATFORMS=cuda,cpu"
+        ) from None

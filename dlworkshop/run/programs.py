@@ -1,19 +1,22 @@
 """The population's programs, each compiled once for a mesh, with its seconds apart."""
 
+import functools
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from dlworkshop.learn import population as pop
 from dlworkshop.learn.chunk import gather, make_chunk
 from dlworkshop.learn.step import init_state, make_eval_step, make_train_step
 from dlworkshop.models.convolution import computed
 from dlworkshop.models.model import Model
-from dlworkshop.run.mesh import BATCH, MEMBER
+from dlworkshop.run.groups import Group
+from dlworkshop.run.mesh import BATCH, MEMBER, abstract, place
 from dlworkshop.types import Array, Batch
 
 # Floating-point operations between two looks of the host at the program: one or two
@@ -37,8 +40,28 @@ class Choice(NamedTuple):
         )
 
 
+class Memory(NamedTuple):
+    """Bytes that a group takes."""
+
+    running: int  # on each device, with its arguments
+    state: int  # of all members together
+
+
+class Whole(NamedTuple):
+    """The programs of the whole population, for the place where it lives."""
+
+    begin: Callable
+    take: Callable
+    put: Callable
+    keep_best: Callable
+
+
 class Programs:
-    """init, chunk, evaluate and keep_best of one population on one mesh."""
+    """chunk and evaluate of a group on one mesh, and what its whole population needs.
+
+    The whole population is on the mesh too, or in the memory of the host if it is too
+    large for that; `take` and `put` are the way between it and the mesh.
+    """
 
     def __init__(
         self,
@@ -53,7 +76,7 @@ class Programs:
         patience: int | None,
         streamed: bool = False,
     ):
-        self.choice = choice
+        self.choice, self._mesh = choice, mesh
         self.compile_seconds = 0.0
         self._compiled: dict = {}
         batch_axis = BATCH if mesh.shape[BATCH] > 1 else None
@@ -105,17 +128,40 @@ class Programs:
             )(keys, hparams)
             return pop.begin(states)
 
-        by_member = NamedSharding(mesh, member)
-        self._begin = jax.jit(begin, out_shardings=by_member)
-        self._keep_best = jax.jit(
-            lambda population, loss: pop.keep_best(population, loss, patience),
-            donate_argnums=0,
-            out_shardings=by_member,
-        )
+        @functools.cache
+        def whole(home: Sharding) -> Whole:
+            jit = functools.partial(jax.jit, out_shardings=home)
+            keep_best = functools.partial(pop.keep_best, patience=patience)
+            return Whole(
+                jit(begin),
+                jit(pop.take),
+                jit(pop.put, donate_argnums=0),
+                jit(keep_best, donate_argnums=0),
+            )
+
+        self._whole = whole
 
     def begin(self, seeds, hparams, example) -> pop.Population:
-        """The population at step 0."""
-        return self._run(self._begin, seeds, hparams, example)
+        """The population at step 0, where the seeds are."""
+        return self._run(self._whole(seeds.sharding).begin, seeds, hparams, example)
+
+    def take(self, tree, group: Group):
+        """The members of a group [G, ...], on the mesh; `tree` itself if it is all."""
+        first = jax.tree.leaves(tree)[0]
+        if len(group) == len(first):
+            return tree
+        places = np.asarray(group, np.int32)
+        part = self._run(self._whole(first.sharding).take, tree, places)
+        return place(self._mesh, part, MEMBER)
+
+    def put(self, population, group: Group, part):
+        """The members of a group are back; the old population is given up."""
+        home = population.status.sharding
+        if len(group) == len(population.status):
+            return part
+        places = np.asarray(group, np.int32)
+        part = jax.device_put(part, home)
+        return self._run(self._whole(home).put, population, places, part)
 
     def chunk(self, population, hparams, data, indices):
         """Train over indices [S, P, B]; the old population is given up.
@@ -130,17 +176,52 @@ class Programs:
 
     def keep_best(self, population, loss):
         """Best parameters and early stopping; the old population is given up."""
-        return self._run(self._keep_best, population, loss)
+        home = population.status.sharding
+        loss = jax.device_put(loss.astype(float), home)
+        return self._run(self._whole(home).keep_best, population, loss)
+
+    def memory(self, seeds, hparams, example, training, evaluation) -> Memory:
+        """What one group needs while it is trained and evaluated.
+
+        Args:
+            seeds, hparams: of the members of the group [G], NumPy will do.
+            example: one of the training split.
+            training, evaluation: (data, feed) of `chunk` and of `evaluate`.
+        """
+        members = PartitionSpec(MEMBER)
+        begin = self._whole(NamedSharding(self._mesh, members)).begin
+        shapes = (
+            jax.eval_shape(begin, seeds, hparams, example),
+            jax.eval_shape(lambda numbers: numbers, hparams),
+        )
+        population, hparams = abstract(self._mesh, shapes, MEMBER)
+        chunk = self._compile(self._chunk, population, hparams, *training)
+        evaluate = self._compile(self._evaluate, population.train.params, *evaluation)
+        one, two = chunk.memory_analysis(), evaluate.memory_analysis()
+        state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+        if one is None or two is None:  # this platform does not tell
+            return Memory(0, state)
+        # the old population is given up, and its memory taken by the new one
+        new = one.output_size_in_bytes - one.alias_size_in_bytes
+        more = max(
+            new + one.temp_size_in_bytes,
+            two.output_size_in_bytes + two.temp_size_in_bytes,
+        )
+        return Memory(one.argument_size_in_bytes + more, state)
 
     def _run(self, program, *args):
         """Call the program; compile it first where these shapes are new."""
+        return self._compile(program, *args)(*args)
+
+    def _compile(self, program, *args):
+        """The program compiled for the shapes of these arguments."""
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(args))
         if (program, shapes) not in self._compiled:
             started = time.perf_counter()
             with computed(self.choice.convolution):
                 self._compiled[program, shapes] = program.lower(*args).compile()
             self.compile_seconds += time.perf_counter() - started
-        return self._compiled[program, shapes](*args)
+        return self._compiled[program, shapes]
 
 
 def take(_data, batch: Batch) -> Batch:
@@ -158,6 +239,11 @@ def update_flops(model: Model, example: Array) -> float:
     return 3 * cost.get("flops", 0.0)
 
 
+def chunk_flops() -> float:
+    """Floating-point operations of a chunk on this kind of device."""
+    return CHUNK_FLOPS.get(jax.default_backend(), 1e11)
+
+
 def chunk_steps(flops_per_step: float, steps_per_epoch: int) -> int:
     """Steps per chunk: about CHUNK_FLOPS of work, dividing the epoch where it can.
 
@@ -167,8 +253,8 @@ def chunk_steps(flops_per_step: float, steps_per_epoch: int) -> int:
     >>> chunk_steps(flops_per_step=1e10, steps_per_epoch=429)
     11
     """
-    budget = CHUNK_FLOPS.get(jax.default_backend(), 1e11)
-    wanted = max(1, min(steps_per_epoch, round(budget / max(flops_per_step, 1.0))))
+    wanted = round(chunk_flops() / max(flops_per_step, 1.0))
+    wanted = max(1, min(steps_per_epoch, wanted))
     divisors = [
         steps
         for steps in range(max(1, wanted // 2), min(2 * wanted, steps_per_epoch) + 1)

@@ -11,12 +11,12 @@ QUIET_SECONDS = 10.0  # at most one plain line in this time
 
 
 class Watch:
-    """Progress over `total` steps; examples/s counts every member's examples."""
+    """Progress over `total` steps."""
 
-    def __init__(self, total: int, done: int, examples_per_step: int, metric: str):
+    def __init__(self, total: int, done: int, metric: str):
         self.console = Console(stderr=True, highlight=False)
         self._total, self._first = total, done
-        self._examples, self._metric = examples_per_step, metric
+        self._metric = metric
         self._started = self._told = time.perf_counter()
         self._bar = Progress(
             *([BarColumn(20)] if self.console.width >= 110 else []),
@@ -40,10 +40,9 @@ class Watch:
     ) -> None:
         self._bar.stop()
 
-    def tell(self, step: int, train_seconds: float, train, validation) -> None:
-        """Metrics [P] of the last chunk, and of the last evaluation if there was."""
+    def tell(self, step: int, rate: float, train, validation) -> None:
+        """Examples/s of all members, and metrics [P] of chunk and evaluation."""
         seconds = time.perf_counter() - self._started
-        rate = (step - self._first) * self._examples / max(train_seconds, 1e-9)
         left = seconds * (self._total - step) / max(step - self._first, 1)
         text = f"step {step}/{self._total}, {left:.0f} s left, {rate:,.0f} examples/s"
         text += f", train {self._say(train)}"

@@ -97,12 +97,15 @@ def owned(folder: Path) -> Iterator[None]:
         yield
 
 
-def read_choice(folder: str | Path | None) -> dict[str, Any] | None:
-    """How the run in `folder` is computed, if there is one."""
+def read_config(folder: str | Path | None) -> dict[str, Any]:
+    """The config of the run in `folder`; empty where there is none."""
     path = Path(folder or "") / "config.json"
-    if folder is None or not path.is_file():
-        return None
-    return read_json(path).get("computed")
+    return {} if folder is None or not path.is_file() else read_json(path)
+
+
+def is_whole(folder: str | Path | None) -> bool:
+    """Whether the run in `folder` came to its end."""
+    return folder is not None and (Path(folder) / "summary.json").is_file()
 
 
 def check_config(folder: Path, config: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,15 +40,28 @@ class Run(NamedTuple):
             return lifted(params)
 
         size = min(len(images), PREDICT_BATCH)
-        rows = []
-        for first in range(0, len(images), size):
-            batch = images[first : first + size]
-            short = size - len(
-                batch
-            )  # the last batch is padded: one shape, one program
-            padded = np.pad(batch, [(0, short)] + [(0, 0)] * (batch.ndim - 1))
-            rows.append(np.asarray(outputs(self.params, padded))[:, : len(batch)])
-        return np.concatenate(rows, axis=1)
+        groups = []
+        for params in self._groups():
+            rows = []
+            for first in range(0, len(images), size):
+                batch = images[first : first + size]
+                short = size - len(batch)  # padded: one shape, one program
+                padded = np.pad(batch, [(0, short)] + [(0, 0)] * (batch.ndim - 1))
+                rows.append(np.asarray(outputs(params, padded))[:, : len(batch)])
+            groups.append(np.concatenate(rows, axis=1))
+        return np.concatenate(groups)
+
+    def _groups(self) -> Iterator[PyTree]:
+        """The parameters of as many members as were trained at once."""
+        members = len(jax.tree.leaves(self.params)[0])
+        size = self.summary.get("members_at_once", members)
+        if size == members:
+            yield self.params
+            return
+        leaves, tree = jax.tree.flatten(self.params)  # in the memory of the host
+        for first in range(0, members, size):
+            group = [np.asarray(leaf[first : first + size]) for leaf in leaves]
+            yield jax.tree.unflatten(tree, group)
 
 
 def summarise(plan, population: Population, scores, seconds) -> dict[str, Any]:
@@ -82,6 +96,7 @@ def summarise(plan, population: Population, scores, seconds) -> dict[str, Any]:
             "device": device(plan.mesh.devices.ravel()),
             "mesh": dict(plan.mesh.shape),
             "feed": plan.feed.name,
+            "members_at_once": plan.groups.sizes[0],
             "versions": versions(),
             "claims": [],
             "population": population_table(

@@ -14,7 +14,7 @@ from dlworkshop import fit, models, optimizers
 from dlworkshop.data.feed import AHEAD
 from dlworkshop.data.order import Order
 from dlworkshop.errors import UserError
-from dlworkshop.run import feeds
+from dlworkshop.run import feeds, memory
 from dlworkshop.run.mesh import make_mesh
 from dlworkshop.types import Batch
 from tests.conftest import make_dataset
@@ -181,11 +181,11 @@ def test_stopping_early_leaves_no_thread(quadrants):
 def test_what_does_not_fit_is_streamed(quadrants, tmp_path, monkeypatch, capsys):
     needed = sum(a.nbytes for split in quadrants[:3] for a in split)
     for available, feed in ((2 * needed, "resident"), (2 * needed - 1, "streamed")):
-        monkeypatch.setattr(feeds, "available_memory", lambda free=available: free)
-        ended = run(quadrants, streamed=None, num_epochs=1)
+        monkeypatch.setattr(memory, "available", lambda free=available: free)
+        ended = run(quadrants, streamed=None, members_at_once=MEMBERS, num_epochs=1)
         assert ended.summary["feed"] == feed
         assert f"data {feed}" in capsys.readouterr().err
-    monkeypatch.setattr(feeds, "available_memory", lambda: 2 * needed)
+    monkeypatch.setattr(memory, "available", lambda: 2 * needed)
     # two devices of a CPU hold two copies
     assert feeds.fits(quadrants, jax.devices()[:1])
     assert not feeds.fits(quadrants, jax.devices()[:2])
@@ -201,7 +201,7 @@ def test_what_devices_say_of_their_memory(quadrants):
     assert feeds.fits(quadrants, [large])
     assert not feeds.fits(quadrants, [large, small])
     assert feeds.fits(quadrants, [device()])  # it does not tell
-    assert 2**20 < feeds.available_memory() < 2**50
+    assert 2**20 < memory.available() < 2**50
 
 
 def test_a_failing_disk_of_the_data_is_not_taken_for_that_of_the_run(
