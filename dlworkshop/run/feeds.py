@@ -61,15 +61,15 @@ class Resident:
 
     def shapes(self, chunk: int, members: int, batch_size: int) -> tuple[Any, Any]:
         """(data, piece) of the training of so many members, and of an evaluation."""
+        train, held = self._dataset.train, self._dataset.validation
         shape = (chunk, members, self._order.batch_size)
         indices = jax.ShapeDtypeStruct(shape, np.int32)
-        held = self._dataset.validation
         held_indices = batched_indices(len(held.label), batch_size)
         return (
-            abstract(self._mesh, Batch(*self._dataset.train)),
+            abstract(self._mesh, _rows(train, len(train.label))),
             abstract(self._mesh, indices, None, MEMBER, BATCH),
         ), (
-            abstract(self._mesh, Batch(*held)),
+            abstract(self._mesh, _rows(held, len(held.label))),
             abstract(self._mesh, held_indices, None, BATCH),
         )
 
@@ -129,23 +129,14 @@ class Streamed:
 
     def shapes(self, chunk: int, members: int, batch_size: int) -> tuple[Any, Any]:
         """(data, piece) of the training of so many members, and of an evaluation."""
+        train, held = self._dataset.train, self._dataset.validation
         steps = self._steps(chunk, members)
-        total = -(-len(self._dataset.validation.label) // batch_size)
-        batches = evenly(total, self._most(batch_size))
-
-        def piece(*shape: int) -> Batch:
-            return Batch(
-                *(
-                    jax.ShapeDtypeStruct(shape + array.shape[1:], array.dtype)
-                    for array in self._dataset.train
-                )
-            )
-
-        training = piece(steps, members, self._order.batch_size)
-        evaluation = piece(batches, batch_size)
+        batches = evenly(-(-len(held.label) // batch_size), self._most(batch_size))
+        batch = _rows(train, steps, members, self._order.batch_size)
+        held_batch = _rows(held, batches, batch_size)
         return (
-            ((), abstract(self._mesh, training, None, MEMBER, BATCH)),
-            ((), abstract(self._mesh, evaluation, None, BATCH)),
+            ((), abstract(self._mesh, batch, None, MEMBER, BATCH)),
+            ((), abstract(self._mesh, held_batch, None, BATCH)),
         )
 
     def more(self) -> int:
@@ -199,6 +190,11 @@ def cut(
 def _members(group: Group, order: Order) -> np.ndarray:
     """Whose batches a group is fed: in an empty place the last member's."""
     return np.minimum(group, len(order.member) - 1)
+
+
+def _rows(split: Batch, *shape: int) -> Batch:
+    """Examples of a split side by side, as shapes."""
+    return Batch(*(jax.ShapeDtypeStruct(shape + a.shape[1:], a.dtype) for a in split))
 
 
 def size_of(split: Batch) -> int:

@@ -1,0 +1,297 @@
+"""Speed and memory of a population against the number of its members.
+
+    python scripts/bench_population.py --works mlp --members 1 2 4 --json points.json
+    python scripts/bench_population.py --json points.json --svg docs/population.svg
+    python scripts/bench_population.py --works mlp cnn --members 4 16 --order
+
+Each point is a run of `fit` in a process of its own, on random images [28, 28, 1] in
+batches of 128, with a device for each core where the members divide evenly. Its speed
+is the median of the chunks after the first. Its memory is what `fit` predicts, and by
+how much the process grows at most from then on. Points that are in the JSON already are
+kept, those measured now are added; then all are shown and drawn.
+
+`--order` compares, in turns, members who see batches of their own with members who all
+see the same ones.
+"""
+
+import argparse
+import ctypes
+import functools
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+BATCH, STEPS = 128, 78
+WORK = 8e11  # floating-point operations of a point, about; some seconds
+WORKS = ("logistic", "mlp", "cnn")
+COLOURS = {"logistic": "#767676", "mlp": "#1f6feb", "cnn": "#c2410c"}
+
+
+def model_of(work: str) -> tuple[Any, Any, dict[str, float]]:
+    """The network, its optimizer and hyper-parameters."""
+    from dlworkshop import models, optimizers  # noqa: PLC0415
+
+    if work == "logistic":
+        return models.logistic(), optimizers.sgd, {"learning_rate": 0.01}
+    if work == "mlp":  # 784-128-10
+        return models.mlp(), optimizers.adam, {"learning_rate": 1e-3}
+    rates = {"learning_rate": 0.01, "momentum": 0.9}
+    return models.cnn(), optimizers.sgd, rates  # 3x3 convolutions 32-64, then 256
+
+
+def examples(train: int) -> Any:
+    """Random images: neither speed nor memory reads them."""
+    import numpy as np  # noqa: PLC0415
+
+    from dlworkshop.types import Batch, Dataset  # noqa: PLC0415
+
+    rng = np.random.default_rng(0)
+
+    def split(size: int) -> Batch:
+        images = rng.integers(0, 256, (size, 28, 28, 1), dtype=np.uint8)
+        return Batch(images, rng.integers(0, 10, size).astype(np.int32))
+
+    return Dataset(split(train), split(BATCH), split(BATCH), tuple("0123456789"))
+
+
+def resident(peak: bool) -> int:
+    """Bytes of this process in memory, now or at most since the last reset (Linux)."""
+    name = "VmHWM" if peak else "VmRSS"
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
+
+
+def reset_peak() -> None:
+    """Give back what is free, and count the most memory from here."""
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def point(work: str, members: int) -> dict[str, Any]:
+    """One run of `fit`: its speed and its memory."""
+    from dlworkshop import fit  # noqa: PLC0415
+    from dlworkshop.run import experiment, memory  # noqa: PLC0415
+    from dlworkshop.run.loop import Loop  # noqa: PLC0415
+    from dlworkshop.run.programs import update_flops  # noqa: PLC0415
+
+    experiment.use_all_cores(members)
+    model, optimizer, hparams = model_of(work)
+    flops = update_flops(model, examples(1).train.image[0]) * BATCH * members
+    steps = max(4, min(STEPS, round(WORK / flops)))
+    row: dict[str, Any] = {"work": work, "members": members}
+    seconds: list[float] = []
+    chunk, fitting = Loop.chunk, memory.fitting
+
+    def timed(loop, *args):
+        started, step = time.perf_counter(), loop.step
+        compiled = loop.plan.programs.compile_seconds
+        means = chunk(loop, *args)
+        compiled = loop.plan.programs.compile_seconds - compiled
+        spent = time.perf_counter() - started - compiled
+        seconds.append(spent / (loop.step - step))
+        return means
+
+    def watched(size, axis, needed, free):
+        row["predicted"] = needed(size) * axis  # of all devices, which share the memory
+        size = fitting(size, axis, needed, free)
+        reset_peak()
+        row["before"] = resident(peak=False)
+        return size
+
+    Loop.chunk, memory.fitting = timed, watched  # type: ignore[method-assign]
+    run = fit(
+        model,
+        examples(steps * BATCH),
+        optimizer,
+        hparams=hparams,
+        seeds=members,
+        num_epochs=max(1, min(40, round(WORK / flops / steps))),
+        batch_size=BATCH,
+        convolution="patches" if work == "cnn" else None,
+    )
+    row["measured"] = resident(peak=True) - row.pop("before")
+    row["examples_per_second"] = members * BATCH / statistics.median(seconds[1:])
+    row["chunks"], row["devices"] = len(seconds) - 1, run.summary["device"]
+    return row | {"versions": run.summary["versions"]}
+
+
+def order_ratio(work: str, members: int, rounds: int) -> dict[str, Any]:
+    """Speed with batches of their own for the members, by that with shared ones."""
+    import jax  # noqa: PLC0415
+    import numpy as np  # noqa: PLC0415
+
+    from dlworkshop import losses, metrics, schedules  # noqa: PLC0415
+    from dlworkshop.data.order import Order  # noqa: PLC0415
+    from dlworkshop.learn import population as pop  # noqa: PLC0415
+    from dlworkshop.learn.chunk import make_chunk  # noqa: PLC0415
+    from dlworkshop.learn.step import init_state, make_train_step  # noqa: PLC0415
+    from dlworkshop.models.convolution import computed  # noqa: PLC0415
+    from dlworkshop.run.members import product  # noqa: PLC0415
+    from dlworkshop.run.programs import chunk_steps, update_flops  # noqa: PLC0415
+
+    model, optimizer, rates = model_of(work)
+    split = examples(STEPS * BATCH).train
+    hparams, seeds = product(rates, members)
+    hparams = jax.tree.map(lambda values: values.astype(np.float32), hparams)
+    train_step = make_train_step(
+        model, optimizer, schedules.constant(1), losses.cross_entropy, metrics.accuracy
+    )
+    one_by_one = work == "cnn"
+    own = pop.make_population_step(train_step, one_by_one)
+
+    def shared(population, batch, hparams):
+        def alone(*member):  # one member is not lifted, the batch has no axis for it
+            added = jax.tree.map(lambda leaf: leaf[None], (*member, batch))
+            population, metrics = own(added[0], added[2], added[1])
+            return jax.tree.map(lambda leaf: leaf[0], (population, metrics))
+
+        return pop.over_members(alone, one_by_one)(population, hparams)
+
+    flops = update_flops(model, split.image[0]) * BATCH * members
+    steps = chunk_steps(flops, STEPS)
+    index = Order(seeds, STEPS * BATCH, BATCH).steps(0, steps)  # [S, P, B]
+    data = jax.device_put(split)
+
+    @jax.jit
+    def begin():
+        keys = jax.vmap(jax.random.key)(np.asarray(seeds, np.uint32))
+        init = functools.partial(init_state, model, optimizer)
+        states = jax.vmap(lambda key, h: init(h, key, split.image[0]))(keys, hparams)
+        return pop.begin(states)
+
+    def make(step, index):
+        state = [begin()]
+        with computed("patches"):
+            jitted = jax.jit(make_chunk(step), donate_argnums=0)
+            chunk = jitted.lower(state[0], hparams, data, index).compile()
+
+        def call() -> float:
+            started = time.perf_counter()
+            state[0], seen = chunk(state[0], hparams, data, index)
+            jax.block_until_ready((state[0], seen))
+            return time.perf_counter() - started
+
+        call()
+        return call
+
+    ways = {"own": make(own, index), "shared": make(shared, index[:, 0])}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, call in ways.items():
+            seconds[name].append(call())
+    examples_seen = steps * BATCH * members
+    ratios = [a / b for a, b in zip(seconds["shared"], seconds["own"], strict=True)]
+    low, _, high = statistics.quantiles(ratios, n=4)
+    return {
+        "work": work,
+        "members": members,
+        **{name: examples_seen / statistics.median(s) for name, s in seconds.items()},
+        "ratio": statistics.median(ratios),
+        "quartiles": (low, high),
+    }
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Speed and memory against members, both axes logarithmic."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    FigureCanvasSVG(figure)
+    speed, memory = figure.subplots(1, 2)
+    for work in WORKS:
+        mine = [row for row in rows if row["work"] == work]
+        members = [row["members"] for row in mine]
+        line = {"color": COLOURS[work], "marker": "o", "markersize": 4}
+        speed.plot(members, [r["examples_per_second"] for r in mine], **line)
+        gib = [row["measured"] / 2**20 for row in mine]
+        memory.plot(members, gib, label=f"{work}, measured", **line)
+        gib = [row["predicted"] / 2**20 for row in mine]
+        line |= {"linestyle": "--", "marker": "", "label": f"{work}, predicted"}
+        memory.plot(members, gib, **line)
+    speed.set_title("examples/s of all members together", loc="left")
+    memory.set_title("memory of the population, MiB", loc="left")
+    memory.legend(frameon=False, fontsize=9)
+    for axes in (speed, memory):
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_xlabel("members")
+        axes.grid(color="#e3e6ea")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.xaxis.set_major_formatter("{x:.0f}")
+    figure.savefig(path, metadata={"Date": None, "Creator": None})
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """The points as a table in Markdown."""
+    print("| work | members | examples/s | memory predicted, MiB | measured, MiB |")
+    print("|---|---|---|---|---|")
+    for row in rows:
+        print(
+            f"| {row['work']} | {row['members']} | {row['examples_per_second']:,.0f} | "
+            f"{row['predicted'] / 2**20:,.0f} | {row['measured'] / 2**20:,.0f} |"
+        )
+
+
+def in_its_own_process(work: str, members: int) -> dict[str, Any]:
+    """The answer of a worker."""
+    command = [sys.executable, __file__, "--worker", work, str(members)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"error: {work} with {members} members: {done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    """Measure what is asked for, add it to the JSON, show and draw all."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--works", nargs="+", choices=WORKS, default=[])
+    parser.add_argument("--members", nargs="+", type=int, default=[1, 2, 4, 8, 16])
+    parser.add_argument("--order", action="store_true", help="own and shared batches")
+    parser.add_argument("--rounds", type=int, default=9, help="turns, with --order")
+    parser.add_argument("--json", type=Path, help="the points, kept and added to")
+    parser.add_argument("--svg", type=Path, help="draw the points here")
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    flags = parser.parse_args()
+    if flags.worker:
+        print(json.dumps(point(flags.worker[0], int(flags.worker[1]))))
+        return
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, Python", sys.version.split()[0]
+    )
+    if flags.order:
+        for work in flags.works:
+            for members in flags.members:
+                row = order_ratio(work, members, flags.rounds)
+                low, high = row["quartiles"]
+                print(
+                    f"{work}, {members} members: {row['own']:,.0f} examples/s in their "
+                    f"own order, {row['shared']:,.0f} in a shared one, ratio "
+                    f"{row['ratio']:.3f} (quartiles {low:.3f} to {high:.3f})"
+                )
+        return
+    rows = {}
+    if flags.json and flags.json.exists():
+        known = json.loads(flags.json.read_text())
+        rows = {(row["work"], row["members"]): row for row in known}
+    for work in flags.works:
+        for members in flags.members:
+            rows[work, members] = in_its_own_process(work, members)
+    points = sorted(rows.values(), key=lambda r: (WORKS.index(r["work"]), r["members"]))
+    show(points)
+    if flags.json:
+        flags.json.write_text(json.dumps(points, indent=1) + "\n")
+    if flags.svg:
+        draw(points, flags.svg)
+
+
+if __name__ == "__main__":
+    main()
