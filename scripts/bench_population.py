@@ -97,9 +97,9 @@ def point(work: str, members: int) -> dict[str, Any]:
         seconds.append(spent / (loop.step - step))
         return means
 
-    def watched(size, axis, needed, free):
-        row["predicted"] = needed(size) * axis  # of all devices, which share the memory
-        size = fitting(size, axis, needed, free)
+    def watched(size, axis, predicted, *args):
+        row["predicted"] = axis * predicted(size)  # the devices share the memory
+        size = fitting(size, axis, predicted, *args)
         reset_peak()
         row["before"] = resident(peak=False)
         return size

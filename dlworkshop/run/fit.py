@@ -118,7 +118,8 @@ def fit(
     order = Order(member_seeds, size, batch_size)
     num_steps = num_epochs * order.steps_per_epoch
     mesh = make_mesh(len(member_seeds), batch_size, devices or jax.local_devices())
-    free = memory.free(list(mesh.devices.flat))
+    used = list(mesh.devices.flat)
+    free = memory.free(used)
     example = dataset.train.image[0]
     params = jax.eval_shape(model.init, jax.random.key(0), example)
     before = record.read_config(workdir)
@@ -195,8 +196,8 @@ def fit(
     # A run goes on in groups of the size it began with, if they fit; one that has come
     # to its end needs no memory.
     if members_at_once is None and not record.is_whole(workdir):
-        needed = functools.partial(memory.needed, plan, workdir is not None)
-        at_once = memory.fitting(at_once, axis, needed, free)
+        predicted = functools.partial(memory.predict, plan, workdir is not None)
+        at_once = memory.fitting(at_once, axis, predicted, free, memory.margin(used))
         plan = plan._replace(groups=Groups(count, halves(at_once, axis, chunks)))
     plan.config["members_at_once"] = asked or at_once
     if workdir is None:

@@ -66,13 +66,7 @@ class Loop:
         self.finished: dict[str, Any] | None = None  # the summary of a whole run
 
     def run(self) -> Run:
-        plan = self.plan
-        lives = home(plan.mesh, fits=plan.groups.all_at_once)
-        seeds = np.asarray(plan.seeds, np.uint32)
-        seeds, self.hparams = jax.device_put((seeds, plan.hparams), lives)
-        self.population = plan.programs.begin(
-            seeds, self.hparams, plan.dataset.train.image[0]
-        )
+        self.population = self.begin()
         with contextlib.ExitStack() as stack:
             log_position = 0
             if self.workdir is not None:
@@ -85,6 +79,23 @@ class Loop:
             if self.workdir is not None:
                 self.save()
         return self.finish()
+
+    def begin(self) -> pop.Population:
+        """Everyone at step 0; each group begins where it will be trained."""
+        plan, programs = self.plan, self.plan.programs
+        seeds, self.hparams = jax.device_put(
+            (np.asarray(plan.seeds, np.uint32), plan.hparams),
+            home(plan.mesh, fits=plan.groups.all_at_once),
+        )
+        example = plan.dataset.train.image[0]
+        if plan.groups.all_at_once:
+            return programs.begin(seeds, self.hparams, example)
+        population = programs.empty(seeds, self.hparams, example)
+        for group in plan.groups.of(range(len(plan.seeds))):
+            some_seeds, hparams = programs.take((seeds, self.hparams), group)
+            part = programs.begin(some_seeds, hparams, example)
+            population = programs.put(population, group, part)
+        return population
 
     def restore(self, summary: Path) -> int:
         """Take up the newest record, if there is one; the position of the log."""

@@ -12,59 +12,74 @@ import numpy as np
 from dlworkshop.errors import UserError
 from dlworkshop.run.groups import evenly, halve
 
-# A population may take this share of what is free; the rest is for what a prediction
-# does not know: compiling, the copy of a record, memory in fragments.
-POPULATION_SHARE = 0.8
+# Bytes that must be free for each that is predicted. On a CPU a process grew by 1.1 to
+# 1.3 times the prediction: the kernels of its matrix products take room of their own.
+# Elsewhere memory lies in fragments.
+MARGIN = {"cpu": 1.3}
+MARGIN_ELSEWHERE = 1.1
 
 
-def fitting(size: int, axis: int, needed: Callable[[int], float], free: float) -> int:
+def fitting(
+    size: int,
+    axis: int,
+    predicted: Callable[[int], float],
+    free: float,
+    margin: float = 1.0,
+) -> int:
     """How many members train at once: `size`, or the first half of a half that fits.
 
     Args:
         size: what is tried first, a multiple of `axis`.
         axis: devices over which members are spread.
-        needed: members in a group -> bytes on each device.
+        predicted: members in a group -> bytes on each device.
         free: bytes on each device.
+        margin: bytes that must be free for each one that is predicted.
 
-    >>> fitting(12, axis=2, needed=lambda size: 2**20 * size, free=5 * 2**20)
+    >>> fitting(12, axis=2, predicted=lambda size: 2**20 * size, free=5 * 2**20)
     4
     """
+
+    def in_need(size: int) -> str:
+        members = f"{size} member{'s' if size > 1 else ''}"
+        needed, there = in_words(margin * predicted(size)), in_words(free)
+        return f"{members} may take {needed} of memory, of which {there} are free"
+
     asked = size
-    while needed(size) > POPULATION_SHARE * free:
+    while margin * predicted(size) > free:
         if (smaller := halve(size, axis)) == size:
             raise UserError(
-                f"{size} member{'s' if size > 1 else ''} would take "
-                f"{in_words(needed(size))} and {in_words(free)} are free: choose a "
-                "smaller batch_size or model, or try it with members_at_once=1"
+                f"{in_need(size)}: choose a smaller batch_size or model, or try it "
+                "with members_at_once=1"
             )
         size = smaller
     if size < asked:
-        print(
-            f"{asked} members would take {in_words(needed(asked))} and "
-            f"{in_words(free)} are free: {size} train at once",
-            file=sys.stderr,
-        )
+        print(f"{in_need(asked)}: {size} train at once", file=sys.stderr)
     return size
 
 
-def needed(plan, saved: bool, size: int) -> float:
-    """Bytes on each device for training `size` members of a plan's at once.
+def predict(plan, saved: bool, size: int) -> float:
+    """Bytes on each device for training `size` members of a plan at once.
 
     The memory of a CPU also holds the copy of the population that is being saved, and
-    the whole population where only some train at once.
+    the whole population where only some of it trains at once.
     """
     members = len(plan.seeds)
-    program = plan.programs.memory(
+    group = plan.programs.memory(
         np.asarray(plan.seeds[:size], np.uint32),
         jax.tree.map(lambda values: values[:size], plan.hparams),
         plan.dataset.train.image[0],
         *plan.feed.shapes(plan.chunk, size, plan.evaluation_batch),
     )
-    bytes_needed = program.running + plan.feed.more()
+    total = group.running + plan.feed.more()
     if plan.mesh.devices.flat[0].platform == "cpu":
         copies = saved + (size < members)
-        bytes_needed += copies * program.state * members / size / plan.mesh.size
-    return bytes_needed
+        total += copies * group.state * members / size / plan.mesh.size
+    return total
+
+
+def margin(devices: Sequence[jax.Device]) -> float:
+    """Bytes that must be free on devices of this kind for each that is predicted."""
+    return MARGIN.get(devices[0].platform, MARGIN_ELSEWHERE)
 
 
 def equal(members: int, axis: int, most: int) -> int:

@@ -50,7 +50,6 @@ class Memory(NamedTuple):
 class Whole(NamedTuple):
     """The programs of the whole population, for the place where it lives."""
 
-    begin: Callable
     take: Callable
     put: Callable
     keep_best: Callable
@@ -128,12 +127,13 @@ class Programs:
             )(keys, hparams)
             return pop.begin(states)
 
+        self._begin = jax.jit(begin, out_shardings=NamedSharding(mesh, member))
+
         @functools.cache
         def whole(home: Sharding) -> Whole:
             jit = functools.partial(jax.jit, out_shardings=home)
             keep_best = functools.partial(pop.keep_best, patience=patience)
             return Whole(
-                jit(begin),
                 jit(pop.take),
                 jit(pop.put, donate_argnums=0),
                 jit(keep_best, donate_argnums=0),
@@ -142,8 +142,15 @@ class Programs:
         self._whole = whole
 
     def begin(self, seeds, hparams, example) -> pop.Population:
-        """The population at step 0, where the seeds are."""
-        return self._run(self._whole(seeds.sharding).begin, seeds, hparams, example)
+        """A group at step 0."""
+        return self._run(self._begin, seeds, hparams, example)
+
+    def empty(self, seeds, hparams, example) -> pop.Population:
+        """Room for the whole population, where the seeds are."""
+        return jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype, device=seeds.sharding),
+            jax.eval_shape(self._begin, seeds, hparams, example),
+        )
 
     def take(self, tree, group: Group):
         """The members of a group [G, ...], on the mesh; `tree` itself if it is all."""
@@ -188,17 +195,13 @@ class Programs:
             example: one of the training split.
             training, evaluation: (data, feed) of `chunk` and of `evaluate`.
         """
-        members = PartitionSpec(MEMBER)
-        begin = self._whole(NamedSharding(self._mesh, members)).begin
-        shapes = (
-            jax.eval_shape(begin, seeds, hparams, example),
-            jax.eval_shape(lambda numbers: numbers, hparams),
-        )
+        shapes = jax.eval_shape(self._begin, seeds, hparams, example), hparams
         population, hparams = abstract(self._mesh, shapes, MEMBER)
         chunk = self._compile(self._chunk, population, hparams, *training)
         evaluate = self._compile(self._evaluate, population.train.params, *evaluation)
         one, two = chunk.memory_analysis(), evaluate.memory_analysis()
-        state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+        leaves = jax.tree.leaves(population)
+        state = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
         if one is None or two is None:  # this platform does not tell
             return Memory(0, state)
         # the old population is given up, and its memory taken by the new one

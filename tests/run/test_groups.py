@@ -175,9 +175,9 @@ def predicted(monkeypatch):
     """The bytes that are predicted for each number of members at once."""
     found, fitting = {}, memory.fitting
 
-    def spy(size, axis, needed, free):
-        found.update({count: needed(count) for count in (size, max(1, size // 4))})
-        return fitting(size, axis, needed, free)
+    def spy(size, axis, predicted, *args):
+        found.update({count: predicted(count) for count in (size, max(1, size // 4))})
+        return fitting(size, axis, predicted, *args)
 
     monkeypatch.setattr(memory, "fitting", spy)
     return found
@@ -191,13 +191,13 @@ def test_what_does_not_fit_trains_in_groups(
     assert "at once" not in capsys.readouterr().err
     assert predicted[2] < 0.9 * predicted[8]
     sizes.clear()
-    free(monkeypatch, 1 + predicted[2] / memory.POPULATION_SHARE)
+    free(monkeypatch, 1 + memory.MARGIN["cpu"] * predicted[2])
     settings |= {"streamed": False, "workdir": tmp_path / "run"}
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         stop_after(patch, 3)
         train(quadrants, **settings)
     said = capsys.readouterr().err
-    assert "8 members would take" in said and "are free: 2 train at once" in said
+    assert "8 members may take" in said and "are free: 2 train at once" in said
     free(monkeypatch, np.inf)  # now all would fit, but the bits would be others
     run = train(quadrants, **settings)
     assert set(sizes) == {2} and run.summary["members_at_once"] == 2
@@ -206,7 +206,7 @@ def test_what_does_not_fit_trains_in_groups(
 
 def test_not_even_one_fits(quadrants, monkeypatch):
     free(monkeypatch, 1000)
-    with pytest.raises(UserError, match=r"1 member would take \d+\.\d KiB and 1000 b"):
+    with pytest.raises(UserError, match=r"1 member may take .* KiB .* 1000 bytes"):
         train(quadrants, streamed=False)
     # who insists is not hindered
     assert train(quadrants, members_at_once=12).summary["members_at_once"] == 12
