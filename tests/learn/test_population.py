@@ -175,6 +175,17 @@ def test_every_lift_is_the_loop(size, one_by_one):
     np.testing.assert_allclose(found["sum"], x + y)
 
 
+def test_a_group_is_taken_and_put_back():
+    everyone = {"key": jax.random.split(jax.random.key(0), 5), "w": jnp.arange(5.0)}
+    group = jnp.array([1, 4, 5, 5])  # two places are empty
+    part = pop.take(everyone, group)
+    assert part["w"].tolist() == [1.0, 4.0, 4.0, 4.0]
+    changed = part | {"w": part["w"] + jnp.array([10.0, 20.0, 30.0, 40.0])}
+    back = pop.put(everyone, group, changed)
+    assert back["w"].tolist() == [0.0, 11.0, 2.0, 3.0, 24.0]
+    assert (back["key"] == everyone["key"]).all()
+
+
 def test_dropout_and_smoothing_may_differ_between_members(quadrants, one_device):
     run = fit(
         models.mlp((16,), num_classes=4),

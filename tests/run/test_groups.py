@@ -212,15 +212,26 @@ def test_not_even_one_fits(quadrants, monkeypatch):
     assert train(quadrants, members_at_once=12).summary["members_at_once"] == 12
 
 
-def test_the_prediction_counts_state_data_and_work(quadrants, predicted):
+def test_the_prediction_counts_state_data_and_work(quadrants, monkeypatch):
+    plans = []
+
+    def spy(size, axis, predicted, *args):
+        plans.append(predicted.args[0])
+        return size
+
+    monkeypatch.setattr(memory, "fitting", spy)
     run = train(quadrants, model="cnn", streamed=False)
-    one = sum(leaf.nbytes for leaf in jax.tree.leaves(run.params)) / MEMBERS
+    params = sum(leaf.nbytes for leaf in jax.tree.leaves(run.params))
     data = sum(array.nbytes for split in quadrants[:3] for array in split)
+    (plan,) = plans
+    together = memory.predict(plan, False, 12)
     # parameters, the best ones, two moments; then the gradient of one member at least
-    assert predicted[12] > data + (4 * 12 + 1) * one
-    # three at once, and all of them in the memory of the host, which is the same one
-    assert predicted[3] - data > 4 * (12 + 3) * one
-    assert predicted[3] < predicted[12] + 4 * 3 * one
+    assert together > data + 4 * params + params / 12
+    # a record is a copy of everyone, and so are those who wait on a CPU for their turn
+    copy = memory.predict(plan, True, 12) - together
+    three = plan._replace(seeds=plan.seeds[:3])
+    waiting = memory.predict(plan, False, 3) - memory.predict(three, False, 3)
+    assert copy == waiting == pytest.approx(4 * params, rel=0.05)
 
 
 def test_the_cpu_must_be_there_for_those_who_wait(monkeypatch):
