@@ -161,6 +161,7 @@ class Loop:
                 self.piece = next(pieces, None)  # the next, while the device computes
                 of_pieces.append(jax.device_get(metrics))  # [S, G]; waits
             self.population = plan.programs.put(self.population, group, part)
+            del part  # before the next group is taken
             for mean, values in zip(means, zip(*of_pieces, strict=True), strict=True):
                 fill(mean, group, _mean_over_steps(np.concatenate(values)))
         self.step = end
