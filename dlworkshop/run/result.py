@@ -29,8 +29,11 @@ class Run(NamedTuple):
     workdir: Path | None
 
     def predict(self, images: Array) -> np.ndarray:
-        """Outputs (logits) of every member for a batch [B, ...]: [P, B, K]."""
-        images = np.asarray(images)
+        """Outputs (logits) of every member for a batch [B, ...]: [P, B, K].
+
+        Images that lie on disk are read a part at a time.
+        """
+        images = images if hasattr(images, "shape") else np.asarray(images)
         one_by_one = rule_of_thumb(self.params).one_by_one
 
         @jax.jit
@@ -41,7 +44,7 @@ class Run(NamedTuple):
         size = min(len(images), PREDICT_BATCH)
         rows = []
         for first in range(0, len(images), size):
-            batch = images[first : first + size]
+            batch = np.asarray(images[first : first + size])
             short = size - len(
                 batch
             )  # the last batch is padded: one shape, one program
