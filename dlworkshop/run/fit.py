@@ -11,7 +11,7 @@ import numpy as np
 from dlworkshop.data.order import Order
 from dlworkshop.learn import losses, metrics, optimizers, schedules
 from dlworkshop.models.model import Model
-from dlworkshop.run import checks, feeds, record, tuning
+from dlworkshop.run import about_data, checks, feeds, record, tuning
 from dlworkshop.run.cache import use_compilation_cache
 from dlworkshop.run.loop import Loop, Plan
 from dlworkshop.run.members import check_used, name_of, product
@@ -172,4 +172,5 @@ def fit(
     with record.owned(workdir):
         record.check_config(workdir, plan.config)
         with checks.disk_errors(workdir):
+            about_data.write(workdir, dataset, model)
             return Loop(plan, workdir).run()

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dlworkshop import data
 from dlworkshop.data import own
@@ -208,9 +209,9 @@ def test_npz_arrays_keep_their_splits_and_pixels(tmp_path):
     assert [len(part.label) for part in loaded[:3]] == [32, 8, 12]
     np.testing.assert_array_equal(loaded.test.image[:], x_test[..., None])
     np.testing.assert_array_equal(loaded.test.label, y_test)
-    np.testing.assert_array_equal(
-        own.to_example(x[0][..., None], loaded.preprocessing), x[0][..., None]
-    )
+    Image.fromarray(x[0]).save(tmp_path / "0.png")
+    example = own.to_example(tmp_path / "0.png", loaded.preprocessing)
+    np.testing.assert_array_equal(example, x[0][..., None])
 
 
 def test_names_of_other_collections_are_understood(tmp_path):

@@ -65,7 +65,9 @@ def load(
     return store.read(prepared, path.absolute().stem)
 
 
-def to_example(source: Path | Mapping[str, str] | np.ndarray, how: Mapping[str, Any]):
+def to_example(
+    source: Path | Mapping[str, str] | np.ndarray, how: Mapping[str, Any]
+) -> np.ndarray:
     """One file, row or array as the model takes it, prepared as its data were.
 
     Args:
@@ -84,17 +86,15 @@ def to_example(source: Path | Mapping[str, str] | np.ndarray, how: Mapping[str, 
     """
     if how["kind"] == "table" and isinstance(source, Mapping):
         return table.transform({k: [v] for k, v in source.items()}, how)[0]
-    if how["kind"] == "array":
-        array = np.asarray(source)
-        if list(array.shape) != list(how["shape"]):
+    if how["kind"] == "array" and isinstance(source, np.ndarray):
+        if list(source.shape) != list(how["shape"]):
             raise UserError(
-                f"an example is {list(array.shape)}, wanted {list(how['shape'])}"
+                f"an example has shape {list(source.shape)}, wanted {how['shape']}"
             )
-        return arrays.transform(array[None], how)[0]
+        return arrays.transform(source[None], how)[0]
     if how["kind"] != "image" or not isinstance(source, Path):
-        raise UserError(
-            f"{source} is of another kind than the data, which are {how['kind']}s"
-        )
+        wanted = {"image": "an image file", "table": "a row", "array": "an array"}
+        raise UserError(f"{source} is given, wanted {wanted[how['kind']]}")
     try:
         return images.decode(source.read_bytes(), how)
     except (OSError, ValueError) as error:

@@ -10,7 +10,7 @@ import numpy as np
 
 from dlworkshop.data import raw
 from dlworkshop.data.own import folder as folders
-from dlworkshop.data.own import split, store
+from dlworkshop.data.own import images, split, store
 from dlworkshop.data.own.folder import SPLIT_FOLDERS
 from dlworkshop.errors import UserError
 
@@ -149,6 +149,8 @@ def prepare(parts: Parts, path: Path, folder: Path) -> store.Prepared:
             "each number less its mean, divided by its standard deviation, both of "
             "train; what is missing is the mean"
         )
+    if inputs.dtype == np.uint8 and inputs.ndim == 4 and inputs.shape[-1] in (1, 3):
+        how = images.as_shaped(inputs.shape[1:])
     examples = transform(inputs, how)
     key = store.digest(
         [store.VERSION, *content, *labels.tolist(), *given.tolist(), inputs.shape]

@@ -199,13 +199,7 @@ def choose(
         "crop": "scaled until they fill it, what stands out cut off evenly",
         "pad": "scaled until they fit in, with black around them",
     }[resize]
-    how = {
-        "kind": "image",
-        "height": int(size[0]),
-        "width": int(size[1]),
-        "channels": 3 if colour else 1,
-        "resize": resize,
-    }
+    how = images.as_shaped((*size, 3 if colour else 1)) | {"resize": resize}
     kind = "colour" if colour else "grey"
     return how, f"{size[1]} x {size[0]} pixels, {kind} ({why}); others {rule}"
 

@@ -8,7 +8,7 @@ import io
 import json
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,18 @@ def _flat(image: Image.Image, channels: int) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return image if image.mode == wanted else image.convert(wanted)
+
+
+def as_shaped(shape: Sequence[int]) -> dict[str, Any]:
+    """How a file becomes an example of a shape [H, W, C] that other images have."""
+    height, width, channels = shape
+    return {
+        "kind": "image",
+        "height": int(height),
+        "width": int(width),
+        "channels": int(channels),
+        "resize": "crop",
+    }
 
 
 def look(path: str) -> tuple[int, int, bool] | None:
