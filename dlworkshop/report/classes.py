@@ -9,14 +9,13 @@ from dlworkshop.report.words import count, quantity
 OPEN_ROWS = 20  # a longer table waits to be opened
 
 
-def per_class(run: RunFolder) -> Html | None:
-    """A row for each class, mean over the healthy members; None without classes."""
+def per_class(run: RunFolder) -> Html:
+    """A row for each class, mean over the healthy members."""
     found = run.predictions
-    if found is None or not len(found.classes):
-        return None
-    healthy = healthy_mask(run.members, len(found.prediction))
-    if not healthy.any():
-        return None
+    healthy = healthy_mask(run.members, 0 if found is None else len(found.prediction))
+    if found is None or not healthy.any():
+        lacks = "predictions of classes" if found is None else "healthy member"
+        return tag("p", f"There is no {lacks}, so there are no scores.", class_="note")
     said, label = found.prediction[healthy], found.label  # [P, N], [N]
     rows, recalls = [], []
     for k, name in enumerate(found.classes):

@@ -20,7 +20,6 @@ def data_card(run: RunFolder) -> Html | None:
         tag("p", _sentence(card)),
         *_warnings(card),
         _counts(card),
-        _examples(card),
         *_details(card),
     ]
     return join(part for part in parts if part)
@@ -38,7 +37,10 @@ def augmentation(run: RunFolder) -> Html | None:
         "Left: as it is. Right of it: as training may see it, drawn anew for each "
         f"example and step. {words}Validation and test are never augmented."
     )
-    strips = [_strip(row, f"augmented example {i + 1}") for i, row in enumerate(rows)]
+    strips = [
+        _strip(row, f"augmented-{i}", f"a training example and what became of it, {i}")
+        for i, row in enumerate(rows)
+    ]
     return join([tag("p", note, class_="note"), *strips])
 
 
@@ -87,61 +89,40 @@ def _warnings(card: dict[str, Any]) -> list[Html]:
 
 
 def _counts(card: dict[str, Any]) -> Html | None:
-    counts = card.get("counts")
+    """A row for each class: how many in each split, and what they look like."""
+    counts, examples = card.get("counts"), card.get("examples") or []
     if not counts:
         return None
     names = [name for name in SPLITS if name in counts]
-    rows = [
+    rows: list[list[Any]] = [
         [label, *(f"{counts[name][k]:,}" for name in names)]
         for k, label in enumerate(card["classes"])
     ]
     rows.append(["all", *(f"{sum(counts[name]):,}" for name in names)])
     head = ["Class", *(name.capitalize() for name in names)]
+    if examples:
+        head.append("Training examples")
+        for k, row in enumerate(rows):
+            title = f"training examples of {row[0]}"
+            pictures = examples[k] if k < len(examples) else []
+            row.append(_strip(pictures, f"examples-{k}", title) if pictures else "")
     shown = table("Examples of each class", head, rows)
     return fold("Examples of each class", shown, len(rows) <= OPEN_ROWS)
 
 
-def _examples(card: dict[str, Any]) -> Html | None:
-    rows = card.get("examples")
-    if not rows:
-        return None
-    names = card["classes"]
-    strips = [
-        tag("tr", tag("th", names[k], scope="row"), tag("td", _strip(row, names[k])))
-        for k, row in enumerate(rows)
-    ]
-    less = len(names) - len(rows)
-    title = "Training examples" + (f" of the first {len(rows)} classes" if less else "")
-    shown = tag("table", tag("tbody", *strips))
-    return fold(
-        title,
-        tag("div", shown, class_="scroll", role="region", aria_label=title, tabindex=0),
-        len(rows) <= OPEN_ROWS,
-    )
-
-
-def _strip(pictures: Sequence[str], title: str) -> Html:
-    """Pictures side by side, each 1 wide, as one drawing."""
+def _strip(pictures: Sequence[str], name: str, title: str) -> Html:
+    """Pictures side by side as one drawing, each in a square of its own."""
     images = "".join(
         f'<image x="{i * 1.06:.2f}" width="1" height="1"'
         f' href="data:image/png;base64,{content}"/>'
         for i, content in enumerate(pictures)
     )
-    name = f"strip-{abs(hash_of(title, pictures)):x}"
     width = 1.06 * len(pictures) - 0.06
-    words = tag("title", title, id=f"{name}-title")
     return Html(
         f'<svg role="img" class="strip" aria-labelledby="{name}-title"'
-        f' style="max-width:{4.5 * len(pictures):g}rem" viewBox="0 0 {width:.2f} 1">'
-        f"{words}{images}</svg>"
+        f' style="max-width:{3.5 * len(pictures):g}rem" viewBox="0 0 {width:.2f} 1">'
+        f"{tag('title', title, id=f'{name}-title')}{images}</svg>"
     )
-
-
-def hash_of(*parts: Any) -> int:
-    """A number that names a drawing in its page, the same in every process."""
-    import zlib  # noqa: PLC0415
-
-    return zlib.crc32(repr(parts).encode())
 
 
 def _details(card: dict[str, Any]) -> list[Html]:
