@@ -351,7 +351,21 @@ def test_a_worker_that_dies_is_one_sentence_and_nothing_stays(folder, monkeypatc
     broken = folder.parent / "broken.py"
     broken.write_text("raise SystemExit(3)")
     monkeypatch.setattr(images, "__file__", str(broken))
-    assert "ended with 3" in sentence(folder)
+    assert "ended with 3 between" in sentence(folder)
+
+
+def test_records_that_cannot_be_written_are_one_sentence(folder, tmp_path):
+    found = own.folder.listing(folder)
+    how = images.as_shaped((8, 8, 3))
+    with pytest.raises(UserError, match=r"records-\d+.* cannot be written"):
+        own.folder.workers.decode(found.files, how, tmp_path / "nowhere")
+
+
+def test_a_class_that_is_added_empty_is_not_overlooked(folder):
+    load(folder)
+    (folder / "yellow").mkdir()
+    with pytest.raises(UserError, match="class 'yellow' has no image"):
+        load(folder)
 
 
 # --- records as an array ----

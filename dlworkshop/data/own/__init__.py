@@ -45,7 +45,8 @@ def load(
     listed = folder.listing(path) if path.is_dir() and not idx else None
     _check_options(path, listed is not None, bool(idx), options)
     files = listed.files if listed else _idx_all(idx) or [path]
-    signed = store.signature([path.absolute(), *files], options)
+    where = {"path": str(path.absolute()), "classes": listed and listed.classes}
+    signed = store.signature(files, options | where)
     prepared = store.find(root, signed)
     if prepared is None:
         with store.partial(root) as partial:

@@ -131,7 +131,8 @@ def work() -> None:
 
     A job names `files`, `how` to decode and the `records` to write. The answer is one
     line: for each file the sha256 of its bytes, and either that of its pixels with the
-    width, height and mode it had, or the reason why it has no record.
+    width, height and mode it had, or the reason why it has no record. Where nothing can
+    be written, the answer is the reason alone.
     """
     from array_record.python.array_record_module import (  # noqa: PLC0415
         ArrayRecordWriter,
@@ -141,23 +142,29 @@ def work() -> None:
     Image.MAX_IMAGE_PIXELS = None  # `decode` refuses them itself, by the same number
     for line in sys.stdin:
         job = json.loads(line)
-        writer = ArrayRecordWriter(job["records"], RECORDS)
-        answer: list[list[Any]] = []
-        for file in job["files"]:
-            digest = ""
-            try:
-                with open(file, "rb") as opened:
-                    content = opened.read()
-                digest = hashlib.sha256(content).hexdigest()
-                example, found = _decode(content, job["how"])
-            except (ValueError, OSError) as error:
-                answer.append([digest, str(error)])
-                continue
-            pixels = example.tobytes()
-            writer.write(pixels)
-            answer.append([digest, hashlib.sha256(pixels).hexdigest()[:16], *found])
-        writer.close()
+        answer: list[list[Any]] | str
+        try:
+            writer = ArrayRecordWriter(job["records"], RECORDS)
+            answer = [_record(file, job["how"], writer) for file in job["files"]]
+            writer.close()
+        except Exception as error:  # the writer's own: a full disk, mostly
+            answer = f"{type(error).__name__}: {error}".partition("\n")[0]
         print(json.dumps(answer), flush=True)
+
+
+def _record(file: str, how: Mapping[str, Any], writer: Any) -> list[Any]:
+    """Decode one file into a record; what `work` answers about it."""
+    digest = ""
+    try:
+        with open(file, "rb") as opened:
+            content = opened.read()
+        digest = hashlib.sha256(content).hexdigest()
+        example, found = _decode(content, how)
+    except (ValueError, OSError) as error:
+        return [digest, str(error)]
+    pixels = example.tobytes()
+    writer.write(pixels)
+    return [digest, hashlib.sha256(pixels).hexdigest()[:16], *found]
 
 
 if __name__ == "__main__":

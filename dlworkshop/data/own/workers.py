@@ -18,6 +18,7 @@ from typing import Any
 
 from dlworkshop.data.own import images
 from dlworkshop.data.own.progress import Progress
+from dlworkshop.errors import UserError
 
 MOST, LEAST = 2048, 32  # files of one job, which leaves one file of records
 
@@ -83,6 +84,7 @@ class _Workers:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
+                start_new_session=True,  # Ctrl-C is for the one who asked
             )
             self._started.append(self._own.process)
         process = self._own.process
@@ -90,8 +92,18 @@ class _Workers:
         process.stdin.flush()
         answer = process.stdout.readline()
         if not answer:
-            raise OSError(f"a process that decodes images ended with {process.wait()}")
-        return json.loads(answer)
+            raise UserError(
+                f"a process that decodes images ended with {process.wait()} between "
+                f"{job['files'][0]} and {job['files'][-1]}: see that there is memory "
+                "enough, or find the file and remove it"
+            )
+        result = json.loads(answer)
+        if isinstance(result, str):
+            raise UserError(
+                f"{job['records']} cannot be written ({result}): give a folder with "
+                "room to write in, by --data-dir (data_dir=...) or DLWORKSHOP_DATA"
+            )
+        return result
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         if kind is not None:  # nobody waits for what is under way
