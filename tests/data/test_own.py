@@ -163,6 +163,15 @@ def test_every_mode_becomes_colour_or_grey(tmp_path, mode, name):
             assert abs(out.astype(int) - 100).max() <= 3
 
 
+def test_sixteen_bits_become_eight_with_black_black_and_white_white():
+    file = io.BytesIO()
+    wide = np.array([[0, 255, 256, 32768, 65280, 65535]], np.uint16)
+    Image.fromarray(wide).save(file, "PNG")
+    how = images.as_shaped((1, 6, 1))
+    wanted = [0, 0, 1, 128, 255, 255]
+    assert images.decode(file.getvalue(), how).ravel().tolist() == wanted
+
+
 def test_what_is_transparent_becomes_white():
     file = io.BytesIO()
     pixels = np.zeros((4, 4, 4), np.uint8)
@@ -422,6 +431,13 @@ def test_splits_are_deterministic_stratified_and_whole(grouped):
         assert abs(shares - [0.7, 0.15, 0.15]).max() <= slack
     if grouped:
         assert all(len(set(cut[group == g])) == 1 for g in range(300))
+
+
+def test_a_class_of_three_is_in_every_split():
+    label = np.array([0] * 90 + [1] * 3)
+    names = [str(i) for i in range(93)]
+    cut = split.stratified(names, label, np.arange(93), [0.15, 0.15])
+    assert sorted(cut[label == 1].tolist()) == [0, 1, 2]
 
 
 def test_one_group_cannot_be_split():
