@@ -39,7 +39,7 @@ class Listing(NamedTuple):
     @property
     def files(self) -> list[str]:
         """[N] paths."""
-        return [os.path.join(self.root, name) for name in self.names]
+        return [f"{self.root}{os.sep}{name}" for name in self.names]
 
 
 def listing(root: Path) -> Listing:
