@@ -5,6 +5,7 @@ Python than in the decoder; and started as programs rather than forked, because 
 threads of JAX do not survive a fork.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -88,8 +89,9 @@ class _Workers:
             )
             self._started.append(self._own.process)
         process = self._own.process
-        process.stdin.write(json.dumps(job) + "\n")
-        process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # then there is no answer
+            process.stdin.write(json.dumps(job) + "\n")
+            process.stdin.flush()
         answer = process.stdout.readline()
         if not answer:
             raise UserError(
