@@ -118,10 +118,8 @@ def prepare(
     """
     names = found.names
     group = groups(names, group_by)  # before the work: it may be a mistake
-    warnings = []
     how, sentence = choose(found.files, image_size, resize)
     answers, records = workers.decode(found.files, how, folder)
-    good = np.array([len(row) > 2 for row in answers])
     skipped = [
         [name, row[1]]
         for name, row in zip(names, answers, strict=True)
@@ -136,21 +134,19 @@ def prepare(
             *(v for n, r in zip(names, answers, strict=True) for v in (n, r[0])),
         ]
     )
-    rows = np.flatnonzero(good)
+    rows = np.flatnonzero([len(row) > 2 for row in answers])
     label, given, group = found.label[rows], found.given[rows], group[rows]
-    for number in np.unique(found.given):
-        there = np.bincount(label[given == number], minlength=len(found.classes))
-        if number == 0 and not there.all():
-            raise UserError(
-                f"the class '{found.classes[int(there.argmin())]}' has no image that "
-                "can be read: put some in, or remove its folder"
-            )
+    there = np.bincount(label[given == 0], minlength=len(found.classes))
+    if not there.all():
+        raise UserError(
+            f"the class '{found.classes[int(there.argmin())]}' has no image that can be "
+            "read: put some in, or remove its folder"
+        )
     names = [names[i] for i in rows]
     seen = [answers[i] for i in rows]
     content = [row[1] for row in seen]
     together = split.merge(group, content)
     splits = split.complete(names, label, together, given)
-    warnings += _warnings(found, how, seen)
     sizes = Counter(f"{row[2]} x {row[3]}" for row in seen)
     card = {
         "kind": "images",
@@ -165,7 +161,7 @@ def prepare(
         "splits": splits_sentence(found.given),
         "groups": groups_card(group, group_by, splits),
         "copies": copies_card(names, label, splits, content),
-        "warnings": warnings,
+        "warnings": _warnings(found, how, seen),
     }
     return store.Prepared(
         key,
