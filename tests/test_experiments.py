@@ -66,7 +66,7 @@ def test_it_runs_and_leaves_a_run_folder(
 ):
     script = module(name)
     if name == "vgg16_transfer":  # 1,797 images would take it some seconds
-        monkeypatch.setattr(script.data, "load", lambda *_args: quadrants)
+        monkeypatch.setattr(script.data, "load", lambda *_, **__: quadrants)
     data_dir = raw_mnist if name.startswith("mnist") else None
     more = {"data": photos} if name == "own_data" else {}
     config = script.Config(workdir=tmp_path, data_dir=data_dir, **SETTINGS, **more)

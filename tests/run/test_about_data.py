@@ -10,6 +10,7 @@ from PIL import Image
 
 from dlworkshop import fit, losses, models
 from dlworkshop.data import own
+from dlworkshop.run import saved
 from dlworkshop.types import Batch, Dataset
 from tests.conftest import make_dataset
 
@@ -55,14 +56,22 @@ def test_the_ensemble_is_the_mean_probability_of_those_alive(finished):
     status = [row["status"] for row in run.summary["population"]]
     assert status[2:] == ["quarantined"] * 2
     together = chance[:2].mean(0)
-    with np.load(workdir / "predictions.npz") as saved:
-        np.testing.assert_allclose(saved["confidence"], chance.max(-1), rtol=1e-6)
-        np.testing.assert_array_equal(saved["ensemble_prediction"], together.argmax(-1))
+    with np.load(workdir / "predictions.npz") as found:
+        np.testing.assert_allclose(found["confidence"], chance.max(-1), rtol=1e-6)
+        np.testing.assert_array_equal(found["ensemble_prediction"], together.argmax(-1))
         np.testing.assert_allclose(
-            saved["ensemble_likelihood"],
+            found["ensemble_likelihood"],
             together[np.arange(33), dataset.test.label],
             rtol=1e-5,
         )
+
+
+def test_an_augmented_run_comes_back_from_its_folder(finished):
+    run, dataset, workdir = finished
+    back = saved.load(workdir)
+    assert back.model.augment == models.Augment(flip=True, shift=1)
+    images = dataset.test.image
+    np.testing.assert_array_equal(back.predict(images), run.predict(images))
 
 
 def test_balanced_accuracy_counts_every_class_the_same(finished):

@@ -139,8 +139,8 @@ def prepare(
     there = np.bincount(label[given == 0], minlength=len(found.classes))
     if not there.all():
         raise UserError(
-            f"the class '{found.classes[int(there.argmin())]}' has no image that can be "
-            "read: put some in, or remove its folder"
+            f"the class '{found.classes[int(there.argmin())]}' has no image that can "
+            "be read: put some in, or remove its folder"
         )
     names = [names[i] for i in rows]
     seen = [answers[i] for i in rows]
