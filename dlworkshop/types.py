@@ -4,6 +4,7 @@ Axes keep their letters everywhere: P member, B example in a batch, N examples o
 split, H W C image, D feature, K class.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +21,7 @@ class Batch(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """Three splits as random-access arrays (memory-mapped where they are large)."""
+    """Three splits as random-access arrays, which may lie on disk."""
 
     train: Batch
     validation: Batch  # cut off `train`; choices are made here
@@ -28,6 +29,8 @@ class Dataset(NamedTuple):
     classes: tuple[str, ...]  # [K] names; () for regression
     name: str = "data"
     fingerprint: str = ""  # of the content; a resumed run checks it
+    preprocessing: Mapping[str, Any] | None = None  # JSON: file or row -> example
+    card: Mapping[str, Any] | None = None  # JSON: what the report says of the data
 
 
 class HParams(NamedTuple):

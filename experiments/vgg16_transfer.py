@@ -187,8 +187,7 @@ def fine_tune(config: Config, maps: Dataset, params: PyTree, mean, deviation) ->
 
 def main(config: Config) -> Run:
     """Extract, sweep, choose on validation, read the test split once."""
-    sized = {} if config.image_size is None else {"image_size": config.image_size}
-    images = data.load(config.data, config.data_dir, **sized)
+    images = data.load(config.data, config.data_dir, image_size=config.image_size)
     vgg16 = models.vgg16(weights=config.weights, pooling="avg")
     if config.weights is None:
         print("the features are those of a random network: a baseline, no more")

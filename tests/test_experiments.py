@@ -1,5 +1,6 @@
 """Every experiment runs at a small setting and leaves a whole run folder."""
 
+import dataclasses
 import gzip
 import importlib.util
 import json
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from dlworkshop.errors import UserError
 from dlworkshop.run import experiment
 
 ROOT = Path(__file__).parent.parent
@@ -44,15 +47,29 @@ def raw_mnist(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """A folder of two classes of images, dark and bright."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for name, low in (("dark", 0), ("bright", 120)):
+        (folder / name).mkdir()
+        for i in range(60):
+            image = Image.fromarray(rng.integers(low, low + 130, (9, 9, 3), np.uint8))
+            image.save(folder / name / f"{i}.png")
+    return folder
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_it_runs_and_leaves_a_run_folder(
-    name, tmp_path, raw_mnist, quadrants, monkeypatch
+    name, tmp_path, raw_mnist, photos, quadrants, monkeypatch
 ):
     script = module(name)
     if name == "vgg16_transfer":  # 1,797 images would take it some seconds
-        monkeypatch.setattr(script.data, "load", lambda *_args: quadrants)
+        monkeypatch.setattr(script.data, "load", lambda *_, **__: quadrants)
     data_dir = raw_mnist if name.startswith("mnist") else None
-    config = script.Config(workdir=tmp_path, data_dir=data_dir, **SETTINGS)
+    more = {"data": photos} if name == "own_data" else {}
+    config = script.Config(workdir=tmp_path, data_dir=data_dir, **SETTINGS, **more)
     run = script.main(config)
     assert 0 <= run.summary["test"]["accuracy"]["mean"] <= 1
     for file in ("config.json", "metrics.jsonl", "summary.json", "report.html"):
@@ -134,3 +151,63 @@ def test_all_cores_are_used_only_where_members_divide(monkeypatch):
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
     experiment.use_all_cores(8)
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "give a folder or a table with --data PATH"),
+        ({"data": "nowhere/at/all"}, "nowhere/at/all is not there"),
+        ({"data": ROOT / "README.md"}, "README.md is of no kind that is known"),
+        ({"group_by": "["}, "no regular expression"),
+        ({"image_size": 0}, "1 to 4096"),
+        ({"image_size": 4}, "cannot be halved 3 times"),
+        ({"shift": 1.0}, "too small for a shift of 9"),
+        ({"target": "dark"}, "does not need: leave it out"),
+    ],
+)
+def test_a_mistake_with_own_data_leaves_nothing(tmp_path, photos, settings, said):
+    script = module("own_data")
+    more = {"data": photos} if settings else {}
+    config = script.Config(
+        workdir=tmp_path / "run", data_dir=tmp_path / "cache", **more | settings
+    )
+    with pytest.raises(UserError) as raised:
+        script.main(config)
+    assert said in str(raised.value) and "\n" not in str(raised.value)
+    assert not (tmp_path / "run").exists()
+    assert not list(tmp_path.glob("cache/own/.incomplete*"))
+
+
+def test_a_mistake_with_own_data_is_one_line_and_exit_code_2(tmp_path, photos):
+    (tmp_path / "photos").symlink_to(photos)
+    flags = ["--data", str(tmp_path / "photos"), "--group-by", "["]
+    done = command(
+        *("experiments/own_data.py", "--data-dir", str(tmp_path / "cache"), *flags)
+    )
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: group_by is '['") and "Traceback" not in line
+
+
+def test_own_tables_take_class_weights_and_a_choice_of_models(tmp_path):
+    lines = [f"{i % 3},{i % 3 + i / 100},{'xy'[i % 2]}" for i in range(90)]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["kind,length,letter", *lines]))
+    script = module("own_data")
+    for model in ("logistic", "mlp"):
+        config = script.Config(
+            workdir=tmp_path / model,
+            data=path,
+            data_dir=tmp_path / "cache",
+            target="kind",
+            class_weights=True,
+            model=model,
+            **SETTINGS,
+        )
+        summary = script.main(config).summary
+        assert summary["model"] == model
+    written = json.loads((tmp_path / "mlp/config.json").read_text())
+    assert written["loss"] == "weighted_cross_entropy"
+    with pytest.raises(UserError, match="a cnn wants images"):
+        script.main(dataclasses.replace(config, model="cnn"))

@@ -1,5 +1,6 @@
 """The streamed feed: batches of a split that is not held in memory, gathered ahead."""
 
+import ctypes
 import threading
 from collections.abc import Callable
 
@@ -11,6 +12,8 @@ from dlworkshop.types import Batch
 # Gathers under way or waiting to be taken: what has never been read comes from a disk
 # one latency after the other, and four at a time hide most of it.
 AHEAD = 4
+M_MMAP_THRESHOLD = -3  # of glibc's mallopt; malloc.h
+LARGE = 2**20  # bytes
 
 
 class Stream:
@@ -35,6 +38,7 @@ class Stream:
     def __init__(self, split: Batch, indices: Callable[[int], np.ndarray], count: int):
         import grain  # noqa: PLC0415
 
+        give_back_large_blocks()
         self._split, self._indices = split, indices
         self._idle = threading.Condition()
         self._reading, self._closed = 0, False
@@ -86,3 +90,15 @@ class Stream:
         with self._idle:
             self._closed = True
             self._idle.wait_for(lambda: not self._reading)
+
+
+def give_back_large_blocks() -> None:
+    """Let glibc return a block to the system when it is freed, if it is LARGE.
+
+    By default it does so until the first of them is freed; then it raises the size from
+    which it does to that of the block, up to 32 MiB, and takes the next ones from heaps
+    of the threads, which grow with every stream. Other C libraries have no such call.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, LARGE)

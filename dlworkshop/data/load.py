@@ -1,7 +1,8 @@
-"""A name -> a Dataset, prepared on first use and mapped into memory afterwards."""
+"""A name or a path -> a Dataset, prepared on first use and read from there after."""
 
 import os
 from pathlib import Path
+from typing import Any
 
 from dlworkshop import errors
 from dlworkshop.data import arrays, places
@@ -9,43 +10,99 @@ from dlworkshop.data.catalogue import NAMES
 from dlworkshop.types import Dataset
 
 
-def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
-    """Load a data set by name.
+def load(
+    name: str | os.PathLike[str],
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    target: str | None = None,
+    group_by: str | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    resize: str = "crop",
+) -> Dataset:
+    """Load a data set by name, or your own by its path.
 
-    Validation is the last part of the train split, in the order of the tfds records:
-    `train[:55000]` and `train[55000:]` for MNIST, Fashion-MNIST and KMNIST (test:
-    10,000), `train[:45000]` for CIFAR, `train[:1257]` for digits (test: 360), and as
-    many as in test for EMNIST. EMNIST images are upright and its letters are numbered
-    from 0, unlike in the records.
+    By name, validation is the last part of the train split, in the order of the tfds
+    records: `train[:55000]` and `train[55000:]` for MNIST, Fashion-MNIST and KMNIST
+    (test: 10,000), `train[:45000]` for CIFAR, `train[:1257]` for digits (test: 360),
+    and as many as in test for EMNIST. EMNIST images are upright and its letters are
+    numbered from 0, unlike in the records.
+
+    Your own data are a folder with a folder of images for each class (or that below
+    train, validation, test), a CSV with a header, an .npz with x and y (or x_train,
+    ...), or IDX files. Splits that are missing are cut off train, 15 % each, with the
+    same share of each class, and exact copies on one side.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `NAMES`, or a path.
         data_dir: a tfds data_dir, prepared by anyone, or a folder of raw files; by
             default $DLWORKSHOP_DATA, or a private folder in the user's cache. Raw
             files are prepared in that cache, and so is what a folder that cannot be
-            written needs.
+            written needs. For your own data, where the prepared ones are kept.
+        target: of a table, the column to be told from the others; its classes are its
+            values.
+        group_by: what stays on one side, as the photographs of one person: of a
+            folder a regular expression, which is searched in each path below it; of a
+            table a column.
+        image_size: pixels of a side, or (height, width); by default the size that
+            most files have where it is at most 256, else 64.
+        resize: "crop" fills the frame and cuts what stands out evenly on both sides;
+            "pad" shows the whole image with black around it.
 
     Returns:
-        Splits of `Batch(image [N, H, W, C] uint8, label [N] int32)`, memory-mapped.
+        Splits of `Batch(image [N, H, W, C] uint8, label [N] int32)`, or [N, D] float32
+        for a table; the images stay on disk until they are indexed.
 
     Raises:
-        UserError: if the name is unknown, raw files are missing or damaged, or a
-            folder cannot be written.
+        UserError: if there is nothing by that name, if files are missing or damaged,
+            or a folder cannot be written.
 
     >>> digits = load("digits")
     >>> digits.train.image.shape, digits.validation.label.shape, digits.test.image.dtype
     ((1257, 8, 8, 1), (180,), dtype('uint8'))
     """
+    options = {"target": target, "group_by": group_by, "image_size": image_size}
     if name not in NAMES:
-        raise errors.unknown("data set", name, NAMES)
+        return _own(name, data_dir, resize=resize, **options)
+    for option, value in options.items():
+        if value is not None:
+            raise errors.UserError(
+                f"{option} is '{value}', which is for data of your own: leave it out "
+                f"for '{name}'"
+            )
+    name = str(name)
     try:
         return arrays.read(name, _arrays_folder(name, data_dir))
     except OSError as error:
-        where = error.filename or data_dir or "the data cache"
-        raise errors.UserError(
-            f"{where} cannot be used ({error.strerror or error}): give a folder "
-            "with room to write in, by --data-dir (data_dir=...) or DLWORKSHOP_DATA."
-        ) from error
+        raise _unusable(error, data_dir) from error
+
+
+def _own(
+    path: str | os.PathLike[str],
+    data_dir: str | os.PathLike[str] | None,
+    **options: Any,
+) -> Dataset:
+    from dlworkshop.data import own  # noqa: PLC0415
+
+    given = Path(path).expanduser()
+    if not given.exists():
+        if len(given.parts) == 1 and not given.suffix:
+            raise errors.unknown("data set", str(path), NAMES)
+        raise errors.UserError(f"{path} is not there: give the path of your data")
+    try:
+        root = places.cache_dir() if data_dir is None else Path(data_dir).expanduser()
+        return own.load(given, root / "own", **options)
+    except OSError as error:
+        raise _unusable(error, data_dir) from error
+
+
+def _unusable(
+    error: OSError, data_dir: str | os.PathLike[str] | None
+) -> errors.UserError:
+    where = error.filename or data_dir or "the data cache"
+    return errors.UserError(
+        f"{where} cannot be used ({error.strerror or error}): give a folder "
+        "with room to write in, by --data-dir (data_dir=...) or DLWORKSHOP_DATA."
+    )
 
 
 def _arrays_folder(name: str, data_dir: str | os.PathLike[str] | None) -> Path:

@@ -1,7 +1,11 @@
 """Losses of ONE example: (outputs, target) -> scalar."""
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def cross_entropy(logits, label, *, label_smoothing=0.0) -> jax.Array:
@@ -28,6 +32,39 @@ def cross_entropy(logits, label, *, label_smoothing=0.0) -> jax.Array:
         raise ValueError(f"logits must be [K], got {jnp.shape(logits)}; vmap me")
     target = (1 - label_smoothing) * logits[label] + label_smoothing * logits.mean()
     return jax.nn.logsumexp(logits) - target
+
+
+def weighted(loss: Callable, weights) -> Callable:
+    """`loss` times the weight of its label's class.
+
+    Args:
+        loss: function of one example, (outputs, label) -> scalar.
+        weights: [K] >= 0, as of `class_weights`.
+
+    >>> loss = weighted(cross_entropy, jnp.array([1.0, 3.0]))
+    >>> [round(float(loss(jnp.zeros(2), label)), 4) for label in (0, 1)]  # log 2
+    [0.6931, 2.0794]
+    """
+
+    @functools.wraps(loss)  # the hyper-parameters that it takes show through
+    def weighted_loss(outputs, label, **more):
+        return jnp.asarray(weights)[label] * loss(outputs, label, **more)
+
+    weighted_loss.__name__ = f"weighted_{loss.__name__}"
+    return weighted_loss
+
+
+def class_weights(label, num_classes: int) -> np.ndarray:
+    """Weights [K] float32 under which all classes count the same; their mean is 1.
+
+    N / (K n_k) for a class of n_k of the N labels, as scikit-learn's "balanced"; the
+    mean is over the labels.
+
+    >>> class_weights(np.array([0, 0, 0, 1, 1, 1]), 2).tolist()
+    [1.0, 1.0]
+    """
+    counts = np.bincount(label, minlength=num_classes)  # [K]
+    return (len(label) / (num_classes * np.maximum(counts, 1))).astype(np.float32)
 
 
 def mean_squared_error(outputs, target) -> jax.Array:

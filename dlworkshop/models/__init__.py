@@ -1,5 +1,6 @@
 """Models as pairs of pure functions of ONE example, and their lift to a batch."""
 
+from dlworkshop.models.augment import Augment, augmented
 from dlworkshop.models.cnn import cnn
 from dlworkshop.models.layers import average_pool, max_pool
 from dlworkshop.models.logistic import logistic
@@ -8,7 +9,9 @@ from dlworkshop.models.model import Model, from_linen, num_params, predict, tabl
 from dlworkshop.models.vgg16 import vgg16
 
 __all__ = [
+    "Augment",
     "Model",
+    "augmented",
     "average_pool",
     "cnn",
     "from_linen",

@@ -21,6 +21,7 @@ class Model(NamedTuple):
     apply: Callable[..., jax.Array]  # (params, example, *, key=None) -> outputs [K]
     config: Mapping[str, Any] = MappingProxyType({})  # what it was built from, as JSON
     module: nn.Module | None = None  # where the pair was made from a Linen module
+    augment: Callable | None = None  # what `apply` does first, given a key; for show
 
 
 def from_linen(module: nn.Module, config: Mapping[str, Any] | None = None) -> Model:

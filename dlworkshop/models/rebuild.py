@@ -7,6 +7,7 @@ from flax import linen as nn
 
 from dlworkshop.errors import UserError
 from dlworkshop.models import layers
+from dlworkshop.models.augment import Augment, augmented
 from dlworkshop.models.cnn import cnn
 from dlworkshop.models.logistic import logistic
 from dlworkshop.models.mlp import mlp
@@ -29,6 +30,7 @@ def from_config(config: Mapping[str, Any]) -> Model:
     """
     settings = dict(config)
     name = settings.pop("name", None)
+    augment = settings.pop("augment", None)
     if name not in MAKERS:
         raise UserError(
             f"the model '{name}' is none of {', '.join(MAKERS)}: give the model that "
@@ -40,7 +42,9 @@ def from_config(config: Mapping[str, Any]) -> Model:
         for place, room in (("activation", nn), ("pooling", layers)):
             if place in settings:
                 settings[place] = _function(room, settings[place], place)
-    return MAKERS[name](**settings)
+    model = MAKERS[name](**settings)
+    # an augmentation of one's own is not known by its name, and answers need none
+    return augmented(model, Augment(**augment)) if isinstance(augment, dict) else model
 
 
 def _function(room: Any, name: str, place: str) -> Callable:

@@ -153,6 +153,8 @@ figcaption { margin-top: .5rem; }
 .mistakes figcaption { overflow-wrap: anywhere; line-height: 1.35; }
 .mistakes figcaption > * { display: block; }
 .mistakes strong { color: var(--ink); }
+.strip { display: block; width: 100%; margin: .25rem 0; } td .strip { width: 21rem; }
+.strip image { image-rendering: pixelated; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .375rem .625rem; text-align: left; vertical-align: top;

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dlworkshop.report import pictures
+from dlworkshop.report import calibration, classes, data_card, pictures
 from dlworkshop.report.elements import (
     Html,
     data,
@@ -35,11 +35,16 @@ BAD = {"fail", "failed", "false", "no", "refuted", "violated", "not supported"}
 def render(run: RunFolder) -> str:
     """The whole page, as text; the same run gives the same text."""
     sections = [
+        ("Data", data_card.data_card(run)),
         ("Claims", _claims(run)),
         ("Key numbers", _tiles(run)),
         ("Learning curves", pictures.curves(run)),
         ("Confusion matrix", pictures.confusion(run)),
+        ("Each class", classes.per_class(run)),
+        ("Calibration", calibration.calibration(run)),
+        ("Ensemble", calibration.ensemble(run)),
         ("Worst mistakes", pictures.mistakes(run)),
+        ("Augmentation", data_card.augmentation(run)),
         ("Members", _members(run)),
         ("Hyper-parameters", pictures.sweeps(run)),
         ("Model", _model(run)),

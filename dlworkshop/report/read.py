@@ -38,6 +38,16 @@ def averaged(series: Series, most: int) -> Series:
     return Series(series.step[last], series.epoch[last], value, series.healthy)
 
 
+class Probabilities(NamedTuple):
+    """How sure the members were, and their ensemble: the mean of what they say."""
+
+    confidence: np.ndarray  # [P, N] largest probability
+    likelihood: np.ndarray  # [P, N] probability of the true class
+    ensemble_prediction: np.ndarray  # [N] int
+    ensemble_confidence: np.ndarray  # [N]
+    ensemble_likelihood: np.ndarray  # [N]
+
+
 class Predictions(NamedTuple):
     """What the members said about the test split, and the examples that went worst."""
 
@@ -47,6 +57,7 @@ class Predictions(NamedTuple):
     worst_index: np.ndarray  # [M] int in [0, N), the worst first
     worst_image: np.ndarray  # [M, H, W, C] uint8, or [M, D] features
     classes: np.ndarray  # [K] names
+    probabilities: Probabilities | None = None  # None where they were not kept
 
 
 class RunFolder(NamedTuple):
@@ -58,6 +69,7 @@ class RunFolder(NamedTuple):
     series: dict[tuple[str, str], Series]  # by (split, quantity)
     predictions: Predictions | None
     metric: str  # the quantity reported beside the loss
+    data_card: dict[str, Any] | None = None
 
 
 def read_run(workdir: Path) -> RunFolder:
@@ -74,6 +86,9 @@ def read_run(workdir: Path) -> RunFolder:
         _read_series(workdir / "metrics.jsonl", members),
         _read_predictions(workdir / "predictions.npz"),
         _metric_name(config, summary),
+        _read_object(workdir, "data_card.json")
+        if (workdir / "data_card.json").exists()
+        else None,
     )
 
 
@@ -187,7 +202,16 @@ def _read_predictions(path: Path) -> Predictions | None:
         return None
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            found = Predictions(*(arrays[name] for name in Predictions._fields))
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            found = Predictions(*(arrays[name] for name in Predictions._fields[:-1]))
+            if set(Probabilities._fields) <= set(arrays.files):
+                sure = Probabilities(*(arrays[n] for n in Probabilities._fields))
+                found = found._replace(probabilities=sure)
+    except (
+        KeyError,
+        ValueError,
+        OSError,
+        EOFError,
+        zipfile.BadZipFile,
+    ) as error:
         raise UserError(f"'{path}' cannot be read as predictions: {error}.") from None
     return found if found.label.size and found.prediction.size else None

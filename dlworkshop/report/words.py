@@ -18,7 +18,7 @@ def is_number(value: Any) -> bool:
 
 def is_fraction(name: str) -> bool:
     """Whether a quantity is a fraction that people read in percent."""
-    return "accuracy" in name
+    return "accuracy" in name or name == "calibration error"
 
 
 def spoken(name: str) -> str:

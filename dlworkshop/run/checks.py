@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -68,6 +69,8 @@ def check_outputs(model: Model, dataset: Dataset, loss: Callable) -> None:
     try:
         params = jax.eval_shape(model.init, jax.random.key(0), example)
         outputs = jax.eval_shape(model.apply, params, example)
+        train = functools.partial(model.apply, key=jax.random.key(0))
+        jax.eval_shape(train, params, example)
         jax.eval_shape(loss, outputs, jnp.asarray(dataset.train.label[0]))
     except (TypeError, ValueError) as error:
         raise UserError(

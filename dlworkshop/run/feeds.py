@@ -40,7 +40,7 @@ class Resident:
     def data(self, split: str) -> Any:
         """What the programs gather from: the split [N, ...]."""
         if split not in self._placed:
-            arrays = Batch(*getattr(self._dataset, split))
+            arrays = Batch(*map(np.asarray, getattr(self._dataset, split)))
             self._placed[split] = place(self._mesh, arrays)
         return self._placed[split]
 

@@ -12,7 +12,7 @@ import numpy as np
 from dlworkshop.data.order import Order
 from dlworkshop.learn import losses, metrics, optimizers, schedules
 from dlworkshop.models.model import Model
-from dlworkshop.run import checks, feeds, memory, record, tuning
+from dlworkshop.run import about_data, checks, feeds, memory, record, tuning
 from dlworkshop.run.cache import use_compilation_cache
 from dlworkshop.run.groups import Groups, halves
 from dlworkshop.run.loop import Loop, Plan
@@ -206,4 +206,5 @@ def fit(
     with record.owned(workdir):
         record.check_config(workdir, plan.config)
         with checks.disk_errors(workdir):
+            about_data.write(workdir, dataset, model)
             return Loop(plan, workdir).run()

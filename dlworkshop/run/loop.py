@@ -310,6 +310,7 @@ class Loop:
                     plan.dataset.classes,
                     run.predict(plan.dataset.test.image),
                     scores["test"].loss,
+                    np.asarray(self.population.status) != pop.QUARANTINED,
                 )
             saved.write_params(self.workdir / saved.FILE, params, plan.config)
             record.write_json(self.workdir / "summary.json", summary)

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import scipy.special
 
-from dlworkshop.learn.metrics import mean_and_error
+from dlworkshop.learn.metrics import balanced_accuracy, mean_and_error
 from dlworkshop.learn.population import QUARANTINED, STOPPED, Population, over_members
 from dlworkshop.models.model import Model, num_params, predict, table
 from dlworkshop.run.record import plain
@@ -30,8 +31,11 @@ class Run(NamedTuple):
     workdir: Path | None
 
     def predict(self, images: Array) -> np.ndarray:
-        """Outputs (logits) of every member for a batch [B, ...]: [P, B, K]."""
-        images = np.asarray(images)
+        """Outputs (logits) of every member for a batch [B, ...]: [P, B, K].
+
+        Images that lie on disk are read a part at a time.
+        """
+        images = images if hasattr(images, "shape") else np.asarray(images)
         one_by_one = rule_of_thumb(self.params).one_by_one
 
         @jax.jit
@@ -44,7 +48,7 @@ class Run(NamedTuple):
         for params in self._groups():
             rows = []
             for first in range(0, len(images), size):
-                batch = images[first : first + size]
+                batch = np.asarray(images[first : first + size])
                 short = size - len(batch)  # padded: one shape, one program
                 padded = np.pad(batch, [(0, short)] + [(0, 0)] * (batch.ndim - 1))
                 rows.append(np.asarray(outputs(params, padded))[:, : len(batch)])
@@ -88,6 +92,7 @@ def summarise(plan, population: Population, scores, seconds) -> dict[str, Any]:
                 split: {
                     name: mean_and_error(mean.metric[alive]),
                     "loss": mean_and_error(mean.loss[alive]),
+                    **_balanced(plan, scores[split].metric[alive], split),
                 }
                 for split, mean in means.items()
             },
@@ -110,6 +115,14 @@ def summarise(plan, population: Population, scores, seconds) -> dict[str, Any]:
             "table": table(plan.model, plan.dataset.train.image[0]),
         }
     )
+
+
+def _balanced(plan, correct: np.ndarray, split: str) -> dict[str, Any]:
+    """Balanced accuracy over the members, of what is right [P, N], for classes."""
+    if plan.config["metric"] != "accuracy" or not plan.dataset.classes:
+        return {}
+    label = np.asarray(getattr(plan.dataset, split).label)
+    return {"balanced_accuracy": mean_and_error(balanced_accuracy(correct, label))}
 
 
 def population_table(
@@ -146,8 +159,14 @@ def population_table(
     return rows
 
 
-def write_predictions(path: Path, split, classes, outputs, losses) -> None:
-    """Labels, predictions [P, N], losses [P, N] and the images that were worst."""
+def write_predictions(path: Path, split, classes, outputs, losses, alive) -> None:
+    """Labels, predictions, losses, probabilities [P, N] and the images that were worst.
+
+    The ensemble [N] is the mean of the probabilities of the members that are alive [P].
+    """
+    label = np.asarray(split.label, np.int32)
+    probability = scipy.special.softmax(outputs.astype(np.float64), -1)  # [P, N, K]
+    together = probability[alive].mean(0) if alive.any() else probability.mean(0)
     prediction = outputs.argmax(-1).astype(np.int32)  # [P, N]
     wrong = (prediction != split.label).any(0)  # [N]
     badness = np.where(wrong, losses.mean(0), -np.inf)
@@ -155,9 +174,14 @@ def write_predictions(path: Path, split, classes, outputs, losses) -> None:
     beside = path.with_name(path.name + ".tmp.npz")
     np.savez_compressed(
         beside,
-        label=np.asarray(split.label, np.int32),
+        label=label,
         prediction=prediction,
         loss=losses.astype(np.float32),
+        confidence=probability.max(-1).astype(np.float32),
+        likelihood=_of_label(probability, label).astype(np.float32),
+        ensemble_prediction=together.argmax(-1).astype(np.int32),
+        ensemble_confidence=together.max(-1).astype(np.float32),
+        ensemble_likelihood=_of_label(together, label).astype(np.float32),
         worst_index=worst.astype(np.int32),
         worst_image=np.asarray(split.image[np.sort(worst)])[
             np.argsort(np.argsort(worst))
@@ -165,6 +189,13 @@ def write_predictions(path: Path, split, classes, outputs, losses) -> None:
         classes=np.asarray(classes, dtype=np.str_),
     )
     beside.replace(path)
+
+
+def _of_label(probability: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """The probability [..., N] that was given to the true class, of [..., N, K]."""
+    return np.take_along_axis(
+        probability, np.broadcast_to(label, probability.shape[:-1])[..., None], -1
+    )[..., 0]
 
 
 def versions() -> dict[str, str]:

@@ -1,9 +1,11 @@
 """Streamed batches are those of plain indexing; memory, errors and threads are kept."""
 
+import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -176,3 +178,34 @@ def test_both_sides_of_the_end_of_an_epoch_are_drawn_once(monkeypatch):
     for step in (9, 10, 8, 11, 9, 12):
         order.steps(step, 1)
     assert drawn == [0, 1]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells it")
+def test_what_was_gathered_is_given_back_to_the_system():
+    code = """
+from pathlib import Path
+import numpy as np
+from dlworkshop.data.feed import Stream
+from dlworkshop.types import Batch
+
+def allocated():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(dict(l.split(":", 1) for l in lines)["RssAnon"].split()[0]) / 1e3
+
+split = Batch(np.zeros((64, 2**18), np.uint8), np.zeros(64, np.int32))
+def read(rows):
+    with Stream(split, lambda i: np.arange(rows + i % rows) % 64, 24) as batches:
+        for batch in batches:
+            batch.image[:]
+
+read(1)  # a quarter of a MB: what is needed once is there
+before = allocated()
+for _ in range(10):
+    read(8)  # 2 to 4 MB
+print(allocated() - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    # 20 MB and more where the heaps of the threads keep it
+    assert float(done.stdout) < 8

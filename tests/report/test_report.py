@@ -20,6 +20,7 @@ HEADINGS = [
     "Key numbers",
     "Learning curves",
     "Confusion matrix",
+    "Each class",
     "Worst mistakes",
     "Members",
     "Hyper-parameters",

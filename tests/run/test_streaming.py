@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from dlworkshop import fit, models, optimizers
+from dlworkshop import data, fit, models, optimizers
 from dlworkshop.data.feed import AHEAD
 from dlworkshop.data.order import Order
 from dlworkshop.errors import UserError
@@ -216,3 +216,19 @@ def test_a_failing_disk_of_the_data_is_not_taken_for_that_of_the_run(
     train_split = Batch(Refusing(quadrants.train.image), quadrants.train.label)
     with pytest.raises(UserError, match=r"reading the data failed .*train\.npy"):
         run(quadrants._replace(train=train_split), workdir=tmp_path)
+
+
+def test_examples_on_disk_give_the_same_run(tmp_path):
+    dataset = make_dataset()
+    arrays = {
+        f"{kind}_{split}": getattr(getattr(dataset, split), part)
+        for split in ("train", "validation", "test")
+        for kind, part in (("x", "image"), ("y", "label"))
+    }
+    np.savez(tmp_path / "quadrants.npz", **arrays)
+    on_disk = data.load(tmp_path / "quadrants.npz", tmp_path / "cache")
+    in_memory = run(dataset, streamed=False)
+    for streamed in (True, False):
+        other = run(on_disk, streamed=streamed)
+        assert_same(other.params, in_memory.params)
+        assert other.summary["test"] == in_memory.summary["test"]

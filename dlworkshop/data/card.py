@@ -1,0 +1,77 @@
+"""What the report says about a data set: counts, examples, and how it was made."""
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dlworkshop.types import Dataset
+
+SPLITS = ("train", "validation", "test")
+CLASSES_SHOWN, EXAMPLES_SHOWN = 12, 6  # with pictures, and of each
+MOST_PIXELS = 96  # of the longer side of a picture
+
+
+def describe(dataset: Dataset) -> dict[str, Any]:
+    """The card of any data set, as JSON; what its own preparation said is in it.
+
+    >>> from dlworkshop.data import load
+    >>> card = describe(load("digits"))
+    >>> card["shape"], card["counts"]["test"][:3], len(card["examples"])
+    ([8, 8, 1], [31, 35, 39], 10)
+    """
+    shape = [int(size) for size in dataset.train.image.shape[1:]]
+    card = {
+        **(dataset.card or {}),
+        "name": dataset.name,
+        "shape": shape,
+        "dtype": str(dataset.train.image.dtype),
+        "sizes_of_splits": {n: len(getattr(dataset, n).label) for n in SPLITS},
+        "classes": list(dataset.classes),
+    }
+    if dataset.classes:
+        card["counts"] = {
+            name: np.bincount(
+                getattr(dataset, name).label, minlength=len(dataset.classes)
+            ).tolist()
+            for name in SPLITS
+        }
+        if is_picture(dataset.train.image):
+            card["examples"] = _examples(dataset)
+    return card
+
+
+def is_picture(images: Any) -> bool:
+    """Whether examples [N, ...] can be shown: [N, H, W, C], grey or colour."""
+    return images.ndim == 4 and images.shape[-1] in (1, 3)
+
+
+def picture(image: np.ndarray) -> str:
+    """An image [H, W, C], uint8 or float in [0, 1], as PNG in base64.
+
+    >>> picture(np.zeros([2, 2, 1], np.uint8))[:8]
+    'iVBORw0K'
+    """
+    if image.dtype != np.uint8:
+        image = (255 * np.clip(image, 0, 1)).round().astype(np.uint8)
+    pixels = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    pixels.thumbnail((MOST_PIXELS, MOST_PIXELS))
+    file = io.BytesIO()
+    pixels.save(file, "PNG", optimize=True)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _examples(dataset: Dataset) -> list[list[str]]:
+    """Pictures of train: a list for each of the first classes."""
+    label = np.asarray(dataset.train.label)
+    rows: list[Sequence[int]] = []
+    for k in range(min(len(dataset.classes), CLASSES_SHOWN)):
+        own = np.flatnonzero(label == k)
+        places = np.linspace(0, len(own) - 1, min(len(own), EXAMPLES_SHOWN))
+        rows.append(own[places.astype(int)].tolist())
+    return [
+        [picture(np.asarray(dataset.train.image[i])) for i in places] for places in rows
+    ]

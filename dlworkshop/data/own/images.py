@@ -1,0 +1,171 @@
+"""One image file -> one example; run as a program, a worker that decodes many.
+
+It imports nothing of this library, so that a worker is there in a quarter of a second.
+"""
+
+import hashlib
+import io
+import json
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+RESIZES = ("crop", "pad")
+# Pillow's own limit before it warns: such an image takes a quarter of a gigabyte.
+MOST_PIXELS = 89_478_485
+RECORDS = "group_size:1,uncompressed"  # of ArrayRecord: rows are read in any order
+GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
+WIDE = {"I", "I;16", "I;16B", "I;16L", "I;16N"}  # 16 bits for each grey value
+
+
+def decode(content: bytes, how: Mapping[str, Any]) -> np.ndarray:
+    """The example in an image file, upright, [H, W, C] uint8.
+
+    EXIF's orientation is respected, what is transparent becomes white, 16 bits become
+    8, palettes and CMYK become red-green-blue. "crop" fills the frame and cuts what
+    stands out on both sides; "pad" shows all of the image, with black around it.
+
+    Args:
+        content: the file, of any format and mode that Pillow reads.
+        how: `height`, `width`, `channels` (1 grey, 3 colour) and `resize`, one of
+            `RESIZES`.
+
+    Raises:
+        ValueError: saying why the file cannot be read as an image.
+
+    >>> file = io.BytesIO()
+    >>> Image.new("CMYK", (40, 20)).save(file, "JPEG")
+    >>> how = {"height": 8, "width": 8, "channels": 3, "resize": "crop"}
+    >>> decode(file.getvalue(), how).shape
+    (8, 8, 3)
+    """
+    with warnings.catch_warnings(action="ignore"):
+        return _decode(content, how)[0]
+
+
+def _decode(content: bytes, how: Mapping[str, Any]) -> tuple[np.ndarray, list[Any]]:
+    """The example, with the width, height and mode of the file as it was."""
+    size = how["width"], how["height"]
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            found = [*image.size, image.mode]
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(
+                    f"{image.width} x {image.height} pixels are refused as a "
+                    "decompression bomb"
+                )
+            least = 2 * max(size)
+            if min(image.size) > least:  # a JPEG is decoded at half its size or less
+                image.draft(None, (least, least))
+            image.load()
+            picture = _flat(_upright(image), how["channels"])
+    except ValueError:
+        raise
+    except UnidentifiedImageError:
+        raise ValueError("not an image") from None
+    except (OSError, SyntaxError, EOFError, IndexError) as error:
+        reason = str(error) or type(error).__name__
+        raise ValueError(reason.partition("\n")[0]) from None
+    except Exception as error:  # decoders of damaged files raise what they like
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+    if picture.size != size:
+        fill = {"crop": ImageOps.fit, "pad": ImageOps.pad}[how["resize"]]
+        picture = fill(picture, size, Image.Resampling.BICUBIC)
+    pixels = np.asarray(picture)
+    return (pixels[..., None] if pixels.ndim == 2 else pixels), found
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as EXIF says; few files have it, and looking for it takes its time."""
+    tagged = "exif" in image.info or image.format in ("TIFF", "MPO")
+    return ImageOps.exif_transpose(image) if tagged else image
+
+
+def _flat(image: Image.Image, channels: int) -> Image.Image:
+    """In mode L or RGB."""
+    wanted = "L" if channels == 1 else "RGB"
+    if image.mode in WIDE:
+        wide = np.asarray(image)
+        if wide.min() < 0 or wide.max() > 65535:
+            raise ValueError("grey values beyond 16 bits")
+        image = Image.fromarray((wide // 256).astype(np.uint8))
+    elif image.mode == "F":
+        raise ValueError("grey values that are not whole numbers")
+    if image.mode in ("RGBA", "LA", "La", "RGBa", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image if image.mode == wanted else image.convert(wanted)
+
+
+def as_shaped(shape: Sequence[int]) -> dict[str, Any]:
+    """How a file becomes an example of a shape [H, W, C] that other images have."""
+    height, width, channels = shape
+    return {
+        "kind": "image",
+        "height": int(height),
+        "width": int(width),
+        "channels": int(channels),
+        "resize": "crop",
+    }
+
+
+def look(path: str) -> tuple[int, int, bool] | None:
+    """Width and height as shown and whether it has colour, from the head of a file."""
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            width, height = image.size
+            if image.getexif().get(0x0112, 1) >= 5:  # lies on its side
+                width, height = height, width
+            return width, height, image.mode not in GREY
+    except Exception:  # whatever is wrong is said when it is decoded
+        return None
+
+
+def work() -> None:
+    """Decode jobs from stdin, one JSON object a line, until it ends.
+
+    A job names `files`, `how` to decode and the `records` to write. The answer is one
+    line: for each file the sha256 of its bytes, and either that of its pixels with the
+    width, height and mode it had, or the reason why it has no record. Where nothing can
+    be written, the answer is the reason alone.
+    """
+    from array_record.python.array_record_module import (  # noqa: PLC0415
+        ArrayRecordWriter,
+    )
+
+    warnings.simplefilter("ignore")
+    Image.MAX_IMAGE_PIXELS = None  # `decode` refuses them itself, by the same number
+    for line in sys.stdin:
+        job = json.loads(line)
+        answer: list[list[Any]] | str
+        try:
+            writer = ArrayRecordWriter(job["records"], RECORDS)
+            answer = [_record(file, job["how"], writer) for file in job["files"]]
+            writer.close()
+        except Exception as error:  # the writer's own: a full disk, mostly
+            answer = f"{type(error).__name__}: {error}".partition("\n")[0]
+        print(json.dumps(answer), flush=True)
+
+
+def _record(file: str, how: Mapping[str, Any], writer: Any) -> list[Any]:
+    """Decode one file into a record; what `work` answers about it."""
+    digest = ""
+    try:
+        with open(file, "rb") as opened:
+            content = opened.read()
+        digest = hashlib.sha256(content).hexdigest()
+        example, found = _decode(content, how)
+    except (ValueError, OSError) as error:
+        return [digest, str(error)]
+    pixels = example.tobytes()
+    writer.write(pixels)
+    return [digest, hashlib.sha256(pixels).hexdigest()[:16], *found]
+
+
+if __name__ == "__main__":
+    work()

@@ -1,0 +1,161 @@
+"""Augmentation: (key, image) -> image, of ONE example, on the device, in training only.
+
+Each function changes nothing at zero strength, keeps shape and dtype, and takes an
+image [H, W, C] of floats in [0, 1]. What they need of randomness is drawn from the
+example's own key, so the same key gives the same picture.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from dlworkshop.models.model import Model, as_float, check_rank
+from dlworkshop.types import Array
+
+
+def shift(key: Array, image: Array, pixels: int) -> jax.Array:
+    """Move by up to `pixels` down or up and right or left; the border is repeated.
+
+    >>> image = jnp.arange(9.0).reshape(3, 3, 1)
+    >>> sorted({shift(jax.random.key(i), image, 1)[1, 1].item() for i in range(99)})
+    [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
+    """
+    padded = jnp.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)), mode="edge")
+    down, right = jax.random.randint(key, (2,), 0, 2 * pixels + 1)
+    return jax.lax.dynamic_slice(padded, (down, right, 0), image.shape)
+
+
+def flip(key: Array, image: Array) -> jax.Array:
+    """Left and right exchanged, for every other key."""
+    return jnp.where(jax.random.bernoulli(key), mirror(image), image)
+
+
+def mirror(image: Array) -> jax.Array:
+    """Left and right exchanged."""
+    return image[:, ::-1]
+
+
+def rotate(key: Array, image: Array, degrees: float) -> jax.Array:
+    """Turn by up to `degrees` either way about the centre."""
+    return turn(image, jax.random.uniform(key, (), minval=-degrees, maxval=degrees))
+
+
+def turn(image: Array, degrees: Array) -> jax.Array:
+    """Turn counter-clockwise about the centre; bilinear, the border is repeated.
+
+    >>> image = jnp.arange(4.0).reshape(2, 2, 1)
+    >>> turn(image, 90.0)[..., 0].round(4).tolist()
+    [[1.0, 3.0], [0.0, 2.0]]
+    """
+    height, width, channels = image.shape
+    angle = jnp.deg2rad(degrees)
+    y = jnp.arange(height) - (height - 1) / 2
+    x = jnp.arange(width) - (width - 1) / 2
+    # where each pixel comes from; rows count downwards
+    from_y = y[:, None] * jnp.cos(angle) + x[None, :] * jnp.sin(angle)  # [H, W]
+    from_x = x[None, :] * jnp.cos(angle) - y[:, None] * jnp.sin(angle)
+    from_y = jnp.clip(from_y + (height - 1) / 2, 0, height - 1)
+    from_x = jnp.clip(from_x + (width - 1) / 2, 0, width - 1)
+    top = jnp.clip(jnp.floor(from_y), 0, max(height - 2, 0)).astype(int)
+    left = jnp.clip(jnp.floor(from_x), 0, max(width - 2, 0)).astype(int)
+    pixels = image.reshape(height * width, channels)
+
+    def at(down: int, right: int) -> jax.Array:  # [H, W, C]
+        row = jnp.minimum(top + down, height - 1)
+        return pixels[row * width + jnp.minimum(left + right, width - 1)]
+
+    v = (from_y - top)[..., None].astype(image.dtype)
+    h = (from_x - left)[..., None].astype(image.dtype)
+    upper = (1 - h) * at(0, 0) + h * at(0, 1)
+    lower = (1 - h) * at(1, 0) + h * at(1, 1)
+    return (1 - v) * upper + v * lower
+
+
+def cut_out(key: Array, image: Array, pixels: int) -> jax.Array:
+    """A square of `pixels` a side, somewhere inside, becomes grey (0.5).
+
+    Source: DeVries & Taylor (2017), Improved regularization of convolutional neural
+    networks with cutout; theirs may stand out of the image.
+    """
+    height, width, _ = image.shape
+    room = jnp.array([height - pixels, width - pixels])
+    top, left = jax.random.randint(key, (2,), 0, room + 1)
+    y, x = jnp.arange(height) - top, jnp.arange(width) - left
+    inside = ((y >= 0) & (y < pixels))[:, None] & ((x >= 0) & (x < pixels))[None, :]
+    return jnp.where(inside[..., None], jnp.asarray(0.5, image.dtype), image)
+
+
+def brighten(key: Array, image: Array, strength: float) -> jax.Array:
+    """All of it brighter or darker by a factor in [1 - strength, 1 + strength]."""
+    factor = jax.random.uniform(key, (), minval=1 - strength, maxval=1 + strength)
+    return jnp.clip(image * factor.astype(image.dtype), 0, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment:
+    """How much of each: a function (key, image) -> image, of ONE example.
+
+    >>> image = jnp.ones((8, 8, 3)) / 2
+    >>> Augment(flip=True, shift=2)(jax.random.key(0), image).shape
+    (8, 8, 3)
+    """
+
+    flip: bool = False  # left and right, in half of the examples
+    shift: int = 0  # pixels, at most, in each direction
+    rotate: float = 0.0  # degrees, at most, either way
+    brightness: float = 0.0  # the factor is in [1 - brightness, 1 + brightness]
+    cut_out: int = 0  # pixels a side
+
+    def __call__(self, key: Array, image: Array) -> jax.Array:
+        image = as_float(image)
+        check_rank(image, (3,), "an image [H, W, C]")
+        if max(self.cut_out, self.shift) >= min(image.shape[:2]):
+            raise ValueError(
+                f"an image of {image.shape[0]}x{image.shape[1]} is too small for a "
+                f"shift of {self.shift} or a cut-out of {self.cut_out} pixels"
+            )
+        keys = jax.random.split(key, 5)
+        if self.flip:
+            image = flip(keys[0], image)
+        if self.rotate:
+            image = rotate(keys[1], image, self.rotate)
+        if self.shift:
+            image = shift(keys[2], image, self.shift)
+        if self.brightness:
+            image = brighten(keys[3], image, self.brightness)
+        if self.cut_out:
+            image = cut_out(keys[4], image, self.cut_out)
+        return image
+
+
+def augmented(model: Model, augment: Callable) -> Model:
+    """A model whose training examples are augmented; without a key it is the same.
+
+    Args:
+        model: pair of pure functions of one example.
+        augment: (key, image) -> image, as an `Augment`.
+
+    >>> from dlworkshop.models import cnn
+    >>> model = augmented(cnn((4,), (8,)), Augment(shift=1))
+    >>> image = jnp.ones((8, 8, 1))
+    >>> params = model.init(jax.random.key(0), image)
+    >>> model.apply(params, image, key=jax.random.key(1)).shape
+    (10,)
+    """
+
+    @functools.wraps(model.apply)  # the hyper-parameters that it takes show through
+    def apply(params, example, *, key=None, **more):
+        if key is None:
+            return model.apply(params, example, **more)
+        augment_key, model_key = jax.random.split(key)
+        example = augment(augment_key, example)
+        return model.apply(params, example, key=model_key, **more)
+
+    if isinstance(augment, Augment):
+        config = {**model.config, "augment": dataclasses.asdict(augment)}
+    else:
+        config = {**model.config, "augment": str(augment)}
+    return model._replace(apply=apply, config=config, augment=augment)

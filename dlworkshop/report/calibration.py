@@ -1,0 +1,143 @@
+"""Are the members as sure as they are right, and are they better together?"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from dlworkshop.learn.metrics import calibration_error, mean_and_error, reliability
+from dlworkshop.report.elements import Html, chart, data, join, table, tag
+from dlworkshop.report.figures import BAD, COLOURS
+from dlworkshop.report.read import RunFolder, healthy_mask
+from dlworkshop.report.svg import drawing
+from dlworkshop.report.words import count, quantity, with_error
+
+BINS = 15  # as in Guo et al. (2017)
+
+
+def calibration(run: RunFolder) -> Html | None:
+    """The reliability diagram with its error; None where probabilities are unknown."""
+    found = _healthy(run)
+    if found is None:
+        return None
+    right, sure, _ = found.members  # [P, N]
+    errors = mean_and_error(
+        [calibration_error(c, r, BINS) for c, r in zip(sure, right, strict=True)]
+    )
+    more = "more" if sure.mean() > right.mean() else "less"
+    title = (
+        f"Confidence is {quantity(float(sure.mean()), 'accuracy')}, {more} than the "
+        f"accuracy of {quantity(float(right.mean()), 'accuracy')}; calibration error "
+        f"{with_error(errors['mean'], errors['sem'], 'accuracy')}"
+    )
+    many = len(right) > 1
+    every = reliability(sure.ravel(), right.ravel(), BINS)
+    bins = {"members" if many else "model": every}
+    if many:
+        bins["ensemble"] = reliability(found.ensemble[1], found.ensemble[0], BINS)
+    caption = (
+        f"Test split, {BINS} bins of equal width in the largest probability; a dot's "
+        "area is its share of the examples. On the dashed line, of what is said with "
+        "70 % confidence 70 % is right. Calibration error: |accuracy - confidence| of "
+        "a bin, mean over the examples (Guo et al. 2017)."
+    )
+    return chart(_diagram(title, bins), caption, "single")
+
+
+def _diagram(title: str, bins: dict[str, np.ndarray]) -> str:
+    with drawing("reliability", title, (7.4, 6.2)) as (_, axes, out):
+        axes.plot([0, 100], [0, 100], "--", color=BAD, label="as sure as right")
+        for colour, (name, rows) in zip(COLOURS, bins.items(), strict=False):
+            size, sure, right = rows[rows[:, 0] > 0].T
+            axes.plot(100 * sure, 100 * right, color=colour, linewidth=2, label=name)
+            area = 20 + 400 * size / size.sum()
+            axes.scatter(100 * sure, 100 * right, s=area, color=colour, alpha=0.6)
+        axes.set_xlim(0, 103)
+        axes.set_ylim(0, 103)
+        axes.set_xlabel("confidence (%)")
+        axes.set_ylabel("accuracy (%)")
+        axes.legend(loc="upper left", fontsize=13)
+    return out[0]
+
+
+def ensemble(run: RunFolder) -> Html | None:
+    """The mean of the members' probabilities against the members; None for one."""
+    found = _healthy(run)
+    if found is None or len(found.members[0]) < 2:
+        return None
+    rows, change = [], 0.0
+    for name, measure in MEASURES.items():
+        members = [measure(*one) for one in zip(*found.members, strict=True)]
+        alone, together = mean_and_error(members), measure(*found.ensemble)
+        rows.append(
+            [
+                name.capitalize(),
+                data(with_error(alone["mean"], alone["sem"], name), alone["mean"]),
+                data(quantity(together, name, 2), together),
+            ]
+        )
+        if name == "accuracy":
+            change = 100 * (together - alone["mean"])
+    text = "as often as one of them"
+    if abs(change) >= 0.005:
+        than = "more" if change > 0 else "less"
+        text = f"{than} often than one of them, by {abs(change):.2f} points"
+    who = count(len(found.members[0]), "member")
+    finding = f"{who} together, by the mean of their probabilities, are right {text}."
+    head = ["", "One member", "Ensemble"]
+    note = "Test split; ± one standard error of the mean over the members."
+    return join(
+        [
+            tag("p", finding),
+            table("Ensemble against single members", head, rows),
+            tag("p", note, class_="note"),
+        ]
+    )
+
+
+class _Found(NamedTuple):
+    """Right or not, confidence and likelihood, of healthy members and together."""
+
+    members: tuple[np.ndarray, np.ndarray, np.ndarray]  # [P, N] each
+    ensemble: tuple[np.ndarray, np.ndarray, np.ndarray]  # [N] each
+
+
+def _healthy(run: RunFolder) -> _Found | None:
+    found = run.predictions
+    if found is None or found.probabilities is None:
+        return None
+    healthy = healthy_mask(run.members, len(found.prediction))
+    if not healthy.any():
+        return None
+    sure = found.probabilities
+    return _Found(
+        (
+            (found.prediction == found.label)[healthy],
+            sure.confidence[healthy],
+            sure.likelihood[healthy],
+        ),
+        (
+            sure.ensemble_prediction == found.label,
+            sure.ensemble_confidence,
+            sure.ensemble_likelihood,
+        ),
+    )
+
+
+def _accuracy(right, _sure, _likelihood) -> float:
+    return float(np.mean(right))
+
+
+def _loss(_right, _sure, likelihood) -> float:
+    least = np.finfo(np.float32).tiny  # of what is stored: no infinite loss
+    return float(-np.log(np.maximum(likelihood.astype(float), least)).mean())
+
+
+def _calibration(right, sure, _likelihood) -> float:
+    return calibration_error(sure, right, BINS)
+
+
+MEASURES = {
+    "accuracy": _accuracy,
+    "loss": _loss,
+    "calibration error": _calibration,
+}

@@ -1,0 +1,191 @@
+"""What the run learnt from: counts, pictures, what was left out, what to beware of."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from dlworkshop.report.elements import Html, fold, join, table, tag
+from dlworkshop.report.read import RunFolder
+from dlworkshop.report.words import count, plain
+
+SPLITS = ("train", "validation", "test")
+OPEN_ROWS = 20  # a longer table waits to be opened
+
+
+def data_card(run: RunFolder) -> Html | None:
+    """The first part of a report; None where the run left no card."""
+    card = run.data_card
+    if card is None:
+        return None
+    parts = [
+        tag("p", _sentence(card)),
+        *_warnings(card),
+        _counts(card),
+        *_details(card),
+    ]
+    return join(part for part in parts if part)
+
+
+def augmentation(run: RunFolder) -> Html | None:
+    """Training examples as they are and as they may be seen."""
+    card = run.data_card or {}
+    rows = card.get("augmented")
+    if not rows:
+        return None
+    strengths = card.get("augment")
+    words = f"Strengths: {plain(strengths)}. " if isinstance(strengths, dict) else ""
+    note = (
+        "Left: as it is. Right of it: as training may see it, drawn anew for each "
+        f"example and step. {words}Validation and test are never augmented."
+    )
+    strips = [
+        _strip(row, f"augmented-{i}", f"a training example and what became of it, {i}")
+        for i, row in enumerate(rows)
+    ]
+    return join([tag("p", note, class_="note"), *strips])
+
+
+def _sentence(card: dict[str, Any]) -> str:
+    sizes = card.get("sizes_of_splits") or {}
+    parts = ", ".join(f"{sizes[name]:,} {name}" for name in SPLITS if name in sizes)
+    each = " x ".join(str(size) for size in card.get("shape") or [])
+    classes = card.get("classes") or []
+    kinds = f" in {count(len(classes), 'class').replace('classs', 'classes')}"
+    return (
+        f"{plain(card.get('name'))}: {parts} examples of {each} numbers"
+        f"{kinds if classes else ''}."
+    )
+
+
+def _warnings(card: dict[str, Any]) -> list[Html]:
+    """What a reader must know before believing a number."""
+    said = [str(text) for text in card.get("warnings") or []]
+    copies, groups = card.get("copies") or {}, card.get("groups") or {}
+    if copies.get("across_splits"):
+        said.append(
+            f"{count(copies['across_splits'], 'example')} of exactly the same content "
+            "in several splits: what is measured is too good."
+        )
+    if copies.get("of_several_classes"):
+        said.append(
+            f"{count(copies['of_several_classes'], 'example')} of exactly the same "
+            "content under several classes."
+        )
+    if groups.get("in_several_splits"):
+        said.append(
+            f"{count(groups['in_several_splits'], 'group')} of '{groups.get('by')}' in "
+            "several of the given splits."
+        )
+    if card.get("num_skipped"):
+        said.append(
+            f"{count(card['num_skipped'], 'file')} could not be read and "
+            f"{'was' if card['num_skipped'] == 1 else 'were'} left out."
+        )
+    counts = (card.get("counts") or {}).get("train") or []
+    if counts and min(counts) * 5 <= max(counts):
+        said.append(
+            "The classes are uneven: read the balanced accuracy and each class's own."
+        )
+    return [tag("p", "⚠ ", text, class_="bad") for text in said]
+
+
+def _counts(card: dict[str, Any]) -> Html | None:
+    """A row for each class: how many in each split, and what they look like."""
+    counts, examples = card.get("counts"), card.get("examples") or []
+    if not counts:
+        return None
+    names = [name for name in SPLITS if name in counts]
+    rows: list[list[Any]] = [
+        [label, *(f"{counts[name][k]:,}" for name in names)]
+        for k, label in enumerate(card["classes"])
+    ]
+    rows.append(["all", *(f"{sum(counts[name]):,}" for name in names)])
+    head = ["Class", *(name.capitalize() for name in names)]
+    if examples:
+        head.append("Training examples")
+        for k, row in enumerate(rows):
+            title = f"training examples of {row[0]}"
+            pictures = examples[k] if k < len(examples) else []
+            row.append(_strip(pictures, f"examples-{k}", title) if pictures else "")
+    shown = table("Examples of each class", head, rows)
+    return fold("Examples of each class", shown, len(rows) <= OPEN_ROWS)
+
+
+def _strip(pictures: Sequence[str], name: str, title: str) -> Html:
+    """Pictures side by side as one drawing, each in a square of its own."""
+    images = "".join(
+        f'<image x="{i * 1.06:.2f}" width="1" height="1"'
+        f' href="data:image/png;base64,{content}"/>'
+        for i, content in enumerate(pictures)
+    )
+    width = 1.06 * len(pictures) - 0.06
+    return Html(
+        f'<svg role="img" class="strip" aria-labelledby="{name}-title"'
+        f' style="max-width:{3.5 * len(pictures):g}rem" viewBox="0 0 {width:.2f} 1">'
+        f"{tag('title', title, id=f'{name}-title')}{images}</svg>"
+    )
+
+
+def _details(card: dict[str, Any]) -> list[Html]:
+    """How the data were made, and what was left out, by name."""
+    rows = []
+    for name, key in (
+        ("Source", "source"),
+        ("Prepared", "prepared"),
+        ("Splits", "splits"),
+        ("Target", "target"),
+    ):
+        if card.get(key):
+            rows.append([name, plain(card[key])])
+    if card.get("sizes"):
+        more = card.get("num_sizes", 0) - len(card["sizes"])
+        text = ", ".join(f"{size} ({number:,})" for size, number in card["sizes"])
+        rows.append(["Sizes", text + (f" and {more} other sizes" if more > 0 else "")])
+        modes = ", ".join(f"{mode} ({number:,})" for mode, number in card["modes"])
+        rows.append(["Modes", modes])
+    if card.get("groups"):
+        groups = card["groups"]
+        rows.append(
+            [
+                "Groups",
+                f"{groups['groups']} by '{groups['by']}', the largest of "
+                f"{count(groups['largest'], 'example')}; "
+                f"{groups['in_several_splits']} in several splits",
+            ]
+        )
+    if card.get("copies") is not None:
+        copies = card["copies"]
+        rows.append(
+            [
+                "Exact copies",
+                f"{copies['examples']}; {copies['across_splits']} contents in several "
+                "splits",
+            ]
+        )
+    parts = [table("How the data were prepared", [], rows)] if rows else []
+    parts += _lists(card)
+    return parts
+
+
+def _lists(card: dict[str, Any]) -> list[Html]:
+    parts = []
+    if card.get("columns"):
+        rows = [[c["name"], c["about"], plain(c["missing"])] for c in card["columns"]]
+        shown = table("Columns", ["Column", "What it is", "Missing"], rows)
+        title = f"{count(len(rows), 'column')} to learn from"
+        parts.append(fold(title, shown, len(rows) <= OPEN_ROWS))
+    copies = card.get("copies") or {}
+    for key, title in (
+        ("across", "The same content in several splits"),
+        ("torn", "The same content under several classes"),
+    ):
+        if copies.get(key):
+            rows = [[str(i + 1), ", ".join(c)] for i, c in enumerate(copies[key])]
+            parts.append(fold(title, table(title, ["", "Examples"], rows)))
+    if card.get("skipped"):
+        title = "Files that were left out"
+        rows = [[name, reason] for name, reason in card["skipped"]]
+        less = card.get("num_skipped", 0) - len(rows)
+        shown = table(title, ["File", "Reason"], rows)
+        more = tag("p", f"and {less} more", class_="note") if less > 0 else ""
+        parts.append(fold(title, join([shown, more])))
+    return parts
