@@ -31,6 +31,21 @@ def tag(name: str, *children: Any, **attributes: Any) -> Html:
     return Html(f"<{name}{pairs}>{inside}</{name}>")
 
 
+def prose(text: str) -> Html:
+    """A sentence in which `code` is set as such.
+
+    >>> prose("Set `a < b`.")
+    'Set <code>a &lt; b</code>.'
+    """
+    parts = text.split("`")
+    return Html(
+        "".join(
+            tag("code", part) if i % 2 else html.escape(part)
+            for i, part in enumerate(parts)
+        )
+    )
+
+
 def join(pieces: Iterable[str]) -> Html:
     """Several elements, one after the other."""
     return Html("\n".join(pieces))
@@ -145,6 +160,18 @@ figure { margin: 0; min-width: 0; }
 .chart svg * { stroke-linejoin: round; stroke-linecap: butt; }
 .single { max-width: 46rem; } .large { max-width: 60rem; }
 figcaption { margin-top: .5rem; }
+.wide { grid-column: 1 / -1; }
+.claims, .exercises { padding: 0; margin: 0; display: grid; gap: .75rem;
+  list-style: none; }
+.claim { background: var(--card); border: 1px solid var(--line);
+  border-left: .375rem solid var(--good); border-radius: .5rem;
+  padding: .625rem .875rem; overflow-wrap: anywhere; }
+.bad-claim { border-left-color: var(--bad); }
+.claim p { margin: .125rem 0 0; }
+.verdict { margin-right: .625rem; white-space: nowrap; }
+.exercises > li { background: var(--card); border: 1px solid var(--line);
+  border-radius: .5rem; padding: .625rem .875rem; }
+.exercises p { margin: .25rem 0; }
 .mistakes { display: grid; gap: 1rem .75rem; list-style: none; padding: 0; margin: 0;
   grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); }
 .mistakes svg { display: block; width: 100%; height: auto; background: #fff;
@@ -165,6 +192,7 @@ td > span { white-space: nowrap; }
 td small { display: block; font-weight: 400; }
 .good, span.bad { font-weight: 600; }
 .good { color: var(--good); } .bad { color: var(--bad); }
+code { font: .9375em ui-monospace, monospace; }
 pre { margin: 0; padding: .75rem; font: .9375rem/1.35 ui-monospace, monospace; }
 summary { cursor: pointer; padding: .375rem 0; color: var(--link); font-weight: 600; }
 footer { padding: 2.5rem 1rem 3rem; }
