@@ -162,12 +162,14 @@ figure { margin: 0; min-width: 0; }
 figcaption { margin-top: .5rem; }
 .wide { grid-column: 1 / -1; }
 .claims, .exercises { padding: 0; margin: 0; display: grid; gap: .75rem;
-  list-style: none; }
+  list-style: none;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 28rem), 1fr)); }
 .claim { background: var(--card); border: 1px solid var(--line);
   border-left: .375rem solid var(--good); border-radius: .5rem;
   padding: .625rem .875rem; overflow-wrap: anywhere; }
 .bad-claim { border-left-color: var(--bad); }
 .claim p { margin: .125rem 0 0; }
+.claim summary { font-weight: 400; font-size: .9375rem; padding: .125rem 0 0; }
 .verdict { margin-right: .625rem; white-space: nowrap; }
 .exercises > li { background: var(--card); border: 1px solid var(--line);
   border-radius: .5rem; padding: .625rem .875rem; }

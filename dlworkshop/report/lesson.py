@@ -54,10 +54,14 @@ def _claim(claim: dict[str, Any]) -> Html:
     if is_number(claim.get("p")):
         facts.append(f", p = {claim['p']:.2g}")
     pieces.append(tag("p", *facts))
-    for name in ("test", "why"):
-        if claim.get(name):
-            label = {"test": "Verdict by: ", "why": "Why this bound: "}[name]
-            pieces.append(tag("p", f"{label}{claim[name]}.", class_="note"))
+    labels = {"why": "Why this bound", "test": "How it was decided"}
+    told = [
+        tag("p", f"{label}: {claim[name]}.", class_="note")
+        for name, label in labels.items()
+        if claim.get(name)
+    ]
+    if told:
+        pieces.append(fold("Why and how", join(told)))
     return join(pieces)
 
 

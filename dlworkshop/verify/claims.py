@@ -144,7 +144,7 @@ def less(
     statement: str, values: Array, than: Array, *, why: str, by: float = 0.0
 ) -> Claim:
     """The mean over seeds is below a number, or below its partner's; see `greater`."""
-    return _t_test(statement, values, than, "<", -by, why)
+    return _t_test(statement, values, than, "<", 0.0 - by, why)  # 0.0, not -0.0
 
 
 def rises(statement: str, values: Array, *, why: str) -> Claim:
