@@ -188,7 +188,7 @@ def main(config: Config) -> Lesson:
 
     losses, sizes = curves(config, xs, ys), 4 ** np.arange(5)
     runs = jax.jit(jax.vmap(lambda key: train(key, xs, ys, 100)[1][-1]))
-    members = [jax.random.split(jax.random.key(0), n) for n in sizes]
+    members = [jax.random.split(jax.random.key(0), int(n)) for n in sizes]
     cost = np.array([[1e3 * seconds(runs, m) for m in members] for _ in range(5)])
 
     def learning(axes):

@@ -28,7 +28,9 @@ def tag(name: str, *children: Any, **attributes: Any) -> Html:
         for key, value in attributes.items()
         if value is not None
     )
-    return Html(f"<{name}{pairs}>{inside}</{name}>")
+    return Html(
+        f"<{name}{pairs}>" if name == "img" else f"<{name}{pairs}>{inside}</{name}>"
+    )
 
 
 def prose(text: str) -> Html:
@@ -161,6 +163,10 @@ figure { margin: 0; min-width: 0; }
 .single { max-width: 46rem; } .large { max-width: 60rem; }
 figcaption { margin-top: .5rem; }
 .wide { grid-column: 1 / -1; }
+.wide > .scroll { background: #fff; }
+.wide svg { display: block; width: 100%; min-width: 44rem; padding: .5rem; }
+.facts span { white-space: nowrap; }
+.facts span:not(:last-child)::after { content: "; "; white-space: pre; }
 .claims, .exercises { padding: 0; margin: 0; display: grid; gap: .75rem;
   list-style: none;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 28rem), 1fr)); }
@@ -174,6 +180,16 @@ figcaption { margin-top: .5rem; }
 .exercises > li { background: var(--card); border: 1px solid var(--line);
   border-radius: .5rem; padding: .625rem .875rem; }
 .exercises p { margin: .25rem 0; }
+.cards { padding: 0; margin: 0; display: grid; gap: 1rem; list-style: none;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); }
+.card { background: var(--card); border: 1px solid var(--line); padding: .75rem 1rem;
+  border-radius: .5rem; }
+.card h3 { margin: .5rem 0 0; font-size: 1.125rem; }
+.card p { margin: .25rem 0; }
+.card > a { display: block; }
+.card img { display: block; width: 100%; height: 12rem; object-fit: contain;
+  background: #fff; border-radius: .375rem; }
+.verdicts { padding: 0; margin: .5rem 0; list-style: none; font-size: .9375rem; }
 .mistakes { display: grid; gap: 1rem .75rem; list-style: none; padding: 0; margin: 0;
   grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); }
 .mistakes svg { display: block; width: 100%; height: auto; background: #fff;

@@ -21,39 +21,45 @@ SIGNS = {"<=": "at most", ">=": "at least", "<": "below", ">": "above", "=": "ex
 def claims(run: RunFolder) -> Html | None:
     """Each claim with its verdict, what was measured, and why this is the bound."""
     found = run.summary.get("claims") or []
-    items = [tag("li", _claim(c), class_=f"claim {_state(c)}-claim") for c in found]
+    items = [tag("li", _claim(c), class_=f"claim {state(c)}-claim") for c in found]
     return tag("ol", *items, class_="claims") if items else None
 
 
+def all_claims(run: RunFolder) -> list[dict[str, Any]]:
+    """The claims of a run, those that check its exercises among them."""
+    asked = [e["claim"] for e in run.summary.get("exercises") or [] if e.get("claim")]
+    return [*(run.summary.get("claims") or []), *asked]
+
+
 def tally(run: RunFolder) -> str:
-    """How many claims hold, those of exercises among them."""
-    found = list(run.summary.get("claims") or [])
-    exercises = run.summary.get("exercises") or []
-    found += [e["claim"] for e in exercises if e.get("claim")]
-    num_held = sum(_state(claim) == "good" for claim in found)
-    return f"{num_held} of {count(len(found), 'claim')} hold." if found else ""
+    """How many of all its claims hold."""
+    found = all_claims(run)
+    num_held = sum(state(claim) == "good" for claim in found)
+    verb = "hold" if len(found) > 1 else "holds"
+    return f"{num_held} of {count(len(found), 'claim')} {verb}." if found else ""
 
 
-def _state(claim: dict[str, Any]) -> str:
+def state(claim: dict[str, Any]) -> str:
+    """The class of its looks."""
     return "good" if claim.get("verdict") == "holds" else "bad"
 
 
 def _claim(claim: dict[str, Any]) -> Html:
     verdict = plain(claim.get("verdict"))
-    mark = "✓" if _state(claim) == "good" else "✗"
+    mark = "✓" if state(claim) == "good" else "✗"
     head = tag("strong", plain(claim.get("statement")))
-    pieces = [tag("span", f"{mark} {verdict}", class_=f"verdict {_state(claim)}"), head]
+    pieces = [tag("span", f"{mark} {verdict}", class_=f"verdict {state(claim)}"), head]
     value, relation = claim.get("value"), plain(claim.get("relation"))
     wanted = f"{SIGNS.get(relation, relation)} {compact(claim.get('bound'))}"
-    facts = ["measured ", data(compact(value), value), f" (wanted: {wanted})"]
+    facts = [join(["measured ", data(compact(value), value)]), f"wanted: {wanted}"]
     low, high = claim.get("spread") or (None, None)
     if is_number(low) and is_number(high) and low != high:
-        facts.append(f", spread {compact(low)} … {compact(high)}")
+        facts.append(f"spread {compact(low)} … {compact(high)}")
     if is_number(claim.get("n")):
-        facts.append(f", n = {claim['n']:,}")
+        facts.append(f"n = {claim['n']:,}")
     if is_number(claim.get("p")):
-        facts.append(f", p = {claim['p']:.2g}")
-    pieces.append(tag("p", *facts))
+        facts.append(f"p = {claim['p']:.2g}")
+    pieces.append(tag("p", *(tag("span", fact) for fact in facts), class_="facts"))
     labels = {"why": "Why this bound", "test": "How it was decided"}
     told = [
         tag("p", f"{label}: {claim[name]}.", class_="note")
@@ -67,13 +73,13 @@ def _claim(claim: dict[str, Any]) -> Html:
 
 def figures(run: RunFolder) -> Html | None:
     """What the lesson drew, each with what it needs to be understood."""
-    drawn = [
-        chart(run.drawings[f["file"]], plain(f.get("caption")), "wide" * is_wide)
-        for f, is_wide in (
-            (f, _aspect(run.drawings[f["file"]]) > 2)
-            for f in run.summary.get("figures") or []
-        )
-    ]
+    drawn = []
+    for figure in run.summary.get("figures") or []:
+        svg, caption = Html(run.drawings[figure["file"]]), plain(figure.get("caption"))
+        if _aspect(svg) > 2:  # panels side by side, which a telephone shows one by one
+            drawn.append(chart(scroll("Panels", svg), caption, "wide"))
+        else:
+            drawn.append(chart(svg, caption))
     return tag("div", *drawn, class_="charts") if drawn else None
 
 
@@ -91,7 +97,7 @@ def exercises(run: RunFolder) -> Html | None:
         if exercise.get("claim"):
             checked = exercise["claim"]
             answer.append(
-                tag("div", _claim(checked), class_=f"claim {_state(checked)}-claim")
+                tag("div", _claim(checked), class_=f"claim {state(checked)}-claim")
             )
         question = tag("p", prose(plain(exercise.get("question"))))
         items.append(tag("li", question, fold("The answer", join(answer))))
