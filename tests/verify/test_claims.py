@@ -17,16 +17,20 @@ def exact(found, expected, **options):
     return claims.exact("equal", found, expected, roundings=8, why="a test", **options)
 
 
-@pytest.mark.parametrize(("off", "verdict"), [(7, "holds"), (9, "fails")])
+@pytest.mark.parametrize(
+    ("off", "verdict"), [(7, "holds"), (9, "fails"), (-7, "holds"), (-9, "fails")]
+)
 def test_exact_allows_the_roundings_and_no_more(off, verdict):
     claim = exact(np.array([1.0, 1 + off * EPS]), np.ones(2))
     assert claim.verdict == verdict and claim.n == 2
-    assert claim.bound == 8 * EPS and claim.value == pytest.approx(off * EPS)
+    assert claim.bound == 8 * EPS and claim.value == pytest.approx(abs(off) * EPS)
 
 
 def test_exact_counts_errors_against_the_largest_term():
     small = np.array([1e-20, 1.0])
     assert exact(small + np.array([EPS, 0]), small).verdict == "holds"
+    assert exact(1e3 * small + 1e3 * EPS, 1e3 * small).verdict == "holds"
+    assert exact(1e-3 * small + EPS, 1e-3 * small).verdict == "fails"
     assert exact(small + 1e3 * EPS, small, scale=1e3).verdict == "holds"
 
 
@@ -99,6 +103,7 @@ def test_pairs_see_what_single_seeds_hide():
     assert claims.less("backwards", SEEDS, better, why="w").verdict == "holds"
     assert claims.less("wrong way", better, SEEDS, why="w").verdict == "fails"
     assert claims.less("by", SEEDS, better, why="w", by=0.02).verdict == "holds"
+    assert claims.less("by", SEEDS, better, why="w", by=0.1).verdict == "fails"
 
 
 def test_pairs_without_a_difference_hold_nothing():
@@ -126,7 +131,9 @@ def test_a_trend_compares_each_seed_with_itself():
     assert claims.rises("flat", np.ones((12, 5)), why="w").verdict == "fails"
 
 
-@pytest.mark.parametrize(("hits", "verdict"), [(64, "holds"), (57, "fails")])
+@pytest.mark.parametrize(
+    ("hits", "verdict"), [(64, "holds"), (57, "fails"), (9, "fails")]
+)
 def test_a_share_is_that_of_all_seeds_there_are(hits, verdict):
     claim = claims.share("s", np.arange(64) < hits, at_least=0.9, why="w")
     assert claim.verdict == verdict and claim.value == hits / 64
