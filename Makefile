@@ -4,10 +4,13 @@ BIN := .venv/bin
 # No byte-compilation of what is never imported: it halves the time of an installation.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
-.PHONY: demo test bench format lock
+.PHONY: demo test bench gallery format lock
 
 demo: .venv/run.stamp
 	$(BIN)/python experiments/digits.py
+
+gallery: .venv/run.stamp
+	$(BIN)/python -m dlworkshop.run.gallery gallery
 
 test: .venv/dev.stamp
 	$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""The nouns: NamedTuples of arrays, with their shapes, dtypes and units.
+"""The nouns: NamedTuples with the shapes, dtypes and units of what they hold.
 
 Axes keep their letters everywhere: P member, B example in a batch, N examples of a
 split, H W C image, D feature, K class.
@@ -65,3 +65,22 @@ class Metrics(NamedTuple):
 
     loss: Array  # [] nats for cross-entropy
     metric: Array  # [] accuracy as a fraction in [0, 1] by default
+
+
+class Claim(NamedTuple):
+    """A sentence that can be false, what was measured, and what that says of it.
+
+    It holds where `value relation bound` does, as far as its `test` can tell. The
+    constructors are in `verify.claims`.
+    """
+
+    statement: str
+    value: float  # what was measured, of all n together
+    spread: tuple[float, float]  # of the n measurements; `test` says which
+    n: int  # seeds, repeats, or numbers compared
+    relation: str  # "<=", ">=", "<", ">" or "="
+    bound: float  # argued before anything was measured
+    why: str  # that argument
+    test: str  # how the verdict was reached
+    p: float | None  # of the test, where it is a statistical one
+    verdict: str  # "holds" or "fails"

@@ -16,7 +16,7 @@ from dlworkshop.run.result import Run
 
 
 @dataclass(frozen=True)
-class Config(experiment.Config):
+class Config(experiment.TrainingConfig):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 8

@@ -40,7 +40,7 @@ MEAN, DEVIATION = 0.13, 0.31  # of the training pixels in [0, 1]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(experiment.Config):
+class Config(experiment.TrainingConfig):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 10

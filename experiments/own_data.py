@@ -24,7 +24,7 @@ from dlworkshop.types import Dataset
 
 
 @dataclass(frozen=True)
-class Config(experiment.Config):
+class Config(experiment.TrainingConfig):
     """Settings of the experiment; every one is a flag."""
 
     data: Path | None = None

@@ -37,7 +37,7 @@ SHOWN = 5  # of the best settings
 
 
 @dataclass(frozen=True)
-class Config(experiment.Config):
+class Config(experiment.TrainingConfig):
     """Settings of the experiment; every one is a flag."""
 
     data: str = "digits"

@@ -18,6 +18,8 @@ from dlworkshop.run import experiment
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.py"))
+LESSONS = {path.stem for path in (ROOT / "tests" / "lessons").glob("*.py")}
+TRAINING = [name for name in EXPERIMENTS if name not in LESSONS]
 SETTINGS = {"seeds": 2, "num_epochs": 1, "batch_size": 32}
 
 
@@ -60,7 +62,7 @@ def photos(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", TRAINING)
 def test_it_runs_and_leaves_a_run_folder(
     name, tmp_path, raw_mnist, photos, quadrants, monkeypatch
 ):
@@ -89,6 +91,7 @@ def test_its_header_says_how_to_run_it(name):
     assert f"python experiments/{name}.py" in script.__doc__
     assert "Expect" in script.__doc__
     assert issubclass(script.Config, experiment.Config)
+    assert script.__doc__.splitlines()[0].endswith("?")
 
 
 def command(*flags, **environment):
@@ -106,7 +109,10 @@ def command(*flags, **environment):
 def test_help_explains_the_flags(name):
     done = command(f"experiments/{name}.py", "--help")
     assert done.returncode == 0
-    for flag in ("--workdir", "--seeds", "--num-epochs", "--batch-size", "--data-dir"):
+    flags = ["--workdir", "--seeds"]
+    if name in TRAINING:
+        flags += ["--num-epochs", "--batch-size", "--data-dir"]
+    for flag in flags:
         assert flag in done.stdout
 
 
@@ -118,6 +124,57 @@ def test_a_script_ends_with_its_finding_and_its_report(tmp_path):
     assert finding.startswith("test accuracy ") and "n = 2" in finding
     assert report == f"report: {tmp_path / 'report.html'}"
     assert "examples/s" in done.stderr and "s left" in done.stderr
+
+
+LESSON = '''"""What is 1 + 1?
+
+Expect 2.
+"""
+
+from dlworkshop.run import experiment
+from dlworkshop.run.lesson import Figure, Lesson
+from dlworkshop.verify import claims
+
+
+def main(config):
+    claim = claims.bounded("1 + 1 is 2", 1 + 1, equal_to=BOUND, why="counting")
+
+    def line(axes):
+        axes.plot([1, 2])
+
+    return Lesson("1 + 1 is 2", [claim], [Figure(line, "A line", "Two points.")])
+
+
+if __name__ == "__main__":
+    experiment.start(main, experiment.Config)
+'''
+
+
+@pytest.mark.parametrize(("bound", "code"), [(2, 0), (3, 1)])
+def test_a_failed_claim_is_seen_in_the_terminal_the_page_and_the_code(
+    tmp_path, bound, code
+):
+    script, run = tmp_path / "sum.py", tmp_path / "run"
+    script.write_text(LESSON.replace("BOUND", str(bound)))
+    done = command(str(script), "--workdir", str(run), PYTHONPATH=str(ROOT))
+    assert done.returncode == code, done.stderr
+    finding, claim, report = done.stdout.splitlines()
+    assert finding == "1 + 1 is 2"
+    assert claim.startswith(("holds: 1 + 1 is 2", "FAILS: 1 + 1 is 2")[code])
+    assert report == f"report: {run / 'report.html'}"
+    page = (run / "report.html").read_text()
+    assert ("✗ fails" in page) == ('class="claim bad-claim"' in page) == bool(code)
+    assert ("✓ holds" in page) == (not code)
+
+
+def test_a_lesson_leaves_the_folder_of_another_experiment_alone(tmp_path):
+    (tmp_path / "config.json").write_text('{"experiment": "digits"}')
+    script = tmp_path / "sum.py"
+    script.write_text(LESSON.replace("BOUND", "2"))
+    done = command(str(script), "--workdir", str(tmp_path), PYTHONPATH=str(ROOT))
+    assert done.returncode == 2
+    assert "holds a run of digits" in done.stderr and "--workdir" in done.stderr
+    assert not (tmp_path / "summary.json").exists()
 
 
 def test_no_data_and_no_network_is_two_lines(tmp_path):

@@ -28,7 +28,24 @@ def tag(name: str, *children: Any, **attributes: Any) -> Html:
         for key, value in attributes.items()
         if value is not None
     )
-    return Html(f"<{name}{pairs}>{inside}</{name}>")
+    return Html(
+        f"<{name}{pairs}>" if name == "img" else f"<{name}{pairs}>{inside}</{name}>"
+    )
+
+
+def prose(text: str) -> Html:
+    """A sentence in which `code` is set as such.
+
+    >>> prose("Set `a < b`.")
+    'Set <code>a &lt; b</code>.'
+    """
+    parts = text.split("`")
+    return Html(
+        "".join(
+            tag("code", part) if i % 2 else html.escape(part)
+            for i, part in enumerate(parts)
+        )
+    )
 
 
 def join(pieces: Iterable[str]) -> Html:
@@ -145,6 +162,34 @@ figure { margin: 0; min-width: 0; }
 .chart svg * { stroke-linejoin: round; stroke-linecap: butt; }
 .single { max-width: 46rem; } .large { max-width: 60rem; }
 figcaption { margin-top: .5rem; }
+.wide { grid-column: 1 / -1; }
+.wide > .scroll { background: #fff; }
+.wide svg { display: block; width: 100%; min-width: 44rem; padding: .5rem; }
+.facts span { white-space: nowrap; }
+.facts span:not(:last-child)::after { content: "; "; white-space: pre; }
+.claims, .exercises { padding: 0; margin: 0; display: grid; gap: .75rem;
+  list-style: none;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 28rem), 1fr)); }
+.claim { background: var(--card); border: 1px solid var(--line);
+  border-left: .375rem solid var(--good); border-radius: .5rem;
+  padding: .625rem .875rem; overflow-wrap: anywhere; }
+.bad-claim { border-left-color: var(--bad); }
+.claim p { margin: .125rem 0 0; }
+.claim summary { font-weight: 400; font-size: .9375rem; padding: .125rem 0 0; }
+.verdict { margin-right: .625rem; white-space: nowrap; }
+.exercises > li { background: var(--card); border: 1px solid var(--line);
+  border-radius: .5rem; padding: .625rem .875rem; }
+.exercises p { margin: .25rem 0; }
+.cards { padding: 0; margin: 0; display: grid; gap: 1rem; list-style: none;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); }
+.card { background: var(--card); border: 1px solid var(--line); padding: .75rem 1rem;
+  border-radius: .5rem; }
+.card h3 { margin: .5rem 0 0; font-size: 1.125rem; }
+.card p { margin: .25rem 0; }
+.card > a { display: block; }
+.card img { display: block; width: 100%; height: 12rem; object-fit: contain;
+  background: #fff; border-radius: .375rem; }
+.verdicts { padding: 0; margin: .5rem 0; list-style: none; font-size: .9375rem; }
 .mistakes { display: grid; gap: 1rem .75rem; list-style: none; padding: 0; margin: 0;
   grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); }
 .mistakes svg { display: block; width: 100%; height: auto; background: #fff;
@@ -167,6 +212,7 @@ td > span { white-space: nowrap; }
 td small { display: block; font-weight: 400; }
 .good, span.bad { font-weight: 600; }
 .good { color: var(--good); } .bad { color: var(--bad); }
+code { font: .9375em ui-monospace, monospace; }
 pre { margin: 0; padding: .75rem; font: .9375rem/1.35 ui-monospace, monospace; }
 summary { cursor: pointer; padding: .375rem 0; color: var(--link); font-weight: 600; }
 footer { padding: 2.5rem 1rem 3rem; }

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dlworkshop.report import calibration, classes, data_card, pictures
+from dlworkshop.report import calibration, classes, data_card, lesson, pictures
 from dlworkshop.report.elements import (
     Html,
     data,
@@ -28,26 +28,18 @@ from dlworkshop.report.words import (
 )
 
 OPEN_ROWS = 16  # a longer table waits to be opened
-GOOD = {"pass", "passed", "holds", "true", "yes", "confirmed", "supported", "ok"}
-BAD = {"fail", "failed", "false", "no", "refuted", "violated", "not supported"}
 
 
 def render(run: RunFolder) -> str:
     """The whole page, as text; the same run gives the same text."""
     sections = [
         ("Data", data_card.data_card(run)),
-        ("Claims", _claims(run)),
-        ("Key numbers", _tiles(run)),
-        ("Learning curves", pictures.curves(run)),
-        ("Confusion matrix", pictures.confusion(run)),
-        ("Each class", classes.per_class(run)),
-        ("Calibration", calibration.calibration(run)),
-        ("Ensemble", calibration.ensemble(run)),
-        ("Worst mistakes", pictures.mistakes(run)),
-        ("Augmentation", data_card.augmentation(run)),
-        ("Members", _members(run)),
-        ("Hyper-parameters", pictures.sweeps(run)),
-        ("Model", _model(run)),
+        ("Claims", lesson.claims(run)),
+        ("Change a line", lesson.exercises(run)),
+        ("Figures", lesson.figures(run)),
+        *(_training(run) if _has_trained(run) else []),
+        ("About", lesson.about(run)),
+        ("Code", lesson.code(run)),
         ("Timings", _timings(run)),
         ("Configuration", _config(run)),
         ("Environment", _environment(run)),
@@ -59,7 +51,7 @@ def render(run: RunFolder) -> str:
         "header",
         tag("h1", _subtitle(run, title)),
         tag("p", finding(run).replace(" %", "\u00a0%"), class_="finding"),
-        tag("p", _error_note(run), class_="note"),
+        tag("p", _note(run), class_="note"),
         tag("nav", tag("ul", *links), aria_label="Parts of this report"),
     )
     body = [
@@ -70,8 +62,32 @@ def render(run: RunFolder) -> str:
     return document(f"{title}: {finding(run)}", join([top, tag("main", *body), foot]))
 
 
+def _has_trained(run: RunFolder) -> bool:
+    """Whether `fit` left it, perhaps with a lesson's words; not a lesson alone."""
+    return "steps" in run.summary or "finding" not in run.summary
+
+
+def _training(run: RunFolder) -> list[tuple[str, Html | None]]:
+    """What `fit` leaves to be shown."""
+    return [
+        ("Key numbers", _tiles(run)),
+        ("Learning curves", pictures.curves(run)),
+        ("Confusion matrix", pictures.confusion(run)),
+        ("Each class", classes.per_class(run)),
+        ("Calibration", calibration.calibration(run)),
+        ("Ensemble", calibration.ensemble(run)),
+        ("Worst mistakes", pictures.mistakes(run)),
+        ("Augmentation", data_card.augmentation(run)),
+        ("Members", _members(run)),
+        ("Hyper-parameters", pictures.sweeps(run)),
+        ("Model", _model(run)),
+    ]
+
+
 def finding(run: RunFolder) -> str:
     """The result of the run in one sentence."""
+    if run.summary.get("finding"):
+        return plain(run.summary["finding"])
     test = dig(run.summary, "test", run.metric) or {}
     total = run.summary.get("members") or len(run.members) or test.get("n")
     num_lost = sum(not is_healthy(member) for member in run.members)
@@ -91,6 +107,8 @@ def finding(run: RunFolder) -> str:
 
 
 def _subtitle(run: RunFolder, title: str) -> str:
+    if run.summary.get("question"):
+        return f"{spoken(title)}: {plain(run.summary['question'])}"
     model, dataset = (
         name_of(run.summary.get(key)) or name_of(run.config.get(key))
         for key in ("model", "dataset")
@@ -98,7 +116,13 @@ def _subtitle(run: RunFolder, title: str) -> str:
     return f"{title}: {model} on {dataset}" if model and dataset else title
 
 
+def _note(run: RunFolder) -> str:
+    return " ".join(filter(None, (lesson.tally(run), _error_note(run))))
+
+
 def _error_note(run: RunFolder) -> str:
+    if not _has_trained(run):
+        return ""
     test = dig(run.summary, "test", run.metric) or {}
     if not is_number(test.get("mean")):
         return "Nothing was measured on the test split."
@@ -107,31 +131,6 @@ def _error_note(run: RunFolder) -> str:
     text = f"± one standard error of the mean over {count(test.get('n'), 'member')}"
     differing = " and ".join(spoken(name) for name in pictures.varied(run))
     return f"{text} that differ in {differing}." if differing else f"{text}."
-
-
-def _claims(run: RunFolder) -> Html | None:
-    claims = run.summary.get("claims")
-    if not claims:
-        return None
-    known = ["statement", "value", "bound", "verdict"]
-    extra = [key for key in dict.fromkeys(k for c in claims for k in c)]
-    keys = known + [key for key in extra if key not in known]
-    rows = [
-        [_verdict(c.get(k)) if k == "verdict" else plain(c.get(k)) for k in keys]
-        for c in claims
-    ]
-    return table("Claims", [spoken(key).capitalize() for key in keys], rows)
-
-
-def _verdict(value: Any) -> Html:
-    if isinstance(value, bool):
-        value = "holds" if value else "fails"
-    word = plain(value)
-    if word.lower() in GOOD:
-        return tag("span", f"✓ {word}", class_="good")
-    if word.lower() in BAD | {"fails"}:
-        return tag("span", f"✗ {word}", class_="bad")
-    return tag("span", word)
 
 
 def _tiles(run: RunFolder) -> Html:
@@ -232,7 +231,8 @@ def _timings(run: RunFolder) -> Html:
         for name, value in seconds.items()
     ]
     rate = run.summary.get("examples_per_second")
-    rows.append(["Examples a second", data(count(rate), rate)])
+    if is_number(rate):
+        rows.append(["Examples a second", data(count(rate), rate)])
     return table("Timings", [], rows)
 
 

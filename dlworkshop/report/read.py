@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlworkshop.errors import UserError
+from dlworkshop.report import svg
 
 
 class Series(NamedTuple):
@@ -69,6 +70,8 @@ class RunFolder(NamedTuple):
     series: dict[tuple[str, str], Series]  # by (split, quantity)
     predictions: Predictions | None
     metric: str  # the quantity reported beside the loss
+    drawings: dict[str, str]  # SVG of a lesson's figures, by their files
+    source: str  # of the experiment; "" where none was kept
     data_card: dict[str, Any] | None = None
 
 
@@ -79,6 +82,8 @@ def read_run(workdir: Path) -> RunFolder:
     config = _read_object(workdir, "config.json")
     summary = _read_object(workdir, "summary.json")
     members = _members(config, summary)
+    figures = summary.get("figures") or []
+    source = workdir / "experiment.py"
     return RunFolder(
         config,
         summary,
@@ -86,6 +91,8 @@ def read_run(workdir: Path) -> RunFolder:
         _read_series(workdir / "metrics.jsonl", members),
         _read_predictions(workdir / "predictions.npz"),
         _metric_name(config, summary),
+        {f["file"]: _read_drawing(workdir / f["file"]) for f in figures},
+        source.read_text(encoding="utf-8") if source.exists() else "",
         _read_object(workdir, "data_card.json")
         if (workdir / "data_card.json").exists()
         else None,
@@ -134,6 +141,16 @@ def _read_object(workdir: Path, name: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"'{workdir / name}' holds no JSON object.")
     return content
+
+
+def _read_drawing(path: Path) -> str:
+    try:
+        return svg.from_file(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"'{path}' cannot be read ({error.strerror}), and summary.json speaks of "
+            "it: run the experiment again."
+        ) from error
 
 
 def _metric_name(config: dict[str, Any], summary: dict[str, Any]) -> str:

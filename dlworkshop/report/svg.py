@@ -17,9 +17,9 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterSciNotation
 from PIL import Image
 
 MOST_PIXELS = 160  # of the longer side of an image
@@ -39,11 +39,24 @@ STYLE: dict[Any, Any] = {
 }
 
 
+NAMESPACES = 'xmlns="http://www.w3.org/2000/svg"'
+NAMESPACES += ' xmlns:xlink="http://www.w3.org/1999/xlink" '
+
+
 @contextmanager
 def drawing(
-    name: str, title: str, size: tuple[float, float]
-) -> Iterator[tuple[Figure, Axes, list[str]]]:
-    """Axes to draw on under our style; leaves the SVG in the list when done."""
+    name: str, title: str, size: tuple[float, float], panels: int = 1, caption: str = ""
+) -> Iterator[tuple[Figure, Any, list[str]]]:
+    """Axes to draw on under our style; leaves the SVG in the list when done.
+
+    Args:
+        name: of the figure, unique in its page.
+        title: what one sees, written above it.
+        size: width and height in inches.
+        panels: one is an Axes, more are an array of them, side by side.
+        caption: what its marks stand for; with it, the drawing describes itself to
+            those who do not see it.
+    """
     out: list[str] = []
     name = re.sub(r"\W", "-", name)
     with mpl.rc_context(), warnings.catch_warnings():
@@ -51,18 +64,56 @@ def drawing(
         mpl.rcParams.update(STYLE | {"svg.hashsalt": name})
         warnings.filterwarnings("ignore", "Glyph .* missing")  # then a box is drawn
         figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots()
+        axes = figure.subplots(1, panels)
         # matplotlib's own wrapping reads a "$" as the start of a formula
         lines = textwrap.wrap(title.replace(" %", "\u00a0%"), int(7.5 * size[0]))
         figure.suptitle("\n".join(lines), x=0.01, ha="left")
         yield figure, axes, out
+        for axis in (axis for a in figure.axes for axis in (a.xaxis, a.yaxis)):
+            if isinstance(axis.get_major_formatter(), LogFormatterSciNotation):
+                axis.set_major_formatter(lambda value, _: f"{value:g}")  # no formulas
         buffer = io.StringIO()
         unsaid = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         FigureCanvasSVG(figure).print_svg(buffer, metadata=unsaid)
-    out.append(_for_page(buffer.getvalue(), name, title))
+    alt = f"{caption} {described(figure)}" if caption else ""
+    out.append(_for_page(buffer.getvalue(), name, title, alt))
 
 
-def _for_page(svg: str, name: str, title: str) -> str:
+def described(figure: Figure) -> str:
+    """The axes of a figure in words: what is drawn over what, and how far it goes.
+
+    >>> figure = Figure()
+    >>> axes = figure.subplots()
+    >>> _ = axes.plot([0, 10], [1, 3], label="loss"), axes.set(xlabel="step")
+    >>> described(figure)
+    'Horizontal axis: step, 0 to 10. Vertical axis: 1 to 3. Shown: loss.'
+    """
+    words = []
+    for axes in figure.axes:
+        if axes.get_title():
+            words.append(f"{axes.get_title()}.")
+        for name, axis in (("Horizontal", axes.xaxis), ("Vertical", axes.yaxis)):
+            if axis.get_visible() and axes.axison:
+                low, high = axis.get_data_interval()
+                label = f"{axis.get_label_text()}, " if axis.get_label_text() else ""
+                log = ", log scale" if axis.get_scale() == "log" else ""
+                words.append(f"{name} axis: {label}{low:.3g} to {high:.3g}{log}.")
+        if labels := axes.get_legend_handles_labels()[1]:
+            words.append(f"Shown: {', '.join(labels)}.")
+    return " ".join(words)
+
+
+def as_file(svg: str) -> str:
+    """An element of a page -> a file of its own, which a browser opens too."""
+    return svg.replace("<svg ", f"<svg {NAMESPACES}", 1)
+
+
+def from_file(text: str) -> str:
+    """The element of a page that `as_file` made a file of."""
+    return text.replace(NAMESPACES, "", 1)
+
+
+def _for_page(svg: str, name: str, title: str, alt: str) -> str:
     """A file's SVG -> an element of a page: no prologue, its own ids, a title."""
     view_box = re.search(r'viewBox="([^"]*)"', svg)
     assert view_box
@@ -71,9 +122,13 @@ def _for_page(svg: str, name: str, title: str) -> str:
     body = re.sub(r'\bid="', f'id="{name}-', body)
     body = re.sub(r'(href="|url\()#', rf"\1#{name}-", body)
     body = re.sub(r'\bd="[^"]*"', lambda path: _rounded(path[0]), body)
+    said, more = f"{name}-title", ""
+    if alt:
+        said += f" {name}-alt"
+        more = f'<desc id="{name}-alt">{escape(alt)}</desc>'
     return (
-        f'<svg role="img" aria-labelledby="{name}-title" viewBox="{view_box[1]}">'
-        f'<title id="{name}-title">{escape(title)}</title>{body}'
+        f'<svg role="img" aria-labelledby="{said}" viewBox="{view_box[1]}">'
+        f'<title id="{name}-title">{escape(title)}</title>{more}{body}'
     )
 
 

@@ -76,6 +76,40 @@ def _decimals(error: float, significant: int, low: int, high: int) -> int:
     return min(max(significant - 1 - math.floor(math.log10(error)), low), high)
 
 
+def compact(value: Any) -> str:
+    """A number of any size in a few characters.
+
+    >>> compact(31), compact(2.2e-16), compact(0.98765), compact(12288), compact(None)
+    ('31', '2.2e-16', '0.988', '12,288', '—')
+    """
+    if not is_number(value):
+        return MISSING
+    if value == int(value) and abs(value) < 1e9:
+        return f"{value:,.0f}"
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.3g}"
+
+
+def measured(claim: dict[str, Any]) -> str:
+    """A claim on one line, the verdict first.
+
+    >>> measured({"statement": "it is small", "value": 1e-16, "relation": "<=",
+    ...           "bound": 1e-14, "n": 31, "verdict": "holds"})
+    'holds: it is small (1e-16 <= 1e-14, n = 31)'
+    >>> measured({"statement": "it is large", "value": 1, "relation": ">",
+    ...           "bound": 2, "n": 9, "p": 0.5, "verdict": "fails"})
+    'FAILS: it is large (1, wanted > 2, n = 9, p = 0.5)'
+    """
+    value, bound = compact(claim["value"]), compact(claim["bound"])
+    p = claim.get("p")
+    rest = f"n = {claim['n']:,}" + (f", p = {p:.2g}" if is_number(p) else "")
+    if claim["verdict"] == "holds":
+        return (
+            f"holds: {claim['statement']} ({value} {claim['relation']} {bound}, {rest})"
+        )
+    wanted = f"{value}, wanted {claim['relation']} {bound}"
+    return f"FAILS: {claim['statement']} ({wanted}, {rest})"
+
+
 def duration(seconds: Any) -> str:
     """Seconds as a person would say them.
 

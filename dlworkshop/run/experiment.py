@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -11,6 +12,10 @@ from typing import TypeVar
 import jax
 
 from dlworkshop.errors import UserError
+from dlworkshop.report.words import measured
+from dlworkshop.run import lesson
+from dlworkshop.run.cache import use_compilation_cache
+from dlworkshop.run.lesson import Lesson
 from dlworkshop.run.result import Run
 
 
@@ -22,6 +27,12 @@ class Config:
     """The run folder; runs/NAME by default. Run the same command again to go on."""
     seeds: int = 5
     """How many models to train side by side, with seeds 0, 1, ..."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig(Config):
+    """The flags of the experiments that train on a data set."""
+
     num_epochs: int = 10
     """Passes over the training split."""
     batch_size: int = 128
@@ -33,10 +44,14 @@ class Config:
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
-def start(main: Callable[[AnyConfig], Run], config_class: type[AnyConfig]) -> None:
+def start(
+    main: Callable[[AnyConfig], Run | Lesson], config_class: type[AnyConfig]
+) -> None:
     """Run `main` with the flags of the command line; a user's mistake leaves with 2.
 
     The module's docstring is the text of `--help`, its file name the name of the run.
+    A lesson prints a line for each claim; if one fails, the report is there all the
+    same, with the claim in red, and the script leaves with 1.
     """
     import tyro  # noqa: PLC0415 (needed by scripts only)
 
@@ -49,15 +64,40 @@ def start(main: Callable[[AnyConfig], Run], config_class: type[AnyConfig]) -> No
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     use_all_cores(config.seeds)
     try:
-        run = main(config)
+        result = perform(main, config)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:  # before or after training, where nothing is lost
         print("stopped; run the same command again to go on", file=sys.stderr)
         raise SystemExit(130) from None
-    print(finding(run))
+    print(finding(result))
+    if isinstance(result, Lesson):
+        for claim in dict.fromkeys([*result.claims, *result.failed]):
+            print(measured(claim._asdict()))
     print(f"report: {workdir / 'report.html'}")
+    if isinstance(result, Lesson) and result.failed:
+        raise SystemExit(1)
+
+
+def perform(
+    main: Callable[[AnyConfig], Run | Lesson], config: AnyConfig
+) -> Run | Lesson:
+    """Run `main`, and write the run folder of what is not a `Run`, which wrote its own.
+
+    Args:
+        main: of an experiment's module.
+        config: with a `workdir`.
+    """
+    script = sys.modules[main.__module__]
+    use_compilation_cache()
+    started = time.perf_counter()
+    result = main(config)
+    if isinstance(result, Run) or config.workdir is None:
+        return result
+    file, doc = Path(script.__file__ or ""), script.__doc__ or ""
+    seconds = {"total": time.perf_counter() - started}
+    return lesson.write(result, config.workdir, file, doc, config, seconds)
 
 
 def use_all_cores(seeds: int) -> None:
@@ -72,14 +112,16 @@ def use_all_cores(seeds: int) -> None:
         jax.config.update("jax_num_cpu_devices", cores)
 
 
-def finding(run: Run) -> str:
-    """One line with the mean over the members, its standard error, and n.
+def finding(run: Run | Lesson) -> str:
+    """One line: a lesson's own, or the mean over the members, its error, and n.
 
     >>> summary = {"metric": "accuracy", "test": {"accuracy": {}, "loss": {}}}
     >>> summary["test"]["accuracy"] = {"mean": 0.9912, "sem": 0.0011, "n": 8}
     >>> print(finding(Run(None, None, summary, None)))
     test accuracy 99.12 % ± 0.11 % (mean ± standard error, n = 8)
     """
+    if isinstance(run, Lesson):
+        return run.finding
     name = next(key for key in run.summary["test"] if key != "loss")
     scores = run.summary["test"][name]
     if scores["mean"] is None:

@@ -272,9 +272,11 @@ class Loop:
         begins = f"goes on at step {self.step}" if self.step else "begins"
         groups = plan.groups
         waits = "" if groups.all_at_once else f", at most {groups.sizes[0]} at once"
-        layers = table(plan.model, plan.dataset.train.image[0])
+        layers = ""
+        if self.workdir is not None:  # many a run in memory is part of something larger
+            layers = table(plan.model, plan.dataset.train.image[0]) + "\n"
         return (
-            f"{layers}\n{plan.config['experiment']} {begins}: {size} member"
+            f"{layers}{plan.config['experiment']} {begins}: {size} member"
             f"{'s' if size != 1 else ''}{waits}, {plan.num_steps} steps of "
             f"{plan.order.batch_size} examples, mesh {shape['member']} x "
             f"{shape['batch']} (member x batch), chunks of {plan.chunk} steps, "

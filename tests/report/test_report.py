@@ -117,7 +117,7 @@ def test_every_drawing_is_an_image_with_a_title(report):
 
 def test_what_scrolls_can_be_reached_by_keyboard(report):
     boxes = [a for a in report[2].find("div") if a.get("class") == "scroll"]
-    assert len(boxes) >= 6
+    assert len(boxes) >= 5
     assert len(report[2].find("table")) == len(boxes) - 1  # and the layers
     for box in boxes:
         assert box["tabindex"] == "0"

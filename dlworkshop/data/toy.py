@@ -1,0 +1,127 @@
+"""Data small enough to be seen whole: point sets in the plane, functions of a line.
+
+Points are `Batch(image [N, 2] float32, label [N] int32)`, drawn from a seed; each
+function takes x [...] in [0, 1] and returns as many values. NumPy throughout.
+"""
+
+import numpy as np
+
+from dlworkshop.types import Batch, Dataset
+
+
+def xor(size: int = 200, noise: float = 0.15, seed: int = 0) -> Batch:
+    """Four clouds at (+-1, +-1); class 1 where the signs differ.
+
+    No straight line has more than three of the four on their right sides (Minsky &
+    Papert 1969, Perceptrons). The clouds are equally large where 4 divides `size`.
+
+    >>> xor(4, noise=0.0).image.tolist(), xor(4).label.tolist()
+    ([[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]], [0, 1, 1, 0])
+    """
+    corner = np.arange(size) % 4
+    signs = np.stack([corner % 2, corner // 2], -1) * 2.0 - 1  # [N, 2]
+    return _points(signs, corner % 2 != corner // 2, noise, seed)
+
+
+def rings(size: int = 200, noise: float = 0.1, seed: int = 0) -> Batch:
+    """A circle of radius 0.4 (class 1) inside one of radius 1 (class 0).
+
+    >>> points = rings(100, noise=0.0)
+    >>> [f"{radius:.2f}" for radius in np.hypot(*points.image[:2].T)]
+    ['1.00', '0.40']
+    """
+    inner = np.arange(size) % 2
+    angle = np.random.default_rng([seed, 1]).uniform(0, 2 * np.pi, size)
+    radius = np.where(inner, 0.4, 1.0)
+    place = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1)
+    return _points(place, inner, noise, seed)
+
+
+def moons(size: int = 200, noise: float = 0.1, seed: int = 0) -> Batch:
+    """Two interleaved half circles.
+
+    >>> moons(10).image.shape, moons(10).label.tolist()
+    ((10, 2), [0, 1, 0, 1, 0, 1, 0, 1, 0, 1])
+    """
+    lower = np.arange(size) % 2
+    angle = np.random.default_rng([seed, 1]).uniform(0, np.pi, size)
+    x = np.where(lower, 0.5 - np.cos(angle), np.cos(angle) - 0.5)
+    y = np.where(lower, 0.25 - np.sin(angle), np.sin(angle) - 0.25)
+    return _points(np.stack([x, y], -1), lower, noise, seed)
+
+
+def spirals(
+    size: int = 200, arms: int = 3, noise: float = 0.03, seed: int = 0
+) -> Batch:
+    """`arms` interleaved spirals, one class each.
+
+    >>> spirals(9).label.tolist(), bool(abs(spirals(99).image).max() < 1.2)
+    ([0, 1, 2, 0, 1, 2, 0, 1, 2], True)
+    """
+    arm = np.arange(size) % arms
+    radius = np.random.default_rng([seed, 1]).uniform(0.1, 1, size)
+    angle = 2 * np.pi * arm / arms + 3.5 * radius
+    place = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1)
+    return _points(place, arm, noise, seed)
+
+
+def split(points: Batch, name: str = "points", seed: int = 0) -> Dataset:
+    """Shuffle points and deal them out: 60 % train, 20 % validation, 20 % test.
+
+    >>> dataset = split(xor(100))
+    >>> [len(part.label) for part in dataset[:3]], dataset.classes
+    ([60, 20, 20], ('0', '1'))
+    """
+    size = len(points.label)
+    order = np.random.default_rng(seed).permutation(size)
+    parts = np.split(order, [size * 6 // 10, size * 8 // 10])
+    classes = tuple(str(k) for k in range(int(points.label.max()) + 1))
+    train, validation, test = (Batch(points.image[i], points.label[i]) for i in parts)
+    return Dataset(train, validation, test, classes, name, f"{name}-{size}-{seed}")
+
+
+def wave(x):
+    """Two periods of a sine, between -1 and 1.
+
+    >>> wave(np.array([0.0, 0.125])).round(6).tolist()
+    [0.0, 1.0]
+    """
+    return np.sin(4 * np.pi * x)
+
+
+def step(x):
+    """0, and from 1/2 on 1: not continuous, so no bound on the error holds at 1/2.
+
+    >>> step(np.array([0.4, 0.6])).tolist()
+    [0.0, 1.0]
+    """
+    return np.where(x < 0.5, 0.0, 1.0)
+
+
+def tent(x, folds: int = 1):
+    """The tent map, `folds` times: 2^folds straight pieces between 0 and 1.
+
+    Source: Telgarsky (2016), Benefits of depth in neural networks, section 3.
+
+    >>> tent(np.array([0.0, 0.25, 0.5, 0.75])).tolist()
+    [0.0, 0.5, 1.0, 0.5]
+    >>> tent(np.array([0.25, 0.5]), folds=2).tolist()
+    [1.0, 0.0]
+    """
+    for _ in range(folds):
+        x = 1 - np.abs(2 * x - 1)
+    return x
+
+
+def bump(x):
+    """A narrow bell at 1/2 with height 1, flat elsewhere.
+
+    >>> bump(np.array([0.5, 0.0])).round(6).tolist()
+    [1.0, 0.0]
+    """
+    return np.exp(-((np.asarray(x) - 0.5) ** 2) / (2 * 0.05**2))
+
+
+def _points(place: np.ndarray, label: np.ndarray, noise: float, seed: int) -> Batch:
+    blur = noise * np.random.default_rng(seed).standard_normal(place.shape)
+    return Batch((place + blur).astype(np.float32), np.asarray(label).astype(np.int32))

@@ -1,0 +1,107 @@
+"""Many run folders -> the index of a static site, in the order of the lecture."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from dlworkshop.report import lesson, page, pictures, read
+from dlworkshop.report.elements import Html, document, fold, join, tag
+from dlworkshop.report.svg import as_file
+from dlworkshop.report.words import count, duration, plain, spoken
+
+
+class Entry(NamedTuple):
+    """One experiment of a gallery: a run folder below it, or why there is none."""
+
+    name: str  # of the experiment and of its folder
+    seconds: float | None = None  # that it took; None where it has not been run yet
+    problem: str = ""  # a sentence, where it left no report
+    holds: bool = True  # False where a claim fails, or it broke down
+
+
+def write(folder: Path, chapters: Mapping[str, Sequence[Entry]]) -> Path:
+    """Write `folder/index.html`, all at once; returns its path.
+
+    Args:
+        folder: of the site; each entry without a problem has its run folder in it.
+        chapters: title -> entries, both in the order in which they are shown.
+    """
+    parts = [
+        tag(
+            "section",
+            tag("h2", title),
+            tag("ol", *(_card(folder, entry) for entry in entries), class_="cards"),
+        )
+        for title, entries in chapters.items()
+    ]
+    entries = [entry for chapter in chapters.values() for entry in chapter]
+    claims = [claim for entry in entries for claim in _claims(folder, entry)]
+    held = sum(claim.get("verdict") == "holds" for claim in claims)
+    total = sum(entry.seconds or 0 for entry in entries)
+    top = tag(
+        "header",
+        tag("h1", "Deep learning workshop"),
+        tag("p", f"{held} of {count(len(claims), 'claim')} hold", class_="finding"),
+        tag(
+            "p",
+            f"{count(len(entries), 'experiment')}, run in {duration(total)}, in the "
+            "order of the lecture. Each opens its report.",
+            class_="note",
+        ),
+    )
+    foot = tag("footer", "Written by dlworkshop; this site needs no network.")
+    body = join([top, tag("main", *parts), foot])
+    draft, target = folder / ".index.html", folder / "index.html"
+    draft.write_text(document("Deep learning workshop", body), encoding="utf-8")
+    draft.replace(target)
+    return target
+
+
+def _claims(folder: Path, entry: Entry) -> list:
+    if entry.problem or entry.seconds is None:
+        return []
+    return lesson.all_claims(read.read_run(folder / entry.name))
+
+
+def _card(folder: Path, entry: Entry) -> Html:
+    title = spoken(entry.name)
+    if entry.problem or entry.seconds is None:
+        said = entry.problem or "Not run yet."
+        return tag("li", tag("h3", title), tag("p", said, class_="note"), class_="card")
+    run = read.read_run(folder / entry.name)
+    question = plain(run.summary.get("question") or title)
+    source = _thumbnail(folder, run, entry.name)
+    picture = tag("img", src=source, alt="", loading="lazy") if source else ""
+    return tag(
+        "li",
+        tag("a", picture, tag("h3", question), href=f"{entry.name}/report.html"),
+        tag("p", page.finding(run)),
+        _verdicts(run),
+        tag("p", f"{title}, {duration(entry.seconds)}", class_="note"),
+        class_="card",
+    )
+
+
+def _verdicts(run: read.RunFolder) -> Html:
+    """The claims of a run, folded away where all of them hold."""
+    claims = run.summary.get("claims") or []
+    items = []
+    for claim in claims:
+        mark = "✓ holds:" if lesson.state(claim) == "good" else "✗ fails:"
+        verdict = tag("span", mark, class_=lesson.state(claim))
+        items.append(tag("li", verdict, f" {plain(claim.get('statement'))}"))
+    fails = any(lesson.state(claim) == "bad" for claim in lesson.all_claims(run))
+    listed = tag("ul", *items, class_="verdicts")
+    return fold(lesson.tally(run), listed, is_open=fails) if items else Html("")
+
+
+def _thumbnail(folder: Path, run: read.RunFolder, name: str) -> str:
+    """The lesson's first figure, or the learning curves drawn anew."""
+    if run.summary.get("figures"):
+        return f"{name}/{run.summary['figures'][0]['file']}"
+    curves = pictures.curves(run)
+    if "<svg" not in curves:
+        return ""
+    svg = curves[curves.index("<svg") : curves.index("</svg>") + len("</svg>")]
+    (folder / name / "thumbnail.svg").write_text(as_file(svg), encoding="utf-8")
+    return f"{name}/thumbnail.svg"

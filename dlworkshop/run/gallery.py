@@ -1,0 +1,114 @@
+"""All experiments at their default settings -> one static site."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from dlworkshop.errors import UserError
+from dlworkshop.report import gallery
+from dlworkshop.report.gallery import Entry
+
+EXPERIMENTS = Path(__file__).parent.parent.parent / "experiments"
+LECTURE = {  # the chapters of the lecture and their experiments, in its order
+    "Fully connected networks": (
+        "logistic_regression",
+        "feedforward",
+        "softmax",
+        "activations",
+        "batch_forwarding",
+        "backpropagation",
+        "universal_approximation",
+    ),
+    "Deep learning": ("data_size", "why_depth"),
+    "Convolutional networks": ("why_convolution", "pooling", "cnn_features"),
+    "The framework": ("jax_in_ten_minutes", "components"),
+    "Your own model": (
+        "digits",
+        "mnist_mlp",
+        "mnist_cnn",
+        "mnist_speedrun",
+        "own_data",
+        "vgg16_transfer",
+    ),
+    "Populations": ("learning_rate_finder", "seeds", "vmap_vs_loop"),
+}
+
+
+def build(folder: Path, experiments: Path = EXPERIMENTS, flags=()) -> list[Entry]:
+    """Run the experiments one after the other and write `folder/index.html`.
+
+    The index is written anew after each of them, so that what is there can be looked
+    at. An experiment that cannot run, because it has no data, say, is listed with its
+    sentence; a claim that fails is shown as such.
+
+    Args:
+        folder: of the site; each experiment gets its run folder in it.
+        experiments: the folder of the scripts.
+        flags: more flags for every one of them.
+
+    Returns:
+        The entries in their order; `problem` is "" for those with a report.
+
+    Raises:
+        UserError: if there are no experiments there.
+    """
+    chapters = _chapters(experiments)
+    entries = [entry for chapter in chapters.values() for entry in chapter]
+    if not entries:
+        raise UserError(f"{experiments} holds no experiments: give their folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, entry in enumerate(entries, start=1):
+        print(f"{number}/{len(entries)} {entry.name}", end=" ", flush=True)
+        done = _run(experiments / f"{entry.name}.py", folder / entry.name, flags)
+        verdict = done.problem or ("" if done.holds else "A CLAIM FAILS")
+        print(f"{done.seconds:.0f} s {verdict}", flush=True)
+        chapters = {
+            title: [done if e.name == done.name else e for e in chapter]
+            for title, chapter in chapters.items()
+        }
+        gallery.write(folder, chapters)
+    return [entry for chapter in chapters.values() for entry in chapter]
+
+
+def _chapters(experiments: Path) -> dict[str, list[Entry]]:
+    there = {path.stem for path in experiments.glob("*.py")}
+    known = [name for names in LECTURE.values() for name in names]
+    chapters = {
+        title: [Entry(name) for name in names if name in there]
+        for title, names in LECTURE.items()
+    }
+    chapters["More"] = [Entry(name) for name in sorted(there - set(known))]
+    return {title: entries for title, entries in chapters.items() if entries}
+
+
+def _run(script: Path, workdir: Path, flags) -> Entry:
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, str(script), "--workdir", str(workdir.absolute()), *flags],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    seconds = time.perf_counter() - began
+    crashed = "Traceback (most recent call last)" in done.stderr
+    if done.returncode == 0 or (done.returncode == 1 and not crashed):
+        return Entry(script.stem, seconds, holds=done.returncode == 0)
+    said = [line for line in done.stderr.splitlines() if line.strip()]
+    problem = said[-1] if said else f"It left with {done.returncode}, without a word."
+    return Entry(script.stem, seconds, problem, holds=not crashed)
+
+
+def main() -> None:
+    """`python -m dlworkshop.run.gallery DIR`; leaves with 1 if a claim fails."""
+    (folder,) = sys.argv[1:] or ["gallery"]
+    entries = build(Path(folder))
+    print(f"gallery: {Path(folder) / 'index.html'}")
+    raise SystemExit(not all(entry.holds for entry in entries))
+
+
+if __name__ == "__main__":
+    main()

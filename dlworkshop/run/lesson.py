@@ -1,0 +1,130 @@
+"""A lesson: an experiment that ends with claims, and how its run folder is written."""
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from dlworkshop import report
+from dlworkshop.errors import UserError
+from dlworkshop.run import checks, record
+from dlworkshop.run.result import Run, device, versions
+from dlworkshop.types import Claim
+
+
+class Figure(NamedTuple):
+    """A picture to be projected; drawn when the run folder is written."""
+
+    draw: Callable[[Any], None]  # on matplotlib axes, or on an array of `panels`; its
+    # name is that of the figure's file
+    title: str  # what it shows, with the numbers that were measured
+    caption: str  # what its lines, bands and colours stand for
+    panels: int = 1  # side by side
+
+
+class Exercise(NamedTuple):
+    """A line to change, what to expect, and the claim that checks it, if one can."""
+
+    question: str
+    answer: str
+    claim: Claim | None = None
+
+
+class Lesson(NamedTuple):
+    """What `main` of an experiment returns that does more than train."""
+
+    finding: str  # one sentence with the number that matters most
+    claims: Sequence[Claim]
+    figures: Sequence[Figure]
+    exercises: Sequence[Exercise] = ()
+    summary: Mapping[str, Any] = {}  # more entries: dataset, model, members ...
+    run: Run | None = None  # a `fit` into the same folder, if there was one
+
+    @property
+    def failed(self) -> list[Claim]:
+        """The claims that do not hold, those of exercises among them."""
+        asked = [e.claim for e in self.exercises if e.claim is not None]
+        return [c for c in [*self.claims, *asked] if c.verdict != "holds"]
+
+
+def write(lesson: Lesson, workdir: Path, script: Path, doc: str, config, seconds):
+    """Leave the run folder of a lesson; returns the lesson with its whole summary.
+
+    Args:
+        lesson: what `main` returned.
+        workdir: the run folder; that of an earlier run of the same experiment is
+            written anew.
+        script: the experiment's file, of which a copy is kept.
+        doc: its header: the question, a blank line, and the rest.
+        config: its frozen dataclass.
+        seconds: name -> seconds that its parts took.
+
+    Raises:
+        UserError: if the folder holds another experiment, or cannot be written.
+    """
+    question, _, about = doc.strip().partition("\n")
+    settings = {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if field.name != "workdir"  # the folder may be moved
+    }
+    with record.owned(workdir), checks.disk_errors(workdir):
+        found = workdir / "config.json"
+        before = record.read_json(found) if found.exists() else {}
+        if before.get("experiment", script.stem) != script.stem:
+            raise UserError(
+                f"{workdir} holds a run of {before['experiment']}: choose another "
+                f"folder for {script.stem} with --workdir"
+            )
+        trained = dict(lesson.run.summary) if lesson.run else {}
+        summary = record.plain(
+            {
+                "experiment": script.stem,
+                "question": question,
+                "about": about.strip(),
+                "finding": lesson.finding,
+                **trained,
+                **lesson.summary,
+                "claims": [claim._asdict() for claim in lesson.claims],
+                "exercises": [_exercise(e) for e in lesson.exercises],
+                "figures": [_draw(figure, workdir) for figure in lesson.figures],
+                "seconds": trained.get("seconds", {}) | seconds,
+                "device": device(jax.local_devices()),
+                "versions": versions(),
+            }
+        )
+        shutil.copyfile(script, workdir / "experiment.py")
+        if not lesson.run:
+            record.write_json(found, {"experiment": script.stem, "settings": settings})
+        record.write_json(workdir / "summary.json", summary)
+        report.write(workdir)
+    return lesson._replace(summary=summary)
+
+
+def _exercise(exercise: Exercise) -> dict[str, Any]:
+    claim = exercise.claim and exercise.claim._asdict()
+    return exercise._asdict() | {"claim": claim}
+
+
+def _draw(figure: Figure, workdir: Path) -> dict[str, str]:
+    """Draw it into the folder; what the summary says of it."""
+    from dlworkshop.report import svg  # noqa: PLC0415 (it brings matplotlib)
+
+    name = figure.draw.__name__
+    size = (7.4, 4.7) if figure.panels == 1 else (5.4 * figure.panels, 4.7)
+    with svg.drawing(name, figure.title, size, figure.panels, figure.caption) as canvas:
+        _, axes, out = canvas
+        figure.draw(axes)
+    folder = workdir / "figures"
+    folder.mkdir(exist_ok=True)
+    beside = folder / f".{name}.svg"
+    beside.write_text(svg.as_file(out[0]), encoding="utf-8")
+    beside.replace(folder / f"{name}.svg")
+    return {
+        "file": f"figures/{name}.svg",
+        "title": figure.title,
+        "caption": figure.caption,
+    }

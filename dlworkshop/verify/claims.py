@@ -1,0 +1,305 @@
+"""A claim, its evidence, its verdict: the constructors of `types.Claim`.
+
+Three kinds of evidence, and no verdict by a single run of anything random:
+
+- `exact`, `gradients`: two roads to the same numbers, in float64, to a tolerance that
+  is derived from the roundings on the way;
+- `greater`, `less`, `falls`, `rises`, `share`: numbers of independent seeds and a named
+  test, paired where the seeds are shared;
+- `bounded`: counts and measures, of which every single one obeys the bound.
+"""
+
+import warnings
+
+import numpy as np
+from scipy import stats
+
+from dlworkshop.errors import UserError
+from dlworkshop.types import Array, Claim, PyTree
+from dlworkshop.verify.gradients import GradientReport
+
+EPS = float(np.finfo(np.float64).eps)
+LEVEL = 0.01  # a statistical claim that is false passes at most once in a hundred
+LEAST_SEEDS = 5  # fewer say nothing about a spread
+
+
+def exact(
+    statement: str,
+    found: PyTree,
+    expected: PyTree,
+    *,
+    roundings: int,
+    why: str,
+    scale: float | None = None,
+) -> Claim:
+    """Two roads lead to the same numbers, up to the roundings on the way.
+
+    A chain of k roundings moves a number by at most about k u of the largest term in
+    it, where u = eps / 2 (Higham 2002, Accuracy and Stability, section 3.1); two such
+    roads are then at most k eps apart.
+
+    Args:
+        statement: what is claimed.
+        found, expected: trees of equal structure and shapes, float64 or integer.
+        roundings: k, of the longer road to one number.
+        why: how k was counted.
+        scale: the largest term on the way; the largest |expected| by default.
+
+    Raises:
+        ValueError: where the two cannot be compared, or not in float64.
+
+    >>> claim = exact("0.1 + 0.2 = 0.3", 0.1 + 0.2, 0.3, roundings=2, why="two sums")
+    >>> claim.verdict, claim.n
+    ('holds', 1)
+    """
+    pairs = list(zip(_leaves(found), _leaves(expected), strict=True))
+    if any(a.shape != b.shape for a, b in pairs):
+        shapes = [(a.shape, b.shape) for a, b in pairs]
+        raise ValueError(f"'{statement}' compares the shapes {shapes}: make them equal")
+    ours = np.concatenate([a.ravel() for a, _ in pairs])
+    theirs = np.concatenate([b.ravel() for _, b in pairs])
+    if scale is None:
+        scale = float(np.abs(theirs).max(initial=0.0)) or 1.0
+    errors = np.abs(ours - theirs) / scale
+    return _every(
+        statement,
+        errors,
+        "<=",
+        roundings * EPS,
+        why,
+        f"largest of {errors.size:,} differences in float64, as a share of {scale:.3g}",
+    )
+
+
+def gradients(statement: str, report: GradientReport, *, why: str) -> Claim:
+    """Autodiff is what central differences say; see `verify.check_gradients`."""
+    errors = [row.error if row.checked else np.nan for row in report.rows]
+    n = sum(row.checked + row.directions for row in report.rows)
+    claim = _every(
+        statement,
+        errors,
+        "<=",
+        report.tolerance,
+        why,
+        f"largest error of {n:,} central differences in float64, as a share of the "
+        "gradient's norm",
+    )
+    verdict = claim.verdict if report.ok else "fails"
+    return claim._replace(n=n, verdict=verdict)
+
+
+def bounded(
+    statement: str,
+    values: Array,
+    *,
+    why: str,
+    at_most: float | None = None,
+    at_least: float | None = None,
+    equal_to: float | None = None,
+) -> Claim:
+    """Every one of the values obeys one bound: a count, a measure, a theorem.
+
+    Raises:
+        ValueError: unless exactly one bound is given.
+
+    >>> bounded("a triangle has 3 sides", [3], equal_to=3, why="its name").verdict
+    'holds'
+    """
+    bounds = {"<=": at_most, ">=": at_least, "=": equal_to}
+    given = [(sign, bound) for sign, bound in bounds.items() if bound is not None]
+    if len(given) != 1:
+        raise ValueError(f"'{statement}' has {len(given)} bounds: give exactly one")
+    relation, bound = given[0]
+    size = np.size(values)
+    test = f"every one of {size:,} obeys the bound" if size > 1 else "counted"
+    return _every(statement, values, relation, bound, why, test)
+
+
+def greater(
+    statement: str, values: Array, than: Array, *, why: str, by: float = 0.0
+) -> Claim:
+    """The mean over seeds is above a number, or above its partner's with equal seeds.
+
+    One-sided t-test (Student 1908) on the n values, or on the n differences where
+    `than` holds one number for each of the same seeds.
+
+    Args:
+        statement: what is claimed.
+        values: [n], one for each seed.
+        than: a number, or [n] for the same seeds in the same order.
+        why: why this number, or these partners and this `by`.
+        by: how much greater than its partner at least.
+
+    Raises:
+        UserError: with fewer than 5 seeds.
+
+    >>> claim = greater("heads", [1, 2, 1, 2, 1, 2], 0, why="it counts heads")
+    >>> claim.verdict, claim.value, claim.p < 0.001
+    ('holds', 1.5, True)
+    """
+    return _t_test(statement, values, than, ">", by, why)
+
+
+def less(
+    statement: str, values: Array, than: Array, *, why: str, by: float = 0.0
+) -> Claim:
+    """The mean over seeds is below a number, or below its partner's; see `greater`."""
+    return _t_test(statement, values, than, "<", 0.0 - by, why)  # 0.0, not -0.0
+
+
+def rises(statement: str, values: Array, *, why: str) -> Claim:
+    """[n, k]: along its k settings the value rises, seed by seed.
+
+    Page's trend test (1963): each seed ranks its k values, so that seeds are compared
+    with themselves only. The value of the claim is the mean rank correlation.
+
+    >>> rises("it grows", [[1, 2, 3, 4]] * 5, why="see there").verdict
+    'holds'
+    """
+    return _trend(statement, np.asarray(values, np.float64), ">", why)
+
+
+def falls(statement: str, values: Array, *, why: str) -> Claim:
+    """[n, k]: along its k settings the value falls, seed by seed; see `rises`."""
+    return _trend(statement, np.asarray(values, np.float64), "<", why)
+
+
+def share(statement: str, successes: Array, *, at_least: float, why: str) -> Claim:
+    """More than this share of all seeds there are would succeed.
+
+    Exact binomial test; the spread is Clopper and Pearson's 95 % interval (1934).
+
+    Args:
+        statement: what is claimed.
+        successes: [n] bool, one for each seed.
+        at_least: share in (0, 1).
+        why: why this share.
+
+    >>> share("nearly all", [True] * 64, at_least=0.9, why="all but bad luck").verdict
+    'holds'
+    """
+    successes = np.asarray(successes, bool)
+    n = _enough(statement, successes)
+    test = stats.binomtest(int(successes.sum()), n, at_least, "greater")
+    low, high = stats.binomtest(int(successes.sum()), n).proportion_ci(0.95)
+    return _tested(
+        statement,
+        test.statistic,
+        (low, high),
+        n,
+        ">",
+        at_least,
+        why,
+        "exact binomial test, one-sided; 95 % interval of the share",
+        test.pvalue,
+    )
+
+
+def _leaves(tree: PyTree) -> list[np.ndarray]:
+    import jax  # noqa: PLC0415 (claims of counts need none)
+
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+    for leaf in leaves:
+        if leaf.dtype != np.float64 and not np.issubdtype(leaf.dtype, np.integer):
+            raise ValueError(
+                f"an exact claim needs float64, got {leaf.dtype}: compute it under "
+                "jax.enable_x64(True)"
+            )
+    return leaves
+
+
+def _every(statement, values, relation, bound, why, test) -> Claim:
+    values = np.asarray(values, np.float64).ravel()
+    if not values.size:
+        raise ValueError(f"'{statement}' has nothing to measure: give it values")
+    off = {"<=": values - bound, ">=": bound - values, "=": np.abs(values - bound)}
+    excess = off[relation]
+    worst = float(values[np.argmax(np.where(np.isnan(excess), np.inf, excess))])
+    holds = bool(np.all(excess <= 0))  # NaN is not <= 0
+    spread = (float(values.min()), float(values.max()))
+    verdict = "holds" if holds else "fails"
+    return Claim(
+        statement, worst, spread, values.size, relation, bound, why, test, None, verdict
+    )
+
+
+def _t_test(statement, values, than, relation, by, why) -> Claim:
+    values = np.asarray(values, np.float64)
+    n = _enough(statement, values)
+    paired = np.ndim(than) > 0
+    if paired and np.shape(than) != values.shape:
+        raise ValueError(
+            f"'{statement}' pairs {values.shape} with {np.shape(than)}: give both for "
+            "the same seeds"
+        )
+    measured = values - np.asarray(than) if paired else values  # [n]
+    bound = by if paired else float(than) + by
+    side = "greater" if relation == ">" else "less"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # equal values have no spread
+        test = stats.ttest_1samp(measured, bound, alternative=side)
+        low, high = stats.ttest_1samp(measured, bound).confidence_interval(0.95)
+    name = "paired t-test on the differences" if paired else "t-test"
+    return _tested(
+        statement,
+        measured.mean(),
+        (low, high),
+        n,
+        relation,
+        bound,
+        why,
+        f"{name}, one-sided; 95 % interval of the mean",
+        test.pvalue,
+    )
+
+
+def _trend(statement, values, relation, why) -> Claim:
+    n = _enough(statement, values)
+    num_settings = values.shape[1]
+    order = np.arange(1, num_settings + 1)
+    ranks = order if relation == ">" else order[::-1]
+    p = np.nan
+    each = np.full(n, np.nan)
+    if np.isfinite(values).all():
+        p = stats.page_trend_test(values, predicted_ranks=ranks).pvalue
+        ranked = stats.rankdata(values, axis=1) - order.mean()  # [n, k]
+        lengths = np.linalg.norm(ranked, axis=1) * np.linalg.norm(order - order.mean())
+        each = ranked @ order / np.maximum(lengths, EPS)  # [n]; 0 where all are equal
+    return _tested(
+        statement,
+        each.mean(),
+        (each.min(), each.max()),
+        n,
+        relation,
+        0.0,
+        why,
+        f"Page's trend test over {num_settings} settings; rank correlation, mean, "
+        "lowest and highest over seeds",
+        p,
+    )
+
+
+def _tested(statement, value, spread, n, relation, bound, why, test, p) -> Claim:
+    low, high = map(float, spread)
+    verdict = "holds" if p < LEVEL else "fails"  # NaN: a value that is not finite
+    return Claim(
+        statement,
+        float(value),
+        (low, high),
+        n,
+        relation,
+        float(bound),
+        why,
+        test,
+        float(p),
+        verdict,
+    )
+
+
+def _enough(statement: str, values: np.ndarray) -> int:
+    if len(values) < LEAST_SEEDS:
+        raise UserError(
+            f"'{statement}' would be decided by {len(values)} seeds: give at least "
+            f"{LEAST_SEEDS} (--seeds {LEAST_SEEDS})"
+        )
+    return len(values)

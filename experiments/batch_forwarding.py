@@ -1,0 +1,195 @@
+"""Why does a network take many examples at once?
+
+A batch is a matrix whose rows are samples: with X of 3x6, A = sigma(X W1) has a row for
+each sample, and so has the output A W2. The same numbers come from a loop over the rows
+and from `jax.vmap` of the function of one sample. What differs is the time.
+
+    python experiments/batch_forwarding.py
+
+Expect three equal answers, and some 60 times more examples a second in batches of 1,024
+than in batches of one, in about 6 seconds on 2 cores.
+
+Source: course, "Batch forwarding": X is 3x6, A = sigma(X W1), output = A W2 is 3x1.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlworkshop.report.figures import BAND, COLOURS, band
+from dlworkshop.run import experiment
+from dlworkshop.run.clock import seconds
+from dlworkshop.run.lesson import Exercise, Figure, Lesson
+from dlworkshop.verify import claims
+
+
+@dataclass(frozen=True)
+class Config(experiment.Config):
+    """Settings of the experiment; every one is a flag."""
+
+    seeds: int = 10
+    """How many networks and batches are compared, and how often times are taken."""
+    batch_sizes: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
+    """Samples that go in together."""
+    hidden: int = 128
+    """Hidden units of the network that is timed; it has 784 inputs and 10 outputs."""
+
+
+def forward(x, w1, w2):
+    """One sample [6] -> its output [1]."""
+    return jax.nn.sigmoid(x @ w1) @ w2
+
+
+def by_loop(xs, w1, w2):
+    """Row by row."""
+    return jnp.stack([forward(x, w1, w2) for x in xs])
+
+
+def by_matrices(xs, w1, w2):
+    a = jax.nn.sigmoid(xs @ w1)  # A = sigma(X W1), [3, 4]
+    return a @ w2  # output = A W2, [3, 1]
+
+
+by_vmap = jax.vmap(forward, in_axes=(0, None, None))  # the rows of X; the same weights
+
+
+def draw(key, sizes, num_rows):
+    """A batch [B, D] and the two weight matrices."""
+    x_key, *keys = jax.random.split(key, 3)
+    shapes = zip(keys, (sizes[:2], sizes[1:]), strict=True)
+    weights = [jax.random.normal(k, s) / s[0] ** 0.5 for k, s in shapes]
+    return jax.random.normal(x_key, (num_rows, sizes[0])), *weights
+
+
+@jax.enable_x64(True)
+def identities(num_draws):
+    """Three roads to the outputs of a batch, and what a row depends on."""
+    keys = jax.random.split(jax.random.key(0), num_draws)
+    drawn = [draw(key, (6, 4, 1), 3) for key in keys]  # X 3x6, W1 6x4, W2 4x1
+    matrices = [by_matrices(*d) for d in drawn]
+    slopes = jnp.stack([jax.jacobian(by_matrices)(*d)[:, 0] for d in drawn])
+    others = slopes[:, ~np.eye(3, dtype=bool)]  # d output of row i / d X of row j
+
+    def loss(w1, x, w2):  # the mean over the rows of half the squared output
+        return (by_matrices(x, w1, w2) ** 2).mean() / 2
+
+    whole = [jax.grad(loss)(w1, x, w2) for x, w1, w2 in drawn]
+    by_row = [
+        jax.vmap(jax.grad(loss), (None, 0, None))(w1, x[:, None], w2).mean(0)
+        for x, w1, w2 in drawn
+    ]
+    return [
+        claims.exact(
+            "A loop over the rows, matrix products and vmap give the same outputs",
+            [[by_loop(*d) for d in drawn], [by_vmap(*d) for d in drawn]],
+            [matrices, matrices],
+            roundings=6 + 4 + 10,
+            scale=float(max(abs(w2).sum() for _, _, w2 in drawn)),
+            why="sums of 6 and of 4 products; 10 for the sigmoid",
+        ),
+        claims.bounded(
+            "The output of a row depends on no other row",
+            others,
+            equal_to=0.0,
+            why="sample i enters row i of X only; 0 is exact",
+        ),
+        claims.exact(
+            "The gradient of a batch is the mean of its rows' gradients",
+            whole,
+            by_row,
+            roundings=40,
+            why="as above, twice over for the way back, and a mean of 3",
+        ),
+    ]
+
+
+def main(config: Config) -> Lesson:
+    """The identities, then examples a second against batch size, in turns."""
+    sizes = (784, config.hidden, 10)
+    xs, w1, w2 = draw(jax.random.key(0), sizes, max(config.batch_sizes))
+    batch, one = jax.jit(by_vmap), jax.jit(forward)
+    rows = [jnp.asarray(x) for x in xs[:16]]
+
+    def one_by_one():
+        return [one(x, w1, w2) for x in rows]
+
+    rate = np.zeros((config.seeds, len(config.batch_sizes)))  # examples/s
+    alone = np.zeros(config.seeds)
+    for turn in range(config.seeds):  # in turns, so that a slow moment hits all alike
+        alone[turn] = len(rows) / seconds(one_by_one)
+        for i, size in enumerate(config.batch_sizes):
+            rate[turn, i] = size / seconds(batch, xs[:size], w1, w2)
+    gain = np.median(rate[:, -1] / rate[:, 0])
+    few = len(config.batch_sizes) // 3
+    longer = config.batch_sizes[few] * np.median(rate[:, 0] / rate[:, few])
+
+    def throughput(axes):
+        sizes = np.array(config.batch_sizes)
+        band(axes, sizes, rate, "jitted vmap")
+        band(axes, sizes, np.tile(alone[:, None], len(sizes)), "a loop", COLOURS[1])
+        axes.set(xscale="log", yscale="log", xlabel="batch size (examples)")
+        axes.set_ylabel("examples a second")
+        axes.legend()
+
+    def latency(axes):
+        sizes = np.array(config.batch_sizes)
+        band(axes, sizes, 1e6 * sizes / rate, "measured")
+        each = 1e6 / np.median(rate[:, -1])
+        axes.plot(sizes, each * sizes, "k:", label="were it only arithmetic")
+        axes.set(xscale="log", yscale="log", xlabel="batch size (examples)")
+        axes.set_ylabel("time for a batch (µs)")
+        axes.legend()
+
+    return Lesson(
+        f"Batches of {config.batch_sizes[-1]} pass {gain:,.0f} times more examples a "
+        "second than batches of 1",
+        claims=[
+            *identities(config.seeds),
+            claims.greater(
+                "The largest batch passes more examples a second than batches of one",
+                np.log2(rate[:, -1]),
+                np.log2(rate[:, 0]),
+                by=1.0,
+                why="weights are read once a batch, and a call costs the same; twice "
+                "the rate is asked for, in log2, paired turn by turn",
+            ),
+        ],
+        figures=[
+            Figure(
+                throughput,
+                f"Throughput grows {gain:,.0f}-fold with the batch, then levels off",
+                f"Network: 784-{config.hidden}-10. The loop does not wait for one "
+                f"call to end before the next. Members are turns of timing. {BAND}",
+            ),
+            Figure(
+                latency,
+                f"{config.batch_sizes[few]} examples together take {longer:.1f} times "
+                "as long as one alone",
+                "Dotted: the time per example of the largest batch, times the batch "
+                "size. Above it: the cost of a call and of reading the weights.",
+            ),
+        ],
+        exercises=[
+            Exercise(
+                "Begin `by_matrices` with `xs = xs - xs.mean(0)`. Which claims fail?",
+                "All but the last: a row would then depend on its neighbours, and on "
+                "its own it would be 0. This is what batch normalisation does, and "
+                "why it is not a function of one example.",
+            ),
+            Exercise(
+                "Swap `in_axes` to (None, 0, None). What does `by_vmap` compute?",
+                "One output for each row of W1, with shapes that no longer fit: the "
+                "axis that is mapped is the one that is taken apart.",
+            ),
+        ],
+        summary={
+            "members": config.seeds,
+            "examples_per_second": np.median(rate[:, -1]),
+        },
+    )
+
+
+if __name__ == "__main__":
+    experiment.start(main, Config)

@@ -1,0 +1,87 @@
+"""Every lesson: its claims hold at a fast setting, and each fails where it is false.
+
+Beside this file, NAME.py says for the lesson NAME what its FAST setting is, and what is
+PLANTED: names in the experiment -> a function of the original that returns a wrong one,
+and the beginnings of the statements that must then fail.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dlworkshop.run.experiment import perform
+
+HERE = Path(__file__).parent
+EXPERIMENTS = HERE.parent.parent / "experiments"
+LESSONS = sorted(p.stem for p in HERE.glob("*.py") if not p.stem.startswith("test_"))
+
+
+def load(path: Path, name: str):
+    spec = importlib.util.spec_from_file_location(name, path)
+    found = importlib.util.module_from_spec(spec)
+    sys.modules[name] = found  # dataclasses and perform look modules up there
+    spec.loader.exec_module(found)
+    return found
+
+
+def planted(name):
+    return load(HERE / f"{name}.py", f"planted_{name}")
+
+
+def run(name, workdir, changes):
+    """The lesson at its fast setting, of a fresh module: nothing is traced yet."""
+    script = load(EXPERIMENTS / f"{name}.py", name)
+    for part, wrong in changes.items():
+        setattr(script, part, wrong(getattr(script, part)))
+    config = script.Config(workdir=workdir, **planted(name).FAST)
+    return perform(script.main, config)
+
+
+def claims_of(lesson):
+    asked = [e.claim for e in lesson.exercises if e.claim]
+    return [*lesson.claims, *asked]
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_its_claims_hold_and_it_leaves_a_run_folder(name, tmp_path):
+    lesson = run(name, tmp_path, {})
+    assert lesson.failed == []
+    assert len(lesson.figures) >= 2 and lesson.exercises
+    for file in ("config.json", "summary.json", "report.html"):
+        assert (tmp_path / file).stat().st_size > 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["experiment"] == name and summary["seconds"]["total"] > 0
+    assert summary["device"] and summary["versions"]["jax"]
+    assert [c["statement"] for c in summary["claims"]]
+    for figure in summary["figures"]:
+        assert (tmp_path / figure["file"]).read_text().startswith("<svg xmlns")
+    statements = [claim.statement for claim in claims_of(lesson)]
+    seen_to_fail = [s for _, starts in planted(name).PLANTED for s in starts]
+    for statement in statements:
+        assert statement.startswith(tuple(seen_to_fail)), f"never false: {statement}"
+    assert len(set(statements)) == len(statements)
+
+
+@pytest.mark.parametrize(
+    ("name", "plant"),
+    [(name, i) for name in LESSONS for i in range(len(planted(name).PLANTED))],
+)
+def test_a_planted_error_is_seen(name, plant):
+    changes, fail = planted(name).PLANTED[plant]
+    with np.errstate(all="ignore"):
+        lesson = run(name, None, changes)
+    for start in fail:
+        found = [c for c in claims_of(lesson) if c.statement.startswith(start)]
+        assert found and all(claim.verdict == "fails" for claim in found), found
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_its_settings_are_frozen(name):
+    config = load(EXPERIMENTS / f"{name}.py", name).Config()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seeds = 1
