@@ -134,16 +134,25 @@ def order_ratio(work: str, members: int, rounds: int) -> dict[str, Any]:
     from dlworkshop.models.convolution import computed  # noqa: PLC0415
     from dlworkshop.run.members import product  # noqa: PLC0415
     from dlworkshop.run.programs import chunk_steps, update_flops  # noqa: PLC0415
+    from dlworkshop.run.tuning import rule_of_thumb  # noqa: PLC0415
 
     model, optimizer, rates = model_of(work)
     split = examples(STEPS * BATCH).train
     hparams, seeds = product(rates, members)
     hparams = jax.tree.map(lambda values: values.astype(np.float32), hparams)
+    params = jax.eval_shape(model.init, jax.random.key(0), split.image[0])
+    flops = update_flops(model, split.image[0])
+    choice = rule_of_thumb(params, BATCH, flops)
     train_step = make_train_step(
-        model, optimizer, schedules.constant(1), losses.cross_entropy, metrics.accuracy
+        model,
+        optimizer,
+        schedules.constant(1),
+        losses.cross_entropy,
+        metrics.accuracy,
+        None,
+        choice.micro_batch,
     )
-    one_by_one = work == "cnn"
-    own = pop.make_population_step(train_step, one_by_one)
+    own = pop.make_population_step(train_step, choice.one_by_one)
 
     def shared(population, batch, hparams):
         def alone(*member):  # one member is not lifted, the batch has no axis for it
@@ -151,10 +160,9 @@ def order_ratio(work: str, members: int, rounds: int) -> dict[str, Any]:
             population, metrics = own(added[0], added[2], added[1])
             return jax.tree.map(lambda leaf: leaf[0], (population, metrics))
 
-        return pop.over_members(alone, one_by_one)(population, hparams)
+        return pop.over_members(alone, choice.one_by_one)(population, hparams)
 
-    flops = update_flops(model, split.image[0]) * BATCH * members
-    steps = chunk_steps(flops, STEPS)
+    steps = chunk_steps(flops * BATCH * members, STEPS)
     index = Order(seeds, STEPS * BATCH, BATCH).steps(0, steps)  # [S, P, B]
     data = jax.device_put(split)
 
@@ -167,7 +175,7 @@ def order_ratio(work: str, members: int, rounds: int) -> dict[str, Any]:
 
     def make(step, index):
         state = [begin()]
-        with computed("patches"):
+        with computed(choice.convolution):
             jitted = jax.jit(make_chunk(step), donate_argnums=0)
             chunk = jitted.lower(state[0], hparams, data, index).compile()
 
