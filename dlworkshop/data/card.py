@@ -46,7 +46,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
 
 def is_picture(images: Any) -> bool:
     """Whether examples [N, ...] can be shown: [N, H, W, C], grey or colour."""
-    return images.ndim == 4 and images.shape[-1] in (1, 3)
+    return len(images.shape) == 4 and images.shape[-1] in (1, 3)
 
 
 def picture(image: np.ndarray) -> str:

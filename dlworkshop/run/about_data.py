@@ -1,6 +1,5 @@
 """What a run folder keeps of its data: the card, and how a file becomes an example."""
 
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,14 +8,13 @@ import numpy as np
 from dlworkshop.data import card
 from dlworkshop.data.own import images
 from dlworkshop.models.model import Model
-from dlworkshop.run.record import write_json
 from dlworkshop.types import Dataset
 
 SHOWN, VARIANTS = 4, 8  # examples whose augmentation is shown, and how often
 
 
-def write(workdir: Path, dataset: Dataset, model: Model) -> None:
-    """Write `data_card.json` and `preprocessing.json`.
+def describe(dataset: Dataset, model: Model) -> dict[str, Any]:
+    """File name -> JSON of `data_card.json` and `preprocessing.json`.
 
     The second has the names of the `classes`, the `shape` of an example, and in `how`
     what `data.own.to_example` needs to make one; null where there is no such way.
@@ -26,14 +24,13 @@ def write(workdir: Path, dataset: Dataset, model: Model) -> None:
     if model.augment is not None and shown:
         about["augmented"] = augmented(model.augment, dataset)
         about["augment"] = model.config.get("augment")
-    write_json(workdir / "data_card.json", about)
     how = {
         "dataset": dataset.name,
         "classes": list(dataset.classes),
         "shape": shape,
         "how": dataset.preprocessing or (images.as_shaped(shape) if shown else None),
     }
-    write_json(workdir / "preprocessing.json", how)
+    return {"data_card.json": about, "preprocessing.json": how}
 
 
 def augmented(augment: Any, dataset: Dataset) -> list[list[str]]:

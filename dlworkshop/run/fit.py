@@ -203,8 +203,10 @@ def fit(
     if workdir is None:
         return Loop(plan, None).run()
     workdir = Path(workdir)
+    about = about_data.describe(dataset, model)  # it reads: not the folder's mistake
     with record.owned(workdir):
         record.check_config(workdir, plan.config)
         with checks.disk_errors(workdir):
-            about_data.write(workdir, dataset, model)
+            for name, content in about.items():
+                record.write_json(workdir / name, content)
             return Loop(plan, workdir).run()

@@ -165,7 +165,8 @@ def write_predictions(path: Path, split, classes, outputs, losses, alive) -> Non
     The ensemble [N] is the mean of the probabilities of the members that are alive [P].
     """
     label = np.asarray(split.label, np.int32)
-    probability = scipy.special.softmax(outputs.astype(np.float64), -1)  # [P, N, K]
+    with np.errstate(invalid="ignore"):  # a quarantined member may say anything
+        probability = scipy.special.softmax(outputs.astype(np.float64), -1)  # [P, N, K]
     together = probability[alive].mean(0) if alive.any() else probability.mean(0)
     prediction = outputs.argmax(-1).astype(np.int32)  # [P, N]
     wrong = (prediction != split.label).any(0)  # [N]
