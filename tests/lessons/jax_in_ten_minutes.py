@@ -62,7 +62,11 @@ def elsewhere(keys, _):
 
 PLANTED = [
     (
-        {"jax": Broken(jit=off(lambda f: f), grad=off(jax.grad)), "init": careless},
+        {
+            "jax": Broken(jit=off(lambda f: f), grad=off(jax.grad)),
+            "init": careless,
+            "seconds": lambda _: lambda function, *args: 1.0,
+        },
         [
             "Equal keys",
             "jit changes",
@@ -82,6 +86,7 @@ PLANTED = [
                 random=Broken(split=same_key)(jax.random),
             ),
             "loss": half_hidden,
+            "seconds": lambda _: lambda function, *args: 1.0,
             "step": frozen,
         },
         [
