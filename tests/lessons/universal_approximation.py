@@ -1,0 +1,29 @@
+"""How each claim of the lesson is made false."""
+
+FAST = {"seeds": 8, "widths": (2, 8, 64), "num_steps": 800}
+
+
+def half_as_high(staircase):
+    """Stairs that go half as high as the curve."""
+
+    def wrong(*args):
+        w, b, c, d = staircase(*args)
+        return w, b, c / 2, d
+
+    return wrong
+
+
+PLANTED = [
+    (
+        {
+            "staircase": half_as_high,
+            "TARGETS": lambda targets: targets | {"jump": lambda x: 0 * x},
+            "square": lambda _: lambda z: z**3,
+        },
+        ["By hand", "At a jump", "As many stairs", "A network of squares"],
+    ),
+    (
+        {"learn": lambda learn: lambda config, _, *rest: learn(config, 2, *rest)},
+        ["The wider the network"],
+    ),
+]
