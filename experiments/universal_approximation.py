@@ -15,6 +15,7 @@ Stinchcombe & White (1989), Multilayer feedforward networks are universal approx
 Leshno et al. (1993) for which activations will do.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -44,7 +45,11 @@ class Config(experiment.Config):
     """At the start; it falls to 0 along a cosine."""
 
 
-CURVES = {"wave": toy.wave, "tent": partial(toy.tent, folds=2), "bump": toy.bump}
+CURVES: dict[str, Callable] = {
+    "wave": toy.wave,
+    "tent": partial(toy.tent, folds=2),
+    "bump": toy.bump,
+}
 JUMP = "jump"
 TARGETS = CURVES | {JUMP: toy.step}
 SEEN = np.linspace(0, 1, 128)  # points to learn from
