@@ -1,0 +1,27 @@
+"""How each claim of the lesson is made false."""
+
+FAST = {"seeds": 6, "sizes": (16, 64, 256), "num_epochs": 40, "hidden": 32}
+
+
+def all_alike(deal):
+    """Every member sees as many examples as the one with the fewest."""
+    return lambda config, _, *rest: deal(config, config.sizes[0], *rest)
+
+
+def of_others(deal):
+    """What counts as seen is not what was learnt from."""
+
+    def wrong(config, size, num_examples, seed):
+        own, _ = deal(config, size, num_examples, seed)
+        return own, deal(config, size, num_examples, seed + 100)[1]
+
+    return wrong
+
+
+PLANTED = [
+    ({"deal": all_alike}, ["The more examples"]),
+    (
+        {"deal": of_others},
+        ["Every network knows", "With the most examples", "With shuffled labels"],
+    ),
+]
