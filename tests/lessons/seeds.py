@@ -1,0 +1,58 @@
+"""How each claim of the lesson is made false."""
+
+import numpy as np
+
+FAST = {"seeds": 12, "num_epochs": 8}
+
+
+def swapped(fit):
+    """A and B change places."""
+
+    def wrong(*args, hparams, **kwargs):
+        rates = hparams["learning_rate"][::-1]
+        return fit(*args, hparams={"learning_rate": rates}, **kwargs)
+
+    return wrong
+
+
+class Doubled:
+    """A run whose B is A, with the seeds in another order."""
+
+    def __init__(self, run):
+        members = run.summary["population"]
+        a = members[: len(members) // 2]
+        half = len(a) // 2  # the seeds, and as many fresh ones
+        b = [*a[half - 1 :: -1], *a[: half - 1 : -1]]
+        self.summary = {"population": [*a, *b]}
+
+
+def overconfident(paired):
+    def wrong(differences):
+        found = paired(differences)
+        return found._replace(p=found.p / 9)
+
+    return wrong
+
+
+def forgetful(fooled):
+    """Each look forgets those before it."""
+
+    def wrong(lots, looks):
+        ones = [fooled(lots, looks[k : k + 1]) for k in range(len(looks))]
+        return np.concatenate(ones, axis=1)
+
+    return wrong
+
+
+PLANTED = [
+    ({"fit": swapped}, ["A names", "Fresh seeds"]),
+    (
+        {
+            "fit": lambda fit: lambda *args, **kwargs: Doubled(fit(*args, **kwargs)),
+            "paired": overconfident,
+            "variance_of_difference": lambda _: lambda a, b: np.var(a) + np.var(b),
+        },
+        ["A lot", "Fresh seeds", "The formulas", "Differences vary", "Where a lot"],
+    ),
+    ({"fooled": forgetful}, ["Looking after"]),
+]
