@@ -76,6 +76,7 @@ def test_its_claims_hold_and_it_leaves_a_run_folder(name, tmp_path):
     assert len(set(statements)) == len(statements)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "plant"),
     [(name, i) for name in LESSONS for i in range(len(planted(name).PLANTED))],
