@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dlworkshop.data import places
 from dlworkshop.data.catalogue import ENTRIES
 from dlworkshop.errors import UserError
 from dlworkshop.types import Batch, Dataset
@@ -79,11 +79,7 @@ def write(name: str, records: Path, folder: Path) -> None:
         }
         (partial / "about.json").write_text(json.dumps(about))
         partial.chmod(folder.parent.stat().st_mode & 0o777)  # mkdtemp made it private
-        try:
-            os.rename(partial, folder)
-        except OSError:
-            if not folder.exists():  # else another process was faster, with the same
-                raise
+        places.settle(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

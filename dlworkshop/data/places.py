@@ -23,6 +23,15 @@ def read_only(folder: Path) -> bool:
     return folder.is_dir() and not os.access(folder, os.W_OK)
 
 
+def settle(made: Path, final: Path) -> None:
+    """Give a finished folder its name, unless another process was faster with it."""
+    try:
+        os.rename(made, final)
+    except OSError:
+        if not final.exists():
+            raise
+
+
 def newest(root: Path, name: str) -> Path | None:
     """The folder of the newest version of `name` prepared below `root`, if any."""
     versions = [

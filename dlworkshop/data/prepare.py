@@ -1,7 +1,6 @@
 """Raw files or a download -> tfds records and arrays, in one rename."""
 
 import logging
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -49,11 +48,7 @@ def prepare(name: str, root: Path, source: Path | None = None) -> Path:
         arrays.write(name, made, made / "arrays")
         final = root / made.relative_to(partial)
         final.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.rename(made, final)
-        except OSError:
-            if not final.exists():  # else another process was faster, with the same
-                raise
+        places.settle(made, final)
     return final
 
 

@@ -49,7 +49,7 @@ def _sentence(card: dict[str, Any]) -> str:
     parts = ", ".join(f"{sizes[name]:,} {name}" for name in SPLITS if name in sizes)
     each = " x ".join(str(size) for size in card.get("shape") or [])
     classes = card.get("classes") or []
-    kinds = f" in {count(len(classes), 'class').replace('classs', 'classes')}"
+    kinds = f" in {count(len(classes), 'class')}"
     return (
         f"{plain(card.get('name'))}: {parts} examples of {each} numbers"
         f"{kinds if classes else ''}."

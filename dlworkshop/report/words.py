@@ -129,13 +129,14 @@ def duration(seconds: Any) -> str:
 def count(number: Any, noun: str = "") -> str:
     """A whole number with thousands separated, and its noun.
 
-    >>> count(1, "model"), count(412778, "parameter")
-    ('1 model', '412,778 parameters')
+    >>> count(1, "model"), count(412778, "parameter"), count(2, "class")
+    ('1 model', '412,778 parameters', '2 classes')
     """
     if not is_number(number):
         return MISSING
-    plural = "" if number == 1 or not noun else "s"
-    return f"{number:,.0f} {noun}{plural}".strip()
+    plural = "es" if noun.endswith("s") else "s"
+    ending = "" if number == 1 or not noun else plural
+    return f"{number:,.0f} {noun}{ending}".strip()
 
 
 def plain(value: Any) -> str:

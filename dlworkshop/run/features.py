@@ -5,7 +5,6 @@ A network whose parameters stay as they are need not be run in every epoch.
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,11 +13,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from dlworkshop.data import places
+from dlworkshop.data.progress import Count
 from dlworkshop.models.convolution import computed
 from dlworkshop.models.model import Model, predict
 from dlworkshop.run.cache import cache_folder
 from dlworkshop.run.programs import update_flops
-from dlworkshop.run.progress import Count
 from dlworkshop.types import Array, Batch, Dataset, PyTree
 
 # Floating-point operations of a batch, at most so many images. On a CPU the maps of
@@ -138,11 +138,7 @@ def _compute(model: Model, params: PyTree, dataset: Dataset, folder: Path) -> No
                     array[done : done + len(rows)] = rows
                     done += len(rows)
                     count.advance(len(rows))
-        try:
-            os.rename(partial, folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was faster, with the same
-                raise
+        places.settle(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -104,8 +104,14 @@ def _run(script: Path, workdir: Path, flags) -> Entry:
 
 def main() -> None:
     """`python -m dlworkshop.run.gallery DIR`; leaves with 1 if a claim fails."""
-    (folder,) = sys.argv[1:] or ["gallery"]
-    entries = build(Path(folder))
+    try:
+        folder, *more = sys.argv[1:] or ["gallery"]
+        if more or folder.startswith("-"):
+            raise UserError(f"{sys.argv[1:]} is given: give one folder for the gallery")
+        entries = build(Path(folder))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
     print(f"gallery: {Path(folder) / 'index.html'}")
     raise SystemExit(not all(entry.holds for entry in entries))
 

@@ -132,10 +132,14 @@ def measure(
         "members": few,
     }
     batch, flops = order.batch_size // mesh.shape[BATCH], update_flops(model, example)
+    asked = questions(per_device, batch, flops)
+    start = rule_of_thumb(params, batch, flops)._replace(
+        convolution=asked["convolution"][0],  # the rule's, by its name
+    )
     return fastest(
         try_out,
-        rule_of_thumb(params, batch, flops),
-        questions(per_device, batch, flops),
+        start,
+        asked,
         about,
         lambda line: print(line, file=sys.stderr),
     )

@@ -106,6 +106,16 @@ def test_what_fits_the_cache_is_taken_at_a_time(batch, flops, size):
     assert tuning.rule_of_thumb(params, batch, flops).micro_batch == size
 
 
+def test_it_begins_with_the_rule_of_thumb_by_its_name(quadrants, cache, monkeypatch):
+    monkeypatch.setattr(tuning, "WORTH", 0.0)
+    begun = []
+    monkeypatch.setattr(
+        tuning, "fastest", lambda _, start, asked, *more: begun.append(start) or start
+    )
+    train(quadrants)
+    assert begun[0].convolution == "patches" and begun[0].one_by_one
+
+
 def test_xlas_own_convolution_is_not_tried_on_a_cpu():
     asked = tuning.questions(members=4, batch=100, flops=4e7)
     assert asked["convolution"] == [how for how in HOWS if how != "lax"]

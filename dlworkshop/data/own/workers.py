@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dlworkshop.data.own import images
-from dlworkshop.data.own.progress import Progress
+from dlworkshop.data.progress import Count
 from dlworkshop.errors import UserError
 
 MOST, LEAST = 2048, 32  # files of one job, which leaves one file of records
@@ -50,7 +50,7 @@ def decode(
         for first in range(0, len(files), each)
     ]
     answers: list[list[list[Any]]] = [[] for _ in jobs]
-    with _Workers(min(cores(), len(jobs))) as ask, Progress(len(files), "files") as bar:
+    with _Workers(min(cores(), len(jobs))) as ask, Count(len(files), "files") as bar:
         asked = {ask(job): number for number, job in enumerate(jobs)}
         for done in as_completed(asked):
             answers[asked[done]] = done.result()
