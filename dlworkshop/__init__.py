@@ -41,7 +41,7 @@ The whole library on a tiny batch. A model is a pair of pure functions of one ex
 >>> rates = HParams(learning_rate=jnp.array([0.001, 0.01, 0.1]))
 >>> begin = lambda h: step.init_state(model, optimizers.adam, h, key, image[0])
 >>> states = population.begin(jax.vmap(begin)(rates))
->>> many = chunk.make_chunk(population.make_population_step(train_step))
+>>> many = population.make_population_chunk(train_step)
 >>> orders = jnp.broadcast_to(order[:, None], (9, 3, 6))  # each member its own
 >>> states, seen = many(states, rates, data, orders)
 >>> seen.loss.shape

@@ -25,7 +25,7 @@ import numpy as np
 
 from dlworkshop import data, losses, metrics, models, optimizers, schedules
 from dlworkshop.errors import UserError
-from dlworkshop.learn import chunk, population, step
+from dlworkshop.learn import population, step
 from dlworkshop.report.figures import BAND, COLOURS, band
 from dlworkshop.run import experiment
 from dlworkshop.run.lesson import Exercise, Figure, Lesson
@@ -99,7 +99,7 @@ def learn(config, model, seeds, orders, train, test):
         return [z.argmax(-1) == p.label for z, p in zip(logits, parts, strict=True)]
 
     states = population.begin(jax.vmap(begin)(rates, seeds))
-    steps = chunk.make_chunk(population.make_population_step(train_step))
+    steps = population.make_population_chunk(train_step)
     states, _ = steps(states, rates, train, orders)
     return jax.lax.map(right, states.train.params)
 

@@ -319,21 +319,25 @@ def vgg16(system: str) -> Callable[[int], int]:
     return keras_predict
 
 
-def peak() -> float:
-    """The best of a few large float32 matrix products, in operations per second."""
+def matrix_product() -> Callable[[], float]:
+    """A turn of large float32 matrix products, in operations per second."""
     import jax  # noqa: PLC0415
     import jax.numpy as jnp  # noqa: PLC0415
 
-    size = 2048
+    size, repeats = 2048, 8
     a = jax.random.normal(jax.random.key(0), (size, size), jnp.float32)
     product = jax.jit(lambda a: a @ a).lower(a).compile()
-    product(a).block_until_ready()
-    best = 0.0
-    for _ in range(8):
-        started = time.perf_counter()
-        product(a).block_until_ready()
-        best = max(best, 2 * size**3 / (time.perf_counter() - started))
-    return best
+
+    def peak() -> float:
+        best = 0.0
+        for _ in range(repeats):
+            started = time.perf_counter()
+            product(a).block_until_ready()
+            best = max(best, 2 * size**3 / (time.perf_counter() - started))
+        return best
+
+    peak()
+    return peak
 
 
 def work_for(system: str, work: str) -> Callable[[int], int]:
@@ -402,13 +406,18 @@ def turn(process: subprocess.Popen[str]) -> float:
     return answer(process)["rate"]
 
 
-def measure(work: str, systems: list[str], rounds: int, best: float) -> list[dict]:
-    """All systems on one work, in turns; a row for each."""
+def measure(
+    work: str, systems: list[str], rounds: int, peak: Callable[[], float]
+) -> list[dict]:
+    """All systems and the matrix product on one work, in turns; a row for each."""
     processes = {system: begin(system, work) for system in systems}
     rates: dict[str, list[float]] = {system: [] for system in systems}
+    peaks = []
     for _ in range(rounds):
         for system, process in processes.items():
             rates[system].append(turn(process))
+        time.sleep(0.3)
+        peaks.append(peak())
     for process in processes.values():
         process.kill()
     return [
@@ -419,7 +428,11 @@ def measure(work: str, systems: list[str], rounds: int, best: float) -> list[dic
             "low": min(rates[system]),
             "high": max(rates[system]),
             "rounds": rounds,
-            "peak_share": statistics.median(rates[system]) * flops(work) / best,
+            "peak": statistics.median(peaks),
+            "peak_share": flops(work)
+            * statistics.median(
+                rate / best for rate, best in zip(rates[system], peaks, strict=True)
+            ),
         }
         for system in systems
     ]
@@ -463,25 +476,23 @@ def main() -> None:
     systems = [s for s, package in needs.items() if importlib.util.find_spec(package)]
     for system in needs.keys() - set(systems):
         print(f"left out: {system} ({needs[system]} is not installed)")
-    best = peak()
+    peak = matrix_product()
     installed = {item.name: item.version for item in importlib.metadata.distributions()}
     packages = ("jax", "torch", "keras", "tensorflow", "tensorflow-cpu", "numpy")
     versions = {name: installed[name] for name in packages if name in installed}
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, matrix-product peak "
-        f"{best / 1e9:.0f} GFLOP/s; {versions}; a population has {MEMBERS} members and "
-        "its examples/s are those of all of them together"
+        f"{peak() / 1e9:.0f} GFLOP/s; {versions}; a population has {MEMBERS} members "
+        "and its examples/s are those of all of them together"
     )
     rows = []
     for work in WORKS if flags.all else flags.works:
         able = [s for s in systems if work != "vgg16" or s in VGG16_SYSTEMS]
-        rows += measure(work, able, flags.rounds, best)
+        rows += measure(work, able, flags.rounds, peak)
     show(rows)
     if flags.json:
         with open(flags.json, "w") as file:
-            json.dump(
-                {"peak": best, "versions": versions, "rows": rows}, file, indent=2
-            )
+            json.dump({"versions": versions, "rows": rows}, file, indent=2)
 
 
 if __name__ == "__main__":

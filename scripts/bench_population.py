@@ -129,7 +129,6 @@ def order_ratio(work: str, members: int, rounds: int) -> dict[str, Any]:
     from dlworkshop import losses, metrics, schedules  # noqa: PLC0415
     from dlworkshop.data.order import Order  # noqa: PLC0415
     from dlworkshop.learn import population as pop  # noqa: PLC0415
-    from dlworkshop.learn.chunk import make_chunk  # noqa: PLC0415
     from dlworkshop.learn.step import init_state, make_train_step  # noqa: PLC0415
     from dlworkshop.models.convolution import computed  # noqa: PLC0415
     from dlworkshop.run.members import product  # noqa: PLC0415
@@ -152,15 +151,16 @@ def order_ratio(work: str, members: int, rounds: int) -> dict[str, Any]:
         None,
         choice.micro_batch,
     )
-    own = pop.make_population_step(train_step, choice.one_by_one)
+    own = pop.make_population_chunk(train_step, one_by_one=choice.one_by_one)
+    alone = pop.make_member_chunk(train_step)
 
-    def shared(population, batch, hparams):
-        def alone(*member):  # one member is not lifted, the batch has no axis for it
-            added = jax.tree.map(lambda leaf: leaf[None], (*member, batch))
-            population, metrics = own(added[0], added[2], added[1])
-            return jax.tree.map(lambda leaf: leaf[0], (population, metrics))
+    def shared(population, hparams, data, index):  # [S, B], the same for everyone
+        def member(state, hparams):
+            return alone(state, hparams, data, index)
 
-        return pop.over_members(alone, choice.one_by_one)(population, hparams)
+        lifted = pop.over_members(member, choice.one_by_one)
+        (train, status), seen = lifted((population.train, population.status), hparams)
+        return population._replace(train=train, status=status), seen
 
     steps = chunk_steps(flops * BATCH * members, STEPS)
     index = Order(seeds, STEPS * BATCH, BATCH).steps(0, steps)  # [S, P, B]
@@ -173,10 +173,10 @@ def order_ratio(work: str, members: int, rounds: int) -> dict[str, Any]:
         states = jax.vmap(lambda key, h: init(h, key, split.image[0]))(keys, hparams)
         return pop.begin(states)
 
-    def make(step, index):
+    def make(population_chunk, index):
         state = [begin()]
         with computed(choice.convolution):
-            jitted = jax.jit(make_chunk(step), donate_argnums=0)
+            jitted = jax.jit(population_chunk, donate_argnums=0)
             chunk = jitted.lower(state[0], hparams, data, index).compile()
 
         def call() -> float:

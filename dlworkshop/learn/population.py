@@ -1,11 +1,14 @@
 """Lift 4: a step of one model -> a step of P members (seeds x hyper-parameters)."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from dlworkshop.learn.chunk import gather, make_chunk
+from dlworkshop.learn.step import TrainStep
 from dlworkshop.types import Array, Batch, HParams, Metrics, PyTree, TrainState
 
 RUNNING, STOPPED, QUARANTINED = 0, 1, 2
@@ -69,35 +72,89 @@ def put(tree: PyTree, places, part: PyTree) -> PyTree:
     )
 
 
-def make_population_step(train_step: Callable, one_by_one: bool = False) -> Callable:
-    """(population, batch [P, B, ...], hparams [P]) -> (population, Metrics [P]).
+def make_population_chunk(
+    train_step: TrainStep, fetch: Callable = gather, one_by_one: bool = False
+) -> Callable:
+    """(population, hparams [P], data, feed [S, P, ...]) -> population, Metrics [S, P].
 
-    A member whose loss or update is not finite is frozen at its last finite state and
-    quarantined; a member which is not running stays as it is, its metrics are NaN.
-    A gradient that is not finite shows in the updated parameters, whatever the
-    optimizer, so they are what is checked.
+    S steps of every member. Side by side all members take a step, then the next one;
+    one by one a member takes all of its steps before its neighbour, in its place.
+
+    A member whose loss or gradient is not finite is quarantined as it was before that
+    gradient; a member which is not running stays as it is, its metrics are NaN.
     """
+    chunk = make_member_chunk(train_step, fetch)
 
-    def member_step(train, status, batch, hparams):
-        new, metrics = train_step(train, batch, hparams)
-        running = status == RUNNING
-        finite = jnp.isfinite(metrics.loss)
-        for leaf in jax.tree.leaves(new.params):
-            finite &= jnp.isfinite(leaf).all()
-        train = select(running & finite, new, train)
-        status = jnp.where(running & ~finite, QUARANTINED, status)
-        metrics = jax.tree.map(lambda m: jnp.where(running, m, jnp.nan), metrics)
-        return train, status, metrics
+    def alone(state, hparams, data, feed, member):
+        own, numbers = jax.tree.map(lambda leaf: leaf[member], (state, hparams))
+        feed = jax.tree.map(lambda leaf: leaf[:, member], feed)
+        own, metrics = chunk(own, numbers, data, feed)
+        put = partial(jax.lax.dynamic_update_index_in_dim, index=member, axis=0)
+        return jax.tree.map(put, state, own), metrics
 
-    lifted = over_members(member_step, one_by_one)
-
-    def population_step(population: Population, batch: Batch, hparams: HParams):
-        train, status, metrics = lifted(
-            population.train, population.status, batch, hparams
-        )
+    def population_chunk(population: Population, hparams: HParams, data, feed):
+        state = population.train, population.status
+        size = len(population.status)
+        if size == 1:
+            state, metrics = alone(state, hparams, data, feed, 0)
+            metrics = jax.tree.map(lambda m: m[:, None], metrics)
+        elif one_by_one:
+            state, metrics = jax.lax.scan(
+                lambda state, member: alone(state, hparams, data, feed, member),
+                state,
+                jnp.arange(size),
+            )
+            metrics = jax.tree.map(jnp.transpose, metrics)
+        else:
+            lifted = jax.vmap(chunk, in_axes=(0, 0, None, 1), out_axes=(0, 1))
+            state, metrics = lifted(state, hparams, data, feed)
+        train, status = state
         return population._replace(train=train, status=status), metrics
 
-    return population_step
+    return population_chunk
+
+
+def make_member_chunk(train_step: TrainStep, fetch: Callable = gather) -> Callable:
+    """((train, status), hparams, data, feed [S, ...]) -> (train, status), Metrics."""
+
+    def member_step(state, batch: Batch, hparams: HParams):
+        train, status = state
+        grads, metrics = train_step.gradient(train, batch, hparams)
+        running = status == RUNNING
+        finite = jnp.isfinite(metrics.loss) & all_finite(grads)
+        # In a branch the new state takes the place of the old one as it is computed;
+        # choosing between the two afterwards reads and writes both once more.
+        train = jax.lax.cond(
+            running & finite,
+            lambda train, grads: train_step.update(train, grads, hparams),
+            lambda train, _: train,
+            train,
+            grads,
+        )
+        status = jnp.where(running & ~finite, QUARANTINED, status)
+        metrics = jax.tree.map(lambda m: jnp.where(running, m, jnp.nan), metrics)
+        return (train, status), metrics
+
+    return make_chunk(member_step, fetch)
+
+
+def all_finite(tree: PyTree) -> Array:
+    """Whether every number of every leaf is finite: [] bool.
+
+    It is asked of half the means over all axes but the last, which are finite where
+    the numbers are: a product with a vector runs on all cores, a reduction on one.
+
+    >>> bool(all_finite({"w": jnp.ones((2, 3)), "b": jnp.array(1e38)}))
+    True
+    >>> bool(all_finite({"w": jnp.array([[3e38, 3e38], [jnp.inf, -jnp.inf]])}))
+    False
+    """
+    finite = jnp.array(True)
+    for leaf in filter(jnp.size, jax.tree.leaves(tree)):
+        rows = leaf.reshape(-1, leaf.shape[-1] if leaf.ndim > 1 else 1)
+        weights = jnp.full(len(rows), 0.5 / len(rows), leaf.dtype)
+        finite &= jnp.isfinite(weights @ rows).all()
+    return finite
 
 
 def make_evaluate(eval_step: Callable, fetch: Callable, one_by_one: bool = False):
@@ -118,14 +175,19 @@ def keep_best(population: Population, loss, patience: int | None) -> Population:
     """Take the validation losses [P] to heart: best parameters, then early stopping.
 
     A running member with a lower loss than ever becomes its own best; one that has
-    not improved for `patience` evaluations is stopped (None: never).
+    not improved for `patience` evaluations is stopped (None: never). One whose update
+    overflowed, though its gradient was finite, is quarantined.
     """
-    running = population.status == RUNNING
+    finite = jax.vmap(all_finite)(population.train.params)
+    running = (population.status == RUNNING) & finite
+    overflowed = (population.status == RUNNING) & ~finite
     better = running & (loss < population.best_loss)
     stale = jnp.where(better, 0, population.stale + running)
     stop = running & (stale >= patience) if patience is not None else running & False
     return population._replace(
-        status=jnp.where(stop, STOPPED, population.status),
+        status=jnp.select(
+            [stop, overflowed], [STOPPED, QUARANTINED], population.status
+        ),
         best_params=jax.vmap(select)(
             better, population.train.params, population.best_params
         ),

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +57,20 @@ def make_loss_fn(model: Model, loss: Callable, metric: Callable) -> Callable:
     return loss_fn
 
 
+class TrainStep(NamedTuple):
+    """One update of one model, (state, batch, hparams) -> (state, Metrics), in parts.
+
+    Between them stands the gradient, which can be looked at before it is applied.
+    """
+
+    gradient: Callable  # (state, batch, hparams) -> grads, Metrics
+    update: Callable  # (state, grads, hparams) -> state
+
+    def __call__(self, state: TrainState, batch: Batch, hparams: HParams):
+        grads, metrics = self.gradient(state, batch, hparams)
+        return self.update(state, grads, hparams), metrics
+
+
 def make_train_step(
     model: Model,
     make_optimizer: Callable,
@@ -64,7 +79,7 @@ def make_train_step(
     metric: Callable,
     batch_axis: str | None = None,
     micro_batch: int | None = None,
-) -> Callable:
+) -> TrainStep:
     """(state, batch, hparams) -> (state, Metrics): one update of one model.
 
     Args:
@@ -80,22 +95,25 @@ def make_train_step(
     if micro_batch is not None:
         grad_fn = by_parts(grad_fn, micro_batch)
 
-    def train_step(state: TrainState, batch: Batch, hparams: HParams):
+    def gradient(state: TrainState, batch: Batch, hparams: HParams):
         keys = _example_keys(state, len(batch.label), batch_axis)  # [B]
         grads, metrics = grad_fn(state.params, batch, hparams, keys)
         if batch_axis is not None:
             grads, metrics = jax.lax.pmean((grads, metrics), batch_axis)
         if hparams.clip_norm is not None:
             grads = clip(grads, hparams.clip_norm)
+        return grads, metrics
+
+    def update(state: TrainState, grads: PyTree, hparams: HParams) -> TrainState:
         updates, opt_state = make_optimizer(hparams).update(
             grads, state.opt_state, state.params
         )
         multiplier = schedule(state.step.astype(float))
         updates = jax.tree.map(lambda u: (multiplier * u).astype(u.dtype), updates)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, opt_state, state.key), metrics
+        return TrainState(state.step + 1, params, opt_state, state.key)
 
-    return train_step
+    return TrainStep(gradient, update)
 
 
 def by_parts(grad_fn: Callable, size: int) -> Callable:

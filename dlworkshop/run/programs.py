@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from dlworkshop.learn import population as pop
-from dlworkshop.learn.chunk import gather, make_chunk
+from dlworkshop.learn.chunk import gather
 from dlworkshop.learn.step import init_state, make_eval_step, make_train_step
 from dlworkshop.models.convolution import computed
 from dlworkshop.models.model import Model
@@ -89,7 +89,7 @@ class Programs:
             choice.micro_batch,
         )
         fetch = take if streamed else gather
-        step = pop.make_population_step(train_step, choice.one_by_one)
+        chunk = pop.make_population_chunk(train_step, fetch, choice.one_by_one)
         evaluate = pop.make_evaluate(
             make_eval_step(model, loss, metric), fetch, choice.one_by_one
         )
@@ -97,7 +97,7 @@ class Programs:
         member, split = PartitionSpec(MEMBER), PartitionSpec(None, BATCH)
         self._chunk = jax.jit(
             jax.shard_map(
-                make_chunk(step, fetch),
+                chunk,
                 mesh=mesh,
                 in_specs=(
                     member,

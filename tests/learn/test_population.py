@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from dlworkshop import fit, models, optimizers
@@ -16,7 +17,7 @@ MODELS = {  # the MLP trains side by side, the CNN one by one on a CPU
 }
 
 
-def train(model, dataset, devices, **changes):
+def train(model, dataset, devices, optimizer=optimizers.sgd, **changes):
     settings = {
         "hparams": {"learning_rate": [0.05, 0.2], "momentum": 0.9},
         "seeds": 2,
@@ -24,7 +25,7 @@ def train(model, dataset, devices, **changes):
         "batch_size": 16,
         "devices": devices,
     }
-    return fit(model, dataset, optimizers.sgd, **settings | changes)
+    return fit(model, dataset, optimizer, **settings | changes)
 
 
 def leaves(run, member):
@@ -115,6 +116,32 @@ def test_a_gradient_that_is_not_finite_is_caught_before_it_is_applied(
     assert {row["status"] for row in run.summary["population"]} == {"quarantined"}
     assert {row["steps"] for row in run.summary["population"]} == {0}
     assert run.summary["test"]["accuracy"] == {"mean": None, "sem": None, "n": 0}
+
+
+def test_an_update_that_overflows_is_caught_when_the_epoch_ends(quadrants, one_device):
+    run = train(
+        MODELS["mlp"],
+        quadrants,
+        one_device,
+        hparams={"learning_rate": 0.1},
+        optimizer=lambda hparams: optax.scale(hparams.learning_rate * jnp.inf),
+        num_epochs=1,
+        batch_size=96,
+    )
+    assert {row["status"] for row in run.summary["population"]} == {"quarantined"}
+    assert run.summary["test"]["accuracy"]["n"] == 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("shape", [(), (3,), (4, 3), (2, 2, 4, 3)])
+def test_one_number_that_is_not_finite_is_seen(shape, bad):
+    leaf = np.full(shape, np.finfo(np.float32).max, np.float32)
+    tree = {"fine": np.zeros((2, 2), np.float32), "none": np.zeros((0, 2)), "w": leaf}
+    assert pop.all_finite(tree)
+    for place in np.ndindex(shape):
+        leaf_with = leaf.copy()
+        leaf_with[place] = bad
+        assert not pop.all_finite({**tree, "w": leaf_with})
 
 
 def test_early_stopping_keeps_the_best_and_stops_that_member(quadrants, one_device):

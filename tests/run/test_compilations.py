@@ -15,9 +15,9 @@ from dlworkshop.run import groups
 from tests.conftest import make_dataset
 
 # begin, a chunk, validation, test, and what early stopping makes of the validation
-PROGRAMS = {"begin": 1, "chunk": 1, "evaluate": 2, "keep_best": 1}
+PROGRAMS = {"begin": 1, "population_chunk": 1, "evaluate": 2, "keep_best": 1}
 # a smaller group: chunk and validation, and the ways there and back
-SMALLER = {"chunk": 1, "evaluate": 1, "take": 2, "put": 1}
+SMALLER = {"population_chunk": 1, "evaluate": 1, "take": 2, "put": 1}
 
 
 def train(rate=0.1, **changes):
