@@ -93,7 +93,7 @@ def ours(work: str, members: int) -> Callable[[int], int]:
     from dlworkshop.run.members import product  # noqa: PLC0415
     from dlworkshop.run.mesh import BATCH as BATCH_AXIS  # noqa: PLC0415
     from dlworkshop.run.mesh import MEMBER, make_mesh, place  # noqa: PLC0415
-    from dlworkshop.run.programs import Programs  # noqa: PLC0415
+    from dlworkshop.run.programs import Programs, update_flops  # noqa: PLC0415
     from dlworkshop.run.tuning import (  # noqa: PLC0415
         has_convolutions,
         measure,
@@ -122,7 +122,7 @@ def ours(work: str, members: int) -> Callable[[int], int]:
         patience=None,
     )
     order = Order(seeds, IMAGES, BATCH)
-    choice = rule_of_thumb(params)
+    choice = rule_of_thumb(params, BATCH, update_flops(model, images[0]))
     if has_convolutions(params):  # as `fit` does for a run that is worth it
         split = Batch(images, labels)
         dataset = Dataset(split, split, split, ())

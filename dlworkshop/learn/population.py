@@ -158,15 +158,13 @@ def all_finite(tree: PyTree) -> Array:
 
 
 def make_evaluate(eval_step: Callable, fetch: Callable, one_by_one: bool = False):
-    """(params [P, ...], data, feed [T, B]) -> Metrics [T, P, B] of each example."""
+    """(params [P, ...], data, feed [T, B]) -> Metrics [P, T, B] of each example."""
 
     def evaluate(params: PyTree, data: Batch, feed) -> Metrics:
-        def batch_metrics(feed):
-            batch = fetch(data, feed)
-            lifted = over_members(lambda p: eval_step(p, batch), one_by_one)
-            return lifted(params)  # [P, B]
+        def member(params):
+            return jax.lax.map(lambda now: eval_step(params, fetch(data, now)), feed)
 
-        return jax.lax.map(batch_metrics, feed)
+        return over_members(member, one_by_one)(params)
 
     return evaluate
 

@@ -20,7 +20,7 @@ from dlworkshop.run import record, result, saved
 from dlworkshop.run.checkpoints import Checkpoints
 from dlworkshop.run.feeds import Feed
 from dlworkshop.run.groups import Group, Groups, fill
-from dlworkshop.run.mesh import home
+from dlworkshop.run.mesh import BATCH, home
 from dlworkshop.run.programs import Programs
 from dlworkshop.run.progress import Watch
 from dlworkshop.run.result import Run
@@ -49,7 +49,10 @@ class Plan(NamedTuple):
 
     @property
     def evaluation_batch(self) -> int:
-        """Examples evaluated at once: many tiny batches would take their time."""
+        """Examples evaluated at once: what the cache holds, where that was asked for;
+        else not too few, because many tiny batches would take their time."""
+        if self.programs.choice.micro_batch is not None:
+            return self.programs.choice.micro_batch * self.mesh.shape[BATCH]
         batch = self.order.batch_size
         return batch * max(1, 128 // batch)
 
@@ -203,7 +206,7 @@ class Loop:
                     for piece in pieces
                 ]
             for whole, values in zip(found, zip(*padded, strict=True), strict=True):
-                rows = np.concatenate(values).swapaxes(0, 1)  # [G, T, B]
+                rows = np.concatenate(values, axis=1)  # [G, T, B]
                 fill(whole, group, rows.reshape(len(group), -1)[:, :size])
         return found
 

@@ -115,7 +115,7 @@ class Programs:
                 evaluate,
                 mesh=mesh,
                 in_specs=(member, PartitionSpec(), split),
-                out_specs=PartitionSpec(None, MEMBER, BATCH),
+                out_specs=PartitionSpec(MEMBER, None, BATCH),
                 check_vma=False,
             )
         )
@@ -178,7 +178,7 @@ class Programs:
         return self._run(self._chunk, population, hparams, data, indices)
 
     def evaluate(self, params, data, indices):
-        """Metrics [T, P, B] of each example in indices [T, B]."""
+        """Metrics [P, T, B] of each example in indices [T, B]."""
         return self._run(self._evaluate, params, data, indices)
 
     def keep_best(self, population, loss):

@@ -13,6 +13,7 @@ import scipy.special
 from dlworkshop.learn.metrics import balanced_accuracy, mean_and_error
 from dlworkshop.learn.population import QUARANTINED, STOPPED, Population, over_members
 from dlworkshop.models.model import Model, num_params, predict, table
+from dlworkshop.run.programs import update_flops
 from dlworkshop.run.record import plain
 from dlworkshop.run.tuning import rule_of_thumb
 from dlworkshop.types import Array, Metrics, PyTree
@@ -36,14 +37,21 @@ class Run(NamedTuple):
         Images that lie on disk are read a part at a time.
         """
         images = images if hasattr(images, "shape") else np.asarray(images)
-        one_by_one = rule_of_thumb(self.params).one_by_one
+        size = min(len(images), PREDICT_BATCH)
+        flops = update_flops(self.model, images[0])
+        choice = rule_of_thumb(self.params, size, flops)
+        part = choice.micro_batch or size  # of the batch, at a time
+
+        def member(params, batch):
+            parts = batch.reshape(-1, part, *batch.shape[1:])
+            found = jax.lax.map(lambda part: predict(self.model, params, part), parts)
+            return found.reshape(size, *found.shape[2:])
 
         @jax.jit
         def outputs(params, batch):
-            lifted = over_members(lambda p: predict(self.model, p, batch), one_by_one)
+            lifted = over_members(lambda p: member(p, batch), choice.one_by_one)
             return lifted(params)
 
-        size = min(len(images), PREDICT_BATCH)
         groups = []
         for params in self._groups():
             rows = []

@@ -24,6 +24,7 @@ from dlworkshop.types import Batch, Dataset, HParams, PyTree
 
 WORTH = 3e12  # operations of a run, below which measuring costs more than it saves
 ROUNDS = 5  # of the candidates that are not hopeless; the least time of each counts
+SMALL = 1.5e6  # operations of an update that is mostly the start of its operations
 CACHED = 5e8  # operations of an update whose patches fit a cache of some megabytes
 NEARLY = 0.95  # of the time: what is won by less may be noise
 HOPELESS = 2.0  # times slower than the best after one try: not tried again
@@ -32,16 +33,19 @@ HOPELESS = 2.0  # times slower than the best after one try: not tried again
 def rule_of_thumb(params: PyTree, batch: int = 1, flops: float = 0.0) -> Choice:
     """What is right nearly always, without measuring.
 
-    Convolutional networks on a CPU are trained one member at a time, and as many
-    examples at a time as keep their patches in the cache.
+    A CPU trains one member at a time, whose parameters stay in its cache, unless an
+    update is so small that starting its operations takes most of its time. With
+    convolutions it takes as many examples at a time as keep their patches there.
 
     Args:
         params: of the model, with or without a member axis.
         batch: examples on one device.
         flops: operations of one example's update.
     """
-    if jax.default_backend() != "cpu" or not has_convolutions(params):
+    if jax.default_backend() != "cpu":
         return Choice(None, one_by_one=False)
+    if not has_convolutions(params):
+        return Choice(None, one_by_one=batch * flops > SMALL)
     return Choice(None, True, part(batch, cached(flops)))
 
 
