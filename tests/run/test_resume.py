@@ -1,5 +1,6 @@
 """A run that was stopped and started again ends with the same bits."""
 
+import gc
 import json
 import os
 import signal
@@ -161,6 +162,19 @@ def test_records_are_the_last_two_and_the_best(quadrants, tmp_path):
                 np.array(line["validation"]["loss"], float)
             )
     assert min(losses, key=losses.get) in kept
+
+
+def test_the_garbage_collector_does_not_interrupt(quadrants, monkeypatch):
+    frozen, write_line, before = [], Loop.write_line, gc.get_freeze_count()
+
+    def watched(self, *args):
+        frozen.append(gc.get_freeze_count())
+        write_line(self, *args)
+
+    monkeypatch.setattr(Loop, "write_line", watched)
+    train(quadrants, None)
+    assert min(frozen) > before + 100_000  # all of JAX
+    assert gc.get_freeze_count() == before
 
 
 SCRIPT = """
