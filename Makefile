@@ -10,7 +10,7 @@ demo: .venv/run.stamp
 	$(BIN)/python experiments/digits.py
 
 gallery: .venv/run.stamp
-	$(BIN)/python -m dlworkshop.run.gallery gallery
+	$(BIN)/dlworkshop gallery gallery
 
 test: .venv/dev.stamp
 	$(BIN)/ruff format --check .

@@ -76,6 +76,81 @@ def load(
         raise _unusable(error, data_dir) from error
 
 
+def prepare_from(
+    name: str, source: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None
+) -> None:
+    """Prepare a data set by name from raw files, where `load` finds it without them.
+
+    Args:
+        name: one of `NAMES`.
+        source: the folder of its raw files.
+        data_dir: where to prepare it, as for `load`.
+
+    Raises:
+        UserError: if that is no such data set, it is prepared already, or the files
+            are missing or damaged.
+    """
+    from dlworkshop.data import prepare  # noqa: PLC0415
+
+    if name not in NAMES:
+        raise errors.unknown("data set", name, NAMES)
+    root = _root(data_dir).absolute()
+    if there := places.newest(root, name):
+        raise errors.UserError(
+            f"{name} is prepared already in {there}: leave {source} out, or delete "
+            "that folder to prepare it anew"
+        )
+    try:
+        prepare.prepare(name, root, Path(source).expanduser())
+    except OSError as error:
+        raise _unusable(error, data_dir) from error
+
+
+def again(
+    name: str, fingerprint: str, data_dir: str | os.PathLike[str] | None = None
+) -> Dataset:
+    """The data set that a run learnt from, by what its config says of it.
+
+    Args:
+        name, fingerprint: of the data set; what is found must have that content.
+        data_dir: where it was prepared, as for `load`.
+
+    Raises:
+        UserError: if it is not there any more, or is not the same.
+    """
+    from dlworkshop.data.own import store  # noqa: PLC0415
+
+    prepared = _root(data_dir) / "own" / fingerprint
+    if fingerprint and prepared.is_dir():
+        return store.read(prepared, name)
+    if name not in NAMES:
+        raise errors.UserError(
+            f"the data '{name}' of the run are not in {prepared.parent}: give them "
+            "with --data PATH, or with --data-dir the folder where they are kept"
+        )
+    dataset = load(name, data_dir)
+    if dataset.fingerprint != fingerprint:
+        raise errors.UserError(
+            f"the data set '{name}' is not, or not all of, what the run learnt from: "
+            "give labelled data with --data PATH"
+        )
+    return dataset
+
+
+def folder_of(dataset: Dataset, data_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Where what `load` answered lies prepared, its `data_dir` being the same."""
+    own = _root(data_dir) / "own" / dataset.fingerprint
+    if own.is_dir():
+        return own
+    arrays_folder = _arrays_folder(dataset.name, data_dir)
+    beside = arrays_folder.parent  # the records of tfds, where they can be written
+    return beside if (beside / "dataset_info.json").is_file() else arrays_folder
+
+
+def _root(data_dir: str | os.PathLike[str] | None) -> Path:
+    return places.cache_dir() if data_dir is None else Path(data_dir).expanduser()
+
+
 def _own(
     path: str | os.PathLike[str],
     data_dir: str | os.PathLike[str] | None,
@@ -89,8 +164,7 @@ def _own(
             raise errors.unknown("data set", str(path), NAMES)
         raise errors.UserError(f"{path} is not there: give the path of your data")
     try:
-        root = places.cache_dir() if data_dir is None else Path(data_dir).expanduser()
-        return own.load(given, root / "own", **options)
+        return own.load(given, _root(data_dir) / "own", **options)
     except OSError as error:
         raise _unusable(error, data_dir) from error
 
@@ -107,7 +181,7 @@ def _unusable(
 
 def _arrays_folder(name: str, data_dir: str | os.PathLike[str] | None) -> Path:
     """The folder of decoded arrays; everything slow happens on the way to it."""
-    given = places.cache_dir() if data_dir is None else Path(data_dir).expanduser()
+    given = _root(data_dir)
     home = places.cache_dir() if places.read_only(given) else given
     for root in (given, home):
         if records := places.newest(root, name):

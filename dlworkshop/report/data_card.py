@@ -1,8 +1,10 @@
 """What the run learnt from: counts, pictures, what was left out, what to beware of."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from dlworkshop.report import terminal
 from dlworkshop.report.elements import Html, fold, join, table, tag
 from dlworkshop.report.read import RunFolder
 from dlworkshop.report.words import count, plain
@@ -17,12 +19,24 @@ def data_card(run: RunFolder) -> Html | None:
     if card is None:
         return None
     parts = [
-        tag("p", _sentence(card)),
-        *_warnings(card),
+        tag("p", sentence(card)),
+        *(tag("p", "⚠ ", text, class_="bad") for text in warnings(card)),
         _counts(card),
         *_details(card),
     ]
     return join(part for part in parts if part)
+
+
+def show(card: dict[str, Any], folder: Path) -> None:
+    """Print the card of data that lie in `folder`."""
+    print(sentence(card))
+    if card.get("counts"):
+        terminal.show(*counts(card))
+    terminal.show(("", ""), [*facts(card), ["Lies in", str(folder)]])
+    for text in warnings(card):
+        print(f"! {text}")
+    for file, reason in card.get("skipped") or []:
+        print(f"! {file}: {reason}")
 
 
 def augmentation(run: RunFolder) -> Html | None:
@@ -44,7 +58,8 @@ def augmentation(run: RunFolder) -> Html | None:
     return join([tag("p", note, class_="note"), *strips])
 
 
-def _sentence(card: dict[str, Any]) -> str:
+def sentence(card: dict[str, Any]) -> str:
+    """What the data are: their name, splits, shape and classes."""
     sizes = card.get("sizes_of_splits") or {}
     parts = ", ".join(f"{sizes[name]:,} {name}" for name in SPLITS if name in sizes)
     each = " x ".join(str(size) for size in card.get("shape") or [])
@@ -56,7 +71,7 @@ def _sentence(card: dict[str, Any]) -> str:
     )
 
 
-def _warnings(card: dict[str, Any]) -> list[Html]:
+def warnings(card: dict[str, Any]) -> list[str]:
     """What a reader must know before believing a number."""
     said = [str(text) for text in card.get("warnings") or []]
     copies, groups = card.get("copies") or {}, card.get("groups") or {}
@@ -80,26 +95,32 @@ def _warnings(card: dict[str, Any]) -> list[Html]:
             f"{count(card['num_skipped'], 'file')} could not be read and "
             f"{'was' if card['num_skipped'] == 1 else 'were'} left out."
         )
-    counts = (card.get("counts") or {}).get("train") or []
-    if counts and min(counts) * 5 <= max(counts):
+    classes = (card.get("counts") or {}).get("train") or []
+    if classes and min(classes) * 5 <= max(classes):
         said.append(
             "The classes are uneven: read the balanced accuracy and each class's own."
         )
-    return [tag("p", "⚠ ", text, class_="bad") for text in said]
+    return said
+
+
+def counts(card: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """How many of each class are in each split: the head, and the rows of a table."""
+    found = card["counts"]
+    names = [name for name in SPLITS if name in found]
+    rows: list[list[Any]] = [
+        [label, *(f"{found[name][k]:,}" for name in names)]
+        for k, label in enumerate(card["classes"])
+    ]
+    rows.append(["all", *(f"{sum(found[name]):,}" for name in names)])
+    return ["Class", *(name.capitalize() for name in names)], rows
 
 
 def _counts(card: dict[str, Any]) -> Html | None:
     """A row for each class: how many in each split, and what they look like."""
-    counts, examples = card.get("counts"), card.get("examples") or []
-    if not counts:
+    examples = card.get("examples") or []
+    if not card.get("counts"):
         return None
-    names = [name for name in SPLITS if name in counts]
-    rows: list[list[Any]] = [
-        [label, *(f"{counts[name][k]:,}" for name in names)]
-        for k, label in enumerate(card["classes"])
-    ]
-    rows.append(["all", *(f"{sum(counts[name]):,}" for name in names)])
-    head = ["Class", *(name.capitalize() for name in names)]
+    head, rows = counts(card)
     if examples:
         head.append("Training examples")
         for k, row in enumerate(rows):
@@ -125,8 +146,8 @@ def _strip(pictures: Sequence[str], name: str, title: str) -> Html:
     )
 
 
-def _details(card: dict[str, Any]) -> list[Html]:
-    """How the data were made, and what was left out, by name."""
+def facts(card: dict[str, Any]) -> list[list[str]]:
+    """How the data were made: what, and that in words."""
     rows = []
     for name, key in (
         ("Source", "source"),
@@ -161,13 +182,13 @@ def _details(card: dict[str, Any]) -> list[Html]:
                 "splits",
             ]
         )
+    return rows
+
+
+def _details(card: dict[str, Any]) -> list[Html]:
+    """How the data were made, and what was left out, by name."""
+    rows = facts(card)
     parts = [table("How the data were prepared", [], rows)] if rows else []
-    parts += _lists(card)
-    return parts
-
-
-def _lists(card: dict[str, Any]) -> list[Html]:
-    parts = []
     if card.get("columns"):
         rows = [[c["name"], c["about"], plain(c["missing"])] for c in card["columns"]]
         shown = table("Columns", ["Column", "What it is", "Missing"], rows)

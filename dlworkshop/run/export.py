@@ -13,7 +13,6 @@ from dlworkshop.learn.population import over_members
 from dlworkshop.models.convolution import computed
 from dlworkshop.models.model import predict
 from dlworkshop.run import saved
-from dlworkshop.run.record import read_json
 from dlworkshop.run.result import Run
 from dlworkshop.run.tuning import rule_of_thumb
 from dlworkshop.types import Array
@@ -59,7 +58,7 @@ def ensemble(run: Run) -> Callable[[Array], jax.Array]:
     answers the mean of its outputs.
     """
     params = healthy(run)
-    classes = _config(run)["dataset"]["classes"]
+    classes = run.left("config.json")["dataset"]["classes"]
     one_by_one = rule_of_thumb(params, 1).one_by_one
 
     def member(params, images):
@@ -75,22 +74,13 @@ def ensemble(run: Run) -> Callable[[Array], jax.Array]:
 
 def healthy(run: Run):
     """The parameters [P', ...] of the members that were not quarantined."""
-    status = [row["status"] for row in run.summary["population"]]
-    alive = np.asarray([each != "quarantined" for each in status])
-    if not alive.any():
-        raise UserError(f"no member of the run in {run.workdir} stayed finite")
+    alive = run.alive
     return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[alive]), run.params)
-
-
-def _config(run: Run) -> dict:
-    if run.workdir is None:
-        raise UserError("the run has no folder: give fit a workdir to export it")
-    return read_json(run.workdir / "config.json")
 
 
 def _stablehlo(run: Run) -> bytes:
     """Read by `jax.export.deserialize(data).call(images)`."""
-    about = _config(run)["dataset"]
+    about = run.left("config.json")["dataset"]
     (size,) = jax_export.symbolic_shape("b")
     shape = jax.ShapeDtypeStruct((size, *about["shape"]), about["dtype"])
     with computed("lax"):
@@ -101,11 +91,11 @@ def _stablehlo(run: Run) -> bytes:
 def _onnx(run: Run) -> bytes:
     from dlworkshop.run import onnx  # noqa: PLC0415
 
-    config = _config(run)
+    config = run.left("config.json")
     return onnx.build(config["model"], config["dataset"], healthy(run))
 
 
 def _safetensors(run: Run) -> bytes:
-    _config(run)
+    run.left("config.json")
     assert run.workdir is not None
     return (run.workdir / saved.FILE).read_bytes()

@@ -100,21 +100,3 @@ def _run(script: Path, workdir: Path, flags) -> Entry:
     said = [line for line in done.stderr.splitlines() if line.strip()]
     problem = said[-1] if said else f"It left with {done.returncode}, without a word."
     return Entry(script.stem, seconds, problem, holds=not crashed)
-
-
-def main() -> None:
-    """`python -m dlworkshop.run.gallery DIR`; leaves with 1 if a claim fails."""
-    try:
-        folder, *more = sys.argv[1:] or ["gallery"]
-        if more or folder.startswith("-"):
-            raise UserError(f"{sys.argv[1:]} is given: give one folder for the gallery")
-        entries = build(Path(folder))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    print(f"gallery: {Path(folder) / 'index.html'}")
-    raise SystemExit(not all(entry.holds for entry in entries))
-
-
-if __name__ == "__main__":
-    main()

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,58 +10,71 @@ import jax
 import numpy as np
 import scipy.special
 
+from dlworkshop.errors import UserError
 from dlworkshop.learn.metrics import balanced_accuracy, mean_and_error
 from dlworkshop.learn.population import QUARANTINED, STOPPED, Population, over_members
 from dlworkshop.models.model import Model, num_params, predict, table
-from dlworkshop.run.programs import update_flops
-from dlworkshop.run.record import plain
-from dlworkshop.run.tuning import rule_of_thumb
-from dlworkshop.types import Array, Metrics, PyTree
+        return self.predictor()(images)
 
-PREDICT_BATCH = 512  # images at a time
-WORST = 24  # mistakes shown in the report
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "dlworkshop")
+    def predictor(self) -> Callable[[Array], np.ndarray]:
+        """`predict` for many batches: its programs are made once and kept.
 
-
-class Run(NamedTuple):
-    """A trained population: one model for each member, side by side."""
-
-    model: Model
-    params: PyTree  # [P, ...]
-    summary: dict[str, Any]  # what summary.json holds
-    workdir: Path | None
-
-    def predict(self, images: Array) -> np.ndarray:
-        """Outputs (logits) of every member for a batch [B, ...]: [P, B, K].
-
-        Images that lie on disk are read a part at a time.
+        For files, see `run.answers`.
         """
-        images = images if hasattr(images, "shape") else np.asarray(images)
-        size = min(len(images), PREDICT_BATCH)
-        flops = update_flops(self.model, images[0])
-        choice = rule_of_thumb(self.params, size, flops)
-        part = choice.micro_batch or size  # of the batch, at a time
-
-        def member(params, batch):
-            parts = batch.reshape(-1, part, *batch.shape[1:])
-            found = jax.lax.map(lambda part: predict(self.model, params, part), parts)
-            return found.reshape(size, *found.shape[2:])
 
         @jax.jit
         def outputs(params, batch):
-            lifted = over_members(lambda p: member(p, batch), choice.one_by_one)
-            return lifted(params)
+            size = len(batch)
+            flops = update_flops(self.model, batch[0])
+            choice = rule_of_thumb(params, size, flops)
+            part = choice.micro_batch or size  # of the batch, at a time
+            parts = batch.reshape(-1, part, *batch.shape[1:])
 
-        groups = []
-        for params in self._groups():
-            rows = []
-            for first in range(0, len(images), size):
-                batch = np.asarray(images[first : first + size])
-                short = size - len(batch)  # padded: one shape, one program
-                padded = np.pad(batch, [(0, short)] + [(0, 0)] * (batch.ndim - 1))
-                rows.append(np.asarray(outputs(params, padded))[:, : len(batch)])
-            groups.append(np.concatenate(rows, axis=1))
-        return np.concatenate(groups)
+            def member(params):
+                rows = jax.lax.map(lambda part: predict(self.model, params, part), parts)
+                return rows.reshape(size, *rows.shape[2:])
+
+            return over_members(member, choice.one_by_one)(params)
+
+        def predict_all(images: Array) -> np.ndarray:
+            images = images if hasattr(images, "shape") else np.asarray(images)
+            # padded to few sizes, so that there are few programs
+            size = min(1 << (len(images) - 1).bit_length(), PREDICT_BATCH)
+            groups = []
+            for params in self._groups():
+                rows = []
+                for first in range(0, len(images), size):
+                    batch = np.asarray(images[first : first + size])
+                    short = size - len(batch)
+                    padded = np.pad(batch, [(0, short)] + [(0, 0)] * (batch.ndim - 1))
+                    rows.append(np.asarray(outputs(params, padded))[:, : len(batch)])
+                groups.append(np.concatenate(rows, axis=1))
+            return np.concatenate(groups)
+
+        return predict_all
+
+    def left(self, file: str) -> Any:
+        """What the run left in a JSON file of its folder.
+
+        Raises:
+            UserError: if the run has no folder, or the file is not there.
+        """
+        if self.workdir is None:
+            raise UserError("the run has no folder: give fit a workdir to work with it")
+        return read_json(self.workdir / file)
+
+    @property
+    def alive(self) -> np.ndarray:
+        """Which members [P] were not quarantined: those that have a vote.
+
+        Raises:
+            UserError: if there is none.
+        """
+        status = [row["status"] for row in self.summary["population"]]
+        alive = np.asarray([each != "quarantined" for each in status])
+        if not alive.any():
+            raise UserError(f"no member of the run in {self.workdir} stayed finite")
+        return alive
 
     def _groups(self) -> Iterator[PyTree]:
         """The parameters of as many members as were trained at once."""

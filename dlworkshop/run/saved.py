@@ -15,6 +15,7 @@ import numpy as np
 from dlworkshop.errors import UserError
 from dlworkshop.models.model import Model
 from dlworkshop.models.rebuild import from_config
+from dlworkshop.run.cache import use_compilation_cache
 from dlworkshop.run.record import plain, read_json
 from dlworkshop.run.result import Run
 from dlworkshop.types import PyTree
@@ -46,7 +47,14 @@ def load(workdir: str | Path, model: Model | None = None) -> Run:
         UserError: if the folder is not that of a finished run, is damaged, or its
             model cannot be built by its config.
     """
+    use_compilation_cache()
     workdir = Path(workdir)
+    for file in ("summary.json", FILE):
+        if not (workdir / file).is_file():
+            raise UserError(
+                f"{workdir} has no {file}: give the folder of a run that trained a "
+                "model to its end"
+            )
     summary = read_json(workdir / "summary.json")
     config, named = read_params(workdir / FILE)
     return _run(config, named, summary, workdir, model)

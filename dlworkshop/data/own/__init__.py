@@ -79,7 +79,8 @@ def to_example(
         [H, W, C] uint8 or [D] float32.
 
     Raises:
-        UserError: if that is no image, or a column is not there.
+        UserError: if that is no image, or a column is not there, or an array has
+            another shape.
 
     >>> how = {"kind": "table", "columns": [table.fit("x", ["1", "3"], numeric=True)]}
     >>> to_example({"x": "3"}, how).tolist()
@@ -87,11 +88,13 @@ def to_example(
     """
     if how["kind"] == "table" and isinstance(source, Mapping):
         return table.transform({k: [v] for k, v in source.items()}, how)[0]
-    if how["kind"] == "array" and isinstance(source, np.ndarray):
-        if list(source.shape) != list(how["shape"]):
+    if how["kind"] in ("array", "image") and isinstance(source, np.ndarray):
+        if list(source.shape) != shape_of(how):
             raise UserError(
-                f"an example has shape {list(source.shape)}, wanted {how['shape']}"
+                f"an example has shape {list(source.shape)}, wanted {shape_of(how)}"
             )
+        if how["kind"] == "image" and source.dtype != np.uint8:
+            raise UserError(f"an image is {source.dtype}, wanted uint8 in 0 to 255")
         return arrays.transform(source[None], how)[0]
     if how["kind"] != "image" or not isinstance(source, Path):
         wanted = {"image": "an image file", "table": "a row", "array": "an array"}
@@ -100,6 +103,56 @@ def to_example(
         return images.decode(source.read_bytes(), how)
     except (OSError, ValueError) as error:
         raise UserError(f"{source} cannot be read as an image: {error}") from None
+
+
+def shape_of(how: Mapping[str, Any]) -> list[int]:
+    """Of an example that `to_example` makes.
+
+    >>> shape_of({"kind": "table", "columns": [table.fit("x", ["1", ""], True)]})
+    [2]
+    """
+    if how["kind"] == "image":
+        return [how["height"], how["width"], how["channels"]]
+    if how["kind"] == "array":
+        return list(how["shape"])
+    columns = how["columns"]
+    return [sum(len(c.get("values", "1")) + c["missing"] for c in columns)]
+
+
+def fingerprint(
+    path: Path, how: Mapping[str, Any], target: str | None, group_by: str | None
+) -> str:
+    """What `Dataset.fingerprint` is once `path` is prepared so; nothing is prepared.
+
+    Raises:
+        UserError: if `path` is no labelled data of the kind that `how` prepares.
+    """
+    if idx := arrays.idx_files(path):
+        return _key(arrays.read_idx(idx), path)
+    if path.suffix == ".npz":
+        return _key(arrays.read_npz(path, target), path)
+    if path.is_dir():
+        found = folder.listing(path)
+        return folder.key(found.names, store.sha256(found.files), how, group_by)
+    if path.suffix.lower() not in TABLES:
+        raise _of_no_kind(path)
+    return table.key(table.read(path), target, group_by)
+
+
+def asked(
+    path: Path, how: Mapping[str, Any], target: str | None, group_by: str | None
+) -> dict[str, Any]:
+    """The options of `load` by which `path` is prepared as `how` says."""
+    options: dict[str, Any] = {"target": target, "group_by": group_by}
+    if path.is_dir() and not arrays.idx_files(path):
+        options["image_size"] = how["height"], how["width"]
+        options["resize"] = how["resize"]
+    return options
+
+
+def _key(parts: arrays.Parts, path: Path) -> str:
+    inputs, labels, given = arrays.join(parts, path)
+    return arrays.key(arrays.digests(inputs), labels, given, inputs.shape)
 
 
 def _check_size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
@@ -120,10 +173,7 @@ def _check_options(
     """An option that nothing would read is a mistake."""
     is_table = path.suffix.lower() in TABLES
     if not (is_folder or is_idx or is_table or path.suffix == ".npz"):
-        raise UserError(
-            f"{path} is of no kind that is known: give a folder with a folder for each "
-            "class, a CSV, an .npz or IDX files"
-        )
+        raise _of_no_kind(path)
     read = {
         "target": is_table or path.suffix == ".npz",
         "group_by": is_folder or is_table,
@@ -134,6 +184,13 @@ def _check_options(
             raise UserError(
                 f"{name} is '{options[name]}', which {path} does not need: leave it out"
             )
+
+
+def _of_no_kind(path: Path) -> UserError:
+    return UserError(
+        f"{path} is of no kind that is known: give a folder with a folder for each "
+        "class, a CSV, an .npz or IDX files"
+    )
 
 
 def _idx_all(files: list[Path]) -> list[Path]:

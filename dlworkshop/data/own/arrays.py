@@ -2,7 +2,7 @@
 
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,7 @@ def read_npz(path: Path, target: str | None) -> Parts:
     Raises:
         UserError: if there is nothing by these names, or what is there cannot be.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise UserError(
-            f"{path} cannot be read as .npz without pickles ({error}): save it with "
-            "np.savez(path, x=..., y=...), numbers or text only"
-        ) from None
+    arrays = _read(path)
     parts: Parts = {}
     labels = LABELS if target is None else (target,)
     for number, inputs in _by_split(arrays, INPUTS).items():
@@ -57,6 +50,33 @@ def read_npz(path: Path, target: str | None) -> Parts:
             "x_train, y_train, x_test, y_test"
         )
     return parts
+
+
+def read_inputs(path: Path) -> np.ndarray:
+    """The one array of inputs [N, ...] of an .npz file; labels are not needed.
+
+    Raises:
+        UserError: if there is none, or one for each of several splits.
+    """
+    arrays = _read(path)
+    found = list(_by_split(arrays, INPUTS).values())
+    if len(found) != 1:
+        raise UserError(
+            f"{path} has {', '.join(arrays) or 'no array'}: wanted one array x of "
+            "inputs"
+        )
+    return with_channels(found[0])
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise UserError(
+            f"{path} cannot be read as .npz without pickles ({error}): save it with "
+            "np.savez(path, x=..., y=...), numbers or text only"
+        ) from None
 
 
 def _by_split(
@@ -117,23 +137,10 @@ def prepare(parts: Parts, path: Path, folder: Path) -> store.Prepared:
     Images are [N, H, W] or [N, H, W, C], uint8 or floats in [0, 1]; vectors [N, D]
     are standardised with the statistics of train, NaN becoming the mean.
     """
-    for number, (inputs, labels) in parts.items():
-        _check(path, store.SPLITS[number], inputs, labels)
-    shapes = {inputs.shape[1:] for inputs, _ in parts.values()}
-    if len(shapes) > 1:
-        raise UserError(
-            f"{path} has examples of {' and '.join(map(str, shapes))} in its splits: "
-            "make them equal"
-        )
-    order = sorted(parts)
-    inputs = np.concatenate([parts[number][0] for number in order])
-    labels = np.concatenate([np.ravel(parts[number][1]) for number in order])
-    given = np.repeat(np.array(order, np.int8), [len(parts[n][0]) for n in order])
+    inputs, labels, given = join(parts, path)
     classes, label = np.unique(labels, return_inverse=True)
     _check_classes(path, classes, label, given)
-    if inputs.ndim == 3:
-        inputs = inputs[..., None]
-    content = [store.digest([row.tobytes()]) for row in inputs]
+    content = digests(inputs)
     names = [f"example {i}" for i in range(len(label))]
     together = split.merge(np.arange(len(label)), content)
     splits = split.complete(names, label, together, given)
@@ -152,9 +159,6 @@ def prepare(parts: Parts, path: Path, folder: Path) -> store.Prepared:
     if inputs.dtype == np.uint8 and inputs.ndim == 4 and inputs.shape[-1] in (1, 3):
         how = images.as_shaped(inputs.shape[1:])
     examples = transform(inputs, how)
-    key = store.digest(
-        [store.VERSION, *content, *labels.tolist(), *given.tolist(), inputs.shape]
-    )
     card: dict[str, Any] = {
         "kind": "arrays",
         "source": path.name,
@@ -165,7 +169,7 @@ def prepare(parts: Parts, path: Path, folder: Path) -> store.Prepared:
         "warnings": [],
     }
     return store.Prepared(
-        key,
+        key(content, labels, given, inputs.shape),
         label.astype(np.int32),
         splits,
         [str(value) for value in classes.tolist()],
@@ -175,6 +179,41 @@ def prepare(parts: Parts, path: Path, folder: Path) -> store.Prepared:
         how,
         card,
     )
+
+
+def join(parts: Parts, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Checked inputs [N, ...], labels [N] and places in SPLITS [N] of all splits."""
+    for number, (inputs, labels) in parts.items():
+        _check(path, store.SPLITS[number], inputs, labels)
+    shapes = {inputs.shape[1:] for inputs, _ in parts.values()}
+    if len(shapes) > 1:
+        raise UserError(
+            f"{path} has examples of {' and '.join(map(str, shapes))} in its splits: "
+            "make them equal"
+        )
+    order = sorted(parts)
+    inputs = np.concatenate([parts[number][0] for number in order])
+    labels = np.concatenate([np.ravel(parts[number][1]) for number in order])
+    given = np.repeat(np.array(order, np.int8), [len(parts[n][0]) for n in order])
+    return with_channels(inputs), labels, given
+
+
+def with_channels(inputs: np.ndarray) -> np.ndarray:
+    """Grey images [N, H, W] have one channel; all else is as it is."""
+    return inputs[..., None] if inputs.ndim == 3 else inputs
+
+
+def key(
+    content: Sequence[str], labels: np.ndarray, given: np.ndarray, shape: Sequence[int]
+) -> str:
+    """Of the digest of each input, the labels and splits [N], and the shape of all."""
+    parts = [*content, *labels.tolist(), *given.tolist(), tuple(shape)]
+    return store.digest([store.VERSION, *parts])
+
+
+def digests(inputs: np.ndarray) -> list[str]:
+    """Of each of them [N, ...]."""
+    return [store.digest([row.tobytes()]) for row in inputs]
 
 
 def transform(inputs: np.ndarray, how: Mapping[str, Any]) -> np.ndarray:

@@ -72,7 +72,7 @@ def listing(root: Path) -> Listing:
         if home.name not in classes:
             raise UserError(
                 f"{home} has no images to learn from: train has no folder "
-                f"'{home.name}' (it has {_some(classes)})"
+                f"'{home.name}' (it has {some(classes)})"
             )
         found = _files(home, root, deep=True)
         names += found
@@ -126,14 +126,7 @@ def prepare(
         if len(row) == 2
     ]
     check_skipped(skipped, len(names), found.root)
-    key = store.digest(
-        [
-            store.VERSION,
-            how,
-            group_by,
-            *(v for n, r in zip(names, answers, strict=True) for v in (n, r[0])),
-        ]
-    )
+    made_of = key(names, [row[0] for row in answers], how, group_by)
     rows = np.flatnonzero([len(row) > 2 for row in answers])
     label, given, group = found.label[rows], found.given[rows], group[rows]
     there = np.bincount(label[given == 0], minlength=len(found.classes))
@@ -164,7 +157,7 @@ def prepare(
         "warnings": _warnings(found, how, seen),
     }
     return store.Prepared(
-        key,
+        made_of,
         label,
         splits,
         found.classes,
@@ -174,6 +167,17 @@ def prepare(
         how,
         card,
     )
+
+
+def key(
+    names: Sequence[str],
+    digests: Sequence[str],
+    how: Mapping[str, Any],
+    group_by: str | None,
+) -> str:
+    """Of the content, the sha256 of each file's bytes, and of what is made of it."""
+    files = (value for pair in zip(names, digests, strict=True) for value in pair)
+    return store.digest([store.VERSION, dict(how), group_by, *files])
 
 
 def choose(
@@ -216,7 +220,7 @@ def groups(names: Sequence[str], group_by: str | None) -> np.ndarray:
     if lost:
         raise UserError(
             f"group_by '{group_by}' is not found in {len(lost)} of {len(names)} files "
-            f"({_some(lost, 3)}): write an expression that each path has"
+            f"({some(lost, 3)}): write an expression that each path has"
         )
     texts = [m[1 if pattern.groups else 0] or "" for m in found if m]
     return np.unique(texts, return_inverse=True)[1]
@@ -228,7 +232,7 @@ def check_skipped(skipped: Sequence[Sequence[str]], total: int, root: Path) -> N
         listed = [f"{name} ({reason})" for name, reason in skipped]
         raise UserError(
             f"{len(skipped)} of {total} files in {root} cannot be used, more than "
-            f"{MOST_SKIPPED:.0%}: {_some(listed, LISTED)}; mend or remove them"
+            f"{MOST_SKIPPED:.0%}: {some(listed, LISTED)}; mend or remove them"
         )
 
 
@@ -295,7 +299,7 @@ def _warnings(
     said = []
     if found.beside:
         many = f"{len(found.beside)} files are in no class folder"
-        said.append(f"{many}: {_some(found.beside, 5)}.")
+        said.append(f"{many}: {some(found.beside, 5)}.")
     coloured = sum(row[4] not in images.GREY for row in seen)
     if how["channels"] == 1 and coloured:
         said.append(f"{coloured} files have colour, which was dropped: most are grey.")
@@ -332,6 +336,7 @@ def _natural(name: str) -> tuple[int, str]:
     return (int(name), "") if name.isdecimal() else (2**63, name)
 
 
-def _some(names: Sequence[str], most: int = LISTED) -> str:
+def some(names: Sequence[str], most: int = LISTED) -> str:
+    """The first of them, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

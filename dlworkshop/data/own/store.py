@@ -142,6 +142,18 @@ def digest(parts: Iterable[Any]) -> str:
     return sha.hexdigest()[:16]
 
 
+def sha256(files: Iterable[str | Path]) -> list[str]:
+    """In hex, of the bytes of each file; "" where it cannot be read."""
+    found = []
+    for path in files:
+        try:
+            with open(path, "rb") as file:
+                found.append(hashlib.file_digest(file, "sha256").hexdigest())
+        except OSError:
+            found.append("")
+    return found
+
+
 def signature(paths: Iterable[str | Path], options: Mapping[str, Any]) -> str:
     """Differs where a file was changed, moved or added since; reads no content.
 

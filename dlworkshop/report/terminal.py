@@ -1,0 +1,76 @@
+"""Rows to the terminal, a file or another program, as they come."""
+
+import csv
+import itertools
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+AT_ONCE = 64  # rows that are set together
+WORD = 14  # columns of a text that is no name
+
+Rows = Iterable[Any]  # NamedTuples of one kind
+
+
+def show(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A small table, whole; without a header where that says nothing."""
+    table = Table(box=None, show_header=any(head), pad_edge=False)
+    for title in head:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    _console().print(table)
+
+
+def as_table(rows: Rows) -> None:
+    """To read: as wide as the terminal, so that it need not wait for the last row."""
+    rows = iter(rows)
+    console, first = _console(), True
+    while chunk := list(itertools.islice(rows, AT_ONCE)):
+        table = Table(box=None, show_header=first, expand=True, pad_edge=False)
+        for name, value in chunk[0]._asdict().items():
+            if name == "name":
+                table.add_column(name, ratio=1, overflow="fold")
+            elif isinstance(value, str):
+                table.add_column(name, width=WORD, overflow="fold")
+            else:
+                table.add_column(name, width=max(len(name), 7), justify="right")
+        for row in chunk:
+            table.add_row(*map(_short, row))
+        console.print(table)
+        first = False
+
+
+def as_json(rows: Rows) -> None:
+    """One object a line; null where there is no number."""
+    for row in rows:
+        print(json.dumps(row._asdict()))
+
+
+def as_csv(rows: Rows) -> None:
+    """With a header; empty where there is no number."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    for number, row in enumerate(rows):
+        if number == 0:
+            writer.writerow(row._fields)
+        writer.writerow(row)
+
+
+WRITERS: dict[str, Callable[[Rows], None]] = {
+    "table": as_table,
+    "json": as_json,
+    "csv": as_csv,
+}
+
+
+def _console() -> Console:
+    """For text as it is: a name may have brackets, which are no markup here."""
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else "" if value is None else f"{value:.4f}"

@@ -1,0 +1,175 @@
+"""What a finished run says to files: one row for each, as they are read."""
+
+import contextlib
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.special
+from rich.console import Console
+
+from dlworkshop.data import own
+from dlworkshop.data.own.unseen import Source, sources
+from dlworkshop.data.own.workers import cores
+from dlworkshop.errors import UserError
+from dlworkshop.run.result import PREDICT_BATCH, Run
+
+
+class Answer(NamedTuple):
+    """What the ensemble, the mean of the members' probabilities, says of an example."""
+
+    name: str  # the file, or the file and the row
+    prediction: str  # the class of the largest probability
+    probability: float  # in [0, 1], of that class
+    spread: float | None  # standard deviation of it over the members; None for one
+    entropy: float  # of all probabilities, in nats, in [0, log K]
+
+
+class Unread(NamedTuple):
+    """A file or row that is no example."""
+
+    name: str
+    reason: str
+
+
+class Part(NamedTuple):
+    """Sources that were read together."""
+
+    rows: list[Source | Unread]  # in their order
+    examples: np.ndarray  # [B, ...] of those that could be read
+
+    @property
+    def read(self) -> list[Source]:
+        """[B] those that could be read."""
+        return [row for row in self.rows if isinstance(row, Source)]
+
+
+def of_files(run: Run, paths: Iterable[str | Path]) -> Iterator[Answer | Unread]:
+    """An answer to each image file, and to each row of a CSV or .npz file.
+
+    Files become examples as the training data did, with the statistics of those. They
+    are read and answered in parts, so that any number of them takes little memory.
+    Members that were quarantined have no vote.
+
+    Args:
+        run: of a classifier, with a folder; `saved.load` brings one back.
+        paths: files, and folders of them, which are walked in the order of names.
+
+    Raises:
+        UserError: if the run does not answer files.
+
+    Source of the entropy as a measure of what an ensemble does not know:
+    Lakshminarayanan et al. (2017), Simple and scalable predictive uncertainty
+    estimation using deep ensembles, section 3.5.
+    """
+    about = preprocessing(run)
+    predict, classes = run.predictor(), about["classes"]
+    for part in read(sources(map(Path, paths), about["how"]), about["how"]):
+        outputs = predict(part.examples) if len(part.examples) else None  # [P, B, K]
+        answers = _answers(part.read, classes, outputs, run.alive)
+        for row in part.rows:
+            yield row if isinstance(row, Unread) else next(answers)
+
+
+def write(
+    run: Run, paths: Sequence[Path], writer: Callable[[Iterable[Answer]], None]
+) -> int:
+    """Hand the answers to a writer; say on stderr what was skipped, and how far it is.
+
+    Returns:
+        0, or 1 if something was skipped.
+
+    Raises:
+        UserError: if nothing could be read.
+    """
+    if not paths:
+        raise UserError("there are no files to answer: name some after the run")
+    console, answered, skipped = Console(stderr=True), 0, 0
+    # where the rows themselves are seen, they are the progress
+    seen = sys.stdout.isatty() or not console.is_terminal
+    live = contextlib.nullcontext() if seen else console.status("")
+
+    def answers() -> Iterator[Answer]:
+        nonlocal answered, skipped
+        with live as status:
+            for row in of_files(run, paths):
+                if isinstance(row, Unread):
+                    skipped += 1
+                    print(f"skipped {row.name}: {row.reason}", file=sys.stderr)
+                else:
+                    answered += 1
+                    yield row
+                if status is not None:
+                    status.update(f"{answered:,} answered, {skipped:,} skipped")
+
+    writer(answers())
+    if not answered:
+        raise UserError(f"nothing in {', '.join(map(str, paths))} could be read")
+    if skipped:
+        print(f"{answered:,} answered, {skipped:,} skipped", file=sys.stderr)
+    return int(skipped > 0)
+
+
+def preprocessing(run: Run) -> dict[str, Any]:
+    """What is in `preprocessing.json`, where files become examples for this run.
+
+    Raises:
+        UserError: where they do not.
+    """
+    about = run.left("preprocessing.json")
+    if not about["classes"]:
+        raise UserError(f"the run in {run.workdir} has no classes to tell apart")
+    wanted = run.left("config.json")["dataset"]["shape"]
+    if about["how"] is None or own.shape_of(about["how"]) != wanted:
+        raise UserError(
+            f"the run in {run.workdir} learnt from arrays of shape {wanted}, which no "
+            "file becomes: give them to Run.predict in Python"
+        )
+    return about
+
+
+def read(
+    found: Iterable[Source], how: dict[str, Any], size: int = PREDICT_BATCH
+) -> Iterator[Part]:
+    """Examples of `size` sources at a time, decoded on all cores."""
+
+    def example(source: Source) -> np.ndarray | Unread:
+        try:
+            if isinstance(source.content, UserError):
+                raise source.content
+            return own.to_example(source.content, how)
+        except UserError as error:
+            return Unread(source.name, str(error).removeprefix(f"{source.name} "))
+
+    found = iter(found)
+    with ThreadPoolExecutor(cores()) as pool:
+        while chunk := list(itertools.islice(found, size)):
+            made = list(pool.map(example, chunk))
+            rows = [
+                each if isinstance(each, Unread) else source
+                for each, source in zip(made, chunk, strict=True)
+            ]
+            whole = [each for each in made if not isinstance(each, Unread)]
+            yield Part(rows, np.stack(whole) if whole else np.empty(0))
+
+
+def _answers(read: list[Source], classes, outputs, alive) -> Iterator[Answer]:
+    if outputs is None:
+        return
+    chance = scipy.special.softmax(outputs[alive].astype(np.float64), -1)  # [P, B, K]
+    together = chance.mean(0)  # [B, K]
+    best = together.argmax(-1)  # [B]
+    entropy = scipy.special.entr(together).sum(-1)  # [B]
+    for i, source in enumerate(read):
+        members = chance[:, i, best[i]]  # [P]
+        yield Answer(
+            source.name,
+            classes[best[i]],
+            float(members.mean()),
+            float(members.std(ddof=1)) if len(members) > 1 else None,
+            float(entropy[i]),
+        )
