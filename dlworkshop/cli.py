@@ -17,9 +17,7 @@ from dlworkshop.errors import UserError
 # Everything else is imported where it is used: `--help` waits for no compiler.
 # ruff: noqa: PLC0415
 
-RunFolder = Annotated[
-    Positional[Path], arg(metavar="RUN", help="The folder of a finished run.")
-]
+RunFolder = Annotated[Positional[Path], arg(metavar="RUN", help="A run's folder.")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +142,8 @@ class Data:
         from dlworkshop.data.load import folder_of, load, prepare_from
         from dlworkshop.report import data_card
 
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("dlworkshop").setLevel(logging.INFO)
         options = dataclasses.asdict(self)
         name, source = options.pop("name"), options.pop("source")
         if source is not None:
@@ -164,7 +164,6 @@ def main(args: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # file names may be no text at all
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
     try:
         code = _parse(args)()
         sys.stdout.flush()

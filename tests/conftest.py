@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from dlworkshop.types import Batch, Dataset
 
@@ -39,6 +40,63 @@ def make_dataset(sizes=(96, 40, 33), classes=4, side=8, seed=0) -> Dataset:
 def quadrants() -> Dataset:
     """96 / 40 / 33 images [8, 8, 1] of 4 classes."""
     return make_dataset()
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory) -> Path:
+    """40 images [8, 8, 1] of 4 classes, as PNG files in a folder of each class."""
+    folder = tmp_path_factory.mktemp("own") / "photos"
+    split = make_dataset((40, 1, 1)).train
+    for i, (image, label) in enumerate(zip(split.image, split.label, strict=True)):
+        path = folder / f"kind {'abcd'[label]}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).save(path)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def image_run(photos, tmp_path_factory) -> Path:
+    """The folder of a run of two members on `photos`."""
+    return train(photos, tmp_path_factory, num_epochs=2)
+
+
+@pytest.fixture(scope="session")
+def penguins(tmp_path_factory) -> Path:
+    """A CSV of 60 rows in which a number and a word tell three kinds apart."""
+    rng = np.random.default_rng(0)
+    rows = [
+        f"{kind},{10 * k + rng.normal():.3f},{('north', 'south', '')[i // 3 % 3]}"
+        for i in range(60)
+        for k, kind in [(i % 3, ("ada", "bob", "cleo")[i % 3])]
+    ]
+    path = tmp_path_factory.mktemp("own") / "penguins.csv"
+    path.write_text("\n".join(["kind,length,island", *rows]) + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def table_run(penguins, tmp_path_factory) -> Path:
+    """The folder of a run of two members on `penguins`."""
+    return train(penguins, tmp_path_factory, target="kind")
+
+
+def train(path, tmp_path_factory, num_epochs=1, **options) -> Path:
+    """A small run in a folder."""
+    from dlworkshop import data, fit, models  # noqa: PLC0415
+
+    dataset = data.load(path, **options)
+    workdir = tmp_path_factory.mktemp("run")
+    fit(
+        models.mlp((8,), num_classes=len(dataset.classes)),
+        dataset,
+        hparams={"learning_rate": 0.03},
+        seeds=2,
+        num_epochs=num_epochs,
+        batch_size=8,
+        devices=jax.devices()[:1],
+        workdir=workdir,
+    )
+    return workdir
 
 
 @pytest.fixture

@@ -32,11 +32,13 @@ def show(card: dict[str, Any], folder: Path) -> None:
     print(sentence(card))
     if card.get("counts"):
         terminal.show(*counts(card))
-    terminal.show(("", ""), [*facts(card), ["Lies in", str(folder)]])
+    if made := facts(card):
+        terminal.show(("", ""), made)
     for text in warnings(card):
         print(f"! {text}")
     for file, reason in card.get("skipped") or []:
         print(f"! {file}: {reason}")
+    print(f"lies in {folder}")
 
 
 def augmentation(run: RunFolder) -> Html | None:

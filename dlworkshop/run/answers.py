@@ -132,10 +132,8 @@ def preprocessing(run: Run) -> dict[str, Any]:
     return about
 
 
-def read(
-    found: Iterable[Source], how: dict[str, Any], size: int = PREDICT_BATCH
-) -> Iterator[Part]:
-    """Examples of `size` sources at a time, decoded on all cores."""
+def read(found: Iterable[Source], how: dict[str, Any]) -> Iterator[Part]:
+    """Examples of PREDICT_BATCH sources at a time, decoded on all cores."""
 
     def example(source: Source) -> np.ndarray | Unread:
         try:
@@ -147,7 +145,7 @@ def read(
 
     found = iter(found)
     with ThreadPoolExecutor(cores()) as pool:
-        while chunk := list(itertools.islice(found, size)):
+        while chunk := list(itertools.islice(found, PREDICT_BATCH)):
             made = list(pool.map(example, chunk))
             rows = [
                 each if isinstance(each, Unread) else source

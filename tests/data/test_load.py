@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from dlworkshop.data import arrays, fetch, load, places, prepare
+from dlworkshop.data.load import again, folder_of, prepare_from
 from dlworkshop.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -207,21 +208,28 @@ def test_download_of_something_else(server, cache):
     assert len(list((cache / "downloads" / "mnist").iterdir())) == 3  # no part left
 
 
-def test_script(mnist_raw, tmp_path):
+def test_what_is_prepared_from_raw_files_needs_them_no_more(mnist_raw, tmp_path):
     folder, _ = mnist_raw
-    command = [sys.executable, str(ROOT / "scripts/prepare_data.py"), "mnist"]
-    command += ["--data-dir", str(tmp_path / "out"), "--from"]
-    done = subprocess.run(
-        [*command, str(folder)], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    last = done.stdout.splitlines()[-1]
-    assert str(tmp_path / "out/mnist/3.0.1") in last
-    assert f"tfds.data_source('mnist', data_dir='{tmp_path}/out')" in last
-    command[2] = "minst"
-    done = subprocess.run(
-        [*command, str(folder)], capture_output=True, text=True, check=False, cwd=ROOT
-    )
-    assert done.returncode == 2 and "did you mean 'mnist'" in done.stderr
+    prepare_from("mnist", folder, tmp_path / "out")
+    dataset = load("mnist", tmp_path / "out")
+    assert len(dataset.test.label) == 20
+    assert folder_of(dataset, tmp_path / "out") == tmp_path / "out/mnist/3.0.1"
+    with pytest.raises(UserError, match=r"is prepared already in .*: leave .* out"):
+        prepare_from("mnist", folder, tmp_path / "out")
+    with pytest.raises(UserError, match="did you mean 'mnist'"):
+        prepare_from("minst", folder, tmp_path / "out")
+
+
+def test_the_data_of_a_run_come_again(photos, tmp_path):
+    first = load(photos, tmp_path)
+    found = again(first.name, first.fingerprint, tmp_path)
+    np.testing.assert_array_equal(found.test.image, first.test.image)
+    digits = load("digits")
+    assert again("digits", digits.fingerprint).name == "digits"
+    with pytest.raises(UserError, match="not all of, what the run learnt from"):
+        again("digits", "another")
+    with pytest.raises(UserError, match=r"the data 'x' of the run are not in"):
+        again("x", "", tmp_path)
 
 
 @pytest.mark.skipif(

@@ -93,12 +93,3 @@ def test_a_folder_without_experiments_is_refused(tmp_path):
 def test_every_experiment_has_its_place_in_the_lecture():
     there = {path.stem for path in gallery.EXPERIMENTS.glob("*.py")}
     assert there <= {name for names in gallery.LECTURE.values() for name in names}
-
-
-@pytest.mark.parametrize("given", [["one", "two"], ["--help"]])
-def test_what_is_no_folder_is_one_sentence(given, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["gallery", *given])
-    with pytest.raises(SystemExit) as left:
-        gallery.main()
-    assert left.value.code == 2
-    assert capsys.readouterr().err.count("\n") == 1

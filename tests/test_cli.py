@@ -1,0 +1,240 @@
+"""The command: what it prints, where it leaves with 1 or 2, and that it says why."""
+
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from dlworkshop import cli, data
+from dlworkshop.run import answers, doctor, gallery
+from dlworkshop.run.evaluation import evaluate
+from dlworkshop.run.saved import load
+from tests.conftest import ROOT
+
+
+def call(capsys, *args):
+    """Exit code, stdout and stderr."""
+    code = cli.main([str(each) for each in args])
+    return code, *capsys.readouterr()
+
+
+def mistake(capsys, *args) -> str:
+    """The sentence of a mistake, after which nothing else is said."""
+    code, out, err = call(capsys, *args)
+    assert code == 2 and not out
+    assert err.startswith("error: ") and err.count("\n") == 1, err
+    return err
+
+
+# --- predict ---
+
+
+def test_the_formats_hold_the_same_rows(capsys, monkeypatch, image_run, photos):
+    monkeypatch.setenv("COLUMNS", "200")
+    expected = list(answers.of_files(load(image_run), [photos]))
+    code, out, err = call(capsys, "predict", image_run, photos, "--format", "json")
+    assert code == 0 and err == ""
+    assert [json.loads(line) for line in out.splitlines()] == [
+        row._asdict() for row in expected
+    ]
+    _, out, _ = call(capsys, "predict", image_run, photos, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [row["name"] for row in rows] == [row.name for row in expected]
+    assert [float(row["entropy"]) for row in rows] == [row.entropy for row in expected]
+    _, out, _ = call(capsys, "predict", image_run, photos)
+    shown = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines()]
+    assert shown[0] == list(answers.Answer._fields)
+    assert shown[1:] == [
+        [*row[:2], *(f"{value:.4f}" for value in row[2:])] for row in expected
+    ]
+
+
+def test_names_are_shown_as_they_are(capsys, image_run, photos, tmp_path):
+    odd = tmp_path / "[bold]a:cat:.png"
+    odd.write_bytes(next(photos.rglob("*.png")).read_bytes())
+    _, out, _ = call(capsys, "predict", image_run, odd)
+    names = [line[: line.index("  ")] for line in out.splitlines()[1:]]
+    assert "".join(names) == str(odd)
+
+
+def test_a_file_that_cannot_be_read_is_named_and_the_others_answered(
+    capsys, image_run, photos, tmp_path
+):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no image")
+    good = sorted(photos.rglob("*.png"))[:2]
+    files = good[0], bad, tmp_path / "none.png", good[1]
+    code, out, err = call(capsys, "predict", image_run, *files, "--format", "json")
+    assert code == 1
+    assert [json.loads(line)["name"] for line in out.splitlines()] == list(
+        map(str, good)
+    )
+    said = err.splitlines()
+    assert said[0] == f"skipped {bad}: cannot be read as an image: not an image"
+    assert said[1].startswith(f"skipped {tmp_path / 'none.png'}: cannot be read")
+    assert said[2:] == ["2 answered, 2 skipped"]
+
+
+def test_where_no_file_can_be_read_it_leaves_with_2(capsys, image_run, tmp_path):
+    code, out, err = call(capsys, "predict", image_run, tmp_path / "none.png")
+    assert code == 2 and out == "" and "could be read" in err.splitlines()[-1]
+
+
+def test_a_reader_who_has_enough_is_no_error(image_run, photos):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "dlworkshop", "predict", image_run, photos]
+    with os.fdopen(write, "wb") as closed:
+        done = subprocess.run(
+            [*map(str, command), "--format", "json"],
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            cwd=ROOT,
+        )
+    assert done.stderr == "" and done.returncode == 1
+
+
+# --- evaluate ---
+
+
+def test_evaluate_prints_what_the_run_found(capsys, image_run):
+    code, out, err = call(capsys, "evaluate", image_run)
+    found = evaluate(load(image_run))
+    assert code == 0 and err == ""
+    assert out.startswith(f"the test split of photos: {found.examples} examples\n")
+    assert "2 members, mean ± standard error" in out
+    assert f"{100 * found.ensemble['accuracy']:.2f} %" in out
+
+
+# --- the other commands ---
+
+
+def test_report_writes_the_page_anew(capsys, image_run):
+    page = image_run / "report.html"
+    before = page.read_text()
+    page.unlink()
+    assert call(capsys, "report", image_run) == (0, f"{page}\n", "")
+    assert page.read_text() == before
+
+
+def test_export_prints_the_path(capsys, image_run, tmp_path):
+    path = image_run / "model.safetensors"
+    export = "export", image_run, "--format", "safetensors"
+    assert call(capsys, *export) == (0, f"{path}\n", "")
+    assert path.read_bytes() == (image_run / "params.safetensors").read_bytes()
+    assert call(capsys, *export, "--output", tmp_path / "x")[1] == f"{tmp_path / 'x'}\n"
+    assert (tmp_path / "x").is_file()
+
+
+def test_gallery_leaves_with_1_if_a_claim_fails(capsys, monkeypatch, tmp_path):
+    for holds in (True, False):
+        entries = [gallery.Entry("softmax", holds=holds)]
+        monkeypatch.setattr(gallery, "build", lambda folder, e=entries: e)
+        code, out, _ = call(capsys, "gallery", tmp_path)
+        assert (code, out) == (not holds, f"gallery: {tmp_path / 'index.html'}\n")
+
+
+def test_data_prints_the_card(capsys, photos):
+    found = data.load(photos)
+    capsys.readouterr()
+    code, out, err = call(capsys, "data", photos)
+    sizes = "{} train, {} validation, {} test".format(
+        *(len(p.label) for p in found[:3])
+    )
+    assert (code, err) == (0, "")
+    assert out.startswith(
+        f"photos: {sizes} examples of 8 x 8 x 1 numbers in 4 classes."
+    )
+    lines = [line.split() for line in out.splitlines()]
+    for k, label in enumerate(found.classes):
+        counts = [str((part.label == k).sum()) for part in found[:3]]
+        assert [*label.split(), *counts] in lines
+    assert out.endswith(f"/{found.fingerprint}\n")
+
+
+def test_data_says_what_was_skipped(capsys, tmp_path):
+    for k in range(200):
+        path = tmp_path / "many" / "ab"[k % 2] / f"{k}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (2, 2), k).save(path)
+    path.write_bytes(b"no image")
+    code, out, _ = call(capsys, "data", tmp_path / "many", "--data-dir", tmp_path)
+    assert code == 0
+    assert "\n! b/199.png: not an image\n" in out
+    assert "! 1 file could not be read and was left out." in out
+
+
+def test_doctor_says_what_does_not_work(capsys, monkeypatch):
+    code, out, _ = call(capsys, "doctor")
+    assert code == 0 and "BROKEN" not in out and "computes rightly" in out
+    monkeypatch.setattr(doctor, "computes", lambda device: False)
+    code, out, _ = call(capsys, "doctor")
+    assert code == 1 and "BROKEN  cpu 0" in out
+
+
+# --- mistakes ---
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([], "Expected one of {doctor, report"),
+        (["predcit"], "Unrecognized options: predcit"),
+        (["predict"], "Missing from dlworkshop predict: RUN"),
+        (["predict", "RUN"], "there are no files"),
+        (["predict", "nowhere", "x.png"], "nowhere has no summary.json"),
+        (["evaluate", "nowhere"], "nowhere has no summary.json"),
+        (["report", "nowhere"], "is no run folder"),
+        (["export", "RUN", "--format", "onx"], "invalid choice 'onx'"),
+        (["evaluate", "RUN", "--data", "nowhere"], "nowhere is not there"),
+        (["evaluate", "RUN", "--data", "README.md"], "of no kind that is known"),
+        (["evaluate", "RUN", "--data-dir", "/nowhere"], "not in /nowhere/own"),
+        (["data", "minst"], "did you mean 'mnist'"),
+        (["data", "minst", "--from", "."], "did you mean 'mnist'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_sentence(capsys, monkeypatch, image_run, args, said):
+    monkeypatch.chdir(ROOT)
+    assert said in mistake(capsys, *(image_run if a == "RUN" else a for a in args))
+
+
+def test_every_command_explains_its_flags(capsys):
+    for name in cli.COMMANDS:
+        with pytest.raises(SystemExit) as left:
+            cli.main([name, "--help"])
+        assert not left.value.code
+        assert f"usage: dlworkshop {name}" in capsys.readouterr().out
+
+
+def test_the_module_is_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "dlworkshop", "report", "nowhere"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: 'nowhere' is no run folder")
+    assert done.stderr.count("\n") == 1
+
+
+def test_importing_the_command_loads_no_compiler():
+    code = "import sys, dlworkshop.cli; print('jax' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert done.stdout == "False\n"
