@@ -43,7 +43,7 @@ class Part(NamedTuple):
     examples: np.ndarray  # [B, ...] of those that could be read
 
     @property
-    def read(self) -> list[Source]:
+    def decoded(self) -> list[Source]:
         """[B] those that could be read."""
         return [row for row in self.rows if isinstance(row, Source)]
 
@@ -70,7 +70,7 @@ def of_files(run: Run, paths: Iterable[str | Path]) -> Iterator[Answer | Unread]
     predict, classes = run.predictor(), about["classes"]
     for part in read(sources(map(Path, paths), about["how"]), about["how"]):
         outputs = predict(part.examples) if len(part.examples) else None  # [P, B, K]
-        answers = _answers(part.read, classes, outputs, run.alive)
+        answers = _answers(part.decoded, classes, outputs, run.alive)
         for row in part.rows:
             yield row if isinstance(row, Unread) else next(answers)
 
@@ -155,14 +155,14 @@ def read(found: Iterable[Source], how: dict[str, Any]) -> Iterator[Part]:
             yield Part(rows, np.stack(whole) if whole else np.empty(0))
 
 
-def _answers(read: list[Source], classes, outputs, alive) -> Iterator[Answer]:
+def _answers(decoded: list[Source], classes, outputs, alive) -> Iterator[Answer]:
     if outputs is None:
         return
     chance = scipy.special.softmax(outputs[alive].astype(np.float64), -1)  # [P, B, K]
     together = chance.mean(0)  # [B, K]
     best = together.argmax(-1)  # [B]
     entropy = scipy.special.entr(together).sum(-1)  # [B]
-    for i, source in enumerate(read):
+    for i, source in enumerate(decoded):
         members = chance[:, i, best[i]]  # [P]
         yield Answer(
             source.name,

@@ -106,7 +106,7 @@ def _split(split: Batch) -> Scored:
 def _others(found: Iterable[Source], how, unread: list[Unread]) -> Scored:
     for part in read(found, how):
         unread += [row for row in part.rows if isinstance(row, Unread)]
-        yield part.examples, np.array([source.label for source in part.read], int)
+        yield part.examples, np.array([source.label for source in part.decoded], int)
 
 
 def _scored(run: Run, batches: Scored, words: str, unread) -> Evaluation:

@@ -4,7 +4,7 @@ What they yield is what `data.own.to_example` makes an example of.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,14 +72,16 @@ def labelled(
         raise UserError(f"{path} has no labels: give a folder with one for each class")
     found = folder.listing(path)
     labels = [label(name) for name in found.classes]
-    there = _tested(found.given)
+    files = found.files
     return (
-        Source(found.files[i], Path(found.files[i]), labels[found.label[i]])
-        for i in np.flatnonzero(there)
+        Source(files[i], Path(files[i]), labels[found.label[i]])
+        for i in np.flatnonzero(_tested(found.given))
     )
 
 
-def _rows(path: Path, target: str | None, label: Any) -> Iterator[Source]:
+def _rows(
+    path: Path, target: str | None, label: Callable[[str], int]
+) -> Iterator[Source]:
     if target is None:
         raise UserError(f"{path} needs a target: name its column with --target")
     for name, row in table.rows(path):
@@ -98,7 +100,9 @@ def _rows(path: Path, target: str | None, label: Any) -> Iterator[Source]:
             yield Source(name, UserError(f"{name} has no '{target}'"))
 
 
-def _examples(parts: arrays.Parts, path: Path, label: Any) -> Iterator[Source]:
+def _examples(
+    parts: arrays.Parts, path: Path, label: Callable[[str], int]
+) -> Iterator[Source]:
     inputs, labels, given = arrays.join(parts, path)
     names = {value: label(str(value)) for value in np.unique(labels).tolist()}
     return (
