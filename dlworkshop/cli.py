@@ -194,6 +194,6 @@ def _parse(args: Sequence[str] | None) -> Callable[[], int]:
     except SystemExit as left:
         if not left.code:  # --help
             raise
-        lines = [line.strip("│ ") for line in said.getvalue().splitlines()[1:-1]]
+        lines = [line.strip("│ .") for line in said.getvalue().splitlines()[1:-1]]
         words = " ".join(s if any(map(str.isalnum, s)) else ";" for s in lines)
-        raise UserError(words.replace(" ;", ";").replace(".;", ";")) from None
+        raise UserError(words.replace(" ;", ";").strip("; ")) from None
