@@ -14,6 +14,29 @@ from dlworkshop.errors import UserError
 from dlworkshop.learn.metrics import balanced_accuracy, mean_and_error
 from dlworkshop.learn.population import QUARANTINED, STOPPED, Population, over_members
 from dlworkshop.models.model import Model, num_params, predict, table
+from dlworkshop.run.programs import update_flops
+from dlworkshop.run.record import plain, read_json
+from dlworkshop.run.tuning import rule_of_thumb
+from dlworkshop.types import Array, Metrics, PyTree
+
+PREDICT_BATCH = 512  # images at a time
+WORST = 24  # mistakes shown in the report
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "dlworkshop")
+
+
+class Run(NamedTuple):
+    """A trained population: one model for each member, side by side."""
+
+    model: Model
+    params: PyTree  # [P, ...]
+    summary: dict[str, Any]  # what summary.json holds
+    workdir: Path | None
+
+    def predict(self, images: Array) -> np.ndarray:
+        """Outputs (logits) of every member for a batch [B, ...]: [P, B, K].
+
+        Images that lie on disk are read a part at a time.
+        """
         return self.predictor()(images)
 
     def predictor(self) -> Callable[[Array], np.ndarray]:
@@ -25,13 +48,16 @@ from dlworkshop.models.model import Model, num_params, predict, table
         @jax.jit
         def outputs(params, batch):
             size = len(batch)
-            flops = update_flops(self.model, batch[0])
+            example = jax.ShapeDtypeStruct(batch.shape[1:], batch.dtype)
+            flops = update_flops(self.model, example)
             choice = rule_of_thumb(params, size, flops)
             part = choice.micro_batch or size  # of the batch, at a time
             parts = batch.reshape(-1, part, *batch.shape[1:])
 
             def member(params):
-                rows = jax.lax.map(lambda part: predict(self.model, params, part), parts)
+                rows = jax.lax.map(
+                    lambda part: predict(self.model, params, part), parts
+                )
                 return rows.reshape(size, *rows.shape[2:])
 
             return over_members(member, choice.one_by_one)(params)
