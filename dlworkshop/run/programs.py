@@ -122,10 +122,11 @@ class Programs:
 
         def begin(seeds, hparams, example):
             keys = jax.vmap(jax.random.key)(seeds)
-            states = jax.vmap(
-                lambda key, h: init_state(model, make_optimizer, h, key, example)
-            )(keys, hparams)
-            return pop.begin(states)
+            init = pop.over_members(
+                lambda key, h: init_state(model, make_optimizer, h, key, example),
+                choice.one_by_one,
+            )
+            return pop.begin(init(keys, hparams))
 
         self._begin = jax.jit(begin, out_shardings=NamedSharding(mesh, member))
 
@@ -188,21 +189,24 @@ class Programs:
         return self._run(self._whole(home).keep_best, population, loss)
 
     def memory(self, seeds, hparams, example, training, evaluation) -> Memory:
-        """What one group needs while it is trained and evaluated.
+        """What one group needs while it is begun, trained and evaluated.
 
         Args:
             seeds, hparams: of the members of the group [G], NumPy will do.
             example: one of the training split.
             training, evaluation: (data, feed) of `chunk` and of `evaluate`.
         """
-        shapes = jax.eval_shape(self._begin, seeds, hparams, example), hparams
-        population, hparams = abstract(self._mesh, shapes, MEMBER)
+        shapes = jax.eval_shape(self._begin, seeds, hparams, example), hparams, seeds
+        population, hparams, seeds = abstract(self._mesh, shapes, MEMBER)
         chunk = self._compile(self._chunk, population, hparams, *training)
         evaluate = self._compile(self._evaluate, population.train.params, *evaluation)
-        one, two = chunk.memory_analysis(), evaluate.memory_analysis()
+        begin = self._compile(self._begin, seeds, hparams, example)
+        zero, one, two = (
+            program.memory_analysis() for program in (begin, chunk, evaluate)
+        )
         leaves = jax.tree.leaves(population)
         state = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
-        if one is None or two is None:  # this platform does not tell
+        if zero is None or one is None or two is None:  # this platform does not tell
             return Memory(0, state)
         # the old population is given up, and its memory taken by the new one
         new = one.output_size_in_bytes - one.alias_size_in_bytes
@@ -210,7 +214,8 @@ class Programs:
             new + one.temp_size_in_bytes,
             two.output_size_in_bytes + two.temp_size_in_bytes,
         )
-        return Memory(one.argument_size_in_bytes + more, state)
+        begun = zero.output_size_in_bytes + zero.temp_size_in_bytes
+        return Memory(max(begun, one.argument_size_in_bytes + more), state)
 
     def _run(self, program, *args):
         """Call the program; compile it first where these shapes are new."""
