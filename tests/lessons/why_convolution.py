@@ -1,0 +1,42 @@
+"""How each claim of the lesson is made false."""
+
+import jax.numpy as jnp
+
+from dlworkshop import models
+
+FAST = {"seeds": 5, "sizes": (300, 600), "num_steps": 150, "learning_rate": 0.02}
+
+
+def tied_to_its_place(layer):
+    """Features that know where they are, and what is far away."""
+
+    def wrong(image, kernel):
+        features = layer(image, kernel)
+        place = jnp.arange(len(features))[:, None, None]
+        return features + 1e-6 * place * image.sum()
+
+    return wrong
+
+
+PLANTED = [
+    (
+        {
+            "by_loops": lambda f: lambda *args: f(*args) * (1 + 1e-12),
+            "by_matrix": lambda f: lambda x, m: f(x, m) * (1 + 1e-12),
+            "layer": tied_to_its_place,
+            "num_weights": lambda f: lambda init, shape: f(init, shape) + shape[0],
+            "NETWORKS": lambda n: {"CNN": models.mlp((33,)), "MLP": n["CNN"]},
+        },
+        [
+            "A dense unit",
+            "A convolution has as many",
+            "A convolution is a dense",
+            "The gradient of a shared",
+            "A shifted image",
+            "A unit sees",
+            "The networks that",
+            "The CNN reads more shifted",
+            "The CNN reads more after",
+        ],
+    ),
+]
