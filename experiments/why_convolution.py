@@ -363,8 +363,8 @@ def main(config: Config) -> Lesson:
             Exercise(
                 "Let a digit always lie in the middle: `where` in `place` becomes "
                 "(2, 2). What happens to the two curves?",
-                "They meet, nearly: weights shared over places are of little use where "
-                "there is one place.",
+                "They meet, and the two claims about what the CNN reads fail: weights "
+                "shared over places are of little use where there is one place.",
             ),
         ],
         summary={"dataset": "digits", "members": config.seeds},
