@@ -9,7 +9,7 @@ answer hangs on (saliency).
 
 Expect stages that agree with the library's network, classes that come apart towards the
 last one, and few digits that can still be read when the six most salient pixels are
-gone; in about half a minute on 2 cores.
+gone; in about 8 seconds on 2 cores.
 
 Source: course, "Convolutional networks": local receptive field + shared weights and
 biases + activation + pooling -> fully connected -> class; Simonyan, Vedaldi & Zisserman

@@ -9,7 +9,7 @@ pooling is compared with: on the mean, on one pixel of the four, or on none at a
 
 Expect that a pixel's shift moves the logits by some 0.8 of their spread with max
 pooling and by 0.9 without; with the mean, whose networks have learnt less by then, the
-shift matters more. In about a minute on 2 cores.
+shift matters more. In about 15 seconds on 2 cores.
 
 Source: course, "Pooling": max over 2x2 reduces the dimension; Zhang (2019), Making
 convolutional networks shift-invariant again, ICML, for pixels that are left out.

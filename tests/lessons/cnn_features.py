@@ -31,7 +31,6 @@ PLANTED = [
             "log_probability": half_hidden,
             "fit": fit_backwards,
             "saliency": lambda saliency: lambda *args: -abs(saliency(*args)),
-            "centroid_accuracy": lambda f: lambda *args: 1 - f(*args),
         },
         [
             "The stages written out",
