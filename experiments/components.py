@@ -8,7 +8,7 @@ with, the score.
     python experiments/components.py
 
 Expect that the metric changes the score alone, the optimizer what follows the first
-loss, and the model everything, in about 20 seconds on 2 cores.
+loss, and the model everything, in about 10 seconds on 2 cores.
 
 Source: course, "Components of machine learning"; Goodfellow, Bengio & Courville (2016),
 Deep Learning, section 5.10, "Building a machine learning algorithm".
@@ -238,8 +238,8 @@ def main(config: Config) -> Lesson:
             ),
             Figure(
                 scores,
-                f"{before['score'].mean():.1%} as it is; with random labels no better "
-                "than a guess",
+                f"{before['score'].mean():.1%} as it is; with random labels hardly "
+                "better than a guess",
                 "A dot for each seed, and the mean of each row.",
             ),
         ],
