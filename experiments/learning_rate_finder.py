@@ -1,0 +1,242 @@
+"""Which learning rate is right?
+
+Too small a rate hardly learns, too large a one flies off. Here networks with 25 rates,
+10 seeds each, learn the digits at once, in one program; the rate with the lowest
+validation loss is suggested. Half of the seeds suggest, the others check. Where theory
+knows the answer, on a squared error, the same population must find it.
+
+    python experiments/learning_rate_finder.py
+
+Expect about 0.8 to be suggested, a tenth of it to reach a loss three times as high, ten
+times it to learn nothing, and 2 / lambda to be met exactly, in about 6 seconds on 2
+cores.
+
+Source: Goodfellow, Bengio & Courville (2016), Deep Learning, section 11.4.1, for the
+curve; LeCun, Bottou, Orr & Mueller (1998), Efficient backprop, section 5, for 2/lambda.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlworkshop import data, losses, models
+from dlworkshop.learn.chunk import gather
+from dlworkshop.report.figures import BAND, COLOURS, band
+from dlworkshop.run import experiment
+from dlworkshop.run.lesson import Exercise, Figure, Lesson
+from dlworkshop.verify import claims
+
+
+@dataclass(frozen=True)
+class Config(experiment.Config):
+    """Settings of the experiment; every one is a flag."""
+
+    seeds: int = 10
+    """Networks of each rate; the first half suggests a rate, the others check it."""
+    num_rates: int = 25
+    """Rates between the lowest and the highest, each as many times the one before."""
+    lowest: float = 1e-3
+    highest: float = 1e2
+    num_steps: tuple[int, ...] = (20, 60, 200)
+    """Updates after which to look at the validation loss."""
+
+
+def descend(loss, w, batches, rate):
+    """The weights after an update for each batch, and the losses before them."""
+
+    def update(w, batch):
+        now, gradient = jax.value_and_grad(loss)(w, batch)
+        return jax.tree.map(lambda w, g: w - rate * g, w, gradient), now
+
+    return jax.lax.scan(update, w, batches)
+
+
+def at_once(one, rates, keys, *shared):
+    """`one` for every rate with every seed, in one program: [R, P, ...]."""
+    same = [None] * len(shared)
+    seeds = jax.vmap(one, (None, 0, *same))
+    return jax.jit(jax.vmap(seeds, (0, None, *same)))(rates, keys, *shared)
+
+
+@jax.enable_x64(True)
+def theory(images, num_steps=200, step=1.02):
+    """A squared error, where descent has a closed form; claims, and what to draw."""
+    x = jnp.asarray(images.reshape(len(images), -1) / 255.0)  # [N, D]
+    h = x.T @ x / len(x)  # d2 loss / dw2
+    size = len(h)
+    curvature, axes = jnp.linalg.eigh(h)  # [D] rising, [D, D]
+    edge = 2 / float(curvature[-1])  # beyond it |1 - rate lambda| > 1
+    rates = edge * step ** (jnp.arange(-30, 30) + 0.5)  # half of them below
+    keys = jax.random.split(jax.random.key(0), 5)
+
+    def begin(key):
+        return jax.random.normal(key, (size,))
+
+    def one(rate, key):
+        return descend(
+            lambda w, _: w @ h @ w / 2, begin(key), jnp.zeros(num_steps), rate
+        )
+
+    w, seen = at_once(one, rates, keys)  # [R, P, D], [R, P, T]
+    shrunk = (1 - rates[:30, None] * curvature) ** num_steps  # [R / 2, D]
+    starts = jax.vmap(begin)(keys) @ axes  # [P, D] along the axes
+    alone = jax.jit(one)
+    growth = np.asarray(seen[..., -1] / seen[..., 0])  # [R, P]
+    return [
+        claims.exact(
+            "Members of the population do what they would do alone",
+            w[:30:10],
+            jnp.array([[alone(r, key)[0] for key in keys] for r in rates[:30:10]]),
+            roundings=2 * num_steps * size,
+            why="each update sums D products, and is damped by the next",
+        ),
+        claims.exact(
+            "Below 2 / lambda, T updates shrink each part by (1 - rate lambda)^T",
+            w[:30] @ axes,
+            shrunk[:, None] * starts,
+            roundings=2 * num_steps * size,
+            scale=float(abs(starts).max()),
+            why="as above; lambda are the curvatures along the axes of the loss",
+        ),
+        claims.bounded(
+            "The first rate that flies off is the first beyond 2 / lambda",
+            np.argmax(growth > 1, axis=0),
+            equal_to=30,
+            why="the 31st of 60 rates, 2 % apart, is the first beyond; there each "
+            "update makes the steepest part grow",
+        ),
+    ], (np.asarray(rates), growth, edge)
+
+
+def main(config: Config) -> Lesson:
+    """What theory knows, then all rates with all seeds on real digits."""
+    digits = data.load("digits")
+    known, (steep_rates, growth, edge) = theory(digits.train.image)
+    model = models.mlp((64,))
+
+    def loss(w, batch):
+        outputs = models.predict(model, w, batch.image)
+        return jax.vmap(losses.cross_entropy)(outputs, batch.label).mean()
+
+    def one(rate, key, train, validation):
+        """Losses of the batches [T], and validation losses [looks]."""
+        weights_key, order_key = jax.random.split(key)
+        w, seen, looks = model.init(weights_key, train.image[0]), [], []
+        order = jax.random.randint(
+            order_key, (config.num_steps[-1], 64), 0, len(train.label)
+        )
+        for batches in jnp.split(order, config.num_steps[:-1]):
+            w, batch_losses = descend(
+                lambda w, batch: loss(w, gather(train, batch)), w, batches, rate
+            )
+            seen.append(batch_losses)
+            looks.append(loss(w, validation))
+        return jnp.concatenate(seen), jnp.stack(looks)
+
+    rates = np.geomspace(config.lowest, config.highest, config.num_rates)
+    keys = jax.random.split(jax.random.key(0), config.seeds)
+    seen, looks = at_once(one, jnp.asarray(rates), keys, *digits[:2])
+    lost = 10 * np.log(10)  # ten times the loss of a guess, and what is lost counts so
+    looks = np.nan_to_num(np.asarray(looks, float), nan=lost).clip(max=lost)
+    seen = np.nan_to_num(np.asarray(seen, float), nan=lost).clip(max=lost)
+    judges = config.seeds // 2
+    curve = np.log(looks[:, :judges]).mean(1)  # [R, looks]
+    best = np.argmin(curve, axis=0)  # for each number of updates
+    chosen = int(best[-1])
+    tenth = round(1 / np.log10(rates[1] / rates[0]))  # so many rates make a factor 10
+    checked = looks[:, judges:, -1]  # [R, P / 2] by seeds that did not choose
+    small, large = max(chosen - tenth, 0), min(chosen + tenth, len(rates) - 1)
+
+    def rate_curve(axes):
+        for k, (steps, colour) in enumerate(
+            zip(config.num_steps, COLOURS, strict=False)
+        ):
+            band(axes, rates, looks[..., k].T, f"after {steps} updates", colour)
+        axes.axvline(rates[chosen], color="black", linestyle=":", label="suggested")
+        axes.set(xscale="log", yscale="log", xlabel="learning rate, log scale")
+        axes.set_ylabel("validation loss (nats), log scale")
+        axes.legend(fontsize=12)
+
+    def over_time(axes):
+        for place, colour in zip((small, chosen, large), COLOURS, strict=False):
+            steps = np.arange(seen.shape[-1])
+            band(axes, steps, seen[place], f"rate {rates[place]:.2g}", colour)
+        axes.set(yscale="log", xlabel="update", ylabel="loss of the batch (nats)")
+        axes.legend(fontsize=12)
+
+    def flying_off(axes):
+        band(axes, steep_rates, growth.T.clip(max=1e9), "last loss / first loss")
+        axes.axvline(edge, color="black", linestyle=":", label="2 / lambda")
+        axes.axhline(1, color="black", linewidth=0.8)
+        axes.set(yscale="log", xlabel="learning rate", ylabel="growth of the loss")
+        axes.legend()
+
+    return Lesson(
+        f"Of {len(rates)} rates tried at once, {rates[chosen]:.2g} is suggested; seeds "
+        f"that did not choose reach a validation loss of {checked[chosen].mean():.2f} "
+        f"with it, {checked[small].mean():.2f} with {rates[small]:.2g} and "
+        f"{checked[large].mean():.2f} with {rates[large]:.2g}",
+        claims=[
+            *known,
+            claims.less(
+                "Fresh seeds learn more at the suggested rate than at a tenth of it",
+                np.log(checked[chosen]),
+                np.log(checked[small]),
+                why="a rate ten times smaller goes a tenth of the way in as many "
+                "updates; pairs share their seed, and have not chosen the rate",
+            ),
+            claims.less(
+                "Fresh seeds learn more at the suggested rate than at ten times it",
+                np.log(checked[chosen]),
+                np.log(checked[large]),
+                why="beyond the edge the loss grows; a loss that is not finite, or "
+                "large, counts as ten times that of a guess",
+            ),
+        ],
+        figures=[
+            Figure(
+                rate_curve,
+                f"The loss falls with the rate, and rises steeply beyond "
+                f"{rates[chosen]:.2g}",
+                f"{config.seeds} networks for each of {len(rates)} rates. {BAND}",
+            ),
+            Figure(
+                over_time,
+                f"Rate {rates[small]:.2g} creeps, {rates[chosen]:.2g} learns, "
+                f"{rates[large]:.2g} flies off",
+                f"A tenth of the suggested rate, itself, and ten times it. {BAND}",
+            ),
+            Figure(
+                flying_off,
+                f"On a squared error the edge is 2 / lambda = {edge:.3f}, as in theory",
+                "lambda: the largest curvature of the loss. Above 1 the loss has grown "
+                f"in 200 updates; cut off at a billion. {BAND}",
+            ),
+        ],
+        exercises=[
+            Exercise(
+                "Take `--num-steps 20`. Which rate is suggested now?",
+                "About as large a one: what limits it from above is how curved the "
+                "loss is, and that does not depend on how long one trains. What is "
+                "too small depends on it: with more time small rates get there too.",
+                claims.bounded(
+                    "With more updates small rates catch up",
+                    looks[small, :, 0] - looks[small, :, -1],
+                    at_least=0.0,
+                    why="below the edge, further updates make the loss smaller",
+                ),
+            ),
+            Exercise(
+                "Divide the images by 2. By how much does 2 / lambda change?",
+                "By a factor of 4: lambda is made of squares of the inputs. So a rate "
+                "belongs to its data, and inputs of one size are worth having.",
+            ),
+        ],
+        summary={"dataset": "digits", "members": len(rates) * config.seeds},
+    )
+
+
+if __name__ == "__main__":
+    experiment.start(main, Config)
