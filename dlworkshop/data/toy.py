@@ -1,4 +1,4 @@
-"""Data small enough to be seen whole: point sets in the plane, functions of a line.
+"""Data for the lessons: point sets, functions of a line, small images that move.
 
 Points are `Batch(image [N, 2] float32, label [N] int32)`, drawn from a seed; each
 function takes x [...] in [0, 1] and returns as many values. NumPy throughout.
@@ -120,6 +120,39 @@ def bump(x):
     [1.0, 0.0]
     """
     return np.exp(-((np.asarray(x) - 0.5) ** 2) / (2 * 0.05**2))
+
+
+def placed(images, rows, columns, side: int):
+    """Images [N, H, H, C] as parts of black ones [N, side, side, C], each at its place.
+
+    rows, columns: [N] or one for all, of the upper left corners, in [0, side - H];
+    images are square.
+
+    >>> placed(np.ones((1, 1, 1, 1)), 1, 2, side=3)[0, ..., 0].tolist()
+    [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
+    """
+    size, height, width, channels = images.shape
+    canvas = np.zeros((size, side, side, channels), images.dtype)
+    down = np.reshape(rows, (-1, 1, 1)) + np.arange(height)[:, None]  # [N, H, 1]
+    right = np.reshape(columns, (-1, 1, 1)) + np.arange(width)  # [N, 1, W]
+    canvas[np.arange(size)[:, None, None], down, right] = images
+    return canvas
+
+
+def scattered(split: Batch, side: int, seed: int = 0) -> Batch:
+    """Images in another order, each at a random place of a black one.
+
+    >>> split = Batch(np.full((3, 8, 8, 1), 255, np.uint8), np.arange(3))
+    >>> scattered(split, 12).image.shape, sorted(scattered(split, 12).label.tolist())
+    ((3, 12, 12, 1), [0, 1, 2])
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(split.label))
+    room = side - split.image.shape[1]
+    image = placed(
+        split.image[order], *rng.integers(0, room + 1, (2, len(order))), side
+    )
+    return Batch(image, split.label[order])
 
 
 def _points(place: np.ndarray, label: np.ndarray, noise: float, seed: int) -> Batch:

@@ -4,10 +4,10 @@ import jax.numpy as jnp
 
 from dlworkshop import models
 
-FAST = {"seeds": 5, "sizes": (300, 600), "num_steps": 150, "learning_rate": 0.02}
+FAST = {"seeds": 5, "sizes": (300, 600), "learning_rates": (0.02,), "num_steps": 150}
 
 
-def tied_to_its_place(layer):
+def knowing_its_place(layer):
     """Features that know where they are, and what is far away."""
 
     def wrong(image, kernel):
@@ -21,17 +21,14 @@ def tied_to_its_place(layer):
 PLANTED = [
     (
         {
-            "by_loops": lambda f: lambda *args: f(*args) * (1 + 1e-12),
-            "by_matrix": lambda f: lambda x, m: f(x, m) * (1 + 1e-12),
-            "layer": tied_to_its_place,
+            "tied": lambda tied: lambda *args: tied(*args) * (1 + 1e-13),
+            "layer": knowing_its_place,
             "num_weights": lambda f: lambda init, shape: f(init, shape) + shape[0],
             "NETWORKS": lambda n: {"CNN": models.mlp((33,)), "MLP": n["CNN"]},
         },
         [
-            "A dense unit",
-            "A convolution has as many",
+            "A dense layer grows",
             "A convolution is a dense",
-            "The gradient of a shared",
             "A shifted image",
             "A unit sees",
             "The networks that",
