@@ -36,7 +36,7 @@ class Config(experiment.Config):
 
     seeds: int = 8
     """How many networks with each rate."""
-    learning_rates: tuple[float, ...] = (0.003, 0.01, 0.03)
+    learning_rates: tuple[float, ...] = (0.01, 0.03, 0.1)
     """Of Adam; validation chooses one."""
     num_epochs: int = 20
     """Passes over the training split."""

@@ -1,9 +1,9 @@
 """Which learning rate is right?
 
 Too small a rate hardly learns, too large a one flies off. Here networks with 25 rates,
-10 seeds each, learn the digits at once, in one program; the rate with the lowest
-validation loss is suggested. Half of the seeds suggest, the others check. Where theory
-knows the answer, on a squared error, the same population must find it.
+10 seeds each, learn the digits at once, in one program. Half of the seeds suggest the
+rate with the lowest validation loss; the others check it, on the test split. Where
+theory knows the answer, on a squared error, the same population must find it.
 
     python experiments/learning_rate_finder.py
 
@@ -23,7 +23,8 @@ import numpy as np
 
 from dlworkshop import data, losses, models
 from dlworkshop.learn.chunk import gather
-from dlworkshop.report.figures import BAND, COLOURS, band
+from dlworkshop.report.figures import BAND
+from dlworkshop.report.lesson_figures import curves
 from dlworkshop.run import experiment
 from dlworkshop.run.lesson import Exercise, Figure, Lesson
 from dlworkshop.verify import claims
@@ -38,9 +39,14 @@ class Config(experiment.Config):
     num_rates: int = 25
     """Rates between the lowest and the highest, each as many times the one before."""
     lowest: float = 1e-3
+    """The smallest rate, per update."""
     highest: float = 1e2
+    """The largest rate; there all should fly off."""
     num_steps: tuple[int, ...] = (20, 60, 200)
     """Updates after which to look at the validation loss."""
+
+
+LOST = 10 * np.log(10)  # ten times the loss of a guess, and what flew off counts so
 
 
 def descend(loss, w, batches, rate):
@@ -114,83 +120,72 @@ def main(config: Config) -> Lesson:
     """What theory knows, then all rates with all seeds on real digits."""
     digits = data.load("digits")
     known, (steep_rates, growth, edge) = theory(digits.train.image)
-    model = models.mlp((64,))
+    model, num_steps = models.mlp((64,)), config.num_steps
 
     def loss(w, batch):
         outputs = models.predict(model, w, batch.image)
         return jax.vmap(losses.cross_entropy)(outputs, batch.label).mean()
 
-    def one(rate, key, train, validation):
-        """Losses of the batches [T], and validation losses [looks]."""
+    def one(rate, key, train, validation, test):
+        """Losses of the batches [T], validation losses [looks], the last test loss."""
         weights_key, order_key = jax.random.split(key)
         w, seen, looks = model.init(weights_key, train.image[0]), [], []
-        order = jax.random.randint(
-            order_key, (config.num_steps[-1], 64), 0, len(train.label)
-        )
-        for batches in jnp.split(order, config.num_steps[:-1]):
-            w, batch_losses = descend(
-                lambda w, batch: loss(w, gather(train, batch)), w, batches, rate
-            )
-            seen.append(batch_losses)
+        shape, size = (num_steps[-1], 64), len(train.label)
+        order = jax.random.randint(order_key, shape, 0, size)
+        for part in jnp.split(order, num_steps[:-1]):
+            w, now = descend(lambda w, i: loss(w, gather(train, i)), w, part, rate)
+            seen.append(now)
             looks.append(loss(w, validation))
-        return jnp.concatenate(seen), jnp.stack(looks)
+        return jnp.concatenate(seen), jnp.stack(looks), loss(w, test)
 
     rates = np.geomspace(config.lowest, config.highest, config.num_rates)
     keys = jax.random.split(jax.random.key(0), config.seeds)
-    seen, looks = at_once(one, jnp.asarray(rates), keys, *digits[:2])
-    lost = 10 * np.log(10)  # ten times the loss of a guess, and what is lost counts so
-    looks = np.nan_to_num(np.asarray(looks, float), nan=lost).clip(max=lost)
-    seen = np.nan_to_num(np.asarray(seen, float), nan=lost).clip(max=lost)
+    seen, looks, test = (
+        np.nan_to_num(np.asarray(found, float), nan=LOST).clip(max=LOST)
+        for found in at_once(one, jnp.asarray(rates), keys, *digits[:3])
+    )  # [R, P, T], [R, P, looks], [R, P]
     judges = config.seeds // 2
-    curve = np.log(looks[:, :judges]).mean(1)  # [R, looks]
-    best = np.argmin(curve, axis=0)  # for each number of updates
-    chosen = int(best[-1])
+    chosen = int(np.log(looks[:, :judges, -1]).mean(1).argmin())
+    fresh = test[:, judges:]  # [R, P / 2], of seeds that have not chosen
     tenth = round(1 / np.log10(rates[1] / rates[0]))  # so many rates make a factor 10
-    checked = looks[:, judges:, -1]  # [R, P / 2] by seeds that did not choose
     small, large = max(chosen - tenth, 0), min(chosen + tenth, len(rates) - 1)
+    three = {f"rate {rates[place]:.2g}": place for place in (small, chosen, large)}
 
     def rate_curve(axes):
-        for k, (steps, colour) in enumerate(
-            zip(config.num_steps, COLOURS, strict=False)
-        ):
-            band(axes, rates, looks[..., k].T, f"after {steps} updates", colour)
+        after = {f"after {n} updates": looks[..., k].T for k, n in enumerate(num_steps)}
         axes.axvline(rates[chosen], color="black", linestyle=":", label="suggested")
-        axes.set(xscale="log", yscale="log", xlabel="learning rate, log scale")
-        axes.set_ylabel("validation loss (nats), log scale")
-        axes.legend(fontsize=12)
+        labels = {"xlabel": "learning rate", "ylabel": "validation loss (nats)"}
+        curves(axes, rates, after, xscale="log", yscale="log", **labels)
 
     def over_time(axes):
-        for place, colour in zip((small, chosen, large), COLOURS, strict=False):
-            steps = np.arange(seen.shape[-1])
-            band(axes, steps, seen[place], f"rate {rates[place]:.2g}", colour)
-        axes.set(yscale="log", xlabel="update", ylabel="loss of the batch (nats)")
-        axes.legend(fontsize=12)
+        values = {label: seen[place] for label, place in three.items()}
+        labels = {"xlabel": "update", "ylabel": "loss of the batch (nats)"}
+        curves(axes, range(seen.shape[-1]), values, yscale="log", **labels)
 
     def flying_off(axes):
-        band(axes, steep_rates, growth.T.clip(max=1e9), "last loss / first loss")
         axes.axvline(edge, color="black", linestyle=":", label="2 / lambda")
-        axes.axhline(1, color="black", linewidth=0.8)
-        axes.set(yscale="log", xlabel="learning rate", ylabel="growth of the loss")
-        axes.legend()
+        values = {"last loss / first loss": growth.T.clip(max=1e9)}
+        labels = {"xlabel": "learning rate", "ylabel": "growth of the loss"}
+        curves(axes, steep_rates, values, yscale="log", **labels)
 
+    (slow, best, lost) = (fresh[place].mean() for place in three.values())
     return Lesson(
         f"Of {len(rates)} rates tried at once, {rates[chosen]:.2g} is suggested; seeds "
-        f"that did not choose reach a validation loss of {checked[chosen].mean():.2f} "
-        f"with it, {checked[small].mean():.2f} with {rates[small]:.2g} and "
-        f"{checked[large].mean():.2f} with {rates[large]:.2g}",
+        f"that did not choose reach a test loss of {best:.2f} with it, {slow:.2f} with "
+        f"{rates[small]:.2g} and {lost:.2f} with {rates[large]:.2g}",
         claims=[
             *known,
             claims.less(
                 "Fresh seeds learn more at the suggested rate than at a tenth of it",
-                np.log(checked[chosen]),
-                np.log(checked[small]),
+                np.log(fresh[chosen]),
+                np.log(fresh[small]),
                 why="a rate ten times smaller goes a tenth of the way in as many "
-                "updates; pairs share their seed, and have not chosen the rate",
+                "updates; log of the test loss, paired by seed",
             ),
             claims.less(
                 "Fresh seeds learn more at the suggested rate than at ten times it",
-                np.log(checked[chosen]),
-                np.log(checked[large]),
+                np.log(fresh[chosen]),
+                np.log(fresh[large]),
                 why="beyond the edge the loss grows; a loss that is not finite, or "
                 "large, counts as ten times that of a guess",
             ),
@@ -198,7 +193,7 @@ def main(config: Config) -> Lesson:
         figures=[
             Figure(
                 rate_curve,
-                f"The loss falls with the rate, and rises steeply beyond "
+                "The loss falls with the rate, and rises steeply beyond "
                 f"{rates[chosen]:.2g}",
                 f"{config.seeds} networks for each of {len(rates)} rates. {BAND}",
             ),

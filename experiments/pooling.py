@@ -38,9 +38,9 @@ class Config(experiment.Config):
 
     seeds: int = 8
     """How many networks with each kind of pooling and each rate."""
-    learning_rates: tuple[float, ...] = (0.01, 0.03, 0.1)
+    learning_rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3)
     """Of Adam; validation chooses one for each kind."""
-    num_epochs: int = 20
+    num_epochs: int = 10
     """Passes over 1,257 digits, all in the middle."""
 
 

@@ -200,7 +200,7 @@ def main(config: Config) -> Lesson:
         kernel = np.arange(1, 10).reshape(3, 3)
         picture(panels[0], kernel, "the kernel", "viridis")
         shown = np.where(small, small, np.nan)
-        picture(panels[1], shown, "the dense layer: pixels x units", "viridis")
+        picture(panels[1], shown, "the dense layer", "viridis", aspect="auto")
 
     def receptive_fields(panels):
         for axes, depth, each in zip(panels, DEPTHS, seen, strict=True):
@@ -261,7 +261,7 @@ def main(config: Config) -> Lesson:
                 f"A convolution is a dense layer: {np.count_nonzero(small)} of "
                 f"{small.size} weights are not 0, and only 9 differ",
                 "An image of 6x6 pixels and one 3x3 kernel. Equal colours: one shared "
-                "weight. White: 0.",
+                "weight; white: 0. A row: a pixel. A column: a unit.",
                 panels=2,
             ),
             Figure(
@@ -275,10 +275,12 @@ def main(config: Config) -> Lesson:
         ],
         exercises=[
             Exercise(
-                "Let a digit always lie in the middle: `places = (2, 2)`. What "
-                "happens to the two curves?",
-                "They meet, and the two claims about what the CNN reads fail: weights "
-                "shared over places are of little use where there is one place.",
+                "Let each digit lie in the middle: instead of `toy.scattered(...)`, "
+                "`s._replace(image=toy.placed(s.image, 2, 2, CANVAS))`. What happens "
+                "to the two curves?",
+                "They change places, 98 % of the MLP against 97 %, and the two claims "
+                "about what the CNN reads fail: weights shared over places are of "
+                "little use where there is one place.",
             ),
         ],
         summary={"dataset": "digits", "members": config.seeds},

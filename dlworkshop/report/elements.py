@@ -165,8 +165,8 @@ figcaption { margin-top: .5rem; }
 .wide { grid-column: 1 / -1; }
 .wide > .scroll { background: #fff; }
 .wide svg { display: block; width: 100%; min-width: 44rem; padding: .5rem; }
-.facts span { white-space: nowrap; }
-.facts span:not(:last-child)::after { content: "; "; white-space: pre; }
+.facts { display: flex; flex-wrap: wrap; column-gap: .5rem; }
+.facts > span:not(:last-child)::after { content: ";"; }
 .claims, .exercises { padding: 0; margin: 0; display: grid; gap: .75rem;
   list-style: none;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 28rem), 1fr)); }
@@ -212,7 +212,7 @@ td > span { white-space: nowrap; }
 td small { display: block; font-weight: 400; }
 .good, span.bad { font-weight: 600; }
 .good { color: var(--good); } .bad { color: var(--bad); }
-code { font: .9375em ui-monospace, monospace; }
+code { font: .9375em ui-monospace, monospace; overflow-wrap: anywhere; }
 pre { margin: 0; padding: .75rem; font: .9375rem/1.35 ui-monospace, monospace; }
 summary { cursor: pointer; padding: .375rem 0; color: var(--link); font-weight: 600; }
 footer { padding: 2.5rem 1rem 3rem; }
