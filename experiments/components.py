@@ -16,6 +16,7 @@ Deep Learning, section 5.10, "Building a machine learning algorithm".
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -71,27 +72,37 @@ AS_IT_IS = {
     "optimizer": optax.adam(0.003),
     "metric": metrics.accuracy,
 }
-EXCHANGED = {
-    "data": random_labels,
-    "model": models.logistic(),
-    "loss": squared_error,
-    "optimizer": optax.sgd(0.003),
-    "metric": top_3,
-}
-TOLD = {
-    "data": "random labels",
-    "model": "no hidden layer",
-    "loss": "squared error",
-    "optimizer": "plain descent",
-    "metric": "among the top 3",
-}
 LOOKS = "first weights", "first loss", "last weights", "score"  # in order of time
-STAYS = {  # how many of them do not know of it yet, and why
-    "data": (1, "weights are drawn from the seed and the shapes, not from labels"),
-    "model": (0, "it has other weights, which begin and end elsewhere"),
-    "loss": (1, "weights are drawn before anybody asks for a loss"),
-    "optimizer": (2, "the first loss is taken before the first update"),
-    "metric": (3, "it looks on: no gradient is taken of it"),
+
+
+class Exchange(NamedTuple):
+    """What comes in its place, and how many of the looks do not know of it yet."""
+
+    other: Any
+    told: str
+    stays: int
+    why: str
+
+
+EXCHANGED = {
+    "data": Exchange(
+        random_labels, "random labels", 1, "weights are drawn without a look at labels"
+    ),
+    "model": Exchange(
+        models.logistic(), "no hidden layer", 0, "it has other weights from the start"
+    ),
+    "loss": Exchange(
+        squared_error, "squared error", 1, "weights are drawn before a loss is asked"
+    ),
+    "optimizer": Exchange(
+        optax.sgd(0.003),
+        "plain descent",
+        2,
+        "the first loss is before the first update",
+    ),
+    "metric": Exchange(
+        top_3, "among the top 3", 3, "it looks on: no gradient is taken of it"
+    ),
 }
 
 
@@ -131,44 +142,41 @@ def main(config: Config) -> Lesson:
     keys = jax.random.split(jax.random.key(0), config.seeds)
     trained = partial(population, keys, config.num_steps, config.batch_size)
     before = trained(**AS_IT_IS)
-    after = {
-        name: trained(**AS_IT_IS | {name: other}) for name, other in EXCHANGED.items()
-    }
-    kept = np.array([[same(before[w], a[w]) for w in LOOKS] for a in after.values()])
-    argued = [np.arange(len(LOOKS)) < stays for stays, _ in STAYS.values()]
-    score = {name: found["score"] for name, found in after.items()}
+    after = {k: trained(**AS_IT_IS | {k: e.other}) for k, e in EXCHANGED.items()}
+    kept = {k: [same(before[w], a[w]) for w in LOOKS] for k, a in after.items()}
+    score = {k: found["score"] for k, found in after.items()}
+    rows = [f"{k}: {exchange.told}" for k, exchange in EXCHANGED.items()]
 
     def what_changes(axes):
-        axes.imshow(kept, cmap="Blues", vmin=0, vmax=1.5, aspect="auto")
+        table = np.array(list(kept.values()))
+        axes.imshow(table, cmap="Blues", vmin=0, vmax=1.5, aspect="auto")
         axes.set_xticks(range(len(LOOKS)), LOOKS)
-        axes.set_yticks(range(len(TOLD)), [f"{k}: {v}" for k, v in TOLD.items()])
+        axes.set_yticks(range(len(rows)), rows)
         axes.grid(visible=False)
-        for (i, j), stays in np.ndenumerate(kept):
+        for (i, j), stays in np.ndenumerate(table):
             text = "the same" if stays else "changes"
             axes.text(j, i, text, ha="center", va="center", fontsize=13)
 
     def scores(axes):
-        rows = {"as it is": 100 * before["score"]}
-        rows |= {f"{k}: {TOLD[k]}": 100 * values for k, values in score.items()}
-        dots(axes, rows, "score on test digits (%)")
+        values = [100 * each for each in (before["score"], *score.values())]
+        named = dict(zip(["as it is", *rows], values, strict=True))
+        dots(axes, named, "score on test digits (%)")
 
     wrong = AS_IT_IS | {"loss": lambda outputs, k: -metrics.accuracy(outputs, k)}
     stuck = population(keys[:1], 3, 8, **wrong)
     return Lesson(
-        f"Of {kept.size} things looked at, {kept.sum()} stay as they were to the last "
-        "bit; only the metric leaves what is learnt alone",
+        f"Of 20 things looked at, {sum(map(sum, kept.values()))} stay as they were to "
+        "the last bit; only the metric leaves what is learnt alone",
         claims=[
             *(
                 claims.bounded(
-                    f"Exchange the {name}: {', '.join(LOOKS[:stays]) or 'nothing'} as "
+                    f"Exchange the {k}: {', '.join(LOOKS[: e.stays]) or 'nothing'} as "
                     "before, bit for bit, and the rest changes",
-                    np.not_equal(found, expected),
+                    np.not_equal(kept[k], np.arange(len(LOOKS)) < e.stays),
                     equal_to=0,
-                    why=why,
+                    why=e.why,
                 )
-                for (name, (stays, why)), found, expected in zip(
-                    STAYS.items(), kept, argued, strict=True
-                )
+                for k, e in EXCHANGED.items()
             ),
             claims.less(
                 "With random labels the network does hardly better than a guess",

@@ -88,23 +88,16 @@ def theory(images, num_steps=200, step=1.02):
     w, seen = at_once(one, rates, keys)  # [R, P, D], [R, P, T]
     shrunk = (1 - rates[:30, None] * curvature) ** num_steps  # [R / 2, D]
     starts = jax.vmap(begin)(keys) @ axes  # [P, D] along the axes
-    alone = jax.jit(one)
     growth = np.asarray(seen[..., -1] / seen[..., 0])  # [R, P]
     return [
-        claims.exact(
-            "Members of the population do what they would do alone",
-            w[:30:10],
-            jnp.array([[alone(r, key)[0] for key in keys] for r in rates[:30:10]]),
-            roundings=2 * num_steps * size,
-            why="each update sums D products, and is damped by the next",
-        ),
         claims.exact(
             "Below 2 / lambda, T updates shrink each part by (1 - rate lambda)^T",
             w[:30] @ axes,
             shrunk[:, None] * starts,
             roundings=2 * num_steps * size,
             scale=float(abs(starts).max()),
-            why="as above; lambda are the curvatures along the axes of the loss",
+            why="an update sums D products, and is damped by the next; lambda are the "
+            "curvatures along the axes of the loss",
         ),
         claims.bounded(
             "The first rate that flies off is the first beyond 2 / lambda",
@@ -168,7 +161,7 @@ def main(config: Config) -> Lesson:
         labels = {"xlabel": "learning rate", "ylabel": "growth of the loss"}
         curves(axes, steep_rates, values, yscale="log", **labels)
 
-    (slow, best, lost) = (fresh[place].mean() for place in three.values())
+    slow, best, lost = fresh[[small, chosen, large]].mean(1)
     return Lesson(
         f"Of {len(rates)} rates tried at once, {rates[chosen]:.2g} is suggested; seeds "
         f"that did not choose reach a test loss of {best:.2f} with it, {slow:.2f} with "

@@ -30,11 +30,12 @@ def drifting(population):
 
 def unlike(exchanged):
     """Other components than the claims speak of."""
-    return exchanged | {
+    wrong = {
         "data": lambda: data.load("digits"),
         "model": models.mlp((64,)),
         "loss": lambda outputs, label: 0.0 * outputs.sum(),
     }
+    return exchanged | {k: exchanged[k]._replace(other=v) for k, v in wrong.items()}
 
 
 PLANTED = [
