@@ -24,9 +24,11 @@ import optax
 from jax import nn
 
 from dlworkshop.data import toy
-from dlworkshop.report.figures import BAND, COLOURS, band
+from dlworkshop.report.figures import BAND, COLOURS
+from dlworkshop.report.lesson_figures import curves
 from dlworkshop.run import experiment
 from dlworkshop.run.lesson import Exercise, Figure, Lesson
+from dlworkshop.run.lesson_training import descend
 from dlworkshop.verify import check_gradients, claims
 
 
@@ -86,18 +88,13 @@ def learn(points, num_steps, kind, key):
     """A 2-8-1 network after Adam on all points: its parameters."""
     w1_key, w2_key = jax.random.split(key)
     w1, w2 = jax.random.normal(w1_key, (2, 8)), jax.random.normal(w2_key, (8,))
-    params, adam = (w1, jnp.zeros(8), w2, jnp.zeros(())), optax.adam(0.05)
+    start = w1, jnp.zeros(8), w2, jnp.zeros(())
 
-    def loss(params):
+    def loss(params, _):
         z = jax.vmap(partial(network, kind, params))(points.image)  # [N]
         return (nn.softplus(z) - points.label * z).mean()  # see logistic_regression.py
 
-    def step(state, _):
-        params, memory = state
-        updates, memory = adam.update(jax.grad(loss)(params), memory)
-        return (optax.apply_updates(params, updates), memory), None
-
-    return jax.lax.scan(step, (params, adam.init(params)), length=num_steps)[0][0]
+    return descend(loss, start, optax.adam(0.05), np.arange(num_steps))[0]
 
 
 def network(kind, params, x):
@@ -209,11 +206,10 @@ def main(config: Config) -> Lesson:
             axes.set(title=title, xlabel="x_1", ylabel="x_2", aspect="equal")
 
     def vanishing(axes):
-        for name, colour in zip(("sigmoid", "tanh", "ReLU"), COLOURS, strict=False):
-            band(axes, np.arange(config.depth), 10 ** slopes[name], name, colour)
-        axes.set(yscale="log", xlabel="layers further away from the loss")
-        axes.set_ylabel("gradient, relative to the last")
-        axes.legend()
+        values = {name: 10 ** slopes[name] for name in ("sigmoid", "tanh", "ReLU")}
+        axes.set(yscale="log", ylabel="gradient, relative to the last")
+        further = "layers further away from the loss"
+        curves(axes, np.arange(config.depth), values, xlabel=further)
 
     solved = np.mean([right[name] == 1 for name in ACTIVATIONS])
     lost = 10 ** -slopes["sigmoid"][:, -1].mean()

@@ -26,7 +26,8 @@ import numpy as np
 from dlworkshop import data, losses, metrics, models, optimizers, schedules
 from dlworkshop.errors import UserError
 from dlworkshop.learn import population, step
-from dlworkshop.report.figures import BAND, COLOURS, band
+from dlworkshop.report.figures import BAND
+from dlworkshop.report.lesson_figures import curves
 from dlworkshop.run import experiment
 from dlworkshop.run.lesson import Exercise, Figure, Lesson
 from dlworkshop.types import HParams
@@ -143,12 +144,9 @@ def main(config: Config) -> Lesson:
     first, last = found["gap"][:, 0].mean(), found["gap"][:, -1].mean()
 
     def shares(axes, numbers, names):
-        for colour, (key, label) in zip(COLOURS, names.items(), strict=False):
-            band(axes, config.sizes, 100 * numbers[key], label, colour)
+        values = {label: 100 * numbers[key] for key, label in names.items()}
         axes.set(xscale="log", xlabel="examples to learn from", ylabel="right, in %")
-        axes.set_xticks(config.sizes, config.sizes)
-        axes.minorticks_off()
-        axes.legend(fontsize=12)
+        curves(axes, config.sizes, values)
 
     def learning_curve(axes):
         names = {"seen": "seen", "unseen": "not seen, same source", "test": "test"}

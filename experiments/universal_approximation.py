@@ -25,9 +25,11 @@ import numpy as np
 import optax
 
 from dlworkshop.data import toy
-from dlworkshop.report.figures import BAND, COLOURS, band
+from dlworkshop.report.figures import BAND, band
+from dlworkshop.report.lesson_figures import curves
 from dlworkshop.run import experiment
 from dlworkshop.run.lesson import Exercise, Figure, Lesson
+from dlworkshop.run.lesson_training import descend
 from dlworkshop.verify import claims
 
 
@@ -86,18 +88,12 @@ def begin(width, key):
 def learn(config, width, target, key):
     """What a network answers at `POINTS` once it has learnt `target` [128]."""
     rate = optax.cosine_decay_schedule(config.learning_rate, config.num_steps)
-    adam, params = optax.adam(rate), begin(width, key)
+    start = begin(width, key)
 
-    def loss(params):  # mean of (f(x) - y)^2
+    def loss(params, _):  # mean of (f(x) - y)^2
         return ((jax.vmap(partial(network, params))(SEEN) - target) ** 2).mean()
 
-    def step(state, _):
-        params, memory = state
-        updates, memory = adam.update(jax.grad(loss)(params), memory)
-        return (optax.apply_updates(params, updates), memory), None
-
-    state = params, adam.init(params)
-    params, _ = jax.lax.scan(step, state, length=config.num_steps)[0]
+    params, _ = descend(loss, start, optax.adam(rate), np.arange(config.num_steps))
     return jax.vmap(partial(network, params))(POINTS.astype(np.float32))
 
 
@@ -169,14 +165,10 @@ def main(config: Config) -> Lesson:
             axes.set(title=title, xlabel="x", ylim=(-1.7, 1.7))
 
     def errors(axes):
-        for name, colour in zip(CURVES, COLOURS, strict=False):
-            band(axes, config.widths, error[name], name, colour)
         axes.plot(config.widths, missed, "k^:", label="wave, by hand")
-        axes.set(xscale="log", yscale="log", xlabel="hidden units")
-        axes.set_ylabel("largest error on [0, 1]")
-        axes.set_xticks(config.widths, config.widths)
-        axes.minorticks_off()
-        axes.legend(fontsize=12)
+        axes.set(xscale="log", yscale="log", ylabel="largest error on [0, 1]")
+        learnt = {name: error[name] for name in CURVES}
+        curves(axes, config.widths, learnt, xlabel="hidden units")
 
     def jump(axes):
         axes.plot(POINTS, toy.step(POINTS), "k--", label="the curve")

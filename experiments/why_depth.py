@@ -29,6 +29,7 @@ from dlworkshop.models import num_params
 from dlworkshop.report.figures import BAND, COLOURS, band
 from dlworkshop.run import experiment
 from dlworkshop.run.lesson import Exercise, Figure, Lesson
+from dlworkshop.run.lesson_training import descend
 from dlworkshop.verify import claims
 
 
@@ -106,19 +107,13 @@ def begin(widths, key):
 def learn(config, widths, key):
     """What a network answers at `POINTS` after learning, and its slopes there."""
     rate = optax.cosine_decay_schedule(config.learning_rate, config.num_steps)
-    adam, params = optax.adam(rate), begin(widths, key)
+    start = begin(widths, key)
     target = jnp.asarray(toy.tent(SEEN, config.learnt_folds), float)
 
-    def loss(params):  # mean of (f(x) - y)^2
+    def loss(params, _):  # mean of (f(x) - y)^2
         return ((jax.vmap(partial(network, params))(SEEN) - target) ** 2).mean()
 
-    def step(state, _):
-        params, memory = state
-        updates, memory = adam.update(jax.grad(loss)(params), memory)
-        return (optax.apply_updates(params, updates), memory), None
-
-    state = params, adam.init(params)
-    params, _ = jax.lax.scan(step, state, length=config.num_steps)[0]
+    params, _ = descend(loss, start, optax.adam(rate), np.arange(config.num_steps))
     return jax.vmap(partial(network, params))(POINTS), slopes(params, 4096)
 
 

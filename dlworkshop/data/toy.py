@@ -149,9 +149,8 @@ def scattered(split: Batch, side: int, seed: int = 0) -> Batch:
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(split.label))
     room = side - split.image.shape[1]
-    image = placed(
-        split.image[order], *rng.integers(0, room + 1, (2, len(order))), side
-    )
+    rows, columns = rng.integers(0, room + 1, (2, len(order)))
+    image = placed(split.image[order], rows, columns, side)
     return Batch(image, split.label[order])
 
 
