@@ -21,13 +21,14 @@ PLANTED = [
             "pool": lambda pool: lambda a: pool(a) * (1 + 1e-9),
             "log_probability": half_hidden,
             "SHOWN": lambda shown: shown[::-1],
-            "saliency": lambda saliency: lambda *args: -abs(saliency(*args)),
+            "saliency": lambda f: lambda *args: -abs(f(*args)) - 1e-9,
         },
         [
             "The stages written out",
             "The answer changes",
             "The later the stage",
             "Without its most salient",
+            "A black pixel",
         ],
     ),
 ]

@@ -1,6 +1,6 @@
 """How each claim of the lesson is made false."""
 
-FAST = {"seeds": 5, "learning_rates": (0.03,), "num_epochs": 3}
+FAST = {"seeds": 5, "learning_rates": (0.03,), "num_epochs": 2}
 
 
 def one_pixel_late(pool):
@@ -20,7 +20,7 @@ PLANTED = [
     (
         {
             "max_pool": one_pixel_late,
-            "mean_pool": lambda pool: lambda x: pool(x) + 1e-9,
+            "mean_pool": lambda pool: lambda x: pool(x) + 1e-3,
             "POOLS": swapped,
         },
         [
