@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from dlworkshop import models
 
-FAST = {"seeds": 5, "sizes": (300, 600), "learning_rates": (0.02,), "num_steps": 150}
+FAST = {"seeds": 5, "sizes": (300, 600), "learning_rates": (0.02,), "num_steps": 250}
 
 
 def knowing_its_place(layer):
