@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +57,8 @@ def make_loss_fn(model: Model, loss: Callable, metric: Callable) -> Callable:
     return loss_fn
 
 
-class TrainStep(NamedTuple):
+@dataclass(frozen=True)
+class TrainStep:
     """One update of one model, (state, batch, hparams) -> (state, Metrics), in parts.
 
     Between them stands the gradient, which can be looked at before it is applied.

@@ -21,7 +21,7 @@ def test_parts_of_a_batch_give_its_update(size):
         state = init_state(
             model, optimizers.sgd, HPARAMS, jax.random.key(0), batch.image[0]
         )
-        whole, in_parts = (
+        steps = (
             make_train_step(
                 model,
                 optimizers.sgd,
@@ -29,9 +29,10 @@ def test_parts_of_a_batch_give_its_update(size):
                 losses.cross_entropy,
                 metrics.accuracy,
                 micro_batch=micro_batch,
-            )(state, jax.tree.map(jnp.asarray, batch), HPARAMS)
+            )
             for micro_batch in (None, size)
         )
+        whole, in_parts = (jax.jit(step)(state, batch, HPARAMS) for step in steps)
     changed = jax.tree.map(
         lambda a, b: bool(jnp.any(a != b)), state.params, whole[0].params
     )

@@ -106,6 +106,12 @@ def test_what_fits_the_cache_is_taken_at_a_time(batch, flops, size):
     assert tuning.rule_of_thumb(params, batch, flops).micro_batch == size
 
 
+@pytest.mark.parametrize("flops, one_by_one", [(4e3, False), (6e5, True)])
+def test_small_updates_stand_side_by_side(flops, one_by_one):
+    params = {"kernel": jax.ShapeDtypeStruct((64, 10), "float32")}
+    assert tuning.rule_of_thumb(params, 16, flops).one_by_one == one_by_one
+
+
 def test_it_begins_with_the_rule_of_thumb_by_its_name(quadrants, cache, monkeypatch):
     monkeypatch.setattr(tuning, "WORTH", 0.0)
     begun = []
