@@ -24,11 +24,11 @@ import optax
 from jax import nn
 
 from dlworkshop.data import toy
+from dlworkshop.learn.descent import descend
 from dlworkshop.report.figures import BAND, COLOURS
 from dlworkshop.report.lesson_figures import curves
 from dlworkshop.run import experiment
 from dlworkshop.run.lesson import Exercise, Figure, Lesson
-from dlworkshop.run.lesson_training import descend
 from dlworkshop.verify import check_gradients, claims
 
 

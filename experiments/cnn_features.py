@@ -28,8 +28,7 @@ from dlworkshop import data, fit, models, schedules
 from dlworkshop.report.figures import BAND
 from dlworkshop.report.lesson_figures import curves, picture
 from dlworkshop.run import experiment
-from dlworkshop.run.lesson import Exercise, Figure, Lesson
-from dlworkshop.run.lesson_training import chosen
+from dlworkshop.run.lesson import Exercise, Figure, Lesson, chosen
 from dlworkshop.verify import check_gradients, claims
 
 

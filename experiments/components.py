@@ -24,10 +24,10 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from dlworkshop import data, losses, metrics, models
+from dlworkshop.learn.descent import descend
 from dlworkshop.report.lesson_figures import dots
 from dlworkshop.run import experiment
 from dlworkshop.run.lesson import Exercise, Figure, Lesson
-from dlworkshop.run.lesson_training import descend
 from dlworkshop.verify import claims
 
 

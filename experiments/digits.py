@@ -1,7 +1,7 @@
 """How well do small convolutional networks read handwritten digits?
 
 Eight networks, which differ in their seed only, learn scikit-learn's 1,797 real 8x8
-images side by side in one program. No download: the images come with a dependency.
+images together in one program. No download: the images come with a dependency.
 
     python experiments/digits.py
 
@@ -20,7 +20,7 @@ class Config(experiment.TrainingConfig):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 8
-    """How many models to train side by side, with seeds 0, 1, ..."""
+    """How many models to train together, with seeds 0, 1, ..."""
     num_epochs: int = 20
     """Passes over the training split."""
     batch_size: int = 64

@@ -1,7 +1,7 @@
 """What do local receptive fields and shared weights bring on MNIST?
 
 Five convolutional networks, which differ in their seed only, learn the 60,000 images
-of LeCun et al. (1998) side by side in one program.
+of LeCun et al. (1998) together in one program.
 
     python experiments/mnist_cnn.py --data-dir FOLDER_WITH_THE_FOUR_FILES
 
@@ -21,7 +21,7 @@ class Config(experiment.TrainingConfig):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 5
-    """How many models to train side by side, with seeds 0, 1, ..."""
+    """How many models to train together, with seeds 0, 1, ..."""
     num_epochs: int = 5
     """Passes over the training split."""
     learning_rate: tuple[float, ...] = (0.003,)

@@ -1,7 +1,7 @@
 """How far does a network without any idea of images get on MNIST?
 
 Five perceptrons with two hidden layers, which differ in their seed only, learn the
-60,000 images of LeCun et al. (1998) side by side in one program.
+60,000 images of LeCun et al. (1998) together in one program.
 
     python experiments/mnist_mlp.py --data-dir FOLDER_WITH_THE_FOUR_FILES
 
@@ -21,7 +21,7 @@ class Config(experiment.TrainingConfig):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 5
-    """How many models to train side by side, with seeds 0, 1, ..."""
+    """How many models to train together, with seeds 0, 1, ..."""
     num_epochs: int = 10
     """Passes over the training split."""
     learning_rate: tuple[float, ...] = (0.002,)

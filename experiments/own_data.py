@@ -54,7 +54,7 @@ class Config(experiment.TrainingConfig):
     cut_out: float = 0.0
     """Hide a square of this share of a side."""
     seeds: int = 3
-    """How many models to train side by side, with seeds 0, 1, ..."""
+    """How many models to train together, with seeds 0, 1, ..."""
     num_epochs: int = 20
     """Passes over the training split."""
     batch_size: int = 64

@@ -29,8 +29,7 @@ from dlworkshop.data import toy
 from dlworkshop.report.figures import BAND, COLOURS
 from dlworkshop.report.lesson_figures import curves
 from dlworkshop.run import experiment
-from dlworkshop.run.lesson import Exercise, Figure, Lesson
-from dlworkshop.run.lesson_training import chosen
+from dlworkshop.run.lesson import Exercise, Figure, Lesson, chosen
 from dlworkshop.verify import claims
 
 

@@ -25,11 +25,11 @@ import numpy as np
 import optax
 
 from dlworkshop.data import toy
+from dlworkshop.learn.descent import descend
 from dlworkshop.report.figures import BAND, band
 from dlworkshop.report.lesson_figures import curves
 from dlworkshop.run import experiment
 from dlworkshop.run.lesson import Exercise, Figure, Lesson
-from dlworkshop.run.lesson_training import descend
 from dlworkshop.verify import claims
 
 

@@ -26,12 +26,12 @@ import optax
 
 from dlworkshop import data, losses, models
 from dlworkshop.data import toy
+from dlworkshop.learn.descent import descend
 from dlworkshop.models.convolution import Conv, convolve
 from dlworkshop.report.figures import BAND
 from dlworkshop.report.lesson_figures import curves, picture
 from dlworkshop.run import experiment
 from dlworkshop.run.lesson import Exercise, Figure, Lesson
-from dlworkshop.run.lesson_training import descend
 from dlworkshop.verify import claims
 
 

@@ -25,11 +25,11 @@ import numpy as np
 import optax
 
 from dlworkshop.data import toy
+from dlworkshop.learn.descent import descend
 from dlworkshop.models import num_params
 from dlworkshop.report.figures import BAND, COLOURS, band
 from dlworkshop.run import experiment
 from dlworkshop.run.lesson import Exercise, Figure, Lesson
-from dlworkshop.run.lesson_training import descend
 from dlworkshop.verify import claims
 
 

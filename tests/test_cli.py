@@ -83,7 +83,15 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_answered(
 
 def test_where_no_file_can_be_read_it_leaves_with_2(capsys, image_run, tmp_path):
     code, out, err = call(capsys, "predict", image_run, tmp_path / "none.png")
-    assert code == 2 and out == "" and "could be read" in err.splitlines()[-1]
+    assert code == 2 and out == ""
+    (said,) = err.splitlines()
+    assert said.startswith(f"skipped {tmp_path / 'none.png'}: cannot be read")
+
+
+def test_an_empty_folder_is_one_sentence(capsys, image_run, tmp_path):
+    code, out, err = call(capsys, "predict", image_run, tmp_path)
+    assert code == 2 and out == ""
+    assert err == f"error: {tmp_path} has nothing to answer\n"
 
 
 def test_a_reader_who_has_enough_is_no_error(image_run, photos):

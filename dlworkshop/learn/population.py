@@ -1,4 +1,4 @@
-"""Lift 4: a step of one model -> a step of P members (seeds x hyper-parameters)."""
+"""Lift 4: a chunk of one model -> one of P members (seeds x hyper-parameters)."""
 
 from collections.abc import Callable
 from functools import partial

@@ -81,10 +81,10 @@ def write(
     """Hand the answers to a writer; say on stderr what was skipped, and how far it is.
 
     Returns:
-        0, or 1 if something was skipped.
+        0, 1 if something was skipped, or 2 if all was.
 
     Raises:
-        UserError: if nothing could be read.
+        UserError: if there is nothing to answer.
     """
     if not paths:
         raise UserError("there are no files to answer: name some after the run")
@@ -107,11 +107,11 @@ def write(
                     status.update(f"{answered:,} answered, {skipped:,} skipped")
 
     writer(answers())
-    if not answered:
-        raise UserError(f"nothing in {', '.join(map(str, paths))} could be read")
-    if skipped:
+    if not answered and not skipped:
+        raise UserError(f"{', '.join(map(str, paths))} has nothing to answer")
+    if answered and skipped:
         print(f"{answered:,} answered, {skipped:,} skipped", file=sys.stderr)
-    return int(skipped > 0)
+    return 0 if not skipped else 1 if answered else 2
 
 
 def preprocessing(run: Run) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class Config:
     workdir: Path | None = None
     """The run folder; runs/NAME by default. Run the same command again to go on."""
     seeds: int = 5
-    """How many models to train side by side, with seeds 0, 1, ..."""
+    """How many models to train together, with seeds 0, 1, ..."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from dlworkshop import report
 from dlworkshop.errors import UserError
@@ -128,3 +129,22 @@ def _draw(figure: Figure, workdir: Path) -> dict[str, str]:
         "title": figure.title,
         "caption": figure.caption,
     }
+
+
+def chosen(run: Run) -> tuple[float, np.ndarray]:
+    """The learning rate that validation prefers, and the numbers of its members.
+
+    Every rate was tried with the same seeds; the one with the lowest mean of their
+    lowest validation losses is taken. The test split has no say in it.
+
+    >>> rows = [(0.1, 0.5), (0.2, 0.3), (0.1, 0.6), (0.2, 0.4)]
+    >>> rows = [{"hparams": {"learning_rate": r}, "best_validation_loss": v}
+    ...         for r, v in rows]
+    >>> chosen(Run(None, None, {"population": rows}, None))
+    (0.2, array([1, 3]))
+    """
+    rows = run.summary["population"]
+    rates = np.array([row["hparams"]["learning_rate"] for row in rows])
+    loss = np.array([row["best_validation_loss"] for row in rows])
+    best = min(rates.tolist(), key=lambda rate: loss[rates == rate].mean())
+    return best, np.flatnonzero(rates == best)

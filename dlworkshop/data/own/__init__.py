@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dlworkshop.data.own import arrays, folder, images, store, table
+from dlworkshop.data.own import arrays, folder, images, sheet, store, table
 from dlworkshop.errors import UserError
 from dlworkshop.types import Dataset
 
@@ -60,7 +60,7 @@ def load(
                 made = arrays.prepare(arrays.read_npz(path, target), path, partial)
             else:
                 made = table.prepare(
-                    table.read(path), partial, target=target, group_by=group_by
+                    sheet.read(path), partial, target=target, group_by=group_by
                 )
             prepared = store.keep(root, partial, made, signed)
     return store.read(prepared, path.absolute().stem)
@@ -136,7 +136,7 @@ def fingerprint(
         return folder.key(found.names, store.sha256(found.files), how, group_by)
     if path.suffix.lower() not in TABLES:
         raise _of_no_kind(path)
-    return table.key(table.read(path), target, group_by)
+    return table.key(sheet.read(path), target, group_by)
 
 
 def asked(

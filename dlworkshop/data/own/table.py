@@ -1,109 +1,22 @@
-"""A CSV file -> vectors, standardised and one-hot with what train alone says."""
+"""A table -> vectors, standardised and one-hot with what train alone says."""
 
-import csv
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from dlworkshop.data.own import folder as folders
 from dlworkshop.data.own import split, store
+from dlworkshop.data.own.sheet import Table, cell
 from dlworkshop.errors import UserError, unknown
 
-MISSING = {"", "na", "n/a", "nan", "null", "none", "?", "-"}  # in small letters
 MOST_CLASSES = 100  # of a target
 MOST_VALUES = 50  # of a category; more are words or names, which one-hot cannot use
 ID_NAME = re.compile(r"(^|[_\s])(id|idx|index|uuid|key)$|^unnamed: 0$", re.IGNORECASE)
-
-
-class Table(NamedTuple):
-    """The columns of a CSV file as text."""
-
-    path: Path
-    columns: dict[str, list[str]]  # name -> [N], "" where missing
-
-
-def read(path: Path) -> Table:
-    """Read a CSV file with a header; comma, semicolon or tab.
-
-    Raises:
-        UserError: naming the line that is wrong.
-    """
-    lines = list(_lines(path))
-    names = [name.strip() for name in lines[0]] if lines else []
-    wide = [
-        number for number, row in enumerate(lines, 1) if row and len(row) != len(names)
-    ]
-    rows = [row for row in lines[1:] if row]
-    if len(names) < 2 or not rows:
-        raise UserError(
-            f"{path} has {len(names)} columns and {len(rows)} rows below its header: "
-            "give a table with a header, a target and something to tell it from"
-        )
-    if wide:
-        raise _ragged(f"{path} row {wide[0]}", names)
-    _check_names(path, names)
-    columns = {name: [cell(row[i]) for row in rows] for i, name in enumerate(names)}
-    return Table(path, columns)
-
-
-def rows(path: Path) -> Iterator[tuple[str, dict[str, str] | UserError]]:
-    """Each row of a CSV file as column -> text, by its name; memory does not grow.
-
-    A row with another number of cells than the header is the mistake that it is.
-
-    Raises:
-        UserError: if that is no CSV file with a header.
-    """
-    lines = _lines(path)
-    names = [name.strip() for name in next(lines, [])]
-    if not names:
-        raise UserError(f"{path} is empty: give a table with a header")
-    _check_names(path, names)
-    for number, line in enumerate(lines, 2):
-        name = f"{path} row {number}"
-        if line and len(line) == len(names):
-            yield name, dict(zip(names, line, strict=True))
-        elif line:
-            yield name, _ragged(name, names)
-
-
-def _lines(path: Path) -> Iterator[list[str]]:
-    """The cells of each line, as they are read; the header is the first."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            head = file.readline()
-            file.seek(0)
-            delimiter = max(",;\t", key=head.count)
-            yield from csv.reader(file, delimiter=delimiter, strict=True)
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text: save it as CSV in UTF-8") from None
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}): give a CSV file"
-        ) from None
-    except csv.Error as error:
-        raise UserError(
-            f"{path} is no CSV file ({error}): save the table anew"
-        ) from None
-
-
-def _check_names(path: Path, names: Sequence[str]) -> None:
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice or "" in names:
-        what = f"two columns '{twice[0]}'" if twice else "a column without a name"
-        raise UserError(f"{path} has {what}: give each column a name of its own")
-
-
-def _ragged(name: str, names: Sequence[str]) -> UserError:
-    return UserError(
-        f"{name} has another number of cells than the header ({len(names)}): mend that "
-        "row"
-    )
 
 
 def key(table: Table, target: str | None, group_by: str | None) -> str:
@@ -282,16 +195,6 @@ def _is_number(value: str) -> bool:
         return math.isfinite(float(value))
     except ValueError:
         return False
-
-
-def cell(value: str) -> str:
-    """Its text; "" where it says that there is none.
-
-    >>> cell(" 3 "), cell("NA")
-    ('3', '')
-    """
-    value = str(value).strip()
-    return "" if value.lower() in MISSING else value
 
 
 def _rows(values: Sequence[str], mask: np.ndarray) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dlworkshop.data.own import arrays, folder, table
+from dlworkshop.data.own import arrays, folder, sheet
 from dlworkshop.errors import UserError
 
 NO_LABEL = -1
@@ -84,7 +84,7 @@ def _rows(
 ) -> Iterator[Source]:
     if target is None:
         raise UserError(f"{path} needs a target: name its column with --target")
-    for name, row in table.rows(path):
+    for name, row in sheet.rows(path):
         if isinstance(row, UserError):
             yield Source(name, row)
             continue
@@ -93,7 +93,7 @@ def _rows(
                 f"{path} has no column '{target}' (it has {', '.join(row)}): name the "
                 "column of the classes with --target"
             )
-        value = table.cell(row[target])
+        value = sheet.cell(row[target])
         if value:
             yield Source(name, row, label(value))
         else:
@@ -119,7 +119,7 @@ def _tested(given: np.ndarray) -> np.ndarray:
 
 def _inside(file: Path, how: Mapping[str, Any]) -> Iterator[Source]:
     if how["kind"] == "table":
-        yield from (Source(name, row) for name, row in table.rows(file))
+        yield from (Source(name, row) for name, row in sheet.rows(file))
     elif file.suffix == ".npz":
         for i, row in enumerate(arrays.read_inputs(file)):
             yield Source(f"{file} row {i}", row)
