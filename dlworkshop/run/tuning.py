@@ -23,7 +23,8 @@ from dlworkshop.run.programs import Choice, Programs, update_flops
 from dlworkshop.types import Batch, Dataset, HParams, PyTree
 
 WORTH = 3e12  # operations of a run, below which measuring costs more than it saves
-ROUNDS = 5  # of the candidates that are not hopeless; the least time of each counts
+ROUNDS = 5  # at least, of the candidates that are not hopeless; their least time counts
+LASTING = 3.0  # seconds of a question at least: a machine may be slow for a second
 SMALL = 1.5e6  # operations of an update that is mostly the start of its operations
 CACHED = 5e8  # operations of an update whose patches fit a cache of some megabytes
 NEARLY = 0.95  # of the time: what is won by less may be noise
@@ -74,7 +75,8 @@ def questions(members: int, batch: int, flops: float) -> dict[str, list]:
     """What is asked, in turn, and the answers that may be fastest here.
 
     XLA's own convolution takes 15 to 70 times as long as the best in a loop on a CPU;
-    trying it cost a minute, so there it is used only where it is asked for.
+    trying it cost a minute, so there it, and what falls back on it, is used only where
+    it is asked for. Elsewhere XLA's libraries know Winograd's products themselves.
 
     Args:
         members, batch: members, and examples of each, on one device.
@@ -84,7 +86,9 @@ def questions(members: int, batch: int, flops: float) -> dict[str, list]:
     some = cached(flops)
     sizes = [part(batch, wanted) for wanted in (max(1, some // 2), some, 2 * some)]
     return {
-        "convolution": [how for how in HOWS if not (on_cpu and how == "lax")],
+        "convolution": [
+            how for how in HOWS if how != "winograd" and not (on_cpu and how == "lax")
+        ],
         "micro_batch": list(dict.fromkeys([*sizes, None])) if on_cpu else [None],
         "one_by_one": [True, False] if members > 1 else [False],
     }
@@ -205,14 +209,22 @@ def _race(
     The least of the `seconds` of each choice is kept.
     """
     calls: dict[Choice, Callable[[], Any]] = {}
+
+    def time_once(choice: Choice) -> float:
+        taken = _seconds(calls[choice])
+        seconds[choice] = min(seconds.get(choice, taken), taken)
+        return taken
+
     for choice in choices:
         calls[choice] = try_out(choice)
-        seconds[choice] = _seconds(calls[choice])
+        time_once(choice)
         bar = HOPELESS * min(seconds[each] for each in calls)
         calls = {each: call for each, call in calls.items() if seconds[each] < bar}
-    for _ in range(ROUNDS):  # in turns, so that what else runs here hits them all
-        for choice, call in calls.items():
-            seconds[choice] = min(seconds[choice], _seconds(call))
+    rounds, spent = 0, 0.0
+    while rounds < ROUNDS or spent < LASTING:
+        # in turns, so that what else runs here hits them all
+        spent += sum(time_once(choice) for choice in calls)
+        rounds += 1
     worth = {so_far: NEARLY}
     return min(choices, key=lambda choice: seconds[choice] * worth.get(choice, 1))
 

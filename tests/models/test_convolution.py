@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from dlworkshop.models import convolution
 from dlworkshop.models.convolution import HOWS, Conv, by_lax, computed, convolve
 from tests import references
 
@@ -20,12 +21,16 @@ CASES = [  # image, kernel, strides, padding, dilation
     ((4, 4, 3), (1, 1, 3, 5), (1, 1), "SAME", (1, 1)),
     ((2, 2, 9), (3, 3, 9, 4), (1, 1), "SAME", (1, 1)),
     ((6, 6, 2), (3, 3, 2, 4), (1, 1), ((2, 1), (0, 2)), (1, 1)),
+    ((3, 8, 2), (3, 3, 2, 4), (1, 1), "VALID", (1, 1)),
 ]
 
 
 @pytest.mark.parametrize("how", [how for how in HOWS if how != "lax"])
 @pytest.mark.parametrize("case", CASES)
-def test_every_way_is_the_convolution(case, how):
+def test_every_way_is_the_convolution(case, how, monkeypatch):
+    monkeypatch.setattr(
+        convolution, "WIDE", 0
+    )  # every 3x3 layer by Winograd's products
     image, kernel, strides, padding, dilation = case
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
@@ -61,7 +66,20 @@ def test_the_layer_is_that_of_linen():
     )
 
 
-def test_what_is_forced_is_what_is_traced():
+def test_winograd_multiplies_less_where_layers_are_wide():
+    def flops(how, channels):
+        image = jax.ShapeDtypeStruct((8, 8, channels), jnp.float32)
+        kernel = jax.ShapeDtypeStruct((3, 3, channels, channels), jnp.float32)
+        traced = jax.jit(HOWS[how]).lower(image, kernel)
+        return traced.compile().cost_analysis()["flops"]
+
+    # 16 products instead of 36, and transforms that cost some channels less
+    assert flops("winograd", 256) < 0.6 * flops("patches", 256)
+    assert flops("winograd", 64) == flops("lax", 64)
+
+
+def test_what_is_forced_is_what_is_traced(monkeypatch):
+    monkeypatch.setattr(convolution, "WIDE", 0)
     x, w = jnp.ones((4, 4, 2)), jnp.ones((3, 3, 2, 4))
     traced = {}
     for how in HOWS:
