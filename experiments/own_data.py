@@ -53,12 +53,12 @@ class Config(experiment.TrainingConfig):
     """Change brightness by up to this share."""
     cut_out: float = 0.0
     """Hide a square of this share of a side."""
-    seeds: int = 3
+    seeds: int = 4
     """How many models to train together, with seeds 0, 1, ..."""
     num_epochs: int = 20
     """Passes over the training split."""
     batch_size: int = 64
-    """Examples per step and model."""
+    """Examples per step and model; at most all that there are to learn from."""
     learning_rate: tuple[float, ...] = (0.003,)
     """Peak of the one-cycle schedule; several values make a sweep."""
     dropout: float = 0.3
@@ -126,7 +126,7 @@ def main(config: Config) -> Run:
         hparams={"learning_rate": config.learning_rate},
         seeds=config.seeds,
         num_epochs=config.num_epochs,
-        batch_size=config.batch_size,
+        batch_size=min(config.batch_size, len(dataset.train.label)),
         schedule=schedules.one_cycle,
         loss=loss,
         streamed=config.streamed,

@@ -63,12 +63,8 @@ def photos(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", TRAINING)
-def test_it_runs_and_leaves_a_run_folder(
-    name, tmp_path, raw_mnist, photos, quadrants, monkeypatch
-):
+def test_it_runs_and_leaves_a_run_folder(name, tmp_path, raw_mnist, photos):
     script = module(name)
-    if name == "vgg16_transfer":  # 1,797 images would take it some seconds
-        monkeypatch.setattr(script.data, "load", lambda *_, **__: quadrants)
     data_dir = raw_mnist if name.startswith("mnist") else None
     more = {"data": photos} if name == "own_data" else {}
     config = script.Config(workdir=tmp_path, data_dir=data_dir, **SETTINGS, **more)

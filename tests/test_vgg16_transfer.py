@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dlworkshop import models
+from dlworkshop.models.vgg16 import LastBlock, Trunk
 from dlworkshop.types import Batch
 from tests.conftest import make_dataset
 
@@ -29,10 +30,10 @@ def test_trunk_and_last_block_are_the_network(script):
     image = np.random.default_rng(0).integers(0, 256, (9, 8, 1), np.uint8)
     params = jax.jit(script.on_rgb(whole).init)(jax.random.key(0), image)
     first = {n: p for n, p in params.items() if not n.startswith("block5")}
-    trunk = script.on_rgb(models.from_linen(script.Trunk("caffe")))
+    trunk = script.on_rgb(models.from_linen(Trunk("caffe")))
     maps = jax.jit(trunk.apply)(first, image)
     last = {n: p for n, p in params.items() if n not in first}
-    ours = jax.jit(models.from_linen(script.LastBlock()).apply)(last, maps)
+    ours = jax.jit(models.from_linen(LastBlock()).apply)(last, maps)
     expected = jax.jit(script.on_rgb(whole).apply)(params, image)
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
 
@@ -45,7 +46,7 @@ def test_each_part_is_tuned_with_its_own_rate(script):
         for _, label in maps[:3]
     )
     maps = maps._replace(train=train, validation=validation, test=test)
-    last, head = models.from_linen(script.LastBlock()), models.logistic(4)
+    last, head = models.from_linen(LastBlock()), models.logistic(4)
     params = {
         "block5": jax.jit(last.init)(jax.random.key(0), train.image[0]),
         "head": head.init(jax.random.key(1), np.ones(512)),

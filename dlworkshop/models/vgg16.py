@@ -101,6 +101,29 @@ class Vgg16(nn.Module):
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+class Trunk(nn.Module):
+    """Blocks 1 to 4 of VGG16: an image [H, W, 3] -> maps [H // 16, W // 16, 512]."""
+
+    preprocessing: str = "caffe"
+
+    @nn.compact
+    def __call__(self, image, *, key=None):
+        del key  # nothing is random
+        x = preprocess(image, self.preprocessing)
+        for number in range(1, len(BLOCKS)):
+            x = block(x, number)
+        return x
+
+
+class LastBlock(nn.Module):
+    """Block 5 of VGG16 and the mean of its maps: [H, W, 512] -> features [512]."""
+
+    @nn.compact
+    def __call__(self, maps, *, key=None):
+        del key  # nothing is random
+        return block(maps, len(BLOCKS)).mean((0, 1))
+
+
 def vgg16(
     include_top: bool = False,
     weights: str | Path | None = None,

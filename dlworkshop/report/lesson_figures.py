@@ -72,3 +72,25 @@ def picture(
     axes.imshow(pixels, colours, interpolation="none", **limits)
     axes.set_title(title)
     axes.set_axis_off()
+
+
+def table(axes: Axes, values: Array, rows: Array, columns: Array, **looks: Any) -> None:
+    """Numbers in a grid whose colours say how large they are, settings beside it.
+
+    Args:
+        axes: to draw on.
+        values: [R, C]; what is not finite stays white.
+        rows, columns: the settings [R], from below, and [C].
+        looks: `axes.set(...)` of them: xlabel, ylabel.
+    """
+    values = np.asarray(values, float)
+    axes.imshow(values, "viridis", origin="lower", aspect="auto")
+    middle = (np.nanmin(values) + np.nanmax(values)) / 2
+    for (row, column), value in np.ndenumerate(values):
+        colour = "white" if value < middle else "black"
+        text = axes.text(column, row, f"{value:.1f}", color=colour, fontsize=12)
+        text.set(ha="center", va="center")
+    axes.set_xticks(range(len(columns)), [f"{value:g}" for value in columns])
+    axes.set_yticks(range(len(rows)), [f"{value:g}" for value in rows])
+    axes.grid(visible=False)
+    axes.set(**looks)
