@@ -16,7 +16,7 @@ test: .venv/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # The peers are large (PyTorch, TensorFlow) and live beside, so that .venv stays small.
 bench: .venv-peers/stamp

@@ -1,6 +1,8 @@
-"""What all tests share: four virtual devices, a cache of their own, tiny data."""
+"""What all tests share: four devices, a cache, programs compiled soon, tiny data."""
 
 import os
+import runpy
+import sys
 from pathlib import Path
 
 import jax
@@ -16,6 +18,21 @@ ROOT = Path(__file__).parent.parent
 os.environ["XDG_CACHE_HOME"] = str(ROOT / ".pytest_cache" / "home")
 os.environ.pop("DLWORKSHOP_DATA", None)
 jax.config.update("jax_num_cpu_devices", 4)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Compile what runs once with little optimisation: it takes most of the time.
+
+    What an equality of bits is asked of is marked `optimized`, and compiled as users
+    have it.
+    """
+    soon = not item.get_closest_marker("optimized")
+    jax.config.update("jax_disable_most_optimizations", soon)
+    try:
+        return (yield)
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
 
 
 def make_dataset(sizes=(96, 40, 33), classes=4, side=8, seed=0) -> Dataset:
@@ -97,6 +114,27 @@ def train(path, tmp_path_factory, num_epochs=1, **options) -> Path:
         workdir=workdir,
     )
     return workdir
+
+
+@pytest.fixture
+def start(monkeypatch, capsys):
+    """start(script, *flags) -> exit code, stdout and stderr of `python script flags`.
+
+    It runs in this process: another would take seconds to begin.
+    """
+    # a script divides the CPU before JAX begins, which it has done here
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "4")
+
+    def run(script, *flags):
+        monkeypatch.setattr(sys, "argv", [str(script), *map(str, flags)])
+        code = 0
+        try:
+            runpy.run_path(str(script), run_name="__main__")
+        except SystemExit as left:
+            code = left.code or 0
+        return code, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture

@@ -102,14 +102,14 @@ def command(*flags, **environment):
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_help_explains_the_flags(name):
-    done = command(f"experiments/{name}.py", "--help")
-    assert done.returncode == 0
+def test_help_explains_the_flags(name, start):
+    code, said, _ = start(ROOT / f"experiments/{name}.py", "--help")
+    assert code == 0
     flags = ["--workdir", "--seeds"]
     if name in TRAINING:
         flags += ["--num-epochs", "--batch-size", "--data-dir"]
     for flag in flags:
-        assert flag in done.stdout
+        assert flag in said
 
 
 def test_a_script_ends_with_its_finding_and_its_report(tmp_path):
@@ -148,13 +148,13 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize(("bound", "code"), [(2, 0), (3, 1)])
 def test_a_failed_claim_is_seen_in_the_terminal_the_page_and_the_code(
-    tmp_path, bound, code
+    tmp_path, start, bound, code
 ):
     script, run = tmp_path / "sum.py", tmp_path / "run"
     script.write_text(LESSON.replace("BOUND", str(bound)))
-    done = command(str(script), "--workdir", str(run), PYTHONPATH=str(ROOT))
-    assert done.returncode == code, done.stderr
-    finding, claim, report = done.stdout.splitlines()
+    left, out, err = start(script, "--workdir", run)
+    assert left == code, err
+    finding, claim, report = out.splitlines()
     assert finding == "1 + 1 is 2"
     assert claim.startswith(("holds: 1 + 1 is 2", "FAILS: 1 + 1 is 2")[code])
     assert report == f"report: {run / 'report.html'}"
@@ -163,13 +163,13 @@ def test_a_failed_claim_is_seen_in_the_terminal_the_page_and_the_code(
     assert ("✓ holds" in page) == (not code)
 
 
-def test_a_lesson_leaves_the_folder_of_another_experiment_alone(tmp_path):
+def test_a_lesson_leaves_the_folder_of_another_experiment_alone(tmp_path, start):
     (tmp_path / "config.json").write_text('{"experiment": "digits"}')
     script = tmp_path / "sum.py"
     script.write_text(LESSON.replace("BOUND", "2"))
-    done = command(str(script), "--workdir", str(tmp_path), PYTHONPATH=str(ROOT))
-    assert done.returncode == 2
-    assert "holds a run of digits" in done.stderr and "--workdir" in done.stderr
+    code, _, err = start(script, "--workdir", tmp_path)
+    assert code == 2
+    assert "holds a run of digits" in err and "--workdir" in err
     assert not (tmp_path / "summary.json").exists()
 
 
@@ -232,15 +232,13 @@ def test_a_mistake_with_own_data_leaves_nothing(tmp_path, photos, settings, said
     assert not list(tmp_path.glob("cache/own/.incomplete*"))
 
 
-def test_a_mistake_with_own_data_is_one_line_and_exit_code_2(tmp_path, photos):
+def test_a_mistake_with_own_data_is_one_line_and_exit_code_2(tmp_path, photos, start):
     (tmp_path / "photos").symlink_to(photos)
-    flags = ["--data", str(tmp_path / "photos"), "--group-by", "["]
-    done = command(
-        *("experiments/own_data.py", "--data-dir", str(tmp_path / "cache"), *flags)
-    )
-    assert done.returncode == 2
-    (line,) = done.stderr.strip().splitlines()
-    assert line.startswith("error: group_by is '['") and "Traceback" not in line
+    flags = ["--data", tmp_path / "photos", "--data-dir", tmp_path / "cache"]
+    code, _, err = start(ROOT / "experiments/own_data.py", *flags, "--group-by", "[")
+    assert code == 2
+    (line,) = err.strip().splitlines()
+    assert line.startswith("error: group_by is '['")
 
 
 def test_own_tables_take_class_weights_and_a_choice_of_models(tmp_path):

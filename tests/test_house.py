@@ -56,8 +56,10 @@ def in_fresh_python(code: str) -> str:
 
 def test_importing_the_package_loads_nothing_heavy():
     heavy = "tensorflow_datasets", "orbax", "matplotlib", "grain", "sklearn", "flax"
-    code = f"import sys, dlworkshop; print([m for m in {heavy} if m in sys.modules])"
-    assert in_fresh_python(code).strip() == "[]"
+    loaded = f"print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, dlworkshop; {loaded}; import dlworkshop.report; {loaded}"
+    package, report = in_fresh_python(code).splitlines()
+    assert package == "[]" and "matplotlib" not in report
 
 
 def test_importing_costs_little_more_than_jax():
@@ -71,10 +73,11 @@ package = time.process_time() - jax_alone
 dlworkshop.fit, dlworkshop.data, dlworkshop.models
 print(package, time.process_time() - jax_alone, jax_alone)
 """
-    runs = [map(float, in_fresh_python(code).split()) for _ in range(3)]
-    package, everything, jax_alone = map(min, zip(*runs, strict=True))
-    assert package < 0.05
-    assert everything < jax_alone + 0.5
+    for _ in range(3):  # once is enough
+        package, everything, jax_alone = map(float, in_fresh_python(code).split())
+        if package < 0.05 and everything < jax_alone + 0.5:
+            return
+    pytest.fail(f"{package} and {everything} s beside {jax_alone} s of JAX")
 
 
 def test_every_public_name_is_there():

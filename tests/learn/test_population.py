@@ -1,5 +1,7 @@
 """A member of a population is the lone run; members differ; a bad one dies alone."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,10 +34,19 @@ def leaves(run, member):
     return [np.asarray(leaf)[member] for leaf in jax.tree.leaves(run.params)]
 
 
+@pytest.fixture(scope="module")
+def together(quadrants):
+    """together(name of a model) -> the run of its four members, trained once."""
+    return functools.cache(
+        lambda name: train(MODELS[name], quadrants, jax.devices()[:1])
+    )
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_member_is_the_lone_run(name, quadrants, one_device):
-    together = train(MODELS[name], quadrants, one_device)
-    for member, row in enumerate(together.summary["population"]):
+def test_member_is_the_lone_run(name, together, quadrants, one_device):
+    run = together(name)
+    for member in (1, 2):  # they differ in both, and must not be taken for each other
+        row = run.summary["population"][member]
         alone = train(
             MODELS[name],
             quadrants,
@@ -43,15 +54,15 @@ def test_member_is_the_lone_run(name, quadrants, one_device):
             hparams=row["hparams"],
             seeds=[row["seed"]],
         )
-        for a, b in zip(leaves(together, member), leaves(alone, 0), strict=True):
+        for a, b in zip(leaves(run, member), leaves(alone, 0), strict=True):
             # 18 updates in float32 whose sums may be taken in another order: some
             # 18 * 2**-24 relative to parameters of size 1, with room for growth
             np.testing.assert_allclose(a, b, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_members_differ(name, quadrants, one_device):
-    run = train(MODELS[name], quadrants, one_device)
+def test_members_differ(name, together):
+    run = together(name)
     for one in range(4):
         for two in range(one):
             distances = [
@@ -81,9 +92,9 @@ def test_one_trace_serves_all_chunks_and_rates(quadrants, one_device):
     assert len(traces) == 1 + 1 + 2
 
 
-def test_a_bad_member_dies_alone(quadrants, one_device):
-    rates = [0.05, 1e30, 0.2]
-    run = train(MODELS["mlp"], quadrants, one_device, hparams={"learning_rate": rates})
+def test_a_bad_member_dies_alone(together, quadrants, one_device):
+    hparams = {"learning_rate": [0.05, 1e30, 0.2], "momentum": 0.9}
+    run = train(MODELS["mlp"], quadrants, one_device, hparams=hparams)
     status = [row["status"] for row in run.summary["population"]]
     assert status == ["finished"] * 2 + ["quarantined"] * 2 + ["finished"] * 2
     for leaf in jax.tree.leaves(run.params):
@@ -92,9 +103,7 @@ def test_a_bad_member_dies_alone(quadrants, one_device):
     bad = run.summary["population"][2]
     assert bad["steps"] < 18 and f"step {bad['steps'] + 1}" in bad["note"]
     assert bad["hparams"]["learning_rate"] == pytest.approx(1e30)
-    healthy = train(
-        MODELS["mlp"], quadrants, one_device, hparams={"learning_rate": [0.05, 0.2]}
-    )
+    healthy = together("mlp")
     for ours, theirs in ((0, 0), (1, 1), (4, 2), (5, 3)):
         for a, b in zip(leaves(run, ours), leaves(healthy, theirs), strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=2e-5)

@@ -5,8 +5,6 @@ import html.parser
 import json
 import math
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -409,14 +407,6 @@ def test_a_torn_last_line_is_left_out_and_a_repeated_step_counts_once(make):
     (folder / "metrics.jsonl").write_text("garbage\n" + lines)
     with pytest.raises(UserError, match="line 1"):
         read.read_run(folder)
-
-
-def test_importing_the_room_brings_no_matplotlib():
-    code = "import sys, dlworkshop.report; print('matplotlib' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "False"
 
 
 def test_many_points_become_means_over_time():

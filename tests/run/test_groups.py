@@ -84,8 +84,7 @@ def test_another_size_must_pay():
     assert halves(16, axis=1, chunks=0.0) == (16,)
 
 
-@pytest.mark.parametrize("devices", [1, 4])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("model", "devices"), [("mlp", 1), ("cnn", 4)])
 def test_what_stopped_costs_nothing(model, devices, quadrants, sizes, monkeypatch):
     whole = train(quadrants, model, devices)
     assert set(sizes) == {MEMBERS}
@@ -104,9 +103,12 @@ def test_what_stopped_costs_nothing(model, devices, quadrants, sizes, monkeypatc
     assert sizes[-1] < MEMBERS / 2 + 1 and len(sizes) == 8
 
 
-@pytest.mark.parametrize("streamed", [False, True])
-@pytest.mark.parametrize("devices", [1, 4])
-@pytest.mark.parametrize("model", MODELS)
+# every pair of model, devices and feed
+@pytest.mark.optimized
+@pytest.mark.parametrize(
+    ("model", "devices", "streamed"),
+    [("mlp", 1, False), ("mlp", 4, True), ("cnn", 1, True), ("cnn", 4, False)],
+)
 def test_groups_give_what_all_at_once_give(
     model, devices, streamed, quadrants, sizes, tmp_path, compacting
 ):
@@ -134,16 +136,17 @@ def test_groups_give_what_all_at_once_give(
         assert lines(tmp_path / "whole") == lines(tmp_path / "run")
 
 
-@pytest.mark.parametrize("chunk", [3, 4])
+@pytest.mark.optimized
 @pytest.mark.parametrize("at_once", [None, 8])
 def test_a_stopped_run_goes_on_with_the_same_bits(
-    at_once, chunk, quadrants, tmp_path, monkeypatch, compacting
+    at_once, quadrants, tmp_path, monkeypatch, compacting
 ):
     train(quadrants, workdir=tmp_path / "whole", members_at_once=at_once)
     workdir = tmp_path / "run"
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        stop_after(patch, chunk)
-        train(quadrants, workdir=workdir, members_at_once=at_once)
+    for chunks in (3, 1):  # in the middle of an epoch, and at its end
+        with monkeypatch.context() as patch, pytest.raises(SystemExit):
+            stop_after(patch, chunks)
+            train(quadrants, workdir=workdir, members_at_once=at_once)
     train(quadrants, workdir=workdir)
     assert lines(workdir) == lines(tmp_path / "whole")
     for a, b in zip(

@@ -17,6 +17,8 @@ from dlworkshop import fit, models, optimizers
 from dlworkshop.errors import UserError
 from dlworkshop.run.loop import Loop
 
+pytestmark = pytest.mark.optimized  # bits are compared
+
 EPOCHS, CHUNKS = 3, 9  # of two steps each
 
 
@@ -67,19 +69,20 @@ def stop_after(monkeypatch, chunk, signum=signal.SIGTERM):
     monkeypatch.setattr(Loop, "write_line", counting)
 
 
-@pytest.mark.parametrize("chunk", range(1, CHUNKS))
+@pytest.mark.parametrize("chunks", [[5], range(1, CHUNKS)], ids=["once", "always"])
 def test_stopped_after_any_chunk(
-    chunk, whole, quadrants, tmp_path, monkeypatch, capsys
+    chunks, whole, quadrants, tmp_path, monkeypatch, capsys
 ):
     workdir = tmp_path / "run"
-    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
-        stop_after(patch, chunk)
-        train(quadrants, workdir)
-    assert stopped.value.code == 128 + signal.SIGTERM
-    message = capsys.readouterr().err
-    assert f"stopped by SIGTERM at step {2 * chunk} of 18" in message
-    assert len(lines(workdir).splitlines()) == chunk
-    assert not (workdir / "summary.json").exists()
+    for before, chunk in zip([0, *chunks], chunks, strict=False):
+        with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
+            stop_after(patch, chunk - before)
+            train(quadrants, workdir)
+        assert stopped.value.code == 128 + signal.SIGTERM
+        message = capsys.readouterr().err
+        assert f"stopped by SIGTERM at step {2 * chunk} of 18" in message
+        assert len(lines(workdir).splitlines()) == chunk
+        assert not (workdir / "summary.json").exists()
 
     train(quadrants, workdir)
     assert lines(workdir) == lines(whole)
