@@ -176,7 +176,7 @@ def main(config: Config) -> Lesson:
         z = np.linspace(-4, 4, 400)
         for i, label in enumerate(("activation", "derivative")):
             lines = {name: pair[i](z) for name, pair in ACTIVATIONS.items()}
-            curves(panels[i], z, lines, xlabel="z", ylabel=label, ylim=(-0.5, 2))
+            curves(panels[i], z, lines, xlabel="z", ylabel=label, ylim=(-1.1, 2))
 
     def xor(panels):
         for axes, name in zip(panels, (FLAT, "tanh", "ReLU"), strict=True):
