@@ -22,13 +22,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import nn
+from jax.scipy.stats import norm
 
 from dlworkshop.data import toy
 from dlworkshop.learn.descent import descend
-from dlworkshop.report.figures import BAND, COLOURS
-from dlworkshop.report.lesson_figures import curves
+from dlworkshop.report.figures import BAND
+from dlworkshop.report.lesson_figures import borders, curves
 from dlworkshop.run import experiment
-from dlworkshop.run.lesson import Exercise, Figure, Lesson
+from dlworkshop.run.lesson import Exercise, Figure, Lesson, crossed
 from dlworkshop.verify import check_gradients, claims
 
 
@@ -50,23 +51,15 @@ def sigmoid(z):
     return 1 / (1 + jnp.exp(-z))
 
 
-def normal(z):  # Phi, the share of a normal distribution below z
-    return (1 + jax.lax.erf(z / 2**0.5)) / 2
-
-
-def density(z):  # Phi'
-    return jnp.exp(-(z**2) / 2) / (2 * jnp.pi) ** 0.5
-
-
 ACTIVATIONS = {  # formula, derivative
     "sigmoid": (sigmoid, lambda z: sigmoid(z) * (1 - sigmoid(z))),
     "tanh": (lambda z: 2 * sigmoid(2 * z) - 1, lambda z: 1 - jnp.tanh(z) ** 2),
-    "ReLU": (lambda z: jnp.where(z > 0, z, 0), lambda z: jnp.where(z > 0, 1.0, 0.0)),
+    "ReLU": (lambda z: jnp.where(z > 0, z, 0), lambda z: 1.0 * (z > 0)),
     "leaky ReLU": (
         lambda z: jnp.where(z > 0, z, 0.01 * z),
         lambda z: jnp.where(z > 0, 1.0, 0.01),
     ),
-    "GELU": (lambda z: z * normal(z), lambda z: normal(z) + z * density(z)),
+    "GELU": (lambda z: z * norm.cdf(z), lambda z: norm.cdf(z) + z * norm.pdf(z)),
     "SiLU": (
         lambda z: z * sigmoid(z),
         lambda z: sigmoid(z) * (1 + z * (1 - sigmoid(z))),
@@ -120,19 +113,16 @@ def identities():
     """The formulas against the library, and the network that has none of them."""
     z = jnp.linspace(-4, 4, 80)  # 0, where ReLU has its kink, is not among them
     formulas, derivatives = zip(*ACTIVATIONS.values(), strict=True)
-    slopes = [jax.vmap(jax.grad(f)) for f in formulas]
-    roads = formulas, LIBRARY, derivatives, slopes
+    roads = formulas, LIBRARY, derivatives, [jax.vmap(jax.grad(f)) for f in formulas]
     ours, theirs, by_hand, by_jax = jax.jit(
         lambda z: [[f(z) for f in r] for r in roads]
     )(z)
-    every = check_gradients(
-        lambda zs: sum(f(z).sum() for f, z in zip(formulas, zs, strict=True)),
-        [z] * len(formulas),
-        tolerance=1e-9,
-    )
-    keys, none = jax.random.split(jax.random.key(0), 4), NAMES.index(FLAT)
-    w1, w2, w3 = (jax.random.normal(k, (6, 6)) for k in keys[:3])
-    x = jax.random.normal(keys[3], (50, 6))
+
+    def every(zs):
+        return sum(f(z).sum() for f, z in zip(formulas, zs, strict=True))
+
+    w1, w2, w3, x = jax.random.normal(jax.random.key(0), (4, 6, 6))
+    flat = partial(bend, NAMES.index(FLAT))
     return [
         claims.exact(
             "Each formula computes what the library's function computes",
@@ -150,12 +140,11 @@ def identities():
         ),
         claims.gradients(
             "Each activation changes as its derivative says",
-            every,
-            why="central differences in float64 resolve eps^(2/3), some 4e-11",
+            check_gradients(every, [z] * len(formulas), tolerance=1e-9),
         ),
         claims.exact(
             "Three layers without a bend are one matrix",
-            bend(none, bend(none, x @ w1) @ w2) @ w3,
+            flat(flat(x @ w1) @ w2) @ w3,
             x @ (w1 @ w2 @ w3),
             roundings=6 + 6 + 6,
             scale=float((abs(x) @ abs(w1) @ abs(w2) @ abs(w3)).max()),
@@ -166,50 +155,38 @@ def identities():
 
 def main(config: Config) -> Lesson:
     """Identities, then XOR and a deep network, a population for each activation."""
-    keys = jax.random.split(jax.random.key(0), config.seeds)
-    kinds = jnp.arange(len(NAMES))
-
-    def population(one):  # every kind with every seed, in one program: [kinds, P, ...]
-        return jax.jit(jax.vmap(jax.vmap(one, (None, 0)), (0, None)))(kinds, keys)
-
     points, side = toy.xor(200), np.linspace(-2, 2, 60)
     grid = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
-    seen = np.concatenate([points.image, grid])  # [N + G, 2]
 
-    def answers(kind, key):
+    def answers(kind, key):  # to the points [N], to the grid [G]
         params = learn(points, config.num_steps, kind, key)
-        return jax.vmap(partial(network, kind, params))(seen)
+        net = jax.vmap(partial(network, kind, params))
+        return net(points.image), net(grid)
 
-    answer = np.asarray(population(answers))  # [kinds, P, N + G]
-    sides = (answer[..., : len(points.label)] > 0) == points.label
-    right = dict(zip(NAMES, sides.mean(-1), strict=True))  # [P] each
-    maps = dict(zip(NAMES, answer[..., len(points.label) :], strict=True))  # [P, G]
-    deep = np.asarray(population(partial(deep_gradients, config.depth, config.gain)))
-    slopes = dict(zip(NAMES, deep - deep[..., :1], strict=True))  # [P, depth]
+    keys = jax.random.split(jax.random.key(0), config.seeds)
+    kinds = jnp.arange(len(NAMES))
+    z, drawn = map(np.asarray, crossed(answers)(kinds, keys))  # [kinds, P, ...] each
+    right = dict(zip(NAMES, ((z > 0) == points.label).mean(-1), strict=True))  # [P]
+    maps = dict(zip(NAMES, drawn, strict=True))  # [P, G] each
+    one = partial(deep_gradients, config.depth, config.gain)
+    deep = np.asarray(crossed(one)(kinds, keys))  # [kinds, P, depth]
+    slopes = dict(zip(NAMES, deep - deep[..., :1], strict=True))
 
     def shapes(panels):
         z = np.linspace(-4, 4, 400)
-        for (name, pair), colour in zip(ACTIVATIONS.items(), COLOURS, strict=True):
-            for axes, f in zip(panels, pair, strict=True):
-                axes.plot(z, f(z), color=colour, label=name, linewidth=2)
-        panels[0].set(xlabel="z", ylabel="activation", ylim=(-1.1, 3))
-        panels[1].set(xlabel="z", ylabel="derivative")
-        panels[0].legend(fontsize=12)
+        for i, label in enumerate(("activation", "derivative")):
+            lines = {name: pair[i](z) for name, pair in ACTIVATIONS.items()}
+            curves(panels[i], z, lines, xlabel="z", ylabel=label, ylim=(-1.1, 2))
 
     def xor(panels):
         for axes, name in zip(panels, (FLAT, "tanh", "ReLU"), strict=True):
-            axes.scatter(*points.image.T, c=[COLOURS[k] for k in points.label], s=9)
-            for member in maps[name]:
-                look = {"colors": "black", "linewidths": 0.6, "alpha": 0.4}
-                axes.contour(side, side, member.reshape(60, 60), [0], **look)
-            title = f"{name}: {right[name].mean():.0%} right"
-            axes.set(title=title, xlabel="x_1", ylabel="x_2", aspect="equal")
+            borders(axes, points, side, {"black": maps[name]}, level=0)
+            axes.set_title(f"{name}: {right[name].mean():.0%} right")
 
     def vanishing(axes):
         values = {name: 10 ** slopes[name] for name in ("sigmoid", "tanh", "ReLU")}
-        axes.set(yscale="log", ylabel="gradient, relative to the last")
-        further = "layers further away from the loss"
-        curves(axes, np.arange(config.depth), values, xlabel=further)
+        axes.set(yscale="log", xlabel="layers further away from the loss")
+        curves(axes, np.arange(config.depth), values, ylabel="gradient, relative")
 
     solved = np.mean([right[name] == 1 for name in ACTIVATIONS])
     lost = 10 ** -slopes["sigmoid"][:, -1].mean()

@@ -24,11 +24,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlworkshop import data, fit, models, schedules
-from dlworkshop.report.figures import BAND
-from dlworkshop.report.lesson_figures import curves, picture
+from dlworkshop import data, models
+from dlworkshop.report.lesson_figures import picture
 from dlworkshop.run import experiment
-from dlworkshop.run.lesson import Exercise, Figure, Lesson, chosen
+from dlworkshop.run.lesson import Exercise, Figure, Lesson, tuned
 from dlworkshop.verify import check_gradients, claims
 
 
@@ -131,7 +130,6 @@ def identities(model, trained, images, label):
     first = jax.tree.map(lambda leaf: leaf[0], trained)
     # where neighbours are equal, as in the empty margin, the largest has a kink
     grey = x[0] + np.random.default_rng(0).uniform(0, 0.1, x[0].shape)
-    report = check_gradients(lambda x: log_probability(first, x, label), grey)
     return [
         claims.exact(
             "The stages written out are the library's network",
@@ -144,8 +142,7 @@ def identities(model, trained, images, label):
         ),
         claims.gradients(
             "The answer changes with the pixels as saliency says",
-            report,
-            why="central differences in float64 resolve eps^(2/3), some 4e-11",
+            check_gradients(lambda x: log_probability(first, x, label), grey),
         ),
     ]
 
@@ -154,17 +151,8 @@ def main(config: Config) -> Lesson:
     """Train, write the network out, and look into it stage by stage."""
     digits = data.load("digits")
     model = models.cnn((16, 32), dense=(32,), pooling=models.max_pool)
-    run = fit(
-        model,
-        digits,
-        hparams={"learning_rate": config.learning_rates},
-        seeds=config.seeds,
-        num_epochs=config.num_epochs,
-        batch_size=64,
-        schedule=schedules.cosine,
-    )
-    rate, best = chosen(run)
-    params = jax.tree.map(lambda leaf: np.asarray(leaf)[best], run.params)  # [P, ...]
+    settings = config.learning_rates, config.seeds, config.num_epochs
+    _, params = tuned(model, digits, *settings)  # [P, ...]
     train, test = (
         split._replace(image=np.asarray(split.image / 255, np.float32))
         for split in (digits.train, digits.test)
@@ -173,10 +161,8 @@ def main(config: Config) -> Lesson:
     apart, kept = map(np.asarray, each(train, test, params))  # [P, stages], [P, 2]
     first = jax.tree.map(lambda leaf: leaf[0], params)
     ten = np.array([np.flatnonzero(test.label == k)[0] for k in range(10)])
-    maps = {
-        name: np.moveaxis(found, -1, 0)  # [C, H, W]
-        for name, found in stages(first, test.image[ten[3]]).items()
-    }
+    found = stages(first, test.image[ten[3]])
+    maps = {name: np.moveaxis(each, -1, 0) for name, each in found.items()}  # [C, H, W]
     salient = jax.vmap(saliency, (None, 0, 0))(first, test.image[ten], test.label[ten])
     salient /= abs(salient).max((1, 2, 3), keepdims=True)  # of each image's own
 
@@ -190,18 +176,12 @@ def main(config: Config) -> Lesson:
     def feature_maps(panels):
         names = "pooling 1", "convolution 2", "pooling 2"
         for axes, name in zip(panels, names, strict=True):
-            picture(
-                axes, maps[name], "{}: {} of {} x {}".format(name, *maps[name].shape)
-            )
+            shape = "{} of {} x {}".format(*maps[name].shape)
+            picture(axes, maps[name], f"{name}: {shape}")
 
     def where_it_looks(panels):
         picture(panels[0], test.image[ten, ..., 0], "images")
         picture(panels[1], salient[..., 0], "saliency", "PuOr", vmin=-1, vmax=1)
-
-    def classes_by_stage(axes):
-        curves(axes, range(len(SHOWN)), {f"mean of {config.seeds}": 100 * apart})
-        axes.set_xticks(range(len(SHOWN)), SHOWN)
-        axes.set(xlabel="stage", ylabel="nearest class mean is right (%)")
 
     begin, *_, end = apart.mean(0)
     without_salient, without_bright = kept.mean(0)
@@ -213,16 +193,14 @@ def main(config: Config) -> Lesson:
             claims.rises(
                 "The later the stage, the further the classes come apart",
                 apart,
-                why="what helps to tell them is kept, the rest is let go: the share of "
-                "test images whose nearest class mean is their own",
+                why="what helps to tell them is kept, and the rest is let go",
             ),
             claims.less(
                 "Without its most salient pixels fewer images are read than without "
                 "the brightest",
                 kept[:, 0],
                 kept[:, 1],
-                why="saliency is the answer's slope, and takes no more ink than the "
-                "brightest pixels, as many; paired by seed",
+                why="saliency is the answer's slope, and takes no more ink than they",
             ),
         ],
         figures=[
@@ -247,24 +225,13 @@ def main(config: Config) -> Lesson:
                 "(x dS/dx, S the log-probability, over its largest). One network.",
                 panels=2,
             ),
-            Figure(
-                classes_by_stage,
-                f"Nearest class mean: {begin:.0%} right on pixels, {end:.0%} before "
-                "the last layer",
-                f"Means of the training split, share of the test split; rate {rate:g}. "
-                f"{BAND}",
-            ),
         ],
         exercises=[
             Exercise(
-                "Let `bend` return s. What do the claims say?",
-                "The first fails, as the library's network has a ReLU of its own; all "
-                "that looks into the trained network sees another network.",
-            ),
-            Exercise(
-                "What does this saliency say of black pixels, and what can it not say?",
-                "That they are worth 0, whatever the slope: erased, they stay as they "
-                "are. That ink is missing there it cannot say; dS/dx alone could.",
+                "Let `saliency` return dS/dx, without x. What can it say of black "
+                "pixels that x dS/dx cannot?",
+                "That ink is missing there. x dS/dx is 0 on them, whatever the slope: "
+                "erased, they stay as they are.",
                 claims.bounded(
                     "A black pixel has no saliency",
                     salient[test.image[ten] == 0],
@@ -273,7 +240,7 @@ def main(config: Config) -> Lesson:
                 ),
             ),
         ],
-        summary={"dataset": "digits", "members": len(run.summary["population"])},
+        summary={"dataset": "digits", "members": config.seeds},
     )
 
 

@@ -24,8 +24,9 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from dlworkshop import data, losses, metrics, models
-from dlworkshop.learn.descent import descend
-from dlworkshop.report.lesson_figures import dots
+from dlworkshop.learn.chunk import gather
+from dlworkshop.learn.descent import batch_mean, descend
+from dlworkshop.report.lesson_figures import dots, table
 from dlworkshop.run import experiment
 from dlworkshop.run.lesson import Exercise, Figure, Lesson
 from dlworkshop.verify import claims
@@ -88,34 +89,22 @@ EXCHANGED = {
     "data": Exchange(
         random_labels, "random labels", 1, "weights are drawn without a look at labels"
     ),
-    "model": Exchange(
-        models.logistic(), "no hidden layer", 0, "it has other weights from the start"
-    ),
+    "model": Exchange(models.logistic(), "no hidden layer", 0, "it has other weights"),
     "loss": Exchange(
         squared_error, "squared error", 1, "weights are drawn before a loss is asked"
     ),
     "optimizer": Exchange(
-        optax.sgd(0.003),
-        "plain descent",
-        2,
-        "the first loss is before the first update",
+        optax.sgd(0.003), "plain descent", 2, "the first loss comes before any update"
     ),
-    "metric": Exchange(
-        top_3, "among the top 3", 3, "it looks on: no gradient is taken of it"
-    ),
+    "metric": Exchange(top_3, "among the top 3", 3, "no gradient is taken of it"),
 }
 
 
 def train(params, order, data, test, model, loss, optimizer, metric):
     """The first loss [], the last weights, the score []."""
-
-    def batch_loss(params, batch):
-        outputs = models.predict(model, params, data.image[batch])
-        return jax.vmap(loss)(outputs, data.label[batch]).mean()
-
-    trained, seen = descend(batch_loss, params, optimizer, order)
-    outputs = models.predict(model, trained, test.image)
-    return seen[0], trained, jax.vmap(metric)(outputs, test.label).mean()
+    batches = gather(data, order)  # [T, B, ...]
+    trained, seen = descend(batch_mean(model, loss), params, optimizer, batches)
+    return seen[0], trained, batch_mean(model, metric)(trained, test)
 
 
 def population(keys, num_steps, batch_size, data, model, **others):
@@ -132,10 +121,6 @@ def population(keys, num_steps, batch_size, data, model, **others):
     return dict(zip(LOOKS, map(np.asarray, looks), strict=True))
 
 
-def same(one, other) -> bool:
-    return one.shape == other.shape and bool((one == other).all())
-
-
 @jax.enable_x64(True)
 def main(config: Config) -> Lesson:
     """The six trainings, each with all seeds side by side, and what they share."""
@@ -143,19 +128,18 @@ def main(config: Config) -> Lesson:
     trained = partial(population, keys, config.num_steps, config.batch_size)
     before = trained(**AS_IT_IS)
     after = {k: trained(**AS_IT_IS | {k: e.other}) for k, e in EXCHANGED.items()}
-    kept = {k: [same(before[w], a[w]) for w in LOOKS] for k, a in after.items()}
+    kept = {
+        k: [np.array_equal(before[w], a[w]) for w in LOOKS] for k, a in after.items()
+    }
     score = {k: found["score"] for k, found in after.items()}
     rows = [f"{k}: {exchange.told}" for k, exchange in EXCHANGED.items()]
 
     def what_changes(axes):
-        table = np.array(list(kept.values()))
-        axes.imshow(table, cmap="Blues", vmin=0, vmax=1.5, aspect="auto")
+        same = np.array(list(kept.values()))
+        texts = np.where(same, "the same", "changes")
+        table(axes, same, texts, "Blues", vmin=0, vmax=1.5, aspect="auto")
         axes.set_xticks(range(len(LOOKS)), LOOKS)
         axes.set_yticks(range(len(rows)), rows)
-        axes.grid(visible=False)
-        for (i, j), stays in np.ndenumerate(table):
-            text = "the same" if stays else "changes"
-            axes.text(j, i, text, ha="center", va="center", fontsize=13)
 
     def scores(axes):
         values = [100 * each for each in (before["score"], *score.values())]
@@ -182,8 +166,8 @@ def main(config: Config) -> Lesson:
                 "With random labels the network does hardly better than a guess",
                 score["data"],
                 0.3,
-                why="ten classes of about equal size: a guess gets a tenth; three "
-                "times that, as a shuffle may resemble the right labels by chance",
+                why="a guess gets a tenth; three times that, as a shuffle may "
+                "resemble the right labels by chance",
             ),
             claims.greater(
                 "With the squared error nearly as many digits are named",

@@ -22,15 +22,16 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from dlworkshop import data, losses, metrics, models, optimizers, schedules
+from dlworkshop import data, losses, models
 from dlworkshop.errors import UserError
-from dlworkshop.learn import population, step
+from dlworkshop.learn.chunk import gather
+from dlworkshop.learn.descent import batch_mean, descend
 from dlworkshop.report.figures import BAND
 from dlworkshop.report.lesson_figures import curves
 from dlworkshop.run import experiment
 from dlworkshop.run.lesson import Exercise, Figure, Lesson
-from dlworkshop.types import HParams
 from dlworkshop.verify import claims
 
 
@@ -65,44 +66,21 @@ def deal(config, size, num_examples, seed):
     return own, rng.choice(own, (num_steps, config.batch_size))
 
 
-def gap(right, own):
-    """Share right of what a member has seen, minus that of what it has not.
+def learn(config, model, train, seed, order):
+    """One network after an update for each batch of `order` [S, B]."""
+    loss = batch_mean(model, losses.cross_entropy)
+    return descend(
+        lambda params, index: loss(params, gather(train, index)),
+        model.init(jax.random.key(seed), train.image[0]),
+        optax.adam(config.learning_rate),
+        order,
+    )[0]
 
-    right: [N] bool, whether each example is named right. own: [N] bool, whether it
-    was seen.
-    """
-    return right[own].mean() - right[~own].mean()
 
-
-def learn(config, model, seeds, orders, train, test):
-    """All members side by side, each on its own examples of `train`.
-
-    seeds: [P]. orders: [S, P, B], the examples of each step. Returns what each member
-    names right in the end, [P, N] of `train` and [P, M] of `test`.
-    """
-    adam, size = optimizers.adam, len(seeds)
-    rates = HParams(learning_rate=jnp.full(size, config.learning_rate))
-    train_step = step.make_train_step(
-        model,
-        adam,
-        schedules.constant(len(orders)),
-        losses.cross_entropy,
-        metrics.accuracy,
-    )
-
-    def begin(rate, seed):
-        key = jax.random.key(seed)
-        return step.init_state(model, adam, rate, key, train.image[0])
-
-    def right(params):
-        parts = train, test
-        logits = [models.predict(model, params, part.image) for part in parts]
-        return [z.argmax(-1) == p.label for z, p in zip(logits, parts, strict=True)]
-
-    states = population.begin(jax.vmap(begin)(rates, seeds))
-    steps = population.make_population_chunk(train_step)
-    states, _ = steps(states, rates, train, orders)
-    return jax.lax.map(right, states.train.params)
+def named_right(model, parts, params):
+    """Which examples of each part a network names right: [N] bool each."""
+    logits = [models.predict(model, params, part.image) for part in parts]
+    return [z.argmax(-1) == p.label for z, p in zip(logits, parts, strict=True)]
 
 
 def main(config: Config) -> Lesson:
@@ -117,72 +95,65 @@ def main(config: Config) -> Lesson:
     train, test = (jax.tree.map(jnp.asarray, p) for p in (images.train, images.test))
     pairs = list(itertools.product(range(config.seeds), config.sizes))
     dealt = [deal(config, size, num_examples, seed) for seed, size in pairs]
-    own = np.zeros((len(pairs), num_examples), bool)  # [P, N]
-    for mine, (chosen, _) in zip(own, dealt, strict=True):
-        mine[chosen] = True
+    own = [np.isin(np.arange(num_examples), mine) for mine, _ in dealt]  # P of [N]
     seeds = jnp.array([seed for seed, _ in pairs])
-    orders = jnp.stack([order for _, order in dealt], 1)  # [S, P, B]
+    orders = jnp.stack([order for _, order in dealt])  # [P, S, B]
     model = models.mlp((config.hidden,), num_classes=len(images.classes))
-    learnt = jax.jit(partial(learn, config, model))
+
+    @jax.jit
+    def answers(train):  # [P, N] of train, [P, M] of test
+        params = jax.vmap(partial(learn, config, model, train))(seeds, orders)
+        return jax.lax.map(partial(named_right, model, (train, test)), params)
 
     def measured(label):
-        """Shares right and the gap, each [seeds, sizes], of learning these labels."""
-        seen, new = learnt(seeds, orders, train._replace(label=label), test)
-        members = list(zip(np.asarray(seen), own, strict=True))
-        numbers = {
-            "seen": [right[mine].mean() for right, mine in members],
-            "unseen": [right[~mine].mean() for right, mine in members],
-            "test": np.asarray(new).mean(-1),
-            "gap": [gap(right, mine) for right, mine in members],
-        }
-        shape = config.seeds, len(config.sizes)
-        return {name: np.reshape(v, shape) for name, v in numbers.items()}
+        """Percent right of the seen, the unseen, the test; [seeds, sizes] each."""
+        known, new = map(np.asarray, answers(train._replace(label=label)))
+        seen = [right[mine].mean() for right, mine in zip(known, own, strict=True)]
+        rest = [right[~mine].mean() for right, mine in zip(known, own, strict=True)]
+        return 100 * np.reshape([seen, rest, new.mean(1)], (3, config.seeds, -1))
 
-    found = measured(train.label)
-    noise = measured(jax.random.permutation(jax.random.key(0), train.label))
+    seen, unseen, tested = measured(train.label)
+    gap = seen - unseen  # what was known by heart and not understood
+    shuffled = jax.random.permutation(jax.random.key(0), train.label)
+    noise_gap = np.subtract(*measured(shuffled)[:2])
     few, many = config.sizes[0], config.sizes[-1]
-    first, last = found["gap"][:, 0].mean(), found["gap"][:, -1].mean()
-
-    def shares(axes, numbers, names):
-        values = {label: 100 * numbers[key] for key, label in names.items()}
-        axes.set(xscale="log", xlabel="examples to learn from", ylabel="right, in %")
-        curves(axes, config.sizes, values)
+    first, *_, last = gap.mean(0)
 
     def learning_curve(axes):
-        names = {"seen": "seen", "unseen": "not seen, same source", "test": "test"}
-        shares(axes, found, names)
+        shares = {"seen": seen, "not seen, same source": unseen, "test": tested}
+        labels = {"xlabel": "examples to learn from", "ylabel": "right (%)"}
+        curves(axes, config.sizes, shares, xscale="log", **labels)
 
     def gaps(axes):
-        both = {"right": found["gap"], "shuffled": noise["gap"]}
-        names = {"right": "right labels", "shuffled": "shuffled labels"}
-        shares(axes, both, names)
-        axes.set_ylabel("gap, in percentage points")
+        both = {"right labels": gap, "shuffled labels": noise_gap}
+        labels = {"xlabel": "examples to learn from", "ylabel": "gap (points)"}
+        curves(axes, config.sizes, both, xscale="log", **labels)
 
     return Lesson(
         f"From {few} to {many:,} examples, the gap between what was seen and what is "
-        f"new closes from {100 * first:.0f} to {100 * last:.1f} percentage points",
+        f"new closes from {first:.0f} to {last:.1f} percentage points",
         claims=[
             claims.bounded(
                 "Every network knows the fewest examples by heart",
-                found["seen"][:, 0],
-                equal_to=1,
+                seen[:, 0],
+                equal_to=100,
                 why="up to as many points as there are pixels, any labels can be had "
                 "by straight cuts, so nothing stands in the way of learning all",
             ),
             claims.falls(
                 "The more examples, the smaller the gap to those not seen",
-                found["gap"],
+                gap,
                 why="what is peculiar to a few examples is not to be had from many; "
                 "both shares are of one source, and the updates are equally many",
             ),
             claims.rises(
                 "The more examples, the more of the test split is right",
-                found["test"],
+                tested,
                 why="the gap must not close from above, by knowing less",
             ),
             claims.greater(
                 "With the most examples there still is a gap",
-                found["gap"][:, -1],
+                gap[:, -1],
                 0.0,
                 why="the weights were fitted to the one and not to the other",
             ),
@@ -190,15 +161,14 @@ def main(config: Config) -> Lesson:
         figures=[
             Figure(
                 learning_curve,
-                f"With {few} examples all is known and "
-                f"{found['test'][:, 0].mean():.0%} of the test right; with {many:,}, "
-                f"{found['test'][:, -1].mean():.0%}",
+                f"With {few} examples all is known and {tested[:, 0].mean():.0f} % of "
+                f"the test right; with {many:,}, {tested[:, -1].mean():.0f} %",
                 f"Not seen: the rest of the training split. {BAND}",
             ),
             Figure(
                 gaps,
-                f"Examples close the gap ({100 * last:.1f} points) only where there is "
-                f"something to learn ({100 * noise['gap'][:, -1].mean():.0f})",
+                f"Examples close the gap ({last:.1f} points) only where there is "
+                f"something to learn ({noise_gap[:, -1].mean():.0f})",
                 "Share right of the seen, minus that of the unseen examples. Shuffled: "
                 f"images with the labels of others. {BAND}",
             ),
@@ -212,8 +182,8 @@ def main(config: Config) -> Lesson:
                 "learn it. The network could overfit the right labels as well.",
                 claims.greater(
                     "With shuffled labels the gap stays larger",
-                    noise["gap"][:, -1],
-                    found["gap"][:, -1],
+                    noise_gap[:, -1],
+                    gap[:, -1],
                     why="nothing can be known of the unseen, while the seen can be "
                     "learnt by heart",
                 ),

@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from dlworkshop.report.figures import BAND, COLOURS, band
+from dlworkshop.report.figures import BAND
+from dlworkshop.report.lesson_figures import curves
 from dlworkshop.run import experiment
 from dlworkshop.run.clock import seconds
 from dlworkshop.run.lesson import Exercise, Figure, Lesson
@@ -69,7 +70,9 @@ def train(key, xs, ys, num_steps):
     return jax.lax.scan(partial(step, xs=xs, ys=ys), init(key), length=num_steps)
 
 
+FEW = 20  # steps
 ROUNDED = partial(claims.exact, roundings=60, why="two layers of a few roundings each")
+STEPPED = partial(claims.exact, roundings=60 * FEW, why="every step adds its own")
 
 
 def keys(config, xs, ys):
@@ -96,9 +99,7 @@ def jit(config, xs, ys):
     yield counted("Another value is not traced again", len(traced), equal_to=1)
     fast(params, xs[0].astype(jnp.float32))
     yield counted("Another dtype is", len(traced), equal_to=2)
-    turns = [
-        (seconds(fast, params, xs[0]), seconds(forward, params, xs[0])) for _ in xs
-    ]
+    turns = [[seconds(f, params, xs[0]) for f in (fast, forward)] for _ in range(10)]
     why = "one call instead of one for each operation; in log2 of the time, in turns"
     yield claims.less("What is compiled is faster", *np.log2(turns).T, why=why)
 
@@ -111,8 +112,7 @@ def grad(config, xs, ys):
     grads = jax.grad(loss)(params, x, ys[0])
     yield ROUNDED("grad finds what the chain rule finds", grads["w2"], by_hand)
     report = check_gradients(lambda p: loss(p, x, ys[0]), params)
-    why = "central differences in float64 resolve eps^(2/3), some 4e-11"
-    yield claims.gradients("Moving each weight a little says the same", report, why=why)
+    yield claims.gradients("Moving each weight a little says the same", report)
 
 
 def vmap(config, xs, ys):
@@ -124,48 +124,39 @@ def vmap(config, xs, ys):
     members = jax.random.split(jax.random.key(0), config.seeds)
     population = jax.vmap(init)(members)  # every leaf has a new first axis [P]
     alone = [init(member) for member in members]
-    each = [
-        jax.tree.map(lambda leaf, i=i: leaf[i], population) for i in range(len(alone))
-    ]
-    yield ROUNDED("Member i of a population is model i alone", each, alone)
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone)
+    yield ROUNDED("Member i of a population is model i alone", population, stacked)
 
 
 def scan(config, xs, ys):
     """scan: many steps are one program."""
-    key, few = jax.random.key(0), 20
+    key = jax.random.key(0)
     params = init(key)
-    for _ in range(few):
+    for _ in range(FEW):
         params, _ = step(params, None, xs, ys)
-    scanned, _ = train(key, xs, ys, few)
-    many = partial(
-        claims.exact, roundings=60 * few, why="every step adds its roundings"
-    )
-    yield many("scan does what the loop does", scanned, params)
-    first, last = np.log10(curves(config, xs, ys)[:, [0, -1]]).T
-    why = "a tenth of its first loss, in log10, paired by member"
-    yield claims.less(
-        "Every member learns from its teacher", last, first, by=1.0, why=why
-    )
+    scanned, _ = train(key, xs, ys, FEW)
+    yield STEPPED("scan does what the loop does", scanned, params)
+    first, last = np.log10(learn(config, xs, ys)[:, [0, -1]]).T
+    statement, why = "Every member learns from its teacher", "a tenth of its first loss"
+    yield claims.less(statement, last, first, by=1.0, why=f"{why}, in log10")
 
 
 def sharding(config, xs, ys):
     """Sharding: the same program, spread over the devices."""
     usable = [n for n in range(1, jax.device_count() + 1) if config.seeds % n == 0]
-    mesh = jax.make_mesh(
-        (max(usable),), ("member",), devices=jax.devices()[: max(usable)]
-    )
+    devices = jax.devices()[: max(usable)]
+    mesh = jax.make_mesh((len(devices),), ("member",), devices=devices)
     members = jax.random.split(jax.random.key(0), config.seeds)
     placed = jax.device_put(members, NamedSharding(mesh, PartitionSpec("member")))
-    everyone = jax.jit(jax.vmap(lambda key: train(key, xs, ys, 20)[0]))
+    everyone = jax.jit(jax.vmap(lambda key: train(key, xs, ys, FEW)[0]))
     spread, here = everyone(placed), everyone(members)
     held = [shard.data.shape[0] for shard in spread["w1"].addressable_shards]
-    share, why = config.seeds // max(usable), f"{config.seeds} on {max(usable)} devices"
+    share, why = config.seeds // len(devices), "it is a divisor of the members"
     yield claims.bounded("Each device has its share", held, equal_to=share, why=why)
-    many = partial(claims.exact, roundings=60 * 20, why="every step adds its roundings")
-    yield many("Where a member lives changes nothing", spread, here)
+    yield STEPPED("Where a member lives changes nothing", spread, here)
 
 
-def curves(config, xs, ys):
+def learn(config, xs, ys):
     """Losses [P, num_steps] of a population: vmap of scan of grad of vmap, jitted."""
     members = jax.random.split(jax.random.key(0), config.seeds)
     everyone = jax.vmap(lambda key: train(key, xs, ys, config.num_steps)[1])
@@ -176,9 +167,8 @@ def curves(config, xs, ys):
 def main(config: Config) -> Lesson:
     """One transformation after the other, printed as they are checked."""
     xs = jax.random.normal(jax.random.key(1), (32, 6))
-    ys = jax.vmap(forward, in_axes=(None, 0))(
-        init(jax.random.key(2)), xs
-    )  # a teacher's
+    teacher = init(jax.random.key(2))
+    ys = jax.vmap(forward, in_axes=(None, 0))(teacher, xs)
     found = []
     for part in (keys, jit, grad, vmap, scan, sharding):
         print(part.__doc__)
@@ -186,21 +176,20 @@ def main(config: Config) -> Lesson:
             found.append(claim)
             print(f"  {claim.verdict}: {claim.statement}")
 
-    losses, sizes = curves(config, xs, ys), 4 ** np.arange(5)
+    losses, sizes = learn(config, xs, ys), 4 ** np.arange(5)
     runs = jax.jit(jax.vmap(lambda key: train(key, xs, ys, 100)[1][-1]))
     members = [jax.random.split(jax.random.key(0), int(n)) for n in sizes]
     cost = np.array([[1e3 * seconds(runs, m) for m in members] for _ in range(5)])
 
     def learning(axes):
-        band(axes, np.arange(config.num_steps), losses, f"mean of {config.seeds}")
-        axes.set(yscale="log", xlabel="step", ylabel="loss (half the squared error)")
-        axes.legend()
+        lines = {f"mean of {config.seeds}": losses}
+        labels = {"xlabel": "step", "ylabel": "loss (half the squared error)"}
+        curves(axes, range(config.num_steps), lines, yscale="log", **labels)
 
     def population(axes):
-        band(axes, sizes, cost, "vmap", COLOURS[0])
-        axes.plot(sizes, cost[:, 0].mean() * sizes, "k:", label="one after the other")
-        axes.set(xscale="log", yscale="log", xlabel="members", ylabel="time (ms)")
-        axes.legend()
+        lines = {"vmap": cost, "one after the other": cost[:, 0].mean() * sizes}
+        looks = {"xscale": "log", "yscale": "log", "xlabel": "members"}
+        curves(axes, sizes, lines, ylabel="time (ms)", **looks)
 
     held = sum(claim.verdict == "holds" for claim in found)
     times = np.median(cost[:, -1] / cost[:, 0])

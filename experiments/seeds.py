@@ -22,6 +22,7 @@ from scipy import stats
 
 from dlworkshop import data, fit, models
 from dlworkshop.report.figures import COLOURS
+from dlworkshop.report.lesson_figures import curves
 from dlworkshop.run import experiment
 from dlworkshop.run.lesson import Exercise, Figure, Lesson
 from dlworkshop.types import Array
@@ -105,8 +106,6 @@ def main(config: Config) -> Lesson:
     looks = np.arange(5, n + 1)
     alarms = fooled(lots, looks)  # [LOTS, looks]
     honest = np.stack([fooled(lots, looks[k : k + 1])[:, 0] for k in range(len(looks))])
-    draws = np.random.default_rng(1).permuted(np.tile(a - b, (LOTS, 1)), axis=1)
-    right = np.array([(draws[:, :k].mean(-1) > 0).mean() for k in range(1, n + 1)])
     wrong = (a[:, None] <= b).mean()  # any run of A against any of B
 
     def pairs(panels):
@@ -122,17 +121,11 @@ def main(config: Config) -> Lesson:
         right.plot(100 * np.sort(difference), np.arange(n), "o", color=COLOURS[0])
         right.set(xlabel="A - B (points)", yticks=[], title="differences, sorted")
 
-    def how_many(axes):
-        axes.plot(np.arange(1, n + 1), 100 * right, "o-", color=COLOURS[0])
-        axes.axhline(50, color="black", linestyle=":")
-        axes.set(xlabel="seeds of each network", ylabel="A looks better (%)")
-
     def looking(axes):
-        axes.plot(looks, 100 * alarms.mean(0), "o-", color=COLOURS[1], label="at each")
-        axes.plot(looks, 100 * honest.mean(1), "o-", color=COLOURS[0], label="once")
         axes.axhline(5, color="black", linestyle=":", label="as agreed, 5 %")
-        axes.set(xlabel="seeds so far", ylabel="false alarms (%)", ylim=(0, None))
-        axes.legend()
+        rates = {"at each": 100 * alarms.mean(0), "once": 100 * honest.mean(1)}
+        labels = {"xlabel": "seeds so far", "ylabel": "false alarms (%)"}
+        curves(axes, looks, rates, ylim=(0, None), **labels)
 
     return Lesson(
         f"A beats B by {100 * found.mean:.2f} points (95 % interval "
@@ -151,7 +144,7 @@ def main(config: Config) -> Lesson:
                 chance,
                 at_most=claims.LEVEL,
                 why="were A as good as B, each difference could as well have the other "
-                "sign; this is the share of lots that go as far, for the same level",
+                "sign; it is the share of lots that go as far",
             ),
             claims.greater(
                 "Fresh seeds say the same", a[n:], b[n:], why="the same test, once more"
@@ -169,15 +162,14 @@ def main(config: Config) -> Lesson:
                 variance_of_difference(a[:n], b[:n]),
                 roundings=4 * n,
                 scale=float(np.mean([a, b]) ** 2),
-                why="var(A - B) = var A + var B - 2 cov(A, B); sums of n squares, each "
-                "after a mean of about 1 was subtracted",
+                why="sums of n squares, each after a mean of about 1 was subtracted",
             ),
             claims.share(
                 "Where a lot says who is A, the test is as quiet as it promises",
                 ~honest[-1],
                 at_least=0.93,
-                why="it promises silence in 95 % of such cases; 4,000 of them resolve "
-                "a third of a percent, and few seeds with ties are not quite normal",
+                why="it promises silence in 95 % of such cases, were they normal; few "
+                "seeds with ties are not quite",
             ),
         ],
         figures=[
@@ -185,18 +177,10 @@ def main(config: Config) -> Lesson:
                 pairs,
                 f"A - B is {100 * found.mean:.2f} points, 95 % sure to be within "
                 f"{100 * found.low:.2f} and {100 * found.high:.2f}",
-                f"Left: a line for each of {n} seeds, orange where A is not better. "
-                "Right: a dot for each seed, their mean and its 95 % interval in "
-                "green; dotted: no difference. Partners are alike (correlation "
-                f"{alike:.2f}), which makes the interval narrower.",
+                f"{n} seeds, orange where A is not better; their mean and its interval "
+                f"in green. Partners are alike (correlation {alike:.2f}), which makes "
+                "it narrower.",
                 panels=2,
-            ),
-            Figure(
-                how_many,
-                f"With one seed A looks better in {right[0]:.0%} of draws, with {n} in "
-                f"{right[-1]:.0%}",
-                f"Seeds drawn from the {2 * n} that were trained, {LOTS:,} times. "
-                "Dotted: a coin.",
             ),
             Figure(
                 looking,

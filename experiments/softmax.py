@@ -23,6 +23,7 @@ import numpy as np
 from dlworkshop import fit, models
 from dlworkshop.data import toy
 from dlworkshop.report.figures import COLOURS
+from dlworkshop.report.lesson_figures import borders, curves
 from dlworkshop.run import experiment
 from dlworkshop.run.lesson import Exercise, Figure, Lesson
 from dlworkshop.verify import claims
@@ -146,27 +147,19 @@ def main(config: Config) -> Lesson:
 
     def regions(panels):
         for axes, run, epochs in zip(panels, runs, config.num_epochs, strict=True):
-            p = jax.vmap(jax.vmap(softmax))(run.predict(grid))  # [P, G, 3]
-            for k, colour in enumerate(COLOURS[:3]):
-                own = spirals.train.image[spirals.train.label == k]
-                axes.plot(*own.T, ".", color=colour, markersize=3)
-                for member in np.asarray(p[:, :, k]):
-                    look = {"colors": colour, "linewidths": 0.6, "alpha": 0.5}
-                    axes.contour(side, side, member.reshape(90, 90), [0.5], **look)
-            axes.set(title=f"epochs: {epochs}", xlabel="x_1", aspect="equal")
-        panels[0].set_ylabel("x_2")
+            p = np.asarray(jax.vmap(jax.vmap(softmax))(run.predict(grid)))  # [P, G, 3]
+            each = dict(zip(COLOURS, np.moveaxis(p, -1, 0), strict=False))
+            borders(axes, spirals.train, side, each, level=0.5)
+            axes.set_title(f"epochs: {epochs}")
 
     def overflow(axes):
         added = np.linspace(0, 120, 241, dtype=np.float32)
         z = np.array([1, 0, -1], np.float32) + added[:, None]  # [241, 3]
-        lines = np.asarray(jax.vmap(softmax)(z))
-        broken = np.asarray(jax.vmap(literal_softmax)(z))
-        for k in range(3):
-            axes.plot(added, lines[:, k], color=COLOURS[k], label=f"shifted, p_{k + 1}")
-        axes.plot(added, broken, "k:", linewidth=3)
-        axes.plot([], [], "k:", linewidth=3, label="literal")
-        axes.set(xlabel="number added to all logits", ylabel="probability")
-        axes.legend(loc="upper right")
+        p, literal = jax.vmap(softmax)(z), np.asarray(jax.vmap(literal_softmax)(z))
+        lines = {f"shifted, p_{k + 1}": line for k, line in enumerate(p.T)}
+        axes.plot(added, literal, "k:", linewidth=3, zorder=3)
+        labels = {"xlabel": "number added to all logits", "ylabel": "probability"}
+        curves(axes, added, lines, **labels)
 
     return Lesson(
         f"Three outputs become three probabilities, and {accuracy.mean():.1%} of the "

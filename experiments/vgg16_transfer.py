@@ -237,8 +237,13 @@ def main(config: Config) -> Lesson:
     grid = [[accuracy[rate, decay] for rate in rates] for decay in decays]
 
     def every_setting(axes):
-        looks = {"xlabel": "learning rate", "ylabel": "weight decay"}
-        table(axes, 100 * np.array(grid, float), decays, rates, **looks)
+        percent = 100 * np.array(grid, float)
+        texts = np.vectorize("{:.1f}".format)(percent)
+        dark = 2 * np.nanmax(percent) - np.nanmin(percent)  # too dark for black letters
+        table(axes, percent, texts, "Blues", vmax=dark, origin="lower", aspect="auto")
+        axes.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])
+        axes.set_yticks(range(len(decays)), [f"{decay:g}" for decay in decays])
+        axes.set(xlabel="learning rate", ylabel="weight decay")
 
     def test_accuracy(axes):
         dots(axes, results, "test accuracy (%)")

@@ -1,11 +1,37 @@
-"""The shortest training there is: lifts 2 and 3 in one scan, without a population."""
+"""The shortest training there is: lifts 1 to 3, without a population."""
 
 from collections.abc import Callable
 
 import jax
 import optax
 
-from dlworkshop.types import Array, PyTree
+from dlworkshop.models.model import Model, predict
+from dlworkshop.types import Array, Batch, PyTree
+
+
+def batch_mean(
+    model: Model, function: Callable[..., Array]
+) -> Callable[[PyTree, Batch], jax.Array]:
+    """Lift 1 of a loss or a metric: (params, batch) -> its mean over the batch.
+
+    Args:
+        model: pair of pure functions of one example.
+        function: of one example, (outputs, label) -> scalar.
+
+    >>> import jax.numpy as jnp
+    >>> from dlworkshop.learn.losses import cross_entropy
+    >>> from dlworkshop.models import logistic
+    >>> model, batch = logistic(), Batch(jnp.zeros((5, 64)), jnp.arange(5))
+    >>> params = model.init(jax.random.key(0), batch.image[0])
+    >>> round(float(batch_mean(model, cross_entropy)(params, batch)), 3)  # log 10
+    2.303
+    """
+
+    def mean(params, batch):
+        outputs = predict(model, params, batch.image)  # [B, K]
+        return jax.vmap(function)(outputs, batch.label).mean()
+
+    return mean
 
 
 def descend(

@@ -1,13 +1,13 @@
-"""What the figures of several lessons share: curves by name, rows of dots, pictures."""
+"""What figures of several lessons share: curves, fits, borders, dots, pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from dlworkshop.report.figures import COLOURS, band
-from dlworkshop.types import Array
+from dlworkshop.types import Array, Batch
 
 MOST_TICKS = 8  # settings that each get a tick of their own
 
@@ -18,16 +18,60 @@ def curves(axes: Axes, x: Array, values: Mapping[str, Array], **looks: Any) -> N
     Args:
         axes: to draw on.
         x: [T] of all; a few settings get a tick each.
-        values: label -> [P, T].
+        values: label -> [P, T], or [T] of one without members.
         looks: `axes.set(...)` of them, such as xlabel, ylabel, xscale.
     """
     axes.set(**looks)
     for colour, (label, members) in zip(COLOURS, values.items(), strict=False):
-        band(axes, x, members, label, colour)
+        _draw(axes, x, members, label, colour)
     if len(x) <= MOST_TICKS:
         axes.set_xticks(x, [f"{value:g}" for value in x])
         axes.xaxis.minorticks_off()
     axes.legend(fontsize=12)
+
+
+def fits(
+    panels: Sequence[Axes],
+    x: Array,
+    curve: Array,
+    learnt: Mapping[str, Array],
+    **looks: Any,
+) -> None:
+    """A curve, dashed, and under each title what members made of it.
+
+    Args:
+        panels: one for each title.
+        x: [T] of all.
+        curve: [T], to be learnt.
+        learnt: title -> [P, T], or [T] of one without members.
+        looks: `axes.set(...)` of all panels, such as xlim, ylim.
+    """
+    for axes, (title, members) in zip(panels, learnt.items(), strict=True):
+        axes.plot(x, curve, "k--", linewidth=1)
+        _draw(axes, x, members, title, COLOURS[0])
+        axes.set(title=title, xlabel="x", **looks)
+
+
+def borders(
+    axes: Axes, points: Batch, side: Array, heights: Mapping[str, Array], level: float
+) -> None:
+    """Points of two inputs in the colours of their classes, and where members border.
+
+    Args:
+        axes: to draw on.
+        points: image [N, 2], label [N].
+        side: [S] of a square grid.
+        heights: colour -> [P, S * S] on the grid, row by row; a line for each member
+            runs where it is at `level`.
+        level: of the line.
+    """
+    for k, colour in enumerate(COLOURS[: points.label.max() + 1]):
+        axes.plot(*points.image[points.label == k].T, ".", color=colour, markersize=4)
+    for colour, members in heights.items():
+        look: dict[str, Any] = {"colors": colour, "linewidths": 0.6, "alpha": 0.5}
+        for member in np.asarray(members):
+            axes.contour(side, side, member.reshape(len(side), -1), [level], **look)
+    axes.set(xlabel="x_1", ylabel="x_2", aspect="equal")
 
 
 def dots(axes: Axes, rows: Mapping[str, Array], xlabel: str) -> None:
@@ -74,23 +118,26 @@ def picture(
     axes.set_axis_off()
 
 
-def table(axes: Axes, values: Array, rows: Array, columns: Array, **looks: Any) -> None:
-    """Numbers in a grid whose colours say how large they are, settings beside it.
+def table(axes: Axes, shades: Array, texts: Array, colours: str, **looks: Any) -> None:
+    """A text in each cell of a table, on a ground that sets cells apart.
 
     Args:
-        axes: to draw on.
-        values: [R, C]; what is not finite stays white.
-        rows, columns: the settings [R], from below, and [C].
-        looks: `axes.set(...)` of them: xlabel, ylabel.
+        axes: to draw on; the ticks are the caller's.
+        shades: [H, W] numbers, coloured by `colours`.
+        texts: [H, W], written as they print.
+        colours: a colour map of matplotlib.
+        looks: vmin, vmax and aspect.
     """
-    values = np.asarray(values, float)
-    axes.imshow(values, "viridis", origin="lower", aspect="auto")
-    middle = (np.nanmin(values) + np.nanmax(values)) / 2
-    for (row, column), value in np.ndenumerate(values):
-        colour = "white" if value < middle else "black"
-        text = axes.text(column, row, f"{value:.1f}", color=colour, fontsize=12)
-        text.set(ha="center", va="center")
-    axes.set_xticks(range(len(columns)), [f"{value:g}" for value in columns])
-    axes.set_yticks(range(len(rows)), [f"{value:g}" for value in rows])
+    axes.imshow(shades, colours, **looks)
     axes.grid(visible=False)
-    axes.set(**looks)
+    for (i, j), text in np.ndenumerate(texts):
+        axes.text(j, i, str(text), ha="center", va="center", fontsize=14)
+
+
+def _draw(axes: Axes, x: Array, values: Array, label: str, colour: str) -> None:
+    """Members with their mean and band; or one line, with all of its corners."""
+    if np.ndim(values) > 1:
+        band(axes, x, values, label, colour)
+    else:
+        marker = "o-" if len(x) <= MOST_TICKS else "-"
+        axes.plot(x, values, marker, color=colour, linewidth=2.4, label=label)

@@ -11,9 +11,12 @@ import numpy as np
 
 from dlworkshop import report
 from dlworkshop.errors import UserError
+from dlworkshop.learn import schedules
+from dlworkshop.models.model import Model
 from dlworkshop.run import checks, record
+from dlworkshop.run.fit import fit
 from dlworkshop.run.result import Run, device, versions
-from dlworkshop.types import Claim
+from dlworkshop.types import Claim, Dataset, PyTree
 
 
 class Figure(NamedTuple):
@@ -129,6 +132,55 @@ def _draw(figure: Figure, workdir: Path) -> dict[str, str]:
         "title": figure.title,
         "caption": figure.caption,
     }
+
+
+def crossed(one: Callable[..., Any]) -> Callable[..., Any]:
+    """`one` for each of the first arguments with each of the second, in one program.
+
+    Args:
+        one: (a, b, *shared) -> tree of arrays; b may be the key of a seed.
+
+    Returns:
+        (as [A, ...], bs [B, ...], *shared) -> the same tree, [A, B, ...].
+
+    >>> crossed(lambda a, b, c: 10 * a + b + c)(np.arange(2), np.arange(3), 5).tolist()
+    [[5, 6, 7], [15, 16, 17]]
+    """
+
+    def table(first, second, *shared):
+        def row(a):
+            return jax.vmap(lambda b: one(a, b, *shared))(second)
+
+        return jax.vmap(row)(first)
+
+    return jax.jit(table)
+
+
+def tuned(
+    model: Model,
+    dataset: Dataset,
+    learning_rates: Sequence[float],
+    seeds: int,
+    num_epochs: int,
+) -> tuple[float, PyTree]:
+    """Train with every seed at every rate, and keep the rate that validation prefers.
+
+    Adam on batches of 64; the rate falls to 0 along a cosine.
+
+    Returns:
+        The rate, and the parameters [P, ...] of its members, one for each seed.
+    """
+    run = fit(
+        model,
+        dataset,
+        hparams={"learning_rate": learning_rates},
+        seeds=seeds,
+        num_epochs=num_epochs,
+        batch_size=64,
+        schedule=schedules.cosine,
+    )
+    rate, best = chosen(run)
+    return rate, jax.tree.map(lambda leaf: np.asarray(leaf)[best], run.params)
 
 
 def chosen(run: Run) -> tuple[float, np.ndarray]:

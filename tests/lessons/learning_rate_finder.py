@@ -1,5 +1,7 @@
 """How each claim of the lesson is made false."""
 
+import jax.numpy as jnp
+
 FAST = {"seeds": 10, "num_rates": 11, "num_steps": (20, 60)}
 
 
@@ -14,13 +16,19 @@ def ascending(descend):
 
 
 PLANTED = [
-    ({"descend": twice}, ["Below 2", "The first"]),
+    (
+        {
+            "descend": twice,
+            "edge": lambda edge: lambda x: edge(x) * (1 + 1e-12 * abs(x).max()),
+        },
+        ["Below 2", "The first", "Inputs half"],
+    ),
     (
         {"descend": ascending},
         ["Fresh seeds learn more at the suggested rate than at a tenth", "With more"],
     ),
     (
-        {"descend": lambda _: lambda loss, w, batches, rate: (w, 0 * rate + batches)},
+        {"descend": lambda _: lambda loss, w, batches, rate: (w, rate * jnp.ones(9))},
         ["Fresh seeds learn more at the suggested rate than at ten"],
     ),
 ]

@@ -11,7 +11,6 @@ import json
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -20,14 +19,6 @@ from dlworkshop.run.experiment import perform
 HERE = Path(__file__).parent
 EXPERIMENTS = HERE.parent.parent / "experiments"
 LESSONS = sorted(p.stem for p in HERE.glob("*.py") if not p.stem.startswith("test_"))
-
-
-@pytest.fixture(autouse=True)
-def compile_quickly():
-    """Most of the time here goes into compiling what runs once."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def load(path: Path, name: str):

@@ -20,7 +20,7 @@ PLANTED = [
             "TARGETS": lambda targets: targets | {"jump": lambda x: 0 * x},
             "square": lambda _: lambda z: z**3,
         },
-        ["By hand", "At a jump", "As many stairs", "A network of squares"],
+        ["By hand", "At a jump", "A network of squares"],
     ),
     (
         {"learn": lambda learn: lambda config, _, *rest: learn(config, 2, *rest)},

@@ -18,8 +18,8 @@ def hindered(side_by_side):
 
 
 def copies(params):
-    """How many numbers there are to learn, in thousands."""
-    return sum(leaf.size for leaf in jax.tree.leaves(params)) / 1000
+    """How many numbers there are to learn, in next to no time."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params)) * 1e-15
 
 
 PLANTED = [
@@ -30,6 +30,6 @@ PLANTED = [
             "seconds": lambda _: lambda *args: 1.0,
             "compiling": lambda _: lambda lift, widths, params, batches: copies(params),
         },
-        ["Side by side", "Small networks", "Large networks", "Compiling"],
+        ["Side by side", "Small networks", "Large networks", "Compiling", "One short"],
     )
 ]

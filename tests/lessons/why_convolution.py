@@ -32,8 +32,7 @@ PLANTED = [
             "A shifted image",
             "A unit sees",
             "The networks that",
-            "The CNN reads more shifted",
-            "The CNN reads more after",
+            "With half the examples",
         ],
     ),
 ]

@@ -22,9 +22,7 @@ PLANTED = [
             "Layers of 2 units",
             "One layer of 2^k",
             "k folds have",
-            "In one layer",
             "What learns in one layer",
-            "16 layers",
         ],
     ),
     (
