@@ -7,7 +7,7 @@ bends do to the gradient on its way down a deep network.
     python experiments/activations.py
 
 Expect no network without a bend above 75 % on XOR, nearly all others at 100 %, and a
-gradient that each layer of sigmoids shrinks some fourfold, in about 8 seconds on 2
+gradient that each layer of sigmoids shrinks some fourfold, in about 13 seconds on 2
 cores.
 
 Source: course, "Activation functions": sigmoid, tanh, ReLU; Minsky & Papert (1969),

@@ -8,7 +8,7 @@ moving each weight a little. Then it is timed, as that is why it is used.
     python experiments/backpropagation.py
 
 Expect four equal gradients, each for the operations of some two forward passes however
-many weights there are, in about 8 seconds on 2 cores.
+many weights there are, in about 12 seconds on 2 cores.
 
 Source: course, "Back-propagation": dL/dW1_12 = sum_k dL/do_k do_k/ds_k ds_k/da_2
 da_2/dz_2 dz_2/dW1_12; Griewank & Walther (2008), Evaluating Derivatives, section 4.4.

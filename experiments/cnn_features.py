@@ -9,7 +9,7 @@ answer hangs on (saliency).
 
 Expect stages that agree with the library's network, classes that come apart towards the
 last one (nearest class mean: 92 % right, then 98 %), and 24 % of digits still read
-without their six most salient pixels, 51 % without the six brightest; in about 10
+without their six most salient pixels, 51 % without the six brightest; in about 25
 seconds on 2 cores.
 
 Source: course, "Convolutional networks": local receptive field + shared weights and

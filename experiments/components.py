@@ -8,7 +8,7 @@ with, the score.
     python experiments/components.py
 
 Expect that the metric changes the score alone, the optimizer what follows the first
-loss, and the model everything, in about 5 seconds on 2 cores.
+loss, and the model everything, in about 14 seconds on 2 cores.
 
 Source: course, "Components of machine learning"; Goodfellow, Bengio & Courville (2016),
 Deep Learning, section 5.10, "Building a machine learning algorithm".

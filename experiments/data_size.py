@@ -7,7 +7,7 @@ updates on 16 to 1,024 handwritten digits, and only the number of different ones
 
     python experiments/data_size.py
 
-Expect a gap that closes from 39 to 2.6 percentage points, in about 25 seconds on 2
+Expect a gap that closes from 40 to 2.7 percentage points, in about 17 seconds on 2
 cores.
 
 Source: course, "Deep learning": much data lowers the risk of overfitting; Zhang et al.

@@ -6,7 +6,7 @@ the same weights. The same code then has more hidden layers.
 
     python experiments/feedforward.py
 
-Expect the three to agree up to rounding at depth 1 to 5, in about 5 seconds on 2 cores.
+Expect the three to agree up to rounding at depth 1 to 5, in about 9 seconds on 2 cores.
 
 Source: course, "Feed-forward network": a = sigma(x W1), output = a W2, where W_ij
 connects x_i and a_j; Rumelhart, Hinton & Williams (1986), Nature 323, 533-536.

@@ -7,7 +7,7 @@ devices. Read it from top to bottom; it prints what it does, and each line is ch
 
     python experiments/jax_in_ten_minutes.py
 
-Expect 14 statements that hold, in about 12 seconds on 2 cores.
+Expect 14 statements that hold, in about 16 seconds on 2 cores.
 
 Source: course, "Tutorial of the framework"; the documentation of JAX, docs.jax.dev.
 """

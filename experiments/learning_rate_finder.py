@@ -8,7 +8,7 @@ theory knows the answer, on a squared error, the same population must find it.
     python experiments/learning_rate_finder.py
 
 Expect about 0.8 to be suggested, a test loss of 0.09 with it, of 0.47 with a tenth, and
-nothing learnt with ten times as much; and 2 / lambda to be met exactly, in about 5
+nothing learnt with ten times as much; and 2 / lambda to be met exactly, in about 12
 seconds on 2 cores.
 
 Source: Goodfellow, Bengio & Courville (2016), Deep Learning, section 11.4.1, for the

@@ -7,7 +7,7 @@ starts at once.
 
     python experiments/logistic_regression.py
 
-Expect all 64 starts in one minimum, scikit-learn's, in about 5 seconds on 2 cores.
+Expect all 64 starts in one minimum, scikit-learn's, in about 13 seconds on 2 cores.
 
 Source: course, "Logistic regression": L = sum Error(y, sigma(x^T w)); Bishop (2006),
 Pattern Recognition and Machine Learning, section 4.3.2.

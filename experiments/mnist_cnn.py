@@ -5,7 +5,7 @@ of LeCun et al. (1998) together in one program.
 
     python experiments/mnist_cnn.py --data-dir FOLDER_WITH_THE_FOUR_FILES
 
-Expect 99.3 % test accuracy after some five minutes on 2 cores; compare with
+Expect 99.3 % test accuracy after four to eight minutes on 2 cores; compare with
 `mnist_mlp.py`.
 """
 

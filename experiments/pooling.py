@@ -11,7 +11,7 @@ the four, and without pooling.
 
 Expect that a pixel's shift moves the logits by 0.73 of their spread with max pooling,
 by 0.88 without; the mean does as well as the maximum (0.74), and leaving pixels out
-helps nothing (0.90). In about 25 seconds on 2 cores.
+helps nothing (0.90). In about 50 seconds on 2 cores.
 
 Source: course, "Pooling": max over 2x2 reduces the dimension; Zhang (2019), Making
 convolutional networks shift-invariant again, ICML, for pixels that are left out.

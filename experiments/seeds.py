@@ -8,7 +8,7 @@ digits with a learning rate of 0.003 and of 0.002.
     python experiments/seeds.py
 
 Expect A to be better by 0.7 ± 0.1 points, which one run of each would miss in a fifth
-of all cases, in about 8 seconds on 2 cores.
+of all cases, in about 9 seconds on 2 cores.
 
 Source: Student (1908), The probable error of a mean; Fisher (1935), The design of
 experiments, for the lot; Armitage, McPherson & Rowe (1969), for looking too often.

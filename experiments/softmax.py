@@ -7,7 +7,7 @@ the trap in it: a literal e^z overflows. Then 20 networks learn to tell three sp
     python experiments/softmax.py
 
 Expect identities to rounding error and nearly all test points in their spiral, in about
-10 seconds on 2 cores.
+14 seconds on 2 cores.
 
 Source: course, "Softmax classification": output = softmax(a W2), W2 is 4x3, outputs in
 [0, 1]; Bishop (2006), Pattern Recognition and Machine Learning, eq. 4.104 and 4.109.

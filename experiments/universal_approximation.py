@@ -7,7 +7,7 @@ their own weights for three curves. A curve with a jump shows what is not promis
 
     python experiments/universal_approximation.py
 
-Expect errors that fall with the width, on the wave from 1.1 to 0.02, in about 45
+Expect errors that fall with the width, on the wave from 1.1 to 0.02, in about 20
 seconds on 2 cores.
 
 Source: Cybenko (1989), Approximation by superpositions of a sigmoidal function; Hornik,

@@ -7,8 +7,8 @@ network keeps it busy. The time to compile is shown apart.
 
     python experiments/vmap_vs_loop.py
 
-Expect 64 small networks to gain some sixfold and 64 large ones nothing, or to lose a
-little; in about 10 seconds on 2 cores.
+Expect 64 small networks to gain four- to sixfold, 64 large ones nothing, or to lose a
+little; in about 25 seconds on 2 cores.
 
 Source: Frostig, Johnson & Leary (2018), Compiling machine learning programs via
 high-level tracing, for programs that are transformed; measured here.

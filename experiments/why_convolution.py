@@ -10,7 +10,7 @@ many parameters learn digits that lie anywhere, each at the rate that validation
     python experiments/why_convolution.py
 
 Expect a CNN that reads some 85 % of shifted digits after 1,200 examples, where the MLP
-reads 67 %, and that is ahead of it after half as many; in about 20 seconds on 2 cores.
+reads 67 %, and that is ahead of it after half as many; in about 40 seconds on 2 cores.
 
 Source: course, "Images are different": 64x64x3 = 12,288 inputs, 1000x1000x3 = 3 million
 inputs x hidden units; LeCun et al. (1989), Neural Computation 1, 541-551.

@@ -9,7 +9,7 @@ depth can do is another question: networks of 1 to 4 layers and equal size try i
 
 Expect exact counts: 16 units in depth against 255 in one layer; and learning that finds
 little of it at any depth, off by some 0.2 where the network by hand is exact, in about
-25 seconds on 2 cores.
+20 seconds on 2 cores.
 
 Source: Telgarsky (2016), Benefits of depth in neural networks, sections 2 and 3;
 Montufar et al. (2014), On the number of linear regions of deep neural networks.
