@@ -15,6 +15,7 @@ from PIL import Image
 
 from dlworkshop.errors import UserError
 from dlworkshop.run import experiment
+from dlworkshop.run.experiment import perform
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.py"))
@@ -68,7 +69,7 @@ def test_it_runs_and_leaves_a_run_folder(name, tmp_path, raw_mnist, photos):
     data_dir = raw_mnist if name.startswith("mnist") else None
     more = {"data": photos} if name == "own_data" else {}
     config = script.Config(workdir=tmp_path, data_dir=data_dir, **SETTINGS, **more)
-    run = script.main(config)
+    run = perform(script.main, config)
     assert 0 <= run.summary["test"]["accuracy"]["mean"] <= 1
     for file in ("config.json", "metrics.jsonl", "summary.json", "report.html"):
         assert (tmp_path / file).stat().st_size > 0
