@@ -33,7 +33,7 @@ class Config(experiment.TrainingConfig):
     dense: tuple[int, ...] = (128,)
     """Units of each hidden fully connected layer."""
     convolution: str | None = None
-    """How to compute convolutions (lax, patches, shifts, lax+patches, lax+shifts); by
+    """How to compute convolutions, one of `models.convolution.HOWS` (patches, ...); by
     default the fastest here, which a long run measures."""
 
 

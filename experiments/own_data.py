@@ -8,7 +8,7 @@ splits that are missing are cut off train; the report begins with a card of the 
     python experiments/own_data.py --data penguins.csv --target species
 
 Expect 97 % on the penguins after a second of training on 2 cores; fifty thousand small
-photographs take a minute and a quarter for each epoch of four models. Nothing is chosen
+photographs take one to two minutes for each epoch of four models. Nothing is chosen
 on the test split.
 """
 

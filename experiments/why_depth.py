@@ -118,6 +118,13 @@ def learn(config, widths, key):
     return jax.vmap(partial(network, params))(POINTS), slopes(params, 4096)
 
 
+def without(unit, folds):
+    """`wide` with one unit taken out."""
+    first, (turns, b) = wide(folds)
+    fewer = tuple(np.delete(part, unit, -1) for part in first)
+    return [fewer, (np.delete(turns, unit, 0), b)]
+
+
 @jax.enable_x64(True)
 def by_hand(most):
     """What the networks made by hand compute and cost, for 1 to `most` folds."""
@@ -130,9 +137,9 @@ def by_hand(most):
         values = [[jax.vmap(partial(network, p))(x) for p in ps] for ps in made]
         cells = 4 * 2**most  # four to the shortest piece; no bend is inside a cell
         straight = [slopes(p, cells) for ps in made for p in ps]
-        return values, straight
+        return values, straight, [slopes(without(i, 4), 64) for i in range(1, 16)]
 
-    (in_depth, in_width), straight = jax.device_get(measured(x))
+    (in_depth, in_width), straight, fewer = jax.device_get(measured(x))
     return [
         claims.exact(
             "Layers of 2 units, one for each fold, are the folded tent",
@@ -154,6 +161,13 @@ def by_hand(most):
             np.array(list(map(pieces, straight))) / 2.0 ** np.append(folds, folds),
             equal_to=1,
             why="a fold lays each half of [0, 1] over all of it: it doubles the pieces",
+        ),
+        claims.bounded(
+            "In one layer each unit is needed: without it there is a piece less",
+            list(map(pieces, fewer)),
+            equal_to=15,
+            why="a unit of one layer bends the line at one place only, so that 16 "
+            "pieces take 15 bends, and the 16th unit makes the first climb",
         ),
     ]
 

@@ -4,7 +4,8 @@ XLA's own convolution is right on a GPU or TPU. On a CPU its weight gradient fal
 the fast path inside a loop, and a convolution over members becomes a grouped one,
 slower still; there it is one matrix product with the patches of the image, or one
 product for each shift of the kernel, forwards, backwards or both. Which is fastest
-depends on device, version, shapes and members, so `run/tuning.py` measures it.
+depends on device, version, shapes and members, so `run/tuning.py` measures it. Wide
+layers that only answer take fewer products by Winograd's transforms.
 """
 
 import contextlib

@@ -126,7 +126,7 @@ def table(axes: Axes, shades: Array, texts: Array, colours: str, **looks: Any) -
         shades: [H, W] numbers, coloured by `colours`.
         texts: [H, W], written as they print.
         colours: a colour map of matplotlib.
-        looks: vmin, vmax and aspect.
+        looks: of `axes.imshow`, such as vmin, vmax, origin and aspect.
     """
     axes.imshow(shades, colours, **looks)
     axes.grid(visible=False)

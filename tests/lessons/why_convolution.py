@@ -32,6 +32,7 @@ PLANTED = [
             "A shifted image",
             "A unit sees",
             "The networks that",
+            "The CNN reads more shifted",
             "With half the examples",
         ],
     ),

@@ -22,6 +22,7 @@ PLANTED = [
             "Layers of 2 units",
             "One layer of 2^k",
             "k folds have",
+            "In one layer",
             "What learns in one layer",
         ],
     ),
