@@ -225,12 +225,14 @@ def main(config: Config) -> Lesson:
         ],
         figures=[
             Figure(
+                "shapes",
                 shapes,
                 "All bend; only ReLU and its kin keep a slope near 1 for large z",
                 "Left: the activations. Right: their derivatives, by hand.",
                 panels=2,
             ),
             Figure(
+                "xor",
                 xor,
                 "Without a bend the border is a line, and XOR needs more than one",
                 "Dots: points of the two classes. Lines: where a network changes its "
@@ -238,6 +240,7 @@ def main(config: Config) -> Lesson:
                 panels=3,
             ),
             Figure(
+                "vanishing",
                 vanishing,
                 f"{config.depth} layers of sigmoids shrink a gradient {lost:,.0f}-fold",
                 f"|dL/dW| of a layer, over that of the layer next to the loss. {BAND}",

@@ -191,6 +191,7 @@ def main(config: Config) -> Lesson:
         ],
         figures=[
             Figure(
+                "blame",
                 blame,
                 f"The chain rule gives each of {num_weights[0]} weights its share of "
                 "the blame",
@@ -198,6 +199,7 @@ def main(config: Config) -> Lesson:
                 "negative. Circles: the values of the units.",
             ),
             Figure(
+                "cost",
                 cost,
                 f"A gradient of {num_weights[-1]:,} weights costs {max(ratio):.1f} "
                 "forward passes in operations, not one a weight",

@@ -158,12 +158,14 @@ def main(config: Config) -> Lesson:
         ],
         figures=[
             Figure(
+                "throughput",
                 throughput,
                 f"Throughput grows {gain:,.0f}-fold with the batch, then levels off",
                 f"Network: 784-{config.hidden}-10. The loop does not wait for one "
                 f"call to end before the next. Members are turns of timing. {BAND}",
             ),
             Figure(
+                "latency",
                 latency,
                 f"{config.batch_sizes[few]} examples together take {longer:.1f} times "
                 "as long as one alone",

@@ -205,6 +205,7 @@ def main(config: Config) -> Lesson:
         ],
         figures=[
             Figure(
+                "filters",
                 filters,
                 "16 kernels of 3x3 shared weights, and what each finds in the image",
                 "One network, one test image. Kernels: purple is positive, orange "
@@ -212,12 +213,14 @@ def main(config: Config) -> Lesson:
                 panels=3,
             ),
             Figure(
+                "feature_maps",
                 feature_maps,
                 "Each stage has more maps or fewer pixels, and ends in one answer",
                 "The same network and image; light is large, after ReLU.",
                 panels=3,
             ),
             Figure(
+                "where_it_looks",
                 where_it_looks,
                 f"Without {config.erased} salient pixels {without_salient:.0%} are "
                 f"read, without the {config.erased} brightest {without_bright:.0%}",

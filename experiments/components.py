@@ -180,6 +180,7 @@ def main(config: Config) -> Lesson:
         ],
         figures=[
             Figure(
+                "what_changes",
                 what_changes,
                 "The metric changes the score alone, the optimizer what follows the "
                 "first loss",
@@ -187,6 +188,7 @@ def main(config: Config) -> Lesson:
                 f"with the training as it is, to the last bit, {config.seeds} seeds.",
             ),
             Figure(
+                "scores",
                 scores,
                 f"{before['score'].mean():.1%} as it is; with random labels hardly "
                 "better than a guess",

@@ -160,12 +160,14 @@ def main(config: Config) -> Lesson:
         ],
         figures=[
             Figure(
+                "learning_curve",
                 learning_curve,
                 f"With {few} examples all is known and {tested[:, 0].mean():.0f} % of "
                 f"the test right; with {many:,}, {tested[:, -1].mean():.0f} %",
                 f"Not seen: the rest of the training split. {BAND}",
             ),
             Figure(
+                "gaps",
                 gaps,
                 f"Examples close the gap ({last:.1f} points) only where there is "
                 f"something to learn ({noise_gap[:, -1].mean():.0f})",

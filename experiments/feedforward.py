@@ -144,6 +144,7 @@ def main(config: Config) -> Lesson:
         ],
         figures=[
             Figure(
+                "network_figure",
                 network_figure,
                 f"{INPUTS} x {HIDDEN} + {HIDDEN} x 1 = {weights[0].size + HIDDEN} "
                 f"connections make {INPUTS} numbers into one",
@@ -151,6 +152,7 @@ def main(config: Config) -> Lesson:
                 "blue where positive, orange where negative. Circles: values.",
             ),
             Figure(
+                "depth_figure",
                 depth_figure,
                 f"x_1 moves the output by {first:.2f} through one hidden layer, by "
                 f"{last:.4f} through {config.depth}",

@@ -199,11 +199,13 @@ def main(config: Config) -> Lesson:
         claims=found,
         figures=[
             Figure(
+                "learning",
                 learning,
                 f"{config.seeds} networks learn in one program: vmap of scan of grad",
                 BAND,
             ),
             Figure(
+                "population",
                 population,
                 f"{sizes[-1]} members train in {times:.0f} times the time of one",
                 f"100 steps. Members of this figure are turns of timing. {BAND}",

@@ -178,12 +178,14 @@ def main(config: Config) -> Lesson:
         ],
         figures=[
             Figure(
+                "rate_curve",
                 rate_curve,
                 "The loss falls with the rate, and rises steeply beyond "
                 f"{rates[chosen]:.2g}",
                 f"{config.seeds} networks for each of {len(rates)} rates. {BAND}",
             ),
             Figure(
+                "flying_off",
                 flying_off,
                 f"On a squared error the edge is 2 / lambda = {limit:.3f}",
                 "lambda: the largest curvature of the loss. Above 1 the loss has grown "

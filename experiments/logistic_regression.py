@@ -160,11 +160,13 @@ def main(config: Config) -> Lesson:
         ],
         figures=[
             Figure(
+                "starts_figure",
                 starts_figure,
                 f"All {config.seeds} random starts slide into one minimum",
                 BAND,
             ),
             Figure(
+                "sigma_figure",
                 sigma_figure,
                 f"sigma makes z a probability: {right:.1%} of the tumours are on "
                 "their side of 1/2",

@@ -183,12 +183,14 @@ def main(config: Config) -> Lesson:
         ],
         figures=[
             Figure(
+                "worked_example",
                 worked_example,
                 "Max over 2x2: 16 numbers become 4, the largest of each window",
                 "Left: the numbers, a colour for each window. Right: what is left.",
                 panels=2,
             ),
             Figure(
+                "by_shift",
                 by_shift,
                 f"Moved by a pixel, {right['max']:.0f} % are read with max pooling, "
                 f"{right['mean']:.0f} % with the mean, {right['none']:.0f} % without",

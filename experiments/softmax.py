@@ -167,6 +167,7 @@ def main(config: Config) -> Lesson:
         claims=[*found, learnt],
         figures=[
             Figure(
+                "regions",
                 regions,
                 f"{config.seeds} networks come to agree on where a class begins",
                 "Dots: training points. Lines: where a network gives a class "
@@ -174,6 +175,7 @@ def main(config: Config) -> Lesson:
                 panels=len(runs),
             ),
             Figure(
+                "overflow",
                 overflow,
                 "A literal e^z overflows at z = 88.7 in float32",
                 "Coloured: softmax with the largest logit subtracted. Dotted: as the "

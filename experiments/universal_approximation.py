@@ -191,18 +191,21 @@ def main(config: Config) -> Lesson:
         ],
         figures=[
             Figure(
+                "proof",
                 proof,
                 "The proof by hand: each unit is one stair, and more stairs are lower",
                 "Shaded: one stair, 4 pi / N, to both sides of the curve, dashed.",
                 panels=2,
             ),
             Figure(
+                "wider",
                 wider,
                 f"{few} units cannot bend often enough; {many} follow the wave",
                 f"Dashed: the curve to be learnt. {BAND}",
                 panels=min(3, len(config.widths)),
             ),
             Figure(
+                "errors",
                 errors,
                 "More units, smaller errors, but not at a jump, which is not promised",
                 "The theorem says that weights exist, as those by hand do, not that "

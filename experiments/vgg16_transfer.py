@@ -283,12 +283,14 @@ def main(config: Config) -> Lesson:
         ],
         figures=[
             Figure(
+                "every_setting",
                 every_setting,
                 f"Of {len(settings)} settings, rate {best['learning_rate']:g} and "
                 f"decay {best['weight_decay']:g} are best on validation",
                 f"Validation accuracy (%), mean of {config.seeds} heads on features.",
             ),
             Figure(
+                "test_accuracy",
                 test_accuracy,
                 f"On test images features carry {features_read:.1f} %, pixels "
                 f"{pixels_read:.1f} %",

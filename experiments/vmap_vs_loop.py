@@ -179,6 +179,7 @@ def main(config: Config) -> Lesson:
         ],
         figures=[
             Figure(
+                "gains",
                 gains,
                 f"vmap gains {small:.1f}-fold with {most} small networks, "
                 f"{large:.1f}-fold with large ones",
@@ -186,6 +187,7 @@ def main(config: Config) -> Lesson:
                 f"Compiling is not counted. Members are turns. {BAND}",
             ),
             Figure(
+                "durations",
                 durations,
                 f"{most} small networks take {dearer[0]:.0f} times as long as one side "
                 f"by side, {dearer[1]:.0f} times in a loop",

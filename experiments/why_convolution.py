@@ -235,6 +235,7 @@ def main(config: Config) -> Lesson:
         ],
         figures=[
             Figure(
+                "reads",
                 reads,
                 f"After {config.sizes[0]} examples the CNN reads "
                 f"{cnn[:, 0].mean():.0%}, the MLP {mlp[:, 0].mean():.0%}",
@@ -242,6 +243,7 @@ def main(config: Config) -> Lesson:
                 f"{cnn_rates.tolist()}, of the MLP {mlp_rates.tolist()}. {BAND}",
             ),
             Figure(
+                "tied_matrix",
                 tied_matrix,
                 f"A convolution is a dense layer: {np.count_nonzero(small)} of "
                 f"{small.size} weights are not 0, and only 9 differ",
@@ -249,6 +251,7 @@ def main(config: Config) -> Lesson:
                 "weight; white: 0. A row: a pixel. A column: a unit.",
             ),
             Figure(
+                "receptive_fields",
                 receptive_fields,
                 f"One convolution with pooling sees {argued[0]} pixels each way, "
                 f"{depths[-1]} see {argued[-1]}",

@@ -221,12 +221,14 @@ def main(config: Config) -> Lesson:
         ],
         figures=[
             Figure(
+                "tents",
                 tents,
                 "Each fold doubles the pieces and costs a layer of 2 units",
                 "The tent map applied 1, 3 and 5 times, by a network made by hand.",
                 panels=3,
             ),
             Figure(
+                "learnt_fits",
                 learnt_fits,
                 "What depth can do, learning hardly finds: off by "
                 f"{min(e.mean() for e in error.values()):.2f} at best, by hand 0",

@@ -139,7 +139,8 @@ def main(config):
     def line(axes):
         axes.plot([1, 2])
 
-    return Lesson("1 + 1 is 2", [claim], [Figure(line, "A line", "Two points.")])
+    figure = Figure("line", line, "A line", "Two points.")
+    return Lesson("1 + 1 is 2", [claim], [figure])
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ from dlworkshop.types import Claim, Dataset, PyTree
 class Figure(NamedTuple):
     """A picture to be projected; drawn when the run folder is written."""
 
-    draw: Callable[[Any], None]  # on matplotlib axes, or on an array of `panels`; its
-    # name is that of the figure's file
+    name: str  # of its file
+    draw: Callable[[Any], None]  # on matplotlib axes, or on an array of `panels`
     title: str  # what it shows, with the numbers that were measured
     caption: str  # what its lines, bands and colours stand for
     panels: int = 1  # side by side
@@ -117,7 +117,7 @@ def _draw(figure: Figure, workdir: Path) -> dict[str, str]:
     """Draw it into the folder; what the summary says of it."""
     from dlworkshop.report import svg  # noqa: PLC0415 (it brings matplotlib)
 
-    name = figure.draw.__name__
+    name = figure.name
     size = (7.4, 4.7) if figure.panels == 1 else (5.4 * figure.panels, 4.7)
     with svg.drawing(name, figure.title, size, figure.panels, figure.caption) as canvas:
         _, axes, out = canvas

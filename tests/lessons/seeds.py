@@ -50,9 +50,8 @@ PLANTED = [
         {
             "fit": lambda fit: lambda *args, **kwargs: Doubled(fit(*args, **kwargs)),
             "paired": overconfident,
-            "variance_of_difference": lambda _: lambda a, b: np.var(a) + np.var(b),
         },
-        ["A lot", "Fresh seeds", "The formulas", "Differences vary", "Where a lot"],
+        ["A lot", "Fresh seeds", "The formulas", "Where a lot"],
     ),
     ({"fooled": forgetful}, ["Looking after"]),
 ]

@@ -1,0 +1,73 @@
+"""Slides of seeds.py: pairs of networks, and what becomes of who looks too often."""
+
+import numpy as np
+
+from dlworkshop.report.figures import COLOURS
+from dlworkshop.report.lesson_figures import curves
+from dlworkshop.run.lesson import Exercise, Figure
+
+
+def pairs(a, b, found):
+    """Accuracies [n] of A and of B, and what the test makes of their differences."""
+    n, low, high = len(a), 100 * found.low, 100 * found.high
+
+    def draw(panels):
+        left, right = panels
+        for one, other in zip(a, b, strict=True):
+            colour = COLOURS[int(one <= other)]
+            left.plot([0, 1], [100 * one, 100 * other], "o-", color=colour, alpha=0.6)
+        left.set_xticks([0, 1], ["A", "B"])
+        left.set(ylabel="test accuracy (%)", xlim=(-0.3, 1.3), title="the same seed")
+        right.axvspan(low, high, color=COLOURS[2], alpha=0.25)
+        right.axvline(100 * found.mean, color=COLOURS[2], linewidth=2)
+        right.axvline(0, color="black", linestyle=":")
+        right.plot(100 * np.sort(a - b), np.arange(n), "o", color=COLOURS[0])
+        right.set(xlabel="A - B (points)", yticks=[], title="differences, sorted")
+
+    return Figure(
+        "pairs",
+        draw,
+        f"A - B is {100 * found.mean:.2f} points, 95 % sure to be within {low:.2f} and "
+        f"{high:.2f}",
+        f"{n} seeds, orange where A is not better; their mean and its interval in "
+        f"green. Partners are alike (correlation {np.corrcoef(a, b)[0, 1]:.2f}), which "
+        "makes it narrower.",
+        panels=2,
+    )
+
+
+def looking(looks, alarms, honest):
+    """How often [looks] chance raised an alarm so far, and at that look alone."""
+
+    def draw(axes):
+        axes.axhline(5, color="black", linestyle=":", label="as agreed, 5 %")
+        rates = {"at each": 100 * alarms.mean(0), "once": 100 * honest.mean(0)}
+        labels = {"xlabel": "seeds so far", "ylabel": "false alarms (%)"}
+        curves(axes, looks, rates, ylim=(0, None), **labels)
+
+    return Figure(
+        "looking",
+        draw,
+        f"Who tests after every seed is fooled {alarms[:, -1].mean():.0%} of the time",
+        f"{len(alarms):,} comparisons in which a coin for each seed says who is A, so "
+        "that every difference found is a false alarm.",
+    )
+
+
+def exercises(alarms_double):
+    """Two questions; the claim checks the first."""
+    return [
+        Exercise(
+            "Test after every seed from the fifth on, and stop as soon as p < 0.05. "
+            "How often do you find a difference that is not there?",
+            "Not in 5 % of cases, but in two to four times as many: each look is "
+            "another chance. Decide on the number of seeds before the first.",
+            alarms_double,
+        ),
+        Exercise(
+            "Take `--learning-rate 0.0035 0.003`. What does the interval say now, and "
+            "how many seeds would settle it?",
+            "It holds 0: 20 seeds cannot tell. An interval narrows with the root of "
+            "n, so a third of the effect takes some nine times the seeds.",
+        ),
+    ]
