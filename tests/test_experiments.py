@@ -67,7 +67,7 @@ def photos(tmp_path_factory):
 def test_it_runs_and_leaves_a_run_folder(name, tmp_path, raw_mnist, photos):
     script = module(name)
     data_dir = raw_mnist if name.startswith("mnist") else None
-    more = {"data": photos} if name == "own_data" else {}
+    more = {"own_data": {"data": photos}, "mnist_speedrun": {"alone": 2}}.get(name, {})
     config = script.Config(workdir=tmp_path, data_dir=data_dir, **SETTINGS, **more)
     run = perform(script.main, config)
     assert 0 <= run.summary["test"]["accuracy"]["mean"] <= 1
@@ -113,14 +113,14 @@ def test_help_explains_the_flags(name, start):
         assert flag in said
 
 
-def test_a_script_ends_with_its_finding_and_its_report(tmp_path):
-    flags = ["--workdir", str(tmp_path), "--seeds", "2", "--num-epochs", "2"]
-    done = command("experiments/digits.py", *flags)
-    assert done.returncode == 0, done.stderr
-    finding, report = done.stdout.splitlines()[-2:]
+def test_a_script_ends_with_its_finding_and_its_report(tmp_path, start):
+    flags = ["--workdir", tmp_path, "--seeds", "2", "--num-epochs", "2"]
+    code, out, err = start(ROOT / "experiments/digits.py", *flags)
+    assert code == 0, err
+    finding, report = out.splitlines()[-2:]
     assert finding.startswith("test accuracy ") and "n = 2" in finding
     assert report == f"report: {tmp_path / 'report.html'}"
-    assert "examples/s" in done.stderr and "s left" in done.stderr
+    assert "examples/s" in err and "s left" in err
 
 
 LESSON = '''"""What is 1 + 1?
