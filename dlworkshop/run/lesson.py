@@ -14,8 +14,8 @@ from dlworkshop.errors import UserError
 from dlworkshop.learn import schedules
 from dlworkshop.models.model import Model
 from dlworkshop.run import checks, record
-from dlworkshop.run.fit import fit
 from dlworkshop.run.result import Run, device, versions
+from dlworkshop.run.sweep import sweep
 from dlworkshop.types import Claim, Dataset, PyTree
 
 
@@ -165,12 +165,12 @@ def tuned(
 ) -> tuple[float, PyTree]:
     """Train with every seed at every rate, and keep the rate that validation prefers.
 
-    Adam on batches of 64; the rate falls to 0 along a cosine.
+    Adam on batches of 64; the rate falls to 0 along a cosine. See `sweep`.
 
     Returns:
         The rate, and the parameters [P, ...] of its members, one for each seed.
     """
-    run = fit(
+    run, settings = sweep(
         model,
         dataset,
         hparams={"learning_rate": learning_rates},
@@ -179,24 +179,5 @@ def tuned(
         batch_size=64,
         schedule=schedules.cosine,
     )
-    rate, best = chosen(run)
-    return rate, jax.tree.map(lambda leaf: np.asarray(leaf)[best], run.params)
-
-
-def chosen(run: Run) -> tuple[float, np.ndarray]:
-    """The learning rate that validation prefers, and the numbers of its members.
-
-    Every rate was tried with the same seeds; the one with the lowest mean of their
-    lowest validation losses is taken. The test split has no say in it.
-
-    >>> rows = [(0.1, 0.5), (0.2, 0.3), (0.1, 0.6), (0.2, 0.4)]
-    >>> rows = [{"hparams": {"learning_rate": r}, "best_validation_loss": v}
-    ...         for r, v in rows]
-    >>> chosen(Run(None, None, {"population": rows}, None))
-    (0.2, array([1, 3]))
-    """
-    rows = run.summary["population"]
-    rates = np.array([row["hparams"]["learning_rate"] for row in rows])
-    loss = np.array([row["best_validation_loss"] for row in rows])
-    best = min(rates.tolist(), key=lambda rate: loss[rates == rate].mean())
-    return best, np.flatnonzero(rates == best)
+    params = jax.tree.map(np.asarray, run.params)
+    return settings[0]["hparams"]["learning_rate"], params
