@@ -16,6 +16,7 @@ LECTURE = {  # the chapters of the lecture and their experiments, in its order
         "logistic_regression",
         "feedforward",
         "softmax",
+        "xor",
         "activations",
         "batch_forwarding",
         "backpropagation",
