@@ -22,7 +22,7 @@ LECTURE = {  # the chapters of the lecture and their experiments, in its order
         "backpropagation",
         "universal_approximation",
     ),
-    "Deep learning": ("data_size", "why_depth"),
+    "Deep learning": ("data_size", "why_depth", "learning_depth"),
     "Convolutional networks": ("why_convolution", "pooling", "cnn_features"),
     "The framework": ("jax_in_ten_minutes", "components"),
     "Your own model": (
