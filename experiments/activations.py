@@ -7,7 +7,7 @@ at every layer, and what is left of it at the bottom is what the lowest layer le
     python experiments/activations.py
 
 Expect a gradient that each layer of sigmoids shrinks some fourfold, and that all of the
-others leave as large as it was, within a factor of 3, in about 9 seconds on 2 cores.
+others leave as large as it was, within a factor of 3, in about 10 seconds on 2 cores.
 
 Source: course, "Activation functions": sigmoid, tanh, ReLU; Glorot & Bengio (2010),
 AISTATS, for the gradients; Hendrycks & Gimpel (2016), for GELU and SiLU.

@@ -7,7 +7,7 @@ pays a unit for each bend, and they double with every fold. Here both are made b
 
     python experiments/why_depth.py
 
-Expect exact counts: 16 units in depth against 255 in one layer, in about 7 seconds on 2
+Expect exact counts: 16 units in depth against 255 in one layer, in about 8 seconds on 2
 cores.
 
 Source: Telgarsky (2016), Benefits of depth in neural networks, sections 2 and 3;

@@ -7,7 +7,7 @@ one class, has no such line. Networks with and without an activation try to lear
     python experiments/xor.py
 
 Expect no network without a bend above 75 %, all others with 8 hidden units at 100 %,
-and some with a single one, if it dips before it rises, in about 10 seconds on 2 cores.
+and some with a single one, if it dips before it rises, in about 12 seconds on 2 cores.
 
 Source: Minsky & Papert (1969), Perceptrons, for XOR; course, "Activation functions".
 """
