@@ -23,13 +23,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from slides import universal_approximation as slides
 
 from dlworkshop.data import toy
 from dlworkshop.learn.descent import descend
-from dlworkshop.report.figures import BAND
-from dlworkshop.report.lesson_figures import curves, fits
 from dlworkshop.run import experiment
-from dlworkshop.run.lesson import Exercise, Figure, Lesson, crossed
+from dlworkshop.run.lesson import Lesson, crossed
 from dlworkshop.verify import claims
 
 
@@ -51,8 +50,8 @@ CURVES: dict[str, Callable] = {
     "wave": toy.wave,
     "tent": partial(toy.tent, folds=2),
     "bump": toy.bump,
+    "jump": toy.step,
 }
-TARGETS = CURVES | {"jump": toy.step}
 SEEN = np.linspace(0, 1, 128)  # points to learn from
 BEFORE = np.nextafter(np.float32(0.5), np.float32(0))  # the last point before the jump
 POINTS = np.sort(np.append(np.linspace(0, 1, 1001), BEFORE))  # and to be judged on
@@ -66,6 +65,9 @@ def sigma(z):  # sigma(z) = 1 / (1 + e^-z)
 def network(params, x):  # f(x) = sum_j c_j sigma(w_j x + b_j) + d
     w, b, c, d = params
     return sigma(w * x + b) @ c + d
+
+
+along = jax.vmap(network, in_axes=(None, 0))  # at all of x, [T]
 
 
 def staircase(curve, width):
@@ -87,79 +89,30 @@ def begin(width, key):
 def learn(config, width, target, key):
     """What a network answers at `POINTS` once it has learnt `target` [128]."""
     rate = optax.cosine_decay_schedule(config.learning_rate, config.num_steps)
-    start = begin(width, key)
 
     def loss(params, _):  # mean of (f(x) - y)^2
-        return ((jax.vmap(partial(network, params))(SEEN) - target) ** 2).mean()
+        return ((along(params, SEEN) - target) ** 2).mean()
 
-    params, _ = descend(loss, start, optax.adam(rate), np.arange(config.num_steps))
-    return jax.vmap(partial(network, params))(POINTS.astype(np.float32))
-
-
-def square(z):  # for the exercise
-    return z**2
-
-
-@jax.enable_x64(True)
-def by_hand(widths):
-    """The staircases of the wave, [W, points], and their largest errors, [W]."""
-    stairs = [staircase(toy.wave, width) for width in widths]
-    drawn = [jax.jit(jax.vmap(partial(network, s)))(POINTS) for s in stairs]
-    return np.array(drawn), abs(np.array(drawn) - toy.wave(POINTS)).max(1)
-
-
-@jax.enable_x64(True)
-def bent_by_squares(width, keys):
-    """Is sum_j c_j (w_j x + b_j)^2 + d more than one parabola?"""
-    w, b, c, _ = jax.vmap(partial(begin, width))(keys)  # [P, W]
-    x = jnp.arange(4) / 3
-    y = (square(w * x[:, None, None] + b) * c).sum(-1)  # [4, P]
-    return claims.exact(
-        "A network of squares is one parabola, however wide",
-        y[3] - 3 * y[2] + 3 * y[1] - y[0],
-        np.zeros(len(keys)),
-        roundings=width + 20,
-        scale=8 * float(((abs(w) + abs(b)) ** 2 * abs(c)).sum(-1).max()),
-        why="third differences of a parabola are 0; each y is a sum over all units, of "
-        "some 4 roundings each, and here are 8 of them",
-    )
+    steps = np.arange(config.num_steps)
+    params, _ = descend(loss, begin(width, key), optax.adam(rate), steps)
+    return along(params, POINTS)
 
 
 def main(config: Config) -> Lesson:
     """The proof by hand, then a population for each width: all curves, all seeds."""
     keys = jax.random.split(jax.random.key(0), config.seeds)
-    seen = np.array([curve(SEEN) for curve in TARGETS.values()], np.float32)  # [F, 128]
-    truth = np.array([curve(POINTS) for curve in TARGETS.values()])  # [F, points]
+    seen = np.array([curve(SEEN) for curve in CURVES.values()], np.float32)  # [F, 128]
+    truth = np.array([curve(POINTS) for curve in CURVES.values()])  # [F, points]
     # every curve with every seed in one program for each width: [W, F, P, points]
-    one = [crossed(partial(learn, config, width)) for width in config.widths]
-    drawn = np.stack([np.asarray(learnt(seen, keys)) for learnt in one])
+    learnt = [crossed(partial(learn, config, width)) for width in config.widths]
+    drawn = np.stack([one(seen, keys) for one in learnt])
     worst = abs(drawn - truth[:, None]).max(-1).transpose(1, 2, 0)  # [F, P, W]
-    error = dict(zip(TARGETS, worst, strict=True))  # sup over x of |f(x) - y|
-    wave = drawn[:, 0]  # [W, P, points]
-    missed = by_hand(config.widths)[1]
+    error = dict(zip(CURVES, worst, strict=True))  # sup over x of |f(x) - y|
+    numbers = (16, 64, *config.widths)  # the first two are drawn
+    stairs = {n: np.asarray(along(staircase(toy.wave, n), POINTS)) for n in numbers}
+    missed = np.array([abs(stairs[n] - truth[0]).max() for n in config.widths])
     few, many = config.widths[0], config.widths[-1]
     first, *_, last = error["wave"].mean(0)
-
-    def proof(panels):
-        curve, numbers = toy.wave(POINTS), (16, 64)
-        stairs = dict(zip(("16 units", "64 units"), by_hand(numbers)[0], strict=True))
-        fits(panels, POINTS, curve, stairs, ylim=(-2, 2))
-        for axes, stair in zip(panels, STEEPEST / np.array(numbers), strict=True):
-            axes.fill_between(POINTS, curve - stair, curve + stair, alpha=0.15)
-
-    def wider(panels):
-        shown = sorted({0, len(config.widths) // 2, len(config.widths) - 1})
-        off = error["wave"].mean(0)
-        learnt = {
-            f"{config.widths[i]} units: off by {off[i]:.2g}": wave[i] for i in shown
-        }
-        fits(panels, POINTS, toy.wave(POINTS), learnt, ylim=(-1.7, 1.7))
-
-    def errors(axes):
-        values = error | {"wave, by hand": missed}
-        labels = {"xlabel": "hidden units", "ylabel": "largest error on [0, 1]"}
-        curves(axes, config.widths, values, xscale="log", yscale="log", **labels)
-
     return Lesson(
         f"From {few} to {many} units, the largest error on the wave falls from "
         f"{first:.2f} to {last:.3f}",
@@ -168,9 +121,9 @@ def main(config: Config) -> Lesson:
                 "By hand, a staircase misses the wave by no more than one stair",
                 missed * config.widths / STEEPEST,
                 at_most=1.001,
-                why="between two steps f lies between their heights, and a stair of "
-                "width 1 / N is at most max |f'| / N = 4 pi / N high; the others, half "
-                "a stair away or more, add some e^-10 of that",
+                why="f lies between two steps, and a stair of width 1 / N is at most "
+                "max |f'| / N = 4 pi / N high; the others, half a stair away or more, "
+                "add some e^-10 of that",
             ),
             *(
                 claims.falls(
@@ -180,6 +133,7 @@ def main(config: Config) -> Lesson:
                     "Adam finds it is what could fail",
                 )
                 for name in CURVES
+                if name != "jump"
             ),
             claims.bounded(
                 "At a jump no width brings the error below 1/2",
@@ -190,37 +144,11 @@ def main(config: Config) -> Lesson:
             ),
         ],
         figures=[
-            Figure(
-                "proof",
-                proof,
-                "The proof by hand: each unit is one stair, and more stairs are lower",
-                "Shaded: one stair, 4 pi / N, to both sides of the curve, dashed.",
-                panels=2,
-            ),
-            Figure(
-                "wider",
-                wider,
-                f"{few} units cannot bend often enough; {many} follow the wave",
-                f"Dashed: the curve to be learnt. {BAND}",
-                panels=min(3, len(config.widths)),
-            ),
-            Figure(
-                "errors",
-                errors,
-                "More units, smaller errors, but not at a jump, which is not promised",
-                "The theorem says that weights exist, as those by hand do, not that "
-                f"Adam finds them. {BAND}",
-            ),
+            slides.proof(POINTS, truth[0], stairs, STEEPEST),
+            slides.wider(config.widths, POINTS, truth[0], drawn[:, 0], error["wave"]),
+            slides.errors(config.widths, error, missed),
         ],
-        exercises=[
-            Exercise(
-                "Let `sigma` return `z**2`. What do 512 units then learn?",
-                "A parabola: a sum of squares of straight lines has no third power. "
-                "With any polynomial the width is wasted; any other activation will "
-                "do (Leshno et al. 1993).",
-                bent_by_squares(many, keys),
-            ),
-        ],
+        exercises=slides.exercises(),
         summary={"dataset": ", ".join(CURVES), "members": config.seeds},
     )
 

@@ -113,6 +113,18 @@ def tent(x, folds: int = 1):
     return x
 
 
+def num_pieces(slope) -> int:
+    """How many straight pieces a curve has, of its slopes [T] from left to right.
+
+    A change within 1e-4 of the steepest is rounding in float32 and no bend.
+
+    >>> num_pieces(np.array([2.0, 2.0, -2.0, -2.00001]))
+    2
+    """
+    slope = np.asarray(slope)
+    return 1 + int(np.count_nonzero(abs(np.diff(slope)) > 1e-4 * abs(slope).max()))
+
+
 def bump(x):
     """A narrow bell at 1/2 with height 1, flat elsewhere.
 

@@ -1,0 +1,146 @@
+"""Does training find what depth can do?
+
+By hand, two units for each fold make a tent that is folded again and again, see
+`why_depth.py`: 4 layers of 2 make 16 pieces. Here networks of 1 to 4 layers learn that
+curve from points. All have some 300 weights, many more than it takes in depth, and
+enough in width too.
+
+    python experiments/learning_depth.py
+
+Expect learning that finds little of it at any depth, off by some 0.2 where the network
+by hand is exact, though with pieces enough, in about 20 seconds on 2 cores.
+
+Source: Telgarsky (2016), Benefits of depth in neural networks, for the curve; Hanin &
+Rolnick (2019), Complexity of linear regions in deep networks, for the pieces learnt.
+"""
+
+import itertools
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from slides import learning_depth as slides
+
+from dlworkshop.data import toy
+from dlworkshop.learn.descent import descend
+from dlworkshop.models import num_params
+from dlworkshop.run import experiment
+from dlworkshop.run.lesson import Lesson
+from dlworkshop.verify import claims
+
+
+@dataclass(frozen=True)
+class Config(experiment.Config):
+    """Settings of the experiment; every one is a flag."""
+
+    seeds: int = 10
+    """How many networks of each depth learn the folded tent."""
+    folds: int = 4
+    """How often the tent is folded."""
+    num_steps: int = 2000
+    """Updates by Adam, each on all points."""
+    learning_rate: float = 0.01
+    """At the start; it falls to 0 along a cosine."""
+
+
+SHAPES = {1: (100,), 2: (15, 15), 3: (11, 11, 11), 4: (9, 9, 9, 9)}  # some 300 weights
+SEEN = np.linspace(0, 1, 257)  # points to learn from
+POINTS = np.linspace(0, 1, 1025)  # points to be judged on
+MIDDLES = (np.arange(4096) + 0.5) / 4096  # of cells, where slopes are measured
+
+
+def relu(z):  # max(0, z)
+    return jax.nn.relu(z)
+
+
+def network(params, x):  # a_0 = x; a_i = relu(a_i-1 W_i + b_i); output = a W + b
+    a = x[None]  # [1]
+    for w, b in params[:-1]:
+        a = relu(a @ w + b)
+    w, b = params[-1]
+    return (a @ w + b)[0]
+
+
+def begin(widths, key):
+    """He et al. (2015); the units of the first layer bend somewhere in [0, 1]."""
+    params, sizes = [], (1, *widths, 1)
+    for layer, shape in enumerate(itertools.pairwise(sizes)):
+        w_key, b_key = jax.random.split(jax.random.fold_in(key, layer))
+        w = (2 / shape[0]) ** 0.5 * jax.random.normal(w_key, shape)
+        bend = jax.random.uniform(b_key, shape[1:]) if layer == 0 else 0
+        params.append((w, -w[0] * bend))
+    return params
+
+
+def learn(config, widths, key):
+    """After learning: a network's answers at `POINTS`, its slopes at `MIDDLES`."""
+    rate = optax.cosine_decay_schedule(config.learning_rate, config.num_steps)
+    start = begin(widths, key)
+    target = jnp.asarray(toy.tent(SEEN, config.folds), float)
+
+    def loss(params, _):  # mean of (f(x) - y)^2
+        return ((jax.vmap(partial(network, params))(SEEN) - target) ** 2).mean()
+
+    params, _ = descend(loss, start, optax.adam(rate), np.arange(config.num_steps))
+    net = partial(network, params)
+    return jax.vmap(net)(POINTS), jax.vmap(jax.grad(net))(MIDDLES)
+
+
+def main(config: Config) -> Lesson:
+    """Populations of equal size and different depth."""
+    keys = jax.random.split(jax.random.key(0), config.seeds)
+    answers, error, pieces = {}, {}, {}
+    truth = toy.tent(POINTS, config.folds)
+    for depth, widths in SHAPES.items():
+        learnt = jax.jit(jax.vmap(partial(learn, config, widths)))(keys)
+        answers[depth], slopes = map(np.asarray, learnt)  # [P, 1025], [P, 4096]
+        error[depth] = ((answers[depth] - truth) ** 2).mean(1) ** 0.5  # [P]
+        pieces[depth] = np.array([toy.num_pieces(slope) for slope in slopes])  # [P]
+    sizes = [num_params(begin(widths, keys[0])) for widths in SHAPES.values()]
+    least = min(e.mean() for e in error.values())
+    return Lesson(
+        f"Learning is off by {least:.2f} at the best of depths, where "
+        f"{2 * config.folds} units made by hand are exact",
+        claims=[
+            claims.bounded(
+                "What learns in one layer has at most one piece more than units",
+                pieces[1],
+                at_most=1 + SHAPES[1][0],
+                why="each unit bends the line at one place, wherever learning puts it",
+            ),
+            claims.greater(
+                "Learnt networks have pieces enough",
+                np.mean(list(pieces.values()), 0),
+                2**config.folds,
+                why="as many as the curve, in the mean over depths, so that it is not "
+                "their number that is wanting",
+            ),
+            claims.bounded(
+                "The networks that learn differ in size by 5 % at most",
+                abs(np.array(sizes) / 300 - 1),
+                at_most=0.05,
+                why="parameters against 300; whole units allow no closer match",
+            ),
+            claims.greater(
+                "Learning finds at no depth what two units a fold can do",
+                np.min(list(error.values()), 0),
+                0.05,
+                why="the network made by hand is smaller and exact; whoever answers "
+                "1/2 is off by 1 / sqrt(12) = 0.29, and 0.05 is far from both",
+            ),
+        ],
+        figures=[
+            slides.fitted(POINTS, truth, answers, error, config.folds),
+            slides.errors(error),
+            slides.counts(pieces, config.folds),
+        ],
+        exercises=slides.exercises(),
+        summary={"dataset": "folded tent", "members": config.seeds},
+    )
+
+
+if __name__ == "__main__":
+    experiment.start(main, Config)

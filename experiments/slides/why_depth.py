@@ -1,0 +1,54 @@
+"""Slides of why_depth.py: folded tents, and what they cost in depth and in width."""
+
+import numpy as np
+
+from dlworkshop.report.lesson_figures import curves
+from dlworkshop.run.lesson import Exercise, Figure
+
+
+def tents(x, heights, pieces):
+    """heights: of the tent folded 1, 2, ... times, at x [T]; with so many pieces."""
+    shown = sorted({0, len(heights) // 4, len(heights) // 2})
+
+    def draw(panels):
+        for axes, i in zip(np.atleast_1d(panels), shown, strict=True):
+            axes.plot(x, heights[i])
+            axes.set(title=f"{i + 1} x 2 units: {pieces[i]} pieces", xlabel="x")
+
+    return Figure(
+        "tents",
+        draw,
+        "Each fold doubles the pieces and costs a layer of 2 units",
+        f"The tent map applied {', '.join(str(i + 1) for i in shown)} times, by a "
+        "network made by hand.",
+        panels=len(shown),
+    )
+
+
+def units(folds, in_depth, in_width):
+    """Units [k] of the deep networks, and those that one layer needs at least."""
+
+    def draw(axes):
+        numbers = {"in depth": in_depth, "in one layer, at least": in_width}
+        labels = {"xlabel": "folds", "ylabel": "hidden units"}
+        curves(axes, folds, numbers, yscale="log", **labels)
+
+    return Figure(
+        "units",
+        draw,
+        f"{folds[-1]} folds cost {in_depth[-1]} units in depth, {in_width[-1]} in one "
+        "layer",
+        "One layer: one unit less than there are pieces, which were counted.",
+    )
+
+
+def exercises():
+    """A question of tents that are not folded to the top."""
+    return [
+        Exercise(
+            "In `deep`, let `weigh` be 1.6 and -3.2, so that the tent ends at 0.8. Are "
+            "there still 2^k pieces?",
+            "Up to 3 folds. Then some pieces end below 1/2, where the next fold bends "
+            "nothing: 14 of 16, and after 8 folds 108 of 256.",
+        )
+    ]

@@ -1,0 +1,157 @@
+"""Why does a network need a bend?
+
+Without an activation, layers collapse into a single matrix, and where a single matrix
+changes its mind is a straight line. XOR, four clouds of points with opposite ones in
+one class, has no such line. Networks with and without an activation try to learn it.
+
+    python experiments/xor.py
+
+Expect no network without a bend above 75 %, all others with 8 hidden units at 100 %,
+and some with a single one, if it dips before it rises, in about 12 seconds on 2 cores.
+
+Source: Minsky & Papert (1969), Perceptrons, for XOR; course, "Activation functions".
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import nn
+from slides import xor as slides
+
+from dlworkshop.data import toy
+from dlworkshop.learn.descent import descend
+from dlworkshop.run import experiment
+from dlworkshop.run.lesson import Lesson, crossed
+from dlworkshop.verify import claims
+
+
+@dataclass(frozen=True)
+class Config(experiment.Config):
+    """Settings of the experiment; every one is a flag."""
+
+    seeds: int = 32
+    """How many networks of each kind and size."""
+    num_steps: int = 600
+    """Updates by Adam, each on all points."""
+
+
+FLAT = "no activation"
+RISING: dict[str, Callable] = {  # their formulas are in activations.py
+    "sigmoid": nn.sigmoid,
+    "tanh": jnp.tanh,
+    "ReLU": nn.relu,
+    "leaky ReLU": nn.leaky_relu,
+}
+GELU = partial(nn.gelu, approximate=False)
+DIPPING: dict[str, Callable] = {"GELU": GELU, "SiLU": nn.silu}
+ACTIVATIONS = {FLAT: lambda z: z, **RISING, **DIPPING}
+UNITS = np.array([1, 2, 4, 8])  # of the 8 hidden ones so many take part
+
+
+def network(kind, units, params, x):  # a = f(x W1 + b1); output = a W2 + b2
+    w1, b1, w2, b2 = params
+    a = jax.lax.switch(kind, tuple(ACTIVATIONS.values()), x @ w1 + b1)  # [8]
+    return jnp.where(np.arange(8) < units, a, 0) @ w2 + b2
+
+
+def learn(config, points, kind, units, key):
+    """The parameters after Adam on all points."""
+    w1_key, w2_key = jax.random.split(key)
+    w1, w2 = jax.random.normal(w1_key, (2, 8)), jax.random.normal(w2_key, (8,))
+    start = w1, jnp.zeros(8), w2, jnp.zeros(())
+
+    def loss(params, _):
+        z = jax.vmap(partial(network, kind, units, params))(points.image)  # [N]
+        return (nn.softplus(z) - points.label * z).mean()  # see logistic_regression.py
+
+    return descend(loss, start, optax.adam(0.05), np.arange(config.num_steps))[0]
+
+
+@jax.enable_x64(True)
+def one_matrix():
+    """Three layers without an activation, and the matrix that they are."""
+    w1, w2, w3, x = jax.random.normal(jax.random.key(0), (4, 6, 6))
+    flat = ACTIVATIONS[FLAT]
+    return claims.exact(
+        "Three layers without a bend are one matrix",
+        flat(flat(x @ w1) @ w2) @ w3,
+        x @ (w1 @ w2 @ w3),
+        roundings=6 + 6 + 6,
+        scale=float((abs(x) @ abs(w1) @ abs(w2) @ abs(w3)).max()),
+        why="three sums of 6 products, in another order",
+    )
+
+
+def main(config: Config) -> Lesson:
+    """An identity, then a population for each activation and number of units."""
+    points, side = toy.xor(200), np.linspace(-2, 2, 60)
+    grid = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)  # [G, 2]
+
+    def answers(units, key, kind):  # to the points [N], to the grid [G]
+        params = learn(config, points, kind, units, key)
+        net = jax.vmap(partial(network, kind, units, params))
+        return net(points.image), net(grid)
+
+    learnt, right, heights = crossed(answers), {}, {}
+    keys = jax.random.split(jax.random.key(0), config.seeds)
+    for kind, name in enumerate(ACTIVATIONS):
+        z, drawn = jax.device_get(learnt(UNITS, keys, kind))  # [U, P, N], [U, P, G]
+        right[name] = ((z > 0) == points.label).mean(-1)  # [U, P]
+        heights[name] = drawn[-1]
+    solved = np.mean([right[name][-1] == 1 for name in (*RISING, *DIPPING)])
+    return Lesson(
+        f"Without a bend no network gets all of XOR right, with one {solved:.0%} do",
+        claims=[
+            one_matrix(),
+            claims.bounded(
+                "Without a bend no network gets more than 3 of 4 clouds of XOR right",
+                right[FLAT],
+                at_most=0.75,
+                why="its border is a line, and of four points, one from each cloud, a "
+                "line has at most three on their sides",
+            ),
+            *(
+                claims.share(
+                    f"With {name} most networks get all of XOR right",
+                    right[name][-1] == 1,
+                    at_least=0.5,
+                    why="that it can be learnt is shown if more than half do",
+                )
+                for name in (*RISING, *DIPPING)
+            ),
+            claims.bounded(
+                "A single unit that only rises gets no more either",
+                [right[name][0] for name in RISING],
+                at_most=0.75,
+                why="it passes a level along one line w x + b = z at most",
+            ),
+            claims.bounded(
+                "A single unit that dips before it rises can do it all",
+                [right[name][0].max() for name in DIPPING],
+                equal_to=1,
+                why="it passes a level along two lines: that will do if one is found",
+            ),
+        ],
+        figures=[
+            slides.border(points, side, heights, right),
+            slides.units(UNITS, right),
+        ],
+        exercises=slides.exercises(
+            claims.bounded(
+                "One unit that folds the plane tells the two classes apart",
+                (1 - abs(points.image.sum(-1)) > 0) == points.label,
+                equal_to=1,
+                why="|x_1 + x_2| is 2 in the clouds of class 0, 0 in the others",
+            )
+        ),
+        summary={"dataset": "xor", "members": config.seeds},
+    )
+
+
+if __name__ == "__main__":
+    experiment.start(main, Config)

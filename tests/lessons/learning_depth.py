@@ -1,0 +1,27 @@
+"""How each claim of the lesson is made false."""
+
+import jax
+import numpy as np
+
+from dlworkshop.data import toy
+
+FAST = {"seeds": 5, "num_steps": 300}
+
+
+def found_by_hand(config, widths, key):
+    """Learning that ends with the curve itself."""
+    del widths, key
+    points = np.linspace(0, 1, 1025)
+    return toy.tent(points, config.folds), np.ones(4096)
+
+
+PLANTED = [
+    ({"relu": lambda _: jax.nn.silu}, ["What learns in one layer"]),
+    (
+        {
+            "SHAPES": lambda shapes: shapes | {4: (16, 16, 16, 16)},
+            "learn": lambda _: found_by_hand,
+        },
+        ["Learnt networks have", "The networks that learn", "Learning finds"],
+    ),
+]
