@@ -20,6 +20,7 @@ LECTURE = {  # the chapters of the lecture and their experiments, in its order
         "activations",
         "batch_forwarding",
         "backpropagation",
+        "gradient_cost",
         "universal_approximation",
     ),
     "Deep learning": ("data_size", "why_depth", "learning_depth"),

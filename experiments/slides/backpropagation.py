@@ -1,0 +1,52 @@
+"""Slides of backpropagation.py: who is to blame, and which step finds it out."""
+
+from dlworkshop.report.figures import BAND, network
+from dlworkshop.report.lesson_figures import curves
+from dlworkshop.run.lesson import Exercise, Figure
+
+
+def blame(values, slopes):
+    """Values of the units (x [6], a [4], o [3]), and dL/dW ([6, 4], [4, 3])."""
+
+    def draw(axes):
+        network(axes, values, slopes, ["x", "a = sigma(x W1)", "o = sigma(a W2)"])
+
+    return Figure(
+        "blame",
+        draw,
+        f"The chain rule gives each of {sum(dw.size for dw in slopes)} weights its "
+        "share of the blame",
+        "Lines: dL/dW, thick where large, blue where positive, orange where negative. "
+        "Circles: the values of the units.",
+    )
+
+
+def steps(sizes, error):
+    """How far differences are off [P, steps], in lengths of the gradient."""
+    mean = error.mean(0)
+
+    def draw(axes):
+        looks = {"xscale": "log", "yscale": "log", "ylabel": "relative error"}
+        curves(axes, sizes, {"central differences": error}, **looks)
+        axes.set(xlabel="step h", ylim=(mean.min() / 30, 30 * mean.max()))
+
+    return Figure(
+        "steps",
+        draw,
+        f"Differences are off by {mean.min():.0e} at the best step, h = "
+        f"{sizes[mean.argmin()]:.0e}, and by more on both sides",
+        "Large steps leave the straight line, an error like h^2; small ones lose the "
+        f"digits of L(w + h) - L(w - h), an error like 1e-16 / h. {BAND}",
+    )
+
+
+def exercises():
+    """A wrong gradient that no loss shows."""
+    return [
+        Exercise(
+            "Leave `* (1 - o[k])` out of `do_ds`. Which claim tells you, and would the "
+            "network still learn?",
+            "The first, and it would, only worse: 1 - o_k is positive, so every slope "
+            "of W2 keeps its sign. A wrong gradient is not seen by watching a loss.",
+        )
+    ]

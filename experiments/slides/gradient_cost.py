@@ -1,0 +1,61 @@
+"""Slides of gradient_cost.py: operations, and time."""
+
+import numpy as np
+
+from dlworkshop.report.figures import BAND
+from dlworkshop.report.lesson_figures import curves
+from dlworkshop.run.lesson import Exercise, Figure
+
+
+def passes(num_weights, reverse, tangent):
+    """Operations of a gradient and of one tangent, in forward passes [networks]."""
+
+    def draw(axes):
+        roads = {
+            "back-propagation": reverse,
+            "forward mode": tangent * num_weights,
+            "central differences": 2.0 * num_weights,
+        }
+        looks = {"xscale": "log", "yscale": "log", "xlabel": "weights"}
+        curves(axes, num_weights, roads, ylabel="forward passes", **looks)
+
+    return Figure(
+        "passes",
+        draw,
+        f"All {num_weights[-1]:,} slopes cost {reverse[-1]:.1f} forward passes in "
+        "reverse, thousands in any other way",
+        "Operations as XLA counts them; forward mode takes a pass with a tangent for "
+        "each weight, central differences two passes.",
+    )
+
+
+def cost(num_weights, times):
+    """road -> seconds [turns, networks]."""
+    back = np.median(times["back-propagation"] / times["one forward pass"], 0)[-1]
+
+    def draw(axes):
+        micro = {road: 1e6 * taken for road, taken in times.items()}
+        looks = {"xscale": "log", "yscale": "log", "ylabel": "time (µs)"}
+        curves(axes, num_weights, micro, xlabel="weights", **looks)
+
+    return Figure(
+        "cost",
+        draw,
+        f"{num_weights[-1]:,} slopes take the time of {back:.1f} forward passes",
+        "One example; much of the time of few weights is that of a call. Members are "
+        f"turns. {BAND}",
+    )
+
+
+def exercises(one_direction):
+    """Forward mode, and where it wins; the claim says what one slope costs."""
+    return [
+        Exercise(
+            "Let `back-propagation` be `jax.jit(jax.jacfwd(loss))`, forward mode. How "
+            "far ahead is it, and for which functions would it be the better way?",
+            "Some four times, not hundreds: it takes a pass for each weight too, only "
+            "side by side, where differences go one by one. It is the better way where "
+            "there are fewer inputs than outputs: one input, one pass.",
+            one_direction,
+        )
+    ]

@@ -1,0 +1,28 @@
+"""How each claim of the lesson is made false."""
+
+FAST = {"seeds": 6, "widths": (4, 32, 128)}
+
+
+def dear(operations):
+    """Whatever is not the forward pass costs nine times as much."""
+
+    def wrong(function, *args):
+        factor = 1 if function.__name__ == "loss" else 9
+        if hasattr(function, "__wrapped__"):  # jax.grad names what it returns alike
+            factor = 9
+        return factor * operations(function, *args)
+
+    return wrong
+
+
+PLANTED = [
+    (
+        {"operations": dear, "seconds": lambda _: lambda f, *args: 1.0},
+        [
+            "A gradient costs",
+            "Back-propagation takes",
+            "The more weights",
+            "A slope along",
+        ],
+    ),
+]
