@@ -19,13 +19,12 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from slides import softmax as slides
 
 from dlworkshop import fit, models
 from dlworkshop.data import toy
-from dlworkshop.report.figures import COLOURS
-from dlworkshop.report.lesson_figures import borders, curves
 from dlworkshop.run import experiment
-from dlworkshop.run.lesson import Exercise, Figure, Lesson
+from dlworkshop.run.lesson import Lesson
 from dlworkshop.verify import claims
 
 
@@ -130,66 +129,29 @@ def main(config: Config) -> Lesson:
     spirals = toy.split(toy.spirals(900), "spirals")
     model = models.mlp((32,), num_classes=3)
     settings = {"hparams": {"learning_rate": 0.03}, "batch_size": 60}
-    runs = [
-        fit(model, spirals, seeds=config.seeds, num_epochs=epochs, **settings)
+    runs = {  # the same seeds: each begins as the one before it
+        epochs: fit(model, spirals, seeds=config.seeds, num_epochs=epochs, **settings)
         for epochs in config.num_epochs
-    ]  # the same seeds: each begins as the one before it
-    members = runs[-1].summary["population"]
+    }
+    members = runs[config.num_epochs[-1]].summary["population"]
     accuracy = np.array([member["test"]["accuracy"] for member in members])
-    learnt = claims.greater(
-        "Trained networks name the right spiral more often than chance",
-        accuracy,
-        1 / 3,
-        why="three classes of equal size",
-    )
-    side = np.linspace(-1.3, 1.3, 90)
-    grid = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2).astype(np.float32)
-
-    def regions(panels):
-        for axes, run, epochs in zip(panels, runs, config.num_epochs, strict=True):
-            p = np.asarray(jax.vmap(jax.vmap(softmax))(run.predict(grid)))  # [P, G, 3]
-            each = dict(zip(COLOURS, np.moveaxis(p, -1, 0), strict=False))
-            borders(axes, spirals.train, side, each, level=0.5)
-            axes.set_title(f"epochs: {epochs}")
-
-    def overflow(axes):
-        added = np.linspace(0, 120, 241, dtype=np.float32)
-        z = np.array([1, 0, -1], np.float32) + added[:, None]  # [241, 3]
-        p, literal = jax.vmap(softmax)(z), np.asarray(jax.vmap(literal_softmax)(z))
-        lines = {f"shifted, p_{k + 1}": line for k, line in enumerate(p.T)}
-        axes.plot(added, literal, "k:", linewidth=3, zorder=3)
-        labels = {"xlabel": "number added to all logits", "ylabel": "probability"}
-        curves(axes, added, lines, **labels)
-
     return Lesson(
         f"Three outputs become three probabilities, and {accuracy.mean():.1%} of the "
         "test points get their own class",
-        claims=[*found, learnt],
+        claims=[
+            *found,
+            claims.greater(
+                "Trained networks name the right spiral more often than chance",
+                accuracy,
+                1 / 3,
+                why="three classes of equal size",
+            ),
+        ],
         figures=[
-            Figure(
-                "regions",
-                regions,
-                f"{config.seeds} networks come to agree on where a class begins",
-                "Dots: training points. Lines: where a network gives a class "
-                "probability 1/2, one for each network and class.",
-                panels=len(runs),
-            ),
-            Figure(
-                "overflow",
-                overflow,
-                "A literal e^z overflows at z = 88.7 in float32",
-                "Coloured: softmax with the largest logit subtracted. Dotted: as the "
-                "formula is written; where it ends there is NaN.",
-            ),
+            slides.regions(spirals.train, runs, softmax),
+            slides.overflow(softmax, literal_softmax),
         ],
-        exercises=[
-            Exercise(
-                "Drop `- z.max()` in `softmax`. Which claim fails?",
-                "The one about logits of 10,000: inf / inf is NaN, and so is 0 / 0 "
-                "where all are -10,000. On ordinary logits nothing changes.",
-                overflows,
-            )
-        ],
+        exercises=slides.exercises(overflows),
         summary={"dataset": "spirals", "members": config.seeds},
     )
 

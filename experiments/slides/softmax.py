@@ -1,0 +1,63 @@
+"""Slides of softmax.py: where classes begin, and where a literal e^z ends."""
+
+import jax
+import numpy as np
+
+from dlworkshop.report.figures import COLOURS
+from dlworkshop.report.lesson_figures import borders, curves
+from dlworkshop.run.lesson import Exercise, Figure
+
+
+def regions(points, runs, softmax):
+    """Training points, and for each number of epochs the run of that length."""
+    side = np.linspace(-1.3, 1.3, 90)
+    grid = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2).astype(np.float32)
+
+    def draw(panels):
+        for axes, (epochs, run) in zip(panels, runs.items(), strict=True):
+            p = np.asarray(jax.vmap(jax.vmap(softmax))(run.predict(grid)))  # [P, G, K]
+            each = dict(zip(COLOURS, np.moveaxis(p, -1, 0), strict=False))
+            borders(axes, points, side, each, level=0.5)
+            axes.set_title(f"epochs: {epochs}")
+
+    return Figure(
+        "regions",
+        draw,
+        "Networks that differ in their seed come to agree on where a class begins",
+        "Dots: training points. Lines: where a network gives a class probability 1/2, "
+        "one for each network and class.",
+        panels=len(runs),
+    )
+
+
+def overflow(softmax, literal_softmax):
+    """Both on logits to which a number was added."""
+    added = np.linspace(0, 120, 241, dtype=np.float32)
+    z = np.array([1, 0, -1], np.float32) + added[:, None]  # [241, 3]
+    p, literal = (np.asarray(jax.vmap(f)(z)) for f in (softmax, literal_softmax))
+
+    def draw(axes):
+        lines = {f"shifted, p_{k + 1}": line for k, line in enumerate(p.T)}
+        axes.plot(added, literal, "k:", linewidth=3, zorder=3)
+        labels = {"xlabel": "number added to all logits", "ylabel": "probability"}
+        curves(axes, added, lines, **labels)
+
+    return Figure(
+        "overflow",
+        draw,
+        "A literal e^z overflows at z = 88.7 in float32",
+        "Coloured: softmax with the largest logit subtracted. Dotted: as the formula "
+        "is written; where it ends there is NaN.",
+    )
+
+
+def exercises(overflows):
+    """What the shift is for, with the claim that counts the cases."""
+    return [
+        Exercise(
+            "Drop `- z.max()` in `softmax`. Which claim fails?",
+            "The one about logits of 10,000: inf / inf is NaN, and so is 0 / 0 where "
+            "all are -10,000. On ordinary logits nothing changes.",
+            overflows,
+        )
+    ]
