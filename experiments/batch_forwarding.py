@@ -17,11 +17,11 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from slides import batch_forwarding as slides
 
-from dlworkshop.report.figures import BAND, COLOURS, band
 from dlworkshop.run import experiment
 from dlworkshop.run.clock import seconds
-from dlworkshop.run.lesson import Exercise, Figure, Lesson
+from dlworkshop.run.lesson import Lesson
 from dlworkshop.verify import claims
 
 
@@ -107,43 +107,23 @@ def identities(num_draws):
 
 def main(config: Config) -> Lesson:
     """The identities, then examples a second against batch size, in turns."""
-    sizes = (784, config.hidden, 10)
-    xs, w1, w2 = draw(jax.random.key(0), sizes, max(config.batch_sizes))
+    sizes, batch_sizes = (784, config.hidden, 10), np.array(config.batch_sizes)
+    xs, w1, w2 = draw(jax.random.key(0), sizes, max(batch_sizes))
     batch, one = jax.jit(by_vmap), jax.jit(forward)
     rows = [jnp.asarray(x) for x in xs[:16]]
 
     def one_by_one():
         return [one(x, w1, w2) for x in rows]
 
-    rate = np.zeros((config.seeds, len(config.batch_sizes)))  # examples/s
+    rate = np.zeros((config.seeds, len(batch_sizes)))  # examples/s
     alone = np.zeros(config.seeds)
     for turn in range(config.seeds):  # in turns, so that a slow moment hits all alike
         alone[turn] = len(rows) / seconds(one_by_one)
-        for i, size in enumerate(config.batch_sizes):
+        for i, size in enumerate(batch_sizes):
             rate[turn, i] = size / seconds(batch, xs[:size], w1, w2)
     gain = np.median(rate[:, -1] / rate[:, 0])
-    few = len(config.batch_sizes) // 3
-    longer = config.batch_sizes[few] * np.median(rate[:, 0] / rate[:, few])
-
-    def throughput(axes):
-        sizes = np.array(config.batch_sizes)
-        band(axes, sizes, rate, "jitted vmap")
-        band(axes, sizes, np.tile(alone[:, None], len(sizes)), "a loop", COLOURS[1])
-        axes.set(xscale="log", yscale="log", xlabel="batch size (examples)")
-        axes.set_ylabel("examples a second")
-        axes.legend()
-
-    def latency(axes):
-        sizes = np.array(config.batch_sizes)
-        band(axes, sizes, 1e6 * sizes / rate, "measured")
-        each = 1e6 / np.median(rate[:, -1])
-        axes.plot(sizes, each * sizes, "k:", label="were it only arithmetic")
-        axes.set(xscale="log", yscale="log", xlabel="batch size (examples)")
-        axes.set_ylabel("time for a batch (µs)")
-        axes.legend()
-
     return Lesson(
-        f"Batches of {config.batch_sizes[-1]} pass {gain:,.0f} times more examples a "
+        f"Batches of {batch_sizes[-1]} pass {gain:,.0f} times more examples a "
         "second than batches of 1",
         claims=[
             *identities(config.seeds),
@@ -157,35 +137,10 @@ def main(config: Config) -> Lesson:
             ),
         ],
         figures=[
-            Figure(
-                "throughput",
-                throughput,
-                f"Throughput grows {gain:,.0f}-fold with the batch, then levels off",
-                f"Network: 784-{config.hidden}-10. The loop does not wait for one "
-                f"call to end before the next. Members are turns of timing. {BAND}",
-            ),
-            Figure(
-                "latency",
-                latency,
-                f"{config.batch_sizes[few]} examples together take {longer:.1f} times "
-                "as long as one alone",
-                "Dotted: the time per example of the largest batch, times the batch "
-                "size. Above it: the cost of a call and of reading the weights.",
-            ),
+            slides.throughput(batch_sizes, rate, alone, config.hidden),
+            slides.latency(batch_sizes, rate),
         ],
-        exercises=[
-            Exercise(
-                "Begin `by_matrices` with `xs = xs - xs.mean(0)`. Which claims fail?",
-                "All but the last: a row would then depend on its neighbours, and on "
-                "its own it would be 0. This is what batch normalisation does, and "
-                "why it is not a function of one example.",
-            ),
-            Exercise(
-                "Swap `in_axes` to (None, 0, None). What does `by_vmap` compute?",
-                "One output for each row of W1, with shapes that no longer fit: the "
-                "axis that is mapped is the one that is taken apart.",
-            ),
-        ],
+        exercises=slides.exercises(),
         summary={
             "members": config.seeds,
             "examples_per_second": np.median(rate[:, -1]),

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from slides import feedforward as slides
 
 from dlworkshop import models
-from dlworkshop.report.figures import BAND, band, network
 from dlworkshop.run import experiment
-from dlworkshop.run.lesson import Exercise, Figure, Lesson
+from dlworkshop.run.lesson import Lesson
 from dlworkshop.verify import claims
 
 INPUTS, HIDDEN = 6, 4  # W1 is 6x4, W2 is 4x1
@@ -105,20 +105,6 @@ def main(config: Config) -> Lesson:
     cut = jnp.stack([sigma(x @ weights[0].at[pair].set(0)) for pair in pairs])
     moved_units = np.asarray(cut != a)  # [6 * 4, 4]
     meant = np.eye(HIDDEN, dtype=bool)[[j for _, j in pairs]]
-    x, weights, a, output = jax.device_get((x, weights, a, output))
-
-    def network_figure(axes):
-        network(
-            axes, [x, a, [output]], weights, ["x", "a = sigma(x W1)", "output = a W2"]
-        )
-
-    def depth_figure(panels):
-        for axes, depth in zip(panels, (1, config.depth), strict=True):
-            band(axes, along, sweeps[depth - 1], f"mean of {config.seeds}")
-            axes.set(title=f"hidden layers: {depth}", xlabel="input x_1", ylim=(-2, 2))
-        panels[0].set_ylabel("output, less its mean")
-
-    first, last = reach.mean(0)[[0, -1]]
     return Lesson(
         f"Loops, matrices and Flax agree on {np.size(loops)} networks of up to "
         f"{config.depth} hidden layers",
@@ -143,37 +129,10 @@ def main(config: Config) -> Lesson:
             ),
         ],
         figures=[
-            Figure(
-                "network_figure",
-                network_figure,
-                f"{INPUTS} x {HIDDEN} + {HIDDEN} x 1 = {weights[0].size + HIDDEN} "
-                f"connections make {INPUTS} numbers into one",
-                "A network with random weights. Lines: weights, thick where large, "
-                "blue where positive, orange where negative. Circles: values.",
-            ),
-            Figure(
-                "depth_figure",
-                depth_figure,
-                f"x_1 moves the output by {first:.2f} through one hidden layer, by "
-                f"{last:.4f} through {config.depth}",
-                f"{BAND} Each member is a network with random weights.",
-                panels=2,
-            ),
+            slides.connections(*jax.device_get((x, weights, a, output))),
+            slides.depths(along, sweeps, reach),
         ],
-        exercises=[
-            Exercise(
-                "Swap `i` and `j` in `w[i, j]`, in the loops. What happens?",
-                "W1 is 6x4: the loops soon ask for a row 5 of 4, an IndexError. Were "
-                "it square, nothing would be said and the numbers would be wrong.",
-            ),
-            Exercise(
-                "Let `sigma` return z. Which claims fail, and what does the second "
-                "figure show?",
-                "The first, as the loops have a sigma of their own, and the last: "
-                "without a bend nothing flattens, and every line is straight, however "
-                "many the layers. `activations.py` makes a claim of it.",
-            ),
-        ],
+        exercises=slides.exercises(),
         summary={"members": config.seeds},
     )
 

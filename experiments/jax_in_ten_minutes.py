@@ -19,12 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
+from slides import jax_in_ten_minutes as slides
 
-from dlworkshop.report.figures import BAND
-from dlworkshop.report.lesson_figures import curves
 from dlworkshop.run import experiment
 from dlworkshop.run.clock import seconds
-from dlworkshop.run.lesson import Exercise, Figure, Lesson
+from dlworkshop.run.lesson import Lesson
 from dlworkshop.verify import check_gradients, claims
 
 
@@ -176,54 +175,20 @@ def main(config: Config) -> Lesson:
             found.append(claim)
             print(f"  {claim.verdict}: {claim.statement}")
 
-    losses, sizes = learn(config, xs, ys), 4 ** np.arange(5)
+    sizes = 4 ** np.arange(5)
     runs = jax.jit(jax.vmap(lambda key: train(key, xs, ys, 100)[1][-1]))
     members = [jax.random.split(jax.random.key(0), int(n)) for n in sizes]
-    cost = np.array([[1e3 * seconds(runs, m) for m in members] for _ in range(5)])
-
-    def learning(axes):
-        lines = {f"mean of {config.seeds}": losses}
-        labels = {"xlabel": "step", "ylabel": "loss (half the squared error)"}
-        curves(axes, range(config.num_steps), lines, yscale="log", **labels)
-
-    def population(axes):
-        lines = {"vmap": cost, "one after the other": cost[:, 0].mean() * sizes}
-        looks = {"xscale": "log", "yscale": "log", "xlabel": "members"}
-        curves(axes, sizes, lines, ylabel="time (ms)", **looks)
-
+    taken = np.array([[seconds(runs, m) for m in members] for _ in range(5)])
     held = sum(claim.verdict == "holds" for claim in found)
-    times = np.median(cost[:, -1] / cost[:, 0])
     return Lesson(
         f"{held} of {len(found)} statements about keys, jit, grad, vmap, scan and "
         "sharding hold",
         claims=found,
         figures=[
-            Figure(
-                "learning",
-                learning,
-                f"{config.seeds} networks learn in one program: vmap of scan of grad",
-                BAND,
-            ),
-            Figure(
-                "population",
-                population,
-                f"{sizes[-1]} members train in {times:.0f} times the time of one",
-                f"100 steps. Members of this figure are turns of timing. {BAND}",
-            ),
+            slides.learning(learn(config, xs, ys)),
+            slides.population(sizes, taken),
         ],
-        exercises=[
-            Exercise(
-                "Put `print(x)` into `forward` and call `jax.jit(forward)` twice. What "
-                "does it print?",
-                "One line, and not numbers but a tracer with a shape: Python runs "
-                "while JAX traces, and afterwards only the compiled program does.",
-            ),
-            Exercise(
-                "Why does `jax.grad(jax.grad(forward))` fail?",
-                "grad wants a scalar, and a gradient is a tree of arrays. "
-                "`jax.hessian(forward)` is what was meant.",
-            ),
-        ],
+        exercises=slides.exercises(),
         summary={"members": config.seeds},
     )
 

@@ -1,0 +1,65 @@
+"""Slides of batch_forwarding.py: examples a second, and the time of a batch."""
+
+import numpy as np
+
+from dlworkshop.report.figures import BAND, COLOURS, band
+from dlworkshop.run.lesson import Exercise, Figure
+
+
+def throughput(sizes, rate, alone, hidden):
+    """Examples a second [turns, sizes], and those of a loop [turns]."""
+    gain = np.median(rate[:, -1] / rate[:, 0])
+
+    def draw(axes):
+        band(axes, sizes, rate, "jitted vmap")
+        band(axes, sizes, np.tile(alone[:, None], len(sizes)), "a loop", COLOURS[1])
+        axes.set(xscale="log", yscale="log", xlabel="batch size (examples)")
+        axes.set_ylabel("examples a second")
+        axes.legend()
+
+    return Figure(
+        "throughput",
+        draw,
+        f"Throughput grows {gain:,.0f}-fold with the batch, then levels off",
+        f"Network: 784-{hidden}-10. The loop does not wait for one call to end before "
+        f"the next. Members are turns of timing. {BAND}",
+    )
+
+
+def latency(sizes, rate):
+    """The same, as the time of a batch."""
+    few = len(sizes) // 3
+    longer = sizes[few] * np.median(rate[:, 0] / rate[:, few])
+    each = 1e6 / np.median(rate[:, -1])
+
+    def draw(axes):
+        band(axes, sizes, 1e6 * sizes / rate, "measured")
+        axes.plot(sizes, each * sizes, "k:", label="were it only arithmetic")
+        axes.set(xscale="log", yscale="log", xlabel="batch size (examples)")
+        axes.set_ylabel("time for a batch (µs)")
+        axes.legend()
+
+    return Figure(
+        "latency",
+        draw,
+        f"{sizes[few]} examples together take {longer:.1f} times as long as one alone",
+        "Dotted: the time per example of the largest batch, times the batch size. "
+        "Above it: the cost of a call and of reading the weights.",
+    )
+
+
+def exercises():
+    """What makes a row depend on others, and which axis is mapped."""
+    return [
+        Exercise(
+            "Begin `by_matrices` with `xs = xs - xs.mean(0)`. Which claims fail?",
+            "All but the last: a row would then depend on its neighbours, and on its "
+            "own it would be 0. This is what batch normalisation does, and why it is "
+            "not a function of one example.",
+        ),
+        Exercise(
+            "Swap `in_axes` to (None, 0, None). What does `by_vmap` compute?",
+            "One output for each row of W1, with shapes that no longer fit: the axis "
+            "that is mapped is the one that is taken apart.",
+        ),
+    ]

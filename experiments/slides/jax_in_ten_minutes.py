@@ -1,0 +1,59 @@
+"""Slides of jax_in_ten_minutes.py: a population learns, and what many of them cost."""
+
+import numpy as np
+
+from dlworkshop.report.figures import BAND
+from dlworkshop.report.lesson_figures import curves
+from dlworkshop.run.lesson import Exercise, Figure
+
+
+def learning(losses):
+    """[P, steps] of members."""
+    num_members, num_steps = losses.shape
+
+    def draw(axes):
+        lines = {f"mean of {num_members}": losses}
+        labels = {"xlabel": "step", "ylabel": "loss (half the squared error)"}
+        curves(axes, range(num_steps), lines, yscale="log", **labels)
+
+    return Figure(
+        "learning",
+        draw,
+        f"{num_members} networks learn in one program: vmap of scan of grad",
+        BAND,
+    )
+
+
+def population(sizes, taken):
+    """Seconds [turns, sizes] that populations train."""
+    times = np.median(taken[:, -1] / taken[:, 0])
+
+    def draw(axes):
+        milli = 1e3 * taken
+        lines = {"vmap": milli, "one after the other": milli[:, 0].mean() * sizes}
+        looks = {"xscale": "log", "yscale": "log", "xlabel": "members"}
+        curves(axes, sizes, lines, ylabel="time (ms)", **looks)
+
+    return Figure(
+        "population",
+        draw,
+        f"{sizes[-1]} members train in {times:.0f} times the time of one",
+        f"100 steps. Members of this figure are turns of timing. {BAND}",
+    )
+
+
+def exercises():
+    """What tracing does, and what grad wants."""
+    return [
+        Exercise(
+            "Put `print(x)` into `forward` and call `jax.jit(forward)` twice. What is "
+            "printed?",
+            "One line, and not numbers but a tracer with a shape: Python runs while "
+            "JAX traces, and afterwards only the compiled program does.",
+        ),
+        Exercise(
+            "Why does `jax.grad(jax.grad(forward))` fail?",
+            "grad wants a scalar, and a gradient is a tree of arrays. "
+            "`jax.hessian(forward)` is what was meant.",
+        ),
+    ]
