@@ -12,6 +12,7 @@ Expect 14 statements that hold, in about 16 seconds on 2 cores.
 Source: course, "Tutorial of the framework"; the documentation of JAX, docs.jax.dev.
 """
 
+import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,7 +24,8 @@ from slides import jax_in_ten_minutes as slides
 
 from dlworkshop.run import experiment
 from dlworkshop.run.clock import seconds
-from dlworkshop.run.lesson import Lesson
+from dlworkshop.run.lesson import Figure, Lesson
+from dlworkshop.types import Claim
 from dlworkshop.verify import check_gradients, claims
 
 
@@ -72,122 +74,104 @@ def train(key, xs, ys, num_steps):
 FEW = 20  # steps
 ROUNDED = partial(claims.exact, roundings=60, why="two layers of a few roundings each")
 STEPPED = partial(claims.exact, roundings=60 * FEW, why="every step adds its own")
+COUNTED = partial(claims.bounded, why="one trace for each shape and dtype")
 
 
-def keys(config, xs, ys):
-    """Keys: randomness is an argument, so equal keys draw equal numbers."""
-    key = jax.random.key(0)
-    yield ROUNDED("Equal keys give equal weights", init(key), init(jax.random.key(0)))
+def tutorial(config):  # noqa: PLR0915 (it is read from top to bottom)
+    """What is said, and after it the claims that it is made of, and figures."""
+    key, x_key, teacher_key = (jax.random.key(seed) for seed in range(3))
+    xs = jax.random.normal(x_key, (32, 6))
+    ys = jax.vmap(partial(forward, init(teacher_key)))(xs)  # of a network to learn from
+    params, x, y = init(key), xs[0], ys[0]
+
+    yield "Keys: randomness is an argument, so equal keys draw equal numbers."
+    yield ROUNDED("Equal keys give equal weights", params, init(jax.random.key(0)))
     one, other = (init(k)["w1"] for k in jax.random.split(key))
     apart, why = np.abs(one - other), "numbers drawn from a density are never equal"
     yield claims.bounded("Split keys give others", apart, at_least=1e-12, why=why)
 
-
-def jit(config, xs, ys):
-    """jit: traced once for each shape and dtype, compiled, and then fast."""
-    params, traced = init(jax.random.key(0)), []
+    yield "jit: traced once for each shape and dtype, compiled, and then fast."
+    traced = []
 
     def noisy(params, x):
         traced.append(x.shape)  # a side effect happens while tracing, and then no more
         return forward(params, x)
 
     fast = jax.jit(noisy)
-    yield ROUNDED("jit changes no number", fast(params, xs[0]), forward(params, xs[0]))
+    yield ROUNDED("jit changes no number", fast(params, x), forward(params, x))
     fast(params, xs[1])
-    counted = partial(claims.bounded, why="one trace for each shape and dtype")
-    yield counted("Another value is not traced again", len(traced), equal_to=1)
-    fast(params, xs[0].astype(jnp.float32))
-    yield counted("Another dtype is", len(traced), equal_to=2)
-    turns = [[seconds(f, params, xs[0]) for f in (fast, forward)] for _ in range(10)]
+    yield COUNTED("Another value is not traced again", len(traced), equal_to=1)
+    fast(params, x.astype(jnp.float32))
+    yield COUNTED("Another dtype is", len(traced), equal_to=2)
+    turns = [[seconds(f, params, x) for f in (fast, forward)] for _ in range(10)]
     why = "one call instead of one for each operation; in log2 of the time, in turns"
     yield claims.less("What is compiled is faster", *np.log2(turns).T, why=why)
 
-
-def grad(config, xs, ys):
-    """grad: the function that computes the derivative."""
-    params, x = init(jax.random.key(0)), xs[0]
+    yield "grad: the function that computes the derivative."
     a = jax.nn.sigmoid(x @ params["w1"])
-    by_hand = (forward(params, x) - ys[0]) * a[:, None]  # dL/dW2 = (o - y) a
-    grads = jax.grad(loss)(params, x, ys[0])
+    by_hand = (forward(params, x) - y) * a[:, None]  # dL/dW2 = (o - y) a
+    grads = jax.grad(loss)(params, x, y)
     yield ROUNDED("grad finds what the chain rule finds", grads["w2"], by_hand)
-    report = check_gradients(lambda p: loss(p, x, ys[0]), params)
+    report = check_gradients(lambda p: loss(p, x, y), params)
     yield claims.gradients("Moving each weight a little says the same", report)
 
-
-def vmap(config, xs, ys):
-    """vmap: from one example to a batch, from one model to a population."""
-    params = init(jax.random.key(0))
+    yield "vmap: from one example to a batch, from one model to a population."
     looped = jnp.stack([forward(params, x) for x in xs])
     batch = jax.vmap(forward, in_axes=(None, 0))(params, xs)
     yield ROUNDED("vmap over examples is a loop, all at once", batch, looped)
-    members = jax.random.split(jax.random.key(0), config.seeds)
+    members = jax.random.split(key, config.seeds)
     population = jax.vmap(init)(members)  # every leaf has a new first axis [P]
     alone = [init(member) for member in members]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone)
     yield ROUNDED("Member i of a population is model i alone", population, stacked)
+    runs = jax.jit(jax.vmap(lambda key: train(key, xs, ys, 100)[1][-1]))
+    sizes = 4 ** np.arange(5)
+    drawn = [jax.random.split(key, int(size)) for size in sizes]
+    taken = np.array([[seconds(runs, keys) for keys in drawn] for _ in range(5)])
+    yield slides.population(sizes, taken)
 
-
-def scan(config, xs, ys):
-    """scan: many steps are one program."""
-    key = jax.random.key(0)
-    params = init(key)
+    yield "scan: many steps are one program."
+    stepped = params
     for _ in range(FEW):
-        params, _ = step(params, None, xs, ys)
+        stepped, _ = step(stepped, None, xs, ys)
     scanned, _ = train(key, xs, ys, FEW)
-    yield STEPPED("scan does what the loop does", scanned, params)
-    first, last = np.log10(learn(config, xs, ys)[:, [0, -1]]).T
+    yield STEPPED("scan does what the loop does", scanned, stepped)
+    whole = jax.jit(jax.vmap(lambda key: train(key, xs, ys, config.num_steps)[1]))
+    losses = np.asarray(whole(members))  # [P, num_steps]: vmap of scan of grad of vmap
+    first, last = np.log10(losses[:, [0, -1]]).T
     statement, why = "Every member learns from its teacher", "a tenth of its first loss"
     yield claims.less(statement, last, first, by=1.0, why=f"{why}, in log10")
+    yield slides.learning(losses)
 
-
-def sharding(config, xs, ys):
-    """Sharding: the same program, spread over the devices."""
-    usable = [n for n in range(1, jax.device_count() + 1) if config.seeds % n == 0]
-    devices = jax.devices()[: max(usable)]
-    mesh = jax.make_mesh((len(devices),), ("member",), devices=devices)
-    members = jax.random.split(jax.random.key(0), config.seeds)
+    yield "Sharding: the same program, spread over the devices."
+    count = math.gcd(jax.device_count(), config.seeds)
+    mesh = jax.make_mesh((count,), ("member",), devices=jax.devices()[:count])
     placed = jax.device_put(members, NamedSharding(mesh, PartitionSpec("member")))
     everyone = jax.jit(jax.vmap(lambda key: train(key, xs, ys, FEW)[0]))
     spread, here = everyone(placed), everyone(members)
     held = [shard.data.shape[0] for shard in spread["w1"].addressable_shards]
-    share, why = config.seeds // len(devices), "it is a divisor of the members"
+    share, why = config.seeds // count, "it is a divisor of the members"
     yield claims.bounded("Each device has its share", held, equal_to=share, why=why)
     yield STEPPED("Where a member lives changes nothing", spread, here)
-
-
-def learn(config, xs, ys):
-    """Losses [P, num_steps] of a population: vmap of scan of grad of vmap, jitted."""
-    members = jax.random.split(jax.random.key(0), config.seeds)
-    everyone = jax.vmap(lambda key: train(key, xs, ys, config.num_steps)[1])
-    return np.asarray(jax.jit(everyone)(members))
 
 
 @jax.enable_x64(True)
 def main(config: Config) -> Lesson:
     """One transformation after the other, printed as they are checked."""
-    xs = jax.random.normal(jax.random.key(1), (32, 6))
-    teacher = init(jax.random.key(2))
-    ys = jax.vmap(forward, in_axes=(None, 0))(teacher, xs)
-    found = []
-    for part in (keys, jit, grad, vmap, scan, sharding):
-        print(part.__doc__)
-        for claim in part(config, xs, ys):
-            found.append(claim)
-            print(f"  {claim.verdict}: {claim.statement}")
-
-    sizes = 4 ** np.arange(5)
-    runs = jax.jit(jax.vmap(lambda key: train(key, xs, ys, 100)[1][-1]))
-    members = [jax.random.split(jax.random.key(0), int(n)) for n in sizes]
-    taken = np.array([[seconds(runs, m) for m in members] for _ in range(5)])
+    said = []
+    for part in tutorial(config):
+        said.append(part)
+        if isinstance(part, str):
+            print(part)
+        elif isinstance(part, Claim):
+            print(f"  {part.verdict}: {part.statement}")
+    found = [part for part in said if isinstance(part, Claim)]
     held = sum(claim.verdict == "holds" for claim in found)
     return Lesson(
         f"{held} of {len(found)} statements about keys, jit, grad, vmap, scan and "
         "sharding hold",
         claims=found,
-        figures=[
-            slides.learning(learn(config, xs, ys)),
-            slides.population(sizes, taken),
-        ],
+        figures=[part for part in said if isinstance(part, Figure)],
         exercises=slides.exercises(),
         summary={"members": config.seeds},
     )
