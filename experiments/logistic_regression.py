@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
+from slides import logistic_regression as slides
 
-from dlworkshop.report.figures import BAND, COLOURS, band
 from dlworkshop.run import experiment
-from dlworkshop.run.lesson import Exercise, Figure, Lesson
+from dlworkshop.run.lesson import Lesson
 from dlworkshop.verify import check_gradients, claims
 
 
@@ -55,6 +55,10 @@ def gradient(w, x, y, penalty):  # dL/dw = sum_n (sigma(x_n^T w) - y_n) x_n + pe
     return x.T @ (sigma(x @ w) - y) + penalty * w
 
 
+def squared(w, x, y, penalty):  # the loss with Error = (sigma(z) - y)^2 instead
+    return ((sigma(x @ w) - y) ** 2).sum() + penalty / 2 * w @ w
+
+
 def descend(start, x, y, penalty, num_steps):
     """Nesterov's descent (2004, scheme 2.2.22): the last w [D], loss of all steps."""
     steepest = jnp.linalg.norm(x, 2) ** 2 / 4 + penalty  # sigma' <= 1/4 bounds L''
@@ -73,56 +77,33 @@ def descend(start, x, y, penalty, num_steps):
 @jax.enable_x64(True)
 def main(config: Config) -> Lesson:
     """Check the formulas at random weights, then go downhill from each of them."""
-    features, y = load_breast_cancer(return_X_y=True)
-    features = (features - features.mean(0)) / features.std(0)
+    raw, y = load_breast_cancer(return_X_y=True)
+    features = (raw - raw.mean(0)) / raw.std(0)
     x = np.column_stack([features, np.ones(len(y))])  # [N, D], the bias is a weight
     (size, width), penalty = x.shape, config.penalty
     data = (jnp.asarray(x), jnp.asarray(y, float), penalty)
     starts = jax.random.normal(jax.random.key(0), (config.seeds, width))  # [P, D]
 
-    by_hand = jax.vmap(lambda w: gradient(w, *data))(starts)  # [P, D]
-    by_jax = jax.vmap(lambda w: jax.grad(loss)(w, *data))(starts)
-    hessian = jax.vmap(lambda w: jax.hessian(loss)(w, *data))(starts)  # [P, D, D]
-    curvature = np.linalg.eigvalsh(hessian)  # [P, D]
+    def lifted(function):  # from one w [D] to many [P, D]
+        return jax.vmap(lambda w: function(w, *data))
+
+    curvature = np.linalg.eigvalsh(lifted(jax.hessian(loss))(starts))  # [P, D]
     descents = jax.jit(jax.vmap(lambda w: descend(w, *data, config.num_steps)))
     weights, losses = jax.device_get(descents(starts))  # [P, D], [P, T]
-
+    apart = np.linalg.norm(weights - weights.mean(0), axis=1)  # [P]
     theirs = LogisticRegression(
         C=1 / penalty, fit_intercept=False, solver="newton-cholesky", tol=1e-12
-    ).fit(x, y)
-    best = theirs.coef_[0]
+    )
+    best = theirs.fit(x, y).coef_[0]  # [D]
     lowest = float(loss(best, *data))
-    final = np.asarray(jax.vmap(lambda w: loss(w, *data))(weights))
-    apart = np.linalg.norm(weights - weights.mean(0), axis=1)  # [P]
-    rounding = size * np.finfo(float).eps * curvature.max()
 
-    def squared(w):  # the wrong error for a probability
-        return ((sigma(data[0] @ w) - data[1]) ** 2).sum() + penalty / 2 * w @ w
-
-    squared_curvature = np.linalg.eigvalsh(jax.vmap(jax.hessian(squared))(starts))
-
-    def starts_figure(axes):
-        band(axes, np.arange(config.num_steps), losses - lowest + 1e-13, "mean")
-        axes.set(xlabel="step", ylabel="loss above the minimum (nats)", yscale="log")
-
-    def sigma_figure(axes):
-        z, line = x @ best, np.linspace(-30, 20, 300)
-        axes.plot(line, sigma(line), color="black", label="sigma(z)")
-        for k, name in enumerate(("malignant", "benign")):
-            jitter = np.random.default_rng(k).uniform(-0.04, 0.04, (y == k).sum())
-            look = {"color": COLOURS[k], "alpha": 0.5, "label": name}
-            axes.plot(z[y == k], k + jitter, ".", **look)
-        axes.set(xlabel="z = x^T w", ylabel="probability of benign", xlim=(-30, 20))
-        axes.legend(loc="center left")
-
-    right = ((x @ best > 0) == y).mean()
     return Lesson(
         f"{config.seeds} random starts end within {apart.max():.0e} of one minimum",
         claims=[
             claims.exact(
                 "The gradient by hand is the one that jax.grad finds",
-                by_hand,
-                by_jax,
+                lifted(gradient)(starts),
+                lifted(jax.grad(loss))(starts),
                 roundings=size + width**2,
                 scale=float(np.abs(x).sum(0).max()),
                 why=f"a sum over {size} examples, each with {width} products in z",
@@ -130,12 +111,11 @@ def main(config: Config) -> Lesson:
             claims.gradients(
                 "The loss changes as its gradient says",
                 check_gradients(lambda w: loss(w, *data), starts[0], tolerance=1e-9),
-                why="central differences in float64 resolve eps^(2/3), some 4e-11",
             ),
             claims.bounded(
                 "The curvature of the loss is positive in every direction",
                 curvature,
-                at_least=penalty - rounding,
+                at_least=penalty - size * claims.EPS * curvature.max(),
                 why="X^T diag(sigma') X has no negative eigenvalue, and the penalty "
                 "lifts all by itself; N roundings are allowed",
             ),
@@ -147,7 +127,7 @@ def main(config: Config) -> Lesson:
             ),
             claims.bounded(
                 "That minimum is as low as scikit-learn's",
-                np.abs(final - lowest) / lowest,
+                np.abs(lifted(loss)(weights) / lowest - 1),
                 at_most=1e-8,
                 why="the same loss, minimised by Newton's method in another library",
             ),
@@ -158,34 +138,15 @@ def main(config: Config) -> Lesson:
                 why="a loss off by d is off by sqrt(2 d / penalty) in the weights",
             ),
         ],
-        figures=[
-            Figure(
-                "starts_figure",
-                starts_figure,
-                f"All {config.seeds} random starts slide into one minimum",
-                BAND,
-            ),
-            Figure(
-                "sigma_figure",
-                sigma_figure,
-                f"sigma makes z a probability: {right:.1%} of the tumours are on "
-                "their side of 1/2",
-                "Dots: the tumours, moved a little up or down to be seen.",
-            ),
-        ],
-        exercises=[
-            Exercise(
-                "Make `error` the square of sigma(z) - y. Is there still one minimum?",
-                "Nothing promises it: where the answer is wrong and sure of itself, "
-                "the curve bends down, so some curvature is negative.",
-                claims.bounded(
-                    "The squared error bends down somewhere",
-                    squared_curvature.min(),
-                    at_most=0.0,
-                    why="sigma'' changes its sign",
-                ),
+        figures=[slides.descents(losses - lowest), slides.squashed(sigma, x @ best, y)],
+        exercises=slides.exercises(
+            claims.bounded(
+                "The squared error bends down somewhere",
+                np.linalg.eigvalsh(lifted(jax.hessian(squared))(starts)).min(),
+                at_most=0.0,
+                why="sigma'' changes its sign",
             )
-        ],
+        ),
         summary={"dataset": "breast_cancer", "members": config.seeds},
     )
 

@@ -34,7 +34,12 @@ LECTURE = {  # the chapters of the lecture and their experiments, in its order
         "own_data",
         "vgg16_transfer",
     ),
-    "Populations": ("learning_rate_finder", "seeds", "vmap_vs_loop"),
+    "Populations": (
+        "learning_rate_limit",
+        "learning_rate_finder",
+        "seeds",
+        "vmap_vs_loop",
+    ),
 }
 
 

@@ -5,15 +5,15 @@ FAST = {"seeds": 6, "sizes": (16, 64, 256), "num_epochs": 40, "hidden": 32}
 
 def all_alike(deal):
     """Every member sees as many examples as the one with the fewest."""
-    return lambda config, _, *rest: deal(config, config.sizes[0], *rest)
+    return lambda config, *rest: deal(config, *rest[:-1], config.sizes[0])
 
 
 def of_others(deal):
     """What counts as seen is not what was learnt from."""
 
-    def wrong(config, size, num_examples, seed):
-        own, _ = deal(config, size, num_examples, seed)
-        return own, deal(config, size, num_examples, seed + 100)[1]
+    def wrong(config, num_examples, seed, size):
+        own, _ = deal(config, num_examples, seed, size)
+        return own, deal(config, num_examples, seed + 100, size)[1]
 
     return wrong
 
