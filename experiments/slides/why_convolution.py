@@ -58,9 +58,8 @@ def exercises(dense_layers):
             dense_layers,
         ),
         Exercise(
-            "Let each digit lie in the middle: instead of `toy.scattered(...)`, "
-            "`s._replace(image=toy.placed(s.image, 2, 2, CANVAS))`. What happens to "
-            "the two curves?",
+            "Let each digit lie in the middle: `splits = toy.centred(data.load("
+            '"digits"), CANVAS)[:3]`. What happens to the two curves?',
             "They change places, 98 % of the MLP to 97 %, and the claims about what "
             "the CNN reads fail: weights shared over places are of little use where "
             "there is one place.",
