@@ -166,6 +166,37 @@ def scattered(split: Batch, side: int, seed: int = 0) -> Batch:
     return Batch(image, split.label[order])
 
 
+def centred(dataset: Dataset, side: int) -> Dataset:
+    """Each image in the middle of a black one.
+
+    >>> part = Batch(np.full((3, 8, 8, 1), 255, np.uint8), np.arange(3))
+    >>> dataset = centred(Dataset(part, part, part, ("0", "1", "2")), 12)
+    >>> dataset.test.image[0, :, 6, 0].tolist()
+    [0, 0, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0]
+    """
+
+    def framed(split):
+        middle = (side - split.image.shape[1]) // 2
+        return split._replace(image=placed(split.image, middle, middle, side))
+
+    train, validation, test = map(framed, dataset[:3])
+    return dataset._replace(train=train, validation=validation, test=test)
+
+
+def moved(images, distance: int, side: int):
+    """Images [N, H, H, C] so far from the middle of black ones, in four directions.
+
+    [4 N, side, side, C]: all of them up, then down, left and right.
+
+    >>> moved(np.ones((1, 1, 1, 1)), 1, side=3)[:2, :, 1, 0].tolist()
+    [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+    middle = (side - images.shape[1]) // 2
+    steps = (-distance, 0), (distance, 0), (0, -distance), (0, distance)
+    places = [(middle + down, middle + right) for down, right in steps]
+    return np.concatenate([placed(images, *place, side) for place in places])
+
+
 def _points(place: np.ndarray, label: np.ndarray, noise: float, seed: int) -> Batch:
     blur = noise * np.random.default_rng(seed).standard_normal(place.shape)
     return Batch((place + blur).astype(np.float32), np.asarray(label).astype(np.int32))

@@ -24,7 +24,12 @@ LECTURE = {  # the chapters of the lecture and their experiments, in its order
         "universal_approximation",
     ),
     "Deep learning": ("data_size", "why_depth", "learning_depth"),
-    "Convolutional networks": ("why_convolution", "pooling", "cnn_features"),
+    "Convolutional networks": (
+        "convolution",
+        "why_convolution",
+        "pooling",
+        "cnn_features",
+    ),
     "The framework": ("jax_in_ten_minutes", "components"),
     "Your own model": (
         "digits",

@@ -1,0 +1,67 @@
+"""Slides of why_convolution.py: what is read, and how many parameters it takes."""
+
+from dlworkshop.report.figures import BAND
+from dlworkshop.report.lesson_figures import curves
+from dlworkshop.run.lesson import Exercise, Figure
+
+
+def reads(sizes, found, num_params, side):
+    """Of each network the shares read [P, sizes] and rates, and its parameters."""
+
+    def draw(axes):
+        right = {
+            f"{name}, {num_params[name]:,} parameters": 100 * share
+            for name, (share, _) in found.items()
+        }
+        labels = {"xlabel": "training examples", "ylabel": "test accuracy (%)"}
+        curves(axes, sizes, right, xscale="log", **labels)
+
+    few = {name: share[:, 0].mean() for name, (share, _) in found.items()}
+    rates = {name: rate.tolist() for name, (_, rate) in found.items()}
+    return Figure(
+        "reads",
+        draw,
+        f"After {sizes[0]} examples the CNN reads {few['CNN']:.0%}, the MLP "
+        f"{few['MLP']:.0%}",
+        f"Digits of 8x8 pixels anywhere on {side}x{side}; rates of the CNN "
+        f"{rates['CNN']}, of the MLP {rates['MLP']}. {BAND}",
+    )
+
+
+def parameters(sides, counts):
+    """Of each layer its parameters [sides] for photos of these sides."""
+
+    def draw(axes):
+        labels = {"xlabel": "side of the photo (pixels)", "ylabel": "parameters"}
+        curves(axes, sides, counts, xscale="log", yscale="log", **labels)
+
+    dense, shared = (each[-1] for each in counts.values())
+    return Figure(
+        "parameters",
+        draw,
+        f"For {sides[-1]:,}x{sides[-1]:,} pixels a dense layer has {dense:,} "
+        f"parameters, a convolution {shared:,}",
+        "Photos in 3 colours. Counted in real layers, biases included, of which only "
+        "the shapes are made.",
+    )
+
+
+def exercises(dense_layers):
+    """Two questions; the claim checks the first."""
+    return [
+        Exercise(
+            'How many parameters has `NETWORKS["CNN"]` for photos of 224x224x3, and '
+            "where?",
+            "1,205,890: 1,204,224 of them connect the 56x56x16 numbers that two "
+            "poolings leave with 24 units. A CNN, too, grows with the image where it "
+            "ends in dense layers; the mean of each map as their input stops that.",
+            dense_layers,
+        ),
+        Exercise(
+            "Let each digit lie in the middle: `splits = toy.centred(data.load("
+            '"digits"), CANVAS)[:3]`. What happens to the two curves?',
+            "They change places, 98 % of the MLP to 97 %, and the claims about what "
+            "the CNN reads fail: weights shared over places are of little use where "
+            "there is one place.",
+        ),
+    ]
