@@ -1,11 +1,14 @@
-"""Data for the lessons: point sets, functions of a line, small images that move.
+"""Data for the lessons: points, functions of a line, images that move, and a photo.
 
 Points are `Batch(image [N, 2] float32, label [N] int32)`, drawn from a seed; each
 function takes x [...] in [0, 1] and returns as many values. NumPy throughout.
 """
 
+import importlib.resources
+
 import numpy as np
 
+from dlworkshop.data.own.images import decode
 from dlworkshop.types import Batch, Dataset
 
 
@@ -195,6 +198,19 @@ def moved(images, distance: int, side: int):
     steps = (-distance, 0), (distance, 0), (0, -distance), (0, distance)
     places = [(middle + down, middle + right) for down, right in steps]
     return np.concatenate([placed(images, *place, side) for place in places])
+
+
+def photo(side: int) -> np.ndarray:
+    """The middle of a photo of a Chinese temple, [side, side, 3] uint8.
+
+    It is "china.jpg" by danielbuechele (CC BY 2.0), which comes with scikit-learn.
+
+    >>> photo(32).shape, photo(32).dtype
+    ((32, 32, 3), dtype('uint8'))
+    """
+    file = importlib.resources.files("sklearn.datasets.images") / "china.jpg"
+    frame = {"height": side, "width": side, "channels": 3, "resize": "crop"}
+    return decode(file.read_bytes(), frame)
 
 
 def _points(place: np.ndarray, label: np.ndarray, noise: float, seed: int) -> Batch:

@@ -197,6 +197,27 @@ def vgg16(
     return model._replace(init=init)
 
 
+def parted(model: Model, params: Any) -> tuple[tuple[Model, Any], tuple[Model, Any]]:
+    """`vgg16(pooling="avg")` in two: blocks 1 to 4, and what may be trained on.
+
+    Returns:
+        `Trunk` and `LastBlock`, each a model with its part of `params`: an image
+        [H, W, 3] -> maps [H // 16, W // 16, 512], and those -> features [512].
+
+    >>> model, image = vgg16(pooling="avg"), jax.ShapeDtypeStruct((64, 48, 3), float)
+    >>> params = jax.eval_shape(model.init, jax.random.key(0), image)
+    >>> (trunk, first), (block, last) = parted(model, params)
+    >>> maps = jax.eval_shape(trunk.apply, first, image)
+    >>> maps.shape, jax.eval_shape(block.apply, last, maps).shape, sorted(last)[0]
+    ((4, 3, 512), (512,), 'block5_conv1')
+    """
+    last = {name: p for name, p in params.items() if name.startswith("block5")}
+    first = {name: p for name, p in params.items() if name not in last}
+    about = {**model.config, "name": "vgg16 trunk"}
+    trunk = from_linen(Trunk(model.config["preprocessing"]), about)
+    return (trunk, first), (from_linen(LastBlock()), last)
+
+
 def layers(include_top: bool) -> list[str]:
     """Names of the layers with weights, in the order of the data.
 

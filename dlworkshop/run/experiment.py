@@ -16,7 +16,7 @@ from dlworkshop.report.words import measured
 from dlworkshop.run import lesson
 from dlworkshop.run.cache import use_compilation_cache
 from dlworkshop.run.lesson import Lesson
-from dlworkshop.run.result import Run
+from dlworkshop.run.result import Run, metric_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +122,7 @@ def finding(run: Run | Lesson) -> str:
     """
     if isinstance(run, Lesson):
         return run.finding
-    name = next(key for key in run.summary["test"] if key != "loss")
+    name = metric_name(run.summary)
     scores = run.summary["test"][name]
     if scores["mean"] is None:
         return f"test {name} is unknown: no member stayed finite"

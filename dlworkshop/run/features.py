@@ -74,6 +74,27 @@ def features(model: Model, params: PyTree, dataset: Dataset) -> Dataset:
     )
 
 
+def one_by_one(model: Model, params: PyTree, images: Array) -> np.ndarray:
+    """Outputs [N, ...] of one image after the other, by XLA's own convolutions.
+
+    Slow and plain, it is what `features` can be checked by.
+
+    >>> from dlworkshop import models
+    >>> images = np.zeros((5, 8, 8, 1), np.uint8)
+    >>> model = models.logistic(num_classes=3)
+    >>> params = model.init(jax.random.key(0), images[0])
+    >>> one_by_one(model, params, images).shape
+    (5, 3)
+    """
+
+    @jax.jit
+    def answer(params, image):  # a function of its own: nothing of it is traced yet
+        return model.apply(params, image)
+
+    with computed("lax"):
+        return np.stack([answer(params, image) for image in images])
+
+
 class Extractor:
     """The model's outputs batch by batch, by one program for images of one shape.
 

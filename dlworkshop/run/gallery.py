@@ -37,6 +37,7 @@ LECTURE = {  # the chapters of the lecture and their experiments, in its order
         "mnist_cnn",
         "mnist_speedrun",
         "own_data",
+        "vgg16",
         "vgg16_transfer",
     ),
     "Populations": (

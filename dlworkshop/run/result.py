@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,6 +90,19 @@ class Run(NamedTuple):
         return read_json(self.workdir / file)
 
     @property
+    def test_metric(self) -> np.ndarray:
+        """The metric of each member [P] on the test split; NaN where it is not finite.
+
+        >>> rows = [{"test": {"accuracy": 0.5}}, {"test": {"accuracy": None}}]
+        >>> summary = {"test": {"loss": {}, "accuracy": {}}, "population": rows}
+        >>> Run(None, None, summary, None).test_metric
+        array([0.5, nan])
+        """
+        name = metric_name(self.summary)
+        rows = self.summary["population"]
+        return np.array([row["test"][name] for row in rows], float)
+
+    @property
     def alive(self) -> np.ndarray:
         """Which members [P] were not quarantined: those that have a vote.
 
@@ -113,6 +126,15 @@ class Run(NamedTuple):
         for first in range(0, members, size):
             group = [np.asarray(leaf[first : first + size]) for leaf in leaves]
             yield jax.tree.unflatten(tree, group)
+
+
+def metric_name(summary: Mapping[str, Any]) -> str:
+    """The name of what a summary scores beside the loss.
+
+    >>> metric_name({"test": {"loss": 0.1, "accuracy": 0.9, "balanced_accuracy": 0.9}})
+    'accuracy'
+    """
+    return next(key for key in summary["test"] if key != "loss")
 
 
 def summarise(plan, population: Population, scores, seconds) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from dlworkshop.learn.metrics import mean_and_error
 from dlworkshop.models.model import Model
 from dlworkshop.run.fit import fit
-from dlworkshop.run.result import Run
+from dlworkshop.run.result import Run, metric_name
 from dlworkshop.types import Dataset
 
 
@@ -64,7 +64,7 @@ def sweep(
 
 def by_setting(run: Run) -> list[dict[str, Any]]:
     """Each combination of hyper-parameters with its scores, the best first."""
-    name = next(key for key in run.summary["test"] if key != "loss")
+    name = metric_name(run.summary)
     scores: dict[tuple, list] = {}
     for member in run.summary["population"]:
         scores.setdefault(tuple(member["hparams"].items()), []).append(member["test"])

@@ -200,6 +200,21 @@ def share(statement: str, successes: Array, *, at_least: float, why: str) -> Cla
     )
 
 
+def check_seeds(seeds: int) -> None:
+    """Refuse before the work what a claim about seeds would refuse after it.
+
+    Raises:
+        UserError: with fewer than 5 seeds.
+
+    >>> check_seeds(5)
+    """
+    if seeds < LEAST_SEEDS:
+        raise UserError(
+            f"seeds is {seeds}, too few for the claim about them: give at least "
+            f"{LEAST_SEEDS}"
+        )
+
+
 def _leaves(tree: PyTree) -> list[np.ndarray]:
     import jax  # noqa: PLC0415 (claims of counts need none)
 

@@ -17,7 +17,8 @@ from dlworkshop import models
 from dlworkshop.data import fetch, places
 from dlworkshop.errors import UserError
 from dlworkshop.models.convolution import computed
-from dlworkshop.models.vgg16 import BLOCKS, layers, preprocess, vgg16
+from dlworkshop.models.rgb import on_rgb, rgb
+from dlworkshop.models.vgg16 import BLOCKS, layers, parted, preprocess, vgg16
 
 room = importlib.import_module("dlworkshop.models.vgg16")  # not the function
 IMAGE = np.random.default_rng(0).random((64, 64, 3), np.float32)
@@ -253,6 +254,19 @@ def test_a_batch_is_its_images_one_by_one_in_13_convolutions():
     assert len(lines) == 13
     assert all("feature_group_count = 1" in line for line in lines)
     assert "tensor<2x48x50x3xf32>" in lines[0]
+
+
+def test_its_two_parts_are_the_network_on_images_of_any_kind():
+    whole = vgg16(pooling="avg")
+    image = np.random.default_rng(0).integers(0, 256, (9, 8, 1), np.uint8)
+    params = jax.jit(on_rgb(whole).init)(jax.random.key(0), image)
+    (trunk, first), (block, last) = parted(whole, params)
+    maps = jax.jit(on_rgb(trunk).apply)(first, image)
+    expected = jax.jit(on_rgb(whole).apply)(params, image)
+    assert_close(jax.jit(block.apply)(last, maps), expected)
+    large = image.repeat(4, 0).repeat(4, 1).repeat(3, 2)  # [36, 32, 3]
+    np.testing.assert_array_equal(rgb(image), large)
+    assert_close(jax.jit(whole.apply)(params, large), expected)
 
 
 @pytest.mark.parametrize(

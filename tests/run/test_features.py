@@ -6,7 +6,7 @@ import pytest
 
 from dlworkshop import models
 from dlworkshop.run import features as room
-from dlworkshop.run.features import Extractor, features
+from dlworkshop.run.features import Extractor, features, one_by_one
 from tests.conftest import make_dataset
 
 MODEL = models.cnn((4,), (5,), num_classes=6)
@@ -34,6 +34,12 @@ def test_they_are_the_outputs_whatever_the_batch(
     expected = models.predict(MODEL, params, images)
     # sums of some 80 terms of size 1 in float32, in another order
     np.testing.assert_allclose(np.concatenate(batches), expected, atol=1e-5)
+
+
+def test_they_are_the_outputs_of_images_one_by_one(quadrants, params):
+    images, seen = quadrants.test.image, features(MODEL, params, quadrants)
+    alone = one_by_one(MODEL, params, images)
+    np.testing.assert_allclose(seen.test.image, alone, atol=1e-5)  # as above
 
 
 def test_a_second_run_reads_them(quadrants, params, home, monkeypatch):

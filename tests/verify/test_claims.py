@@ -154,6 +154,12 @@ def test_a_few_seeds_decide_nothing(decide):
         decide(SEEDS[:4])
 
 
+def test_a_few_seeds_can_be_refused_before_the_work():
+    claims.check_seeds(claims.LEAST_SEEDS)
+    with pytest.raises(UserError, match="seeds is 4, too few"):
+        claims.check_seeds(4)
+
+
 def test_pairs_are_of_the_same_seeds():
     with pytest.raises(ValueError, match="same seeds"):
         claims.greater("g", SEEDS, SEEDS[1:], why="w")

@@ -1,0 +1,47 @@
+"""Images -> inputs [N, D] of a linear model, and inputs of one scale."""
+
+import numpy as np
+
+from dlworkshop.types import Array, Batch, Dataset
+
+
+def coarse(images: Array, most: int = 16) -> np.ndarray:
+    """Pixels [N, h * w * C] in [0, 1] of images [N, H, W, C] uint8.
+
+    Where a side has more than `most` pixels, they are means over square blocks, so
+    that it has no more; what is left over on the right and below is cut off.
+
+    >>> image = np.array([[0, 51, 9], [102, 51, 9]], np.uint8)[None, ..., None]
+    >>> coarse(image, most=2).tolist()  # one block of 2x2, their mean 51
+    [[0.2]]
+    >>> coarse(image, most=3).shape
+    (1, 6)
+    """
+    size = -(-max(images.shape[1:3]) // most)  # of a block
+    h, w = (side // size for side in images.shape[1:3])
+    blocks = images[:, : h * size, : w * size] / 255
+    blocks = blocks.reshape(len(images), h, size, w, size, -1)
+    return blocks.mean((2, 4)).reshape(len(images), -1)
+
+
+def standardised(dataset: Dataset) -> tuple[Dataset, np.ndarray, np.ndarray]:
+    """Inputs [N, D] of mean 0 and deviation 1 over the training split.
+
+    An input that is the same everywhere becomes 0.
+
+    Returns:
+        The data set, and the mean and deviation [D] of the inputs as they were.
+
+    >>> split = Batch(np.array([[1.0, 7.0], [5.0, 7.0]]), np.array([0, 1]))
+    >>> dataset = Dataset(split, split, split, ("a", "b"))
+    >>> scaled, mean, deviation = standardised(dataset)
+    >>> scaled.test.image.tolist(), mean.tolist(), deviation.tolist()
+    ([[-1.0, 0.0], [1.0, 0.0]], [3.0, 7.0], [2.0, 1.0])
+    """
+    mean, deviation = dataset.train.image.mean(0), dataset.train.image.std(0)  # [D]
+    deviation = np.where(deviation > 0, deviation, 1)
+
+    def scale(split: Batch) -> Batch:
+        return split._replace(image=(split.image - mean) / deviation)
+
+    return dataset.each_split(scale), mean, deviation

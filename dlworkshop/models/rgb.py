@@ -1,0 +1,35 @@
+"""Images of any kind, for networks that learnt from RGB of 32x32 and more."""
+
+import jax
+import jax.numpy as jnp
+
+from dlworkshop.models.model import Model
+from dlworkshop.types import Array
+
+LEAST = 32  # pixels of a side
+
+
+def rgb(image: Array) -> jax.Array:
+    """An image [H, W, 1 or 3] as RGB, each pixel repeated up to sides of 32 or more.
+
+    >>> rgb(jnp.ones((8, 10, 1))).shape, rgb(jnp.ones((40, 33, 3))).shape
+    ((32, 40, 3), (40, 33, 3))
+    """
+    scale = -(-LEAST // min(image.shape[:2]))
+    image = jnp.asarray(image).repeat(scale, 0).repeat(scale, 1)
+    return jnp.broadcast_to(image, (*image.shape[:2], 3))
+
+
+def on_rgb(model: Model) -> Model:
+    """The model of RGB [H, W, 3], on images of any kind.
+
+    >>> from dlworkshop.models import vgg16
+    >>> image, model = jnp.zeros((8, 8, 1)), on_rgb(vgg16())
+    >>> params = jax.eval_shape(model.init, jax.random.key(0), image)
+    >>> jax.eval_shape(model.apply, params, image).shape
+    (1, 1, 512)
+    """
+    return model._replace(
+        init=lambda key, image: model.init(key, rgb(image)),
+        apply=lambda params, image, *, key=None: model.apply(params, rgb(image)),
+    )
