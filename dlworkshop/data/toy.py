@@ -182,8 +182,7 @@ def centred(dataset: Dataset, side: int) -> Dataset:
         middle = (side - split.image.shape[1]) // 2
         return split._replace(image=placed(split.image, middle, middle, side))
 
-    train, validation, test = map(framed, dataset[:3])
-    return dataset._replace(train=train, validation=validation, test=test)
+    return dataset.each_split(framed)
 
 
 def moved(images, distance: int, side: int):
