@@ -37,3 +37,9 @@ def test_what_it_links_to_is_there():
 def test_every_result_has_the_command_that_makes_it(name):
     row = next(line for line in README.splitlines() if f"experiments/{name}.py" in line)
     assert "±" in row and " % " in row
+
+
+def test_it_names_every_lesson():
+    lessons = {path.stem for path in (ROOT / "tests" / "lessons").glob("*.py")}
+    for name in lessons - {"test_lessons"}:
+        assert f"| `{name}.py` | " in README, name
