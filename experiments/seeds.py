@@ -86,9 +86,7 @@ def main(config: Config) -> Lesson:
         num_epochs=config.num_epochs,
         batch_size=64,
     )
-    members = run.summary["population"]
-    accuracy = np.array([member["test"]["accuracy"] for member in members])
-    a, b = accuracy.reshape(2, 2 * n)  # [2 n] each; the same seeds in the same order
+    a, b = run.test_metric.reshape(2, 2 * n)  # [2 n] each; the same seeds in order
     difference = (a - b)[:n]
     found = paired(difference)
     library = stats.ttest_rel(a[:n], b[:n])

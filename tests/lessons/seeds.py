@@ -19,11 +19,9 @@ class Doubled:
     """A run whose B is A, with the seeds in another order."""
 
     def __init__(self, run):
-        members = run.summary["population"]
-        a = members[: len(members) // 2]
+        a = run.test_metric[: len(run.test_metric) // 2]
         half = len(a) // 2  # the seeds, and as many fresh ones
-        b = [*a[half - 1 :: -1], *a[: half - 1 : -1]]
-        self.summary = {"population": [*a, *b]}
+        self.test_metric = np.concatenate([a, a[half - 1 :: -1], a[: half - 1 : -1]])
 
 
 def overconfident(paired):
