@@ -33,6 +33,28 @@ def balanced_accuracy(correct, label) -> np.ndarray:
     return np.mean([correct[..., label == k].mean(-1) for k in np.unique(label)], 0)
 
 
+def nearest_mean(train, label, test, truth, num_classes: int = 10) -> jax.Array:
+    """Share of the test features that are nearest to the mean of their own class.
+
+    Args:
+        train: [N, ...] features to take the means of.
+        label: [N] int in [0, K), their classes; each is there.
+        test: [M, ...] features.
+        truth: [M] int, their classes.
+        num_classes: K.
+
+    >>> seen, unseen = jnp.array([0.0, 2.0, 8.0, 10.0]), jnp.array([3.0, 4.0, 6.0])
+    >>> labels = jnp.array([0, 0, 1, 1]), jnp.array([0, 1, 1])
+    >>> round(float(nearest_mean(seen, labels[0], unseen, labels[1], 2)), 4)
+    0.6667
+    """
+    train, test = (features.reshape(len(features), -1) for features in (train, test))
+    own = jax.nn.one_hot(label, num_classes, axis=0)  # [K, N]
+    means = own @ train / own.sum(1, keepdims=True)  # [K, D]
+    squares = ((test[:, None] - means) ** 2).sum(-1)  # [M, K]
+    return (squares.argmin(1) == truth).mean()
+
+
 def reliability(confidence, correct, num_bins: int = 15) -> np.ndarray:
     """How sure and how right, where equally sure: [num_bins, 3].
 

@@ -18,7 +18,7 @@ def half_hidden(log_probability):
 PLANTED = [
     (
         {
-            "pool": lambda pool: lambda a: pool(a) * (1 + 1e-9),
+            "convolve": lambda f: lambda *args, **more: f(*args, **more) * (1 + 1e-9),
             "log_probability": half_hidden,
             "SHOWN": lambda shown: shown[::-1],
             "saliency": lambda f: lambda *args: -abs(f(*args)) - 1e-9,
@@ -27,8 +27,7 @@ PLANTED = [
             "The stages written out",
             "The answer changes",
             "The later the stage",
-            "Without its most salient",
-            "A black pixel",
+            "Fewer images are read",
         ],
     ),
 ]

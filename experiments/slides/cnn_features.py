@@ -1,0 +1,80 @@
+"""Slides of cnn_features.py: kernels, the maps after each stage, and saliency."""
+
+import numpy as np
+
+from dlworkshop.report.lesson_figures import picture
+from dlworkshop.run.lesson import Exercise, Figure
+
+
+def filters(kernel, found):
+    """Of a network its first kernels [3, 3, 1, F], and what they find in an image."""
+    kernels = np.moveaxis(kernel[:, :, 0], -1, 0)  # [F, 3, 3]
+    number, most = len(kernels), abs(kernels).max()
+
+    def draw(panels):
+        picture(panels[0], found["image"][..., 0], "image")
+        shown = f"{number} kernels"
+        picture(panels[1], kernels, shown, "PuOr", vmin=-most, vmax=most)
+        picture(panels[2], np.moveaxis(found["convolution 1"], -1, 0), "what they find")
+
+    return Figure(
+        "filters",
+        draw,
+        f"{number} kernels of 3x3 shared weights, and what each finds in the image",
+        "One network, one test image. Kernels: purple is positive, orange negative. "
+        "Right: the maps after ReLU, in the same order.",
+        panels=3,
+    )
+
+
+def feature_maps(found):
+    """What the later stages make of the image, [H, W, C] each."""
+
+    def draw(panels):
+        names = "pooling 1", "convolution 2", "pooling 2"
+        for axes, name in zip(panels, names, strict=True):
+            maps = np.moveaxis(found[name], -1, 0)  # [C, H, W]
+            picture(axes, maps, "{}: {} of {} x {}".format(name, *maps.shape))
+
+    return Figure(
+        "feature_maps",
+        draw,
+        "Each stage has more maps or fewer pixels, and ends in one answer",
+        "The same network and image; light is large, after ReLU.",
+        panels=3,
+    )
+
+
+def where_it_looks(test, salient, kept, num_erased):
+    """Images and their saliency [N, 8, 8, 1]; shares read without pixels [P, 2]."""
+
+    def draw(panels):
+        ten = np.unique(test.label, return_index=True)[1]  # the first of each class
+        picture(panels[0], test.image[ten, ..., 0], "images")
+        shown = salient[ten, ..., 0]  # [10, 8, 8]
+        shown = shown / abs(shown).max((1, 2), keepdims=True)
+        picture(panels[1], shown, "saliency", "PuOr", vmin=-1, vmax=1)
+
+    without_salient, without_bright = kept.mean(0)
+    return Figure(
+        "where_it_looks",
+        draw,
+        f"Without {num_erased} salient pixels {without_salient:.0%} are read, without "
+        f"the {num_erased} brightest {without_bright:.0%}",
+        "Right: purple pixels speak for the true class, orange ones against it (x "
+        "dS/dx, S the log-probability, over its largest). One network.",
+        panels=2,
+    )
+
+
+def exercises():
+    """A question."""
+    return [
+        Exercise(
+            "Let `saliency` return dS/dx, without x. What can it say of black pixels "
+            "that x dS/dx cannot?",
+            "That ink is missing there. x dS/dx is 0 on them, whatever the slope: "
+            "erased, they stay as they are. So six pixels chosen by dS/dx matter less: "
+            "36 % of digits are read without them.",
+        ),
+    ]
