@@ -14,8 +14,9 @@ from dlworkshop.errors import UserError
 from dlworkshop.learn import schedules
 from dlworkshop.models.model import Model
 from dlworkshop.run import checks, record
+from dlworkshop.run.fit import fit
 from dlworkshop.run.result import Run, device, versions
-from dlworkshop.run.sweep import sweep
+from dlworkshop.run.sweep import by_setting
 from dlworkshop.types import Claim, Dataset, PyTree
 
 
@@ -165,19 +166,28 @@ def tuned(
 ) -> tuple[float, PyTree]:
     """Train with every seed at every rate, and keep the rate that validation prefers.
 
-    Adam on batches of 64; the rate falls to 0 along a cosine. See `sweep`.
+    Adam on batches of 64; the rate falls to 0 along a cosine. As in a `sweep` the test
+    split stays unread.
 
     Returns:
         The rate, and the parameters [P, ...] of its members, one for each seed.
+
+    >>> from dlworkshop import data, models
+    >>> digits, rates = data.load("digits"), [1e-6, 0.01]
+    >>> rate, params = tuned(models.logistic(), digits, rates, seeds=2, num_epochs=1)
+    >>> rate, jax.tree.leaves(params)[1].shape
+    (0.01, (2, 64, 10))
     """
-    run, settings = sweep(
+    run = fit(
         model,
-        dataset,
+        dataset._replace(test=dataset.validation),
         hparams={"learning_rate": learning_rates},
         seeds=seeds,
         num_epochs=num_epochs,
         batch_size=64,
         schedule=schedules.cosine,
     )
-    params = jax.tree.map(np.asarray, run.params)
-    return settings[0]["hparams"]["learning_rate"], params
+    best = by_setting(run)[0]["hparams"]
+    chosen = [row["hparams"] == best for row in run.summary["population"]]
+    params = jax.tree.map(lambda leaf: np.asarray(leaf)[chosen], run.params)
+    return best["learning_rate"], params
