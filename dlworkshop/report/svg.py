@@ -31,6 +31,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,  # bars lie on the grid
     "grid.color": "#e3e6ea",
     "legend.frameon": False,
     "svg.fonttype": "path",
