@@ -15,13 +15,8 @@ def growth(members, taken, longer):
         left, right = panels
         roads = {"side by side": 0, "written out": 1}
         lines = {road: longer[k] for road, k in roads.items()}
-        curves(
-            left,
-            members,
-            lines,
-            ylabel="lines, of one network's = 1",
-            xlabel="networks",
-        )
+        left_looks = {"xlabel": "networks", "ylabel": "lines, of one network's = 1"}
+        curves(left, members, lines, **left_looks)
         times = {road: taken[:, k] for road, k in roads.items()}
         curves(right, members, times, ylabel="time to compile (s)", xlabel="networks")
         right.set_ylim(bottom=0)
