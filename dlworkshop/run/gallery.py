@@ -45,6 +45,7 @@ LECTURE = {  # the chapters of the lecture and their experiments, in its order
         "learning_rate_finder",
         "seeds",
         "vmap_vs_loop",
+        "compiling",
     ),
 }
 

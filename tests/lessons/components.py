@@ -35,7 +35,7 @@ def unlike(exchanged):
         "model": models.mlp((64,)),
         "loss": lambda outputs, label: 0.0 * outputs.sum(),
     }
-    return exchanged | {k: exchanged[k]._replace(other=v) for k, v in wrong.items()}
+    return exchanged | {k: (v, *exchanged[k][1:]) for k, v in wrong.items()}
 
 
 PLANTED = [

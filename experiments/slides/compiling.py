@@ -1,0 +1,67 @@
+"""Slides of compiling.py: what a program of many networks costs, and when it pays."""
+
+import numpy as np
+
+from dlworkshop.report.figures import BAND
+from dlworkshop.report.lesson_figures import curves
+from dlworkshop.run.lesson import Exercise, Figure
+
+
+def growth(members, taken, longer):
+    """Seconds to compile [turn, road, P], and lines, in those of one [road, P]."""
+    vmap, loop = np.median(taken[..., -1], axis=0)
+
+    def draw(panels):
+        left, right = panels
+        roads = {"side by side": 0, "written out": 1}
+        lines = {road: longer[k] for road, k in roads.items()}
+        left_looks = {"xlabel": "networks", "ylabel": "lines, of one network's = 1"}
+        curves(left, members, lines, **left_looks)
+        times = {road: taken[:, k] for road, k in roads.items()}
+        curves(right, members, times, ylabel="time to compile (s)", xlabel="networks")
+        right.set_ylim(bottom=0)
+
+    return Figure(
+        "growth",
+        draw,
+        f"Side by side, {max(members)} networks compile in {vmap:.1f} s, written out "
+        f"in {loop:.1f} s",
+        "Left: the program that JAX hands to its compiler. Right: from Python to the "
+        f"machine. Members: turns. {BAND}",
+        panels=2,
+    )
+
+
+def paid(most, lifted, called):
+    """(Seconds to compile, seconds of a training) of both roads, [turn] each."""
+    trainings = np.geomspace(1, 1e4, 60)
+
+    def draw(axes):
+        roads = {"side by side": lifted, "one program, called for each": called}
+        totals = {
+            road: compiling[:, None] + running[:, None] * trainings
+            for road, (compiling, running) in roads.items()
+        }  # [turn, T]
+        labels = {"xlabel": "trainings", "ylabel": "time, compiler included (s)"}
+        curves(axes, trainings, totals, xscale="log", yscale="log", **labels)
+
+    gain = np.median(called[1] / lifted[1])
+    return Figure(
+        "paid",
+        draw,
+        f"Only after many trainings of {most} networks the {gain:.1f}-fold gain shows",
+        f"To the left nearly all of the time is the compiler's. Members: turns. {BAND}",
+    )
+
+
+def exercises(most, compiler, saved, does_not_pay):
+    """A question of seconds: of the compiler, and saved by each training."""
+    return [
+        Exercise(
+            f"How many trainings of {most} small networks must follow until vmap has "
+            "paid for its compiler?",
+            f"{compiler:.2f} s to compile, over {1e3 * saved:.1f} ms saved by each: "
+            f"{compiler / saved:,.0f}. The loop has a compiler to pay as well, though.",
+            does_not_pay,
+        )
+    ]

@@ -1,0 +1,69 @@
+"""Slides of components.py: what changes with each component, and the scores."""
+
+import numpy as np
+
+from dlworkshop.report.lesson_figures import dots, table
+from dlworkshop.run.lesson import Exercise, Figure
+
+ROWS = (
+    "data: random labels",
+    "model: no hidden layer",
+    "loss: squared error",
+    "optimizer: plain descent",
+    "metric: among the top 3",
+)
+
+
+def what_changes(looks, kept, num_seeds):
+    """Whether each look is as before: component -> a bool for each."""
+
+    def draw(axes):
+        same = np.array(list(kept.values()))
+        texts = np.where(same, "the same", "changes")
+        table(axes, same, texts, "Blues", vmin=0, vmax=1.5, aspect="auto")
+        axes.set_xticks(range(len(looks)), looks)
+        axes.set_yticks(range(len(ROWS)), ROWS)
+
+    return Figure(
+        "what_changes",
+        draw,
+        "The metric changes the score alone, the optimizer what follows the first loss",
+        "A row: the component that was exchanged. A column: what was compared with the "
+        f"training as it is, to the last bit, {num_seeds} seeds.",
+    )
+
+
+def scores(found):
+    """[P] of the training as it is, and of each with a component exchanged."""
+
+    def draw(axes):
+        values = [100 * each for each in found]
+        rows = dict(zip(("as it is", *ROWS), values, strict=True))
+        dots(axes, rows, "score on test digits (%)")
+
+    return Figure(
+        "scores",
+        draw,
+        f"{found[0].mean():.1%} as it is; with random labels little more than a guess",
+        "A dot for each seed, and the mean of each row. All with the rate of 0.003, "
+        "which is Adam's: plain descent needs one of its own.",
+    )
+
+
+def exercises(stays_as_it_is):
+    """Two questions; the claim checks the first."""
+    return [
+        Exercise(
+            'Take the metric as the loss: `"loss": lambda o, k: '
+            "-metrics.accuracy(o, k)`. What is learnt?",
+            "Nothing: accuracy is a step, and its gradient is 0 wherever there is one. "
+            "That is why a loss and a metric are two things.",
+            stays_as_it_is,
+        ),
+        Exercise(
+            "Give `optax.sgd` a rate of 0.8, which `learning_rate_finder.py` suggests. "
+            "What becomes of its row?",
+            "97 % are named instead of 22 %, more than by Adam. A learning rate "
+            "belongs to an optimizer: compare two at the best rate of each.",
+        ),
+    ]
