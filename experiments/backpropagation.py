@@ -106,8 +106,7 @@ def draw(key):
 @jax.enable_x64(True)
 def main(config: Config) -> Lesson:
     """Four roads to the gradient, and how far one of them may go wrong."""
-    keys = jax.random.split(jax.random.key(0), config.seeds)
-    drawn = [draw(key) for key in keys]
+    drawn = [draw(key) for key in jax.random.split(jax.random.key(0), config.seeds)]
     by_jax = [jax.grad(loss)(*d) for d in drawn]  # dL/dW1 [6, 4], dL/dW2 [4, 3] each
     chain = [by_chain_rule(*jax.device_get(d)) for d in drawn]
     error = np.array([[off(h, *d) for h in STEPS] for d in drawn])  # [P, steps]

@@ -103,11 +103,18 @@ def test_what_stopped_costs_nothing(model, devices, quadrants, sizes, monkeypatc
     assert sizes[-1] < MEMBERS / 2 + 1 and len(sizes) == 8
 
 
+BITS = pytest.mark.optimized
+
+
 # every pair of model, devices and feed
-@pytest.mark.optimized
 @pytest.mark.parametrize(
     ("model", "devices", "streamed"),
-    [("mlp", 1, False), ("mlp", 4, True), ("cnn", 1, True), ("cnn", 4, False)],
+    [
+        ("mlp", 1, False),
+        ("mlp", 4, True),
+        pytest.param("cnn", 1, True, marks=BITS),
+        pytest.param("cnn", 4, False, marks=BITS),
+    ],
 )
 def test_groups_give_what_all_at_once_give(
     model, devices, streamed, quadrants, sizes, tmp_path, compacting
