@@ -9,7 +9,7 @@ not: with the largest of each window, its mean, one pixel of the four, and no po
     python experiments/pooling.py
 
 Expect a pixel's shift to move logits by 0.73 of their spread with max pooling, by 0.74
-with means, 0.88 without, 0.90 with pixels left out; in about 50 seconds on 2 cores.
+with means, 0.88 without, 0.90 with pixels left out; in about 40 seconds on 2 cores.
 
 Source: course, "Pooling": max over 2x2 reduces the dimension; Zhang (2019), Making
 convolutional networks shift-invariant again, ICML, for pixels that are left out.
