@@ -86,7 +86,7 @@ def dots(axes: Axes, rows: Mapping[str, Array], xlabel: str) -> None:
         heights = np.full(len(values), place)
         axes.plot(values, heights, "o", color=COLOURS[0], alpha=0.5)
         mean = np.mean(values)
-        axes.text(mean, place - 0.2, f"{mean:.1f}", ha="center", fontsize=12)
+        axes.text(mean, place - 0.2, f"{mean:.3g}", ha="center", fontsize=12)
     axes.set_yticks(range(len(rows)), list(rows))
     axes.set(xlabel=xlabel, ylim=(len(rows) - 0.5, -0.7))
 

@@ -72,12 +72,21 @@ def drawing(
         yield figure, axes, out
         for axis in (axis for a in figure.axes for axis in (a.xaxis, a.yaxis)):
             if isinstance(axis.get_major_formatter(), LogFormatterSciNotation):
-                axis.set_major_formatter(lambda value, _: f"{value:g}")  # no formulas
+                axis.set_major_formatter(PlainLog())
+            if isinstance(axis.get_minor_formatter(), LogFormatterSciNotation):
+                axis.set_minor_formatter(PlainLog())  # seen on less than a decade
         buffer = io.StringIO()
         unsaid = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         FigureCanvasSVG(figure).print_svg(buffer, metadata=unsaid)
     alt = f"{caption} {described(figure)}" if caption else ""
     out.append(_for_page(buffer.getvalue(), name, title, alt))
+
+
+class PlainLog(LogFormatterSciNotation):
+    """The labels of a logarithmic axis as numbers: formulas are not parsed."""
+
+    def __call__(self, value: float, place: int | None = None) -> str:
+        return f"{value:g}" if super().__call__(value, place) else ""
 
 
 def described(figure: Figure) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dlworkshop.errors import UserError
-from dlworkshop.report import figures, read, write
+from dlworkshop.report import figures, read, svg, write
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 HEADINGS = [
@@ -417,3 +417,11 @@ def test_many_points_become_means_over_time():
     assert coarse.value[:, 0].tolist() == [(0 + 1 + 2 + 4) / 4, 7.0]
     assert coarse.step.tolist() == [4, 9]
     assert read.averaged(series, 10) is series
+
+
+def test_an_axis_of_less_than_a_decade_has_numbers_not_formulas():
+    with svg.drawing("short", "Less than a decade", (4, 3)) as (_, axes, _):
+        axes.set(yscale="log")
+        axes.plot([1, 2], [0.2, 0.9])
+    labels = [label.get_text() for label in axes.get_yticklabels(which="both")]
+    assert "0.3" in labels and not any("$" in label for label in labels)
