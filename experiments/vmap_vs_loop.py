@@ -7,7 +7,7 @@ network keeps it busy. What the compiler costs is the question of `compiling.py`
 
     python experiments/vmap_vs_loop.py
 
-Expect 64 small networks to gain four- to sixfold, 64 large ones nothing, or to lose a
+Expect 64 small networks to gain five- to sixfold, 64 large ones nothing, or to lose a
 little; in about 15 seconds on 2 cores.
 
 Source: Frostig, Johnson & Leary (2018), Compiling machine learning programs via

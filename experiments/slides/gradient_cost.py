@@ -53,7 +53,7 @@ def exercises(one_direction):
         Exercise(
             "Let `back-propagation` be `jax.jit(jax.jacfwd(loss))`, forward mode. How "
             "far ahead is it, and for which functions would it be the better way?",
-            "Some four times, not hundreds: it takes a pass for each weight too, only "
+            "Some five times, not hundreds: it takes a pass for each weight too, only "
             "side by side, where differences go one by one. It is the better way where "
             "there are fewer inputs than outputs: one input, one pass.",
             one_direction,
