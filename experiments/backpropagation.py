@@ -7,7 +7,7 @@ moving each weight a little, which is never quite right. `gradient_cost.py` time
 
     python experiments/backpropagation.py
 
-Expect four equal gradients, that by differences to ten digits with the best of its
+Expect four equal gradients, that by differences to nine digits with the best of its
 steps, in about 8 seconds on 2 cores.
 
 Source: course, "Back-propagation": dL/dW1_12 = sum_k dL/do_k do_k/ds_k ds_k/da_2
