@@ -55,7 +55,7 @@ from typing import Any
 
 _PUBLIC = {  # name -> where it lives; loaded when first asked for
     "data": "dlworkshop.data",
-    "fit": "dlworkshop.run.fit:fit",
+    "fit": "dlworkshop.train.fit:fit",
     "losses": "dlworkshop.learn.losses",
     "metrics": "dlworkshop.learn.metrics",
     "models": "dlworkshop.models",

@@ -25,7 +25,7 @@ class Doctor:
     """Look whether all that is needed is there and works; leave with 1 if not."""
 
     def __call__(self) -> int:
-        from dlworkshop.run.doctor import show
+        from dlworkshop.workshop.doctor import show
 
         return show()
 
@@ -56,8 +56,8 @@ class Evaluate:
     """Where prepared data are kept; a private cache folder by default."""
 
     def __call__(self) -> int:
-        from dlworkshop.run.evaluation import evaluate, show
-        from dlworkshop.run.saved import load
+        from dlworkshop.serve.evaluate import evaluate, show
+        from dlworkshop.serve.load import load
 
         return show(evaluate(load(self.run), self.data, self.target, self.data_dir))
 
@@ -78,8 +78,8 @@ class Predict:
 
     def __call__(self) -> int:
         from dlworkshop.report.terminal import WRITERS
-        from dlworkshop.run.answers import write
-        from dlworkshop.run.saved import load
+        from dlworkshop.serve.load import load
+        from dlworkshop.serve.predict import write
 
         return write(load(self.run), self.files, WRITERS[self.format])
 
@@ -95,8 +95,8 @@ class Export:
     """The file; RUN/model.FORMAT by default."""
 
     def __call__(self) -> int:
-        from dlworkshop.run.export import export
-        from dlworkshop.run.saved import load
+        from dlworkshop.serve.export import export
+        from dlworkshop.serve.load import load
 
         path = self.output or self.run / f"model.{self.format}"
         print(export(load(self.run), path, self.format))
@@ -111,7 +111,7 @@ class Gallery:
     """The folder of the site."""
 
     def __call__(self) -> int:
-        from dlworkshop.run.gallery import build
+        from dlworkshop.workshop.gallery import build
 
         entries = build(self.folder)
         print(f"gallery: {self.folder / 'index.html'}")

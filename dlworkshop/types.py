@@ -16,8 +16,8 @@ PyTree = Any
 class Batch(NamedTuple):
     """Examples side by side: a batch (B of them) or a whole split (N of them)."""
 
-    image: Array  # [B, H, W, C] uint8 at rest, float in [0, 1] in a step; or [B, D]
-    label: Array  # [B] int32 in [0, K); float targets for regression
+    inputs: PyTree  # leaves [B, ...]; uint8 at rest, float in [0, 1] in a step
+    targets: PyTree  # leaves [B, ...]; int32 [B] in [0, K) for classes
 
 
 class Dataset(NamedTuple):
@@ -36,9 +36,9 @@ class Dataset(NamedTuple):
         """The same with `change` done to all three splits, and `more` fields replaced.
 
         >>> split = Batch(jax.numpy.arange(4.0), jax.numpy.zeros(4, int))
-        >>> double = lambda split: split._replace(image=2 * split.image)
+        >>> double = lambda split: split._replace(inputs=2 * split.inputs)
         >>> dataset = Dataset(split, split, split, ("a",)).each_split(double, name="2x")
-        >>> dataset.test.image.tolist(), dataset.name
+        >>> dataset.test.inputs.tolist(), dataset.name
         ([0.0, 2.0, 4.0, 6.0], '2x')
         """
         train, validation, test = map(change, self[:3])
@@ -49,7 +49,7 @@ class Dataset(NamedTuple):
 
         >>> split = Batch(jax.numpy.ones((4, 2)), jax.numpy.zeros(4, int))
         >>> some = Dataset(split, split, split, ("a",), fingerprint="abc").first(3)
-        >>> some.validation.image.shape, some.fingerprint
+        >>> some.validation.inputs.shape, some.fingerprint
         ((3, 2), 'abc, the first 3')
         """
 

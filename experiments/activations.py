@@ -23,13 +23,13 @@ from jax import nn
 from jax.scipy.stats import norm
 from slides import activations as slides
 
-from dlworkshop.run import experiment
-from dlworkshop.run.lesson import Lesson, crossed
+from dlworkshop import workshop
 from dlworkshop.verify import check_gradients, claims
+from dlworkshop.workshop.lesson import Lesson, vmap_grid
 
 
 @dataclass(frozen=True)
-class Config(experiment.Config):
+class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 32
@@ -116,7 +116,7 @@ def identities():
 def main(config: Config) -> Lesson:
     """Identities, then deep networks, a population for each activation."""
     keys = jax.random.split(jax.random.key(0), config.seeds)
-    one = crossed(partial(deep_gradients, config))
+    one = vmap_grid(partial(deep_gradients, config))
     deep = np.asarray(one(jnp.arange(len(ACTIVATIONS)), keys))  # [kinds, P, depth]
     relative = dict(zip(ACTIVATIONS, deep - deep[..., :1], strict=True))
     sigmoids, relus = (10 ** relative[f][:, -1].mean() for f in ("sigmoid", "ReLU"))
@@ -145,4 +145,4 @@ def main(config: Config) -> Lesson:
 
 
 if __name__ == "__main__":
-    experiment.start(main, Config)
+    workshop.start(main, Config)

@@ -21,15 +21,15 @@ import jax.numpy as jnp
 import numpy as np
 from slides import backpropagation as slides
 
-from dlworkshop.run import experiment
-from dlworkshop.run.lesson import Lesson
+from dlworkshop import workshop
 from dlworkshop.verify import check_gradients, claims
+from dlworkshop.workshop.lesson import Lesson
 
 STEPS = 10.0 ** -np.arange(2, 13)  # h of the differences
 
 
 @dataclass(frozen=True)
-class Config(experiment.Config):
+class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 10
@@ -155,4 +155,4 @@ def main(config: Config) -> Lesson:
 
 
 if __name__ == "__main__":
-    experiment.start(main, Config)
+    workshop.start(main, Config)

@@ -21,15 +21,14 @@ import jax.numpy as jnp
 import numpy as np
 from slides import cnn_features as slides
 
-from dlworkshop import data, models
+from dlworkshop import data, models, workshop
 from dlworkshop.learn.metrics import nearest_mean
-from dlworkshop.run import experiment
-from dlworkshop.run.lesson import Lesson, tuned
 from dlworkshop.verify import check_gradients, claims
+from dlworkshop.workshop.lesson import Lesson, fit_best_rate
 
 
 @dataclass(frozen=True)
-class Config(experiment.Config):
+class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 8
@@ -82,12 +81,14 @@ def erase(x, score):
 def look(train, test, params):
     """Of one member: share told apart by stage; right without some pixels; saliency."""
     over = jax.vmap(stages, (None, 0))
-    seen, unseen = over(params, train.image), over(params, test.image)
-    apart = [nearest_mean(seen[s], train.label, unseen[s], test.label) for s in SHOWN]
+    seen, unseen = over(params, train.inputs), over(params, test.inputs)
+    apart = [
+        nearest_mean(seen[s], train.targets, unseen[s], test.targets) for s in SHOWN
+    ]
     salient = jax.vmap(saliency, (None, 0, 0))(params, *test)
-    scores = salient, test.image  # of all pixels: how salient, and how bright
-    left = [over(params, jax.vmap(erase)(test.image, s))["logits"] for s in scores]
-    kept = [(logits.argmax(-1) == test.label).mean() for logits in left]
+    scores = salient, test.inputs  # of all pixels: how salient, and how bright
+    left = [over(params, jax.vmap(erase)(test.inputs, s))["logits"] for s in scores]
+    kept = [(logits.argmax(-1) == test.targets).mean() for logits in left]
     return jnp.stack(apart), jnp.stack(kept), salient
 
 
@@ -95,7 +96,7 @@ def look(train, test, params):
 def identities(model, trained, test):
     """The network written out, and its saliency, with trained parameters."""
     params = jax.tree.map(lambda leaf: np.asarray(leaf, float), trained)
-    x = np.asarray(test.image, float)  # [N, 8, 8, 1]
+    x = np.asarray(test.inputs, float)  # [N, 8, 8, 1]
     over = jax.jit(jax.vmap(stages, (None, 0)))
     # where neighbours are equal, as in the empty margin, the largest has a kink
     grey = x[0] + np.random.default_rng(0).uniform(0, 0.1, x[0].shape)
@@ -110,7 +111,9 @@ def identities(model, trained, test):
         ),
         claims.gradients(
             "The answer changes with the pixels as saliency says",
-            check_gradients(lambda x: log_probability(params, x, test.label[0]), grey),
+            check_gradients(
+                lambda x: log_probability(params, x, test.targets[0]), grey
+            ),
         ),
     ]
 
@@ -120,12 +123,12 @@ def main(config: Config) -> Lesson:
     digits = data.load("digits")
     model = models.cnn((16, 32), dense=(32,), pooling=models.max_pool)
     settings = config.learning_rates, config.seeds, config.num_epochs
-    _, params = tuned(model, digits, *settings)  # [P, ...]
-    train, _, test = (s._replace(image=s.image / np.float32(255)) for s in digits[:3])
+    _, params = fit_best_rate(model, digits, *settings)  # [P, ...]
+    train, _, test = (s._replace(inputs=s.inputs / np.float32(255)) for s in digits[:3])
     each = jax.jit(jax.vmap(look, (None, None, 0)))  # member
     apart, kept, salient = map(np.asarray, each(train, test, params))  # [P, ...] each
     first = jax.tree.map(lambda leaf: leaf[0], params)
-    found = jax.device_get(stages(first, test.image[0]))
+    found = jax.device_get(stages(first, test.inputs[0]))
 
     return Lesson(
         f"The mean of its class is nearest to {apart[:, 0].mean():.0%} of test images, "
@@ -155,4 +158,4 @@ def main(config: Config) -> Lesson:
 
 
 if __name__ == "__main__":
-    experiment.start(main, Config)
+    workshop.start(main, Config)

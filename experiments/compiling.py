@@ -25,19 +25,18 @@ import numpy as np
 import optax
 from slides import compiling as slides
 
-from dlworkshop import data, losses, models
+from dlworkshop import data, losses, models, workshop
 from dlworkshop.learn.chunk import gather
-from dlworkshop.learn.descent import batch_mean, descend
-from dlworkshop.run import experiment
-from dlworkshop.run.clock import seconds
-from dlworkshop.run.lesson import Lesson
+from dlworkshop.learn.minimize import batch_mean, descend
 from dlworkshop.verify import claims
+from dlworkshop.workshop.lesson import Lesson
+from dlworkshop.workshop.timing import seconds
 
 MODEL = models.mlp((8,))  # small, so that there is little to do but to compile
 
 
 @dataclass(frozen=True)
-class Config(experiment.Config):
+class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 5
@@ -151,4 +150,4 @@ def main(config: Config) -> Lesson:
 
 
 if __name__ == "__main__":
-    experiment.start(main, Config)
+    workshop.start(main, Config)

@@ -22,16 +22,15 @@ import optax
 from jax.flatten_util import ravel_pytree
 from slides import components as slides
 
-from dlworkshop import data, losses, metrics, models
+from dlworkshop import data, losses, metrics, models, workshop
 from dlworkshop.learn.chunk import gather
-from dlworkshop.learn.descent import batch_mean, descend
-from dlworkshop.run import experiment
-from dlworkshop.run.lesson import Lesson
+from dlworkshop.learn.minimize import batch_mean, descend
 from dlworkshop.verify import claims
+from dlworkshop.workshop.lesson import Lesson
 
 
 @dataclass(frozen=True)
-class Config(experiment.Config):
+class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 10
@@ -45,8 +44,8 @@ class Config(experiment.Config):
 def random_labels():
     """The digits to learn from, each called by the name of another."""
     right = data.load("digits")
-    label = np.random.default_rng(0).permutation(right.train.label)
-    return right._replace(train=right.train._replace(label=label))
+    label = np.random.default_rng(0).permutation(right.train.targets)
+    return right._replace(train=right.train._replace(targets=label))
 
 
 def squared_error(outputs, label):
@@ -87,9 +86,9 @@ def train(params, order, split, test, model, loss, optimizer, metric):
 def population(keys, shape, data, model, **others):
     """`train` with every key side by side; what is looked at, [P, ...] each."""
     split, _, test, *_ = data()
-    draw = jax.vmap(lambda key: jax.random.randint(key, shape, 0, len(split.label)))
+    draw = jax.vmap(lambda key: jax.random.randint(key, shape, 0, len(split.targets)))
     order = jax.jit(draw)(keys)  # [P, T, B], drawn from the seed alone
-    params = jax.jit(jax.vmap(model.init, (0, None)))(keys, split.image[0])
+    params = jax.jit(jax.vmap(model.init, (0, None)))(keys, split.inputs[0])
     one = jax.vmap(partial(train, model=model, **others), (0, 0, None, None))
     looks = jax.jit(one)(params, order, split, test)
     return dict(zip(LOOKS, map(np.asarray, looks), strict=True))
@@ -153,4 +152,4 @@ def main(config: Config) -> Lesson:
 
 
 if __name__ == "__main__":
-    experiment.start(main, Config)
+    workshop.start(main, Config)

@@ -23,15 +23,15 @@ import jax.numpy as jnp
 import numpy as np
 from slides import convolution as slides
 
+from dlworkshop import workshop
 from dlworkshop.models import average_pool
 from dlworkshop.models.convolution import convolve
-from dlworkshop.run import experiment
-from dlworkshop.run.lesson import Lesson
 from dlworkshop.verify import claims
+from dlworkshop.workshop.lesson import Lesson
 
 
 @dataclass(frozen=True)
-class Config(experiment.Config):
+class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 8
@@ -154,4 +154,4 @@ def main(config: Config) -> Lesson:
 
 
 if __name__ == "__main__":
-    experiment.start(main, Config)
+    workshop.start(main, Config)

@@ -23,17 +23,16 @@ import numpy as np
 import optax
 from slides import data_size as slides
 
-from dlworkshop import data, losses, metrics, models
+from dlworkshop import data, losses, metrics, models, workshop
 from dlworkshop.errors import UserError
 from dlworkshop.learn.chunk import gather
-from dlworkshop.learn.descent import batch_mean, descend
-from dlworkshop.run import experiment
-from dlworkshop.run.lesson import Lesson
+from dlworkshop.learn.minimize import batch_mean, descend
 from dlworkshop.verify import claims
+from dlworkshop.workshop.lesson import Lesson
 
 
 @dataclass(frozen=True)
-class Config(experiment.TrainingConfig):
+class Config(workshop.TrainingConfig):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 10
@@ -69,7 +68,7 @@ def learn(config, model, train, seed, order):
     loss = batch_mean(model, losses.cross_entropy)
     return descend(
         lambda params, index: loss(params, gather(train, index)),
-        model.init(jax.random.key(seed), train.image[0]),
+        model.init(jax.random.key(seed), train.inputs[0]),
         optax.adam(config.learning_rate),
         order,
     )[0]
@@ -77,7 +76,9 @@ def learn(config, model, train, seed, order):
 
 def shares(model, train, test, params, own):
     """Percent right [3] of what a network saw, did not see, and of the test split."""
-    known = models.predict(model, params, train.image).argmax(-1) == train.label  # [N]
+    known = (
+        models.predict(model, params, train.inputs).argmax(-1) == train.targets
+    )  # [N]
     new = batch_mean(model, metrics.accuracy)(params, test)
     return 100 * jnp.stack([known.mean(where=own), known.mean(where=~own), new])
 
@@ -85,7 +86,7 @@ def shares(model, train, test, params, own):
 def main(config: Config) -> Lesson:
     """All sizes and seeds as one population, on labels with and without meaning."""
     images = data.load(config.dataset, config.data_dir)
-    num_examples = len(images.train.label)
+    num_examples = len(images.train.targets)
     if not 0 < max(config.sizes) < num_examples:
         raise UserError(
             f"--sizes goes to {max(config.sizes):,} and {config.dataset} has "
@@ -105,8 +106,8 @@ def main(config: Config) -> Lesson:
 
     seen, unseen, tested = np.asarray(measured(images.train))
     gap = seen - unseen  # what was known by heart and not understood
-    shuffled = jax.random.permutation(jax.random.key(0), images.train.label)
-    by_heart, guessed, _ = np.asarray(measured(images.train._replace(label=shuffled)))
+    shuffled = jax.random.permutation(jax.random.key(0), images.train.targets)
+    by_heart, guessed, _ = np.asarray(measured(images.train._replace(targets=shuffled)))
     few, *_, many = config.sizes
     first, *_, last = gap.mean(0)
 
@@ -155,4 +156,4 @@ def main(config: Config) -> Lesson:
 
 
 if __name__ == "__main__":
-    experiment.start(main, Config)
+    workshop.start(main, Config)

@@ -10,13 +10,13 @@ Expect 99.2 % ± 0.1 % test accuracy after a few seconds of training on 2 cores.
 
 from dataclasses import dataclass
 
-from dlworkshop import data, fit, models, optimizers, schedules
-from dlworkshop.run import experiment
-from dlworkshop.run.lesson import Exercise, Lesson
+from dlworkshop import data, fit, models, optimizers, schedules, workshop
+from dlworkshop.workshop.lesson import Exercise, Lesson
+from dlworkshop.workshop.script import finding
 
 
 @dataclass(frozen=True)
-class Config(experiment.TrainingConfig):
+class Config(workshop.TrainingConfig):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 8
@@ -34,7 +34,7 @@ class Config(experiment.TrainingConfig):
     dense: tuple[int, ...] = (128,)
     """Units of each hidden fully connected layer."""
     convolution: str | None = None
-    """How to compute convolutions, one of `models.convolution.HOWS` (patches, ...); by
+    """How to compute convolutions, as `patches`, `lax`, ...; by
     default the fastest here, which a long run measures."""
 
 
@@ -62,7 +62,7 @@ def main(config: Config) -> Lesson:
         experiment="digits",
     )
     return Lesson(
-        experiment.finding(run),
+        finding(run),
         claims=[],
         figures=[],
         exercises=[
@@ -80,4 +80,4 @@ def main(config: Config) -> Lesson:
 
 
 if __name__ == "__main__":
-    experiment.start(main, Config)
+    workshop.start(main, Config)

@@ -21,16 +21,15 @@ import jax.numpy as jnp
 import numpy as np
 from slides import feedforward as slides
 
-from dlworkshop import models
-from dlworkshop.run import experiment
-from dlworkshop.run.lesson import Lesson
+from dlworkshop import models, workshop
 from dlworkshop.verify import claims
+from dlworkshop.workshop.lesson import Lesson
 
 INPUTS, HIDDEN = 6, 4  # W1 is 6x4, W2 is 4x1
 
 
 @dataclass(frozen=True)
-class Config(experiment.Config):
+class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 20
@@ -138,4 +137,4 @@ def main(config: Config) -> Lesson:
 
 
 if __name__ == "__main__":
-    experiment.start(main, Config)
+    workshop.start(main, Config)

@@ -22,15 +22,15 @@ import jax.numpy as jnp
 import numpy as np
 from slides import gradient_cost as slides
 
+from dlworkshop import workshop
 from dlworkshop.models import num_params
-from dlworkshop.run import experiment
-from dlworkshop.run.clock import seconds
-from dlworkshop.run.lesson import Lesson
 from dlworkshop.verify import claims
+from dlworkshop.workshop.lesson import Lesson
+from dlworkshop.workshop.timing import seconds
 
 
 @dataclass(frozen=True)
-class Config(experiment.Config):
+class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 10
@@ -138,4 +138,4 @@ def main(config: Config) -> Lesson:
 
 
 if __name__ == "__main__":
-    experiment.start(main, Config)
+    workshop.start(main, Config)

@@ -22,15 +22,15 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from slides import jax_in_ten_minutes as slides
 
-from dlworkshop.run import experiment
-from dlworkshop.run.clock import seconds
-from dlworkshop.run.lesson import Figure, Lesson
+from dlworkshop import workshop
 from dlworkshop.types import Claim
 from dlworkshop.verify import check_gradients, claims
+from dlworkshop.workshop.lesson import Figure, Lesson
+from dlworkshop.workshop.timing import seconds
 
 
 @dataclass(frozen=True)
-class Config(experiment.Config):
+class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 8
@@ -178,4 +178,4 @@ def main(config: Config) -> Lesson:
 
 
 if __name__ == "__main__":
-    experiment.start(main, Config)
+    workshop.start(main, Config)

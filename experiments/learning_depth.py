@@ -24,16 +24,16 @@ import numpy as np
 import optax
 from slides import learning_depth as slides
 
+from dlworkshop import workshop
 from dlworkshop.data import toy
-from dlworkshop.learn.descent import descend
+from dlworkshop.learn.minimize import descend
 from dlworkshop.models import num_params
-from dlworkshop.run import experiment
-from dlworkshop.run.lesson import Lesson
 from dlworkshop.verify import claims
+from dlworkshop.workshop.lesson import Lesson
 
 
 @dataclass(frozen=True)
-class Config(experiment.Config):
+class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 10
@@ -143,4 +143,4 @@ def main(config: Config) -> Lesson:
 
 
 if __name__ == "__main__":
-    experiment.start(main, Config)
+    workshop.start(main, Config)

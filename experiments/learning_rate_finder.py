@@ -22,16 +22,15 @@ import numpy as np
 import optax
 from slides import learning_rate_finder as slides
 
-from dlworkshop import data, losses, models
+from dlworkshop import data, losses, models, workshop
 from dlworkshop.learn.chunk import gather
-from dlworkshop.learn.descent import batch_mean, descend
-from dlworkshop.run import experiment
-from dlworkshop.run.lesson import Lesson, crossed
+from dlworkshop.learn.minimize import batch_mean, descend
 from dlworkshop.verify import claims
+from dlworkshop.workshop.lesson import Lesson, vmap_grid
 
 
 @dataclass(frozen=True)
-class Config(experiment.Config):
+class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 10
@@ -57,8 +56,8 @@ def learn(num_steps, rate, key, train, validation, test):
     model = models.mlp((64,))
     loss = batch_mean(model, losses.cross_entropy)
     weights_key, order_key = jax.random.split(key)
-    w, looks = model.init(weights_key, train.image[0]), []
-    order = jax.random.randint(order_key, (num_steps[-1], 64), 0, len(train.label))
+    w, looks = model.init(weights_key, train.inputs[0]), []
+    order = jax.random.randint(order_key, (num_steps[-1], 64), 0, len(train.targets))
     for part in jnp.split(order, num_steps[:-1]):  # w <- w - rate dL/dw
         w, _ = descend(loss, w, optax.sgd(rate), gather(train, part))
         looks.append(loss(w, validation))
@@ -69,7 +68,7 @@ def main(config: Config) -> Lesson:
     """All rates with all seeds on real digits: half suggest, the others check."""
     rates = np.geomspace(config.lowest, config.highest, config.num_rates)
     keys = jax.random.split(jax.random.key(0), config.seeds)
-    table = crossed(partial(learn, config.num_steps))
+    table = vmap_grid(partial(learn, config.num_steps))
     looks, test = (
         np.nan_to_num(np.asarray(found, float), nan=LOST).clip(max=LOST)
         for found in table(jnp.asarray(rates), keys, *data.load("digits")[:3])
@@ -118,4 +117,4 @@ def main(config: Config) -> Lesson:
 
 
 if __name__ == "__main__":
-    experiment.start(main, Config)
+    workshop.start(main, Config)

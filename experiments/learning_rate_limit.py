@@ -21,14 +21,13 @@ import jax.numpy as jnp
 import numpy as np
 from slides import learning_rate_limit as slides
 
-from dlworkshop import data
-from dlworkshop.run import experiment
-from dlworkshop.run.lesson import Lesson, crossed
+from dlworkshop import data, workshop
 from dlworkshop.verify import claims
+from dlworkshop.workshop.lesson import Lesson, vmap_grid
 
 
 @dataclass(frozen=True)
-class Config(experiment.Config):
+class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 5
@@ -75,8 +74,8 @@ def descend(w, rate, xs, ys, num_steps):
 def main(config: Config) -> Lesson:
     """All rates with all starts, beside what the curvature says of them."""
     train, half = data.load("digits").train, config.num_rates // 2
-    xs = jnp.asarray(train.image.reshape(len(train.label), -1) / 255)  # [N, D]
-    ys = jnp.asarray(train.label % 2, float)  # [N]
+    xs = jnp.asarray(train.inputs.reshape(len(train.targets), -1) / 255)  # [N, D]
+    ys = jnp.asarray(train.targets % 2, float)  # [N]
     size, width = xs.shape
     lambdas, directions = np.linalg.eigh(curvature(xs))  # [D] rising, [D, D]
     best = np.linalg.lstsq(xs, ys)[0]  # [D], of all that are as good the shortest
@@ -87,7 +86,7 @@ def main(config: Config) -> Lesson:
     def one(rate, w):
         return descend(w, rate, xs, ys, config.num_steps)
 
-    w, losses = jax.device_get(crossed(one)(rates, starts))  # [R, P, D], [R, P, T]
+    w, losses = jax.device_get(vmap_grid(one)(rates, starts))  # [R, P, D], [R, P, T]
     flown = np.argmax(losses[..., -1] > losses[..., -2], axis=0)  # [P], the first rate
     far = (np.asarray(starts) - best) @ directions  # [P, D], to go along each direction
     ends = (w - best) @ directions  # [R, P, D]
@@ -146,4 +145,4 @@ def main(config: Config) -> Lesson:
 
 
 if __name__ == "__main__":
-    experiment.start(main, Config)
+    workshop.start(main, Config)

@@ -22,13 +22,13 @@ from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
 from slides import logistic_regression as slides
 
-from dlworkshop.run import experiment
-from dlworkshop.run.lesson import Lesson
+from dlworkshop import workshop
 from dlworkshop.verify import check_gradients, claims
+from dlworkshop.workshop.lesson import Lesson
 
 
 @dataclass(frozen=True)
-class Config(experiment.Config):
+class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 64
@@ -152,4 +152,4 @@ def main(config: Config) -> Lesson:
 
 
 if __name__ == "__main__":
-    experiment.start(main, Config)
+    workshop.start(main, Config)

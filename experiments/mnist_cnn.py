@@ -11,13 +11,12 @@ Expect 99.3 % test accuracy after four to eight minutes on 2 cores; compare with
 
 from dataclasses import dataclass
 
-from dlworkshop import data, fit, models, optimizers, schedules
-from dlworkshop.run import experiment
-from dlworkshop.run.result import Run
+from dlworkshop import data, fit, models, optimizers, schedules, workshop
+from dlworkshop.train.result import Run
 
 
 @dataclass(frozen=True)
-class Config(experiment.TrainingConfig):
+class Config(workshop.TrainingConfig):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 5
@@ -33,7 +32,7 @@ class Config(experiment.TrainingConfig):
     dense: tuple[int, ...] = (128,)
     """Units of each hidden fully connected layer."""
     convolution: str | None = None
-    """How to compute convolutions, one of `models.convolution.HOWS` (patches, ...); by
+    """How to compute convolutions, as `patches`, `lax`, ...; by
     default the fastest here, which a long run measures."""
 
 
@@ -63,4 +62,4 @@ def main(config: Config) -> Run:
 
 
 if __name__ == "__main__":
-    experiment.start(main, Config)
+    workshop.start(main, Config)

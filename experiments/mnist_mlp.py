@@ -11,13 +11,12 @@ Platt (2003, table 1) had 98.4 % with one hidden layer of 800 units.
 
 from dataclasses import dataclass
 
-from dlworkshop import data, fit, models, optimizers, schedules
-from dlworkshop.run import experiment
-from dlworkshop.run.result import Run
+from dlworkshop import data, fit, models, optimizers, schedules, workshop
+from dlworkshop.train.result import Run
 
 
 @dataclass(frozen=True)
-class Config(experiment.TrainingConfig):
+class Config(workshop.TrainingConfig):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 5
@@ -53,4 +52,4 @@ def main(config: Config) -> Run:
 
 
 if __name__ == "__main__":
-    experiment.start(main, Config)
+    workshop.start(main, Config)

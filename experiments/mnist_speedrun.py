@@ -26,12 +26,12 @@ from pathlib import Path
 from flax import linen as nn
 from flax.linen.initializers import lecun_normal, zeros
 
-from dlworkshop import data, fit, models, optimizers, schedules
+from dlworkshop import data, fit, models, optimizers, schedules, workshop
 from dlworkshop.learn.metrics import mean_and_error
 from dlworkshop.models.convolution import convolve
 from dlworkshop.models.model import Model, check_rank
-from dlworkshop.run import experiment, record
-from dlworkshop.run.result import Run
+from dlworkshop.train import run_folder
+from dlworkshop.train.result import Run
 
 LAYERS = ((6, 8), (5, 32))  # (rows and columns of the kernel, channels), stride 2
 HIDDEN = 128  # units
@@ -39,7 +39,7 @@ MEAN, DEVIATION = 0.13, 0.31  # of the training pixels in [0, 1]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(experiment.TrainingConfig):
+class Config(workshop.TrainingConfig):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 10
@@ -150,9 +150,9 @@ def main(config: Config) -> Run:
     if config.peers:
         speed["peers"] = beside_peers(config)
     if config.workdir is not None:
-        record.write_json(config.workdir / "speed.json", speed)
+        run_folder.write_json(config.workdir / "speed.json", speed)
     return run
 
 
 if __name__ == "__main__":
-    experiment.start(main, Config)
+    workshop.start(main, Config)

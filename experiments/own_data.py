@@ -16,15 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dlworkshop import data, fit, losses, models, optimizers, schedules
+from dlworkshop import data, fit, losses, models, optimizers, schedules, workshop
 from dlworkshop.errors import UserError
-from dlworkshop.run import experiment
-from dlworkshop.run.result import Run
+from dlworkshop.train.result import Run
 from dlworkshop.types import Dataset
 
 
 @dataclass(frozen=True)
-class Config(experiment.TrainingConfig):
+class Config(workshop.TrainingConfig):
     """Settings of the experiment; every one is a flag."""
 
     data: Path | None = None
@@ -73,7 +72,7 @@ class Config(experiment.TrainingConfig):
 
 def choose_model(config: Config, dataset: Dataset) -> models.Model:
     """The model that was asked for, or one that fits the examples."""
-    shape, num_classes = dataset.train.image.shape[1:], len(dataset.classes)
+    shape, num_classes = dataset.train.inputs.shape[1:], len(dataset.classes)
     kind = config.model
     if kind == "auto":
         kind = "cnn" if len(shape) == 3 else "mlp"
@@ -117,7 +116,7 @@ def main(config: Config) -> Run:
     )
     loss = losses.cross_entropy
     if config.class_weights:
-        weights = losses.class_weights(dataset.train.label, len(dataset.classes))
+        weights = losses.class_weights(dataset.train.targets, len(dataset.classes))
         loss = losses.weighted(loss, weights)
     return fit(
         choose_model(config, dataset),
@@ -126,7 +125,7 @@ def main(config: Config) -> Run:
         hparams={"learning_rate": config.learning_rate},
         seeds=config.seeds,
         num_epochs=config.num_epochs,
-        batch_size=min(config.batch_size, len(dataset.train.label)),
+        batch_size=min(config.batch_size, len(dataset.train.targets)),
         schedule=schedules.one_cycle,
         loss=loss,
         streamed=config.streamed,
@@ -136,4 +135,4 @@ def main(config: Config) -> Run:
 
 
 if __name__ == "__main__":
-    experiment.start(main, Config)
+    workshop.start(main, Config)

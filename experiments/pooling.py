@@ -23,15 +23,14 @@ import jax.numpy as jnp
 import numpy as np
 from slides import pooling as slides
 
-from dlworkshop import data, models
+from dlworkshop import data, models, workshop
 from dlworkshop.data import toy
-from dlworkshop.run import experiment
-from dlworkshop.run.lesson import Lesson, tuned
 from dlworkshop.verify import claims
+from dlworkshop.workshop.lesson import Lesson, fit_best_rate
 
 
 @dataclass(frozen=True)
-class Config(experiment.Config):
+class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 8
@@ -73,14 +72,16 @@ def answers(pool, config):
     digits = data.load("digits")
     model = models.cnn((8, 16), dense=(), pooling=pool)
     settings = config.learning_rates, config.seeds, config.num_epochs
-    rate, params = tuned(model, toy.centred(digits, SIDE), *settings)  # [P, ...]
-    images = [toy.moved(digits.test.image, d, SIDE) for d in DISTANCES]
+    rate, params = fit_best_rate(
+        model, toy.centred(digits, SIDE), *settings
+    )  # [P, ...]
+    images = [toy.moved(digits.test.inputs, d, SIDE) for d in DISTANCES]
     each = jax.vmap(partial(models.predict, model), (None, 0))  # distance
     by_member = jax.jit(lambda p, x: jax.lax.map(lambda member: each(member, x), p))
     logits = np.asarray(by_member(params, np.stack(images)))  # [P, 3, 4 N, K]
     change = np.sqrt(((logits - logits[:, :1]) ** 2).mean((2, 3)))  # [P, 3]
     spread = logits[:, :1].std(2).mean(-1)  # [P, 1], between digits in the middle
-    right = (logits.argmax(-1) == np.tile(digits.test.label, 4)).mean(-1)
+    right = (logits.argmax(-1) == np.tile(digits.test.targets, 4)).mean(-1)
     return change / spread, 100 * right, rate
 
 
@@ -153,4 +154,4 @@ def main(config: Config) -> Lesson:
 
 
 if __name__ == "__main__":
-    experiment.start(main, Config)
+    workshop.start(main, Config)

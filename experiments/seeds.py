@@ -21,17 +21,16 @@ import numpy as np
 from scipy import stats
 from slides import seeds as slides
 
-from dlworkshop import data, fit, models
-from dlworkshop.run import experiment
-from dlworkshop.run.lesson import Lesson
+from dlworkshop import data, fit, models, workshop
 from dlworkshop.types import Array
 from dlworkshop.verify import claims
+from dlworkshop.workshop.lesson import Lesson
 
 LOTS = 4000  # comparisons in which chance alone decides
 
 
 @dataclass(frozen=True)
-class Config(experiment.Config):
+class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 20
@@ -153,4 +152,4 @@ def main(config: Config) -> Lesson:
 
 
 if __name__ == "__main__":
-    experiment.start(main, Config)
+    workshop.start(main, Config)

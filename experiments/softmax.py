@@ -21,15 +21,14 @@ import jax.numpy as jnp
 import numpy as np
 from slides import softmax as slides
 
-from dlworkshop import fit, models
+from dlworkshop import fit, models, workshop
 from dlworkshop.data import toy
-from dlworkshop.run import experiment
-from dlworkshop.run.lesson import Lesson
 from dlworkshop.verify import claims
+from dlworkshop.workshop.lesson import Lesson
 
 
 @dataclass(frozen=True)
-class Config(experiment.Config):
+class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 20
@@ -155,4 +154,4 @@ def main(config: Config) -> Lesson:
 
 
 if __name__ == "__main__":
-    experiment.start(main, Config)
+    workshop.start(main, Config)

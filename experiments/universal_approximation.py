@@ -25,15 +25,15 @@ import numpy as np
 import optax
 from slides import universal_approximation as slides
 
+from dlworkshop import workshop
 from dlworkshop.data import toy
-from dlworkshop.learn.descent import descend
-from dlworkshop.run import experiment
-from dlworkshop.run.lesson import Lesson, crossed
+from dlworkshop.learn.minimize import descend
 from dlworkshop.verify import claims
+from dlworkshop.workshop.lesson import Lesson, vmap_grid
 
 
 @dataclass(frozen=True)
-class Config(experiment.Config):
+class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 8
@@ -104,7 +104,7 @@ def main(config: Config) -> Lesson:
     seen = np.array([curve(SEEN) for curve in CURVES.values()], np.float32)  # [F, 128]
     truth = np.array([curve(POINTS) for curve in CURVES.values()])  # [F, points]
     # every curve with every seed in one program for each width: [W, F, P, points]
-    learnt = [crossed(partial(learn, config, width)) for width in config.widths]
+    learnt = [vmap_grid(partial(learn, config, width)) for width in config.widths]
     drawn = np.stack([one(seen, keys) for one in learnt])
     worst = abs(drawn - truth[:, None]).max(-1).transpose(1, 2, 0)  # [F, P, W]
     error = dict(zip(CURVES, worst, strict=True))  # sup over x of |f(x) - y|
@@ -154,4 +154,4 @@ def main(config: Config) -> Lesson:
 
 
 if __name__ == "__main__":
-    experiment.start(main, Config)
+    workshop.start(main, Config)

@@ -20,21 +20,20 @@ import jax
 import numpy as np
 from slides import vgg16 as slides
 
-from dlworkshop import models
+from dlworkshop import models, workshop
 from dlworkshop.data import toy
 from dlworkshop.errors import UserError
 from dlworkshop.models.convolution import computed
-from dlworkshop.run import experiment
-from dlworkshop.run.lesson import Lesson
-from dlworkshop.run.programs import update_flops
+from dlworkshop.train.programs import update_flops
 from dlworkshop.verify import claims
+from dlworkshop.workshop.lesson import Lesson
 
 BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))  # convolutions, kernels
 MEAN = (103.939, 116.779, 123.68)  # of ImageNet's pixels: blue, green, red
 
 
 @dataclass(frozen=True)
-class Config(experiment.Config):
+class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 2
@@ -155,4 +154,4 @@ def main(config: Config) -> Lesson:
 
 
 if __name__ == "__main__":
-    experiment.start(main, Config)
+    workshop.start(main, Config)

@@ -24,21 +24,20 @@ import jax
 import numpy as np
 from slides import vgg16_transfer as slides
 
-from dlworkshop import data, models, optimizers, schedules
+from dlworkshop import data, models, optimizers, schedules, workshop
 from dlworkshop.data.pixels import coarse, standardised
 from dlworkshop.errors import UserError
 from dlworkshop.models.rgb import on_rgb
 from dlworkshop.models.vgg16 import parted
-from dlworkshop.run import experiment
-from dlworkshop.run.features import features, one_by_one
-from dlworkshop.run.fine_tuning import fine_tune
-from dlworkshop.run.lesson import Lesson
-from dlworkshop.run.sweep import sweep
+from dlworkshop.serve.features import features, one_by_one
+from dlworkshop.train.sweep import sweep
 from dlworkshop.verify import claims
+from dlworkshop.workshop.fine_tuning import fine_tune
+from dlworkshop.workshop.lesson import Lesson
 
 
 @dataclass(frozen=True)
-class Config(experiment.TrainingConfig):
+class Config(workshop.TrainingConfig):
     """Settings of the experiment; every one is a flag."""
 
     data: str = "digits"
@@ -80,7 +79,7 @@ def heads(config, dataset, workdir):
         hparams={n: getattr(config, n) for n in ("learning_rate", "weight_decay")},
         seeds=config.seeds,
         num_epochs=config.num_epochs,
-        batch_size=min(config.batch_size, len(dataset.train.label)),
+        batch_size=min(config.batch_size, len(dataset.train.targets)),
         schedule=schedules.cosine,
         workdir=workdir,
         experiment="vgg16_transfer",
@@ -97,7 +96,7 @@ def main(config: Config) -> Lesson:
     vgg16 = models.vgg16(weights=config.weights, pooling="avg")
     network = on_rgb(vgg16)
     init = network.init if config.weights else jax.jit(network.init)  # draws sooner
-    params = init(jax.random.key(0), images.train.image[0])
+    params = init(jax.random.key(0), images.train.inputs[0])
     if config.fine_tune_epochs:
         (trunk, first), (block5, last) = parted(vgg16, params)
         maps = features(on_rgb(trunk), first, images)
@@ -106,7 +105,7 @@ def main(config: Config) -> Lesson:
         seen = features(network, params, images)
     trained = Path(config.weights).name if config.weights else "random"
     seen = seen._replace(name=f"{images.name} seen by VGG16 ({trained} weights)")
-    pixels = images.each_split(lambda s: s._replace(image=coarse(s.image)))
+    pixels = images.each_split(lambda s: s._replace(inputs=coarse(s.inputs)))
 
     inputs, mean, deviation = standardised(seen)
     run, settings = heads(config, inputs, config.workdir)
@@ -121,13 +120,13 @@ def main(config: Config) -> Lesson:
             {"block5": config.block_learning_rate, "head": config.head_learning_rate},
             seeds=config.seeds,
             num_epochs=config.fine_tune_epochs,
-            batch_size=min(config.batch_size, len(maps.train.label)),
+            batch_size=min(config.batch_size, len(maps.train.targets)),
             schedule=schedules.cosine,
             workdir=config.workdir and config.workdir / "fine_tuned",
             experiment="vgg16_transfer_fine_tuned",
         )
     results = {name: 100 * of.test_metric for name, of in runs.items()}  # [P] each
-    alone = one_by_one(network, params, images.train.image[:LOOKED_AT])  # [N, 512]
+    alone = one_by_one(network, params, images.train.inputs[:LOOKED_AT])  # [N, 512]
     return Lesson(
         f"Linear heads on features of VGG16 ({trained} weights) read "
         f"{results['features of VGG16'].mean():.1f} % of new images, on pixels "
@@ -135,7 +134,7 @@ def main(config: Config) -> Lesson:
         claims=[
             claims.bounded(
                 "The features are what the network says of an image alone",
-                abs(seen.train.image[:LOOKED_AT] - alone).max(1) / abs(alone).max(1),
+                abs(seen.train.inputs[:LOOKED_AT] - alone).max(1) / abs(alone).max(1),
                 at_most=1e-5,
                 why="the same weights; float32 rounds each of 13 layers at 6e-8 and, "
                 "the signs of the errors being random, leaves some 1e-6",
@@ -143,7 +142,7 @@ def main(config: Config) -> Lesson:
             claims.greater(
                 "Heads on features read more than who always names the commonest class",
                 results["features of VGG16"],
-                100 * np.bincount(images.test.label).max() / len(images.test.label),
+                100 * np.bincount(images.test.targets).max() / len(images.test.targets),
                 why="below that nothing was learnt; settings are chosen on validation",
             ),
         ],
@@ -155,4 +154,4 @@ def main(config: Config) -> Lesson:
 
 
 if __name__ == "__main__":
-    experiment.start(main, Config)
+    workshop.start(main, Config)

@@ -24,17 +24,16 @@ import numpy as np
 import optax
 from slides import vmap_vs_loop as slides
 
-from dlworkshop import data, losses, models
+from dlworkshop import data, losses, models, workshop
 from dlworkshop.learn.chunk import gather
-from dlworkshop.learn.descent import batch_mean, descend
-from dlworkshop.run import experiment
-from dlworkshop.run.clock import seconds
-from dlworkshop.run.lesson import Lesson
+from dlworkshop.learn.minimize import batch_mean, descend
 from dlworkshop.verify import claims
+from dlworkshop.workshop.lesson import Lesson
+from dlworkshop.workshop.timing import seconds
 
 
 @dataclass(frozen=True)
-class Config(experiment.Config):
+class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 7
@@ -100,7 +99,7 @@ def main(config: Config) -> Lesson:
     keys = jax.random.split(jax.random.key(0), most)
     calls = []
     for widths, size in KINDS.values():
-        index = np.arange(config.num_steps * size) % len(digits.label)
+        index = np.arange(config.num_steps * size) % len(digits.targets)
         batches = gather(digits, index.reshape(-1, size))  # [T, B, ...]
         one, everyone = partial(train, widths=widths), begin(keys, widths)
         lifted, loop = side_by_side(one), one_by_one(one)
@@ -142,4 +141,4 @@ def main(config: Config) -> Lesson:
 
 
 if __name__ == "__main__":
-    experiment.start(main, Config)
+    workshop.start(main, Config)

@@ -24,18 +24,17 @@ import numpy as np
 import optax
 from slides import why_convolution as slides
 
-from dlworkshop import data, losses, metrics, models
+from dlworkshop import data, losses, metrics, models, workshop
 from dlworkshop.data import toy
 from dlworkshop.learn.chunk import gather
-from dlworkshop.learn.descent import batch_mean, descend
+from dlworkshop.learn.minimize import batch_mean, descend
 from dlworkshop.models.convolution import Conv
-from dlworkshop.run import experiment
-from dlworkshop.run.lesson import Lesson, crossed
 from dlworkshop.verify import claims
+from dlworkshop.workshop.lesson import Lesson, vmap_grid
 
 
 @dataclass(frozen=True)
-class Config(experiment.Config):
+class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 8
@@ -74,7 +73,7 @@ def scores(model, config, rate, size, key, train, *others):
         batch_mean(model, f) for f in (losses.cross_entropy, metrics.accuracy)
     )
     adam = optax.adam(optax.cosine_decay_schedule(rate, config.num_steps))
-    start = model.init(init_key, train.image[0])
+    start = model.init(init_key, train.inputs[0])
     params, _ = descend(loss, start, adam, gather(train, order))
     return jnp.stack([share(params, split) for split in others])
 
@@ -82,7 +81,7 @@ def scores(model, config, rate, size, key, train, *others):
 def sample_efficiency(model, config):
     """Shares read of the test split [P, sizes], at the rates that validation chose."""
     rates, sizes = np.array(config.learning_rates), np.array(config.sizes)
-    all_rates, found = crossed(partial(scores, model, config)), []
+    all_rates, found = vmap_grid(partial(scores, model, config)), []
     for seed in range(config.seeds):  # more at once would not fit into the cache
         splits = [toy.scattered(s, CANVAS, seed) for s in data.load("digits")[:3]]
         found.append(all_rates(rates, sizes, jax.random.key(seed), *splits))
@@ -152,4 +151,4 @@ def main(config: Config) -> Lesson:
 
 
 if __name__ == "__main__":
-    experiment.start(main, Config)
+    workshop.start(main, Config)

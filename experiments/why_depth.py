@@ -21,14 +21,14 @@ import jax
 import numpy as np
 from slides import why_depth as slides
 
+from dlworkshop import workshop
 from dlworkshop.data import toy
-from dlworkshop.run import experiment
-from dlworkshop.run.lesson import Lesson
 from dlworkshop.verify import claims
+from dlworkshop.workshop.lesson import Lesson
 
 
 @dataclass(frozen=True)
-class Config(experiment.Config):
+class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 5
@@ -146,4 +146,4 @@ def main(config: Config) -> Lesson:
 
 
 if __name__ == "__main__":
-    experiment.start(main, Config)
+    workshop.start(main, Config)

@@ -23,15 +23,15 @@ import optax
 from jax import nn
 from slides import xor as slides
 
+from dlworkshop import workshop
 from dlworkshop.data import toy
-from dlworkshop.learn.descent import descend
-from dlworkshop.run import experiment
-from dlworkshop.run.lesson import Lesson, crossed
+from dlworkshop.learn.minimize import descend
 from dlworkshop.verify import claims
+from dlworkshop.workshop.lesson import Lesson, vmap_grid
 
 
 @dataclass(frozen=True)
-class Config(experiment.Config):
+class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 32
@@ -66,8 +66,10 @@ def learn(config, points, kind, units, key):
     start = w1, jnp.zeros(8), w2, jnp.zeros(())
 
     def loss(params, _):
-        z = jax.vmap(partial(network, kind, units, params))(points.image)  # [N]
-        return (nn.softplus(z) - points.label * z).mean()  # see logistic_regression.py
+        z = jax.vmap(partial(network, kind, units, params))(points.inputs)  # [N]
+        return (
+            nn.softplus(z) - points.targets * z
+        ).mean()  # see logistic_regression.py
 
     return descend(loss, start, optax.adam(0.05), np.arange(config.num_steps))[0]
 
@@ -95,13 +97,13 @@ def main(config: Config) -> Lesson:
     def answers(units, key, kind):  # to the points [N], to the grid [G]
         params = learn(config, points, kind, units, key)
         net = jax.vmap(partial(network, kind, units, params))
-        return net(points.image), net(grid)
+        return net(points.inputs), net(grid)
 
-    learnt, right, heights = crossed(answers), {}, {}
+    learnt, right, heights = vmap_grid(answers), {}, {}
     keys = jax.random.split(jax.random.key(0), config.seeds)
     for kind, name in enumerate(ACTIVATIONS):
         z, drawn = jax.device_get(learnt(UNITS, keys, kind))  # [U, P, N], [U, P, G]
-        right[name] = ((z > 0) == points.label).mean(-1)  # [U, P]
+        right[name] = ((z > 0) == points.targets).mean(-1)  # [U, P]
         heights[name] = drawn[-1]
     solved = np.mean([right[name][-1] == 1 for name in (*RISING, *DIPPING)])
     return Lesson(
@@ -144,7 +146,7 @@ def main(config: Config) -> Lesson:
         exercises=slides.exercises(
             claims.bounded(
                 "One unit that folds the plane tells the two classes apart",
-                (1 - abs(points.image.sum(-1)) > 0) == points.label,
+                (1 - abs(points.inputs.sum(-1)) > 0) == points.targets,
                 equal_to=1,
                 why="|x_1 + x_2| is 2 in the clouds of class 0, 0 in the others",
             )
@@ -154,4 +156,4 @@ def main(config: Config) -> Lesson:
 
 
 if __name__ == "__main__":
-    experiment.start(main, Config)
+    workshop.start(main, Config)

@@ -90,15 +90,15 @@ def ours(work: str, members: int) -> Callable[[int], int]:
 
     from dlworkshop import losses, metrics, models, optimizers, schedules  # noqa: PLC0415
     from dlworkshop.data.order import Order  # noqa: PLC0415
-    from dlworkshop.run.members import product  # noqa: PLC0415
-    from dlworkshop.run.mesh import BATCH as BATCH_AXIS  # noqa: PLC0415
-    from dlworkshop.run.mesh import MEMBER, make_mesh, place  # noqa: PLC0415
-    from dlworkshop.run.programs import Programs, update_flops  # noqa: PLC0415
-    from dlworkshop.run.tuning import (  # noqa: PLC0415
+    from dlworkshop.train.autotune import (  # noqa: PLC0415
         has_convolutions,
         measure,
         rule_of_thumb,
     )
+    from dlworkshop.train.members import product  # noqa: PLC0415
+    from dlworkshop.train.mesh import BATCH as BATCH_AXIS  # noqa: PLC0415
+    from dlworkshop.train.mesh import MEMBER, make_mesh, place  # noqa: PLC0415
+    from dlworkshop.train.programs import Programs, update_flops  # noqa: PLC0415
     from dlworkshop.types import Batch, Dataset  # noqa: PLC0415
 
     images, labels = examples()
@@ -271,7 +271,7 @@ def vgg16(system: str) -> Callable[[int], int]:
         import jax  # noqa: PLC0415
 
         from dlworkshop import models  # noqa: PLC0415
-        from dlworkshop.run.features import Extractor  # noqa: PLC0415
+        from dlworkshop.serve.features import Extractor  # noqa: PLC0415
 
         model = models.vgg16(pooling="avg")
         params = jax.jit(model.init)(jax.random.key(0), images[0])

@@ -27,6 +27,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from dlworkshop.workshop.script import use_all_cores
+
 BATCH, STEPS = 128, 78
 WORK = 8e11  # floating-point operations of a point, about; some seconds
 WORKS = ("logistic", "mlp", "cnn")
@@ -76,13 +78,13 @@ def reset_peak() -> None:
 def point(work: str, members: int) -> dict[str, Any]:
     """One run of `fit`: its speed and its memory."""
     from dlworkshop import fit  # noqa: PLC0415
-    from dlworkshop.run import experiment, memory  # noqa: PLC0415
-    from dlworkshop.run.loop import Loop  # noqa: PLC0415
-    from dlworkshop.run.programs import update_flops  # noqa: PLC0415
+    from dlworkshop.train import memory  # noqa: PLC0415
+    from dlworkshop.train.loop import Loop  # noqa: PLC0415
+    from dlworkshop.train.programs import update_flops  # noqa: PLC0415
 
-    experiment.use_all_cores(members)
+    use_all_cores(members)
     model, optimizer, hparams = model_of(work)
-    flops = update_flops(model, examples(1).train.image[0]) * BATCH * members
+    flops = update_flops(model, examples(1).train.inputs[0]) * BATCH * members
     steps = max(4, min(STEPS, round(WORK / flops)))
     row: dict[str, Any] = {"work": work, "members": members}
     seconds: list[float] = []
@@ -131,16 +133,16 @@ def order_ratio(work: str, members: int, rounds: int) -> dict[str, Any]:
     from dlworkshop.learn import population as pop  # noqa: PLC0415
     from dlworkshop.learn.step import init_state, make_train_step  # noqa: PLC0415
     from dlworkshop.models.convolution import computed  # noqa: PLC0415
-    from dlworkshop.run.members import product  # noqa: PLC0415
-    from dlworkshop.run.programs import chunk_steps, update_flops  # noqa: PLC0415
-    from dlworkshop.run.tuning import rule_of_thumb  # noqa: PLC0415
+    from dlworkshop.train.autotune import rule_of_thumb  # noqa: PLC0415
+    from dlworkshop.train.members import product  # noqa: PLC0415
+    from dlworkshop.train.programs import chunk_steps, update_flops  # noqa: PLC0415
 
     model, optimizer, rates = model_of(work)
     split = examples(STEPS * BATCH).train
     hparams, seeds = product(rates, members)
     hparams = jax.tree.map(lambda values: values.astype(np.float32), hparams)
-    params = jax.eval_shape(model.init, jax.random.key(0), split.image[0])
-    flops = update_flops(model, split.image[0])
+    params = jax.eval_shape(model.init, jax.random.key(0), split.inputs[0])
+    flops = update_flops(model, split.inputs[0])
     choice = rule_of_thumb(params, BATCH, flops)
     train_step = make_train_step(
         model,
@@ -151,14 +153,14 @@ def order_ratio(work: str, members: int, rounds: int) -> dict[str, Any]:
         None,
         choice.micro_batch,
     )
-    own = pop.make_population_chunk(train_step, one_by_one=choice.one_by_one)
+    own = pop.make_population_chunk(train_step, sequential=choice.sequential)
     alone = pop.make_member_chunk(train_step)
 
     def shared(population, hparams, data, index):  # [S, B], the same for everyone
         def member(state, hparams):
             return alone(state, hparams, data, index)
 
-        lifted = pop.over_members(member, choice.one_by_one)
+        lifted = pop.map_members(member, choice.sequential)
         (train, status), seen = lifted((population.train, population.status), hparams)
         return population._replace(train=train, status=status), seen
 
@@ -170,7 +172,7 @@ def order_ratio(work: str, members: int, rounds: int) -> dict[str, Any]:
     def begin():
         keys = jax.vmap(jax.random.key)(np.asarray(seeds, np.uint32))
         init = functools.partial(init_state, model, optimizer)
-        states = jax.vmap(lambda key, h: init(h, key, split.image[0]))(keys, hparams)
+        states = jax.vmap(lambda key, h: init(h, key, split.inputs[0]))(keys, hparams)
         return pop.begin(states)
 
     def make(population_chunk, index):

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from dlworkshop import data
-from dlworkshop.data.own import folder, workers
+from dlworkshop.data.readers import folder, workers
 from dlworkshop.errors import UserError
 
 TURNS, TOGETHER = 3, 256  # files handed to a process at once

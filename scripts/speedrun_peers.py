@@ -30,8 +30,8 @@ def pytorch(config: Any, mnist: Any, layers: Any, hidden: int) -> Turn:
     from torch import nn  # noqa: PLC0415
 
     def tensors(split):
-        image = torch.from_numpy(split.image.copy()).permute(0, 3, 1, 2).contiguous()
-        label = torch.from_numpy(split.label.copy()).long()
+        image = torch.from_numpy(split.inputs.copy()).permute(0, 3, 1, 2).contiguous()
+        label = torch.from_numpy(split.targets.copy()).long()
         return (image.float() / 255 - 0.13) / 0.31, label
 
     (images, labels), (held, held_labels) = map(
@@ -86,8 +86,8 @@ def keras(config: Any, mnist: Any, layers: Any, hidden: int) -> Turn:
             return config.learning_rate * part
 
     def arrays(split):
-        image = np.asarray(split.image, np.float32)
-        return (image / 255 - 0.13) / 0.31, np.eye(10, dtype=np.float32)[split.label]
+        image = np.asarray(split.inputs, np.float32)
+        return (image / 255 - 0.13) / 0.31, np.eye(10, dtype=np.float32)[split.targets]
 
     (images, labels), held = map(arrays, (mnist.train, mnist.validation))
     steps = len(labels) // config.batch_size

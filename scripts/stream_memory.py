@@ -44,7 +44,7 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    train = dataset.train.image
+    train = dataset.train.inputs
     size = len(train) * int(np.prod(train.shape[1:])) * train.dtype.itemsize / 1e6
     seen: list[tuple[float, float]] = []
     done = threading.Event()

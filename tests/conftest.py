@@ -64,7 +64,7 @@ def photos(tmp_path_factory) -> Path:
     """40 images [8, 8, 1] of 4 classes, as PNG files in a folder of each class."""
     folder = tmp_path_factory.mktemp("own") / "photos"
     split = make_dataset((40, 1, 1)).train
-    for i, (image, label) in enumerate(zip(split.image, split.label, strict=True)):
+    for i, (image, label) in enumerate(zip(split.inputs, split.targets, strict=True)):
         path = folder / f"kind {'abcd'[label]}" / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image[..., 0]).save(path)

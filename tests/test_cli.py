@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from dlworkshop import cli, data
-from dlworkshop.run import answers, doctor, gallery
-from dlworkshop.run.evaluation import evaluate
-from dlworkshop.run.saved import load
+from dlworkshop.serve import predict
+from dlworkshop.serve.evaluate import evaluate
+from dlworkshop.serve.load import load
+from dlworkshop.workshop import doctor, gallery
 from tests.conftest import ROOT
 
 
@@ -37,7 +38,7 @@ def mistake(capsys, *args) -> str:
 
 def test_the_formats_hold_the_same_rows(capsys, monkeypatch, image_run, photos):
     monkeypatch.setenv("COLUMNS", "200")
-    expected = list(answers.of_files(load(image_run), [photos]))
+    expected = list(predict.predict_files(load(image_run), [photos]))
     code, out, err = call(capsys, "predict", image_run, photos, "--format", "json")
     assert code == 0 and err == ""
     assert [json.loads(line) for line in out.splitlines()] == [
@@ -49,7 +50,7 @@ def test_the_formats_hold_the_same_rows(capsys, monkeypatch, image_run, photos):
     assert [float(row["entropy"]) for row in rows] == [row.entropy for row in expected]
     _, out, _ = call(capsys, "predict", image_run, photos)
     shown = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines()]
-    assert shown[0] == list(answers.Answer._fields)
+    assert shown[0] == list(predict.Answer._fields)
     assert shown[1:] == [
         [*row[:2], *(f"{value:.4f}" for value in row[2:])] for row in expected
     ]
@@ -155,7 +156,7 @@ def test_data_prints_the_card(capsys, photos):
     capsys.readouterr()
     code, out, err = call(capsys, "data", photos)
     sizes = "{} train, {} validation, {} test".format(
-        *(len(p.label) for p in found[:3])
+        *(len(p.targets) for p in found[:3])
     )
     assert (code, err) == (0, "")
     assert out.startswith(
@@ -163,7 +164,7 @@ def test_data_prints_the_card(capsys, photos):
     )
     lines = [line.split() for line in out.splitlines()]
     for k, label in enumerate(found.classes):
-        counts = [str((part.label == k).sum()) for part in found[:3]]
+        counts = [str((part.targets == k).sum()) for part in found[:3]]
         assert [*label.split(), *counts] in lines
     assert out.endswith(f"/{found.fingerprint}\n")
 

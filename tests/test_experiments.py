@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dlworkshop import workshop
 from dlworkshop.errors import UserError
-from dlworkshop.run import experiment
-from dlworkshop.run.experiment import perform
+from dlworkshop.workshop import script as script_module
+from dlworkshop.workshop.script import perform
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.py"))
@@ -87,7 +88,7 @@ def test_its_header_says_how_to_run_it(name):
     script = module(name)
     assert f"python experiments/{name}.py" in script.__doc__
     assert "Expect" in script.__doc__
-    assert issubclass(script.Config, experiment.Config)
+    assert issubclass(script.Config, workshop.Config)
     assert script.__doc__.splitlines()[0].endswith("?")
 
 
@@ -128,8 +129,8 @@ LESSON = '''"""What is 1 + 1?
 Expect 2.
 """
 
-from dlworkshop.run import experiment
-from dlworkshop.run.lesson import Figure, Lesson
+from dlworkshop import workshop
+from dlworkshop.workshop.lesson import Figure, Lesson
 from dlworkshop.verify import claims
 
 
@@ -144,7 +145,7 @@ def main(config):
 
 
 if __name__ == "__main__":
-    experiment.start(main, experiment.Config)
+    workshop.start(main, workshop.Config)
 '''
 
 
@@ -196,15 +197,15 @@ def test_no_data_and_no_network_is_two_lines(tmp_path):
 
 def test_all_cores_are_used_only_where_members_divide(monkeypatch):
     seen = []
-    monkeypatch.setattr(experiment.jax.config, "update", lambda *a: seen.append(a))
-    monkeypatch.setattr(experiment.os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(script_module.jax.config, "update", lambda *a: seen.append(a))
+    monkeypatch.setattr(script_module.os, "sched_getaffinity", lambda _: {0, 1})
     for name in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS"):
         monkeypatch.delenv(name, raising=False)
-    experiment.use_all_cores(8)
-    experiment.use_all_cores(5)
+    script_module.use_all_cores(8)
+    script_module.use_all_cores(5)
     assert seen == [("jax_num_cpu_devices", 2)]
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
-    experiment.use_all_cores(8)
+    script_module.use_all_cores(8)
     assert len(seen) == 1
 
 

@@ -13,7 +13,19 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "dlworkshop"
 # A room imports from those before it. The report knows the files of a run folder and
 # nothing of how they came about, so that a run can end by writing it.
-ROOMS = ["errors", "types", "data", "models", "learn", "report", "run", "verify", "cli"]
+ROOMS = [
+    "errors",
+    "types",
+    "data",
+    "models",
+    "learn",
+    "report",
+    "train",
+    "serve",
+    "verify",
+    "workshop",
+    "cli",
+]
 DOORS = "__init__", "__main__"  # the map names every room
 
 

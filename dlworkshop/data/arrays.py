@@ -115,12 +115,12 @@ def read(name: str, folder: Path) -> Dataset:
         raise UserError(
             f"{folder} is damaged ({error}): delete that folder and load again."
         ) from error
-    num_train = len(train.label)
+    num_train = len(train.targets)
     # A smaller set (a subset of the official one) is cut in the same proportion.
     cut = num_train - max(1, num_train * entry.num_validation // entry.num_train)
     return Dataset(
-        train=Batch(train.image[:cut], train.label[:cut]),
-        validation=Batch(train.image[cut:], train.label[cut:]),
+        train=Batch(train.inputs[:cut], train.targets[:cut]),
+        validation=Batch(train.inputs[cut:], train.targets[cut:]),
         test=test,
         classes=tuple(about["classes"]),
         name=name,

@@ -23,23 +23,23 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     >>> card["shape"], card["counts"]["test"][:3], len(card["examples"])
     ([8, 8, 1], [31, 35, 39], 10)
     """
-    shape = [int(size) for size in dataset.train.image.shape[1:]]
+    shape = [int(size) for size in dataset.train.inputs.shape[1:]]
     card = {
         **(dataset.card or {}),
         "name": dataset.name,
         "shape": shape,
-        "dtype": str(dataset.train.image.dtype),
-        "sizes_of_splits": {n: len(getattr(dataset, n).label) for n in SPLITS},
+        "dtype": str(dataset.train.inputs.dtype),
+        "sizes_of_splits": {n: len(getattr(dataset, n).targets) for n in SPLITS},
         "classes": list(dataset.classes),
     }
     if dataset.classes:
         card["counts"] = {
             name: np.bincount(
-                getattr(dataset, name).label, minlength=len(dataset.classes)
+                getattr(dataset, name).targets, minlength=len(dataset.classes)
             ).tolist()
             for name in SPLITS
         }
-        if is_picture(dataset.train.image):
+        if is_picture(dataset.train.inputs):
             card["examples"] = _examples(dataset)
     return card
 
@@ -66,12 +66,13 @@ def picture(image: np.ndarray) -> str:
 
 def _examples(dataset: Dataset) -> list[list[str]]:
     """Pictures of train: a list for each of the first classes."""
-    label = np.asarray(dataset.train.label)
+    label = np.asarray(dataset.train.targets)
     rows: list[Sequence[int]] = []
     for k in range(min(len(dataset.classes), CLASSES_SHOWN)):
         own = np.flatnonzero(label == k)
         places = np.linspace(0, len(own) - 1, min(len(own), EXAMPLES_SHOWN))
         rows.append(own[places.astype(int)].tolist())
     return [
-        [picture(np.asarray(dataset.train.image[i])) for i in places] for places in rows
+        [picture(np.asarray(dataset.train.inputs[i])) for i in places]
+        for places in rows
     ]

@@ -31,7 +31,7 @@ class Stream:
 
     >>> split = Batch(np.arange(6, dtype=np.uint8) * 10, np.arange(6, dtype=np.int32))
     >>> with Stream(split, lambda i: np.array([5 - i, i]), count=2) as batches:
-    ...     [batch.image.tolist() for batch in batches]
+    ...     [batch.inputs.tolist() for batch in batches]
     [[50, 0], [40, 10]]
     """
 

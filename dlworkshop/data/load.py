@@ -57,8 +57,8 @@ def load(
             or a folder cannot be written.
 
     >>> digits = load("digits")
-    >>> digits.train.image.shape, digits.validation.label.shape, digits.test.image.dtype
-    ((1257, 8, 8, 1), (180,), dtype('uint8'))
+    >>> digits.train.inputs.shape, digits.train.inputs.dtype, digits.test.targets.shape
+    ((1257, 8, 8, 1), dtype('uint8'), (360,))
     """
     options = {"target": target, "group_by": group_by, "image_size": image_size}
     if name not in NAMES:
@@ -118,7 +118,7 @@ def again(
     Raises:
         UserError: if it is not there any more, or is not the same.
     """
-    from dlworkshop.data.own import store  # noqa: PLC0415
+    from dlworkshop.data.readers import store  # noqa: PLC0415
 
     prepared = _root(data_dir) / "own" / fingerprint
     if fingerprint and prepared.is_dir():
@@ -156,7 +156,7 @@ def _own(
     data_dir: str | os.PathLike[str] | None,
     **options: Any,
 ) -> Dataset:
-    from dlworkshop.data import own  # noqa: PLC0415
+    from dlworkshop.data import readers  # noqa: PLC0415
 
     given = Path(path).expanduser()
     if not given.exists():
@@ -164,7 +164,7 @@ def _own(
             raise errors.unknown("data set", str(path), NAMES)
         raise errors.UserError(f"{path} is not there: give the path of your data")
     try:
-        return own.load(given, _root(data_dir) / "own", **options)
+        return readers.load(given, _root(data_dir) / "own", **options)
     except OSError as error:
         raise _unusable(error, data_dir) from error
 

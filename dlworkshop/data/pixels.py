@@ -35,13 +35,13 @@ def standardised(dataset: Dataset) -> tuple[Dataset, np.ndarray, np.ndarray]:
     >>> split = Batch(np.array([[1.0, 7.0], [5.0, 7.0]]), np.array([0, 1]))
     >>> dataset = Dataset(split, split, split, ("a", "b"))
     >>> scaled, mean, deviation = standardised(dataset)
-    >>> scaled.test.image.tolist(), mean.tolist(), deviation.tolist()
+    >>> scaled.test.inputs.tolist(), mean.tolist(), deviation.tolist()
     ([[-1.0, 0.0], [1.0, 0.0]], [3.0, 7.0], [2.0, 1.0])
     """
-    mean, deviation = dataset.train.image.mean(0), dataset.train.image.std(0)  # [D]
+    mean, deviation = dataset.train.inputs.mean(0), dataset.train.inputs.std(0)  # [D]
     deviation = np.where(deviation > 0, deviation, 1)
 
     def scale(split: Batch) -> Batch:
-        return split._replace(image=(split.image - mean) / deviation)
+        return split._replace(inputs=(split.inputs - mean) / deviation)
 
     return dataset.each_split(scale), mean, deviation

@@ -8,7 +8,7 @@ import importlib.resources
 
 import numpy as np
 
-from dlworkshop.data.own.images import decode
+from dlworkshop.data.readers.images import decode
 from dlworkshop.types import Batch, Dataset
 
 
@@ -18,7 +18,7 @@ def xor(size: int = 200, noise: float = 0.15, seed: int = 0) -> Batch:
     No straight line has more than three of the four on their right sides (Minsky &
     Papert 1969, Perceptrons). The clouds are equally large where 4 divides `size`.
 
-    >>> xor(4, noise=0.0).image.tolist(), xor(4).label.tolist()
+    >>> xor(4, noise=0.0).inputs.tolist(), xor(4).targets.tolist()
     ([[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]], [0, 1, 1, 0])
     """
     corner = np.arange(size) % 4
@@ -30,7 +30,7 @@ def rings(size: int = 200, noise: float = 0.1, seed: int = 0) -> Batch:
     """A circle of radius 0.4 (class 1) inside one of radius 1 (class 0).
 
     >>> points = rings(100, noise=0.0)
-    >>> [f"{radius:.2f}" for radius in np.hypot(*points.image[:2].T)]
+    >>> [f"{radius:.2f}" for radius in np.hypot(*points.inputs[:2].T)]
     ['1.00', '0.40']
     """
     inner = np.arange(size) % 2
@@ -43,7 +43,7 @@ def rings(size: int = 200, noise: float = 0.1, seed: int = 0) -> Batch:
 def moons(size: int = 200, noise: float = 0.1, seed: int = 0) -> Batch:
     """Two interleaved half circles.
 
-    >>> moons(10).image.shape, moons(10).label.tolist()
+    >>> moons(10).inputs.shape, moons(10).targets.tolist()
     ((10, 2), [0, 1, 0, 1, 0, 1, 0, 1, 0, 1])
     """
     lower = np.arange(size) % 2
@@ -58,7 +58,7 @@ def spirals(
 ) -> Batch:
     """`arms` interleaved spirals, one class each.
 
-    >>> spirals(9).label.tolist(), bool(abs(spirals(99).image).max() < 1.2)
+    >>> spirals(9).targets.tolist(), bool(abs(spirals(99).inputs).max() < 1.2)
     ([0, 1, 2, 0, 1, 2, 0, 1, 2], True)
     """
     arm = np.arange(size) % arms
@@ -72,14 +72,16 @@ def split(points: Batch, name: str = "points", seed: int = 0) -> Dataset:
     """Shuffle points and deal them out: 60 % train, 20 % validation, 20 % test.
 
     >>> dataset = split(xor(100))
-    >>> [len(part.label) for part in dataset[:3]], dataset.classes
+    >>> [len(part.targets) for part in dataset[:3]], dataset.classes
     ([60, 20, 20], ('0', '1'))
     """
-    size = len(points.label)
+    size = len(points.targets)
     order = np.random.default_rng(seed).permutation(size)
     parts = np.split(order, [size * 6 // 10, size * 8 // 10])
-    classes = tuple(str(k) for k in range(int(points.label.max()) + 1))
-    train, validation, test = (Batch(points.image[i], points.label[i]) for i in parts)
+    classes = tuple(str(k) for k in range(int(points.targets.max()) + 1))
+    train, validation, test = (
+        Batch(points.inputs[i], points.targets[i]) for i in parts
+    )
     return Dataset(train, validation, test, classes, name, f"{name}-{size}-{seed}")
 
 
@@ -158,15 +160,15 @@ def scattered(split: Batch, side: int, seed: int = 0) -> Batch:
     """Images in another order, each at a random place of a black one.
 
     >>> split = Batch(np.full((3, 8, 8, 1), 255, np.uint8), np.arange(3))
-    >>> scattered(split, 12).image.shape, sorted(scattered(split, 12).label.tolist())
+    >>> scattered(split, 12).inputs.shape, sorted(scattered(split, 12).targets.tolist())
     ((3, 12, 12, 1), [0, 1, 2])
     """
     rng = np.random.default_rng(seed)
-    order = rng.permutation(len(split.label))
-    room = side - split.image.shape[1]
+    order = rng.permutation(len(split.targets))
+    room = side - split.inputs.shape[1]
     rows, columns = rng.integers(0, room + 1, (2, len(order)))
-    image = placed(split.image[order], rows, columns, side)
-    return Batch(image, split.label[order])
+    image = placed(split.inputs[order], rows, columns, side)
+    return Batch(image, split.targets[order])
 
 
 def centred(dataset: Dataset, side: int) -> Dataset:
@@ -174,13 +176,13 @@ def centred(dataset: Dataset, side: int) -> Dataset:
 
     >>> part = Batch(np.full((3, 8, 8, 1), 255, np.uint8), np.arange(3))
     >>> dataset = centred(Dataset(part, part, part, ("0", "1", "2")), 12)
-    >>> dataset.test.image[0, :, 6, 0].tolist()
+    >>> dataset.test.inputs[0, :, 6, 0].tolist()
     [0, 0, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0]
     """
 
     def framed(split):
-        middle = (side - split.image.shape[1]) // 2
-        return split._replace(image=placed(split.image, middle, middle, side))
+        middle = (side - split.inputs.shape[1]) // 2
+        return split._replace(inputs=placed(split.inputs, middle, middle, side))
 
     return dataset.each_split(framed)
 

@@ -22,7 +22,7 @@ class Population(NamedTuple):
     best_params: PyTree  # [P, ...] of the lowest validation loss so far
     best_loss: Array  # [P] that loss
     best_step: Array  # [P] int32 its step
-    stale: Array  # [P] int32 evaluations since
+    epochs_without_improvement: Array  # [P] int32 evaluations since
 
 
 def begin(train: TrainState) -> Population:
@@ -33,10 +33,10 @@ def begin(train: TrainState) -> Population:
     return Population(train, zeros, params, loss, zeros, zeros)
 
 
-def over_members(function: Callable, one_by_one: bool) -> Callable:
+def map_members(function: Callable, sequential: bool) -> Callable:
     """Lift `function` over the first axis P of all its arguments.
 
-    Side by side (vmap) is right nearly everywhere. `one_by_one` is for work that
+    Side by side (vmap) is right nearly everywhere. `sequential` is for work that
     fills the device already, like convolutions on a CPU, where P working sets would
     push each other out of the cache. One member alone is not lifted at all.
     """
@@ -46,7 +46,7 @@ def over_members(function: Callable, one_by_one: bool) -> Callable:
         if size == 1:
             alone = jax.tree.map(lambda leaf: leaf[0], args)
             return jax.tree.map(lambda leaf: leaf[None], function(*alone))
-        if one_by_one:
+        if sequential:
             return jax.lax.map(lambda member: function(*member), args)
         return jax.vmap(function)(*args)
 
@@ -73,7 +73,7 @@ def put(tree: PyTree, places, part: PyTree) -> PyTree:
 
 
 def make_population_chunk(
-    train_step: TrainStep, fetch: Callable = gather, one_by_one: bool = False
+    train_step: TrainStep, fetch: Callable = gather, sequential: bool = False
 ) -> Callable:
     """(population, hparams [P], data, feed [S, P, ...]) -> population, Metrics [S, P].
 
@@ -98,7 +98,7 @@ def make_population_chunk(
         if size == 1:
             state, metrics = alone(state, hparams, data, feed, 0)
             metrics = jax.tree.map(lambda m: m[:, None], metrics)
-        elif one_by_one:
+        elif sequential:
             state, metrics = jax.lax.scan(
                 lambda state, member: alone(state, hparams, data, feed, member),
                 state,
@@ -157,14 +157,14 @@ def all_finite(tree: PyTree) -> Array:
     return finite
 
 
-def make_evaluate(eval_step: Callable, fetch: Callable, one_by_one: bool = False):
+def make_evaluate(eval_step: Callable, fetch: Callable, sequential: bool = False):
     """(params [P, ...], data, feed [T, B]) -> Metrics [P, T, B] of each example."""
 
     def evaluate(params: PyTree, data: Batch, feed) -> Metrics:
         def member(params):
             return jax.lax.map(lambda now: eval_step(params, fetch(data, now)), feed)
 
-        return over_members(member, one_by_one)(params)
+        return map_members(member, sequential)(params)
 
     return evaluate
 
@@ -180,8 +180,14 @@ def keep_best(population: Population, loss, patience: int | None) -> Population:
     running = (population.status == RUNNING) & finite
     overflowed = (population.status == RUNNING) & ~finite
     better = running & (loss < population.best_loss)
-    stale = jnp.where(better, 0, population.stale + running)
-    stop = running & (stale >= patience) if patience is not None else running & False
+    epochs_without_improvement = jnp.where(
+        better, 0, population.epochs_without_improvement + running
+    )
+    stop = (
+        running & (epochs_without_improvement >= patience)
+        if patience is not None
+        else running & False
+    )
     return population._replace(
         status=jnp.select(
             [stop, overflowed], [STOPPED, QUARANTINED], population.status
@@ -191,7 +197,7 @@ def keep_best(population: Population, loss, patience: int | None) -> Population:
         ),
         best_loss=jnp.where(better, loss, population.best_loss),
         best_step=jnp.where(better, population.train.step, population.best_step),
-        stale=stale,
+        epochs_without_improvement=epochs_without_improvement,
     )
 
 

@@ -15,11 +15,11 @@ from dlworkshop.types import Batch, HParams, Metrics, PyTree, TrainState
 INIT, DROPOUT = 0, 1  # the purposes of randomness: fold_in(key of the seed, purpose)
 
 
-def accepted(function: Callable, hparams: HParams) -> dict:
+def supported_kwargs(function: Callable, hparams: HParams) -> dict:
     """The hyper-parameters that are set and that `function` takes by keyword.
 
     >>> def loss(outputs, target, *, label_smoothing=0.0): ...
-    >>> accepted(loss, HParams(learning_rate=0.1, label_smoothing=0.2, dropout=0.5))
+    >>> supported_kwargs(loss, HParams(0.1, label_smoothing=0.2, dropout=0.5))
     {'label_smoothing': 0.2}
     """
     names = inspect.signature(function).parameters
@@ -44,13 +44,15 @@ def make_loss_fn(model: Model, loss: Callable, metric: Callable) -> Callable:
 
     def example_fn(params, example, label, hparams, key):
         outputs = model.apply(
-            params, example, key=key, **accepted(model.apply, hparams)
+            params, example, key=key, **supported_kwargs(model.apply, hparams)
         )
-        return loss(outputs, label, **accepted(loss, hparams)), metric(outputs, label)
+        return loss(outputs, label, **supported_kwargs(loss, hparams)), metric(
+            outputs, label
+        )
 
     def loss_fn(params, batch, hparams, keys):
         losses, scores = jax.vmap(example_fn, in_axes=(None, 0, 0, None, 0))(
-            params, batch.image, batch.label, hparams, keys
+            params, batch.inputs, batch.targets, hparams, keys
         )  # [B], [B]
         return losses.mean(), Metrics(losses.mean(), scores.mean())
 
@@ -94,10 +96,10 @@ def make_train_step(
     """
     grad_fn = jax.grad(make_loss_fn(model, loss, metric), has_aux=True)
     if micro_batch is not None:
-        grad_fn = by_parts(grad_fn, micro_batch)
+        grad_fn = accumulate_gradients(grad_fn, micro_batch)
 
     def gradient(state: TrainState, batch: Batch, hparams: HParams):
-        keys = _example_keys(state, len(batch.label), batch_axis)  # [B]
+        keys = _example_keys(state, len(batch.targets), batch_axis)  # [B]
         grads, metrics = grad_fn(state.params, batch, hparams, keys)
         if batch_axis is not None:
             grads, metrics = jax.lax.pmean((grads, metrics), batch_axis)
@@ -117,7 +119,7 @@ def make_train_step(
     return TrainStep(gradient, update)
 
 
-def by_parts(grad_fn: Callable, size: int) -> Callable:
+def accumulate_gradients(grad_fn: Callable, size: int) -> Callable:
     """The means of `grad_fn` over a batch, computed for `size` examples at a time.
 
     What one part computes stays in the cache of a CPU until its gradient is known.

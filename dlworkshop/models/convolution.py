@@ -4,7 +4,7 @@ XLA's own convolution is right on a GPU or TPU. On a CPU its weight gradient fal
 the fast path inside a loop, and a convolution over members becomes a grouped one,
 slower still; there it is one matrix product with the patches of the image, or one
 product for each shift of the kernel, forwards, backwards or both. Which is fastest
-depends on device, version, shapes and members, so `run/tuning.py` measures it. Wide
+depends on device, version, shapes and members, so `train/autotune.py` measures it. Wide
 layers that only answer take fewer products by Winograd's transforms.
 """
 
@@ -65,7 +65,7 @@ def convolve(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
     (2, 2, 2)
     """
     how = _HOW.get() or ("patches" if jax.default_backend() == "cpu" else "lax")
-    return HOWS[how](image, kernel, tuple(strides), padding, tuple(dilation))
+    return CONV_IMPLS[how](image, kernel, tuple(strides), padding, tuple(dilation))
 
 
 def by_lax(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
@@ -236,7 +236,7 @@ def shifts_grad(windows, cotangent):
     return jnp.stack([jnp.einsum("ijc,ijf->cf", w, cotangent) for w in windows])
 
 
-HOWS = {
+CONV_IMPLS = {
     "lax": by_lax,
     "patches": by_patches,
     "shifts": by_shifts,
@@ -249,7 +249,7 @@ _HOW: ContextVar[str | None] = ContextVar("how a convolution is computed", defau
 
 @contextlib.contextmanager
 def computed(how: str | None) -> Iterator[None]:
-    """What is traced inside computes its convolutions by `how`, one of HOWS.
+    """What is traced inside computes its convolutions by `how`, one of CONV_IMPLS.
 
     None is the rule of thumb: patches on a CPU, XLA's convolution elsewhere.
     """

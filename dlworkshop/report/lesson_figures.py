@@ -65,8 +65,10 @@ def borders(
             runs where it is at `level`.
         level: of the line.
     """
-    for k, colour in enumerate(COLOURS[: points.label.max() + 1]):
-        axes.plot(*points.image[points.label == k].T, ".", color=colour, markersize=4)
+    for k, colour in enumerate(COLOURS[: points.targets.max() + 1]):
+        axes.plot(
+            *points.inputs[points.targets == k].T, ".", color=colour, markersize=4
+        )
     for colour, members in heights.items():
         look: dict[str, Any] = {"colors": colour, "linewidths": 0.6, "alpha": 0.5}
         for member in np.asarray(members):

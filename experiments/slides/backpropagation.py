@@ -2,7 +2,7 @@
 
 from dlworkshop.report.figures import BAND, network
 from dlworkshop.report.lesson_figures import curves
-from dlworkshop.run.lesson import Exercise, Figure
+from dlworkshop.workshop.lesson import Exercise, Figure
 
 
 def blame(values, slopes):

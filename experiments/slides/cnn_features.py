@@ -3,7 +3,7 @@
 import numpy as np
 
 from dlworkshop.report.lesson_figures import picture
-from dlworkshop.run.lesson import Exercise, Figure
+from dlworkshop.workshop.lesson import Exercise, Figure
 
 
 def filters(kernel, found):
@@ -49,8 +49,8 @@ def where_it_looks(test, salient, kept, num_erased):
     """Images and their saliency [N, 8, 8, 1]; shares read without pixels [P, 2]."""
 
     def draw(panels):
-        ten = np.unique(test.label, return_index=True)[1]  # the first of each class
-        picture(panels[0], test.image[ten, ..., 0], "images")
+        ten = np.unique(test.targets, return_index=True)[1]  # the first of each class
+        picture(panels[0], test.inputs[ten, ..., 0], "images")
         shown = salient[ten, ..., 0]  # [10, 8, 8]
         shown = shown / abs(shown).max((1, 2), keepdims=True)
         picture(panels[1], shown, "saliency", "PuOr", vmin=-1, vmax=1)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from dlworkshop.report.figures import BAND, band, network
-from dlworkshop.run.lesson import Exercise, Figure
+from dlworkshop.workshop.lesson import Exercise, Figure
 
 
 def connections(x, weights, a, output):

@@ -4,7 +4,7 @@ import numpy as np
 
 from dlworkshop.report.figures import BAND
 from dlworkshop.report.lesson_figures import curves
-from dlworkshop.run.lesson import Exercise, Figure
+from dlworkshop.workshop.lesson import Exercise, Figure
 
 
 def learning(losses):

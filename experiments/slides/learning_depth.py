@@ -4,7 +4,7 @@ import numpy as np
 
 from dlworkshop.report.figures import BAND
 from dlworkshop.report.lesson_figures import curves, fits
-from dlworkshop.run.lesson import Exercise, Figure
+from dlworkshop.workshop.lesson import Exercise, Figure
 
 
 def fitted(x, truth, answers, error, folds):

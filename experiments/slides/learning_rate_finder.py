@@ -2,7 +2,7 @@
 
 from dlworkshop.report.figures import BAND
 from dlworkshop.report.lesson_figures import curves, dots
-from dlworkshop.run.lesson import Exercise, Figure
+from dlworkshop.workshop.lesson import Exercise, Figure
 
 
 def rate_curve(num_steps, rates, looks, chosen):

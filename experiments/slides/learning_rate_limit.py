@@ -2,7 +2,7 @@
 
 from dlworkshop.report.figures import BAND
 from dlworkshop.report.lesson_figures import curves
-from dlworkshop.run.lesson import Exercise, Figure
+from dlworkshop.workshop.lesson import Exercise, Figure
 
 LEAST = 1e-6  # of a share, and of the largest curvature, that is drawn
 

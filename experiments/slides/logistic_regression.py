@@ -3,7 +3,7 @@
 import numpy as np
 
 from dlworkshop.report.figures import BAND, COLOURS, band
-from dlworkshop.run.lesson import Exercise, Figure
+from dlworkshop.workshop.lesson import Exercise, Figure
 
 
 def descents(above):

@@ -5,7 +5,7 @@ import numpy as np
 
 from dlworkshop.report.figures import COLOURS
 from dlworkshop.report.lesson_figures import borders, curves
-from dlworkshop.run.lesson import Exercise, Figure
+from dlworkshop.workshop.lesson import Exercise, Figure
 
 
 def regions(points, runs, softmax):

@@ -4,7 +4,7 @@ import numpy as np
 
 from dlworkshop.report.figures import COLOURS
 from dlworkshop.report.lesson_figures import picture
-from dlworkshop.run.lesson import Exercise, Figure
+from dlworkshop.workshop.lesson import Exercise, Figure
 
 
 def by_layer(layers, held, made):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from dlworkshop.report.lesson_figures import curves
-from dlworkshop.run.lesson import Exercise, Figure
+from dlworkshop.workshop.lesson import Exercise, Figure
 
 
 def tents(x, heights, pieces):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from dlworkshop.report.lesson_figures import borders, table
-from dlworkshop.run.lesson import Exercise, Figure
+from dlworkshop.workshop.lesson import Exercise, Figure
 
 
 def border(points, side, heights, right):

@@ -41,7 +41,7 @@ def test_whole_path_without_tensorflow_and_network(mnist_raw, cache, tmp_path):
         raw, cache = map(Path, sys.argv[1:])
         from dlworkshop.data import load, prepare
         assert not {"tensorflow_datasets", "PIL", "sklearn"} & set(sys.modules)
-        assert load("digits").train.image.shape == (1257, 8, 8, 1)
+        assert load("digits").train.inputs.shape == (1257, 8, 8, 1)
         prepare.prepare("mnist", cache, raw)
         import numpy as np
         import tensorflow_datasets as tfds
@@ -49,8 +49,8 @@ def test_whole_path_without_tensorflow_and_network(mnist_raw, cache, tmp_path):
             ours = load(name)
             plain = tfds.data_source(name, data_dir=cache, split="train")
             assert len(plain) == num_train
-            image = np.concatenate([ours.train.image, ours.validation.image])
-            label = np.concatenate([ours.train.label, ours.validation.label])
+            image = np.concatenate([ours.train.inputs, ours.validation.inputs])
+            label = np.concatenate([ours.train.targets, ours.validation.targets])
             for i, row in enumerate(plain):
                 assert (row["image"] == image[i]).all() and row["label"] == label[i]
         try:
@@ -80,8 +80,8 @@ def test_second_load_does_not_import_tfds(cache):
 def test_records_are_the_raw_arrays(mnist_raw, cache):
     folder, made = mnist_raw
     dataset = load("mnist", folder)
-    image = np.concatenate([dataset.train.image, dataset.validation.image])
-    label = np.concatenate([dataset.train.label, dataset.validation.label])
+    image = np.concatenate([dataset.train.inputs, dataset.validation.inputs])
+    label = np.concatenate([dataset.train.targets, dataset.validation.targets])
 
     def rows(images, labels):  # order is tfds' own, so compare as sets
         return sorted(zip(map(bytes, images), labels.tolist(), strict=True))

@@ -64,16 +64,16 @@ def test_batches_are_those_of_plain_indexing(split, first):
     assert len(batches) == COUNT - first
     for position, batch in enumerate(batches, first):
         index = indices(position)
-        np.testing.assert_array_equal(batch.image, np.asarray(split.image)[index])
-        np.testing.assert_array_equal(batch.label, index)
-        assert batch.image.dtype == np.uint8 and batch.label.dtype == np.int32
-        assert type(batch.image) is np.ndarray  # in memory, not a map of the file
+        np.testing.assert_array_equal(batch.inputs, np.asarray(split.inputs)[index])
+        np.testing.assert_array_equal(batch.targets, index)
+        assert batch.inputs.dtype == np.uint8 and batch.targets.dtype == np.int32
+        assert type(batch.inputs) is np.ndarray  # in memory, not a map of the file
     assert not threads()
 
 
 def test_no_more_than_a_few_are_gathered_ahead(split):
-    rows = Rows(split.image)
-    with Stream(Batch(rows, split.label), indices, COUNT) as stream:
+    rows = Rows(split.inputs)
+    with Stream(Batch(rows, split.targets), indices, COUNT) as stream:
         for taken in range(1, 6):
             next(stream)
             deadline = time.monotonic() + 0.1  # time enough to gather them all
@@ -86,8 +86,8 @@ def test_no_more_than_a_few_are_gathered_ahead(split):
 
 @pytest.mark.parametrize("error", [IndexError("row 7 is gone"), OSError("no disk")])
 def test_an_error_in_a_thread_comes_out_where_the_batch_is_wanted(split, error):
-    rows = Rows(split.image, fail_at=3, error=error)
-    stream = Stream(Batch(rows, split.label), indices, COUNT)
+    rows = Rows(split.inputs, fail_at=3, error=error)
+    stream = Stream(Batch(rows, split.targets), indices, COUNT)
     with pytest.raises((IndexError, UserError)) as raised, stream:
         list(stream)
     if isinstance(error, IndexError):
@@ -108,8 +108,8 @@ def test_closing_waits_for_threads_that_are_reading(split):
             self.read += 1
             return rows
 
-    rows = Slow(split.image)
-    stream = Stream(Batch(rows, split.label), indices, COUNT)
+    rows = Slow(split.inputs)
+    stream = Stream(Batch(rows, split.targets), indices, COUNT)
     next(stream)
     stream.close()
     assert rows.read == rows.asked > 1
@@ -196,7 +196,7 @@ split = Batch(np.zeros((64, 2**18), np.uint8), np.zeros(64, np.int32))
 def read(rows):
     with Stream(split, lambda i: np.arange(rows + i % rows) % 64, 24) as batches:
         for batch in batches:
-            batch.image[:]
+            batch.inputs[:]
 
 read(1)  # a quarter of a MB: what is needed once is there
 before = allocated()

@@ -22,20 +22,22 @@ SHARED = Path(os.environ.get("DLWORKSHOP_SHARED_DATA", ROOT.parent / "shared/dat
 
 def test_digits(cache):
     digits = load("digits")
-    assert [len(split.label) for split in digits[:3]] == [1257, 180, 360]
-    assert digits.train.image.dtype == np.uint8 and digits.train.label.dtype == np.int32
+    assert [len(split.targets) for split in digits[:3]] == [1257, 180, 360]
+    assert (
+        digits.train.inputs.dtype == np.uint8 and digits.train.targets.dtype == np.int32
+    )
     assert digits.classes == tuple("0123456789")
     from sklearn.datasets import load_digits  # noqa: PLC0415
 
-    image = np.concatenate([split.image for split in digits[:3]])[..., 0]
-    label = np.concatenate([split.label for split in digits[:3]])
+    image = np.concatenate([split.inputs for split in digits[:3]])[..., 0]
+    label = np.concatenate([split.targets for split in digits[:3]])
     bunch = load_digits()
     expected = np.round(bunch.images * 255 / 16).astype(np.uint8)
     assert image.max() == 255
     rows = sorted(zip(map(bytes, image), label.tolist(), strict=True))
     wanted = zip(map(bytes, expected), bunch.target.tolist(), strict=True)
     assert rows == sorted(wanted)
-    assert np.bincount(digits.test.label).min() >= 20  # every class is tested
+    assert np.bincount(digits.test.targets).min() >= 20  # every class is tested
 
 
 def test_fingerprint_follows_the_content(mnist_raw, cache, write_idx):
@@ -53,10 +55,10 @@ def test_fingerprint_follows_the_content(mnist_raw, cache, write_idx):
 def test_validation_is_the_last_part_of_train(mnist_raw, cache):
     folder, _ = mnist_raw
     dataset = load("mnist", folder)
-    assert [len(split.label) for split in dataset[:3]] == [55, 5, 20]
+    assert [len(split.targets) for split in dataset[:3]] == [55, 5, 20]
     whole = np.load(next(cache.glob("from/*/mnist/*/arrays/train_image.npy")))
-    np.testing.assert_array_equal(dataset.validation.image, whole[55:])
-    assert isinstance(dataset.train.image, np.memmap)
+    np.testing.assert_array_equal(dataset.validation.inputs, whole[55:])
+    assert isinstance(dataset.train.inputs, np.memmap)
 
 
 def test_unknown_name():
@@ -109,7 +111,7 @@ def test_interrupted_prepare_can_run_again(mnist_raw, cache, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             load("mnist", folder)
     (cache / "from" / ".incomplete-killed" / "mnist" / "3.0.1").mkdir(parents=True)
-    assert len(load("mnist", folder).test.label) == 20
+    assert len(load("mnist", folder).test.targets) == 20
 
 
 def test_two_prepare_at_once(cache):
@@ -197,7 +199,7 @@ def server(mnist_raw, monkeypatch):
 
 
 def test_download(server, cache):
-    assert len(load("mnist").test.label) == 20
+    assert len(load("mnist").test.targets) == 20
     assert len(list((cache / "downloads" / "mnist").iterdir())) == 4
 
 
@@ -212,7 +214,7 @@ def test_what_is_prepared_from_raw_files_needs_them_no_more(mnist_raw, tmp_path)
     folder, _ = mnist_raw
     prepare_from("mnist", folder, tmp_path / "out")
     dataset = load("mnist", tmp_path / "out")
-    assert len(dataset.test.label) == 20
+    assert len(dataset.test.targets) == 20
     assert folder_of(dataset, tmp_path / "out") == tmp_path / "out/mnist/3.0.1"
     with pytest.raises(UserError, match=r"is prepared already in .*: leave .* out"):
         prepare_from("mnist", folder, tmp_path / "out")
@@ -223,7 +225,7 @@ def test_what_is_prepared_from_raw_files_needs_them_no_more(mnist_raw, tmp_path)
 def test_the_data_of_a_run_come_again(photos, tmp_path):
     first = load(photos, tmp_path)
     found = again(first.name, first.fingerprint, tmp_path)
-    np.testing.assert_array_equal(found.test.image, first.test.image)
+    np.testing.assert_array_equal(found.test.inputs, first.test.inputs)
     digits = load("digits")
     assert again("digits", digits.fingerprint).name == "digits"
     with pytest.raises(UserError, match="not all of, what the run learnt from"):
@@ -240,14 +242,14 @@ def test_real_mnist(cache):
     import gzip  # noqa: PLC0415
 
     mnist = load("mnist", SHARED / "mnist")
-    assert [len(split.label) for split in mnist[:3]] == [55_000, 5_000, 10_000]
+    assert [len(split.targets) for split in mnist[:3]] == [55_000, 5_000, 10_000]
     for files, splits in (("train", mnist[:2]), ("t10k", mnist[2:3])):
         packed = (SHARED / f"mnist/{files}-images-idx3-ubyte.gz").read_bytes()
         data = gzip.decompress(packed)[16:]
         packed = (SHARED / f"mnist/{files}-labels-idx1-ubyte.gz").read_bytes()
         labels = gzip.decompress(packed)[8:]
-        image = np.concatenate([split.image for split in splits])
-        label = np.concatenate([split.label for split in splits])
+        image = np.concatenate([split.inputs for split in splits])
+        label = np.concatenate([split.targets for split in splits])
         raw = [data[i : i + 784] for i in range(0, len(data), 784)]
         rows = sorted(zip(map(bytes, image), label.tolist(), strict=True))
         assert rows == sorted(zip(raw, labels, strict=True))

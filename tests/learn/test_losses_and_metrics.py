@@ -20,7 +20,7 @@ from dlworkshop.learn.metrics import (
     mean_and_error,
     reliability,
 )
-from dlworkshop.learn.step import accepted
+from dlworkshop.learn.step import supported_kwargs
 from dlworkshop.types import HParams
 from tests import references
 
@@ -90,7 +90,7 @@ def test_a_weighted_loss_scales_value_and_gradient_and_keeps_its_hyper_parameter
             weight * jax.grad(cross_entropy)(logits, label),
         )
     hparams = HParams(learning_rate=0.1, label_smoothing=0.2)
-    assert accepted(loss, hparams) == {"label_smoothing": 0.2}
+    assert supported_kwargs(loss, hparams) == {"label_smoothing": 0.2}
     assert loss.__name__ == "weighted_cross_entropy"
 
 

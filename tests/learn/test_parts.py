@@ -21,7 +21,7 @@ def trained():
     model = models.cnn((3,), (5,), dropout=0.5)
     with jax.enable_x64(True):
         state = jax.jit(
-            lambda key: init_state(model, optimizers.sgd, HPARAMS, key, batch.image[0])
+            lambda key: init_state(model, optimizers.sgd, HPARAMS, key, batch.inputs[0])
         )(jax.random.key(0))
 
     @functools.cache

@@ -177,9 +177,9 @@ def test_early_stopping_keeps_the_best_and_stops_that_member(quadrants, one_devi
 
 
 def validation_losses(run, dataset):
-    logits = run.predict(dataset.validation.image)  # [P, N, K]
+    logits = run.predict(dataset.validation.inputs)  # [P, N, K]
     losses = jax.vmap(jax.vmap(cross_entropy), (0, None))(
-        logits, dataset.validation.label
+        logits, dataset.validation.targets
     )
     return losses.mean(-1)
 
@@ -197,15 +197,15 @@ def test_best_follows_the_lowest_loss():
     )
     assert population.best_params["w"].tolist() == [0.0, 11.0, 2.0]
     assert population.best_step.tolist() == [7, 8, 0]
-    assert population.stale.tolist() == [1, 0, 2]
+    assert population.epochs_without_improvement.tolist() == [1, 0, 2]
     assert population.status.tolist() == [pop.RUNNING, pop.RUNNING, pop.STOPPED]
 
 
 @pytest.mark.parametrize("size", [1, 3])
-@pytest.mark.parametrize("one_by_one", [False, True])
-def test_every_lift_is_the_loop(size, one_by_one):
+@pytest.mark.parametrize("sequential", [False, True])
+def test_every_lift_is_the_loop(size, sequential):
     x, y = np.random.default_rng(0).random((2, size, 4)).astype(np.float32)
-    lifted = pop.over_members(lambda a, b: {"dot": a @ b, "sum": a + b}, one_by_one)
+    lifted = pop.map_members(lambda a, b: {"dot": a @ b, "sum": a + b}, sequential)
     found = jax.jit(lifted)(x, y)
     np.testing.assert_allclose(found["dot"], (x * y).sum(1), rtol=1e-6)
     np.testing.assert_allclose(found["sum"], x + y)

@@ -58,18 +58,18 @@ def both(tmp_path, model, train, rule, learning_rate, **options):
             devices=jax.devices()[:1],
         )
         key = jax.random.fold_in(jax.random.key(SEED), 0)
-        start = model.init(key, dataset.train.image[0])
+        start = model.init(key, dataset.train.inputs[0])
         params = jax.tree.map(lambda leaf: leaf[0], run.params)
         assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype("float64")}
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     losses = [json.loads(line)["train"]["loss"][0] for line in lines]
-    order = Order([SEED], len(dataset.train.label), BATCH)
+    order = Order([SEED], len(dataset.train.targets), BATCH)
     half = STEPS // 2
     indices = np.concatenate([order.steps(0, half), order.steps(half, half)])[:, 0]
     expected, expected_losses = train(
         jax.tree.map(np.asarray, start),
-        dataset.train.image,
-        dataset.train.label,
+        dataset.train.inputs,
+        dataset.train.targets,
         indices,
         learning_rate=learning_rate,
         optimizer=reference,

@@ -9,7 +9,9 @@ FAST = {"seeds": 5, "num_epochs": (1, 20)}
 def shuffled(spirals):
     def wrong(size):
         points = spirals(size)
-        return points._replace(label=np.random.default_rng(0).permutation(points.label))
+        return points._replace(
+            targets=np.random.default_rng(0).permutation(points.targets)
+        )
 
     return wrong
 

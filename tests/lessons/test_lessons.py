@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dlworkshop.run.experiment import perform
+from dlworkshop.workshop.script import perform
 
 HERE = Path(__file__).parent
 EXPERIMENTS = HERE.parent.parent / "experiments"

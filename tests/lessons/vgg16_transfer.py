@@ -14,7 +14,7 @@ def blind(features):
 
     def zeros(model, params, dataset):
         seen = features(model, params, dataset)
-        return seen.each_split(lambda split: split._replace(image=0 * split.image))
+        return seen.each_split(lambda split: split._replace(inputs=0 * split.inputs))
 
     return zeros
 

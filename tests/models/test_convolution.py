@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from dlworkshop.models import convolution
-from dlworkshop.models.convolution import HOWS, Conv, by_lax, computed, convolve
+from dlworkshop.models.convolution import CONV_IMPLS, Conv, by_lax, computed, convolve
 from tests import references
 
 CASES = [  # image, kernel, strides, padding, dilation
@@ -34,7 +34,7 @@ def value_and_gradients(convolve, x, w, cotangent, window):
     return value, *pull(cotangent)
 
 
-@pytest.mark.parametrize("how", [how for how in HOWS if how != "lax"])
+@pytest.mark.parametrize("how", [how for how in CONV_IMPLS if how != "lax"])
 @pytest.mark.parametrize("case", CASES)
 def test_every_way_is_the_convolution(case, how, monkeypatch):
     monkeypatch.setattr(convolution, "WIDE", 0)  # Winograd's products for all 3x3
@@ -45,7 +45,7 @@ def test_every_way_is_the_convolution(case, how, monkeypatch):
         size = jax.eval_shape(lambda x, w: by_lax(x, w, *window), x, w).shape
         given = x, w, rng.normal(size=size), tuple(window)
         expected = value_and_gradients(by_lax, *given)
-        found = value_and_gradients(HOWS[how], *given)
+        found = value_and_gradients(CONV_IMPLS[how], *given)
     for ours, exact in zip(found, expected, strict=True):
         assert ours.shape == exact.shape and ours.dtype == np.float64
         # sums of at most 300 products of size 1: rounding of some 1e-13
@@ -71,7 +71,7 @@ def test_winograd_multiplies_less_where_layers_are_wide():
     def flops(how, channels):
         image = jax.ShapeDtypeStruct((8, 8, channels), jnp.float32)
         kernel = jax.ShapeDtypeStruct((3, 3, channels, channels), jnp.float32)
-        traced = jax.jit(HOWS[how]).lower(image, kernel)
+        traced = jax.jit(CONV_IMPLS[how]).lower(image, kernel)
         return traced.compile().cost_analysis()["flops"]
 
     # 16 products instead of 36, and transforms that cost some channels less
@@ -83,13 +83,13 @@ def test_what_is_forced_is_what_is_traced(monkeypatch):
     monkeypatch.setattr(convolution, "WIDE", 0)
     x, w = jnp.ones((4, 4, 2)), jnp.ones((3, 3, 2, 4))
     traced = {}
-    for how in HOWS:
+    for how in CONV_IMPLS:
         with computed(how):
             traced[how] = str(
                 jax.make_jaxpr(jax.grad(lambda w: convolve(x, w).sum()))(w)
             )
     assert traced["lax"].count("conv_general_dilated") > 1
     assert "conv_general_dilated" not in traced["patches"] + traced["shifts"]
-    assert len(set(traced.values())) == len(HOWS)
+    assert len(set(traced.values())) == len(CONV_IMPLS)
     outside = str(jax.make_jaxpr(jax.grad(lambda w: convolve(x, w).sum()))(w))
     assert outside == traced["patches"]  # the rule of thumb on a CPU

@@ -1,0 +1,342 @@
+"""A folder of images for each class -> records, labels, splits and what was seen."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dlworkshop.data.readers import images, split, store, workers
+from dlworkshop.errors import UserError
+
+# How people call the folders above their classes.
+SPLIT_FOLDERS = {
+    **dict.fromkeys(("train", "training"), 0),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), 1),
+    **dict.fromkeys(("test", "testing"), 2),
+}
+IGNORED = {"thumbs.db", "desktop.ini"}  # and what begins with a dot
+LOOKED_AT = 512  # files whose heads are read to choose a size
+LARGEST_OWN_SIZE, OTHER_SIZE = 256, 64  # pixels a side
+MOST_SKIPPED = 0.01  # of the files
+LISTED = 20  # files in a message; the card has more
+LISTED_IN_CARD = 200
+
+
+class Listing(NamedTuple):
+    """The files below a folder, sorted, and what their places say."""
+
+    root: Path
+    names: list[str]  # [N] paths below root
+    label: np.ndarray  # [N] int32
+    given: np.ndarray  # [N] int8, places in store.SPLITS; 0 where there are none
+    classes: tuple[str, ...]  # [K]
+    beside: list[str]  # files that are in no class
+
+    @property
+    def files(self) -> list[str]:
+        """[N] paths."""
+        return [f"{self.root}{os.sep}{name}" for name in self.names]
+
+
+def listing(root: Path) -> Listing:
+    """What is in a folder with a folder for each class, perhaps below split folders.
+
+    Raises:
+        UserError: if there are no classes, or a class is missing from train.
+    """
+    tops = _folders(root)
+    splits = {top: SPLIT_FOLDERS.get(top.name.lower()) for top in tops}
+    if tops and all(number is not None for number in splits.values()):
+        parts = [(top, number or 0) for top, number in splits.items()]
+        if not any(number == 0 for _, number in parts):
+            raise UserError(
+                f"{root} has {', '.join(top.name for top in tops)} but no train "
+                "folder: put the images to learn from into a folder 'train'"
+            )
+    else:
+        parts = [(root, 0)]
+    homes = [(home, number) for top, number in parts for home in _folders(top)]
+    classes = sorted({home.name for home, number in homes if number == 0}, key=_natural)
+    if len(classes) < 2:
+        raise UserError(
+            f"{root} has {len(classes)} folder{'' if len(classes) == 1 else 's'} of "
+            "a class, wanted at least 2: put the images of each class into a folder "
+            "named after it"
+        )
+    names, label, given = [], [], []
+    for home, number in homes:
+        if home.name not in classes:
+            raise UserError(
+                f"{home} has no images to learn from: train has no folder "
+                f"'{home.name}' (it has {some(classes)})"
+            )
+        found = _files(home, root, deep=True)
+        names += found
+        label += [classes.index(home.name)] * len(found)
+        given += [number] * len(found)
+    beside = [
+        name
+        for home in {root, *(top for top, _ in parts)}
+        for name in _files(home, root)
+    ]
+    if not names:
+        raise UserError(
+            f"{root} has {len(classes)} folders but no file in them: put the images of "
+            "each class into its folder"
+        )
+    numbers = np.array(label, np.int32), np.array(given, np.int8)
+    return Listing(root, names, *numbers, tuple(classes), beside)
+
+
+def prepare(
+    found: Listing,
+    folder: Path,
+    *,
+    image_size: tuple[int, int] | None,
+    resize: str,
+    group_by: str | None,
+) -> store.Prepared:
+    """Decode every file into `folder`.
+
+    Args:
+        found: what to decode.
+        folder: where the records go.
+        image_size: (height, width) of an example; None takes the size of the files
+            where most have one and it is small, else OTHER_SIZE.
+        resize: one of `images.RESIZES`.
+        group_by: regular expression; files in which it finds the same text (its first
+            group, where it has one) are on one side. It looks at the path below the
+            folder.
+
+    Raises:
+        UserError: if more than MOST_SKIPPED of the files cannot be read, if a class has
+            none that can, or if the expression does not match a file.
+    """
+    names = found.names
+    group = groups(names, group_by)  # before the work: it may be a mistake
+    how, sentence = choose(found.files, image_size, resize)
+    answers, records = workers.decode(found.files, how, folder)
+    skipped = [
+        [name, row[1]]
+        for name, row in zip(names, answers, strict=True)
+        if len(row) == 2
+    ]
+    check_skipped(skipped, len(names), found.root)
+    made_of = key(names, [row[0] for row in answers], how, group_by)
+    rows = np.flatnonzero([len(row) > 2 for row in answers])
+    label, given, group = found.label[rows], found.given[rows], group[rows]
+    there = np.bincount(label[given == 0], minlength=len(found.classes))
+    if not there.all():
+        raise UserError(
+            f"the class '{found.classes[int(there.argmin())]}' has no image that can "
+            "be read: put some in, or remove its folder"
+        )
+    names = [names[i] for i in rows]
+    seen = [answers[i] for i in rows]
+    content = [row[1] for row in seen]
+    together = split.merge(group, content)
+    splits = split.complete(names, label, together, given)
+    sizes = Counter(f"{row[2]} x {row[3]}" for row in seen)
+    card = {
+        "kind": "images",
+        "source": found.root.name,
+        "files": len(found.names),
+        "sizes": sizes.most_common(8),
+        "num_sizes": len(sizes),
+        "modes": Counter(row[4] for row in seen).most_common(),
+        "prepared": sentence,
+        "skipped": skipped[:LISTED_IN_CARD],
+        "num_skipped": len(skipped),
+        "splits": splits_sentence(found.given),
+        "groups": groups_card(group, group_by, splits),
+        "copies": copies_card(names, label, splits, content),
+        "warnings": _warnings(found, how, seen),
+    }
+    return store.Prepared(
+        made_of,
+        label,
+        splits,
+        found.classes,
+        (how["height"], how["width"], how["channels"]),
+        "uint8",
+        records,
+        how,
+        card,
+    )
+
+
+def key(
+    names: Sequence[str],
+    digests: Sequence[str],
+    how: Mapping[str, Any],
+    group_by: str | None,
+) -> str:
+    """Of the content, the sha256 of each file's bytes, and of what is made of it."""
+    files = (value for pair in zip(names, digests, strict=True) for value in pair)
+    return store.digest([store.VERSION, dict(how), group_by, *files])
+
+
+def choose(
+    files: Sequence[str], image_size: tuple[int, int] | None, resize: str
+) -> tuple[dict[str, Any], str]:
+    """How to decode, and that in a sentence; it looks at some files, evenly spread."""
+    places = np.linspace(0, len(files) - 1, min(len(files), LOOKED_AT)).astype(int)
+    seen = [look for i in np.unique(places) if (look := images.look(files[i]))]
+    colour = any(look[2] for look in seen) or not seen
+    sizes = Counter((height, width) for width, height, _ in seen)
+    [(common, count)] = sizes.most_common(1) or [((OTHER_SIZE, OTHER_SIZE), 0)]
+    if image_size is not None:
+        size, why = image_size, "as asked"
+    elif max(common) <= LARGEST_OWN_SIZE and 2 * count > len(seen):
+        size, why = common, "the size that most of them have"
+    else:
+        size, why = (OTHER_SIZE, OTHER_SIZE), "the default for files of many sizes"
+    rule = {
+        "crop": "scaled until they fill it, what stands out cut off evenly",
+        "pad": "scaled until they fit in, with black around them",
+    }[resize]
+    how = images.as_shaped((*size, 3 if colour else 1)) | {"resize": resize}
+    kind = "colour" if colour else "grey"
+    return how, f"{size[1]} x {size[0]} pixels, {kind} ({why}); others {rule}"
+
+
+def groups(names: Sequence[str], group_by: str | None) -> np.ndarray:
+    """A number for each name [N]: the same where the expression finds the same text."""
+    if group_by is None:
+        return np.arange(len(names))
+    try:
+        pattern = re.compile(group_by)
+    except re.error as error:
+        raise UserError(
+            f"group_by is '{group_by}', which is no regular expression ({error}): "
+            "write one such as '^[^/]*/([^_]*)_'"
+        ) from None
+    found = [pattern.search(name) for name in names]
+    lost = [name for name, match in zip(names, found, strict=True) if not match]
+    if lost:
+        raise UserError(
+            f"group_by '{group_by}' is not found in {len(lost)} of {len(names)} files "
+            f"({some(lost, 3)}): write an expression that each path has"
+        )
+    texts = [m[1 if pattern.groups else 0] or "" for m in found if m]
+    return np.unique(texts, return_inverse=True)[1]
+
+
+def check_skipped(skipped: Sequence[Sequence[str]], total: int, root: Path) -> None:
+    """Stop where more than MOST_SKIPPED of the files are of no use, with the list."""
+    if len(skipped) > MOST_SKIPPED * total:
+        listed = [f"{name} ({reason})" for name, reason in skipped]
+        raise UserError(
+            f"{len(skipped)} of {total} files in {root} cannot be used, more than "
+            f"{MOST_SKIPPED:.0%}: {some(listed, LISTED)}; mend or remove them"
+        )
+
+
+def splits_sentence(given: np.ndarray) -> str:
+    """Where the splits come from.
+
+    >>> splits_sentence(np.array([0, 0, 2]))
+    'train and test as given; validation cut off train (15 %), classes in proportion'
+    """
+    named = [name for n, name in enumerate(store.SPLITS) if (given == n).any()]
+    source = "train" if len(named) > 1 else "at random"
+    shares = {"validation": split.VALIDATION_SHARE, "test": split.TEST_SHARE}
+    cut = [
+        f"{name} cut off {source} ({100 * share:.0f} %)"
+        for name, share in shares.items()
+        if name not in named
+    ]
+    whole = [f"{' and '.join(named)} as given"] if len(named) > 1 else []
+    return "; ".join(whole + cut) + (", classes in proportion" if cut else "")
+
+
+def groups_card(
+    group: np.ndarray, group_by: str | None, splits: np.ndarray
+) -> dict[str, Any] | None:
+    """How many groups there are and how many have parts in several splits."""
+    if group_by is None:
+        return None
+    pairs = np.unique(np.stack([group, splits]), axis=1)[0]
+    sides = np.unique(pairs, return_counts=True)[1]
+    return {
+        "by": group_by,
+        "groups": len(sides),
+        "in_several_splits": int((sides > 1).sum()),
+        "largest": int(np.unique(group, return_counts=True)[1].max()),
+    }
+
+
+def copies_card(
+    names: Sequence[str],
+    label: np.ndarray,
+    splits: np.ndarray,
+    content: Sequence[str],
+) -> dict[str, Any]:
+    """Examples of exactly the same content: how many, and which in several splits."""
+    found = split.copies(content)
+    across = [rows for rows in found if len({int(splits[i]) for i in rows}) > 1]
+    torn = [rows for rows in found if len({int(label[i]) for i in rows}) > 1]
+
+    def said(rows: Sequence[int]) -> list[str]:
+        return [f"{names[i]} ({store.SPLITS[splits[i]]})" for i in rows]
+
+    return {
+        "examples": sum(len(rows) - 1 for rows in found),
+        "across_splits": len(across),
+        "across": [said(rows) for rows in across[:LISTED]],
+        "of_several_classes": len(torn),
+        "torn": [said(rows) for rows in torn[:LISTED]],
+    }
+
+
+def _warnings(
+    found: Listing, how: Mapping[str, Any], seen: Sequence[Sequence[Any]]
+) -> list[str]:
+    said = []
+    if found.beside:
+        many = f"{len(found.beside)} files are in no class folder"
+        said.append(f"{many}: {some(found.beside, 5)}.")
+    coloured = sum(row[4] not in images.GREY for row in seen)
+    if how["channels"] == 1 and coloured:
+        said.append(f"{coloured} files have colour, which was dropped: most are grey.")
+    return said
+
+
+def _folders(root: Path) -> list[Path]:
+    inside = [path for path in root.iterdir() if not path.name.startswith(".")]
+    return sorted(
+        (path for path in inside if path.is_dir()), key=lambda p: _natural(p.name)
+    )
+
+
+def _files(home: Path, root: Path, deep: bool = False) -> list[str]:
+    """Paths below `root` of the files in `home`, sorted; strings, there are many."""
+    found = []
+    for place, folders, files in os.walk(home):
+        folders[:] = [name for name in folders if deep and not name.startswith(".")]
+        below = Path(place).relative_to(root).as_posix()
+        found += [
+            f"{below}/{name}" if below != "." else name
+            for name in files
+            if not name.startswith(".") and name.lower() not in IGNORED
+        ]
+    return sorted(found)
+
+
+def _natural(name: str) -> tuple[int, str]:
+    """Numbers by size, before words.
+
+    >>> sorted(["10", "9", "b", "a"], key=_natural)
+    ['9', '10', 'a', 'b']
+    """
+    return (int(name), "") if name.isdecimal() else (2**63, name)
+
+
+def some(names: Sequence[str], most: int = LISTED) -> str:
+    """The first of them, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,246 @@
+"""Examples on disk: ArrayRecord files read as an array, and folders of them by content.
+
+A prepared folder has `records-*.array_record`, the bytes of one example in each record,
+`label.npy`, `split.npy` and `about.json`, which says their shape and the rest.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dlworkshop.data.readers.images import RECORDS
+from dlworkshop.errors import UserError
+from dlworkshop.types import Array, Batch, Dataset
+
+SPLITS = ("train", "validation", "test")
+VERSION = 1  # of what is prepared; another one is prepared anew
+
+
+class Records:
+    """Examples in ArrayRecord files as an array [N, ...]; reads what is asked for.
+
+    It takes what NumPy takes for the first axis (a number, a slice, an array of
+    numbers of any shape), and `np.asarray` reads all of it. Threads may share it.
+
+    Args:
+        files: of records of one size, in order.
+        starts: [files + 1] number of the first record of each file, and the total.
+        index: [N] numbers of the records that are its rows.
+        shape, dtype: of one example.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        starts: Sequence[int],
+        index: np.ndarray,
+        shape: Sequence[int],
+        dtype: Any,
+    ):
+        self._files, self._starts, self._index = list(files), list(starts), index
+        self._readers: dict[int, Any] = {}
+        self.dtype = np.dtype(dtype)
+        self.shape = (len(index), *shape)
+
+    @property
+    def ndim(self) -> int:
+        """Axes, that of the examples among them."""
+        return len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Of all rows."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        if isinstance(rows, tuple):
+            raise TypeError("records are indexed by rows only: take [rows] first")
+        wanted = self._index[rows]
+        numbers = np.ravel(wanted)
+        values = np.empty((numbers.size, *self.shape[1:]), self.dtype)
+        file_of = np.searchsorted(self._starts, numbers, side="right") - 1
+        for file in np.unique(file_of):
+            at = np.flatnonzero(file_of == file)
+            records = self._reader(file).read(
+                (numbers[at] - self._starts[file]).tolist()
+            )
+            values[at] = np.frombuffer(b"".join(records), self.dtype).reshape(
+                len(at), *self.shape[1:]
+            )
+        return values.reshape(*np.shape(wanted), *self.shape[1:])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        del copy  # what is read is always new
+        return self[:] if dtype is None else self[:].astype(dtype)
+
+    def __jax_array__(self) -> Any:
+        import jax.numpy as jnp  # noqa: PLC0415
+
+        return jnp.asarray(self[:])
+
+    def _reader(self, file: int) -> Any:
+        if file not in self._readers:
+            from array_record.python import array_record_module  # noqa: PLC0415
+
+            # two threads at once open it twice, and one of the two is forgotten
+            self._readers[file] = array_record_module.ArrayRecordReader(
+                str(self._files[file]),
+                options="readahead_buffer_size:0",
+                file_reader_buffer_size=32768,
+            )
+        return self._readers[file]
+
+
+class Prepared(NamedTuple):
+    """What is known of the examples whose records lie in a folder."""
+
+    key: str  # of the content that they were made of
+    label: np.ndarray  # [N] int32
+    split: np.ndarray  # [N] int8, places in SPLITS
+    classes: Sequence[str]  # [K]
+    shape: Sequence[int]  # of one example
+    dtype: str
+    files: Sequence[tuple[str, int]]  # of records, with how many each has
+    preprocessing: Mapping[str, Any]  # how a file or row becomes an example
+    card: Mapping[str, Any]  # what the report says about the data
+
+
+def write_records(folder: Path, examples: Array) -> list[tuple[str, int]]:
+    """Write the examples [N, ...] as one file of records; its name and N."""
+    from array_record.python.array_record_module import (  # noqa: PLC0415
+        ArrayRecordWriter,
+    )
+
+    name = "records-00000.array_record"
+    writer = ArrayRecordWriter(str(folder / name), RECORDS)
+    for example in examples:
+        writer.write(example.tobytes())
+    writer.close()
+    return [(name, len(examples))]
+
+
+def digest(parts: Iterable[Any]) -> str:
+    """16 hex digits that differ where the parts, as text, differ.
+
+    >>> digest(["a", 1]) == digest(["a", 1]), digest(["a", 1]) == digest(["a1"])
+    (True, False)
+    """
+    sha = hashlib.sha256()
+    for part in parts:
+        sha.update(str(part).encode("utf-8", "surrogateescape") + b"\0")
+    return sha.hexdigest()[:16]
+
+
+def sha256(files: Iterable[str | Path]) -> list[str]:
+    """In hex, of the bytes of each file; "" where it cannot be read."""
+    found = []
+    for path in files:
+        try:
+            with open(path, "rb") as file:
+                found.append(hashlib.file_digest(file, "sha256").hexdigest())
+        except OSError:
+            found.append("")
+    return found
+
+
+def signature(paths: Iterable[str | Path], options: Mapping[str, Any]) -> str:
+    """Differs where a file was changed, moved or added since; reads no content.
+
+    It stands for the content on this machine only, like git's index: any change of a
+    file's bytes changes at least the time of its last status change.
+    """
+    parts: list[Any] = [VERSION, json.dumps(options, sort_keys=True)]
+    for path in paths:
+        stat = os.stat(path)
+        parts.append(path)
+        parts.append((stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+    return digest(parts)
+
+
+def find(root: Path, signed: str) -> Path | None:
+    """The folder prepared of files with this signature, if there is one."""
+    try:
+        folder = root / (root / "index" / signed).read_text()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return folder if (folder / "about.json").is_file() else None
+
+
+@contextlib.contextmanager
+def partial(root: Path) -> Iterator[Path]:
+    """A folder to prepare in, gone at the end, whatever happens, if not `kept`."""
+    root.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".incomplete-", dir=root))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def keep(root: Path, folder: Path, made: Prepared, signed: str) -> Path:
+    """Give a prepared folder the name of its content, all or nothing."""
+    np.save(folder / "label.npy", made.label)
+    np.save(folder / "split.npy", made.split)
+    about = made._asdict() | {"label": None, "split": None, "version": VERSION}
+    (folder / "about.json").write_text(json.dumps(about))
+    folder.chmod(root.stat().st_mode & 0o777)  # mkdtemp made it private
+    final = root / made.key
+    try:
+        os.rename(folder, final)
+    except OSError:
+        if not (final / "about.json").is_file():
+            raise  # else it was there already, with the same
+    index = root / "index"
+    index.mkdir(exist_ok=True)
+    beside = index / f".{signed}.{os.getpid()}"
+    beside.write_text(made.key)
+    beside.replace(index / signed)
+    return final
+
+
+def read(folder: Path, name: str) -> Dataset:
+    """The data set in a prepared folder.
+
+    Raises:
+        UserError: if its files are damaged.
+    """
+    try:
+        about = json.loads((folder / "about.json").read_text())
+        label = np.load(folder / "label.npy")
+        split = np.load(folder / "split.npy")
+        files = [folder / file for file, _ in about["files"]]
+        missing = [str(file) for file in files if not file.is_file()]
+        if missing:
+            raise ValueError(f"{missing[0]} is missing")
+    except (ValueError, FileNotFoundError, KeyError) as error:
+        raise UserError(
+            f"{folder} is damaged ({error}): delete that folder and load again."
+        ) from error
+    starts = np.cumsum([0, *(n for _, n in about["files"])]).tolist()
+    train, validation, test = (
+        Batch(
+            Records(files, starts, index, about["shape"], about["dtype"]), label[index]
+        )
+        for index in (np.flatnonzero(split == number) for number in range(len(SPLITS)))
+    )
+    return Dataset(
+        train,
+        validation,
+        test,
+        classes=tuple(about["classes"]),
+        name=name,
+        fingerprint=about["key"],
+        preprocessing=about["preprocessing"],
+        card=about["card"],
+    )

@@ -1,0 +1,117 @@
+"""Files -> records on all cores: one process for each, so that none waits for another.
+
+Processes of their own rather than threads, because small images take more time in
+Python than in the decoder; and started as programs rather than forked, because the
+threads of JAX do not survive a fork.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from dlworkshop.data.progress import Count
+from dlworkshop.data.readers import images
+from dlworkshop.errors import UserError
+
+MOST, LEAST = 2048, 32  # files of one job, which leaves one file of records
+
+
+def cores() -> int:
+    """How many this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def decode(
+    files: Sequence[str], how: Mapping[str, Any], folder: Path
+) -> tuple[list[list[Any]], list[tuple[str, int]]]:
+    """Decode all `files` into `folder`, as `images.decode` does.
+
+    Returns:
+        For each file what `images.work` answers, and the files of records, each with
+        how many it has; in the order of `files`, those that cannot be read left out.
+    """
+    each = min(MOST, max(LEAST, -(-len(files) // (4 * cores()))))
+    jobs: list[dict[str, Any]] = [
+        {
+            "files": files[first : first + each],
+            "how": dict(how),
+            "records": str(folder / f"records-{first // each:05d}.array_record"),
+        }
+        for first in range(0, len(files), each)
+    ]
+    answers: list[list[list[Any]]] = [[] for _ in jobs]
+    with _Workers(min(cores(), len(jobs))) as ask, Count(len(files), "files") as bar:
+        asked = {ask(job): number for number, job in enumerate(jobs)}
+        for done in as_completed(asked):
+            answers[asked[done]] = done.result()
+            bar.advance(len(done.result()))
+    records = [
+        (Path(job["records"]).name, sum(len(row) > 2 for row in answer))
+        for job, answer in zip(jobs, answers, strict=True)
+    ]
+    for name, count in records:
+        if not count:
+            (folder / name).unlink()
+    return list(itertools.chain(*answers)), [
+        (name, count) for name, count in records if count
+    ]
+
+
+class _Workers:
+    """Processes that answer jobs; each is spoken to by a thread of its own."""
+
+    def __init__(self, count: int):
+        self._threads = ThreadPoolExecutor(count)
+        self._own = threading.local()
+        self._started: list[subprocess.Popen] = []
+
+    def __enter__(self) -> Any:
+        return lambda job: self._threads.submit(self._answer, job)
+
+    def _answer(self, job: Mapping[str, Any]) -> list[list[Any]]:
+        if not hasattr(self._own, "process"):
+            self._own.process = subprocess.Popen(
+                [sys.executable, "-P", images.__file__],  # -P: not a module of ours
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,  # Ctrl-C is for the one who asked
+            )
+            self._started.append(self._own.process)
+        process = self._own.process
+        with contextlib.suppress(BrokenPipeError):  # then there is no answer
+            process.stdin.write(json.dumps(job) + "\n")
+            process.stdin.flush()
+        answer = process.stdout.readline()
+        if not answer:
+            raise UserError(
+                f"a process that decodes images ended with {process.wait()} between "
+                f"{job['files'][0]} and {job['files'][-1]}: see that there is memory "
+                "enough, or find the file and remove it"
+            )
+        result = json.loads(answer)
+        if isinstance(result, str):
+            raise UserError(
+                f"{job['records']} cannot be written ({result}): give a folder with "
+                "room to write in, by --data-dir (data_dir=...) or DLWORKSHOP_DATA"
+            )
+        return result
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        if kind is not None:  # nobody waits for what is under way
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            for process in self._started:
+                process.kill()
+        self._threads.shutdown()
+        for process in self._started:
+            process.communicate()

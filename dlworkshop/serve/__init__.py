@@ -1,0 +1,1 @@
+"""A run folder -> load, evaluate, predict, export, features."""

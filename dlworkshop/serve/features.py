@@ -1,0 +1,182 @@
+"""What a network sees in a data set, computed once and kept: the examples of another.
+
+A network whose parameters stay as they are need not be run in every epoch.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from dlworkshop.data import places
+from dlworkshop.data.progress import Count
+from dlworkshop.models.convolution import computed
+from dlworkshop.models.model import Model, predict
+from dlworkshop.train.cache import cache_folder
+from dlworkshop.train.programs import update_flops
+from dlworkshop.types import Array, Batch, Dataset, PyTree
+
+# Floating-point operations of a batch, at most so many images. On a CPU the maps of
+# such a batch fit into memory that the process keeps; larger ones are asked of the
+# system every time: VGG16 made 13 images/s of 224x224 in twos and 9 in sixteens.
+BATCH_FLOPS = {"cpu": 6e10, "gpu": 2e12}
+BATCH_SIZE = 512
+# XLA for CPUs has two ways to compute a convolution; without its newer one (YNNPACK)
+# VGG16 made 13.0 images/s of 224x224 in twos, with it 10.2 (medians of 4, in turns).
+CPU_OPTIONS: dict[str, str | bool] = {
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+}
+SPLITS = ("train", "validation", "test")
+
+
+def features(model: Model, params: PyTree, dataset: Dataset) -> Dataset:
+    """The data set with the model's outputs in place of its images.
+
+    They are kept in the user's cache under a name made of the parameters, the model's
+    config and the content of the data, so that a second run reads them.
+
+    Args:
+        model: outputs of one example of any shape are its features.
+        params: of the model, not of a population.
+        dataset: with its content's fingerprint; without one, the content is read.
+
+    Returns:
+        Splits of `Batch(image [N, ...] float, label)`, mapped into memory.
+
+    >>> from dlworkshop import data, models
+    >>> digits = data.load("digits")
+    >>> model = models.mlp((), num_classes=3)
+    >>> params = model.init(jax.random.key(0), digits.train.inputs[0])
+    >>> features(model, params, digits).validation.inputs.shape
+    (180, 3)
+    """
+    name = _name(model, params, dataset)
+    home = cache_folder("features")
+    if home is None:  # nowhere to keep them
+        home = Path(tempfile.mkdtemp())
+    folder = home / name
+    if not folder.is_dir():
+        _compute(model, params, dataset, folder)
+    train, validation, test = (
+        Batch(
+            np.load(folder / f"{split}.npy", mmap_mode="r"),
+            getattr(dataset, split).targets,
+        )
+        for split in SPLITS
+    )
+    return dataset._replace(
+        train=train, validation=validation, test=test, fingerprint=name
+    )
+
+
+def one_by_one(model: Model, params: PyTree, images: Array) -> np.ndarray:
+    """Outputs [N, ...] of one image after the other, by XLA's own convolutions.
+
+    Slow and plain, it is what `features` can be checked by.
+
+    >>> from dlworkshop import models
+    >>> images = np.zeros((5, 8, 8, 1), np.uint8)
+    >>> model = models.logistic(num_classes=3)
+    >>> params = model.init(jax.random.key(0), images[0])
+    >>> one_by_one(model, params, images).shape
+    (5, 3)
+    """
+
+    @jax.jit
+    def answer(params, image):  # a function of its own: nothing of it is traced yet
+        return model.apply(params, image)
+
+    with computed("lax"):
+        return np.stack([answer(params, image) for image in images])
+
+
+class Extractor:
+    """The model's outputs batch by batch, by one program for images of one shape.
+
+    >>> from dlworkshop import models
+    >>> images = np.zeros((5, 8, 8, 1), np.uint8)
+    >>> model = models.logistic(num_classes=3)
+    >>> params = model.init(jax.random.key(0), images[0])
+    >>> [rows.shape for rows in Extractor(model, params, images)(images)]
+    [(5, 3)]
+    """
+
+    def __init__(self, model: Model, params: PyTree, images: Array):
+        flops = update_flops(model, images[0]) / 3  # of a forward pass
+        budget = BATCH_FLOPS.get(jax.default_backend(), BATCH_FLOPS["gpu"])
+        self._size = min(BATCH_SIZE, len(images), max(1, round(budget / max(flops, 1))))
+        self._params = params
+        on_cpu = jax.default_backend() == "cpu"
+        # Forwards and outside a loop, XLA's own convolution is the fastest for all
+        # but wide layers.
+        with computed("winograd" if on_cpu else "lax"):
+            lifted = jax.jit(lambda p, x: predict(model, p, x))
+            lowered = lifted.lower(params, self._padded(images[:1]))
+        options = CPU_OPTIONS if on_cpu else {}
+        try:
+            self._program = lowered.compile(compiler_options=options)
+        except jax.errors.JaxRuntimeError:  # an XLA that does not know the option
+            self._program = lowered.compile()
+
+    def __call__(self, images: Array) -> Iterator[np.ndarray]:
+        """Outputs [B, ...] of one batch after the other; the last may be shorter."""
+        waiting = None
+        for first in range(0, len(images), self._size):
+            batch = images[first : first + self._size]
+            result = self._program(self._params, self._padded(batch))
+            if waiting is not None:  # the batch before, while this one is computed
+                yield np.asarray(waiting)
+            waiting = result[: len(batch)] if len(batch) < self._size else result
+        if waiting is not None:
+            yield np.asarray(waiting)
+
+    def _padded(self, batch: Array) -> np.ndarray:
+        """With zeros up to the batch of the program."""
+        short = self._size - len(batch)
+        return np.pad(np.asarray(batch), [(0, short)] + [(0, 0)] * (batch.ndim - 1))
+
+
+def _compute(model: Model, params: PyTree, dataset: Dataset, folder: Path) -> None:
+    """Write the features of all splits into `folder`, all or nothing."""
+    total = sum(len(getattr(dataset, split).targets) for split in SPLITS)
+    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
+    try:
+        extract = Extractor(model, params, dataset.train.inputs)
+        with Count(total, "images") as count:
+            for split in SPLITS:
+                images, done, array = getattr(dataset, split).inputs, 0, None
+                for rows in extract(images):
+                    if array is None:
+                        array = np.lib.format.open_memmap(
+                            partial / f"{split}.npy",
+                            "w+",
+                            rows.dtype,
+                            (len(images), *rows.shape[1:]),
+                        )
+                    array[done : done + len(rows)] = rows
+                    done += len(rows)
+                    count.advance(len(rows))
+        places.settle(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _name(model: Model, params: PyTree, dataset: Dataset) -> str:
+    """24 hex digits that differ where the features may differ."""
+    sha = hashlib.sha256()
+    about = [dict(model.config), dataset.fingerprint]
+    about += [list(getattr(dataset, split).inputs.shape) for split in SPLITS]
+    sha.update(json.dumps(about, sort_keys=True, default=str).encode())
+    for path, leaf in jax.tree.leaves_with_path(params):
+        array = np.asarray(leaf)
+        sha.update(f"{jax.tree_util.keystr(path)}{array.shape}{array.dtype}".encode())
+        sha.update(np.ascontiguousarray(array).data)
+    if not dataset.fingerprint:
+        for split in SPLITS:
+            sha.update(np.ascontiguousarray(getattr(dataset, split).inputs).data)
+    return sha.hexdigest()[:24]

@@ -1,0 +1,45 @@
+"""What a run folder keeps of its data: the card, and how a file becomes an example."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from dlworkshop.data import card
+from dlworkshop.data.readers import images
+from dlworkshop.models.model import Model
+from dlworkshop.types import Dataset
+
+SHOWN, VARIANTS = 4, 8  # examples whose augmentation is shown, and how often
+
+
+def describe(dataset: Dataset, model: Model) -> dict[str, Any]:
+    """File name -> JSON of `data_card.json` and `preprocessing.json`.
+
+    The second has the names of the `classes`, the `shape` of an example, and in `how`
+    what `data.readers.to_example` needs to make one; null where there is no such way.
+    """
+    about = card.describe(dataset)
+    shown, shape = card.is_picture(dataset.train.inputs), about["shape"]
+    if model.augment is not None and shown:
+        about["augmented"] = augmented(model.augment, dataset)
+        about["augment"] = model.config.get("augment")
+    how = {
+        "dataset": dataset.name,
+        "classes": list(dataset.classes),
+        "shape": shape,
+        "how": dataset.preprocessing or (images.as_shaped(shape) if shown else None),
+    }
+    return {"data_card.json": about, "preprocessing.json": how}
+
+
+def augmented(augment: Any, dataset: Dataset) -> list[list[str]]:
+    """Pictures of training examples: each as it is, then as it may be seen."""
+    size = len(dataset.train.targets)
+    rows = []
+    for i in np.linspace(0, size - 1, min(size, SHOWN)).astype(int):
+        image = np.asarray(dataset.train.inputs[int(i)])
+        keys = jax.random.split(jax.random.key(int(i)), VARIANTS)
+        seen = np.asarray(jax.vmap(augment, in_axes=(0, None))(keys, image))
+        rows.append([card.picture(image), *map(card.picture, seen)])
+    return rows

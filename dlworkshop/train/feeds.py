@@ -1,0 +1,213 @@
+"""How the programs come by their examples: resident on the devices, or streamed.
+
+Both feed the same batches, bit for bit; a run may go on with the other one.
+"""
+
+import math
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from dlworkshop.data.feed import Stream
+from dlworkshop.data.order import Order
+from dlworkshop.train import memory
+from dlworkshop.train.groups import Group, balanced_size
+from dlworkshop.train.mesh import BATCH, MEMBER, abstract, place
+from dlworkshop.train.programs import batched_indices
+from dlworkshop.types import Array, Batch, Dataset
+
+# Splits are resident where they take at most this share of what is free; the rest is
+# for parameters, the optimizer's state and what a step leaves for its gradient.
+RESIDENT_SHARE = 0.5
+# Streamed examples are put on the devices in pieces of at most this size (or of one
+# step). Two are there at a time, and data.feed.AHEAD of them are on the host; while
+# a split is evaluated, it has as many again.
+PIECE_BYTES = 2**24
+
+
+class Resident:
+    """Whole splits on the devices, put there once; a step is fed indices."""
+
+    name = "resident"
+
+    def __init__(self, dataset: Dataset, mesh: Mesh, order: Order):
+        self._dataset, self._mesh, self._order = dataset, mesh, order
+        self._placed: dict[str, Batch] = {}
+
+    def data(self, split: str) -> Any:
+        """What the programs gather from: the split [N, ...]."""
+        if split not in self._placed:
+            arrays = Batch(*map(np.asarray, getattr(self._dataset, split)))
+            self._placed[split] = place(self._mesh, arrays)
+        return self._placed[split]
+
+    def training(
+        self, first: int, last: int, chunk: int, groups: Sequence[Group]
+    ) -> Generator[Array, None, None]:
+        """Indices [S, G, B] of the steps first ... last - 1: chunks, in them groups."""
+        members = [_members(group, self._order) for group in groups]
+        for step, count in cut(first, last, chunk, self._order.steps_per_epoch):
+            for some in members:
+                indices = self._order.steps(step, count, some)
+                yield place(self._mesh, indices, None, MEMBER, BATCH)
+
+    def evaluation(self, split: str, batch_size: int) -> Generator[Array, None, None]:
+        """Indices [T, B] of every example of a split once, the last batch padded."""
+        size = len(getattr(self._dataset, split).targets)
+        yield place(self._mesh, batched_indices(size, batch_size), None, BATCH)
+
+    def shapes(self, chunk: int, members: int, batch_size: int) -> tuple[Any, Any]:
+        """(data, piece) of the training of so many members, and of an evaluation."""
+        train, held = self._dataset.train, self._dataset.validation
+        shape = (chunk, members, self._order.batch_size)
+        indices = jax.ShapeDtypeStruct(shape, np.int32)
+        held_indices = batched_indices(len(held.targets), batch_size)
+        return (
+            abstract(self._mesh, _rows(train, len(train.targets))),
+            abstract(self._mesh, indices, None, MEMBER, BATCH),
+        ), (
+            abstract(self._mesh, _rows(held, len(held.targets))),
+            abstract(self._mesh, held_indices, None, BATCH),
+        )
+
+    def more(self) -> int:
+        """Bytes on each device beside those that the training is given."""
+        return size_of(self._dataset.validation) + size_of(self._dataset.test)
+
+
+class Streamed:
+    """Splits stay where they are; a step is fed the batch itself.
+
+    A chunk or a split comes in pieces, so that the memory of host and devices is
+    bounded by the sizes above, whatever the size of the data.
+    """
+
+    name = "streamed"
+
+    def __init__(self, dataset: Dataset, mesh: Mesh, order: Order):
+        self._dataset, self._mesh, self._order = dataset, mesh, order
+
+    def data(self, _split: str) -> Any:
+        """Nothing to gather from."""
+        return ()
+
+    def training(
+        self, first: int, last: int, chunk: int, groups: Sequence[Group]
+    ) -> Generator[Batch, None, None]:
+        """Batches [S, G, B, ...] of the same steps; a group's chunk in pieces."""
+        order = self._order
+        pieces = [
+            (*piece, _members(group, order))
+            for step, count in cut(first, last, chunk, order.steps_per_epoch)
+            for group in groups
+            for piece in cut(step, step + count, self._steps(count, len(group)))
+        ]
+
+        def indices(position: int) -> np.ndarray:
+            return order.steps(*pieces[position])
+
+        yield from self._stream("train", indices, len(pieces), None, MEMBER, BATCH)
+
+    def evaluation(self, split: str, batch_size: int) -> Generator[Batch, None, None]:
+        """Batches [T, B, ...] of every example of a split once, the last ones padded.
+
+        All pieces are of one shape, for one program.
+        """
+        size = len(getattr(self._dataset, split).targets)
+        total = -(-size // batch_size)
+        batches = balanced_size(total, self._most(batch_size))
+        examples = batches * batch_size
+
+        def indices(position: int) -> np.ndarray:
+            index = np.arange(position * examples, (position + 1) * examples)
+            return np.where(index < size, index, 0).reshape(batches, batch_size)
+
+        yield from self._stream(split, indices, -(-total // batches), None, BATCH)
+
+    def shapes(self, chunk: int, members: int, batch_size: int) -> tuple[Any, Any]:
+        """(data, piece) of the training of so many members, and of an evaluation."""
+        train, held = self._dataset.train, self._dataset.validation
+        steps = self._steps(chunk, members)
+        batches = balanced_size(
+            -(-len(held.targets) // batch_size), self._most(batch_size)
+        )
+        batch = _rows(train, steps, members, self._order.batch_size)
+        held_batch = _rows(held, batches, batch_size)
+        return (
+            ((), abstract(self._mesh, batch, None, MEMBER, BATCH)),
+            ((), abstract(self._mesh, held_batch, None, BATCH)),
+        )
+
+    def more(self) -> int:
+        """Bytes on each device beside those that the training is given."""
+        return PIECE_BYTES
+
+    def _steps(self, chunk: int, members: int) -> int:
+        """Steps of a piece of a chunk."""
+        return balanced_size(chunk, self._most(members * self._order.batch_size))
+
+    def _most(self, examples: int) -> int:
+        """Batches of so many examples that a piece may have."""
+        image = self._dataset.train.inputs
+        each = examples * math.prod(image.shape[1:]) * image.dtype.itemsize
+        return max(1, PIECE_BYTES // max(each, 1))
+
+    def _stream(
+        self, split: str, indices: Callable, count: int, *axes
+    ) -> Generator[Batch, None, None]:
+        with Stream(getattr(self._dataset, split), indices, count) as batches:
+            # no name for a batch: once on the devices, the host's copy can go
+            yield from (place(self._mesh, next(batches), *axes) for _ in range(count))
+
+
+Feed = Resident | Streamed
+
+
+def choose(streamed: bool | None, dataset: Dataset, mesh: Mesh, order: Order) -> Feed:
+    """The feed that was asked for; None: resident where the splits fit."""
+    if streamed is None:
+        streamed = not fits(dataset, list(mesh.devices.flat))
+    return (Streamed if streamed else Resident)(dataset, mesh, order)
+
+
+def cut(
+    first: int, last: int, most: int, every: int | None = None
+) -> list[tuple[int, int]]:
+    """(first, count) of parts of at most `most`, none across a multiple of `every`.
+
+    >>> cut(3, 16, most=4, every=8)
+    [(3, 4), (7, 1), (8, 4), (12, 4)]
+    """
+    parts = []
+    while first < last:
+        end = last if every is None else min(last, (first // every + 1) * every)
+        parts.append((first, min(most, end - first)))
+        first += parts[-1][1]
+    return parts
+
+
+def _members(group: Group, order: Order) -> np.ndarray:
+    """Whose batches a group is fed: in an empty place the last member's."""
+    return np.minimum(group, len(order.member) - 1)
+
+
+def _rows(split: Batch, *shape: int) -> Batch:
+    """Examples of a split side by side, as shapes."""
+    return Batch(*(jax.ShapeDtypeStruct(shape + a.shape[1:], a.dtype) for a in split))
+
+
+def size_of(split: Batch) -> int:
+    """Bytes of a split."""
+    return sum(math.prod(array.shape) * array.dtype.itemsize for array in split)
+
+
+def fits(dataset: Dataset, devices: list[jax.Device]) -> bool:
+    """True if the splits take at most RESIDENT_SHARE of what is free on each device.
+
+    Every device has them all.
+    """
+    needed = sum(map(size_of, (dataset.train, dataset.validation, dataset.test)))
+    return needed <= RESIDENT_SHARE * memory.free(devices)

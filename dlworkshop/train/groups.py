@@ -1,0 +1,94 @@
+"""Who trains next: the members that run, in groups that fit into memory.
+
+A group goes through programs of its own size, and sizes are few: the largest that fits,
+its half, its quarter ... So a population that does not fit is cut into groups, and one
+of which many members have stopped becomes a small one, in one and the same way.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+# Chunks of work, of one or two seconds each, that programs of another size must be able
+# to save: compiling them takes some of that.
+WORTH = 5.0
+
+# A member for each place; an empty place holds P, the number of all members.
+Group = tuple[int, ...]
+
+
+class Groups(NamedTuple):
+    """How the P members of a population are cut into groups."""
+
+    members: int  # P
+    sizes: tuple[int, ...]  # that a group may have, falling
+
+    @property
+    def all_at_once(self) -> bool:
+        """Whether there is a group of all members."""
+        return self.sizes[0] == self.members
+
+    def of(self, chosen: Iterable[int]) -> list[Group]:
+        """The members `chosen`, which rise, in as few and as small groups as can be.
+
+        Everyone stays in the group of all, where there is one and no smaller one does.
+
+        >>> Groups(8, (8, 4, 2)).of([1, 3, 6])
+        [(1, 3, 6, 8)]
+        >>> Groups(8, (8, 4, 2)).of([0, 1, 3, 4, 6])
+        [(0, 1, 2, 3, 4, 5, 6, 7)]
+        >>> Groups(8, (4, 2)).of([0, 1, 3, 4, 6])
+        [(0, 1, 3, 4), (6, 8)]
+        """
+        chosen, groups = tuple(chosen), []
+        while chosen:
+            some, chosen = chosen[: self.sizes[0]], chosen[self.sizes[0] :]
+            size = min(size for size in self.sizes if size >= len(some))
+            if size == self.members:
+                return [tuple(range(self.members))]
+            groups.append(some + (self.members,) * (size - len(some)))
+        return groups
+
+
+def halve(size: int, axis: int) -> int:
+    """Half of `size`, rounded up to a multiple of `axis`.
+
+    >>> halve(8, axis=2), halve(10, axis=4), halve(4, axis=4)
+    (4, 8, 4)
+    """
+    return -(-size // (2 * axis)) * axis
+
+
+def group_sizes(largest: int, axis: int, chunks: float) -> tuple[int, ...]:
+    """`largest`, its half, its quarter ... as long as programs of that size pay.
+
+    Args:
+        largest: members of the largest group, a multiple of `axis`.
+        axis: devices over which members are spread.
+        chunks: what the whole run of one member takes, in chunks of work.
+
+    >>> group_sizes(20, axis=2, chunks=100), group_sizes(20, axis=2, chunks=0.5)
+    ((20, 10, 6, 4, 2), (20, 10))
+    """
+    sizes = [largest]
+    while (smaller := halve(sizes[-1], axis)) < sizes[-1]:
+        if (sizes[-1] - smaller) * chunks < WORTH:
+            break
+        sizes.append(smaller)
+    return tuple(sizes)
+
+
+def balanced_size(count: int, most: int) -> int:
+    """The size of as few parts of `count` as can be, all but the last of one size.
+
+    >>> balanced_size(10, most=4), balanced_size(9, most=4), balanced_size(3, most=4)
+    (4, 3, 3)
+    """
+    return -(-count // -(-count // most))
+
+
+def fill(whole: np.ndarray, group: Group, rows: np.ndarray) -> None:
+    """Write `rows` [G, ...] of a group's members into `whole` [P, ...]."""
+    members = [member for member in group if member < len(whole)]
+    whole[members] = rows[: len(members)]

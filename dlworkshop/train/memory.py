@@ -1,0 +1,131 @@
+"""How much memory is free, and how many members fit into it at once."""
+
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from dlworkshop.errors import UserError
+from dlworkshop.train.groups import balanced_size, halve
+
+# Bytes that must be free for each that is predicted. On a CPU a process grew by 1.1 to
+# 1.5 times the prediction: blocks that were freed stay with the C library for a while.
+# Elsewhere memory lies in fragments.
+MARGIN = {"cpu": 1.5}
+MARGIN_ELSEWHERE = 1.1
+
+
+def fitting(
+    size: int,
+    axis: int,
+    predicted: Callable[[int], float],
+    free: float,
+    margin: float = 1.0,
+) -> int:
+    """How many members train at once: `size`, or the first half of a half that fits.
+
+    Args:
+        size: what is tried first, a multiple of `axis`.
+        axis: devices over which members are spread.
+        predicted: members in a group -> bytes on each device.
+        free: bytes on each device.
+        margin: bytes that must be free for each one that is predicted.
+
+    >>> fitting(12, axis=2, predicted=lambda size: 2**20 * size, free=5 * 2**20)
+    4
+    """
+
+    def in_need(size: int) -> str:
+        members = f"{size} member{'s' if size > 1 else ''}"
+        needed, there = in_words(margin * predicted(size)), in_words(free)
+        return f"{members} may take {needed} of memory, of which {there} are free"
+
+    asked = size
+    while margin * predicted(size) > free:
+        if (smaller := halve(size, axis)) == size:
+            raise UserError(
+                f"{in_need(size)}: choose a smaller batch_size or model, or try it "
+                "with members_at_once=1"
+            )
+        size = smaller
+    if size < asked:
+        print(f"{in_need(asked)}: {size} train at once", file=sys.stderr)
+    return size
+
+
+def predict(plan, saved: bool, size: int) -> float:
+    """Bytes on each device for training `size` members of a plan at once.
+
+    The memory of a CPU also holds the copy of the population that is being saved, and
+    the whole population where only some of it trains at once.
+    """
+    members = len(plan.seeds)
+    group = plan.programs.memory(
+        np.asarray(plan.seeds[:size], np.uint32),
+        jax.tree.map(lambda values: values[:size], plan.hparams),
+        plan.dataset.train.inputs[0],
+        *plan.feed.shapes(plan.chunk, size, plan.evaluation_batch),
+    )
+    total = group.running + plan.feed.more()
+    if plan.mesh.devices.flat[0].platform == "cpu":
+        copies = saved + (size < members)
+        total += copies * group.state * members / size / plan.mesh.size
+    return total
+
+
+def margin(devices: Sequence[jax.Device]) -> float:
+    """Bytes that must be free on devices of this kind for each that is predicted."""
+    return MARGIN.get(devices[0].platform, MARGIN_ELSEWHERE)
+
+
+def equal(members: int, axis: int, most: int) -> int:
+    """The size of as few equal groups of `members` as can be, of at most `most`.
+
+    >>> equal(12, axis=1, most=5), equal(12, axis=2, most=5), equal(12, axis=4, most=1)
+    (4, 4, 4)
+    """
+    return axis * balanced_size(members // axis, max(1, most // axis))
+
+
+def free(devices: Sequence[jax.Device]) -> float:
+    """Bytes that are free on each of the devices; those of a CPU share its memory.
+
+    A device that does not tell how much it has is taken to have enough.
+    """
+    if devices[0].platform == "cpu":
+        return available() / len(devices)
+    stats = [device.memory_stats() or {} for device in devices]
+    return min(s.get("bytes_limit", math.inf) - s.get("bytes_in_use", 0) for s in stats)
+
+
+def available() -> int:
+    """Bytes of memory that this process could still take, as the system tells.
+
+    On Linux that is MemAvailable, or the limit of the container where it is lower;
+    elsewhere the whole memory.
+    """
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        known = dict(line.split(":", 1) for line in lines)
+        memory = int(known["MemAvailable"].split()[0]) * 1024
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except (OSError, KeyError):
+        return memory
+    return memory if limit == "max" else min(memory, int(limit))
+
+
+def in_words(count: float) -> str:
+    """Bytes in the largest unit of which there is one.
+
+    >>> in_words(3 * 2**29), in_words(700)
+    ('1.5 GiB', '700 bytes')
+    """
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count:.0f} bytes"

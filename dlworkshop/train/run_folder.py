@@ -1,0 +1,143 @@
+"""The run folder: config, metrics, summary; whole or not at all, and owned by one."""
+
+import contextlib
+import fcntl
+import json
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlworkshop.errors import UserError
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON knows it: arrays as lists, what is not finite as null.
+
+    >>> plain({"loss": np.array([0.5, np.nan])})
+    {'loss': [0.5, None]}
+    """
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return plain(np.asarray(value).tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` beside `path` and then in its place: never half a file."""
+    beside = path.with_name(path.name + ".tmp")
+    beside.write_text(json.dumps(plain(value), indent=2) + "\n")
+    os.replace(beside, path)
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file of a run folder."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}") from error
+
+
+class Log:
+    """`metrics.jsonl`: one object a line, in the order of steps, only ever appended.
+
+    A resumed run cuts it back to where its record says that it was.
+    """
+
+    def __init__(self, path: Path, position: int):
+        self._file = path.open("ab")
+        if self._file.tell() < position:
+            raise UserError(
+                f"{path} is shorter than its checkpoint says: the run folder is "
+                "damaged, take another one"
+            )
+        self._file.truncate(position)
+        self._file.seek(position)
+
+    def write(self, line: dict[str, Any]) -> None:
+        self._file.write((json.dumps(plain(line)) + "\n").encode())
+        self._file.flush()
+
+    def position(self) -> int:
+        """Bytes that are on disk for good."""
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+@contextlib.contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """Make the run folder and keep other processes out of it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise UserError(
+            f"the run folder {folder} cannot be written ({error.strerror}): "
+            "choose another with --workdir"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"the run folder {folder} is in use by another process: wait for it "
+                "or choose another with --workdir"
+            ) from error
+        yield
+
+
+def read_config(folder: str | Path | None) -> dict[str, Any]:
+    """The config of the run in `folder`; empty where there is none."""
+    path = Path(folder or "") / "config.json"
+    return {} if folder is None or not path.is_file() else read_json(path)
+
+
+def is_finished(folder: str | Path | None) -> bool:
+    """Whether the run in `folder` came to its end."""
+    return folder is not None and (Path(folder) / "summary.json").is_file()
+
+
+def check_config(folder: Path, config: dict[str, Any]) -> None:
+    """Save the config of a new run; compare it with that of one to be resumed."""
+    path = folder / "config.json"
+    config = json.loads(json.dumps(plain(config)))
+    if not path.exists():
+        write_json(path, config)
+        return
+    then, now = flatten(read_json(path)), flatten(config)
+    differ = [
+        f"{name} was {then.get(name)!r} and is now {now.get(name)!r}"
+        for name in sorted(then.keys() | now.keys())
+        if then.get(name) != now.get(name)
+    ]
+    if differ:
+        raise UserError(
+            f"{folder} holds a run with another config ({'; '.join(differ)}): "
+            "go on with the same settings or choose another folder with --workdir"
+        )
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested fields by their dotted names.
+
+    >>> flatten({"model": {"name": "mlp"}, "seeds": [0, 1]})
+    {'model.name': 'mlp', 'seeds': [0, 1]}
+    """
+    if not isinstance(config, dict):
+        return {prefix: config}
+    return {
+        name: value
+        for key, item in config.items()
+        for name, value in flatten(item, f"{prefix}.{key}" if prefix else key).items()
+    }

@@ -1,0 +1,5 @@
+"""What experiment scripts stand on: flags, lessons, timing, the gallery."""
+
+from dlworkshop.workshop.script import Config, TrainingConfig, start
+
+__all__ = ["Config", "TrainingConfig", "start"]

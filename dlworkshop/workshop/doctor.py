@@ -1,0 +1,140 @@
+"""Does what is needed work here? Packages, devices, folders, and one computation."""
+
+import importlib.metadata
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from packaging.requirements import Requirement
+
+from dlworkshop.data import places
+from dlworkshop.report import terminal
+from dlworkshop.train.cache import cache_folder
+from dlworkshop.train.result import versions
+
+SIZE = 64  # of a side of the matrices that are multiplied
+
+
+class Finding(NamedTuple):
+    """What was looked at, and what was found."""
+
+    name: str
+    found: str
+    works: bool | None  # None: it is not there, and need not be
+
+
+def show() -> int:
+    """Print what `examine` finds; 1 if something that is needed does not work."""
+    found = list(examine())
+    marks = {True: "ok", False: "BROKEN", None: "-"}
+    terminal.show(("", "", ""), [(marks[f.works], *f[:2]) for f in found])
+    return int(any(each.works is False for each in found))
+
+
+def examine() -> Iterator[Finding]:
+    """Everything that a run needs, and the extras that it may have."""
+    needs = importlib.metadata.requires("dlworkshop") or []
+    wanted = [Requirement(text) for text in needs]
+    said = [f"{name} {version}" for name, version in versions().items()]
+    yield Finding("versions", ", ".join(said), True)
+    missing = _missing(wanted, "")
+    found = f"lacks {', '.join(missing)}" if missing else "all that are needed"
+    yield Finding("packages", found, not missing)
+    yield from _devices()
+    yield _folder("programs", cache_folder("programs"), private=True)
+    try:
+        data = places.cache_dir()
+    except OSError:
+        data = None
+    yield _folder("data", data, private="DLWORKSHOP_DATA" not in os.environ)
+    about = importlib.metadata.metadata("dlworkshop")
+    for extra in about.get_all("Provides-Extra") or []:
+        missing = _missing(wanted, extra)
+        found = f"lacks {', '.join(missing)}" if missing else "there"
+        yield Finding(f"extra {extra}", found, None if missing else True)
+
+
+def _missing(requirements: list[Requirement], extra: str) -> list[str]:
+    """What an extra asks for and is not met; "" is what is needed in any case."""
+    asked = [each for each in requirements if _asks(each, extra)]
+    return [lack for each in asked if (lack := lacks(each)) is not None]
+
+
+def _asks(requirement: Requirement, extra: str) -> bool:
+    """Whether it is for this extra, and here; one without a marker is for none."""
+    if requirement.marker is None:
+        return not extra
+    here = requirement.marker.evaluate({"extra": extra})
+    return here and (not extra or not requirement.marker.evaluate({"extra": ""}))
+
+
+def lacks(wanted: Requirement) -> str | None:
+    """The requirement, or one behind its extras, that is not met.
+
+    >>> lacks(Requirement("numpy>=2")), lacks(Requirement("numpy>=1000"))
+    (None, 'numpy>=1000')
+    """
+    try:
+        found = importlib.metadata.version(wanted.name)
+        behind = importlib.metadata.requires(wanted.name) or []
+    except importlib.metadata.PackageNotFoundError:
+        found, behind = None, []
+    if found is None or not wanted.specifier.contains(found, prereleases=True):
+        return str(wanted).partition(";")[0].strip()
+    requirements = [Requirement(text) for text in behind]
+    missing = [_missing(requirements, extra) for extra in wanted.extras]
+    return next((lack for part in missing for lack in part), None)
+
+
+def _devices() -> Iterator[Finding]:
+    try:
+        devices = jax.local_devices()
+    except RuntimeError as error:
+        yield Finding("devices", str(error).partition("\n")[0], False)
+        return
+    for device in devices:
+        name = f"{device.platform} {device.id}"
+        try:
+            right = computes(device)
+        except RuntimeError as error:  # of XLA: no memory left, or a broken driver
+            reason = str(error).partition("\n")[0]
+            yield Finding(name, f"{device.device_kind}: {reason}", False)
+        else:
+            verdict = "computes rightly" if right else "computes wrongly"
+            yield Finding(name, f"{device.device_kind}, {verdict}", right)
+
+
+def computes(device: jax.Device) -> bool:
+    """Whether the gradient of sum(tanh(x w)) in w is what NumPy says in float64.
+
+    Its entries are sums of SIZE products of numbers below 5, so float32 is right to
+    some SIZE * 5 * 2^-24 = 2e-5; the bound leaves a factor of 50 for how a device
+    takes tanh, and what is broken is wrong by 1 or so.
+
+    >>> computes(jax.devices()[0])
+    True
+    """
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(SIZE, SIZE)), rng.normal(size=(SIZE, SIZE)) / 8
+    expected = x.T @ (1 - np.tanh(x @ w) ** 2)
+
+    def total(w, x):
+        return jnp.tanh(jnp.matmul(x, w, precision="highest")).sum()
+
+    there = jax.device_put((w.astype(np.float32), x.astype(np.float32)), device)
+    found = jax.jit(jax.grad(total))(*there)
+    return bool(np.abs(np.asarray(found) - expected).max() <= 1e-3)
+
+
+def _folder(name: str, folder: Path | None, private: bool) -> Finding:
+    if folder is None or not os.access(folder, os.W_OK):
+        return Finding(name, f"{folder or 'the cache'} cannot be written", False)
+    alone = folder.stat().st_mode & 0o077 == 0
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    whose = "private" if alone else "not private"
+    found = f"{folder} ({whose}, {size / 1e6:,.0f} MB)"
+    return Finding(name, found, alone or not private)

@@ -1,0 +1,70 @@
+"""The last block of VGG16 and a linear head on it, trained on from where they are."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import optax
+
+from dlworkshop.learn import optimizers
+from dlworkshop.models.logistic import logistic
+from dlworkshop.models.model import Model, from_linen
+from dlworkshop.models.vgg16 import LastBlock
+from dlworkshop.train.fit import fit
+from dlworkshop.train.result import Run
+from dlworkshop.types import Dataset, PyTree
+
+
+def fine_tune(
+    maps: Dataset,
+    params: PyTree,
+    mean: np.ndarray,
+    deviation: np.ndarray,
+    learning_rates: Mapping[str, float],
+    **how: Any,
+) -> Run:
+    """Train the last block and the head together, each with its own learning rate.
+
+    All members begin with the same parameters: they differ in the order of the data.
+    The optimizer is AdamW.
+
+    Args:
+        maps: whose images are what goes into the block, [N, H, W, 512].
+        params: "block5" of `LastBlock`, "head" of `logistic` on features [512].
+        mean, deviation: [512] of the features, as the head knows them.
+        learning_rates: of "block5" and of "head", at the peak of the schedule.
+        how: as `fit` takes it.
+
+    >>> import jax
+    >>> from dlworkshop.types import Batch
+    >>> rng = np.random.default_rng(0)
+    >>> split = Batch(rng.random((8, 2, 2, 512), np.float32), np.arange(8) % 2)
+    >>> maps = Dataset(split, split, split, ("a", "b"))
+    >>> block = from_linen(LastBlock()).init(jax.random.key(0), split.inputs[0])
+    >>> head = logistic(2).init(jax.random.key(1), np.zeros(512))
+    >>> rates = {"block5": 1e-5, "head": 1e-4}
+    >>> params = {"block5": block, "head": head}
+    >>> run = fine_tune(maps, params, 0, 1, rates, seeds=2, num_epochs=1, batch_size=4)
+    >>> run.params["head"]["Dense_0"]["kernel"].shape
+    (2, 512, 2)
+    """
+    last, head = from_linen(LastBlock()), logistic(len(maps.classes))
+
+    def apply(params, maps, *, key=None):
+        features = (last.apply(params["block5"], maps) - mean) / deviation  # [512]
+        return head.apply(params["head"], features)  # logits [K]
+
+    def optimizer(hparams):
+        slow = hparams._replace(learning_rate=learning_rates["block5"])
+        return optax.partition(
+            {"block5": optimizers.adamw(slow), "head": optimizers.adamw(hparams)},
+            {"block5": "block5", "head": "head"},
+        )
+
+    return fit(
+        Model(lambda key, maps: params, apply, {"name": "vgg16 block5 and head"}),
+        maps,
+        optimizer,
+        hparams={"learning_rate": learning_rates["head"]},
+        **how,
+    )

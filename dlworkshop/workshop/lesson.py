@@ -1,0 +1,197 @@
+"""A lesson: an experiment that ends with claims, and how its run folder is written."""
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from dlworkshop import report
+from dlworkshop.errors import UserError
+from dlworkshop.learn import schedules
+from dlworkshop.models.model import Model
+from dlworkshop.train import checks, run_folder
+from dlworkshop.train.fit import fit
+from dlworkshop.train.result import Run, device, versions
+from dlworkshop.train.sweep import by_setting
+from dlworkshop.types import Claim, Dataset, PyTree
+
+
+class Figure(NamedTuple):
+    """A picture to be projected; drawn when the run folder is written."""
+
+    name: str  # of its file
+    draw: Callable[[Any], None]  # on matplotlib axes, or on an array of `panels`
+    title: str  # what it shows, with the numbers that were measured
+    caption: str  # what its lines, bands and colours stand for
+    panels: int = 1  # side by side
+
+
+class Exercise(NamedTuple):
+    """A line to change, what to expect, and the claim that checks it, if one can."""
+
+    question: str
+    answer: str
+    claim: Claim | None = None
+
+
+class Lesson(NamedTuple):
+    """What `main` of an experiment returns that does more than train."""
+
+    finding: str  # one sentence with the number that matters most
+    claims: Sequence[Claim]
+    figures: Sequence[Figure]
+    exercises: Sequence[Exercise] = ()
+    summary: Mapping[str, Any] = {}  # more entries: dataset, model, members ...
+    run: Run | None = None  # a `fit` into the same folder, if there was one
+
+    @property
+    def failed(self) -> list[Claim]:
+        """The claims that do not hold, those of exercises among them."""
+        asked = [e.claim for e in self.exercises if e.claim is not None]
+        return [c for c in [*self.claims, *asked] if c.verdict != "holds"]
+
+
+def write(lesson: Lesson, workdir: Path, script: Path, doc: str, config, seconds):
+    """Leave the run folder of a lesson; returns the lesson with its whole summary.
+
+    Args:
+        lesson: what `main` returned.
+        workdir: the run folder; that of an earlier run of the same experiment is
+            written anew.
+        script: the experiment's file, of which a copy is kept.
+        doc: its header: the question, a blank line, and the rest.
+        config: its frozen dataclass.
+        seconds: name -> seconds that its parts took.
+
+    Raises:
+        UserError: if the folder holds another experiment, or cannot be written.
+    """
+    question, _, about = doc.strip().partition("\n")
+    settings = {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if field.name != "workdir"  # the folder may be moved
+    }
+    with run_folder.owned(workdir), checks.disk_errors(workdir):
+        found = workdir / "config.json"
+        before = run_folder.read_json(found) if found.exists() else {}
+        if before.get("experiment", script.stem) != script.stem:
+            raise UserError(
+                f"{workdir} holds a run of {before['experiment']}: choose another "
+                f"folder for {script.stem} with --workdir"
+            )
+        trained = dict(lesson.run.summary) if lesson.run else {}
+        summary = run_folder.plain(
+            {
+                "experiment": script.stem,
+                "question": question,
+                "about": about.strip(),
+                "finding": lesson.finding,
+                **trained,
+                **lesson.summary,
+                "claims": [claim._asdict() for claim in lesson.claims],
+                "exercises": [_exercise(e) for e in lesson.exercises],
+                "figures": [_draw(figure, workdir) for figure in lesson.figures],
+                "seconds": trained.get("seconds", {}) | seconds,
+                "device": device(jax.local_devices()),
+                "versions": versions(),
+            }
+        )
+        shutil.copyfile(script, workdir / "experiment.py")
+        if not lesson.run:
+            run_folder.write_json(
+                found, {"experiment": script.stem, "settings": settings}
+            )
+        run_folder.write_json(workdir / "summary.json", summary)
+        report.write(workdir)
+    return lesson._replace(summary=summary)
+
+
+def _exercise(exercise: Exercise) -> dict[str, Any]:
+    claim = exercise.claim and exercise.claim._asdict()
+    return exercise._asdict() | {"claim": claim}
+
+
+def _draw(figure: Figure, workdir: Path) -> dict[str, str]:
+    """Draw it into the folder; what the summary says of it."""
+    from dlworkshop.report import svg  # noqa: PLC0415 (it brings matplotlib)
+
+    name = figure.name
+    size = (7.4, 4.7) if figure.panels == 1 else (5.4 * figure.panels, 4.7)
+    with svg.drawing(name, figure.title, size, figure.panels, figure.caption) as canvas:
+        _, axes, out = canvas
+        figure.draw(axes)
+    folder = workdir / "figures"
+    folder.mkdir(exist_ok=True)
+    beside = folder / f".{name}.svg"
+    beside.write_text(svg.as_file(out[0]), encoding="utf-8")
+    beside.replace(folder / f"{name}.svg")
+    return {
+        "file": f"figures/{name}.svg",
+        "title": figure.title,
+        "caption": figure.caption,
+    }
+
+
+def vmap_grid(one: Callable[..., Any]) -> Callable[..., Any]:
+    """`one` for each of the first arguments with each of the second, in one program.
+
+    Args:
+        one: (a, b, *shared) -> tree of arrays; b may be the key of a seed.
+
+    Returns:
+        (as [A, ...], bs [B, ...], *shared) -> the same tree, [A, B, ...].
+
+    >>> grid = vmap_grid(lambda a, b, c: 10 * a + b + c)
+    >>> grid(np.arange(2), np.arange(3), 5).tolist()
+    [[5, 6, 7], [15, 16, 17]]
+    """
+
+    def table(first, second, *shared):
+        def row(a):
+            return jax.vmap(lambda b: one(a, b, *shared))(second)
+
+        return jax.vmap(row)(first)
+
+    return jax.jit(table)
+
+
+def fit_best_rate(
+    model: Model,
+    dataset: Dataset,
+    learning_rates: Sequence[float],
+    seeds: int,
+    num_epochs: int,
+) -> tuple[float, PyTree]:
+    """Train with every seed at every rate, and keep the rate that validation prefers.
+
+    Adam on batches of 64; the rate falls to 0 along a cosine. As in a `sweep` the test
+    split stays unread.
+
+    Returns:
+        The rate, and the parameters [P, ...] of its members, one for each seed.
+
+    >>> from dlworkshop import data, models
+    >>> digits, rates = data.load("digits"), [1e-6, 0.01]
+    >>> rate, params = fit_best_rate(
+    ...     models.logistic(), digits, rates, seeds=2, num_epochs=1)
+    >>> rate, jax.tree.leaves(params)[1].shape
+    (0.01, (2, 64, 10))
+    """
+    run = fit(
+        model,
+        dataset._replace(test=dataset.validation),
+        hparams={"learning_rate": learning_rates},
+        seeds=seeds,
+        num_epochs=num_epochs,
+        batch_size=64,
+        schedule=schedules.cosine,
+    )
+    best = by_setting(run)[0]["hparams"]
+    chosen = [row["hparams"] == best for row in run.summary["population"]]
+    params = jax.tree.map(lambda leaf: np.asarray(leaf)[chosen], run.params)
+    return best["learning_rate"], params

@@ -1,0 +1,136 @@
+"""How an experiment script begins and ends: flags in, numbers and a report out."""
+
+import dataclasses
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import jax
+
+from dlworkshop.errors import UserError
+from dlworkshop.report.words import measured
+from dlworkshop.train.cache import use_compilation_cache
+from dlworkshop.train.result import Run, metric_name
+from dlworkshop.workshop import lesson
+from dlworkshop.workshop.lesson import Lesson
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The flags that all experiments share; each has its own defaults and more."""
+
+    workdir: Path | None = None
+    """The run folder; runs/NAME by default. Run the same command again to go on."""
+    seeds: int = 5
+    """How many models to train together, with seeds 0, 1, ..."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig(Config):
+    """The flags of the experiments that train on a data set."""
+
+    num_epochs: int = 10
+    """Passes over the training split."""
+    batch_size: int = 128
+    """Examples per step and model."""
+    data_dir: Path | None = None
+    """Where the data lie, raw or prepared; a private cache folder by default."""
+
+
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
+def start(
+    main: Callable[[AnyConfig], Run | Lesson], config_class: type[AnyConfig]
+) -> None:
+    """Run `main` with the flags of the command line; a user's mistake leaves with 2.
+
+    The module's docstring is the text of `--help`, its file name the name of the run.
+    A lesson prints a line for each claim; if one fails, the report is there all the
+    same, with the claim in red, and the script leaves with 1.
+    """
+    import tyro  # noqa: PLC0415 (needed by scripts only)
+
+    script = sys.modules[main.__module__]
+    name = Path(script.__file__ or "experiment").stem
+    config = tyro.cli(config_class, prog=f"{name}.py", description=script.__doc__)
+    workdir = config.workdir or Path("runs") / name
+    config = dataclasses.replace(config, workdir=workdir)
+    # orbax logs a failure with its traceback before and after it raises it
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    use_all_cores(config.seeds)
+    try:
+        result = perform(main, config)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:  # before or after training, where nothing is lost
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        raise SystemExit(130) from None
+    print(finding(result))
+    if isinstance(result, Lesson):
+        for claim in dict.fromkeys([*result.claims, *result.failed]):
+            print(measured(claim._asdict()))
+    print(f"report: {workdir / 'report.html'}")
+    if isinstance(result, Lesson) and result.failed:
+        raise SystemExit(1)
+
+
+def perform(
+    main: Callable[[AnyConfig], Run | Lesson], config: AnyConfig
+) -> Run | Lesson:
+    """Run `main`, and write the run folder of what is not a `Run`, which wrote its own.
+
+    Args:
+        main: of an experiment's module.
+        config: with a `workdir`.
+    """
+    script = sys.modules[main.__module__]
+    use_compilation_cache()
+    started = time.perf_counter()
+    result = main(config)
+    if isinstance(result, Run) or config.workdir is None:
+        return result
+    file, doc = Path(script.__file__ or ""), script.__doc__ or ""
+    seconds = {"total": time.perf_counter() - started}
+    return lesson.write(result, config.workdir, file, doc, config, seconds)
+
+
+def use_all_cores(seeds: int) -> None:
+    """Make each CPU core a device of its own where the members divide evenly.
+
+    Two cores as two devices train two members at once, without waiting for each other
+    at every matrix product. Without effect on accelerators, or where the user chose.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    chosen = "JAX_NUM_CPU_DEVICES" in os.environ or "XLA_FLAGS" in os.environ
+    if cores > 1 and seeds % cores == 0 and not chosen:
+        jax.config.update("jax_num_cpu_devices", cores)
+
+
+def finding(run: Run | Lesson) -> str:
+    """One line: a lesson's own, or the mean over the members, its error, and n.
+
+    >>> summary = {"metric": "accuracy", "test": {"accuracy": {}, "loss": {}}}
+    >>> summary["test"]["accuracy"] = {"mean": 0.9912, "sem": 0.0011, "n": 8}
+    >>> print(finding(Run(None, None, summary, None)))
+    test accuracy 99.12 % ± 0.11 % (mean ± standard error, n = 8)
+    """
+    if isinstance(run, Lesson):
+        return run.finding
+    name = metric_name(run.summary)
+    scores = run.summary["test"][name]
+    if scores["mean"] is None:
+        return f"test {name} is unknown: no member stayed finite"
+    scale, unit = (100, " %") if name == "accuracy" else (1, "")
+    text = f"test {name} {scale * scores['mean']:.2f}{unit}"
+    if scores["sem"] is None:
+        return f"{text} (n = {scores['n']})"
+    return (
+        f"{text} ± {scale * scores['sem']:.2f}{unit} "
+        f"(mean ± standard error, n = {scores['n']})"
+    )

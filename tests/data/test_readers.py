@@ -1,0 +1,449 @@
+"""Data of one's own: folders, tables and arrays, whole and damaged."""
+
+import io
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dlworkshop import data
+from dlworkshop.data import readers
+from dlworkshop.data.readers import images, split, store
+from dlworkshop.errors import UserError
+
+COLOURS = {"red": (200, 10, 10), "green": (10, 200, 10), "blue": (10, 10, 200)}
+
+
+def save(path, size=(12, 10), colour=(10, 20, 30), mode="RGB", seed=None, **more):
+    """An image file of one colour, or of noise that no other seed gives."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.new("RGB", size, colour)
+    if seed is not None:
+        noise = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), np.uint8)
+        image = Image.fromarray(noise)
+    image.convert(mode).save(path, **more)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three classes of twenty images, each different."""
+    for k, name in enumerate(COLOURS):
+        for i in range(20):
+            save(tmp_path / "photos" / name / f"p{i % 5}_{i:02d}.png", seed=100 * k + i)
+    return tmp_path / "photos"
+
+
+def load(path, **options):
+    return data.load(path, path.parent / "cache", **options)
+
+
+def sentence(path, **options):
+    """The message of the mistake, which must leave nothing behind."""
+    with pytest.raises(UserError) as raised:
+        load(path, **options)
+    root = path.parent / "cache/own"
+    assert not root.exists() or not list(root.iterdir())
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def everything(dataset):
+    """Images and labels of all splits together."""
+    return [
+        np.concatenate([np.asarray(part[i]) for part in dataset[:3]]) for i in (0, 1)
+    ]
+
+
+# --- folders ----
+
+
+def test_a_folder_of_classes_is_split_in_proportion(folder):
+    photos = load(folder)
+    assert photos.classes == ("blue", "green", "red") and photos.name == "photos"
+    assert photos.train.inputs.shape == (42, 10, 12, 3)
+    for part, each in zip(photos[:3], (14, 3, 3), strict=True):
+        assert np.bincount(part.targets).tolist() == [each] * 3
+    assert photos.card["num_skipped"] == 0
+
+
+def test_what_is_loaded_are_the_pixels_of_the_files(folder):
+    image, label = everything(load(folder))
+    found = {(k, row.tobytes()) for k, row in zip(label.tolist(), image, strict=True)}
+    wanted = {
+        (k, np.asarray(Image.open(path)).tobytes())
+        for k, name in enumerate(sorted(COLOURS))
+        for path in (folder / name).iterdir()
+    }
+    assert found == wanted
+
+
+def test_the_second_load_reads_no_content(folder, monkeypatch):
+    first = load(folder)
+    monkeypatch.setattr(readers.folder, "prepare", None)
+    second = load(folder)
+    assert second.fingerprint == first.fingerprint
+    np.testing.assert_array_equal(second.train.inputs[:], first.train.inputs[:])
+
+
+def test_equal_names_with_other_content_do_not_collide(folder):
+    before = load(folder)
+    path = next((folder / "red").iterdir())
+    stat = path.stat()
+    pixels = np.asarray(Image.open(path)).copy()
+    pixels[0, 0] ^= 1  # the same length, and the time is put back
+    Image.fromarray(pixels).save(path)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    after = load(folder)
+    assert after.fingerprint != before.fingerprint
+
+
+def test_a_moved_folder_is_the_same_content(folder):
+    before = load(folder)
+    moved = folder.rename(folder.with_name("elsewhere"))
+    assert load(moved).fingerprint == before.fingerprint
+
+
+def test_an_added_photo_moves_no_other_photo(folder):
+    def places(dataset):
+        return {
+            row.tobytes(): number
+            for number, part in enumerate(dataset[:3])
+            for row in np.asarray(part.inputs)
+        }
+
+    before = places(load(folder))
+    save(folder / "red" / "new.png", seed=999)
+    after = places(load(folder))
+    assert sum(after[key] != number for key, number in before.items()) <= 1
+
+
+def test_given_splits_are_kept_and_the_missing_one_is_cut_off_train(tmp_path):
+    for part, count in (("Train", 20), ("test", 4)):
+        for name in ("10", "9"):
+            for i in range(count):
+                save(
+                    tmp_path / "p" / part / name / f"{i}.png",
+                    seed=hash((part, name, i)) % 2**31,
+                )
+    loaded = load(tmp_path / "p")
+    assert loaded.classes == ("9", "10")
+    assert [len(part.targets) for part in loaded[:3]] == [34, 6, 8]
+    assert "as given" in loaded.card["splits"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"),
+    [
+        ("L", "a.png"),
+        ("RGBA", "a.png"),
+        ("CMYK", "a.jpg"),
+        ("P", "a.gif"),
+        ("1", "a.png"),
+        ("LA", "a.png"),
+        ("YCbCr", "a.jpg"),
+        ("I;16", "a.png"),
+        ("I;16", "a.tif"),
+    ],
+)
+def test_every_mode_becomes_colour_or_grey(tmp_path, mode, name):
+    grey = np.full((8, 8), 100, np.uint8)
+    image = Image.fromarray(grey)
+    if mode == "I;16":
+        image = Image.fromarray(grey.astype(np.uint16) * 257)
+    else:
+        image = image.convert("RGB").convert(mode)
+    image.save(tmp_path / name)
+    for channels in (1, 3):
+        how = {"height": 8, "width": 8, "channels": channels, "resize": "crop"}
+        out = images.decode((tmp_path / name).read_bytes(), how)
+        assert out.shape == (8, 8, channels) and out.dtype == np.uint8
+        if mode != "1":  # dithered to black and white
+            assert abs(out.astype(int) - 100).max() <= 3
+
+
+def test_sixteen_bits_become_eight_with_black_black_and_white_white():
+    file = io.BytesIO()
+    wide = np.array([[0, 255, 256, 32768, 65280, 65535]], np.uint16)
+    Image.fromarray(wide).save(file, "PNG")
+    how = images.as_shaped((1, 6, 1))
+    wanted = [0, 0, 1, 128, 255, 255]
+    assert images.decode(file.getvalue(), how).ravel().tolist() == wanted
+
+
+def test_what_is_transparent_becomes_white():
+    file = io.BytesIO()
+    pixels = np.zeros((4, 4, 4), np.uint8)
+    pixels[:, 2:, 3] = 255
+    Image.fromarray(pixels).save(file, "PNG")
+    how = {"height": 4, "width": 4, "channels": 3, "resize": "crop"}
+    out = images.decode(file.getvalue(), how)
+    assert (out[:, :2] == 255).all() and (out[:, 2:] == 0).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+def test_exif_orientation_is_respected(orientation, kind):
+    upright = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    # how the camera stored it: the inverse of what a viewer does (EXIF 2.3, 4.6.4)
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.swapaxes(0, 1),
+        6: np.rot90(upright, 1),
+        7: np.rot90(upright, 2).swapaxes(0, 1),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(stored)).save(file, kind, exif=exif)
+    how = {"height": 4, "width": 6, "channels": 3, "resize": "crop"}
+    np.testing.assert_array_equal(images.decode(file.getvalue(), how), upright)
+
+
+def test_crop_cuts_evenly_and_pad_shows_all():
+    wide = np.zeros((10, 30, 3), np.uint8)
+    wide[:, 10:20] = 255
+    file = io.BytesIO()
+    Image.fromarray(wide).save(file, "PNG")
+    how = {"height": 10, "width": 10, "channels": 3, "resize": "crop"}
+    assert (images.decode(file.getvalue(), how) == 255).all()
+    how |= {"height": 30, "width": 30, "resize": "pad"}
+    padded = images.decode(file.getvalue(), how)
+    np.testing.assert_array_equal(padded[10:20], wide)
+    assert not padded[:10].any() and not padded[20:].any()
+
+
+def test_a_large_jpeg_is_decoded_at_a_fraction_with_the_same_picture():
+    y, x = np.mgrid[0:1:1500j, 0:1:2000j]
+    smooth = (255 * np.stack([x, y, x * y], -1)).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(smooth).save(file, "JPEG", quality=95)
+    how = {"height": 30, "width": 40, "channels": 3, "resize": "crop"}
+    whole = Image.open(file).convert("RGB").resize((40, 30), Image.Resampling.BICUBIC)
+    out = images.decode(file.getvalue(), how)
+    assert abs(out.astype(int) - np.asarray(whole)).max() <= 4
+
+
+def test_a_few_bad_files_are_named_counted_and_skipped(folder):
+    for i in range(200):
+        save(folder / "red" / f"more{i}.png", seed=1000 + i)
+    whole = (folder / "red" / "more0.png").read_bytes()
+    (folder / "red" / "torn.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "red" / "notes.txt").write_text("not a photo")
+    (folder / "red" / ".DS_Store").write_text("not even looked at")
+    photos = load(folder)
+    assert photos.card["num_skipped"] == 2 and photos.card["files"] == 262
+    skipped = dict(photos.card["skipped"])
+    assert skipped["red/notes.txt"] == "not an image"
+    assert "truncated" in skipped["red/torn.png"]
+    assert sum(len(part.targets) for part in photos[:3]) == 260
+
+
+def test_more_than_one_percent_stops_with_the_list(folder):
+    (folder / "red" / "notes.txt").write_text("not a photo")
+    said = sentence(folder)
+    assert "1 of 61 files" in said and "red/notes.txt (not an image)" in said
+
+
+def test_a_decompression_bomb_is_refused():
+    file = io.BytesIO()
+    Image.new("1", (30_000, 3_000)).save(file, "PNG")
+    how = {"height": 8, "width": 8, "channels": 1, "resize": "crop"}
+    with pytest.raises(ValueError, match="decompression bomb"):
+        images.decode(file.getvalue(), how)
+
+
+def test_copies_stay_on_one_side_and_are_reported(folder):
+    for i in range(20):
+        (folder / "blue" / f"copy{i}.png").write_bytes(
+            (folder / "blue" / f"p{i % 5}_{i:02d}.png").read_bytes()
+        )
+    photos = load(folder)
+    assert photos.card["copies"]["examples"] == 20
+    assert photos.card["copies"]["across_splits"] == 0
+    sides = [{row.tobytes() for row in np.asarray(p.inputs)} for p in photos[:3]]
+    assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
+
+
+def test_copies_across_given_splits_are_named(tmp_path):
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            for i in range(6):
+                save(
+                    tmp_path / "p" / part / name / f"{i}.png",
+                    seed=i + 10 * (name == "b") + 50 * (part == "test" and i > 0),
+                )
+    copies = load(tmp_path / "p").card["copies"]
+    assert copies["across_splits"] == 2
+    assert any("train/a/0.png" in text for text in copies["across"][0])
+
+
+def test_a_group_stays_on_one_side(folder):
+    photos = load(folder, group_by=r"/(p\d)_")
+    groups = photos.card["groups"]
+    assert groups["groups"] == 5 and groups["in_several_splits"] == 0
+    person = {}  # pixels -> who
+    for path in folder.rglob("*.png"):
+        person[np.asarray(Image.open(path)).tobytes()] = path.name[:2]
+    sides = [
+        {person[row.tobytes()] for row in np.asarray(p.inputs)} for p in photos[:3]
+    ]
+    assert all(sides) and sum(map(len, sides)) == 5
+
+
+def test_one_file_becomes_the_example_it_was_in_training(folder):
+    photos = load(folder, image_size=9, resize="pad")
+    how = json.loads(json.dumps(photos.preprocessing))
+    rows = {row.tobytes() for row in everything(photos)[0]}
+    for path in (folder / "green").iterdir():
+        assert readers.to_example(path, how).tobytes() in rows
+
+
+@pytest.mark.parametrize(
+    ("spoil", "options", "said"),
+    [
+        (lambda f: (f / "train").mkdir(), {}, "class 'train' has no image"),
+        (
+            lambda f: [save(f.parent / "x" / "a" / "1.png")],
+            {"group_by": "("},
+            "no regular expression",
+        ),
+        (lambda f: None, {"group_by": "q"}, "not found in 60 of 60"),
+        (lambda f: None, {"group_by": "photo|red|green|blue|p"}, "red"),
+        (lambda f: None, {"target": "x"}, "does not need"),
+        (lambda f: None, {"image_size": 0}, "1 to 4096"),
+        (lambda f: None, {"resize": "squeeze"}, "crop, pad"),
+    ],
+)
+def test_mistakes_with_a_folder_are_one_sentence(folder, spoil, options, said):
+    spoil(folder)
+    if said == "red":
+        load(folder, **options)  # three groups for three splits just suffice
+        return
+    assert said in sentence(folder, **options)
+
+
+def test_a_folder_without_classes_is_one_sentence(tmp_path):
+    save(tmp_path / "p" / "1.png")
+    assert "0 folders of a class" in sentence(tmp_path / "p")
+    (tmp_path / "p" / "a").mkdir()
+    assert "1 folder of a class" in sentence(tmp_path / "p")
+    (tmp_path / "p" / "b").mkdir()
+    assert "no file in them" in sentence(tmp_path / "p")
+
+
+def test_a_test_class_unknown_to_train_is_one_sentence(tmp_path):
+    for place in ("train/a", "train/b", "test/c"):
+        save(tmp_path / "p" / place / "1.png")
+    assert "train has no folder 'c'" in sentence(tmp_path / "p")
+    (tmp_path / "p/train").rename(tmp_path / "p/validation")
+    assert "no train folder" in sentence(tmp_path / "p")
+
+
+def test_what_is_not_there_or_of_no_known_kind(tmp_path):
+    with pytest.raises(UserError, match="is not there"):
+        data.load(tmp_path / "nothing.csv")
+    with pytest.raises(
+        UserError, match="unknown data set 'digts': did you mean 'digits'"
+    ):
+        data.load("digts")
+    (tmp_path / "a.doc").write_text("x")
+    assert "of no kind" in sentence(tmp_path / "a.doc")
+    with pytest.raises(UserError, match="for data of your own"):
+        data.load("digits", target="x")
+
+
+def test_a_worker_that_dies_is_one_sentence_and_nothing_stays(folder, monkeypatch):
+    broken = folder.parent / "broken.py"
+    broken.write_text("raise SystemExit(3)")
+    monkeypatch.setattr(images, "__file__", str(broken))
+    assert "ended with 3 between" in sentence(folder)
+
+
+def test_records_that_cannot_be_written_are_one_sentence(folder, tmp_path):
+    found = readers.folder.listing(folder)
+    how = images.as_shaped((8, 8, 3))
+    with pytest.raises(UserError, match=r"records-\d+.* cannot be written"):
+        readers.folder.workers.decode(found.files, how, tmp_path / "nowhere")
+
+
+def test_a_class_that_is_added_empty_is_not_overlooked(folder):
+    load(folder)
+    (folder / "yellow").mkdir()
+    with pytest.raises(UserError, match="class 'yellow' has no image"):
+        load(folder)
+
+
+# --- records as an array ----
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        0,
+        -1,
+        slice(3, 9),
+        slice(None, None, -2),
+        [5, 1, 1],
+        np.array([[0, 7], [9, 2]]),
+        np.arange(10) % 3 == 0,
+        np.int32(4),
+        np.array([], int),
+    ],
+    ids=repr,
+)
+def test_records_are_indexed_like_an_array(tmp_path, rows):
+    values = np.random.default_rng(0).normal(size=(12, 3, 2)).astype(np.float32)
+    (tmp_path / "b").mkdir()
+    for home, part in (("b", values[:5]), (".", values[5:])):
+        store.write_records(tmp_path / home, part)
+    files = [tmp_path / home / "records-00000.array_record" for home in ("b", ".")]
+    index = np.array([11, 0, 3, 4, 5, 6, 7, 10, 2, 1])
+    records = store.Records(files, [0, 5, 12], index, (3, 2), np.float32)
+    np.testing.assert_array_equal(records[rows], values[index][rows])
+    np.testing.assert_array_equal(np.asarray(records), values[index])
+    assert records.shape == (10, 3, 2) and records.ndim == 3 and len(records) == 10
+    with pytest.raises(TypeError):
+        records[0, 0]
+    with pytest.raises(IndexError):
+        records[10]
+
+
+# --- splits ----
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_splits_are_deterministic_stratified_and_whole(grouped):
+    rng = np.random.default_rng(0)
+    label = rng.choice(3, 3000, p=[0.7, 0.25, 0.05])
+    group = rng.integers(0, 300, 3000) if grouped else np.arange(3000)
+    names = [str(i) for i in range(3000)]
+    cut = split.stratified(names, label, group, [0.15, 0.15])
+    np.testing.assert_array_equal(
+        cut, split.stratified(names, label, group, [0.15, 0.15])
+    )
+    for k in range(3):
+        shares = np.bincount(cut[label == k], minlength=3) / (label == k).sum()
+        slack = 0.03 if grouped else 1 / (label == k).sum()
+        assert abs(shares - [0.7, 0.15, 0.15]).max() <= slack
+    if grouped:
+        assert all(len(set(cut[group == g])) == 1 for g in range(300))
+
+
+def test_a_class_of_three_is_in_every_split():
+    label = np.array([0] * 90 + [1] * 3)
+    names = [str(i) for i in range(93)]
+    cut = split.stratified(names, label, np.arange(93), [0.15, 0.15])
+    assert sorted(cut[label == 1].tolist()) == [0, 1, 2]
+
+
+def test_one_group_cannot_be_split():
+    with pytest.raises(UserError, match="in 1 group, too few for 3"):
+        split.stratified(
+            list("abcd"), np.array([0, 1, 0, 1]), np.zeros(4, int), [0.2, 0.2]
+        )

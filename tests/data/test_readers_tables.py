@@ -1,0 +1,292 @@
+"""Tables and arrays of one's own, whole and damaged."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dlworkshop import data
+from dlworkshop.data import readers
+from dlworkshop.errors import UserError
+
+ROWS = 60
+
+
+def write(path, columns, delimiter=",", head=""):
+    rows = zip(*columns.values(), strict=True)
+    lines = [delimiter.join(columns), *(delimiter.join(map(str, r)) for r in rows)]
+    path.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def columns():
+    """Three kinds that length and island tell apart; some lengths are missing."""
+    rng = np.random.default_rng(0)
+    kind = np.arange(ROWS) % 3
+    length = [f"{10 * k + rng.normal():.3f}" for k in kind]
+    for i in (4, 9, 30):
+        length[i] = "NA"
+    return {
+        "kind": [("ada", "bob", "cleo")[k] for k in kind],
+        "length": length,
+        "island": [("north", "south", "")[i // 3 % 3] for i in range(ROWS)],
+    }
+
+
+def load(path, **options):
+    return data.load(path, path.parent / "cache", **options)
+
+
+def sentence(path, **options):
+    """The message of the mistake, which must leave nothing behind."""
+    with pytest.raises(UserError) as raised:
+        load(path, **options)
+    root = path.parent / "cache/own"
+    assert not root.exists() or not list(root.iterdir())
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "head"), [(",", ""), (";", "\ufeff"), ("\t", "")]
+)
+def test_a_table_is_standardised_and_one_hot_with_train_alone(
+    tmp_path, columns, delimiter, head
+):
+    path = write(tmp_path / "t.csv", columns, delimiter, head)
+    loaded = load(path, target="kind")
+    assert loaded.classes == ("ada", "bob", "cleo")
+    train = loaded.train.inputs[:]
+    assert train.dtype == np.float32 and train.shape == (42, 5)
+    length, absent, north, south, nowhere = train.T
+    present = absent == 0
+    # mean 0 over what is present, and what is missing is the mean itself
+    assert abs(length[present].mean()) < 1e-6 and abs(length[present].std() - 1) < 1e-6
+    assert (length[~present] == 0).all()
+    assert set(np.unique(train[:, 1:])) <= {0, 1}
+    assert ((north + south + nowhere) == 1).all()
+    assert sum(part.inputs[:][:, 1].sum() for part in loaded[:3]) == 3
+
+
+def test_another_test_row_changes_no_statistic(tmp_path, columns):
+    first = load(write(tmp_path / "t.csv", columns), target="kind")
+    how = first.preprocessing["columns"][0]
+    test_row = None
+    for i in range(ROWS):  # a row of the test split, found by its content
+        row = {name: values[i] for name, values in columns.items()}
+        example = readers.to_example(row, first.preprocessing)
+        if row["length"] != "NA" and (first.test.inputs[:] == example).all(1).any():
+            test_row = i
+    columns["length"][test_row] = "1000000"
+    second = load(write(tmp_path / "t.csv", columns), target="kind")
+    assert second.fingerprint != first.fingerprint
+    assert second.preprocessing["columns"][0] == how
+    assert second.test.inputs[:].max() > 1000
+
+
+def test_a_row_becomes_the_example_it_was(tmp_path, columns):
+    loaded = load(write(tmp_path / "t.csv", columns), target="kind")
+    how = json.loads(json.dumps(loaded.preprocessing))
+    rows = {row.tobytes() for part in loaded[:3] for row in part.inputs[:]}
+    for i in range(ROWS):
+        row = {name: columns[name][i] for name in ("length", "island")}
+        assert readers.to_example(row, how).tobytes() in rows
+    with pytest.raises(UserError, match="no column 'length'"):
+        readers.to_example({"island": "north"}, how)
+    with pytest.raises(UserError, match="'tall' in column 'length' is no finite"):
+        readers.to_example({"island": "north", "length": "tall"}, how)
+
+
+def test_leaks_identifiers_and_constants_are_left_out_and_said(tmp_path, columns):
+    code = {"ada": 7, "bob": 8, "cleo": 9}
+    columns |= {
+        "code": [code[kind] for kind in columns["kind"]],
+        "name": [f"n{i}" for i in range(ROWS)],
+        "number": list(range(100, 100 + ROWS)),
+        "planet": ["earth"] * ROWS,
+        "weight": [f"{i / 7:.4f}" for i in range(ROWS)],  # all differ, and are real
+    }
+    loaded = load(write(tmp_path / "t.csv", columns), target="kind")
+    used = [column["name"] for column in loaded.preprocessing["columns"]]
+    assert used == ["length", "island", "weight"]
+    said = " ".join(loaded.card["warnings"])
+    assert "'code' is a leak" in said and "'planet' always says the same" in said
+    assert "'name' looks like an identifier" in said
+    assert "'number' looks like an identifier" in said
+
+
+def test_a_group_column_stays_on_one_side_and_is_no_feature(tmp_path, columns):
+    columns["person"] = [f"p{i // 4}" for i in range(ROWS)]
+    path = write(tmp_path / "t.csv", columns)
+    loaded = load(path, target="kind", group_by="person")
+    assert loaded.card["groups"]["groups"] == 15
+    assert loaded.card["groups"]["in_several_splits"] == 0
+    assert "person" not in [c["name"] for c in loaded.preprocessing["columns"]]
+
+
+def test_rows_without_a_target_are_left_out_and_said(tmp_path, columns):
+    columns["kind"][5] = "NA"
+    loaded = load(write(tmp_path / "t.csv", columns), target="kind")
+    assert sum(len(part.targets) for part in loaded[:3]) == ROWS - 1
+    assert "1 rows have no 'kind'" in loaded.card["warnings"][0]
+
+
+def ragged(columns, path):
+    write(path, columns)
+    path.write_text(path.read_text() + "ada,1\n")
+
+
+def spoilt(change):
+    def spoil(columns, path):
+        change(columns)
+        write(path, columns)
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "options", "said"),
+    [
+        (spoilt(lambda c: None), {}, "needs a target: name one of its columns"),
+        (spoilt(lambda c: None), {"target": "kinds"}, "did you mean 'kind'"),
+        (spoilt(lambda c: None), {"target": "kind", "group_by": "x"}, "unknown column"),
+        (
+            spoilt(lambda c: None),
+            {"target": "kind", "group_by": "kind"},
+            "target and group_by at once",
+        ),
+        (spoilt(lambda c: None), {"target": "kind", "image_size": 8}, "does not need"),
+        (spoilt(lambda c: None), {"target": "length"}, "real numbers"),
+        (
+            spoilt(lambda c: c.update(one=["x"] * ROWS)),
+            {"target": "one"},
+            "has 1 class, wanted at least 2",
+        ),
+        (
+            spoilt(lambda c: c["kind"].__setitem__(0, "dan")),
+            {"target": "kind"},
+            "class 'dan' of target 'kind'",
+        ),
+        (
+            spoilt(lambda c: [c.pop("length"), c.pop("island"), c.update(i=range(60))]),
+            {"target": "kind"},
+            "no column left",
+        ),
+        (ragged, {"target": "kind"}, "row 62 has another number of cells"),
+        (lambda c, p: p.write_text("a,a\n1,2\n"), {"target": "a"}, "two columns 'a'"),
+        (lambda c, p: p.write_text("a,\n1,2\n"), {"target": "a"}, "without a name"),
+        (lambda c, p: p.write_text(""), {"target": "a"}, "0 columns and 0 rows"),
+        (lambda c, p: p.write_text("a,b\n"), {"target": "a"}, "2 columns and 0 rows"),
+        (lambda c, p: p.write_bytes(b"a,b\n\xff,1\n"), {"target": "a"}, "not UTF-8"),
+        (lambda c, p: p.write_text('a,b\n"x,1\n'), {"target": "a"}, "no CSV file"),
+    ],
+)
+def test_mistakes_with_a_table_are_one_sentence(
+    tmp_path, columns, spoil, options, said
+):
+    path = tmp_path / "t.csv"
+    spoil(columns, path)
+    assert said in sentence(path, **options)
+
+
+# --- arrays ----
+
+
+def arrays(size=40, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (size, 6, 5), np.uint8), np.arange(size) % 4
+
+
+def test_npz_arrays_keep_their_splits_and_pixels(tmp_path):
+    (x, y), (x_test, y_test) = arrays(), arrays(12, 1)
+    path = tmp_path / "a.npz"
+    np.savez(path, x_train=x, y_train=y, x_test=x_test, y_test=y_test)
+    loaded = load(path)
+    assert loaded.classes == ("0", "1", "2", "3")
+    assert [len(part.targets) for part in loaded[:3]] == [32, 8, 12]
+    np.testing.assert_array_equal(loaded.test.inputs[:], x_test[..., None])
+    np.testing.assert_array_equal(loaded.test.targets, y_test)
+    Image.fromarray(x[0]).save(tmp_path / "0.png")
+    example = readers.to_example(tmp_path / "0.png", loaded.preprocessing)
+    np.testing.assert_array_equal(example, x[0][..., None])
+
+
+def test_names_of_other_collections_are_understood(tmp_path):
+    (x, y), (v, w), (t, u) = arrays(), arrays(8, 1), arrays(12, 2)
+    path = tmp_path / "a.npz"
+    np.savez(
+        path,
+        train_images=x,
+        train_labels=y[:, None],
+        val_images=v,
+        val_labels=w[:, None],
+        test_images=t,
+        test_labels=u[:, None],
+    )
+    assert [len(part.targets) for part in load(path)[:3]] == [40, 8, 12]
+
+
+def test_vectors_are_standardised_with_train_alone(tmp_path):
+    x = np.random.default_rng(0).normal(5, 3, (50, 2))
+    x[3, 1] = np.nan
+    np.savez(tmp_path / "v.npz", x=x, kind=np.array(["a", "b"])[np.arange(50) % 2])
+    loaded = load(tmp_path / "v.npz", target="kind")
+    train = loaded.train.inputs[:]
+    assert train.dtype == np.float32 and loaded.classes == ("a", "b")
+    assert abs(train.mean(0)).max() < 0.05 and abs(train.std(0) - 1).max() < 0.05
+    assert abs(loaded.test.inputs[:].mean(0)).max() > 1e-3
+    rows = np.concatenate([part.inputs[:] for part in loaded[:3]])
+    example = readers.to_example(x[3], loaded.preprocessing)
+    assert example[1] == 0 and (rows == example).all(1).any()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({}, "has no array: wanted x and y"),
+        ({"x": arrays()[0]}, "inputs but no labels"),
+        ({"x": arrays()[0], "y": np.arange(3)}, "40 inputs and 3 labels"),
+        ({"x": arrays()[0], "y": np.zeros(40, int)}, "has 1 classes"),
+        ({"x": arrays()[0], "y": np.arange(40)}, "labels are classes"),
+        ({"x": arrays()[0] * 1.0, "y": arrays()[1]}, "uint8, or floats in [0, 1]"),
+        ({"x": np.ones((4, 2, 2, 2, 2)), "y": np.arange(4) % 2}, "inputs of shape"),
+        ({"x": arrays()[0], "y": np.arange(40) / 2}, "whole numbers or text"),
+        ({"x": np.array([None, 1]), "y": np.arange(2)}, "without pickles"),
+        ({"x_test": arrays()[0], "y_test": arrays()[1]}, "wanted x and y, or x_train"),
+        (
+            {"x": arrays()[0], "y": arrays()[1], "x_test": arrays()[0][:, :3]}
+            | {"y_test": arrays()[1]},
+            "make them equal",
+        ),
+    ],
+)
+def test_mistakes_with_arrays_are_one_sentence(tmp_path, content, said):
+    np.savez(tmp_path / "a.npz", **content)
+    assert said in sentence(tmp_path / "a.npz")
+
+
+def test_a_torn_npz_is_one_sentence(tmp_path):
+    np.savez(tmp_path / "a.npz", x=arrays()[0], y=arrays()[1])
+    content = (tmp_path / "a.npz").read_bytes()
+    (tmp_path / "a.npz").write_bytes(content[: len(content) // 2])
+    assert "cannot be read as .npz" in sentence(tmp_path / "a.npz")
+
+
+def test_idx_files_of_any_size(tmp_path, write_idx):
+    (x, y), (x_test, y_test) = arrays(), arrays(12, 1)
+    home = tmp_path / "idx"
+    home.mkdir()
+    write_idx(home / "train-images-idx3-ubyte.gz", x)
+    write_idx(home / "train-labels-idx1-ubyte", y.astype(np.uint8))
+    write_idx(home / "t10k-images-idx3-ubyte", x_test)
+    assert "has no labels beside it" in sentence(home)
+    write_idx(home / "t10k-labels-idx1-ubyte.gz", y_test.astype(np.uint8))
+    loaded = load(home)
+    assert [len(part.targets) for part in loaded[:3]] == [32, 8, 12]
+    np.testing.assert_array_equal(loaded.test.inputs[:], x_test[..., None])
+    (home / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(b"\0\0\x08\x01"))
+    with pytest.raises(UserError, match="another file, or damaged"):
+        load(home)

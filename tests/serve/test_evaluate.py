@@ -1,0 +1,72 @@
+"""Every example of a split is counted once, whatever the batches."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from dlworkshop import fit, models
+from dlworkshop.train.programs import batched_indices
+from tests import references
+from tests.conftest import make_dataset
+
+
+def test_indices_hold_every_example_once():
+    index = np.asarray(batched_indices(10, 4))
+    assert index.shape == (3, 4)
+    assert index.ravel()[:10].tolist() == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("devices", "sizes"),
+    [(1, (64, 1, 7)), (1, (64, 128, 129)), (4, (64, 1, 7)), (4, (64, 31, 300))],
+)
+def test_means_are_those_of_a_plain_loop(sizes, devices, tmp_path):
+    dataset = make_dataset(sizes)
+    run = fit(
+        models.mlp((8,), num_classes=4),
+        dataset,
+        hparams={"learning_rate": 0.01},
+        seeds=2,
+        batch_size=16,
+        devices=jax.devices()[:devices],
+        workdir=tmp_path,
+    )
+    for split in ("validation", "test"):
+        images, labels = getattr(dataset, split)
+        logits = run.predict(images)  # [P, N, K]
+        losses = [
+            references.cross_entropy(np.float64(member), labels)[0] for member in logits
+        ]
+        hits = (logits.argmax(-1) == labels).mean(-1)
+        assert run.summary[split]["loss"]["mean"] == pytest.approx(
+            np.mean(losses), rel=1e-5
+        )
+        assert run.summary[split]["accuracy"]["mean"] == pytest.approx(hits.mean())
+    with np.load(tmp_path / "predictions.npz", allow_pickle=False) as saved:
+        assert saved["prediction"].shape == (2, sizes[2])
+        np.testing.assert_array_equal(saved["label"], dataset.test.targets)
+        wrong = (saved["prediction"] != saved["label"]).any(0)
+        assert wrong[saved["worst_index"]].all()
+        for index, image in zip(
+            saved["worst_index"], saved["worst_image"], strict=True
+        ):
+            np.testing.assert_array_equal(image, dataset.test.inputs[index])
+        badness = saved["loss"].mean(0)[saved["worst_index"]]
+        assert (np.diff(badness) <= 1e-6).all()
+    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert np.mean(last["validation"]["loss"]) == pytest.approx(
+        run.summary["validation"]["loss"]["mean"], rel=1e-5
+    )
+
+
+def test_predict_takes_any_number_of_images():
+    dataset = make_dataset((64, 8, 700))
+    run = fit(models.logistic(4), dataset, batch_size=16, devices=jax.devices()[:1])
+    many = run.predict(dataset.test.inputs)
+    few = np.concatenate(
+        [run.predict(dataset.test.inputs[i : i + 70]) for i in range(0, 700, 70)],
+        axis=1,
+    )
+    np.testing.assert_allclose(many, few, atol=1e-5)

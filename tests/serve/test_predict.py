@@ -1,0 +1,249 @@
+"""Files are answered and scored as the arrays that they become would be."""
+
+import shutil
+
+import numpy as np
+import pytest
+import scipy.special
+from PIL import Image
+
+from dlworkshop import data
+from dlworkshop.data import readers
+from dlworkshop.errors import UserError
+from dlworkshop.serve import predict
+from dlworkshop.serve.evaluate import evaluate
+from dlworkshop.serve.load import load
+from dlworkshop.serve.predict import Answer, Skipped, predict_files
+from dlworkshop.train import run_folder
+
+
+@pytest.fixture(scope="module")
+def images(image_run):
+    return load(image_run)
+
+
+@pytest.fixture(scope="module")
+def table(table_run):
+    return load(table_run)
+
+
+def spoken(run, examples, classes):
+    """Rows (class, probability, spread, entropy) by plain loops over `Run.predict`."""
+    rows = []
+    for outputs in run.predict(examples).swapaxes(0, 1):  # [P, K] of each example
+        members = np.array([scipy.special.softmax(z.astype(float)) for z in outputs])
+        mean = members.mean(0)
+        k = int(mean.argmax())
+        entropy = -sum(p * np.log(p) for p in mean if p > 0)
+        rows.append((classes[k], mean[k], members[:, k].std(ddof=1), entropy))
+    return rows
+
+
+def check(found, expected):
+    """Float32 logits of other batch sizes differ in their last bits."""
+    assert [row.prediction for row in found] == [row[0] for row in expected]
+    np.testing.assert_allclose(
+        [row[2:] for row in found], [row[1:] for row in expected], atol=1e-5
+    )
+
+
+def how_of(run):
+    return run.left("preprocessing.json")["how"]
+
+
+def test_files_are_answered_as_predict_answers_their_pixels(images, photos):
+    files = sorted(photos.rglob("*.png"), key=str)
+    pixels = np.stack([np.asarray(Image.open(file))[..., None] for file in files])
+    found = list(predict_files(images, [photos]))
+    assert [row.name for row in found] == [str(file) for file in files]
+    check(found, spoken(images, pixels, [f"kind {k}" for k in "abcd"]))
+
+
+def test_parts_answer_as_one_by_one(images, photos, monkeypatch):
+    whole = list(predict_files(images, [photos]))
+    monkeypatch.setattr(predict, "PREDICT_BATCH", 7)
+    for part in (
+        list(predict_files(images, [photos])),
+        [
+            row
+            for file in sorted(photos.rglob("*.png"), key=str)
+            for row in predict_files(images, [file])
+        ],
+    ):
+        check(part, [row[1:] for row in whole])
+
+
+def test_no_more_than_a_part_is_read_ahead(images, photos, monkeypatch):
+    read, to_example = [], readers.to_example
+    monkeypatch.setattr(predict, "PREDICT_BATCH", 4)
+    monkeypatch.setattr(
+        readers, "to_example", lambda *args: read.append(1) or to_example(*args)
+    )
+    rows = predict_files(images, [photos])
+    for answered in range(1, 10):
+        next(rows)
+        assert len(read) == 4 * -(-answered // 4)
+
+
+def test_rows_are_answered_with_the_statistics_of_train(table, penguins, tmp_path):
+    lines = penguins.read_text().splitlines()
+    few = tmp_path / "few.csv"  # with the target or without; in another order
+    few.write_text("island,length\n,25.5\nsouth,NA\nnever seen,3\n")
+    rows = [
+        {"length": "25.5", "island": ""},
+        {"length": "", "island": "south"},
+        {"length": "3", "island": "never seen"},
+    ]
+    examples = np.stack([readers.to_example(row, how_of(table)) for row in rows])
+    found = list(predict_files(table, [few]))
+    check(found, spoken(table, examples, ["ada", "bob", "cleo"]))
+    assert [row.name for row in found] == [f"{few} row {n}" for n in (2, 3, 4)]
+    assert len(list(predict_files(table, [penguins]))) == len(lines) - 1
+
+
+def test_a_row_or_table_that_cannot_be_is_named(table, tmp_path):
+    some, other = tmp_path / "some.csv", tmp_path / "other.csv"
+    some.write_text("length,island\nlong,north\n1\n\n2,north\n")
+    other.write_text("size,island\n1,north\n")
+    found = list(predict_files(table, [some, other, tmp_path / "none.csv", tmp_path]))
+    said = [row.reason if isinstance(row, Skipped) else row.name for row in found]
+    assert said[0] == "'long' in column 'length' is no finite number: mend it"
+    assert said[1].startswith("has another number of cells than the header (2)")
+    assert said[2] == f"{some} row 5"
+    assert said[3].startswith("there is no column 'length'")
+    assert said[4].startswith("cannot be read (No such file")
+    assert said[5:] == [said[3], *said[:3]]  # the folder again, by names
+
+
+def test_arrays_are_answered_and_scored(images, photos, tmp_path):
+    test = data.load(photos).test
+    path = tmp_path / "some.npz"
+    names = np.array([f"kind {k}" for k in "abcd"])
+    np.savez(path, x=np.asarray(test.inputs)[..., 0], y=names[test.targets])
+    rows = list(predict_files(images, [path]))
+    check(rows, spoken(images, test.inputs, names))
+    ours, theirs = evaluate(images, path), evaluate(images)
+    assert ours.scores == theirs.scores and ours.ensemble == theirs.ensemble
+    np.savez(path, x=np.zeros([2, 8, 8, 1]))
+    assert "an image is float64" in next(predict_files(images, [path])).reason
+    np.savez(path, x=np.zeros([2, 9, 8], np.uint8))
+    assert (
+        "has shape [9, 8, 1], wanted [8, 8, 1]"
+        in next(predict_files(images, [path])).reason
+    )
+
+
+def test_a_member_alone_has_no_spread_and_a_quarantined_one_no_vote(images, photos):
+    first, second = images.summary["population"]
+    bad = {**second, "status": "quarantined"}
+    alone = images._replace(summary={**images.summary, "population": [first, bad]})
+    row = next(predict_files(alone, [photos]))
+    assert isinstance(row, Answer) and row.spread is None
+    file = sorted(photos.rglob("*.png"), key=str)[0]
+    logits = images.predict(readers.to_example(file, how_of(images))[None])[0, 0]
+    assert row.probability == pytest.approx(scipy.special.softmax(logits).max(), 1e-5)
+    found = evaluate(alone)
+    assert found.members == 1 and found.scores["loss"]["sem"] is None
+    assert found.ensemble["loss"] == pytest.approx(found.scores["loss"]["mean"])
+
+
+# --- evaluate ---
+
+
+@pytest.mark.parametrize("fixture", ["image_run", "table_run"])
+@pytest.mark.parametrize("given", [False, True])
+def test_the_own_test_split_gives_the_scores_of_the_summary(
+    fixture, given, request, photos, penguins
+):
+    run = load(request.getfixturevalue(fixture))
+    path = {"image_run": photos, "table_run": penguins}[fixture]
+    found = evaluate(run, path if given else None)
+    assert found.examples == run.left("config.json")["dataset"]["test"]
+    for name, score in found.scores.items():
+        for key, value in run.summary["test"][name].items():
+            assert score[key] == pytest.approx(value, rel=1e-5, abs=1e-7), name
+    with np.load(run.workdir / "predictions.npz") as left:
+        right = left["ensemble_prediction"] == left["label"]
+        loss = -np.log(left["ensemble_likelihood"]).mean()
+    assert found.ensemble["accuracy"] == right.mean()
+    assert found.ensemble["loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_other_files_are_scored_whole(images, photos, tmp_path):
+    other = shutil.copytree(photos, tmp_path / "other")
+    victim = next((other / "kind b").iterdir())
+    victim.write_bytes(b"no image")
+    files = sorted((f for f in other.rglob("*.png") if f != victim), key=str)
+    label = np.array(["abcd".index(file.parent.name[-1]) for file in files])
+    pixels = np.stack([readers.to_example(file, how_of(images)) for file in files])
+    right = images.predict(pixels).argmax(-1) == label
+    found = evaluate(images, other)
+    assert found.unread == [
+        Skipped(str(victim), "cannot be read as an image: not an image")
+    ]
+    assert found.examples == len(files) and found.of == str(other)
+    assert found.scores["accuracy"]["mean"] == pytest.approx(right.mean())
+    classes = [right[:, label == k].mean() for k in range(4)]
+    assert found.scores["balanced_accuracy"]["mean"] == pytest.approx(np.mean(classes))
+
+
+def test_of_other_data_with_splits_the_test_split_is_scored(images, photos, tmp_path):
+    for split in ("train", "test"):
+        shutil.copytree(photos, tmp_path / "two" / split)
+    (tmp_path / "two/test/kind a").rename(tmp_path / "gone")
+    found = evaluate(images, tmp_path / "two")
+    assert found.examples == 40 - len(list((tmp_path / "gone").iterdir()))
+
+
+def test_other_rows_have_the_statistics_of_train(table, penguins, tmp_path):
+    head, *lines = penguins.read_text().splitlines()
+    few = tmp_path / "few.csv"
+    few.write_text("\n".join([head, *lines[:9], "NA,3,north"]) + "\n")
+    rows = [dict(zip(head.split(","), line.split(","), strict=True)) for line in lines]
+    examples = np.stack([readers.to_example(row, how_of(table)) for row in rows[:9]])
+    label = [["ada", "bob", "cleo"].index(row["kind"]) for row in rows[:9]]
+    outputs = table.predict(examples)
+    found = evaluate(table, few)
+    assert found.scores["accuracy"]["mean"] == (outputs.argmax(-1) == label).mean()
+    log_chance = scipy.special.log_softmax(outputs.astype(float), -1)
+    loss = -log_chance[:, np.arange(9), label].mean()
+    assert found.scores["loss"]["mean"] == pytest.approx(loss, rel=1e-5)
+    assert [row.reason for row in found.unread] == ["has no 'kind'"]
+
+
+def test_classes_are_those_of_the_run(images, table, photos, tmp_path):
+    other = shutil.copytree(photos, tmp_path / "other")
+    (other / "kind d").rename(other / "kind e")
+    with pytest.raises(UserError, match=r"has a class 'kind e', and the run knows"):
+        evaluate(images, other)
+    few = tmp_path / "few.csv"
+    few.write_text("kind,length,island\nada,1,north\ndora,2,south\n")
+    with pytest.raises(UserError, match=r"has a class 'dora'.*ada, bob, cleo"):
+        evaluate(table, few)
+    with pytest.raises(UserError, match="has no column 'sort'"):
+        evaluate(table, few, "sort")
+
+
+def test_what_cannot_be_evaluated_is_one_sentence(images, table, photos, tmp_path):
+    for run, path in ((images, tmp_path / "few.csv"), (table, photos)):
+        (tmp_path / "few.csv").write_text("kind,length\nada,1\n")
+        with pytest.raises(UserError) as raised:
+            evaluate(run, path)
+        assert "\n" not in str(raised.value)
+    with pytest.raises(UserError, match="has no folder"):
+        evaluate(images._replace(workdir=None))
+    with pytest.raises(UserError, match="has no folder"):
+        next(predict_files(images._replace(workdir=None), [photos]))
+
+
+def test_a_run_on_what_no_file_becomes_says_so(images, photos, tmp_path):
+    workdir = shutil.copytree(images.workdir, tmp_path / "run")
+    about = run_folder.read_json(workdir / "preprocessing.json")
+    run = images._replace(workdir=workdir)
+    for change in ({"how": None}, {"how": about["how"] | {"height": 9}}):
+        run_folder.write_json(workdir / "preprocessing.json", about | change)
+        with pytest.raises(UserError, match="give them to Run"):
+            next(predict_files(run, [photos]))
+    run_folder.write_json(workdir / "preprocessing.json", about | {"classes": []})
+    with pytest.raises(UserError, match="no classes to tell apart"):
+        next(predict_files(run, [photos]))

@@ -1,0 +1,218 @@
+"""How to compute is measured once, remembered, may be forced, and is resumed."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from tests.run.test_resume import stop_after
+
+from dlworkshop import fit, models, optimizers
+from dlworkshop.errors import UserError
+from dlworkshop.models import convolution
+from dlworkshop.models.convolution import CONV_IMPLS
+from dlworkshop.train import autotune
+from dlworkshop.train.programs import ExecutionConfig
+
+CNN = models.cnn((4,), (8,), num_classes=4)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(autotune, "LASTING", 0.0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def clock(cache, monkeypatch):
+    """A pretended call says itself how many seconds it took."""
+    monkeypatch.setattr(autotune, "_seconds", lambda call: call())
+    return cache
+
+
+def train(dataset, **changes):
+    settings = {"seeds": 2, "batch_size": 16, "devices": jax.devices()[:1]}
+    return fit(
+        CNN,
+        dataset,
+        optimizers.sgd,
+        hparams={"learning_rate": 0.1},
+        **settings,
+        **changes,
+    )
+
+
+def pretend(seconds, turns):
+    """A `try_out` whose calls take the given seconds, 20 ms by default."""
+
+    def try_out(choice):
+        def call():
+            turns.append(choice)
+            return seconds.get(choice, 0.02)
+
+        return call
+
+    return try_out
+
+
+START = ExecutionConfig("patches", False)
+ASKED = {
+    "convolution": ["patches", "shifts", "lax+patches"],
+    "micro_batch": [None, 8],
+    "sequential": [True, False],
+}
+
+
+def test_the_fastest_is_taken_and_remembered(clock):
+    best, turns, said = ExecutionConfig("shifts", True, 8), [], []
+    seconds = {
+        ExecutionConfig("shifts", False): 0.015,
+        ExecutionConfig("shifts", False, 8): 0.01,
+    }
+    seconds[best] = 0.008
+    for _ in range(2):
+        found = autotune.fastest(
+            pretend(seconds, turns), START, ASKED, {"a": 1}, said.append
+        )
+        assert found == best
+    assert len(turns) == (3 + 2 + 2) * (1 + autotune.ROUNDS)  # in the first round only
+    assert "shifts" in said[1] and "one by one" in said[1] and "8 at a time" in said[1]
+    assert said[2].endswith("(measured before)")
+    turns.clear()
+    autotune.fastest(pretend({}, turns), START, {"micro_batch": [8]}, {}, said.append)
+    assert turns  # something else: measured anew
+    folder = clock / "dlworkshop" / "choices"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert len(list(folder.iterdir())) == 2
+
+
+@pytest.mark.parametrize("time, taken", [(0.0198, "patches"), (0.018, "shifts")])
+def test_what_is_hardly_faster_is_not_taken(clock, time, taken):
+    seconds = {ExecutionConfig("shifts", False): time}
+    asked = {"convolution": ["shifts", "patches"]}
+    found = autotune.fastest(pretend(seconds, []), START, asked, {}, print)
+    assert found.convolution == taken
+
+
+def test_what_is_hopeless_is_tried_once(clock):
+    slow, turns = ExecutionConfig("shifts", False), []
+    asked = {"convolution": ["shifts", "patches"]}
+    autotune.fastest(pretend({slow: 0.05}, turns), START, asked, {}, print)
+    assert turns.count(slow) == 1
+    assert turns.count(START) == 1 + autotune.ROUNDS
+
+
+def test_a_question_lasts_longer_than_a_slow_second(clock, monkeypatch):
+    monkeypatch.setattr(autotune, "LASTING", 3.0)
+    asked, turns = {"convolution": ["shifts", "patches"]}, []
+
+    def try_out(choice):
+        def call():
+            turns.append(choice)
+            slow = 2.0 if len(turns) < 50 and choice.convolution == "shifts" else 1.0
+            return slow * {"shifts": 0.018, "patches": 0.02}[choice.convolution]
+
+        return call
+
+    assert autotune.fastest(try_out, START, asked, {}, print).convolution == "shifts"
+    assert len(turns) > 2 * (1 + autotune.ROUNDS)
+
+
+def test_the_least_time_of_all_questions_is_kept(clock):
+    times = iter([0.02, 0.03] + [0.02, 0.03] * autotune.ROUNDS)
+    asked = {"convolution": ["patches", "shifts"], "micro_batch": [None, 8]}
+    found = autotune.fastest(
+        lambda choice: lambda: next(times, 0.5), START, asked, {"b": 1}, print
+    )
+    kept = [json.loads(path.read_text()) for path in clock.rglob("*.json")]
+    assert found == START
+    assert kept[0]["seconds"][str(START)] == 0.02
+
+
+@pytest.mark.parametrize(
+    "batch, flops, size", [(128, 28e6, 16), (120, 28e6, 15), (256, 1.2e6, None)]
+)
+def test_what_fits_the_cache_is_taken_at_a_time(batch, flops, size):
+    params = {"kernel": jax.ShapeDtypeStruct((3, 3, 1, 4), "float32")}
+    assert autotune.rule_of_thumb(params, batch, flops).micro_batch == size
+
+
+@pytest.mark.parametrize("flops, sequential", [(4e3, False), (6e5, True)])
+def test_small_updates_stand_side_by_side(flops, sequential):
+    params = {"kernel": jax.ShapeDtypeStruct((64, 10), "float32")}
+    assert autotune.rule_of_thumb(params, 16, flops).sequential == sequential
+
+
+def test_it_begins_with_the_rule_of_thumb_by_its_name(quadrants, cache, monkeypatch):
+    monkeypatch.setattr(autotune, "WORTH", 0.0)
+    begun = []
+    monkeypatch.setattr(
+        autotune, "fastest", lambda _, start, asked, *more: begun.append(start) or start
+    )
+    train(quadrants)
+    assert begun[0].convolution == "patches" and begun[0].sequential
+
+
+def test_xlas_own_convolution_is_not_tried_on_a_cpu():
+    asked = autotune.questions(members=4, batch=100, flops=4e7)
+    assert set(CONV_IMPLS) - set(asked["convolution"]) == {"lax", "winograd"}
+    assert asked["micro_batch"] == [5, 10, 20, None]
+    assert asked["sequential"] == [True, False]
+    assert autotune.questions(members=1, batch=100, flops=4e7)["sequential"] == [False]
+
+
+def test_every_way_trains_the_same(quadrants, monkeypatch):
+    monkeypatch.setattr(convolution, "WIDE", 0)  # by Winograd's products too
+    runs = {how: train(quadrants, convolution=how) for how in CONV_IMPLS}
+    for how, run in runs.items():
+        for a, b in zip(
+            jax.tree.leaves(runs["lax"].params),
+            jax.tree.leaves(run.params),
+            strict=True,
+        ):
+            # six updates in float32, sums in another order
+            np.testing.assert_allclose(
+                np.asarray(a), np.asarray(b), rtol=0, atol=1e-5, err_msg=how
+            )
+
+
+def test_an_unknown_way_names_the_nearest(quadrants):
+    with pytest.raises(UserError, match="did you mean 'patches'"):
+        train(quadrants, convolution="patch")
+
+
+def test_a_long_run_is_measured_and_says_so(
+    quadrants, cache, monkeypatch, capsys, tmp_path
+):
+    train(quadrants, workdir=tmp_path / "short")
+    assert "fastest" not in capsys.readouterr().err
+    monkeypatch.setattr(autotune, "WORTH", 0.0)
+    train(quadrants, workdir=tmp_path / "long")
+    assert "convolutions by" in capsys.readouterr().err
+    config = json.loads((tmp_path / "long" / "config.json").read_text())
+    assert config["computed"]["convolution"] in CONV_IMPLS
+
+
+def test_a_resumed_run_computes_as_it_did(quadrants, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        stop_after(patch, 1)
+        train(
+            quadrants,
+            workdir=tmp_path,
+            convolution="shifts",
+            num_epochs=2,
+            steps_per_chunk=3,
+        )
+    run = train(quadrants, workdir=tmp_path, num_epochs=2, steps_per_chunk=3)
+    assert run.summary["steps"] == 12
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["computed"]["convolution"] == "shifts"
+    with pytest.raises(UserError, match=r"computed.convolution was 'shifts'"):
+        train(
+            quadrants,
+            workdir=tmp_path,
+            convolution="lax",
+            num_epochs=2,
+            steps_per_chunk=3,
+        )

@@ -1,0 +1,211 @@
+"""A user's mistake is one sentence that says what came, what was wanted, what to do."""
+
+import fcntl
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dlworkshop import fit, models, optimizers
+from dlworkshop.errors import UserError
+from dlworkshop.types import Batch
+
+ROOT = Path(__file__).parents[2]
+MODEL = models.mlp((8,), num_classes=4)
+
+
+def train(dataset, model=MODEL, **changes):
+    settings = {"batch_size": 16, "devices": jax.devices()[:1]}
+    return fit(model, dataset, **settings | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"batch_size": 97}, "batch_size is 97, but the train split .* has 96"),
+        ({"batch_size": 0}, "batch_size is 0: give a whole number of at least 1"),
+        ({"num_epochs": 0}, "num_epochs is 0: give a whole number of at least 1"),
+        ({"patience": 0}, "patience is 0"),
+        ({"seeds": 0}, "seeds is 0: train at least one"),
+        ({"seeds": [1, 1]}, "each may come once only"),
+        ({"seeds": [-1]}, "give one or more in 0"),
+        ({"hparams": {"learning_rat": 1}}, "did you mean 'learning_rate'"),
+        ({"hparams": {"b1": 0.9}}, "no 'learning_rate'"),
+        ({"hparams": {"learning_rate": "fast"}}, "give a number or a list"),
+        ({"hparams": {"learning_rate": [0.1, np.nan]}}, "give one or more numbers"),
+        ({"hparams": {"learning_rate": 1, "b1": 1.0}}, r"numbers in \[0, 1\)"),
+        (
+            {"hparams": {"learning_rate": 1, "momentum": 0.9}},
+            "'momentum' is used neither by the optimizer adam",
+        ),
+        ({"model": models.mlp((8,), num_classes=3)}, "build it with num_classes=4"),
+        ({"model": models.cnn((4, 4, 4, 4))}, "cannot be halved 4 times"),
+    ],
+)
+def test_arguments_that_cannot_be(changes, sentence, quadrants):
+    with pytest.raises(UserError, match=sentence) as refused:
+        train(quadrants, **changes)
+    assert "\n" not in str(refused.value)
+
+
+def test_labels_out_of_range(quadrants):
+    label = quadrants.train.targets.copy()
+    label[3] = 4
+    bad = quadrants._replace(train=Batch(quadrants.train.inputs, label))
+    with pytest.raises(UserError, match=r"labels 0 ... 4 for 4 classes"):
+        train(bad)
+
+
+def test_splits_that_do_not_fit_together(quadrants):
+    short = quadrants._replace(
+        test=Batch(quadrants.test.inputs[:-1], quadrants.test.targets)
+    )
+    with pytest.raises(UserError, match="32 images and 33 labels"):
+        train(short)
+    other = quadrants._replace(
+        test=Batch(np.zeros((33, 9, 8, 1), np.uint8), quadrants.test.targets)
+    )
+    with pytest.raises(UserError, match="make them equal"):
+        train(other)
+
+
+def test_a_folder_below_a_file_cannot_be_written(quadrants, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot be written .* --workdir"):
+        train(quadrants, workdir=tmp_path / "file" / "run")
+
+
+def test_a_folder_in_use_by_another(quadrants, tmp_path):
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="in use by another process"):
+            train(quadrants, workdir=tmp_path)
+    train(quadrants, workdir=tmp_path)  # and free again
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "foreign"])
+def test_a_file_that_is_no_checkpoint(damage, quadrants, tmp_path):
+    train(quadrants, workdir=tmp_path)
+    (tmp_path / "summary.json").unlink()
+    newest = max((tmp_path / "checkpoints").iterdir(), key=lambda p: int(p.name))
+    for path in newest.rglob("*"):
+        if not path.is_file() or path.name == "commit_success.txt":
+            continue
+        if damage == "missing" and path.name == "_METADATA":
+            path.unlink()
+        elif damage == "cut" and path.parent.name == "d":
+            path.write_bytes(path.read_bytes()[:10])
+        elif damage == "foreign" and path.name == "_METADATA":
+            path.write_text("this is no checkpoint")
+    with pytest.raises(
+        UserError, match="does not fit this run or is damaged"
+    ) as refused:
+        train(quadrants, workdir=tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_damaged_config(quadrants, tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"config.json cannot be read as JSON"):
+        train(quadrants, workdir=tmp_path)
+
+
+def test_a_log_that_is_shorter_than_the_record(quadrants, tmp_path):
+    train(quadrants, workdir=tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(UserError, match="shorter than its checkpoint"):
+        train(quadrants, workdir=tmp_path)
+
+
+def test_a_full_disk_keeps_the_last_record(quadrants, tmp_path):
+    """No file may grow beyond a few KB: what a full disk does to a writer."""
+    train(quadrants, workdir=tmp_path / "small")
+    jax.config.update("jax_enable_compilation_cache", False)  # it is not the point
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    model = models.mlp((512,), num_classes=4)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, before[1]))
+    try:
+        with pytest.raises(UserError, match="make room or choose another") as refused:
+            train(quadrants, model, workdir=tmp_path / "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        jax.config.update("jax_enable_compilation_cache", True)
+    assert "\n" not in str(refused.value)
+    run = train(quadrants, model, workdir=tmp_path / "run")  # with room, it goes on
+    assert run.summary["steps"] == 6
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--batch-size", "2000"], "batch_size is 2000, but the train split"),
+        (["--num-epochs", "0"], "num_epochs is 0"),
+        (["--learning-rate", "-1"], "hyper-parameter 'learning_rate' is"),
+        (["--workdir", "README.md/run"], "cannot be written"),
+    ],
+)
+def test_a_script_leaves_with_2_and_no_traceback(
+    flags, sentence, tmp_path, start, monkeypatch
+):
+    monkeypatch.chdir(ROOT)
+    code, _, err = start("experiments/digits.py", "--workdir", tmp_path, *flags)
+    assert code == 2 and "Traceback" not in err
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and sentence in errors[0]
+
+
+def test_a_full_disk_is_one_sentence_without_a_traceback(tmp_path):
+    code = f"""
+import resource, sys
+flags = "--num-epochs", "1", "--seeds", "1"
+sys.argv = ["digits.py", "--workdir", {str(tmp_path)!r}, *flags]
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+import runpy
+runpy.run_path("experiments/digits.py", run_name="__main__")
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={
+            **os.environ,
+            "JAX_ENABLE_COMPILATION_CACHE": "false",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
+        },
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "error: writing the run folder" in done.stderr
+
+
+def test_an_unknown_flag_leaves_with_2(start):
+    code, out, err = start(ROOT / "experiments/digits.py", "--epochs", "3")
+    assert code == 2
+    assert "--num-epochs" in err + out
+    assert "Traceback" not in err
+
+
+def test_what_is_not_finite_is_null_in_json(quadrants, tmp_path):
+    train(
+        quadrants,
+        optimizer=optimizers.sgd,
+        hparams={"learning_rate": 1e30},
+        workdir=tmp_path,
+    )
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)
+    summary = json.loads(
+        (tmp_path / "summary.json").read_text(), parse_constant=pytest.fail
+    )
+    assert summary["population"][0]["status"] == "quarantined"
+    assert summary["test"]["accuracy"]["mean"] is None
+    assert jnp.isfinite(summary["examples_per_second"])

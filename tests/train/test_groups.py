@@ -1,0 +1,259 @@
+"""Members that stopped cost no time, and those that do not fit wait their turn."""
+
+import jax
+import numpy as np
+import pytest
+from tests.run.test_resume import lines, record, stop_after
+
+from dlworkshop import fit, models, optimizers
+from dlworkshop.errors import UserError
+from dlworkshop.train import groups, memory, mesh
+from dlworkshop.train.groups import Groups, group_sizes
+from dlworkshop.train.programs import Programs
+
+MODELS = {  # the MLP trains side by side, the CNN one by one on a CPU
+    "mlp": models.mlp((16,), dropout=0.2, num_classes=4),
+    "cnn": models.cnn((4,), (8,), num_classes=4),
+}
+MEMBERS = 12
+
+
+def train(dataset, model="mlp", devices=1, **changes):
+    """Four members go on to the end, four diverge, and four never get better."""
+    settings = {
+        "hparams": {"learning_rate": [0.1, 1e30, 0.0]},
+        "seeds": 4,
+        "num_epochs": 4,
+        "batch_size": 16,
+        "steps_per_chunk": 3,
+        "patience": 1,
+        "devices": jax.devices()[:devices],
+    }
+    return fit(MODELS[model], dataset, optimizers.adam, **settings | changes)
+
+
+@pytest.fixture
+def compacting(monkeypatch):
+    """A population of any size becomes a smaller one as soon as it can."""
+    monkeypatch.setattr(groups, "WORTH", 0.0)
+
+
+@pytest.fixture
+def sizes(monkeypatch):
+    """The sizes of the groups that are trained, one for each call."""
+    seen, chunk = [], Programs.chunk
+
+    def watched(self, population, *args):
+        seen.append(len(population.status))
+        return chunk(self, population, *args)
+
+    monkeypatch.setattr(Programs, "chunk", watched)
+    return seen
+
+
+def assert_alike(one, two):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        # 24 updates of at most 0.1 in float32, whose sums may be taken in another order
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-5, atol=1e-5)
+
+
+def statuses(run):
+    return [(row["status"], row["steps"]) for row in run.summary["population"]]
+
+
+def test_a_group_has_the_smallest_size_that_holds_it():
+    cut = Groups(10, group_sizes(10, axis=2, chunks=np.inf))
+    assert cut.sizes == (10, 6, 4, 2)
+    for count in range(11):
+        chosen = list(range(0, 10))[10 - count :]
+        (group,) = cut.of(chosen) or [()]
+        assert len(group) in (*cut.sizes, 0) and len(group) - count <= 3
+        assert set(chosen) <= set(group)
+    assert cut.of(range(7)) == [tuple(range(10))]  # all stay in their places
+
+
+def test_groups_hold_everyone_once():
+    cut = Groups(11, group_sizes(4, axis=1, chunks=np.inf))
+    for chosen in (range(11), [1, 2, 3, 5, 8], [10]):
+        named = [member for group in cut.of(chosen) for member in group if member < 11]
+        assert named == list(chosen)
+
+
+def test_another_size_must_pay():
+    assert group_sizes(16, axis=1, chunks=groups.WORTH / 4) == (16, 8, 4)
+    assert group_sizes(16, axis=1, chunks=0.0) == (16,)
+
+
+@pytest.mark.parametrize(("model", "devices"), [("mlp", 1), ("cnn", 4)])
+def test_what_stopped_costs_nothing(model, devices, quadrants, sizes, monkeypatch):
+    whole = train(quadrants, model, devices)
+    assert set(sizes) == {MEMBERS}
+    sizes.clear()
+    monkeypatch.setattr(groups, "WORTH", 0.0)
+    run = train(quadrants, model, devices)
+    assert_alike(whole.params, run.params)
+    assert statuses(whole) == statuses(run)
+    for chunk, size in enumerate(sizes):
+        running = [
+            steps > 3 * chunk or (status == "quarantined" and steps == 3 * chunk)
+            for status, steps in statuses(run)
+        ]
+        allowed = (12, 8, 4) if devices == 4 else (12, 6, 3, 2, 1)
+        assert size == min(s for s in allowed if s >= sum(running))
+    assert sizes[-1] < MEMBERS / 2 + 1 and len(sizes) == 8
+
+
+BITS = pytest.mark.optimized
+
+
+# every pair of model, devices and feed
+@pytest.mark.parametrize(
+    ("model", "devices", "streamed"),
+    [
+        ("mlp", 1, False),
+        ("mlp", 4, True),
+        pytest.param("cnn", 1, True, marks=BITS),
+        pytest.param("cnn", 4, False, marks=BITS),
+    ],
+)
+def test_groups_give_what_all_at_once_give(
+    model, devices, streamed, quadrants, sizes, tmp_path, compacting
+):
+    whole = train(quadrants, model, devices, workdir=tmp_path / "whole")
+    sizes.clear()
+    run = train(
+        quadrants,
+        model,
+        devices,
+        workdir=tmp_path / "run",
+        members_at_once=5,
+        streamed=streamed,
+    )
+    assert max(sizes) == run.summary["members_at_once"] == 4
+    assert_alike(record(tmp_path / "whole"), record(tmp_path / "run"))
+    assert statuses(whole) == statuses(run)
+    for split in ("validation", "test"):
+        one, two = (r.summary[split]["loss"]["mean"] for r in (whole, run))
+        assert one == pytest.approx(two, rel=1e-5)
+    images = quadrants.test.inputs
+    np.testing.assert_allclose(run.predict(images), whole.predict(images), atol=1e-5)
+    if (
+        model == "cnn"
+    ):  # members are computed one by one: what is beside them is nothing
+        assert lines(tmp_path / "whole") == lines(tmp_path / "run")
+
+
+@pytest.mark.optimized
+@pytest.mark.parametrize("at_once", [None, 8])
+def test_a_stopped_run_goes_on_with_the_same_bits(
+    at_once, quadrants, tmp_path, monkeypatch, compacting
+):
+    train(quadrants, workdir=tmp_path / "whole", members_at_once=at_once)
+    workdir = tmp_path / "run"
+    for chunks in (3, 1):  # in the middle of an epoch, and at its end
+        with monkeypatch.context() as patch, pytest.raises(SystemExit):
+            stop_after(patch, chunks)
+            train(quadrants, workdir=workdir, members_at_once=at_once)
+    train(quadrants, workdir=workdir)
+    assert lines(workdir) == lines(tmp_path / "whole")
+    for a, b in zip(
+        jax.tree.leaves(record(tmp_path / "whole")),
+        jax.tree.leaves(record(workdir)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_record_is_of_everyone_whatever_ran(quadrants, tmp_path, monkeypatch):
+    whole = train(quadrants)
+    for first, second in ((0.0, np.inf), (np.inf, 0.0)):
+        workdir = tmp_path / str(first)
+        monkeypatch.setattr(groups, "WORTH", first)
+        with monkeypatch.context() as patch, pytest.raises(SystemExit):
+            stop_after(patch, 5)
+            train(quadrants, workdir=workdir)
+        monkeypatch.setattr(groups, "WORTH", second)
+        assert_alike(whole.params, train(quadrants, workdir=workdir).params)
+
+
+def free(monkeypatch, count):
+    monkeypatch.setattr(memory, "free", lambda devices: count)
+
+
+@pytest.fixture
+def predicted(monkeypatch):
+    """The bytes that are predicted for each number of members at once."""
+    found, fitting = {}, memory.fitting
+
+    def spy(size, axis, predicted, *args):
+        found.update({count: predicted(count) for count in (size, max(1, size // 4))})
+        return fitting(size, axis, predicted, *args)
+
+    monkeypatch.setattr(memory, "fitting", spy)
+    return found
+
+
+def test_what_does_not_fit_trains_in_groups(
+    quadrants, tmp_path, sizes, predicted, monkeypatch, capsys
+):
+    settings = {"hparams": {"learning_rate": 0.1}, "seeds": 8, "batch_size": 32}
+    whole = train(quadrants, workdir=tmp_path / "whole", **settings)
+    assert "at once" not in capsys.readouterr().err
+    assert predicted[2] < 0.9 * predicted[8]
+    sizes.clear()
+    free(monkeypatch, 1 + memory.MARGIN["cpu"] * predicted[2])
+    settings |= {"streamed": False, "workdir": tmp_path / "run"}
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        stop_after(patch, 3)
+        train(quadrants, **settings)
+    said = capsys.readouterr().err
+    assert "8 members may take" in said and "are free: 2 train at once" in said
+    free(monkeypatch, np.inf)  # now all would fit, but the bits would be others
+    run = train(quadrants, **settings)
+    assert set(sizes) == {2} and run.summary["members_at_once"] == 2
+    assert_alike(whole.params, run.params)
+
+
+def test_not_even_one_fits(quadrants, monkeypatch):
+    free(monkeypatch, 1000)
+    with pytest.raises(UserError, match=r"1 member may take .* KiB .* 1000 bytes"):
+        train(quadrants, streamed=False)
+    # who insists is not hindered
+    assert train(quadrants, members_at_once=12).summary["members_at_once"] == 12
+
+
+def test_the_prediction_counts_state_data_and_work(quadrants, monkeypatch):
+    plans = []
+
+    def spy(size, axis, predicted, *args):
+        plans.append(predicted.args[0])
+        return size
+
+    monkeypatch.setattr(memory, "fitting", spy)
+    run = train(quadrants, model="cnn", streamed=False)
+    params = sum(leaf.nbytes for leaf in jax.tree.leaves(run.params))
+    data = sum(array.nbytes for split in quadrants[:3] for array in split)
+    (plan,) = plans
+    together = memory.predict(plan, False, 12)
+    # parameters, the best ones, two moments; then the gradient of one member at least
+    assert together > data + 4 * params + params / 12
+    # a record is a copy of everyone, and so are those who wait on a CPU for their turn
+    copy = memory.predict(plan, True, 12) - together
+    three = plan._replace(seeds=plan.seeds[:3])
+    waiting = memory.predict(plan, False, 3) - memory.predict(three, False, 3)
+    assert copy == waiting == pytest.approx(4 * params, rel=0.05)
+
+
+def test_the_cpu_must_be_there_for_those_who_wait(monkeypatch):
+    def no_cpu(backend):
+        raise RuntimeError(f"Unknown backend {backend}")
+
+    monkeypatch.setattr(jax, "local_devices", no_cpu)
+    with pytest.raises(UserError, match="JAX_PLATFORMS leaves out the CPU"):
+        mesh.home(mesh.make_mesh(1, 1, jax.devices()), fits=False)
+
+
+def test_another_size_of_groups_is_refused_by_a_run_that_began(quadrants, tmp_path):
+    train(quadrants, workdir=tmp_path, members_at_once=4, num_epochs=1)
+    with pytest.raises(UserError, match="members_at_once was 4 and is now 6"):
+        train(quadrants, workdir=tmp_path, members_at_once=6, num_epochs=1)

@@ -1,0 +1,61 @@
+"""All devices are used, and the numbers do not depend on how many there are."""
+
+import jax
+import numpy as np
+import pytest
+
+from dlworkshop import fit, models, optimizers
+from dlworkshop.train.mesh import make_mesh
+
+MODELS = {
+    "mlp": models.mlp((16,), dropout=0.2, num_classes=4),
+    "cnn": models.cnn((4,), (8,), num_classes=4),
+}
+
+
+@pytest.mark.parametrize(
+    ("members", "batch_size", "shape"),
+    [
+        (8, 16, (4, 1)),
+        (1, 16, (1, 4)),
+        (3, 16, (1, 4)),
+        (2, 16, (2, 2)),
+        (6, 16, (2, 2)),
+        (3, 15, (3, 1)),
+        (1, 7, (1, 1)),
+    ],
+)
+def test_members_come_first_and_the_batch_takes_the_rest(members, batch_size, shape):
+    mesh = make_mesh(members, batch_size, jax.devices())
+    assert (mesh.shape["member"], mesh.shape["batch"]) == shape
+
+
+# divided are the members, the batch, both, and the batch of one that is not lifted
+@pytest.mark.parametrize(
+    ("name", "members"), [("mlp", 8), ("mlp", 3), ("cnn", 6), ("cnn", 1)]
+)
+def test_four_devices_give_what_one_gives(name, members, quadrants):
+    assert len(jax.devices()) == 4
+    one, four = (
+        fit(
+            MODELS[name],
+            quadrants,
+            optimizers.adam,
+            hparams={"learning_rate": 0.01, "clip_norm": 1.0},
+            seeds=members,
+            num_epochs=2,
+            batch_size=16,
+            devices=devices,
+        )
+        for devices in (jax.devices()[:1], jax.devices())
+    )
+    used = jax.tree.leaves(four.params)[0].sharding.device_set
+    assert len(used) == 4
+    for a, b in zip(
+        jax.tree.leaves(one.params), jax.tree.leaves(four.params), strict=True
+    ):
+        # 12 updates of size 0.01; Adam's direction is as exact as its gradient
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=0, atol=1e-4)
+    assert one.summary["test"]["loss"]["mean"] == pytest.approx(
+        four.summary["test"]["loss"]["mean"], abs=1e-4
+    )

@@ -1,0 +1,215 @@
+"""A run that was stopped and started again ends with the same bits."""
+
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from dlworkshop import fit, models, optimizers
+from dlworkshop.errors import UserError
+from dlworkshop.train.loop import Loop
+
+pytestmark = pytest.mark.optimized  # bits are compared
+
+EPOCHS, CHUNKS = 3, 9  # of two steps each
+
+
+def train(dataset, workdir, devices=None, **changes):
+    settings = {
+        "hparams": {"learning_rate": [0.05, 1e30, 0.2], "momentum": 0.9},
+        "seeds": 2,
+        "num_epochs": EPOCHS,
+        "batch_size": 16,
+        "steps_per_chunk": 2,
+        "patience": 2,
+        "devices": devices or jax.devices()[:1],
+    }
+    model = models.mlp((16,), dropout=0.2, num_classes=4)
+    return fit(model, dataset, optimizers.sgd, workdir=workdir, **settings | changes)
+
+
+def record(workdir):
+    """Every leaf of the newest record, and its position."""
+    from orbax.checkpoint import v1 as ocp  # noqa: PLC0415
+
+    with ocp.training.Checkpointer(workdir / "checkpoints") as checkpointer:
+        return jax.tree.map(np.asarray, checkpointer.load_checkpointables()["state"])
+
+
+def lines(workdir):
+    return (workdir / "metrics.jsonl").read_text()
+
+
+@pytest.fixture(scope="module")
+def whole(quadrants, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    train(quadrants, workdir)
+    return workdir
+
+
+def stop_after(monkeypatch, chunk, signum=signal.SIGTERM):
+    """Send this process a signal while it deals with the given chunk."""
+    write_line, count = Loop.write_line, 0
+
+    def counting(self, *args):
+        nonlocal count
+        write_line(self, *args)
+        count += 1
+        if count == chunk:
+            os.kill(os.getpid(), signum)
+
+    monkeypatch.setattr(Loop, "write_line", counting)
+
+
+@pytest.mark.parametrize("chunks", [[5], range(1, CHUNKS)], ids=["once", "always"])
+def test_stopped_after_any_chunk(
+    chunks, whole, quadrants, tmp_path, monkeypatch, capsys
+):
+    workdir = tmp_path / "run"
+    for before, chunk in zip([0, *chunks], chunks, strict=False):
+        with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
+            stop_after(patch, chunk - before)
+            train(quadrants, workdir)
+        assert stopped.value.code == 128 + signal.SIGTERM
+        message = capsys.readouterr().err
+        assert f"stopped by SIGTERM at step {2 * chunk} of 18" in message
+        assert len(lines(workdir).splitlines()) == chunk
+        assert not (workdir / "summary.json").exists()
+
+    train(quadrants, workdir)
+    assert lines(workdir) == lines(whole)
+    one, two = (jax.tree.leaves_with_path(record(w)) for w in (whole, workdir))
+    assert len(one) == len(two) > 10
+    for (path, a), (_, b) in zip(one, two, strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=jax.tree_util.keystr(path))
+    for name in ("test", "validation", "population"):
+        summaries = [
+            json.loads((w / "summary.json").read_text()) for w in (whole, workdir)
+        ]
+        assert summaries[0][name] == summaries[1][name]
+
+
+def test_ctrl_c_is_answered_in_the_same_way(quadrants, tmp_path, monkeypatch, capsys):
+    before = signal.getsignal(signal.SIGINT)  # ignored in a job in the background
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
+        stop_after(patch, 1, signal.SIGINT)
+        train(quadrants, tmp_path)
+    assert stopped.value.code == 130
+    assert "run the same command again" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_more_lines_than_the_record_knows_are_cut(
+    quadrants, whole, tmp_path, monkeypatch
+):
+    workdir = tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        stop_after(patch, 3)
+        train(quadrants, workdir)
+    with (workdir / "metrics.jsonl").open("a") as log:  # killed while it went on
+        log.write('{"step": 8, "train"')
+    train(quadrants, workdir)
+    assert lines(workdir) == lines(whole)
+
+
+def test_a_whole_run_started_again_does_nothing(quadrants, whole):
+    before = (whole / "summary.json").read_text()
+    run = train(quadrants, whole)
+    assert json.loads(before) == run.summary
+    assert (whole / "summary.json").read_text() == before
+    assert run.predict(quadrants.test.inputs).shape == (6, 33, 4)
+
+
+def test_other_devices_take_it_up(quadrants, whole, tmp_path, monkeypatch):
+    devices = jax.devices()
+    for first, second in ((devices, devices[:1]), (devices[:1], devices)):
+        workdir = tmp_path / f"{len(first)}"
+        with monkeypatch.context() as patch, pytest.raises(SystemExit):
+            stop_after(patch, 4)
+            train(quadrants, workdir, first)
+        train(quadrants, workdir, second)
+        for a, b in zip(
+            jax.tree.leaves(record(whole)),
+            jax.tree.leaves(record(workdir)),
+            strict=True,
+        ):
+            # 18 steps in float32, sums in another order; the quarantined are huge
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5)
+
+
+def test_another_config_is_refused_field_by_field(quadrants, whole):
+    with pytest.raises(UserError) as refused:
+        train(quadrants, whole, batch_size=8, num_epochs=4)
+    message = str(refused.value)
+    assert "batch_size was 16 and is now 8" in message
+    assert "num_epochs was 3 and is now 4" in message
+    assert "patience" not in message
+
+
+def test_records_are_the_last_two_and_the_best(quadrants, tmp_path):
+    train(quadrants, tmp_path, save_every_steps=2, patience=None)
+    kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
+    assert kept[-2:] == [16, 18]
+    assert len(kept) in (2, 3)
+    losses = {}
+    for line in map(json.loads, lines(tmp_path).splitlines()):
+        if "validation" in line:
+            losses[line["step"]] = np.nanmean(
+                np.array(line["validation"]["loss"], float)
+            )
+    assert min(losses, key=losses.get) in kept
+
+
+def test_the_garbage_collector_does_not_interrupt(quadrants, monkeypatch):
+    frozen, write_line, before = [], Loop.write_line, gc.get_freeze_count()
+
+    def watched(self, *args):
+        frozen.append(gc.get_freeze_count())
+        write_line(self, *args)
+
+    monkeypatch.setattr(Loop, "write_line", watched)
+    train(quadrants, None)
+    assert min(frozen) > before + 100_000  # all of JAX
+    assert gc.get_freeze_count() == before
+
+
+SCRIPT = """
+import sys
+import jax
+jax.config.update("jax_num_cpu_devices", 4)
+from pathlib import Path
+from tests.conftest import make_dataset
+from tests.run.test_resume import train
+train(make_dataset(), Path(sys.argv[1]), save_every_steps=2)
+"""
+
+
+@pytest.mark.slow
+def test_kill_9_loses_nothing_that_was_saved(whole, quadrants, tmp_path):
+    root = Path(__file__).parents[2]
+    workdir = tmp_path / "run"
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(workdir)], cwd=root, env=environment
+    )
+    log, deadline = workdir / "metrics.jsonl", time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if log.exists() and log.read_text().count("\n") >= 5:
+            break
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    train(quadrants, workdir, save_every_steps=2)
+    assert lines(workdir) == lines(whole)
+    for a, b in zip(
+        jax.tree.leaves(record(whole)), jax.tree.leaves(record(workdir)), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)

@@ -1,0 +1,235 @@
+"""A run whose data is streamed is the run whose data is resident, bit for bit."""
+
+import json
+import signal
+import threading
+import time
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from tests.run.test_resume import lines, record, stop_after, train
+
+from dlworkshop import data, fit, models, optimizers
+from dlworkshop.data.feed import AHEAD
+from dlworkshop.data.order import Order
+from dlworkshop.errors import UserError
+from dlworkshop.train import feeds, memory
+from dlworkshop.train.mesh import make_mesh
+from dlworkshop.types import Batch
+from tests.conftest import make_dataset
+
+pytestmark = pytest.mark.optimized  # bits are compared
+
+MODELS = {
+    "mlp": models.mlp((16,), dropout=0.2, num_classes=4),
+    "cnn": models.cnn((4,), (8,), num_classes=4),
+}
+MEMBERS, BATCH = 3, 16
+STEP_BYTES = MEMBERS * BATCH * 8 * 8
+
+
+class Rows:
+    """Images that tell how many rows were gathered, and fail after some."""
+
+    def __init__(self, array, most=None):
+        self.array, self.most, self.gathered = array, most, 0
+        self.shape, self.dtype = array.shape, array.dtype
+
+    def __len__(self):
+        return len(self.array)
+
+    def __getitem__(self, index):
+        rows = self.array[index]
+        if np.ndim(index):
+            self.gathered += np.size(index)
+        if self.most is not None and self.gathered > self.most:
+            raise IndexError("the last rows are gone")
+        return rows
+
+
+def with_rows(dataset, most=None):
+    rows = Rows(dataset.train.inputs, most)
+    return dataset._replace(train=Batch(rows, dataset.train.targets)), rows
+
+
+def run(dataset, model="mlp", **changes):
+    settings = {
+        "hparams": {"learning_rate": 0.01},
+        "seeds": MEMBERS,
+        "num_epochs": 2,
+        "batch_size": BATCH,
+        "steps_per_chunk": 5,  # of the six of an epoch: one chunk is partial
+        "devices": jax.devices()[:1],
+        "streamed": True,
+    }
+    return fit(MODELS[model], dataset, optimizers.adam, **settings | changes)
+
+
+def assert_same(one, two):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def no_threads():
+    """None of a stream; idle ones have a moment to end."""
+    deadline = time.monotonic() + 1
+    while time.monotonic() < deadline:
+        if not [t for t in threading.enumerate() if t.name.startswith("grain")]:
+            return True
+        time.sleep(0.001)
+    return False
+
+
+@pytest.mark.parametrize(("model", "devices"), [("mlp", 1), ("cnn", 4)])
+def test_streamed_equals_resident(model, devices, quadrants, tmp_path, monkeypatch):
+    runs = {}
+    # None: resident; then chunks and splits as a whole, in pieces, and step by step
+    for pieces in (None, 2**25, 2 * STEP_BYTES, 1):
+        monkeypatch.setattr(feeds, "PIECE_BYTES", pieces)
+        runs[pieces] = run(
+            quadrants,
+            model,
+            streamed=pieces is not None,
+            devices=jax.devices()[:devices],
+            workdir=tmp_path / str(pieces),
+        )
+    resident = runs.pop(None)
+    assert resident.summary["feed"] == "resident"
+    for streamed in runs.values():
+        assert streamed.summary["feed"] == "streamed"
+        assert_same(resident.params, streamed.params)
+        assert lines(resident.workdir) == lines(streamed.workdir)
+        for name in ("validation", "test", "population"):
+            assert resident.summary[name] == streamed.summary[name]
+        configs = [r.workdir / "config.json" for r in (resident, streamed)]
+        assert configs[0].read_text() == configs[1].read_text()
+    assert no_threads()
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_run_goes_on_with_the_other_feed(first, quadrants, tmp_path, monkeypatch):
+    monkeypatch.setattr(feeds, "PIECE_BYTES", 1)  # of one step
+    train(quadrants, tmp_path / "whole", streamed=first)
+    workdir = tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
+        stop_after(patch, 4)
+        train(quadrants, workdir, streamed=first)
+    assert no_threads()  # although the error still holds the frames of the run
+    assert stopped.value.code == 128 + signal.SIGTERM
+    train(quadrants, workdir, streamed=not first)
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert summary["feed"] == ("resident" if first else "streamed")
+    assert lines(workdir) == lines(tmp_path / "whole")
+    assert_same(record(tmp_path / "whole"), record(workdir))
+
+
+@pytest.mark.parametrize("pieces", [2**25, 3 * 8, 1])
+@pytest.mark.parametrize("size", [1, 8, 9, 50])
+def test_every_example_is_evaluated_once(size, pieces, monkeypatch):
+    monkeypatch.setattr(feeds, "PIECE_BYTES", pieces)
+    split = Batch(np.zeros((size, 1), np.uint8), np.arange(size, dtype=np.int32) + 1)
+    dataset = make_dataset()._replace(train=split, validation=split)
+    mesh = make_mesh(1, 8, jax.devices()[:1])
+    feed = feeds.Streamed(dataset, mesh, Order([0], size, 1))
+    found = list(feed.evaluation("validation", 8))
+    assert len({piece.targets.shape for piece in found}) == 1  # one program
+    assert all(piece.inputs.nbytes <= max(pieces, 8) for piece in found)
+    labels = np.concatenate([piece.targets.ravel() for piece in found])
+    assert labels[:size].tolist() == list(range(1, size + 1))
+    assert (labels[size:] == 1).all()  # padding, which is cut off
+
+
+def test_memory_is_bounded(quadrants, monkeypatch):
+    """The host has AHEAD pieces and the devices two, none of them too large."""
+    monkeypatch.setattr(feeds, "PIECE_BYTES", 2 * STEP_BYTES)
+    dataset, rows = with_rows(quadrants)
+    placed, ahead, used = [], [], 0
+    place = feeds.place
+
+    def watched(mesh, tree, *axes):
+        nonlocal used
+        if isinstance(tree, Batch) and MEMBERS in tree.targets.shape:  # of training
+            used += tree.targets.size
+            ahead.append(rows.gathered - used)
+        placed.append(sum(leaf.nbytes for leaf in jax.tree.leaves(tree.inputs)))
+        return place(mesh, tree, *axes)
+
+    monkeypatch.setattr(feeds, "place", watched)
+    run(dataset, num_epochs=4)
+    # the least that can be evaluated at a time are 128 examples
+    assert max(placed) <= max(2 * STEP_BYTES, 128 * 8 * 8)
+    assert used == rows.gathered == 4 * 6 * MEMBERS * BATCH
+    assert 0 < max(ahead) <= AHEAD * 2 * MEMBERS * BATCH
+
+
+def test_an_error_in_the_source_ends_the_run(quadrants, tmp_path):
+    dataset, _ = with_rows(quadrants, most=3 * STEP_BYTES // 64)
+    with pytest.raises(IndexError, match="the last rows are gone"):
+        run(dataset, workdir=tmp_path, steps_per_chunk=1)
+    assert no_threads()
+
+
+def test_stopping_early_leaves_no_thread(quadrants):
+    ended = run(
+        quadrants, hparams={"learning_rate": 1e30}, num_epochs=9, steps_per_chunk=1
+    )
+    assert ended.summary["population"][0]["status"] == "quarantined"
+    assert no_threads()
+
+
+def test_what_does_not_fit_is_streamed(quadrants, tmp_path, monkeypatch, capsys):
+    needed = sum(a.nbytes for split in quadrants[:3] for a in split)
+    for available, feed in ((2 * needed, "resident"), (2 * needed - 1, "streamed")):
+        monkeypatch.setattr(memory, "available", lambda free=available: free)
+        ended = run(quadrants, streamed=None, members_at_once=MEMBERS, num_epochs=1)
+        assert ended.summary["feed"] == feed
+        assert f"data {feed}" in capsys.readouterr().err
+    monkeypatch.setattr(memory, "available", lambda: 2 * needed)
+    # two devices of a CPU hold two copies
+    assert feeds.fits(quadrants, jax.devices()[:1])
+    assert not feeds.fits(quadrants, jax.devices()[:2])
+
+
+def test_what_devices_say_of_their_memory(quadrants):
+    def device(**stats):
+        return SimpleNamespace(platform="gpu", memory_stats=lambda: stats or None)
+
+    needed = sum(a.nbytes for split in quadrants[:3] for a in split)
+    large = device(bytes_limit=3 * needed, bytes_in_use=needed)
+    small = device(bytes_limit=3 * needed, bytes_in_use=needed + 1)
+    assert feeds.fits(quadrants, [large])
+    assert not feeds.fits(quadrants, [large, small])
+    assert feeds.fits(quadrants, [device()])  # it does not tell
+    assert 2**20 < memory.available() < 2**50
+
+
+def test_a_failing_disk_of_the_data_is_not_taken_for_that_of_the_run(
+    quadrants, tmp_path
+):
+    class Refusing(Rows):
+        def __getitem__(self, index):
+            if np.ndim(index):
+                raise PermissionError(13, "Permission denied", "train.npy")
+            return super().__getitem__(index)
+
+    train_split = Batch(Refusing(quadrants.train.inputs), quadrants.train.targets)
+    with pytest.raises(UserError, match=r"reading the data failed .*train\.npy"):
+        run(quadrants._replace(train=train_split), workdir=tmp_path)
+
+
+def test_examples_on_disk_give_the_same_run(tmp_path):
+    dataset = make_dataset()
+    arrays = {
+        f"{kind}_{split}": getattr(getattr(dataset, split), part)
+        for split in ("train", "validation", "test")
+        for kind, part in (("x", "image"), ("y", "label"))
+    }
+    np.savez(tmp_path / "quadrants.npz", **arrays)
+    on_disk = data.load(tmp_path / "quadrants.npz", tmp_path / "cache")
+    in_memory = run(dataset, streamed=False)
+    for streamed in (True, False):
+        other = run(on_disk, streamed=streamed)
+        assert_same(other.params, in_memory.params)
+        assert other.summary["test"] == in_memory.summary["test"]
