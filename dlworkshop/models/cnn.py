@@ -9,7 +9,8 @@ from flax import linen as nn
 
 from dlworkshop.models.convolution import Conv
 from dlworkshop.models.layers import average_pool, drop
-from dlworkshop.models.model import Model, check_rank, from_linen
+from dlworkshop.models.linen import from_linen
+from dlworkshop.models.model import Model, check_rank
 
 
 class Cnn(nn.Module):

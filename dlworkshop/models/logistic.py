@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 from flax import linen as nn
 
-from dlworkshop.models.model import Model, check_rank, from_linen
+from dlworkshop.models.linen import from_linen
+from dlworkshop.models.model import Model, check_rank
 
 
 class Logistic(nn.Module):

@@ -1,5 +1,6 @@
-"""Model: a pair of pure functions of ONE example, and what lifts it to a batch."""
+"""Models as pure functions of ONE example, and what lifts them to a batch."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -10,59 +11,99 @@ from flax import linen as nn
 
 from dlworkshop.types import Array, PyTree
 
+# The axes along which the examples of a batch lie while a model is trained: those of
+# one device, and the devices over which a batch is split. A layer that looks at its
+# batch takes its means over both: `nn.BatchNorm(axis_name=models.BATCH_AXES)`.
+EXAMPLE, BATCH = BATCH_AXES = ("example", "batch")
+
 
 class Model(NamedTuple):
     """A model is how to begin and how to answer; it holds no numbers itself.
 
-    Anything that can be written as this pair trains unchanged.
+    Anything that can be written as this pair trains unchanged. Outputs may be any
+    pytree; given a key the model is being trained.
     """
 
-    init: Callable[..., PyTree]  # (key, example) -> params
-    apply: Callable[..., jax.Array]  # (params, example, *, key=None) -> outputs [K]
+    init: Callable[..., PyTree]  # (key, inputs) -> params
+    apply: Callable[..., PyTree]  # (params, inputs, *, key=None, **hparams) -> outputs
     config: Mapping[str, Any] = MappingProxyType({})  # what it was built from, as JSON
-    module: nn.Module | None = None  # where the pair was made from a Linen module
+    module: Any = None  # where the pair was made from a module of a library
     augment: Callable | None = None  # what `apply` does first, given a key; for show
 
 
-def from_linen(module: nn.Module, config: Mapping[str, Any] | None = None) -> Model:
-    """The pair of a Linen module whose call is `(example, *, key=None) -> outputs`.
+class StatefulModel(NamedTuple):
+    """A model that keeps more than its parameters: running statistics, for example.
 
-    Only the collection "params" is trained: a module which keeps other variables
-    (running statistics, caches) is not a pure function of one example.
+    The new state may depend on the whole batch, seen through `BATCH_AXES`; it is the
+    same for all of its examples. Without a key the state is used, not changed.
     """
 
-    def init(key: jax.Array, example: Array) -> PyTree:
-        variables = module.init(key, as_float(example))
-        if set(variables) != {"params"}:
-            kept = ", ".join(sorted(set(variables) - {"params"}))
-            raise ValueError(
-                f"{type(module).__name__} keeps the variables '{kept}', and only "
-                "'params' are trained: use layers without running statistics"
-            )
-        return variables["params"]
-
-    def apply(params: PyTree, example: Array, *, key=None, dropout=None) -> jax.Array:
-        more = {} if dropout is None else {"dropout": dropout}
-        outputs = module.apply({"params": params}, as_float(example), key=key, **more)
-        return jnp.asarray(outputs)
-
-    return Model(init, apply, config or {"name": type(module).__name__}, module)
+    init: Callable[..., tuple]  # (key, inputs) -> (params, state)
+    # (params, state, inputs, *, key=None, **hparams) -> (outputs, state)
+    apply: Callable[..., tuple]
+    config: Mapping[str, Any] = MappingProxyType({})
+    module: Any = None
+    augment: Callable | None = None
 
 
-def as_float(image: Array) -> jax.Array:
-    """Pixels as a network wants them: uint8 in 0..255 becomes float in [0, 1].
+def stateful(model: Model | StatefulModel) -> StatefulModel:
+    """The same model with a state, which is () where it had none.
 
-    >>> as_float(jnp.array([0, 255], jnp.uint8)).tolist()
+    >>> model = Model(lambda key, x: 2.0, lambda params, x, *, key=None: params * x)
+    >>> stateful(model).apply(2.0, (), 3.0)
+    (6.0, ())
+    """
+    if isinstance(model, StatefulModel):
+        return model
+
+    def apply(params, state, inputs, *, key=None, **hparams):
+        return model.apply(params, inputs, key=key, **hparams), state
+
+    # the hyper-parameters that it takes show through
+    signature = inspect.signature(model.apply)
+    (params, *others) = signature.parameters.values()
+    state = inspect.Parameter("state", inspect.Parameter.POSITIONAL_ONLY)
+    params = params.replace(kind=inspect.Parameter.POSITIONAL_ONLY)
+    others[0] = others[0].replace(kind=inspect.Parameter.POSITIONAL_ONLY)
+    apply.__signature__ = inspect.Signature([params, state, *others])  # type: ignore[attr-defined]
+    return StatefulModel(
+        lambda key, inputs: (model.init(key, inputs), ()),
+        apply,
+        model.config,
+        model.module,
+        model.augment,
+    )
+
+
+def as_float(inputs: PyTree) -> PyTree:
+    """Arrays at rest as a step wants them: uint8 in 0..255 becomes float in [0, 1].
+
+    >>> as_float({"pixel": jnp.array([0, 255], jnp.uint8)})["pixel"].tolist()
     [0.0, 1.0]
     """
-    image = jnp.asarray(image)
-    if image.dtype == jnp.uint8:
-        return image.astype(float) / 255
-    return image
+
+    def leaf(array):
+        array = jnp.asarray(array)
+        return array.astype(float) / 255 if array.dtype == jnp.uint8 else array
+
+    return jax.tree.map(leaf, inputs)
 
 
-def predict(model: Model, params: PyTree, images: Array) -> jax.Array:
-    """Lift 1: outputs [B, K] of a batch of images [B, ...], without randomness.
+def predict(
+    model: Model | StatefulModel,
+    params: PyTree,
+    inputs: PyTree,
+    state: PyTree = (),
+    **hparams: Array,
+) -> PyTree:
+    """Lift 1: outputs [B, ...] of a batch of inputs [B, ...], without randomness.
+
+    Args:
+        model: of one example.
+        params: its parameters.
+        inputs: leaves [B, ...]; uint8 become floats in [0, 1].
+        state: of a `StatefulModel`: its running statistics.
+        hparams: which `apply` takes by keyword.
 
     >>> from dlworkshop.models import logistic
     >>> images = jnp.zeros((5, 28, 28, 1), jnp.uint8)
@@ -71,7 +112,12 @@ def predict(model: Model, params: PyTree, images: Array) -> jax.Array:
     >>> predict(model, params, images).shape
     (5, 10)
     """
-    return jax.vmap(model.apply, in_axes=(None, 0))(params, images)
+    apply = stateful(model).apply
+
+    def one(example):
+        return apply(params, state, as_float(example), **hparams)[0]
+
+    return jax.vmap(one)(inputs)
 
 
 def check_rank(example: Array, ranks: tuple[int, ...], wanted: str) -> None:
@@ -88,15 +134,15 @@ def num_params(params: PyTree) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def table(model: Model, example: Array) -> str:
+def table(model: Model | StatefulModel, example: PyTree) -> str:
     """Layers with their output shapes and parameter counts, for ONE example."""
-    if model.module is not None:
+    if isinstance(model.module, nn.Module):
         return model.module.tabulate(
             jax.random.key(0),
             as_float(example),
             console_kwargs={"width": 100, "force_terminal": False},
         ).strip("\n")
-    params = jax.eval_shape(model.init, jax.random.key(0), example)
+    params, _ = jax.eval_shape(stateful(model).init, jax.random.key(0), example)
     rows = [
         f"{jax.tree_util.keystr(path):50} {leaf.shape!s:>20} {leaf.size:>12,}"
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)

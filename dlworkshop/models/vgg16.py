@@ -15,7 +15,8 @@ from dlworkshop.errors import unknown
 from dlworkshop.models import weights as stored
 from dlworkshop.models.convolution import Conv
 from dlworkshop.models.layers import max_pool
-from dlworkshop.models.model import Model, check_rank, from_linen
+from dlworkshop.models.linen import from_linen
+from dlworkshop.models.model import Model, check_rank
 
 BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))  # convolutions, channels
 TOP = ("fc1", "fc2", "predictions")

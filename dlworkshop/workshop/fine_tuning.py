@@ -7,8 +7,9 @@ import numpy as np
 import optax
 
 from dlworkshop.learn import optimizers
+from dlworkshop.models.linen import from_linen
 from dlworkshop.models.logistic import logistic
-from dlworkshop.models.model import Model, from_linen
+from dlworkshop.models.model import Model
 from dlworkshop.models.vgg16 import LastBlock
 from dlworkshop.train.fit import fit
 from dlworkshop.train.result import Run
