@@ -1,7 +1,7 @@
 """The nouns: NamedTuples with the shapes, dtypes and units of what they hold.
 
 Axes keep their letters everywhere: P member, B example in a batch, N examples of a
-split, H W C image, D feature, K class.
+split, H W C image, D feature, K class, T step.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,13 +11,36 @@ import jax
 
 Array = Any  # of jax or of NumPy: what is used here, both have
 PyTree = Any
+HParams = Mapping[str, Array]  # name -> [] of one member, [P] of a population
 
 
 class Batch(NamedTuple):
-    """Examples side by side: a batch (B of them) or a whole split (N of them)."""
+    """Examples side by side: a batch (B of them) or a whole split (N of them).
 
-    inputs: PyTree  # leaves [B, ...]; uint8 at rest, float in [0, 1] in a step
-    targets: PyTree  # leaves [B, ...]; int32 [B] in [0, K) for classes
+    An example is any pytree: an image [H, W, C], a vector [D], tokens [T], a dict of
+    those. Arrays at rest may be uint8: in a step they are floats in [0, 1].
+    """
+
+    inputs: PyTree  # leaves [B, ...]
+    targets: PyTree = None  # leaves [B, ...]; int32 [B] in [0, K) for classes
+    weights: Array | None = None  # [B] >= 0: the share of each example in the loss
+
+    @property
+    def num_examples(self) -> int:
+        """B, or N of a split.
+
+        >>> Batch({"x": jax.numpy.ones((5, 2))}).num_examples
+        5
+        """
+        return len(jax.tree.leaves(self.inputs)[0])
+
+    def rows(self, index: Any) -> "Batch":
+        """The examples that `index` names: a slice, or an array of indices [...].
+
+        >>> Batch(jax.numpy.arange(4), jax.numpy.arange(4)).rows(slice(2)).targets.shape
+        (2,)
+        """
+        return jax.tree.map(lambda leaf: leaf[index], self)
 
 
 class Dataset(NamedTuple):
@@ -26,9 +49,9 @@ class Dataset(NamedTuple):
     train: Batch
     validation: Batch  # cut off `train`; choices are made here
     test: Batch  # read once, at the end
-    classes: tuple[str, ...]  # [K] names; () for regression
+    classes: tuple[str, ...] = ()  # [K] names; () where the targets are no classes
     name: str = "data"
-    fingerprint: str = ""  # of the content; a resumed run checks it
+    fingerprint: str = ""  # of the content, where it is known; "" is computed
     preprocessing: Mapping[str, Any] | None = None  # JSON: file or row -> example
     card: Mapping[str, Any] | None = None  # JSON: what the report says of the data
 
@@ -52,30 +75,11 @@ class Dataset(NamedTuple):
         >>> some.validation.inputs.shape, some.fingerprint
         ((3, 2), 'abc, the first 3')
         """
-
-        def cut(split: Batch) -> Batch:
-            return Batch(*(array[:num_examples] for array in split))
-
-        fingerprint = f"{self.fingerprint}, the first {num_examples}"
-        return self.each_split(cut, fingerprint=fingerprint)
-
-
-class HParams(NamedTuple):
-    """The numbers that may differ between members: [] each, or [P] for a population.
-
-    They are arguments of the compiled program, never constants in it. None means: as
-    the optimizer, model or loss was built.
-    """
-
-    learning_rate: Any  # per update, at the peak of the schedule
-    momentum: Any = None  # in [0, 1)
-    b1: Any = None  # decay of the first moment, in [0, 1)
-    b2: Any = None  # decay of the second moment, in [0, 1)
-    eps: Any = None  # > 0
-    weight_decay: Any = None  # per update, on kernels only
-    clip_norm: Any = None  # largest global norm of the gradients, > 0
-    dropout: Any = None  # probability of dropping a unit, in [0, 1)
-    label_smoothing: Any = None  # in [0, 1)
+        known = self.fingerprint
+        return self.each_split(
+            lambda split: split.rows(slice(num_examples)),
+            fingerprint=known and f"{known}, the first {num_examples}",
+        )
 
 
 class TrainState(NamedTuple):
@@ -83,15 +87,9 @@ class TrainState(NamedTuple):
 
     step: Array  # [] int32, updates done
     params: PyTree
+    state: PyTree  # what the model keeps beside its parameters, as running statistics
     opt_state: PyTree
     key: jax.Array  # [] typed key of the seed; randomness is fold_in(key, ...)
-
-
-class Metrics(NamedTuple):
-    """Means over the examples they were measured on."""
-
-    loss: Array  # [] nats for cross-entropy
-    metric: Array  # [] accuracy as a fraction in [0, 1] by default
 
 
 class Claim(NamedTuple):

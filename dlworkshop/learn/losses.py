@@ -79,3 +79,19 @@ def mean_squared_error(outputs, target) -> jax.Array:
             "the same size"
         )
     return jnp.square(jnp.ravel(outputs) - jnp.ravel(target)).mean()
+
+
+def outputs_of(loss):
+    return getattr(loss, "outputs", None)
+
+
+def probabilities(kind, outputs):
+    return {
+        "logits": jax.nn.softmax,
+        "binary_logits": jax.nn.sigmoid,
+        "probabilities": lambda o: o,
+    }.get(kind, lambda o: None)(outputs)
+
+
+cross_entropy.outputs = "logits"
+mean_squared_error.outputs = "values"

@@ -1,10 +1,26 @@
 """Metrics of ONE example, and the statistics of a number over a population."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+
+class Metric(NamedTuple):
+    function: Callable
+    better: str = "higher"
+    split: bool = False
+    unit: str = ""
+
+
+def as_metrics(metrics):
+    return {n: m if isinstance(m, Metric) else Metric(m) for n, m in metrics.items()}
+
+
+def default_metrics(outputs, classes):
+    return {"accuracy": Metric(accuracy)} if outputs == "logits" and classes else {}
 
 
 def accuracy(logits, label) -> jax.Array:

@@ -120,6 +120,20 @@ def predict(
     return jax.vmap(one)(inputs)
 
 
+def shapes(model: Model | StatefulModel, example: PyTree) -> tuple[PyTree, PyTree]:
+    """Params and state as shapes, for ONE example of arrays or of shapes.
+
+    >>> from dlworkshop.models import logistic
+    >>> shapes(logistic(3), jnp.zeros(4))[0]["Dense_0"]["kernel"].shape
+    (4, 3)
+    """
+
+    def init(example):
+        return stateful(model).init(jax.random.key(0), as_float(example))
+
+    return jax.eval_shape(init, example)
+
+
 def check_rank(example: Array, ranks: tuple[int, ...], wanted: str) -> None:
     """Refuse a batch that nobody vmapped, before it is flattened into one example."""
     if jnp.ndim(example) not in ranks:
@@ -142,7 +156,7 @@ def table(model: Model | StatefulModel, example: PyTree) -> str:
             as_float(example),
             console_kwargs={"width": 100, "force_terminal": False},
         ).strip("\n")
-    params, _ = jax.eval_shape(stateful(model).init, jax.random.key(0), example)
+    params, _ = shapes(model, example)
     rows = [
         f"{jax.tree_util.keystr(path):50} {leaf.shape!s:>20} {leaf.size:>12,}"
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)

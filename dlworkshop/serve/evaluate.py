@@ -55,7 +55,7 @@ def evaluate(
     Raises:
         UserError: if the data are not there, or have classes that the run has not.
     """
-    said = run.left("config.json")["dataset"]
+    said = run.read_artifact("config.json")["dataset"]
     words = f"the test split of {said['name']}"
     unread: list[Skipped] = []
     if not said["classes"]:
@@ -66,7 +66,7 @@ def evaluate(
     path = Path(path).expanduser()
     if not path.exists():
         raise UserError(f"{path} is not there: give the path of labelled data")
-    about, card = preprocessing(run), run.left("data_card.json")
+    about, card = preprocessing(run), run.read_artifact("data_card.json")
     target = target or card.get("target")
     group_by = (card.get("groups") or {}).get("by")
     how = about["how"]
@@ -110,7 +110,7 @@ def _others(found: Iterable[Source], how, unread: list[Skipped]) -> Scored:
 
 
 def _scored(run: Run, batches: Scored, words: str, unread) -> Evaluation:
-    predict, alive = run.predictor(), run.alive
+    predict, alive = run.predictor, run.finite
     columns = []
     for examples, label in batches:
         if len(label):

@@ -58,7 +58,7 @@ def ensemble(run: Run) -> Callable[[Array], jax.Array]:
     answers the mean of its outputs.
     """
     params = healthy(run)
-    classes = run.left("config.json")["dataset"]["classes"]
+    classes = run.read_artifact("config.json")["dataset"]["classes"]
     sequential = rule_of_thumb(params, 1).sequential
 
     def member(params, images):
@@ -74,13 +74,13 @@ def ensemble(run: Run) -> Callable[[Array], jax.Array]:
 
 def healthy(run: Run):
     """The parameters [P', ...] of the members that were not quarantined."""
-    alive = run.alive
+    alive = run.finite
     return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[alive]), run.params)
 
 
 def _stablehlo(run: Run) -> bytes:
     """Read by `jax.export.deserialize(data).call(images)`."""
-    about = run.left("config.json")["dataset"]
+    about = run.read_artifact("config.json")["dataset"]
     (size,) = jax_export.symbolic_shape("b")
     shape = jax.ShapeDtypeStruct((size, *about["shape"]), about["dtype"])
     with computed("lax"):
@@ -91,11 +91,11 @@ def _stablehlo(run: Run) -> bytes:
 def _onnx(run: Run) -> bytes:
     from dlworkshop.serve import onnx  # noqa: PLC0415
 
-    config = run.left("config.json")
+    config = run.read_artifact("config.json")
     return onnx.build(config["model"], config["dataset"], healthy(run))
 
 
 def _safetensors(run: Run) -> bytes:
-    run.left("config.json")
+    run.read_artifact("config.json")
     assert run.workdir is not None
     return (run.workdir / params_file.FILE).read_bytes()

@@ -16,11 +16,11 @@ from jax.sharding import Mesh
 
 from dlworkshop.data.order import Order
 from dlworkshop.models.convolution import CONV_IMPLS
-from dlworkshop.models.model import Model
+from dlworkshop.models.model import BATCH, StatefulModel, shapes
 from dlworkshop.train.cache import cache_folder
-from dlworkshop.train.mesh import BATCH, MEMBER, place
+from dlworkshop.train.mesh import MEMBER, shard
 from dlworkshop.train.programs import ExecutionConfig, Programs, update_flops
-from dlworkshop.types import Batch, Dataset, HParams, PyTree
+from dlworkshop.types import Dataset, HParams, PyTree
 
 WORTH = 3e12  # operations of a run, below which measuring costs more than it saves
 ROUNDS = 5  # at least, of the candidates that are not hopeless; their least time counts
@@ -101,7 +101,7 @@ def questions(members: int, batch: int, flops: float) -> dict[str, list]:
 def measure(
     make_programs: Callable[..., Programs],
     mesh: Mesh,
-    model: Model,
+    model: StatefulModel,
     hparams: HParams,
     seeds: Sequence[int],
     dataset: Dataset,
@@ -110,22 +110,22 @@ def measure(
     """The fastest way to compute, by two steps of a few members in every way."""
     per_device = min(4, len(seeds) // mesh.shape[MEMBER])
     few = mesh.shape[MEMBER] * per_device
-    example = dataset.train.inputs[0]
-    params = jax.eval_shape(model.init, jax.random.key(0), example)
-    held = slice(0, max(order.batch_size, min(512, len(dataset.train.targets))))
-    data = place(mesh, Batch(dataset.train.inputs[held], dataset.train.targets[held]))
+    example = dataset.train.rows(0).inputs
+    params, _ = shapes(model, example)
+    held = slice(0, max(order.batch_size, min(512, dataset.train.num_examples)))
+    data = shard(mesh, jax.tree.map(np.asarray, dataset.train.rows(held)))
     index = np.arange(2 * few * order.batch_size, dtype=np.int32) % held.stop
     index = index.reshape(2, few, order.batch_size)
 
     def try_out(choice: ExecutionConfig) -> Callable[[], Any]:
-        programs = make_programs(choice=choice)
+        programs = make_programs(execution=choice)
         numbers = jax.tree.map(lambda h: np.asarray(h[:few], float), hparams)
-        numbers = place(mesh, numbers, MEMBER)
-        start = place(mesh, np.asarray(seeds[:few], np.uint32), MEMBER)
+        numbers = shard(mesh, numbers, MEMBER)
+        start = shard(mesh, np.asarray(seeds[:few], np.uint32), MEMBER)
         state = [programs.begin(start, numbers, example)]
 
         def call():
-            where = place(mesh, index, None, MEMBER, BATCH)
+            where = shard(mesh, index, None, MEMBER, BATCH)
             state[0], seen = programs.chunk(state[0], numbers, data, where)
             jax.block_until_ready((state[0], seen))
 
@@ -139,7 +139,9 @@ def measure(
         "jax": jax.__version__,
         "model": dict(model.config),
         "params": [list(leaf.shape) for leaf in jax.tree.leaves(params)],
-        "example": [list(example.shape), str(example.dtype)],
+        "example": [
+            [list(np.shape(leaf)), str(leaf.dtype)] for leaf in jax.tree.leaves(example)
+        ],
         "batch_size": order.batch_size,
         "members": few,
     }

@@ -2,27 +2,70 @@
 
 import contextlib
 import errno
-import functools
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from dlworkshop.errors import UserError, unknown
+from dlworkshop.learn.metrics import Metric
+from dlworkshop.learn.step import TrainSpec, init_state, make_eval_step, make_train_step
 from dlworkshop.models.convolution import CONV_IMPLS
-from dlworkshop.models.model import Model
-from dlworkshop.types import Dataset
+from dlworkshop.models.model import Model, StatefulModel
+from dlworkshop.types import Batch, Dataset, PyTree
+
+COUNTS = ("num_epochs", "batch_size")
 
 
-def check_numbers(num_epochs: int, batch_size: int, **optional: int | None) -> None:
+def check_types(model: Any, dataset: Any, optimizer: Any, **functions: Any) -> None:
+    """Each argument is of its kind: what was meant is said where it can be guessed."""
+    if not isinstance(model, (Model, StatefulModel)):
+        raise UserError(
+            f"the model is {_kind(model)}: give a models.Model(init, apply), or wrap a "
+            "module with models.from_linen, from_nnx, from_equinox or from_haiku"
+        )
+    if not isinstance(dataset, Dataset):
+        raise UserError(
+            f"the dataset is {_kind(dataset)}: give what data.load or data.from_arrays "
+            "returns"
+        )
+    for name in ("train", "validation", "test"):
+        split = getattr(dataset, name)
+        if not isinstance(split, Batch):
+            raise UserError(
+                f"the {name} split of '{dataset.name}' is {_kind(split)}: give "
+                "Batch(inputs, targets), or let data.from_arrays cut the splits"
+            )
+    if isinstance(optimizer, optax.GradientTransformation):
+        raise UserError(
+            "the optimizer is built already, and its numbers cannot differ between "
+            "members: give the constructor, as optax.adam, and its numbers in hparams"
+        )
+    for name, function in {"optimizer": optimizer, **functions}.items():
+        if function is not None and not callable(function):
+            raise UserError(f"{name} is {_kind(function)}: give a function")
+
+
+def _kind(value: Any) -> str:
+    return (
+        f"{value!r:.60}"
+        if isinstance(value, (str, int, float))
+        else ("None" if value is None else f"a {type(value).__name__}")
+    )
+
+
+def check_numbers(**counts: int | None) -> None:
     """Counts are whole numbers of at least one, or None where they are optional."""
-    given = {name: value for name, value in optional.items() if value is not None}
-    given |= {"num_epochs": num_epochs, "batch_size": batch_size}
-    for name, value in given.items():
-        if not isinstance(value, (int, np.integer)) or value < 1:
+    for name, value in counts.items():
+        if value is None and name not in COUNTS:
+            continue
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if not whole or value < 1:  # type: ignore[operator]
             raise UserError(f"{name} is {value!r}: give a whole number of at least 1")
 
 
@@ -33,29 +76,46 @@ def check_convolution(how: str) -> str:
     return how
 
 
+def check_monitor(monitor: str, metrics: Mapping[str, Metric]) -> None:
+    """It is the loss or one of the metrics."""
+    if monitor != "loss" and monitor not in metrics:
+        raise unknown("monitor", monitor, ["loss", *metrics])
+
+
 def check_dataset(dataset: Dataset, batch_size: int) -> None:
     """Every split has examples of one shape, and labels that name a class."""
+    like = _example_shapes(dataset.train)
     for name in ("train", "validation", "test"):
-        image, label = getattr(dataset, name)
-        if len(image) != len(label) or len(label) == 0:
+        split: Batch = getattr(dataset, name)
+        leaves = jax.tree.leaves_with_path(split)
+        if not jax.tree.leaves(split.inputs):
+            raise UserError(f"the {name} split of '{dataset.name}' has no inputs")
+        for path, leaf in leaves:
+            if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
+                raise UserError(
+                    f"{_where(path)} of the {name} split of '{dataset.name}' is "
+                    f"{_kind(leaf)}: give arrays"
+                )
+            if leaf.dtype == object or leaf.dtype.kind in "USM":
+                raise UserError(
+                    f"{_where(path)} of the {name} split of '{dataset.name}' has the "
+                    f"dtype {leaf.dtype}: give numbers"
+                )
+        sizes = [len(leaf) if leaf.shape else 0 for _, leaf in leaves]
+        if len(set(sizes)) > 1 or not sizes[0]:
+            first, other = min(sizes), max(sizes)
             raise UserError(
-                f"the {name} split of '{dataset.name}' has {len(image)} images and "
-                f"{len(label)} labels: it needs as many of both, and at least one"
+                f"the {name} split of '{dataset.name}' has {first} and {other} "
+                "examples in its arrays: it needs as many in all, and at least one"
             )
-        if image.shape[1:] != dataset.train.inputs.shape[1:]:
+        if _example_shapes(split) != like:
             raise UserError(
-                f"the {name} split of '{dataset.name}' has images {image.shape[1:]} "
-                f"and the train split {dataset.train.inputs.shape[1:]}: make them equal"
+                f"the {name} split of '{dataset.name}' has examples "
+                f"{_example_shapes(split)} and the train split {like}: make them equal"
             )
         if dataset.classes:
-            low, high = int(np.min(label)), int(np.max(label))
-            if low < 0 or high >= len(dataset.classes):
-                raise UserError(
-                    f"the {name} split of '{dataset.name}' has labels {low} ... {high} "
-                    f"for {len(dataset.classes)} classes: labels must be in "
-                    f"[0, {len(dataset.classes)})"
-                )
-    size = len(dataset.train.targets)
+            check_labels(split.targets, name, dataset)
+    size = dataset.train.num_examples
     if batch_size > size:
         raise UserError(
             f"batch_size is {batch_size}, but the train split of '{dataset.name}' has "
@@ -63,26 +123,149 @@ def check_dataset(dataset: Dataset, batch_size: int) -> None:
         )
 
 
-def check_outputs(model: Model, dataset: Dataset, loss: Callable) -> None:
-    """The model takes one example and has an output for each class."""
-    example = jnp.asarray(dataset.train.inputs[0])
-    try:
-        params = jax.eval_shape(model.init, jax.random.key(0), example)
-        outputs = jax.eval_shape(model.apply, params, example)
-        train = functools.partial(model.apply, key=jax.random.key(0))
-        jax.eval_shape(train, params, example)
-        jax.eval_shape(loss, outputs, jnp.asarray(dataset.train.targets[0]))
-    except (TypeError, ValueError) as error:
+def check_labels(targets: PyTree, name: str, dataset: Dataset) -> None:
+    """They are one whole number for each example, in [0, K)."""
+    count = len(dataset.classes)
+    leaves = jax.tree.leaves(targets)
+    one = len(leaves) == 1 and leaves[0].ndim == 1
+    if not one or not np.issubdtype(leaves[0].dtype, np.signedinteger):
+        found = ", ".join(f"{leaf.dtype}{list(leaf.shape[1:])}" for leaf in leaves)
         raise UserError(
-            f"the model and its loss do not take an example {example.shape} of "
-            f"'{dataset.name}': {str(error).splitlines()[0]}"
-        ) from error
-    classes = len(dataset.classes)
-    if classes and outputs.shape != (classes,):
-        raise UserError(
-            f"the model has outputs {outputs.shape}, but '{dataset.name}' has "
-            f"{classes} classes: build it with num_classes={classes}"
+            f"the {name} split of '{dataset.name}' has targets {found or 'None'} for "
+            f"{count} classes: give one int32 label for each example (uint8 would "
+            "become a float), or classes=() for targets that are no classes"
         )
+    low, high = int(np.min(leaves[0])), int(np.max(leaves[0]))
+    if low < 0 or high >= count:
+        raise UserError(
+            f"the {name} split of '{dataset.name}' has labels {low} ... {high} "
+            f"for {count} classes: labels must be in [0, {count})"
+        )
+
+
+def _example_shapes(split: Batch) -> str:
+    return ", ".join(
+        f"{_where(path)} {leaf.dtype}{list(leaf.shape[1:])}"
+        for path, leaf in jax.tree.leaves_with_path(split)
+        if hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+    )
+
+
+def _where(path: Any) -> str:
+    return jax.tree_util.keystr(path).lstrip(".")
+
+
+def check_step(spec: TrainSpec, dataset: Dataset, hparams: Mapping[str, Any]) -> None:
+    """One step of one member can be traced, and gives a scalar loss and metrics."""
+    batch = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((2, *leaf.shape[1:]), leaf.dtype),
+        dataset.train,
+    )
+    example = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype),
+        dataset.train.inputs,
+    )
+    numbers = {name: jnp.asarray(values[0], float) for name, values in hparams.items()}
+    key = jax.random.key(0)
+    words = f"an example of '{dataset.name}' ({_example_shapes(dataset.train)})"
+    with one_sentence(f"the model does not take {words}"):
+        jax.eval_shape(lambda e: spec.model.init(key, e), _as_seen(example))
+    with one_sentence("the optimizer cannot be built from traced numbers"):
+        train = jax.eval_shape(
+            lambda numbers, e: init_state(spec, numbers, key, e), numbers, example
+        )
+    with one_sentence(f"the model and its loss do not take {words}"):
+        found = jax.eval_shape(
+            make_eval_step(spec, with_outputs=True),
+            train.params,
+            train.state,
+            batch,
+            numbers,
+        )
+    check_scalars(found.scores)
+    check_classes(found.outputs, dataset)
+    with one_sentence("a step of training cannot be taken"):
+        step = make_train_step(spec)
+        if spec.batch_transform is not None:
+            batch = jax.eval_shape(
+                lambda b: spec.batch_transform(
+                    key,
+                    b._replace(  # type: ignore[misc]
+                        inputs=_as_seen_arrays(b.inputs),
+                        targets=_as_seen_arrays(b.targets),
+                    ),
+                ),
+                batch,
+            )
+            step = make_train_step(spec._replace(batch_transform=None))
+        _, metrics = jax.eval_shape(step, train, batch, numbers)
+    shapes = {name: value.shape for name, value in metrics.items()}
+    for name, shape in shapes.items():
+        if shape:
+            raise UserError(
+                f"the probe gives {name} of shape {list(shape)}: give scalars"
+            )
+
+
+def _as_seen(example: PyTree) -> PyTree:
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, _seen_dtype(leaf.dtype)), example
+    )
+
+
+def _as_seen_arrays(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf.astype(_seen_dtype(leaf.dtype)), tree)
+
+
+def _seen_dtype(dtype: Any) -> Any:
+    return jnp.result_type(float) if dtype == np.uint8 else dtype
+
+
+def check_scalars(scores: Mapping[str, Any]) -> None:
+    """The loss and the metrics of ONE example are scalars; `scores` are [B, ...]."""
+    for name, value in scores.items():
+        if value.shape[1:]:
+            what = "the loss" if name == "loss" else f"the metric '{name}'"
+            raise UserError(
+                f"{what} of one example has the shape {list(value.shape[1:])}: give a "
+                "scalar, as the mean over tokens or pixels"
+            )
+
+
+def check_classes(outputs: PyTree, dataset: Dataset) -> None:
+    """The model has an output for each class; `outputs` are [B, ...]."""
+    count = len(dataset.classes)
+    leaves = jax.tree.leaves(outputs)
+    if not count or len(leaves) != 1:
+        return
+    if leaves[0].shape[1:] != (count,):
+        raise UserError(
+            f"the model has outputs {leaves[0].shape[1:]}, but '{dataset.name}' has "
+            f"{count} classes: build it with num_classes={count}"
+        )
+
+
+@contextlib.contextmanager
+def one_sentence(what: str) -> Iterator[None]:
+    """What is raised inside becomes one sentence of a `UserError`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        reason = lines[0] if lines else ""
+        if "out_axes" in str(error) and "mapped" in str(error):
+            reason = (
+                "the new state differs between the examples of a batch: give a layer "
+                "with running statistics axis_name=models.BATCH_AXES"
+            )
+        elif isinstance(error, jax.errors.ConcretizationTypeError):
+            reason = (
+                "Python asks for the value of a number that is traced: fix it with "
+                "functools.partial"
+            )
+        raise UserError(f"{what}: {type(error).__name__}: {reason:.300}") from error
 
 
 @contextlib.contextmanager

@@ -64,10 +64,12 @@ def predict(plan, saved: bool, size: int) -> float:
     the whole population where only some of it trains at once.
     """
     members = len(plan.seeds)
+    hparams, start = jax.tree.map(lambda v: v[:size], (plan.hparams, plan.start))
     group = plan.programs.memory(
         np.asarray(plan.seeds[:size], np.uint32),
-        jax.tree.map(lambda values: values[:size], plan.hparams),
-        plan.dataset.train.inputs[0],
+        hparams,
+        plan.example,
+        start,
         *plan.feed.shapes(plan.chunk, size, plan.evaluation_batch),
     )
     total = group.running + plan.feed.more()

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from dlworkshop.errors import UserError
-from dlworkshop.train.run_folder import plain
+from dlworkshop.train.run_folder import to_jsonable
 from dlworkshop.types import PyTree
 
 FILE = "params.safetensors"
@@ -27,7 +27,7 @@ def write_params(path: Path, params: PyTree, config: dict[str, Any]) -> None:
         for key, leaf in jax.tree.leaves_with_path(params)
     }
     beside = path.with_name(path.name + ".tmp")
-    beside.write_bytes(save(named, {"config": json.dumps(plain(config))}))
+    beside.write_bytes(save(named, {"config": json.dumps(to_jsonable(config))}))
     beside.replace(path)
 
 

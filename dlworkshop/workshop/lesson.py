@@ -76,7 +76,7 @@ def write(lesson: Lesson, workdir: Path, script: Path, doc: str, config, seconds
         for field in dataclasses.fields(config)
         if field.name != "workdir"  # the folder may be moved
     }
-    with run_folder.owned(workdir), checks.disk_errors(workdir):
+    with run_folder.lock_run_dir(workdir), checks.disk_errors(workdir):
         found = workdir / "config.json"
         before = run_folder.read_json(found) if found.exists() else {}
         if before.get("experiment", script.stem) != script.stem:
@@ -85,7 +85,7 @@ def write(lesson: Lesson, workdir: Path, script: Path, doc: str, config, seconds
                 f"folder for {script.stem} with --workdir"
             )
         trained = dict(lesson.run.summary) if lesson.run else {}
-        summary = run_folder.plain(
+        summary = run_folder.to_jsonable(
             {
                 "experiment": script.stem,
                 "question": question,

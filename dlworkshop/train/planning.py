@@ -1,0 +1,330 @@
+"""What `fit` was asked for -> a `Plan`: every check and every choice of a run."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlworkshop.data.order import Order
+from dlworkshop.errors import UserError
+from dlworkshop.learn import losses, metrics, schedules
+from dlworkshop.learn.hparams import check_required, keywords, name_of, route
+from dlworkshop.learn.objective import from_loss
+from dlworkshop.learn.step import TrainSpec
+from dlworkshop.models.model import BATCH, Model, StatefulModel, shapes, stateful
+from dlworkshop.train import autotune, checks, feeds, memory, run_folder
+from dlworkshop.train.groups import Groups, group_sizes
+from dlworkshop.train.members import product
+from dlworkshop.train.mesh import MEMBER, make_mesh
+from dlworkshop.train.plan import Plan
+from dlworkshop.train.programs import (
+    ExecutionConfig,
+    Programs,
+    chunk_flops,
+    chunk_steps,
+    update_flops,
+)
+from dlworkshop.train.result import Run, describe_inputs
+from dlworkshop.types import Dataset, PyTree
+
+
+def make_plan(
+    *,
+    model: Model | StatefulModel,
+    dataset: Dataset,
+    optimizer: Callable,
+    hparams: Any,
+    seeds: int | Sequence[int],
+    num_epochs: int,
+    batch_size: int,
+    workdir: str | Path | None,
+    loss: Callable,
+    objective: Callable | None,
+    schedule: Callable,
+    metrics: Mapping[str, Any] | None,
+    monitor: str,
+    patience: int | None,
+    batch_transform: Callable | None,
+    make_step: Callable | None,
+    probe: Callable | None,
+    eval_params: Callable | None,
+    observe: Sequence[Callable],
+    start: Run | PyTree | None,
+    outputs: str | None,
+    read_test: bool,
+    save_every_steps: int | None,
+    save_every_seconds: float | None,
+    steps_per_chunk: int | None,
+    convolution: str | None,
+    streamed: bool | None,
+    members_at_once: int | None,
+    devices: Sequence[jax.Device] | None,
+    experiment: str,
+    quiet: bool,
+    started: float,
+) -> Plan:
+    """The plan of a run; see `fit` for the arguments.
+
+    Raises:
+        UserError: where an argument cannot be.
+    """
+    observers = list(observe) if isinstance(observe, Sequence) else [observe]
+    checks.check_types(
+        model,
+        dataset,
+        optimizer,
+        loss=loss,
+        objective=objective,
+        schedule=schedule,
+        batch_transform=batch_transform,
+        make_step=make_step,
+        probe=probe,
+        eval_params=eval_params,
+        **{f"observe[{i}]": observer for i, observer in enumerate(observers)},
+    )
+    checks.check_numbers(
+        num_epochs=num_epochs,
+        batch_size=batch_size,
+        patience=patience,
+        steps_per_chunk=steps_per_chunk,
+        members_at_once=members_at_once,
+        save_every_steps=save_every_steps,
+    )
+    checks.check_dataset(dataset, batch_size)
+    if objective is not None and loss is not losses.cross_entropy:
+        raise UserError("both a loss and an objective are given: give one of them")
+    if hparams is None:
+        hparams = (
+            {"learning_rate": 1e-3} if "learning_rate" in keywords(optimizer) else {}
+        )
+    members, member_seeds = product(hparams, seeds)
+    outputs = outputs or (losses.outputs_of(loss) if objective is None else None)
+    measured = _metrics(metrics, outputs, dataset)
+    checks.check_monitor(monitor, measured)
+
+    order = Order(member_seeds, dataset.train.num_examples, batch_size)
+    num_steps = num_epochs * order.steps_per_epoch
+    spec = _spec(
+        model,
+        optimizer,
+        objective or from_loss(loss),
+        measured,
+        list(members),
+        schedule,
+        num_steps,
+        batch_transform,
+        probe,
+        eval_params,
+    )
+    checks.check_step(spec, dataset, members)
+
+    example = dataset.train.rows(0).inputs
+    params, state = shapes(model, example)
+    keeps_state = bool(jax.tree.leaves(state))
+    mesh = make_mesh(
+        len(member_seeds),
+        batch_size,
+        devices or jax.local_devices(),
+        split=batch_transform is None and make_step is None,
+    )
+    used = list(mesh.devices.flat)
+    platform = used[0].platform
+    free = memory.free(used)
+    before = run_folder.read_config(workdir)
+    derived = before.get("derived", {})
+    example_flops = update_flops(spec.model, example)
+    flops = example_flops * batch_size * len(member_seeds)
+    wanted = chunk_flops(platform) / max(flops, 1.0)
+    chunk = steps_per_chunk or chunk_steps(wanted, order.steps_per_epoch)
+    make_programs = functools.partial(
+        Programs, spec, mesh, patience=patience, make_step=make_step
+    )
+    execution = autotune.rule_of_thumb(
+        params, batch_size // mesh.shape[BATCH], example_flops
+    )
+    if convolution is not None:
+        execution = execution._replace(
+            convolution=checks.check_convolution(convolution)
+        )
+    elif "execution" in derived:
+        execution = ExecutionConfig(**derived["execution"])  # as it was before
+    elif autotune.has_convolutions(params) and flops * num_steps > autotune.WORTH:
+        execution = autotune.measure(
+            make_programs, mesh, spec.model, members, member_seeds, dataset, order
+        )
+    if keeps_state or make_step is not None:
+        # the statistics are those of the whole batch
+        execution = execution._replace(micro_batch=None)
+    feed = feeds.choose(streamed, dataset, mesh, order)
+    count, axis = len(member_seeds), mesh.shape[MEMBER]
+    asked = members_at_once or derived.get("members_at_once")
+    at_once = memory.equal(count, axis, asked or count)
+    chunks = flops / count * num_steps / chunk_flops(platform)
+    settings = {
+        "experiment": experiment,
+        "dataset": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "classes": list(dataset.classes),
+            "inputs": describe_inputs(example),
+            "train": dataset.train.num_examples,
+            "validation": dataset.validation.num_examples,
+            "test": dataset.test.num_examples,
+        },
+        "model": dict(model.config),
+        "optimizer": name_of(optimizer),
+        "schedule": name_of(schedule),
+        "loss": name_of(objective or loss),
+        "metric": next(iter(measured), "loss"),
+        "metrics": {name: metric.better for name, metric in measured.items()},
+        "monitor": monitor,
+        "outputs": outputs,
+        "hparams": members,
+        "model_hparams": dict(spec.routes.model),
+        "seeds": member_seeds,
+        "num_epochs": num_epochs,
+        "batch_size": batch_size,
+        "patience": patience,
+    }
+
+    def plan_of(at_once: int) -> Plan:
+        return Plan(
+            model=model,
+            dataset=dataset,
+            spec=spec,
+            metrics=measured,
+            monitor=monitor,
+            outputs=outputs,
+            hparams=members,
+            seeds=member_seeds,
+            start=_start(start, params, state, count),
+            num_steps=num_steps,
+            patience=patience,
+            read_test=read_test,
+            observers=observers,
+            save_every_steps=save_every_steps,
+            save_every_seconds=save_every_seconds,
+            quiet=quiet,
+            settings=settings,
+            order=order,
+            mesh=mesh,
+            programs=make_programs(
+                execution=execution, streamed=feed.name == "streamed"
+            ),
+            chunk=min(chunk, order.steps_per_epoch),
+            groups=Groups(count, group_sizes(at_once, axis, chunks)),
+            feed=feed,
+            derived={
+                "execution": execution._asdict(),
+                "members_at_once": asked or at_once,
+                "steps_per_chunk": chunk,
+            },
+            started=started,
+        )
+
+    plan = plan_of(at_once)
+    # A run goes on in groups of the size it began with, if they fit; one that has come
+    # to its end needs no memory.
+    if members_at_once is None and not run_folder.is_finished(workdir):
+        predicted = functools.partial(memory.predict, plan, workdir is not None)
+        fits = memory.fitting(at_once, axis, predicted, free, memory.margin(used))
+        if fits != at_once:
+            plan = plan_of(fits)
+    return plan
+
+
+def _metrics(
+    given: Mapping[str, Any] | None, outputs: str | None, dataset: Dataset
+) -> dict[str, metrics.Metric]:
+    if given is None:
+        return metrics.default_metrics(outputs, dataset.classes)
+    return metrics.as_metrics(given)
+
+
+def _spec(
+    model: Model | StatefulModel,
+    optimizer: Callable,
+    objective: Callable,
+    measured: Mapping[str, metrics.Metric],
+    names: Sequence[str],
+    schedule: Callable,
+    num_steps: int,
+    batch_transform: Callable | None,
+    probe: Callable | None,
+    eval_params: Callable | None,
+) -> TrainSpec:
+    """The functions of a step, and who is given which hyper-parameter."""
+    lifted = stateful(model)
+    functions = {
+        "optimizer": optimizer,
+        "loss": objective,
+        "model": lifted.apply,
+        "schedule": schedule,
+        "batch_transform": batch_transform,
+    }
+    routes = route(names, **functions)
+    check_required(routes, **functions)
+    if schedule is not schedules.constant and "learning_rate" not in routes.optimizer:
+        raise UserError(
+            f"the schedule {name_of(schedule)} has no effect, as {name_of(optimizer)} "
+            "is given no learning_rate: give it in hparams, or leave the schedule out"
+        )
+    return TrainSpec(
+        lifted,
+        objective,
+        optimizer,
+        {name: m.function for name, m in measured.items() if not m.split},
+        routes,
+        schedule,
+        num_steps,
+        batch_transform,
+        probe,
+        eval_params,
+    )
+
+
+def _start(
+    start: Run | PyTree | None, params: PyTree, state: PyTree, members: int
+) -> tuple[PyTree, PyTree] | None:
+    """Params and state [P, ...] to begin with, of a run or of parameters."""
+    if start is None:
+        return None
+    given = (start.params, start.state) if isinstance(start, Run) else (start, None)
+    found = [_stacked(given[0], params, members, "parameters")]
+    if given[1] is None and jax.tree.leaves(state):
+        raise UserError(
+            "start has parameters only, and the model keeps a state too: start from a "
+            "Run"
+        )
+    found.append(
+        _stacked(given[1] if given[1] is not None else (), state, members, "state")
+    )
+    return found[0], found[1]
+
+
+def _stacked(tree: PyTree, like: PyTree, members: int, what: str) -> PyTree:
+    """`tree` [P, ...], where it is of one model, of one member or of all of them."""
+    if jax.tree.structure(tree) != jax.tree.structure(like):
+        raise UserError(
+            f"start has other {what} than the model: give those of the same"
+        )
+
+    def leaf(path, found, wanted):
+        shape = np.shape(found)
+        if shape == wanted.shape:
+            return jnp.broadcast_to(jnp.asarray(found), (members, *shape))
+        if shape == (1, *wanted.shape):
+            return jnp.broadcast_to(jnp.asarray(found), (members, *wanted.shape))
+        if shape == (members, *wanted.shape):
+            return jnp.asarray(found)
+        raise UserError(
+            f"start has {jax.tree_util.keystr(path)} of shape {list(shape)}, and the "
+            f"model wants {list(wanted.shape)} for each of {members} members: give one "
+            "model, or as many members"
+        )
+
+    return jax.tree.map_with_path(leaf, tree, like)
