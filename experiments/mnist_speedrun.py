@@ -23,10 +23,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import optax
 from flax import linen as nn
 from flax.linen.initializers import lecun_normal, zeros
 
-from dlworkshop import data, fit, models, optimizers, schedules, workshop
+from dlworkshop import data, fit, models, schedules, workshop
 from dlworkshop.learn.metrics import mean_and_error
 from dlworkshop.models.convolution import convolve
 from dlworkshop.models.model import Model, check_rank
@@ -96,7 +97,7 @@ def train(config, mnist, **more):
     return fit(
         network(),
         mnist,
-        optimizers.adam,
+        optax.adam,
         hparams={name: getattr(config, name) for name in names},
         num_epochs=config.num_epochs,
         batch_size=config.batch_size,
@@ -108,11 +109,10 @@ def train(config, mnist, **more):
 
 def alone(config, mnist):
     """seed -> seconds of training and validation accuracy of one model by itself."""
-    closed = mnist._replace(test=mnist.validation)  # the test split stays unread
 
     def turn(seed):
         with contextlib.redirect_stderr(io.StringIO()):  # one progress bar is enough
-            summary = train(config, closed, seeds=[seed]).summary
+            summary = train(config, mnist, seeds=[seed], read_test=False).summary
         return summary["seconds"]["train"], summary["validation"]["accuracy"]["mean"]
 
     return turn

@@ -87,56 +87,61 @@ def ours(work: str, members: int) -> Callable[[int], int]:
     """steps -> examples: what `fit` runs between two looks of the host."""
     import jax  # noqa: PLC0415
     import numpy as np  # noqa: PLC0415
+    import optax  # noqa: PLC0415
 
-    from dlworkshop import losses, metrics, models, optimizers, schedules  # noqa: PLC0415
+    from dlworkshop import losses, metrics, models  # noqa: PLC0415
     from dlworkshop.data.order import Order  # noqa: PLC0415
+    from dlworkshop.learn.step import spec_of  # noqa: PLC0415
+    from dlworkshop.models.model import BATCH as BATCH_AXIS  # noqa: PLC0415
     from dlworkshop.train.autotune import (  # noqa: PLC0415
         has_convolutions,
         measure,
         rule_of_thumb,
     )
     from dlworkshop.train.members import product  # noqa: PLC0415
-    from dlworkshop.train.mesh import BATCH as BATCH_AXIS  # noqa: PLC0415
-    from dlworkshop.train.mesh import MEMBER, make_mesh, place  # noqa: PLC0415
+    from dlworkshop.train.mesh import MEMBER, make_mesh, shard  # noqa: PLC0415
     from dlworkshop.train.programs import Programs, update_flops  # noqa: PLC0415
     from dlworkshop.types import Batch, Dataset  # noqa: PLC0415
 
     images, labels = examples()
     rates: dict[str, float] = {"learning_rate": 1e-3}
-    model, optimizer = models.mlp(HIDDEN[work]), optimizers.adam
+    model, optimizer = models.mlp(HIDDEN[work]), optax.adam
     if FEATURES[work]:
         rates = {"learning_rate": 0.01, "momentum": 0.9}
         model = models.cnn(FEATURES[work], HIDDEN[work])
-        optimizer = optimizers.sgd
+        optimizer = optax.sgd
     hparams, seeds = product(rates, members)
     mesh = make_mesh(members, BATCH, jax.devices())
     params = jax.eval_shape(model.init, jax.random.key(0), images[0])
     make_programs = functools.partial(
         Programs,
-        model,
-        optimizer,
-        schedules.constant(1),
-        losses.cross_entropy,
-        metrics.accuracy,
+        spec_of(
+            model,
+            optimizer,
+            losses.cross_entropy,
+            rates,
+            {"accuracy": metrics.accuracy},
+        ),
         mesh,
-        patience=None,
     )
     order = Order(seeds, IMAGES, BATCH)
     choice = rule_of_thumb(params, BATCH, update_flops(model, images[0]))
     if has_convolutions(params):  # as `fit` does for a run that is worth it
         split = Batch(images, labels)
         dataset = Dataset(split, split, split, ())
-        choice = measure(make_programs, mesh, model, hparams, seeds, dataset, order)
-    programs = make_programs(choice=choice)
-    hparams = place(mesh, jax.tree.map(lambda h: np.asarray(h, float), hparams), MEMBER)
-    seeds_there = place(mesh, np.asarray(seeds, np.uint32), MEMBER)
+        choice = measure(
+            make_programs, mesh, models.stateful(model), hparams, seeds, dataset, order
+        )
+    programs = make_programs(execution=choice)
+    hparams = shard(mesh, jax.tree.map(lambda h: np.asarray(h, float), hparams), MEMBER)
+    seeds_there = shard(mesh, np.asarray(seeds, np.uint32), MEMBER)
     population = programs.begin(seeds_there, hparams, images[0])
-    data = place(mesh, Batch(images, labels))
+    data = shard(mesh, Batch(images, labels))
 
     def train(steps: int) -> int:
         nonlocal population
         steps = min(steps, order.steps_per_epoch)
-        index = place(mesh, order.steps(0, steps), None, MEMBER, BATCH_AXIS)
+        index = shard(mesh, order.steps(0, steps), None, MEMBER, BATCH_AXIS)
         population, seen = programs.chunk(population, hparams, data, index)
         jax.block_until_ready((population, seen))
         return steps * BATCH * members

@@ -1,7 +1,7 @@
 """Lifts 1 and 2: an objective of one example -> one of a batch -> a train step."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from dlworkshop.learn import schedules
-from dlworkshop.learn.hparams import Routes, given, keywords, supported_kwargs
+from dlworkshop.learn.hparams import Routes, given, keywords, route
 from dlworkshop.learn.objective import from_loss, in_evaluation
 from dlworkshop.models.model import BATCH, EXAMPLE, Model, StatefulModel, as_float
 from dlworkshop.models.model import stateful as lift_model
@@ -62,27 +62,32 @@ def spec_of(
     model: Model | StatefulModel,
     optimizer: Callable,
     loss: Callable,
-    hparams: HParams,
+    names: Iterable[str] = ("learning_rate",),
     metrics: Mapping[str, Callable] | None = None,
     schedule: Callable = schedules.constant,
     num_steps: int = 1,
 ) -> TrainSpec:
-    """The spec of a loss, where no name of a hyper-parameter has two readers.
+    """The spec of a training that minimises a loss.
 
     Args:
         model: of one example.
         optimizer: an optax constructor, as `optax.adam`.
         loss: (outputs, targets, **hparams) -> [], of one example.
-        hparams: whose names are routed to who takes them; see `hparams.route`.
+        names: of the hyper-parameters; each goes to the function that takes it.
         metrics: name -> (outputs, targets) -> [], of one example.
         schedule: (num_steps) -> (step) -> multiplier of the learning rate.
         num_steps: of the whole run.
     """
-    model, objective = lift_model(model), from_loss(loss)
-    functions = optimizer, objective, model.apply, schedule
-    routes = Routes(*({k: k for k in supported_kwargs(f, hparams)} for f in functions))
+    lifted, objective = lift_model(model), from_loss(loss)
+    routes = route(
+        names,
+        optimizer=optimizer,
+        loss=objective,
+        model=lifted.apply,
+        schedule=schedule,
+    )
     return TrainSpec(
-        model, objective, optimizer, metrics or {}, routes, schedule, num_steps
+        lifted, objective, optimizer, metrics or {}, routes, schedule, num_steps
     )
 
 

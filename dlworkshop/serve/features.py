@@ -16,7 +16,7 @@ import numpy as np
 from dlworkshop.data import places
 from dlworkshop.data.progress import Count
 from dlworkshop.models.convolution import computed
-from dlworkshop.models.model import Model, predict, stateful
+from dlworkshop.models.model import Model, predict
 from dlworkshop.train.cache import cache_folder
 from dlworkshop.train.programs import update_flops
 from dlworkshop.types import Array, Batch, Dataset, PyTree
@@ -107,7 +107,7 @@ class Extractor:
     """
 
     def __init__(self, model: Model, params: PyTree, images: Array):
-        flops = update_flops(stateful(model), images[0]) / 3  # of a forward pass
+        flops = update_flops(model, images[0]) / 3  # of a forward pass
         budget = BATCH_FLOPS.get(jax.default_backend(), BATCH_FLOPS["gpu"])
         self._size = min(BATCH_SIZE, len(images), max(1, round(budget / max(flops, 1))))
         self._params = params

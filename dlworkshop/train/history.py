@@ -70,9 +70,9 @@ class History:
         """One row for each entry and member, as `pandas.DataFrame` takes it.
 
         >>> lines = [{"step": 2, "epoch": 1.0, "train": {"loss": [0.5, 0.25]}}]
-        >>> {name: list(values) for name, values in History(lines).table().items()}
-        {'step': [2, 2], 'epoch': [1.0, 1.0], 'member': [0, 1],
-         'train/loss': [0.5, 0.25]}
+        >>> table = History(lines).table()
+        >>> list(table), table["train/loss"].tolist()
+        (['step', 'epoch', 'member', 'train/loss'], [0.5, 0.25])
         """
         members = self.members
         columns = {name: self[name].reshape(-1) for name in self.names}

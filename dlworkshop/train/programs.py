@@ -19,7 +19,14 @@ from dlworkshop.learn.step import (
     make_train_step,
 )
 from dlworkshop.models.convolution import computed
-from dlworkshop.models.model import BATCH, StatefulModel, as_float, shapes
+from dlworkshop.models.model import (
+    BATCH,
+    Model,
+    StatefulModel,
+    as_float,
+    shapes,
+    stateful,
+)
 from dlworkshop.train.groups import Group
 from dlworkshop.train.mesh import MEMBER, shape_structs, shard
 from dlworkshop.types import Batch, PyTree
@@ -251,14 +258,15 @@ def _streamed(_data, batch: Batch) -> Batch:
     return batch
 
 
-def update_flops(model: StatefulModel, example: PyTree) -> float:
+def update_flops(model: Model | StatefulModel, example: PyTree) -> float:
     """Floating-point operations of one example's update, about.
 
     An update costs some three forward passes (Griewank & Walther 2008, section 4.4).
     Those of a loop are counted once: see `has_loops`.
     """
     params, state = shapes(model, example)
-    apply = jax.jit(lambda p, s, inputs: model.apply(p, s, as_float(inputs)))
+    lifted = stateful(model).apply
+    apply = jax.jit(lambda p, s, inputs: lifted(p, s, as_float(inputs)))
     cost = apply.lower(params, state, example).cost_analysis() or {}
     return 3 * cost.get("flops", 0.0)
 

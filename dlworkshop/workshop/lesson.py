@@ -184,12 +184,14 @@ def fit_best_rate(
     """
     run = fit(
         model,
-        dataset._replace(test=dataset.validation),
+        dataset,
         hparams={"learning_rate": learning_rates},
         seeds=seeds,
         num_epochs=num_epochs,
         batch_size=64,
         schedule=schedules.cosine,
+        monitor="accuracy",
+        read_test=False,
     )
     best = by_setting(run)[0]["hparams"]
     chosen = [row["hparams"] == best for row in run.summary["population"]]

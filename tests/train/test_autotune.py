@@ -4,15 +4,16 @@ import json
 
 import jax
 import numpy as np
+import optax
 import pytest
-from tests.run.test_resume import stop_after
 
-from dlworkshop import fit, models, optimizers
+from dlworkshop import fit, models
 from dlworkshop.errors import UserError
 from dlworkshop.models import convolution
 from dlworkshop.models.convolution import CONV_IMPLS
 from dlworkshop.train import autotune
 from dlworkshop.train.programs import ExecutionConfig
+from tests.train.test_resume import stop_after
 
 CNN = models.cnn((4,), (8,), num_classes=4)
 
@@ -36,7 +37,7 @@ def train(dataset, **changes):
     return fit(
         CNN,
         dataset,
-        optimizers.sgd,
+        optax.sgd,
         hparams={"learning_rate": 0.1},
         **settings,
         **changes,
