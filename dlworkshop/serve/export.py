@@ -10,7 +10,7 @@ from jax import export as jax_export
 
 from dlworkshop.errors import UserError, unknown
 from dlworkshop.learn.population import map_members
-from dlworkshop.models.convolution import computed
+from dlworkshop.models.convolution import computed_by, has_convolutions
 from dlworkshop.models.model import predict
 from dlworkshop.train import params_file
 from dlworkshop.train.autotune import rule_of_thumb
@@ -58,11 +58,16 @@ def ensemble(run: Run) -> Callable[[Array], jax.Array]:
     answers the mean of its outputs.
     """
     params = healthy(run)
-    classes = run.left("config.json")["dataset"]["classes"]
-    sequential = rule_of_thumb(params, 1).sequential
+    about = run.left("config.json")["dataset"]
+    classes = about["classes"]
+    model = computed_by(run.model, "lax")  # known to all platforms
+    example = jax.ShapeDtypeStruct(tuple(about["shape"]), about["dtype"])
+    one = jax.eval_shape(lambda params: jax.tree.map(lambda p: p[0], params), params)
+    convolutions = has_convolutions(model.apply, one, example)
+    sequential = rule_of_thumb(convolutions=convolutions).sequential
 
     def member(params, images):
-        outputs = predict(run.model, params, images)  # [B, K]
+        outputs = predict(model, params, images)  # [B, K]
         return jax.nn.softmax(outputs) if classes else outputs
 
     def answer(images):
@@ -83,8 +88,7 @@ def _stablehlo(run: Run) -> bytes:
     about = run.left("config.json")["dataset"]
     (size,) = jax_export.symbolic_shape("b")
     shape = jax.ShapeDtypeStruct((size, *about["shape"]), about["dtype"])
-    with computed("lax"):
-        made = jax_export.export(jax.jit(ensemble(run)), platforms=PLATFORMS)(shape)
+    made = jax_export.export(jax.jit(ensemble(run)), platforms=PLATFORMS)(shape)
     return bytes(made.serialize())
 
 

@@ -15,12 +15,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from dlworkshop.data.order import Order
-from dlworkshop.models.convolution import CONV_IMPLS
+from dlworkshop.models.convolution import CONV_IMPLS, has_convolutions
 from dlworkshop.models.model import Model
 from dlworkshop.train.cache import cache_folder
 from dlworkshop.train.mesh import BATCH, MEMBER, place
 from dlworkshop.train.programs import ExecutionConfig, Programs, update_flops
-from dlworkshop.types import Batch, Dataset, HParams, PyTree
+from dlworkshop.types import Batch, Dataset, HParams
 
 WORTH = 3e12  # operations of a run, below which measuring costs more than it saves
 ROUNDS = 5  # at least, of the candidates that are not hopeless; their least time counts
@@ -32,7 +32,7 @@ HOPELESS = 2.0  # times slower than the best after one try: not tried again
 
 
 def rule_of_thumb(
-    params: PyTree, batch: int = 1, flops: float = 0.0
+    batch: int = 1, flops: float = 0.0, *, convolutions: bool
 ) -> ExecutionConfig:
     """What is right nearly always, without measuring.
 
@@ -41,13 +41,13 @@ def rule_of_thumb(
     convolutions it takes as many examples at a time as keep their patches there.
 
     Args:
-        params: of the model, with or without a member axis.
         batch: examples on one device.
         flops: operations of one example's update.
+        convolutions: whether the model has any, see `convolution.has_convolutions`.
     """
     if jax.default_backend() != "cpu":
         return ExecutionConfig(None, sequential=False)
-    if not has_convolutions(params):
+    if not convolutions:
         return ExecutionConfig(None, sequential=batch * flops > SMALL)
     return ExecutionConfig(None, True, part(batch, cached(flops)))
 
@@ -55,11 +55,6 @@ def rule_of_thumb(
 def cached(flops: float) -> int:
     """Examples at a time whose patches stay in the cache of a CPU, about."""
     return max(1, round(CACHED / max(flops, 1.0)))
-
-
-def has_convolutions(params: PyTree) -> bool:
-    """Whether there is a kernel [h, w, C, F] (with or without a member axis)."""
-    return any(leaf.ndim > 3 for leaf in jax.tree.leaves(params))
 
 
 def part(batch: int, wanted: int) -> int | None:
@@ -145,7 +140,8 @@ def measure(
     }
     batch, flops = order.batch_size // mesh.shape[BATCH], update_flops(model, example)
     asked = questions(per_device, batch, flops)
-    start = rule_of_thumb(params, batch, flops)._replace(
+    convolutions = has_convolutions(model.apply, params, example)
+    start = rule_of_thumb(batch, flops, convolutions=convolutions)._replace(
         convolution=asked["convolution"][0],  # the rule's, by its name
     )
     return fastest(

@@ -26,10 +26,20 @@ def check_numbers(num_epochs: int, batch_size: int, **optional: int | None) -> N
             raise UserError(f"{name} is {value!r}: give a whole number of at least 1")
 
 
-def check_convolution(how: str) -> str:
-    """It is one of the ways that there are."""
+def check_convolution(how: str, convolutions: bool) -> str:
+    """It is one of the ways that there are, and the model has what it is for.
+
+    Args:
+        how: as it was asked for.
+        convolutions: whether the model has any, see `convolution.has_convolutions`.
+    """
     if how not in CONV_IMPLS:
         raise unknown("convolution", how, CONV_IMPLS)
+    if not convolutions:
+        raise UserError(
+            f"convolution is '{how}', but the model has no convolution of an image or "
+            "a sequence: leave it out"
+        )
     return how
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from dlworkshop.data.order import Order
 from dlworkshop.learn import losses, metrics, optimizers, schedules
+from dlworkshop.models.convolution import has_convolutions
 from dlworkshop.models.model import Model
 from dlworkshop.train import autotune, checks, data_files, feeds, memory, run_folder
 from dlworkshop.train.cache import use_compilation_cache
@@ -137,16 +138,18 @@ def fit(
         mesh,
         patience=patience,
     )
+    convolutions = has_convolutions(model.apply, params, example)
     choice = autotune.rule_of_thumb(
-        params, batch_size // mesh.shape[BATCH], example_flops
+        batch_size // mesh.shape[BATCH], example_flops, convolutions=convolutions
     )
     if convolution is not None:
-        choice = choice._replace(convolution=checks.check_convolution(convolution))
+        how = checks.check_convolution(convolution, convolutions)
+        choice = choice._replace(convolution=how)
     elif "computed" in before:
         choice = ExecutionConfig(
             **before["computed"]
         )  # a resumed run computes as it did
-    elif autotune.has_convolutions(params) and flops * num_steps > autotune.WORTH:
+    elif convolutions and flops * num_steps > autotune.WORTH:
         choice = autotune.measure(
             make_programs, mesh, model, members, member_seeds, dataset, order
         )

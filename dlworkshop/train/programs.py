@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from dlworkshop.learn import population as pop
 from dlworkshop.learn.chunk import gather
 from dlworkshop.learn.step import init_state, make_eval_step, make_train_step
-from dlworkshop.models.convolution import computed
+from dlworkshop.models.convolution import computed_by
 from dlworkshop.models.model import Model
 from dlworkshop.train.groups import Group
 from dlworkshop.train.mesh import BATCH, MEMBER, abstract, place
@@ -76,6 +76,8 @@ class Programs:
         streamed: bool = False,
     ):
         self.choice, self._mesh = choice, mesh
+        platform = mesh.devices.flat[0].platform
+        model = computed_by(model, choice.convolution, platform)
         self.compile_seconds = 0.0
         self._compiled: dict = {}
         batch_axis = BATCH if mesh.shape[BATCH] > 1 else None
@@ -226,8 +228,7 @@ class Programs:
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(args))
         if (program, shapes) not in self._compiled:
             started = time.perf_counter()
-            with computed(self.choice.convolution):
-                self._compiled[program, shapes] = program.lower(*args).compile()
+            self._compiled[program, shapes] = program.lower(*args).compile()
             self.compile_seconds += time.perf_counter() - started
         return self._compiled[program, shapes]
 

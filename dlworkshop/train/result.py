@@ -13,6 +13,7 @@ import scipy.special
 from dlworkshop.errors import UserError
 from dlworkshop.learn.metrics import balanced_accuracy, mean_and_error
 from dlworkshop.learn.population import QUARANTINED, STOPPED, Population, map_members
+from dlworkshop.models.convolution import computed_by, has_convolutions
 from dlworkshop.models.model import Model, num_params, predict, table
 from dlworkshop.train.autotune import rule_of_thumb
 from dlworkshop.train.programs import update_flops
@@ -50,14 +51,15 @@ class Run(NamedTuple):
             size = len(batch)
             example = jax.ShapeDtypeStruct(batch.shape[1:], batch.dtype)
             flops = update_flops(self.model, example)
-            choice = rule_of_thumb(params, size, flops)
+            one = jax.eval_shape(lambda p: jax.tree.map(lambda q: q[0], p), params)
+            convolutions = has_convolutions(self.model.apply, one, example)
+            choice = rule_of_thumb(size, flops, convolutions=convolutions)
+            model = computed_by(self.model, choice.convolution)
             part = choice.micro_batch or size  # of the batch, at a time
             parts = batch.reshape(-1, part, *batch.shape[1:])
 
             def member(params):
-                rows = jax.lax.map(
-                    lambda part: predict(self.model, params, part), parts
-                )
+                rows = jax.lax.map(lambda part: predict(model, params, part), parts)
                 return rows.reshape(size, *rows.shape[2:])
 
             return map_members(member, choice.sequential)(params)
