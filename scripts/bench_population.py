@@ -134,7 +134,10 @@ def order_ratio(work: str, members: int, rounds: int) -> dict[str, Any]:
     from dlworkshop.data.order import Order  # noqa: PLC0415
     from dlworkshop.learn import population as pop  # noqa: PLC0415
     from dlworkshop.learn.step import init_state, make_train_step, spec_of  # noqa: PLC0415
-    from dlworkshop.models.convolution import computed  # noqa: PLC0415
+    from dlworkshop.models.convolution import (  # noqa: PLC0415
+        computed_by,
+        has_convolutions,
+    )
     from dlworkshop.train.autotune import rule_of_thumb  # noqa: PLC0415
     from dlworkshop.train.members import product  # noqa: PLC0415
     from dlworkshop.train.programs import (  # noqa: PLC0415
@@ -149,7 +152,9 @@ def order_ratio(work: str, members: int, rounds: int) -> dict[str, Any]:
     hparams = jax.tree.map(lambda values: values.astype(np.float32), hparams)
     params = jax.eval_shape(model.init, jax.random.key(0), split.inputs[0])
     flops = update_flops(model, split.inputs[0])
-    choice = rule_of_thumb(params, BATCH, flops)
+    convolutions = has_convolutions(model.apply, params, split.inputs[0])
+    choice = rule_of_thumb(BATCH, flops, convolutions=convolutions)
+    model = computed_by(model, choice.convolution)
     spec = spec_of(
         model, optimizer, losses.cross_entropy, rates, {"accuracy": metrics.accuracy}
     )
@@ -179,9 +184,8 @@ def order_ratio(work: str, members: int, rounds: int) -> dict[str, Any]:
 
     def make(population_chunk, index):
         state = [begin()]
-        with computed(choice.convolution):
-            jitted = jax.jit(population_chunk, donate_argnums=0)
-            chunk = jitted.lower(state[0], hparams, data, index).compile()
+        jitted = jax.jit(population_chunk, donate_argnums=0)
+        chunk = jitted.lower(state[0], hparams, data, index).compile()
 
         def call() -> float:
             started = time.perf_counter()

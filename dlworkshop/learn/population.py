@@ -136,7 +136,7 @@ def make_member_chunk(train_step: Callable, fetch: Callable = gather) -> Callabl
 
 
 def guard(train_step: Callable) -> Callable:
-    """(train, batch, hparams, running) -> train, finite [], metrics: a step if it may be.
+    """(train, batch, hparams, running) -> train, finite [], metrics.
 
     The step is not taken where the member is not running, where its loss is not finite,
     or where its new parameters would not be. It may be a function of the user's, or a

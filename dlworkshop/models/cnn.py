@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from dlworkshop.models.convolution import Conv
 from dlworkshop.models.layers import average_pool, drop
 from dlworkshop.models.linen import from_linen
 from dlworkshop.models.model import Model, check_rank
@@ -36,7 +35,7 @@ class Cnn(nn.Module):
         rate = self.dropout if dropout is None else dropout
         x = image
         for features in self.features:
-            x = Conv(features, **dtypes)(x)  # [H, W, features]
+            x = nn.Conv(features, (3, 3), **dtypes)(x)  # [H, W, features]
             x = self.pooling(self.activation(x))  # [H/2, W/2, features]
         x = x.reshape(-1)  # [H*W*C]
         for layer, width in enumerate(self.dense):

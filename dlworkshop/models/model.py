@@ -134,6 +134,15 @@ def shapes(model: Model | StatefulModel, example: PyTree) -> tuple[PyTree, PyTre
     return jax.eval_shape(init, example)
 
 
+def seen(example: PyTree) -> PyTree:
+    """ONE example as shapes, of the dtypes that a model sees.
+
+    >>> seen(jnp.zeros((2, 2), jnp.uint8))
+    ShapeDtypeStruct(shape=(2, 2), dtype=float32)
+    """
+    return jax.eval_shape(as_float, example)
+
+
 def check_rank(example: Array, ranks: tuple[int, ...], wanted: str) -> None:
     """Refuse a batch that nobody vmapped, before it is flattened into one example."""
     if jnp.ndim(example) not in ranks:

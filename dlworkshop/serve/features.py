@@ -15,7 +15,7 @@ import numpy as np
 
 from dlworkshop.data import places
 from dlworkshop.data.progress import Count
-from dlworkshop.models.convolution import computed
+from dlworkshop.models.convolution import computed_by
 from dlworkshop.models.model import Model, predict
 from dlworkshop.train.cache import cache_folder
 from dlworkshop.train.programs import update_flops
@@ -87,12 +87,8 @@ def one_by_one(model: Model, params: PyTree, images: Array) -> np.ndarray:
     (5, 3)
     """
 
-    @jax.jit
-    def answer(params, image):  # a function of its own: nothing of it is traced yet
-        return model.apply(params, image)
-
-    with computed("lax"):
-        return np.stack([answer(params, image) for image in images])
+    answer = jax.jit(model.apply)
+    return np.stack([answer(params, image) for image in images])
 
 
 class Extractor:
@@ -114,9 +110,9 @@ class Extractor:
         on_cpu = jax.default_backend() == "cpu"
         # Forwards and outside a loop, XLA's own convolution is the fastest for all
         # but wide layers.
-        with computed("winograd" if on_cpu else "lax"):
-            lifted = jax.jit(lambda p, x: predict(model, p, x))
-            lowered = lifted.lower(params, self._padded(images[:1]))
+        model = computed_by(model, "winograd" if on_cpu else "lax")
+        lifted = jax.jit(lambda p, x: predict(model, p, x))
+        lowered = lifted.lower(params, self._padded(images[:1]))
         options = CPU_OPTIONS if on_cpu else {}
         try:
             self._program = lowered.compile(compiler_options=options)

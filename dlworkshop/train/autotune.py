@@ -15,12 +15,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from dlworkshop.data.order import Order
-from dlworkshop.models.convolution import CONV_IMPLS
-from dlworkshop.models.model import BATCH, StatefulModel, shapes
+from dlworkshop.models.convolution import CONV_IMPLS, has_convolutions
+from dlworkshop.models.model import BATCH, StatefulModel, seen, shapes
 from dlworkshop.train.cache import cache_folder
 from dlworkshop.train.mesh import MEMBER, shard
 from dlworkshop.train.programs import ExecutionConfig, Programs, update_flops
-from dlworkshop.types import Dataset, HParams, PyTree
+from dlworkshop.types import Dataset, HParams
 
 WORTH = 3e12  # operations of a run, below which measuring costs more than it saves
 ROUNDS = 5  # at least, of the candidates that are not hopeless; their least time counts
@@ -32,7 +32,7 @@ HOPELESS = 2.0  # times slower than the best after one try: not tried again
 
 
 def rule_of_thumb(
-    params: PyTree, batch: int = 1, flops: float = 0.0
+    batch: int = 1, flops: float = 0.0, *, convolutions: bool
 ) -> ExecutionConfig:
     """What is right nearly always, without measuring.
 
@@ -41,13 +41,13 @@ def rule_of_thumb(
     convolutions it takes as many examples at a time as keep their patches there.
 
     Args:
-        params: of the model, with or without a member axis.
         batch: examples on one device.
         flops: operations of one example's update.
+        convolutions: whether the model has any, see `convolution.has_convolutions`.
     """
     if jax.default_backend() != "cpu":
         return ExecutionConfig(None, sequential=False)
-    if not has_convolutions(params):
+    if not convolutions:
         return ExecutionConfig(None, sequential=batch * flops > SMALL)
     return ExecutionConfig(None, True, part(batch, cached(flops)))
 
@@ -55,11 +55,6 @@ def rule_of_thumb(
 def cached(flops: float) -> int:
     """Examples at a time whose patches stay in the cache of a CPU, about."""
     return max(1, round(CACHED / max(flops, 1.0)))
-
-
-def has_convolutions(params: PyTree) -> bool:
-    """Whether there is a kernel [h, w, C, F] (with or without a member axis)."""
-    return any(leaf.ndim > 3 for leaf in jax.tree.leaves(params))
 
 
 def part(batch: int, wanted: int) -> int | None:
@@ -111,7 +106,7 @@ def measure(
     per_device = min(4, len(seeds) // mesh.shape[MEMBER])
     few = mesh.shape[MEMBER] * per_device
     example = dataset.train.rows(0).inputs
-    params, _ = shapes(model, example)
+    params, state = shapes(model, example)
     held = slice(0, max(order.batch_size, min(512, dataset.train.num_examples)))
     data = shard(mesh, jax.tree.map(np.asarray, dataset.train.rows(held)))
     index = np.arange(2 * few * order.batch_size, dtype=np.int32) % held.stop
@@ -122,12 +117,12 @@ def measure(
         numbers = jax.tree.map(lambda h: np.asarray(h[:few], float), hparams)
         numbers = shard(mesh, numbers, MEMBER)
         start = shard(mesh, np.asarray(seeds[:few], np.uint32), MEMBER)
-        state = [programs.begin(start, numbers, example)]
+        alive = [programs.begin(start, numbers, example)]
 
         def call():
             where = shard(mesh, index, None, MEMBER, BATCH)
-            state[0], seen = programs.chunk(state[0], numbers, data, where)
-            jax.block_until_ready((state[0], seen))
+            alive[0], found = programs.chunk(alive[0], numbers, data, where)
+            jax.block_until_ready((alive[0], found))
 
         call()  # compiles
         return call
@@ -147,7 +142,8 @@ def measure(
     }
     batch, flops = order.batch_size // mesh.shape[BATCH], update_flops(model, example)
     asked = questions(per_device, batch, flops)
-    start = rule_of_thumb(params, batch, flops)._replace(
+    convolutions = has_convolutions(model.apply, params, state, seen(example))
+    start = rule_of_thumb(batch, flops, convolutions=convolutions)._replace(
         convolution=asked["convolution"][0],  # the rule's, by its name
     )
     return fastest(

@@ -16,7 +16,7 @@ from dlworkshop.errors import UserError, unknown
 from dlworkshop.learn.metrics import Metric
 from dlworkshop.learn.step import TrainSpec, init_state, make_eval_step, make_train_step
 from dlworkshop.models.convolution import CONV_IMPLS
-from dlworkshop.models.model import Model, StatefulModel
+from dlworkshop.models.model import Model, StatefulModel, seen
 from dlworkshop.types import Batch, Dataset, PyTree
 
 COUNTS = ("num_epochs", "batch_size")
@@ -69,10 +69,20 @@ def check_numbers(**counts: int | None) -> None:
             raise UserError(f"{name} is {value!r}: give a whole number of at least 1")
 
 
-def check_convolution(how: str) -> str:
-    """It is one of the ways that there are."""
+def check_convolution(how: str, convolutions: bool) -> str:
+    """It is one of the ways that there are, and the model has what it is for.
+
+    Args:
+        how: as it was asked for.
+        convolutions: whether the model has any, see `convolution.has_convolutions`.
+    """
     if how not in CONV_IMPLS:
         raise unknown("convolution", how, CONV_IMPLS)
+    if not convolutions:
+        raise UserError(
+            f"convolution is '{how}', but the model has no convolution of an image or "
+            "a sequence: leave it out"
+        )
     return how
 
 
@@ -169,7 +179,7 @@ def check_step(spec: TrainSpec, dataset: Dataset, hparams: Mapping[str, Any]) ->
     key = jax.random.key(0)
     words = f"an example of '{dataset.name}' ({_example_shapes(dataset.train)})"
     with one_sentence(f"the model does not take {words}"):
-        jax.eval_shape(lambda e: spec.model.init(key, e), _as_seen(example))
+        jax.eval_shape(lambda e: spec.model.init(key, e), seen(example))
     with one_sentence("the optimizer cannot be built from traced numbers"):
         train = jax.eval_shape(
             lambda numbers, e: init_state(spec, numbers, key, e), numbers, example
@@ -187,16 +197,11 @@ def check_step(spec: TrainSpec, dataset: Dataset, hparams: Mapping[str, Any]) ->
     with one_sentence("a step of training cannot be taken"):
         step = make_train_step(spec)
         if spec.batch_transform is not None:
-            batch = jax.eval_shape(
-                lambda b: spec.batch_transform(
-                    key,
-                    b._replace(  # type: ignore[misc]
-                        inputs=_as_seen_arrays(b.inputs),
-                        targets=_as_seen_arrays(b.targets),
-                    ),
-                ),
-                batch,
+            transform = spec.batch_transform
+            whole = batch._replace(
+                inputs=seen(batch.inputs), targets=seen(batch.targets)
             )
+            batch = jax.eval_shape(lambda b: transform(key, b), whole)
             step = make_train_step(spec._replace(batch_transform=None))
         _, metrics = jax.eval_shape(step, train, batch, numbers)
     shapes = {name: value.shape for name, value in metrics.items()}
@@ -205,20 +210,6 @@ def check_step(spec: TrainSpec, dataset: Dataset, hparams: Mapping[str, Any]) ->
             raise UserError(
                 f"the probe gives {name} of shape {list(shape)}: give scalars"
             )
-
-
-def _as_seen(example: PyTree) -> PyTree:
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, _seen_dtype(leaf.dtype)), example
-    )
-
-
-def _as_seen_arrays(tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: leaf.astype(_seen_dtype(leaf.dtype)), tree)
-
-
-def _seen_dtype(dtype: Any) -> Any:
-    return jnp.result_type(float) if dtype == np.uint8 else dtype
 
 
 def check_scalars(scores: Mapping[str, Any]) -> None:

@@ -189,8 +189,8 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
     if workdir is not None:
         if predictions is not None:
             predictions.write(workdir / "predictions.npz", plan.dataset.classes)
-        tree = {"params": params, "state": state}
-        params_file.write_params(workdir / params_file.FILE, tree, plan.settings)
+        file = workdir / params_file.FILE
+        params_file.write_params(file, params, state, plan.settings)
         run_folder.write_json(workdir / "summary.json", summary)
         report.write(workdir)
     return _run(trained, params, state, summary, workdir)

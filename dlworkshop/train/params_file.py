@@ -16,15 +16,23 @@ from dlworkshop.train.run_folder import to_jsonable
 from dlworkshop.types import PyTree
 
 FILE = "params.safetensors"
+STATE = "state/"
 
 
-def write_params(path: Path, params: PyTree, config: dict[str, Any]) -> None:
-    """Write the parameters [P, ...] and the config, all or nothing."""
+def write_params(
+    path: Path, params: PyTree, state: PyTree, config: dict[str, Any]
+) -> None:
+    """Write parameters and state [P, ...] and the config, all or nothing.
+
+    Arrays go by the path of their names, as "Dense_0/kernel"; those of the state have
+    STATE before it.
+    """
     from safetensors.numpy import save  # noqa: PLC0415
 
     named = {
-        parameter_name(key): np.ascontiguousarray(leaf)
-        for key, leaf in jax.tree.leaves_with_path(params)
+        prefix + parameter_name(key): _contiguous(leaf)
+        for prefix, tree in (("", params), (STATE, state))
+        for key, leaf in jax.tree.leaves_with_path(tree)
     }
     beside = path.with_name(path.name + ".tmp")
     beside.write_bytes(save(named, {"config": json.dumps(to_jsonable(config))}))
@@ -45,5 +53,12 @@ def read_params(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         ) from error
 
 
+def _contiguous(leaf: Any) -> np.ndarray:
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    return np.ascontiguousarray(leaf)
+
+
 def parameter_name(path) -> str:
+    """The names on the way to a leaf, as "Dense_0/kernel"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")

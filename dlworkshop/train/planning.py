@@ -15,7 +15,8 @@ from dlworkshop.learn import losses, metrics, schedules
 from dlworkshop.learn.hparams import check_required, keywords, name_of, route
 from dlworkshop.learn.objective import from_loss
 from dlworkshop.learn.step import TrainSpec
-from dlworkshop.models.model import BATCH, Model, StatefulModel, shapes, stateful
+from dlworkshop.models.convolution import has_convolutions
+from dlworkshop.models.model import BATCH, Model, StatefulModel, seen, shapes, stateful
 from dlworkshop.train import autotune, checks, feeds, memory, run_folder
 from dlworkshop.train.groups import Groups, group_sizes
 from dlworkshop.train.members import product
@@ -143,16 +144,16 @@ def make_plan(
     make_programs = functools.partial(
         Programs, spec, mesh, patience=patience, make_step=make_step
     )
+    convolutions = has_convolutions(spec.model.apply, params, state, seen(example))
     execution = autotune.rule_of_thumb(
-        params, batch_size // mesh.shape[BATCH], example_flops
+        batch_size // mesh.shape[BATCH], example_flops, convolutions=convolutions
     )
     if convolution is not None:
-        execution = execution._replace(
-            convolution=checks.check_convolution(convolution)
-        )
+        how = checks.check_convolution(convolution, convolutions)
+        execution = execution._replace(convolution=how)
     elif "execution" in derived:
         execution = ExecutionConfig(**derived["execution"])  # as it was before
-    elif autotune.has_convolutions(params) and flops * num_steps > autotune.WORTH:
+    elif convolutions and flops * num_steps > autotune.WORTH:
         execution = autotune.measure(
             make_programs, mesh, spec.model, members, member_seeds, dataset, order
         )
@@ -171,6 +172,7 @@ def make_plan(
             "fingerprint": dataset.fingerprint,
             "classes": list(dataset.classes),
             "inputs": describe_inputs(example),
+            **_one_array(example),
             "train": dataset.train.num_examples,
             "validation": dataset.validation.num_examples,
             "test": dataset.test.num_examples,
@@ -235,6 +237,13 @@ def make_plan(
         if fits != at_once:
             plan = plan_of(fits)
     return plan
+
+
+def _one_array(example: PyTree) -> dict[str, Any]:
+    """What commands on files want to know, where an example is one array."""
+    if not hasattr(example, "dtype"):
+        return {"shape": None, "dtype": None}
+    return {"shape": list(example.shape), "dtype": str(example.dtype)}
 
 
 def _metrics(
@@ -308,7 +317,8 @@ def _start(
 
 def _stacked(tree: PyTree, like: PyTree, members: int, what: str) -> PyTree:
     """`tree` [P, ...], where it is of one model, of one member or of all of them."""
-    if jax.tree.structure(tree) != jax.tree.structure(like):
+    given, wanted = jax.tree.structure(tree), jax.tree.structure(like)
+    if str(given) != str(wanted):
         raise UserError(
             f"start has other {what} than the model: give those of the same"
         )

@@ -18,7 +18,7 @@ from dlworkshop.learn.step import (
     make_eval_step,
     make_train_step,
 )
-from dlworkshop.models.convolution import computed
+from dlworkshop.models.convolution import computed_by
 from dlworkshop.models.model import (
     BATCH,
     Model,
@@ -86,6 +86,9 @@ class Programs:
         make_step: Callable | None = None,
     ):
         self.execution, self._mesh = execution, mesh
+        platform = mesh.devices.flat[0].platform
+        model = computed_by(spec.model, execution.convolution, platform)
+        spec = spec._replace(model=model)
         self.compile_seconds = 0.0
         self._compiled: dict = {}
         train_step: Any = make_train_step(spec, BATCH, execution.micro_batch)
@@ -247,8 +250,7 @@ class Programs:
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(args))
         if (program, shapes) not in self._compiled:
             started = time.perf_counter()
-            with computed(self.execution.convolution):
-                self._compiled[program, shapes] = program.lower(*args).compile()
+            self._compiled[program, shapes] = program.lower(*args).compile()
             self.compile_seconds += time.perf_counter() - started
         return self._compiled[program, shapes]
 

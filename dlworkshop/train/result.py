@@ -14,7 +14,8 @@ import numpy as np
 from dlworkshop.errors import UserError
 from dlworkshop.learn.hparams import Keywords, given
 from dlworkshop.learn.population import map_members
-from dlworkshop.models.model import Model, StatefulModel, predict, stateful
+from dlworkshop.models.convolution import computed_by, has_convolutions
+from dlworkshop.models.model import Model, StatefulModel, predict, seen, stateful
 from dlworkshop.train.autotune import rule_of_thumb
 from dlworkshop.train.history import History
 from dlworkshop.train.programs import update_flops
@@ -67,8 +68,15 @@ class Run:
             example = jax.tree.map(
                 lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), batch
             )
-            flops = update_flops(model, example)
-            execution = rule_of_thumb(params, size, flops)
+            one = jax.eval_shape(
+                lambda tree: jax.tree.map(lambda leaf: leaf[0], tree), (params, state)
+            )
+            execution = rule_of_thumb(
+                size,
+                update_flops(model, example),
+                convolutions=has_convolutions(model.apply, *one, seen(example)),
+            )
+            chosen = computed_by(model, execution.convolution)
             part = execution.micro_batch or size  # of the batch, at a time
             parts = jax.tree.map(
                 lambda leaf: leaf.reshape(-1, part, *leaf.shape[1:]), batch
@@ -76,7 +84,7 @@ class Run:
 
             def member(params, state, hparams):
                 rows = jax.lax.map(
-                    lambda part: predict(model, params, part, state, **hparams), parts
+                    lambda part: predict(chosen, params, part, state, **hparams), parts
                 )
                 return jax.tree.map(
                     lambda leaf: leaf.reshape(size, *leaf.shape[2:]), rows
@@ -118,15 +126,15 @@ class Run:
         wanted = self.summary.get("inputs")
         if wanted is None:
             return
-        found = describe_inputs(inputs, leading=1)
-        if [each["shape"] for each in found] != [each["shape"] for each in wanted]:
+        found, expected = _leaves(describe_inputs(inputs, 1)), _leaves(wanted)
+        shapes = [[leaf["shape"] for leaf in leaves] for leaves in (found, expected)]
+        if shapes[0] != shapes[1]:
             raise UserError(
-                f"the inputs are {_shapes(found)} for each example, and the run learnt "
-                f"from {_shapes(wanted)}: give a batch of those"
+                f"the inputs are {shapes[0]} for each example, and the run learnt from "
+                f"{shapes[1]}: give a batch of those"
             )
-        for there, want, leaf in zip(
-            found, wanted, jax.tree.leaves(inputs), strict=True
-        ):
+        arrays = jax.tree.leaves(inputs)
+        for there, want, leaf in zip(found, expected, arrays, strict=True):
             if want["dtype"] != "uint8" or not there["dtype"].startswith("float"):
                 continue
             values = np.asarray(leaf)
@@ -224,24 +232,53 @@ def _concatenated(trees: list[PyTree], axis: int) -> PyTree:
     return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis), *trees)
 
 
-def describe_inputs(inputs: PyTree, leading: int = 0) -> list[dict[str, Any]]:
-    """Path, shape and dtype of each leaf of an example, as JSON.
+def describe_inputs(inputs: PyTree, leading: int = 0) -> Any:
+    """An example as JSON: shape and dtype of each array, in dicts and lists.
+
+    Args:
+        inputs: of one example, or of many.
+        leading: axes before those of an example.
 
     >>> describe_inputs({"x": np.zeros((5, 2), np.uint8)}, leading=1)
-    [{'path': "['x']", 'shape': [2], 'dtype': 'uint8'}]
+    {'x': {'shape': [2], 'dtype': 'uint8'}}
     """
-    return [
-        {
-            "path": jax.tree_util.keystr(path),
-            "shape": list(np.shape(leaf)[leading:]),
-            "dtype": str(np.dtype(leaf.dtype)),
-        }
-        for path, leaf in jax.tree.leaves_with_path(inputs)
-    ]
+    if isinstance(inputs, Mapping):
+        return {str(k): describe_inputs(v, leading) for k, v in inputs.items()}
+    if isinstance(inputs, (list, tuple)):
+        return [describe_inputs(each, leading) for each in inputs]
+    if not hasattr(inputs, "dtype"):
+        return {"other": type(inputs).__name__}
+    shape = list(np.shape(inputs)[leading:])
+    return {"shape": shape, "dtype": str(np.dtype(inputs.dtype))}
 
 
-def _shapes(leaves: list[dict[str, Any]]) -> str:
-    return ", ".join(f"{leaf['path']}{tuple(leaf['shape'])}" for leaf in leaves)
+def example_of(described: Any) -> PyTree:
+    """The shapes that `describe_inputs` told of, as a model takes them.
+
+    Raises:
+        UserError: if the example was neither array, dict nor tuple.
+
+    >>> example_of({"x": {"shape": [2], "dtype": "uint8"}})["x"].shape
+    (2,)
+    """
+    if isinstance(described, list):
+        return tuple(map(example_of, described))
+    if set(described) == {"shape", "dtype"}:
+        return jax.ShapeDtypeStruct(tuple(described["shape"]), described["dtype"])
+    if "other" in described and isinstance(described["other"], str):
+        raise UserError(
+            f"the run learnt from a {described['other']}, which is not built anew from "
+            "a folder: use dicts, tuples and arrays as inputs"
+        )
+    return {name: example_of(each) for name, each in described.items()}
+
+
+def _leaves(described: Any) -> list[dict[str, Any]]:
+    if isinstance(described, list):
+        return [leaf for each in described for leaf in _leaves(each)]
+    if set(described) == {"shape", "dtype"}:
+        return [described]
+    return [leaf for name in sorted(described) for leaf in _leaves(described[name])]
 
 
 def metric_name(summary: Mapping[str, Any]) -> str:

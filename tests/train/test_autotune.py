@@ -9,7 +9,7 @@ import pytest
 
 from dlworkshop import fit, models
 from dlworkshop.errors import UserError
-from dlworkshop.models import convolution
+from dlworkshop.models import conv_impls
 from dlworkshop.models.convolution import CONV_IMPLS
 from dlworkshop.train import autotune
 from dlworkshop.train.programs import ExecutionConfig
@@ -135,14 +135,14 @@ def test_the_least_time_of_all_questions_is_kept(clock):
     "batch, flops, size", [(128, 28e6, 16), (120, 28e6, 15), (256, 1.2e6, None)]
 )
 def test_what_fits_the_cache_is_taken_at_a_time(batch, flops, size):
-    params = {"kernel": jax.ShapeDtypeStruct((3, 3, 1, 4), "float32")}
-    assert autotune.rule_of_thumb(params, batch, flops).micro_batch == size
+    choice = autotune.rule_of_thumb(batch, flops, convolutions=True)
+    assert choice.micro_batch == size
 
 
 @pytest.mark.parametrize("flops, sequential", [(4e3, False), (6e5, True)])
 def test_small_updates_stand_side_by_side(flops, sequential):
-    params = {"kernel": jax.ShapeDtypeStruct((64, 10), "float32")}
-    assert autotune.rule_of_thumb(params, 16, flops).sequential == sequential
+    choice = autotune.rule_of_thumb(16, flops, convolutions=False)
+    assert choice.sequential == sequential
 
 
 def test_it_begins_with_the_rule_of_thumb_by_its_name(quadrants, cache, monkeypatch):
@@ -164,7 +164,7 @@ def test_xlas_own_convolution_is_not_tried_on_a_cpu():
 
 
 def test_every_way_trains_the_same(quadrants, monkeypatch):
-    monkeypatch.setattr(convolution, "WIDE", 0)  # by Winograd's products too
+    monkeypatch.setattr(conv_impls, "WIDE", 0)  # by Winograd's products too
     runs = {how: train(quadrants, convolution=how) for how in CONV_IMPLS}
     for how, run in runs.items():
         for a, b in zip(
@@ -181,6 +181,12 @@ def test_every_way_trains_the_same(quadrants, monkeypatch):
 def test_an_unknown_way_names_the_nearest(quadrants):
     with pytest.raises(UserError, match="did you mean 'patches'"):
         train(quadrants, convolution="patch")
+
+
+def test_a_way_for_a_model_without_a_convolution_is_refused(quadrants):
+    model = models.mlp((4,), num_classes=4)
+    with pytest.raises(UserError, match="'shifts', but the model has no convolution"):
+        fit(model, quadrants, batch_size=16, convolution="shifts")
 
 
 def test_a_long_run_is_measured_and_says_so(
