@@ -189,8 +189,10 @@ def _within(thing: Any) -> Iterable[Any]:
     elif _is_own(thing):
         names = set(_names(thing))
         found = [thing.__globals__.get(name) for name in names]
-        for room in [each for each in found if isinstance(each, types.ModuleType)]:
-            found += [getattr(room, name, None) for name in names]
+        for each in found:  # which grows, as in flax.linen.BatchNorm
+            if isinstance(each, types.ModuleType):
+                inside = [vars(each).get(name) for name in names]
+                found += [x for x in inside if not any(x is y for y in found)]
         for cell in thing.__closure__ or ():
             with contextlib.suppress(ValueError):  # a name that is not bound yet
                 found.append(cell.cell_contents)

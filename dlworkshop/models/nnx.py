@@ -70,16 +70,14 @@ def from_nnx(
             f"from_nnx got a {type(module).__name__}, wanted an nnx.Module: give the "
             "module, or a function (rngs) -> module"
         )
-    form, *likes = nnx.split(module, *PARTS)
-    like_params, like_streams, like_notes, like_state = likes
+    form, like_params, like_streams, like_notes, like_state = _split(module)
     name = type(module).__name__
     taken = read_call(call or type(module).__call__, 2, "from_nnx", ("rngs",))
 
     def init(key: Array, inputs: PyTree) -> tuple[PyTree, PyTree]:
         del inputs  # NNX knows its shapes
-        _, params, _, _, state = nnx.split(build(key), *PARTS)
-        arrays = jax.tree.map(jnp.asarray, (plain(params), plain(state)))
-        return arrays
+        _, params, _, _, state = _split(build(key))
+        return jax.tree.map(jnp.asarray, (plain(params), plain(state)))
 
     def run(params, state, inputs, key, keywords):
         streams = begin(like_streams, jax.random.key(0) if key is None else key)
@@ -102,7 +100,7 @@ def from_nnx(
                 "must give the same outputs: let it do so only when it is told that "
                 "it trains (nnx.Dropout does after module.train())"
             )
-        new = plain(nnx.split(whole, *PARTS)[4])
+        new = plain(_split(whole)[4])
         # what the call made anew is not carried on
         return outputs, plain(restored(like_state, new))
 
@@ -116,6 +114,11 @@ def from_nnx(
         has_state=bool(jax.tree.leaves(like_state)),
         batched=batched,
     )
+
+
+def _split(module: nnx.Module) -> tuple[Any, ...]:
+    """Its form, and then its variables in `PARTS`."""
+    return nnx.split(module, *PARTS)
 
 
 def begin(like: PyTree, key: Array) -> PyTree:

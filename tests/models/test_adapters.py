@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import equinox as eqx
+import flax
 import haiku as hk
 import jax
 import jax.numpy as jnp
@@ -706,6 +707,12 @@ class ByFunction(nn.Module):
         return norm_function(x, train)
 
 
+class ByPackage(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        return jax.nn.relu(flax.linen.BatchNorm(not train)(x))
+
+
 class Counter(nn.Module):
     @nn.compact
     def __call__(self, x):
@@ -724,7 +731,8 @@ class Outer(nn.Module):
 
 
 def test_state_is_found_in_code_and_fields():
-    for module in (ByFunction(), Outer(), nn.Sequential([nn.Dense(3), Counter()])):
+    sequence = nn.Sequential([nn.Dense(3), Counter()])
+    for module in (ByFunction(), ByPackage(), Outer(), nn.BatchNorm(), sequence):
         assert isinstance(models.from_linen(module), models.StatefulModel), module
     for module in (Linen(), Outer(nn.LayerNorm), nn.SelfAttention(2)):
         assert isinstance(models.from_linen(module), models.Model), module
