@@ -159,12 +159,10 @@ def num_params(params: PyTree) -> int:
 
 def table(model: Model | StatefulModel, example: PyTree) -> str:
     """Layers with their output shapes and parameter counts, for ONE example."""
-    if isinstance(model.module, nn.Module):
-        return model.module.tabulate(
-            jax.random.key(0),
-            as_float(example),
-            console_kwargs={"width": 100, "force_terminal": False},
-        ).strip("\n")
+    if isinstance(model.module, nn.Module) and not model.config.get("call"):
+        from dlworkshop.models.linen import tabulate  # noqa: PLC0415 - it stands on us
+
+        return tabulate(model, as_float(example))
     params, _ = shapes(model, example)
     rows = [
         f"{jax.tree_util.keystr(path):50} {leaf.shape!s:>20} {leaf.size:>12,}"
