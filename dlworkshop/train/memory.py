@@ -3,13 +3,14 @@
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from dlworkshop.errors import UserError
+from dlworkshop.train import cgroups
 from dlworkshop.train.groups import balanced_size, halve
 
 # Bytes that must be free for each that is predicted. On a CPU a process grew by 1.1 to
@@ -119,71 +120,7 @@ def available(root: Path = Path("/")) -> int:
         memory = int(known["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         pass
-    return max(0, min([memory, *_left_in_groups(root)]))
-
-
-def _left_in_groups(root: Path) -> Iterator[int]:
-    """Bytes that are left in each group around this process that has a limit.
-
-    Pages of files that were read count as used, and those not read lately (inactive)
-    are given up where memory is needed.
-    Source: the kernel's Documentation/admin-guide/cgroup-v2.rst and cgroup-v1.
-    """
-    for folder, limit_name, usage_name, inactive in groups_of_process(root):
-        limit = _number(folder / limit_name)
-        used = _number(folder / usage_name)
-        if limit is None or used is None:
-            continue
-        yield limit - max(0, used - _statistic(folder / "memory.stat", inactive))
-
-
-def groups_of_process(root: Path) -> Iterator[tuple[Path, str, str, str]]:
-    """Folders of the groups around this process that count memory, inmost first.
-
-    With the names of the limit, of what is used and of the statistic of inactive
-    pages: those of version 2 or of version 1, which may both be there.
-    """
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            home = root / "sys/fs/cgroup"
-            home = home if (home / "cgroup.controllers").exists() else home / "unified"
-            names = "memory.max", "memory.current", "inactive_file"
-        elif "memory" in controllers.split(","):
-            home = root / "sys/fs/cgroup/memory"
-            names = (
-                "memory.limit_in_bytes",
-                "memory.usage_in_bytes",
-                "total_inactive_file",
-            )
-        else:
-            continue
-        # A container sees its own group as the root, whatever path the line has.
-        inner = home / path.lstrip("/")
-        for folder in [inner, *inner.parents]:
-            if not folder.is_relative_to(home):
-                break
-            yield folder, *names
-
-
-def _number(path: Path) -> int | None:
-    """The number in a file; None for "max", and where there is no such file."""
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return None
-
-
-def _statistic(path: Path, name: str) -> int:
-    try:
-        lines = path.read_text().splitlines()
-        return int(dict(line.split(" ", 1) for line in lines)[name])
-    except (OSError, KeyError, ValueError):
-        return 0
+    return max(0, min([memory, *cgroups.memory_left(root)]))
 
 
 def in_words(count: float) -> str:
