@@ -153,7 +153,8 @@ def test_two_processes_with_other_hash_seeds_agree(load, tmp_path):
     code = """
 import sys, mine
 from dlworkshop.identity import digest
-print([digest(getattr(mine, name)) for name in sys.argv[1:]])
+exec("def g(x): return x in {'a', 'b', 'c', 'd'}", there := {})
+print([digest(getattr(mine, name)) for name in sys.argv[1:]], digest(there["g"]))
 """
 
     def run(seed):
@@ -244,6 +245,18 @@ def test_the_users_modules_are_followed(load, tmp_path, monkeypatch):
         found.append([digest(getattr(module, name)) for name in "fgh"])
     assert all(a != b for a, b in zip(found[0], found[2], strict=True))
     assert found[0][:2] == found[1][:2]  # only a whole module counts as a whole
+
+
+def test_defaults_count_by_value(load):
+    text = """
+        POWER, SHIFT = 2, 1
+        def f(x, power=POWER, *, shift=SHIFT):
+            return x**power + shift
+    """
+    found = [
+        load(text.replace("2, 1", numbers)) for numbers in ("2, 1", "3, 1", "2, 4")
+    ]
+    assert len({digest(module.f) for module in found}) == 3
 
 
 def test_functions_that_call_each_other_end(load):
