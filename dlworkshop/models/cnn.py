@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from dlworkshop.models import layers
+from dlworkshop.models.functions import describe_function
 from dlworkshop.models.layers import average_pool, drop
 from dlworkshop.models.linen import from_linen
 from dlworkshop.models.model import Model, check_rank
@@ -81,8 +83,8 @@ def cnn(
         "name": "cnn",
         "features": list(features),
         "dense": list(dense),
-        "activation": activation.__name__,
-        "pooling": pooling.__name__,
+        "activation": describe_function(activation, nn),
+        "pooling": describe_function(pooling, layers),
         "dropout": dropout,
         "num_classes": num_classes,
         "dtype": None if dtype is None else jnp.dtype(dtype).name,
