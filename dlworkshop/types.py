@@ -14,10 +14,32 @@ PyTree = Any
 
 
 class Batch(NamedTuple):
-    """Examples side by side: a batch (B of them) or a whole split (N of them)."""
+    """Examples side by side: a batch (B of them) or a whole split (N of them).
 
-    inputs: PyTree  # leaves [B, ...]; uint8 at rest, float in [0, 1] in a step
-    targets: PyTree  # leaves [B, ...]; int32 [B] in [0, K) for classes
+    An example is any pytree: an image [H, W, C], a vector [D], tokens [T], a dict of
+    those. Arrays at rest may be uint8: in a step they are floats in [0, 1].
+    """
+
+    inputs: PyTree  # leaves [B, ...]
+    targets: PyTree = None  # leaves [B, ...]; int32 [B] in [0, K) for classes
+    weights: Array | None = None  # [B] >= 0: the share of each example in the loss
+
+    @property
+    def num_examples(self) -> int:
+        """B, or N of a split.
+
+        >>> Batch({"x": jax.numpy.ones((5, 2))}).num_examples
+        5
+        """
+        return len(jax.tree.leaves(self.inputs)[0])
+
+    def rows(self, index: Any) -> "Batch":
+        """The examples that `index` names: a slice, or an array of indices [...].
+
+        >>> Batch(jax.numpy.arange(4), jax.numpy.arange(4)).rows(slice(2)).targets.shape
+        (2,)
+        """
+        return jax.tree.map(lambda leaf: leaf[index], self)
 
 
 class Dataset(NamedTuple):
@@ -26,9 +48,9 @@ class Dataset(NamedTuple):
     train: Batch
     validation: Batch  # cut off `train`; choices are made here
     test: Batch  # read once, at the end
-    classes: tuple[str, ...]  # [K] names; () for regression
+    classes: tuple[str, ...] = ()  # [K] names; () where the targets are no classes
     name: str = "data"
-    fingerprint: str = ""  # of the content; a resumed run checks it
+    fingerprint: str = ""  # of the content, where it is known; "" is computed
     preprocessing: Mapping[str, Any] | None = None  # JSON: file or row -> example
     card: Mapping[str, Any] | None = None  # JSON: what the report says of the data
 
@@ -52,12 +74,11 @@ class Dataset(NamedTuple):
         >>> some.validation.inputs.shape, some.fingerprint
         ((3, 2), 'abc, the first 3')
         """
-
-        def cut(split: Batch) -> Batch:
-            return Batch(*(array[:num_examples] for array in split))
-
-        fingerprint = f"{self.fingerprint}, the first {num_examples}"
-        return self.each_split(cut, fingerprint=fingerprint)
+        known = self.fingerprint
+        return self.each_split(
+            lambda split: split.rows(slice(num_examples)),
+            fingerprint=known and f"{known}, the first {num_examples}",
+        )
 
 
 class HParams(NamedTuple):
