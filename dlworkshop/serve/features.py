@@ -13,8 +13,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from dlworkshop.data import places
 from dlworkshop.data.progress import Count
+from dlworkshop.files import atomic_rename
 from dlworkshop.models.convolution import computed
 from dlworkshop.models.model import Model, predict
 from dlworkshop.train.cache import cache_folder
@@ -161,7 +161,7 @@ def _compute(model: Model, params: PyTree, dataset: Dataset, folder: Path) -> No
                     array[done : done + len(rows)] = rows
                     done += len(rows)
                     count.advance(len(rows))
-        places.settle(partial, folder)
+        atomic_rename(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

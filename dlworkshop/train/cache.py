@@ -1,21 +1,18 @@
 """Private folders for what may be thrown away: compiled programs, measured choices."""
 
-import os
 from pathlib import Path
 
 import jax
 
+from dlworkshop.files import private_folder
+
 
 def cache_folder(name: str) -> Path | None:
     """A folder of this user alone (0700); None where none can be made."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = home / "dlworkshop" / name
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder.chmod(0o700)
+        return private_folder(name)
     except OSError:
         return None
-    return folder
 
 
 def use_compilation_cache() -> None:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from dlworkshop.errors import UserError
+from dlworkshop.files import atomic_write
 from dlworkshop.train.run_folder import plain
 from dlworkshop.types import PyTree
 
@@ -26,9 +27,7 @@ def write_params(path: Path, params: PyTree, config: dict[str, Any]) -> None:
         parameter_name(key): np.ascontiguousarray(leaf)
         for key, leaf in jax.tree.leaves_with_path(params)
     }
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_bytes(save(named, {"config": json.dumps(plain(config))}))
-    beside.replace(path)
+    atomic_write(path, save(named, {"config": json.dumps(plain(config))}))
 
 
 def read_params(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

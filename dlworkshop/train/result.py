@@ -11,6 +11,7 @@ import numpy as np
 import scipy.special
 
 from dlworkshop.errors import UserError
+from dlworkshop.files import atomic_file
 from dlworkshop.learn.metrics import balanced_accuracy, mean_and_error
 from dlworkshop.learn.population import QUARANTINED, STOPPED, Population, map_members
 from dlworkshop.models.model import Model, num_params, predict, table
@@ -241,24 +242,23 @@ def write_predictions(path: Path, split, classes, outputs, losses, alive) -> Non
     wrong = (prediction != split.targets).any(0)  # [N]
     badness = np.where(wrong, losses.mean(0), -np.inf)
     worst = np.argsort(-badness, kind="stable")[: min(WORST, int(wrong.sum()))]
-    beside = path.with_name(path.name + ".tmp.npz")
-    np.savez_compressed(
-        beside,
-        label=label,
-        prediction=prediction,
-        loss=losses.astype(np.float32),
-        confidence=probability.max(-1).astype(np.float32),
-        likelihood=_of_label(probability, label).astype(np.float32),
-        ensemble_prediction=together.argmax(-1).astype(np.int32),
-        ensemble_confidence=together.max(-1).astype(np.float32),
-        ensemble_likelihood=_of_label(together, label).astype(np.float32),
-        worst_index=worst.astype(np.int32),
-        worst_image=np.asarray(split.inputs[np.sort(worst)])[
-            np.argsort(np.argsort(worst))
-        ],
-        classes=np.asarray(classes, dtype=np.str_),
-    )
-    beside.replace(path)
+    with atomic_file(path) as file:
+        np.savez_compressed(
+            file,
+            label=label,
+            prediction=prediction,
+            loss=losses.astype(np.float32),
+            confidence=probability.max(-1).astype(np.float32),
+            likelihood=_of_label(probability, label).astype(np.float32),
+            ensemble_prediction=together.argmax(-1).astype(np.int32),
+            ensemble_confidence=together.max(-1).astype(np.float32),
+            ensemble_likelihood=_of_label(together, label).astype(np.float32),
+            worst_index=worst.astype(np.int32),
+            worst_image=np.asarray(split.inputs[np.sort(worst)])[
+                np.argsort(np.argsort(worst))
+            ],
+            classes=np.asarray(classes, dtype=np.str_),
+        )
 
 
 def _of_label(probability: np.ndarray, label: np.ndarray) -> np.ndarray:

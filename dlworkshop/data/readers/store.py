@@ -19,6 +19,7 @@ import numpy as np
 from dlworkshop.data.readers.images import RECORDS
 from dlworkshop.data.rows import LazyArray
 from dlworkshop.errors import UserError
+from dlworkshop.files import atomic_rename, atomic_write
 from dlworkshop.types import Array, Batch, Dataset
 
 SPLITS = ("train", "validation", "test")
@@ -150,7 +151,7 @@ def find(root: Path, signed: str) -> Path | None:
 
 @contextlib.contextmanager
 def partial(root: Path) -> Iterator[Path]:
-    """A folder to prepare in, gone at the end, whatever happens, if not `kept`."""
+    """A folder to prepare in, gone at the end, whatever happens, if not committed."""
     root.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".incomplete-", dir=root))
     try:
@@ -159,7 +160,7 @@ def partial(root: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def keep(root: Path, folder: Path, made: Prepared, signed: str) -> Path:
+def commit(root: Path, folder: Path, made: Prepared, signed: str) -> Path:
     """Give a prepared folder the name of its content, all or nothing."""
     np.save(folder / "label.npy", made.label)
     np.save(folder / "split.npy", made.split)
@@ -167,16 +168,10 @@ def keep(root: Path, folder: Path, made: Prepared, signed: str) -> Path:
     (folder / "about.json").write_text(json.dumps(about))
     folder.chmod(root.stat().st_mode & 0o777)  # mkdtemp made it private
     final = root / made.key
-    try:
-        os.rename(folder, final)
-    except OSError:
-        if not (final / "about.json").is_file():
-            raise  # else it was there already, with the same
+    atomic_rename(folder, final)  # or it is there already, with the same
     index = root / "index"
     index.mkdir(exist_ok=True)
-    beside = index / f".{signed}.{os.getpid()}"
-    beside.write_text(made.key)
-    beside.replace(index / signed)
+    atomic_write(index / signed, made.key)
     return final
 
 
