@@ -17,6 +17,7 @@ ROOMS = [
     "errors",
     "types",
     "identity",
+    "files",
     "data",
     "models",
     "learn",

@@ -1,6 +1,16 @@
-"""Name or path -> Dataset -> batches."""
+"""Name, path or arrays -> Dataset -> batches."""
 
 from dlworkshop.data.catalogue import NAMES
+from dlworkshop.data.content import fingerprint
+from dlworkshop.data.inputs_like import check_inputs_like, describe_inputs
 from dlworkshop.data.load import load
+from dlworkshop.data.plain_arrays import from_arrays
 
-__all__ = ["NAMES", "load"]
+__all__ = [
+    "NAMES",
+    "check_inputs_like",
+    "describe_inputs",
+    "fingerprint",
+    "from_arrays",
+    "load",
+]

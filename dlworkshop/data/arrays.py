@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dlworkshop.data import places
 from dlworkshop.data.catalogue import ENTRIES
 from dlworkshop.errors import UserError
+from dlworkshop.files import atomic_rename
 from dlworkshop.types import Batch, Dataset
 
 _ROWS = 4096  # decoded at a time
@@ -79,7 +79,7 @@ def write(name: str, records: Path, folder: Path) -> None:
         }
         (partial / "about.json").write_text(json.dumps(about))
         partial.chmod(folder.parent.stat().st_mode & 0o777)  # mkdtemp made it private
-        places.settle(partial, folder)
+        atomic_rename(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

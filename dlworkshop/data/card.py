@@ -2,13 +2,14 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from PIL import Image
 
-from dlworkshop.types import Dataset
+from dlworkshop.types import Array, Dataset, PyTree
 
 SPLITS = ("train", "validation", "test")
 CLASSES_SHOWN, EXAMPLES_SHOWN = 12, 6  # with pictures, and of each
@@ -23,13 +24,12 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     >>> card["shape"], card["counts"]["test"][:3], len(card["examples"])
     ([8, 8, 1], [31, 35, 39], 10)
     """
-    shape = [int(size) for size in dataset.train.inputs.shape[1:]]
     card = {
         **(dataset.card or {}),
         "name": dataset.name,
-        "shape": shape,
-        "dtype": str(dataset.train.inputs.dtype),
-        "sizes_of_splits": {n: len(getattr(dataset, n).targets) for n in SPLITS},
+        "shape": _each(dataset.train.inputs, lambda x: [int(n) for n in x.shape[1:]]),
+        "dtype": _each(dataset.train.inputs, lambda x: str(x.dtype)),
+        "sizes_of_splits": {n: getattr(dataset, n).num_examples for n in SPLITS},
         "classes": list(dataset.classes),
     }
     if dataset.classes:
@@ -44,9 +44,23 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     return card
 
 
-def is_picture(images: Any) -> bool:
-    """Whether examples [N, ...] can be shown: [N, H, W, C], grey or colour."""
-    return len(images.shape) == 4 and images.shape[-1] in (1, 3)
+def _each(inputs: PyTree, said: Callable[[Array], Any]) -> Any:
+    """What is said of the one array of inputs, or of each by its place."""
+    found = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): said(leaf)
+        for path, leaf in jax.tree.leaves_with_path(inputs)
+    }
+    return found.get("", found)
+
+
+def is_picture(images: PyTree) -> bool:
+    """Whether examples can be shown: one array [N, H, W, C], grey or colour.
+
+    >>> is_picture(np.zeros((2, 8, 8, 3))), is_picture({"x": np.zeros((2, 8, 8, 3))})
+    (True, False)
+    """
+    shape: tuple[int, ...] = getattr(images, "shape", ())
+    return len(shape) == 4 and shape[-1] in (1, 3)
 
 
 def picture(image: np.ndarray) -> str:

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import os
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from rich.progress import (
 
 from dlworkshop.data.checksums import official
 from dlworkshop.errors import UserError
+from dlworkshop.files import atomic_file
 
 PROBE_SECONDS = 5.0  # a server that answers does so at once
 READ_SECONDS = 30.0  # between two pieces of a download
@@ -114,7 +114,6 @@ def _probe(url: str) -> None:
 
 def _download(url: str, path: Path, checksum: str) -> None:
     """Bring `url` to `path` whole, or not at all; the checksum is as "md5:6d6b..."."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     method, _, wanted = checksum.partition(":")
     digest = hashlib.new(method)
     bar = Progress(
@@ -124,19 +123,15 @@ def _download(url: str, path: Path, checksum: str) -> None:
         TimeRemainingColumn(),
         console=Console(stderr=True),
     )
-    try:
-        with (
-            urllib.request.urlopen(url, timeout=READ_SECONDS) as answer,
-            partial.open("wb") as file,
-            bar,
-        ):
-            task = bar.add_task("", total=int(answer.headers["Content-Length"] or 0))
-            while piece := answer.read(_PIECE):
-                file.write(piece)
-                digest.update(piece)
-                bar.advance(task, len(piece))
+    with (
+        urllib.request.urlopen(url, timeout=READ_SECONDS) as answer,
+        atomic_file(path) as file,
+        bar,
+    ):
+        task = bar.add_task("", total=int(answer.headers["Content-Length"] or 0))
+        while piece := answer.read(_PIECE):
+            file.write(piece)
+            digest.update(piece)
+            bar.advance(task, len(piece))
         if digest.hexdigest() != wanted:
             raise OSError(f"{url} has {method} {digest.hexdigest()}, wanted {wanted}")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

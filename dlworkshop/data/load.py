@@ -106,7 +106,7 @@ def prepare_from(
         raise _unusable(error, data_dir) from error
 
 
-def again(
+def reload(
     name: str, fingerprint: str, data_dir: str | os.PathLike[str] | None = None
 ) -> Dataset:
     """The data set that a run learnt from, by what its config says of it.

@@ -8,6 +8,7 @@ from pathlib import Path
 from dlworkshop.data import arrays, checksums, fetch, places, sources
 from dlworkshop.data.builders import make_builder
 from dlworkshop.errors import UserError
+from dlworkshop.files import atomic_rename
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def prepare(name: str, root: Path, source: Path | None = None) -> Path:
         arrays.write(name, made, made / "arrays")
         final = root / made.relative_to(partial)
         final.parent.mkdir(parents=True, exist_ok=True)
-        places.settle(made, final)
+        atomic_rename(made, final)
     return final
 
 

@@ -4,8 +4,9 @@
 says it in words (`words`) and sets it on one page (`page`, of `elements`).
 """
 
-import os
 from pathlib import Path
+
+from dlworkshop.files import atomic_write
 
 __all__ = ["write"]
 
@@ -28,10 +29,5 @@ def write(workdir: Path) -> Path:
     workdir = Path(workdir)
     text = page.render(read.read_run(workdir))
     target = workdir / "report.html"
-    draft = workdir / f".report.{os.getpid()}.html"
-    try:
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(target)  # a reader sees the old page or the new one, no half
-    finally:
-        draft.unlink(missing_ok=True)
+    atomic_write(target, text)  # a reader sees the old page or the new one, no half
     return target

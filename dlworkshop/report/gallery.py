@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dlworkshop.files import atomic_write
 from dlworkshop.report import lesson, page, pictures, read
 from dlworkshop.report.elements import Html, document, fold, join, tag
 from dlworkshop.report.svg import as_file
@@ -51,9 +52,8 @@ def write(folder: Path, chapters: Mapping[str, Sequence[Entry]]) -> Path:
     )
     foot = tag("footer", "Written by dlworkshop; this site needs no network.")
     body = join([top, tag("main", *parts), foot])
-    draft, target = folder / ".index.html", folder / "index.html"
-    draft.write_text(document("Deep learning workshop", body), encoding="utf-8")
-    draft.replace(target)
+    target = folder / "index.html"
+    atomic_write(target, document("Deep learning workshop", body))
     return target
 
 
@@ -103,5 +103,5 @@ def _thumbnail(folder: Path, run: read.RunFolder, name: str) -> str:
     if "<svg" not in curves:
         return ""
     svg = curves[curves.index("<svg") : curves.index("</svg>") + len("</svg>")]
-    (folder / name / "thumbnail.svg").write_text(as_file(svg), encoding="utf-8")
+    atomic_write(folder / name / "thumbnail.svg", as_file(svg))
     return f"{name}/thumbnail.svg"

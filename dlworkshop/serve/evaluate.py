@@ -10,7 +10,7 @@ import scipy.special
 
 from dlworkshop import data
 from dlworkshop.data import readers
-from dlworkshop.data.load import again
+from dlworkshop.data.load import reload
 from dlworkshop.data.readers.inference_sources import Source, labelled
 from dlworkshop.errors import UserError
 from dlworkshop.learn.metrics import balanced_accuracy, mean_and_error
@@ -61,7 +61,7 @@ def evaluate(
     if not said["classes"]:
         raise UserError(f"the run in {run.workdir} has no classes to tell apart")
     if path is None:
-        test = again(said["name"], said["fingerprint"], data_dir).test
+        test = reload(said["name"], said["fingerprint"], data_dir).test
         return _scored(run, _split(test), words, unread)
     path = Path(path).expanduser()
     if not path.exists():

@@ -9,6 +9,7 @@ import numpy as np
 from jax import export as jax_export
 
 from dlworkshop.errors import UserError, unknown
+from dlworkshop.files import atomic_write
 from dlworkshop.learn import losses
 from dlworkshop.learn.hparams import given
 from dlworkshop.learn.population import map_members
@@ -42,14 +43,10 @@ def export(run: Run, path: str | Path, format: str) -> Path:
     if format not in formats:
         raise unknown("format", format, formats)
     path = Path(path)
-    beside = path.with_name(path.name + ".tmp")
     try:
-        beside.write_bytes(formats[format](run))
-        beside.replace(path)
+        atomic_write(path, formats[format](run))
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror})") from error
-    finally:
-        beside.unlink(missing_ok=True)
     return path
 
 

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 
 from dlworkshop import identity
-from dlworkshop.data import places
 from dlworkshop.data.progress import Count
+from dlworkshop.files import atomic_rename
 from dlworkshop.models.convolution import computed_by
 from dlworkshop.models.model import Model, predict
 from dlworkshop.train.cache import cache_folder
@@ -165,7 +165,7 @@ def _compute(model: Model, params: PyTree, dataset: Dataset, folder: Path) -> No
                     array[done : done + len(rows)] = rows
                     done += len(rows)
                     count.advance(len(rows))
-        places.settle(partial, folder)
+        atomic_rename(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

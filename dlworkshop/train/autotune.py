@@ -1,5 +1,6 @@
 """How convolutions and members are computed: measured once, remembered on disk."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -17,6 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from dlworkshop.data.order import Order
+from dlworkshop.files import atomic_write
 from dlworkshop.models.convolution import CONV_IMPLS, has_convolutions
 from dlworkshop.models.model import BATCH, StatefulModel, seen, shapes
 from dlworkshop.train import cgroups
@@ -320,9 +322,5 @@ def dlworkshop_version() -> str:
 
 def _write(path: Path, value: dict[str, Any]) -> None:
     """Whole or not at all; a cache that cannot be written is done without."""
-    beside = path.with_suffix(f".{os.getpid()}")
-    try:
-        beside.write_text(json.dumps(value, indent=2))
-        beside.replace(path)
-    except OSError:
-        return
+    with contextlib.suppress(OSError):
+        atomic_write(path, json.dumps(value, indent=2))

@@ -1,7 +1,6 @@
 """Private folders for what may be thrown away: compiled programs, measured choices."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,17 +8,15 @@ from typing import Any
 import jax
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
+from dlworkshop.files import private_folder
+
 
 def cache_folder(name: str) -> Path | None:
     """A folder of this user alone (0700); None where none can be made."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = home / "dlworkshop" / name
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder.chmod(0o700)
+        return private_folder(name)
     except OSError:
         return None
-    return folder
 
 
 def use_compilation_cache() -> None:

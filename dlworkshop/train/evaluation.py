@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import scipy.special
 
+from dlworkshop.files import atomic_file
 from dlworkshop.learn.metrics import Metric, balanced_accuracy
 from dlworkshop.learn.step import Evaluated
 from dlworkshop.train.groups import Group, scatter_rows
@@ -186,22 +187,21 @@ class Predictions:
         in_order = np.argsort(
             np.argsort(worst)
         )  # memory-mapped arrays want them sorted
-        beside = path.with_name(path.name + ".tmp.npz")
-        np.savez_compressed(
-            beside,
-            label=self._label,
-            prediction=self._prediction,
-            loss=self._loss,
-            confidence=self._confidence,
-            likelihood=self._likelihood,
-            ensemble_prediction=self._together.argmax(-1).astype(np.int32),
-            ensemble_confidence=self._together.max(-1).astype(np.float32),
-            ensemble_likelihood=likelihood.astype(np.float32),
-            worst_index=worst.astype(np.int32),
-            worst_image=np.asarray(self._batch.inputs[np.sort(worst)])[in_order],
-            classes=np.asarray(classes, dtype=np.str_),
-        )
-        beside.replace(path)
+        with atomic_file(path) as file:
+            np.savez_compressed(
+                file,
+                label=self._label,
+                prediction=self._prediction,
+                loss=self._loss,
+                confidence=self._confidence,
+                likelihood=self._likelihood,
+                ensemble_prediction=self._together.argmax(-1).astype(np.int32),
+                ensemble_confidence=self._together.max(-1).astype(np.float32),
+                ensemble_likelihood=likelihood.astype(np.float32),
+                worst_index=worst.astype(np.int32),
+                worst_image=np.asarray(self._batch.inputs[np.sort(worst)])[in_order],
+                classes=np.asarray(classes, dtype=np.str_),
+            )
 
 
 def softmax(outputs: np.ndarray) -> np.ndarray:

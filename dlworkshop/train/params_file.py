@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from dlworkshop.errors import UserError
+from dlworkshop.files import atomic_write
 from dlworkshop.train.run_folder import to_jsonable
 from dlworkshop.types import PyTree
 
@@ -34,9 +35,7 @@ def write_params(
         for prefix, tree in (("", params), (STATE, state))
         for key, leaf in jax.tree.leaves_with_path(tree)
     }
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_bytes(save(named, {"config": json.dumps(to_jsonable(config))}))
-    beside.replace(path)
+    atomic_write(path, save(named, {"config": json.dumps(to_jsonable(config))}))
 
 
 def read_params(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

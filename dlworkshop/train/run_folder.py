@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dlworkshop.errors import UserError
+from dlworkshop.files import atomic_write
 
 
 def to_jsonable(value: Any) -> Any:
@@ -33,9 +34,7 @@ def to_jsonable(value: Any) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` beside `path` and then in its place: never half a file."""
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(json.dumps(to_jsonable(value), indent=2) + "\n")
-    os.replace(beside, path)
+    atomic_write(path, json.dumps(to_jsonable(value), indent=2) + "\n")
 
 
 def read_json(path: Path) -> Any:

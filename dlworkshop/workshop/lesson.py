@@ -11,6 +11,7 @@ import numpy as np
 
 from dlworkshop import report
 from dlworkshop.errors import UserError
+from dlworkshop.files import atomic_write
 from dlworkshop.learn import schedules
 from dlworkshop.models.model import Model
 from dlworkshop.train import checks, run_folder
@@ -127,9 +128,7 @@ def _draw(figure: Figure, workdir: Path) -> dict[str, str]:
         figure.draw(axes)
     folder = workdir / "figures"
     folder.mkdir(exist_ok=True)
-    beside = folder / f".{name}.svg"
-    beside.write_text(svg.as_file(out[0]), encoding="utf-8")
-    beside.replace(folder / f"{name}.svg")
+    atomic_write(folder / f"{name}.svg", svg.as_file(out[0]))
     return {
         "file": f"figures/{name}.svg",
         "title": figure.title,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from dlworkshop.data import arrays, fetch, load, places, prepare
-from dlworkshop.data.load import again, folder_of, prepare_from
+from dlworkshop.data.load import folder_of, prepare_from, reload
 from dlworkshop.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -224,14 +224,14 @@ def test_what_is_prepared_from_raw_files_needs_them_no_more(mnist_raw, tmp_path)
 
 def test_the_data_of_a_run_come_again(photos, tmp_path):
     first = load(photos, tmp_path)
-    found = again(first.name, first.fingerprint, tmp_path)
+    found = reload(first.name, first.fingerprint, tmp_path)
     np.testing.assert_array_equal(found.test.inputs, first.test.inputs)
     digits = load("digits")
-    assert again("digits", digits.fingerprint).name == "digits"
+    assert reload("digits", digits.fingerprint).name == "digits"
     with pytest.raises(UserError, match="not all of, what the run learnt from"):
-        again("digits", "another")
+        reload("digits", "another")
     with pytest.raises(UserError, match=r"the data 'x' of the run are not in"):
-        again("x", "", tmp_path)
+        reload("x", "", tmp_path)
 
 
 @pytest.mark.skipif(

@@ -422,10 +422,10 @@ def test_splits_are_deterministic_stratified_and_whole(grouped):
     rng = np.random.default_rng(0)
     label = rng.choice(3, 3000, p=[0.7, 0.25, 0.05])
     group = rng.integers(0, 300, 3000) if grouped else np.arange(3000)
-    names = [str(i) for i in range(3000)]
-    cut = split.stratified(names, label, group, [0.15, 0.15])
+    rank = split.ranks([str(i) for i in range(3000)])
+    cut = split.stratified(rank, label, group, [0.15, 0.15])
     np.testing.assert_array_equal(
-        cut, split.stratified(names, label, group, [0.15, 0.15])
+        cut, split.stratified(rank, label, group, [0.15, 0.15])
     )
     for k in range(3):
         shares = np.bincount(cut[label == k], minlength=3) / (label == k).sum()
@@ -437,13 +437,25 @@ def test_splits_are_deterministic_stratified_and_whole(grouped):
 
 def test_a_class_of_three_is_in_every_split():
     label = np.array([0] * 90 + [1] * 3)
-    names = [str(i) for i in range(93)]
-    cut = split.stratified(names, label, np.arange(93), [0.15, 0.15])
+    rank = np.random.default_rng(0).permutation(93)
+    cut = split.stratified(rank, label, np.arange(93), [0.15, 0.15])
     assert sorted(cut[label == 1].tolist()) == [0, 1, 2]
 
 
 def test_one_group_cannot_be_split():
     with pytest.raises(UserError, match="in 1 group, too few for 3"):
         split.stratified(
-            list("abcd"), np.array([0, 1, 0, 1]), np.zeros(4, int), [0.2, 0.2]
+            np.arange(4), np.array([0, 1, 0, 1]), np.zeros(4, int), [0.2, 0.2]
         )
+
+
+@pytest.mark.parametrize("pairs", [150, 400])
+def test_groups_of_every_size_are_in_every_split(pairs):
+    """Twins: none of the splits may be made of them, or lack them."""
+    group = np.concatenate([np.repeat(np.arange(pairs), 2), pairs + np.arange(700)])
+    rng = np.random.default_rng(0)
+    label, rank = rng.integers(0, 2, len(group)), rng.permutation(len(group))
+    cut = split.stratified(rank, label, group, [0.15, 0.15])
+    twins = group < pairs
+    for number in range(3):
+        assert abs(twins[cut == number].mean() - twins.mean()) < 0.03

@@ -86,7 +86,7 @@ def test_counts_are_those_of_the_data():
     dataset = make_dataset()
     counts = card.describe(dataset)["counts"]
     for name, size in (("train", 96), ("validation", 40), ("test", 33)):
-        label = getattr(dataset, name).label
+        label = getattr(dataset, name).targets
         assert counts[name] == [int((label == k).sum()) for k in range(4)]
         assert sum(counts[name]) == size
 

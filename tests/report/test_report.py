@@ -353,7 +353,7 @@ def test_a_kill_between_writing_and_naming_leaves_the_old_page(population, monke
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(type(population), "replace", stop)
+    monkeypatch.setattr("os.replace", stop)
     with pytest.raises(KeyboardInterrupt):
         write(population)
     assert (population / "report.html").read_bytes() == old

@@ -62,7 +62,7 @@ def load(
                 made = table.prepare(
                     csv_file.read(path), partial, target=target, group_by=group_by
                 )
-            prepared = store.keep(root, partial, made, signed)
+            prepared = store.commit(root, partial, made, signed)
     return store.read(prepared, path.absolute().stem)
 
 

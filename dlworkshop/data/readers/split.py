@@ -30,12 +30,13 @@ def ranks(names: Sequence[str]) -> np.ndarray:
 
 
 def stratified(
-    names: Sequence[str], label: np.ndarray, group: np.ndarray, shares: Sequence[float]
+    rank: np.ndarray, label: np.ndarray, group: np.ndarray, shares: Sequence[float]
 ) -> np.ndarray:
     """A split of every example, with the same share of each class in each.
 
     Args:
-        names: [N] of the examples; the same names give the same splits.
+        rank: [N] a number for each example, no two the same: the lowest go into the
+            splits first. See `ranks`.
         label: [N] int in [0, K).
         group: [N] int; what has the same number stays on one side.
         shares: of all splits but the first, which takes the rest.
@@ -47,12 +48,12 @@ def stratified(
         UserError: if there are fewer groups than splits.
 
     Groups of more than one example are placed first, the largest first, each where it
-    leaves the counts of classes closest to the wanted ones (as in scikit-learn's
-    StratifiedGroupKFold); examples of their own then fill each class up.
+    leaves the counts of classes closest to their shares of what is placed so far (as
+    in scikit-learn's StratifiedGroupKFold, which compares folds of one size); examples
+    of their own then fill each class up. So groups of any size are in every split.
 
     >>> label = np.arange(20) % 2
-    >>> names = [str(i) for i in range(20)]
-    >>> split = stratified(names, label, np.arange(20), [0.2, 0.2])
+    >>> split = stratified(np.arange(20), label, np.arange(20), [0.2, 0.2])
     >>> np.bincount(split).tolist(), np.bincount(label[split == 1]).tolist()
     ([12, 4, 4], [2, 2])
     """
@@ -69,20 +70,23 @@ def stratified(
             f"{'s' if len(size) > 1 else ''}, too few for {len(wanted)} splits: group "
             "by something that has more values"
         )
-    rank = ranks(names)
     split = np.full(len(label), -1, np.int8)
     have = np.zeros_like(wanted)
     first = np.full(len(size), len(label))
     np.minimum.at(first, group, rank)
     members = np.argsort(group, kind="stable")
     ends = np.cumsum(size)
+    share = np.array([[1 - sum(shares)], *([share] for share in shares)])  # [splits, 1]
+    placed = np.zeros(num_classes)
     for g in sorted(np.flatnonzero(size > 1), key=lambda g: (-size[g], first[g])):
         rows = members[ends[g] - size[g] : ends[g]]
         counts = np.bincount(label[rows], minlength=num_classes)  # [K]
-        # what each split would be too far off, in shares of what it wants
-        scale = np.maximum(wanted, 1)
-        now = (((have - wanted) / scale) ** 2).sum(1)
-        then = (((have + counts - wanted) / scale) ** 2).sum(1)
+        # Each split has its share of what is placed so far, not of all: or the large
+        # groups would all be in one split, and the others would have none of them.
+        placed += counts
+        missing = (share * placed - have) / np.sqrt(share)
+        now = (missing**2).sum(1)
+        then = ((missing - counts / np.sqrt(share)) ** 2).sum(1)
         best = int(np.argmin(then - now))
         split[rows] = best
         have[best] += counts
@@ -103,7 +107,8 @@ def complete(
     """The splits [N] that were given, with those missing cut off train.
 
     Args:
-        names, label, group: as for `stratified`.
+        names: [N] of the examples; the same names give the same splits.
+        label, group: as for `stratified`.
         given: [N] int, 0 train, 1 validation, 2 test; all 0 where none was given.
     """
     missing = [number for number in (1, 2) if not (given == number).any()]
@@ -112,7 +117,8 @@ def complete(
     if not missing:
         return split
     shares = [(VALIDATION_SHARE, TEST_SHARE)[number - 1] for number in missing]
-    cut = stratified([names[int(i)] for i in train], label[train], group[train], shares)
+    rank = ranks([names[int(i)] for i in train])
+    cut = stratified(rank, label[train], group[train], shares)
     split[train] = np.array([0, *missing], np.int8)[cut]
     return split
 

@@ -17,18 +17,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlworkshop.data.readers.images import RECORDS
+from dlworkshop.data.rows import LazyArray
 from dlworkshop.errors import UserError
+from dlworkshop.files import atomic_rename, atomic_write
 from dlworkshop.types import Array, Batch, Dataset
 
 SPLITS = ("train", "validation", "test")
 VERSION = 1  # of what is prepared; another one is prepared anew
 
 
-class Records:
+class Records(LazyArray):
     """Examples in ArrayRecord files as an array [N, ...]; reads what is asked for.
-
-    It takes what NumPy takes for the first axis (a number, a slice, an array of
-    numbers of any shape), and `np.asarray` reads all of it. Threads may share it.
 
     Args:
         files: of records of one size, in order.
@@ -45,29 +44,11 @@ class Records:
         shape: Sequence[int],
         dtype: Any,
     ):
-        self._files, self._starts, self._index = list(files), list(starts), index
+        super().__init__(index, shape, dtype)
+        self._files, self._starts = list(files), list(starts)
         self._readers: dict[int, Any] = {}
-        self.dtype = np.dtype(dtype)
-        self.shape = (len(index), *shape)
 
-    @property
-    def ndim(self) -> int:
-        """Axes, that of the examples among them."""
-        return len(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Of all rows."""
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    def __getitem__(self, rows: Any) -> np.ndarray:
-        if isinstance(rows, tuple):
-            raise TypeError("records are indexed by rows only: take [rows] first")
-        wanted = self._index[rows]
-        numbers = np.ravel(wanted)
+    def _read(self, numbers: np.ndarray) -> np.ndarray:
         values = np.empty((numbers.size, *self.shape[1:]), self.dtype)
         file_of = np.searchsorted(self._starts, numbers, side="right") - 1
         for file in np.unique(file_of):
@@ -78,16 +59,7 @@ class Records:
             values[at] = np.frombuffer(b"".join(records), self.dtype).reshape(
                 len(at), *self.shape[1:]
             )
-        return values.reshape(*np.shape(wanted), *self.shape[1:])
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        del copy  # what is read is always new
-        return self[:] if dtype is None else self[:].astype(dtype)
-
-    def __jax_array__(self) -> Any:
-        import jax.numpy as jnp  # noqa: PLC0415
-
-        return jnp.asarray(self[:])
+        return values
 
     def _reader(self, file: int) -> Any:
         if file not in self._readers:
@@ -179,7 +151,7 @@ def find(root: Path, signed: str) -> Path | None:
 
 @contextlib.contextmanager
 def partial(root: Path) -> Iterator[Path]:
-    """A folder to prepare in, gone at the end, whatever happens, if not `kept`."""
+    """A folder to prepare in, gone at the end, whatever happens, if not committed."""
     root.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".incomplete-", dir=root))
     try:
@@ -188,7 +160,7 @@ def partial(root: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def keep(root: Path, folder: Path, made: Prepared, signed: str) -> Path:
+def commit(root: Path, folder: Path, made: Prepared, signed: str) -> Path:
     """Give a prepared folder the name of its content, all or nothing."""
     np.save(folder / "label.npy", made.label)
     np.save(folder / "split.npy", made.split)
@@ -196,16 +168,10 @@ def keep(root: Path, folder: Path, made: Prepared, signed: str) -> Path:
     (folder / "about.json").write_text(json.dumps(about))
     folder.chmod(root.stat().st_mode & 0o777)  # mkdtemp made it private
     final = root / made.key
-    try:
-        os.rename(folder, final)
-    except OSError:
-        if not (final / "about.json").is_file():
-            raise  # else it was there already, with the same
+    atomic_rename(folder, final)  # or it is there already, with the same
     index = root / "index"
     index.mkdir(exist_ok=True)
-    beside = index / f".{signed}.{os.getpid()}"
-    beside.write_text(made.key)
-    beside.replace(index / signed)
+    atomic_write(index / signed, made.key)
     return final
 
 

@@ -1,0 +1,140 @@
+"""Are inputs what a model learnt from? Shapes, dtypes, and the range of pixels."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from dlworkshop.data.content import pieces
+from dlworkshop.data.leaves import is_float
+from dlworkshop.errors import UserError
+from dlworkshop.types import Array, PyTree
+
+LOOKED_AT = 4096  # examples, evenly spread, of which the range is kept
+SLACK = 1e-3  # beyond [0, 1], for the rounding of whoever divided by 255
+
+
+def describe_inputs(inputs: PyTree) -> dict[str, Any]:
+    """What `check_inputs_like` compares with, as JSON: one entry for each array.
+
+    Args:
+        inputs: leaves [N, ...] of the train split.
+
+    Returns:
+        The place of each array in the pytree ("" where it is the only one) -> `shape`
+        and `dtype` of one example, and for floats the `low` and `high` end of the
+        values of some examples.
+
+    >>> describe_inputs({"a": np.zeros((3, 2), np.uint8)})
+    {'a': {'shape': [2], 'dtype': 'uint8'}}
+    """
+    return {name: _described(leaf) for name, leaf in _named(inputs).items()}
+
+
+def check_inputs_like(known: Mapping[str, Any], inputs: PyTree) -> None:
+    """Refuse inputs that a model which learnt from others would answer wrongly.
+
+    uint8 becomes a float in [0, 1] in a step and nothing else does, so the same pixels
+    in another dtype are other inputs.
+
+    Args:
+        known: of `describe_inputs`, from the train split.
+        inputs: leaves [B, ...].
+
+    Raises:
+        UserError: if the structure, a shape or a dtype is another one, or floats come
+            beyond [0, 1] where uint8 was learnt from.
+
+    >>> known = describe_inputs(np.zeros((3, 2), np.uint8))
+    >>> check_inputs_like(known, np.ones((5, 2)))
+    >>> check_inputs_like(known, np.full((5, 2), 255.0))
+    Traceback (most recent call last):
+    dlworkshop.errors.UserError: the inputs are float64 from 255 to 255, and the model
+    learnt from uint8, which becomes floats in [0, 1]: give uint8, or the pixels
+    divided by 255
+    """
+    found = _named(inputs)
+    if list(found) != list(known):
+        raise UserError(
+            f"the inputs are {_listed(found)}, and the model learnt from "
+            f"{_listed(known)}: give the same"
+        )
+    for name, array in found.items():
+        _check(f"the inputs '{name}'" if name else "the inputs", known[name], array)
+
+
+def _named(inputs: PyTree) -> dict[str, Array]:
+    """The place of each array in the pytree -> itself."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        if hasattr(leaf, "dtype")
+        else np.asarray(leaf)
+        for path, leaf in jax.tree.leaves_with_path(
+            inputs, is_leaf=lambda node: isinstance(node, list)
+        )
+    }
+
+
+def _described(array: Array) -> dict[str, Any]:
+    said: dict[str, Any] = {
+        "shape": [int(size) for size in array.shape[1:]],
+        "dtype": str(array.dtype),
+    }
+    if is_float(array):
+        some = np.linspace(0, len(array) - 1, min(len(array), LOOKED_AT)).astype(int)
+        values = np.asarray(array[some], np.float32)
+        if np.isfinite(values).any():
+            said["low"] = float(np.nanmin(values))
+            said["high"] = float(np.nanmax(values))
+    return said
+
+
+def _check(what: str, known: Mapping[str, Any], array: Array) -> None:
+    shape, wanted = list(array.shape), known["shape"]
+    if shape[1:] != wanted or not shape:
+        alone = shape == wanted
+        raise UserError(
+            f"{what} have shape {shape}, wanted [B{''.join(f', {n}' for n in wanted)}]"
+            + (": for one example give x[None]" if alone else ": give such a batch")
+        )
+    learnt, kind = np.dtype(known["dtype"]), array.dtype
+    if learnt == np.uint8:
+        if kind != np.uint8:
+            _check_pixels(what, array)
+        return
+    floats = learnt.kind not in "biu"
+    low, high = known.get("low", -np.inf), known.get("high", np.inf)
+    if kind == np.uint8 and not (floats and low >= 0 and high <= 1):
+        raise UserError(
+            f"{what} are uint8, which becomes floats in [0, 1], and the model learnt "
+            f"from {learnt}: give {learnt}"
+        )
+    if is_float(array) and not floats:
+        raise UserError(
+            f"{what} are {kind}, and the model learnt from {learnt}: give {learnt}"
+        )
+
+
+def _check_pixels(what: str, array: Array) -> None:
+    if not len(array):
+        return
+    ends = [(piece.min(), piece.max()) for piece in pieces(array)]
+    low = float(np.min([low for low, _ in ends]))  # of NumPy, which keeps NaN
+    high = float(np.max([high for _, high in ends]))
+    if not is_float(array):
+        raise UserError(
+            f"{what} are {array.dtype} from {low:g} to {high:g}, and the model learnt "
+            "from uint8: give uint8 in 0 to 255"
+        )
+    if not (low >= -SLACK and high <= 1 + SLACK):
+        raise UserError(
+            f"{what} are {array.dtype} from {low:.4g} to {high:.4g}, and the model "
+            "learnt from uint8, which becomes floats in [0, 1]: give uint8, or the "
+            "pixels divided by 255"
+        )
+
+
+def _listed(names: Mapping[str, Any]) -> str:
+    said = [f"'{name}'" if name else "one array" for name in names]
+    return ", ".join(said) or "nothing"

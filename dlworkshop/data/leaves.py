@@ -1,0 +1,155 @@
+"""What a user calls an array -> an array [N, ...] that the engine takes."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlworkshop.data.content import pieces
+from dlworkshop.data.rows import is_lazy
+from dlworkshop.errors import UserError
+from dlworkshop.types import Array, PyTree
+
+TEXT = "SU"  # kinds of dtype
+
+
+def as_arrays(given: PyTree, what: str) -> PyTree:
+    """A pytree of arrays [N, ...], as the engine takes them.
+
+    A list is one array, whatever is in it; tuples, dicts and other pytrees are several.
+    Data frames become [N, D] float32. What is memory-mapped, or read by a library such
+    as h5py, stays where it is.
+
+    Args:
+        given: what came.
+        what: "x", "validation y" ..., for messages.
+
+    Raises:
+        UserError: if a leaf is no array of numbers or text with a first axis.
+
+    >>> as_arrays(([[1, 2], [3, 4]], {"z": np.ones(2)}), "x")[0].dtype
+    dtype('int32')
+    """
+
+    def leaf(path, value):
+        return _as_array(value, what + jax.tree_util.keystr(path))
+
+    return jax.tree.map_with_path(leaf, given, is_leaf=_is_list)
+
+
+def is_float(array: Array) -> bool:
+    """Whether it has real numbers, bfloat16 among them."""
+    return bool(jnp.issubdtype(array.dtype, jnp.floating))
+
+
+def check_finite(array: Array, what: str) -> None:
+    """Refuse NaN and infinite numbers, naming the first example that has one."""
+    first = 0
+    for piece in pieces(array):
+        good = np.isfinite(piece.astype(np.float32) if piece.itemsize < 4 else piece)
+        if not good.all():
+            bad = ~good.reshape(len(piece), -1).all(1)  # [N]
+            raise UserError(
+                f"{what} has {'NaN' if np.isnan(piece[bad]).any() else 'infinity'} in "
+                f"example {first + int(bad.argmax())}: leave such examples out, or "
+                "give 0 there with a weight of 0"
+            )
+        first += len(piece)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
+def _as_array(given: Any, what: str) -> Array:
+    many = is_lazy(given) and len(given.shape) > 1 and given.shape[1:] != (1,)
+    array = given if many else _read(given, what)
+    if not array.ndim:
+        raise UserError(
+            f"{what} is {str(given)[:40]!r}, one value: give an array [N, ...], a "
+            "row for each example"
+        )
+    if 0 in array.shape:
+        raise UserError(
+            f"{what} has shape {list(array.shape)}, which is empty: give at least one "
+            "example, and numbers in it"
+        )
+    if array.dtype.kind in TEXT or is_lazy(array):
+        return array
+    return _canonical(array, what)
+
+
+def _read(given: Any, what: str) -> np.ndarray:
+    if hasattr(given, "columns") and hasattr(given, "dtypes"):
+        return _frame(given, what)
+    if np.ma.is_masked(given):
+        raise UserError(
+            f"{what} has masked values: fill them, as x.filled(0), or leave those "
+            "examples out"
+        )
+    try:
+        array = np.asarray(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"{what} is no array ({reason}): give numbers with one shape for all "
+            "examples, as np.asarray takes them"
+        ) from None
+    if array.dtype.kind in "OT":
+        array = _plain(array, what)
+    return np.char.decode(array) if array.dtype.kind == "S" else array
+
+
+def _plain(array: np.ndarray, what: str) -> np.ndarray:
+    """Python objects, if all are text or all are numbers."""
+    values = array.ravel().tolist()
+    if values and all(isinstance(value, str) for value in values):
+        return array.astype(str)
+    if values and all(isinstance(value, bool | int | float) for value in values):
+        return np.array(values).reshape(array.shape)
+    odd = next((v for v in values if not isinstance(v, str | int | float)), "a mixture")
+    raise UserError(
+        f"{what} has Python objects ({str(odd)[:40]!r} is one): give numbers only, or "
+        "text only, or a tuple or dict of arrays for several inputs"
+    )
+
+
+def _frame(frame: Any, what: str) -> np.ndarray:
+    """[N, D] float32 of a data frame of pandas, polars or the like; [N] of one column.
+
+    One column of whole numbers or text stays that, as it may hold classes.
+    """
+    names = list(frame.columns)
+    columns = [_read(frame[name], f"{what}[{name!r}]") for name in names]
+    if len(columns) == 1:
+        return columns[0]
+    text = [
+        n for n, c in zip(names, columns, strict=True) if c.dtype.kind not in "biuf"
+    ]
+    if text or not names:
+        raise UserError(
+            f"{what} is a data frame whose column {str((text or names or [''])[0])!r} "
+            "has no numbers: encode it or leave it out, or save a CSV for data.load, "
+            "which encodes its columns"
+        )
+    return np.stack([column.astype(np.float32) for column in columns], axis=1)
+
+
+def _canonical(array: np.ndarray, what: str) -> np.ndarray:
+    """In the dtype that JAX would give it, so that nothing is cut off unseen."""
+    if array.dtype.kind not in "biufc" and not is_float(array):
+        raise UserError(
+            f"{what} has {array.dtype}: give numbers, as the seconds since a moment "
+            "for times"
+        )
+    dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+    if array.dtype.kind in "iu" and dtype != array.dtype:
+        known = np.iinfo(dtype)
+        low, high = array.min(), array.max()
+        if low < known.min or high > known.max:
+            raise UserError(
+                f"{what} has integers from {low} to {high}, beyond {dtype}: use "
+                "smaller ones, or JAX_ENABLE_X64=1"
+            )
+    return array.astype(dtype, copy=False)

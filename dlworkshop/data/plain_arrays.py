@@ -1,0 +1,302 @@
+"""Arrays that are at hand -> Dataset, in one line."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from dlworkshop.data import content
+from dlworkshop.data.leaves import as_arrays
+from dlworkshop.data.readers.split import TEST_SHARE, VALIDATION_SHARE, stratified
+from dlworkshop.data.rows import Rows, is_lazy
+from dlworkshop.data.targets import as_targets, described
+from dlworkshop.errors import UserError
+from dlworkshop.types import Array, Batch, Dataset, PyTree
+
+Split = Sequence[Any]  # (x, y) or (x, y, weights)
+
+
+def from_arrays(
+    x: PyTree,
+    y: PyTree = None,
+    *,
+    validation: Split | None = None,
+    test: Split | None = None,
+    weights: Array | None = None,
+    groups: Array | None = None,
+    classes: Sequence[str] | None = None,
+    name: str = "data",
+    seed: int = 0,
+    validation_size: float = VALIDATION_SHARE,
+    test_size: float = TEST_SHARE,
+) -> Dataset:
+    """A data set of arrays: `data.from_arrays(x, y)`.
+
+    What y holds is decided by it and `classes` alone:
+
+    - Text [N] names classes; they are sorted.
+    - Whole numbers [N] of any dtype, and bool [N], are classes 0 to K - 1, which all
+      occur in train. Give `classes` for their names, which also allows that some do not
+      occur; they are never renumbered. Give `classes=()` where they are numbers to be
+      predicted, such as counts. [N, 1] is taken as [N].
+    - Floats are values to be predicted (regression), and so is any other shape and any
+      pytree: float stays float, integers stay integers, and bool becomes 0.0 and 1.0
+      (several labels for one example). uint8 of two axes or more is an image, and
+      becomes a float in [0, 1] in the step, as it does in x.
+
+    Args:
+        x: inputs, an array [N, ...] or a pytree of them, as a dict of several inputs.
+            A list is one array. Arrays of JAX, PyTorch on the CPU, pandas and polars
+            are converted by np.asarray; a data frame becomes [N, D] float32. Arrays
+            that are memory-mapped, or of h5py and the like, stay on disk.
+        y: targets, likewise; None where the objective wants none.
+        validation, test: the other splits, as (x, y) or (x, y, weights). One that is
+            missing is cut off x and y, at random by `seed`, with the same share of each
+            class where there are classes.
+        weights: [N] >= 0, the share of each example of x in the loss. All splits' are
+            divided by the mean of train's, which becomes 1.
+        groups: [N] numbers or text; examples of x of the same group, as the pictures
+            of one person, are all cut off or all left.
+        classes: [K] names of the classes; () if y holds no classes.
+        name: of the data set, for reports.
+        seed: of the random cut.
+        validation_size, test_size: shares of x that are cut off, in (0, 1).
+
+    Returns:
+        A `Dataset` whose fingerprint is that of its content (`data.fingerprint`), which
+        is read whole for it. int64 becomes int32 and float64 float32, unless JAX is
+        told to use 64 bits.
+
+    Raises:
+        UserError: if lengths, shapes or dtypes do not go together, y has NaN, a split
+            would be empty, or what is given has no effect.
+
+    >>> x, y = np.random.rand(200, 4), np.arange(200) % 2
+    >>> dataset = from_arrays(x, y)
+    >>> dataset.classes, dataset.train.num_examples, dataset.test.inputs.shape
+    (('0', '1'), 140, (30, 4))
+    >>> dataset = from_arrays(x, x.sum(1), test=(x[:9], x[:9].sum(1)), name="sums")
+    >>> dataset.classes, dataset.validation.targets.dtype, dataset.test.num_examples
+    ((), dtype('float32'), 9)
+    """
+    shares = _shares(validation, test, validation_size, test_size)
+    given = {"train": _split("train", (x, y, weights))}
+    for split, parts in (("validation", validation), ("test", test)):
+        if parts is not None:
+            given[split] = _split(split, parts)
+            _check_alike(given["train"], given[split], split)
+    size = given["train"].num_examples
+    group = _groups(groups, size, bool(shares))
+    targets, names = as_targets(
+        {split: batch.targets for split, batch in given.items()}, classes
+    )
+    splits = {s: batch._replace(targets=targets[s]) for s, batch in given.items()}
+    for split, batch in splits.items():
+        if split != "train":
+            _check_dtypes(splits["train"].targets, batch.targets, described(split, "y"))
+    if shares:
+        label = targets["train"] if names else np.zeros(size, int)
+        splits |= _cut(splits["train"], label, group, shares, seed)
+    if names and classes is None:
+        _check_classes(splits["train"], names)
+    scaled = _weighted(splits)
+    dataset = Dataset(
+        scaled["train"], scaled["validation"], scaled["test"], names, str(name)
+    )
+    return dataset._replace(fingerprint=content.fingerprint(dataset))
+
+
+def _shares(
+    validation: Split | None,
+    test: Split | None,
+    validation_size: float,
+    test_size: float,
+) -> dict[str, float]:
+    """Split -> share of what is cut off train, for those that are missing."""
+    shares = {}
+    for split, given, share, default in (
+        ("validation", validation, validation_size, VALIDATION_SHARE),
+        ("test", test, test_size, TEST_SHARE),
+    ):
+        if given is None:
+            shares[split] = share
+        elif share != default:
+            raise UserError(
+                f"{split}_size is {share}, and {split} is given too: leave one out"
+            )
+    if not all(0 < share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
+        said = ", ".join(f"{split}_size is {share}" for split, share in shares.items())
+        raise UserError(
+            f"{said}: give shares in (0, 1) of all examples, which leave some to train"
+        )
+    return shares
+
+
+def _split(split: str, parts: Split) -> Batch:
+    """Checked arrays of one split, all of one length."""
+    if not isinstance(parts, tuple | list) or len(parts) not in (2, 3):
+        raise UserError(
+            f"{split} is {type(parts).__name__} of another form than (x, y) or "
+            "(x, y, weights): give such a tuple, with None for y where there is none"
+        )
+    x, y, weights = (*parts, None)[:3]
+    batch = Batch(
+        as_arrays(x, described(split, "x")),
+        as_arrays(y, described(split, "y")),
+        None if weights is None else _weights(weights, described(split, "weights")),
+    )
+    inputs = jax.tree.leaves(batch.inputs)
+    if not inputs:
+        raise UserError(
+            f"{described(split, 'x')} has no array in it: give one [N, ...]"
+        )
+    for leaf in inputs:
+        if leaf.dtype.kind in "SU":
+            raise UserError(
+                f"{described(split, 'x')} is text: encode it as numbers, or save a CSV "
+                "for data.load, which encodes its columns"
+            )
+    for what, part in zip(("x", "y", "weights"), batch, strict=True):
+        for leaf in jax.tree.leaves(part):
+            if len(leaf) != len(inputs[0]):
+                raise UserError(
+                    f"{described(split, what)} has {len(leaf)} examples and "
+                    f"{described(split, 'x')} {len(inputs[0])}: give as many of each"
+                )
+    return batch
+
+
+def _weights(given: Array, what: str) -> np.ndarray:
+    weights = as_arrays(given, what)
+    if not isinstance(weights, np.ndarray) or weights.ndim != 1:
+        raise UserError(f"{what} must be one array [N]: give a number for each example")
+    if weights.dtype.kind not in "biuf":
+        raise UserError(f"{what} is {weights.dtype}: give a number for each example")
+    weights = weights.astype(np.float32)
+    good = np.isfinite(weights) & (weights >= 0)
+    if not good.all():
+        at = int((~good).argmax())
+        raise UserError(
+            f"{what} has {weights[at]} at example {at}: wanted finite numbers of at "
+            "least 0"
+        )
+    if not weights.any():
+        raise UserError(f"{what} is 0 for every example: nothing would be learnt")
+    return weights
+
+
+def _check_alike(train: Batch, other: Batch, split: str) -> None:
+    """Another split has the structure, shapes and dtypes of train."""
+    for what, mine, theirs in (
+        ("x", train.inputs, other.inputs),
+        ("y", train.targets, other.targets),
+    ):
+        said = described(split, what)
+        known, found = (str(jax.tree.structure(tree)) for tree in (mine, theirs))
+        if known != found:
+            raise UserError(
+                f"{said} is {_structure(theirs)} and {what} is {_structure(mine)}: "
+                "give the same structure"
+            )
+        for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs), strict=True):
+            if a.shape[1:] != b.shape[1:]:
+                raise UserError(
+                    f"{said} has examples of shape {list(b.shape[1:])} and {what} of "
+                    f"{list(a.shape[1:])}: give the same shape"
+                )
+    _check_dtypes(train.inputs, other.inputs, described(split, "x"))
+
+
+def _check_dtypes(mine: PyTree, theirs: PyTree, said: str) -> None:
+    for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs), strict=True):
+        if a.dtype != b.dtype:
+            raise UserError(
+                f"{said} is {b.dtype} and that of train {a.dtype}: give the same "
+                "dtype, as uint8 is scaled to [0, 1] and others are not"
+            )
+
+
+def _structure(tree: PyTree) -> str:
+    if tree is None:
+        return "None"
+    kind = "an array" if jax.tree_util.all_leaves([tree]) else type(tree).__name__
+    return f"{kind} of {sorted(tree)}" if isinstance(tree, Mapping) else kind
+
+
+def _groups(given: Array | None, size: int, used: bool) -> np.ndarray:
+    """A number for each example [N]: the same where it must stay together."""
+    if given is None:
+        return np.arange(size)
+    if not used:
+        raise UserError(
+            "groups are given, but all splits are too, so nothing is cut: leave groups "
+            "out"
+        )
+    groups = np.asarray(given)
+    if groups.shape != (size,):
+        raise UserError(
+            f"groups has shape {list(groups.shape)}: give one for each of the {size} "
+            "examples of x"
+        )
+    text = groups.astype(str) if groups.dtype.kind == "O" else groups
+    return np.unique(text, return_inverse=True)[1]
+
+
+def _cut(
+    pool: Batch,
+    label: np.ndarray,
+    group: np.ndarray,
+    shares: Mapping[str, float],
+    seed: int,
+) -> dict[str, Batch]:
+    """Train, and the splits that are cut off it, in the order of the examples."""
+    size = len(label)
+    if size <= len(shares):
+        raise UserError(
+            f"there {'is 1 example' if size == 1 else f'are {size} examples'}, too few "
+            f"for train and {' and '.join(shares)}: give more, or the splits themselves"
+        )
+    rank = np.random.default_rng(seed).permutation(size)
+    place = stratified(rank, label, group, list(shares.values()))
+    splits = {}
+    for number, split in enumerate(["train", *shares]):
+        index = np.flatnonzero(place == number)
+        if not len(index):
+            raise UserError(
+                f"the {split} split that is cut off has no example: give more of each "
+                f"class (or more groups), or {split}=(x, y) yourself"
+            )
+        splits[split] = jax.tree.map(lambda leaf, i=index: _take(leaf, i), pool)
+    return splits
+
+
+def _take(leaf: Array, index: np.ndarray) -> Array:
+    return Rows(leaf, index) if is_lazy(leaf) else leaf[index]
+
+
+def _check_classes(train: Batch, names: tuple[str, ...]) -> None:
+    counts = np.bincount(train.targets, minlength=len(names))
+    if not counts.all():
+        raise UserError(
+            f"the class '{names[int(counts.argmin())]}' has no example in train: give "
+            "more of it, fewer classes, or the splits themselves"
+        )
+
+
+def _weighted(splits: Mapping[str, Batch]) -> dict[str, Batch]:
+    """Weights divided by the mean of those of train."""
+    own = splits["train"].weights
+    mean = 1.0 if own is None else float(np.mean(own, dtype=np.float64))
+    scaled = {}
+    for split, batch in splits.items():
+        weights = batch.weights
+        if weights is not None:
+            if not weights.any() or not mean:
+                raise UserError(
+                    f"the weights of {split} are all 0 after the cut: give the splits "
+                    "yourself"
+                )
+            weights = (weights / mean).astype(np.float32)
+        scaled[split] = batch._replace(weights=weights)
+    return scaled

@@ -1,0 +1,86 @@
+"""Files that are whole or not there, and the private cache; every writer comes here."""
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to write, which is at `path` when the block has ended, or not at all.
+
+    It is written beside `path`, under a name that nobody can guess and that must be
+    new, is brought to the disk, and takes the place of what was there. So readers see
+    the old content or the new one, two writers never mix theirs, a link at `path` is
+    replaced rather than followed, and a block that raises leaves nothing behind.
+
+    Raises:
+        OSError: if the folder cannot be written, or the disk is full.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "a.txt")
+    >>> with atomic_file(path) as file:
+    ...     _ = file.write(b"whole")
+    >>> path.read_text(), os.listdir(path.parent)
+    ('whole', ['a.txt'])
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.name[:80]}.{secrets.token_hex(8)}.tmp")
+    new = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        with os.fdopen(os.open(beside, new, 0o666), "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise
+
+
+def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
+    """Write all of a file or nothing, as `atomic_file`; text is UTF-8.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "a.txt")
+    >>> atomic_write(path, "whole")
+    >>> path.read_text()
+    'whole'
+    """
+    with atomic_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def atomic_rename(made: Path, final: Path) -> None:
+    """Give a finished folder its name, unless another process was faster with it."""
+    try:
+        os.rename(made, final)
+    except OSError:
+        if not final.exists():
+            raise
+
+
+def private_folder(name: str) -> Path:
+    """The folder `name` in the user's cache, for this user alone; made if missing.
+
+    The cache is $XDG_CACHE_HOME/dlworkshop, by default ~/.cache/dlworkshop. What is in
+    it may be run (compiled programs), so nobody else may write there.
+
+    Raises:
+        OSError: if it cannot be made, is somebody else's, or there is no home.
+    """
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(home):  # such a one is to be ignored, says its specification
+        home = os.path.expanduser("~/.cache")
+    if not os.path.isabs(home):
+        raise FileNotFoundError(errno.ENOENT, "no home folder is known", home)
+    folder = Path(home, "dlworkshop", name)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_mode & 0o077:
+        folder.chmod(0o700)
+    return folder

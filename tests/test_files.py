@@ -1,0 +1,90 @@
+"""Files are whole or not there, whoever writes, reads or is stopped meanwhile."""
+
+import os
+import stat
+import threading
+
+import pytest
+
+from dlworkshop.files import atomic_file, atomic_rename, atomic_write, private_folder
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "a.json"
+
+
+def test_a_block_that_fails_changes_nothing(path):
+    atomic_write(path, "old")
+    with pytest.raises(KeyboardInterrupt), atomic_file(path) as file:
+        file.write(b"half")
+        file.flush()
+        raise KeyboardInterrupt
+    assert path.read_text() == "old" and os.listdir(path.parent) == ["a.json"]
+
+
+def test_readers_and_writers_at_once_see_whole_files(path):
+    wanted = {letter * 100_000 for letter in "abcd"}
+    atomic_write(path, "a" * 100_000)
+
+    def write(text):
+        for _ in range(20):
+            atomic_write(path, text)
+
+    threads = [threading.Thread(target=write, args=[text]) for text in wanted]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        assert path.read_text() in wanted
+    assert path.read_text() in wanted and os.listdir(path.parent) == ["a.json"]
+
+
+def test_a_link_is_replaced_and_what_it_points_to_is_left_alone(path, tmp_path):
+    other = tmp_path / "other"
+    other.write_text("mine")
+    path.symlink_to(other)
+    atomic_write(path, "new")
+    assert not path.is_symlink() and path.read_text() == "new"
+    assert other.read_text() == "mine"
+
+
+def test_it_has_the_permissions_of_any_new_file_and_may_have_a_long_name(tmp_path):
+    path = tmp_path / ("n" * 250)
+    atomic_write(path, "new")
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+def test_a_folder_that_is_not_there_is_an_os_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        atomic_write(tmp_path / "none" / "a", "x")
+
+
+def test_the_first_folder_keeps_its_name(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    atomic_rename(tmp_path / "one", tmp_path / "final")
+    atomic_rename(tmp_path / "two", tmp_path / "final")
+    assert os.listdir(tmp_path / "final") == ["one"]
+    with pytest.raises(OSError):
+        atomic_rename(tmp_path / "three", tmp_path / "four")
+
+
+def test_the_cache_is_private(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = private_folder("programs")
+    assert folder == tmp_path / "dlworkshop" / "programs"
+    folder.chmod(0o755)
+    assert stat.S_IMODE(private_folder("programs").stat().st_mode) == 0o700
+    monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert private_folder("data") == tmp_path / "home/.cache/dlworkshop/data"
+
+
+def test_no_home_is_an_os_error(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # an unknown user
+    with pytest.raises(FileNotFoundError, match="no home folder is known"):
+        private_folder("data")
