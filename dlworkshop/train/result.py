@@ -11,7 +11,7 @@ import numpy as np
 import scipy.special
 
 from dlworkshop.errors import UserError
-from dlworkshop.learn.metrics import balanced_accuracy, mean_and_error
+from dlworkshop.learn.metrics import mean_and_error, mean_over_classes
 from dlworkshop.learn.population import QUARANTINED, STOPPED, Population, map_members
 from dlworkshop.models.model import Model, num_params, predict, table
 from dlworkshop.train.autotune import rule_of_thumb
@@ -191,7 +191,7 @@ def _balanced(plan, correct: np.ndarray, split: str) -> dict[str, Any]:
     if plan.config["metric"] != "accuracy" or not plan.dataset.classes:
         return {}
     label = np.asarray(getattr(plan.dataset, split).targets)
-    return {"balanced_accuracy": mean_and_error(balanced_accuracy(correct, label))}
+    return {"balanced_accuracy": mean_and_error(mean_over_classes(correct, label))}
 
 
 def population_table(
