@@ -13,6 +13,7 @@ import optax
 from dlworkshop.learn import schedules
 from dlworkshop.learn.hparams import Routes, given, keywords, route
 from dlworkshop.learn.objective import from_loss, in_evaluation
+from dlworkshop.learn.optimizers import same_dtypes, with_extra_args
 from dlworkshop.models.model import BATCH, EXAMPLE, Model, StatefulModel, as_float
 from dlworkshop.models.model import stateful as lift_model
 from dlworkshop.types import Array, Batch, HParams, PyTree, TrainState
@@ -130,7 +131,7 @@ def make_optimizer(
     if "learning_rate" in numbers and spec.schedule is not schedules.constant:
         schedule = spec.schedule(spec.num_steps, **given(spec.routes.schedule, hparams))
         numbers["learning_rate"] *= schedule(step.astype(float))
-    return optax.with_extra_args_support(spec.optimizer(**numbers))
+    return with_extra_args(spec.optimizer(**numbers))
 
 
 def bound(model: StatefulModel, numbers: Mapping[str, Any]) -> StatefulModel:
@@ -221,18 +222,13 @@ def make_train_step(
         updates, opt_state = optimizer.update(
             grads, train.opt_state, train.params, value=metrics["loss"], grad=grads
         )
-        opt_state = jax.tree.map(_as_before, opt_state, train.opt_state)
+        opt_state = same_dtypes(opt_state, train.opt_state)
         probed = {}
         if spec.probe is not None:
             probed = dict(spec.probe(grads, updates, train.params))
         return updates, opt_state, probed
 
     return TrainStep(gradient, updates)
-
-
-def _as_before(new: Array, old: Array) -> Array:
-    """Numbers of bfloat16 times a traced float32 are float32: not so in a loop."""
-    return new.astype(old.dtype) if new.dtype != old.dtype else new
 
 
 def accumulate_gradients(grad_fn: Callable, size: int) -> Callable:

@@ -13,7 +13,7 @@ from dlworkshop.data import readers
 from dlworkshop.data.load import reload
 from dlworkshop.data.readers.inference_sources import Source, labelled
 from dlworkshop.errors import UserError
-from dlworkshop.learn.metrics import balanced_accuracy, mean_and_error
+from dlworkshop.learn.metrics import mean_and_error, mean_over_classes
 from dlworkshop.report import terminal
 from dlworkshop.report.words import count, quantity, spoken, with_error
 from dlworkshop.serve.predict import Skipped, preprocessing, read
@@ -123,12 +123,12 @@ def _scored(run: Run, batches: Scored, words: str, unread) -> Evaluation:
     )
     scores = {
         "accuracy": right.mean(-1),
-        "balanced_accuracy": balanced_accuracy(right, label),
+        "balanced_accuracy": mean_over_classes(right, label),
         "loss": loss.mean(-1),
     }
     ensemble = {
         "accuracy": float(right_together.mean()),
-        "balanced_accuracy": float(balanced_accuracy(right_together, label)),
+        "balanced_accuracy": float(mean_over_classes(right_together, label)),
         "loss": float(loss_together.mean()),
     }
     means = {name: mean_and_error(values) for name, values in scores.items()}

@@ -13,11 +13,19 @@ import numpy as np
 import optax
 
 from dlworkshop.errors import UserError, unknown
+from dlworkshop.learn.checks import check_number, check_targets
+from dlworkshop.learn.hparams import given
 from dlworkshop.learn.metrics import Metric
-from dlworkshop.learn.step import TrainSpec, init_state, make_eval_step, make_train_step
+from dlworkshop.learn.step import (
+    TrainSpec,
+    bound,
+    init_state,
+    make_eval_step,
+    make_train_step,
+)
 from dlworkshop.models.convolution import CONV_IMPLS
 from dlworkshop.models.model import Model, StatefulModel, seen
-from dlworkshop.types import Batch, Dataset, PyTree
+from dlworkshop.types import Batch, Dataset
 
 COUNTS = ("num_epochs", "batch_size")
 
@@ -123,33 +131,11 @@ def check_dataset(dataset: Dataset, batch_size: int) -> None:
                 f"the {name} split of '{dataset.name}' has examples "
                 f"{_example_shapes(split)} and the train split {like}: make them equal"
             )
-        if dataset.classes:
-            check_labels(split.targets, name, dataset)
     size = dataset.train.num_examples
     if batch_size > size:
         raise UserError(
             f"batch_size is {batch_size}, but the train split of '{dataset.name}' has "
             f"{size} examples: choose a batch size of at most {size}"
-        )
-
-
-def check_labels(targets: PyTree, name: str, dataset: Dataset) -> None:
-    """They are one whole number for each example, in [0, K)."""
-    count = len(dataset.classes)
-    leaves = jax.tree.leaves(targets)
-    one = len(leaves) == 1 and leaves[0].ndim == 1
-    if not one or not np.issubdtype(leaves[0].dtype, np.signedinteger):
-        found = ", ".join(f"{leaf.dtype}{list(leaf.shape[1:])}" for leaf in leaves)
-        raise UserError(
-            f"the {name} split of '{dataset.name}' has targets {found or 'None'} for "
-            f"{count} classes: give one int32 label for each example (uint8 would "
-            "become a float), or classes=() for targets that are no classes"
-        )
-    low, high = int(np.min(leaves[0])), int(np.max(leaves[0]))
-    if low < 0 or high >= count:
-        raise UserError(
-            f"the {name} split of '{dataset.name}' has labels {low} ... {high} "
-            f"for {count} classes: labels must be in [0, {count})"
         )
 
 
@@ -165,8 +151,20 @@ def _where(path: Any) -> str:
     return jax.tree_util.keystr(path).lstrip(".")
 
 
-def check_step(spec: TrainSpec, dataset: Dataset, hparams: Mapping[str, Any]) -> None:
-    """One step of one member can be traced, and gives a scalar loss and metrics."""
+def check_step(
+    spec: TrainSpec,
+    dataset: Dataset,
+    hparams: Mapping[str, Any],
+    outputs: str | None,
+) -> None:
+    """One step of one member can be traced, and gives a scalar loss and metrics.
+
+    Args:
+        spec: of the step.
+        dataset: whose targets are looked at, in every split.
+        hparams: name -> [P].
+        outputs: what the outputs of the model are, as of `losses.outputs_of`.
+    """
     batch = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((2, *leaf.shape[1:]), leaf.dtype),
         dataset.train,
@@ -184,16 +182,27 @@ def check_step(spec: TrainSpec, dataset: Dataset, hparams: Mapping[str, Any]) ->
         train = jax.eval_shape(
             lambda numbers, e: init_state(spec, numbers, key, e), numbers, example
         )
-    with one_sentence(f"the model and its loss do not take {words}"):
-        found = jax.eval_shape(
-            make_eval_step(spec, with_outputs=True),
-            train.params,
-            train.state,
-            batch,
-            numbers,
+    model = bound(spec.model, given(spec.routes.model, numbers))
+    with one_sentence(f"the model does not take {words}"):
+        made, _ = jax.eval_shape(model.apply, train.params, train.state, seen(example))
+    shapes = [leaf.shape for leaf in jax.tree.leaves(made)]
+    for name in ("train", "validation", "test"):
+        targets = getattr(dataset, name).targets
+        check_targets(
+            targets,
+            outputs,
+            dataset.classes,
+            shapes[0] if len(shapes) == 1 else (),
+            f"the targets of the {name} split of '{dataset.name}'",
         )
-    check_scalars(found.scores)
-    check_classes(found.outputs, dataset)
+    with one_sentence(f"the loss or a metric does not take {words}"):
+        found = jax.eval_shape(
+            make_eval_step(spec), train.params, train.state, batch, numbers
+        )
+    for name, value in found.scores.items():
+        spoken = "the loss" if name == "loss" else f"the metric '{name}'"
+        one = jax.ShapeDtypeStruct(value.shape[1:], value.dtype)
+        check_number(f"{spoken} of one example", one, integers=name != "loss")
     with one_sentence("a step of training cannot be taken"):
         step = make_train_step(spec)
         if spec.batch_transform is not None:
@@ -204,36 +213,12 @@ def check_step(spec: TrainSpec, dataset: Dataset, hparams: Mapping[str, Any]) ->
             batch = jax.eval_shape(lambda b: transform(key, b), whole)
             step = make_train_step(spec._replace(batch_transform=None))
         _, metrics = jax.eval_shape(step, train, batch, numbers)
-    shapes = {name: value.shape for name, value in metrics.items()}
-    for name, shape in shapes.items():
+    measured = {name: value.shape for name, value in metrics.items()}
+    for name, shape in measured.items():
         if shape:
             raise UserError(
                 f"the probe gives {name} of shape {list(shape)}: give scalars"
             )
-
-
-def check_scalars(scores: Mapping[str, Any]) -> None:
-    """The loss and the metrics of ONE example are scalars; `scores` are [B, ...]."""
-    for name, value in scores.items():
-        if value.shape[1:]:
-            what = "the loss" if name == "loss" else f"the metric '{name}'"
-            raise UserError(
-                f"{what} of one example has the shape {list(value.shape[1:])}: give a "
-                "scalar, as the mean over tokens or pixels"
-            )
-
-
-def check_classes(outputs: PyTree, dataset: Dataset) -> None:
-    """The model has an output for each class; `outputs` are [B, ...]."""
-    count = len(dataset.classes)
-    leaves = jax.tree.leaves(outputs)
-    if not count or len(leaves) != 1:
-        return
-    if leaves[0].shape[1:] != (count,):
-        raise UserError(
-            f"the model has outputs {leaves[0].shape[1:]}, but '{dataset.name}' has "
-            f"{count} classes: build it with num_classes={count}"
-        )
 
 
 @contextlib.contextmanager

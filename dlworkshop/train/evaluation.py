@@ -14,7 +14,7 @@ import numpy as np
 import scipy.special
 
 from dlworkshop.files import atomic_file
-from dlworkshop.learn.metrics import Metric, balanced_accuracy
+from dlworkshop.learn.metrics import Metric, mean_over_classes
 from dlworkshop.learn.step import Evaluated
 from dlworkshop.train.groups import Group, scatter_rows
 from dlworkshop.types import Batch, PyTree
@@ -136,7 +136,7 @@ class BalancedAccuracy:
 
     def values(self) -> np.ndarray:
         """[P]."""
-        return balanced_accuracy(self._right, self._targets)
+        return mean_over_classes(self._right, self._targets)
 
 
 class Predictions:

@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from dlworkshop.data.order import Order
-from dlworkshop.learn.metrics import Metric
+from dlworkshop.learn.metrics import Metric, cost
 from dlworkshop.learn.step import TrainSpec
 from dlworkshop.models.model import BATCH, Model, StatefulModel
 from dlworkshop.train.feeds import Feed
@@ -81,4 +81,5 @@ class Plan:
 
     def score(self, means: Mapping[str, np.ndarray]) -> np.ndarray:
         """What is monitored [P], of which lower is better."""
-        return means[self.monitor] * self.sign
+        metric = None if self.monitor == "loss" else self.metrics[self.monitor]
+        return np.asarray(cost(metric, means[self.monitor]))

@@ -121,7 +121,7 @@ def make_plan(
         probe,
         eval_params,
     )
-    checks.check_step(spec, dataset, members)
+    checks.check_step(spec, dataset, members, outputs)
 
     example = dataset.train.rows(0).inputs
     params, state = shapes(model, example)
