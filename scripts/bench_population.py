@@ -170,8 +170,7 @@ def order_ratio(work: str, members: int, rounds: int) -> dict[str, Any]:
         (train, status), seen = lifted((population.train, population.status), hparams)
         return population._replace(train=train, status=status), seen
 
-    wanted = chunk_flops("cpu") / (flops * BATCH * members)
-    steps = chunk_steps(wanted, STEPS)
+    steps = chunk_steps(chunk_flops("cpu") / (flops * BATCH * members), STEPS)
     index = Order(seeds, STEPS * BATCH, BATCH).steps(0, steps)  # [S, P, B]
     data = jax.device_put(split)
 

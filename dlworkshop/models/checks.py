@@ -40,8 +40,8 @@ def check_one_example(
 
     Args:
         model: of one example.
-        params: its parameters.
-        state: its state, () or {} where it has none.
+        params: its parameters, or their shapes: they are drawn where they are needed.
+        state: its state, () or {} where it has none, or its shapes.
         inputs: leaves [B, ...], B at least 1.
         hparams: [] each, which `apply` takes by keyword.
 
@@ -67,35 +67,40 @@ def check_one_example(
     two = jax.tree.map(lambda x: jnp.asarray(x)[jnp.array([0, -1])], inputs)
     one = jax.tree.map(lambda x: x[0], two)
 
-    def answer(params: PyTree, example: PyTree) -> PyTree:
-        return lifted.apply(params, state, as_float(example), **hparams)[0]
+    both = params, state
+
+    def answer(both: PyTree, example: PyTree) -> PyTree:
+        return lifted.apply(*both, as_float(example), **hparams)[0]
 
     try:
-        alone = jax.eval_shape(answer, params, one)
-        jax.eval_shape(jax.vmap(answer, in_axes=(None, 0)), params, two)
+        alone = jax.eval_shape(answer, both, one)
+        jax.eval_shape(jax.vmap(answer, in_axes=(None, 0)), both, two)
     except NameError as error:
         raise explain(error) or error from error
     if _keeps_the_first_axis(lifted, alone, one, two, hparams):
         raise _for_batches()
     try:
-        pair = jax.eval_shape(answer, params, two)
-        single = jax.eval_shape(answer, params, _first(two, 1))
+        pair = jax.eval_shape(answer, both, two)
+        single = jax.eval_shape(answer, both, _first(two, 1))
     except Exception:  # no batch can be given to it, as it should be
         return
     if not (_has_batch(pair, alone, 2) and _has_batch(single, alone, 1)):
         return
+    if isinstance(jax.tree.leaves(both)[0], jax.ShapeDtypeStruct):
+        both = jax.jit(lifted.init)(jax.random.key(0), as_float(one))
 
     def answers(params: PyTree) -> tuple[Array, Array, Array]:
-        side_by_side = jax.vmap(answer, in_axes=(None, 0))(params, two)
-        batch_of_two = answer(params, two)
+        every = params, both[1]
+        side_by_side = jax.vmap(answer, in_axes=(None, 0))(every, two)
+        batch_of_two = answer(every, two)
         batches_of_one = [
-            answer(params, jax.tree.map(lambda x, i=i: x[i : i + 1], two))
+            answer(every, jax.tree.map(lambda x, i=i: x[i : i + 1], two))
             for i in (0, 1)
         ]
         of_one = jax.tree.map(lambda *x: jnp.concatenate(x), *batches_of_one)
         return _flat(side_by_side), _flat(batch_of_two), _flat(of_one)
 
-    side, batch, ones = jax.jit(answers)(_moved(params))
+    side, batch, ones = jax.jit(answers)(_moved(both[0]))
     if _same(batch, ones) and not _same(side, ones):
         raise _for_batches()
 

@@ -60,7 +60,7 @@ def ensemble(run: Run) -> Callable[[PyTree], jax.Array]:
     members = finite_members(run)
     kind = run.summary["outputs"]
     model = computed_by(stateful(run.model), "lax")  # known to all platforms
-    example = seen(example_of(run.summary["inputs"]))
+    example = seen(example_of(run.summary["example"]))
     params, state, _ = jax.eval_shape(
         lambda tree: jax.tree.map(lambda leaf: leaf[0], tree), members
     )
@@ -92,7 +92,7 @@ def _stablehlo(run: Run) -> bytes:
     (size,) = jax_export.symbolic_shape("b")
     batch = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape), leaf.dtype),
-        example_of(run.summary["inputs"]),
+        example_of(run.summary["example"]),
     )
     made = jax_export.export(jax.jit(ensemble(run)), platforms=PLATFORMS)(batch)
     return bytes(made.serialize())

@@ -44,7 +44,7 @@ def load(workdir: str | Path, model: Model | StatefulModel | None = None) -> Run
 
 def _run(config, named, summary, workdir, model) -> Run:
     model = from_config(config["model"]) if model is None else model
-    params, state = shapes(model, example_of(config["dataset"]["inputs"]))
+    params, state = shapes(model, example_of(config["dataset"]["example"]))
 
     def leaf(prefix, key, wanted):
         name = prefix + parameter_name(key)

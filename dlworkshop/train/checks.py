@@ -23,6 +23,7 @@ from dlworkshop.learn.step import (
     make_eval_step,
     make_train_step,
 )
+from dlworkshop.models.checks import check_one_example, check_state
 from dlworkshop.models.convolution import CONV_IMPLS
 from dlworkshop.models.model import Model, StatefulModel, seen
 from dlworkshop.types import Batch, Dataset
@@ -185,6 +186,10 @@ def check_step(
     model = bound(spec.model, given(spec.routes.model, numbers))
     with one_sentence(f"the model does not take {words}"):
         made, _ = jax.eval_shape(model.apply, train.params, train.state, seen(example))
+    check_state(spec.model, train.params, train.state, batch.inputs)
+    few = jax.tree.map(lambda leaf: np.asarray(leaf[:2]), dataset.train.inputs)
+    numbers_of_model = given(spec.routes.model, numbers)
+    check_one_example(spec.model, train.params, train.state, few, **numbers_of_model)
     shapes = [leaf.shape for leaf in jax.tree.leaves(made)]
     for name in ("train", "validation", "test"):
         targets = getattr(dataset, name).targets
@@ -231,12 +236,7 @@ def one_sentence(what: str) -> Iterator[None]:
     except Exception as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         reason = lines[0] if lines else ""
-        if "out_axes" in str(error) and "mapped" in str(error):
-            reason = (
-                "the new state differs between the examples of a batch: give a layer "
-                "with running statistics axis_name=models.BATCH_AXES"
-            )
-        elif isinstance(error, jax.errors.ConcretizationTypeError):
+        if isinstance(error, jax.errors.ConcretizationTypeError):
             reason = (
                 "Python asks for the value of a number that is traced: fix it with "
                 "functools.partial"

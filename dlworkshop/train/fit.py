@@ -15,7 +15,7 @@ from dlworkshop.learn import population as pop
 from dlworkshop.learn.metrics import Metric
 from dlworkshop.models.model import Model, StatefulModel
 from dlworkshop.train import checks, data_files, params_file, run_folder
-from dlworkshop.train.cache import use_compilation_cache
+from dlworkshop.train.cache import compilation_cache
 from dlworkshop.train.evaluation import BalancedAccuracy, Predictions, evaluate_split
 from dlworkshop.train.loop import Loop, Trained
 from dlworkshop.train.members import Settings
@@ -143,13 +143,16 @@ def fit(
     (2, (2, 3, 10))
     """
     asked = dict(locals())
-    started = time.perf_counter()
-    use_compilation_cache()
-    plan = make_plan(started=started, **asked)
+    with compilation_cache():
+        return _fit(make_plan(started=time.perf_counter(), **asked), workdir)
+
+
+def _fit(plan: Plan, workdir: str | Path | None) -> Run:
     if workdir is None:
         return conclude(Loop(plan, None).run(), None)
     workdir = Path(workdir)
-    files = data_files.describe(dataset, model)  # it reads: not the folder's mistake
+    # it reads: not the folder's mistake
+    files = data_files.describe(plan.dataset, plan.model)
     with run_folder.lock_run_dir(workdir):
         run_folder.check_config(workdir, plan.settings, plan.derived)
         with checks.disk_errors(workdir):

@@ -3,16 +3,26 @@
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from dlworkshop import identity
+from dlworkshop.data.content import fingerprint
 from dlworkshop.data.order import Order
 from dlworkshop.errors import UserError
-from dlworkshop.learn import losses, metrics, schedules
-from dlworkshop.learn.hparams import check_required, keywords, name_of, route
+from dlworkshop.learn import losses, schedules
+from dlworkshop.learn.hparams import (
+    Routes,
+    check_required,
+    keywords,
+    name_of,
+    route,
+)
+from dlworkshop.learn.metrics import as_metrics, default_metrics
 from dlworkshop.learn.objective import from_loss
 from dlworkshop.learn.step import TrainSpec
 from dlworkshop.models.convolution import has_convolutions
@@ -29,7 +39,7 @@ from dlworkshop.train.programs import (
     chunk_steps,
     update_flops,
 )
-from dlworkshop.train.result import Run, describe_inputs
+from dlworkshop.train.result import Run, describe_example
 from dlworkshop.types import Dataset, PyTree
 
 
@@ -74,17 +84,20 @@ def make_plan(
         UserError: where an argument cannot be.
     """
     observers = list(observe) if isinstance(observe, Sequence) else [observe]
+    functions = {
+        "loss": loss,
+        "objective": objective,
+        "schedule": schedule,
+        "batch_transform": batch_transform,
+        "make_step": make_step,
+        "probe": probe,
+        "eval_params": eval_params,
+    }
     checks.check_types(
         model,
         dataset,
         optimizer,
-        loss=loss,
-        objective=objective,
-        schedule=schedule,
-        batch_transform=batch_transform,
-        make_step=make_step,
-        probe=probe,
-        eval_params=eval_params,
+        **functions,
         **{f"observe[{i}]": observer for i, observer in enumerate(observers)},
     )
     checks.check_numbers(
@@ -98,80 +111,68 @@ def make_plan(
     checks.check_dataset(dataset, batch_size)
     if objective is not None and loss is not losses.cross_entropy:
         raise UserError("both a loss and an objective are given: give one of them")
-    if hparams is None:
-        hparams = (
-            {"learning_rate": 1e-3} if "learning_rate" in keywords(optimizer) else {}
-        )
-    members, member_seeds = product(hparams, seeds)
+    rate = {"learning_rate": 1e-3} if "learning_rate" in keywords(optimizer) else {}
+    members, member_seeds = product(rate if hparams is None else hparams, seeds)
     outputs = outputs or (losses.outputs_of(loss) if objective is None else None)
-    measured = _metrics(metrics, outputs, dataset)
+    measured = (
+        default_metrics(outputs, dataset.classes)
+        if metrics is None
+        else as_metrics(metrics)
+    )
     checks.check_monitor(monitor, measured)
-
     order = Order(member_seeds, dataset.train.num_examples, batch_size)
     num_steps = num_epochs * order.steps_per_epoch
-    spec = _spec(
-        model,
-        optimizer,
+    spec = TrainSpec(
+        stateful(model),
         objective or from_loss(loss),
-        measured,
-        list(members),
-        schedule,
-        num_steps,
-        batch_transform,
-        probe,
-        eval_params,
+        optimizer,
+        {name: m.function for name, m in measured.items() if not m.split},
+        schedule=schedule,
+        num_steps=num_steps,
+        batch_transform=batch_transform,
+        probe=probe,
+        eval_params=eval_params,
     )
+    spec = spec._replace(routes=_routes(spec, list(members)))
     checks.check_step(spec, dataset, members, outputs)
 
     example = dataset.train.rows(0).inputs
     params, state = shapes(model, example)
-    keeps_state = bool(jax.tree.leaves(state))
     mesh = make_mesh(
         len(member_seeds),
         batch_size,
         devices or jax.local_devices(),
         split=batch_transform is None and make_step is None,
     )
-    used = list(mesh.devices.flat)
-    platform = used[0].platform
-    free = memory.free(used)
-    before = run_folder.read_config(workdir)
-    derived = before.get("derived", {})
-    example_flops = update_flops(spec.model, example)
-    flops = example_flops * batch_size * len(member_seeds)
-    wanted = chunk_flops(platform) / max(flops, 1.0)
-    chunk = steps_per_chunk or chunk_steps(wanted, order.steps_per_epoch)
+    derived = run_folder.read_config(workdir).get("derived", {})
     make_programs = functools.partial(
         Programs, spec, mesh, patience=patience, make_step=make_step
     )
-    convolutions = has_convolutions(spec.model.apply, params, state, seen(example))
-    execution = autotune.rule_of_thumb(
-        batch_size // mesh.shape[BATCH], example_flops, convolutions=convolutions
-    )
-    if convolution is not None:
-        how = checks.check_convolution(convolution, convolutions)
-        execution = execution._replace(convolution=how)
-    elif "execution" in derived:
-        execution = ExecutionConfig(**derived["execution"])  # as it was before
-    elif convolutions and flops * num_steps > autotune.WORTH:
-        execution = autotune.measure(
+    work = Work(spec, example, batch_size, len(member_seeds), num_steps, mesh)
+
+    def measure() -> ExecutionConfig:
+        return autotune.measure(
             make_programs, mesh, spec.model, members, member_seeds, dataset, order
         )
-    if keeps_state or make_step is not None:
-        # the statistics are those of the whole batch
+
+    # statistics, and a step of the user's own, are of the whole batch
+    whole = bool(jax.tree.leaves(state)) or make_step is not None
+    execution = work.execution(convolution, derived, measure)
+    if whole:
         execution = execution._replace(micro_batch=None)
     feed = feeds.choose(streamed, dataset, mesh, order)
+    chunk = steps_per_chunk or chunk_steps(work.steps_wanted(), order.steps_per_epoch)
     count, axis = len(member_seeds), mesh.shape[MEMBER]
     asked = members_at_once or derived.get("members_at_once")
     at_once = memory.equal(count, axis, asked or count)
-    chunks = flops / count * num_steps / chunk_flops(platform)
+    begun = _start(start, params, state, count)
     settings = {
         "experiment": experiment,
         "dataset": {
             "name": dataset.name,
-            "fingerprint": dataset.fingerprint,
+            "fingerprint": "" if workdir is None else fingerprint(dataset),
             "classes": list(dataset.classes),
-            "inputs": describe_inputs(example),
+            "example": describe_example(example),
             **_one_array(example),
             "train": dataset.train.num_examples,
             "validation": dataset.validation.num_examples,
@@ -192,6 +193,10 @@ def make_plan(
         "batch_size": batch_size,
         "patience": patience,
     }
+    if workdir is not None:  # by content: the names above do not tell all
+        asked_for = {"model": model, "optimizer": optimizer, "metrics": measured}
+        settings["identity"] = identity.describe(asked_for | functions)
+        settings["start"] = begun and identity.digest(begun)
 
     def plan_of(at_once: int) -> Plan:
         return Plan(
@@ -203,7 +208,7 @@ def make_plan(
             outputs=outputs,
             hparams=members,
             seeds=member_seeds,
-            start=_start(start, params, state, count),
+            start=begun,
             num_steps=num_steps,
             patience=patience,
             read_test=read_test,
@@ -218,7 +223,7 @@ def make_plan(
                 execution=execution, streamed=feed.name == "streamed"
             ),
             chunk=min(chunk, order.steps_per_epoch),
-            groups=Groups(count, group_sizes(at_once, axis, chunks)),
+            groups=Groups(count, group_sizes(at_once, axis, work.chunks())),
             feed=feed,
             derived={
                 "execution": execution._asdict(),
@@ -232,11 +237,64 @@ def make_plan(
     # A run goes on in groups of the size it began with, if they fit; one that has come
     # to its end needs no memory.
     if members_at_once is None and not run_folder.is_finished(workdir):
+        used = list(mesh.devices.flat)
         predicted = functools.partial(memory.predict, plan, workdir is not None)
-        fits = memory.fitting(at_once, axis, predicted, free, memory.margin(used))
+        free, margin = memory.free(used), memory.margin(used)
+        fits = memory.fitting(at_once, axis, predicted, free, margin)
         if fits != at_once:
             plan = plan_of(fits)
     return plan
+
+
+class Work(NamedTuple):
+    """How much there is to do, and what follows from it."""
+
+    spec: TrainSpec
+    example: PyTree
+    batch_size: int
+    members: int
+    num_steps: int
+    mesh: Mesh
+
+    @property
+    def platform(self) -> str:
+        """cpu, gpu or tpu."""
+        return self.mesh.devices.flat[0].platform
+
+    def flops(self) -> float:
+        """Operations of a step of all members."""
+        each = update_flops(self.spec.model, self.example)
+        return each * self.batch_size * self.members
+
+    def steps_wanted(self) -> float:
+        """Steps of a chunk, by what a device of this kind does in a second or two."""
+        return chunk_flops(self.platform) / max(self.flops(), 1.0)
+
+    def chunks(self) -> float:
+        """Chunks of work that the whole run of one member is."""
+        return self.flops() / self.members * self.num_steps / chunk_flops(self.platform)
+
+    def execution(
+        self,
+        convolution: str | None,
+        derived: Mapping[str, Any],
+        measure: Callable[[], ExecutionConfig],
+    ) -> ExecutionConfig:
+        """How a step is computed: as asked, as before, or as is fastest here."""
+        model = self.spec.model
+        params, state = shapes(model, self.example)
+        found = has_convolutions(model.apply, params, state, seen(self.example))
+        each = self.flops() / self.batch_size / self.members
+        split = self.batch_size // self.mesh.shape[BATCH]
+        by_rule = autotune.rule_of_thumb(split, each, convolutions=found)
+        if convolution is not None:
+            how = checks.check_convolution(convolution, found)
+            return by_rule._replace(convolution=how)
+        if set(derived.get("execution", ())) == set(ExecutionConfig._fields):
+            return ExecutionConfig(**derived["execution"])
+        if found and self.flops() * self.num_steps > autotune.WORTH:
+            return measure()
+        return by_rule
 
 
 def _one_array(example: PyTree) -> dict[str, Any]:
@@ -246,54 +304,25 @@ def _one_array(example: PyTree) -> dict[str, Any]:
     return {"shape": list(example.shape), "dtype": str(example.dtype)}
 
 
-def _metrics(
-    given: Mapping[str, Any] | None, outputs: str | None, dataset: Dataset
-) -> dict[str, metrics.Metric]:
-    if given is None:
-        return metrics.default_metrics(outputs, dataset.classes)
-    return metrics.as_metrics(given)
-
-
-def _spec(
-    model: Model | StatefulModel,
-    optimizer: Callable,
-    objective: Callable,
-    measured: Mapping[str, metrics.Metric],
-    names: Sequence[str],
-    schedule: Callable,
-    num_steps: int,
-    batch_transform: Callable | None,
-    probe: Callable | None,
-    eval_params: Callable | None,
-) -> TrainSpec:
-    """The functions of a step, and who is given which hyper-parameter."""
-    lifted = stateful(model)
+def _routes(spec: TrainSpec, names: Sequence[str]) -> Routes:
+    """Who is given which hyper-parameter; all of them have a reader."""
     functions = {
-        "optimizer": optimizer,
-        "loss": objective,
-        "model": lifted.apply,
-        "schedule": schedule,
-        "batch_transform": batch_transform,
+        "optimizer": spec.optimizer,
+        "loss": spec.objective,
+        "model": spec.model.apply,
+        "schedule": spec.schedule,
+        "batch_transform": spec.batch_transform,
     }
     routes = route(names, **functions)
     check_required(routes, **functions)
-    if schedule is not schedules.constant and "learning_rate" not in routes.optimizer:
+    is_constant = spec.schedule is schedules.constant
+    if not is_constant and "learning_rate" not in routes.optimizer:
         raise UserError(
-            f"the schedule {name_of(schedule)} has no effect, as {name_of(optimizer)} "
-            "is given no learning_rate: give it in hparams, or leave the schedule out"
+            f"the schedule {name_of(spec.schedule)} has no effect, as "
+            f"{name_of(spec.optimizer)} is given no learning_rate: give it in hparams, "
+            "or leave the schedule out"
         )
-    return TrainSpec(
-        lifted,
-        objective,
-        optimizer,
-        {name: m.function for name, m in measured.items() if not m.split},
-        routes,
-        schedule,
-        num_steps,
-        batch_transform,
-        probe,
-        eval_params,
-    )
+    return routes
 
 
 def _start(

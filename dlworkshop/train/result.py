@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dlworkshop.data.inputs_like import check_inputs_like
 from dlworkshop.errors import UserError
 from dlworkshop.learn.hparams import Keywords, given
 from dlworkshop.learn.population import map_members
@@ -97,7 +98,8 @@ class Run:
                 lambda leaf: leaf if hasattr(leaf, "shape") else np.asarray(leaf),
                 inputs,
             )
-            self._check_inputs(inputs)
+            if "inputs" in self.summary:
+                check_inputs_like(self.summary["inputs"], inputs)
             total = len(jax.tree.leaves(inputs)[0])
             # padded to few sizes, so that there are few programs
             size = min(1 << max(total - 1, 0).bit_length(), PREDICT_BATCH)
@@ -120,30 +122,6 @@ class Run:
             return _concatenated(groups, 0)
 
         return predict_all
-
-    def _check_inputs(self, inputs: PyTree) -> None:
-        """They have the structure and the shapes of what the run learnt from."""
-        wanted = self.summary.get("inputs")
-        if wanted is None:
-            return
-        found, expected = _leaves(describe_inputs(inputs, 1)), _leaves(wanted)
-        shapes = [[leaf["shape"] for leaf in leaves] for leaves in (found, expected)]
-        if shapes[0] != shapes[1]:
-            raise UserError(
-                f"the inputs are {shapes[0]} for each example, and the run learnt from "
-                f"{shapes[1]}: give a batch of those"
-            )
-        arrays = jax.tree.leaves(inputs)
-        for there, want, leaf in zip(found, expected, arrays, strict=True):
-            if want["dtype"] != "uint8" or not there["dtype"].startswith("float"):
-                continue
-            values = np.asarray(leaf)
-            if values.size and (values.max() > 1 or values.min() < 0):
-                raise UserError(
-                    f"the inputs are floats in {values.min():g} ... {values.max():g}, "
-                    "and the run learnt from uint8, which it sees as floats in [0, 1]: "
-                    "give uint8, or divide by 255"
-                )
 
     def read_artifact(self, file: str) -> Any:
         """What the run left in a JSON file of its folder.
@@ -232,28 +210,24 @@ def _concatenated(trees: list[PyTree], axis: int) -> PyTree:
     return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis), *trees)
 
 
-def describe_inputs(inputs: PyTree, leading: int = 0) -> Any:
-    """An example as JSON: shape and dtype of each array, in dicts and lists.
+def describe_example(example: PyTree) -> Any:
+    """ONE example as JSON: shape and dtype of each array, in dicts and lists.
 
-    Args:
-        inputs: of one example, or of many.
-        leading: axes before those of an example.
-
-    >>> describe_inputs({"x": np.zeros((5, 2), np.uint8)}, leading=1)
+    >>> describe_example({"x": np.zeros(2, np.uint8)})
     {'x': {'shape': [2], 'dtype': 'uint8'}}
     """
-    if isinstance(inputs, Mapping):
-        return {str(k): describe_inputs(v, leading) for k, v in inputs.items()}
-    if isinstance(inputs, (list, tuple)):
-        return [describe_inputs(each, leading) for each in inputs]
-    if not hasattr(inputs, "dtype"):
-        return {"other": type(inputs).__name__}
-    shape = list(np.shape(inputs)[leading:])
-    return {"shape": shape, "dtype": str(np.dtype(inputs.dtype))}
+    if isinstance(example, Mapping):
+        return {str(k): describe_example(v) for k, v in example.items()}
+    if type(example) in (list, tuple):
+        return [describe_example(each) for each in example]
+    if not hasattr(example, "dtype"):
+        return {"other": type(example).__name__}
+    shape = list(np.shape(example))
+    return {"shape": shape, "dtype": str(np.dtype(example.dtype))}
 
 
 def example_of(described: Any) -> PyTree:
-    """The shapes that `describe_inputs` told of, as a model takes them.
+    """The shapes that `describe_example` told of, as a model takes them.
 
     Raises:
         UserError: if the example was neither array, dict nor tuple.
@@ -271,14 +245,6 @@ def example_of(described: Any) -> PyTree:
             "a folder: use dicts, tuples and arrays as inputs"
         )
     return {name: example_of(each) for name, each in described.items()}
-
-
-def _leaves(described: Any) -> list[dict[str, Any]]:
-    if isinstance(described, list):
-        return [leaf for each in described for leaf in _leaves(each)]
-    if set(described) == {"shape", "dtype"}:
-        return [described]
-    return [leaf for name in sorted(described) for leaf in _leaves(described[name])]
 
 
 def metric_name(summary: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dlworkshop import identity
 from dlworkshop.errors import UserError
 from dlworkshop.files import atomic_write
 
@@ -112,6 +113,10 @@ def is_finished(folder: str | Path | None) -> bool:
     return folder is not None and (Path(folder) / "summary.json").is_file()
 
 
+# What was derived may differ; identity is compared as such.
+UNCOMPARED = ("derived.", "identity.", "identity")
+
+
 def check_config(
     folder: Path, settings: dict[str, Any], derived: dict[str, Any]
 ) -> None:
@@ -126,11 +131,13 @@ def check_config(
     path = folder / "config.json"
     config = json.loads(json.dumps(to_jsonable({**settings, "derived": derived})))
     if path.exists():
-        then, now = flatten(read_json(path)), flatten(config)
-        names = {n for n in then.keys() | now.keys() if not n.startswith("derived.")}
+        before = read_json(path)
+        changed = identity.difference(before.get("identity"), config.get("identity"))
+        then, now = (flatten(c) for c in (before, config))
+        names = {n for n in then.keys() | now.keys() if not n.startswith(UNCOMPARED)}
         if (then.get("num_epochs") or 0) < now["num_epochs"]:
             names.discard("num_epochs")
-        differ = [
+        differ = changed + [
             f"{name} was {then.get(name)!r} and is now {now.get(name)!r}"
             for name in sorted(names)
             if then.get(name) != now.get(name)

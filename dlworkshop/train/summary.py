@@ -6,11 +6,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from dlworkshop.data.inputs_like import describe_inputs
 from dlworkshop.learn.metrics import mean_and_error
 from dlworkshop.learn.population import QUARANTINED, STOPPED, Population
 from dlworkshop.models.model import num_params, table
 from dlworkshop.train.plan import Plan
-from dlworkshop.train.result import describe_inputs, device, versions
+from dlworkshop.train.result import describe_example, device, versions
 from dlworkshop.train.run_folder import to_jsonable
 
 Scores = Mapping[str, np.ndarray]  # name -> [P]
@@ -48,7 +49,8 @@ def summarise(
             "monitor": plan.monitor,
             "better": plan.better,
             "outputs": plan.outputs,
-            "inputs": describe_inputs(plan.example),
+            "inputs": describe_inputs(plan.dataset.train.inputs),
+            "example": describe_example(plan.example),
             **{
                 split: {
                     name: mean_and_error(means[name][counted])
