@@ -66,6 +66,7 @@ OUT = Path(os.environ.get("OUT", "."))
 MNIST = Path(os.environ.get("MNIST", ".data/mnist"))  # the four files
 REPEATS = 2 if TINY else 5  # at most; fewer where one takes seconds
 PATIENCE = 3.0  # seconds for the repeats of one measurement
+GRAPHS = "--xla_gpu_enable_command_buffer=+WHILE,+CONDITIONAL"  # loops as CUDA graphs
 DETERMINISTIC = "--xla_gpu_exclude_nondeterministic_ops=true"
 
 # --- rows ---------------------------------------------------------------------------
@@ -170,6 +171,7 @@ STEPS = {  # name -> whether the update is in a branch, and who asks if all is f
     "select, product": (False, pop.all_finite),
     "select, isfinite": (False, by_isfinite),
     "unguarded": (False, lambda _: jnp.array(True)),  # what the guard costs
+    "select, isfinite, unrolled": (False, by_isfinite),  # eight steps a turn
 }
 AS_IT_IS = "cond, product"
 
@@ -201,7 +203,16 @@ def member_chunk(variant: str) -> Callable:
             seen = jax.tree.map(lambda m: jnp.where(running, m, jnp.nan), seen)
             return (train, status), seen
 
-        return make_chunk(member_step, fetch)
+        if not variant.endswith("unrolled"):
+            return make_chunk(member_step, fetch)
+
+        def unrolled(state, hparams, data, feed):
+            def body(state, feed):
+                return member_step(state, fetch(data, feed), hparams)
+
+            return jax.lax.scan(body, state, feed, unroll=8)
+
+        return unrolled
 
     return make_member_chunk
 
@@ -616,19 +627,45 @@ def run_fit(part: str, model, dataset, optimizer, *, about: dict, **settings) ->
     return spoken.getvalue()
 
 
-def whole(work: str, members: int, epochs: int, step: str = AS_IT_IS) -> None:
+def unstable(seed: int, epoch: int, size: int) -> np.ndarray:
+    """`permutation`, by an unstable sort."""
+    stream = np.random.Philox(key=np.array([seed, epoch], np.uint64))
+    return np.argsort(stream.random_raw(size)).astype(np.int32)
+
+
+def in_threads(self, epoch: int) -> np.ndarray:
+    """A stand-in for `Order._draw`: an unstable sort on each core."""
+    used = self.steps_per_epoch * self.batch_size
+    with ThreadPoolExecutor() as pool:
+        drawn = pool.map(lambda seed: unstable(seed, epoch, self.size), self.seeds)
+        rows = np.stack([row[:used] for row in drawn])
+    return rows.reshape(len(self.seeds), self.steps_per_epoch, self.batch_size)
+
+
+def drawn(how: str) -> contextlib.AbstractContextManager:
+    """Orders are drawn so, while this lasts."""
+    if how == "threads":
+        return mock.patch.object(orders.Order, "_draw", in_threads)
+    new = unstable if how == "unstable" else orders.permutation
+    return mock.patch.object(orders, "permutation", new)
+
+
+def whole(
+    work: str, members: int, epochs: int, step: str = AS_IT_IS, order: str = "stable"
+) -> None:
     """`fit` on random examples."""
     model, optimizer, rates, batch, shape = work_of(work, None)
     sizes = (1280, 256) if TINY else (55000, 5000)
     if work == "digits":
         sizes = (1280, 256)
-    with mock.patch.object(pop, "make_member_chunk", member_chunk(step)):
+    change = mock.patch.object(pop, "make_member_chunk", member_chunk(step))
+    with change, drawn(order):
         run_fit(
             "fit",
             model,
             noise(*sizes, shape),
             optimizer,
-            about={"work": work, "step": step},
+            about={"work": work, "step": step, "order": order},
             hparams=rates,
             seeds=members,
             num_epochs=epochs,
@@ -682,28 +719,21 @@ def mnist(
     dtype: str | None = None,
     *,
     step: str = AS_IT_IS,
-    quick: bool = False,
+    order: str = "stable",
     how: str = "patches",
 ) -> None:
-    """The speed run: three epochs of a strided network; `quick` sorts unstably."""
+    """The speed run: three epochs of a strided network."""
     model, optimizer, rates, batch, _ = work_of("strided", dtype)
 
-    def unstable(seed: int, epoch: int, size: int) -> np.ndarray:
-        stream = np.random.Philox(key=np.array([seed, epoch], np.uint64))
-        return np.argsort(stream.random_raw(size)).astype(np.int32)
-
     about = {"dtype": dtype or "float32", "step": step, "convolution": how}
-    with contextlib.ExitStack() as stack:
-        change = mock.patch.object(pop, "make_member_chunk", member_chunk(step))
-        stack.enter_context(change)
-        if quick:
-            stack.enter_context(mock.patch.object(orders, "permutation", unstable))
+    change = mock.patch.object(pop, "make_member_chunk", member_chunk(step))
+    with change, drawn(order):
         run_fit(
             "mnist",
             model,
             mnist_files(),
             optimizer,
-            about=about | {"order": "unstable" if quick else "stable"},
+            about=about | {"order": order},
             hparams=rates,
             seeds=seeds,
             num_epochs=3,
@@ -726,6 +756,7 @@ class Case:
     more: dict[str, Any] = dataclasses.field(default_factory=dict)
     limit: float = 40.0
     alone: bool = False  # in a worker of its own
+    flags: str = ""  # XLA_FLAGS of that worker
 
     def __str__(self) -> str:
         words = [self.part, *map(str, self.args)]
@@ -770,7 +801,13 @@ def cases() -> list[Case]:
         of("cnn", "cnn", many[0], "shifts"),
         Case("mnist", mnist, ([0],), {"step": best}, 60),
         Case("mnist", mnist, (2 if TINY else 512,), limit=60),
-        Case("mnist", mnist, (2 if TINY else 512,), {"quick": True, "step": best}, 60),
+        Case(
+            "mnist",
+            mnist,
+            (2 if TINY else 512,),
+            {"order": "unstable", "step": best},
+            60,
+        ),
         Case("fit", whole, ("mlp", 2 if TINY else 256, 2), limit=45),
         Case("fit", whole, ("digits", 2 if TINY else 256, 20), limit=45),
         Case("fit", whole, ("mlp", 1, 2), limit=45),
@@ -799,6 +836,34 @@ def cases() -> list[Case]:
         of("cnn", "cnn", few, "lax", limit=60),
         Case("chooser", chooser, (few,), limit=110),
         of("cnn", "cnn", many[0], "lax", limit=60),
+        # what the first answers opened up
+        of("more", "digits", some),
+        of("more", "mlp", 1, step=f"{best}, unrolled"),
+        of("more", "mlp", some, step=f"{best}, unrolled"),
+        of("more", "cnn", 1, "patches", step=f"{best}, unrolled"),
+        Case("more", whole, ("mlp", some, 2, best, "threads")),
+        Case("more", whole, ("digits", some, 20, best, "threads")),
+        Case(
+            "more",
+            mnist,
+            (2 if TINY else 512, "bfloat16"),
+            {"order": "threads", "step": best},
+        ),
+        Case("more", profile, ("strided", 2 if TINY else 512, "patches")),
+        of("more", "strided", 2 if TINY else 512, "lax+patches"),
+        of("more", "strided", 2 if TINY else 512, "shifts"),
+        of("more", "cnn", few, "patches"),
+        of("more", "cnn", few, "lax"),
+        *(
+            dataclasses.replace(of("more", *work, step=best), flags=flags)
+            for flags in (GRAPHS, DETERMINISTIC)
+            for work in (("mlp", 1), ("cnn", 1, "patches"), ("cnn", 1, "lax"))
+        ),
+        dataclasses.replace(
+            of("more", "cnn", many[0], "patches", step=best), flags=DETERMINISTIC
+        ),
+        Case("more", chooser, (few,), limit=100),
+        of("more", "cnn", many[0], "lax", limit=30),
     ]
 
 
@@ -824,8 +889,9 @@ def work(numbers: list[int]) -> None:
         print(f"took {took:.1f} s: {case}", flush=True)
 
 
-def start(numbers: list[int], programs: str) -> subprocess.Popen:
+def start(flags: str, numbers: list[int], programs: str) -> subprocess.Popen:
     settings = dict(os.environ, PYTHONUNBUFFERED="1")
+    settings["XLA_FLAGS"] = f"{settings.get('XLA_FLAGS', '')} {flags}".strip()
     settings["JAX_COMPILATION_CACHE_DIR"] = programs
     settings["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     settings["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
@@ -849,10 +915,11 @@ def lead(numbers: list[int], seconds: float) -> None:
             together = [numbers[0]]
             if not first.alone:
                 for number in numbers[1:]:
-                    if everything[number].alone:
+                    case = everything[number]
+                    if case.alone or case.flags != first.flags:
                         break
                     together.append(number)
-            worker = start(together, programs)
+            worker = start(first.flags, together, programs)
             last = watch(worker, everything, end)
             # where it ended before it began one, that one is given up all the same
             done = together if last is None else together[: together.index(last) + 1]

@@ -1,6 +1,7 @@
 """The population's programs, each compiled once for a mesh, with its seconds apart."""
 
 import functools
+import math
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -243,8 +244,38 @@ def update_flops(model: Model, example: Array) -> float:
     An update costs some three forward passes (Griewank & Walther 2008, section 4.4).
     """
     params = jax.eval_shape(model.init, jax.random.key(0), example)
-    cost = jax.jit(model.apply).lower(params, example).cost_analysis() or {}
+    cost = jax.jit(model.apply).lower(params, example).cost_analysis()
+    if cost is None:  # CUDA does not tell before it has compiled
+        return 3 * products(jax.make_jaxpr(model.apply)(params, example).jaxpr)
     return 3 * cost.get("flops", 0.0)
+
+
+def products(jaxpr) -> float:
+    """Floating-point operations of its matrix products and convolutions.
+
+    >>> product = jax.make_jaxpr(jnp.matmul)(jnp.ones((2, 3)), jnp.ones((3, 5)))
+    >>> products(product.jaxpr)
+    60.0
+    """
+    total = 0.0
+    for equation in jaxpr.eqns:
+        name, params = equation.primitive.name, equation.params
+        outputs = math.prod(equation.outvars[0].aval.shape) if equation.outvars else 0
+        if name == "dot_general":
+            (contracted, _), _ = params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            total += 2.0 * outputs * math.prod(shape[axis] for axis in contracted)
+        elif name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape
+            features = kernel[params["dimension_numbers"].rhs_spec[0]]
+            total += 2.0 * outputs * math.prod(kernel) / features
+        inner = [
+            getattr(value, "jaxpr", value)  # a closed one holds one
+            for value in jax.tree.leaves(list(params.values()))
+        ]
+        times = params.get("length", 1) if name == "scan" else 1
+        total += times * sum(products(each) for each in inner if hasattr(each, "eqns"))
+    return total
 
 
 def chunk_flops() -> float:
