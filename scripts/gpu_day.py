@@ -166,7 +166,7 @@ def by_isfinite(tree) -> jax.Array:
 
 
 STEPS = {  # name -> whether the update is in a branch, and who asks if all is finite
-    "cond, product": (True, pop.all_finite),  # as it is
+    "cond, product": (True, pop.all_finite),  # as on a CPU
     "cond, isfinite": (True, by_isfinite),
     "select, product": (False, pop.all_finite),
     "select, isfinite": (False, by_isfinite),
@@ -180,7 +180,7 @@ def member_chunk(variant: str) -> Callable:
     """A stand-in for `learn.population.make_member_chunk`."""
     branch, all_finite = STEPS[variant]
 
-    def make_member_chunk(train_step, fetch):
+    def make_member_chunk(train_step, fetch, _on_cpu):
         def update(state, grads, hparams, go_on):
             if branch:
                 return jax.lax.cond(

@@ -90,7 +90,8 @@ class Programs:
             choice.micro_batch,
         )
         fetch = take if streamed else gather
-        chunk = pop.make_population_chunk(train_step, fetch, choice.one_by_one)
+        on_cpu = mesh.devices.flat[0].platform == "cpu"
+        chunk = pop.make_population_chunk(train_step, fetch, choice.one_by_one, on_cpu)
         evaluate = pop.make_evaluate(
             make_eval_step(model, loss, metric), fetch, choice.one_by_one
         )
