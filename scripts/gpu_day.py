@@ -437,17 +437,11 @@ def host() -> None:
         return np.argsort(raw(seed), kind=kind).astype(np.int32)
 
     pool = ThreadPoolExecutor()
-    ways = {
-        "as it is": lambda: [orders.permutation(seed, 0, size) for seed in seeds],
-        "raw numbers only": lambda: [raw(seed) for seed in seeds],
-        "unstable": lambda: [draw(seed, "quicksort") for seed in seeds],
-        "as it is, threads": lambda: list(
-            pool.map(lambda seed: orders.permutation(seed, 0, size), seeds)
-        ),
-        "unstable, threads": lambda: list(
-            pool.map(lambda seed: draw(seed, "quicksort"), seeds)
-        ),
-    }
+    ways = {"raw numbers only": lambda: [raw(seed) for seed in seeds]}
+    for name, kind in (("stable", "stable"), ("unstable", "quicksort")):
+        one = functools.partial(draw, kind=kind)
+        ways[name] = lambda one=one: [one(seed) for seed in seeds]
+        ways[f"{name}, threads"] = lambda one=one: list(pool.map(one, seeds))
     for name, way in ways.items():
         taken = repeat(way)
         rate = size * len(seeds) / statistics.fmean(taken)
@@ -627,17 +621,22 @@ def run_fit(part: str, model, dataset, optimizer, *, about: dict, **settings) ->
     return spoken.getvalue()
 
 
-def unstable(seed: int, epoch: int, size: int) -> np.ndarray:
-    """`permutation`, by an unstable sort."""
-    stream = np.random.Philox(key=np.array([seed, epoch], np.uint64))
-    return np.argsort(stream.random_raw(size)).astype(np.int32)
+def sorted_by(kind: str) -> Callable:
+    """`permutation`, by this kind of sort."""
+
+    def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
+        stream = np.random.Philox(key=np.array([seed, epoch], np.uint64))
+        return np.argsort(stream.random_raw(size), kind=kind).astype(np.int32)
+
+    return permutation
 
 
 def in_threads(self, epoch: int) -> np.ndarray:
     """A stand-in for `Order._draw`: an unstable sort on each core."""
     used = self.steps_per_epoch * self.batch_size
     with ThreadPoolExecutor() as pool:
-        drawn = pool.map(lambda seed: unstable(seed, epoch, self.size), self.seeds)
+        draw = sorted_by("quicksort")
+        drawn = pool.map(lambda seed: draw(seed, epoch, self.size), self.seeds)
         rows = np.stack([row[:used] for row in drawn])
     return rows.reshape(len(self.seeds), self.steps_per_epoch, self.batch_size)
 
@@ -646,8 +645,8 @@ def drawn(how: str) -> contextlib.AbstractContextManager:
     """Orders are drawn so, while this lasts."""
     if how == "threads":
         return mock.patch.object(orders.Order, "_draw", in_threads)
-    new = unstable if how == "unstable" else orders.permutation
-    return mock.patch.object(orders, "permutation", new)
+    kind = "quicksort" if how == "unstable" else "stable"
+    return mock.patch.object(orders, "permutation", sorted_by(kind))
 
 
 def whole(
