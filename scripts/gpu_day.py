@@ -81,7 +81,7 @@ def tell(part: str, **row: Any) -> None:
     print(line, flush=True)
 
 
-def short(number: float) -> float:
+def short(number: Any) -> float:
     """Four digits say enough."""
     return float(f"{number:.4g}")
 
@@ -388,7 +388,7 @@ def machine() -> None:
         exact = np.asarray(x[:64], np.float64) @ np.asarray(x, np.float64)
         found = np.asarray(multiply(x, x)[:64], np.float64)
         error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
-        taken = repeat(lambda x=x, f=multiply: [f(x, x) for _ in range(10)])
+        taken = repeat(functools.partial(ten_times, multiply, x, x))
         rates = [20 * size**3 / seconds / 1e12 for seconds in taken]
         tell("machine", product=name, tflops=spread(rates), rel_error=short(error))
     copy((2**20 if TINY else 2**30,))
@@ -396,6 +396,10 @@ def machine() -> None:
     rates = [here.nbytes / t / 1e9 for t in repeat(lambda: jax.device_put(here))]
     tell("machine", what="host to device", gb_per_s=spread(rates))
     loops()
+
+
+def ten_times(function: Callable, *args: Any) -> list[Any]:
+    return [function(*args) for _ in range(10)]
 
 
 def copy(shape: tuple[int, ...]) -> None:
@@ -419,10 +423,13 @@ def loops() -> None:
         return jax.lax.cond(x[0] < 2, jnp.sin, lambda x: x, x), None
 
     for body in (plain, select, branch):
-        run = jax.jit(lambda x, body=body: jax.lax.scan(body, x, None, steps)[0])
-        x = jnp.ones(1024)
-        taken = repeat(lambda run=run, x=x: run(x))
+        scan = functools.partial(jax.lax.scan, body, xs=None, length=steps)
+        taken = repeat(functools.partial(jax.jit(scan), jnp.ones(1024)))
         tell("machine", loop=body.__name__, us_per_step=spread(taken, 1e6 / steps))
+
+
+def all_of(over: Callable, function: Callable, values: Any) -> list[Any]:
+    return list(over(function, values))
 
 
 def host() -> None:
@@ -437,11 +444,12 @@ def host() -> None:
         return np.argsort(raw(seed), kind=kind).astype(np.int32)
 
     pool = ThreadPoolExecutor()
+    ways: dict[str, Callable[[], Any]]
     ways = {"raw numbers only": lambda: [raw(seed) for seed in seeds]}
     for name, kind in (("stable", "stable"), ("unstable", "quicksort")):
         one = functools.partial(draw, kind=kind)
-        ways[name] = lambda one=one: [one(seed) for seed in seeds]
-        ways[f"{name}, threads"] = lambda one=one: list(pool.map(one, seeds))
+        ways[name] = functools.partial(all_of, map, one, seeds)
+        ways[f"{name}, threads"] = functools.partial(all_of, pool.map, one, seeds)
     for name, way in ways.items():
         taken = repeat(way)
         rate = size * len(seeds) / statistics.fmean(taken)
@@ -599,6 +607,7 @@ def noise(train: int, held: int, shape: tuple[int, ...]) -> Dataset:
 def run_fit(part: str, model, dataset, optimizer, *, about: dict, **settings) -> str:
     """`fit` from end to end, and where its seconds go; what it printed."""
     spoken = io.StringIO()
+    parts: list[tuple[Any, str]]
     parts = [(Loop, n) for n in ("begin", "turn", "chunk", "evaluate", "finish")]
     parts += [(Loop, "measure"), (orders.Order, "_draw"), (Programs, "chunk")]
     with contextlib.redirect_stderr(spoken), timed(*parts) as seen:
@@ -621,7 +630,7 @@ def run_fit(part: str, model, dataset, optimizer, *, about: dict, **settings) ->
     return spoken.getvalue()
 
 
-def sorted_by(kind: str) -> Callable:
+def sorted_by(kind: Any) -> Callable:
     """`permutation`, by this kind of sort."""
 
     def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
@@ -869,6 +878,10 @@ def cases() -> list[Case]:
 # --- the workers --------------------------------------------------------------------
 
 
+def tell_failure(case: Case, why: str) -> None:
+    tell(case.part, case=str(case), failed=why)
+
+
 def work(numbers: list[int]) -> None:
     """Run these cases one after the other; a line says which one begins."""
     everything = cases()
@@ -944,15 +957,15 @@ def watch(worker: subprocess.Popen, everything: list[Case], end: float) -> int |
         except queue.Empty:
             os.killpg(worker.pid, signal.SIGKILL)  # with what it started
             worker.wait()
-            case = str(everything[number]) if number >= 0 else "to begin"
-            part = everything[number].part if number >= 0 else "worker"
-            tell(part, case=case, failed="took too long")
-            return number if number >= 0 else None
+            if number < 0:
+                tell("worker", failed="took too long to begin")
+                return None
+            tell_failure(everything[number], "took too long")
+            return number
         if line is None:
             if worker.wait() == 0 or number < 0:
                 return None
-            case = everything[number]
-            tell(case.part, case=str(case), failed=f"ended with {worker.returncode}")
+            tell_failure(everything[number], f"ended with {worker.returncode}")
             return number
         print(line, end="", flush=True)
         if line.startswith("begin "):
