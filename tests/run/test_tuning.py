@@ -11,7 +11,7 @@ from dlworkshop.errors import UserError
 from dlworkshop.models import convolution
 from dlworkshop.models.convolution import HOWS
 from dlworkshop.run import tuning
-from dlworkshop.run.programs import Choice
+from dlworkshop.run.programs import Choice, update_flops
 from tests.run.test_resume import stop_after
 
 CNN = models.cnn((4,), (8,), num_classes=4)
@@ -213,3 +213,14 @@ def test_a_resumed_run_computes_as_it_did(quadrants, tmp_path, monkeypatch):
             num_epochs=2,
             steps_per_chunk=3,
         )
+
+
+@pytest.mark.parametrize("how", ["lax", "patches", "shifts", "lax+patches"])
+def test_operations_are_counted_where_the_platform_does_not_tell(how, monkeypatch):
+    # as on CUDA; 784 * 128 + 128 * 10, and 28 * 28 * 9 * 32 + 14 * 14 * 9 * 32 * 64 +
+    # 3136 * 256 + 256 * 10 products, twice for their sums, in three passes
+    monkeypatch.setattr(jax.stages.Lowered, "cost_analysis", lambda self: None)
+    image = np.zeros((28, 28, 1), np.uint8)
+    assert update_flops(models.mlp(), image) == 6 * 101_632
+    with convolution.computed(how):
+        assert update_flops(models.cnn(), image) == 6 * 4_643_840
