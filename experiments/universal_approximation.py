@@ -1,9 +1,10 @@
-"""Can one hidden layer draw any curve?
+"""Can one hidden layer approximate any curve?
 
-The theorem of universal approximation says yes: with enough units, a network with one
-hidden layer comes as close as you like to every continuous function. Here its proof is
-built, a staircase in which each unit is one stair; then networks of 2 to 512 units find
-their own weights for three curves. A curve with a jump shows what is not promised.
+The universal approximation theorem says yes: with enough units, a network with one
+hidden layer comes as close as you like to every continuous function on a closed and
+bounded set, here the interval [0, 1]. Its proof is built as a staircase in which each
+unit is one step; then networks of 2 to 512 units learn three curves. A curve with a
+jump, and points outside the interval, show what the theorem does not promise.
 
     python experiments/universal_approximation.py
 
