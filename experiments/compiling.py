@@ -33,7 +33,7 @@ from dlworkshop.run.clock import in_turns
 from dlworkshop.run.lesson import Lesson
 from dlworkshop.verify import claims
 
-MODEL = models.mlp((8,))  # small, so that there is little to do but to compile
+MODEL = models.mlp((8,))  # small, so that compiling dominates
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def side_by_side(one):
 
 
 def written_out(one):
-    """All networks one after the other, in a loop that the compiler is to read."""
+    """All networks one after the other, in a loop that the compiler has to read."""
 
     def loop(params, batches):
         size = len(jax.tree.leaves(params)[0])

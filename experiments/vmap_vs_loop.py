@@ -67,7 +67,7 @@ def side_by_side(one):
 
 
 def one_by_one(one):
-    """A loop that is as good as can be: each call is a whole training, compiled."""
+    """The best possible loop: each call is a whole training, compiled."""
     alone = jax.jit(one)
     return lambda members, batches: [alone(params, batches) for params in members]
 

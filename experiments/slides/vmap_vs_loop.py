@@ -56,7 +56,7 @@ def exercises():
         Exercise(
             "Give the small networks 256 examples an update instead of 4 (`SMALL, 256` "
             "in `KINDS`). What does vmap gain now?",
-            "Some twofold instead of five- to sixfold: each instruction has its work, "
-            "so that there is less to wait for. The claim on half the time fails.",
+            "Some twofold instead of five- to sixfold: each instruction has more work, "
+            "so that less time is overhead. The claim on half the time fails.",
         )
     ]
