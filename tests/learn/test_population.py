@@ -123,7 +123,8 @@ def test_a_gradient_that_is_not_finite_is_caught_before_it_is_applied(
     def loss(outputs, label):  # finite in value, not in gradient
         return cross_entropy(poisoned(outputs), label)
 
-    run = train(MODELS["mlp"], quadrants, one_device, loss=loss, num_epochs=1)
+    options = {"loss": loss, "outputs": "logits", "num_epochs": 1}
+    run = train(MODELS["mlp"], quadrants, one_device, **options)
     assert {row["status"] for row in run.summary["population"]} == {"quarantined"}
     assert {row["steps"] for row in run.summary["population"]} == {0}
     assert run.summary["test"]["accuracy"] == {"mean": None, "sem": None, "n": 0}
