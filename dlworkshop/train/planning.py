@@ -18,6 +18,7 @@ from dlworkshop.learn import losses, schedules
 from dlworkshop.learn.hparams import (
     Routes,
     check_required,
+    given,
     keywords,
     name_of,
     route,
@@ -40,7 +41,7 @@ from dlworkshop.train.programs import (
     update_flops,
 )
 from dlworkshop.train.result import Run, describe_example
-from dlworkshop.types import Dataset, PyTree
+from dlworkshop.types import Array, Dataset, HParams, PyTree
 
 
 def make_plan(
@@ -144,7 +145,7 @@ def make_plan(
         devices or jax.local_devices(),
         split=batch_transform is None and make_step is None,
     )
-    derived = run_folder.read_config(workdir).get("derived", {})
+    derived = _derived(workdir, spec, num_epochs, members)
     make_programs = functools.partial(
         Programs, spec, mesh, patience=patience, make_step=make_step
     )
@@ -295,6 +296,44 @@ class Work(NamedTuple):
         if found and self.flops() * self.num_steps > autotune.WORTH:
             return measure()
         return by_rule
+
+
+def _derived(
+    workdir: str | Path | None, spec: TrainSpec, num_epochs: int, hparams: HParams
+) -> dict[str, Any]:
+    """What was derived for the run in a folder, which goes on with it.
+
+    It goes on for more epochs only if its schedule does not know how many there are:
+    then it ends with the same bits as if it had been longer from the start.
+
+    Raises:
+        UserError: if the multipliers of the steps that are done would be others.
+    """
+    before = run_folder.read_config(workdir)
+    derived = before.get("derived", {})
+    epochs = before.get("num_epochs", num_epochs)
+    if epochs >= num_epochs:
+        return derived
+    done = spec.num_steps // num_epochs * epochs
+    steps = jnp.arange(done, dtype=float)
+
+    def multipliers(num_steps: int, numbers: HParams) -> Array:
+        schedule = spec.schedule(num_steps, **given(spec.routes.schedule, numbers))
+        return jax.vmap(schedule)(steps)
+
+    size = max((len(values) for values in hparams.values()), default=1)
+    for member in range(size):
+        numbers = {name: values[member] for name, values in hparams.items()}
+        then, now = (multipliers(n, numbers) for n in (done, spec.num_steps))
+        if not np.array_equal(then, now):
+            raise UserError(
+                f"the run was made for {epochs} epochs, and its schedule "
+                f"{name_of(spec.schedule)} depends on their number: train "
+                f"{num_epochs} epochs in another folder, or take a constant schedule"
+            )
+        if not spec.routes.schedule:  # the same for all members
+            break
+    return derived
 
 
 def _one_array(example: PyTree) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def train(dataset, model=MODEL, **changes):
         ({"hparams": {"learning_rate": 1, "b1": 1.0}}, r"numbers in \[0, 1\)"),
         (
             {"hparams": {"learning_rate": 1, "momentum": 0.9}},
-            "'momentum' has no effect, none of loss, model, optimizer, schedule takes it",
+            "'momentum' has no effect, none of loss, model, optimizer, schedule",
         ),
         ({"model": models.mlp((8,), num_classes=3)}, "build it with num_classes=4"),
         ({"model": models.cnn((4, 4, 4, 4))}, "cannot be halved 4 times"),
