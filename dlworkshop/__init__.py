@@ -2,10 +2,10 @@
 
 The whole library on a tiny batch. A model is a pair of pure functions of one example:
 
->>> import jax, jax.numpy as jnp
->>> from dlworkshop import losses, metrics, models, optimizers, schedules
+>>> import jax, jax.numpy as jnp, optax
+>>> from dlworkshop import losses, models
 >>> from dlworkshop.learn import chunk, population, step
->>> from dlworkshop.types import Batch, HParams
+>>> from dlworkshop.types import Batch
 >>> image = jax.random.uniform(jax.random.key(0), (6, 8, 8, 1))  # [B, H, W, C]
 >>> data = Batch(image, jnp.arange(6) % 2)
 >>> model = models.mlp((16,), num_classes=2)
@@ -20,12 +20,11 @@ The whole library on a tiny batch. A model is a pair of pure functions of one ex
 
 2. A loss -> a train step, whose hyper-parameters are arguments:
 
->>> train_step = step.make_train_step(
-...     model, optimizers.adam, schedules.constant(9),
-...     losses.cross_entropy, metrics.accuracy)
->>> hparams = HParams(learning_rate=jnp.array(0.01))
+>>> spec = step.spec_of(model, optax.adam, losses.cross_entropy)
+>>> train_step = step.make_train_step(spec)
+>>> hparams = {"learning_rate": jnp.array(0.01)}
 >>> key = jax.random.key(0)
->>> state = step.init_state(model, optimizers.adam, hparams, key, image[0])
+>>> state = step.init_state(spec, hparams, key, image[0])
 >>> int(train_step(state, data, hparams)[0].step)
 1
 
@@ -33,18 +32,18 @@ The whole library on a tiny batch. A model is a pair of pure functions of one ex
 
 >>> order = jnp.zeros((9, 1), int) + jnp.arange(6)  # nine steps on all six examples
 >>> state, seen = jax.jit(chunk.make_chunk(train_step))(state, hparams, data, order)
->>> seen.loss.shape, bool(seen.loss[-1] < seen.loss[0])
+>>> seen["loss"].shape, bool(seen["loss"][-1] < seen["loss"][0])
 ((9,), True)
 
 4. One model -> a population, here of three learning rates:
 
->>> rates = HParams(learning_rate=jnp.array([0.001, 0.01, 0.1]))
->>> begin = lambda h: step.init_state(model, optimizers.adam, h, key, image[0])
+>>> rates = {"learning_rate": jnp.array([0.001, 0.01, 0.1])}
+>>> begin = lambda h: step.init_state(spec, h, key, image[0])
 >>> states = population.begin(jax.vmap(begin)(rates))
 >>> many = population.make_population_chunk(train_step)
 >>> orders = jnp.broadcast_to(order[:, None], (9, 3, 6))  # each member its own
 >>> states, seen = many(states, rates, data, orders)
->>> seen.loss.shape
+>>> seen["loss"].shape
 (9, 3)
 
 5. One device -> all devices, and the loop with its clock and disk, is `fit`.

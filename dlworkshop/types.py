@@ -1,7 +1,7 @@
 """The nouns: NamedTuples with the shapes, dtypes and units of what they hold.
 
 Axes keep their letters everywhere: P member, B example in a batch, N examples of a
-split, H W C image, D feature, K class.
+split, H W C image, D feature, K class, T step.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,6 +11,7 @@ import jax
 
 Array = Any  # of jax or of NumPy: what is used here, both have
 PyTree = Any
+HParams = Mapping[str, Array]  # name -> [] of one member, [P] of a population
 
 
 class Batch(NamedTuple):
@@ -81,38 +82,14 @@ class Dataset(NamedTuple):
         )
 
 
-class HParams(NamedTuple):
-    """The numbers that may differ between members: [] each, or [P] for a population.
-
-    They are arguments of the compiled program, never constants in it. None means: as
-    the optimizer, model or loss was built.
-    """
-
-    learning_rate: Any  # per update, at the peak of the schedule
-    momentum: Any = None  # in [0, 1)
-    b1: Any = None  # decay of the first moment, in [0, 1)
-    b2: Any = None  # decay of the second moment, in [0, 1)
-    eps: Any = None  # > 0
-    weight_decay: Any = None  # per update, on kernels only
-    clip_norm: Any = None  # largest global norm of the gradients, > 0
-    dropout: Any = None  # probability of dropping a unit, in [0, 1)
-    label_smoothing: Any = None  # in [0, 1)
-
-
 class TrainState(NamedTuple):
     """One model under training; stacked to [P, ...] for a population."""
 
     step: Array  # [] int32, updates done
     params: PyTree
+    state: PyTree  # what the model keeps beside its parameters, as running statistics
     opt_state: PyTree
     key: jax.Array  # [] typed key of the seed; randomness is fold_in(key, ...)
-
-
-class Metrics(NamedTuple):
-    """Means over the examples they were measured on."""
-
-    loss: Array  # [] nats for cross-entropy
-    metric: Array  # [] accuracy as a fraction in [0, 1] by default
 
 
 class Claim(NamedTuple):

@@ -25,7 +25,7 @@ from slides import convolution as slides
 
 from dlworkshop import workshop
 from dlworkshop.models import average_pool
-from dlworkshop.models.convolution import convolve
+from dlworkshop.models.conv_impls import by_patches as convolve
 from dlworkshop.verify import claims
 from dlworkshop.workshop.lesson import Lesson
 

@@ -11,7 +11,9 @@ Expect 99.3 % test accuracy after four to eight minutes on 2 cores; compare with
 
 from dataclasses import dataclass
 
-from dlworkshop import data, fit, models, optimizers, schedules, workshop
+import optax
+
+from dlworkshop import data, fit, models, schedules, workshop
 from dlworkshop.train.result import Run
 
 
@@ -49,7 +51,7 @@ def main(config: Config) -> Run:
     return fit(
         model,
         mnist,
-        optimizers.adam,
+        optax.adam,
         hparams={"learning_rate": config.learning_rate},
         seeds=config.seeds,
         num_epochs=config.num_epochs,

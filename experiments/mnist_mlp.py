@@ -11,7 +11,9 @@ Platt (2003, table 1) had 98.4 % with one hidden layer of 800 units.
 
 from dataclasses import dataclass
 
-from dlworkshop import data, fit, models, optimizers, schedules, workshop
+import optax
+
+from dlworkshop import data, fit, models, schedules, workshop
 from dlworkshop.train.result import Run
 
 
@@ -40,7 +42,7 @@ def main(config: Config) -> Run:
     return fit(
         model,
         mnist,
-        optimizers.adam,
+        optax.adam,
         hparams={"learning_rate": config.learning_rate},
         seeds=config.seeds,
         num_epochs=config.num_epochs,

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dlworkshop import data, fit, losses, models, optimizers, schedules, workshop
+import optax
+
+from dlworkshop import data, fit, losses, models, schedules, workshop
 from dlworkshop.errors import UserError
 from dlworkshop.train.result import Run
 from dlworkshop.types import Dataset
@@ -121,11 +123,11 @@ def main(config: Config) -> Run:
     return fit(
         choose_model(config, dataset),
         dataset,
-        optimizers.adam,
+        optax.adam,
         hparams={"learning_rate": config.learning_rate},
         seeds=config.seeds,
         num_epochs=config.num_epochs,
-        batch_size=min(config.batch_size, len(dataset.train.targets)),
+        batch_size=min(config.batch_size, dataset.train.num_examples),
         schedule=schedules.one_cycle,
         loss=loss,
         streamed=config.streamed,

@@ -23,7 +23,7 @@ from slides import vgg16 as slides
 from dlworkshop import models, workshop
 from dlworkshop.data import toy
 from dlworkshop.errors import UserError
-from dlworkshop.models.convolution import computed
+from dlworkshop.models.convolution import computed_by
 from dlworkshop.train.programs import update_flops
 from dlworkshop.verify import claims
 from dlworkshop.workshop.lesson import Lesson
@@ -99,10 +99,10 @@ def main(config: Config) -> Lesson:
     shapes_with_top = jax.eval_shape(with_top.init, key, np.ones((224, 224, 3)))
     networks = [draw(shapes, seed) for seed in range(config.seeds)]
     maps = [list(by_hand(params, photo)) for params in networks]
-    with computed("patches"):  # as by hand, products with the zeros outside included
-        module = jax.jit(vgg16.apply)
-        answers = np.array([module(params, photo) for params in networks])
-        operations = update_flops(vgg16, photo) / 3  # of them forwards
+    vgg16 = computed_by(vgg16, "patches")  # as by hand: the zeros outside count too
+    module = jax.jit(vgg16.apply)
+    answers = np.array([module(params, photo) for params in networks])
+    operations = update_flops(vgg16, photo) / 3  # of them forwards
     layers = count(config.image_size)
     by_formula = np.array(list(layers.values()))  # [13, 2]
     parameters, products = by_formula.sum(0)

@@ -79,8 +79,9 @@ def heads(config, dataset, workdir):
         hparams={n: getattr(config, n) for n in ("learning_rate", "weight_decay")},
         seeds=config.seeds,
         num_epochs=config.num_epochs,
-        batch_size=min(config.batch_size, len(dataset.train.targets)),
+        batch_size=min(config.batch_size, dataset.train.num_examples),
         schedule=schedules.cosine,
+        monitor="accuracy",
         workdir=workdir,
         experiment="vgg16_transfer",
     )

@@ -22,13 +22,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import linen as nn
 from slides import why_convolution as slides
 
 from dlworkshop import data, losses, metrics, models, workshop
 from dlworkshop.data import toy
 from dlworkshop.learn.chunk import gather
 from dlworkshop.learn.minimize import batch_mean, descend
-from dlworkshop.models.convolution import Conv
+from dlworkshop.models.convolution import computed_by
 from dlworkshop.verify import claims
 from dlworkshop.workshop.lesson import Lesson, vmap_grid
 
@@ -50,11 +51,11 @@ class Config(workshop.Config):
 SIDES = np.array([16, 32, 64, 128, 224, 500, 1000])  # of photos in 3 colours
 LAYERS = {
     "1,000 dense units": models.mlp((), num_classes=1000),  # nothing but one layer
-    "64 kernels of 3x3": Conv(64),
+    "64 kernels of 3x3": nn.Conv(64, (3, 3)),
 }
 CANVAS = 12  # digits of 8 x 8 lie anywhere on 12 x 12
 NETWORKS = {
-    "CNN": models.cnn((8, 16), dense=(24,), pooling=models.max_pool),
+    "CNN": computed_by(models.cnn((8, 16), (24,), pooling=models.max_pool), None),
     "MLP": models.mlp((32,)),
 }
 

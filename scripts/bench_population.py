@@ -37,14 +37,16 @@ COLOURS = {"logistic": "#767676", "mlp": "#1f6feb", "cnn": "#c2410c"}
 
 def model_of(work: str) -> tuple[Any, Any, dict[str, float]]:
     """The network, its optimizer and hyper-parameters."""
-    from dlworkshop import models, optimizers  # noqa: PLC0415
+    import optax  # noqa: PLC0415
+
+    from dlworkshop import models  # noqa: PLC0415
 
     if work == "logistic":
-        return models.logistic(), optimizers.sgd, {"learning_rate": 0.01}
+        return models.logistic(), optax.sgd, {"learning_rate": 0.01}
     if work == "mlp":  # 784-128-10
-        return models.mlp(), optimizers.adam, {"learning_rate": 1e-3}
+        return models.mlp(), optax.adam, {"learning_rate": 1e-3}
     rates = {"learning_rate": 0.01, "momentum": 0.9}
-    return models.cnn(), optimizers.sgd, rates  # 3x3 convolutions 32-64, then 256
+    return models.cnn(), optax.sgd, rates  # 3x3 convolutions 32-64, then 256
 
 
 def examples(train: int) -> Any:
@@ -88,7 +90,7 @@ def point(work: str, members: int) -> dict[str, Any]:
     steps = max(4, min(STEPS, round(WORK / flops)))
     row: dict[str, Any] = {"work": work, "members": members}
     seconds: list[float] = []
-    chunk, fitting = Loop.chunk, memory.fitting
+    chunk, fitting = Loop.train_groups, memory.fitting
 
     def timed(loop, *args):
         started, step = time.perf_counter(), loop.step
@@ -106,7 +108,7 @@ def point(work: str, members: int) -> dict[str, Any]:
         row["before"] = resident(peak=False)
         return size
 
-    Loop.chunk, memory.fitting = timed, watched  # type: ignore[method-assign]
+    Loop.train_groups, memory.fitting = timed, watched  # type: ignore[method-assign]
     run = fit(
         model,
         examples(steps * BATCH),
@@ -128,14 +130,21 @@ def order_ratio(work: str, members: int, rounds: int) -> dict[str, Any]:
     import jax  # noqa: PLC0415
     import numpy as np  # noqa: PLC0415
 
-    from dlworkshop import losses, metrics, schedules  # noqa: PLC0415
+    from dlworkshop import losses, metrics  # noqa: PLC0415
     from dlworkshop.data.order import Order  # noqa: PLC0415
     from dlworkshop.learn import population as pop  # noqa: PLC0415
-    from dlworkshop.learn.step import init_state, make_train_step  # noqa: PLC0415
-    from dlworkshop.models.convolution import computed  # noqa: PLC0415
+    from dlworkshop.learn.step import init_state, make_train_step, spec_of  # noqa: PLC0415
+    from dlworkshop.models.convolution import (  # noqa: PLC0415
+        computed_by,
+        has_convolutions,
+    )
     from dlworkshop.train.autotune import rule_of_thumb  # noqa: PLC0415
     from dlworkshop.train.members import product  # noqa: PLC0415
-    from dlworkshop.train.programs import chunk_steps, update_flops  # noqa: PLC0415
+    from dlworkshop.train.programs import (  # noqa: PLC0415
+        chunk_flops,
+        chunk_steps,
+        update_flops,
+    )
 
     model, optimizer, rates = model_of(work)
     split = examples(STEPS * BATCH).train
@@ -143,16 +152,13 @@ def order_ratio(work: str, members: int, rounds: int) -> dict[str, Any]:
     hparams = jax.tree.map(lambda values: values.astype(np.float32), hparams)
     params = jax.eval_shape(model.init, jax.random.key(0), split.inputs[0])
     flops = update_flops(model, split.inputs[0])
-    choice = rule_of_thumb(params, BATCH, flops)
-    train_step = make_train_step(
-        model,
-        optimizer,
-        schedules.constant(1),
-        losses.cross_entropy,
-        metrics.accuracy,
-        None,
-        choice.micro_batch,
+    convolutions = has_convolutions(model.apply, params, split.inputs[0])
+    choice = rule_of_thumb(BATCH, flops, convolutions=convolutions)
+    model = computed_by(model, choice.convolution)
+    spec = spec_of(
+        model, optimizer, losses.cross_entropy, rates, {"accuracy": metrics.accuracy}
     )
+    train_step = make_train_step(spec, None, choice.micro_batch)
     own = pop.make_population_chunk(train_step, sequential=choice.sequential)
     alone = pop.make_member_chunk(train_step)
 
@@ -164,22 +170,21 @@ def order_ratio(work: str, members: int, rounds: int) -> dict[str, Any]:
         (train, status), seen = lifted((population.train, population.status), hparams)
         return population._replace(train=train, status=status), seen
 
-    steps = chunk_steps(flops * BATCH * members, STEPS)
+    steps = chunk_steps(chunk_flops("cpu") / (flops * BATCH * members), STEPS)
     index = Order(seeds, STEPS * BATCH, BATCH).steps(0, steps)  # [S, P, B]
     data = jax.device_put(split)
 
     @jax.jit
     def begin():
         keys = jax.vmap(jax.random.key)(np.asarray(seeds, np.uint32))
-        init = functools.partial(init_state, model, optimizer)
+        init = functools.partial(init_state, spec)
         states = jax.vmap(lambda key, h: init(h, key, split.inputs[0]))(keys, hparams)
         return pop.begin(states)
 
     def make(population_chunk, index):
         state = [begin()]
-        with computed(choice.convolution):
-            jitted = jax.jit(population_chunk, donate_argnums=0)
-            chunk = jitted.lower(state[0], hparams, data, index).compile()
+        jitted = jax.jit(population_chunk, donate_argnums=0)
+        chunk = jitted.lower(state[0], hparams, data, index).compile()
 
         def call() -> float:
             started = time.perf_counter()

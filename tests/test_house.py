@@ -16,6 +16,7 @@ PACKAGE = ROOT / "dlworkshop"
 ROOMS = [
     "errors",
     "types",
+    "identity",
     "files",
     "data",
     "models",

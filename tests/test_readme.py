@@ -14,7 +14,7 @@ def test_the_five_lifts(capsys):
     scope: dict = {}
     exec(compile(LIFTS, "README.md", "exec"), scope)
     assert scope["logits"].shape == (360, 10)
-    assert scope["seen"].loss.shape == (9, 3)
+    assert scope["seen"]["loss"].shape == (9, 3)
     assert scope["run"].summary["members"] == 8
     assert "'n': 8" in capsys.readouterr().out
 

@@ -1,6 +1,7 @@
 """The streamed feed: batches of a split that is not held in memory, gathered ahead."""
 
 import ctypes
+import os
 import threading
 from collections.abc import Callable
 
@@ -99,7 +100,15 @@ def give_back_large_blocks() -> None:
     By default it does so until the first of them is freed; then it raises the size from
     which it does to that of the block, up to 32 MiB, and takes the next ones from heaps
     of the threads, which grow with every stream. Other C libraries have no such call.
+
+    It holds for the whole process and cannot be undone: glibc has no call that tells
+    what was set before, and none that lets it choose by itself again. What differs
+    afterwards is where large blocks come from, never what is in them; the price is
+    that a block of 1 to 32 MiB is asked of the system each time. The variable
+    MALLOC_MMAP_THRESHOLD_ says that the user chose, and is left as it is.
     """
+    if "MALLOC_MMAP_THRESHOLD_" in os.environ:
+        return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, LARGE)

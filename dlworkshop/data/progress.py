@@ -13,8 +13,8 @@ ROOM_FOR_BAR = 110  # columns of a terminal that has room for a bar beside the t
 class Live:
     """A line that changes in a terminal; elsewhere a plain one now and then."""
 
-    def __init__(self, total: int, done: int = 0, text: str = ""):
-        self.console = Console(stderr=True, highlight=False)
+    def __init__(self, total: int, done: int = 0, text: str = "", quiet: bool = False):
+        self.console = Console(stderr=True, highlight=False, quiet=quiet)
         self.total = total
         self._bar = Progress(
             *([BarColumn(20)] if self.console.width >= ROOM_FOR_BAR else []),

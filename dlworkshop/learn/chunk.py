@@ -9,7 +9,7 @@ from dlworkshop.types import Batch
 
 def gather(data: Batch, index) -> Batch:
     """The examples `index` [..., B] of resident data [N, ...]."""
-    return Batch(data.inputs[index], data.targets[index])
+    return data.rows(index)
 
 
 def make_chunk(step: Callable, fetch: Callable = gather) -> Callable:

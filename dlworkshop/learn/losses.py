@@ -1,56 +1,265 @@
-"""Losses of ONE example: (outputs, target) -> scalar."""
+"""Losses of ONE example: (outputs, targets) -> scalar.
+
+A loss says what the outputs mean, in its attribute `outputs`: one of `OUTPUTS`. That is
+what metrics, reports and saved probabilities go by. A loss of your own may say it too:
+`my_loss.outputs = "logits"`.
+"""
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dlworkshop.errors import UserError, unknown
+from dlworkshop.types import Array
 
-def cross_entropy(logits, label, *, label_smoothing=0.0) -> jax.Array:
-    """Negative log likelihood of `label` under softmax(`logits`), in nats.
+OUTPUTS = {  # what outputs may mean -> how they become probabilities, if they do
+    "logits": jax.nn.softmax,  # [K] unnormalised log probabilities of classes
+    "binary_logits": jax.nn.sigmoid,  # [K] log odds of labels, each by itself
+    "probabilities": lambda outputs: outputs,  # [K] of classes
+    "values": None,  # predictions of the targets, in their units
+}
+
+
+def _means(outputs: str) -> Callable:
+    """Decorate a loss with what its outputs mean."""
+
+    def mark(loss: Any) -> Any:
+        loss.outputs = outputs
+        return loss
+
+    return mark
+
+
+def outputs_of(loss: Callable) -> str | None:
+    """What the outputs of a loss mean, a key of `OUTPUTS`; None where it says nothing.
+
+    >>> outputs_of(functools.partial(huber, delta=2.0))
+    'values'
+    """
+    while isinstance(loss, functools.partial):
+        loss = loss.func
+    outputs = getattr(loss, "outputs", None)
+    if not isinstance(outputs, str):
+        return None
+    if outputs not in OUTPUTS:
+        raise unknown("meaning of outputs", outputs, OUTPUTS)
+    return outputs
+
+
+def probabilities(outputs_kind: str | None, outputs: Array) -> jax.Array | None:
+    """Outputs [..., K] as probabilities; None where they have none.
+
+    Args:
+        outputs_kind: as of `outputs_of`.
+        outputs: [..., K] of one example or of many.
+
+    >>> probabilities("logits", jnp.zeros(4)).tolist()
+    [0.25, 0.25, 0.25, 0.25]
+    """
+    link = None if outputs_kind is None else OUTPUTS[outputs_kind]
+    return None if link is None else link(at_least_float32(outputs))
+
+
+def at_least_float32(array: Array) -> jax.Array:
+    """The same numbers, in float32 where they have fewer bits.
+
+    A sum in bfloat16 has 8 bits: a loss reduced in it is wrong by percents.
+    """
+    array = jnp.asarray(array)
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+
+
+def class_target(logits: Array, targets: Array) -> tuple[jax.Array, jax.Array]:
+    """Outputs [K] and the target of one example: an int [] or probabilities [K].
+
+    Raises:
+        ValueError: for anything else; it says what to do.
+    """
+    logits, targets = jnp.asarray(logits), jnp.asarray(targets)
+    if logits.ndim != 1:
+        raise ValueError(f"logits must be [K], got {logits.shape}; vmap me")
+    is_int = jnp.issubdtype(targets.dtype, jnp.integer)
+    if targets.ndim == 0 and not is_int:
+        raise ValueError(
+            f"the target must be an int in [0, {logits.size}), got {targets.dtype}: "
+            "convert labels of classes with .astype('int32'); numbers need a loss of "
+            "numbers, as squared_error"
+        )
+    if targets.ndim and (targets.shape != logits.shape or is_int):
+        raise ValueError(
+            f"the target must be an int [] or floats {logits.shape}, the probability "
+            f"of each class, got {targets.dtype} {targets.shape}: give one label for "
+            "one example, or vmap me"
+        )
+    return logits, targets
+
+
+@_means("logits")
+def cross_entropy(logits, targets, *, label_smoothing=0.0) -> jax.Array:
+    """Negative log likelihood of the targets under softmax(`logits`), in nats.
 
     Args:
         logits: [K] real, unnormalised log probabilities.
-        label: [] int in [0, K).
+        targets: [] int in [0, K), or [K] float, the probability of each class.
         label_smoothing: [] in [0, 1), the share of the target that is spread evenly
             over all classes (Szegedy et al. 2016, section 7).
 
     Returns:
-        [] real >= 0, in nats (divide by log 2 for bits).
+        [] real >= 0, in nats (divide by log 2 for bits), at least float32.
 
     Raises:
-        ValueError: if `logits` is not one vector, e.g. a batch nobody vmapped.
+        ValueError: if `logits` is not one vector, e.g. a batch nobody vmapped, or the
+            targets are neither of the two.
 
     Source: Bishop (2006), PRML, eq. 4.108, for one example.
 
     >>> round(float(cross_entropy(jnp.zeros(4), 2)), 4)  # log 4
     1.3863
+    >>> half = jnp.array([0.5, 0.5, 0.0, 0.0])  # as of two images mixed
+    >>> round(float(cross_entropy(jnp.array([2.0, 2.0, 0.0, 0.0]), half)), 4)
+    0.8201
     """
-    if jnp.ndim(logits) != 1:
+    logits, targets = class_target(logits, targets)
+    logits = at_least_float32(logits)
+    if targets.ndim == 0:
+        likely = (1 - label_smoothing) * logits[targets]
+        return jax.nn.logsumexp(logits) - (likely + label_smoothing * logits.mean())
+    share = (1 - label_smoothing) * targets + label_smoothing / logits.size
+    terms = share * jax.nn.log_softmax(logits)
+    return -jnp.where(share == 0, 0.0, terms).sum()  # 0 log 0 is 0
+
+
+@_means("binary_logits")
+def binary_cross_entropy(logits, targets) -> jax.Array:
+    """Negative log likelihood of labels that are each true or false, in nats.
+
+    Args:
+        logits: [K] real, the log odds of each label; [1] or [] for one of two classes.
+        targets: [K] in [0, 1], usually 0 or 1; [] will do for [1] logits.
+
+    Returns:
+        [] real >= 0, the mean over the labels, in nats, at least float32.
+
+    Raises:
+        ValueError: if there is not one target for each logit, or for a batch.
+
+    Source: Bishop (2006), PRML, eq. 4.90, of one example, divided by K.
+
+    >>> labels = jnp.array([1, 0, 1])
+    >>> round(float(binary_cross_entropy(jnp.zeros(3), labels)), 4)  # log 2
+    0.6931
+    """
+    if jnp.ndim(logits) > 1:
         raise ValueError(f"logits must be [K], got {jnp.shape(logits)}; vmap me")
-    target = (1 - label_smoothing) * logits[label] + label_smoothing * logits.mean()
-    return jax.nn.logsumexp(logits) - target
+    logits, targets = pair(logits, targets)
+    # of two logarithms neither is a difference of large numbers
+    yes, no = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+    return -(targets * yes + (1 - targets) * no).mean()
+
+
+def pair(outputs: Array, targets: Array) -> tuple[jax.Array, jax.Array]:
+    """Outputs and targets [D] of one example, at least float32, one for each other.
+
+    Raises:
+        ValueError: if there are not as many of both.
+    """
+    if jnp.size(outputs) != jnp.size(targets):
+        raise ValueError(
+            f"outputs {jnp.shape(outputs)} and targets {jnp.shape(targets)} must have "
+            "the same size: give the model one output for each target, and vmap me "
+            "over a batch"
+        )
+    outputs, targets = at_least_float32(outputs), at_least_float32(targets)
+    return outputs.ravel(), targets.ravel()
+
+
+@_means("values")
+def squared_error(outputs, targets) -> jax.Array:
+    """Mean of the squared differences, in squared units of the targets.
+
+    Args:
+        outputs: any shape.
+        targets: as many numbers; [] will do for [1] outputs.
+
+    Raises:
+        ValueError: if there are not as many of both.
+
+    >>> float(squared_error(jnp.array([1.0, 3.0]), jnp.array([1.0, 1.0])))
+    2.0
+    """
+    outputs, targets = pair(outputs, targets)
+    return jnp.square(outputs - targets).mean()
+
+
+@_means("values")
+def absolute_error(outputs, targets) -> jax.Array:
+    """Mean of the absolute differences, in units of the targets.
+
+    Arguments and errors are those of `squared_error`; the median minimises it.
+
+    >>> float(absolute_error(jnp.array([1.0, 3.0]), jnp.array([1.0, 1.0])))
+    1.0
+    """
+    outputs, targets = pair(outputs, targets)
+    return jnp.abs(outputs - targets).mean()
+
+
+@_means("values")
+def huber(outputs, targets, *, delta=1.0) -> jax.Array:
+    """Mean of e**2 / 2 for differences |e| <= delta, beyond of delta (|e| - delta / 2).
+
+    In squared units of the targets; an outlier pulls with delta at most.
+
+    Args:
+        outputs, targets: as of `squared_error`.
+        delta: [] > 0, in units of the targets.
+
+    Source: Huber (1964), Robust estimation of a location parameter, section 2.
+
+    >>> float(huber(jnp.array([0.5, 3.0]), jnp.zeros(2)))  # (0.125 + 2.5) / 2
+    1.3125
+    """
+    outputs, targets = pair(outputs, targets)
+    size = jnp.abs(outputs - targets)
+    inside = jnp.minimum(size, delta)
+    return (inside * (size - inside / 2)).mean()
 
 
 def weighted(loss: Callable, weights) -> Callable:
-    """`loss` times the weight of its label's class.
+    """`loss` times the weight of its target's class.
 
     Args:
-        loss: function of one example, (outputs, label) -> scalar.
-        weights: [K] >= 0, as of `class_weights`.
+        loss: function of one example, (outputs, targets) -> scalar, of classes.
+        weights: [K] >= 0, as of `class_weights`. The weight of soft targets [K] is the
+            mean of the classes' weights under them.
+
+    Raises:
+        UserError: for a loss of numbers or of several labels.
 
     >>> loss = weighted(cross_entropy, jnp.array([1.0, 3.0]))
     >>> [round(float(loss(jnp.zeros(2), label)), 4) for label in (0, 1)]  # log 2
     [0.6931, 2.0794]
     """
+    if outputs_of(loss) in ("values", "binary_logits"):
+        raise UserError(
+            f"weights of classes do not go with {loss.__name__}, whose targets are not "
+            "classes: use cross_entropy, or weights of examples"
+        )
 
-    @functools.wraps(loss)  # the hyper-parameters that it takes show through
-    def weighted_loss(outputs, label, **more):
-        return jnp.asarray(weights)[label] * loss(outputs, label, **more)
+    @functools.wraps(
+        loss
+    )  # its hyper-parameters and what its outputs mean show through
+    def weighted_loss(outputs, targets, **more):
+        of_class = jnp.asarray(weights)  # [K]
+        scalar = jnp.ndim(targets) == 0
+        weight = of_class[targets] if scalar else jnp.vdot(of_class, targets)
+        return weight * loss(outputs, targets, **more)
 
-    weighted_loss.__name__ = f"weighted_{loss.__name__}"
+    weighted_loss.__name__ = f"weighted_{getattr(loss, '__name__', 'loss')}"
     return weighted_loss
 
 
@@ -65,17 +274,3 @@ def class_weights(label, num_classes: int) -> np.ndarray:
     """
     counts = np.bincount(label, minlength=num_classes)  # [K]
     return (len(label) / (num_classes * np.maximum(counts, 1))).astype(np.float32)
-
-
-def mean_squared_error(outputs, target) -> jax.Array:
-    """Mean of the squared differences, in squared units of the target.
-
-    >>> float(mean_squared_error(jnp.array([1.0, 3.0]), jnp.array([1.0, 1.0])))
-    2.0
-    """
-    if jnp.size(outputs) != jnp.size(target):
-        raise ValueError(
-            f"outputs {jnp.shape(outputs)} and target {jnp.shape(target)} must have "
-            "the same size"
-        )
-    return jnp.square(jnp.ravel(outputs) - jnp.ravel(target)).mean()

@@ -1,22 +1,204 @@
-"""Metrics of ONE example, and the statistics of a number over a population."""
+"""What a model is judged by, and the statistics of a number over a population.
 
-from typing import Any
+A metric is a function of ONE example, (outputs, targets) -> [], or of a whole split
+(see `split_metrics`), together with which direction is better. Its names here go into
+`fit(..., metrics={"accuracy": metrics.accuracy, "auc": metrics.roc_auc})`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dlworkshop.errors import UserError
+from dlworkshop.learn import split_metrics
+from dlworkshop.learn.losses import (
+    absolute_error,
+    class_target,
+    outputs_of,
+    pair,
+    squared_error,
+)
+from dlworkshop.types import Array
 
-def accuracy(logits, label) -> jax.Array:
-    """1.0 if the largest logit is the label's, else 0.0; the first wins a tie.
+
+class Metric(NamedTuple):
+    """A number that says how good a model is, and which way it gets better."""
+
+    function: Callable  # (outputs, targets) -> [] of ONE example, traced; or `split`:
+    better: str = "higher"  # or "lower"
+    split: bool = False  # (outputs [N, ...], targets [N, ...], weights=None) -> float
+    unit: str = ""  # "" for a fraction in [0, 1], or the units of the targets
+
+
+balanced_accuracy = Metric(split_metrics.balanced_accuracy, split=True)
+f1_macro = Metric(split_metrics.f1_macro, split=True)
+roc_auc = Metric(split_metrics.roc_auc, split=True)
+average_precision = Metric(split_metrics.average_precision, split=True)
+log_loss = Metric(split_metrics.log_loss, "lower", split=True, unit="nats")
+label_f1_macro = Metric(split_metrics.label_f1_macro, split=True)
+label_roc_auc = Metric(split_metrics.label_roc_auc, split=True)
+label_average_precision = Metric(split_metrics.label_average_precision, split=True)
+mae = Metric(absolute_error, "lower")
+mse = Metric(squared_error, "lower")
+rmse = Metric(split_metrics.rmse, "lower", split=True)
+r2 = Metric(split_metrics.r2, split=True)
+
+
+def accuracy(outputs, targets) -> jax.Array:
+    """1.0 if the largest output is the target's class, else 0.0; the first wins a tie.
+
+    Args:
+        outputs: [K] real, K > 1.
+        targets: [] int in [0, K), or [K] float, of which the largest counts.
+
+    Raises:
+        ValueError: if they are not that, e.g. a batch nobody vmapped.
 
     >>> float(accuracy(jnp.array([0.1, 2.0, -1.0]), 1))
     1.0
     """
-    return (jnp.argmax(logits) == label).astype(float)
+    outputs, targets = class_target(outputs, targets)
+    if outputs.size < 2:
+        raise ValueError("accuracy needs outputs [K] with K > 1: take label_accuracy")
+    label = jnp.argmax(targets) if targets.ndim else targets
+    return (jnp.argmax(outputs) == label).astype(float)
 
 
-def balanced_accuracy(correct, label) -> np.ndarray:
+def top_k(k: int) -> Callable:
+    """The metric: 1.0 if fewer than `k` outputs come before the target's, else 0.0.
+
+    Of equal outputs the first comes first, so that `top_k(1)` is `accuracy`.
+
+    Raises:
+        ValueError: if k is no count; by the metric, if there are k classes or fewer.
+
+    >>> top_2 = top_k(2)
+    >>> [float(top_2(jnp.array([0.1, 2.0, -1.0]), label)) for label in range(3)]
+    [1.0, 1.0, 0.0]
+    """
+    if not isinstance(k, (int, np.integer)) or k < 1:
+        raise UserError(f"k is {k!r}: give a whole number of at least 1")
+
+    def top(outputs, targets):
+        outputs, targets = class_target(outputs, targets)
+        if outputs.size <= k:
+            raise ValueError(
+                f"the right one is always among the first {k} of {outputs.size} "
+                "outputs: take a smaller k"
+            )
+        label = jnp.argmax(targets) if targets.ndim else targets
+        own, place = outputs[label], jnp.arange(outputs.size)
+        before = (outputs > own) | ((outputs == own) & (place < label))
+        return (before.sum() < k).astype(float)
+
+    top.__name__ = f"top_{k}"
+    return top
+
+
+def label_accuracy(outputs, targets) -> jax.Array:
+    """Share of the labels that are said rightly, true where an output is above 0.
+
+    Args:
+        outputs: [K] log odds of labels, each true or false.
+        targets: [K] in [0, 1], true above 0.5.
+
+    >>> float(label_accuracy(jnp.array([3.0, -1.0]), jnp.array([1, 1])))
+    0.5
+    """
+    outputs, targets = pair(outputs, targets)
+    return ((outputs > 0) == (targets > 0.5)).astype(float).mean()
+
+
+def as_metrics(metrics: Mapping[str, Callable | Metric]) -> dict[str, Metric]:
+    """Each value as a `Metric`: of a loss lower is better, of other functions higher.
+
+    Raises:
+        UserError: for a name that cannot be one, or a value that is no metric.
+
+    >>> {name: m.better for name, m in as_metrics({"a": accuracy, "r": rmse}).items()}
+    {'a': 'higher', 'r': 'lower'}
+    """
+    if not isinstance(metrics, Mapping):
+        raise UserError(
+            f"metrics is {metrics!r}: give a dict of names and functions, as "
+            '{"accuracy": metrics.accuracy}'
+        )
+    return {_checked_name(name): _as_metric(name, m) for name, m in metrics.items()}
+
+
+def _checked_name(name: Any) -> str:
+    if not isinstance(name, str) or not name.isidentifier():
+        raise UserError(
+            f"a metric is named {name!r}: use letters, digits and _, as in 'top_5'"
+        )
+    if name == "loss":
+        raise UserError("a metric is named 'loss', as what is minimised: rename it")
+    return name
+
+
+def _as_metric(name: str, metric: Any) -> Metric:
+    if not isinstance(metric, Metric):
+        is_loss = callable(metric) and outputs_of(metric) is not None
+        metric = Metric(metric, "lower" if is_loss else "higher")
+    if not callable(metric.function):
+        raise UserError(
+            f"metric '{name}' is {metric.function!r}: give a function of outputs and "
+            "targets, or a metrics.Metric of one"
+        )
+    if metric.better not in ("higher", "lower"):
+        raise UserError(
+            f"metric '{name}' is better {metric.better!r}: say 'higher' or 'lower'"
+        )
+    return metric
+
+
+def default_metrics(outputs_kind: str | None, classes) -> dict[str, Metric]:
+    """What is measured where nothing was asked for, by what the outputs mean.
+
+    Args:
+        outputs_kind: as of `losses.outputs_of`.
+        classes: names of classes, empty where there are none.
+
+    >>> list(default_metrics("values", ()))
+    ['mae', 'rmse', 'r2']
+    """
+    if outputs_kind in ("logits", "probabilities") and len(classes):
+        return {"accuracy": Metric(accuracy)}
+    if outputs_kind == "binary_logits":
+        return {"accuracy": Metric(label_accuracy), "f1_macro": label_f1_macro}
+    if outputs_kind == "values":
+        return {"mae": mae, "rmse": rmse, "r2": r2}
+    return {}
+
+
+def cost(metric: Metric | None, value: Array) -> Array:
+    """A metric's value, turned so that lower is better; infinite if it is no number.
+
+    Args:
+        metric: None for the loss.
+        value: any shape, of NumPy or of JAX, traced or not.
+
+    >>> cost(Metric(accuracy), np.array([0.75, np.nan])).tolist()
+    [-0.75, inf]
+    """
+    xp = jnp if isinstance(value, jax.Array) else np
+    turned = -value if metric is not None and metric.better == "higher" else +value
+    return xp.where(xp.isfinite(value), turned, xp.inf)
+
+
+def better(metric: Metric | None, a: Array, b: Array) -> Array:
+    """Whether `a` is better than `b`; what is not finite never is.
+
+    >>> bool(better(rmse, 1.0, 2.0)), bool(better(r2, 1.0, 2.0))
+    (True, False)
+    """
+    return cost(metric, a) < cost(metric, b)
+
+
+def mean_over_classes(correct, label) -> np.ndarray:
     """Mean over the classes of the accuracy on each: every class counts the same.
 
     Args:
@@ -26,7 +208,7 @@ def balanced_accuracy(correct, label) -> np.ndarray:
     Returns:
         [...] in [0, 1].
 
-    >>> float(balanced_accuracy(np.array([1, 1, 1, 0]), np.array([0, 0, 0, 1])))
+    >>> float(mean_over_classes(np.array([1, 1, 1, 0]), np.array([0, 0, 0, 1])))
     0.5
     """
     correct, label = np.asarray(correct, np.float64), np.asarray(label)

@@ -1,109 +1,249 @@
-"""Optimizers: functions `hparams -> optax.GradientTransformation`.
+"""Optimizers that optax lacks: constructors, `(learning_rate, **numbers) -> optimizer`.
 
-They are built inside the step from traced numbers, so that one program serves every
-learning rate, alone or in a population. A function reads the hyper-parameters it
-knows from `hparams`; None means the default given here.
+Any constructor of optax will do as it is: `optax.adam`, `functools.partial(optax.sgd,
+nesterov=True)`. It is called inside the step with traced numbers, by keyword, so that
+one program serves every learning rate, alone or in a population. Here are those whose
+weight decay, or whose idea of a matrix, goes by what a parameter is.
 """
 
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import optax
 from optax.contrib import MuonDimensionNumbers
 
-from dlworkshop.types import HParams, PyTree
+from dlworkshop.errors import UserError
+from dlworkshop.types import PyTree
+
+# What the libraries call their parameters: kernel, bias, scale and embedding in Linen
+# and NNX; w, b, scale, offset and embeddings in Haiku; weight and bias in Equinox.
+KERNELS = ("kernel", "w")
+OTHERS = ("bias", "b", "scale", "offset", "embedding", "embeddings")
+BOXES = ("value", "raw_value")  # in which NNX keeps an array
 
 
-def _default(value, default):
-    return default if value is None else value
+def names(path: tuple) -> list[str]:
+    """The words of a path into a tree, the innermost last; list indices are left out.
+
+    >>> from jax.tree_util import DictKey, GetAttrKey, SequenceKey
+    >>> names((GetAttrKey("layers"), SequenceKey(0), DictKey("kernel")))
+    ['layers', 'kernel']
+    """
+    parts = (getattr(key, "key", getattr(key, "name", None)) for key in path)
+    return [part for part in parts if isinstance(part, str) and part not in BOXES]
+
+
+def is_kernel(path: tuple, leaf: Any) -> bool:
+    """Whether a parameter is a kernel: by its name, else by its rank, 2 and more.
+
+    The rank alone misleads: a bias has rank 3 in a convolution of Equinox and 2 in an
+    attention of Linen, and an embedding is a table of vectors. `weight` is a matrix in
+    one layer of Equinox and a scale in another, so there the rank decides.
+    """
+    *_, name = ["", *names(path)]
+    return name in KERNELS or (name not in OTHERS and leaf.ndim > 1)
 
 
 def kernels(params: PyTree) -> PyTree:
-    """True for kernels (rank 2 and more), False for biases: what weight decay acts on.
+    """True for kernels, False for the rest: a mask of what weight decay acts on.
 
-    >>> kernels({"kernel": jax.numpy.ones((2, 3)), "bias": jax.numpy.ones(3)})
+    >>> kernels({"kernel": jnp.ones((2, 3)), "bias": jnp.ones((3, 1, 1))})
     {'bias': False, 'kernel': True}
     """
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+    return jax.tree_util.tree_map_with_path(is_kernel, params)
 
 
-def _descent(hparams: HParams, momentum, nesterov: bool):
-    decay = hparams.weight_decay
-    return optax.chain(
-        optax.identity()
-        if decay is None
-        else optax.add_decayed_weights(decay, kernels),
-        optax.identity()
-        if momentum is None
-        else optax.trace(decay=momentum, nesterov=nesterov),
-        optax.scale_by_learning_rate(hparams.learning_rate),
-    )
+def sgd(
+    learning_rate, momentum=None, weight_decay=None, nesterov=False, mask=kernels
+) -> optax.GradientTransformationExtraArgs:
+    """`optax.sgd` with weight decay: m = momentum m + g, params -= learning_rate m.
 
-
-def sgd(hparams: HParams) -> optax.GradientTransformation:
-    """Stochastic gradient descent: m = momentum m + g, params -= learning_rate m.
-
-    `momentum` is none by default; `weight_decay` adds its share of the kernels to the
-    gradient (an L2 penalty). Source: Sutskever et al. (2013), section 2.
+    `weight_decay` adds its share of the kernels to the gradient g (an L2 penalty).
+    Source: Sutskever et al. (2013), section 2.
     """
-    return _descent(hparams, hparams.momentum, nesterov=False)
+    descend = optax.sgd(learning_rate, momentum=momentum, nesterov=nesterov)
+    if weight_decay is None:
+        return descend
+    return optax.chain(optax.add_decayed_weights(weight_decay, mask), descend)
 
 
-def nesterov(hparams: HParams) -> optax.GradientTransformation:
-    """Descent with Nesterov's momentum (0.9 by default).
+def nesterov(
+    learning_rate, momentum=0.9, weight_decay=None, mask=kernels
+) -> optax.GradientTransformationExtraArgs:
+    """Descent with Nesterov's momentum; `weight_decay` as of `sgd`.
 
     Source: Sutskever et al. (2013), eq. 3 and 4, in the form of Dozat (2016).
     """
-    return _descent(hparams, _default(hparams.momentum, 0.9), nesterov=True)
+    return sgd(learning_rate, momentum, weight_decay, nesterov=True, mask=mask)
 
 
-def adam(hparams: HParams) -> optax.GradientTransformation:
-    """Adam with b1 0.9, b2 0.999, eps 1e-8. Source: Kingma & Ba (2015), algorithm 1."""
-    return optax.adam(
-        hparams.learning_rate,
-        b1=_default(hparams.b1, 0.9),
-        b2=_default(hparams.b2, 0.999),
-        eps=_default(hparams.eps, 1e-8),
-    )
-
-
-def adamw(hparams: HParams) -> optax.GradientTransformation:
-    """Adam with weight decay apart from the gradient: 1e-4 by default, on kernels.
+def adamw(
+    learning_rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=1e-4, mask=kernels
+) -> optax.GradientTransformationExtraArgs:
+    """`optax.adamw` whose weight decay acts on kernels.
 
     Source: Loshchilov & Hutter (2019), Decoupled weight decay regularization, alg. 2.
     """
     return optax.adamw(
-        hparams.learning_rate,
-        b1=_default(hparams.b1, 0.9),
-        b2=_default(hparams.b2, 0.999),
-        eps=_default(hparams.eps, 1e-8),
-        weight_decay=_default(hparams.weight_decay, 1e-4),
-        mask=kernels,
+        learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=mask
     )
 
 
-def muon(hparams: HParams) -> optax.GradientTransformation:
-    """Muon: orthogonalised momentum (0.95 by default) on kernels, Adam on biases.
+def muon(
+    learning_rate,
+    beta=0.95,
+    eps=1e-8,
+    weight_decay=0.0,
+    adam_b1=0.9,
+    adam_b2=0.999,
+    mask=kernels,
+) -> optax.GradientTransformationExtraArgs:
+    """`optax.contrib.muon` on kernels, whatever their rank; Adam on the rest.
 
-    A convolution's kernel [h, w, C, F] counts as the matrix [h*w*C, F]. `b1`, `b2` and
-    `eps` are Adam's. Source: Jordan et al. (2024), Muon.
+    Muon makes the momentum of a matrix orthogonal. A convolution's kernel [h, w, C, F]
+    counts as the matrix [h*w*C, F], or [F, C*h*w] where it is Equinox's `weight`.
+
+    Args:
+        learning_rate: per update, of both.
+        beta: momentum, in [0, 1).
+        eps: of both.
+        weight_decay: per update, on kernels.
+        adam_b1, adam_b2: of Adam.
+        mask: params -> tree of bools, the kernels.
+
+    Source: Jordan et al. (2024), Muon.
     """
 
     def dimensions(params):
-        return jax.tree.map(
-            lambda leaf: (
-                MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)
-                if leaf.ndim > 1
-                else None
-            ),
-            params,
-        )
+        return jax.tree_util.tree_map_with_path(as_matrix, mask(params), params)
 
-    return optax.contrib.muon(
-        hparams.learning_rate,
-        beta=_default(hparams.momentum, 0.95),
-        weight_decay=_default(hparams.weight_decay, 0.0),
-        weight_decay_mask=kernels,
-        adam_b1=_default(hparams.b1, 0.9),
-        adam_b2=_default(hparams.b2, 0.999),
-        eps=_default(hparams.eps, 1e-8),
-        muon_weight_dimension_numbers=dimensions,
+    return optax.with_extra_args_support(
+        optax.contrib.muon(
+            learning_rate,
+            beta=beta,
+            eps=eps,
+            weight_decay=weight_decay,
+            adam_b1=adam_b1,
+            adam_b2=adam_b2,
+            muon_weight_dimension_numbers=dimensions,
+        )
     )
+
+
+def as_matrix(path: tuple, chosen: bool, leaf: Any) -> MuonDimensionNumbers | None:
+    """Which axes of a kernel go in and which come out; None for what is no matrix."""
+    if not chosen or leaf.ndim < 2:
+        return None
+    axes = tuple(range(leaf.ndim))
+    *outer, name = ["", *names(path)]
+    if name == "weight":  # outputs come first
+        return MuonDimensionNumbers(axes[1:], axes[:1])
+    if outer and outer[-1] in ("query", "key", "value"):  # of attention: [D, head, D']
+        return MuonDimensionNumbers(axes[:1], axes[1:])
+    return MuonDimensionNumbers(axes[:-1], axes[-1:])
+
+
+def clip_by_global_norm(max_norm) -> optax.GradientTransformation:
+    """`optax.clip_by_global_norm` for gradients of any floating type.
+
+    The norm is taken in float32 at least. Optax's refuses bfloat16 gradients where
+    `max_norm` is a traced float32.
+
+    Source: Pascanu, Mikolov & Bengio (2013), algorithm 1.
+
+    >>> grads = {"w": jnp.array([3.0, 4.0])}
+    >>> updates, _ = clip_by_global_norm(1.0).update(grads, optax.EmptyState())
+    >>> [round(float(update), 4) for update in updates["w"]]
+    [0.6, 0.8]
+    """
+
+    def wide(leaf):
+        return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+
+    def update(updates, params=None):
+        del params  # it goes by the gradients
+        norm = optax.tree.norm(jax.tree.map(wide, updates))
+        scale = jnp.minimum(1, max_norm / jnp.maximum(norm, 1e-30))
+        return jax.tree.map(lambda leaf: (leaf * scale).astype(leaf.dtype), updates)
+
+    return optax.stateless(update)
+
+
+def clipped(make: Callable) -> Callable:
+    """The constructor `make` with one more keyword, `clip_norm`.
+
+    Args:
+        make: a constructor, of optax, from here or your own.
+
+    Returns:
+        A constructor: gradients whose global norm is above `clip_norm` are scaled down
+        to it before they reach the optimizer.
+
+    Raises:
+        UserError: if it has such a keyword already.
+
+    >>> inspect.signature(clipped(optax.sign_sgd)).parameters.keys()
+    odict_keys(['learning_rate', 'clip_norm'])
+    """
+    signature = inspect.signature(make)
+    if "clip_norm" in signature.parameters:
+        raise UserError("this optimizer takes clip_norm already: use it as it is")
+
+    @functools.wraps(make)
+    def constructor(*args, clip_norm, **numbers):
+        tx = with_extra_args(make(*args, **numbers))
+        return optax.chain(clip_by_global_norm(clip_norm), tx)
+
+    more = inspect.Parameter("clip_norm", inspect.Parameter.KEYWORD_ONLY)
+    every = sorted([*signature.parameters.values(), more], key=lambda p: p.kind)
+    constructor.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+    name = getattr(make, "func", make)  # functools.partial
+    constructor.__name__ = f"clipped_{getattr(name, '__name__', 'optimizer')}"
+    return constructor
+
+
+def with_extra_args(
+    tx: optax.GradientTransformation,
+) -> optax.GradientTransformationExtraArgs:
+    """`tx` whose update may be given any keyword, and passes on those that it takes.
+
+    As `optax.with_extra_args_support`, also where an update takes some and refuses
+    others, as that of `optax.contrib.sam`.
+
+    >>> grads = {"w": jnp.ones(2)}
+    >>> sgd = with_extra_args(optax.sgd(0.1))
+    >>> updates, _ = sgd.update(grads, sgd.init(grads), grads, value=3.0)
+    """
+    parameters = inspect.signature(tx.update).parameters.values()
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+        return optax.with_extra_args_support(tx)
+    taken = {p.name for p in parameters}
+
+    def update(updates, state, params=None, **extra):
+        more = {name: value for name, value in extra.items() if name in taken}
+        return tx.update(updates, state, params, **more)
+
+    return optax.GradientTransformationExtraArgs(tx.init, update)
+
+
+def same_dtypes(new: PyTree, old: PyTree) -> PyTree:
+    """`new` with the dtypes of `old`, for what a step hands on to the next.
+
+    Optax keeps the moments of bfloat16 parameters in bfloat16 while its numbers are
+    Python's; a traced float32 `b1` makes them float32, and no loop takes a state that
+    changes its type.
+
+    >>> new = {"mu": jnp.ones(2, jnp.float32), "count": jnp.array(3)}
+    >>> old = {"mu": jnp.zeros(2, jnp.bfloat16), "count": jnp.array(2)}
+    >>> same_dtypes(new, old)["mu"].dtype.name
+    'bfloat16'
+    """
+
+    def leaf(now, before):
+        return now if now.dtype == before.dtype else now.astype(before.dtype)
+
+    return jax.tree.map(leaf, new, old)

@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from dlworkshop.learn.chunk import gather, make_chunk
 from dlworkshop.learn.step import TrainStep
-from dlworkshop.types import Array, Batch, HParams, Metrics, PyTree, TrainState
+from dlworkshop.types import Array, Batch, HParams, PyTree, TrainState
 
 RUNNING, STOPPED, QUARANTINED = 0, 1, 2
 
@@ -19,18 +20,19 @@ class Population(NamedTuple):
 
     train: TrainState  # [P, ...]
     status: Array  # [P] int32: RUNNING, STOPPED or QUARANTINED
-    best_params: PyTree  # [P, ...] of the lowest validation loss so far
-    best_loss: Array  # [P] that loss
+    best: tuple[PyTree, PyTree]  # params and state [P, ...] of the best score so far
+    best_score: Array  # [P] that score on validation; lower is better
     best_step: Array  # [P] int32 its step
-    epochs_without_improvement: Array  # [P] int32 evaluations since
+    epochs_without_improvement: Array  # [P] int32
 
 
 def begin(train: TrainState) -> Population:
     """A population of which nothing is known yet; `train` is [P, ...]."""
     zeros = jnp.zeros_like(train.step)  # [P]
-    params = jax.tree.map(jnp.copy, train.params)  # buffers of its own, for donation
-    loss = jnp.full(zeros.shape, jnp.inf)
-    return Population(train, zeros, params, loss, zeros, zeros)
+    # buffers of its own, for donation
+    best = jax.tree.map(jnp.copy, (train.params, train.state))
+    score = jnp.full(zeros.shape, jnp.inf)
+    return Population(train, zeros, best, score, zeros, zeros)
 
 
 def map_members(function: Callable, sequential: bool) -> Callable:
@@ -53,7 +55,7 @@ def map_members(function: Callable, sequential: bool) -> Callable:
     return lifted
 
 
-def take(tree: PyTree, places) -> PyTree:
+def gather_members(tree: PyTree, places) -> PyTree:
     """The members of `tree` [P, ...] that `places` [G] names; P names nobody.
 
     Where nobody is named the last member stands, so that there is something to compute.
@@ -61,10 +63,11 @@ def take(tree: PyTree, places) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.at[places].get(mode="clip"), tree)
 
 
-def put(tree: PyTree, places, part: PyTree) -> PyTree:
+def scatter_members(tree: PyTree, places, part: PyTree) -> PyTree:
     """`tree` [P, ...] with the members of `part` [G, ...] back in their places.
 
-    >>> put(jnp.zeros(3), jnp.array([0, 2, 3]), jnp.array([5.0, 6.0, 7.0])).tolist()
+    >>> part = jnp.array([5.0, 6.0, 7.0])
+    >>> scatter_members(jnp.zeros(3), jnp.array([0, 2, 3]), part).tolist()
     [5.0, 0.0, 6.0]
     """
     return jax.tree.map(
@@ -73,15 +76,16 @@ def put(tree: PyTree, places, part: PyTree) -> PyTree:
 
 
 def make_population_chunk(
-    train_step: TrainStep, fetch: Callable = gather, sequential: bool = False
+    train_step: Callable, fetch: Callable = gather, sequential: bool = False
 ) -> Callable:
-    """(population, hparams [P], data, feed [S, P, ...]) -> population, Metrics [S, P].
+    """(population, hparams [P], data, feed [S, P, ...]) -> population, metrics [S, P].
 
     S steps of every member. Side by side all members take a step, then the next one;
-    one by one a member takes all of its steps before its neighbour, in its place.
+    sequentially a member takes all of its steps before its neighbour, in its place.
 
-    A member whose loss or gradient is not finite is quarantined as it was before that
-    gradient; a member which is not running stays as it is, its metrics are NaN.
+    A member whose loss or new parameters are not finite is quarantined with the last
+    parameters that were; a member which is not running stays as it is, its metrics are
+    NaN.
     """
     chunk = make_member_chunk(train_step, fetch)
 
@@ -114,28 +118,70 @@ def make_population_chunk(
     return population_chunk
 
 
-def make_member_chunk(train_step: TrainStep, fetch: Callable = gather) -> Callable:
-    """((train, status), hparams, data, feed [S, ...]) -> (train, status), Metrics."""
+def make_member_chunk(train_step: Callable, fetch: Callable = gather) -> Callable:
+    """((train, status), hparams, data, feed [S, ...]) -> (train, status), metrics."""
+    guarded = guard(train_step)
 
     def member_step(state, batch: Batch, hparams: HParams):
         train, status = state
-        grads, metrics = train_step.gradient(train, batch, hparams)
         running = status == RUNNING
-        finite = jnp.isfinite(metrics.loss) & all_finite(grads)
-        # In a branch the new state takes the place of the old one as it is computed;
-        # choosing between the two afterwards reads and writes both once more.
-        train = jax.lax.cond(
-            running & finite,
-            lambda train, grads: train_step.update(train, grads, hparams),
-            lambda train, _: train,
-            train,
-            grads,
-        )
+        train, finite, metrics = guarded(train, batch, hparams, running)
         status = jnp.where(running & ~finite, QUARANTINED, status)
-        metrics = jax.tree.map(lambda m: jnp.where(running, m, jnp.nan), metrics)
+        metrics = {
+            k: jnp.where(running, value, jnp.nan) for k, value in metrics.items()
+        }
         return (train, status), metrics
 
     return make_chunk(member_step, fetch)
+
+
+def guard(train_step: Callable) -> Callable:
+    """(train, batch, hparams, running) -> train, finite [], metrics.
+
+    The step is not taken where the member is not running, where its loss is not finite,
+    or where its new parameters would not be. It may be a function of the user's, or a
+    `TrainStep`, whose parts let the new state take the place of the old one.
+    """
+    if not isinstance(train_step, TrainStep):
+
+        def whole(train, batch, hparams, running):
+            new, metrics = train_step(train, batch, hparams)
+            finite = jnp.isfinite(metrics["loss"]) & all_finite(new.params)
+            return select(running & finite, new, train), finite, metrics
+
+        return whole
+
+    def in_parts(train: TrainState, batch, hparams, running):
+        grads, state, metrics = train_step.gradient(train, batch, hparams)
+
+        def advance(train: TrainState, grads, state):
+            updates, opt_state, probed = train_step.updates(
+                train, grads, metrics, hparams
+            )
+            params = optax.apply_updates(train.params, updates)
+            finite = all_finite(params)
+            params, state = select(finite, (params, state), (train.params, train.state))
+            step = train.step + finite
+            new = TrainState(step, params, state, opt_state, train.key)
+            return new, finite, probed
+
+        like = jax.eval_shape(advance, train, grads, state)[2]
+        unknown = jax.tree.map(
+            lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), like
+        )
+        # In a branch the new state takes the place of the old one as it is computed;
+        # choosing between the two afterwards reads and writes both once more.
+        train, finite, probed = jax.lax.cond(
+            running & jnp.isfinite(metrics["loss"]),
+            advance,
+            lambda train, grads, state: (train, jnp.array(False), unknown),
+            train,
+            grads,
+            state,
+        )
+        return train, finite, metrics | probed
+
+    return in_parts
 
 
 def all_finite(tree: PyTree) -> Array:
@@ -158,46 +204,49 @@ def all_finite(tree: PyTree) -> Array:
 
 
 def make_evaluate(eval_step: Callable, fetch: Callable, sequential: bool = False):
-    """(params [P, ...], data, feed [T, B]) -> Metrics [P, T, B] of each example."""
+    """(params [P], state [P], hparams [P], data, feed [T, B]) -> `Evaluated`.
 
-    def evaluate(params: PyTree, data: Batch, feed) -> Metrics:
-        def member(params):
-            return jax.lax.map(lambda now: eval_step(params, fetch(data, now)), feed)
+    Its leaves are [P, T, B, ...].
+    """
 
-        return map_members(member, sequential)(params)
+    def evaluate(params: PyTree, state: PyTree, hparams: HParams, data: Batch, feed):
+        def member(params, state, hparams):
+            return jax.lax.map(
+                lambda now: eval_step(params, state, fetch(data, now), hparams), feed
+            )
+
+        return map_members(member, sequential)(params, state, hparams)
 
     return evaluate
 
 
-def keep_best(population: Population, loss, patience: int | None) -> Population:
-    """Take the validation losses [P] to heart: best parameters, then early stopping.
+def judged(population: Population, eval_params: Callable | None) -> tuple:
+    """Params and state [P, ...] that are evaluated: of training, or an average."""
+    train = population.train
+    if eval_params is None:
+        return train.params, train.state
+    return jax.vmap(eval_params)(train.opt_state, train.params), train.state
 
-    A running member with a lower loss than ever becomes its own best; one that has
-    not improved for `patience` evaluations is stopped (None: never). One whose update
-    overflowed, though its gradient was finite, is quarantined.
+
+def keep_best(
+    population: Population, score, patience: int | None, eval_params: Callable | None
+) -> Population:
+    """Take the validation scores [P], of which lower is better, to heart.
+
+    A running member with a lower score than ever becomes its own best; one that has
+    not improved for `patience` evaluations is stopped (None: never).
     """
-    finite = jax.vmap(all_finite)(population.train.params)
-    running = (population.status == RUNNING) & finite
-    overflowed = (population.status == RUNNING) & ~finite
-    better = running & (loss < population.best_loss)
-    epochs_without_improvement = jnp.where(
-        better, 0, population.epochs_without_improvement + running
-    )
-    stop = (
-        running & (epochs_without_improvement >= patience)
-        if patience is not None
-        else running & False
-    )
+    running = population.status == RUNNING
+    better = running & (score < population.best_score)
+    waited = jnp.where(better, 0, population.epochs_without_improvement + running)
+    stop = running & (waited >= patience) if patience is not None else running & False
+    now = judged(population, eval_params)
     return population._replace(
-        status=jnp.select(
-            [stop, overflowed], [STOPPED, QUARANTINED], population.status
-        ),
-        best_params=jax.vmap(select)(
-            better, population.train.params, population.best_params
-        ),
-        best_loss=jnp.where(better, loss, population.best_loss),
+        status=jnp.where(stop, STOPPED, population.status),
+        best=jax.vmap(select)(better, now, population.best),
+        best_score=jnp.where(better, score, population.best_score),
         best_step=jnp.where(better, population.train.step, population.best_step),
-        epochs_without_improvement=epochs_without_improvement,
+        epochs_without_improvement=waited,
     )
 
 

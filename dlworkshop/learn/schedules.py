@@ -1,15 +1,24 @@
-"""Schedules: num_steps -> (step -> multiplier in [0, 1] of the learning rate).
+"""Schedules: (num_steps, **numbers) -> (step -> multiplier of the learning rate).
 
-They multiply the updates, which are linear in the learning rate, so that a schedule
-goes with any optimizer and the peak stays a traced number of each member.
+The optimizer is built anew in every step, with its learning rate times the multiplier:
+that is right for any optimizer, and the peak stays a traced number of each member. The
+numbers may be traced too, so that members differ in them.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 Schedule = Callable[[jax.Array], jax.Array]
+
+
+def _at_least(least: float, number: Any) -> Any:
+    """The larger one, in Python's numbers where they are: those have more digits."""
+    if isinstance(number, (int, float)):
+        return max(number, least)
+    return jnp.maximum(number, least)
 
 
 def constant(num_steps: int) -> Schedule:
@@ -18,8 +27,12 @@ def constant(num_steps: int) -> Schedule:
     return jnp.ones_like
 
 
-def cosine(num_steps: int, warmup: float = 0.05) -> Schedule:
+def cosine(num_steps: int, warmup: float | jax.Array = 0.05) -> Schedule:
     """Linear warm-up over the first `warmup` share of the steps, then half a cosine.
+
+    Args:
+        num_steps: of the whole training.
+        warmup: [] in [0, 1), rounded to whole steps.
 
     Source: Loshchilov & Hutter (2017), SGDR, eq. 5, for one period.
 
@@ -27,19 +40,27 @@ def cosine(num_steps: int, warmup: float = 0.05) -> Schedule:
     >>> [round(float(multiplier(jnp.asarray(step))), 3) for step in (0, 9, 10, 55, 99)]
     [0.1, 1.0, 1.0, 0.5, 0.0]
     """
-    warmup_steps = round(warmup * num_steps)
+    share = warmup * num_steps
+    warmup_steps = round(share) if isinstance(share, (int, float)) else share.round()
 
     def multiplier(step):
-        rise = (step + 1) / max(warmup_steps, 1)
-        done = (step - warmup_steps) / max(num_steps - warmup_steps, 1)
+        rise = (step + 1) / _at_least(1, warmup_steps)
+        done = (step - warmup_steps) / _at_least(1, num_steps - warmup_steps)
         fall = 0.5 * (1 + jnp.cos(jnp.pi * done))
         return jnp.where(step < warmup_steps, rise, fall)
 
     return multiplier
 
 
-def one_cycle(num_steps: int, warmup: float = 0.3, floor: float = 1e-4) -> Schedule:
+def one_cycle(
+    num_steps: int, warmup: float | jax.Array = 0.3, floor: float | jax.Array = 1e-4
+) -> Schedule:
     """Half a cosine up from 1/25 to the peak, half a cosine down to `floor`.
+
+    Args:
+        num_steps: of the whole training.
+        warmup: [] in [0, 1), the share of the steps on the way up.
+        floor: [] in [0, 1], the last multiplier.
 
     Source: Smith & Topin (2018), Super-convergence, with the cosine of fast.ai.
 
@@ -47,11 +68,11 @@ def one_cycle(num_steps: int, warmup: float = 0.3, floor: float = 1e-4) -> Sched
     >>> [round(float(multiplier(jnp.asarray(step))), 3) for step in (0, 30, 99)]
     [0.04, 1.0, 0.0]
     """
-    start, top = 1 / 25, max(warmup * num_steps, 1)
+    start, top = 1 / 25, _at_least(1, warmup * num_steps)
 
     def multiplier(step):
         up = 0.5 * (1 - jnp.cos(jnp.pi * jnp.minimum(step / top, 1)))
-        done = (step - top) / max(num_steps - 1 - top, 1)
+        done = (step - top) / _at_least(1, num_steps - 1 - top)
         down = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(done, 0, 1)))
         return jnp.where(
             step < top, start + (1 - start) * up, floor + (1 - floor) * down

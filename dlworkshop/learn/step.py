@@ -1,122 +1,234 @@
-"""Lifts 1 and 2: a loss of one example -> a loss of a batch -> a train step."""
+"""Lifts 1 and 2: an objective of one example -> one of a batch -> a train step."""
 
-import inspect
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from dlworkshop.learn.schedules import Schedule
-from dlworkshop.models.model import Model
-from dlworkshop.types import Batch, HParams, Metrics, PyTree, TrainState
+from dlworkshop.learn import schedules
+from dlworkshop.learn.hparams import Routes, given, keywords, route
+from dlworkshop.learn.objective import from_loss, in_evaluation
+from dlworkshop.learn.optimizers import same_dtypes, with_extra_args
+from dlworkshop.models.model import BATCH, EXAMPLE, Model, StatefulModel, as_float
+from dlworkshop.models.model import stateful as lift_model
+from dlworkshop.types import Array, Batch, HParams, PyTree, TrainState
 
-INIT, DROPOUT = 0, 1  # the purposes of randomness: fold_in(key of the seed, purpose)
+# The purposes of randomness: fold_in(key of the seed, purpose).
+INIT, DROPOUT, OPTIMIZER, TRANSFORM = 0, 1, 2, 3
 
-
-def supported_kwargs(function: Callable, hparams: HParams) -> dict:
-    """The hyper-parameters that are set and that `function` takes by keyword.
-
-    >>> def loss(outputs, target, *, label_smoothing=0.0): ...
-    >>> supported_kwargs(loss, HParams(0.1, label_smoothing=0.2, dropout=0.5))
-    {'label_smoothing': 0.2}
-    """
-    names = inspect.signature(function).parameters
-    return {
-        name: value
-        for name, value in hparams._asdict().items()
-        if name in names and value is not None
-    }
+Metrics = Mapping[str, Array]  # "loss" and what else is measured, by name
 
 
-def init_state(
-    model: Model, make_optimizer: Callable, hparams: HParams, key, example
-) -> TrainState:
-    """A model at step 0: parameters drawn from the key of its seed."""
-    params = model.init(jax.random.fold_in(key, INIT), example)
-    opt_state = make_optimizer(hparams).init(params)
-    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, key)
+class TrainSpec(NamedTuple):
+    """Everything that is done to a batch in a step, as functions: no numbers."""
 
-
-def make_loss_fn(model: Model, loss: Callable, metric: Callable) -> Callable:
-    """(params, batch, hparams, keys [B]) -> mean loss, Metrics."""
-
-    def example_fn(params, example, label, hparams, key):
-        outputs = model.apply(
-            params, example, key=key, **supported_kwargs(model.apply, hparams)
-        )
-        return loss(outputs, label, **supported_kwargs(loss, hparams)), metric(
-            outputs, label
-        )
-
-    def loss_fn(params, batch, hparams, keys):
-        losses, scores = jax.vmap(example_fn, in_axes=(None, 0, 0, None, 0))(
-            params, batch.inputs, batch.targets, hparams, keys
-        )  # [B], [B]
-        return losses.mean(), Metrics(losses.mean(), scores.mean())
-
-    return loss_fn
+    model: StatefulModel
+    objective: Callable  # see `learn.objective`
+    optimizer: Callable  # (**numbers) -> optax.GradientTransformation
+    metrics: Mapping[str, Callable] = MappingProxyType(
+        {}
+    )  # name -> (outputs, targets) -> []
+    routes: Routes = Routes()  # which hyper-parameters each of them is given
+    schedule: Callable = schedules.constant  # (num_steps) -> (step) -> multiplier
+    num_steps: int = 1  # of the whole run, as the schedule wants to know
+    batch_transform: Callable | None = None  # (key, batch) -> batch, as mixup
+    probe: Callable | None = None  # (grads, updates, params) -> {name: []}, logged
+    eval_params: Callable | None = None  # (opt_state, params) -> params to be judged
 
 
 @dataclass(frozen=True)
 class TrainStep:
-    """One update of one model, (state, batch, hparams) -> (state, Metrics), in parts.
+    """One update of one model, in the three parts between which it can be looked at."""
 
-    Between them stands the gradient, which can be looked at before it is applied.
+    # (train, batch, hparams) -> grads, new state of the model, metrics
+    gradient: Callable[..., tuple[PyTree, PyTree, dict[str, Array]]]
+    # (train, grads, metrics, hparams) -> updates, opt_state, metrics of the probe
+    updates: Callable[..., tuple[PyTree, PyTree, dict[str, Array]]]
+
+    def __call__(self, train: TrainState, batch: Batch, hparams: HParams):
+        """(state, batch, hparams) -> (state, metrics): one update."""
+        grads, state, metrics = self.gradient(train, batch, hparams)
+        updates, opt_state, probed = self.updates(train, grads, metrics, hparams)
+        params = optax.apply_updates(train.params, updates)
+        step = train.step + 1
+        return TrainState(step, params, state, opt_state, train.key), metrics | probed
+
+
+def spec_of(
+    model: Model | StatefulModel,
+    optimizer: Callable,
+    loss: Callable,
+    names: Iterable[str] = ("learning_rate",),
+    metrics: Mapping[str, Callable] | None = None,
+    schedule: Callable = schedules.constant,
+    num_steps: int = 1,
+) -> TrainSpec:
+    """The spec of a training that minimises a loss.
+
+    Args:
+        model: of one example.
+        optimizer: an optax constructor, as `optax.adam`.
+        loss: (outputs, targets, **hparams) -> [], of one example.
+        names: of the hyper-parameters; each goes to the function that takes it.
+        metrics: name -> (outputs, targets) -> [], of one example.
+        schedule: (num_steps) -> (step) -> multiplier of the learning rate.
+        num_steps: of the whole run.
+    """
+    lifted, objective = lift_model(model), from_loss(loss)
+    routes = route(
+        names,
+        optimizer=optimizer,
+        loss=objective,
+        model=lifted.apply,
+        schedule=schedule,
+    )
+    return TrainSpec(
+        lifted, objective, optimizer, metrics or {}, routes, schedule, num_steps
+    )
+
+
+def init_state(
+    spec: TrainSpec,
+    hparams: HParams,
+    key: Array,
+    example: PyTree,
+    start: tuple[PyTree, PyTree] | None = None,
+) -> TrainState:
+    """One model at step 0.
+
+    Args:
+        spec: with the model and the optimizer.
+        hparams: of the optimizer, [] each.
+        key: of the seed; the parameters are drawn from it.
+        example: one input of the model.
+        start: parameters and state to begin with instead.
+    """
+    if start is None:
+        start = spec.model.init(jax.random.fold_in(key, INIT), as_float(example))
+    params, state = start
+    step = jnp.zeros((), jnp.int32)
+    opt_state = make_optimizer(spec, hparams, step, key).init(params)
+    return TrainState(step, params, state, opt_state, key)
+
+
+def make_optimizer(
+    spec: TrainSpec, hparams: HParams, step: Array, key: Array
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer at a step, built from traced numbers.
+
+    The schedule multiplies the learning rate that the constructor is given. One that
+    takes a `key` is given that of the member.
+    """
+    numbers = given(spec.routes.optimizer, hparams)
+    takes = keywords(spec.optimizer)
+    if "key" in takes:
+        numbers.setdefault("key", jax.random.fold_in(key, OPTIMIZER))
+    if "learning_rate" in numbers and spec.schedule is not schedules.constant:
+        schedule = spec.schedule(spec.num_steps, **given(spec.routes.schedule, hparams))
+        numbers["learning_rate"] *= schedule(step.astype(float))
+    return with_extra_args(spec.optimizer(**numbers))
+
+
+def bound(model: StatefulModel, numbers: Mapping[str, Any]) -> StatefulModel:
+    """The model whose `apply` has these hyper-parameters already."""
+    if not numbers:
+        return model
+    return model._replace(apply=functools.partial(model.apply, **numbers))
+
+
+def make_loss_fn(spec: TrainSpec, batch_axis: str | None = None) -> Callable:
+    """(params, state, batch, hparams, keys [B]) -> mean loss, (metrics, new state).
+
+    The loss of an example is multiplied by its weight, where a batch has weights.
     """
 
-    gradient: Callable  # (state, batch, hparams) -> grads, Metrics
-    update: Callable  # (state, grads, hparams) -> state
+    def loss_fn(params, state, batch: Batch, hparams, keys):
+        model = bound(spec.model, given(spec.routes.model, hparams))
+        numbers = given(spec.routes.loss, hparams)
 
-    def __call__(self, state: TrainState, batch: Batch, hparams: HParams):
-        grads, metrics = self.gradient(state, batch, hparams)
-        return self.update(state, grads, hparams), metrics
+        def example_fn(example: Batch, key):
+            inputs, targets = as_float((example.inputs, example.targets))
+            loss, (outputs, new) = spec.objective(
+                model, params, state, inputs, targets, key=key, **numbers
+            )
+            if example.weights is not None:
+                loss = loss * example.weights
+            scores = {name: m(outputs, targets) for name, m in spec.metrics.items()}
+            return {"loss": loss, **scores}, new
+
+        # the state is one for all examples: a layer that keeps one has taken its means
+        lifted = jax.vmap(example_fn, out_axes=(0, None), axis_name=EXAMPLE)
+        if batch_axis is None and jax.tree.leaves(state):  # the layer asks for the axis
+            one = jax.vmap(lifted, out_axes=(0, None), axis_name=BATCH, axis_size=1)
+            lifted = _alone(one)
+        values, new = lifted(batch, keys)  # [B] each
+        means = {name: mean(value) for name, value in values.items()}
+        return means["loss"], (means, new)
+
+    return loss_fn
+
+
+def _alone(lifted: Callable) -> Callable:
+    def call(*args):
+        values, new = lifted(*jax.tree.map(lambda leaf: leaf[None], args))
+        return jax.tree.map(lambda leaf: leaf[0], values), new
+
+    return call
+
+
+def mean(values: Array) -> Array:
+    """Mean in float32 or more: that of many bfloat16 would be one of few digits."""
+    return values.astype(jnp.promote_types(values.dtype, jnp.float32)).mean()
 
 
 def make_train_step(
-    model: Model,
-    make_optimizer: Callable,
-    schedule: Schedule,
-    loss: Callable,
-    metric: Callable,
-    batch_axis: str | None = None,
-    micro_batch: int | None = None,
+    spec: TrainSpec, batch_axis: str | None = None, micro_batch: int | None = None
 ) -> TrainStep:
-    """(state, batch, hparams) -> (state, Metrics): one update of one model.
+    """(state, batch, hparams) -> (state, metrics): one update of one model.
 
     Args:
-        model: pair of pure functions of one example.
-        make_optimizer: hparams -> optax.GradientTransformation.
-        schedule: step -> multiplier of the learning rate.
-        loss, metric: functions of one example, (outputs, target) -> scalar.
-        batch_axis: name of the mesh axis over which the batch is split, if it is.
+        spec: what is done to a batch.
+        batch_axis: name of the mesh axis over which the batch is split; None where
+            there is no mesh.
         micro_batch: examples at a time, a divisor of the batch of one device; their
             gradients are averaged. None takes all of them at once.
     """
-    grad_fn = jax.grad(make_loss_fn(model, loss, metric), has_aux=True)
+    grad_fn = jax.grad(make_loss_fn(spec, batch_axis), has_aux=True)
     if micro_batch is not None:
         grad_fn = accumulate_gradients(grad_fn, micro_batch)
 
-    def gradient(state: TrainState, batch: Batch, hparams: HParams):
-        keys = _example_keys(state, len(batch.targets), batch_axis)  # [B]
-        grads, metrics = grad_fn(state.params, batch, hparams, keys)
-        if batch_axis is not None:
-            grads, metrics = jax.lax.pmean((grads, metrics), batch_axis)
-        if hparams.clip_norm is not None:
-            grads = clip(grads, hparams.clip_norm)
-        return grads, metrics
-
-    def update(state: TrainState, grads: PyTree, hparams: HParams) -> TrainState:
-        updates, opt_state = make_optimizer(hparams).update(
-            grads, state.opt_state, state.params
+    def gradient(train: TrainState, batch: Batch, hparams: HParams):
+        if spec.batch_transform is not None:
+            key = _step_key(train, TRANSFORM)
+            numbers = given(spec.routes.batch_transform, hparams)
+            inputs, targets = as_float((batch.inputs, batch.targets))
+            batch = batch._replace(inputs=inputs, targets=targets)
+            batch = spec.batch_transform(key, batch, **numbers)
+        keys = _example_keys(train, batch.num_examples, batch_axis)  # [B]
+        grads, (metrics, state) = grad_fn(
+            train.params, train.state, batch, hparams, keys
         )
-        multiplier = schedule(state.step.astype(float))
-        updates = jax.tree.map(lambda u: (multiplier * u).astype(u.dtype), updates)
-        params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, opt_state, state.key)
+        if _is_split(batch_axis):
+            grads, metrics = jax.lax.pmean((grads, metrics), batch_axis)
+        return grads, state, metrics
 
-    return TrainStep(gradient, update)
+    def updates(train: TrainState, grads: PyTree, metrics: Metrics, hparams: HParams):
+        optimizer = make_optimizer(spec, hparams, train.step, train.key)
+        updates, opt_state = optimizer.update(
+            grads, train.opt_state, train.params, value=metrics["loss"], grad=grads
+        )
+        opt_state = same_dtypes(opt_state, train.opt_state)
+        probed = {}
+        if spec.probe is not None:
+            probed = dict(spec.probe(grads, updates, train.params))
+        return updates, opt_state, probed
+
+    return TrainStep(gradient, updates)
 
 
 def accumulate_gradients(grad_fn: Callable, size: int) -> Callable:
@@ -125,7 +237,7 @@ def accumulate_gradients(grad_fn: Callable, size: int) -> Callable:
     What one part computes stays in the cache of a CPU until its gradient is known.
     """
 
-    def mean(params, batch, hparams, keys):
+    def mean_grads(params, state, batch, hparams, keys):
         count = len(keys) // size
         parts = jax.tree.map(
             lambda leaf: leaf.reshape(count, size, *leaf.shape[1:]), (batch, keys)
@@ -133,47 +245,65 @@ def accumulate_gradients(grad_fn: Callable, size: int) -> Callable:
 
         def add(total, part):
             batch, keys = part
-            now = grad_fn(params, batch, hparams, keys)
+            now = grad_fn(params, state, batch, hparams, keys)
             return jax.tree.map(jnp.add, total, now), None
 
         one = jax.tree.map(lambda leaf: leaf[0], parts)
-        like = jax.eval_shape(grad_fn, params, one[0], hparams, one[1])
+        like = jax.eval_shape(grad_fn, params, state, one[0], hparams, one[1])
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
         total, _ = jax.lax.scan(add, zeros, parts)
         return jax.tree.map(lambda leaf: leaf / count, total)
 
-    return mean
+    return mean_grads
 
 
-def make_eval_step(model: Model, loss: Callable, metric: Callable) -> Callable:
-    """(params, batch) -> Metrics [B] of each example, without randomness."""
+class Evaluated(NamedTuple):
+    """What an evaluation finds of each example."""
 
-    def example_fn(params, example, label):
-        outputs = model.apply(params, example)
-        return Metrics(loss(outputs, label), metric(outputs, label))
+    scores: dict[str, Array]  # "loss" and the metrics, [B] each; not yet weighted
+    outputs: PyTree  # [B, ...]; None where nobody asks for them
 
-    def eval_step(params: PyTree, batch: Batch) -> Metrics:
-        return jax.vmap(example_fn, in_axes=(None, 0, 0))(params, *batch)
+
+def make_eval_step(spec: TrainSpec, with_outputs: bool = False) -> Callable:
+    """(params, state, batch, hparams) -> `Evaluated`, without randomness.
+
+    The objective is asked without a key, with the hyper-parameters that it cannot do
+    without; the model has its own in evaluation too.
+    """
+
+    def eval_step(params, state, batch: Batch, hparams: HParams) -> Evaluated:
+        model = bound(spec.model, given(spec.routes.model, hparams))
+        numbers = in_evaluation(spec.objective, given(spec.routes.loss, hparams))
+
+        def example_fn(inputs, targets):
+            inputs, targets = as_float((inputs, targets))
+            loss, (outputs, _) = spec.objective(
+                model, params, state, inputs, targets, key=None, **numbers
+            )
+            scores = {name: m(outputs, targets) for name, m in spec.metrics.items()}
+            scores = {name: _wide(v) for name, v in {"loss": loss, **scores}.items()}
+            return Evaluated(scores, outputs if with_outputs else None)
+
+        return jax.vmap(example_fn)(batch.inputs, batch.targets)
 
     return eval_step
 
 
-def clip(grads: PyTree, norm) -> PyTree:
-    """Scale the gradients down to the global norm `norm` where theirs is larger.
-
-    Source: Pascanu, Mikolov & Bengio (2013), algorithm 1.
-
-    >>> clip({"w": jnp.array([3.0, 4.0])}, 1.0)["w"].tolist()
-    [0.6000000238418579, 0.800000011920929]
-    """
-    scale = jnp.minimum(1, norm / jnp.maximum(optax.tree.norm(grads), 1e-30))
-    return jax.tree.map(lambda g: (g * scale).astype(g.dtype), grads)
+def _wide(value: Array) -> Array:
+    return value.astype(jnp.promote_types(value.dtype, jnp.float32))
 
 
-def _example_keys(state: TrainState, size: int, batch_axis: str | None) -> jax.Array:
+def _is_split(batch_axis: str | None) -> bool:
+    return batch_axis is not None and jax.lax.axis_size(batch_axis) > 1
+
+
+def _step_key(train: TrainState, purpose: int) -> Array:
+    return jax.random.fold_in(jax.random.fold_in(train.key, purpose), train.step)
+
+
+def _example_keys(train: TrainState, size: int, batch_axis: str | None) -> jax.Array:
     """A key for each example [B] from (seed, purpose, step, position in the batch)."""
-    key = jax.random.fold_in(jax.random.fold_in(state.key, DROPOUT), state.step)
-    first = 0 if batch_axis is None else jax.lax.axis_index(batch_axis) * size
+    first = jax.lax.axis_index(batch_axis) * size if _is_split(batch_axis) else 0
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
-        key, first + jnp.arange(size)
+        _step_key(train, DROPOUT), first + jnp.arange(size)
     )

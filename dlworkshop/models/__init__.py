@@ -1,6 +1,11 @@
 """Models as pairs of pure functions of ONE example, and their lift to a batch."""
 
+import importlib
+from typing import Any
+
+from dlworkshop.errors import UserError
 from dlworkshop.models.augment import Augment, augmented
+from dlworkshop.models.checks import check_one_example, check_state, explain
 from dlworkshop.models.cnn import cnn
 from dlworkshop.models.layers import average_pool, max_pool
 from dlworkshop.models.linen import from_linen
@@ -17,6 +22,12 @@ from dlworkshop.models.model import (
 )
 from dlworkshop.models.vgg16 import vgg16
 
+_LIBRARIES = {  # adapter -> its file; the library is loaded when first asked for
+    "from_equinox": ("equinox", "equinox"),
+    "from_haiku": ("haiku", "dm-haiku"),
+    "from_nnx": ("nnx", "flax"),
+}
+
 __all__ = [
     "BATCH_AXES",
     "Augment",
@@ -24,8 +35,14 @@ __all__ = [
     "StatefulModel",
     "augmented",
     "average_pool",
+    "check_one_example",
+    "check_state",
     "cnn",
+    "explain",
+    "from_equinox",
+    "from_haiku",
     "from_linen",
+    "from_nnx",
     "logistic",
     "max_pool",
     "mlp",
@@ -35,3 +52,22 @@ __all__ = [
     "table",
     "vgg16",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LIBRARIES:
+        raise AttributeError(f"module 'dlworkshop.models' has no attribute '{name}'")
+    file, package = _LIBRARIES[name]
+    try:
+        return getattr(importlib.import_module(f"dlworkshop.models.{file}"), name)
+    except ModuleNotFoundError as error:
+        if error.name not in ("equinox", "haiku"):
+            raise
+        raise UserError(
+            f"models.{name} needs {error.name}, which is not installed: "
+            f"pip install {package}"
+        ) from error
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from dlworkshop.models.convolution import Conv
+from dlworkshop.models import layers
+from dlworkshop.models.functions import describe_function
 from dlworkshop.models.layers import average_pool, drop
 from dlworkshop.models.linen import from_linen
 from dlworkshop.models.model import Model, check_rank
@@ -36,7 +37,7 @@ class Cnn(nn.Module):
         rate = self.dropout if dropout is None else dropout
         x = image
         for features in self.features:
-            x = Conv(features, **dtypes)(x)  # [H, W, features]
+            x = nn.Conv(features, (3, 3), **dtypes)(x)  # [H, W, features]
             x = self.pooling(self.activation(x))  # [H/2, W/2, features]
         x = x.reshape(-1)  # [H*W*C]
         for layer, width in enumerate(self.dense):
@@ -82,8 +83,8 @@ def cnn(
         "name": "cnn",
         "features": list(features),
         "dense": list(dense),
-        "activation": activation.__name__,
-        "pooling": pooling.__name__,
+        "activation": describe_function(activation, nn),
+        "pooling": describe_function(pooling, layers),
         "dropout": dropout,
         "num_classes": num_classes,
         "dtype": None if dtype is None else jnp.dtype(dtype).name,

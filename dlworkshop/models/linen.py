@@ -1,36 +1,239 @@
 """Flax Linen modules as models of ONE example."""
 
-from collections.abc import Mapping
+import contextlib
+import dataclasses
+import functools
+import inspect
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+from flax import errors as flax_errors
 from flax import linen as nn
 
-from dlworkshop.models.model import Model, as_float
+from dlworkshop.errors import UserError
+from dlworkshop.models.adapter import MODES, Call, make_model, read_call
+from dlworkshop.models.model import Model, StatefulModel
 from dlworkshop.types import Array, PyTree
 
+NOT_STATE = "params", "intermediates", "perturbations"
+KEEPS_STATE = nn.BatchNorm, nn.SpectralNorm  # of Flax's own layers
 
-def from_linen(module: nn.Module, config: Mapping[str, Any] | None = None) -> Model:
-    """The pair of a Linen module whose call is `(example, *, key=None) -> outputs`.
 
-    Only the collection "params" is trained: a module which keeps other variables
-    (running statistics, caches) is not a pure function of one example.
+def from_linen(
+    module: nn.Module,
+    config: Mapping[str, Any] | None = None,
+    *,
+    batched: bool = False,
+    stateful: bool | None = None,
+    call: Callable | None = None,
+) -> Any:
+    """The `Model` of a Linen module, or its `StatefulModel` where it keeps a state.
+
+    The collection "params" is trained; all others ("batch_stats", ...) are the state.
+    With a key the module is told that it trains, without one that it does not, through
+    whichever of `train`, `training`, `is_training`, `deterministic`,
+    `use_running_average` and `key` its `__call__` takes (or, if none, its fields have).
+    With a key it also has `rngs={"dropout": key}`, and other streams from the same key.
+    Other keywords of `__call__` may be hyper-parameters.
+
+    A module sees ONE example: an image [H, W, C], a vector [D]. Dense, Conv, LayerNorm
+    and pooling mean the same there as in a batch. GroupNorm, InstanceNorm and
+    `x.reshape((x.shape[0], -1))` take the first axis for the batch, and are wrong on
+    one example without a word: give `batched=True` for a module that has them.
+
+    Args:
+        module: takes its inputs first.
+        config: what it was built from, as JSON; by default its name.
+        batched: the module is written for inputs [B, ...]: each example is a batch of
+            one to it. BatchNorm(axis_name=models.BATCH_AXES) still sees them all.
+        stateful: whether there is a state. None: yes, where the code or the fields of
+            the module name BatchNorm, SpectralNorm or `self.variable`.
+        call: (module, inputs, ...) -> outputs, instead of `__call__`; what else it
+            takes is told from its signature in the same way.
+
+    Returns:
+        `Model`, or `StatefulModel` whose state is a dict of collections.
+
+    Raises:
+        UserError: if the call has another parameter without a default; from `init`, if
+            there is a state and `stateful` is not true; from `apply`, if a layer is not
+            told whether it trains, or is random without a key.
+
+    >>> import jax.numpy as jnp
+    >>> model = from_linen(nn.Dense(3))
+    >>> params = model.init(jax.random.key(0), jnp.ones(4))
+    >>> model.apply(params, jnp.ones(4)).shape
+    (3,)
     """
+    name = type(module).__name__
+    config = dict(config or {"name": name})
+    if call is not None:
+        config["call"] = getattr(call, "__qualname__", repr(call))
+    has_state = keeps_state(module, call) if stateful is None else stateful
+    taken = read_call(call or type(module).__call__, 2, "from_linen")
+    fields = {f.name for f in dataclasses.fields(module)}  # type: ignore[arg-type]
+    by_field = Call(tuple(n for n in MODES if n in fields and not taken.modes), (), ())
 
-    def init(key: jax.Array, example: Array) -> PyTree:
-        variables = module.init(key, as_float(example))
-        if set(variables) != {"params"}:
-            kept = ", ".join(sorted(set(variables) - {"params"}))
-            raise ValueError(
-                f"{type(module).__name__} keeps the variables '{kept}', and only "
-                "'params' are trained: use layers without running statistics"
+    def told(key: Array | None) -> nn.Module:
+        return module.clone(**by_field.arguments(key)) if by_field.modes else module
+
+    def init(key: Array, inputs: PyTree) -> tuple[PyTree, PyTree]:
+        keywords = taken.stand_ins() | taken.arguments(None)
+        with explained(name):
+            variables = told(None).init(key, inputs, method=call, **keywords)
+        variables = nn.meta.unbox(variables)
+        state = {k: v for k, v in variables.items() if k not in NOT_STATE}
+        if state and not has_state:
+            raise UserError(
+                f"{name} keeps {', '.join(sorted(state))} beside its parameters: give "
+                "models.from_linen(module, stateful=True)"
             )
-        return variables["params"]
+        return variables.get("params", {}), state
 
-    def apply(params: PyTree, example: Array, *, key=None, dropout=None) -> jax.Array:
-        more = {} if dropout is None else {"dropout": dropout}
-        outputs = module.apply({"params": params}, as_float(example), key=key, **more)
-        return jnp.asarray(outputs)
+    def run(params, state, inputs, key, keywords):
+        variables = {"params": params, **state}
+        with explained(name):
+            if key is None:
+                apply = functools.partial(told(key).apply, variables, method=call)
+                return apply(inputs, **keywords), state
+            return told(key).apply(
+                variables,
+                inputs,
+                method=call,
+                # Linen draws streams that are not given from "params"
+                rngs={"dropout": key, "params": jax.random.fold_in(key, 0)},
+                mutable=list(state),
+                **keywords,
+            )
 
-    return Model(init, apply, config or {"name": type(module).__name__}, module)
+    return make_model(
+        init,
+        run,
+        taken,
+        config,
+        module,
+        name,
+        has_state=has_state,
+        batched=batched,
+    )
+
+
+@contextlib.contextmanager
+def explained(name: str) -> Iterator[None]:
+    """Flax's errors of a module that is not told whether it trains, as ours."""
+    how = f"let {name}.__call__ take one of {', '.join(MODES)} and pass it on to them"
+    try:
+        yield
+    except flax_errors.InvalidRngError as error:
+        raise UserError(
+            f"{name} draws random numbers without a key, where the same inputs must "
+            f"give the same outputs ({error}): {how}"
+        ) from error
+    except flax_errors.ModifyScopeVariableError as error:
+        raise UserError(
+            f"{name} changes its state without a key, where it is only used "
+            f"({error}): {how}"
+        ) from error
+    except ValueError as error:
+        if "must be passed to the constructor or at call time" in str(error):
+            raise UserError(
+                f"{name} has layers which must be told whether they train ({error}) "
+                f"{how}, or give from_linen(..., call=function) a function that does"
+            ) from error
+        raise
+
+
+def keeps_state(*things: Any) -> bool:
+    """Whether the code of a module, or of what it is made of, names state.
+
+    A Linen module has variables only once it has run, and it runs on inputs only. So
+    its code and fields are read; `init` refuses what they did not tell.
+
+    >>> keeps_state(nn.Dense(3)), keeps_state(nn.Sequential([nn.BatchNorm()]))
+    (False, True)
+    """
+    seen: list[Any] = []  # the things themselves: an id may be used again
+    queue = list(things)
+    while queue:
+        thing = queue.pop()
+        if any(thing is other for other in seen):
+            continue
+        seen.append(thing)
+        cls = thing if isinstance(thing, type) else type(thing)
+        if issubclass(cls, KEEPS_STATE):
+            return True
+        if _is_own(thing) and {"variable", "put_variable"} & set(_names(thing)):
+            return True
+        queue.extend(_within(thing))
+    return False
+
+
+def _within(thing: Any) -> Iterable[Any]:
+    """What a thing is made of, as far as it could be a module."""
+    found: list[Any] = []
+    if isinstance(thing, functools.partial):
+        found = [thing.func, *thing.args, *thing.keywords.values()]
+    elif isinstance(thing, (list, tuple)):
+        found = list(thing)
+    elif isinstance(thing, Mapping):
+        found = list(thing.values())
+    elif isinstance(thing, nn.Module):
+        fields = [f.name for f in dataclasses.fields(thing) if f.name != "parent"]  # type: ignore[arg-type]
+        found = [getattr(thing, name, None) for name in fields]
+        # not the defaults of the fields, which were given something else
+        found += [m for m in _members(type(thing)) if isinstance(m, types.FunctionType)]
+    elif isinstance(thing, type) and issubclass(thing, nn.Module):
+        found = list(_members(thing))
+    elif _is_own(thing):
+        names = set(_names(thing))
+        found = [thing.__globals__.get(name) for name in names]
+        for each in found:  # which grows, as in flax.linen.BatchNorm
+            if isinstance(each, types.ModuleType):
+                inside = [vars(each).get(name) for name in names]
+                found += [x for x in inside if not any(x is y for y in found)]
+        for cell in thing.__closure__ or ():
+            with contextlib.suppress(ValueError):  # a name that is not bound yet
+                found.append(cell.cell_contents)
+    return found
+
+
+def _members(cls: type) -> Iterator[Any]:
+    """The methods of a user's module, and the defaults of its fields."""
+    for base in cls.__mro__:
+        if not base.__module__.startswith("flax."):
+            for member in vars(base).values():
+                is_method = isinstance(member, types.FunctionType)
+                yield inspect.unwrap(member) if is_method else member
+
+
+def _is_own(thing: Any) -> bool:
+    """Whether it is a function which is not one of a library that keeps no state."""
+    if not isinstance(thing, types.FunctionType):
+        return False
+    library = (thing.__module__ or "").partition(".")[0]
+    return library not in ("jax", "flax", "numpy", "optax")
+
+
+def _names(function: Any) -> Iterator[str]:
+    """The names of globals and attributes in a function, and in those inside it."""
+    codes = [function.__code__]
+    while codes:
+        code = codes.pop()
+        yield from code.co_names
+        codes += [c for c in code.co_consts if isinstance(c, types.CodeType)]
+
+
+def tabulate(model: Model | StatefulModel, example: PyTree) -> str:
+    """Layers with their output shapes and parameter counts, for ONE example."""
+    module: Any = model.module
+    taken = read_call(type(module).__call__, 2, "from_linen")
+    if model.config.get("batched"):
+        example = jax.tree.map(lambda x: x[None], example)
+    return module.tabulate(
+        jax.random.key(0),
+        example,
+        console_kwargs={"width": 100, "force_terminal": False},
+        **taken.stand_ins() | taken.arguments(None),
+    ).strip("\n")

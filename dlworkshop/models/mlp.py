@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from dlworkshop.models.functions import describe_function
 from dlworkshop.models.layers import drop
 from dlworkshop.models.linen import from_linen
 from dlworkshop.models.model import Model, check_rank
@@ -62,7 +63,7 @@ def mlp(
     config = {
         "name": "mlp",
         "widths": list(widths),
-        "activation": activation.__name__,
+        "activation": describe_function(activation, nn),
         "dropout": dropout,
         "num_classes": num_classes,
         "dtype": None if dtype is None else jnp.dtype(dtype).name,

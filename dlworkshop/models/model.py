@@ -120,6 +120,29 @@ def predict(
     return jax.vmap(one)(inputs)
 
 
+def shapes(model: Model | StatefulModel, example: PyTree) -> tuple[PyTree, PyTree]:
+    """Params and state as shapes, for ONE example of arrays or of shapes.
+
+    >>> from dlworkshop.models import logistic
+    >>> shapes(logistic(3), jnp.zeros(4))[0]["Dense_0"]["kernel"].shape
+    (4, 3)
+    """
+
+    def init(example):
+        return stateful(model).init(jax.random.key(0), as_float(example))
+
+    return jax.eval_shape(init, example)
+
+
+def seen(example: PyTree) -> PyTree:
+    """ONE example as shapes, of the dtypes that a model sees.
+
+    >>> seen(jnp.zeros((2, 2), jnp.uint8))
+    ShapeDtypeStruct(shape=(2, 2), dtype=float32)
+    """
+    return jax.eval_shape(as_float, example)
+
+
 def check_rank(example: Array, ranks: tuple[int, ...], wanted: str) -> None:
     """Refuse a batch that nobody vmapped, before it is flattened into one example."""
     if jnp.ndim(example) not in ranks:
@@ -136,13 +159,11 @@ def num_params(params: PyTree) -> int:
 
 def table(model: Model | StatefulModel, example: PyTree) -> str:
     """Layers with their output shapes and parameter counts, for ONE example."""
-    if isinstance(model.module, nn.Module):
-        return model.module.tabulate(
-            jax.random.key(0),
-            as_float(example),
-            console_kwargs={"width": 100, "force_terminal": False},
-        ).strip("\n")
-    params, _ = jax.eval_shape(stateful(model).init, jax.random.key(0), example)
+    if isinstance(model.module, nn.Module) and not model.config.get("call"):
+        from dlworkshop.models.linen import tabulate  # noqa: PLC0415 - it stands on us
+
+        return tabulate(model, as_float(example))
+    params, _ = shapes(model, example)
     rows = [
         f"{jax.tree_util.keystr(path):50} {leaf.shape!s:>20} {leaf.size:>12,}"
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)

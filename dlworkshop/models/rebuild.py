@@ -9,9 +9,11 @@ from dlworkshop.errors import UserError
 from dlworkshop.models import layers
 from dlworkshop.models.augment import Augment, augmented
 from dlworkshop.models.cnn import cnn
+from dlworkshop.models.functions import find_function
 from dlworkshop.models.logistic import logistic
 from dlworkshop.models.mlp import mlp
 from dlworkshop.models.model import Model
+from dlworkshop.models.rgb import on_rgb
 from dlworkshop.models.vgg16 import vgg16
 
 MAKERS: dict[str, Callable[..., Model]] = {
@@ -31,6 +33,7 @@ def from_config(config: Mapping[str, Any]) -> Model:
     settings = dict(config)
     name = settings.pop("name", None)
     augment = settings.pop("augment", None)
+    any_kind = settings.pop("on_rgb", False)
     if name not in MAKERS:
         raise UserError(
             f"the model '{name}' is none of {', '.join(MAKERS)}: give the model that "
@@ -41,17 +44,8 @@ def from_config(config: Mapping[str, Any]) -> Model:
     else:
         for place, room in (("activation", nn), ("pooling", layers)):
             if place in settings:
-                settings[place] = _function(room, settings[place], place)
+                settings[place] = find_function(settings[place], room, place)
     model = MAKERS[name](**settings)
+    model = on_rgb(model) if any_kind else model
     # an augmentation of one's own is not known by its name, and answers need none
     return augmented(model, Augment(**augment)) if isinstance(augment, dict) else model
-
-
-def _function(room: Any, name: str, place: str) -> Callable:
-    function = getattr(room, name, None)
-    if not callable(function) or getattr(function, "__name__", None) != name:
-        raise UserError(
-            f"the {place} '{name}' of the model is not one of {room.__name__}: give "
-            "the model that the run was made with"
-        )
-    return function

@@ -1,11 +1,15 @@
 """Images of any kind, for networks that learnt from RGB of 32x32 and more."""
 
+import functools
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
 
-from dlworkshop.models.model import Model
+from dlworkshop.models.model import Model, StatefulModel
 from dlworkshop.types import Array
 
+AnyModel = TypeVar("AnyModel", Model, StatefulModel)
 LEAST = 32  # pixels of a side
 
 
@@ -20,8 +24,8 @@ def rgb(image: Array) -> jax.Array:
     return jnp.broadcast_to(image, (*image.shape[:2], 3))
 
 
-def on_rgb(model: Model) -> Model:
-    """The model of RGB [H, W, 3], on images of any kind.
+def on_rgb(model: AnyModel) -> AnyModel:
+    """The model of RGB [H, W, 3], on images of any kind; the same in all other ways.
 
     >>> from dlworkshop.models import vgg16
     >>> image, model = jnp.zeros((8, 8, 1)), on_rgb(vgg16())
@@ -29,7 +33,16 @@ def on_rgb(model: Model) -> Model:
     >>> jax.eval_shape(model.apply, params, image).shape
     (1, 1, 512)
     """
-    return model._replace(
-        init=lambda key, image: model.init(key, rgb(image)),
-        apply=lambda params, image, *, key=None: model.apply(params, rgb(image)),
-    )
+
+    @functools.wraps(model.init)
+    def init(key, image):
+        return model.init(key, rgb(image))
+
+    @functools.wraps(model.apply)  # the hyper-parameters that it takes show through
+    def apply(*given, **more):  # params, and the state where there is one, and image
+        *numbers, image = given
+        return model.apply(*numbers, rgb(image), **more)
+
+    # what shows the layers of a module would give it images of another kind
+    config = {**model.config, "on_rgb": True}
+    return model._replace(init=init, apply=apply, config=config, module=None)

@@ -13,7 +13,6 @@ from dlworkshop.data import places
 from dlworkshop.data.fetch import fetch_file
 from dlworkshop.errors import unknown
 from dlworkshop.models import weights as stored
-from dlworkshop.models.convolution import Conv
 from dlworkshop.models.layers import max_pool
 from dlworkshop.models.linen import from_linen
 from dlworkshop.models.model import Model, check_rank
@@ -59,7 +58,7 @@ def block(x: jax.Array, number: int, **dtypes: Any) -> jax.Array:
     """
     convolutions, channels = BLOCKS[number - 1]
     for i in range(1, convolutions + 1):
-        layer = Conv(channels, name=f"block{number}_conv{i}", **dtypes)
+        layer = nn.Conv(channels, (3, 3), name=f"block{number}_conv{i}", **dtypes)
         x = nn.relu(layer(x))  # [H, W, channels]
     return max_pool(x)
 

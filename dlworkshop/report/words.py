@@ -29,7 +29,7 @@ def spoken(name: str) -> str:
 def unit(name: str, loss: str) -> str:
     """The unit of a quantity, given the name of the run's loss ("" is the default's).
 
-    >>> unit("loss", ""), unit("loss", "mean_squared_error"), unit("accuracy", "")
+    >>> unit("loss", ""), unit("loss", "squared_error"), unit("accuracy", "")
     ('nats', '', '%')
     """
     if name == "loss":

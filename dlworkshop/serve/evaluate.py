@@ -13,7 +13,7 @@ from dlworkshop.data import readers
 from dlworkshop.data.load import reload
 from dlworkshop.data.readers.inference_sources import Source, labelled
 from dlworkshop.errors import UserError
-from dlworkshop.learn.metrics import balanced_accuracy, mean_and_error
+from dlworkshop.learn.metrics import mean_and_error, mean_over_classes
 from dlworkshop.report import terminal
 from dlworkshop.report.words import count, quantity, spoken, with_error
 from dlworkshop.serve.predict import Skipped, preprocessing_of, read
@@ -55,7 +55,7 @@ def evaluate(
     Raises:
         UserError: if the data are not there, or have classes that the run has not.
     """
-    said = run.left("config.json")["dataset"]
+    said = run.read_artifact("config.json")["dataset"]
     words = f"the test split of {said['name']}"
     unread: list[Skipped] = []
     if not said["classes"]:
@@ -66,7 +66,7 @@ def evaluate(
     path = Path(path).expanduser()
     if not path.exists():
         raise UserError(f"{path} is not there: give the path of labelled data")
-    about, card = preprocessing_of(run), run.left("data_card.json")
+    about, card = preprocessing_of(run), run.read_artifact("data_card.json")
     target = target or card.get("target")
     group_by = (card.get("groups") or {}).get("by")
     preprocessing = about["preprocessing"]
@@ -113,7 +113,7 @@ def _others(found: Iterable[Source], preprocessing, unread: list[Skipped]) -> Sc
 
 
 def _scored(run: Run, batches: Scored, words: str, unread) -> Evaluation:
-    predict, alive = run.predictor(), run.alive
+    predict, alive = run.predictor, run.finite
     columns = []
     for examples, label in batches:
         if len(label):
@@ -126,12 +126,12 @@ def _scored(run: Run, batches: Scored, words: str, unread) -> Evaluation:
     )
     scores = {
         "accuracy": right.mean(-1),
-        "balanced_accuracy": balanced_accuracy(right, label),
+        "balanced_accuracy": mean_over_classes(right, label),
         "loss": loss.mean(-1),
     }
     ensemble = {
         "accuracy": float(right_together.mean()),
-        "balanced_accuracy": float(balanced_accuracy(right_together, label)),
+        "balanced_accuracy": float(mean_over_classes(right_together, label)),
         "loss": float(loss_together.mean()),
     }
     means = {name: mean_and_error(values) for name, values in scores.items()}

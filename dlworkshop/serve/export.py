@@ -10,13 +10,15 @@ from jax import export as jax_export
 
 from dlworkshop.errors import UserError, unknown
 from dlworkshop.files import atomic_write
+from dlworkshop.learn import losses
+from dlworkshop.learn.hparams import given
 from dlworkshop.learn.population import map_members
-from dlworkshop.models.convolution import computed
-from dlworkshop.models.model import predict
+from dlworkshop.models.convolution import computed_by, has_convolutions
+from dlworkshop.models.model import predict, seen, stateful
 from dlworkshop.train import params_file
 from dlworkshop.train.autotune import rule_of_thumb
-from dlworkshop.train.result import Run
-from dlworkshop.types import Array
+from dlworkshop.train.result import Run, example_of
+from dlworkshop.types import Array, PyTree
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -48,51 +50,62 @@ def export(run: Run, path: str | Path, format: str) -> Path:
     return path
 
 
-def ensemble(run: Run) -> Callable[[Array], jax.Array]:
-    """Images [B, ...] -> the mean over the members of their probabilities [B, K].
+def ensemble(run: Run) -> Callable[[PyTree], jax.Array]:
+    """Inputs [B, ...] -> the mean over the members of what they answer [B, ...].
 
-    Members that were quarantined do not count. A model without classes (regression)
-    answers the mean of its outputs.
+    That are probabilities where the outputs are logits of any kind; else the outputs
+    as they are. Members that were quarantined do not count. The model is in inference
+    mode, with its own hyper-parameters and running statistics.
     """
-    params = healthy(run)
-    classes = run.left("config.json")["dataset"]["classes"]
-    sequential = rule_of_thumb(params, 1).sequential
+    members = finite_members(run)
+    kind = run.summary["outputs"]
+    model = computed_by(stateful(run.model), "lax")  # known to all platforms
+    example = seen(example_of(run.summary["example"]))
+    params, state, _ = jax.eval_shape(
+        lambda tree: jax.tree.map(lambda leaf: leaf[0], tree), members
+    )
+    convolutions = has_convolutions(model.apply, params, state, example)
+    sequential = rule_of_thumb(convolutions=convolutions).sequential
 
-    def member(params, images):
-        outputs = predict(run.model, params, images)  # [B, K]
-        return jax.nn.softmax(outputs) if classes else outputs
+    def answer(inputs):
+        def member(params, state, numbers):
+            outputs = predict(model, params, inputs, state, **numbers)
+            chance = losses.probabilities(kind, outputs)
+            return outputs if chance is None else chance
 
-    def answer(images):
-        lifted = map_members(lambda p: member(p, images), sequential)
-        return lifted(params).mean(0)  # [B, K]
+        lifted = map_members(member, sequential)
+        return jax.tree.map(lambda leaf: leaf.mean(0), lifted(*members))
 
     return answer
 
 
-def healthy(run: Run):
-    """The parameters [P', ...] of the members that were not quarantined."""
-    alive = run.alive
-    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[alive]), run.params)
+def finite_members(run: Run) -> tuple[PyTree, PyTree, dict[str, Array]]:
+    """Params, state and the model's hyper-parameters of those not quarantined."""
+    whole = run.params, run.state, given(run.model_routes, run.hparams)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(leaf)[np.flatnonzero(run.finite)], whole
+    )
 
 
 def _stablehlo(run: Run) -> bytes:
     """Read by `jax.export.deserialize(data).call(images)`."""
-    about = run.left("config.json")["dataset"]
     (size,) = jax_export.symbolic_shape("b")
-    shape = jax.ShapeDtypeStruct((size, *about["shape"]), about["dtype"])
-    with computed("lax"):
-        made = jax_export.export(jax.jit(ensemble(run)), platforms=PLATFORMS)(shape)
+    batch = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape), leaf.dtype),
+        example_of(run.summary["example"]),
+    )
+    made = jax_export.export(jax.jit(ensemble(run)), platforms=PLATFORMS)(batch)
     return bytes(made.serialize())
 
 
 def _onnx(run: Run) -> bytes:
     from dlworkshop.serve import onnx  # noqa: PLC0415
 
-    config = run.left("config.json")
-    return onnx.build(config["model"], config["dataset"], healthy(run))
+    config = run.read_artifact("config.json")
+    return onnx.build(config["model"], config["dataset"], finite_members(run)[0])
 
 
 def _safetensors(run: Run) -> bytes:
-    run.left("config.json")
+    run.read_artifact("config.json")
     assert run.workdir is not None
     return (run.workdir / params_file.FILE).read_bytes()

@@ -3,8 +3,6 @@
 A network whose parameters stay as they are need not be run in every epoch.
 """
 
-import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,9 +11,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from dlworkshop import identity
 from dlworkshop.data.progress import Count
 from dlworkshop.files import atomic_rename
-from dlworkshop.models.convolution import computed
+from dlworkshop.models.convolution import computed_by
 from dlworkshop.models.model import Model, predict
 from dlworkshop.train.cache import cache_folder
 from dlworkshop.train.programs import update_flops
@@ -37,8 +36,10 @@ SPLITS = ("train", "validation", "test")
 def features(model: Model, params: PyTree, dataset: Dataset) -> Dataset:
     """The data set with the model's outputs in place of its images.
 
-    They are kept in the user's cache under a name made of the parameters, the model's
-    config and the content of the data, so that a second run reads them.
+    They are kept in the user's cache under a name made of the parameters, the model
+    with its code, and the content of the data, so that a second run reads them. Where
+    the model holds something whose content is not known, such as an open file, they
+    are computed every time.
 
     Args:
         model: outputs of one example of any shape are its features.
@@ -56,12 +57,19 @@ def features(model: Model, params: PyTree, dataset: Dataset) -> Dataset:
     (180, 3)
     """
     name = _name(model, params, dataset)
-    home = cache_folder("features")
-    if home is None:  # nowhere to keep them
-        home = Path(tempfile.mkdtemp())
-    folder = home / name
-    if not folder.is_dir():
-        _compute(model, params, dataset, folder)
+    home = cache_folder("features") if name else None
+    if home is None:  # nowhere to keep them, or no name by which to find them again
+        with tempfile.TemporaryDirectory() as once:
+            folder = Path(once) / "features"
+            _compute(model, params, dataset, folder)
+            return _mapped(dataset, folder, name)
+    if not (home / name).is_dir():
+        _compute(model, params, dataset, home / name)
+    return _mapped(dataset, home / name, name)
+
+
+def _mapped(dataset: Dataset, folder: Path, name: str) -> Dataset:
+    """The data set with the features in `folder`, which may be removed afterwards."""
     train, validation, test = (
         Batch(
             np.load(folder / f"{split}.npy", mmap_mode="r"),
@@ -87,12 +95,8 @@ def one_by_one(model: Model, params: PyTree, images: Array) -> np.ndarray:
     (5, 3)
     """
 
-    @jax.jit
-    def answer(params, image):  # a function of its own: nothing of it is traced yet
-        return model.apply(params, image)
-
-    with computed("lax"):
-        return np.stack([answer(params, image) for image in images])
+    answer = jax.jit(model.apply)
+    return np.stack([answer(params, image) for image in images])
 
 
 class Extractor:
@@ -114,9 +118,9 @@ class Extractor:
         on_cpu = jax.default_backend() == "cpu"
         # Forwards and outside a loop, XLA's own convolution is the fastest for all
         # but wide layers.
-        with computed("winograd" if on_cpu else "lax"):
-            lifted = jax.jit(lambda p, x: predict(model, p, x))
-            lowered = lifted.lower(params, self._padded(images[:1]))
+        model = computed_by(model, "winograd" if on_cpu else "lax")
+        lifted = jax.jit(lambda p, x: predict(model, p, x))
+        lowered = lifted.lower(params, self._padded(images[:1]))
         options = CPU_OPTIONS if on_cpu else {}
         try:
             self._program = lowered.compile(compiler_options=options)
@@ -167,16 +171,20 @@ def _compute(model: Model, params: PyTree, dataset: Dataset, folder: Path) -> No
 
 
 def _name(model: Model, params: PyTree, dataset: Dataset) -> str:
-    """24 hex digits that differ where the features may differ."""
-    sha = hashlib.sha256()
-    about = [dict(model.config), dataset.fingerprint]
-    about += [list(getattr(dataset, split).inputs.shape) for split in SPLITS]
-    sha.update(json.dumps(about, sort_keys=True, default=str).encode())
-    for path, leaf in jax.tree.leaves_with_path(params):
-        array = np.asarray(leaf)
-        sha.update(f"{jax.tree_util.keystr(path)}{array.shape}{array.dtype}".encode())
-        sha.update(np.ascontiguousarray(array).data)
-    if not dataset.fingerprint:
-        for split in SPLITS:
-            sha.update(np.ascontiguousarray(getattr(dataset, split).inputs).data)
-    return sha.hexdigest()[:24]
+    """24 hex digits that differ where the features may; "" where that is not known."""
+    splits = [getattr(dataset, split).inputs for split in SPLITS]
+    known = identity.describe(
+        {
+            "model": model,
+            "params": params,
+            "data": [dataset.fingerprint, [list(split.shape) for split in splits]]
+            if dataset.fingerprint
+            else [np.asarray(split) for split in splits],
+            "computed": [
+                jax.__version__,
+                jax.default_backend(),
+                jax.config.jax_default_matmul_precision,  # type: ignore[attr-defined]
+            ],
+        }
+    )
+    return "" if identity.opaque(known) else identity.checksum(known)

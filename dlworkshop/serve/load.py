@@ -1,20 +1,24 @@
 """A run folder -> the run again: its members as they were at the end."""
 
+import functools
+import json
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dlworkshop.errors import UserError
-from dlworkshop.models.model import Model
+from dlworkshop.models.model import Model, StatefulModel, shapes
 from dlworkshop.models.rebuild import from_config
 from dlworkshop.train.cache import use_compilation_cache
-from dlworkshop.train.params_file import FILE, parameter_name, read_params
-from dlworkshop.train.result import Run
+from dlworkshop.train.history import History
+from dlworkshop.train.params_file import FILE, STATE, parameter_name, read_params
+from dlworkshop.train.result import Run, example_of
 from dlworkshop.train.run_folder import read_json
 
 
-def load(workdir: str | Path, model: Model | None = None) -> Run:
+def load(workdir: str | Path, model: Model | StatefulModel | None = None) -> Run:
     """The run in a folder: its members as they were at the end, and its summary.
 
     Args:
@@ -40,19 +44,36 @@ def load(workdir: str | Path, model: Model | None = None) -> Run:
 
 def _run(config, named, summary, workdir, model) -> Run:
     model = from_config(config["model"]) if model is None else model
-    shape, dtype = config["dataset"]["shape"], config["dataset"]["dtype"]
-    like = jax.eval_shape(
-        model.init, jax.random.key(0), jax.ShapeDtypeStruct(tuple(shape), dtype)
-    )
+    params, state = shapes(model, example_of(config["dataset"]["example"]))
 
-    def leaf(key, wanted):
-        found = named.get(parameter_name(key))
+    def leaf(prefix, key, wanted):
+        name = prefix + parameter_name(key)
+        found = named.get(name)
+        is_key = jax.dtypes.issubdtype(wanted.dtype, jax.dtypes.prng_key)
+        if found is not None and is_key:
+            return jax.random.wrap_key_data(jnp.asarray(found))
         if found is None or found.shape[1:] != wanted.shape:
             there = "nothing" if found is None else f"{found.shape[1:]}"
             raise UserError(
-                f"{workdir} has {there} for the parameter {parameter_name(key)}, the "
-                f"model wants {wanted.shape}: give the model that the run was made with"
+                f"{workdir} has {there} for the parameter {name}, the model wants "
+                f"{wanted.shape}: give the model that the run was made with"
             )
         return jnp.asarray(found)
 
-    return Run(model, jax.tree.map_with_path(leaf, like), summary, workdir)
+    members = {name: np.asarray(v) for name, v in config["hparams"].items()}
+    return Run(
+        model,
+        jax.tree.map_with_path(functools.partial(leaf, ""), params),
+        summary,
+        workdir,
+        jax.tree.map_with_path(functools.partial(leaf, STATE), state),
+        _history(workdir),
+        members,
+        config["model_hparams"],
+    )
+
+
+def _history(workdir: Path) -> History:
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return History(map(json.loads, lines))

@@ -1,6 +1,7 @@
 """The models of `dlworkshop.models` as ONNX: images in, probabilities out."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -90,9 +91,10 @@ def build(model: dict[str, Any], dataset: dict[str, Any], params: PyTree) -> byt
         ) from error
 
     networks = {"logistic": _dense, "mlp": _dense, "cnn": _cnn, "vgg16": _vgg16}
-    if model.get("name") not in networks:
+    name = f"{model.get('name')}{' on_rgb' if model.get('on_rgb') else ''}"
+    if name not in networks:
         raise UserError(
-            f"the model '{model.get('name')}' has no ONNX form here (there is one of "
+            f"the model '{name}' has no ONNX form here (there is one of "
             f"{', '.join(networks)}): use the format stablehlo, which takes any model"
         )
     size = sum(leaf.size for leaf in jax.tree.leaves(params)) * 4
@@ -137,15 +139,24 @@ def build(model: dict[str, Any], dataset: dict[str, Any], params: PyTree) -> byt
     return made.SerializeToString()
 
 
-def _activate(graph: Graph, x: str, name: str) -> str:
+def _activate(graph: Graph, x: str, known: Any) -> str:
+    name = _named(known, "activation", (*ACTIVATIONS, "silu", "swish"))
     if name in ("silu", "swish"):
         return graph.add("Mul", x, graph.add("Sigmoid", x))
-    if name not in ACTIVATIONS:
-        raise UserError(
-            f"the activation '{name}' has no ONNX form here: use the format stablehlo"
-        )
     op, attributes = ACTIVATIONS[name]
     return graph.add(op, x, **attributes)
+
+
+def _named(known: Any, place: str, names: Iterable[str]) -> str:
+    """The name of a function that ONNX knows; the user's own have none."""
+    if isinstance(known, str) and known in names:
+        return known
+    name = known
+    if isinstance(known, dict):
+        name = known.get("own") or known.get("partial")
+    raise UserError(
+        f"the {place} '{name}' has no ONNX form here: use the format stablehlo"
+    )
 
 
 def _dense_layers(graph: Graph, x: str, model, params) -> str:
@@ -169,7 +180,7 @@ def _cnn(graph: Graph, x: str, model, shape, params) -> str:
     for i in range(len(model["features"])):
         x = graph.conv(x, params[f"Conv_{i}"])
         x = _activate(graph, x, model["activation"])
-        x = graph.halve(x, POOLINGS[model["pooling"]])
+        x = graph.halve(x, POOLINGS[_named(model["pooling"], "pooling", POOLINGS)])
     return _dense_layers(graph, graph.flat(x), model, params)
 
 

@@ -67,12 +67,12 @@ def predict_files(run: Run, paths: Iterable[str | Path]) -> Iterator[Answer | Sk
     estimation using deep ensembles, section 3.5.
     """
     about = preprocessing_of(run)
-    predict, classes = run.predictor(), about["classes"]
+    predict, classes = run.predictor, about["classes"]
     for part in read(
         sources(map(Path, paths), about["preprocessing"]), about["preprocessing"]
     ):
         outputs = predict(part.examples) if len(part.examples) else None  # [P, B, K]
-        answers = _answers(part.decoded, classes, outputs, run.alive)
+        answers = _answers(part.decoded, classes, outputs, run.finite)
         for row in part.rows:
             yield row if isinstance(row, Skipped) else next(answers)
 
@@ -122,10 +122,10 @@ def preprocessing_of(run: Run) -> dict[str, Any]:
     Raises:
         UserError: where they do not.
     """
-    about = run.left("preprocessing.json")
+    about = run.read_artifact("preprocessing.json")
     if not about["classes"]:
         raise UserError(f"the run in {run.workdir} has no classes to tell apart")
-    wanted = run.left("config.json")["dataset"]["shape"]
+    wanted = run.read_artifact("config.json")["dataset"]["shape"]
     if (
         about["preprocessing"] is None
         or readers.shape_of(about["preprocessing"]) != wanted

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import importlib.metadata
 import json
 import os
 import platform
@@ -12,17 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jaxlib
 import numpy as np
 from jax.sharding import Mesh
 
 from dlworkshop.data.order import Order
 from dlworkshop.files import atomic_write
-from dlworkshop.models.convolution import CONV_IMPLS
-from dlworkshop.models.model import Model
+from dlworkshop.models.convolution import CONV_IMPLS, has_convolutions
+from dlworkshop.models.model import BATCH, StatefulModel, seen, shapes
+from dlworkshop.train import cgroups
 from dlworkshop.train.cache import cache_folder
-from dlworkshop.train.mesh import BATCH, MEMBER, place
+from dlworkshop.train.mesh import MEMBER, shard
 from dlworkshop.train.programs import ExecutionConfig, Programs, update_flops
-from dlworkshop.types import Batch, Dataset, HParams, PyTree
+from dlworkshop.types import Dataset, HParams
 
 WORTH = 3e12  # operations of a run, below which measuring costs more than it saves
 ROUNDS = 5  # at least, of the candidates that are not hopeless; their least time counts
@@ -34,7 +37,7 @@ HOPELESS = 2.0  # times slower than the best after one try: not tried again
 
 
 def rule_of_thumb(
-    params: PyTree, batch: int = 1, flops: float = 0.0
+    batch: int = 1, flops: float = 0.0, *, convolutions: bool
 ) -> ExecutionConfig:
     """What is right nearly always, without measuring.
 
@@ -43,15 +46,15 @@ def rule_of_thumb(
     convolutions it takes as many examples at a time as keep their patches there.
 
     Args:
-        params: of the model, with or without a member axis.
         batch: examples on one device.
         flops: operations of one example's update.
+        convolutions: whether the model has any, see `convolution.has_convolutions`.
     """
     if jax.default_backend() != "cpu":
         return ExecutionConfig(None, sequential=False)
-    if not has_convolutions(params):
+    if not convolutions:
         return ExecutionConfig(None, sequential=batch * flops > SMALL)
-    return ExecutionConfig(None, True, part(batch, cached(flops)))
+    return ExecutionConfig(None, True, micro_batch_size(batch, cached(flops)))
 
 
 def cached(flops: float) -> int:
@@ -59,23 +62,18 @@ def cached(flops: float) -> int:
     return max(1, round(CACHED / max(flops, 1.0)))
 
 
-def has_convolutions(params: PyTree) -> bool:
-    """Whether there is a kernel [h, w, C, F] (with or without a member axis)."""
-    return any(leaf.ndim > 3 for leaf in jax.tree.leaves(params))
-
-
-def part(batch: int, wanted: int) -> int | None:
+def micro_batch_size(batch: int, wanted: int) -> int | None:
     """The divisor of `batch` that is at most `wanted`; None where it is too small.
 
-    >>> part(128, 16), part(100, 16), part(127, 16), part(16, 16)
-    (16, 10, None, None)
+    >>> [micro_batch_size(batch, 16) for batch in (128, 100, 127, 16)]
+    [16, 10, None, None]
     """
     sizes = range(1, min(wanted, batch) + 1)
     size = max(size for size in sizes if batch % size == 0)
     return size if wanted / 4 < size < batch else None
 
 
-def questions(members: int, batch: int, flops: float) -> dict[str, list]:
+def search_space(members: int, batch: int, flops: float) -> dict[str, list]:
     """What is asked, in turn, and the answers that may be fastest here.
 
     XLA's own convolution takes 15 to 70 times as long as the best in a loop on a CPU;
@@ -88,7 +86,10 @@ def questions(members: int, batch: int, flops: float) -> dict[str, list]:
     """
     on_cpu = jax.default_backend() == "cpu"
     some = cached(flops)
-    sizes = [part(batch, wanted) for wanted in (max(1, some // 2), some, 2 * some)]
+    sizes = [
+        micro_batch_size(batch, wanted)
+        for wanted in (max(1, some // 2), some, 2 * some)
+    ]
     return {
         "convolution": [
             how
@@ -103,7 +104,7 @@ def questions(members: int, batch: int, flops: float) -> dict[str, list]:
 def measure(
     make_programs: Callable[..., Programs],
     mesh: Mesh,
-    model: Model,
+    model: StatefulModel,
     hparams: HParams,
     seeds: Sequence[int],
     dataset: Dataset,
@@ -112,61 +113,63 @@ def measure(
     """The fastest way to compute, by two steps of a few members in every way."""
     per_device = min(4, len(seeds) // mesh.shape[MEMBER])
     few = mesh.shape[MEMBER] * per_device
-    example = dataset.train.inputs[0]
-    params = jax.eval_shape(model.init, jax.random.key(0), example)
-    held = slice(0, max(order.batch_size, min(512, len(dataset.train.targets))))
-    data = place(mesh, Batch(dataset.train.inputs[held], dataset.train.targets[held]))
+    example = dataset.train.rows(0).inputs
+    params, state = shapes(model, example)
+    held = slice(0, max(order.batch_size, min(512, dataset.train.num_examples)))
+    data = shard(mesh, jax.tree.map(np.asarray, dataset.train.rows(held)))
     index = np.arange(2 * few * order.batch_size, dtype=np.int32) % held.stop
     index = index.reshape(2, few, order.batch_size)
 
     def try_out(choice: ExecutionConfig) -> Callable[[], Any]:
-        programs = make_programs(choice=choice)
+        programs = make_programs(execution=choice)
         numbers = jax.tree.map(lambda h: np.asarray(h[:few], float), hparams)
-        numbers = place(mesh, numbers, MEMBER)
-        start = place(mesh, np.asarray(seeds[:few], np.uint32), MEMBER)
-        state = [programs.begin(start, numbers, example)]
+        numbers = shard(mesh, numbers, MEMBER)
+        start = shard(mesh, np.asarray(seeds[:few], np.uint32), MEMBER)
+        alive = [programs.begin(start, numbers, example)]
 
         def call():
-            where = place(mesh, index, None, MEMBER, BATCH)
-            state[0], seen = programs.chunk(state[0], numbers, data, where)
-            jax.block_until_ready((state[0], seen))
+            where = shard(mesh, index, None, MEMBER, BATCH)
+            alive[0], found = programs.chunk(alive[0], numbers, data, where)
+            jax.block_until_ready((alive[0], found))
 
         call()  # compiles
         return call
 
-    about = {
+    cache_key = {
         "device": [mesh.devices.size, mesh.devices.ravel()[0].device_kind],
-        "processor": platform.processor() or platform.machine(),
         "mesh": dict(mesh.shape),
-        "jax": jax.__version__,
+        **machine(),
         "model": dict(model.config),
         "params": [list(leaf.shape) for leaf in jax.tree.leaves(params)],
-        "example": [list(example.shape), str(example.dtype)],
+        "example": [
+            [list(np.shape(leaf)), str(leaf.dtype)] for leaf in jax.tree.leaves(example)
+        ],
         "batch_size": order.batch_size,
         "members": few,
     }
     batch, flops = order.batch_size // mesh.shape[BATCH], update_flops(model, example)
-    asked = questions(per_device, batch, flops)
-    start = rule_of_thumb(params, batch, flops)._replace(
+    asked = search_space(per_device, batch, flops)
+    convolutions = has_convolutions(model.apply, params, state, seen(example))
+    start = rule_of_thumb(batch, flops, convolutions=convolutions)._replace(
         convolution=asked["convolution"][0],  # the rule's, by its name
     )
-    return fastest(
+    return autotune(
         try_out,
         start,
         asked,
-        about,
+        cache_key,
         lambda line: print(line, file=sys.stderr),
     )
 
 
-def fastest(
+def autotune(
     try_out: Callable[[ExecutionConfig], Callable[[], Any]],
     start: ExecutionConfig,
     asked: Mapping[str, Sequence],
-    about: dict[str, Any],
+    cache_key: dict[str, Any],
     say: Callable[[str], None],
 ) -> ExecutionConfig:
-    """The fastest choice for what `about` tells apart; remembered on disk.
+    """The fastest choice for what `cache_key` tells apart; remembered on disk.
 
     One question is answered after the other, with the best answers so far: all
     combinations would take a minute to compile.
@@ -175,15 +178,15 @@ def fastest(
         try_out: choice -> a compiled call, which runs a few steps and waits for them.
         start: the choice to begin with.
         asked: field of the choice -> the answers to try.
-        about: all that the answer depends on, as JSON.
+        cache_key: all that the answer depends on, as JSON.
         say: where the answer is told.
     """
-    text = json.dumps([about, dict(asked)], sort_keys=True)
+    text = json.dumps([cache_key, dict(asked)], sort_keys=True)
     path = _remembered() / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
-    if path.is_file():
-        choice = ExecutionConfig(**json.loads(path.read_text())["choice"])
-        say(f"{choice} (measured before)")
-        return choice
+    remembered = _read(path, start, asked)
+    if remembered is not None:
+        say(f"{remembered} (measured before)")
+        return remembered
     say("measuring once how this network is computed fastest here")
     seconds: dict[ExecutionConfig, float] = {}
     best = start
@@ -195,7 +198,7 @@ def fastest(
         path,
         {
             "choice": best._asdict(),
-            "about": about,
+            "cache_key": cache_key,
             "seconds": {str(choice): value for choice, value in seconds.items()},
         },
     )
@@ -244,6 +247,77 @@ def _seconds(call: Callable[[], Any]) -> float:
 def _remembered() -> Path:
     folder = cache_folder("choices")
     return folder if folder is not None else Path(os.devnull)
+
+
+def _read(
+    path: Path, start: ExecutionConfig, asked: Mapping[str, Sequence]
+) -> ExecutionConfig | None:
+    """What was measured before; None where that is not one of the answers asked for.
+
+    The file may be damaged, or of a version with other fields.
+    """
+    try:
+        fields = json.loads(path.read_text())["choice"]
+        choice = ExecutionConfig(**fields)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    answers = {name: [value] for name, value in start._asdict().items()} | dict(asked)
+    known = all(
+        any(value == answer and type(value) is type(answer) for answer in answers[name])
+        for name, value in choice._asdict().items()
+    )
+    return choice if known and set(fields) == set(ExecutionConfig._fields) else None
+
+
+def machine(root: Path = Path("/")) -> dict[str, Any]:
+    """What the time of a program depends on beside itself, as JSON.
+
+    Args:
+        root: where the folders /proc and /sys of the system are.
+    """
+    return {
+        "processor": processor(root),
+        "cores": cores(root),
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+        "dlworkshop": dlworkshop_version(),
+    }
+
+
+def processor(root: Path = Path("/")) -> str:
+    """The model of the CPU. Python's `platform` knows no more than "x86_64"."""
+    try:
+        lines = (root / "proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    known: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        known.setdefault(name.strip(), value.strip())
+    # ARM has numbers instead of a name
+    names = ("model name", "CPU implementer", "CPU part", "cpu family", "model")
+    found = [known[name] for name in names if name in known]
+    return " ".join(found) or platform.processor() or platform.machine()
+
+
+def cores(root: Path = Path("/")) -> float:
+    """Cores that this process may use: of those allowed, or less by its group's quota.
+
+    >>> 0 < cores() <= os.cpu_count()
+    True
+    """
+    if hasattr(os, "sched_getaffinity"):
+        allowed = float(len(os.sched_getaffinity(0)))
+    else:
+        allowed = float(os.cpu_count() or 1)
+    return min([allowed, *cgroups.cpu_quotas(root)])
+
+
+def dlworkshop_version() -> str:
+    try:
+        return importlib.metadata.version("dlworkshop")
+    except importlib.metadata.PackageNotFoundError:  # used from a checkout
+        return ""
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:

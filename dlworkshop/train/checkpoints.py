@@ -1,6 +1,6 @@
 """Checkpoints by orbax behind four verbs: save, latest, restore, close.
 
-One record holds everything that a run needs to go on: the population and a small JSON
+One of them holds everything that a run needs to go on: the population and a small JSON
 object (position, log position, seconds). Keys are stored as the numbers they are.
 """
 
@@ -14,7 +14,7 @@ from dlworkshop.types import PyTree
 
 
 class Checkpoints:
-    """The records of one run; the last two are kept, and the best by validation."""
+    """The checkpoints of one run; the last two are kept."""
 
     def __init__(self, folder: Path):
         from orbax.checkpoint import v1 as ocp  # noqa: PLC0415 (0.1 s, used by runs only)
@@ -24,47 +24,34 @@ class Checkpoints:
         self.folder = folder
         self._checkpointer = ocp.training.Checkpointer(
             folder,
-            preservation_policy=keep.AnyPreservationPolicy(
-                [
-                    keep.LatestN(2),
-                    keep.BestN(
-                        get_metric_fn=lambda metrics: metrics["loss"],
-                        reverse=True,  # the last of the sorted ones is the best
-                        n=1,
-                        keep_checkpoints_without_metrics=False,
-                    ),
-                ]
-            ),
+            preservation_policy=keep.LatestN(2),
             cleanup_tmp_directories=True,  # this folder is the run's own
         )
 
-    def save(
-        self, step: int, state: PyTree, position: dict[str, Any], loss: float | None
-    ) -> None:
-        """Begin to write a record in the background; `loss` ranks it, None does not.
+    def save(self, step: int, state: PyTree, position: dict[str, Any]) -> None:
+        """Begin to write a checkpoint in the background.
 
         The arrays are copied before this returns, so they may be given up after it.
         """
         if (latest := self.latest()) is not None and latest >= step:
             return
-        self.wait()  # raises what went wrong with the record before
+        self.wait()  # raises what went wrong with the one before
         self._checkpointer.save_checkpointables_async(
             step,
             {"state": jax.tree.map(_as_data, state), "position": position},
             force=True,
-            metrics=None if loss is None else {"loss": loss},
         )
 
     def latest(self) -> int | None:
-        """The step of the newest whole record."""
+        """The step of the newest whole one."""
         newest = self._checkpointer.latest
         return None if newest is None else newest.step
 
     def restore(self, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
-        """The newest record, laid out over devices as the arrays of `like` are."""
+        """The newest one, laid out over devices as the arrays of `like` are."""
         target = jax.tree.map(_as_data, like)
         try:
-            record = self._checkpointer.load_checkpointables(
+            found = self._checkpointer.load_checkpointables(
                 None, {"state": jax.tree.map(_abstract, target), "position": None}
             )
         except (ValueError, KeyError, FileNotFoundError, TypeError) as error:
@@ -73,8 +60,8 @@ class Checkpoints:
                 f"run or is damaged ({str(error).splitlines()[0]:.200}): remove it "
                 "or take another folder"
             ) from error
-        state = jax.tree.map(_like, like, record["state"])
-        return state, record["position"]
+        state = jax.tree.map(_like, like, found["state"])
+        return state, found["position"]
 
     def wait(self) -> None:
         """Until what was begun is on disk."""

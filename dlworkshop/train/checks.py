@@ -2,60 +2,137 @@
 
 import contextlib
 import errno
-import functools
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from dlworkshop.errors import UserError, unknown
+from dlworkshop.learn.checks import check_number, check_targets
+from dlworkshop.learn.hparams import given
+from dlworkshop.learn.metrics import Metric
+from dlworkshop.learn.step import (
+    TrainSpec,
+    bound,
+    init_state,
+    make_eval_step,
+    make_train_step,
+)
+from dlworkshop.models.checks import check_one_example, check_state
 from dlworkshop.models.convolution import CONV_IMPLS
-from dlworkshop.models.model import Model
-from dlworkshop.types import Dataset
+from dlworkshop.models.model import Model, StatefulModel, seen
+from dlworkshop.types import Batch, Dataset
+
+COUNTS = ("num_epochs", "batch_size")
 
 
-def check_numbers(num_epochs: int, batch_size: int, **optional: int | None) -> None:
+def check_types(model: Any, dataset: Any, optimizer: Any, **functions: Any) -> None:
+    """Each argument is of its kind: what was meant is said where it can be guessed."""
+    if not isinstance(model, (Model, StatefulModel)):
+        raise UserError(
+            f"the model is {_kind(model)}: give a models.Model(init, apply), or wrap a "
+            "module with models.from_linen, from_nnx, from_equinox or from_haiku"
+        )
+    if not isinstance(dataset, Dataset):
+        raise UserError(
+            f"the dataset is {_kind(dataset)}: give what data.load or data.from_arrays "
+            "returns"
+        )
+    for name in ("train", "validation", "test"):
+        split = getattr(dataset, name)
+        if not isinstance(split, Batch):
+            raise UserError(
+                f"the {name} split of '{dataset.name}' is {_kind(split)}: give "
+                "Batch(inputs, targets), or let data.from_arrays cut the splits"
+            )
+    if isinstance(optimizer, optax.GradientTransformation):
+        raise UserError(
+            "the optimizer is built already, and its numbers cannot differ between "
+            "members: give the constructor, as optax.adam, and its numbers in hparams"
+        )
+    for name, function in {"optimizer": optimizer, **functions}.items():
+        if function is not None and not callable(function):
+            raise UserError(f"{name} is {_kind(function)}: give a function")
+
+
+def _kind(value: Any) -> str:
+    return (
+        f"{value!r:.60}"
+        if isinstance(value, (str, int, float))
+        else ("None" if value is None else f"a {type(value).__name__}")
+    )
+
+
+def check_numbers(**counts: int | None) -> None:
     """Counts are whole numbers of at least one, or None where they are optional."""
-    given = {name: value for name, value in optional.items() if value is not None}
-    given |= {"num_epochs": num_epochs, "batch_size": batch_size}
-    for name, value in given.items():
-        if not isinstance(value, (int, np.integer)) or value < 1:
+    for name, value in counts.items():
+        if value is None and name not in COUNTS:
+            continue
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if not whole or value < 1:  # type: ignore[operator]
             raise UserError(f"{name} is {value!r}: give a whole number of at least 1")
 
 
-def check_convolution(how: str) -> str:
-    """It is one of the ways that there are."""
+def check_convolution(how: str, convolutions: bool) -> str:
+    """It is one of the ways that there are, and the model has what it is for.
+
+    Args:
+        how: as it was asked for.
+        convolutions: whether the model has any, see `convolution.has_convolutions`.
+    """
     if how not in CONV_IMPLS:
         raise unknown("convolution", how, CONV_IMPLS)
+    if not convolutions:
+        raise UserError(
+            f"convolution is '{how}', but the model has no convolution of an image or "
+            "a sequence: leave it out"
+        )
     return how
+
+
+def check_monitor(monitor: str, metrics: Mapping[str, Metric]) -> None:
+    """It is the loss or one of the metrics."""
+    if monitor != "loss" and monitor not in metrics:
+        raise unknown("monitor", monitor, ["loss", *metrics])
 
 
 def check_dataset(dataset: Dataset, batch_size: int) -> None:
     """Every split has examples of one shape, and labels that name a class."""
+    like = _example_shapes(dataset.train)
     for name in ("train", "validation", "test"):
-        image, label = getattr(dataset, name)
-        if len(image) != len(label) or len(label) == 0:
-            raise UserError(
-                f"the {name} split of '{dataset.name}' has {len(image)} images and "
-                f"{len(label)} labels: it needs as many of both, and at least one"
-            )
-        if image.shape[1:] != dataset.train.inputs.shape[1:]:
-            raise UserError(
-                f"the {name} split of '{dataset.name}' has images {image.shape[1:]} "
-                f"and the train split {dataset.train.inputs.shape[1:]}: make them equal"
-            )
-        if dataset.classes:
-            low, high = int(np.min(label)), int(np.max(label))
-            if low < 0 or high >= len(dataset.classes):
+        split: Batch = getattr(dataset, name)
+        leaves = jax.tree.leaves_with_path(split)
+        if not jax.tree.leaves(split.inputs):
+            raise UserError(f"the {name} split of '{dataset.name}' has no inputs")
+        for path, leaf in leaves:
+            if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
                 raise UserError(
-                    f"the {name} split of '{dataset.name}' has labels {low} ... {high} "
-                    f"for {len(dataset.classes)} classes: labels must be in "
-                    f"[0, {len(dataset.classes)})"
+                    f"{_where(path)} of the {name} split of '{dataset.name}' is "
+                    f"{_kind(leaf)}: give arrays"
                 )
-    size = len(dataset.train.targets)
+            if leaf.dtype == object or leaf.dtype.kind in "USM":
+                raise UserError(
+                    f"{_where(path)} of the {name} split of '{dataset.name}' has the "
+                    f"dtype {leaf.dtype}: give numbers"
+                )
+        sizes = [len(leaf) if leaf.shape else 0 for _, leaf in leaves]
+        if len(set(sizes)) > 1 or not sizes[0]:
+            first, other = min(sizes), max(sizes)
+            raise UserError(
+                f"the {name} split of '{dataset.name}' has {first} and {other} "
+                "examples in its arrays: it needs as many in all, and at least one"
+            )
+        if _example_shapes(split) != like:
+            raise UserError(
+                f"the {name} split of '{dataset.name}' has examples "
+                f"{_example_shapes(split)} and the train split {like}: make them equal"
+            )
+    size = dataset.train.num_examples
     if batch_size > size:
         raise UserError(
             f"batch_size is {batch_size}, but the train split of '{dataset.name}' has "
@@ -63,26 +140,108 @@ def check_dataset(dataset: Dataset, batch_size: int) -> None:
         )
 
 
-def check_outputs(model: Model, dataset: Dataset, loss: Callable) -> None:
-    """The model takes one example and has an output for each class."""
-    example = jnp.asarray(dataset.train.inputs[0])
-    try:
-        params = jax.eval_shape(model.init, jax.random.key(0), example)
-        outputs = jax.eval_shape(model.apply, params, example)
-        train = functools.partial(model.apply, key=jax.random.key(0))
-        jax.eval_shape(train, params, example)
-        jax.eval_shape(loss, outputs, jnp.asarray(dataset.train.targets[0]))
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"the model and its loss do not take an example {example.shape} of "
-            f"'{dataset.name}': {str(error).splitlines()[0]}"
-        ) from error
-    classes = len(dataset.classes)
-    if classes and outputs.shape != (classes,):
-        raise UserError(
-            f"the model has outputs {outputs.shape}, but '{dataset.name}' has "
-            f"{classes} classes: build it with num_classes={classes}"
+def _example_shapes(split: Batch) -> str:
+    return ", ".join(
+        f"{_where(path)} {leaf.dtype}{list(leaf.shape[1:])}"
+        for path, leaf in jax.tree.leaves_with_path(split)
+        if hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+    )
+
+
+def _where(path: Any) -> str:
+    return jax.tree_util.keystr(path).lstrip(".")
+
+
+def check_step(
+    spec: TrainSpec,
+    dataset: Dataset,
+    hparams: Mapping[str, Any],
+    outputs: str | None,
+) -> None:
+    """One step of one member can be traced, and gives a scalar loss and metrics.
+
+    Args:
+        spec: of the step.
+        dataset: whose targets are looked at, in every split.
+        hparams: name -> [P].
+        outputs: what the outputs of the model are, as of `losses.outputs_of`.
+    """
+    batch = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((2, *leaf.shape[1:]), leaf.dtype),
+        dataset.train,
+    )
+    example = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype),
+        dataset.train.inputs,
+    )
+    numbers = {name: jnp.asarray(values[0], float) for name, values in hparams.items()}
+    key = jax.random.key(0)
+    words = f"an example of '{dataset.name}' ({_example_shapes(dataset.train)})"
+    with one_sentence(f"the model does not take {words}"):
+        jax.eval_shape(lambda e: spec.model.init(key, e), seen(example))
+    with one_sentence("the optimizer cannot be built from traced numbers"):
+        train = jax.eval_shape(
+            lambda numbers, e: init_state(spec, numbers, key, e), numbers, example
         )
+    model = bound(spec.model, given(spec.routes.model, numbers))
+    with one_sentence(f"the model does not take {words}"):
+        made, _ = jax.eval_shape(model.apply, train.params, train.state, seen(example))
+    check_state(spec.model, train.params, train.state, batch.inputs)
+    few = jax.tree.map(lambda leaf: np.asarray(leaf[:2]), dataset.train.inputs)
+    numbers_of_model = given(spec.routes.model, numbers)
+    check_one_example(spec.model, train.params, train.state, few, **numbers_of_model)
+    shapes = [leaf.shape for leaf in jax.tree.leaves(made)]
+    for name in ("train", "validation", "test"):
+        targets = getattr(dataset, name).targets
+        check_targets(
+            targets,
+            outputs,
+            dataset.classes,
+            shapes[0] if len(shapes) == 1 else (),
+            f"the targets of the {name} split of '{dataset.name}'",
+        )
+    with one_sentence(f"the loss or a metric does not take {words}"):
+        found = jax.eval_shape(
+            make_eval_step(spec), train.params, train.state, batch, numbers
+        )
+    for name, value in found.scores.items():
+        spoken = "the loss" if name == "loss" else f"the metric '{name}'"
+        one = jax.ShapeDtypeStruct(value.shape[1:], value.dtype)
+        check_number(f"{spoken} of one example", one, integers=name != "loss")
+    with one_sentence("a step of training cannot be taken"):
+        step = make_train_step(spec)
+        if spec.batch_transform is not None:
+            transform = spec.batch_transform
+            whole = batch._replace(
+                inputs=seen(batch.inputs), targets=seen(batch.targets)
+            )
+            batch = jax.eval_shape(lambda b: transform(key, b), whole)
+            step = make_train_step(spec._replace(batch_transform=None))
+        _, metrics = jax.eval_shape(step, train, batch, numbers)
+    measured = {name: value.shape for name, value in metrics.items()}
+    for name, shape in measured.items():
+        if shape:
+            raise UserError(
+                f"the probe gives {name} of shape {list(shape)}: give scalars"
+            )
+
+
+@contextlib.contextmanager
+def one_sentence(what: str) -> Iterator[None]:
+    """What is raised inside becomes one sentence of a `UserError`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        reason = lines[0] if lines else ""
+        if isinstance(error, jax.errors.ConcretizationTypeError):
+            reason = (
+                "Python asks for the value of a number that is traced: fix it with "
+                "functools.partial"
+            )
+        raise UserError(f"{what}: {type(error).__name__}: {reason:.300}") from error
 
 
 @contextlib.contextmanager

@@ -7,13 +7,13 @@ import numpy as np
 
 from dlworkshop.data import card
 from dlworkshop.data.readers import images
-from dlworkshop.models.model import Model
+from dlworkshop.models.model import Model, StatefulModel
 from dlworkshop.types import Dataset
 
 SHOWN, VARIANTS = 4, 8  # examples whose augmentation is shown, and how often
 
 
-def describe(dataset: Dataset, model: Model) -> dict[str, Any]:
+def describe(dataset: Dataset, model: Model | StatefulModel) -> dict[str, Any]:
     """File name -> JSON of `data_card.json` and `preprocessing.json`.
 
     The second has the names of the `classes`, the `shape` of an example, and as

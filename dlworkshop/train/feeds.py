@@ -13,9 +13,10 @@ from jax.sharding import Mesh
 
 from dlworkshop.data.feed import Stream
 from dlworkshop.data.order import Order
+from dlworkshop.models.model import BATCH
 from dlworkshop.train import memory
 from dlworkshop.train.groups import Group, balanced_size
-from dlworkshop.train.mesh import BATCH, MEMBER, abstract, place
+from dlworkshop.train.mesh import MEMBER, shape_structs, shard
 from dlworkshop.train.programs import batched_indices
 from dlworkshop.types import Array, Batch, Dataset
 
@@ -40,8 +41,8 @@ class Resident:
     def data(self, split: str) -> Any:
         """What the programs gather from: the split [N, ...]."""
         if split not in self._placed:
-            arrays = Batch(*map(np.asarray, getattr(self._dataset, split)))
-            self._placed[split] = place(self._mesh, arrays)
+            arrays = jax.tree.map(np.asarray, getattr(self._dataset, split))
+            self._placed[split] = shard(self._mesh, arrays)
         return self._placed[split]
 
     def training(
@@ -52,25 +53,25 @@ class Resident:
         for step, count in cut(first, last, chunk, self._order.steps_per_epoch):
             for some in members:
                 indices = self._order.steps(step, count, some)
-                yield place(self._mesh, indices, None, MEMBER, BATCH)
+                yield shard(self._mesh, indices, None, MEMBER, BATCH)
 
     def evaluation(self, split: str, batch_size: int) -> Generator[Array, None, None]:
         """Indices [T, B] of every example of a split once, the last batch padded."""
-        size = len(getattr(self._dataset, split).targets)
-        yield place(self._mesh, batched_indices(size, batch_size), None, BATCH)
+        size = getattr(self._dataset, split).num_examples
+        yield shard(self._mesh, batched_indices(size, batch_size), None, BATCH)
 
     def shapes(self, chunk: int, members: int, batch_size: int) -> tuple[Any, Any]:
         """(data, piece) of the training of so many members, and of an evaluation."""
         train, held = self._dataset.train, self._dataset.validation
         shape = (chunk, members, self._order.batch_size)
         indices = jax.ShapeDtypeStruct(shape, np.int32)
-        held_indices = batched_indices(len(held.targets), batch_size)
+        held_indices = batched_indices(held.num_examples, batch_size)
         return (
-            abstract(self._mesh, _rows(train, len(train.targets))),
-            abstract(self._mesh, indices, None, MEMBER, BATCH),
+            shape_structs(self._mesh, _rows(train, train.num_examples)),
+            shape_structs(self._mesh, indices, None, MEMBER, BATCH),
         ), (
-            abstract(self._mesh, _rows(held, len(held.targets))),
-            abstract(self._mesh, held_indices, None, BATCH),
+            shape_structs(self._mesh, _rows(held, held.num_examples)),
+            shape_structs(self._mesh, held_indices, None, BATCH),
         )
 
     def more(self) -> int:
@@ -116,7 +117,7 @@ class Streamed:
 
         All pieces are of one shape, for one program.
         """
-        size = len(getattr(self._dataset, split).targets)
+        size = getattr(self._dataset, split).num_examples
         total = -(-size // batch_size)
         batches = balanced_size(total, self._most(batch_size))
         examples = batches * batch_size
@@ -132,13 +133,13 @@ class Streamed:
         train, held = self._dataset.train, self._dataset.validation
         steps = self._steps(chunk, members)
         batches = balanced_size(
-            -(-len(held.targets) // batch_size), self._most(batch_size)
+            -(-held.num_examples // batch_size), self._most(batch_size)
         )
         batch = _rows(train, steps, members, self._order.batch_size)
         held_batch = _rows(held, batches, batch_size)
         return (
-            ((), abstract(self._mesh, batch, None, MEMBER, BATCH)),
-            ((), abstract(self._mesh, held_batch, None, BATCH)),
+            ((), shape_structs(self._mesh, batch, None, MEMBER, BATCH)),
+            ((), shape_structs(self._mesh, held_batch, None, BATCH)),
         )
 
     def more(self) -> int:
@@ -151,8 +152,8 @@ class Streamed:
 
     def _most(self, examples: int) -> int:
         """Batches of so many examples that a piece may have."""
-        image = self._dataset.train.inputs
-        each = examples * math.prod(image.shape[1:]) * image.dtype.itemsize
+        train = self._dataset.train
+        each = examples * size_of(train) // train.num_examples
         return max(1, PIECE_BYTES // max(each, 1))
 
     def _stream(
@@ -160,7 +161,7 @@ class Streamed:
     ) -> Generator[Batch, None, None]:
         with Stream(getattr(self._dataset, split), indices, count) as batches:
             # no name for a batch: once on the devices, the host's copy can go
-            yield from (place(self._mesh, next(batches), *axes) for _ in range(count))
+            yield from (shard(self._mesh, next(batches), *axes) for _ in range(count))
 
 
 Feed = Resident | Streamed
@@ -196,12 +197,15 @@ def _members(group: Group, order: Order) -> np.ndarray:
 
 def _rows(split: Batch, *shape: int) -> Batch:
     """Examples of a split side by side, as shapes."""
-    return Batch(*(jax.ShapeDtypeStruct(shape + a.shape[1:], a.dtype) for a in split))
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(shape + leaf.shape[1:], leaf.dtype), split
+    )
 
 
 def size_of(split: Batch) -> int:
     """Bytes of a split."""
-    return sum(math.prod(array.shape) * array.dtype.itemsize for array in split)
+    leaves = jax.tree.leaves(split)
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
 
 
 def fits(dataset: Dataset, devices: list[jax.Device]) -> bool:

@@ -1,48 +1,55 @@
-"""`fit`: what came is checked, planned, and handed to the loop."""
+"""`fit`: what came is checked and planned, trained, evaluated and written down."""
 
-import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
+import optax
 
-from dlworkshop.data.order import Order
-from dlworkshop.learn import losses, metrics, optimizers, schedules
-from dlworkshop.models.model import Model
-from dlworkshop.train import autotune, checks, data_files, feeds, memory, run_folder
-from dlworkshop.train.cache import use_compilation_cache
-from dlworkshop.train.groups import Groups, group_sizes
-from dlworkshop.train.loop import Loop, Plan
-from dlworkshop.train.members import check_used, name_of, product
-from dlworkshop.train.mesh import BATCH, MEMBER, make_mesh
-from dlworkshop.train.programs import (
-    ExecutionConfig,
-    Programs,
-    chunk_flops,
-    chunk_steps,
-    update_flops,
-)
+from dlworkshop import report
+from dlworkshop.learn import losses, schedules
+from dlworkshop.learn import population as pop
+from dlworkshop.learn.metrics import Metric
+from dlworkshop.models.model import Model, StatefulModel
+from dlworkshop.train import checks, data_files, params_file, run_folder
+from dlworkshop.train.cache import compilation_cache
+from dlworkshop.train.evaluation import BalancedAccuracy, Predictions, evaluate_split
+from dlworkshop.train.loop import Loop, Trained
+from dlworkshop.train.members import Settings
+from dlworkshop.train.plan import Plan
+from dlworkshop.train.planning import make_plan
 from dlworkshop.train.result import Run
-from dlworkshop.types import Dataset
+from dlworkshop.train.summary import summarise
+from dlworkshop.types import Dataset, PyTree
 
 
 def fit(
-    model: Model,
+    model: Model | StatefulModel,
     dataset: Dataset,
-    optimizer: Callable = optimizers.adam,
+    optimizer: Callable = optax.adam,
     *,
-    hparams: Mapping[str, Any] | None = None,
+    hparams: Settings | None = None,
     seeds: int | Sequence[int] = 1,
     num_epochs: int = 1,
     batch_size: int = 128,
     workdir: str | Path | None = None,
-    schedule: Callable = schedules.constant,
     loss: Callable = losses.cross_entropy,
-    metric: Callable = metrics.accuracy,
+    objective: Callable | None = None,
+    schedule: Callable = schedules.constant,
+    metrics: Mapping[str, Callable | Metric] | None = None,
+    monitor: str = "loss",
     patience: int | None = None,
+    batch_transform: Callable | None = None,
+    make_step: Callable | None = None,
+    probe: Callable | None = None,
+    eval_params: Callable | None = None,
+    observe: Sequence[Callable] = (),
+    start: Run | PyTree | None = None,
+    outputs: str | None = None,
+    read_test: bool = True,
     save_every_steps: int | None = None,
     save_every_seconds: float | None = 60.0,
     steps_per_chunk: int | None = None,
@@ -51,29 +58,62 @@ def fit(
     members_at_once: int | None = None,
     devices: Sequence[jax.Device] | None = None,
     experiment: str = "fit",
+    quiet: bool = False,
 ) -> Run:
-    """Train a population: every combination of `hparams` with every seed.
+    """Train a population: every setting of `hparams` with every seed.
 
     The population is one program on all devices. With a `workdir` it is logged,
     checkpointed and reported there, and a run that was stopped goes on where it was;
     its end is the same, bit for bit, as if it had not been stopped.
 
+    Hyper-parameters go by name to the function that takes a keyword of that name: the
+    optimizer's constructor, the loss or objective, `model.apply`, the schedule or the
+    batch transform. They are arguments of the compiled program, so that another value
+    compiles nothing.
+
     Args:
         model: pair of pure functions of one example.
-        dataset: arrays of the three splits; `data.load` makes one.
-        optimizer: hparams -> optax.GradientTransformation.
-        hparams: name -> a value or a list of values; see `types.HParams`.
+        dataset: arrays of the three splits; `data.load` and `data.from_arrays` make
+            one.
+        optimizer: an optax constructor as it is (`optax.adamw`), or any function of
+            numbers that returns a gradient transformation; what is no number is fixed
+            by `functools.partial`. A keyword `key` is given one of the member.
+        hparams: name -> a number or a list of numbers, of which every combination is a
+            setting; or a list of settings. `{"learning_rate": 1e-3}` by default.
+            Where two functions take one name, `"optimizer.eps"` says whose it is.
         seeds: how many, or which.
         num_epochs: passes over the training split; its last partial batch is left
-            out, and the order differs in each.
+            out, and the order differs in each. A finished run in `workdir` goes on
+            where more epochs are asked for, if the schedule does not depend on their
+            number.
         batch_size: examples per step and member.
         workdir: the run folder; None keeps everything in memory.
+        loss: (outputs, targets, **hparams) -> scalar, of one example.
+        objective: what is minimised instead of a loss of the outputs, of one example:
+            see `learn.objective`.
         schedule: num_steps -> (step -> multiplier of the learning rate).
-        loss, metric: functions of one example, (outputs, target) -> scalar.
-        patience: stop a member after this many epochs without a lower validation
-            loss and take its best parameters; None takes the last ones.
-        save_every_steps, save_every_seconds: how often a record is written, at the
-            end of a chunk; the last record is written in any case.
+        metrics: name -> function of one example, (outputs, targets) -> scalar, or a
+            `Metric`; by default what goes with the loss and the targets.
+        monitor: "loss" or a metric, on validation: decides the best parameters, early
+            stopping, and what a sweep chooses.
+        patience: stop a member after this many epochs without a better `monitor` and
+            take its best parameters; None takes the last ones.
+        batch_transform: (key, batch) -> batch, in training, as mixup.
+        make_step: (`TrainStep`) -> (train, batch, hparams) -> (train, metrics), for a
+            step of your own; its metrics have at least the "loss".
+        probe: (grads, updates, params) -> {name: scalar}, logged with the training
+            loss.
+        eval_params: (opt_state, params) -> params that are evaluated, kept as the best
+            and returned, as averages are.
+        observe: functions of a `Snapshot`, called between chunks; they may answer which
+            members [P] are to stop.
+        start: a `Run`, or parameters, to begin from: of as many members, or of one
+            for all.
+        outputs: what the model's outputs are: "logits", "binary_logits",
+            "probabilities" or "values"; by default what the loss says.
+        read_test: False leaves the test split unread, as while settings are chosen.
+        save_every_steps, save_every_seconds: how often a checkpoint is written, at the
+            end of a chunk; the last one is written in any case.
         steps_per_chunk: steps between two looks of the host at the program; by
             default one or two seconds of work.
         convolution: how to compute convolutions, one of
@@ -86,9 +126,11 @@ def fit(
             memory of the host. By default as many as are predicted to fit.
         devices: all local ones by default.
         experiment: the name of the run in its summary and report.
+        quiet: show no progress.
 
     Returns:
-        The trained members with the summary; the test split was read once.
+        The trained members with the summary; the test split was read once. After
+        Ctrl-C without a `workdir`: the run so far.
 
     Raises:
         UserError: where an argument cannot be, in one sentence.
@@ -100,116 +142,88 @@ def fit(
     >>> run.summary["members"], run.predict(digits.test.inputs[:3]).shape
     (2, (2, 3, 10))
     """
-    started = time.perf_counter()
-    use_compilation_cache()
-    hparams = {"learning_rate": 1e-3} if hparams is None else hparams
-    members, member_seeds = product(hparams, seeds)
-    checks.check_numbers(
-        num_epochs,
-        batch_size,
-        patience=patience,
-        steps_per_chunk=steps_per_chunk,
-        members_at_once=members_at_once,
-    )
-    checks.check_dataset(dataset, batch_size)
-    checks.check_outputs(model, dataset, loss)
-    check_used(members, optimizer, model, loss)
+    asked = dict(locals())
+    with compilation_cache():
+        return _fit(make_plan(started=time.perf_counter(), **asked), workdir)
 
-    size = len(dataset.train.targets)
-    order = Order(member_seeds, size, batch_size)
-    num_steps = num_epochs * order.steps_per_epoch
-    mesh = make_mesh(len(member_seeds), batch_size, devices or jax.local_devices())
-    used = list(mesh.devices.flat)
-    free = memory.free(used)
-    example = dataset.train.inputs[0]
-    params = jax.eval_shape(model.init, jax.random.key(0), example)
-    before = run_folder.read_config(workdir)
-    example_flops = update_flops(model, example)
-    flops = example_flops * batch_size * len(member_seeds)
-    chunk = steps_per_chunk or chunk_steps(flops, order.steps_per_epoch)
-    make_programs = functools.partial(
-        Programs,
-        model,
-        optimizer,
-        schedule(num_steps),
-        loss,
-        metric,
-        mesh,
-        patience=patience,
-    )
-    choice = autotune.rule_of_thumb(
-        params, batch_size // mesh.shape[BATCH], example_flops
-    )
-    if convolution is not None:
-        choice = choice._replace(convolution=checks.check_convolution(convolution))
-    elif "computed" in before:
-        choice = ExecutionConfig(
-            **before["computed"]
-        )  # a resumed run computes as it did
-    elif autotune.has_convolutions(params) and flops * num_steps > autotune.WORTH:
-        choice = autotune.measure(
-            make_programs, mesh, model, members, member_seeds, dataset, order
-        )
-    feed = feeds.choose(streamed, dataset, mesh, order)
-    count, axis = len(member_seeds), mesh.shape[MEMBER]
-    asked = members_at_once or before.get("members_at_once")
-    at_once = memory.equal(count, axis, asked or count)
-    chunks = flops / count * num_steps / chunk_flops()
-    plan = Plan(
-        model,
-        dataset,
-        make_programs(choice=choice, streamed=feed.name == "streamed"),
-        mesh,
-        jax.tree.map(lambda values: np.asarray(values, float), members),
-        member_seeds,
-        order,
-        num_steps,
-        min(chunk, order.steps_per_epoch),
-        Groups(count, group_sizes(at_once, axis, chunks)),
-        {
-            "experiment": experiment,
-            "dataset": {
-                "name": dataset.name,
-                "fingerprint": dataset.fingerprint,
-                "classes": list(dataset.classes),
-                "shape": list(example.shape),
-                "dtype": str(example.dtype),
-                "train": size,
-                "validation": len(dataset.validation.targets),
-                "test": len(dataset.test.targets),
-            },
-            "model": dict(model.config),
-            "optimizer": name_of(optimizer),
-            "schedule": name_of(schedule),
-            "loss": name_of(loss),
-            "metric": name_of(metric),
-            "hparams": {k: v for k, v in members._asdict().items() if v is not None},
-            "seeds": member_seeds,
-            "num_epochs": num_epochs,
-            "batch_size": batch_size,
-            "patience": patience,
-            "steps_per_chunk": chunk,
-            "computed": choice._asdict(),
-        },
-        save_every_steps,
-        save_every_seconds,
-        feed,
-        started,
-    )
-    # A run goes on in groups of the size it began with, if they fit; one that has come
-    # to its end needs no memory.
-    if members_at_once is None and not run_folder.is_finished(workdir):
-        predicted = functools.partial(memory.predict, plan, workdir is not None)
-        at_once = memory.fitting(at_once, axis, predicted, free, memory.margin(used))
-        plan = plan._replace(groups=Groups(count, group_sizes(at_once, axis, chunks)))
-    plan.config["members_at_once"] = asked or at_once
+
+def _fit(plan: Plan, workdir: str | Path | None) -> Run:
     if workdir is None:
-        return Loop(plan, None).run()
+        return conclude(Loop(plan, None).run(), None)
     workdir = Path(workdir)
-    about = data_files.describe(dataset, model)  # it reads: not the folder's mistake
-    with run_folder.owned(workdir):
-        run_folder.check_config(workdir, plan.config)
+    # it reads: not the folder's mistake
+    files = data_files.describe(plan.dataset, plan.model)
+    with run_folder.lock_run_dir(workdir):
+        run_folder.check_config(workdir, plan.settings, plan.derived)
         with checks.disk_errors(workdir):
-            for name, content in about.items():
+            for name, content in files.items():
                 run_folder.write_json(workdir / name, content)
-            return Loop(plan, workdir).run()
+            return conclude(Loop(plan, workdir).run(), workdir)
+
+
+def conclude(trained: Trained, workdir: Path | None) -> Run:
+    """Read the test split, once, and write down what came out."""
+    plan, population = trained.plan, trained.population
+    params, state = final_params(plan, population)
+    if trained.finished is not None:  # a whole run was started again: nothing to do
+        return _run(trained, params, state, trained.finished, workdir)
+    counted = jnp.asarray(population.status) != pop.QUARANTINED
+    everyone = plan.groups.partition(range(len(plan.seeds)))
+    splits = ["validation"]
+    if plan.read_test and not trained.interrupted:
+        splits.append("test")
+    scores, predictions = {}, None
+    for split in splits:
+        batch = getattr(plan.dataset, split)
+        watchers: list[Any] = []
+        if plan.dataset.classes and "accuracy" in plan.spec.metrics:
+            watchers.append(BalancedAccuracy(len(plan.seeds), batch.targets))
+        if split == "test" and workdir is not None and _has_probabilities(plan):
+            predictions = Predictions(batch, plan.outputs, jax.device_get(counted))
+            watchers.append(predictions)
+        means = evaluate_split(
+            plan, (params, state), split, everyone, watchers, predictions is not None
+        )
+        for watcher in watchers:
+            if isinstance(watcher, BalancedAccuracy):
+                means.setdefault("balanced_accuracy", watcher.values())
+        scores[split] = means
+    summary = summarise(plan, population, scores, trained.seconds, trained.interrupted)
+    if workdir is not None:
+        if predictions is not None:
+            predictions.write(workdir / "predictions.npz", plan.dataset.classes)
+        file = workdir / params_file.FILE
+        params_file.write_params(file, params, state, plan.settings)
+        run_folder.write_json(workdir / "summary.json", summary)
+        report.write(workdir)
+    return _run(trained, params, state, summary, workdir)
+
+
+def _has_probabilities(plan: Plan) -> bool:
+    return bool(plan.dataset.classes) and plan.outputs in ("logits", "probabilities")
+
+
+def _run(
+    trained: Trained, params: PyTree, state: PyTree, summary, workdir: Path | None
+) -> Run:
+    plan = trained.plan
+    return Run(
+        plan.model,
+        params,
+        summary,
+        workdir,
+        state,
+        trained.history,
+        plan.hparams,
+        plan.spec.routes.model,
+        trained.population.train.opt_state,
+    )
+
+
+def final_params(plan: Plan, population: pop.Population) -> tuple[PyTree, PyTree]:
+    """Params and state [P, ...] at the end; with `patience` the best by validation."""
+    last = plan.programs.judged(population)
+    if plan.patience is None:
+        return last
+    known = jnp.isfinite(population.best_score)
+    return jax.vmap(pop.select)(known, population.best, last)

@@ -29,16 +29,16 @@ class Groups(NamedTuple):
         """Whether there is a group of all members."""
         return self.sizes[0] == self.members
 
-    def of(self, chosen: Iterable[int]) -> list[Group]:
+    def partition(self, chosen: Iterable[int]) -> list[Group]:
         """The members `chosen`, which rise, in as few and as small groups as can be.
 
         Everyone stays in the group of all, where there is one and no smaller one does.
 
-        >>> Groups(8, (8, 4, 2)).of([1, 3, 6])
+        >>> Groups(8, (8, 4, 2)).partition([1, 3, 6])
         [(1, 3, 6, 8)]
-        >>> Groups(8, (8, 4, 2)).of([0, 1, 3, 4, 6])
+        >>> Groups(8, (8, 4, 2)).partition([0, 1, 3, 4, 6])
         [(0, 1, 2, 3, 4, 5, 6, 7)]
-        >>> Groups(8, (4, 2)).of([0, 1, 3, 4, 6])
+        >>> Groups(8, (4, 2)).partition([0, 1, 3, 4, 6])
         [(0, 1, 3, 4), (6, 8)]
         """
         chosen, groups = tuple(chosen), []
@@ -88,7 +88,7 @@ def balanced_size(count: int, most: int) -> int:
     return -(-count // -(-count // most))
 
 
-def fill(whole: np.ndarray, group: Group, rows: np.ndarray) -> None:
+def scatter_rows(whole: np.ndarray, group: Group, rows: np.ndarray) -> None:
     """Write `rows` [G, ...] of a group's members into `whole` [P, ...]."""
     members = [member for member in group if member < len(whole)]
     whole[members] = rows[: len(members)]

@@ -1,110 +1,125 @@
-"""The loop over chunks: the one room with a clock, a disk and a terminal."""
+"""Chunks of steps, and what the host does between them."""
 
 import contextlib
+import dataclasses
 import gc
-import sys
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
-from dlworkshop import report
 from dlworkshop.data.feed import give_back_large_blocks
-from dlworkshop.data.order import Order
+from dlworkshop.errors import UserError
 from dlworkshop.learn import population as pop
-from dlworkshop.models.model import Model, table
-from dlworkshop.train import params_file, result, run_folder
+from dlworkshop.models.model import table
+from dlworkshop.train import run_folder
 from dlworkshop.train.checkpoints import Checkpoints
-from dlworkshop.train.feeds import Feed
-from dlworkshop.train.groups import Group, Groups, fill
-from dlworkshop.train.mesh import BATCH, home
-from dlworkshop.train.programs import Programs
+from dlworkshop.train.evaluation import evaluate_split
+from dlworkshop.train.groups import Group, scatter_rows
+from dlworkshop.train.history import History
+from dlworkshop.train.mesh import population_sharding
+from dlworkshop.train.plan import Plan
 from dlworkshop.train.progress import Watch
-from dlworkshop.train.result import Run
-from dlworkshop.train.signals import caught
-from dlworkshop.types import Dataset, HParams, Metrics
+from dlworkshop.train.signals import INTERRUPTED, caught
+
+log = logging.getLogger(__name__)
 
 
-class Plan(NamedTuple):
-    """Everything about a run that does not change while it runs."""
+class Snapshot(NamedTuple):
+    """What an observer is shown at the end of a chunk.
 
-    model: Model
-    dataset: Dataset
-    programs: Programs
-    mesh: Mesh
-    hparams: HParams  # [P]
-    seeds: list[int]  # [P]
-    order: Order
+    It may answer which members [P] are to stop; they keep their best parameters.
+    """
+
+    step: int
     num_steps: int
-    chunk: int  # steps
-    groups: Groups
-    config: dict[str, Any]
-    save_every_steps: int | None
-    save_every_seconds: float | None
-    feed: Feed
-    started: float  # by time.perf_counter
+    epoch: float  # passes over the training split
+    train: Mapping[str, np.ndarray]  # name -> [P], means over the chunk
+    validation: Mapping[str, np.ndarray] | None  # where an epoch has just ended
+    hparams: Mapping[str, np.ndarray]  # name -> [P]
+    seeds: list[int]  # [P]
+    population: pop.Population  # on the devices: not to be kept, it will be given up
 
     @property
-    def evaluation_batch(self) -> int:
-        """Examples evaluated at once: what the cache holds, where that was asked for;
-        else not too few, because many tiny batches would take their time."""
-        if self.programs.choice.micro_batch is not None:
-            return self.programs.choice.micro_batch * self.mesh.shape[BATCH]
-        batch = self.order.batch_size
-        return batch * max(1, 128 // batch)
+    def running(self) -> np.ndarray:
+        """[P] bool."""
+        return np.asarray(self.population.status) == pop.RUNNING
+
+
+class Trained(NamedTuple):
+    """How far a run came."""
+
+    population: pop.Population
+    history: History
+    seconds: dict[str, float]
+    step: int
+    plan: Plan  # with the hyper-parameters placed
+    finished: dict[str, Any] | None = None  # the summary of a run that was whole before
+    interrupted: bool = False
 
 
 class Loop:
-    """One run between its first look at the folder and its last."""
+    """One run between its first look at the folder and its last checkpoint."""
 
     def __init__(self, plan: Plan, workdir: Path | None):
         self.plan, self.workdir = plan, workdir
         self.seconds = {"compile": 0.0, "train": 0.0, "total": 0.0}  # of earlier parts
         self.train_seconds = 0.0
         self.step = 0
-        self.validation: Metrics | None = None
+        self.history = History()
+        self.validation: dict[str, np.ndarray] | None = None
         self.finished: dict[str, Any] | None = None  # the summary of a whole run
+        self.interrupted = False
 
-    def run(self) -> Run:
+    def run(self) -> Trained:
+        """Train to the end, or until a signal."""
         self.population = self.begin()
         with contextlib.ExitStack() as stack:
-            log_position = 0
             if self.workdir is not None:
                 self.checkpoints = Checkpoints(self.workdir / "checkpoints")
                 stack.callback(self.checkpoints.close)
-                log_position = self.restore(self.workdir / "summary.json")
-                self.log = run_folder.Log(self.workdir / "metrics.jsonl", log_position)
+                position = self.restore(self.workdir / "summary.json")
+                self.log = run_folder.Log(self.workdir / "metrics.jsonl", position)
                 stack.callback(self.log.close)
+                self.history = History(self.log.lines())
             self.train()
             if self.workdir is not None:
                 self.save()
-        return self.finish()
+        return Trained(
+            self.population,
+            self.history,
+            self.seconds_so_far(),
+            self.step,
+            self.plan,
+            self.finished,
+            self.interrupted,
+        )
 
     def begin(self) -> pop.Population:
         """Everyone at step 0; each group begins where it will be trained."""
         plan, programs = self.plan, self.plan.programs
-        seeds, self.hparams = jax.device_put(
-            (np.asarray(plan.seeds, np.uint32), plan.hparams),
-            home(plan.mesh, fits=plan.groups.all_at_once),
+        seeds, hparams, start = jax.device_put(
+            (np.asarray(plan.seeds, np.uint32), dict(plan.hparams), plan.start),
+            population_sharding(plan.mesh, fits=plan.groups.all_at_once),
         )
-        example = plan.dataset.train.inputs[0]
+        self.plan = plan = dataclasses.replace(plan, placed_hparams=hparams)
+        example = plan.example
         if plan.groups.all_at_once:
-            return programs.begin(seeds, self.hparams, example)
+            return programs.begin(seeds, hparams, example, start)
         give_back_large_blocks()  # or those of one group stay while the next one runs
-        population = programs.empty(seeds, self.hparams, example)
-        for group in plan.groups.of(range(len(plan.seeds))):
-            some_seeds, hparams = programs.take((seeds, self.hparams), group)
-            part = programs.begin(some_seeds, hparams, example)
-            population = programs.put(population, group, part)
+        population = programs.empty(seeds, hparams, example, start)
+        for group in plan.groups.partition(range(len(plan.seeds))):
+            own = programs.gather((seeds, hparams, start), group)
+            part = programs.begin(own[0], own[1], example, own[2])
+            population = programs.scatter(population, group, part)
         return population
 
     def restore(self, summary: Path) -> int:
-        """Take up the newest record, if there is one; the position of the log."""
+        """Take up the newest checkpoint, if there is one; the position of the log."""
         if self.checkpoints.latest() is None:
             return 0
         self.population, position = self.checkpoints.restore(self.population)
@@ -121,115 +136,136 @@ class Loop:
         plan = self.plan
         self.saved_at, self.saved_step = time.perf_counter(), self.step
         self.updates_before = self.updates()
-        watch = Watch(plan.num_steps, self.step, plan.config["metric"])
+        watch = Watch(plan.num_steps, self.step, plan.headline, plan.quiet)
         with caught() as self.signal, watch as self.watch, gc_frozen():
-            watch.say(self.introduction())
-            while self.step < plan.num_steps and (groups := self.running()):
+            watch.log(self.introduction())
+            while not self.interrupted and self.step < plan.num_steps:
+                if not (groups := self.running()):
+                    break
                 pieces = plan.feed.training(
                     self.step, plan.num_steps, plan.chunk, groups
                 )
                 with contextlib.closing(pieces):
                     self.piece = next(pieces, None)
                     while self.piece is not None and self.running() == groups:
-                        self.turn(groups, pieces)
+                        self.run_chunk(groups, pieces)
+                        if self.interrupted:
+                            break
 
-    def turn(self, groups: list[Group], pieces: Iterator) -> None:
+    def run_chunk(self, groups: list[Group], pieces: Iterator) -> None:
         """A chunk, and all that is done before the next one."""
         programs = self.plan.programs
         begun, compiled = time.perf_counter(), programs.compile_seconds
-        train = self.chunk(groups, pieces)
+        train = self.train_groups(groups, pieces)
         compiled = programs.compile_seconds - compiled
         self.train_seconds += time.perf_counter() - begun - compiled
         epoch_done = self.step % self.plan.order.steps_per_epoch == 0
         if epoch_done:
             self.evaluate()
-        self.write_line(train, epoch_done)
+        self.record(train, epoch_done)
+        self.observe(train, epoch_done)
         examples = (self.updates() - self.updates_before) * self.plan.order.batch_size
         rate = examples / max(self.train_seconds, 1e-9)
-        self.watch.tell(self.step, rate, train, self.validation)
+        self.watch.update(self.step, rate, train, self.validation)
         if self.signal.signum is not None:
-            self.leave(self.signal)
-        if self.due():
+            self.answer_signal()
+        elif self.should_checkpoint():
             self.save()
 
-    def chunk(self, groups: list[Group], pieces: Iterator) -> Metrics:
-        """Train each group for a chunk, in as many pieces as it has; means [P]."""
+    def train_groups(
+        self, groups: list[Group], pieces: Iterator
+    ) -> dict[str, np.ndarray]:
+        """Train each group for a chunk, in as many pieces as it has: name -> [P]."""
         plan, data = self.plan, self.plan.feed.data("train")
         left = plan.order.steps_per_epoch - self.step % plan.order.steps_per_epoch
         end = self.step + min(plan.chunk, left)
-        means = self.unknown()
+        means: dict[str, np.ndarray] = {}
         for group in groups:
-            part, hparams = plan.programs.take((self.population, self.hparams), group)
+            part, hparams = (
+                plan.programs.gather(tree, group)
+                for tree in (self.population, plan.placed_hparams)
+            )
             step, of_pieces = self.step, []
             while step < end:
                 step += len(jax.tree.leaves(self.piece)[0])
                 part, metrics = plan.programs.chunk(part, hparams, data, self.piece)
                 self.piece = next(pieces, None)  # the next, while the device computes
                 of_pieces.append(jax.device_get(metrics))  # [S, G]; waits
-            self.population = plan.programs.put(self.population, group, part)
+            self.population = plan.programs.scatter(self.population, group, part)
             del part  # before the next group is taken
-            for mean, values in zip(means, zip(*of_pieces, strict=True), strict=True):
-                fill(mean, group, _mean_over_steps(np.concatenate(values)))
+            for name in of_pieces[0]:
+                values = np.concatenate([piece[name] for piece in of_pieces])
+                means.setdefault(name, np.full(len(plan.seeds), np.nan))
+                scatter_rows(means[name], group, _mean_over_steps(values))
         self.step = end
         return means
 
     def running(self) -> list[Group]:
         """The members that still run, in groups."""
         status = np.asarray(self.population.status)
-        return self.plan.groups.of(np.flatnonzero(status == pop.RUNNING).tolist())
+        return self.plan.groups.partition(
+            np.flatnonzero(status == pop.RUNNING).tolist()
+        )
 
     def updates(self) -> int:
         """Updates of all members together."""
         return int(np.asarray(self.population.train.step).sum(dtype=np.int64))
 
-    def unknown(self, *shape: int) -> Metrics:
-        """Metrics [P, ...] that nobody measured yet."""
-        return Metrics(*(np.full((len(self.plan.seeds), *shape), np.nan) for _ in "lm"))
-
     def evaluate(self) -> None:
         """Validation after an epoch: best parameters, early stopping."""
         running = np.asarray(self.population.status) == pop.RUNNING
-        params = self.population.train.params
-        per_example = self.measure(params, "validation", self.running())
-        means = Metrics(*(values.mean(-1) for values in per_example))
-        self.population = self.plan.programs.keep_best(self.population, means.loss)
-        self.validation = Metrics(*(np.where(running, m, np.nan) for m in means))
-
-    def measure(self, params, split: str, groups: list[Group]) -> Metrics:
-        """Metrics [P, N] float64 of every example of a split, each counted once."""
-        plan, data = self.plan, self.plan.feed.data(split)
-        size = len(getattr(plan.dataset, split).targets)
-        found = self.unknown(size)
-        for group in groups:
-            part = plan.programs.take(params, group)
-            pieces = plan.feed.evaluation(split, plan.evaluation_batch)
-            with contextlib.closing(pieces):
-                padded = [
-                    jax.device_get(plan.programs.evaluate(part, data, piece))
-                    for piece in pieces
-                ]
-            for whole, values in zip(found, zip(*padded, strict=True), strict=True):
-                rows = np.concatenate(values, axis=1)  # [G, T, B]
-                fill(whole, group, rows.reshape(len(group), -1)[:, :size])
-        return found
-
-    def write_line(self, train: Metrics, epoch_done: bool) -> None:
-        if self.workdir is None:
+        if not running.any():
             return
-        name = self.plan.config["metric"]
+        programs = self.plan.programs
+        judged = programs.judged(self.population)
+        means = evaluate_split(self.plan, judged, "validation", self.running())
+        score = self.plan.score(means)
+        self.population = programs.keep_best(self.population, score)
+        self.validation = {k: np.where(running, v, np.nan) for k, v in means.items()}
+
+    def record(self, train: Mapping[str, np.ndarray], epoch_done: bool) -> None:
+        """An entry of the history, and a line of `metrics.jsonl`."""
         line: dict[str, Any] = {
             "step": self.step,
             "epoch": self.step / self.plan.order.steps_per_epoch,
-            "train": {"loss": train.loss, name: train.metric},
+            "train": dict(train),
         }
         if epoch_done and self.validation is not None:
-            line["validation"] = {
-                "loss": self.validation.loss,
-                name: self.validation.metric,
-            }
-        self.log.write(line)
+            line["validation"] = self.validation
+        self.history.append(line)
+        if self.workdir is not None:
+            self.log.write(line)
 
-    def due(self) -> bool:
+    def observe(self, train: Mapping[str, np.ndarray], epoch_done: bool) -> None:
+        """Show the observers what happened; stop the members that they name."""
+        size = len(self.plan.seeds)
+        for observer in self.plan.observers:
+            snapshot = Snapshot(
+                self.step,
+                self.plan.num_steps,
+                self.step / self.plan.order.steps_per_epoch,
+                train,
+                self.validation if epoch_done else None,
+                self.plan.hparams,
+                self.plan.seeds,
+                self.population,
+            )
+            stop = observer(snapshot)
+            if stop is None:
+                continue
+            stop = np.asarray(stop)
+            if stop.shape != (size,) or stop.dtype != bool:
+                raise UserError(
+                    f"an observer answered {stop.dtype}{list(stop.shape)}: return "
+                    f"None, or a bool array of which of {size} members are to stop"
+                )
+            status = self.population.status
+            now = np.where(snapshot.running & stop, pop.STOPPED, np.asarray(status))
+            now = jax.device_put(now.astype(status.dtype), status.sharding)
+            self.population = self.population._replace(status=now)
+
+    def should_checkpoint(self) -> bool:
+        """Whether one is due."""
         if self.workdir is None:
             return False
         every_steps = self.plan.save_every_steps
@@ -243,46 +279,51 @@ class Loop:
         )
 
     def save(self) -> None:
-        """One record: population, step, log position, seconds."""
+        """One checkpoint: population, step, log position, seconds."""
         position = {
             "step": self.step,
             "log": self.log.position(),
             "seconds": self.seconds_so_far(),
         }
-        epoch_done = self.step % self.plan.order.steps_per_epoch == 0
-        loss = None
-        if epoch_done and self.validation is not None:
-            loss = _finite_mean(self.validation.loss)
-        self.checkpoints.save(self.step, self.population, position, loss)
+        self.checkpoints.save(self.step, self.population, position)
         self.saved_at, self.saved_step = time.perf_counter(), self.step
 
-    def leave(self, signal) -> None:
-        """Save, say so in one line, and go; the same command goes on from here."""
+    def answer_signal(self) -> None:
+        """Save, say so in one line, and go; the same command goes on from here.
+
+        Without a folder, Ctrl-C ends the training and what is there comes back.
+        """
+        signal = self.signal
         done = f"stopped by {signal.name} at step {self.step} of {self.plan.num_steps}"
-        if self.workdir is None:
-            print(f"{done}; nothing was saved without a run folder", file=sys.stderr)
-        else:
+        if self.workdir is not None:
             self.save()
             self.checkpoints.wait()
-            print(f"{done}; run the same command again to go on", file=sys.stderr)
-        raise SystemExit(128 + signal.signum)
+            log.warning("%s; run the same command again to go on", done)
+        elif signal.signum == INTERRUPTED:
+            log.warning("%s; the run so far is returned", done)
+            self.interrupted = True
+            return
+        else:
+            log.warning("%s; nothing was saved without a run folder", done)
+        raise SystemExit(128 + (signal.signum or 0))
 
     def introduction(self) -> str:
         plan, size = self.plan, len(self.plan.seeds)
         shape = dict(plan.mesh.shape)
+        experiment = plan.settings["experiment"]
         if self.finished is not None:
             return (
-                f"{plan.config['experiment']} is finished in {self.workdir}: remove "
-                "that folder to train anew"
+                f"{experiment} is finished in {self.workdir}: remove that folder to "
+                "train anew, or ask for more epochs"
             )
         begins = f"goes on at step {self.step}" if self.step else "begins"
         groups = plan.groups
         waits = "" if groups.all_at_once else f", at most {groups.sizes[0]} at once"
         layers = ""
         if self.workdir is not None:  # many a run in memory is part of something larger
-            layers = table(plan.model, plan.dataset.train.inputs[0]) + "\n"
+            layers = table(plan.model, plan.example) + "\n"
         return (
-            f"{layers}{plan.config['experiment']} {begins}: {size} member"
+            f"{layers}{experiment} {begins}: {size} member"
             f"{'s' if size != 1 else ''}{waits}, {plan.num_steps} steps of "
             f"{plan.order.batch_size} examples, mesh {shape['member']} x "
             f"{shape['batch']} (member x batch), chunks of {plan.chunk} steps, "
@@ -290,6 +331,7 @@ class Loop:
         )
 
     def seconds_so_far(self) -> dict[str, float]:
+        """Of this part and the earlier ones."""
         now = {
             "compile": self.plan.programs.compile_seconds,
             "train": self.train_seconds,
@@ -297,51 +339,13 @@ class Loop:
         }
         return {name: self.seconds[name] + value for name, value in now.items()}
 
-    def finish(self) -> Run:
-        """Read the test split, once, and write down what came out."""
-        plan = self.plan
-        if self.finished is not None:  # a whole run was started again: nothing to do
-            return Run(plan.model, self.final_params(), self.finished, self.workdir)
-        params = self.final_params()
-        everyone = plan.groups.of(range(len(plan.seeds)))
-        scores = {
-            split: self.measure(params, split, everyone)
-            for split in ("validation", "test")
-        }
-        summary = result.summarise(plan, self.population, scores, self.seconds_so_far())
-        run = Run(plan.model, params, summary, self.workdir)
-        if self.workdir is not None:
-            if plan.dataset.classes:
-                result.write_predictions(
-                    self.workdir / "predictions.npz",
-                    plan.dataset.test,
-                    plan.dataset.classes,
-                    run.predict(plan.dataset.test.inputs),
-                    scores["test"].loss,
-                    np.asarray(self.population.status) != pop.QUARANTINED,
-                )
-            params_file.write_params(
-                self.workdir / params_file.FILE, params, plan.config
-            )
-            run_folder.write_json(self.workdir / "summary.json", summary)
-            report.write(self.workdir)
-        return run
-
-    def final_params(self):
-        """The last parameters [P, ...]; with `patience` the best by validation."""
-        last = self.population.train.params
-        if self.plan.config["patience"] is None:
-            return last
-        known = jnp.isfinite(self.population.best_loss)
-        return jax.vmap(pop.select)(known, self.population.best_params, last)
-
 
 @contextlib.contextmanager
 def gc_frozen() -> Iterator[None]:
     """Keep the garbage collector off what is there already.
 
     It is all of JAX and what it compiled, and to walk over it took 90 to 140 ms in the
-    middle of a record that takes 30.
+    middle of a checkpoint that takes 30.
     """
     gc.freeze()
     try:
@@ -356,9 +360,3 @@ def _mean_over_steps(values) -> np.ndarray:
     counted = np.isfinite(values)
     total = np.where(counted, values, 0).sum(0)
     return np.where(counted.any(0), total / np.maximum(counted.sum(0), 1), np.nan)
-
-
-def _finite_mean(values) -> float | None:
-    values = np.asarray(values)
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if finite.size else None

@@ -1,116 +1,127 @@
-"""Who trains: the product of hyper-parameters and seeds, checked at the door."""
+"""Who trains: the settings of hyper-parameters times the seeds, checked at the door."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from dlworkshop.errors import UserError, unknown
-from dlworkshop.learn.step import supported_kwargs
-from dlworkshop.models.model import Model
-from dlworkshop.types import HParams
+from dlworkshop.errors import UserError
 
-# name -> lowest value, and the value that all stay below
+# Of the names that are known: lowest value, whether it is allowed, and the value that
+# all stay below. Other names may have any finite number.
 RANGES = {
-    "learning_rate": (0.0, np.inf),
-    "momentum": (0.0, 1.0),
-    "b1": (0.0, 1.0),
-    "b2": (0.0, 1.0),
-    "eps": (0.0, np.inf),
-    "weight_decay": (0.0, np.inf),
-    "clip_norm": (0.0, np.inf),
-    "dropout": (0.0, 1.0),
-    "label_smoothing": (0.0, 1.0),
+    "learning_rate": (0.0, True, np.inf),
+    "momentum": (0.0, True, 1.0),
+    "b1": (0.0, True, 1.0),
+    "b2": (0.0, True, 1.0),
+    "eps": (0.0, False, np.inf),
+    "weight_decay": (0.0, True, np.inf),
+    "clip_norm": (0.0, False, np.inf),
+    "dropout": (0.0, True, 1.0),
+    "label_smoothing": (0.0, True, 1.0),
 }
+
+Settings = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 
 def product(
-    hparams: Mapping[str, Any], seeds: int | Sequence[int]
-) -> tuple[HParams, list[int]]:
-    """Every combination of the hyper-parameters' values with every seed.
+    hparams: Settings, seeds: int | Sequence[int]
+) -> tuple[dict[str, np.ndarray], list[int]]:
+    """Every setting of the hyper-parameters with every seed.
 
     Args:
-        hparams: name -> one value or a list of values.
+        hparams: name -> one number or a list of numbers, of which every combination
+            is a setting; or a list of settings, name -> number, of the same names.
         seeds: how many (0, 1, ...), or the seeds themselves.
 
     Returns:
-        HParams of float arrays [P] (None where nothing was given), and the seed of
-        each member [P]; the seeds run fastest.
+        name -> float array [P], and the seed of each member [P]; the seeds run
+        fastest.
 
     >>> members, seeds = product({"learning_rate": [0.1, 0.2]}, seeds=2)
-    >>> members.learning_rate.tolist(), seeds
+    >>> members["learning_rate"].tolist(), seeds
     ([0.1, 0.1, 0.2, 0.2], [0, 1, 0, 1])
+    >>> listed = [{"b1": 0.8, "eps": 1e-8}, {"b1": 0.9, "eps": 1e-4}]
+    >>> product(listed, seeds=1)[0]["b1"].tolist()
+    [0.8, 0.9]
     """
     seeds = _seeds(seeds)
-    values = {name: _values(name, value) for name, value in hparams.items()}
-    if "learning_rate" not in values:
-        raise UserError("hparams has no 'learning_rate': give one or a list of them")
-    grid = np.meshgrid(*values.values(), np.arange(len(seeds)), indexing="ij")
-    columns = dict(zip(values, (axis.ravel() for axis in grid), strict=False))
-    return HParams(**columns), [seeds[i] for i in grid[-1].ravel()]
+    columns = _listed(hparams) if not isinstance(hparams, Mapping) else _grid(hparams)
+    count = len(next(iter(columns.values()))) if columns else 1
+    members = {name: np.repeat(values, len(seeds)) for name, values in columns.items()}
+    return members, seeds * count
 
 
-def check_used(
-    hparams: HParams, make_optimizer: Callable, model: Model, loss: Callable
-) -> None:
-    """Refuse a hyper-parameter that nobody reads: sweeping it would mean nothing."""
-    read: set[str] = set()
+def _grid(hparams: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    values = [_values(name, value) for name, value in hparams.items()]
+    axes = np.meshgrid(*values, indexing="ij") if values else []
+    return dict(zip(hparams, (axis.ravel() for axis in axes), strict=True))
 
-    class Spy(HParams):
-        __slots__ = ()
 
-        def __getattribute__(self, name):
-            read.add(name)
-            return super().__getattribute__(name)
-
-    first = [None if values is None else float(values[0]) for values in hparams]
-    make_optimizer(Spy(*first))
-    read |= {
-        "clip_norm",
-        *supported_kwargs(model.apply, hparams),
-        *supported_kwargs(loss, hparams),
-    }
-    for name, values in hparams._asdict().items():
-        if values is not None and name not in read:
+def _listed(settings: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    if not isinstance(settings, Sequence) or not all(
+        isinstance(setting, Mapping) for setting in settings
+    ):
+        raise UserError(
+            f"hparams is {settings!r:.80}: give a dict of names and numbers, or a list "
+            "of such dicts"
+        )
+    if not settings:
+        raise UserError("hparams is an empty list: give one setting at least")
+    names = list(settings[0])
+    for setting in settings:
+        if set(setting) != set(names):
             raise UserError(
-                f"hyper-parameter '{name}' is used neither by the optimizer "
-                f"{name_of(make_optimizer)} nor by the model or the loss: leave it out"
+                f"hparams lists the settings {sorted(names)} and {sorted(setting)}: "
+                "give all of them the same names"
             )
-
-
-def name_of(function: Callable) -> str:
-    """The name under which a function is written into a config."""
-    inner = getattr(function, "func", function)  # functools.partial
-    return getattr(inner, "__name__", type(inner).__name__)
+    return {
+        name: np.concatenate([_values(name, s[name], one=True) for s in settings])
+        for name in names
+    }
 
 
 def _seeds(seeds: int | Sequence[int]) -> list[int]:
-    if isinstance(seeds, (int, np.integer)):
+    if isinstance(seeds, (int, np.integer)) and not isinstance(seeds, bool):
         if seeds < 1:
             raise UserError(f"seeds is {seeds}: train at least one member")
         return list(range(int(seeds)))
-    seeds = [int(seed) for seed in seeds]
-    if not seeds or min(seeds) < 0 or max(seeds) >= 2**32:
-        raise UserError(f"seeds are {seeds}: give one or more in 0 ... 2**32 - 1")
-    if len(set(seeds)) < len(seeds):
-        raise UserError(f"seeds are {seeds}: each may come once only")
-    return seeds
+    try:
+        listed = [int(seed) for seed in seeds]  # type: ignore[union-attr]
+        whole = all(a == b for a, b in zip(listed, seeds, strict=True))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        whole = False
+    if not whole or isinstance(seeds, (str, bytes)):
+        raise UserError(
+            f"seeds is {seeds!r:.80}: give a whole number or a list of them"
+        )
+    if not listed or min(listed) < 0 or max(listed) >= 2**32:
+        raise UserError(f"seeds are {listed}: give one or more in 0 ... 2**32 - 1")
+    if len(set(listed)) < len(listed):
+        raise UserError(f"seeds are {listed}: each may come once only")
+    return listed
 
 
-def _values(name: str, value: Any) -> np.ndarray:
-    if name not in RANGES:
-        raise unknown("hyper-parameter", name, RANGES)
+def _values(name: str, value: Any, one: bool = False) -> np.ndarray:
     try:
         values = np.atleast_1d(np.asarray(value, np.float64))
     except (TypeError, ValueError):
         raise UserError(
-            f"hyper-parameter '{name}' is {value!r}: give a number or a list of them"
+            f"hyper-parameter '{name}' is {value!r:.80}: give a number or a list of "
+            "them; what is no number is fixed by functools.partial"
         ) from None
-    low, high = RANGES[name]
-    inside = np.isfinite(values) & (values >= low) & (values < high)
-    if values.ndim != 1 or not values.size or not inside.all():
+    low, closed, high = RANGES.get(name.rpartition(".")[2], (-np.inf, False, np.inf))
+    above = values >= low if closed else values > low
+    inside = np.isfinite(values) & above & (values < high)
+    if (
+        values.ndim != 1
+        or not values.size
+        or not inside.all()
+        or (one and len(values) > 1)
+    ):
         raise UserError(
-            f"hyper-parameter '{name}' is {value!r}: give one or more numbers in "
-            f"[{low:g}, {high:g})"
+            f"hyper-parameter '{name}' is {value!r:.80}: give "
+            f"{'one number' if one else 'one or more numbers'} in "
+            f"{'[' if closed else '('}{low:g}, {high:g})"
         )
     return values

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from dlworkshop.errors import UserError
+from dlworkshop.train import cgroups
 from dlworkshop.train.groups import balanced_size, halve
 
 # Bytes that must be free for each that is predicted. On a CPU a process grew by 1.1 to
@@ -64,10 +65,12 @@ def predict(plan, saved: bool, size: int) -> float:
     the whole population where only some of it trains at once.
     """
     members = len(plan.seeds)
+    hparams, start = jax.tree.map(lambda v: v[:size], (plan.hparams, plan.start))
     group = plan.programs.memory(
         np.asarray(plan.seeds[:size], np.uint32),
-        jax.tree.map(lambda values: values[:size], plan.hparams),
-        plan.dataset.train.inputs[0],
+        hparams,
+        plan.example,
+        start,
         *plan.feed.shapes(plan.chunk, size, plan.evaluation_batch),
     )
     total = group.running + plan.feed.more()
@@ -102,21 +105,24 @@ def free(devices: Sequence[jax.Device]) -> float:
     return min(s.get("bytes_limit", math.inf) - s.get("bytes_in_use", 0) for s in stats)
 
 
-def available() -> int:
+def available(root: Path = Path("/")) -> int:
     """Bytes of memory that this process could still take, as the system tells.
 
-    On Linux that is MemAvailable, or the limit of the container where it is lower;
-    elsewhere the whole memory.
+    On Linux that is MemAvailable, or what is left in one of the groups of processes
+    (cgroups) around this one where it is less: containers and jobs of a cluster are
+    such groups, one in another. Elsewhere it is the whole memory.
+
+    Args:
+        root: where the folders /proc and /sys of the system are.
     """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = (root / "proc/meminfo").read_text().splitlines()
         known = dict(line.split(":", 1) for line in lines)
         memory = int(known["MemAvailable"].split()[0]) * 1024
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-    except (OSError, KeyError):
-        return memory
-    return memory if limit == "max" else min(memory, int(limit))
+    except (OSError, KeyError, ValueError):
+        pass
+    return max(0, min([memory, *cgroups.memory_left(root)]))
 
 
 def in_words(count: float) -> str:

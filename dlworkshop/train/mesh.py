@@ -13,15 +13,19 @@ from jax.sharding import (
 )
 
 from dlworkshop.errors import UserError
+from dlworkshop.models.model import BATCH
 
-MEMBER, BATCH = "member", "batch"
+MEMBER = "member"
 
 
-def make_mesh(members: int, batch_size: int, devices: Sequence[jax.Device]) -> Mesh:
+def make_mesh(
+    members: int, batch_size: int, devices: Sequence[jax.Device], split: bool = True
+) -> Mesh:
     """The mesh [member, batch] that employs most devices, members before batch.
 
     Members need no communication, so they are spread first; what they leave unused
-    splits the batch. Both axes divide evenly: no member and no example is padded.
+    splits the batch, unless `split` is False. Both axes divide evenly: no member and
+    no example is padded.
 
     >>> mesh = make_mesh(members=8, batch_size=64, devices=jax.devices()[:1])
     >>> dict(mesh.shape)
@@ -31,7 +35,7 @@ def make_mesh(members: int, batch_size: int, devices: Sequence[jax.Device]) -> M
     shapes = [
         (m, b)
         for m in range(1, min(members, count) + 1)
-        for b in range(1, count // m + 1)
+        for b in range(1, (count // m if split else 1) + 1)
         if members % m == 0 and batch_size % b == 0
     ]
     member, batch = max(shapes, key=lambda shape: (shape[0] * shape[1], shape[0]))
@@ -43,13 +47,13 @@ def make_mesh(members: int, batch_size: int, devices: Sequence[jax.Device]) -> M
     )
 
 
-def place(mesh: Mesh, tree, *axes):
+def shard(mesh: Mesh, tree, *axes):
     """Put the arrays of `tree` on the mesh, first dimensions split over `axes`."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*axes)))
 
 
-def abstract(mesh: Mesh, tree, *axes):
-    """What `place` would make of the arrays of `tree`: shapes without numbers."""
+def shape_structs(mesh: Mesh, tree, *axes):
+    """What `shard` would make of the arrays of `tree`: shapes without numbers."""
     sharding = NamedSharding(mesh, PartitionSpec(*axes))
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -57,7 +61,7 @@ def abstract(mesh: Mesh, tree, *axes):
     )
 
 
-def home(mesh: Mesh, *, fits: bool) -> Sharding:
+def population_sharding(mesh: Mesh, *, fits: bool) -> Sharding:
     """Where the whole population lives: on the mesh, or in the memory of the host."""
     if fits:
         return NamedSharding(mesh, PartitionSpec(MEMBER))

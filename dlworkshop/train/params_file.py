@@ -13,21 +13,29 @@ import numpy as np
 
 from dlworkshop.errors import UserError
 from dlworkshop.files import atomic_write
-from dlworkshop.train.run_folder import plain
+from dlworkshop.train.run_folder import to_jsonable
 from dlworkshop.types import PyTree
 
 FILE = "params.safetensors"
+STATE = "state/"
 
 
-def write_params(path: Path, params: PyTree, config: dict[str, Any]) -> None:
-    """Write the parameters [P, ...] and the config, all or nothing."""
+def write_params(
+    path: Path, params: PyTree, state: PyTree, config: dict[str, Any]
+) -> None:
+    """Write parameters and state [P, ...] and the config, all or nothing.
+
+    Arrays go by the path of their names, as "Dense_0/kernel"; those of the state have
+    STATE before it.
+    """
     from safetensors.numpy import save  # noqa: PLC0415
 
     named = {
-        parameter_name(key): np.ascontiguousarray(leaf)
-        for key, leaf in jax.tree.leaves_with_path(params)
+        prefix + parameter_name(key): _contiguous(leaf)
+        for prefix, tree in (("", params), (STATE, state))
+        for key, leaf in jax.tree.leaves_with_path(tree)
     }
-    atomic_write(path, save(named, {"config": json.dumps(plain(config))}))
+    atomic_write(path, save(named, {"config": json.dumps(to_jsonable(config))}))
 
 
 def read_params(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -44,5 +52,12 @@ def read_params(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         ) from error
 
 
+def _contiguous(leaf: Any) -> np.ndarray:
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    return np.ascontiguousarray(leaf)
+
+
 def parameter_name(path) -> str:
+    """The names on the way to a leaf, as "Dense_0/kernel"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -3,7 +3,7 @@
 import functools
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +12,24 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from dlworkshop.learn import population as pop
 from dlworkshop.learn.chunk import gather
-from dlworkshop.learn.step import init_state, make_eval_step, make_train_step
-from dlworkshop.models.convolution import computed
-from dlworkshop.models.model import Model
+from dlworkshop.learn.step import (
+    TrainSpec,
+    init_state,
+    make_eval_step,
+    make_train_step,
+)
+from dlworkshop.models.convolution import computed_by
+from dlworkshop.models.model import (
+    BATCH,
+    Model,
+    StatefulModel,
+    as_float,
+    shapes,
+    stateful,
+)
 from dlworkshop.train.groups import Group
-from dlworkshop.train.mesh import BATCH, MEMBER, abstract, place
-from dlworkshop.types import Array, Batch
+from dlworkshop.train.mesh import MEMBER, shape_structs, shard
+from dlworkshop.types import Batch, PyTree
 
 # Floating-point operations between two looks of the host at the program: one or two
 # seconds on a few cores or on one accelerator, so that a signal is answered soon.
@@ -50,51 +62,43 @@ class Memory(NamedTuple):
 class Whole(NamedTuple):
     """The programs of the whole population, for the place where it lives."""
 
-    take: Callable
-    put: Callable
+    gather: Callable
+    scatter: Callable
     keep_best: Callable
+    judged: Callable
 
 
 class Programs:
     """chunk and evaluate of a group on one mesh, and what its whole population needs.
 
     The whole population is on the mesh too, or in the memory of the host if it is too
-    large for that; `take` and `put` are the way between it and the mesh.
+    large for that; `gather` and `scatter` are the way between it and the mesh.
     """
 
     def __init__(
         self,
-        model: Model,
-        make_optimizer: Callable,
-        schedule: Callable,
-        loss: Callable,
-        metric: Callable,
+        spec: TrainSpec,
         mesh: Mesh,
         *,
-        choice: ExecutionConfig,
-        patience: int | None,
+        execution: ExecutionConfig,
+        patience: int | None = None,
         streamed: bool = False,
+        make_step: Callable | None = None,
     ):
-        self.choice, self._mesh = choice, mesh
+        self.execution, self._mesh = execution, mesh
+        platform = mesh.devices.flat[0].platform
+        model = computed_by(spec.model, execution.convolution, platform)
+        spec = spec._replace(model=model)
         self.compile_seconds = 0.0
         self._compiled: dict = {}
-        batch_axis = BATCH if mesh.shape[BATCH] > 1 else None
-        train_step = make_train_step(
-            model,
-            make_optimizer,
-            schedule,
-            loss,
-            metric,
-            batch_axis,
-            choice.micro_batch,
-        )
-        fetch = take if streamed else gather
-        chunk = pop.make_population_chunk(train_step, fetch, choice.sequential)
-        evaluate = pop.make_evaluate(
-            make_eval_step(model, loss, metric), fetch, choice.sequential
-        )
+        train_step: Any = make_train_step(spec, BATCH, execution.micro_batch)
+        if make_step is not None:
+            train_step = make_step(train_step)
+        fetch = _streamed if streamed else gather
+        chunk = pop.make_population_chunk(train_step, fetch, execution.sequential)
         # check_vma off: gradients are averaged over the batch axis in the step itself
         member, split = PartitionSpec(MEMBER), PartitionSpec(None, BATCH)
+        whole_data = PartitionSpec()
         self._chunk = jax.jit(
             jax.shard_map(
                 chunk,
@@ -102,7 +106,7 @@ class Programs:
                 in_specs=(
                     member,
                     member,
-                    PartitionSpec(),
+                    whole_data,
                     PartitionSpec(None, MEMBER, BATCH),
                 ),
                 out_specs=(member, PartitionSpec(None, MEMBER)),
@@ -110,97 +114,117 @@ class Programs:
             ),
             donate_argnums=0,
         )
-        self._evaluate = jax.jit(
-            jax.shard_map(
-                evaluate,
-                mesh=mesh,
-                in_specs=(member, PartitionSpec(), split),
-                out_specs=PartitionSpec(MEMBER, None, BATCH),
-                check_vma=False,
+        self._evaluate = {
+            with_outputs: jax.jit(
+                jax.shard_map(
+                    pop.make_evaluate(
+                        make_eval_step(spec, with_outputs), fetch, execution.sequential
+                    ),
+                    mesh=mesh,
+                    in_specs=(member, member, member, whole_data, split),
+                    out_specs=PartitionSpec(MEMBER, None, BATCH),
+                    check_vma=False,
+                )
             )
-        )
+            for with_outputs in (False, True)
+        }
 
-        def begin(seeds, hparams, example):
+        def begin(seeds, hparams, example, start):
+            def one(key, hparams, start):
+                return init_state(spec, hparams, key, example, start)
+
             keys = jax.vmap(jax.random.key)(seeds)
-            init = pop.map_members(
-                lambda key, h: init_state(model, make_optimizer, h, key, example),
-                choice.sequential,
-            )
-            return pop.begin(init(keys, hparams))
+            init = pop.map_members(one, execution.sequential)
+            return pop.begin(init(keys, hparams, start))
 
         self._begin = jax.jit(begin, out_shardings=NamedSharding(mesh, member))
 
         @functools.cache
         def whole(home: Sharding) -> Whole:
             jit = functools.partial(jax.jit, out_shardings=home)
-            keep_best = functools.partial(pop.keep_best, patience=patience)
+            keep_best = functools.partial(
+                pop.keep_best, patience=patience, eval_params=spec.eval_params
+            )
+            judged = functools.partial(pop.judged, eval_params=spec.eval_params)
             return Whole(
-                jit(pop.take),
-                jit(pop.put, donate_argnums=0),
+                jit(pop.gather_members),
+                jit(pop.scatter_members, donate_argnums=0),
                 jit(keep_best, donate_argnums=0),
+                jit(judged),
             )
 
         self._whole = whole
 
-    def begin(self, seeds, hparams, example) -> pop.Population:
-        """A group at step 0."""
-        return self._run(self._begin, seeds, hparams, example)
+    def begin(self, seeds, hparams, example, start=None) -> pop.Population:
+        """A group at step 0; `start` may have its parameters and state [G, ...]."""
+        return self._run(self._begin, seeds, hparams, example, start)
 
-    def empty(self, seeds, hparams, example) -> pop.Population:
+    def empty(self, seeds, hparams, example, start=None) -> pop.Population:
         """Room for the whole population, where the seeds are."""
         return jax.tree.map(
             lambda leaf: jnp.zeros(leaf.shape, leaf.dtype, device=seeds.sharding),
-            jax.eval_shape(self._begin, seeds, hparams, example),
+            jax.eval_shape(self._begin, seeds, hparams, example, start),
         )
 
-    def take(self, tree, group: Group):
+    def gather(self, tree, group: Group):
         """The members of a group [G, ...], on the mesh; `tree` itself if it is all."""
-        first = jax.tree.leaves(tree)[0]
-        if len(group) == len(first):
+        leaves = jax.tree.leaves(tree)
+        if not leaves or len(group) == len(leaves[0]):
             return tree
         places = np.asarray(group, np.int32)
-        part = self._run(self._whole(first.sharding).take, tree, places)
-        return place(self._mesh, part, MEMBER)
+        part = self._run(self._whole(leaves[0].sharding).gather, tree, places)
+        return shard(self._mesh, part, MEMBER)
 
-    def put(self, population, group: Group, part):
+    def scatter(self, population, group: Group, part):
         """The members of a group are back; the old population is given up."""
         home = population.status.sharding
         if len(group) == len(population.status):
             return part
         places = np.asarray(group, np.int32)
         part = jax.device_put(part, home)
-        return self._run(self._whole(home).put, population, places, part)
+        return self._run(self._whole(home).scatter, population, places, part)
 
     def chunk(self, population, hparams, data, indices):
-        """Train over indices [S, P, B]; the old population is given up.
-
-        Streamed programs take no data () and, in place of indices, the batches.
-        """
+        """Steps on the devices; the old population is given up."""
         return self._run(self._chunk, population, hparams, data, indices)
 
-    def evaluate(self, params, data, indices):
-        """Metrics [P, T, B] of each example in indices [T, B]."""
-        return self._run(self._evaluate, params, data, indices)
+    def evaluate(self, params, state, hparams, data, indices, with_outputs=False):
+        """`Evaluated` [P, T, B] of every example that is fed."""
+        program = self._evaluate[with_outputs]
+        return self._run(program, params, state, hparams, data, indices)
 
-    def keep_best(self, population, loss):
+    def judged(self, population):
+        """Params and state [P, ...] that are evaluated."""
+        home = population.status.sharding
+        return self._run(self._whole(home).judged, population)
+
+    def keep_best(self, population, score):
         """Best parameters and early stopping; the old population is given up."""
         home = population.status.sharding
-        loss = jax.device_put(loss.astype(float), home)
-        return self._run(self._whole(home).keep_best, population, loss)
+        score = jax.device_put(score.astype(float), home)
+        return self._run(self._whole(home).keep_best, population, score)
 
-    def memory(self, seeds, hparams, example, training, evaluation) -> Memory:
+    def memory(self, seeds, hparams, example, start, training, evaluation) -> Memory:
         """What one group needs while it is begun, trained and evaluated.
 
         Args:
-            seeds, hparams: of the members of the group [G], NumPy will do.
+            seeds, hparams, start: of the members of the group [G], NumPy will do.
             example: one of the training split.
             training, evaluation: (data, feed) of `chunk` and of `evaluate`.
         """
-        shapes = jax.eval_shape(self._begin, seeds, hparams, example), hparams, seeds
-        population, hparams, seeds = abstract(self._mesh, shapes, MEMBER)
+        shapes = (
+            jax.eval_shape(self._begin, seeds, hparams, example, start),
+            hparams,
+            seeds,
+            start,
+        )
+        population, hparams, seeds, start = shape_structs(self._mesh, shapes, MEMBER)
+        train = population.train
         chunk = self._compile(self._chunk, population, hparams, *training)
-        evaluate = self._compile(self._evaluate, population.train.params, *evaluation)
-        begin = self._compile(self._begin, seeds, hparams, example)
+        evaluate = self._compile(
+            self._evaluate[False], train.params, train.state, hparams, *evaluation
+        )
+        begin = self._compile(self._begin, seeds, hparams, example, start)
         zero, one, two = (
             program.memory_analysis() for program in (begin, chunk, evaluate)
         )
@@ -226,43 +250,41 @@ class Programs:
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(args))
         if (program, shapes) not in self._compiled:
             started = time.perf_counter()
-            with computed(self.choice.convolution):
-                self._compiled[program, shapes] = program.lower(*args).compile()
+            self._compiled[program, shapes] = program.lower(*args).compile()
             self.compile_seconds += time.perf_counter() - started
         return self._compiled[program, shapes]
 
 
-def take(_data, batch: Batch) -> Batch:
+def _streamed(_data, batch: Batch) -> Batch:
     """The streamed batch itself."""
     return batch
 
 
-def update_flops(model: Model, example: Array) -> float:
+def update_flops(model: Model | StatefulModel, example: PyTree) -> float:
     """Floating-point operations of one example's update, about.
 
     An update costs some three forward passes (Griewank & Walther 2008, section 4.4).
+    Those of a loop are counted once: see `has_loops`.
     """
-    params = jax.eval_shape(model.init, jax.random.key(0), example)
-    cost = jax.jit(model.apply).lower(params, example).cost_analysis() or {}
+    params, state = shapes(model, example)
+    lifted = stateful(model).apply
+    apply = jax.jit(lambda p, s, inputs: lifted(p, s, as_float(inputs)))
+    cost = apply.lower(params, state, example).cost_analysis() or {}
     return 3 * cost.get("flops", 0.0)
 
 
-def chunk_flops() -> float:
+def chunk_flops(platform: str) -> float:
     """Floating-point operations of a chunk on this kind of device."""
-    return CHUNK_FLOPS.get(jax.default_backend(), 1e11)
+    return CHUNK_FLOPS.get(platform, 1e11)
 
 
-def chunk_steps(flops_per_step: float, steps_per_epoch: int) -> int:
-    """Steps per chunk: about CHUNK_FLOPS of work, dividing the epoch where it can.
+def chunk_steps(wanted: float, steps_per_epoch: int) -> int:
+    """Steps per chunk: about so many, dividing the epoch where it can.
 
-    It depends on the work and not on the clock, so that the same run has the same
-    chunks and the same log lines everywhere.
-
-    >>> chunk_steps(flops_per_step=1e10, steps_per_epoch=429)
+    >>> chunk_steps(10.2, steps_per_epoch=429)
     11
     """
-    wanted = round(chunk_flops() / max(flops_per_step, 1.0))
-    wanted = max(1, min(steps_per_epoch, wanted))
+    wanted = max(1, min(steps_per_epoch, round(wanted)))
     divisors = [
         steps
         for steps in range(max(1, wanted // 2), min(2 * wanted, steps_per_epoch) + 1)

@@ -8,31 +8,34 @@ from dlworkshop.data.progress import Live
 
 
 class Watch(Live):
-    """Progress over `total` steps."""
+    """Progress over `total` steps; silent where `quiet`."""
 
-    def __init__(self, total: int, done: int, metric: str):
-        super().__init__(total, done, text="compiling")
+    def __init__(self, total: int, done: int, metric: str, quiet: bool = False):
+        super().__init__(total, done, text="compiling", quiet=quiet)
         self._first, self._metric = done, metric
 
-    def tell(self, step: int, rate: float, train, validation) -> None:
-        """Examples/s of all members, and metrics [P] of chunk and evaluation."""
+    def update(self, step: int, rate: float, train, validation) -> None:
+        """Examples/s of all members; metrics name -> [P] of chunk and evaluation."""
         seconds = time.perf_counter() - self.started
         left = seconds * (self.total - step) / max(step - self._first, 1)
         text = f"step {step}/{self.total}, {left:.0f} s left, {rate:,.0f} examples/s"
-        text += f", train {self._say(train)}"
+        text += f", train {self._in_words(train)}"
         if validation is not None:
-            text += f", validation {self._say(validation)}"
+            text += f", validation {self._in_words(validation)}"
         self.show(step, text)
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """One line of its own, above the live one."""
         self.console.print(line, soft_wrap=True)
 
-    def _say(self, metrics) -> str:
-        loss, score = (_mean(values) for values in metrics)
+    def _in_words(self, metrics) -> str:
+        text = f"loss {_mean(metrics['loss']):.4f}"
+        score = _mean(metrics[self._metric]) if self._metric in metrics else None
+        if self._metric == "loss" or score is None:
+            return text
         if self._metric == "accuracy":
-            return f"loss {loss:.4f} accuracy {100 * score:.2f} %"
-        return f"loss {loss:.4f} {self._metric} {score:.4g}"
+            return f"{text} accuracy {100 * score:.2f} %"
+        return f"{text} {self._metric} {score:.4g}"
 
 
 def _mean(values) -> float:

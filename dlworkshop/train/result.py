@@ -1,86 +1,129 @@
-"""What a run leaves in memory and on disk: the trained members and their numbers."""
+"""What a run leaves in memory: the trained members and their numbers."""
 
+import dataclasses
+import html
 import importlib.metadata
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
-import scipy.special
 
+from dlworkshop.data.inputs_like import check_inputs_like
 from dlworkshop.errors import UserError
-from dlworkshop.files import atomic_file
-from dlworkshop.learn.metrics import balanced_accuracy, mean_and_error
-from dlworkshop.learn.population import QUARANTINED, STOPPED, Population, map_members
-from dlworkshop.models.model import Model, num_params, predict, table
+from dlworkshop.learn.hparams import Keywords, given
+from dlworkshop.learn.population import map_members
+from dlworkshop.models.convolution import computed_by, has_convolutions
+from dlworkshop.models.model import Model, StatefulModel, predict, seen, stateful
 from dlworkshop.train.autotune import rule_of_thumb
+from dlworkshop.train.history import History
 from dlworkshop.train.programs import update_flops
-from dlworkshop.train.run_folder import plain, read_json
-from dlworkshop.types import Array, Metrics, PyTree
+from dlworkshop.train.run_folder import read_json
+from dlworkshop.types import HParams, PyTree
 
-PREDICT_BATCH = 512  # images at a time
-WORST = 24  # mistakes shown in the report
+PREDICT_BATCH = 512  # examples at a time
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "dlworkshop")
 
 
-class Run(NamedTuple):
+@dataclasses.dataclass(frozen=True, repr=False)
+class Run:
     """A trained population: one model for each member, side by side."""
 
-    model: Model
+    model: Model | StatefulModel
     params: PyTree  # [P, ...]
     summary: dict[str, Any]  # what summary.json holds
-    workdir: Path | None
+    workdir: Path | None = None
+    state: PyTree = ()  # [P, ...] of a StatefulModel
+    history: History = dataclasses.field(default_factory=History)
+    hparams: HParams = dataclasses.field(default_factory=dict)  # name -> [P]
+    model_routes: Keywords = dataclasses.field(default_factory=dict)  # of `apply`
+    opt_state: PyTree = None  # [P, ...] at the end of training; None from a folder
 
-    def predict(self, images: Array) -> np.ndarray:
-        """Outputs (logits) of every member for a batch [B, ...]: [P, B, K].
+    def predict(self, inputs: PyTree) -> PyTree:
+        """Outputs of every member for inputs [B, ...]: leaves [P, B, ...].
 
-        Images that lie on disk are read a part at a time.
+        What the outputs are (logits, probabilities, values) is the model's own. Inputs
+        that lie on disk are read a part at a time.
+
+        Raises:
+            UserError: where the inputs are not like those that the run learnt from.
         """
-        return self.predictor()(images)
+        return self.predictor(inputs)
 
-    def predictor(self) -> Callable[[Array], np.ndarray]:
-        """`predict` for many batches: its programs are made once and kept.
+    @property
+    def predictor(self) -> Callable[[PyTree], PyTree]:
+        """`predict` with its programs, which are made once and kept."""
+        found = self.__dict__.get("_predictor")
+        if found is None:
+            found = self.__dict__["_predictor"] = self._make_predictor()
+        return found
 
-        For files, see `serve.predict`.
-        """
+    def _make_predictor(self) -> Callable[[PyTree], PyTree]:
+        model = stateful(self.model)
 
         @jax.jit
-        def outputs(params, batch):
-            size = len(batch)
-            example = jax.ShapeDtypeStruct(batch.shape[1:], batch.dtype)
-            flops = update_flops(self.model, example)
-            choice = rule_of_thumb(params, size, flops)
-            part = choice.micro_batch or size  # of the batch, at a time
-            parts = batch.reshape(-1, part, *batch.shape[1:])
+        def outputs(params, state, hparams, batch):
+            size = len(jax.tree.leaves(batch)[0])
+            example = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), batch
+            )
+            one = jax.eval_shape(
+                lambda tree: jax.tree.map(lambda leaf: leaf[0], tree), (params, state)
+            )
+            execution = rule_of_thumb(
+                size,
+                update_flops(model, example),
+                convolutions=has_convolutions(model.apply, *one, seen(example)),
+            )
+            chosen = computed_by(model, execution.convolution)
+            part = execution.micro_batch or size  # of the batch, at a time
+            parts = jax.tree.map(
+                lambda leaf: leaf.reshape(-1, part, *leaf.shape[1:]), batch
+            )
 
-            def member(params):
+            def member(params, state, hparams):
                 rows = jax.lax.map(
-                    lambda part: predict(self.model, params, part), parts
+                    lambda part: predict(chosen, params, part, state, **hparams), parts
                 )
-                return rows.reshape(size, *rows.shape[2:])
+                return jax.tree.map(
+                    lambda leaf: leaf.reshape(size, *leaf.shape[2:]), rows
+                )
 
-            return map_members(member, choice.sequential)(params)
+            return map_members(member, execution.sequential)(params, state, hparams)
 
-        def predict_all(images: Array) -> np.ndarray:
-            images = images if hasattr(images, "shape") else np.asarray(images)
+        def predict_all(inputs: PyTree) -> PyTree:
+            inputs = jax.tree.map(
+                lambda leaf: leaf if hasattr(leaf, "shape") else np.asarray(leaf),
+                inputs,
+            )
+            if "inputs" in self.summary:
+                check_inputs_like(self.summary["inputs"], inputs)
+            total = len(jax.tree.leaves(inputs)[0])
             # padded to few sizes, so that there are few programs
-            size = min(1 << (len(images) - 1).bit_length(), PREDICT_BATCH)
+            size = min(1 << max(total - 1, 0).bit_length(), PREDICT_BATCH)
             groups = []
-            for params in self._groups():
+            for members in self._groups():
                 rows = []
-                for first in range(0, len(images), size):
-                    batch = np.asarray(images[first : first + size])
-                    short = size - len(batch)
-                    padded = np.pad(batch, [(0, short)] + [(0, 0)] * (batch.ndim - 1))
-                    rows.append(np.asarray(outputs(params, padded))[:, : len(batch)])
-                groups.append(np.concatenate(rows, axis=1))
-            return np.concatenate(groups)
+                for first in range(0, max(total, 1), size):
+                    batch = jax.tree.map(
+                        lambda leaf, at=first: _padded(leaf[at : at + size], size),
+                        inputs,
+                    )
+                    left = total - first
+                    found = outputs(*members, batch)
+                    rows.append(
+                        jax.tree.map(
+                            lambda leaf, n=left: np.asarray(leaf)[:, :n], found
+                        )
+                    )
+                groups.append(_concatenated(rows, 1))
+            return _concatenated(groups, 0)
 
         return predict_all
 
-    def left(self, file: str) -> Any:
+    def read_artifact(self, file: str) -> Any:
         """What the run left in a JSON file of its folder.
 
         Raises:
@@ -92,11 +135,11 @@ class Run(NamedTuple):
 
     @property
     def test_metric(self) -> np.ndarray:
-        """The metric of each member [P] on the test split; NaN where it is not finite.
+        """The first metric of each member [P] on the test split; NaN where unknown.
 
         >>> rows = [{"test": {"accuracy": 0.5}}, {"test": {"accuracy": None}}]
         >>> summary = {"test": {"loss": {}, "accuracy": {}}, "population": rows}
-        >>> Run(None, None, summary, None).test_metric
+        >>> Run(None, None, summary).test_metric
         array([0.5, nan])
         """
         name = metric_name(self.summary)
@@ -104,168 +147,114 @@ class Run(NamedTuple):
         return np.array([row["test"][name] for row in rows], float)
 
     @property
-    def alive(self) -> np.ndarray:
+    def finite(self) -> np.ndarray:
         """Which members [P] were not quarantined: those that have a vote.
 
         Raises:
             UserError: if there is none.
         """
         status = [row["status"] for row in self.summary["population"]]
-        alive = np.asarray([each != "quarantined" for each in status])
-        if not alive.any():
+        finite = np.asarray([each != "quarantined" for each in status])
+        if not finite.any():
             raise UserError(f"no member of the run in {self.workdir} stayed finite")
-        return alive
+        return finite
 
-    def _groups(self) -> Iterator[PyTree]:
-        """The parameters of as many members as were trained at once."""
+    def _groups(self) -> Iterator[tuple[PyTree, PyTree, dict]]:
+        """What `apply` takes, of as many members as were trained at once."""
+        numbers = given(self.model_routes, self.hparams)
+        whole = self.params, self.state, numbers
         members = len(jax.tree.leaves(self.params)[0])
         size = self.summary.get("members_at_once", members)
         if size == members:
-            yield self.params
+            yield whole
             return
-        leaves, tree = jax.tree.flatten(self.params)  # in the memory of the host
-        for first in range(0, members, size):
-            group = [np.asarray(leaf[first : first + size]) for leaf in leaves]
-            yield jax.tree.unflatten(tree, group)
+        for first in range(0, members, size):  # in the memory of the host
+            yield jax.tree.map(
+                lambda leaf, at=first: np.asarray(leaf[at : at + size]), whole
+            )
+
+    def __repr__(self) -> str:
+        """Three lines: who, how well, where."""
+        return "\n".join(_in_words(self))
+
+    def _repr_html_(self) -> str:
+        """For a notebook: the same, with the curves."""
+        from dlworkshop.report.notebook import curves  # noqa: PLC0415 (matplotlib)
+
+        lines = "<br>".join(map(html.escape, _in_words(self)))
+        return f"<p>{lines}</p>{curves(self.history)}"
+
+
+def _in_words(run: Run) -> list[str]:
+    summary = run.summary
+    who = f"Run of {summary.get('members', '?')} x {summary.get('model', 'model')}"
+    who += f" on {summary.get('dataset', 'data')}, {summary.get('steps', '?')} steps"
+    scores = []
+    for split in ("validation", "test"):
+        for name, found in (summary.get(split) or {}).items():
+            if found.get("mean") is not None:
+                error = "" if found.get("sem") is None else f" ± {found['sem']:.2g}"
+                scores.append(f"{split} {name} {found['mean']:.4g}{error}")
+    status = [row.get("status") for row in summary.get("population", [])]
+    ended = ", ".join(f"{status.count(s)} {s}" for s in dict.fromkeys(status))
+    where = run.workdir or "in memory"
+    return [who, ", ".join(scores[:4]) or "no scores", f"{ended}; {where}"]
+
+
+def _padded(leaf: Any, size: int) -> np.ndarray:
+    leaf = np.asarray(leaf)
+    return np.pad(leaf, [(0, size - len(leaf))] + [(0, 0)] * (leaf.ndim - 1))
+
+
+def _concatenated(trees: list[PyTree], axis: int) -> PyTree:
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis), *trees)
+
+
+def describe_example(example: PyTree) -> Any:
+    """ONE example as JSON: shape and dtype of each array, in dicts and lists.
+
+    >>> describe_example({"x": np.zeros(2, np.uint8)})
+    {'x': {'shape': [2], 'dtype': 'uint8'}}
+    """
+    if isinstance(example, Mapping):
+        return {str(k): describe_example(v) for k, v in example.items()}
+    if type(example) in (list, tuple):
+        return [describe_example(each) for each in example]
+    if not hasattr(example, "dtype"):
+        return {"other": type(example).__name__}
+    shape = list(np.shape(example))
+    return {"shape": shape, "dtype": str(np.dtype(example.dtype))}
+
+
+def example_of(described: Any) -> PyTree:
+    """The shapes that `describe_example` told of, as a model takes them.
+
+    Raises:
+        UserError: if the example was neither array, dict nor tuple.
+
+    >>> example_of({"x": {"shape": [2], "dtype": "uint8"}})["x"].shape
+    (2,)
+    """
+    if isinstance(described, list):
+        return tuple(map(example_of, described))
+    if set(described) == {"shape", "dtype"}:
+        return jax.ShapeDtypeStruct(tuple(described["shape"]), described["dtype"])
+    if "other" in described and isinstance(described["other"], str):
+        raise UserError(
+            f"the run learnt from a {described['other']}, which is not built anew from "
+            "a folder: use dicts, tuples and arrays as inputs"
+        )
+    return {name: example_of(each) for name, each in described.items()}
 
 
 def metric_name(summary: Mapping[str, Any]) -> str:
-    """The name of what a summary scores beside the loss.
+    """The name of what a summary scores first; "loss" where there is no metric.
 
     >>> metric_name({"test": {"loss": 0.1, "accuracy": 0.9, "balanced_accuracy": 0.9}})
     'accuracy'
     """
-    return next(key for key in summary["test"] if key != "loss")
-
-
-def summarise(plan, population: Population, scores, seconds) -> dict[str, Any]:
-    """What summary.json holds; `scores` are Metrics [P, N] of each split read."""
-    name, members = plan.config["metric"], len(plan.seeds)
-    params, steps = population.train.params, np.asarray(population.train.step)
-    alive = np.asarray(population.status) != QUARANTINED
-    means = {
-        split: Metrics(*(values.mean(-1) for values in per_example))
-        for split, per_example in scores.items()
-    }
-    examples = int(steps.astype(np.int64).sum()) * plan.order.batch_size
-    best = plan.config["patience"] is not None
-    return plain(
-        {
-            "experiment": plan.config["experiment"],
-            "dataset": plan.dataset.name,
-            "model": plan.config["model"].get("name", "model"),
-            "members": members,
-            "steps": int(steps.max()),
-            "parameters": num_params(params) // members,
-            "parameters_taken": "best by validation loss" if best else "last",
-            **{
-                split: {
-                    name: mean_and_error(mean.metric[alive]),
-                    "loss": mean_and_error(mean.loss[alive]),
-                    **_balanced(plan, scores[split].metric[alive], split),
-                }
-                for split, mean in means.items()
-            },
-            "seconds": seconds,
-            "examples_per_second": examples / max(seconds["train"], 1e-9),
-            "device": device(plan.mesh.devices.ravel()),
-            "mesh": dict(plan.mesh.shape),
-            "feed": plan.feed.name,
-            "members_at_once": plan.groups.sizes[0],
-            "versions": versions(),
-            "claims": [],
-            "population": population_table(
-                population,
-                plan.seeds,
-                plan.hparams,
-                plan.num_steps,
-                means["test"],
-                name,
-            ),
-            "table": table(plan.model, plan.dataset.train.inputs[0]),
-        }
-    )
-
-
-def _balanced(plan, correct: np.ndarray, split: str) -> dict[str, Any]:
-    """Balanced accuracy over the members, of what is right [P, N], for classes."""
-    if plan.config["metric"] != "accuracy" or not plan.dataset.classes:
-        return {}
-    label = np.asarray(getattr(plan.dataset, split).targets)
-    return {"balanced_accuracy": mean_and_error(balanced_accuracy(correct, label))}
-
-
-def population_table(
-    population: Population, seeds, hparams, num_steps: int, test, metric: str
-) -> list[dict[str, Any]]:
-    """One row for each member, as in summary.json; `test` holds means [P]."""
-    state = jax.device_get(population._replace(train=population.train.step))
-    given = {k: v for k, v in hparams._asdict().items() if v is not None}
-    rows = []
-    for member, seed in enumerate(seeds):
-        settings = {name: float(values[member]) for name, values in given.items()}
-        steps = int(state.train[member])
-        row = {
-            "member": member,
-            "seed": seed,
-            "hparams": settings,
-            "status": "finished",
-            "steps": steps,
-            "best_validation_loss": float(state.best_loss[member]),
-            "test": {
-                "loss": float(test.loss[member]),
-                metric: float(test.metric[member]),
-            },
-        }
-        if state.status[member] == STOPPED:
-            row["status"] = "stopped early"
-            row["note"] = f"no better since step {int(state.best_step[member])}"
-        if state.status[member] == QUARANTINED:
-            row["status"] = "quarantined"
-            row["note"] = (
-                f"loss or gradients not finite at step {steps + 1} of {num_steps}"
-            )
-        rows.append(row)
-    return rows
-
-
-def write_predictions(path: Path, split, classes, outputs, losses, alive) -> None:
-    """Labels, predictions, losses, probabilities [P, N] and the images that were worst.
-
-    The ensemble [N] is the mean of the probabilities of the members that are alive [P].
-    """
-    label = np.asarray(split.targets, np.int32)
-    with np.errstate(invalid="ignore"):  # a quarantined member may say anything
-        probability = scipy.special.softmax(outputs.astype(np.float64), -1)  # [P, N, K]
-    together = probability[alive].mean(0) if alive.any() else probability.mean(0)
-    prediction = outputs.argmax(-1).astype(np.int32)  # [P, N]
-    wrong = (prediction != split.targets).any(0)  # [N]
-    badness = np.where(wrong, losses.mean(0), -np.inf)
-    worst = np.argsort(-badness, kind="stable")[: min(WORST, int(wrong.sum()))]
-    with atomic_file(path) as file:
-        np.savez_compressed(
-            file,
-            label=label,
-            prediction=prediction,
-            loss=losses.astype(np.float32),
-            confidence=probability.max(-1).astype(np.float32),
-            likelihood=_of_label(probability, label).astype(np.float32),
-            ensemble_prediction=together.argmax(-1).astype(np.int32),
-            ensemble_confidence=together.max(-1).astype(np.float32),
-            ensemble_likelihood=_of_label(together, label).astype(np.float32),
-            worst_index=worst.astype(np.int32),
-            worst_image=np.asarray(split.inputs[np.sort(worst)])[
-                np.argsort(np.argsort(worst))
-            ],
-            classes=np.asarray(classes, dtype=np.str_),
-        )
-
-
-def _of_label(probability: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """The probability [..., N] that was given to the true class, of [..., N, K]."""
-    return np.take_along_axis(
-        probability, np.broadcast_to(label, probability.shape[:-1])[..., None], -1
-    )[..., 0]
+    scores = summary.get("test") or summary.get("validation") or {}
+    return next((key for key in scores if key != "loss"), "loss")
 
 
 def versions() -> dict[str, str]:

@@ -11,22 +11,23 @@ from typing import Any
 
 import numpy as np
 
+from dlworkshop import identity
 from dlworkshop.errors import UserError
 from dlworkshop.files import atomic_write
 
 
-def plain(value: Any) -> Any:
+def to_jsonable(value: Any) -> Any:
     """`value` as JSON knows it: arrays as lists, what is not finite as null.
 
-    >>> plain({"loss": np.array([0.5, np.nan])})
+    >>> to_jsonable({"loss": np.array([0.5, np.nan])})
     {'loss': [0.5, None]}
     """
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): to_jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [to_jsonable(item) for item in value]
     if hasattr(value, "tolist"):
-        return plain(np.asarray(value).tolist())
+        return to_jsonable(np.asarray(value).tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
@@ -34,7 +35,7 @@ def plain(value: Any) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` beside `path` and then in its place: never half a file."""
-    atomic_write(path, json.dumps(plain(value), indent=2) + "\n")
+    atomic_write(path, json.dumps(to_jsonable(value), indent=2) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -52,7 +53,7 @@ class Log:
     """
 
     def __init__(self, path: Path, position: int):
-        self._file = path.open("ab")
+        self._path, self._file = path, path.open("ab")
         if self._file.tell() < position:
             raise UserError(
                 f"{path} is shorter than its checkpoint says: the run folder is "
@@ -61,8 +62,13 @@ class Log:
         self._file.truncate(position)
         self._file.seek(position)
 
+    def lines(self) -> list[dict[str, Any]]:
+        """What was written so far."""
+        return [json.loads(line) for line in self._path.read_bytes().splitlines()]
+
     def write(self, line: dict[str, Any]) -> None:
-        self._file.write((json.dumps(plain(line)) + "\n").encode())
+        """One more line."""
+        self._file.write((json.dumps(to_jsonable(line)) + "\n").encode())
         self._file.flush()
 
     def position(self) -> int:
@@ -75,7 +81,7 @@ class Log:
 
 
 @contextlib.contextmanager
-def owned(folder: Path) -> Iterator[None]:
+def lock_run_dir(folder: Path) -> Iterator[None]:
     """Make the run folder and keep other processes out of it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -107,24 +113,41 @@ def is_finished(folder: str | Path | None) -> bool:
     return folder is not None and (Path(folder) / "summary.json").is_file()
 
 
-def check_config(folder: Path, config: dict[str, Any]) -> None:
-    """Save the config of a new run; compare it with that of one to be resumed."""
+# What was derived may differ; identity is compared as such.
+UNCOMPARED = ("derived.", "identity.", "identity")
+
+
+def check_config(
+    folder: Path, settings: dict[str, Any], derived: dict[str, Any]
+) -> None:
+    """Save the config of a new run; compare it with that of one to be resumed.
+
+    What was asked for must be the same; what was derived may differ, and more epochs
+    may be asked for.
+
+    Raises:
+        UserError: names each setting that differs.
+    """
     path = folder / "config.json"
-    config = json.loads(json.dumps(plain(config)))
-    if not path.exists():
-        write_json(path, config)
-        return
-    then, now = flatten(read_json(path)), flatten(config)
-    differ = [
-        f"{name} was {then.get(name)!r} and is now {now.get(name)!r}"
-        for name in sorted(then.keys() | now.keys())
-        if then.get(name) != now.get(name)
-    ]
-    if differ:
-        raise UserError(
-            f"{folder} holds a run with another config ({'; '.join(differ)}): "
-            "go on with the same settings or choose another folder with --workdir"
-        )
+    config = json.loads(json.dumps(to_jsonable({**settings, "derived": derived})))
+    if path.exists():
+        before = read_json(path)
+        changed = identity.difference(before.get("identity"), config.get("identity"))
+        then, now = (flatten(c) for c in (before, config))
+        names = {n for n in then.keys() | now.keys() if not n.startswith(UNCOMPARED)}
+        if (then.get("num_epochs") or 0) < now["num_epochs"]:
+            names.discard("num_epochs")
+        differ = changed + [
+            f"{name} was {then.get(name)!r} and is now {now.get(name)!r}"
+            for name in sorted(names)
+            if then.get(name) != now.get(name)
+        ]
+        if differ:
+            raise UserError(
+                f"{folder} holds a run with another config ({'; '.join(differ)}): "
+                "go on with the same settings or choose another folder with --workdir"
+            )
+    write_json(path, config)
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

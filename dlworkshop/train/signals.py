@@ -5,6 +5,8 @@ import signal
 import threading
 from collections.abc import Iterator
 
+INTERRUPTED = signal.SIGINT
+
 
 class Caught:
     """The first signal that came, or none; a second one ends the program at once."""

@@ -55,12 +55,14 @@ def fine_tune(
         features = (last.apply(params["block5"], maps) - mean) / deviation  # [512]
         return head.apply(params["head"], features)  # logits [K]
 
-    def optimizer(hparams):
-        slow = hparams._replace(learning_rate=learning_rates["block5"])
-        return optax.partition(
-            {"block5": optimizers.adamw(slow), "head": optimizers.adamw(hparams)},
-            {"block5": "block5", "head": "head"},
-        )
+    ratio = learning_rates["block5"] / learning_rates["head"]
+
+    def optimizer(learning_rate):  # on its schedule
+        parts = {
+            "block5": optimizers.adamw(ratio * learning_rate),
+            "head": optimizers.adamw(learning_rate),
+        }
+        return optax.partition(parts, {"block5": "block5", "head": "head"})
 
     return fit(
         Model(lambda key, maps: params, apply, {"name": "vgg16 block5 and head"}),

@@ -77,7 +77,7 @@ def write(lesson: Lesson, workdir: Path, script: Path, doc: str, config, seconds
         for field in dataclasses.fields(config)
         if field.name != "workdir"  # the folder may be moved
     }
-    with run_folder.owned(workdir), checks.disk_errors(workdir):
+    with run_folder.lock_run_dir(workdir), checks.disk_errors(workdir):
         found = workdir / "config.json"
         before = run_folder.read_json(found) if found.exists() else {}
         if before.get("experiment", script.stem) != script.stem:
@@ -86,7 +86,7 @@ def write(lesson: Lesson, workdir: Path, script: Path, doc: str, config, seconds
                 f"folder for {script.stem} with --workdir"
             )
         trained = dict(lesson.run.summary) if lesson.run else {}
-        summary = run_folder.plain(
+        summary = run_folder.to_jsonable(
             {
                 "experiment": script.stem,
                 "question": question,
@@ -183,12 +183,14 @@ def fit_best_rate(
     """
     run = fit(
         model,
-        dataset._replace(test=dataset.validation),
+        dataset,
         hparams={"learning_rate": learning_rates},
         seeds=seeds,
         num_epochs=num_epochs,
         batch_size=64,
         schedule=schedules.cosine,
+        monitor="accuracy",
+        read_test=False,
     )
     best = by_setting(run)[0]["hparams"]
     chosen = [row["hparams"] == best for row in run.summary["population"]]

@@ -4,13 +4,14 @@ import functools
 
 import jax
 import numpy as np
+import optax
 import pytest
 
-from dlworkshop import losses, metrics, models, optimizers, schedules
-from dlworkshop.learn.step import init_state, make_train_step
-from dlworkshop.types import Batch, HParams
+from dlworkshop import losses, metrics, models, optimizers
+from dlworkshop.learn.step import init_state, make_train_step, spec_of
+from dlworkshop.types import Batch
 
-HPARAMS = HParams(learning_rate=0.1, momentum=0.9, clip_norm=0.5)
+HPARAMS = {"learning_rate": 0.1, "momentum": 0.9, "clip_norm": 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -18,22 +19,21 @@ def trained():
     """The state before a step, and what a step of parts of a size makes of it."""
     rng = np.random.default_rng(0)
     batch = Batch(rng.random((12, 8, 8, 1)), rng.integers(0, 10, 12))
-    model = models.cnn((3,), (5,), dropout=0.5)
+    spec = spec_of(
+        models.cnn((3,), (5,), dropout=0.5),
+        optimizers.clipped(optax.sgd),
+        losses.cross_entropy,
+        HPARAMS,
+        {"accuracy": metrics.accuracy},
+    )
     with jax.enable_x64(True):
-        state = jax.jit(
-            lambda key: init_state(model, optimizers.sgd, HPARAMS, key, batch.inputs[0])
-        )(jax.random.key(0))
+        state = jax.jit(lambda key: init_state(spec, HPARAMS, key, batch.inputs[0]))(
+            jax.random.key(0)
+        )
 
     @functools.cache
     def after(micro_batch):
-        step = make_train_step(
-            model,
-            optimizers.sgd,
-            schedules.constant(1),
-            losses.cross_entropy,
-            metrics.accuracy,
-            micro_batch=micro_batch,
-        )
+        step = make_train_step(spec, micro_batch=micro_batch)
         with jax.enable_x64(True):
             return jax.jit(step)(state, batch, HPARAMS)
 

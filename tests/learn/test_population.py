@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from dlworkshop import fit, models, optimizers
+from dlworkshop import fit, models
 from dlworkshop.learn import population as pop
 from dlworkshop.learn.losses import cross_entropy
 from dlworkshop.types import TrainState
@@ -19,7 +19,7 @@ MODELS = {  # the MLP trains side by side, the CNN one by one on a CPU
 }
 
 
-def train(model, dataset, devices, optimizer=optimizers.sgd, **changes):
+def train(model, dataset, devices, optimizer=optax.sgd, **changes):
     settings = {
         "hparams": {"learning_rate": [0.05, 0.2], "momentum": 0.9},
         "seeds": 2,
@@ -73,7 +73,7 @@ def test_members_differ(name, together):
 
 
 def test_one_trace_serves_all_chunks_and_rates(quadrants, one_device):
-    traces = []
+    traces, after_chunks = [], []
 
     def counting_loss(outputs, label):
         traces.append(1)
@@ -86,10 +86,11 @@ def test_one_trace_serves_all_chunks_and_rates(quadrants, one_device):
         loss=counting_loss,
         steps_per_chunk=2,
         hparams={"learning_rate": [0.01, 0.1, 0.5]},
+        observe=[lambda _: after_chunks.append(len(traces))],
     )
-    assert run.summary["steps"] == 18
-    # the door asks for the shape; then one chunk of nine, and two sizes of evaluation
-    assert len(traces) == 1 + 1 + 2
+    assert run.summary["steps"] == 18 and len(after_chunks) == 9
+    # the third chunk of an epoch is followed by an evaluation: its program is the last
+    assert set(after_chunks[2:]) == {after_chunks[1] + 1}
 
 
 def test_a_bad_member_dies_alone(together, quadrants, one_device):
@@ -127,18 +128,27 @@ def test_a_gradient_that_is_not_finite_is_caught_before_it_is_applied(
     assert run.summary["test"]["accuracy"] == {"mean": None, "sem": None, "n": 0}
 
 
-def test_an_update_that_overflows_is_caught_when_the_epoch_ends(quadrants, one_device):
+@pytest.mark.parametrize("name", MODELS)
+def test_an_update_that_overflows_is_not_applied(name, quadrants, one_device):
+    """The gradient is finite, what the optimizer makes of it is not."""
+
+    def optimizer(learning_rate, key):
+        del key
+        return optax.scale(learning_rate * jnp.inf)
+
     run = train(
-        MODELS["mlp"],
+        MODELS[name],
         quadrants,
         one_device,
         hparams={"learning_rate": 0.1},
-        optimizer=lambda hparams: optax.scale(hparams.learning_rate * jnp.inf),
+        optimizer=optimizer,
         num_epochs=1,
-        batch_size=96,
     )
     assert {row["status"] for row in run.summary["population"]} == {"quarantined"}
+    assert {row["steps"] for row in run.summary["population"]} == {0}
     assert run.summary["test"]["accuracy"]["n"] == 0
+    for leaf in jax.tree.leaves(run.params):
+        assert np.isfinite(leaf).all()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -186,16 +196,15 @@ def validation_losses(run, dataset):
 
 def test_best_follows_the_lowest_loss():
     params = {"w": jnp.arange(3.0)}
-    state = TrainState(
-        jnp.full(3, 7), params, (), jax.random.split(jax.random.key(0), 3)
-    )
+    keys = jax.random.split(jax.random.key(0), 3)
+    state = TrainState(jnp.full(3, 7), params, (), (), keys)
     population = pop.begin(state)
-    population = pop.keep_best(population, jnp.array([1.0, 2.0, jnp.nan]), 2)
+    population = pop.keep_best(population, jnp.array([1.0, 2.0, jnp.nan]), 2, None)
     moved = state._replace(params={"w": params["w"] + 10}, step=state.step + 1)
     population = pop.keep_best(
-        population._replace(train=moved), jnp.array([2.0, 1.0, jnp.nan]), 2
+        population._replace(train=moved), jnp.array([2.0, 1.0, jnp.nan]), 2, None
     )
-    assert population.best_params["w"].tolist() == [0.0, 11.0, 2.0]
+    assert population.best[0]["w"].tolist() == [0.0, 11.0, 2.0]
     assert population.best_step.tolist() == [7, 8, 0]
     assert population.epochs_without_improvement.tolist() == [1, 0, 2]
     assert population.status.tolist() == [pop.RUNNING, pop.RUNNING, pop.STOPPED]
@@ -214,10 +223,10 @@ def test_every_lift_is_the_loop(size, sequential):
 def test_a_group_is_taken_and_put_back():
     everyone = {"key": jax.random.split(jax.random.key(0), 5), "w": jnp.arange(5.0)}
     group = jnp.array([1, 4, 5, 5])  # two places are empty
-    part = pop.take(everyone, group)
+    part = pop.gather_members(everyone, group)
     assert part["w"].tolist() == [1.0, 4.0, 4.0, 4.0]
     changed = part | {"w": part["w"] + jnp.array([10.0, 20.0, 30.0, 40.0])}
-    back = pop.put(everyone, group, changed)
+    back = pop.scatter_members(everyone, group, changed)
     assert back["w"].tolist() == [0.0, 11.0, 2.0, 3.0, 24.0]
     assert (back["key"] == everyone["key"]).all()
 
@@ -226,7 +235,7 @@ def test_dropout_and_smoothing_may_differ_between_members(quadrants, one_device)
     run = fit(
         models.mlp((16,), num_classes=4),
         quadrants,
-        optimizers.sgd,
+        optax.sgd,
         hparams={"learning_rate": 0.2, "dropout": [0.0, 0.5]},
         batch_size=16,
         devices=one_device,
@@ -234,7 +243,7 @@ def test_dropout_and_smoothing_may_differ_between_members(quadrants, one_device)
     plain = fit(
         models.mlp((16,), num_classes=4),
         quadrants,
-        optimizers.sgd,
+        optax.sgd,
         hparams={"learning_rate": 0.2},
         batch_size=16,
         devices=one_device,

@@ -5,6 +5,7 @@ from functools import partial
 
 import jax
 import numpy as np
+import optax
 import pytest
 from flax import linen as nn
 
@@ -14,22 +15,32 @@ from tests import references
 from tests.conftest import make_dataset
 
 STEPS, BATCH, SEED = 24, 8, 3
+
+
+def momentum(learning_rate, momentum, weight_decay):
+    """With an L2 penalty on kernels."""
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay, optimizers.kernels),
+        optax.sgd(learning_rate, momentum),
+    )
+
+
 # per optimizer: ours, the reference, hyper-parameters, those of the reference
 RULES = {
-    "sgd": (optimizers.sgd, references.sgd, {}, {}),
+    "sgd": (optax.sgd, references.sgd, {}, {}),
     "momentum": (
-        optimizers.sgd,
+        momentum,
         references.sgd_momentum,
         {"momentum": 0.9, "weight_decay": 0.01},
         {"momentum": 0.9, "weight_decay": 0.01},
     ),
     "nesterov": (
-        optimizers.nesterov,
+        optimizers.clipped(partial(optax.sgd, nesterov=True)),
         references.sgd_nesterov,
         {"momentum": 0.8, "clip_norm": 0.5},
         {"momentum": 0.8},
     ),
-    "adam": (optimizers.adam, references.adam, {"label_smoothing": 0.1}, {}),
+    "adam": (optax.adam, references.adam, {"label_smoothing": 0.1}, {}),
     "adamw": (
         optimizers.adamw,
         references.adamw,

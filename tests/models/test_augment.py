@@ -7,10 +7,9 @@ import pytest
 from scipy import ndimage
 
 from dlworkshop import models
-from dlworkshop.learn.step import accepted
+from dlworkshop.learn.hparams import supported_kwargs
 from dlworkshop.models import augment
 from dlworkshop.models.augment import Augment, augmented
-from dlworkshop.types import HParams
 
 KEYS = [jax.random.key(i) for i in range(8)]
 ALL = Augment(flip=True, shift=2, rotate=20.0, brightness=0.3, cut_out=3)
@@ -113,8 +112,8 @@ def test_it_is_off_without_a_key():
 
 def test_hyper_parameters_of_the_inner_model_show_through():
     model = augmented(models.cnn((4,), (8,)), Augment(flip=True))
-    hparams = HParams(learning_rate=0.1, dropout=0.5)
-    assert accepted(model.apply, hparams) == {"dropout": 0.5}
+    hparams = {"learning_rate": 0.1, "dropout": 0.5}
+    assert supported_kwargs(model.apply, hparams) == {"dropout": 0.5}
     assert model.config["augment"]["flip"] is True and model.config["name"] == "cnn"
 
 

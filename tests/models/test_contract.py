@@ -142,16 +142,6 @@ def test_mnist_networks_have_the_known_sizes():
     assert sizes == {"logistic": 7850, "mlp": 101770, "cnn": 824458}
 
 
-def test_a_module_with_running_statistics_is_refused():
-    class Normed(nn.Module):
-        @nn.compact
-        def __call__(self, x, *, key=None):
-            return nn.BatchNorm(use_running_average=False)(x)
-
-    with pytest.raises(ValueError, match="batch_stats"):
-        models.from_linen(Normed()).init(jax.random.key(0), jnp.ones((4, 3)))
-
-
 def test_a_bare_pair_of_functions_has_a_table_too():
     model = Model(lambda key, x: {"w": jnp.zeros((4, 3))}, lambda p, x: x @ p["w"])
     assert "12" in models.table(model, jnp.ones(4))

@@ -1,95 +1,413 @@
-"""A convolution as a matrix product is the convolution, in value and gradient."""
+"""Any model's convolutions are exchanged, and what it computes stays what it was."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from flax import nnx
+from jax import lax
 
-from dlworkshop.models import convolution
-from dlworkshop.models.convolution import CONV_IMPLS, Conv, by_lax, computed, convolve
-from tests import references
+from dlworkshop import models
+from dlworkshop.models import conv_impls
+from dlworkshop.models.convolution import (
+    CONV_IMPLS,
+    computed_by,
+    has_convolutions,
+    with_convolutions,
+)
 
-CASES = [  # image, kernel, strides, padding, dilation
-    ((7, 6, 2), (3, 3, 2, 4), (1, 1), "SAME", (1, 1)),
-    ((7, 6, 2), (3, 3, 2, 4), (1, 1), "VALID", (1, 1)),
-    ((8, 9, 3), (3, 3, 3, 2), (2, 2), "SAME", (1, 1)),
-    ((9, 9, 2), (2, 2, 2, 3), (1, 1), "SAME", (1, 1)),
-    ((9, 8, 2), (4, 2, 2, 3), (2, 1), "SAME", (1, 1)),
-    ((9, 9, 2), (3, 3, 2, 3), (1, 1), "SAME", (2, 2)),
-    ((9, 9, 2), (3, 2, 2, 3), (2, 2), "VALID", (2, 3)),
-    ((4, 4, 3), (1, 1, 3, 5), (1, 1), "SAME", (1, 1)),
-    ((2, 2, 9), (3, 3, 9, 4), (1, 1), "SAME", (1, 1)),
-    ((6, 6, 2), (3, 3, 2, 4), (1, 1), ((2, 1), (0, 2)), (1, 1)),
-    ((3, 8, 2), (3, 3, 2, 4), (1, 1), "VALID", (1, 1)),
-]
+LAYERS = {
+    "same": nn.Conv(6, (3, 3)),
+    "valid": nn.Conv(6, (3, 2), padding="VALID"),
+    "strided": nn.Conv(6, (3, 3), strides=2),
+    "explicit": nn.Conv(6, (3, 3), padding=((2, 0), (1, 3)), use_bias=False),
+    "circular": nn.Conv(6, (3, 3), padding="CIRCULAR"),
+    "dilated": nn.Conv(6, (2, 3), kernel_dilation=(2, 3)),
+    "groups": nn.Conv(6, (3, 3), feature_group_count=2),
+    "depthwise": nn.Conv(8, (3, 3), strides=2, feature_group_count=4),
+    "transposed": nn.ConvTranspose(6, (3, 3), strides=(2, 2)),
+    "transposed valid": nn.ConvTranspose(6, (2, 2), strides=(2, 3), padding="VALID"),
+    "input dilated": nn.Conv(6, (3, 3), input_dilation=2, padding=1),
+    "cropped": nn.Conv(6, (3, 3), padding=((-1, 2), (1, -2))),
+    "pixels": nn.Conv(6, (1, 1)),
+    "larger than the image": nn.Conv(6, (9, 9)),
+}
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4))
-def value_and_gradients(convolve, x, w, cotangent, window):
-    """Compiled once for each case: `by_lax` is asked again for every other way."""
-    value, pull = jax.vjp(lambda x, w: convolve(x, w, *window), x, w)
-    return value, *pull(cotangent)
+def draw(shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def primitives_of(function, *args):
+    """The program as text, in which a convolution would be seen at any depth."""
+    return str(jax.make_jaxpr(function)(*args))
+
+
+def assert_same(apply, params, *inputs, how="patches", left=0, **more):
+    """Values, gradients and slopes of `apply` are those of XLA's own, in float64."""
+    ours = with_convolutions(apply, how, "cpu")
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def both(apply, params, inputs):
+        call = functools.partial(apply, **more)
+        value, pull = jax.vjp(call, params, *inputs)
+        cotangent = jax.tree.map(lambda v: jnp.cos(jnp.arange(v.size)), value)
+        reshaped = jax.tree.map(lambda c, v: c.reshape(v.shape), cotangent, value)
+        return value, pull(reshaped)
+
+    found, exact = both(ours, params, inputs), both(apply, params, inputs)
+    assert jax.tree.structure(found) == jax.tree.structure(exact)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True):
+        assert a.shape == b.shape and a.dtype == b.dtype == np.float64
+        # sums of at most 400 products of size 1: rounding of some 1e-13
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-11)
+    call = functools.partial(ours, **more)
+    text = primitives_of(call, params, *inputs)
+    assert text.count("conv_general_dilated[") == left
+    assert primitives_of(functools.partial(apply, **more), params, *inputs) != text
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.mark.parametrize("how", ["patches", "shifts"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_of_linen(name, how):
+    layer = LAYERS[name].copy(param_dtype=jnp.float64)
+    x = draw((7, 6, 4))
+    params = layer.init(jax.random.key(0), x)
+    assert_same(layer.apply, params, x, how=how)
 
 
 @pytest.mark.parametrize("how", [how for how in CONV_IMPLS if how != "lax"])
-@pytest.mark.parametrize("case", CASES)
-def test_every_way_is_the_convolution(case, how, monkeypatch):
-    monkeypatch.setattr(convolution, "WIDE", 0)  # Winograd's products for all 3x3
-    image, kernel, *window = case
-    rng = np.random.default_rng(0)
-    x, w = rng.normal(size=image), rng.normal(size=kernel)
-    with jax.enable_x64(True):
-        size = jax.eval_shape(lambda x, w: by_lax(x, w, *window), x, w).shape
-        given = x, w, rng.normal(size=size), tuple(window)
-        expected = value_and_gradients(by_lax, *given)
-        found = value_and_gradients(CONV_IMPLS[how], *given)
-    for ours, exact in zip(found, expected, strict=True):
-        assert ours.shape == exact.shape and ours.dtype == np.float64
-        # sums of at most 300 products of size 1: rounding of some 1e-13
-        np.testing.assert_allclose(ours, exact, rtol=0, atol=1e-12)
-    if isinstance(window[1], str):
-        slow = references.conv2d(x[None], w, *window)
-        np.testing.assert_allclose(found[0], slow[0], rtol=0, atol=1e-12)
+def test_every_way_in_groups(how, monkeypatch):
+    monkeypatch.setattr(conv_impls, "WIDE", 0)
+    layer = nn.Conv(6, (3, 3), feature_group_count=2, param_dtype=jnp.float64)
+    x = draw((7, 6, 4))
+    params = layer.init(jax.random.key(0), x)
+    ours = with_convolutions(layer.apply, how)
+    for f, g in (
+        (ours, layer.apply),
+        tuple(jax.grad(lambda p, x, f=f: f(p, x).sum()) for f in (ours, layer.apply)),
+    ):
+        for a, b in zip(
+            jax.tree.leaves(f(params, x)), jax.tree.leaves(g(params, x)), strict=True
+        ):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
 
 
-def test_the_layer_is_that_of_linen():
-    image = jnp.asarray(np.random.default_rng(0).random((6, 5, 3)), jnp.float32)
-    ours, theirs = Conv(4), nn.Conv(4, (3, 3))
-    params = ours.init(jax.random.key(0), image)
-    expected = theirs.init(jax.random.key(0), image)
-    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_array_equal(a, b)
-    np.testing.assert_allclose(
-        ours.apply(params, image), theirs.apply(params, image), atol=1e-6
+@pytest.mark.parametrize(
+    ("axes", "image", "kernel"),
+    [
+        (("NCHW", "OIHW", "NCHW"), (1, 3, 7, 6), (4, 3, 3, 2)),  # as in Equinox
+        (("NHWC", "OIHW", "NCHW"), (1, 7, 6, 3), (4, 3, 3, 2)),
+        (("HWCN", "IHWO", "CWNH"), (7, 6, 3, 1), (3, 3, 2, 4)),
+        (("NCHW", "OIHW", "NCHW"), (5, 3, 7, 6), (4, 3, 3, 2)),  # five images
+        (("NWC", "WIO", "NWC"), (1, 9, 3), (4, 3, 5)),  # a sequence
+        (("CWN", "OIW", "CWN"), (3, 9, 2), (5, 3, 4)),
+    ],
+)
+def test_any_layout(axes, image, kernel):
+    def apply(w, x):
+        window = (2,) * (len(image) - 2)
+        return lax.conv_general_dilated(
+            x, w, window, "SAME", rhs_dilation=window, dimension_numbers=axes
+        )
+
+    assert_same(apply, draw(kernel), draw(image, 1))
+
+
+def test_a_layer_of_nnx():
+    split = nnx.split(
+        nnx.Conv(3, 4, (3, 3), strides=2, rngs=nnx.Rngs(0), param_dtype=jnp.float64)
     )
 
+    def apply(params, x):
+        return nnx.merge(split[0], params)(x)
 
-def test_winograd_multiplies_less_where_layers_are_wide():
-    def flops(how, channels):
-        image = jax.ShapeDtypeStruct((8, 8, channels), jnp.float32)
-        kernel = jax.ShapeDtypeStruct((3, 3, channels, channels), jnp.float32)
-        traced = jax.jit(CONV_IMPLS[how]).lower(image, kernel)
-        return traced.compile().cost_analysis()["flops"]
-
-    # 16 products instead of 36, and transforms that cost some channels less
-    assert flops("winograd", 256) < 0.6 * flops("patches", 256)
-    assert flops("winograd", 64) == flops("lax", 64)
+    assert_same(apply, split[1], draw((7, 6, 3)))
 
 
-def test_what_is_forced_is_what_is_traced(monkeypatch):
-    monkeypatch.setattr(convolution, "WIDE", 0)
-    x, w = jnp.ones((4, 4, 2)), jnp.ones((3, 3, 2, 4))
+class Cnn(nn.Module):
+    """What a user may write: BatchNorm, dropout, a block that is remembered less."""
+
+    rate: float = 0.5
+
+    @nn.compact
+    def __call__(self, image, *, key=None, scale=1.0):
+        layer = functools.partial(nn.Conv, param_dtype=jnp.float64)
+        x = nn.relu(layer(4, (3, 3))(image)) * scale
+        x = nn.BatchNorm(
+            use_running_average=key is None,
+            axis_name=models.BATCH_AXES if key is not None else None,
+            param_dtype=jnp.float64,
+        )(x)
+        x = nn.avg_pool(x, (2, 2), (2, 2))
+        x = nn.remat(layer)(4, (3, 3), feature_group_count=2)(x)
+        if key is not None:
+            x = nn.Dropout(self.rate, deterministic=False)(x, rng=key)
+        x = nn.max_pool(x, (2, 2), (2, 2))
+        return {"logits": nn.Dense(3, param_dtype=jnp.float64)(x.reshape(-1))}
+
+
+def lifted(apply):
+    """A loss of a batch [B, ...], its gradient and new state, as the engine does it."""
+
+    def loss_fn(params, state, images, keys, scale):
+        def one(image, key):
+            outputs, changed = apply(
+                {"params": params, **state},
+                image,
+                key=key,
+                scale=scale,
+                mutable=["batch_stats"],
+            )
+            return (outputs["logits"] ** 2).sum(), changed
+
+        over = jax.vmap(one, out_axes=(0, None), axis_name=models.BATCH_AXES[0])
+        losses, changed = over(images, keys)
+        return losses.mean(), changed
+
+    return jax.value_and_grad(loss_fn, has_aux=True)
+
+
+@pytest.mark.parametrize("how", ["patches", "lax+patches"])
+def test_a_network_of_a_user_over_a_batch_with_keys_and_statistics(how):
+    net, images = Cnn(), draw((6, 8, 8, 2))
+    variables = net.init(jax.random.key(0), images[0])
+    params = variables["params"]
+    state = {"batch_stats": variables["batch_stats"]}
+    keys = jax.random.split(jax.random.key(1), 6)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), models.BATCH_AXES[1:])
+    nowhere = jax.P()
+    found = []
+    for apply in (net.apply, with_convolutions(net.apply, how)):
+        step = jax.shard_map(
+            lifted(apply),
+            mesh=mesh,
+            in_specs=nowhere,
+            out_specs=nowhere,
+            check_vma=False,
+        )
+        found.append(jax.jit(step)(params, state, images, keys, jnp.float64(2.0)))
+    exact, ours = map(jax.tree.leaves_with_path, found)
+    assert len(exact) == 1 + 2 + 8  # loss, statistics, parameters
+    for (path, a), (_, b) in zip(ours, exact, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-11, err_msg=str(path))
+    other = jax.jit(step)(params, state, images, keys[::-1], jnp.float64(2.0))
+    assert other[0][0] != found[1][0][0]  # the keys matter: dropout was drawn
+
+
+W = draw((3, 3, 2, 2))
+
+
+def conv(w, x):
+    return lax.conv_general_dilated(
+        x[None], w, (1, 1), "SAME", dimension_numbers=conv_impls.NHWC
+    )[0]
+
+
+def in_scan(w, x):
+    def body(x, scale):
+        x = jnp.tanh(conv(w * scale, x))
+        return x, x.sum()
+
+    return lax.scan(body, x, jnp.arange(1.0, 4.0))
+
+
+def in_while(w, x):
+    looped = lax.while_loop(  # forwards only
+        lambda s: (s[0] < 3) & (conv(w, s[1]).sum() < 1e9),
+        lambda s: (s[0] + 1, jnp.tanh(conv(w, s[1]))),
+        (0, lax.stop_gradient(x)),
+    )
+    return conv(w, x) * lax.stop_gradient(looped[1])
+
+
+def in_cond(w, x):
+    return lax.cond(x.sum() > 0, conv, lambda w, x: conv(2 * w, x), w, x)
+
+
+def in_nested_jits(w, x):
+    return jax.jit(lambda w, x: jax.jit(conv)(w, jnp.sin(x)) + 1)(w, x)
+
+
+@pytest.mark.parametrize(
+    "apply", [in_scan, in_while, in_cond, in_nested_jits, jax.checkpoint(in_scan)]
+)
+def test_it_reaches_into_what_has_a_body(apply):
+    no_grad = lax.stop_gradient if apply is in_while else lambda w: w
+    assert_same(lambda w, x: apply(no_grad(w), x), W, draw((5, 4, 2), 1))
+
+
+def test_rematerialisation_stays():
+    policy = jax.checkpoint_policies.nothing_saveable
+    apply = jax.checkpoint(lambda w, x: jnp.sin(conv(w, conv(w, x))), policy=policy)
+    x = draw((5, 4, 2), 1)
+
+    def sines(apply):
+        grad = jax.grad(lambda w: apply(w, x).sum())
+        return primitives_of(grad, W).count("remat2["), primitives_of(grad, W)
+
+    count, text = sines(with_convolutions(apply, "patches"))
+    assert count == sines(apply)[0] > 0 and "conv_general" not in text
+    assert "nothing_saveable" in text
+
+
+def test_a_rule_of_its_own_is_kept():
+    @jax.custom_vjp
+    def straight(w, x):
+        return jnp.round(conv(w, x))
+
+    straight.defvjp(
+        lambda w, x: (straight(w, x), (w, x)),
+        lambda saved, g: (7.0 * saved[0] * g.sum(), 3.0 * g.sum() * saved[1]),
+    )
+
+    def apply(w, x):
+        return nn.relu(straight(w, x)) + conv(w, x)
+
+    assert_same(apply, W, draw((5, 4, 2), 1), left=1)
+    assert not has_convolutions(straight, W, jnp.zeros((5, 4, 2)))
+
+
+def test_slopes_forwards():
+    x = draw((5, 4, 2), 1)
+    ours = with_convolutions(in_nested_jits, "patches")
+    found, exact = (
+        jax.jvp(f, (W, x), (0.3 * W, 2 * x)) for f in (ours, in_nested_jits)
+    )
+    np.testing.assert_allclose(found, exact, rtol=0, atol=1e-12)
+
+
+def test_what_is_chosen_is_what_is_traced(monkeypatch):
+    monkeypatch.setattr(conv_impls, "WIDE", 0)
+    x = jnp.ones((4, 4, 2))
     traced = {}
     for how in CONV_IMPLS:
-        with computed(how):
-            traced[how] = str(
-                jax.make_jaxpr(jax.grad(lambda w: convolve(x, w).sum()))(w)
-            )
+        ours = with_convolutions(conv, how)
+        traced[how] = primitives_of(jax.grad(lambda w, f=ours: f(w, x).sum()), W)
     assert traced["lax"].count("conv_general_dilated") > 1
     assert "conv_general_dilated" not in traced["patches"] + traced["shifts"]
     assert len(set(traced.values())) == len(CONV_IMPLS)
-    outside = str(jax.make_jaxpr(jax.grad(lambda w: convolve(x, w).sum()))(w))
-    assert outside == traced["patches"]  # the rule of thumb on a CPU
+
+
+def test_the_rule_of_thumb_follows_the_platform():
+    x = draw((5, 4, 2))
+    on = {p: with_convolutions(conv, None, p) for p in ("cpu", "gpu", "tpu")}
+    assert {p: primitives_of(f, W, x).count("conv_gen") for p, f in on.items()} == {
+        "cpu": 0,
+        "gpu": 1,
+        "tpu": 1,
+    }
+    small = draw((2, 2, 2))  # XLA leaves its fast path there, on a CPU
+    for how, platform, count in (("lax", "cpu", 0), ("lax", "gpu", 1)):
+        ours = with_convolutions(conv, how, platform)
+        assert primitives_of(ours, W, small).count("conv_gen") == count
+    with pytest.raises(ValueError, match="give one of lax, patches"):
+        with_convolutions(conv, "patch")
+
+
+@pytest.mark.parametrize(
+    ("image", "kernel", "more"),
+    [
+        ((1, 4, 4, 4, 2), (2, 2, 2, 2, 3), {}),  # three dimensions
+        ((1, 20, 20, 2), (17, 17, 2, 3), {}),  # too many entries
+        ((4, 5, 5, 2), (3, 3, 2, 4), {"batch_group_count": 2}),
+    ],
+)
+def test_what_no_way_covers_stays(image, kernel, more):
+    numbers = lax.conv_dimension_numbers(
+        image,
+        kernel,
+        ("NDHWC", "DHWIO", "NDHWC") if len(image) == 5 else conv_impls.NHWC,
+    )
+
+    def apply(w, x):
+        strides = (1,) * (len(image) - 2)
+        return lax.conv_general_dilated(
+            x, w, strides, "SAME", dimension_numbers=numbers, **more
+        )
+
+    w, x = draw(kernel), draw(image, 1)
+    assert not has_convolutions(apply, w, x)
+    np.testing.assert_array_equal(
+        with_convolutions(apply, "patches")(w, x), apply(w, x)
+    )
+    narrow = functools.partial(
+        lax.conv_general_dilated,
+        window_strides=(1, 1),
+        padding="SAME",
+        preferred_element_type=jnp.float64,
+    )
+    assert not has_convolutions(narrow, *jnp.zeros((2, 1, 1, 3, 3), jnp.float32))
+
+
+def test_the_precision_is_that_of_the_layer():
+    layer = nn.Conv(2, (3, 3), precision="highest")
+    x = draw((5, 4, 2))
+    params = layer.init(jax.random.key(0), x)
+    ours = with_convolutions(layer.apply, "patches")
+    grad = jax.grad(lambda p: ours(p, x).sum())
+    text = primitives_of(grad, params)
+    assert text.count("dot_general[") == text.count("precision=(Precision.HIGHEST")
+
+
+def test_arguments_are_what_they_were():
+    def apply(params, example, *, key=None, rate=0.0, mode="sum", **more):
+        assert isinstance(rate, (float, jax.Array))
+        assert isinstance(mode, str)
+        scale = 1.0 if isinstance(rate, float) and rate == 0 else 3.0
+        y = conv(params["w"], example["x"]) * scale * more.get("b1", 1.0)
+        return y.sum() if mode == "sum" else {"y": y, "none": None}
+
+    ours = with_convolutions(apply, "patches")
+    assert inspect.signature(ours) == inspect.signature(apply)
+    params, example = {"w": W}, {"x": draw((5, 4, 2), 1), "more": None}
+    for more in ({}, {"rate": 0.5}, {"rate": jnp.ones(())}, {"b1": jnp.ones(()) / 2}):
+        np.testing.assert_allclose(
+            ours(params, example, **more), apply(params, example, **more), atol=1e-12
+        )
+    assert ours(params, example, mode="all")["none"] is None
+    rates = jax.vmap(lambda b: ours(params, example, b1=b))(jnp.arange(3.0))
+    np.testing.assert_allclose(rates, rates[1] * np.arange(3), atol=1e-12)
+
+
+def test_models_of_both_kinds_keep_their_names():
+    model = models.cnn((3,), (4,))
+    for one, before in (
+        (computed_by(model, "patches"), ()),
+        (computed_by(models.stateful(model), "patches"), ((),)),
+    ):
+        assert type(one) is type(models.stateful(model) if before else model)
+        assert "dropout" in inspect.signature(one.apply).parameters
+        assert one.config == model.config
+        image = draw((4, 4, 1))
+        params = model.init(jax.random.key(0), image)
+        found = one.apply(params, *before, image)
+        np.testing.assert_allclose(
+            found[0] if before else found, model.apply(params, image), atol=1e-12
+        )
+
+
+def test_a_model_without_a_convolution_is_left_alone():
+    calls = []
+
+    def apply(params, x):
+        calls.append(x)
+        return params @ x
+
+    assert not has_convolutions(apply, np.ones((2, 3)), np.ones(3))
+    x = np.ones(3)
+    with_convolutions(apply, "patches")(np.ones((2, 3)), x)
+    assert calls[-1] is x
+    shape = jax.ShapeDtypeStruct((9, 9, 2), float)
+    for nested in (in_scan, in_while, in_cond, in_nested_jits, jax.checkpoint(conv)):
+        assert has_convolutions(nested, W, shape)

@@ -16,7 +16,6 @@ from jax import lax
 from dlworkshop import models
 from dlworkshop.data import fetch, places
 from dlworkshop.errors import UserError
-from dlworkshop.models.convolution import computed
 from dlworkshop.models.rgb import on_rgb, rgb
 from dlworkshop.models.vgg16 import BLOCKS, layers, parted, preprocess, vgg16
 
@@ -38,8 +37,7 @@ def outputs_of(model, image=IMAGE):
     """Every block's maps, and what the model answers."""
     params = model.init(jax.random.key(0), image)
     run = jax.jit(lambda p, x: model.module.apply({"params": p}, x, mutable=True))
-    with computed("lax"):  # compiles soonest
-        answer, seen = run(params, image)
+    answer, seen = run(params, image)
     return [seen["intermediates"][name][0] for name in BLOCK_NAMES], answer
 
 
@@ -156,8 +154,7 @@ def test_without_the_top_it_is_that_of_keras(keras, files):
     ):
         model = vgg16(weights=files / "notop.h5", pooling=pooling)
         params = model.init(jax.random.key(0), image)
-        with computed("lax"):
-            ours = jax.jit(model.apply)(params, image)
+        ours = jax.jit(model.apply)(params, image)
         assert_close(ours, np.asarray(pool()(theirs))[0])
 
 
@@ -243,11 +240,8 @@ def test_a_batch_is_its_images_one_by_one_in_13_convolutions():
     model = vgg16(pooling="avg")
     images = np.random.default_rng(4).integers(0, 256, (2, 48, 50, 3), np.uint8)
     params = jax.jit(model.init)(jax.random.key(0), images[0])
-    with computed("lax"):
-        program = jax.jit(lambda p, x: models.predict(model, p, x)).lower(
-            params, images
-        )
-        alone = jax.jit(model.apply).lower(params, images[0]).compile()
+    program = jax.jit(lambda p, x: models.predict(model, p, x)).lower(params, images)
+    alone = jax.jit(model.apply).lower(params, images[0]).compile()
     for one, image in zip(program.compile()(params, images), images, strict=True):
         assert_close(one, alone(params, image))
     lines = [x for x in program.as_text().splitlines() if "stablehlo.convolution" in x]

@@ -306,7 +306,7 @@ def test_null_and_nan_are_the_same_absence(population, edit):
 
 def test_regression_has_its_own_metric_and_no_nats(population, edit):
     (population / "predictions.npz").unlink()
-    edit(population / "config.json", metric="rmse", loss="mean_squared_error")
+    edit(population / "config.json", metric="rmse", loss="squared_error")
     stat = {"mean": 0.3121, "sem": 0.0213, "n": 8}
     edit(population / "summary.json", test={"rmse": stat, "loss": stat})
     _, page = render(population)

@@ -73,6 +73,41 @@ def test_other_content_has_another_name(quadrants, params, home):
     assert len(names) == len(cases) == len(list(home.iterdir()))
 
 
+def of_function(function):
+    """A model without parameters or a config of its own."""
+    return models.model.Model(
+        lambda key, image: {},
+        lambda params, image, *, key=None: function(image).mean((0, 1)),
+    )
+
+
+def test_models_of_one_config_and_other_functions_are_two(quadrants, home):
+    def of_factor(factor):
+        return of_function(lambda image: image * factor)
+
+    cases = [
+        of_function(lambda image: image + 1),
+        of_function(lambda image: image + 2),
+        of_factor(2.0),
+        of_factor(3.0),
+    ]
+    means = [features(model, {}, quadrants).test.inputs.mean() for model in cases]
+    assert len(set(map(float, means))) == len(list(home.iterdir())) == len(cases)
+
+
+def test_what_is_not_known_is_computed_every_time(quadrants, home):
+    with open("/dev/null") as file:
+
+        def function(image):
+            return image * (2 if file.closed else 1)
+
+        model = of_function(function)
+        first = features(model, {}, quadrants)
+    second = features(model, {}, quadrants)
+    assert 2 * first.test.inputs.sum() == pytest.approx(second.test.inputs.sum())
+    assert first.fingerprint == "" and not home.exists()
+
+
 def test_nothing_is_left_half_made(quadrants, params, home, monkeypatch):
     def broken(self, images):
         yield from whole(self, images[:5])

@@ -48,7 +48,7 @@ def check(found, expected):
 
 
 def how_of(run):
-    return run.left("preprocessing.json")["preprocessing"]
+    return run.read_artifact("preprocessing.json")["preprocessing"]
 
 
 def test_files_are_answered_as_predict_answers_their_pixels(images, photos):
@@ -158,7 +158,7 @@ def test_the_own_test_split_gives_the_scores_of_the_summary(
     run = load(request.getfixturevalue(fixture))
     path = {"image_run": photos, "table_run": penguins}[fixture]
     found = evaluate(run, path if given else None)
-    assert found.examples == run.left("config.json")["dataset"]["test"]
+    assert found.examples == run.read_artifact("config.json")["dataset"]["test"]
     for name, score in found.scores.items():
         for key, value in run.summary["test"][name].items():
             assert score[key] == pytest.approx(value, rel=1e-5, abs=1e-7), name

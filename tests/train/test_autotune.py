@@ -1,18 +1,20 @@
 """How to compute is measured once, remembered, may be forced, and is resumed."""
 
 import json
+import os
 
 import jax
 import numpy as np
+import optax
 import pytest
-from tests.run.test_resume import stop_after
 
-from dlworkshop import fit, models, optimizers
+from dlworkshop import fit, models
 from dlworkshop.errors import UserError
-from dlworkshop.models import convolution
+from dlworkshop.models import conv_impls
 from dlworkshop.models.convolution import CONV_IMPLS
 from dlworkshop.train import autotune
 from dlworkshop.train.programs import ExecutionConfig
+from tests.train.test_resume import stop_after
 
 CNN = models.cnn((4,), (8,), num_classes=4)
 
@@ -36,7 +38,7 @@ def train(dataset, **changes):
     return fit(
         CNN,
         dataset,
-        optimizers.sgd,
+        optax.sgd,
         hparams={"learning_rate": 0.1},
         **settings,
         **changes,
@@ -72,7 +74,7 @@ def test_the_fastest_is_taken_and_remembered(clock):
     }
     seconds[best] = 0.008
     for _ in range(2):
-        found = autotune.fastest(
+        found = autotune.autotune(
             pretend(seconds, turns), START, ASKED, {"a": 1}, said.append
         )
         assert found == best
@@ -80,25 +82,96 @@ def test_the_fastest_is_taken_and_remembered(clock):
     assert "shifts" in said[1] and "one by one" in said[1] and "8 at a time" in said[1]
     assert said[2].endswith("(measured before)")
     turns.clear()
-    autotune.fastest(pretend({}, turns), START, {"micro_batch": [8]}, {}, said.append)
+    autotune.autotune(pretend({}, turns), START, {"micro_batch": [8]}, {}, said.append)
     assert turns  # something else: measured anew
     folder = clock / "dlworkshop" / "choices"
     assert folder.stat().st_mode & 0o777 == 0o700
     assert len(list(folder.iterdir())) == 2
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "\0\xff",
+        '{"choice": null}',
+        '{"choice": {"convolution": "patches", "sequential": true, "tile": 8}}',
+        '{"choice": {"convolution": "patches", "sequential": true}}',
+        '{"choice": {"convolution": "fft", "sequential": true, "micro_batch": 8}}',
+        '{"choice": {"convolution": "shifts", "sequential": 1, "micro_batch": 8}}',
+    ],
+)
+def test_what_is_damaged_or_of_another_version_is_measured_anew(clock, text):
+    turns = []
+
+    def run():
+        turns.clear()
+        return autotune.autotune(pretend({}, turns), START, ASKED, {}, lambda line: 0)
+
+    found = run()
+    (path,) = clock.rglob("*.json")
+    path.write_text(text)
+    assert run() == found and turns
+    assert run() == found and not turns  # what was measured is there again
+
+
+def test_a_cache_that_is_a_folder_is_done_without(clock):
+    autotune.autotune(pretend({}, []), START, ASKED, {}, lambda line: 0)
+    (path,) = clock.rglob("*.json")
+    path.unlink()
+    path.mkdir()
+    turns = []
+    autotune.autotune(pretend({}, turns), START, ASKED, {}, lambda line: 0)
+    assert turns
+
+
+def test_machines_are_told_apart(tmp_path):
+    def machine(model="AMD EPYC 9654", quota="max 100000"):
+        for name, text in {
+            "proc/cpuinfo": f"processor\t: 0\nmodel name\t: {model}\nmodel\t\t: 17\n",
+            "proc/self/cgroup": "0::/job\n",
+            "sys/fs/cgroup/cgroup.controllers": "cpu",
+            "sys/fs/cgroup/job/cpu.max": quota,
+        }.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(text)
+        return autotune.machine(tmp_path)
+
+    known = machine()
+    assert known == machine() and json.loads(json.dumps(known)) == known
+    assert known["processor"].startswith("AMD EPYC 9654")
+    assert known["cores"] == len(os.sched_getaffinity(0))
+    assert machine("AMD EPYC 7763") != known
+    assert machine(quota="50000 100000")["cores"] == 0.5
+    assert {"jax", "jaxlib", "dlworkshop"} <= set(known)
+
+
+@pytest.mark.parametrize("quota, cores", [(-1, None), (25_000, 0.25)])
+def test_quotas_of_version_1_count(tmp_path, quota, cores):
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("3:cpu,cpuacct:/job/step\n")
+    job = tmp_path / "sys/fs/cgroup/cpu/job"
+    job.mkdir(parents=True)
+    (job / "cpu.cfs_quota_us").write_text(f"{quota}\n")
+    (job / "cpu.cfs_period_us").write_text("100000\n")
+    assert autotune.cores(tmp_path) == (cores or len(os.sched_getaffinity(0)))
+
+
 @pytest.mark.parametrize("time, taken", [(0.0198, "patches"), (0.018, "shifts")])
 def test_what_is_hardly_faster_is_not_taken(clock, time, taken):
     seconds = {ExecutionConfig("shifts", False): time}
     asked = {"convolution": ["shifts", "patches"]}
-    found = autotune.fastest(pretend(seconds, []), START, asked, {}, print)
+    found = autotune.autotune(pretend(seconds, []), START, asked, {}, print)
     assert found.convolution == taken
 
 
 def test_what_is_hopeless_is_tried_once(clock):
     slow, turns = ExecutionConfig("shifts", False), []
     asked = {"convolution": ["shifts", "patches"]}
-    autotune.fastest(pretend({slow: 0.05}, turns), START, asked, {}, print)
+    autotune.autotune(pretend({slow: 0.05}, turns), START, asked, {}, print)
     assert turns.count(slow) == 1
     assert turns.count(START) == 1 + autotune.ROUNDS
 
@@ -115,14 +188,14 @@ def test_a_question_lasts_longer_than_a_slow_second(clock, monkeypatch):
 
         return call
 
-    assert autotune.fastest(try_out, START, asked, {}, print).convolution == "shifts"
+    assert autotune.autotune(try_out, START, asked, {}, print).convolution == "shifts"
     assert len(turns) > 2 * (1 + autotune.ROUNDS)
 
 
 def test_the_least_time_of_all_questions_is_kept(clock):
     times = iter([0.02, 0.03] + [0.02, 0.03] * autotune.ROUNDS)
     asked = {"convolution": ["patches", "shifts"], "micro_batch": [None, 8]}
-    found = autotune.fastest(
+    found = autotune.autotune(
         lambda choice: lambda: next(times, 0.5), START, asked, {"b": 1}, print
     )
     kept = [json.loads(path.read_text()) for path in clock.rglob("*.json")]
@@ -134,36 +207,40 @@ def test_the_least_time_of_all_questions_is_kept(clock):
     "batch, flops, size", [(128, 28e6, 16), (120, 28e6, 15), (256, 1.2e6, None)]
 )
 def test_what_fits_the_cache_is_taken_at_a_time(batch, flops, size):
-    params = {"kernel": jax.ShapeDtypeStruct((3, 3, 1, 4), "float32")}
-    assert autotune.rule_of_thumb(params, batch, flops).micro_batch == size
+    choice = autotune.rule_of_thumb(batch, flops, convolutions=True)
+    assert choice.micro_batch == size
 
 
 @pytest.mark.parametrize("flops, sequential", [(4e3, False), (6e5, True)])
 def test_small_updates_stand_side_by_side(flops, sequential):
-    params = {"kernel": jax.ShapeDtypeStruct((64, 10), "float32")}
-    assert autotune.rule_of_thumb(params, 16, flops).sequential == sequential
+    choice = autotune.rule_of_thumb(16, flops, convolutions=False)
+    assert choice.sequential == sequential
 
 
 def test_it_begins_with_the_rule_of_thumb_by_its_name(quadrants, cache, monkeypatch):
     monkeypatch.setattr(autotune, "WORTH", 0.0)
     begun = []
     monkeypatch.setattr(
-        autotune, "fastest", lambda _, start, asked, *more: begun.append(start) or start
+        autotune,
+        "autotune",
+        lambda _, start, asked, *more: begun.append(start) or start,
     )
     train(quadrants)
     assert begun[0].convolution == "patches" and begun[0].sequential
 
 
 def test_xlas_own_convolution_is_not_tried_on_a_cpu():
-    asked = autotune.questions(members=4, batch=100, flops=4e7)
+    asked = autotune.search_space(members=4, batch=100, flops=4e7)
     assert set(CONV_IMPLS) - set(asked["convolution"]) == {"lax", "winograd"}
     assert asked["micro_batch"] == [5, 10, 20, None]
     assert asked["sequential"] == [True, False]
-    assert autotune.questions(members=1, batch=100, flops=4e7)["sequential"] == [False]
+    assert autotune.search_space(members=1, batch=100, flops=4e7)["sequential"] == [
+        False
+    ]
 
 
 def test_every_way_trains_the_same(quadrants, monkeypatch):
-    monkeypatch.setattr(convolution, "WIDE", 0)  # by Winograd's products too
+    monkeypatch.setattr(conv_impls, "WIDE", 0)  # by Winograd's products too
     runs = {how: train(quadrants, convolution=how) for how in CONV_IMPLS}
     for how, run in runs.items():
         for a, b in zip(
@@ -180,6 +257,12 @@ def test_every_way_trains_the_same(quadrants, monkeypatch):
 def test_an_unknown_way_names_the_nearest(quadrants):
     with pytest.raises(UserError, match="did you mean 'patches'"):
         train(quadrants, convolution="patch")
+
+
+def test_a_way_for_a_model_without_a_convolution_is_refused(quadrants):
+    model = models.mlp((4,), num_classes=4)
+    with pytest.raises(UserError, match="'shifts', but the model has no convolution"):
+        fit(model, quadrants, batch_size=16, convolution="shifts")
 
 
 def test_a_long_run_is_measured_and_says_so(

@@ -11,9 +11,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from dlworkshop import fit, models, optimizers
+from dlworkshop import fit, models
 from dlworkshop.errors import UserError
 from dlworkshop.types import Batch
 
@@ -197,7 +198,7 @@ def test_an_unknown_flag_leaves_with_2(start):
 def test_what_is_not_finite_is_null_in_json(quadrants, tmp_path):
     train(
         quadrants,
-        optimizer=optimizers.sgd,
+        optimizer=optax.sgd,
         hparams={"learning_rate": 1e30},
         workdir=tmp_path,
     )

@@ -8,9 +8,10 @@ from collections import Counter
 from pathlib import Path
 
 import jax
+import optax
 import pytest
 
-from dlworkshop import fit, models, optimizers
+from dlworkshop import fit, models
 from dlworkshop.train import groups
 from tests.conftest import make_dataset
 
@@ -33,7 +34,7 @@ def train(rate=0.1, **changes):
     return fit(
         models.mlp((16,), num_classes=4),
         make_dataset(),
-        optimizers.sgd,
+        optax.sgd,
         hparams={"learning_rate": [rate, 0.0]},
         **settings | changes,
     )
@@ -76,7 +77,7 @@ def test_groups_in_turn_share_their_programs(compiled):
 SCRIPT = """
 import collections, json, os, sys
 import jax
-from tests.run.test_compilations import train
+from tests.train.test_compilations import train
 os.environ["XDG_CACHE_HOME"] = sys.argv[3]  # a cache that nobody has filled
 seen = collections.Counter()
 jax.monitoring.register_event_listener(lambda event, **_: seen.update([event]))

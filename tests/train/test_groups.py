@@ -1,15 +1,18 @@
 """Members that stopped cost no time, and those that do not fit wait their turn."""
 
+import dataclasses
+
 import jax
 import numpy as np
+import optax
 import pytest
-from tests.run.test_resume import lines, record, stop_after
 
-from dlworkshop import fit, models, optimizers
+from dlworkshop import fit, models
 from dlworkshop.errors import UserError
 from dlworkshop.train import groups, memory, mesh
 from dlworkshop.train.groups import Groups, group_sizes
 from dlworkshop.train.programs import Programs
+from tests.train.test_resume import lines, record, stop_after
 
 MODELS = {  # the MLP trains side by side, the CNN one by one on a CPU
     "mlp": models.mlp((16,), dropout=0.2, num_classes=4),
@@ -29,7 +32,7 @@ def train(dataset, model="mlp", devices=1, **changes):
         "patience": 1,
         "devices": jax.devices()[:devices],
     }
-    return fit(MODELS[model], dataset, optimizers.adam, **settings | changes)
+    return fit(MODELS[model], dataset, optax.adam, **settings | changes)
 
 
 @pytest.fixture
@@ -66,16 +69,18 @@ def test_a_group_has_the_smallest_size_that_holds_it():
     assert cut.sizes == (10, 6, 4, 2)
     for count in range(11):
         chosen = list(range(0, 10))[10 - count :]
-        (group,) = cut.of(chosen) or [()]
+        (group,) = cut.partition(chosen) or [()]
         assert len(group) in (*cut.sizes, 0) and len(group) - count <= 3
         assert set(chosen) <= set(group)
-    assert cut.of(range(7)) == [tuple(range(10))]  # all stay in their places
+    assert cut.partition(range(7)) == [tuple(range(10))]  # all stay in their places
 
 
 def test_groups_hold_everyone_once():
     cut = Groups(11, group_sizes(4, axis=1, chunks=np.inf))
     for chosen in (range(11), [1, 2, 3, 5, 8], [10]):
-        named = [member for group in cut.of(chosen) for member in group if member < 11]
+        named = [
+            member for group in cut.partition(chosen) for member in group if member < 11
+        ]
         assert named == list(chosen)
 
 
@@ -239,7 +244,7 @@ def test_the_prediction_counts_state_data_and_work(quadrants, monkeypatch):
     assert together > data + 4 * params + params / 12
     # a record is a copy of everyone, and so are those who wait on a CPU for their turn
     copy = memory.predict(plan, True, 12) - together
-    three = plan._replace(seeds=plan.seeds[:3])
+    three = dataclasses.replace(plan, seeds=plan.seeds[:3])
     waiting = memory.predict(plan, False, 3) - memory.predict(three, False, 3)
     assert copy == waiting == pytest.approx(4 * params, rel=0.05)
 

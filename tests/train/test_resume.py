@@ -11,9 +11,10 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 import pytest
 
-from dlworkshop import fit, models, optimizers
+from dlworkshop import fit, models
 from dlworkshop.errors import UserError
 from dlworkshop.train.loop import Loop
 
@@ -33,7 +34,7 @@ def train(dataset, workdir, devices=None, **changes):
         "devices": devices or jax.devices()[:1],
     }
     model = models.mlp((16,), dropout=0.2, num_classes=4)
-    return fit(model, dataset, optimizers.sgd, workdir=workdir, **settings | changes)
+    return fit(model, dataset, optax.sgd, workdir=workdir, **settings | changes)
 
 
 def record(workdir):
@@ -187,7 +188,7 @@ import jax
 jax.config.update("jax_num_cpu_devices", 4)
 from pathlib import Path
 from tests.conftest import make_dataset
-from tests.run.test_resume import train
+from tests.train.test_resume import train
 train(make_dataset(), Path(sys.argv[1]), save_every_steps=2)
 """
 

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import jax
 import numpy as np
+import optax
 import pytest
-from tests.run.test_resume import lines, record, stop_after, train
 
-from dlworkshop import data, fit, models, optimizers
+from dlworkshop import data, fit, models
 from dlworkshop.data.feed import AHEAD
 from dlworkshop.data.order import Order
 from dlworkshop.errors import UserError
@@ -19,6 +19,7 @@ from dlworkshop.train import feeds, memory
 from dlworkshop.train.mesh import make_mesh
 from dlworkshop.types import Batch
 from tests.conftest import make_dataset
+from tests.train.test_resume import lines, record, stop_after, train
 
 pytestmark = pytest.mark.optimized  # bits are compared
 
@@ -64,7 +65,7 @@ def run(dataset, model="mlp", **changes):
         "devices": jax.devices()[:1],
         "streamed": True,
     }
-    return fit(MODELS[model], dataset, optimizers.adam, **settings | changes)
+    return fit(MODELS[model], dataset, optax.adam, **settings | changes)
 
 
 def assert_same(one, two):
@@ -146,7 +147,7 @@ def test_memory_is_bounded(quadrants, monkeypatch):
     monkeypatch.setattr(feeds, "PIECE_BYTES", 2 * STEP_BYTES)
     dataset, rows = with_rows(quadrants)
     placed, ahead, used = [], [], 0
-    place = feeds.place
+    place = feeds.shard
 
     def watched(mesh, tree, *axes):
         nonlocal used
@@ -156,7 +157,7 @@ def test_memory_is_bounded(quadrants, monkeypatch):
         placed.append(sum(leaf.nbytes for leaf in jax.tree.leaves(tree.inputs)))
         return place(mesh, tree, *axes)
 
-    monkeypatch.setattr(feeds, "place", watched)
+    monkeypatch.setattr(feeds, "shard", watched)
     run(dataset, num_epochs=4)
     # the least that can be evaluated at a time are 128 examples
     assert max(placed) <= max(2 * STEP_BYTES, 128 * 8 * 8)

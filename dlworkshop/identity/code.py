@@ -1,0 +1,386 @@
+"""What the code of a function is: its syntax tree where the source is there.
+
+The tree knows nothing of comments, docstrings, annotations and layout, and is the same
+in every version of Python. Bytecode changes with each of them, so it stands in only
+where there is no source: in a shell, or where the file was changed since it was read.
+"""
+
+import ast
+import builtins
+import dis
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import linecache
+import site
+import sys
+import sysconfig
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+ROOT = Path(__file__).parents[1]  # of the library itself
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+TYPED_IN = ("<doctest", "<ipython", "<stdin", "<python-input")  # files of no module
+MISSING = object()
+COMPUTED = (property, functools.cached_property)
+Node = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+
+
+def package(name: str | None, file: str | None) -> str | None:
+    """The library, with its version, that a module belongs to; None for the user's own.
+
+    Args:
+        name: of the module.
+        file: where it was loaded from; None for what is built in or was typed in.
+
+    >>> import json
+    >>> package("json", json.__file__)[:9], package("__main__", "train.py")
+    ('python 3.', None)
+    """
+    top = (name or "").partition(".")[0]
+    if file is None and top != "__main__":  # as of parts of a library in C
+        file = getattr(sys.modules.get(top), "__file__", None)
+    if file is None:
+        known = top in sys.stdlib_module_names and top != "__main__"
+        return f"python {PYTHON}" if known else None
+    return _package(top, file)
+
+
+@functools.lru_cache(4096)
+def _package(top: str, file: str) -> str | None:
+    path = Path(file)
+    if path.is_relative_to(ROOT):
+        return f"dlworkshop {_own_version()}"
+    if any(path.is_relative_to(folder) for folder in _installed()):
+        return f"{top} {_version(top)}".strip()
+    if any(path.is_relative_to(folder) for folder in _standard()):
+        return f"python {PYTHON}"
+    return None
+
+
+@functools.cache
+def _installed() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    folders = {paths["purelib"], paths["platlib"], *site.getsitepackages()}
+    folders |= {site.getusersitepackages()}
+    folders |= {
+        p for p in sys.path if Path(p).name in {"site-packages", "dist-packages"}
+    }
+    return tuple(sorted(folders))
+
+
+@functools.cache
+def _standard() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    return paths["stdlib"], paths["platstdlib"]
+
+
+@functools.cache
+def _version(top: str) -> str:
+    version = getattr(sys.modules.get(top), "__version__", None)
+    if isinstance(version, str):
+        return version
+    try:
+        return importlib.metadata.version(top)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+@functools.cache
+def _own_version() -> str:
+    """Of the library itself, which may be used from a checkout: with its content."""
+    sha = hashlib.sha256()
+    for path in sorted(ROOT.rglob("*.py")):
+        sha.update(f"{path.relative_to(ROOT)}\0".encode())
+        sha.update(path.read_bytes())
+    return f"{_version('dlworkshop')}+{sha.hexdigest()[:8]}".lstrip("+")
+
+
+def package_of(function: FunctionType) -> str | None:
+    """The library that a function was written in; None for the user's own."""
+    if function.__code__.co_filename.startswith(TYPED_IN):
+        return None
+    where = function.__globals__
+    return package(where.get("__name__"), where.get("__file__"))
+
+
+def code(function: FunctionType) -> str:
+    """What tells the code of a function from others: of its source, or its bytecode.
+
+    >>> def double(x):
+    ...     return 2 * x
+    >>> def twice(x):
+    ...     return 2 * x  # the same, but for its name
+    >>> code(double) == code(double), code(double) == code(twice)
+    (True, False)
+    """
+    try:
+        node = _node(function)
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        node = None
+    if node is None:
+        return f"bytecode of Python {PYTHON} {_sha(_bytecode(function.__code__))}"
+    return f"source {_sha(_tree(node))}"
+
+
+def module_code(module: ModuleType) -> str | None:
+    """The same of a whole module; None where there is no source."""
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return None
+    try:
+        return f"source {_sha(_tree(ast.parse(Path(file).read_bytes())))}"
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+def _sha(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _node(function: FunctionType) -> Node | None:
+    """Where the source says what the function does.
+
+    A file may have been changed since it was imported, so the node is one that compiles
+    to the bytecode that the function has.
+    """
+    code = function.__code__
+    linecache.checkcache(code.co_filename)
+    lines = linecache.getlines(code.co_filename, function.__globals__)
+    if not lines:
+        return None
+    same = _compiled("".join(lines)).get((code.co_qualname, _bytecode(code)), [])
+    # of equal ones the one that stands where the function did
+    return min(
+        (node for _, node in same),
+        key=lambda node: abs(_first_line(node) - code.co_firstlineno),
+        default=None,
+    )
+
+
+@functools.lru_cache(64)
+def _compiled(text: str) -> dict[tuple[str, str], list[tuple[CodeType, Node]]]:
+    """(qualified name, bytecode) -> the functions of a file that have them."""
+    text = textwrap.dedent(text)
+    tree = ast.parse(text)
+    nodes: dict[tuple[str, int], list[Node]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, Node):
+            name = getattr(node, "name", "<lambda>")
+            nodes.setdefault((name, _first_line(node)), []).append(node)
+    found: dict[tuple[str, str], list[tuple[CodeType, Node]]] = {}
+    for code in _within(compile(tree, "<identity>", "exec", dont_inherit=True)):
+        places = nodes.get((code.co_name, code.co_firstlineno), [])
+        if len(places) > 1:  # lambdas in one line
+            places = [node for node in places if _covers(node, code)]
+        if places:
+            key = (code.co_qualname, _bytecode(code))
+            found.setdefault(key, []).append((code, places[-1]))
+    return found
+
+
+def _first_line(node: Node) -> int:
+    decorators = getattr(node, "decorator_list", [])
+    return min([node.lineno, *(decorator.lineno for decorator in decorators)])
+
+
+def _covers(node: Node, code: CodeType) -> bool:
+    """Whether all instructions come from within the node (the innermost is last)."""
+    if not isinstance(node, ast.Lambda):
+        return False
+    body = node.body
+    begin = body.lineno, body.col_offset
+    end = body.end_lineno or body.lineno, body.end_col_offset or body.col_offset
+    for line, last_line, column, last_column in code.co_positions():
+        if not (line and last_line and last_column):
+            continue  # what has no place of its own
+        if column is None or (line, column) < begin or (last_line, last_column) > end:
+            return False
+    return True
+
+
+def _within(code: CodeType) -> Iterator[CodeType]:
+    """The code object and all in it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _within(constant)
+
+
+@functools.lru_cache(4096)
+def _bytecode(code: CodeType) -> str:
+    """All that a code object does, without where it stands."""
+    return repr(
+        (
+            code.co_code,
+            [_constant(constant) for constant in code.co_consts],
+            (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars),
+            (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount),
+            (code.co_flags, code.co_exceptiontable),
+        )
+    )
+
+
+def _constant(constant: Any) -> str:
+    if isinstance(constant, CodeType):
+        return f"{constant.co_name}{_bytecode(constant)}"
+    if isinstance(constant, tuple):
+        return f"({','.join(map(_constant, constant))})"
+    if isinstance(constant, frozenset):  # whose order is another in each process
+        return f"{{{','.join(sorted(map(_constant, constant)))}}}"
+    return f"{type(constant).__name__}:{constant!r}"
+
+
+def _tree(node: Any, top: bool = True) -> str:
+    """A syntax tree as text: `ast.dump` without what computes nothing.
+
+    `ast.dump` itself writes empty fields in some versions of Python only.
+    """
+    if isinstance(node, list):
+        return f"[{','.join(_tree(item, False) for item in node)}]"
+    if isinstance(node, ast.Constant):
+        return _constant(node.value)
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    skipped = {"ctx", "kind", "type_comment", "returns", "type_ignores"}
+    if isinstance(node, ast.arg):
+        skipped.add("annotation")
+    if top:  # what decorators made of a function is seen from outside
+        skipped.add("decorator_list")
+    fields = []
+    for name, value in ast.iter_fields(node):
+        if name in skipped or value is None or value == []:
+            continue
+        part = _without_docstring(node, value) if name == "body" else value
+        fields.append(f"{name}={_tree(part, False)}")
+    return f"{type(node).__name__}({','.join(fields)})"
+
+
+def _without_docstring(node: ast.AST, body: Any) -> Any:
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    match body:
+        case [ast.Expr(value=ast.Constant(value=str())), *rest] if isinstance(
+            node, documented
+        ):
+            return rest
+    return body
+
+
+def reads(function: FunctionType) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Dotted names -> values that a function reads: of its module, of its closure.
+
+    Attributes are followed through the user's own modules, and into the fields of an
+    object, so that of all the flags of a script only those that are read count.
+    Functions inside of it count too. Names of builtins are left out.
+
+    >>> factor = 3
+    >>> def triple(x):
+    ...     return factor * len(x)
+    >>> reads(triple)
+    ({'factor': 3}, {})
+    """
+    cells = function.__closure__ or ()
+    free: dict[str, Any] = {}
+    for name, cell in zip(function.__code__.co_freevars, cells, strict=True):
+        try:
+            free[name] = cell.cell_contents
+        except ValueError:  # not yet bound
+            continue
+    outside, closed, seen = {}, {}, set()
+    for inner in _within(function.__code__):
+        for kind, *names in _chains(inner):
+            if kind == "import":
+                found = _imported(names, function.__globals__)
+                if found is not None:
+                    outside[found[0]] = found[1]
+                continue
+            name, attributes = names[0], names[1:]
+            if kind == "free" and name in free:
+                seen.add(name)
+                path, value = _follow(name, free[name], attributes)
+                closed[path] = value
+            elif kind == "global" and name in function.__globals__:
+                value = function.__globals__[name]
+                path, value = _follow(name, value, attributes)
+                if value is not getattr(builtins, name, MISSING):
+                    outside[path] = value
+    closed |= {name: value for name, value in free.items() if name not in seen}
+    return outside, closed
+
+
+@functools.lru_cache(4096)
+def _chains(code: CodeType) -> list[list]:
+    """What a code object reads: ["global" or "free", name, attribute, ...].
+
+    And what it imports: ["import", level, module, name]; the name is None for all of
+    the module.
+    """
+    chains: list[list] = []
+    current: list | None = None
+    constants: list[Any] = []
+    origin: list | None = None
+    for instruction in dis.get_instructions(code):
+        name, value = instruction.opname, instruction.argval
+        if name in {"CACHE", "EXTENDED_ARG", "NOP", "PUSH_NULL"}:
+            continue
+        if name in {"LOAD_GLOBAL", "LOAD_NAME"}:
+            chains.append(current := ["global", value])
+        elif "DEREF" in name and name.startswith("LOAD_"):
+            chains.append(current := ["free", value])
+        elif name in {"LOAD_ATTR", "LOAD_METHOD"} and current is not None:
+            current.append(value)
+        else:
+            current = None
+        if name in {"LOAD_CONST", "LOAD_SMALL_INT"}:
+            constants.append(value)
+        elif name == "IMPORT_NAME":
+            level, names = constants[-2:]
+            origin = ["import", level, value]
+            if not names:
+                chains.append([*origin, None])
+        elif name == "IMPORT_FROM" and origin is not None:
+            chains.append([*origin, value])
+    return chains
+
+
+def _imported(names: list, where: dict[str, Any]) -> tuple[str, Any] | None:
+    """What a function imports while it runs, where that was imported before."""
+    level, module_name, name = names
+    try:
+        full = importlib.util.resolve_name(
+            "." * level + module_name, where.get("__package__") or ""
+        )
+    except ImportError:
+        return None
+    module = sys.modules.get(full)
+    if module is None:
+        return None
+    value = module if name is None else getattr(module, name, MISSING)
+    return None if value is MISSING else (name or module_name, value)
+
+
+def _follow(path: str, value: Any, attributes: list[str]) -> tuple[str, Any]:
+    """As far as the attributes are plain fields, which no property computes."""
+    for attribute in attributes:
+        if isinstance(value, ModuleType):
+            file = getattr(value, "__file__", None)
+            if package(value.__name__, file) is not None:
+                break
+            inner = vars(value).get(attribute, MISSING)
+        elif isinstance(value, (FunctionType, type)) or callable(value):
+            break
+        elif isinstance(value, tuple):
+            fields = getattr(value, "_fields", ())
+            inner = getattr(value, attribute) if attribute in fields else MISSING
+        elif isinstance(getattr(type(value), attribute, None), COMPUTED):
+            break
+        else:
+            inner = getattr(value, "__dict__", {}).get(attribute, MISSING)
+        if inner is MISSING:
+            break
+        path, value = f"{path}.{attribute}", inner
+    return path, value

@@ -1,0 +1,396 @@
+"""A thing -> JSON that is equal for equal things, in every process."""
+
+import copyreg
+import dataclasses
+import functools
+import hashlib
+import json
+import logging
+import math
+from collections import OrderedDict
+from collections.abc import Mapping
+from enum import Enum
+from types import (
+    BuiltinFunctionType,
+    FunctionType,
+    GetSetDescriptorType,
+    MappingProxyType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+)
+from typing import Any
+
+import jax
+import numpy as np
+
+from dlworkshop.identity import code, kinds
+
+JSON = Any
+MARK = "@"  # begins the keys of a description that say what it is of
+SHOWN = 8  # numbers of an array that are kept as they are
+DEEPEST = 120  # things in things, far below where Python gives up
+NUMBERS = "biuf"  # kinds of dtypes that JSON has
+IN_PLACE = NUMBERS + "cSUMmV"  # whose bytes are what the array holds
+# what a class has of itself, or of the library that made it, beside what it was given
+NOT_MEMBERS = (MemberDescriptorType, GetSetDescriptorType)
+
+
+def describe(thing: Any) -> JSON:
+    """What `thing` is made of, as JSON: equal where, as far as can be told, it is.
+
+    Numbers, strings, containers and arrays are described by content, objects by their
+    type and fields, functions by their code and all that it reads: defaults, closure,
+    and what the user's own modules define. Code is told by its syntax tree, so that
+    comments and layout do not matter, and neither does the version of Python. What
+    comes from an installed library is told by its name, beside the library's version.
+
+    As for Python's ==, the order of a dict does not matter; a list and a tuple count as
+    equal, for JSON knows one of them. What grows while a program runs, such as a list
+    that a function appends to, is described as it is now.
+
+    Returns:
+        What `difference` compares. What has no content that can be looked at, such as
+        an open file, is {"@opaque": its type}; `opaque` finds those.
+
+    >>> describe({"rate": 0.5, "widths": (4, 8), "table": np.arange(2)})
+    {'rate': 0.5, 'table': {'@array': 'int64[2]', 'values': [0, 1]}, 'widths': [4, 8]}
+    >>> describe(math.sqrt)
+    {'@function': 'math.sqrt', 'package': 'python 3...'}
+    """
+    return _Describing().of(thing)
+
+
+def checksum(description: JSON) -> str:
+    """24 hex digits of a description; library versions count, too.
+
+    >>> checksum(describe(1)) == checksum(describe(1.0))
+    False
+    """
+    text = json.dumps(description, sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+
+
+def digest(thing: Any) -> str:
+    """24 hex digits that differ where things do; see `opaque` for what it cannot see.
+
+    >>> digest([1, 2]) == digest((1, 2)), digest([1, 2]) == digest([2, 1])
+    (True, False)
+    """
+    return checksum(describe(thing))
+
+
+class _Describing:
+    """One walk; what was described before is referred to by the checksum of that."""
+
+    def __init__(self) -> None:
+        self._done: dict[int, JSON] = {}
+        self._open: list[int] = []
+        self._alive: list[Any] = []  # an id is one thing's while that is alive
+
+    def of(self, thing: Any) -> JSON:  # noqa: PLR0911 (one per kind)
+        """The description of anything."""
+        if thing is None or type(thing) in (bool, int, str):
+            return thing
+        if type(thing) is float:
+            return thing if math.isfinite(thing) else {"@float": repr(thing)}
+        if type(thing) is complex:
+            return {"@complex": [self.of(thing.real), self.of(thing.imag)]}
+        if type(thing) in (bytes, bytearray):
+            return {"@bytes": hashlib.sha256(thing).hexdigest()[:24]}
+        if (dtype := kinds.dtype_of(thing)) is not None:
+            return {"@dtype": dtype}
+        if isinstance(thing, jax.core.Tracer):
+            return {"@opaque": "jax.core.Tracer"}
+        if isinstance(thing, (np.generic, jax.Array)) or (
+            type(thing) in (np.ndarray, np.memmap)
+        ):
+            return self._array(thing)
+        return self._once(thing)
+
+    def _once(self, thing: Any) -> JSON:
+        """What may be large or lead back to itself."""
+        identity = id(thing)
+        if identity in self._open:
+            above = len(self._open) - self._open.index(identity)
+            return {"@again": above}
+        if identity in self._done:
+            known = self._done[identity]
+            if known.keys() <= {"@function", "@class", "@object", "package"}:
+                return known  # no longer than to refer to it
+            return {"@same": title(known), "digest": checksum(known)}
+        if len(self._open) >= DEEPEST:
+            return {"@opaque": f"{kinds.name_of(type(thing))}, which lies too deep"}
+        self._open.append(identity)
+        self._alive.append(thing)
+        try:
+            known = self._compound(thing)
+        finally:
+            self._open.pop()
+        if isinstance(known, dict) and not isinstance(thing, (dict, MappingProxyType)):
+            self._done[identity] = known
+        return known
+
+    def _compound(self, thing: Any) -> JSON:  # noqa: PLR0911, PLR0912 (one per kind)
+        if type(thing) in (list, tuple):
+            return [self.of(item) for item in thing]
+        if type(thing) in (dict, MappingProxyType):
+            return self._dict(thing)
+        if type(thing) is OrderedDict:
+            return {"@ordered": [[self.of(k), self.of(v)] for k, v in thing.items()]}
+        if type(thing) in (set, frozenset):
+            return {"@set": sorted(map(self.of, thing), key=_text)}
+        if isinstance(thing, ModuleType):
+            return self._module(thing)
+        if isinstance(thing, Enum):
+            return {"@enum": f"{kinds.name_of(type(thing))}.{thing.name}"} | (
+                {} if kinds.package_of(type(thing)) else {"value": self.of(thing.value)}
+            )
+        if (found := kinds.in_library(thing)) is not None:
+            kind = "@class" if isinstance(thing, type) else "@function"
+            return {kind: found[0], "package": found[1]}
+        if isinstance(thing, type):
+            return self._class(thing)
+        if isinstance(thing, FunctionType):
+            return self._function(thing)
+        if isinstance(thing, MethodType):
+            own = self.of(thing.__self__)
+            return {"@method": thing.__name__, "self": own} | self._parts(
+                function=thing.__func__
+            )
+        if isinstance(thing, BuiltinFunctionType):
+            return {"@method": thing.__name__, "self": self.of(thing.__self__)}
+        if isinstance(thing, functools.partial):
+            return {"@partial": self.of(thing.func)} | self._parts(
+                args=thing.args, keywords=thing.keywords
+            )
+        if isinstance(thing, (staticmethod, classmethod)):
+            return {f"@{type(thing).__name__}": self.of(thing.__func__)}
+        if isinstance(thing, property):
+            return {"@property": self.of(thing.fget)}
+        if isinstance(thing, functools.cached_property):
+            return {"@property": self.of(thing.func)}
+        if isinstance(thing, logging.Logger):
+            return {"@object": "logging.Logger", "name": thing.name}
+        if isinstance(thing, jax.Device):
+            return {"@object": "jax.Device", "platform": thing.platform}
+        if isinstance(thing, jax.ShapeDtypeStruct):
+            return {"@shape": list(thing.shape), "dtype": str(thing.dtype)}
+        if isinstance(thing, jax.tree_util.PyTreeDef):
+            return {"@tree": str(thing)}
+        if callable(thing) and kinds.is_compiled_wrapper(
+            thing
+        ):  # jax.jit, functools.cache
+            return {
+                "@wrapper": kinds.name_of(type(thing)),
+                "of": self.of(thing.__wrapped__),
+            }
+        try:
+            return self._object(thing)
+        except Exception:  # an object may do anything where its fields are looked at
+            return {"@opaque": kinds.name_of(type(thing))}
+
+    def _parts(self, **parts: Any) -> dict[str, JSON]:
+        """Those that there are."""
+        described = {name: self.of(part) for name, part in parts.items()}
+        return {name: part for name, part in described.items() if part not in ([], {})}
+
+    def _array(self, array: Any) -> JSON:
+        kind: dict[str, JSON] = {}
+        if isinstance(array, jax.Array):
+            if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+                numbers = self.of(jax.random.key_data(array))
+                return {"@key": str(jax.random.key_impl(array)), "data": numbers}
+            if array.weak_type:
+                kind = {"weak": True}
+            try:
+                array = np.asarray(array)
+            except RuntimeError:  # given away to a program, or of several hosts
+                return {"@opaque": "jax.Array"}
+        array = np.asarray(array)
+        kind["@array"] = f"{array.dtype}{list(array.shape)}"
+        if array.dtype.hasobject or array.dtype.kind not in IN_PLACE:
+            return kind | {"values": [self.of(item) for item in array.ravel()]}
+        if array.size <= SHOWN and array.dtype.kind in NUMBERS:
+            return kind | {"values": self.of(array.tolist())}
+        if not array.dtype.isnative:
+            array = array.astype(array.dtype.newbyteorder("="))
+        sha = hashlib.sha256(
+            np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        )
+        return kind | {"sha256": sha.hexdigest()[:24]}
+
+    def _dict(self, thing: Mapping) -> JSON:
+        if all(type(key) is str and not key.startswith(MARK) for key in thing):
+            # It is told where it is met first, and `model.module.widths` says more
+            # than `model.apply.module.widths`: functions come last.
+            last = FunctionType
+            names = sorted(
+                thing, key=lambda name: (isinstance(thing[name], last), name)
+            )
+            return {name: self.of(thing[name]) for name in names}
+        pairs = [[self.of(key), self.of(value)] for key, value in thing.items()]
+        return {"@dict": sorted(pairs, key=_text)}
+
+    def _module(self, module: ModuleType) -> JSON:
+        file = getattr(module, "__file__", None)
+        library = code.package(module.__name__, file)
+        if library is not None:
+            return {"@module": module.__name__, "package": library}
+        known = code.module_code(module)
+        if known is None:
+            return {"@opaque": f"module {module.__name__}"}
+        return {"@module": module.__name__, "code": known}
+
+    def _function(self, function: FunctionType) -> JSON:
+        library = code.package_of(function)
+        name = function.__code__.co_qualname
+        if name.startswith(
+            kinds.GENERATED
+        ):  # from fields, which are described themselves
+            return {"@function": name}
+        wrapped = getattr(
+            function, "__wrapped__", None
+        )  # whose attributes it took over
+        attributes = {
+            key: value
+            for key, value in vars(function).items()
+            if not key.startswith("__") and getattr(wrapped, key, None) is not value
+        }
+        if library is not None:
+            cells = zip(
+                function.__code__.co_freevars, function.__closure__ or (), strict=True
+            )
+            closed = {key: kinds.content_of(cell) for key, cell in cells}
+            where = function.__globals__.get("__name__")
+            about: dict[str, JSON] = {"@function": f"{kinds.public(where)}.{name}"}
+            outside: dict[str, Any] = {}
+            about["package"] = library
+        else:
+            outside, closed = code.reads(function)
+            about = {"@function": name, "code": code.code(function)}
+        return about | self._parts(
+            defaults=function.__defaults__ or (),
+            keywords=function.__kwdefaults__ or {},
+            attributes=attributes,
+            closure=closed,
+            globals=outside,
+        )
+
+    def _class(self, cls: type) -> JSON:
+        library = kinds.package_of(cls)
+        if library is not None:
+            return {"@class": kinds.name_of(cls), "package": library}
+        members = {}
+        for name, value in sorted(vars(cls).items()):
+            function = isinstance(
+                value, (FunctionType, staticmethod, classmethod, property)
+            )
+            if isinstance(value, NOT_MEMBERS) or kinds.is_generated(cls, name, value):
+                continue
+            if function or not kinds.is_progress(cls, name):
+                members[name] = value
+        fields: Any = []
+        if dataclasses.is_dataclass(cls):
+            fields = [
+                [field.name, kinds.default_of(field)]
+                for field in dataclasses.fields(cls)
+            ]
+            if kinds.is_linen(cls):  # where a module stands in another
+                fields = [
+                    field for field in fields if field[0] not in {"parent", "name"}
+                ]
+        elif issubclass(cls, tuple):
+            fields = getattr(cls, "_fields", ())
+        elif issubclass(cls, Enum):
+            fields = [[item.name, item.value] for item in cls]
+        bases = [base for base in cls.__bases__ if base is not object]
+        return {"@class": cls.__qualname__} | self._parts(
+            bases=bases, fields=fields, members=members
+        )
+
+    def _object(self, thing: Any) -> JSON:
+        cls = type(thing)
+        about: dict[str, JSON] = {"@object": kinds.name_of(cls)}
+        library = kinds.package_of(cls)
+        if library is not None:
+            about["package"] = library
+        else:
+            about["class"] = self.of(cls)
+        if kinds.is_named_tuple(thing):
+            fields = {name: getattr(thing, name) for name in thing._fields}
+            return about | self._parts(fields=fields)
+        if kinds.is_linen(cls):
+            return about | self._parts(fields=kinds.linen_fields(thing))
+        if dataclasses.is_dataclass(thing):
+            fields = {
+                f.name: getattr(thing, f.name, None) for f in dataclasses.fields(thing)
+            }
+            fields |= getattr(thing, "__dict__", {})
+            return about | self._parts(fields=kinds.lasting(cls, fields))
+        return self._reduced(thing, about)
+
+    def _reduced(self, thing: Any, about: dict[str, JSON]) -> JSON:
+        """As `pickle` would keep it: that is known to be all, or refused."""
+        cls = type(thing)
+        reduce = copyreg.dispatch_table.get(cls)
+        reduced = thing.__reduce_ex__(4) if reduce is None else reduce(thing)
+        if isinstance(reduced, str):
+            return about | {"name": reduced}
+        make, args, state, items, pairs = (*reduced, None, None, None)[:5]
+        if make is copyreg.__newobj__ and args[0] is cls:  # type: ignore[attr-defined]
+            make, args = None, args[1:]
+        fields: dict[str, Any] = {}
+        if isinstance(state, dict) and all(type(key) is str for key in state):
+            fields, state = state, None
+        elif kinds.is_with_slots(state):
+            fields, state = {**(state[0] or {}), **state[1]}, None
+        more = {"make": make, "state": state}
+        return about | self._parts(
+            args=args,
+            fields=kinds.lasting(cls, fields),
+            items=list(items or ()),
+            pairs=dict(pairs or ()),
+            **{name: part for name, part in more.items() if part is not None},
+        )
+
+
+def title(description: JSON) -> str:
+    """What a description is of, in a few words.
+
+    >>> title(describe(math.sqrt)), title(describe(np.zeros((2, 9))))
+    ('the function `math.sqrt`', 'an array float64[2, 9]')
+    """
+    if isinstance(description, dict):
+        for mark, words in (
+            ("@function", "the function `{}`"),
+            ("@class", "the class `{}`"),
+            ("@method", "the method `{}`"),
+            ("@object", "a `{}`"),
+            ("@enum", "`{}`"),
+            ("@dtype", "{}"),
+            ("@module", "the module `{}`"),
+            ("@array", "an array {}"),
+            ("@opaque", "a `{}`"),
+            ("@same", "{}"),
+            ("@float", "{}"),
+        ):
+            if mark in description:
+                found = description[mark]
+                if mark == "@array" and "values" in description:
+                    return _short(description["values"])
+                return words.format(found)
+        if "@partial" in description:
+            return f"a partial of {title(description['@partial'])}"
+        if "@wrapper" in description:
+            return title(description["of"])
+    return _short(description)
+
+
+def _short(value: JSON, most: int = 60) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def _text(description: JSON) -> str:
+    return json.dumps(description, sort_keys=True)

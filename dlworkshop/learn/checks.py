@@ -1,0 +1,277 @@
+"""What a loss, a metric and the targets must be, each refused in one sentence.
+
+Nothing is computed here: shapes are propagated through the functions of ONE example,
+and the targets are looked at on the host.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlworkshop.errors import UserError
+from dlworkshop.learn.metrics import Metric
+from dlworkshop.types import Array, PyTree
+
+
+def check_loss(
+    loss: Callable, outputs: PyTree, targets: PyTree, **hparams: Any
+) -> None:
+    """A loss of one example is one real number.
+
+    Args:
+        loss: (outputs, targets, **hparams) -> [].
+        outputs, targets: of ONE example; arrays, or only their shapes and dtypes.
+        hparams: what it takes by keyword.
+
+    Raises:
+        UserError: if it is not, or fails.
+
+    >>> def per_token(outputs, targets): return (outputs - targets) ** 2
+    >>> check_loss(per_token, np.zeros(7), np.zeros(7))
+    Traceback (most recent call last):
+    dlworkshop.errors.UserError: the loss per_token has shape (7,) for one example: \
+return one number, as the mean of these
+    """
+    name = getattr(loss, "__name__", "")
+    spoken = f"the loss {name}".strip()
+    check_number(
+        spoken, _shape(spoken, lambda o, t: loss(o, t, **hparams), outputs, targets)
+    )
+
+
+def check_metrics(
+    metrics: Mapping[str, Metric], outputs: PyTree, targets: PyTree
+) -> None:
+    """Each metric of one example is one number; one of a split takes weights.
+
+    Args:
+        metrics: as of `metrics.as_metrics`.
+        outputs, targets: of ONE example; arrays, or only their shapes and dtypes.
+
+    Raises:
+        UserError: names the metric.
+    """
+    for name, metric in metrics.items():
+        spoken = f"metric '{name}'"
+        if not metric.split:
+            shape = _shape(spoken, metric.function, outputs, targets)
+            check_number(spoken, shape, integers=True)
+            continue
+        try:
+            inspect.signature(metric.function).bind(outputs, targets, weights=None)
+        except TypeError as error:
+            raise UserError(
+                f"{spoken} of a whole split does not take (outputs, targets, "
+                f"weights=None): {error}"
+            ) from error
+
+
+def check_number(spoken: str, value: Any, integers: bool = False) -> None:
+    """What a loss or metric returns for one example, or its shape, is one real number.
+
+    Args:
+        spoken: the name under which it is known, as "the objective".
+        value: what came of one example, or its shape and dtype.
+        integers: whether those and truth values will do.
+
+    Raises:
+        UserError: if it is not.
+    """
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape is None or dtype is None:
+        raise UserError(
+            f"{spoken} is a {type(value).__name__} for one example: return one number"
+        )
+    if shape != ():
+        raise UserError(
+            f"{spoken} has shape {shape} for one example: return one number, as the "
+            "mean of these"
+        )
+    real = jnp.issubdtype(dtype, jnp.floating)
+    whole = jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)
+    if not real and not (integers and whole):
+        raise UserError(f"{spoken} is {dtype}: return a real number")
+
+
+def _shape(spoken: str, function: Callable, outputs: PyTree, targets: PyTree):
+    try:
+        return jax.eval_shape(function, outputs, targets)
+    except jax.errors.JAXTypeError as error:  # float(x), if x > 0, np.asarray(x)
+        raise UserError(
+            f"{spoken} cannot be traced: write it with jax.numpy, or, if it is for "
+            "whole splits, give metrics.Metric(function, split=True)"
+        ) from error
+    except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{spoken} does not take outputs {_spoken(outputs)} and targets "
+            f"{_spoken(targets)}: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _spoken(tree: PyTree) -> str:
+    """The shapes and dtypes of a tree: `float32 (7,)`."""
+    shapes = jax.tree.map(lambda leaf: f"{leaf.dtype} {leaf.shape}", _as_shapes(tree))
+    return shapes if isinstance(shapes, str) else str(shapes).replace("'", "")
+
+
+def _as_shapes(tree: PyTree) -> PyTree:
+    return jax.eval_shape(lambda leaves: leaves, tree)
+
+
+def check_targets(
+    targets: PyTree,
+    outputs_kind: str | None,
+    classes: Sequence[str],
+    outputs_shape: tuple[int, ...],
+    where: str = "the targets",
+) -> None:
+    """The targets are of the kind that the loss wants, one for each output.
+
+    Args:
+        targets: [N, ...] as they are at rest: a whole split or a sample of it. Trees
+            of several arrays are a loss's own and are not looked at.
+        outputs_kind: what the outputs mean, as of `losses.outputs_of`.
+        classes: names [K]; () where there are none.
+        outputs_shape: of ONE example.
+        where: how the targets are spoken of, "the targets of the train split".
+
+    Raises:
+        UserError: says what came, what was wanted and what to do.
+
+    >>> check_targets(np.array([[0], [1]]), "logits", ("a", "b"), (2,))
+    Traceback (most recent call last):
+    dlworkshop.errors.UserError: the targets are int64 (2, 1): take the labels out of \
+their last axis with targets[:, 0]
+    """
+    if outputs_kind is None or not hasattr(targets, "dtype"):
+        return
+    targets = np.asarray(targets)
+    came = f"{where} are {targets.dtype} {targets.shape}"
+    if np.issubdtype(targets.dtype, np.complexfloating) or targets.dtype.kind in "OUS":
+        raise UserError(f"{came}: convert them to integers or floats")
+    if targets.dtype.kind == "f" and not np.isfinite(targets).all():
+        raise UserError(f"{where} are not all finite: leave those examples out")
+    if outputs_kind in ("logits", "probabilities"):
+        _check_classes(targets, came, where, classes, outputs_shape)
+    else:
+        _check_sizes(targets, came, outputs_shape, outputs_kind)
+        if outputs_kind == "binary_logits":
+            _check_truth(targets, came, where)
+
+
+def _check_classes(targets, came, where, classes, outputs_shape) -> None:
+    size = outputs_shape[-1] if outputs_shape else 1
+    if size < 2:
+        raise UserError(
+            f"outputs {outputs_shape} under a softmax are always right: give the model "
+            "an output for each class, or take binary_cross_entropy"
+        )
+    if classes and size != len(classes):
+        raise UserError(
+            f"the model has outputs {outputs_shape}, but there are {len(classes)} "
+            f"classes: build it with num_classes={len(classes)}"
+        )
+    is_int = targets.dtype.kind in "iu" and targets.dtype != np.uint8
+    if targets.ndim == 1 and not is_int:
+        _refuse_labels(targets, came)
+    if targets.ndim == 2 and targets.shape[1] == 1:
+        raise UserError(
+            f"{came}: take the labels out of their last axis with targets[:, 0]"
+        )
+    if is_int and targets.ndim == len(outputs_shape):
+        low, high = int(targets.min(initial=0)), int(targets.max(initial=0))
+        if low < 0 or high >= size:
+            raise UserError(
+                f"{where} have labels {low} ... {high} for {size} classes: labels must "
+                f"be in [0, {size})"
+            )
+    elif is_int and len(outputs_shape) == 1:
+        _refuse_sequences(targets, came, size)
+    elif len(outputs_shape) == 1:
+        _check_soft(targets, came, where, size)
+
+
+def _refuse_labels(targets, came) -> None:
+    if targets.dtype == np.uint8:
+        raise UserError(
+            f"{came}, and uint8 becomes numbers in [0, 1] in a step: give labels of "
+            "classes as targets.astype('int32')"
+        )
+    raise UserError(
+        f"{came}, but classes have integer labels: convert them with "
+        "targets.astype('int32'), or take a loss of numbers, as squared_error"
+    )
+
+
+def _refuse_sequences(targets, came, size: int) -> None:
+    rows = targets.reshape(len(targets), -1)
+    if rows.shape[1] == size and ((rows != 0).sum(1) == 1).all() and rows.max() == 1:
+        raise UserError(
+            f"{came}, one-hot as integers: give labels with targets.argmax(-1), or "
+            "probabilities with targets.astype('float32')"
+        )
+    if rows.shape[1] == size and np.isin(rows, (0, 1)).all():
+        raise UserError(
+            f"{came} of 0 and 1, not one class for each example: take "
+            "binary_cross_entropy for labels that are each true or false"
+        )
+    raise UserError(
+        f"{came}, a sequence of labels for one example whose outputs are ({size},): "
+        "give one label for each example, or a loss of your own that is the mean over "
+        "the sequence"
+    )
+
+
+def _check_soft(targets, came, where, size: int) -> None:
+    if targets.shape[1:] != (size,):
+        raise UserError(
+            f"{came}, but the outputs of one example are ({size},): give labels [N] "
+            f"of integers, or the probability of each of the {size} classes"
+        )
+    if targets.dtype.kind in "ub":
+        raise UserError(f"{came}: give probabilities with targets.astype('float32')")
+    sums = targets.sum(1, dtype=np.float64)
+    if targets.min(initial=0) < 0 or not np.allclose(sums, 1, atol=1e-3):
+        raise UserError(
+            f"{where} are no probabilities of {size} classes, their sums go from "
+            f"{sums.min():.3g} to {sums.max():.3g}: make each sum 1, or take "
+            "binary_cross_entropy for labels that are each true or false"
+        )
+
+
+def _check_sizes(targets, came, outputs_shape, outputs_kind: str) -> None:
+    if np.prod(targets.shape[1:], dtype=int) != np.prod(outputs_shape, dtype=int):
+        is_label = targets.ndim == 1 and targets.dtype.kind in "iu"
+        remedy = (
+            "for classes take cross_entropy"
+            if is_label
+            else "give the model one output for each target"
+        )
+        raise UserError(
+            f"{came}, but the outputs of one example are {outputs_shape}: {remedy}"
+        )
+    numbers = outputs_kind == "values" and targets[:1].size <= 1
+    if targets.dtype == np.uint8 and numbers:
+        raise UserError(
+            f"{came}, and uint8 becomes numbers in [0, 1] in a step: keep their units "
+            "with targets.astype('float32')"
+        )
+
+
+def _check_truth(targets: Array, came: str, where: str) -> None:
+    low, high = targets.min(initial=0), targets.max(initial=0)
+    if targets.dtype == np.uint8:
+        if high <= 1:
+            raise UserError(
+                f"{came} of 0 and 1, and uint8 is divided by 255 in a step: give "
+                "targets.astype('float32')"
+            )
+    elif low < 0 or high > 1:
+        raise UserError(
+            f"{where} go from {low} to {high}, but labels that are each true or false "
+            "are in [0, 1]: take cross_entropy for classes, squared_error for numbers"
+        )

@@ -1,0 +1,155 @@
+"""Hyper-parameters by name: whoever takes a keyword of that name is given it."""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from dlworkshop.errors import UserError, unknown
+from dlworkshop.types import HParams
+
+Keywords = Mapping[str, str]  # keyword of a function -> name of the hyper-parameter
+# What the engine itself hands to these functions, under these names.
+RESERVED = {
+    "optimizer": {"key", "seed"},
+    "loss": {"outputs", "targets", "logits", "label", "key", "model", "params"}
+    | {"state", "inputs"},
+    "model": {"params", "state", "inputs", "key"},
+    "schedule": {"num_steps"},
+    "batch_transform": {"key", "batch"},
+}
+BY_KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+class Routes(NamedTuple):
+    """Which hyper-parameters each function of a run is given."""
+
+    optimizer: Keywords = MappingProxyType({})
+    loss: Keywords = MappingProxyType({})  # of the objective, where there is one
+    model: Keywords = MappingProxyType({})  # of `apply`
+    schedule: Keywords = MappingProxyType({})
+    batch_transform: Keywords = MappingProxyType({})
+
+
+def keywords(function: Callable) -> dict[str, bool]:
+    """The keywords that a function takes, and whether it cannot do without.
+
+    A `**kwargs` takes nothing: what it would be given is not known.
+
+    >>> def loss(outputs, targets, *, delta, smoothing=0.0): ...
+    >>> keywords(loss)
+    {'outputs': True, 'targets': True, 'delta': True, 'smoothing': False}
+    """
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # of C, without a signature
+        return {}
+    return {
+        parameter.name: parameter.default is inspect.Parameter.empty
+        for parameter in parameters
+        if parameter.kind in BY_KEYWORD
+    }
+
+
+def supported_kwargs(function: Callable, hparams: HParams) -> dict[str, Any]:
+    """The hyper-parameters that `function` takes by keyword.
+
+    >>> def loss(outputs, targets, *, label_smoothing=0.0): ...
+    >>> supported_kwargs(loss, {"learning_rate": 0.1, "label_smoothing": 0.2})
+    {'label_smoothing': 0.2}
+    """
+    names = keywords(function)
+    return {name: value for name, value in hparams.items() if name in names}
+
+
+def route(names: Iterable[str], **functions: Callable | None) -> Routes:
+    """Find the reader of each hyper-parameter.
+
+    Args:
+        names: of the hyper-parameters; `"loss.eps"` addresses the loss alone.
+        functions: name of the reader, one of the fields of `Routes` -> function.
+
+    Raises:
+        UserError: if nobody takes a name, or two do that have nothing in common.
+
+    >>> def adam(learning_rate, eps=1e-8): ...
+    >>> def loss(outputs, targets, *, eps=0.1): ...
+    >>> route(["learning_rate", "loss.eps"], optimizer=adam, loss=loss)[:2]
+    ({'learning_rate': 'learning_rate'}, {'eps': 'loss.eps'})
+    """
+    takes = {
+        reader: set(keywords(function)) - RESERVED[reader]
+        for reader, function in functions.items()
+        if function is not None
+    }
+    found: dict[str, dict[str, str]] = {reader: {} for reader in takes}
+    for name in names:
+        reader, _, keyword = name.rpartition(".")
+        if reader and reader not in takes:
+            raise unknown("reader of a hyper-parameter", reader, takes)
+        readers = [reader] if reader else [r for r in takes if keyword in takes[r]]
+        if not readers or keyword not in takes[readers[0]]:
+            asked = f"the {reader}" if reader else f"none of {', '.join(sorted(takes))}"
+            taken = sorted(set().union(*takes.values()))
+            near = unknown("hyper-parameter", keyword, taken)
+            raise UserError(
+                f"hyper-parameter '{name}' has no effect, {asked} takes it: leave it "
+                f"out ({near})"
+            )
+        if len(readers) > 1:
+            raise UserError(
+                f"hyper-parameter '{name}' is taken by {' and '.join(readers)}: say "
+                f"whose it is, as in '{readers[0]}.{keyword}'"
+            )
+        if keyword in found[readers[0]]:
+            raise UserError(
+                f"hyper-parameter '{name}' is given twice, as "
+                f"'{found[readers[0]][keyword]}' too: give it once"
+            )
+        found[readers[0]][keyword] = name
+    return Routes(**found)
+
+
+def check_required(routes: Routes, **functions: Callable | None) -> None:
+    """Refuse a function whose keyword has no default and no hyper-parameter.
+
+    The leading parameters that the engine hands over itself are not asked for.
+
+    Raises:
+        UserError: names the function and the hyper-parameter.
+    """
+    for reader, function in functions.items():
+        if function is None:
+            continue
+        given = getattr(routes, reader)
+        for name, required in keywords(function).items():
+            handed = name in RESERVED[reader] or (
+                reader != "optimizer" and name in positional(function)
+            )
+            if required and not handed and name not in given:
+                raise UserError(
+                    f"{name_of(function)} needs '{name}': give it as "
+                    f"hparams={{'{name}': ...}}"
+                )
+
+
+def positional(function: Callable) -> set[str]:
+    """The parameters that may be given by position."""
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY}
+
+
+def given(routes: Keywords, hparams: HParams) -> dict[str, Any]:
+    """keyword -> number, as one function of a run is given them."""
+    return {keyword: hparams[name] for keyword, name in routes.items()}
+
+
+def name_of(function: Callable) -> str:
+    """The name under which a function is spoken of.
+
+    >>> import functools
+    >>> name_of(functools.partial(max, 3))
+    'max'
+    """
+    inner = getattr(function, "func", function)  # functools.partial
+    return getattr(inner, "__name__", type(inner).__name__)

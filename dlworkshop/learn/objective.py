@@ -1,0 +1,58 @@
+"""What is minimised, of ONE example: a loss of outputs, or anything else.
+
+An objective is a function
+
+    (model, params, state, inputs, targets, *, key, **hparams) -> loss, (outputs, state)
+
+with a scalar loss, of a `StatefulModel` whose `apply` has its hyper-parameters already.
+Without a key the model is being evaluated.
+"""
+
+import inspect
+from collections.abc import Callable
+
+from dlworkshop.learn.hparams import BY_KEYWORD, keywords, name_of
+from dlworkshop.types import HParams
+
+
+def from_loss(loss: Callable) -> Callable:
+    """The objective that is a loss of the model's outputs.
+
+    Args:
+        loss: (outputs, targets, **hparams) -> [], of ONE example.
+
+    >>> from dlworkshop.models import Model, stateful
+    >>> model = stateful(Model(None, lambda w, x, *, key=None: w * x))
+    >>> squared = from_loss(lambda outputs, targets: (outputs - targets) ** 2)
+    >>> squared(model, 2.0, (), 3.0, 1.0)
+    (25.0, (6.0, ()))
+    """
+
+    def objective(model, params, state, inputs, targets, *, key=None, **hparams):
+        outputs, state = model.apply(params, state, inputs, key=key)
+        return loss(outputs, targets, **hparams), (outputs, state)
+
+    # the loss's hyper-parameters show through
+    own = list(inspect.signature(objective).parameters.values())[:-1]
+    more = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in list(inspect.signature(loss).parameters.values())[2:]
+        if parameter.kind in BY_KEYWORD
+    ]
+    objective.__signature__ = inspect.Signature([*own, *more])  # type: ignore[attr-defined]
+    objective.__name__ = name_of(loss)
+    return objective
+
+
+def in_evaluation(objective: Callable, hparams: HParams) -> dict:
+    """Of an objective's hyper-parameters those that it cannot do without.
+
+    What has a default keeps it, so that the scores of members compare: label
+    smoothing, for instance, is for training only.
+
+    >>> def objective(model, params, state, inputs, targets, *, key, beta, gamma=1): ...
+    >>> in_evaluation(objective, {"beta": 0.5, "gamma": 2.0})
+    {'beta': 0.5}
+    """
+    required = keywords(objective)
+    return {name: value for name, value in hparams.items() if required.get(name)}

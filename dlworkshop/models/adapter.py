@@ -1,0 +1,221 @@
+"""What the adapters share: how a module is called, and how its pair is made.
+
+Libraries agree neither on how a module is told that it is being trained nor on how it
+is given randomness; most say it in the signature of the call, which is read here.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dlworkshop.errors import UserError
+from dlworkshop.models.model import Model, StatefulModel, as_float
+from dlworkshop.types import Array, PyTree
+
+TRAINING = "train", "training", "is_training"  # True with a key
+INFERENCE = "deterministic", "use_running_average", "inference"  # True without
+KEYS = "key", "rng"  # the key itself, or None
+MODES = TRAINING + INFERENCE
+INPUTS = inspect.Parameter("inputs", inspect.Parameter.POSITIONAL_ONLY)
+KEY = inspect.Parameter("key", inspect.Parameter.KEYWORD_ONLY, default=None)
+
+
+class Call(NamedTuple):
+    """What a module's call takes beside its inputs."""
+
+    modes: tuple[str, ...]  # of MODES and KEYS
+    reserved: tuple[str, ...]  # which the adapter gives
+    options: tuple[inspect.Parameter, ...]  # keywords: what may be a hyper-parameter
+
+    def arguments(self, key: Array | None) -> dict[str, Any]:
+        """The call is told whether it trains, in its own words.
+
+        >>> Call(("train", "deterministic", "key"), (), ()).arguments(None)
+        {'train': False, 'deterministic': True, 'key': None}
+        """
+        told: dict[str, Any] = {}
+        for name in self.modes:
+            if name in KEYS:
+                told[name] = key
+            else:
+                told[name] = (key is not None) == (name in TRAINING)
+        return told
+
+    def stand_ins(self) -> dict[str, Any]:
+        """Ones for the hyper-parameters without a default: `init` has no values."""
+        return {p.name: jnp.ones(()) for p in self.options if p.default is p.empty}
+
+
+def read_call(
+    call: Callable, skip: int, adapter: str, reserved: Sequence[str] = ()
+) -> Call:
+    """What a call takes, from its signature.
+
+    Args:
+        call: a function, or a method as its class has it.
+        skip: how many of its parameters are filled already: module and inputs.
+        adapter: name of the adapter, for the error.
+        reserved: names which the adapter fills itself.
+
+    Raises:
+        UserError: if the call has another parameter by position without a default.
+
+    >>> def call(module, x, train, *, rate=0.1): ...
+    >>> found = read_call(call, 2, "from_linen")
+    >>> found.modes, [str(option) for option in found.options]
+    (('train',), ['rate=0.1'])
+    """
+    modes, taken, options = [], [], []
+    for place, parameter in enumerate(inspect.signature(call).parameters.values()):
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            skip = 0  # nothing by position can follow
+        elif place < skip:
+            continue
+        elif parameter.name in reserved:
+            taken.append(parameter.name)
+        elif parameter.name in MODES + KEYS:
+            modes.append(parameter.name)
+        elif parameter.default is parameter.empty and parameter.kind in (
+            parameter.POSITIONAL_ONLY,
+            parameter.POSITIONAL_OR_KEYWORD,
+        ):
+            raise UserError(
+                f"the call takes '{parameter.name}' beside the inputs, and "
+                f"{adapter} cannot tell what to give for it: let it take one pytree "
+                "of inputs, make a hyper-parameter keyword-only, or give "
+                f"{adapter}(..., call=function) a function that fills it"
+            )
+        elif parameter.kind != parameter.POSITIONAL_ONLY:
+            options.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+    return Call(tuple(modes), tuple(taken), tuple(options))
+
+
+def make_model(
+    init: Callable[[Array, PyTree], tuple[PyTree, PyTree]],
+    run: Callable[..., tuple[PyTree, PyTree]],
+    call: Call,
+    config: Mapping[str, Any] | None,
+    module: Any,
+    name: str,
+    *,
+    has_state: bool,
+    batched: bool,
+) -> Model | StatefulModel:
+    """The pair whose `apply` lists the hyper-parameters that the module's call takes.
+
+    Args:
+        init: (key, inputs) -> (params, state).
+        run: (params, state, inputs, key, keywords) -> (outputs, state).
+        call: what the module's call takes.
+        config: what the model was built from, or None: its name.
+        module: kept for show.
+        name: of the module.
+        has_state: whether the model is a `StatefulModel`.
+        batched: whether the module is written for inputs [B, ...].
+    """
+    known = {option.name for option in call.options}
+
+    def prepare(inputs: PyTree) -> PyTree:
+        inputs = as_float(inputs)
+        return jax.tree.map(lambda x: x[None], inputs) if batched else inputs
+
+    def answer(params, state, inputs, key, hparams):
+        if not known.issuperset(hparams):
+            names = ", ".join(sorted(set(hparams) - known))
+            takes = ", ".join(sorted(known)) or "none"
+            raise TypeError(f"{name} takes no keyword {names} (it takes: {takes})")
+        keywords = {**hparams, **call.arguments(key)}
+        outputs, new_state = run(params, state, prepare(inputs), key, keywords)
+        outputs = jax.tree.map(jnp.asarray, outputs)
+        if batched:
+            outputs = jax.tree.map(_squeeze, outputs)
+        if key is None:
+            return outputs, state
+        # a state that is carried from step to step keeps its dtypes
+        return outputs, jax.tree.map(
+            lambda old, new: jnp.asarray(new, jnp.result_type(old)), state, new_state
+        )
+
+    config = dict(config or {"name": name}) | ({"batched": True} if batched else {})
+    if has_state:
+
+        def stateful_init(key, inputs):
+            return init(key, prepare(inputs))
+
+        def stateful_apply(params, state, inputs, /, *, key=None, **hparams):
+            return answer(params, state, inputs, key, hparams)
+
+        _sign(stateful_apply, ("params", "state"), call.options)
+        return StatefulModel(stateful_init, stateful_apply, config, module)
+
+    def plain_init(key, inputs):
+        return init(key, prepare(inputs))[0]
+
+    def plain_apply(params, inputs, /, *, key=None, **hparams):
+        return answer(params, {}, inputs, key, hparams)[0]
+
+    _sign(plain_apply, ("params",), call.options)
+    return Model(plain_init, plain_apply, config, module)
+
+
+def _sign(apply: Any, names: tuple[str, ...], options) -> None:
+    """The signature that tells which hyper-parameters `apply` takes."""
+    first = [INPUTS.replace(name=name) for name in names]
+    options = [option for option in options if option.name != "key"]
+    apply.__signature__ = inspect.Signature([*first, INPUTS, KEY, *options])
+
+
+def _squeeze(output: Array) -> Array:
+    """One example's answer out of a batch of one; a scalar was a mean over the one."""
+    if output.ndim and output.shape[0] != 1:
+        raise UserError(
+            f"an output of a batch of one has shape {output.shape}, wanted [1, ...]: "
+            "batched=True is for modules that keep the examples on the first axis"
+        )
+    return output[0] if output.ndim else output
+
+
+def plain(tree: PyTree) -> dict:
+    """Any pytree as nested dicts of its leaves, which any checkpoint can hold.
+
+    >>> plain({"layers": [{"w": 1.0}, {"w": 2.0}], "none": None})
+    {'layers': {'0': {'w': 1.0}, '1': {'w': 2.0}}}
+    """
+    nested: dict = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        *folders, name = _names(path)
+        inner = nested
+        for folder in folders:
+            inner = inner.setdefault(folder, {})
+        inner[name] = leaf
+    return nested
+
+
+def restored(like: PyTree, nested: Mapping) -> PyTree:
+    """The pytree that `plain` was made from, in the form of `like`.
+
+    >>> restored([0, {"a": 0}], {"0": 1.0, "1": {"a": 2.0}})
+    [1.0, {'a': 2.0}]
+    """
+    paths, form = jax.tree_util.tree_flatten_with_path(like)
+    leaves = []
+    for path, _ in paths:
+        leaf: Any = nested
+        for name in _names(path):
+            leaf = leaf[name]
+        leaves.append(leaf)
+    return jax.tree.unflatten(form, leaves)
+
+
+def _names(path: tuple) -> list[str]:
+    """The keys of a path as text; that of a pytree which is a leaf is empty."""
+    names = []
+    for entry in path:
+        for attribute in ("name", "key", "idx"):
+            if hasattr(entry, attribute):
+                names.append(str(getattr(entry, attribute)))
+                break
+    return names or [""]

@@ -1,0 +1,261 @@
+"""What `fit` looks at before it trains: is this a model of ONE example?"""
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dlworkshop.errors import UserError
+from dlworkshop.models.model import (
+    BATCH,
+    BATCH_AXES,
+    EXAMPLE,
+    Model,
+    StatefulModel,
+    as_float,
+    stateful,
+)
+from dlworkshop.types import Array, PyTree
+
+# what jax.vmap says of an output which differs along an axis and should not: outside of
+# a trace, and in one
+_DIFFERS = r"(axis spec None but output was batched|mapped output .*out_axes is None)"
+
+
+def check_one_example(
+    model: Model | StatefulModel,
+    params: PyTree,
+    state: PyTree,
+    inputs: PyTree,
+    **hparams: Array,
+) -> None:
+    """Refuse a model that takes the first axis of ONE example for the batch.
+
+    Two examples are answered alone, side by side under `jax.vmap`, and, where the model
+    runs on them, given as a batch. A model that answers each example of a batch as it
+    does a batch of one, and otherwise than the example alone, was written for batches.
+    This is asked at parameters a little off the given ones: where a layer begins at
+    zero, all outputs are alike. No key is given, so there is no randomness.
+
+    Args:
+        model: of one example.
+        params: its parameters, or their shapes: they are drawn where they are needed.
+        state: its state, () or {} where it has none, or its shapes.
+        inputs: leaves [B, ...], B at least 1.
+        hparams: [] each, which `apply` takes by keyword.
+
+    Raises:
+        UserError: if the model was written for batches, or if it looks at its batch in
+            evaluation, where it has none.
+
+    >>> def init(key, x):
+    ...     return jax.random.normal(key, (x.shape[-1], 3))
+    >>> right = Model(init, lambda params, x, *, key=None: x @ params)
+    >>> params, inputs = right.init(jax.random.key(0), jnp.ones(4)), jnp.eye(4)[:2]
+    >>> check_one_example(right, params, (), inputs)
+    >>> def flat(params, x, *, key=None):  # of each image [H, W] in a batch, its row
+    ...     return x.reshape((x.shape[0], -1)) @ params
+    >>> wrong = Model(lambda key, x: init(key, x.reshape((x.shape[0], -1))), flat)
+    >>> images = jnp.ones((2, 5, 4))
+    >>> check_one_example(wrong, wrong.init(jax.random.key(0), images[0]), (), images)
+    Traceback (most recent call last):
+    ...
+    dlworkshop.errors.UserError: the model takes the first axis of an example for ...
+    """
+    lifted = stateful(model)
+    two = jax.tree.map(lambda x: jnp.asarray(x)[jnp.array([0, -1])], inputs)
+    one = jax.tree.map(lambda x: x[0], two)
+
+    both = params, state
+
+    def answer(both: PyTree, example: PyTree) -> PyTree:
+        return lifted.apply(*both, as_float(example), **hparams)[0]
+
+    try:
+        alone = jax.eval_shape(answer, both, one)
+        jax.eval_shape(jax.vmap(answer, in_axes=(None, 0)), both, two)
+    except NameError as error:
+        raise explain(error) or error from error
+    if _keeps_the_first_axis(lifted, alone, one, two, hparams):
+        raise _for_batches()
+    try:
+        pair = jax.eval_shape(answer, both, two)
+        single = jax.eval_shape(answer, both, _first(two, 1))
+    except Exception:  # no batch can be given to it, as it should be
+        return
+    if not (_has_batch(pair, alone, 2) and _has_batch(single, alone, 1)):
+        return
+    if isinstance(jax.tree.leaves(both)[0], jax.ShapeDtypeStruct):
+        both = jax.jit(lifted.init)(jax.random.key(0), as_float(one))
+
+    def answers(params: PyTree) -> tuple[Array, Array, Array]:
+        every = params, both[1]
+        side_by_side = jax.vmap(answer, in_axes=(None, 0))(every, two)
+        batch_of_two = answer(every, two)
+        batches_of_one = [
+            answer(every, jax.tree.map(lambda x, i=i: x[i : i + 1], two))
+            for i in (0, 1)
+        ]
+        of_one = jax.tree.map(lambda *x: jnp.concatenate(x), *batches_of_one)
+        return _flat(side_by_side), _flat(batch_of_two), _flat(of_one)
+
+    side, batch, ones = jax.jit(answers)(_moved(both[0]))
+    if _same(batch, ones) and not _same(side, ones):
+        raise _for_batches()
+
+
+def check_state(
+    model: Model | StatefulModel,
+    params: PyTree,
+    state: PyTree,
+    inputs: PyTree,
+    **hparams: Array,
+) -> None:
+    """Refuse a model whose new state differs between the examples of a batch.
+
+    It is traced as it is trained, with four examples on two devices, and not run.
+
+    Args:
+        model: of one example.
+        params: its parameters.
+        state: its state, () or {} where it has none.
+        inputs: leaves [B, ...].
+        hparams: [] each, which `apply` takes by keyword.
+
+    Raises:
+        UserError: if the new state differs between examples or devices, has another
+            form than the old one, or comes from an axis which is not there.
+    """
+    lifted = stateful(model)
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((2, 2, *jnp.shape(x)[1:]), jnp.result_type(x)),
+        inputs,
+    )
+
+    def step(params, state, example, key):
+        return lifted.apply(params, state, as_float(example), key=key, **hparams)[1]
+
+    lift = step
+    for axis in (EXAMPLE, BATCH):
+        lift = jax.vmap(lift, (None, None, 0, 0), out_axes=None, axis_name=axis)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), (2, 2)))
+    try:
+        new = jax.eval_shape(lift, params, state, shapes, keys)
+    except (NameError, ValueError) as error:
+        raise explain(error) or error from error
+    old = jax.eval_shape(lambda: state)
+    if _form(old) != _form(new):
+        raise UserError(
+            f"the model's state was {_form(old)} and becomes {_form(new)} in a step: "
+            "let apply return a state of the same arrays, shapes and dtypes"
+        )
+
+
+def explain(error: Exception) -> UserError | None:
+    """The sentence for what JAX says of a model that looks at its batch wrongly.
+
+    Returns:
+        An error of the user, or None if it is about something else.
+
+    >>> try:
+    ...     jax.vmap(lambda x: x, out_axes=None)(jnp.ones(2))
+    ... except ValueError as error:
+    ...     print(explain(error))
+    the model's new state differs between the examples of a batch: give BatchNorm ...
+    """
+    text, axes = str(error), f"models.BATCH_AXES, {BATCH_AXES}"
+    if isinstance(error, ValueError) and re.search(_DIFFERS, text):
+        return UserError(
+            "the model's new state differs between the examples of a batch: give "
+            f"BatchNorm axis_name={axes} (cross_replica_axis in Haiku), so that its "
+            "statistics are those of the whole batch"
+        )
+    if isinstance(error, NameError) and "unbound axis name" in text:
+        if re.search(rf"axis name: ({'|'.join(BATCH_AXES)})\b", text):
+            return UserError(
+                f"the model looks at its batch without a key ({text}), where examples "
+                "are answered one by one: let it use its running statistics there, "
+                "as nn.BatchNorm(use_running_average=not train) does"
+            )
+        return UserError(
+            f"the model takes a mean over an axis that is not there ({text}): give "
+            f"axis_name={axes}"
+        )
+    return None
+
+
+def _for_batches() -> UserError:
+    return UserError(
+        "the model takes the first axis of an example for the batch (as GroupNorm and "
+        "reshape((x.shape[0], -1)) do), so its answers for an example alone are wrong: "
+        "give batched=True to models.from_linen, from_nnx, from_equinox or from_haiku, "
+        "or write it for one example"
+    )
+
+
+def _keeps_the_first_axis(
+    model: StatefulModel, alone: PyTree, one: PyTree, two: PyTree, hparams: Any
+) -> bool:
+    """Whether parameters begun on a batch give outputs [B, ...] of the same rank.
+
+    So it is with a module which begins in `reshape((x.shape[0], -1))`: its parameters
+    have another shape than on one example, of which it makes outputs [H, K].
+    """
+    lengths = {x.shape[0] if x.ndim else None for x in jax.tree.leaves(one)}
+    firsts = {x.shape[0] if x.ndim else None for x in jax.tree.leaves(alone)}
+    if len(lengths) != 1 or firsts != lengths or firsts <= {None, 1, 2}:
+        return False
+
+    def begun(inputs: PyTree) -> PyTree:
+        params, state = model.init(jax.random.key(0), as_float(inputs))
+        return model.apply(params, state, as_float(inputs), **hparams)[0]
+
+    try:
+        pair, single = jax.eval_shape(begun, two), jax.eval_shape(begun, _first(two, 1))
+    except Exception:  # it does not run on a batch, as it should be
+        return False
+    rest = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), alone)
+    return _has_batch(pair, rest, 2) and _has_batch(single, rest, 1)
+
+
+def _has_batch(outputs: PyTree, of_one: PyTree, num_examples: int) -> bool:
+    """Whether the outputs are those of one example, with a batch in front."""
+    wanted = jax.tree.map(lambda x: (num_examples, *x.shape), of_one)
+    return jax.tree.map(lambda x: x.shape, outputs) == wanted
+
+
+def _form(state: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", state)
+
+
+def _first(inputs: PyTree, num_examples: int) -> PyTree:
+    return jax.tree.map(lambda x: x[:num_examples], inputs)
+
+
+def _flat(outputs: PyTree) -> Array:
+    """All outputs of two examples: [2, D]."""
+    leaves = [x.reshape(2, -1) for x in jax.tree.leaves(outputs)]
+    return jnp.concatenate([x.astype(float) for x in leaves], axis=1)
+
+
+def _same(a: Array, b: Array) -> bool:
+    """Equal up to rounding, which the layers of a deep network add up."""
+    scale = jnp.abs(b).max()
+    return not bool(jnp.abs(a - b).max() > 0.01 * scale)
+
+
+def _moved(params: PyTree) -> PyTree:
+    """Parameters half a standard deviation off; constant ones, such as zeros, 0.1."""
+    leaves, form = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(0), max(len(leaves), 1))
+
+    def moved(leaf, key):
+        leaf = jnp.asarray(leaf)
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf
+        spread = leaf.std()
+        by = jnp.where(spread > 0, 0.5 * spread, 0.1)
+        return leaf + (by * jax.random.normal(key, leaf.shape)).astype(leaf.dtype)
+
+    return jax.tree.unflatten(form, map(moved, leaves, keys))

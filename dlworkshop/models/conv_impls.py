@@ -1,0 +1,208 @@
+"""The ways to compute a convolution, which are equal up to rounding.
+
+XLA's own convolution is right on a GPU or TPU. On a CPU its weight gradient falls off
+the fast path inside a loop, and a convolution over members becomes a grouped one,
+slower still; there it is one matrix product with the patches of the image, or one
+product for each shift of the kernel, forwards, backwards or both. Which is fastest
+depends on device, version, shapes and members, so `train/autotune.py` measures it. Wide
+layers that only answer take fewer products by Winograd's transforms.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+# C F / (C + F) of the layers from which on Winograd's transforms, which cost as C + F,
+# are worth the products they save, which go as C F: with 128 and 128 channels (64) it
+# took 1.2 times as long as XLA's convolution, with 256 and 256 (128) 0.8 times, with
+# 512 and 512 (256) half.
+WIDE = 100
+
+
+def by_lax(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
+    """XLA's convolution of an image [H, W, C] with a kernel [h, w, C, F].
+
+    All the ways have its arguments and its result.
+
+    Args:
+        image: [H, W, C] real.
+        kernel: [h, w, C, F] of the same dtype, not flipped (a cross-correlation).
+        strides: rows and columns between outputs.
+        padding: "SAME", "VALID" or ((top, bottom), (left, right)) zeros.
+        dilation: rows and columns between entries of the kernel.
+
+    >>> by_lax(jnp.ones((4, 4, 1)), jnp.ones((3, 3, 1, 2)), padding="VALID").shape
+    (2, 2, 2)
+    """
+    return lax.conv_general_dilated(
+        image[None], kernel, strides, padding, None, dilation, NHWC
+    )[0]
+
+
+def by_patches(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
+    """One matrix product: the patches [H', W', h*w*C] times the kernel [h*w*C, F].
+
+    Source: Chellapilla, Puri & Simard (2006), High performance convolutional neural
+    networks for document processing ("unrolling").
+    """
+    windows = _windows(image, kernel, strides, padding, dilation)
+    patches = jnp.concatenate(windows, axis=-1)  # [H', W', h*w*C]
+    return patches @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def by_shifts(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
+    """One matrix product for each of the h*w shifts of the image, and their sum."""
+    windows = _windows(image, kernel, strides, padding, dilation)
+    weights = kernel.reshape(-1, *kernel.shape[2:])  # [h*w, C, F]
+    return sum(w @ weight for w, weight in zip(windows, weights, strict=True))
+
+
+def by_winograd(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
+    """Wide 3x3 layers by 16 products for 2x2 outputs instead of 36; others by XLA.
+
+    Y = A^T [(G g G^T) * (B^T d B)] A for windows d [4, 4] that overlap by two.
+
+    Source: Lavin & Gray (2016), Fast algorithms for convolutional neural networks,
+    section 4.1, F(2x2, 3x3).
+    """
+    channels, features = kernel.shape[2:]
+    wide = channels * features >= WIDE * (channels + features)
+    if (
+        kernel.shape[:2] != (3, 3)
+        or strides != (1, 1)
+        or dilation != (1, 1)
+        or not wide
+    ):
+        return by_lax(image, kernel, strides, padding, dilation)
+    pads = _pads(image, kernel, strides, padding, dilation)
+    height, width = (
+        size + sum(pad) - 2 for size, pad in zip(image.shape[:2], pads, strict=True)
+    )
+    rows, columns = -(-height // 2), -(-width // 2)  # windows
+    odd = (2 * rows - height, 2 * columns - width)
+    around = [(low, high + more) for (low, high), more in zip(pads, odd, strict=True)]
+    x = jnp.pad(image, (*around, (0, 0)))
+
+    def of_window(d):  # B^T
+        return d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]
+
+    def of_kernel(g):  # G
+        return g[0], (g[0] + g[1] + g[2]) / 2, (g[0] - g[1] + g[2]) / 2, g[2]
+
+    def of_products(m):  # A^T
+        return m[0] + m[1] + m[2], m[1] - m[2] - m[3]
+
+    kernels = [of_kernel(row) for row in of_kernel(kernel)]  # 4 x 4 of [C, F]
+    bands = of_window([x[i : i + 2 * rows - 1 : 2] for i in range(4)])
+    windows = [
+        of_window([band[:, j : j + 2 * columns - 1 : 2] for j in range(4)])
+        for band in bands
+    ]  # 4 x 4 of [rows, columns, C]
+    products = [
+        of_products([d @ g for d, g in zip(*pair, strict=True)])
+        for pair in zip(windows, kernels, strict=True)
+    ]  # 4 x 2 of [rows, columns, F]
+    outputs = [of_products(column) for column in zip(*products, strict=True)]
+    left, right = (jnp.stack(pair, axis=1) for pair in outputs)  # [rows, 2, columns, F]
+    whole = jnp.stack([left, right], axis=3)  # [rows, 2, columns, 2, F]
+    return whole.reshape(2 * rows, 2 * columns, features)[:height, :width]
+
+
+def _extent(kernel, dilation) -> tuple[int, int]:
+    """Rows and columns that the dilated kernel covers."""
+    height, width = kernel.shape[:2]
+    return (height - 1) * dilation[0] + 1, (width - 1) * dilation[1] + 1
+
+
+def _pads(image, kernel, strides, padding, dilation):
+    """((top, bottom), (left, right)) of zeros, where padding may be a word."""
+    if not isinstance(padding, str):
+        return padding
+    extent = _extent(kernel, dilation)
+    return lax.padtype_to_pads(image.shape[:2], extent, strides, padding)
+
+
+def _flipped_padding(image, kernel, padding, dilation):
+    """What the flipped kernel needs around the cotangent to give image.shape."""
+    pads = _pads(image, kernel, (1, 1), padding, dilation)
+    return tuple(
+        (reach - 1 - low, reach - 1 - high)
+        for reach, (low, high) in zip(_extent(kernel, dilation), pads, strict=True)
+    )
+
+
+def _windows(image, kernel, strides, padding, dilation) -> list[jax.Array]:
+    """What each entry of the kernel sees: h*w images [H', W', C]."""
+    extent = _extent(kernel, dilation)
+    padding = _pads(image, kernel, strides, padding, dilation)
+    padded = jnp.pad(image, (*padding, (0, 0)))
+    rows, columns = (
+        (size - reach) // stride + 1
+        for size, reach, stride in zip(padded.shape[:2], extent, strides, strict=True)
+    )
+    return [
+        padded[
+            i : i + (rows - 1) * strides[0] + 1 : strides[0],
+            j : j + (columns - 1) * strides[1] + 1 : strides[1],
+        ]
+        for i in range(0, extent[0], dilation[0])
+        for j in range(0, extent[1], dilation[1])
+    ]
+
+
+def lax_and(kernel_grad: Callable) -> Callable:
+    """XLA's convolution, whose kernel's gradient is computed by `kernel_grad`.
+
+    The gradient of the image is the convolution with the flipped kernel (without
+    strides; Goodfellow, Bengio & Courville 2016, Deep learning, section 9.5), because
+    XLA's own transposed convolution is off the fast path on a CPU. Reverse mode only.
+    """
+
+    @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+    def convolution(image, kernel, strides, padding, dilation):
+        return by_lax(image, kernel, strides, padding, dilation)
+
+    def remember(image, kernel, strides, padding, dilation):
+        return by_lax(image, kernel, strides, padding, dilation), (image, kernel)
+
+    def pull_back(strides, padding, dilation, saved, cotangent):
+        image, kernel = saved
+        if strides == (1, 1):
+            flipped = kernel[::-1, ::-1].swapaxes(2, 3)  # [h, w, F, C]
+            around = _flipped_padding(image, kernel, padding, dilation)
+            image_grad = by_lax(cotangent, flipped, (1, 1), around, dilation)
+        else:
+            _, pull_image = jax.vjp(
+                lambda x: by_lax(x, kernel, strides, padding, dilation), image
+            )
+            (image_grad,) = pull_image(cotangent)
+        windows = _windows(image, kernel, strides, padding, dilation)
+        return image_grad, kernel_grad(windows, cotangent).reshape(kernel.shape)
+
+    convolution.defvjp(remember, pull_back)
+    return convolution
+
+
+def patches_grad(windows, cotangent):
+    """Gradient [h*w*C, F] of the kernel as one matrix product."""
+    patches = jnp.concatenate(windows, axis=-1)  # [H', W', h*w*C]
+    return jnp.einsum("ijp,ijf->pf", patches, cotangent)
+
+
+def shifts_grad(windows, cotangent):
+    """Gradient [h*w, C, F] of the kernel, a matrix product for each shift."""
+    return jnp.stack([jnp.einsum("ijc,ijf->cf", w, cotangent) for w in windows])
+
+
+CONV_IMPLS = {
+    "lax": by_lax,
+    "patches": by_patches,
+    "shifts": by_shifts,
+    "lax+patches": lax_and(patches_grad),
+    "lax+shifts": lax_and(shifts_grad),
+    "winograd": by_winograd,
+}

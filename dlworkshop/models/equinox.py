@@ -1,0 +1,151 @@
+"""Equinox modules as models of ONE example, which is what they are."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from dlworkshop.errors import UserError
+from dlworkshop.models.adapter import make_model, plain, read_call, restored
+from dlworkshop.types import Array, PyTree
+
+
+def from_equinox(
+    make: Any,
+    config: Mapping[str, Any] | None = None,
+    *,
+    batched: bool = False,
+    trainable: Callable[[Any], PyTree] | None = None,
+    call: Callable | None = None,
+) -> Any:
+    """The `Model` of an Equinox module, or its `StatefulModel` where it has a state.
+
+    Arrays of real and complex numbers are trained; all else is static. Without a key
+    the module is in `eqx.nn.inference_mode`; with one it is as it was made. Its call is
+    given `key=`, `state=` and `inference=` where it takes them; other keywords may be
+    hyper-parameters.
+
+    Args:
+        make: (key) -> module, such as its class, or what `eqx.nn.make_with_state`
+            returns; or a module (or module and state), whose numbers all members begin
+            from.
+        config: what it was built from, as JSON; by default its name.
+        batched: the module is written for inputs [B, ...]: each example is a batch of
+            one to it.
+        trainable: module -> pytree of bools in its form, as `eqx.partition` takes it:
+            what is trained. The rest stays as it was made: a constant, or where `make`
+            makes it from a key, part of the state.
+        call: (module, inputs, ...) -> outputs, or (outputs, state) where it takes a
+            `state`; instead of `__call__`.
+
+    Returns:
+        `Model`, or `StatefulModel`; parameters and state are nested dicts of arrays.
+
+    Raises:
+        UserError: if `make` makes no module, the call has another parameter without a
+            default, or the module has a state which the call does not take.
+
+    >>> model = from_equinox(lambda key: eqx.nn.Linear(4, 3, key=key))
+    >>> params = model.init(jax.random.key(0), jnp.ones(4))
+    >>> model.apply(params, jnp.ones(4)).shape
+    (3,)
+    """
+    given = isinstance(make, eqx.Module | tuple)
+
+    def build(key: Array) -> tuple[Any, eqx.nn.State]:
+        made = make
+        if not given:
+            by_name = "key" in inspect.signature(make).parameters
+            made = make(key=key) if by_name else make(key)
+        if isinstance(made, tuple):
+            module, state = made
+            return module, state
+        return eqx.nn.make_with_state(lambda: made)()
+
+    some_key = jax.random.key(0)
+    made = build(some_key) if given else eqx.filter_eval_shape(build, some_key)
+    module, like_state = made
+    if not isinstance(module, eqx.Module):
+        raise UserError(
+            f"from_equinox got a {type(module).__name__}, wanted an eqx.Module: give "
+            "the module, or a function (key) -> module"
+        )
+    name = type(module).__name__
+    spec = True if trainable is None else trainable(module)
+    trained = jax.tree.map(
+        lambda flag, part: jax.tree.map(lambda leaf: flag and _is_real(leaf), part),
+        spec,
+        module,
+    )
+
+    def split(module: Any) -> tuple[Any, Any, Any]:
+        params, rest = eqx.partition(module, trained)
+        constants, static = eqx.partition(rest, _is_array)
+        return params, constants, static
+
+    like_params, like_constants, static = split(module)
+    has_index = bool(jax.tree.leaves(like_state))
+    has_constants = bool(jax.tree.leaves(like_constants)) and not given
+    taken = read_call(call or type(module).__call__, 2, "from_equinox", ("state",))
+    if has_index and "state" not in taken.reserved:
+        raise UserError(
+            f"{name} has a state, and its call takes none: let it be "
+            "(inputs, state) -> (outputs, state)"
+        )
+    # an optional state means other outputs; it is given only where there is one
+    with_state = "state" in taken.reserved and (has_index or _needs_state(call, module))
+
+    def init(key: Array, inputs: PyTree) -> tuple[PyTree, PyTree]:
+        del inputs  # Equinox knows its shapes
+        module, index = build(key)
+        params, constants, _ = split(module)
+        state = {}
+        if has_index:
+            state["state"] = plain(index)
+        if has_constants:
+            state["constants"] = plain(constants)
+        return jax.tree.map(jnp.asarray, (plain(params), state))
+
+    def run(params, state, inputs, key, keywords):
+        constants = like_constants
+        if has_constants:
+            constants = restored(like_constants, state["constants"])
+        whole = eqx.combine(restored(like_params, params), constants, static)
+        if key is None:
+            whole = eqx.nn.inference_mode(whole)
+        function = call or type(whole).__call__
+        if not with_state:
+            return function(whole, inputs, **keywords), state
+        index = restored(like_state, state.get("state", {}))
+        outputs, index = function(whole, inputs, state=index, **keywords)
+        return outputs, {**state, "state": plain(index)} if has_index else state
+
+    return make_model(
+        init,
+        run,
+        taken,
+        config,
+        module,
+        name,
+        has_state=has_index or has_constants,
+        batched=batched,
+    )
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | jax.ShapeDtypeStruct)
+
+
+def _is_real(leaf: Any) -> bool:
+    """Whether it is an array that has gradients."""
+    return _is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.inexact)
+
+
+def _needs_state(call: Callable | None, module: Any) -> bool:
+    """Whether the call has a `state` without a default."""
+    parameters = inspect.signature(call or type(module).__call__).parameters
+    state = parameters["state"]
+    return state.default is state.empty

@@ -1,0 +1,85 @@
+"""Functions in the config of a model, such as activations: as JSON, and back."""
+
+import functools
+import json
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from dlworkshop import identity
+from dlworkshop.errors import UserError
+
+
+def describe_function(function: Callable, room: ModuleType) -> Any:
+    """What a config says of `function`: how to find it again, or that it is another.
+
+    Args:
+        function: what was given, for example as an activation.
+        room: the module with the functions that have names, for example `flax.linen`.
+
+    Returns:
+        The name of a function of `room`; {"partial": name, "keywords": {...}} of one
+        with keywords that JSON knows; or {"own": name, "identity": 24 hex digits} of
+        any other, which `find_function` refuses.
+
+    >>> from flax import linen as nn
+    >>> describe_function(nn.relu, nn)
+    'relu'
+    >>> describe_function(functools.partial(nn.leaky_relu, negative_slope=0.2), nn)
+    {'partial': 'leaky_relu', 'keywords': {'negative_slope': 0.2}}
+    >>> describe_function(lambda x: x, nn)
+    {'own': '<lambda>', 'identity': '...'}
+    """
+    name = _name_in(room, function)
+    if name is not None:
+        return name
+    if isinstance(function, functools.partial) and not function.args:
+        name, keywords = _name_in(room, function.func), dict(function.keywords)
+        if name is not None and _is_json(keywords):
+            return {"partial": name, "keywords": keywords}
+    named = function.func if isinstance(function, functools.partial) else function
+    own = getattr(named, "__name__", type(named).__name__)
+    return {"own": own, "identity": identity.digest(function)}
+
+
+def find_function(known: Any, room: ModuleType, place: str) -> Callable:
+    """The function that `describe_function` described.
+
+    Raises:
+        UserError: if it is the user's own, or `room` has none of that name.
+
+    >>> from flax import linen as nn
+    >>> find_function({"partial": "elu", "keywords": {"alpha": 0.5}}, nn, "activation")(
+    ...     -100.0).item()
+    -0.5
+    """
+    partial = isinstance(known, dict) and "partial" in known
+    name = known["partial"] if partial else known
+    function = getattr(room, name, None) if isinstance(name, str) else None
+    if function is None or not callable(function):
+        named = name.get("own") if isinstance(name, dict) else name
+        raise UserError(
+            f"the {place} '{named}' of the model is not one of {room.__name__}: give "
+            "the model that the run was made with"
+        )
+    return functools.partial(function, **known["keywords"]) if partial else function
+
+
+def _name_in(room: ModuleType, function: Any) -> str | None:
+    """The public name under which `room` has this very function."""
+    name = getattr(function, "__name__", None)
+    public = isinstance(name, str) and not name.startswith("_")
+    if public and getattr(room, str(name), None) is function:
+        return name
+    # some have another name than they call themselves: `nn.swish` is `silu`
+    names = (key for key, value in vars(room).items() if value is function)
+    return next((key for key in names if not key.startswith("_")), None)
+
+
+def _is_json(keywords: dict[str, Any]) -> bool:
+    """Whether JSON gives back the same."""
+    try:
+        again = json.loads(json.dumps(keywords))
+    except (TypeError, ValueError):
+        return False
+    return identity.digest(again) == identity.digest(keywords)

@@ -1,0 +1,134 @@
+"""Flax NNX modules as models of ONE example."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from dlworkshop.errors import UserError
+from dlworkshop.models.adapter import make_model, plain, read_call, restored
+from dlworkshop.types import Array, PyTree
+
+# parameters, streams of randomness, what a module notes down, and the state
+PARTS = nnx.Param, nnx.RngState, nnx.Intermediate, ...
+
+
+def from_nnx(
+    make: Callable[..., nnx.Module] | nnx.Module,
+    config: Mapping[str, Any] | None = None,
+    *,
+    batched: bool = False,
+    call: Callable | None = None,
+) -> Any:
+    """The `Model` of an NNX module, or its `StatefulModel` where it keeps a state.
+
+    `nnx.Param` is trained; other variables (`nnx.BatchStat`, ...) are the state. With a
+    key the module is in `train()` and its streams of randomness begin from that key;
+    without one it is in `eval()`. Where its `__call__` takes `rngs`, `train`,
+    `deterministic` or the like they are given too; other keywords may be
+    hyper-parameters. The module itself is never changed.
+
+    It sees ONE example. `nnx.GroupNorm` and `x.reshape((x.shape[0], -1))` take the
+    first axis for the batch: give `batched=True` for a module that has them.
+
+    Args:
+        make: (rngs) -> module, such as its class: `lambda rngs: Net(10, rngs=rngs)`. Or
+            a module, whose numbers all members then begin from.
+        config: what it was built from, as JSON; by default its name.
+        batched: the module is written for inputs [B, ...]: each example is a batch of
+            one to it. BatchNorm(axis_name=models.BATCH_AXES) still sees them all.
+        call: (module, inputs, ...) -> outputs, instead of `__call__`.
+
+    Returns:
+        `Model`, or `StatefulModel`; parameters and state are nested dicts of arrays.
+
+    Raises:
+        UserError: if `make` makes no module, or the call has another parameter without
+            a default; from `apply`, if it draws random numbers without a key.
+
+    >>> model = from_nnx(lambda rngs: nnx.Linear(4, 3, rngs=rngs))
+    >>> params = model.init(jax.random.key(0), jnp.ones(4))
+    >>> model.apply(params, jnp.ones(4)).shape
+    (3,)
+    """
+
+    def build(key: Array) -> nnx.Module:
+        if isinstance(make, nnx.Module):
+            return make
+        rngs = nnx.Rngs(key)
+        by_name = "rngs" in inspect.signature(make).parameters
+        return make(rngs=rngs) if by_name else make(rngs)
+
+    module = make
+    if not isinstance(make, nnx.Module):
+        module = nnx.eval_shape(lambda: build(jax.random.key(0)))
+    if not isinstance(module, nnx.Module):
+        raise UserError(
+            f"from_nnx got a {type(module).__name__}, wanted an nnx.Module: give the "
+            "module, or a function (rngs) -> module"
+        )
+    form, like_params, like_streams, like_notes, like_state = _split(module)
+    name = type(module).__name__
+    taken = read_call(call or type(module).__call__, 2, "from_nnx", ("rngs",))
+
+    def init(key: Array, inputs: PyTree) -> tuple[PyTree, PyTree]:
+        del inputs  # NNX knows its shapes
+        _, params, _, _, state = _split(build(key))
+        return jax.tree.map(jnp.asarray, (plain(params), plain(state)))
+
+    def run(params, state, inputs, key, keywords):
+        streams = begin(like_streams, jax.random.key(0) if key is None else key)
+        whole = nnx.merge(
+            form,
+            restored(like_params, params),
+            streams,
+            like_notes,
+            restored(like_state, state),
+        )
+        (whole.eval if key is None else whole.train)()
+        before = jax.tree.leaves(nnx.state(whole, nnx.RngCount))
+        if "rngs" in taken.reserved:
+            keywords["rngs"] = None if key is None else nnx.Rngs(key)
+        outputs = (call or type(whole).__call__)(whole, inputs, **keywords)
+        after = jax.tree.leaves(nnx.state(whole, nnx.RngCount))
+        if key is None and any(a is not b for a, b in zip(before, after, strict=True)):
+            raise UserError(
+                f"{name} draws random numbers without a key, where the same inputs "
+                "must give the same outputs: let it do so only when it is told that "
+                "it trains (nnx.Dropout does after module.train())"
+            )
+        new = plain(_split(whole)[4])
+        # what the call made anew is not carried on
+        return outputs, plain(restored(like_state, new))
+
+    return make_model(
+        init,
+        run,
+        taken,
+        config,
+        module,
+        name,
+        has_state=bool(jax.tree.leaves(like_state)),
+        batched=batched,
+    )
+
+
+def _split(module: nnx.Module) -> tuple[Any, ...]:
+    """Its form, and then its variables in `PARTS`."""
+    return nnx.split(module, *PARTS)
+
+
+def begin(like: PyTree, key: Array) -> PyTree:
+    """Streams of randomness at their beginning, each from a key of its own."""
+    leaves, form = jax.tree.flatten(like)
+    started = []
+    for number, leaf in enumerate(leaves):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            own = jax.random.fold_in(key, number)
+            started.append(jax.random.split(own, leaf.shape) if leaf.shape else own)
+        else:
+            started.append(jnp.zeros(leaf.shape, leaf.dtype))  # how many were drawn
+    return jax.tree.unflatten(form, started)

@@ -1,0 +1,90 @@
+"""What the groups of processes (cgroups) around this one leave it: memory and cores.
+
+A container is such a group, and so is a job of a cluster; they lie in one another, and
+each may have a limit of its own. Version 2 has one tree of them, version 1 one for
+each kind of limit; a system may have both.
+
+Source: the kernel's Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def memory_left(root: Path = Path("/")) -> Iterator[int]:
+    """Bytes that are left in each group around this process that has a limit.
+
+    Pages of files count as used, and those not read lately (inactive) are given up
+    where memory is needed.
+
+    Args:
+        root: where the folders /proc and /sys of the system are.
+    """
+    for folder, version in _folders(root, "memory"):
+        if version == 2:
+            names = "memory.max", "memory.current", "inactive_file"
+        else:
+            names = (
+                "memory.limit_in_bytes",
+                "memory.usage_in_bytes",
+                "total_inactive_file",
+            )
+        limit, used = (_number(_text(folder / name)) for name in names[:2])
+        if limit is None or used is None:
+            continue
+        statistics = dict(
+            line.partition(" ")[::2]
+            for line in _text(folder / "memory.stat").splitlines()
+        )
+        inactive = _number(statistics.get(names[2], "")) or 0
+        yield limit - max(0, used - inactive)
+
+
+def cpu_quotas(root: Path = Path("/")) -> Iterator[float]:
+    """Cores, as time per time, that each group around this process grants it."""
+    for folder, version in _folders(root, "cpu"):
+        if version == 2:
+            texts = [*_text(folder / "cpu.max").split(), "", ""][:2]
+        else:
+            names = "cpu.cfs_quota_us", "cpu.cfs_period_us"
+            texts = [_text(folder / name) for name in names]
+        quota, period = map(_number, texts)
+        if quota is not None and period and quota > 0:  # -1 is none
+            yield quota / period
+
+
+def _folders(root: Path, controller: str) -> Iterator[tuple[Path, int]]:
+    """Folder and version of the groups around this process, the inmost first."""
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        home = root / "sys/fs/cgroup"
+        if not controllers:
+            version = 2
+            if not (home / "cgroup.controllers").exists():
+                home = home / "unified"
+        elif controller in controllers.split(","):
+            version = 1
+            home = home / controller
+        else:
+            continue
+        # A container sees its own group as the root, whatever path the line has.
+        inner = home / path.lstrip("/")
+        for folder in (inner, *inner.parents):
+            if not folder.is_relative_to(home):
+                break
+            yield folder, version
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def _number(text: str) -> int | None:
+    """None for "max", and for what is no number."""
+    try:
+        return int(text)
+    except ValueError:
+        return None

@@ -1,0 +1,84 @@
+"""What a run measured over time, in memory."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+Line = Mapping[str, Any]  # step, epoch, train and validation: name -> [P]
+
+
+class History:
+    """Curves of a population: `history["validation/loss"]` is [T, P].
+
+    There is an entry at the end of each chunk of steps; what was not measured there is
+    NaN, as validation between two epochs, or a member that had stopped.
+
+    >>> lines = [{"step": 2, "epoch": 1.0, "train": {"loss": [0.5, None]}}]
+    >>> history = History(lines)
+    >>> history.names, history["train/loss"].tolist(), history.step.tolist()
+    (['train/loss'], [[0.5, nan]], [2])
+    """
+
+    def __init__(self, lines: Iterable[Line] = ()):
+        self._lines = list(lines)
+
+    def append(self, line: Line) -> None:
+        """One more entry."""
+        self._lines.append(line)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @property
+    def names(self) -> list[str]:
+        """What was measured: "train/loss", "validation/accuracy", ..."""
+        found = {
+            f"{split}/{name}": None
+            for line in self._lines
+            for split in ("train", "validation")
+            for name in line.get(split) or ()
+        }
+        return list(found)
+
+    @property
+    def step(self) -> np.ndarray:
+        """[T] updates done."""
+        return np.array([line["step"] for line in self._lines], int)
+
+    @property
+    def epoch(self) -> np.ndarray:
+        """[T] passes over the training split."""
+        return np.array([line["epoch"] for line in self._lines], float)
+
+    @property
+    def members(self) -> int:
+        """P."""
+        return max(
+            (len(v) for line in self._lines for v in line["train"].values()), default=0
+        )
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self.names:
+            raise KeyError(f"{name!r} was not measured: {', '.join(self.names)} were")
+        split, _, key = name.partition("/")
+        unknown = [np.nan] * self.members
+        rows = [(line.get(split) or {}).get(key, unknown) for line in self._lines]
+        return np.array([np.asarray(row, float) for row in rows])  # null becomes NaN
+
+    def table(self) -> dict[str, np.ndarray]:
+        """One row for each entry and member, as `pandas.DataFrame` takes it.
+
+        >>> lines = [{"step": 2, "epoch": 1.0, "train": {"loss": [0.5, 0.25]}}]
+        >>> table = History(lines).table()
+        >>> list(table), table["train/loss"].tolist()
+        (['step', 'epoch', 'member', 'train/loss'], [0.5, 0.25])
+        """
+        members = self.members
+        columns = {name: self[name].reshape(-1) for name in self.names}
+        return {
+            "step": np.repeat(self.step, members),
+            "epoch": np.repeat(self.epoch, members),
+            "member": np.tile(np.arange(members), len(self)),
+            **columns,
+        }

@@ -1,0 +1,369 @@
+"""What `fit` was asked for -> a `Plan`: every check and every choice of a run."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from dlworkshop import identity
+from dlworkshop.data.content import fingerprint
+from dlworkshop.data.order import Order
+from dlworkshop.errors import UserError
+from dlworkshop.learn import losses, schedules
+from dlworkshop.learn.hparams import (
+    Routes,
+    check_required,
+    keywords,
+    name_of,
+    route,
+)
+from dlworkshop.learn.metrics import as_metrics, default_metrics
+from dlworkshop.learn.objective import from_loss
+from dlworkshop.learn.step import TrainSpec
+from dlworkshop.models.convolution import has_convolutions
+from dlworkshop.models.model import BATCH, Model, StatefulModel, seen, shapes, stateful
+from dlworkshop.train import autotune, checks, feeds, memory, run_folder
+from dlworkshop.train.groups import Groups, group_sizes
+from dlworkshop.train.members import product
+from dlworkshop.train.mesh import MEMBER, make_mesh
+from dlworkshop.train.plan import Plan
+from dlworkshop.train.programs import (
+    ExecutionConfig,
+    Programs,
+    chunk_flops,
+    chunk_steps,
+    update_flops,
+)
+from dlworkshop.train.result import Run, describe_example
+from dlworkshop.types import Dataset, PyTree
+
+
+def make_plan(
+    *,
+    model: Model | StatefulModel,
+    dataset: Dataset,
+    optimizer: Callable,
+    hparams: Any,
+    seeds: int | Sequence[int],
+    num_epochs: int,
+    batch_size: int,
+    workdir: str | Path | None,
+    loss: Callable,
+    objective: Callable | None,
+    schedule: Callable,
+    metrics: Mapping[str, Any] | None,
+    monitor: str,
+    patience: int | None,
+    batch_transform: Callable | None,
+    make_step: Callable | None,
+    probe: Callable | None,
+    eval_params: Callable | None,
+    observe: Sequence[Callable],
+    start: Run | PyTree | None,
+    outputs: str | None,
+    read_test: bool,
+    save_every_steps: int | None,
+    save_every_seconds: float | None,
+    steps_per_chunk: int | None,
+    convolution: str | None,
+    streamed: bool | None,
+    members_at_once: int | None,
+    devices: Sequence[jax.Device] | None,
+    experiment: str,
+    quiet: bool,
+    started: float,
+) -> Plan:
+    """The plan of a run; see `fit` for the arguments.
+
+    Raises:
+        UserError: where an argument cannot be.
+    """
+    observers = list(observe) if isinstance(observe, Sequence) else [observe]
+    functions = {
+        "loss": loss,
+        "objective": objective,
+        "schedule": schedule,
+        "batch_transform": batch_transform,
+        "make_step": make_step,
+        "probe": probe,
+        "eval_params": eval_params,
+    }
+    checks.check_types(
+        model,
+        dataset,
+        optimizer,
+        **functions,
+        **{f"observe[{i}]": observer for i, observer in enumerate(observers)},
+    )
+    checks.check_numbers(
+        num_epochs=num_epochs,
+        batch_size=batch_size,
+        patience=patience,
+        steps_per_chunk=steps_per_chunk,
+        members_at_once=members_at_once,
+        save_every_steps=save_every_steps,
+    )
+    checks.check_dataset(dataset, batch_size)
+    if objective is not None and loss is not losses.cross_entropy:
+        raise UserError("both a loss and an objective are given: give one of them")
+    rate = {"learning_rate": 1e-3} if "learning_rate" in keywords(optimizer) else {}
+    members, member_seeds = product(rate if hparams is None else hparams, seeds)
+    outputs = outputs or (losses.outputs_of(loss) if objective is None else None)
+    measured = (
+        default_metrics(outputs, dataset.classes)
+        if metrics is None
+        else as_metrics(metrics)
+    )
+    checks.check_monitor(monitor, measured)
+    order = Order(member_seeds, dataset.train.num_examples, batch_size)
+    num_steps = num_epochs * order.steps_per_epoch
+    spec = TrainSpec(
+        stateful(model),
+        objective or from_loss(loss),
+        optimizer,
+        {name: m.function for name, m in measured.items() if not m.split},
+        schedule=schedule,
+        num_steps=num_steps,
+        batch_transform=batch_transform,
+        probe=probe,
+        eval_params=eval_params,
+    )
+    spec = spec._replace(routes=_routes(spec, list(members)))
+    checks.check_step(spec, dataset, members, outputs)
+
+    example = dataset.train.rows(0).inputs
+    params, state = shapes(model, example)
+    mesh = make_mesh(
+        len(member_seeds),
+        batch_size,
+        devices or jax.local_devices(),
+        split=batch_transform is None and make_step is None,
+    )
+    derived = run_folder.read_config(workdir).get("derived", {})
+    make_programs = functools.partial(
+        Programs, spec, mesh, patience=patience, make_step=make_step
+    )
+    work = Work(spec, example, batch_size, len(member_seeds), num_steps, mesh)
+
+    def measure() -> ExecutionConfig:
+        return autotune.measure(
+            make_programs, mesh, spec.model, members, member_seeds, dataset, order
+        )
+
+    # statistics, and a step of the user's own, are of the whole batch
+    whole = bool(jax.tree.leaves(state)) or make_step is not None
+    execution = work.execution(convolution, derived, measure)
+    if whole:
+        execution = execution._replace(micro_batch=None)
+    feed = feeds.choose(streamed, dataset, mesh, order)
+    chunk = steps_per_chunk or chunk_steps(work.steps_wanted(), order.steps_per_epoch)
+    count, axis = len(member_seeds), mesh.shape[MEMBER]
+    asked = members_at_once or derived.get("members_at_once")
+    at_once = memory.equal(count, axis, asked or count)
+    begun = _start(start, params, state, count)
+    settings = {
+        "experiment": experiment,
+        "dataset": {
+            "name": dataset.name,
+            "fingerprint": "" if workdir is None else fingerprint(dataset),
+            "classes": list(dataset.classes),
+            "example": describe_example(example),
+            **_one_array(example),
+            "train": dataset.train.num_examples,
+            "validation": dataset.validation.num_examples,
+            "test": dataset.test.num_examples,
+        },
+        "model": dict(model.config),
+        "optimizer": name_of(optimizer),
+        "schedule": name_of(schedule),
+        "loss": name_of(objective or loss),
+        "metric": next(iter(measured), "loss"),
+        "metrics": {name: metric.better for name, metric in measured.items()},
+        "monitor": monitor,
+        "outputs": outputs,
+        "hparams": members,
+        "model_hparams": dict(spec.routes.model),
+        "seeds": member_seeds,
+        "num_epochs": num_epochs,
+        "batch_size": batch_size,
+        "patience": patience,
+    }
+    if workdir is not None:  # by content: the names above do not tell all
+        asked_for = {"model": model, "optimizer": optimizer, "metrics": measured}
+        settings["identity"] = identity.describe(asked_for | functions)
+        settings["start"] = begun and identity.digest(begun)
+
+    def plan_of(at_once: int) -> Plan:
+        return Plan(
+            model=model,
+            dataset=dataset,
+            spec=spec,
+            metrics=measured,
+            monitor=monitor,
+            outputs=outputs,
+            hparams=members,
+            seeds=member_seeds,
+            start=begun,
+            num_steps=num_steps,
+            patience=patience,
+            read_test=read_test,
+            observers=observers,
+            save_every_steps=save_every_steps,
+            save_every_seconds=save_every_seconds,
+            quiet=quiet,
+            settings=settings,
+            order=order,
+            mesh=mesh,
+            programs=make_programs(
+                execution=execution, streamed=feed.name == "streamed"
+            ),
+            chunk=min(chunk, order.steps_per_epoch),
+            groups=Groups(count, group_sizes(at_once, axis, work.chunks())),
+            feed=feed,
+            derived={
+                "execution": execution._asdict(),
+                "members_at_once": asked or at_once,
+                "steps_per_chunk": chunk,
+            },
+            started=started,
+        )
+
+    plan = plan_of(at_once)
+    # A run goes on in groups of the size it began with, if they fit; one that has come
+    # to its end needs no memory.
+    if members_at_once is None and not run_folder.is_finished(workdir):
+        used = list(mesh.devices.flat)
+        predicted = functools.partial(memory.predict, plan, workdir is not None)
+        free, margin = memory.free(used), memory.margin(used)
+        fits = memory.fitting(at_once, axis, predicted, free, margin)
+        if fits != at_once:
+            plan = plan_of(fits)
+    return plan
+
+
+class Work(NamedTuple):
+    """How much there is to do, and what follows from it."""
+
+    spec: TrainSpec
+    example: PyTree
+    batch_size: int
+    members: int
+    num_steps: int
+    mesh: Mesh
+
+    @property
+    def platform(self) -> str:
+        """cpu, gpu or tpu."""
+        return self.mesh.devices.flat[0].platform
+
+    def flops(self) -> float:
+        """Operations of a step of all members."""
+        each = update_flops(self.spec.model, self.example)
+        return each * self.batch_size * self.members
+
+    def steps_wanted(self) -> float:
+        """Steps of a chunk, by what a device of this kind does in a second or two."""
+        return chunk_flops(self.platform) / max(self.flops(), 1.0)
+
+    def chunks(self) -> float:
+        """Chunks of work that the whole run of one member is."""
+        return self.flops() / self.members * self.num_steps / chunk_flops(self.platform)
+
+    def execution(
+        self,
+        convolution: str | None,
+        derived: Mapping[str, Any],
+        measure: Callable[[], ExecutionConfig],
+    ) -> ExecutionConfig:
+        """How a step is computed: as asked, as before, or as is fastest here."""
+        model = self.spec.model
+        params, state = shapes(model, self.example)
+        found = has_convolutions(model.apply, params, state, seen(self.example))
+        each = self.flops() / self.batch_size / self.members
+        split = self.batch_size // self.mesh.shape[BATCH]
+        by_rule = autotune.rule_of_thumb(split, each, convolutions=found)
+        if convolution is not None:
+            how = checks.check_convolution(convolution, found)
+            return by_rule._replace(convolution=how)
+        if set(derived.get("execution", ())) == set(ExecutionConfig._fields):
+            return ExecutionConfig(**derived["execution"])
+        if found and self.flops() * self.num_steps > autotune.WORTH:
+            return measure()
+        return by_rule
+
+
+def _one_array(example: PyTree) -> dict[str, Any]:
+    """What commands on files want to know, where an example is one array."""
+    if not hasattr(example, "dtype"):
+        return {"shape": None, "dtype": None}
+    return {"shape": list(example.shape), "dtype": str(example.dtype)}
+
+
+def _routes(spec: TrainSpec, names: Sequence[str]) -> Routes:
+    """Who is given which hyper-parameter; all of them have a reader."""
+    functions = {
+        "optimizer": spec.optimizer,
+        "loss": spec.objective,
+        "model": spec.model.apply,
+        "schedule": spec.schedule,
+        "batch_transform": spec.batch_transform,
+    }
+    routes = route(names, **functions)
+    check_required(routes, **functions)
+    is_constant = spec.schedule is schedules.constant
+    if not is_constant and "learning_rate" not in routes.optimizer:
+        raise UserError(
+            f"the schedule {name_of(spec.schedule)} has no effect, as "
+            f"{name_of(spec.optimizer)} is given no learning_rate: give it in hparams, "
+            "or leave the schedule out"
+        )
+    return routes
+
+
+def _start(
+    start: Run | PyTree | None, params: PyTree, state: PyTree, members: int
+) -> tuple[PyTree, PyTree] | None:
+    """Params and state [P, ...] to begin with, of a run or of parameters."""
+    if start is None:
+        return None
+    given = (start.params, start.state) if isinstance(start, Run) else (start, None)
+    found = [_stacked(given[0], params, members, "parameters")]
+    if given[1] is None and jax.tree.leaves(state):
+        raise UserError(
+            "start has parameters only, and the model keeps a state too: start from a "
+            "Run"
+        )
+    found.append(
+        _stacked(given[1] if given[1] is not None else (), state, members, "state")
+    )
+    return found[0], found[1]
+
+
+def _stacked(tree: PyTree, like: PyTree, members: int, what: str) -> PyTree:
+    """`tree` [P, ...], where it is of one model, of one member or of all of them."""
+    given, wanted = jax.tree.structure(tree), jax.tree.structure(like)
+    if str(given) != str(wanted):
+        raise UserError(
+            f"start has other {what} than the model: give those of the same"
+        )
+
+    def leaf(path, found, wanted):
+        shape = np.shape(found)
+        if shape == wanted.shape:
+            return jnp.broadcast_to(jnp.asarray(found), (members, *shape))
+        if shape == (1, *wanted.shape):
+            return jnp.broadcast_to(jnp.asarray(found), (members, *wanted.shape))
+        if shape == (members, *wanted.shape):
+            return jnp.asarray(found)
+        raise UserError(
+            f"start has {jax.tree_util.keystr(path)} of shape {list(shape)}, and the "
+            f"model wants {list(wanted.shape)} for each of {members} members: give one "
+            "model, or as many members"
+        )
+
+    return jax.tree.map_with_path(leaf, tree, like)

@@ -1,0 +1,119 @@
+"""The numbers of a finished run: what summary.json holds."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from dlworkshop.data.inputs_like import describe_inputs
+from dlworkshop.learn.metrics import mean_and_error
+from dlworkshop.learn.population import QUARANTINED, STOPPED, Population
+from dlworkshop.models.model import num_params, table
+from dlworkshop.train.plan import Plan
+from dlworkshop.train.result import describe_example, device, versions
+from dlworkshop.train.run_folder import to_jsonable
+
+Scores = Mapping[str, np.ndarray]  # name -> [P]
+
+
+def summarise(
+    plan: Plan,
+    population: Population,
+    scores: Mapping[str, Scores],
+    seconds: Mapping[str, float],
+    interrupted: bool = False,
+) -> dict[str, Any]:
+    """What summary.json holds.
+
+    Args:
+        plan: of the run.
+        population: as it ended.
+        scores: name of each split that was read -> means of the members.
+        seconds: of compilation, training and all together.
+        interrupted: whether training ended before its time.
+    """
+    members = len(plan.seeds)
+    params, steps = population.train.params, np.asarray(population.train.step)
+    counted = np.asarray(population.status) != QUARANTINED
+    examples = int(steps.astype(np.int64).sum()) * plan.order.batch_size
+    return to_jsonable(
+        {
+            "experiment": plan.settings["experiment"],
+            "dataset": plan.dataset.name,
+            "model": plan.model.config.get("name", "model"),
+            "members": members,
+            "steps": int(steps.max()),
+            "parameters": num_params(params) // members,
+            "parameters_taken": _taken(plan),
+            "monitor": plan.monitor,
+            "better": plan.better,
+            "outputs": plan.outputs,
+            "inputs": describe_inputs(plan.dataset.train.inputs),
+            "example": describe_example(plan.example),
+            **{
+                split: {
+                    name: mean_and_error(means[name][counted])
+                    for name in [*(n for n in means if n != "loss"), "loss"]
+                }
+                for split, means in scores.items()
+            },
+            "seconds": dict(seconds),
+            "examples_per_second": examples / max(seconds["train"], 1e-9),
+            "device": device(plan.mesh.devices.ravel()),
+            "mesh": dict(plan.mesh.shape),
+            "feed": plan.feed.name,
+            "members_at_once": plan.groups.sizes[0],
+            "versions": versions(),
+            "claims": [],
+            "interrupted": interrupted,
+            "population": population_table(plan, population, scores),
+            "table": table(plan.model, plan.example),
+        }
+    )
+
+
+def _taken(plan: Plan) -> str:
+    if plan.patience is None:
+        return "last"
+    return f"best by validation {plan.monitor}"
+
+
+def population_table(
+    plan: Plan, population: Population, scores: Mapping[str, Scores]
+) -> list[dict[str, Any]]:
+    """One row for each member, as in summary.json."""
+    state = jax.device_get(
+        {
+            "step": population.train.step,
+            "status": population.status,
+            "best_score": population.best_score,
+            "best_step": population.best_step,
+        }
+    )
+    rows = []
+    for member, seed in enumerate(plan.seeds):
+        steps = int(state["step"][member])
+        best = float(state["best_score"][member])
+        row = {
+            "member": member,
+            "seed": seed,
+            "hparams": {k: float(v[member]) for k, v in plan.hparams.items()},
+            "status": "finished",
+            "steps": steps,
+            f"best_validation_{plan.monitor}": best * plan.sign,
+            **{
+                split: {name: float(values[member]) for name, values in means.items()}
+                for split, means in scores.items()
+            },
+        }
+        if state["status"][member] == STOPPED:
+            row["status"] = "stopped early"
+            row["note"] = f"no better since step {int(state['best_step'][member])}"
+        if state["status"][member] == QUARANTINED:
+            row["status"] = "quarantined"
+            row["note"] = (
+                f"loss or parameters not finite at step {steps + 1} of {plan.num_steps}"
+            )
+        rows.append(row)
+    return rows
