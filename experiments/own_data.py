@@ -1,4 +1,4 @@
-"""How well does a network tell apart what lies in your own folder or table?
+"""How well does a network classify your own images or table?
 
 Give a folder with a folder of images for each class (or that below train, validation
 and test), a CSV with a header, an .npz with x and y, or IDX files. It is prepared once;
@@ -38,11 +38,11 @@ class Config(workshop.TrainingConfig):
     data: Path | None = None
     """The folder, table or file to learn from."""
     target: tuple[str, ...] = ()
-    """Of a table, the column to be told from the others, or several."""
+    """Of a table, the column to predict, or several."""
     task: Literal["classification", "regression"] | None = None
     """Of a table, what its target is; by default as its cells say."""
     group_by: str | None = None
-    """What stays on one side: a regular expression for paths, or a column."""
+    """Examples to keep in one split: a regular expression for paths, or a column."""
     image_size: int | None = None
     """Pixels of a side; by default what most files have, or 64."""
     resize: Literal["crop", "pad"] = "crop"
@@ -54,11 +54,11 @@ class Config(workshop.TrainingConfig):
     augment: bool = True
     """Augment the training images by the four flags below (cnn only)."""
     flip: bool = True
-    """Exchange left and right in half of the training images."""
+    """Flip half of the training images horizontally."""
     shift: float = 0.1
-    """Move by up to this share of a side."""
+    """Shift by up to this share of a side."""
     rotate: float = 0.0
-    """Turn by up to so many degrees."""
+    """Rotate by up to this many degrees."""
     brightness: float = 0.0
     """Change brightness by up to this share."""
     cut_out: float = 0.0
@@ -92,7 +92,7 @@ def choose_loss(dataset: Dataset) -> Callable:
 
 
 def choose_model(config: Config, dataset: Dataset) -> models.Model:
-    """The model that was asked for, or one that fits the examples and targets."""
+    """The requested model, or one that suits the examples and targets."""
     shape, targets = dataset.train.inputs.shape[1:], dataset.train.targets
     num_classes = len(dataset.classes) or int(np.prod(targets.shape[1:]))  # or outputs
     kind = config.model

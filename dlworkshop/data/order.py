@@ -12,12 +12,14 @@ def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
     It sorts the raw 64-bit stream of Philox, because NumPy promises the streams of its
     bit generators for ever, but not what its shuffles make of them: a run can be
     resumed after an upgrade. Source: Salmon et al. (2011), Parallel random numbers.
+    Any sort gives the same order unless two of the numbers are equal, which has a
+    chance of size**2 / 2**65: 1e-10 for 55,000.
 
     >>> permutation(seed=0, epoch=0, size=5).tolist()
     [0, 2, 1, 4, 3]
     """
     stream = np.random.Philox(key=np.array([seed, epoch], np.uint64))
-    return np.argsort(stream.random_raw(size), kind="stable").astype(np.int32)
+    return np.argsort(stream.random_raw(size)).astype(np.int32)
 
 
 class Order:

@@ -1,6 +1,7 @@
 """The population's programs, each compiled once for a mesh, with its seconds apart."""
 
 import functools
+import math
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -95,7 +96,10 @@ class Programs:
         if make_step is not None:
             train_step = make_step(train_step)
         fetch = _streamed if streamed else gather
-        chunk = pop.make_population_chunk(train_step, fetch, execution.sequential)
+        on_cpu = platform == "cpu"
+        chunk = pop.make_population_chunk(
+            train_step, fetch, execution.sequential, on_cpu
+        )
         # check_vma off: gradients are averaged over the batch axis in the step itself
         member, split = PartitionSpec(MEMBER), PartitionSpec(None, BATCH)
         whole_data = PartitionSpec()
@@ -264,13 +268,45 @@ def update_flops(model: Model | StatefulModel, example: PyTree) -> float:
     """Floating-point operations of one example's update, about.
 
     An update costs some three forward passes (Griewank & Walther 2008, section 4.4).
-    Those of a loop are counted once: see `has_loops`.
     """
     params, state = shapes(model, example)
     lifted = stateful(model).apply
-    apply = jax.jit(lambda p, s, inputs: lifted(p, s, as_float(inputs)))
-    cost = apply.lower(params, state, example).cost_analysis() or {}
-    return 3 * cost.get("flops", 0.0)
+
+    def apply(params, state, inputs):
+        return lifted(params, state, as_float(inputs))
+
+    # CUDA does not tell before it has compiled, and XLA counts a loop once
+    cost = jax.jit(apply).lower(params, state, example).cost_analysis() or {}
+    traced = jax.make_jaxpr(apply)(params, state, example)
+    return 3 * max(cost.get("flops", 0.0), products(traced.jaxpr))
+
+
+def products(jaxpr) -> float:
+    """Floating-point operations of its matrix products and convolutions.
+
+    >>> product = jax.make_jaxpr(jnp.matmul)(jnp.ones((2, 3)), jnp.ones((3, 5)))
+    >>> products(product.jaxpr)
+    60.0
+    """
+    total = 0.0
+    for equation in jaxpr.eqns:
+        name, params = equation.primitive.name, equation.params
+        outputs = math.prod(equation.outvars[0].aval.shape) if equation.outvars else 0
+        if name == "dot_general":
+            (contracted, _), _ = params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            total += 2.0 * outputs * math.prod(shape[axis] for axis in contracted)
+        elif name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape
+            features = kernel[params["dimension_numbers"].rhs_spec[0]]
+            total += 2.0 * outputs * math.prod(kernel) / features
+        inner = [
+            getattr(value, "jaxpr", value)  # a closed one holds one
+            for value in jax.tree.leaves(list(params.values()))
+        ]
+        times = params.get("length", 1) if name == "scan" else 1
+        total += times * sum(products(each) for each in inner if hasattr(each, "eqns"))
+    return total
 
 
 def chunk_flops(platform: str) -> float:

@@ -261,7 +261,10 @@ def versions() -> dict[str, str]:
     """What computed it."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
-        found[package] = importlib.metadata.version(package)
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # run where its source lies
+            found[package] = "not installed"
     return found
 
 

@@ -1,6 +1,7 @@
 """The order of examples is a pure function of (seed, epoch)."""
 
 import numpy as np
+import pytest
 
 from dlworkshop.data.order import Order, permutation
 
@@ -33,3 +34,12 @@ def test_seeds_and_epochs_differ_and_equal_seeds_agree():
 def test_the_order_is_the_same_for_ever():
     # pinned: a resumed run must find the order that it left
     assert permutation(3, 2, 8).tolist() == [2, 4, 1, 3, 6, 5, 0, 7]
+
+
+@pytest.mark.parametrize("size", [1, 5, 16, 17, 1437, 55000])
+def test_the_order_is_that_of_a_stable_sort(size):
+    # with which runs were begun that may be resumed
+    for seed in range(8):
+        stream = np.random.Philox(key=np.array([seed, 1], np.uint64))
+        stable = np.argsort(stream.random_raw(size), kind="stable")
+        np.testing.assert_array_equal(permutation(seed, 1, size), stable)

@@ -11,7 +11,8 @@ import pytest
 from dlworkshop import fit, models
 from dlworkshop.learn import population as pop
 from dlworkshop.learn.losses import cross_entropy
-from dlworkshop.types import TrainState
+from dlworkshop.learn.step import init_state, make_train_step, spec_of
+from dlworkshop.types import Batch, TrainState
 
 MODELS = {  # the MLP trains side by side, the CNN one by one on a CPU
     "mlp": models.mlp((16,), dropout=0.2, num_classes=4),
@@ -90,7 +91,7 @@ def test_one_trace_serves_all_chunks_and_rates(quadrants, one_device):
     )
     assert run.summary["steps"] == 18 and len(after_chunks) == 9
     # the third chunk of an epoch is followed by an evaluation: its program is the last
-    assert set(after_chunks[2:]) == {after_chunks[1] + 1}
+    assert len(set(after_chunks[2:])) == 1
 
 
 def test_a_bad_member_dies_alone(together, quadrants, one_device):
@@ -122,7 +123,8 @@ def test_a_gradient_that_is_not_finite_is_caught_before_it_is_applied(
     def loss(outputs, label):  # finite in value, not in gradient
         return cross_entropy(poisoned(outputs), label)
 
-    run = train(MODELS["mlp"], quadrants, one_device, loss=loss, num_epochs=1)
+    options = {"loss": loss, "outputs": "logits", "num_epochs": 1}
+    run = train(MODELS["mlp"], quadrants, one_device, **options)
     assert {row["status"] for row in run.summary["population"]} == {"quarantined"}
     assert {row["steps"] for row in run.summary["population"]} == {0}
     assert run.summary["test"]["accuracy"] == {"mean": None, "sem": None, "n": 0}
@@ -254,3 +256,50 @@ def test_dropout_and_smoothing_may_differ_between_members(quadrants, one_device)
         np.abs(a - b).max() > 1e-3
         for a, b in zip(leaves(run, 0), leaves(run, 1), strict=True)
     )
+
+
+@pytest.mark.parametrize("spoilt", [None, 1])
+def test_off_the_cpu_a_step_is_the_same(spoilt):
+    # both are compiled for a CPU here, and may fuse, so round, in other places
+    model = MODELS["mlp"]
+    spec = spec_of(model, optax.adam, cross_entropy)
+    step = make_train_step(spec)
+    hparams = {"learning_rate": jnp.array([1e-2, 1e-3, 1e-1])}
+    image = np.random.default_rng(0).normal(size=(64, 4, 4, 1)).astype(np.float32)
+    data = Batch(jnp.asarray(image), jnp.arange(64) % 4)
+    keys = jax.vmap(jax.random.key)(jnp.arange(3))
+    state = jax.vmap(lambda key, h: init_state(spec, h, key, data.inputs[0]))(
+        keys, hparams
+    )
+    if spoilt is not None:
+        state = state._replace(
+            params=jax.tree.map(lambda p: p.at[spoilt].set(jnp.inf), state.params)
+        )
+    feed = jnp.arange(2 * 3 * 8).reshape(2, 3, 8)
+    found = [
+        jax.jit(pop.make_population_chunk(step, on_cpu=on_cpu))(
+            pop.begin(state), hparams, data, feed
+        )
+        for on_cpu in (True, False)
+    ]
+    for one, two in zip(*map(jax.tree.leaves, map(without_keys, found)), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-6, atol=1e-7)
+    running = [pop.RUNNING] * 3
+    if spoilt is not None:
+        running[spoilt] = pop.QUARANTINED
+    assert found[1][0].status.tolist() == running
+
+
+def without_keys(found):
+    population, metrics = found
+    train = population.train
+    return (*train._replace(key=0), population.status, metrics)
+
+
+@pytest.mark.parametrize("on_cpu", [True, False])
+@pytest.mark.parametrize("bad", [jnp.inf, -jnp.inf, jnp.nan])
+def test_one_bad_number_anywhere_is_seen(bad, on_cpu):
+    tree = {"w": jnp.ones((3, 4)), "b": jnp.zeros(()), "none": jnp.zeros((0, 2))}
+    assert pop.all_finite(tree, on_cpu)
+    assert not pop.all_finite(tree | {"w": tree["w"].at[1, 2].set(bad)}, on_cpu)
+    assert not pop.all_finite(tree | {"b": jnp.array(bad)}, on_cpu)

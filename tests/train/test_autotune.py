@@ -4,16 +4,17 @@ import json
 import os
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from dlworkshop import fit, models
 from dlworkshop.errors import UserError
-from dlworkshop.models import conv_impls
+from dlworkshop.models import conv_impls, convolution
 from dlworkshop.models.convolution import CONV_IMPLS
 from dlworkshop.train import autotune
-from dlworkshop.train.programs import ExecutionConfig
+from dlworkshop.train.programs import ExecutionConfig, update_flops
 from tests.train.test_resume import stop_after
 
 CNN = models.cnn((4,), (8,), num_classes=4)
@@ -299,3 +300,22 @@ def test_a_resumed_run_computes_as_it_did(quadrants, tmp_path, monkeypatch):
             num_epochs=2,
             steps_per_chunk=3,
         )
+
+
+@pytest.mark.parametrize("how", ["lax", "patches", "shifts", "lax+patches"])
+def test_operations_are_counted_where_the_platform_does_not_tell(how, monkeypatch):
+    # as on CUDA; 784 * 128 + 128 * 10, and 28 * 28 * 9 * 32 + 14 * 14 * 9 * 32 * 64 +
+    # 3136 * 256 + 256 * 10 products, twice for their sums, in three passes
+    monkeypatch.setattr(jax.stages.Lowered, "cost_analysis", lambda self: None)
+    image = np.zeros((28, 28, 1), np.uint8)
+    assert update_flops(models.mlp(), image) == 6 * 101_632
+    cnn = convolution.computed_by(models.cnn(), how)
+    assert update_flops(cnn, image) == 6 * 4_643_840
+
+
+def test_operations_in_a_loop_count_as_often_as_it_runs():
+    def apply(params, x, *, key=None):
+        return jax.lax.scan(lambda x, _: (params @ x, None), x, None, length=50)[0]
+
+    model = models.Model(lambda key, x: jnp.eye(8), apply)
+    assert update_flops(model, np.zeros(8, np.float32)) >= 3 * 50 * 2 * 64

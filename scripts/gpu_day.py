@@ -1,0 +1,1004 @@
+"""What an accelerator does with dlworkshop, measured in a few minutes.
+
+    python scripts/gpu_day.py                    every part, the most valuable first
+    python scripts/gpu_day.py mlp cnn            some of them
+    python scripts/gpu_day.py --seconds 200      no longer than that
+    TINY=1 python scripts/gpu_day.py             a trial of every part on a CPU
+
+Each row is a line of JSON in day.jsonl, in the folder $OUT or in this one. A part is a
+list of cases. They run in a process of their own, the worker; a case that takes longer
+than its limit is ended with the worker, and the next one begins in a new worker. What
+was compiled lies beside the rows in programs.zip, as text, one program of each kind.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import gzip
+import hashlib
+import io
+import json
+import os
+import queue
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from dlworkshop.run import memory, tuning
+from dlworkshop.run.loop import Loop
+from dlworkshop.run.members import product
+from dlworkshop.run.mesh import BATCH, MEMBER, abstract, make_mesh, place
+from dlworkshop.run.programs import (
+    Choice,
+    Programs,
+    batched_indices,
+    chunk_steps,
+    update_flops,
+)
+from flax import linen as nn
+
+from dlworkshop import fit, losses, metrics, models, optimizers, schedules
+from dlworkshop.data import order as orders
+from dlworkshop.learn import population as pop
+from dlworkshop.learn.chunk import make_chunk
+from dlworkshop.models.convolution import convolve
+from dlworkshop.models.model import Model
+from dlworkshop.types import Batch, Dataset
+
+TINY = bool(os.environ.get("TINY"))
+OUT = Path(os.environ.get("OUT", "."))
+MNIST = Path(os.environ.get("MNIST", ".data/mnist"))  # the four files
+REPEATS = 2 if TINY else 5  # at most; fewer where one takes seconds
+PATIENCE = 3.0  # seconds for the repeats of one measurement
+GRAPHS = "--xla_gpu_enable_command_buffer=+WHILE,+CONDITIONAL"  # loops as CUDA graphs
+DETERMINISTIC = "--xla_gpu_exclude_nondeterministic_ops=true"
+
+# --- rows ---------------------------------------------------------------------------
+
+
+def tell(part: str, **row: Any) -> None:
+    """Write a row."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    line = json.dumps({"part": part, **row, **({"flags": flags} if flags else {})})
+    with (OUT / "day.jsonl").open("a") as file:
+        file.write(line + "\n")
+    print(line, flush=True)
+
+
+def short(number: Any) -> float:
+    """Four digits say enough."""
+    return float(f"{number:.4g}")
+
+
+def repeat(call: Callable[[], Any]) -> list[float]:
+    """Seconds of each call, after one that counts for nothing."""
+    jax.block_until_ready(call())
+    taken: list[float] = []
+    while len(taken) < REPEATS and (len(taken) < 2 or sum(taken) < PATIENCE):
+        started = time.perf_counter()
+        jax.block_until_ready(call())
+        taken.append(time.perf_counter() - started)
+    return taken
+
+
+def spread(values: list[float], scale: float = 1.0) -> dict[str, float]:
+    """Mean, standard deviation, least and number of measurements."""
+    values = [scale * value for value in values]
+    return {
+        "mean": short(statistics.fmean(values)),
+        "sd": short(statistics.stdev(values)) if len(values) > 1 else 0.0,
+        "least": short(min(values)),
+        "n": len(values),
+    }
+
+
+def peak() -> int:
+    """The most bytes that were ever in use on the device."""
+    return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
+
+
+# --- the networks -------------------------------------------------------------------
+
+
+class Strided(nn.Module):
+    """The network of experiments/mnist_speedrun.py, in any dtype."""
+
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, image, *, key=None):  # [H, W, C]
+        del key
+        x = (image - 0.13) / 0.31
+        for layer, (size, features) in enumerate(((6, 8), (5, 32))):
+            shape = (size, size, x.shape[-1], features)
+            initial = nn.initializers.lecun_normal()
+            kernel = self.param(f"kernel_{layer}", initial, shape)
+            bias = self.param(f"bias_{layer}", nn.initializers.zeros, (features,))
+            x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+            x = nn.hard_silu(convolve(x, kernel, (2, 2), "VALID") + bias)
+        x = nn.hard_silu(nn.Dense(128, dtype=self.dtype)(x.reshape(-1)))
+        return nn.Dense(10, dtype=self.dtype)(x).astype(jnp.float32)
+
+
+SPEED = {"learning_rate": 0.008, "b1": 0.7, "b2": 0.9, "label_smoothing": 0.1}
+ADAM = {"learning_rate": 1e-3}
+SGD = {"learning_rate": 0.01, "momentum": 0.9}
+
+
+def work_of(name: str, dtype: str | None) -> tuple[Model, Callable, dict, int, tuple]:
+    """A network, its optimizer, hyper-parameters, batch size, shape of an example."""
+    kind = None if dtype is None else jnp.dtype(dtype)
+    shape = (28, 28, 1)
+    if name == "strided":
+        config = {"name": "strided", "dtype": dtype}
+        model = models.from_linen(Strided(kind), config)
+        return model, optimizers.adam, SPEED, 256, shape
+    if name == "cnn":
+        wide = ((4,), (8,)) if TINY else ((32, 64), (256,))
+        return models.cnn(*wide, dtype=kind), optimizers.sgd, SGD, 128, shape
+    if name == "digits":
+        return models.mlp(dtype=kind), optimizers.adam, ADAM, 64, (8, 8, 1)
+    return models.mlp(dtype=kind), optimizers.adam, ADAM, 128, shape
+
+
+# --- the step, in variants ----------------------------------------------------------
+
+
+def by_isfinite(tree) -> jax.Array:
+    """Whether every number of every leaf is finite, asked of each of them."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+STEPS = {  # name -> whether the update is in a branch, and who asks if all is finite
+    "cond, product": (True, pop.all_finite),  # as on a CPU
+    "cond, isfinite": (True, by_isfinite),
+    "select, product": (False, pop.all_finite),
+    "select, isfinite": (False, by_isfinite),
+    "unguarded": (False, lambda _: jnp.array(True)),  # what the guard costs
+    "select, isfinite, unrolled": (False, by_isfinite),  # eight steps a turn
+}
+AS_IT_IS = "cond, product"
+
+
+def member_chunk(variant: str) -> Callable:
+    """A stand-in for `learn.population.make_member_chunk`."""
+    branch, all_finite = STEPS[variant]
+
+    def make_member_chunk(train_step, fetch, _on_cpu):
+        def update(state, grads, hparams, go_on):
+            if branch:
+                return jax.lax.cond(
+                    go_on,
+                    lambda state, grads: train_step.update(state, grads, hparams),
+                    lambda state, _: state,
+                    state,
+                    grads,
+                )
+            new = train_step.update(state, grads, hparams)
+            return new if variant == "unguarded" else pop.select(go_on, new, state)
+
+        def member_step(state, batch, hparams):
+            train, status = state
+            grads, seen = train_step.gradient(train, batch, hparams)
+            running = status == pop.RUNNING
+            finite = jnp.isfinite(seen.loss) & all_finite(grads)
+            train = update(train, grads, hparams, running & finite)
+            status = jnp.where(running & ~finite, pop.QUARANTINED, status)
+            seen = jax.tree.map(lambda m: jnp.where(running, m, jnp.nan), seen)
+            return (train, status), seen
+
+        if not variant.endswith("unrolled"):
+            return make_chunk(member_step, fetch)
+
+        def unrolled(state, hparams, data, feed):
+            def body(state, feed):
+                return member_step(state, fetch(data, feed), hparams)
+
+            return jax.lax.scan(body, state, feed, unroll=8)
+
+        return unrolled
+
+    return make_member_chunk
+
+
+# --- one chunk program --------------------------------------------------------------
+
+QUIET = {"tuple", "get-tuple-element", "parameter", "constant", "bitcast", "after-all"}
+
+
+def launches(text: str) -> dict[str, int]:
+    """What each step of the innermost loop starts: operation -> how often."""
+    bodies = re.split(r"\n(?=(?:ENTRY )?%[\w.-]+ \()", text)
+    found: dict[str, str] = {}
+    for body in bodies:
+        if match := re.match(r"(?:ENTRY )?%([\w.-]+) \(", body):
+            found[match[1]] = body
+    loops = set(re.findall(r"body=%([\w.-]+)", text))
+    innermost = [name for name in loops if " while(" not in found.get(name, " while(")]
+    if not innermost:
+        return {}
+
+    def count(name: str) -> Counter:
+        seen: Counter = Counter()
+        for line in found[name].splitlines()[1:]:
+            if not (match := re.search(r"= (?:\([^=]*?\)|\S+) ([\w-]+)\(", line)):
+                continue
+            called = re.search(r"to_apply=%([\w.-]+)", line)
+            if match[1] == "call" and called:
+                seen += count(called[1])
+            elif match[1] == "custom-call":
+                target = re.search(r'custom_call_target="([^"]+)"', line)
+                seen[target[1] if target else "custom-call"] += 1
+            elif match[1] not in QUIET:
+                seen[match[1]] += 1
+        return seen
+
+    counts = [count(name) for name in innermost]
+    return dict(max(counts, key=lambda each: sum(each.values())).most_common())
+
+
+def keep_text(name: str, text: str) -> None:
+    with zipfile.ZipFile(OUT / "programs.zip", "a", zipfile.ZIP_DEFLATED) as file:
+        if name not in file.namelist():
+            file.writestr(name, text)
+
+
+def chunk(
+    part: str,
+    work: str,
+    members: int,
+    how: str | None = None,
+    one_by_one: bool = False,
+    *,
+    dtype: str | None = None,
+    step: str = AS_IT_IS,
+    precision: str | None = None,
+    steps: int | None = None,
+    with_memory: bool = False,
+) -> None:
+    """The chunk program alone, its data and indices on the device."""
+    model, optimizer, rates, batch, shape = work_of(work, dtype)
+    choice = Choice(how, one_by_one)
+    about = {"work": work, "dtype": dtype or "float32", "members": members}
+    about |= {"convolution": how, "one_by_one": one_by_one, "step": step}
+    about |= {"precision": precision} if precision else {}
+    mesh = make_mesh(members, batch, jax.devices()[:1])
+    with mock.patch.object(pop, "make_member_chunk", member_chunk(step)):
+        programs = Programs(
+            model,
+            optimizer,
+            schedules.constant(1),
+            losses.cross_entropy,
+            metrics.accuracy,
+            mesh,
+            choice=choice,
+            patience=None,
+        )
+    hparams, seeds = product(rates, members)
+    numbers = jax.tree.map(lambda value: np.asarray(value, np.float32), hparams)
+    numbers, keys = place(mesh, (numbers, np.asarray(seeds, np.uint32)), MEMBER)
+    example = np.zeros(shape, np.uint8)
+    flops = update_flops(model, example) * batch * members
+    epoch = 55000 // batch
+    if steps is None:
+        steps = 2 if TINY else int(np.clip(2e13 / flops, 8, epoch))
+    rng = np.random.default_rng(0)
+    examples = rng.integers(0, 256, (4096, *shape), np.uint8)
+    data = place(mesh, Batch(examples, rng.integers(0, 10, 4096).astype(np.int32)))
+    index = rng.integers(0, 4096, (steps, members, batch)).astype(np.int32)
+    index = place(mesh, index, None, MEMBER, BATCH)
+
+    with jax.default_matmul_precision(precision or "default"):
+        state = programs.begin(keys, numbers, example)
+        compiled = programs._compile(programs._chunk, state, numbers, data, index)
+    peak_compiled = peak()
+
+    def call():
+        nonlocal state
+        state, seen = programs.chunk(state, numbers, data, index)
+        return seen
+
+    first = np.asarray(call().loss)
+    second = np.asarray(call().loss)
+    taken = repeat(call)
+    mean = statistics.fmean(taken)
+    sizes, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+    text = compiled.as_text()
+    keep_text(f"{part} {work} {dtype} {members} {choice} {step}.txt", text)
+    wanted = chunk_steps(flops, epoch)
+    row = {
+        "steps": steps,
+        "us_per_step": spread(taken, 1e6 / steps),
+        "examples_per_s": short(steps * members * batch / mean),
+        "flops_per_step": short(flops),
+        "tflops": short(flops * steps / mean / 1e12),
+        "compile_s": short(programs.compile_seconds),
+        "launches": launches(text),
+        "xla": {key: short(cost.get(key, 0)) for key in ("flops", "bytes accessed")},
+        "params": sum(leaf[0].size for leaf in jax.tree.leaves(state.train.params)),
+        "default_chunk": {"steps": wanted, "seconds": short(wanted * mean / steps)},
+        "finite": bool(np.isfinite(np.asarray(call().loss)).all()),
+        "bits": [digest(first), digest(second)],
+        "peak_bytes": [peak_compiled, peak()],  # compiled, trained
+    }
+    if sizes is not None:
+        names = ("argument", "output", "alias", "temp")
+        row["bytes"] = {n: getattr(sizes, f"{n}_size_in_bytes") for n in names}
+    if with_memory:
+        row["predicted"] = predicted(programs, mesh, seeds, numbers, data, index)
+    tell(part, **about, **row)
+
+
+def predicted(programs, mesh, seeds, numbers, data, index) -> dict[str, int]:
+    """What `Programs.memory` says, where 512 examples are evaluated."""
+    held = batched_indices(512, index.shape[-1])
+    shapes = (abstract(mesh, data), abstract(mesh, index, None, MEMBER, BATCH))
+    evaluation = (abstract(mesh, data), abstract(mesh, held, None, BATCH))
+    example = np.zeros(data.image.shape[1:], np.uint8)
+    return programs.memory(
+        np.asarray(seeds, np.uint32), numbers, example, shapes, evaluation
+    )._asdict()
+
+
+def digest(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:12]
+
+
+# --- the machine and the host -------------------------------------------------------
+
+
+def machine() -> None:
+    """What the hardware allows, and what a step of a loop costs."""
+    device = jax.devices()[0]
+    limit = (device.memory_stats() or {}).get("bytes_limit", 0)
+    tell(
+        "machine",
+        device=device.device_kind,
+        jax=jax.__version__,
+        python=sys.version.split()[0],
+        cores=len(os.sched_getaffinity(0)),
+        bytes_limit=limit,
+        free=short(memory.free([device])),
+        margin=memory.margin([device]),
+    )
+    size = 256 if TINY else 8192
+    for name, dtype, precision in (
+        ("bfloat16", jnp.bfloat16, None),
+        ("float32", jnp.float32, None),
+        ("float32, highest", jnp.float32, "highest"),
+    ):
+        x = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
+        multiply = jax.jit(functools.partial(jnp.matmul, precision=precision))
+        exact = np.asarray(x[:64], np.float64) @ np.asarray(x, np.float64)
+        found = np.asarray(multiply(x, x)[:64], np.float64)
+        error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
+        taken = repeat(functools.partial(ten_times, multiply, x, x))
+        rates = [20 * size**3 / seconds / 1e12 for seconds in taken]
+        tell("machine", product=name, tflops=spread(rates), rel_error=short(error))
+    copy((2**20 if TINY else 2**30,))
+    here = np.zeros((2**20 if TINY else 2**26,), np.float32)
+    rates = [here.nbytes / t / 1e9 for t in repeat(lambda: jax.device_put(here))]
+    tell("machine", what="host to device", gb_per_s=spread(rates))
+    loops()
+
+
+def ten_times(function: Callable, *args: Any) -> list[Any]:
+    return [function(*args) for _ in range(10)]
+
+
+def copy(shape: tuple[int, ...]) -> None:
+    """Bytes read and written a second."""
+    many, add = jnp.zeros(shape, jnp.float32), jax.jit(lambda x: x + 1)
+    rates = [2 * many.nbytes / seconds / 1e12 for seconds in repeat(lambda: add(many))]
+    tell("machine", what="copy", tb_per_s=spread(rates))
+
+
+def loops() -> None:
+    """Microseconds of a step whose work is nothing: plain, and with a branch."""
+    steps = 100 if TINY else 2000
+
+    def plain(x, _):
+        return jnp.sin(x), None
+
+    def select(x, _):
+        return jnp.where(x[0] < 2, jnp.sin(x), x), None
+
+    def branch(x, _):
+        return jax.lax.cond(x[0] < 2, jnp.sin, lambda x: x, x), None
+
+    for body in (plain, select, branch):
+        scan = functools.partial(jax.lax.scan, body, xs=None, length=steps)
+        taken = repeat(functools.partial(jax.jit(scan), jnp.ones(1024)))
+        tell("machine", loop=body.__name__, us_per_step=spread(taken, 1e6 / steps))
+
+
+def all_of(over: Callable, function: Callable, values: Any) -> list[Any]:
+    return list(over(function, values))
+
+
+def host() -> None:
+    """How long the order of an epoch's 55,000 examples takes, drawn in several ways."""
+    size, seeds = 55000, range(8 if TINY else 64)
+
+    def raw(seed):
+        key = np.array([seed, 0], np.uint64)
+        return np.random.Philox(key=key).random_raw(size)
+
+    def draw(seed, kind):
+        return np.argsort(raw(seed), kind=kind).astype(np.int32)
+
+    pool = ThreadPoolExecutor()
+    ways: dict[str, Callable[[], Any]]
+    ways = {"raw numbers only": lambda: [raw(seed) for seed in seeds]}
+    for name, kind in (("stable", "stable"), ("unstable", "quicksort")):
+        one = functools.partial(draw, kind=kind)
+        ways[name] = functools.partial(all_of, map, one, seeds)
+        ways[f"{name}, threads"] = functools.partial(all_of, pool.map, one, seeds)
+    for name, way in ways.items():
+        taken = repeat(way)
+        rate = size * len(seeds) / statistics.fmean(taken)
+        tell(
+            "host",
+            order=name,
+            ms_per_seed=spread(taken, 1e3 / len(seeds)),
+            examples_per_s=short(rate),
+        )
+    same = all(
+        np.array_equal(draw(seed, "quicksort"), draw(seed, "stable")) for seed in seeds
+    )
+    tell("host", order="unstable", same_as_stable=same, seeds=len(seeds))
+
+    @jax.jit
+    def on_device(words):  # [seeds, N, 2] uint32, the low word first
+        def one(words):
+            place = jnp.arange(size, dtype=jnp.int32)
+            return jax.lax.sort((words[:, 1], words[:, 0], place), num_keys=2)[2]
+
+        return jax.vmap(one)(words)
+
+    words = np.stack([raw(seed) for seed in seeds]).view(np.uint32)
+    words = words.reshape(len(seeds), size, 2)
+    there = jax.device_put(words)
+    taken = repeat(lambda: on_device(there))
+    right = np.array_equal(on_device(there)[3], orders.permutation(3, 0, size))
+    tell(
+        "host",
+        order="sorted on the device, raw numbers there",
+        ms_per_seed=spread(taken, 1e3 / len(seeds)),
+        examples_per_s=short(size * len(seeds) / statistics.fmean(taken)),
+        right=bool(right),
+    )
+
+
+# --- the same bits ------------------------------------------------------------------
+
+
+def bits() -> None:
+    """Four processes at once run the same programs, two of them with a flag.
+
+    Each compiles what it runs: nothing is cached.
+    """
+    command, workers = [sys.executable, __file__, "--bits"], []
+    for flag in ("", "", DETERMINISTIC, DETERMINISTIC):
+        settings = dict(os.environ, XLA_PYTHON_CLIENT_PREALLOCATE="false")
+        settings["XLA_FLAGS"] = f"{settings.get('XLA_FLAGS', '')} {flag}".strip()
+        settings.pop("JAX_COMPILATION_CACHE_DIR", None)
+        workers.append(subprocess.Popen(command, env=settings))
+    codes = [worker.wait() for worker in workers]
+    if any(codes):
+        tell("bits", failed=f"processes ended with {codes}")
+
+
+def bits_once() -> None:
+    few = 2 if TINY else 4
+    for members, how in ((1, "lax"), (few, "patches"), (few, "lax+patches")):
+        chunk("bits", "cnn", members, how, steps=8)
+    chunk("bits", "mlp", few, steps=8)
+
+
+# --- what the device is busy with ---------------------------------------------------
+
+
+def profile(work: str, members: int, how: str | None, step: str = AS_IT_IS) -> None:
+    """The share of the time in which the device computes, and what takes most of it."""
+    with mock.patch(f"{__name__}.repeat", recorded):
+        chunk("profile", work, members, how, step=step, steps=4 if TINY else 40)
+
+
+def recorded(call: Callable[[], Any]) -> list[float]:
+    """`repeat`, of a single call under the profiler; a row tells what was seen."""
+    jax.block_until_ready(call())
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            started = time.perf_counter()
+            jax.block_until_ready(call())
+            taken = time.perf_counter() - started
+        (file,) = Path(folder).rglob("*.trace.json.gz")
+        kept = OUT / f"trace_{len(list(OUT.glob('trace_*')))}.json.gz"
+        kept.write_bytes(file.read_bytes())
+        events = json.loads(gzip.decompress(file.read_bytes()))["traceEvents"]
+    named, lanes = {}, {}
+    for event in events:
+        if event.get("name") == "process_name":
+            named[event["pid"]] = event["args"]["name"]
+        if event.get("name") == "thread_name":
+            lanes[event["pid"], event["tid"]] = event["args"]["name"]
+    seconds: Counter = Counter()
+    calls: Counter = Counter()
+    spans = []
+    for event in events:
+        device = "/device:GPU" in named.get(event.get("pid"), "")
+        if event.get("ph") != "X" or not device:
+            continue
+        if not lanes.get((event["pid"], event["tid"]), "").startswith("Stream"):
+            continue
+        seconds[event["name"]] += event["dur"] / 1e6
+        calls[event["name"]] += 1
+        spans.append((event["ts"], event["ts"] + event["dur"]))
+    busy, end = 0.0, 0.0
+    for first, last in sorted(spans):
+        busy += max(0.0, last - max(first, end)) / 1e6
+        end = max(end, last)
+    top = [[name[:60], calls[name], short(t)] for name, t in seconds.most_common(8)]
+    tell(
+        "profile",
+        what="device",
+        taken_s=short(taken),
+        busy_s=short(busy),
+        started=sum(calls.values()),
+        most=top,
+        lanes=sorted({v for (pid, _), v in lanes.items() if "GPU" in named[pid]}),
+    )
+    return [taken]
+
+
+# --- whole runs ---------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def timed(*methods: tuple[Any, str]) -> Iterator[dict[str, list[float]]]:
+    """Seconds and calls of some methods while this lasts."""
+    seen: dict[str, list[float]] = {}
+    with contextlib.ExitStack() as stack:
+        for owner, name in methods:
+            inner, label = getattr(owner, name), f"{owner.__name__}.{name}"
+
+            def outer(*args, inner=inner, label=label, **more):
+                started = time.perf_counter()
+                try:
+                    return inner(*args, **more)
+                finally:
+                    seconds, calls = seen.get(label, (0.0, 0))
+                    seconds += time.perf_counter() - started
+                    seen[label] = [short(seconds), calls + 1]
+
+            stack.enter_context(mock.patch.object(owner, name, outer))
+        yield seen
+
+
+def noise(train: int, held: int, shape: tuple[int, ...]) -> Dataset:
+    """Random examples: speed does not read them."""
+    rng = np.random.default_rng(0)
+
+    def split(size: int) -> Batch:
+        images = rng.integers(0, 256, (size, *shape), np.uint8)
+        return Batch(images, rng.integers(0, 10, size).astype(np.int32))
+
+    names = tuple("0123456789")
+    return Dataset(split(train), split(held), split(held), names, "noise", "noise")
+
+
+def run_fit(part: str, model, dataset, optimizer, *, about: dict, **settings) -> str:
+    """`fit` from end to end, and where its seconds go; what it printed."""
+    spoken = io.StringIO()
+    parts: list[tuple[Any, str]]
+    parts = [(Loop, n) for n in ("begin", "turn", "chunk", "evaluate", "finish")]
+    parts += [(Loop, "measure"), (orders.Order, "_draw"), (Programs, "chunk")]
+    with contextlib.redirect_stderr(spoken), timed(*parts) as seen:
+        started = time.perf_counter()
+        summary = fit(model, dataset, optimizer, **settings).summary
+        wall = time.perf_counter() - started
+    tell(
+        part,
+        **about,
+        members=summary["members"],
+        steps=summary["steps"],
+        examples_per_s=short(summary["examples_per_second"]),
+        models_per_s=short(summary["members"] / summary["seconds"]["train"]),
+        wall_s=short(wall),
+        seconds={key: short(value) for key, value in summary["seconds"].items()},
+        parts=seen,
+        test=short(summary["test"]["accuracy"]["mean"]),
+        peak_bytes=peak(),
+    )
+    return spoken.getvalue()
+
+
+def sorted_by(kind: Any) -> Callable:
+    """`permutation`, by this kind of sort."""
+
+    def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
+        stream = np.random.Philox(key=np.array([seed, epoch], np.uint64))
+        return np.argsort(stream.random_raw(size), kind=kind).astype(np.int32)
+
+    return permutation
+
+
+def in_threads(self, epoch: int) -> np.ndarray:
+    """A stand-in for `Order._draw`: an unstable sort on each core."""
+    used = self.steps_per_epoch * self.batch_size
+    with ThreadPoolExecutor() as pool:
+        draw = sorted_by("quicksort")
+        drawn = pool.map(lambda seed: draw(seed, epoch, self.size), self.seeds)
+        rows = np.stack([row[:used] for row in drawn])
+    return rows.reshape(len(self.seeds), self.steps_per_epoch, self.batch_size)
+
+
+def drawn(how: str) -> contextlib.AbstractContextManager:
+    """Orders are drawn so, while this lasts."""
+    if how == "threads":
+        return mock.patch.object(orders.Order, "_draw", in_threads)
+    kind = "quicksort" if how == "unstable" else "stable"
+    return mock.patch.object(orders, "permutation", sorted_by(kind))
+
+
+def whole(
+    work: str, members: int, epochs: int, step: str = AS_IT_IS, order: str = "stable"
+) -> None:
+    """`fit` on random examples."""
+    model, optimizer, rates, batch, shape = work_of(work, None)
+    sizes = (1280, 256) if TINY else (55000, 5000)
+    if work == "digits":
+        sizes = (1280, 256)
+    change = mock.patch.object(pop, "make_member_chunk", member_chunk(step))
+    with change, drawn(order):
+        run_fit(
+            "fit",
+            model,
+            noise(*sizes, shape),
+            optimizer,
+            about={"work": work, "step": step, "order": order},
+            hparams=rates,
+            seeds=members,
+            num_epochs=epochs,
+            batch_size=batch,
+        )
+
+
+def chooser(members: int) -> None:
+    """What is chosen for a convolutional network, and how long that takes."""
+    model, optimizer, rates, batch, shape = work_of("cnn", None)
+    worth = mock.patch.object(tuning, "WORTH", 0 if TINY else tuning.WORTH)
+    with tempfile.TemporaryDirectory() as cache, worth:
+        os.environ["XDG_CACHE_HOME"] = cache
+        spoken = run_fit(
+            "chooser",
+            model,
+            noise(*((1280, 256) if TINY else (55000, 5000)), shape),
+            optimizer,
+            about={"work": "cnn"},
+            hparams=rates,
+            seeds=members,
+            num_epochs=1,
+            batch_size=batch,
+        )
+        said = [line for line in spoken.splitlines() if "convolutions by" in line]
+        found = [json.loads(p.read_text()) for p in Path(cache).rglob("choices/*.json")]
+        seconds = [each["seconds"] for each in found]
+        tell("chooser", members=members, said=said, seconds=seconds)
+
+
+@functools.cache
+def mnist_files() -> Dataset:
+    def read(name: str, head: int, *shape: int) -> np.ndarray:
+        raw = gzip.decompress(next(MNIST.glob(f"{name}*")).read_bytes())
+        return np.frombuffer(raw, np.uint8, offset=head).reshape(-1, *shape)
+
+    def labels(name: str) -> np.ndarray:
+        return read(name, 8).ravel().astype(np.int32)
+
+    images, label = read("train-images", 16, 28, 28, 1), labels("train-labels")
+    tested = Batch(read("t10k-images", 16, 28, 28, 1), labels("t10k-labels"))
+    train = Batch(images[:55000], label[:55000])
+    held = Batch(images[55000:], label[55000:])
+    names = tuple("0123456789")
+    dataset = Dataset(train, held, tested, names, "mnist", "mnist")
+    return dataset.first(1280) if TINY else dataset
+
+
+def mnist(
+    seeds: int | list[int],
+    dtype: str | None = None,
+    *,
+    step: str = AS_IT_IS,
+    order: str = "stable",
+    how: str = "patches",
+) -> None:
+    """The speed run: three epochs of a strided network."""
+    model, optimizer, rates, batch, _ = work_of("strided", dtype)
+
+    about = {"dtype": dtype or "float32", "step": step, "convolution": how}
+    change = mock.patch.object(pop, "make_member_chunk", member_chunk(step))
+    with change, drawn(order):
+        run_fit(
+            "mnist",
+            model,
+            mnist_files(),
+            optimizer,
+            about=about | {"order": order},
+            hparams=rates,
+            seeds=seeds,
+            num_epochs=3,
+            batch_size=batch,
+            schedule=schedules.one_cycle,
+            convolution=how,
+        )
+
+
+# --- cases --------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A measurement, with the seconds that it may take."""
+
+    part: str
+    call: Callable[..., None]
+    args: tuple = ()
+    more: dict[str, Any] = dataclasses.field(default_factory=dict)
+    limit: float = 40.0
+    alone: bool = False  # in a worker of its own
+    flags: str = ""  # XLA_FLAGS of that worker
+
+    def __str__(self) -> str:
+        words = [self.part, *map(str, self.args)]
+        return " ".join([*words, *(f"{k}={v}" for k, v in self.more.items())])
+
+
+def cases() -> list[Case]:
+    """All of them, the most valuable first."""
+    best = "select, isfinite"
+    many = (2, 3) if TINY else (64, 256)
+
+    def of(part: str, work: str, *args, limit: float = 40.0, **more) -> Case:
+        return Case(part, chunk, (part, work, *args), more, limit)
+
+    mlp_sizes = (1, 2) if TINY else (1, 16, 256, 1024, 4096)
+    some = 2 if TINY else 256
+    crowd = 3 if TINY else 4096
+    few = 2 if TINY else 16
+    return [
+        Case("machine", machine, limit=60),
+        *(of("mlp", "mlp", size) for size in mlp_sizes),
+        of("mlp", "mlp", 1, step=best),
+        of("mlp", "mlp", 1, step="select, product"),
+        of("mlp", "mlp", 1, step="cond, isfinite"),
+        of("mlp", "mlp", 1, step="unguarded"),
+        of("mlp", "mlp", some, step=best),
+        of("mlp", "mlp", crowd, step=best),
+        of("mlp", "mlp", crowd, step="unguarded"),
+        of("mlp", "mlp", some, dtype="bfloat16"),
+        of("mlp", "mlp", some, precision="highest"),
+        Case("host", host, limit=40),
+        of("cnn", "cnn", 1, "lax"),
+        of("cnn", "cnn", 1, "patches"),
+        of("cnn", "cnn", 1, "lax", step=best),
+        *(of("cnn", "cnn", size, "patches") for size in many),
+        of("cnn", "cnn", many[0], "lax", True),
+        of("cnn", "cnn", many[0], "lax", True, step=best),
+        of("cnn", "cnn", many[0], "patches", step=best),
+        of("cnn", "cnn", many[0], "lax+patches"),
+        of("cnn", "cnn", many[0], "patches", dtype="bfloat16"),
+        of("cnn", "cnn", 1, "lax", dtype="bfloat16"),
+        of("cnn", "cnn", many[0], "shifts"),
+        Case("mnist", mnist, ([0],), {"step": best}, 60),
+        Case("mnist", mnist, (2 if TINY else 512,), limit=60),
+        Case(
+            "mnist",
+            mnist,
+            (2 if TINY else 512,),
+            {"order": "unstable", "step": best},
+            60,
+        ),
+        Case("fit", whole, ("mlp", 2 if TINY else 256, 2), limit=45),
+        Case("fit", whole, ("digits", 2 if TINY else 256, 20), limit=45),
+        Case("fit", whole, ("mlp", 1, 2), limit=45),
+        of("fit", "digits", 2 if TINY else 256),
+        of("speed", "strided", 2 if TINY else 512, "patches"),
+        of("speed", "strided", 1, "lax", step=best),
+        of("speed", "strided", 2 if TINY else 512, "patches", dtype="bfloat16"),
+        Case("profile", profile, ("mlp", 1, None)),
+        Case("profile", profile, ("mlp", 1, None, best)),
+        Case("profile", profile, ("mlp", crowd, None)),
+        Case("profile", profile, ("cnn", many[0], "patches")),
+        Case("profile", profile, ("cnn", 1, "lax", best)),
+        # in a process of its own, with programs that are compiled already: the peak is
+        # of this program alone, and not of the trials of its compilation
+        *(
+            Case("memory", chunk, ("memory", *of_what), {"with_memory": True}, 40, True)
+            for of_what in (
+                ("mlp", crowd),
+                ("cnn", many[0], "patches"),
+                ("cnn", many[0], "lax", True),
+            )
+        ),
+        Case("bits", bits, limit=75),
+        Case("fit", whole, ("mlp", 3 if TINY else 1024, 1), limit=45),
+        of("cnn", "cnn", few, "patches"),
+        of("cnn", "cnn", few, "lax", limit=60),
+        Case("chooser", chooser, (few,), limit=110),
+        of("cnn", "cnn", many[0], "lax", limit=60),
+        # what the first answers opened up
+        of("more", "digits", some),
+        of("more", "mlp", 1, step=f"{best}, unrolled"),
+        of("more", "mlp", some, step=f"{best}, unrolled"),
+        of("more", "cnn", 1, "patches", step=f"{best}, unrolled"),
+        Case("more", whole, ("mlp", some, 2, best, "threads")),
+        Case("more", whole, ("digits", some, 20, best, "threads")),
+        Case(
+            "more",
+            mnist,
+            (2 if TINY else 512, "bfloat16"),
+            {"order": "threads", "step": best},
+        ),
+        Case("more", profile, ("strided", 2 if TINY else 512, "patches")),
+        of("more", "strided", 2 if TINY else 512, "lax+patches"),
+        of("more", "strided", 2 if TINY else 512, "shifts"),
+        of("more", "cnn", few, "patches"),
+        of("more", "cnn", few, "lax"),
+        *(
+            dataclasses.replace(of("more", *work, step=best), flags=flags)
+            for flags in (GRAPHS, DETERMINISTIC)
+            for work in (("mlp", 1), ("cnn", 1, "patches"), ("cnn", 1, "lax"))
+        ),
+        dataclasses.replace(
+            of("more", "cnn", many[0], "patches", step=best), flags=DETERMINISTIC
+        ),
+        Case("more", chooser, (few,), limit=100),
+        of("more", "cnn", many[0], "lax", limit=30),
+    ]
+
+
+# --- the workers --------------------------------------------------------------------
+
+
+def tell_failure(case: Case, why: str) -> None:
+    tell(case.part, case=str(case), failed=why)
+
+
+def work(numbers: list[int]) -> None:
+    """Run these cases one after the other; a line says which one begins."""
+    everything = cases()
+    for number in numbers:
+        case = everything[number]
+        print(f"begin {number}", flush=True)
+        started = time.perf_counter()
+        try:
+            case.call(*case.args, **case.more)
+        except Exception as error:
+            tell(
+                case.part,
+                case=str(case),
+                failed=f"{type(error).__name__}: {error}"[:400],
+            )
+        took = time.perf_counter() - started
+        print(f"took {took:.1f} s: {case}", flush=True)
+
+
+def start(flags: str, numbers: list[int], programs: str) -> subprocess.Popen:
+    settings = dict(os.environ, PYTHONUNBUFFERED="1")
+    settings["XLA_FLAGS"] = f"{settings.get('XLA_FLAGS', '')} {flags}".strip()
+    settings["JAX_COMPILATION_CACHE_DIR"] = programs
+    settings["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    settings["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    command = [sys.executable, __file__, "--cases", *map(str, numbers)]
+    return subprocess.Popen(
+        command,
+        env=settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        process_group=0,
+    )
+
+
+def lead(numbers: list[int], seconds: float) -> None:
+    """Give the cases to workers; end a worker whose case is over its limit."""
+    everything, end = cases(), time.monotonic() + seconds
+    with tempfile.TemporaryDirectory() as programs:
+        while numbers and time.monotonic() < end:
+            first = everything[numbers[0]]
+            together = [numbers[0]]
+            if not first.alone:
+                for number in numbers[1:]:
+                    case = everything[number]
+                    if case.alone or case.flags != first.flags:
+                        break
+                    together.append(number)
+            worker = start(first.flags, together, programs)
+            last = watch(worker, everything, end)
+            # where it ended before it began one, that one is given up all the same
+            done = together if last is None else together[: together.index(last) + 1]
+            numbers = numbers[len(done) :]
+    left = [str(everything[number]) for number in numbers]
+    tell("end", seconds=short(seconds - (end - time.monotonic())), left=left)
+
+
+def watch(worker: subprocess.Popen, everything: list[Case], end: float) -> int | None:
+    """The case at which a worker was ended; None where it came to its own end."""
+    lines: queue.Queue[str | None] = queue.Queue()
+
+    def read() -> None:
+        for line in worker.stdout or ():
+            lines.put(line)
+        lines.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    number, until = -1, min(end, time.monotonic() + 60)  # to begin
+    while True:
+        try:
+            line = lines.get(timeout=max(0.1, until - time.monotonic()))
+        except queue.Empty:
+            os.killpg(worker.pid, signal.SIGKILL)  # with what it started
+            worker.wait()
+            if number < 0:
+                tell("worker", failed="took too long to begin")
+                return None
+            tell_failure(everything[number], "took too long")
+            return number
+        if line is None:
+            if worker.wait() == 0 or number < 0:
+                return None
+            tell_failure(everything[number], f"ended with {worker.returncode}")
+            return number
+        print(line, end="", flush=True)
+        if line.startswith("begin "):
+            number = int(line.split()[1])
+            until = min(end, time.monotonic() + everything[number].limit)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", help="all by default")
+    parser.add_argument("--seconds", type=float, default=420, help="for everything")
+    parser.add_argument("--skip", type=int, default=0, help="so many of the cases")
+    parser.add_argument("--list", action="store_true", help="say what there is to do")
+    parser.add_argument("--cases", nargs="*", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--bits", action="store_true", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.bits:
+        bits_once()
+        return
+    if asked.cases is not None:
+        work(asked.cases)
+        return
+    OUT.mkdir(parents=True, exist_ok=True)
+    numbers = [
+        number
+        for number, case in enumerate(cases())
+        if not asked.parts or case.part in asked.parts
+    ][asked.skip :]
+    if asked.list:
+        print("\n".join(f"{number} {cases()[number]}" for number in numbers))
+        return
+    lead(numbers, asked.seconds)
+
+
+if __name__ == "__main__":
+    main()
