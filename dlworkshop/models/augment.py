@@ -165,10 +165,10 @@ def augmented(model: AnyModel, augment: Callable) -> AnyModel:
         return model.apply(*front[:-1], inputs, key=model_key, **hparams)
 
     # the hyper-parameters of both show through
-    signature = inspect.signature(model.apply)
     more = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
-    every = sorted([*signature.parameters.values(), *more], key=lambda p: p.kind)
-    apply.__signature__ = signature.replace(parameters=every)  # type: ignore[attr-defined]
+    taken = [*inspect.signature(model.apply).parameters.values(), *more]
+    taken.sort(key=lambda parameter: parameter.kind)
+    apply.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
     if isinstance(augment, Augment):
         config = {**model.config, "augment": dataclasses.asdict(augment)}
     else:  # what it does is part of the model's identity, which a run folder keeps

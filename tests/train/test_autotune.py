@@ -279,14 +279,14 @@ def test_a_long_run_is_measured_and_says_so(
 
 
 def test_a_resumed_run_computes_as_it_did(quadrants, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        stop_after(patch, 1)
+    with pytest.raises(SystemExit):
         train(
             quadrants,
             workdir=tmp_path,
             convolution="shifts",
             num_epochs=2,
             steps_per_chunk=3,
+            observe=stop_after(1),
         )
     run = train(quadrants, workdir=tmp_path, num_epochs=2, steps_per_chunk=3)
     assert run.summary["steps"] == 12

@@ -114,9 +114,8 @@ def test_a_run_goes_on_with_the_other_feed(first, quadrants, tmp_path, monkeypat
     monkeypatch.setattr(feeds, "PIECE_BYTES", 1)  # of one step
     train(quadrants, tmp_path / "whole", streamed=first)
     workdir = tmp_path / "run"
-    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
-        stop_after(patch, 4)
-        train(quadrants, workdir, streamed=first)
+    with pytest.raises(SystemExit) as stopped:
+        train(quadrants, workdir, streamed=first, observe=stop_after(4))
     assert no_threads()  # although the error still holds the frames of the run
     assert stopped.value.code == 128 + signal.SIGTERM
     train(quadrants, workdir, streamed=not first)
