@@ -81,8 +81,7 @@ def evaluate_split(
 def _pieces(plan: Any, judged, split: str, group: Group, with_outputs: bool):
     """(position of the first example, `Evaluated` [G, n, ...]) of each piece."""
     size, first = getattr(plan.dataset, split).num_examples, 0
-    params, state = (plan.programs.gather(tree, group) for tree in judged)
-    hparams = plan.programs.gather(plan.placed_hparams, group)
+    own = plan.programs.gather((*judged, plan.placed_hparams), group)
     data, pieces = (
         plan.feed.data(split),
         plan.feed.evaluation(split, plan.evaluation_batch),
@@ -90,9 +89,7 @@ def _pieces(plan: Any, judged, split: str, group: Group, with_outputs: bool):
     with contextlib.closing(pieces):
         for piece in pieces:
             found = jax.device_get(
-                plan.programs.evaluate(
-                    params, state, hparams, data, piece, with_outputs
-                )
+                plan.programs.evaluate(*own, data, piece, with_outputs)
             )  # [G, T, B, ...]
             left = size - first
 

@@ -275,7 +275,7 @@ def test_a_long_run_is_measured_and_says_so(
     train(quadrants, workdir=tmp_path / "long")
     assert "convolutions by" in capsys.readouterr().err
     config = json.loads((tmp_path / "long" / "config.json").read_text())
-    assert config["computed"]["convolution"] in CONV_IMPLS
+    assert config["derived"]["execution"]["convolution"] in CONV_IMPLS
 
 
 def test_a_resumed_run_computes_as_it_did(quadrants, tmp_path, monkeypatch):
@@ -291,7 +291,7 @@ def test_a_resumed_run_computes_as_it_did(quadrants, tmp_path, monkeypatch):
     run = train(quadrants, workdir=tmp_path, num_epochs=2, steps_per_chunk=3)
     assert run.summary["steps"] == 12
     config = json.loads((tmp_path / "config.json").read_text())
-    assert config["computed"]["convolution"] == "shifts"
+    assert config["derived"]["execution"]["convolution"] == "shifts"
     with pytest.raises(UserError, match=r"computed.convolution was 'shifts'"):
         train(
             quadrants,
