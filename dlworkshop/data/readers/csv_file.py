@@ -8,14 +8,16 @@ from typing import NamedTuple
 
 from dlworkshop.errors import UserError
 
-MISSING = {"", "na", "n/a", "nan", "null", "none", "?", "-"}  # in small letters
+# In small letters; the last ones are what spreadsheets write for an error.
+MISSING = {"", "na", "n/a", "nan", "null", "none", "?", "-", ".", "<na>", "nat"}
+MISSING |= {"#n/a", "#value!", "#div/0!", "#ref!", "#name?", "#num!", "#null!"}
 
 
 class Table(NamedTuple):
-    """The columns of a CSV file as text."""
+    """The columns of a CSV file as text; `cell` says what is missing."""
 
     path: Path
-    columns: dict[str, list[str]]  # name -> [N], "" where missing
+    columns: dict[str, list[str]]  # name -> [N]
 
 
 def read(path: Path) -> Table:
@@ -38,7 +40,7 @@ def read(path: Path) -> Table:
     if wide:
         raise _ragged(f"{path} row {wide[0]}", names)
     _check_names(path, names)
-    columns = {name: [cell(row[i]) for row in rows] for i, name in enumerate(names)}
+    columns = {name: [row[i].strip() for row in rows] for i, name in enumerate(names)}
     return Table(path, columns)
 
 
@@ -66,11 +68,21 @@ def rows(path: Path) -> Iterator[tuple[str, dict[str, str] | UserError]]:
 def cell(value: str) -> str:
     """Its text; "" where it says that there is none.
 
-    >>> cell(" 3 "), cell("NA")
-    ('3', '')
+    >>> cell(" 3 "), cell("NA"), cell("TRUE")
+    ('3', '', 'True')
+    """
+    value = plain(value)
+    return "" if value.lower() in MISSING else value
+
+
+def plain(value: str) -> str:
+    """Its text where every word counts, as in a target; true and false are one each.
+
+    >>> plain(" None "), plain("FALSE")
+    ('None', 'False')
     """
     value = str(value).strip()
-    return "" if value.lower() in MISSING else value
+    return value.capitalize() if value.lower() in ("true", "false") else value
 
 
 def _lines(path: Path) -> Iterator[list[str]]:
