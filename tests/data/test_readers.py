@@ -105,6 +105,13 @@ def test_a_moved_folder_is_the_same_content(folder):
     assert load(moved).fingerprint == before.fingerprint
 
 
+def test_classes_whose_numbers_are_equal_have_one_order(tmp_path):
+    for name in ("01", "1", "001", "2"):
+        for i in range(4):
+            save(tmp_path / "p" / name / f"{i}.png", seed=int(name + "7") + 100 * i)
+    assert load(tmp_path / "p").classes == ("001", "01", "1", "2")
+
+
 def test_an_added_photo_moves_no_other_photo(folder):
     def places(dataset):
         return {

@@ -53,7 +53,7 @@ def sentence(path, **options):
 
 
 @pytest.mark.parametrize(
-    ("delimiter", "head"), [(",", ""), (";", "\ufeff"), ("\t", "")]
+    ("delimiter", "head"), [(",", ""), (";", "\ufeff"), ("\t", ""), ("|", "")]
 )
 def test_a_table_is_standardised_and_one_hot_with_train_alone(
     tmp_path, columns, delimiter, head
@@ -304,6 +304,13 @@ def test_mistakes_with_a_target_are_one_sentence(
 ):
     path = write(tmp_path / "h.csv", houses | change)
     assert re.search(said, sentence(path, **options))
+
+
+def test_row_numbers_that_a_library_wrote_are_no_feature(tmp_path, columns):
+    path = write(tmp_path / "t.csv", {"": range(ROWS)} | columns)
+    loaded = load(path, target="kind")
+    assert [c["name"] for c in loaded.preprocessing["columns"]] == ["length", "island"]
+    assert "'unnamed: 0' looks like an identifier" in loaded.card["warnings"][0]
 
 
 def test_none_is_a_class_where_it_is_written(tmp_path, columns):

@@ -21,13 +21,13 @@ class Table(NamedTuple):
 
 
 def read(path: Path) -> Table:
-    """Read a CSV file with a header; comma, semicolon or tab.
+    """Read a CSV file with a header; comma, semicolon, tab or |.
 
     Raises:
         UserError: naming the line that is wrong.
     """
     lines = list(_lines(path))
-    names = [name.strip() for name in lines[0]] if lines else []
+    names = _names(lines[0]) if lines else []
     wide = [
         number for number, row in enumerate(lines, 1) if row and len(row) != len(names)
     ]
@@ -53,7 +53,7 @@ def rows(path: Path) -> Iterator[tuple[str, dict[str, str] | UserError]]:
         UserError: if that is no CSV file with a header.
     """
     lines = _lines(path)
-    names = [name.strip() for name in next(lines, [])]
+    names = _names(next(lines, []))
     if not names:
         raise UserError(f"{path} is empty: give a table with a header")
     _check_names(path, names)
@@ -91,7 +91,7 @@ def _lines(path: Path) -> Iterator[list[str]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             head = file.readline()
             file.seek(0)
-            delimiter = max(",;\t", key=head.count)
+            delimiter = max(",;\t|", key=head.count)
             yield from csv.reader(file, delimiter=delimiter, strict=True)
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text: save it as CSV in UTF-8") from None
@@ -103,6 +103,12 @@ def _lines(path: Path) -> Iterator[list[str]]:
         raise UserError(
             f"{path} is no CSV file ({error}): save the table anew"
         ) from None
+
+
+def _names(head: Sequence[str]) -> list[str]:
+    """Of the columns; the first has none where a library wrote its row numbers."""
+    names = [name.strip() for name in head]
+    return ["unnamed: 0", *names[1:]] if len(names) > 1 and not names[0] else names
 
 
 def _check_names(path: Path, names: Sequence[str]) -> None:
