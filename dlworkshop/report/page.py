@@ -180,13 +180,13 @@ def _error_note(run: RunFolder) -> str:
         return unread
     before = "" if run.split == "test" else f"{unread} "
     if not is_number(test.get("sem")):
-        return (
-            f"{before}One member only, so there is no error bar: train more seeds to "
-            "get one."
+        alone = (
+            "One member only, so there is no error bar: train more seeds to get one."
         )
-    text = f"{before}± one standard error of the mean over {count(test.get('n'), 'member')}"
+        return before + alone
+    text = f"± one standard error of the mean over {count(test.get('n'), 'member')}"
     differing = " and ".join(spoken(name) for name in pictures.varied(run))
-    return f"{text} that differ in {differing}." if differing else f"{text}."
+    return before + (f"{text} that differ in {differing}." if differing else f"{text}.")
 
 
 def _tiles(run: RunFolder) -> Html:

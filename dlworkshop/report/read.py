@@ -113,7 +113,7 @@ class RunFolder(NamedTuple):
         return found if known else "higher" if is_fraction(name) else ""
 
     def unit(self, name: str) -> str:
-        """The unit of a quantity in words; "%" of a fraction, "" where there is none."""
+        """The unit of a quantity in words; "%" of a fraction, "" of what has none."""
         found = dig(self.config, "units", name)
         if isinstance(found, str):
             return found

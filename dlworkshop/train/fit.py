@@ -177,9 +177,9 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
     for split in splits:
         label = labels(getattr(plan.dataset, split).targets)
         watchers: list[Any] = []
-        if plan.dataset.classes and "accuracy" in plan.spec.metrics:
-            if label is not None:
-                watchers.append(BalancedAccuracy(len(plan.seeds), label))
+        classes, metrics = plan.dataset.classes, plan.spec.metrics
+        if classes and label is not None and "accuracy" in metrics:
+            watchers.append(BalancedAccuracy(len(plan.seeds), label))
         if split == "test" and workdir is not None:
             who = jax.device_get(counted)
             predictions = predictions_of(plan.dataset, plan.outputs, who)

@@ -5,7 +5,7 @@ and how surely, of labels their probabilities, of values the values. Of outputs 
 meaning is not known nothing is kept.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from dlworkshop.data.units import in_own_units
 from dlworkshop.files import atomic_file
 from dlworkshop.learn.step import Evaluated
 from dlworkshop.train.groups import Group, scatter_rows
-from dlworkshop.types import Array, Batch, Dataset
+from dlworkshop.types import Array, Dataset
 
 WORST = 24  # mistakes shown in the report
 MOST_NUMBERS = 1 << 24  # kept of all members: 64 MB
@@ -173,7 +173,7 @@ class NumberPredictions:
         targets = dataset.test.targets
         each = max(1, int(np.prod(targets.shape[1:]))) * len(counted)
         kept = min(len(targets), max(1, MOST_NUMBERS // each))
-        self._target = _as_float(np.asarray(targets[:kept]))  # [N, ...]
+        self._target = as_learnt(np.asarray(targets[:kept]))  # [N, ...]
         self._outputs = outputs
         self._fitted = fitted_target(dataset.preprocessing)
         self._counted = counted if counted.any() else np.ones_like(counted)
@@ -222,7 +222,7 @@ class NumberPredictions:
             )
             arrays |= {"target": target, "ensemble": ensemble, "prediction": said}
         with atomic_file(path) as file:
-            np.savez_compressed(file, **arrays)
+            np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def add_counted(
@@ -240,8 +240,12 @@ def add_counted(
             together += own / counted.sum()
 
 
-def _as_float(targets: Array) -> np.ndarray:
-    """As the loss takes them: uint8 becomes a float in [0, 1]."""
+def as_learnt(targets: Array) -> np.ndarray:
+    """Targets as a loss of numbers takes them: uint8 becomes a float in [0, 1].
+
+    >>> as_learnt(np.array([0, 255], np.uint8)).tolist()
+    [0.0, 1.0]
+    """
     if targets.dtype == np.uint8:
         return targets / np.float32(255)
     return targets.astype(np.float32)
