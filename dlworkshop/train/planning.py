@@ -34,6 +34,7 @@ from dlworkshop.train.groups import Groups, group_sizes
 from dlworkshop.train.members import product
 from dlworkshop.train.mesh import MEMBER, make_mesh
 from dlworkshop.train.plan import Plan
+from dlworkshop.train.predictions import fitted_target
 from dlworkshop.train.programs import (
     ExecutionConfig,
     Programs,
@@ -119,7 +120,7 @@ def make_plan(
     members, member_seeds = product(rate if hparams is None else hparams, seeds)
     outputs = outputs or (losses.outputs_of(loss) if objective is None else None)
     measured = (
-        default_metrics(outputs, dataset.classes)
+        default_metrics(outputs, dataset.classes, fitted_target(dataset.preprocessing))
         if metrics is None
         else as_metrics(metrics)
     )
@@ -189,6 +190,9 @@ def make_plan(
         "loss": name_of(objective or loss),
         "metric": next(iter(measured), "loss"),
         "metrics": {name: metric.better for name, metric in measured.items()},
+        "units": {
+            name: metric.unit for name, metric in measured.items() if metric.unit
+        },
         "monitor": monitor,
         "outputs": outputs,
         "hparams": members,
