@@ -1,6 +1,6 @@
 """How good a finished run is: on its own test split again, or on other data."""
 
-import sys
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,8 @@ from dlworkshop.report.words import count, quantity, spoken, with_error
 from dlworkshop.serve.predict import Skipped, preprocessing, read
 from dlworkshop.train.result import PREDICT_BATCH, Run
 from dlworkshop.types import Batch
+
+log = logging.getLogger(__name__)
 
 Scored = Iterator[tuple[np.ndarray, np.ndarray]]  # examples [B, ...], labels [B]
 
@@ -81,7 +83,7 @@ def evaluate(
 
 def show(found: Evaluation) -> int:
     """Print a small table; 1 if something could not be read."""
-    print(f"{found.of}: {count(found.examples, 'example')}")
+    terminal.say(f"{found.of}: {count(found.examples, 'example')}")
     head = "", f"{count(found.members, 'member')}, mean ± standard error", "ensemble"
     scores = [
         (
@@ -93,7 +95,7 @@ def show(found: Evaluation) -> int:
     ]
     terminal.show(head, scores)
     for each in found.unread:
-        print(f"skipped {each.name}: {each.reason}", file=sys.stderr)
+        log.warning("skipped %s: %s", each.name, each.reason)
     return int(len(found.unread) > 0)
 
 

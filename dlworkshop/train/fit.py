@@ -21,6 +21,7 @@ from dlworkshop.train.loop import Loop, Trained
 from dlworkshop.train.members import Settings
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.planning import make_plan
+from dlworkshop.train.progress import logging_kept
 from dlworkshop.train.result import Run
 from dlworkshop.train.summary import summarise
 from dlworkshop.types import Dataset, PyTree
@@ -126,7 +127,7 @@ def fit(
             memory of the host. By default as many as are predicted to fit.
         devices: all local ones by default.
         experiment: the name of the run in its summary and report.
-        quiet: show no progress.
+        quiet: show nothing: neither progress nor messages.
 
     Returns:
         The trained members with the summary; the test split was read once. After
@@ -143,7 +144,7 @@ def fit(
     (2, (2, 3, 10))
     """
     asked = dict(locals())
-    with compilation_cache():
+    with compilation_cache(), logging_kept():
         return _fit(make_plan(started=time.perf_counter(), **asked), workdir)
 
 
