@@ -72,7 +72,7 @@ def stop_after(monkeypatch, chunk, signum=signal.SIGTERM):
 
 @pytest.mark.parametrize("chunks", [[5], range(1, CHUNKS)], ids=["once", "always"])
 def test_stopped_after_any_chunk(
-    chunks, whole, quadrants, tmp_path, monkeypatch, capsys
+    chunks, whole, quadrants, tmp_path, monkeypatch, caplog
 ):
     workdir = tmp_path / "run"
     for before, chunk in zip([0, *chunks], chunks, strict=False):
@@ -80,8 +80,8 @@ def test_stopped_after_any_chunk(
             stop_after(patch, chunk - before)
             train(quadrants, workdir)
         assert stopped.value.code == 128 + signal.SIGTERM
-        message = capsys.readouterr().err
-        assert f"stopped by SIGTERM at step {2 * chunk} of 18" in message
+        assert f"stopped by SIGTERM at step {2 * chunk} of 18" in caplog.text
+        caplog.clear()
         assert len(lines(workdir).splitlines()) == chunk
         assert not (workdir / "summary.json").exists()
 
@@ -98,13 +98,13 @@ def test_stopped_after_any_chunk(
         assert summaries[0][name] == summaries[1][name]
 
 
-def test_ctrl_c_is_answered_in_the_same_way(quadrants, tmp_path, monkeypatch, capsys):
+def test_ctrl_c_is_answered_in_the_same_way(quadrants, tmp_path, monkeypatch, caplog):
     before = signal.getsignal(signal.SIGINT)  # ignored in a job in the background
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
         stop_after(patch, 1, signal.SIGINT)
         train(quadrants, tmp_path)
     assert stopped.value.code == 130
-    assert "run the same command again" in capsys.readouterr().err
+    assert "run the same command again" in caplog.text
     assert signal.getsignal(signal.SIGINT) is before
 
 
