@@ -58,6 +58,7 @@ _PUBLIC = {  # name -> where it lives; loaded when first asked for
     "losses": "dlworkshop.learn.losses",
     "metrics": "dlworkshop.learn.metrics",
     "models": "dlworkshop.models",
+    "observers": "dlworkshop.train.observers",
     "optimizers": "dlworkshop.learn.optimizers",
     "schedules": "dlworkshop.learn.schedules",
     "verify": "dlworkshop.verify",

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import io
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from dlworkshop.errors import UserError
+from dlworkshop.report import terminal
 
 # Everything else is imported where it is used: `--help` waits for no compiler.
 # ruff: noqa: PLC0415
@@ -144,8 +144,6 @@ class Data:
         from dlworkshop.data.load import folder_of, load, prepare_from
         from dlworkshop.report import data_card
 
-        logging.basicConfig(format="%(message)s")
-        logging.getLogger("dlworkshop").setLevel(logging.INFO)
         options = dataclasses.asdict(self)
         name, source = options.pop("name"), options.pop("source")
         if source is not None:
@@ -167,7 +165,8 @@ def main(args: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = _parse(args)()
+        with terminal.messages():
+            code = _parse(args)()
         sys.stdout.flush()
         return code
     except UserError as error:

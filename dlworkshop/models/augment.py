@@ -165,8 +165,8 @@ def augmented(model: AnyModel, augment: Callable) -> AnyModel:
         return model.apply(*front[:-1], inputs, key=model_key, **hparams)
 
     # the hyper-parameters of both show through
-    more = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
-    taken = [*inspect.signature(model.apply).parameters.values(), *more]
+    taken = list(inspect.signature(model.apply).parameters.values())
+    taken += [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
     taken.sort(key=lambda parameter: parameter.kind)
     apply.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
     if isinstance(augment, Augment):

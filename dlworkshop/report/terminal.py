@@ -1,10 +1,12 @@
 """Rows to the terminal, a file or another program, as they come."""
 
+import contextlib
 import csv
 import itertools
 import json
+import logging
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -24,6 +26,46 @@ def show(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     _console().print(table)
+
+
+class Messages(logging.Handler):
+    """What is logged, as lines on stderr, whatever that is now: above a live line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            print(self.format(record), file=sys.stderr, flush=True)
+        except Exception:
+            self.handleError(record)
+
+
+@contextlib.contextmanager
+def messages() -> Iterator[None]:
+    """Show on stderr what the library logs while inside, as scripts and commands do.
+
+    The library itself prints nothing: in a program of their own, users decide what is
+    seen of the logger "dlworkshop".
+
+    >>> with messages():
+    ...     logging.getLogger("dlworkshop.train").isEnabledFor(logging.INFO)
+    True
+    """
+    library, handler = logging.getLogger("dlworkshop"), Messages()
+    before = library.level, library.propagate
+    library.addHandler(handler)
+    library.propagate = False  # once is enough
+    if library.level == logging.NOTSET:  # or else somebody chose it
+        library.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        library.removeHandler(handler)
+        library.setLevel(before[0])
+        library.propagate = before[1]
+
+
+def say(line: str) -> None:
+    """One line of text."""
+    print(line)
 
 
 def as_table(rows: Rows) -> None:

@@ -158,17 +158,19 @@ def duration(seconds: Any) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def count(number: Any, noun: str = "") -> str:
+def count(number: Any, noun: str = "", nouns: str | None = None) -> str:
     """A whole number with thousands separated, and its noun.
 
     >>> count(1, "model"), count(412778, "parameter"), count(2, "class")
     ('1 model', '412,778 parameters', '2 classes')
+    >>> count(2, "entry", "entries")
+    '2 entries'
     """
     if not is_number(number):
         return MISSING
     plural = "es" if noun.endswith("s") else "s"
-    ending = "" if number == 1 or not noun else plural
-    return f"{number:,.0f} {noun}{ending}".strip()
+    many = noun + plural if noun and nouns is None else nouns or ""
+    return f"{number:,.0f} {noun if number == 1 else many}".strip()
 
 
 def plain(value: Any) -> str:

@@ -1,6 +1,6 @@
 """How good a finished run is: on its own test split again, or on other data."""
 
-import sys
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,8 @@ from dlworkshop.serve.predict import Skipped, preprocessing_of, read, target_of
 from dlworkshop.serve.scores import only_array, scores_of
 from dlworkshop.train.result import PREDICT_BATCH, Run
 from dlworkshop.types import Array, Batch, PyTree
+
+log = logging.getLogger(__name__)
 
 # Examples [B, ...], targets [B, ...] and weights [B], part by part.
 Parts = Iterator[tuple[PyTree, Array, Array | None]]
@@ -100,7 +102,7 @@ def evaluate(
 
 def show(found: Evaluation) -> int:
     """Print a small table; 1 if something could not be read."""
-    print(f"{found.of}: {count(found.examples, 'example')}")
+    terminal.say(f"{found.of}: {count(found.examples, 'example')}")
     head = "", f"{count(found.members, 'member')}, mean ± standard error", "ensemble"
     scores = [
         (
@@ -112,7 +114,7 @@ def show(found: Evaluation) -> int:
     ]
     terminal.show(head, scores)
     for each in found.unread:
-        print(f"skipped {each.name}: {each.reason}", file=sys.stderr)
+        log.warning("skipped %s: %s", each.name, each.reason)
     return int(len(found.unread) > 0)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import itertools
+import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,8 @@ from dlworkshop.errors import UserError
 from dlworkshop.serve.scores import only_array
 from dlworkshop.train.predictions import LINKS, fitted_target
 from dlworkshop.train.result import PREDICT_BATCH, Run
+
+log = logging.getLogger(__name__)
 
 
 class Answer(NamedTuple):
@@ -109,7 +112,7 @@ def predict_files(run: Run, paths: Iterable[str | Path]) -> Iterator[Said | Skip
 def write(
     run: Run, paths: Sequence[Path], writer: Callable[[Iterable[Said]], None]
 ) -> int:
-    """Hand the answers to a writer; say on stderr what was skipped, and how far it is.
+    """Hand the answers to a writer; log what was skipped, and show how far it is.
 
     Returns:
         0, 1 if something was skipped, or 2 if all was.
@@ -130,7 +133,7 @@ def write(
             for row in predict_files(run, paths):
                 if isinstance(row, Skipped):
                     skipped += 1
-                    print(f"skipped {row.name}: {row.reason}", file=sys.stderr)
+                    log.warning("skipped %s: %s", row.name, row.reason)
                 else:
                     answered += 1
                     yield row
@@ -141,7 +144,7 @@ def write(
     if not answered and not skipped:
         raise UserError(f"{', '.join(map(str, paths))} has nothing to answer")
     if answered and skipped:
-        print(f"{answered:,} answered, {skipped:,} skipped", file=sys.stderr)
+        log.warning("%s answered, %s skipped", f"{answered:,}", f"{skipped:,}")
     return 0 if not skipped else 1 if answered else 2
 
 

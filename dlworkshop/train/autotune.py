@@ -1,12 +1,13 @@
 """How convolutions and members are computed: measured once, remembered on disk."""
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import json
+import logging
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,10 @@ from dlworkshop.train import cgroups
 from dlworkshop.train.cache import cache_folder
 from dlworkshop.train.mesh import MEMBER, shard
 from dlworkshop.train.programs import ExecutionConfig, Programs, update_flops
+from dlworkshop.train.progress import said_at
 from dlworkshop.types import Dataset, HParams
+
+log = logging.getLogger(__name__)
 
 WORTH = 3e12  # operations of a run, below which measuring costs more than it saves
 ROUNDS = 5  # at least, of the candidates that are not hopeless; their least time counts
@@ -109,6 +113,7 @@ def measure(
     seeds: Sequence[int],
     dataset: Dataset,
     order: Order,
+    quiet: bool = False,
 ) -> ExecutionConfig:
     """The fastest way to compute, by two steps of a few members in every way."""
     per_device = min(4, len(seeds) // mesh.shape[MEMBER])
@@ -158,7 +163,7 @@ def measure(
         start,
         asked,
         cache_key,
-        lambda line: print(line, file=sys.stderr),
+        functools.partial(log.log, said_at(quiet, logging.INFO)),
     )
 
 

@@ -22,6 +22,7 @@ from dlworkshop.train.members import Settings
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.planning import make_plan
 from dlworkshop.train.predictions import labels, predictions_of
+from dlworkshop.train.progress import logging_kept
 from dlworkshop.train.result import Run
 from dlworkshop.train.summary import summarise
 from dlworkshop.types import Dataset, PyTree, Start
@@ -128,7 +129,7 @@ def fit(
             memory of the host. By default as many as are predicted to fit.
         devices: all local ones by default.
         experiment: the name of the run in its summary and report.
-        quiet: show no progress.
+        quiet: show nothing: neither progress nor messages.
 
     Returns:
         The trained members with the summary; the test split was read once. After
@@ -145,7 +146,7 @@ def fit(
     (2, (2, 3, 10))
     """
     asked = dict(locals())
-    with compilation_cache():
+    with compilation_cache(), logging_kept():
         return _fit(make_plan(started=time.perf_counter(), **asked), workdir)
 
 

@@ -157,7 +157,14 @@ def make_plan(
 
     def measure() -> ExecutionConfig:
         return autotune.measure(
-            make_programs, mesh, spec.model, members, member_seeds, dataset, order
+            make_programs,
+            mesh,
+            spec.model,
+            members,
+            member_seeds,
+            dataset,
+            order,
+            quiet,
         )
 
     # statistics, and a step of the user's own, are of the whole batch
@@ -249,7 +256,7 @@ def make_plan(
         used = list(mesh.devices.flat)
         predicted = functools.partial(memory.predict, plan, workdir is not None)
         free, margin = memory.free(used), memory.margin(used)
-        fits = memory.fitting(at_once, axis, predicted, free, margin)
+        fits = memory.fitting(at_once, axis, predicted, free, margin, quiet)
         if fits != at_once:
             plan = plan_of(fits)
     return plan

@@ -267,13 +267,14 @@ def test_a_way_for_a_model_without_a_convolution_is_refused(quadrants):
 
 
 def test_a_long_run_is_measured_and_says_so(
-    quadrants, cache, monkeypatch, capsys, tmp_path
+    quadrants, cache, monkeypatch, caplog, tmp_path
 ):
+    caplog.set_level("INFO", "dlworkshop")
     train(quadrants, workdir=tmp_path / "short")
-    assert "fastest" not in capsys.readouterr().err
+    assert "fastest" not in caplog.text
     monkeypatch.setattr(autotune, "WORTH", 0.0)
     train(quadrants, workdir=tmp_path / "long")
-    assert "convolutions by" in capsys.readouterr().err
+    assert "convolutions by" in caplog.text
     config = json.loads((tmp_path / "long" / "config.json").read_text())
     assert config["derived"]["execution"]["convolution"] in CONV_IMPLS
 

@@ -202,19 +202,20 @@ def predicted(monkeypatch):
 
 
 def test_what_does_not_fit_trains_in_groups(
-    quadrants, tmp_path, sizes, predicted, monkeypatch, capsys
+    quadrants, tmp_path, sizes, predicted, monkeypatch, caplog
 ):
     settings = {"hparams": {"learning_rate": 0.1}, "seeds": 8, "batch_size": 32}
+    caplog.set_level("INFO", "dlworkshop")
     whole = train(quadrants, workdir=tmp_path / "whole", **settings)
-    assert "at once" not in capsys.readouterr().err
+    assert "at once" not in caplog.text
     assert predicted[2] < 0.9 * predicted[8]
     sizes.clear()
     free(monkeypatch, 1 + memory.MARGIN["cpu"] * predicted[2])
     settings |= {"streamed": False, "workdir": tmp_path / "run"}
     with pytest.raises(SystemExit):
         train(quadrants, **settings, observe=stop_after(3))
-    said = capsys.readouterr().err
-    assert "8 members may take" in said and "are free: 2 train at once" in said
+    assert "8 members may take" in caplog.text
+    assert "are free: 2 train at once" in caplog.text
     free(monkeypatch, np.inf)  # now all would fit, but the bits would be others
     run = train(quadrants, **settings)
     assert set(sizes) == {2} and run.summary["members_at_once"] == 2

@@ -77,6 +77,7 @@ def test_stopped_after_any_chunk(chunks, whole, quadrants, tmp_path, caplog):
             train(quadrants, workdir, observe=stop_after(chunk - before))
         assert stopped.value.code == 128 + signal.SIGTERM
         assert f"stopped by SIGTERM at step {2 * chunk} of 18" in caplog.text
+        caplog.clear()
         assert len(lines(workdir).splitlines()) == chunk
         assert not (workdir / "summary.json").exists()
 
