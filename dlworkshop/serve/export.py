@@ -65,7 +65,8 @@ def ensemble(run: Run) -> Callable[[PyTree], jax.Array]:
         lambda tree: jax.tree.map(lambda leaf: leaf[0], tree), members
     )
     convolutions = has_convolutions(model.apply, params, state, example)
-    sequential = rule_of_thumb(convolutions=convolutions).sequential
+    # the file is one for all platforms, whichever wrote it; only a CPU minds much
+    by_rule = rule_of_thumb(convolutions=convolutions, platform="cpu")
 
     def answer(inputs):
         def member(params, state, numbers):
@@ -73,7 +74,7 @@ def ensemble(run: Run) -> Callable[[PyTree], jax.Array]:
             chance = losses.probabilities(kind, outputs)
             return outputs if chance is None else chance
 
-        lifted = map_members(member, sequential)
+        lifted = map_members(member, by_rule.sequential)
         return jax.tree.map(lambda leaf: leaf.mean(0), lifted(*members))
 
     return answer

@@ -148,7 +148,10 @@ def make_plan(
     make_programs = functools.partial(
         Programs, spec, mesh, patience=patience, make_step=make_step
     )
-    work = Work(spec, example, batch_size, len(member_seeds), num_steps, mesh)
+    count, axis = len(member_seeds), mesh.shape[MEMBER]
+    asked = members_at_once or derived.get("members_at_once")
+    at_once = memory.equal(count, axis, asked or count)
+    work = Work(spec, example, batch_size, count, at_once, num_steps, mesh)
 
     def measure() -> ExecutionConfig:
         return autotune.measure(
@@ -162,9 +165,6 @@ def make_plan(
         execution = execution._replace(micro_batch=None)
     feed = feeds.choose(streamed, dataset, mesh, order)
     chunk = steps_per_chunk or chunk_steps(work.steps_wanted(), order.steps_per_epoch)
-    count, axis = len(member_seeds), mesh.shape[MEMBER]
-    asked = members_at_once or derived.get("members_at_once")
-    at_once = memory.equal(count, axis, asked or count)
     begun = _start(start, params, state, count)
     settings = {
         "experiment": experiment,
@@ -253,6 +253,7 @@ class Work(NamedTuple):
     example: PyTree
     batch_size: int
     members: int
+    at_once: int  # of them, on all devices
     num_steps: int
     mesh: Mesh
 
@@ -286,7 +287,13 @@ class Work(NamedTuple):
         found = has_convolutions(model.apply, params, state, seen(self.example))
         each = self.flops() / self.batch_size / self.members
         split = self.batch_size // self.mesh.shape[BATCH]
-        by_rule = autotune.rule_of_thumb(split, each, convolutions=found)
+        by_rule = autotune.rule_of_thumb(
+            split,
+            each,
+            self.at_once // self.mesh.shape[MEMBER],
+            convolutions=found,
+            platform=self.platform,
+        )
         if convolution is not None:
             how = checks.check_convolution(convolution, found)
             return by_rule._replace(convolution=how)

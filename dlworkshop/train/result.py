@@ -1,6 +1,7 @@
 """What a run leaves in memory: the trained members and their numbers."""
 
 import dataclasses
+import functools
 import html
 import importlib.metadata
 import platform
@@ -63,8 +64,8 @@ class Run:
     def _make_predictor(self) -> Callable[[PyTree], PyTree]:
         model = stateful(self.model)
 
-        @jax.jit
-        def outputs(params, state, hparams, batch):
+        @functools.partial(jax.jit, static_argnums=0)
+        def outputs(platform, params, state, hparams, batch):
             size = len(jax.tree.leaves(batch)[0])
             example = jax.tree.map(
                 lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), batch
@@ -76,8 +77,9 @@ class Run:
                 size,
                 update_flops(model, example),
                 convolutions=has_convolutions(model.apply, *one, seen(example)),
+                platform=platform,
             )
-            chosen = computed_by(model, execution.convolution)
+            chosen = computed_by(model, execution.convolution, platform)
             part = execution.micro_batch or size  # of the batch, at a time
             parts = jax.tree.map(
                 lambda leaf: leaf.reshape(-1, part, *leaf.shape[1:]), batch
@@ -112,7 +114,7 @@ class Run:
                         inputs,
                     )
                     left = total - first
-                    found = outputs(*members, batch)
+                    found = outputs(_platform(members), *members, batch)
                     rows.append(
                         jax.tree.map(
                             lambda leaf, n=left: np.asarray(leaf)[:, :n], found
@@ -199,6 +201,14 @@ def _in_words(run: Run) -> list[str]:
     ended = ", ".join(f"{status.count(s)} {s}" for s in dict.fromkeys(status))
     where = run.workdir or "in memory"
     return [who, ", ".join(scores[:4]) or "no scores", f"{ended}; {where}"]
+
+
+def _platform(tree: PyTree) -> str:
+    """Where a program runs that is given these arrays."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+    if not leaves:
+        return jax.default_backend()
+    return next(iter(leaves[0].devices())).platform
 
 
 def _padded(leaf: Any, size: int) -> np.ndarray:
