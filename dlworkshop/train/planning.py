@@ -27,7 +27,14 @@ from dlworkshop.learn.objective import from_loss
 from dlworkshop.learn.step import TrainSpec
 from dlworkshop.models.convolution import has_convolutions
 from dlworkshop.models.model import BATCH, Model, StatefulModel, seen, shapes, stateful
-from dlworkshop.train import autotune, checks, feeds, memory, run_folder
+from dlworkshop.train import (
+    autotune,
+    checks,
+    chunk_length,
+    feeds,
+    memory,
+    run_folder,
+)
 from dlworkshop.train.groups import Groups, group_sizes
 from dlworkshop.train.members import product
 from dlworkshop.train.mesh import MEMBER, make_mesh
@@ -134,7 +141,7 @@ def make_plan(
         eval_params=eval_params,
     )
     spec = spec._replace(routes=_routes(spec, list(members)))
-    checks.check_step(spec, dataset, members, outputs)
+    step = checks.check_step(spec, dataset, members, outputs)
 
     example = dataset.train.rows(0).inputs
     params, state = shapes(model, example)
@@ -164,7 +171,7 @@ def make_plan(
     if whole:
         execution = execution._replace(micro_batch=None)
     feed = feeds.choose(streamed, dataset, mesh, order)
-    chunk = steps_per_chunk or chunk_steps(work.steps_wanted(), order.steps_per_epoch)
+    chunk = steps_per_chunk or work.chunk(step.jaxpr, order.steps_per_epoch, derived)
     begun = _start(start, params, state, count)
     settings = {
         "experiment": experiment,
@@ -222,7 +229,7 @@ def make_plan(
             programs=make_programs(
                 execution=execution, streamed=feed.name == "streamed"
             ),
-            chunk=min(chunk, order.steps_per_epoch),
+            chunk=min(chunk or 1, order.steps_per_epoch),
             groups=Groups(count, group_sizes(at_once, axis, work.chunks())),
             feed=feed,
             derived={
@@ -243,7 +250,7 @@ def make_plan(
         fits = memory.fitting(at_once, axis, predicted, free, margin)
         if fits != at_once:
             plan = plan_of(fits)
-    return plan
+    return plan if chunk else chunk_length.timed(plan)
 
 
 class Work(NamedTuple):
@@ -267,9 +274,17 @@ class Work(NamedTuple):
         each = update_flops(self.spec.model, self.example)
         return each * self.batch_size * self.members
 
-    def steps_wanted(self) -> float:
-        """Steps of a chunk, by what a device of this kind does in a second or two."""
-        return chunk_flops(self.platform) / max(self.flops(), 1.0)
+    def chunk(
+        self, step: Any, steps_per_epoch: int, derived: Mapping[str, Any]
+    ) -> int | None:
+        """Steps of a chunk, by what a device of this kind does in a second or two.
+
+        None where that cannot be counted, and was not measured before either.
+        """
+        if chunk_length.has_while(step):
+            return derived.get("steps_per_chunk")
+        wanted = chunk_flops(self.platform) / max(self.flops(), 1.0)
+        return chunk_steps(wanted, steps_per_epoch)
 
     def chunks(self) -> float:
         """Chunks of work that the whole run of one member is."""
