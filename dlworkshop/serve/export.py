@@ -73,7 +73,8 @@ def ensemble(run: Run) -> Callable[[PyTree], jax.Array]:
         lambda tree: jax.tree.map(lambda leaf: leaf[0], tree), members
     )
     convolutions = has_convolutions(model.apply, params, state, example)
-    sequential = rule_of_thumb(convolutions=convolutions).sequential
+    # the file is one for all platforms, whichever wrote it; only a CPU minds much
+    by_rule = rule_of_thumb(convolutions=convolutions, platform="cpu")
 
     def answer(inputs):
         def member(params, state, numbers):
@@ -84,7 +85,7 @@ def ensemble(run: Run) -> Callable[[PyTree], jax.Array]:
                 return outputs * deviation + mean
             return losses.probabilities(kind, outputs)
 
-        lifted = map_members(member, sequential)
+        lifted = map_members(member, by_rule.sequential)
         return jax.tree.map(lambda leaf: leaf.mean(0), lifted(*members))
 
     return answer

@@ -118,7 +118,8 @@ def fit(
         save_every_steps, save_every_seconds: how often a checkpoint is written, at the
             end of a chunk; the last one is written in any case.
         steps_per_chunk: steps between two looks of the host at the program; by
-            default one or two seconds of work.
+            default one or two seconds of work, by the clock where the model loops until
+            a condition holds.
         convolution: how to compute convolutions, one of
             `models.convolution.CONV_IMPLS`; by default what is measured to be fastest,
             where the run is long enough.

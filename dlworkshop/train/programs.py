@@ -303,13 +303,16 @@ def products(jaxpr) -> float:
             kernel = equation.invars[1].aval.shape
             features = kernel[params["dimension_numbers"].rhs_spec[0]]
             total += 2.0 * outputs * math.prod(kernel) / features
-        inner = [
-            getattr(value, "jaxpr", value)  # a closed one holds one
-            for value in jax.tree.leaves(list(params.values()))
-        ]
         times = params.get("length", 1) if name == "scan" else 1
-        total += times * sum(products(each) for each in inner if hasattr(each, "eqns"))
+        total += times * sum(map(products, inner_jaxprs(equation)))
     return total
+
+
+def inner_jaxprs(equation) -> list:
+    """The jaxprs that an equation holds, as those of its branches or of its loop."""
+    values = jax.tree.leaves(list(equation.params.values()))
+    found = [getattr(value, "jaxpr", value) for value in values]  # of a closed one
+    return [each for each in found if hasattr(each, "eqns")]
 
 
 def chunk_flops(platform: str) -> float:

@@ -1,6 +1,7 @@
 """What a run leaves in memory: the trained members and their numbers."""
 
 import dataclasses
+import functools
 import html
 import importlib.metadata
 import platform
@@ -64,8 +65,8 @@ class Run:
     def _make_predictor(self) -> Callable[[PyTree], PyTree]:
         model = stateful(self.model)
 
-        @jax.jit
-        def outputs(params, state, hparams, batch):
+        @functools.partial(jax.jit, static_argnums=0)
+        def outputs(platform, params, state, hparams, batch):
             size = len(jax.tree.leaves(batch)[0])
             example = jax.tree.map(
                 lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), batch
@@ -77,8 +78,9 @@ class Run:
                 size,
                 update_flops(model, example),
                 convolutions=has_convolutions(model.apply, *one, seen(example)),
+                platform=platform,
             )
-            chosen = computed_by(model, execution.convolution)
+            chosen = computed_by(model, execution.convolution, platform)
             part = execution.micro_batch or size  # of the batch, at a time
             parts = jax.tree.map(
                 lambda leaf: leaf.reshape(-1, part, *leaf.shape[1:]), batch
@@ -113,7 +115,7 @@ class Run:
                         inputs,
                     )
                     left = total - first
-                    found = outputs(*members, batch)
+                    found = outputs(_platform(members), *members, batch)
                     rows.append(
                         jax.tree.map(
                             lambda leaf, n=left: np.asarray(leaf)[:, :n], found
@@ -239,6 +241,14 @@ def _endings(rows: Sequence[Mapping[str, Any]]) -> str:
         why = f" ({reasons[0]})" if reasons[0] and len(set(reasons)) == 1 else ""
         said.append(f"{len(reasons)} {status}{why}")
     return ", ".join(said) or "no members"
+
+
+def _platform(tree: PyTree) -> str:
+    """Where a program runs that is given these arrays."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+    if not leaves:
+        return jax.default_backend()
+    return next(iter(leaves[0].devices())).platform
 
 
 def _padded(leaf: Any, size: int) -> np.ndarray:
