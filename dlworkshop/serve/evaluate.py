@@ -16,7 +16,7 @@ from dlworkshop.errors import UserError
 from dlworkshop.learn.metrics import mean_and_error, mean_over_classes
 from dlworkshop.report import terminal
 from dlworkshop.report.words import count, quantity, spoken, with_error
-from dlworkshop.serve.predict import Skipped, preprocessing, read
+from dlworkshop.serve.predict import Skipped, preprocessing_of, read
 from dlworkshop.train.result import PREDICT_BATCH, Run
 from dlworkshop.types import Batch
 
@@ -66,17 +66,20 @@ def evaluate(
     path = Path(path).expanduser()
     if not path.exists():
         raise UserError(f"{path} is not there: give the path of labelled data")
-    about, card = preprocessing(run), run.read_artifact("data_card.json")
+    about, card = preprocessing_of(run), run.read_artifact("data_card.json")
     target = target or card.get("target")
     group_by = (card.get("groups") or {}).get("by")
-    how = about["how"]
-    if readers.fingerprint(path, how, target, group_by) == said["fingerprint"]:
-        same = readers.asked(path, how, target, group_by)
+    preprocessing = about["preprocessing"]
+    if (
+        readers.fingerprint(path, preprocessing, target, group_by)
+        == said["fingerprint"]
+    ):
+        same = readers.asked(path, preprocessing, target, group_by)
         return _scored(
             run, _split(data.load(path, data_dir, **same).test), words, unread
         )
-    found = labelled(path, how, about["classes"], target)
-    return _scored(run, _others(found, how, unread), str(path), unread)
+    found = labelled(path, preprocessing, about["classes"], target)
+    return _scored(run, _others(found, preprocessing, unread), str(path), unread)
 
 
 def show(found: Evaluation) -> int:
@@ -103,8 +106,8 @@ def _split(split: Batch) -> Scored:
         yield np.asarray(split.inputs[part]), np.asarray(split.targets[part])
 
 
-def _others(found: Iterable[Source], how, unread: list[Skipped]) -> Scored:
-    for part in read(found, how):
+def _others(found: Iterable[Source], preprocessing, unread: list[Skipped]) -> Scored:
+    for part in read(found, preprocessing):
         unread += [row for row in part.rows if isinstance(row, Skipped)]
         yield part.examples, np.array([source.label for source in part.decoded], int)
 

@@ -66,9 +66,11 @@ def predict_files(run: Run, paths: Iterable[str | Path]) -> Iterator[Answer | Sk
     Lakshminarayanan et al. (2017), Simple and scalable predictive uncertainty
     estimation using deep ensembles, section 3.5.
     """
-    about = preprocessing(run)
+    about = preprocessing_of(run)
     predict, classes = run.predictor, about["classes"]
-    for part in read(sources(map(Path, paths), about["how"]), about["how"]):
+    for part in read(
+        sources(map(Path, paths), about["preprocessing"]), about["preprocessing"]
+    ):
         outputs = predict(part.examples) if len(part.examples) else None  # [P, B, K]
         answers = _answers(part.decoded, classes, outputs, run.finite)
         for row in part.rows:
@@ -114,7 +116,7 @@ def write(
     return 0 if not skipped else 1 if answered else 2
 
 
-def preprocessing(run: Run) -> dict[str, Any]:
+def preprocessing_of(run: Run) -> dict[str, Any]:
     """What is in `preprocessing.json`, where files become examples for this run.
 
     Raises:
@@ -124,7 +126,10 @@ def preprocessing(run: Run) -> dict[str, Any]:
     if not about["classes"]:
         raise UserError(f"the run in {run.workdir} has no classes to tell apart")
     wanted = run.read_artifact("config.json")["dataset"]["shape"]
-    if about["how"] is None or readers.shape_of(about["how"]) != wanted:
+    if (
+        about["preprocessing"] is None
+        or readers.shape_of(about["preprocessing"]) != wanted
+    ):
         raise UserError(
             f"the run in {run.workdir} learnt from arrays of shape {wanted}, which no "
             "file becomes: give them to Run.predict in Python"
@@ -132,14 +137,14 @@ def preprocessing(run: Run) -> dict[str, Any]:
     return about
 
 
-def read(found: Iterable[Source], how: dict[str, Any]) -> Iterator[Part]:
+def read(found: Iterable[Source], preprocessing: dict[str, Any]) -> Iterator[Part]:
     """Examples of PREDICT_BATCH sources at a time, decoded on all cores."""
 
     def example(source: Source) -> np.ndarray | Skipped:
         try:
             if isinstance(source.content, UserError):
                 raise source.content
-            return readers.to_example(source.content, how)
+            return readers.to_example(source.content, preprocessing)
         except UserError as error:
             return Skipped(source.name, str(error).removeprefix(f"{source.name} "))
 

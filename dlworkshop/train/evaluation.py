@@ -52,7 +52,8 @@ def evaluate_split(
         np.ones(size) if batch.weights is None else np.asarray(batch.weights, float)
     )
     whole = {name: metric for name, metric in plan.metrics.items() if metric.split}
-    means: dict[str, np.ndarray] = {}
+    names = ["loss", *plan.metrics]
+    means = {name: np.full(len(plan.seeds), np.nan) for name in names}
     for group in groups:
         outputs: list[PyTree] = []
         sums: dict[str, np.ndarray] = {}
@@ -73,9 +74,8 @@ def evaluate_split(
             joined = jax.tree.map(lambda *leaves: np.concatenate(leaves, 1), *outputs)
             scores |= split_scores(whole, joined, batch)
         for name, values in scores.items():
-            means.setdefault(name, np.full(len(plan.seeds), np.nan))
             scatter_rows(means[name], group, values)
-    return {name: means[name] for name in ("loss", *plan.metrics) if name in means}
+    return means
 
 
 def _pieces(plan: Any, judged, split: str, group: Group, with_outputs: bool):

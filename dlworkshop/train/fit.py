@@ -23,7 +23,7 @@ from dlworkshop.train.plan import Plan
 from dlworkshop.train.planning import make_plan
 from dlworkshop.train.result import Run
 from dlworkshop.train.summary import summarise
-from dlworkshop.types import Dataset, PyTree
+from dlworkshop.types import Dataset, PyTree, Start
 
 
 def fit(
@@ -47,7 +47,7 @@ def fit(
     probe: Callable | None = None,
     eval_params: Callable | None = None,
     observe: Sequence[Callable] = (),
-    start: Run | PyTree | None = None,
+    start: Run | Start | PyTree | None = None,
     outputs: str | None = None,
     read_test: bool = True,
     save_every_steps: int | None = None,
@@ -107,8 +107,9 @@ def fit(
             and returned, as averages are.
         observe: functions of a `Snapshot`, called between chunks; they may answer which
             members [P] are to stop.
-        start: a `Run`, or parameters, to begin from: of as many members, or of one
-            for all.
+        start: a `Run` whose parameters and running statistics to begin from, or
+            parameters: of as many members, or of one for all. A `Start` may have the
+            optimizer's state too, as `Start(run.params, run.state, run.opt_state)`.
         outputs: what the model's outputs are: "logits", "binary_logits",
             "probabilities" or "values"; by default what the loss says.
         read_test: False leaves the test split unread, as while settings are chosen.

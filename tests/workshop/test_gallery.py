@@ -28,7 +28,7 @@ def main(config):
 
 
 if __name__ == "__main__":
-    experiment.start(main, experiment.Config)
+    workshop.start(main, workshop.Config)
 '''
 SCRIPTS = {
     "softmax": SCRIPT.format(question="What is softmax?", bound=2),
