@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -216,7 +217,9 @@ def check_step(
     with one_sentence("a step of training cannot be taken"):
         step = make_train_step(spec)
         if spec.batch_transform is not None:
-            transform = spec.batch_transform
+            transform = functools.partial(
+                spec.batch_transform, **given(spec.routes.batch_transform, numbers)
+            )
             whole = batch._replace(
                 inputs=seen(batch.inputs), targets=seen(batch.targets)
             )
