@@ -45,13 +45,13 @@ class Report:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Score a run: accuracy and loss of its members, and of their ensemble."""
+    """Score a run: its members and their ensemble, on its test split or other data."""
 
     run: RunFolder
     data: Path | None = None
     """Labelled data (a folder per class, CSV, .npz); else the run's own test split."""
     target: str | None = None
-    """Of a table, the column of the classes; by default that of the run."""
+    """Of a table, the column to be told; by default that of the run."""
     data_dir: Path | None = None
     """Where prepared data are kept; a private cache folder by default."""
 
@@ -66,8 +66,10 @@ class Evaluate:
 class Predict:
     """Answer image files, folders of them, or the rows of a table.
 
-    Each row has the class, its probability (the mean over the members), the standard
-    deviation of that over the members, and the entropy of all classes in nats.
+    Of classes, each row has the class, its probability (the mean over the members), the
+    standard deviation of that over the members, and the entropy of all classes in nats;
+    of numbers the mean over the members, in units of the target, and their standard
+    deviation; of several labels the probability of each.
     """
 
     run: RunFolder

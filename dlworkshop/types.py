@@ -82,6 +82,14 @@ class Dataset(NamedTuple):
         )
 
 
+class Start(NamedTuple):
+    """What members begin with, of one model or of each member [P, ...]."""
+
+    params: PyTree
+    state: PyTree = ()  # of a `StatefulModel`
+    opt_state: PyTree = None  # None: as the optimizer begins with these parameters
+
+
 class TrainState(NamedTuple):
     """One model under training; stacked to [P, ...] for a population."""
 

@@ -1,4 +1,4 @@
-"""How does a network find out which weight to blame?
+"""How does a network find out how much each weight contributes to the loss?
 
 The loss depends on a weight only through a chain of quantities, so its derivative is a
 product along the chain, summed over the ways that the chain can go. That is written out

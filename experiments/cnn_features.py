@@ -1,4 +1,4 @@
-"""What do the stages of a convolutional network make of an image?
+"""What do the stages of a convolutional network compute from an image?
 
 Local receptive field, shared weights and biases, activation, pooling, twice; then fully
 connected, then a class. The network is written out stage by stage, trained on digits,
@@ -6,7 +6,7 @@ and looked into: filters, maps after each stage, what its answer hangs on (salie
 
     python experiments/cnn_features.py
 
-Expect classes that come apart towards the last stage (nearest class mean: 92 % right,
+Expect classes that separate better in later stages (nearest class mean: 92 % right,
 then 98 %), and 24 % of digits still read without their six most salient pixels, 51 %
 without the six brightest; in about 20 seconds on 2 cores.
 
@@ -39,8 +39,8 @@ class Config(workshop.Config):
     """Passes over the training split."""
 
 
-SHOWN = ("image", "pooling 1", "pooling 2", "dense")  # where classes come apart
-ERASED = 6  # pixels that are taken from each image
+SHOWN = ("image", "pooling 1", "pooling 2", "dense")  # where separation is measured
+ERASED = 6  # pixels erased from each image
 
 
 def convolve(x, kernel, bias):
@@ -52,7 +52,7 @@ def convolve(x, kernel, bias):
 
 
 def stages(params, x):
-    """ONE image [8, 8, 1] in [0, 1] -> what each stage makes of it; logits last."""
+    """ONE image [8, 8, 1] in [0, 1] -> the output of each stage; logits last."""
     found = {"image": x}
     for number in (1, 2):
         s = convolve(x, **params[f"Conv_{number - 1}"])
@@ -119,7 +119,7 @@ def identities(model, trained, test):
 
 
 def main(config: Config) -> Lesson:
-    """Train, write the network out, and look into it stage by stage."""
+    """Train, write the network out, and examine it stage by stage."""
     digits = data.load("digits")
     model = models.cnn((16, 32), dense=(32,), pooling=models.max_pool)
     settings = config.learning_rates, config.seeds, config.num_epochs
@@ -132,19 +132,19 @@ def main(config: Config) -> Lesson:
 
     return Lesson(
         f"The mean of its class is nearest to {apart[:, 0].mean():.0%} of test images, "
-        f"and to {apart[:, -1].mean():.0%} of what the last hidden layer makes of them",
+        f"and to {apart[:, -1].mean():.0%} of their features in the last hidden layer",
         claims=[
             *identities(model, first, test),
             claims.rises(
                 "The later the stage, the further the classes come apart",
                 apart,
-                why="what helps to tell them is kept, and the rest is let go",
+                why="what helps to tell them apart is kept, the rest discarded",
             ),
             claims.less(
                 "Fewer images are read without salient pixels than without bright ones",
                 kept[:, 0],
                 kept[:, 1],
-                why="saliency is the answer's slope, and takes no more ink than they",
+                why="saliency is the answer's slope, and it erases no more ink",
             ),
         ],
         figures=[

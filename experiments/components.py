@@ -1,12 +1,12 @@
 """What is machine learning made of?
 
-Data, a model, a loss, an optimizer and a metric. The same training is done six times:
-once as it is, and once more for each of the five with that one exchanged. Then we look
-at what has changed of its first weights, first loss, last weights and score.
+Data, a model, a loss, an optimizer and a metric. The same training runs six times: once
+as a reference, and once for each of the five with that component exchanged. Then the
+first weights, first loss, last weights and score are compared with the reference.
 
     python experiments/components.py
 
-Expect that the metric changes the score alone, the optimizer what follows the first
+Expect the metric to change only the score, the optimizer what follows the first
 loss, and the model everything, in about 14 seconds on 2 cores.
 
 Source: course, "Components of machine learning"; Goodfellow, Bengio & Courville (2016),
@@ -34,15 +34,15 @@ class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 10
-    """How often each of the six trainings is done."""
+    """How often each of the six trainings runs."""
     num_steps: int = 200
-    """Updates of a training."""
+    """Updates per training."""
     batch_size: int = 64
-    """Examples of an update."""
+    """Examples per update."""
 
 
 def random_labels():
-    """The digits to learn from, each called by the name of another."""
+    """The training digits, each with the label of another."""
     right = data.load("digits")
     label = np.random.default_rng(0).permutation(right.train.targets)
     return right._replace(train=right.train._replace(targets=label))
@@ -67,11 +67,11 @@ AS_IT_IS = {
 }
 LOOKS = "first weights", "first loss", "last weights", "score"  # in order of time
 EXCHANGED = {  # what comes in its place, how many looks do not know of it yet, and why
-    "data": (random_labels, 1, "weights are drawn without a look at labels"),
+    "data": (random_labels, 1, "weights are drawn without using the labels"),
     "model": (models.logistic(), 0, "it has other weights"),
-    "loss": (squared_error, 1, "weights are drawn before a loss is asked"),
+    "loss": (squared_error, 1, "weights are drawn before a loss is computed"),
     "optimizer": (optax.sgd(0.003), 2, "the first loss comes before any update"),
-    "metric": (top_3, 3, "no gradient is taken of it"),
+    "metric": (top_3, 3, "it is not differentiated"),
 }
 
 
@@ -108,8 +108,8 @@ def main(config: Config) -> Lesson:
     stuck = population(keys[:1], (3, 8), **wrong)
 
     return Lesson(
-        f"Of 20 things looked at, {sum(map(sum, kept.values()))} stay as they were to "
-        "the last bit; only the metric leaves what is learnt alone",
+        f"Of 20 quantities compared, {sum(map(sum, kept.values()))} stay the same to "
+        "the last bit; only the metric does not affect what is learnt",
         claims=[
             *(
                 claims.bounded(
@@ -141,10 +141,10 @@ def main(config: Config) -> Lesson:
         ],
         exercises=slides.exercises(
             claims.bounded(
-                "Trained on its accuracy a network stays as it is",
+                "Trained on its accuracy a network stays unchanged",
                 stuck["last weights"] - stuck["first weights"],
                 equal_to=0.0,
-                why="the gradient of a step is 0, and Adam makes 0 of 0",
+                why="the gradient of a step is 0, and Adam turns 0 into 0",
             )
         ),
         summary={"dataset": "digits", "members": 6 * config.seeds},

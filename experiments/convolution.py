@@ -38,7 +38,7 @@ class Config(workshop.Config):
     """How many random images, kernels and networks."""
 
 
-DEPTHS = 1, 2, 4  # convolutions, each with pooling, before the unit that is looked at
+DEPTHS = 1, 2, 4  # convolutions, each with pooling, before the unit that is examined
 CONVOLUTION, POOLING = (3, 1), (2, 2)  # extent k and stride s of a layer
 
 
@@ -95,7 +95,7 @@ def sight(layers, x, kernels):
 
 @jax.enable_x64(True)
 def main(config: Config) -> Lesson:
-    """Three roads to one sum, the image moved, and what a unit looks at."""
+    """Three roads to one sum, the image moved, and what a unit sees."""
     rng = np.random.default_rng(0)
     x, kernel = rng.normal(size=(7, 6, 2)), rng.normal(size=(3, 3, 2, 2))
     s = by_loops(x, kernel)  # [5, 4, 2]

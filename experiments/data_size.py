@@ -1,6 +1,6 @@
 """Do more examples help against overfitting?
 
-A network can know by heart all it has seen and still fail on what is new. The distance
+A network can memorise all it has seen and still fail on new examples. The distance
 between the two is the gap of generalisation. Here equal networks get equally many
 updates on 16 to 1,024 handwritten digits, and only the number of different ones grows.
 `--dataset mnist --data-dir FOLDER` takes MNIST instead.
@@ -40,7 +40,7 @@ class Config(workshop.TrainingConfig):
     dataset: str = "digits"
     """Any data set of images; `mnist` needs `--data-dir`, or a network."""
     sizes: tuple[int, ...] = (16, 32, 64, 128, 256, 512, 1024)
-    """Numbers of examples to learn from, rising."""
+    """Numbers of training examples, rising."""
     num_epochs: int = 60
     """Passes over the largest number of examples; all others get as many updates."""
     batch_size: int = 32
@@ -90,7 +90,7 @@ def main(config: Config) -> Lesson:
     if not 0 < max(config.sizes) < num_examples:
         raise UserError(
             f"--sizes goes to {max(config.sizes):,} and {config.dataset} has "
-            f"{num_examples:,} examples to learn from: leave some of them unseen"
+            f"{num_examples:,} training examples: leave some of them unseen"
         )
     pairs = np.array([(k, size) for k in range(config.seeds) for size in config.sizes])
     dealt = [deal(config, num_examples, *pair) for pair in pairs]
@@ -112,11 +112,11 @@ def main(config: Config) -> Lesson:
     first, *_, last = gap.mean(0)
 
     return Lesson(
-        f"From {few} to {many:,} examples, the gap between what was seen and what is "
-        f"new closes from {first:.0f} to {last:.1f} percentage points",
+        f"From {few} to {many:,} examples, the gap between seen examples and "
+        f"new ones closes from {first:.0f} to {last:.1f} percentage points",
         claims=[
             claims.bounded(
-                "Every network knows the fewest examples by heart",
+                "Every network memorises the fewest examples",
                 seen[:, 0],
                 equal_to=100,
                 why="straight cuts can give any labels to as many points as pixels",
@@ -124,7 +124,7 @@ def main(config: Config) -> Lesson:
             claims.falls(
                 "The more examples, the smaller the gap to those not seen",
                 gap,
-                why="what is peculiar to a few examples is not to be had from many; "
+                why="peculiarities of a few examples average out over many; "
                 "both shares are of one source, and the updates are equally many",
             ),
             claims.rises(
@@ -133,7 +133,7 @@ def main(config: Config) -> Lesson:
                 why="the gap must not close from above, by knowing less",
             ),
             claims.greater(
-                "With the most examples there still is a gap",
+                "With the most examples a gap remains",
                 gap[:, -1],
                 0.0,
                 why="the weights were fitted to the one and not to the other",
@@ -148,7 +148,7 @@ def main(config: Config) -> Lesson:
                 "With shuffled labels the gap stays larger",
                 (by_heart - guessed)[:, -1],
                 gap[:, -1],
-                why="nothing can be known of the unseen, all of the seen by heart",
+                why="nothing can be known of the unseen; the seen are memorised",
             )
         ),
         summary={"dataset": images.name, "members": len(pairs)},

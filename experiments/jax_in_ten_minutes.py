@@ -26,7 +26,7 @@ from dlworkshop import workshop
 from dlworkshop.types import Claim
 from dlworkshop.verify import check_gradients, claims
 from dlworkshop.workshop.lesson import Figure, Lesson
-from dlworkshop.workshop.timing import seconds
+from dlworkshop.workshop.timing import in_turns
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,9 @@ def tutorial(config):  # noqa: PLR0915 (it is read from top to bottom)
     yield COUNTED("Another value is not traced again", len(traced), equal_to=1)
     fast(params, x.astype(jnp.float32))
     yield COUNTED("Another dtype is", len(traced), equal_to=2)
-    turns = [[seconds(f, params, x) for f in (fast, forward)] for _ in range(10)]
-    why = "one call instead of one for each operation; in log2 of the time, in turns"
-    yield claims.less("What is compiled is faster", *np.log2(turns).T, why=why)
+    quick, slow = in_turns([(f, params, x) for f in (fast, forward)], 10).T
+    why = "one call instead of one for each operation"
+    yield claims.turns("What is compiled is faster", slow / quick, above=1, why=why)
 
     yield "grad: the function that computes the derivative."
     a = jax.nn.sigmoid(x @ params["w1"])
@@ -127,7 +127,7 @@ def tutorial(config):  # noqa: PLR0915 (it is read from top to bottom)
     runs = jax.jit(jax.vmap(lambda key: train(key, xs, ys, 100)[1][-1]))
     sizes = 4 ** np.arange(5)
     drawn = [jax.random.split(key, int(size)) for size in sizes]
-    taken = np.array([[seconds(runs, keys) for keys in drawn] for _ in range(5)])
+    taken = in_turns([(runs, keys) for keys in drawn], 5)
     yield slides.population(sizes, taken)
 
     yield "scan: many steps are one program."

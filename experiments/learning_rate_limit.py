@@ -1,13 +1,13 @@
 """How large may a learning rate be?
 
 Where the loss is curved by lambda, an update leaves 1 - rate lambda of the way to the
-minimum. Beyond 2 / lambda that is more than all of it, on the other side: the weights
-fly off, along the steepest direction first. On a squared error this is exact. Here 60
+minimum. Beyond 2 / lambda it ends further away, on the other side: the weights
+diverge, along the steepest direction first. On a squared error this is exact. Here 60
 rates, 2 % apart, descend on one at once: is a digit odd, as a sum over its pixels?
 
     python experiments/learning_rate_limit.py
 
-Expect the first rate beyond 2 / lambda = 0.192 to be the first to fly off, in about 7
+Expect the first rate beyond 2 / lambda = 0.192 to be the first to diverge, in about 7
 seconds on 2 cores.
 
 Source: LeCun, Bottou, Orr & Mueller (1998), Efficient backprop, section 5, for
@@ -35,7 +35,7 @@ class Config(workshop.Config):
     num_rates: int = 60
     """Rates, an even number; half of them are below 2 / lambda."""
     factor: float = 1.02
-    """Each rate is as many times the one before."""
+    """Ratio of each rate to the one before."""
     num_steps: int = 200
     """Updates from each start."""
 
@@ -72,7 +72,7 @@ def descend(w, rate, xs, ys, num_steps):
 
 @jax.enable_x64(True)
 def main(config: Config) -> Lesson:
-    """All rates with all starts, beside what the curvature says of them."""
+    """All rates with all starts, with what the curvature predicts for them."""
     train, half = data.load("digits").train, config.num_rates // 2
     xs = jnp.asarray(train.inputs.reshape(len(train.targets), -1) / 255)  # [N, D]
     ys = jnp.asarray(train.targets % 2, float)  # [N]
@@ -94,7 +94,7 @@ def main(config: Config) -> Lesson:
 
     return Lesson(
         f"Of {len(rates)} rates, each {config.factor:g} times the one before, "
-        f"{rates[flown.min()]:.3f} is the first to fly off; 2 / lambda is {edge:.3f}",
+        f"{rates[flown.min()]:.3f} is the first to diverge; 2 / lambda is {edge:.3f}",
         claims=[
             claims.exact(
                 "The curvature of a squared error is that of its inputs",
@@ -113,7 +113,7 @@ def main(config: Config) -> Lesson:
                 "by the next; lambda are the curvatures along the parts",
             ),
             claims.bounded(
-                "The first rate that flies off is the first beyond 2 / lambda",
+                "The first rate that diverges is the first beyond 2 / lambda",
                 flown,
                 equal_to=half,
                 why="below, each update makes the loss smaller; beyond, the steepest "

@@ -1,6 +1,6 @@
 """Does logistic regression have one minimum, and does every start find it?
 
-Logistic regression is the smallest network: one weight per input, summed and squashed.
+Logistic regression is the smallest network: one weight per input, a sum and a sigmoid.
 Here it learns which of 569 breast tumours are benign from 30 measurements of each. Its
 loss, gradient and curvature are written out, checked, and minimised from 64 random
 starts at once.
@@ -36,7 +36,7 @@ class Config(workshop.Config):
     num_steps: int = 2000
     """Steps downhill from each start."""
     penalty: float = 1.0
-    """How much large weights cost; above 0, or there may be no minimum."""
+    """Weight of the L2 penalty; above 0, or there may be no minimum."""
 
 
 def sigma(z):  # sigma(z) = 1 / (1 + e^-z), a probability

@@ -1,4 +1,4 @@
-"""What do local receptive fields and shared weights bring on MNIST?
+"""How much do local receptive fields and shared weights help on MNIST?
 
 Five convolutional networks, which differ in their seed only, learn the 60,000 images
 of LeCun et al. (1998) together in one program.

@@ -1,4 +1,4 @@
-"""How far does a network without any idea of images get on MNIST?
+"""How well does a network without image-specific structure do on MNIST?
 
 Five perceptrons with two hidden layers, which differ in their seed only, learn the
 60,000 images of LeCun et al. (1998) together in one program.

@@ -1,9 +1,9 @@
-"""What does pooling keep, and what does it let go?
+"""What does pooling keep, and what does it discard?
 
 Max pooling puts the largest number of each 2x2 window in the place of the four: a
 quarter of the numbers is left, and where in its window the largest stood is forgotten.
 So a small shift should matter less. Four kinds of network learn digits in the middle of
-the image, each at the rate that validation prefers, and are asked about digits that are
+the image, each at the rate that validation prefers, and are tested on digits that are
 not: with the largest of each window, its mean, one pixel of the four, and no pooling.
 
     python experiments/pooling.py
@@ -89,7 +89,7 @@ def answers(pool, config):
 
 @jax.enable_x64(True)
 def identities(num_draws):
-    """What pooling computes, and what it forgets."""
+    """What pooling computes, and what it discards."""
     pooled, sides = jax.vmap(max_pool), range(2, 34)
     images = jnp.array(np.random.default_rng(0).normal(size=(num_draws, 8, 7, 3)))
     return [
@@ -111,7 +111,7 @@ def identities(num_draws):
             "What moves within its window leaves the maximum as it was",
             pooled(images[:, [1, 0, 3, 2, 5, 4, 7, 6]]) - pooled(images),
             equal_to=0,
-            why="rows of a window change places: the largest is so in whatever order",
+            why="rows of a window change places: the largest is the same in any order",
         ),
     ]
 
@@ -133,7 +133,7 @@ def main(config: Config) -> Lesson:
                 why="two poolings forget up to 3 pixels of place; paired by seed",
             ),
             claims.less(
-                "Less, too, than where three of four pixels are left out unseen",
+                "It also moves them less than when three of four pixels are skipped",
                 change["max"],
                 change["every second"],
                 why="as many numbers, but a shift changes which pixels are taken",

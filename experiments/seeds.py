@@ -1,6 +1,6 @@
 """Is network A better than network B?
 
-One run of each is a coin toss: other seeds may say the opposite. Train both with the
+One run of each is a coin toss: other seeds may give the opposite. Train both with the
 same 20 seeds and look at the 20 differences: how large they are, how sure that is, and
 whether a second test and 20 fresh seeds agree. A and B are one network, trained on the
 digits with a learning rate of 0.003 and of 0.002.
@@ -11,7 +11,7 @@ Expect A to be better by 0.7 ± 0.1 points, which one run of each would miss in 
 of all cases, in about 9 seconds on 2 cores.
 
 Source: Student (1908), The probable error of a mean; Fisher (1935), The design of
-experiments, for the lot; Armitage, McPherson & Rowe (1969), for looking too often.
+experiments, for permutation; Armitage, McPherson & Rowe (1969), for looking too often.
 """
 
 from dataclasses import dataclass
@@ -75,7 +75,7 @@ def fooled(lots: np.ndarray, looks: np.ndarray) -> np.ndarray:
 
 
 def main(config: Config) -> Lesson:
-    """Train A and B as one population, compare them, and doubt the comparison."""
+    """Train A and B as one population, compare them, and check the comparison."""
     n = config.seeds
     run = fit(
         models.mlp((64,)),
@@ -103,21 +103,21 @@ def main(config: Config) -> Lesson:
         f"standard deviations, n = {n}); a run of each would miss it in {wrong:.0%}",
         claims=[
             claims.greater(
-                "A names more test digits than B",
+                "A recognises more test digits than B",
                 a[:n],
                 b[:n],
                 why="both networks of a pair share their seed: initial weights, and "
                 "the order of the examples",
             ),
             claims.bounded(
-                "A lot that assumes no bell curve agrees",
+                "A permutation test, without normality, agrees",
                 chance,
                 at_most=claims.LEVEL,
                 why="were A as good as B, each difference could as well have the other "
-                "sign; it is the share of lots that go as far",
+                "sign; it is the share of assignments that go as far",
             ),
             claims.greater(
-                "Fresh seeds say the same", a[n:], b[n:], why="the same test, once more"
+                "Fresh seeds agree", a[n:], b[n:], why="the same test, once more"
             ),
             claims.exact(
                 "The formulas of the test are the library's",
@@ -127,7 +127,7 @@ def main(config: Config) -> Lesson:
                 why="two sums of n, of terms that may be 10 times their mean",
             ),
             claims.share(
-                "Where a lot says who is A, the test is as quiet as it promises",
+                "With A and B assigned at random, false alarms are as rare as promised",
                 ~honest[:, -1],
                 at_least=0.93,
                 why="it promises silence in 95 % of such cases, were they normal; few "

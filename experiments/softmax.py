@@ -1,6 +1,6 @@
-"""How does a network name one of several classes?
+"""How does a network choose one of several classes?
 
-Its last layer has one output per class, and softmax makes them into probabilities. Here
+Its last layer has one output per class, and softmax turns them into probabilities. Here
 are softmax, its properties, the simple gradient that it gives the cross-entropy, and
 the trap in it: a literal e^z overflows. Then 20 networks learn to tell three spirals.
 
@@ -60,7 +60,7 @@ def network(x, w1, w2):  # W1 is 6x4, W2 is 4x3
 
 @jax.enable_x64(True)
 def identities(num_draws):
-    """What is true of softmax on any logits, and on logits of 10,000."""
+    """Properties of softmax for any logits, and for logits of 10,000."""
     keys = jax.random.split(jax.random.key(0), 3)
     shapes = (num_draws, 6), (num_draws, 6, 4), (num_draws, 4, 3)
     x, w1, w2 = map(jax.random.normal, keys, shapes)
@@ -138,7 +138,7 @@ def main(config: Config) -> Lesson:
         claims=[
             *found,
             claims.greater(
-                "Trained networks name the right spiral more often than chance",
+                "Trained networks predict the right spiral more often than chance",
                 accuracy,
                 1 / 3,
                 why="three classes of equal size",

@@ -1,9 +1,10 @@
-"""Can one hidden layer draw any curve?
+"""Can one hidden layer approximate any curve?
 
-The theorem of universal approximation says yes: with enough units, a network with one
-hidden layer comes as close as you like to every continuous function. Here its proof is
-built, a staircase in which each unit is one stair; then networks of 2 to 512 units find
-their own weights for three curves. A curve with a jump shows what is not promised.
+The universal approximation theorem says yes: with enough units, a network with one
+hidden layer comes as close as you like to every continuous function on a closed and
+bounded set, here the interval [0, 1]. Its proof is built as a staircase in which each
+unit is one step; then networks of 2 to 512 units learn three curves. A curve with a
+jump shows what the theorem does not promise.
 
     python experiments/universal_approximation.py
 
@@ -52,9 +53,9 @@ CURVES: dict[str, Callable] = {
     "bump": toy.bump,
     "jump": toy.step,
 }
-SEEN = np.linspace(0, 1, 128)  # points to learn from
+SEEN = np.linspace(0, 1, 128)  # training points
 BEFORE = np.nextafter(np.float32(0.5), np.float32(0))  # the last point before the jump
-POINTS = np.sort(np.append(np.linspace(0, 1, 1001), BEFORE))  # and to be judged on
+POINTS = np.sort(np.append(np.linspace(0, 1, 1001), BEFORE))  # test points
 STEEPEST = 4 * np.pi  # |wave'| is nowhere larger
 
 
@@ -71,10 +72,10 @@ along = jax.vmap(network, in_axes=(None, 0))  # at all of x, [T]
 
 
 def staircase(curve, width):
-    """By hand: unit j climbs from f(x_j-1) to f(x_j) half-way between the two."""
+    """By hand: unit j steps from f(x_j-1) to f(x_j) half-way between x_j-1 and x_j."""
     height = curve(np.arange(width + 1) / width)  # f(x_j), x_j = j / width
     half_way = (np.arange(width) + 0.5) / width
-    w = np.full(width, 20.0 * width)  # so steep that it is a stair
+    w = np.full(width, 20.0 * width)  # so steep that it is a step
     return w, -w * half_way, np.diff(height), height[0]  # w, b, c, d
 
 
@@ -118,19 +119,19 @@ def main(config: Config) -> Lesson:
         f"{first:.2f} to {last:.3f}",
         claims=[
             claims.bounded(
-                "By hand, a staircase misses the wave by no more than one stair",
+                "By hand, a staircase misses the wave by no more than one step",
                 missed * config.widths / STEEPEST,
                 at_most=1.001,
-                why="f lies between two steps, and a stair of width 1 / N is at most "
-                "max |f'| / N = 4 pi / N high; the others, half a stair away or more, "
+                why="f lies between two steps, and a step of width 1 / N is at most "
+                "max |f'| / N = 4 pi / N high; the others, half a step away or more, "
                 "add some e^-10 of that",
             ),
             *(
                 claims.falls(
                     f"The wider the network, the closer it comes to the {name}",
                     error[name],
-                    why="a wider network can be what a narrower one is, and more; that "
-                    "Adam finds it is what could fail",
+                    why="a wider network can represent all that a narrower one can; "
+                    "whether Adam finds it is what could fail",
                 )
                 for name in CURVES
                 if name != "jump"
@@ -139,8 +140,8 @@ def main(config: Config) -> Lesson:
                 "At a jump no width brings the error below 1/2",
                 error["jump"],
                 at_least=0.499,
-                why="the network is continuous: on both sides of the jump it says the "
-                "same, up to rounding in float32, and is 1/2 from one of 0 and 1",
+                why="the network is continuous: on both sides of the jump it answers "
+                "the same, up to rounding in float32, at least 1/2 from 0 or from 1",
             ),
         ],
         figures=[

@@ -81,7 +81,7 @@ def count(side):
 
 
 def draw(shapes, seed):
-    """He's random weights; biases are not 0, so that one forgotten would be seen."""
+    """He's random weights; biases are not 0, so that a forgotten one would show."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(
         lambda p: rng.normal(0, (2 / np.prod(p.shape[:-1])) ** 0.5, p.shape), shapes
@@ -134,7 +134,7 @@ def main(config: Config) -> Lesson:
                 "products and more, bias, ReLU and max take a few operations",
             ),
             claims.bounded(
-                "Blocks 1 to 3 hold an eighth at most, and make half at least",
+                "Blocks 1 to 3 hold at most an eighth, and make at least half",
                 [1 / 8 - held, made - 1 / 2],
                 at_least=0,
                 why="up to block 4, each has four times the weights at half the side",

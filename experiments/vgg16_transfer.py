@@ -1,20 +1,18 @@
 """How far do features that VGG16 learnt elsewhere carry on images of your own?
 
-The images go through the network once and what comes out is kept. On these features
-a population of linear heads is trained, every learning rate with every weight decay
-and every seed, in one program; the best setting by validation accuracy is trained
-again and read on the test split, beside the same heads on the pixels themselves. Then,
-if wanted, the last block of the network is trained on from there with a learning rate
-of its own.
+The images go through the network once and its features are kept. A population of
+linear heads is trained on them, every learning rate with every weight decay and every
+seed, in one program; the best setting by validation accuracy is trained again and read
+on the test split. So are heads on the pixels and on as many random features of them. On
+request, the last block of the network is then trained at a learning rate of its own.
 
     python experiments/vgg16_transfer.py --data FOLDER --weights imagenet
 
-Without weights the features are those of a random network, a fair baseline for what
-the learnt ones bring. Expect 98.1 % from those on the 1,797 digits that are the
-default, hardly more than the 97.7 % from their pixels, in 45 seconds on 2 cores.
+Without weights the network is random. Expect 98.1 % from its features on the 1,797
+digits that are the default, 97.7 % from the pixels and 98.0 % from one layer of random
+features: 13 random layers are no better than one. It takes a minute on 2 cores.
 
-Source: course, keras.applications.VGG16; Simonyan & Zisserman (2015), Very deep
-convolutional networks, table 1, column D.
+Source: course, keras.applications.VGG16; Simonyan & Zisserman (2015), table 1, D.
 """
 
 from dataclasses import dataclass
@@ -43,8 +41,7 @@ class Config(workshop.TrainingConfig):
     data: str = "digits"
     """A folder with a folder of images for each class, or the name of a data set."""
     weights: str | None = None
-    """None (random), imagenet (fetched once), or a .h5 of Keras or .safetensors file
-    of torchvision."""
+    """None (random), imagenet (fetched), .h5 of Keras, .safetensors of torchvision."""
     image_size: int | None = None
     """Rows and columns to which images of your own are brought."""
     num_examples: int | None = None
@@ -55,7 +52,7 @@ class Config(workshop.TrainingConfig):
     """Passes over the training split, for the heads."""
     batch_size: int = 64
     """Examples per step and model; at most all that there are to learn from."""
-    learning_rate: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
+    learning_rate: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
     """Peaks of the cosine schedule, each tried with each weight decay."""
     weight_decay: tuple[float, ...] = (0, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
     """Of AdamW, each tried with each learning rate."""
@@ -87,6 +84,13 @@ def heads(config, dataset, workdir):
     )
 
 
+def random_features(dataset, num_features):
+    """Inputs [N, D] through one layer of ReLUs that learns nothing."""
+    size = dataset.train.inputs.shape[1]
+    w = np.random.default_rng(0).normal(0, (2 / size) ** 0.5, (size, num_features))
+    return dataset.each_split(lambda s: s._replace(inputs=np.maximum(s.inputs @ w, 0)))
+
+
 def main(config: Config) -> Lesson:
     """Extract, sweep, choose on validation, read the test split once."""
     claims.check_seeds(config.seeds)
@@ -106,12 +110,13 @@ def main(config: Config) -> Lesson:
         seen = features(network, params, images)
     trained = Path(config.weights).name if config.weights else "random"
     seen = seen._replace(name=f"{images.name} seen by VGG16 ({trained} weights)")
-    pixels = images.each_split(lambda s: s._replace(inputs=coarse(s.inputs)))
-
     inputs, mean, deviation = standardised(seen)
     run, settings = heads(config, inputs, config.workdir)
-    of_pixels, _ = heads(config, standardised(pixels)[0], None)
-    runs = {"features of VGG16": run, "pixels": of_pixels}
+    pixels = images.each_split(lambda s: s._replace(inputs=coarse(s.inputs)))
+    pixels, *_ = standardised(pixels)
+    drawn, *_ = standardised(random_features(pixels, inputs.train.inputs.shape[1]))
+    runs = {"features of VGG16": run, "pixels": heads(config, pixels, None)[0]}
+    runs["random features"] = heads(config, drawn, None)[0]
     if config.fine_tune_epochs:
         runs["last block trained on"] = fine_tune(
             maps,
@@ -141,10 +146,12 @@ def main(config: Config) -> Lesson:
                 "the signs of the errors being random, leaves some 1e-6",
             ),
             claims.greater(
-                "Heads on features read more than who always names the commonest class",
+                "Heads on features lose no more than a point to heads on the pixels",
                 results["features of VGG16"],
-                100 * np.bincount(images.test.targets).max() / len(images.test.targets),
-                why="below that nothing was learnt; settings are chosen on validation",
+                results["pixels"],
+                by=-1.0,
+                why="13 layers may discard what a head needs; both have the same grid "
+                "of settings, chosen on validation, and the same seeds",
             ),
         ],
         figures=[slides.every_setting(config, settings), slides.test_accuracy(results)],

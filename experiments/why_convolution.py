@@ -1,9 +1,9 @@
-"""Why are images not simply given to a fully connected network?
+"""Why not simply use a fully connected network for images?
 
 A photo of 1000 x 1000 pixels in 3 colours is 3 million inputs, and each hidden unit has
 a weight for every one: 3 billion for 1,000 units, where 64 kernels of 3x3 have 1,792,
-however large the photo. And what a dense layer learns of a digit at one place it knows
-at that place only. A CNN and an MLP of as many parameters learn digits that lie
+however large the photo. What a dense layer learns about a digit at one place applies to
+that place only. A CNN and an MLP of as many parameters learn digits that lie
 anywhere, each at the rate that validation chose.
 
     python experiments/why_convolution.py
@@ -117,13 +117,13 @@ def main(config: Config) -> Lesson:
                 "The networks that are compared have as many parameters",
                 abs(sizes["CNN"] / sizes["MLP"] - 1),
                 at_most=0.01,
-                why="a hundredth more or less decides nothing",
+                why="a difference of one per cent is negligible",
             ),
             claims.greater(
                 "The CNN reads more shifted digits, whatever their number",
                 (cnn - mlp).min(1),
                 0.0,
-                why="what it learns at one place it knows at all; the least of its "
+                why="what it learns at one place applies to all; the least of its "
                 "leads over the numbers of examples, for each seed",
             ),
             claims.greater(

@@ -1,4 +1,4 @@
-"""Why deep, if one hidden layer can draw any curve?
+"""Why deep, if one hidden layer can approximate any curve?
 
 It can, but at what price? Folding the line in two makes a tent; folding it k times
 makes 2^k straight pieces, and a deep network pays two units for each fold. One layer
@@ -129,7 +129,7 @@ def main(config: Config) -> Lesson:
                 "pieces",
             ),
             claims.bounded(
-                "In one layer each unit is needed: without it there is a piece less",
+                "In one layer each unit is needed: without it there is one piece fewer",
                 [toy.num_pieces(s) for s in fewer],
                 equal_to=15,
                 why="a unit of one layer bends the line at one place only, so that 16 "

@@ -1,7 +1,7 @@
 """Why does a network need a bend?
 
-Without an activation, layers collapse into a single matrix, and where a single matrix
-changes its mind is a straight line. XOR, four clouds of points with opposite ones in
+Without an activation, layers collapse into a single matrix, and the decision border of
+a single matrix is a straight line. XOR, four clouds of points with opposite ones in
 one class, has no such line. Networks with and without an activation try to learn it.
 
     python experiments/xor.py
@@ -127,13 +127,13 @@ def main(config: Config) -> Lesson:
                 for name in (*RISING, *DIPPING)
             ),
             claims.bounded(
-                "A single unit that only rises gets no more either",
+                "A single unit that only rises does no better",
                 [right[name][0] for name in RISING],
                 at_most=0.75,
                 why="it passes a level along one line w x + b = z at most",
             ),
             claims.bounded(
-                "A single unit that dips before it rises can do it all",
+                "A single unit that dips before it rises can learn all of it",
                 [right[name][0].max() for name in DIPPING],
                 equal_to=1,
                 why="it passes a level along two lines: that will do if one is found",

@@ -219,7 +219,7 @@ def test_all_cores_are_used_only_where_members_divide(monkeypatch):
         ({"image_size": 0}, "1 to 4096"),
         ({"image_size": 4}, "cannot be halved 3 times"),
         ({"shift": 1.0}, "too small for a shift of 9"),
-        ({"target": "dark"}, "does not need: leave it out"),
+        ({"target": ("dark",)}, "does not need: leave it out"),
     ],
 )
 def test_a_mistake_with_own_data_leaves_nothing(tmp_path, photos, settings, said):
@@ -244,6 +244,29 @@ def test_a_mistake_with_own_data_is_one_line_and_exit_code_2(tmp_path, photos, s
     assert line.startswith("error: group_by is '['")
 
 
+def test_own_tables_have_targets_that_are_numbers_or_labels(tmp_path):
+    lines = [f"{i + 0.5},{i % 7},{i % 2},{i % 3 // 2}" for i in range(90)]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["length,week,odd,third", *lines]))
+    script = module("own_data")
+    for target, loss in (
+        (("length",), "squared_error"),
+        (("odd", "third"), "binary_cross_entropy"),
+    ):
+        config = script.Config(
+            workdir=tmp_path / loss,
+            data=path,
+            data_dir=tmp_path / "cache",
+            target=target,
+            **SETTINGS,
+        )
+        assert script.main(config).summary["test"]["loss"]["mean"] > 0
+        written = json.loads((tmp_path / loss / "config.json").read_text())
+        assert written["loss"] == loss
+    with pytest.raises(UserError, match="class_weights is for classes"):
+        script.main(dataclasses.replace(config, class_weights=True))
+
+
 def test_own_tables_take_class_weights_and_a_choice_of_models(tmp_path):
     lines = [f"{i % 3},{i % 3 + i / 100},{'xy'[i % 2]}" for i in range(90)]
     path = tmp_path / "t.csv"
@@ -254,7 +277,7 @@ def test_own_tables_take_class_weights_and_a_choice_of_models(tmp_path):
             workdir=tmp_path / model,
             data=path,
             data_dir=tmp_path / "cache",
-            target="kind",
+            target=("kind",),
             class_weights=True,
             model=model,
             **SETTINGS,

@@ -5,6 +5,7 @@ from dlworkshop.data.content import fingerprint
 from dlworkshop.data.inputs_like import check_inputs_like, describe_inputs
 from dlworkshop.data.load import load
 from dlworkshop.data.plain_arrays import from_arrays
+from dlworkshop.data.units import in_own_units
 
 __all__ = [
     "NAMES",
@@ -12,5 +13,6 @@ __all__ = [
     "describe_inputs",
     "fingerprint",
     "from_arrays",
+    "in_own_units",
     "load",
 ]

@@ -1,6 +1,7 @@
 """A name or a path -> a Dataset, prepared on first use and read from there after."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ def load(
     name: str | os.PathLike[str],
     data_dir: str | os.PathLike[str] | None = None,
     *,
-    target: str | None = None,
+    target: str | Sequence[str] | None = None,
     group_by: str | None = None,
     image_size: int | tuple[int, int] | None = None,
     resize: str = "crop",
+    task: str | None = None,
 ) -> Dataset:
     """Load a data set by name, or your own by its path.
 
@@ -38,8 +40,12 @@ def load(
             default $DLWORKSHOP_DATA, or a private folder in the user's cache. Raw
             files are prepared in that cache, and so is what a folder that cannot be
             written needs. For your own data, where the prepared ones are kept.
-        target: of a table, the column to be told from the others; its classes are its
-            values.
+        target: of a table, the column to be told from the others. It holds classes,
+            unless all its cells are numbers and some are not whole or more than 30
+            differ: then it holds numbers to be predicted, which are standardised with
+            the mean and deviation of train (kept in `preprocessing`). Several columns
+            of 0 and 1 are labels that an example may have at once, others numbers.
+            Of an .npz file, the name of the array of labels.
         group_by: what stays on one side, as the photographs of one person: of a
             folder a regular expression, which is searched in each path below it; of a
             table a column.
@@ -47,10 +53,14 @@ def load(
             most files have where it is at most 256, else 64.
         resize: "crop" fills the frame and cuts what stands out evenly on both sides;
             "pad" shows the whole image with black around it.
+        task: of a table, "classification" or "regression", where the rule for its
+            target is not what you want.
 
     Returns:
         Splits of `Batch(image [N, H, W, C] uint8, label [N] int32)`, or [N, D] float32
-        for a table; the images stay on disk until they are indexed.
+        for a table; the images stay on disk until they are indexed. Numbers to be
+        predicted, and several labels, are float32 [N] or [N, columns], and `classes`
+        is ().
 
     Raises:
         UserError: if there is nothing by that name, if files are missing or damaged,
@@ -60,7 +70,12 @@ def load(
     >>> digits.train.inputs.shape, digits.train.inputs.dtype, digits.test.targets.shape
     ((1257, 8, 8, 1), dtype('uint8'), (360,))
     """
-    options = {"target": target, "group_by": group_by, "image_size": image_size}
+    options = {
+        "target": target,
+        "group_by": group_by,
+        "image_size": image_size,
+        "task": task,
+    }
     if name not in NAMES:
         return _own(name, data_dir, resize=resize, **options)
     for option, value in options.items():
@@ -157,6 +172,7 @@ def _own(
     **options: Any,
 ) -> Dataset:
     from dlworkshop.data import readers  # noqa: PLC0415
+    from dlworkshop.data.readers.reader import Options  # noqa: PLC0415
 
     given = Path(path).expanduser()
     if not given.exists():
@@ -164,7 +180,7 @@ def _own(
             raise errors.unknown("data set", str(path), NAMES)
         raise errors.UserError(f"{path} is not there: give the path of your data")
     try:
-        return readers.load(given, _root(data_dir) / "own", **options)
+        return readers.load(given, _root(data_dir) / "own", Options(**options))
     except OSError as error:
         raise _unusable(error, data_dir) from error
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from dlworkshop.data import content
 from dlworkshop.data.leaves import as_arrays
-from dlworkshop.data.readers.split import TEST_SHARE, VALIDATION_SHARE, stratified
 from dlworkshop.data.rows import Rows, is_lazy
+from dlworkshop.data.split import TEST_SHARE, VALIDATION_SHARE, stratified
 from dlworkshop.data.targets import as_targets, described
 from dlworkshop.errors import UserError
 from dlworkshop.types import Array, Batch, Dataset, PyTree

@@ -64,6 +64,37 @@ def parse_idx(data: bytes, where: str, ndim: int) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
 
+def parse_idx_pair(
+    images: tuple[str, bytes], labels: tuple[str, bytes]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The images and labels in two IDX files, packed by gzip or not.
+
+    Args:
+        images, labels: of each file its name, for messages, and its content.
+
+    Returns:
+        images [N, H, W, 1] uint8 and labels [N] uint8.
+
+    Raises:
+        UserError: if one of them is damaged, or they have not as many, at least one.
+
+    >>> header = bytes([0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 2])
+    >>> pair = ("x", header + bytes(4)), ("y", bytes([0, 0, 8, 1, 0, 0, 0, 1, 7]))
+    >>> [array.shape for array in parse_idx_pair(*pair)]
+    [(1, 2, 2, 1), (1,)]
+    """
+    image, label = (
+        parse_idx(gunzip(data, where), where, ndim)
+        for (where, data), ndim in ((images, 3), (labels, 1))
+    )
+    if len(image) != len(label) or not len(label):
+        raise UserError(
+            f"{images[0]} has {len(image)} images and {labels[0]} {len(label)} "
+            "labels, wanted the same number of both, at least 1: fetch both again."
+        )
+    return image[..., None], label
+
+
 def parse_cifar(data: bytes, where: str, num_labels: int) -> tuple[np.ndarray, ...]:
     """The labels and images in a CIFAR file of binary records.
 

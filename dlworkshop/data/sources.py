@@ -119,21 +119,15 @@ def _label_columns(entry: Entry) -> tuple[str, ...]:
 
 
 def _read_idx(entry: Entry, names: tuple[str, ...], files: dict) -> Columns:
-    (image_file, image_data), (label_file, label_data) = (files[n] for n in names)
-    image = raw.parse_idx(image_data, image_file, ndim=3)  # [N, H, W]
-    label = raw.parse_idx(label_data, label_file, ndim=1)  # [N]
-    if len(image) != len(label) or not len(label):
+    (image_file, _), (label_file, _) = pair = [files[name] for name in names]
+    image, label = raw.parse_idx_pair(*pair)  # [N, H, W, 1], [N]
+    if image.shape[1:3] != (28, 28):
         raise UserError(
-            f"{image_file} has {len(image)} images and {label_file} {len(label)} "
-            "labels, wanted the same number of both, at least 1: fetch both again."
-        )
-    if image.shape[1:] != (28, 28):
-        raise UserError(
-            f"{image_file} has images of {image.shape[1:]}, wanted (28, 28): use "
+            f"{image_file} has images of {image.shape[1:3]}, wanted (28, 28): use "
             "data of your own under another road than this name."
         )
     _check_labels(label, label_file, entry.first_label, entry.num_classes)
-    return {"image": image[..., None], "label": label}
+    return {"image": image, "label": label}
 
 
 def _read_cifar(entry: Entry, names: tuple[str, ...], files: dict) -> Columns:

@@ -250,9 +250,8 @@ def weighted(loss: Callable, weights) -> Callable:
             "classes: use cross_entropy, or weights of examples"
         )
 
-    @functools.wraps(
-        loss
-    )  # its hyper-parameters and what its outputs mean show through
+    # its hyper-parameters, and what its outputs mean, show through
+    @functools.wraps(loss)
     def weighted_loss(outputs, targets, **more):
         of_class = jnp.asarray(weights)  # [K]
         scalar = jnp.ndim(targets) == 0

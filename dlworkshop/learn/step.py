@@ -16,7 +16,7 @@ from dlworkshop.learn.objective import from_loss, in_evaluation
 from dlworkshop.learn.optimizers import same_dtypes, with_extra_args
 from dlworkshop.models.model import BATCH, EXAMPLE, Model, StatefulModel, as_float
 from dlworkshop.models.model import stateful as lift_model
-from dlworkshop.types import Array, Batch, HParams, PyTree, TrainState
+from dlworkshop.types import Array, Batch, HParams, PyTree, Start, TrainState
 
 # The purposes of randomness: fold_in(key of the seed, purpose).
 INIT, DROPOUT, OPTIMIZER, TRANSFORM = 0, 1, 2, 3
@@ -97,7 +97,7 @@ def init_state(
     hparams: HParams,
     key: Array,
     example: PyTree,
-    start: tuple[PyTree, PyTree] | None = None,
+    start: Start | None = None,
 ) -> TrainState:
     """One model at step 0.
 
@@ -106,14 +106,15 @@ def init_state(
         hparams: of the optimizer, [] each.
         key: of the seed; the parameters are drawn from it.
         example: one input of the model.
-        start: parameters and state to begin with instead.
+        start: what to begin with instead.
     """
     if start is None:
-        start = spec.model.init(jax.random.fold_in(key, INIT), as_float(example))
-    params, state = start
-    step = jnp.zeros((), jnp.int32)
-    opt_state = make_optimizer(spec, hparams, step, key).init(params)
-    return TrainState(step, params, state, opt_state, key)
+        drawn = spec.model.init(jax.random.fold_in(key, INIT), as_float(example))
+        start = Start(*drawn)
+    step, opt_state = jnp.zeros((), jnp.int32), start.opt_state
+    if opt_state is None:
+        opt_state = make_optimizer(spec, hparams, step, key).init(start.params)
+    return TrainState(step, start.params, start.state, opt_state, key)
 
 
 def make_optimizer(

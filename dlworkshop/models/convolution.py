@@ -56,7 +56,7 @@ def computed_by(
     >>> image = np.zeros((8, 8, 1), np.float32)
     >>> model = computed_by(models.cnn((4,), (8,)), "patches")
     >>> params = model.init(jax.random.key(0), image)
-    >>> "conv" in str(jax.make_jaxpr(model.apply)(params, image))
+    >>> "conv_general_dilated" in str(jax.make_jaxpr(model.apply)(params, image))
     False
     """
     return model._replace(apply=with_convolutions(model.apply, how, platform))

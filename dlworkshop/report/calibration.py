@@ -23,10 +23,8 @@ def calibration(run: RunFolder) -> Html | None:
     errors = mean_and_error(
         [calibration_error(c, r, BINS) for c, r in zip(sure, right, strict=True)]
     )
-    more = "more" if sure.mean() > right.mean() else "less"
     title = (
-        f"Confidence is {quantity(float(sure.mean()), 'accuracy')}, {more} than the "
-        f"accuracy of {quantity(float(right.mean()), 'accuracy')}; calibration error "
+        f"{compared(float(sure.mean()), float(right.mean()))}; calibration error "
         f"{with_error(errors['mean'], errors['sem'], 'accuracy')}"
     )
     many = len(right) > 1
@@ -41,6 +39,21 @@ def calibration(run: RunFolder) -> Html | None:
         "a bin, mean over the examples (Guo et al. 2017)."
     )
     return chart(_diagram(title, bins), caption, "single")
+
+
+def compared(confidence: float, accuracy: float) -> str:
+    """Which of the two is higher, unless they are written with the same digits.
+
+    >>> compared(0.995, 0.992)
+    'Confidence is 99.5 %, higher than the accuracy of 99.2 %'
+    >>> compared(0.9916, 0.9924)
+    'Confidence is 99.2 %, the same as the accuracy to one decimal'
+    """
+    sure, right = quantity(confidence, "accuracy"), quantity(accuracy, "accuracy")
+    if sure == right:
+        return f"Confidence is {sure}, the same as the accuracy to one decimal"
+    side = "higher" if confidence > accuracy else "lower"
+    return f"Confidence is {sure}, {side} than the accuracy of {right}"
 
 
 def _diagram(title: str, bins: dict[str, np.ndarray]) -> str:

@@ -15,7 +15,7 @@ from rich.table import Table
 AT_ONCE = 64  # rows that are set together
 WORD = 14  # columns of a text that is no name
 
-Rows = Iterable[Any]  # NamedTuples of one kind
+Rows = Iterable[Any]  # NamedTuples of one kind; a dict in one is several columns
 
 
 def show(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -74,7 +74,7 @@ def as_table(rows: Rows) -> None:
     console, first = _console(), True
     while chunk := list(itertools.islice(rows, AT_ONCE)):
         table = Table(box=None, show_header=first, expand=True, pad_edge=False)
-        for name, value in chunk[0]._asdict().items():
+        for name, value in columns(chunk[0]).items():
             if name == "name":
                 table.add_column(name, ratio=1, overflow="fold")
             elif isinstance(value, str):
@@ -82,7 +82,7 @@ def as_table(rows: Rows) -> None:
             else:
                 table.add_column(name, width=max(len(name), 7), justify="right")
         for row in chunk:
-            table.add_row(*map(_short, row))
+            table.add_row(*map(_short, columns(row).values()))
         console.print(table)
         first = False
 
@@ -98,8 +98,25 @@ def as_csv(rows: Rows) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     for number, row in enumerate(rows):
         if number == 0:
-            writer.writerow(row._fields)
-        writer.writerow(row)
+            writer.writerow(columns(row))
+        writer.writerow(columns(row).values())
+
+
+def columns(row: Any) -> dict[str, Any]:
+    """Column -> what a row has in it; each key of a dict is a column of its own.
+
+    >>> import typing
+    >>> Row = typing.NamedTuple("Row", [("name", str), ("probability", dict)])
+    >>> columns(Row("a.png", {"cat": 0.9, "dog": 0.2}))
+    {'name': 'a.png', 'probability cat': 0.9, 'probability dog': 0.2}
+    """
+    found: dict[str, Any] = {}
+    for name, value in row._asdict().items():
+        if isinstance(value, dict):
+            found |= {f"{name} {key}": each for key, each in value.items()}
+        else:
+            found[name] = value
+    return found
 
 
 WRITERS: dict[str, Callable[[Rows], None]] = {

@@ -5,6 +5,21 @@ from typing import Any
 
 MISSING = "—"
 SHOWN = 12  # entries of a list that are written out
+ACRONYMS = {
+    "auc": "AUC",
+    "f1": "F1",
+    "mae": "MAE",
+    "mse": "MSE",
+    "r2": "R²",
+    "rmse": "RMSE",
+    "roc": "ROC",
+}
+# Losses of numbers: what they are in, as the model learns them.
+ERRORS = {
+    "squared_error": "squared error",
+    "absolute_error": "absolute error",
+    "huber": "Huber's error",
+}
 
 
 def is_number(value: Any) -> bool:
@@ -22,18 +37,35 @@ def is_fraction(name: str) -> bool:
 
 
 def spoken(name: str) -> str:
-    """`learning_rate` -> `learning rate`."""
-    return name.replace("_", " ")
+    """`learning_rate` -> `learning rate`, `rmse` -> `RMSE`.
+
+    >>> spoken("learning_rate"), spoken("roc_auc"), spoken("r2")
+    ('learning rate', 'ROC AUC', 'R²')
+    """
+    return " ".join(ACRONYMS.get(word, word) for word in name.split("_"))
+
+
+def titled(name: str) -> str:
+    """`spoken`, with a capital letter in front.
+
+    >>> titled("learning_rate"), titled("test_rmse")
+    ('Learning rate', 'Test RMSE')
+    """
+    text = spoken(name)
+    return text[:1].upper() + text[1:]
 
 
 def unit(name: str, loss: str) -> str:
     """The unit of a quantity, given the name of the run's loss ("" is the default's).
 
-    >>> unit("loss", ""), unit("loss", "squared_error"), unit("accuracy", "")
+    >>> unit("loss", ""), unit("loss", "focal_loss"), unit("accuracy", "")
     ('nats', '', '%')
+    >>> unit("loss", "squared_error")
+    'squared error'
     """
     if name == "loss":
-        return "nats" if not loss or "entropy" in loss else ""
+        nats = not loss or "entropy" in loss
+        return "nats" if nats else ERRORS.get(loss, "")
     return "%" if is_fraction(name) else ""
 
 

@@ -186,7 +186,8 @@ def check_step(
     model = bound(spec.model, given(spec.routes.model, numbers))
     with one_sentence(f"the model does not take {words}"):
         made, _ = jax.eval_shape(model.apply, train.params, train.state, seen(example))
-    check_state(spec.model, train.params, train.state, batch.inputs)
+    with one_sentence(f"the model does not take {words}"):
+        check_state(spec.model, train.params, train.state, batch.inputs)
     few = jax.tree.map(lambda leaf: np.asarray(leaf[:2]), dataset.train.inputs)
     numbers_of_model = given(spec.routes.model, numbers)
     check_one_example(spec.model, train.params, train.state, few, **numbers_of_model)

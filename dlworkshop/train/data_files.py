@@ -16,21 +16,23 @@ SHOWN, VARIANTS = 4, 8  # examples whose augmentation is shown, and how often
 def describe(dataset: Dataset, model: Model | StatefulModel) -> dict[str, Any]:
     """File name -> JSON of `data_card.json` and `preprocessing.json`.
 
-    The second has the names of the `classes`, the `shape` of an example, and in `how`
-    what `data.readers.to_example` needs to make one; null where there is no such way.
+    The second has the names of the `classes`, the `shape` of an example, and as
+    `preprocessing` what `data.readers.to_example` needs to make one; null where there
+    is no such way.
     """
     about = card.describe(dataset)
     shown, shape = card.is_picture(dataset.train.inputs), about["shape"]
     if model.augment is not None and shown:
         about["augmented"] = augmented(model.augment, dataset)
         about["augment"] = model.config.get("augment")
-    how = {
+    preprocessing = {
         "dataset": dataset.name,
         "classes": list(dataset.classes),
         "shape": shape,
-        "how": dataset.preprocessing or (images.as_shaped(shape) if shown else None),
+        "preprocessing": dataset.preprocessing
+        or (images.as_shaped(shape) if shown else None),
     }
-    return {"data_card.json": about, "preprocessing.json": how}
+    return {"data_card.json": about, "preprocessing.json": preprocessing}
 
 
 def augmented(augment: Any, dataset: Dataset) -> list[list[str]]:

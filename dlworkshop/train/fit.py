@@ -16,15 +16,16 @@ from dlworkshop.learn.metrics import Metric
 from dlworkshop.models.model import Model, StatefulModel
 from dlworkshop.train import checks, data_files, params_file, run_folder
 from dlworkshop.train.cache import compilation_cache
-from dlworkshop.train.evaluation import BalancedAccuracy, Predictions, evaluate_split
+from dlworkshop.train.evaluation import BalancedAccuracy, evaluate_split
 from dlworkshop.train.loop import Loop, Trained
 from dlworkshop.train.members import Settings
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.planning import make_plan
+from dlworkshop.train.predictions import labels, predictions_of
 from dlworkshop.train.progress import logging_kept
 from dlworkshop.train.result import Run
 from dlworkshop.train.summary import summarise
-from dlworkshop.types import Dataset, PyTree
+from dlworkshop.types import Dataset, PyTree, Start
 
 
 def fit(
@@ -48,7 +49,7 @@ def fit(
     probe: Callable | None = None,
     eval_params: Callable | None = None,
     observe: Sequence[Callable] = (),
-    start: Run | PyTree | None = None,
+    start: Run | Start | PyTree | None = None,
     outputs: str | None = None,
     read_test: bool = True,
     save_every_steps: int | None = None,
@@ -108,8 +109,9 @@ def fit(
             and returned, as averages are.
         observe: functions of a `Snapshot`, called between chunks; they may answer which
             members [P] are to stop.
-        start: a `Run`, or parameters, to begin from: of as many members, or of one
-            for all.
+        start: a `Run` whose parameters and running statistics to begin from, or
+            parameters: of as many members, or of one for all. A `Start` may have the
+            optimizer's state too, as `Start(run.params, run.state, run.opt_state)`.
         outputs: what the model's outputs are: "logits", "binary_logits",
             "probabilities" or "values"; by default what the loss says.
         read_test: False leaves the test split unread, as while settings are chosen.
@@ -175,12 +177,15 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
         splits.append("test")
     scores, predictions = {}, None
     for split in splits:
-        batch = getattr(plan.dataset, split)
+        label = labels(getattr(plan.dataset, split).targets)
         watchers: list[Any] = []
-        if plan.dataset.classes and "accuracy" in plan.spec.metrics:
-            watchers.append(BalancedAccuracy(len(plan.seeds), batch.targets))
-        if split == "test" and workdir is not None and _has_probabilities(plan):
-            predictions = Predictions(batch, plan.outputs, jax.device_get(counted))
+        classes, metrics = plan.dataset.classes, plan.spec.metrics
+        if classes and label is not None and "accuracy" in metrics:
+            watchers.append(BalancedAccuracy(len(plan.seeds), label))
+        if split == "test" and workdir is not None:
+            who = jax.device_get(counted)
+            predictions = predictions_of(plan.dataset, plan.outputs, who)
+        if predictions is not None:
             watchers.append(predictions)
         means = evaluate_split(
             plan, (params, state), split, everyone, watchers, predictions is not None
@@ -192,16 +197,12 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
     summary = summarise(plan, population, scores, trained.seconds, trained.interrupted)
     if workdir is not None:
         if predictions is not None:
-            predictions.write(workdir / "predictions.npz", plan.dataset.classes)
+            predictions.write(workdir / "predictions.npz")
         file = workdir / params_file.FILE
         params_file.write_params(file, params, state, plan.settings)
         run_folder.write_json(workdir / "summary.json", summary)
         report.write(workdir)
     return _run(trained, params, state, summary, workdir)
-
-
-def _has_probabilities(plan: Plan) -> bool:
-    return bool(plan.dataset.classes) and plan.outputs in ("logits", "probabilities")
 
 
 def _run(

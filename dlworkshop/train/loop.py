@@ -182,10 +182,8 @@ class Loop:
         end = self.step + min(plan.chunk, left)
         means: dict[str, np.ndarray] = {}
         for group in groups:
-            part, hparams = (
-                plan.programs.gather(tree, group)
-                for tree in (self.population, plan.placed_hparams)
-            )
+            whole = self.population, plan.placed_hparams
+            part, hparams = plan.programs.gather(whole, group)
             step, of_pieces = self.step, []
             while step < end:
                 step += len(jax.tree.leaves(self.piece)[0])

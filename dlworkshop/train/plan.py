@@ -14,7 +14,7 @@ from dlworkshop.models.model import BATCH, Model, StatefulModel
 from dlworkshop.train.feeds import Feed
 from dlworkshop.train.groups import Groups
 from dlworkshop.train.programs import Programs
-from dlworkshop.types import Dataset, PyTree
+from dlworkshop.types import Dataset, PyTree, Start
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Plan:
     outputs: str | None  # what the model's outputs are; see `losses.outputs_of`
     hparams: Mapping[str, np.ndarray]  # name -> [P]
     seeds: list[int]  # [P]
-    start: tuple[PyTree, PyTree] | None  # params and state [P, ...] to begin with
+    start: Start | None  # [P, ...] to begin with
     num_steps: int
     patience: int | None
     read_test: bool

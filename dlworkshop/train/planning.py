@@ -1,6 +1,7 @@
 """What `fit` was asked for -> a `Plan`: every check and every choice of a run."""
 
 import functools
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,13 +19,14 @@ from dlworkshop.learn import losses, schedules
 from dlworkshop.learn.hparams import (
     Routes,
     check_required,
+    given,
     keywords,
     name_of,
     route,
 )
 from dlworkshop.learn.metrics import as_metrics, default_metrics
 from dlworkshop.learn.objective import from_loss
-from dlworkshop.learn.step import TrainSpec
+from dlworkshop.learn.step import TrainSpec, init_state
 from dlworkshop.models.convolution import has_convolutions
 from dlworkshop.models.model import BATCH, Model, StatefulModel, seen, shapes, stateful
 from dlworkshop.train import autotune, checks, feeds, memory, run_folder
@@ -32,6 +34,7 @@ from dlworkshop.train.groups import Groups, group_sizes
 from dlworkshop.train.members import product
 from dlworkshop.train.mesh import MEMBER, make_mesh
 from dlworkshop.train.plan import Plan
+from dlworkshop.train.predictions import fitted_target
 from dlworkshop.train.programs import (
     ExecutionConfig,
     Programs,
@@ -40,7 +43,9 @@ from dlworkshop.train.programs import (
     update_flops,
 )
 from dlworkshop.train.result import Run, describe_example
-from dlworkshop.types import Dataset, PyTree
+from dlworkshop.types import Array, Dataset, HParams, PyTree, Start
+
+log = logging.getLogger(__name__)
 
 
 def make_plan(
@@ -64,7 +69,7 @@ def make_plan(
     probe: Callable | None,
     eval_params: Callable | None,
     observe: Sequence[Callable],
-    start: Run | PyTree | None,
+    start: Run | Start | PyTree | None,
     outputs: str | None,
     read_test: bool,
     save_every_steps: int | None,
@@ -115,7 +120,7 @@ def make_plan(
     members, member_seeds = product(rate if hparams is None else hparams, seeds)
     outputs = outputs or (losses.outputs_of(loss) if objective is None else None)
     measured = (
-        default_metrics(outputs, dataset.classes)
+        default_metrics(outputs, dataset.classes, fitted_target(dataset.preprocessing))
         if metrics is None
         else as_metrics(metrics)
     )
@@ -137,14 +142,14 @@ def make_plan(
     checks.check_step(spec, dataset, members, outputs)
 
     example = dataset.train.rows(0).inputs
-    params, state = shapes(model, example)
+    _, state = shapes(model, example)
     mesh = make_mesh(
         len(member_seeds),
         batch_size,
         devices or jax.local_devices(),
         split=batch_transform is None and make_step is None,
     )
-    derived = run_folder.read_config(workdir).get("derived", {})
+    derived = _derived(workdir, spec, num_epochs, members)
     make_programs = functools.partial(
         Programs, spec, mesh, patience=patience, make_step=make_step
     )
@@ -165,14 +170,15 @@ def make_plan(
     # statistics, and a step of the user's own, are of the whole batch
     whole = bool(jax.tree.leaves(state)) or make_step is not None
     execution = work.execution(convolution, derived, measure)
-    if whole:
+    if whole and execution.micro_batch is not None:
+        log.info("micro-batches are off: statistics, or the step, are of whole batches")
         execution = execution._replace(micro_batch=None)
     feed = feeds.choose(streamed, dataset, mesh, order)
     chunk = steps_per_chunk or chunk_steps(work.steps_wanted(), order.steps_per_epoch)
     count, axis = len(member_seeds), mesh.shape[MEMBER]
     asked = members_at_once or derived.get("members_at_once")
     at_once = memory.equal(count, axis, asked or count)
-    begun = _start(start, params, state, count)
+    begun = _start(start, spec, example, members, count)
     settings = {
         "experiment": experiment,
         "dataset": {
@@ -191,6 +197,9 @@ def make_plan(
         "loss": name_of(objective or loss),
         "metric": next(iter(measured), "loss"),
         "metrics": {name: metric.better for name, metric in measured.items()},
+        "units": {
+            name: metric.unit for name, metric in measured.items() if metric.unit
+        },
         "monitor": monitor,
         "outputs": outputs,
         "hparams": members,
@@ -304,6 +313,44 @@ class Work(NamedTuple):
         return by_rule
 
 
+def _derived(
+    workdir: str | Path | None, spec: TrainSpec, num_epochs: int, hparams: HParams
+) -> dict[str, Any]:
+    """What was derived for the run in a folder, which goes on with it.
+
+    It goes on for more epochs only if its schedule does not know how many there are:
+    then it ends with the same bits as if it had been longer from the start.
+
+    Raises:
+        UserError: if the multipliers of the steps that are done would be others.
+    """
+    before = run_folder.read_config(workdir)
+    derived = before.get("derived", {})
+    epochs = before.get("num_epochs", num_epochs)
+    if epochs >= num_epochs:
+        return derived
+    done = spec.num_steps // num_epochs * epochs
+    steps = jnp.arange(done, dtype=float)
+
+    def multipliers(num_steps: int, numbers: HParams) -> Array:
+        schedule = spec.schedule(num_steps, **given(spec.routes.schedule, numbers))
+        return jax.vmap(schedule)(steps)
+
+    size = max((len(values) for values in hparams.values()), default=1)
+    for member in range(size):
+        numbers = {name: values[member] for name, values in hparams.items()}
+        then, now = (multipliers(n, numbers) for n in (done, spec.num_steps))
+        if not np.array_equal(then, now):
+            raise UserError(
+                f"the run was made for {epochs} epochs, and its schedule "
+                f"{name_of(spec.schedule)} depends on their number: train "
+                f"{num_epochs} epochs in another folder, or take a constant schedule"
+            )
+        if not spec.routes.schedule:  # the same for all members
+            break
+    return derived
+
+
 def _one_array(example: PyTree) -> dict[str, Any]:
     """What commands on files want to know, where an example is one array."""
     if not hasattr(example, "dtype"):
@@ -333,22 +380,36 @@ def _routes(spec: TrainSpec, names: Sequence[str]) -> Routes:
 
 
 def _start(
-    start: Run | PyTree | None, params: PyTree, state: PyTree, members: int
-) -> tuple[PyTree, PyTree] | None:
-    """Params and state [P, ...] to begin with, of a run or of parameters."""
+    start: Run | Start | PyTree | None,
+    spec: TrainSpec,
+    example: PyTree,
+    hparams: HParams,
+    members: int,
+) -> Start | None:
+    """What the members begin with [P, ...], of a run or of parameters."""
     if start is None:
         return None
-    given = (start.params, start.state) if isinstance(start, Run) else (start, None)
-    found = [_stacked(given[0], params, members, "parameters")]
-    if given[1] is None and jax.tree.leaves(state):
+    if isinstance(start, Run):
+        start = Start(start.params, start.state)
+    elif not isinstance(start, Start):
+        start = Start(start)
+    one = {name: jnp.asarray(values[0], float) for name, values in hparams.items()}
+    like = jax.eval_shape(
+        lambda e: init_state(spec, one, jax.random.key(0), e), seen(example)
+    )
+    if jax.tree.leaves(like.state) and not jax.tree.leaves(start.state):
         raise UserError(
             "start has parameters only, and the model keeps a state too: start from a "
-            "Run"
+            "Run, or from Start(params, state)"
         )
-    found.append(
-        _stacked(given[1] if given[1] is not None else (), state, members, "state")
-    )
-    return found[0], found[1]
+    found = [
+        _stacked(start.params, like.params, members, "parameters"),
+        _stacked(start.state, like.state, members, "a state"),
+    ]
+    if start.opt_state is not None:
+        what = "an optimizer's state"
+        found.append(_stacked(start.opt_state, like.opt_state, members, what))
+    return Start(*found)
 
 
 def _stacked(tree: PyTree, like: PyTree, members: int, what: str) -> PyTree:
@@ -356,11 +417,12 @@ def _stacked(tree: PyTree, like: PyTree, members: int, what: str) -> PyTree:
     given, wanted = jax.tree.structure(tree), jax.tree.structure(like)
     if str(given) != str(wanted):
         raise UserError(
-            f"start has other {what} than the model: give those of the same"
+            f"start has {what} of another structure than this run: begin from a run of "
+            "the same model and optimizer"
         )
 
     def leaf(path, found, wanted):
-        shape = np.shape(found)
+        shape = tuple(found.shape)
         if shape == wanted.shape:
             return jnp.broadcast_to(jnp.asarray(found), (members, *shape))
         if shape == (1, *wanted.shape):

@@ -90,6 +90,7 @@ class Programs:
         platform = mesh.devices.flat[0].platform
         model = computed_by(spec.model, execution.convolution, platform)
         spec = spec._replace(model=model)
+        self._averages = spec.eval_params is not None
         self.compile_seconds = 0.0
         self._compiled: dict = {}
         train_step: Any = make_train_step(spec, BATCH, execution.micro_batch)
@@ -199,6 +200,8 @@ class Programs:
 
     def judged(self, population):
         """Params and state [P, ...] that are evaluated."""
+        if not self._averages:
+            return population.train.params, population.train.state
         home = population.status.sharding
         return self._run(self._whole(home).judged, population)
 

@@ -6,6 +6,7 @@ Three kinds of evidence, and no verdict by a single run of anything random:
   is derived from the roundings on the way;
 - `greater`, `less`, `falls`, `rises`, `share`: numbers of independent seeds and a named
   test, paired where the seeds are shared;
+- `turns`: ratios of times that were taken in turns, in a random order;
 - `bounded`: counts and measures, of which every single one obeys the bound.
 """
 
@@ -21,6 +22,7 @@ from dlworkshop.verify.gradients import GradientReport
 EPS = float(np.finfo(np.float64).eps)
 LEVEL = 0.01  # a statistical claim that is false passes at most once in a hundred
 LEAST_SEEDS = 5  # fewer say nothing about a spread
+LEAST_TURNS = 7  # 2^-7 < LEVEL: with fewer no order of the calls is rare enough
 
 
 def exact(
@@ -150,6 +152,59 @@ def less(
 ) -> Claim:
     """The mean over seeds is below a number, or below its partner's; see `greater`."""
     return _t_test(statement, values, than, "<", 0.0 - by, why)  # 0.0, not -0.0
+
+
+def turns(
+    statement: str,
+    ratios: Array,
+    *,
+    why: str,
+    above: float | None = None,
+    below: float | None = None,
+) -> Claim:
+    """Ratios of times, one for each turn, lie above or below a number.
+
+    One-sided signed-rank test (Wilcoxon 1945) on the logarithms of ratio / bound. A
+    t-test would be wrong: a machine that is slow for a while makes several turns alike.
+    The signed-rank test needs no independent noise where each turn took its calls in
+    random order, as `run.clock.in_turns` does. Were the bound the true ratio, the coin
+    that decided which call came first would have decided the sign in that turn, and
+    these coins are independent whatever the machine did (Fisher 1935, section 21).
+
+    Args:
+        statement: what is claimed.
+        ratios: [n], of times of the same turn.
+        why: why this bound.
+        above, below: the bound, exactly one.
+
+    Raises:
+        UserError: with fewer than 7 turns.
+        ValueError: unless exactly one bound is given.
+
+    >>> turns("twice as fast", [2.5, 2.2, 9, 2.4, 2.3, 2.6, 2.1], above=2, why="").p
+    0.0078125
+    """
+    if (above is None) == (below is None):
+        raise ValueError(f"'{statement}' needs a bound: give either above or below")
+    ratios = np.asarray(ratios, np.float64)
+    n = _enough(statement, ratios, LEAST_TURNS, "turns")
+    relation, side = ("<", "less") if above is None else (">", "greater")
+    bound = float(below if above is None else above)  # type: ignore[arg-type]
+    with np.errstate(divide="ignore", invalid="ignore"):  # ratios of 0 and below
+        logs = np.log(ratios) - np.log(bound)
+    test = stats.wilcoxon(logs, zero_method="zsplit", alternative=side, method="exact")
+    return _tested(
+        statement,
+        np.median(ratios),
+        (ratios.min(), ratios.max()),
+        n,
+        relation,
+        bound,
+        why,
+        "signed-rank test on logarithms, one-sided; turns in random order; median, "
+        "lowest and highest of the turns",
+        test.pvalue,
+    )
 
 
 def rises(statement: str, values: Array, *, why: str) -> Claim:
@@ -316,10 +371,12 @@ def _tested(statement, value, spread, n, relation, bound, why, test, p) -> Claim
     )
 
 
-def _enough(statement: str, values: np.ndarray) -> int:
-    if len(values) < LEAST_SEEDS:
+def _enough(
+    statement: str, values: np.ndarray, least: int = LEAST_SEEDS, what: str = "seeds"
+) -> int:
+    if len(values) < least:
         raise UserError(
-            f"'{statement}' would be decided by {len(values)} seeds: give at least "
-            f"{LEAST_SEEDS} (--seeds {LEAST_SEEDS})"
+            f"'{statement}' would be decided by {len(values)} {what}: give at least "
+            f"{least} (--seeds {least})"
         )
     return len(values)

@@ -19,46 +19,47 @@ def shapes(activations):
     return Figure(
         "shapes",
         draw,
-        "All bend; only ReLU and its kin keep a slope near 1 for large z",
+        "All of them bend; ReLU and its variants keep a slope near 1 for large z",
         "Left: the activations. Right: their derivatives, by hand.",
         panels=2,
     )
 
 
 def vanishing(relative):
-    """name -> log10 of the gradients [P, depth], over that next to the loss."""
-    depth = relative["sigmoid"].shape[1]
-    lowest = relative["sigmoid"].min()
-    lost = 10 ** -relative["sigmoid"][:, -1].mean()
+    """name -> log10 of |dL/dz|, |a|, |dL/dW| [3, P, depth], over those at the loss."""
+    shown = ("sigmoid", "tanh", "ReLU", "GELU")
+    depth = relative["ReLU"].shape[-1]
+    gradient, inputs, _ = 10 ** relative["ReLU"][..., -1].mean(1)
 
     def draw(panels):
-        axis = {"yscale": "log", "ylim": (10**lowest, 30)}
-        for axes, title, names in (
-            (panels[0], "of the course", ("sigmoid", "tanh", "ReLU")),
-            (panels[1], "later", ("leaky ReLU", "GELU", "SiLU")),
-        ):
-            values = {name: 10 ** relative[name] for name in names}
-            axes.set(xlabel="layers further away from the loss", title=title, **axis)
-            curves(axes, np.arange(depth), values)
-        panels[0].set_ylabel("gradient, relative")
+        titles = ("gradient |dL/dz|", "activations |a|", "product |dL/dW|")
+        for i, (axes, title) in enumerate(zip(panels, titles, strict=True)):
+            axes.set(xlabel="layers further away from the loss", title=title)
+            values = {name: 10 ** relative[name][i] for name in shown}
+            curves(axes, np.arange(depth), values, yscale="log")
+        panels[0].set_ylabel("relative to the layer at the loss")
 
     return Figure(
         "vanishing",
         draw,
-        f"{depth} layers of sigmoids shrink a gradient {lost:,.0f}-fold",
-        f"|dL/dW| of a layer, over that of the layer next to the loss. {BAND}",
-        panels=2,
+        f"With ReLU, the lowest of {depth} layers has {gradient:.2g} times the "
+        f"gradient and {inputs:.2g} times the activations of the highest",
+        "Norms in each layer, divided by those in the layer next to the loss; the "
+        "numbers in the title are geometric means. a: the inputs of the layer. Leaky "
+        f"ReLU behaves like ReLU, SiLU like GELU. {BAND}",
+        panels=3,
     )
 
 
 def exercises():
-    """One question, of the size of the weights."""
+    """One question, about the size of the weights."""
     return [
         Exercise(
-            "Take `--gain 1.41`. Whose gradients does it leave as they were, and why?",
-            "Those of ReLU and leaky ReLU: c times z gives c times as much, so that "
-            "all layers get larger gradients alike. The others bend at a certain "
-            "size: sigmoid's fall a tenth as far, GELU's and SiLU's even grow, to more "
-            "than twice as much.",
+            "Take `--gain 1.41`. What changes for ReLU, and why does |dL/dW| not show "
+            "it?",
+            "The gradient and the activations now keep their size, within a factor of "
+            "2: ReLU passes half of the squared signal on, and weights sqrt(2) times "
+            "as large make up for it (He et al. 2015). |dL/dW| is their product: what "
+            "one factor loses from layer to layer, the other gains, at every gain.",
         )
     ]

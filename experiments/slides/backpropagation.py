@@ -1,4 +1,4 @@
-"""Slides of backpropagation.py: who is to blame, and which step finds it out."""
+"""Slides of backpropagation.py: gradients, and the best step of differences."""
 
 from dlworkshop.report.figures import BAND, network
 from dlworkshop.report.lesson_figures import curves
@@ -15,7 +15,7 @@ def blame(values, slopes):
         "blame",
         draw,
         f"The chain rule gives each of {sum(dw.size for dw in slopes)} weights its "
-        "share of the blame",
+        "share of the error",
         "Lines: dL/dW, thick where large, blue where positive, orange where negative. "
         "Circles: the values of the units.",
     )
@@ -47,6 +47,6 @@ def exercises():
             "Leave `* (1 - o[k])` out of `do_ds`. Which claim tells you, and would the "
             "network still learn?",
             "The first, and it would, only worse: 1 - o_k is positive, so every slope "
-            "of W2 keeps its sign. A wrong gradient is not seen by watching a loss.",
+            "of W2 keeps its sign. Watching the loss does not reveal a wrong gradient.",
         )
     ]

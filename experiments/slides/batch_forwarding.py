@@ -20,7 +20,8 @@ def throughput(sizes, rate, alone, hidden):
     return Figure(
         "throughput",
         draw,
-        f"Throughput grows {gain:,.0f}-fold with the batch, then levels off",
+        f"Batches of {sizes[-1]} have {gain:,.0f} times the throughput of batches of "
+        f"{sizes[0]}",
         f"Network: 784-{hidden}-10. The loop does not wait for one call to end before "
         f"the next. Members are turns of timing. {BAND}",
     )
@@ -34,7 +35,7 @@ def latency(sizes, rate):
 
     def draw(axes):
         band(axes, sizes, 1e6 * sizes / rate, "measured")
-        axes.plot(sizes, each * sizes, "k:", label="were it only arithmetic")
+        axes.plot(sizes, each * sizes, "k:", label="arithmetic alone")
         axes.set(xscale="log", yscale="log", xlabel="batch size (examples)")
         axes.set_ylabel("time for a batch (µs)")
         axes.legend()
@@ -60,6 +61,6 @@ def exercises():
         Exercise(
             "Swap `in_axes` to (None, 0, None). What does `by_vmap` compute?",
             "One output for each row of W1, with shapes that no longer fit: the axis "
-            "that is mapped is the one that is taken apart.",
+            "that is mapped is the one that is split.",
         ),
     ]

@@ -15,12 +15,14 @@ def filters(kernel, found):
         picture(panels[0], found["image"][..., 0], "image")
         shown = f"{number} kernels"
         picture(panels[1], kernels, shown, "PuOr", vmin=-most, vmax=most)
-        picture(panels[2], np.moveaxis(found["convolution 1"], -1, 0), "what they find")
+        picture(
+            panels[2], np.moveaxis(found["convolution 1"], -1, 0), "their responses"
+        )
 
     return Figure(
         "filters",
         draw,
-        f"{number} kernels of 3x3 shared weights, and what each finds in the image",
+        f"{number} kernels of 3x3 shared weights, and where each responds in the image",
         "One network, one test image. Kernels: purple is positive, orange negative. "
         "Right: the maps after ReLU, in the same order.",
         panels=3,
@@ -28,7 +30,7 @@ def filters(kernel, found):
 
 
 def feature_maps(found):
-    """What the later stages make of the image, [H, W, C] each."""
+    """Outputs of the later stages for the image, [H, W, C] each."""
 
     def draw(panels):
         names = "pooling 1", "convolution 2", "pooling 2"
@@ -61,7 +63,7 @@ def where_it_looks(test, salient, kept, num_erased):
         draw,
         f"Without {num_erased} salient pixels {without_salient:.0%} are read, without "
         f"the {num_erased} brightest {without_bright:.0%}",
-        "Right: purple pixels speak for the true class, orange ones against it (x "
+        "Right: purple pixels support the true class, orange ones oppose it (x "
         "dS/dx, S the log-probability, over its largest). One network.",
         panels=2,
     )

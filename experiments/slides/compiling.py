@@ -49,8 +49,8 @@ def paid(most, lifted, called):
     return Figure(
         "paid",
         draw,
-        f"Only after many trainings of {most} networks the {gain:.1f}-fold gain shows",
-        f"To the left nearly all of the time is the compiler's. Members: turns. {BAND}",
+        f"{most} networks train {gain:.1f} times as fast once compiled, side by side",
+        f"To the left, compiling takes nearly all of the time. Members: turns. {BAND}",
     )
 
 
@@ -58,10 +58,10 @@ def exercises(most, compiler, saved, does_not_pay):
     """A question of seconds: of the compiler, and saved by each training."""
     return [
         Exercise(
-            f"How many trainings of {most} small networks must follow until vmap has "
-            "paid for its compiler?",
+            f"How many trainings of {most} small networks must follow until vmap "
+            "pays for its compilation?",
             f"{compiler:.2f} s to compile, over {1e3 * saved:.1f} ms saved by each: "
-            f"{compiler / saved:,.0f}. The loop has a compiler to pay as well, though.",
+            f"{compiler / saved:,.0f}. The loop has to be compiled as well, though.",
             does_not_pay,
         )
     ]

@@ -27,7 +27,7 @@ def what_changes(looks, kept, num_seeds):
     return Figure(
         "what_changes",
         draw,
-        "The metric changes the score alone, the optimizer what follows the first loss",
+        "The metric changes only the score, the optimizer what follows the first loss",
         "A row: the component that was exchanged. A column: what was compared with the "
         f"training as it is, to the last bit, {num_seeds} seeds.",
     )
@@ -44,7 +44,8 @@ def scores(found):
     return Figure(
         "scores",
         draw,
-        f"{found[0].mean():.1%} as it is; with random labels little more than a guess",
+        f"{found[0].mean():.1%} for the reference, {found[1].mean():.1%} with random "
+        "labels",
         "A dot for each seed, and the mean of each row. All with the rate of 0.003, "
         "which is Adam's: plain descent needs one of its own.",
     )
@@ -57,13 +58,13 @@ def exercises(stays_as_it_is):
             'Take the metric as the loss: `"loss": lambda o, k: '
             "-metrics.accuracy(o, k)`. What is learnt?",
             "Nothing: accuracy is a step, and its gradient is 0 wherever there is one. "
-            "That is why a loss and a metric are two things.",
+            "That is why the loss and the metric are separate components.",
             stays_as_it_is,
         ),
         Exercise(
             "Give `optax.sgd` a rate of 0.8, which `learning_rate_finder.py` suggests. "
-            "What becomes of its row?",
-            "97 % are named instead of 22 %, more than by Adam. A learning rate "
+            "What happens to its row?",
+            "97 % are recognised instead of 22 %, more than by Adam. A learning rate "
             "belongs to an optimizer: compare two at the best rate of each.",
         ),
     ]

@@ -1,4 +1,4 @@
-"""Slides of convolution.py: the matrix of a convolution, and what a unit looks at."""
+"""Slides of convolution.py: the matrix of a convolution, and what a unit sees."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Slides of data_size.py: what is known, seen and not, and the gap between the two."""
+"""Slides of data_size.py: accuracy on seen and unseen examples, and the gap."""
 
 from dlworkshop.report.figures import BAND
 from dlworkshop.report.lesson_figures import curves
@@ -10,7 +10,7 @@ def learning_curve(sizes, seen, unseen, tested):
 
     def draw(axes):
         shares = {"seen": seen, "not seen, same source": unseen, "test": tested}
-        labels = {"xlabel": "examples to learn from", "ylabel": "right (%)"}
+        labels = {"xlabel": "training examples", "ylabel": "right (%)"}
         curves(axes, sizes, shares, xscale="log", **labels)
 
     few, *_, many = tested.mean(0)
@@ -28,7 +28,7 @@ def gaps(sizes, gap, noise_gap):
 
     def draw(axes):
         both = {"right labels": gap, "shuffled labels": noise_gap}
-        labels = {"xlabel": "examples to learn from", "ylabel": "gap (points)"}
+        labels = {"xlabel": "training examples", "ylabel": "gap (points)"}
         curves(axes, sizes, both, xscale="log", **labels)
 
     return Figure(
@@ -47,7 +47,7 @@ def exercises(shuffled_gap):
         Exercise(
             "Shuffle the labels, so that none belongs to its image. Does the gap close "
             "as well?",
-            "No. What is learnt by heart is worth nothing elsewhere, and the gap is "
+            "No. What is memorised is worth nothing elsewhere, and the gap is "
             "all but chance, 90 points, as long as the updates suffice to learn it. "
             "The network could overfit the right labels as well.",
             shuffled_gap,
@@ -56,6 +56,6 @@ def exercises(shuffled_gap):
             "Take `--hidden 4`. Do fewer parameters close the gap?",
             "No, it is wider: 55 points with 16 examples and 4.6 with 1,024. A network "
             "too small also fails to learn some of what it sees, so that the first "
-            "claim fails. Size alone is not what overfits.",
+            "claim fails. Size alone does not decide overfitting.",
         ),
     ]

@@ -1,4 +1,4 @@
-"""Slides of feedforward.py: every connection, and what is left of an input in depth."""
+"""Slides of feedforward.py: connections, and the influence of an input."""
 
 import numpy as np
 
@@ -50,8 +50,8 @@ def exercises():
     return [
         Exercise(
             "Swap `i` and `j` in `w[i, j]`, in the loops. What happens?",
-            "W1 is 6x4: the loops soon ask for a row 5 of 4, an IndexError. Were it "
-            "square, nothing would be said and the numbers would be wrong.",
+            "W1 is 6x4: the loops soon index a row 5 of 4, an IndexError. Were it "
+            "square, there would be no error and the numbers would be wrong.",
         ),
         Exercise(
             "Let `sigma` return z. Which claims fail, and what does the second figure "

@@ -42,7 +42,7 @@ def cost(num_weights, times):
         "cost",
         draw,
         f"{num_weights[-1]:,} slopes take the time of {back:.1f} forward passes",
-        "One example; much of the time of few weights is that of a call. Members are "
+        "One example; with few weights the call takes much of the time. Members are "
         f"turns. {BAND}",
     )
 
@@ -53,8 +53,8 @@ def exercises(one_direction):
         Exercise(
             "Let `back-propagation` be `jax.jit(jax.jacfwd(loss))`, forward mode. How "
             "far ahead is it, and for which functions would it be the better way?",
-            "Some five times, not hundreds: it takes a pass for each weight too, only "
-            "side by side, where differences go one by one. It is the better way where "
+            "About five times, not hundreds: it also takes a pass for each weight, but "
+            "batched, where differences go one by one. It is the better choice where "
             "there are fewer inputs than outputs: one input, one pass.",
             one_direction,
         )

@@ -43,7 +43,7 @@ def population(sizes, taken):
 
 
 def exercises():
-    """What tracing does, and what grad wants."""
+    """What tracing does, and what grad needs."""
     return [
         Exercise(
             "Put `print(x)` into `forward` and call `jax.jit(forward)` twice. What is "
@@ -53,7 +53,7 @@ def exercises():
         ),
         Exercise(
             "Why does `jax.grad(jax.grad(forward))` fail?",
-            "grad wants a scalar, and a gradient is a tree of arrays. "
-            "`jax.hessian(forward)` is what was meant.",
+            "grad needs a scalar, and a gradient is a tree of arrays. "
+            "Use `jax.hessian(forward)`.",
         ),
     ]

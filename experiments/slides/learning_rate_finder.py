@@ -17,8 +17,9 @@ def rate_curve(num_steps, rates, looks, chosen):
     return Figure(
         "rate_curve",
         draw,
-        f"The loss falls with the rate, and rises steeply beyond {rates[chosen]:.2g}",
-        f"{looks.shape[1]} networks for each of {len(rates)} rates. {BAND}",
+        f"After {num_steps[-1]} updates, {rates[chosen]:.2g} has the lowest loss of "
+        f"{len(rates)} rates",
+        f"{looks.shape[1]} networks for each rate; the first half chose. {BAND}",
     )
 
 
@@ -34,8 +35,8 @@ def confirmed(rates, losses):
     return Figure(
         "confirmed",
         draw,
-        f"Seeds without a say confirm {rates[1]:.2g}: a test loss of {best:.2f}, with "
-        f"a tenth {slow:.2f}, with ten times {lost:.2f}",
+        f"Fresh seeds reach a test loss of {best:.2f} with {rates[1]:.2g}, {slow:.2f} "
+        f"with {rates[0]:.2g} and {lost:.2f} with {rates[2]:.2g}",
         "A dot for each seed that did not choose, and the mean of each row.",
     )
 
@@ -45,14 +46,14 @@ def exercises(catch_up):
     return [
         Exercise(
             "Take `--num-steps 20`. Which rate is suggested now?",
-            "About as large a one: what limits it from above is how curved the "
-            "loss is, and that does not depend on how long one trains. What is "
-            "too small depends on it: with more time small rates get there too.",
+            "The same, 0.83. The upper limit comes from the curvature of the loss, not "
+            "from the length of training. What is too small does depend on it: with "
+            "more updates, small rates come closer.",
             catch_up,
         ),
         Exercise(
-            "Take `optax.adam(rate)` for `optax.sgd(rate)`. Which rate is suggested?",
-            "0.03, a thirtieth: Adam divides by the size of the gradients, so that a "
-            "step is about as long as the rate. A rate belongs to its optimizer.",
+            "Replace `optax.sgd(rate)` by `optax.adam(rate)`. Which rate is suggested?",
+            "0.03, a thirtieth: Adam divides by the size of the gradients, so each "
+            "weight moves by about the rate. A learning rate belongs to its optimizer.",
         ),
     ]

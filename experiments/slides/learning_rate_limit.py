@@ -1,4 +1,4 @@
-"""Slides of learning_rate_limit.py: which rates fly off, and along which direction."""
+"""Slides of learning_rate_limit.py: which rates diverge, and along which direction."""
 
 from dlworkshop.report.figures import BAND
 from dlworkshop.report.lesson_figures import curves
@@ -56,7 +56,7 @@ def exercises(four_times, centred):
         Exercise(
             "Divide the images by 2. By how much does 2 / lambda change?",
             "By a factor of 4: lambda is made of squares of the inputs. So a rate "
-            "belongs to its data, and inputs of one size are worth having.",
+            "belongs to its data, and it helps to scale the inputs alike.",
             four_times,
         ),
         Exercise(

@@ -17,7 +17,7 @@ def descents(above):
     return Figure(
         "starts_figure",
         draw,
-        f"All {num_starts} random starts slide into one minimum",
+        f"{num_starts} random starts descend to one minimum",
         BAND,
     )
 
@@ -39,8 +39,8 @@ def squashed(sigma, z, y):
         "sigma_figure",
         draw,
         f"sigma makes z a probability: {((z > 0) == y).mean():.1%} of the tumours are "
-        "on their side of 1/2",
-        "Dots: the tumours, moved a little up or down to be seen.",
+        "on the right side of 1/2",
+        "Dots: the tumours, moved a little up or down for visibility.",
     )
 
 
@@ -49,7 +49,7 @@ def exercises(bends_down):
     return [
         Exercise(
             "Make `error` the square of sigma(z) - y. Is there still one minimum?",
-            "Nothing promises it: where the answer is wrong and sure of itself, "
+            "Not guaranteed: where the output is wrong and confident, "
             "the curve bends down, so some curvature is negative.",
             bends_down,
         )

@@ -1,4 +1,4 @@
-"""Slides of pooling.py: an example by hand, and what a shift does to the answers."""
+"""Slides of pooling.py: an example by hand, and what a shift does to the logits."""
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def exercises(means):
     """A question, and the claim that checks it."""
     return [
         Exercise(
-            "What does the mean make of EXAMPLE, the 4x4 numbers of the figure?",
+            "What does mean pooling give for EXAMPLE, the 4x4 numbers of the figure?",
             "3.25 and 5.25 above, 2 and 2 below.",
             means,
         ),

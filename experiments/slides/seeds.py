@@ -1,4 +1,4 @@
-"""Slides of seeds.py: pairs of networks, and what becomes of who looks too often."""
+"""Slides of seeds.py: pairs of networks, and what happens when one looks too often."""
 
 import numpy as np
 
@@ -30,7 +30,7 @@ def pairs(a, b, found):
         f"A - B is {100 * found.mean:.2f} points, 95 % sure to be within {low:.2f} and "
         f"{high:.2f}",
         f"{n} seeds, orange where A is not better; their mean and its interval in "
-        f"green. Partners are alike (correlation {np.corrcoef(a, b)[0, 1]:.2f}), which "
+        f"green. Pairs are alike (correlation {np.corrcoef(a, b)[0, 1]:.2f}), which "
         "makes it narrower.",
         panels=2,
     )
@@ -48,9 +48,10 @@ def looking(looks, alarms, honest):
     return Figure(
         "looking",
         draw,
-        f"Who tests after every seed is fooled {alarms[:, -1].mean():.0%} of the time",
-        f"{len(alarms):,} comparisons in which a coin for each seed says who is A, so "
-        "that every difference found is a false alarm.",
+        f"Testing after every seed gives a false alarm in {alarms[:, -1].mean():.0%} "
+        "of cases",
+        f"{len(alarms):,} comparisons in which a coin for each seed decides who is A, "
+        "so that every difference found is a false alarm.",
     )
 
 
@@ -65,7 +66,7 @@ def exercises(alarms_double):
             alarms_double,
         ),
         Exercise(
-            "Take `--learning-rate 0.0035 0.003`. What does the interval say now, and "
+            "Take `--learning-rate 0.0035 0.003`. What does the interval show now, and "
             "how many seeds would settle it?",
             "It holds 0: 20 seeds cannot tell. An interval narrows with the root of "
             "n, so a third of the effect takes some nine times the seeds.",

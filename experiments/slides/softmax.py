@@ -1,4 +1,4 @@
-"""Slides of softmax.py: where classes begin, and where a literal e^z ends."""
+"""Slides of softmax.py: class borders, and where a literal e^z overflows."""
 
 import jax
 import numpy as np
@@ -23,7 +23,7 @@ def regions(points, runs, softmax):
     return Figure(
         "regions",
         draw,
-        "Networks that differ in their seed come to agree on where a class begins",
+        "Networks with different seeds come to agree on the class borders",
         "Dots: training points. Lines: where a network gives a class probability 1/2, "
         "one for each network and class.",
         panels=len(runs),

@@ -1,4 +1,4 @@
-"""Slides of vgg16.py: what each layer holds and makes, and what becomes of a photo."""
+"""Slides of vgg16.py: layers, their parameters and multiplications, maps."""
 
 import numpy as np
 

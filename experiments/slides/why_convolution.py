@@ -53,15 +53,15 @@ def exercises(dense_layers):
             'How many parameters has `NETWORKS["CNN"]` for photos of 224x224x3, and '
             "where?",
             "1,205,890: 1,204,224 of them connect the 56x56x16 numbers that two "
-            "poolings leave with 24 units. A CNN, too, grows with the image where it "
-            "ends in dense layers; the mean of each map as their input stops that.",
+            "poolings leave with 24 units. A CNN that ends in dense layers grows with "
+            "the image, too; feeding them the mean of each map avoids that.",
             dense_layers,
         ),
         Exercise(
             "Let each digit lie in the middle: `splits = toy.centred(data.load("
             '"digits"), CANVAS)[:3]`. What happens to the two curves?',
-            "They change places, 98 % of the MLP to 97 %, and the claims about what "
-            "the CNN reads fail: weights shared over places are of little use where "
-            "there is one place.",
+            "Their order is reversed, 98 % for the MLP to 97 %, and the claims about "
+            "what the CNN reads fail: weights shared over places are of little use "
+            "where there is one place.",
         ),
     ]

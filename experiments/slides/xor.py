@@ -21,8 +21,8 @@ def border(points, side, heights, right):
         "xor",
         draw,
         "Without a bend the border is a line, and XOR needs more than one",
-        "Dots: points of the two classes. Lines: where a network of 8 hidden units "
-        f"changes its mind, {len(heights['ReLU'])} networks.",
+        "Dots: points of the two classes. Lines: decision borders of networks "
+        f"with 8 hidden units, {len(heights['ReLU'])} networks.",
         panels=3,
     )
 
@@ -54,7 +54,7 @@ def exercises(one_unit):
             'Let "tanh" be `jnp.abs`. How many units does it take, and with which '
             "weights? Write them down before you look.",
             "One: 1 - |x_1 + x_2| folds the plane along a line through both clouds of "
-            "class 1, and lays those of class 0 upon each other. All networks find it.",
+            "class 1, and maps those of class 0 onto each other. All networks find it.",
             one_unit,
         )
     ]

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from dlworkshop import data
-from dlworkshop.data import readers
-from dlworkshop.data.readers import images, split, store
+from dlworkshop.data import readers, split
+from dlworkshop.data.readers import images, store
 from dlworkshop.errors import UserError
 
 COLOURS = {"red": (200, 10, 10), "green": (10, 200, 10), "blue": (10, 10, 200)}
@@ -105,6 +105,13 @@ def test_a_moved_folder_is_the_same_content(folder):
     assert load(moved).fingerprint == before.fingerprint
 
 
+def test_classes_whose_numbers_are_equal_have_one_order(tmp_path):
+    for name in ("01", "1", "001", "2"):
+        for i in range(4):
+            save(tmp_path / "p" / name / f"{i}.png", seed=int(name + "7") + 100 * i)
+    assert load(tmp_path / "p").classes == ("001", "01", "1", "2")
+
+
 def test_an_added_photo_moves_no_other_photo(folder):
     def places(dataset):
         return {
@@ -156,8 +163,13 @@ def test_every_mode_becomes_colour_or_grey(tmp_path, mode, name):
         image = image.convert("RGB").convert(mode)
     image.save(tmp_path / name)
     for channels in (1, 3):
-        how = {"height": 8, "width": 8, "channels": channels, "resize": "crop"}
-        out = images.decode((tmp_path / name).read_bytes(), how)
+        preprocessing = {
+            "height": 8,
+            "width": 8,
+            "channels": channels,
+            "resize": "crop",
+        }
+        out = images.decode((tmp_path / name).read_bytes(), preprocessing)
         assert out.shape == (8, 8, channels) and out.dtype == np.uint8
         if mode != "1":  # dithered to black and white
             assert abs(out.astype(int) - 100).max() <= 3
@@ -167,9 +179,9 @@ def test_sixteen_bits_become_eight_with_black_black_and_white_white():
     file = io.BytesIO()
     wide = np.array([[0, 255, 256, 32768, 65280, 65535]], np.uint16)
     Image.fromarray(wide).save(file, "PNG")
-    how = images.as_shaped((1, 6, 1))
+    preprocessing = images.as_shaped((1, 6, 1))
     wanted = [0, 0, 1, 128, 255, 255]
-    assert images.decode(file.getvalue(), how).ravel().tolist() == wanted
+    assert images.decode(file.getvalue(), preprocessing).ravel().tolist() == wanted
 
 
 def test_what_is_transparent_becomes_white():
@@ -177,8 +189,8 @@ def test_what_is_transparent_becomes_white():
     pixels = np.zeros((4, 4, 4), np.uint8)
     pixels[:, 2:, 3] = 255
     Image.fromarray(pixels).save(file, "PNG")
-    how = {"height": 4, "width": 4, "channels": 3, "resize": "crop"}
-    out = images.decode(file.getvalue(), how)
+    preprocessing = {"height": 4, "width": 4, "channels": 3, "resize": "crop"}
+    out = images.decode(file.getvalue(), preprocessing)
     assert (out[:, :2] == 255).all() and (out[:, 2:] == 0).all()
 
 
@@ -201,8 +213,10 @@ def test_exif_orientation_is_respected(orientation, kind):
     exif[0x0112] = orientation
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(stored)).save(file, kind, exif=exif)
-    how = {"height": 4, "width": 6, "channels": 3, "resize": "crop"}
-    np.testing.assert_array_equal(images.decode(file.getvalue(), how), upright)
+    preprocessing = {"height": 4, "width": 6, "channels": 3, "resize": "crop"}
+    np.testing.assert_array_equal(
+        images.decode(file.getvalue(), preprocessing), upright
+    )
 
 
 def test_crop_cuts_evenly_and_pad_shows_all():
@@ -210,10 +224,10 @@ def test_crop_cuts_evenly_and_pad_shows_all():
     wide[:, 10:20] = 255
     file = io.BytesIO()
     Image.fromarray(wide).save(file, "PNG")
-    how = {"height": 10, "width": 10, "channels": 3, "resize": "crop"}
-    assert (images.decode(file.getvalue(), how) == 255).all()
-    how |= {"height": 30, "width": 30, "resize": "pad"}
-    padded = images.decode(file.getvalue(), how)
+    preprocessing = {"height": 10, "width": 10, "channels": 3, "resize": "crop"}
+    assert (images.decode(file.getvalue(), preprocessing) == 255).all()
+    preprocessing |= {"height": 30, "width": 30, "resize": "pad"}
+    padded = images.decode(file.getvalue(), preprocessing)
     np.testing.assert_array_equal(padded[10:20], wide)
     assert not padded[:10].any() and not padded[20:].any()
 
@@ -223,9 +237,9 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_with_the_same_picture():
     smooth = (255 * np.stack([x, y, x * y], -1)).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(smooth).save(file, "JPEG", quality=95)
-    how = {"height": 30, "width": 40, "channels": 3, "resize": "crop"}
+    preprocessing = {"height": 30, "width": 40, "channels": 3, "resize": "crop"}
     whole = Image.open(file).convert("RGB").resize((40, 30), Image.Resampling.BICUBIC)
-    out = images.decode(file.getvalue(), how)
+    out = images.decode(file.getvalue(), preprocessing)
     assert abs(out.astype(int) - np.asarray(whole)).max() <= 4
 
 
@@ -253,9 +267,9 @@ def test_more_than_one_percent_stops_with_the_list(folder):
 def test_a_decompression_bomb_is_refused():
     file = io.BytesIO()
     Image.new("1", (30_000, 3_000)).save(file, "PNG")
-    how = {"height": 8, "width": 8, "channels": 1, "resize": "crop"}
+    preprocessing = {"height": 8, "width": 8, "channels": 1, "resize": "crop"}
     with pytest.raises(ValueError, match="decompression bomb"):
-        images.decode(file.getvalue(), how)
+        images.decode(file.getvalue(), preprocessing)
 
 
 def test_copies_stay_on_one_side_and_are_reported(folder):
@@ -298,10 +312,10 @@ def test_a_group_stays_on_one_side(folder):
 
 def test_one_file_becomes_the_example_it_was_in_training(folder):
     photos = load(folder, image_size=9, resize="pad")
-    how = json.loads(json.dumps(photos.preprocessing))
+    preprocessing = json.loads(json.dumps(photos.preprocessing))
     rows = {row.tobytes() for row in everything(photos)[0]}
     for path in (folder / "green").iterdir():
-        assert readers.to_example(path, how).tobytes() in rows
+        assert readers.to_example(path, preprocessing).tobytes() in rows
 
 
 @pytest.mark.parametrize(
@@ -367,9 +381,9 @@ def test_a_worker_that_dies_is_one_sentence_and_nothing_stays(folder, monkeypatc
 
 def test_records_that_cannot_be_written_are_one_sentence(folder, tmp_path):
     found = readers.folder.listing(folder)
-    how = images.as_shaped((8, 8, 3))
+    preprocessing = images.as_shaped((8, 8, 3))
     with pytest.raises(UserError, match=r"records-\d+.* cannot be written"):
-        readers.folder.workers.decode(found.files, how, tmp_path / "nowhere")
+        readers.folder.workers.decode(found.files, preprocessing, tmp_path / "nowhere")
 
 
 def test_a_class_that_is_added_empty_is_not_overlooked(folder):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from dlworkshop import data
 from dlworkshop.data import readers
+from dlworkshop.data.readers.inference_sources import labelled
 from dlworkshop.errors import UserError
 
 ROWS = 60
@@ -51,7 +53,7 @@ def sentence(path, **options):
 
 
 @pytest.mark.parametrize(
-    ("delimiter", "head"), [(",", ""), (";", "\ufeff"), ("\t", "")]
+    ("delimiter", "head"), [(",", ""), (";", "\ufeff"), ("\t", ""), ("|", "")]
 )
 def test_a_table_is_standardised_and_one_hot_with_train_alone(
     tmp_path, columns, delimiter, head
@@ -73,7 +75,7 @@ def test_a_table_is_standardised_and_one_hot_with_train_alone(
 
 def test_another_test_row_changes_no_statistic(tmp_path, columns):
     first = load(write(tmp_path / "t.csv", columns), target="kind")
-    how = first.preprocessing["columns"][0]
+    preprocessing = first.preprocessing["columns"][0]
     test_row = None
     for i in range(ROWS):  # a row of the test split, found by its content
         row = {name: values[i] for name, values in columns.items()}
@@ -83,21 +85,21 @@ def test_another_test_row_changes_no_statistic(tmp_path, columns):
     columns["length"][test_row] = "1000000"
     second = load(write(tmp_path / "t.csv", columns), target="kind")
     assert second.fingerprint != first.fingerprint
-    assert second.preprocessing["columns"][0] == how
+    assert second.preprocessing["columns"][0] == preprocessing
     assert second.test.inputs[:].max() > 1000
 
 
 def test_a_row_becomes_the_example_it_was(tmp_path, columns):
     loaded = load(write(tmp_path / "t.csv", columns), target="kind")
-    how = json.loads(json.dumps(loaded.preprocessing))
+    preprocessing = json.loads(json.dumps(loaded.preprocessing))
     rows = {row.tobytes() for part in loaded[:3] for row in part.inputs[:]}
     for i in range(ROWS):
         row = {name: columns[name][i] for name in ("length", "island")}
-        assert readers.to_example(row, how).tobytes() in rows
+        assert readers.to_example(row, preprocessing).tobytes() in rows
     with pytest.raises(UserError, match="no column 'length'"):
-        readers.to_example({"island": "north"}, how)
+        readers.to_example({"island": "north"}, preprocessing)
     with pytest.raises(UserError, match="'tall' in column 'length' is no finite"):
-        readers.to_example({"island": "north", "length": "tall"}, how)
+        readers.to_example({"island": "north", "length": "tall"}, preprocessing)
 
 
 def test_leaks_identifiers_and_constants_are_left_out_and_said(tmp_path, columns):
@@ -128,7 +130,7 @@ def test_a_group_column_stays_on_one_side_and_is_no_feature(tmp_path, columns):
 
 
 def test_rows_without_a_target_are_left_out_and_said(tmp_path, columns):
-    columns["kind"][5] = "NA"
+    columns["kind"][5] = ""
     loaded = load(write(tmp_path / "t.csv", columns), target="kind")
     assert sum(len(part.targets) for part in loaded[:3]) == ROWS - 1
     assert "1 rows have no 'kind'" in loaded.card["warnings"][0]
@@ -159,7 +161,6 @@ def spoilt(change):
             "target and group_by at once",
         ),
         (spoilt(lambda c: None), {"target": "kind", "image_size": 8}, "does not need"),
-        (spoilt(lambda c: None), {"target": "length"}, "real numbers"),
         (
             spoilt(lambda c: c.update(one=["x"] * ROWS)),
             {"target": "one"},
@@ -190,6 +191,152 @@ def test_mistakes_with_a_table_are_one_sentence(
     path = tmp_path / "t.csv"
     spoil(columns, path)
     assert said in sentence(path, **options)
+
+
+# --- targets ----
+
+
+@pytest.fixture
+def houses():
+    """Sixty rows in which a price follows the size, and two flags say what is there."""
+    rng = np.random.default_rng(0)
+    size = rng.normal(100, 20, ROWS)
+    return {
+        "size": [f"{value:.3f}" for value in size],
+        "year": [1900 + (7 * i) % 90 for i in range(ROWS)],
+        "price": [f"{3000 * v + rng.normal(0, 2000):.2f}" for v in size],
+        "rooms": [str(2 + i % 5) for i in range(ROWS)],
+        "garden": [str(i % 2) for i in range(ROWS)],
+        "garage": [("true", "FALSE", "false")[i % 3] for i in range(ROWS)],
+    }
+
+
+def numbers_of(dataset):
+    return np.concatenate([part.targets for part in dataset[:3]])
+
+
+def test_real_numbers_are_standardised_with_train_alone(tmp_path, houses):
+    loaded = load(write(tmp_path / "h.csv", houses), target="price")
+    train, fitted = loaded.train.targets, loaded.preprocessing["target"]
+    assert loaded.classes == () and train.dtype == np.float32 and train.ndim == 1
+    assert abs(train.mean()) < 1e-6 and abs(train.std() - 1) < 1e-6
+    assert abs(loaded.test.targets.mean()) > 1e-3
+    fitted = json.loads(json.dumps(fitted))
+    prices = data.in_own_units(numbers_of(loaded), fitted)
+    wanted = sorted(map(float, houses["price"]))
+    np.testing.assert_allclose(np.sort(prices), wanted, rtol=1e-5)
+    assert loaded.card["task"] == "regression"
+    assert "in proportion" not in loaded.card["splits"]
+
+
+@pytest.mark.parametrize(
+    ("target", "task", "is_regression"),
+    [
+        ("rooms", None, False),  # few whole numbers
+        ("rooms", "regression", True),
+        ("year", None, True),  # many of them
+        ("price", None, True),
+    ],
+)
+def test_the_cells_of_a_target_decide_and_task_overrides(
+    tmp_path, houses, target, task, is_regression
+):
+    path = write(tmp_path / "h.csv", houses)
+    loaded = load(path, target=target, task=task)
+    assert (loaded.classes == ()) == is_regression
+    said = loaded.preprocessing
+    assert readers.fingerprint(path, said, target, None) == loaded.fingerprint
+    again = data.load(path, tmp_path / "b", **readers.asked(path, said, target, None))
+    assert again.fingerprint == loaded.fingerprint
+
+
+def test_columns_of_0_and_1_are_labels_that_an_example_may_have_at_once(
+    tmp_path, houses
+):
+    path = write(tmp_path / "h.csv", houses)
+    loaded = load(path, target=("garden", "garage"))
+    assert loaded.classes == () and loaded.train.targets.dtype == np.float32
+    names = [column["name"] for column in loaded.preprocessing["target"]["columns"]]
+    assert names == ["garden", "garage"]
+    np.testing.assert_array_equal(numbers_of(loaded).sum(0), [30, 20])
+    several = load(path, target=["price", "year"])
+    assert several.train.targets.shape == (42, 2)
+    assert abs(several.train.targets.mean(0)).max() < 1e-5
+
+
+def test_rows_of_another_table_have_targets_as_they_are_learnt(tmp_path, houses):
+    path = write(tmp_path / "h.csv", houses)
+    loaded = load(path, target="price")
+    found = list(labelled(path, loaded.preprocessing, (), "price"))
+    np.testing.assert_allclose(
+        np.sort([source.label for source in found]), np.sort(numbers_of(loaded))
+    )
+
+
+def test_the_target_in_another_unit_is_a_leak(tmp_path, houses):
+    houses["thousands"] = [float(v) / 1000 for v in houses["price"]]
+    loaded = load(write(tmp_path / "h.csv", houses), target="price")
+    used = [column["name"] for column in loaded.preprocessing["columns"]]
+    assert used == ["size", "year", "rooms", "garden", "garage"]
+    assert "'thousands' is a leak" in " ".join(loaded.card["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "said"),
+    [
+        ({}, {"target": "price", "task": "rank"}, "task is 'rank': choose one of"),
+        ({}, {"target": "price", "task": "classification"}, "has 1 rows, wanted at"),
+        ({}, {"target": "rooms", "task": "regression", "resize": "pad"}, "not need"),
+        ({"price": ["x"] + ["1.5", "2.5"] * 29 + ["3"]}, {"target": "price"}, "rows"),
+        (
+            {"price": ["x"] + ["1.5", "2.5"] * 29 + ["3"]},
+            {"target": "price", "task": "regression"},
+            "'x' in the target 'price'",
+        ),
+        ({"price": ["1.5"] * ROWS}, {"target": "price"}, "says the same in all"),
+        ({}, {"target": ("rooms", "garage")}, "not all 0 or 1"),
+        ({}, {"target": ("rooms",)}, "give one name, or several"),
+        ({}, {"target": ("rooms", "size", "none")}, "did you mean|unknown column"),
+    ],
+)
+def test_mistakes_with_a_target_are_one_sentence(
+    tmp_path, houses, change, options, said
+):
+    path = write(tmp_path / "h.csv", houses | change)
+    assert re.search(said, sentence(path, **options))
+
+
+def test_row_numbers_that_a_library_wrote_are_no_feature(tmp_path, columns):
+    path = write(tmp_path / "t.csv", {"": range(ROWS)} | columns)
+    loaded = load(path, target="kind")
+    assert [c["name"] for c in loaded.preprocessing["columns"]] == ["length", "island"]
+    assert "'unnamed: 0' looks like an identifier" in loaded.card["warnings"][0]
+
+
+def test_none_is_a_class_where_it_is_written(tmp_path, columns):
+    columns["kind"] = [("none", "NA", "-")[i % 3] for i in range(ROWS)]
+    loaded = load(write(tmp_path / "t.csv", columns), target="kind")
+    assert loaded.classes == ("-", "NA", "none") and not loaded.card["warnings"]
+
+
+def test_where_most_rows_are_equal_they_are_seen_separately(tmp_path):
+    flag = np.arange(200) % 2
+    kind = [("yes", "no")[k] for k in np.where(np.arange(200) % 5, flag, 1 - flag)]
+    path = write(tmp_path / "t.csv", {"kind": kind, "flag": flag})
+    loaded = load(path, target="kind")
+    assert [part.num_examples for part in loaded[:3]] == [140, 30, 30]
+    assert loaded.card["copies"]["across_splits"] == 0
+    assert "Most rows equal another one" in " ".join(loaded.card["warnings"])
+
+
+def test_booleans_errors_and_names_are_what_they_say(tmp_path, columns):
+    columns["flag"] = [("TRUE", "true", "False")[i // 7 % 3] for i in range(ROWS)]
+    columns["length"][0] = "#DIV/0!"
+    columns["code"] = [("1_2", "12")[i // 5 % 2] for i in range(ROWS)]
+    loaded = load(write(tmp_path / "t.csv", columns), target="kind")
+    found = {column["name"]: column for column in loaded.preprocessing["columns"]}
+    assert found["flag"]["values"] == ["False", "True"]
+    assert found["length"]["mean"] and found["code"]["values"] == ["12", "1_2"]
 
 
 # --- arrays ----

@@ -89,8 +89,9 @@ def test_binary_cross_entropy_is_optaxs_and_exact_at_both_ends():
             binary_cross_entropy(logits, targets), expected, rtol=1e-14
         )
     # log(1 + exp(-30)) is lost where it is a difference of two numbers near 30
-    loss = binary_cross_entropy(jnp.array([30.0]), 1)
-    np.testing.assert_allclose(loss, np.exp(-30), rtol=1e-5)
+    for logit, target in ((30.0, 1), (-30.0, 0)):
+        loss = binary_cross_entropy(jnp.array([logit]), target)
+        np.testing.assert_allclose(loss, np.exp(-30), rtol=1e-5)
     assert float(binary_cross_entropy(jnp.array([1e4, -1e4]), jnp.array([0, 1]))) == 1e4
 
 

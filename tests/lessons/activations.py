@@ -21,7 +21,7 @@ def slightly_off(activations):
 PLANTED = [
     (
         {"ACTIVATIONS": slightly_off},
-        ["Each formula", "Each derivative", "Each activation"],
+        ["Each formula", "Each derivative", "Each activation", "With ReLU"],
     ),
     (
         {
@@ -29,6 +29,10 @@ PLANTED = [
                 name: (lambda z: z, jnp.ones_like) for name in all
             }
         },
-        ["Sigmoids shrink", "Through all layers"],
+        [
+            "Sigmoids shrink",
+            "Through all layers ReLU keeps",
+            "Through all layers ReLU shrinks",
+        ],
     ),
 ]

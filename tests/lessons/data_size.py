@@ -22,6 +22,6 @@ PLANTED = [
     ({"deal": all_alike}, ["The more examples"]),
     (
         {"deal": of_others},
-        ["Every network knows", "With the most examples", "With shuffled labels"],
+        ["Every network memorises", "With the most examples", "With shuffled labels"],
     ),
 ]

@@ -1,6 +1,8 @@
 """How each claim of the lesson is made false."""
 
-FAST = {"seeds": 6, "widths": (4, 32, 128)}
+import numpy as np
+
+FAST = {"seeds": 7, "widths": (4, 32, 128)}
 
 
 def dear(operations):
@@ -17,7 +19,10 @@ def dear(operations):
 
 PLANTED = [
     (
-        {"operations": dear, "seconds": lambda _: lambda f, *args: 1.0},
+        {
+            "operations": dear,
+            "in_turns": lambda _: lambda calls, turns: np.ones((turns, len(calls))),
+        },
         [
             "A gradient costs",
             "Back-propagation takes",

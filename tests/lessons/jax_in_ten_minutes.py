@@ -60,12 +60,17 @@ def elsewhere(keys, _):
     return jax.random.split(jax.random.key(9), len(keys))
 
 
+def still(calls, turns):
+    """A clock that stands still."""
+    return jnp.ones((turns, len(calls)))
+
+
 PLANTED = [
     (
         {
             "jax": Broken(jit=off(lambda f: f), grad=off(jax.grad)),
             "init": careless,
-            "seconds": lambda _: lambda function, *args: 1.0,
+            "in_turns": lambda _: still,
         },
         [
             "Equal keys",
@@ -86,7 +91,7 @@ PLANTED = [
                 random=Broken(split=same_key)(jax.random),
             ),
             "loss": half_hidden,
-            "seconds": lambda _: lambda function, *args: 1.0,
+            "in_turns": lambda _: still,
             "step": frozen,
         },
         [

@@ -30,7 +30,7 @@ PLANTED = [
             "H x W numbers",
             "What moves within",
             "With max pooling",
-            "Less, too",
+            "It also moves",
             "The means of",
         ],
     ),

@@ -43,13 +43,13 @@ def forgetful(fooled):
 
 
 PLANTED = [
-    ({"fit": swapped}, ["A names", "Fresh seeds"]),
+    ({"fit": swapped}, ["A recognises", "Fresh seeds"]),
     (
         {
             "fit": lambda fit: lambda *args, **kwargs: Doubled(fit(*args, **kwargs)),
             "paired": overconfident,
         },
-        ["A lot", "Fresh seeds", "The formulas", "Where a lot"],
+        ["A permutation", "Fresh seeds", "The formulas", "With A and B assigned"],
     ),
     ({"fooled": forgetful}, ["Looking after"]),
 ]

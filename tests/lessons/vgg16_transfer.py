@@ -1,7 +1,7 @@
 """How each claim of the lesson is made false."""
 
 FAST = {
-    "num_examples": 64,
+    "num_examples": 400,
     "seeds": 5,
     "num_epochs": 8,
     "learning_rate": (0.01, 0.1),

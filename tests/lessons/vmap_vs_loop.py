@@ -1,6 +1,7 @@
 """How each claim of the lesson is made false."""
 
 import jax
+import numpy as np
 
 FAST = {"seeds": 9, "members": (1, 64), "num_steps": 5}
 
@@ -20,7 +21,10 @@ def hindered(side_by_side):
 PLANTED = [
     (
         # a clock that stands still
-        {"side_by_side": hindered, "seconds": lambda _: lambda *args: 1.0},
+        {
+            "side_by_side": hindered,
+            "in_turns": lambda _: lambda calls, turns: np.ones((turns, len(calls))),
+        },
         ["Side by side", "Small networks", "Large networks"],
     )
 ]

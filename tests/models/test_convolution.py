@@ -371,7 +371,8 @@ def test_arguments_are_what_they_were():
     ours = with_convolutions(apply, "patches")
     assert inspect.signature(ours) == inspect.signature(apply)
     params, example = {"w": W}, {"x": draw((5, 4, 2), 1), "more": None}
-    for more in ({}, {"rate": 0.5}, {"rate": jnp.ones(())}, {"b1": jnp.ones(()) / 2}):
+    one = jnp.ones(())
+    for more in ({}, {"rate": 0.0}, {"rate": 0.5}, {"rate": one}, {"b1": one / 2}):
         np.testing.assert_allclose(
             ours(params, example, **more), apply(params, example, **more), atol=1e-12
         )

@@ -7,6 +7,7 @@ import pytest
 
 from dlworkshop.data import card
 from dlworkshop.report import read
+from dlworkshop.report.calibration import compared
 from dlworkshop.report.classes import scores
 from tests.conftest import make_dataset
 from tests.report.conftest import KINDS, make_run
@@ -129,6 +130,24 @@ def test_the_calibration_error_and_the_ensemble_are_exact(whole):
             assert min(abs(np.array(exact) - value)) < 1e-6
     gap = found["confidence"][healthy].mean()
     assert f"Confidence is {100 * gap:.1f} %" in page.text
+
+
+@pytest.mark.parametrize(
+    ("confidence", "accuracy", "side"),
+    [(0.9951, 0.9924, "higher than"), (0.9851, 0.9862, "lower than")],
+)
+def test_confidence_is_compared_with_accuracy(confidence, accuracy, side):
+    said = compared(confidence, accuracy)
+    for value in (confidence, accuracy):
+        assert f"{100 * value:.1f} %" in said
+    assert side in said
+
+
+@pytest.mark.parametrize("off", [-2e-4, 0, 2e-4])
+def test_no_number_is_called_higher_or_lower_than_itself(off):
+    said = compared(0.992 + off, 0.992)
+    assert said.count("99.2 %") == 1 and "the same as" in said
+    assert "higher" not in said and "lower" not in said
 
 
 def test_without_a_card_or_probabilities_those_parts_are_left_out(single):

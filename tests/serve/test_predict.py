@@ -48,7 +48,7 @@ def check(found, expected):
 
 
 def how_of(run):
-    return run.read_artifact("preprocessing.json")["how"]
+    return run.read_artifact("preprocessing.json")["preprocessing"]
 
 
 def test_files_are_answered_as_predict_answers_their_pixels(images, photos):
@@ -240,7 +240,10 @@ def test_a_run_on_what_no_file_becomes_says_so(images, photos, tmp_path):
     workdir = shutil.copytree(images.workdir, tmp_path / "run")
     about = run_folder.read_json(workdir / "preprocessing.json")
     run = images._replace(workdir=workdir)
-    for change in ({"how": None}, {"how": about["how"] | {"height": 9}}):
+    for change in (
+        {"preprocessing": None},
+        {"preprocessing": about["preprocessing"] | {"height": 9}},
+    ):
         run_folder.write_json(workdir / "preprocessing.json", about | change)
         with pytest.raises(UserError, match="give them to Run"):
             next(predict_files(run, [photos]))

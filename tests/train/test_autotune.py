@@ -276,23 +276,23 @@ def test_a_long_run_is_measured_and_says_so(
     train(quadrants, workdir=tmp_path / "long")
     assert "convolutions by" in caplog.text
     config = json.loads((tmp_path / "long" / "config.json").read_text())
-    assert config["computed"]["convolution"] in CONV_IMPLS
+    assert config["derived"]["execution"]["convolution"] in CONV_IMPLS
 
 
 def test_a_resumed_run_computes_as_it_did(quadrants, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        stop_after(patch, 1)
+    with pytest.raises(SystemExit):
         train(
             quadrants,
             workdir=tmp_path,
             convolution="shifts",
             num_epochs=2,
             steps_per_chunk=3,
+            observe=stop_after(1),
         )
     run = train(quadrants, workdir=tmp_path, num_epochs=2, steps_per_chunk=3)
     assert run.summary["steps"] == 12
     config = json.loads((tmp_path / "config.json").read_text())
-    assert config["computed"]["convolution"] == "shifts"
+    assert config["derived"]["execution"]["convolution"] == "shifts"
     with pytest.raises(UserError, match=r"computed.convolution was 'shifts'"):
         train(
             quadrants,

@@ -38,13 +38,13 @@ def train(dataset, model=MODEL, **changes):
         ({"seeds": [1, 1]}, "each may come once only"),
         ({"seeds": [-1]}, "give one or more in 0"),
         ({"hparams": {"learning_rat": 1}}, "did you mean 'learning_rate'"),
-        ({"hparams": {"b1": 0.9}}, "no 'learning_rate'"),
+        ({"hparams": {"b1": 0.9}}, "adam needs 'learning_rate': give it as hparams"),
         ({"hparams": {"learning_rate": "fast"}}, "give a number or a list"),
         ({"hparams": {"learning_rate": [0.1, np.nan]}}, "give one or more numbers"),
         ({"hparams": {"learning_rate": 1, "b1": 1.0}}, r"numbers in \[0, 1\)"),
         (
             {"hparams": {"learning_rate": 1, "momentum": 0.9}},
-            "'momentum' is used neither by the optimizer adam",
+            "'momentum' has no effect, none of loss, model, optimizer, schedule",
         ),
         ({"model": models.mlp((8,), num_classes=3)}, "build it with num_classes=4"),
         ({"model": models.cnn((4, 4, 4, 4))}, "cannot be halved 4 times"),
@@ -68,7 +68,7 @@ def test_splits_that_do_not_fit_together(quadrants):
     short = quadrants._replace(
         test=Batch(quadrants.test.inputs[:-1], quadrants.test.targets)
     )
-    with pytest.raises(UserError, match="32 images and 33 labels"):
+    with pytest.raises(UserError, match="32 and 33 examples in its arrays"):
         train(short)
     other = quadrants._replace(
         test=Batch(np.zeros((33, 9, 8, 1), np.uint8), quadrants.test.targets)

@@ -46,7 +46,7 @@ def test_the_preprocessing_makes_an_example_of_a_file(finished, tmp_path):
     about = json.loads((workdir / "preprocessing.json").read_text())
     assert about["classes"] == list("abcd") and about["shape"] == [8, 8, 1]
     Image.fromarray(dataset.test.inputs[0][..., 0]).save(tmp_path / "0.png")
-    example = readers.to_example(tmp_path / "0.png", about["how"])
+    example = readers.to_example(tmp_path / "0.png", about["preprocessing"])
     np.testing.assert_array_equal(example, dataset.test.inputs[0])
 
 

@@ -121,6 +121,42 @@ def test_a_false_claim_passes_once_in_a_hundred():
     assert 1 <= passed <= 25
 
 
+def test_ratios_of_turns_are_held_against_one_bound():
+    ratios = np.array([2.2, 2.9, 2.4, 30.0, 2.1, 2.5, 2.3])  # a slow moment among them
+    claim = claims.turns("above", ratios, above=2, why="w")
+    assert claim.verdict == "holds" and claim.p == pytest.approx(2**-7)
+    assert (claim.value, claim.spread) == (2.4, (2.1, 30.0))
+    assert claims.turns("too far", ratios, above=2.35, why="w").verdict == "fails"
+    assert claims.turns("wrong way", ratios, below=2, why="w").verdict == "fails"
+    assert claims.turns("below", 1 / ratios, below=0.5, why="w").verdict == "holds"
+    for bad in (np.ones(7), np.zeros(7), -ratios, np.append(ratios, np.nan)):
+        assert claims.turns("bad", bad, above=1, why="w").verdict == "fails"
+
+
+def test_turns_decide_by_their_order_whatever_the_machine_does():
+    # two calls that take equally long, on a machine that is slower and slower, in
+    # waves that last longer than a turn; always in one order, it is seen as a gain
+    rng = np.random.default_rng(2)
+    held = {"random": 0, "fixed": 0}
+    for _ in range(1000):
+        slowness = np.cumsum(rng.normal(0.05, 0.1, 20)).reshape(10, 2)
+        swapped = np.where(rng.random(10) < 0.5, 1, -1)
+        logs = slowness[:, 1] - slowness[:, 0]
+        for order, signs in {"random": swapped, "fixed": 1}.items():
+            claim = claims.turns("equal", np.exp(signs * logs), above=1, why="w")
+            held[order] += claim.verdict == "holds"
+    assert held["random"] <= 25  # binomial(1000, 0.01), see above
+    assert held["fixed"] > 50
+
+
+def test_turns_want_one_bound_and_enough_turns():
+    for bounds in ({}, {"above": 1, "below": 2}):
+        with pytest.raises(ValueError, match="either above or below"):
+            claims.turns("t", np.ones(7), why="w", **bounds)
+    with pytest.raises(UserError, match=r"6 turns: .*--seeds 7"):
+        claims.turns("t", np.ones(6), above=1, why="w")
+
+
 def test_a_trend_compares_each_seed_with_itself():
     levels = 10 * RNG.normal(size=(12, 1))  # seeds differ far more than settings
     table = levels + np.arange(5) + 0.2 * RNG.normal(size=(12, 5))

@@ -12,7 +12,7 @@ SCRIPT = '''"""{question}
 Expect 2.
 """
 
-from dlworkshop.workshop import start
+from dlworkshop import workshop
 from dlworkshop.workshop.lesson import Figure, Lesson
 from dlworkshop.verify import claims
 
@@ -28,7 +28,7 @@ def main(config):
 
 
 if __name__ == "__main__":
-    experiment.start(main, experiment.Config)
+    workshop.start(main, workshop.Config)
 '''
 SCRIPTS = {
     "softmax": SCRIPT.format(question="What is softmax?", bound=2),

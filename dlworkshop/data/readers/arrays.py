@@ -1,55 +1,28 @@
-"""Arrays of one's own, in an .npz file or IDX files -> records, labels and splits."""
+"""What readers of arrays share: checks, splits, records, and the names of things."""
 
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dlworkshop.data import raw
-from dlworkshop.data.readers import folder as folders
-from dlworkshop.data.readers import images, split, store
-from dlworkshop.data.readers.folder import SPLIT_FOLDERS
+from dlworkshop.data import split
+from dlworkshop.data.readers import cards, images, store
+from dlworkshop.data.readers.reader import Source
 from dlworkshop.errors import UserError
 
+# How people call the splits, in names of folders, arrays and files.
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), 0),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), 1),
+    **dict.fromkeys(("test", "testing"), 2),
+}
 INPUTS = ("image", "images", "x", "data", "features")
 LABELS = ("label", "labels", "y", "target", "targets")
-IDX = re.compile(r"(?P<split>.*?)[-_.]?images[-_.]idx3[-_.]ubyte(\.gz)?$")
-IDX_SPLITS = SPLIT_FOLDERS | {"t10k": 2, "": 0}
 
 Parts = dict[int, tuple[np.ndarray, np.ndarray]]  # place in SPLITS -> inputs, labels
-
-
-def read_npz(path: Path, target: str | None) -> Parts:
-    """The arrays of an .npz file: x and y, or x_train, y_train, x_test, ...
-
-    Args:
-        path: of the file; pickles in it are refused.
-        target: the name of the labels, where it is none of LABELS.
-
-    Raises:
-        UserError: if there is nothing by these names, or what is there cannot be.
-    """
-    arrays = _read(path)
-    parts: Parts = {}
-    labels = LABELS if target is None else (target,)
-    for number, inputs in _by_split(arrays, INPUTS).items():
-        found = _by_split(arrays, labels).get(number)
-        if found is None:
-            raise UserError(
-                f"{path} has inputs but no labels of the same split (it has "
-                f"{', '.join(arrays)}): name them as in x_train, y_train, or with "
-                "--target"
-            )
-        parts[number] = inputs, found
-    if 0 not in parts:
-        raise UserError(
-            f"{path} has {', '.join(arrays) or 'no array'}: wanted x and y, or "
-            "x_train, y_train, x_test, y_test"
-        )
-    return parts
 
 
 def read_inputs(path: Path) -> np.ndarray:
@@ -58,8 +31,8 @@ def read_inputs(path: Path) -> np.ndarray:
     Raises:
         UserError: if there is none, or one for each of several splits.
     """
-    arrays = _read(path)
-    found = list(_by_split(arrays, INPUTS).values())
+    arrays = read_file(path)
+    found = list(by_split(arrays, INPUTS).values())
     if len(found) != 1:
         raise UserError(
             f"{path} has {', '.join(arrays) or 'no array'}: wanted one array x of "
@@ -68,7 +41,8 @@ def read_inputs(path: Path) -> np.ndarray:
     return with_channels(found[0])
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def read_file(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file by their names; pickles in it are refused."""
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
@@ -79,9 +53,10 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         ) from None
 
 
-def _by_split(
+def by_split(
     arrays: Mapping[str, np.ndarray], names: tuple[str, ...]
-) -> dict[int, Any]:
+) -> dict[int, np.ndarray]:
+    """Place in SPLITS -> the array whose name has one of `names`, as "x_train"."""
     found = {}
     for key, array in arrays.items():
         for name in names:
@@ -92,43 +67,9 @@ def _by_split(
             )
             if rest:
                 part = (rest["a"] or rest["b"] or "train").lower()
-                if part in SPLIT_FOLDERS and not (rest["a"] and rest["b"]):
-                    found[SPLIT_FOLDERS[part]] = array
+                if part in SPLIT_NAMES and not (rest["a"] and rest["b"]):
+                    found[SPLIT_NAMES[part]] = array
     return found
-
-
-def idx_files(path: Path) -> list[Path]:
-    """The files of images in IDX format in a folder, or the one that is given."""
-    inside = sorted(path.iterdir()) if path.is_dir() else [path]
-    return [file for file in inside if file.is_file() and IDX.match(file.name)]
-
-
-def read_idx(files: list[Path]) -> Parts:
-    """IDX files of images, each with the one of labels beside it."""
-    parts: Parts = {}
-    for file in files:
-        match = IDX.match(file.name)
-        name = match["split"].lower() if match else ""
-        if name not in IDX_SPLITS:
-            raise UserError(
-                f"{file} is of a split '{name}': name it train, validation, test or "
-                "t10k"
-            )
-        partner = file.name.replace("images", "labels").replace("idx3", "idx1")
-        homes = [partner, f"{partner}.gz", partner.removesuffix(".gz")]
-        labels = [
-            file.with_name(home) for home in homes if file.with_name(home).is_file()
-        ]
-        if not labels:
-            raise UserError(f"{file} has no labels beside it: put {partner} there")
-        pair = [
-            raw.parse_idx(raw.gunzip(f.read_bytes(), str(f)), str(f), ndim)
-            for f, ndim in ((file, 3), (labels[0], 1))
-        ]
-        parts[IDX_SPLITS[name]] = pair[0][..., None], pair[1]
-    if 0 not in parts:
-        raise UserError(f"{files[0].parent} has IDX files of no train split: add them")
-    return parts
 
 
 def prepare(parts: Parts, path: Path, folder: Path) -> store.Prepared:
@@ -144,28 +85,28 @@ def prepare(parts: Parts, path: Path, folder: Path) -> store.Prepared:
     names = [f"example {i}" for i in range(len(label))]
     together = split.merge(np.arange(len(label)), content)
     splits = split.complete(names, label, together, given)
-    how: dict[str, Any] = {"kind": "array", "shape": list(inputs.shape[1:])}
+    preprocessing: dict[str, Any] = {"kind": "array", "shape": list(inputs.shape[1:])}
     prepared = "as they are"
     if inputs.ndim == 2:
         train = inputs[splits == 0].astype(np.float64)
         mean = np.nan_to_num(np.nanmean(train, 0))
         deviation = np.nan_to_num(np.nanstd(train, 0))
-        how["mean"] = mean.tolist()
-        how["deviation"] = np.where(deviation > 0, deviation, 1.0).tolist()
+        preprocessing["mean"] = mean.tolist()
+        preprocessing["deviation"] = np.where(deviation > 0, deviation, 1.0).tolist()
         prepared = (
             "each number less its mean, divided by its standard deviation, both of "
             "train; what is missing is the mean"
         )
     if inputs.dtype == np.uint8 and inputs.ndim == 4 and inputs.shape[-1] in (1, 3):
-        how = images.as_shaped(inputs.shape[1:])
-    examples = transform(inputs, how)
+        preprocessing = images.as_shaped(inputs.shape[1:])
+    examples = transform(inputs, preprocessing)
     card: dict[str, Any] = {
         "kind": "arrays",
         "source": path.name,
         "prepared": f"{list(inputs.shape[1:])} numbers for each example, {prepared}",
-        "splits": folders.splits_sentence(given),
+        "splits": cards.splits_sentence(given),
         "groups": None,
-        "copies": folders.copies_card(names, label, splits, content),
+        "copies": cards.copies_card(names, label, splits, content),
         "warnings": [],
     }
     return store.Prepared(
@@ -176,7 +117,7 @@ def prepare(parts: Parts, path: Path, folder: Path) -> store.Prepared:
         examples.shape[1:],
         examples.dtype.name,
         store.write_records(folder, examples),
-        how,
+        preprocessing,
         card,
     )
 
@@ -203,6 +144,28 @@ def with_channels(inputs: np.ndarray) -> np.ndarray:
     return inputs[..., None] if inputs.ndim == 3 else inputs
 
 
+def labelled(parts: Parts, path: Path, label: Callable[[str], Any]) -> Iterator[Source]:
+    """The examples of the test split, or of all where there is none."""
+    inputs, labels, given = join(parts, path)
+    names = {value: label(str(value)) for value in np.unique(labels).tolist()}
+    return (
+        Source(f"{path} row {i}", inputs[i], names[labels[i].item()])
+        for i in np.flatnonzero(tested(given))
+    )
+
+
+def tested(given: np.ndarray) -> np.ndarray:
+    """Which [N] are of the test split; all, where there is none."""
+    test = given == SPLIT_NAMES["test"]
+    return test if test.any() else np.ones_like(test)
+
+
+def fingerprint(parts: Parts, path: Path) -> str:
+    """Of the content, as `prepare` would say; nothing is prepared."""
+    inputs, labels, given = join(parts, path)
+    return key(digests(inputs), labels, given, inputs.shape)
+
+
 def key(
     content: Sequence[str], labels: np.ndarray, given: np.ndarray, shape: Sequence[int]
 ) -> str:
@@ -216,15 +179,17 @@ def digests(inputs: np.ndarray) -> list[str]:
     return [store.digest([row.tobytes()]) for row in inputs]
 
 
-def transform(inputs: np.ndarray, how: Mapping[str, Any]) -> np.ndarray:
+def transform(inputs: np.ndarray, preprocessing: Mapping[str, Any]) -> np.ndarray:
     """Examples [N, ...] as the model wants them: uint8 as it is, else float32.
 
-    >>> how = {"mean": [1.0], "deviation": [2.0], "shape": [1]}
-    >>> transform(np.array([[3.0], [np.nan]]), how).tolist()
+    >>> preprocessing = {"mean": [1.0], "deviation": [2.0], "shape": [1]}
+    >>> transform(np.array([[3.0], [np.nan]]), preprocessing).tolist()
     [[1.0], [0.0]]
     """
-    if "mean" in how:
-        scaled = (inputs - np.array(how["mean"])) / np.array(how["deviation"])
+    if "mean" in preprocessing:
+        scaled = (inputs - np.array(preprocessing["mean"])) / np.array(
+            preprocessing["deviation"]
+        )
         return np.nan_to_num(scaled).astype(np.float32)
     return inputs if inputs.dtype == np.uint8 else inputs.astype(np.float32)
 

@@ -8,24 +8,26 @@ from typing import NamedTuple
 
 from dlworkshop.errors import UserError
 
-MISSING = {"", "na", "n/a", "nan", "null", "none", "?", "-"}  # in small letters
+# In small letters; the last ones are what spreadsheets write for an error.
+MISSING = {"", "na", "n/a", "nan", "null", "none", "?", "-", ".", "<na>", "nat"}
+MISSING |= {"#n/a", "#value!", "#div/0!", "#ref!", "#name?", "#num!", "#null!"}
 
 
 class Table(NamedTuple):
-    """The columns of a CSV file as text."""
+    """The columns of a CSV file as text; `cell` says what is missing."""
 
     path: Path
-    columns: dict[str, list[str]]  # name -> [N], "" where missing
+    columns: dict[str, list[str]]  # name -> [N]
 
 
 def read(path: Path) -> Table:
-    """Read a CSV file with a header; comma, semicolon or tab.
+    """Read a CSV file with a header; comma, semicolon, tab or |.
 
     Raises:
         UserError: naming the line that is wrong.
     """
     lines = list(_lines(path))
-    names = [name.strip() for name in lines[0]] if lines else []
+    names = _names(lines[0]) if lines else []
     wide = [
         number for number, row in enumerate(lines, 1) if row and len(row) != len(names)
     ]
@@ -38,7 +40,7 @@ def read(path: Path) -> Table:
     if wide:
         raise _ragged(f"{path} row {wide[0]}", names)
     _check_names(path, names)
-    columns = {name: [cell(row[i]) for row in rows] for i, name in enumerate(names)}
+    columns = {name: [row[i].strip() for row in rows] for i, name in enumerate(names)}
     return Table(path, columns)
 
 
@@ -51,7 +53,7 @@ def rows(path: Path) -> Iterator[tuple[str, dict[str, str] | UserError]]:
         UserError: if that is no CSV file with a header.
     """
     lines = _lines(path)
-    names = [name.strip() for name in next(lines, [])]
+    names = _names(next(lines, []))
     if not names:
         raise UserError(f"{path} is empty: give a table with a header")
     _check_names(path, names)
@@ -66,11 +68,21 @@ def rows(path: Path) -> Iterator[tuple[str, dict[str, str] | UserError]]:
 def cell(value: str) -> str:
     """Its text; "" where it says that there is none.
 
-    >>> cell(" 3 "), cell("NA")
-    ('3', '')
+    >>> cell(" 3 "), cell("NA"), cell("TRUE")
+    ('3', '', 'True')
+    """
+    value = plain(value)
+    return "" if value.lower() in MISSING else value
+
+
+def plain(value: str) -> str:
+    """Its text where every word counts, as in a target; true and false are one each.
+
+    >>> plain(" None "), plain("FALSE")
+    ('None', 'False')
     """
     value = str(value).strip()
-    return "" if value.lower() in MISSING else value
+    return value.capitalize() if value.lower() in ("true", "false") else value
 
 
 def _lines(path: Path) -> Iterator[list[str]]:
@@ -79,7 +91,7 @@ def _lines(path: Path) -> Iterator[list[str]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             head = file.readline()
             file.seek(0)
-            delimiter = max(",;\t", key=head.count)
+            delimiter = max(",;\t|", key=head.count)
             yield from csv.reader(file, delimiter=delimiter, strict=True)
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text: save it as CSV in UTF-8") from None
@@ -91,6 +103,12 @@ def _lines(path: Path) -> Iterator[list[str]]:
         raise UserError(
             f"{path} is no CSV file ({error}): save the table anew"
         ) from None
+
+
+def _names(head: Sequence[str]) -> list[str]:
+    """Of the columns; the first has none where a library wrote its row numbers."""
+    names = [name.strip() for name in head]
+    return ["unnamed: 0", *names[1:]] if len(names) > 1 and not names[0] else names
 
 
 def _check_names(path: Path, names: Sequence[str]) -> None:

@@ -3,26 +3,26 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from dlworkshop.data.readers import images, split, store, workers
+from dlworkshop.data import split
+from dlworkshop.data.readers import arrays, cards, images, store, workers
+from dlworkshop.data.readers.examples import inside, shape, to_example
+from dlworkshop.data.readers.reader import Options, Source
 from dlworkshop.errors import UserError
 
-# How people call the folders above their classes.
-SPLIT_FOLDERS = {
-    **dict.fromkeys(("train", "training"), 0),
-    **dict.fromkeys(("validation", "valid", "val", "dev"), 1),
-    **dict.fromkeys(("test", "testing"), 2),
-}
+__all__ = ["inside", "shape", "to_example"]  # they are those of any image
+
+KINDS: tuple[str, ...] = ("image",)
+OPTIONS: tuple[str, ...] = ("group_by", "image_size", "resize")
 IGNORED = {"thumbs.db", "desktop.ini"}  # and what begins with a dot
 LOOKED_AT = 512  # files whose heads are read to choose a size
 LARGEST_OWN_SIZE, OTHER_SIZE = 256, 64  # pixels a side
 MOST_SKIPPED = 0.01  # of the files
-LISTED = 20  # files in a message; the card has more
 LISTED_IN_CARD = 200
 
 
@@ -49,7 +49,7 @@ def listing(root: Path) -> Listing:
         UserError: if there are no classes, or a class is missing from train.
     """
     tops = _folders(root)
-    splits = {top: SPLIT_FOLDERS.get(top.name.lower()) for top in tops}
+    splits = {top: arrays.SPLIT_NAMES.get(top.name.lower()) for top in tops}
     if tops and all(number is not None for number in splits.values()):
         parts = [(top, number or 0) for top, number in splits.items()]
         if not any(number == 0 for _, number in parts):
@@ -72,7 +72,7 @@ def listing(root: Path) -> Listing:
         if home.name not in classes:
             raise UserError(
                 f"{home} has no images to learn from: train has no folder "
-                f"'{home.name}' (it has {some(classes)})"
+                f"'{home.name}' (it has {cards.some(classes)})"
             )
         found = _files(home, root, deep=True)
         names += found
@@ -92,23 +92,26 @@ def listing(root: Path) -> Listing:
     return Listing(root, names, *numbers, tuple(classes), beside)
 
 
-def prepare(
-    found: Listing,
-    folder: Path,
-    *,
-    image_size: tuple[int, int] | None,
-    resize: str,
-    group_by: str | None,
-) -> store.Prepared:
-    """Decode every file into `folder`.
+def matches(path: Path) -> bool:
+    """Any folder; that of IDX files is another reader's, which is asked before."""
+    return path.is_dir()
+
+
+def files(path: Path) -> tuple[list[str], Sequence[str]]:
+    """Those of all classes, and the classes, as one may be empty."""
+    found = listing(path)
+    return found.files, found.classes
+
+
+def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
+    """Decode every file below `path` into `folder`.
 
     Args:
-        found: what to decode.
+        path: a folder with a folder for each class.
         folder: where the records go.
-        image_size: (height, width) of an example; None takes the size of the files
-            where most have one and it is small, else OTHER_SIZE.
-        resize: one of `images.RESIZES`.
-        group_by: regular expression; files in which it finds the same text (its first
+        options: `image_size` is (height, width) of an example; None takes the size of
+            the files where most have one and it is small, else OTHER_SIZE. `group_by`
+            is a regular expression; files in which it finds the same text (its first
             group, where it has one) are on one side. It looks at the path below the
             folder.
 
@@ -116,17 +119,18 @@ def prepare(
         UserError: if more than MOST_SKIPPED of the files cannot be read, if a class has
             none that can, or if the expression does not match a file.
     """
+    found, group_by = listing(path), options.group_by
     names = found.names
     group = groups(names, group_by)  # before the work: it may be a mistake
-    how, sentence = choose(found.files, image_size, resize)
-    answers, records = workers.decode(found.files, how, folder)
+    preprocessing, sentence = choose(found.files, options.image_size, options.resize)
+    answers, records = workers.decode(found.files, preprocessing, folder)
     skipped = [
         [name, row[1]]
         for name, row in zip(names, answers, strict=True)
         if len(row) == 2
     ]
     check_skipped(skipped, len(names), found.root)
-    made_of = key(names, [row[0] for row in answers], how, group_by)
+    made_of = key(names, [row[0] for row in answers], preprocessing, group_by)
     rows = np.flatnonzero([len(row) > 2 for row in answers])
     label, given, group = found.label[rows], found.given[rows], group[rows]
     there = np.bincount(label[given == 0], minlength=len(found.classes))
@@ -151,33 +155,54 @@ def prepare(
         "prepared": sentence,
         "skipped": skipped[:LISTED_IN_CARD],
         "num_skipped": len(skipped),
-        "splits": splits_sentence(found.given),
-        "groups": groups_card(group, group_by, splits),
-        "copies": copies_card(names, label, splits, content),
-        "warnings": _warnings(found, how, seen),
+        "splits": cards.splits_sentence(found.given),
+        "groups": cards.groups_card(group, group_by, splits),
+        "copies": cards.copies_card(names, label, splits, content),
+        "warnings": _warnings(found, preprocessing, seen),
     }
     return store.Prepared(
         made_of,
         label,
         splits,
         found.classes,
-        (how["height"], how["width"], how["channels"]),
+        (preprocessing["height"], preprocessing["width"], preprocessing["channels"]),
         "uint8",
         records,
-        how,
+        preprocessing,
         card,
+    )
+
+
+def fingerprint(path: Path, preprocessing: Mapping[str, Any], options: Options) -> str:
+    """Of the content, as `prepare` would say; nothing is decoded."""
+    found = listing(path)
+    digests = store.sha256(found.files)
+    return key(found.names, digests, preprocessing, options.group_by)
+
+
+def labelled(
+    path: Path, options: Options, label: Callable[[str], Any]
+) -> Iterator[Source]:
+    """The files of the test folder, or of all where there is none."""
+    del options
+    found = listing(path)
+    labels = [label(name) for name in found.classes]
+    named = found.files
+    return (
+        Source(named[i], Path(named[i]), labels[found.label[i]])
+        for i in np.flatnonzero(arrays.tested(found.given))
     )
 
 
 def key(
     names: Sequence[str],
     digests: Sequence[str],
-    how: Mapping[str, Any],
+    preprocessing: Mapping[str, Any],
     group_by: str | None,
 ) -> str:
     """Of the content, the sha256 of each file's bytes, and of what is made of it."""
     files = (value for pair in zip(names, digests, strict=True) for value in pair)
-    return store.digest([store.VERSION, dict(how), group_by, *files])
+    return store.digest([store.VERSION, dict(preprocessing), group_by, *files])
 
 
 def choose(
@@ -199,9 +224,9 @@ def choose(
         "crop": "scaled until they fill it, what stands out cut off evenly",
         "pad": "scaled until they fit in, with black around them",
     }[resize]
-    how = images.as_shaped((*size, 3 if colour else 1)) | {"resize": resize}
+    preprocessing = images.as_shaped((*size, 3 if colour else 1)) | {"resize": resize}
     kind = "colour" if colour else "grey"
-    return how, f"{size[1]} x {size[0]} pixels, {kind} ({why}); others {rule}"
+    return preprocessing, f"{size[1]} x {size[0]} pixels, {kind} ({why}); others {rule}"
 
 
 def groups(names: Sequence[str], group_by: str | None) -> np.ndarray:
@@ -220,7 +245,7 @@ def groups(names: Sequence[str], group_by: str | None) -> np.ndarray:
     if lost:
         raise UserError(
             f"group_by '{group_by}' is not found in {len(lost)} of {len(names)} files "
-            f"({some(lost, 3)}): write an expression that each path has"
+            f"({cards.some(lost, 3)}): write an expression that each path has"
         )
     texts = [m[1 if pattern.groups else 0] or "" for m in found if m]
     return np.unique(texts, return_inverse=True)[1]
@@ -232,76 +257,19 @@ def check_skipped(skipped: Sequence[Sequence[str]], total: int, root: Path) -> N
         listed = [f"{name} ({reason})" for name, reason in skipped]
         raise UserError(
             f"{len(skipped)} of {total} files in {root} cannot be used, more than "
-            f"{MOST_SKIPPED:.0%}: {some(listed, LISTED)}; mend or remove them"
+            f"{MOST_SKIPPED:.0%}: {cards.some(listed)}; mend or remove them"
         )
 
 
-def splits_sentence(given: np.ndarray) -> str:
-    """Where the splits come from.
-
-    >>> splits_sentence(np.array([0, 0, 2]))
-    'train and test as given; validation cut off train (15 %), classes in proportion'
-    """
-    named = [name for n, name in enumerate(store.SPLITS) if (given == n).any()]
-    source = "train" if len(named) > 1 else "at random"
-    shares = {"validation": split.VALIDATION_SHARE, "test": split.TEST_SHARE}
-    cut = [
-        f"{name} cut off {source} ({100 * share:.0f} %)"
-        for name, share in shares.items()
-        if name not in named
-    ]
-    whole = [f"{' and '.join(named)} as given"] if len(named) > 1 else []
-    return "; ".join(whole + cut) + (", classes in proportion" if cut else "")
-
-
-def groups_card(
-    group: np.ndarray, group_by: str | None, splits: np.ndarray
-) -> dict[str, Any] | None:
-    """How many groups there are and how many have parts in several splits."""
-    if group_by is None:
-        return None
-    pairs = np.unique(np.stack([group, splits]), axis=1)[0]
-    sides = np.unique(pairs, return_counts=True)[1]
-    return {
-        "by": group_by,
-        "groups": len(sides),
-        "in_several_splits": int((sides > 1).sum()),
-        "largest": int(np.unique(group, return_counts=True)[1].max()),
-    }
-
-
-def copies_card(
-    names: Sequence[str],
-    label: np.ndarray,
-    splits: np.ndarray,
-    content: Sequence[str],
-) -> dict[str, Any]:
-    """Examples of exactly the same content: how many, and which in several splits."""
-    found = split.copies(content)
-    across = [rows for rows in found if len({int(splits[i]) for i in rows}) > 1]
-    torn = [rows for rows in found if len({int(label[i]) for i in rows}) > 1]
-
-    def said(rows: Sequence[int]) -> list[str]:
-        return [f"{names[i]} ({store.SPLITS[splits[i]]})" for i in rows]
-
-    return {
-        "examples": sum(len(rows) - 1 for rows in found),
-        "across_splits": len(across),
-        "across": [said(rows) for rows in across[:LISTED]],
-        "of_several_classes": len(torn),
-        "torn": [said(rows) for rows in torn[:LISTED]],
-    }
-
-
 def _warnings(
-    found: Listing, how: Mapping[str, Any], seen: Sequence[Sequence[Any]]
+    found: Listing, preprocessing: Mapping[str, Any], seen: Sequence[Sequence[Any]]
 ) -> list[str]:
     said = []
     if found.beside:
         many = f"{len(found.beside)} files are in no class folder"
-        said.append(f"{many}: {some(found.beside, 5)}.")
+        said.append(f"{many}: {cards.some(found.beside, 5)}.")
     coloured = sum(row[4] not in images.GREY for row in seen)
-    if how["channels"] == 1 and coloured:
+    if preprocessing["channels"] == 1 and coloured:
         said.append(f"{coloured} files have colour, which was dropped: most are grey.")
     return said
 
@@ -333,10 +301,4 @@ def _natural(name: str) -> tuple[int, str]:
     >>> sorted(["10", "9", "b", "a"], key=_natural)
     ['9', '10', 'a', 'b']
     """
-    return (int(name), "") if name.isdecimal() else (2**63, name)
-
-
-def some(names: Sequence[str], most: int = LISTED) -> str:
-    """The first of them, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return (int(name) if name.isdecimal() else 2**63), name

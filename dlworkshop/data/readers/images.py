@@ -22,7 +22,7 @@ GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
 WIDE = {"I", "I;16", "I;16B", "I;16L", "I;16N"}  # 16 bits for each grey value
 
 
-def decode(content: bytes, how: Mapping[str, Any]) -> np.ndarray:
+def decode(content: bytes, preprocessing: Mapping[str, Any]) -> np.ndarray:
     """The example in an image file, upright, [H, W, C] uint8.
 
     EXIF's orientation is respected, what is transparent becomes white, 16 bits become
@@ -31,25 +31,27 @@ def decode(content: bytes, how: Mapping[str, Any]) -> np.ndarray:
 
     Args:
         content: the file, of any format and mode that Pillow reads.
-        how: `height`, `width`, `channels` (1 grey, 3 colour) and `resize`, one of
-            `RESIZES`.
+        preprocessing: `height`, `width`, `channels` (1 grey, 3 colour) and `resize`,
+            one of `RESIZES`.
 
     Raises:
         ValueError: saying why the file cannot be read as an image.
 
     >>> file = io.BytesIO()
     >>> Image.new("CMYK", (40, 20)).save(file, "JPEG")
-    >>> how = {"height": 8, "width": 8, "channels": 3, "resize": "crop"}
-    >>> decode(file.getvalue(), how).shape
+    >>> preprocessing = {"height": 8, "width": 8, "channels": 3, "resize": "crop"}
+    >>> decode(file.getvalue(), preprocessing).shape
     (8, 8, 3)
     """
     with warnings.catch_warnings(action="ignore"):
-        return _decode(content, how)[0]
+        return _decode(content, preprocessing)[0]
 
 
-def _decode(content: bytes, how: Mapping[str, Any]) -> tuple[np.ndarray, list[Any]]:
+def _decode(
+    content: bytes, preprocessing: Mapping[str, Any]
+) -> tuple[np.ndarray, list[Any]]:
     """The example, with the width, height and mode of the file as it was."""
-    size = how["width"], how["height"]
+    size = preprocessing["width"], preprocessing["height"]
     try:
         with Image.open(io.BytesIO(content)) as image:
             found = [*image.size, image.mode]
@@ -62,7 +64,7 @@ def _decode(content: bytes, how: Mapping[str, Any]) -> tuple[np.ndarray, list[An
             if min(image.size) > least:  # a JPEG is decoded at half its size or less
                 image.draft(None, (least, least))
             image.load()
-            picture = _flat(_upright(image), how["channels"])
+            picture = _flat(_upright(image), preprocessing["channels"])
     except ValueError:
         raise
     except UnidentifiedImageError:
@@ -73,7 +75,7 @@ def _decode(content: bytes, how: Mapping[str, Any]) -> tuple[np.ndarray, list[An
     except Exception as error:  # decoders of damaged files raise what they like
         raise ValueError(f"{type(error).__name__}: {error}") from None
     if picture.size != size:
-        fill = {"crop": ImageOps.fit, "pad": ImageOps.pad}[how["resize"]]
+        fill = {"crop": ImageOps.fit, "pad": ImageOps.pad}[preprocessing["resize"]]
         picture = fill(picture, size, Image.Resampling.BICUBIC)
     pixels = np.asarray(picture)
     return (pixels[..., None] if pixels.ndim == 2 else pixels), found
@@ -129,10 +131,10 @@ def look(path: str) -> tuple[int, int, bool] | None:
 def work() -> None:
     """Decode jobs from stdin, one JSON object a line, until it ends.
 
-    A job names `files`, `how` to decode and the `records` to write. The answer is one
-    line: for each file the sha256 of its bytes, and either that of its pixels with the
-    width, height and mode it had, or the reason why it has no record. Where nothing can
-    be written, the answer is the reason alone.
+    A job names `files`, their `preprocessing` and the `records` to write. The answer is
+    one line: for each file the sha256 of its bytes, and either that of its pixels with
+    the width, height and mode it had, or the reason why it has no record. Where nothing
+    can be written, the answer is the reason alone.
     """
     from array_record.python.array_record_module import (  # noqa: PLC0415
         ArrayRecordWriter,
@@ -145,7 +147,9 @@ def work() -> None:
         answer: list[list[Any]] | str
         try:
             writer = ArrayRecordWriter(job["records"], RECORDS)
-            answer = [_record(file, job["how"], writer) for file in job["files"]]
+            answer = [
+                _record(file, job["preprocessing"], writer) for file in job["files"]
+            ]
             writer.close()
         except Exception as error:  # the writer's own: a full disk, mostly
             answer = f"{type(error).__name__}: {error}".partition("\n")[0]
@@ -153,14 +157,14 @@ def work() -> None:
         sys.stdout.flush()
 
 
-def _record(file: str, how: Mapping[str, Any], writer: Any) -> list[Any]:
+def _record(file: str, preprocessing: Mapping[str, Any], writer: Any) -> list[Any]:
     """Decode one file into a record; what `work` answers about it."""
     digest = ""
     try:
         with open(file, "rb") as opened:
             content = opened.read()
         digest = hashlib.sha256(content).hexdigest()
-        example, found = _decode(content, how)
+        example, found = _decode(content, preprocessing)
     except (ValueError, OSError) as error:
         return [digest, str(error)]
     pixels = example.tobytes()

@@ -1,7 +1,7 @@
 """Examples on disk: ArrayRecord files read as an array, and folders of them by content.
 
 A prepared folder has `records-*.array_record`, the bytes of one example in each record,
-`label.npy`, `split.npy` and `about.json`, which says their shape and the rest.
+`targets.npy`, `split.npy` and `about.json`, which says their shape and the rest.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from dlworkshop.files import atomic_rename, atomic_write
 from dlworkshop.types import Array, Batch, Dataset
 
 SPLITS = ("train", "validation", "test")
-VERSION = 1  # of what is prepared; another one is prepared anew
+VERSION = 2  # of what is prepared; another one is prepared anew
 
 
 class Records(LazyArray):
@@ -78,9 +78,9 @@ class Prepared(NamedTuple):
     """What is known of the examples whose records lie in a folder."""
 
     key: str  # of the content that they were made of
-    label: np.ndarray  # [N] int32
+    targets: np.ndarray  # [N] int32 of classes, or float32 [N, ...]
     split: np.ndarray  # [N] int8, places in SPLITS
-    classes: Sequence[str]  # [K]
+    classes: Sequence[str]  # [K]; none where targets are numbers
     shape: Sequence[int]  # of one example
     dtype: str
     files: Sequence[tuple[str, int]]  # of records, with how many each has
@@ -162,9 +162,9 @@ def partial(root: Path) -> Iterator[Path]:
 
 def commit(root: Path, folder: Path, made: Prepared, signed: str) -> Path:
     """Give a prepared folder the name of its content, all or nothing."""
-    np.save(folder / "label.npy", made.label)
+    np.save(folder / "targets.npy", made.targets)
     np.save(folder / "split.npy", made.split)
-    about = made._asdict() | {"label": None, "split": None, "version": VERSION}
+    about = made._asdict() | {"targets": None, "split": None, "version": VERSION}
     (folder / "about.json").write_text(json.dumps(about))
     folder.chmod(root.stat().st_mode & 0o777)  # mkdtemp made it private
     final = root / made.key
@@ -183,7 +183,7 @@ def read(folder: Path, name: str) -> Dataset:
     """
     try:
         about = json.loads((folder / "about.json").read_text())
-        label = np.load(folder / "label.npy")
+        targets = np.load(folder / "targets.npy")
         split = np.load(folder / "split.npy")
         files = [folder / file for file, _ in about["files"]]
         missing = [str(file) for file in files if not file.is_file()]
@@ -196,7 +196,8 @@ def read(folder: Path, name: str) -> Dataset:
     starts = np.cumsum([0, *(n for _, n in about["files"])]).tolist()
     train, validation, test = (
         Batch(
-            Records(files, starts, index, about["shape"], about["dtype"]), label[index]
+            Records(files, starts, index, about["shape"], about["dtype"]),
+            targets[index],
         )
         for index in (np.flatnonzero(split == number) for number in range(len(SPLITS)))
     )

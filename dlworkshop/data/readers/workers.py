@@ -32,7 +32,7 @@ def cores() -> int:
 
 
 def decode(
-    files: Sequence[str], how: Mapping[str, Any], folder: Path
+    files: Sequence[str], preprocessing: Mapping[str, Any], folder: Path
 ) -> tuple[list[list[Any]], list[tuple[str, int]]]:
     """Decode all `files` into `folder`, as `images.decode` does.
 
@@ -44,7 +44,7 @@ def decode(
     jobs: list[dict[str, Any]] = [
         {
             "files": files[first : first + each],
-            "how": dict(how),
+            "preprocessing": dict(preprocessing),
             "records": str(folder / f"records-{first // each:05d}.array_record"),
         }
         for first in range(0, len(files), each)

@@ -1,0 +1,58 @@
+"""One more image or array -> an example as those that a model learnt from."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlworkshop.data.readers import arrays, images
+from dlworkshop.data.readers.reader import Source
+from dlworkshop.errors import UserError
+
+
+def to_example(source: Any, preprocessing: Mapping[str, Any]) -> np.ndarray:
+    """An image file as it was decoded, or an array as it was transformed.
+
+    Raises:
+        UserError: if it is neither, or of another shape or dtype.
+
+    >>> preprocessing = images.as_shaped((2, 2, 1))
+    >>> to_example(np.zeros((2, 2, 1), np.uint8), preprocessing).shape
+    (2, 2, 1)
+    """
+    is_image = preprocessing["kind"] == "image"
+    if isinstance(source, np.ndarray):
+        wanted = shape(preprocessing)
+        if list(source.shape) != wanted:
+            raise UserError(
+                f"an example has shape {list(source.shape)}, wanted {wanted}"
+            )
+        if is_image and source.dtype != np.uint8:
+            raise UserError(f"an image is {source.dtype}, wanted uint8 in 0 to 255")
+        return arrays.transform(source[None], preprocessing)[0]
+    if not is_image or not isinstance(source, Path):
+        wanted_kind = "an image file" if is_image else "an array"
+        raise UserError(f"{source} is given, wanted {wanted_kind}")
+    try:
+        return images.decode(source.read_bytes(), preprocessing)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{source} cannot be read as an image: {error}") from None
+
+
+def shape(preprocessing: Mapping[str, Any]) -> list[int]:
+    """Of an example that `to_example` makes."""
+    if preprocessing["kind"] == "image":
+        return [preprocessing[side] for side in ("height", "width", "channels")]
+    return list(preprocessing["shape"])
+
+
+def inside(file: Path, preprocessing: Mapping[str, Any]) -> Iterator[Source]:
+    """The rows of the array x of an .npz file, or a file of an image itself."""
+    if file.suffix.lower() == ".npz":
+        for i, row in enumerate(arrays.read_inputs(file)):
+            yield Source(f"{file} row {i}", row)
+    elif preprocessing["kind"] == "array":
+        raise UserError(f"{file} is no .npz file: give one with an array x")
+    else:
+        yield Source(str(file), file)

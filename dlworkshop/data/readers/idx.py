@@ -1,0 +1,84 @@
+"""IDX files as those of MNIST, of any size: one of images, one of labels beside it."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dlworkshop.data import raw
+from dlworkshop.data.readers import arrays, store
+from dlworkshop.data.readers.examples import inside, shape, to_example
+from dlworkshop.data.readers.reader import Options, Source
+from dlworkshop.errors import UserError
+
+__all__ = ["inside", "shape", "to_example"]  # they are those of any image
+
+KINDS: tuple[str, ...] = ("image",)
+OPTIONS: tuple[str, ...] = ()
+IDX = re.compile(r"(?P<split>.*?)[-_.]?images[-_.]idx3[-_.]ubyte(\.gz)?$")
+IDX_SPLITS = arrays.SPLIT_NAMES | {"t10k": 2, "": 0}
+
+
+def matches(path: Path) -> bool:
+    """One such file of images, or a folder with some."""
+    return bool(_images(path))
+
+
+def files(path: Path) -> tuple[list[Path], tuple[str, ...]]:
+    """Those of images and of labels."""
+    home = _images(path)[0].parent
+    return sorted(f for f in home.iterdir() if "ubyte" in f.name), ()
+
+
+def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
+    """See `arrays.prepare`."""
+    del options
+    return arrays.prepare(read(path), path, folder)
+
+
+def fingerprint(path: Path, preprocessing: Mapping[str, Any], options: Options) -> str:
+    """See `arrays.fingerprint`."""
+    del preprocessing, options
+    return arrays.fingerprint(read(path), path)
+
+
+def labelled(
+    path: Path, options: Options, label: Callable[[str], Any]
+) -> Iterator[Source]:
+    """See `arrays.labelled`."""
+    del options
+    return arrays.labelled(read(path), path, label)
+
+
+def read(path: Path) -> arrays.Parts:
+    """The files of images, each with the one of labels beside it.
+
+    Raises:
+        UserError: if a file is damaged, has no labels, or there is no train split.
+    """
+    parts: arrays.Parts = {}
+    for file in _images(path):
+        match = IDX.match(file.name)
+        name = match["split"].lower() if match else ""
+        if name not in IDX_SPLITS:
+            raise UserError(
+                f"{file} is of a split '{name}': name it train, validation, test or "
+                "t10k"
+            )
+        partner = file.name.replace("images", "labels").replace("idx3", "idx1")
+        homes = [partner, f"{partner}.gz", partner.removesuffix(".gz")]
+        labels = [
+            file.with_name(home) for home in homes if file.with_name(home).is_file()
+        ]
+        if not labels:
+            raise UserError(f"{file} has no labels beside it: put {partner} there")
+        pair = [(str(f), f.read_bytes()) for f in (file, labels[0])]
+        parts[IDX_SPLITS[name]] = raw.parse_idx_pair(*pair)
+    if 0 not in parts:
+        raise UserError(f"{path} has IDX files of no train split: add them")
+    return parts
+
+
+def _images(path: Path) -> list[Path]:
+    inside = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [file for file in inside if file.is_file() and IDX.match(file.name)]

@@ -1,0 +1,75 @@
+"""An .npz file with x and y, or x_train, y_train, ..."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dlworkshop.data.readers import arrays, store
+from dlworkshop.data.readers.examples import inside, shape, to_example
+from dlworkshop.data.readers.reader import Options, Source
+from dlworkshop.errors import UserError
+
+__all__ = ["inside", "shape", "to_example"]  # they are those of any array
+
+KINDS: tuple[str, ...] = ("array", "image")
+OPTIONS: tuple[str, ...] = ("target",)
+
+
+def matches(path: Path) -> bool:
+    """By its name."""
+    return path.suffix.lower() == ".npz"
+
+
+def files(path: Path) -> tuple[list[Path], tuple[str, ...]]:
+    """It is one file."""
+    return [path], ()
+
+
+def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
+    """See `arrays.prepare`."""
+    return arrays.prepare(read(path, options.target), path, folder)
+
+
+def fingerprint(path: Path, preprocessing: Mapping[str, Any], options: Options) -> str:
+    """See `arrays.fingerprint`."""
+    del preprocessing
+    return arrays.fingerprint(read(path, options.target), path)
+
+
+def labelled(
+    path: Path, options: Options, label: Callable[[str], Any]
+) -> Iterator[Source]:
+    """See `arrays.labelled`."""
+    return arrays.labelled(read(path, options.target), path, label)
+
+
+def read(path: Path, target: str | tuple[str, ...] | None) -> arrays.Parts:
+    """The arrays of an .npz file: x and y, or x_train, y_train, x_test, ...
+
+    Args:
+        path: of the file; pickles in it are refused.
+        target: the name of the labels, where it is none of `arrays.LABELS`.
+
+    Raises:
+        UserError: if there is nothing by these names, or what is there cannot be.
+    """
+    given = arrays.read_file(path)
+    parts: arrays.Parts = {}
+    if isinstance(target, tuple):
+        raise UserError(f"target is {target}: give the name of one array of {path}")
+    labels = arrays.LABELS if target is None else (target,)
+    for number, inputs in arrays.by_split(given, arrays.INPUTS).items():
+        found = arrays.by_split(given, labels).get(number)
+        if found is None:
+            raise UserError(
+                f"{path} has inputs but no labels of the same split (it has "
+                f"{', '.join(given)}): name them as in x_train, y_train, or with "
+                "--target"
+            )
+        parts[number] = inputs, found
+    if 0 not in parts:
+        raise UserError(
+            f"{path} has {', '.join(given) or 'no array'}: wanted x and y, or "
+            "x_train, y_train, x_test, y_test"
+        )
+    return parts

@@ -1,0 +1,49 @@
+"""Numbers to be predicted: in the units of the user's table, or standardised."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+def standardised(values: np.ndarray, fitted: Mapping[str, Any]) -> np.ndarray:
+    """Numbers [...] or [..., columns] as a model learns them: float32.
+
+    >>> fitted = {"several": False, "columns": [{"mean": 10.0, "deviation": 2.0}]}
+    >>> standardised(np.array([10, 14]), fitted).tolist()
+    [0.0, 2.0]
+    """
+    mean, deviation = scale(fitted)
+    return ((values - mean) / deviation).astype(np.float32)
+
+
+def in_own_units(outputs: np.ndarray, fitted: Mapping[str, Any]) -> np.ndarray:
+    """What a model says, [...] or [..., columns], in the units of the table.
+
+    The inverse of `standardised`; a last axis of one output is kept. Differences, as a
+    mean absolute error, are only multiplied by the `deviation`.
+
+    Args:
+        outputs: of a model of numbers.
+        fitted: `preprocessing["target"]`.
+
+    >>> fitted = {"several": False, "columns": [{"mean": 10.0, "deviation": 2.0}]}
+    >>> in_own_units(np.array([0.0, 2.0]), fitted).tolist()
+    [10.0, 14.0]
+    """
+    mean, deviation = scale(fitted)
+    return np.asarray(outputs) * deviation + mean
+
+
+def scale(fitted: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Mean and deviation, [] or [columns], that targets were standardised by.
+
+    They are 0 and 1 of columns that were not.
+
+    >>> scale({"several": True, "columns": [{"mean": 1.0, "deviation": 2.0}, {}]})
+    (array([1., 0.]), array([2., 1.]))
+    """
+    columns = fitted["columns"]
+    mean = np.array([column.get("mean", 0.0) for column in columns])
+    deviation = np.array([column.get("deviation", 1.0) for column in columns])
+    return (mean, deviation) if fitted["several"] else (mean[0], deviation[0])
