@@ -64,6 +64,7 @@ _PUBLIC = {  # name -> where it lives; loaded when first asked for
     "losses": "dlworkshop.learn.losses",
     "metrics": "dlworkshop.learn.metrics",
     "models": "dlworkshop.models",
+    "observers": "dlworkshop.train.observers",
     "optimizers": "dlworkshop.learn.optimizers",
     "schedules": "dlworkshop.learn.schedules",
     "sweep": "dlworkshop.train.sweep:sweep",

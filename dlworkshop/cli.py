@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import io
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from dlworkshop.errors import UserError
+from dlworkshop.report import terminal
 
 # Everything else is imported where it is used: `--help` waits for no compiler.
 # ruff: noqa: PLC0415
@@ -45,13 +45,13 @@ class Report:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Score a run: accuracy and loss of its members, and of their ensemble."""
+    """Score a run: its members and their ensemble, on its test split or other data."""
 
     run: RunFolder
     data: Path | None = None
     """Labelled data (a folder per class, CSV, .npz); else the run's own test split."""
     target: str | None = None
-    """Of a table, the column of the classes; by default that of the run."""
+    """Of a table, the column to be told; by default that of the run."""
     data_dir: Path | None = None
     """Where prepared data are kept; a private cache folder by default."""
 
@@ -66,8 +66,10 @@ class Evaluate:
 class Predict:
     """Answer image files, folders of them, or the rows of a table.
 
-    Each row has the class, its probability (the mean over the members), the standard
-    deviation of that over the members, and the entropy of all classes in nats.
+    Of classes, each row has the class, its probability (the mean over the members), the
+    standard deviation of that over the members, and the entropy of all classes in nats;
+    of numbers the mean over the members, in units of the target, and their standard
+    deviation; of several labels the probability of each.
     """
 
     run: RunFolder
@@ -142,8 +144,6 @@ class Data:
         from dlworkshop.data.load import folder_of, load, prepare_from
         from dlworkshop.report import data_card
 
-        logging.basicConfig(format="%(message)s")
-        logging.getLogger("dlworkshop").setLevel(logging.INFO)
         options = dataclasses.asdict(self)
         name, source = options.pop("name"), options.pop("source")
         if source is not None:
@@ -165,7 +165,8 @@ def main(args: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = _parse(args)()
+        with terminal.messages():
+            code = _parse(args)()
         sys.stdout.flush()
         return code
     except UserError as error:

@@ -58,6 +58,22 @@ def test_imports_point_up_the_list(path):
     assert set(imports(path)) <= set(allowed), path
 
 
+def calls_print(path: Path) -> bool:
+    return any(
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "print"
+        for node in ast.walk(ast.parse(path.read_text()))
+    )
+
+
+def test_only_commands_scripts_and_the_terminal_print():
+    may = {PACKAGE / "cli.py", PACKAGE / "report/terminal.py"}
+    files = set(PACKAGE.rglob("*.py")) - may - set(PACKAGE.glob("workshop/*.py"))
+    assert len(files) > 50 and any(map(calls_print, may))
+    assert [path for path in sorted(files) if calls_print(path)] == []
+
+
 def in_fresh_python(code: str) -> str:
     return subprocess.run(
         [sys.executable, "-c", code],

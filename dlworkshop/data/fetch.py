@@ -2,21 +2,14 @@
 
 import contextlib
 import hashlib
+import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
-
 from dlworkshop.data.checksums import official
+from dlworkshop.data.progress import Live
 from dlworkshop.errors import UserError
 from dlworkshop.files import atomic_file
 
@@ -116,22 +109,19 @@ def _download(url: str, path: Path, checksum: str) -> None:
     """Bring `url` to `path` whole, or not at all; the checksum is as "md5:6d6b..."."""
     method, _, wanted = checksum.partition(":")
     digest = hashlib.new(method)
-    bar = Progress(
-        TextColumn(path.name),
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
     with (
         urllib.request.urlopen(url, timeout=READ_SECONDS) as answer,
         atomic_file(path) as file,
-        bar,
+        Live(
+            int(answer.headers["Content-Length"] or sys.maxsize), text=path.name
+        ) as live,
     ):
-        task = bar.add_task("", total=int(answer.headers["Content-Length"] or 0))
+        done = 0
+        whole = "" if live.total == sys.maxsize else f" of {live.total / 1e6:.1f}"
         while piece := answer.read(_PIECE):
             file.write(piece)
             digest.update(piece)
-            bar.advance(task, len(piece))
+            done += len(piece)
+            live.show(done, f"{path.name}: {done / 1e6:.1f}{whole} MB")
         if digest.hexdigest() != wanted:
             raise OSError(f"{url} has {method} {digest.hexdigest()}, wanted {wanted}")

@@ -1,28 +1,40 @@
 """What work that takes its time tells the person who waits: one live line, or plain."""
 
+import sys
 import time
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 QUIET_SECONDS = 10.0  # at most one plain line in this time
+NOTEBOOK_SECONDS = 0.2  # at most one message to a notebook in this time
 ROOM_FOR_BAR = 110  # columns of a terminal that has room for a bar beside the text
 
 
 class Live:
-    """A line that changes in a terminal; elsewhere a plain one now and then."""
+    """A line that changes in a terminal or a notebook; elsewhere a plain one at times.
+
+    A notebook gets a display of its own, which is updated in place. rich would show a
+    widget there, which needs another package and is not in a saved notebook.
+    """
 
     def __init__(self, total: int, done: int = 0, text: str = "", quiet: bool = False):
-        self.console = Console(stderr=True, highlight=False, quiet=quiet)
+        self._notebook = None if quiet else Notebook.here()
+        shown = not quiet and self._notebook is None
+        self.console = Console(
+            stderr=True, highlight=False, quiet=not shown, force_jupyter=False
+        )
         self.total = total
         self._bar = Progress(
             *([BarColumn(20)] if self.console.width >= ROOM_FOR_BAR else []),
-            TextColumn("{task.fields[text]}"),
+            TextColumn("{task.fields[text]}", markup=False),
             console=self.console,
-            disable=not self.console.is_terminal,
+            disable=not (shown and self.console.is_terminal),
         )
         self._task = self._bar.add_task("", total=total, completed=done, text=text)
+        self._untold = ""
         self.started = self._told = time.perf_counter()
 
     def __enter__(self):
@@ -36,16 +48,66 @@ class Live:
         trace: TracebackType | None,
     ) -> None:
         self._bar.stop()
+        if self._untold:  # where it ended before its time
+            self._tell(self._untold)
+
+    def log(self, line: str) -> None:
+        """One line of its own, above the live one."""
+        if self._notebook is not None:
+            self._notebook.log(line)
+        else:
+            self.console.print(line, soft_wrap=True, markup=False)
 
     def show(self, done: int, text: str) -> None:
-        """So far `done` of the total; the last line is always shown."""
+        """So far `done` of the total; the last text is always shown."""
         self._bar.update(self._task, completed=done, text=text)
         now = time.perf_counter()
-        quiet = now - self._told < QUIET_SECONDS
-        if self.console.is_terminal or (quiet and done < self.total):
+        often = QUIET_SECONDS if self._notebook is None else NOTEBOOK_SECONDS
+        if not self._bar.disable:
+            return
+        if now - self._told < often and done < self.total:
+            self._untold = text
             return
         self._told = now
-        self.console.print(text, soft_wrap=True)
+        self._tell(text)
+
+    def _tell(self, text: str) -> None:
+        self._untold = ""
+        if self._notebook is not None:
+            self._notebook.show(text)
+        else:
+            self.console.print(text, soft_wrap=True, markup=False)
+
+
+class Notebook:
+    """Displays of the cell that is being run: lines, and one that changes."""
+
+    def __init__(self, display: Any):
+        self._display = display
+        self._live: Any = None
+
+    @classmethod
+    def here(cls) -> "Notebook | None":
+        """Of the notebook in which this runs; None in any other place."""
+        ipython = sys.modules.get("IPython")  # there it was imported long ago
+        shell = ipython.get_ipython() if ipython is not None else None
+        if getattr(shell, "kernel", None) is None:
+            return None
+        from IPython.display import display  # noqa: PLC0415
+
+        return cls(display)
+
+    def log(self, line: str) -> None:
+        """A line that stays."""
+        self._display({"text/plain": line}, raw=True)
+
+    def show(self, text: str) -> None:
+        """The line that changes."""
+        message = {"text/plain": text}
+        if self._live is None:
+            self._live = self._display(message, raw=True, display_id=True)
+        else:
+            self._live.update(message, raw=True)
 
 
 class Count(Live):

@@ -13,7 +13,7 @@ def standardised(values: np.ndarray, fitted: Mapping[str, Any]) -> np.ndarray:
     >>> standardised(np.array([10, 14]), fitted).tolist()
     [0.0, 2.0]
     """
-    mean, deviation = _scale(fitted)
+    mean, deviation = scale(fitted)
     return ((values - mean) / deviation).astype(np.float32)
 
 
@@ -31,11 +31,18 @@ def in_own_units(outputs: np.ndarray, fitted: Mapping[str, Any]) -> np.ndarray:
     >>> in_own_units(np.array([0.0, 2.0]), fitted).tolist()
     [10.0, 14.0]
     """
-    mean, deviation = _scale(fitted)
+    mean, deviation = scale(fitted)
     return np.asarray(outputs) * deviation + mean
 
 
-def _scale(fitted: Mapping[str, Any]) -> tuple[Any, Any]:
+def scale(fitted: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Mean and deviation, [] or [columns], that targets were standardised by.
+
+    They are 0 and 1 of columns that were not.
+
+    >>> scale({"several": True, "columns": [{"mean": 1.0, "deviation": 2.0}, {}]})
+    (array([1., 0.]), array([2., 1.]))
+    """
     columns = fitted["columns"]
     mean = np.array([column.get("mean", 0.0) for column in columns])
     deviation = np.array([column.get("deviation", 1.0) for column in columns])

@@ -5,6 +5,7 @@ A metric is a function of ONE example, (outputs, targets) -> [], or of a whole s
 `fit(..., metrics={"accuracy": metrics.accuracy, "auc": metrics.roc_auc})`.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ class Metric(NamedTuple):
     function: Callable  # (outputs, targets) -> [] of ONE example, traced; or `split`:
     better: str = "higher"  # or "lower"
     split: bool = False  # (outputs [N, ...], targets [N, ...], weights=None) -> float
-    unit: str = ""  # "" for a fraction in [0, 1], or the units of the targets
+    unit: str = ""  # in words; "" for a number without one, as a fraction in [0, 1]
 
 
 balanced_accuracy = Metric(split_metrics.balanced_accuracy, split=True)
@@ -41,9 +42,9 @@ log_loss = Metric(split_metrics.log_loss, "lower", split=True, unit="nats")
 label_f1_macro = Metric(split_metrics.label_f1_macro, split=True)
 label_roc_auc = Metric(split_metrics.label_roc_auc, split=True)
 label_average_precision = Metric(split_metrics.label_average_precision, split=True)
-mae = Metric(absolute_error, "lower")
-mse = Metric(squared_error, "lower")
-rmse = Metric(split_metrics.rmse, "lower", split=True)
+mae = Metric(absolute_error, "lower", unit="units of the target")
+mse = Metric(squared_error, "lower", unit="squared units of the target")
+rmse = Metric(split_metrics.rmse, "lower", split=True, unit="units of the target")
 r2 = Metric(split_metrics.r2, split=True)
 
 
@@ -155,12 +156,17 @@ def _as_metric(name: str, metric: Any) -> Metric:
     return metric
 
 
-def default_metrics(outputs_kind: str | None, classes) -> dict[str, Metric]:
+def default_metrics(
+    outputs_kind: str | None, classes, target: Mapping[str, Any] | None = None
+) -> dict[str, Metric]:
     """What is measured where nothing was asked for, by what the outputs mean.
 
     Args:
         outputs_kind: as of `losses.outputs_of`.
         classes: names of classes, empty where there are none.
+        target: of a table, `preprocessing["target"]`. Errors of one column are in the
+            units that it has there; of several columns, whose units may differ, in
+            standard deviations.
 
     >>> list(default_metrics("values", ()))
     ['mae', 'rmse', 'r2']
@@ -170,8 +176,48 @@ def default_metrics(outputs_kind: str | None, classes) -> dict[str, Metric]:
     if outputs_kind == "binary_logits":
         return {"accuracy": Metric(label_accuracy), "f1_macro": label_f1_macro}
     if outputs_kind == "values":
-        return {"mae": mae, "rmse": rmse, "r2": r2}
+        deviation, unit = own_units(target)
+        errors = {"mae": mae, "rmse": rmse}
+        if unit:
+            errors = {n: scaled(m, deviation, unit) for n, m in errors.items()}
+        return {**errors, "r2": r2}
     return {}
+
+
+def own_units(target: Mapping[str, Any] | None) -> tuple[float, str]:
+    """What an error of standardised targets is multiplied by, and its unit in words.
+
+    ("" where the targets are as they were given.)
+
+    Args:
+        target: `preprocessing["target"]` of a table; None where there is none.
+
+    >>> column = {"name": "price", "mean": 10.0, "deviation": 2.0}
+    >>> own_units({"several": False, "columns": [column]})
+    (2.0, 'units of price')
+    """
+    columns = (target or {}).get("columns", ())
+    deviations = [column["deviation"] for column in columns if "deviation" in column]
+    if not deviations:
+        return 1.0, ""
+    if len(columns) > 1:
+        return 1.0, "standard deviations"
+    return deviations[0], f"units of {columns[0]['name']}"
+
+
+def scaled(metric: Metric, factor: float, unit: str) -> Metric:
+    """The metric of outputs and targets that are both multiplied by `factor`.
+
+    >>> price = scaled(mae, 1000.0, "euros")  # of a model that learns thousands
+    >>> float(price.function(jnp.array(1.0), jnp.array(3.0))), price.unit
+    (2000.0, 'euros')
+    """
+    function = functools.partial(_of_scaled, metric.function, factor)
+    return metric._replace(function=function, unit=unit)
+
+
+def _of_scaled(function: Callable, factor: float, outputs, targets, *weights):
+    return function(outputs * factor, targets * factor, *weights)
 
 
 def cost(metric: Metric | None, value: Array) -> Array:

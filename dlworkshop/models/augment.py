@@ -7,13 +7,18 @@ example's own key, so the same key gives the same picture.
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from dlworkshop.models.model import Model, as_float, check_rank
+from dlworkshop.models.model import Model, StatefulModel, as_float, check_rank
 from dlworkshop.types import Array
+
+AnyModel = TypeVar("AnyModel", Model, StatefulModel)
+KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 def shift(key: Array, image: Array, pixels: int) -> jax.Array:
@@ -131,12 +136,13 @@ class Augment:
         return image
 
 
-def augmented(model: Model, augment: Callable) -> Model:
-    """A model whose training examples are augmented; without a key it is the same.
+def augmented(model: AnyModel, augment: Callable) -> AnyModel:
+    """A model whose training inputs are augmented; without a key it is the same.
 
     Args:
-        model: pair of pure functions of one example.
-        augment: (key, image) -> image, as an `Augment`.
+        model: of one example.
+        augment: (key, inputs) -> inputs, as an `Augment`. What else it takes by keyword
+            are hyper-parameters of the model.
 
     >>> from dlworkshop.models import cnn
     >>> model = augmented(cnn((4,), (8,)), Augment(shift=1))
@@ -145,17 +151,26 @@ def augmented(model: Model, augment: Callable) -> Model:
     >>> model.apply(params, image, key=jax.random.key(1)).shape
     (10,)
     """
+    own = list(inspect.signature(augment).parameters.values())[2:]
+    own = [each for each in own if each.kind in KEYWORD]
+    names = {each.name for each in own}
 
-    @functools.wraps(model.apply)  # the hyper-parameters that it takes show through
-    def apply(params, example, *, key=None, **more):
+    @functools.wraps(model.apply)
+    def apply(*front, key=None, **hparams):
+        mine = {name: hparams.pop(name) for name in names & hparams.keys()}
         if key is None:
-            return model.apply(params, example, **more)
+            return model.apply(*front, **hparams)
         augment_key, model_key = jax.random.split(key)
-        example = augment(augment_key, example)
-        return model.apply(params, example, key=model_key, **more)
+        inputs = augment(augment_key, front[-1], **mine)
+        return model.apply(*front[:-1], inputs, key=model_key, **hparams)
 
+    # the hyper-parameters of both show through
+    taken = list(inspect.signature(model.apply).parameters.values())
+    taken += [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
+    taken.sort(key=lambda parameter: parameter.kind)
+    apply.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
     if isinstance(augment, Augment):
         config = {**model.config, "augment": dataclasses.asdict(augment)}
-    else:
-        config = {**model.config, "augment": str(augment)}
+    else:  # what it does is part of the model's identity, which a run folder keeps
+        config = {**model.config, "augment": getattr(augment, "__name__", "its own")}
     return model._replace(apply=apply, config=config, augment=augment)

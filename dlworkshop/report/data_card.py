@@ -29,16 +29,16 @@ def data_card(run: RunFolder) -> Html | None:
 
 def show(card: dict[str, Any], folder: Path) -> None:
     """Print the card of data that lie in `folder`."""
-    print(sentence(card))
+    terminal.say(sentence(card))
     if card.get("counts"):
         terminal.show(*counts(card))
     if made := facts(card):
         terminal.show(("", ""), made)
     for text in warnings(card):
-        print(f"! {text}")
+        terminal.say(f"! {text}")
     for file, reason in card.get("skipped") or []:
-        print(f"! {file}: {reason}")
-    print(f"lies in {folder}")
+        terminal.say(f"! {file}: {reason}")
+    terminal.say(f"lies in {folder}")
 
 
 def augmentation(run: RunFolder) -> Html | None:

@@ -2,7 +2,15 @@
 
 from typing import Any
 
-from dlworkshop.report import calibration, classes, data_card, lesson, pictures
+from dlworkshop.report import (
+    calibration,
+    classes,
+    data_card,
+    labels,
+    lesson,
+    pictures,
+    values,
+)
 from dlworkshop.report.elements import (
     Html,
     data,
@@ -23,7 +31,7 @@ from dlworkshop.report.words import (
     plain,
     quantity,
     spoken,
-    unit,
+    titled,
     with_error,
 )
 
@@ -71,12 +79,9 @@ def _training(run: RunFolder) -> list[tuple[str, Html | None]]:
     """What `fit` leaves to be shown."""
     return [
         ("Key numbers", _tiles(run)),
+        ("Scores", _scores(run)),
         ("Learning curves", pictures.curves(run)),
-        ("Confusion matrix", pictures.confusion(run)),
-        ("Each class", classes.per_class(run)),
-        ("Calibration", calibration.calibration(run)),
-        ("Ensemble", calibration.ensemble(run)),
-        ("Worst mistakes", pictures.mistakes(run)),
+        *_predictions(run),
         ("Augmentation", data_card.augmentation(run)),
         ("Members", _members(run)),
         ("Hyper-parameters", pictures.sweeps(run)),
@@ -84,11 +89,52 @@ def _training(run: RunFolder) -> list[tuple[str, Html | None]]:
     ]
 
 
+def _predictions(run: RunFolder) -> list[tuple[str, Html | None]]:
+    """What was said of the test split, by what the outputs of the model mean."""
+    if run.predictions is not None:
+        return [
+            ("Confusion matrix", pictures.confusion(run)),
+            ("Each class", classes.per_class(run)),
+            ("Calibration", calibration.calibration(run)),
+            ("Ensemble", calibration.ensemble(run)),
+            ("Worst mistakes", pictures.mistakes(run)),
+        ]
+    if run.values is not None:
+        return [
+            ("Predictions", values.predictions(run, run.values)),
+            ("Ensemble", values.ensemble(run, run.values)),
+        ]
+    if run.labels is not None:
+        return [
+            ("Each label", labels.per_label(run, run.labels)),
+            ("Ensemble", labels.ensemble(run, run.labels)),
+        ]
+    return [("Predictions", tag("p", _why_none(run), class_="note"))]
+
+
+def _why_none(run: RunFolder) -> str:
+    """One sentence about predictions that are not there."""
+    outputs = run.summary.get("outputs")
+    if not run.summary.get("test"):
+        return "The test split was not read, so there are no predictions of it."
+    if "outputs" in run.summary and outputs is None:
+        return (
+            "What the outputs of this model mean is not known, so they are taken for "
+            'neither probabilities nor values: say it with fit(..., outputs="logits") '
+            "or another of its kinds."
+        )
+    if outputs in ("logits", "probabilities") and not dig(
+        run.config, "dataset", "classes"
+    ):
+        return "The data set names no classes, so there is no confusion matrix."
+    return "The run left no predictions of its test split."
+
+
 def finding(run: RunFolder) -> str:
     """The result of the run in one sentence."""
     if run.summary.get("finding"):
         return plain(run.summary["finding"])
-    test = dig(run.summary, "test", run.metric) or {}
+    test = dig(run.summary, run.split, run.metric) or {}
     total = run.summary.get("members") or len(run.members) or test.get("n")
     num_lost = sum(not is_healthy(member) for member in run.members)
     mean = test.get("mean")
@@ -99,11 +145,13 @@ def finding(run: RunFolder) -> str:
     size = test.get("n") if is_number(test.get("n")) else total
     who = count(size, "model") if size == total else f"{size} of {total} models"
     what = with_error(mean, test.get("sem"), run.metric)
+    name = f"{run.split} {spoken(run.metric)}"
     if is_fraction(run.metric):
         reach = "reaches" if who == "1 model" else "reach"
-        return f"{who} {reach} {what} test {spoken(run.metric)}"
+        return f"{who} {reach} {what} {name}"
     has = "has" if who == "1 model" else "have"
-    return f"{who} {has} a test {spoken(run.metric)} of {what}"
+    measure = run.unit(run.metric)
+    return f"{who} {has} a {name} of {what} {measure}".strip()
 
 
 def _subtitle(run: RunFolder, title: str) -> str:
@@ -117,32 +165,37 @@ def _subtitle(run: RunFolder, title: str) -> str:
 
 
 def _note(run: RunFolder) -> str:
-    return " ".join(filter(None, (lesson.tally(run), _error_note(run))))
+    stopped = ""
+    if run.summary.get("interrupted"):
+        stopped = f"Training was interrupted after {_steps(run.summary)}."
+    return " ".join(filter(None, (lesson.tally(run), stopped, _error_note(run))))
 
 
 def _error_note(run: RunFolder) -> str:
     if not _has_trained(run):
         return ""
-    test = dig(run.summary, "test", run.metric) or {}
+    test = dig(run.summary, run.split, run.metric) or {}
+    unread = "Nothing was measured on the test split."
     if not is_number(test.get("mean")):
-        return "Nothing was measured on the test split."
+        return unread
+    before = "" if run.split == "test" else f"{unread} "
     if not is_number(test.get("sem")):
-        return "One member only, so there is no error bar: train more seeds to get one."
+        alone = (
+            "One member only, so there is no error bar: train more seeds to get one."
+        )
+        return before + alone
     text = f"± one standard error of the mean over {count(test.get('n'), 'member')}"
     differing = " and ".join(spoken(name) for name in pictures.varied(run))
-    return f"{text} that differ in {differing}." if differing else f"{text}."
+    return before + (f"{text} that differ in {differing}." if differing else f"{text}.")
 
 
 def _tiles(run: RunFolder) -> Html:
     summary = run.summary
+    first = dict.fromkeys((run.metric, "loss"))
     tiles = [
         _stat_tile(run, split, name)
-        for split, name in (
-            ("test", run.metric),
-            ("test", "loss"),
-            ("validation", run.metric),
-            ("validation", "loss"),
-        )
+        for split in dict.fromkeys((run.split, "validation"))
+        for name in first
     ]
     states = [plain(member.get("status", "unknown")) for member in run.members]
     tally = ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states))
@@ -169,15 +222,37 @@ def _stat_tile(run: RunFolder, split: str, name: str) -> Html:
     stat = dig(run.summary, split, name) or {}
     mean, sem = stat.get("mean"), stat.get("sem")
     text = data(with_error(mean, sem, name), mean)
-    measure = unit(name, name_of(run.config.get("loss")))
+    measure = run.unit(name)
     note = f"mean of {count(stat.get('n'), 'member')}" if stat else "not measured"
     if measure and measure != "%":
         note = f"{measure}, {note}"
-    return _tile(f"{split} {spoken(name)}".capitalize(), text, note)
+    return _tile(titled(f"{split}_{name}"), text, note)
 
 
 def _tile(title: str, value: Html, note: str) -> Html:
     return tag("div", tag("dt", title), tag("dd", value), tag("dd", note))
+
+
+def _scores(run: RunFolder) -> Html | None:
+    """All that was measured; None where the key numbers are all."""
+    splits = [name for name in ("test", "validation") if run.summary.get(name)]
+    names = [n for n in run.quantities if any(dig(run.summary, s, n) for s in splits)]
+    if len(names) <= len({run.metric, "loss"}):
+        return None
+    rows = []
+    for name in names:
+        stats = [dig(run.summary, split, name) or {} for split in splits]
+        means = [
+            data(with_error(s.get("mean"), s.get("sem"), name), s.get("mean"))
+            for s in stats
+        ]
+        measure, better = run.unit(name), run.better(name)
+        rows.append(
+            [titled(name), *means, measure, f"{better} is better" * bool(better)]
+        )
+    head = ["", *(titled(split) for split in splits), "Unit", "Direction"]
+    note = "Mean over the members ± one standard error of the mean."
+    return join([tag("p", note, class_="note"), table("Scores", head, rows)])
 
 
 def _members(run: RunFolder) -> Html:
@@ -189,9 +264,9 @@ def _members(run: RunFolder) -> Html:
         for name, value in (member.get("hparams") or {}).items()
         if value is not None
     )
-    head = ["Member", "Seed", *(spoken(name).capitalize() for name in hparams)]
-    head += ["Status", "Steps", "Best validation loss"]
-    head += [f"Test {spoken(run.metric)}", "Test loss"]
+    head = ["Member", "Seed", *map(titled, hparams)]
+    head += ["Status", "Steps", titled(f"best_validation_{_monitor(run)}")]
+    head += [titled(f"{run.split}_{name}") for name in run.quantities]
     rows = [_member_row(run, i, list(hparams)) for i in range(len(run.members))]
     classes = [None if is_healthy(member) else "bad" for member in run.members]
     title = f"{count(len(rows), 'member')}, one a row"
@@ -203,18 +278,22 @@ def _member_row(run: RunFolder, i: int, hparams: list[str]) -> list[Any]:
     status = tag("span", plain(member.get("status")))
     if not is_healthy(member):
         status = tag("span", "✗ ", plain(member["status"]), class_="bad")
-    test = [dig(member, "test", name) for name in (run.metric, "loss")]
-    best = member.get("best_validation_loss")
+    scores = [(name, dig(member, run.split, name)) for name in run.quantities]
+    best = member.get(f"best_validation_{_monitor(run)}")
     return [
         plain(member.get("member", i)),
         plain(member.get("seed")),
         *(plain(dig(member, "hparams", name)) for name in hparams),
         join([status, tag("small", member.get("note") or "")]),
         count(member.get("steps")),
-        data(quantity(best, "loss"), best),
-        data(quantity(test[0], run.metric, 2), test[0]),
-        data(quantity(test[1], "loss"), test[1]),
+        data(quantity(best, _monitor(run)), best),
+        *(data(quantity(value, name, 2), value) for name, value in scores),
     ]
+
+
+def _monitor(run: RunFolder) -> str:
+    """What decided the best parameters."""
+    return run.summary.get("monitor") or "loss"
 
 
 def _model(run: RunFolder) -> Html:
@@ -227,8 +306,7 @@ def _model(run: RunFolder) -> Html:
 def _timings(run: RunFolder) -> Html:
     seconds = run.summary.get("seconds") or {}
     rows = [
-        [spoken(name).capitalize(), data(duration(value), value)]
-        for name, value in seconds.items()
+        [titled(name), data(duration(value), value)] for name, value in seconds.items()
     ]
     rate = run.summary.get("examples_per_second")
     if is_number(rate):

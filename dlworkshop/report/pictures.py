@@ -13,25 +13,23 @@ from dlworkshop.report.read import (
     averaged,
     healthy_mask,
     is_healthy,
-    name_of,
 )
 from dlworkshop.report.svg import picture
 from dlworkshop.report.words import (
     count,
-    is_fraction,
     is_number,
     quantity,
     spoken,
-    unit,
+    titled,
 )
 
 MOST_MISTAKES = 24
 
 
 def curves(run: RunFolder) -> Html:
-    """Loss and metric over time, on train and on validation."""
+    """Loss and metrics over time, on train and on validation."""
     charts = []
-    for name in ("loss", run.metric):
+    for name in ("loss", *run.metrics):
         series = {
             split: averaged(run.series[split, name], figures.MOST_POINTS)
             for split in ("train", "validation")
@@ -50,13 +48,13 @@ def _curve(run: RunFolder, name: str, series: dict[str, Series]) -> Html:
         for split, s in series.items()
         if is_number(_final(s))
     ]
-    title = f"{spoken(name).capitalize()} ends at {', '.join(ends)}"
+    title = f"{titled(name)} ends at {', '.join(ends)}"
     if not ends:
-        title = f"{spoken(name).capitalize()}: no member stayed finite"
+        title = f"{titled(name)}: no member stayed finite"
     svg = figures.learning_curves(
-        f"curve-{'loss' if name == 'loss' else 'metric'}",
+        f"curve-{name}",
         title,
-        _label(run, name),
+        label(run, name),
         series,
         name,
     )
@@ -156,9 +154,9 @@ def mistakes(run: RunFolder) -> Html:
 def _mistake(found: Predictions, healthy: np.ndarray, m: int) -> Html:
     index = int(found.worst_index[m])
     classes = _classes(found, 0)
-    label, said = int(found.label[index]), found.prediction[healthy, index]
-    true = _class(classes, label)
-    (answer, votes), *_ = Counter(int(k) for k in said if k != label).most_common(1)
+    of_class, said = int(found.label[index]), found.prediction[healthy, index]
+    true = _class(classes, of_class)
+    (answer, votes), *_ = Counter(int(k) for k in said if k != of_class).most_common(1)
     verdict = f"{votes} of {len(said)} say {_class(classes, answer)}"
     loss = quantity(figures.finite_mean(found.loss[healthy, index]), "loss")
     svg = picture(f"mistake-{m}", found.worst_image[m], f"True class {true}; {verdict}")
@@ -204,14 +202,14 @@ def _curves_by_value(run: RunFolder, name: str, values: list[float]) -> list[Htm
     best = min(groups, key=lambda v: _final(groups[v]) or np.inf)
     if _final(groups[best]) is not None:
         title = f"Validation loss ends lowest at {best}"
-    label = f"validation {_label(run, 'loss')}"
-    svg = figures.learning_curves(f"by-{name}", title, label, groups, "loss")
+    axis = f"validation {label(run, 'loss')}"
+    svg = figures.learning_curves(f"by-{name}", title, axis, groups, "loss")
     return [chart(svg, f"One colour for each {word}. {_curve_caption(groups)}")]
 
 
 def _sweep(run: RunFolder, name: str, values: list[float]) -> Html:
     value = np.array(values)
-    tests = [member.get("test") or {} for member in run.members]
+    tests = [member.get(run.split) or {} for member in run.members]
     result = np.array(
         [
             test[run.metric]
@@ -221,21 +219,26 @@ def _sweep(run: RunFolder, name: str, values: list[float]) -> Html:
         ]
     )  # [P]
     word, metric = spoken(name), spoken(run.metric)
-    title = f"Test {metric} against {word}"
-    if is_fraction(run.metric) and np.isfinite(result).any():
+    title = f"{run.split.capitalize()} {metric} against {word}"
+    better = run.better(run.metric)
+    if better and np.isfinite(result).any():
         means = {v: figures.finite_mean(result[value == v]) for v in np.unique(value)}
-        best = max(means, key=lambda v: np.nan_to_num(means[v], nan=-1.0))
-        top = quantity(means[best], run.metric)
-        title = f"Test {metric} is highest at {word} {best:g}: {top}"
-    labels = (word, f"test {_label(run, run.metric)}")
+        known = {v: mean for v, mean in means.items() if np.isfinite(mean)}
+        choose = max if better == "higher" else min
+        best = choose(known, key=lambda v: known[v])
+        top, most = quantity(known[best], run.metric), f"{better[:-2]}est"
+        title = f"{run.split.capitalize()} {metric} is {most} at {word} {best:g}: {top}"
+    labels = (word, f"{run.split} {label(run, run.metric)}")
     svg = figures.sweep(f"sweep-{name}", title, labels, value, result, run.metric)
-    text = "Spread over seeds and over whatever else differs. The test split only"
-    text += " describes: choose on validation."
+    text = "Spread over seeds and over whatever else differs."
+    if run.split == "test":
+        text += " The test split only describes: choose on validation."
     return chart(svg, text)
 
 
-def _label(run: RunFolder, name: str) -> str:
-    measure = unit(name, name_of(run.config.get("loss")))
+def label(run: RunFolder, name: str) -> str:
+    """A quantity with its unit, for an axis."""
+    measure = run.unit(name)
     return f"{spoken(name)} ({measure})" if measure else spoken(name)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from dlworkshop.errors import UserError
 from dlworkshop.report import svg
+from dlworkshop.report.words import is_fraction, unit
 
 
 class Series(NamedTuple):
@@ -61,6 +62,18 @@ class Predictions(NamedTuple):
     probabilities: Probabilities | None = None  # None where they were not kept
 
 
+class Numbers(NamedTuple):
+    """What the members said about the test split, where that is numbers.
+
+    Values are in the units of the targets. Of a very large split, its first examples.
+    """
+
+    target: np.ndarray  # [N, D]
+    said: np.ndarray  # [P, N, D] values, or probabilities of labels
+    ensemble: np.ndarray  # [N, D] their mean over the healthy members
+    names: list[str]  # [D] of the columns; "" where they have none
+
+
 class RunFolder(NamedTuple):
     """All that the report knows about a run."""
 
@@ -68,11 +81,43 @@ class RunFolder(NamedTuple):
     summary: dict[str, Any]
     members: list[dict[str, Any]]  # [P] seed, hparams, status, steps, test ...
     series: dict[tuple[str, str], Series]  # by (split, quantity)
-    predictions: Predictions | None
-    metric: str  # the quantity reported beside the loss
+    predictions: Predictions | None  # of classes
+    metrics: tuple[str, ...]  # all quantities beside the loss, the first first
     drawings: dict[str, str]  # SVG of a lesson's figures, by their files
     source: str  # of the experiment; "" where none was kept
     data_card: dict[str, Any] | None = None
+    values: Numbers | None = None  # of a regression
+    labels: Numbers | None = None  # of labels, several of which may be true
+
+    @property
+    def metric(self) -> str:
+        """What is told first; "loss" where nothing else was measured."""
+        return self.metrics[0] if self.metrics else "loss"
+
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """All metrics, then the loss."""
+        return (*self.metrics, "loss")
+
+    @property
+    def split(self) -> str:
+        """What the run is judged by: test, or validation where test was not read."""
+        return "test" if self.summary.get("test") else "validation"
+
+    def better(self, name: str) -> str:
+        """Which direction of a quantity is the better one: "" where nobody said."""
+        if name == "loss":
+            return "lower"
+        found = dig(self.config, "metrics", name)
+        known = found in ("higher", "lower")
+        return found if known else "higher" if is_fraction(name) else ""
+
+    def unit(self, name: str) -> str:
+        """The unit of a quantity in words; "%" of a fraction, "" of what has none."""
+        found = dig(self.config, "units", name)
+        if isinstance(found, str):
+            return found
+        return unit(name, name_of(self.config.get("loss")))
 
 
 def read_run(workdir: Path) -> RunFolder:
@@ -84,18 +129,20 @@ def read_run(workdir: Path) -> RunFolder:
     members = _members(config, summary)
     figures = summary.get("figures") or []
     source = workdir / "experiment.py"
+    predictions = _read_predictions(workdir / "predictions.npz")
     return RunFolder(
         config,
         summary,
         members,
         _read_series(workdir / "metrics.jsonl", members),
-        _read_predictions(workdir / "predictions.npz"),
-        _metric_name(config, summary),
+        predictions if isinstance(predictions, Predictions) else None,
+        _metric_names(config, summary),
         {f["file"]: _read_drawing(workdir / f["file"]) for f in figures},
         source.read_text(encoding="utf-8") if source.exists() else "",
         _read_object(workdir, "data_card.json")
         if (workdir / "data_card.json").exists()
         else None,
+        **(predictions if isinstance(predictions, dict) else {}),
     )
 
 
@@ -153,12 +200,14 @@ def _read_drawing(path: Path) -> str:
         ) from error
 
 
-def _metric_name(config: dict[str, Any], summary: dict[str, Any]) -> str:
-    measured = [key for key in summary.get("test") or {} if key != "loss"]
-    name = name_of(config.get("metric"))
-    if name and (name in measured or not measured):
-        return name
-    return measured[0] if measured else "accuracy"
+def _metric_names(config: dict[str, Any], summary: dict[str, Any]) -> tuple[str, ...]:
+    """Those that were asked for, the first first, and what was measured besides."""
+    measured = [*(summary.get("test") or {}), *(summary.get("validation") or {})]
+    asked = list(config.get("metrics") or {})
+    if first := name_of(config.get("metric")):
+        asked = [first, *asked]
+    known = [name for name in asked if name in measured or not measured]
+    return tuple(name for name in dict.fromkeys(known + measured) if name != "loss")
 
 
 def _members(config: dict[str, Any], summary: dict[str, Any]) -> list[dict[str, Any]]:
@@ -214,11 +263,14 @@ def _stack(
     return Series(np.array(step), np.array(epoch, float), value, healthy)
 
 
-def _read_predictions(path: Path) -> Predictions | None:
+def _read_predictions(path: Path) -> Predictions | dict[str, Numbers] | None:
+    """What the file says it is: of classes, or {"values" or "labels": `Numbers`}."""
     if not path.exists():
         return None
     try:
         with np.load(path, allow_pickle=False) as arrays:
+            if "target" in arrays.files:
+                return _numbers(arrays)
             found = Predictions(*(arrays[name] for name in Predictions._fields[:-1]))
             if set(Probabilities._fields) <= set(arrays.files):
                 sure = Probabilities(*(arrays[n] for n in Probabilities._fields))
@@ -232,3 +284,19 @@ def _read_predictions(path: Path) -> Predictions | None:
     ) as error:
         raise UserError(f"'{path}' cannot be read as predictions: {error}.") from None
     return found if found.label.size and found.prediction.size else None
+
+
+def _numbers(arrays: Any) -> dict[str, Numbers]:
+    kind, key = "values", "prediction"
+    if "probability" in arrays.files:
+        kind, key = "labels", "probability"
+    target, said, ensemble = (arrays[name] for name in ("target", key, "ensemble"))
+    if not said.size:
+        return {}
+    size = len(target)
+    target, ensemble = target.reshape(size, -1), ensemble.reshape(size, -1)
+    names = [str(name) for name in arrays["names"]]
+    if len(names) != target.shape[1]:
+        names = [""] * target.shape[1]
+    said = said.reshape(len(said), *target.shape)
+    return {kind: Numbers(target, said, ensemble, names)}

@@ -1,10 +1,12 @@
 """Rows to the terminal, a file or another program, as they come."""
 
+import contextlib
 import csv
 import itertools
 import json
+import logging
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -13,7 +15,7 @@ from rich.table import Table
 AT_ONCE = 64  # rows that are set together
 WORD = 14  # columns of a text that is no name
 
-Rows = Iterable[Any]  # NamedTuples of one kind
+Rows = Iterable[Any]  # NamedTuples of one kind; a dict in one is several columns
 
 
 def show(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -26,13 +28,53 @@ def show(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     _console().print(table)
 
 
+class Messages(logging.Handler):
+    """What is logged, as lines on stderr, whatever that is now: above a live line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            print(self.format(record), file=sys.stderr, flush=True)
+        except Exception:
+            self.handleError(record)
+
+
+@contextlib.contextmanager
+def messages() -> Iterator[None]:
+    """Show on stderr what the library logs while inside, as scripts and commands do.
+
+    The library itself prints nothing: in a program of their own, users decide what is
+    seen of the logger "dlworkshop".
+
+    >>> with messages():
+    ...     logging.getLogger("dlworkshop.train").isEnabledFor(logging.INFO)
+    True
+    """
+    library, handler = logging.getLogger("dlworkshop"), Messages()
+    before = library.level, library.propagate
+    library.addHandler(handler)
+    library.propagate = False  # once is enough
+    if library.level == logging.NOTSET:  # or else somebody chose it
+        library.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        library.removeHandler(handler)
+        library.setLevel(before[0])
+        library.propagate = before[1]
+
+
+def say(line: str) -> None:
+    """One line of text."""
+    print(line)
+
+
 def as_table(rows: Rows) -> None:
     """To read: as wide as the terminal, so that it need not wait for the last row."""
     rows = iter(rows)
     console, first = _console(), True
     while chunk := list(itertools.islice(rows, AT_ONCE)):
         table = Table(box=None, show_header=first, expand=True, pad_edge=False)
-        for name, value in chunk[0]._asdict().items():
+        for name, value in columns(chunk[0]).items():
             if name == "name":
                 table.add_column(name, ratio=1, overflow="fold")
             elif isinstance(value, str):
@@ -40,7 +82,7 @@ def as_table(rows: Rows) -> None:
             else:
                 table.add_column(name, width=max(len(name), 7), justify="right")
         for row in chunk:
-            table.add_row(*map(_short, row))
+            table.add_row(*map(_short, columns(row).values()))
         console.print(table)
         first = False
 
@@ -56,8 +98,25 @@ def as_csv(rows: Rows) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     for number, row in enumerate(rows):
         if number == 0:
-            writer.writerow(row._fields)
-        writer.writerow(row)
+            writer.writerow(columns(row))
+        writer.writerow(columns(row).values())
+
+
+def columns(row: Any) -> dict[str, Any]:
+    """Column -> what a row has in it; each key of a dict is a column of its own.
+
+    >>> import typing
+    >>> Row = typing.NamedTuple("Row", [("name", str), ("probability", dict)])
+    >>> columns(Row("a.png", {"cat": 0.9, "dog": 0.2}))
+    {'name': 'a.png', 'probability cat': 0.9, 'probability dog': 0.2}
+    """
+    found: dict[str, Any] = {}
+    for name, value in row._asdict().items():
+        if isinstance(value, dict):
+            found |= {f"{name} {key}": each for key, each in value.items()}
+        else:
+            found[name] = value
+    return found
 
 
 WRITERS: dict[str, Callable[[Rows], None]] = {

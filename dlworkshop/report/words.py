@@ -5,6 +5,21 @@ from typing import Any
 
 MISSING = "—"
 SHOWN = 12  # entries of a list that are written out
+ACRONYMS = {
+    "auc": "AUC",
+    "f1": "F1",
+    "mae": "MAE",
+    "mse": "MSE",
+    "r2": "R²",
+    "rmse": "RMSE",
+    "roc": "ROC",
+}
+# Losses of numbers: what they are in, as the model learns them.
+ERRORS = {
+    "squared_error": "squared error",
+    "absolute_error": "absolute error",
+    "huber": "Huber's error",
+}
 
 
 def is_number(value: Any) -> bool:
@@ -22,18 +37,35 @@ def is_fraction(name: str) -> bool:
 
 
 def spoken(name: str) -> str:
-    """`learning_rate` -> `learning rate`."""
-    return name.replace("_", " ")
+    """`learning_rate` -> `learning rate`, `rmse` -> `RMSE`.
+
+    >>> spoken("learning_rate"), spoken("roc_auc"), spoken("r2")
+    ('learning rate', 'ROC AUC', 'R²')
+    """
+    return " ".join(ACRONYMS.get(word, word) for word in name.split("_"))
+
+
+def titled(name: str) -> str:
+    """`spoken`, with a capital letter in front.
+
+    >>> titled("learning_rate"), titled("test_rmse")
+    ('Learning rate', 'Test RMSE')
+    """
+    text = spoken(name)
+    return text[:1].upper() + text[1:]
 
 
 def unit(name: str, loss: str) -> str:
     """The unit of a quantity, given the name of the run's loss ("" is the default's).
 
-    >>> unit("loss", ""), unit("loss", "squared_error"), unit("accuracy", "")
+    >>> unit("loss", ""), unit("loss", "focal_loss"), unit("accuracy", "")
     ('nats', '', '%')
+    >>> unit("loss", "squared_error")
+    'squared error'
     """
     if name == "loss":
-        return "nats" if not loss or "entropy" in loss else ""
+        nats = not loss or "entropy" in loss
+        return "nats" if nats else ERRORS.get(loss, "")
     return "%" if is_fraction(name) else ""
 
 
@@ -126,17 +158,19 @@ def duration(seconds: Any) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def count(number: Any, noun: str = "") -> str:
+def count(number: Any, noun: str = "", nouns: str | None = None) -> str:
     """A whole number with thousands separated, and its noun.
 
     >>> count(1, "model"), count(412778, "parameter"), count(2, "class")
     ('1 model', '412,778 parameters', '2 classes')
+    >>> count(2, "entry", "entries")
+    '2 entries'
     """
     if not is_number(number):
         return MISSING
     plural = "es" if noun.endswith("s") else "s"
-    ending = "" if number == 1 or not noun else plural
-    return f"{number:,.0f} {noun}{ending}".strip()
+    many = noun + plural if noun and nouns is None else nouns or ""
+    return f"{number:,.0f} {noun if number == 1 else many}".strip()
 
 
 def plain(value: Any) -> str:

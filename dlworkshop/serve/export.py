@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export as jax_export
 
+from dlworkshop.data.units import scale
 from dlworkshop.errors import UserError, unknown
 from dlworkshop.files import atomic_write
 from dlworkshop.learn import losses
@@ -15,12 +16,14 @@ from dlworkshop.learn.hparams import given
 from dlworkshop.learn.population import map_members
 from dlworkshop.models.convolution import computed_by, has_convolutions
 from dlworkshop.models.model import predict, seen, stateful
+from dlworkshop.serve.predict import target_of
 from dlworkshop.train import params_file
 from dlworkshop.train.autotune import rule_of_thumb
 from dlworkshop.train.result import Run, example_of
 from dlworkshop.types import Array, PyTree
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+UNSCALED: dict = {"several": False, "columns": [{}]}  # targets as they were given
 
 
 def export(run: Run, path: str | Path, format: str) -> Path:
@@ -31,7 +34,8 @@ def export(run: Run, path: str | Path, format: str) -> Path:
         path: the file to be written.
         format: "stablehlo" and "onnx" answer images [B, H, W, C] uint8 (or features
             [B, D] float32), any B, with the mean over the members of their
-            probabilities [B, K]; "safetensors" holds the parameters of all members.
+            probabilities [B, K], or of their values in units of the target;
+            "safetensors" holds the parameters of all members.
 
     Returns:
         The path.
@@ -53,30 +57,54 @@ def export(run: Run, path: str | Path, format: str) -> Path:
 def ensemble(run: Run) -> Callable[[PyTree], jax.Array]:
     """Inputs [B, ...] -> the mean over the members of what they answer [B, ...].
 
-    That are probabilities where the outputs are logits of any kind; else the outputs
-    as they are. Members that were quarantined do not count. The model is in inference
-    mode, with its own hyper-parameters and running statistics.
+    That are probabilities where the outputs are logits of any kind; values are in the
+    units that the target of a table has there. Members that were quarantined do not
+    count. The model is in inference mode, with its own hyper-parameters and running
+    statistics.
+
+    Raises:
+        UserError: for several members whose outputs nobody knows the meaning of.
     """
-    members = finite_members(run)
-    kind = run.summary["outputs"]
+    members, kind = finite_members(run), meaning(run)
+    mean, deviation = scale(target_of(run) or UNSCALED)
     model = computed_by(stateful(run.model), "lax")  # known to all platforms
     example = seen(example_of(run.summary["example"]))
     params, state, _ = jax.eval_shape(
         lambda tree: jax.tree.map(lambda leaf: leaf[0], tree), members
     )
     convolutions = has_convolutions(model.apply, params, state, example)
-    sequential = rule_of_thumb(convolutions=convolutions).sequential
+    # the file is one for all platforms, whichever wrote it; only a CPU minds much
+    by_rule = rule_of_thumb(convolutions=convolutions, platform="cpu")
 
     def answer(inputs):
         def member(params, state, numbers):
             outputs = predict(model, params, inputs, state, **numbers)
-            chance = losses.probabilities(kind, outputs)
-            return outputs if chance is None else chance
+            if kind is None:
+                return outputs
+            if kind == "values":
+                return outputs * deviation + mean
+            return losses.probabilities(kind, outputs)
 
-        lifted = map_members(member, sequential)
+        lifted = map_members(member, by_rule.sequential)
         return jax.tree.map(lambda leaf: leaf.mean(0), lifted(*members))
 
     return answer
+
+
+def meaning(run: Run) -> str | None:
+    """What the outputs are, a key of `losses.OUTPUTS`; None for a single member's own.
+
+    Raises:
+        UserError: where the mean over several members would be of nobody knows what.
+    """
+    kind = run.summary["outputs"]
+    if kind is None and run.finite.sum() > 1:
+        raise UserError(
+            "it is not known what the outputs of this run mean, so the mean over its "
+            'members may mean nothing: say it with fit(..., outputs="values") or '
+            "another of its kinds, or use the format safetensors"
+        )
+    return kind
 
 
 def finite_members(run: Run) -> tuple[PyTree, PyTree, dict[str, Array]]:
@@ -102,7 +130,13 @@ def _onnx(run: Run) -> bytes:
     from dlworkshop.serve import onnx  # noqa: PLC0415
 
     config = run.read_artifact("config.json")
-    return onnx.build(config["model"], config["dataset"], finite_members(run)[0])
+    return onnx.build(
+        config["model"],
+        config["dataset"],
+        finite_members(run)[0],
+        meaning(run),
+        scale(target_of(run) or UNSCALED),
+    )
 
 
 def _safetensors(run: Run) -> bytes:

@@ -1,4 +1,4 @@
-"""The models of `dlworkshop.models` as ONNX: images in, probabilities out."""
+"""The models of `dlworkshop.models` as ONNX: inputs in, probabilities or values out."""
 
 import json
 from collections.abc import Iterable
@@ -72,12 +72,20 @@ class Graph:
         return self.add("Flatten", self.add("Transpose", x, perm=[0, 2, 3, 1]))
 
 
-def build(model: dict[str, Any], dataset: dict[str, Any], params: PyTree) -> bytes:
+def build(
+    model: dict[str, Any],
+    dataset: dict[str, Any],
+    params: PyTree,
+    outputs: str | None = None,
+    scale: tuple[Any, Any] = (0.0, 1.0),
+) -> bytes:
     """The ONNX file of an ensemble.
 
     Args:
         model, dataset: the parts of a run's config.
         params: [P, ...] of its members.
+        outputs: what they mean, a key of `losses.OUTPUTS`; None: they stay as they are.
+        scale: mean and deviation that values were standardised by, [] or [columns].
 
     Raises:
         UserError: if `onnx` is not installed, or the model is not one of those here.
@@ -111,19 +119,23 @@ def build(model: dict[str, Any], dataset: dict[str, Any], params: PyTree) -> byt
     for i in range(len(jax.tree.leaves(params)[0])):
         member = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), params)
         logits = networks[model["name"]](graph, x, model, shape, member)
-        classes = dataset["classes"]
-        answers.append(graph.add("Softmax", logits, axis=1) if classes else logits)
+        answers.append(_meant(graph, logits, outputs))
     mean = graph.add("Mean", *answers)
-    outputs = len(dataset["classes"]) or None
+    if outputs == "values":
+        mean = graph.add("Mul", mean, graph.constant(scale[1]))
+        mean = graph.add("Add", mean, graph.constant(scale[0]))
+    answer = "value" if outputs == "values" else "probability"
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dataset["dtype"]))
     made = helper.make_model(
         helper.make_graph(
-            [*graph.nodes, helper.make_node("Identity", [mean], ["probability"])],
+            [*graph.nodes, helper.make_node("Identity", [mean], [answer])],
             "dlworkshop",
             [helper.make_tensor_value_info("image", kind, ["batch", *shape])],
             [
                 helper.make_tensor_value_info(
-                    "probability", TensorProto.FLOAT, ["batch", outputs]
+                    answer,
+                    TensorProto.FLOAT,
+                    ["batch", len(dataset["classes"]) or None],
                 )
             ],
             graph.constants,
@@ -137,6 +149,13 @@ def build(model: dict[str, Any], dataset: dict[str, Any], params: PyTree) -> byt
     )
     checker.check_model(made)
     return made.SerializeToString()
+
+
+def _meant(graph: Graph, x: str, outputs: str | None) -> str:
+    """Outputs [B, K] of a member as what the ensemble is the mean of."""
+    if outputs == "logits":
+        return graph.add("Softmax", x, axis=1)
+    return graph.add("Sigmoid", x) if outputs == "binary_logits" else x
 
 
 def _activate(graph: Graph, x: str, known: Any) -> str:

@@ -1,7 +1,9 @@
 """What a finished run says to files: one row for each, as they are read."""
 
 import contextlib
+import functools
 import itertools
+import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +17,13 @@ from rich.console import Console
 from dlworkshop.data import readers
 from dlworkshop.data.readers.inference_sources import Source, sources
 from dlworkshop.data.readers.workers import cores
+from dlworkshop.data.units import in_own_units
 from dlworkshop.errors import UserError
+from dlworkshop.serve.scores import only_array
+from dlworkshop.train.predictions import LINKS, fitted_target
 from dlworkshop.train.result import PREDICT_BATCH, Run
+
+log = logging.getLogger(__name__)
 
 
 class Answer(NamedTuple):
@@ -27,6 +34,29 @@ class Answer(NamedTuple):
     probability: float  # in [0, 1], of that class
     spread: float | None  # standard deviation of it over the members; None for one
     entropy: float  # of all probabilities, in nats, in [0, log K]
+
+
+class Value(NamedTuple):
+    """What the ensemble, the mean of the members, says of an example: a number.
+
+    In the units of the target, where it was standardised. Of a target of several
+    columns, a number for each: name -> number.
+    """
+
+    name: str
+    prediction: float | dict[str, float]
+    spread: float | dict[str, float] | None  # standard deviation over the members
+
+
+class Labels(NamedTuple):
+    """What the ensemble says of labels, several of which may be true at once."""
+
+    name: str
+    prediction: str  # those above one half, joined by " + "; "" where none is
+    probability: dict[str, float]  # label -> mean over the members, in [0, 1]
+
+
+Said = Answer | Value | Labels
 
 
 class Skipped(NamedTuple):
@@ -48,7 +78,7 @@ class Part(NamedTuple):
         return [row for row in self.rows if isinstance(row, Source)]
 
 
-def predict_files(run: Run, paths: Iterable[str | Path]) -> Iterator[Answer | Skipped]:
+def predict_files(run: Run, paths: Iterable[str | Path]) -> Iterator[Said | Skipped]:
     """An answer to each image file, and to each row of a CSV or .npz file.
 
     Files become examples as the training data did, with the statistics of those. They
@@ -56,7 +86,7 @@ def predict_files(run: Run, paths: Iterable[str | Path]) -> Iterator[Answer | Sk
     Members that were quarantined have no vote.
 
     Args:
-        run: of a classifier, with a folder; `saved.load` brings one back.
+        run: with a folder; `load` brings one back.
         paths: files, and folders of them, which are walked in the order of names.
 
     Raises:
@@ -67,20 +97,22 @@ def predict_files(run: Run, paths: Iterable[str | Path]) -> Iterator[Answer | Sk
     estimation using deep ensembles, section 3.5.
     """
     about = preprocessing_of(run)
-    predict, classes = run.predictor, about["classes"]
+    predict, answers_of = run.predictor, _answers(run, about)
     for part in read(
         sources(map(Path, paths), about["preprocessing"]), about["preprocessing"]
     ):
-        outputs = predict(part.examples) if len(part.examples) else None  # [P, B, K]
-        answers = _answers(part.decoded, classes, outputs, run.finite)
+        answers: Iterator[Said] = iter(())
+        if len(part.examples):
+            outputs = only_array(predict(part.examples))[run.finite]  # [P, B, ...]
+            answers = answers_of(part.decoded, outputs.astype(np.float64))
         for row in part.rows:
             yield row if isinstance(row, Skipped) else next(answers)
 
 
 def write(
-    run: Run, paths: Sequence[Path], writer: Callable[[Iterable[Answer]], None]
+    run: Run, paths: Sequence[Path], writer: Callable[[Iterable[Said]], None]
 ) -> int:
-    """Hand the answers to a writer; say on stderr what was skipped, and how far it is.
+    """Hand the answers to a writer; log what was skipped, and show how far it is.
 
     Returns:
         0, 1 if something was skipped, or 2 if all was.
@@ -95,13 +127,13 @@ def write(
     seen = sys.stdout.isatty() or not console.is_terminal
     live = contextlib.nullcontext() if seen else console.status("")
 
-    def answers() -> Iterator[Answer]:
+    def answers() -> Iterator[Said]:
         nonlocal answered, skipped
         with live as status:
             for row in predict_files(run, paths):
                 if isinstance(row, Skipped):
                     skipped += 1
-                    print(f"skipped {row.name}: {row.reason}", file=sys.stderr)
+                    log.warning("skipped %s: %s", row.name, row.reason)
                 else:
                     answered += 1
                     yield row
@@ -112,7 +144,7 @@ def write(
     if not answered and not skipped:
         raise UserError(f"{', '.join(map(str, paths))} has nothing to answer")
     if answered and skipped:
-        print(f"{answered:,} answered, {skipped:,} skipped", file=sys.stderr)
+        log.warning("%s answered, %s skipped", f"{answered:,}", f"{skipped:,}")
     return 0 if not skipped else 1 if answered else 2
 
 
@@ -123,8 +155,11 @@ def preprocessing_of(run: Run) -> dict[str, Any]:
         UserError: where they do not.
     """
     about = run.read_artifact("preprocessing.json")
-    if not about["classes"]:
-        raise UserError(f"the run in {run.workdir} has no classes to tell apart")
+    if run.summary["outputs"] is None:
+        raise UserError(
+            f"it is not known what the outputs of the run in {run.workdir} mean: say "
+            'it with fit(..., outputs="logits") or another of its kinds'
+        )
     wanted = run.read_artifact("config.json")["dataset"]["shape"]
     if (
         about["preprocessing"] is None
@@ -135,6 +170,13 @@ def preprocessing_of(run: Run) -> dict[str, Any]:
             "file becomes: give them to Run.predict in Python"
         )
     return about
+
+
+def target_of(run: Run) -> dict[str, Any] | None:
+    """What is known of the target's columns and units; None where nothing is."""
+    if run.workdir is None or not (run.workdir / "preprocessing.json").is_file():
+        return None
+    return fitted_target(run.read_artifact("preprocessing.json")["preprocessing"])
 
 
 def read(found: Iterable[Source], preprocessing: dict[str, Any]) -> Iterator[Part]:
@@ -160,10 +202,24 @@ def read(found: Iterable[Source], preprocessing: dict[str, Any]) -> Iterator[Par
             yield Part(rows, np.stack(whole) if whole else np.empty(0))
 
 
-def _answers(decoded: list[Source], classes, outputs, alive) -> Iterator[Answer]:
-    if outputs is None:
-        return
-    chance = scipy.special.softmax(outputs[alive].astype(np.float64), -1)  # [P, B, K]
+Answers = Callable[[list[Source], np.ndarray], Iterator[Said]]
+
+
+def _answers(run: Run, about: dict[str, Any]) -> Answers:
+    """What tells outputs [P, B, ...] in rows, by what they mean."""
+    kind, fitted = run.summary["outputs"], target_of(run)
+    columns = [column["name"] for column in (fitted or {}).get("columns", ())]
+    if kind == "values":
+        return functools.partial(_values, columns, fitted)
+    if kind == "binary_logits":
+        return functools.partial(_labels, columns)
+    return functools.partial(_classes, about["classes"], kind)
+
+
+def _classes(
+    classes: Sequence[str], kind: str, decoded: list[Source], outputs: np.ndarray
+) -> Iterator[Answer]:
+    chance = LINKS[kind](outputs)  # [P, B, K]
     together = chance.mean(0)  # [B, K]
     best = together.argmax(-1)  # [B]
     entropy = scipy.special.entr(together).sum(-1)  # [B]
@@ -171,8 +227,58 @@ def _answers(decoded: list[Source], classes, outputs, alive) -> Iterator[Answer]
         members = chance[:, i, best[i]]  # [P]
         yield Answer(
             source.name,
-            classes[best[i]],
+            classes[best[i]] if classes else str(best[i]),
             float(members.mean()),
             float(members.std(ddof=1)) if len(members) > 1 else None,
             float(entropy[i]),
         )
+
+
+def _values(
+    columns: Sequence[str],
+    fitted: dict[str, Any] | None,
+    decoded: list[Source],
+    outputs: np.ndarray,
+) -> Iterator[Value]:
+    names = _names(columns, outputs)
+    said = outputs if fitted is None else in_own_units(outputs, fitted)
+    said = said.reshape(*said.shape[:2], -1)  # [P, B, D]
+    together = said.mean(0)
+    spread = said.std(0, ddof=1) if len(said) > 1 else None
+    for i, source in enumerate(decoded):
+        here = None if spread is None else spread[i]
+        if len(names) == 1:
+            around = None if here is None else float(here[0])
+            yield Value(source.name, float(together[i, 0]), around)
+        else:
+            yield Value(
+                source.name,
+                dict(zip(names, together[i].tolist(), strict=True)),
+                None if here is None else dict(zip(names, here.tolist(), strict=True)),
+            )
+
+
+def _labels(
+    columns: Sequence[str], decoded: list[Source], outputs: np.ndarray
+) -> Iterator[Labels]:
+    names = _names(columns, outputs)
+    chance = LINKS["binary_logits"](outputs).mean(0)  # [B, ...]
+    for source, row in zip(decoded, chance.reshape(len(chance), -1), strict=True):
+        told = dict(zip(names, row.tolist(), strict=True))
+        said = " + ".join(name for name, p in told.items() if p > 0.5)
+        yield Labels(source.name, said, told)
+
+
+def _names(columns: Sequence[str], outputs: np.ndarray) -> list[str]:
+    """Of the outputs [P, B, ...] of an example; numbers where they have none.
+
+    Raises:
+        UserError: for outputs that do not fit into a row.
+    """
+    if outputs.ndim > 3:
+        raise UserError(
+            f"an answer has the shape {list(outputs.shape[2:])}, which fits in no row: "
+            "use Run.predict in Python"
+        )
+    size = int(np.prod(outputs.shape[2:]))
+    return list(columns) if len(columns) == size else [str(d) for d in range(size)]

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.extend import core
 
 from dlworkshop.errors import UserError, unknown
 from dlworkshop.learn.checks import check_number, check_targets
@@ -159,7 +160,7 @@ def check_step(
     dataset: Dataset,
     hparams: Mapping[str, Any],
     outputs: str | None,
-) -> None:
+) -> core.ClosedJaxpr:
     """One step of one member can be traced, and gives a scalar loss and metrics.
 
     Args:
@@ -167,6 +168,9 @@ def check_step(
         dataset: whose targets are looked at, in every split.
         hparams: name -> [P].
         outputs: what the outputs of the model are, as of `losses.outputs_of`.
+
+    Returns:
+        What such a step does with two examples, its batch transform apart.
     """
     batch = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((2, *leaf.shape[1:]), leaf.dtype),
@@ -188,7 +192,8 @@ def check_step(
     model = bound(spec.model, given(spec.routes.model, numbers))
     with one_sentence(f"the model does not take {words}"):
         made, _ = jax.eval_shape(model.apply, train.params, train.state, seen(example))
-    check_state(spec.model, train.params, train.state, batch.inputs)
+    with one_sentence(f"the model does not take {words}"):
+        check_state(spec.model, train.params, train.state, batch.inputs)
     few = jax.tree.map(lambda leaf: np.asarray(leaf[:2]), dataset.train.inputs)
     numbers_of_model = given(spec.routes.model, numbers)
     check_one_example(spec.model, train.params, train.state, few, **numbers_of_model)
@@ -221,13 +226,16 @@ def check_step(
             )
             batch = jax.eval_shape(lambda b: transform(key, b), whole)
             step = make_train_step(spec._replace(batch_transform=None))
-        _, metrics = jax.eval_shape(step, train, batch, numbers)
+        traced, (_, metrics) = jax.make_jaxpr(step, return_shape=True)(
+            train, batch, numbers
+        )
     measured = {name: value.shape for name, value in metrics.items()}
     for name, shape in measured.items():
         if shape:
             raise UserError(
                 f"the probe gives {name} of shape {list(shape)}: give scalars"
             )
+    return traced
 
 
 @contextlib.contextmanager

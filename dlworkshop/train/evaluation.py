@@ -6,20 +6,15 @@ than a piece of outputs is there at a time.
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import scipy.special
 
-from dlworkshop.files import atomic_file
 from dlworkshop.learn.metrics import Metric, mean_over_classes
 from dlworkshop.learn.step import Evaluated
 from dlworkshop.train.groups import Group, scatter_rows
 from dlworkshop.types import Batch, PyTree
-
-WORST = 24  # mistakes shown in the report
 
 # Called with the members of a group, the position of the first example of a piece, and
 # what was found of its examples: leaves [G, n, ...].
@@ -81,8 +76,7 @@ def evaluate_split(
 def _pieces(plan: Any, judged, split: str, group: Group, with_outputs: bool):
     """(position of the first example, `Evaluated` [G, n, ...]) of each piece."""
     size, first = getattr(plan.dataset, split).num_examples, 0
-    params, state = (plan.programs.gather(tree, group) for tree in judged)
-    hparams = plan.programs.gather(plan.placed_hparams, group)
+    own = plan.programs.gather((*judged, plan.placed_hparams), group)
     data, pieces = (
         plan.feed.data(split),
         plan.feed.evaluation(split, plan.evaluation_batch),
@@ -90,9 +84,7 @@ def _pieces(plan: Any, judged, split: str, group: Group, with_outputs: bool):
     with contextlib.closing(pieces):
         for piece in pieces:
             found = jax.device_get(
-                plan.programs.evaluate(
-                    params, state, hparams, data, piece, with_outputs
-                )
+                plan.programs.evaluate(*own, data, piece, with_outputs)
             )  # [G, T, B, ...]
             left = size - first
 
@@ -126,9 +118,9 @@ def _as_float(leaf: Any) -> np.ndarray:
 class BalancedAccuracy:
     """A watcher that keeps which examples were right, to weigh all classes alike."""
 
-    def __init__(self, members: int, targets: Any):
-        self._targets = np.asarray(targets)
-        self._right = np.full((members, len(self._targets)), np.nan, np.float32)
+    def __init__(self, members: int, label: np.ndarray):
+        self._label = label  # [N]
+        self._right = np.full((members, len(label)), np.nan, np.float32)
 
     def __call__(self, group: Group, first: int, found: Evaluated) -> None:
         right = found.scores["accuracy"]
@@ -136,74 +128,4 @@ class BalancedAccuracy:
 
     def values(self) -> np.ndarray:
         """[P]."""
-        return mean_over_classes(self._right, self._targets)
-
-
-class Predictions:
-    """A watcher that keeps what each member says of each example, and their ensemble.
-
-    The ensemble is the mean of the probabilities of the members in `counted` [P].
-    """
-
-    def __init__(self, batch: Batch, outputs: str | None, counted: np.ndarray):
-        size = batch.num_examples
-        shape = len(counted), size
-        self._batch, self._kind = batch, outputs
-        self._counted = counted if counted.any() else np.ones_like(counted)
-        self._label = np.asarray(batch.targets, np.int32)
-        self._prediction = np.zeros(shape, np.int32)
-        self._loss, self._confidence, self._likelihood = (
-            np.zeros(shape, np.float32) for _ in range(3)
-        )
-        self._together: np.ndarray | None = None  # [N, K]
-
-    def __call__(self, group: Group, first: int, found: Evaluated) -> None:
-        place = slice(first, first + found.scores["loss"].shape[1])
-        outputs = np.asarray(found.outputs, np.float64)  # [G, n, K]
-        with np.errstate(invalid="ignore"):  # a quarantined member may say anything
-            chance = softmax(outputs) if self._kind == "logits" else outputs
-        label = np.broadcast_to(self._label[place], chance.shape[:-1])
-        of_label = np.take_along_axis(chance, label[..., None], -1)[..., 0]
-        for whole, rows in (
-            (self._prediction, outputs.argmax(-1)),
-            (self._loss, found.scores["loss"]),
-            (self._confidence, chance.max(-1)),
-            (self._likelihood, of_label),
-        ):
-            scatter_rows(whole[:, place], group, rows)
-        if self._together is None:
-            self._together = np.zeros((self._label.size, outputs.shape[-1]))
-        for member, own in zip(group, chance, strict=True):
-            if member < len(self._counted) and self._counted[member]:
-                self._together[place] += own / self._counted.sum()
-
-    def write(self, path: Path, classes: Sequence[str]) -> None:
-        """`predictions.npz`, with the images that went worst."""
-        assert self._together is not None
-        wrong = (self._prediction != self._label).any(0)  # [N]
-        badness = np.where(wrong, self._loss.astype(np.float64).mean(0), -np.inf)
-        worst = np.argsort(-badness, kind="stable")[: min(WORST, int(wrong.sum()))]
-        likelihood = np.take_along_axis(self._together, self._label[:, None], 1)[:, 0]
-        in_order = np.argsort(
-            np.argsort(worst)
-        )  # memory-mapped arrays want them sorted
-        with atomic_file(path) as file:
-            np.savez_compressed(
-                file,
-                label=self._label,
-                prediction=self._prediction,
-                loss=self._loss,
-                confidence=self._confidence,
-                likelihood=self._likelihood,
-                ensemble_prediction=self._together.argmax(-1).astype(np.int32),
-                ensemble_confidence=self._together.max(-1).astype(np.float32),
-                ensemble_likelihood=likelihood.astype(np.float32),
-                worst_index=worst.astype(np.int32),
-                worst_image=np.asarray(self._batch.inputs[np.sort(worst)])[in_order],
-                classes=np.asarray(classes, dtype=np.str_),
-            )
-
-
-def softmax(outputs: np.ndarray) -> np.ndarray:
-    """Probabilities [..., K] of logits."""
-    return scipy.special.softmax(outputs, -1)
+        return mean_over_classes(self._right, self._label)

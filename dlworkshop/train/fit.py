@@ -16,11 +16,13 @@ from dlworkshop.learn.metrics import Metric
 from dlworkshop.models.model import Model, StatefulModel
 from dlworkshop.train import checks, data_files, params_file, run_folder
 from dlworkshop.train.cache import compilation_cache
-from dlworkshop.train.evaluation import BalancedAccuracy, Predictions, evaluate_split
+from dlworkshop.train.evaluation import BalancedAccuracy, evaluate_split
 from dlworkshop.train.loop import Loop, Trained
 from dlworkshop.train.members import Settings
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.planning import make_plan
+from dlworkshop.train.predictions import labels, predictions_of
+from dlworkshop.train.progress import logging_kept
 from dlworkshop.train.result import Run
 from dlworkshop.train.summary import summarise
 from dlworkshop.types import Dataset, PyTree, Start
@@ -116,7 +118,8 @@ def fit(
         save_every_steps, save_every_seconds: how often a checkpoint is written, at the
             end of a chunk; the last one is written in any case.
         steps_per_chunk: steps between two looks of the host at the program; by
-            default one or two seconds of work.
+            default one or two seconds of work, by the clock where the model loops until
+            a condition holds.
         convolution: how to compute convolutions, one of
             `models.convolution.CONV_IMPLS`; by default what is measured to be fastest,
             where the run is long enough.
@@ -127,7 +130,7 @@ def fit(
             memory of the host. By default as many as are predicted to fit.
         devices: all local ones by default.
         experiment: the name of the run in its summary and report.
-        quiet: show no progress.
+        quiet: show nothing: neither progress nor messages.
 
     Returns:
         The trained members with the summary; the test split was read once. After
@@ -144,7 +147,7 @@ def fit(
     (2, (2, 3, 10))
     """
     asked = dict(locals())
-    with compilation_cache():
+    with compilation_cache(), logging_kept():
         return _fit(make_plan(started=time.perf_counter(), **asked), workdir)
 
 
@@ -175,12 +178,15 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
         splits.append("test")
     scores, predictions = {}, None
     for split in splits:
-        batch = getattr(plan.dataset, split)
+        label = labels(getattr(plan.dataset, split).targets)
         watchers: list[Any] = []
-        if plan.dataset.classes and "accuracy" in plan.spec.metrics:
-            watchers.append(BalancedAccuracy(len(plan.seeds), batch.targets))
-        if split == "test" and workdir is not None and _has_probabilities(plan):
-            predictions = Predictions(batch, plan.outputs, jax.device_get(counted))
+        classes, metrics = plan.dataset.classes, plan.spec.metrics
+        if classes and label is not None and "accuracy" in metrics:
+            watchers.append(BalancedAccuracy(len(plan.seeds), label))
+        if split == "test" and workdir is not None:
+            who = jax.device_get(counted)
+            predictions = predictions_of(plan.dataset, plan.outputs, who)
+        if predictions is not None:
             watchers.append(predictions)
         means = evaluate_split(
             plan, (params, state), split, everyone, watchers, predictions is not None
@@ -192,16 +198,12 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
     summary = summarise(plan, population, scores, trained.seconds, trained.interrupted)
     if workdir is not None:
         if predictions is not None:
-            predictions.write(workdir / "predictions.npz", plan.dataset.classes)
+            predictions.write(workdir / "predictions.npz")
         file = workdir / params_file.FILE
         params_file.write_params(file, params, state, plan.settings)
         run_folder.write_json(workdir / "summary.json", summary)
         report.write(workdir)
     return _run(trained, params, state, summary, workdir)
-
-
-def _has_probabilities(plan: Plan) -> bool:
-    return bool(plan.dataset.classes) and plan.outputs in ("logits", "probabilities")
 
 
 def _run(

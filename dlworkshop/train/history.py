@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from dlworkshop.report.words import count
+
 Line = Mapping[str, Any]  # step, epoch, train and validation: name -> [P]
 
 
@@ -12,12 +14,16 @@ class History:
     """Curves of a population: `history["validation/loss"]` is [T, P].
 
     There is an entry at the end of each chunk of steps; what was not measured there is
-    NaN, as validation between two epochs, or a member that had stopped.
+    NaN, as validation between two epochs, or a member that had stopped. What is not
+    finite is NaN too: `metrics.jsonl`, from which a run that goes on reads its
+    beginning, knows no infinity.
 
     >>> lines = [{"step": 2, "epoch": 1.0, "train": {"loss": [0.5, None]}}]
     >>> history = History(lines)
     >>> history.names, history["train/loss"].tolist(), history.step.tolist()
     (['train/loss'], [[0.5, nan]], [2])
+    >>> history
+    History of 1 entry, steps 2 to 2 (1 epoch), 2 members: train/loss
     """
 
     def __init__(self, lines: Iterable[Line] = ()):
@@ -29,6 +35,17 @@ class History:
 
     def __len__(self) -> int:
         return len(self._lines)
+
+    def __repr__(self) -> str:
+        if not self._lines:
+            return "History of 0 entries"
+        first, last = self._lines[0], self._lines[-1]
+        return (
+            f"History of {count(len(self), 'entry', 'entries')}, steps "
+            f"{first['step']:,} to {last['step']:,} "
+            f"({last['epoch']:.4g} epoch{'s' if last['epoch'] != 1 else ''}), "
+            f"{count(self.members, 'member')}: {', '.join(self.names)}"
+        )
 
     @property
     def names(self) -> list[str]:
@@ -64,7 +81,8 @@ class History:
         split, _, key = name.partition("/")
         unknown = [np.nan] * self.members
         rows = [(line.get(split) or {}).get(key, unknown) for line in self._lines]
-        return np.array([np.asarray(row, float) for row in rows])  # null becomes NaN
+        values = np.array([np.asarray(row, float) for row in rows])  # null becomes NaN
+        return np.where(np.isfinite(values), values, np.nan)
 
     def table(self) -> dict[str, np.ndarray]:
         """One row for each entry and member, as `pandas.DataFrame` takes it.

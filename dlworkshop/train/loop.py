@@ -23,7 +23,7 @@ from dlworkshop.train.groups import Group, scatter_rows
 from dlworkshop.train.history import History
 from dlworkshop.train.mesh import population_sharding
 from dlworkshop.train.plan import Plan
-from dlworkshop.train.progress import Watch
+from dlworkshop.train.progress import Watch, said_at
 from dlworkshop.train.signals import INTERRUPTED, caught
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 class Snapshot(NamedTuple):
     """What an observer is shown at the end of a chunk.
 
-    It may answer which members [P] are to stop; they keep their best parameters.
+    It may answer which members [P] are to stop. They keep the parameters that they
+    have, or with `patience` their best.
     """
 
     step: int
@@ -181,10 +182,8 @@ class Loop:
         end = self.step + min(plan.chunk, left)
         means: dict[str, np.ndarray] = {}
         for group in groups:
-            part, hparams = (
-                plan.programs.gather(tree, group)
-                for tree in (self.population, plan.placed_hparams)
-            )
+            whole = self.population, plan.placed_hparams
+            part, hparams = plan.programs.gather(whole, group)
             step, of_pieces = self.step, []
             while step < end:
                 step += len(jax.tree.leaves(self.piece)[0])
@@ -293,18 +292,18 @@ class Loop:
 
         Without a folder, Ctrl-C ends the training and what is there comes back.
         """
-        signal = self.signal
+        signal, level = self.signal, said_at(self.plan.quiet, logging.WARNING)
         done = f"stopped by {signal.name} at step {self.step} of {self.plan.num_steps}"
         if self.workdir is not None:
             self.save()
             self.checkpoints.wait()
-            log.warning("%s; run the same command again to go on", done)
+            log.log(level, "%s; run the same command again to go on", done)
         elif signal.signum == INTERRUPTED:
-            log.warning("%s; the run so far is returned", done)
+            log.log(level, "%s; the run so far is returned", done)
             self.interrupted = True
             return
         else:
-            log.warning("%s; nothing was saved without a run folder", done)
+            log.log(level, "%s; nothing was saved without a run folder", done)
         raise SystemExit(128 + (signal.signum or 0))
 
     def introduction(self) -> str:
@@ -345,8 +344,12 @@ def gc_frozen() -> Iterator[None]:
     """Keep the garbage collector off what is there already.
 
     It is all of JAX and what it compiled, and to walk over it took 90 to 140 ms in the
-    middle of a checkpoint that takes 30.
+    middle of a checkpoint that takes 30. Where the user froze something it stays as it
+    is: there is no way to give back a part of what is frozen.
     """
+    if gc.get_freeze_count():
+        yield
+        return
     gc.freeze()
     try:
         yield

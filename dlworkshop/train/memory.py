@@ -1,8 +1,8 @@
 """How much memory is free, and how many members fit into it at once."""
 
+import logging
 import math
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +12,9 @@ import numpy as np
 from dlworkshop.errors import UserError
 from dlworkshop.train import cgroups
 from dlworkshop.train.groups import balanced_size, halve
+from dlworkshop.train.progress import said_at
+
+log = logging.getLogger(__name__)
 
 # Bytes that must be free for each that is predicted. On a CPU a process grew by 1.1 to
 # 1.5 times the prediction: blocks that were freed stay with the C library for a while.
@@ -26,6 +29,7 @@ def fitting(
     predicted: Callable[[int], float],
     free: float,
     margin: float = 1.0,
+    quiet: bool = False,
 ) -> int:
     """How many members train at once: `size`, or the first half of a half that fits.
 
@@ -35,6 +39,7 @@ def fitting(
         predicted: members in a group -> bytes on each device.
         free: bytes on each device.
         margin: bytes that must be free for each one that is predicted.
+        quiet: tell nobody that it is less than `size`.
 
     >>> fitting(12, axis=2, predicted=lambda size: 2**20 * size, free=5 * 2**20)
     4
@@ -54,7 +59,8 @@ def fitting(
             )
         size = smaller
     if size < asked:
-        print(f"{in_need(asked)}: {size} train at once", file=sys.stderr)
+        level = said_at(quiet, logging.INFO)
+        log.log(level, "%s: %d train at once", in_need(asked), size)
     return size
 
 

@@ -90,6 +90,7 @@ class Programs:
         platform = mesh.devices.flat[0].platform
         model = computed_by(spec.model, execution.convolution, platform)
         spec = spec._replace(model=model)
+        self._averages = spec.eval_params is not None
         self.compile_seconds = 0.0
         self._compiled: dict = {}
         train_step: Any = make_train_step(spec, BATCH, execution.micro_batch)
@@ -199,6 +200,8 @@ class Programs:
 
     def judged(self, population):
         """Params and state [P, ...] that are evaluated."""
+        if not self._averages:
+            return population.train.params, population.train.state
         home = population.status.sharding
         return self._run(self._whole(home).judged, population)
 
@@ -300,13 +303,16 @@ def products(jaxpr) -> float:
             kernel = equation.invars[1].aval.shape
             features = kernel[params["dimension_numbers"].rhs_spec[0]]
             total += 2.0 * outputs * math.prod(kernel) / features
-        inner = [
-            getattr(value, "jaxpr", value)  # a closed one holds one
-            for value in jax.tree.leaves(list(params.values()))
-        ]
         times = params.get("length", 1) if name == "scan" else 1
-        total += times * sum(products(each) for each in inner if hasattr(each, "eqns"))
+        total += times * sum(map(products, inner_jaxprs(equation)))
     return total
+
+
+def inner_jaxprs(equation) -> list:
+    """The jaxprs that an equation holds, as those of its branches or of its loop."""
+    values = jax.tree.leaves(list(equation.params.values()))
+    found = [getattr(value, "jaxpr", value) for value in values]  # of a closed one
+    return [each for each in found if hasattr(each, "eqns")]
 
 
 def chunk_flops(platform: str) -> float:

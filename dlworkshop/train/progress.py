@@ -1,6 +1,9 @@
 """What a run tells the person who watches it."""
 
+import contextlib
+import logging
 import time
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -24,10 +27,6 @@ class Watch(Live):
             text += f", validation {self._in_words(validation)}"
         self.show(step, text)
 
-    def log(self, line: str) -> None:
-        """One line of its own, above the live one."""
-        self.console.print(line, soft_wrap=True)
-
     def _in_words(self, metrics) -> str:
         text = f"loss {_mean(metrics['loss']):.4f}"
         score = _mean(metrics[self._metric]) if self._metric in metrics else None
@@ -36,6 +35,34 @@ class Watch(Live):
         if self._metric == "accuracy":
             return f"{text} accuracy {100 * score:.2f} %"
         return f"{text} {self._metric} {score:.4g}"
+
+
+def said_at(quiet: bool, level: int) -> int:
+    """The level at which a message is logged: of a quiet run nobody is told.
+
+    >>> said_at(False, logging.INFO) == logging.INFO
+    True
+    """
+    return logging.DEBUG if quiet else level
+
+
+@contextlib.contextmanager
+def logging_kept() -> Iterator[None]:
+    """Keep others from configuring the process's logging while inside.
+
+    absl, by which orbax logs, calls `logging.basicConfig` where the root logger has no
+    handler. It is given the one that Python itself falls back on, so that all looks as
+    without any.
+    """
+    root, handler = logging.getLogger(), logging.lastResort
+    if root.handlers or handler is None:
+        yield
+        return
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
 
 
 def _mean(values) -> float:

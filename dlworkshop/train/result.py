@@ -1,10 +1,11 @@
 """What a run leaves in memory: the trained members and their numbers."""
 
 import dataclasses
+import functools
 import html
 import importlib.metadata
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from dlworkshop.learn.hparams import Keywords, given
 from dlworkshop.learn.population import map_members
 from dlworkshop.models.convolution import computed_by, has_convolutions
 from dlworkshop.models.model import Model, StatefulModel, predict, seen, stateful
+from dlworkshop.report.words import count, spoken, with_error
 from dlworkshop.train.autotune import rule_of_thumb
 from dlworkshop.train.history import History
 from dlworkshop.train.programs import update_flops
@@ -63,8 +65,8 @@ class Run:
     def _make_predictor(self) -> Callable[[PyTree], PyTree]:
         model = stateful(self.model)
 
-        @jax.jit
-        def outputs(params, state, hparams, batch):
+        @functools.partial(jax.jit, static_argnums=0)
+        def outputs(platform, params, state, hparams, batch):
             size = len(jax.tree.leaves(batch)[0])
             example = jax.tree.map(
                 lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), batch
@@ -76,8 +78,9 @@ class Run:
                 size,
                 update_flops(model, example),
                 convolutions=has_convolutions(model.apply, *one, seen(example)),
+                platform=platform,
             )
-            chosen = computed_by(model, execution.convolution)
+            chosen = computed_by(model, execution.convolution, platform)
             part = execution.micro_batch or size  # of the batch, at a time
             parts = jax.tree.map(
                 lambda leaf: leaf.reshape(-1, part, *leaf.shape[1:]), batch
@@ -112,7 +115,7 @@ class Run:
                         inputs,
                     )
                     left = total - first
-                    found = outputs(*members, batch)
+                    found = outputs(_platform(members), *members, batch)
                     rows.append(
                         jax.tree.map(
                             lambda leaf, n=left: np.asarray(leaf)[:, :n], found
@@ -174,7 +177,16 @@ class Run:
             )
 
     def __repr__(self) -> str:
-        """Three lines: who, how well, where."""
+        """Three lines: who, how well, and how and where it ended.
+
+        >>> means = {"accuracy": {"mean": 0.95, "sem": 0.01}, "loss": {"mean": 0.2}}
+        >>> rows = [{"status": "finished", "seed": seed} for seed in (0, 1)]
+        >>> Run(None, None, {"members": 2, "model": "mlp", "dataset": "digits",
+        ...                  "steps": 9, "test": means, "population": rows})
+        Run of 2 x mlp on digits (2 seeds), 9 steps
+        test accuracy 95.0 % ± 1.0 %, loss 0.200
+        2 finished; in memory
+        """
         return "\n".join(_in_words(self))
 
     def _repr_html_(self) -> str:
@@ -182,23 +194,61 @@ class Run:
         from dlworkshop.report.notebook import curves  # noqa: PLC0415 (matplotlib)
 
         lines = "<br>".join(map(html.escape, _in_words(self)))
-        return f"<p>{lines}</p>{curves(self.history)}"
+        rows = self.summary.get("population", ())
+        healthy = [row.get("status") != "quarantined" for row in rows]
+        return f"<p>{lines}</p>{curves(self.history, healthy or None)}"
 
 
 def _in_words(run: Run) -> list[str]:
     summary = run.summary
+    rows = summary.get("population", [])
     who = f"Run of {summary.get('members', '?')} x {summary.get('model', 'model')}"
-    who += f" on {summary.get('dataset', 'data')}, {summary.get('steps', '?')} steps"
-    scores = []
-    for split in ("validation", "test"):
-        for name, found in (summary.get(split) or {}).items():
-            if found.get("mean") is not None:
-                error = "" if found.get("sem") is None else f" ± {found['sem']:.2g}"
-                scores.append(f"{split} {name} {found['mean']:.4g}{error}")
-    status = [row.get("status") for row in summary.get("population", [])]
-    ended = ", ".join(f"{status.count(s)} {s}" for s in dict.fromkeys(status))
-    where = run.workdir or "in memory"
-    return [who, ", ".join(scores[:4]) or "no scores", f"{ended}; {where}"]
+    who += f" on {summary.get('dataset', 'data')}"
+    settings = {tuple((row.get("hparams") or {}).items()) for row in rows}
+    seeds = {row.get("seed") for row in rows}
+    kinds = ("setting", settings), ("seed", seeds)
+    if several := [count(len(of), noun) for noun, of in kinds if len(of) > 1]:
+        who += f" ({' x '.join(several)})"
+    who += f", {count(summary.get('steps'), 'step')}"
+    scores = [
+        f"{split} {said}"
+        for split in ("test", "validation")
+        if (said := _scores(summary, summary.get(split) or {}))
+    ]
+    where = "in memory" if run.workdir is None else f"in {run.workdir}"
+    return [who, "; ".join(scores) or "no scores", f"{_endings(rows)}; {where}"]
+
+
+def _scores(summary: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """The first metric, what was monitored, and the loss."""
+    first = next((name for name in found if name != "loss"), "loss")
+    said = []
+    for name in dict.fromkeys([first, summary.get("monitor", "loss"), "loss"]):
+        score = found.get(name) or {}
+        if score.get("mean") is not None:
+            words = with_error(score["mean"], score.get("sem"), name)
+            said.append(f"{spoken(name)} {words}")
+    return ", ".join(said)
+
+
+def _endings(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How the members ended, and why where all of a kind did for one reason."""
+    notes: dict[str, list[str]] = {}
+    for row in rows:
+        notes.setdefault(row.get("status", "finished"), []).append(row.get("note", ""))
+    said = []
+    for status, reasons in notes.items():
+        why = f" ({reasons[0]})" if reasons[0] and len(set(reasons)) == 1 else ""
+        said.append(f"{len(reasons)} {status}{why}")
+    return ", ".join(said) or "no members"
+
+
+def _platform(tree: PyTree) -> str:
+    """Where a program runs that is given these arrays."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+    if not leaves:
+        return jax.default_backend()
+    return next(iter(leaves[0].devices())).platform
 
 
 def _padded(leaf: Any, size: int) -> np.ndarray:

@@ -22,14 +22,16 @@ class Caught:
 def caught() -> Iterator[Caught]:
     """Note SIGTERM, SIGINT and SIGUSR1 instead of dying of them.
 
-    Only the main thread may ask for signals; elsewhere they keep their meaning.
+    Only the main thread may ask for signals; elsewhere they keep their meaning, as one
+    does whose handler is not Python's and could not be put back.
     """
     seen = Caught()
     if threading.current_thread() is not threading.main_thread():
         yield seen
         return
-    watched = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-    before = {signum: signal.getsignal(signum) for signum in watched}
+    wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    before = {signum: signal.getsignal(signum) for signum in wanted}
+    watched = [signum for signum in wanted if before[signum] is not None]
 
     def note(signum, _frame):
         seen.signum = signum

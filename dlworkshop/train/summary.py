@@ -8,7 +8,7 @@ import numpy as np
 
 from dlworkshop.data.inputs_like import describe_inputs
 from dlworkshop.learn.metrics import mean_and_error
-from dlworkshop.learn.population import QUARANTINED, STOPPED, Population
+from dlworkshop.learn.population import QUARANTINED, RUNNING, STOPPED, Population
 from dlworkshop.models.model import num_params, table
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.result import describe_example, device, versions
@@ -67,7 +67,7 @@ def summarise(
             "versions": versions(),
             "claims": [],
             "interrupted": interrupted,
-            "population": population_table(plan, population, scores),
+            "population": population_table(plan, population, scores, interrupted),
             "table": table(plan.model, plan.example),
         }
     )
@@ -80,7 +80,10 @@ def _taken(plan: Plan) -> str:
 
 
 def population_table(
-    plan: Plan, population: Population, scores: Mapping[str, Scores]
+    plan: Plan,
+    population: Population,
+    scores: Mapping[str, Scores],
+    interrupted: bool = False,
 ) -> list[dict[str, Any]]:
     """One row for each member, as in summary.json."""
     state = jax.device_get(
@@ -89,6 +92,7 @@ def population_table(
             "status": population.status,
             "best_score": population.best_score,
             "best_step": population.best_step,
+            "waited": population.epochs_without_improvement,
         }
     )
     rows = []
@@ -107,9 +111,20 @@ def population_table(
                 for split, means in scores.items()
             },
         }
+        if interrupted and state["status"][member] == RUNNING:
+            row["status"] = "interrupted"
+            row["note"] = f"at step {steps} of {plan.num_steps}"
         if state["status"][member] == STOPPED:
             row["status"] = "stopped early"
-            row["note"] = f"no better since step {int(state['best_step'][member])}"
+            # an observer names running members only, and those have waited less
+            lost_patience = (
+                plan.patience is not None and state["waited"][member] >= plan.patience
+            )
+            row["note"] = (
+                f"no better since step {int(state['best_step'][member])}"
+                if lost_patience
+                else f"an observer stopped it at step {steps}"
+            )
         if state["status"][member] == QUARANTINED:
             row["status"] = "quarantined"
             row["note"] = (

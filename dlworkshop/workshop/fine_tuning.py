@@ -55,12 +55,10 @@ def fine_tune(
         features = (last.apply(params["block5"], maps) - mean) / deviation  # [512]
         return head.apply(params["head"], features)  # logits [K]
 
-    ratio = learning_rates["block5"] / learning_rates["head"]
-
-    def optimizer(learning_rate):  # on its schedule
+    def optimizer(learning_rate):  # the share that the schedule leaves of both
         parts = {
-            "block5": optimizers.adamw(ratio * learning_rate),
-            "head": optimizers.adamw(learning_rate),
+            name: optimizers.adamw(rate * learning_rate)
+            for name, rate in learning_rates.items()
         }
         return optax.partition(parts, {"block5": "block5", "head": "head"})
 
@@ -68,6 +66,6 @@ def fine_tune(
         Model(lambda key, maps: params, apply, {"name": "vgg16 block5 and head"}),
         maps,
         optimizer,
-        hparams={"learning_rate": learning_rates["head"]},
+        hparams={"learning_rate": 1.0},
         **how,
     )

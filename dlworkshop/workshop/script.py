@@ -12,6 +12,7 @@ from typing import TypeVar
 import jax
 
 from dlworkshop.errors import UserError
+from dlworkshop.report import terminal
 from dlworkshop.report.words import measured
 from dlworkshop.train.cache import use_compilation_cache
 from dlworkshop.train.result import Run, metric_name
@@ -64,7 +65,8 @@ def start(
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     use_all_cores(config.seeds)
     try:
-        result = perform(main, config)
+        with terminal.messages():
+            result = perform(main, config)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -1,5 +1,7 @@
 """Augmentation: nothing at zero strength, exact where it can be, off in evaluation."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -122,3 +124,22 @@ def test_what_cannot_be_augmented_is_one_sentence():
         ALL(KEYS[0], jnp.ones(5))
     with pytest.raises(ValueError, match="too small for a shift of 2"):
         ALL(KEYS[0], jnp.ones((2, 2, 1)))
+
+
+def test_its_numbers_are_hyper_parameters_and_act_in_training_only():
+    def noise(key, image, *, strength):
+        return image + strength * jax.random.normal(key, image.shape)
+
+    def apply(params, state, image, *, key=None, scale=1.0):
+        return scale * image, state
+
+    keeps = models.StatefulModel(lambda key, image: ((), ()), apply)
+    model = augmented(keeps, noise)
+    assert {"scale", "strength"} <= set(inspect.signature(model.apply).parameters)
+    image, key = jnp.ones((2, 2, 1)), jax.random.key(0)
+    plain, _ = model.apply((), (), image, scale=2.0, strength=5.0)
+    np.testing.assert_array_equal(plain, 2 * image)
+    calm, _ = model.apply((), (), image, key=key, strength=0.0)
+    np.testing.assert_array_equal(calm, image)
+    loud, _ = model.apply((), (), image, key=key, strength=5.0)
+    assert np.abs(loud - image).max() > 1

@@ -18,7 +18,12 @@ from tests.conftest import make_dataset
 # begin, a chunk, validation, test, and what early stopping makes of the validation
 PROGRAMS = {"begin": 1, "population_chunk": 1, "evaluate": 2, "keep_best": 1}
 # a smaller group: chunk and validation, and the ways there and back
-SMALLER = {"population_chunk": 1, "evaluate": 1, "take": 2, "put": 1}
+SMALLER = {
+    "population_chunk": 1,
+    "evaluate": 1,
+    "gather_members": 2,
+    "scatter_members": 1,
+}
 
 
 def train(rate=0.1, **changes):
@@ -71,7 +76,9 @@ def test_groups_in_turn_share_their_programs(compiled):
     train(members_at_once=2)
     # in groups of two from the first step to the test split; they are taken to be
     # begun, to be trained and to be evaluated
-    assert compiled == Counter(PROGRAMS) + Counter({"take": 3, "put": 1})
+    assert compiled == Counter(PROGRAMS) + Counter(
+        {"gather_members": 3, "scatter_members": 1}
+    )
 
 
 SCRIPT = """

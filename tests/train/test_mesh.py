@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from dlworkshop import fit, models
+from dlworkshop import fit, models, optimizers
 from dlworkshop.train.mesh import make_mesh
 
 MODELS = {
@@ -41,7 +41,7 @@ def test_four_devices_give_what_one_gives(name, members, quadrants):
         fit(
             MODELS[name],
             quadrants,
-            optax.adam,
+            optimizers.clipped(optax.adam),
             hparams={"learning_rate": 0.01, "clip_norm": 1.0},
             seeds=members,
             num_epochs=2,

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,13 +11,13 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from dlworkshop import fit, models
+from dlworkshop import fit, models, schedules
 from dlworkshop.errors import UserError
-from dlworkshop.train.loop import Loop
 
 pytestmark = pytest.mark.optimized  # bits are compared
 
@@ -56,32 +57,27 @@ def whole(quadrants, tmp_path_factory):
     return workdir
 
 
-def stop_after(monkeypatch, chunk, signum=signal.SIGTERM):
-    """Send this process a signal while it deals with the given chunk."""
-    write_line, count = Loop.write_line, 0
+def stop_after(chunks, signum=signal.SIGTERM):
+    """An observer that sends this process a signal at the end of so many chunks."""
+    seen = []
 
-    def counting(self, *args):
-        nonlocal count
-        write_line(self, *args)
-        count += 1
-        if count == chunk:
+    def observer(snapshot):
+        seen.append(snapshot.step)
+        if len(seen) == chunks:
             os.kill(os.getpid(), signum)
 
-    monkeypatch.setattr(Loop, "write_line", counting)
+    return [observer]
 
 
 @pytest.mark.parametrize("chunks", [[5], range(1, CHUNKS)], ids=["once", "always"])
-def test_stopped_after_any_chunk(
-    chunks, whole, quadrants, tmp_path, monkeypatch, capsys
-):
+def test_stopped_after_any_chunk(chunks, whole, quadrants, tmp_path, caplog):
     workdir = tmp_path / "run"
     for before, chunk in zip([0, *chunks], chunks, strict=False):
-        with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
-            stop_after(patch, chunk - before)
-            train(quadrants, workdir)
+        with pytest.raises(SystemExit) as stopped:
+            train(quadrants, workdir, observe=stop_after(chunk - before))
         assert stopped.value.code == 128 + signal.SIGTERM
-        message = capsys.readouterr().err
-        assert f"stopped by SIGTERM at step {2 * chunk} of 18" in message
+        assert f"stopped by SIGTERM at step {2 * chunk} of 18" in caplog.text
+        caplog.clear()
         assert len(lines(workdir).splitlines()) == chunk
         assert not (workdir / "summary.json").exists()
 
@@ -98,23 +94,19 @@ def test_stopped_after_any_chunk(
         assert summaries[0][name] == summaries[1][name]
 
 
-def test_ctrl_c_is_answered_in_the_same_way(quadrants, tmp_path, monkeypatch, capsys):
+def test_ctrl_c_is_answered_in_the_same_way(quadrants, tmp_path, caplog):
     before = signal.getsignal(signal.SIGINT)  # ignored in a job in the background
-    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
-        stop_after(patch, 1, signal.SIGINT)
-        train(quadrants, tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        train(quadrants, tmp_path, observe=stop_after(1, signal.SIGINT))
     assert stopped.value.code == 130
-    assert "run the same command again" in capsys.readouterr().err
+    assert "run the same command again" in caplog.text
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_more_lines_than_the_record_knows_are_cut(
-    quadrants, whole, tmp_path, monkeypatch
-):
+def test_more_lines_than_the_record_knows_are_cut(quadrants, whole, tmp_path):
     workdir = tmp_path / "run"
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        stop_after(patch, 3)
-        train(quadrants, workdir)
+    with pytest.raises(SystemExit):
+        train(quadrants, workdir, observe=stop_after(3))
     with (workdir / "metrics.jsonl").open("a") as log:  # killed while it went on
         log.write('{"step": 8, "train"')
     train(quadrants, workdir)
@@ -129,13 +121,12 @@ def test_a_whole_run_started_again_does_nothing(quadrants, whole):
     assert run.predict(quadrants.test.inputs).shape == (6, 33, 4)
 
 
-def test_other_devices_take_it_up(quadrants, whole, tmp_path, monkeypatch):
+def test_other_devices_take_it_up(quadrants, whole, tmp_path):
     devices = jax.devices()
     for first, second in ((devices, devices[:1]), (devices[:1], devices)):
         workdir = tmp_path / f"{len(first)}"
-        with monkeypatch.context() as patch, pytest.raises(SystemExit):
-            stop_after(patch, 4)
-            train(quadrants, workdir, first)
+        with pytest.raises(SystemExit):
+            train(quadrants, workdir, first, observe=stop_after(4))
         train(quadrants, workdir, second)
         for a, b in zip(
             jax.tree.leaves(record(whole)),
@@ -148,36 +139,80 @@ def test_other_devices_take_it_up(quadrants, whole, tmp_path, monkeypatch):
 
 def test_another_config_is_refused_field_by_field(quadrants, whole):
     with pytest.raises(UserError) as refused:
-        train(quadrants, whole, batch_size=8, num_epochs=4)
+        train(quadrants, whole, batch_size=8, num_epochs=2)
     message = str(refused.value)
     assert "batch_size was 16 and is now 8" in message
-    assert "num_epochs was 3 and is now 4" in message
+    assert "num_epochs was 3 and is now 2" in message
     assert "patience" not in message
 
 
-def test_records_are_the_last_two_and_the_best(quadrants, tmp_path):
+def test_what_was_derived_may_differ(quadrants, whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    train(quadrants, tmp_path / "run", steps_per_chunk=3)
+    assert lines(tmp_path / "run") == lines(whole)
+
+
+def test_another_function_of_the_same_name_is_refused(quadrants, tmp_path):
+    def network(scale):
+        def apply(params, image, *, key=None):
+            return scale * (image.reshape(-1) @ params)
+
+        return models.Model(lambda key, image: jnp.zeros((64, 4)), apply)
+
+    def run(model):
+        options = {"hparams": {"learning_rate": 0.1}, "batch_size": 16}
+        return fit(model, quadrants, optax.sgd, workdir=tmp_path, **options)
+
+    before = run(network(1.0)).summary
+    assert run(network(1.0)).summary == before  # the same one comes back
+    with pytest.raises(UserError, match=r"model.apply.scale was 1.0 and is now 2.0"):
+        run(network(2.0))
+
+
+def test_other_arrays_of_the_same_name_are_refused(quadrants, tmp_path):
+    def run(dataset):
+        options = {"hparams": {"learning_rate": 0.1}, "batch_size": 16}
+        model = models.logistic(num_classes=4)
+        return fit(model, dataset, optax.sgd, workdir=tmp_path, **options)
+
+    bare = quadrants._replace(fingerprint="")
+    run(bare)
+    inputs = bare.train.inputs.copy()
+    inputs[3, 2, 2] += 1
+    other = bare._replace(train=bare.train._replace(inputs=inputs))
+    with pytest.raises(UserError, match=r"dataset.fingerprint was"):
+        run(other)
+
+
+@pytest.mark.parametrize("schedule", [schedules.constant, schedules.cosine])
+def test_more_epochs_of_a_finished_run(schedule, quadrants, tmp_path):
+    options = {"schedule": schedule, "patience": None}
+    train(quadrants, tmp_path / "run", num_epochs=1, **options)
+    if schedule is schedules.cosine:
+        with pytest.raises(UserError, match="cosine depends on their number"):
+            train(quadrants, tmp_path / "run", num_epochs=2, **options)
+        return
+    longer = train(quadrants, tmp_path / "run", num_epochs=2, **options)
+    at_once = train(quadrants, tmp_path / "at once", num_epochs=2, **options)
+    assert lines(tmp_path / "run") == lines(tmp_path / "at once")
+    for a, b in zip(
+        jax.tree.leaves(longer.params), jax.tree.leaves(at_once.params), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    assert longer.summary["test"] == at_once.summary["test"]
+    assert len(longer.history) == len(at_once.history) == 6
+
+
+def test_the_last_two_checkpoints_are_kept(quadrants, tmp_path):
     train(quadrants, tmp_path, save_every_steps=2, patience=None)
     kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
-    assert kept[-2:] == [16, 18]
-    assert len(kept) in (2, 3)
-    losses = {}
-    for line in map(json.loads, lines(tmp_path).splitlines()):
-        if "validation" in line:
-            losses[line["step"]] = np.nanmean(
-                np.array(line["validation"]["loss"], float)
-            )
-    assert min(losses, key=losses.get) in kept
+    assert kept == [16, 18]
 
 
-def test_the_garbage_collector_does_not_interrupt(quadrants, monkeypatch):
-    frozen, write_line, before = [], Loop.write_line, gc.get_freeze_count()
-
-    def watched(self, *args):
-        frozen.append(gc.get_freeze_count())
-        write_line(self, *args)
-
-    monkeypatch.setattr(Loop, "write_line", watched)
-    train(quadrants, None)
+def test_the_garbage_collector_does_not_interrupt(quadrants):
+    frozen, before = [], gc.get_freeze_count()
+    watch = [lambda _: frozen.append(gc.get_freeze_count())]
+    train(quadrants, None, observe=watch)
     assert min(frozen) > before + 100_000  # all of JAX
     assert gc.get_freeze_count() == before
 

@@ -114,9 +114,8 @@ def test_a_run_goes_on_with_the_other_feed(first, quadrants, tmp_path, monkeypat
     monkeypatch.setattr(feeds, "PIECE_BYTES", 1)  # of one step
     train(quadrants, tmp_path / "whole", streamed=first)
     workdir = tmp_path / "run"
-    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
-        stop_after(patch, 4)
-        train(quadrants, workdir, streamed=first)
+    with pytest.raises(SystemExit) as stopped:
+        train(quadrants, workdir, streamed=first, observe=stop_after(4))
     assert no_threads()  # although the error still holds the frames of the run
     assert stopped.value.code == 128 + signal.SIGTERM
     train(quadrants, workdir, streamed=not first)
@@ -181,7 +180,7 @@ def test_stopping_early_leaves_no_thread(quadrants):
 
 
 def test_what_does_not_fit_is_streamed(quadrants, tmp_path, monkeypatch, capsys):
-    needed = sum(a.nbytes for split in quadrants[:3] for a in split)
+    needed = sum(a.nbytes for a in jax.tree.leaves(quadrants[:3]))
     for available, feed in ((2 * needed, "resident"), (2 * needed - 1, "streamed")):
         monkeypatch.setattr(memory, "available", lambda free=available: free)
         ended = run(quadrants, streamed=None, members_at_once=MEMBERS, num_epochs=1)
@@ -197,7 +196,7 @@ def test_what_devices_say_of_their_memory(quadrants):
     def device(**stats):
         return SimpleNamespace(platform="gpu", memory_stats=lambda: stats or None)
 
-    needed = sum(a.nbytes for split in quadrants[:3] for a in split)
+    needed = sum(a.nbytes for a in jax.tree.leaves(quadrants[:3]))
     large = device(bytes_limit=3 * needed, bytes_in_use=needed)
     small = device(bytes_limit=3 * needed, bytes_in_use=needed + 1)
     assert feeds.fits(quadrants, [large])
@@ -225,7 +224,7 @@ def test_examples_on_disk_give_the_same_run(tmp_path):
     arrays = {
         f"{kind}_{split}": getattr(getattr(dataset, split), part)
         for split in ("train", "validation", "test")
-        for kind, part in (("x", "image"), ("y", "label"))
+        for kind, part in (("x", "inputs"), ("y", "targets"))
     }
     np.savez(tmp_path / "quadrants.npz", **arrays)
     on_disk = data.load(tmp_path / "quadrants.npz", tmp_path / "cache")

@@ -12,7 +12,7 @@ SCRIPT = '''"""{question}
 Expect 2.
 """
 
-from dlworkshop.workshop import start
+from dlworkshop import workshop
 from dlworkshop.workshop.lesson import Figure, Lesson
 from dlworkshop.verify import claims
 

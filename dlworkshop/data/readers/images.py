@@ -153,7 +153,8 @@ def work() -> None:
             writer.close()
         except Exception as error:  # the writer's own: a full disk, mostly
             answer = f"{type(error).__name__}: {error}".partition("\n")[0]
-        print(json.dumps(answer), flush=True)
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
 
 
 def _record(file: str, preprocessing: Mapping[str, Any], writer: Any) -> list[Any]:

@@ -1,0 +1,121 @@
+"""How each label fares on the test split, where several may be true of an example."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from dlworkshop.learn import split_metrics
+from dlworkshop.learn.metrics import mean_and_error
+from dlworkshop.report.classes import scores
+from dlworkshop.report.elements import Html, data, fold, join, table, tag
+from dlworkshop.report.read import Numbers, RunFolder, healthy_mask
+from dlworkshop.report.words import count, quantity, titled, with_error
+
+OPEN_ROWS = 20  # a longer table waits to be opened
+
+
+def per_label(run: RunFolder, found: Numbers) -> Html:
+    """A row for each label, mean over the healthy members."""
+    healthy = healthy_mask(run.members, len(found.said))
+    if not healthy.any():
+        text = "All members were quarantined, so there are no scores."
+        return tag("p", text, class_="note")
+    said, true = found.said[healthy] > 0.5, found.target > 0.5  # [P, N, K], [N, K]
+    rows, f1s = [], []
+    for k in range(true.shape[1]):
+        recall, precision, f1 = scores(said[..., k], true[:, k], True)
+        area = _area(found.said[healthy][..., k], true[:, k])
+        f1s.append(f1)
+        rows.append(
+            [
+                found.names[k] or f"label {k}",
+                f"{int(true[:, k].sum()):,}",
+                *map(_percent, (recall, precision, f1, area)),
+            ]
+        )
+    if len(rows) > 1:
+        mean = _percent(np.concatenate(f1s))
+        total = f"{int(true.sum()):,}"
+        rows.append(["mean of labels", total, "", "", mean, ""])
+    head = ["Label", "True of examples", "Recall", "Precision", "F1", "ROC AUC"]
+    note = (
+        f"Test split of {count(len(true), 'example')}, mean of "
+        f"{count(int(healthy.sum()), 'member')}; a label is said where its probability "
+        "is above 50 %. Recall: the share of the examples with a label that are found; "
+        "precision: the share of those said to have it that do; F1: their harmonic "
+        "mean; ROC AUC: how often an example with the label is given a higher "
+        "probability than one without, 50 % by chance."
+    )
+    shown = table("Scores of each label", head, rows)
+    title = count(true.shape[1], "label")
+    return join(
+        [tag("p", note, class_="note"), fold(title, shown, len(rows) <= OPEN_ROWS)]
+    )
+
+
+def ensemble(run: RunFolder, found: Numbers) -> Html | None:
+    """One member against the mean of the members' probabilities; None for one."""
+    healthy = healthy_mask(run.members, len(found.said))
+    if healthy.sum() < 2:
+        return None
+    rows = []
+    for name, measure in MEASURES.items():
+        alone = mean_and_error(
+            [measure(own, found.target) for own in found.said[healthy]]
+        )
+        together = measure(found.ensemble, found.target)
+        rows.append(
+            [
+                titled(name),
+                data(with_error(alone["mean"], alone["sem"], name), alone["mean"]),
+                data(quantity(together, name, 2), together),
+            ]
+        )
+    note = (
+        "Test split; the ensemble is the mean of the members' probabilities. ± one "
+        "standard error of the mean over the members. Accuracy: the share of all "
+        "labels that are said rightly; loss: binary cross-entropy, in nats."
+    )
+    head = ["", "One member", "Ensemble"]
+    return join(
+        [
+            table("Ensemble against single members", head, rows),
+            tag("p", note, class_="note"),
+        ]
+    )
+
+
+def _area(chance: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """[P]; NaN where the label is true of all examples, or of none."""
+    if true.all() or not true.any():
+        return np.full(len(chance), np.nan)
+    return np.array([split_metrics.label_roc_auc(own, true) for own in chance])
+
+
+def _accuracy(chance: np.ndarray, target: np.ndarray) -> float:
+    return float(((chance > 0.5) == (target > 0.5)).mean())
+
+
+def _f1_macro(chance: np.ndarray, target: np.ndarray) -> float:
+    return split_metrics.label_f1_macro(chance - 0.5, target > 0.5)
+
+
+def _loss(chance: np.ndarray, target: np.ndarray) -> float:
+    least = np.finfo(np.float32).tiny  # of what is stored: no infinite loss
+    yes, no = (
+        np.log(np.maximum(p, least)) for p in (chance.astype(float), 1.0 - chance)
+    )
+    return float(-(target * yes + (1 - target) * no).mean())
+
+
+MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "accuracy": _accuracy,
+    "f1_macro": _f1_macro,
+    "loss": _loss,
+}
+
+
+def _percent(values: np.ndarray) -> Html:
+    finite = values[np.isfinite(values)]
+    mean = float(finite.mean()) if finite.size else None
+    return data(quantity(mean, "accuracy"), mean)

@@ -1,0 +1,193 @@
+"""A regression: what was predicted against what is true, its errors and its spread."""
+
+import numpy as np
+
+from dlworkshop.learn import split_metrics
+from dlworkshop.learn.metrics import mean_and_error
+from dlworkshop.report.elements import Html, chart, data, join, table, tag
+from dlworkshop.report.figures import BAD, COLOURS, MEMBER
+from dlworkshop.report.read import Numbers, RunFolder, dig, healthy_mask
+from dlworkshop.report.svg import drawing
+from dlworkshop.report.words import count, quantity, titled, with_error
+
+MOST_COLUMNS = 6  # that are drawn one by one
+MOST_ROWS = 20  # of the table, one for each column
+MOST_DOTS = 800
+MEASURES = {
+    "mae": split_metrics.mae,
+    "rmse": split_metrics.rmse,
+    "r2": split_metrics.r2,
+}
+
+
+def predictions(run: RunFolder, found: Numbers) -> Html:
+    """Predicted against true, residuals, and the spread over the members."""
+    healthy = healthy_mask(run.members, len(found.said))
+    if not healthy.any():
+        return _note("All members were quarantined, so there are no predictions.")
+    columns = found.target.shape[1]
+    if columns <= MOST_COLUMNS:
+        charts = [
+            _chart(run, f"values-{d}", _name(found, d), _column(found, healthy, d))
+            for d in range(columns)
+        ]
+    else:
+        name = f"all {columns:,} numbers of a target"
+        charts = [_chart(run, "values", name, _all(found, healthy))]
+    return tag("div", *charts)
+
+
+def ensemble(run: RunFolder, found: Numbers) -> Html | None:
+    """Errors of one member and of the mean of all, for each column of the target."""
+    healthy = healthy_mask(run.members, len(found.said))
+    columns = found.target.shape[1]
+    if not healthy.any() or not np.isfinite(found.ensemble).all():
+        return None
+    if columns > MOST_ROWS:  # an image: its pixels have no errors of their own
+        return _table(_rows(found, healthy, slice(None), ""), healthy)
+    rows = []
+    for d in range(columns):
+        name = _name(found, d) if columns > 1 else ""
+        rows += _rows(found, healthy, slice(d, d + 1), name)
+    return _table(rows, healthy)
+
+
+def _rows(
+    found: Numbers, healthy: np.ndarray, columns: slice, name: str
+) -> list[list[str]]:
+    target, together = found.target[:, columns], found.ensemble[:, columns]
+    rows = []
+    for measure, function in MEASURES.items():
+        if measure == "r2" and not (target != target[:1]).any():
+            continue  # not defined
+        members = [function(own[:, columns], target) for own in found.said[healthy]]
+        alone, all_of_them = mean_and_error(members), function(together, target)
+        text = titled(measure)
+        rows.append(
+            [
+                f"{text} of {name}" if name else text,
+                data(with_error(alone["mean"], alone["sem"], measure), alone["mean"]),
+                data(quantity(all_of_them, measure), all_of_them),
+            ]
+        )
+    return rows
+
+
+def _table(rows: list[list[str]], healthy: np.ndarray) -> Html:
+    many = healthy.sum() > 1
+    note = (
+        "Test split. MAE, the mean absolute error, and RMSE, the root of the mean "
+        "squared error, are in units of the target; R² is the share of its variance "
+        "that is explained."
+    )
+    if many:
+        note += " ± one standard error of the mean over the members."
+        head = ["", "One member", "Mean of all members"]
+        return join([table("Errors", head, rows), _note(note)])
+    head = ["", "The model"]
+    return join([table("Errors", head, [row[:2] for row in rows]), _note(note)])
+
+
+def _name(found: Numbers, column: int) -> str:
+    name = found.names[column]
+    if name:
+        return name
+    return "target" if len(found.names) == 1 else f"target {column}"
+
+
+def _column(found: Numbers, healthy: np.ndarray, d: int) -> tuple[np.ndarray, ...]:
+    said = found.said[healthy][..., d]  # [P, N]
+    return found.target[:, d], found.ensemble[:, d], said
+
+
+def _all(found: Numbers, healthy: np.ndarray) -> tuple[np.ndarray, ...]:
+    said = found.said[healthy]
+    return found.target.ravel(), found.ensemble.ravel(), said.reshape(len(said), -1)
+
+
+def _chart(
+    run: RunFolder, figure: str, name: str, columns: tuple[np.ndarray, ...]
+) -> Html:
+    target, together, said = columns  # [N], [N], [P, N]
+    place = np.linspace(0, len(target) - 1, min(len(target), MOST_DOTS)).astype(int)
+    error = target - together
+    spread = said.std(0, ddof=1) if len(said) > 1 else None
+    rmse = quantity(float(np.sqrt((error**2).mean())), "rmse")
+    title = f"{name}: typically off by {rmse} (RMSE)"
+    if (target != target[0]).any():
+        title += f", which leaves {_left(split_metrics.r2(together, target))}"
+    svg = _drawn(
+        figure,
+        title,
+        name,
+        target[place],
+        together[place],
+        None if spread is None else spread[place],
+    )
+    return chart(svg, _caption(run, target, place, len(said)))
+
+
+def _left(r2: float) -> str:
+    """What is left of the variance, in words."""
+    if r2 < 0:
+        return "more than the variance of the target: its mean would be better"
+    return f"{100 * (1 - r2):.3g} % of the variance of the target"
+
+
+def _caption(
+    run: RunFolder, target: np.ndarray, place: np.ndarray, members: int
+) -> str:
+    who = f"the mean of {count(members, 'member')}" if members > 1 else "the model"
+    text = f"Test split; a dot is an example, its prediction that of {who}."
+    total = dig(run.config, "dataset", "test")
+    if len(place) < len(target):
+        text += f" {len(place):,} of {len(target):,} dots are drawn, evenly chosen."
+    if isinstance(total, int) and len(target) < total:
+        text += f" The first {len(target):,} of {total:,} examples were kept."
+    text += " Left: on the dashed line, what is predicted is true."
+    text += " Residual: true less predicted; a pattern in it is yet to be learnt."
+    if members > 1:
+        text += (
+            " Spread: standard deviation over the members, in grey on the left; dots "
+            "far above the dashed line are wrong by more than the members disagree."
+        )
+    return text
+
+
+def _drawn(
+    figure: str,
+    title: str,
+    name: str,
+    target: np.ndarray,
+    together: np.ndarray,
+    spread: np.ndarray | None,
+) -> str:
+    panels = 2 if spread is None else 3
+    look = {"color": MEMBER, "alpha": 0.55, "linewidth": 0, "s": 22}
+    with drawing(figure, title, (5.0 * panels, 4.8), panels) as (_, axes, out):
+        fit, residuals = axes[:2]
+        if spread is not None:
+            fit.errorbar(
+                target, together, spread, fmt="none", ecolor="#b4bac2", zorder=1
+            )
+        fit.scatter(target, together, zorder=2, **look)
+        both = np.concatenate([target, together])
+        ends = [float(both.min()), float(both.max())]
+        fit.plot(ends, ends, "--", color=BAD, linewidth=1.6, zorder=3)
+        fit.set(xlabel=f"true {name}", ylabel=f"predicted {name}")
+        residuals.scatter(together, target - together, **look)
+        residuals.axhline(0, linestyle="--", color=BAD, linewidth=1.6)
+        residuals.set(xlabel=f"predicted {name}", ylabel="residual (true - predicted)")
+        if spread is not None:
+            size = np.abs(target - together)
+            axes[2].scatter(spread, size, **(look | {"color": COLOURS[1]}))
+            most = float(spread.max())
+            axes[2].plot([0, most], [0, most], "--", color=BAD, linewidth=1.6)
+            axes[2].set(xlabel="spread over the members", ylabel="size of the residual")
+            axes[2].set_xlim(left=0)
+            axes[2].set_ylim(bottom=0)
+    return out[0]
+
+
+def _note(text: str) -> Html:
+    return tag("p", text, class_="note")

@@ -1,0 +1,206 @@
+"""Outputs and targets -> scores of each member and of their ensemble.
+
+What is measured goes by what the outputs mean (`losses.OUTPUTS`). Examples come part
+by part; the ensemble is the mean of probabilities, or of values.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import scipy.special
+
+from dlworkshop.errors import UserError
+from dlworkshop.learn import split_metrics
+from dlworkshop.learn.metrics import mean_over_classes
+from dlworkshop.train.predictions import LINKS, as_learnt, labels
+from dlworkshop.types import Array, PyTree
+
+LEAST = np.finfo(np.float64).tiny  # of a probability: no infinite loss
+
+
+class Scores(NamedTuple):
+    """Name -> a number of each member [P], and one of the ensemble."""
+
+    members: dict[str, np.ndarray]
+    ensemble: dict[str, float]
+    units: dict[str, str]  # in words, of those that have one
+
+
+class OfClasses:
+    """Accuracy, balanced accuracy and cross-entropy, in little memory.
+
+    >>> scores = OfClasses("probabilities")
+    >>> scores.add(np.array([[[0.9, 0.1]], [[0.2, 0.8]]]), np.array([0]), None)
+    >>> found = scores.result()
+    >>> found.members["accuracy"].tolist(), found.ensemble["accuracy"]
+    ([1.0, 0.0], 1.0)
+    """
+
+    def __init__(self, outputs: str):
+        self._outputs = outputs
+        self._parts: list[tuple[np.ndarray, ...]] = []
+
+    def add(self, outputs: Array, targets: Array, weights: Array | None) -> None:
+        """Count outputs [P, B, K] of examples, with targets [B] or [B, K]."""
+        label = labels(targets)
+        if label is None:
+            raise UserError(
+                "the targets name no classes, and the run tells classes apart: give "
+                "whole numbers [N]"
+            )
+        outputs = np.asarray(outputs, np.float64)
+        if self._outputs == "logits":  # finite, where a softmax is rounded to 0
+            log_chance = scipy.special.log_softmax(outputs, -1)  # [P, B, K]
+        else:
+            log_chance = np.log(np.maximum(outputs, LEAST))
+        together = scipy.special.logsumexp(log_chance, 0) - np.log(len(outputs))
+        example = np.arange(len(label))
+        self._parts.append(
+            (
+                label,
+                np.ones(len(label)) if weights is None else np.asarray(weights, float),
+                log_chance.argmax(-1) == label,  # [P, B]
+                -log_chance[:, example, label],
+                together.argmax(-1) == label,  # [B]
+                -together[example, label],
+            )
+        )
+
+    def result(self) -> Scores:
+        """Of all examples so far."""
+        label, weights, right, loss, right_together, loss_together = (
+            np.concatenate(parts, -1) for parts in zip(*self._parts, strict=True)
+        )
+
+        def scores(right, loss):
+            return {
+                "accuracy": np.average(right, -1, weights),
+                "balanced_accuracy": mean_over_classes(right, label),
+                "loss": np.average(loss, -1, weights),
+            }
+
+        together = scores(right_together, loss_together)
+        return Scores(
+            scores(right, loss),
+            {name: float(value) for name, value in together.items()},
+            {"loss": "cross-entropy, nats"},
+        )
+
+
+class OfNumbers:
+    """Errors of values, or how labels are told that may be true at once.
+
+    Args:
+        outputs: "values" or "binary_logits".
+        factor, unit: of errors, as of `metrics.own_units`.
+
+    >>> scores = OfNumbers("values")
+    >>> said = np.array([[1.0, 2.0], [3.0, 2.0]])
+    >>> scores.add(said, np.array([2.0, 1.0]), None)
+    >>> found = scores.result()
+    >>> found.members["mae"].tolist(), found.ensemble["mae"]
+    ([1.0, 1.0], 0.5)
+    """
+
+    def __init__(self, outputs: str, factor: float = 1.0, unit: str = ""):
+        self._outputs, self._factor, self._unit = outputs, factor, unit
+        self._parts: list[tuple[np.ndarray, ...]] = []
+
+    def add(self, outputs: Array, targets: Array, weights: Array | None) -> None:
+        """Count outputs [P, B, ...] of examples, with targets [B, ...]."""
+        targets = as_learnt(np.asarray(targets))
+        outputs = np.asarray(outputs, np.float64)
+        if outputs[0].size != targets.size:
+            raise UserError(
+                f"an example has {outputs[0, 0].size} outputs and {targets[0].size} "
+                "targets: give one target for each output"
+            )
+        weights = np.ones(len(targets)) if weights is None else np.asarray(weights)
+        size = len(targets)
+        self._parts.append(
+            (
+                outputs.reshape(len(outputs), size, -1),
+                targets.reshape(size, -1),
+                weights,
+            )
+        )
+
+    def result(self) -> Scores:
+        """Of all examples so far."""
+        outputs = np.concatenate([part[0] for part in self._parts], 1)  # [P, N, D]
+        targets = np.concatenate([part[1] for part in self._parts])  # [N, D]
+        weights = np.concatenate([part[2] for part in self._parts])  # [N]
+        if self._outputs == "binary_logits":
+            together = scipy.special.logit(LINKS["binary_logits"](outputs).mean(0))
+            measures, units = LABEL_MEASURES, {"loss": "binary cross-entropy, nats"}
+        else:
+            outputs, targets = outputs * self._factor, targets * self._factor
+            together, measures = outputs.mean(0), VALUE_MEASURES
+            unit = self._unit or "units of the target"
+            units = {"mae": unit, "rmse": unit}
+        members = {
+            name: np.array([measure(own, targets, weights) for own in outputs])
+            for name, measure in measures.items()
+        }
+        ensemble = {
+            name: float(measure(together, targets, weights))
+            for name, measure in measures.items()
+        }
+        return Scores(members, ensemble, units)
+
+
+def scores_of(
+    outputs: str | None, factor: float = 1.0, unit: str = ""
+) -> OfClasses | OfNumbers:
+    """What measures outputs of this meaning, a key of `losses.OUTPUTS`.
+
+    Raises:
+        UserError: where nobody knows what they mean.
+    """
+    if outputs in ("logits", "probabilities"):
+        return OfClasses(outputs)
+    if outputs in ("binary_logits", "values"):
+        return OfNumbers(outputs, factor, unit)
+    raise UserError(
+        "it is not known what the outputs of this run mean, so they have no scores: "
+        'say it with fit(..., outputs="logits") or another of its kinds'
+    )
+
+
+def only_array(tree: PyTree) -> np.ndarray:
+    """The one array of a model's outputs.
+
+    Raises:
+        UserError: if there are several.
+    """
+    if not hasattr(tree, "shape"):
+        raise UserError(
+            "the model answers with several arrays, which are not scored or told in "
+            "rows: use Run.predict in Python"
+        )
+    return np.asarray(tree)
+
+
+def _label_accuracy(outputs, targets, weights) -> float:
+    right = (outputs > 0) == (targets > 0.5)
+    return float(np.average(right.mean(-1), weights=weights))
+
+
+def _label_loss(outputs, targets, weights) -> float:
+    yes, no = (-np.logaddexp(0, -sign * outputs) for sign in (1, -1))
+    each = -(targets * yes + (1 - targets) * no).mean(-1)
+    return float(np.average(each, weights=weights))
+
+
+Measure = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
+LABEL_MEASURES: dict[str, Measure] = {
+    "accuracy": _label_accuracy,
+    "f1_macro": split_metrics.label_f1_macro,
+    "loss": _label_loss,
+}
+VALUE_MEASURES: dict[str, Measure] = {
+    "mae": split_metrics.mae,
+    "rmse": split_metrics.rmse,
+    "r2": split_metrics.r2,
+}

@@ -1,0 +1,162 @@
+"""Observers for `fit(observe=[...])`: what a run measures, shown elsewhere as well."""
+
+import struct
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlworkshop.errors import UserError
+from dlworkshop.files import atomic_write
+
+OURS = ".dlworkshop"  # how the names of our event files end
+HEADER, FOOTER = 12, 4  # bytes around an event: its length and two checksums
+
+
+def tensorboard(folder: str | Path) -> Callable[[Any], None]:
+    """Write the training and validation values of a run for TensorBoard.
+
+    Tags are `loss/train/member_0`, `loss/train/mean`, `accuracy/validation/mean`, ...,
+    over steps; a mean is over the members that have a finite value, and what is not
+    finite is left out.
+
+    A run that goes on after it was stopped takes out what the folder holds of the steps
+    that it does again, as it does with `metrics.jsonl`: no step is there twice. So each
+    run wants a folder of its own. Event files of other programs are not touched.
+
+    Args:
+        folder: for the event files; made if missing. The run folder will do.
+
+    Raises:
+        UserError: if tensorboardX is not installed, or the folder cannot be made.
+
+    >>> import tempfile
+    >>> from dlworkshop import data, fit, models
+    >>> folder, digits = tempfile.mkdtemp(), data.load("digits")
+    >>> run = fit(models.logistic(), digits, observe=[tensorboard(folder)], quiet=True)
+    >>> [path.suffix for path in Path(folder).iterdir()]
+    ['.dlworkshop']
+    """
+    try:
+        import tensorboardX  # noqa: F401, PLC0415 (an extra)
+    except ImportError as error:
+        raise UserError(
+            "observers.tensorboard needs tensorboardX, which is not installed: "
+            "pip install 'dlworkshop[tensorboard]'"
+        ) from error
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"the folder {folder} for TensorBoard cannot be made ({error.strerror}): "
+            "choose another"
+        ) from error
+    return TensorBoard(folder)
+
+
+class TensorBoard:
+    """Writes event files: one for each part of a run, flushed after each chunk.
+
+    tensorboardX's own `SummaryWriter` hands events to a process-wide queue, from which
+    a kill loses some that a checkpoint counts as written, and gives two parts of a run
+    that begin in the same second the same file. Its `EventsWriter` does neither.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._writer: Any = None
+        self._last = 0
+
+    def __call__(self, snapshot: Any) -> None:
+        """Write what a `Snapshot` has."""
+        if self._writer is None or snapshot.step <= self._last:  # another part, or run
+            self._begin(snapshot.step)
+        self._last = snapshot.step
+        splits = {"train": snapshot.train, "validation": snapshot.validation or {}}
+        values = {
+            f"{name}/{split}/{who}": value
+            for split, found in splits.items()
+            for name, of_members in found.items()
+            for who, value in _named(of_members)
+        }
+        self._write(snapshot.step, values)
+        if snapshot.step == snapshot.num_steps:
+            self._writer.close()
+            self._writer = None
+
+    def _begin(self, step: int) -> None:
+        from tensorboardX.event_file_writer import EventsWriter  # noqa: PLC0415
+        from tensorboardX.proto import event_pb2  # noqa: PLC0415
+
+        if self._writer is not None:
+            self._writer.close()
+        for path in sorted(self._folder.glob(f"events.out.tfevents.*{OURS}")):
+            cut(path, step)
+        self._writer = EventsWriter(str(self._folder / "events"), f".{step}{OURS}")
+        # a TensorBoard that watches has read what was just cut: it forgets it, too
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        event = event_pb2.Event(wall_time=time.time(), step=step, session_log=start)
+        self._writer.write_event(event)
+
+    def _write(self, step: int, values: Mapping[str, float]) -> None:
+        from tensorboardX.proto import event_pb2, summary_pb2  # noqa: PLC0415
+
+        summary = summary_pb2.Summary(
+            value=[
+                summary_pb2.Summary.Value(tag=tag, simple_value=value)
+                for tag, value in values.items()
+            ]
+        )
+        event = event_pb2.Event(wall_time=time.time(), step=step, summary=summary)
+        self._writer.write_event(event)
+        self._writer.flush()
+
+
+def _named(values: np.ndarray) -> Iterator[tuple[str, float]]:
+    """(member_3, value) of each finite value [P], and their mean.
+
+    >>> list(_named(np.array([0.5, np.nan, 1.5])))
+    [('member_0', 0.5), ('member_2', 1.5), ('mean', 1.0)]
+    """
+    values = np.asarray(values, np.float64)
+    finite = np.flatnonzero(np.isfinite(values))
+    yield from ((f"member_{member}", float(values[member])) for member in finite)
+    if finite.size:
+        yield "mean", float(values[finite].mean())
+
+
+def events(content: bytes) -> Iterator[tuple[int, Any]]:
+    """(position of its end, event) of what is whole in an event file.
+
+    Source of the framing: TensorFlow's `lib/io/record_writer.h`: length (8 bytes) and
+    its checksum (4), the event, its checksum (4).
+    """
+    from tensorboardX.proto import event_pb2  # noqa: PLC0415
+
+    position = 0
+    while position + HEADER <= len(content):
+        (size,) = struct.unpack_from("<Q", content, position)
+        first = position + HEADER
+        position = first + size + FOOTER
+        if position > len(content):  # torn off by a kill
+            return
+        yield position, event_pb2.Event.FromString(content[first : first + size])
+
+
+def cut(path: Path, step: int) -> None:
+    """Take the events of `step` and later out of an event file of ours.
+
+    They are in the order of steps; a file of which nothing is left is removed.
+    """
+    content, end, left = path.read_bytes(), 0, 0
+    for position, event in events(content):
+        if event.step >= step:
+            break
+        end, left = position, left + len(event.summary.value)
+    if not left:
+        path.unlink()
+    elif end < len(content):
+        atomic_write(path, content[:end])

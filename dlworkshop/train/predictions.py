@@ -1,0 +1,251 @@
+"""What each member says of the test split, kept for the report in `predictions.npz`.
+
+What is kept goes by what the outputs mean (`losses.OUTPUTS`): of classes what was said
+and how surely, of labels their probabilities, of values the values. Of outputs whose
+meaning is not known nothing is kept.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import scipy.special
+
+from dlworkshop.data.units import in_own_units
+from dlworkshop.files import atomic_file
+from dlworkshop.learn.step import Evaluated
+from dlworkshop.train.groups import Group, scatter_rows
+from dlworkshop.types import Array, Dataset
+
+WORST = 24  # mistakes shown in the report
+MOST_NUMBERS = 1 << 24  # kept of all members: 64 MB
+
+# Kind of outputs -> probabilities [..., K] of them, on the host.
+LINKS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "logits": lambda outputs: scipy.special.softmax(outputs, -1),
+    "binary_logits": scipy.special.expit,
+    "probabilities": lambda outputs: outputs,
+}
+
+
+class Kept(Protocol):
+    """A watcher of the pieces of the test split that can be written down."""
+
+    def __call__(self, group: Group, first: int, found: Evaluated) -> None:
+        """See the examples from `first` on."""
+
+    def write(self, path: Path) -> None:
+        """Write `predictions.npz`."""
+
+
+def predictions_of(
+    dataset: Dataset, outputs: str | None, counted: np.ndarray
+) -> Kept | None:
+    """What keeps the predictions of a run; None where there is nothing to be told.
+
+    Args:
+        dataset: whose test split is read.
+        outputs: what they mean, a key of `losses.OUTPUTS`; None: nobody knows.
+        counted: [P] bool, which members belong to the ensemble.
+    """
+    if outputs in ("logits", "probabilities"):
+        label = labels(dataset.test.targets)
+        if not dataset.classes or label is None:
+            return None
+        return ClassPredictions(dataset, label, outputs, counted)
+    if outputs in ("binary_logits", "values") and is_array(dataset.test.targets):
+        return NumberPredictions(dataset, outputs, counted)
+    return None
+
+
+def is_array(tree: Any) -> bool:
+    """Whether a pytree is one array."""
+    return hasattr(tree, "shape") and hasattr(tree, "dtype")
+
+
+def labels(targets: Any) -> np.ndarray | None:
+    """The class [N] int32 that each target names; None where they name none.
+
+    Of soft targets [N, K], the likeliest class.
+
+    >>> labels(np.array([[0.1, 0.9], [0.5, 0.5]])).tolist(), labels(np.zeros(3))
+    ([1, 0], None)
+    """
+    if not is_array(targets):
+        return None
+    whole = np.issubdtype(targets.dtype, np.integer)
+    if targets.ndim == 1 and whole:
+        return np.asarray(targets, np.int32)
+    if targets.ndim == 2 and not whole:
+        return np.asarray(targets).argmax(-1).astype(np.int32)
+    return None
+
+
+def fitted_target(preprocessing: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What is known of the target's columns and units; None where nothing is.
+
+    Args:
+        preprocessing: of a `Dataset`, or what is in a run's `preprocessing.json`.
+    """
+    found = (preprocessing or {}).get("target")
+    return found if isinstance(found, dict) and "columns" in found else None
+
+
+class ClassPredictions:
+    """Keeps what was said of each example, how surely, and by all together.
+
+    The ensemble is the mean of the probabilities of the members in `counted` [P].
+    """
+
+    def __init__(
+        self, dataset: Dataset, label: np.ndarray, outputs: str, counted: np.ndarray
+    ):
+        shape = len(counted), len(label)
+        self._dataset, self._link = dataset, LINKS[outputs]
+        self._counted = counted if counted.any() else np.ones_like(counted)
+        self._label = label
+        self._prediction = np.zeros(shape, np.int32)
+        self._loss, self._confidence, self._likelihood = (
+            np.zeros(shape, np.float32) for _ in range(3)
+        )
+        self._together: np.ndarray | None = None  # [N, K]
+
+    def __call__(self, group: Group, first: int, found: Evaluated) -> None:
+        """Keep what the members of a group say of the examples from `first` on."""
+        place = slice(first, first + found.scores["loss"].shape[1])
+        outputs = np.asarray(found.outputs, np.float64)  # [G, n, K]
+        with np.errstate(invalid="ignore"):  # a quarantined member may say anything
+            chance = self._link(outputs)
+        label = np.broadcast_to(self._label[place], chance.shape[:-1])
+        of_label = np.take_along_axis(chance, label[..., None], -1)[..., 0]
+        for whole, rows in (
+            (self._prediction, outputs.argmax(-1)),
+            (self._loss, found.scores["loss"]),
+            (self._confidence, chance.max(-1)),
+            (self._likelihood, of_label),
+        ):
+            scatter_rows(whole[:, place], group, rows)
+        if self._together is None:
+            self._together = np.zeros((self._label.size, outputs.shape[-1]))
+        add_counted(self._together[place], group, chance, self._counted)
+
+    def write(self, path: Path) -> None:
+        """`predictions.npz`, with the examples that went worst."""
+        assert self._together is not None
+        wrong = (self._prediction != self._label).any(0)  # [N]
+        badness = np.where(wrong, self._loss.astype(np.float64).mean(0), -np.inf)
+        worst = np.argsort(-badness, kind="stable")[: min(WORST, int(wrong.sum()))]
+        likelihood = np.take_along_axis(self._together, self._label[:, None], 1)[:, 0]
+        with atomic_file(path) as file:
+            np.savez_compressed(
+                file,
+                label=self._label,
+                prediction=self._prediction,
+                loss=self._loss,
+                confidence=self._confidence,
+                likelihood=self._likelihood,
+                ensemble_prediction=self._together.argmax(-1).astype(np.int32),
+                ensemble_confidence=self._together.max(-1).astype(np.float32),
+                ensemble_likelihood=likelihood.astype(np.float32),
+                worst_index=worst.astype(np.int32),
+                worst_image=self._examples(worst),
+                classes=np.asarray(self._dataset.classes, dtype=np.str_),
+            )
+
+    def _examples(self, index: np.ndarray) -> np.ndarray:
+        inputs = self._dataset.test.inputs
+        if not is_array(inputs):  # a dict of several: nothing that could be shown
+            return np.zeros((len(index), 0), np.float32)
+        in_order = np.argsort(np.argsort(index))  # memory-mapped arrays want it sorted
+        return np.asarray(inputs[np.sort(index)])[in_order]
+
+
+class NumberPredictions:
+    """Keeps the values that were said, or the probabilities of labels.
+
+    Values are in the units of the targets: where those were standardised, in the units
+    that they had before. The ensemble is the mean over the members in `counted` [P]. Of
+    a split of very many numbers, its first examples are kept.
+    """
+
+    def __init__(self, dataset: Dataset, outputs: str, counted: np.ndarray):
+        targets = dataset.test.targets
+        each = max(1, int(np.prod(targets.shape[1:]))) * len(counted)
+        kept = min(len(targets), max(1, MOST_NUMBERS // each))
+        self._target = as_learnt(np.asarray(targets[:kept]))  # [N, ...]
+        self._outputs = outputs
+        self._fitted = fitted_target(dataset.preprocessing)
+        self._counted = counted if counted.any() else np.ones_like(counted)
+        self._said = np.zeros((len(counted), *self._target.shape), np.float32)
+        self._together = np.zeros(self._target.shape)
+        self._alike = True  # whether there is one output for each target
+
+    def __call__(self, group: Group, first: int, found: Evaluated) -> None:
+        """Keep what the members of a group say of the examples from `first` on."""
+        place = slice(first, first + found.scores["loss"].shape[1])
+        target = self._target[place]
+        if not len(target):
+            return
+        self._alike = self._alike and is_array(found.outputs)
+        if not self._alike:
+            return
+        outputs = np.asarray(found.outputs, np.float64)[:, : len(target)]
+        shape = len(outputs), *target.shape
+        self._alike = outputs.size == int(np.prod(shape))
+        if not self._alike:  # an objective of the user's own may want that
+            return
+        said = outputs.reshape(shape)  # [G, n, ...]
+        if self._outputs == "binary_logits":
+            said = LINKS["binary_logits"](said)
+        scatter_rows(self._said[:, place], group, said)
+        add_counted(self._together[place], group, said, self._counted)
+
+    def write(self, path: Path) -> None:
+        """`predictions.npz`; none where outputs and targets are of other sizes."""
+        if not self._alike:
+            return
+        columns = (self._fitted or {}).get("columns", ())
+        arrays: dict[str, np.ndarray] = {
+            "target": self._target,
+            "ensemble": self._together.astype(np.float32),
+            "names": np.asarray([column["name"] for column in columns], np.str_),
+        }
+        if self._outputs == "binary_logits":
+            arrays["probability"] = self._said
+        elif self._fitted is None:
+            arrays["prediction"] = self._said
+        else:  # in double precision: a price has more digits than its deviation
+            target, ensemble, said = (
+                in_own_units(each.astype(np.float64), self._fitted)
+                for each in (self._target, self._together, self._said)
+            )
+            arrays |= {"target": target, "ensemble": ensemble, "prediction": said}
+        with atomic_file(path) as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def add_counted(
+    together: np.ndarray, group: Group, said: np.ndarray, counted: np.ndarray
+) -> None:
+    """Add to the mean over the counted members [n, ...] what a group [G, n, ...] said.
+
+    >>> together = np.zeros(1)
+    >>> add_counted(together, [0, 1], np.array([[1.0], [3.0]]), np.array([True, True]))
+    >>> together.tolist()
+    [2.0]
+    """
+    for member, own in zip(group, said, strict=True):
+        if member < len(counted) and counted[member]:
+            together += own / counted.sum()
+
+
+def as_learnt(targets: Array) -> np.ndarray:
+    """Targets as a loss of numbers takes them: uint8 becomes a float in [0, 1].
+
+    >>> as_learnt(np.array([0, 255], np.uint8)).tolist()
+    [0.0, 1.0]
+    """
+    if targets.dtype == np.uint8:
+        return targets / np.float32(255)
+    return targets.astype(np.float32)

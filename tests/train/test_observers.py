@@ -1,0 +1,348 @@
+"""What is seen of a run while it trains, and what observers change."""
+
+import builtins
+import gc
+import json
+import logging
+import os
+import random
+import signal
+import struct
+import threading
+import warnings
+
+import jax
+import matplotlib as mpl
+import numpy as np
+import optax
+import pytest
+
+from dlworkshop import data, fit, models, observers
+from dlworkshop.errors import UserError
+from dlworkshop.report.terminal import messages
+from dlworkshop.train.history import History
+from dlworkshop.train.observers import events
+
+CHUNKS = 6  # of three steps, in three epochs
+
+
+def train(dataset, workdir=None, **changes):
+    settings = {
+        "hparams": {"learning_rate": [0.05, 1e30]},
+        "seeds": 1,
+        "num_epochs": 3,
+        "batch_size": 16,
+        "steps_per_chunk": 3,
+        "devices": jax.devices()[:1],
+        "quiet": True,
+    }
+    model = models.mlp((8,), num_classes=4)
+    return fit(model, dataset, optax.sgd, workdir=workdir, **settings | changes)
+
+
+def send(signum, step):
+    """An observer that stops the process at a step, once."""
+    sent = []
+
+    def observer(snapshot):
+        if snapshot.step == step and not sent:
+            sent.append(step)
+            os.kill(os.getpid(), signum)
+
+    return observer
+
+
+def assert_same_history(one: History, two: History):
+    assert one.names == two.names and one.members == two.members
+    assert one.step.tolist() == two.step.tolist()
+    assert one.epoch.tolist() == two.epoch.tolist()
+    for name in one.names:
+        np.testing.assert_array_equal(one[name], two[name], err_msg=name)
+
+
+# --- history ---
+
+
+@pytest.mark.optimized
+@pytest.mark.parametrize("step", [3, 6, 15])
+def test_the_history_of_a_resumed_run_is_that_of_a_whole_one(quadrants, tmp_path, step):
+    whole = train(quadrants)
+    with pytest.raises(SystemExit):
+        train(quadrants, tmp_path, observe=[send(signal.SIGTERM, step)])
+    resumed = train(quadrants, tmp_path)
+    assert len(whole.history) == CHUNKS
+    assert_same_history(whole.history, resumed.history)
+    assert_same_history(whole.history, train(quadrants, tmp_path).history)  # read back
+
+
+def test_what_is_not_finite_is_the_same_in_memory_and_read_back():
+    line = {"step": 1, "epoch": 1.0, "train": {"loss": np.array([np.inf, 2.0])}}
+    read = {"step": 1, "epoch": 1.0, "train": {"loss": [None, 2.0]}}
+    assert_same_history(History([line]), History([read]))
+
+
+def test_ctrl_c_without_a_folder_returns_the_run_so_far(quadrants, caplog):
+    before = signal.getsignal(signal.SIGINT)
+    run = train(quadrants, observe=[send(signal.SIGINT, 9)], quiet=False)
+    assert run.summary["interrupted"] and run.summary["steps"] == 9
+    assert "test" not in run.summary and "validation" in run.summary
+    assert run.history.step.tolist() == [3, 6, 9]
+    assert run.predict(quadrants.test.inputs).shape == (2, 33, 4)
+    assert "stopped by SIGINT at step 9 of 18; the run so far" in caplog.text
+    assert signal.getsignal(signal.SIGINT) is before
+    who, how_well, how = repr(run).splitlines()
+    assert who == "Run of 2 x mlp on quadrants (2 settings), 9 steps"
+    assert how_well.startswith("validation accuracy ")
+    assert how == (
+        "1 interrupted (at step 9 of 18), 1 quarantined (loss or parameters not finite "
+        "at step 2 of 18); in memory"
+    )
+
+
+def test_a_history_in_one_line(quadrants):
+    assert repr(train(quadrants).history) == (
+        "History of 6 entries, steps 3 to 18 (3 epochs), 2 members: train/accuracy, "
+        "train/loss, validation/loss, validation/accuracy"
+    )
+    assert repr(History()) == "History of 0 entries"
+
+
+# --- members that stop ---
+
+
+def rows(run):
+    return [(row["status"], row.get("note")) for row in run.summary["population"]]
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_member_says_who_stopped_it(quadrants, tmp_path, resumed):
+    """Of four members one learns, one is stopped, two of them do not get better."""
+    settings = {
+        "hparams": {"learning_rate": [0.1, 0.1, 0.0, 0.0]},
+        "patience": 2,
+        "num_epochs": 4,
+    }
+
+    def observer(snapshot):
+        return (np.arange(4) == 1) | (np.arange(4) == 3) if snapshot.step == 9 else None
+
+    if resumed:
+        with pytest.raises(SystemExit):
+            stop = send(signal.SIGTERM, 9)
+            train(quadrants, tmp_path, observe=[observer, stop], **settings)
+    run = train(quadrants, tmp_path, observe=[observer], **settings)
+    by_observer = "stopped early", "an observer stopped it at step 9"
+    by_patience = "stopped early", "no better since step 6"
+    assert rows(run) == [("finished", None), by_observer, by_patience, by_observer]
+
+
+# --- TensorBoard ---
+
+
+def written(folder):
+    """(tag, step) -> values, of all event files."""
+    found = {}
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        for _, event in events(path.read_bytes()):
+            for value in event.summary.value:
+                found.setdefault((value.tag, event.step), []).append(value.simple_value)
+    return found
+
+
+def test_tensorboard_has_the_history(quadrants, tmp_path):
+    run = train(quadrants, observe=[observers.tensorboard(tmp_path)])
+    found = written(tmp_path)
+    assert all(len(values) == 1 for values in found.values())
+    expected = {}
+    for name in run.history.names:
+        split, _, metric = name.partition("/")
+        for step, values in zip(run.history.step, run.history[name], strict=True):
+            finite = values[np.isfinite(values)]
+            for member in np.flatnonzero(np.isfinite(values)):
+                expected[f"{metric}/{split}/member_{member}", step] = values[member]
+            if finite.size:
+                expected[f"{metric}/{split}/mean", step] = finite.mean()
+    assert found.keys() == expected.keys()
+    for key, (value,) in found.items():
+        assert value == pytest.approx(expected[key], rel=1e-6), key  # float32 there
+    # the diverging member took one step, in the first chunk
+    assert [step for tag, step in found if tag == "loss/train/member_1"] == [3]
+
+
+@pytest.mark.parametrize("torn", [0, 7], ids=["whole", "torn"])
+def test_a_resumed_run_writes_no_step_twice(quadrants, tmp_path, torn):
+    train(quadrants, observe=[observers.tensorboard(tmp_path / "whole")])
+    board, run = tmp_path / "board", tmp_path / "run"
+
+    class KilledError(Exception):
+        pass
+
+    def kill(snapshot):
+        if snapshot.step == 15:  # nothing was saved since step 9
+            raise KilledError
+
+    with pytest.raises(SystemExit):
+        stop = send(signal.SIGTERM, 9)
+        train(quadrants, run, observe=[observers.tensorboard(board), stop])
+    (first,) = board.iterdir()
+    with pytest.raises(KilledError):
+        train(quadrants, run, observe=[observers.tensorboard(board), kill])
+    (second,) = set(board.iterdir()) - {first}
+    if torn:
+        second.write_bytes(second.read_bytes()[:-torn])
+    other = board / "events.out.tfevents.1.other"
+    other.write_bytes(b"of another program")
+    train(quadrants, run, observe=[observers.tensorboard(board)])
+    assert other.read_bytes() == b"of another program"
+    other.unlink()
+    assert written(board) == written(tmp_path / "whole")
+
+
+def test_one_observer_serves_two_parts_of_a_run(quadrants, tmp_path):
+    train(quadrants, observe=[observers.tensorboard(tmp_path / "whole")])
+    board = observers.tensorboard(tmp_path / "board")
+    with pytest.raises(SystemExit):
+        stop = send(signal.SIGTERM, 9)
+        train(quadrants, tmp_path / "run", observe=[board, stop])
+    train(quadrants, tmp_path / "run", observe=[board])
+    assert written(tmp_path / "board") == written(tmp_path / "whole")
+    train(quadrants, observe=[board])  # anew
+    assert written(tmp_path / "board") == written(tmp_path / "whole")
+
+
+def test_tensorboard_reads_the_files(quadrants, tmp_path):
+    """The framing is that of TFRecords: lengths and masked checksums."""
+    from tensorboardX.record_writer import masked_crc32c  # noqa: PLC0415
+
+    train(quadrants, observe=[observers.tensorboard(tmp_path)])
+    content, position = next(tmp_path.iterdir()).read_bytes(), 0
+    for end, event in events(content):
+        header = content[position : position + 8]
+        checksum = struct.unpack_from("<I", content, position + 8)[0]
+        assert checksum == masked_crc32c(header)
+        assert (position > 0) or event.file_version == "brain.Event:2"
+        position = end
+    assert position == len(content)
+
+
+def test_without_tensorboardx_it_says_what_to_install(tmp_path, monkeypatch):
+    original = builtins.__import__
+
+    def missing(name, *args):
+        if name == "tensorboardX":
+            raise ImportError(name)
+        return original(name, *args)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(UserError, match=r"pip install 'dlworkshop\[tensorboard\]'"):
+        observers.tensorboard(tmp_path)
+
+
+def test_a_folder_that_cannot_be_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be made"):
+        observers.tensorboard(tmp_path / "file")
+
+
+# --- what is shown ---
+
+
+def test_quiet_shows_nothing(quadrants, tmp_path, capfd, caplog):
+    caplog.set_level("INFO", "dlworkshop")
+    train(quadrants, observe=[send(signal.SIGINT, 9)])
+    with pytest.raises(SystemExit):
+        train(quadrants, tmp_path, observe=[send(signal.SIGTERM, 9)])
+    train(quadrants, tmp_path)
+    assert capfd.readouterr() == ("", "") and caplog.text == ""
+
+
+def test_else_the_introduction_and_the_progress_are_shown(quadrants, capsys):
+    train(quadrants, quiet=False)
+    out, err = capsys.readouterr()
+    first, *_, last = err.splitlines()
+    assert out == "" and first.startswith("fit begins: 2 members, 18 steps of 16")
+    assert last.startswith("step 18/18, 0 s left, ")
+
+
+def test_a_run_that_ends_before_its_time_shows_its_last_line(quadrants, capsys):
+    train(quadrants, observe=[lambda s: np.ones(2, bool)], quiet=False)
+    assert capsys.readouterr().err.splitlines()[-1].startswith("step 3/18, ")
+
+
+def test_scripts_and_commands_show_messages_as_lines(capsys):
+    library = logging.getLogger("dlworkshop")
+    before = library.level, library.propagate, list(library.handlers)
+    with messages():
+        logging.getLogger("dlworkshop.train.memory").info("%d train at once", 2)
+        logging.getLogger("dlworkshop.train.memory").debug("of a quiet run")
+    logging.getLogger("dlworkshop.train.memory").info("nobody asked")
+    assert capsys.readouterr() == ("", "2 train at once\n")
+    assert (library.level, library.propagate, library.handlers) == before
+
+
+# --- the process is left as it was ---
+
+
+def process():
+    """What `fit` might change for others in this process."""
+    names = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP", "SIGALRM")
+    loggers = [logging.getLogger(name) for name in (None, "absl", "jax", "dlworkshop")]
+    return {
+        "jax": dict(jax.config.values),
+        "freeze count": gc.get_freeze_count(),
+        "collector": (gc.isenabled(), gc.get_threshold(), gc.get_debug()),
+        "signals": [signal.getsignal(getattr(signal, name)) for name in names],
+        "logging": [(each.level, list(each.handlers)) for each in loggers],
+        "warnings": list(warnings.filters),
+        "matplotlib": dict(mpl.rcParams),
+        "random": random.getstate(),
+        "numpy": json.dumps(np.random.get_state(), default=str),
+        "environment": dict(os.environ),
+        "folder": os.getcwd(),
+        "threads": {t for t in threading.enumerate() if not t.daemon},
+    }
+
+
+@pytest.fixture
+def bare_logging(monkeypatch):
+    """No handler, as in a program that never thought of logging."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+
+
+@pytest.mark.parametrize("how", ["whole", "in memory", "stopped", "refused", "raised"])
+def test_fit_leaves_the_process_as_it_was(quadrants, tmp_path, bare_logging, how):
+    train(quadrants, tmp_path / "first")  # what is imported is imported
+
+    def fail(snapshot):
+        raise RuntimeError("of the observer")
+
+    before = process()
+    if how == "stopped":
+        with pytest.raises(SystemExit):
+            train(quadrants, tmp_path / how, observe=[send(signal.SIGTERM, 9)])
+    elif how == "refused":
+        with pytest.raises(UserError):
+            train(quadrants, tmp_path / how, batch_size=10**6)
+    elif how == "raised":
+        with pytest.raises(RuntimeError, match="of the observer"):
+            train(quadrants, tmp_path / how, observe=[fail])
+    else:
+        train(quadrants, None if how == "in memory" else tmp_path / how)
+    after = process()
+    for name, value in before.items():
+        assert after[name] == value, name
+
+
+def test_what_the_user_froze_stays_frozen(quadrants):
+    gc.freeze()
+    try:
+        before = gc.get_freeze_count()
+        train(quadrants)
+        # what nobody refers to any longer dies, frozen or not
+        assert 0.99 * before < gc.get_freeze_count() <= before
+    finally:
+        gc.unfreeze()
+
+
+def test_observers_are_a_public_name():
+    assert data and observers.tensorboard.__module__ == "dlworkshop.train.observers"
