@@ -143,9 +143,10 @@ def check_dataset(dataset: Dataset, batch_size: int) -> None:
 
 
 def _example_shapes(split: Batch) -> str:
+    # examples may be weighed in training and count the same in evaluation
     return ", ".join(
         f"{_where(path)} {leaf.dtype}{list(leaf.shape[1:])}"
-        for path, leaf in jax.tree.leaves_with_path(split)
+        for path, leaf in jax.tree.leaves_with_path(split._replace(weights=None))
         if hasattr(leaf, "shape") and hasattr(leaf, "dtype")
     )
 
