@@ -199,7 +199,7 @@ def stepping(variant: str) -> Iterator[None]:
     """Programs that are made and compiled while this lasts take such steps."""
     guard, all_finite = pop.guard, pop.all_finite
     branch, by_product = STEPS.get(variant, STEPS[AS_IT_IS])
-    changes: dict[str, Callable] = {
+    changes: dict[str, Any] = {
         "guard": lambda train_step, _: guard(train_step, on_cpu=branch),
         "all_finite": lambda tree, _: all_finite(tree, on_cpu=by_product),
     }
