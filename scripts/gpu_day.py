@@ -207,7 +207,9 @@ def stepping(variant: str) -> Iterator[None]:
         changes = {"guard": unguarded}
     if variant == UNROLLED:
         changes["make_chunk"] = unrolled
-    with mock.patch.multiple(pop, **changes):
+    with contextlib.ExitStack() as stack:
+        for name, change in changes.items():
+            stack.enter_context(mock.patch.object(pop, name, change))
         yield
 
 
