@@ -189,13 +189,15 @@ def check_step(
         train = jax.eval_shape(
             lambda numbers, e: init_state(spec, numbers, key, e), numbers, example
         )
-    model = bound(spec.model, given(spec.routes.model, numbers))
+    numbers_of_model = given(spec.routes.model, numbers)
+    model = bound(spec.model, numbers_of_model)
     with one_sentence(f"the model does not take {words}"):
         made, _ = jax.eval_shape(model.apply, train.params, train.state, seen(example))
     with one_sentence(f"the model does not take {words}"):
-        check_state(spec.model, train.params, train.state, batch.inputs)
+        check_state(
+            spec.model, train.params, train.state, batch.inputs, **numbers_of_model
+        )
     few = jax.tree.map(lambda leaf: np.asarray(leaf[:2]), dataset.train.inputs)
-    numbers_of_model = given(spec.routes.model, numbers)
     check_one_example(spec.model, train.params, train.state, few, **numbers_of_model)
     shapes = [leaf.shape for leaf in jax.tree.leaves(made)]
     for name in ("train", "validation", "test"):

@@ -28,7 +28,15 @@ from dlworkshop.learn.metrics import as_metrics, default_metrics
 from dlworkshop.learn.objective import from_loss
 from dlworkshop.learn.step import TrainSpec, init_state
 from dlworkshop.models.convolution import has_convolutions
-from dlworkshop.models.model import BATCH, Model, StatefulModel, seen, shapes, stateful
+from dlworkshop.models.model import (
+    BATCH,
+    Model,
+    StatefulModel,
+    seen,
+    shapes,
+    stand_ins,
+    stateful,
+)
 from dlworkshop.train import (
     autotune,
     checks,
@@ -318,7 +326,8 @@ class Work(NamedTuple):
         """How a step is computed: as asked, as before, or as is fastest here."""
         model = self.spec.model
         params, state = shapes(model, self.example)
-        found = has_convolutions(model.apply, params, state, seen(self.example))
+        arguments = params, state, seen(self.example)
+        found = has_convolutions(model.apply, *arguments, **stand_ins(model))
         each = self.flops() / self.batch_size / self.members
         split = self.batch_size // self.mesh.shape[BATCH]
         by_rule = autotune.rule_of_thumb(

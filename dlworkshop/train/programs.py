@@ -26,6 +26,7 @@ from dlworkshop.models.model import (
     StatefulModel,
     as_float,
     shapes,
+    stand_ins,
     stateful,
 )
 from dlworkshop.train.groups import Group
@@ -273,10 +274,11 @@ def update_flops(model: Model | StatefulModel, example: PyTree) -> float:
     An update costs some three forward passes (Griewank & Walther 2008, section 4.4).
     """
     params, state = shapes(model, example)
-    lifted = stateful(model).apply
+    lifted = stateful(model)
+    more = stand_ins(lifted)
 
     def apply(params, state, inputs):
-        return lifted(params, state, as_float(inputs))
+        return lifted.apply(params, state, as_float(inputs), **more)
 
     # CUDA does not tell before it has compiled, and XLA counts a loop once
     cost = jax.jit(apply).lower(params, state, example).cost_analysis() or {}
