@@ -153,8 +153,8 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
         probe=probe,
         eval_params=eval_params,
     )
-    spec = spec._replace(routes=_routes(spec, list(members)))
-    step = checks.check_step(spec, dataset, members, outputs)
+    spec = spec._replace(routes=_routes(spec, make_step, list(members)))
+    step = checks.check_step(spec, make_step, dataset, members, outputs)
 
     example = dataset.train.rows(0).inputs
     _, state = shapes(model, example)
@@ -392,7 +392,9 @@ def _one_array(example: PyTree) -> dict[str, Any]:
     return {"shape": list(example.shape), "dtype": str(example.dtype)}
 
 
-def _routes(spec: TrainSpec, names: Sequence[str]) -> Routes:
+def _routes(
+    spec: TrainSpec, make_step: Callable | None, names: Sequence[str]
+) -> Routes:
     """Who is given which hyper-parameter; all of them have a reader."""
     functions = {
         "optimizer": spec.optimizer,
@@ -400,6 +402,7 @@ def _routes(spec: TrainSpec, names: Sequence[str]) -> Routes:
         "model": spec.model.apply,
         "schedule": spec.schedule,
         "batch_transform": spec.batch_transform,
+        "make_step": make_step,
     }
     routes = route(names, **functions)
     check_required(routes, **functions)

@@ -17,6 +17,7 @@ from dlworkshop.learn.step import (
     TrainSpec,
     init_state,
     make_eval_step,
+    make_own_step,
     make_train_step,
 )
 from dlworkshop.models.convolution import computed_by
@@ -96,7 +97,7 @@ class Programs:
         self._compiled: dict = {}
         train_step: Any = make_train_step(spec, BATCH, execution.micro_batch)
         if make_step is not None:
-            train_step = make_step(train_step)
+            train_step = make_own_step(make_step, train_step, spec.routes.make_step)
         fetch = _streamed if streamed else gather
         on_cpu = platform == "cpu"
         chunk = pop.make_population_chunk(
