@@ -106,10 +106,7 @@ def test_nnx(quadrants):
     run = fit(models.from_nnx(Net), quadrants, hparams=RATE, seeds=2, num_epochs=3)
 
     assert scores(run).min() > 0.5
-    first, last = (
-        {name: box["value"] for name, box in member(run)[layer].items()}
-        for layer in ("first", "last")
-    )
+    first, last = member(run)["first"], member(run)["last"]
     hidden = pixels(quadrants.test).reshape(-1, 64) @ first["kernel"] + first["bias"]
     alone = np.maximum(hidden, 0) @ last["kernel"] + last["bias"]  # without dropout
     assert_close(run.predict(quadrants.test.inputs)[0], alone)
