@@ -20,7 +20,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
 import dlworkshop
-from dlworkshop import data, fit, load_run, losses, metrics, models, sweep
+from dlworkshop import data, fit, load_run, losses, metrics, models, observers, sweep
 
 LONGEST = 25  # lines of code, without the lines that ask whether it is right
 RATE = {"learning_rate": 0.01}
@@ -106,10 +106,7 @@ def test_nnx(quadrants):
     run = fit(models.from_nnx(Net), quadrants, hparams=RATE, seeds=2, num_epochs=3)
 
     assert scores(run).min() > 0.5
-    first, last = (
-        {name: box["value"] for name, box in member(run)[layer].items()}
-        for layer in ("first", "last")
-    )
+    first, last = member(run)["first"], member(run)["last"]
     hidden = pixels(quadrants.test).reshape(-1, 64) @ first["kernel"] + first["bias"]
     alone = np.maximum(hidden, 0) @ last["kernel"] + last["bias"]  # without dropout
     assert_close(run.predict(quadrants.test.inputs)[0], alone)
@@ -165,6 +162,21 @@ def test_own_hyper_parameter_in_a_sweep(quadrants):
     assert [row["hparams"]["gamma"] for row in found.settings] == [2, 0]  # less loss
     assert_close(member(both), member(plain), rtol=1e-3, atol=1e-4)
     assert scores(both, "loss")[1] < scores(both, "loss")[0]
+
+
+def test_own_hyper_parameter_of_the_model(quadrants):
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, image, *, temperature):  # without a default
+            return nn.Dense(4)(image.ravel()) / temperature
+
+    hparams = {**RATE, "temperature": [1.0, 4.0]}
+    run = fit(models.from_linen(Net()), quadrants, hparams=hparams, num_epochs=2)
+
+    kernel, bias = run.params["Dense_0"]["kernel"], run.params["Dense_0"]["bias"]
+    flat = pixels(quadrants.test).reshape(-1, 64)
+    alone = (flat @ kernel + bias[:, None]) / np.array([1.0, 4.0])[:, None, None]
+    assert_close(run.predict(quadrants.test.inputs), alone)
 
 
 def test_auxiliary_loss(quadrants):
@@ -343,7 +355,6 @@ def test_hook(quadrants):
 
 def test_tensorboard(quadrants, tmp_path):
     pytest.importorskip("tensorboardX")
-    observers = pytest.importorskip("dlworkshop.observers")
     log = observers.tensorboard(tmp_path / "logs")
     fit(models.logistic(4), quadrants, seeds=2, num_epochs=2, observe=[log])
 

@@ -69,10 +69,10 @@ def ensemble(run: Run) -> Callable[[PyTree], jax.Array]:
     mean, deviation = scale(target_of(run) or UNSCALED)
     model = computed_by(stateful(run.model), "lax")  # known to all platforms
     example = seen(example_of(run.summary["example"]))
-    params, state, _ = jax.eval_shape(
+    params, state, numbers = jax.eval_shape(
         lambda tree: jax.tree.map(lambda leaf: leaf[0], tree), members
     )
-    convolutions = has_convolutions(model.apply, params, state, example)
+    convolutions = has_convolutions(model.apply, params, state, example, **numbers)
     # the file is one for all platforms, whichever wrote it; only a CPU minds much
     by_rule = rule_of_thumb(convolutions=convolutions, platform="cpu")
 

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from dlworkshop.data.order import Order
 from dlworkshop.files import atomic_write
 from dlworkshop.models.convolution import CONV_IMPLS, has_convolutions
-from dlworkshop.models.model import BATCH, StatefulModel, seen, shapes
+from dlworkshop.models.model import BATCH, StatefulModel, seen, shapes, stand_ins
 from dlworkshop.train import cgroups
 from dlworkshop.train.cache import cache_folder
 from dlworkshop.train.mesh import MEMBER, shard
@@ -177,7 +177,9 @@ def measure(
         batch,
         flops,
         per_device,
-        convolutions=has_convolutions(model.apply, params, state, seen(example)),
+        convolutions=has_convolutions(
+            model.apply, params, state, seen(example), **stand_ins(model)
+        ),
         platform=device.platform,
     )
     # by its name: None is the first of them

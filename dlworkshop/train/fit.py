@@ -101,8 +101,8 @@ def fit(
         patience: stop a member after this many epochs without a better `monitor` and
             take its best parameters; None takes the last ones.
         batch_transform: (key, batch) -> batch, in training, as mixup.
-        make_step: (`TrainStep`) -> (train, batch, hparams) -> (train, metrics), for a
-            step of your own; its metrics have at least the "loss".
+        make_step: (`TrainStep`, **hparams) -> (train, batch, hparams) -> (train,
+            metrics), for a step of your own; its metrics have at least the "loss".
         probe: (grads, updates, params) -> {name: scalar}, logged with the training
             loss.
         eval_params: (opt_state, params) -> params that are evaluated, kept as the best

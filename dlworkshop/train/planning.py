@@ -28,7 +28,15 @@ from dlworkshop.learn.metrics import as_metrics, default_metrics
 from dlworkshop.learn.objective import from_loss
 from dlworkshop.learn.step import TrainSpec, init_state
 from dlworkshop.models.convolution import has_convolutions
-from dlworkshop.models.model import BATCH, Model, StatefulModel, seen, shapes, stateful
+from dlworkshop.models.model import (
+    BATCH,
+    Model,
+    StatefulModel,
+    seen,
+    shapes,
+    stand_ins,
+    stateful,
+)
 from dlworkshop.train import (
     autotune,
     checks,
@@ -145,8 +153,8 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
         probe=probe,
         eval_params=eval_params,
     )
-    spec = spec._replace(routes=_routes(spec, list(members)))
-    step = checks.check_step(spec, dataset, members, outputs)
+    spec = spec._replace(routes=_routes(spec, make_step, list(members)))
+    step = checks.check_step(spec, make_step, dataset, members, outputs)
 
     example = dataset.train.rows(0).inputs
     _, state = shapes(model, example)
@@ -318,7 +326,8 @@ class Work(NamedTuple):
         """How a step is computed: as asked, as before, or as is fastest here."""
         model = self.spec.model
         params, state = shapes(model, self.example)
-        found = has_convolutions(model.apply, params, state, seen(self.example))
+        arguments = params, state, seen(self.example)
+        found = has_convolutions(model.apply, *arguments, **stand_ins(model))
         each = self.flops() / self.batch_size / self.members
         split = self.batch_size // self.mesh.shape[BATCH]
         by_rule = autotune.rule_of_thumb(
@@ -383,7 +392,9 @@ def _one_array(example: PyTree) -> dict[str, Any]:
     return {"shape": list(example.shape), "dtype": str(example.dtype)}
 
 
-def _routes(spec: TrainSpec, names: Sequence[str]) -> Routes:
+def _routes(
+    spec: TrainSpec, make_step: Callable | None, names: Sequence[str]
+) -> Routes:
     """Who is given which hyper-parameter; all of them have a reader."""
     functions = {
         "optimizer": spec.optimizer,
@@ -391,6 +402,7 @@ def _routes(spec: TrainSpec, names: Sequence[str]) -> Routes:
         "model": spec.model.apply,
         "schedule": spec.schedule,
         "batch_transform": spec.batch_transform,
+        "make_step": make_step,
     }
     routes = route(names, **functions)
     check_required(routes, **functions)

@@ -17,7 +17,14 @@ from dlworkshop.errors import UserError
 from dlworkshop.learn.hparams import Keywords, given
 from dlworkshop.learn.population import map_members
 from dlworkshop.models.convolution import computed_by, has_convolutions
-from dlworkshop.models.model import Model, StatefulModel, predict, seen, stateful
+from dlworkshop.models.model import (
+    Model,
+    StatefulModel,
+    predict,
+    seen,
+    stand_ins,
+    stateful,
+)
 from dlworkshop.report.words import count, spoken, with_error
 from dlworkshop.train.autotune import rule_of_thumb
 from dlworkshop.train.history import History
@@ -77,7 +84,9 @@ class Run:
             execution = rule_of_thumb(
                 size,
                 update_flops(model, example),
-                convolutions=has_convolutions(model.apply, *one, seen(example)),
+                convolutions=has_convolutions(
+                    model.apply, *one, seen(example), **stand_ins(model)
+                ),
                 platform=platform,
             )
             chosen = computed_by(model, execution.convolution, platform)
