@@ -87,7 +87,7 @@ def test_records_are_the_raw_arrays(mnist_raw, cache):
         return sorted(zip(map(bytes, images), labels.tolist(), strict=True))
 
     assert rows(image, label) == rows(*made["train"])
-    assert rows(*dataset.test) == rows(*made["t10k"])
+    assert rows(*dataset.test[:2]) == rows(*made["t10k"])
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
@@ -119,7 +119,7 @@ def test_emnist_letters_are_upright_and_counted_from_0(make_idx, cache, tmp_path
     dataset = load("emnist/letters")
     plain = tfds.data_source("emnist/letters", data_dir=cache, split="test")
     assert dataset.classes[0] == "A" and len(dataset.classes) == 26
-    for row, image, label in zip(plain, *dataset.test, strict=True):
+    for row, image, label in zip(plain, *dataset.test[:2], strict=True):
         np.testing.assert_array_equal(image, row["image"].swapaxes(0, 1))
         assert label == row["label"] - 1
 
