@@ -131,6 +131,13 @@ def check_dataset(dataset: Dataset, batch_size: int) -> None:
                 f"the {name} split of '{dataset.name}' has {first} and {other} "
                 "examples in its arrays: it needs as many in all, and at least one"
             )
+        if split.weights is not None:
+            weights = np.asarray(split.weights)
+            if not np.isfinite(weights).all() or weights.min() < 0 or not weights.any():
+                raise UserError(
+                    f"the weights of the {name} split of '{dataset.name}' are not all "
+                    "finite and at least 0, or all are 0: give each example its share"
+                )
         if _example_shapes(split) != like:
             raise UserError(
                 f"the {name} split of '{dataset.name}' has examples "

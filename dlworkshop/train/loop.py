@@ -214,6 +214,7 @@ class Loop:
         """Validation after an epoch: best parameters, early stopping."""
         running = np.asarray(self.population.status) == pop.RUNNING
         if not running.any():
+            self.validation = None  # of an earlier epoch
             return
         programs = self.plan.programs
         judged = programs.judged(self.population)

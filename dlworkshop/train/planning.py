@@ -1,10 +1,11 @@
 """What `fit` was asked for -> a `Plan`: every check and every choice of a run."""
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -173,9 +174,17 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
     at_once = memory.equal(count, axis, asked or count)
     work = Work(spec, example, batch_size, count, at_once, num_steps, mesh)
 
+    # statistics, and a step of the user's own, are of the whole batch
+    whole = bool(jax.tree.leaves(state)) or make_step is not None
+
+    def trial(execution: ExecutionConfig) -> Programs:
+        if whole:
+            execution = execution._replace(micro_batch=None)
+        return make_programs(execution=execution)
+
     def measure() -> ExecutionConfig:
         return autotune.measure(
-            make_programs,
+            trial,
             mesh,
             spec.model,
             members,
@@ -185,17 +194,12 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
             quiet,
         )
 
-    # statistics, and a step of the user's own, are of the whole batch
-    whole = bool(jax.tree.leaves(state)) or make_step is not None
     execution = work.execution(convolution, derived, measure)
     if whole and execution.micro_batch is not None:
         log.info("micro-batches are off: statistics, or the step, are of whole batches")
         execution = execution._replace(micro_batch=None)
     feed = feeds.choose(streamed, dataset, mesh, order)
     chunk = steps_per_chunk or work.chunk(step.jaxpr, order.steps_per_epoch, derived)
-    count, axis = len(member_seeds), mesh.shape[MEMBER]
-    asked = members_at_once or derived.get("members_at_once")
-    at_once = memory.equal(count, axis, asked or count)
     begun = _start(start, spec, example, members, count)
     settings = {
         "experiment": experiment,
@@ -232,55 +236,55 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
         settings["identity"] = identity.describe(asked_for | functions)
         settings["start"] = begun and identity.digest(begun)
 
-    def plan_of(at_once: int) -> Plan:
-        return Plan(
-            model=model,
-            dataset=dataset,
-            spec=spec,
-            metrics=measured,
-            monitor=monitor,
-            outputs=outputs,
-            hparams=members,
-            seeds=member_seeds,
-            start=begun,
-            num_steps=num_steps,
-            patience=patience,
-            read_test=read_test,
-            observers=observers,
-            save_every_steps=save_every_steps,
-            save_every_seconds=save_every_seconds,
-            quiet=quiet,
-            settings=settings,
-            order=order,
-            mesh=mesh,
-            programs=make_programs(
-                execution=execution, streamed=feed.name == "streamed"
-            ),
-            chunk=min(chunk or 1, order.steps_per_epoch),
-            groups=Groups(count, group_sizes(at_once, axis, work.chunks())),
-            feed=feed,
-            derived={
-                "execution": execution._asdict(),
-                "members_at_once": asked or at_once,
-                "steps_per_chunk": chunk,
-            },
-            started=started,
-        )
+    plan = Plan(
+        model=model,
+        dataset=dataset,
+        spec=spec,
+        metrics=measured,
+        monitor=monitor,
+        outputs=outputs,
+        hparams=members,
+        seeds=member_seeds,
+        start=begun,
+        num_steps=num_steps,
+        patience=patience,
+        read_test=read_test,
+        observers=observers,
+        save_every_steps=save_every_steps,
+        save_every_seconds=save_every_seconds,
+        quiet=quiet,
+        settings=settings,
+        order=order,
+        mesh=mesh,
+        programs=make_programs(execution=execution, streamed=feed.name == "streamed"),
+        chunk=min(chunk or 1, order.steps_per_epoch),
+        groups=Groups(count, group_sizes(at_once, axis, work.chunks())),
+        feed=feed,
+        derived={
+            "platform": work.platform,
+            "execution": execution._asdict(),
+            "members_at_once": asked or at_once,
+            "steps_per_chunk": chunk and min(chunk, order.steps_per_epoch),
+        },
+        started=started,
+    )
 
-    plan = plan_of(at_once)
     # A run goes on in groups of the size it began with, if they fit; one that has come
     # to its end needs no memory.
-    if members_at_once is None and not run_folder.is_finished(workdir):
+    if members_at_once is None and not run_folder.is_finished(workdir, num_epochs):
         used = list(mesh.devices.flat)
         predicted = functools.partial(memory.predict, plan, workdir is not None)
         free, margin = memory.free(used), memory.margin(used)
         fits = memory.fitting(at_once, axis, predicted, free, margin, quiet)
         if fits != at_once:
-            plan = plan_of(fits)
+            groups = Groups(count, group_sizes(fits, axis, work.chunks()))
+            now = plan.derived | {"members_at_once": fits}
+            plan = dataclasses.replace(plan, groups=groups, derived=now)
     return plan if chunk else chunk_length.timed(plan)
 
 
-class Work(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Work:
     """How much there is to do, and what follows from it."""
 
     spec: TrainSpec
@@ -296,6 +300,7 @@ class Work(NamedTuple):
         """cpu, gpu or tpu."""
         return self.mesh.devices.flat[0].platform
 
+    @functools.cached_property
     def flops(self) -> float:
         """Operations of a step of all members."""
         each = update_flops(self.spec.model, self.example)
@@ -310,12 +315,12 @@ class Work(NamedTuple):
         """
         if chunk_length.has_while(step):
             return derived.get("steps_per_chunk")
-        wanted = chunk_flops(self.platform) / max(self.flops(), 1.0)
+        wanted = chunk_flops(self.platform) / max(self.flops, 1.0)
         return chunk_steps(wanted, steps_per_epoch)
 
     def chunks(self) -> float:
         """Chunks of work that the whole run of one member is."""
-        return self.flops() / self.members * self.num_steps / chunk_flops(self.platform)
+        return self.flops / self.members * self.num_steps / chunk_flops(self.platform)
 
     def execution(
         self,
@@ -328,7 +333,7 @@ class Work(NamedTuple):
         params, state = shapes(model, self.example)
         arguments = params, state, seen(self.example)
         found = has_convolutions(model.apply, *arguments, **stand_ins(model))
-        each = self.flops() / self.batch_size / self.members
+        each = self.flops / self.batch_size / self.members
         split = self.batch_size // self.mesh.shape[BATCH]
         by_rule = autotune.rule_of_thumb(
             split,
@@ -340,9 +345,11 @@ class Work(NamedTuple):
         if convolution is not None:
             how = checks.check_convolution(convolution, found)
             return by_rule._replace(convolution=how)
-        if set(derived.get("execution", ())) == set(ExecutionConfig._fields):
-            return ExecutionConfig(**derived["execution"])
-        if found and self.flops() * self.num_steps > autotune.WORTH:
+        before = derived.get("execution", {})
+        here = derived.get("platform") == self.platform
+        if here and set(before) == set(ExecutionConfig._fields):
+            return ExecutionConfig(**before)
+        if found and self.flops * self.num_steps > autotune.WORTH:
             return measure()
         return by_rule
 

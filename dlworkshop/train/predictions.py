@@ -133,8 +133,10 @@ class ClassPredictions:
     def write(self, path: Path) -> None:
         """`predictions.npz`, with the examples that went worst."""
         assert self._together is not None
-        wrong = (self._prediction != self._label).any(0)  # [N]
-        badness = np.where(wrong, self._loss.astype(np.float64).mean(0), -np.inf)
+        members = np.flatnonzero(self._counted)
+        wrong = (self._prediction[members] != self._label).any(0)  # [N]
+        loss = np.nan_to_num(self._loss[members].astype(np.float64)).mean(0)
+        badness = np.where(wrong, loss, -np.inf)
         worst = np.argsort(-badness, kind="stable")[: min(WORST, int(wrong.sum()))]
         likelihood = np.take_along_axis(self._together, self._label[:, None], 1)[:, 0]
         with atomic_file(path) as file:

@@ -306,8 +306,10 @@ def products(jaxpr) -> float:
             kernel = equation.invars[1].aval.shape
             features = kernel[params["dimension_numbers"].rhs_spec[0]]
             total += 2.0 * outputs * math.prod(kernel) / features
-        times = params.get("length", 1) if name == "scan" else 1
-        total += times * sum(map(products, inner_jaxprs(equation)))
+        inner = [products(each) for each in inner_jaxprs(equation)]
+        if name == "cond":  # one of its branches
+            inner = [max(inner)]
+        total += sum(inner) * (params["length"] if name == "scan" else 1)
     return total
 
 

@@ -108,9 +108,11 @@ def read_config(folder: str | Path | None) -> dict[str, Any]:
     return {} if folder is None or not path.is_file() else read_json(path)
 
 
-def is_finished(folder: str | Path | None) -> bool:
-    """Whether the run in `folder` came to its end."""
-    return folder is not None and (Path(folder) / "summary.json").is_file()
+def is_finished(folder: str | Path | None, num_epochs: int) -> bool:
+    """Whether the run in `folder` came to its end, and no more epochs are asked for."""
+    if folder is None or not (Path(folder) / "summary.json").is_file():
+        return False
+    return read_config(folder).get("num_epochs") == num_epochs
 
 
 # What was derived may differ; identity is compared as such.
