@@ -53,14 +53,21 @@ import importlib
 from typing import Any
 
 _PUBLIC = {  # name -> where it lives; loaded when first asked for
+    "Batch": "dlworkshop.types:Batch",
+    "Dataset": "dlworkshop.types:Dataset",
+    "Run": "dlworkshop.train.result:Run",
+    "Start": "dlworkshop.types:Start",
+    "UserError": "dlworkshop.errors:UserError",
     "data": "dlworkshop.data",
     "fit": "dlworkshop.train.fit:fit",
+    "load_run": "dlworkshop.serve.load:load",
     "losses": "dlworkshop.learn.losses",
     "metrics": "dlworkshop.learn.metrics",
     "models": "dlworkshop.models",
     "observers": "dlworkshop.train.observers",
     "optimizers": "dlworkshop.learn.optimizers",
     "schedules": "dlworkshop.learn.schedules",
+    "sweep": "dlworkshop.train.sweep:sweep",
     "verify": "dlworkshop.verify",
 }
 

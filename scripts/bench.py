@@ -132,7 +132,13 @@ def ours(work: str, members: int) -> Callable[[int], int]:
     order = Order(seeds, IMAGES, BATCH)
     convolutions = has_convolutions(model.apply, params, images[0])
     flops_each = update_flops(model, images[0])
-    choice = rule_of_thumb(BATCH, flops_each, convolutions=convolutions)
+    choice = rule_of_thumb(
+        BATCH,
+        flops_each,
+        members // mesh.shape[MEMBER],
+        convolutions=convolutions,
+        platform=mesh.devices.flat[0].platform,
+    )
     if convolutions:  # as `fit` does for a run that is worth it
         split = Batch(images, labels)
         dataset = Dataset(split, split, split, ())

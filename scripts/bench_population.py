@@ -153,7 +153,13 @@ def order_ratio(work: str, members: int, rounds: int) -> dict[str, Any]:
     params = jax.eval_shape(model.init, jax.random.key(0), split.inputs[0])
     flops = update_flops(model, split.inputs[0])
     convolutions = has_convolutions(model.apply, params, split.inputs[0])
-    choice = rule_of_thumb(BATCH, flops, convolutions=convolutions)
+    choice = rule_of_thumb(
+        BATCH,
+        flops,
+        members,
+        convolutions=convolutions,
+        platform=jax.default_backend(),
+    )
     model = computed_by(model, choice.convolution)
     spec = spec_of(
         model, optimizer, losses.cross_entropy, rates, {"accuracy": metrics.accuracy}

@@ -17,6 +17,7 @@ RESERVED = {
     "model": {"params", "state", "inputs", "key"},
     "schedule": {"num_steps"},
     "batch_transform": {"key", "batch"},
+    "make_step": {"step"},
 }
 BY_KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -29,6 +30,7 @@ class Routes(NamedTuple):
     model: Keywords = MappingProxyType({})  # of `apply`
     schedule: Keywords = MappingProxyType({})
     batch_transform: Keywords = MappingProxyType({})
+    make_step: Keywords = MappingProxyType({})
 
 
 def keywords(function: Callable) -> dict[str, bool]:

@@ -232,6 +232,26 @@ def make_train_step(
     return TrainStep(gradient, updates)
 
 
+def make_own_step(
+    make_step: Callable, step: TrainStep, numbers: Mapping[str, str]
+) -> Callable:
+    """The step that a function of the user's makes of ours.
+
+    Args:
+        make_step: (step, **numbers) -> (train, batch, hparams) -> (train, metrics).
+        step: ours, with its parts.
+        numbers: keyword of `make_step` -> name of the hyper-parameter. Where there are
+            any it is called inside the step, as optimizers are, with traced numbers.
+    """
+    if not numbers:
+        return make_step(step)
+
+    def train_step(train: TrainState, batch: Batch, hparams: HParams):
+        return make_step(step, **given(numbers, hparams))(train, batch, hparams)
+
+    return train_step
+
+
 def accumulate_gradients(grad_fn: Callable, size: int) -> Callable:
     """The means of `grad_fn` over a batch, computed for `size` examples at a time.
 

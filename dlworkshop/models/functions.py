@@ -22,6 +22,9 @@ def describe_function(function: Callable, room: ModuleType) -> Any:
         with keywords that JSON knows; or {"own": name, "identity": 24 hex digits} of
         any other, which `find_function` refuses.
 
+    Raises:
+        UserError: if it is no function.
+
     >>> from flax import linen as nn
     >>> describe_function(nn.relu, nn)
     'relu'
@@ -29,7 +32,15 @@ def describe_function(function: Callable, room: ModuleType) -> Any:
     {'partial': 'leaky_relu', 'keywords': {'negative_slope': 0.2}}
     >>> describe_function(lambda x: x, nn)
     {'own': '<lambda>', 'identity': '...'}
+    >>> describe_function(10, nn)
+    Traceback (most recent call last):
+    dlworkshop.errors.UserError: the model is given 10 where it wants a function, ...
     """
+    if not callable(function):
+        raise UserError(
+            f"the model is given {function!r:.60} where it wants a function, such as "
+            "an activation: give a function, and numbers by keyword, as num_classes=10"
+        )
     name = _name_in(room, function)
     if name is not None:
         return name

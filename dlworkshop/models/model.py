@@ -75,6 +75,24 @@ def stateful(model: Model | StatefulModel) -> StatefulModel:
     )
 
 
+def stand_ins(model: StatefulModel) -> dict[str, Array]:
+    """Ones for the hyper-parameters that `apply` cannot do without: name -> [].
+
+    For those who look at what it computes, and not at the numbers.
+
+    >>> model = Model(None, lambda w, x, *, key=None, power: w * x**power)
+    >>> {name: one.item() for name, one in stand_ins(stateful(model)).items()}
+    {'power': 1.0}
+    """
+    by_name = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    others = list(inspect.signature(model.apply).parameters.values())[3:]
+    return {
+        parameter.name: jnp.ones(())
+        for parameter in others
+        if parameter.kind in by_name and parameter.default is parameter.empty
+    }
+
+
 def as_float(inputs: PyTree) -> PyTree:
     """Arrays at rest as a step wants them: uint8 in 0..255 becomes float in [0, 1].
 

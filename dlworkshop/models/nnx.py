@@ -77,16 +77,16 @@ def from_nnx(
     def init(key: Array, inputs: PyTree) -> tuple[PyTree, PyTree]:
         del inputs  # NNX knows its shapes
         _, params, _, _, state = _split(build(key))
-        return jax.tree.map(jnp.asarray, (plain(params), plain(state)))
+        return jax.tree.map(jnp.asarray, (arrays(params), arrays(state)))
 
     def run(params, state, inputs, key, keywords):
         streams = begin(like_streams, jax.random.key(0) if key is None else key)
         whole = nnx.merge(
             form,
-            restored(like_params, params),
+            filled(like_params, params),
             streams,
             like_notes,
-            restored(like_state, state),
+            filled(like_state, state),
         )
         (whole.eval if key is None else whole.train)()
         before = jax.tree.leaves(nnx.state(whole, nnx.RngCount))
@@ -100,9 +100,9 @@ def from_nnx(
                 "must give the same outputs: let it do so only when it is told that "
                 "it trains (nnx.Dropout does after module.train())"
             )
-        new = plain(_split(whole)[4])
+        new = arrays(_split(whole)[4])
         # what the call made anew is not carried on
-        return outputs, plain(restored(like_state, new))
+        return outputs, arrays(filled(like_state, new))
 
     return make_model(
         init,
@@ -119,6 +119,17 @@ def from_nnx(
 def _split(module: nnx.Module) -> tuple[Any, ...]:
     """Its form, and then its variables in `PARTS`."""
     return nnx.split(module, *PARTS)
+
+
+def arrays(state: nnx.State) -> dict:
+    """What variables hold, as nested dicts: without the boxes that NNX puts it in."""
+    return plain(nnx.to_pure_dict(state))
+
+
+def filled(like: nnx.State, nested: Mapping) -> nnx.State:
+    """The variables in the form of `like` that hold what `arrays` gave."""
+    values = jax.tree.leaves(restored(nnx.to_pure_dict(like), nested))
+    return jax.tree.unflatten(jax.tree.structure(like), values)
 
 
 def begin(like: PyTree, key: Array) -> PyTree:

@@ -69,11 +69,12 @@ def ensemble(run: Run) -> Callable[[PyTree], jax.Array]:
     mean, deviation = scale(target_of(run) or UNSCALED)
     model = computed_by(stateful(run.model), "lax")  # known to all platforms
     example = seen(example_of(run.summary["example"]))
-    params, state, _ = jax.eval_shape(
+    params, state, numbers = jax.eval_shape(
         lambda tree: jax.tree.map(lambda leaf: leaf[0], tree), members
     )
-    convolutions = has_convolutions(model.apply, params, state, example)
-    sequential = rule_of_thumb(convolutions=convolutions).sequential
+    convolutions = has_convolutions(model.apply, params, state, example, **numbers)
+    # the file is one for all platforms, whichever wrote it; only a CPU minds much
+    by_rule = rule_of_thumb(convolutions=convolutions, platform="cpu")
 
     def answer(inputs):
         def member(params, state, numbers):
@@ -84,7 +85,7 @@ def ensemble(run: Run) -> Callable[[PyTree], jax.Array]:
                 return outputs * deviation + mean
             return losses.probabilities(kind, outputs)
 
-        lifted = map_members(member, sequential)
+        lifted = map_members(member, by_rule.sequential)
         return jax.tree.map(lambda leaf: leaf.mean(0), lifted(*members))
 
     return answer

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from dlworkshop.data.order import Order
 from dlworkshop.files import atomic_write
 from dlworkshop.models.convolution import CONV_IMPLS, has_convolutions
-from dlworkshop.models.model import BATCH, StatefulModel, seen, shapes
+from dlworkshop.models.model import BATCH, StatefulModel, seen, shapes, stand_ins
 from dlworkshop.train import cgroups
 from dlworkshop.train.cache import cache_folder
 from dlworkshop.train.mesh import MEMBER, shard
@@ -41,7 +41,12 @@ HOPELESS = 2.0  # times slower than the best after one try: not tried again
 
 
 def rule_of_thumb(
-    batch: int = 1, flops: float = 0.0, *, convolutions: bool
+    batch: int = 1,
+    flops: float = 0.0,
+    members: int = 1,
+    *,
+    convolutions: bool,
+    platform: str,
 ) -> ExecutionConfig:
     """What is right nearly always, without measuring.
 
@@ -49,13 +54,23 @@ def rule_of_thumb(
     update is so small that starting its operations takes most of its time. With
     convolutions it takes as many examples at a time as keep their patches there.
 
+    A GPU trains all members side by side. The convolutions of several are grouped ones
+    for cuDNN, which takes twice as long for them as for products of patches; those of
+    one alone are its own (docs/accelerators.md). TPUs were not measured.
+
     Args:
         batch: examples on one device.
         flops: operations of one example's update.
+        members: trained together on one device.
         convolutions: whether the model has any, see `convolution.has_convolutions`.
+        platform: of the devices: "cpu", "gpu" or "tpu".
+
+    >>> str(rule_of_thumb(128, members=16, convolutions=True, platform="gpu"))
+    'convolutions by patches, members side by side, the whole batch at a time'
     """
-    if jax.default_backend() != "cpu":
-        return ExecutionConfig(None, sequential=False)
+    if platform != "cpu":
+        grouped = platform == "gpu" and convolutions and members > 1
+        return ExecutionConfig("patches" if grouped else None, sequential=False)
     if not convolutions:
         return ExecutionConfig(None, sequential=batch * flops > SMALL)
     return ExecutionConfig(None, True, micro_batch_size(batch, cached(flops)))
@@ -77,7 +92,9 @@ def micro_batch_size(batch: int, wanted: int) -> int | None:
     return size if wanted / 4 < size < batch else None
 
 
-def search_space(members: int, batch: int, flops: float) -> dict[str, list]:
+def search_space(
+    members: int, batch: int, flops: float, platform: str
+) -> dict[str, list]:
     """What is asked, in turn, and the answers that may be fastest here.
 
     XLA's own convolution takes 15 to 70 times as long as the best in a loop on a CPU;
@@ -87,8 +104,9 @@ def search_space(members: int, batch: int, flops: float) -> dict[str, list]:
     Args:
         members, batch: members, and examples of each, on one device.
         flops: operations of one example's update.
+        platform: of the devices.
     """
-    on_cpu = jax.default_backend() == "cpu"
+    on_cpu = platform == "cpu"
     some = cached(flops)
     sizes = [
         micro_batch_size(batch, wanted)
@@ -140,8 +158,9 @@ def measure(
         call()  # compiles
         return call
 
+    device = mesh.devices.flat[0]
     cache_key = {
-        "device": [mesh.devices.size, mesh.devices.ravel()[0].device_kind],
+        "device": [mesh.devices.size, device.device_kind],
         "mesh": dict(mesh.shape),
         **machine(),
         "model": dict(model.config),
@@ -153,11 +172,18 @@ def measure(
         "members": few,
     }
     batch, flops = order.batch_size // mesh.shape[BATCH], update_flops(model, example)
-    asked = search_space(per_device, batch, flops)
-    convolutions = has_convolutions(model.apply, params, state, seen(example))
-    start = rule_of_thumb(batch, flops, convolutions=convolutions)._replace(
-        convolution=asked["convolution"][0],  # the rule's, by its name
+    asked = search_space(per_device, batch, flops, device.platform)
+    start = rule_of_thumb(
+        batch,
+        flops,
+        per_device,
+        convolutions=has_convolutions(
+            model.apply, params, state, seen(example), **stand_ins(model)
+        ),
+        platform=device.platform,
     )
+    # by its name: None is the first of them
+    start = start._replace(convolution=start.convolution or asked["convolution"][0])
     return autotune(
         try_out,
         start,

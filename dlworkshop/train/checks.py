@@ -2,8 +2,9 @@
 
 import contextlib
 import errno
+import functools
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.extend import core
 
 from dlworkshop.errors import UserError, unknown
 from dlworkshop.learn.checks import check_number, check_targets
-from dlworkshop.learn.hparams import given
+from dlworkshop.learn.hparams import given, name_of
 from dlworkshop.learn.metrics import Metric
 from dlworkshop.learn.step import (
     TrainSpec,
+    TrainStep,
     bound,
     init_state,
     make_eval_step,
+    make_own_step,
     make_train_step,
 )
 from dlworkshop.models.checks import check_one_example, check_state
@@ -141,9 +145,10 @@ def check_dataset(dataset: Dataset, batch_size: int) -> None:
 
 
 def _example_shapes(split: Batch) -> str:
+    # examples may be weighed in training and count the same in evaluation
     return ", ".join(
         f"{_where(path)} {leaf.dtype}{list(leaf.shape[1:])}"
-        for path, leaf in jax.tree.leaves_with_path(split)
+        for path, leaf in jax.tree.leaves_with_path(split._replace(weights=None))
         if hasattr(leaf, "shape") and hasattr(leaf, "dtype")
     )
 
@@ -154,17 +159,23 @@ def _where(path: Any) -> str:
 
 def check_step(
     spec: TrainSpec,
+    make_step: Callable | None,
     dataset: Dataset,
     hparams: Mapping[str, Any],
     outputs: str | None,
-) -> None:
+) -> core.ClosedJaxpr:
     """One step of one member can be traced, and gives a scalar loss and metrics.
 
     Args:
         spec: of the step.
+        make_step: what makes a step of the user's of it, see `fit`.
         dataset: whose targets are looked at, in every split.
         hparams: name -> [P].
         outputs: what the outputs of the model are, as of `losses.outputs_of`.
+
+    Returns:
+        What such a step, the engine's own, does with two examples, its batch transform
+        apart.
     """
     batch = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((2, *leaf.shape[1:]), leaf.dtype),
@@ -183,13 +194,15 @@ def check_step(
         train = jax.eval_shape(
             lambda numbers, e: init_state(spec, numbers, key, e), numbers, example
         )
-    model = bound(spec.model, given(spec.routes.model, numbers))
+    numbers_of_model = given(spec.routes.model, numbers)
+    model = bound(spec.model, numbers_of_model)
     with one_sentence(f"the model does not take {words}"):
         made, _ = jax.eval_shape(model.apply, train.params, train.state, seen(example))
     with one_sentence(f"the model does not take {words}"):
-        check_state(spec.model, train.params, train.state, batch.inputs)
+        check_state(
+            spec.model, train.params, train.state, batch.inputs, **numbers_of_model
+        )
     few = jax.tree.map(lambda leaf: np.asarray(leaf[:2]), dataset.train.inputs)
-    numbers_of_model = given(spec.routes.model, numbers)
     check_one_example(spec.model, train.params, train.state, few, **numbers_of_model)
     shapes = [leaf.shape for leaf in jax.tree.leaves(made)]
     for name in ("train", "validation", "test"):
@@ -212,19 +225,58 @@ def check_step(
     with one_sentence("a step of training cannot be taken"):
         step = make_train_step(spec)
         if spec.batch_transform is not None:
-            transform = spec.batch_transform
+            transform = functools.partial(
+                spec.batch_transform, **given(spec.routes.batch_transform, numbers)
+            )
             whole = batch._replace(
                 inputs=seen(batch.inputs), targets=seen(batch.targets)
             )
             batch = jax.eval_shape(lambda b: transform(key, b), whole)
             step = make_train_step(spec._replace(batch_transform=None))
-        _, metrics = jax.eval_shape(step, train, batch, numbers)
-    measured = {name: value.shape for name, value in metrics.items()}
-    for name, shape in measured.items():
-        if shape:
+        traced, (_, metrics) = jax.make_jaxpr(step, return_shape=True)(
+            train, batch, numbers
+        )
+    _check_scalars("the probe", metrics)
+    if make_step is not None:
+        _check_own_step(spec, make_step, step, (train, batch, numbers))
+    return traced
+
+
+def _check_scalars(spoken: str, metrics: Mapping[str, Any]) -> None:
+    for name, value in metrics.items():
+        if not hasattr(value, "shape"):
+            raise UserError(f"{spoken} gives {name}, which is no number: give scalars")
+        if value.shape:
             raise UserError(
-                f"the probe gives {name} of shape {list(shape)}: give scalars"
+                f"{spoken} gives {name} of shape {list(value.shape)}: give scalars"
             )
+
+
+def _check_own_step(
+    spec: TrainSpec, make_step: Callable, step: TrainStep, args: tuple
+) -> None:
+    """A step of the user's takes and gives what ours does."""
+    spoken = f"the step of {name_of(make_step)}"
+    with one_sentence(f"{spoken} cannot be taken"):
+        own = make_own_step(make_step, step, spec.routes.make_step)
+        found = jax.eval_shape(own, *args)
+    pair = isinstance(found, tuple) and len(found) == 2
+    if not pair or not isinstance(found[1], Mapping) or "loss" not in found[1]:
+        raise UserError(
+            f"{spoken} returns something else than (train, metrics) with a "
+            "metrics['loss']: return both"
+        )
+    if _form(found[0]) != _form(args[0]):
+        raise UserError(
+            f"{spoken} returns a train state of other arrays, shapes or dtypes than it "
+            "was given: return train._replace(...) of the same"
+        )
+    _check_scalars(spoken, found[1])
+
+
+def _form(tree: Any) -> str:
+    leaves, form = jax.tree.flatten(tree)
+    return f"{form} {[(leaf.shape, leaf.dtype) for leaf in leaves]}"
 
 
 @contextlib.contextmanager

@@ -101,8 +101,8 @@ def fit(
         patience: stop a member after this many epochs without a better `monitor` and
             take its best parameters; None takes the last ones.
         batch_transform: (key, batch) -> batch, in training, as mixup.
-        make_step: (`TrainStep`) -> (train, batch, hparams) -> (train, metrics), for a
-            step of your own; its metrics have at least the "loss".
+        make_step: (`TrainStep`, **hparams) -> (train, batch, hparams) -> (train,
+            metrics), for a step of your own; its metrics have at least the "loss".
         probe: (grads, updates, params) -> {name: scalar}, logged with the training
             loss.
         eval_params: (opt_state, params) -> params that are evaluated, kept as the best
@@ -118,7 +118,8 @@ def fit(
         save_every_steps, save_every_seconds: how often a checkpoint is written, at the
             end of a chunk; the last one is written in any case.
         steps_per_chunk: steps between two looks of the host at the program; by
-            default one or two seconds of work.
+            default one or two seconds of work, by the clock where the model loops until
+            a condition holds.
         convolution: how to compute convolutions, one of
             `models.convolution.CONV_IMPLS`; by default what is measured to be fastest,
             where the run is long enough.

@@ -28,8 +28,23 @@ from dlworkshop.learn.metrics import as_metrics, default_metrics
 from dlworkshop.learn.objective import from_loss
 from dlworkshop.learn.step import TrainSpec, init_state
 from dlworkshop.models.convolution import has_convolutions
-from dlworkshop.models.model import BATCH, Model, StatefulModel, seen, shapes, stateful
-from dlworkshop.train import autotune, checks, feeds, memory, run_folder
+from dlworkshop.models.model import (
+    BATCH,
+    Model,
+    StatefulModel,
+    seen,
+    shapes,
+    stand_ins,
+    stateful,
+)
+from dlworkshop.train import (
+    autotune,
+    checks,
+    chunk_length,
+    feeds,
+    memory,
+    run_folder,
+)
 from dlworkshop.train.groups import Groups, group_sizes
 from dlworkshop.train.members import product
 from dlworkshop.train.mesh import MEMBER, make_mesh
@@ -48,7 +63,7 @@ from dlworkshop.types import Array, Dataset, HParams, PyTree, Start
 log = logging.getLogger(__name__)
 
 
-def make_plan(
+def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depend
     *,
     model: Model | StatefulModel,
     dataset: Dataset,
@@ -138,8 +153,8 @@ def make_plan(
         probe=probe,
         eval_params=eval_params,
     )
-    spec = spec._replace(routes=_routes(spec, list(members)))
-    checks.check_step(spec, dataset, members, outputs)
+    spec = spec._replace(routes=_routes(spec, make_step, list(members)))
+    step = checks.check_step(spec, make_step, dataset, members, outputs)
 
     example = dataset.train.rows(0).inputs
     _, state = shapes(model, example)
@@ -153,7 +168,10 @@ def make_plan(
     make_programs = functools.partial(
         Programs, spec, mesh, patience=patience, make_step=make_step
     )
-    work = Work(spec, example, batch_size, len(member_seeds), num_steps, mesh)
+    count, axis = len(member_seeds), mesh.shape[MEMBER]
+    asked = members_at_once or derived.get("members_at_once")
+    at_once = memory.equal(count, axis, asked or count)
+    work = Work(spec, example, batch_size, count, at_once, num_steps, mesh)
 
     def measure() -> ExecutionConfig:
         return autotune.measure(
@@ -174,7 +192,7 @@ def make_plan(
         log.info("micro-batches are off: statistics, or the step, are of whole batches")
         execution = execution._replace(micro_batch=None)
     feed = feeds.choose(streamed, dataset, mesh, order)
-    chunk = steps_per_chunk or chunk_steps(work.steps_wanted(), order.steps_per_epoch)
+    chunk = steps_per_chunk or work.chunk(step.jaxpr, order.steps_per_epoch, derived)
     count, axis = len(member_seeds), mesh.shape[MEMBER]
     asked = members_at_once or derived.get("members_at_once")
     at_once = memory.equal(count, axis, asked or count)
@@ -238,7 +256,7 @@ def make_plan(
             programs=make_programs(
                 execution=execution, streamed=feed.name == "streamed"
             ),
-            chunk=min(chunk, order.steps_per_epoch),
+            chunk=min(chunk or 1, order.steps_per_epoch),
             groups=Groups(count, group_sizes(at_once, axis, work.chunks())),
             feed=feed,
             derived={
@@ -259,7 +277,7 @@ def make_plan(
         fits = memory.fitting(at_once, axis, predicted, free, margin, quiet)
         if fits != at_once:
             plan = plan_of(fits)
-    return plan
+    return plan if chunk else chunk_length.timed(plan)
 
 
 class Work(NamedTuple):
@@ -269,6 +287,7 @@ class Work(NamedTuple):
     example: PyTree
     batch_size: int
     members: int
+    at_once: int  # of them, on all devices
     num_steps: int
     mesh: Mesh
 
@@ -282,9 +301,17 @@ class Work(NamedTuple):
         each = update_flops(self.spec.model, self.example)
         return each * self.batch_size * self.members
 
-    def steps_wanted(self) -> float:
-        """Steps of a chunk, by what a device of this kind does in a second or two."""
-        return chunk_flops(self.platform) / max(self.flops(), 1.0)
+    def chunk(
+        self, step: Any, steps_per_epoch: int, derived: Mapping[str, Any]
+    ) -> int | None:
+        """Steps of a chunk, by what a device of this kind does in a second or two.
+
+        None where that cannot be counted, and was not measured before either.
+        """
+        if chunk_length.has_while(step):
+            return derived.get("steps_per_chunk")
+        wanted = chunk_flops(self.platform) / max(self.flops(), 1.0)
+        return chunk_steps(wanted, steps_per_epoch)
 
     def chunks(self) -> float:
         """Chunks of work that the whole run of one member is."""
@@ -299,10 +326,17 @@ class Work(NamedTuple):
         """How a step is computed: as asked, as before, or as is fastest here."""
         model = self.spec.model
         params, state = shapes(model, self.example)
-        found = has_convolutions(model.apply, params, state, seen(self.example))
+        arguments = params, state, seen(self.example)
+        found = has_convolutions(model.apply, *arguments, **stand_ins(model))
         each = self.flops() / self.batch_size / self.members
         split = self.batch_size // self.mesh.shape[BATCH]
-        by_rule = autotune.rule_of_thumb(split, each, convolutions=found)
+        by_rule = autotune.rule_of_thumb(
+            split,
+            each,
+            self.at_once // self.mesh.shape[MEMBER],
+            convolutions=found,
+            platform=self.platform,
+        )
         if convolution is not None:
             how = checks.check_convolution(convolution, found)
             return by_rule._replace(convolution=how)
@@ -358,7 +392,9 @@ def _one_array(example: PyTree) -> dict[str, Any]:
     return {"shape": list(example.shape), "dtype": str(example.dtype)}
 
 
-def _routes(spec: TrainSpec, names: Sequence[str]) -> Routes:
+def _routes(
+    spec: TrainSpec, make_step: Callable | None, names: Sequence[str]
+) -> Routes:
     """Who is given which hyper-parameter; all of them have a reader."""
     functions = {
         "optimizer": spec.optimizer,
@@ -366,6 +402,7 @@ def _routes(spec: TrainSpec, names: Sequence[str]) -> Routes:
         "model": spec.model.apply,
         "schedule": spec.schedule,
         "batch_transform": spec.batch_transform,
+        "make_step": make_step,
     }
     routes = route(names, **functions)
     check_required(routes, **functions)

@@ -17,6 +17,7 @@ from dlworkshop.learn.step import (
     TrainSpec,
     init_state,
     make_eval_step,
+    make_own_step,
     make_train_step,
 )
 from dlworkshop.models.convolution import computed_by
@@ -26,6 +27,7 @@ from dlworkshop.models.model import (
     StatefulModel,
     as_float,
     shapes,
+    stand_ins,
     stateful,
 )
 from dlworkshop.train.groups import Group
@@ -95,7 +97,7 @@ class Programs:
         self._compiled: dict = {}
         train_step: Any = make_train_step(spec, BATCH, execution.micro_batch)
         if make_step is not None:
-            train_step = make_step(train_step)
+            train_step = make_own_step(make_step, train_step, spec.routes.make_step)
         fetch = _streamed if streamed else gather
         on_cpu = platform == "cpu"
         chunk = pop.make_population_chunk(
@@ -273,10 +275,11 @@ def update_flops(model: Model | StatefulModel, example: PyTree) -> float:
     An update costs some three forward passes (Griewank & Walther 2008, section 4.4).
     """
     params, state = shapes(model, example)
-    lifted = stateful(model).apply
+    lifted = stateful(model)
+    more = stand_ins(lifted)
 
     def apply(params, state, inputs):
-        return lifted(params, state, as_float(inputs))
+        return lifted.apply(params, state, as_float(inputs), **more)
 
     # CUDA does not tell before it has compiled, and XLA counts a loop once
     cost = jax.jit(apply).lower(params, state, example).cost_analysis() or {}
@@ -303,13 +306,16 @@ def products(jaxpr) -> float:
             kernel = equation.invars[1].aval.shape
             features = kernel[params["dimension_numbers"].rhs_spec[0]]
             total += 2.0 * outputs * math.prod(kernel) / features
-        inner = [
-            getattr(value, "jaxpr", value)  # a closed one holds one
-            for value in jax.tree.leaves(list(params.values()))
-        ]
         times = params.get("length", 1) if name == "scan" else 1
-        total += times * sum(products(each) for each in inner if hasattr(each, "eqns"))
+        total += times * sum(map(products, inner_jaxprs(equation)))
     return total
+
+
+def inner_jaxprs(equation) -> list:
+    """The jaxprs that an equation holds, as those of its branches or of its loop."""
+    values = jax.tree.leaves(list(equation.params.values()))
+    found = [getattr(value, "jaxpr", value) for value in values]  # of a closed one
+    return [each for each in found if hasattr(each, "eqns")]
 
 
 def chunk_flops(platform: str) -> float:

@@ -1,6 +1,7 @@
 """What a run leaves in memory: the trained members and their numbers."""
 
 import dataclasses
+import functools
 import html
 import importlib.metadata
 import platform
@@ -16,7 +17,14 @@ from dlworkshop.errors import UserError
 from dlworkshop.learn.hparams import Keywords, given
 from dlworkshop.learn.population import map_members
 from dlworkshop.models.convolution import computed_by, has_convolutions
-from dlworkshop.models.model import Model, StatefulModel, predict, seen, stateful
+from dlworkshop.models.model import (
+    Model,
+    StatefulModel,
+    predict,
+    seen,
+    stand_ins,
+    stateful,
+)
 from dlworkshop.report.words import count, spoken, with_error
 from dlworkshop.train.autotune import rule_of_thumb
 from dlworkshop.train.history import History
@@ -64,8 +72,8 @@ class Run:
     def _make_predictor(self) -> Callable[[PyTree], PyTree]:
         model = stateful(self.model)
 
-        @jax.jit
-        def outputs(params, state, hparams, batch):
+        @functools.partial(jax.jit, static_argnums=0)
+        def outputs(platform, params, state, hparams, batch):
             size = len(jax.tree.leaves(batch)[0])
             example = jax.tree.map(
                 lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), batch
@@ -76,9 +84,12 @@ class Run:
             execution = rule_of_thumb(
                 size,
                 update_flops(model, example),
-                convolutions=has_convolutions(model.apply, *one, seen(example)),
+                convolutions=has_convolutions(
+                    model.apply, *one, seen(example), **stand_ins(model)
+                ),
+                platform=platform,
             )
-            chosen = computed_by(model, execution.convolution)
+            chosen = computed_by(model, execution.convolution, platform)
             part = execution.micro_batch or size  # of the batch, at a time
             parts = jax.tree.map(
                 lambda leaf: leaf.reshape(-1, part, *leaf.shape[1:]), batch
@@ -113,7 +124,7 @@ class Run:
                         inputs,
                     )
                     left = total - first
-                    found = outputs(*members, batch)
+                    found = outputs(_platform(members), *members, batch)
                     rows.append(
                         jax.tree.map(
                             lambda leaf, n=left: np.asarray(leaf)[:, :n], found
@@ -239,6 +250,14 @@ def _endings(rows: Sequence[Mapping[str, Any]]) -> str:
         why = f" ({reasons[0]})" if reasons[0] and len(set(reasons)) == 1 else ""
         said.append(f"{len(reasons)} {status}{why}")
     return ", ".join(said) or "no members"
+
+
+def _platform(tree: PyTree) -> str:
+    """Where a program runs that is given these arrays."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+    if not leaves:
+        return jax.default_backend()
+    return next(iter(leaves[0].devices())).platform
 
 
 def _padded(leaf: Any, size: int) -> np.ndarray:

@@ -11,9 +11,12 @@ import pytest
 
 from dlworkshop import fit, models
 from dlworkshop.errors import UserError
+from dlworkshop.learn import losses
+from dlworkshop.learn.step import spec_of
 from dlworkshop.models import conv_impls, convolution
 from dlworkshop.models.convolution import CONV_IMPLS
-from dlworkshop.train import autotune
+from dlworkshop.train import autotune, planning
+from dlworkshop.train.mesh import make_mesh
 from dlworkshop.train.programs import ExecutionConfig, update_flops
 from tests.train.test_resume import stop_after
 
@@ -208,14 +211,51 @@ def test_the_least_time_of_all_questions_is_kept(clock):
     "batch, flops, size", [(128, 28e6, 16), (120, 28e6, 15), (256, 1.2e6, None)]
 )
 def test_what_fits_the_cache_is_taken_at_a_time(batch, flops, size):
-    choice = autotune.rule_of_thumb(batch, flops, convolutions=True)
+    choice = autotune.rule_of_thumb(batch, flops, convolutions=True, platform="cpu")
     assert choice.micro_batch == size
 
 
 @pytest.mark.parametrize("flops, sequential", [(4e3, False), (6e5, True)])
 def test_small_updates_stand_side_by_side(flops, sequential):
-    choice = autotune.rule_of_thumb(16, flops, convolutions=False)
+    choice = autotune.rule_of_thumb(16, flops, convolutions=False, platform="cpu")
     assert choice.sequential == sequential
+
+
+@pytest.mark.parametrize(
+    "platform, members, convolutions, how",
+    [
+        ("gpu", 16, True, "patches"),  # twice as fast as cuDNN's grouped convolutions
+        ("gpu", 1, True, None),
+        ("gpu", 16, False, None),
+        ("tpu", 16, True, None),
+    ],
+)
+def test_an_accelerator_trains_side_by_side(platform, members, convolutions, how):
+    choice = autotune.rule_of_thumb(
+        128, 28e6, members, convolutions=convolutions, platform=platform
+    )
+    assert choice == ExecutionConfig(how, sequential=False)
+
+
+def test_members_do_not_matter_on_a_cpu():
+    alone, many = (
+        autotune.rule_of_thumb(128, 28e6, m, convolutions=True, platform="cpu")
+        for m in (1, 16)
+    )
+    assert alone == many == ExecutionConfig(None, True, 16)
+
+
+@pytest.mark.parametrize("at_once, how", [(4, "patches"), (1, None)])
+def test_the_rule_goes_by_the_mesh_and_who_trains_at_once(
+    quadrants, monkeypatch, at_once, how
+):
+    monkeypatch.setattr(planning.Work, "platform", "gpu")
+    spec = spec_of(CNN, optax.sgd, losses.cross_entropy)
+    mesh = make_mesh(4, 16, jax.devices()[:1])
+    image = quadrants.train.inputs[0]
+    work = planning.Work(spec, image, 16, 4, at_once, 6, mesh)
+    found = work.execution(None, {}, lambda: pytest.fail("too short to be measured"))
+    assert found == ExecutionConfig(how, sequential=False)
 
 
 def test_it_begins_with_the_rule_of_thumb_by_its_name(quadrants, cache, monkeypatch):
@@ -231,13 +271,14 @@ def test_it_begins_with_the_rule_of_thumb_by_its_name(quadrants, cache, monkeypa
 
 
 def test_xlas_own_convolution_is_not_tried_on_a_cpu():
-    asked = autotune.search_space(members=4, batch=100, flops=4e7)
+    asked = autotune.search_space(4, batch=100, flops=4e7, platform="cpu")
     assert set(CONV_IMPLS) - set(asked["convolution"]) == {"lax", "winograd"}
     assert asked["micro_batch"] == [5, 10, 20, None]
     assert asked["sequential"] == [True, False]
-    assert autotune.search_space(members=1, batch=100, flops=4e7)["sequential"] == [
-        False
-    ]
+    alone = autotune.search_space(1, batch=100, flops=4e7, platform="cpu")
+    assert alone["sequential"] == [False]
+    elsewhere = autotune.search_space(4, batch=100, flops=4e7, platform="gpu")
+    assert "lax" in elsewhere["convolution"] and elsewhere["micro_batch"] == [None]
 
 
 def test_every_way_trains_the_same(quadrants, monkeypatch):

@@ -56,6 +56,27 @@ def test_arguments_that_cannot_be(changes, sentence, quadrants):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda train, metrics: train, "else than .train, metrics. with a metrics"),
+        (lambda train, metrics: (train, {"other": 1.0}), "with a metrics"),
+        (lambda train, metrics: (train._replace(params={}), metrics), "of other array"),
+        (lambda train, metrics: (train, metrics | {"w": train.params}), "no number"),
+        (
+            lambda train, metrics: train.nothing,
+            "step of make_step cannot be taken: Att",
+        ),
+    ],
+)
+def test_a_step_of_the_users_own_that_cannot_be(change, sentence, quadrants):
+    def make_step(step):
+        return lambda train, batch, hparams: change(*step(train, batch, hparams))
+
+    with pytest.raises(UserError, match=sentence):
+        train(quadrants, make_step=make_step)
+
+
 def test_labels_out_of_range(quadrants):
     label = quadrants.train.targets.copy()
     label[3] = 4

@@ -1,0 +1,65 @@
+"""Steps of a chunk by the clock, where the operations of a step cannot be counted.
+
+A `lax.while_loop`, and a `lax.fori_loop` whose bounds are traced, run as often as the
+numbers say. Operations are counted as if they ran once, and a chunk of what looks like
+a second of work may take an hour, in which no signal is answered.
+"""
+
+import contextlib
+import dataclasses
+import time
+
+import jax
+import numpy as np
+
+from dlworkshop.train.mesh import population_sharding
+from dlworkshop.train.plan import Plan
+from dlworkshop.train.programs import chunk_steps, inner_jaxprs
+
+SECONDS = 1.5  # of a chunk: a signal is answered at its end
+
+
+def has_while(jaxpr) -> bool:
+    """Whether there is a loop, at any depth, whose length is not in the program.
+
+    >>> import jax.numpy as jnp
+    >>> def loop(times, x):
+    ...     return jax.lax.fori_loop(0, times, lambda i, x: jnp.sin(x), x)
+    >>> [has_while(jax.make_jaxpr(jax.jit(f))(1.0).jaxpr) for f in (
+    ...     lambda x: loop(3, x), lambda x: loop(x.astype(int), x))]
+    [False, True]
+    """
+    return any(
+        equation.primitive.name == "while"
+        or any(map(has_while, inner_jaxprs(equation)))
+        for equation in jaxpr.eqns
+    )
+
+
+def timed(plan: Plan) -> Plan:
+    """The same plan with as many steps in a chunk as take `SECONDS`, or one."""
+    wanted = SECONDS / seconds_of_a_step(plan)
+    chunk = chunk_steps(wanted, plan.order.steps_per_epoch)
+    derived = plan.derived | {"steps_per_chunk": chunk}
+    return dataclasses.replace(plan, chunk=chunk, derived=derived)
+
+
+def seconds_of_a_step(plan: Plan) -> float:
+    """Of all members. It is the second step of a group, times the groups."""
+    programs, mesh = plan.programs, plan.mesh
+    groups = plan.groups.partition(range(len(plan.seeds)))
+    everyone = jax.device_put(
+        (np.asarray(plan.seeds, np.uint32), dict(plan.hparams), plan.start),
+        population_sharding(mesh, fits=plan.groups.all_at_once),
+    )
+    seeds, hparams, start = programs.gather(everyone, groups[0])
+    population = programs.begin(seeds, hparams, plan.example, start)
+    data, seconds = plan.feed.data("train"), 0.0
+    with contextlib.closing(plan.feed.training(0, 1, 1, groups[:1])) as pieces:
+        piece = next(pieces)
+        for _ in range(2):  # the first one compiles
+            started = time.perf_counter()
+            population, metrics = programs.chunk(population, hparams, data, piece)
+            jax.block_until_ready((population, metrics))
+            seconds = time.perf_counter() - started
+    return seconds * len(groups)
