@@ -40,25 +40,27 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
-from dlworkshop.run import memory, tuning
-from dlworkshop.run.loop import Loop
-from dlworkshop.run.members import product
-from dlworkshop.run.mesh import BATCH, MEMBER, abstract, make_mesh, place
-from dlworkshop.run.programs import (
-    Choice,
+import optax
+from flax import linen as nn
+
+from dlworkshop import losses, metrics, models, schedules
+from dlworkshop.data import order as orders
+from dlworkshop.learn import population as pop
+from dlworkshop.learn.step import spec_of
+from dlworkshop.models.model import BATCH, Model
+from dlworkshop.train import autotune, memory
+from dlworkshop.train import fit as fitting
+from dlworkshop.train.loop import Loop
+from dlworkshop.train.members import product
+from dlworkshop.train.mesh import MEMBER, make_mesh, shape_structs, shard
+from dlworkshop.train.programs import (
+    ExecutionConfig,
     Programs,
     batched_indices,
+    chunk_flops,
     chunk_steps,
     update_flops,
 )
-from flax import linen as nn
-
-from dlworkshop import fit, losses, metrics, models, optimizers, schedules
-from dlworkshop.data import order as orders
-from dlworkshop.learn import population as pop
-from dlworkshop.learn.chunk import make_chunk
-from dlworkshop.models.convolution import convolve
-from dlworkshop.models.model import Model
 from dlworkshop.types import Batch, Dataset
 
 TINY = bool(os.environ.get("TINY"))
@@ -125,13 +127,11 @@ class Strided(nn.Module):
     def __call__(self, image, *, key=None):  # [H, W, C]
         del key
         x = (image - 0.13) / 0.31
-        for layer, (size, features) in enumerate(((6, 8), (5, 32))):
-            shape = (size, size, x.shape[-1], features)
-            initial = nn.initializers.lecun_normal()
-            kernel = self.param(f"kernel_{layer}", initial, shape)
-            bias = self.param(f"bias_{layer}", nn.initializers.zeros, (features,))
-            x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-            x = nn.hard_silu(convolve(x, kernel, (2, 2), "VALID") + bias)
+        for size, features in ((6, 8), (5, 32)):
+            halve = nn.Conv(
+                features, (size, size), strides=2, padding="VALID", dtype=self.dtype
+            )
+            x = nn.hard_silu(halve(x))
         x = nn.hard_silu(nn.Dense(128, dtype=self.dtype)(x.reshape(-1)))
         return nn.Dense(10, dtype=self.dtype)(x).astype(jnp.float32)
 
@@ -148,73 +148,69 @@ def work_of(name: str, dtype: str | None) -> tuple[Model, Callable, dict, int, t
     if name == "strided":
         config = {"name": "strided", "dtype": dtype}
         model = models.from_linen(Strided(kind), config)
-        return model, optimizers.adam, SPEED, 256, shape
+        return model, optax.adam, SPEED, 256, shape
     if name == "cnn":
         wide = ((4,), (8,)) if TINY else ((32, 64), (256,))
-        return models.cnn(*wide, dtype=kind), optimizers.sgd, SGD, 128, shape
+        return models.cnn(*wide, dtype=kind), optax.sgd, SGD, 128, shape
     if name == "digits":
-        return models.mlp(dtype=kind), optimizers.adam, ADAM, 64, (8, 8, 1)
-    return models.mlp(dtype=kind), optimizers.adam, ADAM, 128, shape
+        return models.mlp(dtype=kind), optax.adam, ADAM, 64, (8, 8, 1)
+    return models.mlp(dtype=kind), optax.adam, ADAM, 128, shape
 
 
 # --- the step, in variants ----------------------------------------------------------
 
-
-def by_isfinite(tree) -> jax.Array:
-    """Whether every number of every leaf is finite, asked of each of them."""
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
-
-
-STEPS = {  # name -> whether the update is in a branch, and who asks if all is finite
-    "cond, product": (True, pop.all_finite),  # as on a CPU
-    "cond, isfinite": (True, by_isfinite),
-    "select, product": (False, pop.all_finite),
-    "select, isfinite": (False, by_isfinite),
-    "unguarded": (False, lambda _: jnp.array(True)),  # what the guard costs
-    "select, isfinite, unrolled": (False, by_isfinite),  # eight steps a turn
+# name -> whether the update is in a branch, and whether a product asks if all is
+# finite; a population's `guard` does both on a CPU, and neither elsewhere
+STEPS = {
+    "cond, product": (True, True),
+    "cond, isfinite": (True, False),
+    "select, product": (False, True),
+    "select, isfinite": (False, False),
 }
-AS_IT_IS = "cond, product"
+AS_IT_IS = "select, isfinite"
+UNGUARDED = "unguarded"  # what the guard costs
+UNROLLED = "unrolled"  # as it is, eight steps a turn
 
 
-def member_chunk(variant: str) -> Callable:
-    """A stand-in for `learn.population.make_member_chunk`."""
-    branch, all_finite = STEPS[variant]
+def unguarded(train_step: Callable, _on_cpu: bool) -> Callable:
+    """A stand-in for `pop.guard`."""
 
-    def make_member_chunk(train_step, fetch, _on_cpu):
-        def update(state, grads, hparams, go_on):
-            if branch:
-                return jax.lax.cond(
-                    go_on,
-                    lambda state, grads: train_step.update(state, grads, hparams),
-                    lambda state, _: state,
-                    state,
-                    grads,
-                )
-            new = train_step.update(state, grads, hparams)
-            return new if variant == "unguarded" else pop.select(go_on, new, state)
+    def step(train, batch, hparams, _running):
+        train, seen = train_step(train, batch, hparams)
+        return train, jnp.array(True), seen
 
-        def member_step(state, batch, hparams):
-            train, status = state
-            grads, seen = train_step.gradient(train, batch, hparams)
-            running = status == pop.RUNNING
-            finite = jnp.isfinite(seen.loss) & all_finite(grads)
-            train = update(train, grads, hparams, running & finite)
-            status = jnp.where(running & ~finite, pop.QUARANTINED, status)
-            seen = jax.tree.map(lambda m: jnp.where(running, m, jnp.nan), seen)
-            return (train, status), seen
+    return step
 
-        if not variant.endswith("unrolled"):
-            return make_chunk(member_step, fetch)
 
-        def unrolled(state, hparams, data, feed):
-            def body(state, feed):
-                return member_step(state, fetch(data, feed), hparams)
+def unrolled(step: Callable, fetch: Callable) -> Callable:
+    """A stand-in for `make_chunk`."""
 
-            return jax.lax.scan(body, state, feed, unroll=8)
+    def chunk(state, hparams, data, feed):
+        def body(state, feed):
+            return step(state, fetch(data, feed), hparams)
 
-        return unrolled
+        return jax.lax.scan(body, state, feed, unroll=8)
 
-    return make_member_chunk
+    return chunk
+
+
+@contextlib.contextmanager
+def stepping(variant: str) -> Iterator[None]:
+    """Programs that are made and compiled while this lasts take such steps."""
+    guard, all_finite = pop.guard, pop.all_finite
+    branch, by_product = STEPS.get(variant, STEPS[AS_IT_IS])
+    changes: dict[str, Any] = {
+        "guard": lambda train_step, _: guard(train_step, on_cpu=branch),
+        "all_finite": lambda tree, _: all_finite(tree, on_cpu=by_product),
+    }
+    if variant == UNGUARDED:
+        changes = {"guard": unguarded}
+    if variant == UNROLLED:
+        changes["make_chunk"] = unrolled
+    with contextlib.ExitStack() as stack:
+        for name, change in changes.items():
+            stack.enter_context(mock.patch.object(pop, name, change))
+        yield
 
 
 # --- one chunk program --------------------------------------------------------------
@@ -274,25 +270,21 @@ def chunk(
 ) -> None:
     """The chunk program alone, its data and indices on the device."""
     model, optimizer, rates, batch, shape = work_of(work, dtype)
-    choice = Choice(how, one_by_one)
+    execution = ExecutionConfig(how, one_by_one)
     about = {"work": work, "dtype": dtype or "float32", "members": members}
     about |= {"convolution": how, "one_by_one": one_by_one, "step": step}
     about |= {"precision": precision} if precision else {}
     mesh = make_mesh(members, batch, jax.devices()[:1])
-    with mock.patch.object(pop, "make_member_chunk", member_chunk(step)):
-        programs = Programs(
-            model,
-            optimizer,
-            schedules.constant(1),
-            losses.cross_entropy,
-            metrics.accuracy,
-            mesh,
-            choice=choice,
-            patience=None,
-        )
+    spec = spec_of(
+        model,
+        optimizer,
+        losses.cross_entropy,
+        rates,
+        {"accuracy": metrics.accuracy},
+    )
     hparams, seeds = product(rates, members)
     numbers = jax.tree.map(lambda value: np.asarray(value, np.float32), hparams)
-    numbers, keys = place(mesh, (numbers, np.asarray(seeds, np.uint32)), MEMBER)
+    numbers, keys = shard(mesh, (numbers, np.asarray(seeds, np.uint32)), MEMBER)
     example = np.zeros(shape, np.uint8)
     flops = update_flops(model, example) * batch * members
     epoch = 55000 // batch
@@ -300,11 +292,12 @@ def chunk(
         steps = 2 if TINY else int(np.clip(2e13 / flops, 8, epoch))
     rng = np.random.default_rng(0)
     examples = rng.integers(0, 256, (4096, *shape), np.uint8)
-    data = place(mesh, Batch(examples, rng.integers(0, 10, 4096).astype(np.int32)))
+    data = shard(mesh, Batch(examples, rng.integers(0, 10, 4096).astype(np.int32)))
     index = rng.integers(0, 4096, (steps, members, batch)).astype(np.int32)
-    index = place(mesh, index, None, MEMBER, BATCH)
+    index = shard(mesh, index, None, MEMBER, BATCH)
 
-    with jax.default_matmul_precision(precision or "default"):
+    with stepping(step), jax.default_matmul_precision(precision or "default"):
+        programs = Programs(spec, mesh, execution=execution)
         state = programs.begin(keys, numbers, example)
         compiled = programs._compile(programs._chunk, state, numbers, data, index)
     peak_compiled = peak()
@@ -314,14 +307,14 @@ def chunk(
         state, seen = programs.chunk(state, numbers, data, index)
         return seen
 
-    first = np.asarray(call().loss)
-    second = np.asarray(call().loss)
+    first = np.asarray(call()["loss"])
+    second = np.asarray(call()["loss"])
     taken = repeat(call)
     mean = statistics.fmean(taken)
     sizes, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
     text = compiled.as_text()
-    keep_text(f"{part} {work} {dtype} {members} {choice} {step}.txt", text)
-    wanted = chunk_steps(flops, epoch)
+    keep_text(f"{part} {work} {dtype} {members} {execution} {step}.txt", text)
+    wanted = chunk_steps(chunk_flops(jax.default_backend()) / flops, epoch)
     row = {
         "steps": steps,
         "us_per_step": spread(taken, 1e6 / steps),
@@ -333,7 +326,7 @@ def chunk(
         "xla": {key: short(cost.get(key, 0)) for key in ("flops", "bytes accessed")},
         "params": sum(leaf[0].size for leaf in jax.tree.leaves(state.train.params)),
         "default_chunk": {"steps": wanted, "seconds": short(wanted * mean / steps)},
-        "finite": bool(np.isfinite(np.asarray(call().loss)).all()),
+        "finite": bool(np.isfinite(np.asarray(call()["loss"])).all()),
         "bits": [digest(first), digest(second)],
         "peak_bytes": [peak_compiled, peak()],  # compiled, trained
     }
@@ -348,11 +341,14 @@ def chunk(
 def predicted(programs, mesh, seeds, numbers, data, index) -> dict[str, int]:
     """What `Programs.memory` says, where 512 examples are evaluated."""
     held = batched_indices(512, index.shape[-1])
-    shapes = (abstract(mesh, data), abstract(mesh, index, None, MEMBER, BATCH))
-    evaluation = (abstract(mesh, data), abstract(mesh, held, None, BATCH))
-    example = np.zeros(data.image.shape[1:], np.uint8)
+    training = (
+        shape_structs(mesh, data),
+        shape_structs(mesh, index, None, MEMBER, BATCH),
+    )
+    evaluation = shape_structs(mesh, data), shape_structs(mesh, held, None, BATCH)
+    example = np.zeros(data.inputs.shape[1:], np.uint8)
     return programs.memory(
-        np.asarray(seeds, np.uint32), numbers, example, shapes, evaluation
+        np.asarray(seeds, np.uint32), numbers, example, None, training, evaluation
     )._asdict()
 
 
@@ -608,11 +604,12 @@ def run_fit(part: str, model, dataset, optimizer, *, about: dict, **settings) ->
     """`fit` from end to end, and where its seconds go; what it printed."""
     spoken = io.StringIO()
     parts: list[tuple[Any, str]]
-    parts = [(Loop, n) for n in ("begin", "turn", "chunk", "evaluate", "finish")]
-    parts += [(Loop, "measure"), (orders.Order, "_draw"), (Programs, "chunk")]
+    parts = [(Loop, n) for n in ("begin", "run_chunk", "train_groups", "evaluate")]
+    parts += [(autotune, "measure"), (orders.Order, "_draw"), (Programs, "chunk")]
+    parts += [(fitting, "conclude")]
     with contextlib.redirect_stderr(spoken), timed(*parts) as seen:
         started = time.perf_counter()
-        summary = fit(model, dataset, optimizer, **settings).summary
+        summary = fitting.fit(model, dataset, optimizer, **settings).summary
         wall = time.perf_counter() - started
     tell(
         part,
@@ -651,23 +648,23 @@ def in_threads(self, epoch: int) -> np.ndarray:
 
 
 def drawn(how: str) -> contextlib.AbstractContextManager:
-    """Orders are drawn so, while this lasts."""
+    """Orders are drawn so, while this lasts; "unstable" is as it is."""
     if how == "threads":
         return mock.patch.object(orders.Order, "_draw", in_threads)
-    kind = "quicksort" if how == "unstable" else "stable"
-    return mock.patch.object(orders, "permutation", sorted_by(kind))
+    if how == "stable":
+        return mock.patch.object(orders, "permutation", sorted_by("stable"))
+    return contextlib.nullcontext()
 
 
 def whole(
-    work: str, members: int, epochs: int, step: str = AS_IT_IS, order: str = "stable"
+    work: str, members: int, epochs: int, step: str = AS_IT_IS, order: str = "unstable"
 ) -> None:
     """`fit` on random examples."""
     model, optimizer, rates, batch, shape = work_of(work, None)
     sizes = (1280, 256) if TINY else (55000, 5000)
     if work == "digits":
         sizes = (1280, 256)
-    change = mock.patch.object(pop, "make_member_chunk", member_chunk(step))
-    with change, drawn(order):
+    with stepping(step), drawn(order):
         run_fit(
             "fit",
             model,
@@ -684,7 +681,7 @@ def whole(
 def chooser(members: int) -> None:
     """What is chosen for a convolutional network, and how long that takes."""
     model, optimizer, rates, batch, shape = work_of("cnn", None)
-    worth = mock.patch.object(tuning, "WORTH", 0 if TINY else tuning.WORTH)
+    worth = mock.patch.object(autotune, "WORTH", 0 if TINY else autotune.WORTH)
     with tempfile.TemporaryDirectory() as cache, worth:
         os.environ["XDG_CACHE_HOME"] = cache
         spoken = run_fit(
@@ -727,15 +724,14 @@ def mnist(
     dtype: str | None = None,
     *,
     step: str = AS_IT_IS,
-    order: str = "stable",
+    order: str = "unstable",
     how: str = "patches",
 ) -> None:
     """The speed run: three epochs of a strided network."""
     model, optimizer, rates, batch, _ = work_of("strided", dtype)
 
     about = {"dtype": dtype or "float32", "step": step, "convolution": how}
-    change = mock.patch.object(pop, "make_member_chunk", member_chunk(step))
-    with change, drawn(order):
+    with stepping(step), drawn(order):
         run_fit(
             "mnist",
             model,
@@ -773,7 +769,7 @@ class Case:
 
 def cases() -> list[Case]:
     """All of them, the most valuable first."""
-    best = "select, isfinite"
+    branch = "cond, product"  # as on a CPU
     many = (2, 3) if TINY else (64, 256)
 
     def of(part: str, work: str, *args, limit: float = 40.0, **more) -> Case:
@@ -786,34 +782,34 @@ def cases() -> list[Case]:
     return [
         Case("machine", machine, limit=60),
         *(of("mlp", "mlp", size) for size in mlp_sizes),
-        of("mlp", "mlp", 1, step=best),
+        of("mlp", "mlp", 1, step=branch),
         of("mlp", "mlp", 1, step="select, product"),
         of("mlp", "mlp", 1, step="cond, isfinite"),
-        of("mlp", "mlp", 1, step="unguarded"),
-        of("mlp", "mlp", some, step=best),
-        of("mlp", "mlp", crowd, step=best),
-        of("mlp", "mlp", crowd, step="unguarded"),
+        of("mlp", "mlp", 1, step=UNGUARDED),
+        of("mlp", "mlp", some, step=branch),
+        of("mlp", "mlp", crowd, step=branch),
+        of("mlp", "mlp", crowd, step=UNGUARDED),
         of("mlp", "mlp", some, dtype="bfloat16"),
         of("mlp", "mlp", some, precision="highest"),
         Case("host", host, limit=40),
         of("cnn", "cnn", 1, "lax"),
         of("cnn", "cnn", 1, "patches"),
-        of("cnn", "cnn", 1, "lax", step=best),
+        of("cnn", "cnn", 1, "lax", step=branch),
         *(of("cnn", "cnn", size, "patches") for size in many),
         of("cnn", "cnn", many[0], "lax", True),
-        of("cnn", "cnn", many[0], "lax", True, step=best),
-        of("cnn", "cnn", many[0], "patches", step=best),
+        of("cnn", "cnn", many[0], "lax", True, step=branch),
+        of("cnn", "cnn", many[0], "patches", step=branch),
         of("cnn", "cnn", many[0], "lax+patches"),
         of("cnn", "cnn", many[0], "patches", dtype="bfloat16"),
         of("cnn", "cnn", 1, "lax", dtype="bfloat16"),
         of("cnn", "cnn", many[0], "shifts"),
-        Case("mnist", mnist, ([0],), {"step": best}, 60),
+        Case("mnist", mnist, ([0],), limit=60),
         Case("mnist", mnist, (2 if TINY else 512,), limit=60),
         Case(
             "mnist",
             mnist,
             (2 if TINY else 512,),
-            {"order": "unstable", "step": best},
+            {"order": "stable", "step": branch},
             60,
         ),
         Case("fit", whole, ("mlp", 2 if TINY else 256, 2), limit=45),
@@ -821,13 +817,13 @@ def cases() -> list[Case]:
         Case("fit", whole, ("mlp", 1, 2), limit=45),
         of("fit", "digits", 2 if TINY else 256),
         of("speed", "strided", 2 if TINY else 512, "patches"),
-        of("speed", "strided", 1, "lax", step=best),
+        of("speed", "strided", 1, "lax"),
         of("speed", "strided", 2 if TINY else 512, "patches", dtype="bfloat16"),
         Case("profile", profile, ("mlp", 1, None)),
-        Case("profile", profile, ("mlp", 1, None, best)),
+        Case("profile", profile, ("mlp", 1, None, branch)),
         Case("profile", profile, ("mlp", crowd, None)),
         Case("profile", profile, ("cnn", many[0], "patches")),
-        Case("profile", profile, ("cnn", 1, "lax", best)),
+        Case("profile", profile, ("cnn", 1, "lax")),
         # in a process of its own, with programs that are compiled already: the peak is
         # of this program alone, and not of the trials of its compilation
         *(
@@ -846,16 +842,16 @@ def cases() -> list[Case]:
         of("cnn", "cnn", many[0], "lax", limit=60),
         # what the first answers opened up
         of("more", "digits", some),
-        of("more", "mlp", 1, step=f"{best}, unrolled"),
-        of("more", "mlp", some, step=f"{best}, unrolled"),
-        of("more", "cnn", 1, "patches", step=f"{best}, unrolled"),
-        Case("more", whole, ("mlp", some, 2, best, "threads")),
-        Case("more", whole, ("digits", some, 20, best, "threads")),
+        of("more", "mlp", 1, step=UNROLLED),
+        of("more", "mlp", some, step=UNROLLED),
+        of("more", "cnn", 1, "patches", step=UNROLLED),
+        Case("more", whole, ("mlp", some, 2, AS_IT_IS, "threads")),
+        Case("more", whole, ("digits", some, 20, AS_IT_IS, "threads")),
         Case(
             "more",
             mnist,
             (2 if TINY else 512, "bfloat16"),
-            {"order": "threads", "step": best},
+            {"order": "threads"},
         ),
         Case("more", profile, ("strided", 2 if TINY else 512, "patches")),
         of("more", "strided", 2 if TINY else 512, "lax+patches"),
@@ -863,13 +859,11 @@ def cases() -> list[Case]:
         of("more", "cnn", few, "patches"),
         of("more", "cnn", few, "lax"),
         *(
-            dataclasses.replace(of("more", *work, step=best), flags=flags)
+            dataclasses.replace(of("more", *work), flags=flags)
             for flags in (GRAPHS, DETERMINISTIC)
             for work in (("mlp", 1), ("cnn", 1, "patches"), ("cnn", 1, "lax"))
         ),
-        dataclasses.replace(
-            of("more", "cnn", many[0], "patches", step=best), flags=DETERMINISTIC
-        ),
+        dataclasses.replace(of("more", "cnn", many[0], "patches"), flags=DETERMINISTIC),
         Case("more", chooser, (few,), limit=100),
         of("more", "cnn", many[0], "lax", limit=30),
     ]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dlworkshop.learn import losses
 from dlworkshop.types import Batch, Dataset
 
 ROOT = Path(__file__).parent.parent
@@ -97,15 +98,52 @@ def table_run(penguins, tmp_path_factory) -> Path:
     return train(penguins, tmp_path_factory, target="kind")
 
 
-def train(path, tmp_path_factory, num_epochs=1, **options) -> Path:
+@pytest.fixture(scope="session")
+def houses(tmp_path_factory) -> Path:
+    """A CSV of 90 rows: a size and a town tell the price, and two labels."""
+    rng = np.random.default_rng(0)
+    rows = ["size,town,price,large,dear"]
+    for i in range(90):
+        size, town = rng.uniform(30, 200), ("north", "south", "")[i % 3]
+        price = 100_000 + 1500 * size + 40_000 * (i % 3) + rng.normal(0, 9000)
+        rows.append(
+            f"{size:.2f},{town},{price:.2f},{int(size > 110)},{int(price > 300_000)}"
+        )
+    path = tmp_path_factory.mktemp("own") / "houses.csv"
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def price_run(houses, tmp_path_factory) -> Path:
+    """The folder of a run of two members on the price of `houses`."""
+    return train(houses, tmp_path_factory, 4, losses.squared_error, target="price")
+
+
+@pytest.fixture(scope="session")
+def labels_run(houses, tmp_path_factory) -> Path:
+    """The folder of a run of two members on the labels of `houses`."""
+    target = ("large", "dear")
+    return train(
+        houses, tmp_path_factory, 4, losses.binary_cross_entropy, target=target
+    )
+
+
+def train(
+    path, tmp_path_factory, num_epochs=1, loss=losses.cross_entropy, **options
+) -> Path:
     """A small run in a folder."""
     from dlworkshop import data, fit, models  # noqa: PLC0415
 
     dataset = data.load(path, **options)
+    targets = dataset.train.targets
     workdir = tmp_path_factory.mktemp("run")
     fit(
-        models.mlp((8,), num_classes=len(dataset.classes)),
+        models.mlp(
+            (8,), num_classes=len(dataset.classes) or int(np.prod(targets.shape[1:]))
+        ),
         dataset,
+        loss=loss,
         hparams={"learning_rate": 0.03},
         seeds=2,
         num_epochs=num_epochs,

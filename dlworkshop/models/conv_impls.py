@@ -1,11 +1,11 @@
 """The ways to compute a convolution, which are equal up to rounding.
 
-XLA's own convolution is right on a GPU or TPU. On a CPU its weight gradient falls off
-the fast path inside a loop, and a convolution over members becomes a grouped one,
-slower still; there it is one matrix product with the patches of the image, or one
-product for each shift of the kernel, forwards, backwards or both. Which is fastest
-depends on device, version, shapes and members, so `train/autotune.py` measures it. Wide
-layers that only answer take fewer products by Winograd's transforms.
+XLA's own convolution is kept on a TPU, and for one member on a GPU. Over members it
+becomes a grouped one, which is slow, and on a CPU its weight gradient falls off the
+fast path inside a loop besides; there it is one matrix product with the patches of the
+image, or one product for each shift of the kernel, forwards, backwards or both. Which
+is fastest depends on device, version, shapes and members, so `train/autotune.py`
+measures it. Wide layers that only answer take fewer products by Winograd's transforms.
 """
 
 import functools

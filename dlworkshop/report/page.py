@@ -246,7 +246,7 @@ def _scores(run: RunFolder) -> Html | None:
             data(with_error(s.get("mean"), s.get("sem"), name), s.get("mean"))
             for s in stats
         ]
-        measure, better = run.unit(name), run.better(name)
+        measure, better = run.unit(name).strip("%"), run.better(name)
         rows.append(
             [titled(name), *means, measure, f"{better} is better" * bool(better)]
         )

@@ -1,6 +1,7 @@
 """A regression: what was predicted against what is true, its errors and its spread."""
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from dlworkshop.learn import split_metrics
 from dlworkshop.learn.metrics import mean_and_error
@@ -32,8 +33,8 @@ def predictions(run: RunFolder, found: Numbers) -> Html:
             for d in range(columns)
         ]
     else:
-        name = f"all {columns:,} numbers of a target"
-        charts = [_chart(run, "values", name, _all(found, healthy))]
+        name, dot = f"all {columns:,} numbers of a target", "a number of an example"
+        charts = [_chart(run, "values", name, _all(found, healthy), dot)]
     return tag("div", *charts)
 
 
@@ -106,44 +107,52 @@ def _all(found: Numbers, healthy: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def _chart(
-    run: RunFolder, figure: str, name: str, columns: tuple[np.ndarray, ...]
+    run: RunFolder,
+    figure: str,
+    name: str,
+    columns: tuple[np.ndarray, ...],
+    dot: str = "an example",
 ) -> Html:
     target, together, said = columns  # [N], [N], [P, N]
     place = np.linspace(0, len(target) - 1, min(len(target), MOST_DOTS)).astype(int)
     error = target - together
     spread = said.std(0, ddof=1) if len(said) > 1 else None
     rmse = quantity(float(np.sqrt((error**2).mean())), "rmse")
-    title = f"{name}: typically off by {rmse} (RMSE)"
+    title = f"{name[:1].upper()}{name[1:]}: predictions are off by {rmse} (RMSE)"
     if (target != target[0]).any():
-        title += f", which leaves {_left(split_metrics.r2(together, target))}"
+        title += f", and leave {_left(split_metrics.r2(together, target))}"
     svg = _drawn(
         figure,
         title,
-        name,
+        name if dot == "an example" else "value",
         target[place],
         together[place],
         None if spread is None else spread[place],
     )
-    return chart(svg, _caption(run, target, place, len(said)))
+    shown = len(place), len(target)
+    return chart(svg, _caption(dot, shown, len(said)) + _kept(run))
 
 
 def _left(r2: float) -> str:
     """What is left of the variance, in words."""
     if r2 < 0:
-        return "more than the variance of the target: its mean would be better"
-    return f"{100 * (1 - r2):.3g} % of the variance of the target"
+        return "more than its variance: its mean would be better"
+    return f"{100 * (1 - r2):.3g} % of its variance"
 
 
-def _caption(
-    run: RunFolder, target: np.ndarray, place: np.ndarray, members: int
-) -> str:
+def _kept(run: RunFolder) -> str:
+    """A sentence about a test split that was too large to be kept whole."""
+    total, kept = dig(run.config, "dataset", "test"), run.values
+    if kept is None or not isinstance(total, int) or len(kept.target) >= total:
+        return ""
+    return f" The first {len(kept.target):,} of {total:,} examples were kept."
+
+
+def _caption(dot: str, shown: tuple[int, int], members: int) -> str:
     who = f"the mean of {count(members, 'member')}" if members > 1 else "the model"
-    text = f"Test split; a dot is an example, its prediction that of {who}."
-    total = dig(run.config, "dataset", "test")
-    if len(place) < len(target):
-        text += f" {len(place):,} of {len(target):,} dots are drawn, evenly chosen."
-    if isinstance(total, int) and len(target) < total:
-        text += f" The first {len(target):,} of {total:,} examples were kept."
+    text = f"Test split; a dot is {dot}, its prediction that of {who}."
+    if shown[0] < shown[1]:
+        text += f" {shown[0]:,} of {shown[1]:,} dots are drawn, evenly chosen."
     text += " Left: on the dashed line, what is predicted is true."
     text += " Residual: true less predicted; a pattern in it is yet to be learnt."
     if members > 1:
@@ -163,7 +172,8 @@ def _drawn(
     spread: np.ndarray | None,
 ) -> str:
     panels = 2 if spread is None else 3
-    look = {"color": MEMBER, "alpha": 0.55, "linewidth": 0, "s": 22}
+    alpha = 0.55 if len(target) < MOST_DOTS else 0.3
+    look = {"color": MEMBER, "alpha": alpha, "linewidth": 0, "s": 22}
     with drawing(figure, title, (5.0 * panels, 4.8), panels) as (_, axes, out):
         fit, residuals = axes[:2]
         if spread is not None:
@@ -186,6 +196,11 @@ def _drawn(
             axes[2].set(xlabel="spread over the members", ylabel="size of the residual")
             axes[2].set_xlim(left=0)
             axes[2].set_ylim(bottom=0)
+        for panel in axes:
+            for axis in (panel.xaxis, panel.yaxis):
+                if np.abs(axis.get_view_interval()).max() >= 10_000:
+                    axis.set_major_formatter("{x:,.0f}")
+                    axis.set_major_locator(MaxNLocator(4))
     return out[0]
 
 

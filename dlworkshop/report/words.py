@@ -98,7 +98,7 @@ def with_error(mean: Any, sem: Any, name: str) -> str:
     if 0 < abs(mean) < 1e-4 or abs(mean) >= 1e6:
         return f"{mean:.3g} ± {sem:.1g}"
     digits = _decimals(sem, 2, 0, 6)
-    return f"{mean:.{digits}f} ± {sem:.{digits}f}"
+    return f"{mean:,.{digits}f} ± {sem:,.{digits}f}"
 
 
 def _decimals(error: float, significant: int, low: int, high: int) -> int:

@@ -1,5 +1,7 @@
 """Files are answered and scored as the arrays that they become would be."""
 
+import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -10,11 +12,13 @@ from PIL import Image
 from dlworkshop import data
 from dlworkshop.data import readers
 from dlworkshop.errors import UserError
+from dlworkshop.report import terminal
 from dlworkshop.serve import predict
-from dlworkshop.serve.evaluate import evaluate
+from dlworkshop.serve.evaluate import evaluate, show
 from dlworkshop.serve.load import load
-from dlworkshop.serve.predict import Answer, Skipped, predict_files
+from dlworkshop.serve.predict import Answer, Labels, Skipped, Value, predict_files
 from dlworkshop.train import run_folder
+from dlworkshop.types import Batch
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +140,8 @@ def test_arrays_are_answered_and_scored(images, photos, tmp_path):
 def test_a_member_alone_has_no_spread_and_a_quarantined_one_no_vote(images, photos):
     first, second = images.summary["population"]
     bad = {**second, "status": "quarantined"}
-    alone = images._replace(summary={**images.summary, "population": [first, bad]})
+    summary = {**images.summary, "population": [first, bad]}
+    alone = dataclasses.replace(images, summary=summary)
     row = next(predict_files(alone, [photos]))
     assert isinstance(row, Answer) and row.spread is None
     file = sorted(photos.rglob("*.png"), key=str)[0]
@@ -231,15 +236,15 @@ def test_what_cannot_be_evaluated_is_one_sentence(images, table, photos, tmp_pat
             evaluate(run, path)
         assert "\n" not in str(raised.value)
     with pytest.raises(UserError, match="has no folder"):
-        evaluate(images._replace(workdir=None))
+        evaluate(dataclasses.replace(images, workdir=None))
     with pytest.raises(UserError, match="has no folder"):
-        next(predict_files(images._replace(workdir=None), [photos]))
+        next(predict_files(dataclasses.replace(images, workdir=None), [photos]))
 
 
 def test_a_run_on_what_no_file_becomes_says_so(images, photos, tmp_path):
     workdir = shutil.copytree(images.workdir, tmp_path / "run")
     about = run_folder.read_json(workdir / "preprocessing.json")
-    run = images._replace(workdir=workdir)
+    run = dataclasses.replace(images, workdir=workdir)
     for change in (
         {"preprocessing": None},
         {"preprocessing": about["preprocessing"] | {"height": 9}},
@@ -247,6 +252,140 @@ def test_a_run_on_what_no_file_becomes_says_so(images, photos, tmp_path):
         run_folder.write_json(workdir / "preprocessing.json", about | change)
         with pytest.raises(UserError, match="give them to Run"):
             next(predict_files(run, [photos]))
-    run_folder.write_json(workdir / "preprocessing.json", about | {"classes": []})
-    with pytest.raises(UserError, match="no classes to tell apart"):
-        next(predict_files(run, [photos]))
+
+
+# --- by what the outputs mean ---
+
+
+def rows_of(path):
+    head, *lines = path.read_text().splitlines()
+    return [dict(zip(head.split(","), line.split(","), strict=True)) for line in lines]
+
+
+def examples_of(run, path):
+    return np.stack([readers.to_example(row, how_of(run)) for row in rows_of(path)])
+
+
+def prices(run, path):
+    """Outputs [P, N] in the units of the table, by the statistics in the run's file."""
+    (column,) = how_of(run)["target"]["columns"]
+    outputs = np.float64(run.predict(examples_of(run, path)))[..., 0]
+    return outputs * column["deviation"] + column["mean"]
+
+
+def test_values_are_told_in_the_units_of_the_table(price_run, houses):
+    run = load(price_run)
+    found = list(predict_files(run, [houses]))
+    said = prices(run, houses)
+    assert {type(row) for row in found} == {Value}
+    np.testing.assert_allclose([r.prediction for r in found], said.mean(0), rtol=1e-6)
+    spread = said.std(0, ddof=1)
+    np.testing.assert_allclose([row.spread for row in found], spread, rtol=1e-3)
+    true = np.array([float(row["price"]) for row in rows_of(houses)])
+    assert abs(said.mean() / true.mean() - 1) < 0.2  # prices, not deviations
+
+
+def test_labels_are_told_with_the_probability_of_each(labels_run, houses, capsys):
+    run = load(labels_run)
+    found = list(predict_files(run, [houses]))
+    chance = scipy.special.expit(np.float64(run.predict(examples_of(run, houses))))
+    for row, (large, dear) in zip(found, chance.mean(0), strict=True):
+        assert isinstance(row, Labels)
+        assert row.probability == pytest.approx({"large": large, "dear": dear}, 1e-5)
+        true = [n for n, p in (("large", large), ("dear", dear)) if p > 0.5]
+        assert row.prediction == " + ".join(true)
+    terminal.WRITERS["csv"](found[:1])
+    head, line = capsys.readouterr().out.splitlines()
+    assert head == "name,prediction,probability large,probability dear"
+    assert line.count(",") == 3
+    terminal.WRITERS["table"](found)
+    assert "probability" in capsys.readouterr().out
+    terminal.WRITERS["json"](found[:1])
+    said = json.loads(capsys.readouterr().out)["probability"]
+    assert list(said) == ["large", "dear"]
+
+
+def test_probabilities_are_not_taken_for_logits(images, photos):
+    summary = {**images.summary, "outputs": "probabilities"}
+    run = dataclasses.replace(images, summary=summary)
+    one = sorted(photos.rglob("*.png"), key=str)[0]
+    outputs = run.predict(readers.to_example(one, how_of(run))[None])[:, 0]  # [P, K]
+    row = next(predict_files(run, [one]))
+    assert row.probability == pytest.approx(outputs.mean(0).max(), rel=1e-6)
+
+
+def test_outputs_that_nobody_knows_get_a_sentence(images, photos):
+    unknown = {**images.summary, "outputs": None}
+    run = dataclasses.replace(images, summary=unknown)
+    for answer in (
+        lambda: next(predict_files(run, [photos])),
+        lambda: evaluate(run),
+        lambda: evaluate(run, data.load(photos).test),
+    ):
+        with pytest.raises(UserError, match=r"not known what the outputs .* mean"):
+            answer()
+
+
+@pytest.mark.parametrize("fixture", ["price_run", "labels_run"])
+@pytest.mark.parametrize("given", [False, True])
+def test_numbers_are_scored_as_in_the_summary(fixture, given, request, houses):
+    run = load(request.getfixturevalue(fixture))
+    found = evaluate(run, houses if given else None)
+    assert found.examples == run.read_artifact("config.json")["dataset"]["test"]
+    names = {"price_run": ["mae", "rmse", "r2"], "labels_run": ["accuracy", "f1_macro"]}
+    for name in names[fixture]:
+        for key, value in run.summary["test"][name].items():
+            assert found.scores[name][key] == pytest.approx(value, rel=1e-4), name
+
+
+def test_values_of_other_rows_are_scored_by_plain_arithmetic(
+    price_run, houses, tmp_path, capsys
+):
+    run, few = load(price_run), tmp_path / "few.csv"
+    head, *lines = houses.read_text().splitlines()
+    few.write_text("\n".join([head, *lines[:12], "50,north,,0,0"]) + "\n")
+    found = evaluate(run, few)
+    few.write_text("\n".join([head, *lines[:12]]) + "\n")
+    said = prices(run, few)  # [P, N]
+    true = np.array([float(row["price"]) for row in rows_of(few)])
+    error = said - true
+    assert found.examples == 12 and [r.reason for r in found.unread] == [
+        "has no 'price'"
+    ]
+    mae, rmse = np.abs(error).mean(-1), np.sqrt((error**2).mean(-1))
+    r2 = 1 - (error**2).mean(-1) / true.var()
+    for name, value in (("mae", mae), ("rmse", rmse), ("r2", r2)):
+        assert found.scores[name]["mean"] == pytest.approx(value.mean(), rel=1e-4)
+    together = np.abs(said.mean(0) - true).mean()
+    assert found.ensemble["mae"] == pytest.approx(together, rel=1e-4)
+    assert found.units["mae"] == "units of price"
+    assert show(found) == 1
+    assert "MAE (units of price)" in capsys.readouterr().out
+
+
+def test_labels_are_scored_by_plain_arithmetic(labels_run, houses):
+    run = load(labels_run)
+    test = data.load(houses, target=["large", "dear"]).test
+    found = evaluate(run, test)
+    outputs = np.float64(run.predict(test.inputs))  # [P, N, K]
+    chance, target = scipy.special.expit(outputs), np.asarray(test.targets)
+    right = (chance > 0.5) == (target > 0.5)
+    assert found.scores["accuracy"]["mean"] == pytest.approx(right.mean())
+    loss = -np.where(target > 0.5, np.log(chance), np.log1p(-chance))
+    assert found.scores["loss"]["mean"] == pytest.approx(loss.mean(), rel=1e-5)
+    said = chance.mean(0)
+    assert found.ensemble["accuracy"] == ((said > 0.5) == (target > 0.5)).mean()
+    together = -np.where(target > 0.5, np.log(said), np.log1p(-said)).mean()
+    assert found.ensemble["loss"] == pytest.approx(together, rel=1e-5)
+
+
+def test_given_examples_are_scored_with_their_weights(images, photos):
+    test = data.load(photos).test
+    weights = np.arange(test.num_examples, dtype=np.float32)
+    batch = Batch(np.asarray(test.inputs), test.targets, weights)
+    found = evaluate(dataclasses.replace(images, workdir=None), batch)
+    right = images.predict(batch.inputs).argmax(-1) == test.targets
+    wanted = np.average(right, -1, weights).mean()
+    assert found.scores["accuracy"]["mean"] == pytest.approx(wanted)
+    with pytest.raises(UserError, match="the targets name no classes"):
+        evaluate(images, batch._replace(targets=np.zeros(len(weights), np.float32)))

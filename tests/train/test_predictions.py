@@ -1,0 +1,156 @@
+"""What is kept of the test split is what the members say, by what outputs mean."""
+
+import jax
+import numpy as np
+import pytest
+import scipy.special
+
+from dlworkshop import data, fit, losses, models
+from dlworkshop.learn.step import Evaluated
+from dlworkshop.train import predictions
+from dlworkshop.train.run_folder import read_json
+from dlworkshop.types import Batch, Dataset
+from tests.conftest import make_dataset
+
+
+def arrays(path):
+    with np.load(path / "predictions.npz", allow_pickle=False) as found:
+        return dict(found)
+
+
+@pytest.fixture(scope="module")
+def sums():
+    x = np.random.default_rng(0).normal(size=(80, 3))
+    return data.from_arrays(x, np.stack([x.sum(1), x[:, 0]], 1), name="sums")
+
+
+def train(dataset, tmp_path, outputs=2, loss=losses.squared_error, **options):
+    return fit(
+        models.mlp((4,), num_classes=outputs),
+        dataset,
+        hparams={"learning_rate": [0.01, 0.03]},
+        batch_size=16,
+        loss=loss,
+        devices=jax.devices()[:1],
+        workdir=tmp_path,
+        quiet=True,
+        **options,
+    )
+
+
+def test_values_are_kept_as_predict_says_them(sums, tmp_path):
+    run = train(sums, tmp_path)
+    found = arrays(tmp_path)
+    said = run.predict(sums.test.inputs)
+    np.testing.assert_allclose(found["prediction"], said, atol=1e-6)
+    np.testing.assert_allclose(found["ensemble"], said.mean(0), atol=1e-6)
+    np.testing.assert_array_equal(found["target"], sums.test.targets)
+    mae = np.abs(found["prediction"] - found["target"]).mean()
+    assert mae == pytest.approx(run.summary["test"]["mae"]["mean"], rel=1e-5)
+
+
+def test_values_of_a_table_are_kept_in_its_units(price_run, houses):
+    found = arrays(price_run)
+    assert found["names"].tolist() == ["price"]
+    prices = [float(line.split(",")[2]) for line in houses.read_text().splitlines()[1:]]
+    assert np.isclose(found["target"][:, None], prices, rtol=1e-5).any(1).all()
+    error = np.abs(found["prediction"].reshape(2, -1) - found["target"]).mean()
+    said = read_json(price_run / "summary.json")["test"]["mae"]["mean"]
+    assert error == pytest.approx(said, rel=1e-4)
+    assert read_json(price_run / "config.json")["units"]["mae"] == "units of price"
+
+
+def test_labels_are_kept_as_probabilities(tmp_path):
+    x = np.random.default_rng(0).normal(size=(80, 3))
+    dataset = data.from_arrays(x, x[:, :2] > 0)
+    run = train(dataset, tmp_path, loss=losses.binary_cross_entropy)
+    found = arrays(tmp_path)
+    chance = scipy.special.expit(run.predict(dataset.test.inputs))
+    np.testing.assert_allclose(found["probability"], chance, atol=1e-6)
+    np.testing.assert_allclose(found["ensemble"], chance.mean(0), atol=1e-6)
+    assert "prediction" not in found
+
+
+def test_of_very_many_numbers_the_first_examples_are_kept(sums, tmp_path, monkeypatch):
+    monkeypatch.setattr(predictions, "MOST_NUMBERS", 20)  # 5 of 2 members, 2 columns
+    run = train(sums, tmp_path)
+    found = arrays(tmp_path)
+    assert found["target"].shape == (5, 2) and found["prediction"].shape == (2, 5, 2)
+    said = run.predict(sums.test.inputs[:5])
+    np.testing.assert_allclose(found["prediction"], said, atol=1e-6)
+    assert "The first 5 of 12 examples" in (tmp_path / "report.html").read_text()
+
+
+def test_probabilities_are_kept_as_they_are(tmp_path):
+    dataset = make_dataset()
+
+    def likelihood(outputs, targets):
+        return -jax.numpy.log(outputs[targets])
+
+    plain = models.logistic(4)
+
+    def apply(params, inputs, *, key=None):
+        return jax.nn.softmax(plain.apply(params, inputs, key=key))
+
+    model = models.Model(plain.init, apply, {"name": "own"})
+    run = fit(
+        model,
+        dataset,
+        hparams={"learning_rate": 0.01},
+        batch_size=32,
+        loss=likelihood,
+        outputs="probabilities",
+        workdir=tmp_path,
+        quiet=True,
+    )
+    found = arrays(tmp_path)
+    chance = run.predict(dataset.test.inputs)
+    np.testing.assert_allclose(found["confidence"], chance.max(-1), atol=1e-6)
+
+
+def test_of_unknown_outputs_nothing_is_kept(tmp_path):
+    def own(outputs, targets):
+        return losses.cross_entropy(outputs, targets)
+
+    fit(
+        models.logistic(4),
+        make_dataset(),
+        batch_size=32,
+        loss=own,
+        workdir=tmp_path,
+        quiet=True,
+    )
+    assert not (tmp_path / "predictions.npz").exists()
+    page = (tmp_path / "report.html").read_text()
+    assert "What the outputs of this model mean is not known" in page
+
+
+def test_examples_of_several_arrays_have_no_picture():
+    dataset = make_dataset()
+    two = dataset.each_split(
+        lambda s: s._replace(inputs={"a": s.inputs, "b": s.inputs})
+    )
+    label = predictions.labels(two.test.targets)
+    kept = predictions.ClassPredictions(two, label, "logits", np.array([True]))
+    assert kept._examples(np.array([3, 1])).shape == (2, 0)
+
+
+def test_members_that_do_not_count_are_in_no_ensemble(tmp_path):
+    test = Batch(np.zeros((3, 1)), np.zeros(3, np.float32))
+    dataset = Dataset(test, test, test)
+    kept = predictions.predictions_of(dataset, "values", np.array([True, False, True]))
+    said = np.array([[1.0, 2, 3], [np.inf, np.nan, 0], [3, 4, 5]])
+    for first in (0, 2):
+        part = slice(first, first + 2)
+        found = Evaluated({"loss": said[:, part]}, said[:, part, None])
+        kept((0, 1, 2), first, found)
+    kept.write(tmp_path / "predictions.npz")
+    assert arrays(tmp_path)["ensemble"].tolist() == [2, 3, 4]
+
+
+def test_outputs_of_another_size_than_the_targets_are_not_kept(tmp_path):
+    test = Batch(np.zeros((3, 1)), np.zeros(3, np.float32))
+    kept = predictions.predictions_of(Dataset(test, test, test), "values", np.ones(1))
+    kept((0,), 0, Evaluated({"loss": np.zeros((1, 3))}, np.zeros((1, 3, 2))))
+    kept.write(tmp_path / "predictions.npz")
+    assert not list(tmp_path.iterdir())
