@@ -23,7 +23,7 @@ from dlworkshop.types import PyTree
 # and NNX; w, b, scale, offset and embeddings in Haiku; weight and bias in Equinox.
 KERNELS = ("kernel", "w")
 OTHERS = ("bias", "b", "scale", "offset", "embedding", "embeddings")
-BOXES = ("value", "raw_value")  # in which NNX keeps an array
+BOXES = ("value", "raw_value")  # in which NNX keeps an array, innermost
 
 
 def names(path: tuple) -> list[str]:
@@ -32,9 +32,12 @@ def names(path: tuple) -> list[str]:
     >>> from jax.tree_util import DictKey, GetAttrKey, SequenceKey
     >>> names((GetAttrKey("layers"), SequenceKey(0), DictKey("kernel")))
     ['layers', 'kernel']
+    >>> names((DictKey("value"), DictKey("kernel")))  # a layer of attention
+    ['value', 'kernel']
     """
     parts = (getattr(key, "key", getattr(key, "name", None)) for key in path)
-    return [part for part in parts if isinstance(part, str) and part not in BOXES]
+    words = [part for part in parts if isinstance(part, str)]
+    return words[:-1] if words[-1:] and words[-1] in BOXES else words
 
 
 def is_kernel(path: tuple, leaf: Any) -> bool:

@@ -198,6 +198,7 @@ def test_kernels_of_haiku_of_equinox_and_of_no_library():
         (("linear", "weight"), (4, 18), lambda k: k.T),
         (("conv", "weight"), (4, 2, 3, 3), lambda k: k.reshape(4, 18).T),
         (("query", "kernel"), (18, 2, 3), lambda k: k.reshape(18, 6)),
+        (("value", "kernel"), (18, 2, 3), lambda k: k.reshape(18, 6)),
         (("out", "kernel"), (2, 3, 18), lambda k: k.reshape(6, 18)),
     ],
 )
