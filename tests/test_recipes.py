@@ -107,7 +107,7 @@ def fgsm(module):
         )
         for i, label in [(0, test.targets), (1, test.targets)]
     )
-    assert hardened > plain + 0.03
+    assert hardened > plain + 0.1
     assert scores(module.run)[0] > 0.7
 
 
