@@ -165,6 +165,10 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
         devices or jax.local_devices(),
         split=batch_transform is None and make_step is None,
     )
+    if mesh.size < len(devices or jax.local_devices()):
+        log.info(
+            "%d devices are used: members and examples divide no further", mesh.size
+        )
     derived = _derived(workdir, spec, num_epochs, members)
     make_programs = functools.partial(
         Programs, spec, mesh, patience=patience, make_step=make_step
