@@ -80,7 +80,8 @@ def as_table(rows: Rows) -> None:
             elif isinstance(value, str):
                 table.add_column(name, width=WORD, overflow="fold")
             else:
-                table.add_column(name, width=max(len(name), 7), justify="right")
+                width = max(len(name), *(len(_short(columns(r)[name])) for r in chunk))
+                table.add_column(name, width=width, justify="right")
         for row in chunk:
             table.add_row(*map(_short, columns(row).values()))
         console.print(table)
@@ -132,4 +133,6 @@ def _console() -> Console:
 
 
 def _short(value: Any) -> str:
-    return value if isinstance(value, str) else "" if value is None else f"{value:.4f}"
+    if isinstance(value, str) or value is None:
+        return value or ""
+    return f"{value:.4f}" if abs(value) < 10_000 else f"{value:,.0f}"
