@@ -95,7 +95,11 @@ def identities():
     ours, theirs, by_hand, by_jax = jax.jit(
         lambda z: [[f(z) for f in road] for road in roads]
     )(z)
-    equal = partial(claims.exact, roundings=30, why="powers of some 2 roundings, sums")
+    equal = partial(
+        claims.equal_up_to_rounding,
+        roundings=30,
+        why="powers of some 2 roundings, sums",
+    )
     check = check_gradients(
         lambda zs: sum(f(z).sum() for f, z in zip(formulas, zs, strict=True)),
         [z] * len(formulas),
@@ -142,7 +146,7 @@ def main(config: Config) -> Lesson:
                 np.log10(config.gain) * (config.depth - 1),
                 why="its slope is 0 at the other half; weights alone give gain^layers",
             ),
-            claims.exact(
+            claims.equal_up_to_rounding(
                 "With ReLU, the sum of W dL/dW is the same in every layer",
                 scaled,
                 np.repeat(scaled[:, :1], config.depth, axis=1),

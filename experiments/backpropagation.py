@@ -115,14 +115,14 @@ def main(config: Config) -> Lesson:
     return Lesson(
         f"Four roads lead to a gradient, differences to {error.min(1).max():.0e} of it",
         claims=[
-            claims.exact(
+            claims.equal_up_to_rounding(
                 "The chain rule written out, weight by weight, is what jax.grad finds",
                 chain,
                 by_jax,
                 roundings=60,
                 why="6 + 4 products, two sigmoids of 10, 5 factors, 3 terms, and 1 - o",
             ),
-            claims.exact(
+            claims.equal_up_to_rounding(
                 "The matrix products of the lecture are what jax.grad finds",
                 [by_matrices(*d) for d in drawn],
                 by_jax,

@@ -81,7 +81,7 @@ def identities(num_draws):
         for x, w1, w2 in drawn
     ]
     return [
-        claims.exact(
+        claims.equal_up_to_rounding(
             "A loop over the rows, matrix products and vmap give the same outputs",
             [[by_loop(*d) for d in drawn], [by_vmap(*d) for d in drawn]],
             [matrices, matrices],
@@ -95,7 +95,7 @@ def identities(num_draws):
             equal_to=0.0,
             why="sample i enters row i of X only; 0 is exact",
         ),
-        claims.exact(
+        claims.equal_up_to_rounding(
             "The gradient of a batch is the mean of its rows' gradients",
             whole,
             by_row,

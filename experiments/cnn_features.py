@@ -101,7 +101,7 @@ def identities(model, trained, test):
     # where neighbours are equal, as in the empty margin, the largest has a kink
     grey = x[0] + np.random.default_rng(0).uniform(0, 0.1, x[0].shape)
     return [
-        claims.exact(
+        claims.equal_up_to_rounding(
             "The stages written out are the library's network",
             over(params, x)["logits"],
             models.predict(model, params, x),

@@ -27,7 +27,7 @@ from slides import compiling as slides
 
 from dlworkshop import data, losses, models, workshop
 from dlworkshop.learn.chunk import gather
-from dlworkshop.learn.minimize import batch_mean, descend
+from dlworkshop.learn.minimize import batch_mean, minimize
 from dlworkshop.verify import claims
 from dlworkshop.workshop.lesson import Lesson
 from dlworkshop.workshop.timing import in_turns
@@ -48,7 +48,7 @@ class Config(workshop.Config):
 def train(params, batches, rate=0.1):
     """The weights of one network after an update for each batch [T, B]."""
     loss = batch_mean(MODEL, losses.cross_entropy)
-    return descend(loss, params, optax.sgd(rate), batches)[0]
+    return minimize(loss, params, optax.sgd(rate), batches)[0]
 
 
 def side_by_side(one):

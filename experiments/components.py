@@ -24,7 +24,7 @@ from slides import components as slides
 
 from dlworkshop import data, losses, metrics, models, workshop
 from dlworkshop.learn.chunk import gather
-from dlworkshop.learn.minimize import batch_mean, descend
+from dlworkshop.learn.minimize import batch_mean, minimize
 from dlworkshop.verify import claims
 from dlworkshop.workshop.lesson import Lesson
 
@@ -78,7 +78,7 @@ EXCHANGED = {  # what comes in its place, how many looks do not know of it yet, 
 def train(params, order, split, test, model, loss, optimizer, metric):
     """One network: its first weights [D] and loss [], last weights [D] and score []."""
     batches = gather(split, order)  # [T, B, ...]
-    trained, seen = descend(batch_mean(model, loss), params, optimizer, batches)
+    trained, seen = minimize(batch_mean(model, loss), params, optimizer, batches)
     first, last = (ravel_pytree(tree)[0] for tree in (params, trained))
     return first, seen[0], last, batch_mean(model, metric)(trained, test)
 

@@ -114,7 +114,7 @@ def main(config: Config) -> Lesson:
         f"A convolution is a dense layer with shared weights; after {DEPTHS[-1]} of "
         f"them with pooling a unit sees {argued[-1]}x{argued[-1]} pixels",
         claims=[
-            claims.exact(
+            claims.equal_up_to_rounding(
                 "A convolution is a dense layer with shared weights",
                 [dense, convolve(x, kernel, padding="VALID")],
                 [s, s],
@@ -122,7 +122,7 @@ def main(config: Config) -> Lesson:
                 scale=by_loops(abs(x), abs(kernel)).max(),
                 why="a sum of 18 products in three orders; scale: of their sizes",
             ),
-            claims.exact(
+            claims.equal_up_to_rounding(
                 "A shifted image gives shifted features",
                 of_moved,
                 moved,

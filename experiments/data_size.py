@@ -26,7 +26,7 @@ from slides import data_size as slides
 from dlworkshop import data, losses, metrics, models, workshop
 from dlworkshop.errors import UserError
 from dlworkshop.learn.chunk import gather
-from dlworkshop.learn.minimize import batch_mean, descend
+from dlworkshop.learn.minimize import batch_mean, minimize
 from dlworkshop.verify import claims
 from dlworkshop.workshop.lesson import Lesson
 
@@ -66,7 +66,7 @@ def deal(config, num_examples, seed, size):
 def learn(config, model, train, seed, order):
     """One network after an update for each batch of `order` [S, B]."""
     loss = batch_mean(model, losses.cross_entropy)
-    return descend(
+    return minimize(
         lambda params, index: loss(params, gather(train, index)),
         model.init(jax.random.key(seed), train.inputs[0]),
         optax.adam(config.learning_rate),

@@ -108,7 +108,7 @@ def main(config: Config) -> Lesson:
         f"Loops, matrices and Flax agree on {np.size(loops)} networks of up to "
         f"{config.depth} hidden layers",
         claims=[
-            claims.exact(
+            claims.equal_up_to_rounding(
                 "Matrix products and Flax compute what loops over i and j compute",
                 [np.array(matrices), np.array(flax)],
                 [np.array(loops), np.array(loops)],

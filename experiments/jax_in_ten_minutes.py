@@ -72,8 +72,12 @@ def train(key, xs, ys, num_steps):
 
 
 FEW = 20  # steps
-ROUNDED = partial(claims.exact, roundings=60, why="two layers of a few roundings each")
-STEPPED = partial(claims.exact, roundings=60 * FEW, why="every step adds its own")
+ROUNDED = partial(
+    claims.equal_up_to_rounding, roundings=60, why="two layers of a few roundings each"
+)
+STEPPED = partial(
+    claims.equal_up_to_rounding, roundings=60 * FEW, why="every step adds its own"
+)
 COUNTED = partial(claims.bounded, why="one trace for each shape and dtype")
 
 

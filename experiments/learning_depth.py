@@ -27,7 +27,7 @@ from slides import learning_depth as slides
 
 from dlworkshop import workshop
 from dlworkshop.data import toy
-from dlworkshop.learn.minimize import descend
+from dlworkshop.learn.minimize import minimize
 from dlworkshop.models import num_params
 from dlworkshop.verify import claims
 from dlworkshop.workshop.lesson import Lesson, vmap_grid
@@ -85,7 +85,7 @@ def learn(config, widths, learning_rate, key):
     def loss(params, _):  # mean of (f(x) - y)^2
         return ((jax.vmap(partial(network, params))(SEEN) - target) ** 2).mean()
 
-    params, _ = descend(loss, start, optax.adam(rate), np.arange(config.num_steps))
+    params, _ = minimize(loss, start, optax.adam(rate), np.arange(config.num_steps))
     net = partial(network, params)
     error = loss(params, None) ** 0.5
     return error, jax.vmap(net)(POINTS), jax.vmap(jax.grad(net))(MIDDLES)

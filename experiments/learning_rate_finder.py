@@ -25,7 +25,7 @@ from slides import learning_rate_finder as slides
 
 from dlworkshop import data, losses, models, workshop
 from dlworkshop.learn.chunk import gather
-from dlworkshop.learn.minimize import batch_mean, descend
+from dlworkshop.learn.minimize import batch_mean, minimize
 from dlworkshop.verify import claims
 from dlworkshop.workshop.lesson import Lesson, vmap_grid
 
@@ -60,7 +60,7 @@ def learn(num_steps, rate, key, train, validation, test):
     w, looks = model.init(weights_key, train.inputs[0]), []
     order = jax.random.randint(order_key, (num_steps[-1], 64), 0, len(train.targets))
     for part in jnp.split(order, num_steps[:-1]):  # w <- w - rate dL/dw
-        w, _ = descend(loss, w, optax.sgd(rate), gather(train, part))
+        w, _ = minimize(loss, w, optax.sgd(rate), gather(train, part))
         looks.append(loss(w, validation))
     return jnp.stack(looks), loss(w, test)
 

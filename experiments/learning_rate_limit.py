@@ -96,14 +96,14 @@ def main(config: Config) -> Lesson:
         f"Of {len(rates)} rates, each {config.factor:g} times the one before, "
         f"{rates[flown.min()]:.3f} is the first to diverge; 2 / lambda is {edge:.3f}",
         claims=[
-            claims.exact(
+            claims.equal_up_to_rounding(
                 "The curvature of a squared error is that of its inputs",
                 curvature(xs),
                 jax.hessian(loss)(starts[0], xs, ys),
                 roundings=size,
                 why="a sum over N examples; neither weights nor labels are in it",
             ),
-            claims.exact(
+            claims.equal_up_to_rounding(
                 "Below 2 / lambda, T updates leave (1 - rate lambda)^T of each part",
                 ends[:half],
                 shares[:, None] * far,
@@ -125,7 +125,7 @@ def main(config: Config) -> Lesson:
             slides.parts(lambdas, rates / edge, abs(ends / far)),
         ],
         exercises=slides.exercises(
-            claims.exact(
+            claims.equal_up_to_rounding(
                 "Inputs half as large allow a rate four times as large",
                 limit(xs / 2),
                 4 * edge,

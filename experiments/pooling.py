@@ -93,14 +93,14 @@ def identities(num_draws):
     pooled, sides = jax.vmap(max_pool), range(2, 34)
     images = jnp.array(np.random.default_rng(0).normal(size=(num_draws, 8, 7, 3)))
     return [
-        claims.exact(
+        claims.equal_up_to_rounding(
             "The largest of each window is found, as by hand and by loops",
             [max_pool(jnp.array(EXAMPLE, float)[..., None])[..., 0], pooled(images)],
             [ANSWER, np.array([by_loops(x) for x in np.array(images)])],
             roundings=0,
             why="to choose the largest takes no arithmetic",
         ),
-        claims.exact(
+        claims.equal_up_to_rounding(
             "H x W numbers become H // 2 x W // 2, of each channel",
             [jax.eval_shape(max_pool, jnp.zeros((h, 33, 3))).shape for h in sides],
             [(h // 2, 33 // 2, 3) for h in sides],

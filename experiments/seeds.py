@@ -119,7 +119,7 @@ def main(config: Config) -> Lesson:
             claims.greater(
                 "Fresh seeds agree", a[n:], b[n:], why="the same test, once more"
             ),
-            claims.exact(
+            claims.equal_up_to_rounding(
                 "The formulas of the test are the library's",
                 np.array([found.p, found.low, found.high]),
                 np.array([library.pvalue, *library.confidence_interval(0.95)]),

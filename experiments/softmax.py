@@ -73,7 +73,7 @@ def identities(num_draws):
     beyond = np.isnan([jax.vmap(softmax)(extreme), slope])
     literal = np.isnan(jax.vmap(literal_softmax)(extreme)).any(1)
     return [
-        claims.exact(
+        claims.equal_up_to_rounding(
             "The outputs of the 6-4-3 network sum to 1",
             outputs.sum(1),
             np.ones(num_draws),
@@ -86,21 +86,21 @@ def identities(num_draws):
             at_most=0.0,
             why="a positive number over a sum that contains it",
         ),
-        claims.exact(
+        claims.equal_up_to_rounding(
             "Adding the same number to all logits changes nothing",
             jax.vmap(softmax)(z + shift),
             jax.vmap(softmax)(z),
             roundings=12 + 4 * 100,
             why="z + c with |c| <= 100 is off by eps |c|, and e^z by as many parts",
         ),
-        claims.exact(
+        claims.equal_up_to_rounding(
             "Softmax of two classes is the sigmoid of their difference",
             jax.vmap(softmax)(z[:, :2])[:, 0],
             1 / (1 + jnp.exp(z[:, 1] - z[:, 0])),
             roundings=12 + 20,
             why="as above; a difference below 20 passes on its rounding",
         ),
-        claims.exact(
+        claims.equal_up_to_rounding(
             "The gradient of the cross-entropy is p - onehot",
             jax.vmap(gradient)(z, label),
             jax.vmap(jax.grad(cross_entropy))(z, label),

@@ -28,7 +28,7 @@ from slides import universal_approximation as slides
 
 from dlworkshop import workshop
 from dlworkshop.data import toy
-from dlworkshop.learn.minimize import descend
+from dlworkshop.learn.minimize import minimize
 from dlworkshop.verify import claims
 from dlworkshop.workshop.lesson import Lesson, vmap_grid
 
@@ -95,7 +95,7 @@ def learn(config, width, target, key):
         return ((along(params, SEEN) - target) ** 2).mean()
 
     steps = np.arange(config.num_steps)
-    params, _ = descend(loss, begin(width, key), optax.adam(rate), steps)
+    params, _ = minimize(loss, begin(width, key), optax.adam(rate), steps)
     return along(params, POINTS)
 
 

@@ -26,7 +26,7 @@ from slides import vmap_vs_loop as slides
 
 from dlworkshop import data, losses, models, workshop
 from dlworkshop.learn.chunk import gather
-from dlworkshop.learn.minimize import batch_mean, descend
+from dlworkshop.learn.minimize import batch_mean, minimize
 from dlworkshop.verify import claims
 from dlworkshop.workshop.lesson import Lesson
 from dlworkshop.workshop.timing import in_turns
@@ -57,7 +57,7 @@ def begin(keys, widths):
 def train(params, batches, widths, rate=0.1):
     """The weights of one network after an update for each batch [T, B]."""
     loss = batch_mean(models.mlp(widths), losses.cross_entropy)
-    return descend(loss, params, optax.sgd(rate), batches)[0]
+    return minimize(loss, params, optax.sgd(rate), batches)[0]
 
 
 def side_by_side(one):
@@ -83,7 +83,7 @@ def same_weights(keys, digits):
     one = partial(train, widths=SMALL)
     few = gather(digits, np.arange(12).reshape(3, 4))
     params = begin(keys, SMALL)
-    return claims.exact(
+    return claims.equal_up_to_rounding(
         "Side by side, each member gets the weights that it gets alone",
         apart(side_by_side(one)(params, few)),
         one_by_one(one)(apart(params), few),

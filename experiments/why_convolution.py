@@ -28,7 +28,7 @@ from slides import why_convolution as slides
 from dlworkshop import data, losses, metrics, models, workshop
 from dlworkshop.data import toy
 from dlworkshop.learn.chunk import gather
-from dlworkshop.learn.minimize import batch_mean, descend
+from dlworkshop.learn.minimize import batch_mean, minimize
 from dlworkshop.models.convolution import computed_by
 from dlworkshop.verify import claims
 from dlworkshop.workshop.lesson import Lesson, vmap_grid
@@ -75,7 +75,7 @@ def scores(model, config, rate, size, key, train, *others):
     )
     adam = optax.adam(optax.cosine_decay_schedule(rate, config.num_steps))
     start = model.init(init_key, train.inputs[0])
-    params, _ = descend(loss, start, adam, gather(train, order))
+    params, _ = minimize(loss, start, adam, gather(train, order))
     return jnp.stack([share(params, split) for split in others])
 
 
@@ -105,7 +105,7 @@ def main(config: Config) -> Lesson:
         f"With {config.sizes[-1]:,} shifted digits to learn from, a CNN reads "
         f"{cnn[:, -1].mean():.0%} of new ones, an equal MLP {mlp[:, -1].mean():.0%}",
         claims=[
-            claims.exact(
+            claims.equal_up_to_rounding(
                 "A dense layer grows with the image, a convolution does not",
                 [*counts.values()],
                 [(SIDES**2 * 3 + 1) * 1000, np.full(len(SIDES), (3 * 3 * 3 + 1) * 64)],

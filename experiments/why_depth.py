@@ -106,14 +106,14 @@ def main(config: Config) -> Lesson:
         f"{units[-1]} units in {most} layers make {pieces[0, -1]:,} straight pieces; "
         f"one layer needs {pieces[0, -1] - 1:,} units for them",
         claims=[
-            claims.exact(
+            claims.equal_up_to_rounding(
                 "Layers of 2 units, one for each fold, are the folded tent",
                 deep_y,
                 [toy.tent(x, int(k)) for k in folds],
                 roundings=2 ** (most + 1),
                 why="each fold has a rounding or two and doubles those before it",
             ),
-            claims.exact(
+            claims.equal_up_to_rounding(
                 "One layer of 2^k units is the same function",
                 wide_y,
                 deep_y,

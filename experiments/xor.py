@@ -25,7 +25,7 @@ from slides import xor as slides
 
 from dlworkshop import workshop
 from dlworkshop.data import toy
-from dlworkshop.learn.minimize import descend
+from dlworkshop.learn.minimize import minimize
 from dlworkshop.verify import claims
 from dlworkshop.workshop.lesson import Lesson, vmap_grid
 
@@ -71,7 +71,7 @@ def learn(config, points, kind, units, key):
             nn.softplus(z) - points.targets * z
         ).mean()  # see logistic_regression.py
 
-    return descend(loss, start, optax.adam(0.05), np.arange(config.num_steps))[0]
+    return minimize(loss, start, optax.adam(0.05), np.arange(config.num_steps))[0]
 
 
 @jax.enable_x64(True)
@@ -79,7 +79,7 @@ def one_matrix():
     """Three layers without an activation, and the matrix that they are."""
     w1, w2, w3, x = jax.random.normal(jax.random.key(0), (4, 6, 6))
     flat = ACTIVATIONS[FLAT]
-    return claims.exact(
+    return claims.equal_up_to_rounding(
         "Three layers without a bend are one matrix",
         flat(flat(x @ w1) @ w2) @ w3,
         x @ (w1 @ w2 @ w3),

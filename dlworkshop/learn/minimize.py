@@ -34,7 +34,7 @@ def batch_mean(
     return mean
 
 
-def descend(
+def minimize(
     loss: Callable[[PyTree, PyTree], Array],
     params: PyTree,
     optimizer: optax.GradientTransformation,
@@ -53,7 +53,7 @@ def descend(
 
     >>> import jax.numpy as jnp
     >>> square = lambda x, _: x**2
-    >>> x, seen = descend(square, jnp.ones(()), optax.sgd(0.25), jnp.arange(3))
+    >>> x, seen = minimize(square, jnp.ones(()), optax.sgd(0.25), jnp.arange(3))
     >>> x.item(), seen.tolist()
     (0.125, [1.0, 0.25, 0.0625])
     """

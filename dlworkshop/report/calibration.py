@@ -7,7 +7,7 @@ import numpy as np
 from dlworkshop.learn.metrics import calibration_error, mean_and_error, reliability
 from dlworkshop.report.elements import Html, chart, data, join, table, tag
 from dlworkshop.report.figures import BAD, COLOURS
-from dlworkshop.report.read import RunFolder, healthy_mask
+from dlworkshop.report.read import RunFolder, finite_mask
 from dlworkshop.report.svg import drawing
 from dlworkshop.report.words import count, quantity, with_error
 
@@ -108,7 +108,7 @@ def ensemble(run: RunFolder) -> Html | None:
 
 
 class _Found(NamedTuple):
-    """Right or not, confidence and likelihood, of healthy members and together."""
+    """Right or not, confidence and likelihood, of finite members and together."""
 
     members: tuple[np.ndarray, np.ndarray, np.ndarray]  # [P, N] each
     ensemble: tuple[np.ndarray, np.ndarray, np.ndarray]  # [N] each
@@ -118,15 +118,15 @@ def _healthy(run: RunFolder) -> _Found | None:
     found = run.predictions
     if found is None or found.probabilities is None:
         return None
-    healthy = healthy_mask(run.members, len(found.prediction))
-    if not healthy.any():
+    finite = finite_mask(run.members, len(found.prediction))
+    if not finite.any():
         return None
     sure = found.probabilities
     return _Found(
         (
-            (found.prediction == found.label)[healthy],
-            sure.confidence[healthy],
-            sure.likelihood[healthy],
+            (found.prediction == found.label)[finite],
+            sure.confidence[finite],
+            sure.likelihood[finite],
         ),
         (
             sure.ensemble_prediction == found.label,

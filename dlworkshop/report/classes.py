@@ -3,20 +3,20 @@
 import numpy as np
 
 from dlworkshop.report.elements import Html, data, fold, join, table, tag
-from dlworkshop.report.read import RunFolder, healthy_mask
+from dlworkshop.report.read import RunFolder, finite_mask
 from dlworkshop.report.words import count, quantity
 
 OPEN_ROWS = 20  # a longer table waits to be opened
 
 
 def per_class(run: RunFolder) -> Html:
-    """A row for each class, mean over the healthy members."""
+    """A row for each class, mean over the finite members."""
     found = run.predictions
-    healthy = healthy_mask(run.members, 0 if found is None else len(found.prediction))
-    if found is None or not healthy.any():
-        lacks = "predictions of classes" if found is None else "healthy member"
+    finite = finite_mask(run.members, 0 if found is None else len(found.prediction))
+    if found is None or not finite.any():
+        lacks = "predictions of classes" if found is None else "finite member"
         return tag("p", f"There is no {lacks}, so there are no scores.", class_="note")
-    said, label = found.prediction[healthy], found.label  # [P, N], [N]
+    said, label = found.prediction[finite], found.label  # [P, N], [N]
     rows, recalls = [], []
     for k, name in enumerate(found.classes):
         recall, precision, f1 = scores(said, label, k)
@@ -33,7 +33,7 @@ def per_class(run: RunFolder) -> Html:
     rows.append(["mean of classes", f"{label.size:,}", _percent(balanced), "", ""])
     head = ["Class", "Examples", "Recall", "Precision", "F1"]
     note = (
-        f"Test split, mean of {count(int(healthy.sum()), 'member')}. Recall: the share "
+        f"Test split, mean of {count(int(finite.sum()), 'member')}. Recall: the share "
         "of a class that is found; precision: the share of those said to be of a class "
         "that are; F1: their harmonic mean. The mean of the recalls is the balanced "
         "accuracy: every class counts the same, however rare."

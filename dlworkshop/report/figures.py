@@ -27,14 +27,14 @@ MOST_NUMBERED = 20  # classes whose counts fit into their cells
 def learning_curves(
     name: str, title: str, label: str, series: dict[str, Series], quantity: str
 ) -> str:
-    """A quantity over time: members as thin lines, mean and band of the healthy ones.
+    """A quantity over time: members as thin lines, mean and band of the finite ones.
 
     Args:
         name: of the figure, unique in its page.
         title: what one sees.
         label: of the vertical axis, with unit.
         series: by split, or by what else sets groups apart. Members that are not
-            healthy are dashed and count neither in the mean, nor in the band (1
+            finite are dashed and count neither in the mean, nor in the band (1
             standard deviation), nor in the choice of the axis.
         quantity: its name; a fraction is drawn in percent.
     """
@@ -54,9 +54,9 @@ def _draw_group(
     axes: Axes, group: str, series: Series, colour: str, scale: float
 ) -> None:
     time, value = _time(series), series.value.T * scale  # [T], [P, T]
-    for lost in value[~series.healthy]:
+    for lost in value[~series.finite]:
         axes.plot(time, lost, color=BAD, linestyle="--", linewidth=1.4)
-    fine = value[series.healthy]
+    fine = value[series.finite]
     label = f"{group}: mean of {len(fine)}" if len(fine) > 1 else group
     band(axes, time, fine, label, colour)
 
@@ -230,9 +230,9 @@ def finite_mean(values: np.ndarray) -> float:
 
 
 def _shown(series: dict[str, Series], scale: float) -> np.ndarray:
-    """Finite values of the healthy members; of the others where none is healthy."""
+    """Finite values of the finite members; of the others where none is finite."""
     for wanted in (True, False):
-        every = [s.value[:, s.healthy == wanted].ravel() for s in series.values()]
+        every = [s.value[:, s.finite == wanted].ravel() for s in series.values()]
         values = np.concatenate(every)
         if np.isfinite(values).any():
             break
@@ -247,7 +247,7 @@ def _spans(values: np.ndarray, factor: float) -> bool:
 
 
 def _choose_scale(axes: Axes, shown: np.ndarray, is_log: bool) -> None:
-    """Limits that fit what is healthy: one diverging member must not hide the rest."""
+    """Limits that fit what is finite: one diverging member must not hide the rest."""
     if not shown.size:
         return
     low, high = float(shown.min()), float(shown.max())

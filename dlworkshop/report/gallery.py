@@ -8,7 +8,7 @@ from dlworkshop.files import atomic_write
 from dlworkshop.report import lesson, page, pictures, read
 from dlworkshop.report.elements import Html, document, fold, join, tag
 from dlworkshop.report.svg import as_file
-from dlworkshop.report.words import count, duration, plain, spoken
+from dlworkshop.report.words import count, duration, humanize, plain
 
 
 class Entry(NamedTuple):
@@ -64,7 +64,7 @@ def _claims(folder: Path, entry: Entry) -> list:
 
 
 def _card(folder: Path, entry: Entry) -> Html:
-    title = spoken(entry.name)
+    title = humanize(entry.name)
     if entry.problem or entry.seconds is None:
         said = entry.problem or "Not run yet."
         return tag("li", tag("h3", title), tag("p", said, class_="note"), class_="card")

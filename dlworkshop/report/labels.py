@@ -8,23 +8,23 @@ from dlworkshop.learn import split_metrics
 from dlworkshop.learn.metrics import mean_and_error
 from dlworkshop.report.classes import scores
 from dlworkshop.report.elements import Html, data, fold, join, table, tag
-from dlworkshop.report.read import Numbers, RunFolder, healthy_mask
+from dlworkshop.report.read import Numbers, RunFolder, finite_mask
 from dlworkshop.report.words import count, quantity, titled, with_error
 
 OPEN_ROWS = 20  # a longer table waits to be opened
 
 
 def per_label(run: RunFolder, found: Numbers) -> Html:
-    """A row for each label, mean over the healthy members."""
-    healthy = healthy_mask(run.members, len(found.said))
-    if not healthy.any():
+    """A row for each label, mean over the finite members."""
+    finite = finite_mask(run.members, len(found.said))
+    if not finite.any():
         text = "All members were quarantined, so there are no scores."
         return tag("p", text, class_="note")
-    said, true = found.said[healthy] > 0.5, found.target > 0.5  # [P, N, K], [N, K]
+    said, true = found.said[finite] > 0.5, found.target > 0.5  # [P, N, K], [N, K]
     rows, f1s = [], []
     for k in range(true.shape[1]):
         recall, precision, f1 = scores(said[..., k], true[:, k], True)
-        area = _area(found.said[healthy][..., k], true[:, k])
+        area = _area(found.said[finite][..., k], true[:, k])
         f1s.append(f1)
         rows.append(
             [
@@ -40,7 +40,7 @@ def per_label(run: RunFolder, found: Numbers) -> Html:
     head = ["Label", "True of examples", "Recall", "Precision", "F1", "ROC AUC"]
     note = (
         f"Test split of {count(len(true), 'example')}, mean of "
-        f"{count(int(healthy.sum()), 'member')}; a label is said where its probability "
+        f"{count(int(finite.sum()), 'member')}; a label is said where its probability "
         "is above 50 %. Recall: the share of the examples with a label that are found; "
         "precision: the share of those said to have it that do; F1: their harmonic "
         "mean; ROC AUC: how often an example with the label is given a higher "
@@ -55,13 +55,13 @@ def per_label(run: RunFolder, found: Numbers) -> Html:
 
 def ensemble(run: RunFolder, found: Numbers) -> Html | None:
     """One member against the mean of the members' probabilities; None for one."""
-    healthy = healthy_mask(run.members, len(found.said))
-    if healthy.sum() < 2:
+    finite = finite_mask(run.members, len(found.said))
+    if finite.sum() < 2:
         return None
     rows = []
     for name, measure in MEASURES.items():
         alone = mean_and_error(
-            [measure(own, found.target) for own in found.said[healthy]]
+            [measure(own, found.target) for own in found.said[finite]]
         )
         together = measure(found.ensemble, found.target)
         rows.append(

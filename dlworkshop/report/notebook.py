@@ -8,18 +8,18 @@ import numpy as np
 
 from dlworkshop.report import figures
 from dlworkshop.report.read import Series, averaged
-from dlworkshop.report.words import is_fraction, spoken
+from dlworkshop.report.words import humanize, is_fraction
 
 SPLITS = ("train", "validation")
 WIDTH = 420  # pixels of a figure: two stand side by side in a cell
 
 
-def curves(history: Any, healthy: Sequence[bool] | None = None) -> str:
+def curves(history: Any, finite: Sequence[bool] | None = None) -> str:
     """The loss and the first metric over epochs, as HTML; "" where there is nothing.
 
     Args:
         history: of a run, a `History`.
-        healthy: which members [P] stayed finite; the others count in no mean.
+        finite: which members [P] stayed finite; the others count in no mean.
 
     >>> curves({}) == ""
     True
@@ -27,7 +27,7 @@ def curves(history: Any, healthy: Sequence[bool] | None = None) -> str:
     names = list(dict.fromkeys(n.partition("/")[2] for n in _names(history)))
     metric = next((n for n in names if n != "loss"), None)
     drawn = [
-        _figure(history, name, healthy)
+        _figure(history, name, finite)
         for name in ("loss", metric)
         if name is not None and name in names
     ]
@@ -41,7 +41,7 @@ def _names(history: Any) -> list[str]:
     return list(getattr(history, "names", history))
 
 
-def _figure(history: Any, name: str, healthy: Sequence[bool] | None) -> str:
+def _figure(history: Any, name: str, finite: Sequence[bool] | None) -> str:
     """One quantity, of the splits on which it was measured."""
     series = {}
     for split in SPLITS:
@@ -49,13 +49,13 @@ def _figure(history: Any, name: str, healthy: Sequence[bool] | None) -> str:
             continue
         value = history[f"{split}/{name}"]  # [T, P]
         measured = np.isfinite(value).any(1)  # validation is not, in between
-        well = np.ones(value.shape[1], bool) if healthy is None else np.array(healthy)
+        well = np.ones(value.shape[1], bool) if finite is None else np.array(finite)
         if measured.any():
             found = history.step[measured], history.epoch[measured], value[measured]
             series[split] = averaged(Series(*found, well), figures.MOST_POINTS)
     if not series:
         return ""
-    title = spoken(name)
+    title = humanize(name)
     unit = " (%)" if is_fraction(name) else ""
     content = b"".join(each.value.tobytes() for each in series.values())
     # a name of its own: a notebook is one page of many runs

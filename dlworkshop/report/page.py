@@ -21,16 +21,16 @@ from dlworkshop.report.elements import (
     table,
     tag,
 )
-from dlworkshop.report.read import RunFolder, dig, is_healthy, name_of
+from dlworkshop.report.read import RunFolder, get_nested, is_finite, name_of
 from dlworkshop.report.words import (
     count,
     duration,
     flatten,
+    humanize,
     is_fraction,
     is_number,
     plain,
     quantity,
-    spoken,
     titled,
     with_error,
 )
@@ -123,7 +123,7 @@ def _why_none(run: RunFolder) -> str:
             'neither probabilities nor values: say it with fit(..., outputs="logits") '
             "or another of its kinds."
         )
-    if outputs in ("logits", "probabilities") and not dig(
+    if outputs in ("logits", "probabilities") and not get_nested(
         run.config, "dataset", "classes"
     ):
         return "The data set names no classes, so there is no confusion matrix."
@@ -134,18 +134,18 @@ def finding(run: RunFolder) -> str:
     """The result of the run in one sentence."""
     if run.summary.get("finding"):
         return plain(run.summary["finding"])
-    test = dig(run.summary, run.split, run.metric) or {}
+    test = get_nested(run.summary, run.split, run.metric) or {}
     total = run.summary.get("members") or len(run.members) or test.get("n")
-    num_lost = sum(not is_healthy(member) for member in run.members)
+    num_lost = sum(not is_finite(member) for member in run.members)
     mean = test.get("mean")
     if not is_number(mean):
         if total and num_lost == total:
             return f"No result: all {count(total, 'model')} were quarantined."
-        return f"This run has no test {spoken(run.metric)}."
+        return f"This run has no test {humanize(run.metric)}."
     size = test.get("n") if is_number(test.get("n")) else total
     who = count(size, "model") if size == total else f"{size} of {total} models"
     what = with_error(mean, test.get("sem"), run.metric)
-    name = f"{run.split} {spoken(run.metric)}"
+    name = f"{run.split} {humanize(run.metric)}"
     if is_fraction(run.metric):
         reach = "reaches" if who == "1 model" else "reach"
         return f"{who} {reach} {what} {name}"
@@ -156,7 +156,7 @@ def finding(run: RunFolder) -> str:
 
 def _subtitle(run: RunFolder, title: str) -> str:
     if run.summary.get("question"):
-        return f"{spoken(title)}: {plain(run.summary['question'])}"
+        return f"{humanize(title)}: {plain(run.summary['question'])}"
     model, dataset = (
         name_of(run.summary.get(key)) or name_of(run.config.get(key))
         for key in ("model", "dataset")
@@ -174,7 +174,7 @@ def _note(run: RunFolder) -> str:
 def _error_note(run: RunFolder) -> str:
     if not _has_trained(run):
         return ""
-    test = dig(run.summary, run.split, run.metric) or {}
+    test = get_nested(run.summary, run.split, run.metric) or {}
     unread = "Nothing was measured on the test split."
     if not is_number(test.get("mean")):
         return unread
@@ -185,7 +185,7 @@ def _error_note(run: RunFolder) -> str:
         )
         return before + alone
     text = f"± one standard error of the mean over {count(test.get('n'), 'member')}"
-    differing = " and ".join(spoken(name) for name in pictures.varied(run))
+    differing = " and ".join(humanize(name) for name in pictures.varied(run))
     return before + (f"{text} that differ in {differing}." if differing else f"{text}.")
 
 
@@ -200,7 +200,7 @@ def _tiles(run: RunFolder) -> Html:
     states = [plain(member.get("status", "unknown")) for member in run.members]
     tally = ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states))
     members, rate = summary.get("members"), summary.get("examples_per_second")
-    total = dig(summary, "seconds", "total")
+    total = get_nested(summary, "seconds", "total")
     tiles += [
         _tile("Members", data(count(members), members), tally),
         _tile(
@@ -219,7 +219,7 @@ def _steps(summary: dict[str, Any]) -> str:
 
 
 def _stat_tile(run: RunFolder, split: str, name: str) -> Html:
-    stat = dig(run.summary, split, name) or {}
+    stat = get_nested(run.summary, split, name) or {}
     mean, sem = stat.get("mean"), stat.get("sem")
     text = data(with_error(mean, sem, name), mean)
     measure = run.unit(name)
@@ -236,12 +236,14 @@ def _tile(title: str, value: Html, note: str) -> Html:
 def _scores(run: RunFolder) -> Html | None:
     """All that was measured; None where the key numbers are all."""
     splits = [name for name in ("test", "validation") if run.summary.get(name)]
-    names = [n for n in run.quantities if any(dig(run.summary, s, n) for s in splits)]
+    names = [
+        n for n in run.quantities if any(get_nested(run.summary, s, n) for s in splits)
+    ]
     if len(names) <= len({run.metric, "loss"}):
         return None
     rows = []
     for name in names:
-        stats = [dig(run.summary, split, name) or {} for split in splits]
+        stats = [get_nested(run.summary, split, name) or {} for split in splits]
         means = [
             data(with_error(s.get("mean"), s.get("sem"), name), s.get("mean"))
             for s in stats
@@ -268,7 +270,7 @@ def _members(run: RunFolder) -> Html:
     head += ["Status", "Steps", titled(f"best_validation_{_monitor(run)}")]
     head += [titled(f"{run.split}_{name}") for name in run.quantities]
     rows = [_member_row(run, i, list(hparams)) for i in range(len(run.members))]
-    classes = [None if is_healthy(member) else "bad" for member in run.members]
+    classes = [None if is_finite(member) else "bad" for member in run.members]
     title = f"{count(len(rows), 'member')}, one a row"
     return fold(title, table("Members", head, rows, classes), len(rows) <= OPEN_ROWS)
 
@@ -276,14 +278,14 @@ def _members(run: RunFolder) -> Html:
 def _member_row(run: RunFolder, i: int, hparams: list[str]) -> list[Any]:
     member = run.members[i]
     status = tag("span", plain(member.get("status")))
-    if not is_healthy(member):
+    if not is_finite(member):
         status = tag("span", "✗ ", plain(member["status"]), class_="bad")
-    scores = [(name, dig(member, run.split, name)) for name in run.quantities]
+    scores = [(name, get_nested(member, run.split, name)) for name in run.quantities]
     best = member.get(f"best_validation_{_monitor(run)}")
     return [
         plain(member.get("member", i)),
         plain(member.get("seed")),
-        *(plain(dig(member, "hparams", name)) for name in hparams),
+        *(plain(get_nested(member, "hparams", name)) for name in hparams),
         join([status, tag("small", member.get("note") or "")]),
         count(member.get("steps")),
         data(quantity(best, _monitor(run)), best),

@@ -11,15 +11,15 @@ from dlworkshop.report.read import (
     RunFolder,
     Series,
     averaged,
-    healthy_mask,
-    is_healthy,
+    finite_mask,
+    is_finite,
 )
 from dlworkshop.report.svg import picture
 from dlworkshop.report.words import (
     count,
+    humanize,
     is_number,
     quantity,
-    spoken,
     titled,
 )
 
@@ -62,16 +62,16 @@ def _curve(run: RunFolder, name: str, series: dict[str, Series]) -> Html:
 
 
 def _curve_caption(series: dict[str, Series]) -> str:
-    healthy = max((s.healthy for s in series.values()), key=len)
-    if len(healthy) == 1:
+    finite = max((s.finite for s in series.values()), key=len)
+    if len(finite) == 1:
         return "One member: a line without a band."
     text = "Thin lines: members. Band: mean ± 1 standard deviation of the members"
     text += " still training."
     if any(len(s.step) == figures.MOST_POINTS for s in series.values()):
         text += f" Each of the {figures.MOST_POINTS} points is a mean over its time."
-    if len(healthy) > figures.MOST_LINES:
-        text += f" {figures.MOST_LINES} of {len(healthy)} members have a line."
-    if not healthy.all():
+    if len(finite) > figures.MOST_LINES:
+        text += f" {figures.MOST_LINES} of {len(finite)} members have a line."
+    if not finite.all():
         text += " Dashed: quarantined, not in the mean."
     if min(len(s.step) for s in series.values()) == 1:
         text += " A split with a single measurement is a dot."
@@ -79,8 +79,8 @@ def _curve_caption(series: dict[str, Series]) -> str:
 
 
 def _final(series: Series) -> float | None:
-    """The mean over healthy members of each one's last value, early stopped or not."""
-    members = series.value.T[series.healthy]  # [P, T]
+    """The mean over finite members of each one's last value, early stopped or not."""
+    members = series.value.T[series.finite]  # [P, T]
     last = [row[np.isfinite(row)][-1] for row in members if np.isfinite(row).any()]
     return float(np.mean(last)) if last else None
 
@@ -90,24 +90,24 @@ def confusion(run: RunFolder) -> Html:
     found = run.predictions
     if found is None:
         return _note("The run left no predictions of classes, so there is no matrix.")
-    healthy = healthy_mask(run.members, len(found.prediction))
-    if not healthy.any():
+    finite = finite_mask(run.members, len(found.prediction))
+    if not finite.any():
         return _note("All members were quarantined, so there is no matrix.")
-    counts = _counts(found, healthy)
+    counts = _counts(found, finite)
     classes = _classes(found, len(counts))
     svg = figures.confusion(
         "confusion", counts, classes, _confusion_title(counts, classes)
     )
-    text = f"Mean of {count(int(healthy.sum()), 'member')}, on the test split."
+    text = f"Mean of {count(int(finite.sum()), 'member')}, on the test split."
     if len(counts) <= figures.MOST_NUMBERED:
         text += " Numbers: examples."
     width = "single" if len(counts) <= 12 else "large"
     return chart(svg, f"{text} Colour: share of its true class (a row).", width)
 
 
-def _counts(found: Predictions, healthy: np.ndarray) -> np.ndarray:
-    """[K, K] of examples, true by predicted class, mean over the healthy members."""
-    said = found.prediction[healthy]  # [P, N]
+def _counts(found: Predictions, finite: np.ndarray) -> np.ndarray:
+    """[K, K] of examples, true by predicted class, mean over the finite members."""
+    said = found.prediction[finite]  # [P, N]
     size = max(len(found.classes), int(found.label.max()) + 1, int(said.max()) + 1)
     counts = np.zeros((size, size))
     valid = (found.label >= 0) & (said >= 0)
@@ -136,29 +136,29 @@ def mistakes(run: RunFolder) -> Html:
     image = found.worst_image
     if image.ndim != 4 or image.dtype != np.uint8 or image.shape[-1] not in (1, 3):
         return _note("The examples of this data set are not images, so none is shown.")
-    healthy = healthy_mask(run.members, len(found.prediction))
-    if not healthy.any():
+    finite = finite_mask(run.members, len(found.prediction))
+    if not finite.any():
         return _note(
             "All members were quarantined, so nothing can be said of mistakes."
         )
-    said = found.prediction[np.ix_(healthy, found.worst_index)]  # [P, M]
+    said = found.prediction[np.ix_(finite, found.worst_index)]  # [P, M]
     wrong = (said != found.label[found.worst_index]).any(axis=0)  # [M]
     shown = np.flatnonzero(wrong)[:MOST_MISTAKES]
     if not shown.size:
         return _note("No member was wrong on the examples that the run kept.")
     intro = "The test examples with the largest loss, mean over members; worst first."
-    items = [tag("li", _mistake(found, healthy, int(m))) for m in shown]
+    items = [tag("li", _mistake(found, finite, int(m))) for m in shown]
     return join([_note(intro), tag("ol", *items, class_="mistakes")])
 
 
-def _mistake(found: Predictions, healthy: np.ndarray, m: int) -> Html:
+def _mistake(found: Predictions, finite: np.ndarray, m: int) -> Html:
     index = int(found.worst_index[m])
     classes = _classes(found, 0)
-    of_class, said = int(found.label[index]), found.prediction[healthy, index]
+    of_class, said = int(found.label[index]), found.prediction[finite, index]
     true = _class(classes, of_class)
     (answer, votes), *_ = Counter(int(k) for k in said if k != of_class).most_common(1)
     verdict = f"{votes} of {len(said)} say {_class(classes, answer)}"
-    loss = quantity(figures.finite_mean(found.loss[healthy, index]), "loss")
+    loss = quantity(figures.finite_mean(found.loss[finite, index]), "loss")
     svg = picture(f"mistake-{m}", found.worst_image[m], f"True class {true}; {verdict}")
     words = [tag("strong", f"True: {true}"), tag("span", verdict)]
     caption = tag("figcaption", *words, tag("span", f"loss {loss}"))
@@ -191,12 +191,12 @@ def _curves_by_value(run: RunFolder, name: str, values: list[float]) -> list[Htm
     series = run.series.get(("validation", "loss"))
     if series is None or series.value.shape[1] != len(values):
         return []
-    word = spoken(name)
+    word = humanize(name)
     groups = {}
     for v in sorted(set(values)):
         own = np.array(values) == v
         groups[f"{word} {v:g}"] = series._replace(
-            value=series.value[:, own], healthy=series.healthy[own]
+            value=series.value[:, own], finite=series.finite[own]
         )
     title = f"Validation loss by {word}"
     best = min(groups, key=lambda v: _final(groups[v]) or np.inf)
@@ -213,12 +213,12 @@ def _sweep(run: RunFolder, name: str, values: list[float]) -> Html:
     result = np.array(
         [
             test[run.metric]
-            if is_number(test.get(run.metric)) and is_healthy(member)
+            if is_number(test.get(run.metric)) and is_finite(member)
             else np.nan
             for test, member in zip(tests, run.members, strict=True)
         ]
     )  # [P]
-    word, metric = spoken(name), spoken(run.metric)
+    word, metric = humanize(name), humanize(run.metric)
     title = f"{run.split.capitalize()} {metric} against {word}"
     better = run.better(run.metric)
     if better and np.isfinite(result).any():
@@ -239,7 +239,7 @@ def _sweep(run: RunFolder, name: str, values: list[float]) -> Html:
 def label(run: RunFolder, name: str) -> str:
     """A quantity with its unit, for an axis."""
     measure = run.unit(name)
-    return f"{spoken(name)} ({measure})" if measure else spoken(name)
+    return f"{humanize(name)} ({measure})" if measure else humanize(name)
 
 
 def _classes(found: Predictions, least: int) -> list[str]:

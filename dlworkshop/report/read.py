@@ -18,7 +18,7 @@ class Series(NamedTuple):
     step: np.ndarray  # [T] updates done
     epoch: np.ndarray  # [T] passes over train; NaN if it was not logged
     value: np.ndarray  # [T, P]
-    healthy: np.ndarray  # [P] bool; the others count in no mean
+    finite: np.ndarray  # [P] bool; the others count in no mean
 
 
 def averaged(series: Series, most: int) -> Series:
@@ -37,7 +37,7 @@ def averaged(series: Series, most: int) -> Series:
         total_of = np.where(inside, series.value[part], 0).sum(0)
         row[some] = (total_of / np.maximum(inside.sum(0), 1))[some]
     last = [part[-1] for part in parts]
-    return Series(series.step[last], series.epoch[last], value, series.healthy)
+    return Series(series.step[last], series.epoch[last], value, series.finite)
 
 
 class Probabilities(NamedTuple):
@@ -70,7 +70,7 @@ class Numbers(NamedTuple):
 
     target: np.ndarray  # [N, D]
     said: np.ndarray  # [P, N, D] values, or probabilities of labels
-    ensemble: np.ndarray  # [N, D] their mean over the healthy members
+    ensemble: np.ndarray  # [N, D] their mean over the finite members
     names: list[str]  # [D] of the columns; "" where they have none
 
 
@@ -108,13 +108,13 @@ class RunFolder(NamedTuple):
         """Which direction of a quantity is the better one: "" where nobody said."""
         if name == "loss":
             return "lower"
-        found = dig(self.config, "metrics", name)
+        found = get_nested(self.config, "metrics", name)
         known = found in ("higher", "lower")
         return found if known else "higher" if is_fraction(name) else ""
 
     def unit(self, name: str) -> str:
         """The unit of a quantity in words; "%" of a fraction, "" of what has none."""
-        found = dig(self.config, "units", name)
+        found = get_nested(self.config, "units", name)
         if isinstance(found, str):
             return found
         return unit(name, name_of(self.config.get("loss")))
@@ -146,12 +146,12 @@ def read_run(workdir: Path) -> RunFolder:
     )
 
 
-def dig(tree: Any, *keys: str) -> Any:
+def get_nested(tree: Any, *keys: str) -> Any:
     """The value under nested keys, or None where the path ends early.
 
-    >>> dig({"test": {"loss": {"mean": 0.5}}}, "test", "loss", "mean")
+    >>> get_nested({"test": {"loss": {"mean": 0.5}}}, "test", "loss", "mean")
     0.5
-    >>> dig({"test": None}, "test", "loss", "mean") is None
+    >>> get_nested({"test": None}, "test", "loss", "mean") is None
     True
     """
     for key in keys:
@@ -165,14 +165,14 @@ def name_of(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def is_healthy(member: dict[str, Any]) -> bool:
+def is_finite(member: dict[str, Any]) -> bool:
     """Whether a member stayed finite; the others count in no mean."""
     return member.get("status") != "quarantined"
 
 
-def healthy_mask(members: list[dict[str, Any]], size: int) -> np.ndarray:
-    """[size] bool; members that the summary does not list are taken as healthy."""
-    known = [is_healthy(member) for member in members[:size]]
+def finite_mask(members: list[dict[str, Any]], size: int) -> np.ndarray:
+    """[size] bool; members that the summary does not list are taken as finite."""
+    known = [is_finite(member) for member in members[:size]]
     return np.array(known + [True] * (size - len(known)), bool)
 
 
@@ -259,8 +259,8 @@ def _stack(
     for t, row in enumerate(values):
         value[t, : len(row)] = np.array(row, float)  # null becomes NaN
     value[~np.isfinite(value)] = np.nan
-    healthy = healthy_mask(members, value.shape[1])
-    return Series(np.array(step), np.array(epoch, float), value, healthy)
+    finite = finite_mask(members, value.shape[1])
+    return Series(np.array(step), np.array(epoch, float), value, finite)
 
 
 def _read_predictions(path: Path) -> Predictions | dict[str, Numbers] | None:

@@ -7,7 +7,7 @@ from dlworkshop.learn import split_metrics
 from dlworkshop.learn.metrics import mean_and_error
 from dlworkshop.report.elements import Html, chart, data, join, table, tag
 from dlworkshop.report.figures import BAD, COLOURS, MEMBER
-from dlworkshop.report.read import Numbers, RunFolder, dig, healthy_mask
+from dlworkshop.report.read import Numbers, RunFolder, finite_mask, get_nested
 from dlworkshop.report.svg import drawing
 from dlworkshop.report.words import count, quantity, titled, with_error
 
@@ -23,45 +23,45 @@ MEASURES = {
 
 def predictions(run: RunFolder, found: Numbers) -> Html:
     """Predicted against true, residuals, and the spread over the members."""
-    healthy = healthy_mask(run.members, len(found.said))
-    if not healthy.any():
+    finite = finite_mask(run.members, len(found.said))
+    if not finite.any():
         return _note("All members were quarantined, so there are no predictions.")
     columns = found.target.shape[1]
     if columns <= MOST_COLUMNS:
         charts = [
-            _chart(run, f"values-{d}", _name(found, d), _column(found, healthy, d))
+            _chart(run, f"values-{d}", _name(found, d), _column(found, finite, d))
             for d in range(columns)
         ]
     else:
         name, dot = f"all {columns:,} numbers of a target", "a number of an example"
-        charts = [_chart(run, "values", name, _all(found, healthy), dot)]
+        charts = [_chart(run, "values", name, _all(found, finite), dot)]
     return tag("div", *charts)
 
 
 def ensemble(run: RunFolder, found: Numbers) -> Html | None:
     """Errors of one member and of the mean of all, for each column of the target."""
-    healthy = healthy_mask(run.members, len(found.said))
+    finite = finite_mask(run.members, len(found.said))
     columns = found.target.shape[1]
-    if not healthy.any() or not np.isfinite(found.ensemble).all():
+    if not finite.any() or not np.isfinite(found.ensemble).all():
         return None
     if columns > MOST_ROWS:  # an image: its pixels have no errors of their own
-        return _table(_rows(found, healthy, slice(None), ""), healthy)
+        return _table(_rows(found, finite, slice(None), ""), finite)
     rows = []
     for d in range(columns):
         name = _name(found, d) if columns > 1 else ""
-        rows += _rows(found, healthy, slice(d, d + 1), name)
-    return _table(rows, healthy)
+        rows += _rows(found, finite, slice(d, d + 1), name)
+    return _table(rows, finite)
 
 
 def _rows(
-    found: Numbers, healthy: np.ndarray, columns: slice, name: str
+    found: Numbers, finite: np.ndarray, columns: slice, name: str
 ) -> list[list[str]]:
     target, together = found.target[:, columns], found.ensemble[:, columns]
     rows = []
     for measure, function in MEASURES.items():
         if measure == "r2" and not (target != target[:1]).any():
             continue  # not defined
-        members = [function(own[:, columns], target) for own in found.said[healthy]]
+        members = [function(own[:, columns], target) for own in found.said[finite]]
         alone, all_of_them = mean_and_error(members), function(together, target)
         text = titled(measure)
         rows.append(
@@ -74,8 +74,8 @@ def _rows(
     return rows
 
 
-def _table(rows: list[list[str]], healthy: np.ndarray) -> Html:
-    many = healthy.sum() > 1
+def _table(rows: list[list[str]], finite: np.ndarray) -> Html:
+    many = finite.sum() > 1
     note = (
         "Test split. MAE, the mean absolute error, and RMSE, the root of the mean "
         "squared error, are in units of the target; R² is the share of its variance "
@@ -96,13 +96,13 @@ def _name(found: Numbers, column: int) -> str:
     return "target" if len(found.names) == 1 else f"target {column}"
 
 
-def _column(found: Numbers, healthy: np.ndarray, d: int) -> tuple[np.ndarray, ...]:
-    said = found.said[healthy][..., d]  # [P, N]
+def _column(found: Numbers, finite: np.ndarray, d: int) -> tuple[np.ndarray, ...]:
+    said = found.said[finite][..., d]  # [P, N]
     return found.target[:, d], found.ensemble[:, d], said
 
 
-def _all(found: Numbers, healthy: np.ndarray) -> tuple[np.ndarray, ...]:
-    said = found.said[healthy]
+def _all(found: Numbers, finite: np.ndarray) -> tuple[np.ndarray, ...]:
+    said = found.said[finite]
     return found.target.ravel(), found.ensemble.ravel(), said.reshape(len(said), -1)
 
 
@@ -142,7 +142,7 @@ def _left(r2: float) -> str:
 
 def _kept(run: RunFolder) -> str:
     """A sentence about a test split that was too large to be kept whole."""
-    total, kept = dig(run.config, "dataset", "test"), run.values
+    total, kept = get_nested(run.config, "dataset", "test"), run.values
     if kept is None or not isinstance(total, int) or len(kept.target) >= total:
         return ""
     return f" The first {len(kept.target):,} of {total:,} examples were kept."

@@ -36,22 +36,22 @@ def is_fraction(name: str) -> bool:
     return "accuracy" in name or name == "calibration error"
 
 
-def spoken(name: str) -> str:
+def humanize(name: str) -> str:
     """`learning_rate` -> `learning rate`, `rmse` -> `RMSE`.
 
-    >>> spoken("learning_rate"), spoken("roc_auc"), spoken("r2")
+    >>> humanize("learning_rate"), humanize("roc_auc"), humanize("r2")
     ('learning rate', 'ROC AUC', 'R²')
     """
     return " ".join(ACRONYMS.get(word, word) for word in name.split("_"))
 
 
 def titled(name: str) -> str:
-    """`spoken`, with a capital letter in front.
+    """`humanize`, with a capital letter in front.
 
     >>> titled("learning_rate"), titled("test_rmse")
     ('Learning rate', 'Test RMSE')
     """
-    text = spoken(name)
+    text = humanize(name)
     return text[:1].upper() + text[1:]
 
 
@@ -121,13 +121,13 @@ def compact(value: Any) -> str:
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.3g}"
 
 
-def measured(claim: dict[str, Any]) -> str:
+def format_claim(claim: dict[str, Any]) -> str:
     """A claim on one line, the verdict first.
 
-    >>> measured({"statement": "it is small", "value": 1e-16, "relation": "<=",
+    >>> format_claim({"statement": "it is small", "value": 1e-16, "relation": "<=",
     ...           "bound": 1e-14, "n": 31, "verdict": "holds"})
     'holds: it is small (1e-16 <= 1e-14, n = 31)'
-    >>> measured({"statement": "it is large", "value": 1, "relation": ">",
+    >>> format_claim({"statement": "it is large", "value": 1, "relation": ">",
     ...           "bound": 2, "n": 9, "p": 0.5, "verdict": "fails"})
     'FAILS: it is large (1, wanted > 2, n = 9, p = 0.5)'
     """

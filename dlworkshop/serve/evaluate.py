@@ -15,7 +15,7 @@ from dlworkshop.data.readers.inference_sources import Source, labelled
 from dlworkshop.errors import UserError
 from dlworkshop.learn.metrics import mean_and_error, own_units
 from dlworkshop.report import terminal
-from dlworkshop.report.words import count, quantity, spoken, with_error
+from dlworkshop.report.words import count, humanize, quantity, with_error
 from dlworkshop.serve.predict import Skipped, preprocessing_of, read, target_of
 from dlworkshop.serve.scores import only_array, scores_of
 from dlworkshop.train.result import PREDICT_BATCH, Run
@@ -106,7 +106,7 @@ def show(found: Evaluation) -> int:
     head = "", f"{count(found.members, 'member')}, mean ± standard error", "ensemble"
     scores = [
         (
-            spoken(name) + (f" ({found.units[name]})" if name in found.units else ""),
+            humanize(name) + (f" ({found.units[name]})" if name in found.units else ""),
             with_error(score["mean"], score["sem"], name),
             quantity(found.ensemble[name], name, 2),
         )

@@ -25,7 +25,7 @@ from dlworkshop.models.model import (
     stand_ins,
     stateful,
 )
-from dlworkshop.report.words import count, spoken, with_error
+from dlworkshop.report.words import count, humanize, with_error
 from dlworkshop.train.autotune import rule_of_thumb
 from dlworkshop.train.history import History
 from dlworkshop.train.programs import update_flops
@@ -236,7 +236,7 @@ def _scores(summary: Mapping[str, Any], found: Mapping[str, Any]) -> str:
         score = found.get(name) or {}
         if score.get("mean") is not None:
             words = with_error(score["mean"], score.get("sem"), name)
-            said.append(f"{spoken(name)} {words}")
+            said.append(f"{humanize(name)} {words}")
     return ", ".join(said)
 
 

@@ -25,7 +25,7 @@ LEAST_SEEDS = 5  # fewer say nothing about a spread
 LEAST_TURNS = 7  # 2^-7 < LEVEL: with fewer no order of the calls is rare enough
 
 
-def exact(
+def equal_up_to_rounding(
     statement: str,
     found: PyTree,
     expected: PyTree,
@@ -50,7 +50,8 @@ def exact(
     Raises:
         ValueError: where the two cannot be compared, or not in float64.
 
-    >>> claim = exact("0.1 + 0.2 = 0.3", 0.1 + 0.2, 0.3, roundings=2, why="two sums")
+    >>> claim = equal_up_to_rounding(
+    ...     "0.1 + 0.2 = 0.3", 0.1 + 0.2, 0.3, roundings=2, why="two sums")
     >>> claim.verdict, claim.n
     ('holds', 1)
     """

@@ -13,7 +13,7 @@ import jax
 
 from dlworkshop.errors import UserError
 from dlworkshop.report import terminal
-from dlworkshop.report.words import measured
+from dlworkshop.report.words import format_claim
 from dlworkshop.train.cache import use_compilation_cache
 from dlworkshop.train.result import Run, metric_name
 from dlworkshop.workshop import lesson
@@ -76,7 +76,7 @@ def start(
     print(finding(result))
     if isinstance(result, Lesson):
         for claim in dict.fromkeys([*result.claims, *result.failed]):
-            print(measured(claim._asdict()))
+            print(format_claim(claim._asdict()))
     print(f"report: {workdir / 'report.html'}")
     if isinstance(result, Lesson) and result.failed:
         raise SystemExit(1)

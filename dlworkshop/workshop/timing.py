@@ -10,14 +10,14 @@ import numpy as np
 LEAST = 0.02  # seconds of calls: short ones are disturbed most, and are many in it
 
 
-def seconds(function: Callable, *args: Any, calls: int = 3) -> float:
+def time_call(function: Callable, *args: Any, calls: int = 3) -> float:
     """The shortest of some calls, each waited for; one before them may compile.
 
     Whatever else the machine does can only make a call longer, so the shortest is the
     nearest to what the call itself takes. There are `calls` of them, and as many as
     fit into `LEAST`. What is to be compared is timed by `in_turns`.
 
-    >>> seconds(jax.numpy.sin, 1.0) < 1
+    >>> time_call(jax.numpy.sin, 1.0) < 1
     True
     """
     jax.block_until_ready(function(*args))
@@ -32,7 +32,7 @@ def seconds(function: Callable, *args: Any, calls: int = 3) -> float:
 def in_turns(
     calls: Sequence[tuple],
     turns: int,
-    take: Callable[..., Any] = seconds,
+    take: Callable[..., Any] = time_call,
     seed: int = 0,
 ) -> np.ndarray:
     """What `take` says of each call, in every turn all of them in a random order.

@@ -33,7 +33,7 @@ def make_run(
     rows, test = _rows(rng, pace, last, num_epochs)
     found = _predictions(rng, test["accuracy"], classes)
     test["accuracy"] = (found["prediction"] == found["label"]).mean(axis=1)  # [P]
-    healthy = [i for i in range(num_members) if i not in quarantined]
+    finite = [i for i in range(num_members) if i not in quarantined]
     population = [
         {
             "member": i,
@@ -53,7 +53,7 @@ def make_run(
     for i in quarantined:
         population[i]["note"] = f"loss not finite at step {last[i]}"
     write_json(folder / "config.json", _config(grid, num_epochs))
-    stats = {name: _stat(test[name][healthy]) for name in test}
+    stats = {name: _stat(test[name][finite]) for name in test}
     write_json(folder / "summary.json", _summary(stats, population, last))
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (folder / "metrics.jsonl").write_text(lines)

@@ -51,12 +51,12 @@ def whole(request, tmp_path):
     found["confidence"] = chance.max(-1)
     found["likelihood"] = np.take_along_axis(chance, label, -1)[..., 0]
     members = read.read_run(folder).members
-    together = chance[[read.is_healthy(member) for member in members]].mean(0)
+    together = chance[[read.is_finite(member) for member in members]].mean(0)
     found["ensemble_prediction"] = together.argmax(-1)
     found["ensemble_confidence"] = together.max(-1)
     found["ensemble_likelihood"] = together[np.arange(shape[1]), found["label"]]
     np.savez(folder / "predictions.npz", **found)
-    return folder, found, [read.is_healthy(member) for member in members]
+    return folder, found, [read.is_finite(member) for member in members]
 
 
 def test_the_card_comes_first_and_says_everything(whole):
@@ -115,20 +115,20 @@ def test_scores_of_each_class_are_those_of_scikit_learn():
 
 
 def test_the_calibration_error_and_the_ensemble_are_exact(whole):
-    folder, found, healthy = whole
+    folder, found, finite = whole
     _, page = render(folder)
     exact = [float(a["value"]) for a in page.find("data")]
     right = found["prediction"] == found["label"]
     together = found["ensemble_prediction"] == found["label"]
-    single = sum(healthy) == 1
+    single = sum(finite) == 1
     assert ("Ensemble against" in str(page.elements)) is not single
     if not single:
-        loss = -np.log(found["likelihood"][healthy]).mean()
-        wanted = [right[healthy].mean(), together.mean(), loss]
+        loss = -np.log(found["likelihood"][finite]).mean()
+        wanted = [right[finite].mean(), together.mean(), loss]
         wanted.append(-np.log(found["ensemble_likelihood"]).mean())
         for value in wanted:
             assert min(abs(np.array(exact) - value)) < 1e-6
-    gap = found["confidence"][healthy].mean()
+    gap = found["confidence"][finite].mean()
     assert f"Confidence is {100 * gap:.1f} %" in page.text
 
 

@@ -205,7 +205,7 @@ def test_mistakes_name_truth_and_votes(population):
         arrays = dict(found)
     worst = arrays["worst_index"][0]
     label = arrays["label"][worst]
-    # of the seven healthy members three say the next class, two each the others
+    # of the seven finite members three say the next class, two each the others
     ahead = np.array([1, 2, 2, 1, 0, 3, 0, 1])
     arrays["prediction"][:, worst] = (label + ahead) % 10
     np.savez(population / "predictions.npz", **arrays)

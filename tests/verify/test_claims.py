@@ -14,7 +14,9 @@ SEEDS = RNG.normal(0, 1, 20)  # one number a seed, mean near 0
 
 
 def exact(found, expected, **options):
-    return claims.exact("equal", found, expected, roundings=8, why="a test", **options)
+    return claims.equal_up_to_rounding(
+        "equal", found, expected, roundings=8, why="a test", **options
+    )
 
 
 @pytest.mark.parametrize(

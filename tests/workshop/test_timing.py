@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from dlworkshop.workshop.timing import in_turns, seconds
+from dlworkshop.workshop.timing import in_turns, time_call
 
 
 def test_every_turn_takes_each_call_once_in_a_random_order():
@@ -26,4 +26,4 @@ def test_what_takes_longer_takes_longer():
 
     taken = in_turns([(work, 10), (work, 100_000)], 3)
     assert (taken[:, 0] < taken[:, 1]).all()
-    assert seconds(work, 10) > 0
+    assert time_call(work, 10) > 0
