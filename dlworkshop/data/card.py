@@ -32,7 +32,8 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "sizes_of_splits": {n: getattr(dataset, n).num_examples for n in SPLITS},
         "classes": list(dataset.classes),
     }
-    if dataset.classes:
+    labels = [getattr(dataset, name).targets for name in SPLITS]
+    if dataset.classes and all(_are_labels(targets) for targets in labels):
         card["counts"] = {
             name: np.bincount(
                 getattr(dataset, name).targets, minlength=len(dataset.classes)
@@ -51,6 +52,11 @@ def _each(inputs: PyTree, said: Callable[[Array], Any]) -> Any:
         for path, leaf in jax.tree.leaves_with_path(inputs)
     }
     return found.get("", found)
+
+
+def _are_labels(targets: Any) -> bool:
+    """Whether they are one class for each example, not the probabilities of classes."""
+    return getattr(targets, "ndim", 0) == 1 and targets.dtype.kind in "iu"
 
 
 def is_picture(images: PyTree) -> bool:
