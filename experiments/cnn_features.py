@@ -85,7 +85,7 @@ def look(train, test, params):
     apart = [
         nearest_mean(seen[s], train.targets, unseen[s], test.targets) for s in SHOWN
     ]
-    salient = jax.vmap(saliency, (None, 0, 0))(params, *test)
+    salient = jax.vmap(saliency, (None, 0, 0))(params, *test[:2])
     scores = salient, test.inputs  # of all pixels: how salient, and how bright
     left = [over(params, jax.vmap(erase)(test.inputs, s))["logits"] for s in scores]
     kept = [(logits.argmax(-1) == test.targets).mean() for logits in left]

@@ -3,11 +3,17 @@
 import re
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import optax
 import pytest
+from flax import linen as nn
+
+from dlworkshop import data, fit, metrics, models
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-LIFTS, GRADIENTS = re.findall(r"```python\n(.*?)```", README, re.S)
+LIFTS, BROUGHT, GRADIENTS = re.findall(r"```python\n(.*?)```", README, re.S)
 
 
 def test_the_five_lifts(capsys):
@@ -19,10 +25,31 @@ def test_the_five_lifts(capsys):
     assert "'n': 8" in capsys.readouterr().out
 
 
+def test_what_you_bring():
+    class MyNet(nn.Module):
+        """Written for batches."""
+
+        @nn.compact
+        def __call__(self, x, *, train, dropout=0.1):  # [B, D]
+            x = nn.relu(nn.Dense(8)(x))
+            if train:  # Flax's own layer takes no rate that is traced
+                keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - dropout)
+                x = jnp.where(keep, x / (1 - dropout), 0)
+            return nn.Dense(10)(x)
+
+    digits = data.load("digits").train
+    scope = {"data": data, "fit": fit, "metrics": metrics, "models": models}
+    x = digits.inputs[:200].reshape(200, 64)
+    scope |= {"optax": optax, "MyNet": MyNet, "x": x, "y": digits.targets[:200]}
+    exec(compile(BROUGHT, "README.md", "exec"), scope)
+    run = scope["run"]
+    assert run.summary["members"] == 16 and run.summary["monitor"] == "auc"
+    assert set(run.hparams) == {"learning_rate", "weight_decay", "dropout"}
+    assert 0.5 < run.summary["test"]["auc"]["mean"] <= 1
+
+
 def test_the_gradient_check(assert_gradients):
     scope = {"my_loss": lambda w: (w**2).sum(), "params": [1.0, 2.0]}
-    import jax.numpy as jnp  # noqa: PLC0415
-
     scope["params"] = jnp.array(scope["params"])
     exec(compile(GRADIENTS, "README.md", "exec"), scope)
     scope["test_my_loss"](assert_gradients)

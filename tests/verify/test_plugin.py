@@ -51,7 +51,8 @@ def run_pytest(folder, text):
     (folder / "test_user.py").write_text(text)
     known = importlib.metadata.entry_points(group="pytest11", name="dlworkshop")
     load = [] if known else ["-p", "dlworkshop.verify.plugin"]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *load]
+    off = ["-p", "no:cacheprovider", "-p", "no:jaxtyping"]  # the latter loads NumPy
+    command = [sys.executable, "-m", "pytest", "-q", *off, *load]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     env.pop("PYTEST_ADDOPTS", None)
     done = subprocess.run(
