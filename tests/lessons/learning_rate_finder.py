@@ -5,11 +5,11 @@ import jax.numpy as jnp
 FAST = {"seeds": 10, "num_rates": 16, "num_steps": (20, 200)}
 
 
-def ascending(descend):
+def ascending(minimize):
     """Every update makes the loss larger, and a small rate the least so."""
 
     def wrong(loss, *rest):
-        return descend(lambda *args: -loss(*args), *rest)
+        return minimize(lambda *args: -loss(*args), *rest)
 
     return wrong
 
@@ -26,10 +26,10 @@ def largest(learn):
 
 HALF = "With fresh seeds, the suggested rate halves the loss of "
 PLANTED = [
-    ({"descend": ascending}, [HALF + "a tenth", "With more"]),
+    ({"minimize": ascending}, [HALF + "a tenth", "With more"]),
     ({"learn": largest}, [HALF + "a tenth", "With fresh seeds, its loss"]),
     (
-        {"descend": lambda _: lambda loss, w, optimizer, batches: (w, None)},
+        {"minimize": lambda _: lambda loss, w, optimizer, batches: (w, None)},
         [HALF + "ten times"],
     ),
 ]
