@@ -86,8 +86,7 @@ def with_convolutions(
         arrays, closed, tree = _traced(apply, args, kwargs)
         if not _inside(closed.jaxpr):
             return apply(*args, **kwargs)
-        jaxpr = _rewritten(closed.jaxpr, how, platform)
-        outputs = core.jaxpr_as_fun(core.ClosedJaxpr(jaxpr, closed.consts))(*arrays)
+        outputs = core.jaxpr_as_fun(_rewritten(closed, how, platform))(*arrays)
         return jax.tree.unflatten(tree, outputs)
 
     return computed
@@ -162,8 +161,9 @@ def _rewritten(jaxpr: Any, how: str, platform: str) -> Any:
     """The program, open, closed or several, with its convolutions computed by `how`."""
     if isinstance(jaxpr, tuple):
         return tuple(_rewritten(one, how, platform) for one in jaxpr)
-    if isinstance(jaxpr, core.ClosedJaxpr):
-        return jaxpr.replace(jaxpr=_rewritten(jaxpr.jaxpr, how, platform))
+    inner = getattr(jaxpr, "jaxpr", jaxpr)  # from JAX 0.12 on all are of one kind
+    if inner is not jaxpr:
+        return jaxpr.replace(jaxpr=_rewritten(inner, how, platform))
     if not _inside(jaxpr):  # as it is: what is compiled of it stays known
         return jaxpr
     eqns = []
