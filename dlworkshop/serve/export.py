@@ -16,7 +16,6 @@ from dlworkshop.learn.hparams import given
 from dlworkshop.learn.population import map_members
 from dlworkshop.models.convolution import computed_by, has_convolutions
 from dlworkshop.models.model import predict, seen, stateful
-from dlworkshop.serve.predict import target_of
 from dlworkshop.train import params_file
 from dlworkshop.train.autotune import rule_of_thumb
 from dlworkshop.train.result import Run, example_of
@@ -66,7 +65,7 @@ def ensemble(run: Run) -> Callable[[PyTree], jax.Array]:
         UserError: for several members whose outputs nobody knows the meaning of.
     """
     members, kind = finite_members(run), meaning(run)
-    mean, deviation = scale(target_of(run) or UNSCALED)
+    mean, deviation = scale(run.target or UNSCALED)
     model = computed_by(stateful(run.model), "lax")  # known to all platforms
     example = seen(example_of(run.summary["example"]))
     params, state, numbers = jax.eval_shape(
@@ -135,7 +134,7 @@ def _onnx(run: Run) -> bytes:
         config["dataset"],
         finite_members(run)[0],
         meaning(run),
-        scale(target_of(run) or UNSCALED),
+        scale(run.target or UNSCALED),
     )
 
 

@@ -3,6 +3,7 @@
 import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from dlworkshop.models.rebuild import from_config
 from dlworkshop.train.cache import use_compilation_cache
 from dlworkshop.train.history import History
 from dlworkshop.train.params_file import FILE, STATE, parameter_name, read_params
+from dlworkshop.train.predictions import fitted_target
 from dlworkshop.train.result import Run, example_of
 from dlworkshop.train.run_folder import read_json
 
@@ -70,7 +72,15 @@ def _run(config, named, summary, workdir, model) -> Run:
         _history(workdir),
         members,
         config["model_hparams"],
+        target=_target(workdir),
     )
+
+
+def _target(workdir: Path) -> dict[str, Any] | None:
+    file = workdir / "preprocessing.json"
+    if not file.is_file():
+        return None
+    return fitted_target(read_json(file)["preprocessing"])
 
 
 def _history(workdir: Path) -> History:

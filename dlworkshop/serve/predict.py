@@ -19,9 +19,9 @@ from dlworkshop.data.readers.inference_sources import Source, sources
 from dlworkshop.data.readers.workers import cores
 from dlworkshop.data.units import in_own_units
 from dlworkshop.errors import UserError
-from dlworkshop.serve.scores import only_array
-from dlworkshop.train.predictions import LINKS, fitted_target
+from dlworkshop.train.predictions import LINKS
 from dlworkshop.train.result import PREDICT_BATCH, Run
+from dlworkshop.train.scores import only_array
 
 log = logging.getLogger(__name__)
 
@@ -172,13 +172,6 @@ def preprocessing_of(run: Run) -> dict[str, Any]:
     return about
 
 
-def target_of(run: Run) -> dict[str, Any] | None:
-    """What is known of the target's columns and units; None where nothing is."""
-    if run.workdir is None or not (run.workdir / "preprocessing.json").is_file():
-        return None
-    return fitted_target(run.read_artifact("preprocessing.json")["preprocessing"])
-
-
 def read(found: Iterable[Source], preprocessing: dict[str, Any]) -> Iterator[Part]:
     """Examples of PREDICT_BATCH sources at a time, decoded on all cores."""
 
@@ -207,7 +200,7 @@ Answers = Callable[[list[Source], np.ndarray], Iterator[Said]]
 
 def _answers(run: Run, about: dict[str, Any]) -> Answers:
     """What tells outputs [P, B, ...] in rows, by what they mean."""
-    kind, fitted = run.summary["outputs"], target_of(run)
+    kind, fitted = run.summary["outputs"], run.target
     columns = [column["name"] for column in (fitted or {}).get("columns", ())]
     if kind == "values":
         return functools.partial(_values, columns, fitted)

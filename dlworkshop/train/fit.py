@@ -21,7 +21,7 @@ from dlworkshop.train.loop import Loop, Trained
 from dlworkshop.train.members import Settings
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.planning import make_plan
-from dlworkshop.train.predictions import labels, predictions_of
+from dlworkshop.train.predictions import fitted_target, labels, predictions_of
 from dlworkshop.train.progress import logging_kept
 from dlworkshop.train.result import Run
 from dlworkshop.train.summary import summarise
@@ -220,6 +220,7 @@ def _run(
         plan.hparams,
         plan.spec.routes.model,
         trained.population.train.opt_state,
+        fitted_target(plan.dataset.preprocessing),
     )
 
 

@@ -30,7 +30,8 @@ from dlworkshop.train.autotune import rule_of_thumb
 from dlworkshop.train.history import History
 from dlworkshop.train.programs import update_flops
 from dlworkshop.train.run_folder import read_json
-from dlworkshop.types import HParams, PyTree
+from dlworkshop.train.scores import Evaluation, Parts, evaluate_parts
+from dlworkshop.types import Batch, HParams, PyTree
 
 PREDICT_BATCH = 512  # examples at a time
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "dlworkshop")
@@ -49,6 +50,7 @@ class Run:
     hparams: HParams = dataclasses.field(default_factory=dict)  # name -> [P]
     model_routes: Keywords = dataclasses.field(default_factory=dict)  # of `apply`
     opt_state: PyTree = None  # [P, ...] at the end of training; None from a folder
+    target: dict[str, Any] | None = None  # columns and units of a table's targets
 
     def predict(self, inputs: PyTree) -> PyTree:
         """Outputs of every member for inputs [B, ...]: leaves [P, B, ...].
@@ -135,6 +137,34 @@ class Run:
 
         return predict_all
 
+    def evaluate(self, examples: Batch) -> Evaluation:
+        """The scores that go with what the outputs mean, of labelled examples.
+
+        Of classes accuracy, balanced accuracy (fractions) and cross-entropy (nats); of
+        several labels the accuracy of labels, the mean of their F1 (fractions) and
+        binary cross-entropy (nats); of values MAE, RMSE (in units of the target, where
+        it is one column of a table) and R2.
+
+        Args:
+            examples: [N, ...] with targets as the run learnt them, for example
+                `dataset.test`; weights count where there are some.
+
+        Raises:
+            UserError: where it is not known what the outputs mean, a model answers with
+                several arrays, or the examples are not like those of training.
+
+        >>> import dlworkshop as dw
+        >>> x = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
+        >>> held = x[:50], (x[:50, 0] > 0).astype(np.int32)
+        >>> dataset = dw.data.from_arrays(x[50:], (x[50:, 0] > 0).astype(np.int32))
+        >>> rate = {"learning_rate": 0.1}
+        >>> run = dw.fit(dw.models.logistic(2), dataset, hparams=rate, batch_size=10)
+        >>> found = run.evaluate(dw.Batch(*held))
+        >>> found.examples, found.scores["accuracy"]["mean"] > 0.8
+        (50, True)
+        """
+        return evaluate_parts(self, _parts(examples), "the examples given")
+
     def read_artifact(self, file: str) -> Any:
         """What the run left in a JSON file of its folder.
 
@@ -206,6 +236,17 @@ class Run:
         rows = self.summary.get("population", ())
         healthy = [row.get("status") != "quarantined" for row in rows]
         return f"<p>{lines}</p>{curves(self.history, healthy or None)}"
+
+
+def _parts(examples: Batch) -> Parts:
+    if not hasattr(examples.targets, "shape"):
+        raise UserError(
+            "the targets are no single array, which is not scored: use Run.predict"
+        )
+    for first in range(0, examples.num_examples, PREDICT_BATCH):
+        part = examples.rows(slice(first, first + PREDICT_BATCH))
+        inputs, targets, weights = jax.tree.map(np.asarray, part)
+        yield inputs, targets, weights
 
 
 def _in_words(run: Run) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 import scipy.special
 from PIL import Image
 
-from dlworkshop import data
+from dlworkshop import data, fit, losses, models
 from dlworkshop.data import readers
 from dlworkshop.errors import UserError
 from dlworkshop.report import terminal
@@ -320,7 +320,7 @@ def test_outputs_that_nobody_knows_get_a_sentence(images, photos):
     for answer in (
         lambda: next(predict_files(run, [photos])),
         lambda: evaluate(run),
-        lambda: evaluate(run, data.load(photos).test),
+        lambda: run.evaluate(data.load(photos).test),
     ):
         with pytest.raises(UserError, match=r"not known what the outputs .* mean"):
             answer()
@@ -363,10 +363,25 @@ def test_values_of_other_rows_are_scored_by_plain_arithmetic(
     assert "MAE (units of price)" in capsys.readouterr().out
 
 
+def test_a_run_without_a_folder_knows_the_units_of_its_target(houses):
+    dataset = data.load(houses, target="price")
+    hparams = {"learning_rate": 0.03}
+    run = fit(
+        models.mlp((8,), num_classes=1),
+        dataset,
+        loss=losses.squared_error,
+        hparams=hparams,
+    )
+    found = run.evaluate(dataset.test)
+    assert found.units["mae"] == "units of price"
+    mean = run.summary["test"]["mae"]["mean"]
+    assert found.scores["mae"]["mean"] == pytest.approx(mean, rel=1e-4)
+
+
 def test_labels_are_scored_by_plain_arithmetic(labels_run, houses):
     run = load(labels_run)
     test = data.load(houses, target=["large", "dear"]).test
-    found = evaluate(run, test)
+    found = run.evaluate(test)
     outputs = np.float64(run.predict(test.inputs))  # [P, N, K]
     chance, target = scipy.special.expit(outputs), np.asarray(test.targets)
     right = (chance > 0.5) == (target > 0.5)
@@ -383,9 +398,9 @@ def test_given_examples_are_scored_with_their_weights(images, photos):
     test = data.load(photos).test
     weights = np.arange(test.num_examples, dtype=np.float32)
     batch = Batch(np.asarray(test.inputs), test.targets, weights)
-    found = evaluate(dataclasses.replace(images, workdir=None), batch)
+    found = dataclasses.replace(images, workdir=None).evaluate(batch)
     right = images.predict(batch.inputs).argmax(-1) == test.targets
     wanted = np.average(right, -1, weights).mean()
     assert found.scores["accuracy"]["mean"] == pytest.approx(wanted)
     with pytest.raises(UserError, match="the targets name no classes"):
-        evaluate(images, batch._replace(targets=np.zeros(len(weights), np.float32)))
+        images.evaluate(batch._replace(targets=np.zeros(len(weights), np.float32)))

@@ -4,19 +4,64 @@ What is measured goes by what the outputs mean (`losses.OUTPUTS`). Examples come
 by part; the ensemble is the mean of probabilities, or of values.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.special
 
 from dlworkshop.errors import UserError
 from dlworkshop.learn import split_metrics
-from dlworkshop.learn.metrics import mean_over_classes
+from dlworkshop.learn.metrics import mean_and_error, mean_over_classes, own_units
 from dlworkshop.train.predictions import LINKS, as_learnt, labels
 from dlworkshop.types import Array, PyTree
 
 LEAST = np.finfo(np.float64).tiny  # of a probability: no infinite loss
+
+
+# Examples [B, ...], targets [B, ...] and weights [B], part by part.
+Parts = Iterable[tuple[PyTree, Array, Array | None]]
+
+
+class Evaluation(NamedTuple):
+    """Scores of the members that were not quarantined, and of their ensemble."""
+
+    of: str  # the data, in words
+    examples: int
+    members: int
+    scores: dict[str, dict[str, Any]]  # accuracy, ... -> mean, sem and n
+    ensemble: dict[str, float]  # accuracy, ... of the mean probability or value
+    units: dict[str, str]  # in words, of the scores that have one
+    unread: Sequence[Any] = ()  # files or rows skipped, each with name and reason
+
+
+def evaluate_parts(
+    run: Any, parts: Parts, words: str, unread: Sequence[Any] = ()
+) -> Evaluation:
+    """How well the members of a `Run` answer labelled examples.
+
+    Args:
+        run: with a `predictor`, `finite` members, a `summary` and a `target`.
+        parts: of the examples.
+        words: what they are, for messages.
+        unread: grows while the parts are read.
+
+    Raises:
+        UserError: if there is no example, or no score for such outputs or targets.
+    """
+    scores = scores_of(run.summary["outputs"], *own_units(run.target))
+    predict, finite, examples = run.predictor, run.finite, 0
+    for inputs, targets, weights in parts:
+        if len(targets):
+            scores.add(only_array(predict(inputs))[finite], targets, weights)
+            examples += len(targets)
+    if not examples:
+        why = f": {unread[0].name} {unread[0].reason}" if unread else ""
+        raise UserError(f"no example of {words} can be read{why}")
+    members, ensemble, units = scores.result()
+    means = {name: mean_and_error(values) for name, values in members.items()}
+    found = words, examples, int(finite.sum()), means, ensemble, units
+    return Evaluation(*found, unread)
 
 
 class Scores(NamedTuple):
