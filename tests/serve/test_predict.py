@@ -365,13 +365,9 @@ def test_values_of_other_rows_are_scored_by_plain_arithmetic(
 
 def test_a_run_without_a_folder_knows_the_units_of_its_target(houses):
     dataset = data.load(houses, target="price")
-    hparams = {"learning_rate": 0.03}
-    run = fit(
-        models.mlp((8,), num_classes=1),
-        dataset,
-        loss=losses.squared_error,
-        hparams=hparams,
-    )
+    settings = {"hparams": {"learning_rate": 0.03}, "batch_size": 8}
+    model = models.mlp((8,), num_classes=1)
+    run = fit(model, dataset, loss=losses.squared_error, **settings)
     found = run.evaluate(dataset.test)
     assert found.units["mae"] == "units of price"
     mean = run.summary["test"]["mae"]["mean"]
