@@ -27,7 +27,7 @@ from dlworkshop.data.pixels import coarse, standardised
 from dlworkshop.errors import UserError
 from dlworkshop.models.rgb import on_rgb
 from dlworkshop.models.vgg16 import parted
-from dlworkshop.serve.features import features, one_by_one
+from dlworkshop.serve.features import features, sequential_features
 from dlworkshop.train.sweep import sweep
 from dlworkshop.verify import claims
 from dlworkshop.workshop.fine_tuning import fine_tune
@@ -132,7 +132,9 @@ def main(config: Config) -> Lesson:
             experiment="vgg16_transfer_fine_tuned",
         )
     results = {name: 100 * of.test_metric for name, of in runs.items()}  # [P] each
-    alone = one_by_one(network, params, images.train.inputs[:LOOKED_AT])  # [N, 512]
+    alone = sequential_features(
+        network, params, images.train.inputs[:LOOKED_AT]
+    )  # [N, 512]
     return Lesson(
         f"Linear heads on features of VGG16 ({trained} weights) read "
         f"{results['features of VGG16'].mean():.1f} % of new images, on pixels "

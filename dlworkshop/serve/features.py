@@ -82,7 +82,7 @@ def _mapped(dataset: Dataset, folder: Path, name: str) -> Dataset:
     )
 
 
-def one_by_one(model: Model, params: PyTree, images: Array) -> np.ndarray:
+def sequential_features(model: Model, params: PyTree, images: Array) -> np.ndarray:
     """Outputs [N, ...] of one image after the other, by XLA's own convolutions.
 
     Slow and plain, it is what `features` can be checked by.
@@ -91,7 +91,7 @@ def one_by_one(model: Model, params: PyTree, images: Array) -> np.ndarray:
     >>> images = np.zeros((5, 8, 8, 1), np.uint8)
     >>> model = models.logistic(num_classes=3)
     >>> params = model.init(jax.random.key(0), images[0])
-    >>> one_by_one(model, params, images).shape
+    >>> sequential_features(model, params, images).shape
     (5, 3)
     """
 

@@ -6,7 +6,7 @@ import pytest
 
 from dlworkshop import models
 from dlworkshop.serve import features as features_module
-from dlworkshop.serve.features import Extractor, features, one_by_one
+from dlworkshop.serve.features import Extractor, features, sequential_features
 from tests.conftest import make_dataset
 
 MODEL = models.cnn((4,), (5,), num_classes=6)
@@ -38,7 +38,7 @@ def test_they_are_the_outputs_whatever_the_batch(
 
 def test_they_are_the_outputs_of_images_one_by_one(quadrants, params):
     images, seen = quadrants.test.inputs, features(MODEL, params, quadrants)
-    alone = one_by_one(MODEL, params, images)
+    alone = sequential_features(MODEL, params, images)
     np.testing.assert_allclose(seen.test.inputs, alone, atol=1e-5)  # as above
 
 
