@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -54,6 +55,27 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
     """
     with atomic_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def open_for_update(path: str | os.PathLike[str]) -> BinaryIO:
+    """A file to read and write in place, made if it is missing and never cut.
+
+    Raises:
+        OSError: if it is a link, which could lead to somebody's other file, or is not
+            a regular file.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "log")
+    >>> with open_for_update(path) as file:
+    ...     file.write(b"line")
+    4
+    """
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+    return os.fdopen(descriptor, "r+b")
 
 
 def atomic_rename(made: Path, final: Path) -> None:

@@ -1,20 +1,36 @@
 """Checkpoints by orbax behind four verbs: save, latest, restore, close.
 
 One of them holds everything that a run needs to go on: the population and a small JSON
-object (position, log position, seconds). Keys are stored as the numbers they are.
+object (position, log position, seconds). Keys are stored as the numbers they are. A
+digest of every file is stored with it, so that damage is noticed before it is trained
+on; the checkpoint before a damaged one is taken instead.
 """
 
+import concurrent.futures
+import json
+import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from dlworkshop.data.checksums import digests
 from dlworkshop.errors import UserError
+from dlworkshop.files import atomic_write
 from dlworkshop.types import PyTree
+
+log = logging.getLogger(__name__)
+
+DIGESTS = "sha256.json"  # in each checkpoint: the name of a file in it -> its digest
 
 
 class Checkpoints:
-    """The checkpoints of one run; the last two are kept."""
+    """The checkpoints of one run; the last two are kept.
+
+    Raises:
+        UserError: if there are some and all are damaged, or the folder is a link.
+    """
 
     def __init__(self, folder: Path):
         from orbax.checkpoint import v1 as ocp  # noqa: PLC0415 (0.1 s, used by runs only)
@@ -22,11 +38,19 @@ class Checkpoints:
         keep = ocp.training.preservation_policies
         folder = folder.absolute()  # orbax takes no other
         self.folder = folder
+        if folder.is_symlink():  # what is deleted through it would not be the run's own
+            raise UserError(
+                f"{folder} is a link: put the folder itself there, or take another run "
+                "folder"
+            )
+        _set_damaged_aside(folder)
         self._checkpointer = ocp.training.Checkpointer(
             folder,
             preservation_policy=keep.LatestN(2),
             cleanup_tmp_directories=True,  # this folder is the run's own
         )
+        self._writer = concurrent.futures.ThreadPoolExecutor(1)
+        self._saving: concurrent.futures.Future | None = None
 
     def save(self, step: int, state: PyTree, position: dict[str, Any]) -> None:
         """Begin to write a checkpoint in the background.
@@ -36,11 +60,16 @@ class Checkpoints:
         if (latest := self.latest()) is not None and latest >= step:
             return
         self.wait()  # raises what went wrong with the one before
-        self._checkpointer.save_checkpointables_async(
+        response = self._checkpointer.save_checkpointables_async(
             step,
             {"state": jax.tree.map(_as_data, state), "position": position},
             force=True,
         )
+        self._saving = self._writer.submit(self._finish, step, response)
+
+    def _finish(self, step: int, response: Any) -> None:
+        response.result()  # which also gives back its thread
+        _write_digests(self.folder / str(step))
 
     def latest(self) -> int | None:
         """The step of the newest whole one."""
@@ -65,11 +94,72 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Until what was begun is on disk."""
-        self._checkpointer.wait()
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.result()
 
     def close(self) -> None:
         """Wait, and let go of the folder."""
-        self._checkpointer.close()
+        try:
+            self.wait()
+        finally:
+            self._writer.shutdown()
+            self._checkpointer.close()
+
+
+def _set_damaged_aside(folder: Path) -> None:
+    """Rename the newest checkpoints until one is as it was written."""
+    steps = [each for each in folder.glob("*") if each.name.isdecimal()]
+    damaged = []
+    for step in sorted(steps, key=lambda each: int(each.name), reverse=True):
+        if (why := damage(step)) is None:
+            break
+        damaged.append(f"{step.name} ({why})")
+    if damaged and len(damaged) == len(steps):
+        raise UserError(
+            f"all checkpoints in {folder} are damaged: {', '.join(damaged)}: take "
+            "another run folder, or remove that one to begin anew"
+        )
+    for each in damaged:
+        name = each.partition(" ")[0]
+        aside = folder / f"damaged-{name}"
+        shutil.rmtree(aside, ignore_errors=True)  # of an earlier time
+        (folder / name).rename(aside)
+        log.warning(
+            "checkpoint %s of %s is damaged and is now %s: the one before it is taken",
+            each,
+            folder,
+            aside.name,
+        )
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What differs from the digests in a checkpoint; None where nothing does.
+
+    One without digests was not finished, or is of an earlier version: nothing is known.
+    """
+    try:
+        wanted = json.loads((checkpoint / DIGESTS).read_bytes())
+        for name, digest in wanted.items():
+            path = checkpoint / name
+            if not path.is_file():
+                return f"{name} is missing"
+            if digests([path])[path] != digest:
+                return f"{name} has changed"
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, AttributeError) as error:
+        return f"{DIGESTS} cannot be read: {error}"
+    return None
+
+
+def _write_digests(checkpoint: Path) -> None:
+    files = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
+    found = {
+        str(path.relative_to(checkpoint)): digest
+        for path, digest in digests(files).items()
+    }
+    atomic_write(checkpoint / DIGESTS, json.dumps(found, indent=1))
 
 
 def _is_key(leaf) -> bool:

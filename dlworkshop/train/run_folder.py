@@ -1,6 +1,7 @@
 """The run folder: config, metrics, summary; whole or not at all, and owned by one."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import math
@@ -13,7 +14,7 @@ import numpy as np
 
 from dlworkshop import identity
 from dlworkshop.errors import UserError
-from dlworkshop.files import atomic_write
+from dlworkshop.files import atomic_write, open_for_update
 
 
 def to_jsonable(value: Any) -> Any:
@@ -49,12 +50,17 @@ def read_json(path: Path) -> Any:
 class Log:
     """`metrics.jsonl`: one object a line, in the order of steps, only ever appended.
 
-    A resumed run cuts it back to where its record says that it was.
+    A resumed run cuts it back to where its checkpoint says that it was.
     """
 
     def __init__(self, path: Path, position: int):
-        self._path, self._file = path, path.open("ab")
-        if self._file.tell() < position:
+        try:
+            self._path, self._file = path, open_for_update(path)
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be written ({_reason(error)}): take another run folder"
+            ) from error
+        if self._file.seek(0, os.SEEK_END) < position:
             raise UserError(
                 f"{path} is shorter than its checkpoint says: the run folder is "
                 "damaged, take another one"
@@ -85,10 +91,10 @@ def lock_run_dir(folder: Path) -> Iterator[None]:
     """Make the run folder and keep other processes out of it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
+        lock = open_for_update(folder / ".lock")
     except OSError as error:
         raise UserError(
-            f"the run folder {folder} cannot be written ({error.strerror}): "
+            f"the run folder {folder} cannot be written ({_reason(error)}): "
             "choose another with --workdir"
         ) from error
     with lock:
@@ -100,6 +106,13 @@ def lock_run_dir(folder: Path) -> Iterator[None]:
                 "or choose another with --workdir"
             ) from error
         yield
+
+
+def _reason(error: OSError) -> str | None:
+    """Why a file cannot be opened; the system says ELOOP of a link."""
+    if error.errno != errno.ELOOP:
+        return error.strerror
+    return f"{Path(error.filename).name} is a link"
 
 
 def read_config(folder: str | Path | None) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """A lesson: an experiment that ends with claims, and how its run folder is written."""
 
 import dataclasses
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -102,7 +101,7 @@ def write(lesson: Lesson, workdir: Path, script: Path, doc: str, config, seconds
                 "versions": versions(),
             }
         )
-        shutil.copyfile(script, workdir / "experiment.py")
+        atomic_write(workdir / "experiment.py", script.read_bytes())
         if not lesson.run:
             run_folder.write_json(
                 found, {"experiment": script.stem, "settings": settings}

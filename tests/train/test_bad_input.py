@@ -16,6 +16,7 @@ import pytest
 
 from dlworkshop import fit, models
 from dlworkshop.errors import UserError
+from dlworkshop.train.checkpoints import DIGESTS
 from dlworkshop.types import Batch
 
 ROOT = Path(__file__).parents[2]
@@ -117,6 +118,7 @@ def test_a_file_that_is_no_checkpoint(damage, quadrants, tmp_path):
     train(quadrants, workdir=tmp_path)
     (tmp_path / "summary.json").unlink()
     newest = max((tmp_path / "checkpoints").iterdir(), key=lambda p: int(p.name))
+    (newest / DIGESTS).unlink()  # as of an earlier version
     for path in newest.rglob("*"):
         if not path.is_file() or path.name == "commit_success.txt":
             continue
@@ -231,3 +233,26 @@ def test_what_is_not_finite_is_null_in_json(quadrants, tmp_path):
     assert summary["population"][0]["status"] == "quarantined"
     assert summary["test"]["accuracy"]["mean"] is None
     assert jnp.isfinite(summary["examples_per_second"])
+
+
+@pytest.mark.parametrize("name", [".lock", "metrics.jsonl"])
+def test_a_link_in_a_run_folder_is_not_written_through(name, quadrants, tmp_path):
+    mine = tmp_path / "mine"
+    mine.write_text("precious")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).symlink_to(mine)
+    with pytest.raises(UserError, match=f"cannot be written .{name} is a link"):
+        train(quadrants, workdir=tmp_path / "run")
+    assert mine.read_text() == "precious"
+
+
+def test_links_in_a_run_folder_are_replaced(quadrants, tmp_path):
+    names = ["config.json", "summary.json", "report.html", "predictions.npz"]
+    names += ["params.safetensors", "data_card.json", "preprocessing.json"]
+    (tmp_path / "run").mkdir()
+    for name in names:
+        (tmp_path / name).write_text("{}")
+        if name != "config.json":
+            (tmp_path / "run" / name).symlink_to(tmp_path / name)
+    train(quadrants, workdir=tmp_path / "run")
+    assert {(tmp_path / name).read_text() for name in names} == {"{}"}

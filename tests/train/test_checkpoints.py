@@ -1,0 +1,139 @@
+"""A checkpoint is noticed to be damaged, and saving leaves nothing behind."""
+
+import logging
+import os
+import shutil
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dlworkshop import fit, models
+from dlworkshop.errors import UserError
+from dlworkshop.train.checkpoints import DIGESTS, Checkpoints
+
+STATE = {"kernel": jnp.arange(12.0).reshape(3, 4), "key": jax.random.key(3)}
+
+
+def saved(folder, steps=(1, 2)):
+    """Checkpoints whose kernels are filled with their steps."""
+    checkpoints = Checkpoints(folder)
+    for step in steps:
+        state = {**STATE, "kernel": jnp.full((3, 4), float(step))}
+        checkpoints.save(step, state, {"step": step})
+    checkpoints.close()
+    return folder
+
+
+def restored(folder):
+    checkpoints = Checkpoints(folder)
+    try:
+        state, position = checkpoints.restore(STATE)
+        return position["step"], float(state["kernel"][0, 0])
+    finally:
+        checkpoints.close()
+
+
+def flip(path, at):
+    content = bytearray(path.read_bytes())
+    content[at % len(content)] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    return saved(tmp_path_factory.mktemp("two") / "checkpoints")
+
+
+def test_each_flipped_bit_is_noticed_in_each_file(two, tmp_path, caplog):
+    assert restored(two) == (2, 2.0)
+    files = [p for p in sorted((two / "2").rglob("*")) if p.is_file()]
+    assert len(files) > 5
+    rng = np.random.default_rng(0)
+    for number, file in enumerate(files):
+        folder = tmp_path / str(number)
+        shutil.copytree(two, folder)
+        damaged = folder / "2" / file.relative_to(two / "2")
+        if not damaged.stat().st_size:
+            damaged.write_bytes(b"x")
+        elif damaged.name == DIGESTS:
+            damaged.write_bytes(damaged.read_bytes()[:-3])
+        else:
+            flip(damaged, int(rng.integers(1 << 30)))
+        with caplog.at_level(logging.WARNING):
+            assert restored(folder) == (1, 1.0), file
+        assert "checkpoint 2 (" in caplog.text and "damaged-2" in caplog.text
+        caplog.clear()
+        saved(folder, [2])  # a new one takes its place
+        assert restored(folder) == (2, 2.0)
+
+
+def test_a_file_that_nobody_needs_stops_nothing(two, tmp_path):
+    folder = shutil.copytree(two, tmp_path / "own")
+    (folder / "2" / "note.txt").write_text("mine")
+    (folder / "note.txt").write_text("mine")
+    assert restored(folder) == (2, 2.0)
+
+
+def test_all_damaged_is_one_sentence(two, tmp_path):
+    folder = shutil.copytree(two, tmp_path / "own")
+    for step in "12":
+        (folder / step / "_CHECKPOINT_METADATA").unlink()
+    with pytest.raises(UserError, match=r"all checkpoints .* 2 \(_CHECKPOINT_META"):
+        Checkpoints(folder)
+    assert (folder / "1").is_dir() and (folder / "2").is_dir()
+
+
+def test_a_linked_folder_is_refused(two, tmp_path):
+    (tmp_path / "checkpoints").symlink_to(two)
+    with pytest.raises(UserError, match="is a link"):
+        Checkpoints(tmp_path / "checkpoints")
+
+
+def test_saving_leaves_no_threads_and_no_open_files(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    counts = []
+    for step in range(1, 31):
+        checkpoints.save(step, STATE, {"step": step})
+        if step in (10, 30):
+            checkpoints.wait()
+            files = len(os.listdir("/proc/self/fd"))
+            counts.append((threading.active_count(), files))
+    checkpoints.close()
+    (threads, files), (threads_later, files_later) = counts
+    assert threads_later <= threads + 1 and files_later <= files + 3
+
+
+@pytest.mark.optimized
+def test_a_run_goes_on_from_the_one_before_to_the_same_bits(quadrants, tmp_path):
+    def train(workdir):
+        return fit(
+            models.logistic(4),
+            quadrants,
+            num_epochs=3,
+            batch_size=16,
+            save_every_steps=4,
+            steps_per_chunk=2,
+            devices=jax.devices()[:1],
+            workdir=workdir,
+        )
+
+    wanted = train(tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "own")
+    newest = max(
+        (tmp_path / "own" / "checkpoints").iterdir(), key=lambda step: int(step.name)
+    )
+    (tmp_path / "own" / "summary.json").unlink()
+    data = max(newest.rglob("*"), key=lambda p: p.stat().st_size)
+    flip(data, 100)
+    found = train(tmp_path / "own")
+    for ours, theirs in zip(
+        jax.tree.leaves(found.params), jax.tree.leaves(wanted.params), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    logs = [
+        (tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "own")
+    ]
+    assert logs[0] == logs[1]
