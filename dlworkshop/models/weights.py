@@ -40,21 +40,30 @@ def read(
     """
     try:
         with path.open("rb") as file:
-            start = file.read(8)
+            start, size = file.read(9), path.stat().st_size
     except OSError as error:
         raise UserError(
             f"the weights {path} cannot be read ({error.strerror}): give a .h5 of "
             "Keras or a .safetensors file"
         ) from error
-    if start == HDF5:
+    if start.startswith(HDF5):
         return _pick(_read_keras(path, layers), layers, path), "caffe"
-    if start.startswith((ZIP, PICKLE)):
+    if start.startswith((ZIP, PICKLE)) and not _begins_safetensors(start, size):
         command = _CONVERT.format(path, path.with_suffix(".safetensors"))
         raise UserError(
             f"{path} holds a Python pickle, which can run any code when opened, so it "
             f"is not read: convert it once, where PyTorch is installed, with {command}"
         )
     return _read_torchvision(path, layers, torchvision), "torch"
+
+
+def _begins_safetensors(start: bytes, size: int) -> bool:
+    """Whether 9 bytes are the length of a header that fits, and its brace.
+
+    >>> _begins_safetensors((128).to_bytes(8, "little") + b"{", 200)
+    True
+    """
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= size - 8
 
 
 def check_shapes(params: Layers, path: Path, wanted: PyTree) -> None:

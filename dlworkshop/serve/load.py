@@ -17,7 +17,7 @@ from dlworkshop.train.history import History
 from dlworkshop.train.params_file import FILE, STATE, parameter_name, read_params
 from dlworkshop.train.predictions import fitted_target
 from dlworkshop.train.result import Run, example_of
-from dlworkshop.train.run_folder import read_json
+from dlworkshop.train.run_folder import digests_of, read_json
 
 
 def load(workdir: str | Path, model: Model | StatefulModel | None = None) -> Run:
@@ -40,6 +40,12 @@ def load(workdir: str | Path, model: Model | StatefulModel | None = None) -> Run
                 "model to its end"
             )
     summary = read_json(workdir / "summary.json")
+    wanted = summary.get("sha256", {}).get(FILE)
+    if wanted is not None and digests_of(workdir).get(FILE) != wanted:
+        raise UserError(
+            f"{workdir / FILE} is not as it was written: run the same experiment again "
+            "with this folder, which makes it anew from the last checkpoint"
+        )
     config, named = read_params(workdir / FILE)
     return _run(config, named, summary, workdir, model)
 

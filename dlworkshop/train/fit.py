@@ -169,7 +169,7 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
     """Read the test split, once, and write down what came out."""
     plan, population = trained.plan, trained.population
     params, state = final_params(plan, population)
-    if trained.finished is not None:  # a whole run was started again: nothing to do
+    if trained.finished is not None and run_folder.is_whole(workdir, trained.finished):
         return _run(trained, params, state, trained.finished, workdir)
     counted = jnp.asarray(population.status) != pop.QUARANTINED
     everyone = plan.groups.partition(range(len(plan.seeds)))
@@ -201,6 +201,7 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
             predictions.write(workdir / "predictions.npz")
         file = workdir / params_file.FILE
         params_file.write_params(file, params, state, plan.settings)
+        summary |= {"sha256": run_folder.digests_of(workdir)}
         run_folder.write_json(workdir / "summary.json", summary)
         report.write(workdir)
     return _run(trained, params, state, summary, workdir)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from dlworkshop import identity
+from dlworkshop.data.checksums import digests
 from dlworkshop.errors import UserError
 from dlworkshop.files import atomic_write, open_for_update
 
@@ -126,6 +127,24 @@ def is_finished(folder: str | Path | None, num_epochs: int) -> bool:
     if folder is None or not (Path(folder) / "summary.json").is_file():
         return False
     return read_config(folder).get("num_epochs") == num_epochs
+
+
+RESULTS = "params.safetensors", "predictions.npz"  # the report is made of them
+
+
+def digests_of(folder: Path) -> dict[str, str]:
+    """SHA-256 of each of RESULTS that is in a run folder, by name."""
+    files = [folder / name for name in RESULTS if (folder / name).is_file()]
+    return {path.name: digest for path, digest in digests(files).items()}
+
+
+def is_whole(folder: Path | None, summary: dict[str, Any]) -> bool:
+    """Whether all that a finished run left is there, as it was written."""
+    if folder is None:
+        return True
+    return (folder / "report.html").is_file() and (
+        digests_of(folder) == summary.get("sha256")
+    )
 
 
 # What was derived may differ; identity is compared as such.

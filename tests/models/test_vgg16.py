@@ -299,6 +299,14 @@ def test_torchvision_with_batch_normalisation_is_refused(tmp_path):
     safetensors.numpy.save_file(state, tmp_path / "bn.safetensors")
     said = refused(tmp_path / "bn.safetensors")
     assert "features.2.weight" in said and "block1_conv2" in said
+    # a header whose length begins with the byte 0x80, as a pickle does
+    content = (tmp_path / "bn.safetensors").read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    longer = content[8 : 8 + size].ljust(size + (128 - size) % 256)
+    head = len(longer).to_bytes(8, "little") + longer
+    (tmp_path / "other.safetensors").write_bytes(head + content[8 + size :])
+    assert head[:1] == b"\x80"
+    assert "features.2.weight" in refused(tmp_path / "other.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import pytest
 
 from dlworkshop import fit, models, schedules
 from dlworkshop.errors import UserError
+from dlworkshop.serve.load import load
 
 pytestmark = pytest.mark.optimized  # bits are compared
 
@@ -119,6 +120,30 @@ def test_a_whole_run_started_again_does_nothing(quadrants, whole):
     assert json.loads(before) == run.summary
     assert (whole / "summary.json").read_text() == before
     assert run.predict(quadrants.test.inputs).shape == (6, 33, 4)
+
+
+@pytest.mark.parametrize(
+    "damage", [["report.html"], ["predictions.npz", "report.html"], ["flip"]]
+)
+def test_what_a_whole_run_lost_is_made_again(damage, quadrants, whole, tmp_path):
+    """A kill between the summary and the report, a lost file, a flipped bit."""
+    workdir = shutil.copytree(whole, tmp_path / "run")
+    for name in damage:
+        if name != "flip":
+            (workdir / name).unlink()
+            continue
+        params = workdir / "params.safetensors"
+        content = bytearray(params.read_bytes())
+        content[-3] ^= 1
+        params.write_bytes(content)
+        with pytest.raises(UserError, match=r"params.safetensors is not as it was"):
+            load(workdir)
+    train(quadrants, workdir)
+    for name in ("report.html", "predictions.npz", "params.safetensors"):
+        assert (workdir / name).is_file()
+        if name == "params.safetensors":
+            assert (workdir / name).read_bytes() == (whole / name).read_bytes()
+    assert load(workdir).summary["test"] == load(whole).summary["test"]
 
 
 def test_other_devices_take_it_up(quadrants, whole, tmp_path):
