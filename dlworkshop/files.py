@@ -103,6 +103,10 @@ def private_folder(name: str) -> Path:
         raise FileNotFoundError(errno.ENOENT, "no home folder is known", home)
     folder = Path(home, "dlworkshop", name)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_mode & 0o077:
-        folder.chmod(0o700)
+    for each in (folder.parent, folder):
+        found = each.stat()
+        if {found.st_uid, each.lstat().st_uid} != {os.geteuid()}:  # or of a link
+            raise PermissionError(errno.EPERM, "it is somebody else's", str(each))
+        if found.st_mode & 0o077:
+            each.chmod(0o700)
     return folder

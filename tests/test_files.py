@@ -83,6 +83,20 @@ def test_the_cache_is_private(tmp_path, monkeypatch):
     assert private_folder("data") == tmp_path / "home/.cache/dlworkshop/data"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_cache_of_somebody_else_is_refused(linked, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = private_folder("programs")
+    if linked:
+        folder.rmdir()
+        (tmp_path / "other").mkdir()
+        folder.symlink_to(tmp_path / "other")
+    os.chown(folder, 12345, -1)
+    with pytest.raises(PermissionError, match="somebody else's"):
+        private_folder("programs")
+
+
 def test_no_home_is_an_os_error(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # an unknown user
