@@ -13,6 +13,7 @@ from tyro.conf import Positional, arg
 
 from dlworkshop.errors import UserError
 from dlworkshop.report import terminal
+from dlworkshop.train import signals
 
 # Everything else is imported where it is used: `--help` waits for no compiler.
 # ruff: noqa: PLC0415
@@ -165,7 +166,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        with terminal.messages():
+        with signals.answered("nothing is half written"), terminal.messages():
             code = _parse(args)()
         sys.stdout.flush()
         return code

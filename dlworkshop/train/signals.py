@@ -1,11 +1,60 @@
-"""SIGTERM and Ctrl-C: noticed between chunks, so that nothing is lost."""
+"""SIGTERM, Ctrl-C and a closed terminal: answered at any time, and nothing is lost.
+
+While a run trains, `caught` notes them and the run saves itself between two chunks. A
+script or a command that does anything else is within `answered` and just ends.
+"""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
 
 INTERRUPTED = signal.SIGINT
+
+
+GRACE = 3.0  # seconds to end in an orderly way
+
+
+@contextlib.contextmanager
+def answered(sentence: str) -> Iterator[None]:
+    """End the program by SystemExit(128 + n) and one line at SIGINT, SIGTERM, SIGHUP.
+
+    Where nobody lets the exception through (one that is raised in a callback of XLA's
+    is lost, and a compiler takes its time) the program ends without it after GRACE
+    seconds, and at a second signal at once. What is ignored stays so, as after nohup.
+    Only for programs, and only their main thread.
+
+    Args:
+        sentence: what to do next, after "stopped by SIGTERM: ".
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        signum: signal.getsignal(signum)
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    watched = [n for n, how in before.items() if how not in (signal.SIG_IGN, None)]
+
+    def end(signum, _frame):
+        code = 128 + signum
+        for each in watched:
+            signal.signal(each, lambda again, _: os._exit(128 + again))
+        line = f"stopped by {signal.Signals(signum).name}: {sentence}\n"
+        os.write(2, line.encode())  # print may be in the middle of something
+        timer = threading.Timer(GRACE, os._exit, [code])
+        timer.daemon = True
+        timer.start()
+        raise SystemExit(code)
+
+    for signum in watched:
+        signal.signal(signum, end)
+    try:
+        yield
+    finally:
+        for signum in watched:
+            signal.signal(signum, before[signum])
 
 
 class Caught:
@@ -20,7 +69,7 @@ class Caught:
 
 @contextlib.contextmanager
 def caught() -> Iterator[Caught]:
-    """Note SIGTERM, SIGINT and SIGUSR1 instead of dying of them.
+    """Note SIGTERM, SIGINT, SIGHUP and SIGUSR1 instead of dying of them.
 
     Only the main thread may ask for signals; elsewhere they keep their meaning, as one
     does whose handler is not Python's and could not be put back.
@@ -29,9 +78,11 @@ def caught() -> Iterator[Caught]:
     if threading.current_thread() is not threading.main_thread():
         yield seen
         return
-    wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
     before = {signum: signal.getsignal(signum) for signum in wanted}
     watched = [signum for signum in wanted if before[signum] is not None]
+    if before[signal.SIGHUP] == signal.SIG_IGN:  # nohup
+        watched.remove(signal.SIGHUP)
 
     def note(signum, _frame):
         seen.signum = signum

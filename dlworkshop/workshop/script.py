@@ -14,6 +14,7 @@ import jax
 from dlworkshop.errors import UserError
 from dlworkshop.report import terminal
 from dlworkshop.report.words import format_claim
+from dlworkshop.train import signals
 from dlworkshop.train.cache import use_compilation_cache
 from dlworkshop.train.result import Run, metric_name
 from dlworkshop.workshop import lesson
@@ -42,6 +43,8 @@ class TrainingConfig(Config):
     """Where the data lie, raw or prepared; a private cache folder by default."""
 
 
+GO_ON = "run the same command again to go on"
+
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
@@ -65,13 +68,13 @@ def start(
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     use_all_cores(config.seeds)
     try:
-        with terminal.messages():
+        with signals.answered(GO_ON), terminal.messages():
             result = perform(main, config)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:  # before or after training, where nothing is lost
-        print("stopped; run the same command again to go on", file=sys.stderr)
+    except KeyboardInterrupt:  # raised, not sent
+        print(f"stopped: {GO_ON}", file=sys.stderr)
         raise SystemExit(130) from None
     print(finding(result))
     if isinstance(result, Lesson):

@@ -1,0 +1,86 @@
+"""A signal ends a program with one line and 128 + n, whatever it is doing."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import signal, sys, threading, time
+from dlworkshop.train import signals
+signals.GRACE = 0.3
+{before}
+try:
+    with signals.answered("go on"):
+        {work}
+finally:
+    print("cleaned up", flush=True)
+"""
+SLEEP = "print('ready', flush=True); time.sleep(20)"
+DEAF = """
+        while True:
+            try:
+                print("ready", flush=True)
+                time.sleep(20)
+            except BaseException:
+                print("swallowed", flush=True)
+"""
+
+
+def signalled(work, *signums, before=""):
+    """Exit status, stdout and stderr of a program that is sent signals at work."""
+    with subprocess.Popen(
+        [sys.executable, "-c", CODE.format(work=work, before=before)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as program:
+        said = program.stdout.readline()
+        for number, signum in enumerate(signums):
+            if number:
+                said += program.stdout.readline()  # the one before was seen
+            program.send_signal(signum)
+        out, err = program.communicate(timeout=10)
+    return program.returncode, said + out, err
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_one_line_and_an_orderly_end(name):
+    signum = signal.Signals[name]
+    code, out, err = signalled(SLEEP, signum)
+    assert code == 128 + signum
+    assert out == "ready\ncleaned up\n"
+    assert err == f"stopped by {name}: go on\n"
+
+
+def test_whoever_swallows_the_exception_is_ended():
+    code, out, err = signalled(DEAF, signal.SIGTERM)
+    assert (code, out) == (143, "ready\nswallowed\nready\n")
+    assert err == "stopped by SIGTERM: go on\n"
+
+
+def test_a_second_signal_ends_it_at_once():
+    before = "signals.GRACE = 60"
+    code, out, _ = signalled(DEAF, signal.SIGTERM, signal.SIGINT, before=before)
+    assert code == 130 and out.startswith("ready\nswallowed\n")
+    assert "cleaned up" not in out
+
+
+def test_what_is_ignored_stays_ignored():
+    before = "signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+    work = SLEEP.replace("20", "0.5")
+    code, out, err = signalled(work, signal.SIGHUP, before=before)
+    assert (code, out, err) == (0, "ready\ncleaned up\n", "")
+
+
+def test_handlers_are_put_back():
+    code = """
+import signal
+from dlworkshop.train import signals
+before = signal.getsignal(signal.SIGTERM)
+with signals.answered("go on"):
+    assert signal.getsignal(signal.SIGTERM) is not before
+assert signal.getsignal(signal.SIGTERM) is before
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
