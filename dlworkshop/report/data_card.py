@@ -1,5 +1,6 @@
 """What the run learnt from: counts, pictures, what was left out, what to beware of."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,7 @@ def _strip(pictures: Sequence[str], name: str, title: str) -> Html:
         f'<image x="{i * 1.06:.2f}" width="1" height="1"'
         f' href="data:image/png;base64,{content}"/>'
         for i, content in enumerate(pictures)
+        if re.fullmatch(r"[A-Za-z0-9+/=]*", content)  # base64 cannot end the attribute
     )
     width = 1.06 * len(pictures) - 0.06
     return Html(

@@ -137,7 +137,7 @@ def read_run(workdir: Path) -> RunFolder:
         _read_series(workdir / "metrics.jsonl", members),
         predictions if isinstance(predictions, Predictions) else None,
         _metric_names(config, summary),
-        {f["file"]: _read_drawing(workdir / f["file"]) for f in figures},
+        {f["file"]: _read_drawing(workdir, f["file"]) for f in figures},
         source.read_text(encoding="utf-8") if source.exists() else "",
         _read_object(workdir, "data_card.json")
         if (workdir / "data_card.json").exists()
@@ -190,13 +190,17 @@ def _read_object(workdir: Path, name: str) -> dict[str, Any]:
     return content
 
 
-def _read_drawing(path: Path) -> str:
+def _read_drawing(workdir: Path, file: Any) -> str:
+    path = workdir / str(file)
     try:
+        if not path.resolve().is_relative_to(workdir.resolve()):
+            raise ValueError("it lies outside the run folder")
         return svg.from_file(path.read_text(encoding="utf-8"))
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"'{path}' cannot be read ({error.strerror}), and summary.json speaks of "
-            "it: run the experiment again."
+            f"'{path}' cannot be read ({reason}), and summary.json speaks of it: run "
+            "the experiment again."
         ) from error
 
 

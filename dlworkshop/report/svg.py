@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
 from typing import Any
+from xml.etree import ElementTree
 
 import matplotlib as mpl
 import numpy as np
@@ -40,8 +41,23 @@ STYLE: dict[Any, Any] = {
 }
 
 
-NAMESPACES = 'xmlns="http://www.w3.org/2000/svg"'
-NAMESPACES += ' xmlns:xlink="http://www.w3.org/1999/xlink" '
+SVG, XLINK = "{http://www.w3.org/2000/svg}", "http://www.w3.org/1999/xlink"
+NAMESPACES = f'xmlns="{SVG[1:-1]}" xmlns:xlink="{XLINK}" '
+# What a drawing of a run folder may be made of, and where its links may lead.
+DRAWN = {
+    "svg",
+    "g",
+    "path",
+    "use",
+    "defs",
+    "clipPath",
+    "rect",
+    "image",
+    "title",
+    "desc",
+}
+DRAWN |= {"text", "tspan", "line", "circle", "ellipse", "polygon", "polyline"}
+INSIDE = "#", "data:image/png;base64,", "data:image/jpeg;base64,"
 
 
 @contextmanager
@@ -119,8 +135,36 @@ def as_file(svg: str) -> str:
 
 
 def from_file(text: str) -> str:
-    """The element of a page that `as_file` made a file of."""
-    return text.replace(NAMESPACES, "", 1)
+    """The element of a page that `as_file` made a file of, which may be anybody's.
+
+    It is parsed and written anew, so that a page runs and loads nothing of it.
+
+    Raises:
+        ValueError: if it is no SVG, or one that is more than a drawing.
+
+    >>> from_file('<svg xmlns="http://www.w3.org/2000/svg"><script>1</script></svg>')
+    Traceback (most recent call last):
+    ValueError: it has a <script>, which is not drawn
+    """
+    if "<!" in re.sub("<!--.*?-->", "", text, flags=re.DOTALL):  # entities may grow
+        raise ValueError("it has a declaration, which is not drawn")
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise ValueError(f"it is no SVG ({error})") from error
+    for element in root.iter():
+        name = element.tag.removeprefix(SVG)
+        if name not in DRAWN:
+            raise ValueError(f"it has a <{name}>, which is not drawn")
+        for key, value in element.attrib.items():
+            link = key.endswith("href") and not value.startswith(INSIDE)
+            loads = re.search(r"url\((?!#)|@import|\\", value)
+            if key.startswith("on") or link or loads:
+                raise ValueError(f"it has a {key}, which runs or loads something")
+    ElementTree.register_namespace("", SVG[1:-1])
+    ElementTree.register_namespace("xlink", XLINK)
+    made = ElementTree.tostring(root, encoding="unicode")
+    return re.sub(r' xmlns(:xlink)?="[^"]*"', "", made)
 
 
 def _for_page(svg: str, name: str, title: str, alt: str) -> str:

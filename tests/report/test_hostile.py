@@ -1,0 +1,74 @@
+"""A page made from somebody else's run folder runs nothing and holds no other file."""
+
+import json
+
+import pytest
+
+from dlworkshop import report
+from dlworkshop.errors import UserError
+from dlworkshop.report import svg
+from dlworkshop.report.data_card import _strip
+
+NS = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+
+
+@pytest.mark.parametrize(
+    ("inside", "reason"),
+    [
+        ("<script>alert(1)</script>", "<script>"),
+        ("<foreignObject/>", "<foreignObject>"),
+        ('<g onload="alert(1)"/>', "a onload"),
+        ('<image href="file:///etc/passwd"/>', "a href"),
+        ('<image href="data:image/svg+xml;base64,PHN2Zz4="/>', "a href"),
+        ('<use xlink:href="https://example.org/a.svg#b"/>', "href"),
+        ('<g style="fill: url(https://example.org/)"/>', "a style"),
+        ('<g xmlns="http://www.w3.org/1999/xhtml"/>', "xhtml"),
+        ("<![CDATA[><script>alert(1)</script>]]>", "a declaration"),
+        ("<path>", "no SVG"),
+    ],
+)
+def test_what_is_more_than_a_drawing_is_refused(inside, reason):
+    with pytest.raises(ValueError, match=reason):
+        svg.from_file(f"<svg {NS}>{inside}</svg>")
+
+
+def test_entities_are_refused_before_they_grow():
+    bomb = '<!DOCTYPE svg [<!ENTITY a "aaaaaaaa"><!ENTITY b "&a;&a;">]>'
+    with pytest.raises(ValueError, match="a declaration"):
+        svg.from_file(f"{bomb}<svg {NS}>&b;</svg>")
+
+
+def test_text_that_looks_like_markup_stays_text():
+    made = svg.from_file(f"<svg {NS}><title>&lt;script&gt;</title></svg>")
+    assert made == "<svg><title>&lt;script&gt;</title></svg>"
+
+
+def test_a_drawing_is_what_was_drawn():
+    with svg.drawing("curve", "A title", (4, 3), caption="So") as (_, axes, out):
+        axes.imshow([[0, 1], [2, 3]])
+        axes.plot([0, 1], [1, 0], label="a < b")
+        axes.legend()
+    back = svg.from_file(svg.as_file(out[0]))
+    assert len(back) == pytest.approx(len(out[0]), rel=0.02)
+    for part in ("<title", "<desc", "a &lt; b", "data:image/png;base64", 'href="#'):
+        assert back.count(part) == out[0].count(part) > 0
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_file_outside_the_folder_is_not_copied(linked, tmp_path):
+    run, mine = tmp_path / "run", tmp_path / "mine.svg"
+    mine.write_text(f"<svg {NS}><title>mine</title></svg>")
+    (run / "figures").mkdir(parents=True)
+    name = "figures/one.svg" if linked else "../mine.svg"
+    if linked:
+        (run / name).symlink_to(mine)
+    (run / "config.json").write_text("{}")
+    figure = {"file": name, "title": "", "caption": ""}
+    (run / "summary.json").write_text(json.dumps({"figures": [figure]}))
+    with pytest.raises(UserError, match="lies outside the run folder"):
+        report.write(run)
+
+
+def test_pictures_of_a_card_cannot_end_their_attribute():
+    shown = _strip(['"/><script>alert(1)</script>', "AAAA"], "name", "title")
+    assert "script" not in shown and "AAAA" in shown
