@@ -171,13 +171,13 @@ def main(args: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        terminal.say_error(error)
         return 2
     except BrokenPipeError:  # whoever reads has enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"error: {error.filename}: {error.strerror or error}", file=sys.stderr)
+        terminal.say_error(f"{error.filename}: {error.strerror or error}")
         return 2
     except KeyboardInterrupt:
         return 130

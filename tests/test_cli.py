@@ -252,3 +252,9 @@ def test_importing_the_command_loads_no_compiler():
         cwd=ROOT,
     )
     assert done.stdout == "False\n"
+
+
+def test_names_do_not_steer_the_terminal(capsys):
+    code, out, err = call(capsys, "report", "no\x1b[2J\u202efolder")
+    assert (code, out) == (2, "")
+    assert "no\\x1b[2J\\u202efolder" in err and "\x1b" not in err

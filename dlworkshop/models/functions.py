@@ -57,7 +57,8 @@ def find_function(known: Any, room: ModuleType, place: str) -> Callable:
     """The function that `describe_function` described.
 
     Raises:
-        UserError: if it is the user's own, or `room` has none of that name.
+        UserError: if it is the user's own, or `room` has none of that name that is its
+            own or JAX's.
 
     >>> from flax import linen as nn
     >>> find_function({"partial": "elu", "keywords": {"alpha": 0.5}}, nn, "activation")(
@@ -67,7 +68,10 @@ def find_function(known: Any, room: ModuleType, place: str) -> Callable:
     partial = isinstance(known, dict) and "partial" in known
     name = known["partial"] if partial else known
     function = getattr(room, name, None) if isinstance(name, str) else None
-    if function is None or not callable(function):
+    # a room holds more (modules, transforms), which no config has reason to name
+    home = getattr(function, "__module__", None) or ""
+    allowed = home == room.__name__ or home.startswith("jax.")
+    if not callable(function) or isinstance(function, type) or not allowed:
         named = name.get("own") if isinstance(name, dict) else name
         raise UserError(
             f"the {place} '{named}' of the model is not one of {room.__name__}: give "

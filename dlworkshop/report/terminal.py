@@ -5,6 +5,7 @@ import csv
 import itertools
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -18,13 +19,25 @@ WORD = 14  # columns of a text that is no name
 Rows = Iterable[Any]  # NamedTuples of one kind; a dict in one is several columns
 
 
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    r"""Text in which nothing steers a terminal, as the name of a file may.
+
+    >>> print(visible("a\x1b[2Jb"))
+    a\x1b[2Jb
+    """
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def show(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A small table, whole; without a header where that says nothing."""
     table = Table(box=None, show_header=any(head), pad_edge=False)
     for title in head:
         table.add_column(title, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(visible, row))
     _console().print(table)
 
 
@@ -33,7 +46,7 @@ class Messages(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            print(self.format(record), file=sys.stderr, flush=True)
+            print(visible(self.format(record)), file=sys.stderr, flush=True)
         except Exception:
             self.handleError(record)
 
@@ -65,7 +78,12 @@ def messages() -> Iterator[None]:
 
 def say(line: str) -> None:
     """One line of text."""
-    print(line)
+    print(visible(line))
+
+
+def say_error(error: object) -> None:
+    """What was wrong, on stderr."""
+    print(f"error: {visible(str(error))}", file=sys.stderr)
 
 
 def as_table(rows: Rows) -> None:
@@ -134,5 +152,5 @@ def _console() -> Console:
 
 def _short(value: Any) -> str:
     if isinstance(value, str) or value is None:
-        return value or ""
+        return visible(value or "")
     return f"{value:.4f}" if abs(value) < 10_000 else f"{value:,.0f}"

@@ -71,7 +71,7 @@ def start(
         with signals.answered(GO_ON), terminal.messages():
             result = perform(main, config)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        terminal.say_error(error)
         raise SystemExit(2) from None
     except KeyboardInterrupt:  # raised, not sent
         print(f"stopped: {GO_ON}", file=sys.stderr)

@@ -139,3 +139,10 @@ def test_on_rgb_keeps_a_state():
 def inner_init(key, image):
     """Parameters, which depend on the image's size."""
     return jax.random.normal(key, (image.size,))
+
+
+@pytest.mark.parametrize("name", ["Module", "jit", "vmap", "Dense", "partitioning"])
+def test_a_config_names_functions_only(name):
+    config = models.mlp((3,), num_classes=2).config | {"activation": name}
+    with pytest.raises(UserError, match=f"the activation '{name}' of the model is not"):
+        from_config(config)
