@@ -11,129 +11,170 @@ from dlworkshop.errors import UserError
 VALIDATION_SHARE, TEST_SHARE = 0.15, 0.15
 
 
-def ranks(names: Sequence[str]) -> np.ndarray:
-    """The place of each name in a random order: [N] int64.
+def keys(names: Sequence[str]) -> np.ndarray:
+    """A random number for each name: [N] uint64, the same wherever the name comes.
 
-    The order comes from the names themselves, so that an example that is added leaves
-    those that were there in their places.
-
-    >>> ranks(["b", "a", "c"]).tolist(), ranks(["a", "b"]).tolist()
-    ([1, 2, 0], [1, 0])
+    >>> first, second = keys(["a", "b"]), keys(["b", "c", "a"])
+    >>> bool(first[0] == second[2]), bool(first[0] == first[1])
+    (True, False)
     """
-    digests = [
-        hashlib.sha256(name.encode("utf-8", "replace")).digest() for name in names
-    ]
-    order = sorted(range(len(names)), key=lambda i: digests[i])
-    place = np.empty(len(names), np.int64)
-    place[order] = np.arange(len(names))
-    return place
+    digests = b"".join(
+        hashlib.sha256(name.encode("utf-8", "backslashreplace")).digest()[:8]
+        for name in names
+    )
+    return np.frombuffer(digests, ">u8").astype(np.uint64)
 
 
 def stratified(
-    rank: np.ndarray, label: np.ndarray, group: np.ndarray, shares: Sequence[float]
+    key: np.ndarray, label: np.ndarray, group: np.ndarray, shares: Sequence[float]
 ) -> np.ndarray:
-    """A split of every example, with the same share of each class in each.
+    """A split of every example: whole groups, each with the same chance of each split.
+
+    The groups of a class are lined up by size, and every n-th of the line is drawn,
+    from a random start on. So the chance of a group does not depend on its size, and
+    every split has groups of all sizes. Among groups of one size those of the lowest
+    and the highest keys are drawn, so that an example that is added moves few others.
+    A group of several classes counts as one of its rarest. A group that holds more than
+    half of its class is never drawn: there would be nothing to learn from.
 
     Args:
-        rank: [N] a number for each example, no two the same: the lowest go into the
-            splits first. See `ranks`.
+        key: [N] random whole numbers; that of its first example is that of a group.
         label: [N] int in [0, K).
         group: [N] int; what has the same number stays on one side.
-        shares: of all splits but the first, which takes the rest.
+        shares: of all splits but the first, which takes the rest; one or two.
 
     Returns:
-        [N] int8: 0 for the rest, i for shares[i - 1].
+        [N] int8: 0 for the rest, i for shares[i - 1]. A class that has as many groups
+        as there are splits is in each of them.
 
     Raises:
         UserError: if there are fewer groups than splits.
 
-    Groups of more than one example are placed first, the largest first, each where it
-    leaves the counts of classes closest to their shares of what is placed so far (as
-    in scikit-learn's StratifiedGroupKFold, which compares folds of one size); examples
-    of their own then fill each class up. So groups of any size are in every split.
+    Source: systematic sampling, Madow and Madow (1944), On the theory of systematic
+    sampling. (scikit-learn's StratifiedGroupKFold hands the largest groups out first,
+    so that a split of 15 % would hold other groups than one of 70 %.)
 
     >>> label = np.arange(20) % 2
-    >>> split = stratified(np.arange(20), label, np.arange(20), [0.2, 0.2])
+    >>> split = stratified(keys([str(i) for i in label]), label, np.arange(20), [0.2])
     >>> np.bincount(split).tolist(), np.bincount(label[split == 1]).tolist()
-    ([12, 4, 4], [2, 2])
+    ([16, 4], [2, 2])
     """
-    num_classes = int(label.max()) + 1
-    total = np.bincount(label, minlength=num_classes)  # [K]
-    wanted = np.stack([np.round(share * total) for share in shares])
-    # a class of three examples or more is in every split
-    wanted = np.where(total >= len(shares) + 1, np.maximum(wanted, 1), wanted)
-    wanted = np.concatenate([[total - wanted.sum(0)], wanted])  # [splits, K]
-    _, group, size = np.unique(group, return_inverse=True, return_counts=True)
-    if len(size) < len(wanted):
+    _, first, group, size = np.unique(
+        group, return_index=True, return_inverse=True, return_counts=True
+    )
+    if len(size) <= len(shares):
         raise UserError(
             f"all {len(label)} examples are in {len(size)} group"
-            f"{'s' if len(size) > 1 else ''}, too few for {len(wanted)} splits: group "
-            "by something that has more values"
+            f"{'s' if len(size) > 1 else ''}, too few for {len(shares) + 1} splits: "
+            "group by something that has more values"
         )
-    split = np.full(len(label), -1, np.int8)
-    have = np.zeros_like(wanted)
-    first = np.full(len(size), len(label))
-    np.minimum.at(first, group, rank)
-    members = np.argsort(group, kind="stable")
-    ends = np.cumsum(size)
-    share = np.array([[1 - sum(shares)], *([share] for share in shares)])  # [splits, 1]
-    placed = np.zeros(num_classes)
-    for g in sorted(np.flatnonzero(size > 1), key=lambda g: (-size[g], first[g])):
-        rows = members[ends[g] - size[g] : ends[g]]
-        counts = np.bincount(label[rows], minlength=num_classes)  # [K]
-        # Each split has its share of what is placed so far, not of all: or the large
-        # groups would all be in one split, and the others would have none of them.
-        placed += counts
-        missing = (share * placed - have) / np.sqrt(share)
-        now = (missing**2).sum(1)
-        then = ((missing - counts / np.sqrt(share)) ** 2).sum(1)
-        best = int(np.argmin(then - now))
-        split[rows] = best
-        have[best] += counts
-    for k in range(num_classes):
-        rows = np.flatnonzero((label == k) & (split < 0))
-        rows = rows[np.argsort(rank[rows])]
-        for number in range(1, len(wanted)):
-            take = int(max(0, wanted[number, k] - have[number, k]))
-            split[rows[:take]] = number
-            rows = rows[take:]
-        split[rows] = 0
-    return split
+    total = np.bincount(label)  # [K]
+    rarity = np.argsort(np.argsort(total, kind="stable"))  # [K], 0 is the rarest
+    kind = np.full(len(size), len(total))  # [G], by the rarity of its rarest class
+    np.minimum.at(kind, group, rarity[label])
+    own = np.bincount(group, rarity[label] == kind[group], len(size))  # [G], of it
+    line = np.lexsort((key[first], size, own, kind))  # [G]
+    drawn = np.zeros(len(size), np.int8)
+    for groups in np.split(line, np.flatnonzero(np.diff(kind[line])) + 1):
+        wanted = _counts(len(groups), shares)
+        is_giant = 2 * own[groups[-1]] > np.sort(total)[kind[groups[0]]]
+        some = groups[: len(groups) - (is_giant and len(groups) > 1)]
+        same = np.unique(np.stack([own, size])[:, some], axis=1, return_inverse=True)
+        start = np.random.default_rng(int(key[first[groups].min()])).random()
+        drawn[some] = _draw(same[1], wanted, start)
+    return drawn[group]
+
+
+def _counts(groups: int, shares: Sequence[float]) -> np.ndarray:
+    """How many groups of a class go to each split: [S], fewer than all together."""
+    wanted = np.round(np.array(shares) * groups).astype(int)
+    if groups > len(shares):
+        wanted = np.maximum(wanted, 1)
+    return wanted if wanted.sum() < groups else (np.array(shares) * groups).astype(int)
+
+
+def _draw(stratum: np.ndarray, wanted: np.ndarray, start: float) -> np.ndarray:
+    """Draw `wanted` [S] of groups in a line: [G] int8, 0 or the number of a split.
+
+    Args:
+        stratum: [G] int, ascending; what is equal can stand for one another.
+        wanted: how many for each split.
+        start: in [0, 1), where in the line to begin.
+    """
+    size, total = len(stratum), int(wanted.sum())
+    # the splits take turns: 1, 2, 1, 2, ...
+    turns = [(np.arange(n) + 0.5) / n for n in wanted if n]
+    which = np.repeat(np.flatnonzero(wanted), wanted[wanted > 0])
+    which = which[np.argsort(np.concatenate([*turns, []]), kind="stable")]
+    at = (start + np.arange(total) / max(total, 1)) % 1 * size
+    taken = np.zeros((stratum[-1] + 1, 2), int)
+    np.add.at(taken, (stratum[np.minimum(at.astype(int), size - 1)], which), 1)
+    begin = np.searchsorted(stratum, stratum)
+    end = np.searchsorted(stratum, stratum, "right")
+    from_low, from_high = np.arange(size) - begin, end - 1 - np.arange(size)
+    is_first, is_second = (from_low, from_high) < taken[stratum].T
+    return np.where(is_first, 1, np.where(is_second, 2, 0)).astype(np.int8)
 
 
 def complete(
-    names: Sequence[str], label: np.ndarray, group: np.ndarray, given: np.ndarray
+    names: Sequence[str],
+    label: np.ndarray,
+    group: np.ndarray,
+    given: np.ndarray,
+    classes: Sequence[str] = (),
+    advice: str = "add more, or join rare classes",
 ) -> np.ndarray:
     """The splits [N] that were given, with those missing cut off train.
 
     Args:
-        names: [N] of the examples; the same names give the same splits.
+        names: [N] of the examples, or of what they are grouped by; the same names give
+            the same splits.
         label, group: as for `stratified`.
         given: [N] int, 0 train, 1 validation, 2 test; all 0 where none was given.
+        classes: [K] their names; () where the labels are none.
+        advice: what is to be done about a class of too few examples.
+
+    Raises:
+        UserError: if a class has fewer examples than there are splits to be in, or all
+            its groups are needed for train.
     """
     missing = [number for number in (1, 2) if not (given == number).any()]
     split = given.astype(np.int8)
     train = np.flatnonzero(split == 0)
+    if classes:
+        counts = np.bincount(label[train], minlength=len(classes))
+        if counts.min() <= len(missing):
+            count = int(counts.min())
+            raise UserError(
+                f"the class '{classes[int(counts.argmin())]}' has {count} example"
+                f"{'s' if count != 1 else ''} to learn from, wanted at least "
+                f"{len(missing) + 1}{', one for each split' * bool(missing)}: {advice}"
+            )
     if not missing:
         return split
     shares = [(VALIDATION_SHARE, TEST_SHARE)[number - 1] for number in missing]
-    rank = ranks([names[int(i)] for i in train])
-    cut = stratified(rank, label[train], group[train], shares)
+    key = keys([names[int(i)] for i in train])
+    cut = stratified(key, label[train], group[train], shares)
     split[train] = np.array([0, *missing], np.int8)[cut]
+    if not all((split == number).any() for number in missing):
+        raise UserError(
+            f"no class is in {len(missing) + 1} groups, one for each split: group by "
+            "something that has more values"
+        )
     return split
 
 
-def merge(group: np.ndarray, content: Sequence[str]) -> np.ndarray:
-    """Groups [N] in which examples of the same content are together too.
+def merge(group: np.ndarray, content: np.ndarray) -> np.ndarray:
+    """Groups [N] in which examples of the same content [N] are together too.
 
-    >>> merge(np.array([0, 1, 2, 2]), ["a", "b", "b", "c"]).tolist()
+    >>> merge(np.array([0, 1, 2, 2]), np.array(["a", "b", "b", "c"])).tolist()
     [0, 1, 1, 1]
     """
     from scipy.sparse import coo_array  # noqa: PLC0415
     from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
 
     _, group = np.unique(group, return_inverse=True)
-    _, same = np.unique(np.asarray(content), return_inverse=True)
+    _, same = np.unique(content, return_inverse=True)
     size = int(group.max()) + 1
     links = coo_array(
         (np.ones(len(group), bool), (group, size + same)),
@@ -142,13 +183,16 @@ def merge(group: np.ndarray, content: Sequence[str]) -> np.ndarray:
     return connected_components(links, directed=False)[1][group]
 
 
-def copies(content: Sequence[str]) -> list[list[int]]:
+def copies(content: np.ndarray) -> list[np.ndarray]:
     """The numbers of examples that have the same content, for each that recurs.
 
-    >>> copies(["a", "b", "a", "c"])
+    >>> [rows.tolist() for rows in copies(np.array(["a", "b", "a", "c"]))]
     [[0, 2]]
     """
-    places: dict[str, list[int]] = {}
-    for i, value in enumerate(content):
-        places.setdefault(value, []).append(i)
-    return [rows for rows in places.values() if len(rows) > 1]
+    _, same, count = np.unique(content, return_inverse=True, return_counts=True)
+    order = np.argsort(same, kind="stable")
+    order = order[count[same[order]] > 1]
+    ends = np.cumsum(count[count > 1])
+    return sorted(np.split(order, ends[:-1]), key=lambda rows: rows[0]) if len(
+        order
+    ) else []

@@ -25,6 +25,17 @@ LABELS = ("label", "labels", "y", "target", "targets")
 Parts = dict[int, tuple[np.ndarray, np.ndarray]]  # place in SPLITS -> inputs, labels
 
 
+def split_of(name: str) -> int | None:
+    """The place in SPLITS that a name of a folder or file says, if it says one.
+
+    >>> split_of("Train_png"), split_of("adult-test"), split_of("contest")
+    (0, 2, None)
+    """
+    words = re.split(r"[\W_]+", name.lower())
+    found = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+    return found.pop() if len(found) == 1 else None
+
+
 def read_inputs(path: Path) -> np.ndarray:
     """The one array of inputs [N, ...] of an .npz file; labels are not needed.
 
@@ -83,8 +94,10 @@ def prepare(parts: Parts, path: Path, folder: Path) -> store.Prepared:
     _check_classes(path, classes, label, given)
     content = digests(inputs)
     names = [f"example {i}" for i in range(len(label))]
-    together = split.merge(np.arange(len(label)), content)
-    splits = split.complete(names, label, together, given)
+    words = [str(value) for value in classes.tolist()]
+    same = np.unique(content, return_inverse=True)[1]
+    together = split.merge(np.arange(len(label)), same)
+    splits = split.complete(names, label, together, given, words)
     preprocessing: dict[str, Any] = {"kind": "array", "shape": list(inputs.shape[1:])}
     prepared = "as they are"
     if inputs.ndim == 2:
@@ -102,18 +115,17 @@ def prepare(parts: Parts, path: Path, folder: Path) -> store.Prepared:
     examples = transform(inputs, preprocessing)
     card: dict[str, Any] = {
         "kind": "arrays",
-        "source": path.name,
         "prepared": f"{list(inputs.shape[1:])} numbers for each example, {prepared}",
-        "splits": cards.splits_sentence(given),
+        "splits": cards.splits_sentence(given, splits),
         "groups": None,
-        "copies": cards.copies_card(names, label, splits, content),
-        "warnings": [],
+        "copies": cards.copies_card(names, label, splits, same),
+        "warnings": cards.absent(words, label, splits),
     }
     return store.Prepared(
         key(content, labels, given, inputs.shape),
         label.astype(np.int32),
         splits,
-        [str(value) for value in classes.tolist()],
+        words,
         examples.shape[1:],
         examples.dtype.name,
         store.write_records(folder, examples),

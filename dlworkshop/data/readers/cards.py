@@ -11,24 +11,43 @@ from dlworkshop.data.readers import store
 LISTED = 20  # names in a message or in the card
 
 
-def splits_sentence(given: np.ndarray, in_proportion: bool = True) -> str:
-    """Where the splits come from.
+def splits_sentence(
+    given: np.ndarray, splits: np.ndarray, in_proportion: bool = True
+) -> str:
+    """Where the splits [N] come from, and what share of all each really has.
 
-    >>> splits_sentence(np.array([0, 0, 2]))
-    'train and test as given; validation cut off train (15 %), classes in proportion'
+    >>> given, splits = np.array([0, 0, 0, 0, 2]), np.array([0, 1, 0, 0, 2])
+    >>> splits_sentence(given, splits)
+    'train and test as given; validation (25 % of train) drawn at random, classes in
+    proportion'
     """
     named = [name for n, name in enumerate(store.SPLITS) if (given == n).any()]
-    source = "train" if len(named) > 1 else "at random"
-    shares = {"validation": split.VALIDATION_SHARE, "test": split.TEST_SHARE}
-    cut = [
-        f"{name} cut off {source} ({100 * share:.0f} %)"
-        for name, share in shares.items()
-        if name not in named
+    whole = (given == 0).sum()
+    of_train = " of train" if len(named) > 1 else ""
+    drawn = [
+        f"{name} ({100 * (splits == number).sum() / whole:.3g} %{of_train})"
+        for number, name in enumerate(store.SPLITS)
+        if number and name not in named
     ]
-    whole = [f"{' and '.join(named)} as given"] if len(named) > 1 else []
-    return "; ".join(whole + cut) + (
-        ", classes in proportion" if cut and in_proportion else ""
-    )
+    parts = [f"{' and '.join(named)} as given"] if len(named) > 1 else []
+    if drawn:
+        parts.append(
+            f"{' and '.join(drawn)} drawn at random"
+            + ", classes in proportion" * in_proportion
+        )
+    return "; ".join(parts)
+
+
+def absent(
+    classes: Sequence[str], label: np.ndarray, splits: np.ndarray
+) -> list[str]:
+    """A sentence for each split that has no example of a class."""
+    said = []
+    for number, name in enumerate(store.SPLITS):
+        counts = np.bincount(label[splits == number], minlength=len(classes))
+        if lost := [c for c, n in zip(classes, counts, strict=False) if not n]:
+            said.append(f"There is no example of {quoted(lost)} in {name}.")
+    return said
 
 
 def groups_card(
@@ -51,14 +70,14 @@ def copies_card(
     names: Sequence[str],
     label: np.ndarray,
     splits: np.ndarray,
-    content: Sequence[str],
+    content: np.ndarray,
 ) -> dict[str, Any]:
     """Examples of exactly the same content: how many, and which in several splits."""
     found = split.copies(content)
-    across = [rows for rows in found if len({int(splits[i]) for i in rows}) > 1]
-    torn = [rows for rows in found if len({int(label[i]) for i in rows}) > 1]
+    across = [rows for rows in found if np.ptp(splits[rows])]
+    torn = [rows for rows in found if np.ptp(label[rows])]
 
-    def said(rows: Sequence[int]) -> list[str]:
+    def said(rows: np.ndarray) -> list[str]:
         return [f"{names[i]} ({store.SPLITS[splits[i]]})" for i in rows]
 
     return {
@@ -74,3 +93,12 @@ def some(names: Sequence[str], most: int = LISTED) -> str:
     """The first of them, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def quoted(names: Sequence[str], most: int = LISTED) -> str:
+    """The first of them in quotes, and how many more there are.
+
+    >>> quoted(["a", "b", "c"], 2)
+    "'a', 'b' and 1 more"
+    """
+    return some([f"'{name}'" for name in names], most)

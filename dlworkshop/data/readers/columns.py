@@ -2,44 +2,219 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dlworkshop.data.readers.csv_file import cell
+from dlworkshop.data.readers import cards
+from dlworkshop.data.readers.csv_file import MISSING, cell, coded, plain
+from dlworkshop.data.readers.dialect import NUMBER, ROW_NUMBERS, is_number
 from dlworkshop.errors import UserError
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 MOST_VALUES = 50  # of a category; more are words or names, which one-hot cannot use
-ID_NAME = re.compile(r"(^|[_\s])(id|idx|index|uuid|key)$|^unnamed: 0$", re.IGNORECASE)
+ODD_SHARE = 0.05  # of the cells of a column of numbers may be none, and are missing
+ID_NAME = re.compile(r"(^|[_\s])(id|idx|index|uuid|key)$", re.IGNORECASE)
+DATE = re.compile(
+    r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([T ,].*)?"
+)
 
 
-def fit(name: str, values: Sequence[str], numeric: bool) -> dict[str, Any]:
-    """What is to be known of a column, from its values [N] in train.
+class Column(NamedTuple):
+    """What the cells of a column say: numbers, or one of some words."""
 
-    >>> fit("length", ["1", "3", ""], numeric=True)
+    numbers: np.ndarray | None  # float64 [N], NaN where there is none; None for words
+    code: np.ndarray  # int32 [N], place in the words; -1 where there is none
+    words: tuple[str, ...]  # sorted; () for numbers
+    odd: tuple[tuple[str, int], ...] = ()  # what is no number but counts as missing
+
+    @property
+    def present(self) -> np.ndarray:
+        """[N] bool, where there is something."""
+        return self.code >= 0 if self.numbers is None else ~np.isnan(self.numbers)
+
+    def rows(self, mask: np.ndarray) -> "Column":
+        """Those of a mask [N]."""
+        numbers = None if self.numbers is None else self.numbers[mask]
+        return self._replace(numbers=numbers, code=self.code[mask])
+
+    def same(self) -> np.ndarray:
+        """[N] int >= 0: equal where the cells are; what is missing equals too."""
+        if self.numbers is None:
+            return self.code + 1
+        return np.unique(self.numbers, return_inverse=True)[1]
+
+
+def read(values: "pa.ChunkedArray") -> Column:
+    """A column of text [N]: numbers where nearly all cells are, else words.
+
+    >>> import pyarrow as pa
+    >>> column = read(pa.chunked_array([["1", "2.5", "#N/A", "1e3"]]))
+    >>> column.numbers.tolist(), column.odd
+    ([1.0, 2.5, nan, 1000.0], (('#N/A', 1),))
+    >>> column = read(pa.chunked_array([["TRUE", "false", "true", "n/a"]]))
+    >>> column.words, column.code.tolist()
+    (('False', 'True'), [1, 0, 1, -1])
+    """
+    import pyarrow as pa  # noqa: PLC0415
+    from pyarrow import compute  # noqa: PLC0415
+
+    words, code = coded(values)
+    count = np.bincount(code, minlength=len(words))
+    missing = compute.is_in(compute.utf8_lower(words), pa.array(sorted(MISSING)))
+    missing = missing.to_numpy(zero_copy_only=False)
+    written = compute.match_substring_regex(words, NUMBER)
+    texts = compute.if_else(written, words, "nan")
+    numbers = texts.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    numbers = np.where(np.isfinite(numbers), numbers, np.nan)  # 1e999 is none
+    is_odd = np.isnan(numbers) & ~missing
+    num_present = count[~missing].sum()
+    if count[is_odd].sum() <= ODD_SHARE * num_present:
+        named = is_odd | (missing & (compute.starts_with(words, "#").to_numpy(False)))
+        odd = [(words[int(i)].as_py(), int(count[i])) for i in np.flatnonzero(named)]
+        return Column(numbers[code], np.zeros(len(code), np.int8), (), tuple(odd))
+    texts = ["" if m else plain(w) for w, m in zip(words.to_pylist(), missing)]
+    names = sorted({text for text in texts if text})
+    place = {name: i for i, name in enumerate(names)} | {"": -1}
+    places = np.array([place[text] for text in texts], np.int32)
+    return Column(None, places[code], tuple(names))
+
+
+def choose(
+    columns: Mapping[str, Column],
+    is_leak: Callable[[Column], bool],
+    said: list[str],
+) -> dict[str, Column]:
+    """The columns to learn from; what is left out, and why, is said.
+
+    Args:
+        columns: name -> column of N cells, without the target and what groups the rows.
+        is_leak: whether a column says the same as the target.
+        said: to be extended by a sentence for each reason to leave columns out.
+    """
+    features, left_out = {}, {}
+    for name, column in columns.items():
+        why = _useless(name, column, is_leak)
+        if why is None:
+            features[name] = column
+        else:
+            left_out.setdefault(why, []).append(name)
+    for why, names in left_out.items():
+        were = "were" if len(names) > 1 else "was"
+        said.append(f"{cards.quoted(names)} {were} left out: {why}.")
+    for name, column in features.items():
+        if column.odd:
+            cells = [f"'{word}' ({count})" for word, count in column.odd]
+            said.append(
+                f"'{name}' is a column of numbers, and what is none counts as missing: "
+                f"{cards.some(cells, 5)}."
+            )
+    return features
+
+
+def _useless(
+    name: str, column: Column, is_leak: Callable[[Column], bool]
+) -> str | None:
+    """Why nothing can be learned from a column, or None."""
+    present = column.present
+    if column.numbers is None:
+        distinct = len(column.words)
+    else:
+        distinct = len(np.unique(column.numbers[present]))
+    if distinct < 2:
+        return "always the same"
+    if is_leak(column):
+        return "a leak, the target in other words"
+    if name == ROW_NUMBERS or _is_identifier(name, column, distinct):
+        return "like an identifier, which names rows and does not describe them"
+    if column.numbers is None:
+        if _are_dates(column):
+            return "dates; give what you want of them, as the year or days since then"
+        if distinct > MOST_VALUES:
+            return f"text, more than {MOST_VALUES} different words"
+    return None
+
+
+def _is_identifier(name: str, column: Column, distinct: int) -> bool:
+    """Whether no value comes twice: words, counted numbers, or by its name."""
+    if distinct < column.present.sum():
+        return False
+    if column.numbers is None or ID_NAME.search(name):
+        return not _are_dates(column)
+    numbers = column.numbers[column.present]
+    whole = bool((numbers == np.floor(numbers)).all())
+    return whole and numbers.max() - numbers.min() == len(numbers) - 1
+
+
+def _are_dates(column: Column) -> bool:
+    """Whether nearly all of its words are dates."""
+    dates = np.array([bool(DATE.fullmatch(word)) for word in column.words])
+    known = column.code[column.code >= 0]
+    return bool(len(dates)) and dates[known].mean() >= 1 - ODD_SHARE
+
+
+def fit(name: str, column: Column) -> dict[str, Any]:
+    """What is to be known of a column, from its cells in train.
+
+    >>> fit("length", Column(np.array([1, 3, np.nan]), np.zeros(3), ()))
     {'name': 'length', 'mean': 2.0, 'deviation': 1.0, 'missing': True}
-    >>> fit("island", ["Dream", "Biscoe", "Dream"], numeric=False)
+    >>> fit("island", Column(None, np.array([1, 0, 1]), ("Biscoe", "Dream", "Torgersen")))
     {'name': 'island', 'values': ['Biscoe', 'Dream'], 'missing': False}
     """
-    present = [value for value in values if value]
-    missing = len(present) < len(values)
-    if not numeric:
-        return {"name": name, "values": sorted(set(present)), "missing": missing}
-    numbers = np.array([float(value) for value in present] or [0.0])
-    deviation = float(numbers.std())
+    present = column.present
+    missing = not bool(present.all())
+    if column.numbers is None:
+        there = np.unique(column.code[present])
+        values = [column.words[i] for i in there]
+        return {"name": name, "values": values, "missing": missing}
+    numbers = column.numbers[present]
+    deviation = float(numbers.std()) if len(numbers) else 0.0
     return {
         "name": name,
-        "mean": float(numbers.mean()),
+        "mean": float(numbers.mean()) if len(numbers) else 0.0,
         "deviation": deviation if deviation > 0 else 1.0,
         "missing": missing,
     }
 
 
+def width(fitted: Mapping[str, Any]) -> int:
+    """How many numbers a column becomes."""
+    return len(fitted.get("values", "1")) + fitted["missing"]
+
+
+def encode(
+    columns: Mapping[str, Column], preprocessing: Mapping[str, Any]
+) -> np.ndarray:
+    """Vectors [N, D] float32 of whole columns, as `transform` makes them of rows."""
+    fitted = preprocessing["columns"]
+    size = len(columns[fitted[0]["name"]].code)
+    vectors = np.zeros((size, sum(map(width, fitted))), np.float32)
+    end = 0
+    for each in fitted:
+        column = columns[each["name"]]
+        here = vectors[:, end : end + width(each)]
+        end += width(each)
+        if column.numbers is None:
+            place = {word: i for i, word in enumerate(each["values"])}
+            places = np.array([place.get(word, -1) for word in column.words] + [-1])
+            at = places[column.code]
+            here[at >= 0, at[at >= 0]] = 1
+        else:
+            scaled = (column.numbers - each["mean"]) / each["deviation"]
+            here[:, 0] = np.nan_to_num(scaled)
+        if each["missing"]:
+            here[:, -1] = ~column.present
+    return vectors
+
+
 def transform(
     columns: Mapping[str, Sequence[str]], preprocessing: Mapping[str, Any]
 ) -> np.ndarray:
-    """Vectors [N, D] float32 of the columns' values [N], prepared as those of train.
+    """Vectors [N, D] float32 of the columns' cells [N], prepared as those of train.
 
     A category that train does not have is no category: zero in all its columns. What
     is missing is the mean of a number; where train had missing values, a column marks
@@ -48,7 +223,10 @@ def transform(
     Raises:
         UserError: if a column is absent, or a number is not one.
 
-    >>> columns = [fit("x", ["1", "3", ""], True), fit("y", ["a", "b"], False)]
+    >>> columns = [
+    ...     {"name": "x", "mean": 2.0, "deviation": 1.0, "missing": True},
+    ...     {"name": "y", "values": ["a", "b"], "missing": False},
+    ... ]
     >>> preprocessing = {"columns": columns}
     >>> transform({"x": ["3", "NA"], "y": ["b", "c"]}, preprocessing).tolist()
     [[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 0.0]]
@@ -58,8 +236,8 @@ def transform(
         name = column["name"]
         if name not in columns:
             raise UserError(
-                f"there is no column '{name}' (there are {', '.join(columns)}): give "
-                "the columns the model was trained on"
+                f"there is no column '{name}' (there are {cards.some(list(columns))}): "
+                "give the columns the model was trained on"
             )
         values = [cell(value) for value in columns[name]]
         if "values" in column:
@@ -73,87 +251,59 @@ def transform(
     return np.stack([np.asarray(part, np.float32) for part in parts], axis=1)
 
 
+def unknown_categories(
+    row: Mapping[str, str], preprocessing: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    """The columns whose word train does not have, each with that word.
+
+    >>> column = {"name": "y", "values": ["a", "b"], "missing": False}
+    >>> unknown_categories({"y": "c"}, {"columns": [column]})
+    [('y', 'c')]
+    """
+    said = (
+        (column["name"], cell(row.get(column["name"], "")))
+        for column in preprocessing["columns"]
+        if "values" in column
+    )
+    known = {c["name"]: c.get("values", ()) for c in preprocessing["columns"]}
+    return [(name, word) for name, word in said if word and word not in known[name]]
+
+
 def number(value: str, name: str) -> float:
     """The number that a cell of column `name` says; else a mistake of the user's."""
-    if not is_number(value):
+    if not is_number(value) or not math.isfinite(float(value)):
         raise UserError(f"'{value}' in column '{name}' is no finite number: mend it")
     return float(value)
 
 
-def is_number(value: str) -> bool:
-    """Whether it says a finite number; Python's 1_000 is a name elsewhere.
-
-    >>> is_number(" -1e3"), is_number("1_000"), is_number("inf")
-    (True, False, False)
-    """
-    try:
-        return "_" not in value and math.isfinite(float(value))
-    except ValueError:
-        return False
-
-
-def choose(
-    columns: Mapping[str, list[str]],
-    is_leak: Callable[[Sequence[str]], bool],
-    said: list[str],
-) -> dict[str, bool]:
-    """The columns to learn from, and whether each has numbers; the rest is said.
-
-    Args:
-        columns: name -> values [N], without the target and what groups the rows.
-        is_leak: whether such values say the same as the target.
-        said: to be extended by a sentence for each column that is left out.
-    """
-    features = {}
-    for name, values in columns.items():
-        present = [value for value in values if value]
-        distinct = set(present)
-        numeric = all(map(is_number, distinct))
-        if len(distinct) < 2:
-            said.append(f"'{name}' always says the same, and was left out.")
-        elif is_leak(values):
-            said.append(
-                f"'{name}' is a leak: it says the same as the target in other words, "
-                "and was left out."
-            )
-        elif _is_identifier(name, present, numeric):
-            said.append(
-                f"'{name}' looks like an identifier (its values name rows, they do not "
-                "describe them), and was left out."
-            )
-        elif not numeric and len(distinct) > MOST_VALUES:
-            said.append(
-                f"'{name}' has {len(distinct)} different words, more than "
-                f"{MOST_VALUES}, and was left out."
-            )
-        else:
-            features[name] = numeric
-    return features
-
-
-def _is_identifier(name: str, present: Sequence[str], numeric: bool) -> bool:
-    """Whether no value comes twice: words, counted numbers, or by its name."""
-    if len(set(present)) < len(present):
-        return False
-    if not numeric or ID_NAME.search(name):
-        return True
-    numbers = [float(value) for value in present]
-    whole = all(number.is_integer() for number in numbers)
-    return whole and max(numbers) - min(numbers) == len(numbers) - 1
+def equal_rows(columns: Mapping[str, Column]) -> np.ndarray:
+    """A number for each row [N]: the same where all cells are."""
+    found: np.ndarray | None = None
+    for column in columns.values():
+        same = column.same()
+        if found is not None:
+            pairs = found.astype(np.int64) * (int(same.max()) + 1) + same
+            same = np.unique(pairs, return_inverse=True)[1]
+        found = same
+        if found.max() + 1 == len(found):  # all are different already
+            break
+    assert found is not None
+    return found
 
 
 def rows_of_card(
-    preprocessing: Mapping[str, Any], columns: Mapping[str, Sequence[str]]
+    preprocessing: Mapping[str, Any], columns: Mapping[str, Column]
 ) -> list[dict[str, Any]]:
+    """What each column is and how many cells say nothing."""
     rows = []
-    for column in preprocessing["columns"]:
-        values = columns[column["name"]]
+    for fitted in preprocessing["columns"]:
+        column = columns[fitted["name"]]
         about = (
-            f"{len(column['values'])} categories: {', '.join(column['values'][:6])}"
-            + (" ..." if len(column["values"]) > 6 else "")
-            if "values" in column
-            else f"number, {column['mean']:.4g} ± {column['deviation']:.4g} in train"
+            f"{len(fitted['values'])} categories: {', '.join(fitted['values'][:6])}"
+            + (" ..." if len(fitted["values"]) > 6 else "")
+            if "values" in fitted
+            else f"number, {fitted['mean']:.4g} ± {fitted['deviation']:.4g} in train"
         )
-        missing = sum(not value for value in values)
-        rows.append({"name": column["name"], "about": about, "missing": missing})
+        missing = int((~column.present).sum())
+        rows.append({"name": fitted["name"], "about": about, "missing": missing})
     return rows

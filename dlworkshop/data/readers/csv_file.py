@@ -1,47 +1,55 @@
-"""A CSV file -> cells of text, whole or row by row."""
+"""A CSV file -> cells of text, whole or row by row; Arrow reads them.
 
-import csv
-from collections import Counter
-from collections.abc import Iterator, Sequence
+Arrow refuses a row that is too short, which pandas and Polars fill up in silence. What
+no library knows is found out in `dialect`.
+"""
+
+import contextlib
+import io
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
+from dlworkshop.data.readers import dialect
+from dlworkshop.data.readers.dialect import Dialect
 from dlworkshop.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # In small letters; the last ones are what spreadsheets write for an error.
 MISSING = {"", "na", "n/a", "nan", "null", "none", "?", "-", ".", "<na>", "nat"}
 MISSING |= {"#n/a", "#value!", "#div/0!", "#ref!", "#name?", "#num!", "#null!"}
+BLOCK_BYTES = 1 << 23  # read at a time; the longest row that is read
 
 
 class Table(NamedTuple):
-    """The columns of a CSV file as text; `cell` says what is missing."""
+    """The columns of a CSV file as text, without space around it."""
 
-    path: Path
-    columns: dict[str, list[str]]  # name -> [N]
+    columns: "dict[str, pa.ChunkedArray]"  # name -> [N] strings
+    first_row: int  # its number in an editor
+    notes: tuple[str, ...]  # what the card is to say of how it was read
 
 
 def read(path: Path) -> Table:
-    """Read a CSV file with a header; comma, semicolon, tab or |.
+    """Read a CSV file: comma, semicolon, tab or |; decimal points or commas.
 
     Raises:
-        UserError: naming the line that is wrong.
+        UserError: naming the row that is wrong.
     """
-    lines = list(_lines(path))
-    names = _names(lines[0]) if lines else []
-    wide = [
-        number for number, row in enumerate(lines, 1) if row and len(row) != len(names)
-    ]
-    rows = [row for row in lines[1:] if row]
-    if len(names) < 2 or not rows:
+    import pyarrow as pa  # noqa: PLC0415
+
+    with _opened(path) as (file, found):
+        batches = list(_batches(path, file, found, None)) if found.names else []
+    names, num_rows = found.names, sum(batch.num_rows for batch in batches)
+    if len(names) < 2 or not num_rows:
         raise UserError(
-            f"{path} has {len(names)} columns and {len(rows)} rows below its header: "
+            f"{path} has {len(names)} columns and {num_rows} rows below its header: "
             "give a table with a header, a target and something to tell it from"
         )
-    if wide:
-        raise _ragged(f"{path} row {wide[0]}", names)
-    _check_names(path, names)
-    columns = {name: [row[i].strip() for row in rows] for i, name in enumerate(names)}
-    return Table(path, columns)
+    whole = pa.Table.from_batches(batches)
+    columns = dict(zip(names, whole.columns, strict=True))
+    return Table(columns, found.skip + 1, found.notes)
 
 
 def rows(path: Path) -> Iterator[tuple[str, dict[str, str] | UserError]]:
@@ -49,20 +57,39 @@ def rows(path: Path) -> Iterator[tuple[str, dict[str, str] | UserError]]:
 
     A row with another number of cells than the header is the mistake that it is.
 
+    Args:
+        path: of a file, or of a pipe, which is read whole.
+
     Raises:
-        UserError: if that is no CSV file with a header.
+        UserError: if that is no CSV file.
     """
-    lines = _lines(path)
-    names = _names(next(lines, []))
-    if not names:
-        raise UserError(f"{path} is empty: give a table with a header")
-    _check_names(path, names)
-    for number, line in enumerate(lines, 2):
-        name = f"{path} row {number}"
-        if line and len(line) == len(names):
-            yield name, dict(zip(names, line, strict=True))
-        elif line:
-            yield name, _ragged(name, names)
+    ragged: dict[int, UserError] = {}
+    with _opened(path) as (file, found):
+        if not found.names:
+            raise UserError(f"{path} is empty: give a table with a header")
+        number = found.skip + 1
+        for batch in _batches(path, file, found, ragged):
+            columns = [column.to_pylist() for column in batch.columns]
+            for cells in zip(*columns, strict=True):
+                while number in ragged:
+                    yield f"{path} row {number}", ragged.pop(number)
+                    number += 1
+                row = dict(zip(found.names, cells, strict=True))
+                yield f"{path} row {number}", row
+                number += 1
+    yield from ((f"{path} row {number}", error) for number, error in ragged.items())
+
+
+def coded(values: "pa.ChunkedArray") -> "tuple[pa.Array, Any]":
+    """The different texts of a column [N], and which of them each cell says: [N] int32.
+
+    >>> import pyarrow as pa
+    >>> words, code = coded(pa.chunked_array([["b", "a"], ["b"]]))
+    >>> words.to_pylist(), code.tolist()
+    (['b', 'a'], [0, 1, 0])
+    """
+    found = values.combine_chunks().dictionary_encode()
+    return found.dictionary, found.indices.to_numpy()
 
 
 def cell(value: str) -> str:
@@ -85,41 +112,98 @@ def plain(value: str) -> str:
     return value.capitalize() if value.lower() in ("true", "false") else value
 
 
-def _lines(path: Path) -> Iterator[list[str]]:
-    """The cells of each line, as they are read; the header is the first."""
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[BinaryIO, Dialect]]:
+    """The file at its start, and how it is written."""
+    import pyarrow as pa  # noqa: PLC0415
+
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            head = file.readline()
+        with path.open("rb") as opened:
+            file: Any = opened if opened.seekable() else io.BytesIO(opened.read())
+            found = dialect.understand(path, file.read(dialect.HEAD_BYTES))
             file.seek(0)
-            delimiter = max(",;\t|", key=head.count)
-            yield from csv.reader(file, delimiter=delimiter, strict=True)
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text: save it as CSV in UTF-8") from None
+            yield file, found
     except OSError as error:
         raise UserError(
-            f"{path} cannot be read ({error.strerror}): give a CSV file"
+            f"{path} cannot be read ({error.strerror or error}): give a CSV file"
         ) from None
-    except csv.Error as error:
+    except pa.ArrowInvalid as error:
+        if "UTF8" in str(error):
+            raise dialect.not_text(path) from None
         raise UserError(
-            f"{path} is no CSV file ({error}): save the table anew"
+            f"{path} is no CSV file ({str(error).splitlines()[0]}): save the table anew"
         ) from None
 
 
-def _names(head: Sequence[str]) -> list[str]:
-    """Of the columns; the first has none where a library wrote its row numbers."""
-    names = [name.strip() for name in head]
-    return ["unnamed: 0", *names[1:]] if len(names) > 1 and not names[0] else names
+def _batches(
+    path: Path, file: BinaryIO, found: Dialect, ragged: dict[int, UserError] | None
+) -> "Iterator[pa.RecordBatch]":
+    """The rows below the header, in parts; clean text.
+
+    Args:
+        path: for messages.
+        file: at its start.
+        found: how it is written.
+        ragged: takes the rows of another number of cells, by their numbers in the
+            file; None: the first one is raised.
+    """
+    import pyarrow as pa  # noqa: PLC0415
+    from pyarrow import csv  # noqa: PLC0415
+
+    width, stopped_by = len(found.names), []
+
+    def on_ragged(row: Any) -> str:
+        error = UserError(
+            f"{path} row {row.number} has {row.actual_columns} "
+            f"cell{'s' if row.actual_columns > 1 else ''} where the table has "
+            f"{width} columns: mend that row"
+        )
+        if ragged is None:
+            stopped_by.append(error)
+            return "error"
+        ragged[row.number] = error
+        return "skip"
+
+    names = [str(i) for i in range(width)]
+    try:
+        yield from (
+            _clean(batch, found.decimal)
+            for batch in csv.open_csv(
+                file,
+                csv.ReadOptions(
+                    use_threads=False,  # or rows have no numbers
+                    block_size=BLOCK_BYTES,
+                    column_names=names,
+                    skip_rows=found.skip,
+                    encoding=found.encoding,
+                ),
+                csv.ParseOptions(
+                    delimiter=found.delimiter,
+                    newlines_in_values=True,
+                    invalid_row_handler=on_ragged,
+                ),
+                csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+            )
+        )
+    except pa.ArrowInvalid:
+        if stopped_by:
+            raise stopped_by[0] from None
+        raise
 
 
-def _check_names(path: Path, names: Sequence[str]) -> None:
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice or "" in names:
-        what = f"two columns '{twice[0]}'" if twice else "a column without a name"
-        raise UserError(f"{path} has {what}: give each column a name of its own")
+def _clean(batch: "pa.RecordBatch", decimal: str) -> "pa.RecordBatch":
+    """Without space around its texts, Unicode composed, decimal commas as points."""
+    import pyarrow as pa  # noqa: PLC0415
+    from pyarrow import compute  # noqa: PLC0415
 
-
-def _ragged(name: str, names: Sequence[str]) -> UserError:
-    return UserError(
-        f"{name} has another number of cells than the header ({len(names)}): mend that "
-        "row"
-    )
+    columns = []
+    for column in batch.columns:
+        text = compute.utf8_trim_whitespace(column)
+        if not compute.all(compute.string_is_ascii(text)).as_py():
+            text = compute.utf8_normalize(text, "NFC")
+        if decimal == ",":
+            text = compute.replace_substring_regex(
+                text, dialect.DECIMAL_COMMA, r"\1.\2"
+            )
+        columns.append(text)
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ __all__ = ["inside", "shape", "to_example"]  # they are those of any image
 
 KINDS: tuple[str, ...] = ("image",)
 OPTIONS: tuple[str, ...] = ("group_by", "image_size", "resize")
-IGNORED = {"thumbs.db", "desktop.ini"}  # and what begins with a dot
+IGNORED = {"thumbs.db", "desktop.ini", "__macosx"}  # and what begins with a dot
 LOOKED_AT = 512  # files whose heads are read to choose a size
 LARGEST_OWN_SIZE, OTHER_SIZE = 256, 64  # pixels a side
 MOST_SKIPPED = 0.01  # of the files
@@ -30,7 +31,7 @@ class Listing(NamedTuple):
     """The files below a folder, sorted, and what their places say."""
 
     root: Path
-    names: list[str]  # [N] paths below root
+    names: list[str]  # [N] paths below root, as the file system has them
     label: np.ndarray  # [N] int32
     given: np.ndarray  # [N] int8, places in store.SPLITS; 0 where there are none
     classes: tuple[str, ...]  # [K]
@@ -46,21 +47,13 @@ def listing(root: Path) -> Listing:
     """What is in a folder with a folder for each class, perhaps below split folders.
 
     Raises:
-        UserError: if there are no classes, or a class is missing from train.
+        UserError: if there are no classes, or a class is missing from train, or a
+            folder is beside those of the splits.
     """
-    tops = _folders(root)
-    splits = {top: arrays.SPLIT_NAMES.get(top.name.lower()) for top in tops}
-    if tops and all(number is not None for number in splits.values()):
-        parts = [(top, number or 0) for top, number in splits.items()]
-        if not any(number == 0 for _, number in parts):
-            raise UserError(
-                f"{root} has {', '.join(top.name for top in tops)} but no train "
-                "folder: put the images to learn from into a folder 'train'"
-            )
-    else:
-        parts = [(root, 0)]
+    parts = _splits(root)
     homes = [(home, number) for top, number in parts for home in _folders(top)]
-    classes = sorted({home.name for home, number in homes if number == 0}, key=_natural)
+    named = {class_name(home.name) for home, number in homes if number == 0}
+    classes = sorted(named, key=_natural)
     if len(classes) < 2:
         raise UserError(
             f"{root} has {len(classes)} folder{'' if len(classes) == 1 else 's'} of "
@@ -69,14 +62,15 @@ def listing(root: Path) -> Listing:
         )
     names, label, given = [], [], []
     for home, number in homes:
-        if home.name not in classes:
+        name = class_name(home.name)
+        if name not in classes:
             raise UserError(
                 f"{home} has no images to learn from: train has no folder "
-                f"'{home.name}' (it has {cards.some(classes)})"
+                f"'{name}' (it has {cards.some(classes)})"
             )
         found = _files(home, root, deep=True)
         names += found
-        label += [classes.index(home.name)] * len(found)
+        label += [classes.index(name)] * len(found)
         given += [number] * len(found)
     beside = [
         name
@@ -90,6 +84,46 @@ def listing(root: Path) -> Listing:
         )
     numbers = np.array(label, np.int32), np.array(given, np.int8)
     return Listing(root, names, *numbers, tuple(classes), beside)
+
+
+def _splits(root: Path) -> list[tuple[Path, int]]:
+    """The folders of classes: those of splits, or the root itself.
+
+    A folder is a split by its name, as Train_png, and where there are folders in it:
+    "train" may be a class too.
+    """
+    tops = _folders(root)
+    named = {top: arrays.split_of(top.name) for top in tops}
+    parts = [
+        (top, number)
+        for top, number in named.items()
+        if number is not None and _folders(top)
+    ]
+    if not parts or (len(parts) < len(tops) and not any(n == 0 for _, n in parts)):
+        return [(root, 0)]
+    odd = [top.name for top in tops if top not in dict(parts)]
+    splits = ", ".join(class_name(top.name) for top, _ in parts)
+    if odd:
+        raise UserError(
+            f"{root} has the folder {cards.quoted([class_name(o) for o in odd], 3)} "
+            f"beside those of splits ({splits}): move it elsewhere, or, if these are "
+            "classes, give them other names"
+        )
+    if not any(number == 0 for _, number in parts):
+        raise UserError(
+            f"{root} has {splits} but no train folder: put the images to learn from "
+            "into a folder 'train'"
+        )
+    return parts
+
+
+def class_name(name: str) -> str:
+    """The name of a folder as text: composed, and what is not UTF-8 as escapes.
+
+    >>> class_name("cafe\\u0301") == "caf\\u00e9", class_name("caf\\udce9")
+    (True, 'caf\\\\xe9')
+    """
+    return unicodedata.normalize("NFC", escaped(name))
 
 
 def matches(path: Path) -> bool:
@@ -120,8 +154,8 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
             none that can, or if the expression does not match a file.
     """
     found, group_by = listing(path), options.group_by
-    names = found.names
-    group = groups(names, group_by)  # before the work: it may be a mistake
+    names = [escaped(name) for name in found.names]
+    by = groups(names, group_by)  # before the work: it may be a mistake
     preprocessing, sentence = choose(found.files, options.image_size, options.resize)
     answers, records = workers.decode(found.files, preprocessing, folder)
     skipped = [
@@ -130,9 +164,10 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
         if len(row) == 2
     ]
     check_skipped(skipped, len(names), found.root)
-    made_of = key(names, [row[0] for row in answers], preprocessing, group_by)
+    made_of = key(found.names, [row[0] for row in answers], preprocessing, group_by)
     rows = np.flatnonzero([len(row) > 2 for row in answers])
-    label, given, group = found.label[rows], found.given[rows], group[rows]
+    label, given, by = found.label[rows], found.given[rows], by[rows]
+    group = np.unique(by, return_inverse=True)[1]
     there = np.bincount(label[given == 0], minlength=len(found.classes))
     if not there.all():
         raise UserError(
@@ -141,13 +176,12 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
         )
     names = [names[i] for i in rows]
     seen = [answers[i] for i in rows]
-    content = [row[1] for row in seen]
+    content = np.unique([row[1] for row in seen], return_inverse=True)[1]
     together = split.merge(group, content)
-    splits = split.complete(names, label, together, given)
+    splits = split.complete(by, label, together, given, found.classes)
     sizes = Counter(f"{row[2]} x {row[3]}" for row in seen)
     card = {
         "kind": "images",
-        "source": found.root.name,
         "files": len(found.names),
         "sizes": sizes.most_common(8),
         "num_sizes": len(sizes),
@@ -155,10 +189,13 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
         "prepared": sentence,
         "skipped": skipped[:LISTED_IN_CARD],
         "num_skipped": len(skipped),
-        "splits": cards.splits_sentence(found.given),
+        "splits": cards.splits_sentence(given, splits),
         "groups": cards.groups_card(group, group_by, splits),
         "copies": cards.copies_card(names, label, splits, content),
-        "warnings": _warnings(found, preprocessing, seen),
+        "warnings": [
+            *_warnings(found, preprocessing, seen),
+            *cards.absent(found.classes, label, splits),
+        ],
     }
     return store.Prepared(
         made_of,
@@ -230,9 +267,13 @@ def choose(
 
 
 def groups(names: Sequence[str], group_by: str | None) -> np.ndarray:
-    """A number for each name [N]: the same where the expression finds the same text."""
+    """[N] texts: the same where the expression finds the same; without one, the names.
+
+    Raises:
+        UserError: if that is no regular expression, or a name has no such text.
+    """
     if group_by is None:
-        return np.arange(len(names))
+        return np.array(names, object)
     try:
         pattern = re.compile(group_by)
     except re.error as error:
@@ -248,7 +289,7 @@ def groups(names: Sequence[str], group_by: str | None) -> np.ndarray:
             f"({cards.some(lost, 3)}): write an expression that each path has"
         )
     texts = [m[1 if pattern.groups else 0] or "" for m in found if m]
-    return np.unique(texts, return_inverse=True)[1]
+    return np.array(texts, object)
 
 
 def check_skipped(skipped: Sequence[Sequence[str]], total: int, root: Path) -> None:
@@ -275,7 +316,7 @@ def _warnings(
 
 
 def _folders(root: Path) -> list[Path]:
-    inside = [path for path in root.iterdir() if not path.name.startswith(".")]
+    inside = [path for path in root.iterdir() if not is_ignored(path.name)]
     return sorted(
         (path for path in inside if path.is_dir()), key=lambda p: _natural(p.name)
     )
@@ -285,14 +326,28 @@ def _files(home: Path, root: Path, deep: bool = False) -> list[str]:
     """Paths below `root` of the files in `home`, sorted; strings, there are many."""
     found = []
     for place, folders, files in os.walk(home):
-        folders[:] = [name for name in folders if deep and not name.startswith(".")]
+        folders[:] = [name for name in folders if deep and not is_ignored(name)]
         below = Path(place).relative_to(root).as_posix()
         found += [
             f"{below}/{name}" if below != "." else name
             for name in files
-            if not name.startswith(".") and name.lower() not in IGNORED
+            if not is_ignored(name)
         ]
     return sorted(found)
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder of that name is a machine's and no user's."""
+    return name.startswith(".") or name.lower() in IGNORED
+
+
+def escaped(name: str) -> str:
+    """The name of a file as text, also where it is not UTF-8.
+
+    >>> escaped("br\\udcf6ken.png")
+    'br\\\\xf6ken.png'
+    """
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _natural(name: str) -> tuple[int, str]:

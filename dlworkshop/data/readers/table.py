@@ -1,52 +1,67 @@
-"""A CSV file -> vectors and what is to be told from them."""
+"""A CSV file, or one for each split -> vectors and what is to be told from them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dlworkshop.data import split
-from dlworkshop.data.readers import cards, columns, csv_file, store, table_target
+from dlworkshop.data.readers import (
+    arrays,
+    cards,
+    columns,
+    csv_file,
+    store,
+    table_target,
+)
 from dlworkshop.data.readers.reader import NO_LABEL, Options, Source
 from dlworkshop.data.units import standardised
 from dlworkshop.errors import UserError, unknown
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 KINDS: tuple[str, ...] = ("table",)
 OPTIONS: tuple[str, ...] = ("target", "group_by", "task")
 SUFFIXES = (".csv", ".tsv", ".txt")
+SEEN_OFTEN = 5  # a row, on average: then equal rows are no copies
+LISTED_IN_CARD = 200  # columns
 
 
 def matches(path: Path) -> bool:
-    """By its name."""
-    return path.suffix.lower() in SUFFIXES
+    """By its name; or a folder with such a file for train, and no folder in it."""
+    if not path.is_dir():
+        return path.suffix.lower() in SUFFIXES
+    inside = [each for each in path.iterdir() if not each.name.startswith(".")]
+    is_flat = not any(each.is_dir() for each in inside)
+    return is_flat and any(number == 0 for _, number in _parts(path))
 
 
 def files(path: Path) -> tuple[list[Path], tuple[str, ...]]:
-    """It is one file."""
-    return [path], ()
+    """It is one file, or one for each split."""
+    return [file for file, _ in _parts(path)], ()
 
 
 def fingerprint(path: Path, preprocessing: Mapping[str, Any], options: Options) -> str:
     """Of the content, as `prepare` would say; nothing is prepared."""
-    task = preprocessing["target"]["task"]
-    return key(csv_file.read(path), options._replace(task=task))
+    return key(path, options._replace(task=preprocessing["target"]["task"]))
 
 
-def key(table: csv_file.Table, options: Options) -> str:
+def key(path: Path, options: Options) -> str:
     """Of the content, and of what is made of it."""
-    cells = (
-        value for name, column in table.columns.items() for value in (name, *column)
-    )
     asked = options.target, options.group_by, options.task
-    return store.digest([store.VERSION, *asked, *cells])
+    parts = _parts(path)
+    numbers = [number for _, number in parts]
+    content = store.sha256([file for file, _ in parts])
+    return store.digest([store.VERSION, *asked, *numbers, *content])
 
 
 def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
     """Choose columns, cut splits, fit statistics on train, write every row.
 
     Args:
-        path: of a CSV file with a header.
+        path: of a CSV file, or of a folder with train.csv, test.csv and the like.
         folder: where the records go.
         options: `target`, the column to be told from the others, or several; see
             `table_target.read`. `group_by`, a column; rows with the same value are on
@@ -55,13 +70,13 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
     Raises:
         UserError: if a column is not there, or cannot be what it is wanted for.
     """
-    table, group_by = csv_file.read(path), options.group_by
-    cells = dict(table.columns)
-    target = options.target
+    said: list[str] = []
+    cells, number_of, given = _read(path, said)
+    target, group_by = options.target, options.group_by
     if not target:
         raise UserError(
             f"{path} needs a target: name one of its columns with --target "
-            f"(target=...): {', '.join(cells)}"
+            f"(target=...): {cards.some(list(cells))}"
         )
     names = (target,) if isinstance(target, str) else target
     for name in (*names, group_by):
@@ -71,22 +86,18 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
         raise UserError(
             f"'{group_by}' is target and group_by at once: choose two columns"
         )
-    said: list[str] = []
     wanted = table_target.read(str(path), cells, target, options.task)
-    if not wanted.known.all():
-        absent = int((~wanted.known).sum())
-        said.append(f"{absent} rows have no '{', '.join(names)}' and were left out.")
-    cells = {name: _rows(values, wanted.known) for name, values in cells.items()}
-    number_of = [f"row {i + 2}" for i in np.flatnonzero(wanted.known)]  # as editors do
-    by = cells.get(group_by or "")
-    group = (
-        np.arange(len(number_of))
-        if by is None
-        else np.unique(by, return_inverse=True)[1]
-    )
+    known = wanted.known
+    if not known.all():
+        said.append(
+            f"{int((~known).sum())} rows have no '{', '.join(names)}' and were left "
+            "out."
+        )
+    number_of, given = number_of[known], given[known]
+    group, names_of = _groups(cells.get(group_by or ""), known, number_of)
     others = {
-        name: [csv_file.cell(value) for value in values]
-        for name, values in cells.items()
+        name: columns.read(cells.pop(name)).rows(known)
+        for name in list(cells)
         if name not in (*names, group_by)
     }
     features = columns.choose(others, wanted.is_leak, said)
@@ -95,61 +106,63 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
             f"{path} has no column left to tell '{', '.join(names)}' from "
             f"({' '.join(said)}): add one that says something"
         )
-    rows = zip(*(others[name] for name in features), strict=True)
-    content = ["\0".join(row) for row in rows]
-    # Where most rows equal another, they are no copies but the same thing seen twice.
-    apart = len(set(content)) <= len(content) // 2
+    content = columns.equal_rows(features)
+    apart = (content.max() + 1) * SEEN_OFTEN <= len(content)
     if apart:
-        said.append("Most rows equal another one, and are taken as seen separately.")
+        said.append(
+            f"There are {content.max() + 1} different rows among {len(content):,}, so "
+            "equal ones are separate observations, and are in several splits."
+        )
+    numeric = all(map(columns.is_number, wanted.classes))
     splits = split.complete(
-        number_of,
+        names_of,
         wanted.label,
         group if apart else split.merge(group, content),
-        np.zeros(len(group), np.int8),
+        given,
+        wanted.classes,
+        "add more, or join rare classes"
+        + ", or give task='regression' to predict its numbers" * numeric,
     )
     train = splits == 0
     preprocessing: dict[str, Any] = {
         "kind": "table",
-        "columns": [
-            columns.fit(name, _rows(others[name], train), numeric)
-            for name, numeric in features.items()
-        ],
+        "columns": [columns.fit(n, c.rows(train)) for n, c in features.items()],
         "target": table_target.fit(wanted, train),
     }
-    said += [
-        f"'{column['name']}' has no value in train, and was left out."
-        for column in preprocessing["columns"]
-        if not column.get("values", True)
-    ]
-    examples = columns.transform({n: others[n] for n in features}, preprocessing)
+    if nowhere := [c["name"] for c in preprocessing["columns"] if c.get("values") == []]:
+        said.append(f"{cards.quoted(nowhere)} left out: no value in train.")
+    examples = columns.encode(features, preprocessing)
     targets = (
         wanted.values
         if wanted.classes
         else standardised(wanted.values, preprocessing["target"])
     )
-    shown = {name: others[name] for name in features}
+    listed = columns.rows_of_card(preprocessing, features)
     card = {
         "kind": "table",
-        "source": path.name,
         "rows": len(number_of),
         "target": target if isinstance(target, str) else list(target),
         "task": wanted.task,
-        "columns": columns.rows_of_card(preprocessing, shown),
+        "columns": listed[:LISTED_IN_CARD],
+        "num_columns": len(listed),
         "prepared": (
             f"{examples.shape[1]} numbers for each row: numbers less their mean, "
             "divided by their standard deviation; categories one-hot; what is missing "
             "is the mean (or no category) and is marked in a column of its own; all "
             "statistics are those of train"
         ),
-        "splits": cards.splits_sentence(np.zeros(1), bool(wanted.classes)),
+        "splits": cards.splits_sentence(given, splits, bool(wanted.classes)),
         "groups": cards.groups_card(group, group_by, splits),
         "copies": cards.copies_card(
-            number_of, wanted.label, splits, number_of if apart else content
+            number_of,
+            wanted.label,
+            splits,
+            np.arange(len(content)) if apart else content,
         ),
-        "warnings": said,
+        "warnings": said + cards.absent(wanted.classes, wanted.label, splits),
     }
     return store.Prepared(
-        key(table, options._replace(task=wanted.task)),
+        key(path, options._replace(task=wanted.task)),
         targets,
         splits,
         wanted.classes,
@@ -159,6 +172,65 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
         preprocessing,
         card,
     )
+
+
+def _parts(path: Path) -> list[tuple[Path, int]]:
+    """The files, each with its place in SPLITS."""
+    if not path.is_dir():
+        return [(path, 0)]
+    inside = [file for file in path.iterdir() if file.suffix.lower() in SUFFIXES]
+    named = [(file, arrays.split_of(file.stem)) for file in sorted(inside)]
+    return sorted(
+        [(file, number) for file, number in named if number is not None],
+        key=lambda part: part[1],
+    )
+
+
+def _read(
+    path: Path, said: list[str]
+) -> "tuple[dict[str, pa.ChunkedArray], np.ndarray, np.ndarray]":
+    """Columns of all files, the name of each row, and its place in SPLITS [N]."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    parts = _parts(path)
+    tables = [csv_file.read(file) for file, _ in parts]
+    names = list(tables[0].columns)
+    number_of, given = [], []
+    for (file, number), table in zip(parts, tables, strict=True):
+        if lost := [name for name in names if name not in table.columns]:
+            raise UserError(
+                f"{file} has no column {cards.quoted(lost, 3)}, which {parts[0][0]} "
+                "has: give all files the same columns, the target among them"
+            )
+        more = [name for name in table.columns if name not in names]
+        if more:
+            said.append(f"{cards.quoted(more)} of {file.name} are not in train.")
+        where = f"{file.name} " if len(parts) > 1 else ""
+        size = len(table.columns[names[0]])
+        number_of += [f"{where}row {i + table.first_row}" for i in range(size)]
+        given += [number] * size
+        said += [f"{where.strip()}: {note}".removeprefix(": ") for note in table.notes]
+    if path.is_dir():
+        used = {file for file, _ in parts}
+        if beside := [f.name for f in sorted(path.iterdir()) if f not in used]:
+            said.append(f"Beside the splits, and not read: {cards.some(beside, 5)}.")
+    cells = {
+        name: pa.chunked_array(
+            [chunk for table in tables for chunk in table.columns[name].chunks]
+        )
+        for name in names
+    }
+    return cells, np.array(number_of, object), np.array(given, np.int8)
+
+
+def _groups(
+    by: "pa.ChunkedArray | None", known: np.ndarray, number_of: np.ndarray
+) -> tuple[np.ndarray, Sequence[str]]:
+    """A number for each row [N], the same where it must stay together; and names."""
+    if by is None:
+        return np.arange(len(number_of)), number_of
+    words, code = csv_file.coded(by)
+    return code[known], np.array(words.to_pylist(), object)[code[known]]
 
 
 def to_example(source: Any, preprocessing: Mapping[str, Any]) -> np.ndarray:
@@ -172,11 +244,10 @@ def to_example(source: Any, preprocessing: Mapping[str, Any]) -> np.ndarray:
 def shape(preprocessing: Mapping[str, Any]) -> list[int]:
     """[D] of an example that `to_example` makes.
 
-    >>> shape({"kind": "table", "columns": [columns.fit("x", ["1", ""], True)]})
-    [2]
+    >>> shape({"columns": [{"name": "x", "values": ["a", "b"], "missing": True}]})
+    [3]
     """
-    each = preprocessing["columns"]
-    return [sum(len(c.get("values", "1")) + c["missing"] for c in each)]
+    return [sum(map(columns.width, preprocessing["columns"]))]
 
 
 def inside(file: Path, preprocessing: Mapping[str, Any]) -> Iterator[Source]:
@@ -193,7 +264,9 @@ def labelled(
     if not target:
         raise UserError(f"{path} needs a target: name its column with --target")
     names = (target,) if isinstance(target, str) else target
-    for where, row in csv_file.rows(path):
+    parts = _parts(path)
+    tested = [file for file, number in parts if number == 2] or [f for f, _ in parts]
+    for where, row in (row for file in tested for row in csv_file.rows(file)):
         if isinstance(row, UserError):
             yield Source(where, row)
             continue
@@ -215,6 +288,3 @@ def labelled(
             content = UserError(f"{where} has no '{', '.join(names)}'")
         yield Source(where, content, NO_LABEL if known is False else known)
 
-
-def _rows(values: list[str], mask: np.ndarray) -> list[str]:
-    return [value for value, there in zip(values, mask, strict=True) if there]

@@ -1,15 +1,18 @@
 """The target of a table: classes, numbers, or several labels; decided by its cells."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dlworkshop.data.readers.columns import is_number, number
-from dlworkshop.data.readers.csv_file import cell, plain
+from dlworkshop.data.readers.columns import Column, number
+from dlworkshop.data.readers.csv_file import cell, coded, plain
+from dlworkshop.data.readers.dialect import is_number
 from dlworkshop.data.units import standardised
 from dlworkshop.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TASKS = ("classification", "regression")
 MOST_CLASSES = 100  # of a target
@@ -30,25 +33,53 @@ class Target(NamedTuple):
         """[N] int to stratify by: the class, or the same for all."""
         return self.values if self.classes else np.zeros(len(self.values), int)
 
-    def is_leak(self, values: Sequence[str]) -> bool:
+    def is_leak(self, column: Column) -> bool:
         """Whether a column [N] says the same in other words, or in another unit."""
         if self.classes:
-            pairs = set(zip(values, self.values.tolist(), strict=True))
-            return len(pairs) == len(set(values)) == len(np.unique(self.values))
-        if not all(map(is_number, values)):
+            same, num_classes = column.same(), len(np.unique(self.values))
+            if len(np.unique(same)) != num_classes:
+                return False
+            return len(np.unique(same * num_classes + self.values)) == num_classes
+        if column.numbers is None or not column.present.all():
             return False
-        mine = np.array([float(value) for value in values])
-        columns = self.values.reshape(len(mine), -1).T
+        targets = self.values.reshape(len(self.values), -1).T
         # what follows the target by a straight line to nine digits is the target
         return any(
-            column.std() > 0 and abs(np.corrcoef(mine, column)[0, 1]) > 1 - 1e-9
-            for column in columns
+            column.numbers.std() > 0
+            and abs(np.corrcoef(column.numbers, target)[0, 1]) > 1 - 1e-9
+            for target in targets
         )
+
+
+class _Cells(NamedTuple):
+    """A column of the target: the different texts in it, and where they are."""
+
+    words: list[str]  # as `plain` has them, each once
+    code: np.ndarray  # int [rows], place in the words
+    rows: np.ndarray  # int [words], how many have each
+
+    @property
+    def present(self) -> list[str]:
+        """The words that are some, in a column of numbers."""
+        return [word for word in self.words if cell(word)]
+
+    def known(self, is_class: bool) -> np.ndarray:
+        """[rows] bool: what is not empty; of numbers what is not NA either."""
+        said = [bool(word if is_class else cell(word)) for word in self.words]
+        return np.array(said, bool)[self.code]
+
+
+def _cells(values: "pa.ChunkedArray") -> _Cells:
+    found, code = coded(values)
+    texts = [plain(word) for word in found.to_pylist()]
+    words, place = np.unique(np.array(texts, object), return_inverse=True)
+    code = place[code]
+    return _Cells(words.tolist(), code, np.bincount(code, minlength=len(words)))
 
 
 def read(
     source: str,
-    columns: Mapping[str, Sequence[str]],
+    columns: "Mapping[str, pa.ChunkedArray]",
     target: str | tuple[str, ...],
     task: str | None,
 ) -> Target:
@@ -68,45 +99,47 @@ def read(
     Raises:
         UserError: if the cells are not what they must be.
 
+    >>> import pyarrow as pa
     >>> cells = {"n": ["1", "2"] * 3, "price": ["1.5", "2", "2.5", "3", "", "4"]}
+    >>> cells = {name: pa.chunked_array([column]) for name, column in cells.items()}
     >>> read("t", cells, "n", None).classes, read("t", cells, "price", None).task
     (['1', '2'], 'regression')
     """
     names = (target,) if isinstance(target, str) else tuple(target)
-    numbers = all(
-        is_number(value) for name in names for v in columns[name] if (value := cell(v))
-    )
-    if not numbers and task == "regression":
-        name, odd = next(
-            (name, v)
-            for name in names
-            for v in columns[name]
-            if cell(v) and not is_number(v)
-        )
+    cells = {name: _cells(columns[name]) for name in names}
+    odd = [
+        (name, word)
+        for name in names
+        for word in cells[name].present
+        if not is_number(word)
+    ]
+    if odd and task == "regression":
         raise UserError(
-            f"'{odd}' in the target '{name}' of {source} is no number, which "
-            "regression wants: mend it, or leave task out"
+            f"'{odd[0][1]}' in the target '{odd[0][0]}' of {source} is no number, "
+            "which regression wants: mend it, or leave task out"
         )
     if isinstance(target, str):
-        chosen = task or ("regression" if _is_real(columns[target]) else TASKS[0])
+        chosen = task or ("regression" if _is_real(cells[target]) else TASKS[0])
         if chosen == "classification":
-            known = np.array([plain(value) != "" for value in columns[target]])
-            texts = [plain(v) for v in columns[target] if plain(v)]
-            classes, values = _classes(source, target, texts)
-            return Target(names, chosen, classes, values, known)
+            known = cells[target].known(is_class=True)
+            classes, values = _classes(source, target, cells[target])
+            return Target(names, chosen, classes, values[known], known)
     else:
-        binary = all(_is_flag(v) for name in names for v in columns[name])
+        binary = all(_is_flag(word) for name in names for word in cells[name].words)
         chosen = task or ("classification" if binary else "regression")
-        if (chosen == "classification" and not binary) or not (binary or numbers):
+        if (chosen == "classification" and not binary) or not (binary or not odd):
             raise UserError(
                 f"the targets {', '.join(names)} of {source} are not all 0 or 1: give "
                 "such columns for several labels, or columns of numbers"
             )
-    known = np.array(
-        [all(map(cell, row)) for row in zip(*(columns[n] for n in names), strict=True)]
-    )
-    kept = {n: [v for v, k in zip(columns[n], known, strict=True) if k] for n in names}
-    values = np.array([[_value(v, n) for v in kept[n]] for n in names]).T  # [N, names]
+    known = np.all([cells[name].known(is_class=False) for name in names], axis=0)
+    numbers = [
+        np.array([_value(w, n) if cell(w) else np.nan for w in cells[n].words])
+        for n in names
+    ]
+    values = np.stack(
+        [each[cells[n].code[known]] for n, each in zip(names, numbers, strict=True)], 1
+    )  # [N, names]
     if len(values) < 3 or (values.std(0) == 0).any():
         raise UserError(
             f"the target {', '.join(names)} of {source} says the same in all of its "
@@ -141,9 +174,9 @@ def to_target(cells: str | Sequence[str], fitted: Mapping[str, Any]) -> np.ndarr
     return standardised(row if fitted["several"] else row[0], fitted)
 
 
-def _is_real(values: Sequence[str]) -> bool:
+def _is_real(cells: _Cells) -> bool:
     """Numbers that are not whole, or many different ones."""
-    present = {value for text in values if (value := cell(text))}
+    present = cells.present
     if not present or not all(map(is_number, present)):
         return False
     whole = all(float(value).is_integer() for value in present)
@@ -162,10 +195,10 @@ def _value(text: str, name: str) -> float:
 
 
 def _classes(
-    source: str, target: str, values: list[str]
+    source: str, target: str, cells: _Cells
 ) -> tuple[list[str], np.ndarray]:
-    """The classes of the target, sorted, and the labels [N] int32."""
-    counts = Counter(values)
+    """The classes of the target, sorted, and the labels int32 [rows], -1 for none."""
+    counts = {w: int(n) for w, n in zip(cells.words, cells.rows, strict=True) if w}
     numeric = all(map(is_number, counts))
     or_numbers = ", or task='regression' to predict its numbers" if numeric else ""
     if len(counts) > MOST_CLASSES:
@@ -179,13 +212,7 @@ def _classes(
             f"{'es' if len(counts) != 1 else ''}, wanted at least 2: choose another "
             "column"
         )
-    rare = [value for value, count in counts.items() if count < 3]
-    if rare:
-        raise UserError(
-            f"the class '{rare[0]}' of target '{target}' in {source} has "
-            f"{counts[rare[0]]} rows, wanted at least 3, one for each split: remove or "
-            f"join rare classes{or_numbers}"
-        )
     classes = sorted(counts, key=lambda v: (float(v) if numeric else 0, v))
-    place = {value: i for i, value in enumerate(classes)}
-    return classes, np.array([place[value] for value in values], np.int32)
+    place = {value: i for i, value in enumerate(classes)} | {"": -1}
+    places = np.array([place[word] for word in cells.words], np.int32)
+    return classes, places[cells.code]

@@ -1,0 +1,200 @@
+"""How a CSV file is written: what separates its cells, and where its table begins.
+
+Libraries read a file once this is known; the guesses of csv.Sniffer, which pandas uses
+too, go by characters, and these by the regularity of the table.
+"""
+
+import codecs
+import csv
+import io
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from dlworkshop.errors import UserError
+
+DELIMITERS = ",;\t|"
+HEAD_BYTES, HEAD_ROWS = 1 << 20, 1000  # by which a file is understood
+NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+DECIMAL_COMMA = r"^([+-]?[0-9]+),([0-9]+([eE][+-]?[0-9]+)?)$"
+THOUSANDS = r"^[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+$"
+ROW_NUMBERS = "unnamed: 0"  # a first column without a name
+
+
+class Dialect(NamedTuple):
+    """How a file writes its table."""
+
+    delimiter: str
+    skip: int  # lines above the first row, the header being one of them
+    names: tuple[str, ...]  # of the columns
+    decimal: str  # "." or ","
+    encoding: str
+    notes: tuple[str, ...]  # what the card is to say of it
+
+
+class _Line(NamedTuple):
+    end: int  # how many lines of the file it and those above it take
+    cells: list[str]
+
+
+def understand(path: Path, head: bytes) -> Dialect:
+    """How a file is written, by its first megabyte.
+
+    The delimiter is the one that gives most lines the same number of cells. Lines above
+    the first of that many are no part of the table. There is no header where the first
+    row has a number in a column of numbers, unless these count on, as years do.
+
+    Args:
+        path: for messages.
+        head: of the file.
+
+    Raises:
+        UserError: if that is no text, or two columns have one name.
+
+    >>> found = understand(Path("t"), b"sep=;\\nx;y\\n1,5;a\\n2,5;b\\n")
+    >>> found.delimiter, found.skip, found.names, found.decimal
+    (';', 2, ('x', 'y'), ',')
+    """
+    text, encoding = _decoded(path, head)
+    lines = list(io.StringIO(text, newline=None))
+    if len(head) == HEAD_BYTES and len(lines) > 1:
+        lines = lines[:-1]  # the last one is cut in two
+    said = re.fullmatch(r"sep=(.)\n?", lines[0]) if lines else None
+    lines = lines[bool(said) : HEAD_ROWS]
+    delimiter = (
+        said[1] if said else max(DELIMITERS, key=lambda each: _regularity(lines, each))
+    )
+    found = _split(lines, delimiter)
+    width = max(_widths(found).items(), key=lambda item: item[1], default=(0, 0))[0]
+    start = next((i for i, each in enumerate(found) if len(each.cells) == width), 0)
+    above, rows = found[:start], [each.cells for each in found[start:]]
+    notes: list[str] = []
+    names, above = _short_header(above, rows, width)
+    if names is None and rows and not _has_header(rows):
+        names = [f"column {i + 1}" for i in range(width)]
+        notes.append(
+            "The file has no header (there are numbers in its first row, as in those "
+            "below): its columns are called column 1, column 2, and so on."
+        )
+    elif names is None and rows:
+        names, rows, start = rows[0], rows[1:], start + 1
+    if above:
+        text = "; ".join(delimiter.join(each.cells).strip() for each in above[:3])
+        notes.append(f"Above the table was skipped: {text[:200]}")
+    decimal = _decimal(rows, delimiter)
+    if decimal == ",":
+        notes.append("Numbers have a decimal comma.")
+    skip = (found[start - 1].end if start else 0) + bool(said)
+    return Dialect(
+        delimiter, skip, _checked(path, names or []), decimal, encoding, tuple(notes)
+    )
+
+
+def is_number(text: str) -> bool:
+    """Whether it says a number; Python's 1_000 is a name elsewhere.
+
+    >>> is_number(" -1e3"), is_number("1_000"), is_number("inf")
+    (True, False, False)
+    """
+    return re.match(NUMBER, text.strip()) is not None
+
+
+def not_text(path: Path) -> UserError:
+    return UserError(f"{path} is not UTF-8 text: save it as CSV in UTF-8")
+
+
+def _decoded(path: Path, head: bytes) -> tuple[str, str]:
+    """The text of a head that may end within a character, and its encoding."""
+    wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding = "utf-16" if wide else "utf-8"
+    decoder = codecs.getincrementaldecoder("utf-16" if wide else "utf-8-sig")()
+    try:
+        text = decoder.decode(head, final=len(head) < HEAD_BYTES)
+    except UnicodeDecodeError:
+        raise not_text(path) from None
+    if "\0" in text:
+        raise UserError(f"{path} is no text: give a table as CSV in UTF-8")
+    return text, encoding
+
+
+def _split(lines: Sequence[str], delimiter: str) -> list[_Line]:
+    reader = csv.reader(lines, delimiter=delimiter)
+    try:
+        return [_Line(reader.line_num, cells) for cells in reader if cells]
+    except csv.Error:  # a cell longer than csv takes
+        return []
+
+
+def _widths(found: Sequence[_Line]) -> Counter[int]:
+    return Counter(len(each.cells) for each in found)
+
+
+def _regularity(lines: Sequence[str], delimiter: str) -> tuple[float, int]:
+    """The share of lines that have the commonest number of cells, and that number."""
+    widths = _widths(_split(lines, delimiter))
+    [(width, count)] = widths.most_common(1) or [(0, 0)]
+    return (count / widths.total(), width) if width > 1 else (0.0, 0)
+
+
+def _short_header(
+    above: list[_Line], rows: Sequence[Sequence[str]], width: int
+) -> tuple[list[str] | None, list[_Line]]:
+    """A header that is a cell shorter than its rows, and the lines above it.
+
+    R writes the names of rows so, and some programs end each row with a delimiter.
+    """
+    short = above and len(above[-1].cells) == width - 1 > 1 and not _has_header(rows)
+    if not short:
+        return None, above
+    names, ends = above[-1].cells, all(not row[-1].strip() for row in rows)
+    return ([*names, f"unnamed: {width - 1}"] if ends else ["", *names]), above[:-1]
+
+
+def _has_header(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the first of the rows names the columns."""
+    first, numbered = rows[0], []
+    for i, name in enumerate(first):
+        below = [row[i].strip() for row in rows[1:] if len(row) == len(first)]
+        some = [text for text in below if is_number(text) or _is_comma(text)]
+        if not some or len(some) < 0.9 * sum(map(bool, below)):
+            continue
+        if name.strip() and not (is_number(name) or _is_comma(name)):
+            return True  # a word above numbers
+        if name.strip():
+            numbered.append(name.strip().replace(",", "."))
+    steps = {float(b) - float(a) for a, b in zip(numbered, numbered[1:], strict=False)}
+    return not numbered or (len(numbered) > 1 and steps == {1.0})
+
+
+def _decimal(rows: Sequence[Sequence[str]], delimiter: str) -> str:
+    """What stands before the decimals: a comma, where a column of numbers has some."""
+    points = commas = False
+    for column in zip(*(row for row in rows if len(row) == len(rows[0])), strict=True):
+        present = [text for cell in column if (text := cell.strip())]
+        numbers = [t for t in present if is_number(t) or _is_comma(t)]
+        if len(numbers) >= 0.9 * len(present):
+            points |= any("." in text for text in numbers)
+            commas |= any(
+                _is_comma(text) and (delimiter == ";" or not re.match(THOUSANDS, text))
+                for text in numbers
+            )
+    return "," if commas and (delimiter == ";" or not points) else "."
+
+
+def _is_comma(text: str) -> bool:
+    return re.match(DECIMAL_COMMA, text) is not None
+
+
+def _checked(path: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """The names of the columns, each its own; the first may have none."""
+    names = [unicodedata.normalize("NFC", name.strip()) for name in names]
+    if len(names) > 1 and not names[0]:
+        names[0] = ROW_NUMBERS
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice or "" in names:
+        what = f"two columns '{twice[0]}'" if twice else "a column without a name"
+        raise UserError(f"{path} has {what}: give each column a name of its own")
+    return tuple(names)
