@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from dlworkshop.errors import UserError
+from dlworkshop.errors import UserError, explain_devices
 from dlworkshop.report import terminal
 from dlworkshop.train import signals
 
@@ -166,7 +166,11 @@ def main(args: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        with signals.answered("nothing is half written"), terminal.messages():
+        with (
+            signals.answered("nothing is half written"),
+            terminal.messages(),
+            explain_devices(),
+        ):
             code = _parse(args)()
         sys.stdout.flush()
         return code

@@ -1,7 +1,9 @@
 """What a user can mend, in one sentence: what came, what was wanted, what to do."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 
 
 class UserError(ValueError):
@@ -18,3 +20,18 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f"did you mean '{near[0]}'? " if near else ""
     return UserError(f"unknown {kind} '{name}': {hint}Known: {', '.join(known)}.")
+
+
+@contextlib.contextmanager
+def explain_devices() -> Iterator[None]:
+    """Where JAX finds no device, say so as a mistake of the user, who can mend it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("Unable to initialize backend"):
+            raise
+        wanted = os.environ.get("JAX_PLATFORMS", "")
+        raise UserError(
+            f"JAX finds no device with JAX_PLATFORMS='{wanted}': unset it, or install "
+            "what it needs, as dlworkshop[cuda13] or dlworkshop[tpu]"
+        ) from None

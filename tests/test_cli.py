@@ -175,10 +175,10 @@ def test_data_says_what_was_skipped(capsys, tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (2, 2), k).save(path)
     path.write_bytes(b"no image")
-    code, out, _ = call(capsys, "data", tmp_path / "many", "--data-dir", tmp_path)
+    code, out, err = call(capsys, "data", tmp_path / "many", "--data-dir", tmp_path)
     assert code == 0
     assert "\n! b/199.png: not an image\n" in out
-    assert "! 1 file could not be read and was left out." in out
+    assert "Left out as no image that can be read: b/199.png (not an image)." in err
 
 
 def test_doctor_says_what_does_not_work(capsys, monkeypatch):

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -32,17 +32,61 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "sizes_of_splits": {n: getattr(dataset, n).num_examples for n in SPLITS},
         "classes": list(dataset.classes),
     }
-    labels = [getattr(dataset, name).targets for name in SPLITS]
-    if dataset.classes and all(_are_labels(targets) for targets in labels):
-        card["counts"] = {
-            name: np.bincount(
-                getattr(dataset, name).targets, minlength=len(dataset.classes)
-            ).tolist()
-            for name in SPLITS
-        }
+    if found := counts(dataset):
+        card["counts"] = found
         if is_picture(dataset.train.inputs):
             card["examples"] = _examples(dataset)
     return card
+
+
+def counts(dataset: Dataset) -> dict[str, list[int]]:
+    """How many examples of each class [K] are in each split; {} without classes."""
+    labels = {name: getattr(dataset, name).targets for name in SPLITS}
+    if not dataset.classes or not all(map(_are_labels, labels.values())):
+        return {}
+    return {
+        name: np.bincount(targets, minlength=len(dataset.classes)).tolist()
+        for name, targets in labels.items()
+    }
+
+
+def warnings(card: Mapping[str, Any]) -> list[str]:
+    """What a reader of a card must know before believing a number.
+
+    >>> warnings({"counts": {"train": [90, 10]}})
+    ["The classes are uneven: read the balanced accuracy and each class's own."]
+    """
+    said = [str(text) for text in card.get("warnings") or []]
+    copies, groups = card.get("copies") or {}, card.get("groups") or {}
+    if found := copies.get("across_splits"):
+        said.append(
+            f"Of {_many(found, 'content')} there are exact copies in several splits: "
+            "what is measured is too good."
+        )
+    if found := copies.get("of_several_classes"):
+        said.append(
+            f"Of {_many(found, 'content')} there are exact copies under several "
+            "classes."
+        )
+    if found := groups.get("in_several_splits"):
+        said.append(
+            f"{_many(found, 'group')} of '{groups.get('by')}' have parts in several of "
+            "the given splits."
+        )
+    if found := card.get("num_skipped"):
+        files = [f"{name} ({why})" for name, why in (card.get("skipped") or [])[:5]]
+        more = f" and {found - len(files)} more" if found > len(files) else ""
+        said.append(f"Left out as no image that can be read: {', '.join(files)}{more}.")
+    classes = (card.get("counts") or {}).get("train") or []
+    if classes and min(classes) * 5 <= max(classes):
+        said.append(
+            "The classes are uneven: read the balanced accuracy and each class's own."
+        )
+    return said
+
+
+def _many(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _each(inputs: PyTree, said: Callable[[Array], Any]) -> Any:

@@ -30,9 +30,10 @@ def load(
     numbered from 0, unlike in the records.
 
     Your own data are a folder with a folder of images for each class (or that below
-    train, validation, test), a CSV with a header, an .npz with x and y (or x_train,
-    ...), or IDX files. Splits that are missing are cut off train, 15 % each, with the
-    same share of each class, and exact copies on one side.
+    train, validation, test), a CSV (or a folder with train.csv, test.csv), an .npz
+    with x and y (or x_train, ...), or IDX files. Splits that are missing are cut off
+    train, 15 % each, with the same share of each class, and exact copies on one side.
+    What is to be known of the data is logged, and in `Dataset.card`.
 
     Args:
         name: one of `NAMES`, or a path.
@@ -76,7 +77,8 @@ def load(
         "image_size": image_size,
         "task": task,
     }
-    if name not in NAMES:
+    is_named = str(name) in NAMES
+    if not is_named or (isinstance(name, os.PathLike) and os.path.exists(name)):
         return _own(name, data_dir, resize=resize, **options)
     for option, value in options.items():
         if value is not None:

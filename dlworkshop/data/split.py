@@ -1,7 +1,7 @@
 """Which examples are for training, which for choosing, and which for the last test."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from dlworkshop.errors import UserError
 VALIDATION_SHARE, TEST_SHARE = 0.15, 0.15
 
 
-def keys(names: Sequence[str]) -> np.ndarray:
+def keys(names: Iterable[str]) -> np.ndarray:
     """A random number for each name: [N] uint64, the same wherever the name comes.
 
     >>> first, second = keys(["a", "b"]), keys(["b", "c", "a"])
@@ -117,7 +117,7 @@ def _draw(stratum: np.ndarray, wanted: np.ndarray, start: float) -> np.ndarray:
 
 
 def complete(
-    names: Sequence[str],
+    names: Sequence[str] | np.ndarray,
     label: np.ndarray,
     group: np.ndarray,
     given: np.ndarray,
@@ -193,6 +193,8 @@ def copies(content: np.ndarray) -> list[np.ndarray]:
     order = np.argsort(same, kind="stable")
     order = order[count[same[order]] > 1]
     ends = np.cumsum(count[count > 1])
-    return sorted(np.split(order, ends[:-1]), key=lambda rows: rows[0]) if len(
-        order
-    ) else []
+    return (
+        sorted(np.split(order, ends[:-1]), key=lambda rows: rows[0])
+        if len(order)
+        else []
+    )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dlworkshop.data.card import warnings
 from dlworkshop.report import terminal
 from dlworkshop.report.elements import Html, fold, join, table, tag
 from dlworkshop.report.read import RunFolder
@@ -29,14 +30,12 @@ def data_card(run: RunFolder) -> Html | None:
 
 
 def show(card: dict[str, Any], folder: Path) -> None:
-    """Print the card of data that lie in `folder`."""
+    """Print the card of data that lie in `folder`; `load` has said its warnings."""
     terminal.say(sentence(card))
     if card.get("counts"):
         terminal.show(*counts(card))
     if made := facts(card):
         terminal.show(("", ""), made)
-    for text in warnings(card):
-        terminal.say(f"! {text}")
     for file, reason in card.get("skipped") or []:
         terminal.say(f"! {file}: {reason}")
     terminal.say(f"lies in {folder}")
@@ -72,38 +71,6 @@ def sentence(card: dict[str, Any]) -> str:
         f"{plain(card.get('name'))}: {parts} examples of {each} numbers"
         f"{kinds if classes else ''}."
     )
-
-
-def warnings(card: dict[str, Any]) -> list[str]:
-    """What a reader must know before believing a number."""
-    said = [str(text) for text in card.get("warnings") or []]
-    copies, groups = card.get("copies") or {}, card.get("groups") or {}
-    if copies.get("across_splits"):
-        said.append(
-            f"{count(copies['across_splits'], 'example')} of exactly the same content "
-            "in several splits: what is measured is too good."
-        )
-    if copies.get("of_several_classes"):
-        said.append(
-            f"{count(copies['of_several_classes'], 'example')} of exactly the same "
-            "content under several classes."
-        )
-    if groups.get("in_several_splits"):
-        said.append(
-            f"{count(groups['in_several_splits'], 'group')} of '{groups.get('by')}' in "
-            "several of the given splits."
-        )
-    if card.get("num_skipped"):
-        said.append(
-            f"{count(card['num_skipped'], 'file')} could not be read and "
-            f"{'was' if card['num_skipped'] == 1 else 'were'} left out."
-        )
-    classes = (card.get("counts") or {}).get("train") or []
-    if classes and min(classes) * 5 <= max(classes):
-        said.append(
-            "The classes are uneven: read the balanced accuracy and each class's own."
-        )
-    return said
 
 
 def counts(card: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
@@ -196,7 +163,10 @@ def _details(card: dict[str, Any]) -> list[Html]:
     if card.get("columns"):
         rows = [[c["name"], c["about"], plain(c["missing"])] for c in card["columns"]]
         shown = table("Columns", ["Column", "What it is", "Missing"], rows)
-        title = f"{count(len(rows), 'column')} to learn from"
+        total = card.get("num_columns", len(rows))
+        title = f"{count(total, 'column')} to learn from"
+        if total > len(rows):
+            title += f", the first {len(rows)}"
         parts.append(fold(title, shown, len(rows) <= OPEN_ROWS))
     copies = card.get("copies") or {}
     for key, title in (

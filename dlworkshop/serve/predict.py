@@ -25,6 +25,8 @@ from dlworkshop.train.scores import only_array
 
 log = logging.getLogger(__name__)
 
+MOST_UNKNOWN = 20  # words that are said to be unknown
+
 
 class Answer(NamedTuple):
     """What the ensemble, the mean of the members' probabilities, says of an example."""
@@ -183,16 +185,37 @@ def read(found: Iterable[Source], preprocessing: dict[str, Any]) -> Iterator[Par
         except UserError as error:
             return Skipped(source.name, str(error).removeprefix(f"{source.name} "))
 
-    found = iter(found)
+    found, unknown = iter(found), _Unknown(preprocessing)
     with ThreadPoolExecutor(cores()) as pool:
         while chunk := list(itertools.islice(found, PREDICT_BATCH)):
             made = list(pool.map(example, chunk))
+            for source in chunk:
+                unknown.say(source)
             rows = [
                 each if isinstance(each, Skipped) else source
                 for each, source in zip(made, chunk, strict=True)
             ]
             whole = [each for each in made if not isinstance(each, Skipped)]
             yield Part(rows, np.stack(whole) if whole else np.empty(0))
+
+
+class _Unknown:
+    """Says once of each word of a table that no row of train has it."""
+
+    def __init__(self, preprocessing: dict[str, Any]):
+        self._preprocessing, self._seen = preprocessing, set[tuple[str, str]]()
+
+    def say(self, source: Source) -> None:
+        """Log what is new in a row."""
+        for found in readers.unknown_categories(source.content, self._preprocessing):
+            if found not in self._seen and len(self._seen) < MOST_UNKNOWN:
+                log.warning(
+                    "%s: column '%s' says '%s', which no row did that was learnt from: "
+                    "it counts as no category",
+                    source.name,
+                    *found,
+                )
+            self._seen.add(found)
 
 
 Answers = Callable[[list[Source], np.ndarray], Iterator[Said]]

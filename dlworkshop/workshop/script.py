@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import jax
 
-from dlworkshop.errors import UserError
+from dlworkshop.errors import UserError, explain_devices
 from dlworkshop.report import terminal
 from dlworkshop.report.words import format_claim
 from dlworkshop.train import signals
@@ -68,7 +68,7 @@ def start(
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     use_all_cores(config.seeds)
     try:
-        with signals.answered(GO_ON), terminal.messages():
+        with signals.answered(GO_ON), terminal.messages(), explain_devices():
             result = perform(main, config)
     except UserError as error:
         terminal.say_error(error)

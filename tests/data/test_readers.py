@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dlworkshop import data
-from dlworkshop.data import readers, split
+from dlworkshop.data import readers
 from dlworkshop.data.readers import images, store
 from dlworkshop.errors import UserError
 
@@ -259,9 +259,11 @@ def test_a_few_bad_files_are_named_counted_and_skipped(folder):
 
 
 def test_more_than_one_percent_stops_with_the_list(folder):
-    (folder / "red" / "notes.txt").write_text("not a photo")
+    (folder / "red" / "notes.jpg").write_text("not a photo")
+    (folder / "red" / "README.md").write_text("nor meant to be one")
     said = sentence(folder)
-    assert "1 of 61 files" in said and "red/notes.txt (not an image)" in said
+    assert "1 of 61 files" in said and "red/notes.jpg (not an image)" in said
+    assert "README" not in said
 
 
 def test_a_decompression_bomb_is_refused():

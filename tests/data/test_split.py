@@ -74,11 +74,11 @@ def test_the_groups_of_a_split_are_those_of_the_whole():
         rarity = stats.rankdata(np.bincount(label), method="ordinal")
         kind = np.full(len(size), len(rarity) + 1)
         np.minimum.at(kind, index, rarity[label].astype(int))
-        for name, number in z:
+        for (name, number), found in z.items():
             values = quantities[name](size) * 1.0
             excess, variance = scores(values, kind, side, number)
             if variance > 0:
-                z[name, number].append(excess / variance**0.5)
+                found.append(excess / variance**0.5)
     for name, found in z.items():
         assert abs(np.sum(found)) / len(found) ** 0.5 < 3.5, name
         assert np.max(np.abs(found)) < stats.norm.isf(1e-3 / len(found)), name

@@ -5,20 +5,34 @@ and read from there; a second load reads no content of theirs. What they have in
 is `reader.Reader`; each form has its module.
 """
 
+import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from dlworkshop.data.readers import folder, idx, images, npz, store, table, table_target
+from dlworkshop.data import card
+from dlworkshop.data.readers import (
+    columns,
+    folder,
+    idx,
+    images,
+    npz,
+    store,
+    table,
+    table_target,
+)
 from dlworkshop.data.readers.reader import Options, Reader
 from dlworkshop.errors import UserError
 from dlworkshop.types import Dataset
 
-# In the order in which they are asked: a folder may hold IDX files. (mypy compares a
-# module with a protocol, but not where both are in one cycle of imports.)
-READERS = cast(tuple[Reader, ...], (idx, folder, npz, table))
+log = logging.getLogger(__name__)
+
+# In the order in which they are asked: a folder may hold IDX files or tables. (mypy
+# compares a module with a protocol, but not where both are in one cycle of imports.)
+READERS = cast(tuple[Reader, ...], (idx, table, folder, npz))
 
 
 def load(path: Path, root: Path, options: Options) -> Dataset:
@@ -42,7 +56,12 @@ def load(path: Path, root: Path, options: Options) -> Dataset:
         with store.partial(root) as partial:
             made = reader.prepare(path, partial, options)
             prepared = store.commit(root, partial, made, signed)
-    return store.read(prepared, path.absolute().stem)
+    dataset = store.read(prepared, path.absolute().stem)
+    # prepared by content: another file of the same may have been there before
+    about = {**(dataset.card or {}), "source": os.fspath(path)}
+    for text in card.warnings(about | {"counts": card.counts(dataset)}):
+        log.warning("%s", text)
+    return dataset._replace(card=about)
 
 
 def reader_of(path: Path) -> Reader:
@@ -89,6 +108,15 @@ def to_example(
     [1.0]
     """
     return reader_for(preprocessing).to_example(source, preprocessing)
+
+
+def unknown_categories(
+    source: Any, preprocessing: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    """The cells of a row that say what no row of train does: columns and words."""
+    if not isinstance(source, Mapping):
+        return []
+    return columns.unknown_categories(source, preprocessing)
 
 
 def shape_of(preprocessing: Mapping[str, Any]) -> list[int]:

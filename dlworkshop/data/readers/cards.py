@@ -38,9 +38,7 @@ def splits_sentence(
     return "; ".join(parts)
 
 
-def absent(
-    classes: Sequence[str], label: np.ndarray, splits: np.ndarray
-) -> list[str]:
+def absent(classes: Sequence[str], label: np.ndarray, splits: np.ndarray) -> list[str]:
     """A sentence for each split that has no example of a class."""
     said = []
     for number, name in enumerate(store.SPLITS):

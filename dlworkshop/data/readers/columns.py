@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -77,7 +76,8 @@ def read(values: "pa.ChunkedArray") -> Column:
         named = is_odd | (missing & (compute.starts_with(words, "#").to_numpy(False)))
         odd = [(words[int(i)].as_py(), int(count[i])) for i in np.flatnonzero(named)]
         return Column(numbers[code], np.zeros(len(code), np.int8), (), tuple(odd))
-    texts = ["" if m else plain(w) for w, m in zip(words.to_pylist(), missing)]
+    said = zip(words.to_pylist(), missing, strict=True)
+    texts = ["" if not_there else plain(word) for word, not_there in said]
     names = sorted({text for text in texts if text})
     place = {name: i for i, name in enumerate(names)} | {"": -1}
     places = np.array([place[text] for text in texts], np.int32)
@@ -96,7 +96,8 @@ def choose(
         is_leak: whether a column says the same as the target.
         said: to be extended by a sentence for each reason to leave columns out.
     """
-    features, left_out = {}, {}
+    features: dict[str, Column] = {}
+    left_out: dict[str, list[str]] = {}
     for name, column in columns.items():
         why = _useless(name, column, is_leak)
         if why is None:
@@ -162,7 +163,7 @@ def fit(name: str, column: Column) -> dict[str, Any]:
 
     >>> fit("length", Column(np.array([1, 3, np.nan]), np.zeros(3), ()))
     {'name': 'length', 'mean': 2.0, 'deviation': 1.0, 'missing': True}
-    >>> fit("island", Column(None, np.array([1, 0, 1]), ("Biscoe", "Dream", "Torgersen")))
+    >>> fit("island", Column(None, np.array([1, 0, 1]), ("Biscoe", "Dream", "Gough")))
     {'name': 'island', 'values': ['Biscoe', 'Dream'], 'missing': False}
     """
     present = column.present
@@ -282,9 +283,8 @@ def equal_rows(columns: Mapping[str, Column]) -> np.ndarray:
     for column in columns.values():
         same = column.same()
         if found is not None:
-            pairs = found.astype(np.int64) * (int(same.max()) + 1) + same
-            same = np.unique(pairs, return_inverse=True)[1]
-        found = same
+            same = found.astype(np.int64) * (int(same.max()) + 1) + same
+        found = np.unique(same, return_inverse=True)[1]
         if found.max() + 1 == len(found):  # all are different already
             break
     assert found is not None

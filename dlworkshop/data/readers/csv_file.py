@@ -5,10 +5,13 @@ no library knows is found out in `dialect`.
 """
 
 import contextlib
+import functools
 import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+import numpy as np
 
 from dlworkshop.data.readers import dialect
 from dlworkshop.data.readers.dialect import Dialect
@@ -27,7 +30,7 @@ class Table(NamedTuple):
     """The columns of a CSV file as text, without space around it."""
 
     columns: "dict[str, pa.ChunkedArray]"  # name -> [N] strings
-    first_row: int  # its number in an editor
+    numbers: np.ndarray  # int [N], of the rows, as editors count
     notes: tuple[str, ...]  # what the card is to say of how it was read
 
 
@@ -38,9 +41,13 @@ def read(path: Path) -> Table:
         UserError: naming the row that is wrong.
     """
     import pyarrow as pa  # noqa: PLC0415
+    from pyarrow import compute  # noqa: PLC0415
 
+    ragged: dict[int, UserError] = {}
     with _opened(path) as (file, found):
-        batches = list(_batches(path, file, found, None)) if found.names else []
+        batches = list(_batches(path, file, found, ragged)) if found.names else []
+    if ragged:
+        raise next(iter(ragged.values()))
     names, num_rows = found.names, sum(batch.num_rows for batch in batches)
     if len(names) < 2 or not num_rows:
         raise UserError(
@@ -48,8 +55,12 @@ def read(path: Path) -> Table:
             "give a table with a header, a target and something to tell it from"
         )
     whole = pa.Table.from_batches(batches)
+    said = functools.reduce(
+        compute.or_, (compute.not_equal(column, "") for column in whole.columns)
+    )
+    whole, is_row = whole.filter(said), said.to_numpy()
     columns = dict(zip(names, whole.columns, strict=True))
-    return Table(columns, found.skip + 1, found.notes)
+    return Table(columns, found.skip + 1 + np.flatnonzero(is_row), found.notes)
 
 
 def rows(path: Path) -> Iterator[tuple[str, dict[str, str] | UserError]]:
@@ -74,8 +85,9 @@ def rows(path: Path) -> Iterator[tuple[str, dict[str, str] | UserError]]:
                 while number in ragged:
                     yield f"{path} row {number}", ragged.pop(number)
                     number += 1
-                row = dict(zip(found.names, cells, strict=True))
-                yield f"{path} row {number}", row
+                if any(cells):  # or it is an empty line
+                    row = dict(zip(found.names, cells, strict=True))
+                    yield f"{path} row {number}", row
                 number += 1
     yield from ((f"{path} row {number}", error) for number, error in ragged.items())
 
@@ -136,7 +148,7 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, Dialect]]:
 
 
 def _batches(
-    path: Path, file: BinaryIO, found: Dialect, ragged: dict[int, UserError] | None
+    path: Path, file: BinaryIO, found: Dialect, ragged: dict[int, UserError]
 ) -> "Iterator[pa.RecordBatch]":
     """The rows below the header, in parts; clean text.
 
@@ -144,51 +156,40 @@ def _batches(
         path: for messages.
         file: at its start.
         found: how it is written.
-        ragged: takes the rows of another number of cells, by their numbers in the
-            file; None: the first one is raised.
+        ragged: takes the rows of another number of cells, by their numbers.
     """
     import pyarrow as pa  # noqa: PLC0415
     from pyarrow import csv  # noqa: PLC0415
 
-    width, stopped_by = len(found.names), []
+    width = len(found.names)
 
-    def on_ragged(row: Any) -> str:
-        error = UserError(
-            f"{path} row {row.number} has {row.actual_columns} "
-            f"cell{'s' if row.actual_columns > 1 else ''} where the table has "
-            f"{width} columns: mend that row"
+    def skip(row: Any) -> str:
+        cells = f"{row.actual_columns} cell{'s' * (row.actual_columns > 1)}"
+        ragged[row.number] = UserError(
+            f"{path} row {row.number} has {cells} where the table has {width} columns: "
+            "mend that row"
         )
-        if ragged is None:
-            stopped_by.append(error)
-            return "error"
-        ragged[row.number] = error
         return "skip"
 
     names = [str(i) for i in range(width)]
-    try:
-        yield from (
-            _clean(batch, found.decimal)
-            for batch in csv.open_csv(
-                file,
-                csv.ReadOptions(
-                    use_threads=False,  # or rows have no numbers
-                    block_size=BLOCK_BYTES,
-                    column_names=names,
-                    skip_rows=found.skip,
-                    encoding=found.encoding,
-                ),
-                csv.ParseOptions(
-                    delimiter=found.delimiter,
-                    newlines_in_values=True,
-                    invalid_row_handler=on_ragged,
-                ),
-                csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
-            )
-        )
-    except pa.ArrowInvalid:
-        if stopped_by:
-            raise stopped_by[0] from None
-        raise
+    batches = csv.open_csv(
+        file,
+        csv.ReadOptions(
+            use_threads=False,  # or rows have no numbers
+            block_size=BLOCK_BYTES,
+            column_names=names,
+            skip_rows=found.skip,
+            encoding=found.encoding,
+        ),
+        csv.ParseOptions(
+            delimiter=found.delimiter,
+            newlines_in_values=True,
+            ignore_empty_lines=False,  # or they would not be counted
+            invalid_row_handler=skip,
+        ),
+        csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+    )
+    yield from (_clean(batch, found.decimal) for batch in batches)
 
 
 def _clean(batch: "pa.RecordBatch", decimal: str) -> "pa.RecordBatch":

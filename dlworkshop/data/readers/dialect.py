@@ -7,6 +7,7 @@ too, go by characters, and these by the regularity of the table.
 import codecs
 import csv
 import io
+import itertools
 import re
 import unicodedata
 from collections import Counter
@@ -165,7 +166,7 @@ def _has_header(rows: Sequence[Sequence[str]]) -> bool:
             return True  # a word above numbers
         if name.strip():
             numbered.append(name.strip().replace(",", "."))
-    steps = {float(b) - float(a) for a, b in zip(numbered, numbered[1:], strict=False)}
+    steps = {float(b) - float(a) for a, b in itertools.pairwise(numbered)}
     return not numbered or (len(numbered) > 1 and steps == {1.0})
 
 

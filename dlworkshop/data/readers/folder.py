@@ -5,10 +5,12 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from dlworkshop.data import split
 from dlworkshop.data.readers import arrays, cards, images, store, workers
@@ -22,6 +24,7 @@ KINDS: tuple[str, ...] = ("image",)
 OPTIONS: tuple[str, ...] = ("group_by", "image_size", "resize")
 IGNORED = {"thumbs.db", "desktop.ini", "__macosx"}  # and what begins with a dot
 LOOKED_AT = 512  # files whose heads are read to choose a size
+COLOUR_LOOKED_AT = 64  # of these, files whose pixels are read to find colour
 LARGEST_OWN_SIZE, OTHER_SIZE = 256, 64  # pixels a side
 MOST_SKIPPED = 0.01  # of the files
 LISTED_IN_CARD = 200
@@ -245,11 +248,21 @@ def key(
 def choose(
     files: Sequence[str], image_size: tuple[int, int] | None, resize: str
 ) -> tuple[dict[str, Any], str]:
-    """How to decode, and that in a sentence; it looks at some files, evenly spread."""
-    places = np.linspace(0, len(files) - 1, min(len(files), LOOKED_AT)).astype(int)
-    seen = [look for i in np.unique(places) if (look := images.look(files[i]))]
-    colour = any(look[2] for look in seen) or not seen
-    sizes = Counter((height, width) for width, height, _ in seen)
+    """How to decode, and that in a sentence; it looks at some files, evenly spread.
+
+    They are grey where no file that was looked at has a mode with colour, or, of some
+    of those that have, no pixel. Where one has wide grey values, all are looked at: the
+    range must be that of the data set, or a dark image would be made bright.
+    """
+    seen = [
+        (file, found)
+        for file in _some(files, LOOKED_AT)
+        if (found := images.look(file))
+    ]
+    modes = {mode for _, (_, _, mode) in seen}
+    able = [file for file, (_, _, mode) in seen if mode not in images.GREY]
+    colour = not seen or any(map(images.is_colourful, _some(able, COLOUR_LOOKED_AT)))
+    sizes = Counter((height, width) for _, (width, height, _) in seen)
     [(common, count)] = sizes.most_common(1) or [((OTHER_SIZE, OTHER_SIZE), 0)]
     if image_size is not None:
         size, why = image_size, "as asked"
@@ -263,7 +276,19 @@ def choose(
     }[resize]
     preprocessing = images.as_shaped((*size, 3 if colour else 1)) | {"resize": resize}
     kind = "colour" if colour else "grey"
+    if able and not colour:
+        kind = "grey, though files have three channels, which are equal"
+    if modes & images.WIDE:
+        with ThreadPoolExecutor(workers.cores()) as pool:
+            preprocessing["depth"] = max(pool.map(images.depth_in, files))
+        kind += f", the highest 8 of {preprocessing['depth']} bits"
     return preprocessing, f"{size[1]} x {size[0]} pixels, {kind} ({why}); others {rule}"
+
+
+def _some(files: Sequence[str], most: int) -> list[str]:
+    """At most so many of them, evenly spread."""
+    places = np.linspace(0, len(files) - 1, min(len(files), most)).astype(int)
+    return [files[i] for i in np.unique(places)]
 
 
 def groups(names: Sequence[str], group_by: str | None) -> np.ndarray:
@@ -293,13 +318,28 @@ def groups(names: Sequence[str], group_by: str | None) -> np.ndarray:
 
 
 def check_skipped(skipped: Sequence[Sequence[str]], total: int, root: Path) -> None:
-    """Stop where more than MOST_SKIPPED of the files are of no use, with the list."""
-    if len(skipped) > MOST_SKIPPED * total:
-        listed = [f"{name} ({reason})" for name, reason in skipped]
+    """Stop where more than MOST_SKIPPED of the images are of no use, with the list.
+
+    What is no image by its name, as notes and lists beside the images, is no matter.
+    """
+    lost = [row for row in skipped if is_image_name(row[0])]
+    total -= len(skipped) - len(lost)
+    if len(lost) > MOST_SKIPPED * total:
+        listed = [f"{name} ({reason})" for name, reason in lost]
         raise UserError(
-            f"{len(skipped)} of {total} files in {root} cannot be used, more than "
+            f"{len(lost)} of {total} files in {root} cannot be used, more than "
             f"{MOST_SKIPPED:.0%}: {cards.some(listed)}; mend or remove them"
         )
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a name ends as those of images do, or in nothing that says a kind.
+
+    >>> is_image_name("a.PNG"), is_image_name("a"), is_image_name("README.md")
+    (True, True, False)
+    """
+    ending = Path(name).suffix.lower()
+    return not ending or ending in Image.registered_extensions()
 
 
 def _warnings(
@@ -309,7 +349,7 @@ def _warnings(
     if found.beside:
         many = f"{len(found.beside)} files are in no class folder"
         said.append(f"{many}: {cards.some(found.beside, 5)}.")
-    coloured = sum(row[4] not in images.GREY for row in seen)
+    coloured = sum(row[5] for row in seen)
     if preprocessing["channels"] == 1 and coloured:
         said.append(f"{coloured} files have colour, which was dropped: most are grey.")
     return said

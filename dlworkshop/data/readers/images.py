@@ -19,20 +19,25 @@ RESIZES = ("crop", "pad")
 MOST_PIXELS = 89_478_485
 RECORDS = "group_size:1,uncompressed"  # of ArrayRecord: rows are read in any order
 GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
-WIDE = {"I", "I;16", "I;16B", "I;16L", "I;16N"}  # 16 bits for each grey value
+WIDE = {"I", "I;16", "I;16B", "I;16L", "I;16N"}  # more than 8 bits for a grey value
+DEPTHS = (8, 10, 12, 14, 16, 24, 31)  # bits of a grey value, of cameras and scanners
+# where Pillow keeps what may say how an image is turned
+TURNED_BY = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 
 
 def decode(content: bytes, preprocessing: Mapping[str, Any]) -> np.ndarray:
     """The example in an image file, upright, [H, W, C] uint8.
 
-    EXIF's orientation is respected, what is transparent becomes white, 16 bits become
-    8, palettes and CMYK become red-green-blue. "crop" fills the frame and cuts what
-    stands out on both sides; "pad" shows all of the image, with black around it.
+    EXIF's orientation is respected, what is transparent becomes white, palettes and
+    CMYK become red-green-blue. Of `depth` bits for a grey value the highest 8 are kept.
+    "crop" fills the frame and cuts what stands out on both sides; "pad" shows all of
+    the image, with black around it.
 
     Args:
         content: the file, of any format and mode that Pillow reads.
-        preprocessing: `height`, `width`, `channels` (1 grey, 3 colour) and `resize`,
-            one of `RESIZES`.
+        preprocessing: `height`, `width`, `channels` (1 grey, 3 colour), `resize`, one
+            of `RESIZES`, and, where grey values may be wide, their `depth`; by default
+            one of `DEPTHS` in which those of this file have room.
 
     Raises:
         ValueError: saying why the file cannot be read as an image.
@@ -50,7 +55,7 @@ def decode(content: bytes, preprocessing: Mapping[str, Any]) -> np.ndarray:
 def _decode(
     content: bytes, preprocessing: Mapping[str, Any]
 ) -> tuple[np.ndarray, list[Any]]:
-    """The example, with the width, height and mode of the file as it was."""
+    """The example, and width, height, mode and whether there is colour in the file."""
     size = preprocessing["width"], preprocessing["height"]
     try:
         with Image.open(io.BytesIO(content)) as image:
@@ -64,7 +69,9 @@ def _decode(
             if min(image.size) > least:  # a JPEG is decoded at half its size or less
                 image.draft(None, (least, least))
             image.load()
-            picture = _flat(_upright(image), preprocessing["channels"])
+            picture = _flat(_upright(image), preprocessing)
+            found.append(picture.mode == "RGB" and not _is_grey(picture))
+            picture = picture.convert("L" if preprocessing["channels"] == 1 else "RGB")
     except ValueError:
         raise
     except UnidentifiedImageError:
@@ -83,25 +90,44 @@ def _decode(
 
 def _upright(image: Image.Image) -> Image.Image:
     """Turned as EXIF says; few files have it, and looking for it takes its time."""
-    tagged = "exif" in image.info or image.format in ("TIFF", "MPO")
+    tagged = not TURNED_BY.isdisjoint(image.info) or image.format in ("TIFF", "MPO")
     return ImageOps.exif_transpose(image) if tagged else image
 
 
-def _flat(image: Image.Image, channels: int) -> Image.Image:
+def _flat(image: Image.Image, preprocessing: Mapping[str, Any]) -> Image.Image:
     """In mode L or RGB."""
-    wanted = "L" if channels == 1 else "RGB"
     if image.mode in WIDE:
         wide = np.asarray(image)
-        if wide.min() < 0 or wide.max() > 65535:
-            raise ValueError("grey values beyond 16 bits")
-        image = Image.fromarray((wide // 256).astype(np.uint8))
+        depth = preprocessing.get("depth") or depth_of(wide)
+        if wide.min() < 0 or int(wide.max()) >> depth:
+            raise ValueError(
+                f"grey values from {wide.min()} to {wide.max()}, wanted 0 to "
+                f"{2**depth - 1}"
+            )
+        image = Image.fromarray((wide >> (depth - 8)).astype(np.uint8))
     elif image.mode == "F":
         raise ValueError("grey values that are not whole numbers")
     if image.mode in ("RGBA", "LA", "La", "RGBa", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return image if image.mode == wanted else image.convert(wanted)
+    return image.convert("L" if image.mode in GREY else "RGB")
+
+
+def _is_grey(image: Image.Image) -> bool:
+    """Whether red, green and blue of an RGB image are the same everywhere."""
+    red, green, blue = image.split()
+    return red.tobytes() == green.tobytes() == blue.tobytes()
+
+
+def depth_of(wide: np.ndarray) -> int:
+    """The first of `DEPTHS` that has room for grey values [...], which are whole.
+
+    >>> depth_of(np.array([0, 255])), depth_of(np.array([4095])), depth_of(np.array(-1))
+    (8, 12, 8)
+    """
+    bits = int(wide.max()).bit_length() if wide.max() > 0 else 0
+    return next((depth for depth in DEPTHS if depth >= bits), DEPTHS[-1])
 
 
 def as_shaped(shape: Sequence[int]) -> dict[str, Any]:
@@ -116,16 +142,35 @@ def as_shaped(shape: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def look(path: str) -> tuple[int, int, bool] | None:
-    """Width and height as shown and whether it has colour, from the head of a file."""
+def look(path: str) -> tuple[int, int, str] | None:
+    """Width and height as shown, and the mode, from the head of a file."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             width, height = image.size
             if image.getexif().get(0x0112, 1) >= 5:  # lies on its side
                 width, height = height, width
-            return width, height, image.mode not in GREY
+            return width, height, image.mode
     except Exception:  # whatever is wrong is said when it is decoded
         return None
+
+
+def is_colourful(path: str) -> bool:
+    """Whether an image of a mode with colour has any; False where it is unreadable."""
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            image.draft("RGB", (64, 64))  # of a JPEG the small picture is enough
+            return not _is_grey(_flat(image, {}).convert("RGB"))
+    except Exception:
+        return False
+
+
+def depth_in(path: str) -> int:
+    """Bits of the grey values in a file of wide ones; 0 where it is unreadable."""
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            return depth_of(np.asarray(image)) if image.mode in WIDE else 0
+    except Exception:
+        return 0
 
 
 def work() -> None:
@@ -133,8 +178,8 @@ def work() -> None:
 
     A job names `files`, their `preprocessing` and the `records` to write. The answer is
     one line: for each file the sha256 of its bytes, and either that of its pixels with
-    the width, height and mode it had, or the reason why it has no record. Where nothing
-    can be written, the answer is the reason alone.
+    the width, height and mode it had and whether it has colour, or the reason why it
+    has no record. Where nothing can be written, the answer is the reason alone.
     """
     from array_record.python.array_record_module import (  # noqa: PLC0415
         ArrayRecordWriter,
@@ -165,6 +210,8 @@ def _record(file: str, preprocessing: Mapping[str, Any], writer: Any) -> list[An
             content = opened.read()
         digest = hashlib.sha256(content).hexdigest()
         example, found = _decode(content, preprocessing)
+    except FileNotFoundError:
+        return [digest, "a link to what is not there"]
     except (ValueError, OSError) as error:
         return [digest, str(error)]
     pixels = example.tobytes()

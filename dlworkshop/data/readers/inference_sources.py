@@ -3,15 +3,18 @@
 What they yield is what `data.readers.to_example` makes an example of.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dlworkshop.data.readers import cards, reader_for, reader_of, table, table_target
-from dlworkshop.data.readers.folder import IGNORED
+from dlworkshop.data.readers.folder import escaped, is_ignored, is_image_name
 from dlworkshop.data.readers.reader import NO_LABEL, Options, Source
 from dlworkshop.errors import UserError
+
+log = logging.getLogger(__name__)
 
 __all__ = ["NO_LABEL", "Source", "labelled", "sources"]
 
@@ -22,15 +25,18 @@ def sources(
     """What is in files, and in all files below folders, in the order of their names.
 
     A table yields its rows, an .npz file those of its array x, and any other file
-    itself, if `preprocessing` is that of images.
+    itself, if `preprocessing` is that of images. What lies in a folder beside files of
+    the kind that is wanted, as a README, is logged and left out.
     """
     inside = reader_for(preprocessing).inside
+    wanted = _WANTED[preprocessing["kind"]]
     for path in paths:
-        for file in _files(path):
+        for file in _files(path, wanted):
             try:
-                yield from inside(file, preprocessing)
+                for source in inside(file, preprocessing):
+                    yield source._replace(name=escaped(source.name))
             except UserError as error:
-                yield Source(str(file), error)
+                yield Source(escaped(str(file)), error)
 
 
 def labelled(
@@ -73,12 +79,22 @@ def labelled(
     return reader_of(path).labelled(path, options, make)
 
 
-def _files(path: Path) -> Iterator[Path]:
+# Kind of preprocessing -> whether a file in a folder is one, by its name.
+_WANTED: dict[str, Callable[[str], bool]] = {
+    "image": lambda name: is_image_name(name) or name.lower().endswith(".npz"),
+    "table": lambda name: name.lower().endswith(table.SUFFIXES),
+    "array": lambda name: name.lower().endswith(".npz"),
+}
+
+
+def _files(path: Path, wanted: Callable[[str], bool]) -> Iterator[Path]:
     if not path.is_dir():
         yield path
         return
     for home, folders, files in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and name.lower() not in IGNORED:
+        folders[:] = sorted(name for name in folders if not is_ignored(name))
+        for name in sorted(name for name in files if not is_ignored(name)):
+            if wanted(name):
                 yield Path(home, name)
+            else:
+                log.info("left out %s, by its name of another kind", Path(home, name))

@@ -23,7 +23,7 @@ from dlworkshop.files import atomic_rename, atomic_write
 from dlworkshop.types import Array, Batch, Dataset
 
 SPLITS = ("train", "validation", "test")
-VERSION = 2  # of what is prepared; another one is prepared anew
+VERSION = 3  # of what is prepared; another one is prepared anew
 
 
 class Records(LazyArray):
@@ -134,8 +134,11 @@ def signature(paths: Iterable[str | Path], options: Mapping[str, Any]) -> str:
     """
     parts: list[Any] = [VERSION, json.dumps(options, sort_keys=True)]
     for path in paths:
-        stat = os.stat(path)
         parts.append(path)
+        try:
+            stat = os.stat(path)
+        except FileNotFoundError:  # a link to what is not there
+            continue
         parts.append((stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
     return digest(parts)
 

@@ -1,6 +1,6 @@
 """A CSV file, or one for each split -> vectors and what is to be told from them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,7 +129,9 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
         "columns": [columns.fit(n, c.rows(train)) for n, c in features.items()],
         "target": table_target.fit(wanted, train),
     }
-    if nowhere := [c["name"] for c in preprocessing["columns"] if c.get("values") == []]:
+    if nowhere := [
+        c["name"] for c in preprocessing["columns"] if c.get("values") == []
+    ]:
         said.append(f"{cards.quoted(nowhere)} left out: no value in train.")
     examples = columns.encode(features, preprocessing)
     targets = (
@@ -207,7 +209,7 @@ def _read(
             said.append(f"{cards.quoted(more)} of {file.name} are not in train.")
         where = f"{file.name} " if len(parts) > 1 else ""
         size = len(table.columns[names[0]])
-        number_of += [f"{where}row {i + table.first_row}" for i in range(size)]
+        number_of += [f"{where}row {number}" for number in table.numbers.tolist()]
         given += [number] * size
         said += [f"{where.strip()}: {note}".removeprefix(": ") for note in table.notes]
     if path.is_dir():
@@ -225,7 +227,7 @@ def _read(
 
 def _groups(
     by: "pa.ChunkedArray | None", known: np.ndarray, number_of: np.ndarray
-) -> tuple[np.ndarray, Sequence[str]]:
+) -> tuple[np.ndarray, np.ndarray]:
     """A number for each row [N], the same where it must stay together; and names."""
     if by is None:
         return np.arange(len(number_of)), number_of
@@ -287,4 +289,3 @@ def labelled(
         if known is False:
             content = UserError(f"{where} has no '{', '.join(names)}'")
         yield Source(where, content, NO_LABEL if known is False else known)
-

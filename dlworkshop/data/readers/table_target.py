@@ -194,9 +194,7 @@ def _value(text: str, name: str) -> float:
     return flags[value] if value in flags else number(value, name)
 
 
-def _classes(
-    source: str, target: str, cells: _Cells
-) -> tuple[list[str], np.ndarray]:
+def _classes(source: str, target: str, cells: _Cells) -> tuple[list[str], np.ndarray]:
     """The classes of the target, sorted, and the labels int32 [rows], -1 for none."""
     counts = {w: int(n) for w, n in zip(cells.words, cells.rows, strict=True) if w}
     numeric = all(map(is_number, counts))

@@ -1,0 +1,228 @@
+"""Tables as programs and people write them."""
+
+import os
+import threading
+
+import numpy as np
+import pytest
+
+from dlworkshop import data
+from dlworkshop.data.readers import csv_file, dialect
+from dlworkshop.errors import UserError
+
+ROWS = 120
+
+
+@pytest.fixture
+def cells():
+    """A target that x tells; with two decimals, as 2.56 or -0.21."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=ROWS)
+    return {
+        "x": [f"{value:.2f}" for value in x],
+        "z": [f"{value:.2f}" for value in rng.normal(size=ROWS)],
+        "y": [("no", "yes")[int(value > 0)] for value in x],
+    }
+
+
+def text(cells, delimiter=",", header=True, ends=""):
+    rows = [list(map(str, row)) for row in zip(*cells.values(), strict=True)]
+    lines = [list(cells)] * header + rows
+    return "\n".join(delimiter.join(line) + ends for line in lines) + "\n"
+
+
+def load(path, content, **options):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return data.load(path, path.parent / "cache", **{"target": "y"} | options)
+
+
+def same(loaded, plain):
+    """Whether the examples are those of the plain file."""
+    for one, other in zip(loaded[:3], plain[:3], strict=True):
+        np.testing.assert_allclose(one.inputs[:], other.inputs[:], atol=1e-6)
+        np.testing.assert_array_equal(one.targets, other.targets)
+
+
+def german(cells):
+    return {
+        name: [c.replace(".", ",") for c in column] for name, column in cells.items()
+    }
+
+
+WRITTEN = {
+    "semicolons": (lambda c: text(c, ";"), ""),
+    "bars": (lambda c: text(c, "|"), ""),
+    "tabs": (lambda c: text(c, "\t"), ""),
+    "decimal commas": (lambda c: text(german(c), ";"), "decimal comma"),
+    "decimal commas, quoted": (
+        lambda c: text({n: [f'"{v}"' for v in k] for n, k in german(c).items()}),
+        "decimal comma",
+    ),
+    "row numbers": (lambda c: text({"": range(ROWS)} | c), "'unnamed: 0' was left out"),
+    "R's row names": (
+        lambda c: text({"": range(ROWS)} | c).replace(",x", "x", 1),
+        "'unnamed: 0' was left out",
+    ),
+    "a delimiter at the end": (
+        lambda c: text(c, ends=",").replace("y,", "y", 1),
+        "'unnamed: 3' was left out: always the same",
+    ),
+    "UTF-16": (lambda c: text(c, "\t").encode("utf-16"), ""),
+    "a mark of UTF-8": (lambda c: text(c).encode("utf-8-sig"), ""),
+    "lines of old machines": (lambda c: text(c).replace("\n", "\r"), ""),
+    "empty lines": (lambda c: text(c).replace("\n", "\n\n"), None),
+    "spaces": (lambda c: text(c, " , "), ""),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_table_is_the_same_however_it_is_written(tmp_path, cells, name):
+    write, said = WRITTEN[name]
+    plain = load(tmp_path / "t.csv", text(cells))
+    loaded = load(tmp_path / "u.csv", write(cells))
+    if said is not None:  # or the rows have other numbers, and so other splits
+        same(loaded, plain)
+        assert said in " ".join(loaded.card["warnings"])
+    assert len(loaded.preprocessing["columns"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("above", "skip"), [("sep=;\n", 2), ("# exported 2024\n\n", 3), ("a; b\nc\n", 3)]
+)
+def test_lines_above_the_table_are_no_part_of_it(tmp_path, cells, above, skip):
+    loaded = load(tmp_path / "t.csv", above + text(german(cells), ";"))
+    used = {column["name"]: column for column in loaded.preprocessing["columns"]}
+    assert list(used) == ["x", "z"] and all("mean" in each for each in used.values())
+    said = " ".join(loaded.card["warnings"])
+    assert ("Above the table was skipped" in said) == (not above.startswith("sep"))
+    head = (tmp_path / "t.csv").read_bytes()
+    assert dialect.understand(tmp_path, head).skip == skip
+
+
+def test_a_table_without_a_header_is_found_and_said(tmp_path, cells):
+    loaded = load(tmp_path / "t.csv", text(cells, header=False), target="column 3")
+    assert sum(part.num_examples for part in loaded[:3]) == ROWS
+    assert "The file has no header" in loaded.card["warnings"][0]
+    with pytest.raises(UserError, match="unknown column .* Known: column 1, column 2"):
+        load(tmp_path / "t.csv", text(cells, header=False))
+
+
+@pytest.mark.parametrize(
+    ("first", "is_header"),
+    [
+        ("y,2010,2011,2012", True),  # they count on
+        ("y,0,1,2", True),
+        ("yes,5.1,3.5,1.4", False),
+        ("yes,6,148,72", False),
+        ("y,x,,z", True),
+    ],
+)
+def test_a_first_row_with_numbers_is_a_header_where_they_count(first, is_header):
+    rows = [first.split(","), *(["no", "4.5", "3", "7"], ["yes", "2", "1", "8"])]
+    assert dialect._has_header(rows) == is_header
+
+
+def test_a_cell_that_is_no_number_is_named_and_the_column_stays(tmp_path, cells):
+    for i, odd in enumerate(("#DIV/0!", "<NA>", ".", "n/a", "broken")):
+        cells["x"][20 * i] = odd
+    loaded = load(tmp_path / "t.csv", text(cells))
+    assert [c["name"] for c in loaded.preprocessing["columns"]] == ["x", "z"]
+    assert loaded.card["columns"][0]["missing"] == 5
+    assert "'#DIV/0!' (1), 'broken' (1)" in " ".join(loaded.card["warnings"])
+
+
+def test_words_that_look_like_numbers_are_words(tmp_path, cells):
+    cells["z"] = [("1_2", "12", "1e999", "0x10")[i % 4] for i in range(ROWS)]
+    loaded = load(tmp_path / "t.csv", text(cells))
+    wanted = ["0x10", "12", "1_2", "1e999"]
+    assert loaded.preprocessing["columns"][1]["values"] == wanted
+
+
+def test_dates_texts_and_many_columns_are_said_in_few_words(tmp_path, cells):
+    day = [f"2024-{1 + i % 12:02d}-{1 + i % 28:02d}" for i in range(ROWS)]
+    cells |= {"day": day, "when": [f"{d} 10:{i % 60:02d}" for i, d in enumerate(day)]}
+    cells["note"] = [f"was seen {i % 100} times" for i in range(ROWS)]
+    cells |= {f"empty {i}": [""] * ROWS for i in range(30)}
+    loaded = load(tmp_path / "t.csv", text(cells))
+    assert [c["name"] for c in loaded.preprocessing["columns"]] == ["x", "z"]
+    dates, texts, empty = sorted(loaded.card["warnings"], key=len)[:3]
+    said = " ".join(loaded.card["warnings"])
+    assert "'day', 'when' were left out: dates" in said
+    assert "'note' was left out: text" in said
+    assert "and 10 more were left out: always the same" in said
+    assert len(loaded.card["warnings"]) == 3 and dates and texts and empty
+
+
+def test_thousands_of_columns_are_read_and_the_card_stays_short(tmp_path, cells):
+    rng = np.random.default_rng(0)
+    wide = rng.normal(size=(2000, ROWS)).round(3)
+    more = {f"gene {i}": column.tolist() for i, column in enumerate(wide)}
+    loaded = load(tmp_path / "t.csv", text(cells | more))
+    assert loaded.train.inputs.shape[1:] == (2002,)
+    assert len(loaded.card["columns"]) == 200 and loaded.card["num_columns"] == 2002
+
+
+def test_a_large_table_takes_memory_in_proportion_and_is_not_walked_cell_by_cell(
+    tmp_path, monkeypatch
+):
+    size = 20_000
+    x = np.random.default_rng(0).normal(size=size).round(4)
+    rows = zip(x.tolist(), np.where(x > 0, "yes", "no").tolist(), strict=True)
+    lines = ["x,y", *(f"{value},{word}" for value, word in rows)]
+    calls = []
+    monkeypatch.setattr(csv_file, "plain", lambda value: calls.append(value) or value)
+    load(tmp_path / "t.csv", "\n".join(lines))
+    assert len(calls) < 100  # Python sees different words, not cells
+
+
+def test_train_and_test_are_two_files(tmp_path, cells):
+    home = tmp_path / "both"
+    home.mkdir()
+    (home / "Train.csv").write_text(text(cells))
+    some = {name: column[:30] for name, column in cells.items()}
+    test = {"more": ["1"] * 30} | {name: some[name] for name in ("y", "z", "x")}
+    (home / "Test.csv").write_text(text(test, ";"))
+    (home / "sample_submission.csv").write_text("id\n1\n")
+    loaded = data.load(home, tmp_path / "cache", target="y")
+    plain = load(tmp_path / "t.csv", text(cells))
+    assert loaded.test.num_examples == 30
+    assert loaded.train.num_examples + loaded.validation.num_examples == ROWS
+    assert loaded.classes == plain.classes
+    said = " ".join(loaded.card["warnings"])
+    assert "'more' of Test.csv are not in train" in said
+    assert "not read: sample_submission.csv" in said
+    assert "exact copies in several splits" in " ".join(data_warnings(loaded))
+    (home / "Test.csv").write_text("x,z\n1,2\n")
+    with pytest.raises(UserError, match=r"Test.csv has no column 'y', which .*Train"):
+        data.load(home, tmp_path / "cache", target="y")
+    some["y"] = ["maybe"] * 30
+    (home / "Test.csv").write_text(text(some))
+    with pytest.raises(UserError, match="'maybe' has 0 examples to learn from"):
+        data.load(home, tmp_path / "cache", target="y")
+
+
+def data_warnings(loaded):
+    from dlworkshop.data import card  # noqa: PLC0415
+
+    return card.warnings(loaded.card)
+
+
+def test_a_pipe_is_read_once(tmp_path, cells):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(text(cells),))
+    writer.start()
+    assert [row["y"] for _, row in csv_file.rows(pipe)] == cells["y"]
+    writer.join()
+
+
+def test_warnings_are_logged_and_the_source_is_the_file_that_was_given(
+    tmp_path, cells, caplog
+):
+    cells["z"] = ["1"] * ROWS
+    first = load(tmp_path / "t.csv", text(cells))
+    caplog.clear()
+    second = load(tmp_path / "copy.csv", text(cells))
+    assert first.fingerprint == second.fingerprint
+    assert "'z' was left out: always the same." in caplog.messages
+    assert second.card["source"] == str(tmp_path / "copy.csv")
