@@ -258,3 +258,25 @@ def test_names_do_not_steer_the_terminal(capsys):
     code, out, err = call(capsys, "report", "no\x1b[2J\u202efolder")
     assert (code, out) == (2, "")
     assert "no\\x1b[2J\\u202efolder" in err and "\x1b" not in err
+
+
+def test_where_there_is_no_device_one_sentence_says_so(capsys, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("Unable to initialize backend 'cuda': no such thing\nmore")
+
+    monkeypatch.setenv("JAX_PLATFORMS", "gpu")
+    monkeypatch.setattr(doctor, "show", fail)
+    said = mistake(capsys, "doctor")
+    assert "JAX finds no device with JAX_PLATFORMS='gpu': unset it" in said
+
+
+def test_without_a_home_folder_one_sentence_says_where_to_write(
+    capsys, monkeypatch, tmp_path
+):
+    (tmp_path / "t.csv").write_text("x,y\n" + "1,a\n2.5,b\n" * 20)
+    for name in ("HOME", "XDG_CACHE_HOME", "DLWORKSHOP_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # an unknown user id
+    said = mistake(capsys, "data", tmp_path / "t.csv", "--target", "y")
+    assert "no home folder is known" in said and "--data-dir" in said
+    assert os.listdir(tmp_path) == ["t.csv"]

@@ -70,8 +70,8 @@ def warnings(card: Mapping[str, Any]) -> list[str]:
         )
     if found := groups.get("in_several_splits"):
         said.append(
-            f"{_many(found, 'group')} of '{groups.get('by')}' have parts in several of "
-            "the given splits."
+            f"Of {_many(found, 'group')} by '{groups.get('by')}' there are parts in "
+            "several of the given splits."
         )
     if found := card.get("num_skipped"):
         files = [f"{name} ({why})" for name, why in (card.get("skipped") or [])[:5]]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dlworkshop import data
-from dlworkshop.data.readers import csv_file, dialect
+from dlworkshop.data.readers import columns, csv_file, dialect, table_target
 from dlworkshop.errors import UserError
 
 ROWS = 120
@@ -103,7 +103,7 @@ def test_a_table_without_a_header_is_found_and_said(tmp_path, cells):
     loaded = load(tmp_path / "t.csv", text(cells, header=False), target="column 3")
     assert sum(part.num_examples for part in loaded[:3]) == ROWS
     assert "The file has no header" in loaded.card["warnings"][0]
-    with pytest.raises(UserError, match="unknown column .* Known: column 1, column 2"):
+    with pytest.raises(UserError, match=r"unknown column .* Known: column 1, column 2"):
         load(tmp_path / "t.csv", text(cells, header=False))
 
 
@@ -145,12 +145,11 @@ def test_dates_texts_and_many_columns_are_said_in_few_words(tmp_path, cells):
     cells |= {f"empty {i}": [""] * ROWS for i in range(30)}
     loaded = load(tmp_path / "t.csv", text(cells))
     assert [c["name"] for c in loaded.preprocessing["columns"]] == ["x", "z"]
-    dates, texts, empty = sorted(loaded.card["warnings"], key=len)[:3]
     said = " ".join(loaded.card["warnings"])
     assert "'day', 'when' were left out: dates" in said
     assert "'note' was left out: text" in said
     assert "and 10 more were left out: always the same" in said
-    assert len(loaded.card["warnings"]) == 3 and dates and texts and empty
+    assert len(loaded.card["warnings"]) == 3
 
 
 def test_thousands_of_columns_are_read_and_the_card_stays_short(tmp_path, cells):
@@ -162,7 +161,7 @@ def test_thousands_of_columns_are_read_and_the_card_stays_short(tmp_path, cells)
     assert len(loaded.card["columns"]) == 200 and loaded.card["num_columns"] == 2002
 
 
-def test_a_large_table_takes_memory_in_proportion_and_is_not_walked_cell_by_cell(
+def test_a_large_table_takes_memory_in_proportion_and_is_not_walked_by_cells(
     tmp_path, monkeypatch
 ):
     size = 20_000
@@ -170,9 +169,10 @@ def test_a_large_table_takes_memory_in_proportion_and_is_not_walked_cell_by_cell
     rows = zip(x.tolist(), np.where(x > 0, "yes", "no").tolist(), strict=True)
     lines = ["x,y", *(f"{value},{word}" for value, word in rows)]
     calls = []
-    monkeypatch.setattr(csv_file, "plain", lambda value: calls.append(value) or value)
+    for module in (columns, table_target):
+        monkeypatch.setattr(module, "plain", lambda v: calls.append(v) or v)
     load(tmp_path / "t.csv", "\n".join(lines))
-    assert len(calls) < 100  # Python sees different words, not cells
+    assert 0 < len(calls) < 100  # Python sees different words, not cells
 
 
 def test_train_and_test_are_two_files(tmp_path, cells):

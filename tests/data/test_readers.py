@@ -3,14 +3,17 @@
 import io
 import json
 import os
+import re
+import unicodedata
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from dlworkshop import data
 from dlworkshop.data import readers
 from dlworkshop.data.readers import images, store
+from dlworkshop.data.readers.inference_sources import labelled, sources
 from dlworkshop.errors import UserError
 
 COLOURS = {"red": (200, 10, 10), "green": (10, 200, 10), "blue": (10, 10, 200)}
@@ -330,7 +333,7 @@ def test_one_file_becomes_the_example_it_was_in_training(folder):
             "no regular expression",
         ),
         (lambda f: None, {"group_by": "q"}, "not found in 60 of 60"),
-        (lambda f: None, {"group_by": "red|green|blue"}, "no class is in 3 groups"),
+        (lambda f: None, {"group_by": "red|green|blue"}, "no class has 3 groups"),
         (lambda f: None, {"target": "x"}, "does not need"),
         (lambda f: None, {"image_size": 0}, "1 to 4096"),
         (lambda f: None, {"resize": "squeeze"}, "crop, pad"),
@@ -425,3 +428,175 @@ def test_records_are_indexed_like_an_array(tmp_path, rows):
         records[0, 0]
     with pytest.raises(IndexError):
         records[10]
+
+
+# --- what folders of real life have in them ----
+
+
+def test_class_names_of_one_number_are_scored_by_name(tmp_path):
+    for k, name in enumerate(("1", "01")):
+        for i in range(6):
+            save(tmp_path / "p" / name / f"{i}.png", seed=100 * k + i)
+    loaded = load(tmp_path / "p")
+    assert loaded.classes == ("01", "1")
+    backwards = ("1", "01")  # as another run may have them
+    found = labelled(tmp_path / "p", loaded.preprocessing, backwards, None)
+    assert all(
+        backwards[source.label] == source.content.parent.name for source in found
+    )
+
+
+def test_a_link_to_nothing_is_named_counted_and_left_out(folder, caplog):
+    for i in range(60):
+        save(folder / "red" / f"more{i}.png", seed=1000 + i)
+    (folder / "red" / "gone.png").symlink_to("/nowhere/at/all.png")
+    photos = load(folder)
+    assert sum(part.num_examples for part in photos[:3]) == 120
+    assert photos.card["skipped"] == [["red/gone.png", "a link to what is not there"]]
+    assert "red/gone.png (a link to what is not there)" in caplog.text
+    again = load(folder)
+    assert again.fingerprint == photos.fingerprint
+    same = readers.fingerprint(folder, photos.preprocessing, None, None)
+    assert same == photos.fingerprint
+
+
+def test_a_folder_beside_those_of_splits_is_named(folder):
+    for name in ("train", "Test_png"):
+        for k in COLOURS:
+            save(folder.parent / "p" / name / k / "1.png", seed=len(name))
+            save(folder.parent / "p" / name / k / "2.png", seed=len(name) + 9)
+    assert (
+        load(folder.parent / "p").card["splits"].startswith("train and test as given")
+    )
+    save(folder.parent / "p" / "sample" / "1.png", seed=77)
+    said = "the folder 'sample' beside those of splits (Test_png, train)"
+    with pytest.raises(UserError, match=re.escape(said)):
+        load(folder.parent / "p")
+
+
+def test_train_may_be_a_class(tmp_path):
+    for k, name in enumerate(("bus", "car", "train")):
+        for i in range(3):
+            save(tmp_path / "p" / name / f"{i}.png", seed=10 * k + i)
+    assert load(tmp_path / "p").classes == ("bus", "car", "train")
+
+
+def test_names_that_are_not_utf_8_are_text_with_escapes(tmp_path):
+    for k, name in enumerate((b"caf\xe9", b"tea")):
+        home = os.path.join(os.fsencode(tmp_path), b"p", name)
+        os.makedirs(home)
+        for i in range(4):
+            image = io.BytesIO()
+            Image.new("L", (4, 4), 20 * i + 100 * k).save(image, "PNG")
+            with open(os.path.join(home, b"br\xf6t%d.png" % i), "wb") as file:
+                file.write(image.getvalue())
+    loaded = load(tmp_path / "p", group_by=r"/(.*)\.png")
+    assert loaded.classes == ("caf\\xe9", "tea")
+    json.dumps([loaded.card, loaded.classes], ensure_ascii=False).encode()
+    found = list(sources([tmp_path / "p"], loaded.preprocessing))
+    assert found[0].name.endswith("caf\\xe9/br\\xf6t0.png")
+    readers.to_example(found[0].content, loaded.preprocessing)
+
+
+def test_composed_and_decomposed_names_are_one_class(tmp_path):
+    for part, form in (("train", "NFC"), ("test", "NFD")):
+        for k, name in enumerate(("café", "thé")):
+            for i in range(4):
+                home = tmp_path / "p" / part / unicodedata.normalize(form, name)
+                save(home / f"{i}.png", seed=10 * k + i + 100 * len(part))
+    loaded = load(tmp_path / "p")
+    assert loaded.classes == ("café", "thé") and loaded.test.num_examples == 8
+
+
+def test_what_machines_leave_is_no_class_and_no_example(folder):
+    (folder / "__MACOSX" / "red").mkdir(parents=True)
+    (folder / "__MACOSX" / "red" / "._p0.png").write_bytes(b"x")
+    (folder / "red" / "Thumbs.db").write_bytes(b"x")
+    assert load(folder).card["num_skipped"] == 0
+    found = list(sources([folder], images.as_shaped((8, 8, 3))))
+    assert len(found) == 60
+
+
+def test_notes_beside_images_are_left_out_when_a_folder_is_answered(folder, caplog):
+    caplog.set_level("INFO", "dlworkshop")
+    (folder / "README.md").write_text("these are photos")
+    found = list(sources([folder], images.as_shaped((8, 8, 3))))
+    assert len(found) == 60 and "README.md" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("most", "dtype", "depth"),
+    [(255, np.int32, 8), (4095, np.uint16, 12), (65535, np.uint16, 16)],
+)
+def test_grey_values_have_the_range_of_their_data_set(tmp_path, most, dtype, depth):
+    for k, name in enumerate("ab"):
+        for i in range(6):
+            home = tmp_path / "p" / name
+            home.mkdir(parents=True, exist_ok=True)
+            top = (64 + 6 * k + i) * (most + 1) // 256
+            top = most if (k, i) == (1, 5) else top  # one is bright
+            ramp = np.linspace(0, top, 64).reshape(8, 8).astype(dtype)
+            Image.fromarray(ramp).save(home / f"{i}.tif")
+    loaded = load(tmp_path / "p")
+    assert loaded.preprocessing["depth"] == depth
+    values = everything(loaded)[0]
+    assert sorted(values.max((1, 2, 3)).tolist()) == [*range(64, 75), 255]
+    assert f"the highest 8 of {depth} bits" in loaded.card["prepared"]
+    alone = readers.to_example(tmp_path / "p/a/0.tif", loaded.preprocessing)
+    assert alone.max() == 64
+    beyond = np.full((8, 8), 2 * most + 1, np.int32)
+    Image.fromarray(beyond).save(tmp_path / "beyond.tif")
+    with pytest.raises(UserError, match=f"grey values .* wanted 0 to {most}"):
+        readers.to_example(tmp_path / "beyond.tif", loaded.preprocessing)
+
+
+def test_grey_images_stored_as_colour_become_one_channel_and_that_is_said(tmp_path):
+    for k, name in enumerate("ab"):
+        for i in range(6):
+            noise = np.random.default_rng(10 * k + i).integers(0, 256, (8, 8), np.uint8)
+            home = tmp_path / "p" / name
+            home.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(noise).convert("RGB").save(home / f"{i}.png")
+    loaded = load(tmp_path / "p")
+    assert loaded.train.inputs.shape[1:] == (8, 8, 1)
+    assert "grey, though files have three channels" in loaded.card["prepared"]
+    assert not loaded.card["warnings"]
+
+
+def test_orientation_is_found_wherever_png_keeps_it(tmp_path):
+    upright = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    raw = b"exif\n      %d\n%s\n" % (len(exif.tobytes()), exif.tobytes().hex().encode())
+    xmp = (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/'
+        '1999/02/22-rdf-syntax-ns#"><rdf:Description xmlns:tiff="http://ns.adobe.com/'
+        'tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+    )
+    for key, value in (
+        ("Raw profile type exif", "\n" + raw.decode()),
+        ("XML:com.adobe.xmp", xmp),
+    ):
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt(key, value) if key[0] == "X" else info.add_text(key, value, True)
+        file = io.BytesIO()
+        stored = Image.fromarray(np.ascontiguousarray(np.rot90(upright, 1)))
+        stored.save(file, "PNG", pnginfo=info)
+        example = images.decode(file.getvalue(), images.as_shaped((4, 6, 3)))
+        np.testing.assert_array_equal(example, upright, err_msg=key)
+
+
+def test_a_class_of_two_files_is_refused_by_name(folder):
+    for i in range(2):
+        save(folder / "rare" / f"{i}.png", seed=500 + i)
+    assert "the class 'rare' has 2 examples to learn from, wanted" in sentence(folder)
+
+
+def test_a_named_data_set_may_come_as_a_path(cache, tmp_path, monkeypatch):
+    from pathlib import Path  # noqa: PLC0415
+
+    assert data.load(Path("digits")).name == "digits"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    with pytest.raises(UserError, match="digits has 0 folders of a class"):
+        data.load(Path("digits"))

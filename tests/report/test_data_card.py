@@ -65,10 +65,10 @@ def test_the_card_comes_first_and_says_everything(whole):
     assert text.index("quadrants: 96 train") < text.index('id="key-numbers"')
     for said in (
         "&lt;b&gt;Beware&lt;/b&gt; of this.",
-        "2 examples of exactly the same content in several splits",
-        "1 example of exactly the same content under several classes",
-        "1 group of &#x27;(p.)_&#x27; in several",
-        "3 files could not be read",
+        "Of 2 contents there are exact copies in several splits",
+        "Of 1 content there are exact copies under several classes",
+        "Of 1 group by &#x27;(p.)_&#x27; there are parts",
+        "red/x.png (truncated) and 2 more",
         "a.png (train), b.png (test)",
         "red/x.png",
         "and 2 more",

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -401,3 +403,32 @@ def test_given_examples_are_scored_with_their_weights(images, photos):
     assert found.scores["accuracy"]["mean"] == pytest.approx(wanted)
     with pytest.raises(UserError, match="the targets name no classes"):
         images.evaluate(batch._replace(targets=np.zeros(len(weights), np.float32)))
+
+        evaluate(images, batch._replace(targets=np.zeros(len(weights), np.float32)))
+
+
+def test_a_word_that_training_never_had_is_said_once(table, tmp_path, caplog):
+    path = tmp_path / "rows.csv"
+    path.write_text("length,island\n1,north\n2,Atlantis\n3,Atlantis\n4,NA\n")
+    assert len(list(predict_files(table, [path]))) == 4
+    (said,) = caplog.messages
+    assert said.startswith(f"{path} row 3: column 'island' says 'Atlantis', which no")
+
+
+def test_rows_may_come_through_a_pipe(table, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    rows = "length,island\n1,north\n2,south\n"
+    writer = threading.Thread(target=pipe.write_text, args=(rows,))
+    writer.start()
+    assert len(list(predict_files(table, [pipe]))) == 2
+    writer.join()
+
+
+def test_a_folder_of_images_with_a_readme_is_answered(images, photos, tmp_path):
+    home = shutil.copytree(photos, tmp_path / "p")
+    (home / "README.md").write_text("photos")
+    (home / "gone.png").symlink_to("/nowhere")
+    found = list(predict_files(images, [home]))
+    (lost,) = [row for row in found if isinstance(row, Skipped)]
+    assert lost.name == str(home / "gone.png") and "No such file" in lost.reason

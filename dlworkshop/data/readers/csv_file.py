@@ -48,19 +48,19 @@ def read(path: Path) -> Table:
         batches = list(_batches(path, file, found, ragged)) if found.names else []
     if ragged:
         raise next(iter(ragged.values()))
-    names, num_rows = found.names, sum(batch.num_rows for batch in batches)
-    if len(names) < 2 or not num_rows:
+    names = found.names
+    if len(names) < 2 or not batches:
         raise UserError(
-            f"{path} has {len(names)} columns and {num_rows} rows below its header: "
-            "give a table with a header, a target and something to tell it from"
+            f"{path} has {len(names)} columns and 0 rows below its header: give a "
+            "table with a header, a target and something to tell it from"
         )
     whole = pa.Table.from_batches(batches)
     said = functools.reduce(
         compute.or_, (compute.not_equal(column, "") for column in whole.columns)
-    )
-    whole, is_row = whole.filter(said), said.to_numpy()
-    columns = dict(zip(names, whole.columns, strict=True))
-    return Table(columns, found.skip + 1 + np.flatnonzero(is_row), found.notes)
+    )  # an empty line says nothing
+    columns = dict(zip(names, whole.filter(said).columns, strict=True))
+    numbers = found.skip + 1 + np.flatnonzero(said.to_numpy())
+    return Table(columns, numbers, found.notes)
 
 
 def rows(path: Path) -> Iterator[tuple[str, dict[str, str] | UserError]]:
