@@ -158,8 +158,9 @@ def complete(
     split[train] = np.array([0, *missing], np.int8)[cut]
     if not all((split == number).any() for number in missing):
         raise UserError(
-            f"no class has {len(missing) + 1} groups, one for each split (equal examples "
-            "are one group): add others, or group by something that has more values"
+            f"no class has {len(missing) + 1} groups, one for each split (equal "
+            "examples are one group): add others, or group by something that has more "
+            "values"
         )
     return split
 

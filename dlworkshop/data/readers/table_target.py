@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dlworkshop.data.readers.columns import Column, number
+from dlworkshop.data.readers.columns import ODD_SHARE, Column, number
 from dlworkshop.data.readers.csv_file import cell, coded, plain
 from dlworkshop.data.readers.dialect import is_number
 from dlworkshop.data.units import standardised
@@ -118,6 +118,8 @@ def read(
             f"'{odd[0][1]}' in the target '{odd[0][0]}' of {source} is no number, "
             "which regression wants: mend it, or leave task out"
         )
+    if isinstance(target, str) and odd and task is None:
+        _check_slip(source, target, cells[target])
     if isinstance(target, str):
         chosen = task or ("regression" if _is_real(cells[target]) else TASKS[0])
         if chosen == "classification":
@@ -181,6 +183,19 @@ def _is_real(cells: _Cells) -> bool:
         return False
     whole = all(float(value).is_integer() for value in present)
     return not whole or len(present) > MOST_NUMBERED
+
+
+def _check_slip(source: str, target: str, cells: _Cells) -> None:
+    """Refuse a word among real numbers: one cell must not make classes of them."""
+    is_odd = np.array([bool(cell(w)) and not is_number(w) for w in cells.words])
+    others = [w for w, odd in zip(cells.words, is_odd, strict=True) if not odd]
+    numbers = cells._replace(words=others)
+    if cells.rows[is_odd].sum() <= ODD_SHARE * cells.rows.sum() and _is_real(numbers):
+        word = cells.words[int(is_odd.argmax())]
+        raise UserError(
+            f"'{word}' in the target '{target}' of {source} is no number, and nearly "
+            "all others are: mend or empty it, or give task='classification'"
+        )
 
 
 def _is_flag(value: str) -> bool:
