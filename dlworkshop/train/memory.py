@@ -72,12 +72,24 @@ def predict(plan, saved: bool, size: int) -> float:
     """
     members = len(plan.seeds)
     hparams, start = jax.tree.map(lambda v: v[:size], (plan.hparams, plan.start))
+    training, evaluation = plan.feed.shapes(
+        plan.chunk, size, plan.evaluation_batch, plan.evaluation_batches(size)
+    )
+    whole = any(metric.split for metric in plan.metrics.values())
+    # the test split is read with the outputs of which predictions are made, and it may
+    # be the larger one
+    found = plan.found_bytes("validation", size, whole)
+    more = plan.found_bytes("test", size, whole or saved) - found
     group = plan.programs.memory(
         np.asarray(plan.seeds[:size], np.uint32),
         hparams,
         plan.example,
         start,
-        *plan.feed.shapes(plan.chunk, size, plan.evaluation_batch),
+        training,
+        evaluation,
+        plan.held if plan.by_epochs else None,
+        with_outputs=whole,
+        more=max(0, more if plan.read_test else 0) // plan.mesh.size,
     )
     total = group.running + plan.feed.more()
     if plan.mesh.devices.flat[0].platform == "cpu":
