@@ -272,7 +272,7 @@ def test_it_begins_with_the_rule_of_thumb_by_its_name(quadrants, cache, monkeypa
 
 def test_xlas_own_convolution_is_not_tried_on_a_cpu():
     asked = autotune.search_space(4, batch=100, flops=4e7, platform="cpu")
-    assert set(CONV_IMPLS) - set(asked["convolution"]) == {"lax", "winograd"}
+    assert set(CONV_IMPLS) - set(asked["convolution"]) == {"lax", "winograd", "blocks"}
     assert asked["micro_batch"] == [5, 10, 20, None]
     assert asked["sequential"] == [True, False]
     alone = autotune.search_space(1, batch=100, flops=4e7, platform="cpu")
