@@ -48,7 +48,7 @@ from dlworkshop.train import (
 )
 from dlworkshop.train.groups import Groups, group_sizes
 from dlworkshop.train.members import product
-from dlworkshop.train.mesh import MEMBER, make_mesh
+from dlworkshop.train.mesh import MEMBER, make_mesh, places
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.predictions import fitted_target
 from dlworkshop.train.programs import (
@@ -182,7 +182,9 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
     )
     count, axis = len(member_seeds), mesh.shape[MEMBER]
     asked = members_at_once or derived.get("members_at_once")
-    at_once = memory.equal(count, axis, asked or count)
+    everyone = places(mesh, count)
+    most = asked if asked and asked < count else everyone
+    at_once = memory.equal(count, axis, most)
     work = Work(spec, example, batch_size, count, at_once, num_steps, mesh)
 
     # statistics, and a step of the user's own, are of the whole batch

@@ -207,7 +207,7 @@ class Programs:
                 in_specs=(
                     *(member,) * 3,
                     whole_data,
-                    Held(whole_data, split, split),
+                    Held(whole_data, split, split),  # type: ignore[arg-type]
                     *(whole_data,) * 3,
                 ),
                 out_specs=(member, whole_data, PartitionSpec(None, MEMBER)),
@@ -224,6 +224,8 @@ class Programs:
             init = pop.map_members(one, execution.sequential)
             return pop.begin(init(keys, hparams, start))
 
+        # of any number of members, as shapes
+        self._begun = functools.partial(jax.eval_shape, begin)
         self._begin = jax.jit(begin, out_shardings=NamedSharding(mesh, member))
 
         @functools.cache
@@ -246,7 +248,7 @@ class Programs:
         """Room for the whole population, where the seeds are."""
         return jax.tree.map(
             lambda leaf: jnp.zeros(leaf.shape, leaf.dtype, device=seeds.sharding),
-            jax.eval_shape(self._begin, seeds, hparams, example, start),
+            self._begun(seeds, hparams, example, start),
         )
 
     def gather(self, tree, group: Group):
@@ -354,7 +356,7 @@ class Programs:
         """What one group needs while it is begun, trained and evaluated.
 
         Args:
-            seeds, hparams, start: of the members of the group [G], NumPy will do.
+            seeds, hparams, start: of the members of the group [G], as shapes.
             example: one of the training split.
             training, evaluation: (data, feed) of `chunk` and of `evaluate`.
             held: the validation split, where whole epochs are done at a time.
@@ -362,7 +364,7 @@ class Programs:
             more: bytes on each device that another evaluation finds beside that one.
         """
         shapes = (
-            jax.eval_shape(self._begin, seeds, hparams, example, start),
+            self._begun(seeds, hparams, example, start),
             hparams,
             seeds,
             start,
@@ -385,7 +387,7 @@ class Programs:
                 number,
             )
         data, piece = evaluation
-        totals = shape_structs(self._mesh, self.no_totals(len(seeds)), MEMBER)
+        totals = shape_structs(self._mesh, self.no_totals(seeds.shape[0]), MEMBER)
         evaluate = self._compile(
             self._evaluate[with_outputs],
             train.params,
