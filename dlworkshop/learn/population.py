@@ -239,8 +239,8 @@ def make_evaluate(
     """(params, state, hparams, totals [P], data, feed, share [T, B]) -> totals, found.
 
     The scores of each example, times its share, are added to the totals, name -> [P, 2]
-    (see `add_exactly`). They are the same in however many pieces a split comes. What is
-    found is `Evaluated` [P, T, B, ...]. An example with a share of 0 counts for nothing.
+    (see `add_exactly`), which are the same in however many pieces a split comes. What
+    is found is `Evaluated` [P, T, B, ...]. A share of 0 makes an example count nothing.
     """
 
     def evaluate(params, state, hparams: HParams, totals, data: Batch, feed, share):

@@ -45,15 +45,12 @@ def evaluate_split(
     names = ["loss", *plan.metrics]
     means = {name: np.full(len(plan.seeds), np.nan) for name in names}
     for group in groups:
-        outputs: list[PyTree] = []
-        seen = [*watchers]
-        if whole:
-            seen.append(lambda _group, _first, found: outputs.append(found.outputs))
+        kept = Outputs()
+        seen = [*watchers, kept] if whole else watchers
         totals = _totals(plan, judged, split, group, seen, with_outputs or bool(whole))
         scores = {k: total_of(total) / weight for k, total in totals.items()}
         if whole:
-            joined = jax.tree.map(lambda *leaves: np.concatenate(leaves, 1), *outputs)
-            scores |= split_scores(whole, joined, batch)
+            scores |= split_scores(whole, kept.joined(), batch)
         for name, values in scores.items():
             scatter_rows(means[name], group, values)
     return means
@@ -120,6 +117,20 @@ def split_scores(
 def _as_float(leaf: Any) -> np.ndarray:
     leaf = np.asarray(leaf)
     return leaf / np.float32(255) if leaf.dtype == np.uint8 else leaf
+
+
+class Outputs:
+    """A watcher that keeps the outputs of all examples."""
+
+    def __init__(self) -> None:
+        self._pieces: list[PyTree] = []
+
+    def __call__(self, _group: Group, _first: int, found: Evaluated) -> None:
+        self._pieces.append(found.outputs)
+
+    def joined(self) -> PyTree:
+        """[G, N, ...]."""
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves, 1), *self._pieces)
 
 
 class BalancedAccuracy:
