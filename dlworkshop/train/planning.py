@@ -204,6 +204,7 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
             member_seeds,
             dataset,
             order,
+            num_steps,
             quiet,
         )
 
@@ -385,7 +386,8 @@ class Work:
         here = derived.get("platform") == self.platform
         if here and set(before) == set(ExecutionConfig._fields):
             return ExecutionConfig(**before)
-        if found and self.flops * self.num_steps > autotune.WORTH:
+        least = autotune.WORTH.get(self.platform, autotune.WORTH_ELSEWHERE)
+        if found and self.flops * self.num_steps > least:
             return measure()
         return by_rule
 
