@@ -48,9 +48,10 @@ def device_permutation(seed: Array, epoch: Array, size: int) -> jax.Array:
     [0, 2, 1, 4, 3]
     """
     high, low = philox(seed, epoch, -(-size // 4))
-    numbers = jnp.stack(high, -1).reshape(-1)[:size], jnp.stack(low, -1).reshape(-1)
+    upper, lower = (jnp.stack(half, -1).reshape(-1)[:size] for half in (high, low))
     place = jnp.arange(size, dtype=jnp.int32)
-    return jax.lax.sort((numbers[0], numbers[1][:size], place), num_keys=2)[2]
+    # by the place too, where two numbers are equal: as a stable sort, but without one
+    return jax.lax.sort((upper, lower, place), num_keys=3, is_stable=False)[2]
 
 
 def philox(seed: Array, epoch: Array, blocks: int) -> tuple[list, list]:
@@ -64,20 +65,22 @@ def philox(seed: Array, epoch: Array, blocks: int) -> tuple[list, list]:
     Source: Salmon et al. (2011), Parallel random numbers: as easy as 1, 2, 3.
     """
     zero = jnp.zeros(blocks, jnp.uint32)
-    counter = [(zero, jnp.arange(1, blocks + 1, dtype=jnp.uint32))]  # (high, low)
-    counter += [(zero, zero)] * 3
-    keys = [(jnp.uint32(0), jnp.asarray(word, jnp.uint32)) for word in (seed, epoch)]
-    for turn in range(ROUNDS):
-        if turn:
-            keys = [_add(k, _halves(w)) for k, w in zip(keys, WEYL, strict=True)]
+    counter = (zero, jnp.arange(1, blocks + 1, dtype=jnp.uint32)), *[(zero, zero)] * 3
+    keys = tuple((jnp.uint32(0), jnp.asarray(k, jnp.uint32)) for k in (seed, epoch))
+
+    def turn(_, state):
+        counter, keys = state
         high0, low0 = _multiply(counter[0], _halves(MULTIPLIERS[0]))
         high1, low1 = _multiply(counter[2], _halves(MULTIPLIERS[1]))
-        counter = [
+        first, third = (
             _xor(high1, counter[1], keys[0]),
-            low1,
             _xor(high0, counter[3], keys[1]),
-            low0,
-        ]
+        )
+        keys = tuple(_add(k, _halves(w)) for k, w in zip(keys, WEYL, strict=True))
+        return (first, low1, third, low0), keys
+
+    # a loop: unrolled, XLA took half a minute to compile what is used many times
+    counter, _ = jax.lax.fori_loop(0, ROUNDS, turn, (counter, keys))
     return [high for high, _ in counter], [low for _, low in counter]
 
 

@@ -46,7 +46,7 @@ def evaluate_split(
     means = {name: np.full(len(plan.seeds), np.nan) for name in names}
     for group in groups:
         kept = Outputs()
-        seen = [*watchers, kept] if whole else watchers
+        seen: Sequence[Watcher] = [*watchers, kept] if whole else watchers
         totals = _totals(plan, judged, split, group, seen, with_outputs or bool(whole))
         scores = {k: total_of(total) / weight for k, total in totals.items()}
         if whole:

@@ -25,7 +25,7 @@ from dlworkshop.train.history import History
 from dlworkshop.train.mesh import population_sharding
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.progress import Watch, said_at
-from dlworkshop.train.signals import INTERRUPTED, caught
+from dlworkshop.train.signals import INTERRUPTED, Caught, caught
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Snapshot(NamedTuple):
     step: int
     num_steps: int
     epoch: float  # passes over the training split
-    train: Mapping[str, np.ndarray]  # name -> [P], means over the chunk
+    train: Mapping[str, np.ndarray]  # name -> [P], of what was finite in the chunk
     validation: Mapping[str, np.ndarray] | None  # where an epoch has just ended
     hparams: Mapping[str, np.ndarray]  # name -> [P]
     seeds: list[int]  # [P]
@@ -77,6 +77,14 @@ class Loop:
         self.validation: dict[str, np.ndarray] | None = None
         self.finished: dict[str, Any] | None = None  # the summary of a whole run
         self.interrupted = False
+        self.saved_at, self.saved_step = time.perf_counter(), 0
+        self.updates_before = 0  # of all members, by earlier parts
+        self.population: pop.Population
+        self.piece: Any = None  # what the next chunk is fed
+        self.signal: Caught  # while it trains
+        self.watch: Watch
+        self.checkpoints: Checkpoints  # with a run folder
+        self.log: run_folder.Log
 
     def run(self) -> Trained:
         """Train to the end, or until a signal."""
@@ -90,7 +98,7 @@ class Loop:
                 stack.callback(self.log.close)
                 self.history = History(self.log.lines())
             self.train()
-            if self.workdir is not None:
+            if self.workdir is not None and self.finished is None:
                 self.save()
         return Trained(
             self.population,
@@ -421,7 +429,11 @@ def gc_frozen() -> Iterator[None]:
 
 
 def _mean_over_steps(values) -> np.ndarray:
-    """Mean [P] over the steps [S, P] at which a member was running; else NaN."""
+    """Mean [P] of what is finite over the steps [S, P]; NaN where nothing is.
+
+    So the step at which a member was quarantined does not count, nor what a probe finds
+    infinite at a step: the mean tells of the others.
+    """
     values = np.asarray(values, np.float64)
     counted = np.isfinite(values)
     total = np.where(counted, values, 0).sum(0)

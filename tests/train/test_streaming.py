@@ -156,7 +156,8 @@ def test_memory_is_bounded(quadrants, monkeypatch):
         if isinstance(tree, Batch) and MEMBERS in tree.targets.shape:  # of training
             used += tree.targets.size
             ahead.append(rows.gathered - used)
-        placed.append(sum(leaf.nbytes for leaf in jax.tree.leaves(tree.inputs)))
+        if isinstance(tree, Batch):
+            placed.append(sum(leaf.nbytes for leaf in jax.tree.leaves(tree.inputs)))
         return place(mesh, tree, *axes)
 
     monkeypatch.setattr(feeds, "shard", watched)
