@@ -48,15 +48,16 @@ from dlworkshop.data import order as orders
 from dlworkshop.learn import population as pop
 from dlworkshop.learn.step import spec_of
 from dlworkshop.models.model import BATCH, Model
-from dlworkshop.train import autotune, memory
+from dlworkshop.train import autotune, memory, planning
 from dlworkshop.train import fit as fitting
+from dlworkshop.train.feeds import evaluation_pieces
 from dlworkshop.train.loop import Loop
 from dlworkshop.train.members import product
 from dlworkshop.train.mesh import MEMBER, make_mesh, shape_structs, shard
+from dlworkshop.train.plan import Plan
 from dlworkshop.train.programs import (
     ExecutionConfig,
     Programs,
-    batched_indices,
     chunk_flops,
     chunk_steps,
     update_flops,
@@ -340,12 +341,12 @@ def chunk(
 
 def predicted(programs, mesh, seeds, numbers, data, index) -> dict[str, int]:
     """What `Programs.memory` says, where 512 examples are evaluated."""
-    held = batched_indices(512, index.shape[-1])
+    piece = next(evaluation_pieces(data.rows(slice(512)), index.shape[-1], 512))
     training = (
         shape_structs(mesh, data),
         shape_structs(mesh, index, None, MEMBER, BATCH),
     )
-    evaluation = shape_structs(mesh, data), shape_structs(mesh, held, None, BATCH)
+    evaluation = shape_structs(mesh, data), shape_structs(mesh, piece, None, BATCH)
     example = np.zeros(data.inputs.shape[1:], np.uint8)
     return programs.memory(
         np.asarray(seeds, np.uint32), numbers, example, None, training, evaluation
@@ -482,6 +483,23 @@ def host() -> None:
     )
 
 
+def order(members: int, size: int, batch: int) -> None:
+    """How long the devices take to draw the order of an epoch."""
+    mesh = make_mesh(members, batch, jax.devices()[:1])
+    seeds = shard(mesh, np.arange(members, dtype=np.uint32), MEMBER)
+    draw = jax.jit(orders.device_order, static_argnums=(2, 3))
+    taken = repeat(lambda: draw(seeds, np.uint32(1), size, batch))
+    there = np.asarray(draw(seeds, np.uint32(1), size, batch))[:, -1]
+    right = orders.permutation(members - 1, 1, size)[: there.size]
+    tell(
+        "order",
+        members=members,
+        size=size,
+        ms_per_seed=spread(taken, 1e3 / members),
+        right=bool(np.array_equal(there.ravel(), right)),
+    )
+
+
 # --- the same bits ------------------------------------------------------------------
 
 
@@ -517,9 +535,22 @@ def profile(work: str, members: int, how: str | None, step: str = AS_IT_IS) -> N
         chunk("profile", work, members, how, step=step, steps=4 if TINY else 40)
 
 
-def recorded(call: Callable[[], Any]) -> list[float]:
+@contextlib.contextmanager
+def in_profile() -> Iterator[None]:
+    """Runs are trained under the profiler while this lasts."""
+    train = Loop.train
+
+    def traced(loop: Loop) -> None:
+        recorded(lambda: train(loop), once=True)
+
+    with mock.patch.object(Loop, "train", traced):
+        yield
+
+
+def recorded(call: Callable[[], Any], once: bool = False) -> list[float]:
     """`repeat`, of a single call under the profiler; a row tells what was seen."""
-    jax.block_until_ready(call())
+    if not once:
+        jax.block_until_ready(call())
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             started = time.perf_counter()
@@ -604,8 +635,10 @@ def run_fit(part: str, model, dataset, optimizer, *, about: dict, **settings) ->
     """`fit` from end to end, and where its seconds go; what it printed."""
     spoken = io.StringIO()
     parts: list[tuple[Any, str]]
-    parts = [(Loop, n) for n in ("begin", "run_chunk", "train_groups", "evaluate")]
+    names = ("begin", "train", "run_epochs", "run_chunk", "evaluate", "record")
+    parts = [(Loop, name) for name in names]
     parts += [(autotune, "measure"), (orders.Order, "_draw"), (Programs, "chunk")]
+    parts += [(Programs, "epochs"), (Programs, "order"), (fitting, "make_plan")]
     parts += [(fitting, "conclude")]
     with contextlib.redirect_stderr(spoken), timed(*parts) as seen:
         started = time.perf_counter()
@@ -627,50 +660,37 @@ def run_fit(part: str, model, dataset, optimizer, *, about: dict, **settings) ->
     return spoken.getvalue()
 
 
-def sorted_by(kind: Any) -> Callable:
-    """`permutation`, by this kind of sort."""
-
-    def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
-        stream = np.random.Philox(key=np.array([seed, epoch], np.uint64))
-        return np.argsort(stream.random_raw(size), kind=kind).astype(np.int32)
-
-    return permutation
+# Who draws the order and ends an epoch: the devices, as off a CPU, or the host, as was.
+DEVICES, HOST = "devices", "host"
 
 
-def in_threads(self, epoch: int) -> np.ndarray:
-    """A stand-in for `Order._draw`: an unstable sort on each core."""
-    used = self.steps_per_epoch * self.batch_size
-    with ThreadPoolExecutor() as pool:
-        draw = sorted_by("quicksort")
-        drawn = pool.map(lambda seed: draw(seed, epoch, self.size), self.seeds)
-        rows = np.stack([row[:used] for row in drawn])
-    return rows.reshape(len(self.seeds), self.steps_per_epoch, self.batch_size)
-
-
-def drawn(how: str) -> contextlib.AbstractContextManager:
-    """Orders are drawn so, while this lasts; "unstable" is as it is."""
-    if how == "threads":
-        return mock.patch.object(orders.Order, "_draw", in_threads)
-    if how == "stable":
-        return mock.patch.object(orders, "permutation", sorted_by("stable"))
-    return contextlib.nullcontext()
+@contextlib.contextmanager
+def ruled_by(who: str) -> Iterator[None]:
+    """Runs that are planned while this lasts are led by the devices, or by the host."""
+    there = who == DEVICES
+    draw = property(lambda plan: plan.programs.order if there else None)
+    with (
+        mock.patch.object(Plan, "draw", draw),
+        mock.patch.object(planning.Work, "draws_on_devices", there),
+    ):
+        yield
 
 
 def whole(
-    work: str, members: int, epochs: int, step: str = AS_IT_IS, order: str = "unstable"
+    work: str, members: int, epochs: int, who: str = DEVICES, traced: bool = False
 ) -> None:
     """`fit` on random examples."""
     model, optimizer, rates, batch, shape = work_of(work, None)
     sizes = (1280, 256) if TINY else (55000, 5000)
     if work == "digits":
         sizes = (1280, 256)
-    with stepping(step), drawn(order):
+    with ruled_by(who), in_profile() if traced else contextlib.nullcontext():
         run_fit(
             "fit",
             model,
             noise(*sizes, shape),
             optimizer,
-            about={"work": work, "step": step, "order": order},
+            about={"work": work, "epochs": epochs, "led_by": who},
             hparams=rates,
             seeds=members,
             num_epochs=epochs,
@@ -678,21 +698,31 @@ def whole(
         )
 
 
-def chooser(members: int) -> None:
-    """What is chosen for a convolutional network, and how long that takes."""
+def chooser(members: int, epochs: int, forced: bool = False) -> None:
+    """What is chosen for a convolutional network, and how long that takes.
+
+    `forced`: also where the run is too short to be worth it.
+    """
     model, optimizer, rates, batch, shape = work_of("cnn", None)
-    worth = mock.patch.object(autotune, "WORTH", 0 if TINY else autotune.WORTH)
-    with tempfile.TemporaryDirectory() as cache, worth:
+    with contextlib.ExitStack() as stack:
+        cache = stack.enter_context(tempfile.TemporaryDirectory())
+        if forced:
+            for name, value in {
+                "WORTH": {},
+                "WORTH_ELSEWHERE": 0,
+                "SAVED": 1e9,
+            }.items():
+                stack.enter_context(mock.patch.object(autotune, name, value))
         os.environ["XDG_CACHE_HOME"] = cache
         spoken = run_fit(
             "chooser",
             model,
             noise(*((1280, 256) if TINY else (55000, 5000)), shape),
             optimizer,
-            about={"work": "cnn"},
+            about={"work": "cnn", "forced": forced},
             hparams=rates,
             seeds=members,
-            num_epochs=1,
+            num_epochs=epochs,
             batch_size=batch,
         )
         said = [line for line in spoken.splitlines() if "convolutions by" in line]
@@ -723,21 +753,20 @@ def mnist(
     seeds: int | list[int],
     dtype: str | None = None,
     *,
-    step: str = AS_IT_IS,
-    order: str = "unstable",
+    who: str = DEVICES,
     how: str = "patches",
 ) -> None:
     """The speed run: three epochs of a strided network."""
     model, optimizer, rates, batch, _ = work_of("strided", dtype)
 
-    about = {"dtype": dtype or "float32", "step": step, "convolution": how}
-    with stepping(step), drawn(order):
+    about = {"dtype": dtype or "float32", "convolution": how}
+    with ruled_by(who):
         run_fit(
             "mnist",
             model,
             mnist_files(),
             optimizer,
-            about=about | {"order": order},
+            about=about | {"led_by": who},
             hparams=rates,
             seeds=seeds,
             num_epochs=3,
@@ -769,103 +798,81 @@ class Case:
 
 def cases() -> list[Case]:
     """All of them, the most valuable first."""
-    branch = "cond, product"  # as on a CPU
-    many = (2, 3) if TINY else (64, 256)
+    some, crowd, few = (2, 3, 2) if TINY else (256, 1024, 16)
+    most, many, speedy = (3, 2, 2) if TINY else (4096, 64, 512)
+    epochs, long = (3, 6) if TINY else (20, 1000)
 
-    def of(part: str, work: str, *args, limit: float = 40.0, **more) -> Case:
+    def of(part: str, work: str, *args, limit: float = 30.0, **more) -> Case:
         return Case(part, chunk, (part, work, *args), more, limit)
 
-    mlp_sizes = (1, 2) if TINY else (1, 16, 256, 1024, 4096)
-    some = 2 if TINY else 256
-    crowd = 3 if TINY else 4096
-    few = 2 if TINY else 16
+    def run(*args, **more) -> Case:
+        return Case("fit", whole, args, more, 45)
+
+    def speed(*args, **more) -> Case:
+        return Case("mnist", mnist, args, more, 45)
+
     return [
-        Case("machine", machine, limit=60),
-        *(of("mlp", "mlp", size) for size in mlp_sizes),
-        of("mlp", "mlp", 1, step=branch),
-        of("mlp", "mlp", 1, step="select, product"),
-        of("mlp", "mlp", 1, step="cond, isfinite"),
-        of("mlp", "mlp", 1, step=UNGUARDED),
-        of("mlp", "mlp", some, step=branch),
-        of("mlp", "mlp", crowd, step=branch),
-        of("mlp", "mlp", crowd, step=UNGUARDED),
-        of("mlp", "mlp", some, dtype="bfloat16"),
-        of("mlp", "mlp", some, precision="highest"),
-        Case("host", host, limit=40),
-        of("cnn", "cnn", 1, "lax"),
-        of("cnn", "cnn", 1, "patches"),
-        of("cnn", "cnn", 1, "lax", step=branch),
-        *(of("cnn", "cnn", size, "patches") for size in many),
-        of("cnn", "cnn", many[0], "lax", True),
-        of("cnn", "cnn", many[0], "lax", True, step=branch),
-        of("cnn", "cnn", many[0], "patches", step=branch),
-        of("cnn", "cnn", many[0], "lax+patches"),
-        of("cnn", "cnn", many[0], "patches", dtype="bfloat16"),
-        of("cnn", "cnn", 1, "lax", dtype="bfloat16"),
-        of("cnn", "cnn", many[0], "shifts"),
-        Case("mnist", mnist, ([0],), limit=60),
-        Case("mnist", mnist, (2 if TINY else 512,), limit=60),
-        Case(
-            "mnist",
-            mnist,
-            (2 if TINY else 512,),
-            {"order": "stable", "step": branch},
-            60,
-        ),
-        Case("fit", whole, ("mlp", 2 if TINY else 256, 2), limit=45),
-        Case("fit", whole, ("digits", 2 if TINY else 256, 20), limit=45),
-        Case("fit", whole, ("mlp", 1, 2), limit=45),
-        of("fit", "digits", 2 if TINY else 256),
-        of("speed", "strided", 2 if TINY else 512, "patches"),
-        of("speed", "strided", 1, "lax"),
-        of("speed", "strided", 2 if TINY else 512, "patches", dtype="bfloat16"),
-        Case("profile", profile, ("mlp", 1, None)),
-        Case("profile", profile, ("mlp", 1, None, branch)),
-        Case("profile", profile, ("mlp", crowd, None)),
-        Case("profile", profile, ("cnn", many[0], "patches")),
-        Case("profile", profile, ("cnn", 1, "lax")),
+        # whole runs, as they are and as they were, and their steps alone
+        run("digits", some, epochs),
+        run("digits", some, epochs, HOST),
+        of("chunk", "digits", some),
+        run("digits", some, epochs, traced=True),
+        run("mlp", some, 2),
+        run("mlp", some, 2, HOST),
+        of("chunk", "mlp", some),
+        run("mlp", crowd, 2),
+        run("mlp", crowd, 2, HOST),
+        of("chunk", "mlp", crowd),
+        run("mlp", 1, 2),
+        run("mlp", 1, 2, HOST),
+        of("chunk", "mlp", 1),
+        Case("order", order, (some, 1280, 64)),
+        Case("order", order, (some, 55000, 128)),
+        speed(speedy),
+        speed(speedy, how="blocks"),
+        speed(speedy, who=HOST),
+        speed([0], how="lax"),
+        speed([0], how="lax", who=HOST),
+        # chunks alone
+        of("chunk", "strided", speedy, "patches"),
+        of("chunk", "strided", speedy, "blocks"),
+        of("chunk", "mlp", most),
+        of("chunk", "cnn", many, "patches"),
+        of("chunk", "cnn", many, "patches", dtype="bfloat16"),
+        of("chunk", "cnn", 4 * many, "patches"),
+        of("chunk", "cnn", 4 * many, "patches", dtype="bfloat16"),
+        # the chooser: a run that is too short, and what it costs
+        Case("chooser", chooser, (few, 1), limit=45),
+        Case("chooser", chooser, (few, 1, True), limit=90),
+        run("digits", some, long),
         # in a process of its own, with programs that are compiled already: the peak is
         # of this program alone, and not of the trials of its compilation
         *(
             Case("memory", chunk, ("memory", *of_what), {"with_memory": True}, 40, True)
-            for of_what in (
-                ("mlp", crowd),
-                ("cnn", many[0], "patches"),
-                ("cnn", many[0], "lax", True),
-            )
+            for of_what in (("mlp", most), ("cnn", many, "patches"))
         ),
-        Case("bits", bits, limit=75),
-        Case("fit", whole, ("mlp", 3 if TINY else 1024, 1), limit=45),
-        of("cnn", "cnn", few, "patches"),
-        of("cnn", "cnn", few, "lax", limit=60),
-        Case("chooser", chooser, (few,), limit=110),
-        of("cnn", "cnn", many[0], "lax", limit=60),
-        # what the first answers opened up
-        of("more", "digits", some),
-        of("more", "mlp", 1, step=UNROLLED),
-        of("more", "mlp", some, step=UNROLLED),
-        of("more", "cnn", 1, "patches", step=UNROLLED),
-        Case("more", whole, ("mlp", some, 2, AS_IT_IS, "threads")),
-        Case("more", whole, ("digits", some, 20, AS_IT_IS, "threads")),
-        Case(
-            "more",
-            mnist,
-            (2 if TINY else 512, "bfloat16"),
-            {"order": "threads"},
-        ),
-        Case("more", profile, ("strided", 2 if TINY else 512, "patches")),
-        of("more", "strided", 2 if TINY else 512, "lax+patches"),
-        of("more", "strided", 2 if TINY else 512, "shifts"),
-        of("more", "cnn", few, "patches"),
-        of("more", "cnn", few, "lax"),
+        # what was left
+        of("chunk", "strided", speedy, "blocks", dtype="bfloat16"),
+        of("chunk", "strided", speedy, "patches", dtype="bfloat16"),
+        speed(speedy, "bfloat16", how="blocks"),
+        of("chunk", "strided", 1, "lax"),
+        of("chunk", "strided", 1, "blocks"),
+        of("chunk", "cnn", 1, "lax"),
+        Case("profile", profile, ("strided", speedy, "blocks")),
+        run("mlp", some, 2, traced=True),
+        Case("machine", machine, limit=60),
+        Case("host", host, limit=40),
+        of("step", "mlp", 1, step="cond, product"),
+        of("step", "mlp", 1, step=UNGUARDED),
+        of("step", "mlp", 1, step=UNROLLED),
+        of("step", "mlp", some, dtype="bfloat16"),
+        of("step", "mlp", some, precision="highest"),
         *(
-            dataclasses.replace(of("more", *work), flags=flags)
+            dataclasses.replace(of("flags", *work), flags=flags)
             for flags in (GRAPHS, DETERMINISTIC)
             for work in (("mlp", 1), ("cnn", 1, "patches"), ("cnn", 1, "lax"))
         ),
-        dataclasses.replace(of("more", "cnn", many[0], "patches"), flags=DETERMINISTIC),
-        Case("more", chooser, (few,), limit=100),
-        of("more", "cnn", many[0], "lax", limit=30),
+        Case("bits", bits, limit=75),
     ]
 
 

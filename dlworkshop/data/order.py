@@ -1,9 +1,27 @@
-"""The order of examples: a pure function of (seed, epoch); a position is a number."""
+"""The order of examples: a pure function of (seed, epoch); a position is a number.
+
+It is drawn by the host, or by a device where it is wanted: the same, bit for bit.
+"""
 
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+
+from dlworkshop.types import Array
+
+# Examples from which on the seeds are drawn by threads: what is handed to one must take
+# longer than handing it over, which is 0.1 ms.
+MANY = 10_000
+# Of Philox4x64-10: multipliers, what is added to the key between rounds, rounds.
+MULTIPLIERS = 0xD2E7470EE14C6C93, 0xCA5A826395121157
+WEYL = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B
+ROUNDS = 10
+# Seeds whose orders a device draws at a time: sorting takes some copies of them.
+AT_ONCE = 64
 
 
 def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
@@ -20,6 +38,102 @@ def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
     """
     stream = np.random.Philox(key=np.array([seed, epoch], np.uint64))
     return np.argsort(stream.random_raw(size)).astype(np.int32)
+
+
+def device_permutation(seed: Array, epoch: Array, size: int) -> jax.Array:
+    """`permutation`, to be computed by a device: seed and epoch [] uint32 -> [size].
+
+    >>> draw = jax.jit(device_permutation, static_argnums=2)
+    >>> draw(0, 0, 5).tolist()
+    [0, 2, 1, 4, 3]
+    """
+    high, low = philox(seed, epoch, -(-size // 4))
+    upper, lower = (jnp.stack(half, -1).reshape(-1)[:size] for half in (high, low))
+    place = jnp.arange(size, dtype=jnp.int32)
+    # by the place too, where two numbers are equal: as a stable sort, but without one
+    return jax.lax.sort((upper, lower, place), num_keys=3, is_stable=False)[2]
+
+
+def philox(seed: Array, epoch: Array, blocks: int) -> tuple[list, list]:
+    """The stream of Philox4x64-10 under the key (seed, epoch), in uint32 halves.
+
+    As NumPy counts, the first block is that of counter 1.
+
+    Returns:
+        Upper and lower halves of the four numbers of each block: 4 x [blocks] each.
+
+    Source: Salmon et al. (2011), Parallel random numbers: as easy as 1, 2, 3.
+    """
+    zero = jnp.zeros(blocks, jnp.uint32)
+    counter = (zero, jnp.arange(1, blocks + 1, dtype=jnp.uint32)), *[(zero, zero)] * 3
+    keys = tuple((jnp.uint32(0), jnp.asarray(k, jnp.uint32)) for k in (seed, epoch))
+
+    def turn(_, state):
+        counter, keys = state
+        high0, low0 = _multiply(counter[0], _halves(MULTIPLIERS[0]))
+        high1, low1 = _multiply(counter[2], _halves(MULTIPLIERS[1]))
+        first, third = (
+            _xor(high1, counter[1], keys[0]),
+            _xor(high0, counter[3], keys[1]),
+        )
+        keys = tuple(_add(k, _halves(w)) for k, w in zip(keys, WEYL, strict=True))
+        return (first, low1, third, low0), keys
+
+    # a loop: unrolled, XLA took half a minute to compile what is used many times
+    counter, _ = jax.lax.fori_loop(0, ROUNDS, turn, (counter, keys))
+    return [high for high, _ in counter], [low for _, low in counter]
+
+
+def _halves(number: int) -> tuple[jax.Array, jax.Array]:
+    """A number of 64 bits as (high, low) of 32."""
+    return jnp.uint32(number >> 32), jnp.uint32(number & 0xFFFFFFFF)
+
+
+def _xor(*numbers):
+    high, low = numbers[0]
+    for other in numbers[1:]:
+        high, low = high ^ other[0], low ^ other[1]
+    return high, low
+
+
+def _add(a, b):
+    """a + b modulo 2**64."""
+    low = a[1] + b[1]
+    return a[0] + b[0] + (low < a[1]).astype(jnp.uint32), low
+
+
+def _multiply(a, b):
+    """The upper and the lower 64 bits of a * b."""
+    zero = jnp.uint32(0)
+    lowest, middle = _product(a[1], b[1]), _product(a[1], b[0])
+    other, highest = _product(a[0], b[1]), _product(a[0], b[0])
+    second = _add(_add((zero, lowest[0]), (zero, middle[1])), (zero, other[1]))
+    upper = _add(_add(highest, (zero, middle[0])), (zero, other[0]))
+    return _add(upper, (zero, second[0])), (second[1], lowest[1])
+
+
+def _product(a, b):
+    """(high, low) of a * b, of 32 bits each."""
+    half, mask = jnp.uint32(16), jnp.uint32(0xFFFF)
+    (a1, a0), (b1, b0) = ((x >> half, x & mask) for x in (a, b))
+    low, cross, other = a0 * b0, a0 * b1, a1 * b0
+    middle = (low >> half) + (cross & mask) + (other & mask)
+    high = a1 * b1 + (cross >> half) + (other >> half) + (middle >> half)
+    return high, a * b
+
+
+def device_order(seeds: Array, epoch: Array, size: int, batch_size: int) -> jax.Array:
+    """Indices [S, P, B] int32 of an epoch, for members of these seeds [P] uint32.
+
+    It is what `Order.steps` gives, to be computed by a device; some seeds at a time.
+    """
+    steps = size // batch_size
+
+    def one(seed):
+        return device_permutation(seed, epoch, size)[: steps * batch_size]
+
+    orders = jax.lax.map(one, seeds, batch_size=min(AT_ONCE, len(seeds)))
+    return orders.reshape(-1, steps, batch_size).swapaxes(0, 1)
 
 
 class Order:
@@ -58,6 +172,12 @@ class Order:
 
     def _draw(self, epoch: int) -> np.ndarray:
         used = self.steps_per_epoch * self.batch_size
-        return np.stack(
-            [permutation(seed, epoch, self.size)[:used] for seed in self.seeds]
-        ).reshape(len(self.seeds), self.steps_per_epoch, self.batch_size)
+        shape = len(self.seeds), self.steps_per_epoch, self.batch_size
+
+        def one(seed: int) -> np.ndarray:
+            return permutation(seed, epoch, self.size)[:used]
+
+        if self.size < MANY or len(self.seeds) == 1:
+            return np.stack(list(map(one, self.seeds))).reshape(shape)
+        with ThreadPoolExecutor() as pool:  # NumPy's sort lets others run
+            return np.stack(list(pool.map(one, self.seeds))).reshape(shape)

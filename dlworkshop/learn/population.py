@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from dlworkshop.learn.chunk import gather, make_chunk
-from dlworkshop.learn.step import TrainStep
+from dlworkshop.learn.step import TrainStep, is_split
 from dlworkshop.types import Array, Batch, HParams, PyTree, TrainState
 
 RUNNING, STOPPED, QUARANTINED = 0, 1, 2
@@ -230,21 +230,68 @@ def all_finite(tree: PyTree, on_cpu: bool = True) -> Array:
     return finite
 
 
-def make_evaluate(eval_step: Callable, fetch: Callable, sequential: bool = False):
-    """(params [P], state [P], hparams [P], data, feed [T, B]) -> `Evaluated`.
+def make_evaluate(
+    eval_step: Callable,
+    fetch: Callable,
+    sequential: bool = False,
+    batch_axis: str | None = None,
+):
+    """(params, state, hparams, totals [P], data, feed, share [T, B]) -> totals, found.
 
-    Its leaves are [P, T, B, ...].
+    The scores of each example, times its share, are added to the totals, name -> [P, 2]
+    (see `add_exactly`), which are the same in however many pieces a split comes. What
+    is found is `Evaluated` [P, T, B, ...]. A share of 0 makes an example count nothing.
     """
 
-    def evaluate(params: PyTree, state: PyTree, hparams: HParams, data: Batch, feed):
-        def member(params, state, hparams):
-            return jax.lax.map(
-                lambda now: eval_step(params, state, fetch(data, now), hparams), feed
-            )
+    def evaluate(params, state, hparams: HParams, totals, data: Batch, feed, share):
+        def member(params, state, hparams, totals):
+            def batch(totals, now):
+                feed, share = now
+                found = eval_step(params, state, fetch(data, feed), hparams)
+                sums = {
+                    name: jnp.where(share > 0, share * score, 0).sum()
+                    for name, score in found.scores.items()
+                }
+                if is_split(batch_axis):
+                    sums = jax.lax.psum(sums, batch_axis)
+                totals = {k: add_exactly(totals[k], sums[k]) for k in totals}
+                return totals, found
 
-        return map_members(member, sequential)(params, state, hparams)
+            return jax.lax.scan(batch, totals, (feed, share))
+
+        return map_members(member, sequential)(params, state, hparams, totals)
 
     return evaluate
+
+
+def mean_of_finite(values: Array) -> Array:
+    """Mean [P] of what is finite in the rows of `values` [S, P]; NaN where nothing is.
+
+    >>> mean_of_finite(jnp.array([[1.0, jnp.nan], [2.0, jnp.nan]])).tolist()
+    [1.5, nan]
+    """
+    finite = jnp.isfinite(values)
+    total = jnp.where(finite, values, 0).sum(0)
+    return total / finite.sum(0)
+
+
+def add_exactly(total: Array, value: Array) -> Array:
+    """A sum as two numbers [2], the sum and what was rounded off it, with one more.
+
+    Source: Knuth (1969), The art of computer programming 2, section 4.2.2 (TwoSum).
+
+    >>> total = jnp.zeros(2)
+    >>> for value in (1e8, 1.0, 1.0, 1.0, -1e8):
+    ...     total = add_exactly(total, jnp.float32(value))
+    >>> float(total.sum())
+    3.0
+    """
+    before, rest = total[0], total[1]
+    after = before + value
+    part = after - before
+    lost = (before - (after - part)) + (value - part)
+    rest = jnp.where(jnp.isfinite(lost), rest + lost, rest)
+    return jnp.stack([after, rest])
 
 
 def judged(population: Population, eval_params: Callable | None) -> tuple:

@@ -214,7 +214,7 @@ def make_train_step(
         grads, (metrics, state) = grad_fn(
             train.params, train.state, batch, hparams, keys
         )
-        if _is_split(batch_axis):
+        if is_split(batch_axis):
             grads, metrics = jax.lax.pmean((grads, metrics), batch_axis)
         return grads, state, metrics
 
@@ -314,7 +314,8 @@ def _wide(value: Array) -> Array:
     return value.astype(jnp.promote_types(value.dtype, jnp.float32))
 
 
-def _is_split(batch_axis: str | None) -> bool:
+def is_split(batch_axis: str | None) -> bool:
+    """Whether several devices share a batch, inside a program of a mesh."""
     return batch_axis is not None and jax.lax.axis_size(batch_axis) > 1
 
 
@@ -324,7 +325,7 @@ def _step_key(train: TrainState, purpose: int) -> Array:
 
 def _example_keys(train: TrainState, size: int, batch_axis: str | None) -> jax.Array:
     """A key for each example [B] from (seed, purpose, step, position in the batch)."""
-    first = jax.lax.axis_index(batch_axis) * size if _is_split(batch_axis) else 0
+    first = jax.lax.axis_index(batch_axis) * size if is_split(batch_axis) else 0
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
         _step_key(train, DROPOUT), first + jnp.arange(size)
     )

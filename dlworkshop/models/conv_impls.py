@@ -54,6 +54,45 @@ def by_patches(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
     return patches @ kernel.reshape(-1, kernel.shape[-1])
 
 
+def by_blocks(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
+    """Patches of blocks of pixels, each as large as a stride; others by patches.
+
+    With the s*s pixels of a block as channels, a kernel with strides becomes one of
+    fewer entries without them, whose windows lie side by side in memory: 6x6 with
+    strides of 2 becomes 3x3. Rows and columns that are missing to a multiple of the
+    strides are zeros.
+
+    Source: Shi et al. (2016), Real-time single image and video super-resolution using
+    an efficient sub-pixel convolutional neural network, section 2.2 (the inverse).
+    """
+    if strides == (1, 1) or dilation != (1, 1):
+        return by_patches(image, kernel, strides, padding, dilation)
+    pads = _pads(image, kernel, strides, padding, dilation)
+    features = kernel.shape[-1]
+    around, more, blocks, entries = [], [], [], []
+    for size, reach, stride, (low, high) in zip(
+        image.shape[:2], kernel.shape[:2], strides, pads, strict=True
+    ):
+        outputs = (size + low + high - reach) // stride + 1
+        of_kernel = -(-reach // stride)
+        wanted = (outputs - 1 + of_kernel) * stride  # rows that are looked at
+        around.append((low, wanted - size - low, 0))
+        more.append((0, of_kernel * stride - reach))
+        blocks.append(outputs - 1 + of_kernel)
+        entries.append(of_kernel)
+
+    def as_channels(array, blocks):  # [H, W, ...] -> [H / s, W / s, s, s, ...]
+        rows, columns = blocks
+        split = array.reshape(rows, strides[0], columns, strides[1], *array.shape[2:])
+        return split.swapaxes(1, 2)
+
+    padded = lax.pad(image, jnp.zeros((), image.dtype), (*around, (0, 0, 0)))
+    deep = as_channels(padded, blocks).reshape(*blocks, -1)
+    whole = jnp.pad(kernel, (*more, (0, 0), (0, 0)))
+    weights = as_channels(whole, entries).reshape(*entries, -1, features)
+    return by_patches(deep, weights, (1, 1), "VALID")
+
+
 def by_shifts(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
     """One matrix product for each of the h*w shifts of the image, and their sum."""
     windows = _windows(image, kernel, strides, padding, dilation)
@@ -201,6 +240,7 @@ def shifts_grad(windows, cotangent):
 CONV_IMPLS = {
     "lax": by_lax,
     "patches": by_patches,
+    "blocks": by_blocks,
     "shifts": by_shifts,
     "lax+patches": lax_and(patches_grad),
     "lax+shifts": lax_and(shifts_grad),

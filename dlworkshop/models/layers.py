@@ -15,7 +15,8 @@ def drop(x: jax.Array, key: jax.Array, rate) -> jax.Array:
     (1.0, 0.25)
     """
     keep = jax.random.bernoulli(key, 1 - rate, x.shape)
-    return jnp.where(keep, x / (1 - rate), 0)
+    # a traced rate is float32, and would turn what is computed in bfloat16 into that
+    return jnp.where(keep, x / jnp.asarray(1 - rate, x.dtype), 0)
 
 
 def _windows(image: jax.Array) -> jax.Array:

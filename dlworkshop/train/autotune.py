@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import math
 import os
 import platform
 import time
@@ -31,9 +32,15 @@ from dlworkshop.types import Dataset, HParams
 
 log = logging.getLogger(__name__)
 
-WORTH = 3e12  # operations of a run, below which measuring costs more than it saves
+# Operations of a run below which nothing is measured, not even whether it is worth it:
+# half a minute or more of a few cores, and of an accelerator.
+WORTH = {"cpu": 3e12}
+WORTH_ELSEWHERE = 5e13
+SAVED = 0.5  # of the training, at most, by another choice: what measuring may cost
 ROUNDS = 5  # at least, of the candidates that are not hopeless; their least time counts
 LASTING = 3.0  # seconds of a question at least: a machine may be slow for a second
+LASTING_ELSEWHERE = 0.3  # nobody else computes on an accelerator
+TRIAL_FLOPS = 1e11  # of a step that is timed there: ten milliseconds or so
 SMALL = 1.5e6  # operations of an update that is mostly the start of its operations
 CACHED = 5e8  # operations of an update whose patches fit a cache of some megabytes
 NEARLY = 0.95  # of the time: what is won by less may be noise
@@ -99,7 +106,8 @@ def search_space(
 
     XLA's own convolution takes 15 to 70 times as long as the best in a loop on a CPU;
     trying it cost a minute, so there it, and what falls back on it, is used only where
-    it is asked for. Elsewhere XLA's libraries know Winograd's products themselves.
+    it is asked for. Elsewhere XLA's libraries know Winograd's products themselves, and
+    on a GPU all but two are slower (docs/accelerators.md).
 
     Args:
         members, batch: members, and examples of each, on one device.
@@ -116,7 +124,8 @@ def search_space(
         "convolution": [
             how
             for how in CONV_IMPLS
-            if how != "winograd" and not (on_cpu and how == "lax")
+            if how not in ("winograd", "blocks") and not (on_cpu and how == "lax")
+            if platform != "gpu" or how in ("lax", "patches")
         ],
         "micro_batch": list(dict.fromkeys([*sizes, None])) if on_cpu else [None],
         "sequential": [True, False] if members > 1 else [False],
@@ -131,12 +140,21 @@ def measure(
     seeds: Sequence[int],
     dataset: Dataset,
     order: Order,
+    num_steps: int | None = None,
     quiet: bool = False,
 ) -> ExecutionConfig:
-    """The fastest way to compute, by two steps of a few members in every way."""
-    per_device = min(4, len(seeds) // mesh.shape[MEMBER])
-    few = mesh.shape[MEMBER] * per_device
+    """The fastest way to compute, by two steps of a few members in every way.
+
+    Where a run of `num_steps` takes no longer than that would, it is the rule of thumb:
+    it is timed first.
+    """
+    device = mesh.devices.flat[0]
+    on_cpu = device.platform == "cpu"
     example = dataset.train.rows(0).inputs
+    batch, flops = order.batch_size // mesh.shape[BATCH], update_flops(model, example)
+    some = 4 if on_cpu else max(4, math.ceil(TRIAL_FLOPS / (batch * flops)))
+    per_device = min(some, len(seeds) // mesh.shape[MEMBER])
+    few = mesh.shape[MEMBER] * per_device
     params, state = shapes(model, example)
     held = slice(0, max(order.batch_size, min(512, dataset.train.num_examples)))
     data = shard(mesh, jax.tree.map(np.asarray, dataset.train.rows(held)))
@@ -158,7 +176,6 @@ def measure(
         call()  # compiles
         return call
 
-    device = mesh.devices.flat[0]
     cache_key = {
         "device": [mesh.devices.size, device.device_kind],
         "mesh": dict(mesh.shape),
@@ -171,7 +188,6 @@ def measure(
         "batch_size": order.batch_size,
         "members": few,
     }
-    batch, flops = order.batch_size // mesh.shape[BATCH], update_flops(model, example)
     asked = search_space(per_device, batch, flops, device.platform)
     start = rule_of_thumb(
         batch,
@@ -184,12 +200,19 @@ def measure(
     )
     # by its name: None is the first of them
     start = start._replace(convolution=start.convolution or asked["convolution"][0])
+
+    def worth(seconds: float, cost: float) -> bool:
+        whole = seconds * (num_steps or 0) / 2 * len(seeds) / few
+        return num_steps is None or cost < SAVED * whole
+
     return autotune(
         try_out,
         start,
         asked,
         cache_key,
         functools.partial(log.log, said_at(quiet, logging.INFO)),
+        worth=worth,
+        lasting=LASTING if on_cpu else min(LASTING, LASTING_ELSEWHERE),
     )
 
 
@@ -199,6 +222,9 @@ def autotune(
     asked: Mapping[str, Sequence],
     cache_key: dict[str, Any],
     say: Callable[[str], None],
+    *,
+    worth: Callable[[float, float], bool] = lambda seconds, cost: True,
+    lasting: float | None = None,
 ) -> ExecutionConfig:
     """The fastest choice for what `cache_key` tells apart; remembered on disk.
 
@@ -211,20 +237,33 @@ def autotune(
         asked: field of the choice -> the answers to try.
         cache_key: all that the answer depends on, as JSON.
         say: where the answer is told.
+        worth: (seconds of a call of `start`, seconds that measuring would take) ->
+            whether the run is long enough for that; if not, `start` it is.
+        lasting: seconds of a question at least; LASTING by default.
     """
+    lasting = LASTING if lasting is None else lasting
     text = json.dumps([cache_key, dict(asked)], sort_keys=True)
     path = _remembered() / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
     remembered = _read(path, start, asked)
     if remembered is not None:
         say(f"{remembered} (measured before)")
         return remembered
+    begun = time.perf_counter()
+    calls = {start: try_out(start)}
+    ready = time.perf_counter() - begun
+    questions = [answers for answers in asked.values() if len(answers) > 1]
+    cost = ready * sum(map(len, questions)) + lasting * len(questions)
+    if not worth(_seconds(calls[start]), cost):
+        say(f"{start} (not measured: that would take {cost:.0f} s)")
+        return start
     say("measuring once how this network is computed fastest here")
     seconds: dict[ExecutionConfig, float] = {}
     best = start
     for field, answers in asked.items():
         choices = [best._replace(**{field: answer}) for answer in answers]
         if len(choices) > 1 or not seconds:
-            best = _race(try_out, choices, best, seconds)
+            best = _race(try_out, choices, best, seconds, lasting, calls)
+            calls = {}
     _write(
         path,
         {
@@ -243,10 +282,13 @@ def _race(
     choices: Sequence[ExecutionConfig],
     so_far: ExecutionConfig,
     seconds: dict[ExecutionConfig, float],
+    lasting: float,
+    ready: Mapping[ExecutionConfig, Callable[[], Any]],
 ) -> ExecutionConfig:
     """The fastest of the choices, or the one so far if it is nearly as fast.
 
-    The least of the `seconds` of each choice is kept.
+    The least of the `seconds` of each choice is kept. Those that are `ready` are not
+    tried out anew.
     """
     calls: dict[ExecutionConfig, Callable[[], Any]] = {}
 
@@ -256,12 +298,12 @@ def _race(
         return taken
 
     for choice in choices:
-        calls[choice] = try_out(choice)
+        calls[choice] = ready.get(choice) or try_out(choice)
         time_once(choice)
         bar = HOPELESS * min(seconds[each] for each in calls)
         calls = {each: call for each, call in calls.items() if seconds[each] < bar}
     rounds, spent = 0, 0.0
-    while rounds < ROUNDS or spent < LASTING:
+    while rounds < ROUNDS or spent < lasting:
         # in turns, so that what else runs here hits them all
         spent += sum(time_once(choice) for choice in calls)
         rounds += 1

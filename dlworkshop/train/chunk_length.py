@@ -14,9 +14,45 @@ import numpy as np
 
 from dlworkshop.train.mesh import population_sharding
 from dlworkshop.train.plan import Plan
-from dlworkshop.train.programs import chunk_steps, inner_jaxprs
+from dlworkshop.train.programs import MOST_EPOCHS, chunk_steps, inner_jaxprs
 
 SECONDS = 1.5  # of a chunk: a signal is answered at its end
+
+# What a device does for certain in some seconds, of which nothing was measured yet.
+FIRST_FLOPS, FIRST_STEPS = 5e11, 500
+GROWTH = 16  # at most, from one measurement to the next: the first one has warmed up
+
+
+@dataclasses.dataclass
+class Spent:
+    """Seconds of a piece of work, once it is done."""
+
+    seconds: float = 0.0
+
+
+class Ahead:
+    """How many epochs the devices are given at a time: what takes them a second or so.
+
+    Args:
+        flops: operations of a step of all members.
+        steps: of an epoch.
+
+    >>> ahead = Ahead(flops=1e9, steps=20)
+    >>> ahead.epochs
+    25
+    >>> ahead.took(25, seconds=0.125)
+    >>> ahead.epochs
+    256
+    """
+
+    def __init__(self, flops: float, steps: int):
+        fitting = min(FIRST_FLOPS / max(flops, 1.0), FIRST_STEPS) / steps
+        self.epochs = max(1, min(MOST_EPOCHS, int(fitting)))
+
+    def took(self, epochs: int, seconds: float) -> None:
+        """So long did the last ones take."""
+        wanted = int(min(SECONDS * epochs / max(seconds, 1e-9), GROWTH * self.epochs))
+        self.epochs = max(1, min(MOST_EPOCHS, wanted))
 
 
 def has_while(jaxpr) -> bool:

@@ -1,7 +1,7 @@
 """A split -> scores of each member: the one way in which a run is evaluated.
 
-Pieces of the split go through the device and are added up on the host, so that no more
-than a piece of outputs is there at a time.
+Pieces of the split go through the device and are added up there, so that no more than
+a piece of outputs is there at a time.
 """
 
 import contextlib
@@ -39,61 +39,65 @@ def evaluate_split(
         watchers: see every piece.
         with_outputs: whether they are shown the outputs, too.
     """
-    batch, size = (
-        getattr(plan.dataset, split),
-        getattr(plan.dataset, split).num_examples,
-    )
-    weights = (
-        np.ones(size) if batch.weights is None else np.asarray(batch.weights, float)
-    )
+    batch = getattr(plan.dataset, split)
+    weight = weight_of(batch)
     whole = {name: metric for name, metric in plan.metrics.items() if metric.split}
     names = ["loss", *plan.metrics]
     means = {name: np.full(len(plan.seeds), np.nan) for name in names}
     for group in groups:
-        outputs: list[PyTree] = []
-        sums: dict[str, np.ndarray] = {}
-        for first, found in _pieces(
-            plan, judged, split, group, with_outputs or bool(whole)
-        ):
-            count = len(found.scores["loss"][0])
-            share = weights[first : first + count]
-            for name, values in found.scores.items():
-                total = (values.astype(np.float64) * share).sum(-1)
-                sums[name] = sums.get(name, 0) + total
-            for watcher in watchers:
-                watcher(group, first, found)
-            if whole:
-                outputs.append(found.outputs)
-        scores = {name: total / weights.sum() for name, total in sums.items()}
+        kept = Outputs()
+        seen: Sequence[Watcher] = [*watchers, kept] if whole else watchers
+        totals = _totals(plan, judged, split, group, seen, with_outputs or bool(whole))
+        scores = {k: total_of(total) / weight for k, total in totals.items()}
         if whole:
-            joined = jax.tree.map(lambda *leaves: np.concatenate(leaves, 1), *outputs)
-            scores |= split_scores(whole, joined, batch)
+            scores |= split_scores(whole, kept.joined(), batch)
         for name, values in scores.items():
             scatter_rows(means[name], group, values)
     return means
 
 
-def _pieces(plan: Any, judged, split: str, group: Group, with_outputs: bool):
-    """(position of the first example, `Evaluated` [G, n, ...]) of each piece."""
+def weight_of(batch: Batch) -> float:
+    """By what the sums over a split are divided."""
+    if batch.weights is None:
+        return float(batch.num_examples)
+    return float(np.sum(batch.weights, dtype=float))
+
+
+def total_of(total: np.ndarray) -> np.ndarray:
+    """The sum [...] that two numbers [..., 2] are; see `population.add_exactly`."""
+    return np.asarray(total, np.float64).sum(-1)
+
+
+def _totals(
+    plan: Any,
+    judged: tuple[PyTree, PyTree],
+    split: str,
+    group: Group,
+    watchers: Sequence[Watcher],
+    with_outputs: bool,
+) -> dict[str, np.ndarray]:
+    """Sums over a split, name -> [G, 2]; else only what the watchers see is fetched."""
     size, first = getattr(plan.dataset, split).num_examples, 0
     own = plan.programs.gather((*judged, plan.placed_hparams), group)
-    data, pieces = (
-        plan.feed.data(split),
-        plan.feed.evaluation(split, plan.evaluation_batch),
-    )
-    with contextlib.closing(pieces):
+    totals, data = plan.programs.no_totals(len(group)), plan.feed.data(split)
+    batch, most = plan.evaluation_batch, plan.evaluation_batches(len(group))
+    with contextlib.closing(plan.feed.evaluation(split, batch, most)) as pieces:
         for piece in pieces:
-            found = jax.device_get(
-                plan.programs.evaluate(*own, data, piece, with_outputs)
-            )  # [G, T, B, ...]
+            totals, found = plan.programs.evaluate(
+                *own, totals, data, piece, with_outputs
+            )
+            if not watchers:
+                continue
             left = size - first
 
-            def rows(leaf, left=left):
+            def rows(leaf, left=left):  # [G, T, B, ...] -> [G, n, ...]
                 return leaf.reshape(len(leaf), -1, *leaf.shape[3:])[:, :left]
 
-            found = jax.tree.map(rows, found)  # [G, n, ...]
-            yield first, found
+            found = jax.tree.map(rows, jax.device_get(found))
+            for watcher in watchers:
+                watcher(group, first, found)
             first += len(found.scores["loss"][0])
+    return jax.device_get(totals)
 
 
 def split_scores(
@@ -113,6 +117,20 @@ def split_scores(
 def _as_float(leaf: Any) -> np.ndarray:
     leaf = np.asarray(leaf)
     return leaf / np.float32(255) if leaf.dtype == np.uint8 else leaf
+
+
+class Outputs:
+    """A watcher that keeps the outputs of all examples."""
+
+    def __init__(self) -> None:
+        self._pieces: list[PyTree] = []
+
+    def __call__(self, _group: Group, _first: int, found: Evaluated) -> None:
+        self._pieces.append(found.outputs)
+
+    def joined(self) -> PyTree:
+        """[G, N, ...]."""
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves, 1), *self._pieces)
 
 
 class BalancedAccuracy:

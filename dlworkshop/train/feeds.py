@@ -3,11 +3,13 @@
 Both feed the same batches, bit for bit; a run may go on with the other one.
 """
 
+import contextlib
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -17,7 +19,6 @@ from dlworkshop.models.model import BATCH
 from dlworkshop.train import memory
 from dlworkshop.train.groups import Group, balanced_size
 from dlworkshop.train.mesh import MEMBER, shape_structs, shard
-from dlworkshop.train.programs import batched_indices
 from dlworkshop.types import Array, Batch, Dataset
 
 # Splits are resident where they take at most this share of what is free; the rest is
@@ -28,6 +29,10 @@ RESIDENT_SHARE = 0.5
 # a split is evaluated, it has as many again.
 PIECE_BYTES = 2**24
 
+# (seeds [G], step, count) -> indices [S, G, B] on the devices: `Programs.order`.
+Draw = Callable[[np.ndarray, int, int], Array]
+Piece = tuple[Any, Array]  # what is fed [T, B, ...], the share of each example [T, B]
+
 
 class Resident:
     """Whole splits on the devices, put there once; a step is fed indices."""
@@ -37,6 +42,7 @@ class Resident:
     def __init__(self, dataset: Dataset, mesh: Mesh, order: Order):
         self._dataset, self._mesh, self._order = dataset, mesh, order
         self._placed: dict[str, Batch] = {}
+        self._pieces: dict[tuple, list[Piece]] = {}
 
     def data(self, split: str) -> Any:
         """What the programs gather from: the split [N, ...]."""
@@ -46,32 +52,55 @@ class Resident:
         return self._placed[split]
 
     def training(
-        self, first: int, last: int, chunk: int, groups: Sequence[Group]
+        self,
+        first: int,
+        last: int,
+        chunk: int,
+        groups: Sequence[Group],
+        draw: Draw | None = None,
     ) -> Generator[Array, None, None]:
-        """Indices [S, G, B] of the steps first ... last - 1: chunks, in them groups."""
+        """Indices [S, G, B] of the steps first ... last - 1: chunks, in them groups.
+
+        They are drawn by the devices where `draw` is given, and by the host where
+        groups take turns: the order of all of them would fill the devices.
+        """
         members = [_members(group, self._order) for group in groups]
         for step, count in cut(first, last, chunk, self._order.steps_per_epoch):
             for some in members:
+                if draw is not None and len(groups) == 1:
+                    yield draw(self._order.seeds[self._order.member[some]], step, count)
+                    continue
                 indices = self._order.steps(step, count, some)
                 yield shard(self._mesh, indices, None, MEMBER, BATCH)
 
-    def evaluation(self, split: str, batch_size: int) -> Generator[Array, None, None]:
-        """Indices [T, B] of every example of a split once, the last batch padded."""
-        size = getattr(self._dataset, split).num_examples
-        yield shard(self._mesh, batched_indices(size, batch_size), None, BATCH)
+    def evaluation(
+        self, split: str, batch_size: int, most: int
+    ) -> Generator[Piece, None, None]:
+        """Pieces of at most so many batches, for every example of a split once.
 
-    def shapes(self, chunk: int, members: int, batch_size: int) -> tuple[Any, Any]:
+        They are indices [T, B] and the shares of the examples.
+        """
+        key = split, batch_size, most
+        if key not in self._pieces:
+            batch = getattr(self._dataset, split)
+            cut = evaluation_pieces(batch, batch_size, most)
+            self._pieces[key] = [shard(self._mesh, piece, None, BATCH) for piece in cut]
+        yield from self._pieces[key]
+
+    def shapes(
+        self, chunk: int, members: int, batch_size: int, most: int
+    ) -> tuple[Any, Any]:
         """(data, piece) of the training of so many members, and of an evaluation."""
         train, held = self._dataset.train, self._dataset.validation
         shape = (chunk, members, self._order.batch_size)
         indices = jax.ShapeDtypeStruct(shape, np.int32)
-        held_indices = batched_indices(held.num_examples, batch_size)
+        piece = next(evaluation_pieces(held, batch_size, most))
         return (
             shape_structs(self._mesh, _rows(train, train.num_examples)),
             shape_structs(self._mesh, indices, None, MEMBER, BATCH),
         ), (
             shape_structs(self._mesh, _rows(held, held.num_examples)),
-            shape_structs(self._mesh, held_indices, None, BATCH),
+            shape_structs(self._mesh, piece, None, BATCH),
         )
 
     def more(self) -> int:
@@ -96,9 +125,15 @@ class Streamed:
         return ()
 
     def training(
-        self, first: int, last: int, chunk: int, groups: Sequence[Group]
+        self,
+        first: int,
+        last: int,
+        chunk: int,
+        groups: Sequence[Group],
+        draw: Draw | None = None,
     ) -> Generator[Batch, None, None]:
         """Batches [S, G, B, ...] of the same steps; a group's chunk in pieces."""
+        del draw  # it is the host that gathers
         order = self._order
         pieces = [
             (*piece, _members(group, order))
@@ -112,34 +147,39 @@ class Streamed:
 
         yield from self._stream("train", indices, len(pieces), None, MEMBER, BATCH)
 
-    def evaluation(self, split: str, batch_size: int) -> Generator[Batch, None, None]:
-        """Batches [T, B, ...] of every example of a split once, the last ones padded.
+    def evaluation(
+        self, split: str, batch_size: int, most: int
+    ) -> Generator[Piece, None, None]:
+        """Pieces of at most so many batches, for every example of a split once.
 
-        All pieces are of one shape, for one program.
+        They are batches [T, B, ...] and the shares of the examples; all of one shape,
+        for one program.
         """
-        size = getattr(self._dataset, split).num_examples
-        total = -(-size // batch_size)
-        batches = balanced_size(total, self._most(batch_size))
-        examples = batches * batch_size
+        batch = getattr(self._dataset, split)
+        most = min(most, self._most(batch_size))
+        cut = list(evaluation_pieces(batch, batch_size, most))
 
         def indices(position: int) -> np.ndarray:
-            index = np.arange(position * examples, (position + 1) * examples)
-            return np.where(index < size, index, 0).reshape(batches, batch_size)
+            return cut[position][0]
 
-        yield from self._stream(split, indices, -(-total // batches), None, BATCH)
+        batches = self._stream(split, indices, len(cut), None, BATCH)
+        with contextlib.closing(batches):
+            for placed, (_, share) in zip(batches, cut, strict=True):
+                yield placed, shard(self._mesh, share, None, BATCH)
 
-    def shapes(self, chunk: int, members: int, batch_size: int) -> tuple[Any, Any]:
+    def shapes(
+        self, chunk: int, members: int, batch_size: int, most: int
+    ) -> tuple[Any, Any]:
         """(data, piece) of the training of so many members, and of an evaluation."""
         train, held = self._dataset.train, self._dataset.validation
         steps = self._steps(chunk, members)
-        batches = balanced_size(
-            -(-held.num_examples // batch_size), self._most(batch_size)
-        )
+        most = min(most, self._most(batch_size))
+        index, share = next(evaluation_pieces(held, batch_size, most))
         batch = _rows(train, steps, members, self._order.batch_size)
-        held_batch = _rows(held, batches, batch_size)
+        piece = _rows(held, *index.shape), share
         return (
             ((), shape_structs(self._mesh, batch, None, MEMBER, BATCH)),
-            ((), shape_structs(self._mesh, held_batch, None, BATCH)),
+            ((), shape_structs(self._mesh, piece, None, BATCH)),
         )
 
     def more(self) -> int:
@@ -172,6 +212,29 @@ def choose(streamed: bool | None, dataset: Dataset, mesh: Mesh, order: Order) ->
     if streamed is None:
         streamed = not fits(dataset, list(mesh.devices.flat))
     return (Streamed if streamed else Resident)(dataset, mesh, order)
+
+
+def evaluation_pieces(split: Batch, batch_size: int, most: int) -> Iterator[Piece]:
+    """Indices [T, B] and shares [T, B] of every example of a split once.
+
+    T is the same in each, at most `most`. What is left over is filled with the first
+    example, whose share is 0 there; elsewhere it is its weight, or 1.
+
+    >>> split = Batch(np.zeros((3, 1)))
+    >>> [[part.tolist() for part in p] for p in evaluation_pieces(split, 2, 1)]
+    [[[[0, 1]], [[1.0, 1.0]]], [[[2, 0]], [[1.0, 0.0]]]]
+    """
+    size = split.num_examples
+    total = -(-size // batch_size)
+    batches = balanced_size(total, most)
+    dtype = jnp.result_type(float)
+    weights = np.ones(size) if split.weights is None else np.asarray(split.weights)
+    for first in range(0, total, batches):
+        place = batch_size * first + np.arange(batches * batch_size)
+        index = np.where(place < size, place, 0).astype(np.int32)
+        share = np.where(place < size, weights[index], 0).astype(dtype)
+        shape = batches, batch_size
+        yield index.reshape(shape), share.reshape(shape)
 
 
 def cut(

@@ -18,13 +18,14 @@ from dlworkshop.learn import population as pop
 from dlworkshop.models.model import table
 from dlworkshop.train import run_folder
 from dlworkshop.train.checkpoints import Checkpoints
-from dlworkshop.train.evaluation import evaluate_split
+from dlworkshop.train.chunk_length import Ahead, Spent
+from dlworkshop.train.evaluation import evaluate_split, total_of, weight_of
 from dlworkshop.train.groups import Group, scatter_rows
 from dlworkshop.train.history import History
 from dlworkshop.train.mesh import population_sharding
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.progress import Watch, said_at
-from dlworkshop.train.signals import INTERRUPTED, caught
+from dlworkshop.train.signals import INTERRUPTED, Caught, caught
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class Snapshot(NamedTuple):
     step: int
     num_steps: int
     epoch: float  # passes over the training split
-    train: Mapping[str, np.ndarray]  # name -> [P], means over the chunk
+    train: Mapping[str, np.ndarray]  # name -> [P], of what was finite in the chunk
     validation: Mapping[str, np.ndarray] | None  # where an epoch has just ended
     hparams: Mapping[str, np.ndarray]  # name -> [P]
     seeds: list[int]  # [P]
@@ -68,6 +69,7 @@ class Loop:
 
     def __init__(self, plan: Plan, workdir: Path | None):
         self.plan, self.workdir = plan, workdir
+        self.ahead = Ahead(plan.flops, plan.order.steps_per_epoch)
         self.seconds = {"compile": 0.0, "train": 0.0, "total": 0.0}  # of earlier parts
         self.train_seconds = 0.0
         self.step = 0
@@ -75,6 +77,14 @@ class Loop:
         self.validation: dict[str, np.ndarray] | None = None
         self.finished: dict[str, Any] | None = None  # the summary of a whole run
         self.interrupted = False
+        self.saved_at, self.saved_step = time.perf_counter(), 0
+        self.updates_before = 0  # of all members, by earlier parts
+        self.population: pop.Population
+        self.piece: Any = None  # what the next chunk is fed
+        self.signal: Caught  # while it trains
+        self.watch: Watch
+        self.checkpoints: Checkpoints  # with a run folder
+        self.log: run_folder.Log
 
     def run(self) -> Trained:
         """Train to the end, or until a signal."""
@@ -88,7 +98,7 @@ class Loop:
                 stack.callback(self.log.close)
                 self.history = History(self.log.lines())
             self.train()
-            if self.workdir is not None:
+            if self.workdir is not None and self.finished is None:
                 self.save()
         return Trained(
             self.population,
@@ -107,7 +117,9 @@ class Loop:
             (np.asarray(plan.seeds, np.uint32), dict(plan.hparams), plan.start),
             population_sharding(plan.mesh, fits=plan.groups.all_at_once),
         )
-        self.plan = plan = dataclasses.replace(plan, placed_hparams=hparams)
+        self.plan = plan = dataclasses.replace(
+            plan, placed_hparams=hparams, placed_seeds=seeds
+        )
         example = plan.example
         if plan.groups.all_at_once:
             return programs.begin(seeds, hparams, example, start)
@@ -143,11 +155,15 @@ class Loop:
             while not self.interrupted and self.step < plan.num_steps:
                 if not (groups := self.running()):
                     break
+                if plan.by_epochs and self.step % plan.order.steps_per_epoch == 0:
+                    self.run_epochs(groups[0])
+                    continue
                 pieces = plan.feed.training(
-                    self.step, plan.num_steps, plan.chunk, groups
+                    self.step, plan.num_steps, plan.chunk, groups, plan.draw
                 )
                 with contextlib.closing(pieces):
-                    self.piece = next(pieces, None)
+                    with self.training():  # of the first piece, too
+                        self.piece = next(pieces, None)
                     while self.piece is not None and self.running() == groups:
                         self.run_chunk(groups, pieces)
                         if self.interrupted:
@@ -155,16 +171,70 @@ class Loop:
 
     def run_chunk(self, groups: list[Group], pieces: Iterator) -> None:
         """A chunk, and all that is done before the next one."""
-        programs = self.plan.programs
-        begun, compiled = time.perf_counter(), programs.compile_seconds
-        train = self.train_groups(groups, pieces)
-        compiled = programs.compile_seconds - compiled
-        self.train_seconds += time.perf_counter() - begun - compiled
+        with self.training():
+            train = self.train_groups(groups, pieces)
         epoch_done = self.step % self.plan.order.steps_per_epoch == 0
         if epoch_done:
             self.evaluate()
         self.record(train, epoch_done)
         self.observe(train, epoch_done)
+        self.look_around(train)
+
+    def run_epochs(self, group: Group) -> None:
+        """Some whole epochs, and all that is done before the next ones.
+
+        They are one call of the device, which evaluates after each. An epoch is
+        recorded as it is where the host looks at each.
+        """
+        plan, programs = self.plan, self.plan.programs
+        every = plan.order.steps_per_epoch
+        first = self.step // every
+        last = min(first + self.ahead.epochs, plan.num_steps // every)
+        if plan.save_every_steps is not None and self.workdir is not None:
+            last = min(last, first + -(-plan.save_every_steps // every))
+        fewest = max((s for s in plan.groups.sizes if s < len(group)), default=0)
+        data = plan.feed.data("train")
+        with self.training() as spent:
+            whole = self.population, plan.placed_hparams, plan.placed_seeds
+            part, hparams, seeds = programs.gather(whole, group)
+            part, epoch, rows = programs.epochs(
+                part, hparams, seeds, data, plan.held, first, last, fewest
+            )
+            self.population = programs.scatter(self.population, group, part)
+            rows = jax.device_get(rows)
+        self.ahead.took(epoch - first, spent.seconds)
+
+        def of_all(values: np.ndarray) -> np.ndarray:  # [G] -> [P]
+            found = np.full(len(plan.seeds), np.nan)
+            scatter_rows(found, group, values.astype(float))
+            return found
+
+        weight = weight_of(plan.dataset.validation)
+        for row in range(epoch - first):
+            self.step += every
+            train = {name: of_all(values[row]) for name, values in rows.train.items()}
+            running = of_all(rows.running[row]) == 1
+            self.validation = None
+            if running.any():
+                self.validation = {}
+                for name in ("loss", *plan.metrics):
+                    means = total_of(rows.validation[name][row]) / weight
+                    self.validation[name] = np.where(running, of_all(means), np.nan)
+            self.record(train, epoch_done=True)
+        self.look_around(train)
+
+    @contextlib.contextmanager
+    def training(self) -> Iterator[Spent]:
+        """What is done inside counts as training, without what it compiles."""
+        programs, spent = self.plan.programs, Spent()
+        begun, compiled = time.perf_counter(), programs.compile_seconds
+        yield spent
+        compiled = programs.compile_seconds - compiled
+        spent.seconds = time.perf_counter() - begun - compiled
+        self.train_seconds += spent.seconds
+
+    def look_around(self, train: Mapping[str, np.ndarray]) -> None:
+        """Tell who watches; save, and answer a signal, where it is time."""
         examples = (self.updates() - self.updates_before) * self.plan.order.batch_size
         rate = examples / max(self.train_seconds, 1e-9)
         self.watch.update(self.step, rate, train, self.validation)
@@ -359,7 +429,11 @@ def gc_frozen() -> Iterator[None]:
 
 
 def _mean_over_steps(values) -> np.ndarray:
-    """Mean [P] over the steps [S, P] at which a member was running; else NaN."""
+    """Mean [P] of what is finite over the steps [S, P]; NaN where nothing is.
+
+    So the step at which a member was quarantined does not count, nor what a probe finds
+    infinite at a step: the mean tells of the others.
+    """
     values = np.asarray(values, np.float64)
     counted = np.isfinite(values)
     total = np.where(counted, values, 0).sum(0)

@@ -68,20 +68,38 @@ def predict(plan, saved: bool, size: int) -> float:
     """Bytes on each device for training `size` members of a plan at once.
 
     The memory of a CPU also holds the copy of the population that is being saved, and
-    the whole population where only some of it trains at once.
+    the whole population where it waits there.
     """
     members = len(plan.seeds)
-    hparams, start = jax.tree.map(lambda v: v[:size], (plan.hparams, plan.start))
+    seeds = np.asarray(plan.seeds, np.uint32)
+    seeds, hparams, start = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            (size, *leaf.shape[1:]), jax.dtypes.canonicalize_dtype(leaf.dtype)
+        ),
+        (seeds, dict(plan.hparams), plan.start),
+    )
+    training, evaluation = plan.feed.shapes(
+        plan.chunk, size, plan.evaluation_batch, plan.evaluation_batches(size)
+    )
+    whole = any(metric.split for metric in plan.metrics.values())
+    # the test split is read with the outputs of which predictions are made, and it may
+    # be the larger one
+    found = plan.found_bytes("validation", size, whole)
+    more = plan.found_bytes("test", size, whole or saved) - found
     group = plan.programs.memory(
-        np.asarray(plan.seeds[:size], np.uint32),
+        seeds,
         hparams,
         plan.example,
         start,
-        *plan.feed.shapes(plan.chunk, size, plan.evaluation_batch),
+        training,
+        evaluation,
+        plan.held if plan.by_epochs else None,
+        with_outputs=whole,
+        more=max(0, more if plan.read_test else 0) // plan.mesh.size,
     )
     total = group.running + plan.feed.more()
     if plan.mesh.devices.flat[0].platform == "cpu":
-        copies = saved + (size < members)
+        copies = saved + (size != members)
         total += copies * group.state * members / size / plan.mesh.size
     return total
 
@@ -94,10 +112,14 @@ def margin(devices: Sequence[jax.Device]) -> float:
 def equal(members: int, axis: int, most: int) -> int:
     """The size of as few equal groups of `members` as can be, of at most `most`.
 
+    It is a multiple of `axis`, and may have empty places.
+
     >>> equal(12, axis=1, most=5), equal(12, axis=2, most=5), equal(12, axis=4, most=1)
     (4, 4, 4)
+    >>> equal(5, axis=3, most=5)
+    6
     """
-    return axis * balanced_size(members // axis, max(1, most // axis))
+    return axis * balanced_size(-(-members // axis), max(1, -(-most // axis)))
 
 
 def free(devices: Sequence[jax.Device]) -> float:

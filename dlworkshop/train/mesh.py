@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import jax
+import numpy as np
 from jax.sharding import (
     AxisType,
     Mesh,
@@ -21,30 +22,33 @@ MEMBER = "member"
 def make_mesh(
     members: int, batch_size: int, devices: Sequence[jax.Device], split: bool = True
 ) -> Mesh:
-    """The mesh [member, batch] that employs most devices, members before batch.
+    """The mesh [member, batch] on which members are soonest done, and then batches.
 
-    Members need no communication, so they are spread first; what they leave unused
-    splits the batch, unless `split` is False. Both axes divide evenly: no member and
-    no example is padded.
+    Members need no communication, so they are spread first, over as few devices as do
+    them in the fewest turns: where they do not divide evenly, some places are empty.
+    Devices that are left split the batch, evenly, unless `split` is False.
 
     >>> mesh = make_mesh(members=8, batch_size=64, devices=jax.devices()[:1])
     >>> dict(mesh.shape)
     {'member': 1, 'batch': 1}
     """
     count = len(devices)
-    shapes = [
-        (m, b)
-        for m in range(1, min(members, count) + 1)
-        for b in range(1, (count // m if split else 1) + 1)
-        if members % m == 0 and batch_size % b == 0
-    ]
-    member, batch = max(shapes, key=lambda shape: (shape[0] * shape[1], shape[0]))
-    return jax.make_mesh(
-        (member, batch),
-        (MEMBER, BATCH),
-        axis_types=(AxisType.Auto, AxisType.Auto),
-        devices=devices[: member * batch],
-    )
+    turns = -(-members // min(members, count))
+    member = -(-members // turns)
+    most = count // member if split else 1
+    batch = max(b for b in range(1, most + 1) if batch_size % b == 0)
+    used = np.asarray(devices[: member * batch]).reshape(member, batch)
+    return Mesh(used, (MEMBER, BATCH), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def places(mesh: Mesh, members: int) -> int:
+    """Members that a group of so many is filled up to, to divide evenly.
+
+    >>> places(make_mesh(3, 64, jax.devices()[:1]), 3)
+    3
+    """
+    axis = mesh.shape[MEMBER]
+    return -(-members // axis) * axis
 
 
 def shard(mesh: Mesh, tree, *axes):
@@ -62,13 +66,17 @@ def shape_structs(mesh: Mesh, tree, *axes):
 
 
 def population_sharding(mesh: Mesh, *, fits: bool) -> Sharding:
-    """Where the whole population lives: on the mesh, or in the memory of the host."""
+    """Where the whole population lives: on the mesh, or in the memory of the host.
+
+    There it also lives where it does not divide evenly over the devices.
+    """
     if fits:
         return NamedSharding(mesh, PartitionSpec(MEMBER))
     try:
         return SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
     except RuntimeError:
         raise UserError(
-            "not all members fit on the devices, and JAX_PLATFORMS leaves out the CPU, "
-            "where they could wait: add it, as in JAX_PLATFORMS=cuda,cpu"
+            "not all members fit on the devices, or they do not divide evenly, and "
+            "JAX_PLATFORMS leaves out the CPU, where they could wait: add it, as in "
+            "JAX_PLATFORMS=cuda,cpu"
         ) from None

@@ -1,20 +1,32 @@
 """Everything about a run that does not change while it runs."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from dlworkshop.data.order import Order
+from dlworkshop.learn.epochs import Held
 from dlworkshop.learn.metrics import Metric, cost
-from dlworkshop.learn.step import TrainSpec
-from dlworkshop.models.model import BATCH, Model, StatefulModel
+from dlworkshop.learn.step import TrainSpec, make_eval_step
+from dlworkshop.models.model import (
+    BATCH,
+    Model,
+    StatefulModel,
+    shapes,
+)
 from dlworkshop.train.feeds import Feed
 from dlworkshop.train.groups import Groups
 from dlworkshop.train.programs import Programs
 from dlworkshop.types import Dataset, PyTree, Start
+
+# Of the outputs of an evaluation that are there at a time, of all members.
+OUTPUT_BYTES = 2**26
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,11 +56,23 @@ class Plan:
     mesh: Mesh
     programs: Programs
     chunk: int  # steps
+    by_epochs: bool  # whether a chunk is of whole epochs; see `Loop.run_epochs`
     groups: Groups
     feed: Feed
     derived: dict[str, Any]  # as JSON
+    flops: float  # operations of a step of all members
     started: float  # by time.perf_counter
     placed_hparams: Any = None  # the hyper-parameters, where the population lives
+    placed_seeds: Any = None  # [P] uint32, there
+
+    @property
+    def draw(self) -> Callable | None:
+        """By what the devices draw the order; None where the host does.
+
+        On a CPU both are the same cores, and NumPy sorts sooner.
+        """
+        on_cpu = self.mesh.devices.flat[0].platform == "cpu"
+        return None if on_cpu else self.programs.order
 
     @property
     def example(self) -> PyTree:
@@ -69,6 +93,42 @@ class Plan:
         batch = self.order.batch_size
         return batch * max(1, 128 // batch)
 
+    def evaluation_batches(self, members: int) -> int:
+        """How many of those batches go through the devices at once, for a group.
+
+        Each of them leaves the outputs of all members, and the host takes copies of
+        what it looks at.
+        """
+        each = members * self.evaluation_batch * max(1, tree_bytes(self.answer))
+        return max(1, OUTPUT_BYTES // each)
+
+    @property
+    def held(self) -> Held:
+        """The validation split in one piece, where it is resident."""
+        everything = self.dataset.validation.num_examples
+        feed, batch = self.feed, self.evaluation_batch
+        (piece,) = feed.evaluation("validation", batch, everything)
+        return Held(feed.data("validation"), *piece)
+
+    def found_bytes(self, split: str, members: int, with_outputs: bool) -> int:
+        """Of what a piece of an evaluation leaves on all devices together."""
+        size = getattr(self.dataset, split).num_examples
+        batches = -(-size // self.evaluation_batch)
+        batches = min(batches, self.evaluation_batches(members))
+        scores = jnp.result_type(float).itemsize * (1 + len(self.spec.metrics))
+        each = scores + with_outputs * tree_bytes(self.answer)
+        return members * batches * self.evaluation_batch * each
+
+    @functools.cached_property
+    def answer(self) -> PyTree:
+        """What is said of one example, as shapes."""
+        model, batch = self.spec.model, self.dataset.train.rows(slice(0, 1))
+        step = make_eval_step(self.spec, with_outputs=True)
+        numbers = dict.fromkeys(self.hparams, np.ones((), float))
+        return jax.eval_shape(
+            step, *shapes(model, self.example), batch, numbers
+        ).outputs
+
     @property
     def better(self) -> str:
         """Which direction of what is monitored is the better one."""
@@ -83,3 +143,9 @@ class Plan:
         """What is monitored [P], of which lower is better."""
         metric = None if self.monitor == "loss" else self.metrics[self.monitor]
         return np.asarray(cost(metric, means[self.monitor]))
+
+
+def tree_bytes(tree: PyTree) -> int:
+    """Bytes of some arrays, or of what is known of their shapes."""
+    leaves = jax.tree.leaves(tree)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)

@@ -25,7 +25,7 @@ from dlworkshop.learn.hparams import (
     name_of,
     route,
 )
-from dlworkshop.learn.metrics import as_metrics, default_metrics
+from dlworkshop.learn.metrics import as_metrics, cost, default_metrics
 from dlworkshop.learn.objective import from_loss
 from dlworkshop.learn.step import TrainSpec, init_state
 from dlworkshop.models.convolution import has_convolutions
@@ -48,7 +48,7 @@ from dlworkshop.train import (
 )
 from dlworkshop.train.groups import Groups, group_sizes
 from dlworkshop.train.members import product
-from dlworkshop.train.mesh import MEMBER, make_mesh
+from dlworkshop.train.mesh import MEMBER, make_mesh, places
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.predictions import fitted_target
 from dlworkshop.train.programs import (
@@ -170,12 +170,21 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
             "%d devices are used: members and examples divide no further", mesh.size
         )
     derived = _derived(workdir, spec, num_epochs, members)
+    monitored = measured.get(monitor)
     make_programs = functools.partial(
-        Programs, spec, mesh, patience=patience, make_step=make_step
+        Programs,
+        spec,
+        mesh,
+        patience=patience,
+        make_step=make_step,
+        order=order,
+        score=lambda means: cost(monitored, means[monitor]),
     )
     count, axis = len(member_seeds), mesh.shape[MEMBER]
     asked = members_at_once or derived.get("members_at_once")
-    at_once = memory.equal(count, axis, asked or count)
+    everyone = places(mesh, count)
+    most = asked if asked and asked < count else everyone
+    at_once = memory.equal(count, axis, most)
     work = Work(spec, example, batch_size, count, at_once, num_steps, mesh)
 
     # statistics, and a step of the user's own, are of the whole batch
@@ -195,6 +204,7 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
             member_seeds,
             dataset,
             order,
+            num_steps,
             quiet,
         )
 
@@ -204,6 +214,17 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
         execution = execution._replace(micro_batch=None)
     feed = feeds.choose(streamed, dataset, mesh, order)
     chunk = steps_per_chunk or work.chunk(step.jaxpr, order.steps_per_epoch, derived)
+    groups = Groups(count, group_sizes(at_once, axis, work.chunks()))
+    by_epochs = (
+        work.draws_on_devices
+        and chunk is not None
+        and chunk >= order.steps_per_epoch
+        and steps_per_chunk is None
+        and feed.name == "resident"
+        and groups.all_at_once
+        and not observers
+        and not any(metric.split for metric in measured.values())
+    )
     begun = _start(start, spec, example, members, count)
     settings = {
         "experiment": experiment,
@@ -262,7 +283,8 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
         mesh=mesh,
         programs=make_programs(execution=execution, streamed=feed.name == "streamed"),
         chunk=min(chunk or 1, order.steps_per_epoch),
-        groups=Groups(count, group_sizes(at_once, axis, work.chunks())),
+        by_epochs=by_epochs,
+        groups=groups,
         feed=feed,
         derived={
             "platform": work.platform,
@@ -270,6 +292,7 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
             "members_at_once": asked or at_once,
             "steps_per_chunk": chunk and min(chunk, order.steps_per_epoch),
         },
+        flops=work.flops,
         started=started,
     )
 
@@ -283,7 +306,9 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
         if fits != at_once:
             groups = Groups(count, group_sizes(fits, axis, work.chunks()))
             now = plan.derived | {"members_at_once": fits}
-            plan = dataclasses.replace(plan, groups=groups, derived=now)
+            plan = dataclasses.replace(
+                plan, groups=groups, derived=now, by_epochs=False
+            )
     return plan if chunk else chunk_length.timed(plan)
 
 
@@ -303,6 +328,14 @@ class Work:
     def platform(self) -> str:
         """cpu, gpu or tpu."""
         return self.mesh.devices.flat[0].platform
+
+    @property
+    def draws_on_devices(self) -> bool:
+        """Whether the order of examples is drawn where they are trained on.
+
+        On a CPU both are the same cores, and NumPy sorts sooner.
+        """
+        return self.platform != "cpu"
 
     @functools.cached_property
     def flops(self) -> float:
@@ -353,7 +386,8 @@ class Work:
         here = derived.get("platform") == self.platform
         if here and set(before) == set(ExecutionConfig._fields):
             return ExecutionConfig(**before)
-        if found and self.flops * self.num_steps > autotune.WORTH:
+        least = autotune.WORTH.get(self.platform, autotune.WORTH_ELSEWHERE)
+        if found and self.flops * self.num_steps > least:
             return measure()
         return by_rule
 

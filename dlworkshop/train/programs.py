@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
+from dlworkshop.data.order import Order, device_order
 from dlworkshop.learn import population as pop
 from dlworkshop.learn.chunk import gather
+from dlworkshop.learn.epochs import Epochs, Held, make_epochs
 from dlworkshop.learn.step import (
     TrainSpec,
     init_state,
@@ -37,6 +39,9 @@ from dlworkshop.types import Batch, PyTree
 # Floating-point operations between two looks of the host at the program: one or two
 # seconds on a few cores or on one accelerator, so that a signal is answered soon.
 CHUNK_FLOPS = {"cpu": 1e11, "gpu": 1e13, "tpu": 1e13}
+# Epochs between two looks, where a chunk is of whole ones: there is room for so many
+# rows of what they find.
+MOST_EPOCHS = 256
 
 
 class ExecutionConfig(NamedTuple):
@@ -87,8 +92,10 @@ class Programs:
         patience: int | None = None,
         streamed: bool = False,
         make_step: Callable | None = None,
+        order: Order | None = None,
+        score: Callable | None = None,
     ):
-        self.execution, self._mesh = execution, mesh
+        self.execution, self._mesh, self._order = execution, mesh, order
         platform = mesh.devices.flat[0].platform
         model = computed_by(spec.model, execution.convolution, platform)
         spec = spec._replace(model=model)
@@ -121,20 +128,93 @@ class Programs:
             ),
             donate_argnums=0,
         )
-        self._evaluate = {
-            with_outputs: jax.jit(
-                jax.shard_map(
-                    pop.make_evaluate(
-                        make_eval_step(spec, with_outputs), fetch, execution.sequential
-                    ),
-                    mesh=mesh,
-                    in_specs=(member, member, member, whole_data, split),
-                    out_specs=PartitionSpec(MEMBER, None, BATCH),
-                    check_vma=False,
-                )
+        evaluate = {
+            with_outputs: pop.make_evaluate(
+                make_eval_step(spec, with_outputs), fetch, execution.sequential, BATCH
             )
             for with_outputs in (False, True)
         }
+        self._evaluate = {
+            with_outputs: jax.jit(
+                jax.shard_map(
+                    function,
+                    mesh=mesh,
+                    in_specs=(*(member,) * 4, whole_data, split, split),
+                    out_specs=(member, PartitionSpec(MEMBER, None, BATCH)),
+                    check_vma=False,
+                )
+            )
+            for with_outputs, function in evaluate.items()
+        }
+        names = "loss", *spec.metrics  # of an evaluation
+
+        @functools.cache
+        def no_totals(members: int) -> dict[str, jax.Array]:
+            zeros = np.zeros((members, 2), jnp.result_type(float))
+            return shard(mesh, dict.fromkeys(names, zeros), MEMBER)
+
+        self.no_totals = no_totals  # of so many members, to begin an evaluation with
+
+        def draw(seeds, epoch):  # [S, G, B] of each device
+            assert order is not None
+            indices = device_order(seeds, epoch, order.size, order.batch_size)
+            own = order.batch_size // mesh.shape[BATCH]
+            first = jax.lax.axis_index(BATCH) * own
+            return jax.lax.dynamic_slice_in_dim(indices, first, own, 2)
+
+        def total(value, over):
+            return jax.lax.psum(value, BATCH if over == "example" else MEMBER)
+
+        keep_best = functools.partial(
+            pop.keep_best, patience=patience, eval_params=spec.eval_params
+        )
+        judged = functools.partial(pop.judged, eval_params=spec.eval_params)
+        fed = PartitionSpec(None, MEMBER, BATCH)
+        self._draw = jax.jit(
+            jax.shard_map(
+                draw,
+                mesh=mesh,
+                in_specs=(member, whole_data),
+                out_specs=fed,
+                check_vma=False,
+            )
+        )
+        # the last epoch that was drawn, whose, and its indices
+        self._drawn: tuple[Any, Any] = (None, None)
+
+        @functools.cache
+        def some(count: int) -> Any:
+            cut = functools.partial(
+                jax.lax.dynamic_slice_in_dim, slice_size=count, axis=0
+            )
+            return jax.jit(cut, out_shardings=NamedSharding(mesh, fed))
+
+        self._some = some
+        self._epochs = jax.jit(
+            jax.shard_map(
+                make_epochs(
+                    chunk,
+                    evaluate[False],
+                    draw,
+                    score=score or (lambda means: means["loss"]),
+                    keep_best=keep_best,
+                    judged=judged,
+                    names=names,
+                    room=MOST_EPOCHS,
+                    total=total,
+                ),
+                mesh=mesh,
+                in_specs=(
+                    *(member,) * 3,
+                    whole_data,
+                    Held(whole_data, split, split),  # type: ignore[arg-type]
+                    *(whole_data,) * 3,
+                ),
+                out_specs=(member, whole_data, PartitionSpec(None, MEMBER)),
+                check_vma=False,
+            ),
+            donate_argnums=0,
+        )
 
         def begin(seeds, hparams, example, start):
             def one(key, hparams, start):
@@ -144,15 +224,13 @@ class Programs:
             init = pop.map_members(one, execution.sequential)
             return pop.begin(init(keys, hparams, start))
 
+        # of any number of members, as shapes
+        self._begun = functools.partial(jax.eval_shape, begin)
         self._begin = jax.jit(begin, out_shardings=NamedSharding(mesh, member))
 
         @functools.cache
         def whole(home: Sharding) -> Whole:
             jit = functools.partial(jax.jit, out_shardings=home)
-            keep_best = functools.partial(
-                pop.keep_best, patience=patience, eval_params=spec.eval_params
-            )
-            judged = functools.partial(pop.judged, eval_params=spec.eval_params)
             return Whole(
                 jit(pop.gather_members),
                 jit(pop.scatter_members, donate_argnums=0),
@@ -170,7 +248,7 @@ class Programs:
         """Room for the whole population, where the seeds are."""
         return jax.tree.map(
             lambda leaf: jnp.zeros(leaf.shape, leaf.dtype, device=seeds.sharding),
-            jax.eval_shape(self._begin, seeds, hparams, example, start),
+            self._begun(seeds, hparams, example, start),
         )
 
     def gather(self, tree, group: Group):
@@ -195,10 +273,59 @@ class Programs:
         """Steps on the devices; the old population is given up."""
         return self._run(self._chunk, population, hparams, data, indices)
 
-    def evaluate(self, params, state, hparams, data, indices, with_outputs=False):
-        """`Evaluated` [P, T, B] of every example that is fed."""
+    def order(self, seeds: np.ndarray, step: int, count: int) -> jax.Array:
+        """Indices [S, G, B] of so many steps from `step` on, drawn by the devices.
+
+        They are those of `Order.steps`, of members of these seeds [G].
+        """
+        assert self._order is not None
+        epoch, first = divmod(step, self._order.steps_per_epoch)
+        wanted = epoch, seeds.tobytes()
+        if self._drawn[0] != wanted:
+            self._drawn = None, None  # before the next ones are there
+            there = shard(self._mesh, seeds.astype(np.uint32), MEMBER)
+            self._drawn = wanted, self._run(self._draw, there, np.uint32(epoch))
+        indices = self._drawn[1]
+        if count == len(indices):
+            return indices
+        return self._run(self._some(count), indices, np.int32(first))
+
+    def epochs(
+        self,
+        population,
+        hparams,
+        seeds,
+        data,
+        held: Held,
+        first: int,
+        last: int,
+        fewest: int,
+    ) -> tuple[pop.Population, int, Epochs]:
+        """Whole epochs on the devices, with what follows each; the old one is given up.
+
+        Args:
+            population, hparams, seeds: of a group [G].
+            data: the training split.
+            held: the validation split.
+            first, last: epochs first ... last - 1, at most `MOST_EPOCHS`.
+            fewest: the host is called as soon as no more members than that are running.
+
+        Returns:
+            The population, the epoch that is next, and a row for each that was done.
+        """
+        numbers = (np.int32(number) for number in (first, last, fewest))
+        population, epoch, rows = self._run(
+            self._epochs, population, hparams, seeds, data, held, *numbers
+        )
+        return population, int(epoch), rows
+
+    def evaluate(self, params, state, hparams, totals, data, piece, with_outputs=False):
+        """Totals with the examples of a piece, and what was found of each [G, T, B].
+
+        A piece is what `Feed.evaluation` gives; see `learn.population.make_evaluate`.
+        """
         program = self._evaluate[with_outputs]
-        return self._run(program, params, state, hparams, data, indices)
+        return self._run(program, params, state, hparams, totals, data, *piece)
 
     def judged(self, population):
         """Params and state [P, ...] that are evaluated."""
@@ -213,25 +340,62 @@ class Programs:
         score = jax.device_put(score.astype(float), home)
         return self._run(self._whole(home).keep_best, population, score)
 
-    def memory(self, seeds, hparams, example, start, training, evaluation) -> Memory:
+    def memory(
+        self,
+        seeds,
+        hparams,
+        example,
+        start,
+        training,
+        evaluation,
+        held: Held | None = None,
+        *,
+        with_outputs: bool = False,
+        more: int = 0,
+    ) -> Memory:
         """What one group needs while it is begun, trained and evaluated.
 
         Args:
-            seeds, hparams, start: of the members of the group [G], NumPy will do.
+            seeds, hparams, start: of the members of the group [G], as shapes.
             example: one of the training split.
             training, evaluation: (data, feed) of `chunk` and of `evaluate`.
+            held: the validation split, where whole epochs are done at a time.
+            with_outputs: whether an evaluation in training brings the outputs.
+            more: bytes on each device that another evaluation finds beside that one.
         """
         shapes = (
-            jax.eval_shape(self._begin, seeds, hparams, example, start),
+            self._begun(seeds, hparams, example, start),
             hparams,
             seeds,
             start,
         )
         population, hparams, seeds, start = shape_structs(self._mesh, shapes, MEMBER)
         train = population.train
-        chunk = self._compile(self._chunk, population, hparams, *training)
+        if held is None:
+            chunk = self._compile(self._chunk, population, hparams, *training)
+        else:
+            number = np.int32(0)
+            chunk = self._compile(
+                self._epochs,
+                population,
+                hparams,
+                seeds,
+                training[0],
+                held,
+                number,
+                number,
+                number,
+            )
+        data, piece = evaluation
+        totals = shape_structs(self._mesh, self.no_totals(seeds.shape[0]), MEMBER)
         evaluate = self._compile(
-            self._evaluate[False], train.params, train.state, hparams, *evaluation
+            self._evaluate[with_outputs],
+            train.params,
+            train.state,
+            hparams,
+            totals,
+            data,
+            *piece,
         )
         begin = self._compile(self._begin, seeds, hparams, example, start)
         zero, one, two = (
@@ -245,7 +409,7 @@ class Programs:
         new = one.output_size_in_bytes - one.alias_size_in_bytes
         more = max(
             new + one.temp_size_in_bytes,
-            two.output_size_in_bytes + two.temp_size_in_bytes,
+            two.output_size_in_bytes + two.temp_size_in_bytes + more,
         )
         begun = zero.output_size_in_bytes + zero.temp_size_in_bytes
         return Memory(max(begun, one.argument_size_in_bytes + more), state)
@@ -255,13 +419,18 @@ class Programs:
         return self._compile(program, *args)(*args)
 
     def _compile(self, program, *args):
-        """The program compiled for the shapes of these arguments."""
-        shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(args))
-        if (program, shapes) not in self._compiled:
+        """The program compiled for the shapes of these arguments.
+
+        Each is always given arrays that lie in the same places; JAX refuses others.
+        """
+        leaves, tree = jax.tree.flatten(args)
+        shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+        key = program, tree, shapes
+        if key not in self._compiled:
             started = time.perf_counter()
-            self._compiled[program, shapes] = program.lower(*args).compile()
+            self._compiled[key] = program.lower(*args).compile()
             self.compile_seconds += time.perf_counter() - started
-        return self._compiled[program, shapes]
+        return self._compiled[key]
 
 
 def _streamed(_data, batch: Batch) -> Batch:
@@ -338,10 +507,3 @@ def chunk_steps(wanted: float, steps_per_epoch: int) -> int:
         if steps_per_epoch % steps == 0
     ]
     return min(divisors, key=lambda steps: abs(steps - wanted), default=wanted)
-
-
-def batched_indices(size: int, batch_size: int) -> jnp.ndarray:
-    """Every example once, in batches [T, B]; the last is padded with example 0."""
-    batches = -(-size // batch_size)
-    index = jnp.arange(batches * batch_size)
-    return jnp.where(index < size, index, 0).reshape(batches, batch_size)

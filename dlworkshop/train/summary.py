@@ -128,7 +128,8 @@ def population_table(
         if state["status"][member] == QUARANTINED:
             row["status"] = "quarantined"
             row["note"] = (
-                f"loss or parameters not finite at step {steps + 1} of {plan.num_steps}"
+                "loss, gradient or parameters not finite at step "
+                f"{steps + 1} of {plan.num_steps}"
             )
         rows.append(row)
     return rows

@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from dlworkshop import models
 from dlworkshop.learn.losses import cross_entropy
+from dlworkshop.models.layers import drop
 from dlworkshop.models.model import Model
 
 MODELS = {
@@ -130,6 +131,13 @@ def test_bfloat16_computes_and_float32_remembers(make):
     # 8 bits of mantissa: a relative error of 2**-8 in each of a few layers
     np.testing.assert_allclose(logits, exact, atol=0.05 * float(jnp.abs(exact).max()))
     assert not np.array_equal(logits, exact)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_a_rate_that_is_traced_keeps_the_dtype(dtype):
+    x = jnp.ones(8, dtype)
+    found = jax.jit(drop)(x, jax.random.key(0), jnp.float32(0.5))
+    assert found.dtype == dtype and set(found.tolist()) == {0.0, 2.0}
 
 
 def test_mnist_networks_have_the_known_sizes():

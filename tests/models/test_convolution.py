@@ -291,12 +291,12 @@ def test_what_is_chosen_is_what_is_traced(monkeypatch):
     monkeypatch.setattr(conv_impls, "WIDE", 0)
     x = jnp.ones((4, 4, 2))
     traced = {}
-    for how in CONV_IMPLS:
+    for how in set(CONV_IMPLS) - {"blocks"}:  # without strides those are patches
         ours = with_convolutions(conv, how)
         traced[how] = primitives_of(jax.grad(lambda w, f=ours: f(w, x).sum()), W)
     assert traced["lax"].count("conv_general_dilated") > 1
     assert "conv_general_dilated" not in traced["patches"] + traced["shifts"]
-    assert len(set(traced.values())) == len(CONV_IMPLS)
+    assert len(set(traced.values())) == len(CONV_IMPLS) - 1
 
 
 def test_the_rule_of_thumb_follows_the_platform():

@@ -7,15 +7,21 @@ import numpy as np
 import pytest
 
 from dlworkshop import fit, models
-from dlworkshop.train.programs import batched_indices
+from dlworkshop.train.feeds import evaluation_pieces
+from dlworkshop.types import Batch
 from tests import references
 from tests.conftest import make_dataset
 
 
-def test_indices_hold_every_example_once():
-    index = np.asarray(batched_indices(10, 4))
-    assert index.shape == (3, 4)
-    assert index.ravel()[:10].tolist() == list(range(10))
+@pytest.mark.parametrize("most, shape", [(9, (3, 4)), (2, (2, 4)), (1, (1, 4))])
+def test_pieces_hold_every_example_once(most, shape):
+    weights = np.arange(10) / 10
+    pieces = list(evaluation_pieces(Batch(np.zeros((10, 1)), None, weights), 4, most))
+    assert {index.shape for index, _ in pieces} == {shape}
+    index, share = (np.concatenate([p[i].ravel() for p in pieces]) for i in (0, 1))
+    assert index[:10].tolist() == list(range(10))
+    np.testing.assert_allclose(share[:10], weights, rtol=1e-6)
+    assert not share[10:].any()
 
 
 @pytest.mark.parametrize(

@@ -259,7 +259,8 @@ def test_the_rule_goes_by_the_mesh_and_who_trains_at_once(
 
 
 def test_it_begins_with_the_rule_of_thumb_by_its_name(quadrants, cache, monkeypatch):
-    monkeypatch.setattr(autotune, "WORTH", 0.0)
+    monkeypatch.setattr(autotune, "WORTH", {"cpu": 0.0})
+    monkeypatch.setattr(autotune, "SAVED", np.inf)
     begun = []
     monkeypatch.setattr(
         autotune,
@@ -272,7 +273,7 @@ def test_it_begins_with_the_rule_of_thumb_by_its_name(quadrants, cache, monkeypa
 
 def test_xlas_own_convolution_is_not_tried_on_a_cpu():
     asked = autotune.search_space(4, batch=100, flops=4e7, platform="cpu")
-    assert set(CONV_IMPLS) - set(asked["convolution"]) == {"lax", "winograd"}
+    assert set(CONV_IMPLS) - set(asked["convolution"]) == {"lax", "winograd", "blocks"}
     assert asked["micro_batch"] == [5, 10, 20, None]
     assert asked["sequential"] == [True, False]
     alone = autotune.search_space(1, batch=100, flops=4e7, platform="cpu")
@@ -313,7 +314,8 @@ def test_a_long_run_is_measured_and_says_so(
     caplog.set_level("INFO", "dlworkshop")
     train(quadrants, workdir=tmp_path / "short")
     assert "fastest" not in caplog.text
-    monkeypatch.setattr(autotune, "WORTH", 0.0)
+    monkeypatch.setattr(autotune, "WORTH", {"cpu": 0.0})
+    monkeypatch.setattr(autotune, "SAVED", np.inf)
     train(quadrants, workdir=tmp_path / "long")
     assert "convolutions by" in caplog.text
     config = json.loads((tmp_path / "long" / "config.json").read_text())

@@ -3,11 +3,12 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from dlworkshop import fit, models
+from dlworkshop import fit, losses, metrics, models
 from dlworkshop.errors import UserError
 from dlworkshop.train import groups, memory, mesh
 from dlworkshop.train.groups import Groups, group_sizes
@@ -249,7 +250,46 @@ def test_the_prediction_counts_state_data_and_work(quadrants, monkeypatch):
     copy = memory.predict(plan, True, 12) - together
     three = dataclasses.replace(plan, seeds=plan.seeds[:3])
     waiting = memory.predict(plan, False, 3) - memory.predict(three, False, 3)
-    assert copy == waiting == pytest.approx(4 * params, rel=0.05)
+    assert waiting == pytest.approx(4 * params, rel=0.05)
+    # of which predictions are made that are kept with it
+    outputs = plan.found_bytes("test", 12, True)
+    assert waiting <= copy <= waiting + outputs
+
+
+def test_the_prediction_counts_what_an_evaluation_brings(quadrants, monkeypatch):
+    wide = 4000  # outputs of an example, most of which nobody looks at
+
+    def apply(params, image, *, key=None):
+        return jnp.concatenate([image.reshape(-1) @ params, jnp.zeros(wide)])
+
+    model = models.Model(lambda key, image: jnp.zeros((64, 4)), apply)
+    plans, found = [], {}
+
+    def spy(size, axis, predicted, *args):
+        plans.append(predicted.args[0])
+        return size
+
+    monkeypatch.setattr(memory, "fitting", spy)
+
+    def loss(outputs, label):
+        return losses.cross_entropy(outputs[:4], label)
+
+    options = {"loss": loss, "quiet": True, "streamed": False}
+    large = quadrants.test.rows(np.arange(300) % 33)
+    split = {"last": metrics.Metric(lambda outputs, *_: 0.0, split=True)}
+    for name, data, scores, saved in (
+        ("nothing", quadrants, {}, False),
+        ("of a split", quadrants, split, False),
+        ("predictions", quadrants, {}, True),
+        ("of a larger test split", quadrants._replace(test=large), split, False),
+    ):
+        fit(model, data, optax.sgd, batch_size=1, metrics=scores, **options)
+        found[name] = memory.predict(plans.pop(), saved, 1)
+    each = 128 * 4 * wide  # examples at a time, bytes
+    assert found["of a split"] > found["nothing"] + 1e5
+    assert found["predictions"] > found["nothing"] + 1e5
+    more = found["of a larger test split"] - found["of a split"]
+    assert more == pytest.approx(2 * each, rel=0.05)
 
 
 def test_the_cpu_must_be_there_for_those_who_wait(monkeypatch):

@@ -1,5 +1,7 @@
 """All devices are used, and the numbers do not depend on how many there are."""
 
+import math
+
 import jax
 import numpy as np
 import optax
@@ -19,9 +21,11 @@ MODELS = {
     [
         (8, 16, (4, 1)),
         (1, 16, (1, 4)),
-        (3, 16, (1, 4)),
+        (3, 16, (3, 1)),  # nothing to be added up in each step
         (2, 16, (2, 2)),
-        (6, 16, (2, 2)),
+        (6, 16, (3, 1)),
+        (5, 16, (3, 1)),  # and one empty place
+        (9, 16, (3, 1)),
         (3, 15, (3, 1)),
         (1, 7, (1, 1)),
     ],
@@ -31,11 +35,12 @@ def test_members_come_first_and_the_batch_takes_the_rest(members, batch_size, sh
     assert (mesh.shape["member"], mesh.shape["batch"]) == shape
 
 
-# divided are the members, the batch, both, and the batch of one that is not lifted
+# divided are the members, evenly and not, both, and the batch of one
 @pytest.mark.parametrize(
-    ("name", "members"), [("mlp", 8), ("mlp", 3), ("cnn", 6), ("cnn", 1)]
+    ("name", "members", "used"),
+    [("mlp", 8, 4), ("mlp", 5, 3), ("cnn", 2, 4), ("cnn", 1, 4)],
 )
-def test_four_devices_give_what_one_gives(name, members, quadrants):
+def test_four_devices_give_what_one_gives(name, members, used, quadrants):
     assert len(jax.devices()) == 4
     one, four = (
         fit(
@@ -50,8 +55,7 @@ def test_four_devices_give_what_one_gives(name, members, quadrants):
         )
         for devices in (jax.devices()[:1], jax.devices())
     )
-    used = jax.tree.leaves(four.params)[0].sharding.device_set
-    assert len(used) == 4
+    assert math.prod(four.summary["mesh"].values()) == used
     for a, b in zip(
         jax.tree.leaves(one.params), jax.tree.leaves(four.params), strict=True
     ):
@@ -60,3 +64,21 @@ def test_four_devices_give_what_one_gives(name, members, quadrants):
     assert one.summary["test"]["loss"]["mean"] == pytest.approx(
         four.summary["test"]["loss"]["mean"], abs=1e-4
     )
+
+
+@pytest.mark.parametrize("devices", [2, 3])
+def test_odd_members_employ_all_devices(devices, quadrants, tmp_path):
+    options = {"seeds": 5, "num_epochs": 2, "batch_size": 16, "patience": 1}
+    alone, many = (
+        fit(MODELS["mlp"], quadrants, **options, workdir=tmp_path / name, devices=some)
+        for name, some in (
+            ("alone", jax.devices()[:1]),
+            ("many", jax.devices()[:devices]),
+        )
+    )
+    assert dict(many.summary["mesh"]) == {"member": devices, "batch": 1}
+    assert many.summary["members"] == 5
+    for name in alone.history.names:
+        np.testing.assert_allclose(
+            many.history[name], alone.history[name], rtol=1e-4, err_msg=name
+        )

@@ -133,12 +133,15 @@ def test_every_example_is_evaluated_once(size, pieces, monkeypatch):
     dataset = make_dataset()._replace(train=split, validation=split)
     mesh = make_mesh(1, 8, jax.devices()[:1])
     feed = feeds.Streamed(dataset, mesh, Order([0], size, 1))
-    found = list(feed.evaluation("validation", 8))
+    pieces_of_split = list(feed.evaluation("validation", 8, 100))
+    found = [batch for batch, _ in pieces_of_split]
     assert len({piece.targets.shape for piece in found}) == 1  # one program
     assert all(piece.inputs.nbytes <= max(pieces, 8) for piece in found)
     labels = np.concatenate([piece.targets.ravel() for piece in found])
     assert labels[:size].tolist() == list(range(1, size + 1))
-    assert (labels[size:] == 1).all()  # padding, which is cut off
+    assert (labels[size:] == 1).all()  # padding, whose share is nothing
+    shares = np.concatenate([share.ravel() for _, share in pieces_of_split])
+    assert shares.tolist() == [1] * size + [0] * (len(shares) - size)
 
 
 def test_memory_is_bounded(quadrants, monkeypatch):
@@ -153,7 +156,8 @@ def test_memory_is_bounded(quadrants, monkeypatch):
         if isinstance(tree, Batch) and MEMBERS in tree.targets.shape:  # of training
             used += tree.targets.size
             ahead.append(rows.gathered - used)
-        placed.append(sum(leaf.nbytes for leaf in jax.tree.leaves(tree.inputs)))
+        if isinstance(tree, Batch):
+            placed.append(sum(leaf.nbytes for leaf in jax.tree.leaves(tree.inputs)))
         return place(mesh, tree, *axes)
 
     monkeypatch.setattr(feeds, "shard", watched)
