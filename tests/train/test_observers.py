@@ -95,8 +95,8 @@ def test_ctrl_c_without_a_folder_returns_the_run_so_far(quadrants, caplog):
     assert who == "Run of 2 x mlp on quadrants (2 settings), 9 steps"
     assert how_well.startswith("validation accuracy ")
     assert how == (
-        "1 interrupted (at step 9 of 18), 1 quarantined (loss, gradient or parameters not finite "
-        "at step 2 of 18); in memory"
+        "1 interrupted (at step 9 of 18), 1 quarantined (loss, gradient or parameters "
+        "not finite at step 2 of 18); in memory"
     )
 
 
