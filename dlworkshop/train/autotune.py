@@ -253,15 +253,15 @@ def autotune(
     ready = time.perf_counter() - begun
     questions = [answers for answers in asked.values() if len(answers) > 1]
     cost = ready * sum(map(len, questions)) + lasting * len(questions)
-    if not worth(_seconds(calls[start]), cost):
+    seconds = {start: _seconds(calls[start])}
+    if not worth(seconds[start], cost):
         say(f"{start} (not measured: that would take {cost:.0f} s)")
         return start
     say("measuring once how this network is computed fastest here")
-    seconds: dict[ExecutionConfig, float] = {}
     best = start
     for field, answers in asked.items():
         choices = [best._replace(**{field: answer}) for answer in answers]
-        if len(choices) > 1 or not seconds:
+        if len(choices) > 1:
             best = _race(try_out, choices, best, seconds, lasting, calls)
             calls = {}
     _write(
@@ -287,8 +287,8 @@ def _race(
 ) -> ExecutionConfig:
     """The fastest of the choices, or the one so far if it is nearly as fast.
 
-    The least of the `seconds` of each choice is kept. Those that are `ready` are not
-    tried out anew.
+    The least of the `seconds` of each choice is kept. Those that are `ready` were tried
+    once.
     """
     calls: dict[ExecutionConfig, Callable[[], Any]] = {}
 
@@ -298,8 +298,11 @@ def _race(
         return taken
 
     for choice in choices:
-        calls[choice] = ready.get(choice) or try_out(choice)
-        time_once(choice)
+        if choice in ready:
+            calls[choice] = ready[choice]
+        else:
+            calls[choice] = try_out(choice)
+            time_once(choice)
         bar = HOPELESS * min(seconds[each] for each in calls)
         calls = {each: call for each, call in calls.items() if seconds[each] < bar}
     rounds, spent = 0, 0.0

@@ -20,6 +20,8 @@ SECONDS = 1.5  # of a chunk: a signal is answered at its end
 
 # What a device does for certain in some seconds, of which nothing was measured yet.
 FIRST_FLOPS, FIRST_STEPS = 5e11, 500
+MANY = 20  # chunks of a run that is worth a look at the clock
+WRONG = 2.5  # times too long or too short: another program is compiled
 GROWTH = 16  # at most, from one measurement to the next: the first one has warmed up
 
 
@@ -74,14 +76,32 @@ def has_while(jaxpr) -> bool:
 
 def timed(plan: Plan) -> Plan:
     """The same plan with as many steps in a chunk as take `SECONDS`, or one."""
-    wanted = SECONDS / seconds_of_a_step(plan)
+    seconds_of_a_step(plan, 1)  # compiles
+    wanted = SECONDS / seconds_of_a_step(plan, 1)
+    return _with_chunk(plan, chunk_steps(wanted, plan.order.steps_per_epoch))
+
+
+def adjusted(plan: Plan) -> Plan:
+    """The same plan with another chunk, where operations told a wrong one.
+
+    Devices of a kind differ more in what they do in a second than networks in what
+    they count. A run of few chunks is not worth the one that it takes to see that.
+    """
+    if plan.num_steps < MANY * plan.chunk:
+        return plan
+    wanted = SECONDS / seconds_of_a_step(plan, plan.chunk)
     chunk = chunk_steps(wanted, plan.order.steps_per_epoch)
-    derived = plan.derived | {"steps_per_chunk": chunk}
+    near = plan.chunk / WRONG <= chunk <= plan.chunk * WRONG
+    return _with_chunk(plan, plan.chunk if near else chunk)
+
+
+def _with_chunk(plan: Plan, chunk: int) -> Plan:
+    derived = plan.derived | {"steps_per_chunk": chunk, "timed": True}
     return dataclasses.replace(plan, chunk=chunk, derived=derived)
 
 
-def seconds_of_a_step(plan: Plan) -> float:
-    """Of all members. It is the second step of a group, times the groups."""
+def seconds_of_a_step(plan: Plan, steps: int) -> float:
+    """Of all members, by a chunk of so many steps of a group, times the groups."""
     programs, mesh = plan.programs, plan.mesh
     groups = plan.groups.partition(range(len(plan.seeds)))
     everyone = jax.device_put(
@@ -90,12 +110,12 @@ def seconds_of_a_step(plan: Plan) -> float:
     )
     seeds, hparams, start = programs.gather(everyone, groups[0])
     population = programs.begin(seeds, hparams, plan.example, start)
-    data, seconds = plan.feed.data("train"), 0.0
-    with contextlib.closing(plan.feed.training(0, 1, 1, groups[:1])) as pieces:
-        piece = next(pieces)
-        for _ in range(2):  # the first one compiles
-            started = time.perf_counter()
-            population, metrics = programs.chunk(population, hparams, data, piece)
-            jax.block_until_ready((population, metrics))
-            seconds = time.perf_counter() - started
-    return seconds * len(groups)
+    data, training = plan.feed.data("train"), plan.feed.training
+    with contextlib.closing(training(0, steps, steps, groups[:1], plan.draw)) as pieces:
+        piece = jax.block_until_ready(next(pieces))  # of a stream, the first of some
+        count = len(jax.tree.leaves(piece)[0])
+        started, compiled = time.perf_counter(), programs.compile_seconds
+        found = programs.chunk(population, hparams, data, piece)
+        jax.block_until_ready(found)
+        seconds = time.perf_counter() - started
+    return (seconds - (programs.compile_seconds - compiled)) * len(groups) / count

@@ -309,7 +309,13 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
             plan = dataclasses.replace(
                 plan, groups=groups, derived=now, by_epochs=False
             )
-    return plan if chunk else chunk_length.timed(plan)
+    if not chunk:
+        return chunk_length.timed(plan)
+    finished = run_folder.is_finished(workdir, num_epochs)
+    known = steps_per_chunk is not None or work.timed(derived) or finished
+    if work.draws_on_devices and not plan.by_epochs and not known:
+        return chunk_length.adjusted(plan)
+    return plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -350,10 +356,14 @@ class Work:
 
         None where that cannot be counted, and was not measured before either.
         """
-        if chunk_length.has_while(step):
+        if chunk_length.has_while(step) or self.timed(derived):
             return derived.get("steps_per_chunk")
         wanted = chunk_flops(self.platform) / max(self.flops, 1.0)
         return chunk_steps(wanted, steps_per_epoch)
+
+    def timed(self, derived: Mapping[str, Any]) -> bool:
+        """Whether the chunk of the run that goes on was measured on such a device."""
+        return derived.get("timed", False) and derived["platform"] == self.platform
 
     def chunks(self) -> float:
         """Chunks of work that the whole run of one member is."""

@@ -132,6 +132,36 @@ def test_a_cache_that_is_a_folder_is_done_without(clock):
     assert turns
 
 
+def test_a_short_run_is_not_measured(clock):
+    turns, said, asked = [], [], []
+
+    def worth(seconds, cost):
+        asked.append((seconds, cost))
+        return False
+
+    options = {"worth": worth, "lasting": 7.0}
+    found = autotune.autotune(
+        pretend({}, turns), START, ASKED, {}, said.append, **options
+    )
+    assert found == START and turns == [START]
+    ((seconds, cost),) = asked
+    assert seconds == 0.02 and 3 * 7.0 <= cost < 3 * 7.0 + 10
+    assert "not measured: that would take 21 s" in said[0]
+    assert not list(clock.rglob("*.json"))  # a longer run may ask again
+
+
+@pytest.mark.parametrize("saved, fastest", [(1e9, True), (1e-9, False)])
+def test_what_measuring_costs_is_held_against_the_training(
+    saved, fastest, quadrants, cache, monkeypatch, caplog
+):
+    caplog.set_level("INFO", "dlworkshop")
+    monkeypatch.setattr(autotune, "WORTH", {"cpu": 0.0})
+    monkeypatch.setattr(autotune, "SAVED", saved)
+    train(quadrants)
+    assert ("the fastest of" in caplog.text) == fastest
+    assert ("not measured" in caplog.text) != fastest
+
+
 def test_machines_are_told_apart(tmp_path):
     def machine(model="AMD EPYC 9654", quota="max 100000"):
         for name, text in {
@@ -265,7 +295,7 @@ def test_it_begins_with_the_rule_of_thumb_by_its_name(quadrants, cache, monkeypa
     monkeypatch.setattr(
         autotune,
         "autotune",
-        lambda _, start, asked, *more: begun.append(start) or start,
+        lambda _, start, *more, **options: begun.append(start) or start,
     )
     train(quadrants)
     assert begun[0].convolution == "patches" and begun[0].sequential
@@ -279,7 +309,10 @@ def test_xlas_own_convolution_is_not_tried_on_a_cpu():
     alone = autotune.search_space(1, batch=100, flops=4e7, platform="cpu")
     assert alone["sequential"] == [False]
     elsewhere = autotune.search_space(4, batch=100, flops=4e7, platform="gpu")
-    assert "lax" in elsewhere["convolution"] and elsewhere["micro_batch"] == [None]
+    assert set(elsewhere["convolution"]) == {"lax", "patches"}
+    assert elsewhere["micro_batch"] == [None]
+    unknown = autotune.search_space(4, batch=100, flops=4e7, platform="tpu")
+    assert {"lax", "patches", "shifts"} < set(unknown["convolution"])
 
 
 def test_every_way_trains_the_same(quadrants, monkeypatch):

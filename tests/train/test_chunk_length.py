@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from dlworkshop import fit, models
-from dlworkshop.train import chunk_length
+from dlworkshop.train import chunk_length, planning
 
 STEPS = 6  # of an epoch
 
@@ -89,3 +89,39 @@ def test_a_run_goes_on_with_the_chunks_it_began_with(quadrants, monkeypatch, tmp
     monkeypatch.setattr(chunk_length, "timed", None)
     more = steps_seen(model, quadrants, workdir=tmp_path, num_epochs=2)
     assert more == list(range(STEPS + 1, 2 * STEPS + 1))
+
+
+@pytest.mark.parametrize(
+    "seconds, expected", [(1.0, [6, 12]), (4.0, [2, 4, 6, 8, 10, 12]), (0.5, [6, 12])]
+)
+def test_a_chunk_is_adjusted_by_the_clock(quadrants, monkeypatch, seconds, expected):
+    monkeypatch.setattr(planning.Work, "draws_on_devices", True)
+    monkeypatch.setattr(chunk_length, "MANY", 2)
+    monkeypatch.setattr(chunk_length, "SECONDS", 6 / seconds)
+    clock = types.SimpleNamespace(perf_counter=itertools.count(0, 6).__next__)
+    monkeypatch.setattr(chunk_length, "time", clock)  # a step takes a second
+    assert steps_seen(looping(None), quadrants, num_epochs=2) == expected
+
+
+def test_a_chunk_that_was_measured_stays(quadrants, monkeypatch, tmp_path):
+    monkeypatch.setattr(planning.Work, "draws_on_devices", True)
+    monkeypatch.setattr(chunk_length, "MANY", 1)
+    monkeypatch.setattr(chunk_length, "SECONDS", 1e-9)
+    steps_seen(looping(None), quadrants, workdir=tmp_path)
+    derived = json.loads((tmp_path / "config.json").read_text())["derived"]
+    assert derived["steps_per_chunk"] == 1 and derived["timed"]
+    monkeypatch.setattr(chunk_length, "adjusted", None)
+    more = steps_seen(looping(None), quadrants, workdir=tmp_path, num_epochs=2)
+    assert more == list(range(7, 13))
+
+
+def test_epochs_are_given_ahead_by_the_clock():
+    ahead = chunk_length.Ahead(flops=1e9, steps=100)
+    assert ahead.epochs == 5  # 500 steps
+    assert chunk_length.Ahead(flops=1e12, steps=100).epochs == 1
+    ahead.took(5, seconds=5 * chunk_length.SECONDS / 40)
+    assert ahead.epochs == 40
+    ahead.took(40, seconds=1e-3)
+    assert ahead.epochs == 256
+    ahead.took(256, seconds=1e3)
+    assert ahead.epochs == 1
