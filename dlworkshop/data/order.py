@@ -20,8 +20,8 @@ MANY = 10_000
 MULTIPLIERS = 0xD2E7470EE14C6C93, 0xCA5A826395121157
 WEYL = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B
 ROUNDS = 10
-# Seeds whose orders a device draws at a time: sorting takes some copies of them.
-AT_ONCE = 64
+# Examples of all seeds whose order a device draws at a time: sorting takes some copies.
+AT_ONCE = 2**22
 
 
 def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
@@ -79,8 +79,8 @@ def philox(seed: Array, epoch: Array, blocks: int) -> tuple[list, list]:
         keys = tuple(_add(k, _halves(w)) for k, w in zip(keys, WEYL, strict=True))
         return (first, low1, third, low0), keys
 
-    # a loop: unrolled, XLA took half a minute to compile what is used many times
-    counter, _ = jax.lax.fori_loop(0, ROUNDS, turn, (counter, keys))
+    # unrolled as a whole, XLA computes many times on a CPU what is used many times
+    counter, _ = jax.lax.fori_loop(0, ROUNDS, turn, (counter, keys), unroll=2)
     return [high for high, _ in counter], [low for _, low in counter]
 
 
@@ -132,7 +132,8 @@ def device_order(seeds: Array, epoch: Array, size: int, batch_size: int) -> jax.
     def one(seed):
         return device_permutation(seed, epoch, size)[: steps * batch_size]
 
-    orders = jax.lax.map(one, seeds, batch_size=min(AT_ONCE, len(seeds)))
+    some = max(1, min(AT_ONCE // size, len(seeds)))
+    orders = jax.lax.map(one, seeds, batch_size=some)
     return orders.reshape(-1, steps, batch_size).swapaxes(0, 1)
 
 

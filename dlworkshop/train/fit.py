@@ -119,7 +119,9 @@ def fit(
             end of a chunk; the last one is written in any case.
         steps_per_chunk: steps between two looks of the host at the program; by
             default one or two seconds of work, by the clock where the model loops until
-            a condition holds.
+            a condition holds, or where the device is no CPU. There, of short epochs
+            several are done between two looks if nothing must see each: no observer,
+            no metric of a whole split, all members at once, data on the devices.
         convolution: how to compute convolutions, one of
             `models.convolution.CONV_IMPLS`; by default what is measured to be fastest,
             where the run is long enough.

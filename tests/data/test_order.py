@@ -69,7 +69,7 @@ def test_a_device_draws_the_same_numbers():
 
 
 def test_a_device_draws_the_batches_of_all_members(monkeypatch):
-    monkeypatch.setattr(orders, "AT_ONCE", 2)
+    monkeypatch.setattr(orders, "AT_ONCE", 2 * 67)  # two seeds of five
     seeds = [4, 9, 4, 7, 2**32 - 1]
     there = jax.jit(device_order, static_argnums=(2, 3))(
         np.array(seeds, np.uint32), 3, 67, 8
