@@ -47,6 +47,7 @@ def arithmetic(x):
         *(jnp.exp2(x), jnp.expm1(9 * x), jnp.expm1(1e-5 * x) * 1e5, lax.erfc(x)),
         *(jnp.log1p(positive * 1e6), jnp.log1p(positive * 1e-5) * 1e5),
         *(jnp.cbrt(x), lax.rsqrt(positive), x**3, x**-2, x**0, jnp.square(x)),
+        *(jnp.log2(positive), jnp.polyval(jnp.arange(4.0), x), 1 - x * x),
         *(jnp.round(3 * x), lax.round(3 * x), jnp.floor(x), jnp.sign(x)),
         *(jnp.clip(x, -0.5, 0.5), lax.clamp(-0.1, x, 0.2), lax.rem(x, y)),
         *(jnp.isfinite(x / jnp.where(x > 0, 0, 1)), jnp.isnan(x), x != y),
@@ -150,6 +151,7 @@ def writes(x, i, j):
     return (
         *(x.at[i[0]].set(0), x.at[:, 1].set(3), x.at[1:3].set(0), x.at[j[0]].set(7)),
         *(x.at[i].add(1), x.at[j].add(2), x.at[i, i % 4].multiply(2), x.at[i].max(0)),
+        *(x.at[j].add(-2), x.at[i].subtract(x[:3])),
         *(x.at[i].min(x[:3]), x.at[jnp.array([5, 6])].set(jnp.ones((2, 4)))),
         *(jnp.zeros(6).at[i].add(1), lax.dynamic_update_slice(x, x[:2, :2], j[:2])),
     )

@@ -13,6 +13,7 @@ from jax import export as jax_export
 from dlworkshop.errors import UserError
 from dlworkshop.serve.onnx import arrays, control, elementwise, indexing, windows
 from dlworkshop.serve.onnx import columns as table
+from dlworkshop.serve.onnx.graph import needed
 from dlworkshop.serve.onnx.translate import Program
 from dlworkshop.types import PyTree
 
@@ -81,13 +82,14 @@ def build(
     for known, new in zip(made, said, strict=True):
         graph.nodes.append(helper.make_node("Identity", [known], [new]))
         graph.known[new] = graph.known[known]
+    nodes, constants = needed(graph.nodes, graph.constants, said)
     model = helper.make_model(
         helper.make_graph(
-            graph.nodes,
+            nodes,
             "dlworkshop",
             [graph.info(each) for each in names],
             [graph.info(each) for each in said],
-            graph.constants,
+            constants,
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,

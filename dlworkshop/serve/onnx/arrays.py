@@ -9,10 +9,8 @@ import numpy as np
 from jax import lax
 
 from dlworkshop.serve.onnx.elementwise import by
-from dlworkshop.serve.onnx.graph import INT64, UntranslatableError, described
+from dlworkshop.serve.onnx.graph import INT64, LAST, UntranslatableError, described
 from dlworkshop.serve.onnx.translate import Program, Rule, Step
-
-LAST = np.iinfo(np.int64).max  # the end of an axis, whatever its size
 
 
 def _reshape(graph: Program, at: Step, x: str, *sizes: str) -> str:
@@ -34,6 +32,15 @@ def _stack(graph: Program, at: Step, *xs: str) -> str:
     axis = at.params["axis"]
     rows = [graph.unsqueeze(x, [axis]) for x in xs]
     return graph.add("Concat", *rows, out=at.out, axis=axis)
+
+
+def _unstack(graph: Program, at: Step, x: str) -> list[str]:
+    axis, known = int(at.params["axis"]), graph.known[x]
+    sizes = [1 if i == axis else size for i, size in enumerate(known.shape)]
+    outs = [described(sizes, known)] * len(at.outputs)
+    one_each = graph.integers([1] * len(outs))
+    rows = graph.add_several("Split", [x, one_each], outs, axis=axis)
+    return [graph.reshape(row, at.out.shape) for row in rows]
 
 
 def _split(graph: Program, at: Step, x: str) -> list[str]:
@@ -206,4 +213,5 @@ RULES: dict[str, Rule] = {
     "stack": _stack,
     "tile": _tile,
     "top_k": _top_k,
+    "unstack": _unstack,
 }

@@ -57,13 +57,10 @@ SAME = {
 # What changes nothing, outside of a program that trains or is spread over devices.
 AS_IT_IS = (
     "copy",
-    "copy_p",
     "device_put",
     "name",
     "optimization_barrier",
-    "pvary",
     "reduce_precision",
-    "reshard",
     "sharding_constraint",
     "stop_gradient",
 )
@@ -117,6 +114,11 @@ def _arctan2(y, x, **_):
     left = turned + jnp.where(y < 0, -np.pi, np.pi).astype(x.dtype)
     upright = jnp.sign(y) * (np.pi / 2)
     return jnp.where(x > 0, turned, jnp.where(x < 0, left, upright)).astype(x.dtype)
+
+
+def _horner(x, terms):
+    """a + x (b + x (c + ...)), of the coefficients from the lowest degree on."""
+    return functools.reduce(lambda sum, term: sum * x + term, reversed(terms))
 
 
 def _not_equal(graph: Program, at: Step, *xs: str) -> str:
@@ -208,9 +210,12 @@ RULES: dict[str, Rule] = {
     "iota": _iota,
     "is_finite": by(lambda x, **_: abs(x) < jnp.inf),
     "log1p": by(_log1p),
+    "log2": by(lambda x, **_: jnp.log(x) / np.float32(np.log(2))),
     "ne": _not_equal,
     "not": logical("Not"),
+    "one_minus_square": by(lambda x: (1 + x) * (1 - x)),
     "or": logical("Or"),
+    "polynomial": by(lambda x, *terms, **_: _horner(x, terms)),
     "rem": _remainder,
     "round": _round,
     "rsqrt": by(lambda x, **_: 1 / jnp.sqrt(x)),

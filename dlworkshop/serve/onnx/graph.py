@@ -5,7 +5,7 @@ ONNX broadcasts by itself where entries meet. `Graph.whole` writes them out.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ import numpy as np
 
 from dlworkshop.errors import UserError
 
+LAST = np.iinfo(np.int64).max  # the end of an axis, whatever its size
 BATCH = "batch"  # the name of its size
 INT64 = np.dtype(np.int64)  # of sizes and indices, in ONNX
 Shape = Sequence[Any]  # of numbers, and of multiples of the size of the batch
@@ -190,6 +191,18 @@ class Graph:
 
     def pad(self, name: str, low: Sequence[int], high: Sequence[int], fill: str) -> str:
         """More entries before and after, or fewer where the number is negative."""
+        cut = {
+            axis: (max(-a, 0), b if b < 0 else LAST, 1)
+            for axis, (a, b) in enumerate(zip(low, high, strict=True))
+            if min(a, b) < 0
+        }
+        known = self.known[name]
+        shape = [
+            size + min(a, 0) + min(b, 0)
+            for a, size, b in zip(low, known.shape, high, strict=True)
+        ]
+        name = self.slice(name, cut, described(shape, known))
+        low, high = ([max(n, 0) for n in some] for some in (low, high))
         if not any((*low, *high)):
             return name
         known = self.known[name]
@@ -240,6 +253,26 @@ class Graph:
             name += "_"
         self.known[name] = described(out.shape, out.dtype)
         return name
+
+
+def needed(
+    nodes: Sequence[Any], constants: Sequence[Any], outputs: Iterable[str]
+) -> tuple[list[Any], list[Any]]:
+    """The nodes and constants that the outputs need."""
+    wanted, kept = set(outputs), []
+    for node in reversed(nodes):
+        if not wanted.isdisjoint(node.output):
+            wanted.update(_read(node))
+            kept.append(node)
+    return kept[::-1], [array for array in constants if array.name in wanted]
+
+
+def _read(node: Any) -> Iterator[str]:
+    """The names that a node reads, in its bodies too."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield from _read(inner)
 
 
 def described(shape: Shape, dtype: Any) -> jax.ShapeDtypeStruct:

@@ -199,6 +199,10 @@ def _dynamic_update_slice(
     return graph.trace(updated, x, update, *(starts[i] for i in axes))
 
 
+def _subtract(graph: Program, at: Step, x: str, starts: str, updates: str) -> str:
+    return scatter("add")(graph, at, x, starts, graph.add("Neg", updates))
+
+
 RULES: dict[str, Rule] = {
     "dynamic_slice": _dynamic_slice,
     "dynamic_update_slice": _dynamic_update_slice,
@@ -208,4 +212,5 @@ RULES: dict[str, Rule] = {
     "scatter_max": scatter("max"),
     "scatter_min": scatter("min"),
     "scatter_mul": scatter("mul"),
+    "scatter_sub": _subtract,
 }

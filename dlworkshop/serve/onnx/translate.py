@@ -12,14 +12,11 @@ from dlworkshop.serve.onnx.graph import Graph, UntranslatableError, stored
 # Primitives that compute what their body does: name -> the parameter which holds it.
 BODIES = {
     "jit": "jaxpr",
-    "pjit": "jaxpr",
     "closed_call": "call_jaxpr",
     "call": "call_jaxpr",
-    "core_call": "call_jaxpr",
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
     "remat2": "jaxpr",
-    "checkpoint": "jaxpr",
     "composite": "jaxpr",
 }
 
