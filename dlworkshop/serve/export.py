@@ -34,10 +34,10 @@ def export(run: Run, path: str | Path, format: str) -> Path:
     Args:
         run: from `fit` with a workdir, or `saved.load`.
         path: the file to be written.
-        format: "stablehlo" and "onnx" answer images [B, H, W, C] uint8 (or features
-            [B, D] float32), any B, with the mean over the members of their
-            probabilities [B, K], or of their values in units of the target;
-            "safetensors" holds the parameters of all members.
+        format: "stablehlo" and "onnx" answer inputs [B, ...] as the data hold them,
+            any B, with the mean over the members of their probabilities [B, K], or of
+            their values in units of the target; an ONNX file of a table takes each of
+            its columns [B] by name. "safetensors" holds the parameters of all members.
 
     Returns:
         The path.

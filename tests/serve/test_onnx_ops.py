@@ -205,15 +205,19 @@ def test_primitives(function):
 
 def test_loops_and_branches_that_all_examples_share():
     def function(x):  # not under vmap, where a branch becomes a choice
-        turned = lax.switch(jnp.argmax(jnp.arange(3)), [jnp.sin, jnp.cos, jnp.tan], x)
-        return lax.while_loop(
-            lambda c: c[1] < 3, lambda c: (c[0] * 2, c[1] + 1), (turned, 0)
-        )[0]
+        first = jnp.argmax(jnp.ones(2))
+        turned = [
+            lax.switch(first + i, [jnp.sin, jnp.cos, jnp.tan], x) for i in range(3)
+        ]
+        more = lambda c: (c[0] * 2, c[1] + 1)  # noqa: E731
+        return *turned, lax.while_loop(lambda c: c[1] < 3, more, (x, 0))[0]
 
     example = jax.ShapeDtypeStruct(X.shape[1:], X.dtype)
     made = onnx.build(function, example, "y", {})
-    (answer,) = runtime.InferenceSession(made).run(None, {"inputs": X})
-    np.testing.assert_allclose(answer, 8 * np.tan(X), rtol=1e-4)
+    answers = runtime.InferenceSession(made).run(None, {"inputs": X})
+    expected = np.sin(X), np.cos(X), np.tan(X), 8 * X
+    for answer, wanted in zip(answers, expected, strict=True):
+        np.testing.assert_allclose(answer, wanted, rtol=1e-5, atol=1e-5)
 
 
 REFUSED = {
