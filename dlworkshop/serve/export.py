@@ -1,13 +1,16 @@
 """A trained run -> one file that answers elsewhere, its preprocessing inside."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import export as jax_export
 
+from dlworkshop.data import readers
 from dlworkshop.data.units import scale
 from dlworkshop.errors import UserError, unknown
 from dlworkshop.files import atomic_write
@@ -15,7 +18,7 @@ from dlworkshop.learn import losses
 from dlworkshop.learn.hparams import given
 from dlworkshop.learn.population import map_members
 from dlworkshop.models.convolution import computed_by, has_convolutions
-from dlworkshop.models.model import predict, seen, stateful
+from dlworkshop.models.model import StatefulModel, predict, seen, stateful
 from dlworkshop.train import params_file
 from dlworkshop.train.autotune import rule_of_thumb
 from dlworkshop.train.result import Run, example_of
@@ -31,10 +34,10 @@ def export(run: Run, path: str | Path, format: str) -> Path:
     Args:
         run: from `fit` with a workdir, or `saved.load`.
         path: the file to be written.
-        format: "stablehlo" and "onnx" answer images [B, H, W, C] uint8 (or features
-            [B, D] float32), any B, with the mean over the members of their
-            probabilities [B, K], or of their values in units of the target;
-            "safetensors" holds the parameters of all members.
+        format: "stablehlo" and "onnx" answer inputs [B, ...] as the data hold them,
+            any B, with the mean over the members of their probabilities [B, K], or of
+            their values in units of the target; an ONNX file of a table takes each of
+            its columns [B] by name. "safetensors" holds the parameters of all members.
 
     Returns:
         The path.
@@ -64,9 +67,8 @@ def ensemble(run: Run) -> Callable[[PyTree], jax.Array]:
     Raises:
         UserError: for several members whose outputs nobody knows the meaning of.
     """
-    members, kind = finite_members(run), meaning(run)
-    mean, deviation = scale(run.target or UNSCALED)
     model = computed_by(stateful(run.model), "lax")  # known to all platforms
+    members, member = finite_members(run), _member(run, model)
     example = seen(example_of(run.summary["example"]))
     params, state, numbers = jax.eval_shape(
         lambda tree: jax.tree.map(lambda leaf: leaf[0], tree), members
@@ -76,18 +78,26 @@ def ensemble(run: Run) -> Callable[[PyTree], jax.Array]:
     by_rule = rule_of_thumb(convolutions=convolutions, platform="cpu")
 
     def answer(inputs):
-        def member(params, state, numbers):
-            outputs = predict(model, params, inputs, state, **numbers)
-            if kind is None:
-                return outputs
-            if kind == "values":
-                return outputs * deviation + mean
-            return losses.probabilities(kind, outputs)
-
-        lifted = map_members(member, by_rule.sequential)
+        lifted = map_members(functools.partial(member, inputs), by_rule.sequential)
         return jax.tree.map(lambda leaf: leaf.mean(0), lifted(*members))
 
     return answer
+
+
+def _member(run: Run, model: StatefulModel) -> Callable[..., PyTree]:
+    """(inputs [B, ...], params, state, numbers) of a member -> what it answers."""
+    kind = meaning(run)
+    mean, deviation = scale(run.target or UNSCALED)
+
+    def member(inputs, params, state, numbers):
+        outputs = predict(model, params, inputs, state, **numbers)
+        if kind is None:
+            return outputs
+        if kind == "values":
+            return outputs * deviation + mean
+        return losses.probabilities(kind, outputs)
+
+    return member
 
 
 def meaning(run: Run) -> str | None:
@@ -126,16 +136,41 @@ def _stablehlo(run: Run) -> bytes:
 
 
 def _onnx(run: Run) -> bytes:
+    """One member after the other, so that a convolution stays what it is."""
     from dlworkshop.serve import onnx  # noqa: PLC0415
 
     config = run.read_artifact("config.json")
-    return onnx.build(
-        config["model"],
-        config["dataset"],
-        finite_members(run)[0],
-        meaning(run),
-        scale(run.target or UNSCALED),
-    )
+    whole, member = finite_members(run), _member(run, stateful(run.model))
+    members = [
+        jax.tree.map(lambda leaf, i=i: leaf[i], whole) for i in range(run.finite.sum())
+    ]
+
+    def answer(inputs):
+        each = [member(inputs, *one) for one in members]
+        return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *each)
+
+    about = {"classes": config["dataset"]["classes"], "model": config["model"]}
+    if run.target is not None:
+        about["target"] = run.target
+    kind = meaning(run)
+    name = {None: "outputs", "values": "value"}.get(kind, "probability")
+    example = example_of(run.summary["example"])
+    return onnx.build(answer, example, name, about, _columns(run, example))
+
+
+def _columns(run: Run, example: PyTree) -> list[dict[str, Any]] | None:
+    """Of the table that the run learnt from; None where it learnt from something else.
+
+    A row is what `example` says; who made other arrays of the table gives those.
+    """
+    assert run.workdir is not None
+    if not (run.workdir / "preprocessing.json").is_file():
+        return None
+    about = run.read_artifact("preprocessing.json")["preprocessing"] or {}
+    if about.get("kind") != "table" or not hasattr(example, "shape"):
+        return None
+    same = list(example.shape) == readers.shape_of(about)
+    return about["columns"] if same else None
 
 
 def _safetensors(run: Run) -> bytes:

@@ -15,7 +15,6 @@ from dlworkshop.errors import UserError
 from dlworkshop.models.functions import describe_function
 from dlworkshop.models.rebuild import from_config
 from dlworkshop.models.rgb import on_rgb, rgb
-from dlworkshop.serve import onnx
 
 IMAGE = np.random.default_rng(0).uniform(-1, 1, (8, 8, 1)).astype(np.float32)
 
@@ -83,26 +82,6 @@ def test_functions_of_ones_own_are_told_apart():
 def relu_of(least, x):
     """A family of them."""
     return jnp.maximum(x, least)
-
-
-@pytest.mark.parametrize(
-    "model, message",
-    [
-        (models.cnn((4,), activation=relu), "activation 'relu' has no ONNX"),
-        (models.cnn((4,), pooling=average_pool), "pooling 'average_pool' has no ONNX"),
-        (
-            models.mlp((4,), functools.partial(nn.elu, alpha=0.5)),
-            "activation 'elu' has no ONNX",
-        ),
-        (on_rgb(models.mlp((4,))), "model 'mlp on_rgb' has no ONNX"),
-    ],
-)
-def test_what_onnx_does_not_know_is_not_taken_for_what_it_knows(model, message):
-    pytest.importorskip("onnx")
-    params = jax.tree.map(lambda p: p[None], model.init(jax.random.key(0), IMAGE))
-    about = {"shape": list(IMAGE.shape), "dtype": "float32", "classes": []}
-    with pytest.raises(UserError, match=message):
-        onnx.build(dict(model.config), about, params)
 
 
 def test_on_rgb_passes_on_the_key_and_the_hyper_parameters():

@@ -1,0 +1,123 @@
+"""What a model answers, as an ONNX file: arrays or columns in, arrays out.
+
+The answer is traced with a batch of any size, and the program translated.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+from jax import export as jax_export
+
+from dlworkshop.errors import UserError
+from dlworkshop.serve.onnx import arrays, control, elementwise, indexing, windows
+from dlworkshop.serve.onnx import columns as table
+from dlworkshop.serve.onnx.graph import needed
+from dlworkshop.serve.onnx.translate import Program
+from dlworkshop.types import PyTree
+
+OPSET = 20  # the first with RegexFullMatch
+IR_VERSION = 10  # what runtimes of 2024 read
+LARGEST = 2_000_000_000  # bytes, of one protocol buffer
+
+
+def build(
+    answer: Callable[[PyTree], PyTree],
+    example: PyTree,
+    name: str,
+    about: Mapping[str, Any],
+    columns: Sequence[Mapping[str, Any]] | None = None,
+) -> bytes:
+    """The ONNX file of a function.
+
+    Args:
+        answer: inputs [B, ...] -> outputs [B, ...].
+        example: ONE of the inputs, as shapes of the dtypes at rest. One array is the
+            input "image" where it has three axes, and else "inputs"; several go by
+            their places in the pytree.
+        name: of the output, where it is one array; several go by their places.
+        about: what the file says of itself: name -> JSON.
+        columns: of the preprocessing of a table, where the inputs are to be those: one
+            for each, [B] float64 or string, by its name.
+
+    Raises:
+        UserError: if `onnx` is not installed, or something has no ONNX form.
+    """
+    try:
+        from onnx import checker, helper  # noqa: PLC0415
+    except ImportError as error:
+        raise UserError(
+            "ONNX files are written by the package onnx, which is not installed: "
+            "pip install 'dlworkshop[onnx]'"
+        ) from error
+
+    (size,) = jax_export.symbolic_shape("b")
+    batch = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape), leaf.dtype), example
+    )
+    program, outputs = jax.make_jaxpr(answer, return_shape=True)(batch)
+    if columns is None:
+        inputs = _named(batch, "image" if _is_image(example) else "inputs")
+        names = list(inputs)
+    else:
+        names = [column["name"] for column in columns]
+    said = _free(_named(outputs, name), names)
+    rules = {**arrays.RULES, **control.RULES, **indexing.RULES, **windows.RULES}
+    graph = Program([*names, *said], size, elementwise.RULES, rules)
+    if columns is None:
+        given = [graph.input(n, leaf.shape, leaf.dtype) for n, leaf in inputs.items()]
+    else:
+        given = [table.vectors(graph, columns, size)]
+        about = {**about, "columns": table.metadata(columns)}
+    seen = [v.aval.dtype for v in program.jaxpr.invars]  # int64 is int32 in JAX
+    cast = [graph.cast(n, dtype) for n, dtype in zip(given, seen, strict=True)]
+    made = graph.translate(program, cast)
+    weight = sum(len(array.raw_data) for array in graph.constants)
+    if weight > LARGEST:
+        raise UserError(
+            f"the members have {weight / 1e9:.1f} GB of parameters, and an ONNX file "
+            f"holds {LARGEST / 1e9:g} GB: use the format stablehlo or safetensors"
+        )
+    for known, new in zip(made, said, strict=True):
+        graph.nodes.append(helper.make_node("Identity", [known], [new]))
+        graph.known[new] = graph.known[known]
+    nodes, constants = needed(graph.nodes, graph.constants, said)
+    model = helper.make_model(
+        helper.make_graph(
+            nodes,
+            "dlworkshop",
+            [graph.info(each) for each in names],
+            [graph.info(each) for each in said],
+            constants,
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="dlworkshop",
+    )
+    helper.set_model_props(model, {key: json.dumps(of) for key, of in about.items()})
+    checker.check_model(model)
+    return model.SerializeToString()
+
+
+def _named(tree: PyTree, alone: str) -> dict[str, Any]:
+    """The leaves by their places; `alone` where there is one without a place."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/") or alone: leaf
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }
+
+
+def _is_image(example: PyTree) -> bool:
+    return len(getattr(example, "shape", ())) == 3
+
+
+def _free(names: Mapping[str, Any], taken: Sequence[str]) -> list[str]:
+    """The names of outputs; one that is an input too gets an underscore."""
+    said: list[str] = []
+    for name in names:
+        free = name
+        while free in taken or free in said:
+            free += "_"
+        said.append(free)
+    return said

@@ -1,0 +1,84 @@
+"""The columns of a table, as a file has them -> the vectors that a model wants."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dlworkshop.data.readers.csv_file import MISSING
+from dlworkshop.serve.onnx.graph import Graph, described
+
+STRING = np.dtype(object)  # as NumPy holds words of any length
+
+
+def vectors(graph: Graph, columns: Sequence[Mapping[str, Any]], size: Any) -> str:
+    """[B, D] of an input [B] for each column, as `data.readers.columns` makes them.
+
+    Numbers are float64, as in the reader, where NaN is missing; categories are strings,
+    which are read as the cells of a CSV file are: "", "NA" and the like are missing.
+
+    Args:
+        graph: to be added to.
+        columns: of the preprocessing of a table.
+        size: the symbolic size of the batch.
+    """
+    parts = []
+    for column in columns:
+        category = "values" in column
+        x = graph.input(column["name"], [size], STRING if category else np.float64)
+        if category:
+            absent = _says(graph, x, "|".join(map(_escaped, sorted(MISSING))), "(?i)")
+            parts += [
+                _says(graph, x, _escaped(value), _case(value))
+                for value in column["values"]
+            ]
+        else:
+            absent = graph.add("IsNaN", x, dtype=bool)
+            mean, deviation = (
+                graph.constant(np.float64(column[name]))
+                for name in ("mean", "deviation")
+            )
+            known = graph.add("Where", absent, mean, x, dtype=np.float64)
+            parts.append(graph.add("Div", graph.add("Sub", known, mean), deviation))
+        if column["missing"]:
+            parts.append(absent)
+    rows = [graph.unsqueeze(graph.cast(part, np.float32), [1]) for part in parts]
+    return graph.add(
+        "Concat", *rows, out=described([size, len(rows)], np.float32), axis=1
+    )
+
+
+def metadata(columns: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the inputs are, as JSON.
+
+    >>> metadata([{"name": "sex", "values": ["f", "m"], "missing": False}])
+    [{'name': 'sex', 'type': 'category', 'categories': ['f', 'm']}]
+    """
+    said = []
+    for column in columns:
+        about: dict[str, Any] = {"name": column["name"]}
+        if "values" in column:
+            about |= {"type": "category", "categories": column["values"]}
+        else:
+            about |= {"type": "number", "unit": "as in the table"}
+            about |= {name: column[name] for name in ("mean", "deviation")}
+        said.append(about)
+    return said
+
+
+def _says(graph: Graph, x: str, pattern: str, flags: str) -> str:
+    """Whether a cell is this, whatever spaces are around it."""
+    whole = rf"{flags}\s*(?:{pattern})\s*"
+    return graph.add("RegexFullMatch", x, pattern=whole, dtype=bool)
+
+
+def _case(value: str) -> str:
+    """True and False are read in any case."""
+    return "(?i)" if value in ("True", "False") else ""
+
+
+def _escaped(text: str) -> str:
+    """A pattern that is this text, for RE2."""
+    return "".join(
+        c if c.isascii() and c.isalnum() else f"\\x{{{ord(c):x}}}" for c in text
+    )

@@ -1,0 +1,226 @@
+"""Primitives of JAX that compute each entry by itself -> ONNX, which broadcasts.
+
+What ONNX has no operation for is written in JAX, by primitives that it has one for.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from dlworkshop.serve.onnx.graph import INT64, described
+from dlworkshop.serve.onnx.translate import Program, Rule, Step
+
+SAME = {
+    "abs": "Abs",
+    "acos": "Acos",
+    "acosh": "Acosh",
+    "add": "Add",
+    "add_any": "Add",
+    "asin": "Asin",
+    "asinh": "Asinh",
+    "atan": "Atan",
+    "atanh": "Atanh",
+    "ceil": "Ceil",
+    "cos": "Cos",
+    "cosh": "Cosh",
+    "div": "Div",
+    "eq": "Equal",
+    "eq_to": "Equal",
+    "erf": "Erf",
+    "exp": "Exp",
+    "floor": "Floor",
+    "ge": "GreaterOrEqual",
+    "gt": "Greater",
+    "le": "LessOrEqual",
+    "le_to": "LessOrEqual",
+    "log": "Log",
+    "logistic": "Sigmoid",
+    "lt": "Less",
+    "lt_to": "Less",
+    "max": "Max",
+    "min": "Min",
+    "mul": "Mul",
+    "neg": "Neg",
+    "pow": "Pow",
+    "sign": "Sign",
+    "sin": "Sin",
+    "sinh": "Sinh",
+    "sqrt": "Sqrt",
+    "sub": "Sub",
+    "tan": "Tan",
+    "tanh": "Tanh",
+}
+# What changes nothing, outside of a program that trains or is spread over devices.
+AS_IT_IS = (
+    "copy",
+    "device_put",
+    "name",
+    "optimization_barrier",
+    "reduce_precision",
+    "sharding_constraint",
+    "stop_gradient",
+)
+
+
+def same(op: str) -> Rule:
+    """An operation that ONNX has."""
+
+    def rule(graph: Program, at: Step, *xs: str) -> str:
+        if wide := at.params.get("out_dtype"):  # from JAX 0.12 on
+            xs = tuple(graph.cast(x, wide) for x in xs)
+        return graph.add(op, *xs, dtype=at.out.dtype)
+
+    return rule
+
+
+def by(function: Callable) -> Rule:
+    """What a function of arrays computes: (*arrays, **params of the primitive)."""
+
+    def rule(graph: Program, at: Step, *xs: str) -> list[str]:
+        return graph.trace(functools.partial(function, **at.params), *xs)
+
+    return rule
+
+
+def logical(word: str) -> Rule:
+    """Of truth values, or of the bits of integers."""
+
+    def rule(graph: Program, at: Step, *xs: str) -> str:
+        op = word if at.out.dtype == bool else f"Bitwise{word}"
+        return graph.add(op, *xs)
+
+    return rule
+
+
+def _log1p(x, **_):
+    """Without the digits that 1 + x loses: log(1 + x) = 2 atanh(x / (2 + x))."""
+    small = abs(x) < 0.5
+    near = 2 * jnp.arctanh(jnp.where(small, x, 0) / (2 + jnp.where(small, x, 0)))
+    return jnp.where(small, near, jnp.log(1 + x))
+
+
+def _expm1(x, **_):
+    """exp(x) - 1 = tanh(x / 2) (exp(x) + 1), which loses no digits near 0."""
+    return jnp.tanh(x / 2) * (jnp.exp(x) + 1)
+
+
+def _arctan2(y, x, **_):
+    """The angle by that of y / x in the right half of the plane."""
+    turned = jnp.arctan(y / jnp.where(x == 0, 1, x))
+    left = turned + jnp.where(y < 0, -np.pi, np.pi).astype(x.dtype)
+    upright = jnp.sign(y) * (np.pi / 2)
+    return jnp.where(x > 0, turned, jnp.where(x < 0, left, upright)).astype(x.dtype)
+
+
+def _horner(x, terms):
+    """a + x (b + x (c + ...)), of the coefficients from the lowest degree on."""
+    return functools.reduce(lambda sum, term: sum * x + term, reversed(terms))
+
+
+def _not_equal(graph: Program, at: Step, *xs: str) -> str:
+    del at  # it is said by its inputs
+    return graph.add("Not", graph.add("Equal", *xs, dtype=bool))
+
+
+def _round(graph: Program, at: Step, x: str) -> Any:
+    if at.params["rounding_method"] == lax.RoundingMethod.TO_NEAREST_EVEN:
+        return graph.add("Round", x)
+    return graph.trace(lambda x: jnp.sign(x) * jnp.floor(abs(x) + 0.5), x)
+
+
+def _remainder(graph: Program, at: Step, *xs: str) -> str:
+    return graph.add("Mod", *xs, fmod=1)
+
+
+def _cast(graph: Program, at: Step, x: str) -> str:
+    return graph.cast(x, at.params["new_dtype"])
+
+
+def _power(graph: Program, at: Step, x: str) -> str:
+    exponent = graph.constant(at.params["y"], graph.known[x].dtype)
+    return graph.add("Pow", x, exponent)
+
+
+def _select(graph: Program, at: Step, which: str, *cases: str) -> str:
+    if at.of(0).dtype != bool:
+        chosen = cases[0]
+        for i, case in enumerate(cases[1:], 1):
+            number = graph.constant(i, graph.known[which].dtype)
+            equal = graph.add("Equal", which, number, dtype=bool)
+            chosen = where(graph, equal, case, chosen)
+        return chosen
+    no, yes = cases
+    return where(graph, which, yes, no)
+
+
+def where(graph: Program, which: str, yes: str, no: str) -> str:
+    """Entries of `yes` where it is so, else of `no`."""
+    if graph.known[yes].dtype == bool:  # runtimes have no Where of them
+        yes = graph.add("And", which, yes)
+        return graph.add("Or", yes, graph.add("And", graph.add("Not", which), no))
+    return graph.add("Where", which, yes, no, dtype=graph.known[yes].dtype)
+
+
+def _broadcast(graph: Program, at: Step, x: str, *sizes: str) -> str:
+    del sizes  # they are those of the batch, and known
+    there = set(at.params["broadcast_dimensions"])
+    rank = len(at.params["shape"])
+    return graph.unsqueeze(x, [axis for axis in range(rank) if axis not in there])
+
+
+def _transpose(graph: Program, at: Step, x: str) -> str:
+    return graph.transpose(x, at.params["permutation"])
+
+
+def _iota(graph: Program, at: Step) -> str:
+    axis, dtype = at.params["dimension"], at.params["dtype"]
+    shape = at.params["shape"]
+    size = shape[axis]
+    if isinstance(size, int):
+        x = graph.constant(np.arange(size), dtype)
+    else:
+        limit = graph.add(
+            "Squeeze",
+            graph.sizes([size]),
+            graph.integers([0]),
+            out=described((), INT64),
+        )
+        ends = graph.constant(np.int64(0)), limit, graph.constant(np.int64(1))
+        x = graph.cast(graph.add("Range", *ends, out=described([size], INT64)), dtype)
+    return graph.unsqueeze(x, [i for i in range(len(shape)) if i != axis])
+
+
+RULES: dict[str, Rule] = {
+    **{name: same(op) for name, op in SAME.items()},
+    **{name: lambda graph, at, *xs: list(xs) for name in AS_IT_IS},
+    "and": logical("And"),
+    "atan2": by(_arctan2),
+    "broadcast_in_dim": _broadcast,
+    "cbrt": by(lambda x, **_: jnp.sign(x) * abs(x) ** (1 / 3)),
+    "clamp": by(lambda low, x, high: jnp.minimum(jnp.maximum(x, low), high)),
+    "convert_element_type": _cast,
+    "erfc": by(lambda x, **_: 1 - lax.erf(x)),
+    "exp2": by(lambda x, **_: jnp.asarray(2, x.dtype) ** x),
+    "expm1": by(_expm1),
+    "integer_pow": _power,
+    "iota": _iota,
+    "is_finite": by(lambda x, **_: abs(x) < jnp.inf),
+    "log1p": by(_log1p),
+    "log2": by(lambda x, **_: jnp.log(x) / np.float32(np.log(2))),
+    "ne": _not_equal,
+    "not": logical("Not"),
+    "one_minus_square": by(lambda x: (1 + x) * (1 - x)),
+    "or": logical("Or"),
+    "polynomial": by(lambda x, *terms, **_: _horner(x, terms)),
+    "rem": _remainder,
+    "round": _round,
+    "rsqrt": by(lambda x, **_: 1 / jnp.sqrt(x)),
+    "select_n": _select,
+    "square": by(lambda x, **_: x * x),
+    "transpose": _transpose,
+    "xor": logical("Xor"),
+}

@@ -1,0 +1,167 @@
+"""A traced program (a jaxpr) -> the nodes of an ONNX graph, one primitive at a time."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+from dlworkshop.serve.onnx.graph import Graph, UntranslatableError, stored
+
+# Primitives that compute what their body does: name -> the parameter which holds it.
+BODIES = {
+    "jit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "call": "call_jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "remat2": "jaxpr",
+    "composite": "jaxpr",
+}
+
+
+class Value:
+    """A variable of a program, or an array that it holds."""
+
+    def __init__(self, aval: Any, array: Any = None) -> None:
+        self.aval, self.array = aval, array
+
+
+class Step(NamedTuple):
+    """One primitive."""
+
+    name: str
+    params: Mapping[str, Any]
+    inputs: list[Value]
+    outputs: list[Value]
+
+    def of(self, i: int) -> Any:
+        """Shape and dtype of an input."""
+        return self.inputs[i].aval
+
+    @property
+    def out(self) -> Any:
+        """Shape and dtype of the only output."""
+        return self.outputs[0].aval
+
+
+# (program, step, *names of the inputs) -> the name of the output, or those of several
+Rule = Callable[..., Any]
+
+
+class Program(Graph):
+    """A graph that programs are translated into.
+
+    Args:
+        taken, size: of a Graph.
+        elementwise: rules, by the names of primitives, that may be given inputs which
+            broadcast to their shape.
+        others: rules that are given all entries.
+    """
+
+    def __init__(
+        self, taken, size, elementwise: Mapping[str, Rule], others: Mapping[str, Rule]
+    ) -> None:
+        super().__init__(taken, size)
+        self._elementwise, self._others = elementwise, others
+
+    def trace(self, function: Callable, *names: str) -> list[str]:
+        """What a function of arrays, written in JAX, makes of these."""
+        return self.translate(
+            jax.make_jaxpr(function)(*(self.known[name] for name in names)), names
+        )
+
+    def translate(self, jaxpr: Any, names: Sequence[str]) -> list[str]:
+        """A program without free variables: names of its inputs -> of its outputs.
+
+        What no output needs is left out.
+
+        Raises:
+            UserError: for a primitive that has no ONNX form.
+        """
+        inputs = [Value(v.aval) for v in inner(jaxpr).invars]
+        steps, outputs = flat(jaxpr, inputs)
+        wanted, needed = set(outputs), []
+        for step in reversed(steps):
+            if not wanted.isdisjoint(step.outputs):
+                wanted.update(step.inputs)
+                needed.append(step)
+        named = dict(zip(inputs, names, strict=True))
+
+        def name(value: Value) -> str:
+            if value not in named:
+                named[value] = self.constant(value.array, value.aval.dtype)
+            return named[value]
+
+        for step in reversed(needed):
+            _check(step)
+            made = self._made(step, [name(value) for value in step.inputs])
+            named.update(zip(step.outputs, made, strict=True))
+        return [self.whole(name(value), value.aval.shape) for value in outputs]
+
+    def _made(self, step: Step, names: list[str]) -> list[str]:
+        rule = self._elementwise.get(step.name)
+        if rule is None:
+            if step.name not in self._others:
+                raise UntranslatableError(f"the primitive '{step.name}' of the model")
+            rule = self._others[step.name]
+            names = [
+                self.whole(name, value.aval.shape)
+                for name, value in zip(names, step.inputs, strict=True)
+            ]
+        made = rule(self, step, *names)
+        return [made] if isinstance(made, str) else made
+
+
+def flat(jaxpr: Any, inputs: Sequence[Value]) -> tuple[list[Step], list[Value]]:
+    """The steps of a program and of the bodies in it, in their order; its outputs."""
+    program = inner(jaxpr)
+    known: dict[Any, Value] = dict(zip(program.invars, inputs, strict=True))
+    for variable, array in zip(program.constvars, _constants(jaxpr), strict=True):
+        known[variable] = Value(variable.aval, array)
+
+    def value(variable: Any) -> Value:
+        if isinstance(variable, core.Literal):
+            return Value(variable.aval, variable.val)
+        return known[variable]
+
+    steps = []
+    for eqn in program.eqns:
+        name, ins = eqn.primitive.name, [value(v) for v in eqn.invars]
+        body = eqn.params[BODIES[name]] if name in BODIES else _expanded(eqn)
+        if body is not None:
+            more, outs = flat(body, ins)
+            steps += more
+        else:
+            outs = [Value(v.aval) for v in eqn.outvars]
+            steps.append(Step(name.replace("-", "_"), eqn.params, ins, outs))
+        known.update(zip(eqn.outvars, outs, strict=True))
+    return steps, [value(v) for v in program.outvars]
+
+
+def _expanded(eqn: Any) -> Any:
+    """What a primitive of JAX 0.12's newer kind says that it is made of."""
+    primitive = eqn.params.get("_prim")
+    if not hasattr(primitive, "expand"):
+        return None
+    return jax.make_jaxpr(primitive.expand)(*primitive.in_avals)
+
+
+def inner(jaxpr: Any) -> Any:
+    """The program itself; from JAX 0.12 on, open and closed ones are of one kind."""
+    return getattr(jaxpr, "jaxpr", jaxpr)
+
+
+def _constants(jaxpr: Any) -> Sequence[Any]:
+    return getattr(jaxpr, "consts", ())
+
+
+def _check(step: Step) -> None:
+    """Refuse numbers that runtimes have not."""
+    for value in (*step.inputs, *step.outputs):
+        dtype = getattr(value.aval, "dtype", None)
+        if dtype is None or jnp.issubdtype(dtype, jax.dtypes.extended):
+            raise UntranslatableError(f"the primitive '{step.name}' of the model")
+        if jnp.issubdtype(stored(dtype), jnp.complexfloating):
+            raise UntranslatableError(f"the primitive '{step.name}' of complex numbers")
