@@ -116,10 +116,10 @@ def equal(members: int, axis: int, most: int) -> int:
 
     >>> equal(12, axis=1, most=5), equal(12, axis=2, most=5), equal(12, axis=4, most=1)
     (4, 4, 4)
-    >>> equal(5, axis=3, most=5)
+    >>> equal(5, axis=3, most=6)
     6
     """
-    return axis * balanced_size(-(-members // axis), max(1, -(-most // axis)))
+    return axis * balanced_size(-(-members // axis), max(1, most // axis))
 
 
 def free(devices: Sequence[jax.Device]) -> float:
