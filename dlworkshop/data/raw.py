@@ -61,7 +61,12 @@ def parse_idx(data: bytes, where: str, ndim: int) -> np.ndarray:
             f"{where} holds {len(data) - header} bytes after its header, wanted "
             f"{math.prod(shape)} for shape {shape}: fetch it again."
         )
-    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+    try:
+        return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+    except ValueError as error:  # no examples, of a size beyond all memory
+        raise UserError(
+            f"{where} has the shape {shape} ({error}): fetch it again."
+        ) from (None)
 
 
 def parse_idx_pair(

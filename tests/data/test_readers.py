@@ -452,8 +452,10 @@ def test_a_link_to_nothing_is_named_counted_and_left_out(folder, caplog):
     (folder / "red" / "gone.png").symlink_to("/nowhere/at/all.png")
     photos = load(folder)
     assert sum(part.num_examples for part in photos[:3]) == 120
-    assert photos.card["skipped"] == [["red/gone.png", "a link to what is not there"]]
-    assert "red/gone.png (a link to what is not there)" in caplog.text
+    assert photos.card["skipped"] == [
+        ["red/gone.png", "no file, or a link to what is not there"]
+    ]
+    assert "red/gone.png (no file, or a link to what is not there)" in caplog.text
     again = load(folder)
     assert again.fingerprint == photos.fingerprint
     same = readers.fingerprint(folder, photos.preprocessing, None, None)
@@ -506,6 +508,27 @@ def test_composed_and_decomposed_names_are_one_class(tmp_path):
                 save(home / f"{i}.png", seed=10 * k + i + 100 * len(part))
     loaded = load(tmp_path / "p")
     assert loaded.classes == ("café", "thé") and loaded.test.num_examples == 8
+
+
+def test_a_pipe_or_a_device_is_no_image_and_is_not_waited_for(folder):
+    for i in range(140):
+        save(folder / "red" / f"more{i}.png", seed=1000 + i)
+    os.mkfifo(folder / "red" / "pipe.png")
+    (folder / "red" / "zero.png").symlink_to("/dev/zero")
+    assert load(folder).card["num_skipped"] == 2
+    assert len(list(sources([folder], images.as_shaped((8, 8, 3))))) == 200
+    os.mkfifo(folder.parent / "t.csv")
+    with pytest.raises(UserError, match="neither a file nor a folder"):
+        load(folder.parent / "t.csv", target="y")
+
+
+def test_folders_too_deep_are_one_sentence(folder, monkeypatch):
+    def walk(home):
+        raise RecursionError
+
+    monkeypatch.setattr(os, "walk", walk)
+    with pytest.raises(UserError, match="too deep to be walked"):
+        load(folder)
 
 
 def test_what_machines_leave_is_no_class_and_no_example(folder):

@@ -408,6 +408,7 @@ def test_vectors_are_standardised_with_train_alone(tmp_path):
         ({}, "has no array: wanted x and y"),
         ({"x": arrays()[0]}, "inputs but no labels"),
         ({"x": arrays()[0], "y": np.arange(3)}, "40 inputs and 3 labels"),
+        ({"x": np.array(3), "y": np.array(1)}, "has one value and no array in train"),
         ({"x": arrays()[0], "y": np.zeros(40, int)}, "has 1 classes"),
         ({"x": arrays()[0], "y": np.arange(40)}, "labels are classes"),
         ({"x": arrays()[0] * 1.0, "y": arrays()[1]}, "uint8, or floats in [0, 1]"),
@@ -431,6 +432,12 @@ def test_a_torn_npz_is_one_sentence(tmp_path):
     np.savez(tmp_path / "a.npz", x=arrays()[0], y=arrays()[1])
     content = (tmp_path / "a.npz").read_bytes()
     (tmp_path / "a.npz").write_bytes(content[: len(content) // 2])
+    assert "cannot be read as .npz" in sentence(tmp_path / "a.npz")
+
+
+def test_an_array_under_the_name_of_npz_is_one_sentence(tmp_path):
+    with (tmp_path / "a.npz").open("wb") as file:
+        np.save(file, arrays()[0])
     assert "cannot be read as .npz" in sentence(tmp_path / "a.npz")
 
 

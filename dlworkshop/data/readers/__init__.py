@@ -40,6 +40,11 @@ def load(path: Path, root: Path, options: Options) -> Dataset:
 
     `root` is where prepared data are kept.
     """
+    if not path.is_dir() and not path.is_file():
+        raise UserError(
+            f"{path} is neither a file nor a folder, and data are read twice: save "
+            "them as a file"
+        )
     reader = reader_of(path)
     options = _checked(options)
     for name, value in options._asdict().items():
@@ -48,7 +53,12 @@ def load(path: Path, root: Path, options: Options) -> Dataset:
             raise UserError(
                 f"{name} is '{value}', which {path} does not need: leave it out"
             )
-    files, names = reader.files(path)
+    try:
+        files, names = reader.files(path)
+    except RecursionError:
+        raise UserError(
+            f"{path} has folders in folders, too deep to be walked: give another folder"
+        ) from None
     where = {"path": str(path.absolute()), "names": list(names)}
     signed = store.signature(files, options._asdict() | where)
     prepared = store.find(root, signed)

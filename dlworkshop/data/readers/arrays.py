@@ -1,7 +1,6 @@
 """What readers of arrays share: checks, splits, records, and the names of things."""
 
 import re
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,7 +56,7 @@ def read_file(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except Exception as error:  # what unpacks damaged files raises what it likes
         raise UserError(
             f"{path} cannot be read as .npz without pickles ({error}): save it with "
             "np.savez(path, x=..., y=...), numbers or text only"
@@ -207,6 +206,11 @@ def transform(inputs: np.ndarray, preprocessing: Mapping[str, Any]) -> np.ndarra
 
 
 def _check(path: Path, name: str, inputs: np.ndarray, labels: np.ndarray) -> None:
+    if not inputs.ndim or not labels.ndim:
+        raise UserError(
+            f"{path} has one value and no array in {name}: wanted inputs [N, ...] and "
+            "labels [N]"
+        )
     if len(inputs) != labels.size or not len(inputs):
         raise UserError(
             f"{path} has {len(inputs)} inputs and {labels.size} labels in {name}: "

@@ -6,6 +6,7 @@ It imports nothing of this library, so that a worker is there in a quarter of a 
 import hashlib
 import io
 import json
+import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
 WIDE = {"I", "I;16", "I;16B", "I;16L", "I;16N"}  # more than 8 bits for a grey value
 DEPTHS = (8, 10, 12, 14, 16, 24, 31)  # bits of a grey value, of cameras and scanners
 # where Pillow keeps what may say how an image is turned
+MOST_LOOKED_AT = 256  # pixels of a side, of which one in colour makes it colourful
 TURNED_BY = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 
 
@@ -55,7 +57,7 @@ def decode(content: bytes, preprocessing: Mapping[str, Any]) -> np.ndarray:
 def _decode(
     content: bytes, preprocessing: Mapping[str, Any]
 ) -> tuple[np.ndarray, list[Any]]:
-    """The example, and width, height, mode and whether there is colour in the file."""
+    """The example; width, height and mode of the file, and whether colour was lost."""
     size = preprocessing["width"], preprocessing["height"]
     try:
         with Image.open(io.BytesIO(content)) as image:
@@ -70,8 +72,9 @@ def _decode(
                 image.draft(None, (least, least))
             image.load()
             picture = _flat(_upright(image), preprocessing)
-            found.append(picture.mode == "RGB" and not _is_grey(picture))
-            picture = picture.convert("L" if preprocessing["channels"] == 1 else "RGB")
+            is_grey = preprocessing["channels"] == 1
+            found.append(is_grey and _has_colour(picture))
+            picture = picture.convert("L" if is_grey else "RGB")
     except ValueError:
         raise
     except UnidentifiedImageError:
@@ -114,10 +117,13 @@ def _flat(image: Image.Image, preprocessing: Mapping[str, Any]) -> Image.Image:
     return image.convert("L" if image.mode in GREY else "RGB")
 
 
-def _is_grey(image: Image.Image) -> bool:
-    """Whether red, green and blue of an RGB image are the same everywhere."""
-    red, green, blue = image.split()
-    return red.tobytes() == green.tobytes() == blue.tobytes()
+def _has_colour(image: Image.Image) -> bool:
+    """Whether red, green and blue differ, at one of many places evenly spread."""
+    if image.mode == "L":
+        return False
+    size = [min(side, MOST_LOOKED_AT) for side in image.size]
+    pixels = np.asarray(image.resize(size, Image.Resampling.NEAREST))
+    return bool((pixels != pixels[..., :1]).any())
 
 
 def depth_of(wide: np.ndarray) -> int:
@@ -144,6 +150,8 @@ def as_shaped(shape: Sequence[int]) -> dict[str, Any]:
 
 def look(path: str) -> tuple[int, int, str] | None:
     """Width and height as shown, and the mode, from the head of a file."""
+    if not os.path.isfile(path):
+        return None
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             width, height = image.size
@@ -158,8 +166,9 @@ def is_colourful(path: str) -> bool:
     """Whether an image of a mode with colour has any; False where it is unreadable."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-            image.draft("RGB", (64, 64))  # of a JPEG the small picture is enough
-            return not _is_grey(_flat(image, {}).convert("RGB"))
+            size = MOST_LOOKED_AT, MOST_LOOKED_AT
+            image.draft("RGB", size)  # of a JPEG the small picture is enough
+            return _has_colour(_flat(image, {}))
     except Exception:
         return False
 
@@ -178,7 +187,7 @@ def work() -> None:
 
     A job names `files`, their `preprocessing` and the `records` to write. The answer is
     one line: for each file the sha256 of its bytes, and either that of its pixels with
-    the width, height and mode it had and whether it has colour, or the reason why it
+    the width, height and mode it had and whether colour was lost, or the reason why it
     has no record. Where nothing can be written, the answer is the reason alone.
     """
     from array_record.python.array_record_module import (  # noqa: PLC0415
@@ -205,13 +214,13 @@ def work() -> None:
 def _record(file: str, preprocessing: Mapping[str, Any], writer: Any) -> list[Any]:
     """Decode one file into a record; what `work` answers about it."""
     digest = ""
+    if not os.path.isfile(file):  # a pipe would be waited for
+        return [digest, "no file, or a link to what is not there"]
     try:
         with open(file, "rb") as opened:
             content = opened.read()
         digest = hashlib.sha256(content).hexdigest()
         example, found = _decode(content, preprocessing)
-    except FileNotFoundError:
-        return [digest, "a link to what is not there"]
     except (ValueError, OSError) as error:
         return [digest, str(error)]
     pixels = example.tobytes()

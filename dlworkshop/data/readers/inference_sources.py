@@ -94,7 +94,9 @@ def _files(path: Path, wanted: Callable[[str], bool]) -> Iterator[Path]:
     for home, folders, files in os.walk(path):
         folders[:] = sorted(name for name in folders if not is_ignored(name))
         for name in sorted(name for name in files if not is_ignored(name)):
-            if wanted(name):
-                yield Path(home, name)
+            file = Path(home, name)
+            is_special = file.exists() and not file.is_file()  # a pipe or a device
+            if wanted(name) and not is_special:
+                yield file
             else:
-                log.info("left out %s, by its name of another kind", Path(home, name))
+                log.info("left out %s, which is of another kind", file)

@@ -119,6 +119,8 @@ def sha256(files: Iterable[str | Path]) -> list[str]:
     found = []
     for path in files:
         try:
+            if not os.path.isfile(path):  # a pipe would be waited for
+                raise FileNotFoundError
             with open(path, "rb") as file:
                 found.append(hashlib.file_digest(file, "sha256").hexdigest())
         except OSError:

@@ -196,7 +196,7 @@ def _read(
 
     parts = _parts(path)
     tables = [csv_file.read(file) for file, _ in parts]
-    names = list(tables[0].columns)
+    names = tables[0].columns  # a dict: there may be very many
     number_of, given = [], []
     for (file, number), table in zip(parts, tables, strict=True):
         if lost := [name for name in names if name not in table.columns]:
@@ -208,7 +208,7 @@ def _read(
         if more:
             said.append(f"{cards.quoted(more)} of {file.name} are not in train.")
         where = f"{file.name} " if len(parts) > 1 else ""
-        size = len(table.columns[names[0]])
+        size = len(table.numbers)
         number_of += [f"{where}row {number}" for number in table.numbers.tolist()]
         given += [number] * size
         said += [f"{where.strip()}: {note}".removeprefix(": ") for note in table.notes]
