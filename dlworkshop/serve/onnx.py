@@ -8,11 +8,14 @@ import jax
 import numpy as np
 
 from dlworkshop.errors import UserError
+from dlworkshop.models.resnet import num_groups
+from dlworkshop.models.scaling import bins
 from dlworkshop.models.vgg16 import BLOCKS, TOP
 from dlworkshop.types import PyTree
 
 OPSET = 20  # the first with Gelu
 IR_VERSION = 10  # what runtimes of 2024 read
+LARGE = np.finfo(np.float32).max  # where a bin has no bound
 LARGEST = 2_000_000_000  # bytes, of one protocol buffer
 ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "relu": ("Relu", {}),
@@ -63,6 +66,18 @@ class Graph:
         names = self.constant(kernel), self.constant(layer["bias"])
         return self.add("Conv", x, *names, pads=[*pads, *after])
 
+    def group_norm(self, x: str, layer: Any, groups: int) -> str:
+        """[B, C, H, W] with mean 0 and variance 1 in groups of C, scaled and moved."""
+        grouped = self.add("Reshape", x, self.constant([0, groups, -1], np.int64))
+        ones, zeros = (self.constant(np.full(groups, n)) for n in (1, 0))
+        y = self.add("InstanceNormalization", grouped, ones, zeros, epsilon=1e-5)
+        y = self.add("Reshape", y, self.add("Shape", x))
+        scale, bias = (
+            self.constant(np.asarray(layer[name])[:, None, None])
+            for name in ("scale", "bias")
+        )
+        return self.add("Add", self.add("Mul", y, scale), bias)
+
     def halve(self, x: str, op: str) -> str:
         """Pool 2x2 windows."""
         return self.add(op, x, kernel_shape=[2, 2], strides=[2, 2])
@@ -98,7 +113,13 @@ def build(
             "pip install 'dlworkshop[onnx]'"
         ) from error
 
-    networks = {"logistic": _dense, "mlp": _dense, "cnn": _cnn, "vgg16": _vgg16}
+    networks = {
+        "logistic": _dense,
+        "mlp": _dense,
+        "cnn": _cnn,
+        "resnet": _resnet,
+        "vgg16": _vgg16,
+    }
     name = f"{model.get('name')}{' on_rgb' if model.get('on_rgb') else ''}"
     if name not in networks:
         raise UserError(
@@ -115,10 +136,14 @@ def build(
     x = graph.add("Cast", "image", to=TensorProto.FLOAT)
     if dataset["dtype"] == "uint8":
         x = graph.add("Div", x, graph.constant(255))
+    x = _scaled_inputs(graph, x, model)
     answers = []
     for i in range(len(jax.tree.leaves(params)[0])):
         member = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), params)
         logits = networks[model["name"]](graph, x, model, shape, member)
+        if known := model.get("rescaled"):
+            logits = graph.add("Mul", logits, graph.constant(known["deviation"]))
+            logits = graph.add("Add", logits, graph.constant(known["mean"]))
         answers.append(_meant(graph, logits, outputs))
     mean = graph.add("Mean", *answers)
     if outputs == "values":
@@ -149,6 +174,23 @@ def build(
     )
     checker.check_model(made)
     return made.SerializeToString()
+
+
+def _scaled_inputs(graph: Graph, x: str, model: dict[str, Any]) -> str:
+    """What the wrappers of `models.scaling` do first."""
+    if "on_first_channel" in model:
+        x = graph.add("Gather", x, graph.constant([0], np.int64), axis=3)
+    if known := model.get("standardized"):
+        x = graph.add("Sub", x, graph.constant(known["mean"]))
+        x = graph.add("Div", x, graph.constant(known["deviation"]))
+    if known := model.get("piecewise_linear"):
+        column, low, width, first, last = bins(known["edges"])
+        x = graph.add("Gather", x, graph.constant(column, np.int64), axis=1)
+        x = graph.add("Sub", x, graph.constant(low))
+        x = graph.add("Div", x, graph.constant(width))
+        x = graph.add("Max", x, graph.constant(np.where(first, -LARGE, 0)))
+        x = graph.add("Min", x, graph.constant(np.where(last, LARGE, 1)))
+    return x
 
 
 def _meant(graph: Graph, x: str, outputs: str | None) -> str:
@@ -201,6 +243,25 @@ def _cnn(graph: Graph, x: str, model, shape, params) -> str:
         x = _activate(graph, x, model["activation"])
         x = graph.halve(x, POOLINGS[_named(model["pooling"], "pooling", POOLINGS)])
     return _dense_layers(graph, graph.flat(x), model, params)
+
+
+def _resnet(graph: Graph, x: str, model, shape, params) -> str:
+    del shape  # it is known from the image
+    x = graph.add("Transpose", x, perm=[0, 3, 1, 2])
+    layers = (params[f"Normed_{i}"] for i in range(3 * len(model["features"])))
+
+    def normed(x: str) -> str:
+        layer = next(layers)
+        features = len(layer["scale"])
+        no_bias = {**layer["Conv_0"], "bias": np.zeros(features)}
+        return graph.group_norm(graph.conv(x, no_bias), layer, num_groups(features))
+
+    for _ in model["features"]:
+        x = graph.halve(_activate(graph, normed(x), model["activation"]), "MaxPool")
+        y = normed(_activate(graph, normed(x), model["activation"]))
+        x = _activate(graph, graph.add("Add", x, y), model["activation"])
+    x = graph.add("Flatten", graph.add("GlobalAveragePool", x))
+    return graph.dense(x, params["Dense_0"])
 
 
 def _vgg16(graph: Graph, x: str, model, shape, params) -> str:
