@@ -1,0 +1,110 @@
+"""What any network has to be ahead of: the commonest class, and a linear model."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dlworkshop.search.task import Task
+from dlworkshop.types import Array, Batch, Dataset
+
+MOST_NUMBERS = 10_000_000  # that a linear model is fitted to; more are sampled
+MOST_CLASSES = 100  # that its solver is asked to tell apart
+MOST_UPDATES = 300
+PIECE = 4096  # examples that are answered at a time
+
+
+def baselines(dataset: Dataset, task: Task, factor: float) -> dict[str, dict[str, Any]]:
+    """Name -> scores on the test split, learnt from train and validation together.
+
+    Inputs of several arrays have no linear model here.
+
+    Args:
+        dataset: of the task.
+        task: of the data set.
+        factor: what errors of values are multiplied by.
+    """
+    both, test = (dataset.train, dataset.validation), dataset.test
+    y = np.concatenate([np.asarray(split.targets) for split in both])
+    if task.kind == "values":
+        simple = np.broadcast_to(y.mean(0), test.targets.shape)
+        found = {"mean of train": task.scores(simple[None], test, factor)}
+    else:
+        logits = _constant(y, task)
+        same = np.broadcast_to(logits, (test.num_examples, len(logits)))
+        name = "commonest class" if task.kind == "classes" else "commonest labels"
+        found = {name: task.scores(same[None], test, factor)}
+    if task.outputs > MOST_CLASSES or not hasattr(test.inputs, "shape"):
+        return found
+    some = [_some(split) for split in both]
+    x = np.concatenate([_flat(split.inputs) for split in some])
+    answer = _linear(x, np.concatenate([split.targets for split in some]), task)
+    pieces = range(0, test.num_examples, PIECE)
+    said = [answer(_flat(test.inputs[first : first + PIECE])) for first in pieces]
+    name = "linear regression" if task.kind == "values" else "logistic regression"
+    if len(x) < len(y):
+        name += f" (of {len(x):,} examples)"
+    return found | {name: task.scores(np.concatenate(said)[None], test, factor)}
+
+
+def _some(split: Batch) -> Batch:
+    """A split, or as many of its examples, evenly spread, as a solver is given."""
+    each = max(1, int(np.prod(split.inputs.shape[1:])))
+    size, most = split.num_examples, max(1, MOST_NUMBERS // each)
+    index = np.unique(np.linspace(0, size - 1, min(size, most)).astype(int))
+    return Batch(np.asarray(split.inputs[index]), np.asarray(split.targets)[index])
+
+
+def _flat(inputs: Array) -> np.ndarray:
+    """[n, D] float32."""
+    return np.asarray(inputs, np.float32).reshape(len(inputs), -1)
+
+
+def _constant(y: np.ndarray, task: Task) -> np.ndarray:
+    """Logits [K] of what is so before anything was looked at."""
+    if task.kind == "labels":
+        share = np.clip(y.mean(0), 1e-3, 1 - 1e-3)
+        return np.log(share / (1 - share))
+    return np.log(np.maximum(np.bincount(y, minlength=task.outputs), 0.5) / len(y))
+
+
+def _linear(
+    x: np.ndarray, y: np.ndarray, task: Task
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Rows -> outputs [n, K] of scikit-learn's linear model of standardised columns."""
+    from sklearn.linear_model import LogisticRegression, Ridge  # noqa: PLC0415
+    from sklearn.multioutput import MultiOutputClassifier  # noqa: PLC0415
+    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
+    from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
+
+    logistic: Any = LogisticRegression(max_iter=MOST_UPDATES)
+    learner: Any = {
+        "values": Ridge,
+        "classes": lambda: logistic,
+        "labels": lambda: MultiOutputClassifier(logistic),
+    }[task.kind]()
+    constant, varied = np.zeros(task.outputs), list(range(task.outputs))
+    if task.kind == "labels":  # what is always so has nothing to be learnt
+        constant = _constant(y, task)
+        varied = [k for k in range(y.shape[1]) if len(np.unique(y[:, k])) > 1]
+        y = y[:, varied].astype(int)
+    model = make_pipeline(StandardScaler(), learner)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it has not converged in so many steps
+        model.fit(x, y)
+
+    def answer(rows: np.ndarray) -> np.ndarray:
+        if task.kind == "values":
+            return np.asarray(model.predict(rows))
+        if task.kind == "classes":
+            outputs = np.full((len(rows), task.outputs), -100.0)  # where train has none
+            outputs[:, model.classes_] = model.predict_log_proba(rows)
+            return outputs
+        chances = np.stack([each[:, 1] for each in model.predict_proba(rows)], -1)
+        odds = np.clip(chances, 1e-6, 1 - 1e-6)
+        outputs = np.tile(constant, (len(rows), 1))
+        outputs[:, varied] = np.log(odds / (1 - odds))
+        return outputs
+
+    return answer
