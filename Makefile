@@ -4,7 +4,7 @@ BIN := .venv/bin
 # No byte-compilation of what is never imported: it halves the time of an installation.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
-.PHONY: demo test bench gallery format lock
+.PHONY: demo test test-aot bench gallery format lock
 
 demo: .venv/run.stamp
 	$(BIN)/python experiments/digits.py
@@ -25,6 +25,16 @@ bench: .venv-peers/stamp
 .venv-peers/stamp: pyproject.toml
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -e '.[peers]'
+	@touch $@
+
+# What XLA makes of the programs for a card that is not here: TARGET describes it.
+test-aot: .venv-aot/stamp
+	JAX_PLATFORMS=cpu AOT_TARGET=$(TARGET) .venv-aot/bin/python -m pytest \
+		--noconftest tests/train/test_ahead_of_time.py
+
+.venv-aot/stamp: pyproject.toml
+	$(PYTHON) -m venv .venv-aot
+	.venv-aot/bin/python -m pip install --quiet --disable-pip-version-check -e '.[aot]'
 	@touch $@
 
 format: .venv/dev.stamp
