@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from dlworkshop.learn.metrics import Metric
 from dlworkshop.train import chunk_length, groups, loop, planning
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.programs import Programs
@@ -13,7 +14,7 @@ from tests.train.test_groups import assert_alike, statuses
 from tests.train.test_groups import train as train_many
 from tests.train.test_resume import lines, record
 
-pytestmark = pytest.mark.optimized  # bits are compared
+BITS = pytest.mark.optimized
 
 
 @pytest.fixture
@@ -66,6 +67,7 @@ def test_the_same_as_epoch_by_epoch(
         assert one == pytest.approx(two, rel=1e-5)
 
 
+@BITS
 def test_parameters_come_to_the_same_bits(quadrants, on_devices):
     run = train(quadrants, patience=None)
     chunks = train(quadrants, patience=None, steps_per_chunk=6)
@@ -75,6 +77,7 @@ def test_parameters_come_to_the_same_bits(quadrants, on_devices):
         np.testing.assert_array_equal(a, b)
 
 
+@BITS
 def test_the_cuts_do_not_matter(quadrants, on_devices, calls, tmp_path, monkeypatch):
     train(quadrants, workdir=tmp_path / "whole")
     monkeypatch.setattr(chunk_length, "FIRST_STEPS", 1)
@@ -128,23 +131,34 @@ def test_nobody_is_left(quadrants, on_devices, calls):
     assert len(run.history) == 2
 
 
+class PlannedError(Exception):
+    """Ends a run that was planned, before anything is compiled."""
+
+
 @pytest.mark.parametrize(
-    "changes",
+    "changes, by_epochs",
     [
-        {"observe": [lambda snapshot: None]},
-        {"steps_per_chunk": 6},
-        {"streamed": True},
-        {"members_at_once": 4},
+        ({}, True),
+        ({"observe": [lambda snapshot: None]}, False),
+        ({"steps_per_chunk": 6}, False),
+        ({"streamed": True}, False),
+        ({"members_at_once": 4}, False),
+        ({"metrics": {"whole": Metric(lambda *_: 0.0, split=True)}}, False),
     ],
-    ids=["observed", "asked", "streamed", "in turns"],
+    ids=["all", "observed", "asked", "streamed", "in turns", "whole split"],
 )
 def test_the_host_looks_at_each_epoch_where_it_must(
-    changes, quadrants, on_devices, calls
+    changes, by_epochs, quadrants, on_devices, monkeypatch
 ):
-    train(quadrants, num_epochs=1, **changes)
-    assert not calls
+    def planned(self, plan, workdir):
+        raise PlannedError(plan.by_epochs)
+
+    monkeypatch.setattr(loop.Loop, "__init__", planned)
+    with pytest.raises(PlannedError, match=str(by_epochs)):
+        train(quadrants, **{"members_at_once": 12} | changes)
 
 
+@BITS
 @pytest.mark.parametrize("chunk", [None, 4])
 def test_devices_draw_what_the_host_would(chunk, quadrants, tmp_path, monkeypatch):
     options = {"steps_per_chunk": chunk, "num_epochs": 2}
