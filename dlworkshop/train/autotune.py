@@ -62,8 +62,9 @@ def rule_of_thumb(
     convolutions it takes as many examples at a time as keep their patches there.
 
     A GPU trains all members side by side. The convolutions of several are grouped ones
-    for cuDNN, which takes twice as long for them as for products of patches; those of
-    one alone are its own (docs/accelerators.md). TPUs were not measured.
+    for cuDNN, which takes twice as long for them as for products of patches, of blocks
+    where there are strides; those of one alone are its own (docs/accelerators.md). TPUs
+    were not measured.
 
     Args:
         batch: examples on one device.
@@ -73,11 +74,11 @@ def rule_of_thumb(
         platform: of the devices: "cpu", "gpu" or "tpu".
 
     >>> str(rule_of_thumb(128, members=16, convolutions=True, platform="gpu"))
-    'convolutions by patches, members side by side, the whole batch at a time'
+    'convolutions by blocks, members side by side, the whole batch at a time'
     """
     if platform != "cpu":
         grouped = platform == "gpu" and convolutions and members > 1
-        return ExecutionConfig("patches" if grouped else None, sequential=False)
+        return ExecutionConfig("blocks" if grouped else None, sequential=False)
     if not convolutions:
         return ExecutionConfig(None, sequential=batch * flops > SMALL)
     return ExecutionConfig(None, True, micro_batch_size(batch, cached(flops)))
@@ -124,8 +125,8 @@ def search_space(
         "convolution": [
             how
             for how in CONV_IMPLS
-            if how not in ("winograd", "blocks") and not (on_cpu and how == "lax")
-            if platform != "gpu" or how in ("lax", "patches")
+            if how != "winograd" and not (on_cpu and how in ("lax", "blocks"))
+            if platform != "gpu" or how in ("lax", "blocks")
         ],
         "micro_batch": list(dict.fromkeys([*sizes, None])) if on_cpu else [None],
         "sequential": [True, False] if members > 1 else [False],

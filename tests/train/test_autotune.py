@@ -254,7 +254,7 @@ def test_small_updates_stand_side_by_side(flops, sequential):
 @pytest.mark.parametrize(
     "platform, members, convolutions, how",
     [
-        ("gpu", 16, True, "patches"),  # twice as fast as cuDNN's grouped convolutions
+        ("gpu", 16, True, "blocks"),  # twice as fast as cuDNN's grouped convolutions
         ("gpu", 1, True, None),
         ("gpu", 16, False, None),
         ("tpu", 16, True, None),
@@ -275,7 +275,7 @@ def test_members_do_not_matter_on_a_cpu():
     assert alone == many == ExecutionConfig(None, True, 16)
 
 
-@pytest.mark.parametrize("at_once, how", [(4, "patches"), (1, None)])
+@pytest.mark.parametrize("at_once, how", [(4, "blocks"), (1, None)])
 def test_the_rule_goes_by_the_mesh_and_who_trains_at_once(
     quadrants, monkeypatch, at_once, how
 ):
@@ -309,7 +309,7 @@ def test_xlas_own_convolution_is_not_tried_on_a_cpu():
     alone = autotune.search_space(1, batch=100, flops=4e7, platform="cpu")
     assert alone["sequential"] == [False]
     elsewhere = autotune.search_space(4, batch=100, flops=4e7, platform="gpu")
-    assert set(elsewhere["convolution"]) == {"lax", "patches"}
+    assert set(elsewhere["convolution"]) == {"lax", "blocks"}
     assert elsewhere["micro_batch"] == [None]
     unknown = autotune.search_space(4, batch=100, flops=4e7, platform="tpu")
     assert {"lax", "patches", "shifts"} < set(unknown["convolution"])
