@@ -37,7 +37,7 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 def run_of(model, inputs, folder: Path, outputs="values", hparams=None) -> Run:
     """Two members that nobody trained, with statistics as if somebody had."""
     model, example = stateful(model), jax.tree.map(lambda x: x[0], inputs)
-    made = model.init(jax.random.key(0), as_float(example))
+    made = jax.jit(model.init)(jax.random.key(0), as_float(example))
     rng = np.random.default_rng(1)
 
     def members(low):

@@ -159,10 +159,11 @@ def _select(graph: Program, at: Step, which: str, *cases: str) -> str:
 
 def where(graph: Program, which: str, yes: str, no: str) -> str:
     """Entries of `yes` where it is so, else of `no`."""
-    if graph.known[yes].dtype == bool:  # runtimes have no Where of them
-        yes = graph.add("And", which, yes)
-        return graph.add("Or", yes, graph.add("And", graph.add("Not", which), no))
-    return graph.add("Where", which, yes, no, dtype=graph.known[yes].dtype)
+    dtype = graph.known[yes].dtype
+    has_where = dtype.kind in "fi" and dtype.itemsize >= 4  # in every runtime
+    wide = dtype if has_where else INT64
+    yes, no = graph.cast(yes, wide), graph.cast(no, wide)
+    return graph.cast(graph.add("Where", which, yes, no, dtype=wide), dtype)
 
 
 def _broadcast(graph: Program, at: Step, x: str, *sizes: str) -> str:
