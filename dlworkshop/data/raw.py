@@ -66,7 +66,7 @@ def parse_idx(data: bytes, where: str, ndim: int) -> np.ndarray:
     except ValueError as error:  # no examples, of a size beyond all memory
         raise UserError(
             f"{where} has the shape {shape} ({error}): fetch it again."
-        ) from (None)
+        ) from None
 
 
 def parse_idx_pair(
