@@ -58,6 +58,7 @@ _PUBLIC = {  # name -> where it lives; loaded when first asked for
     "Run": "dlworkshop.train.result:Run",
     "Start": "dlworkshop.types:Start",
     "UserError": "dlworkshop.errors:UserError",
+    "autofit": "dlworkshop.search:autofit",
     "data": "dlworkshop.data",
     "fit": "dlworkshop.train.fit:fit",
     "load_run": "dlworkshop.serve.load:load",

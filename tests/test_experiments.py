@@ -23,6 +23,8 @@ EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.py"))
 LESSONS = {path.stem for path in (ROOT / "tests" / "lessons").glob("*.py")}
 TRAINING = [name for name in EXPERIMENTS if name not in LESSONS]
 SETTINGS = {"seeds": 2, "num_epochs": 1, "batch_size": 32}
+# of own_data: nothing is searched for
+GIVEN = {"weight_decay": (0.01,), "flip": True, "shift": 0.1}
 
 
 def module(name):
@@ -68,7 +70,8 @@ def photos(tmp_path_factory):
 def test_it_runs_and_leaves_a_run_folder(name, tmp_path, raw_mnist, photos):
     script = module(name)
     data_dir = raw_mnist if name.startswith("mnist") else None
-    more = {"own_data": {"data": photos}, "mnist_speedrun": {"alone": 2}}.get(name, {})
+    own = {"data": photos, "folds": 0, "learning_rate": (0.003,), **GIVEN}
+    more = {"own_data": own, "mnist_speedrun": {"alone": 2}}.get(name, {})
     config = script.Config(workdir=tmp_path, data_dir=data_dir, **SETTINGS, **more)
     run = perform(script.main, config)
     assert 0 <= run.summary["test"]["accuracy"]["mean"] <= 1
@@ -217,8 +220,8 @@ def test_all_cores_are_used_only_where_members_divide(monkeypatch):
         ({"data": ROOT / "README.md"}, "README.md is of no kind that is known"),
         ({"group_by": "["}, "no regular expression"),
         ({"image_size": 0}, "1 to 4096"),
-        ({"image_size": 4}, "cannot be halved 3 times"),
-        ({"shift": 1.0}, "too small for a shift of 9"),
+        ({"image_size": 4, "model": "cnn"}, "cannot be halved 3 times"),
+        ({"shift": 1.0}, "shift is 1.0: give a share of a side below 1"),
         ({"target": ("dark",)}, "does not need: leave it out"),
     ],
 )
@@ -258,6 +261,10 @@ def test_own_tables_have_targets_that_are_numbers_or_labels(tmp_path):
             data=path,
             data_dir=tmp_path / "cache",
             target=target,
+            model="logistic",
+            learning_rate=(0.01,),
+            weight_decay=(0.0,),
+            folds=0,
             **SETTINGS,
         )
         assert script.main(config).summary["test"]["loss"]["mean"] > 0
@@ -272,18 +279,21 @@ def test_own_tables_take_class_weights_and_a_choice_of_models(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("\n".join(["kind,length,letter", *lines]))
     script = module("own_data")
-    for model in ("logistic", "mlp"):
-        config = script.Config(
-            workdir=tmp_path / model,
-            data=path,
-            data_dir=tmp_path / "cache",
-            target=("kind",),
-            class_weights=True,
-            model=model,
-            **SETTINGS,
-        )
-        summary = script.main(config).summary
-        assert summary["model"] == model
+    config = script.Config(
+        workdir=tmp_path / "mlp",
+        data=path,
+        data_dir=tmp_path / "cache",
+        target=("kind",),
+        class_weights=True,
+        model="mlp",
+        learning_rate=(0.01,),
+        weight_decay=(0.0,),
+        dropout=(0.25,),
+        **SETTINGS,
+    )
+    summary = script.main(config).summary
+    assert summary["model"] == "mlp" and summary["members"] == 16  # 8 folds
+    assert {row["hparams"]["dropout"] for row in summary["population"]} == {0.25}
     written = json.loads((tmp_path / "mlp/config.json").read_text())
     assert written["loss"] == "weighted_cross_entropy"
     with pytest.raises(UserError, match="a cnn wants images"):

@@ -23,6 +23,7 @@ ROOMS = [
     "learn",
     "report",
     "train",
+    "search",
     "serve",
     "verify",
     "workshop",

@@ -20,6 +20,13 @@ from dlworkshop.models.model import (
     stateful,
     table,
 )
+from dlworkshop.models.resnet import resnet
+from dlworkshop.models.scaling import (
+    on_first_channel,
+    piecewise_linear,
+    rescaled,
+    standardized,
+)
 from dlworkshop.models.vgg16 import vgg16
 
 _LIBRARIES = {  # adapter -> its file; the library is loaded when first asked for
@@ -47,7 +54,12 @@ __all__ = [
     "max_pool",
     "mlp",
     "num_params",
+    "on_first_channel",
+    "piecewise_linear",
     "predict",
+    "rescaled",
+    "resnet",
+    "standardized",
     "stateful",
     "table",
     "vgg16",

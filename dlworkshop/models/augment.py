@@ -136,6 +136,40 @@ class Augment:
         return image
 
 
+@dataclasses.dataclass(frozen=True)
+class Moves:
+    """An `Augment` whose flip and shift are hyper-parameters: (key, image) -> image.
+
+    So members of one population may differ in them: `flip` is the probability, `shift`
+    the largest move in pixels, at most `most`.
+
+    >>> image = jnp.arange(64.0).reshape(8, 8, 1) / 64
+    >>> moves = Moves(most=2)
+    >>> bool((moves(jax.random.key(0), image) == image).all())
+    True
+    >>> moves(jax.random.key(0), image, shift=2.0, flip=0.5).shape
+    (8, 8, 1)
+    """
+
+    most: int  # pixels
+    others: Augment = Augment()  # what is done to all of them before
+
+    def __call__(self, key: Array, image: Array, *, flip=0.0, shift=0.0) -> jax.Array:
+        first, flip_key, shift_key = jax.random.split(key, 3)
+        image = self.others(first, image)
+        chosen = jax.random.bernoulli(flip_key, flip)
+        image = jnp.where(chosen, mirror(image), image)
+        if not self.most:
+            return image
+        pads = (self.most, self.most)
+        padded = jnp.pad(image, (pads, pads, (0, 0)), mode="edge")
+        # each whole number in [-shift, shift] is as likely
+        drawn = jax.random.uniform(shift_key, (2,), minval=-1.0, maxval=1.0)
+        moved = jnp.clip(jnp.round(drawn * (shift + 0.5)), -shift, shift).astype(int)
+        start = jnp.clip(self.most + moved, 0, 2 * self.most)
+        return jax.lax.dynamic_slice(padded, (*start, 0), image.shape)
+
+
 def augmented(model: AnyModel, augment: Callable) -> AnyModel:
     """A model whose training inputs are augmented; without a key it is the same.
 

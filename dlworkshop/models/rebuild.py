@@ -13,12 +13,25 @@ from dlworkshop.models.functions import find_function
 from dlworkshop.models.logistic import logistic
 from dlworkshop.models.mlp import mlp
 from dlworkshop.models.model import Model
+from dlworkshop.models.resnet import resnet
 from dlworkshop.models.rgb import on_rgb
+from dlworkshop.models.scaling import (
+    on_first_channel,
+    piecewise_linear,
+    rescaled,
+    standardized,
+)
 from dlworkshop.models.vgg16 import vgg16
 
 MAKERS: dict[str, Callable[..., Model]] = {
-    make.__name__: make for make in (logistic, mlp, cnn, vgg16)
+    make.__name__: make for make in (logistic, mlp, cnn, resnet, vgg16)
 }
+SCALING: tuple[Callable[..., Model], ...] = (  # in the order in which they are put on
+    standardized,
+    piecewise_linear,
+    on_first_channel,
+    rescaled,
+)
 
 
 def from_config(config: Mapping[str, Any]) -> Model:
@@ -34,6 +47,7 @@ def from_config(config: Mapping[str, Any]) -> Model:
     name = settings.pop("name", None)
     augment = settings.pop("augment", None)
     any_kind = settings.pop("on_rgb", False)
+    scaling = [(make, settings.pop(make.__name__, None)) for make in SCALING]
     if name not in MAKERS:
         raise UserError(
             f"the model '{name}' is none of {', '.join(MAKERS)}: give the model that "
@@ -46,6 +60,9 @@ def from_config(config: Mapping[str, Any]) -> Model:
             if place in settings:
                 settings[place] = find_function(settings[place], room, place)
     model = MAKERS[name](**settings)
+    for make, known in scaling:
+        if known is not None:
+            model = make(model, **known)
     model = on_rgb(model) if any_kind else model
     # an augmentation of one's own is not known by its name, and answers need none
     return augmented(model, Augment(**augment)) if isinstance(augment, dict) else model

@@ -9,6 +9,7 @@ from dlworkshop.report import (
     labels,
     lesson,
     pictures,
+    search,
     values,
 )
 from dlworkshop.report.elements import (
@@ -41,6 +42,8 @@ OPEN_ROWS = 16  # a longer table waits to be opened
 def render(run: RunFolder) -> str:
     """The whole page, as text; the same run gives the same text."""
     sections = [
+        ("Notes", search.notes(run)),
+        ("Beside baselines", search.beside(run)),
         ("Data", data_card.data_card(run)),
         ("Claims", lesson.claims(run)),
         ("Change a line", lesson.exercises(run)),
@@ -79,6 +82,7 @@ def _training(run: RunFolder) -> list[tuple[str, Html | None]]:
     """What `fit` leaves to be shown."""
     return [
         ("Key numbers", _tiles(run)),
+        ("Search", search.search(run)),
         ("Scores", _scores(run)),
         ("Learning curves", pictures.curves(run)),
         *_predictions(run),

@@ -105,7 +105,7 @@ def check_monitor(monitor: str, metrics: Mapping[str, Metric]) -> None:
         raise unknown("monitor", monitor, ["loss", *metrics])
 
 
-def check_dataset(dataset: Dataset, batch_size: int) -> None:
+def check_dataset(dataset: Dataset) -> None:
     """Every split has examples of one shape, and labels that name a class."""
     like = _example_shapes(dataset.train)
     for name in ("train", "validation", "test"):
@@ -143,11 +143,27 @@ def check_dataset(dataset: Dataset, batch_size: int) -> None:
                 f"the {name} split of '{dataset.name}' has examples "
                 f"{_example_shapes(split)} and the train split {like}: make them equal"
             )
+
+
+def check_batch_size(dataset: Dataset, batch_size: int) -> None:
+    """An epoch has one whole batch at least."""
     size = dataset.train.num_examples
     if batch_size > size:
         raise UserError(
             f"batch_size is {batch_size}, but the train split of '{dataset.name}' has "
             f"{size} examples: choose a batch size of at most {size}"
+        )
+
+
+def check_folds(folds: int, dataset: Dataset) -> None:
+    """There are at least two, and weights are in both splits or in none."""
+    whole = isinstance(folds, (int, np.integer)) and not isinstance(folds, bool)
+    if not whole or folds < 2:
+        raise UserError(f"folds is {folds!r}: give a whole number of at least 2")
+    if (dataset.train.weights is None) != (dataset.validation.weights is None):
+        raise UserError(
+            f"one of train and validation of '{dataset.name}' has weights, and folds "
+            "are of both together: give weights to both"
         )
 
 

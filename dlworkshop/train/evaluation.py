@@ -40,17 +40,27 @@ def evaluate_split(
         with_outputs: whether they are shown the outputs, too.
     """
     batch = getattr(plan.dataset, split)
-    weight = weight_of(batch)
+    weight, held_out = weight_of(batch), None
+    if split == "validation" and plan.held_out is not None:
+        held_out = (
+            plan.held_out if batch.weights is None else plan.held_out * batch.weights
+        )
     whole = {name: metric for name, metric in plan.metrics.items() if metric.split}
     names = ["loss", *plan.metrics]
     means = {name: np.full(len(plan.seeds), np.nan) for name in names}
     for group in groups:
-        kept = Outputs()
-        seen: Sequence[Watcher] = [*watchers, kept] if whole else watchers
+        kept, mine = Outputs(), None
+        seen: list[Watcher] = [*watchers, kept] if whole else list(watchers)
+        if held_out is not None:
+            mine = HeldOut(held_out[np.minimum(group, len(held_out) - 1)])
+            seen.append(mine)
         totals = _totals(plan, judged, split, group, seen, with_outputs or bool(whole))
         scores = {k: total_of(total) / weight for k, total in totals.items()}
+        if mine is not None:
+            scores = mine.means()
         if whole:
-            scores |= split_scores(whole, kept.joined(), batch)
+            counted = None if mine is None else mine.weights > 0
+            scores |= split_scores(whole, kept.joined(), batch, counted)
         for name, values in scores.items():
             scatter_rows(means[name], group, values)
     return means
@@ -101,15 +111,27 @@ def _totals(
 
 
 def split_scores(
-    whole: Mapping[str, Metric], outputs: PyTree, batch: Batch
+    whole: Mapping[str, Metric],
+    outputs: PyTree,
+    batch: Batch,
+    counted: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """The metrics of a whole split, of outputs [G, N, ...]: name -> [G]."""
+    """The metrics of a whole split, of outputs [G, N, ...]: name -> [G].
+
+    Where `counted` [G, N] is given, they are those of the examples it counts.
+    """
     targets = jax.tree.map(_as_float, batch.targets)
     weights = None if batch.weights is None else np.asarray(batch.weights)
     size = len(jax.tree.leaves(outputs)[0])
-    members = [jax.tree.map(lambda leaf, i=i: leaf[i], outputs) for i in range(size)]
+    members = []
+    for i in range(size):
+        rows: Any = slice(None) if counted is None else counted[i]
+        said = jax.tree.map(lambda leaf, i=i, rows=rows: leaf[i][rows], outputs)
+        members.append(
+            (said, *jax.tree.map(lambda leaf: leaf[rows], (targets, weights)))
+        )
     return {
-        name: np.array([metric.function(own, targets, weights) for own in members])
+        name: np.array([metric.function(*member) for member in members])
         for name, metric in whole.items()
     }
 
@@ -133,11 +155,39 @@ class Outputs:
         return jax.tree.map(lambda *leaves: np.concatenate(leaves, 1), *self._pieces)
 
 
-class BalancedAccuracy:
-    """A watcher that keeps which examples were right, to weigh all classes alike."""
+class HeldOut:
+    """A watcher that adds up what is found of the examples that a member held out.
 
-    def __init__(self, members: int, label: np.ndarray):
-        self._label = label  # [N]
+    Args:
+        weights: [G, N] of the examples for each member, 0 for those it learnt from.
+    """
+
+    def __init__(self, weights: np.ndarray):
+        self.weights = weights
+        self._sums: dict[str, np.ndarray] = {}
+
+    def __call__(self, _group: Group, first: int, found: Evaluated) -> None:
+        for name, values in found.scores.items():
+            share = self.weights[:, first : first + values.shape[1]]
+            total = (values.astype(np.float64) * share).sum(-1)
+            self._sums[name] = self._sums.get(name, 0) + total
+
+    def means(self) -> dict[str, np.ndarray]:
+        """name -> [G]."""
+        whole = self.weights.sum(-1)
+        return {name: total / whole for name, total in self._sums.items()}
+
+
+class BalancedAccuracy:
+    """A watcher that keeps which examples were right, to weigh all classes alike.
+
+    Where members have held examples out, [P, N], only those count.
+    """
+
+    def __init__(
+        self, members: int, label: np.ndarray, held_out: np.ndarray | None = None
+    ):
+        self._label, self._held_out = label, held_out  # [N]
         self._right = np.full((members, len(label)), np.nan, np.float32)
 
     def __call__(self, group: Group, first: int, found: Evaluated) -> None:
@@ -146,4 +196,8 @@ class BalancedAccuracy:
 
     def values(self) -> np.ndarray:
         """[P]."""
-        return mean_over_classes(self._right, self._label)
+        if self._held_out is None:
+            return mean_over_classes(self._right, self._label)
+        pairs = zip(self._right, self._held_out, strict=True)
+        each = [mean_over_classes(own[rows], self._label[rows]) for own, rows in pairs]
+        return np.array(each)

@@ -37,6 +37,8 @@ def fit(
     seeds: int | Sequence[int] = 1,
     num_epochs: int = 1,
     batch_size: int = 128,
+    steps_per_epoch: int | None = None,
+    folds: int | None = None,
     workdir: str | Path | None = None,
     loss: Callable = losses.cross_entropy,
     objective: Callable | None = None,
@@ -89,6 +91,12 @@ def fit(
             where more epochs are asked for, if the schedule does not depend on their
             number.
         batch_size: examples per step and member.
+        steps_per_epoch: how many steps are an epoch, after which validation is scored,
+            whatever the size of train. Its passes then follow one another and no
+            example is left out. By default one pass.
+        folds: cross-validation. Train and validation together are cut into so many
+            parts, classes in proportion and anew for each seed; each setting and seed
+            is trained once without each part, and that part is its validation.
         workdir: the run folder; None keeps everything in memory.
         loss: (outputs, targets, **hparams) -> scalar, of one example.
         objective: what is minimised instead of a loss of the outputs, of one example:
@@ -150,15 +158,16 @@ def fit(
     """
     asked = dict(locals())
     with compilation_cache(), logging_kept():
-        return _fit(make_plan(started=time.perf_counter(), **asked), workdir)
+        plan = make_plan(started=time.perf_counter(), **asked)
+        return _fit(plan, dataset, workdir)
 
 
-def _fit(plan: Plan, workdir: str | Path | None) -> Run:
+def _fit(plan: Plan, dataset: Dataset, workdir: str | Path | None) -> Run:
     if workdir is None:
         return conclude(Loop(plan, None).run(), None)
     workdir = Path(workdir)
     # it reads: not the folder's mistake
-    files = data_files.describe(plan.dataset, plan.model)
+    files = data_files.describe(dataset, plan.model)
     with run_folder.lock_run_dir(workdir):
         run_folder.check_config(workdir, plan.settings, plan.derived)
         with checks.disk_errors(workdir):
@@ -184,7 +193,8 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
         watchers: list[Any] = []
         classes, metrics = plan.dataset.classes, plan.spec.metrics
         if classes and label is not None and "accuracy" in metrics:
-            watchers.append(BalancedAccuracy(len(plan.seeds), label))
+            mine = plan.held_out if split == "validation" else None
+            watchers.append(BalancedAccuracy(len(plan.seeds), label, mine))
         if split == "test" and workdir is not None:
             who = jax.device_get(counted)
             predictions = predictions_of(plan.dataset, plan.outputs, who)

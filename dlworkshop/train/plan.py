@@ -53,6 +53,7 @@ class Plan:
     settings: dict[str, Any]  # all that was asked for, as JSON
     # what was derived
     order: Order
+    held_out: np.ndarray | None  # [P, N] what validates each member, of its fold
     mesh: Mesh
     programs: Programs
     chunk: int  # steps
@@ -72,12 +73,17 @@ class Plan:
         On a CPU both are the same cores, and NumPy sorts sooner.
         """
         on_cpu = self.mesh.devices.flat[0].platform == "cpu"
-        return None if on_cpu else self.programs.order
+        return self.programs.order if type(self.order) is Order and not on_cpu else None
 
     @property
     def example(self) -> PyTree:
         """One input."""
         return self.dataset.train.rows(0).inputs
+
+    @property
+    def folds(self) -> int | None:
+        """Of cross-validation; they run fastest among the members."""
+        return self.settings["folds"]
 
     @property
     def headline(self) -> str:

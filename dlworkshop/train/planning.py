@@ -46,9 +46,11 @@ from dlworkshop.train import (
     memory,
     run_folder,
 )
+from dlworkshop.train.folds import held_out, pooled
 from dlworkshop.train.groups import Groups, group_sizes
 from dlworkshop.train.members import product
 from dlworkshop.train.mesh import MEMBER, make_mesh, places
+from dlworkshop.train.orders import EndlessOrder
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.predictions import fitted_target
 from dlworkshop.train.programs import (
@@ -73,6 +75,8 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
     seeds: int | Sequence[int],
     num_epochs: int,
     batch_size: int,
+    steps_per_epoch: int | None,
+    folds: int | None,
     workdir: str | Path | None,
     loss: Callable,
     objective: Callable | None,
@@ -125,15 +129,25 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
         num_epochs=num_epochs,
         batch_size=batch_size,
         patience=patience,
+        steps_per_epoch=steps_per_epoch,
         steps_per_chunk=steps_per_chunk,
         members_at_once=members_at_once,
         save_every_steps=save_every_steps,
     )
-    checks.check_dataset(dataset, batch_size)
+    checks.check_dataset(dataset)
+    given_dataset = dataset
+    if folds is not None:
+        checks.check_folds(folds, dataset)
+        dataset = pooled(dataset)
     if objective is not None and loss is not losses.cross_entropy:
         raise UserError("both a loss and an objective are given: give one of them")
     rate = {"learning_rate": 1e-3} if "learning_rate" in keywords(optimizer) else {}
     members, member_seeds = product(rate if hparams is None else hparams, seeds)
+    held = None
+    if folds is not None:
+        held = held_out(dataset.train, folds, member_seeds)
+        members = {name: np.repeat(value, folds) for name, value in members.items()}
+        member_seeds = [seed for seed in member_seeds for _ in range(folds)]
     outputs = outputs or (losses.outputs_of(loss) if objective is None else None)
     measured = (
         default_metrics(outputs, dataset.classes, fitted_target(dataset.preprocessing))
@@ -141,7 +155,7 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
         else as_metrics(metrics)
     )
     checks.check_monitor(monitor, measured)
-    order = Order(member_seeds, dataset.train.num_examples, batch_size)
+    order = _order(member_seeds, dataset, batch_size, steps_per_epoch, held)
     num_steps = num_epochs * order.steps_per_epoch
     spec = TrainSpec(
         stateful(model),
@@ -217,6 +231,7 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
     groups = Groups(count, group_sizes(at_once, axis, work.chunks()))
     by_epochs = (
         work.draws_on_devices
+        and type(order) is Order  # which a device can draw
         and chunk is not None
         and chunk >= order.steps_per_epoch
         and steps_per_chunk is None
@@ -230,13 +245,13 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
         "experiment": experiment,
         "dataset": {
             "name": dataset.name,
-            "fingerprint": "" if workdir is None else fingerprint(dataset),
+            "fingerprint": "" if workdir is None else fingerprint(given_dataset),
             "classes": list(dataset.classes),
             "example": describe_example(example),
             **_one_array(example),
-            "train": dataset.train.num_examples,
-            "validation": dataset.validation.num_examples,
-            "test": dataset.test.num_examples,
+            "train": given_dataset.train.num_examples,
+            "validation": given_dataset.validation.num_examples,
+            "test": given_dataset.test.num_examples,
         },
         "model": dict(model.config),
         "optimizer": name_of(optimizer),
@@ -254,6 +269,8 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
         "seeds": member_seeds,
         "num_epochs": num_epochs,
         "batch_size": batch_size,
+        "steps_per_epoch": steps_per_epoch,
+        "folds": folds,
         "patience": patience,
     }
     if workdir is not None:  # by content: the names above do not tell all
@@ -280,6 +297,7 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
         quiet=quiet,
         settings=settings,
         order=order,
+        held_out=held,
         mesh=mesh,
         programs=make_programs(execution=execution, streamed=feed.name == "streamed"),
         chunk=min(chunk or 1, order.steps_per_epoch),
@@ -400,6 +418,27 @@ class Work:
         if found and self.flops * self.num_steps > least:
             return measure()
         return by_rule
+
+
+def _order(
+    seeds: list[int],
+    dataset: Dataset,
+    batch_size: int,
+    steps_per_epoch: int | None,
+    held_out: np.ndarray | None,
+) -> Order:
+    """The order of examples that was asked for.
+
+    Raises:
+        UserError: where an epoch would have no step.
+    """
+    size = dataset.train.num_examples
+    if steps_per_epoch is not None or held_out is not None:
+        learnt = size if held_out is None else size - int(held_out.sum(1).max())
+        steps = steps_per_epoch or max(1, learnt // batch_size)
+        return EndlessOrder(seeds, size, batch_size, steps, held_out)
+    checks.check_batch_size(dataset, batch_size)
+    return Order(seeds, size, batch_size)
 
 
 def _derived(

@@ -46,6 +46,7 @@ def summarise(
             "steps": int(steps.max()),
             "parameters": num_params(params) // members,
             "parameters_taken": _taken(plan),
+            "folds": plan.folds,
             "monitor": plan.monitor,
             "better": plan.better,
             "outputs": plan.outputs,
@@ -102,6 +103,7 @@ def population_table(
         row = {
             "member": member,
             "seed": seed,
+            **({"fold": member % plan.folds} if plan.folds else {}),
             "hparams": {k: float(v[member]) for k, v in plan.hparams.items()},
             "status": "finished",
             "steps": steps,

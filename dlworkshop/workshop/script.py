@@ -66,7 +66,8 @@ def start(
     config = dataclasses.replace(config, workdir=workdir)
     # orbax logs a failure with its traceback before and after it raises it
     logging.getLogger("absl").setLevel(logging.CRITICAL)
-    use_all_cores(config.seeds)
+    if config.seeds is not None:
+        use_all_cores(config.seeds)
     try:
         with signals.answered(GO_ON), terminal.messages(), explain_devices():
             result = perform(main, config)
@@ -127,6 +128,8 @@ def finding(run: Run | Lesson) -> str:
     """
     if isinstance(run, Lesson):
         return run.finding
+    if "finding" in run.summary:
+        return run.summary["finding"]
     name = metric_name(run.summary)
     scores = run.summary["test"][name]
     if scores["mean"] is None:

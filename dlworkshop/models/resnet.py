@@ -1,0 +1,120 @@
+"""A residual convolutional network, normalised by groups of channels."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from dlworkshop.models.functions import describe_function
+from dlworkshop.models.layers import drop, group_norm, max_pool
+from dlworkshop.models.linen import from_linen
+from dlworkshop.models.model import Model, check_rank
+
+CHANNELS = 16  # of a group, at most
+
+
+class Normed(nn.Module):
+    """A 3x3 convolution without a bias, then GroupNorm, which has one."""
+
+    features: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x):  # [H, W, C] -> [H, W, features]
+        param_dtype = jnp.result_type(float)
+        dtypes = {"dtype": self.dtype, "param_dtype": param_dtype}
+        x = nn.Conv(self.features, (3, 3), use_bias=False, **dtypes)(x)
+        scale = self.param("scale", nn.initializers.ones, (self.features,), param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), param_dtype)
+        return group_norm(x, num_groups(self.features)) * scale.astype(
+            x.dtype
+        ) + bias.astype(x.dtype)
+
+
+class ResNet(nn.Module):
+    """Classifier of ONE image; float32 parameters whatever it computes in."""
+
+    features: Sequence[int]
+    num_classes: int
+    activation: Callable
+    dropout: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, image, *, key=None, dropout=None):  # [H, W, C]
+        check_rank(image, (3,), "an image [H, W, C]")
+        if min(image.shape[:2]) < 2 ** len(self.features):
+            raise ValueError(
+                f"an image of {image.shape[0]}x{image.shape[1]} cannot be halved "
+                f"{len(self.features)} times: use fewer features or larger images"
+            )
+        rate = self.dropout if dropout is None else dropout
+        x = image
+        for features in self.features:
+            x = self.activation(Normed(features, self.dtype)(x))
+            x = max_pool(x)  # [H/2, W/2, features]
+            y = self.activation(Normed(features, self.dtype)(x))
+            x = self.activation(x + Normed(features, self.dtype)(y))
+        x = x.mean((0, 1))  # [features]
+        if key is not None and not (isinstance(rate, float) and rate == 0):
+            x = drop(x, key, rate)
+        x = nn.Dense(
+            self.num_classes, dtype=self.dtype, param_dtype=jnp.result_type(float)
+        )(x)
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32))  # logits [K]
+
+
+def num_groups(features: int) -> int:
+    """Groups of at most `CHANNELS` channels, all of one size.
+
+    >>> num_groups(32), num_groups(48), num_groups(7)
+    (2, 3, 1)
+    """
+    least = -(-features // CHANNELS)
+    return next(n for n in range(least, features + 1) if features % n == 0)
+
+
+def resnet(
+    features: Sequence[int] = (32, 64, 128),
+    activation: Callable = nn.relu,
+    dropout: float = 0.0,
+    *,
+    num_classes: int = 10,
+    dtype: Any = None,
+) -> Model:
+    """Residual network on images [H, W, C] with H, W >= 2 ** len(features).
+
+    A stage is a convolution, 2x2 max pooling and a residual block of two convolutions;
+    the mean over all places goes into one affine map. GroupNorm follows every
+    convolution, which, unlike BatchNorm, says the same of an image whatever it is
+    beside.
+
+    Args:
+        features: channels of each stage.
+        activation: elementwise function.
+        dropout: probability in [0, 1) of dropping one of the means in training; a
+            population may override it per member with hparams["dropout"].
+        num_classes: length K of the logits.
+        dtype: what to compute in, e.g. jnp.bfloat16; parameters stay float32.
+
+    Source: He et al. (2016), Deep residual learning for image recognition; Wu & He
+    (2018), Group normalization.
+
+    >>> import jax
+    >>> model = resnet((4, 8))
+    >>> image = jnp.ones((8, 8, 3))
+    >>> params = model.init(jax.random.key(0), image)
+    >>> model.apply(params, image).shape
+    (10,)
+    """
+    config = {
+        "name": "resnet",
+        "features": list(features),
+        "activation": describe_function(activation, nn),
+        "dropout": dropout,
+        "num_classes": num_classes,
+        "dtype": None if dtype is None else jnp.dtype(dtype).name,
+    }
+    module = ResNet(tuple(features), num_classes, activation, float(dropout), dtype)
+    return from_linen(module, config)

@@ -1,0 +1,231 @@
+"""What stands before and behind a network: inputs and outputs in units that it learns.
+
+The constants are part of the model, in its config, so that answers and exported files
+need nothing beside it. They are statistics of the training split; `fitted_scale` and
+`fitted_edges` take them.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlworkshop.errors import UserError
+from dlworkshop.models.model import Model, StatefulModel, as_float
+from dlworkshop.types import Array
+
+AnyModel = TypeVar("AnyModel", Model, StatefulModel)
+PIECE = 4096  # examples whose statistics are taken at a time
+
+
+def standardized(model: AnyModel, mean: Array, deviation: Array) -> AnyModel:
+    """The model of inputs less their mean, divided by their deviation.
+
+    Args:
+        model: of one example [D] or [H, W, C].
+        mean: [D] of the columns, or [C] of the channels.
+        deviation: likewise, > 0.
+
+    >>> from dlworkshop.models import logistic
+    >>> model = standardized(logistic(2), [5.0, 1.0], [2.0, 1.0])
+    >>> params = model.init(jax.random.key(0), jnp.ones(2))
+    >>> at_mean = model.apply(params, jnp.array([5.0, 1.0]))
+    >>> at_mean.tolist() == params["Dense_0"]["bias"].tolist()
+    True
+    """
+    mean, deviation = _numbers("mean", mean), _numbers("deviation", deviation)
+    if mean.shape != deviation.shape or not (deviation > 0).all():
+        raise UserError(
+            f"mean has shape {list(mean.shape)} and deviation "
+            f"{list(deviation.shape)}: give one of each, above 0, for each column or "
+            "channel"
+        )
+
+    def change(inputs):
+        return (as_float(inputs) - mean) / deviation
+
+    known = {"mean": mean.tolist(), "deviation": deviation.tolist()}
+    return _on(change, model, standardized=known)
+
+
+def piecewise_linear(model: AnyModel, edges: Sequence[Sequence[float]]) -> AnyModel:
+    """The model of columns that are told bin by bin how full each bin is.
+
+    A number x of a column with edges b_0 < ... < b_T becomes T numbers, of which the
+    one of bin t is (x - b_(t-1)) / (b_t - b_(t-1)), at least 0 except in the first bin
+    and at most 1 except in the last. So a linear model of them is any piecewise linear
+    function of each column. A column of one bin is only shifted and scaled.
+
+    Args:
+        model: of a vector [sum of T].
+        edges: for each of D columns its T + 1 ascending edges.
+
+    Source: Gorishniy et al. (2022), On embeddings for numerical features in tabular
+    deep learning, eq. 1.
+
+    >>> from dlworkshop.models import logistic
+    >>> model = piecewise_linear(logistic(2), [[0.0, 1.0, 3.0], [0.0, 1.0]])
+    >>> params = model.init(jax.random.key(0), jnp.ones(2))
+    >>> params["Dense_0"]["kernel"].shape
+    (3, 2)
+    >>> encode([[0.0, 1.0, 3.0], [0.0, 1.0]])(jnp.array([2.0, 0.25])).tolist()
+    [1.0, 0.5, 0.25]
+    """
+    encoded = encode(edges)
+    model = _on(
+        encoded, model, piecewise_linear={"edges": [list(map(float, e)) for e in edges]}
+    )
+    return model._replace(module=None)  # its layers see other inputs than the model
+
+
+def encode(edges: Sequence[Sequence[float]]) -> Callable[[Array], jax.Array]:
+    """Columns [D] -> how full their bins are [sum of T], as of `piecewise_linear`."""
+    column, low, width, first, last = bins(edges)
+
+    def change(inputs):
+        full = (as_float(inputs)[column] - low) / width  # [sum of T]
+        full = jnp.where(first, full, jnp.maximum(full, 0))
+        return jnp.where(last, full, jnp.minimum(full, 1))
+
+    return change
+
+
+def bins(edges: Sequence[Sequence[float]]) -> tuple[np.ndarray, ...]:
+    """Of each bin its column, lower edge and width, whether it is the first or last.
+
+    Raises:
+        UserError: for edges that do not ascend.
+
+    >>> [each.tolist() for each in bins([[0.0, 1.0, 3.0]])]
+    [[0, 0], [0.0, 1.0], [1.0, 2.0], [True, False], [False, True]]
+    """
+    each = [_numbers("edges", one) for one in edges]
+    if not all(len(one) > 1 and (np.diff(one) > 0).all() for one in each):
+        raise UserError("edges must be at least two ascending numbers for each column")
+    return (
+        np.repeat(np.arange(len(each)), [len(one) - 1 for one in each]),
+        np.concatenate([one[:-1] for one in each]),
+        np.concatenate([np.diff(one) for one in each]),
+        np.concatenate([np.arange(len(one) - 1) == 0 for one in each]),
+        np.concatenate([np.arange(len(one) - 1) == len(one) - 2 for one in each]),
+    )
+
+
+def rescaled(model: AnyModel, mean: Array, deviation: Array) -> AnyModel:
+    """The model whose outputs are multiplied by a deviation, plus a mean.
+
+    So a network learns numbers of any unit as numbers about 0.
+
+    Args:
+        model: of one example, with one array as outputs.
+        mean, deviation: [] or as the outputs.
+
+    >>> from dlworkshop.models import logistic
+    >>> model = rescaled(logistic(1), 100.0, 10.0)
+    >>> params = model.init(jax.random.key(0), jnp.ones(2))
+    >>> params = jax.tree.map(jnp.zeros_like, params)
+    >>> model.apply(params, jnp.ones(2)).tolist()
+    [100.0]
+    """
+    mean, deviation = _numbers("mean", mean), _numbers("deviation", deviation)
+
+    @functools.wraps(model.apply)
+    def apply(*given, **more):
+        answer = model.apply(*given, **more)
+        if isinstance(model, StatefulModel):
+            outputs, state = answer
+            return outputs * deviation + mean, state
+        return answer * deviation + mean
+
+    known = {"mean": mean.tolist(), "deviation": deviation.tolist()}
+    return model._replace(apply=apply, config={**model.config, "rescaled": known})
+
+
+def on_first_channel(model: AnyModel) -> AnyModel:
+    """The model of images [H, W, 1], of the first channel: of grey ones kept as RGB.
+
+    >>> from dlworkshop.models import logistic
+    >>> model = on_first_channel(logistic(2))
+    >>> model.init(jax.random.key(0), jnp.ones((4, 4, 3)))["Dense_0"]["kernel"].shape
+    (16, 2)
+    """
+    model = _on(lambda image: image[..., :1], model, on_first_channel={})
+    return model._replace(module=None)  # its layers see other inputs than the model
+
+
+def fitted_scale(inputs: Array) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of columns, of inputs [N, D], or of channels, [N, H, W, C].
+
+    Columns of nothing but 0 and 1 stay as they are: mean 0 and deviation 1. A constant
+    one has the deviation 1. uint8 are taken as a step sees them, in [0, 1].
+
+    >>> mean, deviation = fitted_scale(np.array([[1.0, 0.0], [3.0, 1.0]]))
+    >>> mean.tolist(), deviation.tolist()
+    ([2.0, 0.0], [1.0, 1.0])
+    """
+    size = inputs.shape[-1]
+    count, total, squares = 0, np.zeros(size), np.zeros(size)
+    marks = np.full(size, len(inputs.shape) == 2)
+    shift = _float64(inputs[:1]).reshape(-1, size)[0]  # or small differences are lost
+    for first in range(0, len(inputs), PIECE):
+        rows = _float64(inputs[first : first + PIECE]).reshape(-1, size)
+        count += len(rows)
+        total += (rows - shift).sum(0)
+        squares += ((rows - shift) ** 2).sum(0)
+        marks &= ((rows == 0) | (rows == 1)).all(0)
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    mean = mean + shift
+    deviation = np.where(deviation > 1e-7 * np.maximum(1, np.abs(mean)), deviation, 1.0)
+    return np.where(marks, 0.0, mean), np.where(marks, 1.0, deviation)
+
+
+def fitted_edges(inputs: Array, most: int) -> list[list[float]]:
+    """Edges of at most `most` bins for each column of inputs [N, D]: its quantiles.
+
+    Equal quantiles are one edge, so that a column of few values has few bins; one of a
+    single value has the edges of a bin of width 1.
+
+    >>> fitted_edges(np.array([[0.0, 5.0], [1.0, 5.0], [2.0, 5.0]]), most=2)
+    [[0.0, 1.0, 2.0], [5.0, 6.0]]
+    """
+    inputs = np.asarray(inputs, np.float32).astype(np.float64)
+    found = []
+    for column in inputs.T:
+        edges = np.unique(np.quantile(column, np.linspace(0, 1, most + 1)))
+        apart = np.diff(edges) > 1e-6 * max(1.0, float(np.abs(edges).max()))
+        edges = np.concatenate([edges[:1], edges[1:][apart]])
+        known = edges.tolist()
+        found.append(known if len(known) > 1 else [known[0], known[0] + 1.0])
+    return found
+
+
+def _on(change: Callable, model: AnyModel, **config: object) -> AnyModel:
+    """The model of changed inputs; the same in all other ways."""
+
+    @functools.wraps(model.init)
+    def init(key, inputs):
+        return model.init(key, change(inputs))
+
+    @functools.wraps(model.apply)  # the hyper-parameters that it takes show through
+    def apply(*given, **more):  # params, and the state where there is one, and inputs
+        *numbers, inputs = given
+        return model.apply(*numbers, change(inputs), **more)
+
+    return model._replace(init=init, apply=apply, config={**model.config, **config})
+
+
+def _float64(array: Array) -> np.ndarray:
+    array = np.asarray(array)
+    return array / 255.0 if array.dtype == np.uint8 else array.astype(np.float64)
+
+
+def _numbers(name: str, given: Array) -> np.ndarray:
+    """float32, as the config and the step have them."""
+    numbers = np.asarray(given, np.float32)
+    if not np.isfinite(numbers).all():
+        raise UserError(f"{name} has numbers that are not finite: give finite ones")
+    return numbers

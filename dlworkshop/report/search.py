@@ -1,0 +1,115 @@
+"""How the settings of a run were found, and what any network has to be ahead of."""
+
+from typing import Any
+
+from dlworkshop.report.elements import Html, data, fold, join, table, tag
+from dlworkshop.report.read import RunFolder, get_nested
+from dlworkshop.report.words import (
+    count,
+    duration,
+    humanize,
+    is_fraction,
+    plain,
+    quantity,
+    titled,
+    with_error,
+)
+
+OPEN_ROWS = 12  # a longer table waits to be opened
+
+
+def notes(run: RunFolder) -> Html | None:
+    """What a reader must know before the numbers; None where there is nothing."""
+    found = run.summary.get("notes") or []
+    return tag("ul", *(tag("li", note) for note in found)) if found else None
+
+
+def beside(run: RunFolder) -> Html | None:
+    """The ensemble and its members beside the baselines, on the same test split."""
+    simple = run.summary.get("baselines")
+    if not simple:
+        return None
+    together = run.summary.get("ensemble") or {}
+    names = [name for name in together if any(name in own for own in simple.values())]
+    rows: list[list[Any]] = [["Ensemble", *(_cell(together, name) for name in names)]]
+    alone = []
+    for name in names:
+        stat = get_nested(run.summary, "test", name) or {}
+        text = with_error(stat.get("mean"), stat.get("sem"), name)
+        alone.append(data(text, stat.get("mean")))
+    rows.append(["One member", *alone])
+    rows += [[titled(b), *(_cell(own, n) for n in names)] for b, own in simple.items()]
+    note = "All on the test split; ± one standard error of the mean over the members."
+    parts = [table("Beside baselines", ["", *map(titled, names)], rows)]
+    if of_new := run.summary.get("expected"):
+        intervals = [
+            f"{humanize(name)} {quantity(own['mean'], name)} "
+            f"({quantity(own['low'], name)} to {quantity(own['high'], name)})"
+            for name, own in of_new.items()
+            if isinstance(own, dict)
+        ]
+        note += (
+            f" Of new data expect {', '.join(intervals)}: 95 % intervals, by what "
+            f"members said of {count(of_new['examples'], 'example')} of train and "
+            "validation that they had not learnt from."
+        )
+    return join([*parts, tag("p", note, class_="note")])
+
+
+def search(run: RunFolder) -> Html | None:
+    """Every setting that was tried, with what validation says of it."""
+    found = run.summary.get("search")
+    if not found:
+        return None
+    rows, judged = found.get("rows") or [], found.get("judged_by", "loss")
+    parts = []
+    if rows:
+        names = list(dict.fromkeys(name for row in rows for name in row["hparams"]))
+        shown = [_row(row, names, judged) for row in rows]
+        classes = ["best" if row.get("chosen") else None for row in rows]
+        head = ["Network", *map(titled, names), titled(f"validation_{judged}")]
+        head += ["Behind the best", ""]
+        title = count(len(rows), "setting")
+        parts.append(
+            fold(title, table("Settings", head, shown, classes), len(rows) <= OPEN_ROWS)
+        )
+        parts.append(tag("p", f"Chosen: {found.get('rule')}.", class_="note"))
+    else:
+        parts.append(tag("p", "All settings were given, so none was searched for."))
+    tried = found.get("tried") or {}
+    worked = [
+        f"{name}: {count(own['members'], 'member')} ({own['repeats']}), "
+        f"{own['updates']:,} updates each, {duration(own['seconds'])} "
+        f"(planned {duration(own['planned'])})"
+        for name, own in tried.items()
+        if "members" in own
+    ]
+    worked += found.get("left_out") or []
+    budget = run.summary.get("budget") or {}
+    if budget:
+        worked.append(
+            f"All of it took {duration(budget['used_seconds'])} of the "
+            f"{duration(60 * budget['minutes'])} that were given."
+        )
+    parts.append(tag("ul", *(tag("li", line) for line in worked)))
+    return join(parts)
+
+
+def _row(row: dict[str, Any], names: list[str], judged: str) -> list[Any]:
+    behind, sem = row.get("behind"), row.get("behind_sem")
+    scale, unit = (100, " points") if is_fraction(judged) else (1, "")
+    lost = "—"
+    if behind is not None:
+        lost = f"{scale * behind:.3g}{unit} ± {scale * (sem or 0):.2g}"
+    return [
+        row["candidate"],
+        *(plain(row["hparams"].get(name)) for name in names),
+        data(with_error(row.get("mean"), row.get("sem"), judged), row.get("mean")),
+        data(lost, behind),
+        "✓ chosen" if row.get("chosen") else "",
+    ]
+
+
+def _cell(scores: dict[str, Any], name: str) -> Html:
+    value = scores.get(name)
+    return data(quantity(value, name, 2), value)

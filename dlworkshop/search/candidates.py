@@ -1,0 +1,282 @@
+"""What is tried: networks, the simplest first, each with settings of numbers."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from dlworkshop import models
+from dlworkshop.errors import UserError, unknown
+from dlworkshop.learn.hparams import keywords
+from dlworkshop.models.augment import Moves
+from dlworkshop.models.model import seen, shapes, stand_ins, stateful
+from dlworkshop.models.scaling import fitted_edges, fitted_scale
+from dlworkshop.search.task import Task, is_standardized
+from dlworkshop.train import checks
+from dlworkshop.types import Array, Dataset
+
+Setting = Mapping[str, float]
+AnyModel = Any  # a `Model` or `StatefulModel`; what wraps one is of the same kind
+
+WIDTHS = (128, 128)
+MOST_ENCODED = 1024  # numbers that the bins of all columns together may give
+PER_BIN = 16  # training examples, at least
+BINS = (2, 32)
+LARGE = 32  # pixels of a side, from which on a network is residual
+SHIFT = 0.1  # of a side
+LOOKED_AT = 1000  # images, to see whether they are grey
+# The likeliest first. A decay is per update and unit of the learning rate.
+RATES = {"learning_rate": (0.003, 0.001, 0.01)}
+LINEAR = {"learning_rate": (0.03, 0.01, 0.1), "weight_decay": (0.01, 0.1, 0.001)}
+DENSE = {**RATES, "weight_decay": (0.1, 0.01, 1.0), "dropout": (0.0, 0.3)}
+MOVES = (0.0, 0.0), (0.0, SHIFT), (0.5, SHIFT)  # chance of a flip, share of a side
+INPUTS = {"params", "state", "inputs", "key"}  # of `apply`, no hyper-parameters
+ANYWHERE = ("dropout",)  # may be asked for where one network of several has it
+DECAYS = {"weight_decay": (0.05, 0.5)}  # of images
+
+
+class Candidate(NamedTuple):
+    """A network, and the settings it is trained with, the likeliest ones first.
+
+    `settle` gives the network of one setting, and what of the setting is left to be a
+    hyper-parameter: what members differ in is fixed once it is chosen.
+    """
+
+    name: str
+    model: AnyModel
+    settings: tuple[Setting, ...]
+    settle: Callable[[Setting], tuple[AnyModel, dict[str, float]]] | None = None
+
+    def settled(self, setting: Setting) -> tuple[AnyModel, dict[str, float]]:
+        """Network and hyper-parameters of one setting."""
+        if self.settle is None:
+            return self.model, dict(setting)
+        return self.settle(setting)
+
+
+def candidates(
+    dataset: Dataset,
+    task: Task,
+    model: AnyModel | None = None,
+    asked: Mapping[str, Any] | None = None,
+    augment: models.Augment | None = None,
+) -> list[Candidate]:
+    """What to try, the simplest first.
+
+    Args:
+        dataset: whose training split gives the statistics.
+        task: of it.
+        model: the only one to be tried.
+        asked: hyper-parameters that are not swept: name -> number or numbers.
+        augment: of images, what is done to them in training instead of what is tried.
+
+    Raises:
+        UserError: where no network here takes such inputs.
+    """
+    asked = dict(asked or {})
+    shape = tuple(getattr(dataset.train.inputs, "shape", (0,))[1:])
+    picture = len(shape) == 3
+    if not picture and (augment is not None or {"flip", "shift"} & set(asked)):
+        raise UserError(
+            f"an example of '{dataset.name}' is {list(shape)}, no image, and nothing "
+            "else is augmented: leave flip, shift and the like out"
+        )
+    if model is not None and picture:
+        side = min(shape[:2])
+        return [augmenting("the model given", model, side, asked, augment)]
+    if model is not None:
+        return [_candidate("the model given", model, DENSE, asked)]
+    if picture:
+        return [_of_images(dataset, task, asked, augment)]
+    if len(shape) != 1:
+        raise UserError(
+            f"an example of '{dataset.name}' is {list(shape) or 'several arrays'}, and "
+            "networks are known here for vectors and images: give a model of your own"
+        )
+    found, edges = [], _edges(dataset.train.inputs)
+    for name, widths, grid in (("linear", (), LINEAR), ("mlp", WIDTHS, DENSE)):
+        network = models.mlp(widths, num_classes=task.outputs)
+        scaled = prepared(network, dataset, task)
+        found.append(_candidate(name, scaled, grid, asked))
+        if edges is not None:
+            binned = in_units(models.piecewise_linear(network, edges), dataset, task)
+            found.append(_candidate(f"{name} on bins", binned, grid, asked))
+    return found
+
+
+def prepared(model: AnyModel, dataset: Dataset, task: Task) -> AnyModel:
+    """A network on standardised inputs, with its outputs in the units of the targets.
+
+    All statistics are those of the training split.
+    """
+    scaled = models.standardized(model, *fitted_scale(dataset.train.inputs))
+    return in_units(scaled, dataset, task)
+
+
+def in_units(model: AnyModel, dataset: Dataset, task: Task) -> AnyModel:
+    """A network whose values are in the units of targets that are not standardised."""
+    if task.kind != "values" or is_standardized(dataset):
+        return model
+    targets = np.asarray(dataset.train.targets, np.float64)
+    mean, deviation = targets.mean(0), targets.std(0)
+    return models.rescaled(model, mean, np.where(deviation > 0, deviation, 1.0))
+
+
+def _edges(inputs: Array) -> list[list[float]] | None:
+    """Quantiles of train; None where no column has numbers to be cut into bins."""
+    size, columns = inputs.shape
+    low, high = BINS
+    most = min(size // PER_BIN, MOST_ENCODED // columns, high)
+    if most < low:
+        return None
+    edges = fitted_edges(inputs, most)
+    return edges if any(len(one) > 2 for one in edges) else None
+
+
+def _of_images(
+    dataset: Dataset,
+    task: Task,
+    asked: Mapping[str, Any],
+    augment: models.Augment | None,
+) -> Candidate:
+    """A convolutional network for the size of the images."""
+    side = min(dataset.train.inputs.shape[1:3])
+    halved = int(np.log2(max(side, 1)))
+    network: AnyModel
+    if side >= LARGE:
+        stages = (32, 64, 128, 256, 256)[: max(3, min(5, halved - 2))]
+        name, network = "resnet", models.resnet(stages, num_classes=task.outputs)
+    elif halved >= 2:
+        name, features = "cnn", (32, 64, 128)[: halved - 1]
+        network = models.cnn(
+            features,
+            (128,),
+            pooling=models.max_pool,
+            dropout=0.3,
+            num_classes=task.outputs,
+        )
+    else:
+        scaled = prepared(models.mlp(WIDTHS, num_classes=task.outputs), dataset, task)
+        return _candidate("mlp", scaled, DENSE, asked)
+    if is_grey(dataset.train.inputs):
+        mean, deviation = fitted_scale(dataset.train.inputs)
+        scaled = models.standardized(network, mean[:1], deviation[:1])
+        network = in_units(models.on_first_channel(scaled), dataset, task)
+    else:
+        network = prepared(network, dataset, task)
+    return augmenting(name, network, side, asked, augment)
+
+
+def augmenting(
+    name: str,
+    network: AnyModel,
+    side: int,
+    asked: Mapping[str, Any],
+    augment: models.Augment | None = None,
+) -> Candidate:
+    """A network of images [side, side, C], and ways to augment them to be tried.
+
+    Args:
+        name: of the candidate.
+        network: as it is without augmentation.
+        side: pixels of the shorter side.
+        asked: hyper-parameters that are not swept; `shift`, a share of a side, and
+            `flip`, 0 or 1, may be among them.
+        augment: what is done to all; its own flip and shift are not looked at.
+    """
+    others = augment or models.Augment()
+    if not 0 <= float(asked.get("shift", 0)) < 1:
+        raise UserError(f"shift is {asked['shift']}: give a share of a side below 1")
+    rest = {key: value for key, value in asked.items() if key not in ("flip", "shift")}
+    moves = dict.fromkeys(
+        (
+            float(asked.get("flip", 2 * flip)) / 2,  # the chance, of half of them
+            round(float(asked.get("shift", shift)) * side),
+        )
+        for flip, shift in MOVES
+    )
+    found = _candidate(name, network, {**RATES, "moves": tuple(moves), **DECAYS}, rest)
+    settings = []
+    for setting in found.settings:
+        numbers: dict[str, Any] = dict(setting)
+        flip, shift = numbers.pop("moves")
+        settings.append({**numbers, "flip": flip, "shift": float(shift)})
+    most = max(pixels for _, pixels in moves)
+    model = models.augmented(network, Moves(most, others))
+
+    def settle(setting: Setting) -> tuple[AnyModel, dict[str, float]]:
+        left = {k: v for k, v in setting.items() if k not in ("flip", "shift")}
+        flip, shift = setting["flip"] > 0, int(setting["shift"])
+        chosen = dataclasses.replace(others, flip=flip, shift=shift)
+        if chosen == models.Augment():  # nothing
+            return network, left
+        return models.augmented(network, chosen), left
+
+    return Candidate(name, model, tuple(settings), settle)
+
+
+def is_grey(images: Array) -> bool:
+    """Whether images [N, H, W, 3] have three equal channels, as far as is looked.
+
+    >>> is_grey(np.ones((2, 4, 4, 3))), is_grey(np.ones((2, 4, 4, 1)))
+    (True, False)
+    """
+    if images.shape[-1] != 3:
+        return False
+    places = np.unique(np.linspace(0, len(images) - 1, LOOKED_AT).astype(int))
+    some = np.asarray(images[places])
+    return bool((some == some[..., :1]).all())
+
+
+def _candidate(
+    name: str,
+    model: AnyModel,
+    grid: Mapping[str, Sequence[Any]],
+    asked: Mapping[str, Any],
+) -> Candidate:
+    """Its settings: every combination, in the order of how likely they are good.
+
+    Raises:
+        UserError: for a hyper-parameter that is asked for and has no effect.
+    """
+    takes = keywords(model.apply)
+    known = {"learning_rate", "weight_decay", "moves"} | set(takes) - INPUTS
+    values = {key: tuple(own) for key, own in grid.items() if key in known}
+    if model.config.get("widths") == []:  # nothing there to be dropped
+        values.pop("dropout", None)
+    for key, value in asked.items():
+        if key in known:
+            values[key] = tuple(np.atleast_1d(value).tolist())
+        elif key not in ANYWHERE:
+            raise unknown("hyper-parameter", key, {*known, *ANYWHERE})
+    places = itertools.product(*(range(len(own)) for own in values.values()))
+    in_order = sorted(places, key=lambda place: (max(place), sum(place)))
+    settings = [
+        {key: values[key][i] for key, i in zip(values, place, strict=True)}
+        for place in in_order
+    ]
+    return Candidate(name, model, tuple(settings))
+
+
+def check(candidate: Candidate, dataset: Dataset) -> None:
+    """The network takes the examples, in training too.
+
+    Raises:
+        UserError: in one sentence.
+    """
+    model = stateful(candidate.model)
+    example = seen(
+        jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype),
+            dataset.train.inputs,
+        )
+    )
+    apply = functools.partial(model.apply, **stand_ins(model))
+    with checks.one_sentence(f"{candidate.name} does not take the examples"):
+        params, state = shapes(model, example)
+        if not jax.tree.leaves(state):  # or else it looks at its batch
+            jax.eval_shape(apply, params, state, example, key=jax.random.key(0))

@@ -1,0 +1,211 @@
+"""How long an update takes here, and how many of them a time is spent on."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlworkshop.learn import optimizers, schedules, step
+from dlworkshop.models.convolution import computed_by, has_convolutions
+from dlworkshop.models.model import num_params, seen, shapes, stand_ins, stateful
+from dlworkshop.search.candidates import Candidate, Setting
+from dlworkshop.search.task import Task
+from dlworkshop.train.autotune import rule_of_thumb
+from dlworkshop.train.programs import update_flops
+from dlworkshop.types import Batch, Dataset
+
+LEAST_UPDATES = 300  # below which no network is judged
+PASSES = 30  # over the training split, which usually do
+UPDATES = (1000, 6000)  # and bounds of what usually does
+BATCHES = ((500, 32), (2_000, 64), (20_000, 128))  # below so many examples
+LARGE_BATCH = 256
+ROUNDS = 20  # looks at validation
+FOLDS = 8
+SMALL = 1000  # examples in train and validation below which folds are cut
+SECONDS = 0.5  # of what is measured
+OVERHEAD = 20e-6  # seconds of an update, however small
+SMALL_PRODUCTS = 0.25  # the rate of small products is about this share of large ones'
+PER_PARAMETER = 12  # numbers that an update of one goes over
+COMPILING = 6.0  # seconds that the programs of a fit take, about
+FORWARD = 1 / 3  # of the cost of an update has an answer
+
+
+@dataclasses.dataclass(frozen=True)
+class Effort:
+    """What one fit is: settings, and how each is trained."""
+
+    settings: tuple[Setting, ...]
+    seeds: int
+    folds: int | None
+    updates: int
+    batch_size: int
+
+    @property
+    def members(self) -> int:
+        """P."""
+        return len(self.settings) * self.seeds * (self.folds or 1)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates between two looks at validation."""
+        return max(1, round(self.updates / ROUNDS))
+
+    @property
+    def num_epochs(self) -> int:
+        """Looks at validation."""
+        return max(1, round(self.updates / self.steps_per_epoch))
+
+    def seconds(self, update: float, validation: int) -> float:
+        """Estimated, with compilation.
+
+        Args:
+            update: seconds of one, of one member.
+            validation: examples in it.
+        """
+        looks = self.num_epochs * validation / self.batch_size * FORWARD
+        return COMPILING + self.members * (self.updates + looks) * update
+
+    def within(
+        self,
+        seconds: float,
+        update: float,
+        validation: int,
+        least_seeds: int = 1,
+        least_updates: int = LEAST_UPDATES,
+    ) -> "Effort":
+        """As much of it as fits into a time, with at least so many seeds and updates.
+
+        Fewer updates come first, down to a third of them; then fewer seeds, fewer
+        settings, and updates again. The smallest effort may take longer than the time.
+
+        >>> settings = tuple({"learning_rate": rate} for rate in (0.1, 0.2, 0.3, 0.4))
+        >>> whole = Effort(settings, 2, None, 1200, 32)
+        >>> whole.within(1e9, 0.01, 100) == whole
+        True
+        >>> few = whole.within(20.0, 0.01, 100)
+        >>> few.members, few.updates
+        (3, 400)
+        """
+
+        def shrunk(now: Effort, updates: int) -> Effort:
+            spare = max(0.0, seconds - COMPILING)
+            each = (now.seconds(update, validation) - COMPILING) / now.updates
+            possible = int(spare / max(each, 1e-12))
+            return dataclasses.replace(
+                now, updates=max(min(now.updates, possible), updates)
+            )
+
+        least_updates = min(least_updates, self.updates)
+        third = max(least_updates, self.updates // 3)
+        now = shrunk(self, third)
+        while now.seconds(update, validation) > seconds and now.seeds > least_seeds:
+            now = shrunk(dataclasses.replace(now, seeds=now.seeds - 1), third)
+        while now.seconds(update, validation) > seconds and len(now.settings) > 1:
+            now = shrunk(dataclasses.replace(now, settings=now.settings[:-1]), third)
+        return shrunk(now, least_updates)
+
+
+def usual(
+    dataset: Dataset, folds: int | None, batch_size: int | None, updates: int | None
+) -> tuple[int, int]:
+    """Updates and batch size that usually do for so many examples.
+
+    >>> split = Batch(np.zeros((105, 4)), np.zeros(105, int))
+    >>> usual(Dataset(split, split, split), None, None, None)
+    (1000, 32)
+    """
+    size = dataset.train.num_examples
+    if folds:
+        size = (size + dataset.validation.num_examples) * (folds - 1) // folds
+    batch = batch_size or next((b for n, b in BATCHES if size < n), LARGE_BATCH)
+    low, high = UPDATES
+    return updates or int(np.clip(PASSES * size / batch, low, high)), min(batch, size)
+
+
+def seconds_of_an_update(
+    candidate: Candidate, task: Task, dataset: Dataset, batch_size: int
+) -> float:
+    """Of one member among others, on this machine.
+
+    A small program is timed where there are convolutions. Elsewhere it would take
+    longer to compile than many a search to train, so that the operations and the
+    parameters are counted, and what the machine does of both is timed.
+
+    Args:
+        candidate: whose first setting it is about.
+        task: with the loss.
+        dataset: whose first examples are used.
+        batch_size: examples per update.
+    """
+    model = stateful(candidate.model)
+    example = jax.tree.map(lambda leaf: np.asarray(leaf[:1])[0], dataset.train.inputs)
+    params, state = shapes(model, example)
+    flops, more = update_flops(model, example), stand_ins(model)
+    if not has_convolutions(model.apply, params, state, seen(example), **more):
+        products, numbers = machine()
+        size = num_params(params)
+        return OVERHEAD + batch_size * flops / products + PER_PARAMETER * size / numbers
+    platform = jax.default_backend()
+    execution = rule_of_thumb(batch_size, flops, convolutions=True, platform=platform)
+    (setting, *_) = candidate.settings
+    spec = step.spec_of(
+        computed_by(model, execution.convolution, platform),
+        optimizers.adamw,
+        task.loss,
+        setting,
+        schedule=schedules.cosine,
+        num_steps=LEAST_UPDATES,
+    )
+    hparams = {name: jnp.full((), value) for name, value in setting.items()}
+    batch: Batch = jax.tree.map(np.asarray, dataset.train.rows(slice(0, batch_size)))
+    init = jax.jit(functools.partial(step.init_state, spec))
+    update = jax.jit(step.make_train_step(spec, None, execution.micro_batch))
+    member, _ = update(init(hparams, jax.random.key(0), example), batch, hparams)
+    jax.block_until_ready(member)
+    count, started = 0, time.perf_counter()
+    while (spent := time.perf_counter() - started) < SECONDS:
+        member, _ = jax.block_until_ready(update(member, batch, hparams))
+        count += 1
+    return spent / count
+
+
+@functools.cache
+def machine() -> tuple[float, float]:
+    """Operations a second of many small products, and numbers a second it goes over.
+
+    A share of what it does of large products and of sums of large arrays, measured.
+    """
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(512, 512)).astype(np.float32)
+    b = np.ones(1 << 22, np.float32)
+    products, numbers = _times(lambda: a @ a), _times(lambda: b + b)
+    return SMALL_PRODUCTS * 2 * 512**3 / products, b.size / numbers
+
+
+def _times(work: Callable[[], object]) -> float:
+    """Seconds that it takes, the fastest of a few times."""
+    found = []
+    for _ in range(5):
+        started = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - started)
+    return min(found)
+
+
+def cuts_folds(dataset: Dataset) -> bool:
+    """Whether train and validation together are few, and were cut at random.
+
+    Groups that must stay together, and a validation split that was given, are a
+    reason to leave the splits as they are.
+    """
+    card = dataset.card or {}
+    splits = str(card.get("splits", ""))
+    given = splits.partition(" as given")[0] if " as given" in splits else ""
+    grouped = (card.get("groups") or {}).get("by") is not None
+    both = dataset.train, dataset.validation
+    few = sum(split.num_examples for split in both) < SMALL
+    return few and not grouped and "validation" not in given

@@ -1,0 +1,129 @@
+"""What to expect of new data, and how the result of a search is said."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from dlworkshop.report.words import humanize, is_fraction, quantity
+from dlworkshop.search.effort import Effort
+from dlworkshop.search.task import Task
+from dlworkshop.train import folds
+from dlworkshop.train.result import Run
+from dlworkshop.types import Dataset
+
+LEVEL = 0.95
+DRAWS = 1000  # of the bootstrap
+FALLING = 0.05  # share of the whole way in the last fifth, above which it goes on
+
+
+def of_folds(
+    run: Run, dataset: Dataset, task: Task, effort: Effort, factor: float
+) -> dict[str, Any]:
+    """Scores of what members said of the examples that they held out, with intervals.
+
+    Of each example of train and validation the members speak that did not learn from
+    it, one for each seed, together. The ensemble of all members has more of them, and
+    is as good or better.
+
+    Returns:
+        name -> {"mean", "low", "high"}: 95 % intervals, of an accuracy Wilson's, of
+        the others the bootstrap's over examples; and "examples", how many.
+    """
+    pool = folds.pooled(dataset).train
+    seeds = list(range(effort.seeds))
+    held_out = folds.held_out(pool, effort.folds or 0, seeds)  # [P, N]
+    outputs = np.asarray(run.predict(pool.inputs), np.float64)  # [P, N, ...]
+    size = held_out.shape[1]
+    said = []
+    for seed in seeds:
+        own = slice(seed * (effort.folds or 0), (seed + 1) * (effort.folds or 0))
+        of_row = held_out[own].argmax(0)  # [N]
+        if run.finite[own].all():
+            said.append(outputs[own][of_row, np.arange(size)])
+    if not said:
+        return {}
+    together = np.stack(said)  # [S, N, ...]
+    scores = task.scores(together, pool, factor)
+    rng = np.random.default_rng(0)
+    draws = []
+    for _ in range(DRAWS):
+        rows = rng.integers(0, size, size)
+        draws.append(task.scores(together[:, rows], pool.rows(rows), factor))
+    found: dict[str, Any] = {}
+    for name, mean in scores.items():
+        low, high = np.nanquantile(
+            [draw[name] for draw in draws], [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+        )
+        if name == "accuracy" and task.kind == "classes":
+            low, high = wilson(mean, size)
+        found[name] = {"mean": mean, "low": float(low), "high": float(high)}
+    return {**found, "examples": size}
+
+
+def wilson(share: float, size: int) -> tuple[float, float]:
+    """The 95 % interval of a share of `size` independent examples.
+
+    Source: Wilson (1927), Probable inference, the law of succession.
+
+    >>> [round(each, 3) for each in wilson(1.0, 20)]
+    [0.839, 1.0]
+    """
+    found = stats.binomtest(round(share * size), size).proportion_ci(LEVEL, "wilson")
+    return float(found.low), float(found.high)
+
+
+def still_falling(run: Run) -> float | None:
+    """The share of the fall of the validation loss in the last fifth of the updates.
+
+    None where that is little, or where the members had stopped before.
+    """
+    if "validation/loss" not in run.history.names:
+        return None
+    curves = run.history["validation/loss"]  # [T, P]
+    curves = curves[np.isfinite(curves).any(1)]
+    curves = curves[:, np.isfinite(curves).all(0)]
+    if len(curves) < 5 or not curves.size:
+        return None
+    late = curves[-1 - len(curves) // 5]
+    whole = curves[0].mean() - curves.min(0).mean()
+    fell = late.mean() - curves[-1].mean()
+    return float(fell / whole) if whole > 0 and fell > FALLING * whole else None
+
+
+def finding(
+    run: Run,
+    candidate: str,
+    task: Task,
+    together: Mapping[str, float],
+    simple: Mapping[str, Mapping[str, float]],
+    of_new: Mapping[str, Any] | None,
+    unit: str,
+) -> str:
+    """The result in a sentence or two."""
+    name = task.headline
+    in_units = f" {unit}" if unit and name == "rmse" else ""
+
+    def said(value: float) -> str:
+        return quantity(value, name) + ("" if is_fraction(name) else in_units)
+
+    members = int(run.finite.sum())
+    who = f"{members} networks together ({candidate})" if members > 1 else candidate
+    text = f"{who} have a test {humanize(name)} of {said(together[name])}"
+    if members == 1:
+        text = f"One network ({candidate}) has a test {humanize(name)} of "
+        text += said(together[name])
+    others = [
+        f"{said(scores[name])} {b}" for b, scores in simple.items() if name in scores
+    ]
+    if others:
+        text += f"; {', '.join(others)}"
+    if of_new and name in of_new:
+        interval = of_new[name]
+        text += (
+            f". Of new data expect {said(interval['mean'])} "
+            f"({said(interval['low'])} to {said(interval['high'])}, by cross-validation"
+            f" of {of_new['examples']:,} examples)"
+        )
+    return text

@@ -1,0 +1,137 @@
+"""What is to be learnt from a data set, and how an answer to it is judged."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from dlworkshop.errors import UserError
+from dlworkshop.learn import losses, metrics, split_metrics
+from dlworkshop.train.predictions import fitted_target
+from dlworkshop.types import Array, Batch, Dataset
+
+IMBALANCED = 3  # times as many examples has the commonest class as the rarest
+MANY = 1000  # examples in validation, of which an accuracy tells settings apart
+SAMPLE = 20_000  # targets that are looked at
+
+
+class Task(NamedTuple):
+    """Classes, labels of which several may be true, or numbers.
+
+    Settings are judged by the accuracy where there are many examples to tell it by,
+    by the balanced accuracy where classes are imbalanced, else by the loss.
+    """
+
+    kind: str  # "classes", "labels" or "values"
+    loss: Callable
+    outputs: int  # K, of the network
+    judged_by: str  # a metric, or "loss": what settings are chosen by
+    better: str = "lower"
+    why: str = ""  # in words, where that is not the usual one
+
+    @property
+    def headline(self) -> str:
+        """The score that is told first."""
+        if self.kind == "values":
+            return "rmse"
+        return "accuracy" if self.judged_by == "loss" else self.judged_by
+
+    @property
+    def sign(self) -> int:
+        """What makes lower better."""
+        return -1 if self.better == "higher" else 1
+
+    def scores(self, outputs: Array, batch: Batch, factor: float) -> dict[str, float]:
+        """Scores of the mean of what members say.
+
+        Args:
+            outputs: [P, N, ...] of the members.
+            batch: the N examples.
+            factor: what errors of values are multiplied by, to be in their own units.
+        """
+        outputs, true = np.asarray(outputs, np.float64), np.asarray(batch.targets)
+        share = np.ones(len(true)) if batch.weights is None else batch.weights
+        if self.kind == "values":
+            mean = outputs.mean(0).reshape(len(true), -1)
+            errors = split_metrics.mae, split_metrics.rmse, split_metrics.r2
+            flat = true.reshape(len(true), -1)
+            found = [float(each(mean, flat, share)) for each in errors]
+            mae, rmse, r2 = found
+            return {"mae": mae * factor, "rmse": rmse * factor, "r2": r2}
+        link = losses.OUTPUTS[losses.outputs_of(self.loss) or "logits"]
+        assert link is not None
+        mean = np.asarray(link(outputs), np.float64).mean(0)  # [N, K]
+        least = np.finfo(np.float32).tiny
+        if self.kind == "labels":
+            right = (mean > 0.5) == (true > 0.5)
+            no = np.log(np.maximum(1 - mean, least))
+            each = true * np.log(np.maximum(mean, least)) + (1 - true) * no
+            return {
+                "accuracy": float(np.average(right.mean(-1), weights=share)),
+                "loss": -float(np.average(each.mean(-1), weights=share)),
+            }
+        right = mean.argmax(-1) == true
+        likely = np.log(np.maximum(mean[np.arange(len(true)), true], least))
+        return {
+            "accuracy": float(np.average(right, weights=share)),
+            "balanced_accuracy": float(metrics.mean_over_classes(right, true)),
+            "loss": -float(np.average(likely, weights=share)),
+        }
+
+
+def task_of(dataset: Dataset, loss: Callable | None = None) -> Task:
+    """What the targets of a data set ask for.
+
+    Args:
+        dataset: with one array as targets.
+        loss: instead of the usual one.
+
+    Raises:
+        UserError: where that is not to be told from the targets.
+
+    >>> split = Batch(np.zeros((4, 2)), np.array([0, 1, 1, 1]))
+    >>> task_of(Dataset(split, split, split, ("a", "b"))).judged_by
+    'loss'
+    """
+    targets = dataset.train.targets
+    if not hasattr(targets, "dtype") or len(jax.tree.leaves(targets)) != 1:
+        raise UserError(
+            f"the targets of '{dataset.name}' are no single array, and their loss is "
+            "not to be guessed: use fit with a loss or an objective of your own"
+        )
+    few = np.asarray(targets[:SAMPLE])
+    if dataset.classes and few.ndim == 1:
+        share = np.bincount(np.asarray(targets), minlength=len(dataset.classes))
+        own, names = loss or losses.cross_entropy, dataset.classes
+        rarest = share[share > 0].min()
+        if share.max() <= IMBALANCED * rarest:
+            if dataset.validation.num_examples < MANY:
+                return Task("classes", own, len(names), "loss")
+            return Task("classes", own, len(names), "accuracy", "higher")
+        why = (
+            f"the commonest class has {share.max() / rarest:.0f} times the examples of "
+            "the rarest, so all classes count the same in the choice"
+        )
+        return Task("classes", own, len(names), "balanced_accuracy", "higher", why)
+    outputs = max(1, int(np.prod(few.shape[1:])))
+    several = few.ndim == 2 and few.shape[1] > 1
+    if several and ((few == 0) | (few == 1)).all():
+        return Task("labels", loss or losses.binary_cross_entropy, outputs, "loss")
+    if few.ndim > 2:
+        raise UserError(
+            f"a target of '{dataset.name}' has the shape {list(few.shape[1:])}: use "
+            "fit with a model and a loss of your own"
+        )
+    return Task("values", loss or losses.squared_error, outputs, "loss")
+
+
+def own_units(dataset: Dataset) -> tuple[float, str]:
+    """What errors are multiplied by, and the words for what they are then in."""
+    return metrics.own_units(fitted_target(dataset.preprocessing))
+
+
+def is_standardized(dataset: Dataset) -> bool:
+    """Whether the numbers to be predicted were brought to mean 0 and deviation 1."""
+    target: Any = fitted_target(dataset.preprocessing) or {}
+    return any("deviation" in column for column in target.get("columns", ()))

@@ -1,0 +1,98 @@
+"""Constants before and behind a network: right, kept in the config, and exported."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dlworkshop import models
+from dlworkshop.errors import UserError
+from dlworkshop.models.rebuild import from_config
+from dlworkshop.models.scaling import fitted_edges, fitted_scale
+from dlworkshop.serve import onnx
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(3, 5, (40, 3)).astype(np.float32)
+IMAGES = RNG.integers(0, 256, (5, 8, 8, 3), np.uint8)
+
+
+def answers(model, inputs, params):
+    return models.predict(model, params, inputs)
+
+
+def wrapped():
+    edges = fitted_edges(X, 4)
+    rgb, dense = IMAGES.repeat(1, 0), models.mlp((4,), num_classes=2)
+    grey = models.standardized(models.resnet((4, 8), num_classes=2), [0.4], [0.3])
+    yield "standardized", models.standardized(dense, *fitted_scale(X)), X
+    yield "bins", models.piecewise_linear(dense, edges), X
+    yield "rescaled", models.rescaled(dense, [5.0, 6.0], [2.0, 3.0]), X
+    yield "channels", models.standardized(models.resnet((4,)), *fitted_scale(rgb)), rgb
+    yield "grey", models.on_first_channel(grey), rgb
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs"),
+    [each[1:] for each in wrapped()],
+    ids=[n for n, *_ in wrapped()],
+)
+def test_a_config_and_an_onnx_file_answer_the_same(model, inputs):
+    runtime = pytest.importorskip("onnxruntime")
+    init = jax.vmap(model.init, in_axes=(0, None))
+    params = init(jax.random.split(jax.random.key(0), 2), jnp.asarray(inputs[0], float))
+    said = np.stack(
+        [
+            answers(model, inputs, jax.tree.map(lambda leaf, i=i: leaf[i], params))
+            for i in range(2)
+        ]
+    ).mean(0)
+    config = json.loads(json.dumps(model.config))
+    one = jax.tree.map(lambda leaf: leaf[0], params)
+    np.testing.assert_array_equal(
+        answers(from_config(config), inputs, one), answers(model, inputs, one)
+    )
+    about = {"shape": list(inputs.shape[1:]), "dtype": str(inputs.dtype), "classes": []}
+    session = runtime.InferenceSession(onnx.build(config, about, params, None))
+    found = session.run(None, {"image": inputs})[0]
+    np.testing.assert_allclose(found, said, rtol=2e-5, atol=2e-5)
+
+
+def test_bins_are_those_of_the_paper():
+    edges = [[0.0, 1.0, 3.0], [-1.0, 1.0]]
+    encoded = models.scaling.encode(edges)
+    for x in (-2.0, 0.5, 2.0, 9.0):
+        first = x if x < 1 else 1.0  # the first bin has no lower end
+        second = max(0.0, (x - 1) / 2)  # the last one no upper end
+        assert encoded(jnp.array([x, x])).tolist() == [first, second, (x + 1) / 2]
+
+
+def test_quantiles_are_of_each_column():
+    edges = fitted_edges(X, 4)
+    wanted = np.quantile(X.astype(float), np.linspace(0, 1, 5), axis=0)
+    np.testing.assert_allclose(np.array(edges).T, wanted)
+
+
+def test_scales_are_of_channels_and_of_columns_that_are_no_marks():
+    mean, deviation = fitted_scale(IMAGES)
+    np.testing.assert_allclose(mean, (IMAGES / 255).mean((0, 1, 2)))
+    np.testing.assert_allclose(deviation, (IMAGES / 255).std((0, 1, 2)))
+    columns = np.stack([X[:, 0] + 1e4, X[:, 0] > 3, np.full(40, 7.0)], 1)
+    mean, deviation = fitted_scale(columns.astype(np.float32))
+    assert mean[1:].tolist() == [0.0, 7.0] and deviation[1:].tolist() == [1.0, 1.0]
+    np.testing.assert_allclose(deviation[0], columns[:, 0].std(), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda m: models.standardized(m, [0.0], [0.0]),
+        lambda m: models.standardized(m, [0.0, 1.0], [1.0]),
+        lambda m: models.piecewise_linear(m, [[0.0, 0.0]]),
+        lambda m: models.rescaled(m, np.nan, 1.0),
+    ],
+)
+def test_constants_that_cannot_be_are_refused(wrap):
+    with pytest.raises(UserError):
+        wrap(models.logistic(2))

@@ -1,0 +1,136 @@
+"""Data -> settings, an ensemble, baselines and a report, in one call."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dlworkshop import autofit, data, load_run, models
+from dlworkshop.errors import UserError
+from dlworkshop.search import expected, prepared, task_of
+from dlworkshop.serve import export
+
+QUICK = {"num_updates": 60, "batch_size": 16, "quiet": True}
+
+
+@pytest.fixture(scope="module")
+def table():
+    rng = np.random.default_rng(0)
+    x = rng.normal(5, 3, size=(160, 3)).astype(np.float32)
+    return data.from_arrays(x, np.where(x[:, 0] > 5, "right", "left"), name="sides")
+
+
+def search(dataset, folder, **options):
+    model = prepared(models.mlp((8,), num_classes=2), dataset, task_of(dataset))
+    hparams = {"learning_rate": [0.001, 0.03], "weight_decay": 0.01, "dropout": 0.0}
+    more = {"seeds": 2, "folds": 3, "hparams": hparams, **QUICK, **options}
+    return autofit(dataset, model=model, workdir=folder, minutes=1.0, **more)
+
+
+@pytest.fixture(scope="module")
+def folder(table, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    search(table, folder)
+    return folder
+
+
+def test_the_better_setting_is_found_and_trained_with_every_fold_and_seed(folder):
+    summary = json.loads((folder / "summary.json").read_text())
+    found = summary["search"]
+    assert found["chosen"]["hparams"]["learning_rate"] == 0.03
+    assert [row["n"] for row in found["rows"]] == [6, 6]
+    assert sum(row["chosen"] for row in found["rows"]) == 1
+    assert summary["members"] == 6 and summary["folds"] == 3
+    assert {row["seed"] for row in summary["population"]} == {0, 1}
+    assert summary["ensemble"]["accuracy"] > 0.85
+    assert summary["baselines"]["commonest class"]["accuracy"] < 0.7
+    assert summary["baselines"]["logistic regression"]["accuracy"] > 0.85
+    interval = summary["expected"]["accuracy"]
+    assert interval["low"] < interval["mean"] < interval["high"]
+    assert summary["expected"]["examples"] == 136
+    assert summary["budget"]["used_seconds"] > 0
+    assert "test accuracy" in summary["finding"]
+
+
+def test_the_report_tells_the_search_and_the_baselines(folder):
+    page = (folder / "report.html").read_text()
+    for text in ("Beside baselines", "Logistic regression", "Behind the best"):
+        assert text in page
+    assert "that were given" in page and "Of new data expect" in page
+
+
+def test_a_finished_run_is_returned_and_another_one_refused(table, folder):
+    before = (folder / "summary.json").read_text()
+    run = search(table, folder)
+    assert run.summary == json.loads(before)
+    with pytest.raises(UserError, match="num_updates was 60 and is now 61"):
+        search(table, folder, num_updates=61)
+
+
+def test_the_constants_are_inside_the_file_that_goes_out(table, folder, tmp_path):
+    run = load_run(folder)
+    assert "standardized" in run.model.config
+    path = export.export(run, tmp_path / "model.stablehlo", "stablehlo")
+    from jax import export as jax_export  # noqa: PLC0415
+
+    made = jax_export.deserialize(bytearray(path.read_bytes()))
+    chance = np.asarray(made.call(table.test.inputs))
+    right = chance.argmax(-1) == table.test.targets
+    assert right.mean() == pytest.approx(run.summary["ensemble"]["accuracy"])
+
+
+def test_a_search_that_was_stopped_goes_on(table, folder, tmp_path, monkeypatch):
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(expected, "finding", stopped)
+        search(table, tmp_path)
+    known = (tmp_path / "search.json").read_text()
+    run = search(table, tmp_path)
+    assert (tmp_path / "search.json").read_text() == known
+    whole = json.loads((folder / "summary.json").read_text())
+    for name in ("ensemble", "baselines", "expected", "finding"):
+        assert run.summary[name] == whole[name]
+
+
+def test_numbers_keep_their_units_and_nothing_is_searched_where_all_is_given():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 2)).astype(np.float32)
+    y = (1e5 + 2e4 * x[:, 0]).astype(np.float32)
+    dataset = data.from_arrays(x, y, name="prices")
+    hparams = {"learning_rate": 0.05, "weight_decay": 0.0}
+    network = prepared(models.logistic(1), dataset, task_of(dataset))
+    more = {**QUICK, "num_updates": 400}
+    run = autofit(dataset, model=network, hparams=hparams, seeds=1, folds=0, **more)
+    assert run.summary["search"]["rows"] == []
+    assert run.summary["members"] == 1 and run.summary["steps"] == 400
+    assert run.summary["ensemble"]["r2"] > 0.9
+    assert run.summary["ensemble"]["rmse"] < 5e3
+    assert run.summary["baselines"]["mean of train"]["r2"] < 0.1
+
+
+def test_labels_are_told_beside_the_commonest_ones():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 2)).astype(np.float32)
+    dataset = data.from_arrays(x, x > 0, name="signs")
+    hparams = {"learning_rate": 0.1, "weight_decay": 0.0}
+    network = models.logistic(2)
+    run = autofit(dataset, model=network, hparams=hparams, seeds=1, folds=0, **QUICK)
+    assert run.summary["ensemble"]["accuracy"] > 0.85
+    assert set(run.summary["baselines"]) == {"commonest labels", "logistic regression"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"minutes": 0}, "minutes is 0"),
+        ({"hparams": {"flip": True}}, "no image"),
+        ({"hparams": {"momentum": 0.5}}, "momentum"),
+        ({"folds": 1}, "folds is 1"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_leaves_nothing(table, tmp_path, asked, said):
+    with pytest.raises(UserError, match=said):
+        autofit(table, workdir=tmp_path / "run", quiet=True, **asked)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,179 @@
+"""Which setting is chosen, and how much is tried in which time."""
+
+import numpy as np
+import pytest
+
+from dlworkshop import data
+from dlworkshop.errors import UserError
+from dlworkshop.search import candidates, choice, effort, expected, task
+from dlworkshop.search.choice import Row
+from dlworkshop.train.history import History
+from dlworkshop.train.result import Run
+
+LOSS = task.Task("values", None, 1, "loss")
+ACCURACY = task.Task("classes", None, 2, "accuracy", "higher")
+ORDER = ["linear", "mlp"]
+
+
+def rows(*scores, **hparams):
+    return [
+        Row(name, {"learning_rate": 0.1 * i, **hparams}, list(score), list(score))
+        for i, (name, score) in enumerate(scores)
+    ]
+
+
+def test_a_network_that_is_clearly_better_is_taken():
+    tried = rows(("linear", [1.0, 1.1, 1.2]), ("mlp", [0.5, 0.6, 0.7]))
+    assert choice.choose(tried, ORDER, LOSS)[0].candidate == "mlp"
+
+
+def test_the_simple_one_wins_what_may_be_chance():
+    # behind by 0.01 on average, and the difference changes sign from fold to fold
+    tried = rows(("linear", [1.0, 0.9, 1.23]), ("mlp", [0.9, 1.0, 1.2]))
+    assert choice.choose(tried, ORDER, LOSS)[0].candidate == "linear"
+
+
+def test_what_all_folds_find_hard_is_no_part_of_a_difference():
+    # scores scatter widely, and yet one is better by 0.1 everywhere
+    tried = rows(("linear", [1.1, 3.1, 9.1]), ("mlp", [1.0, 3.0, 9.0]))
+    chosen, told = choice.choose(tried, ORDER, LOSS)
+    assert chosen.candidate == "mlp"
+    assert told[1]["behind"] == pytest.approx(0.1)
+    assert told[1]["behind_sem"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_direction_and_the_noise_of_one_split():
+    tried = rows(("linear", [0.90, 0.90]), ("mlp", [0.92, 0.92]))
+    assert choice.choose(tried, ORDER, ACCURACY)[0].candidate == "mlp"
+    assert choice.choose(tried, ORDER, ACCURACY, noise=50)[0].candidate == "linear"
+    assert choice.choose(tried, ORDER, ACCURACY, noise=5000)[0].candidate == "mlp"
+
+
+def test_augmentation_has_to_pay():
+    plain = Row("cnn", {"flip": 0.0, "shift": 0.0}, [1.0, 1.2], [1.0, 1.2])
+    moved = Row("cnn", {"flip": 0.5, "shift": 2.0}, [0.9, 1.25], [0.9, 1.25])
+    assert choice.choose([moved, plain], ["cnn"], LOSS)[0] is plain
+    better = moved._replace(score=[0.1, 0.2])
+    assert choice.choose([better, plain], ["cnn"], LOSS)[0] is better
+
+
+def test_what_was_lost_never_wins():
+    tried = rows(("linear", [0.1, np.nan]), ("mlp", [0.5, 0.6]))
+    assert choice.choose(tried, ORDER, LOSS)[0].candidate == "mlp"
+    with pytest.raises(UserError, match="stayed finite"):
+        choice.choose(rows(("mlp", [np.nan])), ORDER, LOSS)
+
+
+def test_an_effort_shrinks_to_its_time_but_not_below_some_hundred_updates():
+    settings = tuple({"learning_rate": float(i)} for i in range(1, 9))
+    whole = effort.Effort(settings, 2, 8, 1000, 32)
+    seconds = whole.seconds(1e-3, 100)
+    assert whole.within(seconds + 1, 1e-3, 100) == whole
+    for share in (0.7, 0.3, 0.05):
+        less = whole.within(seconds * share, 1e-3, 100)
+        assert less.updates >= effort.LEAST_UPDATES
+        assert less.seconds(1e-3, 100) <= seconds * share or len(less.settings) == 1
+    assert whole.within(0.0, 1.0, 100).updates == effort.LEAST_UPDATES
+    kept = whole.within(0.0, 1.0, 100, least_seeds=2, least_updates=1000)
+    assert (kept.seeds, kept.updates) == (2, 1000)
+
+
+def test_few_examples_are_cut_into_folds_unless_splits_mean_something():
+    x = np.arange(200.0, dtype=np.float32)[:, None]
+    dataset = data.from_arrays(x, x[:, 0])
+    assert effort.cuts_folds(dataset)
+    grouped = dataset._replace(card={"groups": {"by": "patient"}})
+    given = dataset._replace(card={"splits": "train, validation and test as given"})
+    cut = dataset._replace(card={"splits": "train and test as given; validation cut"})
+    assert [effort.cuts_folds(each) for each in (grouped, given, cut)] == [
+        False,
+        False,
+        True,
+    ]
+    x = np.arange(2000.0, dtype=np.float32)[:, None]
+    assert not effort.cuts_folds(data.from_arrays(x, x[:, 0]))
+
+
+def test_flags_are_obeyed_and_the_rest_is_swept():
+    x = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+    dataset = data.from_arrays(x, (x[:, 0] > 0).astype(int))
+    found = candidates.candidates(dataset, task.task_of(dataset))
+    assert [each.name for each in found] == [
+        "linear",
+        "linear on bins",
+        "mlp",
+        "mlp on bins",
+    ]
+    assert len(found[2].settings) == 18 and "dropout" not in found[0].settings[0]
+    asked = {"learning_rate": [0.5, 0.25], "dropout": 0.1}
+    mlp = candidates.candidates(dataset, task.task_of(dataset), asked=asked)[2]
+    assert {s["learning_rate"] for s in mlp.settings} == {0.5, 0.25}
+    assert {s["dropout"] for s in mlp.settings} == {0.1} and len(mlp.settings) == 6
+    with pytest.raises(UserError, match="no image"):
+        candidates.candidates(dataset, task.task_of(dataset), asked={"flip": True})
+
+
+@pytest.mark.parametrize(("side", "name"), [(2, "mlp"), (8, "cnn"), (32, "resnet")])
+def test_networks_of_images_go_by_their_size(side, name):
+    images = np.random.default_rng(0).integers(0, 256, (20, side, side, 3), np.uint8)
+    dataset = data.from_arrays(images, np.arange(20) % 2)
+    (found,) = candidates.candidates(dataset, task.task_of(dataset))
+    assert found.name == name
+    candidates.check(found, dataset)
+    if name != "mlp":
+        chosen = {**found.settings[0], "flip": 0.5, "shift": 1.0}
+        model, numbers = found.settled(chosen)
+        assert model.config["augment"]["flip"] and model.config["augment"]["shift"] == 1
+        assert set(numbers) == {"learning_rate", "weight_decay"}
+        plain, _ = found.settled({**chosen, "flip": 0.0, "shift": 0.0})
+        assert plain.augment is None
+
+
+def test_flips_are_never_assumed():
+    images = np.zeros((20, 32, 32, 1), np.uint8)
+    dataset = data.from_arrays(images, np.arange(20) % 2)
+    (found,) = candidates.candidates(dataset, task.task_of(dataset))
+    assert found.settings[0]["flip"] == 0 == found.settings[0]["shift"]
+    asked = {"flip": False, "shift": 0.25}
+    (found,) = candidates.candidates(dataset, task.task_of(dataset), asked=asked)
+    assert {(s["flip"], s["shift"]) for s in found.settings} == {(0.0, 8.0)}
+
+
+def test_tasks_are_told_from_the_targets():
+    x, rng = np.zeros((400, 2), np.float32), np.random.default_rng(0)
+    kinds = {
+        "loss": rng.permutation(np.arange(400) % 2),
+        "balanced_accuracy": rng.permutation((np.arange(400) % 20 == 0).astype(int)),
+    }
+    for judged, y in kinds.items():
+        found = task.task_of(data.from_arrays(x, y))
+        assert (found.kind, found.judged_by) == ("classes", judged)
+    assert "commonest class has 19 times" in found.why
+    labels = rng.integers(0, 2, (400, 3)).astype(bool)
+    assert task.task_of(data.from_arrays(x, labels)).kind == "labels"
+    numbers = rng.normal(size=400).astype(np.float32)
+    found = task.task_of(data.from_arrays(x, numbers))
+    assert (found.kind, found.outputs, found.headline) == ("values", 1, "rmse")
+
+
+def test_undertrained_is_what_still_falls():
+    def of(curve):
+        lines = [
+            {"step": i + 1, "epoch": i + 1.0, "train": {}, "validation": {"loss": [v]}}
+            for i, v in enumerate(curve)
+        ]
+        return expected.still_falling(Run(None, None, {}, history=History(lines)))
+
+    assert of(np.linspace(2, 1, 20)) == pytest.approx(4 / 19, rel=0.3)
+    assert of(2 * 0.5 ** np.arange(20.0)) is None
+    assert of([1.0, 2.0]) is None
+
+
+def test_an_interval_holds_the_share_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    inside = []
+    for _ in range(400):
+        low, high = expected.wilson(rng.binomial(60, 0.9) / 60, 60)
+        inside.append(low <= 0.9 <= high)
+    # 95 %, with three standard errors of 400 draws, and what 60 examples are coarse by
+    assert 0.91 < np.mean(inside) <= 1
