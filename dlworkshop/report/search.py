@@ -100,7 +100,8 @@ def _row(row: dict[str, Any], names: list[str], judged: str) -> list[Any]:
     scale, unit = (100, " points") if is_fraction(judged) else (1, "")
     lost = "—"
     if behind is not None:
-        lost = f"{scale * behind:.3g}{unit} ± {scale * (sem or 0):.2g}"
+        lost = f"{scale * behind:.3g}{unit}"
+        lost += "" if sem is None else f" ± {scale * sem:.2g}"
     return [
         row["candidate"],
         *(plain(row["hparams"].get(name)) for name in names),

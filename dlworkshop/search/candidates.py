@@ -23,7 +23,7 @@ Setting = Mapping[str, float]
 AnyModel = Any  # a `Model` or `StatefulModel`; what wraps one is of the same kind
 
 WIDTHS = (128, 128)
-MOST_ENCODED = 1024  # numbers that the bins of all columns together may give
+MOST_ENCODED = 512  # numbers that the bins of all columns together may give
 PER_BIN = 16  # training examples, at least
 BINS = (2, 32)
 LARGE = 32  # pixels of a side, from which on a network is residual

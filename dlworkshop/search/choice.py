@@ -95,6 +95,7 @@ def choose(
         return (order.index(rows[i].candidate), *moves)
 
     simplest = min(near, key=complexity)  # of equal ones the first, which is the best
+    known = noise is not None or min(map(len, cost)) > 1  # how much may be chance
     told = []
     for i in ranked:
         mean = mean_and_error(rows[i].score)
@@ -105,7 +106,7 @@ def choose(
                 **mean,
                 "loss": mean_and_error(rows[i].loss)["mean"],
                 "behind": behind[i][0] if whole[i] else None,
-                "behind_sem": behind[i][1] if whole[i] else None,
+                "behind_sem": behind[i][1] if whole[i] and known else None,
                 "chosen": i == simplest,
             }
         )

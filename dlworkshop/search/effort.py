@@ -69,6 +69,16 @@ class Effort:
         looks = self.num_epochs * validation / self.batch_size * FORWARD
         return COMPILING + self.members * (self.updates + looks) * update
 
+    def count(self, what: str) -> int:
+        """How many "seeds" or "settings"."""
+        return self.seeds if what == "seeds" else len(self.settings)
+
+    def less(self, what: str) -> "Effort":
+        """One less of the "seeds", or without the last of the "settings"."""
+        if what == "seeds":
+            return dataclasses.replace(self, seeds=self.seeds - 1)
+        return dataclasses.replace(self, settings=self.settings[:-1])
+
     def within(
         self,
         seconds: float,
@@ -79,8 +89,9 @@ class Effort:
     ) -> "Effort":
         """As much of it as fits into a time, with at least so many seeds and updates.
 
-        Fewer updates come first, down to a third of them; then fewer seeds, fewer
-        settings, and updates again. The smallest effort may take longer than the time.
+        Fewer updates come first, down to a third of them; then, where folds tell what
+        is chance, fewer seeds, and else half of the settings; then the rest of both,
+        and updates again. The smallest effort may take longer than the time.
 
         >>> settings = tuple({"learning_rate": rate} for rate in (0.1, 0.2, 0.3, 0.4))
         >>> whole = Effort(settings, 2, None, 1200, 32)
@@ -88,7 +99,7 @@ class Effort:
         True
         >>> few = whole.within(20.0, 0.01, 100)
         >>> few.members, few.updates
-        (3, 400)
+        (2, 400)
         """
 
         def shrunk(now: Effort, updates: int) -> Effort:
@@ -102,10 +113,12 @@ class Effort:
         least_updates = min(least_updates, self.updates)
         third = max(least_updates, self.updates // 3)
         now = shrunk(self, third)
-        while now.seconds(update, validation) > seconds and now.seeds > least_seeds:
-            now = shrunk(dataclasses.replace(now, seeds=now.seeds - 1), third)
-        while now.seconds(update, validation) > seconds and len(now.settings) > 1:
-            now = shrunk(dataclasses.replace(now, settings=now.settings[:-1]), third)
+        turns = [("seeds", least_seeds), ("settings", 1)]
+        if not self.folds:
+            turns.insert(0, ("settings", (len(self.settings) + 1) // 2))
+        for what, least in turns:
+            while now.seconds(update, validation) > seconds and now.count(what) > least:
+                now = shrunk(now.less(what), third)
         return shrunk(now, least_updates)
 
 

@@ -66,8 +66,7 @@ def start(
     config = dataclasses.replace(config, workdir=workdir)
     # orbax logs a failure with its traceback before and after it raises it
     logging.getLogger("absl").setLevel(logging.CRITICAL)
-    if config.seeds is not None:
-        use_all_cores(config.seeds)
+    use_all_cores(config.seeds or 0)  # of seeds that are chosen later, all cores
     try:
         with signals.answered(GO_ON), terminal.messages(), explain_devices():
             result = perform(main, config)

@@ -7,7 +7,7 @@ import pytest
 
 from dlworkshop import autofit, data, load_run, models
 from dlworkshop.errors import UserError
-from dlworkshop.search import expected, prepared, task_of
+from dlworkshop.search import expected, prepared, survival, task_of, trial
 from dlworkshop.serve import export
 
 QUICK = {"num_updates": 60, "batch_size": 16, "quiet": True}
@@ -119,6 +119,67 @@ def test_labels_are_told_beside_the_commonest_ones():
     run = autofit(dataset, model=network, hparams=hparams, seeds=1, folds=0, **QUICK)
     assert run.summary["ensemble"]["accuracy"] > 0.85
     assert set(run.summary["baselines"]) == {"commonest labels", "logistic regression"}
+
+
+def sides(size, seed):
+    """Images that are bright on one side: flipped, they are of the other class."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 100, (size, 8, 8, 1), np.uint8)
+    side = np.arange(size) % 2
+    for image, right in zip(images, side, strict=True):
+        image[:, 4 * right : 4 * right + 4] += 120
+    return images, np.where(side, "right", "left")
+
+
+def test_without_time_to_try_flips_a_network_is_asked_whether_classes_survive(
+    monkeypatch,
+):
+    # three settings of 333 updates fit into 60 % of 3 minutes, not six
+    monkeypatch.setattr(trial, "seconds_of_an_update", lambda *args: 0.1)
+    dataset = data.from_arrays(*sides(120, 0), name="sides")
+    network = prepared(models.cnn((4,), (8,), num_classes=2), dataset, task_of(dataset))
+    run = autofit(dataset, minutes=3.0, model=network, folds=0, seeds=1, quiet=True)
+    (said,) = run.summary["search"]["left_out"]
+    assert "recognises 100.0 % of validation images as they are" in said
+    assert "0.0 % flipped" in said and "shift taken" in said
+    assert run.model.config["augment"]["shift"] == 1
+    assert not run.model.config["augment"]["flip"]
+    assert len(run.summary["search"]["rows"]) == 3  # learning rates
+    assert run.summary["ensemble"]["accuracy"] > 0.9
+
+
+def test_what_survives_is_taken():
+    dataset = data.from_arrays(*sides(120, 0), name="sides")
+    tried = [(0.0, 0.0), (0.0, 1.0), (0.5, 1.0)]
+
+    class Knows:
+        """By the brighter side, or by something that a flip leaves as it is."""
+
+        finite = np.array([True])
+
+        def __init__(self, symmetric):
+            self.symmetric = symmetric
+            known = dataset.validation[:2]
+            self.known = {i.tobytes(): t for i, t in zip(*known, strict=True)}
+
+        def predict(self, images):
+            right = images[:, :, 4:].mean((1, 2, 3)) > images[:, :, :4].mean((1, 2, 3))
+            if self.symmetric:  # it knows images and their mirror images
+                known = [
+                    self.known.get(i.tobytes(), self.known.get(i[:, ::-1].tobytes()))
+                    for i in images
+                ]
+                right = np.array(
+                    [r if k is None else k for r, k in zip(right, known, strict=True)]
+                )
+            return np.stack([1 - right, right], -1)[None].astype(float)
+
+    task = task_of(dataset)
+    assert survival.moves(Knows(False), dataset, task, tried)[0]["flip"] == 0
+    assert survival.moves(Knows(True), dataset, task, tried)[0] == {
+        "flip": 0.5,
+        "shift": 1.0,
+    }
 
 
 @pytest.mark.parametrize(

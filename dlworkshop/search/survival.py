@@ -1,0 +1,77 @@
+"""Whether classes survive a flip or a shift, asked of a network that saw neither."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dlworkshop.search.task import Task
+from dlworkshop.train.result import Run
+from dlworkshop.types import Array, Dataset
+
+MOST = 2000  # images that are asked about
+KEPT = 0.9  # of the accuracy beyond chance, which must be left
+
+
+def moves(
+    run: Run, dataset: Dataset, task: Task, tried: Sequence[tuple[float, float]]
+) -> tuple[dict[str, float], str]:
+    """Flip and shift to be trained with, and why, where time is too short to try them.
+
+    A few hundred updates do not show what augmentation is worth in thousands, but they
+    show whether it is right: a network that learnt from images as they are must
+    recognise those that are moved. The most that is tried and survives is taken.
+
+    Args:
+        run: trained without augmentation.
+        dataset: whose validation images are moved.
+        task: of classes; of others nothing is moved.
+        tried: (chance of a flip, pixels of a shift), the least first.
+
+    Returns:
+        {"flip", "shift"}, and a sentence.
+    """
+    still = {"flip": 0.0, "shift": 0.0}
+    if task.kind != "classes":
+        return still, "There was no time to try flips and shifts: none was taken"
+    places = np.unique(
+        np.linspace(0, dataset.validation.num_examples - 1, MOST).astype(int)
+    )
+    images = np.asarray(dataset.validation.inputs[places])
+    true = np.asarray(dataset.validation.targets)[places]
+    chance = np.bincount(true).max() / len(true)
+
+    def accuracy(moved: Array) -> float:
+        said = np.asarray(run.predict(moved))[run.finite]  # [P, N, K]
+        return float((said.argmax(-1) == true).mean(1).max())  # of the best member
+
+    whole = accuracy(images)
+    flipped = accuracy(images[:, :, ::-1])
+    found, told = still, []
+    for flip, pixels in tried:
+        left = []
+        if flip:
+            left.append(flipped)
+        if pixels:
+            left.append(accuracy(shifted(images, int(pixels))))
+        if left and min(left) - chance >= KEPT * (whole - chance) > 0:
+            found = {"flip": flip, "shift": pixels}
+        if left:
+            what = " and ".join(["flipped"] * bool(flip) + ["shifted"] * bool(pixels))
+            told.append(f"{100 * min(left):.1f} % {what}")
+    taken = [name for name, value in found.items() if value]
+    return found, (
+        "There was no time to try augmentation. A network that learnt without "
+        f"recognises {100 * whole:.1f} % of validation images as they are, "
+        f"{', '.join(told)}: {' and '.join(taken) or 'neither'} taken"
+    )
+
+
+def shifted(images: Array, pixels: int) -> np.ndarray:
+    """Moved down and right by so many pixels; the border is repeated.
+
+    >>> shifted(np.arange(4).reshape(1, 2, 2, 1), 1)[0, ..., 0].tolist()
+    [[0, 0], [0, 0]]
+    """
+    pads = ((0, 0), (pixels, 0), (pixels, 0), (0, 0))
+    height, width = images.shape[1:3]
+    return np.pad(np.asarray(images), pads, mode="edge")[:, :height, :width]
