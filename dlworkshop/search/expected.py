@@ -15,7 +15,7 @@ from dlworkshop.types import Dataset
 
 LEVEL = 0.95
 DRAWS = 1000  # of the bootstrap
-FALLING = 0.05  # share of the whole way in the last fifth, above which it goes on
+FALLING = 0.1  # share of the whole way in the last fifth, above which it goes on
 
 
 def of_folds(

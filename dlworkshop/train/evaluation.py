@@ -127,9 +127,8 @@ def split_scores(
     for i in range(size):
         rows: Any = slice(None) if counted is None else counted[i]
         said = jax.tree.map(lambda leaf, i=i, rows=rows: leaf[i][rows], outputs)
-        members.append(
-            (said, *jax.tree.map(lambda leaf: leaf[rows], (targets, weights)))
-        )
+        known = jax.tree.map(lambda leaf, rows=rows: leaf[rows], (targets, weights))
+        members.append((said, *known))
     return {
         name: np.array([metric.function(*member) for member in members])
         for name, metric in whole.items()
