@@ -70,7 +70,8 @@ def autofit(
             or 1; a number is obeyed and not searched for.
         num_updates: of each member; by default some 30 passes, 1,000 to 6,000 updates.
         batch_size: examples per update; by default 32 to 256, by the size of train.
-        folds: how many; 0 for none. By default 8 of few examples, if there is time.
+        folds: how many; 0 for none, as where examples belong together in groups. By
+            default 8 of few examples, if there is time.
         loss: of one example, instead of the one that goes with the targets.
         experiment: the name of the run.
         quiet: show nothing.
@@ -213,6 +214,8 @@ def _told(search: Search, run: Run, row: choice.Row, effort: Effort) -> dict[str
 def _notes(search: Search, run: Run) -> list[str]:
     """What a user must know, in sentences."""
     notes = [search.task.why + "."] if search.task.why else []
+    if "on_first_channel" in run.model.config:
+        notes.append("The images are grey, kept as RGB: one channel is looked at.")
     plan = search.found["run"]
     if plan["updates"] < plan["usual"] // 2:
         notes.append(

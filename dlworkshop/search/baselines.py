@@ -1,6 +1,7 @@
 """What any network has to be ahead of: the commonest class, and a linear model."""
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,22 +9,24 @@ import numpy as np
 from dlworkshop.search.task import Task
 from dlworkshop.types import Array, Batch, Dataset
 
-MOST_NUMBERS = 20_000_000  # that a linear model is fitted to; more are sampled
+MOST_NUMBERS = 10_000_000  # that a linear model is fitted to; more are sampled
 MOST_CLASSES = 100  # that its solver is asked to tell apart
-MOST_UPDATES = 1000
+MOST_UPDATES = 300
+PIECE = 4096  # examples that are answered at a time
 
 
 def baselines(dataset: Dataset, task: Task, factor: float) -> dict[str, dict[str, Any]]:
     """Name -> scores on the test split, learnt from train and validation together.
+
+    Inputs of several arrays have no linear model here.
 
     Args:
         dataset: of the task.
         task: of the data set.
         factor: what errors of values are multiplied by.
     """
-    learnt = [_rows(split) for split in (dataset.train, dataset.validation)]
-    x, y = (np.concatenate(parts) for parts in zip(*learnt, strict=True))
-    test = dataset.test
+    both, test = (dataset.train, dataset.validation), dataset.test
+    y = np.concatenate([np.asarray(split.targets) for split in both])
     if task.kind == "values":
         simple = np.broadcast_to(y.mean(0), test.targets.shape)
         found = {"mean of train": task.scores(simple[None], test, factor)}
@@ -32,23 +35,30 @@ def baselines(dataset: Dataset, task: Task, factor: float) -> dict[str, dict[str
         same = np.broadcast_to(logits, (test.num_examples, len(logits)))
         name = "commonest class" if task.kind == "classes" else "commonest labels"
         found = {name: task.scores(same[None], test, factor)}
-    if task.outputs > MOST_CLASSES:
+    if task.outputs > MOST_CLASSES or not hasattr(test.inputs, "shape"):
         return found
-    outputs = _linear(x, y, _rows(test)[0], task)
+    some = [_some(split) for split in both]
+    x = np.concatenate([_flat(split.inputs) for split in some])
+    answer = _linear(x, np.concatenate([split.targets for split in some]), task)
+    pieces = range(0, test.num_examples, PIECE)
+    said = [answer(_flat(test.inputs[first : first + PIECE])) for first in pieces]
     name = "linear regression" if task.kind == "values" else "logistic regression"
-    return found | {name: task.scores(outputs[None], test, factor)}
+    if len(x) < len(y):
+        name += f" (of {len(x):,} examples)"
+    return found | {name: task.scores(np.concatenate(said)[None], test, factor)}
 
 
-def _rows(split: Batch) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs [n, D] float32 and targets of a split, or of a sample of it."""
-    inputs, targets = split.inputs, np.asarray(split.targets)
-    each = max(1, int(np.prod(inputs.shape[1:])))
-    most = max(1, MOST_NUMBERS // each)
-    index: Any = slice(None)
-    if len(targets) > most:
-        index = np.unique(np.linspace(0, len(targets) - 1, most).astype(int))
-    rows = np.asarray(inputs[index], np.float32)
-    return rows.reshape(len(rows), -1), targets[index]
+def _some(split: Batch) -> Batch:
+    """A split, or as many of its examples, evenly spread, as a solver is given."""
+    each = max(1, int(np.prod(split.inputs.shape[1:])))
+    size, most = split.num_examples, max(1, MOST_NUMBERS // each)
+    index = np.unique(np.linspace(0, size - 1, min(size, most)).astype(int))
+    return Batch(np.asarray(split.inputs[index]), np.asarray(split.targets)[index])
+
+
+def _flat(inputs: Array) -> np.ndarray:
+    """[n, D] float32."""
+    return np.asarray(inputs, np.float32).reshape(len(inputs), -1)
 
 
 def _constant(y: np.ndarray, task: Task) -> np.ndarray:
@@ -59,31 +69,42 @@ def _constant(y: np.ndarray, task: Task) -> np.ndarray:
     return np.log(np.maximum(np.bincount(y, minlength=task.outputs), 0.5) / len(y))
 
 
-def _linear(x: np.ndarray, y: np.ndarray, unseen: Array, task: Task) -> np.ndarray:
-    """Outputs [n, K] of scikit-learn's linear model of standardised columns."""
+def _linear(
+    x: np.ndarray, y: np.ndarray, task: Task
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Rows -> outputs [n, K] of scikit-learn's linear model of standardised columns."""
     from sklearn.linear_model import LogisticRegression, Ridge  # noqa: PLC0415
     from sklearn.multioutput import MultiOutputClassifier  # noqa: PLC0415
     from sklearn.pipeline import make_pipeline  # noqa: PLC0415
     from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
 
+    logistic: Any = LogisticRegression(max_iter=MOST_UPDATES)
+    learner: Any = {
+        "values": Ridge,
+        "classes": lambda: logistic,
+        "labels": lambda: MultiOutputClassifier(logistic),
+    }[task.kind]()
+    constant, varied = np.zeros(task.outputs), list(range(task.outputs))
+    if task.kind == "labels":  # what is always so has nothing to be learnt
+        constant = _constant(y, task)
+        varied = [k for k in range(y.shape[1]) if len(np.unique(y[:, k])) > 1]
+        y = y[:, varied].astype(int)
+    model = make_pipeline(StandardScaler(), learner)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it has not converged in so many steps
+        model.fit(x, y)
+
+    def answer(rows: np.ndarray) -> np.ndarray:
         if task.kind == "values":
-            model = make_pipeline(StandardScaler(), Ridge())
-            return np.asarray(model.fit(x, y).predict(unseen))
-        logistic: Any = LogisticRegression(max_iter=MOST_UPDATES)
+            return np.asarray(model.predict(rows))
         if task.kind == "classes":
-            model = make_pipeline(StandardScaler(), logistic).fit(x, y)
-            chance = model.predict_log_proba(unseen)  # [n, classes that train has]
-            outputs = np.full((len(unseen), task.outputs), -100.0)
-            outputs[:, model.classes_] = chance
+            outputs = np.full((len(rows), task.outputs), -100.0)  # where train has none
+            outputs[:, model.classes_] = model.predict_log_proba(rows)
             return outputs
-        varied = [k for k in range(y.shape[1]) if len(np.unique(y[:, k])) > 1]
-        outputs = np.broadcast_to(_constant(y, task), (len(unseen), y.shape[1])).copy()
-        if varied:
-            model = make_pipeline(StandardScaler(), MultiOutputClassifier(logistic))
-            model.fit(x, y[:, varied].astype(int))
-            for k, chance in zip(varied, model.predict_proba(unseen), strict=True):
-                odds = np.clip(chance[:, 1], 1e-6, 1 - 1e-6)
-                outputs[:, k] = np.log(odds / (1 - odds))
+        chances = np.stack([each[:, 1] for each in model.predict_proba(rows)], -1)
+        odds = np.clip(chances, 1e-6, 1 - 1e-6)
+        outputs = np.tile(constant, (len(rows), 1))
+        outputs[:, varied] = np.log(odds / (1 - odds))
         return outputs
+
+    return answer

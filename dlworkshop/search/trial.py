@@ -219,7 +219,14 @@ class Search:
             duration(planned),
         )
         begun = time.perf_counter()
-        run = self.fit(candidate.model, effort, FRESH, effort.settings, read_test=False)
+        run = self.fit(
+            candidate.model,
+            effort,
+            FRESH,
+            effort.settings,
+            read_test=False,
+            experiment=candidate.name,
+        )
         if run.summary["interrupted"]:
             raise KeyboardInterrupt
         trained = run.summary["seconds"]["train"] / effort.members / effort.updates
@@ -263,7 +270,7 @@ class Search:
             patience=max(1, rounds // 2),
             schedule=schedules.cosine,
             loss=self.task.loss,
-            quiet=self.quiet or options.get("workdir") is None,
+            quiet=self.quiet,
             **options,
         )
 
@@ -276,10 +283,17 @@ class Search:
         if update is None:
             args = self.task, self.dataset, self.usual.batch_size
             update = seconds_of_an_update(candidate, *args)
-        seeds = self.seeds or SEEDS
-        whole = dataclasses.replace(self.usual, settings=(row.hparams,), seeds=seeds)
-        fixed = 1 if self.seeds is None else seeds
-        effort = self.within(whole, self.seconds - self.used, update, fixed)
+        whole = dataclasses.replace(self.usual, settings=(row.hparams,))
+        left, seeds = self.seconds - self.used, self.seeds
+        if seeds is None:  # rather a few that are trained to the end than many
+            fits = (
+                n
+                for n in range(SEEDS, 1, -1)
+                if dataclasses.replace(whole, seeds=n).seconds(update, self.held) < left
+            )
+            seeds = next(fits, 1)
+        whole = dataclasses.replace(whole, seeds=seeds)
+        effort = self.within(whole, left, update, seeds)
         self.found["run"] = {
             "seeds": effort.seeds,
             "updates": effort.updates,
