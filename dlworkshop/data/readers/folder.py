@@ -1,19 +1,18 @@
 """A folder of images for each class -> records, labels, splits and what was seen."""
 
-import os
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from dlworkshop.data import split
 from dlworkshop.data.readers import arrays, cards, images, store, workers
+from dlworkshop.data.readers.class_folders import Listing, escaped, listing
 from dlworkshop.data.readers.examples import inside, shape, to_example
 from dlworkshop.data.readers.reader import Options, Source
 from dlworkshop.errors import UserError
@@ -22,111 +21,11 @@ __all__ = ["inside", "shape", "to_example"]  # they are those of any image
 
 KINDS: tuple[str, ...] = ("image",)
 OPTIONS: tuple[str, ...] = ("group_by", "image_size", "resize")
-IGNORED = {"thumbs.db", "desktop.ini", "__macosx"}  # and what begins with a dot
 LOOKED_AT = 512  # files whose heads are read to choose a size
 COLOUR_LOOKED_AT = 64  # of these, files whose pixels are read to find colour
 LARGEST_OWN_SIZE, OTHER_SIZE = 256, 64  # pixels a side
 MOST_SKIPPED = 0.01  # of the files
 LISTED_IN_CARD = 200
-
-
-class Listing(NamedTuple):
-    """The files below a folder, sorted, and what their places say."""
-
-    root: Path
-    names: list[str]  # [N] paths below root, as the file system has them
-    label: np.ndarray  # [N] int32
-    given: np.ndarray  # [N] int8, places in store.SPLITS; 0 where there are none
-    classes: tuple[str, ...]  # [K]
-    beside: list[str]  # files that are in no class
-
-    @property
-    def files(self) -> list[str]:
-        """[N] paths."""
-        return [f"{self.root}{os.sep}{name}" for name in self.names]
-
-
-def listing(root: Path) -> Listing:
-    """What is in a folder with a folder for each class, perhaps below split folders.
-
-    Raises:
-        UserError: if there are no classes, or a class is missing from train, or a
-            folder is beside those of the splits.
-    """
-    parts = _splits(root)
-    homes = [(home, number) for top, number in parts for home in _folders(top)]
-    named = {class_name(home.name) for home, number in homes if number == 0}
-    classes = sorted(named, key=_natural)
-    if len(classes) < 2:
-        raise UserError(
-            f"{root} has {len(classes)} folder{'' if len(classes) == 1 else 's'} of "
-            "a class, wanted at least 2: put the images of each class into a folder "
-            "named after it"
-        )
-    names, label, given = [], [], []
-    for home, number in homes:
-        name = class_name(home.name)
-        if name not in classes:
-            raise UserError(
-                f"{home} has no images to learn from: train has no folder "
-                f"'{name}' (it has {cards.some(classes)})"
-            )
-        found = _files(home, root, deep=True)
-        names += found
-        label += [classes.index(name)] * len(found)
-        given += [number] * len(found)
-    beside = [
-        name
-        for home in {root, *(top for top, _ in parts)}
-        for name in _files(home, root)
-    ]
-    if not names:
-        raise UserError(
-            f"{root} has {len(classes)} folders but no file in them: put the images of "
-            "each class into its folder"
-        )
-    numbers = np.array(label, np.int32), np.array(given, np.int8)
-    return Listing(root, names, *numbers, tuple(classes), beside)
-
-
-def _splits(root: Path) -> list[tuple[Path, int]]:
-    """The folders of classes: those of splits, or the root itself.
-
-    A folder is a split by its name, as Train_png, and where there are folders in it:
-    "train" may be a class too.
-    """
-    tops = _folders(root)
-    named = {top: arrays.split_of(top.name) for top in tops}
-    parts = [
-        (top, number)
-        for top, number in named.items()
-        if number is not None and _folders(top)
-    ]
-    if not parts or (len(parts) < len(tops) and not any(n == 0 for _, n in parts)):
-        return [(root, 0)]
-    odd = [top.name for top in tops if top not in dict(parts)]
-    splits = ", ".join(class_name(top.name) for top, _ in parts)
-    if odd:
-        raise UserError(
-            f"{root} has the folder {cards.quoted([class_name(o) for o in odd], 3)} "
-            f"beside those of splits ({splits}): move it elsewhere, or, if these are "
-            "classes, give them other names"
-        )
-    if not any(number == 0 for _, number in parts):
-        raise UserError(
-            f"{root} has {splits} but no train folder: put the images to learn from "
-            "into a folder 'train'"
-        )
-    return parts
-
-
-def class_name(name: str) -> str:
-    """The name of a folder as text: composed, and what is not UTF-8 as escapes.
-
-    >>> class_name("cafe\\u0301") == "caf\\u00e9", class_name("caf\\udce9")
-    (True, 'caf\\\\xe9')
-    """
-    return unicodedata.normalize("NFC", escaped(name))
 
 
 def matches(path: Path) -> bool:
@@ -353,47 +252,3 @@ def _warnings(
     if preprocessing["channels"] == 1 and coloured:
         said.append(f"{coloured} files have colour, which was dropped: most are grey.")
     return said
-
-
-def _folders(root: Path) -> list[Path]:
-    inside = [path for path in root.iterdir() if not is_ignored(path.name)]
-    return sorted(
-        (path for path in inside if path.is_dir()), key=lambda p: _natural(p.name)
-    )
-
-
-def _files(home: Path, root: Path, deep: bool = False) -> list[str]:
-    """Paths below `root` of the files in `home`, sorted; strings, there are many."""
-    found = []
-    for place, folders, files in os.walk(home):
-        folders[:] = [name for name in folders if deep and not is_ignored(name)]
-        below = Path(place).relative_to(root).as_posix()
-        found += [
-            f"{below}/{name}" if below != "." else name
-            for name in files
-            if not is_ignored(name)
-        ]
-    return sorted(found)
-
-
-def is_ignored(name: str) -> bool:
-    """Whether a file or folder of that name is a machine's and no user's."""
-    return name.startswith(".") or name.lower() in IGNORED
-
-
-def escaped(name: str) -> str:
-    """The name of a file as text, also where it is not UTF-8.
-
-    >>> escaped("br\\udcf6ken.png")
-    'br\\\\xf6ken.png'
-    """
-    return os.fsencode(name).decode(errors="backslashreplace")
-
-
-def _natural(name: str) -> tuple[int, str]:
-    """Numbers by size, before words.
-
-    >>> sorted(["10", "9", "b", "a"], key=_natural)
-    ['9', '10', 'a', 'b']
-    """
-    return (int(name) if name.isdecimal() else 2**63), name

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from dlworkshop.data.readers import cards, reader_for, reader_of, table, table_target
-from dlworkshop.data.readers.folder import escaped, is_ignored, is_image_name
+from dlworkshop.data.readers.class_folders import escaped, is_ignored
+from dlworkshop.data.readers.folder import is_image_name
 from dlworkshop.data.readers.reader import NO_LABEL, Options, Source
 from dlworkshop.errors import UserError
 
