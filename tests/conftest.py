@@ -1,5 +1,6 @@
 """What all tests share: four devices, a cache, programs compiled soon, tiny data."""
 
+import contextlib
 import os
 import runpy
 import sys
@@ -11,6 +12,7 @@ import pytest
 from jax._src import compiler
 from PIL import Image
 
+from dlworkshop import report
 from dlworkshop.learn import losses
 from dlworkshop.types import Batch, Dataset
 
@@ -29,29 +31,35 @@ if jax.__version_info__ < (0, 11):
     SOON["xla_cpu_use_fusion_emitters"] = False
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item):
-    """Compile what runs once with little optimisation: it takes most of the time.
-
-    What an equality of bits is asked of is marked `optimized`, and compiled as users
-    have it; so is what computes for longer than it compiles.
-    """
-    if item.get_closest_marker("optimized"):
-        return (yield)
+@contextlib.contextmanager
+def compiled_soon():
+    """Programs compile in a fraction of the time, and run the slower for it."""
     options = compiler.get_compile_options
 
-    def compile_soon(*args, env_options_overrides=None, **kwargs):
+    def of_few(*args, env_options_overrides=None, **kwargs):
         overrides = SOON | (env_options_overrides or {})
         return options(*args, env_options_overrides=overrides, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
         # no setting of JAX reaches these options of every program
-        patch.setattr(compiler, "get_compile_options", compile_soon)
+        patch.setattr(compiler, "get_compile_options", of_few)
         jax.config.update("jax_disable_most_optimizations", True)
         try:
-            return (yield)
+            yield
         finally:
             jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Compile soon what runs once: it takes most of the time.
+
+    Where other programs must give the same bits the test is marked `optimized`, and
+    they are compiled as users have them.
+    """
+    as_users = item.get_closest_marker("optimized")
+    with contextlib.nullcontext() if as_users else compiled_soon():
+        return (yield)
 
 
 def make_dataset(sizes=(96, 40, 33), classes=4, side=8, seed=0) -> Dataset:
@@ -191,6 +199,14 @@ def start(monkeypatch, capsys):
         return code, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture(scope="module")
+def unreported():
+    """Runs write no report: drawing it takes as long as a small training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "write", lambda workdir: None)
+        yield
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -113,9 +114,17 @@ def test_a_folder_in_use_by_another(quadrants, tmp_path):
     train(quadrants, workdir=tmp_path)  # and free again
 
 
+@pytest.fixture(scope="module")
+def trained(quadrants, tmp_path_factory):
+    """The folder of a finished run, to be copied."""
+    workdir = tmp_path_factory.mktemp("trained")
+    train(quadrants, workdir=workdir)
+    return workdir
+
+
 @pytest.mark.parametrize("damage", ["missing", "cut", "foreign"])
-def test_a_file_that_is_no_checkpoint(damage, quadrants, tmp_path):
-    train(quadrants, workdir=tmp_path)
+def test_a_file_that_is_no_checkpoint(damage, quadrants, trained, tmp_path):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     (tmp_path / "summary.json").unlink()
     newest = max((tmp_path / "checkpoints").iterdir(), key=lambda p: int(p.name))
     (newest / DIGESTS).unlink()  # as of an earlier version
@@ -141,8 +150,8 @@ def test_a_damaged_config(quadrants, tmp_path):
         train(quadrants, workdir=tmp_path)
 
 
-def test_a_log_that_is_shorter_than_the_record(quadrants, tmp_path):
-    train(quadrants, workdir=tmp_path)
+def test_a_log_that_is_shorter_than_the_record(quadrants, trained, tmp_path):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     (tmp_path / "metrics.jsonl").write_text("")
     with pytest.raises(UserError, match="shorter than its checkpoint"):
         train(quadrants, workdir=tmp_path)

@@ -21,7 +21,8 @@ from dlworkshop.types import Batch
 from tests.conftest import make_dataset
 from tests.train.test_resume import lines, record, stop_after, train
 
-pytestmark = pytest.mark.optimized  # bits are compared
+# bits are compared, of other programs
+pytestmark = [pytest.mark.optimized, pytest.mark.usefixtures("unreported")]
 
 MODELS = {
     "mlp": models.mlp((16,), dropout=0.2, num_classes=4),
@@ -83,11 +84,16 @@ def no_threads():
     return False
 
 
-@pytest.mark.parametrize(("model", "devices"), [("mlp", 1), ("cnn", 4)])
-def test_streamed_equals_resident(model, devices, quadrants, tmp_path, monkeypatch):
+# chunks and splits as a whole, in pieces, and step by step
+@pytest.mark.parametrize(
+    ("model", "devices", "sizes"),
+    [("mlp", 1, [2**25, 2 * STEP_BYTES, 1]), ("cnn", 4, [2 * STEP_BYTES])],
+)
+def test_streamed_equals_resident(
+    model, devices, sizes, quadrants, tmp_path, monkeypatch
+):
     runs = {}
-    # None: resident; then chunks and splits as a whole, in pieces, and step by step
-    for pieces in (None, 2**25, 2 * STEP_BYTES, 1):
+    for pieces in (None, *sizes):  # None: resident
         monkeypatch.setattr(feeds, "PIECE_BYTES", pieces)
         runs[pieces] = run(
             quadrants,
