@@ -26,18 +26,23 @@ jax.config.update("jax_num_cpu_devices", 4)
 
 # What makes XLA compile soon on a CPU: one module, and the kernels of fused operations
 # as they were made before (JAX 0.12 has no other way); each saves about half.
-SOON: dict[str, int] = {"xla_cpu_parallel_codegen_split_count": 1}
+SOON = {"xla_cpu_parallel_codegen_split_count": 1}
 if jax.__version_info__ < (0, 11):
     SOON["xla_cpu_use_fusion_emitters"] = False
 
 
 @contextlib.contextmanager
-def compiled_soon():
-    """Programs compile in a fraction of the time, and run the slower for it."""
+def compiled_soon(level: int = 0):
+    """Programs compile in a fraction of the time, and run the slower for it.
+
+    Args:
+        level: of LLVM's optimisation; 1 is for what runs longer than it compiles.
+    """
     options = compiler.get_compile_options
 
     def of_few(*args, env_options_overrides=None, **kwargs):
-        overrides = SOON | (env_options_overrides or {})
+        few = SOON | {"xla_backend_optimization_level": level}
+        overrides = few | (env_options_overrides or {})
         return options(*args, env_options_overrides=overrides, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -55,10 +60,11 @@ def pytest_runtest_protocol(item):
     """Compile soon what runs once: it takes most of the time.
 
     Where other programs must give the same bits the test is marked `optimized`, and
-    they are compiled as users have them.
+    they are compiled as users have them; what runs for long is marked `computing`.
     """
-    as_users = item.get_closest_marker("optimized")
-    with contextlib.nullcontext() if as_users else compiled_soon():
+    if item.get_closest_marker("optimized"):
+        return (yield)
+    with compiled_soon(level=1 if item.get_closest_marker("computing") else 0):
         return (yield)
 
 

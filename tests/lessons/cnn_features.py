@@ -2,7 +2,8 @@
 
 import jax
 
-FAST = {"seeds": 8, "learning_rates": (0.01,), "num_epochs": 8}
+FAST = {"seeds": 6, "learning_rates": (0.01,), "num_epochs": 8}
+COMPUTING = True
 
 
 def half_hidden(log_probability):

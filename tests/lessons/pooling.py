@@ -2,7 +2,8 @@
 
 import jax.numpy as jnp
 
-FAST = {"seeds": 8, "learning_rates": (0.03,), "num_epochs": 2}
+FAST = {"seeds": 6, "learning_rates": (0.03,), "num_epochs": 2}
+COMPUTING = True
 
 
 def one_pixel_late(pool):

@@ -2,7 +2,8 @@
 
 Beside this file, NAME.py says for the lesson NAME what its FAST setting is, and what is
 PLANTED: names in the experiment -> a function of the original that returns a wrong one,
-and the beginnings of the statements that must then fail.
+and the beginnings of the statements that must then fail. Some are COMPUTING for longer
+than their programs are compiled.
 """
 
 import dataclasses
@@ -33,6 +34,11 @@ def planted(name):
     return load(HERE / f"{name}.py", f"planted_{name}")
 
 
+def marks(name):
+    computing = getattr(planted(name), "COMPUTING", False)
+    return [pytest.mark.computing] if computing else []
+
+
 def run(name, workdir, changes):
     """The lesson at its fast setting, of a fresh module: nothing is traced yet."""
     script = load(EXPERIMENTS / f"{name}.py", name)
@@ -47,7 +53,9 @@ def claims_of(lesson):
     return [*lesson.claims, *asked]
 
 
-@pytest.mark.parametrize("name", LESSONS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=marks(name)) for name in LESSONS]
+)
 def test_its_claims_hold_and_it_leaves_a_run_folder(name, tmp_path):
     lesson = run(name, tmp_path, {})
     assert lesson.failed == []
@@ -70,7 +78,11 @@ def test_its_claims_hold_and_it_leaves_a_run_folder(name, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "plant"),
-    [(name, i) for name in LESSONS for i in range(len(planted(name).PLANTED))],
+    [
+        pytest.param(name, i, marks=marks(name))
+        for name in LESSONS
+        for i in range(len(planted(name).PLANTED))
+    ],
 )
 def test_a_planted_error_is_seen(name, plant):
     changes, fail = planted(name).PLANTED[plant]

@@ -7,6 +7,7 @@ FAST = {
     "learning_rate": (0.01, 0.1),
     "weight_decay": (0.1,),
 }
+COMPUTING = True
 
 
 def blind(features):

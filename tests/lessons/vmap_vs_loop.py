@@ -4,6 +4,7 @@ import jax
 import numpy as np
 
 FAST = {"seeds": 9, "members": (1, 64), "num_steps": 5}
+COMPUTING = True
 
 
 def hindered(side_by_side):

@@ -3,6 +3,7 @@
 from dlworkshop import models
 
 FAST = {"seeds": 5, "sizes": (300, 600), "learning_rates": (0.02,), "num_steps": 250}
+COMPUTING = True
 
 
 PLANTED = [

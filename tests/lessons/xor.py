@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 FAST = {"seeds": 8, "num_steps": 150}
+COMPUTING = True
 
 
 def curved(network):
