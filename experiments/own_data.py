@@ -19,8 +19,8 @@ otherwise), and its errors are in its own units (of several such targets, in sta
 deviations of train); several targets of 0 and 1 are labels that an example may have at
 once.
 
-Expect 98 % on the penguins, in two minutes on 2 cores; --minutes gives it more time or
-less. Nothing is chosen on the test split.
+Expect 98 to 100 % on the penguins, in a minute or two on 2 cores; --minutes gives it
+more time or less. Nothing is chosen on the test split.
 """
 
 import math

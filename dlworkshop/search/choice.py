@@ -7,6 +7,7 @@ import numpy as np
 
 from dlworkshop.errors import UserError
 from dlworkshop.learn.metrics import mean_and_error
+from dlworkshop.search import optimism
 from dlworkshop.search.task import Task
 from dlworkshop.train.result import Run
 
@@ -26,20 +27,23 @@ class Row(NamedTuple):
 
 
 def rows_of(candidate: str, run: Run, task: Task) -> list[Row]:
-    """One row for each setting of a run; members in the order of seeds and folds."""
+    """One row for each setting of a run; members in the order of seeds and folds.
+
+    Scores are those where all members of a setting together would have stopped, or a
+    network whose curves waver would be flattered by stopping at their lowest points.
+    """
     members: dict[tuple, list[Mapping[str, Any]]] = {}
     for member in run.summary["population"]:
         members.setdefault(tuple(member["hparams"].items()), []).append(member)
     rows = []
     for setting, own in members.items():
+        places = [member["member"] for member in own]
         score, loss = (
-            [
-                np.nan if m["status"] == "quarantined" else _number(m["validation"], of)
-                for m in own
-            ]
+            np.array([_number(member, of) for member in own])
+            + optimism.of_stopping(run.history, places, of)
             for of in (task.judged_by, "loss")
         )
-        rows.append(Row(candidate, dict(setting), score, loss))
+        rows.append(Row(candidate, dict(setting), score.tolist(), loss.tolist()))
     return rows
 
 
@@ -126,6 +130,8 @@ def _behind(
     return float(difference.mean()), float(np.sqrt(variance))
 
 
-def _number(scores: Mapping[str, Any], name: str) -> float:
-    value = scores[name]
-    return np.nan if value is None else float(value)
+def _number(member: Mapping[str, Any], name: str) -> float:
+    """A member's validation score; NaN of one that was lost."""
+    value = member["validation"][name]
+    lost = value is None or member["status"] == "quarantined"
+    return np.nan if lost else float(value)

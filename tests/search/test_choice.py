@@ -177,3 +177,28 @@ def test_an_interval_holds_the_share_as_often_as_it_says():
         inside.append(low <= 0.9 <= high)
     # 95 %, with three standard errors of 400 draws, and what 60 examples are coarse by
     assert 0.91 < np.mean(inside) <= 1
+
+
+def test_a_network_whose_curves_waver_is_not_flattered():
+    rng = np.random.default_rng(0)
+    # of two settings with the same mean curve, one wavers from look to look
+    curves = np.full((20, 16), 0.5)
+    curves[:, 8:] += rng.normal(0, 0.1, (20, 8))
+    lines = [
+        {"step": i, "epoch": i, "train": {}, "validation": {"loss": row}}
+        for i, row in enumerate(curves)
+    ]
+    population = [
+        {
+            "member": i,
+            "status": "finished",
+            "hparams": {"learning_rate": float(i // 8)},
+            "validation": {"loss": curves[:, i].min()},
+        }
+        for i in range(16)
+    ]
+    run = Run(None, None, {"population": population}, history=History(lines))
+    calm, wavering = (np.mean(row.score) for row in choice.rows_of("mlp", run, LOSS))
+    assert calm == pytest.approx(0.5)
+    assert np.mean([row["validation"]["loss"] for row in population[8:]]) < 0.35
+    assert wavering == pytest.approx(0.5, abs=0.1)  # 0.04 a look, the best of 20
