@@ -10,6 +10,7 @@ CODE = """
 import signal, sys, threading, time
 from dlworkshop.train import signals
 signals.GRACE = 0.3
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
 {before}
 try:
     with signals.answered("go on"):
