@@ -14,6 +14,8 @@ from dlworkshop.data.order import Order
 from tests import references
 from tests.conftest import make_dataset
 
+pytestmark = pytest.mark.usefixtures("unreported")
+
 STEPS, BATCH, SEED = 24, 8, 3
 
 

@@ -15,6 +15,7 @@ from tests.train.test_groups import train as train_many
 from tests.train.test_resume import lines, record
 
 BITS = pytest.mark.optimized
+pytestmark = pytest.mark.usefixtures("unreported")
 
 
 @pytest.fixture
@@ -77,7 +78,6 @@ def test_parameters_come_to_the_same_bits(quadrants, on_devices):
         np.testing.assert_array_equal(a, b)
 
 
-@BITS
 def test_the_cuts_do_not_matter(quadrants, on_devices, calls, tmp_path, monkeypatch):
     train(quadrants, workdir=tmp_path / "whole")
     monkeypatch.setattr(chunk_length, "FIRST_STEPS", 1)
@@ -158,7 +158,6 @@ def test_the_host_looks_at_each_epoch_where_it_must(
         train(quadrants, **{"members_at_once": 12} | changes)
 
 
-@BITS
 @pytest.mark.parametrize("chunk", [None, 4])
 def test_devices_draw_what_the_host_would(chunk, quadrants, tmp_path, monkeypatch):
     options = {"steps_per_chunk": chunk, "num_epochs": 2}

@@ -10,6 +10,8 @@ import pytest
 from dlworkshop import fit, models, optimizers
 from dlworkshop.train.mesh import make_mesh
 
+pytestmark = pytest.mark.usefixtures("unreported")
+
 MODELS = {
     "mlp": models.mlp((16,), dropout=0.2, num_classes=4),
     "cnn": models.cnn((4,), (8,), num_classes=4),
