@@ -11,7 +11,7 @@ from dlworkshop.models import layers
 from dlworkshop.models.functions import describe_function
 from dlworkshop.models.layers import average_pool, drop
 from dlworkshop.models.linen import from_linen
-from dlworkshop.models.model import Model, check_rank
+from dlworkshop.models.model import Model, check_halvings
 
 
 class Cnn(nn.Module):
@@ -27,12 +27,7 @@ class Cnn(nn.Module):
 
     @nn.compact
     def __call__(self, image, *, key=None, dropout=None):  # [H, W, C]
-        check_rank(image, (3,), "an image [H, W, C]")
-        if min(image.shape[:2]) < 2 ** len(self.features):
-            raise ValueError(
-                f"an image of {image.shape[0]}x{image.shape[1]} cannot be halved "
-                f"{len(self.features)} times: use fewer features or larger images"
-            )
+        check_halvings(image, len(self.features))
         dtypes = {"dtype": self.dtype, "param_dtype": jnp.result_type(float)}
         rate = self.dropout if dropout is None else dropout
         x = image

@@ -170,6 +170,16 @@ def check_rank(example: Array, ranks: tuple[int, ...], wanted: str) -> None:
         )
 
 
+def check_halvings(image: Array, times: int) -> None:
+    """Refuse what is not ONE image [H, W, C], or is too small to be halved so often."""
+    check_rank(image, (3,), "an image [H, W, C]")
+    if min(image.shape[:2]) < 2**times:
+        raise ValueError(
+            f"an image of {image.shape[0]}x{image.shape[1]} cannot be halved {times} "
+            "times: use fewer features or larger images"
+        )
+
+
 def num_params(params: PyTree) -> int:
     """How many numbers are learned."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -9,7 +9,7 @@ from flax import linen as nn
 from dlworkshop.models.functions import describe_function
 from dlworkshop.models.layers import drop, group_norm, max_pool
 from dlworkshop.models.linen import from_linen
-from dlworkshop.models.model import Model, check_rank
+from dlworkshop.models.model import Model, check_halvings
 
 CHANNELS = 16  # of a group, at most
 
@@ -43,12 +43,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, image, *, key=None, dropout=None):  # [H, W, C]
-        check_rank(image, (3,), "an image [H, W, C]")
-        if min(image.shape[:2]) < 2 ** len(self.features):
-            raise ValueError(
-                f"an image of {image.shape[0]}x{image.shape[1]} cannot be halved "
-                f"{len(self.features)} times: use fewer features or larger images"
-            )
+        check_halvings(image, len(self.features))
         rate = self.dropout if dropout is None else dropout
         x = image
         for features in self.features:

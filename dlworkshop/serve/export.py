@@ -32,7 +32,7 @@ def export(run: Run, path: str | Path, format: str) -> Path:
     """Write a run that has a folder as one file.
 
     Args:
-        run: from `fit` with a workdir, or `saved.load`.
+        run: from `fit` with a workdir, or `load_run`.
         path: the file to be written.
         format: "stablehlo" and "onnx" answer inputs [B, ...] as the data hold them,
             any B, with the mean over the members of their probabilities [B, K], or of
