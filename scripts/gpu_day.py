@@ -48,7 +48,7 @@ from dlworkshop.data import order as orders
 from dlworkshop.learn import population as pop
 from dlworkshop.learn.step import spec_of
 from dlworkshop.models.model import BATCH, Model
-from dlworkshop.train import autotune, memory, planning
+from dlworkshop.train import autotune, memory, workload
 from dlworkshop.train import fit as fitting
 from dlworkshop.train.feeds import evaluation_pieces
 from dlworkshop.train.loop import Loop
@@ -671,7 +671,7 @@ def ruled_by(who: str) -> Iterator[None]:
     draw = property(lambda plan: plan.programs.order if there else None)
     with (
         mock.patch.object(Plan, "draw", draw),
-        mock.patch.object(planning.Work, "draws_on_devices", there),
+        mock.patch.object(workload.Workload, "draws_on_devices", there),
     ):
         yield
 

@@ -35,6 +35,18 @@ def module(name):
     return found
 
 
+def test_importing_starts_no_devices():
+    """Their number is set after it, by how many members there are."""
+    lines = [
+        "import sys, jax, importlib",
+        "sys.path.insert(0, 'experiments')",
+        f"for name in {EXPERIMENTS}: importlib.import_module(name)",
+        "jax.config.update('jax_num_cpu_devices', 3)",
+        "assert jax.device_count() == 3",
+    ]
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=ROOT, check=True)
+
+
 @pytest.fixture(scope="session")
 def raw_mnist(tmp_path_factory):
     """Four small IDX files whose images are their labels' stripes."""

@@ -76,9 +76,7 @@ def with_convolutions(
             as they would be without this.
         how, platform: as in `computed_by`.
     """
-    platform = platform or jax.default_backend()
-    how = how or ("patches" if platform == "cpu" else "lax")
-    if how not in CONV_IMPLS:
+    if how is not None and how not in CONV_IMPLS:
         raise ValueError(f"how is {how!r}: give one of {', '.join(CONV_IMPLS)}")
 
     @functools.wraps(apply)  # the hyper-parameters that it takes show through
@@ -86,7 +84,10 @@ def with_convolutions(
         arrays, closed, tree = _traced(apply, args, kwargs)
         if not _inside(closed.jaxpr):
             return apply(*args, **kwargs)
-        outputs = core.jaxpr_as_fun(_rewritten(closed, how, platform))(*arrays)
+        # asked for here and not above: asking starts the devices of the process
+        where = platform or jax.default_backend()
+        by = how or ("patches" if where == "cpu" else "lax")
+        outputs = core.jaxpr_as_fun(_rewritten(closed, by, where))(*arrays)
         return jax.tree.unflatten(tree, outputs)
 
     return computed

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from dlworkshop import identity
 from dlworkshop.data.content import fingerprint
@@ -25,17 +24,13 @@ from dlworkshop.learn.hparams import (
     name_of,
     route,
 )
-from dlworkshop.learn.metrics import as_metrics, cost, default_metrics
+from dlworkshop.learn.metrics import Metric, as_metrics, cost, default_metrics
 from dlworkshop.learn.objective import from_loss
-from dlworkshop.learn.step import TrainSpec, init_state
-from dlworkshop.models.convolution import has_convolutions
+from dlworkshop.learn.step import TrainSpec
 from dlworkshop.models.model import (
-    BATCH,
     Model,
     StatefulModel,
-    seen,
     shapes,
-    stand_ins,
     stateful,
 )
 from dlworkshop.train import (
@@ -56,11 +51,10 @@ from dlworkshop.train.predictions import fitted_target
 from dlworkshop.train.programs import (
     ExecutionConfig,
     Programs,
-    chunk_flops,
-    chunk_steps,
-    update_flops,
 )
 from dlworkshop.train.result import Run, describe_example
+from dlworkshop.train.starting import stacked_start
+from dlworkshop.train.workload import Workload
 from dlworkshop.types import Array, Dataset, HParams, PyTree, Start
 
 log = logging.getLogger(__name__)
@@ -199,7 +193,7 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
     everyone = places(mesh, count)
     most = asked if asked and asked < count else everyone
     at_once = memory.equal(count, axis, most)
-    work = Work(spec, example, batch_size, count, at_once, num_steps, mesh)
+    work = Workload(spec, example, batch_size, count, at_once, num_steps, mesh)
 
     # statistics, and a step of the user's own, are of the whole batch
     whole = bool(jax.tree.leaves(state)) or make_step is not None
@@ -240,28 +234,11 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
         and not observers
         and not any(metric.split for metric in measured.values())
     )
-    begun = _start(start, spec, example, members, count)
-    settings = {
+    begun = stacked_start(start, spec, example, members, count)
+    settings = _settings(
+        model, given_dataset, optimizer, functions, measured, workdir, begun
+    ) | {
         "experiment": experiment,
-        "dataset": {
-            "name": dataset.name,
-            "fingerprint": "" if workdir is None else fingerprint(given_dataset),
-            "classes": list(dataset.classes),
-            "example": describe_example(example),
-            **_one_array(example),
-            "train": given_dataset.train.num_examples,
-            "validation": given_dataset.validation.num_examples,
-            "test": given_dataset.test.num_examples,
-        },
-        "model": dict(model.config),
-        "optimizer": name_of(optimizer),
-        "schedule": name_of(schedule),
-        "loss": name_of(objective or loss),
-        "metric": next(iter(measured), "loss"),
-        "metrics": {name: metric.better for name, metric in measured.items()},
-        "units": {
-            name: metric.unit for name, metric in measured.items() if metric.unit
-        },
         "monitor": monitor,
         "outputs": outputs,
         "hparams": members,
@@ -273,11 +250,6 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
         "folds": folds,
         "patience": patience,
     }
-    if workdir is not None:  # by content: the names above do not tell all
-        asked_for = {"model": model, "optimizer": optimizer, "metrics": measured}
-        settings["identity"] = identity.describe(asked_for | functions)
-        settings["start"] = begun and identity.digest(begun)
-
     plan = Plan(
         model=model,
         dataset=dataset,
@@ -314,110 +286,71 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
         started=started,
     )
 
-    # A run goes on in groups of the size it began with, if they fit; one that has come
-    # to its end needs no memory.
-    if members_at_once is None and not run_folder.is_finished(workdir, num_epochs):
-        used = list(mesh.devices.flat)
-        predicted = functools.partial(memory.predict, plan, workdir is not None)
-        free, margin = memory.free(used), memory.margin(used)
-        fits = memory.fitting(at_once, axis, predicted, free, margin, quiet)
-        if fits != at_once:
-            groups = Groups(count, group_sizes(fits, axis, work.chunks()))
-            now = plan.derived | {"members_at_once": fits}
-            plan = dataclasses.replace(
-                plan, groups=groups, derived=now, by_epochs=False
-            )
+    finished = run_folder.is_finished(workdir, num_epochs)
+    if members_at_once is None and not finished:  # one that is at its end needs none
+        plan = _fitting(plan, work, saves=workdir is not None)
     if not chunk:
         return chunk_length.timed(plan)
-    finished = run_folder.is_finished(workdir, num_epochs)
     known = steps_per_chunk is not None or work.timed(derived) or finished
     if work.draws_on_devices and not plan.by_epochs and not known:
         return chunk_length.adjusted(plan)
     return plan
 
 
-@dataclasses.dataclass(frozen=True)
-class Work:
-    """How much there is to do, and what follows from it."""
+def _fitting(plan: Plan, work: Workload, *, saves: bool) -> Plan:
+    """In groups of the size that the plan has, or the run began with, if they fit."""
+    used = list(plan.mesh.devices.flat)
+    predicted = functools.partial(memory.predict, plan, saves)
+    free, margin = memory.free(used), memory.margin(used)
+    axis = plan.mesh.shape[MEMBER]
+    fits = memory.fitting(work.at_once, axis, predicted, free, margin, plan.quiet)
+    if fits == work.at_once:
+        return plan
+    groups = Groups(work.members, group_sizes(fits, axis, work.chunks()))
+    derived = plan.derived | {"members_at_once": fits}
+    return dataclasses.replace(plan, groups=groups, derived=derived, by_epochs=False)
 
-    spec: TrainSpec
-    example: PyTree
-    batch_size: int
-    members: int
-    at_once: int  # of them, on all devices
-    num_steps: int
-    mesh: Mesh
 
-    @property
-    def platform(self) -> str:
-        """cpu, gpu or tpu."""
-        return self.mesh.devices.flat[0].platform
+def _settings(
+    model: Model | StatefulModel,
+    dataset: Dataset,
+    optimizer: Callable,
+    functions: Mapping[str, Callable | None],
+    metrics: Mapping[str, Metric],
+    workdir: str | Path | None,
+    start: Start | None,
+) -> dict[str, Any]:
+    """What a run folder says of what was brought: names to read, contents to compare.
 
-    @property
-    def draws_on_devices(self) -> bool:
-        """Whether the order of examples is drawn where they are trained on.
-
-        On a CPU both are the same cores, and NumPy sorts sooner.
-        """
-        return self.platform != "cpu"
-
-    @functools.cached_property
-    def flops(self) -> float:
-        """Operations of a step of all members."""
-        each = update_flops(self.spec.model, self.example)
-        return each * self.batch_size * self.members
-
-    def chunk(
-        self, step: Any, steps_per_epoch: int, derived: Mapping[str, Any]
-    ) -> int | None:
-        """Steps of a chunk, by what a device of this kind does in a second or two.
-
-        None where that cannot be counted, and was not measured before either.
-        """
-        if chunk_length.has_while(step) or self.timed(derived):
-            return derived.get("steps_per_chunk")
-        wanted = chunk_flops(self.platform) / max(self.flops, 1.0)
-        return chunk_steps(wanted, steps_per_epoch)
-
-    def timed(self, derived: Mapping[str, Any]) -> bool:
-        """Whether the chunk of the run that goes on was measured on such a device."""
-        return derived.get("timed", False) and derived["platform"] == self.platform
-
-    def chunks(self) -> float:
-        """Chunks of work that the whole run of one member is."""
-        return self.flops / self.members * self.num_steps / chunk_flops(self.platform)
-
-    def execution(
-        self,
-        convolution: str | None,
-        derived: Mapping[str, Any],
-        measure: Callable[[], ExecutionConfig],
-    ) -> ExecutionConfig:
-        """How a step is computed: as asked, as before, or as is fastest here."""
-        model = self.spec.model
-        params, state = shapes(model, self.example)
-        arguments = params, state, seen(self.example)
-        found = has_convolutions(model.apply, *arguments, **stand_ins(model))
-        each = self.flops / self.batch_size / self.members
-        split = self.batch_size // self.mesh.shape[BATCH]
-        by_rule = autotune.rule_of_thumb(
-            split,
-            each,
-            self.at_once // self.mesh.shape[MEMBER],
-            convolutions=found,
-            platform=self.platform,
-        )
-        if convolution is not None:
-            how = checks.check_convolution(convolution, found)
-            return by_rule._replace(convolution=how)
-        before = derived.get("execution", {})
-        here = derived.get("platform") == self.platform
-        if here and set(before) == set(ExecutionConfig._fields):
-            return ExecutionConfig(**before)
-        least = autotune.WORTH.get(self.platform, autotune.WORTH_ELSEWHERE)
-        if found and self.flops * self.num_steps > least:
-            return measure()
-        return by_rule
+    Names do not tell everything; the identity, which costs reading the data and the
+    code, does, and is of a run in a folder only.
+    """
+    example = dataset.train.rows(0).inputs
+    loss = functions["objective"] or functions["loss"]
+    settings = {
+        "dataset": {
+            "name": dataset.name,
+            "fingerprint": "" if workdir is None else fingerprint(dataset),
+            "classes": list(dataset.classes),
+            "example": describe_example(example),
+            **_one_array(example),
+            "train": dataset.train.num_examples,
+            "validation": dataset.validation.num_examples,
+            "test": dataset.test.num_examples,
+        },
+        "model": dict(model.config),
+        "optimizer": name_of(optimizer),
+        "schedule": name_of(functions["schedule"]),
+        "loss": name_of(loss),
+        "metric": next(iter(metrics), "loss"),
+        "metrics": {name: metric.better for name, metric in metrics.items()},
+        "units": {name: metric.unit for name, metric in metrics.items() if metric.unit},
+    }
+    if workdir is not None:
+        brought = {"model": model, "optimizer": optimizer, "metrics": metrics}
+        settings["identity"] = identity.describe(brought | functions)
+        settings["start"] = start and identity.digest(start)
+    return settings
 
 
 def _order(
@@ -508,62 +441,3 @@ def _routes(
             "or leave the schedule out"
         )
     return routes
-
-
-def _start(
-    start: Run | Start | PyTree | None,
-    spec: TrainSpec,
-    example: PyTree,
-    hparams: HParams,
-    members: int,
-) -> Start | None:
-    """What the members begin with [P, ...], of a run or of parameters."""
-    if start is None:
-        return None
-    if isinstance(start, Run):
-        start = Start(start.params, start.state)
-    elif not isinstance(start, Start):
-        start = Start(start)
-    one = {name: jnp.asarray(values[0], float) for name, values in hparams.items()}
-    like = jax.eval_shape(
-        lambda e: init_state(spec, one, jax.random.key(0), e), seen(example)
-    )
-    if jax.tree.leaves(like.state) and not jax.tree.leaves(start.state):
-        raise UserError(
-            "start has parameters only, and the model keeps a state too: start from a "
-            "Run, or from Start(params, state)"
-        )
-    found = [
-        _stacked(start.params, like.params, members, "parameters"),
-        _stacked(start.state, like.state, members, "a state"),
-    ]
-    if start.opt_state is not None:
-        what = "an optimizer's state"
-        found.append(_stacked(start.opt_state, like.opt_state, members, what))
-    return Start(*found)
-
-
-def _stacked(tree: PyTree, like: PyTree, members: int, what: str) -> PyTree:
-    """`tree` [P, ...], where it is of one model, of one member or of all of them."""
-    given, wanted = jax.tree.structure(tree), jax.tree.structure(like)
-    if str(given) != str(wanted):
-        raise UserError(
-            f"start has {what} of another structure than this run: begin from a run of "
-            "the same model and optimizer"
-        )
-
-    def leaf(path, found, wanted):
-        shape = tuple(found.shape)
-        if shape == wanted.shape:
-            return jnp.broadcast_to(jnp.asarray(found), (members, *shape))
-        if shape == (1, *wanted.shape):
-            return jnp.broadcast_to(jnp.asarray(found), (members, *wanted.shape))
-        if shape == (members, *wanted.shape):
-            return jnp.asarray(found)
-        raise UserError(
-            f"start has {jax.tree_util.keystr(path)} of shape {list(shape)}, and the "
-            f"model wants {list(wanted.shape)} for each of {members} members: give one "
-            "model, or as many members"
-        )
-
-    return jax.tree.map_with_path(leaf, tree, like)

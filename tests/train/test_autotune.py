@@ -15,7 +15,7 @@ from dlworkshop.learn import losses
 from dlworkshop.learn.step import spec_of
 from dlworkshop.models import conv_impls, convolution
 from dlworkshop.models.convolution import CONV_IMPLS
-from dlworkshop.train import autotune, planning
+from dlworkshop.train import autotune, workload
 from dlworkshop.train.mesh import make_mesh
 from dlworkshop.train.programs import ExecutionConfig, update_flops
 from tests.train.test_resume import stop_after
@@ -279,11 +279,11 @@ def test_members_do_not_matter_on_a_cpu():
 def test_the_rule_goes_by_the_mesh_and_who_trains_at_once(
     quadrants, monkeypatch, at_once, how
 ):
-    monkeypatch.setattr(planning.Work, "platform", "gpu")
+    monkeypatch.setattr(workload.Workload, "platform", "gpu")
     spec = spec_of(CNN, optax.sgd, losses.cross_entropy)
     mesh = make_mesh(4, 16, jax.devices()[:1])
     image = quadrants.train.inputs[0]
-    work = planning.Work(spec, image, 16, 4, at_once, 6, mesh)
+    work = workload.Workload(spec, image, 16, 4, at_once, 6, mesh)
     found = work.execution(None, {}, lambda: pytest.fail("too short to be measured"))
     assert found == ExecutionConfig(how, sequential=False)
 

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from dlworkshop import fit, models
-from dlworkshop.train import chunk_length, planning
+from dlworkshop.train import chunk_length, workload
 
 STEPS = 6  # of an epoch
 
@@ -95,7 +95,7 @@ def test_a_run_goes_on_with_the_chunks_it_began_with(quadrants, monkeypatch, tmp
     "seconds, expected", [(1.0, [6, 12]), (4.0, [2, 4, 6, 8, 10, 12]), (0.5, [6, 12])]
 )
 def test_a_chunk_is_adjusted_by_the_clock(quadrants, monkeypatch, seconds, expected):
-    monkeypatch.setattr(planning.Work, "draws_on_devices", True)
+    monkeypatch.setattr(workload.Workload, "draws_on_devices", True)
     monkeypatch.setattr(chunk_length, "MANY", 2)
     monkeypatch.setattr(chunk_length, "SECONDS", 6 / seconds)
     clock = types.SimpleNamespace(perf_counter=itertools.count(0, 6).__next__)
@@ -104,7 +104,7 @@ def test_a_chunk_is_adjusted_by_the_clock(quadrants, monkeypatch, seconds, expec
 
 
 def test_a_chunk_that_was_measured_stays(quadrants, monkeypatch, tmp_path):
-    monkeypatch.setattr(planning.Work, "draws_on_devices", True)
+    monkeypatch.setattr(workload.Workload, "draws_on_devices", True)
     monkeypatch.setattr(chunk_length, "MANY", 1)
     monkeypatch.setattr(chunk_length, "SECONDS", 1e-9)
     steps_seen(looping(None), quadrants, workdir=tmp_path)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dlworkshop.learn.metrics import Metric
-from dlworkshop.train import chunk_length, groups, loop, planning
+from dlworkshop.train import chunk_length, groups, loop, workload
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.programs import Programs
 from tests.train.test_groups import assert_alike, statuses
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("unreported")
 @pytest.fixture
 def on_devices(monkeypatch):
     """The CPU draws the order by XLA, as other devices do."""
-    monkeypatch.setattr(planning.Work, "draws_on_devices", True)
+    monkeypatch.setattr(workload.Workload, "draws_on_devices", True)
     monkeypatch.setattr(Plan, "draw", property(lambda plan: plan.programs.order))
 
 

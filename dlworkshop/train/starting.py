@@ -1,0 +1,69 @@
+"""What the members of a run begin with: another run, or parameters."""
+
+import jax
+import jax.numpy as jnp
+
+from dlworkshop.errors import UserError
+from dlworkshop.learn.step import TrainSpec, init_state
+from dlworkshop.models.model import seen
+from dlworkshop.train.result import Run
+from dlworkshop.types import HParams, PyTree, Start
+
+
+def stacked_start(
+    start: Run | Start | PyTree | None,
+    spec: TrainSpec,
+    example: PyTree,
+    hparams: HParams,
+    members: int,
+) -> Start | None:
+    """What the members begin with [P, ...], of a run or of parameters."""
+    if start is None:
+        return None
+    if isinstance(start, Run):
+        start = Start(start.params, start.state)
+    elif not isinstance(start, Start):
+        start = Start(start)
+    one = {name: jnp.asarray(values[0], float) for name, values in hparams.items()}
+    like = jax.eval_shape(
+        lambda e: init_state(spec, one, jax.random.key(0), e), seen(example)
+    )
+    if jax.tree.leaves(like.state) and not jax.tree.leaves(start.state):
+        raise UserError(
+            "start has parameters only, and the model keeps a state too: start from a "
+            "Run, or from Start(params, state)"
+        )
+    found = [
+        _stacked(start.params, like.params, members, "parameters"),
+        _stacked(start.state, like.state, members, "a state"),
+    ]
+    if start.opt_state is not None:
+        what = "an optimizer's state"
+        found.append(_stacked(start.opt_state, like.opt_state, members, what))
+    return Start(*found)
+
+
+def _stacked(tree: PyTree, like: PyTree, members: int, what: str) -> PyTree:
+    """`tree` [P, ...], where it is of one model, of one member or of all of them."""
+    given, wanted = jax.tree.structure(tree), jax.tree.structure(like)
+    if str(given) != str(wanted):
+        raise UserError(
+            f"start has {what} of another structure than this run: begin from a run of "
+            "the same model and optimizer"
+        )
+
+    def leaf(path, found, wanted):
+        shape = tuple(found.shape)
+        if shape == wanted.shape:
+            return jnp.broadcast_to(jnp.asarray(found), (members, *shape))
+        if shape == (1, *wanted.shape):
+            return jnp.broadcast_to(jnp.asarray(found), (members, *wanted.shape))
+        if shape == (members, *wanted.shape):
+            return jnp.asarray(found)
+        raise UserError(
+            f"start has {jax.tree_util.keystr(path)} of shape {list(shape)}, and the "
+            f"model wants {list(wanted.shape)} for each of {members} members: give one "
+            "model, or as many members"
+        )
+
+    return jax.tree.map_with_path(leaf, tree, like)

@@ -1,0 +1,105 @@
+"""How much a run has to do, and what follows from it."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jax.sharding import Mesh
+
+from dlworkshop.learn.step import TrainSpec
+from dlworkshop.models.convolution import has_convolutions
+from dlworkshop.models.model import BATCH, seen, shapes, stand_ins
+from dlworkshop.train import autotune, checks, chunk_length
+from dlworkshop.train.mesh import MEMBER
+from dlworkshop.train.programs import (
+    ExecutionConfig,
+    chunk_flops,
+    chunk_steps,
+    update_flops,
+)
+from dlworkshop.types import PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """Of all steps of all members."""
+
+    spec: TrainSpec
+    example: PyTree
+    batch_size: int
+    members: int
+    at_once: int  # of them, on all devices
+    num_steps: int
+    mesh: Mesh
+
+    @property
+    def platform(self) -> str:
+        """cpu, gpu or tpu."""
+        return self.mesh.devices.flat[0].platform
+
+    @property
+    def draws_on_devices(self) -> bool:
+        """Whether the order of examples is drawn where they are trained on.
+
+        On a CPU both are the same cores, and NumPy sorts sooner.
+        """
+        return self.platform != "cpu"
+
+    @functools.cached_property
+    def flops(self) -> float:
+        """Operations of a step of all members."""
+        each = update_flops(self.spec.model, self.example)
+        return each * self.batch_size * self.members
+
+    def chunk(
+        self, step: Any, steps_per_epoch: int, derived: Mapping[str, Any]
+    ) -> int | None:
+        """Steps of a chunk, by what a device of this kind does in a second or two.
+
+        None where that cannot be counted, and was not measured before either.
+        """
+        if chunk_length.has_while(step) or self.timed(derived):
+            return derived.get("steps_per_chunk")
+        wanted = chunk_flops(self.platform) / max(self.flops, 1.0)
+        return chunk_steps(wanted, steps_per_epoch)
+
+    def timed(self, derived: Mapping[str, Any]) -> bool:
+        """Whether the chunk of the run that goes on was measured on such a device."""
+        return derived.get("timed", False) and derived["platform"] == self.platform
+
+    def chunks(self) -> float:
+        """Chunks of work that the whole run of one member is."""
+        return self.flops / self.members * self.num_steps / chunk_flops(self.platform)
+
+    def execution(
+        self,
+        convolution: str | None,
+        derived: Mapping[str, Any],
+        measure: Callable[[], ExecutionConfig],
+    ) -> ExecutionConfig:
+        """How a step is computed: as asked, as before, or as is fastest here."""
+        model = self.spec.model
+        params, state = shapes(model, self.example)
+        arguments = params, state, seen(self.example)
+        found = has_convolutions(model.apply, *arguments, **stand_ins(model))
+        each = self.flops / self.batch_size / self.members
+        split = self.batch_size // self.mesh.shape[BATCH]
+        by_rule = autotune.rule_of_thumb(
+            split,
+            each,
+            self.at_once // self.mesh.shape[MEMBER],
+            convolutions=found,
+            platform=self.platform,
+        )
+        if convolution is not None:
+            how = checks.check_convolution(convolution, found)
+            return by_rule._replace(convolution=how)
+        before = derived.get("execution", {})
+        here = derived.get("platform") == self.platform
+        if here and set(before) == set(ExecutionConfig._fields):
+            return ExecutionConfig(**before)
+        least = autotune.WORTH.get(self.platform, autotune.WORTH_ELSEWHERE)
+        if found and self.flops * self.num_steps > least:
+            return measure()
+        return by_rule
