@@ -39,6 +39,8 @@ def write(folder: Path, chapters: Mapping[str, Sequence[Entry]]) -> Path:
     claims = [claim for entry in entries for claim in _claims(folder, entry)]
     held = sum(claim.get("verdict") == "holds" for claim in claims)
     total = sum(entry.seconds or 0 for entry in entries)
+    without = [entry for entry in entries if entry.problem]
+    of_those = f" {len(without)} of them did not run, and say why." if without else ""
     top = tag(
         "header",
         tag("h1", "Deep learning workshop"),
@@ -46,7 +48,7 @@ def write(folder: Path, chapters: Mapping[str, Sequence[Entry]]) -> Path:
         tag(
             "p",
             f"{count(len(entries), 'experiment')}, run in {duration(total)}, in the "
-            "order of the lecture. Each opens its report.",
+            f"order of the lecture. Each opens its report.{of_those}",
             class_="note",
         ),
     )

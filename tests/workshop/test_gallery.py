@@ -62,6 +62,7 @@ def test_what_is_not_true_or_not_there_is_said(site):
     _, entries, index = site
     assert [e.holds for e in entries] == [False, True, True, False]
     assert "1 of 2 claims hold" in index
+    assert "2 of them did not run" in index
     assert index.count("✗ fails:") == 1 and index.count("✓ holds:") == 1
     assert "there is no data: get some" in index
     assert "RuntimeError: broken" in index
