@@ -302,8 +302,12 @@ def make_eval_step(spec: TrainSpec, with_outputs: bool = False) -> Callable:
                 model, params, state, inputs, targets, key=None, **numbers
             )
             scores = {name: m(outputs, targets) for name, m in spec.metrics.items()}
-            scores = {name: _wide(v) for name, v in {"loss": loss, **scores}.items()}
-            return Evaluated(scores, outputs if with_outputs else None)
+            scores = {name: _wide(value) for name, value in scores.items()}
+            if jnp.issubdtype(loss.dtype, jnp.floating):  # others are refused by fit
+                loss = _wide(loss)
+            return Evaluated(
+                {"loss": loss, **scores}, outputs if with_outputs else None
+            )
 
         return jax.vmap(example_fn)(batch.inputs, batch.targets)
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.extend import core
+from jax.interpreters import partial_eval
 
 from dlworkshop.errors import UserError, unknown
 from dlworkshop.learn.checks import check_number, check_targets
@@ -238,13 +239,21 @@ def check_step(
             f"the targets of the {name} split of '{dataset.name}'",
         )
     with one_sentence(f"the loss or a metric does not take {words}"):
-        found = jax.eval_shape(
-            make_eval_step(spec), train.params, train.state, batch, numbers
+        evaluated, found = jax.make_jaxpr(make_eval_step(spec), return_shape=True)(
+            train.params, train.state, batch, numbers
         )
     for name, value in found.scores.items():
         spoken = "the loss" if name == "loss" else f"the metric '{name}'"
         one = jax.ShapeDtypeStruct(value.shape[1:], value.dtype)
         check_number(f"{spoken} of one example", one, integers=name != "loss")
+    count = len(jax.tree.leaves(train.params))
+    wanted = [name == "loss" for name in sorted(found.scores)]
+    _, used = partial_eval.dce_jaxpr(evaluated.jaxpr, wanted)
+    if count and not any(used[:count]):
+        raise UserError(
+            "the loss does not depend on the parameters, and nothing can be learnt: "
+            "compute it from the outputs of the model"
+        )
     with one_sentence("a step of training cannot be taken"):
         step = make_train_step(spec)
         if spec.batch_transform is not None:

@@ -102,6 +102,8 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
     Raises:
         UserError: where an argument cannot be.
     """
+    if devices is not None and not len(devices):
+        raise UserError("devices has none: give one or more, or leave it out")
     observers = list(observe) if isinstance(observe, Sequence) else [observe]
     functions = {
         "loss": loss,
@@ -315,7 +317,7 @@ def _settings(
     model: Model | StatefulModel,
     dataset: Dataset,
     optimizer: Callable,
-    functions: Mapping[str, Callable | None],
+    functions: Mapping[str, Any],  # all the others
     metrics: Mapping[str, Metric],
     workdir: str | Path | None,
     start: Start | None,
@@ -327,7 +329,7 @@ def _settings(
     """
     example = dataset.train.rows(0).inputs
     loss = functions["objective"] or functions["loss"]
-    settings = {
+    settings: dict[str, Any] = {
         "dataset": {
             "name": dataset.name,
             "fingerprint": "" if workdir is None else fingerprint(dataset),
@@ -347,8 +349,9 @@ def _settings(
         "units": {name: metric.unit for name, metric in metrics.items() if metric.unit},
     }
     if workdir is not None:
-        brought = {"model": model, "optimizer": optimizer, "metrics": metrics}
-        settings["identity"] = identity.describe(brought | functions)
+        brought: dict[str, Any] = {"model": model, "optimizer": optimizer}
+        brought |= {"metrics": metrics, **functions}
+        settings["identity"] = identity.describe(brought)
         settings["start"] = start and identity.digest(start)
     return settings
 

@@ -50,6 +50,10 @@ def train(dataset, model=MODEL, **changes):
         ),
         ({"model": models.mlp((8,), num_classes=3)}, "build it with num_classes=4"),
         ({"model": models.cnn((4, 4, 4, 4))}, "cannot be halved 4 times"),
+        ({"loss": lambda outputs, targets: targets}, "is int32: return a real number"),
+        ({"loss": lambda o, t: o.argmax() == t}, "is bool: return a real number"),
+        ({"loss": lambda o, t: jnp.exp(1.0 * t)}, "not depend on the parameters"),
+        ({"devices": []}, "devices has none"),
     ],
 )
 def test_arguments_that_cannot_be(changes, sentence, quadrants):
