@@ -12,14 +12,21 @@ from dlworkshop.learn.chunk import gather, make_chunk
 from dlworkshop.learn.step import TrainStep, is_split
 from dlworkshop.types import Array, Batch, HParams, PyTree, TrainState
 
-RUNNING, STOPPED, QUARANTINED = 0, 1, 2
+RUNNING, STOPPED, QUARANTINED = 0, 1, 2  # as all above it: by what was not finite
+LOSS, GRADIENT, PARAMETERS = 3, 4, 5
+FAULTS = {
+    QUARANTINED: "the loss, the gradient or the parameters were",  # not told apart
+    LOSS: "the loss was",
+    GRADIENT: "the gradient was",
+    PARAMETERS: "the parameters were",
+}
 
 
 class Population(NamedTuple):
     """P members side by side, and what early stopping knows of each."""
 
     train: TrainState  # [P, ...]
-    status: Array  # [P] int32: RUNNING, STOPPED or QUARANTINED
+    status: Array  # [P] int32: RUNNING, STOPPED or why it is quarantined
     best: tuple[PyTree, PyTree]  # params and state [P, ...] of the best score so far
     best_score: Array  # [P] that score on validation; lower is better
     best_step: Array  # [P] int32 its step
@@ -131,8 +138,8 @@ def make_member_chunk(
     def member_step(state, batch: Batch, hparams: HParams):
         train, status = state
         running = status == RUNNING
-        train, finite, metrics = guarded(train, batch, hparams, running)
-        status = jnp.where(running & ~finite, QUARANTINED, status)
+        train, fault, metrics = guarded(train, batch, hparams, running)
+        status = jnp.where(running & (fault != RUNNING), fault, status)
         metrics = {
             k: jnp.where(running, value, jnp.nan) for k, value in metrics.items()
         }
@@ -149,17 +156,19 @@ def make_member_chunk(
         first = (before.params, before.state, before.step)
         params, kept, step = select(finite, parts, first)
         train = train._replace(params=params, state=kept, step=step)
-        return (train, jnp.where(finite, status, QUARANTINED)), metrics
+        # where the next step found a loss that is not finite, that came of these
+        return (train, jnp.where(finite, status, PARAMETERS)), metrics
 
     return member_chunk
 
 
 def guard(train_step: Callable, on_cpu: bool = True) -> Callable:
-    """(train, batch, hparams, running) -> train, finite [], metrics.
+    """(train, batch, hparams, running) -> train, fault [], metrics.
 
     The step is not taken where the member is not running, or where its loss or gradient
-    is not finite. It may be a function of the user's, of which the loss and the new
-    parameters are asked, or a `TrainStep`.
+    is not finite; the fault is LOSS, GRADIENT or PARAMETERS then, or RUNNING. It may be
+    a function of the user's, of which the loss and the new parameters are asked, or a
+    `TrainStep`.
 
     On a CPU the update is in a branch, where the new state takes the place of the old
     one as it is computed; choosing between the two afterwards reads and writes both
@@ -170,14 +179,17 @@ def guard(train_step: Callable, on_cpu: bool = True) -> Callable:
 
         def whole(train, batch, hparams, running):
             new, metrics = train_step(train, batch, hparams)
-            finite = jnp.isfinite(metrics["loss"]) & all_finite(new.params, on_cpu)
-            return select(running & finite, new, train), finite, metrics
+            moved = all_finite(new.params, on_cpu)
+            fault = _fault(metrics["loss"], jnp.where(moved, RUNNING, PARAMETERS))
+            return select(running & (fault == RUNNING), new, train), fault, metrics
 
         return whole
 
     def in_parts(train: TrainState, batch, hparams, running):
         grads, state, metrics = train_step.gradient(train, batch, hparams)
-        finite = jnp.isfinite(metrics["loss"]) & all_finite(grads, on_cpu)
+        known = all_finite(grads, on_cpu)
+        fault = _fault(metrics["loss"], jnp.where(known, RUNNING, GRADIENT))
+        taken = running & (fault == RUNNING)
 
         def advance(train: TrainState, grads, state):
             updates, opt_state, probed = train_step.updates(
@@ -189,22 +201,27 @@ def guard(train_step: Callable, on_cpu: bool = True) -> Callable:
 
         if not on_cpu:
             new, probed = advance(train, grads, state)
-            return select(running & finite, new, train), finite, metrics | probed
+            return select(taken, new, train), fault, metrics | probed
         like = jax.eval_shape(advance, train, grads, state)[1]
         unknown = jax.tree.map(
             lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), like
         )
         train, probed = jax.lax.cond(
-            running & finite,
+            taken,
             advance,
             lambda train, grads, state: (train, unknown),
             train,
             grads,
             state,
         )
-        return train, finite, metrics | probed
+        return train, fault, metrics | probed
 
     return in_parts
+
+
+def _fault(loss: Array, of_the_rest: Array) -> Array:
+    """What is not finite first."""
+    return jnp.where(jnp.isfinite(loss), of_the_rest, LOSS)
 
 
 def all_finite(tree: PyTree, on_cpu: bool = True) -> Array:

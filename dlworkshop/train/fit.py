@@ -182,7 +182,7 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
     params, state = final_params(plan, population)
     if trained.finished is not None and run_folder.is_whole(workdir, trained.finished):
         return _run(trained, params, state, trained.finished, workdir)
-    counted = jnp.asarray(population.status) != pop.QUARANTINED
+    counted = jnp.asarray(population.status) < pop.QUARANTINED
     everyone = plan.groups.partition(range(len(plan.seeds)))
     splits = ["validation"]
     if plan.read_test and not trained.interrupted:

@@ -240,6 +240,8 @@ class Loop:
         self.watch.update(self.step, rate, train, self.validation)
         if self.signal.signum is not None:
             self.answer_signal()
+        elif self.signal.save:
+            self.save_as_asked()
         elif self.should_checkpoint():
             self.save()
 
@@ -357,6 +359,17 @@ class Loop:
         }
         self.checkpoints.save(self.step, self.population, position)
         self.saved_at, self.saved_step = time.perf_counter(), self.step
+
+    def save_as_asked(self) -> None:
+        """After SIGUSR1: a checkpoint that is whole, and the run goes on."""
+        self.signal.save = False
+        level = said_at(self.plan.quiet, logging.WARNING)
+        if self.workdir is None:
+            log.log(level, "SIGUSR1: nothing is saved without a run folder")
+            return
+        self.save()
+        self.checkpoints.wait()
+        log.log(level, "SIGUSR1: saved at step %d; the run goes on", self.step)
 
     def answer_signal(self) -> None:
         """Save, say so in one line, and go; the same command goes on from here.

@@ -20,6 +20,8 @@ GRACE = 3.0  # seconds to end in an orderly way
 def answered(sentence: str) -> Iterator[None]:
     """End the program by SystemExit(128 + n) and one line at SIGINT, SIGTERM, SIGHUP.
 
+    SIGUSR1, which asks a run that trains for a checkpoint, is answered by one line.
+
     Where nobody lets the exception through (one that is raised in a callback of XLA's
     is lost, and a compiler takes its time) the program ends without it after GRACE
     seconds, and at a second signal at once. What is ignored stays so, as after nohup.
@@ -48,19 +50,26 @@ def answered(sentence: str) -> Iterator[None]:
         timer.start()
         raise SystemExit(code)
 
+    def idle(_signum, _frame):
+        os.write(2, b"SIGUSR1: nothing is being trained, and nothing was saved\n")
+
     for signum in watched:
         signal.signal(signum, end)
+    if signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:  # which would end it
+        before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, idle)
     try:
         yield
     finally:
-        for signum in watched:
-            signal.signal(signum, before[signum])
+        for signum, how in before.items():
+            if how is not None:  # not of Python
+                signal.signal(signum, how)
 
 
 class Caught:
     """The first signal that came, or none; a second one ends the program at once."""
 
     signum: int | None = None
+    save: bool = False  # SIGUSR1 came: a checkpoint is wanted, and then to go on
 
     @property
     def name(self) -> str:
@@ -71,20 +80,24 @@ class Caught:
 def caught() -> Iterator[Caught]:
     """Note SIGTERM, SIGINT, SIGHUP and SIGUSR1 instead of dying of them.
 
-    Only the main thread may ask for signals; elsewhere they keep their meaning, as one
-    does whose handler is not Python's and could not be put back.
+    The first three end the run, SIGUSR1 wants a checkpoint of one that goes on. Only
+    the main thread may ask for signals; elsewhere they keep their meaning, as one does
+    whose handler is not Python's and could not be put back.
     """
     seen = Caught()
     if threading.current_thread() is not threading.main_thread():
         yield seen
         return
-    wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+    wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
     before = {signum: signal.getsignal(signum) for signum in wanted}
     watched = [signum for signum in wanted if before[signum] is not None]
     if before[signal.SIGHUP] == signal.SIG_IGN:  # nohup
         watched.remove(signal.SIGHUP)
 
     def note(signum, _frame):
+        if signum == signal.SIGUSR1:
+            seen.save = True
+            return
         seen.signum = signum
         for each in watched:
             signal.signal(each, before[each])

@@ -8,7 +8,14 @@ import numpy as np
 
 from dlworkshop.data.inputs_like import describe_inputs
 from dlworkshop.learn.metrics import mean_and_error
-from dlworkshop.learn.population import QUARANTINED, RUNNING, STOPPED, Population
+from dlworkshop.learn.population import (
+    FAULTS,
+    PARAMETERS,
+    QUARANTINED,
+    RUNNING,
+    STOPPED,
+    Population,
+)
 from dlworkshop.models.model import num_params, table
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.result import describe_example, device, versions
@@ -35,7 +42,7 @@ def summarise(
     """
     members = len(plan.seeds)
     params, steps = population.train.params, np.asarray(population.train.step)
-    counted = np.asarray(population.status) != QUARANTINED
+    counted = np.asarray(population.status) < QUARANTINED
     examples = int(steps.astype(np.int64).sum()) * plan.order.batch_size
     return to_jsonable(
         {
@@ -127,11 +134,11 @@ def population_table(
                 if lost_patience
                 else f"an observer stopped it at step {steps}"
             )
-        if state["status"][member] == QUARANTINED:
+        if state["status"][member] >= QUARANTINED:
             row["status"] = "quarantined"
-            row["note"] = (
-                "loss, gradient or parameters not finite at step "
-                f"{steps + 1} of {plan.num_steps}"
-            )
+            status = int(state["status"][member])
+            last = status == PARAMETERS  # taken back, perhaps by more than a step
+            at = f"after step {steps}" if last else f"at step {steps + 1}"
+            row["note"] = f"{FAULTS[status]} not finite {at} of {plan.num_steps}"
         rows.append(row)
     return rows

@@ -286,7 +286,7 @@ def test_off_the_cpu_a_step_is_the_same(spoilt):
         np.testing.assert_allclose(one, two, rtol=1e-6, atol=1e-7)
     running = [pop.RUNNING] * 3
     if spoilt is not None:
-        running[spoilt] = pop.QUARANTINED
+        running[spoilt] = pop.PARAMETERS
     assert found[1][0].status.tolist() == running
 
 
@@ -303,3 +303,27 @@ def test_one_bad_number_anywhere_is_seen(bad, on_cpu):
     assert pop.all_finite(tree, on_cpu)
     assert not pop.all_finite(tree | {"w": tree["w"].at[1, 2].set(bad)}, on_cpu)
     assert not pop.all_finite(tree | {"b": jnp.array(bad)}, on_cpu)
+
+
+@pytest.mark.parametrize(
+    ("loss", "note"),
+    [
+        (lambda o, t: jnp.log(0 * o.sum()), "the loss was not finite at step 1 of 6"),
+        (lambda o, t: jnp.sqrt(0 * o.sum()), "the gradient was not finite at step 1"),
+        (lambda o, t: 1e30 * o.sum(), "the parameters were not finite after step 0"),
+    ],
+)
+def test_what_was_not_finite_first_is_said(loss, note, quadrants, one_device):
+    run = fit(
+        models.logistic(),
+        quadrants,
+        optax.sgd,
+        hparams={"learning_rate": [1e-9, 1e9]},
+        loss=loss,
+        metrics={},
+        batch_size=16,
+        devices=one_device,
+        quiet=True,
+    )
+    row = run.summary["population"][1]
+    assert row["status"] == "quarantined" and row["note"].startswith(note)

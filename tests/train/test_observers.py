@@ -81,6 +81,20 @@ def test_the_history_of_a_resumed_run_is_that_of_a_whole_one(
     assert_same_history(whole.history, train(quadrants, tmp_path).history)  # read back
 
 
+def test_sigusr1_saves_and_the_run_goes_on(quadrants, tmp_path, caplog):
+    there = {}
+
+    def look(snapshot):
+        there[snapshot.step] = sorted(tmp_path.glob("checkpoints/*/commit_success.txt"))
+
+    asked = [send(signal.SIGUSR1, 9), look]
+    run = train(quadrants, tmp_path, observe=asked, save_every_seconds=None)
+    assert run.summary["steps"] == 18
+    assert there[9] == [] and [path.parent.name for path in there[12]] == ["9"]
+    assert "SIGUSR1: saved at step 9; the run goes on" in caplog.text
+    assert_same_history(run.history, train(quadrants).history)
+
+
 def test_what_is_not_finite_is_the_same_in_memory_and_read_back():
     line = {"step": 1, "epoch": 1.0, "train": {"loss": np.array([np.inf, 2.0])}}
     read = {"step": 1, "epoch": 1.0, "train": {"loss": [None, 2.0]}}
@@ -100,8 +114,8 @@ def test_ctrl_c_without_a_folder_returns_the_run_so_far(quadrants, caplog):
     assert who == "Run of 2 x mlp on quadrants (2 settings), 9 steps"
     assert how_well.startswith("validation accuracy ")
     assert how == (
-        "1 interrupted (at step 9 of 18), 1 quarantined (loss, gradient or parameters "
-        "not finite at step 2 of 18); in memory"
+        "1 interrupted (at step 9 of 18), 1 quarantined (the loss was not finite at "
+        "step 2 of 18); in memory"
     )
 
 

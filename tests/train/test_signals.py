@@ -75,6 +75,12 @@ def test_what_is_ignored_stays_ignored():
     assert (code, out, err) == (0, "ready\ncleaned up\n", "")
 
 
+def test_a_program_that_trains_nothing_has_nothing_to_save():
+    code, out, err = signalled(SLEEP.replace("20", "0.5"), signal.SIGUSR1)
+    assert (code, out) == (0, "ready\ncleaned up\n")
+    assert err == "SIGUSR1: nothing is being trained, and nothing was saved\n"
+
+
 def test_handlers_are_put_back():
     code = """
 import signal
