@@ -88,7 +88,8 @@ def test_sigusr1_saves_and_the_run_goes_on(quadrants, tmp_path, caplog):
         there[snapshot.step] = sorted(tmp_path.glob("checkpoints/*/commit_success.txt"))
 
     asked = [send(signal.SIGUSR1, 9), look]
-    run = train(quadrants, tmp_path, observe=asked, save_every_seconds=None)
+    settings = {"save_every_seconds": None, "quiet": False}
+    run = train(quadrants, tmp_path, observe=asked, **settings)
     assert run.summary["steps"] == 18
     assert there[9] == [] and [path.parent.name for path in there[12]] == ["9"]
     assert "SIGUSR1: saved at step 9; the run goes on" in caplog.text
