@@ -1,5 +1,6 @@
 """`fit`: what came is checked and planned, trained, evaluated and written down."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,16 +17,19 @@ from dlworkshop.learn.metrics import Metric
 from dlworkshop.models.model import Model, StatefulModel
 from dlworkshop.train import checks, data_files, params_file, run_folder
 from dlworkshop.train.cache import compilation_cache
+from dlworkshop.train.diagnosis import why_nobody_is_left
 from dlworkshop.train.evaluation import BalancedAccuracy, evaluate_split
 from dlworkshop.train.loop import Loop, Trained
 from dlworkshop.train.members import Settings
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.planning import make_plan
 from dlworkshop.train.predictions import fitted_target, labels, predictions_of
-from dlworkshop.train.progress import logging_kept
+from dlworkshop.train.progress import logging_kept, said_at
 from dlworkshop.train.result import Run
 from dlworkshop.train.summary import summarise
 from dlworkshop.types import Dataset, PyTree, Start
+
+log = logging.getLogger(__name__)
 
 
 def fit(
@@ -208,6 +212,13 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
                 means.setdefault("balanced_accuracy", watcher.values())
         scores[split] = means
     summary = summarise(plan, population, scores, trained.seconds, trained.interrupted)
+    if why := why_nobody_is_left(plan, population):
+        summary["population"][0]["note"] += f": {why}"
+        log.log(
+            said_at(plan.quiet, logging.WARNING),
+            "no member is left: %s (member 0)",
+            why,
+        )
     if workdir is not None:
         if predictions is not None:
             predictions.write(workdir / "predictions.npz")

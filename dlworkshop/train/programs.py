@@ -103,6 +103,7 @@ class Programs:
         self.compile_seconds = 0.0
         self._compiled: dict = {}
         train_step: Any = make_train_step(spec, BATCH, execution.micro_batch)
+        self.make_step = make_step
         if make_step is not None:
             train_step = make_own_step(make_step, train_step, spec.routes.make_step)
         fetch = _streamed if streamed else gather

@@ -130,6 +130,17 @@ def test_a_gradient_that_is_not_finite_is_caught_before_it_is_applied(
     assert run.summary["test"]["accuracy"] == {"mean": None, "sem": None, "n": 0}
 
 
+def test_its_neighbours_keep_their_bits(quadrants, one_device):
+    options = {"num_epochs": 1, "optimizer": optax.sgd}
+    one, two = (
+        train(MODELS["mlp"], quadrants, one_device, hparams=hparams, **options)
+        for hparams in ({"learning_rate": [0.1, 1e30]}, {"learning_rate": [0.1, 0.2]})
+    )
+    assert one.summary["population"][-1]["status"] == "quarantined"
+    for a, b in zip(leaves(one, 0), leaves(two, 0), strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_an_update_that_overflows_is_not_applied(name, quadrants, one_device):
     """The gradient is finite, what the optimizer makes of it is not."""

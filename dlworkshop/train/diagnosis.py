@@ -1,0 +1,227 @@
+"""Which operation made the first number of a step that is not finite."""
+
+import functools
+import logging
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.extend import core, source_info_util
+
+from dlworkshop.learn.population import QUARANTINED, Population
+from dlworkshop.learn.step import TrainStep, make_own_step, make_train_step
+from dlworkshop.train.plan import Plan
+from dlworkshop.types import Batch, HParams, TrainState
+
+log = logging.getLogger(__name__)
+
+# Calls that are looked into: primitive -> the parameter that holds what is called.
+CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "checkpoint": "jaxpr",
+    "remat2": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+}
+STEPS = 1000  # of a chunk that are taken again at most
+
+
+def why_nobody_is_left(plan: Plan, population: Population) -> str:
+    """Why the first member failed, in a sentence; "" while any member is fine.
+
+    The steps since its last finite state are taken again. That compiles two programs,
+    which nobody minds where a run has no result; a member that failed beside others
+    says as much when it is trained alone, with its setting and its seed.
+    """
+    if (np.asarray(population.status) < QUARANTINED).any():
+        return ""
+    one = jax.tree.map(lambda leaf: leaf[0], (population.train, plan.placed_hparams))
+    train, numbers = jax.device_put(one, plan.mesh.devices.flat[0])
+    step = _values_of_a_step(plan)
+    first = int(train.step)
+    advance = jax.jit(step)
+    for at in range(first, min(first + STEPS, plan.num_steps)):
+        rows = plan.order.steps(at, 1, [0])[0, 0]
+        batch = jax.tree.map(jnp.asarray, plan.dataset.train.rows(rows))
+        (loss, grads, params), after = advance(train, batch, numbers)
+        if not _finite((loss, grads, params)):
+            return _origin_or_nothing(
+                lambda *args: step(*args)[0],
+                ("the loss", "the gradient", "the parameters"),
+                (train, batch, numbers),
+                ("the member", "the batch", "the hyper-parameters"),
+            )
+        train = after
+    return ""
+
+
+def _origin_or_nothing(*args: Any) -> str:
+    """A program of the user's may hold what cannot be looked into."""
+    try:
+        return origin(*args)
+    except Exception:
+        log.debug("the operation that failed was not found", exc_info=True)
+        return ""
+
+
+def _values_of_a_step(plan: Plan) -> Callable:
+    """(train, batch, hparams) -> (loss, gradient, new parameters), new train state."""
+    ours = make_train_step(plan.spec)
+    make_step = plan.programs.make_step
+    if make_step is not None:
+        own = make_own_step(make_step, ours, plan.spec.routes.make_step)
+        return functools.partial(_whole, own)
+    return functools.partial(_in_parts, ours)
+
+
+def _whole(own: Callable, train: TrainState, batch: Batch, hparams: HParams):
+    new, metrics = own(train, batch, hparams)
+    return (metrics["loss"], (), new.params), new
+
+
+def _in_parts(ours: TrainStep, train: TrainState, batch: Batch, hparams: HParams):
+    grads, state, metrics = ours.gradient(train, batch, hparams)
+    updates, opt_state, _ = ours.updates(train, grads, metrics, hparams)
+    params = optax.apply_updates(train.params, updates)
+    new = TrainState(train.step + 1, params, state, opt_state, train.key)
+    return (metrics["loss"], grads, params), new
+
+
+def _finite(tree: Any) -> bool:
+    return all(
+        np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(tree))
+    )
+
+
+def origin(
+    function: Callable, outputs: Sequence[str], args: Sequence, names: Sequence[str]
+) -> str:
+    """Which operation of `function` makes the first output that is not finite so.
+
+    The program is followed back from that output, along what is not finite, to an
+    operation that is given finite numbers only: an infinity that a mask brings in, and
+    that ends in no output, is not taken for the cause.
+
+    Args:
+        function: `args` -> one pytree for each of `outputs`.
+        outputs: what they are called.
+        args: pytrees.
+        names: what they are called.
+
+    >>> def f(x):
+    ...     hidden = jnp.where(x > 0, jnp.log(x), 0)
+    ...     return (hidden / (x - x)).sum(),
+    >>> said = origin(f, ["the loss"], [jnp.array([-1.0, 2.0])], ["x"])
+    >>> said.startswith("the loss is not finite because of div at ")
+    True
+    >>> origin(f, ["the loss"], [jnp.array([jnp.inf, 2.0])], ["x"])
+    'the loss is not finite because of x'
+    """
+    closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
+    tape = _Tape()
+
+    def flags(*leaves):
+        ends = tape.run(closed.jaxpr, closed.consts, leaves)
+        tape.ends = [tape.place(value) for value in ends]
+        return [_all_finite(value) for value in tape.values]
+
+    finite = [bool(f) for f in jax.jit(flags)(*jax.tree.leaves(args))]
+    ends = iter(tape.ends)
+    for name, tree in zip(outputs, shapes, strict=True):
+        for path, _ in jax.tree_util.tree_leaves_with_path(tree):
+            if (end := next(ends)) is not None and not finite[end]:
+                cause = _cause(tape, finite, end, args, names)
+                return f"{name}{_of(path)} is not finite because of {cause}"
+    return "all is finite"  # in this program; rounding differs between two
+
+
+def _cause(tape: "_Tape", finite: list[bool], end: int, args, names) -> str:
+    while (made := tape.made_by.get(end)) is not None:
+        eqn, inputs = made
+        bad = [place for place in inputs if not finite[place]]
+        if not bad:
+            where = source_info_util.summarize(eqn.source_info)
+            where = where.removeprefix(os.getcwd() + os.sep)
+            return f"{eqn.primitive.name} at {where}"
+        end = bad[0]
+    paths = [
+        f"{name}{_of(path)}"
+        for name, tree in zip(names, args, strict=True)
+        for path, _ in jax.tree_util.tree_leaves_with_path(tree)
+    ]
+    named = tape.given.index(end) if end in tape.given else None
+    return "a constant" if named is None else paths[named]
+
+
+def _of(path) -> str:
+    return jax.tree_util.keystr(path)
+
+
+def _all_finite(value) -> jax.Array:
+    if not jnp.issubdtype(value.dtype, jnp.inexact):
+        return jnp.array(True)
+    return jnp.isfinite(value).all()
+
+
+class _Tape:
+    """The values of a program while it is traced, and what made each of them."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self.made_by: dict[int, tuple[Any, list[int]]] = {}
+        self.given: list[int] = []  # the places of the arguments
+        self.ends: list[int | None] = []
+        self._places: dict[int, int] = {}
+
+    def place(self, value: Any) -> int:
+        """Where a value is among all of them; it is added if it is new."""
+        if id(value) not in self._places:
+            self._places[id(value)] = len(self.values)
+            self.values.append(value)  # kept, so that its id is nobody else's
+        return self._places[id(value)]
+
+    def run(self, jaxpr, consts, args) -> list:
+        """The outputs of a program, whose calls are looked into."""
+        if not self.given:
+            self.given = [self.place(value) for value in args]
+        env = dict(
+            zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True)
+        )
+
+        def read(atom):
+            return atom.val if isinstance(atom, core.Literal) else env[atom]
+
+        for eqn in jaxpr.eqns:
+            inputs = [read(atom) for atom in eqn.invars]
+            called = eqn.params.get(CALLS.get(eqn.primitive.name))
+            if called is not None:
+                inner = getattr(called, "jaxpr", called)
+                found = self.run(inner, getattr(called, "consts", ()), inputs)
+            else:
+                found = _alone(jaxpr, eqn, inputs)
+                arrays = [self.place(v) for v in inputs if hasattr(v, "dtype")]
+                for value in found:
+                    if value is not None:  # which nobody reads
+                        self.made_by[self.place(value)] = eqn, arrays
+            env |= zip(eqn.outvars, found, strict=True)
+        return [read(atom) for atom in jaxpr.outvars]
+
+
+def _alone(jaxpr, eqn, inputs: list) -> list:
+    """What one operation makes of its inputs, arrays and literals."""
+    given = {
+        atom: value
+        for atom, value in zip(eqn.invars, inputs, strict=True)
+        if not isinstance(atom, core.Literal)
+    }
+    wanted = [v for v in eqn.outvars if type(v).__name__ != "DropVar"]
+    one = jaxpr.replace(constvars=[], invars=list(given), outvars=wanted, eqns=[eqn])
+    found = iter(core.jaxpr_as_fun(core.ClosedJaxpr(one, ()))(*given.values()))
+    return [next(found) if v in wanted else None for v in eqn.outvars]

@@ -1,0 +1,84 @@
+"""A run that has no member left says which operation did it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dlworkshop import data, fit, models
+from dlworkshop.models import Model
+from dlworkshop.train.diagnosis import origin
+
+PLAIN = models.logistic(num_classes=4)
+
+
+def broken(params, inputs, *, key=None):
+    logits = PLAIN.apply(params, inputs, key=key)
+    return jnp.log(logits - 100)
+
+
+def flat(outputs, targets):
+    return jnp.sqrt(0 * outputs.sum())
+
+
+def large(outputs, targets):
+    return 1e30 * outputs.sum()
+
+
+def own_step(step):
+    def train_step(train, batch, hparams):
+        grads, _, metrics = step.gradient(train, batch, hparams)
+        params = jax.tree.map(lambda p, g: p - g / (g - g), train.params, grads)
+        return train._replace(params=params, step=train.step + 1), metrics
+
+    return train_step
+
+
+@pytest.mark.parametrize(
+    ("changes", "what", "cause"),
+    [
+        ({"model": Model(PLAIN.init, broken)}, "the loss", "log at"),
+        ({"loss": flat, "metrics": {}}, "the gradient", "div at"),
+        ({"loss": large, "metrics": {}}, "the parameters", ""),
+        ({"make_step": own_step}, "the parameters", "div at"),
+    ],
+)
+def test_the_operation_is_named(changes, what, cause, quadrants, caplog):
+    settings = {"hparams": {"learning_rate": 1e9}, "batch_size": 16, "seeds": 2}
+    settings |= {"model": PLAIN, "optimizer": optax.sgd, "devices": jax.devices()[:1]}
+    run = fit(dataset=quadrants, **settings | changes)
+    note = run.summary["population"][0]["note"]
+    assert f": {what}" in note and f"because of {cause}" in note
+    assert not cause or "test_diagnosis.py" in note
+    assert note.partition(": ")[2] in caplog.text
+
+
+def test_inputs_that_are_not_finite_are_named(quadrants):
+    x = quadrants.train.inputs.astype(np.float32)
+    split = (x[:20], quadrants.train.targets[:20])
+    held = {"validation": split, "test": split, "classes": quadrants.classes}
+    dataset = data.from_arrays(x * np.nan, quadrants.train.targets, **held)
+    run = fit(PLAIN, dataset, batch_size=16, quiet=True)
+    note = run.summary["population"][0]["note"]
+    assert note.endswith("the loss is not finite because of the batch.inputs")
+
+
+def test_a_member_that_is_left_is_looked_for_no_more(quadrants):
+    rates = {"learning_rate": [0.1, 1e38]}
+    run = fit(PLAIN, quadrants, optax.sgd, hparams=rates, batch_size=16, quiet=True)
+    assert "because" not in run.summary["population"][1]["note"]
+
+
+def test_calls_are_looked_into_and_masks_are_not_accused():
+    @jax.jit
+    def inner(x):
+        masked = jnp.where(x > 0, x, -jnp.inf)
+        return jax.nn.softmax(masked) / jnp.where(x.sum() > 10, 0.0, 1.0)
+
+    def step(x):
+        return (jax.checkpoint(inner)(x).sum(),)
+
+    x = jnp.array([-1.0, 3.0, 9.0])
+    assert origin(step, ["y"], [x], ["x"]).startswith("y is not finite because of div")
+    assert origin(step, ["y"], [x / 2], ["x"]) == "all is finite"
