@@ -54,6 +54,8 @@ class Dataset(NamedTuple):
     fingerprint: str = ""  # of the content, where it is known; "" is computed
     preprocessing: Mapping[str, Any] | None = None  # JSON: file or row -> example
     card: Mapping[str, Any] | None = None  # JSON: what the report says of the data
+    # [N] int of train and of validation: what has the same number is in one fold
+    groups: tuple[Array, Array] | None = None
 
     def each_split(self, change: Callable[[Batch], Batch], **more: Any) -> "Dataset":
         """The same with `change` done to all three splits, and `more` fields replaced.
@@ -75,10 +77,13 @@ class Dataset(NamedTuple):
         >>> some.validation.inputs.shape, some.fingerprint
         ((3, 2), 'abc, the first 3')
         """
-        known = self.fingerprint
+        known, groups = self.fingerprint, self.groups
+        if groups is not None:
+            groups = groups[0][:num_examples], groups[1][:num_examples]
         return self.each_split(
             lambda split: split.rows(slice(num_examples)),
             fingerprint=known and f"{known}, the first {num_examples}",
+            groups=groups,
         )
 
 

@@ -14,7 +14,7 @@ _PIECE = 1 << 24  # bytes read at a time
 def fingerprint(dataset: Dataset) -> str:
     """The content hash of a data set: what it already says, or one of all its arrays.
 
-    Two data sets with the same classes and, in each split, arrays of the same
+    Two data sets with the same classes, groups and, in each split, arrays of the same
     structure, dtype, shape and values have the same fingerprint, whatever their names
     are and wherever the arrays lie: in memory, on a device, or on disk. All of the
     content is read once, in pieces of some megabytes.
@@ -35,6 +35,8 @@ def fingerprint(dataset: Dataset) -> str:
     sha = hashlib.sha256(repr(tuple(map(str, dataset.classes))).encode())
     for split in (dataset.train, dataset.validation, dataset.test):
         _update(sha, split)
+    if dataset.groups is not None:
+        _update(sha, dataset.groups)
     return sha.hexdigest()[:16]
 
 

@@ -47,9 +47,9 @@ def load(
             the mean and deviation of train (kept in `preprocessing`). Several columns
             of 0 and 1 are labels that an example may have at once, others numbers.
             Of an .npz file, the name of the array of labels.
-        group_by: what stays on one side, as the photographs of one person: of a
-            folder a regular expression, which is searched in each path below it; of a
-            table a column.
+        group_by: what stays on one side and in one fold, as the photographs of one
+            person: of a folder a regular expression, which is searched in each path
+            below it; of a table a column.
         image_size: pixels of a side, or (height, width); by default the size that
             most files have where it is at most 256, else 64.
         resize: "crop" fills the frame and cuts what stands out evenly on both sides;

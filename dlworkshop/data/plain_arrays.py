@@ -57,7 +57,8 @@ def from_arrays(
         weights: [N] >= 0, the share of each example of x in the loss. All splits' are
             divided by the mean of train's, which becomes 1.
         groups: [N] numbers or text; examples of x of the same group, as the pictures
-            of one person, are all cut off or all left.
+            of one person, are all cut off or all left, and in one fold where folds are
+            cut. A validation split that is given has none of these groups.
         classes: [K] names of the classes; () if y holds no classes.
         name: of the data set, for reports.
         seed: of the random cut.
@@ -88,6 +89,7 @@ def from_arrays(
             _check_alike(given["train"], given[split], split)
     size = given["train"].num_examples
     group = _groups(groups, size, bool(shares))
+    index = {"train": np.arange(size)}
     targets, names = as_targets(
         {split: batch.targets for split, batch in given.items()}, classes
     )
@@ -97,12 +99,26 @@ def from_arrays(
             _check_dtypes(splits["train"].targets, batch.targets, described(split, "y"))
     if shares:
         label = targets["train"] if names else np.zeros(size, int)
-        splits |= _cut(splits["train"], label, group, shares, seed)
+        index = _cut(label, group, shares, seed)
+        pool = splits["train"]
+        for split, rows in index.items():
+            splits[split] = jax.tree.map(lambda leaf, i=rows: _take(leaf, i), pool)
     if names and classes is None:
         _check_classes(splits["train"], names)
     scaled = _weighted(splits)
+    together = None
+    if groups is not None:
+        others = size + np.arange(scaled["validation"].num_examples)
+        if "validation" in index:
+            others = group[index["validation"]]
+        together = group[index["train"]], others
     dataset = Dataset(
-        scaled["train"], scaled["validation"], scaled["test"], names, str(name)
+        scaled["train"],
+        scaled["validation"],
+        scaled["test"],
+        names,
+        str(name),
+        groups=together,
     )
     return dataset._replace(fingerprint=content.fingerprint(dataset))
 
@@ -244,13 +260,9 @@ def _groups(given: Array | None, size: int, used: bool) -> np.ndarray:
 
 
 def _cut(
-    pool: Batch,
-    label: np.ndarray,
-    group: np.ndarray,
-    shares: Mapping[str, float],
-    seed: int,
-) -> dict[str, Batch]:
-    """Train, and the splits that are cut off it, in the order of the examples."""
+    label: np.ndarray, group: np.ndarray, shares: Mapping[str, float], seed: int
+) -> dict[str, np.ndarray]:
+    """Which examples are left to train, and which are of each split that is cut off."""
     size = len(label)
     if size <= len(shares):
         raise UserError(
@@ -259,16 +271,14 @@ def _cut(
         )
     rank = np.random.default_rng(seed).permutation(size)
     place = stratified(rank, label, group, list(shares.values()))
-    splits = {}
-    for number, split in enumerate(["train", *shares]):
-        index = np.flatnonzero(place == number)
-        if not len(index):
+    index = {s: np.flatnonzero(place == i) for i, s in enumerate(["train", *shares])}
+    for split, rows in index.items():
+        if not len(rows):
             raise UserError(
                 f"the {split} split that is cut off has no example: give more of each "
                 f"class (or more groups), or {split}=(x, y) yourself"
             )
-        splits[split] = jax.tree.map(lambda leaf, i=index: _take(leaf, i), pool)
-    return splits
+    return index
 
 
 def _take(leaf: Array, index: np.ndarray) -> Array:

@@ -9,6 +9,7 @@ from dlworkshop.errors import UserError
 
 # Of all examples; the rest is train.
 VALIDATION_SHARE, TEST_SHARE = 0.15, 0.15
+SEEN_OFTEN = 5  # an example, on average: then equal ones are no copies
 
 
 def keys(names: Iterable[str]) -> np.ndarray:
@@ -163,6 +164,23 @@ def complete(
             "values"
         )
     return split
+
+
+def are_observations(content: np.ndarray, each: Sequence[int]) -> bool:
+    """Whether equal examples are separate observations, as of few categories.
+
+    They are where vectors are seen `SEEN_OFTEN` times on average; otherwise, and of
+    images always, they are copies of one, which belong together in splits and folds.
+
+    Args:
+        content: [N] int, the same where examples are equal.
+        each: the shape of an example.
+
+    >>> seen_often, twice = np.arange(20) % 4, np.arange(8) % 4
+    >>> are_observations(seen_often, [3]), are_observations(twice, [3])
+    (True, False)
+    """
+    return len(each) <= 1 and len(np.unique(content)) * SEEN_OFTEN <= len(content)
 
 
 def merge(group: np.ndarray, content: np.ndarray) -> np.ndarray:

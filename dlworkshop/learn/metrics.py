@@ -202,7 +202,8 @@ def own_units(target: Mapping[str, Any] | None) -> tuple[float, str]:
         return 1.0, ""
     if len(columns) > 1:
         return 1.0, "standard deviations"
-    return deviations[0], f"units of {columns[0]['name']}"
+    unit = columns[0].get("unit", f"units of {columns[0]['name']}")
+    return deviations[0], "percentage points" if unit == "%" else unit
 
 
 def scaled(metric: Metric, factor: float, unit: str) -> Metric:

@@ -70,8 +70,7 @@ def autofit(
             or 1; a number is obeyed and not searched for.
         num_updates: of each member; by default some 30 passes, 1,000 to 6,000 updates.
         batch_size: examples per update; by default 32 to 256, by the size of train.
-        folds: how many; 0 for none, as where examples belong together in groups. By
-            default 8 of few examples, if there is time.
+        folds: how many; 0 for none. By default 8 of few examples, if there is time.
         loss: of one example, instead of the one that goes with the targets.
         experiment: the name of the run.
         quiet: show nothing.

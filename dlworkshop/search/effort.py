@@ -212,13 +212,13 @@ def _times(work: Callable[[], object]) -> float:
 def cuts_folds(dataset: Dataset) -> bool:
     """Whether train and validation together are few, and were cut at random.
 
-    Groups that must stay together, and a validation split that was given, are a
-    reason to leave the splits as they are.
+    A validation split that was given is a reason to leave the splits as they are, and
+    so are fewer than two groups for a fold.
     """
-    card = dataset.card or {}
-    splits = str(card.get("splits", ""))
+    splits = str((dataset.card or {}).get("splits", ""))
     given = splits.partition(" as given")[0] if " as given" in splits else ""
-    grouped = (card.get("groups") or {}).get("by") is not None
     both = dataset.train, dataset.validation
     few = sum(split.num_examples for split in both) < SMALL
-    return few and not grouped and "validation" not in given
+    groups = dataset.groups
+    enough = groups is None or len(np.unique(np.concatenate(groups))) >= 2 * FOLDS
+    return few and enough and "validation" not in given

@@ -12,7 +12,7 @@ from dlworkshop.search.effort import Effort
 from dlworkshop.search.task import Task
 from dlworkshop.train import folds
 from dlworkshop.train.result import Run
-from dlworkshop.types import Dataset
+from dlworkshop.types import Array, Dataset
 
 LEVEL = 0.95
 DRAWS = 1000  # of the bootstrap
@@ -31,11 +31,13 @@ def of_folds(
 
     Returns:
         name -> {"mean", "low", "high"}: 95 % intervals, of an accuracy Wilson's, of
-        the others the bootstrap's over examples; and "examples", how many.
+        the others the bootstrap's over examples, and where there are groups the
+        bootstrap's over whole groups; and "examples", how many.
     """
-    pool = folds.pooled(dataset).train
+    pooled = folds.pooled(dataset)
+    pool, groups = pooled.train, None if pooled.groups is None else pooled.groups[0]
     seeds = list(range(effort.seeds))
-    held_out = folds.held_out(pool, effort.folds or 0, seeds)  # [P, N]
+    held_out = folds.held_out(pool, effort.folds or 0, seeds, groups)  # [P, N]
     outputs = np.asarray(run.predict(pool.inputs), np.float64)  # [P, N, ...]
     size = held_out.shape[1]
     said = []
@@ -51,7 +53,7 @@ def of_folds(
     rng = np.random.default_rng(0)
     draws = []
     for _ in range(DRAWS):
-        rows = rng.integers(0, size, size)
+        rows = drawn(rng, size, groups)
         draws.append(task.scores(together[:, rows], pool.rows(rows), factor))
     found: dict[str, Any] = {}
     for name, score in scores.items():
@@ -64,10 +66,26 @@ def of_folds(
         top = 1.0 if is_fraction(name) else np.inf
         mean = min(score + float(flattered), top)
         low, high = min(low + flattered, top), min(high + flattered, top)
-        if name == "accuracy" and task.kind == "classes":
+        if name == "accuracy" and task.kind == "classes" and groups is None:
             low, high = wilson(mean, size)
         found[name] = {"mean": mean, "low": float(low), "high": float(high)}
     return {**found, "examples": size}
+
+
+def drawn(rng: np.random.Generator, size: int, groups: Array | None) -> np.ndarray:
+    """Examples of a bootstrap sample: of `size` drawn one by one, or of whole groups.
+
+    >>> rng, groups = np.random.default_rng(0), np.array([5, 5, 7, 5, 7])
+    >>> counts = np.bincount(drawn(rng, 5, groups), minlength=5)
+    >>> bool((counts[groups == 5] == counts[0]).all())
+    True
+    """
+    if groups is None:
+        return rng.integers(0, size, size)
+    unit = np.unique(groups, return_inverse=True)[1]
+    taken = rng.integers(0, unit.max() + 1, unit.max() + 1)
+    times = np.bincount(taken, minlength=unit.max() + 1)[unit]
+    return np.repeat(np.arange(size), times)
 
 
 def wilson(share: float, size: int) -> tuple[float, float]:

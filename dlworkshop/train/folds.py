@@ -4,69 +4,100 @@ import jax
 import numpy as np
 
 from dlworkshop.data.order import permutation
+from dlworkshop.data.split import are_observations, merge
 from dlworkshop.errors import UserError
 from dlworkshop.train.predictions import labels
-from dlworkshop.types import Batch, Dataset, PyTree
+from dlworkshop.types import Array, Batch, Dataset, PyTree
 
 
 def pooled(dataset: Dataset) -> Dataset:
-    """Train and validation as one split, which is train and validation both."""
+    """Train and validation as one split, which is train and validation both.
+
+    Raises:
+        UserError: where there is not a group for each example.
+    """
 
     def joined(*leaves):
         return np.concatenate([np.asarray(leaf) for leaf in leaves])
 
     pool = jax.tree.map(joined, dataset.train, dataset.validation)
-    return dataset._replace(train=pool, validation=pool)
+    groups = dataset.groups
+    if groups is not None:
+        together = joined(*groups)
+        if len(together) != pool.num_examples:
+            raise UserError(
+                f"'{dataset.name}' has {len(together)} groups of {pool.num_examples} "
+                "examples in train and validation: give one for each, or no groups"
+            )
+        groups = together, together
+    return dataset._replace(train=pool, validation=pool, groups=groups)
 
 
-def parts(pool: Batch, folds: int, seed: int) -> np.ndarray:
+def parts(
+    pool: Batch, folds: int, seed: int, groups: Array | None = None
+) -> np.ndarray:
     """The fold [N] in [0, folds) of each example, drawn anew for each seed.
 
-    Classes are in proportion in each, and exact copies in one, unless most examples are
-    copies: then the same thing was seen several times.
+    Exact copies are in one fold, and so are groups. They are lined up by class and
+    size, and of each few in the line every fold is dealt one, by chance: classes are in
+    proportion, and each fold has groups of all sizes.
+
+    Args:
+        pool: the N examples.
+        folds: how many.
+        seed: of the chance.
+        groups: [N] int; what has the same number is in one fold.
 
     >>> pool = Batch(np.arange(8.0)[:, None], np.array([0, 0, 0, 0, 1, 1, 1, 1]))
     >>> part = parts(pool, folds=2, seed=0)
     >>> np.bincount(part).tolist(), np.bincount(pool.targets[part == 1]).tolist()
     ([4, 4], [2, 2])
     """
-    first, copy_of = _distinct(pool.inputs)
+    content = _content(pool.inputs)
+    together = content if groups is None else merge(np.asarray(groups), content)
+    _, first, unit, size = np.unique(
+        together, return_index=True, return_inverse=True, return_counts=True
+    )
     label = labels(pool.targets)
-    order = permutation(seed, 0, len(first))
-    if label is not None:  # dealt class by class
-        order = order[np.argsort(label[first][order], kind="stable")]
-    part = np.empty(len(first), np.int64)
-    part[order] = np.arange(len(first)) % folds
-    return part[copy_of]
+    kind = np.zeros(len(first), int) if label is None else label[first]
+    chance, deal = (permutation(seed, turn, len(first)) for turn in (0, 1))
+    line = np.lexsort((chance, size, kind))
+    few = np.arange(len(line)) // folds
+    part = np.empty(len(line), np.int64)
+    part[line[np.lexsort((deal[line], few))]] = np.arange(len(line)) % folds
+    return part[unit]
 
 
-def held_out(pool: Batch, folds: int, seeds: list[int]) -> np.ndarray:
+def held_out(
+    pool: Batch, folds: int, seeds: list[int], groups: Array | None = None
+) -> np.ndarray:
     """Which examples each member [P, N] holds out; the folds run fastest.
 
     Args:
         pool: train and validation together.
         folds: how many parts.
         seeds: of the members before they are multiplied by the folds.
+        groups: as of `parts`.
 
     Raises:
         UserError: where a part would be empty.
     """
-    of_seed = {seed: parts(pool, folds, seed) for seed in set(seeds)}
+    of_seed = {seed: parts(pool, folds, seed, groups) for seed in set(seeds)}
     if any(len(np.unique(part)) < folds for part in of_seed.values()):
+        what = "different examples" if groups is None else "groups"
         raise UserError(
-            f"folds is {folds}, and train and validation have too few different "
-            "examples for so many parts: ask for fewer"
+            f"folds is {folds}, and train and validation have too few {what} for so "
+            "many parts: ask for fewer"
         )
     return np.stack([of_seed[seed] == fold for seed in seeds for fold in range(folds)])
 
 
-def _distinct(inputs: PyTree) -> tuple[np.ndarray, np.ndarray]:
-    """The first place of each different example, and which of them each [N] is."""
+def _content(inputs: PyTree) -> np.ndarray:
+    """A number [N] for each example: the same where they are copies of one."""
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(inputs)]
     size = len(leaves[0])
     content = [b"".join(leaf[i].tobytes() for leaf in leaves) for i in range(size)]
     number: dict[bytes, int] = {}
-    copy_of = np.array([number.setdefault(each, len(number)) for each in content])
-    if len(number) <= size // 2:
-        return np.arange(size), np.arange(size)
-    return np.unique(copy_of, return_index=True)[1], copy_of
+    found = np.array([number.setdefault(each, len(number)) for each in content])
+    widest = max((leaf.shape[1:] for leaf in leaves), key=len)
+    return np.arange(size) if are_observations(found, widest) else found

@@ -92,6 +92,15 @@ def test_groups_stay_together():
     dataset = data.from_arrays({"x": X, "i": np.arange(N)}, Y, groups=group)
     sides = [set(group[part.inputs["i"]]) for part in dataset[:3]]
     assert all(sides) and sum(map(len, sides)) == N // 5
+    for part, numbers in zip(dataset[:2], dataset.groups, strict=True):
+        own = group[part.inputs["i"]]
+        assert len(set(zip(own, numbers, strict=True))) == len(set(own))
+    assert not set(dataset.groups[0]) & set(dataset.groups[1])
+    given = data.from_arrays(X, Y, groups=group, validation=(X, Y))
+    assert len(set(given.groups[1])) == N  # of none of these groups
+    assert not set(given.groups[0]) & set(given.groups[1])
+    alone = given._replace(groups=None, fingerprint="")
+    assert data.fingerprint(alone) != given.fingerprint
 
 
 def test_weights_have_mean_one_over_train():

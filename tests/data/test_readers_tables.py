@@ -456,3 +456,19 @@ def test_idx_files_of_any_size(tmp_path, write_idx):
     (home / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(b"\0\0\x08\x01"))
     with pytest.raises(UserError, match="another file, or damaged"):
         load(home)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_grey_pictures_kept_in_three_channels_have_one(tmp_path, dtype):
+    grey = np.random.default_rng(0).integers(0, 2, (40, 6, 5, 1)).astype(dtype)
+    np.savez(tmp_path / "grey.npz", x=np.repeat(grey, 3, -1), y=np.arange(40) % 2)
+    loaded = load(tmp_path / "grey.npz")
+    assert loaded.train.inputs.shape[1:] == (6, 5, 1)
+    assert "three channels, which are equal" in loaded.card["prepared"]
+    rows = list(labelled(tmp_path / "grey.npz", loaded.preprocessing, ("0", "1"), None))
+    example = readers.to_example(rows[0].content, loaded.preprocessing)
+    np.testing.assert_array_equal(example, grey[0])
+    coloured = np.repeat(grey, 3, -1)
+    coloured[7, 0, 0, 1] += 1
+    np.savez(tmp_path / "colour.npz", x=coloured / 2, y=np.arange(40) % 2)
+    assert load(tmp_path / "colour.npz").train.inputs.shape[1:] == (6, 5, 3)

@@ -82,14 +82,13 @@ def test_few_examples_are_cut_into_folds_unless_splits_mean_something():
     x = np.arange(200.0, dtype=np.float32)[:, None]
     dataset = data.from_arrays(x, x[:, 0])
     assert effort.cuts_folds(dataset)
-    grouped = dataset._replace(card={"groups": {"by": "patient"}})
+    few, many = (
+        data.from_arrays(x, x[:, 0], groups=np.arange(200) // n) for n in (20, 4)
+    )
     given = dataset._replace(card={"splits": "train, validation and test as given"})
     cut = dataset._replace(card={"splits": "train and test as given; validation cut"})
-    assert [effort.cuts_folds(each) for each in (grouped, given, cut)] == [
-        False,
-        False,
-        True,
-    ]
+    found = [effort.cuts_folds(each) for each in (few, many, given, cut)]
+    assert found == [False, True, False, True]
     x = np.arange(2000.0, dtype=np.float32)[:, None]
     assert not effort.cuts_folds(data.from_arrays(x, x[:, 0]))
 

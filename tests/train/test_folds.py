@@ -5,8 +5,9 @@ import pytest
 
 from dlworkshop import data, fit, metrics, models
 from dlworkshop.errors import UserError
-from dlworkshop.train import folds
+from dlworkshop.train import folds, planning
 from dlworkshop.train.orders import EndlessOrder
+from dlworkshop.types import Batch
 
 
 def dataset(size=60):
@@ -95,3 +96,57 @@ def test_each_member_is_validated_by_its_own_fold():
 def test_folds_that_cannot_be_are_refused(asked):
     with pytest.raises(UserError, match="folds is"):
         fit(models.logistic(2), dataset(), folds=asked, batch_size=8, quiet=True)
+
+
+def test_groups_are_in_one_fold_and_folds_have_groups_of_all_sizes():
+    size = np.repeat([1, 6], 24)  # of groups
+    group = np.repeat(np.arange(48), size)
+    x = np.random.default_rng(0).normal(size=(len(group), 2)).astype(np.float32)
+    found = data.from_arrays(x, group % 2, groups=group)
+    pooled = folds.pooled(found)
+    held = folds.held_out(pooled.train, 4, [0, 1], pooled.groups[0])
+    for fold in held:
+        own = pooled.groups[0][fold]
+        assert not set(own) & set(pooled.groups[0][~fold])
+        large = np.unique(own, return_counts=True)[1] > 1
+        assert 1 <= large.sum() < len(large)
+    sizes = [fold.sum() for fold in held]
+    assert max(sizes) - min(sizes) <= 14
+
+
+def test_a_run_is_planned_with_the_groups_of_its_data(monkeypatch):
+    group = np.arange(90) // 3
+    x = np.random.default_rng(0).normal(size=(90, 2)).astype(np.float32)
+    found = data.from_arrays(x, group % 2, groups=group)
+
+    def stop(pool, *args):
+        raise LookupError(*folds.held_out(pool, *args))
+
+    monkeypatch.setattr(planning, "held_out", stop)
+    with pytest.raises(LookupError) as stopped:
+        fit(models.logistic(2), found, folds=3, batch_size=8, quiet=True)
+    own = folds.pooled(found).groups[0]
+    for mine in stopped.value.args:
+        assert not set(own[mine]) & set(own[~mine])
+
+
+def test_groups_of_another_length_are_refused():
+    found = dataset()._replace(groups=(np.arange(5), np.arange(3)))
+    with pytest.raises(UserError, match="8 groups of 51 examples"):
+        folds.pooled(found)
+    few = data.from_arrays(np.eye(40, dtype=np.float32), np.arange(40) % 2)
+    few = few._replace(groups=(np.arange(28) % 2, np.arange(6) % 2))
+    with pytest.raises(UserError, match="too few groups"):
+        fit(models.logistic(2), few, folds=3, batch_size=8, quiet=True)
+
+
+def test_one_rule_tells_copies_from_observations():
+    pairs = np.repeat(np.arange(20.0), 2)[:, None].astype(np.float32)
+    part = folds.parts(Batch(pairs, np.zeros(40, int)), 4, seed=0)
+    assert (part[::2] == part[1::2]).all()  # each thing twice: copies
+    flags = np.tile(np.arange(4.0), 10)[:, None].astype(np.float32)
+    part = folds.parts(Batch(flags, np.zeros(40, int)), 4, seed=0)
+    assert len(set(part[::4])) > 1  # each thing ten times: it was seen so often
+    images = flags[:, :, None, None]
+    part = folds.parts(Batch(images, np.zeros(40, int)), 4, seed=0)
+    assert len(set(part[::4])) == 1  # but no picture is taken twice

@@ -85,20 +85,26 @@ def by_split(
 def prepare(parts: Parts, path: Path, folder: Path) -> store.Prepared:
     """Check the arrays, cut the splits that are missing, write every example.
 
-    Images are [N, H, W] or [N, H, W, C], uint8 or floats in [0, 1]; vectors [N, D]
-    are standardised with the statistics of train, NaN becoming the mean.
+    Images are [N, H, W] or [N, H, W, C], uint8 or floats in [0, 1]; those of three
+    channels that are equal are grey, and have one. Vectors [N, D] are standardised
+    with the statistics of train, NaN becoming the mean.
     """
     inputs, labels, given = join(parts, path)
     classes, label = np.unique(labels, return_inverse=True)
     _check_classes(path, classes, label, given)
     content = digests(inputs)
+    made_of = key(content, labels, given, inputs.shape)
     names = [f"example {i}" for i in range(len(label))]
     words = [str(value) for value in classes.tolist()]
     same = np.unique(content, return_inverse=True)[1]
-    together = split.merge(np.arange(len(label)), same)
-    splits = split.complete(names, label, together, given, words)
-    preprocessing: dict[str, Any] = {"kind": "array", "shape": list(inputs.shape[1:])}
+    if split.are_observations(same, inputs.shape[1:]):
+        same = np.arange(len(same))
+    splits = split.complete(names, label, same, given, words)
     prepared = "as they are"
+    if are_grey(inputs):
+        inputs = inputs[..., :1]
+        prepared = "the first of three channels, which are equal: they are grey"
+    preprocessing: dict[str, Any] = {"kind": "array", "shape": list(inputs.shape[1:])}
     if inputs.ndim == 2:
         train = inputs[splits == 0].astype(np.float64)
         mean = np.nan_to_num(np.nanmean(train, 0))
@@ -121,7 +127,7 @@ def prepare(parts: Parts, path: Path, folder: Path) -> store.Prepared:
         "warnings": cards.absent(words, label, splits),
     }
     return store.Prepared(
-        key(content, labels, given, inputs.shape),
+        made_of,
         label.astype(np.int32),
         splits,
         words,
@@ -153,6 +159,16 @@ def join(parts: Parts, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def with_channels(inputs: np.ndarray) -> np.ndarray:
     """Grey images [N, H, W] have one channel; all else is as it is."""
     return inputs[..., None] if inputs.ndim == 3 else inputs
+
+
+def are_grey(images: np.ndarray) -> bool:
+    """Whether images [..., H, W, 3] have three channels that are equal.
+
+    >>> are_grey(np.ones((2, 4, 4, 3))), are_grey(np.ones((2, 4, 4, 1)))
+    (True, False)
+    """
+    colours = images.ndim >= 3 and images.shape[-1] == 3
+    return colours and bool((images[..., 1:] == images[..., :1]).all())
 
 
 def labelled(parts: Parts, path: Path, label: Callable[[str], Any]) -> Iterator[Source]:

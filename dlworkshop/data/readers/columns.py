@@ -10,6 +10,7 @@ import numpy as np
 from dlworkshop.data.readers import cards
 from dlworkshop.data.readers.csv_file import MISSING, cell, coded, plain
 from dlworkshop.data.readers.dialect import NUMBER, ROW_NUMBERS, is_number
+from dlworkshop.data.readers.written import number_in
 from dlworkshop.errors import UserError
 
 if TYPE_CHECKING:
@@ -245,7 +246,7 @@ def transform(
             parts += [[value == v for value in values] for v in column["values"]]
         else:
             mean, deviation = column["mean"], column["deviation"]
-            numbers = [number(value, name) if value else mean for value in values]
+            numbers = [number(value, column) if value else mean for value in values]
             parts.append((np.array(numbers) - mean) / deviation)
         if column["missing"]:
             parts.append([not value for value in values])
@@ -270,11 +271,18 @@ def unknown_categories(
     return [(name, word) for name, word in said if word and word not in known[name]]
 
 
-def number(value: str, name: str) -> float:
-    """The number that a cell of column `name` says; else a mistake of the user's."""
-    if not is_number(value) or not math.isfinite(float(value)):
+def number(value: str, column: Mapping[str, Any]) -> float:
+    """The number that a cell says, as train writes them; else a mistake of the user's.
+
+    Args:
+        value: its text.
+        column: its `name`, and the `unit` and what is between `thousands`, if any.
+    """
+    plain = value if is_number(value) else number_in(value, column)
+    if not is_number(plain) or not math.isfinite(float(plain)):
+        name = column["name"]
         raise UserError(f"'{value}' in column '{name}' is no finite number: mend it")
-    return float(value)
+    return float(plain)
 
 
 def equal_rows(columns: Mapping[str, Column]) -> np.ndarray:
@@ -302,7 +310,8 @@ def rows_of_card(
             f"{len(fitted['values'])} categories: {', '.join(fitted['values'][:6])}"
             + (" ..." if len(fitted["values"]) > 6 else "")
             if "values" in fitted
-            else f"number, {fitted['mean']:.4g} ± {fitted['deviation']:.4g} in train"
+            else f"number{' in ' * ('unit' in fitted)}{fitted.get('unit', '')}, "
+            f"{fitted['mean']:.4g} ± {fitted['deviation']:.4g} in train"
         )
         missing = int((~column.present).sum())
         rows.append({"name": fitted["name"], "about": about, "missing": missing})

@@ -203,6 +203,11 @@ def _clean(batch: "pa.RecordBatch", decimal: str) -> "pa.RecordBatch":
         if not compute.all(compute.string_is_ascii(text)).as_py():
             text = compute.utf8_normalize(text, "NFC")
         if decimal == ",":
+            marked = compute.match_substring_regex(text, dialect.COMMA_NUMBER)
+            between = rf"\.|([0-9])[{dialect.SPACES}]"
+            plain = compute.replace_substring_regex(text, between, r"\1")
+            plain = compute.replace_substring(plain, ",", ".")
+            text = compute.if_else(marked, plain, text)
             text = compute.replace_substring_regex(
                 text, dialect.DECIMAL_COMMA, r"\1.\2"
             )

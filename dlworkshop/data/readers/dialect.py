@@ -21,7 +21,17 @@ DELIMITERS = ",;\t|"
 HEAD_BYTES, HEAD_ROWS = 1 << 20, 1000  # by which a file is understood
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 DECIMAL_COMMA = r"^([+-]?[0-9]+),([0-9]+([eE][+-]?[0-9]+)?)$"
-THOUSANDS = r"^[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+$"
+CURRENCY = r"[$€£¥₹₽₩₺₴₫฿]|(?:USD|EUR|GBP|CHF|JPY|CNY|INR|CAD|AUD|SEK|NOK|DKK|PLN|BRL)"
+SPACES = " '\u2019\u00a0\u202f"  # between thousands, whatever decimals have
+UNIT = rf"(?:{CURRENCY}|%)?"
+# A decimal comma, and perhaps points or spaces between thousands; or two such points.
+COMMA_NUMBER = (
+    rf"^[+-]?{UNIT}\s?-?(?:[0-9]{{1,3}}(?:[.{SPACES}][0-9]{{3}})+,[0-9]+"
+    rf"|[0-9]+,[0-9]+|[0-9]{{1,3}}(?:\.[0-9]{{3}}){{2,}})\s?{UNIT}$"
+)
+POINT_NUMBER = r"^[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]+|,[0-9]{3})$"
+COMMA_THOUSANDS = r"^[+-]?[1-9][0-9]{0,2},[0-9]{3}$"  # or a decimal comma
+POINT_THOUSANDS = r"^[+-]?[1-9][0-9]{0,2}\.[0-9]{3}$"  # or a decimal point
 ROW_NUMBERS = "unnamed: 0"  # a first column without a name
 
 
@@ -85,7 +95,7 @@ def understand(path: Path, head: bytes) -> Dialect:
     if above:
         text = "; ".join(delimiter.join(each.cells).strip() for each in above[:3])
         notes.append(f"Above the table was skipped: {text[:200]}")
-    decimal = _decimal(rows, delimiter)
+    decimal = _decimal(path, rows, delimiter)
     if decimal == ",":
         notes.append("Numbers have a decimal comma.")
     skip = (found[start - 1].end if start else 0) + bool(said)
@@ -165,28 +175,64 @@ def _has_header(rows: Sequence[Sequence[str]]) -> bool:
         if name.strip() and not (is_number(name) or _is_comma(name)):
             return True  # a word above numbers
         if name.strip():
-            numbered.append(name.strip().replace(",", "."))
+            numbered.append(_with_point(name.strip()))
     steps = {float(b) - float(a) for a, b in itertools.pairwise(numbered)}
     return not numbered or (len(numbered) > 1 and steps == {1.0})
 
 
-def _decimal(rows: Sequence[Sequence[str]], delimiter: str) -> str:
-    """What stands before the decimals: a comma, where a column of numbers has some."""
-    points = commas = False
+def _decimal(path: Path, rows: Sequence[Sequence[str]], delimiter: str) -> str:
+    """What stands before the decimals: a comma, where numbers of a column say so.
+
+    Raises:
+        UserError: where 1,234 or 1.234 may be a thousand or little more than one.
+    """
+    commas = points = False  # what can be nothing but decimals, or what they are not
+    either: dict[str, list[str]] = {",": [], ".": []}  # by column, what may be both
     for column in zip(*(row for row in rows if len(row) == len(rows[0])), strict=True):
-        present = [text for cell in column if (text := cell.strip())]
-        numbers = [t for t in present if is_number(t) or _is_comma(t)]
-        if len(numbers) >= 0.9 * len(present):
-            points |= any("." in text for text in numbers)
-            commas |= any(
-                _is_comma(text) and (delimiter == ";" or not re.match(THOUSANDS, text))
-                for text in numbers
-            )
-    return "," if commas and (delimiter == ";" or not points) else "."
+        present = [_bare(cell) for cell in column if cell.strip()]
+        numbers = [t for t in present if is_number(t) or _is_comma(t) or _is_point(t)]
+        if len(numbers) < 0.9 * len(present):
+            continue
+        for sign, weak in ((",", COMMA_THOUSANDS), (".", POINT_THOUSANDS)):
+            signed = [t for t in numbers if sign in t]
+            strong = [t for t in signed if not re.match(weak, t)]
+            if signed and not strong:
+                either[sign].append(signed[0])
+            commas |= any(_is_comma(t) for t in strong)
+            points |= any(not _is_comma(t) for t in strong)
+    is_comma = commas and (delimiter == ";" or not points)
+    unclear = either["."] if is_comma else either[","]
+    if unclear and (is_comma or not (points or delimiter == ",")):
+        one = unclear[0]
+        wanted = re.sub("[.,]", "", one), re.sub("[.,]", ".", one)
+        raise UserError(
+            f"'{one}' in {path} may be {wanted[0]} or {wanted[1]}: write what it is, "
+            "without anything between thousands"
+        )
+    return "," if is_comma else "."
+
+
+def _bare(text: str) -> str:
+    """A cell without its unit."""
+    return re.sub(rf"^([+-]?){UNIT}\s?|\s?{UNIT}$", r"\1", text.strip())
+
+
+def _with_point(text: str) -> str:
+    """A number that has a decimal comma, as others are written."""
+    return (
+        re.sub(f"[.{SPACES}]", "", text).replace(",", ".") if _is_comma(text) else text
+    )
 
 
 def _is_comma(text: str) -> bool:
-    return re.match(DECIMAL_COMMA, text) is not None
+    """Whether it is a number only if its decimals follow a comma."""
+    comma = re.match(DECIMAL_COMMA, text) or re.match(COMMA_NUMBER, text)
+    return comma is not None
+
+
+def _is_point(text: str) -> bool:
+    """Whether it has commas between thousands, and a point or a second comma."""
+    return re.match(POINT_NUMBER, text) is not None
 
 
 def _checked(path: Path, names: Sequence[str]) -> tuple[str, ...]:

@@ -24,6 +24,8 @@ def to_example(source: Any, preprocessing: Mapping[str, Any]) -> np.ndarray:
     is_image = preprocessing["kind"] == "image"
     if isinstance(source, np.ndarray):
         wanted = shape(preprocessing)
+        if wanted == [*source.shape[:2], 1] and arrays.are_grey(source):
+            source = source[..., :1]
         if list(source.shape) != wanted:
             raise UserError(
                 f"an example has shape {list(source.shape)}, wanted {wanted}"

@@ -109,6 +109,7 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
         records,
         preprocessing,
         card,
+        None if group_by is None else group,
     )
 
 

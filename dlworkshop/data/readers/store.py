@@ -23,7 +23,7 @@ from dlworkshop.files import atomic_rename, atomic_write
 from dlworkshop.types import Array, Batch, Dataset
 
 SPLITS = ("train", "validation", "test")
-VERSION = 3  # of what is prepared; another one is prepared anew
+VERSION = 4  # of what is prepared; another one is prepared anew
 
 
 class Records(LazyArray):
@@ -86,6 +86,7 @@ class Prepared(NamedTuple):
     files: Sequence[tuple[str, int]]  # of records, with how many each has
     preprocessing: Mapping[str, Any]  # how a file or row becomes an example
     card: Mapping[str, Any]  # what the report says about the data
+    groups: np.ndarray | None = None  # [N] int, where some belong together
 
 
 def write_records(folder: Path, examples: Array) -> list[tuple[str, int]]:
@@ -169,7 +170,10 @@ def commit(root: Path, folder: Path, made: Prepared, signed: str) -> Path:
     """Give a prepared folder the name of its content, all or nothing."""
     np.save(folder / "targets.npy", made.targets)
     np.save(folder / "split.npy", made.split)
-    about = made._asdict() | {"targets": None, "split": None, "version": VERSION}
+    if made.groups is not None:
+        np.save(folder / "groups.npy", made.groups)
+    in_files = {"targets": None, "split": None, "groups": made.groups is not None}
+    about = made._asdict() | in_files | {"version": VERSION}
     (folder / "about.json").write_text(json.dumps(about))
     folder.chmod(root.stat().st_mode & 0o777)  # mkdtemp made it private
     final = root / made.key
@@ -190,6 +194,7 @@ def read(folder: Path, name: str) -> Dataset:
         about = json.loads((folder / "about.json").read_text())
         targets = np.load(folder / "targets.npy")
         split = np.load(folder / "split.npy")
+        groups = np.load(folder / "groups.npy") if about["groups"] else None
         files = [folder / file for file, _ in about["files"]]
         missing = [str(file) for file in files if not file.is_file()]
         if missing:
@@ -215,4 +220,5 @@ def read(folder: Path, name: str) -> Dataset:
         fingerprint=about["key"],
         preprocessing=about["preprocessing"],
         card=about["card"],
+        groups=None if groups is None else (groups[split == 0], groups[split == 1]),
     )

@@ -14,6 +14,7 @@ from dlworkshop.data.readers import (
     csv_file,
     store,
     table_target,
+    written,
 )
 from dlworkshop.data.readers.reader import NO_LABEL, Options, Source
 from dlworkshop.data.units import standardised
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 KINDS: tuple[str, ...] = ("table",)
 OPTIONS: tuple[str, ...] = ("target", "group_by", "task")
 SUFFIXES = (".csv", ".tsv", ".txt")
-SEEN_OFTEN = 5  # a row, on average: then equal rows are no copies
 LISTED_IN_CARD = 200  # columns
 
 
@@ -86,7 +86,7 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
         raise UserError(
             f"'{group_by}' is target and group_by at once: choose two columns"
         )
-    wanted = table_target.read(str(path), cells, target, options.task)
+    wanted, how = _target(path, cells, target, options.task)
     known = wanted.known
     if not known.all():
         said.append(
@@ -95,11 +95,13 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
         )
     number_of, given = number_of[known], given[known]
     group, names_of = _groups(cells.get(group_by or ""), known, number_of)
-    others = {
-        name: columns.read(cells.pop(name)).rows(known)
-        for name in list(cells)
-        if name not in (*names, group_by)
-    }
+    others: dict[str, columns.Column] = {}
+    for name in list(cells):
+        if name not in (*names, group_by):
+            plain, own = written.as_plain(name, cells.pop(name))
+            how |= {name: own} if own else {}
+            others[name] = columns.read(plain).rows(known)
+    said += [written.sentence(name, own) for name, own in how.items()]
     features = columns.choose(others, wanted.is_leak, said)
     if not features:
         raise UserError(
@@ -107,7 +109,7 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
             f"({' '.join(said)}): add one that says something"
         )
     content = columns.equal_rows(features)
-    apart = (content.max() + 1) * SEEN_OFTEN <= len(content)
+    apart = split.are_observations(content, [len(features)])
     if apart:
         said.append(
             f"There are {content.max() + 1} different rows among {len(content):,}, so "
@@ -129,6 +131,9 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
         "columns": [columns.fit(n, c.rows(train)) for n, c in features.items()],
         "target": table_target.fit(wanted, train),
     }
+    for part in (preprocessing, preprocessing["target"]):
+        for column in part["columns"]:
+            column.update(how.get(column["name"], {}))
     if nowhere := [
         c["name"] for c in preprocessing["columns"] if c.get("values") == []
     ]:
@@ -173,7 +178,29 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
         store.write_records(folder, examples),
         preprocessing,
         card,
+        None if group_by is None else group,
     )
+
+
+def _target(
+    path: Path,
+    cells: "dict[str, pa.ChunkedArray]",
+    target: str | tuple[str, ...],
+    task: str | None,
+) -> tuple[table_target.Target, dict[str, dict[str, str]]]:
+    """What is to be told, and how its numbers were written; names of classes are not.
+
+    "5 %" may be a number, or a class among few.
+    """
+    names = (target,) if isinstance(target, str) else target
+    read = {name: written.as_plain(name, cells[name]) for name in names}
+    how = {name: own for name, (_, own) in read.items() if own}
+    if how and task != "classification":
+        plain = {name: column for name, (column, _) in read.items()}
+        found = table_target.read(str(path), plain, target, task)
+        if not found.classes:
+            return found, how
+    return table_target.read(str(path), cells, target, task), {}
 
 
 def _parts(path: Path) -> list[tuple[Path, int]]:

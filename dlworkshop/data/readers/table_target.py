@@ -136,8 +136,8 @@ def read(
             )
     known = np.all([cells[name].known(is_class=False) for name in names], axis=0)
     numbers = [
-        np.array([_value(w, n) if cell(w) else np.nan for w in cells[n].words])
-        for n in names
+        np.array([_value(w, {"name": n}) if cell(w) else np.nan for w in each.words])
+        for n, each in cells.items()
     ]
     values = np.stack(
         [each[cells[n].code[known]] for n, each in zip(names, numbers, strict=True)], 1
@@ -171,8 +171,8 @@ def to_target(cells: str | Sequence[str], fitted: Mapping[str, Any]) -> np.ndarr
         UserError: if one is no number.
     """
     texts = [cells] if isinstance(cells, str) else list(cells)
-    names = [column["name"] for column in fitted["columns"]]
-    row = np.array([_value(text, n) for text, n in zip(texts, names, strict=True)])
+    columns = fitted["columns"]
+    row = np.array([_value(text, c) for text, c in zip(texts, columns, strict=True)])
     return standardised(row if fitted["several"] else row[0], fitted)
 
 
@@ -203,10 +203,10 @@ def _is_flag(value: str) -> bool:
     return text in ("", "True", "False") or (is_number(text) and float(text) in (0, 1))
 
 
-def _value(text: str, name: str) -> float:
+def _value(text: str, column: Mapping[str, Any]) -> float:
     value = cell(text)
     flags = {"True": 1.0, "False": 0.0}
-    return flags[value] if value in flags else number(value, name)
+    return flags[value] if value in flags else number(value, column)
 
 
 def _classes(source: str, target: str, cells: _Cells) -> tuple[list[str], np.ndarray]:

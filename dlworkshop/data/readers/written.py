@@ -1,0 +1,146 @@
+"""Numbers as people write them, with thousands set apart or a unit: $1,234.50, 12 %."""
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from dlworkshop.data.readers.csv_file import cell, coded
+from dlworkshop.data.readers.dialect import CURRENCY, NUMBER, SPACES
+from dlworkshop.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ODD_SHARE = 0.05  # of the cells of a column of numbers may be none
+LOOKED_AT = 100  # texts that are no plain numbers, before all are
+WRITTEN = re.compile(
+    rf"(?P<sign>[+-]?)(?P<before>{CURRENCY})?\s?(?P<minus>-?)"
+    rf"(?P<whole>[1-9][0-9]{{0,2}}(?P<mark>[,{SPACES}])[0-9]{{3}}(?:(?P=mark)[0-9]{{3}})*"
+    r"|[0-9]*)(?P<part>\.[0-9]*)?(?P<power>[eE][+-]?[0-9]+)?"
+    rf"\s?(?P<after>{CURRENCY}|%)?"
+)
+
+
+class Written(NamedTuple):
+    """A number in a cell."""
+
+    plain: str  # without what is not needed
+    unit: str  # of a currency, or "%"; "" where none is written
+    mark: str  # between thousands; "" where there is none
+
+
+def parse(text: str) -> Written | None:
+    """What a cell says, with a decimal point; None where it is no number.
+
+    >>> parse("$1,234.50"), parse("-12 %")[:2]
+    (Written(plain='1234.50', unit='$', mark=','), ('-12', '%'))
+    >>> parse("1,23"), parse("$"), parse("3 kg")
+    (None, None, None)
+    """
+    found = WRITTEN.fullmatch(text.strip())
+    if not found or not re.search("[0-9]", found["whole"] + (found["part"] or "")):
+        return None
+    twice = ("before", "after"), ("sign", "minus")
+    if any(found[one] and found[other] for one, other in twice):
+        return None
+    mark = found["mark"] or ""
+    whole = found["whole"].replace(mark, "") if mark else found["whole"]
+    number = f"{found['sign']}{found['minus']}{whole}{found['part'] or ''}"
+    unit = found["before"] or found["after"] or ""
+    return Written(number + (found["power"] or ""), unit, mark)
+
+
+def as_plain(
+    name: str, values: "pa.ChunkedArray"
+) -> "tuple[pa.ChunkedArray, dict[str, str]]":
+    """A column with its numbers written plainly, and how they were written.
+
+    Args:
+        name: of the column, for messages.
+        values: [N] text.
+
+    Returns:
+        The column, and `unit` and `thousands`, those of both that there are; {} where
+        it was plain, or not nearly all of its cells are numbers.
+
+    Raises:
+        UserError: if its numbers have several units, or only some of them a "%".
+
+    >>> import pyarrow as pa
+    >>> column, how = as_plain("price", pa.chunked_array([["$1,200", "$3.5", "NA"]]))
+    >>> column.to_pylist(), how
+    (['1200', '3.5', 'NA'], {'unit': '$', 'thousands': ','})
+    """
+    import pyarrow as pa  # noqa: PLC0415
+    from pyarrow import compute  # noqa: PLC0415
+
+    words, code = coded(values)
+    odd = words.filter(compute.invert(compute.match_substring_regex(words, NUMBER)))
+    some = [text for text in odd[:LOOKED_AT].to_pylist() if cell(text)]
+    if not some or 2 * sum(parse(text) is not None for text in some) < len(some):
+        return values, {}  # soon: there may be very many
+    texts = words.to_pylist()
+    count = np.bincount(code, minlength=len(texts))
+    present = np.array([bool(cell(text)) for text in texts], bool)
+    found = [parse(text) for text in texts]
+    known = np.array([each is not None for each in found], bool) & present
+    if count[present & ~known].sum() > ODD_SHARE * count[present].sum():
+        return values, {}
+    numbers = [(t, w) for t, w in zip(texts, found, strict=True) if w and cell(t)]
+    units = {written.unit: text for text, written in numbers}
+    marks = {written.mark: text for text, written in numbers}
+    named = sorted(set(units) - {""})
+    if len(named) > 1 or ("%" in units and len(units) > 1):
+        one, other = (units[unit] for unit in sorted(units, key=lambda u: u == "")[:2])
+        raise UserError(
+            f"'{one}' and '{other}' in column '{name}' are not in one unit: bring all "
+            "of its numbers to one, or remove the column"
+        )
+    how = {"unit": named[0]} if named else {}
+    if mark := "".join(sorted(set(marks) - {""})):
+        how["thousands"] = mark
+    if not how:
+        return values, {}
+    plain = pa.array([w.plain if w else t for t, w in zip(texts, found, strict=True)])
+    return pa.chunked_array([plain.take(pa.array(code))]), how
+
+
+def number_in(text: str, column: Mapping[str, Any]) -> str:
+    """The number in a cell of a column that was written so, plainly.
+
+    Args:
+        text: of the cell.
+        column: its `name`, and `unit` and `thousands` as of `as_plain`.
+
+    Raises:
+        UserError: if it is in another unit.
+
+    >>> number_in("$1,200", {"name": "price", "unit": "$", "thousands": ","})
+    '1200'
+    """
+    found = parse(text)
+    if found is None or (found.mark and found.mark not in column.get("thousands", "")):
+        return text
+    if found.unit and found.unit != column.get("unit"):
+        wanted = f"in {column['unit']}" if "unit" in column else "without a unit"
+        raise UserError(
+            f"'{text}' in column '{column['name']}' is in {found.unit}, and the "
+            f"numbers of train are {wanted}: bring it to that"
+        )
+    return found.plain
+
+
+def sentence(name: str, how: dict[str, str]) -> str:
+    """What the card says of it.
+
+    >>> sentence("price", {"unit": "$", "thousands": ","})
+    "'price' is read as numbers in $, with ',' between thousands."
+    """
+    unit = f" in {how['unit']}" if "unit" in how else ""
+    marks = ""
+    if "thousands" in how:
+        said = " or ".join(f"'{mark}'" for mark in how["thousands"])
+        marks = f", with {said} between thousands"
+    return f"'{name}' is read as numbers{unit}{marks}."

@@ -1,0 +1,127 @@
+"""Numbers as people write them: thousands set apart, a currency, percent."""
+
+import numpy as np
+import pytest
+
+from dlworkshop import data
+from dlworkshop.data.readers import written
+from dlworkshop.errors import UserError
+
+ROWS = 60
+
+
+def values():
+    return np.random.default_rng(0).integers(200, 90_000, ROWS) + 0.5
+
+
+WRITTEN = {
+    "commas between thousands": (lambda v: f"{v:,.2f}", ",", "','"),
+    "dollars": (lambda v: f"${v:,.2f}", ",", "in $"),
+    "euros behind": (lambda v: f"{v:.2f} €", ",", "in €"),
+    "spaces": (lambda v: f"{v:,.2f}".replace(",", " "), ",", "' '"),
+    "percent": (lambda v: f"{v:.2f} %", ",", "in %"),
+    "german": (
+        lambda v: f"{v:,.2f}".translate(str.maketrans(",.", ".,")),
+        ";",
+        "comma",
+    ),
+    "german euros": (
+        lambda v: f"{v:,.2f} €".translate(str.maketrans(",.", ".,")),
+        ";",
+        "in €",
+    ),
+    "french": (
+        lambda v: f"{v:,.2f}".translate(str.maketrans(",.", "\u202f,")),
+        ";",
+        "",
+    ),
+    "swiss": (lambda v: f"CHF {v:,.2f}".replace(",", "\u2019"), ";", "in CHF"),
+}
+
+
+def table(path, cells, delimiter=",", side=None):
+    side = ["low" if value < 40_000 else "high" for value in values()]
+    rows = [f'"{c}"{delimiter}{s}' for c, s in zip(cells, side, strict=True)]
+    path.write_text("\n".join([f"price{delimiter}side", *rows]) + "\n")
+    return path
+
+
+def load(path, **options):
+    return data.load(path, path.parent / "cache", **{"target": "side"} | options)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plain")
+    return load(table(folder / "t.csv", [f"{v:.2f}" for v in values()]))
+
+
+@pytest.mark.parametrize("kind", WRITTEN)
+def test_they_are_numbers_and_the_card_says_how(tmp_path, plain, kind):
+    write, delimiter, said = WRITTEN[kind]
+    found = load(table(tmp_path / "t.csv", map(write, values()), delimiter))
+    np.testing.assert_allclose(found.train.inputs[:], plain.train.inputs[:], atol=1e-6)
+    assert any(said in note for note in found.card["warnings"])
+    cell = write(1234.5) if delimiter == "," else "1234.5"  # as its own file reads it
+    (example,) = data.readers.to_example({"price": cell}, found.preprocessing)
+    (other,) = data.readers.to_example({"price": "1234.5"}, plain.preprocessing)
+    assert example == pytest.approx(other)
+
+
+@pytest.mark.parametrize(
+    ("cells", "delimiter", "said"),
+    [
+        (["$3.5", "€4.5"], ",", "are not in one unit"),
+        (["12 %", "0.12"], ",", "are not in one unit"),
+        (["1,234", "2,500"], ";", "'1,234' in .* may be 1234 or 1.234"),
+        (["$1,234", "$2,500"], ";", "'1,234' in .* may be 1234 or 1.234"),
+    ],
+)
+def test_what_may_be_two_numbers_is_refused(tmp_path, cells, delimiter, said):
+    with pytest.raises(UserError, match=said):
+        load(table(tmp_path / "t.csv", cells * (ROWS // 2), delimiter))
+
+
+def test_thousands_with_points_beside_decimal_commas_are_refused(tmp_path):
+    path = tmp_path / "t.csv"
+    rows = [f"{i},5;1.{i + 100};{'ab'[i % 2]}" for i in range(60)]
+    path.write_text("\n".join(["x;n;side", *rows]))
+    with pytest.raises(UserError, match=r"'1\.100' in .* may be 1100 or 1\.100"):
+        load(path)
+
+
+def test_a_price_to_be_predicted_keeps_its_unit(tmp_path):
+    rng = np.random.default_rng(0)
+    prices = [f"${v:,.2f}" for v in values()]
+    rows = [
+        f'{x:.2f},"{p}"' for x, p in zip(rng.normal(size=ROWS), prices, strict=True)
+    ]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["x,price", *rows]))
+    found = load(path, target="price")
+    assert found.card["task"] == "regression"
+    column = found.preprocessing["target"]["columns"][0]
+    assert column["mean"] == pytest.approx(values().mean(), rel=0.2)
+    assert column["unit"] == "$" and column["thousands"] == ","
+
+
+def test_classes_keep_their_names(tmp_path):
+    path = tmp_path / "t.csv"
+    rows = [f"{i / 7:.3f},{(5, 10, 20)[i % 3]} %" for i in range(60)]
+    path.write_text("\n".join(["x,tax", *rows]))
+    assert load(path, target="tax").classes == ("10 %", "20 %", "5 %")
+
+
+@pytest.mark.parametrize(
+    "text", ["1,23", "012,345", "1,2345", "$", "3 kg", "--1", "€$1"]
+)
+def test_what_is_no_number_stays_a_word(text):
+    assert written.parse(text) is None
+
+
+def test_another_unit_than_that_of_train_is_a_mistake():
+    column = {"name": "price", "mean": 0.0, "deviation": 1.0, "missing": False}
+    fitted = {"kind": "table", "columns": [{**column, "unit": "$"}]}
+    assert data.readers.to_example({"price": "$3.5"}, fitted).tolist() == [3.5]
+    with pytest.raises(UserError, match="'€3' in column 'price' is in €"):
+        data.readers.to_example({"price": "€3"}, fitted)
