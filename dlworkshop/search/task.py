@@ -7,8 +7,9 @@ import jax
 import numpy as np
 
 from dlworkshop.errors import UserError
-from dlworkshop.learn import losses, metrics, split_metrics
+from dlworkshop.learn import losses, metrics
 from dlworkshop.train.predictions import fitted_target
+from dlworkshop.train.scores import scores_of
 from dlworkshop.types import Array, Batch, Dataset
 
 IMBALANCED = 3  # times as many examples has the commonest class as the rarest
@@ -50,34 +51,11 @@ class Task(NamedTuple):
             batch: the N examples.
             factor: what errors of values are multiplied by, to be in their own units.
         """
-        outputs, true = np.asarray(outputs, np.float64), np.asarray(batch.targets)
-        share = np.ones(len(true)) if batch.weights is None else batch.weights
-        if self.kind == "values":
-            mean = outputs.mean(0).reshape(len(true), -1)
-            errors = split_metrics.mae, split_metrics.rmse, split_metrics.r2
-            flat = true.reshape(len(true), -1)
-            found = [float(each(mean, flat, share)) for each in errors]
-            mae, rmse, r2 = found
-            return {"mae": mae * factor, "rmse": rmse * factor, "r2": r2}
-        link = losses.OUTPUTS[losses.outputs_of(self.loss) or "logits"]
-        assert link is not None
-        mean = np.asarray(link(outputs), np.float64).mean(0)  # [N, K]
-        least = np.finfo(np.float32).tiny
-        if self.kind == "labels":
-            right = (mean > 0.5) == (true > 0.5)
-            no = np.log(np.maximum(1 - mean, least))
-            each = true * np.log(np.maximum(mean, least)) + (1 - true) * no
-            return {
-                "accuracy": float(np.average(right.mean(-1), weights=share)),
-                "loss": -float(np.average(each.mean(-1), weights=share)),
-            }
-        right = mean.argmax(-1) == true
-        likely = np.log(np.maximum(mean[np.arange(len(true)), true], least))
-        return {
-            "accuracy": float(np.average(right, weights=share)),
-            "balanced_accuracy": float(metrics.mean_over_classes(right, true)),
-            "loss": -float(np.average(likely, weights=share)),
-        }
+        usual = {"classes": "logits", "labels": "binary_logits", "values": "values"}
+        meaning = losses.outputs_of(self.loss) or usual[self.kind]
+        measured = scores_of(meaning, factor)
+        measured.add(outputs, np.asarray(batch.targets), batch.weights)
+        return measured.ensemble()
 
 
 def task_of(dataset: Dataset, loss: Callable | None = None) -> Task:

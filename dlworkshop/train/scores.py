@@ -112,25 +112,27 @@ class OfClasses:
             )
         )
 
+    def ensemble(self) -> dict[str, float]:
+        """Of the mean of the members' probabilities, of all examples so far."""
+        *_, right, loss = self._whole()
+        return {k: float(v) for k, v in self._scores(right, loss).items()}
+
     def result(self) -> Scores:
         """Of all examples so far."""
-        label, weights, right, loss, right_together, loss_together = (
-            np.concatenate(parts, -1) for parts in zip(*self._parts, strict=True)
-        )
+        _, _, right, loss, *_ = self._whole()
+        units = {"loss": "cross-entropy, nats"}
+        return Scores(self._scores(right, loss), self.ensemble(), units)
 
-        def scores(right, loss):
-            return {
-                "accuracy": np.average(right, -1, weights),
-                "balanced_accuracy": mean_over_classes(right, label),
-                "loss": np.average(loss, -1, weights),
-            }
+    def _whole(self) -> list[np.ndarray]:
+        return [np.concatenate(part, -1) for part in zip(*self._parts, strict=True)]
 
-        together = scores(right_together, loss_together)
-        return Scores(
-            scores(right, loss),
-            {name: float(value) for name, value in together.items()},
-            {"loss": "cross-entropy, nats"},
-        )
+    def _scores(self, right: np.ndarray, loss: np.ndarray) -> dict[str, np.ndarray]:
+        label, weights, *_ = self._whole()
+        return {
+            "accuracy": np.average(right, -1, weights),
+            "balanced_accuracy": mean_over_classes(right, label),
+            "loss": np.average(loss, -1, weights),
+        }
 
 
 class OfNumbers:
@@ -171,28 +173,43 @@ class OfNumbers:
             )
         )
 
-    def result(self) -> Scores:
-        """Of all examples so far."""
-        outputs = np.concatenate([part[0] for part in self._parts], 1)  # [P, N, D]
-        targets = np.concatenate([part[1] for part in self._parts])  # [N, D]
-        weights = np.concatenate([part[2] for part in self._parts])  # [N]
+    def ensemble(self) -> dict[str, float]:
+        """Of the mean probability of a label, or the mean value; all so far."""
+        outputs, targets, weights = self._whole()
         if self._outputs == "binary_logits":
             together = scipy.special.logit(LINKS["binary_logits"](outputs).mean(0))
-            measures, units = LABEL_MEASURES, {"loss": "binary cross-entropy, nats"}
         else:
-            outputs, targets = outputs * self._factor, targets * self._factor
-            together, measures = outputs.mean(0), VALUE_MEASURES
-            unit = self._unit or "units of the target"
-            units = {"mae": unit, "rmse": unit}
+            together = outputs.mean(0)
+        return {
+            name: float(measure(together, targets, weights))
+            for name, measure in self._measures.items()
+        }
+
+    def result(self) -> Scores:
+        """Of all examples so far."""
+        outputs, targets, weights = self._whole()
         members = {
             name: np.array([measure(own, targets, weights) for own in outputs])
-            for name, measure in measures.items()
+            for name, measure in self._measures.items()
         }
-        ensemble = {
-            name: float(measure(together, targets, weights))
-            for name, measure in measures.items()
-        }
-        return Scores(members, ensemble, units)
+        units = dict.fromkeys(("mae", "rmse"), self._unit or "units of the target")
+        if self._outputs == "binary_logits":
+            units = {"loss": "binary cross-entropy, nats"}
+        return Scores(members, self.ensemble(), units)
+
+    @property
+    def _measures(self) -> dict[str, "Measure"]:
+        is_label = self._outputs == "binary_logits"
+        return LABEL_MEASURES if is_label else VALUE_MEASURES
+
+    def _whole(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Outputs [P, N, D] and targets [N, D] in the unit, and weights [N]."""
+        outputs = np.concatenate([part[0] for part in self._parts], 1)
+        targets = np.concatenate([part[1] for part in self._parts])
+        weights = np.concatenate([part[2] for part in self._parts])
+        if self._outputs == "binary_logits":
+            return outputs, targets, weights
+        return outputs * self._factor, targets * self._factor, weights
 
 
 def scores_of(
