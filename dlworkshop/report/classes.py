@@ -2,35 +2,38 @@
 
 import numpy as np
 
+from dlworkshop.report.confusion import class_names
 from dlworkshop.report.elements import Html, data, fold, join, table, tag
+from dlworkshop.report.names import in_tables
 from dlworkshop.report.read import RunFolder, finite_mask
 from dlworkshop.report.words import count, quantity
 
-OPEN_ROWS = 20  # a longer table waits to be opened
+OPEN_ROWS = 30  # a longer table waits to be opened
+WORST = 10  # classes that are shown of it before
 
 
-def per_class(run: RunFolder) -> Html:
-    """A row for each class, mean over the finite members."""
+def per_class(run: RunFolder) -> Html | None:
+    """A row for each class, mean over the finite members; None where there is none.
+
+    Of many classes those that fare worst are shown, and all wait to be opened.
+    """
     found = run.predictions
     finite = finite_mask(run.members, 0 if found is None else len(found.prediction))
     if found is None or not finite.any():
-        lacks = "predictions of classes" if found is None else "finite member"
-        return tag("p", f"There is no {lacks}, so there are no scores.", class_="note")
+        return None
     said, label = found.prediction[finite], found.label  # [P, N], [N]
-    rows, recalls = [], []
-    for k, name in enumerate(found.classes):
+    names = class_names(found, 0)
+    titles = in_tables(names)
+    rows, recalls, worth = [], [], []
+    for k, name in enumerate(titles):
         recall, precision, f1 = scores(said, label, k)
         recalls.append(recall)
-        cells = [recall, precision, f1]
-        rows.append(
-            [
-                str(name),
-                f"{int((label == k).sum()):,}",
-                *(_percent(values) for values in cells),
-            ]
-        )
-    balanced = np.nanmean(recalls, 0)  # [P]
-    rows.append(["mean of classes", f"{label.size:,}", _percent(balanced), "", ""])
+        worth.append(np.mean(f1))
+        shown = map(_percent, (recall, precision, f1))
+        rows.append([name, f"{int((label == k).sum()):,}", *shown])
+    recall_of_all = np.array(recalls)  # [K, P]
+    balanced = recall_of_all[np.isfinite(recall_of_all).all(1)].mean(0)
+    all_of_them = ["mean of classes", f"{label.size:,}", _percent(balanced), "", ""]
     head = ["Class", "Examples", "Recall", "Precision", "F1"]
     note = (
         f"Test split, mean of {count(int(finite.sum()), 'member')}. Recall: the share "
@@ -38,11 +41,15 @@ def per_class(run: RunFolder) -> Html:
         "that are; F1: their harmonic mean. The mean of the recalls is the balanced "
         "accuracy: every class counts the same, however rare."
     )
-    shown = table("Scores of each class", head, rows)
-    title = f"{count(len(found.classes))} classes"
-    return join(
-        [tag("p", note, class_="note"), fold(title, shown, len(rows) <= OPEN_ROWS)]
-    )
+    parts = [tag("p", note, class_="note")]
+    whole = table("Scores of each class", head, [*rows, all_of_them])
+    title = f"All {count(len(names))} classes"
+    if len(rows) <= OPEN_ROWS:
+        return join([*parts, whole])
+    worst = np.argsort(worth, kind="stable")[:WORST]  # NaN, without example, is last
+    some = table("Classes that fare worst", head, [rows[k] for k in worst])
+    text = f"The {WORST} classes with the lowest F1:"
+    return join([*parts, tag("p", text), some, fold(title, whole)])
 
 
 def scores(

@@ -8,6 +8,7 @@ from typing import Any
 from dlworkshop.data.card import warnings
 from dlworkshop.report import terminal
 from dlworkshop.report.elements import Html, fold, join, table, tag
+from dlworkshop.report.names import in_table, in_tables, one_line
 from dlworkshop.report.read import RunFolder
 from dlworkshop.report.words import count, plain
 
@@ -94,10 +95,12 @@ def _counts(card: dict[str, Any]) -> Html | None:
     if examples:
         head.append("Training examples")
         for k, row in enumerate(rows):
-            title = f"training examples of {row[0]}"
+            title = f"training examples of {one_line(row[0])}"
             pictures = examples[k] if k < len(examples) else []
             row.append(_strip(pictures, f"examples-{k}", title) if pictures else "")
-    shown = table("Examples of each class", head, rows)
+    named = [*in_tables(card["classes"]), "all"]
+    shown_rows = [[name, *row[1:]] for name, row in zip(named, rows, strict=True)]
+    shown = table("Examples of each class", head, shown_rows)
     return fold("Examples of each class", shown, len(rows) <= OPEN_ROWS)
 
 
@@ -161,7 +164,10 @@ def _details(card: dict[str, Any]) -> list[Html]:
     rows = facts(card)
     parts = [table("How the data were prepared", [], rows)] if rows else []
     if card.get("columns"):
-        rows = [[c["name"], c["about"], plain(c["missing"])] for c in card["columns"]]
+        rows = [
+            [in_table(c["name"]), c["about"], plain(c["missing"])]
+            for c in card["columns"]
+        ]
         shown = table("Columns", ["Column", "What it is", "Missing"], rows)
         total = card.get("num_columns", len(rows))
         title = f"{count(total, 'column')} to learn from"

@@ -86,8 +86,24 @@ def scroll(label: str, content: Html) -> Html:
     )
 
 
-def chart(svg: str, caption: str, class_: str = "") -> Html:
-    """A figure on a white card, with what it needs to be understood."""
+def chart(
+    svg: str, caption: str, class_: str = "", inches: float | None = None
+) -> Html:
+    """A figure on a white card, with what it needs to be understood.
+
+    Args:
+        svg: the drawing.
+        caption: under it.
+        class_: how much room it has at most; or instead
+        inches: what it is wide, so that its letters are as large as those around it;
+            on a small screen it scrolls.
+    """
+    if inches is not None:
+        room = f"max-width: {5.6 * inches:.1f}rem; --least: {4 * inches:.1f}rem"
+        whole = scroll("The figure", Html(svg))
+        return tag(
+            "figure", whole, tag("figcaption", caption), class_="sized", style=room
+        )
     return tag(
         "figure",
         Html(svg),
@@ -134,7 +150,8 @@ header { padding-top: 2rem; }
 h1 { font-size: 1.375rem; font-weight: 600; color: var(--soft); margin: 0;
   overflow-wrap: anywhere; }
 .finding { font-size: clamp(1.5rem, 4.5vw, 2.375rem); line-height: 1.2;
-  font-weight: 700; margin: .25rem 0 .75rem; text-wrap: balance; }
+  font-weight: 700; margin: .25rem 0 .75rem; text-wrap: balance;
+  overflow-wrap: anywhere; }
 .note, figcaption, footer { color: var(--soft); font-size: .9375rem; }
 nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; list-style: none;
   padding: 0; margin: 1rem 0 0; }
@@ -162,8 +179,10 @@ figure { margin: 0; min-width: 0; }
 .chart svg * { stroke-linejoin: round; stroke-linecap: butt; }
 .single { max-width: 46rem; } .large { max-width: 60rem; }
 figcaption { margin-top: .5rem; }
+figure + .scroll { margin-top: 1rem; }
+.sized svg { display: block; width: 100%; min-width: var(--least); padding: .5rem; }
 .wide { grid-column: 1 / -1; }
-.wide > .scroll { background: #fff; }
+:is(.sized, .wide) > .scroll { background: #fff; }
 .wide svg { display: block; width: 100%; min-width: 44rem; padding: .5rem; }
 .facts { display: flex; flex-wrap: wrap; column-gap: .5rem; }
 .facts > span:not(:last-child)::after { content: ";"; }
@@ -206,10 +225,13 @@ th, td { padding: .375rem .625rem; text-align: left; vertical-align: top;
   border-top: 1px solid var(--line); }
 thead th, table:not(:has(thead)) tr:first-child > * { border-top: 0; }
 thead th { color: var(--soft); font-size: .9375rem; white-space: nowrap; }
-tbody th { font-weight: 600; }
+tbody th { font-weight: 600; min-width: 5rem; }
+bdi { word-break: keep-all; }
 table:not(:has(thead)) th { width: 16rem; }
+table:not(:has(thead)) td { overflow-wrap: anywhere; min-width: 9rem; }
 td > span { white-space: nowrap; }
 td small { display: block; font-weight: 400; }
+tr.best > * { font-weight: 650; }
 .good, span.bad { font-weight: 600; }
 .good { color: var(--good); } .bad { color: var(--bad); }
 code { font: .9375em ui-monospace, monospace; overflow-wrap: anywhere; }

@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import PowerNorm
 from matplotlib.ticker import LogLocator, NullFormatter
+from rich.cells import cell_len
 
 from dlworkshop.report.read import Series
-from dlworkshop.report.svg import drawing
+from dlworkshop.report.svg import drawing, wrapped
 from dlworkshop.report.words import is_fraction
 from dlworkshop.types import Array
 
@@ -21,7 +22,7 @@ BAND = "Thin lines: members. Band: mean ± 1 standard deviation."  # a caption
 MOST_LINES = 50  # members drawn one by one; mean and band are over all of them
 MOST_POINTS = 120  # in time
 MOST_VERTICES = 12_000  # of all thin lines of a series together
-MOST_NUMBERED = 20  # classes whose counts fit into their cells
+FEW = 12  # classes whose matrix has large cells
 
 
 def learning_curves(
@@ -131,37 +132,57 @@ def confusion(name: str, counts: np.ndarray, classes: Sequence[str], title: str)
 
     Args:
         name: of the figure, unique in its page.
-        counts: [K, K] of examples, true class by predicted class, mean over members.
-        classes: [K] names.
+        counts: [K, K] of examples, true class by predicted class, mean over members; or
+            [K, K + 1], the last column those taken for a class that is not shown.
+        classes: [K] names, as short as they are to be.
         title: what one sees.
     """
-    num_classes = len(classes)
-    numbered = num_classes <= MOST_NUMBERED
+    columns = [*classes, "another"][: counts.shape[1]]
     total = counts.sum(axis=1, keepdims=True)
     share = np.divide(counts, total, out=np.zeros_like(counts), where=total > 0)
-    size = (8.2, 6.9) if num_classes <= 12 else (11.0, 9.6)
-    with drawing(name, title, size) as (figure, axes, out):
+    width, height = confusion_size(columns, title)
+    with drawing(name, title, (width, height)) as (figure, axes, out):
         # the square root lets a mistake of one in a hundred be seen
         image = axes.imshow(
             share, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="none"
         )
-        bar = figure.colorbar(image, ax=axes, shrink=0.8, ticks=[0, 0.01, 0.1, 0.5, 1])
-        bar.ax.set_yticklabels(["0 %", "1 %", "10 %", "50 %", "100 %"])
+        marks = [0, 0.01, 0.1, 0.5, 1] if len(columns) > 4 else [0, 0.1, 0.5, 1]
+        bar = figure.colorbar(image, ax=axes, shrink=0.8, ticks=marks)
+        bar.ax.set_yticklabels([f"{100 * mark:g} %" for mark in marks])
         bar.set_label("share of the true class")
         bar.ax.collections[0].set_rasterized(True)  # 256 shapes otherwise
-        ticks = range(0, num_classes, -(-num_classes // 25))
-        names = [short(classes[i]) for i in ticks]
-        tilt = 0 if numbered and max(map(len, names)) <= 3 else 90
-        axes.set_xticks(ticks, names, rotation=tilt)
-        axes.set_yticks(ticks, names)
+        size = 13 if len(columns) <= FEW else 11
+        look: dict[str, Any] = {"fontsize": size}
+        axes.set_yticks(range(len(classes)), classes, **look)
+        if _tilts(columns):  # the ends of names at the matrix, whoever sets them
+            look |= {"rotation": 90, "ha": "right", "va": "center"}
+            look |= {"rotation_mode": "anchor"}
+        axes.set_xticks(range(len(columns)), columns, **look)
         axes.set_xlabel("predicted class")
         axes.set_ylabel("true class")
         axes.grid(visible=False)
-        for (i, j), number in np.ndenumerate(counts if numbered else np.zeros((0, 0))):
+        for (i, j), number in np.ndenumerate(counts):
             ink = "white" if share[i, j] > 0.35 else "black"
             text = _count(number) if number > 0 else ""
-            axes.text(j, i, text, ha="center", va="center", color=ink, fontsize=13)
+            size = 13 if len(columns) <= FEW else 10
+            axes.text(j, i, text, ha="center", va="center", color=ink, fontsize=size)
     return out[0]
+
+
+def confusion_size(columns: Sequence[str], title: str) -> tuple[float, float]:
+    """Width and height of a matrix in inches: two classes need no whole page."""
+    few = len(columns) <= FEW
+    matrix = max(2.0, len(columns) * (0.5 if few else 0.34))
+    names = (0.12 if few else 0.1) * max(map(cell_len, columns))
+    width = matrix + names + 1.9
+    lines = 0.27 * len(wrapped(title, width))
+    return width, matrix + (names if _tilts(columns) else 0.3) + 0.6 + lines
+
+
+def _tilts(columns: Sequence[str]) -> bool:
+    """Whether names below a matrix have no room side by side."""
+    most = 3 if len(columns) > 3 else 6
+    return max(map(cell_len, columns)) > most
 
 
 def sweep(
@@ -171,6 +192,7 @@ def sweep(
     value: np.ndarray,
     result: np.ndarray,
     quantity: str,
+    alike: np.ndarray,
 ) -> str:
     """A result against a hyper-parameter: members as dots, mean and spread per value.
 
@@ -181,13 +203,20 @@ def sweep(
         value: [P] of the hyper-parameter.
         result: [P] of the test; NaN where there is none: a cross at the bottom.
         quantity: the result's name; a fraction is drawn in percent.
+        alike: [P] bool, which differ in nothing else; the others are in no mean.
     """
     result = result * (100 if is_fraction(quantity) else 1)
-    distinct = np.unique(value)
-    groups = [result[(value == v) & np.isfinite(result)] for v in distinct]
+    distinct, counts = np.unique(value), alike & np.isfinite(result)
+    groups = [result[(value == v) & counts] for v in distinct]
     with drawing(name, title, (7.4, 4.7)) as (_, axes, out):
-        look: dict[str, Any] = {"color": MEMBER, "alpha": 0.6, "zorder": 3}
-        axes.plot(value, result, "o", label="one member", **look)
+        look: dict[str, Any] = {"alpha": 0.6, "zorder": 3}
+        if not alike.all():
+            label = "one member of another setting"
+            axes.plot(
+                value[~alike], result[~alike], "o", color=BAD, label=label, **look
+            )
+        look["color"] = MEMBER
+        axes.plot(value[alike], result[alike], "o", label="one member", **look)
         if any(len(group) > 1 for group in groups):
             means = [finite_mean(group) for group in groups]
             spread = [np.std(g, ddof=1) if len(g) > 1 else 0.0 for g in groups]
@@ -210,12 +239,6 @@ def sweep(
         axes.set_ylabel(labels[1])
         axes.legend(loc="best", fontsize=13)
     return out[0]
-
-
-def short(name: str, most: int = 18) -> str:
-    """A name on one line, cut where it would push the picture aside."""
-    name = " ".join(str(name).split())
-    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def _spread(total: int, most: int) -> np.ndarray:
@@ -267,7 +290,9 @@ def _plain_ticks(axis: Axis) -> None:
 
 
 def _count(value: float) -> str:
-    return f"{value:.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
+    if value >= 9.95 or value == int(value):
+        return f"{value:.0f}"
+    return f"{value:.1f}".removeprefix("0")
 
 
 def _time(series: Series) -> np.ndarray:

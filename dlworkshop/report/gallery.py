@@ -102,7 +102,7 @@ def _thumbnail(folder: Path, run: read.RunFolder, name: str) -> str:
     if run.summary.get("figures"):
         return f"{name}/{run.summary['figures'][0]['file']}"
     curves = pictures.curves(run)
-    if "<svg" not in curves:
+    if curves is None:
         return ""
     svg = curves[curves.index("<svg") : curves.index("</svg>") + len("</svg>")]
     atomic_write(folder / name / "thumbnail.svg", as_file(svg))

@@ -8,6 +8,7 @@ from dlworkshop.learn import split_metrics
 from dlworkshop.learn.metrics import mean_and_error
 from dlworkshop.report.classes import scores
 from dlworkshop.report.elements import Html, data, fold, join, table, tag
+from dlworkshop.report.names import in_table
 from dlworkshop.report.read import Numbers, RunFolder, finite_mask
 from dlworkshop.report.words import count, quantity, titled, with_error
 
@@ -28,7 +29,7 @@ def per_label(run: RunFolder, found: Numbers) -> Html:
         f1s.append(f1)
         rows.append(
             [
-                found.names[k] or f"label {k}",
+                in_table(found.names[k] or f"label {k}"),
                 f"{int(true[:, k].sum()):,}",
                 *map(_percent, (recall, precision, f1, area)),
             ]

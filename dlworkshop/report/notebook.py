@@ -14,12 +14,17 @@ SPLITS = ("train", "validation")
 WIDTH = 420  # pixels of a figure: two stand side by side in a cell
 
 
-def curves(history: Any, finite: Sequence[bool] | None = None) -> str:
+def curves(
+    history: Any,
+    finite: Sequence[bool] | None = None,
+    members: Sequence[int] | None = None,
+) -> str:
     """The loss and the first metric over epochs, as HTML; "" where there is nothing.
 
     Args:
         history: of a run, a `History`.
         finite: which members [P] stayed finite; the others count in no mean.
+        members: the numbers of those that are shown, as of one setting; None for all.
 
     >>> curves({}) == ""
     True
@@ -27,7 +32,7 @@ def curves(history: Any, finite: Sequence[bool] | None = None) -> str:
     names = list(dict.fromkeys(n.partition("/")[2] for n in _names(history)))
     metric = next((n for n in names if n != "loss"), None)
     drawn = [
-        _figure(history, name, finite)
+        _figure(history, name, finite, members)
         for name in ("loss", metric)
         if name is not None and name in names
     ]
@@ -41,7 +46,12 @@ def _names(history: Any) -> list[str]:
     return list(getattr(history, "names", history))
 
 
-def _figure(history: Any, name: str, finite: Sequence[bool] | None) -> str:
+def _figure(
+    history: Any,
+    name: str,
+    finite: Sequence[bool] | None,
+    members: Sequence[int] | None,
+) -> str:
     """One quantity, of the splits on which it was measured."""
     series = {}
     for split in SPLITS:
@@ -50,6 +60,8 @@ def _figure(history: Any, name: str, finite: Sequence[bool] | None) -> str:
         value = history[f"{split}/{name}"]  # [T, P]
         measured = np.isfinite(value).any(1)  # validation is not, in between
         well = np.ones(value.shape[1], bool) if finite is None else np.array(finite)
+        if members is not None:
+            value, well = value[:, list(members)], well[list(members)]
         if measured.any():
             found = history.step[measured], history.epoch[measured], value[measured]
             series[split] = averaged(Series(*found, well), figures.MOST_POINTS)

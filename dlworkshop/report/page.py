@@ -1,15 +1,18 @@
 """A run folder -> the text of its page: the finding first, then what it rests on."""
 
+from collections import Counter
 from typing import Any
 
 from dlworkshop.report import (
     calibration,
     classes,
+    confusion,
     data_card,
     labels,
     lesson,
     pictures,
     search,
+    settings,
     values,
 )
 from dlworkshop.report.elements import (
@@ -36,13 +39,13 @@ from dlworkshop.report.words import (
     with_error,
 )
 
-OPEN_ROWS = 16  # a longer table waits to be opened
+OPEN_ROWS, OPEN_COLUMNS = 16, 12  # a larger table waits to be opened
 
 
 def render(run: RunFolder) -> str:
     """The whole page, as text; the same run gives the same text."""
     sections = [
-        ("Notes", search.notes(run)),
+        ("Notes", _notes(run)),
         ("Beside baselines", search.beside(run)),
         ("Data", data_card.data_card(run)),
         ("Claims", lesson.claims(run)),
@@ -79,13 +82,15 @@ def _has_trained(run: RunFolder) -> bool:
 
 
 def _training(run: RunFolder) -> list[tuple[str, Html | None]]:
-    """What `fit` leaves to be shown."""
+    """What `fit` leaves to be shown; of several settings what the best does."""
+    told = run.told
     return [
         ("Key numbers", _tiles(run)),
         ("Search", search.search(run)),
-        ("Scores", _scores(run)),
-        ("Learning curves", pictures.curves(run)),
-        *_predictions(run),
+        ("Settings", settings.beside_each_other(run.summary, run.metric)),
+        ("Scores", _scores(told)),
+        ("Learning curves", pictures.curves(told)),
+        *_predictions(told),
         ("Augmentation", data_card.augmentation(run)),
         ("Members", _members(run)),
         ("Hyper-parameters", pictures.sweeps(run)),
@@ -97,7 +102,7 @@ def _predictions(run: RunFolder) -> list[tuple[str, Html | None]]:
     """What was said of the test split, by what the outputs of the model mean."""
     if run.predictions is not None:
         return [
-            ("Confusion matrix", pictures.confusion(run)),
+            ("Confusion matrix", confusion.confusion(run)),
             ("Each class", classes.per_class(run)),
             ("Calibration", calibration.calibration(run)),
             ("Ensemble", calibration.ensemble(run)),
@@ -113,7 +118,16 @@ def _predictions(run: RunFolder) -> list[tuple[str, Html | None]]:
             ("Each label", labels.per_label(run, run.labels)),
             ("Ensemble", labels.ensemble(run, run.labels)),
         ]
-    return [("Predictions", tag("p", _why_none(run), class_="note"))]
+    return []
+
+
+def _notes(run: RunFolder) -> Html | None:
+    """What a reader must know before the numbers, and what is not there and why."""
+    found = list(run.summary.get("notes") or [])
+    several = run.predictions, run.values, run.labels
+    if _has_trained(run) and all(kept is None for kept in several):
+        found.append(_why_none(run))
+    return tag("ul", *(tag("li", note) for note in found)) if found else None
 
 
 def _why_none(run: RunFolder) -> str:
@@ -138,6 +152,12 @@ def finding(run: RunFolder) -> str:
     """The result of the run in one sentence."""
     if run.summary.get("finding"):
         return plain(run.summary["finding"])
+    if setting := settings.in_words(run.summary):
+        return f"{_finding(run.told)}, with {setting}"
+    return _finding(run)
+
+
+def _finding(run: RunFolder) -> str:
     test = get_nested(run.summary, run.split, run.metric) or {}
     total = run.summary.get("members") or len(run.members) or test.get("n")
     num_lost = sum(not is_finite(member) for member in run.members)
@@ -178,6 +198,7 @@ def _note(run: RunFolder) -> str:
 def _error_note(run: RunFolder) -> str:
     if not _has_trained(run):
         return ""
+    run = run.told
     test = get_nested(run.summary, run.split, run.metric) or {}
     unread = "Nothing was measured on the test split."
     if not is_number(test.get("mean")):
@@ -193,41 +214,40 @@ def _error_note(run: RunFolder) -> str:
     return before + (f"{text} that differ in {differing}." if differing else f"{text}.")
 
 
-def _tiles(run: RunFolder) -> Html:
-    summary = run.summary
-    first = dict.fromkeys((run.metric, "loss"))
+def _tiles(run: RunFolder) -> Html | None:
+    """What was measured, and how much there was of it."""
+    summary, states = run.summary, Counter(m.get("status") for m in run.members)
+    tally = ", ".join(f"{n} {plain(state)}" for state, n in states.items() if state)
     tiles = [
-        _stat_tile(run, split, name)
+        _stat_tile(run.told, split, name)
         for split in dict.fromkeys((run.split, "validation"))
-        for name in first
+        for name in dict.fromkeys((run.metric, "loss"))
     ]
-    states = [plain(member.get("status", "unknown")) for member in run.members]
-    tally = ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states))
-    members, rate = summary.get("members"), summary.get("examples_per_second")
-    total = get_nested(summary, "seconds", "total")
-    tiles += [
-        _tile("Members", data(count(members), members), tally),
-        _tile(
-            "Parameters",
-            data(count(summary.get("parameters")), summary.get("parameters")),
-            "in each member",
-        ),
-        _tile("Time", data(duration(total), total), f"for {_steps(summary)}"),
-        _tile("Throughput", data(count(rate), rate), "examples a second"),
-    ]
-    return tag("dl", *tiles, class_="tiles")
+    seconds = get_nested(summary, "seconds", "total")
+    for title, value, text, note in (
+        ("Members", summary.get("members"), count, tally),
+        ("Parameters", summary.get("parameters"), count, "in each member"),
+        ("Time", seconds, duration, f"for {_steps(summary)}"),
+        ("Throughput", summary.get("examples_per_second"), count, "examples a second"),
+    ):
+        if is_number(value):
+            tiles.append(_tile(title, data(text(value), value), note))
+    shown = [tile for tile in tiles if tile]
+    return tag("dl", *shown, class_="tiles") if shown else None
 
 
 def _steps(summary: dict[str, Any]) -> str:
     return count(summary.get("steps"), "step")
 
 
-def _stat_tile(run: RunFolder, split: str, name: str) -> Html:
+def _stat_tile(run: RunFolder, split: str, name: str) -> Html | None:
     stat = get_nested(run.summary, split, name) or {}
     mean, sem = stat.get("mean"), stat.get("sem")
+    if not is_number(mean):
+        return None
     text = data(with_error(mean, sem, name), mean)
     measure = run.unit(name)
-    note = f"mean of {count(stat.get('n'), 'member')}" if stat else "not measured"
+    note = f"mean of {count(stat.get('n'), 'member')}"
     if measure and measure != "%":
         note = f"{measure}, {note}"
     return _tile(titled(f"{split}_{name}"), text, note)
@@ -261,9 +281,9 @@ def _scores(run: RunFolder) -> Html | None:
     return join([tag("p", note, class_="note"), table("Scores", head, rows)])
 
 
-def _members(run: RunFolder) -> Html:
+def _members(run: RunFolder) -> Html | None:
     if not run.members:
-        return tag("p", "The run left no list of its members.", class_="note")
+        return None
     hparams = dict.fromkeys(
         name
         for member in run.members
@@ -276,7 +296,8 @@ def _members(run: RunFolder) -> Html:
     rows = [_member_row(run, i, list(hparams)) for i in range(len(run.members))]
     classes = [None if is_finite(member) else "bad" for member in run.members]
     title = f"{count(len(rows), 'member')}, one a row"
-    return fold(title, table("Members", head, rows, classes), len(rows) <= OPEN_ROWS)
+    is_open = len(rows) <= OPEN_ROWS and len(head) <= OPEN_COLUMNS
+    return fold(title, table("Members", head, rows, classes), is_open)
 
 
 def _member_row(run: RunFolder, i: int, hparams: list[str]) -> list[Any]:
@@ -302,14 +323,14 @@ def _monitor(run: RunFolder) -> str:
     return run.summary.get("monitor") or "loss"
 
 
-def _model(run: RunFolder) -> Html:
+def _model(run: RunFolder) -> Html | None:
     text = run.summary.get("table")
     if not text:
-        return tag("p", "The run left no table of its layers.", class_="note")
+        return None
     return scroll("Layers of the model", tag("pre", text.rstrip()))
 
 
-def _timings(run: RunFolder) -> Html:
+def _timings(run: RunFolder) -> Html | None:
     seconds = run.summary.get("seconds") or {}
     rows = [
         [titled(name), data(duration(value), value)] for name, value in seconds.items()
@@ -317,21 +338,22 @@ def _timings(run: RunFolder) -> Html:
     rate = run.summary.get("examples_per_second")
     if is_number(rate):
         rows.append(["Examples a second", data(count(rate), rate)])
-    return table("Timings", [], rows)
+    return table("Timings", [], rows) if rows else None
 
 
-def _config(run: RunFolder) -> Html:
+def _config(run: RunFolder) -> Html | None:
     rows = flatten(run.config)
     if not rows:
-        return tag("p", "The configuration is empty.", class_="note")
+        return None
     title = count(len(rows), "setting")
     return fold(title, table("Configuration", [], rows), len(rows) <= OPEN_ROWS)
 
 
-def _environment(run: RunFolder) -> Html:
-    rows = [("device", plain(run.summary.get("device")))]
-    rows += flatten(run.summary.get("versions") or {})
-    return table("Environment", [], rows)
+def _environment(run: RunFolder) -> Html | None:
+    names = [name for name in ("device", "versions") if run.summary.get(name)]
+    rows = [row for name in names for row in flatten(run.summary[name], name)]
+    shown = [(name.removeprefix("versions."), value) for name, value in rows]
+    return table("Environment", [], shown) if rows else None
 
 
 def _anchor(title: str) -> str:

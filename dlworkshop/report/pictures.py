@@ -4,8 +4,10 @@ from collections import Counter
 
 import numpy as np
 
-from dlworkshop.report import figures
+from dlworkshop.report import figures, settings
+from dlworkshop.report.confusion import class_names
 from dlworkshop.report.elements import Html, chart, join, tag
+from dlworkshop.report.names import short
 from dlworkshop.report.read import (
     Predictions,
     RunFolder,
@@ -16,7 +18,6 @@ from dlworkshop.report.read import (
 )
 from dlworkshop.report.svg import picture
 from dlworkshop.report.words import (
-    count,
     humanize,
     is_number,
     quantity,
@@ -26,8 +27,8 @@ from dlworkshop.report.words import (
 MOST_MISTAKES = 24
 
 
-def curves(run: RunFolder) -> Html:
-    """Loss and metrics over time, on train and on validation."""
+def curves(run: RunFolder) -> Html | None:
+    """Loss and metrics over time, on train and validation; None where none is left."""
     charts = []
     for name in ("loss", *run.metrics):
         series = {
@@ -37,9 +38,7 @@ def curves(run: RunFolder) -> Html:
         }
         if any(np.isfinite(s.value).any() for s in series.values()):
             charts.append(_curve(run, name, series))
-    if not charts:
-        return _note("The run left no metrics over time, so there are no curves.")
-    return tag("div", *charts, class_="charts")
+    return tag("div", *charts, class_="charts") if charts else None
 
 
 def _curve(run: RunFolder, name: str, series: dict[str, Series]) -> Html:
@@ -85,49 +84,6 @@ def _final(series: Series) -> float | None:
     return float(np.mean(last)) if last else None
 
 
-def confusion(run: RunFolder) -> Html:
-    """What was taken for what, on the test split."""
-    found = run.predictions
-    if found is None:
-        return _note("The run left no predictions of classes, so there is no matrix.")
-    finite = finite_mask(run.members, len(found.prediction))
-    if not finite.any():
-        return _note("All members were quarantined, so there is no matrix.")
-    counts = _counts(found, finite)
-    classes = _classes(found, len(counts))
-    svg = figures.confusion(
-        "confusion", counts, classes, _confusion_title(counts, classes)
-    )
-    text = f"Mean of {count(int(finite.sum()), 'member')}, on the test split."
-    if len(counts) <= figures.MOST_NUMBERED:
-        text += " Numbers: examples."
-    width = "single" if len(counts) <= 12 else "large"
-    return chart(svg, f"{text} Colour: share of its true class (a row).", width)
-
-
-def _counts(found: Predictions, finite: np.ndarray) -> np.ndarray:
-    """[K, K] of examples, true by predicted class, mean over the finite members."""
-    said = found.prediction[finite]  # [P, N]
-    size = max(len(found.classes), int(found.label.max()) + 1, int(said.max()) + 1)
-    counts = np.zeros((size, size))
-    valid = (found.label >= 0) & (said >= 0)
-    true = np.broadcast_to(found.label, said.shape)[valid]
-    np.add.at(counts, (true, said[valid]), 1)
-    return counts / len(said)
-
-
-def _confusion_title(counts: np.ndarray, classes: list[str]) -> str:
-    total = np.maximum(counts.sum(axis=1, keepdims=True), 1e-9)
-    share = counts / total
-    np.fill_diagonal(share, 0)
-    if not share.any():
-        return "No mistakes"
-    i, j = np.unravel_index(share.argmax(), share.shape)
-    true, said = figures.short(classes[i]), figures.short(classes[j])
-    part = quantity(share[i, j], "accuracy")
-    return f"Commonest mistake: {true} taken for {said} ({part} of all {true})"
-
-
 def mistakes(run: RunFolder) -> Html:
     """The examples with the largest loss, as images."""
     found = run.predictions
@@ -153,7 +109,7 @@ def mistakes(run: RunFolder) -> Html:
 
 def _mistake(found: Predictions, finite: np.ndarray, m: int) -> Html:
     index = int(found.worst_index[m])
-    classes = _classes(found, 0)
+    classes = class_names(found, 0)
     of_class, said = int(found.label[index]), found.prediction[finite, index]
     true = _class(classes, of_class)
     (answer, votes), *_ = Counter(int(k) for k in said if k != of_class).most_common(1)
@@ -169,9 +125,10 @@ def sweeps(run: RunFolder) -> Html | None:
     """What each hyper-parameter that differs between members does."""
     charts = []
     for name, values in varied(run).items():
-        charts.append(_sweep(run, name, values))
-        if len(set(values)) <= len(figures.COLOURS):
-            charts += _curves_by_value(run, name, values)
+        value, alike = np.array(values), _alike(run, name)
+        charts.append(_sweep(run, name, value, alike))
+        if 1 < len(set(value[alike])) <= len(figures.COLOURS):
+            charts += _curves_by_value(run, name, value, alike)
     return tag("div", *charts, class_="charts") if charts else None
 
 
@@ -186,15 +143,28 @@ def varied(run: RunFolder) -> dict[str, list[float]]:
     }
 
 
-def _curves_by_value(run: RunFolder, name: str, values: list[float]) -> list[Html]:
+def _alike(run: RunFolder, name: str) -> np.ndarray:
+    """Which members [P] have the best setting, but for this hyper-parameter.
+
+    The others differ in more, and are in no mean with these.
+    """
+    best = (settings.best(run.summary) or {}).get("hparams")
+    rows = [{**(member.get("hparams") or {}), name: None} for member in run.members]
+    wanted = rows[0] if best is None else {**best, name: None}
+    return np.array([row == wanted for row in rows])
+
+
+def _curves_by_value(
+    run: RunFolder, name: str, values: np.ndarray, alike: np.ndarray
+) -> list[Html]:
     """Validation loss over time, one colour a value; nothing where it is not known."""
     series = run.series.get(("validation", "loss"))
     if series is None or series.value.shape[1] != len(values):
         return []
     word = humanize(name)
     groups = {}
-    for v in sorted(set(values)):
-        own = np.array(values) == v
+    for v in np.unique(values[alike]):
+        own = alike & (values == v)
         groups[f"{word} {v:g}"] = series._replace(
             value=series.value[:, own], finite=series.finite[own]
         )
@@ -207,8 +177,7 @@ def _curves_by_value(run: RunFolder, name: str, values: list[float]) -> list[Htm
     return [chart(svg, f"One colour for each {word}. {_curve_caption(groups)}")]
 
 
-def _sweep(run: RunFolder, name: str, values: list[float]) -> Html:
-    value = np.array(values)
+def _sweep(run: RunFolder, name: str, value: np.ndarray, alike: np.ndarray) -> Html:
     tests = [member.get(run.split) or {} for member in run.members]
     result = np.array(
         [
@@ -221,16 +190,25 @@ def _sweep(run: RunFolder, name: str, values: list[float]) -> Html:
     word, metric = humanize(name), humanize(run.metric)
     title = f"{run.split.capitalize()} {metric} against {word}"
     better = run.better(run.metric)
-    if better and np.isfinite(result).any():
-        means = {v: figures.finite_mean(result[value == v]) for v in np.unique(value)}
+    if better and np.isfinite(result[alike]).any():
+        means = {
+            v: figures.finite_mean(result[alike & (value == v)])
+            for v in np.unique(value[alike])
+        }
         known = {v: mean for v, mean in means.items() if np.isfinite(mean)}
         choose = max if better == "higher" else min
         best = choose(known, key=lambda v: known[v])
         top, most = quantity(known[best], run.metric), f"{better[:-2]}est"
         title = f"{run.split.capitalize()} {metric} is {most} at {word} {best:g}: {top}"
     labels = (word, f"{run.split} {label(run, run.metric)}")
-    svg = figures.sweep(f"sweep-{name}", title, labels, value, result, run.metric)
-    text = "Spread over seeds and over whatever else differs."
+    args = labels, value, result, run.metric, alike
+    svg = figures.sweep(f"sweep-{name}", title, *args)
+    text = "Spread over seeds."
+    if not alike.all():
+        text = (
+            f"In colour members with the best setting but for the {word}, and their "
+            "spread over seeds; grey ones differ in more."
+        )
     if run.split == "test":
         text += " The test split only describes: choose on validation."
     return chart(svg, text)
@@ -242,14 +220,8 @@ def label(run: RunFolder, name: str) -> str:
     return f"{humanize(name)} ({measure})" if measure else humanize(name)
 
 
-def _classes(found: Predictions, least: int) -> list[str]:
-    """Names of the classes; numbers for those that have none."""
-    names = [str(name) for name in found.classes]
-    return names + [str(k) for k in range(len(names), least)]
-
-
 def _class(classes: list[str], k: int) -> str:
-    return figures.short(classes[k]) if 0 <= k < len(classes) else str(k)
+    return short(classes[k]) if 0 <= k < len(classes) else str(k)
 
 
 def _note(text: str) -> Html:

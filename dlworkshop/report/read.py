@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlworkshop.errors import UserError
-from dlworkshop.report import svg
+from dlworkshop.report import settings, svg
 from dlworkshop.report.words import is_fraction, unit
+
+SPLITS = ("validation", "test")
 
 
 class Series(NamedTuple):
@@ -103,6 +105,40 @@ class RunFolder(NamedTuple):
     def split(self) -> str:
         """What the run is judged by: test, or validation where test was not read."""
         return "test" if self.summary.get("test") else "validation"
+
+    @property
+    def told(self) -> "RunFolder":
+        """Of several settings the members of the best; else the run as it is."""
+        best = settings.best(self.summary)
+        if best is None or len(self.members) <= max(best["members"]):
+            return self
+        mine = best["members"]
+        scores = {split: best[split] for split in SPLITS if split in best}
+        changed: dict[str, Any] = {
+            "summary": {**self.summary, **scores, "members": len(mine), "settings": []},
+            "members": [self.members[i] for i in mine],
+            "series": {
+                key: series._replace(
+                    value=series.value[:, mine], finite=series.finite[mine]
+                )
+                for key, series in self.series.items()
+                if series.value.shape[1] == len(self.members)
+            },
+        }
+        if (found := self.predictions) is not None:
+            own = {name: getattr(found, name)[mine] for name in ("prediction", "loss")}
+            changed["predictions"] = found._replace(**own)
+            if (sure := found.probabilities) is not None:
+                changed["predictions"] = changed["predictions"]._replace(
+                    probabilities=sure._replace(
+                        confidence=sure.confidence[mine],
+                        likelihood=sure.likelihood[mine],
+                    )
+                )
+        for name in ("values", "labels"):
+            if (numbers := getattr(self, name)) is not None:
+                changed[name] = numbers._replace(said=numbers.said[mine])
+        return self._replace(**changed)
 
     def better(self, name: str) -> str:
         """Which direction of a quantity is the better one: "" where nobody said."""

@@ -18,12 +18,6 @@ from dlworkshop.report.words import (
 OPEN_ROWS = 12  # a longer table waits to be opened
 
 
-def notes(run: RunFolder) -> Html | None:
-    """What a reader must know before the numbers; None where there is nothing."""
-    found = run.summary.get("notes") or []
-    return tag("ul", *(tag("li", note) for note in found)) if found else None
-
-
 def beside(run: RunFolder) -> Html | None:
     """The ensemble and its members beside the baselines, on the same test split."""
     simple = run.summary.get("baselines")

@@ -1,15 +1,17 @@
 """Drawings and images -> SVG elements that can share one page.
 
 Every drawing names its ids after itself, so that many fit into one page; its letters
-are paths, so that it looks the same where its font is missing; equal arrays give equal
-text. Matplotlib is used through its objects: no window, no global state.
+are paths, so that it looks the same where its font is missing; those that the font has
+not are text, which the reader's browser sets; equal arrays give equal text. Matplotlib
+is used through its objects: no window, no global state.
 """
 
 import base64
+import functools
 import io
 import re
 import textwrap
-import warnings
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
@@ -18,14 +20,18 @@ from xml.etree import ElementTree
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib import font_manager
+from matplotlib.backends.backend_mixed import MixedModeRenderer
+from matplotlib.backends.backend_svg import FigureCanvasSVG, RendererSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation
 from PIL import Image
+from rich.cells import cell_len
 
 MOST_PIXELS = 160  # of the longer side of an image
+FONT = "DejaVu Sans"  # comes with matplotlib
 STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.family": FONT,
     "font.size": 14,
     "figure.titlesize": 15,
     "figure.titleweight": "bold",
@@ -76,14 +82,13 @@ def drawing(
     """
     out: list[str] = []
     name = re.sub(r"\W", "-", name)
-    with mpl.rc_context(), warnings.catch_warnings():
+    with mpl.rc_context():
         mpl.rcdefaults()  # the reader's own settings must not change the report
         mpl.rcParams.update(STYLE | {"svg.hashsalt": name})
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # then a box is drawn
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(1, panels)
         # matplotlib's own wrapping reads a "$" as the start of a formula
-        lines = textwrap.wrap(title.replace(" %", "\u00a0%"), int(7.5 * size[0]))
+        lines = wrapped(title, size[0])
         figure.suptitle("\n".join(lines), x=0.01, ha="left")
         yield figure, axes, out
         for axis in (axis for a in figure.axes for axis in (a.xaxis, a.yaxis)):
@@ -91,11 +96,82 @@ def drawing(
                 axis.set_major_formatter(PlainLog())
             if isinstance(axis.get_minor_formatter(), LogFormatterSciNotation):
                 axis.set_minor_formatter(PlainLog())  # seen on less than a decade
-        buffer = io.StringIO()
-        unsaid = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        FigureCanvasSVG(figure).print_svg(buffer, metadata=unsaid)
+        text = _Canvas(figure).as_text()
     alt = f"{caption} {described(figure)}" if caption else ""
-    out.append(_for_page(buffer.getvalue(), name, title, alt))
+    out.append(_for_page(text, name, title, alt))
+
+
+def wrapped(title: str, width: float) -> list[str]:
+    """The lines of a title above a drawing of so many inches."""
+    wide = cell_len(title) - len(title)  # letters that are twice as wide
+    room = max(int(7.5 * width) - wide, 20)
+    return textwrap.wrap(title.replace(" %", "\u00a0%"), room)
+
+
+def is_drawn(text: str) -> bool:
+    """Whether our font has all letters, and sets them one by one, left to right.
+
+    >>> is_drawn("\u00e9t\u00e9 \u03b1"), is_drawn("\u732b"), is_drawn("\u0642\u0637")
+    (True, False, False)
+    """
+    turned = {"R", "AL", "NSM"}  # and marks that are set on the letter before them
+    return all(
+        ord(each) in _letters() and unicodedata.bidirectional(each) not in turned
+        for each in text
+    )
+
+
+@functools.cache
+def _letters() -> frozenset[int]:
+    """Those of the font in both of its weights."""
+    weights = (
+        font_manager.get_font(
+            font_manager.findfont(
+                font_manager.FontProperties(family=FONT, weight=weight)
+            )
+        ).get_charmap()
+        for weight in ("normal", "bold")
+    )
+    return frozenset.intersection(*map(frozenset, weights))
+
+
+class _Renderer(RendererSVG):
+    """Draws letters as paths where our font has them, and leaves others as text."""
+
+    def draw_text(self, gc, x, y, s, prop, angle, ismath=False, mtext=None):
+        if is_drawn(s):
+            super().draw_text(gc, x, y, s, prop, angle, ismath, mtext)
+            return
+        with mpl.rc_context({"svg.fonttype": "none"}):
+            super().draw_text(gc, x, y, s, prop, angle, ismath, mtext)
+
+    def get_text_width_height_descent(self, s, prop, ismath):
+        if not is_drawn(s):  # letters as wide as those that it will have, about
+            s = "".join(("", "n", "@")[min(cell_len(each), 2)] for each in s) or " "
+        return super().get_text_width_height_descent(s, prop, ismath)
+
+
+class _Canvas(FigureCanvasSVG):
+    """Measures and draws with `_Renderer`."""
+
+    def get_renderer(self) -> _Renderer:
+        return self._renderer(io.StringIO(), self.figure.dpi)
+
+    def as_text(self) -> str:
+        """The figure as an SVG file."""
+        buffer, dpi = io.StringIO(), self.figure.dpi
+        self.figure.dpi = self.fixed_dpi
+        width, height = self.figure.get_size_inches()
+        own = self._renderer(buffer, dpi)
+        renderer: Any = MixedModeRenderer(self.figure, width, height, dpi, own)
+        self.figure.draw(renderer)
+        renderer.finalize()
+        return buffer.getvalue()
+
+    def _renderer(self, buffer: io.StringIO, dpi: float) -> _Renderer:
+        width, height = self.figure.get_size_inches() * self.fixed_dpi
+        unsaid = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        return _Renderer(width, height, buffer, image_dpi=dpi, metadata=unsaid)
 
 
 class PlainLog(LogFormatterSciNotation):
@@ -176,6 +252,7 @@ def _for_page(svg: str, name: str, title: str, alt: str) -> str:
     body = re.sub(r'\bid="', f'id="{name}-', body)
     body = re.sub(r'(href="|url\()#', rf"\1#{name}-", body)
     body = re.sub(r'\bd="[^"]*"', lambda path: _rounded(path[0]), body)
+    body = body.replace(f"'{FONT}'", f"'{FONT}', sans-serif")
     said, more = f"{name}-title", ""
     if alt:
         said += f" {name}-alt"

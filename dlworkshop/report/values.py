@@ -7,6 +7,7 @@ from dlworkshop.learn import split_metrics
 from dlworkshop.learn.metrics import mean_and_error
 from dlworkshop.report.elements import Html, chart, data, join, table, tag
 from dlworkshop.report.figures import BAD, COLOURS, MEMBER
+from dlworkshop.report.names import short
 from dlworkshop.report.read import Numbers, RunFolder, finite_mask, get_nested
 from dlworkshop.report.svg import drawing
 from dlworkshop.report.words import count, quantity, titled, with_error
@@ -14,6 +15,7 @@ from dlworkshop.report.words import count, quantity, titled, with_error
 MOST_COLUMNS = 6  # that are drawn one by one
 MOST_ROWS = 20  # of the table, one for each column
 MOST_DOTS = 800
+MOST_LETTERS = 32  # of the name of a column, at an axis
 MEASURES = {
     "mae": split_metrics.mae,
     "rmse": split_metrics.rmse,
@@ -92,7 +94,7 @@ def _table(rows: list[list[str]], finite: np.ndarray) -> Html:
 def _name(found: Numbers, column: int) -> str:
     name = found.names[column]
     if name:
-        return name
+        return short(name, MOST_LETTERS)
     return "target" if len(found.names) == 1 else f"target {column}"
 
 

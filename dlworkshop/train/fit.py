@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from dlworkshop import report
@@ -26,7 +27,8 @@ from dlworkshop.train.planning import make_plan
 from dlworkshop.train.predictions import fitted_target, labels, predictions_of
 from dlworkshop.train.progress import logging_kept, said_at
 from dlworkshop.train.result import Run
-from dlworkshop.train.summary import summarise
+from dlworkshop.train.settings import ranked
+from dlworkshop.train.summary import population_table, summarise
 from dlworkshop.types import Dataset, PyTree, Start
 
 log = logging.getLogger(__name__)
@@ -99,8 +101,9 @@ def fit(
             whatever the size of train. Its passes then follow one another and no
             example is left out. By default one pass.
         folds: cross-validation. Train and validation together are cut into so many
-            parts, classes in proportion and anew for each seed; each setting and seed
-            is trained once without each part, and that part is its validation.
+            parts, classes in proportion and anew for each seed, and what belongs
+            together (`Dataset.groups`, exact copies) in one; each setting and seed is
+            trained once without each part, and that part is its validation.
         workdir: the run folder; None keeps everything in memory.
         loss: (outputs, targets, **hparams) -> scalar, of one example.
         objective: what is minimised instead of a loss of the outputs, of one example:
@@ -191,7 +194,8 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
     splits = ["validation"]
     if plan.read_test and not trained.interrupted:
         splits.append("test")
-    scores, predictions = {}, None
+    scores: dict[str, dict[str, np.ndarray]] = {}
+    predictions = None
     for split in splits:
         label = labels(getattr(plan.dataset, split).targets)
         watchers: list[Any] = []
@@ -200,7 +204,8 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
             mine = plan.held_out if split == "validation" else None
             watchers.append(BalancedAccuracy(len(plan.seeds), label, mine))
         if split == "test" and workdir is not None:
-            who = jax.device_get(counted)
+            rows = population_table(plan, population, scores)
+            who = jax.device_get(counted) & of_best_setting(rows, plan)
             predictions = predictions_of(plan.dataset, plan.outputs, who)
         if predictions is not None:
             watchers.append(predictions)
@@ -228,6 +233,12 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
         run_folder.write_json(workdir / "summary.json", summary)
         report.write(workdir)
     return _run(trained, params, state, summary, workdir)
+
+
+def of_best_setting(rows: list[dict[str, Any]], plan: Plan) -> np.ndarray:
+    """Which members [P] have the setting that is the best by validation."""
+    best = ranked(rows, plan.monitor, plan.better)[0]
+    return np.isin(np.arange(len(rows)), best["members"])
 
 
 def _run(

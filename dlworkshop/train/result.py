@@ -25,6 +25,7 @@ from dlworkshop.models.model import (
     stand_ins,
     stateful,
 )
+from dlworkshop.report import settings
 from dlworkshop.report.words import count, humanize, with_error
 from dlworkshop.train.autotune import rule_of_thumb
 from dlworkshop.train.history import History
@@ -235,7 +236,8 @@ class Run:
         lines = "<br>".join(map(html.escape, _in_words(self)))
         rows = self.summary.get("population", ())
         healthy = [row.get("status") != "quarantined" for row in rows]
-        return f"<p>{lines}</p>{curves(self.history, healthy or None)}"
+        mine = (settings.best(self.summary) or {}).get("members")
+        return f"<p>{lines}</p>{curves(self.history, healthy or None, mine)}"
 
 
 def _parts(examples: Batch) -> Parts:
@@ -254,17 +256,20 @@ def _in_words(run: Run) -> list[str]:
     rows = summary.get("population", [])
     who = f"Run of {summary.get('members', '?')} x {summary.get('model', 'model')}"
     who += f" on {summary.get('dataset', 'data')}"
-    settings = {tuple((row.get("hparams") or {}).items()) for row in rows}
+    hparams = {tuple((row.get("hparams") or {}).items()) for row in rows}
     seeds = {row.get("seed") for row in rows}
-    kinds = ("setting", settings), ("seed", seeds)
+    kinds = ("setting", hparams), ("seed", seeds)
     if several := [count(len(of), noun) for noun, of in kinds if len(of) > 1]:
         who += f" ({' x '.join(several)})"
     who += f", {count(summary.get('steps'), 'step')}"
+    told = settings.best(summary) or summary
     scores = [
         f"{split} {said}"
         for split in ("test", "validation")
-        if (said := _scores(summary, summary.get(split) or {}))
+        if (said := _scores(summary, told.get(split) or {}))
     ]
+    if scores and (setting := settings.in_words(summary)):
+        scores[-1] += f", with {setting}"
     where = "in memory" if run.workdir is None else f"in {run.workdir}"
     return [who, "; ".join(scores) or "no scores", f"{_endings(rows)}; {where}"]
 

@@ -20,6 +20,7 @@ from dlworkshop.models.model import num_params, table
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.result import describe_example, device, versions
 from dlworkshop.train.run_folder import to_jsonable
+from dlworkshop.train.settings import ranked
 
 Scores = Mapping[str, np.ndarray]  # name -> [P]
 
@@ -33,6 +34,9 @@ def summarise(
 ) -> dict[str, Any]:
     """What summary.json holds.
 
+    Scores are of all finite members; where these have several settings, `settings` has
+    the scores of each by itself, the best by validation first.
+
     Args:
         plan: of the run.
         population: as it ended.
@@ -44,6 +48,8 @@ def summarise(
     params, steps = population.train.params, np.asarray(population.train.step)
     counted = np.asarray(population.status) < QUARANTINED
     examples = int(steps.astype(np.int64).sum()) * plan.order.batch_size
+    rows = population_table(plan, population, scores, interrupted)
+    settings = ranked(rows, plan.monitor, plan.better)
     return to_jsonable(
         {
             "experiment": plan.settings["experiment"],
@@ -75,7 +81,8 @@ def summarise(
             "versions": versions(),
             "claims": [],
             "interrupted": interrupted,
-            "population": population_table(plan, population, scores, interrupted),
+            "population": rows,
+            "settings": settings if len(settings) > 1 else [],
             "table": table(plan.model, plan.example),
         }
     )

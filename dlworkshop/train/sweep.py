@@ -1,17 +1,14 @@
 """Many settings at once, the best by validation kept, the test split read once."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from dlworkshop.errors import UserError
-from dlworkshop.learn.metrics import mean_and_error
 from dlworkshop.models.model import Model, StatefulModel
 from dlworkshop.train.fit import fit
 from dlworkshop.train.members import Settings
 from dlworkshop.train.result import Run
+from dlworkshop.train.settings import ranked
 from dlworkshop.types import Dataset
 
 
@@ -66,40 +63,18 @@ def sweep(
 def by_setting(run: Run) -> list[dict[str, Any]]:
     """Each setting of hyper-parameters with its validation scores, the best first.
 
-    Members that were quarantined count in no mean; a setting that lost members comes
-    after those that lost fewer, so that a lone survivor does not win.
+    In the order of `settings.ranked`.
 
     Raises:
         UserError: if there is no member that stayed finite.
     """
-    monitor = run.summary["monitor"]
-    members: dict[tuple, list[Mapping[str, Any]]] = {}
-    for row in run.summary["population"]:
-        members.setdefault(tuple(row["hparams"].items()), []).append(row)
-    rows = []
-    for setting, of_seeds in members.items():
-        kept = [row for row in of_seeds if row["status"] != "quarantined"]
-        scores = {
-            name: mean_and_error([_number(row["validation"][name]) for row in kept])
-            for name in of_seeds[0]["validation"]
-        }
-        finite = scores[monitor]["n"] / len(of_seeds)
-        rows.append({"hparams": dict(setting), "finite": finite, **scores})
-    if not any(row["finite"] for row in rows):
+    told = run.summary
+    found = ranked(told["population"], told["monitor"], told["better"])
+    if not found[0]["finite"]:
         raise UserError(
             "no member of any setting stayed finite: try lower learning rates"
         )
-    sign = -1 if run.summary["better"] == "higher" else 1
-
-    def badness(row: dict[str, Any]) -> tuple[float, float, float]:
-        mean, loss = row[monitor]["mean"], row["loss"]["mean"]
-        if mean is None:
-            return (1.0, np.inf, np.inf)
-        return (-row["finite"], sign * mean, np.inf if loss is None else loss)
-
-    return sorted(rows, key=badness)
-
-
-def _number(value: float | None) -> float:
-    """What a summary holds, where None stands for what is not finite."""
-    return float("nan") if value is None else value
+    return [
+        {"hparams": row["hparams"], "finite": row["finite"], **row["validation"]}
+        for row in found
+    ]

@@ -12,7 +12,7 @@ from typing import TypeVar
 import jax
 
 from dlworkshop.errors import UserError, explain_devices
-from dlworkshop.report import terminal
+from dlworkshop.report import settings, terminal
 from dlworkshop.report.words import format_claim
 from dlworkshop.train import signals
 from dlworkshop.train.cache import use_compilation_cache
@@ -129,15 +129,16 @@ def finding(run: Run | Lesson) -> str:
         return run.finding
     if "finding" in run.summary:
         return run.summary["finding"]
-    name = metric_name(run.summary)
-    scores = run.summary["test"][name]
+    name, told = metric_name(run.summary), settings.best(run.summary) or run.summary
+    scores = told["test"][name]
     if scores["mean"] is None:
         return f"test {name} is unknown: no member stayed finite"
     scale, unit = (100, " %") if name == "accuracy" else (1, "")
     text = f"test {name} {scale * scores['mean']:.2f}{unit}"
-    if scores["sem"] is None:
-        return f"{text} (n = {scores['n']})"
-    return (
-        f"{text} ± {scale * scores['sem']:.2f}{unit} "
-        f"(mean ± standard error, n = {scores['n']})"
-    )
+    how = f"n = {scores['n']}"
+    if scores["sem"] is not None:
+        text += f" ± {scale * scores['sem']:.2f}{unit}"
+        how = f"mean ± standard error, {how}"
+    if setting := settings.in_words(run.summary):
+        how += f"; {setting}"
+    return f"{text} ({how})"

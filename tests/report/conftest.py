@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dlworkshop.train.settings import ranked
+
 CLASSES = tuple("0123456789")
 STEPS_PER_EPOCH = 20
 
@@ -46,6 +48,7 @@ def make_run(
             else "finished",
             "steps": int(last[i]),
             "best_validation_loss": float(test["loss"][i] * 1.05),
+            "validation": {name: float(test[name][i]) for name in test},
             "test": {name: float(test[name][i]) for name in test},
         }
         for i, (rate, seed) in enumerate(grid)
@@ -54,7 +57,10 @@ def make_run(
         population[i]["note"] = f"loss not finite at step {last[i]}"
     write_json(folder / "config.json", _config(grid, num_epochs))
     stats = {name: _stat(test[name][finite]) for name in test}
-    write_json(folder / "summary.json", _summary(stats, population, last))
+    summary = _summary(stats, population, last)
+    settings = ranked(population, "loss", "lower")
+    summary["settings"] = settings if len(settings) > 1 else []
+    write_json(folder / "summary.json", summary)
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (folder / "metrics.jsonl").write_text(lines)
     np.savez(folder / "predictions.npz", **found)

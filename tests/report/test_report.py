@@ -12,10 +12,11 @@ import pytest
 from dlworkshop.errors import UserError
 from dlworkshop.report import figures, read, svg, write
 
-VOID = {"meta", "br", "link", "img", "input", "hr"}
+VOID = {"meta", "br", "wbr", "link", "img", "input", "hr"}
 HEADINGS = [
     "Claims",
     "Key numbers",
+    "Settings",
     "Learning curves",
     "Confusion matrix",
     "Each class",
@@ -116,7 +117,7 @@ def test_every_drawing_is_an_image_with_a_title(report):
 def test_what_scrolls_can_be_reached_by_keyboard(report):
     boxes = [a for a in report[2].find("div") if a.get("class") == "scroll"]
     assert len(boxes) >= 5
-    assert len(report[2].find("table")) == len(boxes) - 1  # and the layers
+    assert len(report[2].find("table")) == len(boxes) - 2  # and layers and matrix
     for box in boxes:
         assert box["tabindex"] == "0"
         assert box["role"] == "region"
@@ -132,7 +133,8 @@ def test_numbers_are_those_of_the_summary(report):
     folder, _, page = report
     summary = json.loads((folder / "summary.json").read_text())
     exact = [float(a["value"]) for a in page.find("data")]
-    wanted = [summary[s][n]["mean"] for s in ("test", "validation") for n in summary[s]]
+    told = (summary["settings"] or [summary])[0]  # of several settings the best
+    wanted = [told[s][n]["mean"] for s in ("test", "validation") for n in told[s]]
     wanted += [summary["parameters"], summary["examples_per_second"]]
     wanted += summary["seconds"].values()
     wanted += [m["test"][n] for m in summary["population"] for n in m["test"]]
@@ -252,20 +254,25 @@ def test_whatever_a_run_is_called_is_only_text(make, edit):
 
 
 @pytest.mark.parametrize(
-    ("name", "note"),
+    ("name", "note", "gone"),
     [
-        ("metrics.jsonl", "no metrics over time"),
-        ("predictions.npz", "left no predictions of its test split"),
+        ("metrics.jsonl", "", ["Learning curves"]),
+        (
+            "predictions.npz",
+            "left no predictions of its test split",
+            ["Confusion matrix", "Each class", "Worst mistakes"],
+        ),
     ],
 )
-def test_a_missing_piece_is_named(population, name, note):
+def test_what_is_missing_has_no_part_of_the_page(population, name, note, gone):
     (population / name).unlink()
     text, page = render(population)
     assert note in page.text
     assert page.unbalanced == []
-    wanted = [h for h in HEADINGS if h != "Hyper-parameters"]
-    if name == "predictions.npz":  # one heading for all that rests on them
-        wanted[3:6] = ["Predictions"]
+    rest = {"Hyper-parameters", "Settings", *gone}
+    wanted = [heading for heading in HEADINGS if heading not in rest]
+    if note:
+        wanted = ["Notes", *wanted]
     assert wanted == re.findall(r"<h2[^>]*>(.*?)</h2>", text)
 
 
@@ -281,10 +288,10 @@ def test_a_summary_that_says_nothing(population):
     (population / "summary.json").write_text('{"experiment": "x"}')
     (population / "config.json").write_text("{}")
     (population / "predictions.npz").unlink()
-    _, page = render(population)
+    (population / "metrics.jsonl").unlink()
+    text, page = render(population)
     assert "This run has no test loss." in page.text
-    assert "no list of its members" in page.text
-    assert "The configuration is empty." in page.text
+    assert re.findall(r"<h2[^>]*>(.*?)</h2>", text) == ["Notes"]
 
 
 def test_all_members_quarantined(make):
@@ -292,7 +299,7 @@ def test_all_members_quarantined(make):
     _, page = render(folder)
     assert "No result: all 2 models were quarantined." in page.text
     assert "no member stayed finite" in page.text
-    assert "All members were quarantined, so there is no matrix." in page.text
+    assert "Confusion matrix" not in page.text
 
 
 def test_null_and_nan_are_the_same_absence(population, edit):

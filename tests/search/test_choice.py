@@ -201,3 +201,28 @@ def test_a_network_whose_curves_waver_is_not_flattered():
     assert calm == pytest.approx(0.5)
     assert np.mean([row["validation"]["loss"] for row in population[8:]]) < 0.35
     assert wavering == pytest.approx(0.5, abs=0.1)  # 0.04 a look, the best of 20
+
+
+def test_the_interval_of_grouped_examples_is_that_of_their_groups():
+    group = np.repeat(np.arange(40), 5)
+    right = (np.random.default_rng(0).random(40) < 0.8)[group]  # whole groups
+    x, y = np.arange(200.0, dtype=np.float32)[:, None], np.arange(200) % 2
+    said = np.where(right, y, 1 - y)
+
+    class Knows:
+        """What each member says of example x, surely."""
+
+        finite, history = np.ones(4, bool), History([])
+
+        def predict(self, inputs):
+            return np.stack([9.0 * np.eye(2)[said[inputs[:, 0].astype(int)]]] * 4)
+
+    widths = []
+    for groups in (None, group):
+        dataset = data.from_arrays(x, y, groups=groups)
+        way = effort.Effort((), 1, 4, 1, 8)
+        one = task.task_of(dataset)
+        found = expected.of_folds(Knows(), dataset, one, way, 1.0)["accuracy"]
+        assert found["low"] < found["mean"] < found["high"]
+        widths.append(found["high"] - found["low"])
+    assert widths[1] > 1.5 * widths[0]  # 34 groups, not 170 examples

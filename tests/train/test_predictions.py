@@ -7,6 +7,7 @@ import scipy.special
 
 from dlworkshop import data, fit, losses, models
 from dlworkshop.learn.step import Evaluated
+from dlworkshop.report import figures
 from dlworkshop.train import predictions
 from dlworkshop.train.run_folder import read_json
 from dlworkshop.types import Batch, Dataset
@@ -43,10 +44,28 @@ def test_values_are_kept_as_predict_says_them(sums, tmp_path):
     found = arrays(tmp_path)
     said = run.predict(sums.test.inputs)
     np.testing.assert_allclose(found["prediction"], said, atol=1e-6)
-    np.testing.assert_allclose(found["ensemble"], said.mean(0), atol=1e-6)
+    (best,) = run.summary["settings"][0]["members"]  # not mixed with others
+    np.testing.assert_allclose(found["ensemble"], said[best], atol=1e-6)
     np.testing.assert_array_equal(found["target"], sums.test.targets)
     mae = np.abs(found["prediction"] - found["target"]).mean()
     assert mae == pytest.approx(run.summary["test"]["mae"]["mean"], rel=1e-5)
+
+
+def test_what_is_said_of_a_run_is_of_its_best_setting(sums, tmp_path, monkeypatch):
+    run = train(sums, tmp_path)
+    best = run.summary["settings"][0]
+    rate = f"learning rate {best['hparams']['learning_rate']:g}"
+    assert f"with {rate}, the best of 2 settings by validation loss" in repr(run)
+    assert f"MAE {best['test']['mae']['mean']:#.3g}" in repr(run)
+    drawn = []
+    monkeypatch.setattr(
+        figures, "learning_curves", lambda *args: drawn.append(args[3]) or ""
+    )
+    run._repr_html_()
+    (member,) = best["members"]
+    value = drawn[0]["train"].value  # [T, P] of the loss
+    np.testing.assert_allclose(value[:, 0], run.history["train/loss"][:, member])
+    assert value.shape[1] == 1
 
 
 def test_values_of_a_table_are_kept_in_its_units(price_run, houses):
@@ -67,7 +86,8 @@ def test_labels_are_kept_as_probabilities(tmp_path):
     found = arrays(tmp_path)
     chance = scipy.special.expit(run.predict(dataset.test.inputs))
     np.testing.assert_allclose(found["probability"], chance, atol=1e-6)
-    np.testing.assert_allclose(found["ensemble"], chance.mean(0), atol=1e-6)
+    (best,) = run.summary["settings"][0]["members"]
+    np.testing.assert_allclose(found["ensemble"], chance[best], atol=1e-6)
     assert "prediction" not in found
 
 

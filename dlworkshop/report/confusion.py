@@ -1,0 +1,119 @@
+"""What was taken for what on the test split: a matrix, of very many classes a part."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dlworkshop.report import figures
+from dlworkshop.report.elements import Html, chart, data, join, table, tag
+from dlworkshop.report.names import in_picture, in_tables, numbered
+from dlworkshop.report.read import Predictions, RunFolder, finite_mask
+from dlworkshop.report.words import count, quantity
+
+MOST_SHOWN = 30  # classes that all have their row; of more the most confused
+MOST_CONFUSED = 20
+MOST_PAIRS = 10  # of classes, in a table where a matrix is not read at a glance
+
+
+def confusion(run: RunFolder) -> Html | None:
+    """A matrix, and of many classes a table; None where no member says anything."""
+    found = run.predictions
+    finite = finite_mask(run.members, 0 if found is None else len(found.prediction))
+    if found is None or not finite.any():
+        return None
+    counts = _counts(found, finite)
+    names = class_names(found, len(counts))
+    mistakes = counts * (1 - np.eye(len(counts)))
+    if not mistakes.any():
+        members = count(int(finite.sum()), "member")
+        return tag("p", f"No mistakes on the test split, mean of {members}.")
+    short, everyone = in_picture(names), np.arange(len(names))
+    shown = everyone
+    if len(names) > MOST_SHOWN:
+        shown = most_confused(mistakes, MOST_CONFUSED)
+    others = np.setdiff1d(everyone, shown)
+    part = counts[np.ix_(shown, shown)]
+    if others.size:
+        part = np.column_stack([part, counts[np.ix_(shown, others)].sum(1)])
+    drawn, title = [short[k] for k in shown], _title(counts, mistakes, short)
+    columns = [*drawn, "another"][: part.shape[1]]
+    figure = chart(
+        figures.confusion("confusion", part, drawn, title),
+        _caption(int(finite.sum()), len(shown), names),
+        inches=figures.confusion_size(columns, title)[0],
+    )
+    many = len(names) > figures.FEW
+    return join([figure, _pairs(counts, mistakes, names)] if many else [figure])
+
+
+def class_names(found: Predictions, least: int) -> list[str]:
+    """Names of the classes; numbers for those that have none."""
+    names = [str(name) for name in found.classes]
+    return names + [str(k) for k in range(len(names), least)]
+
+
+def most_confused(mistakes: np.ndarray, most: int) -> np.ndarray:
+    """The classes of the pairs with most mistakes, in their order.
+
+    Args:
+        mistakes: [K, K], true class by predicted class, none on the diagonal.
+        most: how many classes.
+
+    >>> most_confused(np.array([[0, 0, 1], [0, 0, 0], [5, 2, 0]]), 2).tolist()
+    [0, 2]
+    """
+    pairs = np.triu(mistakes + mistakes.T)
+    found: dict[int, None] = {}
+    for place in np.argsort(-pairs, axis=None, kind="stable"):
+        pair = [int(k) for k in np.unravel_index(place, pairs.shape)]
+        if not pairs[tuple(pair)] or len({*found, *pair}) > most:
+            break
+        found |= dict.fromkeys(pair)
+    return np.array(sorted(found), int)
+
+
+def _counts(found: Predictions, finite: np.ndarray) -> np.ndarray:
+    """[K, K] of examples, true by predicted class, mean over the finite members."""
+    said = found.prediction[finite]  # [P, N]
+    size = max(len(found.classes), int(found.label.max()) + 1, int(said.max()) + 1)
+    counts = np.zeros((size, size))
+    valid = (found.label >= 0) & (said >= 0)
+    true = np.broadcast_to(found.label, said.shape)[valid]
+    np.add.at(counts, (true, said[valid]), 1)
+    return counts / len(said)
+
+
+def _title(counts: np.ndarray, mistakes: np.ndarray, short: Sequence[str]) -> str:
+    """The commonest mistake, by the share of its true class."""
+    share = mistakes / np.maximum(counts.sum(axis=1, keepdims=True), 1e-9)
+    i, j = np.unravel_index(share.argmax(), share.shape)
+    part = quantity(share[i, j], "accuracy")
+    return f"Commonest mistake: {short[i]} taken for {short[j]} ({part} of that class)"
+
+
+def _caption(members: int, shown: int, names: Sequence[str]) -> str:
+    text = f"Test split, mean of {count(members, 'member')}. Numbers: examples."
+    text += " Colour: share of its true class (a row)."
+    if shown < len(names):
+        text += (
+            f" The {shown} of {len(names)} classes with most mistakes between two of "
+            "them; 'another' stands for all classes that are not shown."
+        )
+    if any(numbered(names)):
+        text += " A number before a name is that of the class in the table below."
+    return text
+
+
+def _pairs(counts: np.ndarray, mistakes: np.ndarray, names: Sequence[str]) -> Html:
+    """The commonest mistakes, by their number."""
+    order = np.argsort(-mistakes, axis=None, kind="stable")[:MOST_PAIRS]
+    rows, titles = [], in_tables(names)
+    for i, j in zip(*np.unravel_index(order, mistakes.shape), strict=True):
+        if not mistakes[i, j]:
+            break
+        share = float(mistakes[i, j] / counts[i].sum())
+        number = data(f"{mistakes[i, j]:.3g}", float(mistakes[i, j]))
+        part = data(quantity(share, "accuracy"), share)
+        rows.append([titles[i], titles[j], number, part])
+    head = ["True class", "Taken for", "Examples", "Of the true class"]
+    return table("Commonest mistakes", head, rows)

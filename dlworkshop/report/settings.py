@@ -1,0 +1,80 @@
+"""A run of several settings: which is told of, and all of them side by side.
+
+Numbers of different settings are not mixed into one: what is told is of the members of
+the setting that is the best by validation.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dlworkshop.report.elements import Html, data, fold, join, table, tag
+from dlworkshop.report.words import count, humanize, plain, titled, with_error
+
+OPEN_ROWS, OPEN_COLUMNS = 12, 12  # a larger table waits to be opened
+
+
+def best(summary: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The best of the settings in a summary; None where there is one, or no result."""
+    found = summary.get("settings") or []
+    return found[0] if found and found[0]["finite"] else None
+
+
+def in_words(summary: Mapping[str, Any]) -> str:
+    """What is its own in the best setting, and of how many it is the best.
+
+    >>> settings = [{"hparams": {"a_b": a, "c": 0}, "finite": 1} for a in (1.0, 2.0)]
+    >>> in_words({"settings": settings})
+    'a b 1, the best of 2 settings by validation loss'
+    >>> in_words({})
+    ''
+    """
+    chosen = best(summary)
+    if chosen is None:
+        return ""
+    own = [f"{humanize(n)} {plain(chosen['hparams'].get(n))}" for n in _varied(summary)]
+    by, many = humanize(summary.get("monitor") or "loss"), summary["settings"]
+    settings = count(len(many), "setting")
+    return f"{' and '.join(own)}, the best of {settings} by validation {by}"
+
+
+def beside_each_other(summary: Mapping[str, Any], score: str) -> Html | None:
+    """A row for each setting, the best first; None where there is one.
+
+    Args:
+        summary: of the run.
+        score: what is told first, beside what decides.
+    """
+    found, names = summary.get("settings") or [], _varied(summary)
+    if len(found) < 2:
+        return None
+    splits = [s for s in ("validation", "test") if found[0].get(s)]
+    scores = dict.fromkeys([summary.get("monitor") or "loss", score])
+    shown = [(s, n) for s in splits for n in scores if n in found[0][s]]
+    rows = []
+    for row in found:
+        stats = [row[split][name] for split, name in shown]
+        total, finite = len(row["members"]), round(row["finite"] * len(row["members"]))
+        rows.append(
+            [
+                *(plain(row["hparams"].get(name)) for name in names),
+                f"{total}" if finite == total else f"{finite} of {total} finite",
+                *(
+                    data(with_error(stat["mean"], stat["sem"], name), stat["mean"])
+                    for stat, (_, name) in zip(stats, shown, strict=True)
+                ),
+            ]
+        )
+    head = [*map(titled, names), "Members", *(titled(f"{s}_{n}") for s, n in shown)]
+    by = humanize(summary.get("monitor") or "loss")
+    text = f"Best by validation {by} first; ± one standard error of the mean."
+    title = count(len(rows), "setting")
+    whole = table("Settings", head, rows, ["best", *[None] * (len(rows) - 1)])
+    is_open = len(rows) <= OPEN_ROWS and len(head) <= OPEN_COLUMNS
+    return join([tag("p", text, class_="note"), fold(title, whole, is_open)])
+
+
+def _varied(summary: Mapping[str, Any]) -> list[str]:
+    """The hyper-parameters in which settings differ."""
+    settings = [row["hparams"] for row in summary.get("settings") or []]
+    names = dict.fromkeys(name for own in settings for name in own)
+    return [n for n in names if len({plain(own.get(n)) for own in settings}) > 1]
