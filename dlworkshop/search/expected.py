@@ -37,7 +37,7 @@ def of_folds(
     pooled = folds.pooled(dataset)
     pool, groups = pooled.train, None if pooled.groups is None else pooled.groups[0]
     seeds = list(range(effort.seeds))
-    held_out = folds.held_out(pool, effort.folds or 0, seeds, groups)  # [P, N]
+    held_out = folds.held_out(pooled, effort.folds or 0, seeds)  # [P, N]
     outputs = np.asarray(run.predict(pool.inputs), np.float64)  # [P, N, ...]
     size = held_out.shape[1]
     said = []

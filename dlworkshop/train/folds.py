@@ -68,20 +68,18 @@ def parts(
     return part[unit]
 
 
-def held_out(
-    pool: Batch, folds: int, seeds: list[int], groups: Array | None = None
-) -> np.ndarray:
+def held_out(dataset: Dataset, folds: int, seeds: list[int]) -> np.ndarray:
     """Which examples each member [P, N] holds out; the folds run fastest.
 
     Args:
-        pool: train and validation together.
+        dataset: as of `pooled`.
         folds: how many parts.
         seeds: of the members before they are multiplied by the folds.
-        groups: as of `parts`.
 
     Raises:
         UserError: where a part would be empty.
     """
+    pool, groups = dataset.train, None if dataset.groups is None else dataset.groups[0]
     of_seed = {seed: parts(pool, folds, seed, groups) for seed in set(seeds)}
     if any(len(np.unique(part)) < folds for part in of_seed.values()):
         what = "different examples" if groups is None else "groups"

@@ -141,8 +141,7 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
     members, member_seeds = product(rate if hparams is None else hparams, seeds)
     held = None
     if folds is not None:
-        groups = None if dataset.groups is None else dataset.groups[0]
-        held = held_out(dataset.train, folds, member_seeds, groups)
+        held = held_out(dataset, folds, member_seeds)
         members = {name: np.repeat(value, folds) for name, value in members.items()}
         member_seeds = [seed for seed in member_seeds for _ in range(folds)]
     outputs = outputs or (losses.outputs_of(loss) if objective is None else None)
