@@ -54,7 +54,7 @@ def augmentation(run: RunFolder) -> Html | None:
         f"example and step. {words}Validation and test are never augmented."
     )
     strips = [
-        _strip(row, f"augmented-{i}", f"a training example and what became of it, {i}")
+        strip(row, f"augmented-{i}", f"a training example and what became of it, {i}")
         for i, row in enumerate(rows)
     ]
     return join([tag("p", note, class_="note"), *strips])
@@ -96,12 +96,12 @@ def _counts(card: dict[str, Any]) -> Html | None:
         for k, row in enumerate(rows):
             title = f"training examples of {row[0]}"
             pictures = examples[k] if k < len(examples) else []
-            row.append(_strip(pictures, f"examples-{k}", title) if pictures else "")
+            row.append(strip(pictures, f"examples-{k}", title) if pictures else "")
     shown = table("Examples of each class", head, rows)
     return fold("Examples of each class", shown, len(rows) <= OPEN_ROWS)
 
 
-def _strip(pictures: Sequence[str], name: str, title: str) -> Html:
+def strip(pictures: Sequence[str], name: str, title: str) -> Html:
     """Pictures side by side as one drawing, each in a square of its own."""
     images = "".join(
         f'<image x="{i * 1.06:.2f}" width="1" height="1"'

@@ -3,6 +3,7 @@
 from typing import Any
 
 from dlworkshop.report import (
+    answers,
     calibration,
     classes,
     data_card,
@@ -44,6 +45,7 @@ def render(run: RunFolder) -> str:
     sections = [
         ("Notes", search.notes(run)),
         ("Beside baselines", search.beside(run)),
+        ("What an answer is worth", answers.worth(run)),
         ("Data", data_card.data_card(run)),
         ("Claims", lesson.claims(run)),
         ("Change a line", lesson.exercises(run)),
@@ -86,6 +88,9 @@ def _training(run: RunFolder) -> list[tuple[str, Html | None]]:
         ("Scores", _scores(run)),
         ("Learning curves", pictures.curves(run)),
         *_predictions(run),
+        ("Importance of columns", answers.importance(run)),
+        ("Saliency", answers.saliency(run)),
+        ("Nearest to the mistakes", answers.mistakes(run)),
         ("Augmentation", data_card.augmentation(run)),
         ("Members", _members(run)),
         ("Hyper-parameters", pictures.sweeps(run)),
