@@ -1,5 +1,5 @@
 """What a run knows of its own answers: how often they hold, and what they rest on."""
 
-from dlworkshop.answers.study import FILE, study
+from dlworkshop.answers.study import FILE, notes, study
 
-__all__ = ["FILE", "study"]
+__all__ = ["FILE", "notes", "study"]

@@ -20,13 +20,13 @@ def limits(run: Run, known: HeldOut, said: np.ndarray, test: Batch) -> dict[str,
     """Sets or intervals, and the temperature."""
     kind = run.summary["outputs"]
     if kind in ("logits", "probabilities"):
-        held = labels(known.examples.targets), labels(test.targets)
-        if held[0] is None or held[1] is None:
+        held, label = labels(known.examples.targets), labels(test.targets)
+        if held is None or label is None:
             return {}
         logits = logits_of(kind, known.outputs), logits_of(kind, said)
         return {
-            "sets": _sets(logits, held),
-            "temperature": _temperature(logits, held),
+            "sets": _sets(logits, (held, label)),
+            "temperature": _temperature(logits, (held, label)),
         }
     if kind == "values" and known.outputs[0].size == known.examples.targets.size:
         return {"intervals": _intervals(run, known, said, test)}
@@ -108,9 +108,7 @@ def limits_of_inputs(
         "names": unlike.names_of(train, dataset.preprocessing),
         **unlike.scale(train),
     }
-    size = len(validation)
-    some = np.unique(np.linspace(0, size - 1, min(size, unlike.MOST)).astype(int))
-    scores = [unlike.distances(validation[some], limits).max(1)]
+    scores = [unlike.distances(unlike.some(validation), limits).max(1)]
     by_energy = run.summary["outputs"] == "logits" and train.ndim == 4
     if by_energy and known is not None:
         scores.append(unlike.energy(known.outputs.astype(np.float64)))

@@ -1,5 +1,6 @@
 """A finished run and its data -> `answers.json`: what is to be known of its answers."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from dlworkshop.answers import conformal, explained, limits
@@ -55,3 +56,35 @@ def study(run: Run, dataset: Dataset, headline: str | None = None) -> dict[str, 
     found = {name: each for name, each in found.items() if each is not None}
     run_folder.write_json(run.workdir / FILE, found)
     return found
+
+
+def notes(found: Mapping[str, Any]) -> list[str]:
+    """What a user must know of it before trusting an answer, in sentences.
+
+    >>> share = {"share": 0.5, "low": 0.4, "high": 0.6, "examples": 80}
+    >>> notes({"level": 0.9, "sets": {"test": share}})
+    ['Sets of classes hold the truth of 50 % of test, fewer than the 90 % wanted.']
+    """
+    said = []
+    kinds = [("Sets of classes", found.get("sets"))]
+    kinds += [("Intervals", own) for own in found.get("intervals") or []]
+    for kind, own in kinds:
+        if own and own["test"]["high"] < found["level"]:
+            said.append(
+                f"{kind} hold the truth of {100 * own['test']['share']:.0f} % of test, "
+                f"fewer than the {100 * found['level']:.0f} % wanted."
+            )
+    far = found.get("unlike")
+    if far and far["test"]["low"] > far["rate"]:
+        said.append(
+            f"{100 * far['test']['share']:.0f} % of test are unlike train, where "
+            f"{100 * far['rate']:.2g} % were to be expected."
+        )
+    heat = found.get("temperature") or {}
+    if "temperature" in heat:
+        said.append(
+            f"The probabilities are off by {100 * heat['error']:.1f} % on validation, "
+            f"more than chance makes ({100 * heat['noise']:.1f} %): dlworkshop predict "
+            f"--calibrated divides the logits by {heat['temperature']:.3g}."
+        )
+    return said

@@ -21,7 +21,7 @@ from dlworkshop.train.predictions import as_learnt
 from dlworkshop.types import Array
 
 RATE = 0.01  # of examples like those of train that are said to be unlike them
-MOST = 10_000  # examples of train whose numbers are looked at
+MOST, MOST_NUMBERS = 10_000, 20_000_000  # examples, or numbers, that are looked at
 FAR = 0.99  # quantile of what differs from the median in train
 STATISTICS = ("brightness", "contrast", "sharpness", "colour")
 
@@ -42,6 +42,14 @@ def looked_at(inputs: Array) -> np.ndarray:
     return np.stack([grey.mean((1, 2)), grey.std((1, 2)), both, colour], 1)
 
 
+def some(inputs: Array) -> np.ndarray:
+    """Those [n, ...] of a split [N, ...] that are looked at, evenly spread."""
+    each = max(1, int(np.prod(inputs.shape[1:])))
+    size = min(len(inputs), MOST, max(1, MOST_NUMBERS // each))
+    index = np.linspace(0, len(inputs) - 1, size).astype(int)
+    return np.asarray(inputs[np.unique(index)])
+
+
 def scale(train: Array) -> dict[str, list[float]]:
     """The median and the reach of the numbers [F] of a train split [N, ...].
 
@@ -52,8 +60,7 @@ def scale(train: Array) -> dict[str, list[float]]:
     >>> found["centre"], found["reach"]
     ([0.0], [3.0])
     """
-    index = np.linspace(0, len(train) - 1, min(len(train), MOST)).astype(int)
-    numbers = looked_at(train[np.unique(index)])
+    numbers = looked_at(some(train))
     centre = np.median(numbers, 0)
     off = np.abs(numbers - centre)
     varied = (off > 0).any(0)

@@ -163,7 +163,9 @@ def _conclude(
         return run
     more = _told(search, run, row, effort)
     if search.workdir is not None:
-        more |= _studied(search, run)
+        found = answers.study(run, search.dataset, search.task.headline)
+        more["answers"] = _numbers(found)
+        more["notes"] += answers.notes(found)
     run.summary.update(run_folder.to_jsonable(more))
     if search.workdir is not None:
         run_folder.write_json(search.workdir / "summary.json", run.summary)
@@ -214,14 +216,13 @@ def _told(search: Search, run: Run, row: choice.Row, effort: Effort) -> dict[str
     }
 
 
-def _studied(search: Search, run: Run) -> dict[str, Any]:
-    """What answers are worth, in `answers.json`; the summary has its numbers."""
-    found = answers.study(run, search.dataset, search.task.headline)
-    told = ("sets", "intervals", "temperature")
+def _numbers(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What the summary has of `answers.json`."""
+    told = ("level", "sets", "intervals", "temperature")
     numbers = {name: found[name] for name in told if name in found}
     if "unlike" in found:
         numbers["unlike"] = {k: found["unlike"][k] for k in ("rate", "test")}
-    return {"answers": {"level": found["level"], **numbers}}
+    return numbers
 
 
 def _notes(search: Search, run: Run) -> list[str]:

@@ -8,13 +8,12 @@ import numpy as np
 import scipy.special
 
 from dlworkshop.answers.conformal import sets
+from dlworkshop.answers.limits import logits_of
 from dlworkshop.data.readers.inference_sources import Source
 from dlworkshop.data.units import in_own_units
 from dlworkshop.errors import UserError
 from dlworkshop.train.predictions import LINKS
 from dlworkshop.train.result import Run
-
-LEAST = np.finfo(np.float64).tiny  # of a probability, of which the logarithm is taken
 
 
 class Answer(NamedTuple):
@@ -112,12 +111,13 @@ def _classes(
     decoded: list[Source],
     outputs: np.ndarray,
 ) -> Iterator[Answer]:
-    logits = outputs if kind == "logits" else np.log(np.maximum(outputs, LEAST))
-    chance = scipy.special.softmax(logits / heat, -1)  # [P, B, K]
-    together = chance.mean(0)  # [B, K]
+    chance = LINKS[kind](outputs)  # [P, B, K]
     # as they were measured: without a temperature
-    inside = None if most is None else sets(LINKS[kind](outputs).mean(0), most)
-    names = classes or [str(k) for k in range(together.shape[-1])]
+    inside = None if most is None else sets(chance.mean(0), most)
+    if heat != 1:
+        chance = scipy.special.softmax(logits_of(kind, outputs) / heat, -1)
+    together = chance.mean(0)  # [B, K]
+    names = list(classes) or [str(k) for k in range(together.shape[-1])]
     best = together.argmax(-1)  # [B]
     entropy = scipy.special.entr(together).sum(-1)  # [B]
     for i, source in enumerate(decoded):
@@ -148,9 +148,7 @@ def _values(
     spread = said.std(0, ddof=1) if len(said) > 1 else None
     reach = np.array(half) if len(half) == len(names) else None  # [D]
 
-    def each(numbers: np.ndarray | None) -> float | dict[str, float] | None:
-        if numbers is None:
-            return None
+    def each(numbers: np.ndarray) -> float | dict[str, float]:
         if len(names) == 1:
             return float(numbers[0])
         return dict(zip(names, numbers.tolist(), strict=True))
@@ -159,9 +157,9 @@ def _values(
         yield Value(
             source.name,
             each(together[i]),
-            each(None if spread is None else spread[i]),
-            each(None if reach is None else together[i] - reach),
-            each(None if reach is None else together[i] + reach),
+            None if spread is None else each(spread[i]),
+            None if reach is None else each(together[i] - reach),
+            None if reach is None else each(together[i] + reach),
         )
 
 

@@ -299,8 +299,8 @@ def test_labels_are_told_with_the_probability_of_each(labels_run, houses, capsys
         assert row.prediction == " + ".join(true)
     terminal.WRITERS["csv"](found[:1])
     head, line = capsys.readouterr().out.splitlines()
-    assert head == "name,prediction,probability large,probability dear"
-    assert line.count(",") == 3
+    assert head == "name,prediction,probability large,probability dear,unlike"
+    assert line.count(",") == 4
     terminal.WRITERS["table"](found)
     assert "probability" in capsys.readouterr().out
     terminal.WRITERS["json"](found[:1])
