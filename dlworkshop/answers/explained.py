@@ -139,32 +139,30 @@ def of_images(run: Run, dataset: Dataset, said: np.ndarray) -> list[dict] | None
     wrong, label = _wrong(run, test, said), labels(test.targets)
     if wrong is None or label is None:
         return None
-    best = LINKS[kind](said.astype(np.float64)).mean(0).argmax(-1)  # [N]
+    together = LINKS[kind](said.astype(np.float64)).mean(0)  # [N, K]
+    best = together.argmax(-1)
     right = np.flatnonzero(best == label)
     _, first = np.unique(label[right], return_index=True)  # one of each class
-    chosen = [*wrong[:EXPLAINED], *right[np.sort(first)][:EXPLAINED]]
-    index = np.array(chosen, int)
+    index = np.array([*wrong[:EXPLAINED], *right[np.sort(first)][:EXPLAINED]], int)
+    images = _rows(test.inputs, index)
+    outputs = only_array(run.predict(np.concatenate([*map(saliency.covered, images)])))
+    chance = LINKS[kind](outputs[run.finite].astype(np.float64)).mean(0)  # [M * G², K]
+    chance = chance.reshape(len(index), saliency.GRID, saliency.GRID, -1)
     names = mistakes.names("test", test.inputs, index.tolist())
     told = _said(run, dataset, said[:, index])
     true = _true(run, dataset, label[index])
     rows = []
-    for i, image in enumerate(_rows(test.inputs, index)):
-
-        def chance(images: np.ndarray, k: int = int(best[index[i]])) -> np.ndarray:
-            outputs = only_array(run.predict(images))[run.finite]
-            return LINKS[kind](outputs.astype(np.float64)).mean(0)[:, k]
-
-        fell = saliency.occlusion(chance, image)
+    for i, place in enumerate(index):
+        k = best[place]
+        fell = together[place, k] - chance[i, ..., k]  # [G, G]
+        shown = images[i], saliency.overlaid(images[i], fell)
         rows.append(
             {
                 "name": names[i],
                 "true": true[i],
                 "said": told[i],
                 "fell": float(fell.max()),
-                "pictures": [
-                    card.picture(image),
-                    card.picture(saliency.overlaid(image, fell)),
-                ],
+                "pictures": [card.picture(each) for each in shown],
             }
         )
     return rows

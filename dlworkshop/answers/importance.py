@@ -52,7 +52,7 @@ def importance(
     >>> error = lambda said, y: -float(np.abs(said.mean(0) - y).mean())
     >>> found, _ = importance(said, error, Batch(x, x[:, 0]), [("a", 1), ("b", 1)], 1)
     >>> [(each.column, round(each.mean, 1)) for each in found]
-    [('a', 1.2), ('b', 0.0)]
+    [('a', 1.0), ('b', 0.0)]
     """
     most = int(min(MOST_ANSWERS, MOST_OPERATIONS / max(operations, 1)))
     size = min(examples.num_examples, max(LEAST_ROWS, most // len(columns)))

@@ -1,35 +1,27 @@
 """Where in an image an answer comes from: what it loses where a part is covered."""
 
-from collections.abc import Callable
-
 import numpy as np
 from PIL import Image
 
 GRID = 8  # places of the cover, along each side; it is two of them wide
 
 
-def occlusion(
-    answer: Callable[[np.ndarray], np.ndarray], image: np.ndarray
-) -> np.ndarray:
-    """How much the answer falls where each part is covered: [GRID, GRID].
+def covered(image: np.ndarray) -> np.ndarray:
+    """The image [H, W, C] with each part covered in turn: [GRID * GRID, H, W, C].
 
-    What covers it is the mean colour of the image.
-
-    Args:
-        answer: images [B, H, W, C] -> [B], as the probability of a class.
-        image: [H, W, C].
+    What covers it is the mean colour of the image. How much an answer falls then is its
+    saliency.
 
     Source: Zeiler & Fergus (2014), Visualizing and understanding convolutional
     networks, section 4.2.
 
     >>> image = np.zeros((16, 16, 1), np.float32)
-    >>> image[:4, :4] = 1.0
-    >>> found = occlusion(lambda images: images[:, 1, 1, 0], image)
-    >>> found.argmax(), bool(found[4, 4] == 0)
-    (0, True)
+    >>> image[:2, :2] = 1.0
+    >>> [bool(each.max() == 1) for each in covered(image)[[0, 1, 2, 9]]]
+    [False, False, True, False]
     """
     height, width = image.shape[:2]
-    covered = np.repeat(image[None], GRID * GRID + 1, 0)
+    found = np.repeat(image[None], GRID * GRID, 0)
     colour = image.mean((0, 1)).astype(image.dtype)
     for place in range(GRID * GRID):
         row, column = divmod(place, GRID)
@@ -37,9 +29,8 @@ def occlusion(
             slice(max(0, round((i - 0.5) * n / GRID)), round((i + 1.5) * n / GRID))
             for i, n in ((row, height), (column, width))
         )
-        covered[place, rows, columns] = colour
-    said = answer(covered)
-    return (said[-1] - said[:-1]).reshape(GRID, GRID)
+        found[place, rows, columns] = colour
+    return found
 
 
 def overlaid(image: np.ndarray, fell: np.ndarray) -> np.ndarray:

@@ -162,7 +162,7 @@ def changed(path: str, preprocessing: Mapping[str, Any]) -> str | None:
     ...     said = changed(file.name, as_shaped((20, 40, 3)))
     ...     changed(file.name, as_shaped((8, 8, 1))).removeprefix(file.name)
     ' is 40 x 20 pixels in colour, and the run learnt from 8 x 8 pixels in grey: such
-    files are scaled until they fill it, what stands out cut off evenly'
+    files are scaled until they fill it, what stands out cut off evenly, made grey'
     >>> said is None
     True
     """
