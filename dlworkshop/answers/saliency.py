@@ -43,6 +43,8 @@ def overlaid(image: np.ndarray, fell: np.ndarray) -> np.ndarray:
     grey = pixels.astype(np.float32).mean(-1, keepdims=True)  # [H, W, 1]
     share = np.clip(fell, 0, None) / max(float(fell.max()), 1e-9)
     size = image.shape[1], image.shape[0]
-    wide = Image.fromarray(share.astype(np.float32)).resize(size, Image.Resampling.BOX)
+    wide = Image.fromarray(share.astype(np.float32)).resize(
+        size, Image.Resampling.BILINEAR
+    )
     weight = np.asarray(wide)[..., None] * 0.75
     return ((1 - weight) * grey + weight * np.array([224, 90, 0])).astype(np.uint8)

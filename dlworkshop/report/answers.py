@@ -6,7 +6,7 @@ from typing import Any
 from dlworkshop.report.data_card import strip
 from dlworkshop.report.elements import Html, data, fold, join, table, tag
 from dlworkshop.report.read import RunFolder, get_nested
-from dlworkshop.report.words import count, humanize, is_fraction, quantity
+from dlworkshop.report.words import count, humanize, is_fraction, quantity, titled
 
 OPEN_ROWS = 20  # a longer table waits to be opened
 
@@ -95,7 +95,8 @@ def _rests_on(found: Mapping[str, Any]) -> Html:
         f"The thresholds come from {who} (split conformal prediction, Vovk et al. "
         "2005). The same examples have stopped the training and chosen the setting, so "
         "what is wanted is not guaranteed exactly; test, which nothing was chosen by, "
-        "says what it is. It holds for new examples that are drawn as these were."
+        "says what it is. It holds for new examples that are drawn as these were, on "
+        "average over all of them."
     )
     return tag("p", text, class_="note")
 
@@ -106,12 +107,12 @@ def importance(run: RunFolder) -> Html | None:
     if not found:
         return None
     name = found["score"]
-    scale, unit = (100, " points") if is_fraction(name) else (1, f" {run.unit(name)}")
+    scale, unit = (100, "points") if is_fraction(name) else (1, run.unit(name))
     rows = []
     for each in found["columns"]:
         text = f"{scale * each['mean']:.3g}"
         text += f" ± {scale * each['sem']:.2g}" if each["sem"] is not None else ""
-        rows.append([each["column"], data(f"{text}{unit}".rstrip(), each["mean"])])
+        rows.append([each["column"], data(text, each["mean"])])
     verb = "falls" if is_fraction(name) else "rises"
     note = (
         f"How much the {humanize(name)} of the ensemble {verb} where the cells of a "
@@ -120,7 +121,8 @@ def importance(run: RunFolder) -> Html | None:
         "say is in neither's importance."
     )
     title = count(len(rows), "column")
-    shown = table("Importance", ["Column", f"{humanize(name)} {verb} by"], rows)
+    head = f"{titled(name)} {verb} by" + f" ({unit})" * bool(unit)
+    shown = table("Importance", ["Column", head], rows)
     return join(
         [tag("p", note, class_="note"), fold(title, shown, len(rows) <= OPEN_ROWS)]
     )
