@@ -85,6 +85,8 @@ def notes(found: Mapping[str, Any]) -> list[str]:
         said.append(
             f"The probabilities are off by {100 * heat['error']:.1f} % on validation, "
             f"more than chance makes ({100 * heat['noise']:.1f} %): dlworkshop predict "
-            f"--calibrated divides the logits by {heat['temperature']:.3g}."
+            f"--calibrated divides the logits by {heat['temperature']:.3g} (on test "
+            f"they are off by {100 * heat['test']['before']:.1f} %, and then by "
+            f"{100 * heat['test']['after']:.1f} %)."
         )
     return said

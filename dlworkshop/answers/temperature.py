@@ -51,22 +51,29 @@ def noise(confidence: np.ndarray) -> float:
 def fit(logits: np.ndarray, label: np.ndarray) -> float:
     """The temperature with the least cross-entropy of the ensemble.
 
+    One example in N + 2 counts as of any class, as no mistake among few examples does
+    not say that there will never be one.
+
     Args:
         logits: [P, N, K] of members, of examples that they did not learn from.
         label: [N] int.
 
     Source: Guo et al. (2017), On calibration of modern neural networks, section 4.2;
-    here of the mean of the members' probabilities.
+    here of the mean of the members' probabilities. Of the one example: Platt (1999),
+    Probabilistic outputs for support vector machines, section 2.2.
 
-    >>> logits = np.array([[[4.0, 0.0]] * 4])  # 98 % sure, and 75 % right
-    >>> round(fit(logits, np.array([0, 0, 0, 1])), 2)
-    3.64
+    >>> logits = np.array([[[4.0, 0.0]] * 400])  # 98 % sure, and 75 % right
+    >>> round(fit(logits, np.array([0, 0, 0, 1] * 100)), 1)
+    3.7
+    >>> bool(fit(logits[:, :4], np.zeros(4, int)) > 1)  # all of few are right
+    True
     """
-    least = np.finfo(np.float64).tiny
+    least, any_class = np.finfo(np.float64).tiny, 1 / (len(label) + 2)
 
     def loss(log_temperature: float) -> float:
         chance = together(logits, float(np.exp(log_temperature)))
-        likely = np.maximum(chance[np.arange(len(label)), label], least)
-        return -float(np.log(likely).mean())
+        logs = np.log(np.maximum(chance, least))
+        true = logs[np.arange(len(label)), label].mean()
+        return -float((1 - any_class) * true + any_class * logs.mean())
 
     return float(np.exp(optimize.minimize_scalar(loss, bounds=RANGE).x))
