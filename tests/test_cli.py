@@ -52,7 +52,7 @@ def test_the_formats_hold_the_same_rows(capsys, monkeypatch, image_run, photos):
     shown = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines()]
     assert shown[0] == list(predict.Answer._fields)
     assert shown[1:] == [
-        [*row[:2], *(f"{value:.4f}" for value in row[2:])] for row in expected
+        [*row[:2], *(f"{value:.4f}" for value in row[2:5])] for row in expected
     ]
 
 
@@ -80,6 +80,40 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_answered(
     assert said[0] == f"skipped {bad}: cannot be read as an image: not an image"
     assert said[1].startswith(f"skipped {tmp_path / 'none.png'}: cannot be read")
     assert said[2:] == ["2 answered, 2 skipped"]
+
+
+def test_what_a_folder_holds_besides_is_named_and_no_failure(
+    capsys, image_run, table_run, photos, penguins, tmp_path
+):
+    mixed, tables = tmp_path / "mixed", tmp_path / "tables"
+    for folder, good in ((mixed, next(photos.rglob("*.png"))), (tables, penguins)):
+        folder.mkdir()
+        (folder / good.name).write_bytes(good.read_bytes())
+        for name in ("README", "README.md", "README.txt"):
+            (folder / name).write_text("This is mine, and nobody else's.\nOr, is it?\n")
+    code, out, err = call(capsys, "predict", image_run, mixed, "--format", "json")
+    assert code == 0 and len(out.splitlines()) == 1
+    assert f"skipped {mixed / 'README'}: cannot be read as an image" in err
+    assert f"left out {mixed / 'README.md'}, which is of another kind" in err
+    code, out, err = call(capsys, "predict", table_run, tables, "--format", "json")
+    assert code == 0 and len(out.splitlines()) == 60
+    assert err.count("README.txt") == 1  # not once for each of its rows
+    assert f"skipped {tables / 'README.txt'}: there is no column 'length'" in err
+    (tables / penguins.name).unlink()
+    assert call(capsys, "predict", table_run, tables)[0] == 2
+
+
+def test_what_is_done_to_a_file_of_another_size_is_said_once(
+    capsys, image_run, tmp_path
+):
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (20, 10)).save(tmp_path / name)
+    code, _, err = call(capsys, "predict", image_run, tmp_path)
+    assert code == 0 and err == (
+        f"{tmp_path / 'a.png'} is 20 x 10 pixels in colour, and the run learnt from 8 "
+        "x 8 pixels in grey: such files are scaled until they fill it, what stands "
+        "out cut off evenly, made grey\n"
+    )
 
 
 def test_where_no_file_can_be_read_it_leaves_with_2(capsys, image_run, tmp_path):

@@ -23,6 +23,7 @@ ROOMS = [
     "learn",
     "report",
     "train",
+    "answers",
     "search",
     "serve",
     "verify",

@@ -55,7 +55,7 @@ def augmentation(run: RunFolder) -> Html | None:
         f"example and step. {words}Validation and test are never augmented."
     )
     strips = [
-        _strip(row, f"augmented-{i}", f"a training example and what became of it, {i}")
+        strip(row, f"augmented-{i}", f"a training example and what became of it, {i}")
         for i, row in enumerate(rows)
     ]
     return join([tag("p", note, class_="note"), *strips])
@@ -97,14 +97,14 @@ def _counts(card: dict[str, Any]) -> Html | None:
         for k, row in enumerate(rows):
             title = f"training examples of {one_line(row[0])}"
             pictures = examples[k] if k < len(examples) else []
-            row.append(_strip(pictures, f"examples-{k}", title) if pictures else "")
+            row.append(strip(pictures, f"examples-{k}", title) if pictures else "")
     named = [*in_tables(card["classes"]), "all"]
     shown_rows = [[name, *row[1:]] for name, row in zip(named, rows, strict=True)]
     shown = table("Examples of each class", head, shown_rows)
     return fold("Examples of each class", shown, len(rows) <= OPEN_ROWS)
 
 
-def _strip(pictures: Sequence[str], name: str, title: str) -> Html:
+def strip(pictures: Sequence[str], name: str, title: str) -> Html:
     """Pictures side by side as one drawing, each in a square of its own."""
     images = "".join(
         f'<image x="{i * 1.06:.2f}" width="1" height="1"'

@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 from dlworkshop.report import (
+    answers,
     calibration,
     classes,
     confusion,
@@ -47,6 +48,7 @@ def render(run: RunFolder) -> str:
     sections = [
         ("Notes", _notes(run)),
         ("Beside baselines", search.beside(run)),
+        ("What an answer is worth", answers.worth(run)),
         ("Data", data_card.data_card(run)),
         ("Claims", lesson.claims(run)),
         ("Change a line", lesson.exercises(run)),
@@ -91,6 +93,9 @@ def _training(run: RunFolder) -> list[tuple[str, Html | None]]:
         ("Scores", _scores(told)),
         ("Learning curves", pictures.curves(told)),
         *_predictions(told),
+        ("Importance of columns", answers.importance(run)),
+        ("Saliency", answers.saliency(run)),
+        ("Nearest to the mistakes", answers.mistakes(run)),
         ("Augmentation", data_card.augmentation(run)),
         ("Members", _members(run)),
         ("Hyper-parameters", pictures.sweeps(run)),

@@ -90,6 +90,7 @@ class RunFolder(NamedTuple):
     data_card: dict[str, Any] | None = None
     values: Numbers | None = None  # of a regression
     labels: Numbers | None = None  # of labels, several of which may be true
+    answers: dict[str, Any] | None = None  # what is known of their worth
 
     @property
     def metric(self) -> str:
@@ -177,6 +178,9 @@ def read_run(workdir: Path) -> RunFolder:
         source.read_text(encoding="utf-8") if source.exists() else "",
         _read_object(workdir, "data_card.json")
         if (workdir / "data_card.json").exists()
+        else None,
+        answers=_read_object(workdir, "answers.json")
+        if (workdir / "answers.json").exists()
         else None,
         **(predictions if isinstance(predictions, dict) else {}),
     )

@@ -7,14 +7,15 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 AT_ONCE = 64  # rows that are set together
-WORD = 14  # columns of a text that is no name
+WORD, LEAST_WORD = 14, 8  # columns of a text that is no name
+NAME = 24  # columns of a name, where there is room
 
 Rows = Iterable[Any]  # NamedTuples of one kind; a dict in one is several columns
 
@@ -89,21 +90,41 @@ def say_error(error: object) -> None:
 def as_table(rows: Rows) -> None:
     """To read: as wide as the terminal, so that it need not wait for the last row."""
     rows = iter(rows)
-    console, first = _console(), True
-    while chunk := list(itertools.islice(rows, AT_ONCE)):
-        table = Table(box=None, show_header=first, expand=True, pad_edge=False)
-        for name, value in columns(chunk[0]).items():
+    console, widths = _console(), dict[str, int]()
+    while chunk := [columns(row) for row in itertools.islice(rows, AT_ONCE)]:
+        first, before = chunk[0], widths
+        widths = before or _widths(chunk, console.width)  # so that all are in line
+        table = Table(box=None, show_header=not before, expand=True, pad_edge=False)
+        for name, value in first.items():
             if name == "name":
                 table.add_column(name, ratio=1, overflow="fold")
             elif isinstance(value, str):
-                table.add_column(name, width=WORD, overflow="fold")
+                table.add_column(name, width=widths[name], overflow="fold")
             else:
-                width = max(len(name), *(len(_short(columns(r)[name])) for r in chunk))
-                table.add_column(name, width=width, justify="right")
+                wide = max(widths[name], *(len(_short(row[name])) for row in chunk))
+                table.add_column(name, width=wide, justify="right")
         for row in chunk:
-            table.add_row(*map(_short, columns(row).values()))
+            table.add_row(*map(_short, row.values()))
         console.print(table)
-        first = False
+
+
+def _widths(chunk: Sequence[Mapping[str, Any]], most: int) -> dict[str, int]:
+    """Of all columns but the name, for which there is to be room in a terminal."""
+    longest = {
+        name: max(len(_short(row[name])) for row in chunk)
+        for name in chunk[0]
+        if name != "name"
+    }
+    texts = {name for name, value in chunk[0].items() if isinstance(value, str)}
+    widths: dict[str, int] = {}
+    for word in range(WORD, LEAST_WORD - 1, -1):
+        widths = {
+            name: max(len(name), min(size, word) if name in texts else size)
+            for name, size in longest.items()
+        }
+        if sum(widths.values()) + 2 * len(widths) + NAME <= most:
+            break
+    return widths
 
 
 def as_json(rows: Rows) -> None:

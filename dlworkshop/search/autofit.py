@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dlworkshop import identity, report
+from dlworkshop import answers, identity, report
 from dlworkshop.data.content import fingerprint
 from dlworkshop.errors import UserError
 from dlworkshop.models.augment import Augment
@@ -61,8 +61,9 @@ def autofit(
             plan said; no member is trained for less than some hundred updates, so a
             very short time is exceeded.
         seeds: of the run at the end; by default 4, or fewer where the time is short.
-        workdir: the run folder. Called again, it goes on after the last network that
-            was tried, or with the run; a finished run is returned.
+        workdir: the run folder; `answers.study` measures there what the answers of the
+            run are worth. Called again, it goes on after the last network that was
+            tried, or with the run; a finished run is returned.
         model: the only network to be tried, on inputs as they are.
         augment: of images, what is done beside flips and shifts, which are tried.
         hparams: name -> number or numbers, of the learning rate, the weight decay, what
@@ -160,6 +161,10 @@ def _conclude(
     if "search" in run.summary or run.summary["interrupted"]:
         return run
     more = _told(search, run, row, effort)
+    if search.workdir is not None:
+        found = answers.study(run, search.dataset, search.task.headline)
+        more["answers"] = _numbers(found)
+        more["notes"] += answers.notes(found)
     run.summary.update(run_folder.to_jsonable(more))
     if search.workdir is not None:
         run_folder.write_json(search.workdir / "summary.json", run.summary)
@@ -178,7 +183,7 @@ def _told(search: Search, run: Run, row: choice.Row, effort: Effort) -> dict[str
     simple = baselines(search.dataset, search.task, factor)
     of_new = None
     if effort.folds:
-        of_new = expected.of_folds(run, search.dataset, search.task, effort, factor)
+        of_new = expected.of_folds(run, search.dataset, search.task, factor)
     notes = _notes(search, run)
     searched = search.found["searched"]
     return {
@@ -208,6 +213,15 @@ def _told(search: Search, run: Run, row: choice.Row, effort: Effort) -> dict[str
             run, row.candidate, search.task, together, simple, of_new, unit
         ),
     }
+
+
+def _numbers(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What the summary has of `answers.json`."""
+    told = ("level", "sets", "intervals", "temperature")
+    numbers = {name: found[name] for name in told if name in found}
+    if "unlike" in found:
+        numbers["unlike"] = {k: found["unlike"][k] for k in ("rate", "test")}
+    return numbers
 
 
 def _notes(search: Search, run: Run) -> list[str]:

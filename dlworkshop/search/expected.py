@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
+from dlworkshop.answers.conformal import wilson
+from dlworkshop.answers.held_out import held_out
 from dlworkshop.report.words import humanize, is_fraction, quantity
 from dlworkshop.search import optimism
-from dlworkshop.search.effort import Effort
 from dlworkshop.search.task import Task
-from dlworkshop.train import folds
 from dlworkshop.train.result import Run
 from dlworkshop.types import Array, Dataset
 
@@ -19,9 +18,7 @@ DRAWS = 1000  # of the bootstrap
 FALLING = 0.1  # share of the whole way in the last fifth, above which it goes on
 
 
-def of_folds(
-    run: Run, dataset: Dataset, task: Task, effort: Effort, factor: float
-) -> dict[str, Any]:
+def of_folds(run: Run, dataset: Dataset, task: Task, factor: float) -> dict[str, Any]:
     """Scores of what members said of the examples that they held out, with intervals.
 
     Of each example of train and validation the members speak that did not learn from
@@ -34,21 +31,11 @@ def of_folds(
         the others the bootstrap's over examples, and where there are groups the
         bootstrap's over whole groups; and "examples", how many.
     """
-    pooled = folds.pooled(dataset)
-    pool, groups = pooled.train, None if pooled.groups is None else pooled.groups[0]
-    seeds = list(range(effort.seeds))
-    held_out = folds.held_out(pooled, effort.folds or 0, seeds)  # [P, N]
-    outputs = np.asarray(run.predict(pool.inputs), np.float64)  # [P, N, ...]
-    size = held_out.shape[1]
-    said = []
-    for seed in seeds:
-        own = slice(seed * (effort.folds or 0), (seed + 1) * (effort.folds or 0))
-        of_row = held_out[own].argmax(0)  # [N]
-        if run.finite[own].all():
-            said.append(outputs[own][of_row, np.arange(size)])
-    if not said:
+    known = held_out(run, dataset)
+    if known is None:
         return {}
-    together = np.stack(said)  # [S, N, ...]
+    together, pool = known.outputs.astype(np.float64), known.examples  # [S, N, ...]
+    size, groups = pool.num_examples, known.groups
     scores = task.scores(together, pool, factor)
     rng = np.random.default_rng(0)
     draws = []
@@ -61,7 +48,7 @@ def of_folds(
             [draw[name] for draw in draws], [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
         )
         followed = "accuracy" if name == "balanced_accuracy" else name
-        everyone = range(len(held_out))
+        everyone = range(run.summary["members"])
         flattered = optimism.of_stopping(run.history, everyone, followed).mean()
         top = 1.0 if is_fraction(name) else np.inf
         mean = min(score + float(flattered), top)
@@ -86,18 +73,6 @@ def drawn(rng: np.random.Generator, size: int, groups: Array | None) -> np.ndarr
     taken = rng.integers(0, unit.max() + 1, unit.max() + 1)
     times = np.bincount(taken, minlength=unit.max() + 1)[unit]
     return np.repeat(np.arange(size), times)
-
-
-def wilson(share: float, size: int) -> tuple[float, float]:
-    """The 95 % interval of a share of `size` independent examples.
-
-    Source: Wilson (1927), Probable inference, the law of succession.
-
-    >>> [round(each, 3) for each in wilson(1.0, 20)]
-    [0.839, 1.0]
-    """
-    found = stats.binomtest(round(share * size), size).proportion_ci(LEVEL, "wilson")
-    return float(found.low), float(found.high)
 
 
 def still_falling(run: Run) -> float | None:

@@ -1,7 +1,6 @@
 """What a finished run says to files: one row for each, as they are read."""
 
 import contextlib
-import functools
 import itertools
 import logging
 import sys
@@ -11,54 +10,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.special
 from rich.console import Console
 
+from dlworkshop import answers
+from dlworkshop.answers.unlike import unlike
 from dlworkshop.data import readers
 from dlworkshop.data.readers.inference_sources import Source, sources
 from dlworkshop.data.readers.workers import cores
-from dlworkshop.data.units import in_own_units
 from dlworkshop.errors import UserError
-from dlworkshop.train.predictions import LINKS
+from dlworkshop.serve.telling import Answer, Labels, Said, Value, answering
 from dlworkshop.train.result import PREDICT_BATCH, Run
 from dlworkshop.train.scores import only_array
 
 log = logging.getLogger(__name__)
 
+__all__ = ["Answer", "Labels", "Skipped", "Value", "predict_files", "write"]
+
+SHOWN = 5  # examples that are named as unlike train
 MOST_UNKNOWN = 20  # words that are said to be unknown
-
-
-class Answer(NamedTuple):
-    """What the ensemble, the mean of the members' probabilities, says of an example."""
-
-    name: str  # the file, or the file and the row
-    prediction: str  # the class of the largest probability
-    probability: float  # in [0, 1], of that class
-    spread: float | None  # standard deviation of it over the members; None for one
-    entropy: float  # of all probabilities, in nats, in [0, log K]
-
-
-class Value(NamedTuple):
-    """What the ensemble, the mean of the members, says of an example: a number.
-
-    In the units of the target, where it was standardised. Of a target of several
-    columns, a number for each: name -> number.
-    """
-
-    name: str
-    prediction: float | dict[str, float]
-    spread: float | dict[str, float] | None  # standard deviation over the members
-
-
-class Labels(NamedTuple):
-    """What the ensemble says of labels, several of which may be true at once."""
-
-    name: str
-    prediction: str  # those above one half, joined by " + "; "" where none is
-    probability: dict[str, float]  # label -> mean over the members, in [0, 1]
-
-
-Said = Answer | Value | Labels
 
 
 class Skipped(NamedTuple):
@@ -66,6 +35,7 @@ class Skipped(NamedTuple):
 
     name: str
     reason: str
+    found: bool = False  # in a folder that was given; else it was named itself
 
 
 class Part(NamedTuple):
@@ -80,7 +50,9 @@ class Part(NamedTuple):
         return [row for row in self.rows if isinstance(row, Source)]
 
 
-def predict_files(run: Run, paths: Iterable[str | Path]) -> Iterator[Said | Skipped]:
+def predict_files(
+    run: Run, paths: Iterable[str | Path], calibrated: bool = False
+) -> Iterator[Said | Skipped]:
     """An answer to each image file, and to each row of a CSV or .npz file.
 
     Files become examples as the training data did, with the statistics of those. They
@@ -90,64 +62,111 @@ def predict_files(run: Run, paths: Iterable[str | Path]) -> Iterator[Said | Skip
     Args:
         run: with a folder; `load` brings one back.
         paths: files, and folders of them, which are walked in the order of names.
+        calibrated: whether logits are divided by the temperature of the run, so that
+            probabilities are as large as their answers are right.
 
     Raises:
-        UserError: if the run does not answer files.
+        UserError: if the run does not answer files, or has no temperature.
 
     Source of the entropy as a measure of what an ensemble does not know:
     Lakshminarayanan et al. (2017), Simple and scalable predictive uncertainty
     estimation using deep ensembles, section 3.5.
     """
     about = preprocessing_of(run)
-    predict, answers_of = run.predictor, _answers(run, about)
+    predict, studied = run.predictor, studied_of(run)
+    answers_of = answering(run, about["classes"], studied, calibrated)
     for part in read(
         sources(map(Path, paths), about["preprocessing"]), about["preprocessing"]
     ):
-        answers: Iterator[Said] = iter(())
+        told: Iterator[Said] = iter(())
         if len(part.examples):
             outputs = only_array(predict(part.examples))[run.finite]  # [P, B, ...]
-            answers = answers_of(part.decoded, outputs.astype(np.float64))
+            outputs = outputs.astype(np.float64)
+            told = answers_of(part.decoded, outputs)
+            if "unlike" in studied:
+                words = _unlike(part, outputs, studied["unlike"], about)
+                pairs = zip(told, words, strict=True)
+                told = (row._replace(unlike=each) for row, each in pairs)
         for row in part.rows:
-            yield row if isinstance(row, Skipped) else next(answers)
+            yield row if isinstance(row, Skipped) else next(told)
+
+
+def studied_of(run: Run) -> dict[str, Any]:
+    """What `answers.study` found; empty where it was not asked."""
+    assert run.workdir is not None
+    there = (run.workdir / answers.FILE).is_file()
+    return run.read_artifact(answers.FILE) if there else {}
+
+
+def _unlike(
+    part: Part, outputs: np.ndarray, limits: dict[str, Any], about: dict[str, Any]
+) -> list[str]:
+    """What of each example is unlike train: far-off numbers, and unknown words."""
+    words = unlike(part.examples, outputs, limits)
+    for i, source in enumerate(part.decoded):
+        cells = readers.unknown_cells(source.content, about["preprocessing"])
+        names = [*filter(None, words[i].split(", ")), *(name for name, _ in cells)]
+        words[i] = ", ".join(dict.fromkeys(names))
+    return words
 
 
 def write(
-    run: Run, paths: Sequence[Path], writer: Callable[[Iterable[Said]], None]
+    run: Run,
+    paths: Sequence[Path],
+    writer: Callable[[Iterable[Said]], None],
+    calibrated: bool = False,
 ) -> int:
     """Hand the answers to a writer; log what was skipped, and show how far it is.
 
     Returns:
-        0, 1 if something was skipped, or 2 if all was.
+        0, 1 if something that was named was skipped, or 2 if all was. What a folder
+        holds besides, as a README, is no failure.
 
     Raises:
         UserError: if there is nothing to answer.
     """
     if not paths:
         raise UserError("there are no files to answer: name some after the run")
-    console, answered, skipped = Console(stderr=True), 0, 0
+    console, answered, skipped, failed = Console(stderr=True), 0, 0, False
+    strange, first = 0, list[str]()  # of those that are unlike train
     # where the rows themselves are seen, they are the progress
     seen = sys.stdout.isatty() or not console.is_terminal
     live = contextlib.nullcontext() if seen else console.status("")
 
-    def answers() -> Iterator[Said]:
-        nonlocal answered, skipped
+    def each() -> Iterator[Said]:
+        nonlocal answered, skipped, failed, strange
         with live as status:
-            for row in predict_files(run, paths):
+            for row in predict_files(run, paths, calibrated):
                 if isinstance(row, Skipped):
                     skipped += 1
+                    failed = failed or not row.found
                     log.warning("skipped %s: %s", row.name, row.reason)
                 else:
                     answered += 1
+                    if row.unlike:
+                        strange += 1
+                        if len(first) < SHOWN:
+                            first.append(f"{row.name} ({row.unlike})")
                     yield row
                 if status is not None:
                     status.update(f"{answered:,} answered, {skipped:,} skipped")
 
-    writer(answers())
+    writer(each())
     if not answered and not skipped:
         raise UserError(f"{', '.join(map(str, paths))} has nothing to answer")
     if answered and skipped:
         log.warning("%s answered, %s skipped", f"{answered:,}", f"{skipped:,}")
-    return 0 if not skipped else 1 if answered else 2
+    if strange:
+        rate = studied_of(run)["unlike"]["rate"]
+        log.warning(
+            "%s of %s answered are unlike what was learnt from, as %.2g %% of such as "
+            "were learnt from are: %s",
+            f"{strange:,}",
+            f"{answered:,}",
+            100 * rate,
+            ", ".join(first) + (", ..." if strange > SHOWN else ""),
+        )
+    return int(failed) if answered else 2
 
 
 def preprocessing_of(run: Run) -> dict[str, Any]:
@@ -183,14 +202,20 @@ def read(found: Iterable[Source], preprocessing: dict[str, Any]) -> Iterator[Par
                 raise source.content
             return readers.to_example(source.content, preprocessing)
         except UserError as error:
-            return Skipped(source.name, str(error).removeprefix(f"{source.name} "))
+            reason = str(error).removeprefix(f"{source.name} ")
+            return Skipped(source.name, reason, source.found)
 
     found, unknown = iter(found), _Unknown(preprocessing)
+    change: str | None = None
     with ThreadPoolExecutor(cores()) as pool:
         while chunk := list(itertools.islice(found, PREDICT_BATCH)):
             made = list(pool.map(example, chunk))
             for source in chunk:
                 unknown.say(source)
+                if change is None:
+                    change = readers.changed(source.content, preprocessing)
+                    if change is not None:  # of the first that is so
+                        log.info("%s", change)
             rows = [
                 each if isinstance(each, Skipped) else source
                 for each, source in zip(made, chunk, strict=True)
@@ -207,94 +232,15 @@ class _Unknown:
 
     def say(self, source: Source) -> None:
         """Log what is new in a row."""
-        for found in readers.unknown_categories(source.content, self._preprocessing):
+        for found in readers.unknown_cells(source.content, self._preprocessing):
             if found not in self._seen and len(self._seen) < MOST_UNKNOWN:
+                name, word = found
                 log.warning(
-                    "%s: column '%s' says '%s', which no row did that was learnt from: "
-                    "it counts as no category",
+                    "%s: column '%s' says %s, which no row did that was learnt from: "
+                    "it counts as %s",
                     source.name,
-                    *found,
+                    name,
+                    f"'{word}'" if word else "nothing",
+                    "no category" if word else "the mean, or as no category",
                 )
             self._seen.add(found)
-
-
-Answers = Callable[[list[Source], np.ndarray], Iterator[Said]]
-
-
-def _answers(run: Run, about: dict[str, Any]) -> Answers:
-    """What tells outputs [P, B, ...] in rows, by what they mean."""
-    kind, fitted = run.summary["outputs"], run.target
-    columns = [column["name"] for column in (fitted or {}).get("columns", ())]
-    if kind == "values":
-        return functools.partial(_values, columns, fitted)
-    if kind == "binary_logits":
-        return functools.partial(_labels, columns)
-    return functools.partial(_classes, about["classes"], kind)
-
-
-def _classes(
-    classes: Sequence[str], kind: str, decoded: list[Source], outputs: np.ndarray
-) -> Iterator[Answer]:
-    chance = LINKS[kind](outputs)  # [P, B, K]
-    together = chance.mean(0)  # [B, K]
-    best = together.argmax(-1)  # [B]
-    entropy = scipy.special.entr(together).sum(-1)  # [B]
-    for i, source in enumerate(decoded):
-        members = chance[:, i, best[i]]  # [P]
-        yield Answer(
-            source.name,
-            classes[best[i]] if classes else str(best[i]),
-            float(members.mean()),
-            float(members.std(ddof=1)) if len(members) > 1 else None,
-            float(entropy[i]),
-        )
-
-
-def _values(
-    columns: Sequence[str],
-    fitted: dict[str, Any] | None,
-    decoded: list[Source],
-    outputs: np.ndarray,
-) -> Iterator[Value]:
-    names = _names(columns, outputs)
-    said = outputs if fitted is None else in_own_units(outputs, fitted)
-    said = said.reshape(*said.shape[:2], -1)  # [P, B, D]
-    together = said.mean(0)
-    spread = said.std(0, ddof=1) if len(said) > 1 else None
-    for i, source in enumerate(decoded):
-        here = None if spread is None else spread[i]
-        if len(names) == 1:
-            around = None if here is None else float(here[0])
-            yield Value(source.name, float(together[i, 0]), around)
-        else:
-            yield Value(
-                source.name,
-                dict(zip(names, together[i].tolist(), strict=True)),
-                None if here is None else dict(zip(names, here.tolist(), strict=True)),
-            )
-
-
-def _labels(
-    columns: Sequence[str], decoded: list[Source], outputs: np.ndarray
-) -> Iterator[Labels]:
-    names = _names(columns, outputs)
-    chance = LINKS["binary_logits"](outputs).mean(0)  # [B, ...]
-    for source, row in zip(decoded, chance.reshape(len(chance), -1), strict=True):
-        told = dict(zip(names, row.tolist(), strict=True))
-        said = " + ".join(name for name, p in told.items() if p > 0.5)
-        yield Labels(source.name, said, told)
-
-
-def _names(columns: Sequence[str], outputs: np.ndarray) -> list[str]:
-    """Of the outputs [P, B, ...] of an example; numbers where they have none.
-
-    Raises:
-        UserError: for outputs that do not fit into a row.
-    """
-    if outputs.ndim > 3:
-        raise UserError(
-            f"an answer has the shape {list(outputs.shape[2:])}, which fits in no row: "
-            "use Run.predict in Python"
-        )
-    size = int(np.prod(outputs.shape[2:]))
-    return list(columns) if len(columns) == size else [str(d) for d in range(size)]

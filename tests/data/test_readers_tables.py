@@ -472,3 +472,32 @@ def test_grey_pictures_kept_in_three_channels_have_one(tmp_path, dtype):
     coloured[7, 0, 0, 1] += 1
     np.savez(tmp_path / "colour.npz", x=coloured / 2, y=np.arange(40) % 2)
     assert load(tmp_path / "colour.npz").train.inputs.shape[1:] == (6, 5, 3)
+
+
+def test_files_become_what_arrays_of_float_images_are(tmp_path):
+    x, y = arrays()
+    np.savez(tmp_path / "a.npz", x=x / 255, y=y)
+    loaded = load(tmp_path / "a.npz")
+    names = loaded.train.inputs.names(slice(3))
+    rows = [int(name.removeprefix("row ")) for name in names]
+    np.testing.assert_allclose(loaded.train.inputs[:3][..., 0], x[rows] / 255, 1e-6)
+    Image.fromarray(x[rows[0]]).save(tmp_path / "0.png")
+    of_file = readers.to_example(tmp_path / "0.png", loaded.preprocessing)
+    np.testing.assert_allclose(of_file, loaded.train.inputs[0], 1e-6)
+    assert of_file.dtype == np.float32
+    of_bytes = readers.to_example(x[0][..., None], loaded.preprocessing)
+    np.testing.assert_allclose(of_bytes[..., 0], x[0] / 255, 1e-6)
+    with pytest.raises(UserError, match=r"from .* wanted floats in"):
+        readers.to_example(2.0 * x[0][..., None], loaded.preprocessing)
+
+
+def test_rows_of_given_splits_have_names_of_their_own(tmp_path, columns):
+    (tmp_path / "two").mkdir()
+    write(tmp_path / "two/train.csv", columns)
+    write(tmp_path / "two/test.csv", {k: v[:9] for k, v in columns.items()})
+    loaded = load(tmp_path / "two", target="kind")
+    assert loaded.test.inputs.names([0, 8]) == ["test.csv row 2", "test.csv row 10"]
+    x, y = arrays()
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=y, x_test=x[:8] + 1, y_test=y[:8])
+    names = load(tmp_path / "a.npz").test.inputs.names(slice(None))
+    assert names == [f"test row {i}" for i in range(8)]

@@ -7,7 +7,7 @@ import pytest
 from dlworkshop import report
 from dlworkshop.errors import UserError
 from dlworkshop.report import svg
-from dlworkshop.report.data_card import _strip
+from dlworkshop.report.data_card import strip
 
 NS = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 
@@ -70,5 +70,5 @@ def test_a_file_outside_the_folder_is_not_copied(linked, tmp_path):
 
 
 def test_pictures_of_a_card_cannot_end_their_attribute():
-    shown = _strip(['"/><script>alert(1)</script>', "AAAA"], "name", "title")
+    shown = strip(['"/><script>alert(1)</script>', "AAAA"], "name", "title")
     assert "script" not in shown and "AAAA" in shown

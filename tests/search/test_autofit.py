@@ -52,6 +52,14 @@ def test_the_better_setting_is_found_and_trained_with_every_fold_and_seed(folder
     assert "test accuracy" in summary["finding"]
 
 
+def test_answers_are_measured_on_what_members_held_out(folder):
+    found = json.loads((folder / "answers.json").read_text())
+    assert found["held_out"] == {"examples": 136, "folds": 3}
+    told = json.loads((folder / "summary.json").read_text())["answers"]
+    assert told["sets"] == found["sets"] and told["sets"]["test"]["examples"] == 24
+    assert "What an answer is worth" in (folder / "report.html").read_text()
+
+
 def test_the_report_tells_the_search_and_the_baselines(folder):
     page = (folder / "report.html").read_text()
     for text in ("Beside baselines", "Logistic regression", "Behind the best"):

@@ -1,5 +1,7 @@
 """Which setting is chosen, and how much is tried in which time."""
 
+from types import MappingProxyType
+
 import numpy as np
 import pytest
 
@@ -213,6 +215,9 @@ def test_the_interval_of_grouped_examples_is_that_of_their_groups():
         """What each member says of example x, surely."""
 
         finite, history = np.ones(4, bool), History([])
+        summary = MappingProxyType(
+            {"folds": 4, "members": 4, "population": [{"seed": 0}] * 4}
+        )
 
         def predict(self, inputs):
             return np.stack([9.0 * np.eye(2)[said[inputs[:, 0].astype(int)]]] * 4)
@@ -220,9 +225,8 @@ def test_the_interval_of_grouped_examples_is_that_of_their_groups():
     widths = []
     for groups in (None, group):
         dataset = data.from_arrays(x, y, groups=groups)
-        way = effort.Effort((), 1, 4, 1, 8)
         one = task.task_of(dataset)
-        found = expected.of_folds(Knows(), dataset, one, way, 1.0)["accuracy"]
+        found = expected.of_folds(Knows(), dataset, one, 1.0)["accuracy"]
         assert found["low"] < found["mean"] < found["high"]
         widths.append(found["high"] - found["low"])
     assert widths[1] > 1.5 * widths[0]  # 34 groups, not 170 examples

@@ -120,13 +120,23 @@ def to_example(
     return reader_for(preprocessing).to_example(source, preprocessing)
 
 
-def unknown_categories(
+def unknown_cells(
     source: Any, preprocessing: Mapping[str, Any]
 ) -> list[tuple[str, str]]:
-    """The cells of a row that say what no row of train does: columns and words."""
+    """The cells of a row that say what no row of train does: columns and words.
+
+    The word is "" where there is none, and in train always is.
+    """
     if not isinstance(source, Mapping):
         return []
-    return columns.unknown_categories(source, preprocessing)
+    return columns.unknown_cells(source, preprocessing)
+
+
+def changed(source: Any, preprocessing: Mapping[str, Any]) -> str | None:
+    """What is done to an image file of another size or mode, in a sentence."""
+    if preprocessing["kind"] != "image" or not isinstance(source, Path):
+        return None
+    return images.changed(str(source), preprocessing)
 
 
 def shape_of(preprocessing: Mapping[str, Any]) -> list[int]:

@@ -115,8 +115,9 @@ def prepare(parts: Parts, path: Path, folder: Path) -> store.Prepared:
             "each number less its mean, divided by its standard deviation, both of "
             "train; what is missing is the mean"
         )
-    if inputs.dtype == np.uint8 and inputs.ndim == 4 and inputs.shape[-1] in (1, 3):
+    if inputs.ndim == 4 and inputs.shape[-1] in (1, 3):
         preprocessing = images.as_shaped(inputs.shape[1:])
+        preprocessing["floats"] = inputs.dtype != np.uint8
     examples = transform(inputs, preprocessing)
     card: dict[str, Any] = {
         "kind": "arrays",
@@ -130,6 +131,7 @@ def prepare(parts: Parts, path: Path, folder: Path) -> store.Prepared:
         made_of,
         label.astype(np.int32),
         splits,
+        rows_of(parts),
         words,
         examples.shape[1:],
         examples.dtype.name,
@@ -154,6 +156,19 @@ def join(parts: Parts, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     labels = np.concatenate([np.ravel(parts[number][1]) for number in order])
     given = np.repeat(np.array(order, np.int8), [len(parts[n][0]) for n in order])
     return with_channels(inputs), labels, given
+
+
+def rows_of(parts: Parts) -> list[str]:
+    """Where each example [N] of `join` is, in words.
+
+    >>> x, y = np.zeros((2, 3)), np.zeros(2)
+    >>> rows_of({0: (x, y)}), rows_of({2: (x, y), 0: (x[:1], y[:1])})
+    (['row 0', 'row 1'], ['train row 0', 'test row 0', 'test row 1'])
+    """
+    split = {n: f"{store.SPLITS[n]} " if len(parts) > 1 else "" for n in sorted(parts)}
+    return [
+        f"{said}row {i}" for n, said in split.items() for i in range(len(parts[n][0]))
+    ]
 
 
 def with_channels(inputs: np.ndarray) -> np.ndarray:

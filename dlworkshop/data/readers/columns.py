@@ -253,22 +253,26 @@ def transform(
     return np.stack([np.asarray(part, np.float32) for part in parts], axis=1)
 
 
-def unknown_categories(
+def unknown_cells(
     row: Mapping[str, str], preprocessing: Mapping[str, Any]
 ) -> list[tuple[str, str]]:
-    """The columns whose word train does not have, each with that word.
+    """The columns whose cell says what none of train does, each with what it says.
+
+    That is a word that is no category, or nothing where train always has something.
 
     >>> column = {"name": "y", "values": ["a", "b"], "missing": False}
-    >>> unknown_categories({"y": "c"}, {"columns": [column]})
+    >>> unknown_cells({"y": "c"}, {"columns": [column]})
     [('y', 'c')]
+    >>> unknown_cells({"y": "NA"}, {"columns": [column]})
+    [('y', '')]
     """
-    said = (
-        (column["name"], cell(row.get(column["name"], "")))
-        for column in preprocessing["columns"]
-        if "values" in column
-    )
-    known = {c["name"]: c.get("values", ()) for c in preprocessing["columns"]}
-    return [(name, word) for name, word in said if word and word not in known[name]]
+    found = []
+    for column in preprocessing["columns"]:
+        word = cell(row.get(column["name"], ""))
+        strange = word not in column.get("values", [word])
+        if strange if word else not column["missing"]:
+            found.append((column["name"], word))
+    return found
 
 
 def number(value: str, column: Mapping[str, Any]) -> float:

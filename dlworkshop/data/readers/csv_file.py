@@ -7,13 +7,13 @@ no library knows is found out in `dialect`.
 import contextlib
 import functools
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from dlworkshop.data.readers import dialect
+from dlworkshop.data.readers import cards, dialect
 from dlworkshop.data.readers.dialect import Dialect
 from dlworkshop.errors import UserError
 
@@ -63,21 +63,31 @@ def read(path: Path) -> Table:
     return Table(columns, numbers, found.notes)
 
 
-def rows(path: Path) -> Iterator[tuple[str, dict[str, str] | UserError]]:
+def rows(
+    path: Path, wanted: Sequence[str] = ()
+) -> Iterator[tuple[str, dict[str, str] | UserError]]:
     """Each row of a CSV file as column -> text, by its name; memory does not grow.
 
     A row with another number of cells than the header is the mistake that it is.
 
     Args:
         path: of a file, or of a pipe, which is read whole.
+        wanted: columns that it has at least.
 
     Raises:
-        UserError: if that is no CSV file.
+        UserError: if that is no CSV file, or a column is not there.
     """
     ragged: dict[int, UserError] = {}
     with _opened(path) as (file, found):
         if not found.names:
             raise UserError(f"{path} is empty: give a table with a header")
+        names = cards.some(found.names)
+        there = set(found.names)
+        if lost := [name for name in wanted if name not in there]:
+            raise UserError(
+                f"there is no column '{lost[0]}' (there are {names}): give "
+                "the columns the model was trained on"
+            )
         number = found.skip + 1
         for batch in _batches(path, file, found, ragged):
             columns = [column.to_pylist() for column in batch.columns]

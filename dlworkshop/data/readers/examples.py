@@ -30,16 +30,33 @@ def to_example(source: Any, preprocessing: Mapping[str, Any]) -> np.ndarray:
             raise UserError(
                 f"an example has shape {list(source.shape)}, wanted {wanted}"
             )
-        if is_image and source.dtype != np.uint8:
-            raise UserError(f"an image is {source.dtype}, wanted uint8 in 0 to 255")
+        if is_image:
+            return _pixels(source, preprocessing)
         return arrays.transform(source[None], preprocessing)[0]
     if not is_image or not isinstance(source, Path):
         wanted_kind = "an image file" if is_image else "an array"
         raise UserError(f"{source} is given, wanted {wanted_kind}")
     try:
-        return images.decode(source.read_bytes(), preprocessing)
+        return _pixels(images.decode(source.read_bytes(), preprocessing), preprocessing)
     except (OSError, ValueError) as error:
         raise UserError(f"{source} cannot be read as an image: {error}") from None
+
+
+def _pixels(image: np.ndarray, preprocessing: Mapping[str, Any]) -> np.ndarray:
+    """As the model takes them: uint8, or floats in [0, 1] where it learnt from such."""
+    if not preprocessing.get("floats"):
+        if image.dtype != np.uint8:
+            raise UserError(f"an image is {image.dtype}, wanted uint8 in 0 to 255")
+        return image
+    if image.dtype == np.uint8:
+        return image / np.float32(255)
+    low, high = image.min(), image.max()
+    if not (low >= 0 and high <= 1):  # NaN is neither
+        raise UserError(
+            f"an image is {image.dtype} from {low:g} to {high:g}, wanted floats in "
+            "[0, 1], or uint8"
+        )
+    return image.astype(np.float32)
 
 
 def shape(preprocessing: Mapping[str, Any]) -> list[int]:
@@ -55,6 +72,10 @@ def inside(file: Path, preprocessing: Mapping[str, Any]) -> Iterator[Source]:
         for i, row in enumerate(arrays.read_inputs(file)):
             yield Source(f"{file} row {i}", row)
     elif preprocessing["kind"] == "array":
-        raise UserError(f"{file} is no .npz file: give one with an array x")
+        raise UserError(
+            f"{file} is no .npz file, and the run learnt from arrays of shape "
+            f"{preprocessing['shape']}, which are no images: give an .npz with an "
+            "array x"
+        )
     else:
         yield Source(str(file), file)

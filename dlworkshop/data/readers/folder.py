@@ -103,6 +103,7 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
         made_of,
         label,
         splits,
+        names,
         found.classes,
         (preprocessing["height"], preprocessing["width"], preprocessing["channels"]),
         "uint8",
@@ -170,10 +171,7 @@ def choose(
         size, why = common, "the size that most of them have"
     else:
         size, why = (OTHER_SIZE, OTHER_SIZE), "the default for files of many sizes"
-    rule = {
-        "crop": "scaled until they fill it, what stands out cut off evenly",
-        "pad": "scaled until they fit in, with black around them",
-    }[resize]
+    rule = images.RESIZES[resize]
     preprocessing = images.as_shaped((*size, 3 if colour else 1)) | {"resize": resize}
     kind = "colour" if colour else "grey"
     if able and not colour:

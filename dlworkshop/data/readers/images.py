@@ -15,7 +15,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-RESIZES = ("crop", "pad")
+RESIZES = {
+    "crop": "scaled until they fill it, what stands out cut off evenly",
+    "pad": "scaled until they fit in, with black around them",
+}
 # Pillow's own limit before it warns: such an image takes a quarter of a gigabyte.
 MOST_PIXELS = 89_478_485
 RECORDS = "group_size:1,uncompressed"  # of ArrayRecord: rows are read in any order
@@ -146,6 +149,39 @@ def as_shaped(shape: Sequence[int]) -> dict[str, Any]:
         "channels": int(channels),
         "resize": "crop",
     }
+
+
+def changed(path: str, preprocessing: Mapping[str, Any]) -> str | None:
+    """A sentence on what `decode` does to a file; None where it is as the others were.
+
+    Size and number of channels are looked at, in the head of the file.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
+    ...     Image.new("RGB", (40, 20)).save(file.name)
+    ...     said = changed(file.name, as_shaped((20, 40, 3)))
+    ...     changed(file.name, as_shaped((8, 8, 1))).removeprefix(file.name)
+    ' is 40 x 20 pixels in colour, and the run learnt from 8 x 8 pixels in grey: such
+    files are scaled until they fill it, what stands out cut off evenly, made grey'
+    >>> said is None
+    True
+    """
+    if (seen := look(path)) is None:  # why, is said when it is decoded
+        return None
+    width, height, mode = seen
+    wanted = preprocessing["width"], preprocessing["height"]
+    grey = mode in GREY, preprocessing["channels"] == 1
+    same = width == wanted[0] and height == wanted[1]
+    if same and grey[0] == grey[1]:
+        return None
+    now, learnt = ("in grey" if each else "in colour" for each in grey)
+    done = [] if same else [RESIZES[preprocessing["resize"]]]
+    if grey[0] != grey[1]:
+        done.append("made grey" if grey[1] else "given three equal channels")
+    return (
+        f"{path} is {width} x {height} pixels {now}, and the run learnt from "
+        f"{wanted[0]} x {wanted[1]} pixels {learnt}: such files are {', '.join(done)}"
+    )
 
 
 def look(path: str) -> tuple[int, int, str] | None:

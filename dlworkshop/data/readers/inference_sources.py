@@ -32,12 +32,13 @@ def sources(
     inside = reader_for(preprocessing).inside
     wanted = _WANTED[preprocessing["kind"]]
     for path in paths:
+        found = path.is_dir()
         for file in _files(path, wanted):
             try:
                 for source in inside(file, preprocessing):
-                    yield source._replace(name=escaped(source.name))
+                    yield source._replace(name=escaped(source.name), found=found)
             except UserError as error:
-                yield Source(escaped(str(file)), error)
+                yield Source(escaped(str(file)), error, found=found)
 
 
 def labelled(

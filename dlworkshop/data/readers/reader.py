@@ -28,6 +28,7 @@ class Source(NamedTuple):
     name: str  # the file, or the file and the row
     content: Path | Mapping[str, str] | np.ndarray | UserError
     label: Any = NO_LABEL  # place in the classes; or numbers, as in `Batch.targets`
+    found: bool = False  # in a folder, that may hold other things; else it was named
 
 
 class Reader(Protocol):

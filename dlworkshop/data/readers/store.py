@@ -1,7 +1,8 @@
 """Examples on disk: ArrayRecord files read as an array, and folders of them by content.
 
 A prepared folder has `records-*.array_record`, the bytes of one example in each record,
-`targets.npy`, `split.npy` and `about.json`, which says their shape and the rest.
+`targets.npy`, `split.npy`, `names.json`, where each comes from, and `about.json`, which
+says their shape and the rest.
 """
 
 import contextlib
@@ -22,8 +23,9 @@ from dlworkshop.errors import UserError
 from dlworkshop.files import atomic_rename, atomic_write
 from dlworkshop.types import Array, Batch, Dataset
 
+NAMES = "names.json"  # of a prepared folder
 SPLITS = ("train", "validation", "test")
-VERSION = 4  # of what is prepared; another one is prepared anew
+VERSION = 5  # of what is prepared; another one is prepared anew
 
 
 class Records(LazyArray):
@@ -47,6 +49,11 @@ class Records(LazyArray):
         super().__init__(index, shape, dtype)
         self._files, self._starts = list(files), list(starts)
         self._readers: dict[int, Any] = {}
+
+    def names(self, rows: Any) -> list[str]:
+        """Where rows [n] come from: files, or rows of a table."""
+        names = json.loads((self._files[0].parent / NAMES).read_text())
+        return [names[number] for number in self._index[rows].tolist()]
 
     def _read(self, numbers: np.ndarray) -> np.ndarray:
         values = np.empty((numbers.size, *self.shape[1:]), self.dtype)
@@ -80,6 +87,7 @@ class Prepared(NamedTuple):
     key: str  # of the content that they were made of
     targets: np.ndarray  # [N] int32 of classes, or float32 [N, ...]
     split: np.ndarray  # [N] int8, places in SPLITS
+    names: Sequence[str]  # [N] where each comes from
     classes: Sequence[str]  # [K]; none where targets are numbers
     shape: Sequence[int]  # of one example
     dtype: str
@@ -172,8 +180,10 @@ def commit(root: Path, folder: Path, made: Prepared, signed: str) -> Path:
     np.save(folder / "split.npy", made.split)
     if made.groups is not None:
         np.save(folder / "groups.npy", made.groups)
-    in_files = {"targets": None, "split": None, "groups": made.groups is not None}
-    about = made._asdict() | in_files | {"version": VERSION}
+    (folder / NAMES).write_text(json.dumps(list(made.names)))
+    apart = dict.fromkeys(("targets", "split", "names"))
+    apart |= {"groups": made.groups is not None}
+    about = made._asdict() | apart | {"version": VERSION}
     (folder / "about.json").write_text(json.dumps(about))
     folder.chmod(root.stat().st_mode & 0o777)  # mkdtemp made it private
     final = root / made.key

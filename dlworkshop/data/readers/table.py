@@ -172,6 +172,7 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
         key(path, options._replace(task=wanted.task)),
         targets,
         splits,
+        number_of.tolist(),
         wanted.classes,
         examples.shape[1:],
         "float32",
@@ -281,8 +282,8 @@ def shape(preprocessing: Mapping[str, Any]) -> list[int]:
 
 def inside(file: Path, preprocessing: Mapping[str, Any]) -> Iterator[Source]:
     """Its rows."""
-    del preprocessing
-    yield from (Source(name, row) for name, row in csv_file.rows(file))
+    wanted = [column["name"] for column in preprocessing["columns"]]
+    yield from (Source(name, row) for name, row in csv_file.rows(file, wanted))
 
 
 def labelled(

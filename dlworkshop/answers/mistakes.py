@@ -1,0 +1,67 @@
+"""The worst mistakes: where they are in the data, and what is like them in train."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dlworkshop.train.predictions import as_learnt
+from dlworkshop.types import Array
+
+WORST = 12
+NEAREST = 3
+MOST_NUMBERS = 20_000_000  # of train that are compared
+SIDE = 16  # pixels of an image, at most about, in which images are compared
+PIECE = 2048  # examples at a time
+
+
+def nearest(train: Array, inputs: Array) -> tuple[np.ndarray, np.ndarray, int]:
+    """The NEAREST examples of train of each [M], and how far they are: [M, NEAREST].
+
+    The distance is the root of the mean squared difference of the numbers of a row, or
+    of the pixels of an image made small.
+
+    Returns:
+        Places in train, distances, and how many of train were looked at: of a large
+        split some, evenly spread.
+
+    >>> train = np.array([[0.0], [5.0], [6.0], [9.0]])
+    >>> places, far, _ = nearest(train, np.array([[6.0]]))
+    >>> places.tolist(), far.tolist()
+    ([[2, 1, 3]], [[0.0, 1.0, 3.0]])
+    """
+    wanted = _numbers(np.asarray(inputs))  # [M, F]
+    most = max(1, MOST_NUMBERS // wanted.shape[1])
+    index = np.unique(np.linspace(0, len(train) - 1, min(len(train), most)).astype(int))
+    squares = []
+    for first in range(0, len(index), PIECE):
+        known = _numbers(np.asarray(train[index[first : first + PIECE]]))
+        cross = wanted @ known.T
+        own, other = (wanted**2).sum(-1)[:, None], (known**2).sum(-1)
+        squares.append(np.maximum(own + other - 2 * cross, 0) / wanted.shape[1])
+    distance = np.sqrt(np.concatenate(squares, 1))  # [M, N]
+    order = np.argsort(distance, 1, kind="stable")[:, :NEAREST]
+    return index[order], np.take_along_axis(distance, order, 1), len(index)
+
+
+def _numbers(inputs: np.ndarray) -> np.ndarray:
+    """[B, F] float64: rows as they are, images small."""
+    x = as_learnt(inputs).astype(np.float64)
+    if x.ndim == 4:
+        height, width = (max(1, -(-side // SIDE)) for side in x.shape[1:3])
+        rows, columns = x.shape[1] // height, x.shape[2] // width
+        x = x[:, : rows * height, : columns * width]
+        x = x.reshape(len(x), rows, height, columns, width, -1).mean((2, 4))
+    return x.reshape(len(x), -1)
+
+
+def names(split: str, inputs: Array, index: Sequence[int]) -> list[str]:
+    """Where examples of a split are in the user's data, in words.
+
+    >>> names("test", np.zeros(3), [2])
+    ['example 2 of test']
+    """
+    known: Any = getattr(inputs, "names", None)
+    if known is not None:
+        return known(np.asarray(index, int))
+    return [f"example {i} of {split}" for i in index]
