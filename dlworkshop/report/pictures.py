@@ -84,24 +84,22 @@ def _final(series: Series) -> float | None:
     return float(np.mean(last)) if last else None
 
 
-def mistakes(run: RunFolder) -> Html:
-    """The examples with the largest loss, as images."""
+def mistakes(run: RunFolder) -> Html | None:
+    """The examples with the largest loss, as images; None where there are none."""
     found = run.predictions
     if found is None or not len(found.worst_index):
-        return _note("The run kept none of its mistakes.")
+        return None
     image = found.worst_image
     if image.ndim != 4 or image.dtype != np.uint8 or image.shape[-1] not in (1, 3):
-        return _note("The examples of this data set are not images, so none is shown.")
+        return None
     finite = finite_mask(run.members, len(found.prediction))
     if not finite.any():
-        return _note(
-            "All members were quarantined, so nothing can be said of mistakes."
-        )
+        return None
     said = found.prediction[np.ix_(finite, found.worst_index)]  # [P, M]
     wrong = (said != found.label[found.worst_index]).any(axis=0)  # [M]
     shown = np.flatnonzero(wrong)[:MOST_MISTAKES]
     if not shown.size:
-        return _note("No member was wrong on the examples that the run kept.")
+        return None
     intro = "The test examples with the largest loss, mean over members; worst first."
     items = [tag("li", _mistake(found, finite, int(m))) for m in shown]
     return join([_note(intro), tag("ol", *items, class_="mistakes")])

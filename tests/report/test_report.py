@@ -330,7 +330,7 @@ def test_features_are_not_drawn(population, image):
         arrays = dict(found)
     arrays |= {"worst_image": image, "worst_index": np.array([0])}
     np.savez(population / "predictions.npz", **arrays)
-    assert "are not images" in render(population)[1].text
+    assert "Worst mistakes" not in render(population)[1].text
 
 
 def test_twice_the_same_bytes(sweep):
