@@ -318,7 +318,8 @@ def _read_predictions(
 
 def _classes(arrays: Mapping[str, np.ndarray]) -> Predictions | None:
     """Checked: the sizes fit together, and no index leads astray."""
-    found = Predictions(**{name: arrays[name] for name in Predictions._fields[:-1]})
+    named = [arrays[name] for name in Predictions._fields[:-1]]
+    found = Predictions._make([*named, None])
     examples = found.label.size
     each = (*found.prediction.shape[:1], examples)  # of each member
     shapes: dict[str, tuple[int, ...]] = {"label": (examples,)}
