@@ -8,6 +8,7 @@ import numpy as np
 
 from dlworkshop import run_files
 from dlworkshop.data.archive import read_npz
+from dlworkshop.data.checksums import digests
 from dlworkshop.errors import UserError
 from dlworkshop.files import read_regular
 from dlworkshop.report import settings, svg
@@ -303,11 +304,14 @@ def _read_predictions(
     try:
         if not path.is_file():
             raise ValueError("it is no file")
+        known = summary.get("sha256", {}).get(path.name)
+        if known is not None and digests([path])[path] != known:
+            raise ValueError("it is not as it was written")
         arrays = read_npz(path, most=MOST_BYTES)
         found: Predictions | dict[str, Numbers] | None
         found = _numbers(arrays) if "target" in arrays else _classes(arrays)
         said = arrays["probability" if "probability" in arrays else "prediction"]
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, OSError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else error
         raise UserError(f"'{path}' cannot be read as predictions: {what}.") from None
     if not said.size or not found:
@@ -337,6 +341,8 @@ def _classes(arrays: Mapping[str, np.ndarray]) -> Predictions | None:
         if array.shape != shape or array.dtype.kind not in kinds:
             raise ValueError(f"{name} is {array.dtype}{list(array.shape)}")
     worst, most = found.worst_index, max(found.classes.size, MOST_UNNAMED)
+    if not found.classes.size:
+        raise ValueError("it names no classes")
     if worst.size != len(np.atleast_1d(found.worst_image)) or (
         worst.size and not 0 <= worst.min() <= worst.max() < examples
     ):

@@ -131,6 +131,15 @@ def test_one_sentence_or_what_is_right(forged, whole, photos, tmp_path):
     assert {"refused", "used"} == set(found)
 
 
+def test_other_predictions_are_not_drawn(whole, tmp_path):
+    folder = shutil.copytree(whole[0], tmp_path / "run")
+    with np.load(folder / "predictions.npz") as file:
+        arrays = dict(file)
+    np.savez(folder / "predictions.npz", **arrays | {"loss": 0 * arrays["loss"]})
+    with pytest.raises(UserError, match="it is not as it was written"):
+        report.write(folder)
+
+
 @pytest.mark.parametrize("name", [name for name in FILES if name.endswith("json")])
 @pytest.mark.parametrize("kind", ["pipe", "folder", "large"])
 def test_what_is_no_regular_file_is_not_waited_for(kind, name, whole, tmp_path):
