@@ -54,6 +54,8 @@ def _disk_error(error: BaseException, folder: Path) -> str | None:
         seen.add(id(each))
         said = re.search(r"os_error_code='(\d+)'", str(each))  # of TensorStore
         number = int(said[1]) if said else getattr(each, "errno", None)
+        if str(each).startswith("Checkpoint directory does not exist"):  # of orbax
+            number = errno.ENOENT
         if number in DISK and _is_below(each, folder):
             return DISK[number]
         each = each.__cause__ or each.__context__
