@@ -70,12 +70,13 @@ def test_a_folder_that_goes_away_is_one_sentence(how, quadrants, whole, tmp_path
     with pytest.raises(UserError, match="moved or removed") as refused:
         train(quadrants, workdir, [go_away])
     assert "\n" not in str(refused.value) and time.monotonic() - began < 100
-    if how is moved:
-        shutil.rmtree(workdir, ignore_errors=True)  # of a thread that was writing
-        workdir.with_name("elsewhere").rename(workdir)
-    elif how is closed:
+    if how is closed:
         (workdir / "checkpoints").unlink()
         (workdir / "metrics.jsonl").unlink()
+    else:  # a thread that was writing may have left something
+        shutil.rmtree(workdir, ignore_errors=True)
+    if how is moved:
+        workdir.with_name("elsewhere").rename(workdir)
     train(quadrants, workdir)
     assert (workdir / "params.safetensors").read_bytes() == whole
 
