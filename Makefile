@@ -1,10 +1,11 @@
 # Everything happens in .venv; delete it to begin anew.
 PYTHON ?= python3
+SECONDS ?= 120
 BIN := .venv/bin
 # No byte-compilation of what is never imported: it halves the time of an installation.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
-.PHONY: demo test test-aot bench gallery format lock
+.PHONY: demo test test-aot torture bench gallery format lock
 
 demo: .venv/run.stamp
 	$(BIN)/python experiments/digits.py
@@ -17,6 +18,10 @@ test: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Kills, failing disks, damaged and hostile files: SECONDS of each, with figures.
+torture: .venv/dev.stamp
+	$(BIN)/python scripts/torture.py --seconds $(SECONDS)
 
 # The peers are large (PyTorch, TensorFlow) and live beside, so that .venv stays small.
 bench: .venv-peers/stamp

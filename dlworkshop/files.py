@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -44,6 +45,13 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise
 
 
+def remove_left_over(folder: Path) -> None:
+    """What a killed `atomic_file` left in a folder, which nobody else may write to."""
+    for path in folder.glob(".*.tmp"):
+        if re.fullmatch(r"\..*\.[0-9a-f]{16}\.tmp", path.name):
+            path.unlink()
+
+
 def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Write all of a file or nothing, as `atomic_file`; text is UTF-8.
 
@@ -76,6 +84,24 @@ def open_for_update(path: str | os.PathLike[str]) -> BinaryIO:
         os.close(descriptor)
         raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
     return os.fdopen(descriptor, "r+b")
+
+
+def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
+    """All of a regular file: a pipe is not waited for, nor a device read for ever.
+
+    Raises:
+        OSError: if it cannot be read, is another kind of file, or is larger than
+            `most` bytes.
+    """
+    unwaited = getattr(os, "O_NONBLOCK", 0)
+    with open(path, "rb", opener=lambda p, flags: os.open(p, flags | unwaited)) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+        if found.st_size > most:
+            why = f"it has {found.st_size:,} bytes, more than {most:,}"
+            raise OSError(errno.EFBIG, why, os.fspath(path))
+        return file.read()
 
 
 def atomic_rename(made: Path, final: Path) -> None:

@@ -18,6 +18,7 @@ ROOMS = [
     "types",
     "identity",
     "files",
+    "run_files",
     "data",
     "models",
     "learn",

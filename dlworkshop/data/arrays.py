@@ -111,7 +111,8 @@ def read(name: str, folder: Path) -> Dataset:
             for split in ("train", "test")
         )
         about = json.loads((folder / "about.json").read_text())
-    except (ValueError, FileNotFoundError) as error:
+        classes, fingerprint = tuple(about["classes"]), about["fingerprint"]
+    except (ValueError, TypeError, KeyError, EOFError, FileNotFoundError) as error:
         raise UserError(
             f"{folder} is damaged ({error}): delete that folder and load again."
         ) from error
@@ -122,7 +123,7 @@ def read(name: str, folder: Path) -> Dataset:
         train=Batch(train.inputs[:cut], train.targets[:cut]),
         validation=Batch(train.inputs[cut:], train.targets[cut:]),
         test=test,
-        classes=tuple(about["classes"]),
+        classes=classes,
         name=name,
-        fingerprint=about["fingerprint"],
+        fingerprint=fingerprint,
     )

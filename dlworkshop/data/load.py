@@ -138,7 +138,7 @@ def reload(
     from dlworkshop.data.readers import store  # noqa: PLC0415
 
     prepared = _root(data_dir) / "own" / fingerprint
-    if fingerprint and prepared.is_dir():
+    if fingerprint.isalnum() and prepared.is_dir():  # and is no path
         return store.read(prepared, name)
     if name not in NAMES:
         raise errors.UserError(

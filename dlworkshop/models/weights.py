@@ -4,13 +4,13 @@ Neither format can run code. PyTorch's own files are pickles, which can, so they
 read: what is wanted of them is tensors with names, and those are a .safetensors file.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from dlworkshop.errors import UserError
+from dlworkshop.models import keras_file
 from dlworkshop.types import PyTree
 
 Layers = dict[str, dict[str, np.ndarray]]  # layer -> kernel, bias
@@ -101,52 +101,13 @@ def _pick(found: Layers, layers: Sequence[str], path: Path) -> Layers:
 
 
 def _read_keras(path: Path, layers: Sequence[str]) -> Layers:
-    """Layer -> kernel and bias, of an HDF5 file that Keras 2 or 3 wrote."""
-    import h5py  # noqa: PLC0415
-
-    found: Layers = {}
     try:
-        with h5py.File(path) as file:
-            root = file.get("model_weights", file)  # where the whole model was saved
-            if "layer_names" in root.attrs:  # Keras 2, and Keras 3's .h5
-                for name in map(_text, root.attrs["layer_names"]):
-                    group = root[name]
-                    weights = [group[_text(w)] for w in group.attrs["weight_names"]]
-                    found[name] = _named(weights)
-            else:  # .weights.h5 of Keras 3
-                unnamed = iter(layers)
-                for folder in sorted(root["layers"], key=_class_and_number):
-                    variables = root["layers"][folder]["vars"]
-                    weights = [variables[i] for i in sorted(variables)]
-                    # Keras before 3.9 told the order of the layers only
-                    name = variables.attrs.get("name")
-                    if name is None and weights:
-                        name = next(unnamed, folder)
-                    found[_text(name)] = _named(weights)
-    except (KeyError, OSError, AttributeError, TypeError, ValueError) as error:
+        return keras_file.read(path, layers)
+    except Exception as error:  # what reads damaged files raises what it likes
         raise UserError(
             f"{path} is damaged or not a weights file of Keras ({error}): save the "
             "weights again, or fetch the file again"
         ) from error
-    return {name: arrays for name, arrays in found.items() if arrays}
-
-
-def _named(weights: list) -> dict[str, np.ndarray]:
-    """Keras' order of a layer's weights: kernel, bias."""
-    return {
-        name: np.asarray(array)
-        for name, array in zip(("kernel", "bias", "more"), weights, strict=False)
-    }
-
-
-def _class_and_number(folder: str) -> tuple[str, int]:
-    """conv2d, conv2d_1, ..., conv2d_10, dense: the order in which they were made."""
-    found = re.fullmatch(r"(.*?)(?:_(\d+))?", folder)
-    return (found[1], int(found[2] or 0)) if found else (folder, 0)
-
-
-def _text(name: bytes | str) -> str:
-    return name.decode() if isinstance(name, bytes) else name
 
 
 def _read_torchvision(
@@ -176,14 +137,21 @@ def _read_torchvision(
                     "kernel": file.get_tensor(keys["weight"]),
                     "bias": file.get_tensor(keys["bias"]),
                 }
-    except (safetensors.SafetensorError, OSError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # what reads damaged files raises what it likes
         raise UserError(
             f"{path} is neither HDF5 nor a whole .safetensors file ({error}): give a "
             ".h5 of Keras or torchvision's state dict as .safetensors"
         ) from error
     channels = 0
-    for arrays in found.values():
+    for layer, arrays in found.items():
         kernel = arrays["kernel"]
+        if kernel.ndim not in (2, 4):
+            raise UserError(
+                f"{path} has {layer}/kernel of shape {kernel.shape}, wanted [F, D] or "
+                "[F, C, h, w]: use the state dict of torchvision's vgg16"
+            )
         if kernel.ndim == 4:
             channels = len(kernel)
             arrays["kernel"] = kernel.transpose(2, 3, 1, 0)

@@ -1,5 +1,6 @@
 """A run folder -> what teaches on its page: claims, figures, exercises, code."""
 
+import re
 from typing import Any
 
 from dlworkshop.report.elements import (
@@ -85,8 +86,9 @@ def figures(run: RunFolder) -> Html | None:
 
 def _aspect(svg: str) -> float:
     """Width over height of a drawing."""
-    _, _, width, height = svg.split('viewBox="', 1)[1].split('"', 1)[0].split()
-    return float(width) / float(height)
+    size = r"(\d+\.?\d*)"
+    found = re.search(rf'viewBox="\S+ \S+ {size} {size}"', svg)
+    return float(found[1]) / max(float(found[2]), 1e-9) if found else 1.0
 
 
 def exercises(run: RunFolder) -> Html | None:

@@ -1,17 +1,22 @@
 """Run folder -> arrays: what a run left behind, or a sentence about what is missing."""
 
-import json
-import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from dlworkshop import run_files
+from dlworkshop.data.archive import read_npz
+from dlworkshop.data.checksums import digests
 from dlworkshop.errors import UserError
+from dlworkshop.files import read_regular
 from dlworkshop.report import settings, svg
 from dlworkshop.report.words import is_fraction, unit
 
 SPLITS = ("validation", "test")
+MOST_UNNAMED = 4096  # classes that may have no names
+MOST_BYTES = 1 << 32  # of predictions
 
 
 class Series(NamedTuple):
@@ -158,28 +163,31 @@ class RunFolder(NamedTuple):
 
 
 def read_run(workdir: Path) -> RunFolder:
-    """Reads a finished run folder; see `dlworkshop.report.write` for its files."""
+    """Reads a finished run folder; see `dlworkshop.report.write` for its files.
+
+    Raises:
+        UserError: if it is none, or a file of it is damaged or of another run.
+    """
     if not workdir.is_dir():
         raise UserError(f"'{workdir}' is no run folder: there is no such folder.")
-    config = _read_object(workdir, "config.json")
-    summary = _read_object(workdir, "summary.json")
+    summary = run_files.read(workdir, "summary.json")
+    config = run_files.read(workdir, "config.json", summary)
     members = _members(config, summary)
     figures = summary.get("figures") or []
-    source = workdir / "experiment.py"
-    predictions = _read_predictions(workdir / "predictions.npz")
+    predictions = _read_predictions(workdir / "predictions.npz", summary)
     return RunFolder(
         config,
         summary,
         members,
-        _read_series(workdir / "metrics.jsonl", members),
+        _read_series(run_files.read_log(workdir, summary), members),
         predictions if isinstance(predictions, Predictions) else None,
         _metric_names(config, summary),
         {f["file"]: _read_drawing(workdir, f["file"]) for f in figures},
-        source.read_text(encoding="utf-8") if source.exists() else "",
-        _read_object(workdir, "data_card.json")
+        _read_source(workdir / "experiment.py"),
+        run_files.read(workdir, "data_card.json", summary)
         if (workdir / "data_card.json").exists()
         else None,
-        answers=_read_object(workdir, "answers.json")
+        answers=run_files.read(workdir, "answers.json")
         if (workdir / "answers.json").exists()
         else None,
         **(predictions if isinstance(predictions, dict) else {}),
@@ -216,27 +224,20 @@ def finite_mask(members: list[dict[str, Any]], size: int) -> np.ndarray:
     return np.array(known + [True] * (size - len(known)), bool)
 
 
-def _read_object(workdir: Path, name: str) -> dict[str, Any]:
+def _read_source(path: Path) -> str:
     try:
-        content = json.loads((workdir / name).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(
-            f"'{workdir}' is not the folder of a finished run: {name} is missing."
-        ) from None
+        return run_files.contents(path).decode() if path.exists() else ""
     except ValueError as error:
-        raise UserError(f"'{workdir / name}' is not JSON: {error}.") from None
-    if not isinstance(content, dict):
-        raise UserError(f"'{workdir / name}' holds no JSON object.")
-    return content
+        raise UserError(f"'{path}' is no text in UTF-8 ({error}).") from None
 
 
-def _read_drawing(workdir: Path, file: Any) -> str:
-    path = workdir / str(file)
+def _read_drawing(workdir: Path, file: str) -> str:
+    path = workdir / file
     try:
         if not path.resolve().is_relative_to(workdir.resolve()):
             raise ValueError("it lies outside the run folder")
-        return svg.from_file(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return svg.from_file(read_regular(path, run_files.MOST_BYTES).decode())
+    except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(
             f"'{path}' cannot be read ({reason}), and summary.json speaks of it: run "
@@ -271,27 +272,16 @@ def _members(config: dict[str, Any], summary: dict[str, Any]) -> list[dict[str, 
 
 
 def _read_series(
-    path: Path, members: list[dict[str, Any]]
+    lines: list[dict[str, Any]], members: list[dict[str, Any]]
 ) -> dict[tuple[str, str], Series]:
     """(split, quantity) -> Series, by step; a step logged twice counts as last seen."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    by_step: dict[int, dict[str, Any]] = {}
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            by_step[int(row["step"])] = row
-        except (ValueError, KeyError, TypeError):
-            if number == len(lines):  # torn off by a kill: the run will write it again
-                continue
-            raise UserError(f"'{path}' line {number} is no metrics line.") from None
+    by_step = {row["step"]: row for row in lines}
     points: dict[tuple[str, str], list[tuple[int, float, list[Any]]]] = {}
     for step, row in sorted(by_step.items()):
-        epoch = row.get("epoch")
+        time = step, np.nan if row["epoch"] is None else row["epoch"]
         for split in ("train", "validation"):
             for name, values in (row.get(split) or {}).items():
-                row_values = values if isinstance(values, list) else [values]
-                time = (step, np.nan if epoch is None else epoch)
-                points.setdefault((split, name), []).append((*time, row_values))
+                points.setdefault((split, name), []).append((*time, values))
     return {key: _stack(rows, members) for key, rows in points.items()}
 
 
@@ -299,47 +289,88 @@ def _stack(
     rows: list[tuple[int, float, list[Any]]], members: list[dict[str, Any]]
 ) -> Series:
     step, epoch, values = zip(*rows, strict=True)
-    value = np.full((len(rows), max(map(len, values))), np.nan)  # [T, P]
-    for t, row in enumerate(values):
-        value[t, : len(row)] = np.array(row, float)  # null becomes NaN
+    value = np.array(values, float)  # [T, P]; null becomes NaN
     value[~np.isfinite(value)] = np.nan
     finite = finite_mask(members, value.shape[1])
     return Series(np.array(step), np.array(epoch, float), value, finite)
 
 
-def _read_predictions(path: Path) -> Predictions | dict[str, Numbers] | None:
+def _read_predictions(
+    path: Path, summary: dict[str, Any]
+) -> Predictions | dict[str, Numbers] | None:
     """What the file says it is: of classes, or {"values" or "labels": `Numbers`}."""
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if "target" in arrays.files:
-                return _numbers(arrays)
-            found = Predictions(*(arrays[name] for name in Predictions._fields[:-1]))
-            if set(Probabilities._fields) <= set(arrays.files):
-                sure = Probabilities(*(arrays[n] for n in Probabilities._fields))
-                found = found._replace(probabilities=sure)
-    except (
-        KeyError,
-        ValueError,
-        OSError,
-        EOFError,
-        zipfile.BadZipFile,
-    ) as error:
-        raise UserError(f"'{path}' cannot be read as predictions: {error}.") from None
-    return found if found.label.size and found.prediction.size else None
+        if not path.is_file():
+            raise ValueError("it is no file")
+        known = summary.get("sha256", {}).get(path.name)
+        if known is not None and digests([path])[path] != known:
+            raise ValueError("it is not as it was written")
+        arrays = read_npz(path, most=MOST_BYTES)
+        found: Predictions | dict[str, Numbers] | None
+        found = _numbers(arrays) if "target" in arrays else _classes(arrays)
+        said = arrays["probability" if "probability" in arrays else "prediction"]
+    except (KeyError, ValueError, OSError) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise UserError(f"'{path}' cannot be read as predictions: {what}.") from None
+    if not said.size or not found:
+        return None
+    run_files.check_members(path, {len(said)}, summary)
+    return found
 
 
-def _numbers(arrays: Any) -> dict[str, Numbers]:
+def _classes(arrays: Mapping[str, np.ndarray]) -> Predictions | None:
+    """Checked: the sizes fit together, and no index leads astray."""
+    named = [arrays[name] for name in Predictions._fields[:-1]]
+    found = Predictions._make([*named, None])
+    examples = found.label.size
+    each = (*found.prediction.shape[:1], examples)  # of each member
+    shapes: dict[str, tuple[int, ...]] = {"label": (examples,)}
+    shapes |= dict.fromkeys(("prediction", "loss"), each)
+    shapes |= {name: (arrays[name].size,) for name in ("classes", "worst_index")}
+    if set(Probabilities._fields) <= arrays.keys():
+        sure = {name: arrays[name] for name in Probabilities._fields}
+        found = found._replace(probabilities=Probabilities(**sure))
+        shapes |= dict.fromkeys(Probabilities._fields[:2], each)
+        shapes |= dict.fromkeys(Probabilities._fields[2:], (examples,))
+    for name, shape in shapes.items():
+        whole = name in ("label", "prediction", "ensemble_prediction", "worst_index")
+        kinds = "U" if name == "classes" else "iu" if whole else "f"
+        array = arrays[name]
+        if array.shape != shape or array.dtype.kind not in kinds:
+            raise ValueError(f"{name} is {array.dtype}{list(array.shape)}")
+    worst, most = found.worst_index, max(found.classes.size, MOST_UNNAMED)
+    if not found.classes.size:
+        raise ValueError("it names no classes")
+    if worst.size != len(np.atleast_1d(found.worst_image)) or (
+        worst.size and not 0 <= worst.min() <= worst.max() < examples
+    ):
+        raise ValueError("its worst examples are not among them")
+    for array in (found.label, found.prediction):
+        if array.size and array.max() >= most:
+            raise ValueError(f"it has the class {array.max()}, of {most}")
+    return found if found.label.size else None
+
+
+def _numbers(arrays: Mapping[str, np.ndarray]) -> dict[str, Numbers]:
     kind, key = "values", "prediction"
-    if "probability" in arrays.files:
+    if "probability" in arrays:
         kind, key = "labels", "probability"
     target, said, ensemble = (arrays[name] for name in ("target", key, "ensemble"))
+    for name, array in (("target", target), (key, said), ("ensemble", ensemble)):
+        if array.dtype.kind not in "biuf" or not array.ndim:
+            raise ValueError(f"{name} is {array.dtype}{list(array.shape)}")
+    if said.shape[1:] != target.shape or ensemble.shape != target.shape:
+        raise ValueError(
+            f"{key} is of the shape {list(said.shape)}, target of {list(target.shape)} "
+            f"and ensemble of {list(ensemble.shape)}"
+        )
     if not said.size:
         return {}
     size = len(target)
     target, ensemble = target.reshape(size, -1), ensemble.reshape(size, -1)
-    names = [str(name) for name in arrays["names"]]
+    names = [str(name) for name in np.ravel(arrays["names"])]
     if len(names) != target.shape[1]:
         names = [""] * target.shape[1]
     said = said.reshape(len(said), *target.shape)

@@ -44,7 +44,7 @@ def beside(run: RunFolder) -> Html | None:
         ]
         note += (
             f" Of new data expect {', '.join(intervals)}: 95 % intervals, by what "
-            f"members said of {count(of_new['examples'], 'example')} of train and "
+            f"members said of {count(of_new.get('examples'), 'example')} of train and "
             "validation that they had not learnt from."
         )
     return join([*parts, tag("p", note, class_="note")])
@@ -72,9 +72,9 @@ def search(run: RunFolder) -> Html | None:
         parts.append(tag("p", "All settings were given, so none was searched for."))
     tried = found.get("tried") or {}
     worked = [
-        f"{name}: {count(own['members'], 'member')} ({own['repeats']}), "
-        f"{own['updates']:,} updates each, {duration(own['seconds'])} "
-        f"(planned {duration(own['planned'])})"
+        f"{name}: {count(own.get('members'), 'member')} ({plain(own.get('repeats'))}), "
+        f"{count(own.get('updates'))} updates each, {duration(own.get('seconds'))} "
+        f"(planned {duration(own.get('planned'))})"
         for name, own in tried.items()
         if "members" in own
     ]

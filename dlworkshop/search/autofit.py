@@ -167,7 +167,7 @@ def _conclude(
         more["notes"] += answers.notes(found)
     run.summary.update(run_folder.to_jsonable(more))
     if search.workdir is not None:
-        run_folder.write_json(search.workdir / "summary.json", run.summary)
+        run.summary.update(run_folder.write_summary(search.workdir, run.summary))
         report.write(search.workdir)
     for note in more["notes"]:
         search.say(note)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dlworkshop import run_files
 from dlworkshop.errors import UserError
 from dlworkshop.learn import optimizers, schedules
 from dlworkshop.models.model import Model, StatefulModel
@@ -72,7 +73,7 @@ class Search:
                     "folder with --workdir"
                 )
             return
-        before = run_folder.read_json(path)
+        before = run_files.read(path.parent, FILE)
         then, now = (run_folder.flatten(each) for each in (before["asked"], asked))
         differ = [
             f"{name} was {then.get(name)!r} and is now {now.get(name)!r}"

@@ -1,7 +1,6 @@
 """A run folder -> the run again: its members as they were at the end."""
 
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dlworkshop import run_files
 from dlworkshop.errors import UserError
 from dlworkshop.models.model import Model, StatefulModel, shapes
 from dlworkshop.models.rebuild import from_config
@@ -17,7 +17,7 @@ from dlworkshop.train.history import History
 from dlworkshop.train.params_file import FILE, STATE, parameter_name, read_params
 from dlworkshop.train.predictions import fitted_target
 from dlworkshop.train.result import Run, example_of
-from dlworkshop.train.run_folder import digests_of, read_json
+from dlworkshop.train.run_folder import digests_of
 
 
 def load(workdir: str | Path, model: Model | StatefulModel | None = None) -> Run:
@@ -39,26 +39,32 @@ def load(workdir: str | Path, model: Model | StatefulModel | None = None) -> Run
                 f"{workdir} has no {file}: give the folder of a run that trained a "
                 "model to its end"
             )
-    summary = read_json(workdir / "summary.json")
+    summary = run_files.read(workdir, "summary.json")
     wanted = summary.get("sha256", {}).get(FILE)
     if wanted is not None and digests_of(workdir).get(FILE) != wanted:
-        raise UserError(
-            f"{workdir / FILE} is not as it was written: run the same experiment again "
-            "with this folder, which makes it anew from the last checkpoint"
-        )
+        raise UserError(f"{workdir / FILE} is not as it was written: {run_files.MEND}")
     config, named = read_params(workdir / FILE)
+    run_files.conforms(summary, run_files.schema.Answering, workdir / "summary.json")
+    _check_same(config, summary, workdir)
     return _run(config, named, summary, workdir, model)
 
 
-def _run(config, named, summary, workdir, model) -> Run:
-    model = from_config(config["model"]) if model is None else model
+def _run(
+    config: dict[str, Any],
+    named: dict[str, np.ndarray],
+    summary: dict[str, Any],
+    workdir: Path,
+    given: Model | StatefulModel | None,
+) -> Run:
+    model = _rebuilt(config, workdir) if given is None else given
     params, state = shapes(model, example_of(config["dataset"]["example"]))
 
     def leaf(prefix, key, wanted):
         name = prefix + parameter_name(key)
         found = named.get(name)
-        is_key = jax.dtypes.issubdtype(wanted.dtype, jax.dtypes.prng_key)
-        if found is not None and is_key:
+        if found is not None and jax.dtypes.issubdtype(
+            wanted.dtype, jax.dtypes.prng_key
+        ):
             return jax.random.wrap_key_data(jnp.asarray(found))
         if found is None or found.shape[1:] != wanted.shape:
             there = "nothing" if found is None else f"{found.shape[1:]}"
@@ -68,28 +74,60 @@ def _run(config, named, summary, workdir, model) -> Run:
             )
         return jnp.asarray(found)
 
-    members = {name: np.asarray(v) for name, v in config["hparams"].items()}
+    members = {name: np.asarray(v, float) for name, v in config["hparams"].items()}
+    arrays = [*named.values(), *members.values()]
+    sizes = {len(array) if array.ndim else 0 for array in arrays}
+    run_files.check_members(workdir / FILE, sizes, summary)
     return Run(
         model,
         jax.tree.map_with_path(functools.partial(leaf, ""), params),
         summary,
         workdir,
         jax.tree.map_with_path(functools.partial(leaf, STATE), state),
-        _history(workdir),
+        History(run_files.read_log(workdir, summary)),
         members,
         config["model_hparams"],
-        target=_target(workdir),
+        target=_target(workdir, summary),
     )
 
 
-def _target(workdir: Path) -> dict[str, Any] | None:
-    file = workdir / "preprocessing.json"
-    if not file.is_file():
+def _rebuilt(config: dict[str, Any], workdir: Path) -> Model:
+    """The model by its config, with which it can be built for its examples."""
+    try:
+        model = from_config(config["model"])
+        shapes(model, example_of(config["dataset"]["example"]))
+    except UserError:
+        raise
+    except Exception as error:  # of what a config may say, each raises its own
+        said = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(
+            f"the model of the run in {workdir} cannot be built by its config "
+            f"({said:.200}): give the model that the run was made with"
+        ) from error
+    return model
+
+
+def _target(workdir: Path, summary: dict[str, Any]) -> dict[str, Any] | None:
+    if not (workdir / "preprocessing.json").is_file():
         return None
-    return fitted_target(read_json(file)["preprocessing"])
+    found = run_files.read(workdir, "preprocessing.json", summary)
+    return fitted_target(found["preprocessing"])
 
 
-def _history(workdir: Path) -> History:
-    path = workdir / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return History(map(json.loads, lines))
+def _check_same(
+    trained: dict[str, Any], summary: dict[str, Any], workdir: Path
+) -> None:
+    """The parameters are of the run that config and summary tell of."""
+    config = run_files.read(workdir, "config.json", summary)
+    pairs = [
+        ("config.json", name, config.get(name), trained[name])
+        for name in ("dataset", "model", "hparams", "model_hparams")
+    ]
+    example = trained["dataset"]["example"]
+    pairs.append(("summary.json", "example", summary["example"], example))
+    for file, name, there, wanted in pairs:
+        if there != wanted:
+            raise UserError(
+                f"{workdir / FILE} was trained with another {name} than {file} has: "
+                f"{run_files.MEND}"
+            )

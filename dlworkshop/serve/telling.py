@@ -117,7 +117,8 @@ def _classes(
     if heat != 1:
         chance = scipy.special.softmax(logits_of(kind, outputs) / heat, -1)
     together = chance.mean(0)  # [B, K]
-    names = list(classes) or [str(k) for k in range(together.shape[-1])]
+    unnamed = range(len(classes), together.shape[-1])
+    names = [*classes, *map(str, unnamed)]
     best = together.argmax(-1)  # [B]
     entropy = scipy.special.entr(together).sum(-1)  # [B]
     for i, source in enumerate(decoded):

@@ -44,8 +44,12 @@ class Checkpoints:
                 "folder"
             )
         _set_damaged_aside(folder)
+        # or else threads wait for minutes for a folder that could not be made
+        context = ocp.Context()
+        context.asynchronous.create_directories_asynchronously = False
         self._checkpointer = ocp.training.Checkpointer(
             folder,
+            context=context,
             preservation_policy=keep.LatestN(2),
             cleanup_tmp_directories=True,  # this folder is the run's own
         )
@@ -83,10 +87,12 @@ class Checkpoints:
             found = self._checkpointer.load_checkpointables(
                 None, {"state": jax.tree.map(_abstract, target), "position": None}
             )
-        except (ValueError, KeyError, FileNotFoundError, TypeError) as error:
+        except jax.errors.JaxRuntimeError:  # of a device, as its memory
+            raise
+        except Exception as error:  # what reads damaged files raises what it likes
             raise UserError(
                 f"the checkpoint {self.latest()} in {self.folder} does not fit this "
-                f"run or is damaged ({str(error).splitlines()[0]:.200}): remove it "
+                f"run or is damaged ({_first_line(error):.200}): remove it "
                 "or take another folder"
             ) from error
         state = jax.tree.map(_like, like, found["state"])
@@ -160,6 +166,10 @@ def _write_digests(checkpoint: Path) -> None:
         for path, digest in digests(files).items()
     }
     atomic_write(checkpoint / DIGESTS, json.dumps(found, indent=1))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _is_key(leaf) -> bool:

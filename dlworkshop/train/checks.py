@@ -1,11 +1,8 @@
 """What is refused at the door of `fit`, each in one sentence."""
 
 import contextlib
-import errno
 import functools
-import traceback
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -327,27 +324,3 @@ def one_sentence(what: str) -> Iterator[None]:
                 "functools.partial"
             )
         raise UserError(f"{what}: {type(error).__name__}: {reason:.300}") from error
-
-
-@contextlib.contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Say in one sentence that the disk is full or the folder cannot be written."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        text = "".join(traceback.format_exception(error))  # with its causes
-        number = getattr(error, "errno", None)
-        if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text:
-            reason = "the disk is full"
-        elif number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-            reason = "it cannot be written"
-        elif number == errno.EFBIG or "File too large" in text:
-            reason = "a file became larger than this system allows"
-        else:
-            raise
-        raise UserError(
-            f"writing the run folder {folder} failed, {reason}: make room or choose "
-            "another with --workdir; what was saved whole before is intact"
-        ) from error

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dlworkshop import report
+from dlworkshop import report, run_files
 from dlworkshop.learn import losses, schedules
 from dlworkshop.learn import population as pop
 from dlworkshop.learn.metrics import Metric
 from dlworkshop.models.model import Model, StatefulModel
-from dlworkshop.train import checks, data_files, params_file, run_folder
+from dlworkshop.train import data_files, disk, params_file, run_folder
 from dlworkshop.train.cache import compilation_cache
 from dlworkshop.train.diagnosis import why_nobody_is_left
 from dlworkshop.train.evaluation import BalancedAccuracy, evaluate_split
@@ -177,9 +177,10 @@ def _fit(plan: Plan, dataset: Dataset, workdir: str | Path | None) -> Run:
     files = data_files.describe(dataset, plan.model)
     with run_folder.lock_run_dir(workdir):
         run_folder.check_config(workdir, plan.settings, plan.derived)
-        with checks.disk_errors(workdir):
+        with disk.disk_errors(workdir):
             for name, content in files.items():
                 run_folder.write_json(workdir / name, content)
+                run_files.read(workdir, name)  # as a reader will: not at the end
             return conclude(Loop(plan, workdir).run(), workdir)
 
 
@@ -229,8 +230,7 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
             predictions.write(workdir / "predictions.npz")
         file = workdir / params_file.FILE
         params_file.write_params(file, params, state, plan.settings)
-        summary |= {"sha256": run_folder.digests_of(workdir)}
-        run_folder.write_json(workdir / "summary.json", summary)
+        summary = run_folder.write_summary(workdir, summary)
         report.write(workdir)
     return _run(trained, params, state, summary, workdir)
 

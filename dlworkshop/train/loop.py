@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from dlworkshop import run_files
 from dlworkshop.data.feed import give_back_large_blocks
 from dlworkshop.errors import UserError
 from dlworkshop.learn import population as pop
@@ -136,12 +137,13 @@ class Loop:
         if self.checkpoints.latest() is None:
             return 0
         self.population, position = self.checkpoints.restore(self.population)
+        run_files.conforms(position, run_files.schema.Position, self.checkpoints.folder)
         self.step = position["step"]
         self.seconds = position["seconds"]
         if summary.exists() and (
             self.step == self.plan.num_steps or not self.running()
         ):
-            self.finished = run_folder.read_json(summary)
+            self.finished = run_folder.finished_summary(summary.parent)
         return position["log"]
 
     def train(self) -> None:

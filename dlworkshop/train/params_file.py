@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dlworkshop import run_files
 from dlworkshop.errors import UserError
 from dlworkshop.files import atomic_write
 from dlworkshop.train.run_folder import to_jsonable
@@ -39,17 +40,27 @@ def write_params(
 
 
 def read_params(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The config and the named parameters [P, ...] of a file of `write_params`."""
+    """The config and the named parameters [P, ...] of a file of `write_params`.
+
+    Raises:
+        UserError: if it is missing or damaged.
+    """
     import safetensors  # noqa: PLC0415
 
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            config = json.loads((file.metadata() or {})["config"])
-            return config, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
+            text = (file.metadata() or {})["config"]
+            named = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except Exception as error:  # what reads damaged files raises what it likes
+        said = f"no {error}" if isinstance(error, KeyError) else error
         raise UserError(
-            f"{path} is missing or damaged ({error}): run the experiment to its end"
+            f"{path} is missing or damaged ({said}): run the experiment to its end"
         ) from error
+    config = run_files.parsed(
+        text.encode("utf-8", "surrogatepass"), path, run_files.schema.Config
+    )
+    run_files.conforms(config, run_files.schema.Trained, path)
+    return config, named
 
 
 def _contiguous(leaf: Any) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dlworkshop import run_files
 from dlworkshop.data.inputs_like import check_inputs_like
 from dlworkshop.errors import UserError
 from dlworkshop.learn.hparams import Keywords, given
@@ -30,7 +31,6 @@ from dlworkshop.report.words import count, humanize, with_error
 from dlworkshop.train.autotune import rule_of_thumb
 from dlworkshop.train.history import History
 from dlworkshop.train.programs import update_flops
-from dlworkshop.train.run_folder import read_json
 from dlworkshop.train.scores import Evaluation, Parts, evaluate_parts
 from dlworkshop.types import Batch, HParams, PyTree
 
@@ -170,11 +170,11 @@ class Run:
         """What the run left in a JSON file of its folder.
 
         Raises:
-            UserError: if the run has no folder, or the file is not there.
+            UserError: if the run has no folder, or the file is not there or damaged.
         """
         if self.workdir is None:
             raise UserError("the run has no folder: give fit a workdir to work with it")
-        return read_json(self.workdir / file)
+        return run_files.read(self.workdir, file, self.summary)
 
     @property
     def test_metric(self) -> np.ndarray:
@@ -342,7 +342,8 @@ def example_of(described: Any) -> PyTree:
     """
     if isinstance(described, list):
         return tuple(map(example_of, described))
-    if set(described) == {"shape", "dtype"}:
+    if not isinstance(described, Mapping) or set(described) == {"shape", "dtype"}:
+        run_files.conforms(described, run_files.schema.Input, "the example of a run")
         return jax.ShapeDtypeStruct(tuple(described["shape"]), described["dtype"])
     if "other" in described and isinstance(described["other"], str):
         raise UserError(

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from dlworkshop import identity
+from dlworkshop import identity, run_files
 from dlworkshop.data.checksums import digests
 from dlworkshop.errors import UserError
-from dlworkshop.files import atomic_write, open_for_update
+from dlworkshop.files import atomic_write, open_for_update, remove_left_over
 
 
 def to_jsonable(value: Any) -> Any:
@@ -40,12 +40,27 @@ def write_json(path: Path, value: Any) -> None:
     atomic_write(path, json.dumps(to_jsonable(value), indent=2) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """The value in a JSON file of a run folder."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}") from error
+def write_summary(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
+    """Write `summary.json`, which knows the digests of what lies beside it.
+
+    Returns:
+        The summary as it was written. Digests of RESULTS are taken over where it has
+        them.
+    """
+    known = {n: d for n, d in summary.get("sha256", {}).items() if n in RESULTS}
+    known = known or digests_of(folder)
+    for name in run_files.DIGESTED:
+        if (folder / name).is_file():
+            known[name] = run_files.digest(name, run_files.read(folder, name))
+    log = folder / run_files.LOG
+    if log.is_file():
+        known[run_files.LOG] = digests([log])[log]
+        summary = {**summary, "log_bytes": log.stat().st_size}
+    summary = to_jsonable({**summary, "sha256": known})
+    own = run_files.digest("summary.json", json.loads(json.dumps(summary)))
+    summary["sha256"]["summary.json"] = own
+    write_json(folder / "summary.json", summary)
+    return summary
 
 
 class Log:
@@ -71,7 +86,7 @@ class Log:
 
     def lines(self) -> list[dict[str, Any]]:
         """What was written so far."""
-        return [json.loads(line) for line in self._path.read_bytes().splitlines()]
+        return run_files.log_lines(self._path.read_bytes(), self._path)
 
     def write(self, line: dict[str, Any]) -> None:
         """One more line."""
@@ -79,8 +94,19 @@ class Log:
         self._file.flush()
 
     def position(self) -> int:
-        """Bytes that are on disk for good."""
+        """Bytes that are on disk for good, in the folder that was opened.
+
+        Raises:
+            UserError: if the folder was moved or removed meanwhile.
+        """
         os.fsync(self._file.fileno())
+        if not (
+            self._path.exists() and os.path.samefile(self._file.fileno(), self._path)
+        ):
+            raise UserError(
+                f"{self._path.parent} was moved or removed while it was written to: "
+                "put it back, and run the same command again to go on"
+            )
         return self._file.tell()
 
     def close(self) -> None:
@@ -106,6 +132,8 @@ def lock_run_dir(folder: Path) -> Iterator[None]:
                 f"the run folder {folder} is in use by another process: wait for it "
                 "or choose another with --workdir"
             ) from error
+        with contextlib.suppress(OSError):
+            remove_left_over(folder)
         yield
 
 
@@ -118,8 +146,9 @@ def _reason(error: OSError) -> str | None:
 
 def read_config(folder: str | Path | None) -> dict[str, Any]:
     """The config of the run in `folder`; empty where there is none."""
-    path = Path(folder or "") / "config.json"
-    return {} if folder is None or not path.is_file() else read_json(path)
+    if folder is None or not (Path(folder) / "config.json").exists():
+        return {}
+    return run_files.read(Path(folder), "config.json")
 
 
 def is_finished(folder: str | Path | None, num_epochs: int) -> bool:
@@ -138,13 +167,28 @@ def digests_of(folder: Path) -> dict[str, str]:
     return {path.name: digest for path, digest in digests(files).items()}
 
 
+def finished_summary(folder: Path) -> dict[str, Any] | None:
+    """That of a run at its end; None where it is missing or damaged: it is remade."""
+    try:
+        return run_files.read(folder, "summary.json")
+    except UserError:
+        return None
+
+
 def is_whole(folder: Path | None, summary: dict[str, Any]) -> bool:
     """Whether all that a finished run left is there, as it was written."""
     if folder is None:
         return True
-    return (folder / "report.html").is_file() and (
-        digests_of(folder) == summary.get("sha256")
-    )
+    known = summary.get("sha256", {})
+    try:
+        for name in run_files.DIGESTED:
+            if name in known:
+                run_files.read(folder, name, summary)
+        run_files.read_log(folder, summary)
+    except UserError:
+        return False
+    results = {name: known[name] for name in RESULTS if name in known}
+    return (folder / "report.html").is_file() and digests_of(folder) == results
 
 
 # What was derived may differ; identity is compared as such.
@@ -165,7 +209,7 @@ def check_config(
     path = folder / "config.json"
     config = json.loads(json.dumps(to_jsonable({**settings, "derived": derived})))
     if path.exists():
-        before = read_json(path)
+        before = run_files.read(folder, "config.json")
         changed = identity.difference(before.get("identity"), config.get("identity"))
         then, now = (flatten(c) for c in (before, config))
         names = {n for n in then.keys() | now.keys() if not n.startswith(UNCOMPARED)}

@@ -13,7 +13,7 @@ from dlworkshop.errors import UserError
 from dlworkshop.files import atomic_write
 from dlworkshop.learn import schedules
 from dlworkshop.models.model import Model
-from dlworkshop.train import checks, run_folder
+from dlworkshop.train import disk, run_folder
 from dlworkshop.train.fit import fit
 from dlworkshop.train.result import Run, device, versions
 from dlworkshop.train.sweep import by_setting
@@ -76,9 +76,9 @@ def write(lesson: Lesson, workdir: Path, script: Path, doc: str, config, seconds
         for field in dataclasses.fields(config)
         if field.name != "workdir"  # the folder may be moved
     }
-    with run_folder.lock_run_dir(workdir), checks.disk_errors(workdir):
+    with run_folder.lock_run_dir(workdir), disk.disk_errors(workdir):
         found = workdir / "config.json"
-        before = run_folder.read_json(found) if found.exists() else {}
+        before = run_folder.read_config(workdir)
         if before.get("experiment", script.stem) != script.stem:
             raise UserError(
                 f"{workdir} holds a run of {before['experiment']}: choose another "
@@ -106,7 +106,7 @@ def write(lesson: Lesson, workdir: Path, script: Path, doc: str, config, seconds
             run_folder.write_json(
                 found, {"experiment": script.stem, "settings": settings}
             )
-        run_folder.write_json(workdir / "summary.json", summary)
+        summary = run_folder.write_summary(workdir, summary)
         report.write(workdir)
     return lesson._replace(summary=summary)
 

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -64,8 +65,7 @@ def start(
     config = tyro.cli(config_class, prog=f"{name}.py", description=script.__doc__)
     workdir = config.workdir or Path("runs") / name
     config = dataclasses.replace(config, workdir=workdir)
-    # orbax logs a failure with its traceback before and after it raises it
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    quiet_checkpoints()
     use_all_cores(config.seeds or 0)  # of seeds that are chosen later, all cores
     try:
         with signals.answered(GO_ON), terminal.messages(), explain_devices():
@@ -103,6 +103,23 @@ def perform(
     file, doc = Path(script.__file__ or ""), script.__doc__ or ""
     seconds = {"total": time.perf_counter() - started}
     return lesson.write(result, config.workdir, file, doc, config, seconds)
+
+
+def quiet_checkpoints() -> None:
+    """Let a checkpoint that failed be told of once, by what is raised in the end.
+
+    Orbax logs its traceback before that, and its threads go on for a moment.
+    """
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    usual = sys.unraisablehook
+
+    def hook(unraisable):
+        if str(unraisable.exc_value) != "Event loop is closed":
+            usual(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def use_all_cores(seeds: int) -> None:

@@ -14,13 +14,13 @@ import pytest
 import scipy.special
 from flax import linen as nn
 
-from dlworkshop import data, fit, models
+from dlworkshop import data, fit, models, run_files
 from dlworkshop.errors import UserError
 from dlworkshop.models.rebuild import from_config
 from dlworkshop.serve import onnx
 from dlworkshop.serve.export import ensemble, export
 from dlworkshop.serve.load import load
-from dlworkshop.train import params_file, run_folder
+from dlworkshop.train import params_file
 
 MODELS = {
     "logistic": models.logistic(4),
@@ -60,7 +60,7 @@ def test_a_run_comes_back_from_its_folder(run, quadrants):
     ):
         np.testing.assert_array_equal(ours, theirs)
     assert again.model.config == run.model.config
-    assert again.summary == run_folder.read_json(run.workdir / "summary.json")
+    assert again.summary == run_files.read(run.workdir, "summary.json")
     np.testing.assert_allclose(
         again.predict(quadrants.test.inputs),
         run.predict(quadrants.test.inputs),
@@ -139,7 +139,7 @@ def test_vgg16_as_onnx(settings):
 def test_safetensors_hold_all_members_and_the_config(run, tmp_path):
     path = export(run, tmp_path / "model.safetensors", "safetensors")
     config, named = params_file.read_params(path)
-    written = run_folder.read_json(run.workdir / "config.json")
+    written = run_files.read(run.workdir, "config.json")
     del written["derived"]  # another machine derives its own
     assert config == written
     assert {len(array) for array in named.values()} == {2}

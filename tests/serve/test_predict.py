@@ -246,8 +246,9 @@ def test_what_cannot_be_evaluated_is_one_sentence(images, table, photos, tmp_pat
 
 def test_a_run_on_what_no_file_becomes_says_so(images, photos, tmp_path):
     workdir = shutil.copytree(images.workdir, tmp_path / "run")
-    about = run_folder.read_json(workdir / "preprocessing.json")
-    run = dataclasses.replace(images, workdir=workdir)
+    about = images.read_artifact("preprocessing.json")
+    anybodys = {**images.summary, "sha256": {}}
+    run = dataclasses.replace(images, workdir=workdir, summary=anybodys)
     for change in (
         {"preprocessing": None},
         {"preprocessing": about["preprocessing"] | {"height": 9}},

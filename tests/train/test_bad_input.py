@@ -150,7 +150,7 @@ def test_a_file_that_is_no_checkpoint(damage, quadrants, trained, tmp_path):
 
 def test_a_damaged_config(quadrants, tmp_path):
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(UserError, match=r"config.json cannot be read as JSON"):
+    with pytest.raises(UserError, match=r"config.json. is not JSON"):
         train(quadrants, workdir=tmp_path)
 
 

@@ -8,8 +8,8 @@ import scipy.special
 from dlworkshop import data, fit, losses, models
 from dlworkshop.learn.step import Evaluated
 from dlworkshop.report import figures
+from dlworkshop.run_files import read
 from dlworkshop.train import predictions
-from dlworkshop.train.run_folder import read_json
 from dlworkshop.types import Batch, Dataset
 from tests.conftest import make_dataset
 
@@ -74,9 +74,9 @@ def test_values_of_a_table_are_kept_in_its_units(price_run, houses):
     prices = [float(line.split(",")[2]) for line in houses.read_text().splitlines()[1:]]
     assert np.isclose(found["target"][:, None], prices, rtol=1e-5).any(1).all()
     error = np.abs(found["prediction"].reshape(2, -1) - found["target"]).mean()
-    said = read_json(price_run / "summary.json")["test"]["mae"]["mean"]
+    said = read(price_run, "summary.json")["test"]["mae"]["mean"]
     assert error == pytest.approx(said, rel=1e-4)
-    assert read_json(price_run / "config.json")["units"]["mae"] == "units of price"
+    assert read(price_run, "config.json")["units"]["mae"] == "units of price"
 
 
 def test_labels_are_kept_as_probabilities(tmp_path):

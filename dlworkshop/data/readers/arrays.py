@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dlworkshop.data import split
+from dlworkshop.data.archive import read_npz
 from dlworkshop.data.readers import cards, images, store
 from dlworkshop.data.readers.reader import Source
 from dlworkshop.errors import UserError
@@ -54,9 +55,8 @@ def read_inputs(path: Path) -> np.ndarray:
 def read_file(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an .npz file by their names; pickles in it are refused."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except Exception as error:  # what unpacks damaged files raises what it likes
+        return read_npz(path)
+    except ValueError as error:
         raise UserError(
             f"{path} cannot be read as .npz without pickles ({error}): save it with "
             "np.savez(path, x=..., y=...), numbers or text only"

@@ -13,14 +13,16 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
+from dlworkshop import run_files
 from dlworkshop.data.readers.images import RECORDS
 from dlworkshop.data.rows import LazyArray
 from dlworkshop.errors import UserError
 from dlworkshop.files import atomic_rename, atomic_write
+from dlworkshop.run_files import schema
 from dlworkshop.types import Array, Batch, Dataset
 
 NAMES = "names.json"  # of a prepared folder
@@ -60,12 +62,18 @@ class Records(LazyArray):
         file_of = np.searchsorted(self._starts, numbers, side="right") - 1
         for file in np.unique(file_of):
             at = np.flatnonzero(file_of == file)
-            records = self._reader(file).read(
-                (numbers[at] - self._starts[file]).tolist()
-            )
-            values[at] = np.frombuffer(b"".join(records), self.dtype).reshape(
-                len(at), *self.shape[1:]
-            )
+            try:
+                records = self._reader(file).read(
+                    (numbers[at] - self._starts[file]).tolist()
+                )
+                values[at] = np.frombuffer(b"".join(records), self.dtype).reshape(
+                    len(at), *self.shape[1:]
+                )
+            except (ValueError, RuntimeError, IndexError) as error:
+                raise UserError(
+                    f"{self._files[file]} is damaged ({error}): delete its folder and "
+                    "load again"
+                ) from error
         return values
 
     def _reader(self, file: int) -> Any:
@@ -174,16 +182,33 @@ def partial(root: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+class About(TypedDict):
+    """What is in `about.json`; its `digest` is of all else in it."""
+
+    key: str
+    classes: list[str]
+    shape: list[schema.Size]
+    dtype: schema.Dtype
+    files: list[tuple[str, schema.Size]]
+    groups: bool
+    preprocessing: schema.How | None
+    card: schema.Card
+
+
 def commit(root: Path, folder: Path, made: Prepared, signed: str) -> Path:
     """Give a prepared folder the name of its content, all or nothing."""
-    np.save(folder / "targets.npy", made.targets)
-    np.save(folder / "split.npy", made.split)
+    arrays = {"targets.npy": made.targets, "split.npy": made.split}
     if made.groups is not None:
-        np.save(folder / "groups.npy", made.groups)
+        arrays["groups.npy"] = made.groups
+    for name, array in arrays.items():
+        np.save(folder / name, array)
     (folder / NAMES).write_text(json.dumps(list(made.names)))
     apart = dict.fromkeys(("targets", "split", "names"))
     apart |= {"groups": made.groups is not None}
-    about = made._asdict() | apart | {"version": VERSION}
+    digests = dict(zip(arrays, sha256(folder / name for name in arrays), strict=True))
+    about = made._asdict() | apart | {"version": VERSION, "sha256": digests}
+    about = json.loads(json.dumps(about))
+    about["digest"] = run_files.digest("about.json", about)
     (folder / "about.json").write_text(json.dumps(about))
     folder.chmod(root.stat().st_mode & 0o777)  # mkdtemp made it private
     final = root / made.key
@@ -201,19 +226,20 @@ def read(folder: Path, name: str) -> Dataset:
         UserError: if its files are damaged.
     """
     try:
-        about = json.loads((folder / "about.json").read_text())
-        targets = np.load(folder / "targets.npy")
-        split = np.load(folder / "split.npy")
+        about = _about(folder)
+        targets, split = (np.load(folder / f"{n}.npy") for n in ("targets", "split"))
         groups = np.load(folder / "groups.npy") if about["groups"] else None
-        files = [folder / file for file, _ in about["files"]]
+        files = [folder / Path(file).name for file, _ in about["files"]]
         missing = [str(file) for file in files if not file.is_file()]
         if missing:
             raise ValueError(f"{missing[0]} is missing")
-    except (ValueError, FileNotFoundError, KeyError) as error:
+        starts = np.cumsum([0, *(n for _, n in about["files"])]).tolist()
+        if not len(targets) == len(split) == starts[-1]:
+            raise ValueError(f"{len(targets)} targets are of {starts[-1]} examples")
+    except Exception as error:  # what reads damaged files raises what it likes
         raise UserError(
-            f"{folder} is damaged ({error}): delete that folder and load again."
+            f"{folder} is damaged ({error!s:.300}): delete that folder and load again."
         ) from error
-    starts = np.cumsum([0, *(n for _, n in about["files"])]).tolist()
     train, validation, test = (
         Batch(
             Records(files, starts, index, about["shape"], about["dtype"]),
@@ -232,3 +258,20 @@ def read(folder: Path, name: str) -> Dataset:
         card=about["card"],
         groups=None if groups is None else (groups[split == 0], groups[split == 1]),
     )
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """What is in `about.json`, if the folder is as it was written.
+
+    Raises:
+        ValueError: if it is not; of an earlier version that is not known.
+    """
+    path = folder / "about.json"
+    about = run_files.parsed(run_files.contents(path), path, About)
+    known = about.pop("digest", None)
+    if known is not None and known != run_files.digest(path.name, about):
+        raise ValueError("about.json is not as it was written")
+    for name, digest in about.get("sha256", {}).items():
+        if sha256([folder / Path(name).name]) != [digest]:
+            raise ValueError(f"{name} is not as it was written")
+    return about

@@ -1,0 +1,99 @@
+"""The layers in an HDF5 file that Keras wrote; run as a program, whether it ends.
+
+HDF5 loops in some damaged files, and cannot be stopped there. So another process reads
+the file first, within a time. It imports nothing of this library, so that it is there
+in a quarter of a second.
+"""
+
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+SECONDS, BYTES_A_SECOND = 8.0, 2e7  # that reading takes at most, on a slow disk
+MOST_TIMES, LITTLE = 100, 1 << 20  # an array may be larger than its file, if compressed
+
+
+def read(path: Path, layers: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+    """Layer -> kernel and bias, of an HDF5 file that Keras 2 or 3 wrote.
+
+    Args:
+        path: of the file.
+        layers: their names in order, which Keras before 3.9 does not tell.
+
+    Raises:
+        ValueError: if it is damaged, or no such file.
+    """
+    seconds = SECONDS + path.stat().st_size / BYTES_A_SECOND
+    command = [sys.executable, "-W", "ignore", __file__, str(path), *layers]
+    try:
+        subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=seconds
+        )
+    except subprocess.TimeoutExpired:
+        raise ValueError(f"reading it takes more than {seconds:.0f} s") from None
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.strip().splitlines() or [
+            f"HDF5 ends with {error.returncode}"
+        ]
+        raise ValueError(said[-1]) from None
+    return _read(path, layers)
+
+
+def _read(path: Path, layers: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+    import h5py  # noqa: PLC0415
+
+    found = {}
+    with h5py.File(path) as file:
+        root = file.get("model_weights", file)  # where the whole model was saved
+        if "layer_names" in root.attrs:  # Keras 2, and Keras 3's .h5
+            for name in map(_text, root.attrs["layer_names"]):
+                group = root[name]
+                weights = [group[_text(w)] for w in group.attrs["weight_names"]]
+                found[name] = _named(weights, path)
+        else:  # .weights.h5 of Keras 3
+            unnamed = iter(layers)
+            for folder in sorted(root["layers"], key=_class_and_number):
+                variables = root["layers"][folder]["vars"]
+                weights = [variables[i] for i in sorted(variables)]
+                # Keras before 3.9 told the order of the layers only
+                name = variables.attrs.get("name")
+                if name is None and weights:
+                    name = next(unnamed, folder)
+                found[_text(name)] = _named(weights, path)
+    return {name: arrays for name, arrays in found.items() if arrays}
+
+
+def _named(weights: list, path: Path) -> dict[str, np.ndarray]:
+    """Keras' order of a layer's weights: kernel, bias."""
+    most = MOST_TIMES * path.stat().st_size + LITTLE
+    for array in weights:
+        elsewhere = array.file.filename != str(path)  # by a link
+        if elsewhere or array.external or array.is_virtual:
+            raise ValueError(f"{array.name} lies in another file")
+        if array.nbytes > most:
+            raise ValueError(f"{array.name} has {array.nbytes:,} bytes")
+    return {
+        name: np.asarray(array)
+        for name, array in zip(("kernel", "bias", "more"), weights, strict=False)
+    }
+
+
+def _class_and_number(folder: str) -> tuple[str, int]:
+    """conv2d, conv2d_1, ..., conv2d_10, dense: the order in which they were made."""
+    found = re.fullmatch(r"(.*?)(?:_(\d+))?", folder)
+    return (found[1], int(found[2] or 0)) if found else (folder, 0)
+
+
+def _text(name: bytes | str) -> str:
+    return name.decode() if isinstance(name, bytes) else name
+
+
+if __name__ == "__main__":
+    try:
+        _read(Path(sys.argv[1]), sys.argv[2:])
+    except Exception as damage:  # what reads damaged files raises what it likes
+        sys.exit(" ".join(str(damage).split()) or type(damage).__name__)

@@ -1,0 +1,214 @@
+"""The one way in which the files of a run folder are read.
+
+A folder may have come from anybody, or from a disk that forgot. So nothing is believed
+before it was looked at: a file is a regular one of a size that can be, its content has
+the types of `schema`, and where the summary knows its digest, it is as it was written.
+Anything else is one sentence.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dlworkshop.errors import UserError
+from dlworkshop.files import read_regular
+from dlworkshop.run_files import schema
+
+MOST_BYTES = 1 << 28  # of a file: a card with many pictures
+MOST_LOGGED = 1 << 31
+DEEPEST = 100  # objects and lists within one another
+MOST_DIGITS = 300  # of a whole number; a float has no room for more
+SCHEMAS: dict[str, Any] = {
+    "config.json": schema.Config,
+    "summary.json": schema.Summary,
+    "data_card.json": schema.Card,
+    "preprocessing.json": schema.Preprocessing,
+    "search.json": schema.SearchFile,
+    "answers.json": schema.Answers,
+}
+DIGESTED = "config.json", "data_card.json", "preprocessing.json"
+LOG = "metrics.jsonl"
+# of a config: what a run that goes on may write anew
+UNSAID = "derived", "identity", "num_epochs"
+REPLACE = "bring back a copy of it, or run the experiment again in another folder"
+MEND = "run the same experiment again with this folder, which makes it anew"
+
+
+def read(
+    folder: Path, name: str, summary: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The object in a JSON file of a run folder.
+
+    Args:
+        folder: of the run.
+        name: of the file; what it must hold is in SCHEMAS.
+        summary: which knows the digests of the others.
+
+    Raises:
+        UserError: if it is missing, or no such object, or not as it was written.
+    """
+    path = folder / name
+    value = parsed(contents(path), path, SCHEMAS[name])
+    known = (value if name == "summary.json" else summary or {}).get("sha256", {})
+    if known.get(name, own := digest(name, value)) != own:
+        raise UserError(f"{path} is not as it was written: {MEND}")
+    return value
+
+
+def read_log(folder: Path, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl` that a summary tells of; none where it is missing.
+
+    A run that goes on for more epochs has written more. A last line that is torn is
+    left out: it will be written again.
+
+    Raises:
+        UserError: if a line is none, or what was written then is not there any more.
+    """
+    path, known = folder / LOG, summary.get("sha256", {}).get(LOG)
+    if not path.exists() and known is None:
+        return []
+    content = contents(path)
+    if known is not None:
+        content = content[: summary.get("log_bytes")]
+        if hashlib.sha256(content).hexdigest() != known:
+            raise UserError(f"{path} is not as it was written: {MEND}")
+    whole = content[: content.rfind(b"\n") + 1]
+    lines = log_lines(whole, path)
+    rows = (
+        line.get(split) or {} for line in lines for split in ("train", "validation")
+    )
+    sizes = {len(values) for row in rows for values in row.values()}
+    check_members(path, sizes, summary)
+    return lines
+
+
+def check_members(path: Path, sizes: set[int], summary: Mapping[str, Any]) -> None:
+    """A file is of as many members as the summary; one that lists none knows none.
+
+    Raises:
+        UserError: if it is not.
+    """
+    members = len(summary.get("population") or ())
+    if len(sizes) > 1 or (members and sizes - {members}):
+        found = " and ".join(map(str, sorted(sizes)))
+        raise UserError(
+            f"'{path}' is of {found} members, and summary.json of {members}: {MEND}"
+        )
+
+
+def log_lines(content: bytes, path: Path) -> list[dict[str, Any]]:
+    """Each line of a log as an object."""
+    return [
+        parsed(line, f"{path} line {number}", schema.LogLine)
+        for number, line in enumerate(content.splitlines(), 1)
+    ]
+
+
+def contents(path: Path) -> bytes:
+    """All of a file of a run folder."""
+    try:
+        return read_regular(path, MOST_LOGGED if path.name == LOG else MOST_BYTES)
+    except FileNotFoundError:
+        raise UserError(
+            f"'{path.parent}' is not the folder of a finished run: {path.name} is "
+            "missing."
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"'{path}' cannot be read ({error.strerror}): {REPLACE}"
+        ) from None
+
+
+def parsed(content: bytes, where: object, wanted: Any) -> dict[str, Any]:
+    """The JSON object in some bytes, with the types of a schema.
+
+    >>> parsed(b'{"step": "x"}', "the log", schema.LogLine)
+    Traceback (most recent call last):
+    dlworkshop.errors.UserError: 'the log' is not as it should be (Expected `int`, got
+    `str` - at `$.step`): bring back a copy of it, or run the experiment again in
+    another folder
+    """
+    try:
+        text = content.decode()
+        value = json.loads(text, parse_int=_whole)
+        if re.search(r"\\u[dD][89a-fA-F]", text):  # half a letter, unless in a pair
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"'{where}' is not JSON ({error}): {REPLACE}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"'{where}' holds no JSON object: {REPLACE}")
+    conforms(value, wanted, where)
+    return value
+
+
+def conforms(value: Any, wanted: Any, where: object) -> None:
+    """Raise a UserError where a value has other types than a schema tells."""
+    try:
+        if not _is_flat(value, DEEPEST):
+            raise ValueError(f"it is more than {DEEPEST} objects and lists deep")
+        msgspec.convert(value, wanted)
+        if wanted is schema.Preprocessing and value["preprocessing"] is not None:
+            _check_how(value["preprocessing"])
+        if wanted is schema.Card:
+            _check_counts(value)
+        if wanted is schema.Summary:
+            _check_settings(value.get("settings") or [])
+    except ValueError as error:
+        said = str(error).rstrip(".")
+        raise UserError(
+            f"'{where}' is not as it should be ({said}): {REPLACE}"
+        ) from None
+
+
+def _check_how(how: Mapping[str, Any]) -> None:
+    if missing := schema.HOWS.get(how.get("kind", ""), {"kind"}) - how.keys():
+        raise ValueError(f"it has no {', '.join(sorted(missing))}")
+    for column in how.get("columns", ()):
+        if "values" not in column and not {"mean", "deviation"} <= column.keys():
+            raise ValueError(f"its column '{column['name']}' is of no kind")
+    if "mean" in how and [len(how["mean"])] != how.get("shape"):
+        raise ValueError("it has not a mean for each number")
+    if len(how.get("mean", ())) != len(how.get("deviation", ())):
+        raise ValueError("it has not a deviation for each mean")
+
+
+def _check_counts(card: Mapping[str, Any]) -> None:
+    wanted = {len(card.get("classes", ()))}
+    if {len(each) for each in card.get("counts", {}).values()} - wanted:
+        raise ValueError("it has not a count for each class")
+
+
+def _check_settings(settings: Sequence[Mapping[str, Any]]) -> None:
+    for split in ("validation", "test"):
+        if len({frozenset(row.get(split, ())) for row in settings}) > 1:
+            raise ValueError(f"its settings have other scores on {split}")
+
+
+def _whole(text: str) -> int:
+    if len(text) > MOST_DIGITS:
+        raise ValueError(f"a number has {len(text)} digits")
+    return int(text)
+
+
+def _is_flat(value: Any, most: int) -> bool:
+    parts = value.values() if isinstance(value, dict) else value
+    inner = [part for part in parts if isinstance(part, (dict, list))]
+    return not inner or (most > 0 and all(_is_flat(part, most - 1) for part in inner))
+
+
+def digest(name: str, value: Mapping[str, Any]) -> str:
+    """SHA-256 of what a JSON file says, without what may become another.
+
+    That are UNSAID of a config, and of a summary this very digest.
+    """
+    if name == "config.json":
+        value = {k: v for k, v in value.items() if k not in UNSAID}
+    if name == "summary.json":
+        others = {k: v for k, v in value.get("sha256", {}).items() if k != name}
+        value = {**value, "sha256": others}
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

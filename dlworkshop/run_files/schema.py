@@ -1,0 +1,490 @@
+"""The types of what the files of a run folder hold; other entries may hold anything.
+
+What is required, every run has; what is not, an older version or a lesson may lack.
+"""
+
+from typing import Annotated, Any, Literal, TypedDict
+
+from msgspec import Meta
+
+DTYPE = (
+    r"^(bool|u?int(2|4|8|16|32|64)|bfloat16|float(16|32|64)|complex(64|128)"
+    r"|float8_(e3m4|e4m3|e4m3fn|e4m3fnuz|e4m3b11fnuz|e5m2|e5m2fnuz|e8m0fnu))$"
+)
+
+Size = Annotated[int, Meta(ge=0, le=1 << 53)]
+Positive = Annotated[int, Meta(ge=1, le=1 << 53)]
+Side = Annotated[int, Meta(ge=1, le=1 << 14)]  # pixels
+Dtype = Annotated[str, Meta(pattern=DTYPE)]
+Outputs = Literal["logits", "binary_logits", "probabilities", "values"] | None
+Number = float | None  # null where it is not finite
+Numbers = dict[str, Number] | None
+Deviation = Annotated[float, Meta(gt=0)]
+Pair = tuple[str, Size]
+
+
+class Score(TypedDict, total=False):
+    """A quantity over the members."""
+
+    mean: Number
+    sem: Number
+    n: Size | None
+
+
+class Member(TypedDict, total=False):
+    """A row of the population."""
+
+    seed: int | None
+    hparams: dict[str, float | str | None] | None
+    status: str
+    note: str | None
+    test: Numbers
+    validation: Numbers
+
+
+class Claim(TypedDict, total=False):
+    statement: str
+    relation: str
+    verdict: str
+    why: str | None
+    test: str | None
+    spread: tuple[Number, Number] | None
+    n: Number
+    p: Number
+
+
+class Exercise(TypedDict, total=False):
+    question: str
+    answer: str
+    claim: Claim | None
+
+
+class _File(TypedDict):
+    file: str
+
+
+class Figure(_File, total=False):
+    caption: str
+
+
+class Input(TypedDict, total=False):
+    """An array of inputs."""
+
+    shape: list[Size]
+    dtype: Dtype
+    low: Number
+    high: Number
+
+
+class _Setting(TypedDict):
+    candidate: str
+    hparams: dict[str, Any]
+
+
+class Setting(_Setting, total=False):
+    """A row of a search."""
+
+    mean: Number
+    sem: Number
+    behind: Number
+    behind_sem: Number
+
+
+class Search(TypedDict, total=False):
+    rows: list[Setting]
+    judged_by: str
+    tried: dict[str, dict[str, Any]]
+    left_out: list[str]
+
+
+class Interval(TypedDict):
+    mean: Number
+    low: Number
+    high: Number
+
+
+class Budget(TypedDict):
+    minutes: float
+    used_seconds: float
+
+
+class Stat(TypedDict):
+    mean: Number
+    sem: Number
+
+
+class _Ranked(TypedDict):
+    hparams: dict[str, Any]
+    members: Annotated[list[Size], Meta(min_length=1)]
+    finite: float
+
+
+class Ranked(_Ranked, total=False):
+    """A setting of hyper-parameters with its members; the best comes first."""
+
+    validation: dict[str, Stat]
+    test: dict[str, Stat]
+
+
+class Summary(TypedDict, total=False):
+    experiment: str | None
+    question: str | None
+    about: str | None
+    finding: str | None
+    dataset: Any
+    model: Any
+    members: Size | None
+    steps: Size | None
+    parameters: Any
+    monitor: str | None
+    better: str | None
+    outputs: Outputs
+    inputs: dict[str, Input]
+    test: dict[str, Score] | None
+    validation: dict[str, Score] | None
+    seconds: Numbers
+    examples_per_second: Number
+    members_at_once: Positive
+    claims: list[Claim] | None
+    interrupted: bool
+    population: list[Member] | None
+    settings: list[Ranked] | None
+    table: str | None
+    log_bytes: Size
+    sha256: dict[str, str]
+    figures: list[Figure] | None
+    exercises: list[Exercise] | None
+    notes: list[str] | None
+    baselines: dict[str, dict[str, Any]] | None
+    ensemble: dict[str, Any] | None
+    expected: dict[str, Interval | Number | str] | None
+    search: Search | None
+    budget: Budget | None
+
+
+class Data(TypedDict, total=False):
+    """The data set in a config."""
+
+    name: str
+    fingerprint: str
+    classes: list[str]
+    shape: list[Size] | None
+    test: Size
+
+
+class Execution(TypedDict, total=False):
+    convolution: str | None
+    sequential: bool
+    micro_batch: Positive | None
+
+
+class Derived(TypedDict, total=False):
+    platform: str
+    execution: Execution
+    members_at_once: Positive | None
+    steps_per_chunk: Positive | None
+    timed: bool
+
+
+class Config(TypedDict, total=False):
+    experiment: str | None
+    dataset: Data | str | None
+    model: dict[str, Any] | str | None
+    metrics: dict[str, str | None] | None
+    hparams: dict[str, list[Number] | Number] | None
+    model_hparams: dict[str, str]
+    seeds: list[int] | None
+    num_epochs: Positive
+    identity: dict[str, Any] | None
+    derived: Derived
+
+
+class Copies(TypedDict):
+    examples: Size
+    across_splits: Size
+
+
+class AllCopies(Copies, total=False):
+    of_several_classes: Size
+    across: list[list[str]]
+    torn: list[list[str]]
+
+
+class Groups(TypedDict):
+    by: str
+    groups: Size
+    in_several_splits: Size
+    largest: Size
+
+
+class CardColumn(TypedDict):
+    name: str
+    about: str
+    missing: Size
+
+
+class Card(TypedDict, total=False):
+    """What the report says about the data."""
+
+    shape: list[Size] | dict[str, list[Size]]
+    sizes_of_splits: dict[str, Size]
+    classes: list[str]
+    counts: dict[str, list[Size]]
+    examples: list[list[str]]
+    augmented: list[list[str]]
+    warnings: list[str] | None
+    copies: AllCopies | None
+    groups: Groups | None
+    columns: list[CardColumn] | None
+    target: str | list[str] | None
+    sizes: list[Pair] | None
+    modes: list[Pair] | None
+    skipped: list[tuple[str, str]] | None
+    num_sizes: Size
+    num_skipped: Size
+    num_columns: Size
+
+
+class Target(TypedDict, total=False):
+    """A column of a table that is to be told."""
+
+    name: str
+    mean: float
+    deviation: Deviation
+
+
+class _Column(TypedDict):
+    name: str
+    missing: bool
+
+
+class Column(_Column, total=False):
+    """A column of a table that is learnt from: numbers, or words."""
+
+    mean: float
+    deviation: Deviation
+    values: list[str]
+
+
+class Targets(TypedDict):
+    task: str
+    several: bool
+    columns: Annotated[list[Target], Meta(min_length=1)]
+
+
+class How(TypedDict, total=False):
+    """How a file or row becomes an example: what each kind must have is in HOWS."""
+
+    kind: str
+    height: Side
+    width: Side
+    channels: Literal[1, 3]
+    depth: Annotated[int, Meta(ge=8, le=31)]
+    resize: Literal["crop", "pad"]
+    shape: list[Size]
+    mean: list[float]
+    deviation: list[Deviation]
+    columns: Annotated[list[Column], Meta(min_length=1)]
+    target: Targets
+
+
+HOWS = {
+    "image": {"height", "width", "channels", "resize"},
+    "table": {"columns"},
+    "array": {"shape"},
+}
+
+
+class Preprocessing(TypedDict):
+    classes: list[str]
+    preprocessing: How | None
+
+
+class Line(TypedDict):
+    step: Size
+    epoch: Number
+    train: dict[str, list[Number]]
+
+
+class LogLine(Line, total=False):
+    """Of metrics.jsonl: what was measured at the end of a chunk, of each member."""
+
+    validation: dict[str, list[Number]] | None
+
+
+class Seconds(TypedDict):
+    compile: float
+    train: float
+    total: float
+
+
+class Position(TypedDict):
+    """Of a checkpoint: what is no array."""
+
+    step: Size
+    log: Size
+    seconds: Seconds
+
+
+class Share(TypedDict):
+    """Of examples, with its interval."""
+
+    share: float
+    low: float
+    high: float
+    examples: Size
+
+
+class Sets(TypedDict):
+    threshold: float
+    test: Share
+    size: float
+    alone: float
+
+
+class Half(TypedDict):
+    half: float
+    test: Share
+
+
+class Errors(TypedDict):
+    before: float
+    after: float
+
+
+class _Temperature(TypedDict):
+    error: float
+    noise: float
+
+
+class Temperature(_Temperature, total=False):
+    temperature: Deviation
+    test: Errors
+
+
+class Unlike(TypedDict):
+    names: list[str]
+    centre: list[float]
+    reach: list[float]
+    far: float
+    rate: float
+    test: Share
+
+
+class Importance(TypedDict):
+    column: str
+    mean: float
+    sem: Number
+
+
+class Importances(TypedDict):
+    score: str
+    examples: Size
+    columns: list[Importance]
+
+
+class Salient(TypedDict):
+    name: str
+    true: str
+    said: str
+    fell: float
+    pictures: list[str]
+
+
+class Near(TypedDict):
+    name: str
+    true: str
+    distance: float
+
+
+class _Mistake(TypedDict):
+    name: str
+    true: str
+    said: str
+    nearest: list[Near]
+
+
+class Mistake(_Mistake, total=False):
+    pictures: list[str]
+
+
+class Mistakes(TypedDict):
+    looked_at: Size
+    rows: Annotated[list[Mistake], Meta(min_length=1)]
+
+
+class Answers(TypedDict, total=False):
+    """What the answers of a run are worth."""
+
+    level: float
+    held_out: dict[str, Any] | None
+    sets: Sets
+    intervals: list[Half]
+    temperature: Temperature
+    unlike: Unlike
+    importance: Importances
+    saliency: list[Salient]
+    mistakes: Mistakes
+
+
+class _Searched(TypedDict):
+    rows: list[tuple[str, dict[str, float], list[Number], list[Number]]]
+
+
+class Searched(_Searched, total=False):
+    """A candidate: its settings with their scores and losses."""
+
+    taken: dict[str, float] | None
+    update: Number
+    planned: Number
+
+
+class Effort(TypedDict):
+    seeds: Positive
+    updates: Positive
+    usual: Positive
+    seconds: float
+
+
+class _SearchFile(TypedDict):
+    asked: dict[str, Any]
+    searched: dict[str, Searched]
+    left_out: list[str]
+    seconds: float
+
+
+class SearchFile(_SearchFile, total=False):
+    """What a search has found so far."""
+
+    folds: Size
+    run: Effort
+    told: list[Setting]
+
+
+class TrainedData(TypedDict):
+    name: str
+    fingerprint: str
+    classes: list[str]
+    example: Any
+    shape: list[Size] | None
+
+
+class Trained(TypedDict):
+    """What a config must have for its run to answer."""
+
+    dataset: TrainedData
+    model: dict[str, Any]
+    hparams: dict[str, list[Number]]
+    model_hparams: dict[str, str]
+
+
+class Ended(TypedDict):
+    status: str
+
+
+class Answering(TypedDict):
+    """What a summary must have for its run to answer."""
+
+    outputs: Outputs
+    example: Any
+    population: list[Ended]

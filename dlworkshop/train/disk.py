@@ -1,0 +1,72 @@
+"""What keeps a run folder from being written, in one sentence."""
+
+import contextlib
+import errno
+import os
+import re
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from dlworkshop.errors import UserError
+
+DISK = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota of the disk is used up",
+    errno.EFBIG: "a file became larger than this system allows",
+    errno.EIO: "the disk does not work",
+    errno.EROFS: "it cannot be written",
+    errno.EACCES: "it cannot be written",
+    errno.EPERM: "it cannot be written",
+    errno.ESTALE: "its disk is not there any more",
+    errno.ENOENT: "it was moved or removed",
+    errno.ENOTDIR: "it was moved or removed",
+    errno.EMFILE: "too many files are open (ulimit -n)",
+    errno.ENFILE: "too many files are open",
+}
+
+
+@contextlib.contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Say in one sentence what kept the run folder from being written."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = _disk_error(error, folder)
+        if reason is None:
+            raise
+        raise UserError(
+            f"writing the run folder {folder} failed, {reason}: make room or choose "
+            "another with --workdir; what was saved whole before is intact"
+        ) from error
+
+
+def _disk_error(error: BaseException, folder: Path) -> str | None:
+    """Why the disk under a folder failed; None where the error is another one.
+
+    Threads and libraries wrap what the system said, and some keep its number alone.
+    """
+    each: BaseException | None = error
+    seen: set[int] = set()
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        said = re.search(r"os_error_code='(\d+)'", str(each))  # of TensorStore
+        number = int(said[1]) if said else getattr(each, "errno", None)
+        if str(each).startswith("Checkpoint directory does not exist"):  # of orbax
+            number = errno.ENOENT
+        if number in DISK and _is_below(each, folder):
+            return DISK[number]
+        each = each.__cause__ or each.__context__
+    return None if (folder / ".lock").exists() else DISK[errno.ENOENT]
+
+
+def _is_below(error: BaseException, folder: Path) -> bool:
+    """Whether it is of a file in a folder, as far as it names one."""
+    name = getattr(error, "filename", None)
+    if name is None or Path(os.path.abspath(name)).is_relative_to(folder.absolute()):
+        return True
+    frames = traceback.walk_tb(error.__traceback__)  # beside a folder that is open
+    checkpoint = any("orbax" in frame.f_code.co_filename for frame, _ in frames)
+    return checkpoint and not os.path.isabs(name)
