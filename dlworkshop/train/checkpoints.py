@@ -9,6 +9,7 @@ on; the checkpoint before a damaged one is taken instead.
 import concurrent.futures
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def _set_damaged_aside(folder: Path) -> None:
     steps = [each for each in folder.glob("*") if each.name.isdecimal()]
     damaged = []
     for step in sorted(steps, key=lambda each: int(each.name), reverse=True):
-        if (why := damage(step)) is None:
+        if (why := damage(step) or _unfinished(step, steps)) is None:
             break
         damaged.append(f"{step.name} ({why})")
     if damaged and len(damaged) == len(steps):
@@ -142,7 +143,7 @@ def _set_damaged_aside(folder: Path) -> None:
 def damage(checkpoint: Path) -> str | None:
     """What differs from the digests in a checkpoint; None where nothing does.
 
-    One without digests was not finished, or is of an earlier version: nothing is known.
+    Of one without digests nothing is known; see `_unfinished`.
     """
     try:
         wanted = json.loads((checkpoint / DIGESTS).read_bytes())
@@ -159,7 +160,23 @@ def damage(checkpoint: Path) -> str | None:
     return None
 
 
+def _unfinished(checkpoint: Path, steps: list[Path]) -> str | None:
+    """Without digests, while another has them, it may not have reached the disk."""
+    has = {step for step in steps if (step / DIGESTS).exists()}
+    return "it was not finished" if has and checkpoint not in has else None
+
+
 def _write_digests(checkpoint: Path) -> None:
+    """Bring all files of a checkpoint to the disk, and their digests after them.
+
+    So, after the power failed, one that has digests is whole or is seen not to be.
+    """
+    for path in (*checkpoint.rglob("*"), checkpoint, checkpoint.parent):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     files = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
     found = {
         str(path.relative_to(checkpoint)): digest

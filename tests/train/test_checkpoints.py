@@ -70,6 +70,37 @@ def test_each_flipped_bit_is_noticed_in_each_file(two, tmp_path, caplog):
         assert restored(folder) == (2, 2.0)
 
 
+def test_one_that_was_not_brought_to_the_disk_is_passed_over(two, tmp_path, caplog):
+    folder = shutil.copytree(two, tmp_path / "own")
+    (folder / "2" / DIGESTS).unlink()  # they are written when all else is there
+    for file in (folder / "2").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    assert restored(folder) == (1, 1.0)
+    assert "checkpoint 2 (it was not finished)" in caplog.text
+    older = shutil.copytree(two, tmp_path / "older")  # of a version without digests
+    for step in "12":
+        (older / step / DIGESTS).unlink()
+    assert restored(older) == (2, 2.0)
+
+
+def test_files_reach_the_disk_before_their_digests(tmp_path, monkeypatch):
+    there = []
+    sync = os.fsync
+
+    def fsync(descriptor):
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        there.append((path, (tmp_path / "checkpoints" / "1" / DIGESTS).exists()))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    saved(tmp_path / "checkpoints", [1])
+    first = {path for path, digests in there if not digests}
+    step = tmp_path / "checkpoints" / "1"
+    assert {str(p) for p in step.rglob("*") if p.name != DIGESTS} <= first
+    assert {str(step), str(step.parent)} <= first
+
+
 def test_a_file_that_nobody_needs_stops_nothing(two, tmp_path):
     folder = shutil.copytree(two, tmp_path / "own")
     (folder / "2" / "note.txt").write_text("mine")
