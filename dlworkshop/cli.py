@@ -23,7 +23,7 @@ RunFolder = Annotated[Positional[Path], arg(metavar="RUN", help="A run's folder.
 
 @dataclasses.dataclass(frozen=True)
 class Doctor:
-    """Look whether all that is needed is there and works; leave with 1 if not."""
+    """Look whether all that is needed is there and works; exit with status 1 if not."""
 
     def __call__(self) -> int:
         from dlworkshop.workshop.doctor import show
@@ -113,7 +113,7 @@ class Export:
 
 @dataclasses.dataclass(frozen=True)
 class Gallery:
-    """Run all experiments and write one static site; leave with 1 if a claim fails."""
+    """Run all experiments and write one static site; exit with status 1 if a claim fails."""
 
     folder: Annotated[Positional[Path], arg(metavar="DIR")]
     """The folder of the site."""

@@ -1,4 +1,4 @@
-"""One number by which logits are divided, so that an ensemble is as sure as right."""
+"""One number by which logits are divided, so that confidence equals accuracy."""
 
 import numpy as np
 import scipy.special

@@ -58,7 +58,7 @@ def compared(confidence: float, accuracy: float) -> str:
 
 def _diagram(title: str, bins: dict[str, np.ndarray]) -> str:
     with drawing("reliability", title, (7.4, 6.2)) as (_, axes, out):
-        axes.plot([0, 100], [0, 100], "--", color=BAD, label="as sure as right")
+        axes.plot([0, 100], [0, 100], "--", color=BAD, label="perfect calibration")
         for colour, (name, rows) in zip(COLOURS, bins.items(), strict=False):
             size, sure, right = rows[rows[:, 0] > 0].T
             axes.plot(100 * sure, 100 * right, color=colour, linewidth=2, label=name)

@@ -52,11 +52,11 @@ AnyConfig = TypeVar("AnyConfig", bound=Config)
 def start(
     main: Callable[[AnyConfig], Run | Lesson], config_class: type[AnyConfig]
 ) -> None:
-    """Run `main` with the flags of the command line; a user's mistake leaves with 2.
+    """Run `main` with the flags of the command line; a user's mistake exits with 2.
 
     The module's docstring is the text of `--help`, its file name the name of the run.
     A lesson prints a line for each claim; if one fails, the report is there all the
-    same, with the claim in red, and the script leaves with 1.
+    same, with the claim in red, and the script exits with status 1.
     """
     import tyro  # noqa: PLC0415 (needed by scripts only)
 
