@@ -113,7 +113,7 @@ class Export:
 
 @dataclasses.dataclass(frozen=True)
 class Gallery:
-    """Run all experiments and write one static site; exit with status 1 if a claim fails."""
+    """Run all experiments as one static site; exit with status 1 if a claim fails."""
 
     folder: Annotated[Positional[Path], arg(metavar="DIR")]
     """The folder of the site."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 
 class UserError(ValueError):
-    """A mistake of the user, not of the program; scripts print it and exit with status 2."""
+    """A mistake of the user, not of the program; scripts print it and exit with 2."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
