@@ -37,9 +37,8 @@ def culprits_of(fn: Function, judge: Judge) -> list[Culprit]:
         judge: a piece of its program, as a function of what moves with the arguments,
             at the values that it has -> what is wrong with it, or "".
     """
-    closed = jax.make_jaxpr(fn.flat)(fn.at)
     walk = _Walk(judge, fn.at.dtype)
-    walk.program(closed.jaxpr, closed.consts, [fn.at], [True])
+    walk.program(fn.program.jaxpr, fn.program.consts, [fn.at], [True])
     return walk.found
 
 
@@ -108,11 +107,11 @@ class _Walk:
 
 def not_finite(fn: Function) -> str:
     """Whether a value or a derivative of a piece is inf or nan: a `Judge`."""
-    value = np.asarray(fn.value()(fn.at))
+    value = np.asarray(fn.value(fn.at))
     if bad := _first_bad(value, fn.outputs):
         return f"its value is {bad}"
     ones = np.ones(fn.outputs[-1].stop, fn.at.dtype)
-    slopes = np.asarray(fn.pull()(fn.at, ones))
+    slopes = np.asarray(fn.pull(fn.at, ones))
     if bad := _first_bad(slopes, fn.inputs):
         return f"its derivative is {bad}"
     return ""

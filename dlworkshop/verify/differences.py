@@ -25,8 +25,8 @@ from typing import NamedTuple
 import numpy as np
 
 KINK = 1e-4  # to which one-sided slopes agree where they make a kink
-SMALLEST = -48  # log2 of the smallest step, relative to the scale
-SHRINK, GROW = 5, 4  # log2 of the ratio of one round's steps to the next one's
+SMALLEST = -48  # log2 of the smallest step, relative to the entry
+SHRINK, GROW = 6, 4  # log2 of the ratio of one round's steps to the next one's
 
 
 class Probe(NamedTuple):
@@ -88,30 +88,29 @@ def slope_along(
     eps = float(np.finfo(at.dtype).eps)
     first = int(np.floor(np.log2(eps) / 5)) + (2 if eps < 1e-10 else 1)  # -9, or -4
     scale = int(np.round(np.log2(probe.scale)))
+    own = int(np.round(np.log2(probe.own))) if probe.own else scale
+    least, most = min(scale, own) + SMALLEST, max(scale + first + 2 * GROW, first)
     best: Slope | None = None
-    wanted = [scale + first]
-    if 0 < probe.own < probe.scale / 64:  # an entry far smaller than its array
-        wanted.append(int(np.round(np.log2(probe.own))) + first)
-    grown = [scale + first + GROW, scale + first + 2 * GROW]
-    grown += [first] if scale < -GROW else []
-    while wanted:
-        exponent = wanted.pop(0)
+    exponent, rough, crude = scale + first, least - 1, most + 1
+    while True:
         found = _one_round(values, at, value, probe, exponent, eps, rounding)
         best = found if best is None else _better(best, found)
-        good = best.doubt <= enough(best.central)
-        if np.all(good | best.kink):
-            break
-        if wanted:
-            continue
-        rough = best.doubt[~good & ~best.kink] <= 8 * best.noise[~good & ~best.kink]
-        if rough.all():  # smaller steps are rougher still
-            wanted += grown[:1]
-            grown = grown[1:]
-        elif exponent - SHRINK >= scale + SMALLEST:
-            grown = []
-            wanted.append(min(exponent, scale + first) - SHRINK)
-    assert best is not None
-    return best
+        good = (best.doubt <= enough(best.central)) | best.kink
+        if good.all():
+            return best
+        if np.all(found.doubt[~good] <= 8 * found.noise[~good]):
+            rough = exponent  # smaller steps are rougher still
+        else:
+            crude = exponent  # larger steps are cruder still
+        if rough < least:  # no step was small enough
+            far = exponent == scale + first and own < scale - SHRINK
+            exponent = own + first if far else exponent - SHRINK
+        elif crude > most:  # nor large enough
+            exponent += GROW
+        else:
+            exponent = (rough + crude) // 2
+        if not max(least - 1, rough) < exponent < min(most + 1, crude):
+            return best
 
 
 def _one_round(values, at, value, probe, exponent, eps, rounding) -> Slope:

@@ -1,6 +1,8 @@
 """Any JAX function as one of real vectors, of which derivatives are matrices."""
 
+import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -37,7 +39,8 @@ class Part(NamedTuple):
         return name + ("", (".real", ".imag")[i // size])[self.is_complex]
 
 
-class Function(NamedTuple):
+@dataclass(frozen=True)
+class Function:
     """What is checked: `flat`, real [D] -> real [M], near one point."""
 
     flat: Callable  # traceable
@@ -45,15 +48,23 @@ class Function(NamedTuple):
     inputs: tuple[Part, ...]
     outputs: tuple[Part, ...]
 
-    def value(self) -> Callable[[np.ndarray], np.ndarray]:
+    @functools.cached_property
+    def program(self) -> Any:
+        """Its jaxpr."""
+        return jax.make_jaxpr(self.flat)(self.at)
+
+    @functools.cached_property
+    def value(self) -> Callable:
         """[D] -> [M], compiled."""
         return jax.jit(self.flat)
 
-    def push(self) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    @functools.cached_property
+    def push(self) -> Callable:
         """`jax.jvp`: the point [D] and a direction [D] -> [M], compiled."""
         return jax.jit(lambda v, d: jax.jvp(self.flat, (v,), (d,))[1])
 
-    def pull(self) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    @functools.cached_property
+    def pull(self) -> Callable:
         """`jax.vjp`: the point [D] and a cotangent [M] -> [D], compiled."""
         return jax.jit(lambda v, u: jax.vjp(self.flat, v)[1](u)[0])
 
@@ -157,7 +168,7 @@ def gradient(fn: Function, cotangent: np.ndarray) -> Function:
         return jax.vjp(fn.flat, v)[1](cotangent)[0]
 
     outputs = tuple(p._replace(path=f"d/d({p.path})") for p in fn.inputs)
-    return fn._replace(flat=flat, outputs=outputs)
+    return replace(fn, flat=flat, outputs=outputs)
 
 
 def tangent(fn: Function, direction: np.ndarray) -> Function:
@@ -166,7 +177,7 @@ def tangent(fn: Function, direction: np.ndarray) -> Function:
     def flat(v):
         return jax.jvp(fn.flat, (v,), (direction,))[1]
 
-    return fn._replace(flat=flat)
+    return replace(fn, flat=flat)
 
 
 def mode_is_missing(error: Exception) -> bool:
@@ -176,9 +187,8 @@ def mode_is_missing(error: Exception) -> bool:
 
 def narrowed(fn: Function) -> str:
     """What first makes less than float64 of what moves with the arguments, or ""."""
-    closed = jax.make_jaxpr(fn.flat)(fn.at)
-    found = _narrowed(closed.jaxpr, closed.jaxpr.invars)
-    out = closed.out_avals[0].dtype
+    found = _narrowed(fn.program.jaxpr, fn.program.jaxpr.invars)
+    out = fn.program.out_avals[0].dtype
     return found or ("" if out == np.float64 else f"it returns {out}")
 
 

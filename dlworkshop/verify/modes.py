@@ -75,10 +75,10 @@ def check(
         UserError: `fn` is not finite here, or has no derivative in any of the modes.
     """
     rng = np.random.default_rng(seed)
-    heard, compute, at = Heard(fn.outputs, rng), fn.value(), fn.at
+    heard, at = Heard(fn.outputs, rng), fn.at
 
     def values(points):
-        return np.stack([heard(y) for y in [compute(point) for point in points]])
+        return np.stack([heard(y) for y in [fn.value(point) for point in points]])
 
     value = values([at])[0]  # [Q]
     if not np.isfinite(value).all():
@@ -90,9 +90,8 @@ def check(
     there, notes = _there(fn, modes)
     cotangents = heard.cotangents().astype(at.dtype)
     grads = np.zeros((len(value), at.size))
-    pull, push = fn.pull(), fn.push()
     if "rev" in there:
-        grads = np.stack([np.asarray(pull(at, u), np.float64) for u in cotangents])
+        grads = np.stack([np.asarray(fn.pull(at, u), np.float64) for u in cotangents])
     sizes = [np.abs(at[p.start : p.stop].astype(np.float64)) for p in fn.inputs]
     own = np.concatenate([np.where(x > 0, x, scale_of(x)) for x in sizes])  # [D]
     rounding = rounding_of(values, at, own, rng)
@@ -107,7 +106,7 @@ def check(
         if "fwd" in there and (not probe.is_entry or asked[probe.part] <= NUM_FORWARD):
             ray = np.zeros(at.size, at.dtype)
             ray[probe.start : probe.start + probe.vector.size] = probe.vector
-            autodiff["fwd"] = heard(push(at, ray))
+            autodiff["fwd"] = heard(fn.push(at, ray))
         part = fn.inputs[probe.part]
         looks.append(_look(probe, part, autodiff, grads, own, tolerance, (
             values, at, value, rounding)))
@@ -127,9 +126,9 @@ def _there(fn: Function, modes: Sequence[str]) -> tuple[list[str], tuple[str, ..
     for mode in modes:
         try:
             if mode == "rev":
-                fn.pull()(fn.at, np.zeros(fn.outputs[-1].stop, fn.at.dtype))
+                fn.pull(fn.at, np.zeros(fn.outputs[-1].stop, fn.at.dtype))
             else:
-                fn.push()(fn.at, np.zeros_like(fn.at))
+                fn.push(fn.at, np.zeros_like(fn.at))
             there.append(mode)
         except Exception as error:
             if not mode_is_missing(error):
@@ -164,6 +163,10 @@ def _look(probe, part, autodiff, grads, own, tolerance, about) -> _Look:
         return np.where(nothing, np.inf, tolerance / 4 * against(slope))
 
     values, at, value, rounding = about
+    if not probe.is_entry:  # the points of a direction are rounded, too
+        moved = here * at[span].astype(np.float64)
+        lengths = np.array([norm_of(row) for row in moved])
+        rounding = rounding + np.finfo(at.dtype).eps / 4 * lengths
     slope = slope_along(values, at, value, probe, enough, rounding)
     return _Look(probe, autodiff, slope, against(slope.central), unit)
 
@@ -180,7 +183,7 @@ def _negligible(fn: Function, value: np.ndarray, moved: np.ndarray) -> np.ndarra
 def _row(part, looks, names, tolerance, material, coarse, suffix) -> ParameterCheck:
     has_kinks = any(look.probe.is_entry and look.slope.kink.any() for look in looks)
     found = [
-        _judge(look, mode, q, tolerance, coarse if material[q] else np.inf, has_kinks)
+        _judge(look, mode, q, tolerance, coarse if material[q] else None, has_kinks)
         for look in looks
         for mode in look.autodiff
         for q in range(len(names))
@@ -233,9 +236,13 @@ def _judge(look: _Look, mode, q, tolerance, coarse, has_kinks) -> _Verdict:
         lost = off > bar and not (look.probe.is_entry and np.isfinite(exact))
     else:
         bar = max(tolerance * against, 8 * slope.doubt)
-        lost = not off > bar or not np.isfinite(slope.doubt + exact)
-    if not lost and off <= bar and bar > coarse * look.unit[q]:
+        settled = 8 * slope.doubt <= abs(slope.central) and np.isfinite(exact)
+        lost = not (settled and off > bar)
+    if not lost and off <= bar and coarse and bar > coarse * look.unit[q]:
         lost = True
+    if lost and np.isfinite(exact):  # unless it carries next to nothing
+        most = max(abs(exact), abs(slope.central) + 2 * slope.doubt)
+        lost = not most <= tolerance * look.unit.max()
     error = 0.0 if lost or not off else tolerance * off / bar if bar else np.inf
     resolution = bar / look.unit[q] if look.unit[q] else np.inf
     return _Verdict(

@@ -36,7 +36,7 @@ def probes_of(
         max_entries: see above.
         rng: of the random ones.
     """
-    steep = np.sqrt(np.sum(np.square(_finite(grads)), axis=0))  # [D]
+    steep = np.max(np.abs(_finite(grads)), axis=0)  # [D]
     steep = np.where(np.isfinite(grads).all(0), steep, np.inf)
     probes = []
     for i, part in enumerate(parts):
@@ -57,7 +57,7 @@ def probes_of(
             probes.append(Probe(i, name, place, one, scale, abs(float(x[j]))))
         own = np.where(x != 0, np.abs(x), spread)  # [n]
         whole = np.full(x.size, spread)
-        rays = {"the gradient": own * _finite(grads[0][span] * own)}
+        rays = {"the gradient": own * _unit(grads[0][span], own)}
         rays["direction 1"] = whole * rng.standard_normal(x.size)
         if x.size > max_entries:
             rays["direction 2"] = whole * rng.standard_normal(x.size)
@@ -114,6 +114,13 @@ class Heard:
             made[start : start + len(rows), span] = rows
             start += len(rows)
         return made
+
+
+def _unit(slopes: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """[n]: what each entry moves f by, over the largest; 0 where there is none."""
+    with np.errstate(all="ignore"):
+        moved = _finite(_finite(slopes) * own)
+        return _finite(moved / np.max(np.abs(moved), initial=0.0))
 
 
 def _finite(x: np.ndarray) -> np.ndarray:

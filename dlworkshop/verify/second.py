@@ -41,11 +41,11 @@ def check_second(fn: Function, modes, tolerance, max_entries, seed) -> Found:
 def _symmetric(derived: Function, seed: int) -> tuple[Comparison, ...]:
     """<v, H w> = <w, H v>, in two random directions."""
     rays = np.random.default_rng(seed).standard_normal((2, derived.at.size))
-    v, w = rays / np.linalg.norm(rays, axis=1, keepdims=True)
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    v, w = rays.astype(derived.at.dtype)
     try:
-        push = derived.push()
         hv, hw = (
-            np.asarray(push(derived.at, x.astype(derived.at.dtype)), np.float64)
+            np.asarray(derived.push(derived.at, x), np.float64)
             for x in (v, w)
         )
     except Exception as error:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dlworkshop.verify.functions import Function, mode_is_missing
@@ -41,30 +42,29 @@ def compare(
         [np.full(p.stop - p.start, scale_of(_array(fn.at, p))) for p in fn.inputs]
     )
     ray = (ray / np.linalg.norm(ray) * scale).astype(fn.at.dtype)
-    roads: dict[str, Callable] = {"the value": fn.flat}
+    known: dict[str, Callable] = {"the value": fn.value}
     if "rev" in modes:
-        roads["the gradient"] = lambda v: jax.vjp(fn.flat, v)[1](u)[0]
+        known["the gradient"] = lambda v: fn.pull(v, u)
     if "fwd" in modes:
-        roads["the tangent"] = lambda v: jax.jvp(fn.flat, (v,), (ray,))[1]
+        known["the tangent"] = lambda v: fn.push(v, ray)
     points = np.stack(
         [
             fn.at + NEAR * k * scale * rng.standard_normal(fn.at.size)
             for k in range(NUM_EXAMPLES)
         ]
     ).astype(fn.at.dtype)
-    known = {name: jax.jit(road) for name, road in roads.items()}
-    one = {name: np.asarray(road(fn.at)) for name, road in known.items()}
+    one = {what: np.asarray(road(fn.at)) for what, road in known.items()}
     found, notes = [], []
     for name in names:
         try:
             pairs = []
-            for what, road in roads.items():
+            for what, road in known.items():
                 if name == "vmap":
-                    theirs = np.stack([np.asarray(known[what](p)) for p in points])
-                    ours = jax.jit(jax.vmap(road))(points)
+                    theirs = np.stack([np.asarray(road(p)) for p in points])
+                    ours = jax.vmap(road)(points)
                 else:
                     theirs = one[what]
-                    ours = _again(name, road, known[what], fn, what, u, ray)
+                    ours = _again(name, road, fn, what, u, ray)
                 pairs.append((what, np.asarray(ours), theirs))
         except Exception as error:
             if not isinstance(error, NotImplementedError) and not (
@@ -74,7 +74,7 @@ def compare(
             words = str(error).strip().splitlines()[0]
             notes.append(f"{name} was not compared: {words}")
             continue
-        found.append(_compared(name, fn, pairs))
+        found.append(_compared(name, fn, pairs, float(scale.max())))
     return found, notes
 
 
@@ -104,27 +104,29 @@ def _is_of_jax(eqn: Any) -> bool:
     return f" at {home}" in rule_of(eqn)
 
 
-def _again(name, road, known, fn, what, u, ray):
+def _again(name, road, fn, what, u, ray):
     if name == "repeat":
-        return known(fn.at)
-    if name == "jit":
-        return road(jax.numpy.asarray(fn.at))
-    again = jax.checkpoint(fn.flat)
+        return road(fn.at)
+    flat = fn.flat if name == "jit" else jax.checkpoint(fn.flat)
+    compiled = jax.jit if name == "checkpoint" else lambda f: f
     if what == "the gradient":
-        return jax.jit(lambda v: jax.vjp(again, v)[1](u)[0])(fn.at)
+        return compiled(lambda v: jax.vjp(flat, v)[1](u)[0])(jnp.asarray(fn.at))
     if what == "the tangent":
-        return jax.jit(lambda v: jax.jvp(again, (v,), (ray,))[1])(fn.at)
-    return jax.jit(again)(fn.at)
+        return compiled(lambda v: jax.jvp(flat, (v,), (ray,))[1])(jnp.asarray(fn.at))
+    return compiled(flat)(jnp.asarray(fn.at))
 
 
-def _compared(name, fn, pairs) -> Comparison:
+def _compared(name, fn, pairs, scale) -> Comparison:
+    # what rounding of f leaves of a gradient that is 0
+    least = {"the value": 0.0, "the gradient": _top(pairs[0][1]) / scale}
     worst, where = 0.0, "the value"
     for what, ours, theirs in pairs:
         for part in fn.inputs if what == "the gradient" else fn.outputs:
             a, b = _array(ours, part), _array(theirs, part)
             with np.errstate(all="ignore"):
                 known = np.where(np.isfinite(b), np.abs(b), 0.0)
-                size = max(float(known.max(initial=0.0)), 1e-6 * _top(theirs))
+                top = max(_top(theirs), least.get(what, _top(pairs[0][1])))
+                size = max(float(known.max(initial=0.0)), 1e-6 * top)
                 apart = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0, abs(a - b))
                 off = float(np.max(apart / size)) if apart.any() and size else 0.0
                 off = np.inf if not np.isfinite(off) or (apart.any() and not size) else off
