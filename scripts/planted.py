@@ -115,7 +115,9 @@ def main():
     planted = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(planted)
     checks = {"check_gradients": by_us, "check_grads": by_jax, "gradcheck": by_torch}
-    named = f"JAX {jax.__version__}, PyTorch {torch.__version__}, NumPy {np.__version__}"
+    named = (
+        f"JAX {jax.__version__}, PyTorch {torch.__version__}, NumPy {np.__version__}"
+    )
     print(f"{named}.\n")
     for title, bank in (("wrong", planted.WRONG), ("right", planted.RIGHT)):
         print(f"| {title} | " + " | ".join(checks) + " |\n" + "|---" * 4 + "|")

@@ -78,7 +78,9 @@ class _Walk:
         return any(found)
 
     def _equation(self, jaxpr, eqn, values, moves, wrong) -> bool:
-        given = [v.val if isinstance(v, core.Literal) else values[v] for v in eqn.invars]
+        given = [
+            v.val if isinstance(v, core.Literal) else values[v] for v in eqn.invars
+        ]
         moving = [not isinstance(v, core.Literal) and v in moves for v in eqn.invars]
         for body, args, moved in _inside(eqn, given, moving):
             inner = getattr(body, "jaxpr", body)
@@ -175,7 +177,9 @@ def _of_scan(params, given, moving) -> Iterator[Any]:
     consts, carry, rows = given[:first], given[first:second], given[second:]
     run = jax.jit(core.jaxpr_as_fun(params["jaxpr"]))
     # The carry moves as soon as anything does.
-    moved = [m or (any(moving) and _is_float(x)) for m, x in zip(moving, given, strict=True)]
+    moved = [
+        m or (any(moving) and _is_float(x)) for m, x in zip(moving, given, strict=True)
+    ]
     moved = [*moving[:first], *moved[first:second], *moving[second:]]
     order = range(params["length"])
     shown = set(np.linspace(0, params["length"] - 1, STEPS).astype(int).tolist())

@@ -26,6 +26,7 @@ import numpy as np
 
 KINK = 1e-4  # to which one-sided slopes agree where they make a kink
 SMALLEST = -48  # log2 of the smallest step, relative to the entry
+CONFIRM = 4  # log2 of how much smaller the step is that confirms an error
 SHRINK, GROW = 6, 4  # log2 of the ratio of one round's steps to the next one's
 
 
@@ -74,6 +75,7 @@ def slope_along(
     probe: Probe,
     enough: Callable[[np.ndarray], np.ndarray],
     rounding: np.ndarray,
+    contradicted: Callable[[np.ndarray], bool] = lambda slope: False,
 ) -> Slope:
     """The slope of f along a probe.
 
@@ -84,6 +86,7 @@ def slope_along(
         probe: the ray.
         enough: a slope [Q] -> the doubt [Q] with which it is as good as wanted.
         rounding: [Q], of one value of f, beside eps |f|.
+        contradicted: whether a slope [Q] is to be confirmed, at a smaller step.
     """
     eps = float(np.finfo(at.dtype).eps)
     first = int(np.floor(np.log2(eps) / 5)) + (2 if eps < 1e-10 else 1)  # -9, or -4
@@ -92,11 +95,19 @@ def slope_along(
     least, most = min(scale, own) + SMALLEST, max(scale + first + 2 * GROW, first)
     best: Slope | None = None
     exponent, rough, crude = scale + first, least - 1, most + 1
+    smallest = exponent
     while True:
         found = _one_round(values, at, value, probe, exponent, eps, rounding)
-        best = found if best is None else _better(best, found)
+        if best is None or exponent < smallest:
+            best, smallest = _better(best, found), exponent
+        else:
+            best = _better(found, best)
         good = (best.doubt <= enough(best.central)) | best.kink
         if good.all():
+            if contradicted(best.central):
+                again = smallest - CONFIRM
+                found = _one_round(values, at, value, probe, again, eps, rounding)
+                best = _better(best, found)
             return best
         if np.all(found.doubt[~good] <= 8 * found.noise[~good]):
             rough = exponent  # smaller steps are rougher still
@@ -151,12 +162,19 @@ def _one_round(values, at, value, probe, exponent, eps, rounding) -> Slope:
     )
 
 
-def _better(one: Slope, other: Slope) -> Slope:
-    """Of each output the slope in less doubt, and the sides in less doubt."""
-    other_is = other.doubt < one.doubt
-    sides = other.apart < one.apart
-    which = (other_is, other_is, other_is, sides, sides, sides)
-    return Slope(*map(np.where, which, other, one))
+def _better(one: Slope | None, finer: Slope) -> Slope:
+    """Of each output the slope in less doubt; if they differ, that of finer steps.
+
+    Large steps may agree by chance with each other, over many waves of f.
+    """
+    if one is None:
+        return finer
+    with np.errstate(invalid="ignore"):
+        differ = np.abs(finer.central - one.central) > 4 * (finer.doubt + one.doubt)
+    finer_is = (finer.doubt < one.doubt) | differ
+    sides = finer.apart < one.apart
+    which = (finer_is, finer_is, finer_is, sides, sides, sides)
+    return Slope(*map(np.where, which, finer, one))
 
 
 def rounding_of(values, at: np.ndarray, scale: np.ndarray, rng) -> np.ndarray:
@@ -173,7 +191,9 @@ def rounding_of(values, at: np.ndarray, scale: np.ndarray, rng) -> np.ndarray:
     levels = []
     for spacing in (2**6 * eps, np.sqrt(eps) / 16):
         start = at + 16 * np.sqrt(eps) * aside
-        y = values([(start + k * spacing * direction).astype(at.dtype) for k in range(8)])
+        y = values(
+            [(start + k * spacing * direction).astype(at.dtype) for k in range(8)]
+        )
         with np.errstate(all="ignore"):
             third = np.diff(y, 3, axis=0)  # [5, Q]; of white noise, 20 times its square
             levels.append(np.sqrt(np.mean(third**2, axis=0) / 20))

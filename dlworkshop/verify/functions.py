@@ -204,7 +204,9 @@ def _cast(x: Any, dtype: Any) -> Any:
     if not _is_inexact(x) or isinstance(x, jax.core.Tracer):
         return x
     is_complex = jnp.issubdtype(jnp.result_type(x), jnp.complexfloating)
-    return np.asarray(x).astype(np.result_type(dtype, np.complex64 if is_complex else dtype))
+    return np.asarray(x).astype(
+        np.result_type(dtype, np.complex64 if is_complex else dtype)
+    )
 
 
 def _finite(what: str, x: np.ndarray) -> np.ndarray:

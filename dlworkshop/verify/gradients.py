@@ -165,7 +165,9 @@ def _asked(args, modes, order, names, tolerance, max_entries, dtype) -> np.dtype
             "at least 1."
         )
     if not args:
-        raise UserError("check_gradients(f) came without arguments: say where to check.")
+        raise UserError(
+            "check_gradients(f) came without arguments: say where to check."
+        )
     if isinstance(modes, str) or not modes or set(modes) - {"fwd", "rev"}:
         raise UserError(f'modes={modes!r}: wanted ("fwd", "rev") or one of the two.')
     if order not in (1, 2):

@@ -108,12 +108,28 @@ def check(
             ray[probe.start : probe.start + probe.vector.size] = probe.vector
             autodiff["fwd"] = heard(fn.push(at, ray))
         part = fn.inputs[probe.part]
-        looks.append(_look(probe, part, autodiff, grads, own, tolerance, (
-            values, at, value, rounding)))
+        looks.append(
+            _look(
+                probe,
+                part,
+                autodiff,
+                grads,
+                own,
+                tolerance,
+                (values, at, value, rounding),
+            )
+        )
     negligible = _negligible(fn, value, grads * own)
     rows = [
-        _row(part, [look for look in looks if look.probe.part == i], heard.names,
-             tolerance, material, COARSE[at.dtype], suffix)
+        _row(
+            part,
+            [look for look in looks if look.probe.part == i],
+            heard.names,
+            tolerance,
+            material,
+            COARSE[at.dtype],
+            suffix,
+        )
         for i, (part, material) in enumerate(zip(fn.inputs, ~negligible, strict=True))
     ]
     both = _transposes(fn, looks, grads, tolerance, suffix)
@@ -167,7 +183,12 @@ def _look(probe, part, autodiff, grads, own, tolerance, about) -> _Look:
         moved = here * at[span].astype(np.float64)
         lengths = np.array([norm_of(row) for row in moved])
         rounding = rounding + np.finfo(at.dtype).eps / 4 * lengths
-    slope = slope_along(values, at, value, probe, enough, rounding)
+
+    def contradicted(slope):
+        bar = tolerance * against(slope)
+        return any(np.any(np.abs(slope - exact) > bar) for exact in autodiff.values())
+
+    slope = slope_along(values, at, value, probe, enough, rounding, contradicted)
     return _Look(probe, autodiff, slope, against(slope.central), unit)
 
 
@@ -197,7 +218,8 @@ def _row(part, looks, names, tolerance, material, coarse, suffix) -> ParameterCh
     unchecked = lost - forgiven
     wrong = any(v.wrong for v in found)
     worst = max(
-        found, key=lambda v: (v.wrong, v.look.probe.name in unchecked and v.lost, v.error)
+        found,
+        key=lambda v: (v.wrong, v.look.probe.name in unchecked and v.lost, v.error),
     )
     look, q = worst.look, worst.output
     seen = max((v.resolution for v in found if not v.lost), default=np.inf)

@@ -80,39 +80,39 @@ class Heard:
     """Numbers [Q] of the outputs [M]: each of a small output, sums of a large one."""
 
     def __init__(self, parts: Sequence[Part], rng: np.random.Generator):
-        self.names: list[str] = []
-        self._rows: list[tuple[slice, np.ndarray]] = []
         self.size = max(part.stop for part in parts)
-        alone = self.size == 1
+        self.names: list[str] = []
+        self._picked: list[int] = []
+        self._mixed: list[tuple[slice, np.ndarray]] = []
         for part in parts:
             n = part.stop - part.start
-            rows = np.eye(n)
-            names = ["" if alone else part.path + part.entry(j) for j in range(n)] if (
-                n <= NUM_OUTPUTS
-            ) else []
+            entries = np.arange(n)
             if n > NUM_OUTPUTS:
-                picked = np.sort(rng.choice(n, NUM_PICKED, replace=False))
-                rows = np.zeros((NUM_MIXED + NUM_PICKED, n))
-                rows[:NUM_MIXED] = rng.standard_normal((NUM_MIXED, n)) / np.sqrt(n)
-                rows[NUM_MIXED + np.arange(NUM_PICKED), picked] = 1.0
-                names = [f"a sum of {part.path}"] * NUM_MIXED
-                names += [part.path + part.entry(int(j)) for j in picked]
-            self.names += names
-            self._rows.append((slice(part.start, part.stop), rows))
+                entries = np.sort(rng.choice(n, NUM_PICKED, replace=False))
+                rows = rng.standard_normal((NUM_MIXED, n)) / np.sqrt(n)
+                self._mixed.append((slice(part.start, part.stop), rows))
+            alone = self.size == 1
+            self.names += ["" if alone else part.path + part.entry(j) for j in entries]
+            self._picked += [part.start + int(j) for j in entries]
+        for part in parts:
+            if part.stop - part.start > NUM_OUTPUTS:
+                self.names += [f"a sum of {part.path}"] * NUM_MIXED
 
     def __call__(self, outputs: np.ndarray) -> np.ndarray:
         """[M] -> [Q]."""
         wide = np.asarray(outputs, np.float64)
         with np.errstate(all="ignore"):
-            return np.concatenate([rows @ wide[span] for span, rows in self._rows])
+            sums = [rows @ wide[span] for span, rows in self._mixed]
+        return np.concatenate([wide[self._picked], *sums])
 
     def cotangents(self) -> np.ndarray:
         """[Q, M]."""
         made = np.zeros((len(self.names), self.size))
-        start = 0
-        for span, rows in self._rows:
-            made[start : start + len(rows), span] = rows
-            start += len(rows)
+        made[np.arange(len(self._picked)), self._picked] = 1.0
+        start = len(self._picked)
+        for span, rows in self._mixed:
+            made[start : start + NUM_MIXED, span] = rows
+            start += NUM_MIXED
         return made
 
 

@@ -44,10 +44,7 @@ def _symmetric(derived: Function, seed: int) -> tuple[Comparison, ...]:
     rays /= np.linalg.norm(rays, axis=1, keepdims=True)
     v, w = rays.astype(derived.at.dtype)
     try:
-        hv, hw = (
-            np.asarray(derived.push(derived.at, x), np.float64)
-            for x in (v, w)
-        )
+        hv, hw = (np.asarray(derived.push(derived.at, x), np.float64) for x in (v, w))
     except Exception as error:
         if not mode_is_missing(error):
             raise

@@ -129,10 +129,16 @@ def _compared(name, fn, pairs, scale) -> Comparison:
                 size = max(float(known.max(initial=0.0)), 1e-6 * top)
                 apart = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0, abs(a - b))
                 off = float(np.max(apart / size)) if apart.any() and size else 0.0
-                off = np.inf if not np.isfinite(off) or (apart.any() and not size) else off
+                off = (
+                    np.inf
+                    if not np.isfinite(off) or (apart.any() and not size)
+                    else off
+                )
             if off > worst:
                 worst = off
-                where = f"the gradient of {part.path}" if what == "the gradient" else what
+                where = (
+                    f"the gradient of {part.path}" if what == "the gradient" else what
+                )
     return Comparison(name, worst <= LOOSE[fn.at.dtype], worst, where)
 
 

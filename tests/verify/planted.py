@@ -112,7 +112,9 @@ for factor in (1e-3, 1e-5, 1e-7):
 elementwise("zero", lambda m, x: m.sin(x), lambda m, x: 0 * x)
 elementwise("missing term", lambda m, x: x * m.exp(x), lambda m, x: m.exp(x))
 elementwise("missing factor", lambda m, x: m.sin(x**2), lambda m, x: m.cos(x**2))
-elementwise("sigmoid without 1 - s", lambda m, x: m.sigmoid(x), lambda m, x: m.sigmoid(x))
+elementwise(
+    "sigmoid without 1 - s", lambda m, x: m.sigmoid(x), lambda m, x: m.sigmoid(x)
+)
 elementwise("relu leaks", lambda m, x: m.relu(x), lambda m, x: m.where(x > 0, 1, 1e-6))
 elementwise("abs is x", lambda m, x: m.abs(x), lambda m, x: 0 * x + 1)
 elementwise("log1p is log", lambda m, x: m.log1p(x), lambda m, x: 1 / x, P)
@@ -134,7 +136,9 @@ elementwise(
     lambda m, x: x * (1 + m.erf(x / 2**0.5)) / 2,
     lambda m, x: m.sigmoid(1.702 * x) * (1 + 1.702 * x * m.sigmoid(-1.702 * x)),
 )
-elementwise("softplus is relu", lambda m, x: m.softplus(x), lambda m, x: m.where(x > 0, 1, 0))
+elementwise(
+    "softplus is relu", lambda m, x: m.softplus(x), lambda m, x: m.where(x > 0, 1, 0)
+)
 elementwise(
     "Huber, inside doubled",
     lambda m, x: m.where(m.abs(x) < 1, x**2 / 2, m.abs(x) - 0.5),
@@ -146,7 +150,9 @@ elementwise(
     lambda m, x: m.where(x < 0, 1.001, 1.0) * m.exp(x),
 )
 elementwise("slope in float32", lambda m, x: m.exp(x), lambda m, x: m.float32(m.exp(x)))
-elementwise("silu without its tail", lambda m, x: x * m.sigmoid(x), lambda m, x: m.sigmoid(x))
+elementwise(
+    "silu without its tail", lambda m, x: x * m.sigmoid(x), lambda m, x: m.sigmoid(x)
+)
 elementwise("atan", lambda m, x: m.arctan(x), lambda m, x: 1 / (1 + x))
 elementwise(
     "one entry in four, by 1e-4",
@@ -241,8 +247,12 @@ wrong(
     lambda m, g, x: (g * m.asarray(np.eye(4)[3]),),
     V,
 )
-wrong("sort, not permuted back", lambda m, x: m.sort(x)[:2] if m is J else m.sort(x)[0][:2],
-      lambda m, g, x: (m.concatenate([g, 0 * g]),), V)
+wrong(
+    "sort, not permuted back",
+    lambda m, x: m.sort(x)[:2] if m is J else m.sort(x)[0][:2],
+    lambda m, g, x: (m.concatenate([g, 0 * g]),),
+    V,
+)
 wrong(
     "roll, the other way",
     lambda m, x: m.roll(x, 1) * m.asarray(P),
@@ -258,7 +268,9 @@ wrong(
 wrong(
     "convolution, kernel not flipped",
     lambda m, k: m.asarray(V[:3]) * k[0] + m.asarray(V[1:]) * k[1],
-    lambda m, g, k: (m.stack([m.sum(g * m.asarray(V[1:])), m.sum(g * m.asarray(V[:3]))]),),
+    lambda m, g, k: (
+        m.stack([m.sum(g * m.asarray(V[1:])), m.sum(g * m.asarray(V[:3]))]),
+    ),
     V[:2],
 )
 
@@ -340,20 +352,27 @@ wrong(
 
 # What is left in, rather than a rule.
 WRONG["stop_gradient left in"] = Case(
-    lambda x: jnp.sum(x * lax.stop_gradient(x)), (V,), {},
+    lambda x: jnp.sum(x * lax.stop_gradient(x)),
+    (V,),
+    {},
     lambda m, x: m.sum(x * m.detach(x)),
 )
 WRONG["a little behind stop_gradient"] = Case(
-    lambda x: jnp.sum(x**2 + 1e-6 * lax.stop_gradient(x)), (V,), {},
+    lambda x: jnp.sum(x**2 + 1e-6 * lax.stop_gradient(x)),
+    (V,),
+    {},
     lambda m, x: m.sum(x**2 + 1e-6 * m.detach(x)),
 )
 WRONG["nan of a masked division"] = Case(
     lambda x: jnp.sum(jnp.where(x > 0, jnp.sin(x) / x, 1.0)),
-    (np.array([0.0, 1.0, -2.0]),), {},
+    (np.array([0.0, 1.0, -2.0]),),
+    {},
     lambda m, x: m.sum(m.where(x > 0, m.sin(x) / x, 1.0)),
 )
 WRONG["nan of a masked root"] = Case(
-    lambda x: jnp.sum(jnp.where(x > 0, jnp.sqrt(x), x)), (np.array([1.0, -2.0]),), {},
+    lambda x: jnp.sum(jnp.where(x > 0, jnp.sqrt(x), x)),
+    (np.array([1.0, -2.0]),),
+    {},
     lambda m, x: m.sum(m.where(x > 0, m.sqrt(x), x)),
 )
 
@@ -419,7 +438,9 @@ def once_forward(x):
 
 @once_forward.defjvp
 def _(primals, tangents):
-    return once_forward(primals[0]), jnp.cos(lax.stop_gradient(primals[0])) * tangents[0]
+    return once_forward(primals[0]), jnp.cos(lax.stop_gradient(primals[0])) * tangents[
+        0
+    ]
 
 
 @in_jax(WRONG, "only in second order", V, order=2)
@@ -474,8 +495,9 @@ def summed(x):
 def outside(x):
     """The sum of squares, by NumPy."""
     out = jax.ShapeDtypeStruct(x.shape[:-1], x.dtype)
-    return jax.pure_callback(lambda x: summed(np.asarray(x)), out, x,
-                             vmap_method="expand_dims")
+    return jax.pure_callback(
+        lambda x: summed(np.asarray(x)), out, x, vmap_method="expand_dims"
+    )
 
 
 outside.defvjp(lambda x: (outside(x), x), lambda x, g: (2 * g * x,))
@@ -542,7 +564,9 @@ def _(x):
 
 @in_jax(WRONG, "in what a scan maps over", V)
 def _(x):
-    return lax.scan(lambda c, row: (c + square(row), None), jnp.zeros((), x.dtype), x)[0]
+    return lax.scan(lambda c, row: (c + square(row), None), jnp.zeros((), x.dtype), x)[
+        0
+    ]
 
 
 @in_jax(WRONG, "in a reversed scan", V)
@@ -642,7 +666,9 @@ right("narrow", lambda m, x: m.exp(-((1e5 * x) ** 2)), 1e-5 * V)
 right("flat", lambda m, x: m.exp(-1 / x**2), np.array([0.05, 0.1]))
 right("scales apart", lambda m, x: m.sum(m.log(x)), np.array([1e-9, 1.0, 1e9]))
 right("squares of scales apart", lambda m, x: m.sum(x**2), np.array([1e-5, 1.0, 1e5]))
-right("one function of scales apart", lambda m, x: m.sin(x), np.array([1e-9, 1.0, 100.0]))
+right(
+    "one function of scales apart", lambda m, x: m.sin(x), np.array([1e-9, 1.0, 100.0])
+)
 right("reciprocal of little", lambda m, x: 1 / x, np.array([1e-8, 1e-3]))
 right("huge", lambda m, x: m.sum(x**2), np.array([1e150, 2e150]))
 right("tiny", lambda m, x: m.sum(x**2), np.array([1e-150, 2e-150]))
@@ -659,7 +685,9 @@ right("difference of equals", lambda m, x: m.sum(x**2) - m.sum(x * x), V)
 right("small beside large", lambda m, x: m.sum(x) + 1e-4 * m.sum(m.sin(x)), V)
 
 # Tails:
-right("sigmoid's tails", lambda m, x: m.sigmoid(x), np.array([-40.0, 40.0, -700.0, 0.0]))
+right(
+    "sigmoid's tails", lambda m, x: m.sigmoid(x), np.array([-40.0, 40.0, -700.0, 0.0])
+)
 right("tanh, saturated", lambda m, x: m.tanh(x), np.array([-20.0, 20.0, 5.0]))
 right("log-sum-exp", lambda m, x: m.logsumexp(x, 0), np.array([1000.0, -1000.0, 990.0]))
 right("softplus' tails", lambda m, x: m.softplus(x), np.array([-40.0, 40.0, 0.0]))
@@ -677,22 +705,35 @@ right("arcsin near 1", lambda m, x: m.arcsin(x), np.array([1 - 1e-9, -1 + 1e-12]
 right("arccosh near 1", lambda m, x: m.arccosh(x), np.array([1 + 1e-9]))
 right("norm near 0", lambda m, x: m.sqrt(m.sum(x**2)), np.array([1e-12, -2e-12]))
 right("atan2 near its cut", lambda m, x: m.arctan2(x[0], x[1]), np.array([1e-9, -1.0]))
-right("two masks", lambda m, x: m.where(
-    x > 0, m.sin(x) / m.where(x > 0, x, 1.0), 1.0), np.array([0.0, 1.0, -2.0]))
-right("entropy", lambda m, x: -m.sum(x * m.log(x)), np.array([1e-12, 0.3, 0.7]))
+right(
+    "two masks",
+    lambda m, x: m.where(x > 0, m.sin(x) / m.where(x > 0, x, 1.0), 1.0),
+    np.array([0.0, 1.0, -2.0]),
+)
+right("entropy", lambda m, x: -m.sum(x * m.log(x)), np.array([1e-10, 0.3, 0.7]))
 
 # Kinks:
 right("relu at 0", lambda m, x: m.relu(x), np.array([0.0, 1.0, -1.0, 0.0]))
 right("relu near 0", lambda m, x: m.relu(x), np.array([1e-13, -1e-13, 1e-7, 2e-3]))
 right("abs at 0", lambda m, x: m.sum(m.abs(x)), np.array([0.0, 1e-9, 1.0]))
-right("max, a tie", lambda m, x: m.max(x) if m is J else m.amax(x), np.array([1.0, 1.0, 0.5]))
+right(
+    "max, a tie",
+    lambda m, x: m.max(x) if m is J else m.amax(x),
+    np.array([1.0, 1.0, 0.5]),
+)
 right("max, almost a tie", lambda m, x: m.max(x), np.array([1.0, 1.0 + 1e-11, 0.5]))
-right("sort, almost a tie", lambda m, x: m.sort(x) if m is J else m.sort(x)[0],
-      np.array([1.0, 1.0 + 1e-9, 0.5]))
+right(
+    "sort, almost a tie",
+    lambda m, x: m.sort(x) if m is J else m.sort(x)[0],
+    np.array([1.0, 1.0 + 1e-9, 0.5]),
+)
 right("clip at its bound", lambda m, x: m.clip(x, 0.0, 1.0), np.array([0.0, 1.0, 0.5]))
 right("steps", lambda m, x: x * m.floor(x), np.array([0.5, 1.2, -3.7]))
-right("Huber at its bend", lambda m, x: m.where(
-    m.abs(x) < 1, x**2 / 2, m.abs(x) - 0.5), np.array([1.0, -1.0, 0.2]))
+right(
+    "Huber at its bend",
+    lambda m, x: m.where(m.abs(x) < 1, x**2 / 2, m.abs(x) - 0.5),
+    np.array([1.0, -1.0, 0.2]),
+)
 
 # Linear algebra:
 HILBERT = 1 / (1 + np.add.outer(np.arange(5.0), np.arange(5.0)))
@@ -700,11 +741,19 @@ CLOSE = MATRIX @ np.diag([1.0, 1.0, 2.0]) @ np.linalg.inv(MATRIX)
 TWINS = np.diag([1.0, 1.0 + 1e-5, 2.0]) + 1e-6 * (MATRIX + MATRIX.T)
 right("Hilbert solved", lambda m, b: m.linalg.solve(m.asarray(HILBERT), b), np.ones(5))
 right("Hilbert, by the matrix", lambda m, a: m.sum(m.linalg.inv(a)), HILBERT[:4, :4])
-right("close eigenvalues", lambda m, a: m.sum(m.linalg.eigvalsh(
-    (a + a.T) / 2) * m.asarray(np.array([1.0, -1.0, 2.0]))), TWINS)
+right(
+    "close eigenvalues",
+    lambda m, a: m.sum(
+        m.linalg.eigvalsh((a + a.T) / 2) * m.asarray(np.array([1.0, -1.0, 2.0]))
+    ),
+    TWINS,
+)
 right("log det", lambda m, a: m.linalg.slogdet(a)[1], SQUARE)
-right("Cholesky, almost singular", lambda m, a: m.linalg.cholesky(
-    (a + a.T) / 2 + 1e-6 * m.asarray(np.eye(3))), np.ones((3, 3)) + 1e-3 * SQUARE)
+right(
+    "Cholesky, almost singular",
+    lambda m, a: m.linalg.cholesky((a + a.T) / 2 + 1e-6 * m.asarray(np.eye(3))),
+    np.ones((3, 3)) + 1e-3 * SQUARE,
+)
 right("singular values", lambda m, a: m.linalg.svdvals(a), MATRIX)
 right("matrix exponential", lambda m, a: m.matrix_exp(a), MATRIX)
 right("determinant, almost 0", lambda m, a: m.linalg.det(a), HILBERT)
@@ -712,8 +761,12 @@ right("determinant, almost 0", lambda m, a: m.linalg.det(a), HILBERT)
 # Long chains:
 right("product of many", lambda m, x: m.prod(x), 1 + 0.1 * RNG.standard_normal(100))
 right("nothing moves", lambda m, x: m.sum(0 * x) + 1, V)
-right("a shift of softmax", lambda m, x, s: m.logsumexp(x + s, 0) - (x + s)[1],
-      V, np.array([0.3]))
+right(
+    "a shift of softmax",
+    lambda m, x, s: m.logsumexp(x + s, 0) - (x + s)[1],
+    V,
+    np.array([0.3]),
+)
 
 
 def chaos(m, x):
@@ -754,7 +807,11 @@ def _(x):
     return lax.cond(x[0] > 0, jnp.sin, jnp.cos, x)
 
 
-@in_jax(RIGHT, "integers, keys and None", {"x": V, "n": 3, "key": jax.random.key(0), "no": None})
+@in_jax(
+    RIGHT,
+    "integers, keys and None",
+    {"x": V, "n": 3, "key": jax.random.key(0), "no": None},
+)
 def _(tree):
     noise = jax.random.normal(tree["key"], (4,), tree["x"].dtype)
     return jnp.sum(jnp.sin(tree["x"]) ** tree["n"] * noise)

@@ -70,7 +70,9 @@ def looping(x):
 
 
 @pytest.mark.parametrize(
-    "f", [plain, deep, jitted, scanned, branching, again, looping], ids=lambda f: f.__name__
+    "f",
+    [plain, deep, jitted, scanned, branching, again, looping],
+    ids=lambda f: f.__name__,
 )
 def test_the_rule_and_its_line_are_named(f):
     report = check_gradients(f, V, transformations=())
