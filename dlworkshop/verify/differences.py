@@ -68,98 +68,118 @@ class Slope(NamedTuple):
         return (wide > 8 * self.apart) & (self.apart <= KINK * size)
 
 
-def slope_along(
-    values: Callable[[list[np.ndarray]], np.ndarray],
-    at: np.ndarray,
-    value: np.ndarray,
-    probe: Probe,
-    enough: Callable[[np.ndarray], np.ndarray],
-    rounding: np.ndarray,
-    contradicted: Callable[[np.ndarray], bool] = lambda slope: False,
-) -> Slope:
-    """The slope of f along a probe.
+class Differences:
+    """Slopes of one function at one point."""
 
-    Args:
-        values: points [D] -> f there, [points, Q].
-        at: [D], in the dtype that f computes in.
-        value: [Q], f there.
-        probe: the ray.
-        enough: a slope [Q] -> the doubt [Q] with which it is as good as wanted.
-        rounding: [Q], of one value of f, beside eps |f|.
-        contradicted: whether a slope [Q] is to be confirmed, at a smaller step.
-    """
-    eps = float(np.finfo(at.dtype).eps)
-    first = int(np.floor(np.log2(eps) / 5)) + (2 if eps < 1e-10 else 1)  # -9, or -4
-    scale = int(np.round(np.log2(probe.scale)))
-    own = int(np.round(np.log2(probe.own))) if probe.own else scale
-    least, most = min(scale, own) + SMALLEST, max(scale + first + 2 * GROW, first)
-    best: Slope | None = None
-    exponent, rough, crude = scale + first, least - 1, most + 1
-    smallest = exponent
-    while True:
-        found = _one_round(values, at, value, probe, exponent, eps, rounding)
-        if best is None or exponent < smallest:
-            best, smallest = _better(best, found), exponent
-        else:
-            best = _better(found, best)
-        good = (best.doubt <= enough(best.central)) | best.kink
-        if good.all():
-            if contradicted(best.central):
-                again = smallest - CONFIRM
-                found = _one_round(values, at, value, probe, again, eps, rounding)
-                best = _better(best, found)
-            return best
-        if np.all(found.doubt[~good] <= 8 * found.noise[~good]):
-            rough = exponent  # smaller steps are rougher still
-        else:
-            crude = exponent  # larger steps are cruder still
-        if rough < least:  # no step was small enough
-            far = exponent == scale + first and own < scale - SHRINK
-            exponent = own + first if far else exponent - SHRINK
-        elif crude > most:  # nor large enough
-            exponent += GROW
-        else:
-            exponent = (rough + crude) // 2
-        if not max(least - 1, rough) < exponent < min(most + 1, crude):
-            return best
+    def __init__(
+        self,
+        values: Callable[[list[np.ndarray]], np.ndarray],
+        at: np.ndarray,
+        own: np.ndarray,
+        rng: np.random.Generator,
+    ):
+        """What all slopes need.
 
+        Args:
+            values: points [D] -> f there, [points, Q].
+            at: [D], in the dtype that f computes in.
+            own: [D], the sizes of its entries.
+            rng: of the directions in which rounding is measured.
+        """
+        self.values, self.at = values, at
+        self.value = values([at])[0]  # [Q]
+        self.eps = float(np.finfo(at.dtype).eps)
+        self.rounding = _rounding(values, at, own, self.eps, rng)  # [Q]
+        self._starts: dict[tuple[int, bool], int] = {}  # what served before
 
-def _one_round(values, at, value, probe, exponent, eps, rounding) -> Slope:
-    steps = np.ldexp(1.0, exponent - np.arange(3))  # [3]
-    points, moved = [], []
-    span = slice(probe.start, probe.start + probe.vector.size)
-    for sign in (1, -1):
-        for step in steps:
-            point = at.copy()
-            point[span] = at[span] + sign * step * probe.vector
-            points.append(point)
-            real = (point[span].astype(np.float64) - at[span]) * sign
-            moved.append(float(real[0]) if probe.is_entry else step)
-    with np.errstate(all="ignore"):  # f may leave its domain
-        y = values(points)  # [6, Q]
-        h = np.array(moved)[:, None]  # [6, 1]
-        up, down, right, left = y[:3], y[3:], h[:3], h[3:]
-        central = (up - down) / (right + left)  # [3, Q]
-        jump = (up - 2 * value + down) / ((right + left) / 2)
-        jump = 2 * jump[1:] - jump[:-1]  # falls like h^3
-        jump = np.abs(8 * jump[1] - jump[0]) / 14
-        central = (4 * central[1:] - central[:-1]) / 3
-        size = np.maximum(np.abs(value), np.abs(y).max(0))
-        noise = 4 * (eps * size + rounding) / steps[2]  # [Q]
-        apart = np.abs(central[1] - central[0])
-        doubt = np.maximum(apart, jump - noise) + noise
-        sides = [(up - value) / right, (value - down) / left]  # [3, Q] each
-        sides = [2 * side[1:] - side[:-1] for side in sides]  # [2, Q]
-        slopes = [(4 * side[1] - side[0]) / 3 for side in sides]
-        unsure = sum(np.abs(side[1] - side[0]) for side in sides) + 4 * noise
-    return Slope(
-        central[1],
-        np.where(np.isfinite(doubt), doubt, np.inf),
-        noise,
-        slopes[1],
-        slopes[0],
-        np.where(np.isfinite(unsure), unsure, np.inf),
-    )
+    def along(
+        self,
+        probe: Probe,
+        enough: Callable[[np.ndarray], np.ndarray],
+        contradicted: Callable[[np.ndarray], bool],
+        rounding: np.ndarray,
+    ) -> Slope:
+        """The slope of f along a probe.
+
+        Args:
+            probe: the ray.
+            enough: a slope [Q] -> the doubt [Q] with which it is as good as wanted.
+            contradicted: whether a slope [Q] is to be confirmed, at a smaller step.
+            rounding: [Q], of a value along this ray, beside that measured.
+        """
+        first = int(np.floor(np.log2(self.eps) / 5)) + (2 if self.eps < 1e-10 else 1)
+        scale = int(np.round(np.log2(probe.scale)))
+        own = int(np.round(np.log2(probe.own))) if probe.own else scale
+        least, most = min(scale, own) + SMALLEST, max(scale + first + 2 * GROW, first)
+        kind = probe.part, probe.is_entry
+        exponent = start = max(scale + self._starts.get(kind, first), least)
+        rough, crude, smallest = least - 1, most + 1, most + 1
+        best: Slope | None = None
+        while True:
+            found = self._one_round(probe, exponent, rounding)
+            if exponent < smallest:
+                best, smallest = _better(best, found), exponent
+            else:
+                best = _better(found, best)
+            good = (best.doubt <= enough(best.central)) | best.kink
+            if good.all():
+                break
+            if np.all(found.doubt[~good] <= 8 * found.noise[~good]):
+                rough = exponent  # smaller steps are rougher still
+            else:
+                crude = exponent  # larger steps are cruder still
+            if rough < least:  # no step was small enough
+                far = exponent == start and own < scale - SHRINK
+                exponent = own + first if far else exponent - SHRINK
+            elif crude > most:  # nor large enough
+                exponent += GROW
+            else:
+                exponent = (rough + crude) // 2
+            if not max(least - 1, rough) < exponent < min(most + 1, crude):
+                return best
+        self._starts[kind] = exponent - scale
+        if contradicted(best.central):
+            found = self._one_round(probe, smallest - CONFIRM, rounding)
+            best = _better(best, found)
+        return best
+
+    def _one_round(self, probe, exponent, rounding) -> Slope:
+        at, value = self.at, self.value
+        steps = np.ldexp(1.0, exponent - np.arange(3))  # [3]
+        points, moved = [], []
+        span = slice(probe.start, probe.start + probe.vector.size)
+        for sign in (1, -1):
+            for step in steps:
+                point = at.copy()
+                point[span] = at[span] + sign * step * probe.vector
+                points.append(point)
+                real = (point[span].astype(np.float64) - at[span]) * sign
+                moved.append(float(real[0]) if probe.is_entry else step)
+        with np.errstate(all="ignore"):  # f may leave its domain
+            y = self.values(points)  # [6, Q]
+            h = np.array(moved)[:, None]  # [6, 1]
+            up, down, right, left = y[:3], y[3:], h[:3], h[3:]
+            central = (up - down) / (right + left)  # [3, Q]
+            jump = (up - 2 * value + down) / ((right + left) / 2)
+            jump = 2 * jump[1:] - jump[:-1]  # falls like h^3
+            jump = np.abs(8 * jump[1] - jump[0]) / 14
+            central = (4 * central[1:] - central[:-1]) / 3
+            size = np.maximum(np.abs(value), np.abs(y).max(0))
+            noise = 4 * (self.eps * size + self.rounding + rounding) / steps[2]  # [Q]
+            apart = np.abs(central[1] - central[0])
+            doubt = np.maximum(apart, jump - noise) + noise
+            sides = [(up - value) / right, (value - down) / left]  # [3, Q] each
+            sides = [2 * side[1:] - side[:-1] for side in sides]  # [2, Q]
+            slopes = [(4 * side[1] - side[0]) / 3 for side in sides]
+            unsure = sum(np.abs(side[1] - side[0]) for side in sides) + 4 * noise
+        return Slope(
+            central[1],
+            np.where(np.isfinite(doubt), doubt, np.inf),
+            noise,
+            slopes[1],
+            slopes[0],
+            np.where(np.isfinite(unsure), unsure, np.inf),
+        )
 
 
 def _better(one: Slope | None, finer: Slope) -> Slope:
@@ -177,17 +197,9 @@ def _better(one: Slope | None, finer: Slope) -> Slope:
     return Slope(*map(np.where, which, finer, one))
 
 
-def rounding_of(values, at: np.ndarray, scale: np.ndarray, rng) -> np.ndarray:
-    """The rounding [Q] of a value of f near `at`, measured.
-
-    Args:
-        values: points [D] -> f there, [points, Q].
-        at: [D].
-        scale: [D], of its entries.
-        rng: of the direction, and of a small step aside: `at` may be a kink.
-    """
-    eps = float(np.finfo(at.dtype).eps)
-    direction, aside = scale * rng.choice([-1.0, 1.0], (2, at.size))  # [D] each
+def _rounding(values, at, own, eps, rng) -> np.ndarray:
+    """The rounding [Q] of a value of f near `at`, which may be a kink: a step aside."""
+    direction, aside = own * rng.choice([-1.0, 1.0], (2, at.size))  # [D] each
     levels = []
     for spacing in (2**6 * eps, np.sqrt(eps) / 16):
         start = at + 16 * np.sqrt(eps) * aside

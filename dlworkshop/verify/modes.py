@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlworkshop.errors import UserError
-from dlworkshop.verify.differences import Probe, Slope, rounding_of, slope_along
+from dlworkshop.verify.differences import Differences, Probe, Slope
 from dlworkshop.verify.functions import Function, Part, mode_is_missing
 from dlworkshop.verify.probes import Heard, probes_of, scale_of
 from dlworkshop.verify.report import (
@@ -40,6 +40,7 @@ class _Look(NamedTuple):
     slope: Slope
     against: np.ndarray  # [Q], the size that errors are held against
     unit: np.ndarray  # [Q], the norm of the array's gradient, in steps of the probe
+    size: np.ndarray  # [Q], the same, or less where the array is badly scaled
 
 
 class _Verdict(NamedTuple):
@@ -80,8 +81,10 @@ def check(
     def values(points):
         return np.stack([heard(y) for y in [fn.value(point) for point in points]])
 
-    value = values([at])[0]  # [Q]
-    if not np.isfinite(value).all():
+    sizes = [np.abs(at[p.start : p.stop].astype(np.float64)) for p in fn.inputs]
+    own = np.concatenate([np.where(x > 0, x, scale_of(x)) for x in sizes])  # [D]
+    differences = Differences(values, at, own, rng)
+    if not np.isfinite(value := differences.value).all():  # [Q]
         place = int(np.argmin(np.isfinite(value)))
         raise UserError(
             f"{heard.names[place] or 'f'} is {value[place]} at these arguments: wanted "
@@ -92,9 +95,6 @@ def check(
     grads = np.zeros((len(value), at.size))
     if "rev" in there:
         grads = np.stack([np.asarray(fn.pull(at, u), np.float64) for u in cotangents])
-    sizes = [np.abs(at[p.start : p.stop].astype(np.float64)) for p in fn.inputs]
-    own = np.concatenate([np.where(x > 0, x, scale_of(x)) for x in sizes])  # [D]
-    rounding = rounding_of(values, at, own, rng)
     looks: list[_Look] = []
     asked = dict.fromkeys(range(len(fn.inputs)), 0)
     for probe in probes_of(fn.inputs, at, grads, max_entries, rng):
@@ -108,17 +108,7 @@ def check(
             ray[probe.start : probe.start + probe.vector.size] = probe.vector
             autodiff["fwd"] = heard(fn.push(at, ray))
         part = fn.inputs[probe.part]
-        looks.append(
-            _look(
-                probe,
-                part,
-                autodiff,
-                grads,
-                own,
-                tolerance,
-                (values, at, value, rounding),
-            )
-        )
+        looks.append(_look(differences, probe, part, autodiff, grads, own, tolerance))
     negligible = _negligible(fn, value, grads * own)
     rows = [
         _row(
@@ -157,39 +147,40 @@ def _there(fn: Function, modes: Sequence[str]) -> tuple[list[str], tuple[str, ..
     return there, tuple(said)
 
 
-def _look(probe, part, autodiff, grads, own, tolerance, about) -> _Look:
+def _look(differences, probe, part, autodiff, grads, own, tolerance) -> _Look:
+    at = differences.at
     span = slice(part.start, part.stop)
     here = np.where(np.isfinite(grads[:, span]), grads[:, span], 0.0)  # [Q, n]
     if probe.is_entry:
         unit = np.array([norm_of(row) for row in here])
         scaled = np.array([norm_of(row) for row in here * own[span]]) / probe.scale
-        floor = FLOOR * np.minimum(unit, scaled)
+        size = np.minimum(unit, scaled)
     else:
-        unit = np.array([norm_of(row) for row in here * probe.vector])
-        floor = FLOOR * unit
+        unit = size = np.array([norm_of(row) for row in here * probe.vector])
     known = [np.where(np.isfinite(a), np.abs(a), 0.0) for a in autodiff.values()]
     known = np.max(known, axis=0)  # [Q]
 
     def against(slope):
-        size = np.where(np.isfinite(slope), np.abs(slope), 0.0)
-        return np.maximum(np.maximum(size, known), floor)
+        found = np.where(np.isfinite(slope), np.abs(slope), 0.0)
+        return np.maximum(np.maximum(found, known), FLOOR * size)
 
     def enough(slope):
         nothing = (slope == 0) & (known == 0)
-        return np.where(nothing, np.inf, tolerance / 4 * against(slope))
+        wanted = tolerance / 4 * np.maximum(against(slope), size)
+        return np.where(nothing, np.inf, wanted)
 
-    values, at, value, rounding = about
+    rounding = np.zeros(len(grads))
     if not probe.is_entry:  # the points of a direction are rounded, too
         moved = here * at[span].astype(np.float64)
         lengths = np.array([norm_of(row) for row in moved])
-        rounding = rounding + np.finfo(at.dtype).eps / 4 * lengths
+        rounding = differences.eps / 4 * lengths
 
     def contradicted(slope):
         bar = tolerance * against(slope)
         return any(np.any(np.abs(slope - exact) > bar) for exact in autodiff.values())
 
-    slope = slope_along(values, at, value, probe, enough, rounding, contradicted)
-    return _Look(probe, autodiff, slope, against(slope.central), unit)
+    slope = differences.along(probe, enough, contradicted, rounding)
+    return _Look(probe, autodiff, slope, against(slope.central), unit, size)
 
 
 def _negligible(fn: Function, value: np.ndarray, moved: np.ndarray) -> np.ndarray:
@@ -222,14 +213,14 @@ def _row(part, looks, names, tolerance, material, coarse, suffix) -> ParameterCh
         key=lambda v: (v.wrong, v.look.probe.name in unchecked and v.lost, v.error),
     )
     look, q = worst.look, worst.output
-    seen = max((v.resolution for v in found if not v.lost), default=np.inf)
+    seen = max((v.resolution for v in found if not v.lost), default=0.0)
     return ParameterCheck(
         path=part.path,
         shape=part.shape,
         checked=len(entries),
         directions=len(rays),
         error=worst.error,
-        resolution=seen if seen < 1 else np.inf,
+        resolution=seen if 0 < seen < 1 else np.inf,
         worst=" of ".join(filter(None, [look.probe.name, names[q]])),
         autodiff=float(look.autodiff[worst.mode][q]),
         difference=float(look.slope.central[q]),
@@ -244,7 +235,8 @@ def _judge(look: _Look, mode, q, tolerance, coarse, has_kinks) -> _Verdict:
     """One slope by autodiff, against what differences say about it."""
     slope = Slope(*(x[q] for x in look.slope))
     exact, against = float(look.autodiff[mode][q]), float(look.against[q])
-    good = slope.doubt <= max(tolerance / 4 * against, 8 * slope.noise)
+    wanted = tolerance / 4 * max(against, float(look.size[q]))
+    good = slope.doubt <= max(wanted, 8 * slope.noise)
     bar = max(tolerance * against, 2 * slope.doubt)
     kink, lost = False, False
     off = abs(exact - slope.central) if np.isfinite(exact) else np.inf
@@ -266,7 +258,7 @@ def _judge(look: _Look, mode, q, tolerance, coarse, has_kinks) -> _Verdict:
         most = max(abs(exact), abs(slope.central) + 2 * slope.doubt)
         lost = not most <= tolerance * look.unit.max()
     error = 0.0 if lost or not off else tolerance * off / bar if bar else np.inf
-    resolution = bar / look.unit[q] if look.unit[q] else np.inf
+    resolution = bar / look.unit[q] if look.unit[q] and coarse else 0.0
     return _Verdict(
         float(error), resolution, lost, kink, error > tolerance, mode, q, look
     )
