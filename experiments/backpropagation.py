@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from slides import backpropagation as slides
 
 from dlworkshop import workshop
@@ -79,7 +80,7 @@ def by_matrices(weights, x, y):
 
 def by_differences(step, weights, x, y):
     """dL/dw = (L(w + h) - L(w - h)) / 2h for one weight w after the other."""
-    flat, unravel = jax.flatten_util.ravel_pytree(weights)
+    flat, unravel = ravel_pytree(weights)
 
     def slope(i):
         up, down = unravel(flat.at[i].add(step)), unravel(flat.at[i].add(-step))
@@ -92,7 +93,7 @@ def by_differences(step, weights, x, y):
 def off(step, *drawn):
     """How far differences are from `jax.grad`, in lengths of the gradient."""
     roads = by_differences(step, *drawn), jax.grad(loss)(*drawn)
-    found, true = (jax.flatten_util.ravel_pytree(grads)[0] for grads in roads)
+    found, true = (ravel_pytree(grads)[0] for grads in roads)
     return jnp.linalg.norm(found - true) / jnp.linalg.norm(true)
 
 

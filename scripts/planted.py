@@ -8,7 +8,7 @@ the case has) and, written for PyTorch, to `torch.autograd.gradcheck` (and to
 `gradgradcheck` for second order). Needs the extra `peers`; about 5 minutes on 2 cores.
 """
 
-import importlib.util
+import importlib
 import sys
 import warnings
 from collections import Counter
@@ -110,10 +110,8 @@ def _torch_function(case):
 def main():
     """Print the two tables."""
     warnings.simplefilter("ignore")
-    path = ROOT / "tests/verify/planted.py"
-    spec = importlib.util.spec_from_file_location("planted", path)
-    planted = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(planted)
+    sys.path.insert(0, str(ROOT / "tests/verify"))
+    planted = importlib.import_module("planted")
     checks = {"check_gradients": by_us, "check_grads": by_jax, "gradcheck": by_torch}
     named = (
         f"JAX {jax.__version__}, PyTorch {torch.__version__}, NumPy {np.__version__}"
@@ -121,7 +119,7 @@ def main():
     print(f"{named}.\n")
     for title, bank in (("wrong", planted.WRONG), ("right", planted.RIGHT)):
         print(f"| {title} | " + " | ".join(checks) + " |\n" + "|---" * 4 + "|")
-        counts = {name: Counter() for name in checks}
+        counts: dict[str, Counter] = {name: Counter() for name in checks}
         for name, case in bank.items():
             said = {check: run(case) for check, run in checks.items()}
             for check, word in said.items():

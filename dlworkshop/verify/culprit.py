@@ -132,8 +132,7 @@ def _function(jaxpr, eqns, given, wanted) -> Callable:
     piece = jaxpr.replace(
         constvars=[], invars=list(given), outvars=list(wanted), eqns=list(eqns)
     )
-    run = core.jaxpr_as_fun(core.ClosedJaxpr(piece, ()))
-    return lambda *args: run(*args)
+    return core.jaxpr_as_fun(core.ClosedJaxpr(piece, ()))
 
 
 def _variables(eqn) -> Iterator[Any]:

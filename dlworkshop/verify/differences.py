@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+FIRST = {np.dtype(np.float64): -9, np.dtype(np.float32): -4}  # log2, near eps^(1/5)
 KINK = 1e-4  # to which one-sided slopes agree where they make a kink
 SMALLEST = -48  # log2 of the smallest step, relative to the entry
 CONFIRM = 4  # log2 of how much smaller the step is that confirms an error
@@ -48,6 +49,12 @@ class Probe(NamedTuple):
     def dot(self, row: np.ndarray) -> np.ndarray:
         """[..., D] -> its products [...] with the vector."""
         return row[..., self.start : self.start + self.vector.size] @ self.vector
+
+    def ray(self, at: np.ndarray) -> np.ndarray:
+        """[D], the vector among zeros."""
+        made = np.zeros_like(at)
+        made[self.start : self.start + self.vector.size] = self.vector
+        return made
 
 
 class Slope(NamedTuple):
@@ -107,20 +114,15 @@ class Differences:
             contradicted: whether a slope [Q] is to be confirmed, at a smaller step.
             rounding: [Q], of a value along this ray, beside that measured.
         """
-        first = int(np.floor(np.log2(self.eps) / 5)) + (2 if self.eps < 1e-10 else 1)
+        first = FIRST[self.at.dtype]
         scale = int(np.round(np.log2(probe.scale)))
         own = int(np.round(np.log2(probe.own))) if probe.own else scale
         least, most = min(scale, own) + SMALLEST, max(scale + first + 2 * GROW, first)
         kind = probe.part, probe.is_entry
         exponent = start = max(scale + self._starts.get(kind, first), least)
-        rough, crude, smallest = least - 1, most + 1, most + 1
-        best: Slope | None = None
+        rough, crude, smallest = least - 1, most + 1, exponent
+        best = found = self._one_round(probe, exponent, rounding)
         while True:
-            found = self._one_round(probe, exponent, rounding)
-            if exponent < smallest:
-                best, smallest = _better(best, found), exponent
-            else:
-                best = _better(found, best)
             good = (best.doubt <= enough(best.central)) | best.kink
             if good.all():
                 break
@@ -137,6 +139,11 @@ class Differences:
                 exponent = (rough + crude) // 2
             if not max(least - 1, rough) < exponent < min(most + 1, crude):
                 return best
+            found = self._one_round(probe, exponent, rounding)
+            if exponent < smallest:
+                best, smallest = _better(best, found), exponent
+            else:
+                best = _better(found, best)
         self._starts[kind] = exponent - scale
         if contradicted(best.central):
             found = self._one_round(probe, smallest - CONFIRM, rounding)
@@ -182,13 +189,11 @@ class Differences:
         )
 
 
-def _better(one: Slope | None, finer: Slope) -> Slope:
+def _better(one: Slope, finer: Slope) -> Slope:
     """Of each output the slope in less doubt; if they differ, that of finer steps.
 
     Large steps may agree by chance with each other, over many waves of f.
     """
-    if one is None:
-        return finer
     with np.errstate(invalid="ignore"):
         differ = np.abs(finer.central - one.central) > 4 * (finer.doubt + one.doubt)
     finer_is = (finer.doubt < one.doubt) | differ

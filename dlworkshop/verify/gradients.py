@@ -159,7 +159,7 @@ _MISSING = {"fwd": "forward mode is not there", "rev": "reverse mode is not ther
 
 
 def _asked(args, modes, order, names, tolerance, max_entries, dtype) -> np.dtype:
-    if tolerance is not None and not tolerance > 0 or max_entries < 1:
+    if (tolerance is not None and not tolerance > 0) or max_entries < 1:
         raise UserError(
             f"tolerance={tolerance} and max_entries={max_entries}: wanted above 0 and "
             "at least 1."
@@ -246,8 +246,8 @@ def _said(found: Found) -> str:
         return "; ".join(str(c) for c in found.comparisons if not c.ok)
     row = max(bad, key=lambda row: row.error)
     return (
-        f"{row.mode} slope {row.autodiff:.10g}, by differences {row.difference:.10g}, at "
-        f"{row.path.replace('args', 'operands')} {row.worst}"
+        f"{row.mode} slope {row.autodiff:.10g}, by differences {row.difference:.10g}, "
+        f"at {row.path.replace('args', 'operands')} {row.worst}"
     )
 
 

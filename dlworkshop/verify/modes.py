@@ -6,22 +6,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlworkshop.errors import UserError
-from dlworkshop.verify.differences import Differences, Probe, Slope
+from dlworkshop.verify.differences import Differences, Probe
 from dlworkshop.verify.functions import Function, Part, mode_is_missing
 from dlworkshop.verify.probes import Heard, probes_of, scale_of
-from dlworkshop.verify.report import (
-    RIGHT,
-    UNCHECKED,
-    WRONG,
-    Comparison,
-    ParameterCheck,
-    norm_of,
-)
+from dlworkshop.verify.report import Comparison, ParameterCheck, norm_of
+from dlworkshop.verify.verdicts import COARSE, Look, row_of
 
 FLOOR = 1e-3  # of the norm of a gradient: slopes below are held against so much
-COARSE = {np.dtype(np.float64): 1e-3, np.dtype(np.float32): 0.25}  # nothing was seen
+NUM_COLUMNS = 256  # of a Jacobian that forward mode makes where there is no other
 NUM_FORWARD = 32  # entries of an array whose slopes forward mode is asked for
-NUM_HEARD = 2  # directions that are to be sure where not every entry is looked at
 
 
 class Found(NamedTuple):
@@ -32,26 +25,45 @@ class Found(NamedTuple):
     notes: tuple[str, ...]
 
 
-class _Look(NamedTuple):
-    """A probe, its slopes by autodiff, and by differences."""
+class _Array:
+    """An array that is moved, and what slopes along it are held against."""
 
-    probe: Probe
-    autodiff: dict[str, np.ndarray]  # mode -> [Q]
-    slope: Slope
-    against: np.ndarray  # [Q], the size that errors are held against
-    unit: np.ndarray  # [Q], the norm of the array's gradient, in steps of the probe
-    size: np.ndarray  # [Q], the same, or less where the array is badly scaled
+    def __init__(self, part: Part, at: np.ndarray, grads: np.ndarray, own: np.ndarray):
+        span = slice(part.start, part.stop)
+        self.part = part
+        self.grads = np.where(
+            np.isfinite(grads[:, span]), grads[:, span], 0.0
+        )  # [Q, n]
+        self.unit = _norms(self.grads)  # [Q]
+        self.scaled = _norms(self.grads * own[span])
+        self.moved = _norms(self.grads * at[span].astype(np.float64))
 
+    def look(self, differences, probe: Probe, autodiff, tolerance: float) -> Look:
+        """Measure a slope as well as is needed to judge those by autodiff."""
+        if probe.is_entry:
+            unit, size = self.unit, np.minimum(self.unit, self.scaled / probe.scale)
+            rounding = np.zeros_like(unit)
+        else:
+            unit = size = _norms(self.grads * probe.vector)
+            rounding = differences.eps / 4 * self.moved  # its points are rounded, too
+        known = [np.where(np.isfinite(a), np.abs(a), 0.0) for a in autodiff.values()]
+        known = np.max(known, axis=0)  # [Q]
 
-class _Verdict(NamedTuple):
-    error: float  # over what it was held against, times the tolerance
-    resolution: float
-    lost: bool
-    kink: bool
-    wrong: bool
-    mode: str
-    output: int
-    look: _Look
+        def against(slope):
+            found = np.where(np.isfinite(slope), np.abs(slope), 0.0)
+            return np.maximum(np.maximum(found, known), FLOOR * size)
+
+        def enough(slope):
+            nothing = (slope == 0) & (known == 0)
+            wanted = tolerance / 4 * np.maximum(against(slope), size)
+            return np.where(nothing, np.inf, wanted)
+
+        def contradicted(slope):
+            bar = tolerance * against(slope)
+            return any(np.any(np.abs(slope - a) > bar) for a in autodiff.values())
+
+        slope = differences.along(probe, enough, contradicted, rounding)
+        return Look(probe, autodiff, slope, against(slope.central), unit, size)
 
 
 def check(
@@ -95,34 +107,34 @@ def check(
     grads = np.zeros((len(value), at.size))
     if "rev" in there:
         grads = np.stack([np.asarray(fn.pull(at, u), np.float64) for u in cotangents])
-    looks: list[_Look] = []
-    asked = dict.fromkeys(range(len(fn.inputs)), 0)
+    elif at.size <= NUM_COLUMNS:
+        columns = [heard(fn.push(at, ray)) for ray in np.eye(at.size, dtype=at.dtype)]
+        grads = np.stack(columns, axis=1)
+    arrays = [_Array(part, at, grads, own) for part in fn.inputs]
+    looks: list[list[Look]] = [[] for _ in arrays]
     for probe in probes_of(fn.inputs, at, grads, max_entries, rng):
         autodiff = {}
         if "rev" in there:
             with np.errstate(invalid="ignore"):
                 autodiff["rev"] = probe.dot(grads)
-        asked[probe.part] += probe.is_entry
-        if "fwd" in there and (not probe.is_entry or asked[probe.part] <= NUM_FORWARD):
-            ray = np.zeros(at.size, at.dtype)
-            ray[probe.start : probe.start + probe.vector.size] = probe.vector
-            autodiff["fwd"] = heard(fn.push(at, ray))
-        part = fn.inputs[probe.part]
-        looks.append(_look(differences, probe, part, autodiff, grads, own, tolerance))
-    negligible = _negligible(fn, value, grads * own)
+        mine = looks[probe.part]
+        if "fwd" in there and (not probe.is_entry or len(mine) < NUM_FORWARD):
+            autodiff["fwd"] = heard(fn.push(at, probe.ray(at)))
+        if autodiff:
+            mine.append(
+                arrays[probe.part].look(differences, probe, autodiff, tolerance)
+            )
+    scaled = np.stack([array.scaled for array in arrays])  # [arrays, Q]
+    least = 64 * differences.eps * (np.abs(value) + 64 * scaled.max(axis=0))
     rows = [
-        _row(
-            part,
-            [look for look in looks if look.probe.part == i],
-            heard.names,
-            tolerance,
-            material,
-            COARSE[at.dtype],
-            suffix,
+        row_of(
+            part, mine, heard.names, tolerance, big > least, COARSE[at.dtype], suffix
         )
-        for i, (part, material) in enumerate(zip(fn.inputs, ~negligible, strict=True))
+        for part, mine, big in zip(fn.inputs, looks, scaled, strict=True)
     ]
-    both = _transposes(fn, looks, grads, tolerance, suffix)
+    both = _transposes(
+        fn, [look for mine in looks for look in mine], grads, tolerance, suffix
+    )
     return Found(tuple(rows), both, notes)
 
 
@@ -147,125 +159,13 @@ def _there(fn: Function, modes: Sequence[str]) -> tuple[list[str], tuple[str, ..
     return there, tuple(said)
 
 
-def _look(differences, probe, part, autodiff, grads, own, tolerance) -> _Look:
-    at = differences.at
-    span = slice(part.start, part.stop)
-    here = np.where(np.isfinite(grads[:, span]), grads[:, span], 0.0)  # [Q, n]
-    if probe.is_entry:
-        unit = np.array([norm_of(row) for row in here])
-        scaled = np.array([norm_of(row) for row in here * own[span]]) / probe.scale
-        size = np.minimum(unit, scaled)
-    else:
-        unit = size = np.array([norm_of(row) for row in here * probe.vector])
-    known = [np.where(np.isfinite(a), np.abs(a), 0.0) for a in autodiff.values()]
-    known = np.max(known, axis=0)  # [Q]
-
-    def against(slope):
-        found = np.where(np.isfinite(slope), np.abs(slope), 0.0)
-        return np.maximum(np.maximum(found, known), FLOOR * size)
-
-    def enough(slope):
-        nothing = (slope == 0) & (known == 0)
-        wanted = tolerance / 4 * np.maximum(against(slope), size)
-        return np.where(nothing, np.inf, wanted)
-
-    rounding = np.zeros(len(grads))
-    if not probe.is_entry:  # the points of a direction are rounded, too
-        moved = here * at[span].astype(np.float64)
-        lengths = np.array([norm_of(row) for row in moved])
-        rounding = differences.eps / 4 * lengths
-
-    def contradicted(slope):
-        bar = tolerance * against(slope)
-        return any(np.any(np.abs(slope - exact) > bar) for exact in autodiff.values())
-
-    slope = differences.along(probe, enough, contradicted, rounding)
-    return _Look(probe, autodiff, slope, against(slope.central), unit, size)
-
-
-def _negligible(fn: Function, value: np.ndarray, moved: np.ndarray) -> np.ndarray:
-    """[parts, Q]: whether an array's gradient moves f by less than rounding does."""
-    eps = float(np.finfo(fn.at.dtype).eps)
-    norms = np.array(
-        [[norm_of(row[p.start : p.stop]) for row in moved] for p in fn.inputs]
-    )
-    return norms <= 64 * eps * (np.abs(value) + 64 * norms.max(axis=0))
-
-
-def _row(part, looks, names, tolerance, material, coarse, suffix) -> ParameterCheck:
-    has_kinks = any(look.probe.is_entry and look.slope.kink.any() for look in looks)
-    found = [
-        _judge(look, mode, q, tolerance, coarse if material[q] else None, has_kinks)
-        for look in looks
-        for mode in look.autodiff
-        for q in range(len(names))
-    ]
-    entries = {look.probe.name for look in looks if look.probe.is_entry}
-    rays = {look.probe.name for look in looks if not look.probe.is_entry}
-    lost = {v.look.probe.name for v in found if v.lost}
-    size = part.stop - part.start
-    sure = len(rays - {"the gradient"} - lost)
-    forgiven = rays if len(entries) == size or sure >= NUM_HEARD else set()
-    unchecked = lost - forgiven
-    wrong = any(v.wrong for v in found)
-    worst = max(
-        found,
-        key=lambda v: (v.wrong, v.look.probe.name in unchecked and v.lost, v.error),
-    )
-    look, q = worst.look, worst.output
-    seen = max((v.resolution for v in found if not v.lost), default=0.0)
-    return ParameterCheck(
-        path=part.path,
-        shape=part.shape,
-        checked=len(entries),
-        directions=len(rays),
-        error=worst.error,
-        resolution=seen if 0 < seen < 1 else np.inf,
-        worst=" of ".join(filter(None, [look.probe.name, names[q]])),
-        autodiff=float(look.autodiff[worst.mode][q]),
-        difference=float(look.slope.central[q]),
-        mode=worst.mode + suffix,
-        kinks=len({v.look.probe.name for v in found if v.kink}),
-        unchecked=len(unchecked),
-        verdict=WRONG if wrong else UNCHECKED if unchecked else RIGHT,
-    )
-
-
-def _judge(look: _Look, mode, q, tolerance, coarse, has_kinks) -> _Verdict:
-    """One slope by autodiff, against what differences say about it."""
-    slope = Slope(*(x[q] for x in look.slope))
-    exact, against = float(look.autodiff[mode][q]), float(look.against[q])
-    wanted = tolerance / 4 * max(against, float(look.size[q]))
-    good = slope.doubt <= max(wanted, 8 * slope.noise)
-    bar = max(tolerance * against, 2 * slope.doubt)
-    kink, lost = False, False
-    off = abs(exact - slope.central) if np.isfinite(exact) else np.inf
-    if good:
-        if off > bar and has_kinks and not look.probe.is_entry:
-            lost = True  # kinks of several entries that cancel look smooth
-    elif slope.kink:
-        kink, low, high = True, *sorted((slope.left, slope.right))
-        off = max(low - exact, exact - high, 0.0) if np.isfinite(exact) else np.inf
-        bar = 2 * slope.apart + tolerance * against
-        lost = off > bar and not (look.probe.is_entry and np.isfinite(exact))
-    else:
-        bar = max(tolerance * against, 8 * slope.doubt)
-        settled = 8 * slope.doubt <= abs(slope.central) and np.isfinite(exact)
-        lost = not (settled and off > bar)
-    if not lost and off <= bar and coarse and bar > coarse * look.unit[q]:
-        lost = True
-    if lost and np.isfinite(exact):  # unless it carries next to nothing
-        most = max(abs(exact), abs(slope.central) + 2 * slope.doubt)
-        lost = not most <= tolerance * look.unit.max()
-    error = 0.0 if lost or not off else tolerance * off / bar if bar else np.inf
-    resolution = bar / look.unit[q] if look.unit[q] and coarse else 0.0
-    return _Verdict(
-        float(error), resolution, lost, kink, error > tolerance, mode, q, look
-    )
+def _norms(x: np.ndarray) -> np.ndarray:
+    """[Q, n] -> [Q]."""
+    return np.array([norm_of(row) for row in x])
 
 
 def _transposes(fn, looks, grads, tolerance, suffix) -> tuple[Comparison, ...]:
-    """<u, J v> by forward mode is <J^T u, v> by reverse mode, for all that was asked."""
+    """<u, J v> by forward mode is <J^T u, v> by reverse mode, wherever both are."""
     worst: tuple[float, float, str] | None = None
     for look in looks:
         if len(look.autodiff) < 2:

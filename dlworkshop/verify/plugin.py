@@ -1,9 +1,11 @@
 """The pytest plugin: `assert_gradients`, for anybody's own tests."""
 
+from typing import Any
+
 import pytest
 
 # What `--gradients=thorough` asks of every check that does not say otherwise itself.
-THOROUGH = {
+THOROUGH: dict[str, Any] = {
     "order": 2,
     "transformations": ("repeat", "jit", "vmap", "checkpoint"),
     "max_entries": 2048,

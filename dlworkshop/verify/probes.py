@@ -92,7 +92,9 @@ class Heard:
                 rows = rng.standard_normal((NUM_MIXED, n)) / np.sqrt(n)
                 self._mixed.append((slice(part.start, part.stop), rows))
             alone = self.size == 1
-            self.names += ["" if alone else part.path + part.entry(j) for j in entries]
+            self.names += [
+                "" if alone else part.path + part.entry(int(j)) for j in entries
+            ]
             self._picked += [part.start + int(j) for j in entries]
         for part in parts:
             if part.stop - part.start > NUM_OUTPUTS:

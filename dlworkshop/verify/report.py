@@ -83,7 +83,7 @@ class GradientReport(NamedTuple):
 
     @property
     def worst(self) -> ParameterCheck:
-        """The row to look at first: a wrong one, then one not checked, then by error."""
+        """The row to look at first: a wrong one, one not checked, the largest error."""
         order = (RIGHT, UNCHECKED, WRONG)
         return max(self.rows, key=lambda row: (order.index(row.verdict), row.error))
 

@@ -554,7 +554,7 @@ wrong(
 # Control flow.
 @in_jax(WRONG, "in one branch of a cond", V)
 def _(x):
-    return jnp.sum(lax.cond(x[0] > 0, lambda x: square(x), jnp.sin, x))
+    return jnp.sum(lax.cond(x[0] > 0, square, jnp.sin, x))
 
 
 @in_jax(WRONG, "in the carry of a scan", V)
@@ -578,7 +578,7 @@ def _(x):
 @in_jax(WRONG, "in one step of a scan", V)
 def _(x):
     def step(c, i):
-        return lax.cond(i == 3, lambda c: square(c), lambda c: c**2, c) / 2, None
+        return lax.cond(i == 3, square, lambda c: c**2, c) / 2, None
 
     return jnp.sum(lax.scan(step, x, jnp.arange(5))[0])
 

@@ -55,7 +55,7 @@ def scanned(x):
 
 
 def branching(x):
-    return jnp.sum(lax.cond(x[0] > 0, lambda x: crooked(x), jnp.sin, x))
+    return jnp.sum(lax.cond(x[0] > 0, crooked, jnp.sin, x))
 
 
 def again(x):
