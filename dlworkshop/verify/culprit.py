@@ -38,7 +38,7 @@ def culprits_of(fn: Function, judge: Judge) -> list[Culprit]:
             at the values that it has -> what is wrong with it, or "".
     """
     walk = _Walk(judge, fn.at.dtype)
-    walk.program(fn.program.jaxpr, fn.program.consts, [fn.at], [True])
+    walk.program(fn.program.jaxpr, fn.program.consts, [fn.at], [True], "")
     return walk.found
 
 
@@ -46,9 +46,11 @@ class _Walk:
     def __init__(self, judge: Judge, dtype: Any):
         self.judge, self.dtype = judge, dtype
         self.found: list[Culprit] = []
+        self.callers: list[str] = []  # the places of the calls that we are inside of
 
-    def program(self, jaxpr, consts, args, moving) -> bool:
+    def program(self, jaxpr, consts, args, moving, caller) -> bool:
         """Name what is wrong in a program at these values; whether anything is."""
+        self.callers.append(caller)
         names = [v for eqn in jaxpr.eqns for v in eqn.outvars if _is_named(v)]
         given = [*jaxpr.constvars, *jaxpr.invars]
         run = jax.jit(_function(jaxpr, jaxpr.eqns, given, names))
@@ -58,7 +60,9 @@ class _Walk:
         for eqn in jaxpr.eqns:
             if any(v in moves for v in _variables(eqn)):
                 moves |= {v for v in eqn.outvars if _is_inexact(v)}
-        return self._halves(jaxpr, list(jaxpr.eqns), values, moves, known=True)
+        wrong = self._halves(jaxpr, list(jaxpr.eqns), values, moves, known=True)
+        self.callers.pop()
+        return wrong
 
     def _halves(self, jaxpr, eqns, values, moves, *, known=False) -> bool:
         if len(self.found) >= MOST or not eqns:
@@ -73,7 +77,7 @@ class _Walk:
         found = [self._halves(jaxpr, half, values, moves) for half in halves]
         if not any(found) and wrong and len(self.found) < MOST:
             name = f"equations {eqns[0].primitive.name} to {eqns[-1].primitive.name}"
-            self.found.append(Culprit(name, _place(eqns[0]), wrong))
+            self.found.append(Culprit(name, self._place(eqns[0]), wrong))
             return True
         return any(found)
 
@@ -84,12 +88,18 @@ class _Walk:
         moving = [not isinstance(v, core.Literal) and v in moves for v in eqn.invars]
         for body, args, moved in _inside(eqn, given, moving):
             inner = getattr(body, "jaxpr", body)
-            if self.program(inner, getattr(body, "consts", ()), args, moved):
+            consts = getattr(body, "consts", ())
+            if self.program(inner, consts, args, moved, self._place(eqn)):
                 return True
         wrong = wrong or self._wrong(jaxpr, [eqn], values, moves)
         if wrong and len(self.found) < MOST:
-            self.found.append(Culprit(_name(eqn), _place(eqn), wrong))
+            self.found.append(Culprit(_name(eqn), self._place(eqn), wrong))
         return bool(wrong)
+
+    def _place(self, eqn) -> str:
+        """The user's file and line, relative to where we are if it is below."""
+        place = source_info_util.summarize(eqn.source_info)
+        return place.removeprefix(os.getcwd() + os.sep) or self.callers[-1]
 
     def _wrong(self, jaxpr, eqns, values, moves) -> str:
         made = {v for eqn in eqns for v in eqn.outvars}
@@ -211,9 +221,3 @@ def _name(eqn) -> str:
     name = str(eqn.primitive.name)
     rule = rule_of(eqn).partition(" at ")[0] if name.startswith("custom_") else ""
     return f"{name.removesuffix('_call')} of {rule}" if rule else name
-
-
-def _place(eqn) -> str:
-    """The user's file and line, relative to where we are if it is below."""
-    place = source_info_util.summarize(eqn.source_info)
-    return place.removeprefix(os.getcwd() + os.sep)

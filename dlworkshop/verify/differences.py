@@ -48,7 +48,10 @@ class Probe(NamedTuple):
 
     def dot(self, row: np.ndarray) -> np.ndarray:
         """[..., D] -> its products [...] with the vector."""
-        return row[..., self.start : self.start + self.vector.size] @ self.vector
+        part = row[..., self.start : self.start + self.vector.size]
+        part = np.where(self.vector == 0, 0.0, part)  # also where a slope is inf
+        with np.errstate(invalid="ignore"):
+            return part @ self.vector
 
     def ray(self, at: np.ndarray) -> np.ndarray:
         """[D], the vector among zeros."""

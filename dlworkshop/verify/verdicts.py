@@ -133,8 +133,9 @@ def judge(
         bar = max(tolerance * against, 8 * doubt)
         settled = 8 * doubt <= abs(central) and np.isfinite(exact)
         lost = not (settled and off > bar)
-    if not np.isfinite(exact):  # 0 times an infinite slope of another entry is nan
-        lost = lost or any(np.isfinite(slopes[q]) for slopes in look.autodiff.values())
+    if not np.isfinite(exact):  # forward mode: 0 times another entry's inf is nan
+        back = look.autodiff.get("rev") if mode == "fwd" else None
+        lost = lost or (back is not None and bool(np.isfinite(back[q])))
     elif not lost and off <= bar and coarse is not None and bar > coarse * unit:
         lost = True
     if lost and np.isfinite(exact):  # unless it carries next to nothing

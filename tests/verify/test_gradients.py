@@ -176,7 +176,7 @@ def test_what_has_no_slope_is_neither_right_nor_wrong():
     report = check_gradients(f, np.array([0.0, 1.0]))
     assert report.verdict == "not checked" and not report.ok
     assert "NOT CHECKED" in str(report) and "WRONG" not in str(report)
-    assert report.rows[0].unchecked == 1 and report.worst.worst == "[0]", report
+    assert report.rows[0].unchecked >= 1 and report.worst.worst == "[0]", report
 
 
 def test_a_kink_beside_the_point_is_stepped_under():

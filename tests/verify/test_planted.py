@@ -1,9 +1,9 @@
 """Every planted error is found, and nothing that is right is called wrong."""
 
 import pytest
-from planted import RIGHT, WRONG
 
 from dlworkshop.verify import check_gradients
+from tests.verify.planted import RIGHT, WRONG
 
 
 @pytest.mark.parametrize("name", WRONG)
