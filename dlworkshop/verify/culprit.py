@@ -175,14 +175,20 @@ def _inside(eqn, given: Sequence[Any], moving: Sequence[bool]) -> Iterator[Any]:
         branch = int(np.clip(int(given[0]), 0, len(params["branches"]) - 1))
         yield params["branches"][branch], given[1:], moving[1:]
     elif name == "scan":
-        yield from _of_scan(params, given, moving)
+        yield from _of_scan(eqn, given, moving)
     elif name == "while":
         yield from _of_while(params, given, moving)
 
 
-def _of_scan(params, given, moving) -> Iterator[Any]:
-    first = params["num_consts"]
-    second = first + params["num_carry"]
+def _of_scan(eqn, given, moving) -> Iterator[Any]:
+    params, body = (
+        eqn.params,
+        getattr(eqn.params["jaxpr"], "jaxpr", eqn.params["jaxpr"]),
+    )
+    # What is scanned or stacked has an axis more than the body sees.
+    second = len(given) - sum(map(_is_longer, eqn.invars, body.invars))
+    num_carry = len(eqn.outvars) - sum(map(_is_longer, eqn.outvars, body.outvars))
+    first = second - num_carry
     consts, carry, rows = given[:first], given[first:second], given[second:]
     run = jax.jit(core.jaxpr_as_fun(params["jaxpr"]))
     # The carry moves as soon as anything does.
@@ -196,7 +202,11 @@ def _of_scan(params, given, moving) -> Iterator[Any]:
         args = [*consts, *carry, *(row[i] for row in rows)]
         if count in shown:
             yield params["jaxpr"], args, moved
-        carry = run(*args)[: params["num_carry"]]
+        carry = run(*args)[:num_carry]
+
+
+def _is_longer(outside: Any, inside: Any) -> bool:
+    return len(outside.aval.shape) > len(inside.aval.shape)
 
 
 def _of_while(params, given, moving) -> Iterator[Any]:
