@@ -20,6 +20,7 @@ from dlworkshop.verify.functions import Function, lift
 from dlworkshop.verify.report import Culprit
 from dlworkshop.verify.transformations import rule_of
 
+HERE = os.path.dirname(__file__)
 MOST = 3  # culprits that are named
 STEPS = 12  # of a loop that are looked into
 CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "checkpoint": "jaxpr", "remat2": "jaxpr"}
@@ -99,7 +100,9 @@ class _Walk:
     def _place(self, eqn) -> str:
         """The user's file and line, relative to where we are if it is below."""
         place = source_info_util.summarize(eqn.source_info)
-        return place.removeprefix(os.getcwd() + os.sep) or self.callers[-1]
+        if not place or place.startswith(HERE):  # it is called by no line of the user's
+            place = self.callers[-1] or rule_of(eqn).partition(" at ")[2]
+        return place.removeprefix(os.getcwd() + os.sep)
 
     def _wrong(self, jaxpr, eqns, values, moves) -> str:
         made = {v for eqn in eqns for v in eqn.outvars}

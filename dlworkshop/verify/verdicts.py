@@ -72,10 +72,12 @@ def row_of(
     forgiven = rays if len(entries) == size or sure >= NUM_HEARD else set()
     unchecked = lost - forgiven
     wrong = any(v.wrong for v in found)
-    worst = max(
-        found,
-        key=lambda v: (v.wrong, v.look.probe.name in unchecked and v.lost, v.error),
-    )
+
+    def badness(v: Verdict):  # an entry says more than a direction
+        missed = v.lost and v.look.probe.name in unchecked
+        return v.wrong, missed, v.wrong and v.look.probe.is_entry, v.error
+
+    worst = max(found, key=badness)
     look, q = worst.look, worst.output
     seen = max((v.resolution for v in found if not v.lost), default=0.0)
     return ParameterCheck(

@@ -50,7 +50,7 @@ def exercises(named, claim):
             "of W2 keeps its sign. Watching the loss does not reveal a wrong gradient.",
         ),
         Exercise(
-            "`careless_loss` is the same network, but the slope of its output layer was "
+            "`careless_loss` is the same network, but the slope of its output layer is "
             "written by hand, without the factor 1 - o. All its values are right. How "
             "does `check_gradients` look for the mistake, and what does it find?",
             "It takes the program of the loss apart and checks each step by itself: "
