@@ -88,7 +88,7 @@ def test_the_fixture_passes_and_fails_as_it_should(tmp_path):
     assert "1 failed, 6 passed" in output, output
     assert "FAILED test_user.py::test_wrong" in output, output
     assert "params['hidden']" in output and "WRONG" in output, output
-    assert "culprit: custom_vjp of wrong_loss at test_user.py:6" in output, output
+    assert "culprit: custom_vjp of wrong_loss at test_user.py:" in output, output
     assert 'again: pytest "test_user.py::test_wrong" --gradients=quick' in output
     assert "or: check_gradients(wrong_loss, ...)" in output and "seed 0" in output
 
