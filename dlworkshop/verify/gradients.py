@@ -247,7 +247,8 @@ def _said(found: Found) -> str:
     row = max(bad, key=lambda row: row.error)
     return (
         f"{row.mode} slope {row.autodiff:.10g}, by differences {row.difference:.10g}, "
-        f"at {row.path.replace('args', 'operands')} {row.worst}"
+        f"at {row.path.replace('params', 'operand').replace('args', 'operands')} "
+        f"{row.worst.replace(' of f[', ' of results[')}"
     )
 
 

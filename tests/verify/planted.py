@@ -165,6 +165,7 @@ wrong(
     lambda m, g, x: (g * m.cos(x) * m.asarray(np.arange(1_000_000) != 777_777),),
     np.linspace(0.0, 1.0, 1_000_000),
     max_entries=8,
+    transformations=(),
 )
 wrong(
     "3 times, at 1e-9 beside 1",
