@@ -111,6 +111,7 @@ def check_gradients(
         UserError: nothing to differentiate by, or not finite; `f` not finite, not
             computed in `dtype` all the way, or without any derivative.
 
+    >>> import jax.numpy as jnp
     >>> report = check_gradients(lambda w: jnp.sum(jnp.sin(w)), jnp.arange(3.0))
     >>> report.ok, report.rows[0].checked
     (True, 3)
@@ -119,33 +120,22 @@ def check_gradients(
     bar = tolerance or TOLERANCE[width]
     with _quiet(width):
         fn = _lifted(f, args, argnums, width, has_aux)
-        found = check(fn, modes, bar, max_entries, seed)
-        there = [m for m in modes if not any(_MISSING[m] in n for n in found.notes)]
-        judged = [(_derivative_judge(there, bar, seed), found)]
-        second = check_second(fn, there, bar, max_entries, seed) if order == 2 else None
-        if second is not None:
-            judged.append((_second_judge(there, bar, seed), second))
-        names = transformations
-        if names is None:
-            names = NAMES if own_rules(fn.program.jaxpr) else NAMES[:1]
-        compared, more = compare(fn, names, there, seed)
-        judged += [
-            (_road_judge(c.name, there, seed), Found((), (c,), ())) for c in compared
-        ]
-        rows = [row for _, part in judged for row in part.rows]
-        comparisons = [c for _, part in judged for c in part.comparisons]
-        notes = [note for _, part in judged for note in part.notes] + more
-        named: list[Culprit] = []
-        for judge, part in judged if culprits else []:
-            wrong = any(r.verdict == WRONG for r in part.rows)
-            if not named and (wrong or not all(c.ok for c in part.comparisons)):
-                if any(not np.isfinite(r.autodiff) for r in part.rows):
-                    judge = culprit.not_finite  # noqa: PLW2901
-                named = culprit.culprits_of(fn, judge)
-                if not named:
-                    notes.append(NO_CULPRIT)
-    if width == np.float32:
-        notes.append(_unseen(rows))
+        first = check(fn, modes, bar, max_entries, seed)
+        there = first.modes
+        judged = [(first, _derivative_judge(there, bar, seed))]
+        if order == 2:
+            second = check_second(fn, there, bar, max_entries, seed)
+            judged.append((second, _second_judge(there, bar, seed)))
+        if transformations is None:
+            transformations = NAMES if own_rules(fn.program.jaxpr) else NAMES[:1]
+        compared, missing = compare(fn, transformations, there, seed)
+        for one in compared:
+            judged.append((Found((), (one,), ()), _road_judge(one.name, there, seed)))
+        named, said = _culprits(fn, judged) if culprits else ([], [])
+    rows = [row for found, _ in judged for row in found.rows]
+    comparisons = [one for found, _ in judged for one in found.comparisons]
+    notes = [note for found, _ in judged for note in found.notes]
+    notes += [*missing, *said, *([_unseen(rows)] if width == np.float32 else [])]
     return GradientReport(
         tuple(rows), bar, tuple(comparisons), tuple(named), tuple(notes), seed
     )
@@ -155,7 +145,18 @@ NO_CULPRIT = (
     "no single equation is wrong by itself: kinks that meet, or an error too small to "
     "show in one of them"
 )
-_MISSING = {"fwd": "forward mode is not there", "rev": "reverse mode is not there"}
+
+
+def _culprits(fn: Function, judged) -> tuple[list[Culprit], list[str]]:
+    """Those of the first check that something is wrong in, and what is to be said."""
+    for found, judge in judged:
+        if found.is_wrong:
+            if not all(np.isfinite(row.autodiff) for row in found.rows):
+                named = culprit.culprits_of(fn, culprit.not_finite)
+            else:
+                named = culprit.culprits_of(fn, judge)
+            return named, [] if named else [NO_CULPRIT]
+    return [], []
 
 
 def _asked(args, modes, order, names, tolerance, max_entries, dtype) -> np.dtype:

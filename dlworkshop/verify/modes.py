@@ -9,7 +9,7 @@ from dlworkshop.errors import UserError
 from dlworkshop.verify.differences import Differences, Probe
 from dlworkshop.verify.functions import Function, Part, mode_is_missing
 from dlworkshop.verify.probes import Heard, probes_of, scale_of
-from dlworkshop.verify.report import Comparison, ParameterCheck, norm_of
+from dlworkshop.verify.report import WRONG, Comparison, ParameterCheck, norm_of
 from dlworkshop.verify.verdicts import COARSE, Look, row_of
 
 FLOOR = 1e-3  # of the norm of a gradient: slopes below are held against so much
@@ -23,6 +23,13 @@ class Found(NamedTuple):
     rows: tuple[ParameterCheck, ...]
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...]
+    modes: tuple[str, ...] = ()  # those of which there are derivatives
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether anything is, rather than not checked."""
+        wrong = any(row.verdict == WRONG for row in self.rows)
+        return wrong or not all(c.ok for c in self.comparisons)
 
 
 class _Array:
@@ -134,7 +141,7 @@ def check(
     both = _transposes(
         fn, [look for mine in looks for look in mine], grads, tolerance, suffix
     )
-    return Found(tuple(rows), both, notes)
+    return Found(tuple(rows), both, notes, tuple(there))
 
 
 def _there(fn: Function, modes: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
