@@ -124,11 +124,18 @@ class Differences:
         kind = probe.part, probe.is_entry
         exponent = start = max(scale + self._starts.get(kind, first), least)
         rough, crude, smallest = least - 1, most + 1, exponent
+        held: Slope | None = None  # what autodiff contradicts
         best = found = self._one_round(probe, exponent, rounding)
         while True:
             good = (best.doubt <= enough(best.central)) | best.kink
-            if good.all():
+            if good.all() and (held is not None or not contradicted(best.central)):
+                self._starts[kind] = exponent - scale
                 break
+            if good.all():  # all over again, with steps that are finer than these
+                held, crude, rough = best, smallest, least - 1
+                exponent = smallest = smallest - CONFIRM
+                best = found = self._one_round(probe, exponent, rounding)
+                continue
             if np.all(found.doubt[~good] <= 8 * found.noise[~good]):
                 rough = exponent  # smaller steps are rougher still
             else:
@@ -141,17 +148,13 @@ class Differences:
             else:
                 exponent = (rough + crude) // 2
             if not max(least - 1, rough) < exponent < min(most + 1, crude):
-                return best
+                break
             found = self._one_round(probe, exponent, rounding)
             if exponent < smallest:
                 best, smallest = _better(best, found), exponent
             else:
                 best = _better(found, best)
-        self._starts[kind] = exponent - scale
-        if contradicted(best.central):
-            found = self._one_round(probe, smallest - CONFIRM, rounding)
-            best = _better(best, found)
-        return best
+        return best if held is None else _better(held, best)
 
     def _one_round(self, probe, exponent, rounding) -> Slope:
         at, value = self.at, self.value

@@ -58,9 +58,8 @@ def row_of(
         coarse: a resolution above it is none.
         suffix: of the names of the modes.
     """
-    has_kinks = any(look.probe.is_entry and look.slope.kink.any() for look in looks)
     found = [
-        judge(look, mode, q, tolerance, coarse if material[q] else None, has_kinks)
+        judge(look, mode, q, tolerance, coarse if material[q] else None)
         for look in looks
         for mode in look.autodiff
         for q in range(len(names))
@@ -104,7 +103,6 @@ def judge(
     q: int,
     tolerance: float,
     coarse: float | None,
-    has_kinks: bool,
 ) -> Verdict:
     """One slope by autodiff, against what differences say about it.
 
@@ -114,8 +112,6 @@ def judge(
         q: the output.
         tolerance: above it an error is wrong.
         coarse: a resolution above it is none; None where the gradient is as good as 0.
-        has_kinks: whether entries of the array are at kinks, which may cancel along a
-            direction, so that it looks smooth.
     """
     slope = Slope(*(x[q] for x in look.slope))
     exact, central, doubt = (
@@ -128,7 +124,7 @@ def judge(
     if doubt <= max(wanted, 8 * float(slope.noise)):
         if not slope.noise:  # f is 0, exactly: autodiff rounds what cancels in it
             bar = max(bar, NOTHING)
-        lost = off > bar and has_kinks and not look.probe.is_entry
+        lost = False
     elif is_kink := bool(slope.kink):
         low, high = sorted((float(slope.left), float(slope.right)))
         off = max(low - exact, exact - high, 0.0) if np.isfinite(exact) else np.inf

@@ -7,6 +7,7 @@ import pytest
 
 from dlworkshop.errors import UserError
 from dlworkshop.verify import check_gradients
+from tests.verify.planted import split_rule
 
 RNG = np.random.default_rng(0)
 X = RNG.random((8, 12)).astype(np.float32)  # [B, D], the dtype data has outside
@@ -166,9 +167,27 @@ def test_a_kink_is_no_excuse(slope):
     assert report.verdict == "WRONG" and report.rows[0].kinks == 1, report
 
 
-def test_kinks_that_cancel_are_no_accusation():
+def test_kinks_that_meet_are_no_accusation():
     f = lambda p: jax.nn.relu(p[0]) - jax.nn.relu(p[1])  # noqa: E731
-    assert check_gradients(f, np.zeros(2)).verdict == "right"  # (1, -1) looks smooth
+    for seed in range(3):  # along (1, -1) it has slope 1 on both sides, by autodiff 0
+        assert check_gradients(f, np.zeros(2), seed=seed).verdict == "right"
+
+
+def test_waves_that_fit_into_all_steps_are_seen_when_it_matters():
+    waves = lambda p: jnp.sum(p + 1e-3 * jnp.sin(2 * jnp.pi * 4096 * p))  # noqa: E731
+    assert check_gradients(waves, np.ones(2)).ok
+
+
+def test_rounding_of_what_cancels_is_no_accusation():
+    f = lambda p: jnp.sum(p**2) - jnp.sum(p * p)  # noqa: E731
+    for seed in range(3):
+        assert check_gradients(f, np.array([0.3, -1.2, 2.0, 0.7]), seed=seed).ok
+
+
+def test_both_modes_are_held_against_each_other_more_closely():
+    report = check_gradients(split_rule(2 * (1 + 4e-9), 2.0), VECTOR)
+    assert all(row.ok for row in report.rows) and report.verdict == "WRONG", report
+    assert "forward and reverse mode: DIFFERENT" in str(report)
 
 
 def test_what_has_no_slope_is_neither_right_nor_wrong():
