@@ -128,7 +128,9 @@ class Differences:
         best = found = self._one_round(probe, exponent, rounding)
         while True:
             good = (best.doubt <= enough(best.central)) | best.kink
-            if good.all() and (held is not None or not contradicted(best.central)):
+            if good.all() and held is not None:
+                break
+            if good.all() and not contradicted(best.central):
                 self._starts[kind] = exponent - scale
                 break
             if good.all():  # all over again, with steps that are finer than these

@@ -122,9 +122,9 @@ def judge(
     off = abs(exact - central) if np.isfinite(exact) else np.inf
     bar, is_kink = max(tolerance * against, 2 * doubt), False
     if doubt <= max(wanted, 8 * float(slope.noise)):
-        if not slope.noise:  # f is 0, exactly: autodiff rounds what cancels in it
-            bar = max(bar, NOTHING)
         lost = False
+        if not slope.noise and off <= NOTHING:  # f is 0: autodiff rounds what cancels
+            off = 0.0
     elif is_kink := bool(slope.kink):
         low, high = sorted((float(slope.left), float(slope.right)))
         off = max(low - exact, exact - high, 0.0) if np.isfinite(exact) else np.inf
