@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from slides import gradient_cost as slides
 
 from dlworkshop import workshop
@@ -47,7 +48,7 @@ def loss(weights, x, y):  # o = sigma(sigma(x W1) W2); L = sum_k (o_k - y_k)^2 /
 
 def by_differences(weights, x, y, step=1e-3):
     """dL/dw = (L(w + h) - L(w - h)) / 2h: two forward passes for each weight w."""
-    flat, unravel = jax.flatten_util.ravel_pytree(weights)
+    flat, unravel = ravel_pytree(weights)
 
     def slope(i):
         up, down = unravel(flat.at[i].add(step)), unravel(flat.at[i].add(-step))

@@ -7,18 +7,26 @@ start, in every suite, and must not pay for JAX there.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dlworkshop.verify.gradients import (
+    from dlworkshop.verify.gradients import check_gradients
+    from dlworkshop.verify.report import (
+        Comparison,
+        Culprit,
         GradientReport,
         ParameterCheck,
-        check_gradients,
     )
 
-__all__ = ["GradientReport", "ParameterCheck", "check_gradients"]
+__all__ = [
+    "Comparison",
+    "Culprit",
+    "GradientReport",
+    "ParameterCheck",
+    "check_gradients",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from dlworkshop.verify import gradients  # noqa: PLC0415 - see the docstring
+    from dlworkshop.verify import gradients, report  # noqa: PLC0415 - see the docstring
 
-    return getattr(gradients, name)
+    return getattr(gradients if name == "check_gradients" else report, name)

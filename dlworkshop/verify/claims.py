@@ -17,7 +17,7 @@ from scipy import stats
 
 from dlworkshop.errors import UserError
 from dlworkshop.types import Array, Claim, PyTree
-from dlworkshop.verify.gradients import GradientReport
+from dlworkshop.verify.report import GradientReport
 
 EPS = float(np.finfo(np.float64).eps)
 LEVEL = 0.01  # a statistical claim that is false passes at most once in a hundred

@@ -40,13 +40,22 @@ def steps(sizes, error):
     )
 
 
-def exercises():
-    """A wrong gradient that no loss shows."""
+def exercises(named, claim):
+    """Wrong gradients that no loss shows; in the second a check finds the layer."""
     return [
         Exercise(
             "Leave `* (1 - o[k])` out of `do_ds`. Which claim tells you, and would the "
             "network still learn?",
             "The first, and it would, only worse: 1 - o_k is positive, so every slope "
             "of W2 keeps its sign. Watching the loss does not reveal a wrong gradient.",
-        )
+        ),
+        Exercise(
+            "`careless_loss` is the same network, but the slope of its output layer is "
+            "written by hand, without the factor 1 - o. All its values are right. How "
+            "does `check_gradients` look for the mistake, and what does it find?",
+            "It takes the program of the loss apart and checks each step by itself: "
+            f"{'; '.join(named) or 'nothing'}. The slope by autodiff is 1 / (1 - o) of "
+            "what differences say.",
+            claim,
+        ),
     ]

@@ -14,7 +14,12 @@ def half_hidden(loss):
     return lambda w, x, y: loss(w, x, y) + 1e-6 * jax.lax.stop_gradient(w[0]).sum()
 
 
+def careful(careless):
+    return lambda s: 1 / (1 + jax.numpy.exp(-s))
+
+
 PLANTED = [
+    ({"careless": careful}, ["The check of a wrong gradient"]),
     (
         {"by_chain_rule": slightly_off, "by_matrices": slightly_off},
         ["The chain rule", "The matrix products"],

@@ -7,6 +7,7 @@ import pytest
 
 from dlworkshop.errors import UserError
 from dlworkshop.verify import check_gradients
+from tests.verify.planted import split_rule
 
 RNG = np.random.default_rng(0)
 X = RNG.random((8, 12)).astype(np.float32)  # [B, D], the dtype data has outside
@@ -92,10 +93,10 @@ RIGHT = {
 
 @pytest.mark.parametrize("name", RIGHT)
 def test_right_gradients_pass_with_margin(name):
-    """Measured: at most 2e-10; asked: a twentieth of the tolerance."""
+    """Measured: at most a tenth of what would be called wrong; asked: a third."""
     report = check_gradients(*RIGHT[name])
     assert report.ok, report
-    assert report.worst.error < report.tolerance / 20, report
+    assert report.worst.error < report.tolerance / 3, report
     assert all(row.kinks == 0 for row in report.rows), report
     assert all(row.resolution < 1e-6 for row in report.rows), report  # not by rounding
 
@@ -150,19 +151,63 @@ def test_a_gradient_of_zero_is_right_where_it_is_zero():
     assert report.ok, report
 
 
-def test_one_kink_is_told_and_all_kinks_fail():
+def test_a_kink_is_right_between_the_slopes_of_both_sides():
     one = check_gradients(
         lambda p: jnp.sum(jax.nn.relu(p)), np.array([0.0, 1.0, -2.0, 3.0])
     )
-    assert one.ok and one.rows[0].kinks == 1, one
-    both = check_gradients(lambda p: jnp.sum(jnp.abs(p)), np.array([0.0, 0.0, 1.0]))
-    assert not both.ok and both.rows[0].kinks == 2 and "NOT CHECKED" in str(both)
+    assert one.ok and one.rows[0].kinks >= 1, one
+    tie = check_gradients(jnp.max, np.array([1.0, 1.0, 0.5]))
+    assert tie.ok and tie.rows[0].kinks >= 2, tie
 
 
-def test_a_kink_is_no_excuse():
-    f = planted(lambda p: jnp.sum(jax.nn.relu(p)), lambda g: g + 2.0)
+@pytest.mark.parametrize("slope", [2.0, -0.5])
+def test_a_kink_is_no_excuse(slope):
+    f = planted(lambda p: jnp.sum(jax.nn.relu(p)), lambda g: g + slope)
     report = check_gradients(f, np.array([0.0]))
-    assert report.rows[0].kinks == 0 and report.rows[0].error > report.tolerance
+    assert report.verdict == "WRONG" and report.rows[0].kinks == 1, report
+
+
+def test_kinks_that_meet_are_no_accusation():
+    f = lambda p: jax.nn.relu(p[0]) - jax.nn.relu(p[1])  # noqa: E731
+    for seed in range(3):  # along (1, -1) it has slope 1 on both sides, by autodiff 0
+        assert check_gradients(f, np.zeros(2), seed=seed).verdict == "right"
+
+
+def test_waves_that_fit_into_all_steps_are_seen_when_it_matters():
+    waves = lambda p: jnp.sum(p + 1e-3 * jnp.sin(2 * jnp.pi * 4096 * p))  # noqa: E731
+    assert check_gradients(waves, np.ones(2)).ok
+
+
+def test_rounding_of_what_cancels_is_no_accusation():
+    assert check_gradients(
+        planted(lambda p: 0 * jnp.sum(p), lambda g: g + 1e-16), VECTOR
+    ).ok
+    wrong = planted(lambda p: 0 * jnp.sum(p), lambda g: g + 1e-9)
+    assert check_gradients(wrong, VECTOR).verdict == "WRONG"
+
+
+@pytest.mark.parametrize(("size", "verdict"), [(5, "right"), (300, "not checked")])
+def test_directions_are_needed_where_not_every_entry_is_moved(size, verdict):
+    place = np.linspace(0.5, 1.0, size)
+
+    def f(p):  # it jumps as soon as two entries move
+        return jnp.sum(p**2) + jnp.where(jnp.sum(p != place) > 1, 1.0, 0.0)
+
+    assert check_gradients(f, place).verdict == verdict
+
+
+def test_both_modes_are_held_against_each_other_more_closely():
+    report = check_gradients(split_rule(2 * (1 + 4e-9), 2.0), VECTOR)
+    assert all(row.ok for row in report.rows) and report.verdict == "WRONG", report
+    assert "forward and reverse mode: DIFFERENT" in str(report)
+
+
+def test_what_has_no_slope_is_neither_right_nor_wrong():
+    f = lambda p: jnp.sum(jnp.sqrt(p))  # noqa: E731
+    report = check_gradients(f, np.array([0.0, 1.0]))
+    assert report.verdict == "not checked" and not report.ok
+    assert "NOT CHECKED" in str(report) and "WRONG" not in str(report)
+    assert report.rows[0].unchecked >= 1 and report.worst.worst == "[0]", report
 
 
 def test_a_kink_beside_the_point_is_stepped_under():
@@ -173,14 +218,11 @@ def test_a_kink_beside_the_point_is_stepped_under():
 @pytest.mark.parametrize(
     ("f", "params", "sentence"),
     [
-        (jnp.sum, np.arange(3), "params is int"),
-        (lambda p: p["a"].real, {"a": 1j}, r"params\['a'\] is complex"),
-        (lambda p: 2 * p, VECTOR, "wanted one real scalar"),
-        (lambda p: (jnp.sum(p), 1), VECTOR, "wanted one real scalar"),
-        (lambda p: jnp.sum(p) * 1j, VECTOR, "wanted one real scalar"),
+        (jnp.sum, np.arange(3), "no numbers to differentiate by.*int"),
+        (lambda p: 3, VECTOR, "returned no real or complex array"),
         (jnp.sum, np.array([1.0, np.nan]), r"params is nan at \[1\]"),
-        (lambda p: jnp.log(-jnp.sum(p)), np.ones(2), r"f\(params\) is nan"),
-        (lambda p: jnp.sum(jnp.sqrt(p)), np.zeros(2), "gradient of params is inf"),
+        (lambda p: jnp.log(-jnp.sum(p)), np.ones(2), "f is nan at these"),
+        (lambda p: {"a": p, "b": 1 / p}, np.arange(2.0), r"f\['b'\]\[0\] is inf"),
         (jnp.sum, {}, "no numbers"),
         (jnp.sum, {"a": np.zeros(0)}, "no numbers"),
     ],
@@ -188,6 +230,10 @@ def test_a_kink_beside_the_point_is_stepped_under():
 def test_what_cannot_be_checked_is_said(f, params, sentence):
     with pytest.raises(UserError, match=sentence):
         check_gradients(f, params)
+
+
+def narrow_complex(p):
+    return jnp.sum(jnp.abs(jnp.exp(1j * p.astype(jnp.complex64)))).astype(p.dtype)
 
 
 def narrow_return(p):
@@ -219,11 +265,20 @@ def narrow_data(p):
 
 @pytest.mark.parametrize(
     "f",
-    [narrow_return, narrow_inside, narrow_loop, narrow_carry, narrow_data],
+    [
+        narrow_complex,
+        narrow_return,
+        narrow_inside,
+        narrow_loop,
+        narrow_carry,
+        narrow_data,
+    ],
     ids=lambda f: f.__name__,
 )
 def test_less_than_float64_is_said(f):
-    with pytest.raises(UserError, match=r"float64 all the way: .*float(32|16)"):
+    with pytest.raises(
+        UserError, match=r"float64 all the way: .*(float(32|16)|complex64)"
+    ):
         check_gradients(f, VECTOR)
 
 
@@ -233,6 +288,157 @@ def test_float32_that_does_not_move_with_params_is_fine():
         return jnp.sum(jax.jit(lambda q, x: q * x.astype(jnp.float16))(p, data + 0.5))
 
     assert check_gradients(f, VECTOR).ok
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"argnums": 1}, "argnums=1 with 1 arguments"),
+        ({"argnums": ()}, "argnums="),
+        ({"modes": "rev"}, "modes='rev'"),
+        ({"modes": ("lin",)}, "modes="),
+        ({"order": 3}, "order=3"),
+        ({"transformations": "vmap"}, "transformations='vmap'"),
+        ({"transformations": ("pmap",)}, "transformations="),
+        ({"tolerance": 0}, "tolerance=0"),
+        ({"dtype": "bfloat16"}, "dtype='bfloat16'"),
+        ({"dtype": "no"}, "dtype='no'"),
+        ({"has_aux": True}, "has_aux=True"),
+    ],
+)
+def test_what_cannot_be_asked_is_said(options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        check_gradients(jnp.sum, VECTOR, **options)
+
+
+def test_the_arguments_are_those_of_grad():
+    def f(weights, n, data, key):
+        noise = jax.random.normal(key, (6,), data.dtype)
+        out = jnp.sum(weights["w"] ** n * data + 0 * noise)
+        return out, {"kept": weights["steps"]}
+
+    weights = {"w": VECTOR, "steps": np.int32(7), "none": None}
+    args = weights, 2, VECTOR[::-1], jax.random.key(0)
+    report = check_gradients(f, *args, argnums=(0, -2), has_aux=True)
+    assert report.ok, report
+    assert [row.path for row in report.rows] == ["args[0]['w']", "args[2]"]
+
+
+def test_every_output_is_looked_at():
+    def f(p):
+        wrong = p[2] * jax.lax.stop_gradient(p[3])
+        return {"a": jnp.sin(p), "b": (jnp.outer(p, p), wrong)}
+
+    report = check_gradients(f, VECTOR)
+    assert report.verdict == "WRONG" and "f['b'][1]" in report.worst.worst, report
+    large = check_gradients(jnp.sin, np.linspace(0, 1, 50))
+    assert large.ok, large
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_complex_numbers_follow_the_conventions_of_jax(wrong):
+    @jax.custom_vjp
+    def f(z):
+        return jnp.sum(z.real**2 + z.imag**2)
+
+    turn = (lambda z: z) if wrong else jnp.conj
+    f.defvjp(lambda z: (f(z), z), lambda z, g: (2 * g * turn(z),))
+    z = VECTOR[:3] + 1j * VECTOR[3:]
+    report = check_gradients(lambda z: f(z * z), z.astype(np.complex64))
+    assert report.verdict == ("WRONG" if wrong else "right"), report
+
+
+def looping(p):
+    step = lambda c: (c[0] + 1, jnp.sin(c[1]))  # noqa: E731
+    return jax.lax.while_loop(lambda c: c[0] < 3, step, (0, p))[1]
+
+
+@jax.custom_vjp
+def rule_of_reverse(p):
+    return jnp.sum(p**3)
+
+
+rule_of_reverse.defvjp(lambda p: (jnp.sum(p**3), p), lambda p, g: (3 * g * p**2,))
+
+
+def test_a_mode_that_is_not_there_is_noted():
+    report = check_gradients(rule_of_reverse, VECTOR, order=2)
+    assert report.ok and "forward mode is not there" in report.notes[0], report
+    assert [row.path for row in report.rows] == ["params", "d/d(params)"], report
+    with pytest.raises(UserError, match=r"no derivative to check.*forward mode"):
+        check_gradients(rule_of_reverse, VECTOR, modes=("fwd",))
+    report = check_gradients(looping, VECTOR)
+    assert report.ok and "reverse mode is not there" in report.notes[0], report
+
+
+def test_second_derivatives_are_checked_where_they_are_asked_for():
+    f = planted(lambda p: jnp.sum(jnp.sin(p)), jax.lax.stop_gradient)
+    assert check_gradients(f, VECTOR).ok
+    report = check_gradients(f, VECTOR, order=2)
+    assert [row.ok for row in report.rows] == [True, False], report
+    assert report.rows[1].path == "d/d(params)" and "over rev" in report.rows[1].mode
+    right = check_gradients(lambda p: jnp.sum(jnp.sin(p) * p[::-1]), VECTOR, order=2)
+    assert right.ok and "symmetric Hessian" in [c.name for c in right.comparisons]
+
+
+def test_float32_says_what_it_could_not_see():
+    def f(p):
+        return jnp.sum(jnp.tanh(p.astype(jnp.float32)))
+
+    right = check_gradients(f, VECTOR, dtype="float32")
+    assert right.ok and "could not be seen" in right.notes[-1], right
+    assert 1e-5 < right.rows[0].resolution < 0.1, right
+    wrong = planted(f, lambda g: 1.02 * g)
+    assert check_gradients(wrong, VECTOR, dtype="float32").verdict == "WRONG"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"jax_debug_nans": True},
+        {"jax_disable_jit": True},
+        {"jax_enable_x64": True},
+        {"jax_numpy_rank_promotion": "raise"},
+        {"jax_numpy_dtype_promotion": "strict"},
+    ],
+    ids=lambda setting: next(iter(setting)),
+)
+@pytest.mark.filterwarnings("error")
+def test_the_settings_of_a_strict_suite_are_no_hindrance(setting):
+    (name, value), *_ = setting.items()
+    before = getattr(jax.config, name)
+    jax.config.update(name, value)
+    try:
+        report = check_gradients(lambda p: jnp.sum(jnp.sqrt(p)), np.array([1e-4, 1.0]))
+        outside = check_gradients(outside_squares, VECTOR)
+    finally:
+        jax.config.update(name, before)
+    assert report.ok and outside.ok, f"{report} {outside}"
+
+
+@jax.custom_vjp
+def outside_squares(p):
+    """By NumPy; it has no rule for vmap."""
+    out = jax.ShapeDtypeStruct((), p.dtype)
+    return jax.pure_callback(lambda p: np.asarray(np.sum(np.asarray(p) ** 2)), out, p)
+
+
+outside_squares.defvjp(lambda p: (outside_squares(p), p), lambda p, g: (g * (p + p),))
+
+
+def test_a_callback_that_vmap_does_not_know_is_noted():
+    report = check_gradients(outside_squares, VECTOR)
+    assert report.ok and any("vmap was not compared" in n for n in report.notes), report
+    assert {c.name for c in report.comparisons} == {"repeat", "jit", "checkpoint"}
+
+
+def test_badly_scaled_arrays_are_checked_at_every_scale():
+    wrong = planted(
+        lambda p: jnp.sum(jnp.log(p)), lambda g: g * jnp.array([1.0, 1.001])
+    )
+    for place in (np.array([1.0, 1e-9]), np.array([1e-9, 1.0])):
+        report = check_gradients(wrong, place)
+        assert report.verdict == "WRONG" and report.worst.worst != "[0]", report
 
 
 @pytest.mark.parametrize("before", [False, True])

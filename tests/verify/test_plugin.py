@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 SUITE = """
-import jax, jax.numpy as jnp, numpy as np
+import jax, jax.numpy as jnp, numpy as np, pytest
 
 def loss(params):
     return jnp.sum(jnp.tanh(params["hidden"]) @ params["last"])
@@ -36,6 +36,21 @@ def test_wrong(assert_gradients):
 
 def test_wrong_but_tolerated(assert_gradients):
     assert_gradients(wrong_loss, PARAMS, tolerance=1e-4)
+
+@pytest.mark.parametrize("f", [jnp.sin, jnp.exp, jnp.tanh], ids=lambda f: f.__name__)
+def test_my_functions(assert_gradients, f):
+    assert_gradients(f, np.linspace(-1.0, 1.0, 3), modes=("rev",))
+
+@jax.custom_vjp
+def right_once(x):
+    return jnp.sin(x)
+
+right_once.defvjp(
+    lambda x: (jnp.sin(x), x), lambda x, g: (g * jnp.cos(jax.lax.stop_gradient(x)),)
+)
+
+def test_right_once(assert_gradients):
+    assert_gradients(right_once, 0.5)
 """
 
 NO_JAX = """
@@ -47,12 +62,12 @@ def test_nothing_of_jax_is_loaded():
 """
 
 
-def run_pytest(folder, text):
+def run_pytest(folder, text, *flags):
     (folder / "test_user.py").write_text(text)
     known = importlib.metadata.entry_points(group="pytest11", name="dlworkshop")
     load = [] if known else ["-p", "dlworkshop.verify.plugin"]
     off = ["-p", "no:cacheprovider", "-p", "no:jaxtyping"]  # the latter loads NumPy
-    command = [sys.executable, "-m", "pytest", "-q", *off, *load]
+    command = [sys.executable, "-m", "pytest", "-q", *off, *load, *flags]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     env.pop("PYTEST_ADDOPTS", None)
     done = subprocess.run(
@@ -70,10 +85,21 @@ def run_pytest(folder, text):
 def test_the_fixture_passes_and_fails_as_it_should(tmp_path):
     code, output = run_pytest(tmp_path, SUITE)
     assert code == pytest.ExitCode.TESTS_FAILED, output
-    assert (
-        "1 failed, 2 passed" in output and "FAILED test_user.py::test_wrong" in output
-    )
+    assert "1 failed, 6 passed" in output, output
+    assert "FAILED test_user.py::test_wrong" in output, output
     assert "params['hidden']" in output and "WRONG" in output, output
+    assert "culprit: custom_vjp of wrong_loss at test_user.py:" in output, output
+    assert 'again: pytest "test_user.py::test_wrong" --gradients=quick' in output
+    assert "or: check_gradients(wrong_loss, ...)" in output and "seed 0" in output
+
+
+def test_the_thorough_form_sees_second_derivatives(tmp_path):
+    code, output = run_pytest(
+        tmp_path, SUITE, "--gradients=thorough", "-k", "right", "-W", "error"
+    )
+    assert code == pytest.ExitCode.TESTS_FAILED, output
+    assert "1 failed, 1 passed" in output and "test_right_once" in output, output
+    assert "d/d(params)" in output and "--gradients=thorough" in output, output
 
 
 def test_a_suite_without_it_never_loads_jax(tmp_path):

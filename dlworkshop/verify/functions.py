@@ -1,0 +1,252 @@
+"""Any JAX function as one of real vectors, of which derivatives are matrices."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlworkshop.errors import UserError
+
+# What JAX says where a mode is not there; anything else is an error of the function.
+NO_MODE = (
+    "forward-mode",
+    "Reverse-mode",
+    "do not support JVP",
+    "does not support JVP",
+    "Differentiation rule",
+    "Transpose rule",
+    "Linearization",
+)
+
+
+class Part(NamedTuple):
+    """One array in a real vector; of a complex one all real parts, then the others."""
+
+    path: str  # "params['dense']['kernel']"
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+    is_complex: bool
+
+    def entry(self, i: int) -> str:
+        """The name of the entry at `start + i`: [1, 2], or [1, 2].imag."""
+        size = int(np.prod(self.shape))
+        name = str([int(j) for j in np.unravel_index(i % size, self.shape)])
+        return name + ("", (".real", ".imag")[i // size])[self.is_complex]
+
+
+@dataclass(frozen=True)
+class Function:
+    """What is checked: `flat`, real [D] -> real [M], near one point."""
+
+    flat: Callable  # traceable
+    at: np.ndarray  # [D], of the dtype that `flat` computes in
+    inputs: tuple[Part, ...]
+    outputs: tuple[Part, ...]
+
+    @functools.cached_property
+    def program(self) -> Any:
+        """Its jaxpr."""
+        return jax.make_jaxpr(self.flat)(self.at)
+
+    @functools.cached_property
+    def value(self) -> Callable:
+        """[D] -> [M], compiled."""
+        return jax.jit(self.flat)
+
+    @functools.cached_property
+    def push(self) -> Callable:
+        """`jax.jvp`: the point [D] and a direction [D] -> [M], compiled."""
+        return jax.jit(lambda v, d: jax.jvp(self.flat, (v,), (d,))[1])
+
+    @functools.cached_property
+    def pull(self) -> Callable:
+        """`jax.vjp`: the point [D] and a cotangent [M] -> [D], compiled."""
+        return jax.jit(lambda v, u: jax.vjp(self.flat, v)[1](u)[0])
+
+
+def lift(
+    f: Callable[..., Any],
+    args: Sequence[Any],
+    argnums: int | Sequence[int],
+    dtype: Any,
+    *,
+    has_aux: bool = False,
+) -> Function:
+    """`f` as a function of all real and complex numbers in `args[argnums]`.
+
+    A complex number is its real and its imaginary part, inside which JAX's conventions
+    for `jvp` and `vjp` are those of a real function.
+
+    Args:
+        f: pytrees -> pytree; what is not real or complex passes through.
+        args: of `f`; floating arrays are cast to `dtype`, or to its complex kind.
+        argnums: which of them are differentiated.
+        dtype: float64 or float32.
+        has_aux: `f` returns a pair, of which the first is differentiated.
+
+    Raises:
+        UserError: an argnum that is not there, no number to differentiate by, one that
+            is not finite, or no real or complex number returned.
+    """
+    chosen = [argnums] if isinstance(argnums, int) else list(argnums)
+    if not chosen or any(not -len(args) <= i < len(args) for i in chosen):
+        raise UserError(
+            f"argnums={argnums} with {len(args)} arguments: wanted places of arguments "
+            "to differentiate by, as in jax.grad."
+        )
+    chosen = [i % len(args) for i in chosen]
+    names = ["params"] if len(args) == 1 else [f"args[{i}]" for i in range(len(args))]
+    leaves, tree = jax.tree_util.tree_flatten_with_path(tuple(args))
+    filled = [_cast(x, dtype) for _, x in leaves]
+    places, inputs, pieces, stop = [], [], [], 0
+    for place, ((key, *rest), x) in enumerate(
+        (path, x) for (path, _), x in zip(leaves, filled, strict=True)
+    ):
+        if key.idx not in chosen or not _is_inexact(x) or not np.size(x):
+            continue
+        path = names[key.idx] + jax.tree_util.keystr(tuple(rest))
+        piece = _finite(path, np.asarray(x)).ravel()
+        if np.iscomplexobj(piece):
+            piece = np.concatenate([piece.real, piece.imag])
+        start, stop = stop, stop + piece.size
+        inputs.append(Part(path, np.shape(x), start, stop, np.iscomplexobj(x)))
+        places.append(place)
+        pieces.append(piece.astype(dtype))
+    if not pieces:
+        kinds = sorted({str(jnp.result_type(x)) for x in filled if _is_array(x)})
+        raise UserError(
+            f"{' and '.join(names[i] for i in chosen)}: no numbers to differentiate by "
+            f"({', '.join(kinds) or 'nothing'} came); wanted real or complex arrays."
+        )
+
+    def returned(v):  # [D] -> path -> every real or complex array that f returns
+        given = list(filled)
+        for place, part in zip(places, inputs, strict=True):
+            x = v[part.start : part.stop]
+            if part.is_complex:
+                x = jax.lax.complex(*jnp.split(x, 2))
+            given[place] = x.reshape(part.shape)
+        out = f(*jax.tree_util.tree_unflatten(tree, given))
+        if has_aux:
+            if not isinstance(out, tuple) or len(out) != 2:
+                raise UserError(f"has_aux=True, and f returned {out}: wanted a pair.")
+            out = out[0]
+        flat, _ = jax.tree_util.tree_flatten_with_path(out)
+        return {
+            "f" + jax.tree_util.keystr(path): jnp.asarray(x)
+            for path, x in flat
+            if _is_inexact(x) and np.size(x)
+        }
+
+    def flat(v):
+        made: list[Any] = []
+        for x in returned(v).values():
+            made += [jnp.real(x).ravel()]
+            made += [jnp.imag(x).ravel()] if jnp.iscomplexobj(x) else []
+        return jnp.concatenate(made)
+
+    at = np.concatenate(pieces)
+    outputs, stop = [], 0
+    for path, x in jax.eval_shape(returned, at).items():
+        is_complex = jnp.issubdtype(x.dtype, jnp.complexfloating)
+        start, stop = stop, stop + x.size * (1 + is_complex)
+        outputs.append(Part(path, x.shape, start, stop, is_complex))
+    if not outputs:
+        raise UserError("f returned no real or complex array: nothing to check.")
+    return Function(flat, at, tuple(inputs), tuple(outputs))
+
+
+def gradient(fn: Function, cotangent: np.ndarray) -> Function:
+    """v [D] -> J(v)^T cotangent [D]: by reverse mode, what a second check is of."""
+
+    def flat(v):
+        return jax.vjp(fn.flat, v)[1](cotangent)[0]
+
+    outputs = tuple(p._replace(path=f"d/d({p.path})") for p in fn.inputs)
+    return replace(fn, flat=flat, outputs=outputs)
+
+
+def tangent(fn: Function, direction: np.ndarray) -> Function:
+    """v [D] -> J(v) direction [M], by forward mode."""
+
+    def flat(v):
+        return jax.jvp(fn.flat, (v,), (direction,))[1]
+
+    return replace(fn, flat=flat)
+
+
+def mode_is_missing(error: Exception) -> bool:
+    """Whether JAX says that f has no such derivative, rather than that it is broken."""
+    return any(words in str(error) for words in NO_MODE)
+
+
+def narrowed(fn: Function) -> str:
+    """What first makes less than float64 of what moves with the arguments, or ""."""
+    found = _narrowed(fn.program.jaxpr, fn.program.jaxpr.invars)
+    out = fn.program.out_avals[0].dtype
+    return found or ("" if out == np.float64 else f"it returns {out}")
+
+
+def _is_array(x: Any) -> bool:
+    return isinstance(x, np.ndarray | np.generic | jax.Array | float | complex | int)
+
+
+def _is_inexact(x: Any) -> bool:
+    return _is_array(x) and jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+
+
+def _cast(x: Any, dtype: Any) -> Any:
+    if not _is_inexact(x) or isinstance(x, jax.core.Tracer):
+        return x
+    is_complex = jnp.issubdtype(jnp.result_type(x), jnp.complexfloating)
+    return np.asarray(x).astype(
+        np.result_type(dtype, np.complex64 if is_complex else dtype)
+    )
+
+
+def _finite(what: str, x: np.ndarray) -> np.ndarray:
+    if bad := np.argwhere(~np.isfinite(x)).tolist():
+        raise UserError(
+            f"{what} is {x[tuple(bad[0])]} at {bad[0]}: wanted finite numbers; mend "
+            "it, or check at other arguments."
+        )
+    return x
+
+
+def _narrowed(jaxpr: Any, moving: Any) -> str:
+    moves = set(map(id, moving))
+    for eqn in jaxpr.eqns:
+        hit = [id(v) in moves for v in eqn.invars]
+        if not any(hit):
+            continue
+        moves |= set(map(id, eqn.outvars))
+        bodies: list[Any] = [
+            getattr(x, "jaxpr", x)  # a ClosedJaxpr's, or itself
+            for param in eqn.params.values()
+            for x in (param if isinstance(param, tuple) else (param,))
+            if hasattr(x, "eqns")
+        ]
+        for body in bodies:
+            moving = body.invars
+            if len(hit) == len(moving) and eqn.primitive.name != "scan":  # a plain call
+                moving = [v for v, h in zip(moving, hit, strict=True) if h]
+            if found := _narrowed(body, moving):
+                return found
+        came = {_bits(v) for v, h in zip(eqn.invars, hit, strict=True) if h}
+        for v in [] if bodies or 64 not in came else eqn.outvars:
+            if 0 < _bits(v) < 64:
+                return f"{eqn.primitive.name} makes {v.aval.dtype} of float64"
+    return ""
+
+
+def _bits(v: Any) -> int:
+    """Of a real number in a variable, 0 where there is none."""
+    dtype = getattr(v.aval, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
+        return 0
+    return int(jnp.finfo(dtype).bits)

@@ -1,0 +1,202 @@
+"""Reverse mode and forward mode, each held against differences."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dlworkshop.errors import UserError
+from dlworkshop.verify.differences import Differences, Probe
+from dlworkshop.verify.functions import Function, Part, mode_is_missing
+from dlworkshop.verify.probes import Heard, probes_of, scale_of
+from dlworkshop.verify.report import WRONG, Comparison, ParameterCheck, norm_of
+from dlworkshop.verify.verdicts import COARSE, Look, row_of
+
+FLOOR = 1e-3  # of the norm of a gradient: slopes below are held against so much
+NUM_COLUMNS = 256  # of a Jacobian that forward mode makes where there is no other
+NUM_FORWARD = 32  # entries of an array whose slopes forward mode is asked for
+
+
+class Found(NamedTuple):
+    """Of one function: a row for each array, and whether both modes are transposes."""
+
+    rows: tuple[ParameterCheck, ...]
+    comparisons: tuple[Comparison, ...]
+    notes: tuple[str, ...]
+    modes: tuple[str, ...] = ()  # those of which there are derivatives
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether anything is, rather than not checked."""
+        wrong = any(row.verdict == WRONG for row in self.rows)
+        return wrong or not all(c.ok for c in self.comparisons)
+
+
+class _Array:
+    """An array that is moved, and what slopes along it are held against."""
+
+    def __init__(self, part: Part, at: np.ndarray, grads: np.ndarray, own: np.ndarray):
+        span = slice(part.start, part.stop)
+        self.part = part
+        self.grads = np.where(
+            np.isfinite(grads[:, span]), grads[:, span], 0.0
+        )  # [Q, n]
+        self.unit = _norms(self.grads)  # [Q]
+        self.scaled = _norms(self.grads * own[span])
+        self.moved = _norms(self.grads * at[span].astype(np.float64))
+
+    def look(self, differences, probe: Probe, autodiff, tolerance: float) -> Look:
+        """Measure a slope as well as is needed to judge those by autodiff."""
+        if probe.is_entry:
+            unit, size = self.unit, np.minimum(self.unit, self.scaled / probe.scale)
+            rounding = np.zeros_like(unit)
+        else:
+            unit = size = _norms(self.grads * probe.vector)
+            is_something = (differences.value != 0) | (differences.rounding != 0)
+            # its points are rounded, too
+            rounding = differences.eps / 4 * self.moved * is_something
+        known = [np.where(np.isfinite(a), np.abs(a), 0.0) for a in autodiff.values()]
+        known = np.max(known, axis=0)  # [Q]
+
+        def against(slope):
+            found = np.where(np.isfinite(slope), np.abs(slope), 0.0)
+            return np.maximum(np.maximum(found, known), FLOOR * size)
+
+        def enough(slope):
+            nothing = (slope == 0) & (known == 0)
+            wanted = tolerance / 4 * np.maximum(against(slope), size)
+            return np.where(nothing, np.inf, wanted)
+
+        def contradicted(slope):
+            bar = tolerance * against(slope)
+            return any(np.any(np.abs(slope - a) > bar) for a in autodiff.values())
+
+        slope = differences.along(probe, enough, contradicted, rounding)
+        return Look(probe, autodiff, slope, against(slope.central), unit, size)
+
+
+def check(
+    fn: Function,
+    modes: Sequence[str],
+    tolerance: float,
+    max_entries: int,
+    seed: int,
+    suffix: str = "",
+) -> Found:
+    """Hold autodiff of `fn` against differences.
+
+    Args:
+        fn: the function and the point.
+        modes: "rev", "fwd" or both; one that JAX does not have for `fn` is noted.
+        tolerance: above it an error is wrong.
+        max_entries: see `probes.probes_of`.
+        seed: of what is random.
+        suffix: of the names of the modes in the report, " over rev".
+
+    Raises:
+        UserError: `fn` is not finite here, or has no derivative in any of the modes.
+    """
+    rng = np.random.default_rng(seed)
+    heard, at = Heard(fn.outputs, rng), fn.at
+
+    def values(points):
+        return np.stack([heard(y) for y in [fn.value(point) for point in points]])
+
+    sizes = [np.abs(at[p.start : p.stop].astype(np.float64)) for p in fn.inputs]
+    own = np.concatenate([np.where(x > 0, x, scale_of(x)) for x in sizes])  # [D]
+    differences = Differences(values, at, own, rng)
+    if not np.isfinite(value := differences.value).all():  # [Q]
+        place = int(np.argmin(np.isfinite(value)))
+        raise UserError(
+            f"{heard.names[place] or 'f'} is {value[place]} at these arguments: wanted "
+            "finite numbers; mend it, or check at others."
+        )
+    there, notes = _there(fn, modes)
+    cotangents = heard.cotangents().astype(at.dtype)
+    grads = np.zeros((len(value), at.size))
+    if "rev" in there:
+        grads = np.stack([np.asarray(fn.pull(at, u), np.float64) for u in cotangents])
+    elif at.size <= NUM_COLUMNS:
+        columns = [heard(fn.push(at, ray)) for ray in np.eye(at.size, dtype=at.dtype)]
+        grads = np.stack(columns, axis=1)
+    arrays = [_Array(part, at, grads, own) for part in fn.inputs]
+    looks: list[list[Look]] = [[] for _ in arrays]
+    for probe in probes_of(fn.inputs, at, grads, max_entries, rng):
+        autodiff = {}
+        if "rev" in there:
+            autodiff["rev"] = probe.dot(grads)
+        mine = looks[probe.part]
+        if "fwd" in there and (not probe.is_entry or len(mine) < NUM_FORWARD):
+            autodiff["fwd"] = heard(fn.push(at, probe.ray(at)))
+        if autodiff:
+            mine.append(
+                arrays[probe.part].look(differences, probe, autodiff, tolerance)
+            )
+    scaled = np.stack([array.scaled for array in arrays])  # [arrays, Q]
+    least = 64 * differences.eps * (np.abs(value) + 64 * scaled.max(axis=0))
+    rows = [
+        row_of(
+            part, mine, heard.names, tolerance, big > least, COARSE[at.dtype], suffix
+        )
+        for part, mine, big in zip(fn.inputs, looks, scaled, strict=True)
+    ]
+    both = _transposes(
+        fn, [look for mine in looks for look in mine], grads, tolerance, suffix
+    )
+    return Found(tuple(rows), both, notes, tuple(there))
+
+
+def _there(fn: Function, modes: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """The modes that JAX has for `fn`, and what it says about the others."""
+    there, said = [], []
+    for mode in modes:
+        try:
+            if mode == "rev":
+                fn.pull(fn.at, np.zeros(fn.outputs[-1].stop, fn.at.dtype))
+            else:
+                fn.push(fn.at, np.zeros_like(fn.at))
+            there.append(mode)
+        except Exception as error:
+            if not mode_is_missing(error):
+                raise
+            words = str(error).strip().splitlines()[0]
+            name = {"rev": "reverse", "fwd": "forward"}[mode]
+            said.append(f"{name} mode is not there, and was not checked: {words}")
+    if not there:
+        raise UserError(f"f has no derivative to check; {'; '.join(said)}")
+    return there, tuple(said)
+
+
+def _norms(x: np.ndarray) -> np.ndarray:
+    """[Q, n] -> [Q]."""
+    return np.array([norm_of(row) for row in x])
+
+
+def _transposes(fn, looks, grads, tolerance, suffix) -> tuple[Comparison, ...]:
+    """<u, J v> by forward mode is <J^T u, v> by reverse mode, wherever both are."""
+    worst: tuple[float, float, str] | None = None
+    for look in looks:
+        if len(look.autodiff) < 2:
+            continue
+        size = np.abs(grads[:, look.probe.start :][:, : look.probe.vector.size])
+        with np.errstate(all="ignore"):
+            size = size @ np.abs(look.probe.vector)  # [Q]
+            apart = np.abs(look.autodiff["fwd"] - look.autodiff["rev"])
+            bar = np.maximum(tolerance / 10 * size, look.slope.noise)
+            ratio = np.where(apart > 0, apart / bar, 0.0)
+        q = int(np.argmax(np.where(np.isfinite(ratio), ratio, 0.0)))
+        if np.isfinite(ratio[q]) and (worst is None or ratio[q] > worst[0]):
+            path = f"{fn.inputs[look.probe.part].path} {look.probe.name}"
+            worst = float(ratio[q]), float(apart[q] / size[q]) if size[q] else 0.0, path
+    if worst is None:
+        return ()
+    name = f"forward and reverse mode{suffix}"
+    return (Comparison(name, worst[0] <= 1, worst[1], worst[2]),)
+
+
+def cotangent_of(fn: Function, seed: int) -> np.ndarray:
+    """A random direction [M] among the outputs; 1 for a scalar."""
+    size = fn.outputs[-1].stop
+    rng = np.random.default_rng(seed)
+    u: Any = rng.standard_normal(size) if size > 1 else np.ones(1)
+    return (u / np.linalg.norm(u)).astype(fn.at.dtype)

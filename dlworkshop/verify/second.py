@@ -1,0 +1,55 @@
+"""Second derivatives: both modes of the gradient, and whether they are symmetric."""
+
+import numpy as np
+
+from dlworkshop.errors import UserError
+from dlworkshop.verify.functions import Function, gradient, mode_is_missing, tangent
+from dlworkshop.verify.modes import Found, check, cotangent_of
+from dlworkshop.verify.report import Comparison
+
+SYMMETRIC = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-3}
+
+
+def check_second(fn: Function, modes, tolerance, max_entries, seed) -> Found:
+    """Hold Hessian-vector products against differences of the gradient.
+
+    Args:
+        fn: the function and the point; of several outputs a random sum is looked at.
+        modes: what `fn` has. Without reverse mode it is a tangent that is derived.
+        tolerance, max_entries, seed: as of `modes.check`.
+
+    Returns:
+        As of a check of the gradient; where that is not finite, or has no derivative,
+        a note.
+    """
+    if "rev" in modes:
+        over, derived = "rev", gradient(fn, cotangent_of(fn, seed))
+    else:
+        ray = np.random.default_rng(seed).standard_normal(fn.at.size)
+        ray = (ray / np.linalg.norm(ray)).astype(fn.at.dtype)
+        over, derived = "fwd", tangent(fn, ray)
+    both = ("fwd", "rev")
+    try:
+        found = check(derived, both, tolerance, max_entries, seed, f" over {over}")
+    except UserError as error:
+        return Found((), (), (f"second derivatives were not checked: {error}",))
+    rows = tuple(row._replace(path=f"d/d({row.path})") for row in found.rows)
+    equal = _symmetric(derived, seed) if over == "rev" else ()
+    return Found(rows, (*found.comparisons, *equal), found.notes)
+
+
+def _symmetric(derived: Function, seed: int) -> tuple[Comparison, ...]:
+    """<v, H w> = <w, H v>, in two random directions."""
+    rays = np.random.default_rng(seed).standard_normal((2, derived.at.size))
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    v, w = rays.astype(derived.at.dtype)
+    try:
+        hv, hw = (np.asarray(derived.push(derived.at, x), np.float64) for x in (v, w))
+    except Exception as error:
+        if not mode_is_missing(error):
+            raise
+        return ()  # noted already
+    size = float(np.abs(hv) @ np.abs(w) + np.abs(hw) @ np.abs(v)) / 2
+    off = abs(float(hv @ w - hw @ v)) / size if size else 0.0
+    ok = not off > SYMMETRIC[derived.at.dtype]
+    return (Comparison("symmetric Hessian", ok, off, "two random directions"),)

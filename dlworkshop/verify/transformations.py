@@ -1,0 +1,160 @@
+"""One function on two roads: jitted and not, vmapped and one by one, rematerialised."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlworkshop.verify.functions import Function, mode_is_missing
+from dlworkshop.verify.modes import cotangent_of
+from dlworkshop.verify.probes import scale_of
+from dlworkshop.verify.report import Comparison
+
+NUM_EXAMPLES = 3  # points side by side under vmap
+NEAR = 1e-3  # how far they are from each other, relative to the arrays' scale
+LOOSE = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-3}  # roundings differ
+
+# What may be wrong under a transformation: rules that are not JAX's own.
+OWN = {
+    "custom_jvp_call",
+    "custom_vjp_call",
+    "custom_vmap_call",
+    "custom_lin",
+    "custom_partitioning",
+    "pure_callback",
+    "io_callback",
+    "ffi_call",
+    "pallas_call",
+}
+
+
+def compare(
+    fn: Function, names: Sequence[str], modes: Sequence[str], seed: int
+) -> tuple[list[Comparison], list[str]]:
+    """Hold `fn` and its derivatives against themselves, under transformations.
+
+    Args:
+        fn: the function and the point.
+        names: of "repeat", "jit", "vmap" and "checkpoint".
+        modes: the derivatives to look at, of "rev" and "fwd".
+        seed: of the points under vmap, and of the directions.
+
+    Returns:
+        One comparison for each name that JAX can do, and notes about the others.
+    """
+    rng = np.random.default_rng(seed)
+    u = cotangent_of(fn, seed)
+    ray = rng.standard_normal(fn.at.size)
+    scale = np.concatenate(
+        [np.full(p.stop - p.start, scale_of(_array(fn.at, p))) for p in fn.inputs]
+    )
+    ray = (ray / np.linalg.norm(ray) * scale).astype(fn.at.dtype)
+    known: dict[str, Callable] = {"the value": fn.value}
+    if "rev" in modes:
+        known["the gradient"] = lambda v: fn.pull(v, u)
+    if "fwd" in modes:
+        known["the tangent"] = lambda v: fn.push(v, ray)
+    points = np.stack(
+        [
+            fn.at + NEAR * k * scale * rng.standard_normal(fn.at.size)
+            for k in range(NUM_EXAMPLES)
+        ]
+    ).astype(fn.at.dtype)
+    one = {what: np.asarray(road(fn.at)) for what, road in known.items()}
+    found, notes = [], []
+    for name in names:
+        try:
+            pairs = []
+            for what, road in known.items():
+                if name == "vmap":
+                    theirs = np.stack([np.asarray(road(p)) for p in points])
+                    ours = jax.vmap(road)(points)
+                else:
+                    theirs = one[what]
+                    ours = _again(name, road, fn, what, u, ray)
+                pairs.append((what, np.asarray(ours), theirs))
+        except Exception as error:
+            if not isinstance(error, NotImplementedError) and not (
+                mode_is_missing(error) or "vmap" in str(error)
+            ):
+                raise
+            words = str(error).strip().splitlines()[0]
+            notes.append(f"{name} was not compared: {words}")
+            continue
+        found.append(_compared(name, fn, pairs, float(scale.max())))
+    return found, notes
+
+
+def own_rules(jaxpr: Any) -> bool:
+    """Whether a program holds rules or calls that JAX did not make, at any depth."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name in OWN and not _is_of_jax(eqn):
+            return True
+        for param in eqn.params.values():
+            for x in param if isinstance(param, tuple) else (param,):
+                if hasattr(x, "eqns") and own_rules(getattr(x, "jaxpr", x)):
+                    return True
+    return False
+
+
+def rule_of(eqn: Any) -> str:
+    """The function that a custom rule is of: "name at file:line", or ""."""
+    for param in eqn.params.values():
+        info = getattr(getattr(param, "jaxpr", param), "debug_info", None)
+        if info is not None:
+            return str(info.func_src_info)
+    return ""
+
+
+def _is_of_jax(eqn: Any) -> bool:
+    home = jax.__file__.rpartition("/")[0] + "/"
+    return f" at {home}" in rule_of(eqn)
+
+
+def _again(name, road, fn, what, u, ray):
+    if name == "repeat":
+        return road(fn.at)
+    flat = fn.flat if name == "jit" else jax.checkpoint(fn.flat)
+    compiled = jax.jit if name == "checkpoint" else lambda f: f
+    if what == "the gradient":
+        return compiled(lambda v: jax.vjp(flat, v)[1](u)[0])(jnp.asarray(fn.at))
+    if what == "the tangent":
+        return compiled(lambda v: jax.jvp(flat, (v,), (ray,))[1])(jnp.asarray(fn.at))
+    return compiled(flat)(jnp.asarray(fn.at))
+
+
+def _compared(name, fn, pairs, scale) -> Comparison:
+    # what rounding of f leaves of a gradient that is 0
+    least = {"the value": 0.0, "the gradient": _top(pairs[0][1]) / scale}
+    worst, where = 0.0, "the value"
+    for what, ours, theirs in pairs:
+        for part in fn.inputs if what == "the gradient" else fn.outputs:
+            a, b = _array(ours, part), _array(theirs, part)
+            with np.errstate(all="ignore"):
+                known = np.where(np.isfinite(b), np.abs(b), 0.0)
+                top = max(_top(theirs), least.get(what, _top(pairs[0][1])))
+                size = max(float(known.max(initial=0.0)), 1e-6 * top)
+                apart = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0, abs(a - b))
+                off = float(np.max(apart / size)) if apart.any() and size else 0.0
+                off = (
+                    np.inf
+                    if not np.isfinite(off) or (apart.any() and not size)
+                    else off
+                )
+            if off > worst:
+                worst = off
+                where = (
+                    f"the gradient of {part.path}" if what == "the gradient" else what
+                )
+    return Comparison(name, worst <= LOOSE[fn.at.dtype], worst, where)
+
+
+def _array(flat, part):
+    return np.asarray(flat[..., part.start : part.stop], np.float64)
+
+
+def _top(x) -> float:
+    x = np.abs(x[np.isfinite(x)])
+    return float(x.max(initial=0.0))

@@ -1,0 +1,147 @@
+"""When a slope by autodiff is right, wrong, or not checked."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from dlworkshop.verify.differences import Probe, Slope
+from dlworkshop.verify.functions import Part
+from dlworkshop.verify.report import RIGHT, UNCHECKED, WRONG, ParameterCheck
+
+COARSE = {np.dtype(np.float64): 1e-3, np.dtype(np.float32): 0.25}  # nothing was seen
+NOTHING = 1e-14  # a slope of what is 0 everywhere
+NUM_HEARD = 2  # directions that are to be sure where not every entry is looked at
+
+
+class Look(NamedTuple):
+    """A probe, its slopes by autodiff, and by differences."""
+
+    probe: Probe
+    autodiff: dict[str, np.ndarray]  # mode -> [Q]
+    slope: Slope
+    against: np.ndarray  # [Q], the size that errors are held against
+    unit: np.ndarray  # [Q], the norm of the array's gradient, in steps of the probe
+    size: np.ndarray  # [Q], the same, or less where the array is badly scaled
+
+
+class Verdict(NamedTuple):
+    """Of one slope, for one output."""
+
+    error: float  # over what it was held against, times the tolerance
+    resolution: float
+    lost: bool
+    kink: bool
+    wrong: bool
+    mode: str
+    output: int
+    look: Look
+
+
+def row_of(
+    part: Part,
+    looks: Sequence[Look],
+    names: Sequence[str],
+    tolerance: float,
+    material: np.ndarray,
+    coarse: float,
+    suffix: str,
+) -> ParameterCheck:
+    """What came out for one array.
+
+    Args:
+        part: the array.
+        looks: its probes.
+        names: of the outputs, Q of them.
+        tolerance: above it an error is wrong.
+        material: [Q], whether the gradient of an output is not as good as 0.
+        coarse: a resolution above it is none.
+        suffix: of the names of the modes.
+    """
+    found = [
+        judge(look, mode, q, tolerance, coarse if material[q] else None)
+        for look in looks
+        for mode in look.autodiff
+        for q in range(len(names))
+    ]
+    entries = {look.probe.name for look in looks if look.probe.is_entry}
+    rays = {look.probe.name for look in looks if not look.probe.is_entry}
+    lost = {v.look.probe.name for v in found if v.lost}
+    size = part.stop - part.start
+    sure = len(rays - {"the gradient"} - lost)
+    forgiven = rays if len(entries) == size or sure >= NUM_HEARD else set()
+    unchecked = lost - forgiven
+    wrong = any(v.wrong for v in found)
+
+    def badness(v: Verdict):  # an entry says more than a direction
+        missed = v.lost and v.look.probe.name in unchecked
+        return v.wrong, missed, v.wrong and v.look.probe.is_entry, v.error
+
+    worst = max(found, key=badness)
+    look, q = worst.look, worst.output
+    seen = max((v.resolution for v in found if not v.lost), default=0.0)
+    return ParameterCheck(
+        path=part.path,
+        shape=part.shape,
+        checked=len(entries),
+        directions=len(rays),
+        error=worst.error,
+        resolution=seen if 0 < seen < 1 else np.inf,
+        worst=" of ".join(filter(None, [look.probe.name, names[q]])),
+        autodiff=float(look.autodiff[worst.mode][q]),
+        difference=float(look.slope.central[q]),
+        mode=worst.mode + suffix,
+        kinks=len({v.look.probe.name for v in found if v.kink}),
+        unchecked=len(unchecked),
+        verdict=WRONG if wrong else UNCHECKED if unchecked else RIGHT,
+    )
+
+
+def judge(
+    look: Look,
+    mode: str,
+    q: int,
+    tolerance: float,
+    coarse: float | None,
+) -> Verdict:
+    """One slope by autodiff, against what differences say about it.
+
+    Args:
+        look: the probe and its slopes.
+        mode: of autodiff.
+        q: the output.
+        tolerance: above it an error is wrong.
+        coarse: a resolution above it is none; None where the gradient is as good as 0.
+    """
+    slope = Slope(*(x[q] for x in look.slope))
+    exact, central, doubt = (
+        float(x) for x in (look.autodiff[mode][q], slope.central, slope.doubt)
+    )
+    against, unit = float(look.against[q]), float(look.unit[q])
+    wanted = tolerance / 4 * max(against, float(look.size[q]))
+    off = abs(exact - central) if np.isfinite(exact) else np.inf
+    bar, is_kink = max(tolerance * against, 2 * doubt), False
+    if doubt <= max(wanted, 8 * float(slope.noise)):
+        lost = False
+        if not slope.noise and off <= NOTHING:  # f is 0: autodiff rounds what cancels
+            off = 0.0
+    elif is_kink := bool(slope.kink):
+        low, high = sorted((float(slope.left), float(slope.right)))
+        off = max(low - exact, exact - high, 0.0) if np.isfinite(exact) else np.inf
+        bar = tolerance * against + 2 * float(slope.apart)
+        lost = off > bar and not (look.probe.is_entry and np.isfinite(exact))
+    else:  # the estimates never agreed: only what is far from all of them is wrong
+        bar = max(tolerance * against, 8 * doubt)
+        settled = 8 * doubt <= abs(central) and np.isfinite(exact)
+        lost = not (settled and off > bar)
+    if not np.isfinite(exact):  # forward mode: 0 times another entry's inf is nan
+        back = look.autodiff.get("rev") if mode == "fwd" else None
+        lost = lost or (back is not None and bool(np.isfinite(back[q])))
+    elif not lost and off <= bar and coarse is not None and bar > coarse * unit:
+        lost = True
+    if lost and np.isfinite(exact):  # unless it carries next to nothing
+        most = max(abs(exact), abs(central) + 2 * doubt)
+        lost = not most <= tolerance * float(look.unit.max())
+    error = 0.0 if lost or not off else tolerance * off / bar if bar else np.inf
+    resolution = bar / unit if unit and coarse is not None else 0.0
+    return Verdict(error, resolution, lost, is_kink, error > tolerance, mode, q, look)

@@ -1,0 +1,132 @@
+"""A wrong derivative is traced to the equation, the file and the line it comes from."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from dlworkshop.verify import check_gradients
+
+V = np.array([0.3, -1.2, 2.0])
+LAYERS = 0.6 * np.random.default_rng(0).standard_normal((12, 3, 3))
+
+
+@jax.custom_vjp
+def crooked(x):
+    return jnp.sin(x)
+
+
+crooked.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (1.01 * g * jnp.cos(x),))
+
+
+@jax.custom_jvp
+def bent(x):
+    return jnp.sin(x)
+
+
+@bent.defjvp
+def _(primals, tangents):
+    return bent(primals[0]), 1.01 * jnp.cos(primals[0]) * tangents[0]
+
+
+def plain(x):
+    return jnp.sum(crooked(jnp.exp(x)) ** 2)
+
+
+def deep(x):
+    for i, layer in enumerate(LAYERS):
+        x = jnp.tanh(layer @ x) if i != 7 else crooked(layer @ x)
+    return jnp.sum(x**2)
+
+
+def jitted(x):
+    inner = jax.jit(lambda x: jnp.tanh(crooked(x)))
+    return jnp.sum(jax.jit(lambda x: inner(2 * x))(x))
+
+
+def scanned(x):
+    def step(carry, _):
+        return jnp.tanh(crooked(carry)), None
+
+    return jnp.sum(lax.scan(step, x, None, 6)[0])
+
+
+def branching(x):
+    return jnp.sum(lax.cond(x[0] > 0, crooked, jnp.sin, x))
+
+
+def again(x):
+    return jnp.sum(jax.checkpoint(lambda x: crooked(jnp.exp(x)))(x))
+
+
+def looping(x):
+    def step(carry):
+        return carry[0] + 1, bent(carry[1])
+
+    return jnp.sum(lax.while_loop(lambda carry: carry[0] < 3, step, (0, x))[1])
+
+
+@pytest.mark.parametrize(
+    "f",
+    [plain, deep, jitted, scanned, branching, again, looping],
+    ids=lambda f: f.__name__,
+)
+def test_the_rule_and_its_line_are_named(f):
+    report = check_gradients(f, V, transformations=())
+    assert not report.ok
+    first = report.culprits[0]
+    rule = "bent" if f is looping else "crooked"
+    assert first.name.endswith(f"of {rule}"), report
+    lines, start = inspect.getsourcelines(f)
+    line = start + next(i for i, text in enumerate(lines) if rule in text)
+    assert f"test_culprits.py:{line}:" in first.where, report
+    assert f"culprit: {first}" in str(report)
+    assert "slope" in first.finding and "by differences" in first.finding
+    assert len(report.culprits) == 1, report
+
+
+def test_several_are_named_in_their_order():
+    report = check_gradients(lambda x: jnp.sum(bent(jnp.exp(crooked(x)))), V)
+    assert [c.name.split()[-1] for c in report.culprits] == ["crooked", "bent"]
+
+
+def test_stop_gradient_is_a_culprit():
+    report = check_gradients(lambda x: jnp.sum(x * lax.stop_gradient(x)), V)
+    assert [c.name for c in report.culprits] == ["stop_gradient"], report
+
+
+def test_a_masked_division_is_named():
+    f = lambda x: jnp.sum(jnp.where(x > 0, jnp.sin(x) / x, 1.0))  # noqa: E731
+    report = check_gradients(f, np.array([0.0, 1.0]))
+    assert report.verdict == "WRONG" and np.isnan(report.worst.autodiff)
+    assert report.culprits[0].name == "div", report
+
+
+def test_a_rule_that_breaks_under_vmap_is_named():
+    @jax.custom_batching.custom_vmap
+    def normed(x):
+        return jax.nn.softmax(x)
+
+    @normed.def_vmap
+    def _(axis_size, in_batched, x):
+        return jax.nn.softmax(x, 0), True
+
+    @jax.custom_vjp
+    def soft(x):
+        return normed(x)
+
+    soft.defvjp(
+        lambda x: (normed(x), x), lambda x, g: (jax.vjp(jax.nn.softmax, x)[1](g)[0],)
+    )
+    report = check_gradients(lambda x: jnp.sum(soft(jnp.sin(x)) ** 2), V)
+    assert all(row.ok for row in report.rows) and not report.ok
+    assert "vmap: DIFFERENT" in str(report), report
+    assert report.culprits[0].name.endswith("of soft"), report
+
+
+def test_none_are_looked_for_where_all_is_right():
+    report = check_gradients(lambda x: jnp.sum(jnp.sin(x)), V)
+    assert report.ok and report.culprits == ()

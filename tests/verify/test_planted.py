@@ -1,0 +1,20 @@
+"""Every planted error is found, and nothing that is right is called wrong."""
+
+import pytest
+
+from dlworkshop.verify import check_gradients
+from tests.verify.planted import RIGHT, WRONG
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_it_is_found(name):
+    case = WRONG[name]
+    report = check_gradients(case.f, *case.args, culprits=False, **case.options)
+    assert report.verdict == "WRONG", report
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_it_is_not_accused(name):
+    case = RIGHT[name]
+    report = check_gradients(case.f, *case.args, culprits=False, **case.options)
+    assert report.verdict == "right", report
