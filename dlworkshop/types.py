@@ -87,6 +87,26 @@ class Dataset(NamedTuple):
         )
 
 
+_CONTENT = {"train", "validation", "test", "classes", "groups"}
+_replace_fields = Dataset._replace
+
+
+def _replace(self: Dataset, /, **changes: Any) -> Dataset:
+    """Other fields; other content has no known fingerprint.
+
+    >>> split = Batch(jax.numpy.arange(4.0), jax.numpy.zeros(4, int))
+    >>> dataset = Dataset(split, split, split, fingerprint="abc")
+    >>> dataset._replace(name="b").fingerprint, dataset._replace(test=()).fingerprint
+    ('abc', '')
+    """
+    if _CONTENT & changes.keys():
+        changes.setdefault("fingerprint", "")
+    return _replace_fields(self, **changes)
+
+
+Dataset._replace = _replace  # type: ignore[assignment, method-assign] # typing allows it here only
+
+
 class Start(NamedTuple):
     """What members begin with, of one model or of each member [P, ...]."""
 

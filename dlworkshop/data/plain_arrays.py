@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from dlworkshop.data import content
 from dlworkshop.data.leaves import as_arrays
 from dlworkshop.data.rows import Rows, is_lazy
 from dlworkshop.data.split import TEST_SHARE, VALIDATION_SHARE, stratified
@@ -65,9 +64,8 @@ def from_arrays(
         validation_size, test_size: shares of x that are cut off, in (0, 1).
 
     Returns:
-        A `Dataset` whose fingerprint is that of its content (`data.fingerprint`), which
-        is read whole for it. int64 becomes int32 and float64 float32, unless JAX is
-        told to use 64 bits.
+        A `Dataset`. int64 becomes int32 and float64 float32, unless JAX is told to use
+        64 bits.
 
     Raises:
         UserError: if lengths, shapes or dtypes do not go together, y has NaN, a split
@@ -112,7 +110,7 @@ def from_arrays(
         if "validation" in index:
             others = group[index["validation"]]
         together = group[index["train"]], others
-    dataset = Dataset(
+    return Dataset(
         scaled["train"],
         scaled["validation"],
         scaled["test"],
@@ -120,7 +118,6 @@ def from_arrays(
         str(name),
         groups=together,
     )
-    return dataset._replace(fingerprint=content.fingerprint(dataset))
 
 
 def _shares(
@@ -222,6 +219,12 @@ def _check_alike(train: Batch, other: Batch, split: str) -> None:
                     f"{list(a.shape[1:])}: give the same shape"
                 )
     _check_dtypes(train.inputs, other.inputs, described(split, "x"))
+    for a, b in zip(*map(jax.tree.leaves, (train.targets, other.targets)), strict=True):
+        if a.dtype.kind in "iub" and b.dtype.kind == "f":
+            raise UserError(
+                f"{described(split, 'y')} is {b.dtype} and that of train {a.dtype}: "
+                "give the same kind of numbers"
+            )
 
 
 def _check_dtypes(mine: PyTree, theirs: PyTree, said: str) -> None:

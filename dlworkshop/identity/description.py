@@ -80,6 +80,20 @@ def digest(thing: Any) -> str:
     return checksum(describe(thing))
 
 
+def bare(description: JSON) -> JSON:
+    """A description without the versions of libraries."""
+    if isinstance(description, list):
+        return [bare(item) for item in description]
+    if not isinstance(description, dict):
+        return description
+    library = any(key.startswith("@") for key in description)
+    return {
+        key: bare(part)
+        for key, part in description.items()
+        if not (library and key == "package")
+    }
+
+
 class _Describing:
     """One walk; what was described before is referred to by the checksum of that."""
 
@@ -118,7 +132,9 @@ class _Describing:
             known = self._done[identity]
             if known.keys() <= {"@function", "@class", "@object", "package"}:
                 return known  # no longer than to refer to it
-            return {"@same": title(known), "digest": checksum(known)}
+            # its libraries' versions are where it was described, and are no difference
+            # to a run, as they would be in a digest
+            return {"@same": title(known), "digest": checksum(bare(known))}
         if len(self._open) >= DEEPEST:
             return {"@opaque": f"{kinds.name_of(type(thing))}, which lies too deep"}
         self._open.append(identity)

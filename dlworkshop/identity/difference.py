@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from dlworkshop.identity.description import JSON, checksum, title
+from dlworkshop.identity.description import JSON, bare, checksum, title
 
 # parts of a description that a path need not name
 SILENT = {"fields", "closure", "globals", "members", "class", "items", "attributes"}
@@ -97,7 +97,7 @@ def _differing(path: str, then: JSON, now: JSON) -> Iterator[tuple[str, Any, Any
 def _marks(description: JSON) -> JSON:
     """What says of a marked description what it is of; its parts are left out."""
     if _kind(description) not in COMPOUND | {*NAMES, "@wrapper", "@dict", "@set"}:
-        return _bare(description)
+        return bare(description)
     return {
         key: part
         for key, part in description.items()
@@ -131,22 +131,9 @@ def _form(code: str) -> str:
 
 def _same(then: JSON, now: JSON) -> bool:
     """Whether nothing differs but versions of libraries; 1, 1.0 and True do differ."""
-    return json.dumps(_bare(then), sort_keys=True) == json.dumps(
-        _bare(now), sort_keys=True
+    return json.dumps(bare(then), sort_keys=True) == json.dumps(
+        bare(now), sort_keys=True
     )
-
-
-def _bare(description: JSON) -> JSON:
-    if isinstance(description, list):
-        return [_bare(item) for item in description]
-    if not isinstance(description, dict):
-        return description
-    library = any(key.startswith("@") for key in description)
-    return {
-        key: _bare(part)
-        for key, part in description.items()
-        if not (library and key == "package")
-    }
 
 
 def _kind(description: JSON) -> str:

@@ -13,6 +13,7 @@ from jax.extend import core
 from jax.interpreters import partial_eval
 
 from dlworkshop.errors import UserError, unknown
+from dlworkshop.learn import losses
 from dlworkshop.learn.checks import check_number, check_targets
 from dlworkshop.learn.hparams import given, name_of
 from dlworkshop.learn.metrics import Metric
@@ -97,10 +98,53 @@ def check_convolution(how: str, convolutions: bool) -> str:
     return how
 
 
-def check_monitor(monitor: str, metrics: Mapping[str, Metric]) -> None:
-    """It is the loss or one of the metrics."""
+def check_flags(**flags: bool | None) -> None:
+    """Flags are True or False, or None where that means something."""
+    for name, value in flags.items():
+        if not isinstance(value, (bool, np.bool_)) and (value or name != "streamed"):
+            raise UserError(f"{name} is {value!r}: give True or False")
+
+
+def check_outputs(outputs: str | None, loss: Callable | None) -> None:
+    """It is a meaning that outputs may have, and the one that the loss gives them.
+
+    Args:
+        outputs: as it was asked for.
+        loss: None where an objective takes its place.
+    """
+    if outputs is None:
+        return
+    if outputs not in losses.OUTPUTS:
+        raise unknown("outputs", str(outputs), losses.OUTPUTS)
+    if loss is None:
+        return
+    known = losses.outputs_of(loss)
+    if known not in (None, outputs):
+        raise UserError(
+            f"outputs is '{outputs}', but the loss {name_of(loss)} takes '{known}': "
+            "leave outputs out, or take another loss"
+        )
+
+
+def check_monitor(
+    monitor: str, metrics: Mapping[str, Metric], given: Mapping[str, Any] | None
+) -> None:
+    """It is the loss or one of the metrics, and says which way it gets better.
+
+    Args:
+        monitor: its name.
+        metrics: all of them.
+        given: the same as they were given, None for the default ones.
+    """
     if monitor != "loss" and monitor not in metrics:
-        raise unknown("monitor", monitor, ["loss", *metrics])
+        raise unknown("monitor", str(monitor), ["loss", *metrics])
+    own = (given or {}).get(monitor)
+    ours = str(getattr(own, "__module__", "")).partition(".")[0] == "dlworkshop"
+    if callable(own) and not ours:
+        raise UserError(
+            f"the monitor '{monitor}' is a function that does not say which way is "
+            "better: give metrics.Metric(function, better='lower'), or 'higher'"
+        )
 
 
 def check_dataset(dataset: Dataset) -> None:

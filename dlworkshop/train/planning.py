@@ -130,6 +130,7 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
         members_at_once=members_at_once,
         save_every_steps=save_every_steps,
     )
+    checks.check_flags(read_test=read_test, quiet=quiet, streamed=streamed)
     checks.check_dataset(dataset)
     given_dataset = dataset
     if folds is not None:
@@ -144,13 +145,14 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
         held = held_out(dataset, folds, member_seeds)
         members = {name: np.repeat(value, folds) for name, value in members.items()}
         member_seeds = [seed for seed in member_seeds for _ in range(folds)]
+    checks.check_outputs(outputs, None if objective else loss)
     outputs = outputs or (losses.outputs_of(loss) if objective is None else None)
     measured = (
         default_metrics(outputs, dataset.classes, fitted_target(dataset.preprocessing))
         if metrics is None
         else as_metrics(metrics)
     )
-    checks.check_monitor(monitor, measured)
+    checks.check_monitor(monitor, measured, metrics)
     order = _order(member_seeds, dataset, batch_size, steps_per_epoch, held)
     num_steps = num_epochs * order.steps_per_epoch
     spec = TrainSpec(

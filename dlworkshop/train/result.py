@@ -164,6 +164,11 @@ class Run:
         >>> found.examples, found.scores["accuracy"]["mean"] > 0.8
         (50, True)
         """
+        if not isinstance(examples, Batch):
+            raise UserError(
+                f"the examples are a {type(examples).__name__}: give a "
+                "Batch(inputs, targets), as dataset.test"
+            )
         return evaluate_parts(self, _parts(examples), "the examples given")
 
     def read_artifact(self, file: str) -> Any:

@@ -12,6 +12,7 @@ import scipy.special
 
 from dlworkshop.errors import UserError
 from dlworkshop.learn import split_metrics
+from dlworkshop.learn.checks import check_targets
 from dlworkshop.learn.metrics import mean_and_error, mean_over_classes, own_units
 from dlworkshop.train.predictions import LINKS, as_learnt, labels
 from dlworkshop.types import Array, PyTree
@@ -49,11 +50,21 @@ def evaluate_parts(
     Raises:
         UserError: if there is no example, or no score for such outputs or targets.
     """
-    scores = scores_of(run.summary["outputs"], *own_units(run.target))
+    kind = run.summary["outputs"]
+    scores = scores_of(kind, *own_units(run.target))
     predict, finite, examples = run.predictor, run.finite, 0
     for inputs, targets, weights in parts:
         if len(targets):
-            scores.add(only_array(predict(inputs))[finite], targets, weights)
+            answers = only_array(predict(inputs))
+            check_targets(
+                targets, kind, (), answers.shape[2:], f"the targets of {words}"
+            )
+            if len(targets) != answers.shape[1]:
+                raise UserError(
+                    f"{words} have {answers.shape[1]} inputs and {len(targets)} targets: "
+                    "give as many of each"
+                )
+            scores.add(answers[finite], targets, weights)
             examples += len(targets)
     if not examples:
         why = f": {unread[0].name} {unread[0].reason}" if unread else ""

@@ -18,8 +18,8 @@ import pytest
 from flax import linen as nn
 from flax import nnx
 
-from dlworkshop import models
-from dlworkshop.identity import checksum, describe, difference, digest, opaque
+from dlworkshop import losses, models
+from dlworkshop.identity import checksum, code, describe, difference, digest, opaque
 from dlworkshop.models.model import Model
 
 ROOT = Path(__file__).parents[2]
@@ -435,6 +435,17 @@ def test_differences_are_sentences(load):
 def test_a_newer_library_is_no_difference_to_a_run_but_one_to_a_cache():
     then = describe(optax.sgd)
     now = {**then, "package": "optax 99"}
+    assert difference(then, now) == [] and checksum(then) != checksum(now)
+
+
+def test_nor_is_it_where_something_is_referred_to_again(monkeypatch):
+    model = {"model": models.logistic(num_classes=3), "loss": losses.cross_entropy}
+    then = describe(model)
+    real = code.package
+    monkeypatch.setattr(
+        code, "package", lambda *module: (found := real(*module)) and f"{found}.99"
+    )
+    now = describe(model)
     assert difference(then, now) == [] and checksum(then) != checksum(now)
 
 

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from dlworkshop import fit, models
+from dlworkshop import data, fit, models
+from dlworkshop.errors import UserError
 from dlworkshop.train.feeds import evaluation_pieces
 from dlworkshop.types import Batch
 from tests import references
@@ -76,3 +77,18 @@ def test_predict_takes_any_number_of_images():
         axis=1,
     )
     np.testing.assert_allclose(many, few, atol=1e-5)
+
+
+def test_examples_that_cannot_be_scored_are_refused():
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    dataset = data.from_arrays(x, (x[:, 0] > 0).astype(np.int32))
+    run = fit(models.logistic(2), dataset, batch_size=8, quiet=True)
+    test = dataset.test
+    for examples, sentence in (
+        (test._replace(targets=test.targets - 1), "labels -1 ... 0 for 2 classes"),
+        (test._replace(targets=test.targets + 5), "for 2 classes"),
+        (test._replace(targets=test.targets[:4]), "9 inputs and 4 targets"),
+        ((test.inputs, test.targets), "are a tuple: give a Batch"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            run.evaluate(examples)

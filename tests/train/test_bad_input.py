@@ -54,6 +54,15 @@ def train(dataset, model=MODEL, **changes):
         ({"loss": lambda o, t: o.argmax() == t}, "is bool: return a real number"),
         ({"loss": lambda o, t: jnp.exp(1.0 * t)}, "not depend on the parameters"),
         ({"devices": []}, "devices has none"),
+        ({"monitor": 3}, "unknown monitor '3'"),
+        ({"outputs": "foo"}, "unknown outputs 'foo'"),
+        ({"outputs": "probabilities"}, "the loss cross_entropy takes 'logits'"),
+        ({"read_test": "no"}, "read_test is 'no': give True or False"),
+        (
+            {"metrics": {"error": lambda o, t: 1.0 * (o.argmax() != t)}}
+            | {"monitor": "error"},
+            "does not say which way is better",
+        ),
     ],
 )
 def test_arguments_that_cannot_be(changes, sentence, quadrants):

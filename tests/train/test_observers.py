@@ -9,6 +9,7 @@ import random
 import signal
 import struct
 import threading
+import time
 import warnings
 from types import SimpleNamespace
 
@@ -351,7 +352,10 @@ def test_fit_leaves_the_process_as_it_was(quadrants, tmp_path, monkeypatch, how)
             train(quadrants, tmp_path / how, observe=[fail])
     else:
         train(quadrants, None if how == "in memory" else tmp_path / how)
-    after = process()
+    for _ in range(50):  # a thread that has done its work takes a moment to end
+        if (after := process())["threads"] == before["threads"]:
+            break
+        time.sleep(0.1)
     if how == "stopped":  # a thread of orbax may log after its checkpointer is closed,
         before["logging"][0] = after["logging"][0]  # and absl then gives a handler
     for name, value in before.items():

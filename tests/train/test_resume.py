@@ -16,7 +16,7 @@ import numpy as np
 import optax
 import pytest
 
-from dlworkshop import fit, models, schedules
+from dlworkshop import data, fit, models, schedules
 from dlworkshop.errors import UserError
 from dlworkshop.serve.load import load
 
@@ -200,13 +200,18 @@ def test_other_arrays_of_the_same_name_are_refused(quadrants, tmp_path):
         model = models.logistic(num_classes=4)
         return fit(model, dataset, optax.sgd, workdir=tmp_path, **options)
 
-    bare = quadrants._replace(fingerprint="")
-    run(bare)
-    inputs = bare.train.inputs.copy()
+    split = (quadrants.train.inputs.copy(), quadrants.train.targets)
+    held = {"validation": quadrants.validation[:2], "test": quadrants.test[:2]}
+    own = data.from_arrays(*split, **held, classes=quadrants.classes)
+    run(own)
+    inputs = own.train.inputs.copy()
     inputs[3, 2, 2] += 1
-    other = bare._replace(train=bare.train._replace(inputs=inputs))
+    other = own._replace(train=own.train._replace(inputs=inputs))
     with pytest.raises(UserError, match=r"dataset.fingerprint was"):
         run(other)
+    own.train.inputs[3, 2, 2] += 1  # in place
+    with pytest.raises(UserError, match=r"dataset.fingerprint was"):
+        run(own)
 
 
 @pytest.mark.parametrize("schedule", [schedules.constant, schedules.cosine])
