@@ -61,7 +61,7 @@ def evaluate_parts(
             )
             if len(targets) != answers.shape[1]:
                 raise UserError(
-                    f"{words} have {answers.shape[1]} inputs and {len(targets)} targets: "
+                    f"{words} have {answers.shape[1]} inputs, {len(targets)} targets: "
                     "give as many of each"
                 )
             scores.add(answers[finite], targets, weights)

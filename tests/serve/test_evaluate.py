@@ -87,7 +87,7 @@ def test_examples_that_cannot_be_scored_are_refused():
     for examples, sentence in (
         (test._replace(targets=test.targets - 1), "labels -1 ... 0 for 2 classes"),
         (test._replace(targets=test.targets + 5), "for 2 classes"),
-        (test._replace(targets=test.targets[:4]), "9 inputs and 4 targets"),
+        (test._replace(targets=test.targets[:4]), "9 inputs, 4 targets"),
         ((test.inputs, test.targets), "are a tuple: give a Batch"),
     ):
         with pytest.raises(UserError, match=sentence):
