@@ -2,7 +2,8 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -96,6 +97,18 @@ def check_convolution(how: str, convolutions: bool) -> str:
             "a sequence: leave it out"
         )
     return how
+
+
+def check_places(workdir: Any, devices: Any) -> None:
+    """The folder is a path, and the devices are some."""
+    if workdir is not None and not isinstance(workdir, (str, os.PathLike)):
+        raise UserError(f"workdir is {workdir!r:.80}: give a path")
+    if devices is None:
+        return
+    if not isinstance(devices, (Sequence, np.ndarray)):
+        raise UserError(f"devices is {devices!r:.80}: give a list, as jax.devices()")
+    if not len(devices):
+        raise UserError("devices has none: give one or more, or leave it out")
 
 
 def check_flags(**flags: bool | None) -> None:

@@ -103,6 +103,8 @@ def _seeds(seeds: int | Sequence[int]) -> list[int]:
 
 
 def _values(name: str, value: Any, one: bool = False) -> np.ndarray:
+    if not isinstance(name, str):
+        raise UserError(f"a hyper-parameter is named {name!r:.80}: give names as text")
     try:
         values = np.atleast_1d(np.asarray(value, np.float64))
     except (TypeError, ValueError):

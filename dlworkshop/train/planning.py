@@ -102,8 +102,9 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
     Raises:
         UserError: where an argument cannot be.
     """
-    if devices is not None and not len(devices):
-        raise UserError("devices has none: give one or more, or leave it out")
+    checks.check_places(workdir, devices)
+    if loss is None:
+        raise UserError("the loss is None: give a function of outputs and targets")
     observers = list(observe) if isinstance(observe, Sequence) else [observe]
     functions = {
         "loss": loss,

@@ -108,14 +108,16 @@ def check_gradients(
         A report; `report.ok` is the verdict. A wrong gradient does not raise.
 
     Raises:
-        UserError: nothing to differentiate by, or not finite; `f` not finite, not
-            computed in `dtype` all the way, or without any derivative.
+        UserError: nothing to differentiate by, or not finite; `f` no function, not
+            finite, not computed in `dtype` all the way, or without any derivative.
 
     >>> import jax.numpy as jnp
     >>> report = check_gradients(lambda w: jnp.sum(jnp.sin(w)), jnp.arange(3.0))
     >>> report.ok, report.rows[0].checked
     (True, 3)
     """
+    if not callable(f):
+        raise UserError(f"f is {f!r:.80}: wanted a function.")
     width = _asked(args, modes, order, transformations, tolerance, max_entries, dtype)
     bar = tolerance or TOLERANCE[width]
     with _quiet(width):

@@ -219,6 +219,7 @@ def test_a_kink_beside_the_point_is_stepped_under():
     ("f", "params", "sentence"),
     [
         (jnp.sum, np.arange(3), "no numbers to differentiate by.*int"),
+        (3, VECTOR, "f is 3: wanted a function"),
         (lambda p: 3, VECTOR, "returned no real or complex array"),
         (jnp.sum, np.array([1.0, np.nan]), r"params is nan at \[1\]"),
         (lambda p: jnp.log(-jnp.sum(p)), np.ones(2), "f is nan at these"),
