@@ -402,7 +402,7 @@ def test_given_examples_are_scored_with_their_weights(images, photos):
     right = images.predict(batch.inputs).argmax(-1) == test.targets
     wanted = np.average(right, -1, weights).mean()
     assert found.scores["accuracy"]["mean"] == pytest.approx(wanted)
-    with pytest.raises(UserError, match="the targets name no classes"):
+    with pytest.raises(UserError, match="integer labels: convert them"):
         images.evaluate(batch._replace(targets=np.zeros(len(weights), np.float32)))
 
         evaluate(images, batch._replace(targets=np.zeros(len(weights), np.float32)))
