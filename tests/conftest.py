@@ -94,8 +94,12 @@ def quadrants() -> Dataset:
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory) -> Path:
+    """As of `make_photos`."""
+    return make_photos(tmp_path_factory.mktemp("own") / "photos")
+
+
+def make_photos(folder: Path) -> Path:
     """40 images [8, 8, 1] of 4 classes, as PNG files in a folder of each class."""
-    folder = tmp_path_factory.mktemp("own") / "photos"
     split = make_dataset((40, 1, 1)).train
     for i, (image, label) in enumerate(zip(split.inputs, split.targets, strict=True)):
         path = folder / f"kind {'abcd'[label]}" / f"{i}.png"

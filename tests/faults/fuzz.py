@@ -9,7 +9,6 @@ from typing import Any
 
 import h5py
 import numpy as np
-from PIL import Image
 from safetensors.numpy import save
 
 from dlworkshop import data
@@ -17,7 +16,7 @@ from dlworkshop.data.readers import store
 from dlworkshop.errors import UserError
 from dlworkshop.models import weights
 from dlworkshop.train.params_file import read_params
-from tests.conftest import compiled_soon, make_dataset
+from tests.conftest import compiled_soon, make_photos
 from tests.faults import test_run_folder as attacks
 from tests.faults.mutate import mutated
 
@@ -38,16 +37,6 @@ def folders(tally: Any, scratch: Path, rng: random.Random, tries: Iterator[int])
                 tally.good(f"{kind}: {done}")
             except Exception:
                 tally.wrong(kind, traceback.format_exc())
-
-
-def make_photos(folder: Path) -> Path:
-    """40 images of 4 classes, in a folder of each."""
-    split = make_dataset((40, 1, 1)).train
-    for i, (image, label) in enumerate(zip(split.inputs, split.targets, strict=True)):
-        path = folder / f"kind {'abcd'[label]}" / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image[..., 0]).save(path)
-    return folder
 
 
 Reader = tuple[list[Path], Callable[[], Any]]  # files to be changed, and who reads them

@@ -9,6 +9,7 @@ import pytest
 from jax import lax
 
 from dlworkshop.verify import check_gradients
+from tests.verify.planted import bent
 
 V = np.array([0.3, -1.2, 2.0])
 LAYERS = 0.6 * np.random.default_rng(0).standard_normal((12, 3, 3))
@@ -20,16 +21,6 @@ def crooked(x):
 
 
 crooked.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (1.01 * g * jnp.cos(x),))
-
-
-@jax.custom_jvp
-def bent(x):
-    return jnp.sin(x)
-
-
-@bent.defjvp
-def _(primals, tangents):
-    return bent(primals[0]), 1.01 * jnp.cos(primals[0]) * tangents[0]
 
 
 def plain(x):
