@@ -40,7 +40,7 @@ def study(run: Run, dataset: Dataset, headline: str | None = None) -> dict[str, 
     kind, test = run.summary["outputs"], dataset.test
     scores_of(kind)  # refused where it is not known
     known = held_out(run, dataset)
-    said = only_array(run.predict(test.inputs))[run.finite]  # [P, N, ...]
+    said = only_array(run.predict(test.inputs))[run.chosen]  # [P, N, ...]
     found: dict[str, Any] = {"level": conformal.LEVEL}
     if known is not None:
         found["held_out"] = {

@@ -62,6 +62,13 @@ def check_inputs_like(known: Mapping[str, Any], inputs: PyTree) -> None:
         )
     for name, array in found.items():
         _check(f"the inputs '{name}'" if name else "the inputs", known[name], array)
+    sizes = {name: len(array) for name, array in found.items()}
+    if len(set(sizes.values())) > 1:
+        raise UserError(
+            "the inputs have "
+            + " and ".join(f"{size} in '{name}'" for name, size in sizes.items())
+            + ": give as many examples in all"
+        )
 
 
 def _named(inputs: PyTree) -> dict[str, Array]:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlworkshop.errors import UserError, unknown
+from dlworkshop.errors import UserError, check_function, check_whole, spoken, unknown
 from dlworkshop.types import Array
 
 OUTPUTS = {  # what outputs may mean -> how they become probabilities, if they do
@@ -244,6 +244,11 @@ def weighted(loss: Callable, weights) -> Callable:
     >>> [round(float(loss(jnp.zeros(2), label)), 4) for label in (0, 1)]  # log 2
     [0.6931, 2.0794]
     """
+    check_function("loss", loss)
+    if np.ndim(weights) != 1 or np.result_type(weights).kind not in "iuf":
+        raise UserError(
+            f"weights is {spoken(weights)}: give an array [K], a number for each class"
+        )
     if outputs_of(loss) in ("values", "binary_logits"):
         raise UserError(
             f"weights of classes do not go with {loss.__name__}, whose targets are not "
@@ -271,5 +276,13 @@ def class_weights(label, num_classes: int) -> np.ndarray:
     >>> class_weights(np.array([0, 0, 0, 1, 1, 1]), 2).tolist()
     [1.0, 1.0]
     """
+    check_whole("num_classes", num_classes)
+    label = np.asarray(label)
+    whole = label.ndim == 1 and label.dtype.kind in "iu"
+    if not whole or label.min(initial=0) < 0 or label.max(initial=0) >= num_classes:
+        raise UserError(
+            f"the labels are {label.dtype} {label.shape}: give whole numbers [N] in "
+            f"[0, {num_classes})"
+        )
     counts = np.bincount(label, minlength=num_classes)  # [K]
     return (len(label) / (num_classes * np.maximum(counts, 1))).astype(np.float32)

@@ -8,8 +8,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from dlworkshop.errors import UserError
-from dlworkshop.models.adapter import make_model, plain, read_call, restored
+from dlworkshop.errors import UserError, check_function, spoken
+from dlworkshop.models.adapter import make_model, making, plain, read_call, restored
 from dlworkshop.types import Array, PyTree
 
 
@@ -53,7 +53,7 @@ def from_equinox(
     >>> model.apply(params, jnp.ones(4)).shape
     (3,)
     """
-    given = isinstance(make, eqx.Module | tuple)
+    given = isinstance(make, eqx.Module) or (isinstance(make, tuple) and len(make) == 2)
 
     def build(key: Array) -> tuple[Any, eqx.nn.State]:
         made = make
@@ -66,14 +66,17 @@ def from_equinox(
         return eqx.nn.make_with_state(lambda: made)()
 
     some_key = jax.random.key(0)
-    made = build(some_key) if given else eqx.filter_eval_shape(build, some_key)
+    with making("from_equinox", make, "key"):
+        made = build(some_key) if given else eqx.filter_eval_shape(build, some_key)
     module, like_state = made
     if not isinstance(module, eqx.Module):
         raise UserError(
-            f"from_equinox got a {type(module).__name__}, wanted an eqx.Module: give "
+            f"from_equinox got {spoken(module)}, wanted an eqx.Module: give "
             "the module, or a function (key) -> module"
         )
     name = type(module).__name__
+    if trainable is not None:
+        check_function("trainable", trainable)
     spec = True if trainable is None else trainable(module)
     trained = jax.tree.map(
         lambda flag, part: jax.tree.map(lambda leaf: flag and _is_real(leaf), part),

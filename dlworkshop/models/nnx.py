@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from dlworkshop.errors import UserError
-from dlworkshop.models.adapter import make_model, plain, read_call, restored
+from dlworkshop.errors import UserError, spoken
+from dlworkshop.models.adapter import make_model, making, plain, read_call, restored
 from dlworkshop.types import Array, PyTree
 
 # parameters, streams of randomness, what a module notes down, and the state
@@ -64,10 +64,11 @@ def from_nnx(
 
     module = make
     if not isinstance(make, nnx.Module):
-        module = nnx.eval_shape(lambda: build(jax.random.key(0)))
+        with making("from_nnx", make, "rngs"):
+            module = nnx.eval_shape(lambda: build(jax.random.key(0)))
     if not isinstance(module, nnx.Module):
         raise UserError(
-            f"from_nnx got a {type(module).__name__}, wanted an nnx.Module: give the "
+            f"from_nnx got {spoken(module)}, wanted an nnx.Module: give the "
             "module, or a function (rngs) -> module"
         )
     form, like_params, like_streams, like_notes, like_state = _split(module)

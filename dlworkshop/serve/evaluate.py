@@ -75,7 +75,8 @@ def evaluate(
 
 def show(found: Evaluation) -> int:
     """Print a small table; 1 if something could not be read."""
-    terminal.say(f"{found.of}: {count(found.examples, 'example')}")
+    setting = f", {found.setting}" if found.setting else ""
+    terminal.say(f"{found.of}: {count(found.examples, 'example')}{setting}")
     head = "", f"{count(found.members, 'member')}, mean ± standard error", "ensemble"
     scores = [
         (

@@ -57,7 +57,8 @@ def predict_files(
 
     Files become examples as the training data did, with the statistics of those. They
     are read and answered in parts, so that any number of them takes little memory.
-    Members that were quarantined have no vote.
+    Members that were quarantined, or are of another setting than the best by
+    validation, have no vote.
 
     Args:
         run: with a folder; `load` brings one back.
@@ -80,7 +81,7 @@ def predict_files(
     ):
         told: Iterator[Said] = iter(())
         if len(part.examples):
-            outputs = only_array(predict(part.examples))[run.finite]  # [P, B, ...]
+            outputs = only_array(predict(part.examples))[run.chosen]  # [P, B, ...]
             outputs = outputs.astype(np.float64)
             told = answers_of(part.decoded, outputs)
             if "unlike" in studied:
