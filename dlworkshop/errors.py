@@ -107,6 +107,13 @@ def check_path(name: str, value: Any) -> None:
         raise UserError(f"{name} is {spoken(value)}: give a path")
 
 
+def check_known(kind: str, name: Any, known: Iterable[str]) -> None:
+    """Refuse a name that is not known."""
+    known = list(known)
+    if not isinstance(name, str) or name not in known:
+        raise unknown(kind, name, known)
+
+
 def check_text(name: str, value: Any) -> None:
     """Refuse what is no text."""
     if not isinstance(value, str):

@@ -8,7 +8,7 @@ import numpy as np
 
 from dlworkshop.data.content import pieces
 from dlworkshop.data.rows import is_lazy
-from dlworkshop.errors import UserError
+from dlworkshop.errors import UserError, spoken
 from dlworkshop.types import Array, PyTree
 
 TEXT = "SU"  # kinds of dtype
@@ -36,6 +36,18 @@ def as_arrays(given: PyTree, what: str) -> PyTree:
         return _as_array(value, what + jax.tree_util.keystr(path))
 
     return jax.tree.map_with_path(leaf, given, is_leaf=_is_list)
+
+
+def as_floats(given: Any, what: str) -> np.ndarray:
+    """Numbers of any shape as float64.
+
+    Raises:
+        UserError: if they are none.
+    """
+    try:
+        return np.asarray(given, np.float64)
+    except (TypeError, ValueError):
+        raise UserError(f"{what} is {spoken(given)}: give numbers") from None
 
 
 def is_float(array: Array) -> bool:

@@ -84,7 +84,8 @@ def load(
     is_named = str(name) in NAMES
     if not is_named or (isinstance(name, os.PathLike) and os.path.exists(name)):
         return _own(name, data_dir, resize=resize, **options)
-    for option, value in options.items():
+    odd = None if resize == "crop" else resize
+    for option, value in {**options, "resize": odd}.items():
         if value is not None:
             raise errors.UserError(
                 f"{option} is '{value}', which is for data of your own: leave it out "

@@ -69,8 +69,15 @@ def at_least_float32(array: Array) -> jax.Array:
 
     A sum in bfloat16 has 8 bits: a loss reduced in it is wrong by percents.
     """
-    array = jnp.asarray(array)
+    array = _array("the outputs", array)
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+
+
+def _array(what: str, given: Any) -> jax.Array:
+    try:
+        return jnp.asarray(given)
+    except (TypeError, ValueError):
+        raise UserError(f"{what} is {spoken(given)}: give an array") from None
 
 
 def class_target(logits: Array, targets: Array) -> tuple[jax.Array, jax.Array]:
@@ -79,7 +86,7 @@ def class_target(logits: Array, targets: Array) -> tuple[jax.Array, jax.Array]:
     Raises:
         ValueError: for anything else; it says what to do.
     """
-    logits, targets = jnp.asarray(logits), jnp.asarray(targets)
+    logits, targets = _array("logits", logits), _array("targets", targets)
     if logits.ndim != 1:
         raise ValueError(f"logits must be [K], got {logits.shape}; vmap me")
     is_int = jnp.issubdtype(targets.dtype, jnp.integer)
@@ -167,6 +174,7 @@ def pair(outputs: Array, targets: Array) -> tuple[jax.Array, jax.Array]:
     Raises:
         ValueError: if there are not as many of both.
     """
+    outputs, targets = _array("outputs", outputs), _array("targets", targets)
     if jnp.size(outputs) != jnp.size(targets):
         raise ValueError(
             f"outputs {jnp.shape(outputs)} and targets {jnp.shape(targets)} must have "

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlworkshop.errors import UserError, check_whole
+from dlworkshop.data.leaves import as_floats
+from dlworkshop.errors import UserError, check_number, check_whole
 from dlworkshop.learn import split_metrics
 from dlworkshop.learn.losses import (
     absolute_error,
@@ -228,6 +229,8 @@ def scaled(metric: Metric, factor: float, unit: str) -> Metric:
     >>> float(price.function(jnp.array(1.0), jnp.array(3.0))), price.unit
     (2000.0, 'euros')
     """
+    metric = _as_metric("to be scaled", metric)
+    check_number("factor", factor)
     function = functools.partial(_of_scaled, metric.function, factor)
     return metric._replace(function=function, unit=unit)
 
@@ -317,7 +320,13 @@ def reliability(confidence, correct, num_bins: int = 15) -> np.ndarray:
     [[1.0, 0.3, 0.0], [2.0, 0.85, 0.5]]
     """
     check_whole("num_bins", num_bins)
-    confidence, correct = np.asarray(confidence, float), np.asarray(correct, float)
+    confidence = as_floats(confidence, "confidence")
+    correct = as_floats(correct, "correct")
+    if confidence.ndim != 1 or confidence.shape != correct.shape:
+        raise UserError(
+            f"confidence is {confidence.shape} and correct {correct.shape}: give one "
+            "of both for each of N examples"
+        )
     edges = np.linspace(0, 1, num_bins + 1)
     place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, None)
     place = np.minimum(place, num_bins - 1)  # rounding may leave 1 + 1e-7
@@ -348,7 +357,7 @@ def mean_and_error(values) -> dict[str, Any]:
     >>> mean_and_error([1.0, 2.0, 3.0])
     {'mean': 2.0, 'sem': 0.5773502691896258, 'n': 3}
     """
-    values = np.asarray(values, np.float64)
+    values = as_floats(values, "values")
     values = values[np.isfinite(values)]
     n = values.size
     return {

@@ -32,7 +32,7 @@ def _check(num_steps: int, **shares: Any) -> None:
 
 def constant(num_steps: int) -> Schedule:
     """The same learning rate throughout."""
-    del num_steps  # does not matter here
+    _check(num_steps)
     return jnp.ones_like
 
 
@@ -79,6 +79,8 @@ def one_cycle(
     [0.04, 1.0, 0.0]
     """
     _check(num_steps, warmup=warmup)
+    if not isinstance(floor, jax.Array):
+        check_number("floor", floor, Range(0))
     start, top = 1 / 25, _at_least(1, warmup * num_steps)
 
     def multiplier(step):

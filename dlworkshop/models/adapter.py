@@ -106,7 +106,7 @@ def making(adapter: str, make: Any, given: str) -> Iterator[None]:
     """
     try:
         yield
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"{adapter} cannot make a module of {spoken(make)} ({reason:.200}): give "

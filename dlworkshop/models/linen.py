@@ -79,7 +79,8 @@ def from_linen(
     if stateful is not None:
         check_flag("stateful", stateful)
     has_state = keeps_state(module, call) if stateful is None else stateful
-    taken = read_call(call or type(module).__call__, 2, "from_linen")
+    called = type(module).__call__ if call is None else call
+    taken = read_call(called, 2, "from_linen")
     fields = {f.name for f in dataclasses.fields(module)}  # type: ignore[arg-type]
     by_field = Call(tuple(n for n in MODES if n in fields and not taken.modes), (), ())
 

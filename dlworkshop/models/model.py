@@ -155,6 +155,12 @@ def predict(
     (5, 10)
     """
     apply = stateful(model).apply
+    leaves = jax.tree.leaves(inputs)
+    if not leaves or not all(getattr(leaf, "shape", ()) for leaf in leaves):
+        raise UserError(
+            f"the inputs are {spoken(inputs)}: give arrays [B, ...], as x[None] of one "
+            "example x"
+        )
 
     def one(example):
         return apply(params, state, as_float(example), **hparams)[0]
@@ -235,6 +241,7 @@ def num_params(params: PyTree) -> int:
 
 def table(model: Model | StatefulModel, example: PyTree) -> str:
     """Layers with their output shapes and parameter counts, for ONE example."""
+    check_model(model)
     if isinstance(model.module, nn.Module) and not model.config.get("call"):
         from dlworkshop.models.linen import tabulate  # noqa: PLC0415 - it stands on us
 

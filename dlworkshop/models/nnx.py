@@ -73,7 +73,8 @@ def from_nnx(
         )
     form, like_params, like_streams, like_notes, like_state = _split(module)
     name = type(module).__name__
-    taken = read_call(call or type(module).__call__, 2, "from_nnx", ("rngs",))
+    called = type(module).__call__ if call is None else call
+    taken = read_call(called, 2, "from_nnx", ("rngs",))
 
     def init(key: Array, inputs: PyTree) -> tuple[PyTree, PyTree]:
         del inputs  # NNX knows its shapes
@@ -93,7 +94,7 @@ def from_nnx(
         before = jax.tree.leaves(nnx.state(whole, nnx.RngCount))
         if "rngs" in taken.reserved:
             keywords["rngs"] = None if key is None else nnx.Rngs(key)
-        outputs = (call or type(whole).__call__)(whole, inputs, **keywords)
+        outputs = called(whole, inputs, **keywords)
         after = jax.tree.leaves(nnx.state(whole, nnx.RngCount))
         if key is None and any(a is not b for a, b in zip(before, after, strict=True)):
             raise UserError(

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlworkshop.errors import UserError, spoken
+from dlworkshop.data.leaves import as_floats
+from dlworkshop.errors import UserError
 from dlworkshop.models.model import Model, StatefulModel, as_float, check_model
 from dlworkshop.types import Array
 
@@ -229,10 +230,7 @@ def _float64(array: Array) -> np.ndarray:
 
 def _numbers(name: str, given: Array) -> np.ndarray:
     """float32, as the config and the step have them."""
-    try:
-        numbers = np.asarray(given, np.float32)
-    except (TypeError, ValueError):
-        raise UserError(f"{name} is {spoken(given)}: give numbers") from None
+    numbers = as_floats(given, name).astype(np.float32)
     if not np.isfinite(numbers).all():
         raise UserError(f"{name} has numbers that are not finite: give finite ones")
     return numbers

@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from dlworkshop.data import places
 from dlworkshop.data.fetch import fetch_file
-from dlworkshop.errors import check_flag, check_path, unknown
+from dlworkshop.errors import check_flag, check_known, check_path
 from dlworkshop.models import weights as stored
 from dlworkshop.models.layers import max_pool
 from dlworkshop.models.linen import from_linen
@@ -168,10 +168,10 @@ def vgg16(
     check_layers(num_classes, dtype=dtype)
     if weights is not None:
         check_path("weights", weights)
-    if pooling is not None and pooling not in POOLINGS:
-        raise unknown("pooling", pooling, POOLINGS)
-    if preprocessing is not None and preprocessing not in PREPROCESSINGS:
-        raise unknown("preprocessing", preprocessing, PREPROCESSINGS)
+    if pooling is not None:
+        check_known("pooling", pooling, POOLINGS)
+    if preprocessing is not None:
+        check_known("preprocessing", preprocessing, PREPROCESSINGS)
     params, trained_on, source = None, "caffe", None
     if weights is not None:
         path = official(include_top) if weights == "imagenet" else Path(weights)

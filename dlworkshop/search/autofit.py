@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dlworkshop import answers, identity, report
-from dlworkshop.data.content import fingerprint
+from dlworkshop.data.content import check_kind, fingerprint
 from dlworkshop.errors import (
     Range,
     UserError,
@@ -103,7 +103,7 @@ def autofit(
     >>> run.summary["ensemble"]["accuracy"] > 0.9
     True
     """
-    checks.check_kind(dataset)
+    check_kind(dataset)
     checks.check_dataset(dataset)
     check_number("minutes", minutes, Range(0, closed=False))
     if folds is not None and folds != 0:

@@ -12,7 +12,7 @@ from jax import export as jax_export
 
 from dlworkshop.data import readers
 from dlworkshop.data.units import scale
-from dlworkshop.errors import UserError, check_path, spoken, unknown
+from dlworkshop.errors import UserError, check_known, check_path
 from dlworkshop.files import atomic_write
 from dlworkshop.learn import losses
 from dlworkshop.learn.hparams import given
@@ -21,7 +21,7 @@ from dlworkshop.models.convolution import computed_by, has_convolutions
 from dlworkshop.models.model import StatefulModel, predict, seen, stateful
 from dlworkshop.train import params_file
 from dlworkshop.train.autotune import rule_of_thumb
-from dlworkshop.train.result import Run, example_of
+from dlworkshop.train.result import Run, check_run, example_of
 from dlworkshop.types import Array, PyTree
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -46,10 +46,8 @@ def export(run: Run, path: str | Path, format: str) -> Path:
         UserError: if the format is unknown, or cannot hold this model.
     """
     formats = {"stablehlo": _stablehlo, "onnx": _onnx, "safetensors": _safetensors}
-    if format not in formats:
-        raise unknown("format", format, formats)
-    if not isinstance(run, Run):
-        raise UserError(f"the run is {spoken(run)}: give what fit or load_run returns")
+    check_known("format", format, formats)
+    check_run(run)
     check_path("path", path)
     path = Path(path)
     try:

@@ -12,12 +12,12 @@ import jax
 import numpy as np
 
 from dlworkshop import identity
+from dlworkshop.data.content import check_kind
 from dlworkshop.data.progress import Count
 from dlworkshop.files import atomic_rename
 from dlworkshop.models.convolution import computed_by
 from dlworkshop.models.model import Model, check_model, predict
 from dlworkshop.train.cache import cache_folder
-from dlworkshop.train.checks import check_kind
 from dlworkshop.train.programs import update_flops
 from dlworkshop.types import Array, Batch, Dataset, PyTree
 

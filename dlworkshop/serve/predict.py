@@ -19,7 +19,7 @@ from dlworkshop.data.readers.inference_sources import Source, sources
 from dlworkshop.data.readers.workers import cores
 from dlworkshop.errors import UserError
 from dlworkshop.serve.telling import Answer, Labels, Said, Value, answering
-from dlworkshop.train.result import PREDICT_BATCH, Run
+from dlworkshop.train.result import PREDICT_BATCH, Run, check_run
 from dlworkshop.train.scores import only_array
 
 log = logging.getLogger(__name__)
@@ -73,6 +73,7 @@ def predict_files(
     Lakshminarayanan et al. (2017), Simple and scalable predictive uncertainty
     estimation using deep ensembles, section 3.5.
     """
+    check_run(run)
     about = preprocessing_of(run)
     predict, studied = run.predictor, studied_of(run)
     answers_of = answering(run, about["classes"], studied, calibrated)

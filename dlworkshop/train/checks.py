@@ -8,14 +8,15 @@ import jax
 import numpy as np
 import optax
 
+from dlworkshop.data.content import SPLITS, check_kind
 from dlworkshop.errors import (
     UserError,
     check_flag,
     check_function,
+    check_known,
     check_path,
     check_whole,
     spoken,
-    unknown,
 )
 from dlworkshop.learn import losses
 from dlworkshop.learn.hparams import name_of
@@ -25,7 +26,6 @@ from dlworkshop.models.model import check_model
 from dlworkshop.types import Batch, Dataset
 
 COUNTS = ("num_epochs", "batch_size")
-SPLITS = ("train", "validation", "test")
 
 
 def check_types(model: Any, dataset: Any, **functions: Any) -> None:
@@ -46,22 +46,6 @@ def check_types(model: Any, dataset: Any, **functions: Any) -> None:
             check_function(name, function)
 
 
-def check_kind(dataset: Any) -> None:
-    """It is a `Dataset` of three splits."""
-    if not isinstance(dataset, Dataset):
-        raise UserError(
-            f"the dataset is {spoken(dataset)}: give what data.load or "
-            "data.from_arrays returns"
-        )
-    for name in SPLITS:
-        split = getattr(dataset, name)
-        if not isinstance(split, Batch):
-            raise UserError(
-                f"the {name} split of '{dataset.name}' is {spoken(split)}: give "
-                "Batch(inputs, targets), or let data.from_arrays cut the splits"
-            )
-
-
 def check_numbers(**counts: int | None) -> None:
     """Counts are whole numbers of at least one, or None where they are optional."""
     for name, value in counts.items():
@@ -76,8 +60,7 @@ def check_convolution(how: str, convolutions: bool) -> str:
         how: as it was asked for.
         convolutions: whether the model has any, see `convolution.has_convolutions`.
     """
-    if how not in CONV_IMPLS:
-        raise unknown("convolution", how, CONV_IMPLS)
+    check_known("convolution", how, CONV_IMPLS)
     if not convolutions:
         raise UserError(
             f"convolution is '{how}', but the model has no convolution of an image or "
@@ -96,6 +79,11 @@ def check_places(workdir: Any, devices: Any) -> None:
         raise UserError(f"devices is {spoken(devices)}: give a list, as jax.devices()")
     if not len(devices):
         raise UserError("devices has none: give one or more, or leave it out")
+    for device in devices:
+        if not isinstance(device, jax.Device):
+            raise UserError(
+                f"devices has {spoken(device)}: give devices, as jax.devices()"
+            )
 
 
 def check_flags(**flags: bool | None) -> None:
@@ -114,8 +102,7 @@ def check_outputs(outputs: str | None, loss: Callable | None) -> None:
     """
     if outputs is None:
         return
-    if outputs not in losses.OUTPUTS:
-        raise unknown("outputs", outputs, losses.OUTPUTS)
+    check_known("outputs", outputs, losses.OUTPUTS)
     if loss is None:
         return
     known = losses.outputs_of(loss)
@@ -136,8 +123,7 @@ def check_monitor(
         metrics: all of them.
         given: the same as they were given, None for the default ones.
     """
-    if monitor != "loss" and monitor not in metrics:
-        raise unknown("monitor", monitor, ["loss", *metrics])
+    check_known("monitor", monitor, ["loss", *metrics])
     own = (given or {}).get(monitor)
     ours = str(getattr(own, "__module__", "")).partition(".")[0] == "dlworkshop"
     if callable(own) and not ours:

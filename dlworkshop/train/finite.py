@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dlworkshop.data.content import SPLITS
 from dlworkshop.data.leaves import is_float, not_finite
 from dlworkshop.data.rows import is_lazy
 from dlworkshop.errors import UserError
 from dlworkshop.learn.step import Evaluated, TrainSpec, make_eval_step
 from dlworkshop.models.model import as_float, stateful
 from dlworkshop.report.words import count
-from dlworkshop.train.checks import SPLITS
 from dlworkshop.train.groups import Group
 from dlworkshop.types import Array, Batch, Dataset
 

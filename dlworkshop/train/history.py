@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from dlworkshop.errors import unknown
+from dlworkshop.errors import check_known
 from dlworkshop.report.words import count
 
 Line = Mapping[str, Any]  # step, epoch, train and validation: name -> [P]
@@ -81,11 +81,10 @@ class History:
         return iter(self.names)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self.names:
-            raise unknown("curve", name, self.names)
+        check_known("curve", name, self.names)
         split, _, key = name.partition("/")
-        missing = [np.nan] * self.members
-        rows = [(line.get(split) or {}).get(key, missing) for line in self._lines]
+        unknown = [np.nan] * self.members
+        rows = [(line.get(split) or {}).get(key, unknown) for line in self._lines]
         values = np.array([np.asarray(row, float) for row in rows])  # null becomes NaN
         return np.where(np.isfinite(values), values, np.nan)
 

@@ -185,13 +185,14 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
 
     example = dataset.train.rows(0).inputs
     _, state = shapes(model, example)
+    used = jax.local_devices() if devices is None else list(devices)
     mesh = make_mesh(
         len(member_seeds),
         batch_size,
-        devices or jax.local_devices(),
+        used,
         split=batch_transform is None and make_step is None,
     )
-    if mesh.size < len(devices or jax.local_devices()):
+    if mesh.size < len(used):
         log.info(
             "%d devices are used: members and examples divide no further", mesh.size
         )

@@ -15,7 +15,7 @@ import numpy as np
 from dlworkshop import run_files
 from dlworkshop.data.inputs_like import check_inputs_like
 from dlworkshop.data.leaves import read
-from dlworkshop.errors import UserError
+from dlworkshop.errors import UserError, spoken
 from dlworkshop.learn.hparams import Keywords, given
 from dlworkshop.learn.population import map_members
 from dlworkshop.models.convolution import computed_by, has_convolutions
@@ -175,8 +175,8 @@ class Run:
         """
         if not isinstance(examples, Batch):
             raise UserError(
-                f"the examples are a {type(examples).__name__}: give a "
-                "Batch(inputs, targets), as dataset.test"
+                f"the examples are {spoken(examples)}: give a Batch(inputs, targets), "
+                "as dataset.test"
             )
         who = None if members is None else self._who(members)
         return evaluate_parts(self, _parts(examples), "the examples given", members=who)
@@ -287,6 +287,12 @@ class Run:
         healthy = [row.get("status") != "quarantined" for row in rows]
         mine = (settings.best(self.summary) or {}).get("members")
         return f"<p>{lines}</p>{curves(self.history, healthy or None, mine)}"
+
+
+def check_run(run: Any) -> None:
+    """Refuse what is no run."""
+    if not isinstance(run, Run):
+        raise UserError(f"the run is {spoken(run)}: give what fit or load_run returns")
 
 
 def _parts(examples: Batch) -> Parts:

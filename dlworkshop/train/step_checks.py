@@ -10,6 +10,7 @@ import numpy as np
 from jax.extend import core
 from jax.interpreters import partial_eval
 
+from dlworkshop.data.content import SPLITS
 from dlworkshop.errors import UserError, spoken
 from dlworkshop.learn.checks import check_targets
 from dlworkshop.learn.hparams import given, name_of
@@ -24,7 +25,7 @@ from dlworkshop.learn.step import (
 )
 from dlworkshop.models.checks import check_one_example, check_state
 from dlworkshop.models.model import seen
-from dlworkshop.train.checks import SPLITS, example_shapes, one_sentence
+from dlworkshop.train.checks import example_shapes, one_sentence
 from dlworkshop.types import Batch, Dataset, TrainState
 
 

@@ -124,7 +124,9 @@ def check_gradients(
     """
     check_function("f", f)
     check_whole("seed", seed, 0)
-    width = _asked(args, modes, order, transformations, tolerance, max_entries, dtype)
+    width = _asked(
+        args, argnums, modes, order, transformations, tolerance, max_entries, dtype
+    )
     bar = tolerance or TOLERANCE[width]
     with _quiet(width):
         fn = _lifted(f, args, argnums, width, has_aux)
@@ -167,7 +169,9 @@ def _culprits(fn: Function, judged) -> tuple[list[Culprit], list[str]]:
     return [], []
 
 
-def _asked(args, modes, order, names, tolerance, max_entries, dtype) -> np.dtype:
+def _asked(
+    args, argnums, modes, order, names, tolerance, max_entries, dtype
+) -> np.dtype:
     if tolerance is not None:
         check_number("tolerance", tolerance, Range(0, closed=False))
     check_whole("max_entries", max_entries)
@@ -175,6 +179,8 @@ def _asked(args, modes, order, names, tolerance, max_entries, dtype) -> np.dtype
         raise UserError(
             "check_gradients(f) came without arguments: say where to check."
         )
+    for arg in argnums if np.iterable(argnums) else [argnums]:
+        check_whole("argnums", arg, -len(args))
     several = np.iterable(modes) and not isinstance(modes, str)
     if not several or not modes or set(modes) - {"fwd", "rev"}:
         raise UserError(f'modes={modes!r}: wanted ("fwd", "rev") or one of the two.')
