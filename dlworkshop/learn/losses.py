@@ -13,7 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlworkshop.errors import UserError, check_function, check_whole, spoken, unknown
+from dlworkshop.errors import (
+    UserError,
+    check_function,
+    check_known,
+    check_whole,
+    spoken,
+    unknown,
+)
 from dlworkshop.types import Array
 
 OUTPUTS = {  # what outputs may mean -> how they become probabilities, if they do
@@ -60,6 +67,8 @@ def probabilities(outputs_kind: str | None, outputs: Array) -> jax.Array | None:
     >>> probabilities("logits", jnp.zeros(4)).tolist()
     [0.25, 0.25, 0.25, 0.25]
     """
+    if outputs_kind is not None:
+        check_known("meaning of outputs", outputs_kind, OUTPUTS)
     link = None if outputs_kind is None else OUTPUTS[outputs_kind]
     return None if link is None else link(at_least_float32(outputs))
 
@@ -253,7 +262,8 @@ def weighted(loss: Callable, weights) -> Callable:
     [0.6931, 2.0794]
     """
     check_function("loss", loss)
-    if np.ndim(weights) != 1 or np.result_type(weights).kind not in "iuf":
+    given = weights if hasattr(weights, "dtype") else np.asarray(weights)
+    if given.ndim != 1 or given.dtype.kind not in "iuf":
         raise UserError(
             f"weights is {spoken(weights)}: give an array [K], a number for each class"
         )

@@ -168,7 +168,7 @@ def test_a_quarantined_member_has_no_vote(quadrants, tmp_path):
 def test_a_model_of_ones_own_is_given_back(quadrants, tmp_path, capsys):
     plain = models.logistic(4)
     own = plain._replace(config={"name": "my own"})
-    run = fit(own, quadrants, batch_size=32, workdir=tmp_path)
+    run = fit(own, quadrants, batch_size=32, workdir=tmp_path, quiet=True)
     with pytest.raises(UserError, match="'my own' is none of"):
         load(tmp_path)
     assert main(["evaluate", str(tmp_path)]) == 2
