@@ -1,25 +1,123 @@
 """What a user can mend, in one sentence: what came, what was wanted, what to do."""
 
 import contextlib
+import dataclasses
 import difflib
+import math
+import numbers
 import os
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 
 class UserError(ValueError):
     """A mistake of the user, not of the program; scripts print it and exit with 2."""
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+def spoken(value: Any) -> str:
+    """How what came is spoken of: short values as they are, others by their type.
+
+    >>> spoken(0.5), spoken("mlp"), spoken((1, 2)), spoken(dict)
+    ('0.5', "'mlp'", 'a tuple', 'the class dict')
+    """
+    if value is None or isinstance(value, str | numbers.Number):
+        return f"{value!r:.60}"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"an array {value.dtype}{list(value.shape)}"
+    return f"a {type(value).__name__}"
+
+
+def nearest(name: Any, known: Iterable[str]) -> str | None:
+    """The one of `known` that was perhaps meant."""
+    near = difflib.get_close_matches(str(name), sorted(known), n=1, cutoff=0.4)
+    return near[0] if near else None
+
+
+def unknown(kind: str, name: Any, known: Iterable[str]) -> UserError:
     """The error for a name that is not known, with the nearest one that is.
 
     >>> print(unknown("data set", "minst", ["mnist", "digits"]))
-    unknown data set 'minst': did you mean 'mnist'? Known: digits, mnist.
+    unknown data set 'minst': did you mean 'mnist'? (known: digits, mnist)
     """
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    return UserError(f"unknown {kind} '{name}': {hint}Known: {', '.join(known)}.")
+    near = nearest(name, known)
+    hint = f": did you mean '{near}'?" if near else ""
+    return UserError(f"unknown {kind} '{name}'{hint} (known: {', '.join(known)})")
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The finite numbers from `low`, itself among them where `closed`, to below `high`.
+
+    >>> 0 in Range(0, 1), 1 in Range(0, 1), str(Range(0, 1, closed=False))
+    (True, False, '(0, 1)')
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    closed: bool = True
+
+    def __contains__(self, value: Any) -> bool:
+        above = self.low <= value if self.closed else self.low < value
+        return above and value < self.high and math.isfinite(value)
+
+    def __str__(self) -> str:
+        bracket = "[" if self.closed and math.isfinite(self.low) else "("
+        return f"{bracket}{self.low:g}, {self.high:g})"
+
+
+def check_number(name: str, value: Any, inside: Range = Range()) -> None:
+    """Refuse what is no number, or is outside.
+
+    >>> check_number("dropout", 2.0, Range(0, 1))
+    Traceback (most recent call last):
+    dlworkshop.errors.UserError: dropout is 2.0: give a number in [0, 1)
+    """
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or value not in inside:
+        raise UserError(f"{name} is {spoken(value)}: give a number in {inside}")
+
+
+def check_whole(name: str, value: Any, least: int = 1) -> None:
+    """Refuse what is no whole number, or is below `least`."""
+    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not is_whole or value < least:
+        raise UserError(
+            f"{name} is {spoken(value)}: give a whole number of at least {least}"
+        )
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Refuse what is neither True nor False."""
+    if not isinstance(value, bool):
+        raise UserError(f"{name} is {spoken(value)}: give True or False")
+
+
+def check_function(name: str, value: Any) -> None:
+    """Refuse what cannot be called."""
+    if not callable(value):
+        raise UserError(f"{name} is {spoken(value)}: give a function")
+
+
+def check_path(name: str, value: Any) -> None:
+    """Refuse what names no place on disk."""
+    if not isinstance(value, str | os.PathLike):
+        raise UserError(f"{name} is {spoken(value)}: give a path")
+
+
+def check_known(kind: str, name: Any, known: Iterable[str]) -> None:
+    """Refuse a name that is not known."""
+    known = list(known)
+    if not isinstance(name, str) or name not in known:
+        raise unknown(kind, name, known)
+
+
+def check_text(name: str, value: Any) -> None:
+    """Refuse what is no text."""
+    if not isinstance(value, str):
+        raise UserError(f"{name} is {spoken(value)}: give text")
 
 
 @contextlib.contextmanager

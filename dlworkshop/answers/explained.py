@@ -32,9 +32,9 @@ def of_columns(
         scores.add(outputs, targets, None)
         return sign * scores.result().ensemble[name]
 
-    members = int(run.finite.sum())
+    members = int(run.chosen.sum())
     found, size = importance.importance(
-        lambda inputs: only_array(run.predict(inputs))[run.finite],
+        lambda inputs: only_array(run.predict(inputs))[run.chosen],
         score,
         dataset.test,
         columns,
@@ -146,7 +146,7 @@ def of_images(run: Run, dataset: Dataset, said: np.ndarray) -> list[dict] | None
     index = np.array([*wrong[:EXPLAINED], *right[np.sort(first)][:EXPLAINED]], int)
     images = _rows(test.inputs, index)
     outputs = only_array(run.predict(np.concatenate([*map(saliency.covered, images)])))
-    chance = LINKS[kind](outputs[run.finite].astype(np.float64)).mean(0)  # [M * G², K]
+    chance = LINKS[kind](outputs[run.chosen].astype(np.float64)).mean(0)  # [M * G², K]
     chance = chance.reshape(len(index), saliency.GRID, saliency.GRID, -1)
     names = mistakes.names("test", test.inputs, index.tolist())
     told = _said(run, dataset, said[:, index])

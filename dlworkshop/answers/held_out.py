@@ -24,7 +24,7 @@ def held_out(run: Run, dataset: Dataset) -> HeldOut | None:
     """Validation, or with folds every example by the members that held it out.
 
     There an example is answered by one member of each seed, S of them; else by all that
-    were not quarantined. Of a large split some are taken, evenly spread.
+    are `chosen`. Of a large split some are taken, evenly spread.
 
     Returns:
         None where no seed has all its folds.
@@ -35,7 +35,7 @@ def held_out(run: Run, dataset: Dataset) -> HeldOut | None:
         index = np.unique(np.linspace(0, size - 1, min(size, MOST)).astype(int))
         some = dataset.validation.rows(index)
         groups = None if dataset.groups is None else dataset.groups[1][index]
-        return HeldOut(only_array(run.predict(some.inputs))[run.finite], some, groups)
+        return HeldOut(only_array(run.predict(some.inputs))[run.chosen], some, groups)
     pooled = folds.pooled(dataset)
     seeds = [row["seed"] for row in run.summary["population"]][::num_folds]
     pool, held = pooled.train, folds.held_out(pooled, num_folds, seeds)  # [P, N]
@@ -43,7 +43,7 @@ def held_out(run: Run, dataset: Dataset) -> HeldOut | None:
     said = []
     for first in range(0, len(held), num_folds):
         own = slice(first, first + num_folds)
-        if run.finite[own].all():
+        if run.chosen[own].all():
             of_row = held[own].argmax(0)  # [N]
             said.append(outputs[own][of_row, np.arange(len(of_row))])
     groups = None if pooled.groups is None else pooled.groups[0]

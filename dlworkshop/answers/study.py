@@ -8,7 +8,7 @@ from dlworkshop.answers.held_out import held_out
 from dlworkshop.errors import UserError
 from dlworkshop.train import run_folder
 from dlworkshop.train.predictions import is_array
-from dlworkshop.train.result import Run
+from dlworkshop.train.result import Run, check_run
 from dlworkshop.train.scores import only_array, scores_of
 from dlworkshop.types import Dataset
 
@@ -35,12 +35,13 @@ def study(run: Run, dataset: Dataset, headline: str | None = None) -> dict[str, 
     Raises:
         UserError: where the run has no folder, or nobody knows what its outputs mean.
     """
+    check_run(run)
     if run.workdir is None:
         raise UserError("the run has no folder: give fit a workdir to study it")
     kind, test = run.summary["outputs"], dataset.test
     scores_of(kind)  # refused where it is not known
     known = held_out(run, dataset)
-    said = only_array(run.predict(test.inputs))[run.finite]  # [P, N, ...]
+    said = only_array(run.predict(test.inputs))[run.chosen]  # [P, N, ...]
     found: dict[str, Any] = {"level": conformal.LEVEL}
     if known is not None:
         found["held_out"] = {

@@ -2,13 +2,32 @@
 
 import hashlib
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
 
-from dlworkshop.types import Array, Dataset, PyTree
+from dlworkshop.errors import UserError, spoken
+from dlworkshop.types import Array, Batch, Dataset, PyTree
 
+SPLITS = ("train", "validation", "test")
 _PIECE = 1 << 24  # bytes read at a time
+
+
+def check_kind(dataset: Any) -> None:
+    """It is a `Dataset` of three splits."""
+    if not isinstance(dataset, Dataset):
+        raise UserError(
+            f"the dataset is {spoken(dataset)}: give what data.load or "
+            "data.from_arrays returns"
+        )
+    for name in SPLITS:
+        split = getattr(dataset, name)
+        if not isinstance(split, Batch):
+            raise UserError(
+                f"the {name} split of '{dataset.name}' is {spoken(split)}: give "
+                "Batch(inputs, targets), or let data.from_arrays cut the splits"
+            )
 
 
 def fingerprint(dataset: Dataset) -> str:
@@ -30,11 +49,12 @@ def fingerprint(dataset: Dataset) -> str:
     >>> one == fingerprint(Dataset(split, split, split.rows(slice(3))))
     False
     """
+    check_kind(dataset)
     if dataset.fingerprint:
         return dataset.fingerprint
     sha = hashlib.sha256(repr(tuple(map(str, dataset.classes))).encode())
-    for split in (dataset.train, dataset.validation, dataset.test):
-        _update(sha, split)
+    for split in SPLITS:
+        _update(sha, getattr(dataset, split))
     if dataset.groups is not None:
         _update(sha, dataset.groups)
     return sha.hexdigest()[:16]

@@ -33,7 +33,7 @@ def fetch(name: str, folder: Path) -> None:
     with _explained(
         f"{name} is not in {folder.parents[1]}",
         f"Put {files} into {folder} and run again, or give a folder that has them "
-        "with --data-dir (data_dir=...).",
+        "with data_dir (--data-dir).",
     ):
         folder.mkdir(parents=True, exist_ok=True)
         _probe(next(iter(wanted)))

@@ -8,7 +8,7 @@ import numpy as np
 
 from dlworkshop.data.content import pieces
 from dlworkshop.data.leaves import is_float
-from dlworkshop.errors import UserError
+from dlworkshop.errors import UserError, spoken
 from dlworkshop.types import Array, PyTree
 
 LOOKED_AT = 4096  # examples, evenly spread, of which the range is kept
@@ -54,6 +54,8 @@ def check_inputs_like(known: Mapping[str, Any], inputs: PyTree) -> None:
     learnt from uint8, which becomes floats in [0, 1]: give uint8, or the pixels
     divided by 255
     """
+    if not isinstance(known, Mapping):
+        raise UserError(f"known is {spoken(known)}: give what describe_inputs says")
     found = _named(inputs)
     if list(found) != list(known):
         raise UserError(
@@ -62,6 +64,13 @@ def check_inputs_like(known: Mapping[str, Any], inputs: PyTree) -> None:
         )
     for name, array in found.items():
         _check(f"the inputs '{name}'" if name else "the inputs", known[name], array)
+    sizes = {name: len(array) for name, array in found.items()}
+    if len(set(sizes.values())) > 1:
+        raise UserError(
+            "the inputs have "
+            + " and ".join(f"{size} in '{name}'" for name, size in sizes.items())
+            + ": give as many examples in all"
+        )
 
 
 def _named(inputs: PyTree) -> dict[str, Array]:
@@ -77,6 +86,8 @@ def _named(inputs: PyTree) -> dict[str, Array]:
 
 
 def _described(array: Array) -> dict[str, Any]:
+    if not array.shape:
+        raise UserError(f"the inputs are {spoken(array)}: give arrays [N, ...]")
     said: dict[str, Any] = {
         "shape": [int(size) for size in array.shape[1:]],
         "dtype": str(array.dtype),

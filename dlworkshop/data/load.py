@@ -8,6 +8,7 @@ from typing import Any
 from dlworkshop import errors
 from dlworkshop.data import arrays, places
 from dlworkshop.data.catalogue import NAMES
+from dlworkshop.errors import check_path
 from dlworkshop.types import Dataset
 
 
@@ -71,6 +72,9 @@ def load(
     >>> digits.train.inputs.shape, digits.train.inputs.dtype, digits.test.targets.shape
     ((1257, 8, 8, 1), dtype('uint8'), (360,))
     """
+    check_path("the name of a data set", name)
+    if data_dir is not None:
+        check_path("data_dir", data_dir)
     options = {
         "target": target,
         "group_by": group_by,
@@ -80,7 +84,8 @@ def load(
     is_named = str(name) in NAMES
     if not is_named or (isinstance(name, os.PathLike) and os.path.exists(name)):
         return _own(name, data_dir, resize=resize, **options)
-    for option, value in options.items():
+    odd = None if resize == "crop" else resize
+    for option, value in {**options, "resize": odd}.items():
         if value is not None:
             raise errors.UserError(
                 f"{option} is '{value}', which is for data of your own: leave it out "
@@ -142,14 +147,15 @@ def reload(
         return store.read(prepared, name)
     if name not in NAMES:
         raise errors.UserError(
-            f"the data '{name}' of the run are not in {prepared.parent}: give them "
-            "with --data PATH, or with --data-dir the folder where they are kept"
+            f"the data '{name}' of the run are not in {prepared.parent}: give labelled "
+            "data (--data PATH) or the folder where they are kept (--data-dir), or in "
+            "Python the arrays to load_run(folder).evaluate"
         )
     dataset = load(name, data_dir)
     if dataset.fingerprint != fingerprint:
         raise errors.UserError(
             f"the data set '{name}' is not, or not all of, what the run learnt from: "
-            "give labelled data with --data PATH"
+            "give labelled data (--data PATH)"
         )
     return dataset
 
@@ -193,7 +199,7 @@ def _unusable(
     where = error.filename or data_dir or "the data cache"
     return errors.UserError(
         f"{where} cannot be used ({error.strerror or error}): give a folder "
-        "with room to write in, by --data-dir (data_dir=...) or DLWORKSHOP_DATA."
+        "with room to write in, by data_dir (--data-dir) or DLWORKSHOP_DATA"
     )
 
 

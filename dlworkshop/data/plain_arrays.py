@@ -1,16 +1,17 @@
 """Arrays that are at hand -> Dataset, in one line."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.tree_util import keystr
 
 from dlworkshop.data.leaves import as_arrays
 from dlworkshop.data.rows import Rows, is_lazy
 from dlworkshop.data.split import TEST_SHARE, VALIDATION_SHARE, stratified
 from dlworkshop.data.targets import as_targets, described
-from dlworkshop.errors import UserError
+from dlworkshop.errors import Range, UserError, check_number, check_whole
 from dlworkshop.types import Array, Batch, Dataset, PyTree
 
 Split = Sequence[Any]  # (x, y) or (x, y, weights)
@@ -79,6 +80,7 @@ def from_arrays(
     >>> dataset.classes, dataset.validation.targets.dtype, dataset.test.num_examples
     ((), dtype('float32'), 9)
     """
+    check_whole("seed", seed, 0)
     shares = _shares(validation, test, validation_size, test_size)
     given = {"train": _split("train", (x, y, weights))}
     for split, parts in (("validation", validation), ("test", test)):
@@ -138,10 +140,12 @@ def _shares(
             raise UserError(
                 f"{split}_size is {share}, and {split} is given too: leave one out"
             )
-    if not all(0 < share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
+    for split, share in shares.items():
+        check_number(f"{split}_size", share, Range(0, 1, closed=False))
+    if sum(shares.values()) >= 1:
         said = ", ".join(f"{split}_size is {share}" for split, share in shares.items())
         raise UserError(
-            f"{said}: give shares in (0, 1) of all examples, which leave some to train"
+            f"{said}: give shares of all examples which leave some to train"
         )
     return shares
 
@@ -164,18 +168,20 @@ def _split(split: str, parts: Split) -> Batch:
         raise UserError(
             f"{described(split, 'x')} has no array in it: give one [N, ...]"
         )
-    for leaf in inputs:
+    for path, leaf in jax.tree.leaves_with_path(batch.inputs):
         if leaf.dtype.kind in "SU":
             raise UserError(
-                f"{described(split, 'x')} is text: encode it as numbers, or save a CSV "
-                "for data.load, which encodes its columns"
+                f"{described(split, 'x')}{keystr(path)} is text: encode it as numbers, "
+                "or save a CSV for data.load, which encodes its columns"
             )
+    (first, _), *_ = jax.tree.leaves_with_path(batch.inputs)
     for what, part in zip(("x", "y", "weights"), batch, strict=True):
-        for leaf in jax.tree.leaves(part):
+        for path, leaf in jax.tree.leaves_with_path(part):
             if len(leaf) != len(inputs[0]):
                 raise UserError(
-                    f"{described(split, what)} has {len(leaf)} examples and "
-                    f"{described(split, 'x')} {len(inputs[0])}: give as many of each"
+                    f"{described(split, what)}{keystr(path)} has {len(leaf)} examples "
+                    f"and {described(split, 'x')}{keystr(first)} {len(inputs[0])}: "
+                    "give as many of each"
                 )
     return batch
 
@@ -212,28 +218,37 @@ def _check_alike(train: Batch, other: Batch, split: str) -> None:
                 f"{said} is {_structure(theirs)} and {what} is {_structure(mine)}: "
                 "give the same structure"
             )
-        for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs), strict=True):
+        for path, a, b in _pairs(mine, theirs):
             if a.shape[1:] != b.shape[1:]:
                 raise UserError(
-                    f"{said} has examples of shape {list(b.shape[1:])} and {what} of "
-                    f"{list(a.shape[1:])}: give the same shape"
+                    f"{said}{path} has examples of shape {list(b.shape[1:])} and "
+                    f"{what}{path} of {list(a.shape[1:])}: give the same shape"
                 )
     _check_dtypes(train.inputs, other.inputs, described(split, "x"))
-    for a, b in zip(*map(jax.tree.leaves, (train.targets, other.targets)), strict=True):
+    for path, a, b in _pairs(train.targets, other.targets):
         if a.dtype.kind in "iub" and b.dtype.kind == "f":
             raise UserError(
-                f"{described(split, 'y')} is {b.dtype} and that of train {a.dtype}: "
-                "give the same kind of numbers"
+                f"{described(split, 'y')}{path} is {b.dtype} and that of train "
+                f"{a.dtype}: give the same kind of numbers"
             )
 
 
 def _check_dtypes(mine: PyTree, theirs: PyTree, said: str) -> None:
-    for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs), strict=True):
+    for path, a, b in _pairs(mine, theirs):
         if a.dtype != b.dtype:
             raise UserError(
-                f"{said} is {b.dtype} and that of train {a.dtype}: give the same "
+                f"{said}{path} is {b.dtype} and that of train {a.dtype}: give the same "
                 "dtype, as uint8 is scaled to [0, 1] and others are not"
             )
+
+
+def _pairs(mine: PyTree, theirs: PyTree) -> Iterator[tuple[str, Array, Array]]:
+    """Where each array of two trees of one structure is, and both of them."""
+    others = jax.tree.leaves(theirs)
+    for (path, leaf), other in zip(
+        jax.tree.leaves_with_path(mine), others, strict=True
+    ):
+        yield keystr(path), leaf, other
 
 
 def _structure(tree: PyTree) -> str:

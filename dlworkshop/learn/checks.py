@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dlworkshop import errors
 from dlworkshop.errors import UserError
 from dlworkshop.learn.metrics import Metric
 from dlworkshop.types import Array, PyTree
@@ -75,16 +76,19 @@ def check_number(spoken: str, value: Any, integers: bool = False) -> None:
 
     Args:
         spoken: the name under which it is known, as "the objective".
-        value: what came of one example, or its shape and dtype.
+        value: what came of one example, or its shape and dtype; a number of Python
+            will do.
         integers: whether those and truth values will do.
 
     Raises:
         UserError: if it is not.
     """
+    if isinstance(value, bool | int | float):
+        value = np.asarray(value)
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if shape is None or dtype is None:
         raise UserError(
-            f"{spoken} is a {type(value).__name__} for one example: return one number"
+            f"{spoken} is {errors.spoken(value)} for one example: return one number"
         )
     if shape != ():
         raise UserError(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from dlworkshop.errors import UserError, unknown
+from dlworkshop.errors import UserError, nearest, unknown
 from dlworkshop.types import HParams
 
 Keywords = Mapping[str, str]  # keyword of a function -> name of the hyper-parameter
@@ -93,10 +93,11 @@ def route(names: Iterable[str], **functions: Callable | None) -> Routes:
         if not readers or keyword not in takes[readers[0]]:
             asked = f"the {reader}" if reader else f"none of {', '.join(sorted(takes))}"
             taken = sorted(set().union(*takes.values()))
-            near = unknown("hyper-parameter", keyword, taken)
+            near = nearest(keyword, taken)
+            meant = f"did you mean '{near}'? If not, leave it" if near else "leave it"
             raise UserError(
-                f"hyper-parameter '{name}' has no effect, {asked} takes it: leave it "
-                f"out ({near})"
+                f"hyper-parameter '{name}' has no effect, {asked} takes it: {meant} "
+                f"out (known: {', '.join(taken)})"
             )
         if len(readers) > 1:
             raise UserError(

@@ -13,7 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlworkshop.errors import UserError, unknown
+from dlworkshop.errors import (
+    UserError,
+    check_function,
+    check_known,
+    check_whole,
+    spoken,
+    unknown,
+)
 from dlworkshop.types import Array
 
 OUTPUTS = {  # what outputs may mean -> how they become probabilities, if they do
@@ -60,6 +67,8 @@ def probabilities(outputs_kind: str | None, outputs: Array) -> jax.Array | None:
     >>> probabilities("logits", jnp.zeros(4)).tolist()
     [0.25, 0.25, 0.25, 0.25]
     """
+    if outputs_kind is not None:
+        check_known("meaning of outputs", outputs_kind, OUTPUTS)
     link = None if outputs_kind is None else OUTPUTS[outputs_kind]
     return None if link is None else link(at_least_float32(outputs))
 
@@ -69,8 +78,15 @@ def at_least_float32(array: Array) -> jax.Array:
 
     A sum in bfloat16 has 8 bits: a loss reduced in it is wrong by percents.
     """
-    array = jnp.asarray(array)
+    array = _array("the outputs", array)
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+
+
+def _array(what: str, given: Any) -> jax.Array:
+    try:
+        return jnp.asarray(given)
+    except (TypeError, ValueError):
+        raise UserError(f"{what} is {spoken(given)}: give an array") from None
 
 
 def class_target(logits: Array, targets: Array) -> tuple[jax.Array, jax.Array]:
@@ -79,7 +95,7 @@ def class_target(logits: Array, targets: Array) -> tuple[jax.Array, jax.Array]:
     Raises:
         ValueError: for anything else; it says what to do.
     """
-    logits, targets = jnp.asarray(logits), jnp.asarray(targets)
+    logits, targets = _array("logits", logits), _array("targets", targets)
     if logits.ndim != 1:
         raise ValueError(f"logits must be [K], got {logits.shape}; vmap me")
     is_int = jnp.issubdtype(targets.dtype, jnp.integer)
@@ -167,6 +183,7 @@ def pair(outputs: Array, targets: Array) -> tuple[jax.Array, jax.Array]:
     Raises:
         ValueError: if there are not as many of both.
     """
+    outputs, targets = _array("outputs", outputs), _array("targets", targets)
     if jnp.size(outputs) != jnp.size(targets):
         raise ValueError(
             f"outputs {jnp.shape(outputs)} and targets {jnp.shape(targets)} must have "
@@ -244,6 +261,12 @@ def weighted(loss: Callable, weights) -> Callable:
     >>> [round(float(loss(jnp.zeros(2), label)), 4) for label in (0, 1)]  # log 2
     [0.6931, 2.0794]
     """
+    check_function("loss", loss)
+    given = weights if hasattr(weights, "dtype") else np.asarray(weights)
+    if given.ndim != 1 or given.dtype.kind not in "iuf":
+        raise UserError(
+            f"weights is {spoken(weights)}: give an array [K], a number for each class"
+        )
     if outputs_of(loss) in ("values", "binary_logits"):
         raise UserError(
             f"weights of classes do not go with {loss.__name__}, whose targets are not "
@@ -271,5 +294,13 @@ def class_weights(label, num_classes: int) -> np.ndarray:
     >>> class_weights(np.array([0, 0, 0, 1, 1, 1]), 2).tolist()
     [1.0, 1.0]
     """
+    check_whole("num_classes", num_classes)
+    label = np.asarray(label)
+    whole = label.ndim == 1 and label.dtype.kind in "iu"
+    if not whole or label.min(initial=0) < 0 or label.max(initial=0) >= num_classes:
+        raise UserError(
+            f"the labels are {label.dtype} {label.shape}: give whole numbers [N] in "
+            f"[0, {num_classes})"
+        )
     counts = np.bincount(label, minlength=num_classes)  # [K]
     return (len(label) / (num_classes * np.maximum(counts, 1))).astype(np.float32)

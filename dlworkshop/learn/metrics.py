@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlworkshop.errors import UserError
+from dlworkshop.data.leaves import as_floats
+from dlworkshop.errors import UserError, check_number, check_whole
 from dlworkshop.learn import split_metrics
 from dlworkshop.learn.losses import (
     absolute_error,
@@ -51,6 +52,8 @@ r2 = Metric(split_metrics.r2, split=True)
 def accuracy(outputs, targets) -> jax.Array:
     """1.0 if the largest output is the target's class, else 0.0; the first wins a tie.
 
+    NaN where an output is NaN or infinite; -inf, as of a mask, is the smallest.
+
     Args:
         outputs: [K] real, K > 1.
         targets: [] int in [0, K), or [K] float, of which the largest counts.
@@ -65,13 +68,24 @@ def accuracy(outputs, targets) -> jax.Array:
     if outputs.size < 2:
         raise ValueError("accuracy needs outputs [K] with K > 1: take label_accuracy")
     label = jnp.argmax(targets) if targets.ndim else targets
-    return (jnp.argmax(outputs) == label).astype(float)
+    return _if_ranked(outputs, jnp.argmax(outputs) == label)
+
+
+def _if_ranked(outputs: jax.Array, score: jax.Array) -> jax.Array:
+    """A score of outputs [K]; NaN where they have no order that a softmax would have.
+
+    -inf is a mask, which is the last; where all are, or one is NaN or +inf, the loss is
+    not finite either.
+    """
+    ranked = jnp.isfinite(outputs.max())
+    return jnp.where(ranked, score, jnp.nan).astype(float)
 
 
 def top_k(k: int) -> Callable:
     """The metric: 1.0 if fewer than `k` outputs come before the target's, else 0.0.
 
-    Of equal outputs the first comes first, so that `top_k(1)` is `accuracy`.
+    Of equal outputs the first comes first, so that `top_k(1)` is `accuracy`; NaN where
+    that is.
 
     Raises:
         ValueError: if k is no count; by the metric, if there are k classes or fewer.
@@ -80,8 +94,7 @@ def top_k(k: int) -> Callable:
     >>> [float(top_2(jnp.array([0.1, 2.0, -1.0]), label)) for label in range(3)]
     [1.0, 1.0, 0.0]
     """
-    if not isinstance(k, (int, np.integer)) or k < 1:
-        raise UserError(f"k is {k!r}: give a whole number of at least 1")
+    check_whole("k", k)
 
     def top(outputs, targets):
         outputs, targets = class_target(outputs, targets)
@@ -93,7 +106,7 @@ def top_k(k: int) -> Callable:
         label = jnp.argmax(targets) if targets.ndim else targets
         own, place = outputs[label], jnp.arange(outputs.size)
         before = (outputs > own) | ((outputs == own) & (place < label))
-        return (before.sum() < k).astype(float)
+        return _if_ranked(outputs, before.sum() < k)
 
     top.__name__ = f"top_{k}"
     return top
@@ -101,6 +114,8 @@ def top_k(k: int) -> Callable:
 
 def label_accuracy(outputs, targets) -> jax.Array:
     """Share of the labels that are said rightly, true where an output is above 0.
+
+    NaN where an output is.
 
     Args:
         outputs: [K] log odds of labels, each true or false.
@@ -110,7 +125,8 @@ def label_accuracy(outputs, targets) -> jax.Array:
     0.5
     """
     outputs, targets = pair(outputs, targets)
-    return ((outputs > 0) == (targets > 0.5)).astype(float).mean()
+    right = (outputs > 0) == (targets > 0.5)
+    return jnp.where(jnp.isnan(outputs), jnp.nan, right).mean()
 
 
 def as_metrics(metrics: Mapping[str, Callable | Metric]) -> dict[str, Metric]:
@@ -213,6 +229,8 @@ def scaled(metric: Metric, factor: float, unit: str) -> Metric:
     >>> float(price.function(jnp.array(1.0), jnp.array(3.0))), price.unit
     (2000.0, 'euros')
     """
+    metric = _as_metric("to be scaled", metric)
+    check_number("factor", factor)
     function = functools.partial(_of_scaled, metric.function, factor)
     return metric._replace(function=function, unit=unit)
 
@@ -301,7 +319,14 @@ def reliability(confidence, correct, num_bins: int = 15) -> np.ndarray:
     >>> reliability([0.9, 0.8, 0.3], [1, 0, 0], num_bins=2).round(2).tolist()
     [[1.0, 0.3, 0.0], [2.0, 0.85, 0.5]]
     """
-    confidence, correct = np.asarray(confidence, float), np.asarray(correct, float)
+    check_whole("num_bins", num_bins)
+    confidence = as_floats(confidence, "confidence")
+    correct = as_floats(correct, "correct")
+    if confidence.ndim != 1 or confidence.shape != correct.shape:
+        raise UserError(
+            f"confidence is {confidence.shape} and correct {correct.shape}: give one "
+            "of both for each of N examples"
+        )
     edges = np.linspace(0, 1, num_bins + 1)
     place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, None)
     place = np.minimum(place, num_bins - 1)  # rounding may leave 1 + 1e-7
@@ -332,7 +357,7 @@ def mean_and_error(values) -> dict[str, Any]:
     >>> mean_and_error([1.0, 2.0, 3.0])
     {'mean': 2.0, 'sem': 0.5773502691896258, 'n': 3}
     """
-    values = np.asarray(values, np.float64)
+    values = as_floats(values, "values")
     values = values[np.isfinite(values)]
     n = values.size
     return {

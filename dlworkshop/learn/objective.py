@@ -11,6 +11,7 @@ Without a key the model is being evaluated.
 import inspect
 from collections.abc import Callable
 
+from dlworkshop.errors import UserError
 from dlworkshop.learn.hparams import BY_KEYWORD, keywords, name_of
 from dlworkshop.types import HParams
 
@@ -34,9 +35,16 @@ def from_loss(loss: Callable) -> Callable:
 
     # the loss's hyper-parameters show through
     own = list(inspect.signature(objective).parameters.values())[:-1]
+    try:
+        taken = list(inspect.signature(loss).parameters.values())
+    except ValueError:  # a builtin
+        raise UserError(
+            f"the loss {name_of(loss)} does not tell its arguments: give a function "
+            "(outputs, targets, **hparams) -> scalar"
+        ) from None
     more = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for parameter in list(inspect.signature(loss).parameters.values())[2:]
+        for parameter in taken[2:]
         if parameter.kind in BY_KEYWORD
     ]
     objective.__signature__ = inspect.Signature([*own, *more])  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from optax.contrib import MuonDimensionNumbers
 
-from dlworkshop.errors import UserError
+from dlworkshop.errors import UserError, check_function, spoken
 from dlworkshop.types import PyTree
 
 # What the libraries call their parameters: kernel, bias, scale and embedding in Linen
@@ -192,6 +192,7 @@ def clipped(make: Callable) -> Callable:
     >>> inspect.signature(clipped(optax.sign_sgd)).parameters.keys()
     odict_keys(['learning_rate', 'clip_norm'])
     """
+    check_function("the optimizer to be clipped", make)
     signature = inspect.signature(make)
     if "clip_norm" in signature.parameters:
         raise UserError("this optimizer takes clip_norm already: use it as it is")
@@ -221,6 +222,11 @@ def with_extra_args(
     >>> sgd = with_extra_args(optax.sgd(0.1))
     >>> updates, _ = sgd.update(grads, sgd.init(grads), grads, value=3.0)
     """
+    if not callable(getattr(tx, "update", None)):
+        raise UserError(
+            f"the optimizer's constructor returns {spoken(tx)}: return a gradient "
+            "transformation, as those of optax do"
+        )
     parameters = inspect.signature(tx.update).parameters.values()
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
         return optax.with_extra_args_support(tx)

@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dlworkshop.errors import Range, check_number, check_whole
+
 Schedule = Callable[[jax.Array], jax.Array]
 
 
@@ -21,9 +23,16 @@ def _at_least(least: float, number: Any) -> Any:
     return jnp.maximum(number, least)
 
 
+def _check(num_steps: int, **shares: Any) -> None:
+    check_whole("num_steps", num_steps)
+    for name, share in shares.items():
+        if not isinstance(share, jax.Array):  # as a hyper-parameter of a member is
+            check_number(name, share, Range(0, 1))
+
+
 def constant(num_steps: int) -> Schedule:
     """The same learning rate throughout."""
-    del num_steps  # does not matter here
+    _check(num_steps)
     return jnp.ones_like
 
 
@@ -40,6 +49,7 @@ def cosine(num_steps: int, warmup: float | jax.Array = 0.05) -> Schedule:
     >>> [round(float(multiplier(jnp.asarray(step))), 3) for step in (0, 9, 10, 55, 99)]
     [0.1, 1.0, 1.0, 0.5, 0.0]
     """
+    _check(num_steps, warmup=warmup)
     share = warmup * num_steps
     warmup_steps = round(share) if isinstance(share, (int, float)) else share.round()
 
@@ -68,6 +78,9 @@ def one_cycle(
     >>> [round(float(multiplier(jnp.asarray(step))), 3) for step in (0, 30, 99)]
     [0.04, 1.0, 0.0]
     """
+    _check(num_steps, warmup=warmup)
+    if not isinstance(floor, jax.Array):
+        check_number("floor", floor, Range(0))
     start, top = 1 / 25, _at_least(1, warmup * num_steps)
 
     def multiplier(step):

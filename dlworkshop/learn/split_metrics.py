@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from dlworkshop.data.leaves import as_floats
 from dlworkshop.errors import UserError
 
 BIG = 1e300  # stands for infinite evidence, which scikit-learn refuses
@@ -24,7 +25,9 @@ class _UndefinedError(Exception):
 def _nan_if_undefined(metric: Callable) -> Callable:
     @functools.wraps(metric)
     def measured(outputs, targets, weights=None) -> float:
-        outputs, targets = np.asarray(outputs, np.float64), np.asarray(targets)
+        outputs, targets = as_floats(outputs, "outputs"), np.asarray(targets)
+        if not outputs.ndim or not targets.ndim:
+            raise UserError("outputs and targets are single: give arrays [N, ...]")
         if len(outputs) != len(targets):
             raise UserError(
                 f"there are {len(outputs)} outputs and {len(targets)} targets: give "

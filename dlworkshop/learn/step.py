@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from dlworkshop.errors import UserError, spoken
 from dlworkshop.learn import schedules
-from dlworkshop.learn.hparams import Routes, given, keywords, route
+from dlworkshop.learn.checks import check_number
+from dlworkshop.learn.hparams import Routes, given, keywords, name_of, route
 from dlworkshop.learn.objective import from_loss, in_evaluation
 from dlworkshop.learn.optimizers import same_dtypes, with_extra_args
 from dlworkshop.models.model import BATCH, EXAMPLE, Model, StatefulModel, as_float
@@ -154,8 +156,8 @@ def make_loss_fn(spec: TrainSpec, batch_axis: str | None = None) -> Callable:
 
         def example_fn(example: Batch, key):
             inputs, targets = as_float((example.inputs, example.targets))
-            loss, (outputs, new) = spec.objective(
-                model, params, state, inputs, targets, key=key, **numbers
+            loss, (outputs, new) = _minimised(
+                spec, model, params, state, inputs, targets, key=key, **numbers
             )
             if example.weights is not None:
                 loss = loss * example.weights
@@ -298,23 +300,36 @@ def make_eval_step(spec: TrainSpec, with_outputs: bool = False) -> Callable:
 
         def example_fn(inputs, targets):
             inputs, targets = as_float((inputs, targets))
-            loss, (outputs, _) = spec.objective(
-                model, params, state, inputs, targets, key=None, **numbers
+            loss, (outputs, _) = _minimised(
+                spec, model, params, state, inputs, targets, key=None, **numbers
             )
             scores = {name: m(outputs, targets) for name, m in spec.metrics.items()}
-            scores = {name: _wide(value) for name, value in scores.items()}
-            if jnp.issubdtype(loss.dtype, jnp.floating):  # others are refused by fit
-                loss = _wide(loss)
-            return Evaluated(
-                {"loss": loss, **scores}, outputs if with_outputs else None
-            )
+            check_number("the loss", loss)
+            for name, value in scores.items():
+                check_number(f"the metric '{name}'", value, integers=True)
+            wide = {k: _wide(value) for k, value in {"loss": loss, **scores}.items()}
+            return Evaluated(wide, outputs if with_outputs else None)
 
         return jax.vmap(example_fn)(batch.inputs, batch.targets)
 
     return eval_step
 
 
+def _minimised(spec: TrainSpec, *args: Any, **keywords: Any) -> tuple:
+    """What the objective says of one example: loss, (outputs, state)."""
+    found = spec.objective(*args, **keywords)
+    try:
+        loss, (outputs, state) = found
+    except (TypeError, ValueError):
+        raise UserError(
+            f"the objective {name_of(spec.objective)} returns {spoken(found)}: return "
+            "loss, (outputs, state)"
+        ) from None
+    return loss, (outputs, state)
+
+
 def _wide(value: Array) -> Array:
+    value = jnp.asarray(value)
     return value.astype(jnp.promote_types(value.dtype, jnp.float32))
 
 

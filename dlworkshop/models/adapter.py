@@ -4,14 +4,15 @@ Libraries agree neither on how a module is told that it is being trained nor on 
 is given randomness; most say it in the signature of the call, which is read here.
 """
 
+import contextlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from dlworkshop.errors import UserError
+from dlworkshop.errors import UserError, check_flag, check_function, spoken
 from dlworkshop.models.model import Model, StatefulModel, as_float
 from dlworkshop.types import Array, PyTree
 
@@ -68,6 +69,7 @@ def read_call(
     >>> found.modes, [str(option) for option in found.options]
     (('train',), ['rate=0.1'])
     """
+    check_function("call", call)
     modes, taken, options = [], [], []
     for place, parameter in enumerate(inspect.signature(call).parameters.values()):
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
@@ -93,6 +95,36 @@ def read_call(
     return Call(tuple(modes), tuple(taken), tuple(options))
 
 
+@contextlib.contextmanager
+def making(adapter: str, make: Any, given: str) -> Iterator[None]:
+    """Say in one sentence that `make` is no function of `given` alone.
+
+    Args:
+        adapter: name of the adapter.
+        make: what it was given, a function (given) -> module or the class of one.
+        given: "rngs" or "key".
+    """
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"{adapter} cannot make a module of {spoken(make)} ({reason:.200}): give "
+            f"the module, or a function ({given}) -> module, as lambda {given}: "
+            f"Net(..., {given}={given})"
+        ) from error
+
+
+def described(config: Any, name: str) -> dict[str, Any]:
+    """The config of a model, by default its name."""
+    if config is not None and not isinstance(config, Mapping):
+        raise UserError(
+            f"config is {spoken(config)}: give a dict, as JSON knows it, of what the "
+            "model was built from"
+        )
+    return dict(config or {"name": name})
+
+
 def make_model(
     init: Callable[[Array, PyTree], tuple[PyTree, PyTree]],
     run: Callable[..., tuple[PyTree, PyTree]],
@@ -116,6 +148,7 @@ def make_model(
         has_state: whether the model is a `StatefulModel`.
         batched: whether the module is written for inputs [B, ...].
     """
+    check_flag("batched", batched)
     known = {option.name for option in call.options}
 
     def prepare(inputs: PyTree) -> PyTree:
@@ -139,7 +172,7 @@ def make_model(
             lambda old, new: jnp.asarray(new, jnp.result_type(old)), state, new_state
         )
 
-    config = dict(config or {"name": name}) | ({"batched": True} if batched else {})
+    config = described(config, name) | ({"batched": True} if batched else {})
     if has_state:
 
         def stateful_init(key, inputs):

@@ -14,7 +14,20 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 
-from dlworkshop.models.model import Model, StatefulModel, as_float, check_rank
+from dlworkshop.errors import (
+    Range,
+    check_flag,
+    check_function,
+    check_number,
+    check_whole,
+)
+from dlworkshop.models.model import (
+    Model,
+    StatefulModel,
+    as_float,
+    check_model,
+    check_rank,
+)
 from dlworkshop.types import Array
 
 AnyModel = TypeVar("AnyModel", Model, StatefulModel)
@@ -114,6 +127,13 @@ class Augment:
     brightness: float = 0.0  # the factor is in [1 - brightness, 1 + brightness]
     cut_out: int = 0  # pixels a side
 
+    def __post_init__(self) -> None:
+        check_flag("flip", self.flip)
+        check_whole("shift", self.shift, 0)
+        check_number("rotate", self.rotate, Range(0))
+        check_number("brightness", self.brightness, Range(0))
+        check_whole("cut_out", self.cut_out, 0)
+
     def __call__(self, key: Array, image: Array) -> jax.Array:
         image = as_float(image)
         check_rank(image, (3,), "an image [H, W, C]")
@@ -185,6 +205,8 @@ def augmented(model: AnyModel, augment: Callable) -> AnyModel:
     >>> model.apply(params, image, key=jax.random.key(1)).shape
     (10,)
     """
+    check_model(model)
+    check_function("augment", augment)
     own = list(inspect.signature(augment).parameters.values())[2:]
     own = [each for each in own if each.kind in KEYWORD]
     names = {each.name for each in own}

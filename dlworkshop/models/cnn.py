@@ -11,7 +11,7 @@ from dlworkshop.models import layers
 from dlworkshop.models.functions import describe_function
 from dlworkshop.models.layers import average_pool, drop
 from dlworkshop.models.linen import from_linen
-from dlworkshop.models.model import Model, check_halvings
+from dlworkshop.models.model import Model, check_halvings, check_layers
 
 
 class Cnn(nn.Module):
@@ -74,6 +74,7 @@ def cnn(
     >>> model.apply(params, image).shape
     (10,)
     """
+    check_layers(num_classes, dropout, dtype, features=features, dense=dense)
     config = {
         "name": "cnn",
         "features": list(features),

@@ -8,8 +8,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from dlworkshop.errors import UserError
-from dlworkshop.models.adapter import make_model, plain, read_call, restored
+from dlworkshop.errors import UserError, check_function, spoken
+from dlworkshop.models.adapter import make_model, making, plain, read_call, restored
 from dlworkshop.types import Array, PyTree
 
 
@@ -53,7 +53,7 @@ def from_equinox(
     >>> model.apply(params, jnp.ones(4)).shape
     (3,)
     """
-    given = isinstance(make, eqx.Module | tuple)
+    given = isinstance(make, eqx.Module) or (isinstance(make, tuple) and len(make) == 2)
 
     def build(key: Array) -> tuple[Any, eqx.nn.State]:
         made = make
@@ -66,14 +66,17 @@ def from_equinox(
         return eqx.nn.make_with_state(lambda: made)()
 
     some_key = jax.random.key(0)
-    made = build(some_key) if given else eqx.filter_eval_shape(build, some_key)
+    with making("from_equinox", make, "key"):
+        made = build(some_key) if given else eqx.filter_eval_shape(build, some_key)
     module, like_state = made
     if not isinstance(module, eqx.Module):
         raise UserError(
-            f"from_equinox got a {type(module).__name__}, wanted an eqx.Module: give "
+            f"from_equinox got {spoken(module)}, wanted an eqx.Module: give "
             "the module, or a function (key) -> module"
         )
     name = type(module).__name__
+    if trainable is not None:
+        check_function("trainable", trainable)
     spec = True if trainable is None else trainable(module)
     trained = jax.tree.map(
         lambda flag, part: jax.tree.map(lambda leaf: flag and _is_real(leaf), part),
@@ -89,14 +92,15 @@ def from_equinox(
     like_params, like_constants, static = split(module)
     has_index = bool(jax.tree.leaves(like_state))
     has_constants = bool(jax.tree.leaves(like_constants)) and not given
-    taken = read_call(call or type(module).__call__, 2, "from_equinox", ("state",))
+    called = type(module).__call__ if call is None else call
+    taken = read_call(called, 2, "from_equinox", ("state",))
     if has_index and "state" not in taken.reserved:
         raise UserError(
             f"{name} has a state, and its call takes none: let it be "
             "(inputs, state) -> (outputs, state)"
         )
     # an optional state means other outputs; it is given only where there is one
-    with_state = "state" in taken.reserved and (has_index or _needs_state(call, module))
+    with_state = "state" in taken.reserved and (has_index or _needs_state(called))
 
     def init(key: Array, inputs: PyTree) -> tuple[PyTree, PyTree]:
         del inputs  # Equinox knows its shapes
@@ -116,11 +120,10 @@ def from_equinox(
         whole = eqx.combine(restored(like_params, params), constants, static)
         if key is None:
             whole = eqx.nn.inference_mode(whole)
-        function = call or type(whole).__call__
         if not with_state:
-            return function(whole, inputs, **keywords), state
+            return called(whole, inputs, **keywords), state
         index = restored(like_state, state.get("state", {}))
-        outputs, index = function(whole, inputs, state=index, **keywords)
+        outputs, index = called(whole, inputs, state=index, **keywords)
         return outputs, {**state, "state": plain(index)} if has_index else state
 
     return make_model(
@@ -144,8 +147,7 @@ def _is_real(leaf: Any) -> bool:
     return _is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
-def _needs_state(call: Callable | None, module: Any) -> bool:
+def _needs_state(call: Callable) -> bool:
     """Whether the call has a `state` without a default."""
-    parameters = inspect.signature(call or type(module).__call__).parameters
-    state = parameters["state"]
+    state = inspect.signature(call).parameters["state"]
     return state.default is state.empty

@@ -9,6 +9,12 @@ from typing import Any
 from dlworkshop import identity
 from dlworkshop.errors import UserError
 
+# Of a run whose model its folder does not know.
+OWN = (
+    "a run folder keeps no code, so give load_run(folder, model) in Python the model "
+    "that the run was made with, to evaluate, predict or export"
+)
+
 
 def describe_function(function: Callable, room: ModuleType) -> Any:
     """What a config says of `function`: how to find it again, or that it is another.
@@ -74,8 +80,7 @@ def find_function(known: Any, room: ModuleType, place: str) -> Callable:
     if not callable(function) or isinstance(function, type) or not allowed:
         named = name.get("own") if isinstance(name, dict) else name
         raise UserError(
-            f"the {place} '{named}' of the model is not one of {room.__name__}: give "
-            "the model that the run was made with"
+            f"the {place} '{named}' of the model is not one of {room.__name__}: {OWN}"
         )
     return functools.partial(function, **known["keywords"]) if partial else function
 

@@ -12,8 +12,8 @@ import jax
 from flax import errors as flax_errors
 from flax import linen as nn
 
-from dlworkshop.errors import UserError
-from dlworkshop.models.adapter import MODES, Call, make_model, read_call
+from dlworkshop.errors import UserError, check_flag, spoken
+from dlworkshop.models.adapter import MODES, Call, described, make_model, read_call
 from dlworkshop.models.model import Model, StatefulModel
 from dlworkshop.types import Array, PyTree
 
@@ -67,12 +67,20 @@ def from_linen(
     >>> model.apply(params, jnp.ones(4)).shape
     (3,)
     """
+    if not isinstance(module, nn.Module):
+        raise UserError(
+            f"from_linen got {spoken(module)}, wanted a Linen module: give one that is "
+            "made, as Net(10) of the class Net"
+        )
     name = type(module).__name__
-    config = dict(config or {"name": name})
+    config = described(config, name)
     if call is not None:
         config["call"] = getattr(call, "__qualname__", repr(call))
+    if stateful is not None:
+        check_flag("stateful", stateful)
     has_state = keeps_state(module, call) if stateful is None else stateful
-    taken = read_call(call or type(module).__call__, 2, "from_linen")
+    called = type(module).__call__ if call is None else call
+    taken = read_call(called, 2, "from_linen")
     fields = {f.name for f in dataclasses.fields(module)}  # type: ignore[arg-type]
     by_field = Call(tuple(n for n in MODES if n in fields and not taken.modes), (), ())
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from dlworkshop.models.linen import from_linen
-from dlworkshop.models.model import Model, check_rank
+from dlworkshop.models.model import Model, check_layers, check_rank
 
 
 class Logistic(nn.Module):
@@ -29,5 +29,6 @@ def logistic(num_classes: int = 10) -> Model:
     >>> model.apply(params, jnp.ones(4)).shape
     (3,)
     """
+    check_layers(num_classes)
     config = {"name": "logistic", "num_classes": num_classes}
     return from_linen(Logistic(num_classes), config)

@@ -10,7 +10,7 @@ from flax import linen as nn
 from dlworkshop.models.functions import describe_function
 from dlworkshop.models.layers import drop
 from dlworkshop.models.linen import from_linen
-from dlworkshop.models.model import Model, check_rank
+from dlworkshop.models.model import Model, check_layers, check_rank
 
 
 class Mlp(nn.Module):
@@ -60,6 +60,7 @@ def mlp(
     >>> model.apply(params, jnp.ones(4)).shape
     (3,)
     """
+    check_layers(num_classes, dropout, dtype, widths=widths)
     config = {
         "name": "mlp",
         "widths": list(widths),

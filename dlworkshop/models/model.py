@@ -1,7 +1,7 @@
 """Models as pure functions of ONE example, and what lifts them to a batch."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -9,6 +9,14 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from dlworkshop.errors import (
+    Range,
+    UserError,
+    check_function,
+    check_number,
+    check_whole,
+    spoken,
+)
 from dlworkshop.types import Array, PyTree
 
 # The axes along which the examples of a batch lie while a model is trained: those of
@@ -46,6 +54,16 @@ class StatefulModel(NamedTuple):
     augment: Callable | None = None
 
 
+def check_model(model: Any) -> None:
+    """Refuse what is no model, or has no `apply`."""
+    if not isinstance(model, Model | StatefulModel):
+        raise UserError(
+            f"the model is {spoken(model)}: give a models.Model(init, apply), or wrap "
+            "a module with models.from_linen, from_nnx, from_equinox or from_haiku"
+        )
+    check_function("apply of the model", model.apply)
+
+
 def stateful(model: Model | StatefulModel) -> StatefulModel:
     """The same model with a state, which is () where it had none.
 
@@ -53,6 +71,7 @@ def stateful(model: Model | StatefulModel) -> StatefulModel:
     >>> stateful(model).apply(2.0, (), 3.0)
     (6.0, ())
     """
+    check_model(model)
     if isinstance(model, StatefulModel):
         return model
 
@@ -62,6 +81,11 @@ def stateful(model: Model | StatefulModel) -> StatefulModel:
     # the hyper-parameters that it takes show through
     signature = inspect.signature(model.apply)
     (params, *others) = signature.parameters.values()
+    if not others:
+        raise UserError(
+            f"apply of the model takes {signature}: let it take (params, inputs, *, "
+            "key=None)"
+        )
     state = inspect.Parameter("state", inspect.Parameter.POSITIONAL_ONLY)
     params = params.replace(kind=inspect.Parameter.POSITIONAL_ONLY)
     others[0] = others[0].replace(kind=inspect.Parameter.POSITIONAL_ONLY)
@@ -131,6 +155,12 @@ def predict(
     (5, 10)
     """
     apply = stateful(model).apply
+    leaves = jax.tree.leaves(inputs)
+    if not leaves or not all(getattr(leaf, "shape", ()) for leaf in leaves):
+        raise UserError(
+            f"the inputs are {spoken(inputs)}: give arrays [B, ...], as x[None] of one "
+            "example x"
+        )
 
     def one(example):
         return apply(params, state, as_float(example), **hparams)[0]
@@ -180,6 +210,30 @@ def check_halvings(image: Array, times: int) -> None:
         )
 
 
+def check_layers(
+    num_classes: int, dropout: float = 0.0, dtype: Any = None, **sizes: Sequence[int]
+) -> None:
+    """Refuse numbers that no network can be built of; `sizes` are those of layers."""
+    for name, of_layers in sizes.items():
+        if not isinstance(of_layers, Sequence) or isinstance(of_layers, str):
+            raise UserError(
+                f"{name} is {spoken(of_layers)}: give a tuple of whole numbers, one "
+                "for each layer, as (128,)"
+            )
+        for layer, size in enumerate(of_layers):
+            check_whole(f"{name}[{layer}]", size)
+    check_whole("num_classes", num_classes)
+    check_number("dropout", dropout, Range(0, 1))
+    try:
+        real = dtype is None or jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:
+        real = False
+    if not real:
+        raise UserError(
+            f"dtype is {spoken(dtype)}: give a floating one, as jnp.bfloat16"
+        )
+
+
 def num_params(params: PyTree) -> int:
     """How many numbers are learned."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
@@ -187,6 +241,7 @@ def num_params(params: PyTree) -> int:
 
 def table(model: Model | StatefulModel, example: PyTree) -> str:
     """Layers with their output shapes and parameter counts, for ONE example."""
+    check_model(model)
     if isinstance(model.module, nn.Module) and not model.config.get("call"):
         from dlworkshop.models.linen import tabulate  # noqa: PLC0415 - it stands on us
 

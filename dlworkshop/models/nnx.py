@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from dlworkshop.errors import UserError
-from dlworkshop.models.adapter import make_model, plain, read_call, restored
+from dlworkshop.errors import UserError, spoken
+from dlworkshop.models.adapter import make_model, making, plain, read_call, restored
 from dlworkshop.types import Array, PyTree
 
 # parameters, streams of randomness, what a module notes down, and the state
@@ -64,15 +64,17 @@ def from_nnx(
 
     module = make
     if not isinstance(make, nnx.Module):
-        module = nnx.eval_shape(lambda: build(jax.random.key(0)))
+        with making("from_nnx", make, "rngs"):
+            module = nnx.eval_shape(lambda: build(jax.random.key(0)))
     if not isinstance(module, nnx.Module):
         raise UserError(
-            f"from_nnx got a {type(module).__name__}, wanted an nnx.Module: give the "
+            f"from_nnx got {spoken(module)}, wanted an nnx.Module: give the "
             "module, or a function (rngs) -> module"
         )
     form, like_params, like_streams, like_notes, like_state = _split(module)
     name = type(module).__name__
-    taken = read_call(call or type(module).__call__, 2, "from_nnx", ("rngs",))
+    called = type(module).__call__ if call is None else call
+    taken = read_call(called, 2, "from_nnx", ("rngs",))
 
     def init(key: Array, inputs: PyTree) -> tuple[PyTree, PyTree]:
         del inputs  # NNX knows its shapes
@@ -92,7 +94,7 @@ def from_nnx(
         before = jax.tree.leaves(nnx.state(whole, nnx.RngCount))
         if "rngs" in taken.reserved:
             keywords["rngs"] = None if key is None else nnx.Rngs(key)
-        outputs = (call or type(whole).__call__)(whole, inputs, **keywords)
+        outputs = called(whole, inputs, **keywords)
         after = jax.tree.leaves(nnx.state(whole, nnx.RngCount))
         if key is None and any(a is not b for a, b in zip(before, after, strict=True)):
             raise UserError(

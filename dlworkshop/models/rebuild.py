@@ -9,7 +9,7 @@ from dlworkshop.errors import UserError
 from dlworkshop.models import layers
 from dlworkshop.models.augment import Augment, augmented
 from dlworkshop.models.cnn import cnn
-from dlworkshop.models.functions import find_function
+from dlworkshop.models.functions import OWN, find_function
 from dlworkshop.models.logistic import logistic
 from dlworkshop.models.mlp import mlp
 from dlworkshop.models.model import Model
@@ -49,10 +49,7 @@ def from_config(config: Mapping[str, Any]) -> Model:
     any_kind = settings.pop("on_rgb", False)
     scaling = [(make, settings.pop(make.__name__, None)) for make in SCALING]
     if name not in MAKERS:
-        raise UserError(
-            f"the model '{name}' is none of {', '.join(MAKERS)}: give the model that "
-            "the run was made with"
-        )
+        raise UserError(f"the model '{name}' is none of {', '.join(MAKERS)}: {OWN}")
     if name == "vgg16":
         del settings["weights"]  # where training began; it ended elsewhere
     else:

@@ -9,7 +9,7 @@ from flax import linen as nn
 from dlworkshop.models.functions import describe_function
 from dlworkshop.models.layers import drop, group_norm, max_pool
 from dlworkshop.models.linen import from_linen
-from dlworkshop.models.model import Model, check_halvings
+from dlworkshop.models.model import Model, check_halvings, check_layers
 
 CHANNELS = 16  # of a group, at most
 
@@ -103,6 +103,7 @@ def resnet(
     >>> model.apply(params, image).shape
     (10,)
     """
+    check_layers(num_classes, dropout, dtype, features=features)
     config = {
         "name": "resnet",
         "features": list(features),

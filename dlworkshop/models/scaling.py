@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dlworkshop.data.leaves import as_floats
 from dlworkshop.errors import UserError
-from dlworkshop.models.model import Model, StatefulModel, as_float
+from dlworkshop.models.model import Model, StatefulModel, as_float, check_model
 from dlworkshop.types import Array
 
 AnyModel = TypeVar("AnyModel", Model, StatefulModel)
@@ -102,8 +103,10 @@ def bins(edges: Sequence[Sequence[float]]) -> tuple[np.ndarray, ...]:
     >>> [each.tolist() for each in bins([[0.0, 1.0, 3.0]])]
     [[0, 0], [0.0, 1.0], [1.0, 2.0], [True, False], [False, True]]
     """
-    each = [_numbers("edges", one) for one in edges]
-    if not all(len(one) > 1 and (np.diff(one) > 0).all() for one in each):
+    each = [_numbers("edges", one) for one in edges] if np.iterable(edges) else []
+    if not each or not all(
+        one.ndim == 1 and len(one) > 1 and (np.diff(one) > 0).all() for one in each
+    ):
         raise UserError("edges must be at least two ascending numbers for each column")
     return (
         np.repeat(np.arange(len(each)), [len(one) - 1 for one in each]),
@@ -130,6 +133,7 @@ def rescaled(model: AnyModel, mean: Array, deviation: Array) -> AnyModel:
     >>> model.apply(params, jnp.ones(2)).tolist()
     [100.0]
     """
+    check_model(model)
     mean, deviation = _numbers("mean", mean), _numbers("deviation", deviation)
 
     @functools.wraps(model.apply)
@@ -205,6 +209,7 @@ def fitted_edges(inputs: Array, most: int) -> list[list[float]]:
 
 def _on(change: Callable, model: AnyModel, **config: object) -> AnyModel:
     """The model of changed inputs; the same in all other ways."""
+    check_model(model)
 
     @functools.wraps(model.init)
     def init(key, inputs):
@@ -225,7 +230,7 @@ def _float64(array: Array) -> np.ndarray:
 
 def _numbers(name: str, given: Array) -> np.ndarray:
     """float32, as the config and the step have them."""
-    numbers = np.asarray(given, np.float32)
+    numbers = as_floats(given, name).astype(np.float32)
     if not np.isfinite(numbers).all():
         raise UserError(f"{name} has numbers that are not finite: give finite ones")
     return numbers

@@ -11,11 +11,11 @@ from flax import linen as nn
 
 from dlworkshop.data import places
 from dlworkshop.data.fetch import fetch_file
-from dlworkshop.errors import unknown
+from dlworkshop.errors import check_flag, check_known, check_path
 from dlworkshop.models import weights as stored
 from dlworkshop.models.layers import max_pool
 from dlworkshop.models.linen import from_linen
-from dlworkshop.models.model import Model, check_rank
+from dlworkshop.models.model import Model, check_layers, check_rank
 
 BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))  # convolutions, channels
 TOP = ("fc1", "fc2", "predictions")
@@ -164,10 +164,14 @@ def vgg16(
     >>> jax.eval_shape(model.apply, params, image).shape
     (512,)
     """
-    if pooling is not None and pooling not in POOLINGS:
-        raise unknown("pooling", pooling, POOLINGS)
-    if preprocessing is not None and preprocessing not in PREPROCESSINGS:
-        raise unknown("preprocessing", preprocessing, PREPROCESSINGS)
+    check_flag("include_top", include_top)
+    check_layers(num_classes, dtype=dtype)
+    if weights is not None:
+        check_path("weights", weights)
+    if pooling is not None:
+        check_known("pooling", pooling, POOLINGS)
+    if preprocessing is not None:
+        check_known("preprocessing", preprocessing, PREPROCESSINGS)
     params, trained_on, source = None, "caffe", None
     if weights is not None:
         path = official(include_top) if weights == "imagenet" else Path(weights)

@@ -8,10 +8,19 @@ from typing import Any
 import numpy as np
 
 from dlworkshop import answers, identity, report
-from dlworkshop.data.content import fingerprint
-from dlworkshop.errors import UserError
+from dlworkshop.data.content import check_kind, fingerprint
+from dlworkshop.errors import (
+    Range,
+    UserError,
+    check_flag,
+    check_function,
+    check_number,
+    check_text,
+    check_whole,
+    spoken,
+)
 from dlworkshop.models.augment import Augment
-from dlworkshop.models.model import Model, StatefulModel
+from dlworkshop.models.model import Model, StatefulModel, check_model
 from dlworkshop.report.words import duration
 from dlworkshop.search import choice, expected
 from dlworkshop.search.baselines import baselines
@@ -19,7 +28,7 @@ from dlworkshop.search.candidates import candidates, check
 from dlworkshop.search.effort import Effort
 from dlworkshop.search.task import own_units, task_of
 from dlworkshop.search.trial import Search, repeats
-from dlworkshop.train import checks, run_folder
+from dlworkshop.train import checks, finite, run_folder
 from dlworkshop.train.result import Run
 from dlworkshop.types import Dataset
 
@@ -94,11 +103,33 @@ def autofit(
     >>> run.summary["ensemble"]["accuracy"] > 0.9
     True
     """
-    if not np.isfinite(minutes) or minutes <= 0:
-        raise UserError(f"minutes is {minutes}: give a number above 0")
+    check_kind(dataset)
+    checks.check_dataset(dataset)
+    check_number("minutes", minutes, Range(0, closed=False))
     if folds is not None and folds != 0:
         checks.check_folds(folds, dataset)
-    checks.check_numbers(num_updates=num_updates)
+    for name, number in {
+        "num_updates": num_updates,
+        "batch_size": batch_size,
+        "seeds": seeds,
+    }.items():
+        if number is not None:
+            check_whole(name, number)
+    if model is not None:
+        check_model(model)
+    else:
+        finite.refuse(dataset)
+    if augment is not None and not isinstance(augment, Augment):
+        raise UserError(f"augment is {spoken(augment)}: give a models.Augment")
+    if hparams is not None and not isinstance(hparams, Mapping):
+        raise UserError(
+            f"hparams is {spoken(hparams)}: give a dict of names and numbers"
+        )
+    if loss is not None:
+        check_function("loss", loss)
+    checks.check_places(workdir, None)
+    check_text("experiment", experiment)
+    check_flag("quiet", quiet)
     task = task_of(dataset, loss)
     asked = {
         "seeds": seeds,
@@ -178,7 +209,7 @@ def _told(search: Search, run: Run, row: choice.Row, effort: Effort) -> dict[str
     """What the summary has more than that of `fit`."""
     factor, unit = own_units(search.dataset)
     test = search.dataset.test
-    said = np.asarray(run.predict(test.inputs))[run.finite]
+    said = np.asarray(run.predict(test.inputs))[run.chosen]
     together = search.task.scores(said, test, factor)
     simple = baselines(search.dataset, search.task, factor)
     of_new = None

@@ -109,7 +109,7 @@ def finding(
     def said(value: float) -> str:
         return quantity(value, name) + ("" if is_fraction(name) else in_units)
 
-    members = int(run.finite.sum())
+    members = int(run.chosen.sum())
     who = f"{members} networks together ({candidate})" if members > 1 else candidate
     text = f"{who} have a test {humanize(name)} of {said(together[name])}"
     if members == 1:

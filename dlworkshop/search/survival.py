@@ -41,7 +41,7 @@ def moves(
     chance = np.bincount(true).max() / len(true)
 
     def accuracy(moved: Array) -> float:
-        said = np.asarray(run.predict(moved))[run.finite]  # [P, N, K]
+        said = np.asarray(run.predict(moved))[run.chosen]  # [P, N, K]
         return float((said.argmax(-1) == true).mean(1).max())  # of the best member
 
     whole = accuracy(images)

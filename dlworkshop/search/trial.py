@@ -70,7 +70,7 @@ class Search:
             if path is not None and (path.parent / "config.json").is_file():
                 raise UserError(
                     f"{path.parent} holds a run of another kind: choose another "
-                    "folder with --workdir"
+                    "workdir (--workdir)"
                 )
             return
         before = run_files.read(path.parent, FILE)
@@ -83,7 +83,7 @@ class Search:
         if differ:
             raise UserError(
                 f"{path.parent} holds a search of something else ({'; '.join(differ)}):"
-                " go on with the same settings or choose another folder with --workdir"
+                " go on with the same settings or choose another workdir (--workdir)"
             )
         self.found = before
 

@@ -10,11 +10,11 @@ from dlworkshop import data
 from dlworkshop.data import readers
 from dlworkshop.data.load import reload
 from dlworkshop.data.readers.inference_sources import Source, labelled
-from dlworkshop.errors import UserError
+from dlworkshop.errors import UserError, check_path
 from dlworkshop.report import terminal
 from dlworkshop.report.words import count, humanize, quantity, with_error
 from dlworkshop.serve.predict import Skipped, preprocessing_of, read
-from dlworkshop.train.result import Run
+from dlworkshop.train.result import Run, check_run
 from dlworkshop.train.scores import Evaluation, Parts, evaluate_parts, scores_of
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,10 @@ def evaluate(
         UserError: if the data are not there, or have classes that the run has not, or
             it is not known what the outputs mean.
     """
+    check_run(run)
+    for name, given in (("path", path), ("data_dir", data_dir)):
+        if given is not None:
+            check_path(name, given)
     scores_of(run.summary["outputs"])  # refused before anything is read
     said = run.read_artifact("config.json")["dataset"]
     words = f"the test split of {said['name']}"
@@ -75,7 +79,8 @@ def evaluate(
 
 def show(found: Evaluation) -> int:
     """Print a small table; 1 if something could not be read."""
-    terminal.say(f"{found.of}: {count(found.examples, 'example')}")
+    setting = f", {found.setting}" if found.setting else ""
+    terminal.say(f"{found.of}: {count(found.examples, 'example')}{setting}")
     head = "", f"{count(found.members, 'member')}, mean ± standard error", "ensemble"
     scores = [
         (

@@ -12,7 +12,7 @@ from jax import export as jax_export
 
 from dlworkshop.data import readers
 from dlworkshop.data.units import scale
-from dlworkshop.errors import UserError, unknown
+from dlworkshop.errors import UserError, check_known, check_path
 from dlworkshop.files import atomic_write
 from dlworkshop.learn import losses
 from dlworkshop.learn.hparams import given
@@ -21,7 +21,7 @@ from dlworkshop.models.convolution import computed_by, has_convolutions
 from dlworkshop.models.model import StatefulModel, predict, seen, stateful
 from dlworkshop.train import params_file
 from dlworkshop.train.autotune import rule_of_thumb
-from dlworkshop.train.result import Run, example_of
+from dlworkshop.train.result import Run, check_run, example_of
 from dlworkshop.types import Array, PyTree
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -46,8 +46,9 @@ def export(run: Run, path: str | Path, format: str) -> Path:
         UserError: if the format is unknown, or cannot hold this model.
     """
     formats = {"stablehlo": _stablehlo, "onnx": _onnx, "safetensors": _safetensors}
-    if format not in formats:
-        raise unknown("format", format, formats)
+    check_known("format", format, formats)
+    check_run(run)
+    check_path("path", path)
     path = Path(path)
     try:
         atomic_write(path, formats[format](run))
@@ -60,15 +61,15 @@ def ensemble(run: Run) -> Callable[[PyTree], jax.Array]:
     """Inputs [B, ...] -> the mean over the members of what they answer [B, ...].
 
     That are probabilities where the outputs are logits of any kind; values are in the
-    units that the target of a table has there. Members that were quarantined do not
-    count. The model is in inference mode, with its own hyper-parameters and running
-    statistics.
+    units that the target of a table has there. Members that were quarantined, or are of
+    another setting than the best by validation, do not count. The model is in inference
+    mode, with its own hyper-parameters and running statistics.
 
     Raises:
         UserError: for several members whose outputs nobody knows the meaning of.
     """
     model = computed_by(stateful(run.model), "lax")  # known to all platforms
-    members, member = finite_members(run), _member(run, model)
+    members, member = chosen_members(run), _member(run, model)
     example = seen(example_of(run.summary["example"]))
     params, state, numbers = jax.eval_shape(
         lambda tree: jax.tree.map(lambda leaf: leaf[0], tree), members
@@ -107,7 +108,7 @@ def meaning(run: Run) -> str | None:
         UserError: where the mean over several members would be of nobody knows what.
     """
     kind = run.summary["outputs"]
-    if kind is None and run.finite.sum() > 1:
+    if kind is None and run.chosen.sum() > 1:
         raise UserError(
             "it is not known what the outputs of this run mean, so the mean over its "
             'members may mean nothing: say it with fit(..., outputs="values") or '
@@ -116,11 +117,11 @@ def meaning(run: Run) -> str | None:
     return kind
 
 
-def finite_members(run: Run) -> tuple[PyTree, PyTree, dict[str, Array]]:
-    """Params, state and the model's hyper-parameters of those not quarantined."""
+def chosen_members(run: Run) -> tuple[PyTree, PyTree, dict[str, Array]]:
+    """Params, state and the model's hyper-parameters of the `chosen` ones."""
     whole = run.params, run.state, given(run.model_routes, run.hparams)
     return jax.tree.map(
-        lambda leaf: jnp.asarray(leaf)[np.flatnonzero(run.finite)], whole
+        lambda leaf: jnp.asarray(leaf)[np.flatnonzero(run.chosen)], whole
     )
 
 
@@ -140,9 +141,9 @@ def _onnx(run: Run) -> bytes:
     from dlworkshop.serve import onnx  # noqa: PLC0415
 
     config = run.read_artifact("config.json")
-    whole, member = finite_members(run), _member(run, stateful(run.model))
+    whole, member = chosen_members(run), _member(run, stateful(run.model))
     members = [
-        jax.tree.map(lambda leaf, i=i: leaf[i], whole) for i in range(run.finite.sum())
+        jax.tree.map(lambda leaf, i=i: leaf[i], whole) for i in range(run.chosen.sum())
     ]
 
     def answer(inputs):

@@ -12,10 +12,11 @@ import jax
 import numpy as np
 
 from dlworkshop import identity
+from dlworkshop.data.content import check_kind
 from dlworkshop.data.progress import Count
 from dlworkshop.files import atomic_rename
 from dlworkshop.models.convolution import computed_by
-from dlworkshop.models.model import Model, predict
+from dlworkshop.models.model import Model, check_model, predict
 from dlworkshop.train.cache import cache_folder
 from dlworkshop.train.programs import update_flops
 from dlworkshop.types import Array, Batch, Dataset, PyTree
@@ -56,6 +57,8 @@ def features(model: Model, params: PyTree, dataset: Dataset) -> Dataset:
     >>> features(model, params, digits).validation.inputs.shape
     (180, 3)
     """
+    check_model(model)
+    check_kind(dataset)
     name = _name(model, params, dataset)
     home = cache_folder("features") if name else None
     if home is None:  # nowhere to keep them, or no name by which to find them again

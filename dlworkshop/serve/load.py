@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlworkshop import run_files
-from dlworkshop.errors import UserError
-from dlworkshop.models.model import Model, StatefulModel, shapes
+from dlworkshop.errors import UserError, check_path
+from dlworkshop.models.model import Model, StatefulModel, check_model, shapes
 from dlworkshop.models.rebuild import from_config
 from dlworkshop.train.cache import use_compilation_cache
 from dlworkshop.train.history import History
@@ -31,6 +31,9 @@ def load(workdir: str | Path, model: Model | StatefulModel | None = None) -> Run
         UserError: if the folder is not that of a finished run, is damaged, or its
             model cannot be built by its config.
     """
+    check_path("workdir", workdir)
+    if model is not None:
+        check_model(model)
     use_compilation_cache()
     workdir = Path(workdir)
     for file in ("summary.json", FILE):

@@ -19,7 +19,7 @@ from dlworkshop.data.readers.inference_sources import Source, sources
 from dlworkshop.data.readers.workers import cores
 from dlworkshop.errors import UserError
 from dlworkshop.serve.telling import Answer, Labels, Said, Value, answering
-from dlworkshop.train.result import PREDICT_BATCH, Run
+from dlworkshop.train.result import PREDICT_BATCH, Run, check_run
 from dlworkshop.train.scores import only_array
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,8 @@ def predict_files(
 
     Files become examples as the training data did, with the statistics of those. They
     are read and answered in parts, so that any number of them takes little memory.
-    Members that were quarantined have no vote.
+    Members that were quarantined, or are of another setting than the best by
+    validation, have no vote.
 
     Args:
         run: with a folder; `load` brings one back.
@@ -72,6 +73,7 @@ def predict_files(
     Lakshminarayanan et al. (2017), Simple and scalable predictive uncertainty
     estimation using deep ensembles, section 3.5.
     """
+    check_run(run)
     about = preprocessing_of(run)
     predict, studied = run.predictor, studied_of(run)
     answers_of = answering(run, about["classes"], studied, calibrated)
@@ -80,7 +82,7 @@ def predict_files(
     ):
         told: Iterator[Said] = iter(())
         if len(part.examples):
-            outputs = only_array(predict(part.examples))[run.finite]  # [P, B, ...]
+            outputs = only_array(predict(part.examples))[run.chosen]  # [P, B, ...]
             outputs = outputs.astype(np.float64)
             told = answers_of(part.decoded, outputs)
             if "unlike" in studied:

@@ -95,11 +95,11 @@ def _temperature(studied: Mapping[str, Any]) -> float:
         raise UserError(
             f"the calibration error of the run, {100 * found['error']:.1f} %, is what "
             f"chance makes (up to {100 * found['noise']:.1f} %), so there is no "
-            "temperature: leave --calibrated out"
+            "temperature: leave calibrated (--calibrated) out"
         )
     raise UserError(
-        "nothing is known of the calibration of this run: leave --calibrated out, or "
-        "ask answers.study of a run that tells classes"
+        "nothing is known of the calibration of this run: leave calibrated "
+        "(--calibrated) out, or ask answers.study of a run that tells classes"
     )
 
 

@@ -39,7 +39,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
             raise
         raise UserError(
             f"writing the run folder {folder} failed, {reason}: make room or choose "
-            "another with --workdir; what was saved whole before is intact"
+            "another workdir (--workdir); what was saved whole before is intact"
         ) from error
 
 

@@ -5,6 +5,7 @@ a piece of outputs is there at a time.
 """
 
 import contextlib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -129,10 +130,12 @@ def split_scores(
         said = jax.tree.map(lambda leaf, i=i, rows=rows: leaf[i][rows], outputs)
         known = jax.tree.map(lambda leaf, rows=rows: leaf[rows], (targets, weights))
         members.append((said, *known))
-    return {
-        name: np.array([metric.function(*member) for member in members])
-        for name, metric in whole.items()
-    }
+    with warnings.catch_warnings():  # the run itself says so, once
+        warnings.filterwarnings("ignore", ".*some outputs are not finite")
+        return {
+            name: np.array([metric.function(*member) for member in members])
+            for name, metric in whole.items()
+        }
 
 
 def _as_float(leaf: Any) -> np.ndarray:

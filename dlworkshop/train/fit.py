@@ -20,6 +20,7 @@ from dlworkshop.train import data_files, disk, params_file, run_folder
 from dlworkshop.train.cache import compilation_cache
 from dlworkshop.train.diagnosis import why_nobody_is_left
 from dlworkshop.train.evaluation import BalancedAccuracy, evaluate_split
+from dlworkshop.train.finite import NotFinite
 from dlworkshop.train.loop import Loop, Trained
 from dlworkshop.train.members import Settings
 from dlworkshop.train.plan import Plan
@@ -196,13 +197,15 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
     if plan.read_test and not trained.interrupted:
         splits.append("test")
     scores: dict[str, dict[str, np.ndarray]] = {}
+    not_finite: list[NotFinite] = []
     predictions = None
     for split in splits:
         label = labels(getattr(plan.dataset, split).targets)
-        watchers: list[Any] = []
+        mine = plan.held_out if split == "validation" else None
+        not_finite.append(NotFinite(plan.dataset, split, np.asarray(counted), mine))
+        watchers: list[Any] = [not_finite[-1]]
         classes, metrics = plan.dataset.classes, plan.spec.metrics
         if classes and label is not None and "accuracy" in metrics:
-            mine = plan.held_out if split == "validation" else None
             watchers.append(BalancedAccuracy(len(plan.seeds), label, mine))
         if split == "test" and workdir is not None:
             rows = population_table(plan, population, scores)
@@ -218,6 +221,8 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
                 means.setdefault("balanced_accuracy", watcher.values())
         scores[split] = means
     summary = summarise(plan, population, scores, trained.seconds, trained.interrupted)
+    for found in not_finite:
+        found.tell(summary["population"], said_at(plan.quiet, logging.WARNING))
     if why := why_nobody_is_left(plan, population):
         summary["population"][0]["note"] += f": {why}"
         log.log(

@@ -1,10 +1,11 @@
 """What a run measured over time, in memory."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from dlworkshop.errors import check_known
 from dlworkshop.report.words import count
 
 Line = Mapping[str, Any]  # step, epoch, train and validation: name -> [P]
@@ -75,9 +76,12 @@ class History:
             (len(v) for line in self._lines for v in line["train"].values()), default=0
         )
 
+    def __iter__(self) -> Iterator[str]:
+        """Over the `names`."""
+        return iter(self.names)
+
     def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self.names:
-            raise KeyError(f"{name!r} was not measured: {', '.join(self.names)} were")
+        check_known("curve", name, self.names)
         split, _, key = name.partition("/")
         unknown = [np.nan] * self.members
         rows = [(line.get(split) or {}).get(key, unknown) for line in self._lines]

@@ -1,24 +1,28 @@
 """Who trains: the settings of hyper-parameters times the seeds, checked at the door."""
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from dlworkshop.errors import UserError
+from dlworkshop.errors import Range, UserError, check_text, spoken
+from dlworkshop.learn.hparams import Routes, name_of
 
-# Of the names that are known: lowest value, whether it is allowed, and the value that
-# all stay below. Other names may have any finite number.
+# Of names that functions of optax and ours take. Other names, and those of functions
+# of the user's, may have any finite number.
 RANGES = {
-    "learning_rate": (0.0, True, np.inf),
-    "momentum": (0.0, True, 1.0),
-    "b1": (0.0, True, 1.0),
-    "b2": (0.0, True, 1.0),
-    "eps": (0.0, False, np.inf),
-    "weight_decay": (0.0, True, np.inf),
-    "clip_norm": (0.0, False, np.inf),
-    "dropout": (0.0, True, 1.0),
-    "label_smoothing": (0.0, True, 1.0),
+    "learning_rate": Range(0),
+    "momentum": Range(0, 1),
+    "b1": Range(0, 1),
+    "b2": Range(0, 1),
+    "eps": Range(0, closed=False),
+    "weight_decay": Range(0),
+    "clip_norm": Range(0, closed=False),
+    "dropout": Range(0, 1),
+    "label_smoothing": Range(0, 1),
+    "warmup": Range(0, 1),
+    "delta": Range(0, closed=False),
 }
 
 Settings = Mapping[str, Any] | Sequence[Mapping[str, Any]]
@@ -63,8 +67,8 @@ def _listed(settings: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
         isinstance(setting, Mapping) for setting in settings
     ):
         raise UserError(
-            f"hparams is {settings!r:.80}: give a dict of names and numbers, or a list "
-            "of such dicts"
+            f"hparams is {spoken(settings)}: give a dict of names and numbers, or a "
+            "list of such dicts"
         )
     if not settings:
         raise UserError("hparams is an empty list: give one setting at least")
@@ -103,27 +107,53 @@ def _seeds(seeds: int | Sequence[int]) -> list[int]:
 
 
 def _values(name: str, value: Any, one: bool = False) -> np.ndarray:
-    if not isinstance(name, str):
-        raise UserError(f"a hyper-parameter is named {name!r:.80}: give names as text")
+    check_text("the name of a hyper-parameter", name)
     try:
-        values = np.atleast_1d(np.asarray(value, np.float64))
+        given = np.asarray(value)
+        values = np.atleast_1d(given.astype(np.float64))
+        if given.dtype.kind not in "iufV":  # V: bfloat16
+            raise TypeError
     except (TypeError, ValueError):
         raise UserError(
             f"hyper-parameter '{name}' is {value!r:.80}: give a number or a list of "
             "them; what is no number is fixed by functools.partial"
         ) from None
-    low, closed, high = RANGES.get(name.rpartition(".")[2], (-np.inf, False, np.inf))
-    above = values >= low if closed else values > low
-    inside = np.isfinite(values) & above & (values < high)
-    if (
-        values.ndim != 1
-        or not values.size
-        or not inside.all()
-        or (one and len(values) > 1)
-    ):
+    whole = values.ndim == 1 and values.size and np.isfinite(values).all()
+    if not whole or (one and len(values) > 1):
         raise UserError(
             f"hyper-parameter '{name}' is {value!r:.80}: give "
-            f"{'one number' if one else 'one or more numbers'} in "
-            f"{'[' if closed else '('}{low:g}, {high:g})"
+            f"{'one finite number' if one else 'one or more finite numbers'}"
         )
     return values
+
+
+def check_ranges(
+    members: Mapping[str, np.ndarray], routes: Routes, **functions: Callable | None
+) -> None:
+    """Refuse numbers that the reader of their name, of optax or ours, cannot have.
+
+    Args:
+        members: name of each hyper-parameter -> [P].
+        routes: who is given which.
+        functions: name of the reader, one of the fields of `Routes` -> function, or
+            the class of a model's module.
+    """
+    for reader, function in functions.items():
+        if function is None or not _is_known(function):
+            continue
+        for keyword, name in getattr(routes, reader).items():
+            inside = RANGES.get(keyword, Range())
+            wrong = [value for value in members[name].tolist() if value not in inside]
+            if wrong:
+                raise UserError(
+                    f"hyper-parameter '{name}' is {wrong[0]:g}: {name_of(function)} "
+                    f"takes numbers in {inside}"
+                )
+
+
+def _is_known(function: Any) -> bool:
+    """Whether it is of optax or ours; a partial or a wrapper is what it stands for."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    home = getattr(function, "__module__", None) or ""
+    return home.partition(".")[0] in ("optax", "dlworkshop")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dlworkshop.errors import UserError
+from dlworkshop.errors import UserError, check_path
 from dlworkshop.files import atomic_write
 
 OURS = ".dlworkshop"  # how the names of our event files end
@@ -46,6 +46,7 @@ def tensorboard(folder: str | Path) -> Callable[[Any], None]:
             "observers.tensorboard needs tensorboardX, which is not installed: "
             "pip install 'dlworkshop[tensorboard]'"
         ) from error
+    check_path("folder", folder)
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ import numpy as np
 from dlworkshop import identity
 from dlworkshop.data.content import fingerprint
 from dlworkshop.data.order import Order
-from dlworkshop.errors import UserError
+from dlworkshop.errors import Range, UserError, check_number, check_text
 from dlworkshop.learn import losses, schedules
 from dlworkshop.learn.hparams import (
     Routes,
@@ -38,12 +38,13 @@ from dlworkshop.train import (
     checks,
     chunk_length,
     feeds,
+    finite,
     memory,
     run_folder,
 )
 from dlworkshop.train.folds import held_out, pooled
 from dlworkshop.train.groups import Groups, group_sizes
-from dlworkshop.train.members import product
+from dlworkshop.train.members import check_ranges, product
 from dlworkshop.train.mesh import MEMBER, make_mesh, places
 from dlworkshop.train.orders import EndlessOrder
 from dlworkshop.train.plan import Plan
@@ -54,6 +55,7 @@ from dlworkshop.train.programs import (
 )
 from dlworkshop.train.result import Run, describe_example
 from dlworkshop.train.starting import stacked_start
+from dlworkshop.train.step_checks import check_step
 from dlworkshop.train.workload import Workload
 from dlworkshop.types import Array, Dataset, HParams, PyTree, Start
 
@@ -103,8 +105,6 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
         UserError: where an argument cannot be.
     """
     checks.check_places(workdir, devices)
-    if loss is None:
-        raise UserError("the loss is None: give a function of outputs and targets")
     observers = list(observe) if isinstance(observe, Sequence) else [observe]
     functions = {
         "loss": loss,
@@ -118,7 +118,7 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
     checks.check_types(
         model,
         dataset,
-        optimizer,
+        optimizer=optimizer,
         **functions,
         **{f"observe[{i}]": observer for i, observer in enumerate(observers)},
     )
@@ -132,6 +132,9 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
         save_every_steps=save_every_steps,
     )
     checks.check_flags(read_test=read_test, quiet=quiet, streamed=streamed)
+    check_text("experiment", experiment)
+    if save_every_seconds is not None:
+        check_number("save_every_seconds", save_every_seconds, Range(0))
     checks.check_dataset(dataset)
     given_dataset = dataset
     if folds is not None:
@@ -168,17 +171,28 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
         eval_params=eval_params,
     )
     spec = spec._replace(routes=_routes(spec, make_step, list(members)))
-    step = checks.check_step(spec, make_step, dataset, members, outputs)
+    made_of = None if model.module is None else type(model.module)
+    check_ranges(
+        members,
+        spec.routes,
+        optimizer=optimizer,
+        loss=objective or loss,
+        model=made_of or model.apply,
+        schedule=schedule,
+    )
+    step = check_step(spec, make_step, dataset, members, outputs, batch_size)
+    finite.check_inputs(spec, dataset, members)
 
     example = dataset.train.rows(0).inputs
     _, state = shapes(model, example)
+    used = jax.local_devices() if devices is None else list(devices)
     mesh = make_mesh(
         len(member_seeds),
         batch_size,
-        devices or jax.local_devices(),
+        used,
         split=batch_transform is None and make_step is None,
     )
-    if mesh.size < len(devices or jax.local_devices()):
+    if mesh.size < len(used):
         log.info(
             "%d devices are used: members and examples divide no further", mesh.size
         )

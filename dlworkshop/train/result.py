@@ -14,7 +14,8 @@ import numpy as np
 
 from dlworkshop import run_files
 from dlworkshop.data.inputs_like import check_inputs_like
-from dlworkshop.errors import UserError
+from dlworkshop.data.leaves import read
+from dlworkshop.errors import UserError, spoken
 from dlworkshop.learn.hparams import Keywords, given
 from dlworkshop.learn.population import map_members
 from dlworkshop.models.convolution import computed_by, has_convolutions
@@ -30,6 +31,7 @@ from dlworkshop.report import settings
 from dlworkshop.report.words import count, humanize, with_error
 from dlworkshop.train.autotune import rule_of_thumb
 from dlworkshop.train.history import History
+from dlworkshop.train.predictions import is_array
 from dlworkshop.train.programs import update_flops
 from dlworkshop.train.scores import Evaluation, Parts, evaluate_parts
 from dlworkshop.types import Batch, HParams, PyTree
@@ -57,7 +59,8 @@ class Run:
         """Outputs of every member for inputs [B, ...]: leaves [P, B, ...].
 
         What the outputs are (logits, probabilities, values) is the model's own. Inputs
-        that lie on disk are read a part at a time.
+        that lie on disk are read a part at a time. A list is one array. Of a run of
+        several settings, `outputs[run.chosen]` are those of the best one.
 
         Raises:
             UserError: where the inputs are not like those that the run learnt from.
@@ -110,8 +113,9 @@ class Run:
 
         def predict_all(inputs: PyTree) -> PyTree:
             inputs = jax.tree.map(
-                lambda leaf: leaf if hasattr(leaf, "shape") else np.asarray(leaf),
+                lambda leaf: leaf if is_array(leaf) else read(leaf, "the inputs"),
                 inputs,
+                is_leaf=lambda node: isinstance(node, list),
             )
             if "inputs" in self.summary:
                 check_inputs_like(self.summary["inputs"], inputs)
@@ -138,7 +142,9 @@ class Run:
 
         return predict_all
 
-    def evaluate(self, examples: Batch) -> Evaluation:
+    def evaluate(
+        self, examples: Batch, members: Sequence[int] | None = None
+    ) -> Evaluation:
         """The scores that go with what the outputs mean, of labelled examples.
 
         Of classes accuracy, balanced accuracy (fractions) and cross-entropy (nats); of
@@ -149,10 +155,13 @@ class Run:
         Args:
             examples: [N, ...] with targets as the run learnt them, for example
                 `dataset.test`; weights count where there are some.
+            members: which of them are scored, and answer together as the ensemble; by
+                default the `chosen` ones, as settings are not mixed.
 
         Raises:
             UserError: where it is not known what the outputs mean, a model answers with
-                several arrays, or the examples are not like those of training.
+                several arrays, the examples are not like those of training, or no
+                setting is chosen, as none is finite on validation.
 
         >>> import dlworkshop as dw
         >>> x = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
@@ -166,10 +175,11 @@ class Run:
         """
         if not isinstance(examples, Batch):
             raise UserError(
-                f"the examples are a {type(examples).__name__}: give a "
-                "Batch(inputs, targets), as dataset.test"
+                f"the examples are {spoken(examples)}: give a Batch(inputs, targets), "
+                "as dataset.test"
             )
-        return evaluate_parts(self, _parts(examples), "the examples given")
+        who = None if members is None else self._who(members)
+        return evaluate_parts(self, _parts(examples), "the examples given", members=who)
 
     def read_artifact(self, file: str) -> Any:
         """What the run left in a JSON file of its folder.
@@ -195,17 +205,51 @@ class Run:
         return np.array([row["test"][name] for row in rows], float)
 
     @property
-    def finite(self) -> np.ndarray:
-        """Which members [P] were not quarantined: those that have a vote.
+    def chosen(self) -> np.ndarray:
+        """Which members [P] have a vote.
+
+        Those that were not quarantined; where there are several settings, of the best
+        one by validation.
 
         Raises:
             UserError: if there is none.
+
+        >>> rows = [{"status": "finished"}, {"status": "finished"}]
+        >>> best = {"members": [1], "finite": 1.0}
+        >>> Run(None, None, {"population": rows, "settings": [best]}).chosen.tolist()
+        [False, True]
         """
         status = [row["status"] for row in self.summary["population"]]
-        finite = np.asarray([each != "quarantined" for each in status])
-        if not finite.any():
-            raise UserError(f"no member of the run in {self.workdir} stayed finite")
-        return finite
+        chosen = np.asarray([each != "quarantined" for each in status])
+        if not chosen.any():
+            where = "" if self.workdir is None else f" in {self.workdir}"
+            raise UserError(f"no member of the run{where} stayed finite")
+        if self.summary.get("settings"):
+            best = settings.best(self.summary)
+            if best is None:
+                monitor = self.summary.get("monitor", "loss")
+                raise UserError(
+                    f"no setting of the run has a finite validation {monitor}, so none "
+                    "is chosen: say whom you mean, as run.evaluate(examples, "
+                    "members=[0])"
+                )
+            chosen &= np.isin(np.arange(len(chosen)), best["members"])
+        return chosen
+
+    def _who(self, members: Sequence[int]) -> np.ndarray:
+        """The members that are named, as bool [P]."""
+        size = len(self.summary["population"])
+        named = np.atleast_1d(np.asarray(members))
+        if (
+            named.ndim != 1
+            or not named.size
+            or named.dtype.kind not in "iu"
+            or not ((named >= 0) & (named < size)).all()
+        ):
+            raise UserError(
+                f"members is {members!r:.60}: give a list of some of 0 to {size - 1}"
+            )
+        return np.isin(np.arange(size), named)
 
     def _groups(self) -> Iterator[tuple[PyTree, PyTree, dict]]:
         """What `apply` takes, of as many members as were trained at once."""
@@ -243,6 +287,12 @@ class Run:
         healthy = [row.get("status") != "quarantined" for row in rows]
         mine = (settings.best(self.summary) or {}).get("members")
         return f"<p>{lines}</p>{curves(self.history, healthy or None, mine)}"
+
+
+def check_run(run: Any) -> None:
+    """Refuse what is no run."""
+    if not isinstance(run, Run):
+        raise UserError(f"the run is {spoken(run)}: give what fit or load_run returns")
 
 
 def _parts(examples: Batch) -> Parts:

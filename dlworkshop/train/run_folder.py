@@ -122,7 +122,7 @@ def lock_run_dir(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"the run folder {folder} cannot be written ({_reason(error)}): "
-            "choose another with --workdir"
+            "choose another workdir (--workdir)"
         ) from error
     with lock:
         try:
@@ -130,7 +130,7 @@ def lock_run_dir(folder: Path) -> Iterator[None]:
         except OSError as error:
             raise UserError(
                 f"the run folder {folder} is in use by another process: wait for it "
-                "or choose another with --workdir"
+                "or choose another workdir (--workdir)"
             ) from error
         with contextlib.suppress(OSError):
             remove_left_over(folder)
@@ -223,7 +223,7 @@ def check_config(
         if differ:
             raise UserError(
                 f"{folder} holds a run with another config ({'; '.join(differ)}): "
-                "go on with the same settings or choose another folder with --workdir"
+                "go on with the same settings or choose another workdir (--workdir)"
             )
     write_json(path, config)
 

@@ -4,6 +4,7 @@ What is measured goes by what the outputs mean (`losses.OUTPUTS`). Examples come
 by part; the ensemble is the mean of probabilities, or of values.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,8 +15,11 @@ from dlworkshop.errors import UserError
 from dlworkshop.learn import split_metrics
 from dlworkshop.learn.checks import check_targets
 from dlworkshop.learn.metrics import mean_and_error, mean_over_classes, own_units
+from dlworkshop.report import settings
 from dlworkshop.train.predictions import LINKS, as_learnt, labels
 from dlworkshop.types import Array, PyTree
+
+log = logging.getLogger(__name__)
 
 LEAST = np.finfo(np.float64).tiny  # of a probability: no infinite loss
 
@@ -25,7 +29,7 @@ Parts = Iterable[tuple[PyTree, Array, Array | None]]
 
 
 class Evaluation(NamedTuple):
-    """Scores of the members that were not quarantined, and of their ensemble."""
+    """Scores of the members that were asked, and of their ensemble."""
 
     of: str  # the data, in words
     examples: int
@@ -34,25 +38,32 @@ class Evaluation(NamedTuple):
     ensemble: dict[str, float]  # accuracy, ... of the mean probability or value
     units: dict[str, str]  # in words, of the scores that have one
     unread: Sequence[Any] = ()  # files or rows skipped, each with name and reason
+    setting: str = ""  # of several the one whose members these are, in words
 
 
 def evaluate_parts(
-    run: Any, parts: Parts, words: str, unread: Sequence[Any] = ()
+    run: Any,
+    parts: Parts,
+    words: str,
+    unread: Sequence[Any] = (),
+    members: np.ndarray | None = None,
 ) -> Evaluation:
     """How well the members of a `Run` answer labelled examples.
 
     Args:
-        run: with a `predictor`, `finite` members, a `summary` and a `target`.
+        run: with a `predictor`, `chosen` members, a `summary` and a `target`.
         parts: of the examples.
         words: what they are, for messages.
         unread: grows while the parts are read.
+        members: which of them [P]; by default the chosen ones.
 
     Raises:
         UserError: if there is no example, or no score for such outputs or targets.
     """
     kind = run.summary["outputs"]
     scores = scores_of(kind, *own_units(run.target))
-    predict, finite, examples = run.predictor, run.finite, 0
+    who = run.chosen if members is None else members
+    predict, examples, unknown = run.predictor, 0, 0
     for inputs, targets, weights in parts:
         if len(targets):
             answers = only_array(predict(inputs))
@@ -64,15 +75,27 @@ def evaluate_parts(
                     f"{words} have {answers.shape[1]} inputs, {len(targets)} targets: "
                     "give as many of each"
                 )
-            scores.add(answers[finite], targets, weights)
+            answers = answers[who]
+            scores.add(answers, targets, weights)
+            defined = np.asarray(answers, np.float64) < np.inf  # -inf is a mask
+            unknown += int((~defined).any((0, *range(2, answers.ndim))).sum())
             examples += len(targets)
     if not examples:
         why = f": {unread[0].name} {unread[0].reason}" if unread else ""
         raise UserError(f"no example of {words} can be read{why}")
-    members, ensemble, units = scores.result()
-    means = {name: mean_and_error(values) for name, values in members.items()}
-    found = words, examples, int(finite.sum()), means, ensemble, units
-    return Evaluation(*found, unread)
+    if unknown:
+        log.warning(
+            "%s: %s of %s examples have outputs that are not finite, so some scores "
+            "are not known",
+            words,
+            f"{unknown:,}",
+            f"{examples:,}",
+        )
+    each, ensemble, units = scores.result()
+    means = {name: mean_and_error(values) for name, values in each.items()}
+    found = words, examples, int(who.sum()), means, ensemble, units
+    setting = settings.in_words(run.summary) if members is None else ""
+    return Evaluation(*found, unread, setting)
 
 
 class Scores(NamedTuple):
@@ -112,13 +135,18 @@ class OfClasses:
             log_chance = np.log(np.maximum(outputs, LEAST))
         together = scipy.special.logsumexp(log_chance, 0) - np.log(len(outputs))
         example = np.arange(len(label))
+
+        def right(log_chance: np.ndarray) -> np.ndarray:  # [..., B, K] -> [..., B]
+            known = ~np.isnan(log_chance).any(-1)
+            return np.where(known, log_chance.argmax(-1) == label, np.nan)
+
         self._parts.append(
             (
                 label,
                 np.ones(len(label)) if weights is None else np.asarray(weights, float),
-                log_chance.argmax(-1) == label,  # [P, B]
+                right(log_chance),  # [P, B]
                 -log_chance[:, example, label],
-                together.argmax(-1) == label,  # [B]
+                right(together),  # [B]
                 -together[example, label],
             )
         )
@@ -256,7 +284,7 @@ def only_array(tree: PyTree) -> np.ndarray:
 
 
 def _label_accuracy(outputs, targets, weights) -> float:
-    right = (outputs > 0) == (targets > 0.5)
+    right = np.where(np.isnan(outputs), np.nan, (outputs > 0) == (targets > 0.5))
     return float(np.average(right.mean(-1), weights=weights))
 
 

@@ -7,7 +7,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from dlworkshop.errors import UserError
+from dlworkshop.errors import (
+    Range,
+    UserError,
+    check_function,
+    check_number,
+    check_whole,
+)
 from dlworkshop.verify import culprit
 from dlworkshop.verify.functions import Function, lift, narrowed
 from dlworkshop.verify.modes import Found, check
@@ -116,9 +122,11 @@ def check_gradients(
     >>> report.ok, report.rows[0].checked
     (True, 3)
     """
-    if not callable(f):
-        raise UserError(f"f is {f!r:.80}: wanted a function.")
-    width = _asked(args, modes, order, transformations, tolerance, max_entries, dtype)
+    check_function("f", f)
+    check_whole("seed", seed, 0)
+    width = _asked(
+        args, argnums, modes, order, transformations, tolerance, max_entries, dtype
+    )
     bar = tolerance or TOLERANCE[width]
     with _quiet(width):
         fn = _lifted(f, args, argnums, width, has_aux)
@@ -161,21 +169,25 @@ def _culprits(fn: Function, judged) -> tuple[list[Culprit], list[str]]:
     return [], []
 
 
-def _asked(args, modes, order, names, tolerance, max_entries, dtype) -> np.dtype:
-    if (tolerance is not None and not tolerance > 0) or max_entries < 1:
-        raise UserError(
-            f"tolerance={tolerance} and max_entries={max_entries}: wanted above 0 and "
-            "at least 1."
-        )
+def _asked(
+    args, argnums, modes, order, names, tolerance, max_entries, dtype
+) -> np.dtype:
+    if tolerance is not None:
+        check_number("tolerance", tolerance, Range(0, closed=False))
+    check_whole("max_entries", max_entries)
     if not args:
         raise UserError(
             "check_gradients(f) came without arguments: say where to check."
         )
-    if isinstance(modes, str) or not modes or set(modes) - {"fwd", "rev"}:
+    for arg in argnums if np.iterable(argnums) else [argnums]:
+        check_whole("argnums", arg, -len(args))
+    several = np.iterable(modes) and not isinstance(modes, str)
+    if not several or not modes or set(modes) - {"fwd", "rev"}:
         raise UserError(f'modes={modes!r}: wanted ("fwd", "rev") or one of the two.')
     if order not in (1, 2):
         raise UserError(f"order={order}: wanted 1 or 2.")
-    if isinstance(names, str) or set(names or ()) - set(NAMES):
+    several = names is None or (np.iterable(names) and not isinstance(names, str))
+    if not several or set(names or ()) - set(NAMES):
         raise UserError(f"transformations={names!r}: wanted some of {NAMES}.")
     try:
         width = np.dtype(dtype)

@@ -103,7 +103,7 @@ def test_a_table_without_a_header_is_found_and_said(tmp_path, cells):
     loaded = load(tmp_path / "t.csv", text(cells, header=False), target="column 3")
     assert sum(part.num_examples for part in loaded[:3]) == ROWS
     assert "The file has no header" in loaded.card["warnings"][0]
-    with pytest.raises(UserError, match=r"unknown column .* Known: column 1, column 2"):
+    with pytest.raises(UserError, match=r"unknown column .*known: column 1, column 2"):
         load(tmp_path / "t.csv", text(cells, header=False))
 
 

@@ -56,7 +56,7 @@ def branching(outputs, targets):
         (lambda o, t: t, "is int32: return a real"),
         (lambda o, t: o.sum() * 1j, "is complex64"),
         (lambda o, t: (o.sum(), o), "is a tuple"),
-        (lambda o, t: None, "is a NoneType"),
+        (lambda o, t: None, "is None for one example"),
         (by_hand, "by_hand cannot be traced: write it with jax.numpy"),
         (branching, "branching cannot be traced"),
         (lambda o, t: o @ jnp.zeros(4), r"does not take outputs float32 \(3,\)"),

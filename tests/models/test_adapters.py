@@ -892,7 +892,25 @@ except ValueError as error:
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs/models.md").read_text(), re.S)
 
 
-@pytest.mark.parametrize("code", BLOCKS, ids=["batch-norm", "group-norm"])
+def test_the_haiku_function_of_the_documentation_is_a_model():
+    scope: dict = {"__name__": "documentation"}
+    exec(compile(BLOCKS[0], "models.md", "exec"), scope)
+    model = scope["model"]
+    params = model.init(KEY, X[0])
+    dropped, plain = (
+        model.apply(params, X[0], key=key, dropout=jnp.float32(0.5))
+        for key in (KEY, None)
+    )
+    assert plain.shape == (10,) and not np.allclose(dropped, plain)
+    assert_close(
+        plain,
+        hk.without_apply_rng(
+            hk.transform(lambda x: scope["network"](x, is_training=False))
+        ).apply(params, X[0]),
+    )
+
+
+@pytest.mark.parametrize("code", BLOCKS[1:], ids=["batch-norm", "group-norm"])
 def test_the_networks_of_the_documentation_learn(code):
     assert len(code.splitlines()) <= 40
     scope: dict = {"__name__": "documentation"}

@@ -163,7 +163,7 @@ def test_what_survives_is_taken():
     class Knows:
         """By the brighter side, or by something that a flip leaves as it is."""
 
-        finite = np.array([True])
+        chosen = np.array([True])
 
         def __init__(self, symmetric):
             self.symmetric = symmetric

@@ -15,6 +15,7 @@ import scipy.special
 from flax import linen as nn
 
 from dlworkshop import data, fit, models, run_files
+from dlworkshop.cli import main
 from dlworkshop.errors import UserError
 from dlworkshop.models.rebuild import from_config
 from dlworkshop.serve import onnx
@@ -164,12 +165,15 @@ def test_a_quarantined_member_has_no_vote(quadrants, tmp_path):
     np.testing.assert_allclose(ours, alone, atol=1e-6)
 
 
-def test_a_model_of_ones_own_is_given_back(quadrants, tmp_path):
+def test_a_model_of_ones_own_is_given_back(quadrants, tmp_path, capsys):
     plain = models.logistic(4)
     own = plain._replace(config={"name": "my own"})
-    run = fit(own, quadrants, batch_size=32, workdir=tmp_path)
+    run = fit(own, quadrants, batch_size=32, workdir=tmp_path, quiet=True)
     with pytest.raises(UserError, match="'my own' is none of"):
         load(tmp_path)
+    assert main(["evaluate", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "give load_run(folder, model) in Python" in said and said.count("\n") == 1
     again = load(tmp_path, own)
     np.testing.assert_array_equal(
         again.params["Dense_0"]["bias"], run.params["Dense_0"]["bias"]

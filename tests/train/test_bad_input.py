@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-from dlworkshop import fit, models
+from dlworkshop import fit, losses, metrics, models
 from dlworkshop.errors import UserError
 from dlworkshop.train.checkpoints import DIGESTS
 from dlworkshop.types import Batch
@@ -42,8 +42,11 @@ def train(dataset, model=MODEL, **changes):
         ({"hparams": {"learning_rat": 1}}, "did you mean 'learning_rate'"),
         ({"hparams": {"b1": 0.9}}, "adam needs 'learning_rate': give it as hparams"),
         ({"hparams": {"learning_rate": "fast"}}, "give a number or a list"),
-        ({"hparams": {"learning_rate": [0.1, np.nan]}}, "give one or more numbers"),
-        ({"hparams": {"learning_rate": 1, "b1": 1.0}}, r"numbers in \[0, 1\)"),
+        ({"hparams": {"learning_rate": [0.1, np.nan]}}, "one or more finite numbers"),
+        ({"hparams": {"learning_rate": True}}, "is True: give a number or a list"),
+        ({"hparams": {"learning_rate": 1, "b1": 1.0}}, r"adam takes numbers in \[0, 1"),
+        ({"hparams": {"optimizer.eps": 0, "learning_rate": 1}}, "adam takes numbers"),
+        ({"hparams": {"dropout": 1, "learning_rate": 1}}, "Mlp takes numbers in"),
         (
             {"hparams": {"learning_rate": 1, "momentum": 0.9}},
             "'momentum' has no effect, none of loss, model, optimizer, schedule",
@@ -56,8 +59,48 @@ def train(dataset, model=MODEL, **changes):
         ({"devices": []}, "devices has none"),
         ({"devices": 3}, "devices is 3: give a list"),
         ({"workdir": 3}, "workdir is 3: give a path"),
-        ({"loss": None}, "the loss is None: give a function"),
-        ({"hparams": {3: 1.0}}, "a hyper-parameter is named 3"),
+        ({"loss": None}, "loss is None: give a function"),
+        ({"loss": lambda o, t: 0.0}, "the loss does not depend on the parameters"),
+        ({"loss": lambda o, t: None}, "the loss is None for one example: return one"),
+        ({"loss": lambda o, t: (o - t) ** 2}, r"the loss has shape \(4,\) for one"),
+        ({"loss": lambda o: o.sum()}, "^the loss does not take an example of .*: Type"),
+        ({"metrics": {"a": lambda o, t: "x"}}, "the metric 'a' is 'x' for one example"),
+        (
+            {"metrics": {"b": metrics.accuracy, "a": lambda o: o}},
+            "^the metric 'a' does not take an example of .*: TypeError",
+        ),
+        (
+            {"objective": lambda *a, key: 1.0},
+            "the objective <lambda> returns 1.0: return lo",
+        ),
+        ({"eval_params": 3}, "eval_params is 3: give a function"),
+        ({"eval_params": lambda s: s}, r"eval_params <lambda> does not take \(opt_st"),
+        ({"eval_params": lambda s, p: 3}, "eval_params <lambda> returns other arrays"),
+        (
+            {"batch_transform": lambda k: k},
+            "the batch_transform <lambda> does not take",
+        ),
+        (
+            {"batch_transform": lambda k, b: 3},
+            r"returns an array int32\[\]: return batch",
+        ),
+        (
+            {"batch_transform": lambda k, b: b._replace(targets=b.targets[:3])},
+            r"returns \[3, 16\] examples in the arrays of a batch of 16",
+        ),
+        ({"probe": lambda g: {}}, "the probe <lambda> does not take .grads, updates"),
+        ({"probe": lambda g, u, p: 3.0}, "the probe <lambda> returns no dict"),
+        ({"probe": lambda g, u, p: {"a": p}}, "gives a, which is no number"),
+        ({"schedule": lambda n: 1.0}, "the schedule <lambda> gives 1.0 for num_steps"),
+        ({"schedule": lambda: 1.0}, "the schedule <lambda> cannot be made from num_st"),
+        ({"optimizer": optax.lbfgs, "hparams": {}}, "lbfgs has a line search, which"),
+        ({"optimizer": lambda: None, "hparams": {}}, "constructor returns None: retur"),
+        ({"save_every_seconds": -1}, r"save_every_seconds is -1: give a number in \[0"),
+        ({"experiment": 3}, "experiment is 3: give text"),
+        ({"hparams": {3: 1.0}}, "the name of a hyper-parameter is 3: give text"),
+        ({"model": models.Model(3, 4)}, "apply of the model is 4: give a function"),
+        ({"model": models.Model(3, MODEL.apply)}, "init of the model is 3: give a fun"),
+        ({"model": models.Model(MODEL.init, lambda p: p)}, r"takes \(p\): let it take"),
         ({"monitor": 3}, "unknown monitor '3'"),
         ({"outputs": "foo"}, "unknown outputs 'foo'"),
         ({"outputs": "probabilities"}, "the loss cross_entropy takes 'logits'"),
@@ -96,6 +139,24 @@ def test_a_step_of_the_users_own_that_cannot_be(change, sentence, quadrants):
         train(quadrants, make_step=make_step)
 
 
+def test_ranges_are_of_the_functions_of_optax_and_of_the_library(quadrants):
+    """What a function of the user's makes of a number called eps is its own affair."""
+
+    def loss(outputs, targets, *, eps=0.1):
+        return losses.cross_entropy(outputs, targets) + eps
+
+    numbers = {"learning_rate": 0.1, "loss.eps": 0.0, "optimizer.eps": 1e-8}
+    run = train(quadrants, loss=loss, hparams=numbers, outputs="logits", quiet=True)
+    assert run.summary["population"][0]["hparams"]["loss.eps"] == 0
+
+
+def test_the_nearest_name_is_said_first(quadrants):
+    with pytest.raises(UserError) as refused:
+        train(quadrants, hparams={"learning_rat": 1})
+    said = str(refused.value)
+    assert said.index("did you mean 'learning_rate'?") < said.index("leave it out")
+
+
 def test_labels_out_of_range(quadrants):
     label = quadrants.train.targets.copy()
     label[3] = 4
@@ -108,7 +169,7 @@ def test_splits_that_do_not_fit_together(quadrants):
     short = quadrants._replace(
         test=Batch(quadrants.test.inputs[:-1], quadrants.test.targets)
     )
-    with pytest.raises(UserError, match="32 and 33 examples in its arrays"):
+    with pytest.raises(UserError, match=r"has 32 examples in inputs and 33 in targets"):
         train(short)
     other = quadrants._replace(
         test=Batch(np.zeros((33, 9, 8, 1), np.uint8), quadrants.test.targets)
@@ -119,7 +180,7 @@ def test_splits_that_do_not_fit_together(quadrants):
 
 def test_a_folder_below_a_file_cannot_be_written(quadrants, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot be written .* --workdir"):
+    with pytest.raises(UserError, match=r"cannot be written .* workdir \(--workdir\)"):
         train(quadrants, workdir=tmp_path / "file" / "run")
 
 

@@ -54,11 +54,14 @@ def test_the_operation_is_named(changes, what, cause, quadrants, caplog):
     assert note.partition(": ")[2] in caplog.text
 
 
-def test_inputs_that_are_not_finite_are_named(quadrants):
+def test_inputs_on_disk_that_are_not_finite_are_named(quadrants, tmp_path):
+    """Those in memory are refused before the first step."""
     x = quadrants.train.inputs.astype(np.float32)
     split = (x[:20], quadrants.train.targets[:20])
     held = {"validation": split, "test": split, "classes": quadrants.classes}
-    dataset = data.from_arrays(x * np.nan, quadrants.train.targets, **held)
+    np.save(tmp_path / "x.npy", x * np.nan)
+    on_disk = np.load(tmp_path / "x.npy", mmap_mode="r")
+    dataset = data.from_arrays(on_disk, quadrants.train.targets, **held)
     run = fit(PLAIN, dataset, batch_size=16, quiet=True)
     note = run.summary["population"][0]["note"]
     assert note.endswith("the loss is not finite because of the batch.inputs")

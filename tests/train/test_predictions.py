@@ -1,14 +1,18 @@
 """What is kept of the test split is what the members say, by what outputs mean."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 import scipy.special
 
 from dlworkshop import data, fit, losses, models
+from dlworkshop.errors import UserError
 from dlworkshop.learn.step import Evaluated
 from dlworkshop.report import figures
 from dlworkshop.run_files import read
+from dlworkshop.serve.export import ensemble
 from dlworkshop.train import predictions
 from dlworkshop.types import Batch, Dataset
 from tests.conftest import make_dataset
@@ -39,9 +43,14 @@ def train(dataset, tmp_path, outputs=2, loss=losses.squared_error, **options):
     )
 
 
-def test_values_are_kept_as_predict_says_them(sums, tmp_path):
-    run = train(sums, tmp_path)
-    found = arrays(tmp_path)
+@pytest.fixture(scope="module")
+def swept(sums, tmp_path_factory):
+    """A run of two settings."""
+    return train(sums, tmp_path_factory.mktemp("swept"))
+
+
+def test_values_are_kept_as_predict_says_them(sums, swept):
+    run, found = swept, arrays(swept.workdir)
     said = run.predict(sums.test.inputs)
     np.testing.assert_allclose(found["prediction"], said, atol=1e-6)
     (best,) = run.summary["settings"][0]["members"]  # not mixed with others
@@ -51,8 +60,31 @@ def test_values_are_kept_as_predict_says_them(sums, tmp_path):
     assert mae == pytest.approx(run.summary["test"]["mae"]["mean"], rel=1e-5)
 
 
-def test_what_is_said_of_a_run_is_of_its_best_setting(sums, tmp_path, monkeypatch):
-    run = train(sums, tmp_path)
+def test_an_evaluation_and_a_file_are_of_the_best_setting(sums, swept):
+    (best,) = swept.summary["settings"][0]["members"]
+    assert np.flatnonzero(swept.chosen).tolist() == [best]
+    found, alone, both = (
+        swept.evaluate(sums.test, members) for members in (None, [best], [0, 1])
+    )
+    assert found.members == 1 and both.members == 2
+    assert found.scores == alone.scores and found.ensemble == alone.ensemble
+    assert "the best of 2 settings by validation loss" in found.setting
+    assert not alone.setting and both.ensemble != found.ensemble
+    said = ensemble(swept)(sums.test.inputs)
+    np.testing.assert_allclose(said, swept.predict(sums.test.inputs)[best], atol=1e-5)
+    with pytest.raises(UserError, match=r"members is \[2\]: .* some of 0 to 1"):
+        swept.evaluate(sums.test, [2])
+    lost = [row | {"finite": 0.0} for row in swept.summary["settings"]]
+    nobody = dataclasses.replace(swept, summary=swept.summary | {"settings": lost})
+    with pytest.raises(
+        UserError, match=r"no setting .* finite validation loss, so none"
+    ):
+        nobody.evaluate(sums.test)
+    assert nobody.evaluate(sums.test, [0]).members == 1
+
+
+def test_what_is_said_of_a_run_is_of_its_best_setting(swept, monkeypatch):
+    run = swept
     best = run.summary["settings"][0]
     rate = f"learning rate {best['hparams']['learning_rate']:g}"
     assert f"with {rate}, the best of 2 settings by validation loss" in repr(run)

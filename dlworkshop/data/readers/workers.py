@@ -103,7 +103,7 @@ class _Workers:
         if isinstance(result, str):
             raise UserError(
                 f"{job['records']} cannot be written ({result}): give a folder with "
-                "room to write in, by --data-dir (data_dir=...) or DLWORKSHOP_DATA"
+                "room to write in, by data_dir (--data-dir) or DLWORKSHOP_DATA"
             )
         return result
 
