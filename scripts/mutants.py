@@ -115,22 +115,32 @@ def mutants(source: str) -> list[str]:
 def noticed(folder: Path, path: str, limit: float) -> str:
     """What the tests say of a change: "" where they say nothing."""
     room = max((room for room in TESTS if path.startswith(room)), key=len)
-    flags = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--no-header"]
-    command = [sys.executable, "-m", "pytest", *flags, *TESTS[room], path]
+    own = [path]  # its doctests, and the tests that have its name
+    for tests in TESTS[room]:
+        own += [str(f) for f in (ROOT / tests).rglob(f"test_{Path(path).name}")]
+    own = [os.path.relpath(each, ROOT) if os.path.isabs(each) else each for each in own]
+    command = ["sh", "-c", 'ulimit -t "$0" && exec "$@"', f"{limit:.0f}"]
+    command += [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "--no-header"]
+    command += ["-p", "no:cacheprovider", *own, *TESTS[room]]
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     try:
         done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, timeout=limit,
-            text=True, check=False,
-        )  # fmt: skip
+            command,
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            timeout=20 * limit,  # of the clock, for what waits
+            text=True,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         return "it hangs"
+    if done.returncode == 0:
+        return ""
     said = [
-        line for line in done.stdout.splitlines() if line.startswith(("FAI", "ERR"))
+        each for each in done.stdout.splitlines() if each.startswith(("FAI", "ERR"))
     ]
-    return (
-        "" if done.returncode == 0 else (said or [f"left with {done.returncode}"])[-1]
-    )
+    return (said or [f"left with {done.returncode}"])[-1]
 
 
 def main() -> None:
@@ -138,7 +148,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--number", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--limit", type=float, default=600.0, help="seconds of each")
+    parser.add_argument(
+        "--limit", type=float, default=600.0, help="CPU seconds of each"
+    )
     parser.add_argument("--only", default="", help="how the paths begin")
     args = parser.parse_args()
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
