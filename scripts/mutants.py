@@ -10,6 +10,7 @@ not. Give --only for the room of one file, as dlworkshop/verify.
 
 import argparse
 import ast
+import contextlib
 import copy
 import difflib
 import os
@@ -170,6 +171,8 @@ def main() -> None:
         for file in files:
             (Path(scratch) / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / file, Path(scratch) / file)
+        with contextlib.suppress(FileNotFoundError):  # what is compiled already
+            shutil.copytree(ROOT / ".pytest_cache", Path(scratch) / ".pytest_cache")
         for number, (file, mutant) in enumerate(drawn, 1):
             source, path = (ROOT / file).read_text(), Path(scratch) / file
             spent = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime

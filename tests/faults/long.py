@@ -27,13 +27,13 @@ class Row(NamedTuple):
     seconds: float  # of CPU, of the chunk
 
 
-MOST = {"memory": 16, "threads": 1, "descriptors": 3, "files": 6}  # more at the end
+MOST = {"memory": 32, "threads": 8, "descriptors": 10, "files": 20}  # more at the end
 
 
 def long(tally: Any, scratch: Path, rng: random.Random, tries: Iterator[int]) -> None:
     """A population of 1,024, and 2,000 epochs with as many checkpoints."""
     del rng
-    watched(tally, scratch / "large", 1024, iter(range(60)))
+    watched(tally, scratch / "large", 1024, iter(range(150)))
     watched(tally, scratch / "long", 2, tries)
 
 
