@@ -72,7 +72,7 @@ def together(tally: Any, forks: Any, rng: random.Random, tries: Iterator[int]) -
             conftest.make_dataset = lambda: featured(photos)
 
         children = [forks.begin(folder, before=before) for folder in runs]
-        ends = [forks.end(child, 300) for child in children]
+        ends = [forks.end(child, 900) for child in children]
         bad = [said for code, said in ends if code or "persistent" in said]
         for said in bad:
             tally.wrong("a run failed", said)
