@@ -1,11 +1,13 @@
 # Everything happens in .venv; delete it to begin anew.
 PYTHON ?= python3
 SECONDS ?= 120
+NUMBER ?= 150
+SEED ?= 0
 BIN := .venv/bin
 # No byte-compilation of what is never imported: it halves the time of an installation.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
-.PHONY: demo test test-aot torture bench gallery format lock
+.PHONY: demo test test-aot torture mutants bench gallery format lock
 
 demo: .venv/run.stamp
 	$(BIN)/python experiments/digits.py
@@ -19,9 +21,13 @@ test: .venv/dev.stamp
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-# Kills, failing disks, damaged and hostile files: SECONDS of each, with figures.
+# Kills, signals, failing disks, damaged and hostile files, long runs: SECONDS of each.
 torture: .venv/dev.stamp
 	$(BIN)/python scripts/torture.py --seconds $(SECONDS)
+
+# Does a test notice a change of the code? NUMBER of them, drawn by SEED.
+mutants: .venv/dev.stamp
+	$(BIN)/python scripts/mutants.py --number $(NUMBER) --seed $(SEED)
 
 # The peers are large (PyTorch, TensorFlow) and live beside, so that .venv stays small.
 bench: .venv-peers/stamp

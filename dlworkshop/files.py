@@ -128,7 +128,7 @@ def private_folder(name: str) -> Path:
     if not os.path.isabs(home):
         raise FileNotFoundError(errno.ENOENT, "no home folder is known", home)
     folder = Path(home, "dlworkshop", name)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_private(folder)
     for each in (folder.parent, folder):
         found = each.stat()
         if {found.st_uid, each.lstat().st_uid} != {os.geteuid()}:  # or of a link
@@ -136,3 +136,10 @@ def private_folder(name: str) -> Path:
         if found.st_mode & 0o077:
             each.chmod(0o700)
     return folder
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder and those above it for this user alone, whatever the umask is."""
+    if not folder.parent.is_dir():
+        _make_private(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)

@@ -102,3 +102,32 @@ int renameat2(int from_fd, const char *from, int to_fd, const char *to, unsigned
   REAL(renameat2); char full[2 * PATH_MAX];
   return fails(path_of(to_fd, to, full)) ? -1 : real(from_fd, from, to_fd, to, flags);
 }
+
+/* Reads below another folder: from the n-th on they fail with an error; with error 0
+ * there is no more to read, as of a file that was cut.
+ */
+static atomic_long reads;
+static long read_at, read_error;
+static char read_below[PATH_MAX];
+void torture_reads(const char *folder, long n, long error) {
+  snprintf(read_below, sizeof read_below, "%s", folder);
+  read_at = n, read_error = error, reads = 0;
+}
+long torture_reads_seen(void) { return reads; }
+
+static int no_more(int fd) {
+  char full[2 * PATH_MAX];
+  if (!read_below[0]) return 0;
+  const char *path = path_of(fd, NULL, full);
+  if (!path || strncmp(path, read_below, strlen(read_below))) return 0;
+  long n = atomic_fetch_add(&reads, 1) + 1;
+  errno = read_error;
+  return read_at && n >= read_at;
+}
+
+#define READS(name, args, pass) ssize_t name args { REAL(name); \
+  return no_more(fd) ? (read_error ? -1 : 0) : real pass; }
+READS(read, (int fd, void *data, size_t size), (fd, data, size))
+READS(pread, (int fd, void *data, size_t size, off_t from), (fd, data, size, from))
+READS(pread64, (int fd, void *data, size_t size, off64_t from), (fd, data, size, from))
+READS(readv, (int fd, const struct iovec *parts, int many), (fd, parts, many))

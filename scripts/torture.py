@@ -1,11 +1,12 @@
-"""Faults at every moment: kills, failing disks, damaged files; with figures.
+"""Faults at every moment: kills, signals, failing disks, damage; with figures.
 
     python scripts/torture.py --seconds 120
     python scripts/torture.py --parts kills disk --seconds 600 --seed 7
+    python scripts/torture.py --parts long --tries 2000 --seconds 3600
 
 What must come of each: the same bits in the end, or one sentence within 30 s. Each part
 ends after --seconds. Needs the development requirements, and `cc`, with which
-`torture.c` is compiled for the parts `kills` and `disk`.
+`torture.c` is compiled.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import ctypes
 import dataclasses
 import errno
 import functools
+import importlib
 import itertools
 import json
 import os
@@ -81,6 +83,7 @@ class Forks:
 
     shim: ctypes.CDLL
     scratch: Path
+    reads: int = 0  # of the last run, below the folder that a shim watches
 
     def run(
         self,
@@ -89,17 +92,31 @@ class Forks:
         error: int = 0,
         persists: bool = False,
         after: float | None = None,
+        before: Callable[[], None] = lambda: None,
     ) -> Outcome:
         """One run, whose n-th call fails, or which is killed `after` seconds."""
-        said = self.scratch / "stderr"
+        child = self.begin(workdir, n, error, persists, before)
+        return self.end(child, after or HANGS, "hangs" if after is None else -9)
+
+    def begin(
+        self,
+        workdir: Path,
+        n: int = 0,
+        error: int = 0,
+        persists: bool = False,
+        before: Callable[[], None] = lambda: None,
+    ) -> int:
+        """The process of a run, which does `before` what a run does."""
+        self.begun = time.monotonic()
         child = os.fork()
         if child == 0:
             code = 70
             try:
-                with said.open("wb") as file:
+                with self._said(os.getpid()).open("wb") as file:
                     os.dup2(file.fileno(), 2)
                     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
                 self.shim.torture(bytes(workdir.absolute()), n, error, persists)
+                before()
                 experiment(workdir)
                 code = 0
             except SystemExit as left:
@@ -109,21 +126,36 @@ class Forks:
 
                 traceback.print_exc()
             finally:
-                calls = self.shim.torture_calls()
-                (self.scratch / "calls").write_text(str(calls))
+                calls = self.shim.torture_calls(), self.shim.torture_reads_seen()
+                (self.scratch / "calls").write_text(json.dumps(calls))
                 sys.stderr.flush()
                 os._exit(code)
-        begun = time.monotonic()
-        while time.monotonic() - begun < (after or HANGS):
+        return child
+
+    def end(self, child: int, within: float, late: int | str = "hangs") -> Outcome:
+        """What came of a run, which is killed where it does not end by itself."""
+        outcome = late
+        while time.monotonic() - self.begun < within:
             done, status = os.waitpid(child, os.WNOHANG)
             if done:
-                self.seconds = time.monotonic() - begun
-                return os.waitstatus_to_exitcode(status), said.read_text()
+                outcome = os.waitstatus_to_exitcode(status)
+                break
             time.sleep(0.01)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        self.seconds = time.monotonic() - begun
-        return (-signal.SIGKILL if after else "hangs"), said.read_text()
+        else:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        self.seconds = time.monotonic() - self.begun
+        with contextlib.suppress(FileNotFoundError):
+            self.calls, self.reads = json.loads((self.scratch / "calls").read_text())
+        said = self._said(child).read_text()
+        self._said(child).unlink()
+        return outcome, said
+
+    def _said(self, child: int) -> Path:
+        return self.scratch / f"stderr-{child}"
+
+    def remove(self, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
 
     @functools.cached_property
     def whole(self) -> tuple[Path, int, float]:
@@ -131,7 +163,11 @@ class Forks:
         folder = self.scratch / "whole"
         code, said = self.run(folder)
         assert code == 0, said
-        return folder, int((self.scratch / "calls").read_text()), self.seconds
+        return folder, self.calls, self.seconds
+
+    def differing(self, folder: Path, like: Path | None = None) -> list[str]:
+        """What of a run is not as in another, by default one without a fault."""
+        return differing(folder, contents(like or self.whole[0]))
 
 
 def contents(folder: Path) -> dict[str, Any]:
@@ -169,6 +205,7 @@ class Tally:
 
     def __init__(self, part: str):
         self.part, self.counts, self.bad = part, Counter[str](), 0
+        self.figures: list[str] = []
 
     def good(self, what: str) -> None:
         self.counts[what] += 1
@@ -178,10 +215,15 @@ class Tally:
         self.bad += 1
         print(f"{self.part}: {what}: {details[:80]} ... {details[-900:]}", flush=True)
 
+    def figure(self, text: str) -> None:
+        self.figures.append(text)
+
     def show(self) -> None:
         print(f"{self.part}: tried {sum(self.counts.values()):,}, {self.bad} wrong")
         for what, number in self.counts.most_common():
             print(f"  {number:6,} {what}")
+        for text in self.figures:
+            print(f"  {text}", flush=True)
 
 
 def kills(forks: Forks, rng: random.Random, tries: Iterator[int]) -> Tally:
@@ -285,37 +327,78 @@ DAMAGES: dict[str, Callable[[Path, random.Random], Any]] = {
 
 def folders(forks: Forks, rng: random.Random, tries: Iterator[int]) -> Tally:
     """Run folders with one thing changed, with their digests and without."""
-    return in_child(forks, "folders", rng, tries)
+    return in_child(forks, "fuzz", "folders", rng, tries)
 
 
 def readers(forks: Forks, rng: random.Random, tries: Iterator[int]) -> Tally:
     """Files of data and weights with one thing changed."""
-    return in_child(forks, "readers", rng, tries)
+    return in_child(forks, "fuzz", "readers", rng, tries)
+
+
+def long(forks: Forks, rng: random.Random, tries: Iterator[int]) -> Tally:
+    """Many members; many epochs, each with a checkpoint."""
+    return in_child(forks, "long", "long", rng, tries)
+
+
+def signals(forks: Forks, rng: random.Random, tries: Iterator[int]) -> Tally:
+    """Signals in each phase, once and twice."""
+    return in_runs(forks, "phases", "signals", rng, tries)
+
+
+def reading(forks: Forks, rng: random.Random, tries: Iterator[int]) -> Tally:
+    """A disk that fails while the examples are read from it."""
+    return in_runs(forks, "reading", "reading", rng, tries)
+
+
+def programs(forks: Forks, rng: random.Random, tries: Iterator[int]) -> Tally:
+    """Compiled programs that are damaged."""
+    damages = {name: damage for name, damage in DAMAGES.items() if name != "removed"}
+    return in_runs(forks, "caches", "programs", rng, tries, damages)
+
+
+def together(forks: Forks, rng: random.Random, tries: Iterator[int]) -> Tally:
+    """Runs at once on cold caches."""
+    return in_runs(forks, "caches", "together", rng, tries)
+
+
+def in_runs(
+    forks: Forks,
+    module: str,
+    part: str,
+    rng: random.Random,
+    tries: Iterator[int],
+    *more: Any,
+) -> Tally:
+    """A part of tests/faults, which begins runs."""
+    tally = Tally(part)
+    work = getattr(importlib.import_module(f"tests.faults.{module}"), part)
+    work(tally, forks, rng, tries, *more)
+    return tally
 
 
 def in_child(
-    forks: Forks, part: str, rng: random.Random, tries: Iterator[int]
+    forks: Forks, module: str, part: str, rng: random.Random, tries: Iterator[int]
 ) -> Tally:
     """A part of tests/faults in a child: JAX does not like to be forked later."""
-    from tests.faults import fuzz  # noqa: PLC0415
-
-    tally, file = Tally(part), forks.scratch / part
+    work = getattr(importlib.import_module(f"tests.faults.{module}"), part)
+    tally, file = Tally(part), forks.scratch / f"{part}.json"
     child = os.fork()
     if child == 0:
         with contextlib.suppress(KeyboardInterrupt):
-            getattr(fuzz, part)(tally, forks.scratch, rng, tries)
-        file.write_text(json.dumps([dict(tally.counts), tally.bad]))
+            work(tally, forks.scratch, rng, tries)
+        file.write_text(json.dumps([dict(tally.counts), tally.bad, tally.figures]))
         os._exit(0)
     os.waitpid(child, 0)
     if file.exists():
-        counts, tally.bad = json.loads(file.read_text())
+        counts, tally.bad, tally.figures = json.loads(file.read_text())
         tally.counts = Counter(counts)
     else:
         tally.wrong("the child died", "")
     return tally
 
 
-PARTS = {part.__name__: part for part in (kills, disk, checkpoints, folders, readers)}
+ALL = kills, signals, disk, reading, checkpoints, programs, folders, readers, together
+PARTS = {part.__name__: part for part in (*ALL, long)}
 
 
 def preloaded(scratch: Path) -> ctypes.CDLL:
@@ -338,6 +421,9 @@ def main() -> None:
     parser.add_argument("--tries", type=int, help="of each part, at most")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # or a shell has it ignored
     scratch = Path(os.environ.get(PRELOADED) or tempfile.mkdtemp(prefix="torture-"))
     shim = preloaded(scratch)
     sys.path.insert(0, str(ROOT))

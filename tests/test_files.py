@@ -83,6 +83,17 @@ def test_the_cache_is_private(tmp_path, monkeypatch):
     assert private_folder("data") == tmp_path / "home/.cache/dlworkshop/data"
 
 
+def test_the_cache_is_private_whatever_the_umask(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a/b"))
+    before = os.umask(0)
+    try:
+        folder = private_folder("programs")
+    finally:
+        os.umask(before)
+    above = list(folder.parents)[: len(folder.parts) - len(tmp_path.parts) - 1]
+    assert {stat.S_IMODE(f.stat().st_mode) for f in (folder, *above)} == {0o700}
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
 @pytest.mark.parametrize("linked", [False, True])
 def test_a_cache_of_somebody_else_is_refused(linked, tmp_path, monkeypatch):

@@ -158,7 +158,7 @@ def conforms(value: Any, wanted: Any, where: object) -> None:
             _check_counts(value)
         if wanted is schema.Summary:
             _check_settings(value.get("settings") or [])
-    except ValueError as error:
+    except (ValueError, msgspec.MsgspecError) as error:
         said = str(error).rstrip(".")
         raise UserError(
             f"'{where}' is not as it should be ({said}): {REPLACE}"

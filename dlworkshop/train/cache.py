@@ -1,14 +1,25 @@
 """Private folders for what may be thrown away: compiled programs, measured choices."""
 
 import contextlib
-from collections.abc import Iterator
+import hashlib
+import inspect
+import logging
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
-from dlworkshop.files import private_folder
+from dlworkshop.files import atomic_write, private_folder, read_regular
+from dlworkshop.train.progress import said_at
+
+log = logging.getLogger(__name__)
+
+LARGEST = 1 << 31  # bytes of a compiled program
+jax_cache = inspect.getmodule(reset_cache)  # where JAX keeps its cache
+OPENS = "get_file_cache"  # there: the path of a folder -> its cache and the path
 
 
 def cache_folder(name: str) -> Path | None:
@@ -19,18 +30,61 @@ def cache_folder(name: str) -> Path | None:
         return None
 
 
+class Programs:
+    """The compiled programs in a folder, as JAX asks for them and hands them over.
+
+    XLA runs what it is given: a damaged program ends the process, today and at every
+    later start. So each is stored whole or not at all, behind a digest of its name and
+    its bytes, and what is not as it was written is removed and compiled anew.
+
+    >>> import tempfile
+    >>> programs = Programs(tempfile.mkdtemp())
+    >>> programs.put("name", b"code"), programs.get("name"), programs.get("other")
+    (None, b'code', None)
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]):
+        self._path = Path(folder)  # JAX shows it
+
+    def get(self, key: str) -> bytes | None:
+        """What this user put there under this name; None where nothing whole is."""
+        path = self._file(key)
+        try:
+            content, owner = read_regular(path, LARGEST), path.lstat().st_uid
+        except OSError:
+            return None
+        program = content[32:]
+        if content[:32] == _digest(key, program) and owner == os.geteuid():
+            return program
+        with contextlib.suppress(OSError):
+            path.unlink()
+        return None
+
+    def put(self, key: str, program: bytes) -> None:
+        """Keep it, where the disk has room: without it, it is compiled anew."""
+        with contextlib.suppress(OSError):
+            atomic_write(self._file(key), _digest(key, program) + program)
+
+    def _file(self, key: str) -> Path:
+        return self._path / f"{key}-cache"
+
+
+def _digest(key: str, program: bytes) -> bytes:
+    return hashlib.sha256(f"{key}\n".encode() + program).digest()
+
+
 def use_compilation_cache() -> None:
     """Keep compiled programs, small ones too: a second run compiles nothing.
 
     It is for scripts and commands, for it stays so until the process ends; a library
     uses `compilation_cache`. A cache holds code that will be run, so its folder is
-    private. One that the user chose (JAX_COMPILATION_CACHE_DIR) is left as it is.
+    private. One that the user chose (JAX_COMPILATION_CACHE_DIR) is left to JAX.
     """
-    _update(_settings())
+    _update(_settings(), lambda path: (Programs(path), path))
 
 
 @contextlib.contextmanager
-def compilation_cache() -> Iterator[None]:
+def compilation_cache(quiet: bool = False) -> Iterator[None]:
     """Keep compiled programs while inside, and leave JAX as it was before.
 
     What other threads compile meanwhile is kept, too.
@@ -38,32 +92,54 @@ def compilation_cache() -> Iterator[None]:
     >>> with compilation_cache():
     ...     compiled = jax.jit(lambda x: x + 1)(1)
     """
-    settings = _settings()
+    settings = _settings(quiet)
     before = {name: getattr(jax.config, name) for name in settings}
-    _update(settings)
+    opens = getattr(jax_cache, OPENS, None)
+    _update(settings, lambda path: (Programs(path), path))
     try:
         yield
     finally:
-        _update(before)
+        _update(before, opens)
 
 
-def _update(settings: dict[str, Any]) -> None:
+def _update(settings: dict[str, Any], opens: Callable | None) -> None:
     """JAX looks at its settings once, when it first compiles: it has to look again."""
     for name, value in settings.items():
         jax.config.update(name, value)
     if settings:
+        setattr(jax_cache, OPENS, opens)
         reset_cache()
 
 
-def _settings() -> dict[str, Any]:
-    """What JAX is told; nothing where a cache was chosen, or cannot be made."""
+def _settings(quiet: bool = False) -> dict[str, Any]:
+    """What JAX is told; nothing where a cache was chosen, or there can be none."""
     if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]
         return {}
-    folder = cache_folder("programs")
-    if folder is None:
+    try:
+        if not _asks_for_caches():
+            raise OSError(f"JAX {jax.__version__} keeps them in a way not known here")
+        folder = private_folder("programs")
+    except OSError as error:
+        level = said_at(quiet, logging.WARNING)
+        log.log(level, "compiled programs are not kept for the next run: %s", error)
         return {}
     return {
         "jax_compilation_cache_dir": str(folder),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
+
+
+def _asks_for_caches() -> bool:
+    """Whether JAX gets its cache where `Programs` can take its place.
+
+    There is no public way to do that. In a version that does it otherwise programs
+    would be run unseen, or not be kept.
+    """
+    opens = getattr(jax_cache, OPENS, None)
+    begins = getattr(jax_cache, "_initialize_cache", None)
+    return (
+        opens is not None
+        and list(inspect.signature(opens).parameters) == ["path"]
+        and OPENS in getattr(getattr(begins, "__code__", None), "co_names", ())
+    )

@@ -165,7 +165,7 @@ def fit(
     (2, (2, 3, 10))
     """
     asked = dict(locals())
-    with compilation_cache(), logging_kept():
+    with compilation_cache(quiet), logging_kept():
         plan = make_plan(started=time.perf_counter(), **asked)
         return _fit(plan, dataset, workdir)
 

@@ -170,6 +170,8 @@ class Loop:
                         self.run_chunk(groups, pieces)
                         if self.interrupted:
                             break
+            if self.signal.signum is not None and not self.interrupted:
+                self.answer_signal()  # it came since the last chunk
 
     def run_chunk(self, groups: list[Group], pieces: Iterator) -> None:
         """A chunk, and all that is done before the next one."""
@@ -387,6 +389,7 @@ class Loop:
         elif signal.signum == INTERRUPTED:
             log.log(level, "%s; the run so far is returned", done)
             self.interrupted = True
+            self.signal.survived()
             return
         else:
             log.log(level, "%s; nothing was saved without a run folder", done)

@@ -32,6 +32,7 @@ from dlworkshop.models.model import (
     stand_ins,
     stateful,
 )
+from dlworkshop.train import signals
 from dlworkshop.train.groups import Group
 from dlworkshop.train.mesh import MEMBER, shape_structs, shard
 from dlworkshop.types import Batch, PyTree
@@ -429,7 +430,9 @@ class Programs:
         key = program, tree, shapes
         if key not in self._compiled:
             started = time.perf_counter()
-            self._compiled[key] = program.lower(*args).compile()
+            lowered = program.lower(*args)
+            with signals.compiling():
+                self._compiled[key] = lowered.compile()
             self.compile_seconds += time.perf_counter() - started
         return self._compiled[key]
 

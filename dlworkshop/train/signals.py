@@ -2,18 +2,35 @@
 
 While a run trains, `caught` notes them and the run saves itself between two chunks. A
 script or a command that does anything else is within `answered` and just ends.
+
+Python runs a handler when the main thread is back from what it called. A compiler may
+keep it for minutes, so a thread of `answered` sees signals as they arrive, and ends the
+program where the main thread does not.
 """
 
 import contextlib
 import os
+import select
 import signal
 import threading
+import time
 from collections.abc import Iterator
 
 INTERRUPTED = signal.SIGINT
 
 
 GRACE = 3.0  # seconds to end in an orderly way
+
+
+class _Main:
+    """What the main thread is doing, for the thread that watches it."""
+
+    pending: int | None = None  # the signal after which it is to end
+    training: bool = False  # it will, when it has saved the chunk
+    compiling: bool = False  # in which there is nothing to save
+
+
+_main = _Main()
 
 
 @contextlib.contextmanager
@@ -38,17 +55,21 @@ def answered(sentence: str) -> Iterator[None]:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     }
     watched = [n for n, how in before.items() if how not in (signal.SIG_IGN, None)]
+    told: list[int] = []
+
+    def tell(signum):
+        if not told:
+            told.append(signum)
+            line = f"stopped by {signal.Signals(signum).name}: {sentence}\n"
+            os.write(2, line.encode())  # print may be in the middle of something
 
     def end(signum, _frame):
-        code = 128 + signum
-        for each in watched:
-            signal.signal(each, lambda again, _: os._exit(128 + again))
-        line = f"stopped by {signal.Signals(signum).name}: {sentence}\n"
-        os.write(2, line.encode())  # print may be in the middle of something
-        timer = threading.Timer(GRACE, os._exit, [code])
-        timer.daemon = True
-        timer.start()
-        raise SystemExit(code)
+        tell(signum)
+        raise SystemExit(128 + signum)
+
+    def end_now(signum):
+        tell(signum)
+        os._exit(128 + signum)
 
     def idle(_signum, _frame):
         os.write(2, b"SIGUSR1: nothing is being trained, and nothing was saved\n")
@@ -57,12 +78,52 @@ def answered(sentence: str) -> Iterator[None]:
         signal.signal(signum, end)
     if signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:  # which would end it
         before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, idle)
+    arrived, arrives = os.pipe()
+    os.set_blocking(arrives, False)
+    others = signal.set_wakeup_fd(arrives, warn_on_full_buffer=False)
+    watching = threading.Thread(target=_watch, args=(arrived, watched, end_now))
+    watching.daemon = True
+    watching.start()
     try:
         yield
     finally:
+        signal.set_wakeup_fd(others)
+        os.close(arrives)
+        watching.join()
+        os.close(arrived)
         for signum, how in before.items():
             if how is not None:  # not of Python
                 signal.signal(signum, how)
+
+
+def _watch(arrived: int, watched: list[int], end_now) -> None:
+    """See the numbers of signals arrive, until nobody can write them any more."""
+    _main.pending, since = None, 0.0
+    while True:
+        wait: float | None = None if _main.pending is None else 0.05
+        if select.select([arrived], [], [], wait)[0]:
+            numbers = os.read(arrived, 64)
+            if not numbers:
+                return
+            for signum in numbers:
+                if signum in watched and _main.pending is not None:
+                    end_now(signum)
+                if signum in watched:
+                    _main.pending, since = signum, time.monotonic()
+        if _main.pending is None or (_main.training and not _main.compiling):
+            since = time.monotonic()
+        elif time.monotonic() - since > GRACE:
+            end_now(_main.pending)
+
+
+@contextlib.contextmanager
+def compiling() -> Iterator[None]:
+    """Say that the main thread compiles, and that a signal need not wait for it."""
+    _main.compiling = True
+    try:
+        yield
+    finally:
+        _main.compiling = False
 
 
 class Caught:
@@ -74,6 +135,10 @@ class Caught:
     @property
     def name(self) -> str:
         return signal.Signals(self.signum or 0).name
+
+    def survived(self) -> None:
+        """It ended the training and not the program."""
+        _main.pending = None
 
 
 @contextlib.contextmanager
@@ -104,8 +169,10 @@ def caught() -> Iterator[Caught]:
 
     for signum in watched:
         signal.signal(signum, note)
+    _main.training = True
     try:
         yield seen
     finally:
+        _main.training = False
         for signum in watched:
             signal.signal(signum, before[signum])

@@ -58,7 +58,7 @@ def summarise(
             "members": members,
             "steps": int(steps.max()),
             "parameters": num_params(params) // members,
-            "parameters_taken": _taken(plan),
+            "parameters_taken": _taken(plan, population),
             "folds": plan.folds,
             "monitor": plan.monitor,
             "better": plan.better,
@@ -88,8 +88,8 @@ def summarise(
     )
 
 
-def _taken(plan: Plan) -> str:
-    if plan.patience is None:
+def _taken(plan: Plan, population: Population) -> str:
+    if plan.patience is None or not np.isfinite(population.best_score).any():
         return "last"
     return f"best by validation {plan.monitor}"
 
@@ -127,20 +127,19 @@ def population_table(
                 for split, means in scores.items()
             },
         }
+        if plan.patience is not None and state["waited"][member] and np.isinf(best):
+            row["note"] = f"no validation {plan.monitor} was finite"
         if interrupted and state["status"][member] == RUNNING:
             row["status"] = "interrupted"
             row["note"] = f"at step {steps} of {plan.num_steps}"
         if state["status"][member] == STOPPED:
             row["status"] = "stopped early"
             # an observer names running members only, and those have waited less
-            lost_patience = (
-                plan.patience is not None and state["waited"][member] >= plan.patience
-            )
-            row["note"] = (
-                f"no better since step {int(state['best_step'][member])}"
-                if lost_patience
-                else f"an observer stopped it at step {steps}"
-            )
+            if plan.patience is not None and state["waited"][member] >= plan.patience:
+                since = f"no better since step {int(state['best_step'][member])}"
+                row.setdefault("note", since)
+            else:
+                row["note"] = f"an observer stopped it at step {steps}"
         if state["status"][member] >= QUARANTINED:
             row["status"] = "quarantined"
             status = int(state["status"][member])

@@ -49,6 +49,7 @@ GO_ON = "run the same command again to go on"
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
+@signals.answered(GO_ON)
 def start(
     main: Callable[[AnyConfig], Run | Lesson], config_class: type[AnyConfig]
 ) -> None:
@@ -68,7 +69,7 @@ def start(
     quiet_checkpoints()
     use_all_cores(config.seeds or 0)  # of seeds that are chosen later, all cores
     try:
-        with signals.answered(GO_ON), terminal.messages(), explain_devices():
+        with terminal.messages(), explain_devices():
             result = perform(main, config)
     except UserError as error:
         terminal.say_error(error)

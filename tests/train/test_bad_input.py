@@ -34,6 +34,7 @@ def train(dataset, model=MODEL, **changes):
     [
         ({"batch_size": 97}, "batch_size is 97, but the train split .* has 96"),
         ({"batch_size": 0}, "batch_size is 0: give a whole number of at least 1"),
+        ({"batch_size": True}, "batch_size is True: give a whole number"),
         ({"num_epochs": 0}, "num_epochs is 0: give a whole number of at least 1"),
         ({"patience": 0}, "patience is 0"),
         ({"seeds": 0}, "seeds is 0: train at least one"),
@@ -320,6 +321,19 @@ def test_what_is_not_finite_is_null_in_json(quadrants, tmp_path):
     assert summary["population"][0]["status"] == "quarantined"
     assert summary["test"]["accuracy"]["mean"] is None
     assert jnp.isfinite(summary["examples_per_second"])
+
+
+def test_with_patience_and_no_finite_validation_nothing_is_called_the_best(quadrants):
+    dataset = quadrants.each_split(
+        lambda split: split._replace(inputs=split.inputs / np.float32(255))
+    )
+    nothing = dataset.validation.inputs * np.float32("nan")
+    dataset = dataset._replace(validation=dataset.validation._replace(inputs=nothing))
+    run = train(dataset, patience=2, num_epochs=3)
+    assert run.summary["parameters_taken"] == "last"
+    (row,) = run.summary["population"]
+    assert row["status"] == "stopped early" and row["best_validation_loss"] is None
+    assert row["note"] == "no validation loss was finite"
 
 
 @pytest.mark.parametrize("name", [".lock", "metrics.jsonl"])

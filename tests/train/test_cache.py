@@ -1,12 +1,15 @@
 """Compiled programs are kept while asked for, and JAX is then as it was."""
 
+import os
 import subprocess
 import sys
+import warnings
 
 import jax
 import pytest
 
-from dlworkshop.train.cache import compilation_cache
+from dlworkshop.train import cache
+from dlworkshop.train.cache import Programs, compilation_cache
 
 NAMES = (
     "jax_compilation_cache_dir",
@@ -44,6 +47,81 @@ def test_a_cache_that_was_chosen_stays(tmp_path, no_cache_chosen):
     before = settings()
     with compilation_cache():
         assert settings() == before
+
+
+def flipped(one, _):
+    content = bytearray(one.read_bytes())
+    content[len(content) // 2] ^= 1
+    one.write_bytes(content)
+
+
+def exchanged(one, other):
+    contents = one.read_bytes(), other.read_bytes()
+    other.write_bytes(contents[0])
+    one.write_bytes(contents[1])
+
+
+DAMAGES = {
+    "torn": (lambda one, _: one.write_bytes(one.read_bytes()[:-100]), 1),
+    "emptied": (lambda one, _: one.write_bytes(b""), 1),
+    "flipped": (flipped, 1),
+    "exchanged": (exchanged, 2),
+    "somebody else's": (lambda one, _: os.chown(one, 12345, -1), 1),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_program_is_compiled_anew(how, no_cache_chosen, monkeypatch):
+    if how == "somebody else's" and os.geteuid():
+        pytest.skip("only root gives files away")
+    compiled = []
+    put = Programs.put
+
+    def counted(self, key, program):
+        compiled.append(key)
+        put(self, key, program)
+
+    monkeypatch.setattr(Programs, "put", counted)
+
+    def run():
+        """How many of two programs were compiled."""
+        compiled.clear()
+        with compilation_cache(), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = [jax.jit(lambda x, n=n: n * x + n)(2.0) for n in (3.5, 5.5)]
+        assert [float(each) for each in found] == [10.5, 16.5]
+        return sum("lambda" in key for key in compiled)
+
+    assert run() == 2
+    damage, number = DAMAGES[how]
+    damage(*no_cache_chosen.glob("*lambda*-cache"))
+    assert run() == number
+    assert run() == 0
+
+
+def test_a_folder_of_somebody_else_is_not_used(no_cache_chosen, monkeypatch, caplog):
+    def refuse(name):
+        raise PermissionError(1, "it is somebody else's", name)
+
+    monkeypatch.setattr(cache, "private_folder", refuse)
+    before = settings()
+    with compilation_cache():
+        assert settings() == before
+    assert "not kept for the next run: [Errno 1] it is somebody else's" in caplog.text
+    caplog.clear()
+    with compilation_cache(quiet=True):
+        assert not caplog.records
+
+
+def test_a_jax_that_keeps_them_otherwise_keeps_none(
+    no_cache_chosen, monkeypatch, caplog
+):
+    for other in (None, lambda path, more: None):
+        monkeypatch.setattr(cache.jax_cache, cache.OPENS, other)
+        with compilation_cache():
+            jax.jit(lambda x: 7.5 * x)(2.0)
+        assert "keeps them in a way not known here" in caplog.text
+        assert not no_cache_chosen.exists()
 
 
 def test_only_what_is_compiled_inside_is_kept(tmp_path):

@@ -3,11 +3,12 @@
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 CODE = """
-import signal, sys, threading, time
+import ctypes, signal, sys, threading, time
 from dlworkshop.train import signals
 signals.GRACE = 0.3
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
@@ -27,9 +28,16 @@ DEAF = """
             except BaseException:
                 print("swallowed", flush=True)
 """
+STUCK = """
+        mutex = ctypes.create_string_buffer(64)
+        lock = ctypes.CDLL(None).pthread_mutex_lock
+        lock(mutex)
+        print("ready", flush=True)
+        lock(mutex)  # for ever; no handler of Python's runs
+"""
 
 
-def signalled(work, *signums, before=""):
+def signalled(work, *signums, before="", stuck=False):
     """Exit status, stdout and stderr of a program that is sent signals at work."""
     with subprocess.Popen(
         [sys.executable, "-c", CODE.format(work=work, before=before)],
@@ -39,7 +47,9 @@ def signalled(work, *signums, before=""):
     ) as program:
         said = program.stdout.readline()
         for number, signum in enumerate(signums):
-            if number:
+            if stuck:
+                time.sleep(0.2)  # it says nothing more
+            elif number:
                 said += program.stdout.readline()  # the one before was seen
             program.send_signal(signum)
         out, err = program.communicate(timeout=10)
@@ -66,6 +76,44 @@ def test_a_second_signal_ends_it_at_once():
     code, out, _ = signalled(DEAF, signal.SIGTERM, signal.SIGINT, before=before)
     assert code == 130 and out.startswith("ready\nswallowed\n")
     assert "cleaned up" not in out
+
+
+@pytest.mark.parametrize("where", ["", "with signals.caught(), signals.compiling():"])
+def test_what_gives_no_time_to_a_handler_is_ended(where):
+    work = where + STUCK.replace("\n", "\n    ") if where else STUCK
+    code, out, err = signalled(work, signal.SIGTERM, stuck=True)
+    assert (code, out, err) == (143, "ready\n", "stopped by SIGTERM: go on\n")
+
+
+def test_a_second_signal_ends_that_at_once():
+    before, signums = "signals.GRACE = 60", (signal.SIGHUP, signal.SIGTERM)
+    code, out, err = signalled(STUCK, *signums, before=before, stuck=True)
+    assert (code, out) == (143, "ready\n") and err.count("\n") == 1
+
+
+def test_a_chunk_is_waited_for():
+    work = """
+        with signals.caught() as seen:
+            print("ready", flush=True)
+            time.sleep(1)  # more than GRACE
+            print(f"saved after {seen.name}", flush=True)
+            raise SystemExit(128 + seen.signum)
+"""
+    code, out, err = signalled(work, signal.SIGINT)
+    assert (code, out) == (130, "ready\nsaved after SIGINT\ncleaned up\n")
+    assert err == ""
+
+
+def test_whoever_survives_a_signal_is_left_alone():
+    work = """
+        with signals.caught() as seen:
+            print("ready", flush=True)
+            time.sleep(0.2)
+            seen.survived()
+        time.sleep(1)
+"""
+    code, out, err = signalled(work, signal.SIGINT)
+    assert (code, out, err) == (0, "ready\ncleaned up\n", "")
 
 
 def test_what_is_ignored_stays_ignored():
