@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from dlworkshop.data.checksums import digests
 from dlworkshop.errors import UserError
 from dlworkshop.files import atomic_write
+from dlworkshop.train import processes
 from dlworkshop.types import PyTree
 
 log = logging.getLogger(__name__)
@@ -44,7 +46,7 @@ class Checkpoints:
                 f"{folder} is a link: put the folder itself there, or take another run "
                 "folder"
             )
-        _set_damaged_aside(folder)
+        processes.by_first(lambda: _set_damaged_aside(folder))
         # or else threads wait for minutes for a folder that could not be made
         context = ocp.Context()
         context.asynchronous.create_directories_asynchronously = False
@@ -67,14 +69,15 @@ class Checkpoints:
         self.wait()  # raises what went wrong with the one before
         response = self._checkpointer.save_checkpointables_async(
             step,
-            {"state": jax.tree.map(_as_data, state), "position": position},
+            {"state": jax.tree.map(_saved, state), "position": position},
             force=True,
         )
         self._saving = self._writer.submit(self._finish, step, response)
 
     def _finish(self, step: int, response: Any) -> None:
         response.result()  # which also gives back its thread
-        _write_digests(self.folder / str(step))
+        if processes.is_first():
+            _write_digests(self.folder / str(step))
 
     def latest(self) -> int | None:
         """The step of the newest whole one."""
@@ -83,7 +86,7 @@ class Checkpoints:
 
     def restore(self, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
         """The newest one, laid out over devices as the arrays of `like` are."""
-        target = jax.tree.map(_as_data, like)
+        target = jax.tree.map(_saved, like)
         try:
             found = self._checkpointer.load_checkpointables(
                 None, {"state": jax.tree.map(_abstract, target), "position": None}
@@ -97,6 +100,9 @@ class Checkpoints:
                 "or take another folder"
             ) from error
         state = jax.tree.map(_like, like, found["state"])
+        if processes.count() > 1:
+            where = jax.tree.map(lambda leaf: leaf.sharding, like)
+            state = jax.tree.map(processes.put, state, where)
         return state, found["position"]
 
     def wait(self) -> None:
@@ -197,6 +203,13 @@ def _as_data(leaf):
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
+def _saved(leaf):
+    """Of arrays that each of several processes has whole, the first saves its own."""
+    data = _as_data(leaf)
+    whole = processes.count() > 1 and data.is_fully_addressable
+    return np.asarray(data) if whole else data
+
+
 def _like(leaf, data):
     if _is_key(leaf):
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
@@ -204,4 +217,6 @@ def _like(leaf, data):
 
 
 def _abstract(leaf):
+    if isinstance(leaf, np.ndarray):
+        return leaf
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)

@@ -12,6 +12,7 @@ import time
 import jax
 import numpy as np
 
+from dlworkshop.train import processes
 from dlworkshop.train.mesh import population_sharding
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.programs import MOST_EPOCHS, chunk_steps, inner_jaxprs
@@ -104,7 +105,7 @@ def seconds_of_a_step(plan: Plan, steps: int) -> float:
     """Of all members, by a chunk of so many steps of a group, times the groups."""
     programs, mesh = plan.programs, plan.mesh
     groups = plan.groups.partition(range(len(plan.seeds)))
-    everyone = jax.device_put(
+    everyone = processes.put(
         (np.asarray(plan.seeds, np.uint32), dict(plan.hparams), plan.start),
         population_sharding(mesh, fits=plan.groups.all_at_once),
     )
@@ -118,4 +119,5 @@ def seconds_of_a_step(plan: Plan, steps: int) -> float:
         found = programs.chunk(population, hparams, data, piece)
         jax.block_until_ready(found)
         seconds = time.perf_counter() - started
-    return (seconds - (programs.compile_seconds - compiled)) * len(groups) / count
+    seconds = processes.agreed(seconds - (programs.compile_seconds - compiled))
+    return seconds * len(groups) / count

@@ -14,6 +14,7 @@ import numpy as np
 
 from dlworkshop.learn.metrics import Metric, mean_over_classes
 from dlworkshop.learn.step import Evaluated
+from dlworkshop.train import processes
 from dlworkshop.train.groups import Group, scatter_rows
 from dlworkshop.types import Batch, PyTree
 
@@ -104,11 +105,11 @@ def _totals(
             def rows(leaf, left=left):  # [G, T, B, ...] -> [G, n, ...]
                 return leaf.reshape(len(leaf), -1, *leaf.shape[3:])[:, :left]
 
-            found = jax.tree.map(rows, jax.device_get(found))
+            found = jax.tree.map(rows, processes.fetch(found))
             for watcher in watchers:
                 watcher(group, first, found)
             first += len(found.scores["loss"][0])
-    return jax.device_get(totals)
+    return processes.fetch(totals)
 
 
 def split_scores(

@@ -11,12 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dlworkshop.data.feed import Stream
 from dlworkshop.data.order import Order
 from dlworkshop.models.model import BATCH
-from dlworkshop.train import memory
+from dlworkshop.train import memory, processes
 from dlworkshop.train.groups import Group, balanced_size
 from dlworkshop.train.mesh import MEMBER, shape_structs, shard
 from dlworkshop.types import Array, Batch, Dataset
@@ -145,7 +145,8 @@ class Streamed:
         def indices(position: int) -> np.ndarray:
             return order.steps(*pieces[position])
 
-        yield from self._stream("train", indices, len(pieces), None, MEMBER, BATCH)
+        shapes = [(count, len(some), order.batch_size) for _, count, some in pieces]
+        yield from self._stream("train", indices, shapes, None, MEMBER, BATCH)
 
     def evaluation(
         self, split: str, batch_size: int, most: int
@@ -162,7 +163,8 @@ class Streamed:
         def indices(position: int) -> np.ndarray:
             return cut[position][0]
 
-        batches = self._stream(split, indices, len(cut), None, BATCH)
+        shapes = [index.shape for index, _ in cut]
+        batches = self._stream(split, indices, shapes, None, BATCH)
         with contextlib.closing(batches):
             for placed, (_, share) in zip(batches, cut, strict=True):
                 yield placed, shard(self._mesh, share, None, BATCH)
@@ -197,11 +199,21 @@ class Streamed:
         return max(1, PIECE_BYTES // max(each, 1))
 
     def _stream(
-        self, split: str, indices: Callable, count: int, *axes
+        self, split: str, indices: Callable, shapes: Sequence[tuple[int, ...]], *axes
     ) -> Generator[Batch, None, None]:
-        with Stream(getattr(self._dataset, split), indices, count) as batches:
+        """Of indices of these shapes each process reads what its devices are fed."""
+        sharding = NamedSharding(self._mesh, PartitionSpec(*axes))
+        boxes = [processes.own_box(sharding, shape) for shape in shapes]
+
+        def own(position: int) -> np.ndarray:
+            return indices(position)[boxes[position]]
+
+        with Stream(getattr(self._dataset, split), own, len(shapes)) as batches:
             # no name for a batch: once on the devices, the host's copy can go
-            yield from (shard(self._mesh, next(batches), *axes) for _ in range(count))
+            yield from (
+                processes.put_box(next(batches), sharding, *where)
+                for where in zip(boxes, shapes, strict=True)
+            )
 
 
 Feed = Resident | Streamed

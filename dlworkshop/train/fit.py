@@ -16,7 +16,7 @@ from dlworkshop.learn import losses, schedules
 from dlworkshop.learn import population as pop
 from dlworkshop.learn.metrics import Metric
 from dlworkshop.models.model import Model, StatefulModel
-from dlworkshop.train import data_files, disk, params_file, run_folder
+from dlworkshop.train import data_files, disk, params_file, processes, run_folder
 from dlworkshop.train.cache import compilation_cache
 from dlworkshop.train.diagnosis import why_nobody_is_left
 from dlworkshop.train.evaluation import BalancedAccuracy, evaluate_split
@@ -166,6 +166,7 @@ def fit(
     """
     asked = dict(locals())
     with compilation_cache(quiet), logging_kept():
+        processes.check_seen_by_all(workdir)
         plan = make_plan(started=time.perf_counter(), **asked)
         return _fit(plan, dataset, workdir)
 
@@ -176,12 +177,17 @@ def _fit(plan: Plan, dataset: Dataset, workdir: str | Path | None) -> Run:
     workdir = Path(workdir)
     # it reads: not the folder's mistake
     files = data_files.describe(dataset, plan.model)
-    with run_folder.lock_run_dir(workdir):
+
+    def prepare() -> None:
         run_folder.check_config(workdir, plan.settings, plan.derived)
         with disk.disk_errors(workdir):
             for name, content in files.items():
                 run_folder.write_json(workdir / name, content)
                 run_files.read(workdir, name)  # as a reader will: not at the end
+
+    with processes.held_by_first(run_folder.lock_run_dir(workdir)):
+        processes.by_first(prepare)
+        with disk.disk_errors(workdir):
             return conclude(Loop(plan, workdir).run(), workdir)
 
 
@@ -191,7 +197,7 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
     params, state = final_params(plan, population)
     if trained.finished is not None and run_folder.is_whole(workdir, trained.finished):
         return _run(trained, params, state, trained.finished, workdir)
-    counted = jnp.asarray(population.status) < pop.QUARANTINED
+    counted = processes.fetch(population.status) < pop.QUARANTINED
     everyone = plan.groups.partition(range(len(plan.seeds)))
     splits = ["validation"]
     if plan.read_test and not trained.interrupted:
@@ -209,7 +215,7 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
             watchers.append(BalancedAccuracy(len(plan.seeds), label, mine))
         if split == "test" and workdir is not None:
             rows = population_table(plan, population, scores)
-            who = jax.device_get(counted) & of_best_setting(rows, plan)
+            who = counted & of_best_setting(rows, plan)
             predictions = predictions_of(plan.dataset, plan.outputs, who)
         if predictions is not None:
             watchers.append(predictions)
@@ -223,20 +229,29 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
     summary = summarise(plan, population, scores, trained.seconds, trained.interrupted)
     for found in not_finite:
         found.tell(summary["population"], said_at(plan.quiet, logging.WARNING))
-    if why := why_nobody_is_left(plan, population):
+    alone = processes.count() == 1  # whose devices have all of a member
+    if why := why_nobody_is_left(plan, population) if alone else "":
         summary["population"][0]["note"] += f": {why}"
         log.log(
             said_at(plan.quiet, logging.WARNING),
             "no member is left: %s (member 0)",
             why,
         )
+    if processes.count() > 1:  # each has them whole, as a single one would
+        params, state = processes.fetch((params, state))
     if workdir is not None:
-        if predictions is not None:
-            predictions.write(workdir / "predictions.npz")
-        file = workdir / params_file.FILE
-        params_file.write_params(file, params, state, plan.settings)
-        summary = run_folder.write_summary(workdir, summary)
-        report.write(workdir)
+        folder, told = workdir, summary
+
+        def write() -> dict[str, Any]:
+            if predictions is not None:
+                predictions.write(folder / "predictions.npz")
+            file = folder / params_file.FILE
+            params_file.write_params(file, params, state, plan.settings)
+            written = run_folder.write_summary(folder, told)
+            report.write(folder)
+            return written
+
+        summary = processes.by_first(write)
     return _run(trained, params, state, summary, workdir)
 
 
@@ -249,7 +264,9 @@ def of_best_setting(rows: list[dict[str, Any]], plan: Plan) -> np.ndarray:
 def _run(
     trained: Trained, params: PyTree, state: PyTree, summary, workdir: Path | None
 ) -> Run:
-    plan = trained.plan
+    plan, opt_state = trained.plan, trained.population.train.opt_state
+    if processes.count() > 1:
+        opt_state = processes.fetch(opt_state)
     return Run(
         plan.model,
         params,
@@ -259,7 +276,7 @@ def _run(
         trained.history,
         plan.hparams,
         plan.spec.routes.model,
-        trained.population.train.opt_state,
+        opt_state,
         fitted_target(plan.dataset.preprocessing),
     )
 

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from signal import Signals
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ from dlworkshop.data.feed import give_back_large_blocks
 from dlworkshop.errors import UserError
 from dlworkshop.learn import population as pop
 from dlworkshop.models.model import table
-from dlworkshop.train import run_folder
+from dlworkshop.train import processes, run_folder
 from dlworkshop.train.checkpoints import Checkpoints
 from dlworkshop.train.chunk_length import Ahead, Spent
 from dlworkshop.train.evaluation import evaluate_split, total_of, weight_of
@@ -26,7 +27,7 @@ from dlworkshop.train.history import History
 from dlworkshop.train.mesh import population_sharding
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.progress import Watch, said_at
-from dlworkshop.train.signals import INTERRUPTED, Caught, caught
+from dlworkshop.train.signals import Caught, caught
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class Snapshot(NamedTuple):
     @property
     def running(self) -> np.ndarray:
         """[P] bool."""
-        return np.asarray(self.population.status) == pop.RUNNING
+        return processes.fetch(self.population.status) == pop.RUNNING
 
 
 class Trained(NamedTuple):
@@ -95,9 +96,9 @@ class Loop:
                 self.checkpoints = Checkpoints(self.workdir / "checkpoints")
                 stack.callback(self.checkpoints.close)
                 position = self.restore(self.workdir / "summary.json")
-                self.log = run_folder.Log(self.workdir / "metrics.jsonl", position)
-                stack.callback(self.log.close)
-                self.history = History(self.log.lines())
+                self.history = History(
+                    processes.by_first(lambda: self.open_log(position, stack))
+                )
             self.train()
             if self.workdir is not None and self.finished is None:
                 self.save()
@@ -111,10 +112,17 @@ class Loop:
             self.interrupted,
         )
 
+    def open_log(self, position: int, stack: contextlib.ExitStack) -> list[dict]:
+        """The log, cut back to where its checkpoint says that it was; its lines."""
+        assert self.workdir is not None
+        self.log = run_folder.Log(self.workdir / "metrics.jsonl", position)
+        stack.callback(self.log.close)
+        return self.log.lines()
+
     def begin(self) -> pop.Population:
         """Everyone at step 0; each group begins where it will be trained."""
         plan, programs = self.plan, self.plan.programs
-        seeds, hparams, start = jax.device_put(
+        seeds, hparams, start = processes.put(
             (np.asarray(plan.seeds, np.uint32), dict(plan.hparams), plan.start),
             population_sharding(plan.mesh, fits=plan.groups.all_at_once),
         )
@@ -170,8 +178,9 @@ class Loop:
                         self.run_chunk(groups, pieces)
                         if self.interrupted:
                             break
-            if self.signal.signum is not None and not self.interrupted:
-                self.answer_signal()  # it came since the last chunk
+            if not self.interrupted:  # one may have come since the last chunk
+                if signum := max(processes.gathered(self.signal.signum or 0)):
+                    self.answer_signal(signum)
 
     def run_chunk(self, groups: list[Group], pieces: Iterator) -> None:
         """A chunk, and all that is done before the next one."""
@@ -205,8 +214,8 @@ class Loop:
                 part, hparams, seeds, data, plan.held, first, last, fewest
             )
             self.population = programs.scatter(self.population, group, part)
-            rows = jax.device_get(rows)
-        self.ahead.took(epoch - first, spent.seconds)
+            rows = processes.fetch(rows)
+        self.ahead.took(epoch - first, processes.agreed(spent.seconds))
 
         def of_all(values: np.ndarray) -> np.ndarray:  # [G] -> [P]
             found = np.full(len(plan.seeds), np.nan)
@@ -242,11 +251,14 @@ class Loop:
         examples = (self.updates() - self.updates_before) * self.plan.order.batch_size
         rate = examples / max(self.train_seconds, 1e-9)
         self.watch.update(self.step, rate, train, self.validation)
-        if self.signal.signum is not None:
-            self.answer_signal()
-        elif self.signal.save:
+        # a signal to one process stops all of them; the first has the clock
+        now = self.signal.signum or 0, self.signal.save, self.should_checkpoint()
+        seen = processes.gathered(now)
+        if signum := max(signum for signum, _, _ in seen):
+            self.answer_signal(signum)
+        elif any(save for _, save, _ in seen):
             self.save_as_asked()
-        elif self.should_checkpoint():
+        elif seen[0][2]:
             self.save()
 
     def train_groups(
@@ -265,7 +277,7 @@ class Loop:
                 step += len(jax.tree.leaves(self.piece)[0])
                 part, metrics = plan.programs.chunk(part, hparams, data, self.piece)
                 self.piece = next(pieces, None)  # the next, while the device computes
-                of_pieces.append(jax.device_get(metrics))  # [S, G]; waits
+                of_pieces.append(processes.fetch(metrics))  # [S, G]; waits
             self.population = plan.programs.scatter(self.population, group, part)
             del part  # before the next group is taken
             for name in of_pieces[0]:
@@ -277,18 +289,18 @@ class Loop:
 
     def running(self) -> list[Group]:
         """The members that still run, in groups."""
-        status = np.asarray(self.population.status)
+        status = processes.fetch(self.population.status)
         return self.plan.groups.partition(
             np.flatnonzero(status == pop.RUNNING).tolist()
         )
 
     def updates(self) -> int:
         """Updates of all members together."""
-        return int(np.asarray(self.population.train.step).sum(dtype=np.int64))
+        return int(processes.fetch(self.population.train.step).sum(dtype=np.int64))
 
     def evaluate(self) -> None:
         """Validation after an epoch: best parameters, early stopping."""
-        running = np.asarray(self.population.status) == pop.RUNNING
+        running = processes.fetch(self.population.status) == pop.RUNNING
         if not running.any():
             self.validation = None  # of an earlier epoch
             return
@@ -309,7 +321,7 @@ class Loop:
         if epoch_done and self.validation is not None:
             line["validation"] = self.validation
         self.history.append(line)
-        if self.workdir is not None:
+        if self.workdir is not None and processes.is_first():
             self.log.write(line)
 
     def observe(self, train: Mapping[str, np.ndarray], epoch_done: bool) -> None:
@@ -336,8 +348,9 @@ class Loop:
                     f"None, or a bool array of which of {size} members are to stop"
                 )
             status = self.population.status
-            now = np.where(snapshot.running & stop, pop.STOPPED, np.asarray(status))
-            now = jax.device_put(now.astype(status.dtype), status.sharding)
+            before = processes.fetch(status)
+            now = np.where(snapshot.running & stop, pop.STOPPED, before)
+            now = processes.put(now.astype(status.dtype), status.sharding)
             self.population = self.population._replace(status=now)
 
     def should_checkpoint(self) -> bool:
@@ -354,11 +367,15 @@ class Loop:
             every_seconds is not None and seconds >= every_seconds
         )
 
+    def log_position(self) -> int:
+        """How much of the log is on disk; of the process that writes it."""
+        return self.log.position()
+
     def save(self) -> None:
         """One checkpoint: population, step, log position, seconds."""
         position = {
             "step": self.step,
-            "log": self.log.position(),
+            "log": processes.by_first(self.log_position),
             "seconds": self.seconds_so_far(),
         }
         self.checkpoints.save(self.step, self.population, position)
@@ -375,25 +392,25 @@ class Loop:
         self.checkpoints.wait()
         log.log(level, "SIGUSR1: saved at step %d; the run goes on", self.step)
 
-    def answer_signal(self) -> None:
+    def answer_signal(self, signum: int) -> None:
         """Save, say so in one line, and go; the same command goes on from here.
 
         Without a folder, Ctrl-C ends the training and what is there comes back.
         """
-        signal, level = self.signal, said_at(self.plan.quiet, logging.WARNING)
-        done = f"stopped by {signal.name} at step {self.step} of {self.plan.num_steps}"
+        level, name = said_at(self.plan.quiet, logging.WARNING), Signals(signum).name
+        done = f"stopped by {name} at step {self.step} of {self.plan.num_steps}"
         if self.workdir is not None:
             self.save()
             self.checkpoints.wait()
             log.log(level, "%s; run the same command again to go on", done)
-        elif signal.signum == INTERRUPTED:
+        elif signum == Signals.SIGINT:
             log.log(level, "%s; the run so far is returned", done)
             self.interrupted = True
             self.signal.survived()
             return
         else:
             log.log(level, "%s; nothing was saved without a run folder", done)
-        raise SystemExit(128 + (signal.signum or 0))
+        raise SystemExit(128 + signum)
 
     def introduction(self) -> str:
         plan, size = self.plan, len(self.plan.seeds)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from dlworkshop.errors import UserError
-from dlworkshop.train import cgroups
+from dlworkshop.train import cgroups, processes
 from dlworkshop.train.groups import balanced_size, halve
 from dlworkshop.train.progress import said_at
 
@@ -127,10 +127,12 @@ def free(devices: Sequence[jax.Device]) -> float:
 
     A device that does not tell how much it has is taken to have enough.
     """
-    if devices[0].platform == "cpu":
-        return available() / len(devices)
-    stats = [device.memory_stats() or {} for device in devices]
-    return min(s.get("bytes_limit", math.inf) - s.get("bytes_in_use", 0) for s in stats)
+    own = [each for each in devices if each.process_index == jax.process_index()]
+    if own[0].platform == "cpu":
+        return min(processes.gathered(available() / len(own)))
+    stats = [device.memory_stats() or {} for device in own]
+    left = [s.get("bytes_limit", math.inf) - s.get("bytes_in_use", 0) for s in stats]
+    return min(processes.gathered(min(left)))
 
 
 def available(root: Path = Path("/")) -> int:

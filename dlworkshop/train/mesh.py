@@ -15,6 +15,7 @@ from jax.sharding import (
 
 from dlworkshop.errors import UserError
 from dlworkshop.models.model import BATCH
+from dlworkshop.train import processes
 
 MEMBER = "member"
 
@@ -53,7 +54,7 @@ def places(mesh: Mesh, members: int) -> int:
 
 def shard(mesh: Mesh, tree, *axes):
     """Put the arrays of `tree` on the mesh, first dimensions split over `axes`."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*axes)))
+    return processes.put(tree, NamedSharding(mesh, PartitionSpec(*axes)))
 
 
 def shape_structs(mesh: Mesh, tree, *axes):

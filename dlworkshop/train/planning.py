@@ -40,6 +40,7 @@ from dlworkshop.train import (
     feeds,
     finite,
     memory,
+    processes,
     run_folder,
 )
 from dlworkshop.train.folds import held_out, pooled
@@ -53,7 +54,7 @@ from dlworkshop.train.programs import (
     ExecutionConfig,
     Programs,
 )
-from dlworkshop.train.result import Run, describe_example
+from dlworkshop.train.result import Run, describe_example, versions
 from dlworkshop.train.starting import stacked_start
 from dlworkshop.train.step_checks import check_step
 from dlworkshop.train.workload import Workload
@@ -185,13 +186,36 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
 
     example = dataset.train.rows(0).inputs
     _, state = shapes(model, example)
-    used = jax.local_devices() if devices is None else list(devices)
+    begun = stacked_start(start, spec, example, members, len(member_seeds))
+    settings = _settings(
+        model, given_dataset, optimizer, functions, measured, workdir, begun
+    ) | {
+        "experiment": experiment,
+        "monitor": monitor,
+        "outputs": outputs,
+        "hparams": members,
+        "model_hparams": dict(spec.routes.model),
+        "seeds": member_seeds,
+        "num_epochs": num_epochs,
+        "batch_size": batch_size,
+        "steps_per_epoch": steps_per_epoch,
+        "folds": folds,
+        "patience": patience,
+    }
+    if processes.count() > 1:
+        processes.check_alike(
+            "what it was asked for",
+            run_folder.to_jsonable({**settings, "versions": versions()}),
+        )
+        quiet = quiet or not processes.is_first()
+    used = jax.devices() if devices is None else list(devices)
     mesh = make_mesh(
         len(member_seeds),
         batch_size,
         used,
         split=batch_transform is None and make_step is None,
     )
+    processes.check_employed(list(mesh.devices.flat))
     if mesh.size < len(used):
         log.info(
             "%d devices are used: members and examples divide no further", mesh.size
@@ -222,7 +246,9 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
             execution = execution._replace(micro_batch=None)
         return make_programs(execution=execution)
 
-    def measure() -> ExecutionConfig:
+    def measure() -> ExecutionConfig | None:
+        if processes.count() > 1:  # what one finds is not what the others would
+            return None
         return autotune.measure(
             trial,
             mesh,
@@ -253,22 +279,6 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
         and not observers
         and not any(metric.split for metric in measured.values())
     )
-    begun = stacked_start(start, spec, example, members, count)
-    settings = _settings(
-        model, given_dataset, optimizer, functions, measured, workdir, begun
-    ) | {
-        "experiment": experiment,
-        "monitor": monitor,
-        "outputs": outputs,
-        "hparams": members,
-        "model_hparams": dict(spec.routes.model),
-        "seeds": member_seeds,
-        "num_epochs": num_epochs,
-        "batch_size": batch_size,
-        "steps_per_epoch": steps_per_epoch,
-        "folds": folds,
-        "patience": patience,
-    }
     plan = Plan(
         model=model,
         dataset=dataset,
@@ -346,10 +356,11 @@ def _settings(
     """
     example = dataset.train.rows(0).inputs
     loss = functions["objective"] or functions["loss"]
+    compared = workdir is not None or processes.count() > 1
     settings: dict[str, Any] = {
         "dataset": {
             "name": dataset.name,
-            "fingerprint": "" if workdir is None else fingerprint(dataset),
+            "fingerprint": fingerprint(dataset) if compared else "",
             "classes": list(dataset.classes),
             "example": describe_example(example),
             **_one_array(example),
@@ -365,7 +376,7 @@ def _settings(
         "metrics": {name: metric.better for name, metric in metrics.items()},
         "units": {name: metric.unit for name, metric in metrics.items() if metric.unit},
     }
-    if workdir is not None:
+    if compared:
         brought: dict[str, Any] = {"model": model, "optimizer": optimizer}
         brought |= {"metrics": metrics, **functions}
         settings["identity"] = identity.describe(brought)

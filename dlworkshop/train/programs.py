@@ -32,7 +32,7 @@ from dlworkshop.models.model import (
     stand_ins,
     stateful,
 )
-from dlworkshop.train import signals
+from dlworkshop.train import processes, signals
 from dlworkshop.train.groups import Group
 from dlworkshop.train.mesh import MEMBER, shape_structs, shard
 from dlworkshop.types import Batch, PyTree
@@ -268,7 +268,7 @@ class Programs:
         if len(group) == len(population.status):
             return part
         places = np.asarray(group, np.int32)
-        part = jax.device_put(part, home)
+        part = processes.put(part, home)
         return self._run(self._whole(home).scatter, population, places, part)
 
     def chunk(self, population, hparams, data, indices):
@@ -339,7 +339,7 @@ class Programs:
     def keep_best(self, population, score):
         """Best parameters and early stopping; the old population is given up."""
         home = population.status.sharding
-        score = jax.device_put(score.astype(float), home)
+        score = processes.put(score.astype(float), home)
         return self._run(self._whole(home).keep_best, population, score)
 
     def memory(

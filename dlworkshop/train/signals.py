@@ -16,9 +16,6 @@ import threading
 import time
 from collections.abc import Iterator
 
-INTERRUPTED = signal.SIGINT
-
-
 GRACE = 3.0  # seconds to end in an orderly way
 
 
@@ -132,9 +129,6 @@ class Caught:
     signum: int | None = None
     save: bool = False  # SIGUSR1 came: a checkpoint is wanted, and then to go on
 
-    @property
-    def name(self) -> str:
-        return signal.Signals(self.signum or 0).name
 
     def survived(self) -> None:
         """It ended the training and not the program."""

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from dlworkshop.data.inputs_like import describe_inputs
@@ -17,6 +16,7 @@ from dlworkshop.learn.population import (
     Population,
 )
 from dlworkshop.models.model import num_params, table
+from dlworkshop.train import processes
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.result import describe_example, device, versions
 from dlworkshop.train.run_folder import to_jsonable
@@ -45,8 +45,8 @@ def summarise(
         interrupted: whether training ended before its time.
     """
     members = len(plan.seeds)
-    params, steps = population.train.params, np.asarray(population.train.step)
-    counted = np.asarray(population.status) < QUARANTINED
+    params, steps = population.train.params, processes.fetch(population.train.step)
+    counted = processes.fetch(population.status) < QUARANTINED
     examples = int(steps.astype(np.int64).sum()) * plan.order.batch_size
     rows = population_table(plan, population, scores, interrupted)
     settings = ranked(rows, plan.monitor, plan.better)
@@ -89,7 +89,8 @@ def summarise(
 
 
 def _taken(plan: Plan, population: Population) -> str:
-    if plan.patience is None or not np.isfinite(population.best_score).any():
+    best = processes.fetch(population.best_score)
+    if plan.patience is None or not np.isfinite(best).any():
         return "last"
     return f"best by validation {plan.monitor}"
 
@@ -101,7 +102,7 @@ def population_table(
     interrupted: bool = False,
 ) -> list[dict[str, Any]]:
     """One row for each member, as in summary.json."""
-    state = jax.device_get(
+    state = processes.fetch(
         {
             "step": population.train.step,
             "status": population.status,

@@ -15,10 +15,10 @@ import jax
 from dlworkshop.errors import UserError, explain_devices
 from dlworkshop.report import settings, terminal
 from dlworkshop.report.words import format_claim
-from dlworkshop.train import signals
+from dlworkshop.train import processes, signals
 from dlworkshop.train.cache import use_compilation_cache
 from dlworkshop.train.result import Run, metric_name
-from dlworkshop.workshop import lesson
+from dlworkshop.workshop import launch, lesson
 from dlworkshop.workshop.lesson import Lesson
 
 
@@ -30,6 +30,12 @@ class Config:
     """The run folder; runs/NAME by default. Run the same command again to go on."""
     seeds: int = 5
     """How many models to train together, with seeds 0, 1, ..."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where several processes train one population."""
+    num_processes: int | None = None
+    """How many they are. Slurm, Open MPI, Kubernetes and TPU pods tell it."""
+    process_id: int | None = None
+    """Which of them this one is: 0, 1, ..."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,9 +74,12 @@ def start(
     config = dataclasses.replace(config, workdir=workdir)
     quiet_checkpoints()
     use_all_cores(config.seeds or 0)  # of seeds that are chosen later, all cores
+    meeting = config.coordinator, config.num_processes, config.process_id
     try:
-        with terminal.messages(), explain_devices():
+        with terminal.messages(), explain_devices(), launch.joined(*meeting):
             result = perform(main, config)
+            if not processes.is_first():  # one speaks for all
+                return
     except UserError as error:
         terminal.say_error(error)
         raise SystemExit(2) from None
@@ -103,6 +112,8 @@ def perform(
         return result
     file, doc = Path(script.__file__ or ""), script.__doc__ or ""
     seconds = {"total": time.perf_counter() - started}
+    if not processes.is_first():
+        return result
     return lesson.write(result, config.workdir, file, doc, config, seconds)
 
 

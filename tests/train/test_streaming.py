@@ -155,18 +155,17 @@ def test_memory_is_bounded(quadrants, monkeypatch):
     monkeypatch.setattr(feeds, "PIECE_BYTES", 2 * STEP_BYTES)
     dataset, rows = with_rows(quadrants)
     placed, ahead, used = [], [], 0
-    place = feeds.shard
+    place = feeds.processes.put_box
 
-    def watched(mesh, tree, *axes):
+    def watched(tree, *where):
         nonlocal used
-        if isinstance(tree, Batch) and MEMBERS in tree.targets.shape:  # of training
+        if MEMBERS in tree.targets.shape:  # of training
             used += tree.targets.size
             ahead.append(rows.gathered - used)
-        if isinstance(tree, Batch):
-            placed.append(sum(leaf.nbytes for leaf in jax.tree.leaves(tree.inputs)))
-        return place(mesh, tree, *axes)
+        placed.append(sum(leaf.nbytes for leaf in jax.tree.leaves(tree.inputs)))
+        return place(tree, *where)
 
-    monkeypatch.setattr(feeds, "shard", watched)
+    monkeypatch.setattr(feeds.processes, "put_box", watched)
     run(dataset, num_epochs=4)
     # the least that can be evaluated at a time are 128 examples
     assert max(placed) <= max(2 * STEP_BYTES, 128 * 8 * 8)
@@ -204,7 +203,8 @@ def test_what_does_not_fit_is_streamed(quadrants, tmp_path, monkeypatch, capsys)
 
 def test_what_devices_say_of_their_memory(quadrants):
     def device(**stats):
-        return SimpleNamespace(platform="gpu", memory_stats=lambda: stats or None)
+        told = {"platform": "gpu", "process_index": 0}
+        return SimpleNamespace(memory_stats=lambda: stats or None, **told)
 
     needed = sum(a.nbytes for a in jax.tree.leaves(quadrants[:3]))
     large = device(bytes_limit=3 * needed, bytes_in_use=needed)

@@ -1,0 +1,246 @@
+"""One run in several processes: what all agree on, and how arrays come and go.
+
+Each process runs the same script and calls the same programs in the same order, each on
+its own devices, as JAX wants it. What is decided by a clock, by free memory, by a
+signal or by a file is decided by the first process, which alone writes and speaks. In a
+single process all of this does nothing.
+"""
+
+import contextlib
+import functools
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Sharding
+
+from dlworkshop.errors import UserError
+from dlworkshop.types import PyTree
+
+
+class AgreedError(UserError):
+    """A mistake that all processes are told of: they leave together."""
+
+
+def count() -> int:
+    """How many processes there are."""
+    return jax.process_count()
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and speaks."""
+    return jax.process_index() == 0
+
+
+def gathered(value: Any) -> list[Any]:
+    """The JSON values of all processes, in their order; each waits for the others.
+
+    >>> gathered({"free": 3})
+    [{'free': 3}]
+    """
+    if count() == 1:
+        return [value]
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.array(len(text), np.int32))
+    padded = np.zeros(sizes.max(), np.uint8)
+    padded[: len(text)] = text
+    rows = multihost_utils.process_allgather(padded)
+    return [
+        json.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)
+    ]
+
+
+def agreed(value: Any) -> Any:
+    """The JSON value of the first process; of the others it may be anything."""
+    return gathered(value if is_first() else None)[0]
+
+
+def by_first(action: Callable[[], Any]) -> Any:
+    """Let the first process act, and all have its answer, JSON, or its `UserError`."""
+    if count() == 1:
+        return action()
+    answer, refusal = None, None
+    if is_first():
+        try:
+            answer = action()
+        except UserError as error:
+            refusal = str(error)
+    answer, refusal = agreed((answer, refusal))
+    if refusal is not None:
+        raise AgreedError(refusal)
+    return answer
+
+
+@contextlib.contextmanager
+def held_by_first(context: contextlib.AbstractContextManager) -> Iterator[None]:
+    """Within `context` in the first process; all are refused if that one is."""
+    with contextlib.ExitStack() as stack:
+        by_first(lambda: stack.enter_context(context))
+        yield
+
+
+def check_alike(what: str, value: Any) -> None:
+    """Refuse a run whose processes differ in what must be the same in all.
+
+    Args:
+        what: what it is, in words.
+        value: name -> JSON value of this process.
+
+    Raises:
+        UserError: names the first process that differs, and in what.
+    """
+    first, *others = gathered(value)
+    for index, other in enumerate(others, 1):
+        names = [n for n in first if first[n] != other.get(n)]
+        if names:
+            raise AgreedError(
+                f"process {index} differs from process 0 in {what} "
+                f"({', '.join(names)}): start the same script with the same flags, "
+                "data and library versions in all processes"
+            )
+
+
+def check_seen_by_all(folder: str | Path | None) -> None:
+    """Refuse a run folder that some process does not see.
+
+    Raises:
+        UserError: where not all processes find what the first one wrote there.
+    """
+    if count() == 1 or folder is None:
+        return
+    folder = Path(folder)
+
+    def leave() -> str:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return Path(tempfile.mkstemp(prefix=".seen-", dir=folder)[1]).name
+        except OSError as error:
+            raise UserError(
+                f"the run folder {folder} cannot be written ({error.strerror}): choose "
+                "another one"
+            ) from error
+
+    name = by_first(leave)
+    seen = gathered((folder / name).exists())
+    if is_first():
+        (folder / name).unlink(missing_ok=True)
+    if not all(seen):
+        raise AgreedError(
+            f"process {seen.index(False)} does not see the run folder {folder} of "
+            "process 0: choose one on a disk that all share"
+        )
+
+
+def check_employed(devices: Sequence[jax.Device]) -> None:
+    """Refuse a mesh on which some process would have nothing to do.
+
+    Raises:
+        UserError: if there are more processes than the members and the batch employ.
+    """
+    employed = {device.process_index for device in devices}
+    if len(employed) < count():
+        raise AgreedError(
+            f"{count()} processes were started, and members and examples employ the "
+            f"devices of {len(employed)}: start no more than that, or train more "
+            "members or a larger batch"
+        )
+
+
+def put(tree: PyTree, sharding: Sharding) -> PyTree:
+    """Place arrays that every process has whole; each keeps its part of them."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(fetch(tree) if _is_spread(tree) else tree, sharding)
+    return jax.tree.map(functools.partial(_put_leaf, sharding=sharding), tree)
+
+
+def _put_leaf(leaf: Any, sharding: Sharding) -> jax.Array:
+    if _is_spread(leaf):
+        return jax.device_put(leaf, sharding)
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = _put_leaf(jax.random.key_data(leaf), sharding)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
+    whole = np.asarray(leaf, dtype)
+    return jax.make_array_from_callback(whole.shape, sharding, lambda i: whole[i])
+
+
+def fetch(tree: PyTree) -> PyTree:
+    """Arrays of all devices -> the whole of them, on the host of every process."""
+    if not _is_spread(tree):
+        return jax.device_get(tree)
+    return jax.tree.map(_fetch_leaf, tree)
+
+
+def _fetch_leaf(leaf: Any) -> Any:
+    if not _is_spread(leaf):
+        return jax.device_get(leaf)
+    if leaf.is_fully_replicated:
+        return np.asarray(leaf.addressable_data(0))
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = _fetch_leaf(jax.jit(jax.random.key_data)(leaf))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    return multihost_utils.process_allgather(leaf, tiled=True)
+
+
+def _is_spread(tree: PyTree) -> bool:
+    """Whether some of the arrays are in part on devices of other processes."""
+    return any(
+        isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+# Of each axis, first and last + 1.
+Box = tuple[slice, ...]
+
+
+def own_box(sharding: Sharding, shape: tuple[int, ...]) -> Box:
+    """The smallest box that holds what the devices of this process have of an array.
+
+    >>> one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    >>> own_box(one, (4, 3))
+    (slice(0, 4, None), slice(0, 3, None))
+    """
+    found = sharding.addressable_devices_indices_map(shape).values()
+    ranges = [
+        [index.indices(size)[:2] for index, size in zip(indices, shape, strict=True)]
+        for indices in found
+        if indices is not None
+    ]
+    return tuple(
+        slice(min(a for a, _ in axis), max(b for _, b in axis))
+        for axis in zip(*ranges, strict=True)
+    )
+
+
+def put_box(tree: PyTree, sharding: Sharding, box: Box, shape: tuple[int, ...]):
+    """Place arrays of which each process has read its own box only.
+
+    Args:
+        tree: leaves [*box, ...].
+        sharding: of the whole.
+        box: where in it the leaves are, on the first axes.
+        shape: of the whole, on these axes.
+    """
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def leaf(own):
+        def part(index):
+            first = (
+                slice(*(x - b.start for x in i.indices(size)[:2]))
+                for i, b, size in zip(index, box, shape, strict=False)
+            )
+            return own[tuple(first)]
+
+        dtype = jax.dtypes.canonicalize_dtype(own.dtype)
+        whole = (*shape, *own.shape[len(shape) :])
+        own = np.asarray(own, dtype)
+        return jax.make_array_from_callback(whole, sharding, part)
+
+    return jax.tree.map(leaf, tree)

@@ -1,0 +1,43 @@
+"""What each of several processes runs in the tests: a script of a user's own."""
+
+import json
+import sys
+
+import numpy as np
+
+from dlworkshop import data, fit, models
+from dlworkshop.errors import UserError
+from dlworkshop.report import terminal
+from dlworkshop.train import processes
+from dlworkshop.workshop import launch
+
+
+def train(**changes):
+    """Three classes of 203 points; the same in every process."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(203, 6)).astype(np.float32)
+    y = (x[:, 0] > 0).astype(np.int32) + (x[:, 1] > 0)
+    settings = {"seeds": 4, "num_epochs": 4, "batch_size": 16, "steps_per_chunk": 3}
+    settings |= {"hparams": {"learning_rate": 0.01}}
+    dataset = data.from_arrays(x, y, seed=0)
+    return fit(models.mlp((8,), num_classes=3), dataset, **settings | changes)
+
+
+def main():
+    place, changes, result = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
+    coordinator, num_processes, process_id = place.split(",")
+    try:
+        with (
+            terminal.messages(),
+            launch.joined(coordinator, int(num_processes), int(process_id)),
+        ):
+            run = train(**changes)
+            if processes.is_first():
+                np.savez(result, **run.params["Dense_0"], mesh=run.summary["mesh"])
+    except UserError as error:
+        terminal.say_error(error)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""One population in several processes is the population of a single one."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from dlworkshop.errors import UserError
+from dlworkshop.workshop import launch
+from tests.train.one_of_several import train
+
+SCRIPT = Path(__file__).parent / "one_of_several.py"
+ROOT = SCRIPT.parent.parent.parent
+# Sums over examples are taken in another order: some units in the last place of
+# float32, over some hundred steps.
+CLOSE = {"rtol": 1e-4, "atol": 1e-6}
+
+
+def start(tmp_path, count, devices, changes, own=None):
+    """So many processes with so many devices; `own` changes what the last is given."""
+    with socket.create_server(("localhost", 0)) as free:
+        port = free.getsockname()[1]
+    found = []
+    for index in range(count):
+        given = changes | ((own or {}) if index == count - 1 else {})
+        place = f"localhost:{port},{count},{index}"
+        command = [sys.executable, str(SCRIPT), place, json.dumps(given)]
+        environment = os.environ | {
+            "JAX_NUM_CPU_DEVICES": str(devices),
+            "PYTHONPATH": str(ROOT),
+        }
+        found.append(
+            subprocess.Popen(
+                [*command, str(tmp_path / "found.npz")],
+                env=environment,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    return found
+
+
+def ends(processes):
+    """Exit status and stderr of each."""
+    said = [process.communicate(timeout=120)[1] for process in processes]
+    return [process.returncode for process in processes], said
+
+
+def wait_for_lines(log, count, processes):
+    for _ in range(600):
+        if log.exists() and log.read_bytes().count(b"\n") >= count:
+            return
+        if any(process.poll() is not None for process in processes):
+            break
+        time.sleep(0.1)
+    pytest.fail(str(ends(processes)))
+
+
+def kernel(run):
+    return np.asarray(run.params["Dense_0"]["kernel"])
+
+
+def test_a_member_over_four_processes_is_the_member_of_one(tmp_path):
+    changes = {"seeds": 1, "num_epochs": 2}
+    statuses, said = ends(start(tmp_path, 4, 1, changes))
+    assert statuses == [0] * 4, said
+    found = np.load(tmp_path / "found.npz", allow_pickle=True)
+    assert found["mesh"].item() == {"member": 1, "batch": 4}
+    alone = train(**changes, devices=jax.devices()[:1])
+    np.testing.assert_allclose(found["kernel"], kernel(alone), **CLOSE)
+    assert "step 16/16" in said[0]
+    assert not any("step" in other for other in said[1:])  # one speaks for all
+
+
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
+    """Streamed, and of members that leave a place empty; stopped, killed, finished."""
+    changes = {"seeds": 5, "num_epochs": 40, "streamed": True, "save_every_steps": 6}
+    folder = tmp_path / "run"
+    log = folder / "metrics.jsonl"
+    both = start(tmp_path, 2, 2, changes | {"workdir": str(folder)})
+    wait_for_lines(log, 3, both)
+    both[1].send_signal(signal.SIGTERM)  # to one of them
+    statuses, said = ends(both)
+    assert statuses == [143, 143], said
+    assert "stopped by SIGTERM" in said[0] and "mesh 3 x 1" in said[0]
+    seen = log.read_bytes().count(b"\n")
+
+    both = start(tmp_path, 2, 2, changes | {"workdir": str(folder)})
+    wait_for_lines(log, seen + 6, both)
+    both[1].kill()
+    started = time.monotonic()
+    statuses, said = ends(both)
+    assert time.monotonic() - started < 40
+    assert statuses[0] not in (0, None) and "process" in said[0].lower()
+
+    run = train(**changes, workdir=folder, devices=jax.devices()[:1])
+    whole = train(**changes, devices=jax.devices()[:1])
+    np.testing.assert_allclose(kernel(run), kernel(whole), **CLOSE)
+    assert run.summary["population"][4]["steps"] == 40 * 8
+    steps = [entry["step"] for entry in map(json.loads, log.read_text().splitlines())]
+    assert steps == sorted(set(steps)) and steps[-1] == 40 * 8
+
+
+def test_processes_that_differ_are_refused(tmp_path):
+    other = {"hparams": {"learning_rate": 0.02}}
+    statuses, said = ends(start(tmp_path, 2, 1, {}, other))
+    assert statuses == [2, 2], said
+    assert all("process 1 differs from process 0" in each for each in said)
+    assert all("hparams" in each and "Traceback" not in each for each in said)
+
+
+@pytest.mark.parametrize(
+    ("place", "sentence"),
+    [
+        (("localhost", 2, 0), "give HOST:PORT"),
+        (("localhost:1", 2, 2), "--process-id is 2 of 2 processes"),
+        (("localhost:1", None, None), "belong together"),
+    ],
+)
+def test_a_place_that_cannot_be_is_refused(place, sentence):
+    with pytest.raises(UserError, match=sentence), launch.joined(*place):
+        pass
+
+
+def test_the_environment_of_a_scheduler_is_known(monkeypatch):
+    assert not launch.by_scheduler()
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "1")
+    assert not launch.by_scheduler()
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    assert launch.by_scheduler()
