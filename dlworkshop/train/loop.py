@@ -178,9 +178,9 @@ class Loop:
                         self.run_chunk(groups, pieces)
                         if self.interrupted:
                             break
-            if not self.interrupted:  # one may have come since the last chunk
-                if signum := max(processes.gathered(self.signal.signum or 0)):
-                    self.answer_signal(signum)
+            last = processes.gathered(self.signal.signum or 0)  # since the last chunk
+            if any(last) and not self.interrupted:
+                self.answer_signal(max(last))
 
     def run_chunk(self, groups: list[Group], pieces: Iterator) -> None:
         """A chunk, and all that is done before the next one."""

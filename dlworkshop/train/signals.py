@@ -129,7 +129,6 @@ class Caught:
     signum: int | None = None
     save: bool = False  # SIGUSR1 came: a checkpoint is wanted, and then to go on
 
-
     def survived(self) -> None:
         """It ended the training and not the program."""
         _main.pending = None

@@ -98,7 +98,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
     both[1].kill()
     started = time.monotonic()
     statuses, said = ends(both)
-    assert time.monotonic() - started < 40
+    assert time.monotonic() - started < 60
     assert statuses[0] not in (0, None) and "process" in said[0].lower()
 
     run = train(**changes, workdir=folder, devices=jax.devices()[:1])
