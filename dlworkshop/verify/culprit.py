@@ -7,20 +7,18 @@ values: jit, checkpoint, the branch of a cond that was taken, the steps of a sca
 while loop. For one culprit that costs some 2 log2(equations) checks, each compiled.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import core, source_info_util
+from jax.extend import core
 
-from dlworkshop.verify.functions import Function, lift
+from dlworkshop.verify.functions import Function, lift, place_of
 from dlworkshop.verify.report import Culprit
 from dlworkshop.verify.transformations import rule_of
 
-HERE = os.path.dirname(__file__)
 MOST = 3  # culprits that are named
 STEPS = 12  # of a loop that are looked into
 CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "checkpoint": "jaxpr", "remat2": "jaxpr"}
@@ -38,14 +36,26 @@ def culprits_of(fn: Function, judge: Judge) -> list[Culprit]:
         judge: a piece of its program, as a function of what moves with the arguments,
             at the values that it has -> what is wrong with it, or "".
     """
-    walk = _Walk(judge, fn.at.dtype)
-    walk.program(fn.program.jaxpr, fn.program.consts, [fn.at], [True], "")
+    for stops in (False, True):  # first without them: they may well be right
+        walk = _Walk(judge, fn.at.dtype, stops)
+        walk.program(fn.program.jaxpr, fn.program.consts, [fn.at], [True], "")
+        if walk.found:
+            break
     return walk.found
 
 
 class _Walk:
-    def __init__(self, judge: Judge, dtype: Any):
-        self.judge, self.dtype = judge, dtype
+    """A walk through a program.
+
+    Args:
+        judge: of its pieces.
+        dtype: that they compute in.
+        stops: whether what is behind `stop_gradient` moves. By autodiff it does not,
+            and a function may be right with it, as the maximum in a softmax.
+    """
+
+    def __init__(self, judge: Judge, dtype: Any, stops: bool):
+        self.judge, self.dtype, self.stops = judge, dtype, stops
         self.found: list[Culprit] = []
         self.callers: list[str] = []  # the places of the calls that we are inside of
 
@@ -59,7 +69,7 @@ class _Walk:
         values |= dict(zip(names, run(*values.values()), strict=True))
         moves = {v for v, m in zip(jaxpr.invars, moving, strict=True) if m}
         for eqn in jaxpr.eqns:
-            if any(v in moves for v in _variables(eqn)):
+            if not self._holds(eqn) and any(v in moves for v in _variables(eqn)):
                 moves |= {v for v in eqn.outvars if _is_inexact(v)}
         wrong = self._halves(jaxpr, list(jaxpr.eqns), values, moves, known=True)
         self.callers.pop()
@@ -97,14 +107,18 @@ class _Walk:
             self.found.append(Culprit(_name(eqn), self._place(eqn), wrong))
         return bool(wrong)
 
+    def _holds(self, eqn) -> bool:
+        return eqn.primitive.name == "stop_gradient" and not self.stops
+
     def _place(self, eqn) -> str:
         """The user's file and line, relative to where we are if it is below."""
-        place = source_info_util.summarize(eqn.source_info)
-        if not place or place.startswith(HERE):  # it is called by no line of the user's
+        place = place_of(eqn)
+        if not place:  # it is called by no line of the user's
             place = self.callers[-1] or rule_of(eqn).partition(" at ")[2]
-        return place.removeprefix(os.getcwd() + os.sep)
+        return place
 
     def _wrong(self, jaxpr, eqns, values, moves) -> str:
+        eqns = [eqn for eqn in eqns if not self._holds(eqn)]  # their values are known
         made = {v for eqn in eqns for v in eqn.outvars}
         needed = {v: None for eqn in eqns for v in _variables(eqn) if v not in made}
         later = _used_after(jaxpr, eqns)
@@ -112,11 +126,16 @@ class _Walk:
         through = [i for i, v in enumerate(needed) if v in moves]
         if not out or not through:
             return ""
-        f = _function(jaxpr, eqns, list(needed), out)
         args = [values[v] for v in needed]
-        for v in through:
-            if not np.isfinite(np.asarray(args[v])).all():
-                return ""
+        finite = {i: np.isfinite(np.asarray(args[i])) for i in through}
+        finite = {i: mask for i, mask in finite.items() if not mask.all()}
+        f = _finite_only(
+            _function(jaxpr, eqns, list(needed), out),
+            {i: (mask, args[i]) for i, mask in finite.items()},
+            [np.isfinite(np.asarray(values[v])) for v in out],
+        )
+        for i, mask in finite.items():
+            args[i] = np.where(mask, args[i], 0)
         return self.judge(lift(f, args, through, self.dtype))
 
 
@@ -145,7 +164,34 @@ def _function(jaxpr, eqns, given, wanted) -> Callable:
     piece = jaxpr.replace(
         constvars=[], invars=list(given), outvars=list(wanted), eqns=list(eqns)
     )
-    return core.jaxpr_as_fun(core.ClosedJaxpr(piece, ()))
+    run = core.jaxpr_as_fun(core.ClosedJaxpr(piece, ()))
+
+    def cast(x, v):  # what was lifted may compute in less
+        narrow = _is_inexact(v) and hasattr(x, "dtype") and x.dtype != v.aval.dtype
+        return x.astype(v.aval.dtype) if narrow else x
+
+    return lambda *args: run(*map(cast, args, given))
+
+
+def _finite_only(f: Callable, given: dict[int, Any], masks: list) -> Callable:
+    """`f`, of what is finite alone: the -inf of a mask does not move.
+
+    Args:
+        f: arrays -> a list of arrays.
+        given: place of an argument -> where it is finite, and all of it.
+        masks: where what it returns is finite.
+    """
+    if not given and all(mask.all() for mask in masks):
+        return f
+
+    def finite(*args):
+        whole = list(args)
+        for i, (mask, all_of_it) in given.items():
+            whole[i] = jnp.where(mask, args[i], all_of_it)
+        found = zip(masks, f(*whole), strict=True)
+        return [jnp.where(mask, x, jnp.zeros_like(x)) for mask, x in found]
+
+    return finite
 
 
 def _variables(eqn) -> Iterator[Any]:

@@ -1,6 +1,7 @@
 """Any JAX function as one of real vectors, of which derivatives are matrices."""
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -8,9 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import source_info_util
 
 from dlworkshop.errors import UserError
 
+HERE, JAX = os.path.dirname(__file__), os.path.dirname(jax.__file__)
 # What JAX says where a mode is not there; anything else is an error of the function.
 NO_MODE = (
     "forward-mode",
@@ -93,7 +96,7 @@ def lift(
         UserError: an argnum that is not there, no number to differentiate by, one that
             is not finite, or no real or complex number returned.
     """
-    chosen = [argnums] if isinstance(argnums, int) else list(argnums)
+    chosen = list(argnums) if isinstance(argnums, Sequence) else [int(argnums)]
     if not chosen or any(not -len(args) <= i < len(args) for i in chosen):
         raise UserError(
             f"argnums={argnums} with {len(args)} arguments: wanted places of arguments "
@@ -103,6 +106,7 @@ def lift(
     names = ["params"] if len(args) == 1 else [f"args[{i}]" for i in range(len(args))]
     leaves, tree = jax.tree_util.tree_flatten_with_path(tuple(args))
     filled = [_cast(x, dtype) for _, x in leaves]
+    given_on = [jnp.asarray(x) if _is_of_numpy(x) else x for x in filled]
     places, inputs, pieces, stop = [], [], [], 0
     for place, ((key, *rest), x) in enumerate(
         (path, x) for (path, _), x in zip(leaves, filled, strict=True)
@@ -125,7 +129,7 @@ def lift(
         )
 
     def returned(v):  # [D] -> path -> every real or complex array that f returns
-        given = list(filled)
+        given = list(given_on)
         for place, part in zip(places, inputs, strict=True):
             x = v[part.start : part.stop]
             if part.is_complex:
@@ -148,7 +152,8 @@ def lift(
         for x in returned(v).values():
             made += [jnp.real(x).ravel()]
             made += [jnp.imag(x).ravel()] if jnp.iscomplexobj(x) else []
-        return jnp.concatenate(made)
+        out = jnp.concatenate(made)
+        return out.astype(dtype) if dtype == np.float32 else out  # of bfloat16, too
 
     at = np.concatenate(pieces)
     outputs, stop = [], 0
@@ -200,8 +205,14 @@ def _is_inexact(x: Any) -> bool:
     return _is_array(x) and jnp.issubdtype(jnp.result_type(x), jnp.inexact)
 
 
+def _is_of_numpy(x: Any) -> bool:
+    """Whether it is to reach the function as JAX would hand it over."""
+    return isinstance(x, np.ndarray | np.generic) and x.dtype.kind in "biufc"
+
+
 def _cast(x: Any, dtype: Any) -> Any:
-    if not _is_inexact(x) or isinstance(x, jax.core.Tracer):
+    """Arrays in `dtype`, or its complex kind; numbers of Python have none."""
+    if not _is_inexact(x) or isinstance(x, jax.core.Tracer | float | complex):
         return x
     is_complex = jnp.issubdtype(jnp.result_type(x), jnp.complexfloating)
     return np.asarray(x).astype(
@@ -240,8 +251,30 @@ def _narrowed(jaxpr: Any, moving: Any) -> str:
         came = {_bits(v) for v, h in zip(eqn.invars, hit, strict=True) if h}
         for v in [] if bodies or 64 not in came else eqn.outvars:
             if 0 < _bits(v) < 64:
-                return f"{eqn.primitive.name} makes {v.aval.dtype} of float64"
+                place = place_of(eqn)
+                at = f" at {place}" if place else ""
+                return f"{eqn.primitive.name} makes {v.aval.dtype} of float64{at}"
     return ""
+
+
+def place_of(eqn: Any) -> str:
+    """The line of the user's that made an equation: "file:12 (function)", or "".
+
+    It is the innermost one outside of this package and of installed libraries; if there
+    is none, the innermost one that JAX tells.
+    """
+    trace = eqn.source_info.traceback
+    for frame in trace.frames if trace else []:
+        name = frame.file_name
+        if name.startswith((HERE, JAX, "<frozen")) or "site-packages" in name:
+            continue
+        return _relative(f"{name}:{frame.line_num} ({frame.function_name})")
+    place = source_info_util.summarize(eqn.source_info)
+    return "" if place.startswith(HERE) else _relative(place)
+
+
+def _relative(place: str) -> str:
+    return place.removeprefix(os.getcwd() + os.sep)
 
 
 def _bits(v: Any) -> int:

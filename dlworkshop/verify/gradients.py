@@ -18,7 +18,6 @@ from dlworkshop.verify import culprit
 from dlworkshop.verify.functions import Function, lift, narrowed
 from dlworkshop.verify.modes import Found, check
 from dlworkshop.verify.report import (
-    RIGHT,
     WRONG,
     Culprit,
     GradientReport,
@@ -151,6 +150,15 @@ def check_gradients(
     )
 
 
+NARROW = (
+    "f does not compute in float64 all the way: {}. Cast the arrays f closes over to "
+    "the dtype of params, or make them inside f, and let no layer of it force a dtype; "
+    "or check in float32, with dtype='float32'."
+)
+STOPPED = (
+    "if stop_gradient is there on purpose, its derivative is no slope of f: check the "
+    "function with that part as an argument that is not differentiated"
+)
 NO_CULPRIT = (
     "no single equation is wrong by itself: kinks that meet, or an error too small to "
     "show in one of them"
@@ -160,12 +168,17 @@ NO_CULPRIT = (
 def _culprits(fn: Function, judged) -> tuple[list[Culprit], list[str]]:
     """Those of the first check that something is wrong in, and what is to be said."""
     for found, judge in judged:
-        if found.is_wrong:
-            if not all(np.isfinite(row.autodiff) for row in found.rows):
-                named = culprit.culprits_of(fn, culprit.not_finite)
-            else:
-                named = culprit.culprits_of(fn, judge)
-            return named, [] if named else [NO_CULPRIT]
+        if not found.is_wrong:
+            continue
+        finite = all(np.isfinite(row.autodiff) for row in found.rows)
+        try:
+            named = culprit.culprits_of(fn, judge if finite else culprit.not_finite)
+        except Exception as error:  # of a piece; the verdict stands
+            words = str(error).partition("\n")[0]
+            return [], [f"the search for the culprit failed: {words:.200}"]
+        if any(each.name == "stop_gradient" for each in named):
+            return named, [STOPPED]
+        return named, [] if named else [NO_CULPRIT]
     return [], []
 
 
@@ -184,8 +197,8 @@ def _asked(
     several = np.iterable(modes) and not isinstance(modes, str)
     if not several or not modes or set(modes) - {"fwd", "rev"}:
         raise UserError(f'modes={modes!r}: wanted ("fwd", "rev") or one of the two.')
-    if order not in (1, 2):
-        raise UserError(f"order={order}: wanted 1 or 2.")
+    if isinstance(order, bool) or order not in (1, 2):
+        raise UserError(f"order={order!r}: wanted 1 or 2.")
     several = names is None or (np.iterable(names) and not isinstance(names, str))
     if not several or set(names or ()) - set(NAMES):
         raise UserError(f"transformations={names!r}: wanted some of {NAMES}.")
@@ -214,18 +227,13 @@ def _lifted(f, args, argnums, width, has_aux) -> Function:
         fn = lift(f, args, argnums, width, has_aux=has_aux)
         came = narrowed(fn) if width == np.float64 else ""
     except (TypeError, ValueError) as error:  # no promotion of float64 with float32
-        known = ("float32", "float16", "complex64", "promot")
-        if isinstance(error, UserError) or width != np.float64:
+        mixed = all(word in str(error) for word in ("float32", "float64"))
+        if isinstance(error, UserError) or width != np.float64 or not mixed:
             raise
-        if not any(word in str(error) for word in known):
-            raise
-        came = str(error).splitlines()[0]
+        words = " ".join(str(error).split())
+        raise UserError(NARROW.format(f"{words:.300}")) from error
     if came:
-        raise UserError(
-            f"f does not compute in float64 all the way: {came}. Cast the arrays f "
-            "closes over to the dtype of params, or make them inside f, and let no "
-            "layer of it force a dtype; or check in float32, with dtype='float32'."
-        )
+        raise UserError(NARROW.format(came))
     return fn
 
 
@@ -268,6 +276,6 @@ def _said(found: Found) -> str:
 
 
 def _unseen(rows: Sequence[ParameterCheck]) -> str:
-    seen = [r.resolution for r in rows if r.verdict == RIGHT and r.resolution < 1]
-    coarse = f"{max(seen):.0e}" if seen else "any size"
-    return f"float32: errors below {coarse} of an array's gradient could not be seen"
+    seen = [r.resolution for r in rows if r.resolution < 1]
+    coarse = max(seen, default=np.inf)
+    return f"float32: errors below {coarse:.0e} of a gradient could not be seen"

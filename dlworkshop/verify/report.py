@@ -123,7 +123,8 @@ class GradientReport(NamedTuple):
             if row.verdict == WRONG:
                 note += " <- WRONG"
             elif row.verdict == UNCHECKED:
-                note += f" <- NOT CHECKED, nor {row.unchecked - 1} more"
+                more = f", nor {row.unchecked - 1} more" if row.unchecked > 1 else ""
+                note += f" <- NOT CHECKED{more}"
             shape, kinks = str(row.shape), str(row.kinks)
             mode = row.mode
             table.append((row.path, shape, count, mode, *numbers, *slopes, kinks, note))

@@ -73,7 +73,7 @@ def test_the_rule_and_its_line_are_named(f):
     assert first.name.endswith(f"of {rule}"), report
     lines, start = inspect.getsourcelines(f)
     line = start + next(i for i, text in enumerate(lines) if rule in text)
-    assert f"test_culprits.py:{line}:" in first.where, report
+    assert f"test_culprits.py:{line} (" in first.where, report
     assert f"culprit: {first}" in str(report)
     assert "slope" in first.finding and "by differences" in first.finding
     assert len(report.culprits) == 1, report
@@ -84,9 +84,38 @@ def test_several_are_named_in_their_order():
     assert [c.name.split()[-1] for c in report.culprits] == ["crooked", "bent"]
 
 
+def attention(x):
+    scores = jnp.where(np.tril(np.ones((3, 3), bool)), crooked(x[:, None] * x), -np.inf)
+    return jnp.sum((jax.nn.softmax(scores) @ x) ** 2)
+
+
+def switched(x):
+    def one(i, x):
+        return lax.switch(i, [jnp.sin, crooked], x)
+
+    return jnp.sum(jax.vmap(one)(jnp.array([0, 1, 1]), x))
+
+
+@pytest.mark.parametrize("f", [attention, switched], ids=lambda f: f.__name__)
+def test_the_right_use_of_stop_gradient_beside_it_is_not_named(f):
+    """That of a softmax, whose masked scores are -inf; that of a switch under vmap."""
+    report = check_gradients(f, V)
+    assert [c.name for c in report.culprits] == ["custom_vjp of crooked"], report
+
+
+def test_a_search_that_fails_leaves_the_verdict(monkeypatch):
+    def fails(*_):
+        raise RuntimeError("no such equation")
+
+    monkeypatch.setattr("dlworkshop.verify.culprit.culprits_of", fails)
+    report = check_gradients(plain, V)
+    assert report.verdict == "WRONG" and "no such equation" in str(report)
+
+
 def test_stop_gradient_is_a_culprit():
     report = check_gradients(lambda x: jnp.sum(x * lax.stop_gradient(x)), V)
     assert [c.name for c in report.culprits] == ["stop_gradient"], report
+    assert "on purpose" in str(report)
 
 
 def test_a_masked_division_is_named():

@@ -219,7 +219,7 @@ def test_a_kink_beside_the_point_is_stepped_under():
     ("f", "params", "sentence"),
     [
         (jnp.sum, np.arange(3), "no numbers to differentiate by.*int"),
-        (3, VECTOR, "f is 3: wanted a function"),
+        (3, VECTOR, "f is 3: give a function"),
         (lambda p: 3, VECTOR, "returned no real or complex array"),
         (jnp.sum, np.array([1.0, np.nan]), r"params is nan at \[1\]"),
         (lambda p: jnp.log(-jnp.sum(p)), np.ones(2), "f is nan at these"),
@@ -301,7 +301,7 @@ def test_float32_that_does_not_move_with_params_is_fine():
         ({"order": 3}, "order=3"),
         ({"transformations": "vmap"}, "transformations='vmap'"),
         ({"transformations": ("pmap",)}, "transformations="),
-        ({"tolerance": 0}, "tolerance=0"),
+        ({"tolerance": 0}, "tolerance is 0"),
         ({"dtype": "bfloat16"}, "dtype='bfloat16'"),
         ({"dtype": "no"}, "dtype='no'"),
         ({"has_aux": True}, "has_aux=True"),
@@ -323,6 +323,24 @@ def test_the_arguments_are_those_of_grad():
     report = check_gradients(f, *args, argnums=(0, -2), has_aux=True)
     assert report.ok, report
     assert [row.path for row in report.rows] == ["args[0]['w']", "args[2]"]
+
+
+def test_what_is_not_differentiated_comes_as_jax_hands_it_over():
+    def f(p, data, rate):
+        assert isinstance(data, jax.Array) and isinstance(rate, float)
+        scaled = jax.jit(lambda p, rate: rate * p, static_argnums=1)(p, rate)
+        return jnp.sum(scaled * data.at[0].set(2.0)) + data[jnp.argmax(p)]
+
+    report = check_gradients(f, VECTOR, VECTOR[::-1], 0.9, argnums=np.int64(0))
+    assert report.ok, report
+
+
+def test_an_error_of_the_function_is_its_own():
+    def f(_):
+        raise TypeError("no promotion to float32 for me")
+
+    with pytest.raises(TypeError, match="for me"):
+        check_gradients(f, VECTOR)
 
 
 def test_every_output_is_looked_at():
