@@ -214,7 +214,7 @@ def test_the_interval_of_grouped_examples_is_that_of_their_groups():
     class Knows:
         """What each member says of example x, surely."""
 
-        finite, history = np.ones(4, bool), History([])
+        chosen, history = np.ones(4, bool), History([])
         summary = MappingProxyType(
             {"folds": 4, "members": 4, "population": [{"seed": 0}] * 4}
         )
