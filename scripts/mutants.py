@@ -122,7 +122,7 @@ def noticed(folder: Path, path: str, limit: float) -> str:
     own = [os.path.relpath(each, ROOT) if os.path.isabs(each) else each for each in own]
     command = ["sh", "-c", 'ulimit -t "$0" && exec "$@"', f"{limit:.0f}"]
     command += [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "--no-header"]
-    command += ["-p", "no:cacheprovider", *own, *TESTS[room]]
+    command += ["-p", "no:cacheprovider", "-m", "not slow", *own, *TESTS[room]]
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     try:
         done = subprocess.run(

@@ -421,9 +421,8 @@ def main() -> None:
     parser.add_argument("--tries", type=int, help="of each part, at most")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # or a shell has it ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     scratch = Path(os.environ.get(PRELOADED) or tempfile.mkdtemp(prefix="torture-"))
     shim = preloaded(scratch)
     sys.path.insert(0, str(ROOT))

@@ -3,6 +3,8 @@
 A network whose parameters stay as they are need not be run in every epoch.
 """
 
+import contextlib
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ import jax
 import numpy as np
 
 from dlworkshop import identity
+from dlworkshop.data.checksums import digests
 from dlworkshop.data.content import check_kind
 from dlworkshop.data.progress import Count
 from dlworkshop.files import atomic_rename
@@ -32,15 +35,17 @@ CPU_OPTIONS: dict[str, str | bool] = {
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
 }
 SPLITS = ("train", "validation", "test")
+DIGESTS = "sha256.json"  # the name of a file of features -> its digest
 
 
 def features(model: Model, params: PyTree, dataset: Dataset) -> Dataset:
     """The data set with the model's outputs in place of its images.
 
     They are kept in the user's cache under a name made of the parameters, the model
-    with its code, and the content of the data, so that a second run reads them. Where
-    the model holds something whose content is not known, such as an open file, they
-    are computed every time.
+    with its code, and the content of the data, so that a second run reads them, if they
+    are as they were written: to find out takes a second for each GB or so. Where the
+    model holds something whose content is not known, such as an open file, they are
+    computed every time.
 
     Args:
         model: outputs of one example of any shape are its features.
@@ -66,9 +71,25 @@ def features(model: Model, params: PyTree, dataset: Dataset) -> Dataset:
             folder = Path(once) / "features"
             _compute(model, params, dataset, folder)
             return _mapped(dataset, folder, name)
-    if not (home / name).is_dir():
+    if not _is_whole(home / name):
         _compute(model, params, dataset, home / name)
     return _mapped(dataset, home / name, name)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether there are features as they were written; others are removed."""
+    if not folder.is_dir():
+        return False
+    with contextlib.suppress(OSError, ValueError):
+        if json.loads((folder / DIGESTS).read_bytes()) == _digests(folder):
+            return True
+    shutil.rmtree(folder, ignore_errors=True)
+    return False
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    found = digests(folder / f"{split}.npy" for split in SPLITS)
+    return {path.name: digest for path, digest in found.items()}
 
 
 def _mapped(dataset: Dataset, folder: Path, name: str) -> Dataset:
@@ -168,6 +189,7 @@ def _compute(model: Model, params: PyTree, dataset: Dataset, folder: Path) -> No
                     array[done : done + len(rows)] = rows
                     done += len(rows)
                     count.advance(len(rows))
+        (partial / DIGESTS).write_text(json.dumps(_digests(partial)))
         atomic_rename(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

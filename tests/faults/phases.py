@@ -83,8 +83,9 @@ def tell(phase: str, descriptor: int) -> None:
 def signals(tally: Any, forks: Any, rng: random.Random, tries: Iterator[int]) -> None:
     """Each signal in each phase, once and twice; then the run goes on."""
     folder, seconds = forks.scratch / "run", defaultdict(list)
-    cases = itertools.cycle(itertools.product((1, 2), SIGNALS, PHASES))
-    for _, (times, signum, phase) in zip(tries, cases, strict=False):
+    cases = list(itertools.product((1, 2), SIGNALS, PHASES))
+    rng.shuffle(cases)
+    for _, (times, signum, phase) in zip(tries, itertools.cycle(cases), strict=False):
         ready, begins = os.pipe()
         child = forks.begin(folder, before=functools.partial(tell, phase, begins))
         os.close(begins)

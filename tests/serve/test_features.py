@@ -55,6 +55,16 @@ def test_a_second_run_reads_them(quadrants, params, home, monkeypatch):
     assert len(list(home.iterdir())) == 1
 
 
+def test_damaged_ones_are_computed_anew(quadrants, params, home):
+    first = np.array(features(MODEL, params, quadrants).train.inputs)
+    (file,) = home.glob("*/train.npy")
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    again = features(MODEL, params, quadrants).train.inputs
+    np.testing.assert_array_equal(again, first)
+    assert file.read_bytes() == content
+
+
 def test_other_content_has_another_name(quadrants, params, home):
     bare = quadrants._replace(fingerprint="")
     image = quadrants.test.inputs.copy()
