@@ -17,6 +17,7 @@ from dlworkshop import workshop
 from dlworkshop.errors import UserError
 from dlworkshop.workshop import script as script_module
 from dlworkshop.workshop.script import perform
+from tests.conftest import reports
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.py"))
@@ -304,7 +305,9 @@ def test_own_tables_have_targets_that_are_numbers_or_labels(tmp_path):
             folds=0,
             **SETTINGS,
         )
-        assert script.main(config).summary["test"]["loss"]["mean"] > 0
+        with reports():
+            run = script.main(config)
+        assert run.summary["test"]["loss"]["mean"] > 0
         written = json.loads((tmp_path / loss / "config.json").read_text())
         assert written["loss"] == loss
     with pytest.raises(UserError, match="class_weights is for classes"):
@@ -328,7 +331,8 @@ def test_own_tables_take_class_weights_and_a_choice_of_models(tmp_path):
         dropout=(0.25,),
         **SETTINGS,
     )
-    summary = script.main(config).summary
+    with reports():
+        summary = script.main(config).summary
     assert summary["model"] == "mlp" and summary["members"] == 16  # 8 folds
     assert {row["hparams"]["dropout"] for row in summary["population"]} == {0.25}
     written = json.loads((tmp_path / "mlp/config.json").read_text())

@@ -20,7 +20,7 @@ from dlworkshop import data, fit, models
 digits = data.load("digits")
 
 rates = {"learning_rate": [0.01, 0.1]}
-run = fit(models.logistic(), digits, hparams=rates, seeds=2, num_epochs=40,
+run = fit(models.logistic(), digits, hparams=rates, seeds=2, num_epochs=10,
           batch_size=32, steps_per_chunk=2)
 
 run
