@@ -1,6 +1,7 @@
 """What all tests share: four devices, a cache, programs compiled soon, tiny data."""
 
 import contextlib
+import gc
 import os
 import runpy
 import sys
@@ -22,6 +23,8 @@ ROOT = Path(__file__).parent.parent
 os.environ["XDG_CACHE_HOME"] = str(ROOT / ".pytest_cache" / "home")
 os.environ.pop("DLWORKSHOP_DATA", None)
 jax.config.update("jax_num_cpu_devices", 4)
+# to walk over all of JAX and what it traced, again and again, took 5 % of the time
+gc.set_threshold(10_000, 10, 10)
 
 
 # What makes XLA compile soon on a CPU: one module, and the kernels of fused operations
@@ -29,6 +32,11 @@ jax.config.update("jax_num_cpu_devices", 4)
 SOON = {"xla_cpu_parallel_codegen_split_count": 1}
 if jax.__version_info__ < (0, 11):
     SOON["xla_cpu_use_fusion_emitters"] = False
+# the same for programs in processes of their own, as their environment
+SOON_THERE = {
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
+    "XLA_FLAGS": " ".join(f"--{name}={int(value)}" for name, value in SOON.items()),
+}
 
 
 @contextlib.contextmanager
@@ -174,19 +182,21 @@ def train(
     dataset = data.load(path, **options)
     targets = dataset.train.targets
     workdir = tmp_path_factory.mktemp("run")
-    fit(
-        models.mlp(
-            (8,), num_classes=len(dataset.classes) or int(np.prod(targets.shape[1:]))
-        ),
-        dataset,
-        loss=loss,
-        hparams={"learning_rate": 0.03},
-        seeds=2,
-        num_epochs=num_epochs,
-        batch_size=8,
-        devices=jax.devices()[:1],
-        workdir=workdir,
-    )
+    with reports(WRITE):
+        fit(
+            models.mlp(
+                (8,),
+                num_classes=len(dataset.classes) or int(np.prod(targets.shape[1:])),
+            ),
+            dataset,
+            loss=loss,
+            hparams={"learning_rate": 0.03},
+            seeds=2,
+            num_epochs=num_epochs,
+            batch_size=8,
+            devices=jax.devices()[:1],
+            workdir=workdir,
+        )
     return workdir
 
 
@@ -211,13 +221,28 @@ def start(monkeypatch, capsys):
     return run
 
 
+WRITE = report.write
+
+
+@contextlib.contextmanager
+def reports(write=lambda workdir: (workdir / "report.html").touch()):
+    """Runs leave an empty report, or what `write` makes of the folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "write", write)
+        yield
+
+
 @pytest.fixture(scope="module")
 def unreported():
     """Runs leave an empty report: drawing one takes as long as a small training."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            report, "write", lambda workdir: (workdir / "report.html").touch()
-        )
+    with reports():
+        yield
+
+
+@pytest.fixture
+def reported():
+    """Runs leave a report all the same, in a module that has none else."""
+    with reports(WRITE):
         yield
 
 

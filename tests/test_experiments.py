@@ -17,6 +17,7 @@ from dlworkshop import workshop
 from dlworkshop.errors import UserError
 from dlworkshop.workshop import script as script_module
 from dlworkshop.workshop.script import perform
+from tests.conftest import reports
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.py"))
@@ -35,16 +36,41 @@ def module(name):
     return found
 
 
-def test_importing_starts_no_devices():
-    """Their number is set after it, by how many members there are."""
-    lines = [
-        "import sys, jax, importlib",
-        "sys.path.insert(0, 'experiments')",
-        f"for name in {EXPERIMENTS}: importlib.import_module(name)",
-        "jax.config.update('jax_num_cpu_devices', 3)",
-        "assert jax.device_count() == 3",
-    ]
-    subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=ROOT, check=True)
+LATER = [
+    "grain",
+    "h5py",
+    "matplotlib",
+    "orbax",
+    "pyarrow",
+    "safetensors",
+    "scipy.stats",
+]
+LATER += ["scipy.special", "sklearn", "tensorflow_datasets"]  # what flags do not need
+BEGIN = f"""
+import contextlib, importlib, io, runpy, sys
+sys.path.insert(0, "experiments")
+for name in ("digits", "own_data", "softmax"):
+    sys.argv = [f"experiments/{{name}}.py", "--help"]
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    print(name, [later for later in {LATER} if later in sys.modules])
+import jax
+for name in {EXPERIMENTS}:
+    importlib.import_module(name)
+jax.config.update("jax_num_cpu_devices", 3)
+print(jax.device_count())
+"""
+
+
+def test_help_loads_little_and_importing_starts_no_devices():
+    """The number of devices is set after it, by how many members there are."""
+    done = command("-c", BEGIN)
+    assert done.stdout.splitlines() == [
+        "digits []",
+        "own_data []",
+        "softmax []",
+        "3",
+    ], done
 
 
 @pytest.fixture(scope="session")
@@ -279,7 +305,9 @@ def test_own_tables_have_targets_that_are_numbers_or_labels(tmp_path):
             folds=0,
             **SETTINGS,
         )
-        assert script.main(config).summary["test"]["loss"]["mean"] > 0
+        with reports():
+            run = script.main(config)
+        assert run.summary["test"]["loss"]["mean"] > 0
         written = json.loads((tmp_path / loss / "config.json").read_text())
         assert written["loss"] == loss
     with pytest.raises(UserError, match="class_weights is for classes"):
@@ -303,7 +331,8 @@ def test_own_tables_take_class_weights_and_a_choice_of_models(tmp_path):
         dropout=(0.25,),
         **SETTINGS,
     )
-    summary = script.main(config).summary
+    with reports():
+        summary = script.main(config).summary
     assert summary["model"] == "mlp" and summary["members"] == 16  # 8 folds
     assert {row["hparams"]["dropout"] for row in summary["population"]} == {0.25}
     written = json.loads((tmp_path / "mlp/config.json").read_text())

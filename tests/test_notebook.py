@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import SOON_THERE
+
 reason = "a notebook is executed by nbformat, nbclient, nbconvert and ipykernel"
 nbformat = pytest.importorskip("nbformat", reason=reason)
 nbclient = pytest.importorskip("nbclient", reason=reason)
@@ -18,7 +20,7 @@ from dlworkshop import data, fit, models
 digits = data.load("digits")
 
 rates = {"learning_rate": [0.01, 0.1]}
-run = fit(models.logistic(), digits, hparams=rates, seeds=2, num_epochs=40,
+run = fit(models.logistic(), digits, hparams=rates, seeds=2, num_epochs=10,
           batch_size=32, steps_per_chunk=2)
 
 run
@@ -46,6 +48,8 @@ def cells():
         path = [str(ROOT), os.environ.get("PYTHONPATH", "")]
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
         patch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+        for name, value in SOON_THERE.items():
+            patch.setenv(name, value)
         nbclient.NotebookClient(book, timeout=300, kernel_name="python3").execute()
     return book
 

@@ -13,7 +13,7 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 LEVEL = 0.9
 CONFIDENCE = 0.95  # of the interval of a share that was counted
@@ -63,7 +63,7 @@ def wilson(share: float, size: int) -> tuple[float, float]:
     >>> [round(each, 3) for each in wilson(1.0, 20)]
     [0.839, 1.0]
     """
-    counted = stats.binomtest(round(share * size), size)
+    counted = scipy.stats.binomtest(round(share * size), size)
     found = counted.proportion_ci(CONFIDENCE, "wilson")
     return float(found.low), float(found.high)
 

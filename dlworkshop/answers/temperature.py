@@ -1,8 +1,7 @@
 """One number by which logits are divided, so that confidence equals accuracy."""
 
 import numpy as np
-import scipy.special
-from scipy import optimize
+import scipy
 
 from dlworkshop.learn.metrics import calibration_error, reliability
 
@@ -76,4 +75,4 @@ def fit(logits: np.ndarray, label: np.ndarray) -> float:
         true = logs[np.arange(len(label)), label].mean()
         return -float((1 - any_class) * true + any_class * logs.mean())
 
-    return float(np.exp(optimize.minimize_scalar(loss, bounds=RANGE).x))
+    return float(np.exp(scipy.optimize.minimize_scalar(loss, bounds=RANGE).x))

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import scipy.special
+import scipy
 
 from dlworkshop.answers.conformal import threshold
 from dlworkshop.data.readers import columns

@@ -6,7 +6,7 @@ import numpy as np
 
 from dlworkshop.learn.metrics import calibration_error, mean_and_error, reliability
 from dlworkshop.report.elements import Html, chart, data, join, table, tag
-from dlworkshop.report.figures import BAD, COLOURS
+from dlworkshop.report.marks import BAD, COLOURS
 from dlworkshop.report.read import RunFolder, finite_mask
 from dlworkshop.report.svg import drawing
 from dlworkshop.report.words import count, quantity, with_error

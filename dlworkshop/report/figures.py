@@ -10,18 +10,11 @@ from matplotlib.colors import PowerNorm
 from matplotlib.ticker import LogLocator, NullFormatter
 from rich.cells import cell_len
 
+from dlworkshop.report.marks import BAD, COLOURS, MEMBER, band, finite_mean
 from dlworkshop.report.read import Series
 from dlworkshop.report.svg import drawing, wrapped
 from dlworkshop.report.words import is_fraction
-from dlworkshop.types import Array
 
-# Okabe and Ito's colours: colour-blind readers tell them apart
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MEMBER, BAD = "#0072B2", "#595959"
-BAND = "Thin lines: members. Band: mean ± 1 standard deviation."  # a caption
-MOST_LINES = 50  # members drawn one by one; mean and band are over all of them
-MOST_POINTS = 120  # in time
-MOST_VERTICES = 12_000  # of all thin lines of a series together
 FEW = 12  # classes whose matrix has large cells
 
 
@@ -60,71 +53,6 @@ def _draw_group(
     fine = value[series.finite]
     label = f"{group}: mean of {len(fine)}" if len(fine) > 1 else group
     band(axes, time, fine, label, colour)
-
-
-def band(axes: Axes, x: Array, values: Array, label: str, colour: str = MEMBER) -> None:
-    """Members as thin lines, their mean, and a band of 1 standard deviation.
-
-    Args:
-        axes: to draw on.
-        x: [T], of all members.
-        values: [P, T]; what is not finite counts neither in the mean nor in the band.
-        label: of the mean, in the legend.
-        colour: one of `COLOURS`.
-    """
-    x, values = np.asarray(x), np.asarray(values, float)
-    members = _spread(len(values), MOST_LINES)
-    points = _spread(len(x), min(MOST_POINTS, MOST_VERTICES // max(len(members), 1)))
-    x, values = x[points], values[:, points]
-    if len(values) > 1:
-        for member in values[members]:
-            axes.plot(x, member, color=colour, alpha=0.35, linewidth=0.8)
-    num_alive = np.isfinite(values).sum(axis=0)  # [T]
-    mean = np.array([finite_mean(column) for column in values.T])
-    marker = "o-" if len(x) <= 12 else "-"
-    some = num_alive > 0
-    axes.plot(x[some], mean[some], marker, color=colour, linewidth=2.4, label=label)
-    many = num_alive > 1
-    if many.any():
-        spread = np.nanstd(values[:, many], axis=0, ddof=1)
-        # a loss below 0 has no place on a log scale: no lower than the lowest member
-        low = np.maximum(mean[many] - spread, np.nanmin(values[:, many], axis=0))
-        high = np.minimum(mean[many] + spread, np.nanmax(values[:, many], axis=0))
-        axes.fill_between(x[many], low, high, color=colour, alpha=0.2, linewidth=0)
-
-
-def network(
-    axes: Axes,
-    layers: Sequence[Sequence[float]],
-    weights: Sequence[np.ndarray],
-    names: Sequence[str],
-) -> None:
-    """A small network: units as circles with their values, weights as lines.
-
-    Args:
-        axes: to draw on.
-        layers: the values of each layer's units, inputs first.
-        weights: [from, to] between each layer and the next; or their gradients, or
-            whatever else belongs to a connection.
-        names: of the layers.
-    """
-    thickest = max(np.abs(w).max() for w in weights)
-    for layer, w in enumerate(weights):
-        for (i, j), weight in np.ndenumerate(w):
-            ends = [i - (w.shape[0] - 1) / 2, j - (w.shape[1] - 1) / 2]
-            width = 0.2 + 7 * abs(weight) / thickest
-            look = {"color": COLOURS[int(weight < 0)], "linewidth": width}
-            axes.plot([layer, layer + 1], ends, alpha=0.7, zorder=1, **look)
-    for layer, values in enumerate(layers):
-        for i, value in enumerate(values):
-            place = layer, i - (len(values) - 1) / 2
-            axes.scatter(*place, 1300, "white", edgecolors="black", zorder=2)
-            axes.text(*place, f"{value:.2f}", ha="center", va="center", fontsize=12)
-    most = max(map(len, layers)) / 2
-    axes.set_xticks(range(len(names)), names)
-    axes.set(yticks=[], ylim=(most + 0.1, -most - 0.1), xlim=(-0.3, len(weights) + 0.3))
-    axes.spines["left"].set_visible(False)
-    axes.grid(visible=False)
 
 
 def confusion(name: str, counts: np.ndarray, classes: Sequence[str], title: str) -> str:
@@ -239,17 +167,6 @@ def sweep(
         axes.set_ylabel(labels[1])
         axes.legend(loc="best", fontsize=13)
     return out[0]
-
-
-def _spread(total: int, most: int) -> np.ndarray:
-    """At most `most` of `range(total)`, evenly, both ends among them."""
-    return np.unique(np.linspace(0, total - 1, min(total, most)).round().astype(int))
-
-
-def finite_mean(values: np.ndarray) -> float:
-    """Without what is not finite; NaN of nothing."""
-    values = values[np.isfinite(values)]
-    return float(values.mean()) if values.size else np.nan
 
 
 def _shown(series: dict[str, Series], scale: float) -> np.ndarray:

@@ -1,18 +1,20 @@
 """What figures of several lessons share: curves, fits, borders, dots, pictures."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
 
-from dlworkshop.report.figures import COLOURS, band
+from dlworkshop.report.marks import COLOURS, band
 from dlworkshop.types import Array, Batch
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MOST_TICKS = 8  # settings that each get a tick of their own
 
 
-def curves(axes: Axes, x: Array, values: Mapping[str, Array], **looks: Any) -> None:
+def curves(axes: "Axes", x: Array, values: Mapping[str, Array], **looks: Any) -> None:
     """A mean with band and members for each name, each in its colour, and a legend.
 
     Args:
@@ -31,7 +33,7 @@ def curves(axes: Axes, x: Array, values: Mapping[str, Array], **looks: Any) -> N
 
 
 def fits(
-    panels: Sequence[Axes],
+    panels: Sequence["Axes"],
     x: Array,
     curve: Array,
     learnt: Mapping[str, Array],
@@ -53,7 +55,7 @@ def fits(
 
 
 def borders(
-    axes: Axes, points: Batch, side: Array, heights: Mapping[str, Array], level: float
+    axes: "Axes", points: Batch, side: Array, heights: Mapping[str, Array], level: float
 ) -> None:
     """Points of two inputs in the colours of their classes, and where members border.
 
@@ -76,7 +78,7 @@ def borders(
     axes.set(xlabel="x_1", ylabel="x_2", aspect="equal")
 
 
-def dots(axes: Axes, rows: Mapping[str, Array], xlabel: str) -> None:
+def dots(axes: "Axes", rows: Mapping[str, Array], xlabel: str) -> None:
     """A row for each name: a dot for each seed, and their mean as a number.
 
     Args:
@@ -94,7 +96,7 @@ def dots(axes: Axes, rows: Mapping[str, Array], xlabel: str) -> None:
 
 
 def picture(
-    axes: Axes, pixels: Array, title: str, colours: str = "gray", **limits: Any
+    axes: "Axes", pixels: Array, title: str, colours: str = "gray", **limits: Any
 ) -> None:
     """A picture without scales; several are laid out in rows, a pixel apart.
 
@@ -120,7 +122,9 @@ def picture(
     axes.set_axis_off()
 
 
-def table(axes: Axes, shades: Array, texts: Array, colours: str, **looks: Any) -> None:
+def table(
+    axes: "Axes", shades: Array, texts: Array, colours: str, **looks: Any
+) -> None:
     """A text in each cell of a table, on a ground that sets cells apart.
 
     Args:
@@ -136,7 +140,7 @@ def table(axes: Axes, shades: Array, texts: Array, colours: str, **looks: Any) -
         axes.text(j, i, str(text), ha="center", va="center", fontsize=14)
 
 
-def _draw(axes: Axes, x: Array, values: Array, label: str, colour: str) -> None:
+def _draw(axes: "Axes", x: Array, values: Array, label: str, colour: str) -> None:
     """Members with their mean and band; or one line, with all of its corners."""
     if np.ndim(values) > 1:
         band(axes, x, values, label, colour)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dlworkshop.report import figures
+from dlworkshop.report import figures, marks
 from dlworkshop.report.read import Series, averaged
 from dlworkshop.report.words import humanize, is_fraction
 
@@ -64,7 +64,7 @@ def _figure(
             value, well = value[:, list(members)], well[list(members)]
         if measured.any():
             found = history.step[measured], history.epoch[measured], value[measured]
-            series[split] = averaged(Series(*found, well), figures.MOST_POINTS)
+            series[split] = averaged(Series(*found, well), marks.MOST_POINTS)
     if not series:
         return ""
     title = humanize(name)

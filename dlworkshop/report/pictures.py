@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from dlworkshop.report import figures, settings
+from dlworkshop.report import figures, marks, settings
 from dlworkshop.report.confusion import class_names
 from dlworkshop.report.elements import Html, chart, join, tag
 from dlworkshop.report.names import short
@@ -32,7 +32,7 @@ def curves(run: RunFolder) -> Html | None:
     charts = []
     for name in ("loss", *run.metrics):
         series = {
-            split: averaged(run.series[split, name], figures.MOST_POINTS)
+            split: averaged(run.series[split, name], marks.MOST_POINTS)
             for split in ("train", "validation")
             if (split, name) in run.series
         }
@@ -66,10 +66,10 @@ def _curve_caption(series: dict[str, Series]) -> str:
         return "One member: a line without a band."
     text = "Thin lines: members. Band: mean ± 1 standard deviation of the members"
     text += " still training."
-    if any(len(s.step) == figures.MOST_POINTS for s in series.values()):
-        text += f" Each of the {figures.MOST_POINTS} points is a mean over its time."
-    if len(finite) > figures.MOST_LINES:
-        text += f" {figures.MOST_LINES} of {len(finite)} members have a line."
+    if any(len(s.step) == marks.MOST_POINTS for s in series.values()):
+        text += f" Each of the {marks.MOST_POINTS} points is a mean over its time."
+    if len(finite) > marks.MOST_LINES:
+        text += f" {marks.MOST_LINES} of {len(finite)} members have a line."
     if not finite.all():
         text += " Dashed: quarantined, not in the mean."
     if min(len(s.step) for s in series.values()) == 1:
@@ -112,7 +112,7 @@ def _mistake(found: Predictions, finite: np.ndarray, m: int) -> Html:
     true = _class(classes, of_class)
     (answer, votes), *_ = Counter(int(k) for k in said if k != of_class).most_common(1)
     verdict = f"{votes} of {len(said)} say {_class(classes, answer)}"
-    loss = quantity(figures.finite_mean(found.loss[finite, index]), "loss")
+    loss = quantity(marks.finite_mean(found.loss[finite, index]), "loss")
     svg = picture(f"mistake-{m}", found.worst_image[m], f"True class {true}; {verdict}")
     words = [tag("strong", f"True: {true}"), tag("span", verdict)]
     caption = tag("figcaption", *words, tag("span", f"loss {loss}"))
@@ -125,7 +125,7 @@ def sweeps(run: RunFolder) -> Html | None:
     for name, values in varied(run).items():
         value, alike = np.array(values), _alike(run, name)
         charts.append(_sweep(run, name, value, alike))
-        if 1 < len(set(value[alike])) <= len(figures.COLOURS):
+        if 1 < len(set(value[alike])) <= len(marks.COLOURS):
             charts += _curves_by_value(run, name, value, alike)
     return tag("div", *charts, class_="charts") if charts else None
 
@@ -190,7 +190,7 @@ def _sweep(run: RunFolder, name: str, value: np.ndarray, alike: np.ndarray) -> H
     better = run.better(run.metric)
     if better and np.isfinite(result[alike]).any():
         means = {
-            v: figures.finite_mean(result[alike & (value == v)])
+            v: marks.finite_mean(result[alike & (value == v)])
             for v in np.unique(value[alike])
         }
         known = {v: mean for v, mean in means.items() if np.isfinite(mean)}

@@ -6,7 +6,7 @@ from matplotlib.ticker import MaxNLocator
 from dlworkshop.learn import split_metrics
 from dlworkshop.learn.metrics import mean_and_error
 from dlworkshop.report.elements import Html, chart, data, join, table, tag
-from dlworkshop.report.figures import BAD, COLOURS, MEMBER
+from dlworkshop.report.marks import BAD, COLOURS, MEMBER
 from dlworkshop.report.names import short
 from dlworkshop.report.read import Numbers, RunFolder, finite_mask, get_nested
 from dlworkshop.report.svg import drawing

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.special
+import scipy
 
 from dlworkshop.answers.conformal import sets
 from dlworkshop.answers.limits import logits_of

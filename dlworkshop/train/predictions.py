@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import scipy.special
+import scipy
 
 from dlworkshop.data.units import in_own_units
 from dlworkshop.files import atomic_file
@@ -24,7 +24,8 @@ MOST_NUMBERS = 1 << 24  # kept of all members: 64 MB
 # Kind of outputs -> probabilities [..., K] of them, on the host.
 LINKS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "logits": lambda outputs: scipy.special.softmax(outputs, -1),
-    "binary_logits": scipy.special.expit,
+    # loaded when first asked for
+    "binary_logits": lambda outputs: scipy.special.expit(outputs),  # noqa: PLW0108
     "probabilities": lambda outputs: outputs,
 }
 

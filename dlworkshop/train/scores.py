@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.special
+import scipy
 
 from dlworkshop.errors import UserError
 from dlworkshop.learn import split_metrics

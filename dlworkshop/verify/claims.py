@@ -13,7 +13,7 @@ Three kinds of evidence, and no verdict by a single run of anything random:
 import warnings
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from dlworkshop.errors import UserError
 from dlworkshop.types import Array, Claim, PyTree
@@ -193,7 +193,9 @@ def turns(
     bound = float(below if above is None else above)  # type: ignore[arg-type]
     with np.errstate(divide="ignore", invalid="ignore"):  # ratios of 0 and below
         logs = np.log(ratios) - np.log(bound)
-    test = stats.wilcoxon(logs, zero_method="zsplit", alternative=side, method="exact")
+    test = scipy.stats.wilcoxon(
+        logs, zero_method="zsplit", alternative=side, method="exact"
+    )
     return _tested(
         statement,
         np.median(ratios),
@@ -241,8 +243,8 @@ def share(statement: str, successes: Array, *, at_least: float, why: str) -> Cla
     """
     successes = np.asarray(successes, bool)
     n = _enough(statement, successes)
-    test = stats.binomtest(int(successes.sum()), n, at_least, "greater")
-    low, high = stats.binomtest(int(successes.sum()), n).proportion_ci(0.95)
+    test = scipy.stats.binomtest(int(successes.sum()), n, at_least, "greater")
+    low, high = scipy.stats.binomtest(int(successes.sum()), n).proportion_ci(0.95)
     return _tested(
         statement,
         test.statistic,
@@ -313,8 +315,8 @@ def _t_test(statement, values, than, relation, by, why) -> Claim:
     side = "greater" if relation == ">" else "less"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # equal values have no spread
-        test = stats.ttest_1samp(measured, bound, alternative=side)
-        low, high = stats.ttest_1samp(measured, bound).confidence_interval(0.95)
+        test = scipy.stats.ttest_1samp(measured, bound, alternative=side)
+        low, high = scipy.stats.ttest_1samp(measured, bound).confidence_interval(0.95)
     name = "paired t-test on the differences" if paired else "t-test"
     return _tested(
         statement,
@@ -337,8 +339,8 @@ def _trend(statement, values, relation, why) -> Claim:
     p = np.nan
     each = np.full(n, np.nan)
     if np.isfinite(values).all():
-        p = stats.page_trend_test(values, predicted_ranks=ranks).pvalue
-        ranked = stats.rankdata(values, axis=1) - order.mean()  # [n, k]
+        p = scipy.stats.page_trend_test(values, predicted_ranks=ranks).pvalue
+        ranked = scipy.stats.rankdata(values, axis=1) - order.mean()  # [n, k]
         lengths = np.linalg.norm(ranked, axis=1) * np.linalg.norm(order - order.mean())
         each = ranked @ order / np.maximum(lengths, EPS)  # [n]; 0 where all are equal
     return _tested(

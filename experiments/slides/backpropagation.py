@@ -1,7 +1,7 @@
 """Slides of backpropagation.py: gradients, and the best step of differences."""
 
-from dlworkshop.report.figures import BAND, network
 from dlworkshop.report.lesson_figures import curves
+from dlworkshop.report.marks import BAND, network
 from dlworkshop.workshop.lesson import Exercise, Figure
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dlworkshop.report.figures import BAND, COLOURS, band
+from dlworkshop.report.marks import BAND, COLOURS, band
 from dlworkshop.workshop.lesson import Exercise, Figure
 
 

@@ -1,7 +1,7 @@
 """Slides of data_size.py: accuracy on seen and unseen examples, and the gap."""
 
-from dlworkshop.report.figures import BAND
 from dlworkshop.report.lesson_figures import curves
+from dlworkshop.report.marks import BAND
 from dlworkshop.workshop.lesson import Exercise, Figure
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dlworkshop.report.figures import BAND, band, network
+from dlworkshop.report.marks import BAND, band, network
 from dlworkshop.workshop.lesson import Exercise, Figure
 
 

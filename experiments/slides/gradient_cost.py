@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from dlworkshop.report.figures import BAND
 from dlworkshop.report.lesson_figures import curves
+from dlworkshop.report.marks import BAND
 from dlworkshop.workshop.lesson import Exercise, Figure
 
 

@@ -1,7 +1,7 @@
 """Slides of learning_rate_finder.py: the loss of each rate, and what the seeds say."""
 
-from dlworkshop.report.figures import BAND
 from dlworkshop.report.lesson_figures import curves, dots
+from dlworkshop.report.marks import BAND
 from dlworkshop.workshop.lesson import Exercise, Figure
 
 

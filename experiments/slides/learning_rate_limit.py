@@ -1,7 +1,7 @@
 """Slides of learning_rate_limit.py: which rates diverge, and along which direction."""
 
-from dlworkshop.report.figures import BAND
 from dlworkshop.report.lesson_figures import curves
+from dlworkshop.report.marks import BAND
 from dlworkshop.workshop.lesson import Exercise, Figure
 
 LEAST = 1e-6  # of a share, and of the largest curvature, that is drawn

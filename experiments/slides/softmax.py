@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 
-from dlworkshop.report.figures import COLOURS
 from dlworkshop.report.lesson_figures import borders, curves
+from dlworkshop.report.marks import COLOURS
 from dlworkshop.workshop.lesson import Exercise, Figure
 
 

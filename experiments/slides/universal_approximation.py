@@ -1,7 +1,7 @@
 """Slides of universal_approximation.py: stairs, fits, and errors by width."""
 
-from dlworkshop.report.figures import BAND
 from dlworkshop.report.lesson_figures import curves, fits
+from dlworkshop.report.marks import BAND
 from dlworkshop.workshop.lesson import Exercise, Figure
 
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from dlworkshop.report.figures import COLOURS
 from dlworkshop.report.lesson_figures import picture
+from dlworkshop.report.marks import COLOURS
 from dlworkshop.workshop.lesson import Exercise, Figure
 
 

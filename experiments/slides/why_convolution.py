@@ -1,7 +1,7 @@
 """Slides of why_convolution.py: what is read, and how many parameters it takes."""
 
-from dlworkshop.report.figures import BAND
 from dlworkshop.report.lesson_figures import curves
+from dlworkshop.report.marks import BAND
 from dlworkshop.workshop.lesson import Exercise, Figure
 
 

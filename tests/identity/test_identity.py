@@ -487,8 +487,8 @@ describe(thing)
 print(time.process_time() - begun)
 """
     command = [sys.executable, "-c", code]
-    taken = [
-        float(subprocess.run(command, capture_output=True, check=True, cwd=ROOT).stdout)
-        for _ in range(2)
-    ]
-    assert min(taken) < 0.05
+    for _ in range(2):  # once is enough
+        done = subprocess.run(command, capture_output=True, check=True, cwd=ROOT)
+        if float(done.stdout) < 0.05:
+            return
+    pytest.fail(f"{done.stdout} s")

@@ -388,32 +388,30 @@ def step(call):
     return jax.jit(jax.grad(loss, has_aux=True))
 
 
-@pytest.mark.parametrize("num_devices", [1, 2])
-def test_batch_norm_is_that_of_the_whole_batch(normed, num_devices):
+def test_batch_norm_is_that_of_the_whole_batch(normed):
     model, batch = normed
     assert isinstance(model, models.StatefulModel)
-    params, state = model.init(KEY, IMAGES[0])
+    begun, fresh = model.init(KEY, IMAGES[0])
     keys = jax.random.split(KEY, len(IMAGES))
-    ours, theirs = step(lifted(model, num_devices)), step(
-        lambda p, s, x: batch(p, s, x, True)
-    )  # fmt: skip
-    other = state
-    for _ in range(2):  # the second begins from statistics of the first
-        found = ours(params, state, IMAGES, keys)
-        wanted = theirs(params, other, IMAGES)
-        assert_close(found, wanted)
-        grads, (_, state) = found
-        other = wanted[1][1]
-        params = optax.tree.add_scale(params, -0.1, grads)
-    assert max(float(jnp.abs(g).max()) for g in jax.tree.leaves(grads)) > 1e-2
+    theirs = step(lambda p, s, x: batch(p, s, x, True))
+    for num_devices in (1, 2):
+        ours = step(lifted(model, num_devices))
+        params, state, other = begun, fresh, fresh
+        for _ in range(2):  # the second begins from statistics of the first
+            found = ours(params, state, IMAGES, keys)
+            wanted = theirs(params, other, IMAGES)
+            assert_close(found, wanted)
+            grads, (_, state) = found
+            other = wanted[1][1]
+            params = optax.tree.add_scale(params, -0.1, grads)
+        assert max(float(jnp.abs(g).max()) for g in jax.tree.leaves(grads)) > 1e-2
     # with no key the running statistics answer, and stay
     answer, same = model.apply(params, state, IMAGES[0])
     np.testing.assert_allclose(
         answer, batch(params, state, IMAGES, False)[0][0], **CLOSE
     )
     assert_close(same, state)
-    assert not np.allclose(answer, model.apply(params, model.init(KEY, IMAGES[0])[1],
-                                               IMAGES[0])[0])  # fmt: skip
+    assert not np.allclose(answer, model.apply(params, fresh, IMAGES[0])[0])
 
 
 def test_gradients_inside_the_mesh_are_those_of_the_whole_batch(normed):

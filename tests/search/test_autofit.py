@@ -9,6 +9,7 @@ from dlworkshop import autofit, data, load_run, models
 from dlworkshop.errors import UserError
 from dlworkshop.search import expected, prepared, survival, task_of, trial
 from dlworkshop.serve import export
+from tests.conftest import reports
 
 QUICK = {"num_updates": 60, "batch_size": 16, "quiet": True}
 
@@ -95,7 +96,8 @@ def test_a_search_that_was_stopped_goes_on(table, folder, tmp_path, monkeypatch)
         patch.setattr(expected, "finding", stopped)
         search(table, tmp_path)
     known = (tmp_path / "search.json").read_text()
-    run = search(table, tmp_path)
+    with reports():
+        run = search(table, tmp_path)
     assert (tmp_path / "search.json").read_text() == known
     whole = json.loads((folder / "summary.json").read_text())
     for name in ("ensemble", "baselines", "expected", "finding"):

@@ -13,6 +13,8 @@ from dlworkshop.types import Batch
 from tests import references
 from tests.conftest import make_dataset
 
+pytestmark = pytest.mark.usefixtures("unreported")
+
 
 @pytest.mark.parametrize("most, shape", [(9, (3, 4)), (2, (2, 4)), (1, (1, 4))])
 def test_pieces_hold_every_example_once(most, shape):

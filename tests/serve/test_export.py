@@ -23,6 +23,8 @@ from dlworkshop.serve.export import ensemble, export
 from dlworkshop.serve.load import load
 from dlworkshop.train import params_file
 
+pytestmark = pytest.mark.usefixtures("unreported")
+
 MODELS = {
     "logistic": models.logistic(4),
     "mlp": models.mlp((9,), nn.gelu, 0.1, num_classes=4),

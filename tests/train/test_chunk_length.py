@@ -12,6 +12,8 @@ import pytest
 from dlworkshop import fit, models
 from dlworkshop.train import chunk_length, workload
 
+pytestmark = pytest.mark.usefixtures("unreported")
+
 STEPS = 6  # of an epoch
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from dlworkshop import fit, models
 from dlworkshop.train import groups
-from tests.conftest import make_dataset
+from tests.conftest import SOON_THERE, make_dataset
 
 # begin, a chunk, validation, test, and what early stopping makes of the validation
 PROGRAMS = {"begin": 1, "population_chunk": 1, "evaluate": 2, "keep_best": 1}
@@ -96,7 +96,7 @@ print(json.dumps([seen["/jax/compilation_cache/" + name] for name in names]))
 
 def test_a_warm_cache_leaves_nothing_to_compile(tmp_path):
     root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
+    environment = {**os.environ, **SOON_THERE, "PYTHONPATH": str(root)}
     counts = []
     for rate, seed in (("0.1", "0"), ("0.2", "5")):
         done = subprocess.run(

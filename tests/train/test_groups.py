@@ -51,6 +51,12 @@ def sizes(monkeypatch):
     return seen
 
 
+@pytest.fixture(scope="module")
+def together(quadrants, tmp_path_factory):
+    """The MLPs all at once on one device."""
+    return train(quadrants, workdir=tmp_path_factory.mktemp("groups") / "together")
+
+
 def assert_alike(one, two):
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
         # 24 updates of at most 0.1 in float32, whose sums may be taken in another order
@@ -105,25 +111,24 @@ def test_what_stopped_costs_nothing(model, devices, quadrants, sizes, monkeypatc
     assert sizes[-1] < MEMBERS / 2 + 1 and len(sizes) == 8
 
 
-BITS = pytest.mark.optimized
-
-
 # every pair of model, devices and feed; the groups of the MLP become smaller, too
 @pytest.mark.parametrize(
     ("model", "devices", "streamed"),
     [
         ("mlp", 1, False),
         ("mlp", 4, True),
-        pytest.param("cnn", 1, True, marks=BITS),
-        pytest.param("cnn", 4, False, marks=BITS),
+        pytest.param("cnn", 1, True, marks=pytest.mark.optimized),
+        ("cnn", 4, False),
     ],
 )
 def test_groups_give_what_all_at_once_give(
-    model, devices, streamed, quadrants, sizes, tmp_path, monkeypatch
+    model, devices, streamed, quadrants, together, sizes, tmp_path, monkeypatch
 ):
     if model == "mlp":
         monkeypatch.setattr(groups, "WORTH", 0.0)
-    whole = train(quadrants, model, devices, workdir=tmp_path / "whole")
+        whole = together
+    else:
+        whole = train(quadrants, model, devices, workdir=tmp_path / "whole")
     sizes.clear()
     run = train(
         quadrants,
@@ -134,7 +139,7 @@ def test_groups_give_what_all_at_once_give(
         streamed=streamed,
     )
     assert max(sizes) == run.summary["members_at_once"] == 4
-    assert_alike(record(tmp_path / "whole"), record(tmp_path / "run"))
+    assert_alike(record(whole.workdir), record(tmp_path / "run"))
     assert statuses(whole) == statuses(run)
     for split in ("validation", "test"):
         one, two = (r.summary[split]["loss"]["mean"] for r in (whole, run))
@@ -144,7 +149,7 @@ def test_groups_give_what_all_at_once_give(
     if (
         model == "cnn"
     ):  # members are computed one by one: what is beside them is nothing
-        assert lines(tmp_path / "whole") == lines(tmp_path / "run")
+        assert lines(whole.workdir) == lines(tmp_path / "run")
 
 
 @pytest.mark.parametrize("at_once", [None, 8])
@@ -172,15 +177,16 @@ def test_a_stopped_run_goes_on_with_the_same_bits(
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_record_is_of_everyone_whatever_ran(quadrants, tmp_path, monkeypatch):
-    whole = train(quadrants)
+def test_a_record_is_of_everyone_whatever_ran(
+    quadrants, together, tmp_path, monkeypatch
+):
     for first, second in ((0.0, np.inf), (np.inf, 0.0)):
         workdir = tmp_path / str(first)
         monkeypatch.setattr(groups, "WORTH", first)
         with pytest.raises(SystemExit):
             train(quadrants, workdir=workdir, observe=stop_after(5))
         monkeypatch.setattr(groups, "WORTH", second)
-        assert_alike(whole.params, train(quadrants, workdir=workdir).params)
+        assert_alike(together.params, train(quadrants, workdir=workdir).params)
 
 
 def free(monkeypatch, count):

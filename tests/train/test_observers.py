@@ -25,6 +25,8 @@ from dlworkshop.report.terminal import messages
 from dlworkshop.train.history import History
 from dlworkshop.train.observers import events
 
+pytestmark = pytest.mark.usefixtures("unreported")
+
 CHUNKS = 6  # of three steps, in three epochs
 
 
@@ -331,7 +333,9 @@ def process():
 
 
 @pytest.mark.parametrize("how", ["whole", "in memory", "stopped", "refused", "raised"])
-def test_fit_leaves_the_process_as_it_was(quadrants, tmp_path, monkeypatch, how):
+def test_fit_leaves_the_process_as_it_was(
+    quadrants, tmp_path, monkeypatch, reported, how
+):
     # no handler, as in a program that never thought of logging
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     train(quadrants, tmp_path / "first")  # what is imported is imported

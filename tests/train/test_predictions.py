@@ -17,6 +17,8 @@ from dlworkshop.train import predictions
 from dlworkshop.types import Batch, Dataset
 from tests.conftest import make_dataset
 
+pytestmark = pytest.mark.usefixtures("unreported")
+
 
 def arrays(path):
     with np.load(path / "predictions.npz", allow_pickle=False) as found:
@@ -123,7 +125,9 @@ def test_labels_are_kept_as_probabilities(tmp_path):
     assert "prediction" not in found
 
 
-def test_of_very_many_numbers_the_first_examples_are_kept(sums, tmp_path, monkeypatch):
+def test_of_very_many_numbers_the_first_examples_are_kept(
+    sums, tmp_path, monkeypatch, reported
+):
     monkeypatch.setattr(predictions, "MOST_NUMBERS", 20)  # 5 of 2 members, 2 columns
     run = train(sums, tmp_path)
     found = arrays(tmp_path)
@@ -160,7 +164,7 @@ def test_probabilities_are_kept_as_they_are(tmp_path):
     np.testing.assert_allclose(found["confidence"], chance.max(-1), atol=1e-6)
 
 
-def test_of_unknown_outputs_nothing_is_kept(tmp_path):
+def test_of_unknown_outputs_nothing_is_kept(tmp_path, reported):
     def own(outputs, targets):
         return losses.cross_entropy(outputs, targets)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import SOON_THERE
+
 ROOT = Path(__file__).parents[2]
 
 SUITE = """
@@ -68,7 +70,8 @@ def run_pytest(folder, text, *flags):
     load = [] if known else ["-p", "dlworkshop.verify.plugin"]
     off = ["-p", "no:cacheprovider", "-p", "no:jaxtyping"]  # the latter loads NumPy
     command = [sys.executable, "-m", "pytest", "-q", *off, *load, *flags]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    env = {**os.environ, **SOON_THERE}
+    env |= {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     env.pop("PYTEST_ADDOPTS", None)
     done = subprocess.run(
         command,
