@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,16 @@ OVERHEAD = 20e-6  # seconds of an update, however small
 SMALL_PRODUCTS = 0.25  # the rate of small products is about this share of large ones'
 PER_PARAMETER = 12  # numbers that an update of one goes over
 COMPILING = 6.0  # seconds that the programs of a fit take, about
+PROGRAMS = 2.5  # times as long as the one of an update, where there are convolutions
 FORWARD = 1 / 3  # of the cost of an update has an answer
+CONVOLVED = 0.15  # of the rate of large products have networks of images, about
+
+
+class Cost(NamedTuple):
+    """What training takes on this machine, in seconds."""
+
+    update: float  # of one member among others
+    compiling: float = COMPILING  # a fit, and what else it does beside training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +53,8 @@ class Effort:
     folds: int | None
     updates: int
     batch_size: int
+    held: int = 0  # examples of which each look at validation takes the loss
+    answered: int = 0  # examples that each member answers when it is trained
 
     @property
     def members(self) -> int:
@@ -59,15 +71,11 @@ class Effort:
         """Looks at validation."""
         return max(1, round(self.updates / self.steps_per_epoch))
 
-    def seconds(self, update: float, validation: int) -> float:
-        """Estimated, with compilation.
-
-        Args:
-            update: seconds of one, of one member.
-            validation: examples in it.
-        """
-        looks = self.num_epochs * validation / self.batch_size * FORWARD
-        return COMPILING + self.members * (self.updates + looks) * update
+    def seconds(self, cost: Cost) -> float:
+        """Estimated, with compilation."""
+        answers = self.num_epochs * self.held + self.answered
+        work = self.updates + answers / self.batch_size * FORWARD
+        return cost.compiling + self.members * work * cost.update
 
     def count(self, what: str) -> int:
         """How many "seeds" or "settings"."""
@@ -82,8 +90,7 @@ class Effort:
     def within(
         self,
         seconds: float,
-        update: float,
-        validation: int,
+        cost: Cost,
         least_seeds: int = 1,
         least_updates: int = LEAST_UPDATES,
     ) -> "Effort":
@@ -95,16 +102,16 @@ class Effort:
 
         >>> settings = tuple({"learning_rate": rate} for rate in (0.1, 0.2, 0.3, 0.4))
         >>> whole = Effort(settings, 2, None, 1200, 32)
-        >>> whole.within(1e9, 0.01, 100) == whole
+        >>> whole.within(1e9, Cost(0.01)) == whole
         True
-        >>> few = whole.within(20.0, 0.01, 100)
+        >>> few = whole.within(20.0, Cost(0.01))
         >>> few.members, few.updates
         (2, 400)
         """
 
         def shrunk(now: Effort, updates: int) -> Effort:
-            spare = max(0.0, seconds - COMPILING)
-            each = (now.seconds(update, validation) - COMPILING) / now.updates
+            spare = max(0.0, seconds - cost.compiling)
+            each = (now.seconds(cost) - cost.compiling) / now.updates
             possible = int(spare / max(each, 1e-12))
             return dataclasses.replace(
                 now, updates=max(min(now.updates, possible), updates)
@@ -117,7 +124,7 @@ class Effort:
         if not self.folds:
             turns.insert(0, ("settings", (len(self.settings) + 1) // 2))
         for what, least in turns:
-            while now.seconds(update, validation) > seconds and now.count(what) > least:
+            while now.seconds(cost) > seconds and now.count(what) > least:
                 now = shrunk(now.less(what), third)
         return shrunk(now, least_updates)
 
@@ -139,10 +146,10 @@ def usual(
     return updates or int(np.clip(PASSES * size / batch, low, high)), min(batch, size)
 
 
-def seconds_of_an_update(
+def cost_of(
     candidate: Candidate, task: Task, dataset: Dataset, batch_size: int
-) -> float:
-    """Of one member among others, on this machine.
+) -> Cost:
+    """Of an update of one member among others, on this machine.
 
     A small program is timed where there are convolutions. Elsewhere it would take
     longer to compile than many a search to train, so that the operations and the
@@ -161,7 +168,8 @@ def seconds_of_an_update(
     if not has_convolutions(model.apply, params, state, seen(example), **more):
         products, numbers = machine()
         size = num_params(params)
-        return OVERHEAD + batch_size * flops / products + PER_PARAMETER * size / numbers
+        seconds = batch_size * flops / products + PER_PARAMETER * size / numbers
+        return Cost(OVERHEAD + seconds)
     platform = jax.default_backend()
     execution = rule_of_thumb(batch_size, flops, convolutions=True, platform=platform)
     (setting, *_) = candidate.settings
@@ -177,13 +185,43 @@ def seconds_of_an_update(
     batch: Batch = jax.tree.map(np.asarray, dataset.train.rows(slice(0, batch_size)))
     init = jax.jit(functools.partial(step.init_state, spec))
     update = jax.jit(step.make_train_step(spec, None, execution.micro_batch))
+    begun = time.perf_counter()
     member, _ = update(init(hparams, jax.random.key(0), example), batch, hparams)
     jax.block_until_ready(member)
+    compiled = time.perf_counter() - begun
     count, started = 0, time.perf_counter()
     while (spent := time.perf_counter() - started) < SECONDS:
         member, _ = jax.block_until_ready(update(member, batch, hparams))
         count += 1
-    return spent / count
+    update_seconds = spent / count
+    compiling = max(COMPILING, PROGRAMS * (compiled - update_seconds))
+    return Cost(update_seconds, compiling)
+
+
+def costs_of(
+    sizes: Sequence[Candidate],
+    task: Task,
+    dataset: Dataset,
+    batch_size: int,
+    fits: Callable[[Cost], bool],
+) -> list[Cost]:
+    """What each of some networks takes, of which one is measured.
+
+    It is the first that is likely to fit by its operations, and the operations of the
+    others tell what they take.
+
+    Args:
+        sizes: networks, the largest first.
+        task, dataset, batch_size: as of `cost_of`.
+        fits: whether there is time for a network of such a cost.
+    """
+    example = jax.tree.map(lambda leaf: np.asarray(leaf[:1])[0], dataset.train.inputs)
+    flops = [update_flops(stateful(each.model), example) for each in sizes]
+    rate = machine()[0] / SMALL_PRODUCTS * CONVOLVED
+    likely = (i for i, each in enumerate(flops) if fits(Cost(batch_size * each / rate)))
+    tried = next(likely, len(sizes) - 1)
+    known = cost_of(sizes[tried], task, dataset, batch_size)
+    return [known._replace(update=known.update * each / flops[tried]) for each in flops]
 
 
 @functools.cache
