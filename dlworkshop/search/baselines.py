@@ -12,9 +12,9 @@ from dlworkshop.types import Array, Batch, Dataset
 
 MOST_NUMBERS = 10_000_000  # that a linear model is fitted to; more are sampled
 MOST_CLASSES = 100  # that its solver is asked to tell apart
-MOST_UPDATES = 300
+MOST_UPDATES = 100
 PIECE = 256  # examples that are read or answered at a time
-SIDE = 32  # pixels, at most, of the images that a linear model is given
+SIDE = 28  # pixels, at most, of the images that a linear model is given
 
 
 def baselines(dataset: Dataset, task: Task, factor: float) -> dict[str, dict[str, Any]]:

@@ -7,17 +7,22 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from dlworkshop.learn import optimizers, schedules, step
 from dlworkshop.models.convolution import computed_by, has_convolutions
-from dlworkshop.models.model import num_params, seen, shapes, stand_ins, stateful
+from dlworkshop.models.model import (
+    num_params,
+    predict,
+    seen,
+    shapes,
+    stand_ins,
+    stateful,
+)
 from dlworkshop.search.candidates import Candidate, Setting
 from dlworkshop.search.task import Task
 from dlworkshop.train.autotune import rule_of_thumb
 from dlworkshop.train.programs import update_flops
-from dlworkshop.types import Batch, Dataset
+from dlworkshop.types import Array, Batch, Dataset, PyTree
 
 LEAST_UPDATES = 300  # below which no network is judged
 PASSES = 30  # over the training split, which usually do
@@ -32,7 +37,7 @@ OVERHEAD = 20e-6  # seconds of an update, however small
 SMALL_PRODUCTS = 0.25  # the rate of small products is about this share of large ones'
 PER_PARAMETER = 12  # numbers that an update of one goes over
 COMPILING = 6.0  # seconds that the programs of a fit take, about
-PROGRAMS = 2.5  # times as long as the one of an update, where there are convolutions
+PROGRAMS = 8  # times as long as that of an answer, where there are convolutions
 FORWARD = 1 / 3  # of the cost of an update has an answer
 CONVOLVED = 0.15  # of the rate of large products have networks of images, about
 
@@ -151,9 +156,10 @@ def cost_of(
 ) -> Cost:
     """Of an update of one member among others, on this machine.
 
-    A small program is timed where there are convolutions. Elsewhere it would take
-    longer to compile than many a search to train, so that the operations and the
-    parameters are counted, and what the machine does of both is timed.
+    Where there are convolutions, answers to a batch are timed: the program of an update
+    takes many times as long to compile. Elsewhere even that would take longer than many
+    a search, so that the operations and the parameters are counted, and what the
+    machine does of both is timed.
 
     Args:
         candidate: whose first setting it is about.
@@ -172,30 +178,30 @@ def cost_of(
         return Cost(OVERHEAD + seconds)
     platform = jax.default_backend()
     execution = rule_of_thumb(batch_size, flops, convolutions=True, platform=platform)
-    (setting, *_) = candidate.settings
-    spec = step.spec_of(
-        computed_by(model, execution.convolution, platform),
-        optimizers.adamw,
-        task.loss,
-        setting,
-        schedule=schedules.cosine,
-        num_steps=LEAST_UPDATES,
+    platform = jax.default_backend()
+    execution = rule_of_thumb(batch_size, flops, convolutions=True, platform=platform)
+    chosen = computed_by(model, execution.convolution, platform)
+    part = execution.micro_batch or batch_size  # of the batch, at a time
+
+    @jax.jit
+    def answers(params: PyTree, state: PyTree, batch: Array) -> Array:
+        parts = batch.reshape(-1, part, *batch.shape[1:])
+        return jax.lax.map(lambda each: predict(chosen, params, each, state), parts)
+
+    rng = np.random.default_rng(0)  # an own draw of the model would be compiled, too
+    params, state = jax.tree.map(
+        lambda leaf: rng.uniform(0, 0.1, leaf.shape).astype(leaf.dtype), (params, state)
     )
-    hparams = {name: jnp.full((), value) for name, value in setting.items()}
-    batch: Batch = jax.tree.map(np.asarray, dataset.train.rows(slice(0, batch_size)))
-    init = jax.jit(functools.partial(step.init_state, spec))
-    update = jax.jit(step.make_train_step(spec, None, execution.micro_batch))
+    images = np.asarray(dataset.train.inputs[np.arange(batch_size)])
     begun = time.perf_counter()
-    member, _ = update(init(hparams, jax.random.key(0), example), batch, hparams)
-    jax.block_until_ready(member)
+    jax.block_until_ready(answers(params, state, images))
     compiled = time.perf_counter() - begun
     count, started = 0, time.perf_counter()
     while (spent := time.perf_counter() - started) < SECONDS:
-        member, _ = jax.block_until_ready(update(member, batch, hparams))
+        jax.block_until_ready(answers(params, state, images))
         count += 1
-    update_seconds = spent / count
-    compiling = max(COMPILING, PROGRAMS * (compiled - update_seconds))
-    return Cost(update_seconds, compiling)
+    each = spent / count
+    return Cost(each / FORWARD, max(COMPILING, PROGRAMS * (compiled - each)))
 
 
 def costs_of(

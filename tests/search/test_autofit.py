@@ -144,7 +144,7 @@ def sides(size, seed):
 def test_without_time_to_try_flips_a_network_is_asked_whether_classes_survive(
     monkeypatch,
 ):
-    # three settings of 333 updates fit into 60 % of 3 minutes, not six
+    # two settings of 300 updates fit into 40 % of 3 minutes, not six
     monkeypatch.setattr(trial, "cost_of", lambda *args: Cost(0.1))
     dataset = data.from_arrays(*sides(120, 0), name="sides")
     network = prepared(models.cnn((4,), (8,), num_classes=2), dataset, task_of(dataset))
@@ -154,7 +154,7 @@ def test_without_time_to_try_flips_a_network_is_asked_whether_classes_survive(
     assert "0.0 % flipped" in said and "shift taken" in said
     assert run.model.config["augment"]["shift"] == 1
     assert not run.model.config["augment"]["flip"]
-    assert len(run.summary["search"]["rows"]) == 3  # learning rates
+    assert len(run.summary["search"]["rows"]) == 2  # learning rates
     assert run.summary["ensemble"]["accuracy"] > 0.9
 
 
@@ -175,7 +175,7 @@ def test_networks_are_as_large_as_there_is_time_for(monkeypatch):
     assert seen == [sizes[-1]] and costs[-1] == Cost(2.0, 8.0)
     times = [cost.update for cost in costs]
     assert times == sorted(times, reverse=True)  # each is cheaper than the one before
-    assert 3 < times[2] / times[3] < 5  # coarser, of a quarter of the pixels
+    assert 3 < times[2] / times[3] < 7  # coarser, of a quarter of the pixels
     costs = effort.costs_of(sizes, task, dataset, 16, lambda cost: True)
     assert seen[1] is largest and costs[0].update == 2.0
 

@@ -68,15 +68,17 @@ def test_what_was_lost_never_wins():
 
 def test_an_effort_shrinks_to_its_time_but_not_below_some_hundred_updates():
     settings = tuple({"learning_rate": float(i)} for i in range(1, 9))
-    whole = effort.Effort(settings, 2, 8, 1000, 32)
-    seconds = whole.seconds(1e-3, 100)
-    assert whole.within(seconds + 1, 1e-3, 100) == whole
+    whole = effort.Effort(settings, 2, 8, 1000, 32, held=100)
+    cost = effort.Cost(1e-3)
+    seconds = whole.seconds(cost)
+    assert whole.within(seconds + 1, cost) == whole
     for share in (0.7, 0.3, 0.05):
-        less = whole.within(seconds * share, 1e-3, 100)
+        less = whole.within(seconds * share, cost)
         assert less.updates >= effort.LEAST_UPDATES
-        assert less.seconds(1e-3, 100) <= seconds * share or len(less.settings) == 1
-    assert whole.within(0.0, 1.0, 100).updates == effort.LEAST_UPDATES
-    kept = whole.within(0.0, 1.0, 100, least_seeds=2, least_updates=1000)
+        assert less.seconds(cost) <= seconds * share or len(less.settings) == 1
+    slow = effort.Cost(1.0)
+    assert whole.within(0.0, slow).updates == effort.LEAST_UPDATES
+    kept = whole.within(0.0, slow, least_seeds=2, least_updates=1000)
     assert (kept.seeds, kept.updates) == (2, 1000)
 
 
