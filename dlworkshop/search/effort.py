@@ -22,7 +22,7 @@ from dlworkshop.search.candidates import Candidate, Setting
 from dlworkshop.search.task import Task
 from dlworkshop.train.autotune import rule_of_thumb
 from dlworkshop.train.programs import update_flops
-from dlworkshop.types import Array, Batch, Dataset, PyTree
+from dlworkshop.types import Array, Dataset, PyTree
 
 LEAST_UPDATES = 300  # below which no network is judged
 PASSES = 30  # over the training split, which usually do
