@@ -45,6 +45,7 @@ SHARE_OF_IMAGES = 0.4  # what is learnt of them in a short time tells less
 REPORT = 12.0  # seconds that the answers and the report of a run take, about
 COVERED = 600  # images with a part covered, of which each member is asked
 UNKNOWN = Effort((), SEARCH_SEEDS, None, 1, 1)
+SHORT = 0.15  # of the time, for more rates than one where that is all that is tried
 FEW = 6  # settings of images: below, they are not what can be told by trying
 
 
@@ -252,7 +253,8 @@ class Search:
                 seeds=1,
                 updates=min(whole.updates, LEAST_UPDATES),
             )
-            effort = self.within(whole, allowed, cost)
+            few = min(allowed, SHORT * self.seconds)
+            effort = self.within(whole, few, cost)
         planned = effort.seconds(cost)
         if planned > allowed and len(self.tried) == 1 and len(effort.settings) == 1:
             self.leave_out(
