@@ -7,12 +7,14 @@ splits that are missing are cut off train; the report begins with a card of the 
     python experiments/own_data.py --data ~/photos
     python experiments/own_data.py --data penguins.csv --target species
     python experiments/own_data.py --data houses.csv --target price
+    python experiments/own_data.py --data ~/photos --features vgg16 --weights vgg16.h5
 
 Networks, learning rates, weight decays and, of images, shifts and flips are found by
-validation; what a flag says is obeyed and not searched for. The setting that is chosen
-is trained with fresh seeds, and its ensemble and members are told beside the commonest
-class and a linear model. Below a thousand examples this goes by cross-validation, and
-the report says what to expect of new data.
+validation; what a flag says is obeyed and not searched for. The network for images is
+as large as there is time for (docs/own_data.md). The setting that is chosen is trained
+with fresh seeds, and its ensemble and members are told beside the commonest class and a
+linear model. Below a thousand examples this goes by cross-validation, and the report
+says what to expect of new data.
 
 A target of real numbers, or of many whole ones, is predicted as a number (--task says
 otherwise), and its errors are in its own units (of several such targets, in standard

@@ -60,6 +60,9 @@ def autofit(
     whose best setting is behind the best of all by no more than one standard error of
     their difference is chosen, and trained with fresh seeds.
 
+    The network for images is the largest that can be trained in the time, after a short
+    search; where there is little, it sees the images coarser.
+
     Settings are judged by the validation loss; of classes by accuracy where validation
     has a thousand examples or more, and by balanced accuracy where the commonest class
     has more than three times the examples of the rarest.
