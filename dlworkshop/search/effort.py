@@ -139,6 +139,7 @@ def usual(
 ) -> tuple[int, int]:
     """Updates and batch size that usually do for so many examples.
 
+    >>> from dlworkshop.types import Batch
     >>> split = Batch(np.zeros((105, 4)), np.zeros(105, int))
     >>> usual(Dataset(split, split, split), None, None, None)
     (1000, 32)
