@@ -29,7 +29,7 @@ PASSES = 30  # over the training split, which usually do
 UPDATES = (1000, 6000)  # and bounds of what usually does
 BATCHES = ((500, 32), (2_000, 64), (20_000, 128))  # below so many examples
 LARGE_BATCH = 256
-ROUNDS = 20  # looks at validation
+ROUNDS = 20  # looks at validation, at most
 FOLDS = 8
 SMALL = 1000  # examples in train and validation below which folds are cut
 SECONDS = 0.5  # of what is measured
@@ -68,8 +68,9 @@ class Effort:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Updates between two looks at validation."""
-        return max(1, round(self.updates / ROUNDS))
+        """Updates between two looks at validation, which take a fifth of it at most."""
+        look = self.held / self.batch_size * FORWARD
+        return max(1, min(self.updates, round(max(self.updates / ROUNDS, 4 * look))))
 
     @property
     def num_epochs(self) -> int:

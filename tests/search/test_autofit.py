@@ -206,6 +206,12 @@ def test_networks_and_folds_are_such_as_there_is_time_for(
     assert search.usual.folds == folds
     for text, words in zip(search.found["left_out"], said, strict=True):
         assert words in text
+    again = trial.Search(dataset, task, [largest], seconds=180.0, **more)
+    again.found = {**search.found, "left_out": []}  # as of a folder
+    monkeypatch.setattr(trial, "costs_of", lambda *args: [])  # nothing is measured
+    again.size_up(None, None, None)
+    assert (again.tried, again.usual) == (search.tried, search.usual)
+    assert again.found["left_out"] == []
 
 
 def test_what_survives_is_taken():
