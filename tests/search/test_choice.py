@@ -216,7 +216,7 @@ def test_the_interval_of_grouped_examples_is_that_of_their_groups():
     class Knows:
         """What each member says of example x, surely."""
 
-        finite, history = np.ones(4, bool), History([])
+        chosen, history = np.ones(4, bool), History([])
         summary = MappingProxyType(
             {"folds": 4, "members": 4, "population": [{"seed": 0}] * 4}
         )
@@ -237,6 +237,6 @@ def test_the_interval_of_grouped_examples_is_that_of_their_groups():
 def test_looks_at_validation_take_a_fifth_of_the_training_at_most():
     few = effort.Effort(({},), 1, None, 300, 256, held=7_500)
     assert few.num_epochs * 7_500 * effort.FORWARD < 300 * 256 * 0.3  # in whole looks
-    assert few.num_epochs * few.steps_per_epoch <= 310
+    assert few.num_epochs * few.steps_per_epoch < 330
     assert effort.Effort(({},), 1, None, 300, 256, held=100).num_epochs == 20
     assert effort.Effort(({},), 1, None, 300, 256, held=10**6).num_epochs == 1
