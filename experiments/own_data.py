@@ -7,12 +7,14 @@ splits that are missing are cut off train; the report begins with a card of the 
     python experiments/own_data.py --data ~/photos
     python experiments/own_data.py --data penguins.csv --target species
     python experiments/own_data.py --data houses.csv --target price
+    python experiments/own_data.py --data ~/photos --features vgg16 --weights vgg16.h5
 
 Networks, learning rates, weight decays and, of images, shifts and flips are found by
-validation; what a flag says is obeyed and not searched for. The setting that is chosen
-is trained with fresh seeds, and its ensemble and members are told beside the commonest
-class and a linear model. Below a thousand examples this goes by cross-validation, and
-the report says what to expect of new data.
+validation; what a flag says is obeyed and not searched for. The network for images is
+as large as there is time for (docs/own_data.md). The setting that is chosen is trained
+with fresh seeds, and its ensemble and members are told beside the commonest class and a
+linear model. Below a thousand examples this goes by cross-validation, and the report
+says what to expect of new data.
 
 A target of real numbers, or of many whole ones, is predicted as a number (--task says
 otherwise), and its errors are in its own units (of several such targets, in standard
@@ -23,6 +25,7 @@ Expect 98 to 100 % on the penguins, in a minute or two on 2 cores; --minutes giv
 more time or less. Nothing is chosen on the test split.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +35,7 @@ from typing import Any, Literal
 from dlworkshop import autofit, data, losses, models, workshop
 from dlworkshop.errors import UserError
 from dlworkshop.search import prepared, task_of
+from dlworkshop.serve.seen import vgg16_features
 from dlworkshop.train.result import Run
 from dlworkshop.types import Dataset
 
@@ -54,6 +58,10 @@ class Config(workshop.TrainingConfig):
     """Pixels of a side; by default what most files have, or 64."""
     resize: Literal["crop", "pad"] = "crop"
     """Fill the frame and cut the rest off, or show all with black around it."""
+    features: Literal["pixels", "vgg16"] = "pixels"
+    """What is learnt from: the images, or what VGG16 sees in them, with --weights."""
+    weights: str | None = None
+    """Of VGG16: a .h5 of Keras, .safetensors of torchvision, or imagenet (fetched)."""
     minutes: float = 3.0
     """What all of it may take, about."""
     class_weights: bool = False
@@ -84,7 +92,7 @@ class Config(workshop.TrainingConfig):
     """Of AdamW; by validation, among these where there are several."""
     dropout: tuple[float, ...] = ()
     """Probability of dropping a fully connected unit in training; by validation."""
-    features: tuple[int, ...] = (32, 64, 128)
+    channels: tuple[int, ...] = (32, 64, 128)
     """Channels of each stage of a cnn or resnet that is asked for."""
     dense: tuple[int, ...] = (128,)
     """Units of each hidden layer of an mlp or cnn that is asked for."""
@@ -115,10 +123,10 @@ def choose_model(config: Config, dataset: Dataset) -> models.Model | None:
     elif kind == "mlp":
         model = models.mlp(config.dense, num_classes=outputs)
     elif kind == "resnet":
-        model = models.resnet(config.features, num_classes=outputs)
+        model = models.resnet(config.channels, num_classes=outputs)
     else:
         model = models.cnn(
-            config.features, config.dense, pooling=models.max_pool, num_classes=outputs
+            config.channels, config.dense, pooling=models.max_pool, num_classes=outputs
         )
     return prepared(model, dataset, task)
 
@@ -134,10 +142,26 @@ def choose_augment(config: Config, dataset: Dataset) -> models.Augment | None:
     return models.Augment(**asked) if asked else None
 
 
+def choose_features(config: Config) -> Callable[[Dataset], Dataset]:
+    """Images -> what is learnt from; refused before the images are read."""
+    if config.features == "pixels":
+        if config.weights is not None:
+            raise UserError("weights are those of VGG16: add --features vgg16")
+        return lambda dataset: dataset
+    if config.weights is None:
+        raise UserError(
+            "features of VGG16 need what it learnt elsewhere: give --weights PATH, a "
+            ".h5 of Keras or a .safetensors of torchvision, or --weights imagenet"
+        )
+    models.vgg16(weights=config.weights)
+    return functools.partial(vgg16_features, weights=config.weights)
+
+
 def main(config: Config) -> Run:
     """Prepare once, search, train what was chosen, read the test split once."""
     if config.data is None:
         raise UserError("there are no data: give a folder or a table with --data PATH")
+    seen = choose_features(config)
     dataset = data.load(
         config.data,
         config.data_dir,
@@ -147,6 +171,7 @@ def main(config: Config) -> Run:
         resize=config.resize,
         task=config.task,
     )
+    dataset = seen(dataset)
     size, updates = dataset.train.num_examples, None
     if config.num_epochs is not None:
         updates = math.ceil(size * config.num_epochs / (config.batch_size or 64))

@@ -261,6 +261,8 @@ def test_all_cores_are_used_only_where_members_divide(monkeypatch):
         ({"image_size": 4, "model": "cnn"}, "cannot be halved 3 times"),
         ({"shift": 1.0}, "shift is 1.0: give a share of a side below 1"),
         ({"target": ("dark",)}, "does not need: leave it out"),
+        ({"features": "vgg16"}, "need what it learnt elsewhere: give --weights PATH"),
+        ({"weights": "vgg16.h5"}, "add --features vgg16"),
     ],
 )
 def test_a_mistake_with_own_data_leaves_nothing(tmp_path, photos, settings, said):

@@ -22,6 +22,7 @@ from dlworkshop.models.model import (
 )
 from dlworkshop.models.resnet import resnet
 from dlworkshop.models.scaling import (
+    coarser,
     on_first_channel,
     piecewise_linear,
     rescaled,
@@ -45,6 +46,7 @@ __all__ = [
     "check_one_example",
     "check_state",
     "cnn",
+    "coarser",
     "explain",
     "from_equinox",
     "from_haiku",

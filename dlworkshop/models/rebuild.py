@@ -16,6 +16,7 @@ from dlworkshop.models.model import Model
 from dlworkshop.models.resnet import resnet
 from dlworkshop.models.rgb import on_rgb
 from dlworkshop.models.scaling import (
+    coarser,
     on_first_channel,
     piecewise_linear,
     rescaled,
@@ -30,6 +31,7 @@ SCALING: tuple[Callable[..., Model], ...] = (  # in the order in which they are 
     standardized,
     piecewise_linear,
     on_first_channel,
+    coarser,
     rescaled,
 )
 

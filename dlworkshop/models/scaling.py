@@ -207,6 +207,31 @@ def fitted_edges(inputs: Array, most: int) -> list[list[float]]:
     return found
 
 
+def coarser(model: AnyModel, factor: int) -> AnyModel:
+    """The model of images whose squares of `factor` x `factor` pixels are averaged.
+
+    What is left over below and on the right is cut off.
+
+    Args:
+        model: of one image [H // factor, W // factor, C].
+        factor: pixels of a side of a square, at least 1.
+
+    >>> from dlworkshop.models import logistic
+    >>> model = coarser(logistic(2), 3)
+    >>> params = model.init(jax.random.key(0), jnp.ones((7, 6, 1)))
+    >>> params["Dense_0"]["kernel"].shape
+    (4, 2)
+    """
+
+    def change(image):
+        height, width = (side // factor for side in image.shape[:2])
+        image = as_float(image)[: height * factor, : width * factor]
+        return image.reshape(height, factor, width, factor, -1).mean((1, 3))
+
+    model = _on(change, model, coarser={"factor": factor})
+    return model._replace(module=None)  # its layers see other inputs than the model
+
+
 def _on(change: Callable, model: AnyModel, **config: object) -> AnyModel:
     """The model of changed inputs; the same in all other ways."""
     check_model(model)

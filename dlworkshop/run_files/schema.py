@@ -272,6 +272,14 @@ class Targets(TypedDict):
     columns: Annotated[list[Target], Meta(min_length=1)]
 
 
+class SeenBy(TypedDict):
+    """The network whose features of images are learnt from."""
+
+    network: Literal["vgg16"]
+    weights: str
+    sha256: str
+
+
 class How(TypedDict, total=False):
     """How a file or row becomes an example: what each kind must have is in HOWS."""
 
@@ -286,6 +294,7 @@ class How(TypedDict, total=False):
     deviation: list[Deviation]
     columns: Annotated[list[Column], Meta(min_length=1)]
     target: Targets
+    seen_by: SeenBy
 
 
 HOWS = {

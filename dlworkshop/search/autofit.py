@@ -60,6 +60,9 @@ def autofit(
     whose best setting is behind the best of all by no more than one standard error of
     their difference is chosen, and trained with fresh seeds.
 
+    The network for images is the largest that can be trained in the time, after a short
+    search; where there is little, it sees the images coarser.
+
     Settings are judged by the validation loss; of classes by accuracy where validation
     has a thousand examples or more, and by balanced accuracy where the commonest class
     has more than three times the examples of the rarest.
@@ -198,12 +201,16 @@ def _conclude(
         found = answers.study(run, search.dataset, search.task.headline)
         more["answers"] = _numbers(found)
         more["notes"] += answers.notes(found)
+    more["budget"]["used_seconds"] = search.used
+    more["notes"] += _of_time(search)
     run.summary.update(run_folder.to_jsonable(more))
     if search.workdir is not None:
         run.summary.update(run_folder.write_summary(search.workdir, run.summary))
         report.write(search.workdir)
     for note in more["notes"]:
         search.say(note)
+    given, used = duration(search.seconds), duration(search.used)
+    search.say("all of it took %s of the %s that were given", used, given)
     return run
 
 
@@ -237,7 +244,6 @@ def _told(search: Search, run: Run, row: choice.Row, effort: Effort) -> dict[str
         "expected": of_new,
         "budget": {
             "minutes": search.seconds / 60,
-            "used_seconds": search.used,
             "planned_seconds": search.found["run"]["seconds"]
             + sum(each.get("planned", 0.0) for each in searched.values()),
         },
@@ -275,10 +281,15 @@ def _notes(search: Search, run: Run) -> list[str]:
             f"({100 * rest:.0f} % of its way in the last fifth of the updates); "
             "give more updates."
         )
-    if search.used > 1.5 * search.seconds:
-        notes.append(
-            f"It took {duration(search.used)}, more than the "
-            f"{duration(search.seconds)} that were given: less is not enough for a "
-            "few hundred updates."
-        )
     return [note[:1].upper() + note[1:] for note in notes]
+
+
+def _of_time(search: Search) -> list[str]:
+    """A sentence where much more was used than was given."""
+    if search.used < 1.5 * search.seconds:
+        return []
+    return [
+        f"It took {duration(search.used)}, more than the {duration(search.seconds)} "
+        "that were given: they are too few for some hundred updates, or the machine "
+        "was busy."
+    ]

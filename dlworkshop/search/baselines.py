@@ -6,19 +6,22 @@ from typing import Any
 
 import numpy as np
 
+from dlworkshop.data.pixels import coarse
 from dlworkshop.search.task import Task
 from dlworkshop.types import Array, Batch, Dataset
 
 MOST_NUMBERS = 10_000_000  # that a linear model is fitted to; more are sampled
 MOST_CLASSES = 100  # that its solver is asked to tell apart
-MOST_UPDATES = 300
-PIECE = 4096  # examples that are answered at a time
+MOST_UPDATES = 100
+PIECE = 256  # examples that are read or answered at a time
+SIDE = 28  # pixels, at most, of the images that a linear model is given
 
 
 def baselines(dataset: Dataset, task: Task, factor: float) -> dict[str, dict[str, Any]]:
     """Name -> scores on the test split, learnt from train and validation together.
 
-    Inputs of several arrays have no linear model here.
+    Inputs of several arrays have no linear model here, and images have one of means of
+    square blocks, so that no side has more than `SIDE`.
 
     Args:
         dataset: of the task.
@@ -38,8 +41,8 @@ def baselines(dataset: Dataset, task: Task, factor: float) -> dict[str, dict[str
     if task.outputs > MOST_CLASSES or not hasattr(test.inputs, "shape"):
         return found
     some = [_some(split) for split in both]
-    x = np.concatenate([_flat(split.inputs) for split in some])
-    answer = _linear(x, np.concatenate([split.targets for split in some]), task)
+    x, targets = (np.concatenate(each) for each in zip(*some, strict=True))
+    answer = _linear(x, targets, task)
     pieces = range(0, test.num_examples, PIECE)
     said = [answer(_flat(test.inputs[first : first + PIECE])) for first in pieces]
     name = "linear regression" if task.kind == "values" else "logistic regression"
@@ -48,17 +51,21 @@ def baselines(dataset: Dataset, task: Task, factor: float) -> dict[str, dict[str
     return found | {name: task.scores(np.concatenate(said)[None], test, factor)}
 
 
-def _some(split: Batch) -> Batch:
-    """A split, or as many of its examples, evenly spread, as a solver is given."""
-    each = max(1, int(np.prod(split.inputs.shape[1:])))
-    size, most = split.num_examples, max(1, MOST_NUMBERS // each)
+def _some(split: Batch) -> tuple[np.ndarray, np.ndarray]:
+    """Of a split, or of as many examples as a solver is given: [n, D] and targets."""
+    each = _flat(split.inputs[:1]).size
+    size, most = split.num_examples, max(1, MOST_NUMBERS // max(1, each))
     index = np.unique(np.linspace(0, size - 1, min(size, most)).astype(int))
-    return Batch(np.asarray(split.inputs[index]), np.asarray(split.targets)[index])
+    pieces = [index[first : first + PIECE] for first in range(0, len(index), PIECE)]
+    x = np.concatenate([_flat(split.inputs[piece]) for piece in pieces])
+    return x, np.asarray(split.targets)[index]
 
 
 def _flat(inputs: Array) -> np.ndarray:
     """[n, D] float32."""
-    return np.asarray(inputs, np.float32).reshape(len(inputs), -1)
+    inputs = np.asarray(inputs)
+    inputs = coarse(inputs, SIDE) if inputs.ndim == len("NHWC") else inputs
+    return inputs.astype(np.float32).reshape(len(inputs), -1)
 
 
 def _constant(y: np.ndarray, task: Task) -> np.ndarray:

@@ -27,6 +27,8 @@ MOST_ENCODED = 512  # numbers that the bins of all columns together may give
 PER_BIN = 16  # training examples, at least
 BINS = (2, 32)
 LARGE = 32  # pixels of a side, from which on a network is residual
+USUAL = 32  # channels of its first stage
+CHANNELS = (64, 48, USUAL, 24, 16, 12, 8)  # where there is more time, or less
 SHIFT = 0.1  # of a side
 LOOKED_AT = 1000  # images, to see whether they are grey
 # The likeliest first. A decay is per update and unit of the learning rate.
@@ -43,13 +45,15 @@ class Candidate(NamedTuple):
     """A network, and the settings it is trained with, the likeliest ones first.
 
     `settle` gives the network of one setting, and what of the setting is left to be a
-    hyper-parameter: what members differ in is fixed once it is chosen.
+    hyper-parameter: what members differ in is fixed once it is chosen. Where there is
+    no time for it, one that is `smaller` is tried instead.
     """
 
     name: str
     model: AnyModel
     settings: tuple[Setting, ...]
     settle: Callable[[Setting], tuple[AnyModel, dict[str, float]]] | None = None
+    smaller: tuple["Candidate", ...] = ()  # the same on coarser images, or narrower
 
     def settled(self, setting: Setting) -> tuple[AnyModel, dict[str, float]]:
         """Network and hyper-parameters of one setting."""
@@ -91,7 +95,8 @@ def candidates(
     if model is not None:
         return [_candidate("the model given", model, DENSE, asked)]
     if picture:
-        return [_of_images(dataset, task, asked, augment)]
+        first, *smaller = _of_images(dataset, task, asked, augment)
+        return [first._replace(smaller=tuple(smaller))]
     if len(shape) != 1:
         raise UserError(
             f"an example of '{dataset.name}' is {list(shape) or 'several arrays'}, and "
@@ -137,38 +142,63 @@ def _edges(inputs: Array) -> list[list[float]] | None:
     return edges if any(len(one) > 2 for one in edges) else None
 
 
+def sizes(side: int) -> list[tuple[int, int]]:
+    """Sizes of networks for images of a side, the largest first.
+
+    Each is the side of the squares whose pixels are averaged, and the channels of the
+    first stage. Images become coarser before networks become narrower than usual.
+
+    >>> sizes(100)[:5], sizes(28)[:2]
+    ([(1, 64), (1, 48), (1, 32), (2, 32), (3, 32)], [(1, 32), (1, 24)])
+    """
+    coarsest = max(1, side // LARGE)
+    wide = [(1, width) for width in CHANNELS if width > USUAL and side >= LARGE]
+    usual = [(factor, USUAL) for factor in range(1, coarsest + 1)]
+    return wide + usual + [(coarsest, width) for width in CHANNELS if width < USUAL]
+
+
 def _of_images(
     dataset: Dataset,
     task: Task,
     asked: Mapping[str, Any],
     augment: models.Augment | None,
-) -> Candidate:
-    """A convolutional network for the size of the images."""
+) -> list[Candidate]:
+    """Convolutional networks for images of this size, the largest first."""
     side = min(dataset.train.inputs.shape[1:3])
-    halved = int(np.log2(max(side, 1)))
-    network: AnyModel
-    if side >= LARGE:
-        stages = (32, 64, 128, 256, 256)[: max(3, min(5, halved - 2))]
-        name, network = "resnet", models.resnet(stages, num_classes=task.outputs)
-    elif halved >= 2:
-        name, features = "cnn", (32, 64, 128)[: halved - 1]
-        network = models.cnn(
-            features,
-            (128,),
-            pooling=models.max_pool,
-            dropout=0.3,
-            num_classes=task.outputs,
-        )
-    else:
+    if side < 4:  # it cannot be halved twice
         scaled = prepared(models.mlp(WIDTHS, num_classes=task.outputs), dataset, task)
-        return _candidate("mlp", scaled, DENSE, asked)
-    if is_grey(dataset.train.inputs):
-        mean, deviation = fitted_scale(dataset.train.inputs)
-        scaled = models.standardized(network, mean[:1], deviation[:1])
-        network = in_units(models.on_first_channel(scaled), dataset, task)
-    else:
-        network = prepared(network, dataset, task)
-    return augmenting(name, network, side, asked, augment)
+        return [_candidate("mlp", scaled, DENSE, asked)]
+    mean, deviation = fitted_scale(dataset.train.inputs)
+    grey = is_grey(dataset.train.inputs)
+    found = []
+    for factor, width in sizes(side):
+        name, network = _convolutional(side // factor, width, task.outputs)
+        if grey:
+            network = models.standardized(network, mean[:1], deviation[:1])
+            network = models.on_first_channel(network)
+        else:
+            network = models.standardized(network, mean, deviation)
+        network = models.coarser(network, factor) if factor > 1 else network
+        network = in_units(network, dataset, task)
+        found.append(augmenting(name, network, side, asked, augment))
+    return found
+
+
+def _convolutional(side: int, width: int, outputs: int) -> tuple[str, AnyModel]:
+    """A network of images of a side: name and model."""
+    halved = int(np.log2(side))
+    stages = [width, 2 * width, 4 * width, 8 * width, 8 * width]
+    if side >= LARGE:
+        stages = stages[: max(3, min(5, halved - 2))]
+        return "resnet", models.resnet(stages, num_classes=outputs)
+    network = models.cnn(
+        stages[: min(3, halved - 1)],
+        (128,),
+        pooling=models.max_pool,
+        dropout=0.3,
+        num_classes=outputs,
+    )
+    return "cnn", network
 
 
 def augmenting(

@@ -3,27 +3,33 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from dlworkshop.learn import optimizers, schedules, step
 from dlworkshop.models.convolution import computed_by, has_convolutions
-from dlworkshop.models.model import num_params, seen, shapes, stand_ins, stateful
+from dlworkshop.models.model import (
+    num_params,
+    predict,
+    seen,
+    shapes,
+    stand_ins,
+    stateful,
+)
 from dlworkshop.search.candidates import Candidate, Setting
 from dlworkshop.search.task import Task
 from dlworkshop.train.autotune import rule_of_thumb
 from dlworkshop.train.programs import update_flops
-from dlworkshop.types import Batch, Dataset
+from dlworkshop.types import Array, Dataset, PyTree
 
 LEAST_UPDATES = 300  # below which no network is judged
 PASSES = 30  # over the training split, which usually do
 UPDATES = (1000, 6000)  # and bounds of what usually does
 BATCHES = ((500, 32), (2_000, 64), (20_000, 128))  # below so many examples
 LARGE_BATCH = 256
-ROUNDS = 20  # looks at validation
+ROUNDS = 20  # looks at validation, at most
 FOLDS = 8
 SMALL = 1000  # examples in train and validation below which folds are cut
 SECONDS = 0.5  # of what is measured
@@ -31,7 +37,16 @@ OVERHEAD = 20e-6  # seconds of an update, however small
 SMALL_PRODUCTS = 0.25  # the rate of small products is about this share of large ones'
 PER_PARAMETER = 12  # numbers that an update of one goes over
 COMPILING = 6.0  # seconds that the programs of a fit take, about
+PROGRAMS = 8  # times as long as that of an answer, where there are convolutions
 FORWARD = 1 / 3  # of the cost of an update has an answer
+CONVOLVED = 0.15  # of the rate of large products have networks of images, about
+
+
+class Cost(NamedTuple):
+    """What training takes on this machine, in seconds."""
+
+    update: float  # of one member among others
+    compiling: float = COMPILING  # a fit, and what else it does beside training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +58,8 @@ class Effort:
     folds: int | None
     updates: int
     batch_size: int
+    held: int = 0  # examples of which each look at validation takes the loss
+    answered: int = 0  # examples that each member answers when it is trained
 
     @property
     def members(self) -> int:
@@ -51,23 +68,20 @@ class Effort:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Updates between two looks at validation."""
-        return max(1, round(self.updates / ROUNDS))
+        """Updates between two looks at validation, which take a fifth of it at most."""
+        look = self.held / self.batch_size * FORWARD
+        return max(1, min(self.updates, round(max(self.updates / ROUNDS, 4 * look))))
 
     @property
     def num_epochs(self) -> int:
         """Looks at validation."""
         return max(1, round(self.updates / self.steps_per_epoch))
 
-    def seconds(self, update: float, validation: int) -> float:
-        """Estimated, with compilation.
-
-        Args:
-            update: seconds of one, of one member.
-            validation: examples in it.
-        """
-        looks = self.num_epochs * validation / self.batch_size * FORWARD
-        return COMPILING + self.members * (self.updates + looks) * update
+    def seconds(self, cost: Cost) -> float:
+        """Estimated, with compilation."""
+        answers = self.num_epochs * self.held + self.answered
+        work = self.updates + answers / self.batch_size * FORWARD
+        return cost.compiling + self.members * work * cost.update
 
     def count(self, what: str) -> int:
         """How many "seeds" or "settings"."""
@@ -82,8 +96,7 @@ class Effort:
     def within(
         self,
         seconds: float,
-        update: float,
-        validation: int,
+        cost: Cost,
         least_seeds: int = 1,
         least_updates: int = LEAST_UPDATES,
     ) -> "Effort":
@@ -95,16 +108,16 @@ class Effort:
 
         >>> settings = tuple({"learning_rate": rate} for rate in (0.1, 0.2, 0.3, 0.4))
         >>> whole = Effort(settings, 2, None, 1200, 32)
-        >>> whole.within(1e9, 0.01, 100) == whole
+        >>> whole.within(1e9, Cost(0.01)) == whole
         True
-        >>> few = whole.within(20.0, 0.01, 100)
+        >>> few = whole.within(20.0, Cost(0.01))
         >>> few.members, few.updates
         (2, 400)
         """
 
         def shrunk(now: Effort, updates: int) -> Effort:
-            spare = max(0.0, seconds - COMPILING)
-            each = (now.seconds(update, validation) - COMPILING) / now.updates
+            spare = max(0.0, seconds - cost.compiling)
+            each = (now.seconds(cost) - cost.compiling) / now.updates
             possible = int(spare / max(each, 1e-12))
             return dataclasses.replace(
                 now, updates=max(min(now.updates, possible), updates)
@@ -117,7 +130,7 @@ class Effort:
         if not self.folds:
             turns.insert(0, ("settings", (len(self.settings) + 1) // 2))
         for what, least in turns:
-            while now.seconds(update, validation) > seconds and now.count(what) > least:
+            while now.seconds(cost) > seconds and now.count(what) > least:
                 now = shrunk(now.less(what), third)
         return shrunk(now, least_updates)
 
@@ -127,6 +140,7 @@ def usual(
 ) -> tuple[int, int]:
     """Updates and batch size that usually do for so many examples.
 
+    >>> from dlworkshop.types import Batch
     >>> split = Batch(np.zeros((105, 4)), np.zeros(105, int))
     >>> usual(Dataset(split, split, split), None, None, None)
     (1000, 32)
@@ -139,14 +153,15 @@ def usual(
     return updates or int(np.clip(PASSES * size / batch, low, high)), min(batch, size)
 
 
-def seconds_of_an_update(
+def cost_of(
     candidate: Candidate, task: Task, dataset: Dataset, batch_size: int
-) -> float:
-    """Of one member among others, on this machine.
+) -> Cost:
+    """Of an update of one member among others, on this machine.
 
-    A small program is timed where there are convolutions. Elsewhere it would take
-    longer to compile than many a search to train, so that the operations and the
-    parameters are counted, and what the machine does of both is timed.
+    Where there are convolutions, answers to a batch are timed: the program of an update
+    takes many times as long to compile. Elsewhere even that would take longer than many
+    a search, so that the operations and the parameters are counted, and what the
+    machine does of both is timed.
 
     Args:
         candidate: whose first setting it is about.
@@ -161,29 +176,60 @@ def seconds_of_an_update(
     if not has_convolutions(model.apply, params, state, seen(example), **more):
         products, numbers = machine()
         size = num_params(params)
-        return OVERHEAD + batch_size * flops / products + PER_PARAMETER * size / numbers
+        seconds = batch_size * flops / products + PER_PARAMETER * size / numbers
+        return Cost(OVERHEAD + seconds)
     platform = jax.default_backend()
     execution = rule_of_thumb(batch_size, flops, convolutions=True, platform=platform)
-    (setting, *_) = candidate.settings
-    spec = step.spec_of(
-        computed_by(model, execution.convolution, platform),
-        optimizers.adamw,
-        task.loss,
-        setting,
-        schedule=schedules.cosine,
-        num_steps=LEAST_UPDATES,
+    platform = jax.default_backend()
+    execution = rule_of_thumb(batch_size, flops, convolutions=True, platform=platform)
+    chosen = computed_by(model, execution.convolution, platform)
+    part = execution.micro_batch or batch_size  # of the batch, at a time
+
+    @jax.jit
+    def answers(params: PyTree, state: PyTree, batch: Array) -> Array:
+        parts = batch.reshape(-1, part, *batch.shape[1:])
+        return jax.lax.map(lambda each: predict(chosen, params, each, state), parts)
+
+    rng = np.random.default_rng(0)  # an own draw of the model would be compiled, too
+    params, state = jax.tree.map(
+        lambda leaf: rng.uniform(0, 0.1, leaf.shape).astype(leaf.dtype), (params, state)
     )
-    hparams = {name: jnp.full((), value) for name, value in setting.items()}
-    batch: Batch = jax.tree.map(np.asarray, dataset.train.rows(slice(0, batch_size)))
-    init = jax.jit(functools.partial(step.init_state, spec))
-    update = jax.jit(step.make_train_step(spec, None, execution.micro_batch))
-    member, _ = update(init(hparams, jax.random.key(0), example), batch, hparams)
-    jax.block_until_ready(member)
+    images = np.asarray(dataset.train.inputs[np.arange(batch_size)])
+    begun = time.perf_counter()
+    jax.block_until_ready(answers(params, state, images))
+    compiled = time.perf_counter() - begun
     count, started = 0, time.perf_counter()
     while (spent := time.perf_counter() - started) < SECONDS:
-        member, _ = jax.block_until_ready(update(member, batch, hparams))
+        jax.block_until_ready(answers(params, state, images))
         count += 1
-    return spent / count
+    each = spent / count
+    return Cost(each / FORWARD, max(COMPILING, PROGRAMS * (compiled - each)))
+
+
+def costs_of(
+    sizes: Sequence[Candidate],
+    task: Task,
+    dataset: Dataset,
+    batch_size: int,
+    fits: Callable[[Cost], bool],
+) -> list[Cost]:
+    """What each of some networks takes, of which one is measured.
+
+    It is the first that is likely to fit by its operations, and the operations of the
+    others tell what they take.
+
+    Args:
+        sizes: networks, the largest first.
+        task, dataset, batch_size: as of `cost_of`.
+        fits: whether there is time for a network of such a cost.
+    """
+    example = jax.tree.map(lambda leaf: np.asarray(leaf[:1])[0], dataset.train.inputs)
+    flops = [update_flops(stateful(each.model), example) for each in sizes]
+    rate = machine()[0] / SMALL_PRODUCTS * CONVOLVED
+    likely = (i for i, each in enumerate(flops) if fits(Cost(batch_size * each / rate)))
+    tried = next(likely, len(sizes) - 1)
+    known = cost_of(sizes[tried], task, dataset, batch_size)
+    return [known._replace(update=known.update * each / flops[tried]) for each in flops]
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -20,9 +21,11 @@ from dlworkshop.search.candidates import Candidate, Setting
 from dlworkshop.search.effort import (
     FOLDS,
     LEAST_UPDATES,
+    Cost,
     Effort,
+    cost_of,
+    costs_of,
     cuts_folds,
-    seconds_of_an_update,
     usual,
 )
 from dlworkshop.search.task import Task
@@ -38,7 +41,11 @@ FILE = "search.json"  # in the run folder: what was found so far
 SEEDS, SEARCH_SEEDS = 4, 2
 FRESH = 1000  # seeds of the search begin here, those of the run at 0
 SHARE = 0.6  # of the time, at most, that the search takes
+SHARE_OF_IMAGES = 0.4  # what is learnt of them in a short time tells less
+REPORT = 12.0  # seconds that the answers and the report of a run take, about
+COVERED = 600  # images with a part covered, of which each member is asked
 UNKNOWN = Effort((), SEARCH_SEEDS, None, 1, 1)
+SHORT = 0.15  # of the time, for more rates than one where that is all that is tried
 FEW = 6  # settings of images: below, they are not what can be told by trying
 
 
@@ -56,6 +63,7 @@ class Search:
     quiet: bool
     usual: Effort = UNKNOWN  # of a candidate, without settings; `size_up` says
     slower: float = 1.0  # than was counted, as far as is known
+    costs: dict[str, Cost] = dataclasses.field(default_factory=dict)  # of candidates
     locked: bool = False
     found: dict[str, Any] = dataclasses.field(default_factory=dict)
     started: float = dataclasses.field(default_factory=time.perf_counter)
@@ -93,26 +101,87 @@ class Search:
         """How a candidate is trained: in folds, where that is asked for or pays.
 
         Folds of few examples take several times as long; there must be time for them.
+        Of networks for images the largest is taken that there is time to train, after
+        a short search if possible.
         """
+        *others, last = self.tried  # the one that takes longest
+        sizes, costs = [last, *last.smaller], list[Cost]()
         if folds is None:
             folds = self.found.get("folds")
-        if folds is None:
-            folds = FOLDS if cuts_folds(self.dataset) else 0
-            several, batch = usual(self.dataset, folds, batch_size, updates)
-            args = self.tried[-1], self.task, self.dataset, batch
-            if folds:
-                whole = Effort((), 1, folds, max(LEAST_UPDATES, several // 3), batch)
-                one = dataclasses.replace(whole, settings=({},))
-                needed = one.seconds(seconds_of_an_update(*args), self.held_of(folds))
-                if needed > (1 - SHARE) * self.seconds:
-                    folds = 0
-                    self.leave_out(
-                        f"There are few examples, but {FOLDS} folds would take "
-                        f"{duration(needed)}: one validation split was taken instead"
-                    )
-        self.found["folds"] = folds
+        turns = [FOLDS, 0] if cuts_folds(self.dataset) else [0]
+        turns = turns if folds is None else [folds]
+        place = self.found.get("size")
+        for each, searched in [(n, True) for n in turns] + [(turns[-1], False)]:
+            self.usual = self.effort(each, batch_size, updates)
+            if place is not None or not (last.smaller or (each and len(turns) > 1)):
+                break  # there is nothing to be decided
+            fits = functools.partial(self.is_enough, searched)
+            args = self.task, self.dataset, self.usual.batch_size
+            costs = costs or costs_of(sizes, *args, fits)
+            place = next((i for i, cost in enumerate(costs) if fits(cost)), None)
+            if place is not None:
+                break
+            if each and len(turns) > 1:
+                self.leave_out(
+                    f"There are few examples, but there is no time for {FOLDS} folds: "
+                    "one validation split was taken instead"
+                )
+        else:
+            place = len(sizes) - 1
+        if costs and place is not None:
+            self.costs[last.name] = costs[place]
+            if place:
+                self.leave_out(_of_size(sizes[place]))
+        self.tried = [*others, sizes[place or 0]]
+        self.found |= {"folds": self.usual.folds or 0, "size": place}
+
+    def effort(self, folds: int, batch_size: int | None, updates: int | None) -> Effort:
+        """What usually does, of no settings yet."""
         several, batch = usual(self.dataset, folds, batch_size, updates)
-        self.usual = Effort((), SEARCH_SEEDS, folds or None, several, batch)
+        splits = [self.dataset.validation, *([self.dataset.train] if folds else [])]
+        held = sum(split.num_examples for split in splits)
+        return Effort((), SEARCH_SEEDS, folds or None, several, batch, held)
+
+    def is_enough(self, searched: bool, cost: Cost) -> bool:
+        """Whether a network is trained well enough in the time that there is for it."""
+        least = self.usual.updates
+        if not self.obeyed:
+            least = max(LEAST_UPDATES, least // (2 if self.pictures else 3))
+        run = dataclasses.replace(
+            self.usual, settings=({},), seeds=1, updates=least, answered=self.answered
+        )
+        if not self.pictures:
+            return run.seconds(cost) <= (1 - self.share) * self.seconds
+        spent = self.used
+        if searched:
+            short = dataclasses.replace(run, updates=min(least, LEAST_UPDATES))
+            spent += short.seconds(cost)
+            if spent > self.share * self.seconds:
+                return False
+        return spent + run.seconds(cost) + self.report <= self.seconds
+
+    @property
+    def pictures(self) -> bool:
+        """Whether examples are images."""
+        return len(getattr(self.dataset.train.inputs, "shape", ())) == 4
+
+    @property
+    def share(self) -> float:
+        """Of the time, that the search takes at most."""
+        return SHARE_OF_IMAGES if self.pictures else SHARE
+
+    @property
+    def report(self) -> float:
+        """Seconds that the answers and the report take, beside what members answer."""
+        return min(REPORT, self.seconds / 4) if self.workdir is not None else 0.0
+
+    @property
+    def answered(self) -> int:
+        """Examples that each member of the run answers when it is trained."""
+        both = self.dataset.test.num_examples + self.usual.held
+        if self.workdir is None:
+            return both
+        return 3 * both + (COVERED if self.pictures else 0)
 
     @property
     def path(self) -> Path | None:
@@ -122,16 +191,6 @@ class Search:
     def used(self) -> float:
         """Seconds, with those of earlier parts."""
         return self.found["seconds"] + time.perf_counter() - self.started
-
-    @property
-    def held(self) -> int:
-        """Examples of which validation takes the loss."""
-        return self.held_of(self.usual.folds)
-
-    def held_of(self, folds: int | None) -> int:
-        """Examples of which validation takes the loss, in folds or not."""
-        splits = [self.dataset.validation, *([self.dataset.train] if folds else [])]
-        return sum(split.num_examples for split in splits)
 
     def say(self, text: str, *args: Any) -> None:
         log.log(said_at(self.quiet, logging.INFO), text, *args)
@@ -178,13 +237,11 @@ class Search:
         if len(settings) == 1 and len(self.tried) == 1:  # nothing to choose
             self.found["searched"][candidate.name] = {"rows": [alone]}
             return
-        update = self.slower * seconds_of_an_update(
-            candidate, self.task, self.dataset, self.usual.batch_size
-        )
+        cost = self.cost(candidate)
         whole = dataclasses.replace(self.usual, settings=settings)
-        allowed = max(0.0, SHARE * self.seconds - self.used) / left
+        allowed = max(0.0, self.share * self.seconds - self.used) / left
         first = not self.found["searched"]
-        effort = self.within(whole, allowed, update)
+        effort = self.within(whole, allowed, cost)
         moves = {(each["flip"], each["shift"]) for each in settings if "flip" in each}
         short = len(moves) > 1 and len(effort.settings) < FEW
         if short:  # too short to see whether augmentation pays
@@ -196,8 +253,9 @@ class Search:
                 seeds=1,
                 updates=min(whole.updates, LEAST_UPDATES),
             )
-            effort = self.within(whole, allowed, update)
-        planned = effort.seconds(update, self.held)
+            few = min(allowed, SHORT * self.seconds)
+            effort = self.within(whole, few, cost)
+        planned = effort.seconds(cost)
         if planned > allowed and len(self.tried) == 1 and len(effort.settings) == 1:
             self.leave_out(
                 "There was no time for a search: the usual setting was taken"
@@ -231,7 +289,9 @@ class Search:
         if run.summary["interrupted"]:
             raise KeyboardInterrupt
         trained = run.summary["seconds"]["train"] / effort.members / effort.updates
-        self.slower *= float(np.clip(trained / update, 0.25, 4))
+        self.slower *= float(np.clip(trained / cost.update, 0.25, 4))
+        compiling = run.summary["seconds"]["total"] - run.summary["seconds"]["train"]
+        self.costs[candidate.name] = Cost(trained, compiling)
         taken: dict[str, float] = {}
         if short:
             taken, said = survival.moves(run, self.dataset, self.task, sorted(moves))
@@ -239,7 +299,7 @@ class Search:
         self.found["searched"][candidate.name] = {
             "taken": taken,
             "rows": choice.rows_of(candidate.name, run, self.task),
-            "update": trained,
+            "cost": [trained, compiling],
             "updates": effort.updates,
             "repeats": repeats(effort),
             "members": effort.members,
@@ -279,37 +339,44 @@ class Search:
         """Seeds and updates of the run, in the time that is left; always the same."""
         if "run" in self.found:
             return self.found["run"]
-        candidate = self.candidate(row)
-        update = self.found["searched"][row.candidate].get("update")
-        if update is None:
-            args = self.task, self.dataset, self.usual.batch_size
-            update = seconds_of_an_update(candidate, *args)
-        whole = dataclasses.replace(self.usual, settings=(row.hparams,))
-        left, seeds = self.seconds - self.used, self.seeds
+        known = self.found["searched"][row.candidate].get("cost")
+        cost = Cost(*known) if known else self.cost(self.candidate(row))
+        whole = dataclasses.replace(
+            self.usual, settings=(row.hparams,), answered=self.answered
+        )
+        left, seeds = self.seconds - self.used - self.report, self.seeds
         if seeds is None:  # rather a few that are trained to the end than many
             fits = (
                 n
                 for n in range(SEEDS, 1, -1)
-                if dataclasses.replace(whole, seeds=n).seconds(update, self.held) < left
+                if dataclasses.replace(whole, seeds=n).seconds(cost) < left
             )
             seeds = next(fits, 1)
         whole = dataclasses.replace(whole, seeds=seeds)
-        effort = self.within(whole, left, update, seeds)
+        effort = self.within(whole, left, cost, seeds)
         self.found["run"] = {
             "seeds": effort.seeds,
             "updates": effort.updates,
             "usual": whole.updates,
-            "seconds": effort.seconds(update, self.held),
+            "seconds": effort.seconds(cost),
         }
         self.save()
         return self.found["run"]
 
     def within(
-        self, whole: Effort, seconds: float, update: float, least_seeds: int = 1
+        self, whole: Effort, seconds: float, cost: Cost, least_seeds: int = 1
     ) -> Effort:
         """As much of an effort as there is time for; what was asked for is obeyed."""
         least = whole.updates if self.obeyed else LEAST_UPDATES
-        return whole.within(seconds, update, self.held, least_seeds, least)
+        return whole.within(seconds, cost, least_seeds, least)
+
+    def cost(self, candidate: Candidate) -> Cost:
+        """Of an update, as far as is known."""
+        if candidate.name not in self.costs:
+            args = self.task, self.dataset, self.usual.batch_size
+            self.costs[candidate.name] = cost_of(candidate, *args)
+        cost = self.costs[candidate.name]
+        return cost._replace(update=self.slower * cost.update)
 
     def candidate(self, row: choice.Row) -> Candidate:
         return next(each for each in self.tried if each.name == row.candidate)
@@ -323,6 +390,16 @@ def repeats(effort: Effort) -> str:
     """
     seeds = count(effort.seeds, "seed")
     return f"{effort.folds} folds x {seeds}" if effort.folds else seeds
+
+
+def _of_size(candidate: Candidate) -> str:
+    """What a network is like that was taken for the time's sake."""
+    config = candidate.model.config
+    said = f"The time decides on a {candidate.name} of {config['features'][0]} channels"
+    if "coarser" in config:
+        side = config["coarser"]["factor"]
+        said += f" that sees the means of squares of {side}x{side} pixels"
+    return f"{said}; more minutes give a larger one"
 
 
 def in_words(hparams: Mapping[str, float]) -> str:

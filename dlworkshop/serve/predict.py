@@ -15,9 +15,11 @@ from rich.console import Console
 from dlworkshop import answers
 from dlworkshop.answers.unlike import unlike
 from dlworkshop.data import readers
+from dlworkshop.data.readers import shape_of
 from dlworkshop.data.readers.inference_sources import Source, sources
 from dlworkshop.data.readers.workers import cores
 from dlworkshop.errors import UserError
+from dlworkshop.serve.seen import FEATURES, sight
 from dlworkshop.serve.telling import Answer, Labels, Said, Value, answering
 from dlworkshop.train.result import PREDICT_BATCH, Run, check_run
 from dlworkshop.train.scores import only_array
@@ -184,10 +186,8 @@ def preprocessing_of(run: Run) -> dict[str, Any]:
             'it with fit(..., outputs="logits") or another of its kinds'
         )
     wanted = run.read_artifact("config.json")["dataset"]["shape"]
-    if (
-        about["preprocessing"] is None
-        or readers.shape_of(about["preprocessing"]) != wanted
-    ):
+    how = about["preprocessing"]
+    if how is None or wanted != ([FEATURES] if "seen_by" in how else shape_of(how)):
         raise UserError(
             f"the run in {run.workdir} learnt from arrays of shape {wanted}, which no "
             "file becomes: give them to Run.predict in Python"
@@ -208,6 +208,7 @@ def read(found: Iterable[Source], preprocessing: dict[str, Any]) -> Iterator[Par
             return Skipped(source.name, reason, source.found)
 
     found, unknown = iter(found), _Unknown(preprocessing)
+    see = sight(preprocessing)
     change: str | None = None
     with ThreadPoolExecutor(cores()) as pool:
         while chunk := list(itertools.islice(found, PREDICT_BATCH)):
@@ -223,7 +224,7 @@ def read(found: Iterable[Source], preprocessing: dict[str, Any]) -> Iterator[Par
                 for each, source in zip(made, chunk, strict=True)
             ]
             whole = [each for each in made if not isinstance(each, Skipped)]
-            yield Part(rows, np.stack(whole) if whole else np.empty(0))
+            yield Part(rows, see(np.stack(whole)) if whole else np.empty(0))
 
 
 class _Unknown:

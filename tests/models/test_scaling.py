@@ -31,6 +31,7 @@ def wrapped():
     yield "rescaled", models.rescaled(dense, [5.0, 6.0], [2.0, 3.0]), X
     yield "channels", models.standardized(models.resnet((4,)), *fitted_scale(rgb)), rgb
     yield "grey", models.on_first_channel(grey), rgb
+    yield "coarser", models.coarser(models.logistic(2), 3), rgb
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,17 @@ def test_bins_are_those_of_the_paper():
         first = x if x < 1 else 1.0  # the first bin has no lower end
         second = max(0.0, (x - 1) / 2)  # the last one no upper end
         assert encoded(jnp.array([x, x])).tolist() == [first, second, (x + 1) / 2]
+
+
+def test_squares_are_averaged_and_what_is_left_over_is_cut_off():
+    image = jnp.asarray(IMAGES[0] / 255)  # [8, 8, 3]
+    small = jnp.stack(
+        [image[i : i + 3, j : j + 3].mean((0, 1)) for i in (0, 3) for j in (0, 3)]
+    ).reshape(2, 2, 3)
+    plain = models.logistic(2)
+    params = plain.init(jax.random.key(0), small)
+    found = models.coarser(plain, 3).apply(params, IMAGES[0])
+    np.testing.assert_allclose(found, plain.apply(params, small), rtol=1e-5, atol=1e-6)
 
 
 def test_quantiles_are_of_each_column():

@@ -7,7 +7,9 @@ import pytest
 
 from dlworkshop import autofit, data, load_run, models
 from dlworkshop.errors import UserError
-from dlworkshop.search import expected, prepared, survival, task_of, trial
+from dlworkshop.search import effort, expected, prepared, survival, task_of, trial
+from dlworkshop.search.candidates import candidates
+from dlworkshop.search.effort import Cost
 from dlworkshop.serve import export
 from tests.conftest import reports
 
@@ -144,18 +146,74 @@ def sides(size, seed):
 def test_without_time_to_try_flips_a_network_is_asked_whether_classes_survive(
     monkeypatch,
 ):
-    # three settings of 333 updates fit into 60 % of 3 minutes, not six
-    monkeypatch.setattr(trial, "seconds_of_an_update", lambda *args: 0.1)
+    # of 8 minutes 40 % are too short for six settings, and 15 % do for two rates
+    monkeypatch.setattr(trial, "cost_of", lambda *args: Cost(0.1))
     dataset = data.from_arrays(*sides(120, 0), name="sides")
     network = prepared(models.cnn((4,), (8,), num_classes=2), dataset, task_of(dataset))
-    run = autofit(dataset, minutes=3.0, model=network, folds=0, seeds=1, quiet=True)
+    run = autofit(dataset, minutes=8.0, model=network, folds=0, seeds=1, quiet=True)
     (said,) = run.summary["search"]["left_out"]
     assert "recognises 100.0 % of validation images as they are" in said
     assert "0.0 % flipped" in said and "shift taken" in said
     assert run.model.config["augment"]["shift"] == 1
     assert not run.model.config["augment"]["flip"]
-    assert len(run.summary["search"]["rows"]) == 3  # learning rates
+    assert len(run.summary["search"]["rows"]) == 2  # learning rates
     assert run.summary["ensemble"]["accuracy"] > 0.9
+
+
+def test_networks_are_as_large_as_there_is_time_for(monkeypatch):
+    images, side = sides(30, 0)
+    dataset = data.from_arrays(images.repeat(8, 1).repeat(8, 2), side)  # 64 x 64
+    task = task_of(dataset)
+    (largest,) = candidates(dataset, task)
+    sizes = [largest, *largest.smaller]
+    seen = []
+
+    def measured(candidate, *args):
+        seen.append(candidate)
+        return Cost(2.0, 8.0)
+
+    monkeypatch.setattr(effort, "cost_of", measured)
+    costs = effort.costs_of(sizes, task, dataset, 16, lambda cost: False)
+    assert seen == [sizes[-1]] and costs[-1] == Cost(2.0, 8.0)
+    times = [cost.update for cost in costs]
+    assert times == sorted(times, reverse=True)  # each is cheaper than the one before
+    assert 3 < times[2] / times[3] < 7  # coarser, of a quarter of the pixels
+    costs = effort.costs_of(sizes, task, dataset, 16, lambda cost: True)
+    assert seen[1] is largest and costs[0].update == 2.0
+
+
+@pytest.mark.parametrize(
+    ("update", "place", "folds", "said"),
+    [
+        (0.01, 0, 8, []),
+        (0.05, 1, 8, ["a cnn of 24 channels"]),
+        (0.1, 0, None, ["no time for 8 folds"]),
+        (1.0, 1, None, ["no time for 8 folds", "a cnn of 24 channels"]),
+    ],
+)
+def test_networks_and_folds_are_such_as_there_is_time_for(
+    monkeypatch, update, place, folds, said
+):
+    """600 images in three minutes: at least 500 updates, and 300 of a search."""
+    dataset = data.from_arrays(*sides(600, 0), name="sides")
+    (largest,) = candidates(dataset, task_of(dataset))
+    costs = [Cost(update), Cost(update / 4)]
+    monkeypatch.setattr(trial, "costs_of", lambda *args: costs)
+    more = {"seeds": None, "obeyed": False, "workdir": None, "quiet": True}
+    task = task_of(dataset)
+    search = trial.Search(dataset, task, [largest], seconds=180.0, **more)
+    search.begin({})
+    search.size_up(None, None, None)
+    assert search.tried == [[largest, *largest.smaller][place]]
+    assert search.usual.folds == folds
+    for text, words in zip(search.found["left_out"], said, strict=True):
+        assert words in text
+    again = trial.Search(dataset, task, [largest], seconds=180.0, **more)
+    again.found = {**search.found, "left_out": []}  # as of a folder
+    monkeypatch.setattr(trial, "costs_of", lambda *args: [])  # nothing is measured
+    again.size_up(None, None, None)
+    assert (again.tried, again.usual) == (search.tried, search.usual)
+    assert again.found["left_out"] == []
 
 
 def test_what_survives_is_taken():

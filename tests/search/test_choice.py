@@ -68,15 +68,17 @@ def test_what_was_lost_never_wins():
 
 def test_an_effort_shrinks_to_its_time_but_not_below_some_hundred_updates():
     settings = tuple({"learning_rate": float(i)} for i in range(1, 9))
-    whole = effort.Effort(settings, 2, 8, 1000, 32)
-    seconds = whole.seconds(1e-3, 100)
-    assert whole.within(seconds + 1, 1e-3, 100) == whole
+    whole = effort.Effort(settings, 2, 8, 1000, 32, held=100)
+    cost = effort.Cost(1e-3)
+    seconds = whole.seconds(cost)
+    assert whole.within(seconds + 1, cost) == whole
     for share in (0.7, 0.3, 0.05):
-        less = whole.within(seconds * share, 1e-3, 100)
+        less = whole.within(seconds * share, cost)
         assert less.updates >= effort.LEAST_UPDATES
-        assert less.seconds(1e-3, 100) <= seconds * share or len(less.settings) == 1
-    assert whole.within(0.0, 1.0, 100).updates == effort.LEAST_UPDATES
-    kept = whole.within(0.0, 1.0, 100, least_seeds=2, least_updates=1000)
+        assert less.seconds(cost) <= seconds * share or len(less.settings) == 1
+    slow = effort.Cost(1.0)
+    assert whole.within(0.0, slow).updates == effort.LEAST_UPDATES
+    kept = whole.within(0.0, slow, least_seeds=2, least_updates=1000)
     assert (kept.seeds, kept.updates) == (2, 1000)
 
 
@@ -230,3 +232,11 @@ def test_the_interval_of_grouped_examples_is_that_of_their_groups():
         assert found["low"] < found["mean"] < found["high"]
         widths.append(found["high"] - found["low"])
     assert widths[1] > 1.5 * widths[0]  # 34 groups, not 170 examples
+
+
+def test_looks_at_validation_take_a_fifth_of_the_training_at_most():
+    few = effort.Effort(({},), 1, None, 300, 256, held=7_500)
+    assert few.num_epochs * 7_500 * effort.FORWARD < 300 * 256 * 0.3  # in whole looks
+    assert few.num_epochs * few.steps_per_epoch < 330
+    assert effort.Effort(({},), 1, None, 300, 256, held=100).num_epochs == 20
+    assert effort.Effort(({},), 1, None, 300, 256, held=10**6).num_epochs == 1

@@ -1,0 +1,92 @@
+"""Images -> what VGG16, learnt elsewhere, sees in them; also in files to come.
+
+A run on features keeps in its preprocessing whose they are, so that it answers image
+files as one on pixels does, as long as the weights are where they were.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from dlworkshop.data.readers import images
+from dlworkshop.errors import UserError
+from dlworkshop.models.model import Model
+from dlworkshop.models.rgb import on_rgb
+from dlworkshop.models.vgg16 import official, vgg16
+from dlworkshop.serve.features import Extractor, features
+from dlworkshop.types import Dataset
+
+FEATURES = 512  # the channels of the last block, each the mean over all places
+
+
+def network(weights: str | Path) -> Model:
+    """Images of any kind -> features [512].
+
+    Raises:
+        UserError: if the weights cannot be read, or are not those of a VGG16.
+    """
+    return on_rgb(vgg16(weights=weights, pooling="avg"))
+
+
+def vgg16_features(dataset: Dataset, weights: str | Path) -> Dataset:
+    """The data set with features [N, 512] in place of its images; see `features`.
+
+    Args:
+        dataset: of images [H, W, C].
+        weights: "imagenet" (fetched once), or a path, as of `models.vgg16`.
+
+    Raises:
+        UserError: where the examples are no images, or the weights are none.
+    """
+    shape = tuple(getattr(dataset.train.inputs, "shape", ()))[1:]
+    if len(shape) != len("HWC"):
+        raise UserError(
+            f"VGG16 sees images, and an example of '{dataset.name}' is "
+            f"{list(shape) or 'several arrays'}: learn from it as it is"
+        )
+    path = official(False) if weights == "imagenet" else Path(weights).resolve()
+    model = network(path)
+    params = model.init(jax.random.key(0), dataset.train.inputs[0])
+    found = features(model, params, dataset)
+    about = {"network": "vgg16", "weights": str(path), "sha256": _digest(path)}
+    how = dataset.preprocessing or images.as_shaped(shape)
+    return found._replace(
+        name=f"{dataset.name} seen by VGG16 ({path.name})",
+        preprocessing={**how, "seen_by": about},
+    )
+
+
+def sight(how: Mapping[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
+    """Images [B, H, W, C] -> what a run learnt from: those, or features [B, 512].
+
+    Args:
+        how: the preprocessing of a run.
+
+    Raises:
+        UserError: if the weights are not there, or are others.
+    """
+    about = how.get("seen_by")
+    if about is None:
+        return lambda pixels: pixels
+    path = Path(about["weights"])
+    model = network(path)
+    if _digest(path) != about["sha256"]:
+        raise UserError(
+            f"the weights {path} are not those whose features the run learnt from: "
+            "bring them back"
+        )
+
+    def see(pixels: np.ndarray) -> np.ndarray:
+        params = model.init(jax.random.key(0), pixels[0])
+        return np.concatenate([*Extractor(model, params, pixels)(pixels)])
+
+    return see
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
