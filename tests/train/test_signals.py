@@ -12,6 +12,7 @@ import ctypes, signal, sys, threading, time
 from dlworkshop.train import signals
 signals.GRACE = 0.3
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and after nohup
 {before}
 try:
     with signals.answered("go on"):
@@ -52,7 +53,10 @@ def signalled(work, *signums, before="", stuck=False):
             elif number:
                 said += program.stdout.readline()  # the one before was seen
             program.send_signal(signum)
-        out, err = program.communicate(timeout=10)
+        try:
+            out, err = program.communicate(timeout=10)
+        finally:
+            program.kill()
     return program.returncode, said + out, err
 
 
