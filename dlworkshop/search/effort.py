@@ -180,8 +180,6 @@ def cost_of(
         return Cost(OVERHEAD + seconds)
     platform = jax.default_backend()
     execution = rule_of_thumb(batch_size, flops, convolutions=True, platform=platform)
-    platform = jax.default_backend()
-    execution = rule_of_thumb(batch_size, flops, convolutions=True, platform=platform)
     chosen = computed_by(model, execution.convolution, platform)
     part = execution.micro_batch or batch_size  # of the batch, at a time
 

@@ -100,7 +100,7 @@ def test_a_chunk_is_waited_for():
         with signals.caught() as seen:
             print("ready", flush=True)
             time.sleep(1)  # more than GRACE
-            print(f"saved after {seen.name}", flush=True)
+            print("saved after", signal.Signals(seen.signum).name, flush=True)
             raise SystemExit(128 + seen.signum)
 """
     code, out, err = signalled(work, signal.SIGINT)
