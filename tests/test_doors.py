@@ -106,6 +106,10 @@ CALLS = {
         "the train split of 'data' has NaN",
     ),
     "sweep": (lambda: sweep(MODEL, DATA, hparams=3), "hparams is 3: give a dict of na"),
+    "sweep workdir": (
+        lambda: sweep(MODEL, DATA, hparams={"learning_rate": 0.1}, workdir=3),
+        "workdir is 3: give a path",
+    ),
     # pieces
     "weighted": (lambda: losses.weighted(3, [1.0]), "loss is 3: give a function"),
     "weights": (

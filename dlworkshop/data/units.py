@@ -5,6 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from dlworkshop.data.leaves import as_floats
+from dlworkshop.errors import UserError, spoken
+
 
 def standardised(values: np.ndarray, fitted: Mapping[str, Any]) -> np.ndarray:
     """Numbers [...] or [..., columns] as a model learns them: float32.
@@ -32,7 +35,7 @@ def in_own_units(outputs: np.ndarray, fitted: Mapping[str, Any]) -> np.ndarray:
     [10.0, 14.0]
     """
     mean, deviation = scale(fitted)
-    return np.asarray(outputs) * deviation + mean
+    return as_floats(outputs, "outputs") * deviation + mean
 
 
 def scale(fitted: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -43,6 +46,10 @@ def scale(fitted: Mapping[str, Any]) -> tuple[Any, Any]:
     >>> scale({"several": True, "columns": [{"mean": 1.0, "deviation": 2.0}, {}]})
     (array([1., 0.]), array([2., 1.]))
     """
+    if not isinstance(fitted, Mapping) or "columns" not in fitted:
+        raise UserError(
+            f"what was fitted is {spoken(fitted)}: give preprocessing['target']"
+        )
     columns = fitted["columns"]
     mean = np.array([column.get("mean", 0.0) for column in columns])
     deviation = np.array([column.get("deviation", 1.0) for column in columns])

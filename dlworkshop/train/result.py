@@ -113,7 +113,9 @@ class Run:
 
         def predict_all(inputs: PyTree) -> PyTree:
             inputs = jax.tree.map(
-                lambda leaf: leaf if is_array(leaf) else read(leaf, "the inputs"),
+                lambda leaf: (
+                    leaf if is_array(leaf) else read(leaf, "the batch of inputs")
+                ),
                 inputs,
                 is_leaf=lambda node: isinstance(node, list),
             )

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from dlworkshop.errors import UserError
 from dlworkshop.models.model import Model, StatefulModel
+from dlworkshop.train.checks import check_places
 from dlworkshop.train.fit import fit
 from dlworkshop.train.members import Settings
 from dlworkshop.train.result import Run
@@ -51,6 +52,7 @@ def sweep(
     >>> found.run.summary["members"]
     2
     """
+    check_places(workdir, None)  # before the settings are tried
     tried = fit(model, dataset, *args, hparams=hparams, read_test=False, **options)
     if tried.summary["interrupted"]:
         raise KeyboardInterrupt

@@ -85,6 +85,17 @@ def test_an_evaluation_and_a_file_are_of_the_best_setting(sums, swept):
     assert nobody.evaluate(sums.test, [0]).members == 1
 
 
+def test_a_list_is_one_array_and_a_history_lists_its_curves(sums, swept):
+    rows = sums.test.inputs[:3]
+    said = swept.predict(rows.tolist())
+    np.testing.assert_allclose(said, swept.predict(rows), atol=1e-6)
+    assert list(swept.history) == swept.history.names
+    with pytest.raises(UserError, match="unknown curve '0'"):
+        swept.history[0]
+    with pytest.raises(UserError, match="the batch of inputs is no array"):
+        swept.predict([[1.0], [1.0, 2.0]])
+
+
 def test_what_is_said_of_a_run_is_of_its_best_setting(swept, monkeypatch):
     run = swept
     best = run.summary["settings"][0]
