@@ -119,7 +119,8 @@ def cross_entropy(logits, targets, *, label_smoothing=0.0) -> jax.Array:
     """Negative log likelihood of the targets under softmax(`logits`), in nats.
 
     Args:
-        logits: [K] real, unnormalised log probabilities.
+        logits: [K] real, unnormalised log probabilities; -inf for a class that cannot
+            be, without label smoothing.
         targets: [] int in [0, K), or [K] float, the probability of each class.
         label_smoothing: [] in [0, 1), the share of the target that is spread evenly
             over all classes (Szegedy et al. 2016, section 7).
@@ -143,7 +144,8 @@ def cross_entropy(logits, targets, *, label_smoothing=0.0) -> jax.Array:
     logits = at_least_float32(logits)
     if targets.ndim == 0:
         likely = (1 - label_smoothing) * logits[targets]
-        return jax.nn.logsumexp(logits) - (likely + label_smoothing * logits.mean())
+        spread = jnp.where(label_smoothing == 0, 0.0, label_smoothing * logits.mean())
+        return jax.nn.logsumexp(logits) - (likely + spread)  # a masked logit is -inf
     share = (1 - label_smoothing) * targets + label_smoothing / logits.size
     terms = share * jax.nn.log_softmax(logits)
     return -jnp.where(share == 0, 0.0, terms).sum()  # 0 log 0 is 0

@@ -328,3 +328,12 @@ def test_who_is_as_sure_as_right_has_no_calibration_error():
     right = rng.random(100_000) < sure
     # the error of a bin's mean is at most 0.5 / sqrt(100000 / 15), on average less
     assert calibration_error(sure, right) < 0.5 / (100_000 / 15) ** 0.5
+
+
+def test_a_class_that_cannot_be_has_a_loss_and_a_gradient():
+    logits = jnp.array([0.5, -jnp.inf, 0.0])
+    loss, grads = jax.value_and_grad(losses.cross_entropy)(logits, 0)
+    known = jnp.array([0.5, 0.0])
+    alone, of_known = jax.value_and_grad(losses.cross_entropy)(known, 0)
+    np.testing.assert_allclose(loss, alone, rtol=1e-6)
+    np.testing.assert_allclose(grads, [of_known[0], 0.0, of_known[1]], atol=1e-6)
