@@ -56,7 +56,6 @@ def closed(workdir: Path) -> None:
     (workdir / "checkpoints").write_text("")
 
 
-@pytest.mark.optimized
 @pytest.mark.parametrize("how", [moved, removed, closed])
 def test_a_folder_that_goes_away_is_one_sentence(how, quadrants, whole, tmp_path):
     workdir, seen = tmp_path / "run", []

@@ -137,7 +137,7 @@ def test_saving_leaves_no_threads_and_no_open_files(tmp_path):
     assert threads_later <= threads + 1 and files_later <= files + 3
 
 
-@pytest.mark.optimized
+@pytest.mark.usefixtures("unreported")
 def test_a_run_goes_on_from_the_one_before_to_the_same_bits(quadrants, tmp_path):
     def train(workdir):
         return fit(

@@ -15,6 +15,7 @@ import pytest
 
 from dlworkshop.errors import UserError
 from dlworkshop.workshop import launch
+from tests.conftest import SOON_THERE
 from tests.train.one_of_several import train
 
 SCRIPT = Path(__file__).parent / "one_of_several.py"
@@ -33,7 +34,7 @@ def start(tmp_path, count, devices, changes, own=None):
         given = changes | ((own or {}) if index == count - 1 else {})
         place = f"localhost:{port},{count},{index}"
         command = [sys.executable, str(SCRIPT), place, json.dumps(given)]
-        environment = os.environ | {
+        environment = {**os.environ, **SOON_THERE} | {
             "JAX_NUM_CPU_DEVICES": str(devices),
             "PYTHONPATH": str(ROOT),
         }

@@ -85,10 +85,12 @@ def no_threads():
 
 
 # chunks and splits in pieces, and step by step; as a whole: see examples on disk
-@BITS
 @pytest.mark.parametrize(
     ("model", "devices", "sizes"),
-    [("mlp", 1, [2 * STEP_BYTES, 1]), ("cnn", 4, [2 * STEP_BYTES])],
+    [
+        pytest.param("mlp", 1, [2 * STEP_BYTES, 1], marks=BITS),
+        ("cnn", 4, [2 * STEP_BYTES]),
+    ],
 )
 def test_streamed_equals_resident(
     model, devices, sizes, quadrants, tmp_path, monkeypatch
