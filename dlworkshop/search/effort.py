@@ -11,6 +11,7 @@ import numpy as np
 
 from dlworkshop.models.convolution import computed_by, has_convolutions
 from dlworkshop.models.model import (
+    as_float,
     num_params,
     predict,
     seen,
@@ -22,7 +23,7 @@ from dlworkshop.search.candidates import Candidate, Setting
 from dlworkshop.search.task import Task
 from dlworkshop.train.autotune import rule_of_thumb
 from dlworkshop.train.programs import update_flops
-from dlworkshop.types import Array, Dataset, PyTree
+from dlworkshop.types import Dataset, PyTree
 
 LEAST_UPDATES = 300  # below which no network is judged
 PASSES = 30  # over the training split, which usually do
@@ -184,21 +185,27 @@ def cost_of(
     part = execution.micro_batch or batch_size  # of the batch, at a time
 
     @jax.jit
-    def answers(params: PyTree, state: PyTree, batch: Array) -> Array:
-        parts = batch.reshape(-1, part, *batch.shape[1:])
-        return jax.lax.map(lambda each: predict(chosen, params, each, state), parts)
+    def answers(params: PyTree, state: PyTree, batch: PyTree) -> PyTree:
+        parts = jax.tree.map(
+            lambda leaf: leaf.reshape(-1, part, *leaf.shape[1:]), batch
+        )
+        return jax.lax.map(
+            lambda each: predict(chosen, params, each, state, **more), parts
+        )
 
     rng = np.random.default_rng(0)  # an own draw of the model would be compiled, too
-    params, state = jax.tree.map(
-        lambda leaf: rng.uniform(0, 0.1, leaf.shape).astype(leaf.dtype), (params, state)
+    params = jax.tree.map(
+        lambda leaf: rng.uniform(0, 0.1, leaf.shape).astype(leaf.dtype), params
     )
-    images = np.asarray(dataset.train.inputs[np.arange(batch_size)])
+    if jax.tree.leaves(state):  # which may hold anything
+        state = jax.jit(lambda: model.init(jax.random.key(0), as_float(example))[1])()
+    batch = jax.tree.map(np.asarray, dataset.train.rows(slice(0, batch_size)).inputs)
     begun = time.perf_counter()
-    jax.block_until_ready(answers(params, state, images))
+    jax.block_until_ready(answers(params, state, batch))
     compiled = time.perf_counter() - begun
     count, started = 0, time.perf_counter()
     while (spent := time.perf_counter() - started) < SECONDS:
-        jax.block_until_ready(answers(params, state, images))
+        jax.block_until_ready(answers(params, state, batch))
         count += 1
     each = spent / count
     return Cost(each / FORWARD, max(COMPILING, PROGRAMS * (compiled - each)))

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from dlworkshop import autofit, data, load_run, models
 from dlworkshop.errors import UserError
@@ -158,6 +159,24 @@ def test_without_time_to_try_flips_a_network_is_asked_whether_classes_survive(
     assert not run.model.config["augment"]["flip"]
     assert len(run.summary["search"]["rows"]) == 2  # learning rates
     assert run.summary["ensemble"]["accuracy"] > 0.9
+
+
+class Statistics(nn.Module):
+    """It keeps a state, and needs a hyper-parameter."""
+
+    @nn.compact
+    def __call__(self, image, train, *, gain):
+        x = nn.Conv(4, (3, 3))(image)
+        x = nn.BatchNorm(not train, axis_name=models.BATCH_AXES)(x)
+        return nn.Dense(2)(gain * x.mean((0, 1)))
+
+
+def test_what_an_update_takes_is_told_of_any_network():
+    dataset = data.from_arrays(*sides(20, 0), name="sides")
+    task, network = task_of(dataset), models.from_linen(Statistics())
+    (candidate,) = candidates(dataset, task, network, {"gain": 1.0})
+    cost = effort.cost_of(candidate, task, dataset, 8)
+    assert 0 < cost.update < 1 and cost.compiling >= effort.COMPILING
 
 
 def test_networks_are_as_large_as_there_is_time_for(monkeypatch):
