@@ -161,7 +161,9 @@ def _split(split: str, parts: Split) -> Batch:
     batch = Batch(
         as_arrays(x, described(split, "x")),
         as_arrays(y, described(split, "y")),
-        None if weights is None else _weights(weights, described(split, "weights")),
+        None
+        if weights is None
+        else checked_weights(weights, described(split, "weights")),
     )
     inputs = jax.tree.leaves(batch.inputs)
     if not inputs:
@@ -186,7 +188,12 @@ def _split(split: str, parts: Split) -> Batch:
     return batch
 
 
-def _weights(given: Array, what: str) -> np.ndarray:
+def checked_weights(given: Array, what: str) -> np.ndarray:
+    """Weights [N] float32 of examples.
+
+    Raises:
+        UserError: if they are no finite numbers of at least 0, or all 0.
+    """
     weights = as_arrays(given, what)
     if not isinstance(weights, np.ndarray) or weights.ndim != 1:
         raise UserError(f"{what} must be one array [N]: give a number for each example")

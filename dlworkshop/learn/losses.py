@@ -126,7 +126,9 @@ def cross_entropy(logits, targets, *, label_smoothing=0.0) -> jax.Array:
             over all classes (Szegedy et al. 2016, section 7).
 
     Returns:
-        [] real >= 0, in nats (divide by log 2 for bits), at least float32.
+        [] real >= 0, in nats (divide by log 2 for bits), at least float32; NaN for a
+        target that is no class. That of padding is masked by
+        `jnp.where(target >= 0, loss, 0.0)`.
 
     Raises:
         ValueError: if `logits` is not one vector, e.g. a batch nobody vmapped, or the
@@ -143,7 +145,8 @@ def cross_entropy(logits, targets, *, label_smoothing=0.0) -> jax.Array:
     logits, targets = class_target(logits, targets)
     logits = at_least_float32(logits)
     if targets.ndim == 0:
-        likely = (1 - label_smoothing) * logits[targets]
+        there = (targets >= 0) & (targets < logits.size)  # JAX takes the nearest else
+        likely = (1 - label_smoothing) * jnp.where(there, logits[targets], jnp.nan)
         spread = jnp.where(label_smoothing == 0, 0.0, label_smoothing * logits.mean())
         return jax.nn.logsumexp(logits) - (likely + spread)  # a masked logit is -inf
     share = (1 - label_smoothing) * targets + label_smoothing / logits.size
@@ -279,6 +282,11 @@ def weighted(loss: Callable, weights) -> Callable:
     @functools.wraps(loss)
     def weighted_loss(outputs, targets, **more):
         of_class = jnp.asarray(weights)  # [K]
+        if of_class.shape != jnp.shape(outputs):
+            raise UserError(
+                f"there are {of_class.size} weights of classes, and outputs "
+                f"{list(jnp.shape(outputs))}: give a weight for each class"
+            )
         scalar = jnp.ndim(targets) == 0
         weight = of_class[targets] if scalar else jnp.vdot(of_class, targets)
         return weight * loss(outputs, targets, **more)

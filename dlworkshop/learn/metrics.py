@@ -263,12 +263,13 @@ def better(metric: Metric | None, a: Array, b: Array) -> Array:
     return cost(metric, a) < cost(metric, b)
 
 
-def mean_over_classes(correct, label) -> np.ndarray:
+def mean_over_classes(correct, label, weights=None) -> np.ndarray:
     """Mean over the classes of the accuracy on each: every class counts the same.
 
     Args:
         correct: [..., N] 1 where an example was classified rightly, else 0.
         label: [N] int; classes without an example do not count.
+        weights: [N] >= 0 of the examples; all alike by default.
 
     Returns:
         [...] in [0, 1].
@@ -277,7 +278,10 @@ def mean_over_classes(correct, label) -> np.ndarray:
     0.5
     """
     correct, label = np.asarray(correct, np.float64), np.asarray(label)
-    return np.mean([correct[..., label == k].mean(-1) for k in np.unique(label)], 0)
+    share = np.ones(len(label)) if weights is None else np.asarray(weights, float)
+    of_class = [label == k for k in np.unique(label[share > 0])]
+    each = [np.average(correct[..., own], -1, share[own]) for own in of_class]
+    return np.mean(each, 0)
 
 
 def nearest_mean(train, label, test, truth, num_classes: int = 10) -> jax.Array:

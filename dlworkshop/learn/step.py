@@ -147,7 +147,7 @@ def bound(model: StatefulModel, numbers: Mapping[str, Any]) -> StatefulModel:
 def make_loss_fn(spec: TrainSpec, batch_axis: str | None = None) -> Callable:
     """(params, state, batch, hparams, keys [B]) -> mean loss, (metrics, new state).
 
-    The loss of an example is multiplied by its weight, where a batch has weights.
+    Loss and metrics of an example are multiplied by its weight, where there is one.
     """
 
     def loss_fn(params, state, batch: Batch, hparams, keys):
@@ -159,10 +159,11 @@ def make_loss_fn(spec: TrainSpec, batch_axis: str | None = None) -> Callable:
             loss, (outputs, new) = _minimised(
                 spec, model, params, state, inputs, targets, key=key, **numbers
             )
-            if example.weights is not None:
-                loss = loss * example.weights
             scores = {name: m(outputs, targets) for name, m in spec.metrics.items()}
-            return {"loss": loss, **scores}, new
+            values = {"loss": loss, **scores}
+            if example.weights is not None:
+                values = {k: value * example.weights for k, value in values.items()}
+            return values, new
 
         # the state is one for all examples: a layer that keeps one has taken its means
         lifted = jax.vmap(example_fn, out_axes=(0, None), axis_name=EXAMPLE)

@@ -53,7 +53,7 @@ class Part(NamedTuple):
 
 
 def predict_files(
-    run: Run, paths: Iterable[str | Path], calibrated: bool = False
+    run: Run, paths: str | Path | Iterable[str | Path], calibrated: bool = False
 ) -> Iterator[Said | Skipped]:
     """An answer to each image file, and to each row of a CSV or .npz file.
 
@@ -64,7 +64,7 @@ def predict_files(
 
     Args:
         run: with a folder; `load` brings one back.
-        paths: files, and folders of them, which are walked in the order of names.
+        paths: a file or a folder, or several, which are walked in the order of names.
         calibrated: whether logits are divided by the temperature of the run, so that
             probabilities are as large as their answers are right.
 
@@ -76,6 +76,8 @@ def predict_files(
     estimation using deep ensembles, section 3.5.
     """
     check_run(run)
+    if isinstance(paths, str | Path):
+        paths = [paths]
     about = preprocessing_of(run)
     predict, studied = run.predictor, studied_of(run)
     answers_of = answering(run, about["classes"], studied, calibrated)

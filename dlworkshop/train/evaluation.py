@@ -188,9 +188,14 @@ class BalancedAccuracy:
     """
 
     def __init__(
-        self, members: int, label: np.ndarray, held_out: np.ndarray | None = None
+        self,
+        members: int,
+        label: np.ndarray,
+        weights: np.ndarray | None = None,
+        held_out: np.ndarray | None = None,
     ):
         self._label, self._held_out = label, held_out  # [N]
+        self._weights = np.ones(len(label)) if weights is None else np.asarray(weights)
         self._right = np.full((members, len(label)), np.nan, np.float32)
 
     def __call__(self, group: Group, first: int, found: Evaluated) -> None:
@@ -200,7 +205,10 @@ class BalancedAccuracy:
     def values(self) -> np.ndarray:
         """[P]."""
         if self._held_out is None:
-            return mean_over_classes(self._right, self._label)
-        pairs = zip(self._right, self._held_out, strict=True)
-        each = [mean_over_classes(own[rows], self._label[rows]) for own, rows in pairs]
-        return np.array(each)
+            return mean_over_classes(self._right, self._label, self._weights)
+        return np.array(
+            [
+                mean_over_classes(own[rows], self._label[rows], self._weights[rows])
+                for own, rows in zip(self._right, self._held_out, strict=True)
+            ]
+        )

@@ -212,7 +212,8 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
         watchers: list[Any] = [not_finite[-1]]
         classes, metrics = plan.dataset.classes, plan.spec.metrics
         if classes and label is not None and "accuracy" in metrics:
-            watchers.append(BalancedAccuracy(len(plan.seeds), label, mine))
+            weights = getattr(plan.dataset, split).weights
+            watchers.append(BalancedAccuracy(len(plan.seeds), label, weights, mine))
         if split == "test" and workdir is not None:
             rows = population_table(plan, population, scores)
             who = counted & of_best_setting(rows, plan)

@@ -15,6 +15,7 @@ import numpy as np
 from dlworkshop import run_files
 from dlworkshop.data.inputs_like import check_inputs_like
 from dlworkshop.data.leaves import read
+from dlworkshop.data.plain_arrays import checked_weights
 from dlworkshop.errors import UserError, spoken
 from dlworkshop.learn.hparams import Keywords, given
 from dlworkshop.learn.population import map_members
@@ -204,7 +205,7 @@ class Run:
         """
         name = metric_name(self.summary)
         rows = self.summary["population"]
-        return np.array([row["test"][name] for row in rows], float)
+        return np.array([row.get("test", {}).get(name) for row in rows], float)
 
     @property
     def chosen(self) -> np.ndarray:
@@ -302,6 +303,13 @@ def _parts(examples: Batch) -> Parts:
         raise UserError(
             "the targets are no single array, which is not scored: use Run.predict"
         )
+    if examples.weights is not None:
+        size = len(checked_weights(examples.weights, "weights"))
+        if size != examples.num_examples:
+            raise UserError(
+                f"there are {size} weights and {examples.num_examples} examples: give "
+                "as many of each"
+            )
     for first in range(0, examples.num_examples, PREDICT_BATCH):
         part = examples.rows(slice(first, first + PREDICT_BATCH))
         inputs, targets, weights = jax.tree.map(np.asarray, part)

@@ -169,7 +169,7 @@ class OfClasses:
         label, weights, *_ = self._whole()
         return {
             "accuracy": np.average(right, -1, weights),
-            "balanced_accuracy": mean_over_classes(right, label),
+            "balanced_accuracy": mean_over_classes(right, label, weights),
             "loss": np.average(loss, -1, weights),
         }
 

@@ -162,6 +162,11 @@ def _check_probe(spec: TrainSpec, train: TrainState) -> None:
     if not isinstance(found, Mapping):
         raise UserError(f"the probe {name} returns no dict: return {{name: scalar}}")
     _check_scalars(f"the probe {name}", found)
+    if taken := sorted({"loss", *spec.metrics} & set(found)):
+        raise UserError(
+            f"the probe {name} returns '{taken[0]}', which is logged already: give it "
+            "another name"
+        )
 
 
 def _check_batch_transform(

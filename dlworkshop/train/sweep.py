@@ -36,7 +36,7 @@ def sweep(
     finite. Only its members read the test split, at the end.
 
     Args:
-        model, dataset, args, options: as `fit` takes them.
+        model, dataset, args, options: as `fit` takes them; but `read_test`.
         hparams: as of `fit`.
         workdir: the run folder of the best setting; the others leave none.
 
@@ -52,6 +52,10 @@ def sweep(
     >>> found.run.summary["members"]
     2
     """
+    if "read_test" in options:
+        raise UserError(
+            "a sweep reads test with the best setting only: leave read_test out"
+        )
     check_places(workdir, None)  # before the settings are tried
     tried = fit(model, dataset, *args, hparams=hparams, read_test=False, **options)
     if tried.summary["interrupted"]:

@@ -337,3 +337,21 @@ def test_a_class_that_cannot_be_has_a_loss_and_a_gradient():
     alone, of_known = jax.value_and_grad(losses.cross_entropy)(known, 0)
     np.testing.assert_allclose(loss, alone, rtol=1e-6)
     np.testing.assert_allclose(grads, [of_known[0], 0.0, of_known[1]], atol=1e-6)
+
+
+@pytest.mark.parametrize("label", [-100, -1, 3, 255])
+def test_a_label_that_is_no_class_has_no_loss(label):
+    loss = losses.cross_entropy(jnp.arange(3.0), label)
+    assert np.isnan(loss)
+
+    def masked(logits):  # as of padding
+        return jnp.where(label < 0, losses.cross_entropy(logits, label), 0.0)
+
+    if label > 0:
+        np.testing.assert_array_equal(jax.grad(masked)(jnp.arange(3.0)), 0)
+
+
+def test_weights_of_classes_are_as_many_as_the_outputs():
+    loss = losses.weighted(losses.cross_entropy, [1.0, 3.0])
+    with pytest.raises(UserError, match="2 weights of classes, and outputs"):
+        loss(jnp.zeros(3), 2)
