@@ -168,9 +168,9 @@ NO_CULPRIT = (
 def _culprits(fn: Function, judged) -> tuple[list[Culprit], list[str]]:
     """Those of the first check that something is wrong in, and what is to be said."""
     for found, judge in judged:
-        if not found.is_wrong:
-            continue
         finite = all(np.isfinite(row.autodiff) for row in found.rows)
+        if not found.is_wrong and (finite or "rev" not in found.modes):
+            continue
         try:
             named = culprit.culprits_of(fn, judge if finite else culprit.not_finite)
         except Exception as error:  # of a piece; the verdict stands
@@ -178,7 +178,7 @@ def _culprits(fn: Function, judged) -> tuple[list[Culprit], list[str]]:
             return [], [f"the search for the culprit failed: {words:.200}"]
         if any(each.name == "stop_gradient" for each in named):
             return named, [STOPPED]
-        return named, [] if named else [NO_CULPRIT]
+        return named, [] if named or not found.is_wrong else [NO_CULPRIT]
     return [], []
 
 
