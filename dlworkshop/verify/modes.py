@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from dlworkshop.errors import UserError
@@ -147,7 +148,9 @@ def check(
     every = [look for mine in looks for look in mine]
     both = _transposes(fn, every, grads, tolerance, np.zeros(len(value)), suffix)
     if both and not both[0].ok:  # f may round more coarsely than its dtype, inside
-        level, _, _ = differences.climb(every[0].probe, np.ones(len(value), bool))
+        last = [mine[-1].probe for mine in looks if mine]  # all entries together
+        wanted = np.ones(len(value), bool)
+        level = np.max([differences.climb(p, wanted)[0] for p in last], axis=0)
         with np.errstate(all="ignore"):
             level = np.nan_to_num(8 * level / (np.abs(value) + scaled.max(axis=0)))
         both = _transposes(fn, every, grads, tolerance, level, suffix)
@@ -219,7 +222,7 @@ def noise_of(fn: Function, road: Callable, seed: int) -> np.ndarray:
     """
 
     def values(points):
-        return np.stack([np.asarray(road(x), np.float64) for x in points])
+        return np.stack([np.asarray(road(jnp.asarray(x)), np.float64) for x in points])
 
     rng = np.random.default_rng(seed)
     measured = rounding_of(values, fn.at, _own(fn), rng, far=True)

@@ -63,8 +63,10 @@ def compare(
     one = {what: np.asarray(road(fn.at)) for what, road in known.items()}
     found, notes = [], []
     for name in names:
-        again = _roads(_traced_anew(fn), modes, u, ray) if name == "repeat" else {}
         try:
+            others = _roads(_traced_anew(fn) if name == "repeat" else fn, modes, u, ray)
+            if name in ("jit", "checkpoint"):
+                others = {what: _other_road(name, fn, what, u, ray) for what in known}
             pairs = []
             for what, road in known.items():
                 if name == "vmap":
@@ -72,8 +74,7 @@ def compare(
                     ours = jax.vmap(road)(points)
                 else:
                     theirs = one[what]
-                    other = again.get(what) or _other_road(name, fn, what, u, ray)
-                    ours = other(jnp.asarray(fn.at))
+                    ours = others[what](jnp.asarray(fn.at))
                 pairs.append((what, np.asarray(ours), theirs))
         except Exception as error:
             if not isinstance(error, NotImplementedError) and not (
@@ -85,8 +86,13 @@ def compare(
             continue
         compared = _compared(name, fn, pairs, float(scale.max()), {})
         if not compared.ok and name != "repeat":  # two equal calls round equally
-            value = noise_of(fn, fn.value, seed).max()
-            noise = {what: noise_of(fn, road, seed) for what, road in known.items()}
+            noise = {
+                what: np.maximum(
+                    *(noise_of(fn, roads[what], seed) for roads in (known, others))
+                )
+                for what in known
+            }
+            value = noise["the value"].max()
             if "rev" in modes:
                 noise["the gradient"] += value / scale
             if "fwd" in modes:
