@@ -683,10 +683,6 @@ right("cancelled offset", lambda m, x: (1e6 + m.sum(m.sin(x))) - 1e6, V)
 right("expm1", lambda m, x: m.expm1(x), np.array([1e-12, 1e-3]))
 right("1 + x - 1", lambda m, x: (1 + x) - 1, np.array([1e-6, 0.5]))
 right("difference of equals", lambda m, x: m.sum(x**2) - m.sum(x * x), V)
-right("1 is rounded, root", lambda m, x: m.sum(m.sqrt(1 + x**2) - 1), 1e-6 * V)
-right("1 is rounded, cosine", lambda m, x: m.sum(1 - m.cos(x)), 1e-6 * V)
-right("1 is rounded, log cosh", lambda m, x: m.sum(m.log(m.cosh(x))), 1e-6 * V)
-right("a wave of 1e9", lambda m, x: m.sin(1e9 * x), np.array([1.0]))
 right("small beside large", lambda m, x: m.sum(x) + 1e-4 * m.sum(m.sin(x)), V)
 
 # Tails:
@@ -850,6 +846,26 @@ def _(x):
 @in_jax(RIGHT, "second order, log-sum-exp", 10 * V, order=2)
 def _(x):
     return jax.nn.logsumexp(x)
+
+
+@in_jax(RIGHT, "1 is rounded, root", 1e-6 * V)
+def _(x):
+    return jnp.sum(jnp.sqrt(1 + x**2) - 1)
+
+
+@in_jax(RIGHT, "1 is rounded, cosine", 1e-6 * V)
+def _(x):
+    return jnp.sum(1 - jnp.cos(x))
+
+
+@in_jax(RIGHT, "1 is rounded, log cosh", 1e-6 * V)
+def _(x):
+    return jnp.sum(jnp.log(jnp.cosh(x)))
+
+
+@in_jax(RIGHT, "a wave of 1e9", np.array([1.0]))
+def _(x):
+    return jnp.sin(1e9 * x)
 
 
 @in_jax(RIGHT, "second order, what cancels", V, order=2)
