@@ -34,7 +34,9 @@ import numpy as np
 FIRST = {np.dtype(np.float64): -9, np.dtype(np.float32): -4}  # log2, near eps^(1/5)
 KINK = 1e-4  # to which one-sided slopes agree where they make a kink
 SMALLEST = -48  # log2 of the smallest step, relative to the entry
-WIDEST = -8  # log2 of the largest spacing at which rounding is looked for
+# log2 of the largest spacing at which rounding is looked for; there may be bfloat16 in
+# a function of float32
+WIDEST = {np.dtype(np.float64): -8, np.dtype(np.float32): -4}
 RUNG = 8  # log2 of the ratio of one such spacing to the next
 CLEAR = 64  # over the rounding: a movement of f that is seen
 CONFIRM = 4  # log2 of how much smaller the step is that confirms an error
@@ -164,7 +166,7 @@ class Differences:
             seen, 0 where it is constant.
         """
         scale = int(np.round(np.log2(probe.scale)))
-        widest = max(scale, probe.natural) + WIDEST
+        widest = max(scale, probe.natural) + WIDEST[self.at.dtype]
         level, slope, unsure, wide = np.zeros((4, len(self.value)))
         seen = np.zeros(len(self.value), bool)
         exponent = start = scale + int(np.log2(self.eps)) + 6
