@@ -186,7 +186,7 @@ def _norms(x: np.ndarray) -> np.ndarray:
 def _transposes(fn, looks, grads, tolerance, level, suffix) -> tuple[Comparison, ...]:
     """<u, J v> by forward mode is <J^T u, v> by reverse mode, wherever both are.
 
-    They may differ by a share `level` [Q] of the norm of a gradient, if f is rounded so.
+    They may differ by a share `level` [Q] of the norm of a gradient: f's rounding.
     """
     worst: tuple[float, float, str] | None = None
     for look in looks:

@@ -68,9 +68,9 @@ def _symmetric(fn: Function, derived: Function, seed) -> tuple[Comparison, ...]:
         noise = _noise(fn, seed)
         slopes = noise_of(fn, derived.value, seed)  # [D]
         left, right = (float(np.linalg.norm(x / scales)) for x in (v, w))
-        noise = noise * left * right
-        noise += np.linalg.norm(slopes * v) * right + np.linalg.norm(slopes * w) * left
-        size = max(size, float(ROUNDINGS * noise) / SYMMETRIC[derived.at.dtype])
+        both = np.linalg.norm(slopes * v) * right + np.linalg.norm(slopes * w) * left
+        noise = noise * left * right + float(both)
+        size = max(size, ROUNDINGS * noise / SYMMETRIC[derived.at.dtype])
     off = off / size if size else 0.0
     ok = not off > SYMMETRIC[derived.at.dtype]
     return (Comparison("symmetric Hessian", ok, off, "two random directions"),)
