@@ -10,9 +10,7 @@ which f changes, where both parts are some 1e-12. That scale is not known: h beg
 larger where rounding is in the way, smaller where the estimates disagree or f leaves
 its domain, until they agree to a fourth of the tolerance.
 
-**Rounding** is measured: third differences of f at eight points so near to each other
-that f itself does not bend between them (More & Wild 2011, SIAM J. Sci. Comput. 33(3),
-1292-1314), beside eps |f|.
+**Rounding** is measured (`verify.rounding`), beside eps |f|.
 
 **Before an accusation** f is followed along the ray from 2^-46 of the scale up, until
 it moves by far more than its third differences. Where a value of size 1 is rounded on
@@ -31,6 +29,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dlworkshop.verify.rounding import CLEAR, levels_of, rounding_of
+
 FIRST = {np.dtype(np.float64): -9, np.dtype(np.float32): -4}  # log2, near eps^(1/5)
 KINK = 1e-4  # to which one-sided slopes agree where they make a kink
 SMALLEST = -48  # log2 of the smallest step, relative to the entry
@@ -38,7 +38,6 @@ SMALLEST = -48  # log2 of the smallest step, relative to the entry
 # a function of float32
 WIDEST = {np.dtype(np.float64): -8, np.dtype(np.float32): -4}
 RUNG = 8  # log2 of the ratio of one such spacing to the next
-CLEAR = 64  # over the rounding: a movement of f that is seen
 CONFIRM = 4  # log2 of how much smaller the step is that confirms an error
 SHRINK, GROW = 6, 4  # log2 of the ratio of one round's steps to the next one's
 
@@ -179,7 +178,7 @@ class Differences:
                 [(self.at + k * ray).astype(self.at.dtype) for k in range(1, 9)]
             )
             with np.errstate(all="ignore"):
-                (rough, mine), extent = _levels(y), np.ptp(y, axis=0)
+                (rough, mine), extent = levels_of(y), np.ptp(y, axis=0)
                 clear = extent > CLEAR * np.maximum(rough, self.eps * abs(self.value))
                 parts = np.diff(y[[0, 3, 4, 7]], axis=0) / (3 * spacing)
                 bend = np.abs(parts[2] - parts[0]) + mine / spacing
@@ -289,49 +288,3 @@ def _better(one: Slope, finer: Slope) -> Slope:
     sides = finer.apart < one.apart
     which = (finer_is, finer_is, finer_is, sides, sides, sides)
     return Slope(*map(np.where, which, finer, one))
-
-
-def _levels(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rounding [Q] in values [8, Q] at equal distances, by differences.
-
-    Returns:
-        By the third ones, and what of it the sixth ones say, too: f bends less there.
-    """
-    third, sixth = np.diff(y, 3, axis=0), np.diff(y, 6, axis=0)  # [5, Q], [2, Q]
-    # of white noise, the mean square is (2 k over k) times its own
-    third = np.sqrt(np.mean(third**2, axis=0) / 20)
-    sixth = np.sqrt(np.mean(sixth**2, axis=0) / 924)
-    return third, np.minimum(third, 2 * sixth)
-
-
-def rounding_of(values, at, own, rng, *, far: bool = False) -> np.ndarray:
-    """The rounding [Q] of a value of f near `at`, which may be a kink: a step aside.
-
-    Args:
-        values: points [D] -> f there, [points, Q].
-        at: [D], in the dtype that f computes in.
-        own: [D], the sizes of its entries.
-        rng: of the direction.
-        far: look further where it is constant, as stairs are.
-    """
-    eps = float(np.finfo(at.dtype).eps)
-    direction, aside = own * rng.choice([-1.0, 1.0], (2, at.size))  # [D] each
-    levels, seen = [], []
-    for spacing in (2**6 * eps, np.sqrt(eps) / 16):
-        start = at + 16 * np.sqrt(eps) * aside
-        y = values(
-            [(start + k * spacing * direction).astype(at.dtype) for k in range(8)]
-        )
-        with np.errstate(all="ignore"):
-            levels.append(_levels(y)[0])
-            seen.append(np.ptp(y, axis=0) > CLEAR * levels[-1])
-    waves = seen[0] & ~seen[1]  # it is smooth, but not on the larger scale
-    found = np.where(waves, levels[0], np.max(levels, axis=0))
-    for k in (1, 2, 3) if far else ():
-        spacing = 1.2 * np.sqrt(eps) / 16 * 2 ** (5 * k)
-        y = values(
-            [(start + i * spacing * direction).astype(at.dtype) for i in range(8)]
-        )
-        with np.errstate(all="ignore"):
-            found = np.where(found == 0, _levels(y)[1], found)
-    return np.nan_to_num(found, nan=0.0, posinf=0.0)

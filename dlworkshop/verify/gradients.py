@@ -77,9 +77,9 @@ def check_gradients(
     could not see an error of a thousandth, the array is "not checked", which is neither
     right nor wrong.
 
-    **Transformations.** Calls are repeated; and where `f` holds rules or calls that are
-    not JAX's (`custom_vjp`, `custom_jvp`, callbacks, Pallas), `f` and its derivatives
-    are compared jitted and not, under `vmap` and one by one, and under
+    **Transformations.** Calls are repeated, `f` traced anew; and where it holds rules
+    or calls that are not JAX's (`custom_vjp`, `custom_jvp`, callbacks, Pallas), `f` and
+    its derivatives are compared jitted and not, under `vmap` and one by one, and under
     `jax.checkpoint`.
 
     **Culprits.** If anything is wrong, the program of `f` is taken apart until single

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlworkshop.errors import UserError
-from dlworkshop.verify.differences import Differences, Probe, rounding_of
+from dlworkshop.verify.differences import Differences, Probe
 from dlworkshop.verify.functions import Function, Part, mode_is_missing
 from dlworkshop.verify.probes import Heard, probes_of, scale_of
 from dlworkshop.verify.report import WRONG, Comparison, ParameterCheck, norm_of
+from dlworkshop.verify.rounding import rounding_of
 from dlworkshop.verify.verdicts import COARSE, Look, row_of
 
 FLOOR = 1e-3  # of the norm of a gradient: slopes below are held against so much
