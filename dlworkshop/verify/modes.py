@@ -1,5 +1,6 @@
 """Reverse mode and forward mode, each held against differences."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,11 +12,12 @@ from dlworkshop.verify.differences import Differences, Probe
 from dlworkshop.verify.functions import Function, Part, mode_is_missing
 from dlworkshop.verify.probes import Heard, probes_of, scale_of
 from dlworkshop.verify.report import WRONG, Comparison, ParameterCheck, norm_of
-from dlworkshop.verify.rounding import rounding_of
+from dlworkshop.verify.rounding import levels_of, rounding_of
 from dlworkshop.verify.verdicts import COARSE, Look, row_of
 
 FLOOR = 1e-3  # of the norm of a gradient: slopes below are held against so much
 NUM_COLUMNS = 256  # of a Jacobian that forward mode makes where there is no other
+NUM_NOISY = 4  # outputs whose gradients' rounding is looked at before an accusation
 NUM_FORWARD = 32  # entries of an array whose slopes forward mode is asked for
 
 
@@ -47,8 +49,14 @@ class _Array:
         self.scaled = _norms(self.grads * own[span])
         self.moved = _norms(self.grads * at[span].astype(np.float64))
 
-    def look(self, differences, probe: Probe, autodiff, tolerance: float) -> Look:
-        """Measure a slope as well as is needed to judge those by autodiff."""
+    def look(
+        self, differences, probe: Probe, autodiff, tolerance: float, noise: Callable
+    ) -> Look:
+        """Measure a slope as well as is needed to judge those by autodiff.
+
+        Before an accusation `noise`, of a probe and the outputs [Q] that are accused,
+        says how autodiff itself is rounded there.
+        """
         if probe.is_entry:
             unit, size = self.unit, np.minimum(self.unit, self.scaled / probe.scale)
             rounding = np.zeros_like(unit)
@@ -74,6 +82,9 @@ class _Array:
             return np.any([np.abs(slope - a) > bar for a in autodiff.values()], axis=0)
 
         slope = differences.along(probe, enough, contradicted, rounding)
+        accused = contradicted(slope.central, slope.doubt) & np.isfinite(slope.doubt)
+        if accused.any():
+            slope = slope._replace(doubt=slope.doubt + noise(probe, accused))
         return Look(probe, autodiff, slope, against(slope.central), unit, size)
 
 
@@ -124,6 +135,8 @@ def check(
     elif at.size <= NUM_COLUMNS:
         columns = [heard(fn.push(at, ray)) for ray in np.eye(at.size, dtype=at.dtype)]
         grads = np.stack(columns, axis=1)
+
+    noise = functools.partial(_noise_of_autodiff, fn, heard, cotangents, there)
     arrays = [_Array(part, at, grads, own) for part in fn.inputs]
     looks: list[list[Look]] = [[] for _ in arrays]
     for probe in probes_of(fn.inputs, at, grads, max_entries, rng):
@@ -135,7 +148,7 @@ def check(
             autodiff["fwd"] = heard(fn.push(at, probe.ray(at)))
         if autodiff:
             mine.append(
-                arrays[probe.part].look(differences, probe, autodiff, tolerance)
+                arrays[probe.part].look(differences, probe, autodiff, tolerance, noise)
             )
     scaled = np.stack([array.scaled for array in arrays])  # [arrays, Q]
     least = 64 * differences.eps * (np.abs(value) + 64 * scaled.max(axis=0))
@@ -156,6 +169,23 @@ def check(
             level = np.nan_to_num(8 * level / (np.abs(value) + scaled.max(axis=0)))
         both = _transposes(fn, every, grads, tolerance, level, suffix)
     return Found(tuple(rows), both, notes, tuple(there))
+
+
+def _noise_of_autodiff(fn, heard, cotangents, there, probe, accused) -> np.ndarray:
+    """What rounding makes of slopes [Q] by autodiff, where they are accused [Q]."""
+    at, ray = fn.at, probe.ray(fn.at)
+    spacing = 64 * float(np.finfo(at.dtype).eps) * 2.0 ** np.round(np.log2(probe.scale))
+    found = np.zeros((8, len(accused)))
+    for k in range(8):
+        point = (at + (k + 1) * spacing * ray).astype(at.dtype)
+        if "fwd" in there:
+            found[k] = heard(fn.push(point, ray))
+            continue
+        for q in np.flatnonzero(accused)[:NUM_NOISY]:
+            back = np.asarray(fn.pull(point, cotangents[q]), np.float64)
+            found[k, q] = probe.dot(back)
+    with np.errstate(all="ignore"):
+        return np.nan_to_num(4 * levels_of(found)[0], posinf=0.0)
 
 
 def _there(fn: Function, modes: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
