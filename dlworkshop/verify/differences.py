@@ -10,9 +10,14 @@ which f changes, where both parts are some 1e-12. That scale is not known: h beg
 larger where rounding is in the way, smaller where the estimates disagree or f leaves
 its domain, until they agree to a fourth of the tolerance.
 
-**Rounding** is measured: third differences of f at eight points so near to each other
-that f itself does not bend between them (More & Wild 2011, SIAM J. Sci. Comput. 33(3),
-1292-1314), beside eps |f|.
+**Rounding** is measured (`verify.rounding`), beside eps |f|.
+
+**Before an accusation** f is followed along the ray from 2^-46 of the scale up, until
+it moves by far more than its third differences. Where a value of size 1 is rounded on
+the way (sqrt(1 + x^2) - 1 at 1e-6, bfloat16 inside), f is a staircase, and constant
+between nearby points: its rounding shows only at spacings that cross several steps. A
+slope that is not seen so, or is another one at the finest spacing at which f moves
+(waves, chaos), contradicts nobody; one of 0 is believed where f is constant all along.
 
 **Kinks.** J(h) = (f(x+h) - 2 f(x) + f(x-h)) / h falls like h where f is smooth, and
 stays where x is a kink; half of its limit counts as doubt about a central slope. Where
@@ -24,9 +29,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dlworkshop.verify.rounding import CLEAR, levels_of, rounding_of
+
 FIRST = {np.dtype(np.float64): -9, np.dtype(np.float32): -4}  # log2, near eps^(1/5)
 KINK = 1e-4  # to which one-sided slopes agree where they make a kink
 SMALLEST = -48  # log2 of the smallest step, relative to the entry
+# log2 of the largest spacing at which rounding is looked for; there may be bfloat16 in
+# a function of float32
+WIDEST = {np.dtype(np.float64): -8, np.dtype(np.float32): -4}
+RUNG = 8  # log2 of the ratio of one such spacing to the next
 CONFIRM = 4  # log2 of how much smaller the step is that confirms an error
 SHRINK, GROW = 6, 4  # log2 of the ratio of one round's steps to the next one's
 
@@ -45,6 +56,11 @@ class Probe(NamedTuple):
     def is_entry(self) -> bool:
         """Whether it moves one number alone."""
         return self.vector.size == 1
+
+    @property
+    def natural(self) -> int:
+        """log2 of the steps that move an entry by 1."""
+        return -int(np.floor(np.log2(np.max(np.abs(self.vector)))))
 
     def dot(self, row: np.ndarray) -> np.ndarray:
         """[..., D] -> its products [...] with the vector."""
@@ -99,14 +115,14 @@ class Differences:
         self.values, self.at = values, at
         self.value = values([at])[0]  # [Q]
         self.eps = float(np.finfo(at.dtype).eps)
-        self.rounding = _rounding(values, at, own, self.eps, rng)  # [Q]
+        self.rounding = rounding_of(values, at, own, rng)  # [Q]
         self._starts: dict[tuple[int, bool], int] = {}  # what served before
 
     def along(
         self,
         probe: Probe,
         enough: Callable[[np.ndarray], np.ndarray],
-        contradicted: Callable[[np.ndarray], bool],
+        contradicted: Callable[[np.ndarray, np.ndarray], np.ndarray],
         rounding: np.ndarray,
     ) -> Slope:
         """The slope of f along a probe.
@@ -114,13 +130,74 @@ class Differences:
         Args:
             probe: the ray.
             enough: a slope [Q] -> the doubt [Q] with which it is as good as wanted.
-            contradicted: whether a slope [Q] is to be confirmed, at a smaller step.
+            contradicted: a slope [Q] and its doubt [Q] -> whether it accuses [Q].
             rounding: [Q], of a value along this ray, beside that measured.
         """
+        slope = self._search(probe, enough, contradicted, rounding)
+        accused = contradicted(slope.central, np.zeros_like(slope.doubt))
+        if not accused.any():
+            return slope
+        level, seen, unsure = self.climb(probe, accused)
+        if np.any(level > 2 * (self.rounding + rounding)):
+            rounding = np.maximum(rounding, level)
+            slope = self._search(probe, enough, contradicted, rounding)
+        if not (accused := contradicted(slope.central, slope.doubt)).any():
+            return slope
+        with np.errstate(invalid="ignore"):
+            apart = np.abs(seen - slope.central)
+            vague = (4 * unsure > np.abs(seen)) & ~contradicted(seen, 2 * unsure)
+        differ = vague | ~(apart <= 4 * (unsure + slope.doubt))
+        # autodiff rounds what cancels as f does
+        doubt = slope.doubt + 4 * (self.rounding + level) / (probe.own or probe.scale)
+        doubt = np.where(differ, np.inf, doubt)
+        return slope._replace(doubt=np.where(accused, doubt, slope.doubt))
+
+    def climb(self, probe: Probe, wanted: np.ndarray):
+        """How f moves on every scale along a ray, from the smallest up.
+
+        Args:
+            probe: the ray.
+            wanted: [Q], the outputs that are to be seen moving.
+
+        Returns:
+            The rounding [Q] of a value, up to the spacing at which f is first seen to
+            move; the slope [Q] there and its doubt [Q]: nan where it moves but is not
+            seen, 0 where it is constant.
+        """
+        scale = int(np.round(np.log2(probe.scale)))
+        widest = max(scale, probe.natural) + WIDEST[self.at.dtype]
+        level, slope, unsure, wide = np.zeros((4, len(self.value)))
+        seen = np.zeros(len(self.value), bool)
+        exponent = start = scale + int(np.log2(self.eps)) + 6
+        while exponent < widest + RUNG and not seen[wanted].all():
+            # on the grid of the entry at first, then on no grid
+            spacing = 2.0 ** min(exponent, widest)
+            spacing *= 1.25 if exponent == start else 1.2
+            ray = spacing * probe.ray(self.at)
+            y = self.values(
+                [(self.at + k * ray).astype(self.at.dtype) for k in range(1, 9)]
+            )
+            with np.errstate(all="ignore"):
+                (rough, mine), extent = levels_of(y), np.ptp(y, axis=0)
+                clear = extent > CLEAR * np.maximum(rough, self.eps * abs(self.value))
+                parts = np.diff(y[[0, 3, 4, 7]], axis=0) / (3 * spacing)
+                bend = np.abs(parts[2] - parts[0]) + mine / spacing
+                found = (y[7] - y[0]) / (7 * spacing)
+            new = ~seen & np.isfinite(y).all(0)
+            level = np.where(new, np.maximum(level, mine), level)
+            wide = np.where(new, np.maximum(wide, extent), wide)
+            slope = np.where(new & clear, found, slope)
+            unsure = np.where(new & clear, bend, unsure)
+            seen |= new & clear
+            exponent += RUNG
+        return level, np.where(seen | (wide == 0), slope, np.nan), unsure
+
+    def _search(self, probe, enough, contradicted, rounding) -> Slope:
         first = FIRST[self.at.dtype]
         scale = int(np.round(np.log2(probe.scale)))
         own = int(np.round(np.log2(probe.own))) if probe.own else scale
-        least, most = min(scale, own) + SMALLEST, max(scale + first + 2 * GROW, first)
+        least = min(scale, own) + SMALLEST
+        most = max(scale + first + 2 * GROW, probe.natural + first)
         kind = probe.part, probe.is_entry
         exponent = start = max(scale + self._starts.get(kind, first), least)
         rough, crude, smallest = least - 1, most + 1, exponent
@@ -130,7 +207,10 @@ class Differences:
             good = (best.doubt <= enough(best.central)) | best.kink
             if good.all() and held is not None:
                 break
-            if good.all() and not contradicted(best.central):
+            if (
+                good.all()
+                and not contradicted(best.central, np.zeros_like(best.doubt)).any()
+            ):
                 self._starts[kind] = exponent - scale
                 break
             if good.all():  # all over again, with steps that are finer than these
@@ -208,18 +288,3 @@ def _better(one: Slope, finer: Slope) -> Slope:
     sides = finer.apart < one.apart
     which = (finer_is, finer_is, finer_is, sides, sides, sides)
     return Slope(*map(np.where, which, finer, one))
-
-
-def _rounding(values, at, own, eps, rng) -> np.ndarray:
-    """The rounding [Q] of a value of f near `at`, which may be a kink: a step aside."""
-    direction, aside = own * rng.choice([-1.0, 1.0], (2, at.size))  # [D] each
-    levels = []
-    for spacing in (2**6 * eps, np.sqrt(eps) / 16):
-        start = at + 16 * np.sqrt(eps) * aside
-        y = values(
-            [(start + k * spacing * direction).astype(at.dtype) for k in range(8)]
-        )
-        with np.errstate(all="ignore"):
-            third = np.diff(y, 3, axis=0)  # [5, Q]; of white noise, 20 times its square
-            levels.append(np.sqrt(np.mean(third**2, axis=0) / 20))
-    return np.nan_to_num(np.max(levels, axis=0), nan=0.0, posinf=0.0)

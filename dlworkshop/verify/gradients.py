@@ -77,9 +77,9 @@ def check_gradients(
     could not see an error of a thousandth, the array is "not checked", which is neither
     right nor wrong.
 
-    **Transformations.** Calls are repeated; and where `f` holds rules or calls that are
-    not JAX's (`custom_vjp`, `custom_jvp`, callbacks, Pallas), `f` and its derivatives
-    are compared jitted and not, under `vmap` and one by one, and under
+    **Transformations.** Calls are repeated, `f` traced anew; and where it holds rules
+    or calls that are not JAX's (`custom_vjp`, `custom_jvp`, callbacks, Pallas), `f` and
+    its derivatives are compared jitted and not, under `vmap` and one by one, and under
     `jax.checkpoint`.
 
     **Culprits.** If anything is wrong, the program of `f` is taken apart until single
@@ -168,9 +168,9 @@ NO_CULPRIT = (
 def _culprits(fn: Function, judged) -> tuple[list[Culprit], list[str]]:
     """Those of the first check that something is wrong in, and what is to be said."""
     for found, judge in judged:
-        if not found.is_wrong:
-            continue
         finite = all(np.isfinite(row.autodiff) for row in found.rows)
+        if not found.is_wrong and (finite or "rev" not in found.modes):
+            continue
         try:
             named = culprit.culprits_of(fn, judge if finite else culprit.not_finite)
         except Exception as error:  # of a piece; the verdict stands
@@ -178,7 +178,7 @@ def _culprits(fn: Function, judged) -> tuple[list[Culprit], list[str]]:
             return [], [f"the search for the culprit failed: {words:.200}"]
         if any(each.name == "stop_gradient" for each in named):
             return named, [STOPPED]
-        return named, [] if named else [NO_CULPRIT]
+        return named, [] if named or not found.is_wrong else [NO_CULPRIT]
     return [], []
 
 

@@ -1,8 +1,10 @@
 """Reverse mode and forward mode, each held against differences."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from dlworkshop.errors import UserError
@@ -10,10 +12,12 @@ from dlworkshop.verify.differences import Differences, Probe
 from dlworkshop.verify.functions import Function, Part, mode_is_missing
 from dlworkshop.verify.probes import Heard, probes_of, scale_of
 from dlworkshop.verify.report import WRONG, Comparison, ParameterCheck, norm_of
+from dlworkshop.verify.rounding import levels_of, rounding_of
 from dlworkshop.verify.verdicts import COARSE, Look, row_of
 
 FLOOR = 1e-3  # of the norm of a gradient: slopes below are held against so much
 NUM_COLUMNS = 256  # of a Jacobian that forward mode makes where there is no other
+NUM_NOISY = 4  # outputs whose gradients' rounding is looked at before an accusation
 NUM_FORWARD = 32  # entries of an array whose slopes forward mode is asked for
 
 
@@ -45,13 +49,19 @@ class _Array:
         self.scaled = _norms(self.grads * own[span])
         self.moved = _norms(self.grads * at[span].astype(np.float64))
 
-    def look(self, differences, probe: Probe, autodiff, tolerance: float) -> Look:
-        """Measure a slope as well as is needed to judge those by autodiff."""
+    def look(
+        self, differences, probe: Probe, autodiff, tolerance: float, noise: Callable
+    ) -> Look:
+        """Measure a slope as well as is needed to judge those by autodiff.
+
+        Before an accusation `noise`, of a probe and the outputs [Q] that are accused,
+        says how autodiff itself is rounded there.
+        """
         if probe.is_entry:
             unit, size = self.unit, np.minimum(self.unit, self.scaled / probe.scale)
             rounding = np.zeros_like(unit)
         else:
-            unit = size = _norms(self.grads * probe.vector)
+            unit, size = _norms(self.grads * probe.vector), self.scaled
             is_something = (differences.value != 0) | (differences.rounding != 0)
             # its points are rounded, too
             rounding = differences.eps / 4 * self.moved * is_something
@@ -67,11 +77,14 @@ class _Array:
             wanted = tolerance / 4 * np.maximum(against(slope), size)
             return np.where(nothing, np.inf, wanted)
 
-        def contradicted(slope):
-            bar = tolerance * against(slope)
-            return any(np.any(np.abs(slope - a) > bar) for a in autodiff.values())
+        def contradicted(slope, doubt):
+            bar = np.maximum(tolerance * against(slope), 2 * doubt)
+            return np.any([np.abs(slope - a) > bar for a in autodiff.values()], axis=0)
 
         slope = differences.along(probe, enough, contradicted, rounding)
+        accused = contradicted(slope.central, slope.doubt) & np.isfinite(slope.doubt)
+        if accused.any():
+            slope = slope._replace(doubt=slope.doubt + noise(probe, accused))
         return Look(probe, autodiff, slope, against(slope.central), unit, size)
 
 
@@ -82,6 +95,7 @@ def check(
     max_entries: int,
     seed: int,
     suffix: str = "",
+    rounding: np.ndarray | None = None,
 ) -> Found:
     """Hold autodiff of `fn` against differences.
 
@@ -92,6 +106,7 @@ def check(
         max_entries: see `probes.probes_of`.
         seed: of what is random.
         suffix: of the names of the modes in the report, " over rev".
+        rounding: [M], of the outputs, where it is known to be more than shows in them.
 
     Raises:
         UserError: `fn` is not finite here, or has no derivative in any of the modes.
@@ -102,8 +117,7 @@ def check(
     def values(points):
         return np.stack([heard(y) for y in [fn.value(point) for point in points]])
 
-    sizes = [np.abs(at[p.start : p.stop].astype(np.float64)) for p in fn.inputs]
-    own = np.concatenate([np.where(x > 0, x, scale_of(x)) for x in sizes])  # [D]
+    own = _own(fn)
     differences = Differences(values, at, own, rng)
     if not np.isfinite(value := differences.value).all():  # [Q]
         place = int(np.argmin(np.isfinite(value)))
@@ -113,12 +127,16 @@ def check(
         )
     there, notes = _there(fn, modes)
     cotangents = heard.cotangents().astype(at.dtype)
+    known = 0.0 if rounding is None else np.abs(cotangents) @ rounding  # [Q]
+    differences.rounding = np.maximum(differences.rounding, known)
     grads = np.zeros((len(value), at.size))
     if "rev" in there:
         grads = np.stack([np.asarray(fn.pull(at, u), np.float64) for u in cotangents])
     elif at.size <= NUM_COLUMNS:
         columns = [heard(fn.push(at, ray)) for ray in np.eye(at.size, dtype=at.dtype)]
         grads = np.stack(columns, axis=1)
+
+    noise = functools.partial(_noise_of_autodiff, fn, heard, cotangents, there)
     arrays = [_Array(part, at, grads, own) for part in fn.inputs]
     looks: list[list[Look]] = [[] for _ in arrays]
     for probe in probes_of(fn.inputs, at, grads, max_entries, rng):
@@ -130,20 +148,44 @@ def check(
             autodiff["fwd"] = heard(fn.push(at, probe.ray(at)))
         if autodiff:
             mine.append(
-                arrays[probe.part].look(differences, probe, autodiff, tolerance)
+                arrays[probe.part].look(differences, probe, autodiff, tolerance, noise)
             )
     scaled = np.stack([array.scaled for array in arrays])  # [arrays, Q]
     least = 64 * differences.eps * (np.abs(value) + 64 * scaled.max(axis=0))
+    least += 64 * known
     rows = [
         row_of(
             part, mine, heard.names, tolerance, big > least, COARSE[at.dtype], suffix
         )
         for part, mine, big in zip(fn.inputs, looks, scaled, strict=True)
     ]
-    both = _transposes(
-        fn, [look for mine in looks for look in mine], grads, tolerance, suffix
-    )
+    every = [look for mine in looks for look in mine]
+    both = _transposes(fn, every, grads, tolerance, np.zeros(len(value)), suffix)
+    if both and not both[0].ok:  # f may round more coarsely than its dtype, inside
+        last = [mine[-1].probe for mine in looks if mine]  # all entries together
+        wanted = np.ones(len(value), bool)
+        level = np.max([differences.climb(p, wanted)[0] for p in last], axis=0)
+        with np.errstate(all="ignore"):
+            level = np.nan_to_num(8 * level / (np.abs(value) + scaled.max(axis=0)))
+        both = _transposes(fn, every, grads, tolerance, level, suffix)
     return Found(tuple(rows), both, notes, tuple(there))
+
+
+def _noise_of_autodiff(fn, heard, cotangents, there, probe, accused) -> np.ndarray:
+    """What rounding makes of slopes [Q] by autodiff, where they are accused [Q]."""
+    at, ray = fn.at, probe.ray(fn.at)
+    spacing = 64 * float(np.finfo(at.dtype).eps) * 2.0 ** np.round(np.log2(probe.scale))
+    found = np.zeros((8, len(accused)))
+    for k in range(8):
+        point = (at + (k + 1) * spacing * ray).astype(at.dtype)
+        if "fwd" in there:
+            found[k] = heard(fn.push(point, ray))
+            continue
+        for q in np.flatnonzero(accused)[:NUM_NOISY]:
+            back = np.asarray(fn.pull(point, cotangents[q]), np.float64)
+            found[k, q] = probe.dot(back)
+    with np.errstate(all="ignore"):
+        return np.nan_to_num(4 * levels_of(found)[0], posinf=0.0)
 
 
 def _there(fn: Function, modes: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
@@ -172,8 +214,11 @@ def _norms(x: np.ndarray) -> np.ndarray:
     return np.array([norm_of(row) for row in x])
 
 
-def _transposes(fn, looks, grads, tolerance, suffix) -> tuple[Comparison, ...]:
-    """<u, J v> by forward mode is <J^T u, v> by reverse mode, wherever both are."""
+def _transposes(fn, looks, grads, tolerance, level, suffix) -> tuple[Comparison, ...]:
+    """<u, J v> by forward mode is <J^T u, v> by reverse mode, wherever both are.
+
+    They may differ by a share `level` [Q] of the norm of a gradient: f's rounding.
+    """
     worst: tuple[float, float, str] | None = None
     for look in looks:
         if len(look.autodiff) < 2:
@@ -182,7 +227,8 @@ def _transposes(fn, looks, grads, tolerance, suffix) -> tuple[Comparison, ...]:
         with np.errstate(all="ignore"):
             size = size @ np.abs(look.probe.vector)  # [Q]
             apart = np.abs(look.autodiff["fwd"] - look.autodiff["rev"])
-            bar = np.maximum(tolerance / 10 * size, look.slope.noise)
+            bar = np.maximum(tolerance / 10 * size, level * look.unit)
+            bar = np.maximum(bar, look.slope.noise)
             ratio = np.where(apart > 0, apart / bar, 0.0)
         q = int(np.argmax(np.where(np.isfinite(ratio), ratio, 0.0)))
         if np.isfinite(ratio[q]) and (worst is None or ratio[q] > worst[0]):
@@ -192,6 +238,33 @@ def _transposes(fn, looks, grads, tolerance, suffix) -> tuple[Comparison, ...]:
         return ()
     name = f"forward and reverse mode{suffix}"
     return (Comparison(name, worst[0] <= 1, worst[1], worst[2]),)
+
+
+def noise_of(fn: Function, road: Callable, seed: int) -> np.ndarray:
+    """How a value, a gradient or a tangent of `fn` is rounded, number by number.
+
+    Args:
+        fn: the function, and the point.
+        road: [D] -> [R], what is looked at.
+        seed: of the direction in which rounding is measured.
+
+    Returns:
+        [R], in the units of what `road` returns.
+    """
+
+    def values(points):
+        return np.stack([np.asarray(road(jnp.asarray(x)), np.float64) for x in points])
+
+    rng = np.random.default_rng(seed)
+    measured = rounding_of(values, fn.at, _own(fn), rng, far=True)
+    size = np.nan_to_num(np.abs(values([fn.at])[0]), posinf=0.0)
+    return measured + float(np.finfo(fn.at.dtype).eps) * size
+
+
+def _own(fn: Function) -> np.ndarray:
+    """[D], the sizes of the entries, that of their array where they are 0."""
+    sizes = [np.abs(fn.at[p.start : p.stop].astype(np.float64)) for p in fn.inputs]
+    return np.concatenate([np.where(x > 0, x, scale_of(x)) for x in sizes])
 
 
 def cotangent_of(fn: Function, seed: int) -> np.ndarray:

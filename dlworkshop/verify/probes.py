@@ -70,8 +70,16 @@ def probes_of(
     return probes
 
 
+def scales_of(parts: Sequence[Part], at: np.ndarray) -> np.ndarray:
+    """[D], of each entry the scale of its array."""
+    return np.concatenate(
+        [np.full(p.stop - p.start, scale_of(at[p.start : p.stop])) for p in parts]
+    )
+
+
 def scale_of(x: np.ndarray) -> float:
     """The root mean square of an array, 1 where it is 0."""
+    x = x.astype(np.float64)
     top = float(np.max(np.abs(x), initial=0.0))
     return top * float(np.sqrt(np.mean((x / top) ** 2))) if top else 1.0
 

@@ -85,7 +85,14 @@ class GradientReport(NamedTuple):
     def worst(self) -> ParameterCheck:
         """The row to look at first: a wrong one, one not checked, the largest error."""
         order = (RIGHT, UNCHECKED, WRONG)
-        return max(self.rows, key=lambda row: (order.index(row.verdict), row.error))
+        return max(
+            self.rows,
+            key=lambda row: (
+                order.index(row.verdict),
+                not np.isfinite(row.autodiff),
+                row.error,
+            ),
+        )
 
     def __str__(self) -> str:
         """The verdict, the culprits, the table, and what could not be seen."""
@@ -97,7 +104,19 @@ class GradientReport(NamedTuple):
         }
         worst, verdict = self.worst, self.verdict
         first = said[verdict]
-        if verdict == WRONG and all(row.verdict != WRONG for row in self.rows):
+        again = [c for c in self.comparisons if c.name == "repeat" and not c.ok]
+        if again:
+            first = (
+                "f is not deterministic: two calls differ by "
+                f"{again[0].difference:.1e} at {again[0].where}"
+            )
+        elif not (worst.ok or np.isfinite(worst.autodiff)):
+            first = f"autodiff is {worst.autodiff:g} at {worst.path} {worst.worst}: "
+            if worst.verdict == WRONG:
+                first += "autodiff and differences DISAGREE"
+            else:
+                first += "NOT CHECKED, differences have no slope there"
+        elif verdict == WRONG and all(row.verdict != WRONG for row in self.rows):
             first = "derivatives are not the same on two roads"
         elif verdict == UNCHECKED:
             first += f" at {worst.path} {worst.worst}"

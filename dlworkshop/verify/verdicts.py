@@ -10,7 +10,7 @@ from dlworkshop.verify.functions import Part
 from dlworkshop.verify.report import RIGHT, UNCHECKED, WRONG, ParameterCheck
 
 COARSE = {np.dtype(np.float64): 1e-3, np.dtype(np.float32): 0.25}  # nothing was seen
-NOTHING = 1e-14  # a slope of what is 0 everywhere
+NOTHING = 1e-14  # a slope of what is constant
 NUM_HEARD = 2  # directions that are to be sure where not every entry is looked at
 
 
@@ -75,7 +75,9 @@ def row_of(
 
     def badness(v: Verdict):  # an entry says more than a direction
         missed = v.lost and v.look.probe.name in unchecked
-        return v.wrong, missed, v.wrong and v.look.probe.is_entry, v.error
+        broken = not np.isfinite(v.look.autodiff[v.mode][v.output])
+        is_entry = v.look.probe.is_entry
+        return v.wrong, missed, broken, v.wrong and is_entry, v.error
 
     worst = max(found, key=badness)
     look, q = worst.look, worst.output
@@ -123,13 +125,14 @@ def judge(
     bar, is_kink = max(tolerance * against, 2 * doubt), False
     if doubt <= max(wanted, 8 * float(slope.noise)):
         lost = False
-        if not slope.noise and off <= NOTHING:  # f is 0: autodiff rounds what cancels
+        # f is constant: autodiff rounds what cancels
+        if not central and off * max(1.0, look.probe.scale) <= NOTHING:
             off = 0.0
     elif is_kink := bool(slope.kink):
         low, high = sorted((float(slope.left), float(slope.right)))
         off = max(low - exact, exact - high, 0.0) if np.isfinite(exact) else np.inf
         bar = tolerance * against + 2 * float(slope.apart)
-        lost = off > bar and not (look.probe.is_entry and np.isfinite(exact))
+        lost = off > bar and not look.probe.is_entry
     else:  # the estimates never agreed: only what is far from all of them is wrong
         bar = max(tolerance * against, 8 * doubt)
         settled = 8 * doubt <= abs(central) and np.isfinite(exact)

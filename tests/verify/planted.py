@@ -848,6 +848,37 @@ def _(x):
     return jax.nn.logsumexp(x)
 
 
+@in_jax(RIGHT, "1 is rounded, root", 1e-6 * V)
+def _(x):
+    return jnp.sum(jnp.sqrt(1 + x**2) - 1)
+
+
+@in_jax(RIGHT, "1 is rounded, cosine", 1e-6 * V)
+def _(x):
+    return jnp.sum(1 - jnp.cos(x))
+
+
+@in_jax(RIGHT, "1 is rounded, log cosh", 1e-6 * V)
+def _(x):
+    return jnp.sum(jnp.log(jnp.cosh(x)))
+
+
+@in_jax(RIGHT, "a wave of 1e9", np.array([1.0]))
+def _(x):
+    return jnp.sin(1e9 * x)
+
+
+@in_jax(RIGHT, "second order, what cancels", V, order=2)
+def _(x):
+    return jnp.sum(jax.nn.softmax(x))
+
+
+@in_jax(RIGHT, "a rule beside an offset", V)
+def _(x):
+    y = with_rule(lambda m, x: x * 1.0, lambda m, g, x: (g,))(x)
+    return (y @ y + 1e8) - 1e8
+
+
 @in_jax(RIGHT, "second order, a rule", V, order=2)
 def _(x):
     return jnp.sum(with_rule(lambda m, x: x**3, lambda m, g, x: (3 * g * x**2,))(x))

@@ -7,7 +7,7 @@ import pytest
 
 from dlworkshop.errors import UserError
 from dlworkshop.verify import check_gradients
-from tests.verify.planted import split_rule
+from tests.verify.planted import split_rule, with_rule
 
 RNG = np.random.default_rng(0)
 X = RNG.random((8, 12)).astype(np.float32)  # [B, D], the dtype data has outside
@@ -482,3 +482,150 @@ def test_a_jitted_function_serves_inside_and_outside():
     assert check_gradients(f, p).ok
     assert f(p) == before and f(p).dtype == before.dtype
     assert f._cache_size() <= 3
+
+
+def same(x):
+    """x, with a rule of its own, which is right."""
+    return with_rule(lambda m, x: x * 1.0, lambda m, g, x: (g,))(x)
+
+
+STAIRS = {
+    "pseudo-Huber": (lambda p: jnp.sum(jnp.sqrt(1 + p**2) - 1), 1e-6),
+    "pseudo-Huber, smaller": (lambda p: jnp.sum(jnp.sqrt(1 + p**2) - 1), 1e-8),
+    "1 - cos": (lambda p: jnp.sum(1 - jnp.cos(p)), 1e-7),
+    "log cosh": (lambda p: jnp.sum(jnp.log(jnp.cosh(p))), 1e-5),
+    "x - sin x": (lambda p: jnp.sum(p - jnp.sin(p)), 1e-5),
+}
+
+
+@pytest.mark.parametrize("name", STAIRS)
+def test_what_is_rounded_on_the_way_accuses_nobody(name):
+    f, size = STAIRS[name]
+    assert check_gradients(f, size * VECTOR, culprits=False).verdict != "WRONG"
+
+
+def test_a_wrong_slope_on_stairs_is_found():
+    f = planted(STAIRS["1 - cos"][0], lambda g: 1.01 * g)
+    assert check_gradients(f, 1e-6 * VECTOR, culprits=False).verdict == "WRONG"
+    constant = planted(lambda p: jnp.sum(0 * p) + 1, lambda g: g + 1e-6)
+    assert check_gradients(constant, VECTOR, culprits=False).verdict == "WRONG"
+
+
+def half_inside(p):
+    return jnp.sum(jnp.sin(p.astype(jnp.bfloat16)).astype(p.dtype))
+
+
+def in_float32_outside(p):
+    f = jax.custom_jvp(
+        lambda x: jax.pure_callback(
+            lambda v: np.sin(np.float32(v)).astype(v.dtype),
+            x,
+            x,
+            vmap_method="expand_dims",
+        )
+    )
+    f.defjvp(lambda p, t: (f(*p), jnp.cos(p[0]) * t[0]))
+    return jnp.sum(f(p))
+
+
+@pytest.mark.parametrize(
+    ("f", "place", "dtype"),
+    [
+        (half_inside, VECTOR, "float32"),
+        (STAIRS["1 - cos"][0], np.array([1e-2, 2e-4]), "float32"),
+        (STAIRS["pseudo-Huber"][0], np.array([1e-3, 2e-3]), "float32"),
+        (
+            lambda p: jnp.sum(jnp.sin(jax.lax.reduce_precision(p, 8, 7))),
+            VECTOR[:3],
+            "float64",
+        ),
+        (in_float32_outside, VECTOR[:3], "float64"),
+    ],
+    ids=["bfloat16", "1 - cos", "pseudo-Huber", "reduce_precision", "callback"],
+)
+def test_fewer_digits_inside_accuse_nobody(f, place, dtype):
+    report = check_gradients(f, place, dtype=dtype, culprits=False)
+    assert report.verdict != "WRONG", report
+
+
+def logistic_map(x):
+    for _ in range(40):
+        x = 3.9 * x * (1 - x)
+    return x
+
+
+@pytest.mark.parametrize(
+    ("f", "place"),
+    [
+        (jnp.sin, np.float64(1e8)),
+        (jnp.sin, np.float64(1e18)),
+        (lambda x: jnp.sin(1e9 * x), np.float64(1.0)),
+        (logistic_map, np.array([0.3, 0.31])),
+    ],
+    ids=["1e8", "1e18", "steep", "chaos"],
+)
+def test_waves_that_are_faster_than_the_steps_accuse_nobody(f, place):
+    assert check_gradients(f, place, culprits=False).verdict != "WRONG"
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda p: jnp.sum(jnp.log(jnp.exp(p))),
+        lambda p: jnp.sum(jax.nn.softmax(p)),
+        lambda p: jnp.sum((p / jnp.linalg.norm(p)) ** 2),
+        lambda p: jnp.sum(p * jnp.exp(p) / jnp.exp(p)),
+        lambda p: jnp.sum(jax.nn.sigmoid(p) + jax.nn.sigmoid(-p)),
+    ],
+    ids=["log exp", "softmax", "normalised", "quotient", "sigmoids"],
+)
+def test_a_hessian_that_cancels_is_symmetric(f):
+    report = check_gradients(f, VECTOR, order=2, culprits=False)
+    assert report.verdict == "right", report
+
+
+def test_roundings_of_what_cancels_are_the_same_on_all_roads():
+    matrix = np.random.default_rng(8).standard_normal((10, 10))
+
+    def difference(p):
+        y = matrix @ same(p)
+        return jax.nn.logsumexp(y) - jax.nn.logsumexp(y + 1e-9)
+
+    place = np.random.default_rng(1).standard_normal(10)
+    offset = lambda p: jnp.sum((same(p) @ same(p) + 1e8) - 1e8)  # noqa: E731
+    for f in (offset, difference):
+        report = check_gradients(f, place, culprits=False)
+        assert len(report.comparisons) >= 4
+        assert all(c.ok for c in report.comparisons), report
+
+
+@pytest.mark.parametrize(
+    ("f", "verdict"),
+    [
+        (jnp.linalg.norm, "WRONG"),
+        (lambda p: jnp.sum(jnp.sqrt(p**2)), "WRONG"),
+        (lambda p: jnp.sum(jnp.where(p > 0, p * jnp.log(p), 0.0)), "not checked"),
+    ],
+    ids=["norm", "root of a square", "masked logarithm"],
+)
+def test_a_gradient_that_is_nan_is_named(f, verdict):
+    report = check_gradients(f, np.zeros(2))
+    assert report.verdict == verdict, report
+    assert str(report).startswith("autodiff is nan at params ["), report
+    assert report.culprits, report
+
+
+def test_another_program_at_each_trace_is_named():
+    rng, calls = np.random.default_rng(0), []
+
+    def dropout(w):
+        return jnp.sum(w**2 * (rng.random(w.shape) > 0.5))
+
+    def counter(w):
+        calls.append(0)
+        return jnp.sum(w**2) * len(calls)
+
+    for f in (dropout, counter):
+        report = check_gradients(f, np.ones(20), culprits=False)
+        assert report.verdict == "WRONG", report
+        assert str(report).startswith("f is not deterministic: two calls"), report
