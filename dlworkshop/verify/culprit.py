@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from dlworkshop.verify.functions import Function, lift, place_of
+from dlworkshop.verify.functions import Function, lift, place_of, relative
 from dlworkshop.verify.report import Culprit
 from dlworkshop.verify.transformations import rule_of
 
@@ -114,7 +114,7 @@ class _Walk:
         """The user's file and line, relative to where we are if it is below."""
         place = place_of(eqn)
         if not place:  # it is called by no line of the user's
-            place = self.callers[-1] or rule_of(eqn).partition(" at ")[2]
+            place = self.callers[-1] or relative(rule_of(eqn).partition(" at ")[2])
         return place
 
     def _wrong(self, jaxpr, eqns, values, moves) -> str:

@@ -268,12 +268,13 @@ def place_of(eqn: Any) -> str:
         name = frame.file_name
         if name.startswith((HERE, JAX, "<frozen")) or "site-packages" in name:
             continue
-        return _relative(f"{name}:{frame.line_num} ({frame.function_name})")
+        return relative(f"{name}:{frame.line_num} ({frame.function_name})")
     place = source_info_util.summarize(eqn.source_info)
-    return "" if place.startswith(HERE) else _relative(place)
+    return "" if place.startswith(HERE) else relative(place)
 
 
-def _relative(place: str) -> str:
+def relative(place: str) -> str:
+    """A place in a file, from the folder where we are if it is below."""
     return place.removeprefix(os.getcwd() + os.sep)
 
 

@@ -61,7 +61,7 @@ def test_weights_that_cannot_be_are_refused_in_an_evaluation(weighted, wrong):
     run, dataset = weighted
     weights = np.array(dataset.test.weights)
     weights[3] = wrong
-    with pytest.raises(UserError, match="weights has .* at example 3"):
+    with pytest.raises(UserError, match=r"weights has .* at example 3"):
         run.evaluate(Batch(*dataset.test[:2], weights))
     with pytest.raises(UserError, match="5 weights and 64 examples"):
         run.evaluate(Batch(*dataset.test[:2], np.ones(5)))
