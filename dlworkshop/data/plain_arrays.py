@@ -87,6 +87,7 @@ def from_arrays(
         if parts is not None:
             given[split] = _split(split, parts)
             _check_alike(given["train"], given[split], split)
+            _check_columns(x, parts[0], split)
     size = given["train"].num_examples
     group = _groups(groups, size, bool(shares))
     index = {"train": np.arange(size)}
@@ -120,6 +121,16 @@ def from_arrays(
         str(name),
         groups=together,
     )
+
+
+def _check_columns(train: Any, other: Any, split: str) -> None:
+    """Columns of data frames are taken in their order: it must be that of train."""
+    ours, theirs = (list(getattr(each, "columns", ())) for each in (train, other))
+    if ours and theirs and ours != theirs:
+        raise UserError(
+            f"the columns of {described(split, 'x')} are {theirs!r:.80}, and of x "
+            f"{ours!r:.80}: give the same in the same order"
+        )
 
 
 def _shares(

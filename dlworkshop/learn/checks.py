@@ -63,11 +63,11 @@ def check_metrics(
             check_number(spoken, shape, integers=True)
             continue
         try:
-            inspect.signature(metric.function).bind(outputs, targets, weights=None)
+            inspect.signature(metric.function).bind(outputs, targets, None)
         except TypeError as error:
             raise UserError(
                 f"{spoken} of a whole split does not take (outputs, targets, "
-                f"weights=None): {error}"
+                f"weights): {error}"
             ) from error
 
 

@@ -27,11 +27,22 @@ from dlworkshop.types import Array
 
 
 class Metric(NamedTuple):
-    """A number that says how good a model is, and which way it gets better."""
+    """A number that says how good a model is, and which way it gets better.
 
-    function: Callable  # (outputs, targets) -> [] of ONE example, traced; or `split`:
+    Of one example it is a function of JAX, (outputs, targets) -> scalar, and the run
+    takes its mean, by weight. Of a whole split it is a function of NumPy, as those of
+    scikit-learn, (outputs [N, ...], targets [N, ...], weights [N] or None) -> float,
+    called for each member.
+
+    >>> def worst(outputs, targets, weights):
+    ...     return float(np.max(np.abs(outputs - targets)))
+    >>> Metric(worst, better="lower", split=True, unit="volts").better
+    'lower'
+    """
+
+    function: Callable
     better: str = "higher"  # or "lower"
-    split: bool = False  # (outputs [N, ...], targets [N, ...], weights=None) -> float
+    split: bool = False  # whether it is of a whole split
     unit: str = ""  # in words; "" for a number without one, as a fraction in [0, 1]
 
 

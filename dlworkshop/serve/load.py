@@ -1,6 +1,8 @@
 """A run folder -> the run again: its members as they were at the end."""
 
 import functools
+import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlworkshop import run_files
+from dlworkshop import identity, run_files
 from dlworkshop.errors import UserError, check_path
 from dlworkshop.models.model import Model, StatefulModel, check_model, shapes
 from dlworkshop.models.rebuild import from_config
@@ -17,7 +19,9 @@ from dlworkshop.train.history import History
 from dlworkshop.train.params_file import FILE, STATE, parameter_name, read_params
 from dlworkshop.train.predictions import fitted_target
 from dlworkshop.train.result import Run, example_of
-from dlworkshop.train.run_folder import digests_of
+from dlworkshop.train.run_folder import digests_of, to_jsonable
+
+log = logging.getLogger(__name__)
 
 
 def load(workdir: str | Path, model: Model | StatefulModel | None = None) -> Run:
@@ -25,7 +29,8 @@ def load(workdir: str | Path, model: Model | StatefulModel | None = None) -> Run
 
     Args:
         workdir: of a finished run.
-        model: what it was made with; None builds it anew by its config.
+        model: what it was made with; None builds it anew by its config. One whose code
+            or settings differ is taken with a warning.
 
     Raises:
         UserError: if the folder is not that of a finished run, is damaged, or its
@@ -52,6 +57,22 @@ def load(workdir: str | Path, model: Model | StatefulModel | None = None) -> Run
     return _run(config, named, summary, workdir, model)
 
 
+def _warn_of_another(
+    model: Model | StatefulModel, config: dict[str, Any], workdir: Path
+) -> None:
+    """Say where the model given is not the one that the run was made with."""
+    then = (config.get("identity") or {}).get("model")
+    now = json.loads(json.dumps(to_jsonable(identity.describe({"model": model}))))
+    differ = identity.difference({"model": then}, now) if then is not None else []
+    if differ:
+        log.warning(
+            "the model given is not as the one that the run in %s was made with (%s): "
+            "its answers may be others",
+            workdir,
+            "; ".join(differ),
+        )
+
+
 def _run(
     config: dict[str, Any],
     named: dict[str, np.ndarray],
@@ -59,6 +80,8 @@ def _run(
     workdir: Path,
     given: Model | StatefulModel | None,
 ) -> Run:
+    if given is not None:
+        _warn_of_another(given, config, workdir)
     model = _rebuilt(config, workdir) if given is None else given
     params, state = shapes(model, example_of(config["dataset"]["example"]))
 

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dlworkshop.errors import UserError, spoken
 from dlworkshop.learn.metrics import Metric, mean_over_classes
 from dlworkshop.learn.step import Evaluated
 from dlworkshop.train import processes
@@ -134,9 +135,20 @@ def split_scores(
     with warnings.catch_warnings():  # the run itself says so, once
         warnings.filterwarnings("ignore", ".*some outputs are not finite")
         return {
-            name: np.array([metric.function(*member) for member in members])
+            name: np.array([_number(name, metric, *member) for member in members])
             for name, metric in whole.items()
         }
+
+
+def _number(name: str, metric: Metric, *member: Any) -> float:
+    """What a metric of a split makes of one member's answers."""
+    found = metric.function(*member)
+    if np.ndim(found) or np.asarray(found).dtype.kind not in "biuf":
+        raise UserError(
+            f"the metric '{name}' returned {spoken(found)} for a split: return one "
+            "number"
+        )
+    return float(found)
 
 
 def _as_float(leaf: Any) -> np.ndarray:

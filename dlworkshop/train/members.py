@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from dlworkshop.errors import Range, UserError, check_text, spoken
@@ -52,6 +53,13 @@ def product(
     seeds = _seeds(seeds)
     columns = _listed(hparams) if not isinstance(hparams, Mapping) else _grid(hparams)
     count = len(next(iter(columns.values()))) if columns else 1
+    dtype = jnp.result_type(float)  # in which they are told apart
+    rows = [np.asarray(values, dtype).tolist() for values in columns.values()]
+    if columns and len(set(zip(*rows, strict=True))) < count:
+        raise UserError(
+            f"hparams has a setting more than once (in {dtype}): give each once, and "
+            "more seeds for more members"
+        )
     members = {name: np.repeat(values, len(seeds)) for name, values in columns.items()}
     return members, seeds * count
 

@@ -4,6 +4,7 @@ import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
 from dlworkshop import data
@@ -261,3 +262,10 @@ def test_labels_of_another_split_are_whole_numbers_too():
     labels = np.arange(len(X)) % 2
     with pytest.raises(UserError, match="validation y is float32 and that of train"):
         data.from_arrays(X, labels, validation=(X[:4], labels[:4] + 0.7))
+
+
+def test_columns_of_data_frames_keep_their_order():
+    frame = pd.DataFrame(np.eye(8)[:, :3], columns=list("abc"))
+    y = np.arange(8) % 2
+    with pytest.raises(UserError, match="give the same in the same order"):
+        data.from_arrays(frame, y, test=(frame[["c", "b", "a"]], y))

@@ -167,7 +167,7 @@ def test_a_quarantined_member_has_no_vote(quadrants, tmp_path):
     np.testing.assert_allclose(ours, alone, atol=1e-6)
 
 
-def test_a_model_of_ones_own_is_given_back(quadrants, tmp_path, capsys):
+def test_a_model_of_ones_own_is_given_back(quadrants, tmp_path, capsys, caplog):
     plain = models.logistic(4)
     own = plain._replace(config={"name": "my own"})
     run = fit(own, quadrants, batch_size=32, workdir=tmp_path, quiet=True)
@@ -182,6 +182,13 @@ def test_a_model_of_ones_own_is_given_back(quadrants, tmp_path, capsys):
     )
     for format in ("onnx", "stablehlo"):
         export(again, tmp_path / f"model.{format}", format)
+    assert "was made with" not in caplog.text
+
+    def turned(params, inputs):
+        return -plain.apply(params, inputs)
+
+    load(tmp_path, own._replace(apply=turned))  # its parameters would do
+    assert "was made with" in caplog.text
     with pytest.raises(UserError, match="has nothing for the parameter Dense_1/"):
         load(tmp_path, models.mlp((4,), num_classes=4))
     with pytest.raises(UserError, match=r"has \(4,\) for .*Dense_0/bias"):

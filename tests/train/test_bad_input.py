@@ -360,3 +360,22 @@ def test_links_in_a_run_folder_are_replaced(quadrants, tmp_path, reported):
             (tmp_path / "run" / name).symlink_to(tmp_path / name)
     train(quadrants, workdir=tmp_path / "run")
     assert {(tmp_path / name).read_text() for name in names} == {"{}"}
+
+
+def test_a_setting_is_listed_once(quadrants):
+    for hparams in ({"learning_rate": [0.1, 0.1]}, [{"learning_rate": 0.1}] * 2):
+        with pytest.raises(UserError, match="a setting more than once"):
+            fit(models.logistic(4), quadrants, hparams=hparams, batch_size=16)
+
+
+def test_a_metric_of_a_split_takes_weights_and_returns_a_number(quadrants):
+    def short(outputs, targets):
+        return 0.0
+
+    def several(outputs, targets, weights):
+        return outputs.mean(0)
+
+    for function, sentence in ((short, "does not take"), (several, "one number")):
+        own = {"own": metrics.Metric(function, split=True)}
+        with pytest.raises(UserError, match=f"metric 'own' .*{sentence}"):
+            fit(models.logistic(4), quadrants, metrics=own, batch_size=16)
