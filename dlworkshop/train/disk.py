@@ -24,6 +24,8 @@ DISK = {
     errno.EMFILE: "too many files are open (ulimit -n)",
     errno.ENFILE: "too many files are open",
 }
+# What orbax says of a folder that went away while it was written to.
+GONE = "Checkpoint directory does not exist", "No ArrayMetadata found for"
 
 
 @contextlib.contextmanager
@@ -54,7 +56,7 @@ def _disk_error(error: BaseException, folder: Path) -> str | None:
         seen.add(id(each))
         said = re.search(r"os_error_code='(\d+)'", str(each))  # of TensorStore
         number = int(said[1]) if said else getattr(each, "errno", None)
-        if str(each).startswith("Checkpoint directory does not exist"):  # of orbax
+        if str(each).startswith(GONE):
             number = errno.ENOENT
         if number in DISK and _is_below(each, folder):
             return DISK[number]

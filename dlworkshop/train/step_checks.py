@@ -134,7 +134,7 @@ def _check_schedule(spec: TrainSpec, numbers: Mapping[str, Any]) -> None:
             "lambda num_steps: optax.cosine_decay_schedule(1.0, num_steps)"
         )
     with one_sentence(f"what the schedule {name} makes does not take a step"):
-        factor = jax.eval_shape(made, jax.ShapeDtypeStruct((), float))
+        factor = jax.eval_shape(made, jax.ShapeDtypeStruct((), jnp.result_type(float)))
     _check_scalars(f"the schedule {name}", {"a multiplier": factor})
 
 

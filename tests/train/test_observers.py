@@ -142,7 +142,7 @@ def rows(run):
 def test_a_member_says_who_stopped_it(quadrants, tmp_path, resumed):
     """Of four members one learns, one is stopped, two of them do not get better."""
     settings = {
-        "hparams": {"learning_rate": [0.1, 0.1, 0.0, 0.0]},
+        "hparams": {"learning_rate": [0.1, 0.0], "momentum": [0.0, 0.1]},
         "patience": 2,
         "num_epochs": 4,
     }
