@@ -146,7 +146,7 @@ def fit(
             than half of the memory that is free. The batches are the same.
         members_at_once: the most members that train together; the others wait in the
             memory of the host. By default as many as are predicted to fit.
-        devices: all local ones by default.
+        devices: all by default, those of the other processes of a run too.
         experiment: the name of the run in its summary and report.
         quiet: show nothing: neither progress nor messages.
 

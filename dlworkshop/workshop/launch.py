@@ -55,9 +55,13 @@ def joined(
         num_processes: of the whole run.
         process_id: 0, 1, ... of this one.
 
+    What goes wrong inside ends the process at once, in one sentence and with status 2 if
+    it is a `UserError` or another process is gone: the others wait for this one.
+
     Raises:
-        UserError: where one of the three is missing, the coordinator does not answer,
-            or another process is gone.
+        UserError: where one of the three is missing, or the coordinator cannot be
+            reached.
+        processes.AgreedError: as it comes, for all processes leave together.
     """
     given = (
         coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS"),
