@@ -55,8 +55,8 @@ def joined(
         num_processes: of the whole run.
         process_id: 0, 1, ... of this one.
 
-    What goes wrong inside ends the process at once, in one sentence and with status 2 if
-    it is a `UserError` or another process is gone: the others wait for this one.
+    What goes wrong inside ends the process at once, in one sentence and with status 2
+    if it is a `UserError` or another process is gone: the others wait for this one.
 
     Raises:
         UserError: where one of the three is missing, or the coordinator cannot be
