@@ -172,7 +172,7 @@ def main(args: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         with (
-            signals.answered("nothing is half written"),
+            signals.exit_on_signal("nothing is half written"),
             terminal.messages(),
             explain_devices(),
         ):

@@ -14,10 +14,10 @@ class UserError(ValueError):
     """A mistake of the user, not of the program; scripts print it and exit with 2."""
 
 
-def spoken(value: Any) -> str:
-    """How what came is spoken of: short values as they are, others by their type.
+def repr_of(value: Any) -> str:
+    """What came, for a message: short values as they are, others by their type.
 
-    >>> spoken(0.5), spoken("mlp"), spoken((1, 2)), spoken(dict)
+    >>> repr_of(0.5), repr_of("mlp"), repr_of((1, 2)), repr_of(dict)
     ('0.5', "'mlp'", 'a tuple', 'the class dict')
     """
     if value is None or isinstance(value, str | numbers.Number):
@@ -77,7 +77,7 @@ def check_number(name: str, value: Any, inside: Range = Range()) -> None:
     """
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_number or value not in inside:
-        raise UserError(f"{name} is {spoken(value)}: give a number in {inside}")
+        raise UserError(f"{name} is {repr_of(value)}: give a number in {inside}")
 
 
 def check_whole(name: str, value: Any, least: int = 1) -> None:
@@ -85,26 +85,26 @@ def check_whole(name: str, value: Any, least: int = 1) -> None:
     is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not is_whole or value < least:
         raise UserError(
-            f"{name} is {spoken(value)}: give a whole number of at least {least}"
+            f"{name} is {repr_of(value)}: give a whole number of at least {least}"
         )
 
 
 def check_flag(name: str, value: Any) -> None:
     """Refuse what is neither True nor False."""
     if not isinstance(value, bool):
-        raise UserError(f"{name} is {spoken(value)}: give True or False")
+        raise UserError(f"{name} is {repr_of(value)}: give True or False")
 
 
 def check_function(name: str, value: Any) -> None:
     """Refuse what cannot be called."""
     if not callable(value):
-        raise UserError(f"{name} is {spoken(value)}: give a function")
+        raise UserError(f"{name} is {repr_of(value)}: give a function")
 
 
 def check_path(name: str, value: Any) -> None:
     """Refuse what names no place on disk."""
     if not isinstance(value, str | os.PathLike):
-        raise UserError(f"{name} is {spoken(value)}: give a path")
+        raise UserError(f"{name} is {repr_of(value)}: give a path")
 
 
 def check_known(kind: str, name: Any, known: Iterable[str]) -> None:
@@ -117,7 +117,7 @@ def check_known(kind: str, name: Any, known: Iterable[str]) -> None:
 def check_text(name: str, value: Any) -> None:
     """Refuse what is no text."""
     if not isinstance(value, str):
-        raise UserError(f"{name} is {spoken(value)}: give text")
+        raise UserError(f"{name} is {repr_of(value)}: give text")
 
 
 @contextlib.contextmanager

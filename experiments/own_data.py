@@ -35,7 +35,7 @@ from typing import Any, Literal
 from dlworkshop import autofit, data, losses, models, workshop
 from dlworkshop.errors import UserError
 from dlworkshop.search import prepared, task_of
-from dlworkshop.serve.seen import vgg16_features
+from dlworkshop.serve.vgg16_features import vgg16_features
 from dlworkshop.train.result import Run
 from dlworkshop.types import Dataset
 

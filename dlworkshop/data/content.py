@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dlworkshop.errors import UserError, spoken
+from dlworkshop.errors import UserError, repr_of
 from dlworkshop.types import Array, Batch, Dataset, PyTree
 
 SPLITS = ("train", "validation", "test")
@@ -18,14 +18,14 @@ def check_kind(dataset: Any) -> None:
     """It is a `Dataset` of three splits."""
     if not isinstance(dataset, Dataset):
         raise UserError(
-            f"the dataset is {spoken(dataset)}: give what data.load or "
+            f"the dataset is {repr_of(dataset)}: give what data.load or "
             "data.from_arrays returns"
         )
     for name in SPLITS:
         split = getattr(dataset, name)
         if not isinstance(split, Batch):
             raise UserError(
-                f"the {name} split of '{dataset.name}' is {spoken(split)}: give "
+                f"the {name} split of '{dataset.name}' is {repr_of(split)}: give "
                 "Batch(inputs, targets), or let data.from_arrays cut the splits"
             )
 

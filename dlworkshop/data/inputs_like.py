@@ -8,7 +8,7 @@ import numpy as np
 
 from dlworkshop.data.content import pieces
 from dlworkshop.data.leaves import is_float
-from dlworkshop.errors import UserError, spoken
+from dlworkshop.errors import UserError, repr_of
 from dlworkshop.types import Array, PyTree
 
 LOOKED_AT = 4096  # examples, evenly spread, of which the range is kept
@@ -55,7 +55,7 @@ def check_inputs_like(known: Mapping[str, Any], inputs: PyTree) -> None:
     divided by 255
     """
     if not isinstance(known, Mapping):
-        raise UserError(f"known is {spoken(known)}: give what describe_inputs says")
+        raise UserError(f"known is {repr_of(known)}: give what describe_inputs says")
     found = _named(inputs)
     if list(found) != list(known):
         raise UserError(
@@ -87,7 +87,7 @@ def _named(inputs: PyTree) -> dict[str, Array]:
 
 def _described(array: Array) -> dict[str, Any]:
     if not array.shape:
-        raise UserError(f"the inputs are {spoken(array)}: give arrays [N, ...]")
+        raise UserError(f"the inputs are {repr_of(array)}: give arrays [N, ...]")
     said: dict[str, Any] = {
         "shape": [int(size) for size in array.shape[1:]],
         "dtype": str(array.dtype),

@@ -8,7 +8,7 @@ import numpy as np
 
 from dlworkshop.data.content import pieces
 from dlworkshop.data.rows import is_lazy
-from dlworkshop.errors import UserError, spoken
+from dlworkshop.errors import UserError, repr_of
 from dlworkshop.types import Array, PyTree
 
 TEXT = "SU"  # kinds of dtype
@@ -47,7 +47,7 @@ def as_floats(given: Any, what: str) -> np.ndarray:
     try:
         return np.asarray(given, np.float64)
     except (TypeError, ValueError):
-        raise UserError(f"{what} is {spoken(given)}: give numbers") from None
+        raise UserError(f"{what} is {repr_of(given)}: give numbers") from None
 
 
 def is_float(array: Array) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 
 from dlworkshop.data.content import pieces
 from dlworkshop.data.leaves import TEXT, check_finite, is_float
-from dlworkshop.errors import UserError, spoken
+from dlworkshop.errors import UserError, repr_of
 from dlworkshop.types import Array, PyTree
 
 DARK = 32  # uint8 targets that are all below are no images, but counts or classes
@@ -60,7 +60,7 @@ def described(split: str, what: str) -> str:
 def _names(classes: Sequence[str]) -> tuple[str, ...]:
     if isinstance(classes, str) or not np.iterable(classes):
         raise UserError(
-            f"classes is {spoken(classes)}: give a name for each class, as a tuple"
+            f"classes is {repr_of(classes)}: give a name for each class, as a tuple"
         )
     names = tuple(str(name) for name in classes)
     twice = [name for name in names if names.count(name) > 1]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from dlworkshop.data.leaves import as_floats
-from dlworkshop.errors import UserError, spoken
+from dlworkshop.errors import UserError, repr_of
 
 
 def standardised(values: np.ndarray, fitted: Mapping[str, Any]) -> np.ndarray:
@@ -48,7 +48,7 @@ def scale(fitted: Mapping[str, Any]) -> tuple[Any, Any]:
     """
     if not isinstance(fitted, Mapping) or "columns" not in fitted:
         raise UserError(
-            f"what was fitted is {spoken(fitted)}: give preprocessing['target']"
+            f"what was fitted is {repr_of(fitted)}: give preprocessing['target']"
         )
     columns = fitted["columns"]
     mean = np.array([column.get("mean", 0.0) for column in columns])

@@ -38,9 +38,10 @@ def check_loss(
 return one number, as the mean of these
     """
     name = getattr(loss, "__name__", "")
-    spoken = f"the loss {name}".strip()
+    what = f"the loss {name}".strip()
     check_number(
-        spoken, _shape(spoken, lambda o, t: loss(o, t, **hparams), outputs, targets)
+        what,
+        _shape(what, lambda o, t: loss(o, t, **hparams), outputs, targets),
     )
 
 
@@ -57,25 +58,25 @@ def check_metrics(
         UserError: names the metric.
     """
     for name, metric in metrics.items():
-        spoken = f"metric '{name}'"
+        what = f"metric '{name}'"
         if not metric.split:
-            shape = _shape(spoken, metric.function, outputs, targets)
-            check_number(spoken, shape, integers=True)
+            shape = _shape(what, metric.function, outputs, targets)
+            check_number(what, shape, integers=True)
             continue
         try:
             inspect.signature(metric.function).bind(outputs, targets, None)
         except TypeError as error:
             raise UserError(
-                f"{spoken} of a whole split does not take (outputs, targets, "
+                f"{what} of a whole split does not take (outputs, targets, "
                 f"weights): {error}"
             ) from error
 
 
-def check_number(spoken: str, value: Any, integers: bool = False) -> None:
+def check_number(what: str, value: Any, integers: bool = False) -> None:
     """What a loss or metric returns for one example, or its shape, is one real number.
 
     Args:
-        spoken: the name under which it is known, as "the objective".
+        what: the name under which it is known, as "the objective".
         value: what came of one example, or its shape and dtype; a number of Python
             will do.
         integers: whether those and truth values will do.
@@ -88,35 +89,35 @@ def check_number(spoken: str, value: Any, integers: bool = False) -> None:
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if shape is None or dtype is None:
         raise UserError(
-            f"{spoken} is {errors.spoken(value)} for one example: return one number"
+            f"{what} is {errors.repr_of(value)} for one example: return one number"
         )
     if shape != ():
         raise UserError(
-            f"{spoken} has shape {shape} for one example: return one number, as the "
+            f"{what} has shape {shape} for one example: return one number, as the "
             "mean of these"
         )
     real = jnp.issubdtype(dtype, jnp.floating)
     whole = jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)
     if not real and not (integers and whole):
-        raise UserError(f"{spoken} is {dtype}: return a real number")
+        raise UserError(f"{what} is {dtype}: return a real number")
 
 
-def _shape(spoken: str, function: Callable, outputs: PyTree, targets: PyTree):
+def _shape(what: str, function: Callable, outputs: PyTree, targets: PyTree):
     try:
         return jax.eval_shape(function, outputs, targets)
     except jax.errors.JAXTypeError as error:  # float(x), if x > 0, np.asarray(x)
         raise UserError(
-            f"{spoken} cannot be traced: write it with jax.numpy, or, if it is for "
+            f"{what} cannot be traced: write it with jax.numpy, or, if it is for "
             "whole splits, give metrics.Metric(function, split=True)"
         ) from error
     except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
         raise UserError(
-            f"{spoken} does not take outputs {_spoken(outputs)} and targets "
-            f"{_spoken(targets)}: {str(error).splitlines()[0]}"
+            f"{what} does not take outputs {_shapes_of(outputs)} and targets "
+            f"{_shapes_of(targets)}: {str(error).splitlines()[0]}"
         ) from error
 
 
-def _spoken(tree: PyTree) -> str:
+def _shapes_of(tree: PyTree) -> str:
     """The shapes and dtypes of a tree: `float32 (7,)`."""
     shapes = jax.tree.map(lambda leaf: f"{leaf.dtype} {leaf.shape}", _as_shapes(tree))
     return shapes if isinstance(shapes, str) else str(shapes).replace("'", "")
@@ -141,7 +142,7 @@ def check_targets(
         outputs_kind: what the outputs mean, as of `losses.outputs_of`.
         classes: names [K]; () where there are none.
         outputs_shape: of ONE example.
-        where: how the targets are spoken of, "the targets of the train split".
+        where: what they are called in messages, as "the targets of the train split".
 
     Raises:
         UserError: says what came, what was wanted and what to do.

@@ -20,7 +20,7 @@ class Epochs(NamedTuple):
     running: Array  # [E, P] bool, at the end of the last step
 
 
-class Held(NamedTuple):
+class EvalSplit(NamedTuple):
     """A split that is evaluated, and in what order; see `make_evaluate`."""
 
     data: Batch  # [N, ...]
@@ -59,7 +59,7 @@ def make_epochs(
             the examples of a batch, or the members.
     """
 
-    def one(population: Population, epoch, hparams, seeds, data, held: Held):
+    def one(population: Population, epoch, hparams, seeds, data, held: EvalSplit):
         fed = draw(seeds, epoch)
         population, metrics = chunk(population, hparams, data, fed)
         running = population.status == pop.RUNNING

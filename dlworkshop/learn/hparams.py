@@ -148,7 +148,7 @@ def given(routes: Keywords, hparams: HParams) -> dict[str, Any]:
 
 
 def name_of(function: Callable) -> str:
-    """The name under which a function is spoken of.
+    """The name under which a function appears in messages.
 
     >>> import functools
     >>> name_of(functools.partial(max, 3))

@@ -18,7 +18,7 @@ from dlworkshop.errors import (
     check_function,
     check_known,
     check_whole,
-    spoken,
+    repr_of,
     unknown,
 )
 from dlworkshop.types import Array
@@ -86,7 +86,7 @@ def _array(what: str, given: Any) -> jax.Array:
     try:
         return jnp.asarray(given)
     except (TypeError, ValueError):
-        raise UserError(f"{what} is {spoken(given)}: give an array") from None
+        raise UserError(f"{what} is {repr_of(given)}: give an array") from None
 
 
 def class_target(logits: Array, targets: Array) -> tuple[jax.Array, jax.Array]:
@@ -270,7 +270,7 @@ def weighted(loss: Callable, weights) -> Callable:
     given = weights if hasattr(weights, "dtype") else np.asarray(weights)
     if given.ndim != 1 or given.dtype.kind not in "iuf":
         raise UserError(
-            f"weights is {spoken(weights)}: give an array [K], a number for each class"
+            f"weights is {repr_of(weights)}: give an array [K], a number for each class"
         )
     if outputs_of(loss) in ("values", "binary_logits"):
         raise UserError(

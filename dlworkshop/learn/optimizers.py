@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from optax.contrib import MuonDimensionNumbers
 
-from dlworkshop.errors import UserError, check_function, spoken
+from dlworkshop.errors import UserError, check_function, repr_of
 from dlworkshop.types import PyTree
 
 # What the libraries call their parameters: kernel, bias, scale and embedding in Linen
@@ -224,7 +224,7 @@ def with_extra_args(
     """
     if not callable(getattr(tx, "update", None)):
         raise UserError(
-            f"the optimizer's constructor returns {spoken(tx)}: return a gradient "
+            f"the optimizer's constructor returns {repr_of(tx)}: return a gradient "
             "transformation, as those of optax do"
         )
     parameters = inspect.signature(tx.update).parameters.values()

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dlworkshop.errors import UserError, spoken
+from dlworkshop.errors import UserError, repr_of
 from dlworkshop.learn import schedules
 from dlworkshop.learn.checks import check_number
 from dlworkshop.learn.hparams import Routes, given, keywords, name_of, route
@@ -323,7 +323,7 @@ def _minimised(spec: TrainSpec, *args: Any, **keywords: Any) -> tuple:
         loss, (outputs, state) = found
     except (TypeError, ValueError):
         raise UserError(
-            f"the objective {name_of(spec.objective)} returns {spoken(found)}: return "
+            f"the objective {name_of(spec.objective)} returns {repr_of(found)}: return "
             "loss, (outputs, state)"
         ) from None
     return loss, (outputs, state)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dlworkshop.errors import UserError, check_flag, check_function, spoken
+from dlworkshop.errors import UserError, check_flag, check_function, repr_of
 from dlworkshop.models.model import Model, StatefulModel, as_float
 from dlworkshop.types import Array, PyTree
 
@@ -109,7 +109,7 @@ def making(adapter: str, make: Any, given: str) -> Iterator[None]:
     except (TypeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
-            f"{adapter} cannot make a module of {spoken(make)} ({reason:.200}): give "
+            f"{adapter} cannot make a module of {repr_of(make)} ({reason:.200}): give "
             f"the module, or a function ({given}) -> module, as lambda {given}: "
             f"Net(..., {given}={given})"
         ) from error
@@ -119,7 +119,7 @@ def described(config: Any, name: str) -> dict[str, Any]:
     """The config of a model, by default its name."""
     if config is not None and not isinstance(config, Mapping):
         raise UserError(
-            f"config is {spoken(config)}: give a dict, as JSON knows it, of what the "
+            f"config is {repr_of(config)}: give a dict, as JSON knows it, of what the "
             "model was built from"
         )
     return dict(config or {"name": name})

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from dlworkshop.errors import UserError, check_function, spoken
+from dlworkshop.errors import UserError, check_function, repr_of
 from dlworkshop.models.adapter import make_model, making, plain, read_call, restored
 from dlworkshop.types import Array, PyTree
 
@@ -71,7 +71,7 @@ def from_equinox(
     module, like_state = made
     if not isinstance(module, eqx.Module):
         raise UserError(
-            f"from_equinox got {spoken(module)}, wanted an eqx.Module: give "
+            f"from_equinox got {repr_of(module)}, wanted an eqx.Module: give "
             "the module, or a function (key) -> module"
         )
     name = type(module).__name__

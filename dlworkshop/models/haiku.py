@@ -7,7 +7,7 @@ from typing import Any
 import haiku as hk
 import jax
 
-from dlworkshop.errors import UserError, spoken
+from dlworkshop.errors import UserError, repr_of
 from dlworkshop.models.adapter import make_model, read_call
 from dlworkshop.models.model import BATCH_AXES
 from dlworkshop.types import Array, PyTree
@@ -52,7 +52,7 @@ def from_haiku(
     """
     if not isinstance(transformed, hk.Transformed | hk.TransformedWithState):
         raise UserError(
-            f"from_haiku got {spoken(transformed)}, wanted a transformed "
+            f"from_haiku got {repr_of(transformed)}, wanted a transformed "
             "function: give hk.transform(f), or hk.transform_with_state(f)"
         )
     has_state = isinstance(transformed, hk.TransformedWithState)

@@ -12,7 +12,7 @@ import jax
 from flax import errors as flax_errors
 from flax import linen as nn
 
-from dlworkshop.errors import UserError, check_flag, spoken
+from dlworkshop.errors import UserError, check_flag, repr_of
 from dlworkshop.models.adapter import MODES, Call, described, make_model, read_call
 from dlworkshop.models.model import Model, StatefulModel
 from dlworkshop.types import Array, PyTree
@@ -69,8 +69,8 @@ def from_linen(
     """
     if not isinstance(module, nn.Module):
         raise UserError(
-            f"from_linen got {spoken(module)}, wanted a Linen module: give one that is "
-            "made, as Net(10) of the class Net"
+            f"from_linen got {repr_of(module)}, wanted a Linen module: give an "
+            "instance, as Net(10) of the class Net"
         )
     name = type(module).__name__
     config = described(config, name)

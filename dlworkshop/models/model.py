@@ -15,7 +15,7 @@ from dlworkshop.errors import (
     check_function,
     check_number,
     check_whole,
-    spoken,
+    repr_of,
 )
 from dlworkshop.types import Array, PyTree
 
@@ -58,7 +58,7 @@ def check_model(model: Any) -> None:
     """Refuse what is no model, or has no `apply`."""
     if not isinstance(model, Model | StatefulModel):
         raise UserError(
-            f"the model is {spoken(model)}: give a models.Model(init, apply), or wrap "
+            f"the model is {repr_of(model)}: give a models.Model(init, apply), or wrap "
             "a module with models.from_linen, from_nnx, from_equinox or from_haiku"
         )
     check_function("apply of the model", model.apply)
@@ -158,8 +158,8 @@ def predict(
     leaves = jax.tree.leaves(inputs)
     if not leaves or not all(getattr(leaf, "shape", ()) for leaf in leaves):
         raise UserError(
-            f"the inputs are {spoken(inputs)}: give arrays [B, ...], as x[None] of one "
-            "example x"
+            f"the inputs are {repr_of(inputs)}: give arrays [B, ...], as x[None] of "
+            "one example x"
         )
 
     def one(example):
@@ -182,10 +182,10 @@ def shapes(model: Model | StatefulModel, example: PyTree) -> tuple[PyTree, PyTre
     return jax.eval_shape(init, example)
 
 
-def seen(example: PyTree) -> PyTree:
+def input_struct(example: PyTree) -> PyTree:
     """ONE example as shapes, of the dtypes that a model sees.
 
-    >>> seen(jnp.zeros((2, 2), jnp.uint8))
+    >>> input_struct(jnp.zeros((2, 2), jnp.uint8))
     ShapeDtypeStruct(shape=(2, 2), dtype=float32)
     """
     return jax.eval_shape(as_float, example)
@@ -217,7 +217,7 @@ def check_layers(
     for name, of_layers in sizes.items():
         if not isinstance(of_layers, Sequence) or isinstance(of_layers, str):
             raise UserError(
-                f"{name} is {spoken(of_layers)}: give a tuple of whole numbers, one "
+                f"{name} is {repr_of(of_layers)}: give a tuple of whole numbers, one "
                 "for each layer, as (128,)"
             )
         for layer, size in enumerate(of_layers):
@@ -230,7 +230,7 @@ def check_layers(
         real = False
     if not real:
         raise UserError(
-            f"dtype is {spoken(dtype)}: give a floating one, as jnp.bfloat16"
+            f"dtype is {repr_of(dtype)}: give a floating one, as jnp.bfloat16"
         )
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from dlworkshop.errors import UserError, spoken
+from dlworkshop.errors import UserError, repr_of
 from dlworkshop.models.adapter import make_model, making, plain, read_call, restored
 from dlworkshop.types import Array, PyTree
 
@@ -68,7 +68,7 @@ def from_nnx(
             module = nnx.eval_shape(lambda: build(jax.random.key(0)))
     if not isinstance(module, nnx.Module):
         raise UserError(
-            f"from_nnx got {spoken(module)}, wanted an nnx.Module: give the "
+            f"from_nnx got {repr_of(module)}, wanted an nnx.Module: give the "
             "module, or a function (rngs) -> module"
         )
     form, like_params, like_streams, like_notes, like_state = _split(module)

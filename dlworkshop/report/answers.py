@@ -11,7 +11,7 @@ from dlworkshop.report.words import count, humanize, is_fraction, quantity, titl
 OPEN_ROWS = 20  # a longer table waits to be opened
 
 
-def worth(run: RunFolder) -> Html | None:
+def reliability(run: RunFolder) -> Html | None:
     """How often sets and intervals hold the truth, and what is said to be unlike."""
     found = run.answers
     if not found:

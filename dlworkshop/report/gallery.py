@@ -94,7 +94,9 @@ def _verdicts(run: read.RunFolder) -> Html:
         items.append(tag("li", verdict, f" {plain(claim.get('statement'))}"))
     fails = any(lesson.state(claim) == "bad" for claim in lesson.all_claims(run))
     listed = tag("ul", *items, class_="verdicts")
-    return fold(lesson.tally(run), listed, is_open=fails) if items else Html("")
+    return (
+        fold(lesson.claims_summary(run), listed, is_open=fails) if items else Html("")
+    )
 
 
 def _thumbnail(folder: Path, run: read.RunFolder, name: str) -> str:

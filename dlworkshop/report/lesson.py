@@ -32,7 +32,7 @@ def all_claims(run: RunFolder) -> list[dict[str, Any]]:
     return [*(run.summary.get("claims") or []), *asked]
 
 
-def tally(run: RunFolder) -> str:
+def claims_summary(run: RunFolder) -> str:
     """How many of all its claims hold."""
     found = all_claims(run)
     num_held = sum(state(claim) == "good" for claim in found)

@@ -47,8 +47,8 @@ def render(run: RunFolder) -> str:
     """The whole page, as text; the same run gives the same text."""
     sections = [
         ("Notes", _notes(run)),
-        ("Beside baselines", search.beside(run)),
-        ("What an answer is worth", answers.worth(run)),
+        ("Beside baselines", search.baselines_table(run)),
+        ("What an answer is worth", answers.reliability(run)),
         ("Data", data_card.data_card(run)),
         ("Claims", lesson.claims(run)),
         ("Change a line", lesson.exercises(run)),
@@ -89,7 +89,7 @@ def _training(run: RunFolder) -> list[tuple[str, Html | None]]:
     return [
         ("Key numbers", _tiles(run)),
         ("Search", search.search(run)),
-        ("Settings", settings.beside_each_other(run.summary, run.metric)),
+        ("Settings", settings.settings_table(run.summary, run.metric)),
         ("Scores", _scores(told)),
         ("Learning curves", pictures.curves(told)),
         *_predictions(told),
@@ -197,7 +197,9 @@ def _note(run: RunFolder) -> str:
     stopped = ""
     if run.summary.get("interrupted"):
         stopped = f"Training was interrupted after {_steps(run.summary)}."
-    return " ".join(filter(None, (lesson.tally(run), stopped, _error_note(run))))
+    return " ".join(
+        filter(None, (lesson.claims_summary(run), stopped, _error_note(run)))
+    )
 
 
 def _error_note(run: RunFolder) -> str:

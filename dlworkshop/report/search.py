@@ -18,7 +18,7 @@ from dlworkshop.report.words import (
 OPEN_ROWS = 12  # a longer table waits to be opened
 
 
-def beside(run: RunFolder) -> Html | None:
+def baselines_table(run: RunFolder) -> Html | None:
     """The ensemble and its members beside the baselines, on the same test split."""
     simple = run.summary.get("baselines")
     if not simple:

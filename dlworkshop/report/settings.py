@@ -37,7 +37,7 @@ def in_words(summary: Mapping[str, Any]) -> str:
     return f"{' and '.join(own)}, the best of {settings} by validation {by}"
 
 
-def beside_each_other(summary: Mapping[str, Any], score: str) -> Html | None:
+def settings_table(summary: Mapping[str, Any], score: str) -> Html | None:
     """A row for each setting, the best first; None where there is one.
 
     Args:

@@ -17,7 +17,7 @@ from dlworkshop.errors import (
     check_number,
     check_text,
     check_whole,
-    spoken,
+    repr_of,
 )
 from dlworkshop.models.augment import Augment
 from dlworkshop.models.model import Model, StatefulModel, check_model
@@ -125,10 +125,10 @@ def autofit(
     else:
         finite.refuse(dataset)
     if augment is not None and not isinstance(augment, Augment):
-        raise UserError(f"augment is {spoken(augment)}: give a models.Augment")
+        raise UserError(f"augment is {repr_of(augment)}: give a models.Augment")
     if hparams is not None and not isinstance(hparams, Mapping):
         raise UserError(
-            f"hparams is {spoken(hparams)}: give a dict of names and numbers"
+            f"hparams is {repr_of(hparams)}: give a dict of names and numbers"
         )
     if loss is not None:
         check_function("loss", loss)

@@ -13,7 +13,7 @@ from dlworkshop import models
 from dlworkshop.errors import UserError, unknown
 from dlworkshop.learn.hparams import keywords
 from dlworkshop.models.augment import Moves
-from dlworkshop.models.model import seen, shapes, stand_ins, stateful
+from dlworkshop.models.model import input_struct, shapes, stand_ins, stateful
 from dlworkshop.models.scaling import fitted_edges, fitted_scale
 from dlworkshop.search.task import Task, is_standardized
 from dlworkshop.train import checks
@@ -299,7 +299,7 @@ def check(candidate: Candidate, dataset: Dataset) -> None:
         UserError: in one sentence.
     """
     model = stateful(candidate.model)
-    example = seen(
+    example = input_struct(
         jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype),
             dataset.train.inputs,

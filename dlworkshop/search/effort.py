@@ -12,9 +12,9 @@ import numpy as np
 from dlworkshop.models.convolution import computed_by, has_convolutions
 from dlworkshop.models.model import (
     as_float,
+    input_struct,
     num_params,
     predict,
-    seen,
     shapes,
     stand_ins,
     stateful,
@@ -174,7 +174,7 @@ def cost_of(
     example = jax.tree.map(lambda leaf: np.asarray(leaf[:1])[0], dataset.train.inputs)
     params, state = shapes(model, example)
     flops, more = update_flops(model, example), stand_ins(model)
-    if not has_convolutions(model.apply, params, state, seen(example), **more):
+    if not has_convolutions(model.apply, params, state, input_struct(example), **more):
         products, numbers = machine()
         size = num_params(params)
         seconds = batch_size * flops / products + PER_PARAMETER * size / numbers

@@ -31,7 +31,7 @@ from dlworkshop.search.effort import (
 from dlworkshop.search.task import Task
 from dlworkshop.train import run_folder
 from dlworkshop.train.fit import fit
-from dlworkshop.train.progress import said_at
+from dlworkshop.train.progress import log_level
 from dlworkshop.train.result import Run
 from dlworkshop.types import Dataset
 
@@ -193,7 +193,7 @@ class Search:
         return self.found["seconds"] + time.perf_counter() - self.started
 
     def say(self, text: str, *args: Any) -> None:
-        log.log(said_at(self.quiet, logging.INFO), text, *args)
+        log.log(log_level(self.quiet, logging.INFO), text, *args)
 
     def leave_out(self, text: str) -> None:
         """Say what there was no time for."""

@@ -18,7 +18,7 @@ from dlworkshop.learn import losses
 from dlworkshop.learn.hparams import given
 from dlworkshop.learn.population import map_members
 from dlworkshop.models.convolution import computed_by, has_convolutions
-from dlworkshop.models.model import StatefulModel, predict, seen, stateful
+from dlworkshop.models.model import StatefulModel, input_struct, predict, stateful
 from dlworkshop.train import params_file
 from dlworkshop.train.autotune import rule_of_thumb
 from dlworkshop.train.result import Run, check_run, example_of
@@ -70,7 +70,7 @@ def ensemble(run: Run) -> Callable[[PyTree], jax.Array]:
     """
     model = computed_by(stateful(run.model), "lax")  # known to all platforms
     members, member = chosen_members(run), _member(run, model)
-    example = seen(example_of(run.summary["example"]))
+    example = input_struct(example_of(run.summary["example"]))
     params, state, numbers = jax.eval_shape(
         lambda tree: jax.tree.map(lambda leaf: leaf[0], tree), members
     )

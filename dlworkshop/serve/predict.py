@@ -19,8 +19,8 @@ from dlworkshop.data.readers import shape_of
 from dlworkshop.data.readers.inference_sources import Source, sources
 from dlworkshop.data.readers.workers import cores
 from dlworkshop.errors import UserError
-from dlworkshop.serve.seen import FEATURES, sight
 from dlworkshop.serve.telling import Answer, Labels, Said, Value, answering
+from dlworkshop.serve.vgg16_features import FEATURES, input_transform
 from dlworkshop.train.result import PREDICT_BATCH, Run, check_run
 from dlworkshop.train.scores import only_array
 
@@ -210,7 +210,7 @@ def read(found: Iterable[Source], preprocessing: dict[str, Any]) -> Iterator[Par
             return Skipped(source.name, reason, source.found)
 
     found, unknown = iter(found), _Unknown(preprocessing)
-    see = sight(preprocessing)
+    transform = input_transform(preprocessing)
     change: str | None = None
     with ThreadPoolExecutor(cores()) as pool:
         while chunk := list(itertools.islice(found, PREDICT_BATCH)):
@@ -226,7 +226,7 @@ def read(found: Iterable[Source], preprocessing: dict[str, Any]) -> Iterator[Par
                 for each, source in zip(made, chunk, strict=True)
             ]
             whole = [each for each in made if not isinstance(each, Skipped)]
-            yield Part(rows, see(np.stack(whole)) if whole else np.empty(0))
+            yield Part(rows, transform(np.stack(whole)) if whole else np.empty(0))
 
 
 class _Unknown:

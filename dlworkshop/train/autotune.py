@@ -22,12 +22,18 @@ from jax.sharding import Mesh
 from dlworkshop.data.order import Order
 from dlworkshop.files import atomic_write
 from dlworkshop.models.convolution import CONV_IMPLS, has_convolutions
-from dlworkshop.models.model import BATCH, StatefulModel, seen, shapes, stand_ins
+from dlworkshop.models.model import (
+    BATCH,
+    StatefulModel,
+    input_struct,
+    shapes,
+    stand_ins,
+)
 from dlworkshop.train import cgroups
 from dlworkshop.train.cache import cache_folder
 from dlworkshop.train.mesh import MEMBER, shard
 from dlworkshop.train.programs import ExecutionConfig, Programs, update_flops
-from dlworkshop.train.progress import said_at
+from dlworkshop.train.progress import log_level
 from dlworkshop.types import Dataset, HParams
 
 log = logging.getLogger(__name__)
@@ -195,7 +201,7 @@ def measure(
         flops,
         per_device,
         convolutions=has_convolutions(
-            model.apply, params, state, seen(example), **stand_ins(model)
+            model.apply, params, state, input_struct(example), **stand_ins(model)
         ),
         platform=device.platform,
     )
@@ -211,7 +217,7 @@ def measure(
         start,
         asked,
         cache_key,
-        functools.partial(log.log, said_at(quiet, logging.INFO)),
+        functools.partial(log.log, log_level(quiet, logging.INFO)),
         worth=worth,
         lasting=LASTING if on_cpu else min(LASTING, LASTING_ELSEWHERE),
     )

@@ -13,7 +13,7 @@ import jax
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from dlworkshop.files import atomic_write, private_folder, read_regular
-from dlworkshop.train.progress import said_at
+from dlworkshop.train.progress import log_level
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ def _settings(quiet: bool = False) -> dict[str, Any]:
             raise OSError(f"JAX {jax.__version__} keeps them in a way not known here")
         folder = private_folder("programs")
     except OSError as error:
-        level = said_at(quiet, logging.WARNING)
+        level = log_level(quiet, logging.WARNING)
         log.log(level, "compiled programs are not kept for the next run: %s", error)
         return {}
     return {

@@ -46,7 +46,7 @@ class Checkpoints:
                 f"{folder} is a link: put the folder itself there, or take another run "
                 "folder"
             )
-        processes.by_first(lambda: _set_damaged_aside(folder))
+        processes.on_first_process(lambda: _set_damaged_aside(folder))
         # or else threads wait for minutes for a folder that could not be made
         context = ocp.Context()
         context.asynchronous.create_directories_asynchronously = False

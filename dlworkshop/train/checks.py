@@ -16,7 +16,7 @@ from dlworkshop.errors import (
     check_known,
     check_path,
     check_whole,
-    spoken,
+    repr_of,
 )
 from dlworkshop.learn import losses
 from dlworkshop.learn.hparams import name_of
@@ -76,13 +76,13 @@ def check_places(workdir: Any, devices: Any) -> None:
     if devices is None:
         return
     if not isinstance(devices, (Sequence, np.ndarray)):
-        raise UserError(f"devices is {spoken(devices)}: give a list, as jax.devices()")
+        raise UserError(f"devices is {repr_of(devices)}: give a list, as jax.devices()")
     if not len(devices):
         raise UserError("devices has none: give one or more, or leave it out")
     for device in devices:
         if not isinstance(device, jax.Device):
             raise UserError(
-                f"devices has {spoken(device)}: give devices, as jax.devices()"
+                f"devices has {repr_of(device)}: give devices, as jax.devices()"
             )
 
 
@@ -145,7 +145,7 @@ def check_dataset(dataset: Dataset) -> None:
             if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
                 raise UserError(
                     f"{_where(path)} of the {name} split of '{dataset.name}' is "
-                    f"{spoken(leaf)}: give arrays"
+                    f"{repr_of(leaf)}: give arrays"
                 )
             if leaf.dtype == object or leaf.dtype.kind in "USM":
                 raise UserError(

@@ -27,23 +27,23 @@ GROWTH = 16  # at most, from one measurement to the next: the first one has warm
 
 
 @dataclasses.dataclass
-class Spent:
+class Elapsed:
     """Seconds of a piece of work, once it is done."""
 
     seconds: float = 0.0
 
 
-class Ahead:
+class EpochsPerCall:
     """How many epochs the devices are given at a time: what takes them a second or so.
 
     Args:
         flops: operations of a step of all members.
         steps: of an epoch.
 
-    >>> ahead = Ahead(flops=1e9, steps=20)
+    >>> ahead = EpochsPerCall(flops=1e9, steps=20)
     >>> ahead.epochs
     25
-    >>> ahead.took(25, seconds=0.125)
+    >>> ahead.record(25, seconds=0.125)
     >>> ahead.epochs
     256
     """
@@ -52,7 +52,7 @@ class Ahead:
         fitting = min(FIRST_FLOPS / max(flops, 1.0), FIRST_STEPS) / steps
         self.epochs = max(1, min(MOST_EPOCHS, int(fitting)))
 
-    def took(self, epochs: int, seconds: float) -> None:
+    def record(self, epochs: int, seconds: float) -> None:
         """So long did the last ones take."""
         wanted = int(min(SECONDS * epochs / max(seconds, 1e-9), GROWTH * self.epochs))
         self.epochs = max(1, min(MOST_EPOCHS, wanted))
@@ -119,5 +119,5 @@ def seconds_of_a_step(plan: Plan, steps: int) -> float:
         found = programs.chunk(population, hparams, data, piece)
         jax.block_until_ready(found)
         seconds = time.perf_counter() - started
-    seconds = processes.agreed(seconds - (programs.compile_seconds - compiled))
+    seconds = processes.broadcast_json(seconds - (programs.compile_seconds - compiled))
     return seconds * len(groups) / count

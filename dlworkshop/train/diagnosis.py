@@ -33,7 +33,7 @@ CALLS = {
 STEPS = 1000  # of a chunk that are taken again at most
 
 
-def why_nobody_is_left(plan: Plan, population: Population) -> str:
+def explain_failure(plan: Plan, population: Population) -> str:
     """Why the first member failed, in a sentence; "" while any member is fine.
 
     The steps since its last finite state are taken again. That compiles two programs,

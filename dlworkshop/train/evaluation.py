@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dlworkshop.errors import UserError, spoken
+from dlworkshop.errors import UserError, repr_of
 from dlworkshop.learn.metrics import Metric, mean_over_classes
 from dlworkshop.learn.step import Evaluated
 from dlworkshop.train import processes
@@ -145,7 +145,7 @@ def _number(name: str, metric: Metric, *member: Any) -> float:
     found = metric.function(*member)
     if np.ndim(found) or np.asarray(found).dtype.kind not in "biuf":
         raise UserError(
-            f"the metric '{name}' returned {spoken(found)} for a split: return one "
+            f"the metric '{name}' returned {repr_of(found)} for a split: return one "
             "number"
         )
     return float(found)

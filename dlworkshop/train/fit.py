@@ -18,7 +18,7 @@ from dlworkshop.learn.metrics import Metric
 from dlworkshop.models.model import Model, StatefulModel
 from dlworkshop.train import data_files, disk, params_file, processes, run_folder
 from dlworkshop.train.cache import compilation_cache
-from dlworkshop.train.diagnosis import why_nobody_is_left
+from dlworkshop.train.diagnosis import explain_failure
 from dlworkshop.train.evaluation import BalancedAccuracy, evaluate_split
 from dlworkshop.train.finite import NotFinite
 from dlworkshop.train.loop import Loop, Trained
@@ -26,7 +26,7 @@ from dlworkshop.train.members import Settings
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.planning import make_plan
 from dlworkshop.train.predictions import fitted_target, labels, predictions_of
-from dlworkshop.train.progress import logging_kept, said_at
+from dlworkshop.train.progress import log_level, logging_kept
 from dlworkshop.train.result import Run
 from dlworkshop.train.settings import ranked
 from dlworkshop.train.summary import population_table, summarise
@@ -166,7 +166,7 @@ def fit(
     """
     asked = dict(locals())
     with compilation_cache(quiet), logging_kept():
-        processes.check_seen_by_all(workdir)
+        processes.check_shared_folder(workdir)
         plan = make_plan(started=time.perf_counter(), **asked)
         return _fit(plan, dataset, workdir)
 
@@ -185,8 +185,8 @@ def _fit(plan: Plan, dataset: Dataset, workdir: str | Path | None) -> Run:
                 run_folder.write_json(workdir / name, content)
                 run_files.read(workdir, name)  # as a reader will: not at the end
 
-    with processes.held_by_first(run_folder.lock_run_dir(workdir)):
-        processes.by_first(prepare)
+    with processes.entered_on_first_process(run_folder.lock_run_dir(workdir)):
+        processes.on_first_process(prepare)
         with disk.disk_errors(workdir):
             return conclude(Loop(plan, workdir).run(), workdir)
 
@@ -229,12 +229,12 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
         scores[split] = means
     summary = summarise(plan, population, scores, trained.seconds, trained.interrupted)
     for found in not_finite:
-        found.tell(summary["population"], said_at(plan.quiet, logging.WARNING))
+        found.tell(summary["population"], log_level(plan.quiet, logging.WARNING))
     alone = processes.count() == 1  # whose devices have all of a member
-    if why := why_nobody_is_left(plan, population) if alone else "":
+    if why := explain_failure(plan, population) if alone else "":
         summary["population"][0]["note"] += f": {why}"
         log.log(
-            said_at(plan.quiet, logging.WARNING),
+            log_level(plan.quiet, logging.WARNING),
             "no member is left: %s (member 0)",
             why,
         )
@@ -252,7 +252,7 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
             report.write(folder)
             return written
 
-        summary = processes.by_first(write)
+        summary = processes.on_first_process(write)
     return _run(trained, params, state, summary, workdir)
 
 

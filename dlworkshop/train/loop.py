@@ -20,14 +20,14 @@ from dlworkshop.learn import population as pop
 from dlworkshop.models.model import table
 from dlworkshop.train import processes, run_folder
 from dlworkshop.train.checkpoints import Checkpoints
-from dlworkshop.train.chunk_length import Ahead, Spent
+from dlworkshop.train.chunk_length import Elapsed, EpochsPerCall
 from dlworkshop.train.evaluation import evaluate_split, total_of, weight_of
 from dlworkshop.train.groups import Group, scatter_rows
 from dlworkshop.train.history import History
 from dlworkshop.train.mesh import population_sharding
 from dlworkshop.train.plan import Plan
-from dlworkshop.train.progress import Watch, said_at
-from dlworkshop.train.signals import Caught, caught
+from dlworkshop.train.progress import Watch, log_level
+from dlworkshop.train.signals import PendingSignal, deferred
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Loop:
 
     def __init__(self, plan: Plan, workdir: Path | None):
         self.plan, self.workdir = plan, workdir
-        self.ahead = Ahead(plan.flops, plan.order.steps_per_epoch)
+        self.ahead = EpochsPerCall(plan.flops, plan.order.steps_per_epoch)
         self.seconds = {"compile": 0.0, "train": 0.0, "total": 0.0}  # of earlier parts
         self.train_seconds = 0.0
         self.step = 0
@@ -83,7 +83,7 @@ class Loop:
         self.updates_before = 0  # of all members, by earlier parts
         self.population: pop.Population
         self.piece: Any = None  # what the next chunk is fed
-        self.signal: Caught  # while it trains
+        self.signal: PendingSignal  # while it trains
         self.watch: Watch
         self.checkpoints: Checkpoints  # with a run folder
         self.log: run_folder.Log
@@ -97,7 +97,7 @@ class Loop:
                 stack.callback(self.checkpoints.close)
                 position = self.restore(self.workdir / "summary.json")
                 self.history = History(
-                    processes.by_first(lambda: self.open_log(position, stack))
+                    processes.on_first_process(lambda: self.open_log(position, stack))
                 )
             self.train()
             if self.workdir is not None and self.finished is None:
@@ -160,7 +160,7 @@ class Loop:
         self.saved_at, self.saved_step = time.perf_counter(), self.step
         self.updates_before = self.updates()
         watch = Watch(plan.num_steps, self.step, plan.headline, plan.quiet)
-        with caught() as self.signal, watch as self.watch, gc_frozen():
+        with deferred() as self.signal, watch as self.watch, gc_frozen():
             watch.log(self.introduction())
             while not self.interrupted and self.step < plan.num_steps:
                 if not (groups := self.running()):
@@ -178,7 +178,8 @@ class Loop:
                         self.run_chunk(groups, pieces)
                         if self.interrupted:
                             break
-            last = processes.gathered(self.signal.signum or 0)  # since the last chunk
+            # what came since the last chunk
+            last = processes.allgather_json(self.signal.signum or 0)
             if any(last) and not self.interrupted:
                 self.answer_signal(max(last))
 
@@ -191,7 +192,7 @@ class Loop:
             self.evaluate()
         self.record(train, epoch_done)
         self.observe(train, epoch_done)
-        self.look_around(train)
+        self.report_and_checkpoint(train)
 
     def run_epochs(self, group: Group) -> None:
         """Some whole epochs, and all that is done before the next ones.
@@ -211,11 +212,11 @@ class Loop:
             whole = self.population, plan.placed_hparams, plan.placed_seeds
             part, hparams, seeds = programs.gather(whole, group)
             part, epoch, rows = programs.epochs(
-                part, hparams, seeds, data, plan.held, first, last, fewest
+                part, hparams, seeds, data, plan.validation_split, first, last, fewest
             )
             self.population = programs.scatter(self.population, group, part)
             rows = processes.fetch(rows)
-        self.ahead.took(epoch - first, processes.agreed(spent.seconds))
+        self.ahead.record(epoch - first, processes.broadcast_json(spent.seconds))
 
         def of_all(values: np.ndarray) -> np.ndarray:  # [G] -> [P]
             found = np.full(len(plan.seeds), np.nan)
@@ -234,26 +235,26 @@ class Loop:
                     means = total_of(rows.validation[name][row]) / weight
                     self.validation[name] = np.where(running, of_all(means), np.nan)
             self.record(train, epoch_done=True)
-        self.look_around(train)
+        self.report_and_checkpoint(train)
 
     @contextlib.contextmanager
-    def training(self) -> Iterator[Spent]:
+    def training(self) -> Iterator[Elapsed]:
         """What is done inside counts as training, without what it compiles."""
-        programs, spent = self.plan.programs, Spent()
+        programs, spent = self.plan.programs, Elapsed()
         begun, compiled = time.perf_counter(), programs.compile_seconds
         yield spent
         compiled = programs.compile_seconds - compiled
         spent.seconds = time.perf_counter() - begun - compiled
         self.train_seconds += spent.seconds
 
-    def look_around(self, train: Mapping[str, np.ndarray]) -> None:
+    def report_and_checkpoint(self, train: Mapping[str, np.ndarray]) -> None:
         """Tell who watches; save, and answer a signal, where it is time."""
         examples = (self.updates() - self.updates_before) * self.plan.order.batch_size
         rate = examples / max(self.train_seconds, 1e-9)
         self.watch.update(self.step, rate, train, self.validation)
         # a signal to one process stops all of them; the first has the clock
         now = self.signal.signum or 0, self.signal.save, self.should_checkpoint()
-        seen = processes.gathered(now)
+        seen = processes.allgather_json(now)
         if signum := max(signum for signum, _, _ in seen):
             self.answer_signal(signum)
         elif any(save for _, save, _ in seen):
@@ -375,7 +376,7 @@ class Loop:
         """One checkpoint: population, step, log position, seconds."""
         position = {
             "step": self.step,
-            "log": processes.by_first(self.log_position),
+            "log": processes.on_first_process(self.log_position),
             "seconds": self.seconds_so_far(),
         }
         self.checkpoints.save(self.step, self.population, position)
@@ -384,7 +385,7 @@ class Loop:
     def save_as_asked(self) -> None:
         """After SIGUSR1: a checkpoint that is whole, and the run goes on."""
         self.signal.save = False
-        level = said_at(self.plan.quiet, logging.WARNING)
+        level = log_level(self.plan.quiet, logging.WARNING)
         if self.workdir is None:
             log.log(level, "SIGUSR1: nothing is saved without a run folder")
             return
@@ -397,7 +398,7 @@ class Loop:
 
         Without a folder, Ctrl-C ends the training and what is there comes back.
         """
-        level, name = said_at(self.plan.quiet, logging.WARNING), Signals(signum).name
+        level, name = log_level(self.plan.quiet, logging.WARNING), Signals(signum).name
         done = f"stopped by {name} at step {self.step} of {self.plan.num_steps}"
         if self.workdir is not None:
             self.save()
@@ -406,7 +407,7 @@ class Loop:
         elif signum == Signals.SIGINT:
             log.log(level, "%s; the run so far is returned", done)
             self.interrupted = True
-            self.signal.survived()
+            self.signal.clear()
             return
         else:
             log.log(level, "%s; nothing was saved without a run folder", done)

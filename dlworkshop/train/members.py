@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from dlworkshop.errors import Range, UserError, check_text, spoken
+from dlworkshop.errors import Range, UserError, check_text, repr_of
 from dlworkshop.learn.hparams import Routes, name_of
 
 # Of names that functions of optax and ours take. Other names, and those of functions
@@ -75,7 +75,7 @@ def _listed(settings: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
         isinstance(setting, Mapping) for setting in settings
     ):
         raise UserError(
-            f"hparams is {spoken(settings)}: give a dict of names and numbers, or a "
+            f"hparams is {repr_of(settings)}: give a dict of names and numbers, or a "
             "list of such dicts"
         )
     if not settings:

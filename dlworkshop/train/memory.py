@@ -12,7 +12,7 @@ import numpy as np
 from dlworkshop.errors import UserError
 from dlworkshop.train import cgroups, processes
 from dlworkshop.train.groups import balanced_size, halve
-from dlworkshop.train.progress import said_at
+from dlworkshop.train.progress import log_level
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def fitting(
             )
         size = smaller
     if size < asked:
-        level = said_at(quiet, logging.INFO)
+        level = log_level(quiet, logging.INFO)
         log.log(level, "%s: %d train at once", in_need(asked), size)
     return size
 
@@ -93,7 +93,7 @@ def predict(plan, saved: bool, size: int) -> float:
         start,
         training,
         evaluation,
-        plan.held if plan.by_epochs else None,
+        plan.validation_split if plan.by_epochs else None,
         with_outputs=whole,
         more=max(0, more if plan.read_test else 0) // plan.mesh.size,
     )
@@ -129,10 +129,10 @@ def free(devices: Sequence[jax.Device]) -> float:
     """
     own = [each for each in devices if each.process_index == jax.process_index()]
     if own[0].platform == "cpu":
-        return min(processes.gathered(available() / len(own)))
+        return min(processes.allgather_json(available() / len(own)))
     stats = [device.memory_stats() or {} for device in own]
     left = [s.get("bytes_limit", math.inf) - s.get("bytes_in_use", 0) for s in stats]
-    return min(processes.gathered(min(left)))
+    return min(processes.allgather_json(min(left)))
 
 
 def available(root: Path = Path("/")) -> int:

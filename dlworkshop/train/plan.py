@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from dlworkshop.data.order import Order
-from dlworkshop.learn.epochs import Held
+from dlworkshop.learn.epochs import EvalSplit
 from dlworkshop.learn.metrics import Metric, cost
 from dlworkshop.learn.step import TrainSpec, make_eval_step
 from dlworkshop.models.model import (
@@ -109,12 +109,12 @@ class Plan:
         return max(1, OUTPUT_BYTES // each)
 
     @property
-    def held(self) -> Held:
+    def validation_split(self) -> EvalSplit:
         """The validation split in one piece, where it is resident."""
         everything = self.dataset.validation.num_examples
         feed, batch = self.feed, self.evaluation_batch
         (piece,) = feed.evaluation("validation", batch, everything)
-        return Held(feed.data("validation"), *piece)
+        return EvalSplit(feed.data("validation"), *piece)
 
     def found_bytes(self, split: str, members: int, with_outputs: bool) -> int:
         """Of what a piece of an evaluation leaves on all devices together."""

@@ -218,7 +218,7 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
         used,
         split=batch_transform is None and make_step is None,
     )
-    processes.check_employed(list(mesh.devices.flat))
+    processes.check_all_used(list(mesh.devices.flat))
     if mesh.size < len(used):
         log.info(
             "%d devices are used: members and examples divide no further", mesh.size

@@ -30,7 +30,7 @@ LINKS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-class Kept(Protocol):
+class PredictionRecorder(Protocol):
     """A watcher of the pieces of the test split that can be written down."""
 
     def __call__(self, group: Group, first: int, found: Evaluated) -> None:
@@ -42,7 +42,7 @@ class Kept(Protocol):
 
 def predictions_of(
     dataset: Dataset, outputs: str | None, counted: np.ndarray
-) -> Kept | None:
+) -> PredictionRecorder | None:
     """What keeps the predictions of a run; None where there is nothing to be told.
 
     Args:

@@ -23,7 +23,7 @@ from dlworkshop.errors import UserError
 from dlworkshop.types import PyTree
 
 
-class AgreedError(UserError):
+class CollectiveUserError(UserError):
     """A mistake that all processes are told of: they leave together."""
 
 
@@ -37,10 +37,10 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def gathered(value: Any) -> list[Any]:
+def allgather_json(value: Any) -> list[Any]:
     """The JSON values of all processes, in their order; each waits for the others.
 
-    >>> gathered({"free": 3})
+    >>> allgather_json({"free": 3})
     [{'free': 3}]
     """
     if count() == 1:
@@ -55,12 +55,12 @@ def gathered(value: Any) -> list[Any]:
     ]
 
 
-def agreed(value: Any) -> Any:
+def broadcast_json(value: Any) -> Any:
     """The JSON value of the first process; of the others it may be anything."""
-    return gathered(value if is_first() else None)[0]
+    return allgather_json(value if is_first() else None)[0]
 
 
-def by_first(action: Callable[[], Any]) -> Any:
+def on_first_process(action: Callable[[], Any]) -> Any:
     """Let the first process act, and all have its answer, JSON, or its `UserError`."""
     if count() == 1:
         return action()
@@ -70,17 +70,19 @@ def by_first(action: Callable[[], Any]) -> Any:
             answer = action()
         except UserError as error:
             refusal = str(error)
-    answer, refusal = agreed((answer, refusal))
+    answer, refusal = broadcast_json((answer, refusal))
     if refusal is not None:
-        raise AgreedError(refusal)
+        raise CollectiveUserError(refusal)
     return answer
 
 
 @contextlib.contextmanager
-def held_by_first(context: contextlib.AbstractContextManager) -> Iterator[None]:
+def entered_on_first_process(
+    context: contextlib.AbstractContextManager,
+) -> Iterator[None]:
     """Within `context` in the first process; all are refused if that one is."""
     with contextlib.ExitStack() as stack:
-        by_first(lambda: stack.enter_context(context))
+        on_first_process(lambda: stack.enter_context(context))
         yield
 
 
@@ -94,18 +96,18 @@ def check_alike(what: str, value: Any) -> None:
     Raises:
         UserError: names the first process that differs, and in what.
     """
-    first, *others = gathered(value)
+    first, *others = allgather_json(value)
     for index, other in enumerate(others, 1):
         names = [n for n in first if first[n] != other.get(n)]
         if names:
-            raise AgreedError(
+            raise CollectiveUserError(
                 f"process {index} differs from process 0 in {what} "
                 f"({', '.join(names)}): start the same script with the same flags, "
                 "data and library versions in all processes"
             )
 
 
-def check_seen_by_all(folder: str | Path | None) -> None:
+def check_shared_folder(folder: str | Path | None) -> None:
     """Refuse a run folder that some process does not see.
 
     Raises:
@@ -125,18 +127,18 @@ def check_seen_by_all(folder: str | Path | None) -> None:
                 "another one"
             ) from error
 
-    name = by_first(leave)
-    seen = gathered((folder / name).exists())
+    name = on_first_process(leave)
+    seen = allgather_json((folder / name).exists())
     if is_first():
         (folder / name).unlink(missing_ok=True)
     if not all(seen):
-        raise AgreedError(
+        raise CollectiveUserError(
             f"process {seen.index(False)} does not see the run folder {folder} of "
             "process 0: choose one on a disk that all share"
         )
 
 
-def check_employed(devices: Sequence[jax.Device]) -> None:
+def check_all_used(devices: Sequence[jax.Device]) -> None:
     """Refuse a mesh on which some process would have nothing to do.
 
     Raises:
@@ -144,7 +146,7 @@ def check_employed(devices: Sequence[jax.Device]) -> None:
     """
     employed = {device.process_index for device in devices}
     if len(employed) < count():
-        raise AgreedError(
+        raise CollectiveUserError(
             f"{count()} processes were started, and members and examples employ the "
             f"devices of {len(employed)}: start no more than that, or train more "
             "members or a larger batch"

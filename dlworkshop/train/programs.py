@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from dlworkshop.data.order import Order, device_order
 from dlworkshop.learn import population as pop
 from dlworkshop.learn.chunk import gather
-from dlworkshop.learn.epochs import Epochs, Held, make_epochs
+from dlworkshop.learn.epochs import Epochs, EvalSplit, make_epochs
 from dlworkshop.learn.step import (
     TrainSpec,
     init_state,
@@ -209,7 +209,7 @@ class Programs:
                 in_specs=(
                     *(member,) * 3,
                     whole_data,
-                    Held(whole_data, split, split),  # type: ignore[arg-type]
+                    EvalSplit(whole_data, split, split),  # type: ignore[arg-type]
                     *(whole_data,) * 3,
                 ),
                 out_specs=(member, whole_data, PartitionSpec(None, MEMBER)),
@@ -298,7 +298,7 @@ class Programs:
         hparams,
         seeds,
         data,
-        held: Held,
+        held: EvalSplit,
         first: int,
         last: int,
         fewest: int,
@@ -350,7 +350,7 @@ class Programs:
         start,
         training,
         evaluation,
-        held: Held | None = None,
+        held: EvalSplit | None = None,
         *,
         with_outputs: bool = False,
         more: int = 0,

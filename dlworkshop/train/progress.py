@@ -37,10 +37,10 @@ class Watch(Live):
         return f"{text} {self._metric} {score:.4g}"
 
 
-def said_at(quiet: bool, level: int) -> int:
+def log_level(quiet: bool, level: int) -> int:
     """The level at which a message is logged: of a quiet run nobody is told.
 
-    >>> said_at(False, logging.INFO) == logging.INFO
+    >>> log_level(False, logging.INFO) == logging.INFO
     True
     """
     return logging.DEBUG if quiet else level

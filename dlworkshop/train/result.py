@@ -16,15 +16,15 @@ from dlworkshop import run_files
 from dlworkshop.data.inputs_like import check_inputs_like
 from dlworkshop.data.leaves import read
 from dlworkshop.data.plain_arrays import checked_weights
-from dlworkshop.errors import UserError, spoken
+from dlworkshop.errors import UserError, repr_of
 from dlworkshop.learn.hparams import Keywords, given
 from dlworkshop.learn.population import map_members
 from dlworkshop.models.convolution import computed_by, has_convolutions
 from dlworkshop.models.model import (
     Model,
     StatefulModel,
+    input_struct,
     predict,
-    seen,
     stand_ins,
     stateful,
 )
@@ -92,7 +92,7 @@ class Run:
                 size,
                 update_flops(model, example),
                 convolutions=has_convolutions(
-                    model.apply, *one, seen(example), **stand_ins(model)
+                    model.apply, *one, input_struct(example), **stand_ins(model)
                 ),
                 platform=platform,
             )
@@ -178,7 +178,7 @@ class Run:
         """
         if not isinstance(examples, Batch):
             raise UserError(
-                f"the examples are {spoken(examples)}: give a Batch(inputs, targets), "
+                f"the examples are {repr_of(examples)}: give a Batch(inputs, targets), "
                 "as dataset.test"
             )
         who = None if members is None else self._who(members)
@@ -295,7 +295,7 @@ class Run:
 def check_run(run: Any) -> None:
     """Refuse what is no run."""
     if not isinstance(run, Run):
-        raise UserError(f"the run is {spoken(run)}: give what fit or load_run returns")
+        raise UserError(f"the run is {repr_of(run)}: give what fit or load_run returns")
 
 
 def _parts(examples: Batch) -> Parts:

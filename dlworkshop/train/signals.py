@@ -1,6 +1,6 @@
 """SIGTERM, Ctrl-C and a closed terminal: answered at any time, and nothing is lost.
 
-While a run trains, `caught` notes them and the run saves itself between two chunks. A
+While a run trains, `deferred` notes them and the run saves itself between two chunks. A
 script or a command that does anything else is within `answered` and just ends.
 
 Python runs a handler when the main thread is back from what it called. A compiler may
@@ -31,7 +31,7 @@ _main = _Main()
 
 
 @contextlib.contextmanager
-def answered(sentence: str) -> Iterator[None]:
+def exit_on_signal(sentence: str) -> Iterator[None]:
     """End the program by SystemExit(128 + n) and one line at SIGINT, SIGTERM, SIGHUP.
 
     SIGUSR1, which asks a run that trains for a checkpoint, is answered by one line.
@@ -123,26 +123,26 @@ def compiling() -> Iterator[None]:
         _main.compiling = False
 
 
-class Caught:
+class PendingSignal:
     """The first signal that came, or none; a second one ends the program at once."""
 
     signum: int | None = None
     save: bool = False  # SIGUSR1 came: a checkpoint is wanted, and then to go on
 
-    def survived(self) -> None:
+    def clear(self) -> None:
         """It ended the training and not the program."""
         _main.pending = None
 
 
 @contextlib.contextmanager
-def caught() -> Iterator[Caught]:
+def deferred() -> Iterator[PendingSignal]:
     """Note SIGTERM, SIGINT, SIGHUP and SIGUSR1 instead of dying of them.
 
     The first three end the run, SIGUSR1 wants a checkpoint of one that goes on. Only
     the main thread may ask for signals; elsewhere they keep their meaning, as one does
     whose handler is not Python's and could not be put back.
     """
-    seen = Caught()
+    seen = PendingSignal()
     if threading.current_thread() is not threading.main_thread():
         yield seen
         return

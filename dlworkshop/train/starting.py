@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from dlworkshop.errors import UserError
 from dlworkshop.learn.step import TrainSpec, init_state
-from dlworkshop.models.model import seen
+from dlworkshop.models.model import input_struct
 from dlworkshop.train.result import Run
 from dlworkshop.types import HParams, PyTree, Start
 
@@ -26,7 +26,7 @@ def stacked_start(
         start = Start(start)
     one = {name: jnp.asarray(values[0], float) for name, values in hparams.items()}
     like = jax.eval_shape(
-        lambda e: init_state(spec, one, jax.random.key(0), e), seen(example)
+        lambda e: init_state(spec, one, jax.random.key(0), e), input_struct(example)
     )
     if jax.tree.leaves(like.state) and not jax.tree.leaves(start.state):
         raise UserError(

@@ -11,7 +11,7 @@ from jax.extend import core
 from jax.interpreters import partial_eval
 
 from dlworkshop.data.content import SPLITS
-from dlworkshop.errors import UserError, spoken
+from dlworkshop.errors import UserError, repr_of
 from dlworkshop.learn.checks import check_targets
 from dlworkshop.learn.hparams import given, name_of
 from dlworkshop.learn.step import (
@@ -24,7 +24,7 @@ from dlworkshop.learn.step import (
     make_train_step,
 )
 from dlworkshop.models.checks import check_one_example, check_state
-from dlworkshop.models.model import seen
+from dlworkshop.models.model import input_struct
 from dlworkshop.train.checks import example_shapes, one_sentence
 from dlworkshop.types import Batch, Dataset, TrainState
 
@@ -63,7 +63,7 @@ def check_step(
     key = jax.random.key(0)
     words = f"an example of '{dataset.name}' ({example_shapes(dataset.train)})"
     with one_sentence(f"the model does not take {words}"):
-        jax.eval_shape(lambda e: spec.model.init(key, e), seen(example))
+        jax.eval_shape(lambda e: spec.model.init(key, e), input_struct(example))
     _check_schedule(spec, numbers)
     with one_sentence("the optimizer cannot be built from traced numbers"):
         train = jax.eval_shape(
@@ -72,7 +72,9 @@ def check_step(
     numbers_of_model = given(spec.routes.model, numbers)
     model = bound(spec.model, numbers_of_model)
     with one_sentence(f"the model does not take {words}"):
-        made, _ = jax.eval_shape(model.apply, train.params, train.state, seen(example))
+        made, _ = jax.eval_shape(
+            model.apply, train.params, train.state, input_struct(example)
+        )
     with one_sentence(f"the model does not take {words}"):
         check_state(
             spec.model, train.params, train.state, batch.inputs, **numbers_of_model
@@ -129,7 +131,7 @@ def _check_schedule(spec: TrainSpec, numbers: Mapping[str, Any]) -> None:
         made = spec.schedule(spec.num_steps, **own)
     if not callable(made):
         raise UserError(
-            f"the schedule {name} gives {spoken(made)} for num_steps, and wanted is a "
+            f"the schedule {name} gives {repr_of(made)} for num_steps, and wanted is a "
             "function of the step: give num_steps -> (step -> multiplier), as "
             "lambda num_steps: optax.cosine_decay_schedule(1.0, num_steps)"
         )
@@ -175,7 +177,9 @@ def _check_batch_transform(
     """It is (key, batch) -> batch; what it makes of two examples, as shapes."""
     transform: Any = spec.batch_transform
     name, own = name_of(transform), given(spec.routes.batch_transform, numbers)
-    two = two._replace(inputs=seen(two.inputs), targets=seen(two.targets))
+    two = two._replace(
+        inputs=input_struct(two.inputs), targets=input_struct(two.targets)
+    )
     for count in (size, 2):
         whole = jax.tree.map(
             lambda leaf, n=count: jax.ShapeDtypeStruct(
@@ -189,7 +193,7 @@ def _check_batch_transform(
             )
         if not isinstance(made, Batch):
             raise UserError(
-                f"the batch_transform {name} returns {spoken(made)}: return "
+                f"the batch_transform {name} returns {repr_of(made)}: return "
                 "batch._replace(inputs=..., targets=...)"
             )
         sizes = {leaf.shape[0] if leaf.shape else 0 for leaf in jax.tree.leaves(made)}

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from dlworkshop.learn.step import TrainSpec
 from dlworkshop.models.convolution import has_convolutions
-from dlworkshop.models.model import BATCH, seen, shapes, stand_ins
+from dlworkshop.models.model import BATCH, input_struct, shapes, stand_ins
 from dlworkshop.train import autotune, checks, chunk_length
 from dlworkshop.train.mesh import MEMBER
 from dlworkshop.train.programs import (
@@ -81,7 +81,7 @@ class Workload:
         """How a step is computed: as asked, as before, or as is fastest here."""
         model = self.spec.model
         params, state = shapes(model, self.example)
-        arguments = params, state, seen(self.example)
+        arguments = params, state, input_struct(self.example)
         found = has_convolutions(model.apply, *arguments, **stand_ins(model))
         each = self.flops / self.batch_size / self.members
         split = self.batch_size // self.mesh.shape[BATCH]

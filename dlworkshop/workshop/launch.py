@@ -61,7 +61,7 @@ def joined(
     Raises:
         UserError: where one of the three is missing, or the coordinator cannot be
             reached.
-        processes.AgreedError: as it comes, for all processes leave together.
+        processes.CollectiveUserError: as it comes, for all processes leave together.
     """
     given = (
         coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS"),
@@ -76,7 +76,7 @@ def joined(
         logging.getLogger("dlworkshop").setLevel(logging.WARNING)
     try:
         yield
-    except (processes.AgreedError, SystemExit):
+    except (processes.CollectiveUserError, SystemExit):
         raise  # all leave together
     except BaseException as error:
         _abandon(error)

@@ -55,7 +55,7 @@ GO_ON = "run the same command again to go on"
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
-@signals.answered(GO_ON)
+@signals.exit_on_signal(GO_ON)
 def start(
     main: Callable[[AnyConfig], Run | Lesson], config_class: type[AnyConfig]
 ) -> None:

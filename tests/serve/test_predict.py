@@ -33,7 +33,7 @@ def table(table_run):
     return load(table_run)
 
 
-def spoken(run, examples, classes):
+def repr_of(run, examples, classes):
     """Rows (class, probability, spread, entropy) by plain loops over `Run.predict`."""
     rows = []
     for outputs in run.predict(examples).swapaxes(0, 1):  # [P, K] of each example
@@ -62,7 +62,7 @@ def test_files_are_answered_as_predict_answers_their_pixels(images, photos):
     pixels = np.stack([np.asarray(Image.open(file))[..., None] for file in files])
     found = list(predict_files(images, [photos]))
     assert [row.name for row in found] == [str(file) for file in files]
-    check(found, spoken(images, pixels, [f"kind {k}" for k in "abcd"]))
+    check(found, repr_of(images, pixels, [f"kind {k}" for k in "abcd"]))
 
 
 def test_parts_answer_as_one_by_one(images, photos, monkeypatch):
@@ -102,7 +102,7 @@ def test_rows_are_answered_with_the_statistics_of_train(table, penguins, tmp_pat
     ]
     examples = np.stack([readers.to_example(row, how_of(table)) for row in rows])
     found = list(predict_files(table, [few]))
-    check(found, spoken(table, examples, ["ada", "bob", "cleo"]))
+    check(found, repr_of(table, examples, ["ada", "bob", "cleo"]))
     assert [row.name for row in found] == [f"{few} row {n}" for n in (2, 3, 4)]
     assert len(list(predict_files(table, [penguins]))) == len(lines) - 1
 
@@ -127,7 +127,7 @@ def test_arrays_are_answered_and_scored(images, photos, tmp_path):
     names = np.array([f"kind {k}" for k in "abcd"])
     np.savez(path, x=np.asarray(test.inputs)[..., 0], y=names[test.targets])
     rows = list(predict_files(images, [path]))
-    check(rows, spoken(images, test.inputs, names))
+    check(rows, repr_of(images, test.inputs, names))
     ours, theirs = evaluate(images, path), evaluate(images)
     assert ours.scores == theirs.scores and ours.ensemble == theirs.ensemble
     np.savez(path, x=np.zeros([2, 8, 8, 1]))

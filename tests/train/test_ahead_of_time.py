@@ -17,7 +17,7 @@ import pytest
 
 from dlworkshop import losses, metrics, models
 from dlworkshop.data.order import Order
-from dlworkshop.learn.epochs import Held
+from dlworkshop.learn.epochs import EvalSplit
 from dlworkshop.learn.step import spec_of
 from dlworkshop.models.model import BATCH
 from dlworkshop.train.mesh import MEMBER, make_mesh, shape_structs
@@ -84,7 +84,7 @@ def compiled(devices, name, members, program):
             programs._epochs,
             seeds,
             split(SIZE),
-            Held(split(HELD), **piece),
+            EvalSplit(split(HELD), **piece),
             *(number,) * 3,
         ),
     }[program]

@@ -118,12 +118,12 @@ def test_a_chunk_that_was_measured_stays(quadrants, monkeypatch, tmp_path):
 
 
 def test_epochs_are_given_ahead_by_the_clock():
-    ahead = chunk_length.Ahead(flops=1e9, steps=100)
+    ahead = chunk_length.EpochsPerCall(flops=1e9, steps=100)
     assert ahead.epochs == 5  # 500 steps
-    assert chunk_length.Ahead(flops=1e12, steps=100).epochs == 1
-    ahead.took(5, seconds=5 * chunk_length.SECONDS / 40)
+    assert chunk_length.EpochsPerCall(flops=1e12, steps=100).epochs == 1
+    ahead.record(5, seconds=5 * chunk_length.SECONDS / 40)
     assert ahead.epochs == 40
-    ahead.took(40, seconds=1e-3)
+    ahead.record(40, seconds=1e-3)
     assert ahead.epochs == 256
-    ahead.took(256, seconds=1e3)
+    ahead.record(256, seconds=1e3)
     assert ahead.epochs == 1

@@ -98,14 +98,14 @@ def test_a_signal_is_answered_and_the_run_goes_on(
 ):
     train(quadrants, workdir=tmp_path / "whole")
     monkeypatch.setattr(chunk_length, "FIRST_STEPS", 1)
-    seen, answer = itertools.count(1), loop.Loop.look_around
+    seen, answer = itertools.count(1), loop.Loop.report_and_checkpoint
 
     def interrupted(self, row):
         if next(seen) == 1:
             self.signal.signum = 15
         answer(self, row)
 
-    monkeypatch.setattr(loop.Loop, "look_around", interrupted)
+    monkeypatch.setattr(loop.Loop, "report_and_checkpoint", interrupted)
     with pytest.raises(SystemExit):
         train(quadrants, workdir=tmp_path / "run")
     assert len(lines(tmp_path / "run").splitlines()) == 1

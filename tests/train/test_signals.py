@@ -15,7 +15,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the backg
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and after nohup
 {before}
 try:
-    with signals.answered("go on"):
+    with signals.exit_on_signal("go on"):
         {work}
 finally:
     print("cleaned up", flush=True)
@@ -82,7 +82,7 @@ def test_a_second_signal_ends_it_at_once():
     assert "cleaned up" not in out
 
 
-@pytest.mark.parametrize("where", ["", "with signals.caught(), signals.compiling():"])
+@pytest.mark.parametrize("where", ["", "with signals.deferred(), signals.compiling():"])
 def test_what_gives_no_time_to_a_handler_is_ended(where):
     work = where + STUCK.replace("\n", "\n    ") if where else STUCK
     code, out, err = signalled(work, signal.SIGTERM, stuck=True)
@@ -97,7 +97,7 @@ def test_a_second_signal_ends_that_at_once():
 
 def test_a_chunk_is_waited_for():
     work = """
-        with signals.caught() as seen:
+        with signals.deferred() as seen:
             print("ready", flush=True)
             time.sleep(1)  # more than GRACE
             print("saved after", signal.Signals(seen.signum).name, flush=True)
@@ -110,10 +110,10 @@ def test_a_chunk_is_waited_for():
 
 def test_whoever_survives_a_signal_is_left_alone():
     work = """
-        with signals.caught() as seen:
+        with signals.deferred() as seen:
             print("ready", flush=True)
             time.sleep(0.2)
-            seen.survived()
+            seen.clear()
         time.sleep(1)
 """
     code, out, err = signalled(work, signal.SIGINT)
@@ -138,7 +138,7 @@ def test_handlers_are_put_back():
 import signal
 from dlworkshop.train import signals
 before = signal.getsignal(signal.SIGTERM)
-with signals.answered("go on"):
+with signals.exit_on_signal("go on"):
     assert signal.getsignal(signal.SIGTERM) is not before
 assert signal.getsignal(signal.SIGTERM) is before
 """

@@ -60,7 +60,7 @@ def vgg16_features(dataset: Dataset, weights: str | Path) -> Dataset:
     )
 
 
-def sight(how: Mapping[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
+def input_transform(how: Mapping[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
     """Images [B, H, W, C] -> what a run learnt from: those, or features [B, 512].
 
     Args:
@@ -80,11 +80,11 @@ def sight(how: Mapping[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
             "bring them back"
         )
 
-    def see(pixels: np.ndarray) -> np.ndarray:
+    def transform(pixels: np.ndarray) -> np.ndarray:
         params = model.init(jax.random.key(0), pixels[0])
         return np.concatenate([*Extractor(model, params, pixels)(pixels)])
 
-    return see
+    return transform
 
 
 def _digest(path: Path) -> str:

@@ -8,7 +8,7 @@ from dlworkshop import data, fit, load_run, models
 from dlworkshop.errors import UserError
 from dlworkshop.models.vgg16 import BLOCKS, TORCHVISION, layers
 from dlworkshop.serve.predict import predict_files
-from dlworkshop.serve.seen import vgg16_features
+from dlworkshop.serve.vgg16_features import vgg16_features
 
 
 @pytest.fixture(scope="module")
