@@ -1,4 +1,4 @@
-"""Ours and scikit-learn's, each with its defaults, on small tables: who is how good?
+"""How accurate is `autofit`, beside scikit-learn's models with their defaults?
 
     python scripts/bench_own_data.py --repeats 5 --penguins penguins.csv
 
@@ -13,15 +13,15 @@ is a line of `--json`, from which the script goes on when it is called again.
 
     python scripts/bench_own_data.py --images FOLDER --minutes 40 --json images.json
 
-trains ours on a folder of images instead, once, and reads its test split. A run that
-was stopped goes on in `--workdir`.
+trains ours on a folder of images instead, once, and the others on its pixels; all are
+read on its test split. A run that was stopped goes on in `--workdir`.
 """
 
 import argparse
 import json
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,9 +34,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from dlworkshop import autofit, data
+from dlworkshop.types import Dataset
 from dlworkshop.workshop.script import use_all_cores
 
 OURS, MLP = "dlworkshop", "MLP"
+Pair = tuple[np.ndarray, np.ndarray]  # columns [N, D], target [N]
 TEST, VALIDATION = 0.2, 0.15
 
 
@@ -130,6 +132,16 @@ def ours(
     }
 
 
+def fitted(model: Any, train: Pair, test: Pair) -> dict[str, float]:
+    """The score of one of scikit-learn's, and the seconds of it all."""
+    started = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that two hundred passes are not enough
+        whole = make_pipeline(StandardScaler(), model).fit(*train)
+    score = float(whole.score(*test))
+    return {"score": score, "seconds": time.perf_counter() - started}
+
+
 def measure(task: Task, seed: int, minutes: float, known: set[str]) -> list[dict]:
     """A row for each system that is not known yet, on one split."""
     rows = np.arange(len(task.target))
@@ -141,17 +153,11 @@ def measure(task: Task, seed: int, minutes: float, known: set[str]) -> list[dict
     )
     x, x_test = encoded(task.columns.iloc[kept], task.columns.iloc[held])
     y, y_test = task.target[kept], task.target[held]
-    found = []
-    for name, model in others(task.classes, seed).items():
-        if name in known:
-            continue
-        started = time.perf_counter()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that two hundred passes are not enough
-            whole = make_pipeline(StandardScaler(), model).fit(x, y)
-        score = whole.score(x_test, y_test)
-        seconds = time.perf_counter() - started
-        found.append({"system": name, "score": float(score), "seconds": seconds})
+    found = [
+        {"system": name, **fitted(model, (x, y), (x_test, y_test))}
+        for name, model in others(task.classes, seed).items()
+        if name not in known
+    ]
     if OURS not in known:
         started = time.perf_counter()
         row = ours(x, y, (x_test, y_test), task.classes, minutes)
@@ -160,13 +166,13 @@ def measure(task: Task, seed: int, minutes: float, known: set[str]) -> list[dict
     return found
 
 
-def of_images(folder: Path, minutes: float, workdir: Path) -> dict[str, Any]:
-    """A row of ours on a folder of images: the ensemble on the test split."""
-    dataset = data.load(folder)
-    run = autofit(dataset, minutes=minutes, workdir=workdir, experiment=folder.name)
+def of_images(
+    dataset: Dataset, minutes: float, workdir: Path
+) -> Iterator[dict[str, Any]]:
+    """Rows of one split: ours, then the others on pixels of train and validation."""
+    run = autofit(dataset, minutes=minutes, workdir=workdir, experiment=dataset.name)
     told = run.summary
-    return {
-        "table": folder.name,
+    yield {
         "system": OURS,
         "score": told["ensemble"][told["search"]["headline"]],
         "members": told["members"],
@@ -178,6 +184,16 @@ def of_images(folder: Path, minutes: float, workdir: Path) -> dict[str, Any]:
         **{k: told[k] for k in ("search", "ensemble", "test", "baselines", "budget")},
         **{k: told[k] for k in ("seconds", "examples_per_second", "notes", "versions")},
     }
+    (x, y), (x_more, y_more), test = (
+        (
+            np.asarray(split.inputs, np.float32).reshape(split.num_examples, -1),
+            np.asarray(split.targets),
+        )
+        for split in (dataset.train, dataset.validation, dataset.test)
+    )
+    rest = np.concatenate([x, x_more]), np.concatenate([y, y_more])
+    for name, model in others(True, 0).items():
+        yield {"system": name, **fitted(model, rest, test)}
 
 
 def table(rows: list[dict]) -> str:
@@ -222,16 +238,21 @@ def main() -> None:
     parser.add_argument("--penguins", type=Path, help="their CSV file")
     parser.add_argument("--json", type=Path, help="where scores are kept, and taken up")
     parser.add_argument("--images", type=Path, help="a folder of images of each class")
+    parser.add_argument("--image-size", type=int, help="pixels of a side, for all")
     parser.add_argument(
         "--workdir", type=Path, default=Path("runs/bench_own_data"), help="of --images"
     )
     asked = parser.parse_args()
     use_all_cores(2)
     if asked.images is not None:
-        row = of_images(asked.images, asked.minutes, asked.workdir)
-        if asked.json is not None:
-            asked.json.write_text(json.dumps(row, indent=1) + "\n")
-        print(f"{100 * row['score']:.2f} % of {row['examples'][2]:,} test images")
+        dataset = data.load(asked.images, image_size=asked.image_size)
+        found = []
+        for row in of_images(dataset, asked.minutes, asked.workdir):
+            found.append(row)
+            if asked.json is not None:
+                asked.json.write_text(json.dumps(found, indent=1) + "\n")
+            score, size = 100 * row["score"], dataset.test.num_examples
+            print(f"{row['system']}: {score:.2f} % of {size:,} test images", flush=True)
         return
     rows: list[dict] = []
     if asked.json is not None and asked.json.is_file():

@@ -228,13 +228,18 @@ def costs_of(
         task, dataset, batch_size: as of `cost_of`.
         fits: whether there is time for a network of such a cost.
     """
-    example = jax.tree.map(lambda leaf: np.asarray(leaf[:1])[0], dataset.train.inputs)
-    flops = [update_flops(stateful(each.model), example) for each in sizes]
+    flops = flops_of(sizes, dataset)
     rate = machine()[0] / SMALL_PRODUCTS * CONVOLVED
     likely = (i for i, each in enumerate(flops) if fits(Cost(batch_size * each / rate)))
     tried = next(likely, len(sizes) - 1)
     known = cost_of(sizes[tried], task, dataset, batch_size)
     return [known._replace(update=known.update * each / flops[tried]) for each in flops]
+
+
+def flops_of(sizes: Sequence[Candidate], dataset: Dataset) -> list[float]:
+    """Operations of an update of each network, by one example."""
+    example = jax.tree.map(lambda leaf: np.asarray(leaf[:1])[0], dataset.train.inputs)
+    return [update_flops(stateful(each.model), example) for each in sizes]
 
 
 @functools.cache

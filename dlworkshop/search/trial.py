@@ -26,6 +26,7 @@ from dlworkshop.search.effort import (
     cost_of,
     costs_of,
     cuts_folds,
+    flops_of,
     usual,
 )
 from dlworkshop.search.task import Task
@@ -64,6 +65,7 @@ class Search:
     usual: Effort = UNKNOWN  # of a candidate, without settings; `size_up` says
     slower: float = 1.0  # than was counted, as far as is known
     costs: dict[str, Cost] = dataclasses.field(default_factory=dict)  # of candidates
+    sizes: list[Candidate] = dataclasses.field(default_factory=list)  # of the last one
     locked: bool = False
     found: dict[str, Any] = dataclasses.field(default_factory=dict)
     started: float = dataclasses.field(default_factory=time.perf_counter)
@@ -106,6 +108,7 @@ class Search:
         """
         *others, last = self.tried  # the one that takes longest
         sizes, costs = [last, *last.smaller], list[Cost]()
+        self.sizes = sizes
         if folds is None:
             folds = self.found.get("folds")
         turns = [FOLDS, 0] if cuts_folds(self.dataset) else [0]
@@ -134,6 +137,31 @@ class Search:
                 self.leave_out(_of_size(sizes[place]))
         self.tried = [*others, sizes[place or 0]]
         self.found |= {"folds": self.usual.folds or 0, "size": place}
+
+    def enlarge(self) -> None:
+        """Take a larger network for images, if an update took less than was counted.
+
+        What the search measured is more certain than what was measured before it.
+        """
+        place = self.found["size"]
+        name = self.tried[-1].name
+        known = self.found["searched"].get(name, {}).get("cost")
+        if not place or known is None:
+            return
+        flops = flops_of(self.sizes, self.dataset)
+        for larger in range(place):
+            cost = Cost(known[0] * flops[larger] / flops[place], known[1])
+            if self.sizes[larger].name == name and self.is_enough(False, cost):
+                break
+        else:
+            return
+        before = _of_size(self.sizes[place])
+        self.found["left_out"] = [t for t in self.found["left_out"] if t != before]
+        if larger:
+            self.leave_out(_of_size(self.sizes[larger]))
+        self.found["searched"][name]["cost"] = [*cost]
+        self.found["size"] = larger
+        self.tried = [*self.tried[:-1], self.sizes[larger]]
 
     def effort(self, folds: int, batch_size: int | None, updates: int | None) -> Effort:
         """What usually does, of no settings yet."""
@@ -339,6 +367,7 @@ class Search:
         """Seeds and updates of the run, in the time that is left; always the same."""
         if "run" in self.found:
             return self.found["run"]
+        self.enlarge()
         known = self.found["searched"][row.candidate].get("cost")
         cost = Cost(*known) if known else self.cost(self.candidate(row))
         whole = dataclasses.replace(

@@ -235,6 +235,30 @@ def test_networks_and_folds_are_such_as_there_is_time_for(
     assert again.found["left_out"] == []
 
 
+@pytest.mark.parametrize(
+    ("update", "place", "said"), [(0.5, 1, "24 channels"), (0.01, 0, None)]
+)
+def test_a_search_faster_than_counted_leaves_time_for_a_larger_network(
+    monkeypatch, update, place, said
+):
+    """In three minutes, where an update was counted to take a second."""
+    dataset = data.from_arrays(*sides(600, 0), name="sides")
+    task = task_of(dataset)
+    (largest,) = candidates(dataset, task)
+    monkeypatch.setattr(trial, "costs_of", lambda *_: [Cost(1.0), Cost(0.25)])
+    more = {"seeds": None, "obeyed": False, "workdir": None, "quiet": True}
+    search = trial.Search(dataset, task, [largest], seconds=180.0, **more)
+    search.begin({})
+    search.size_up(0, None, None)
+    assert search.tried == [largest.smaller[0]]
+    row = trial.choice.Row(largest.name, {"learning_rate": 0.1}, [0.5], [1.0])
+    search.found["searched"][largest.name] = {"cost": [update, 6.0]}
+    plan = search.plan(row)
+    assert search.candidate(row) is [largest, *largest.smaller][place]
+    assert plan["updates"] >= 300 and plan["seconds"] < 180
+    assert [said in text for text in search.found["left_out"]] == [True] * bool(said)
+
+
 def test_what_survives_is_taken():
     dataset = data.from_arrays(*sides(120, 0), name="sides")
     tried = [(0.0, 0.0), (0.0, 1.0), (0.5, 1.0)]
