@@ -1,4 +1,4 @@
-"""The command `dlworkshop`: it works on what runs leave behind, and on data."""
+"""The command `dlworkshop`: it works on run folders and data sets."""
 
 import contextlib
 import dataclasses
@@ -23,7 +23,7 @@ RunFolder = Annotated[Positional[Path], arg(metavar="RUN", help="A run's folder.
 
 @dataclasses.dataclass(frozen=True)
 class Doctor:
-    """Look whether all that is needed is there and works; exit with status 1 if not."""
+    """Check versions, devices, folders and extras; exit with status 1 on failure."""
 
     def __call__(self) -> int:
         from dlworkshop.workshop.doctor import show
@@ -33,7 +33,7 @@ class Doctor:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Write a run's report.html anew, from what the run left in its folder."""
+    """Write report.html of a run again."""
 
     run: RunFolder
 
@@ -46,13 +46,13 @@ class Report:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Score a run: its members and their ensemble, on its test split or other data."""
+    """Score the members of a run and their ensemble, on its test split or other data."""
 
     run: RunFolder
     data: Path | None = None
     """Labelled data (a folder per class, CSV, .npz); else the run's own test split."""
     target: str | None = None
-    """Of a table, the column to be told; by default that of the run."""
+    """Target column of a table; by default that of the run."""
     data_dir: Path | None = None
     """Where prepared data are kept; a private cache folder by default."""
 
@@ -65,23 +65,23 @@ class Evaluate:
 
 @dataclasses.dataclass(frozen=True)
 class Predict:
-    """Answer image files, folders of them, or the rows of a table.
+    """Predict image files, folders of them, or the rows of a table.
 
-    Of classes, each row has the class, its probability (the mean over the members), the
-    standard deviation of that over the members, and the entropy of all classes in nats;
-    of numbers the mean over the members, in units of the target, and their standard
-    deviation; of several labels the probability of each. Of a run that `autofit` made
-    there are also the set of classes, or the interval, that holds the truth nine times
-    of ten, and what of an example is unlike those of train.
+    For classes, each row has the predicted class, its probability (the mean over the
+    members), the standard deviation of that over the members, and the entropy of all
+    classes in nats; for numbers the mean over the members, in units of the target, and
+    the standard deviation; for several labels the probability of each. A run of
+    `autofit` adds the set of classes, or the interval, that contains the truth in nine
+    of ten cases, and what is unlike the training data.
     """
 
     run: RunFolder
     files: Annotated[Positional[tuple[Path, ...]], arg(metavar="FILES...")]
-    """Image files or folders of them; for a run on a table, CSV files."""
+    """Image files or folders; CSV files for a run on a table."""
     format: Literal["table", "json", "csv"] = "table"
-    """A table to read, one JSON object for each line, or CSV with a header."""
+    """A table, one JSON object per line, or CSV with a header."""
     calibrated: bool = False
-    """Divide the logits by the temperature that the run has in answers.json."""
+    """Divide the logits by the temperature in the run's answers.json."""
 
     def __call__(self) -> int:
         from dlworkshop.report.terminal import WRITERS
@@ -94,7 +94,7 @@ class Predict:
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """Write a run as one file that answers without this library."""
+    """Write a run as one file that is used without this library."""
 
     run: RunFolder
     format: Literal["stablehlo", "onnx", "safetensors"]
@@ -128,22 +128,22 @@ class Gallery:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Prepare a data set, by its name or your own by its path, and print its card."""
+    """Prepare a data set, named or your own, and print its card."""
 
     name: Annotated[Positional[str], arg(metavar="NAME|PATH")]
-    """As of data.load: mnist, digits, ...; or a folder, CSV, .npz or IDX files."""
+    """mnist, digits, ... as in data.load; or a folder, CSV, .npz or IDX files."""
     source: Annotated[Path | None, arg(name="from")] = None
-    """Of a data set by name, the folder of its raw files; else they are fetched."""
+    """Folder with the raw files of a named data set; else they are downloaded."""
     data_dir: Path | None = None
-    """Where to keep what is prepared; a private cache folder by default."""
+    """Where prepared data are kept; a private cache folder by default."""
     target: str | None = None
-    """Of a table, the column to be told from the others."""
+    """Target column of a table."""
     group_by: str | None = None
-    """What stays on one side: a regular expression for paths, or a column."""
+    """Keeps groups in one split: a regular expression for paths, or a column."""
     image_size: int | None = None
-    """Pixels of a side; by default what most files have, or 64."""
+    """Height and width in pixels; by default those of most files, or 64."""
     resize: Literal["crop", "pad"] = "crop"
-    """Fill the frame and cut the rest off, or show all with black around it."""
+    """Fill the frame and crop, or show everything with black borders."""
 
     def __call__(self) -> int:
         from dlworkshop.data import card
@@ -166,7 +166,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Do what the command line says: 0, or 1 if something is amiss, 2 for a mistake."""
+    """Run the command line; returns the exit status, 2 for a mistake of the user."""
     for stream in (sys.stdout, sys.stderr):  # file names may be no text at all
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,28 +1,27 @@
 """How well does a network classify your own images or table?
 
-Give a folder with a folder of images for each class (or that below train, validation
-and test), a CSV with a header, an .npz with x and y, or IDX files. It is prepared once;
-splits that are missing are cut off train; the report begins with a card of the data.
+Give a folder with one folder of images per class (optionally below train, validation
+and test), a CSV file, an .npz with x and y, or IDX files. The data are prepared once;
+missing splits are cut from train; the report begins with a card of the data.
 
     python experiments/own_data.py --data ~/photos
     python experiments/own_data.py --data penguins.csv --target species
     python experiments/own_data.py --data houses.csv --target price
     python experiments/own_data.py --data ~/photos --features vgg16 --weights vgg16.h5
 
-Networks, learning rates, weight decays and, of images, shifts and flips are found by
-validation; what a flag says is obeyed and not searched for. The network for images is
-as large as there is time for (docs/own_data.md). The setting that is chosen is trained
-with fresh seeds, and its ensemble and members are told beside the commonest class and a
-linear model. Below a thousand examples this goes by cross-validation, and the report
-says what to expect of new data.
+Networks, learning rates, weight decays and, for images, shifts and flips are chosen by
+validation; a flag that is given is obeyed and not searched. For images the network is
+the largest that can be trained in the time (docs/own_data.md). The chosen setting is
+trained again with fresh seeds; the report compares its ensemble and members with the
+commonest class and a linear model. With fewer than a thousand examples, the search uses
+cross-validation, and the report has an interval for the score on new data.
 
-A target of real numbers, or of many whole ones, is predicted as a number (--task says
-otherwise), and its errors are in its own units (of several such targets, in standard
-deviations of train); several targets of 0 and 1 are labels that an example may have at
-once.
+A target of real numbers, or of many different whole numbers, is predicted as a number
+(--task overrides this), with errors in its own units (for several such targets, in
+standard deviations of train). Several targets of 0 and 1 are labels of one example.
 
-Expect 98 to 100 % on the penguins, in a minute or two on 2 cores; --minutes gives it
-more time or less. Nothing is chosen on the test split.
+Expect 98 to 100 % on the penguins, in a minute or two on 2 cores; --minutes sets the
+time. Nothing is chosen on the test split.
 """
 
 import functools
@@ -49,57 +48,57 @@ class Config(workshop.TrainingConfig):
     data: Path | None = None
     """The folder, table or file to learn from."""
     target: tuple[str, ...] = ()
-    """Of a table, the column to predict, or several."""
+    """The column of a table to predict, or several."""
     task: Literal["classification", "regression"] | None = None
-    """Of a table, what its target is; by default as its cells say."""
+    """Kind of the target of a table; by default inferred from its cells."""
     group_by: str | None = None
-    """Examples to keep in one split: a regular expression for paths, or a column."""
+    """Keeps groups in one split: a regular expression for paths, or a column."""
     image_size: int | None = None
-    """Pixels of a side; by default what most files have, or 64."""
+    """Height and width in pixels; by default those of most files, or 64."""
     resize: Literal["crop", "pad"] = "crop"
-    """Fill the frame and cut the rest off, or show all with black around it."""
+    """Fill the frame and crop, or show everything with black borders."""
     features: Literal["pixels", "vgg16"] = "pixels"
-    """What is learnt from: the images, or what VGG16 sees in them, with --weights."""
+    """Train on pixels, or on features of VGG16 with --weights."""
     weights: str | None = None
-    """Of VGG16: a .h5 of Keras, .safetensors of torchvision, or imagenet (fetched)."""
+    """VGG16 weights: .h5 of Keras, .safetensors of torchvision, or imagenet."""
     minutes: float = 3.0
-    """What all of it may take, about."""
+    """Time budget for everything, approximately."""
     class_weights: bool = False
-    """Weigh the loss so that all classes count the same."""
+    """Weight the loss so that all classes count the same."""
     model: Literal["auto", "logistic", "mlp", "cnn", "resnet"] = "auto"
-    """By default what suits the data, by validation."""
+    """By default chosen by validation."""
     flip: bool | None = None
-    """Flip half of the training images horizontally, or none; by validation."""
+    """Flip half of the training images horizontally; by default validation decides."""
     shift: float | None = None
-    """Shift images by up to this share of a side; by validation 0 or 0.1."""
+    """Shift by up to this fraction of a side; by default 0 or 0.1, by validation."""
     rotate: float = 0.0
     """Rotate by up to this many degrees."""
     brightness: float = 0.0
-    """Change brightness by up to this share."""
+    """Change brightness by up to this fraction."""
     cut_out: float = 0.0
-    """Hide a square of this share of a side."""
+    """Hide a square whose side is this fraction of the image's."""
     seeds: int | None = None  # type: ignore[assignment]
-    """How many models to train in the end; 4 by default, or what the time allows."""
+    """Models in the final ensemble; by default 4, or as many as time allows."""
     folds: int | None = None
-    """Parts of a cross-validation; by default 8 below a thousand examples, else 0."""
+    """Cross-validation folds; by default 8 below a thousand examples, else 0."""
     num_epochs: int | None = None  # type: ignore[assignment]
-    """Passes over the training split; by default what the time allows."""
+    """Passes over the training split; by default as many as time allows."""
     batch_size: int | None = None  # type: ignore[assignment]
     """Examples per step and model; by default 32 to 256."""
     learning_rate: tuple[float, ...] = ()
-    """Peak of the schedule; by validation, among these where there are several."""
+    """Peak learning rate; several values are searched by validation."""
     weight_decay: tuple[float, ...] = ()
-    """Of AdamW; by validation, among these where there are several."""
+    """Weight decay of AdamW; several values are searched by validation."""
     dropout: tuple[float, ...] = ()
-    """Probability of dropping a fully connected unit in training; by validation."""
+    """Dropout rate of dense units; several values are searched by validation."""
     channels: tuple[int, ...] = (32, 64, 128)
-    """Channels of each stage of a cnn or resnet that is asked for."""
+    """Channels of each stage, for --model cnn or resnet."""
     dense: tuple[int, ...] = (128,)
-    """Units of each hidden layer of an mlp or cnn that is asked for."""
+    """Units of each hidden layer, for --model mlp or cnn."""
 
 
 def choose_loss(config: Config, dataset: Dataset) -> Callable | None:
-    """Where classes are to weigh the same, one that says so."""
+    """The weighted loss of --class-weights; None for the default."""
     if not config.class_weights:
         return None
     if not dataset.classes:
@@ -109,7 +108,7 @@ def choose_loss(config: Config, dataset: Dataset) -> Callable | None:
 
 
 def choose_model(config: Config, dataset: Dataset) -> models.Model | None:
-    """The requested model on standardised inputs; None where it is to be found."""
+    """The requested model on standardised inputs; None where it is searched."""
     shape, task = dataset.train.inputs.shape[1:], task_of(dataset)
     kind, outputs = config.model, task.outputs
     if kind == "auto":
@@ -132,7 +131,7 @@ def choose_model(config: Config, dataset: Dataset) -> models.Model | None:
 
 
 def choose_augment(config: Config, dataset: Dataset) -> models.Augment | None:
-    """What is done to training images beside flips and shifts."""
+    """Augmentation besides flips and shifts."""
     asked: dict[str, Any] = {
         name: value for name in AUGMENTED_BY if (value := getattr(config, name))
     }
