@@ -46,7 +46,7 @@ class Report:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Score the members of a run and their ensemble, on its test split or other data."""
+    """Score a run's members and their ensemble, on its test split or other data."""
 
     run: RunFolder
     data: Path | None = None

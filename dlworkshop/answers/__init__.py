@@ -1,4 +1,4 @@
-"""What a run knows of its own answers: how often they hold, and what they rest on."""
+"""Reliability and explanation of a run's predictions."""
 
 from dlworkshop.answers.study import FILE, notes, study
 

@@ -1,4 +1,4 @@
-"""Split conformal prediction: sets of classes, and intervals, that hold the truth.
+"""Split conformal prediction: sets of classes and intervals with a given coverage.
 
 What a model says of examples that it did not learn from is scored by how far it is from
 the truth. The next example of the same kind scores no more than the threshold with a
@@ -20,7 +20,7 @@ CONFIDENCE = 0.95  # of the interval of a share that was counted
 
 
 def threshold(scores: np.ndarray, level: float = LEVEL) -> np.ndarray:
-    """What the score of one more example does not exceed, with probability `level`.
+    """The conformal quantile: exceeded by a new score with probability 1 - `level`.
 
     Args:
         scores: [N, ...] of examples that nothing was learnt from.
@@ -40,7 +40,7 @@ def threshold(scores: np.ndarray, level: float = LEVEL) -> np.ndarray:
 
 
 def sets(chance: np.ndarray, most: float) -> np.ndarray:
-    """Which classes [..., K] are in the set of each example: the likeliest always is.
+    """Membership of classes [..., K] in each example's set; the likeliest is always in.
 
     Args:
         chance: [..., K] probabilities.
@@ -56,7 +56,7 @@ def sets(chance: np.ndarray, most: float) -> np.ndarray:
 
 
 def wilson(share: float, size: int) -> tuple[float, float]:
-    """The 95 % interval of a share of `size` independent examples.
+    """Wilson's 95 % interval of a proportion of `size` independent examples.
 
     Source: Wilson (1927), Probable inference, the law of succession.
 
@@ -69,7 +69,7 @@ def wilson(share: float, size: int) -> tuple[float, float]:
 
 
 def counted(hits: np.ndarray) -> dict[str, Any]:
-    """The share of `hits` [N] bool, with its interval, as JSON.
+    """The proportion of `hits` [N] bool, with its interval, as JSON.
 
     >>> counted(np.array([True, False]))["share"]
     0.5

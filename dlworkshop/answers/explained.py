@@ -1,4 +1,4 @@
-"""What the answers of a run rest on: columns, parts of images, examples of train."""
+"""Explanations: importance of columns, saliency of images, nearest train examples."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ EXPLAINED = 4  # mistakes, and as many right answers, of which the saliency is s
 def of_columns(
     run: Run, dataset: Dataset, headline: str | None
 ) -> dict[str, Any] | None:
-    """Of the columns of a table, where the rows are as they were read."""
+    """Importance of the columns of a table, where rows are stored as they were read."""
     columns = unlike.widths(dataset.preprocessing)
     if dataset.test.inputs.shape[1:] != (sum(width for _, width in columns),):
         return None
@@ -50,7 +50,7 @@ def of_columns(
 
 
 def _wrong(run: Run, test: Batch, said: np.ndarray) -> np.ndarray | None:
-    """Places in test of the worst mistakes of the ensemble, the worst first."""
+    """Indices in test of the worst mistakes of the ensemble, worst first."""
     kind = run.summary["outputs"]
     if kind == "values":
         if said[0].size != test.targets.size:
@@ -69,7 +69,7 @@ def _wrong(run: Run, test: Batch, said: np.ndarray) -> np.ndarray | None:
 
 
 def of_mistakes(run: Run, dataset: Dataset, said: np.ndarray) -> dict[str, Any] | None:
-    """Where they are, and the examples of train that are nearest to them."""
+    """The worst mistakes, with their sources and the nearest examples of train."""
     train, test = dataset.train, dataset.test
     wrong = _wrong(run, test, said)
     if wrong is None or not wrong.size:
@@ -116,7 +116,7 @@ def _true(run: Run, dataset: Dataset, targets: np.ndarray) -> list[str]:
 
 
 def _said(run: Run, dataset: Dataset, outputs: np.ndarray) -> list[str]:
-    """What members [P, n, ...] say together, in words."""
+    """Ensemble predictions from outputs [P, n, ...], in words."""
     kind = run.summary["outputs"]
     if kind == "values":
         shape = len(outputs[0]), -1
@@ -132,7 +132,7 @@ def _said(run: Run, dataset: Dataset, outputs: np.ndarray) -> list[str]:
 
 
 def of_images(run: Run, dataset: Dataset, said: np.ndarray) -> list[dict] | None:
-    """Where in some images the answer comes from: mistakes, and right answers."""
+    """Saliency of some images: mistakes, and correct predictions."""
     test, kind = dataset.test, run.summary["outputs"]
     if kind not in ("logits", "probabilities") or not card.is_picture(test.inputs):
         return None

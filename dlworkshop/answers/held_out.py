@@ -1,4 +1,4 @@
-"""What members say of validation examples that they did not learn from."""
+"""Predictions for validation examples by members that were not trained on them."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ MOST = 10_000  # examples of a validation split that are looked at
 
 
 class HeldOut(NamedTuple):
-    """Examples, and what an ensemble says of them that did not learn from them."""
+    """Examples, and ensemble predictions from members that did not train on them."""
 
     outputs: np.ndarray  # [S, N, ...]
     examples: Batch  # [N, ...]

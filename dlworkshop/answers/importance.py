@@ -1,4 +1,4 @@
-"""How much worse the answers get where the cells of a column are shuffled."""
+"""Permutation importance: how much worse the score is with a column shuffled."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ LEAST_ROWS = 30
 
 
 class Importance(NamedTuple):
-    """Of one column: what the score loses without it, over the repeats."""
+    """Loss in score without one column, over the repeats."""
 
     column: str
     mean: float

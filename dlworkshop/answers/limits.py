@@ -1,4 +1,4 @@
-"""What is measured on validation, to be held against new answers, and on test."""
+"""Conformal limits and temperature: fitted on validation, checked on test."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ Two = tuple[np.ndarray, np.ndarray]  # of what was held out, and of test
 
 
 def limits(run: Run, known: HeldOut, said: np.ndarray, test: Batch) -> dict[str, Any]:
-    """Sets or intervals, and the temperature."""
+    """Prediction sets or intervals, and the temperature."""
     kind = run.summary["outputs"]
     if kind in ("logits", "probabilities"):
         held, label = labels(known.examples.targets), labels(test.targets)
@@ -34,7 +34,7 @@ def limits(run: Run, known: HeldOut, said: np.ndarray, test: Batch) -> dict[str,
 
 
 def logits_of(kind: str, outputs: np.ndarray) -> np.ndarray:
-    """Outputs of classes as logits: of probabilities their logarithms."""
+    """Class outputs as logits: the logarithm of probabilities."""
     outputs = outputs.astype(np.float64)
     if kind == "logits":
         return outputs
@@ -76,7 +76,7 @@ def _temperature(logits: Two, label: Two) -> dict[str, Any]:
 def _intervals(
     run: Run, known: HeldOut, said: np.ndarray, test: Batch
 ) -> list[dict[str, Any]] | None:
-    """Of each number of a target half the width, in its own units."""
+    """Half-width of the interval of each target column, in its own units."""
     pairs = (known.outputs, known.examples.targets), (said, test.targets)
     (held, held_true), (mean, true) = (values(run, *pair) for pair in pairs)
     if held.shape[1] > MOST_TARGETS:
@@ -92,7 +92,7 @@ def _intervals(
 
 
 def values(run: Run, outputs: np.ndarray, targets: Array) -> Two:
-    """What members [P, N, ...] say together, and what is true: [N, D] in own units."""
+    """Ensemble predictions from [P, N, ...], and the truth: [N, D] in own units."""
     true = as_learnt(np.asarray(targets)).astype(np.float64)
     mean = outputs.astype(np.float64).mean(0).reshape(true.shape)
     if run.target is not None:

@@ -1,4 +1,4 @@
-"""The worst mistakes: where they are in the data, and what is like them in train."""
+"""The worst mistakes: their sources, and similar examples of train."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ PIECE = 2048  # examples at a time
 
 
 def nearest(train: Array, inputs: Array) -> tuple[np.ndarray, np.ndarray, int]:
-    """The NEAREST examples of train of each [M], and how far they are: [M, NEAREST].
+    """The NEAREST examples of train of each [M], and their distances: [M, NEAREST].
 
     The distance is the root of the mean squared difference of the numbers of a row, or
     of the pixels of an image made small.
@@ -45,7 +45,7 @@ def nearest(train: Array, inputs: Array) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def _numbers(inputs: np.ndarray) -> np.ndarray:
-    """[B, F] float64: rows as they are, images small."""
+    """[B, F] float64: rows as they are, images downscaled."""
     x = as_learnt(inputs).astype(np.float64)
     if x.ndim == 4:
         height, width = (max(1, -(-side // SIDE)) for side in x.shape[1:3])
@@ -56,7 +56,7 @@ def _numbers(inputs: np.ndarray) -> np.ndarray:
 
 
 def names(split: str, inputs: Array, index: Sequence[int]) -> list[str]:
-    """Where examples of a split are in the user's data, in words.
+    """Sources of examples in the user's data, in words.
 
     >>> names("test", np.zeros(3), [2])
     ['example 2 of test']

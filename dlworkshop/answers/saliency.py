@@ -1,4 +1,4 @@
-"""Where in an image an answer comes from: what it loses where a part is covered."""
+"""Occlusion saliency: the loss in probability when a part of the image is covered."""
 
 import numpy as np
 from PIL import Image
@@ -34,7 +34,7 @@ def covered(image: np.ndarray) -> np.ndarray:
 
 
 def overlaid(image: np.ndarray, fell: np.ndarray) -> np.ndarray:
-    """The image [H, W, C] in grey, orange where the answer fell: [H, W, 3] uint8.
+    """The image [H, W, C] in grey, orange where the probability fell: [H, W, 3] uint8.
 
     >>> overlaid(np.zeros((8, 8, 1), np.uint8), np.eye(8))[0, 0].tolist()
     [168, 67, 0]

@@ -1,4 +1,4 @@
-"""A finished run and its data -> `answers.json`: what is to be known of its answers."""
+"""A finished run and its data -> `answers.json`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ FILE = "answers.json"  # of a run folder
 
 
 def study(run: Run, dataset: Dataset, headline: str | None = None) -> dict[str, Any]:
-    """Measure on validation what answers are worth, and check it on test.
+    """Measure the reliability of predictions on validation, and check it on test.
 
     Sets of classes, or intervals, that hold the truth nine times of ten; limits beyond
     which inputs are unlike those of train; a temperature, where the calibration error
@@ -60,7 +60,7 @@ def study(run: Run, dataset: Dataset, headline: str | None = None) -> dict[str, 
 
 
 def notes(found: Mapping[str, Any]) -> list[str]:
-    """What a user must know of it before trusting an answer, in sentences.
+    """What a user should know before trusting a prediction, in sentences.
 
     >>> share = {"share": 0.5, "low": 0.4, "high": 0.6, "examples": 80}
     >>> notes({"level": 0.9, "sets": {"test": share}})

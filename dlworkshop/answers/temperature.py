@@ -1,4 +1,4 @@
-"""One number by which logits are divided, so that confidence equals accuracy."""
+"""Temperature scaling: one divisor of logits, so that confidence equals accuracy."""
 
 import numpy as np
 import scipy
@@ -12,7 +12,7 @@ RANGE = np.log(0.05), np.log(20.0)
 
 
 def together(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """The mean over members [P, N, K] of their probabilities: [N, K].
+    """The mean of the members' probabilities: [P, N, K] logits -> [N, K].
 
     >>> together(np.array([[[0.0, 2.0]]]), 2.0).round(3).tolist()
     [[0.269, 0.731]]
@@ -21,12 +21,12 @@ def together(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 
 def error(chance: np.ndarray, label: np.ndarray) -> float:
-    """The calibration error of probabilities [N, K], in [0, 1]."""
+    """The expected calibration error of probabilities [N, K], in [0, 1]."""
     return calibration_error(chance.max(-1), chance.argmax(-1) == label, BINS)
 
 
 def noise(confidence: np.ndarray) -> float:
-    """What the calibration error of a calibrated model rarely exceeds.
+    """The calibration error that a calibrated model rarely exceeds by chance.
 
     Args:
         confidence: [N] largest probabilities; each is right with just that probability

@@ -1,4 +1,4 @@
-"""Inputs unlike those that a model learnt from: far-off numbers, or a high energy.
+"""Detection of inputs unlike the training data: extreme numbers, or a high energy.
 
 A network is as sure of what it never saw, and of numbers far off it is even surer
 (Hein, Andriushchenko & Bitterwolf 2019). So the columns of a row are compared with
@@ -27,7 +27,7 @@ STATISTICS = ("brightness", "contrast", "sharpness", "colour")
 
 
 def looked_at(inputs: Array) -> np.ndarray:
-    """The numbers [B, F] of inputs that are compared: of images their `STATISTICS`.
+    """The numbers [B, F] of inputs that are compared: for images their `STATISTICS`.
 
     Args:
         inputs: [B, ...] as the model takes them.
@@ -43,7 +43,7 @@ def looked_at(inputs: Array) -> np.ndarray:
 
 
 def some(inputs: Array) -> np.ndarray:
-    """Those [n, ...] of a split [N, ...] that are looked at, evenly spread."""
+    """A subset [n, ...] of a split [N, ...], evenly spaced."""
     each = max(1, int(np.prod(inputs.shape[1:])))
     size = min(len(inputs), MOST, max(1, MOST_NUMBERS // each))
     index = np.linspace(0, len(inputs) - 1, size).astype(int)
@@ -51,7 +51,7 @@ def some(inputs: Array) -> np.ndarray:
 
 
 def scale(train: Array) -> dict[str, list[float]]:
-    """The median and the reach of the numbers [F] of a train split [N, ...].
+    """The median and the spread of the numbers [F] of a train split [N, ...].
 
     What nearly always says the same, as a rare category, reaches as far as it differs
     where it does.
@@ -70,7 +70,7 @@ def scale(train: Array) -> dict[str, list[float]]:
 
 
 def distances(inputs: Array, scaled: Mapping[str, Any]) -> np.ndarray:
-    """How far off the numbers of inputs [B, ...] are, each by itself: [B, F].
+    """Distances of the numbers of inputs [B, ...] from the median, in spreads: [B, F].
 
     >>> distances(np.array([[4.0]]), {"centre": [1.0], "reach": [2.0]}).tolist()
     [[1.5]]
@@ -80,7 +80,7 @@ def distances(inputs: Array, scaled: Mapping[str, Any]) -> np.ndarray:
 
 
 def energy(logits: np.ndarray) -> np.ndarray:
-    """-log sum exp of logits [P, B, K], mean over the members: [B].
+    """-log sum exp of logits [P, B, K], averaged over the members: [B].
 
     Source: Liu et al. (2020), Energy-based out-of-distribution detection, equation 4.
 
@@ -91,7 +91,7 @@ def energy(logits: np.ndarray) -> np.ndarray:
 
 
 def thresholds(scores: Sequence[np.ndarray]) -> tuple[list[float], float]:
-    """What each kind of score [N] exceeds rarely, and how often any of them does.
+    """Thresholds of each kind of score [N], and the rate at which any is exceeded.
 
     Of few examples the largest is taken, and the rate is what that says.
 
@@ -108,7 +108,7 @@ def thresholds(scores: Sequence[np.ndarray]) -> tuple[list[float], float]:
 
 
 def unlike(inputs: Array, outputs: np.ndarray, known: Mapping[str, Any]) -> list[str]:
-    """What of each example [B] is unlike train, in words; "" where nothing is.
+    """How each example [B] differs from train, in words; "" where it does not.
 
     Args:
         inputs: [B, ...] as the model takes them.
@@ -130,7 +130,7 @@ def unlike(inputs: Array, outputs: np.ndarray, known: Mapping[str, Any]) -> list
 
 
 def names_of(inputs: Array, preprocessing: Mapping[str, Any] | None) -> list[str]:
-    """What the numbers of `looked_at` are called: [F]."""
+    """Names of the numbers of `looked_at`: [F]."""
     if inputs.ndim == 4:
         return list(STATISTICS)
     size = int(np.prod(inputs.shape[1:]))
@@ -140,6 +140,6 @@ def names_of(inputs: Array, preprocessing: Mapping[str, Any] | None) -> list[str
 
 
 def widths(preprocessing: Mapping[str, Any] | None) -> list[tuple[str, int]]:
-    """The columns of a table, each with how many numbers of an example it becomes."""
+    """The columns of a table, each with the number of inputs that encode it."""
     found = (preprocessing or {}).get("columns") or []
     return [(column["name"], columns.width(column)) for column in found]

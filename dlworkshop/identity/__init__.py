@@ -1,4 +1,4 @@
-"""Whether two things are the same: by content, never by a name alone."""
+"""Identity by content: whether two functions, settings or data sets are the same."""
 
 from dlworkshop.identity.description import checksum, describe, digest
 from dlworkshop.identity.difference import difference, opaque

@@ -1,4 +1,4 @@
-"""What the code of a function is: its syntax tree where the source is there.
+"""Identity of a function's code: its syntax tree where the source is available.
 
 The tree knows nothing of comments, docstrings, annotations and layout, and is the same
 in every version of Python. Bytecode changes with each of them, so it stands in only
@@ -31,7 +31,7 @@ Node = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 
 def package(name: str | None, file: str | None) -> str | None:
-    """The library, with its version, that a module belongs to; None for the user's own.
+    """The library and version that a module belongs to; None for the user's own code.
 
     Args:
         name: of the module.
@@ -92,7 +92,7 @@ def _version(top: str) -> str:
 
 @functools.cache
 def _own_version() -> str:
-    """Of the library itself, which may be used from a checkout: with its content."""
+    """The version of this library, with a content hash as it may be a checkout."""
     sha = hashlib.sha256()
     for path in sorted(ROOT.rglob("*.py")):
         sha.update(f"{path.relative_to(ROOT)}\0".encode())
@@ -101,7 +101,7 @@ def _own_version() -> str:
 
 
 def package_of(function: FunctionType) -> str | None:
-    """The library that a function was written in; None for the user's own."""
+    """The library that defines a function; None for the user's own code."""
     if function.__code__.co_filename.startswith(TYPED_IN):
         return None
     where = function.__globals__
@@ -109,7 +109,7 @@ def package_of(function: FunctionType) -> str | None:
 
 
 def code(function: FunctionType) -> str:
-    """What tells the code of a function from others: of its source, or its bytecode.
+    """A digest of a function's source, or else of its bytecode.
 
     >>> def double(x):
     ...     return 2 * x
@@ -128,7 +128,7 @@ def code(function: FunctionType) -> str:
 
 
 def module_code(module: ModuleType) -> str | None:
-    """The same of a whole module; None where there is no source."""
+    """The same for a whole module; None without source."""
     file = getattr(module, "__file__", None)
     if file is None:
         return None
@@ -143,7 +143,7 @@ def _sha(text: str) -> str:
 
 
 def _node(function: FunctionType) -> Node | None:
-    """Where the source says what the function does.
+    """The syntax node that defines the function.
 
     A file may have been changed since it was imported, so the node is one that compiles
     to the bytecode that the function has.
@@ -189,7 +189,7 @@ def _first_line(node: Node) -> int:
 
 
 def _covers(node: Node, code: CodeType) -> bool:
-    """Whether all instructions come from within the node (the innermost is last)."""
+    """Whether all instructions lie within the node (the innermost is last)."""
     if not isinstance(node, ast.Lambda):
         return False
     body = node.body
@@ -204,7 +204,7 @@ def _covers(node: Node, code: CodeType) -> bool:
 
 
 def _within(code: CodeType) -> Iterator[CodeType]:
-    """The code object and all in it."""
+    """The code object and all nested ones."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
@@ -213,7 +213,7 @@ def _within(code: CodeType) -> Iterator[CodeType]:
 
 @functools.lru_cache(4096)
 def _bytecode(code: CodeType) -> str:
-    """All that a code object does, without where it stands."""
+    """The contents of a code object, without positions."""
     return repr(
         (
             code.co_code,
@@ -236,7 +236,7 @@ def _constant(constant: Any) -> str:
 
 
 def _tree(node: Any, top: bool = True) -> str:
-    """A syntax tree as text: `ast.dump` without what computes nothing.
+    """A syntax tree as text: `ast.dump` without docstrings and annotations.
 
     `ast.dump` itself writes empty fields in some versions of Python only.
     """
@@ -271,7 +271,7 @@ def _without_docstring(node: ast.AST, body: Any) -> Any:
 
 
 def reads(function: FunctionType) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Dotted names -> values that a function reads: of its module, of its closure.
+    """Dotted names -> values that a function reads from its module and closure.
 
     Attributes are followed through the user's own modules, and into the fields of an
     object, so that of all the flags of a script only those that are read count.
@@ -348,7 +348,7 @@ def _chains(code: CodeType) -> list[list]:
 
 
 def _imported(names: list, where: dict[str, Any]) -> tuple[str, Any] | None:
-    """What a function imports while it runs, where that was imported before."""
+    """Modules that a function imports when it runs, if already imported."""
     level, module_name, name = names
     try:
         full = importlib.util.resolve_name(
@@ -364,7 +364,7 @@ def _imported(names: list, where: dict[str, Any]) -> tuple[str, Any] | None:
 
 
 def _follow(path: str, value: Any, attributes: list[str]) -> tuple[str, Any]:
-    """As far as the attributes are plain fields, which no property computes."""
+    """Resolve attributes as far as they are plain fields, not properties."""
     for attribute in attributes:
         if isinstance(value, ModuleType):
             file = getattr(value, "__file__", None)

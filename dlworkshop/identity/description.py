@@ -1,4 +1,4 @@
-"""A thing -> JSON that is equal for equal things, in every process."""
+"""A canonical JSON description of an object, the same in every process."""
 
 import copyreg
 import dataclasses
@@ -37,7 +37,7 @@ NOT_MEMBERS = (MemberDescriptorType, GetSetDescriptorType)
 
 
 def describe(thing: Any) -> JSON:
-    """What `thing` is made of, as JSON: equal where, as far as can be told, it is.
+    """Describe `thing` as JSON: equal where, as far as can be told, things are equal.
 
     Numbers, strings, containers and arrays are described by content, objects by their
     type and fields, functions by their code and all that it reads: defaults, closure,
@@ -62,7 +62,7 @@ def describe(thing: Any) -> JSON:
 
 
 def checksum(description: JSON) -> str:
-    """24 hex digits of a description; library versions count, too.
+    """24 hex digits of a description, including library versions.
 
     >>> checksum(describe(1)) == checksum(describe(1.0))
     False
@@ -72,7 +72,7 @@ def checksum(description: JSON) -> str:
 
 
 def digest(thing: Any) -> str:
-    """24 hex digits that differ where things do; see `opaque` for what it cannot see.
+    """24 hex digits that differ where things do; see `opaque` for the limits.
 
     >>> digest([1, 2]) == digest((1, 2)), digest([1, 2]) == digest([2, 1])
     (True, False)
@@ -81,7 +81,7 @@ def digest(thing: Any) -> str:
 
 
 def bare(description: JSON) -> JSON:
-    """A description without the versions of libraries."""
+    """A description without library versions."""
     if isinstance(description, list):
         return [bare(item) for item in description]
     if not isinstance(description, dict):
@@ -95,7 +95,7 @@ def bare(description: JSON) -> JSON:
 
 
 class _Describing:
-    """One walk; what was described before is referred to by the checksum of that."""
+    """One traversal; repeated objects are referred to by checksum."""
 
     def __init__(self) -> None:
         self._done: dict[int, JSON] = {}
@@ -103,7 +103,7 @@ class _Describing:
         self._alive: list[Any] = []  # an id is one thing's while that is alive
 
     def of(self, thing: Any) -> JSON:  # noqa: PLR0911 (one per kind)
-        """The description of anything."""
+        """Describe anything."""
         if thing is None or type(thing) in (bool, int, str):
             return thing
         if type(thing) is float:
@@ -123,7 +123,7 @@ class _Describing:
         return self._once(thing)
 
     def _once(self, thing: Any) -> JSON:
-        """What may be large or lead back to itself."""
+        """Describe what may be large or refer back to itself."""
         identity = id(thing)
         if identity in self._open:
             above = len(self._open) - self._open.index(identity)
@@ -207,7 +207,7 @@ class _Describing:
             return {"@opaque": kinds.name_of(type(thing))}
 
     def _parts(self, **parts: Any) -> dict[str, JSON]:
-        """Those that there are."""
+        """The parts that are present."""
         described = {name: self.of(part) for name, part in parts.items()}
         return {name: part for name, part in described.items() if part not in ([], {})}
 
@@ -347,7 +347,7 @@ class _Describing:
         return self._reduced(thing, about)
 
     def _reduced(self, thing: Any, about: dict[str, JSON]) -> JSON:
-        """As `pickle` would keep it: that is known to be all, or refused."""
+        """Describe by `pickle`'s reduction, which is complete, or refuse."""
         cls = type(thing)
         reduce = copyreg.dispatch_table.get(cls)
         reduced = thing.__reduce_ex__(4) if reduce is None else reduce(thing)

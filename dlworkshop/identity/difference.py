@@ -1,4 +1,4 @@
-"""Two descriptions -> what differs, in sentences with dotted paths."""
+"""Differences of two descriptions, in sentences with dotted paths."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ REFERENCES = ("@same", "@again")
 
 
 def difference(then: JSON, now: JSON) -> list[str]:
-    """What differs between two descriptions, a sentence each; [] where nothing does.
+    """What differs between two descriptions, a sentence each; [] for none.
 
     Versions of libraries may differ: they were not asked for. What cannot be looked at
     differs always.
@@ -48,7 +48,7 @@ def difference(then: JSON, now: JSON) -> list[str]:
 
 
 def opaque(description: JSON) -> list[str]:
-    """Dotted paths of what has no content that can be looked at.
+    """Dotted paths of parts whose content cannot be inspected.
 
     >>> from dlworkshop.identity import describe
     >>> opaque(describe({"loss": {"log": open("/dev/null")}, "seed": 1}))
@@ -95,7 +95,7 @@ def _differing(path: str, then: JSON, now: JSON) -> Iterator[tuple[str, Any, Any
 
 
 def _marks(description: JSON) -> JSON:
-    """What says of a marked description what it is of; its parts are left out."""
+    """The marks of a description, without its parts."""
     if _kind(description) not in COMPOUND | {*NAMES, "@wrapper", "@dict", "@set"}:
         return bare(description)
     return {
@@ -130,7 +130,7 @@ def _form(code: str) -> str:
 
 
 def _same(then: JSON, now: JSON) -> bool:
-    """Whether nothing differs but versions of libraries; 1, 1.0 and True do differ."""
+    """Whether only library versions differ; 1, 1.0 and True are different."""
     return json.dumps(bare(then), sort_keys=True) == json.dumps(
         bare(now), sort_keys=True
     )
@@ -149,7 +149,7 @@ def _is_plain(description: JSON) -> bool:
 
 
 def _children(description: JSON) -> Iterator[tuple[str, str, JSON]]:
-    """Key, name in a path ("" for what needs none) and content of each part."""
+    """Key, name in a path ("" for none) and content of each part."""
     if isinstance(description, list):
         for place, part in enumerate(description):
             yield str(place), str(place), part

@@ -1,4 +1,4 @@
-"""The one way in which the files of a run folder are read.
+"""The one validated reader of the files of a run folder.
 
 A folder may have come from anybody, or from a disk that forgot. So nothing is believed
 before it was looked at: a file is a regular one of a size that can be, its content has
@@ -61,7 +61,7 @@ def read(
 
 
 def read_log(folder: Path, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl` that a summary tells of; none where it is missing.
+    """The lines of `metrics.jsonl` that belong to a summary; none if it is missing.
 
     A run that goes on for more epochs has written more. A last line that is torn is
     left out: it will be written again.
@@ -88,7 +88,7 @@ def read_log(folder: Path, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def check_members(path: Path, sizes: set[int], summary: Mapping[str, Any]) -> None:
-    """A file is of as many members as the summary; one that lists none knows none.
+    """Check that a file has as many members as the summary.
 
     Raises:
         UserError: if it is not.
@@ -110,7 +110,7 @@ def log_lines(content: bytes, path: Path) -> list[dict[str, Any]]:
 
 
 def contents(path: Path) -> bytes:
-    """All of a file of a run folder."""
+    """The contents of a file of a run folder, limited in size."""
     try:
         return read_regular(path, MOST_LOGGED if path.name == LOG else MOST_BYTES)
     except FileNotFoundError:
@@ -125,7 +125,7 @@ def contents(path: Path) -> bytes:
 
 
 def parsed(content: bytes, where: object, wanted: Any) -> dict[str, Any]:
-    """The JSON object in some bytes, with the types of a schema.
+    """A JSON object from bytes, validated by a schema.
 
     >>> parsed(b'{"step": "x"}', "the log", schema.LogLine)
     Traceback (most recent call last):
@@ -147,7 +147,7 @@ def parsed(content: bytes, where: object, wanted: Any) -> dict[str, Any]:
 
 
 def conforms(value: Any, wanted: Any, where: object) -> None:
-    """Raise a UserError where a value has other types than a schema tells."""
+    """Raise a UserError where a value does not conform to a schema."""
     try:
         if not _is_flat(value, DEEPEST):
             raise ValueError(f"it is more than {DEEPEST} objects and lists deep")
@@ -202,9 +202,9 @@ def _is_flat(value: Any, most: int) -> bool:
 
 
 def digest(name: str, value: Mapping[str, Any]) -> str:
-    """SHA-256 of what a JSON file says, without what may become another.
+    """SHA-256 of the contents of a JSON file, independent of formatting.
 
-    That are UNSAID of a config, and of a summary this very digest.
+    Without what may change: UNSAID in a config, and this digest itself in a summary.
     """
     if name == "config.json":
         value = {k: v for k, v in value.items() if k not in UNSAID}

@@ -1,4 +1,4 @@
-"""The types of what the files of a run folder hold; other entries may hold anything.
+"""The types of the files of a run folder; additional entries are allowed.
 
 What is required, every run has; what is not, an older version or a lesson may lack.
 """
@@ -246,7 +246,7 @@ class Card(TypedDict, total=False):
 
 
 class Target(TypedDict, total=False):
-    """A column of a table that is to be told."""
+    """A target column of a table."""
 
     name: str
     mean: float
@@ -259,7 +259,7 @@ class _Column(TypedDict):
 
 
 class Column(_Column, total=False):
-    """A column of a table that is learnt from: numbers, or words."""
+    """A feature column of a table: numbers, or words."""
 
     mean: float
     deviation: Deviation
@@ -273,7 +273,7 @@ class Targets(TypedDict):
 
 
 class SeenBy(TypedDict):
-    """The network whose features of images are learnt from."""
+    """The network whose features of images are the inputs."""
 
     network: Literal["vgg16"]
     weights: str
@@ -281,7 +281,7 @@ class SeenBy(TypedDict):
 
 
 class How(TypedDict, total=False):
-    """How a file or row becomes an example: what each kind must have is in HOWS."""
+    """How a file or row becomes an example; HOWS has the required keys by kind."""
 
     kind: str
     height: Side
@@ -316,7 +316,7 @@ class Line(TypedDict):
 
 
 class LogLine(Line, total=False):
-    """Of metrics.jsonl: what was measured at the end of a chunk, of each member."""
+    """A line of metrics.jsonl: measurements of each member at the end of a chunk."""
 
     validation: dict[str, list[Number]] | None
 
@@ -328,7 +328,7 @@ class Seconds(TypedDict):
 
 
 class Position(TypedDict):
-    """Of a checkpoint: what is no array."""
+    """The part of a checkpoint that is not arrays."""
 
     step: Size
     log: Size
@@ -336,7 +336,7 @@ class Position(TypedDict):
 
 
 class Share(TypedDict):
-    """Of examples, with its interval."""
+    """A proportion of examples, with its interval."""
 
     share: float
     low: float
@@ -423,7 +423,7 @@ class Mistakes(TypedDict):
 
 
 class Answers(TypedDict, total=False):
-    """What the answers of a run are worth."""
+    """The reliability of a run's predictions."""
 
     level: float
     held_out: dict[str, Any] | None
@@ -479,7 +479,7 @@ class TrainedData(TypedDict):
 
 
 class Trained(TypedDict):
-    """What a config must have for its run to answer."""
+    """What a config must have for its run to predict."""
 
     dataset: TrainedData
     model: dict[str, Any]
@@ -492,7 +492,7 @@ class Ended(TypedDict):
 
 
 class Answering(TypedDict):
-    """What a summary must have for its run to answer."""
+    """What a summary must have for its run to predict."""
 
     outputs: Outputs
     example: Any

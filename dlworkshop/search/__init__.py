@@ -1,4 +1,4 @@
-"""Data -> a model worth keeping: settings found by validation, within a time."""
+"""`autofit`: data -> a trained model, with settings chosen by validation."""
 
 from dlworkshop.search.autofit import autofit
 from dlworkshop.search.candidates import prepared

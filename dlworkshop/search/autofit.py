@@ -1,4 +1,4 @@
-"""`autofit`: settings found by validation, trained again, and told beside baselines."""
+"""`autofit`: settings chosen by validation, retrained, and compared with baselines."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -49,7 +49,7 @@ def autofit(
     experiment: str = "autofit",
     quiet: bool = False,
 ) -> Run:
-    """Find settings by validation, train the chosen one anew, read test once.
+    """Choose settings by validation, retrain the chosen one, read test once.
 
     Networks (of vectors: linear, and fully connected; on standardised columns, and on
     bins of them), learning rates, weight decays, dropouts, and of images no
@@ -171,7 +171,7 @@ def autofit(
 def _conclude(
     search: Search, row: choice.Row, plan: dict[str, Any], experiment: str
 ) -> Run:
-    """Train the chosen setting with fresh seeds, and tell what is to be told."""
+    """Train the chosen setting with fresh seeds, and complete the summary."""
     network, setting = search.candidate(row).settled(row.hparams)
     effort = dataclasses.replace(
         search.usual,
@@ -215,7 +215,7 @@ def _conclude(
 
 
 def _told(search: Search, run: Run, row: choice.Row, effort: Effort) -> dict[str, Any]:
-    """What the summary has more than that of `fit`."""
+    """The entries of the summary that `fit` does not write."""
     factor, unit = own_units(search.dataset)
     test = search.dataset.test
     said = np.asarray(run.predict(test.inputs))[run.chosen]
@@ -255,7 +255,7 @@ def _told(search: Search, run: Run, row: choice.Row, effort: Effort) -> dict[str
 
 
 def _numbers(found: Mapping[str, Any]) -> dict[str, Any]:
-    """What the summary has of `answers.json`."""
+    """The entries of the summary that come from `answers.json`."""
     told = ("level", "sets", "intervals", "temperature")
     numbers = {name: found[name] for name in told if name in found}
     if "unlike" in found:
@@ -264,7 +264,7 @@ def _numbers(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _notes(search: Search, run: Run) -> list[str]:
-    """What a user must know, in sentences."""
+    """What a user should know, in sentences."""
     notes = [search.task.why + "."] if search.task.why else []
     if "on_first_channel" in run.model.config:
         notes.append("The images are grey, kept as RGB: one channel is looked at.")
@@ -285,7 +285,7 @@ def _notes(search: Search, run: Run) -> list[str]:
 
 
 def _of_time(search: Search) -> list[str]:
-    """A sentence where much more was used than was given."""
+    """A sentence where much more time was used than was given."""
     if search.used < 1.5 * search.seconds:
         return []
     return [

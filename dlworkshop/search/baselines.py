@@ -1,4 +1,4 @@
-"""What any network has to be ahead of: the commonest class, and a linear model."""
+"""Baselines: the commonest class, and a linear model."""
 
 import warnings
 from collections.abc import Callable
@@ -18,7 +18,7 @@ SIDE = 28  # pixels, at most, of the images that a linear model is given
 
 
 def baselines(dataset: Dataset, task: Task, factor: float) -> dict[str, dict[str, Any]]:
-    """Name -> scores on the test split, learnt from train and validation together.
+    """Name -> scores on the test split, fitted on train and validation together.
 
     Inputs of several arrays have no linear model here, and images have one of means of
     square blocks, so that no side has more than `SIDE`.
@@ -52,7 +52,7 @@ def baselines(dataset: Dataset, task: Task, factor: float) -> dict[str, dict[str
 
 
 def _some(split: Batch) -> tuple[np.ndarray, np.ndarray]:
-    """Of a split, or of as many examples as a solver is given: [n, D] and targets."""
+    """As many examples of a split as a solver is given: [n, D] and targets."""
     each = _flat(split.inputs[:1]).size
     size, most = split.num_examples, max(1, MOST_NUMBERS // max(1, each))
     index = np.unique(np.linspace(0, size - 1, min(size, most)).astype(int))
@@ -62,14 +62,14 @@ def _some(split: Batch) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _flat(inputs: Array) -> np.ndarray:
-    """[n, D] float32."""
+    """Flattened inputs [n, D] float32."""
     inputs = np.asarray(inputs)
     inputs = coarse(inputs, SIDE) if inputs.ndim == len("NHWC") else inputs
     return inputs.astype(np.float32).reshape(len(inputs), -1)
 
 
 def _constant(y: np.ndarray, task: Task) -> np.ndarray:
-    """Logits [K] of what is so before anything was looked at."""
+    """Logits [K] of the class frequencies."""
     if task.kind == "labels":
         share = np.clip(y.mean(0), 1e-3, 1 - 1e-3)
         return np.log(share / (1 - share))
@@ -79,7 +79,7 @@ def _constant(y: np.ndarray, task: Task) -> np.ndarray:
 def _linear(
     x: np.ndarray, y: np.ndarray, task: Task
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Rows -> outputs [n, K] of scikit-learn's linear model of standardised columns."""
+    """Outputs [n, K] of scikit-learn's linear model on standardised columns."""
     from sklearn.linear_model import LogisticRegression, Ridge  # noqa: PLC0415
     from sklearn.multioutput import MultiOutputClassifier  # noqa: PLC0415
     from sklearn.pipeline import make_pipeline  # noqa: PLC0415

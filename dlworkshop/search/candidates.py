@@ -1,4 +1,4 @@
-"""What is tried: networks, the simplest first, each with settings of numbers."""
+"""The search space: networks, the simplest first, each with its settings."""
 
 import dataclasses
 import functools
@@ -42,7 +42,7 @@ DECAYS = {"weight_decay": (0.05, 0.5)}  # of images
 
 
 class Candidate(NamedTuple):
-    """A network, and the settings it is trained with, the likeliest ones first.
+    """A network, and the settings it is trained with, the likeliest first.
 
     `settle` gives the network of one setting, and what of the setting is left to be a
     hyper-parameter: what members differ in is fixed once it is chosen. Where there is
@@ -69,7 +69,7 @@ def candidates(
     asked: Mapping[str, Any] | None = None,
     augment: models.Augment | None = None,
 ) -> list[Candidate]:
-    """What to try, the simplest first.
+    """The networks to try, the simplest first.
 
     Args:
         dataset: whose training split gives the statistics.
@@ -114,7 +114,7 @@ def candidates(
 
 
 def prepared(model: AnyModel, dataset: Dataset, task: Task) -> AnyModel:
-    """A network on standardised inputs, with its outputs in the units of the targets.
+    """A network on standardised inputs, with outputs in the units of the targets.
 
     All statistics are those of the training split.
     """
@@ -123,7 +123,7 @@ def prepared(model: AnyModel, dataset: Dataset, task: Task) -> AnyModel:
 
 
 def in_units(model: AnyModel, dataset: Dataset, task: Task) -> AnyModel:
-    """A network whose values are in the units of targets that are not standardised."""
+    """A network whose outputs are rescaled to targets that are not standardised."""
     if task.kind != "values" or is_standardized(dataset):
         return model
     targets = np.asarray(dataset.train.targets, np.float64)
@@ -132,7 +132,7 @@ def in_units(model: AnyModel, dataset: Dataset, task: Task) -> AnyModel:
 
 
 def _edges(inputs: Array) -> list[list[float]] | None:
-    """Quantiles of train; None where no column has numbers to be cut into bins."""
+    """Quantiles of train; None where no column can be cut into bins."""
     size, columns = inputs.shape
     low, high = BINS
     most = min(size // PER_BIN, MOST_ENCODED // columns, high)
@@ -143,7 +143,7 @@ def _edges(inputs: Array) -> list[list[float]] | None:
 
 
 def sizes(side: int) -> list[tuple[int, int]]:
-    """Sizes of networks for images of a side, the largest first.
+    """Sizes of networks for images with a side of so many pixels, the largest first.
 
     Each is the side of the squares whose pixels are averaged, and the channels of the
     first stage. Images become coarser before networks become narrower than usual.
@@ -185,7 +185,7 @@ def _of_images(
 
 
 def _convolutional(side: int, width: int, outputs: int) -> tuple[str, AnyModel]:
-    """A network of images of a side: name and model."""
+    """A network for images of this size: name and model."""
     halved = int(np.log2(side))
     stages = [width, 2 * width, 4 * width, 8 * width, 8 * width]
     if side >= LARGE:
@@ -208,7 +208,7 @@ def augmenting(
     asked: Mapping[str, Any],
     augment: models.Augment | None = None,
 ) -> Candidate:
-    """A network of images [side, side, C], and ways to augment them to be tried.
+    """A network for images [side, side, C], and the augmentations to try.
 
     Args:
         name: of the candidate.
@@ -250,7 +250,7 @@ def augmenting(
 
 
 def is_grey(images: Array) -> bool:
-    """Whether images [N, H, W, 3] have three equal channels, as far as is looked.
+    """Whether images [N, H, W, 3] have three equal channels, judged by a sample.
 
     >>> is_grey(np.ones((2, 4, 4, 3))), is_grey(np.ones((2, 4, 4, 1)))
     (True, False)
@@ -268,7 +268,7 @@ def _candidate(
     grid: Mapping[str, Sequence[Any]],
     asked: Mapping[str, Any],
 ) -> Candidate:
-    """Its settings: every combination, in the order of how likely they are good.
+    """A candidate with all combinations of a grid, the likeliest first.
 
     Raises:
         UserError: for a hyper-parameter that is asked for and has no effect.
@@ -293,7 +293,7 @@ def _candidate(
 
 
 def check(candidate: Candidate, dataset: Dataset) -> None:
-    """The network takes the examples, in training too.
+    """Check that the network takes the examples, in training too.
 
     Raises:
         UserError: in one sentence.

@@ -1,4 +1,4 @@
-"""Scores of settings -> which is chosen: the simplest that is as good as the best."""
+"""Choice of a setting: the simplest that is as good as the best."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ RULE = (
 
 
 class Row(NamedTuple):
-    """What validation says of one setting."""
+    """Validation scores of one setting."""
 
     candidate: str
     hparams: dict[str, float]
@@ -27,7 +27,7 @@ class Row(NamedTuple):
 
 
 def rows_of(candidate: str, run: Run, task: Task) -> list[Row]:
-    """One row for each setting of a run; members in the order of seeds and folds.
+    """One row per setting of a run; members in the order of seeds and folds.
 
     Scores are those where all members of a setting together would have stopped, or a
     network whose curves waver would be flattered by stopping at their lowest points.
@@ -50,7 +50,7 @@ def rows_of(candidate: str, run: Run, task: Task) -> list[Row]:
 def choose(
     rows: Sequence[Row], order: Sequence[str], task: Task, noise: int | None = None
 ) -> tuple[Row, list[dict[str, Any]]]:
-    """The chosen row, and what is to be told of each, the best first.
+    """The chosen row, and a report of all rows, the best first.
 
     Settings are compared seed by seed and fold by fold: what all of them find hard does
     not count in their difference. Among the settings of one network, and of one way
@@ -131,7 +131,7 @@ def _behind(
 
 
 def _number(member: Mapping[str, Any], name: str) -> float:
-    """A member's validation score; NaN of one that was lost."""
+    """A member's validation score; NaN for a quarantined one."""
     value = member["validation"][name]
     lost = value is None or member["status"] == "quarantined"
     return np.nan if lost else float(value)

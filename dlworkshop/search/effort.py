@@ -1,4 +1,4 @@
-"""How long an update takes here, and how many of them a time is spent on."""
+"""Cost of an update on this machine, and how many updates fit into a time."""
 
 import dataclasses
 import functools
@@ -44,7 +44,7 @@ CONVOLVED = 0.15  # of the rate of large products have networks of images, about
 
 
 class Cost(NamedTuple):
-    """What training takes on this machine, in seconds."""
+    """Cost of training on this machine, in seconds."""
 
     update: float  # of one member among others
     compiling: float = COMPILING  # a fit, and what else it does beside training
@@ -52,7 +52,7 @@ class Cost(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
-    """What one fit is: settings, and how each is trained."""
+    """The size of one fit: settings, seeds, folds and updates."""
 
     settings: tuple[Setting, ...]
     seeds: int
@@ -64,32 +64,32 @@ class Effort:
 
     @property
     def members(self) -> int:
-        """P."""
+        """The number of members P."""
         return len(self.settings) * self.seeds * (self.folds or 1)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Updates between two looks at validation, which take a fifth of it at most."""
+        """Updates between two evaluations, which take a fifth of the time at most."""
         look = self.held / self.batch_size * FORWARD
         return max(1, min(self.updates, round(max(self.updates / ROUNDS, 4 * look))))
 
     @property
     def num_epochs(self) -> int:
-        """Looks at validation."""
+        """The number of evaluations on validation."""
         return max(1, round(self.updates / self.steps_per_epoch))
 
     def seconds(self, cost: Cost) -> float:
-        """Estimated, with compilation."""
+        """Estimated time, including compilation."""
         answers = self.num_epochs * self.held + self.answered
         work = self.updates + answers / self.batch_size * FORWARD
         return cost.compiling + self.members * work * cost.update
 
     def count(self, what: str) -> int:
-        """How many "seeds" or "settings"."""
+        """The number of "seeds" or "settings"."""
         return self.seeds if what == "seeds" else len(self.settings)
 
     def less(self, what: str) -> "Effort":
-        """One less of the "seeds", or without the last of the "settings"."""
+        """Without one of the "seeds", or without the last of the "settings"."""
         if what == "seeds":
             return dataclasses.replace(self, seeds=self.seeds - 1)
         return dataclasses.replace(self, settings=self.settings[:-1])
@@ -101,7 +101,7 @@ class Effort:
         least_seeds: int = 1,
         least_updates: int = LEAST_UPDATES,
     ) -> "Effort":
-        """As much of it as fits into a time, with at least so many seeds and updates.
+        """As much as fits into a time, with at least so many seeds and updates.
 
         Fewer updates come first, down to a third of them; then, where folds tell what
         is chance, fewer seeds, and else half of the settings; then the rest of both,
@@ -139,7 +139,7 @@ class Effort:
 def usual(
     dataset: Dataset, folds: int | None, batch_size: int | None, updates: int | None
 ) -> tuple[int, int]:
-    """Updates and batch size that usually do for so many examples.
+    """The usual number of updates and batch size for so many examples.
 
     >>> from dlworkshop.types import Batch
     >>> split = Batch(np.zeros((105, 4)), np.zeros(105, int))
@@ -157,7 +157,7 @@ def usual(
 def cost_of(
     candidate: Candidate, task: Task, dataset: Dataset, batch_size: int
 ) -> Cost:
-    """Of an update of one member among others, on this machine.
+    """Estimate the cost of an update of one member in a population, on this machine.
 
     Where there are convolutions, answers to a batch are timed: the program of an update
     takes many times as long to compile. Elsewhere even that would take longer than many
@@ -218,7 +218,7 @@ def costs_of(
     batch_size: int,
     fits: Callable[[Cost], bool],
 ) -> list[Cost]:
-    """What each of some networks takes, of which one is measured.
+    """Estimate the costs of several networks, of which one is measured.
 
     It is the first that is likely to fit by its operations, and the operations of the
     others tell what they take.
@@ -237,14 +237,14 @@ def costs_of(
 
 
 def flops_of(sizes: Sequence[Candidate], dataset: Dataset) -> list[float]:
-    """Operations of an update of each network, by one example."""
+    """Operations of an update of each network, per example."""
     example = jax.tree.map(lambda leaf: np.asarray(leaf[:1])[0], dataset.train.inputs)
     return [update_flops(stateful(each.model), example) for each in sizes]
 
 
 @functools.cache
 def machine() -> tuple[float, float]:
-    """Operations a second of many small products, and numbers a second it goes over.
+    """Rate of small matrix products in FLOP/s, and of elementwise work in numbers/s.
 
     A share of what it does of large products and of sums of large arrays, measured.
     """
@@ -256,7 +256,7 @@ def machine() -> tuple[float, float]:
 
 
 def _times(work: Callable[[], object]) -> float:
-    """Seconds that it takes, the fastest of a few times."""
+    """The shortest of a few times, in seconds."""
     found = []
     for _ in range(5):
         started = time.perf_counter()
@@ -266,7 +266,7 @@ def _times(work: Callable[[], object]) -> float:
 
 
 def cuts_folds(dataset: Dataset) -> bool:
-    """Whether train and validation together are few, and were cut at random.
+    """Whether train and validation together are small, and were split at random.
 
     A validation split that was given is a reason to leave the splits as they are, and
     so are fewer than two groups for a fold.

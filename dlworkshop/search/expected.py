@@ -1,4 +1,4 @@
-"""What to expect of new data, and how the result of a search is said."""
+"""Expected scores on new data, and the result of a search in words."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ FALLING = 0.1  # share of the whole way in the last fifth, above which it goes o
 
 
 def of_folds(run: Run, dataset: Dataset, task: Task, factor: float) -> dict[str, Any]:
-    """Scores of what members said of the examples that they held out, with intervals.
+    """Cross-validated scores with intervals.
 
     Of each example of train and validation the members speak that did not learn from
     it, one for each seed, together. The ensemble of all members has more of them, and
@@ -60,7 +60,7 @@ def of_folds(run: Run, dataset: Dataset, task: Task, factor: float) -> dict[str,
 
 
 def drawn(rng: np.random.Generator, size: int, groups: Array | None) -> np.ndarray:
-    """Examples of a bootstrap sample: of `size` drawn one by one, or of whole groups.
+    """Indices of a bootstrap sample: of examples, or of whole groups.
 
     >>> rng, groups = np.random.default_rng(0), np.array([5, 5, 7, 5, 7])
     >>> counts = np.bincount(drawn(rng, 5, groups), minlength=5)
@@ -76,7 +76,7 @@ def drawn(rng: np.random.Generator, size: int, groups: Array | None) -> np.ndarr
 
 
 def still_falling(run: Run) -> float | None:
-    """The share of the fall of the validation loss in the last fifth of the updates.
+    """The fraction of the decrease in validation loss in the last fifth of the updates.
 
     None where that is little, or where the members had stopped before.
     """

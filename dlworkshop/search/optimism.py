@@ -1,4 +1,4 @@
-"""What a score owes to having been the best of many looks at the same examples."""
+"""Selection bias of early stopping, for scores on the examples it used."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from dlworkshop.train.history import History
 
 
 def of_stopping(history: History, members: Sequence[int], name: str) -> np.ndarray:
-    """What each member's validation score changes by if all had stopped together.
+    """Change of each member's validation score if all had stopped at one time.
 
     A member takes its parameters where its own validation loss was lowest, and is then
     scored on the same examples: the more a curve wavers, the more that flatters. Where
@@ -42,7 +42,7 @@ def of_stopping(history: History, members: Sequence[int], name: str) -> np.ndarr
 
 
 def _filled(curves: np.ndarray) -> np.ndarray:
-    """[T, n] of the looks that were taken; one that had stopped stays as it was."""
+    """[T, n] of the evaluations; the last value of members that had stopped."""
     curves = curves[np.isfinite(curves).any(1)]
     for now, before in zip(curves[1:], curves[:-1], strict=True):
         now[:] = np.where(np.isfinite(now), now, before)

@@ -1,4 +1,4 @@
-"""Whether classes survive a flip or a shift, asked of a network that saw neither."""
+"""Choice of flips and shifts by invariance of a network trained without them."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ KEPT = 0.9  # of the accuracy beyond chance, which must be left
 def moves(
     run: Run, dataset: Dataset, task: Task, tried: Sequence[tuple[float, float]]
 ) -> tuple[dict[str, float], str]:
-    """Flip and shift to be trained with, and why, where time is too short to try them.
+    """Choose flip and shift where there is no time to train with each.
 
     A few hundred updates do not show what augmentation is worth in thousands, but they
     show whether it is right: a network that learnt from images as they are must
@@ -67,7 +67,7 @@ def moves(
 
 
 def shifted(images: Array, pixels: int) -> np.ndarray:
-    """Moved down and right by so many pixels; the border is repeated.
+    """Images shifted down and right by so many pixels; the border is repeated.
 
     >>> shifted(np.arange(4).reshape(1, 2, 2, 1), 1)[0, ..., 0].tolist()
     [[0, 0], [0, 0]]

@@ -1,4 +1,4 @@
-"""What is to be learnt from a data set, and how an answer to it is judged."""
+"""The learning task of a data set, and its scores."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ SAMPLE = 20_000  # targets that are looked at
 
 
 class Task(NamedTuple):
-    """Classes, labels of which several may be true, or numbers.
+    """Classification, multi-label classification, or regression.
 
     Settings are judged by the accuracy where there are many examples to tell it by,
     by the balanced accuracy where classes are imbalanced, else by the loss.
@@ -33,18 +33,18 @@ class Task(NamedTuple):
 
     @property
     def headline(self) -> str:
-        """The score that is told first."""
+        """The score that is reported first."""
         if self.kind == "values":
             return "rmse"
         return "accuracy" if self.judged_by == "loss" else self.judged_by
 
     @property
     def sign(self) -> int:
-        """What makes lower better."""
+        """The sign that makes lower better."""
         return -1 if self.better == "higher" else 1
 
     def scores(self, outputs: Array, batch: Batch, factor: float) -> dict[str, float]:
-        """Scores of the mean of what members say.
+        """Scores of the mean of the members' predictions.
 
         Args:
             outputs: [P, N, ...] of the members.
@@ -59,7 +59,7 @@ class Task(NamedTuple):
 
 
 def task_of(dataset: Dataset, loss: Callable | None = None) -> Task:
-    """What the targets of a data set ask for.
+    """The task that the targets of a data set imply.
 
     Args:
         dataset: with one array as targets.
@@ -105,11 +105,11 @@ def task_of(dataset: Dataset, loss: Callable | None = None) -> Task:
 
 
 def own_units(dataset: Dataset) -> tuple[float, str]:
-    """What errors are multiplied by, and the words for what they are then in."""
+    """The factor that brings errors to the user's units, and the name of the unit."""
     return metrics.own_units(fitted_target(dataset.preprocessing))
 
 
 def is_standardized(dataset: Dataset) -> bool:
-    """Whether the numbers to be predicted were brought to mean 0 and deviation 1."""
+    """Whether the targets were standardised to mean 0 and deviation 1."""
     target: Any = fitted_target(dataset.preprocessing) or {}
     return any("deviation" in column for column in target.get("columns", ()))

@@ -1,4 +1,4 @@
-"""A search: candidates trained within a time, and what was found written down."""
+"""A search within a time budget: candidates trained, and results recorded."""
 
 import contextlib
 import dataclasses
@@ -52,7 +52,7 @@ FEW = 6  # settings of images: below, they are not what can be told by trying
 
 @dataclasses.dataclass
 class Search:
-    """One search, and how far it is: what is found goes to `FILE`, if there is one."""
+    """The state of one search; what is found is written to `FILE` in the folder."""
 
     dataset: Dataset
     task: Task
@@ -72,7 +72,7 @@ class Search:
     lock: contextlib.ExitStack = dataclasses.field(default_factory=contextlib.ExitStack)
 
     def begin(self, asked: dict[str, Any]) -> None:
-        """Take up what is in the folder, which must be of the same search."""
+        """Continue what the folder holds, which must be the same search."""
         asked = run_folder.to_jsonable(asked)
         self.found = {"asked": asked, "searched": {}, "left_out": [], "seconds": 0.0}
         path = self.path
@@ -100,7 +100,7 @@ class Search:
     def size_up(
         self, folds: int | None, batch_size: int | None, updates: int | None
     ) -> None:
-        """How a candidate is trained: in folds, where that is asked for or pays.
+        """Decide on folds and on the size of the network, by the time available.
 
         Folds of few examples take several times as long; there must be time for them.
         Of networks for images the largest is taken that there is time to train, after
@@ -139,7 +139,7 @@ class Search:
         self.found |= {"folds": self.usual.folds or 0, "size": place}
 
     def enlarge(self) -> None:
-        """Take a larger network for images, if an update took less than was counted.
+        """Take a larger network for images, if updates were faster than estimated.
 
         What the search measured is more certain than what was measured before it.
         """
@@ -164,14 +164,14 @@ class Search:
         self.tried = [*self.tried[:-1], self.sizes[larger]]
 
     def effort(self, folds: int, batch_size: int | None, updates: int | None) -> Effort:
-        """What usually does, of no settings yet."""
+        """The usual effort, without settings."""
         several, batch = usual(self.dataset, folds, batch_size, updates)
         splits = [self.dataset.validation, *([self.dataset.train] if folds else [])]
         held = sum(split.num_examples for split in splits)
         return Effort((), SEARCH_SEEDS, folds or None, several, batch, held)
 
     def is_enough(self, searched: bool, cost: Cost) -> bool:
-        """Whether a network is trained well enough in the time that there is for it."""
+        """Whether the time suffices to train a network well enough."""
         least = self.usual.updates
         if not self.obeyed:
             least = max(LEAST_UPDATES, least // (2 if self.pictures else 3))
@@ -195,17 +195,17 @@ class Search:
 
     @property
     def share(self) -> float:
-        """Of the time, that the search takes at most."""
+        """The largest fraction of the time that the search may take."""
         return SHARE_OF_IMAGES if self.pictures else SHARE
 
     @property
     def report(self) -> float:
-        """Seconds that the answers and the report take, beside what members answer."""
+        """Seconds for answers and report, besides the members' predictions."""
         return min(REPORT, self.seconds / 4) if self.workdir is not None else 0.0
 
     @property
     def answered(self) -> int:
-        """Examples that each member of the run answers when it is trained."""
+        """Examples that each member predicts after training."""
         both = self.dataset.test.num_examples + self.usual.held
         if self.workdir is None:
             return both
@@ -217,19 +217,19 @@ class Search:
 
     @property
     def used(self) -> float:
-        """Seconds, with those of earlier parts."""
+        """Seconds used, including earlier sessions of the same search."""
         return self.found["seconds"] + time.perf_counter() - self.started
 
     def say(self, text: str, *args: Any) -> None:
         log.log(log_level(self.quiet, logging.INFO), text, *args)
 
     def leave_out(self, text: str) -> None:
-        """Say what there was no time for."""
+        """Record and log what there was no time for."""
         self.found["left_out"].append(text)
         self.say(text)
 
     def save(self) -> None:
-        """Write down what was found; the folder is made, and held, from then on."""
+        """Write what was found; from then on the folder exists and is locked."""
         if self.workdir is None or self.path is None:
             return
         if not self.workdir.is_dir() or not self.locked:
@@ -238,7 +238,7 @@ class Search:
         run_folder.write_json(self.path, {**self.found, "seconds": self.used})
 
     def choose(self) -> choice.Row:
-        """Try every candidate that there is time for; the setting to be kept."""
+        """Try every candidate that there is time for, and choose a setting."""
         # those on bins last: where the time is short, they are what is left out
         in_turn = sorted(self.tried, key=lambda each: "bins" in each.name)
         for place, candidate in enumerate(in_turn):
@@ -259,7 +259,7 @@ class Search:
         return row._replace(hparams={**row.hparams, **taken})
 
     def try_out(self, candidate: Candidate, left: int) -> None:
-        """Train the settings of a candidate, as many as there is time for."""
+        """Train as many settings of a candidate as there is time for."""
         settings = candidate.settings
         alone = choice.Row(candidate.name, dict(settings[0]), [0.0], [0.0])
         if len(settings) == 1 and len(self.tried) == 1:  # nothing to choose
@@ -344,7 +344,7 @@ class Search:
         settings: Sequence[Setting],
         **options: Any,
     ) -> Run:
-        """Train settings of a network with so many seeds from `seed` on."""
+        """Train settings of a network with consecutive seeds from `seed` on."""
         rounds = effort.num_epochs
         return fit(
             network,
@@ -364,7 +364,7 @@ class Search:
         )
 
     def plan(self, row: choice.Row) -> dict[str, Any]:
-        """Seeds and updates of the run, in the time that is left; always the same."""
+        """Seeds and updates of the final run in the remaining time; decided once."""
         if "run" in self.found:
             return self.found["run"]
         self.enlarge()
@@ -395,12 +395,12 @@ class Search:
     def within(
         self, whole: Effort, seconds: float, cost: Cost, least_seeds: int = 1
     ) -> Effort:
-        """As much of an effort as there is time for; what was asked for is obeyed."""
+        """As much of an effort as there is time for; what was asked for is kept."""
         least = whole.updates if self.obeyed else LEAST_UPDATES
         return whole.within(seconds, cost, least_seeds, least)
 
     def cost(self, candidate: Candidate) -> Cost:
-        """Of an update, as far as is known."""
+        """The best known cost of an update."""
         if candidate.name not in self.costs:
             args = self.task, self.dataset, self.usual.batch_size
             self.costs[candidate.name] = cost_of(candidate, *args)
@@ -422,7 +422,7 @@ def repeats(effort: Effort) -> str:
 
 
 def _of_size(candidate: Candidate) -> str:
-    """What a network is like that was taken for the time's sake."""
+    """Describe a network that the time budget decided on."""
     config = candidate.model.config
     said = f"The time decides on a {candidate.name} of {config['features'][0]} channels"
     if "coarser" in config:

@@ -1,4 +1,4 @@
-"""How good a finished run is: on its own test split again, or on other data."""
+"""Scores of a finished run on its own test split or other data."""
 
 import logging
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ def evaluate(
     target: str | None = None,
     data_dir: str | Path | None = None,
 ) -> Evaluation:
-    """The scores of `Run.evaluate`, of labelled data on disk.
+    """The scores of `Run.evaluate` on labelled data on disk.
 
     Other data become examples as the training data did, with the statistics of those.
     They are scored whole, or their test split where they have one. What the run itself
@@ -78,7 +78,7 @@ def evaluate(
 
 
 def show(found: Evaluation) -> int:
-    """Print a small table; 1 if something could not be read."""
+    """Print the scores as a table; returns 1 if something could not be read."""
     setting = f", {found.setting}" if found.setting else ""
     terminal.say(f"{found.of}: {count(found.examples, 'example')}{setting}")
     head = "", f"{count(found.members, 'member')}, mean ± standard error", "ensemble"

@@ -1,4 +1,4 @@
-"""A trained run -> one file that answers elsewhere, its preprocessing inside."""
+"""Export of a trained run to one file, with its preprocessing."""
 
 import functools
 from collections.abc import Callable
@@ -58,7 +58,7 @@ def export(run: Run, path: str | Path, format: str) -> Path:
 
 
 def ensemble(run: Run) -> Callable[[PyTree], jax.Array]:
-    """Inputs [B, ...] -> the mean over the members of what they answer [B, ...].
+    """Inputs [B, ...] -> the mean of the members' outputs [B, ...].
 
     That are probabilities where the outputs are logits of any kind; values are in the
     units that the target of a table has there. Members that were quarantined, or are of
@@ -86,7 +86,7 @@ def ensemble(run: Run) -> Callable[[PyTree], jax.Array]:
 
 
 def _member(run: Run, model: StatefulModel) -> Callable[..., PyTree]:
-    """(inputs [B, ...], params, state, numbers) of a member -> what it answers."""
+    """(inputs [B, ...], params, state, hparams) of one member -> its outputs."""
     kind = meaning(run)
     mean, deviation = scale(run.target or UNSCALED)
 
@@ -102,10 +102,10 @@ def _member(run: Run, model: StatefulModel) -> Callable[..., PyTree]:
 
 
 def meaning(run: Run) -> str | None:
-    """What the outputs are, a key of `losses.OUTPUTS`; None for a single member's own.
+    """What the outputs are, a key of `losses.OUTPUTS`; None where unknown.
 
     Raises:
-        UserError: where the mean over several members would be of nobody knows what.
+        UserError: if unknown for several members, whose mean may be meaningless.
     """
     kind = run.summary["outputs"]
     if kind is None and run.chosen.sum() > 1:
@@ -118,7 +118,7 @@ def meaning(run: Run) -> str | None:
 
 
 def chosen_members(run: Run) -> tuple[PyTree, PyTree, dict[str, Array]]:
-    """Params, state and the model's hyper-parameters of the `chosen` ones."""
+    """Params, state and the model's hyper-parameters of the `chosen` members."""
     whole = run.params, run.state, given(run.model_routes, run.hparams)
     return jax.tree.map(
         lambda leaf: jnp.asarray(leaf)[np.flatnonzero(run.chosen)], whole
@@ -126,7 +126,7 @@ def chosen_members(run: Run) -> tuple[PyTree, PyTree, dict[str, Array]]:
 
 
 def _stablehlo(run: Run) -> bytes:
-    """Read by `jax.export.deserialize(data).call(images)`."""
+    """Serialised StableHLO, read by `jax.export.deserialize(data).call(images)`."""
     (size,) = jax_export.symbolic_shape("b")
     batch = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape), leaf.dtype),
@@ -137,7 +137,9 @@ def _stablehlo(run: Run) -> bytes:
 
 
 def _onnx(run: Run) -> bytes:
-    """One member after the other, so that a convolution stays what it is."""
+    """ONNX with the members one after the other, so that convolutions stay
+    convolutions.
+    """
     from dlworkshop.serve import onnx  # noqa: PLC0415
 
     config = run.read_artifact("config.json")
@@ -160,7 +162,7 @@ def _onnx(run: Run) -> bytes:
 
 
 def _columns(run: Run, example: PyTree) -> list[dict[str, Any]] | None:
-    """Of the table that the run learnt from; None where it learnt from something else.
+    """The columns of the table that the run was trained on; None for other data.
 
     A row is what `example` says; who made other arrays of the table gives those.
     """

@@ -1,4 +1,4 @@
-"""What a network sees in a data set, computed once and kept: the examples of another.
+"""Outputs of a network on a data set, computed once and cached, as a new data set.
 
 A network whose parameters stay as they are need not be run in every epoch.
 """
@@ -77,7 +77,7 @@ def features(model: Model, params: PyTree, dataset: Dataset) -> Dataset:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether there are features as they were written; others are removed."""
+    """Whether the cached features are intact; damaged ones are removed."""
     if not folder.is_dir():
         return False
     with contextlib.suppress(OSError, ValueError):
@@ -124,7 +124,7 @@ def sequential_features(model: Model, params: PyTree, images: Array) -> np.ndarr
 
 
 class Extractor:
-    """The model's outputs batch by batch, by one program for images of one shape.
+    """The model's outputs batch by batch, with one program per image shape.
 
     >>> from dlworkshop import models
     >>> images = np.zeros((5, 8, 8, 1), np.uint8)
@@ -164,13 +164,13 @@ class Extractor:
             yield np.asarray(waiting)
 
     def _padded(self, batch: Array) -> np.ndarray:
-        """With zeros up to the batch of the program."""
+        """Padded with zeros to the batch size of the program."""
         short = self._size - len(batch)
         return np.pad(np.asarray(batch), [(0, short)] + [(0, 0)] * (batch.ndim - 1))
 
 
 def _compute(model: Model, params: PyTree, dataset: Dataset, folder: Path) -> None:
-    """Write the features of all splits into `folder`, all or nothing."""
+    """Write the features of all splits into `folder`, atomically."""
     total = sum(len(getattr(dataset, split).targets) for split in SPLITS)
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
     try:
@@ -196,7 +196,7 @@ def _compute(model: Model, params: PyTree, dataset: Dataset, folder: Path) -> No
 
 
 def _name(model: Model, params: PyTree, dataset: Dataset) -> str:
-    """24 hex digits that differ where the features may; "" where that is not known."""
+    """24 hex digits that differ where the features may; "" where that is unknown."""
     splits = [getattr(dataset, split).inputs for split in SPLITS]
     known = identity.describe(
         {

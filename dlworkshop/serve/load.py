@@ -1,4 +1,4 @@
-"""A run folder -> the run again: its members as they were at the end."""
+"""Loading of a finished run from its folder."""
 
 import functools
 import json
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def load(workdir: str | Path, model: Model | StatefulModel | None = None) -> Run:
-    """The run in a folder: its members as they were at the end, and its summary.
+    """Load a finished run: its members as they were at the end, and its summary.
 
     Args:
         workdir: of a finished run.
@@ -60,7 +60,7 @@ def load(workdir: str | Path, model: Model | StatefulModel | None = None) -> Run
 def _warn_of_another(
     model: Model | StatefulModel, config: dict[str, Any], workdir: Path
 ) -> None:
-    """Say where the model given is not the one that the run was made with."""
+    """Warn where the given model is not the one that the run was made with."""
     then = (config.get("identity") or {}).get("model")
     now = json.loads(json.dumps(to_jsonable(identity.describe({"model": model}))))
     differ = identity.difference({"model": then}, now) if then is not None else []
@@ -118,7 +118,7 @@ def _run(
 
 
 def _rebuilt(config: dict[str, Any], workdir: Path) -> Model:
-    """The model by its config, with which it can be built for its examples."""
+    """The model built from its config."""
     try:
         model = from_config(config["model"])
         shapes(model, example_of(config["dataset"]["example"]))
@@ -143,7 +143,7 @@ def _target(workdir: Path, summary: dict[str, Any]) -> dict[str, Any] | None:
 def _check_same(
     trained: dict[str, Any], summary: dict[str, Any], workdir: Path
 ) -> None:
-    """The parameters are of the run that config and summary tell of."""
+    """Check that parameters, config and summary belong to the same run."""
     config = run_files.read(workdir, "config.json", summary)
     pairs = [
         ("config.json", name, config.get(name), trained[name])

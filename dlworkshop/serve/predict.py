@@ -1,4 +1,4 @@
-"""What a finished run says to files: one row for each, as they are read."""
+"""Predictions of a finished run for files: one row per example, streamed."""
 
 import contextlib
 import itertools
@@ -33,7 +33,7 @@ MOST_UNKNOWN = 20  # words that are said to be unknown
 
 
 class Skipped(NamedTuple):
-    """A file or row that is no example."""
+    """A file or row that could not be read as an example."""
 
     name: str
     reason: str
@@ -55,7 +55,7 @@ class Part(NamedTuple):
 def predict_files(
     run: Run, paths: str | Path | Iterable[str | Path], calibrated: bool = False
 ) -> Iterator[Said | Skipped]:
-    """An answer to each image file, and to each row of a CSV or .npz file.
+    """A prediction for each image file, and for each row of a CSV or .npz file.
 
     Files become examples as the training data did, with the statistics of those. They
     are read and answered in parts, so that any number of them takes little memory.
@@ -98,7 +98,7 @@ def predict_files(
 
 
 def studied_of(run: Run) -> dict[str, Any]:
-    """What `answers.study` found; empty where it was not asked."""
+    """The results of `answers.study`; empty where it was not run."""
     assert run.workdir is not None
     there = (run.workdir / answers.FILE).is_file()
     return run.read_artifact(answers.FILE) if there else {}
@@ -107,7 +107,7 @@ def studied_of(run: Run) -> dict[str, Any]:
 def _unlike(
     part: Part, outputs: np.ndarray, limits: dict[str, Any], about: dict[str, Any]
 ) -> list[str]:
-    """What of each example is unlike train: far-off numbers, and unknown words."""
+    """How each example differs from train: extreme numbers, unknown words."""
     words = unlike(part.examples, outputs, limits)
     for i, source in enumerate(part.decoded):
         cells = readers.unknown_cells(source.content, about["preprocessing"])
@@ -122,7 +122,7 @@ def write(
     writer: Callable[[Iterable[Said]], None],
     calibrated: bool = False,
 ) -> int:
-    """Hand the answers to a writer; log what was skipped, and show how far it is.
+    """Pass predictions to a writer, log what was skipped, and show progress.
 
     Returns:
         0, 1 if something that was named was skipped, or 2 if all was. What a folder
@@ -176,10 +176,10 @@ def write(
 
 
 def preprocessing_of(run: Run) -> dict[str, Any]:
-    """What is in `preprocessing.json`, where files become examples for this run.
+    """The contents of `preprocessing.json`; refused where files cannot be examples.
 
     Raises:
-        UserError: where they do not.
+        UserError: if files cannot be examples of this run.
     """
     about = run.read_artifact("preprocessing.json")
     if run.summary["outputs"] is None:
@@ -198,7 +198,7 @@ def preprocessing_of(run: Run) -> dict[str, Any]:
 
 
 def read(found: Iterable[Source], preprocessing: dict[str, Any]) -> Iterator[Part]:
-    """Examples of PREDICT_BATCH sources at a time, decoded on all cores."""
+    """Read PREDICT_BATCH sources at a time, decoded on all cores."""
 
     def example(source: Source) -> np.ndarray | Skipped:
         try:
@@ -230,7 +230,7 @@ def read(found: Iterable[Source], preprocessing: dict[str, Any]) -> Iterator[Par
 
 
 class _Unknown:
-    """Says once of each word of a table that no row of train has it."""
+    """Logs each word of a table that is not in train, once."""
 
     def __init__(self, preprocessing: dict[str, Any]):
         self._preprocessing, self._seen = preprocessing, set[tuple[str, str]]()

@@ -1,4 +1,4 @@
-"""What a run says of examples, as rows: by what its outputs mean."""
+"""Predictions as rows, depending on what the outputs of a run mean."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from dlworkshop.train.result import Run
 
 
 class Answer(NamedTuple):
-    """What the ensemble, the mean of the members' probabilities, says of an example.
+    """A predicted class: from the mean of the members' probabilities.
 
     The last two are None where the run was not studied: see `answers.study`.
     """
@@ -32,7 +32,7 @@ class Answer(NamedTuple):
 
 
 class Value(NamedTuple):
-    """What the ensemble, the mean of the members, says of an example: a number.
+    """A predicted number: the mean over the members.
 
     In the units of the target, where it was standardised. Of a target of several
     columns, a number for each: name -> number.
@@ -47,7 +47,7 @@ class Value(NamedTuple):
 
 
 class Labels(NamedTuple):
-    """What the ensemble says of labels, several of which may be true at once."""
+    """Predicted labels, several of which may be true at once."""
 
     name: str
     prediction: str  # those above one half, joined by " + "; "" where none is
@@ -64,7 +64,7 @@ Answers = Callable[[list[Source], np.ndarray], Iterator[Said]]
 def answering(
     run: Run, classes: Sequence[str], studied: Mapping[str, Any], calibrated: bool
 ) -> Answers:
-    """What tells outputs [P, B, ...] in rows, by what they mean.
+    """The function that turns outputs [P, B, ...] into rows, by what they mean.
 
     Args:
         run: whose outputs they are.
@@ -176,7 +176,7 @@ def _labels(
 
 
 def _names(columns: Sequence[str], outputs: np.ndarray) -> list[str]:
-    """Of the outputs [P, B, ...] of an example; numbers where they have none.
+    """Names of the outputs [P, B, ...]; numbers where they have none.
 
     Raises:
         UserError: for outputs that do not fit into a row.

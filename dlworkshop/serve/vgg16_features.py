@@ -1,4 +1,4 @@
-"""Images -> what VGG16, learnt elsewhere, sees in them; also in files to come.
+"""Features of a pretrained VGG16 as inputs, for training data and later files.
 
 A run on features keeps in its preprocessing whose they are, so that it answers image
 files as one on pixels does, as long as the weights are where they were.
@@ -24,7 +24,7 @@ FEATURES = 512  # the channels of the last block, each the mean over all places
 
 
 def network(weights: str | Path) -> Model:
-    """Images of any kind -> features [512].
+    """A VGG16 with average pooling: images of any kind -> features [512].
 
     Raises:
         UserError: if the weights cannot be read, or are not those of a VGG16.
@@ -61,7 +61,7 @@ def vgg16_features(dataset: Dataset, weights: str | Path) -> Dataset:
 
 
 def input_transform(how: Mapping[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
-    """Images [B, H, W, C] -> what a run learnt from: those, or features [B, 512].
+    """Images [B, H, W, C] -> inputs of a run: the images, or features [B, 512].
 
     Args:
         how: the preprocessing of a run.

@@ -1,4 +1,4 @@
-"""What experiment scripts stand on: flags, lessons, timing, the gallery."""
+"""Building blocks of experiment scripts: flags, lessons, timing, the gallery."""
 
 from dlworkshop.workshop.script import Config, TrainingConfig, start
 

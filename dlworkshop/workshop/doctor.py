@@ -1,4 +1,4 @@
-"""Does what is needed work here? Packages, devices, folders, and one computation."""
+"""Checks of an installation: packages, devices, folders, and one computation."""
 
 import importlib.metadata
 import os
@@ -20,7 +20,7 @@ SIZE = 64  # of a side of the matrices that are multiplied
 
 
 class Finding(NamedTuple):
-    """What was looked at, and what was found."""
+    """One check and its result."""
 
     name: str
     found: str
@@ -28,7 +28,7 @@ class Finding(NamedTuple):
 
 
 def show() -> int:
-    """Print what `examine` finds; 1 if something that is needed does not work."""
+    """Print the findings of `examine`; returns 1 if something required fails."""
     found = list(examine())
     marks = {True: "ok", False: "BROKEN", None: "-"}
     terminal.show(("", "", ""), [(marks[f.works], *f[:2]) for f in found])
@@ -36,7 +36,7 @@ def show() -> int:
 
 
 def examine() -> Iterator[Finding]:
-    """Everything that a run needs, and the extras that it may have."""
+    """Check everything that a run needs, and the optional extras."""
     needs = importlib.metadata.requires("dlworkshop") or []
     wanted = [Requirement(text) for text in needs]
     said = [f"{name} {version}" for name, version in versions().items()]
@@ -59,13 +59,13 @@ def examine() -> Iterator[Finding]:
 
 
 def _missing(requirements: list[Requirement], extra: str) -> list[str]:
-    """What an extra asks for and is not met; "" is what is needed in any case."""
+    """Requirements of an extra that are not met; "" is what is always required."""
     asked = [each for each in requirements if _asks(each, extra)]
     return [lack for each in asked if (lack := lacks(each)) is not None]
 
 
 def _asks(requirement: Requirement, extra: str) -> bool:
-    """Whether it is for this extra, and here; one without a marker is for none."""
+    """Whether a requirement belongs to this extra on this platform."""
     if requirement.marker is None:
         return not extra
     here = requirement.marker.evaluate({"extra": extra})
@@ -73,7 +73,7 @@ def _asks(requirement: Requirement, extra: str) -> bool:
 
 
 def lacks(wanted: Requirement) -> str | None:
-    """The requirement, or one behind its extras, that is not met.
+    """The requirement, or one that its extras bring, that is not met.
 
     >>> lacks(Requirement("numpy>=2")), lacks(Requirement("numpy>=1000"))
     (None, 'numpy>=1000')
@@ -109,7 +109,7 @@ def _devices() -> Iterator[Finding]:
 
 
 def computes(device: jax.Device) -> bool:
-    """Whether the gradient of sum(tanh(x w)) in w is what NumPy says in float64.
+    """Whether the gradient of sum(tanh(x w)) in w equals that of NumPy in float64.
 
     Its entries are sums of SIZE products of numbers below 5, so float32 is right to
     some SIZE * 5 * 2^-24 = 2e-5; the bound leaves a factor of 50 for how a device

@@ -1,4 +1,4 @@
-"""The last block of VGG16 and a linear head on it, trained on from where they are."""
+"""Fine-tuning of VGG16: its last block together with a linear head."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""All experiments at their default settings -> one static site."""
+"""Run all experiments at their default settings and build a static site."""
 
 import os
 import subprocess

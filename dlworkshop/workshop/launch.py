@@ -1,4 +1,4 @@
-"""How a process finds the others of its run, and how it leaves them."""
+"""How a process joins the others of a distributed run, and how it leaves."""
 
 import contextlib
 import logging
@@ -46,7 +46,7 @@ def by_scheduler() -> bool:
 def joined(
     coordinator: str | None, num_processes: int | None, process_id: int | None
 ) -> Iterator[None]:
-    """Be one of the processes of a run while inside; alone where nothing says else.
+    """Join the distributed run that flags or the environment describe, if there is one.
 
     Args:
         coordinator: HOST:PORT at which process 0 answers. Where this or another is
@@ -83,7 +83,7 @@ def joined(
 
 
 def _abandon(error: BaseException) -> NoReturn:
-    """Leave at once: the others wait for this process, and learn so that it is gone."""
+    """Exit at once, so that the other processes, which wait, notice it."""
     if isinstance(error, UserError):
         terminal.say_error(error)
     elif isinstance(error, jax.errors.JaxRuntimeError) and GONE.search(str(error)):

@@ -1,4 +1,4 @@
-"""A lesson: an experiment that ends with claims, and how its run folder is written."""
+"""Lessons: experiments that end with claims, and how their run folders are written."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ from dlworkshop.types import Claim, Dataset, PyTree
 
 
 class Figure(NamedTuple):
-    """A picture to be projected; drawn when the run folder is written."""
+    """A figure of a lesson, drawn when the run folder is written."""
 
     name: str  # of its file
     draw: Callable[[Any], None]  # on matplotlib axes, or on an array of `panels`
@@ -31,7 +31,7 @@ class Figure(NamedTuple):
 
 
 class Exercise(NamedTuple):
-    """A line to change, what to expect, and the claim that checks it, if one can."""
+    """A line to change, what to expect, and the claim that checks it, if any."""
 
     question: str
     answer: str
@@ -39,7 +39,7 @@ class Exercise(NamedTuple):
 
 
 class Lesson(NamedTuple):
-    """What `main` of an experiment returns that does more than train."""
+    """The result of `main` of a lesson."""
 
     finding: str  # one sentence with the number that matters most
     claims: Sequence[Claim]
@@ -50,13 +50,13 @@ class Lesson(NamedTuple):
 
     @property
     def failed(self) -> list[Claim]:
-        """The claims that do not hold, those of exercises among them."""
+        """The claims that do not hold, including those of exercises."""
         asked = [e.claim for e in self.exercises if e.claim is not None]
         return [c for c in [*self.claims, *asked] if c.verdict != "holds"]
 
 
 def write(lesson: Lesson, workdir: Path, script: Path, doc: str, config, seconds):
-    """Leave the run folder of a lesson; returns the lesson with its whole summary.
+    """Write the run folder of a lesson; returns the lesson with its complete summary.
 
     Args:
         lesson: what `main` returned.
@@ -117,7 +117,7 @@ def _exercise(exercise: Exercise) -> dict[str, Any]:
 
 
 def _draw(figure: Figure, workdir: Path) -> dict[str, str]:
-    """Draw it into the folder; what the summary says of it."""
+    """Draw a figure into the folder; returns its entry in the summary."""
     from dlworkshop.report import svg  # noqa: PLC0415 (it brings matplotlib)
 
     name = figure.name
@@ -136,7 +136,7 @@ def _draw(figure: Figure, workdir: Path) -> dict[str, str]:
 
 
 def vmap_grid(one: Callable[..., Any]) -> Callable[..., Any]:
-    """`one` for each of the first arguments with each of the second, in one program.
+    """Apply `one` to all pairs of the first and the second arguments, in one program.
 
     Args:
         one: (a, b, *shared) -> tree of arrays; b may be the key of a seed.
@@ -165,7 +165,7 @@ def fit_best_rate(
     seeds: int,
     num_epochs: int,
 ) -> tuple[float, PyTree]:
-    """Train with every seed at every rate, and keep the rate that validation prefers.
+    """Train with every seed at every learning rate; keep the best rate by validation.
 
     Adam on batches of 64; the rate falls to 0 along a cosine. As in a `sweep` the test
     split stays unread.

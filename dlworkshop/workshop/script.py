@@ -1,4 +1,4 @@
-"""How an experiment script begins and ends: flags in, numbers and a report out."""
+"""Entry point of experiment scripts: flags in, results and a report out."""
 
 import dataclasses
 import logging
@@ -24,7 +24,7 @@ from dlworkshop.workshop.lesson import Lesson
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The flags that all experiments share; each has its own defaults and more."""
+    """Flags that all experiments share; each adds defaults and flags of its own."""
 
     workdir: Path | None = None
     """The run folder; runs/NAME by default. Run the same command again to go on."""
@@ -40,7 +40,7 @@ class Config:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig(Config):
-    """The flags of the experiments that train on a data set."""
+    """Flags of the experiments that train on a data set."""
 
     num_epochs: int = 10
     """Passes over the training split."""
@@ -59,7 +59,7 @@ AnyConfig = TypeVar("AnyConfig", bound=Config)
 def start(
     main: Callable[[AnyConfig], Run | Lesson], config_class: type[AnyConfig]
 ) -> None:
-    """Run `main` with the flags of the command line; a user's mistake exits with 2.
+    """Run `main` with the flags of the command line; exit with 2 on a user's mistake.
 
     The module's docstring is the text of `--help`, its file name the name of the run.
     A lesson prints a line for each claim; if one fails, the report is there all the
@@ -98,7 +98,7 @@ def start(
 def perform(
     main: Callable[[AnyConfig], Run | Lesson], config: AnyConfig
 ) -> Run | Lesson:
-    """Run `main`, and write the run folder of what is not a `Run`, which wrote its own.
+    """Run `main`, and write the run folder unless it returned a `Run`, which did so.
 
     Args:
         main: of an experiment's module.
@@ -118,7 +118,7 @@ def perform(
 
 
 def quiet_checkpoints() -> None:
-    """Let a checkpoint that failed be told of once, by what is raised in the end.
+    """Report a failed checkpoint once, by the exception that ends the run.
 
     Orbax logs its traceback before that, and its threads go on for a moment.
     """
@@ -135,7 +135,7 @@ def quiet_checkpoints() -> None:
 
 
 def use_all_cores(seeds: int) -> None:
-    """Make each CPU core a device of its own where the members divide evenly.
+    """Make each CPU core a device where the members divide evenly over them.
 
     Two cores as two devices train two members at once, without waiting for each other
     at every matrix product. Without effect on accelerators, or where the user chose.
@@ -147,7 +147,7 @@ def use_all_cores(seeds: int) -> None:
 
 
 def finding(run: Run | Lesson) -> str:
-    """One line: a lesson's own, or the mean over the members, its error, and n.
+    """The result in one line: a lesson's own, or mean, standard error and n.
 
     >>> summary = {"metric": "accuracy", "test": {"accuracy": {}, "loss": {}}}
     >>> summary["test"]["accuracy"] = {"mean": 0.9912, "sem": 0.0011, "n": 8}

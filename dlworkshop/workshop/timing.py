@@ -1,4 +1,4 @@
-"""How long a call takes, for experiments that are about time."""
+"""Timing of calls, for experiments about speed."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ LEAST = 0.02  # seconds of calls: short ones are disturbed most, and are many in
 
 
 def time_call(function: Callable, *args: Any, calls: int = 3) -> float:
-    """The shortest of some calls, each waited for; one before them may compile.
+    """The shortest time of several calls; one before them may compile.
 
     Whatever else the machine does can only make a call longer, so the shortest is the
     nearest to what the call itself takes. There are `calls` of them, and as many as
@@ -35,7 +35,7 @@ def in_turns(
     take: Callable[..., Any] = time_call,
     seed: int = 0,
 ) -> np.ndarray:
-    """What `take` says of each call, in every turn all of them in a random order.
+    """Interleaved measurements: each round calls all functions in a random order.
 
     In turns, a slow moment hits all calls alike. In random order, none is always the
     first or follows the same one, and `verify.claims.turns` may decide by the order

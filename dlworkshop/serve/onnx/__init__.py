@@ -1,4 +1,4 @@
-"""What a model answers, as an ONNX file: arrays or columns in, arrays out.
+"""Export of a function of arrays or table columns as an ONNX file.
 
 The answer is traced with a batch of any size, and the program translated.
 """
@@ -101,7 +101,7 @@ def build(
 
 
 def _named(tree: PyTree, alone: str) -> dict[str, Any]:
-    """The leaves by their places; `alone` where there is one without a place."""
+    """Names of leaves by their paths; `alone` for a leaf without a path."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="/") or alone: leaf
         for path, leaf in jax.tree.leaves_with_path(tree)
@@ -113,7 +113,7 @@ def _is_image(example: PyTree) -> bool:
 
 
 def _free(names: Mapping[str, Any], taken: Sequence[str]) -> list[str]:
-    """The names of outputs; one that is an input too gets an underscore."""
+    """Output names; one that is also an input gets an underscore."""
     said: list[str] = []
     for name in names:
         free = name

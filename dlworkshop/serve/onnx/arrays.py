@@ -1,4 +1,4 @@
-"""Primitives of JAX on whole arrays -> ONNX: shapes, sums, products, orders."""
+"""Rules for primitives on whole arrays: shapes, reductions, products, sorting."""
 
 import string
 from collections.abc import Callable
@@ -78,7 +78,7 @@ def _pad(graph: Program, at: Step, x: str, fill: str) -> str:
 
 
 def spread(graph: Program, x: str, between, fill: str) -> str:
-    """With so many entries of `fill` between those of each axis."""
+    """Insert so many entries of `fill` between the entries of each axis."""
     for axis, extra in enumerate(between):
         shape = list(graph.known[x].shape)
         if extra and shape[axis] > 1:
@@ -94,7 +94,7 @@ def spread(graph: Program, x: str, between, fill: str) -> str:
 
 
 def reduction(op: str) -> Rule:
-    """Of numbers, over some axes."""
+    """A reduction of numbers over some axes."""
 
     def rule(graph: Program, at: Step, x: str) -> str:
         axes = at.params["axes"]
@@ -106,7 +106,7 @@ def reduction(op: str) -> Rule:
 
 
 def of_truth(op: str) -> Rule:
-    """The same of truth values, by numbers 0 and 1."""
+    """A reduction of booleans, computed with numbers 0 and 1."""
 
     def rule(graph: Program, at: Step, x: str) -> str:
         if not at.params["axes"]:
@@ -119,7 +119,7 @@ def of_truth(op: str) -> Rule:
 
 
 def extreme(op: str) -> Rule:
-    """Where the largest or smallest is, the first of them."""
+    """Index of the first largest or smallest entry."""
 
     def rule(graph: Program, at: Step, x: str) -> str:
         (axis,) = at.params["axes"]
@@ -137,7 +137,7 @@ def _cumulative_sum(graph: Program, at: Step, x: str) -> str:
 
 
 def scanned(function: Callable) -> Rule:
-    """Along an axis, each with all before it."""
+    """A cumulative operation along an axis."""
     return by(
         lambda x, *, axis, reverse: lax.associative_scan(
             function, x, axis=axis, reverse=reverse
@@ -146,7 +146,7 @@ def scanned(function: Callable) -> Rule:
 
 
 def _sort(graph: Program, at: Step, x: str, *others: str) -> list[str]:
-    """By the first; TopK keeps the order of what is equal."""
+    """Sort by the first operand; TopK keeps the order of equal entries."""
     if at.params["num_keys"] != 1:
         raise UntranslatableError("the primitive 'sort' by several keys")
     axis, of = int(at.params["dimension"]), at.of(0)
@@ -168,7 +168,7 @@ def _top(graph: Program, x: str, count: Any, out: Any, **how: int) -> list[str]:
 
 
 def _dot(graph: Program, at: Step, x: str, y: str) -> str:
-    """A product over some axes, for each of others; the plain one is a MatMul."""
+    """A general dot product; the plain case is a MatMul."""
     (x_axes, y_axes), (x_batch, y_batch) = at.params["dimension_numbers"]
     x, y = (graph.cast(each, at.out.dtype) for each in (x, y))
     x_rank, y_rank = (len(at.of(i).shape) for i in (0, 1))

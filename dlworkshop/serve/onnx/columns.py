@@ -1,4 +1,4 @@
-"""The columns of a table, as a file has them -> the vectors that a model wants."""
+"""Columns of a table, as a file has them -> the vectors that a model takes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ STRING = np.dtype(object)  # as NumPy holds words of any length
 
 
 def vectors(graph: Graph, columns: Sequence[Mapping[str, Any]], size: Any) -> str:
-    """[B, D] of an input [B] for each column, as `data.readers.columns` makes them.
+    """[B, D] of one input [B] per column, encoded as in `data.readers.columns`.
 
     Numbers are float64, as in the reader, where NaN is missing; categories are strings,
     which are read as the cells of a CSV file are: "", "NA" and the like are missing.
@@ -49,7 +49,7 @@ def vectors(graph: Graph, columns: Sequence[Mapping[str, Any]], size: Any) -> st
 
 
 def metadata(columns: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What the inputs are, as JSON.
+    """Description of the inputs, as JSON.
 
     >>> metadata([{"name": "sex", "values": ["f", "m"], "missing": False}])
     [{'name': 'sex', 'type': 'category', 'categories': ['f', 'm']}]
@@ -67,18 +67,18 @@ def metadata(columns: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _says(graph: Graph, x: str, pattern: str, flags: str) -> str:
-    """Whether a cell is this, whatever spaces are around it."""
+    """Whether a cell matches the pattern, ignoring surrounding spaces."""
     whole = rf"{flags}\s*(?:{pattern})\s*"
     return graph.add("RegexFullMatch", x, pattern=whole, dtype=bool)
 
 
 def _case(value: str) -> str:
-    """True and False are read in any case."""
+    """True and False match in upper and lower case."""
     return "(?i)" if value in ("True", "False") else ""
 
 
 def _escaped(text: str) -> str:
-    """A pattern that is this text, for RE2."""
+    """A pattern that matches this text literally, for RE2."""
     return "".join(
         c if c.isascii() and c.isalnum() else f"\\x{{{ord(c):x}}}" for c in text
     )

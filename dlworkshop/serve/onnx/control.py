@@ -1,4 +1,4 @@
-"""Loops and branches of JAX -> ONNX, whose bodies are graphs of their own."""
+"""Rules for loops and branches, whose bodies become subgraphs."""
 
 from collections.abc import Sequence
 from typing import Any

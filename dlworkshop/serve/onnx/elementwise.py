@@ -1,4 +1,4 @@
-"""Primitives of JAX that compute each entry by itself -> ONNX, which broadcasts.
+"""Rules for elementwise primitives; ONNX broadcasts.
 
 What ONNX has no operation for is written in JAX, by primitives that it has one for.
 """
@@ -67,7 +67,7 @@ AS_IT_IS = (
 
 
 def same(op: str) -> Rule:
-    """An operation that ONNX has."""
+    """A primitive that is one ONNX operation."""
 
     def rule(graph: Program, at: Step, *xs: str) -> str:
         if wide := at.params.get("out_dtype"):  # from JAX 0.12 on
@@ -78,7 +78,7 @@ def same(op: str) -> Rule:
 
 
 def by(function: Callable) -> Rule:
-    """What a function of arrays computes: (*arrays, **params of the primitive)."""
+    """A primitive given by a function: (*arrays, **params of the primitive)."""
 
     def rule(graph: Program, at: Step, *xs: str) -> list[str]:
         return graph.trace(functools.partial(function, **at.params), *xs)
@@ -87,7 +87,7 @@ def by(function: Callable) -> Rule:
 
 
 def logical(word: str) -> Rule:
-    """Of truth values, or of the bits of integers."""
+    """A logical operation of booleans, or of the bits of integers."""
 
     def rule(graph: Program, at: Step, *xs: str) -> str:
         op = word if at.out.dtype == bool else f"Bitwise{word}"
@@ -97,19 +97,19 @@ def logical(word: str) -> Rule:
 
 
 def _log1p(x, **_):
-    """Without the digits that 1 + x loses: log(1 + x) = 2 atanh(x / (2 + x))."""
+    """log(1 + x) = 2 atanh(x / (2 + x)), which is accurate near 0."""
     small = abs(x) < 0.5
     near = 2 * jnp.arctanh(jnp.where(small, x, 0) / (2 + jnp.where(small, x, 0)))
     return jnp.where(small, near, jnp.log(1 + x))
 
 
 def _expm1(x, **_):
-    """exp(x) - 1 = tanh(x / 2) (exp(x) + 1), which loses no digits near 0."""
+    """exp(x) - 1 = tanh(x / 2) (exp(x) + 1), which is accurate near 0."""
     return jnp.tanh(x / 2) * (jnp.exp(x) + 1)
 
 
 def _arctan2(y, x, **_):
-    """The angle by that of y / x in the right half of the plane."""
+    """The angle from that of y / x in the right half-plane."""
     turned = jnp.arctan(y / jnp.where(x == 0, 1, x))
     left = turned + jnp.where(y < 0, -np.pi, np.pi).astype(x.dtype)
     upright = jnp.sign(y) * (np.pi / 2)
@@ -117,7 +117,7 @@ def _arctan2(y, x, **_):
 
 
 def _horner(x, terms):
-    """a + x (b + x (c + ...)), of the coefficients from the lowest degree on."""
+    """a + x (b + x (c + ...)), with coefficients from the lowest degree on."""
     return functools.reduce(lambda sum, term: sum * x + term, reversed(terms))
 
 
@@ -158,7 +158,7 @@ def _select(graph: Program, at: Step, which: str, *cases: str) -> str:
 
 
 def where(graph: Program, which: str, yes: str, no: str) -> str:
-    """Entries of `yes` where it is so, else of `no`."""
+    """Entries of `yes` where the condition holds, else of `no`."""
     dtype = graph.known[yes].dtype
     has_where = dtype.kind in "fi" and dtype.itemsize >= 4  # in every runtime
     wide = dtype if has_where else INT64

@@ -1,4 +1,4 @@
-"""Nodes and constants of an ONNX file, and what is known of each name in it.
+"""An ONNX graph under construction: nodes, constants, and the type of each name.
 
 Arrays may have fewer entries than their shape says, with sizes of 1 that broadcast:
 ONNX broadcasts by itself where entries meet. `Graph.whole` writes them out.
@@ -21,7 +21,7 @@ Shape = Sequence[Any]  # of numbers, and of multiples of the size of the batch
 
 
 class UntranslatableError(UserError):
-    """What a model does has no form in an ONNX file."""
+    """A part of a model cannot be expressed in ONNX."""
 
     def __init__(self, what: str):
         super().__init__(
@@ -31,7 +31,7 @@ class UntranslatableError(UserError):
 
 
 class Graph:
-    """An ONNX file that grows by a node at a time; values go by their names.
+    """An ONNX graph to which nodes are added one at a time; values are names.
 
     Args:
         taken: the names of its inputs and outputs.
@@ -48,7 +48,7 @@ class Graph:
         self._constants: dict[tuple[int, Any], tuple[Any, str]] = {}
 
     def input(self, name: str, shape: Shape, dtype: Any) -> str:
-        """An input [B, ...]; the first one tells the size of the batch."""
+        """An input [B, ...]; the first one determines the batch size."""
         self.known[name] = described(shape, dtype)
         if not self._length:
             out = described([1], INT64)
@@ -63,7 +63,7 @@ class Graph:
         dtype: Any = None,
         **attributes: Any,
     ) -> str:
-        """One operation of one output.
+        """Add an operation with one output.
 
         Args:
             op: of ONNX.
@@ -79,7 +79,7 @@ class Graph:
     def add_several(
         self, op: str, inputs: Sequence[str], outs: Sequence[Any], **attributes: Any
     ) -> list[str]:
-        """One operation; the names of its outputs, of these shapes and dtypes."""
+        """Add an operation with several outputs of the given shapes and dtypes."""
         from onnx import helper  # noqa: PLC0415
 
         names = [self._name(op, out) for out in outs]
@@ -87,7 +87,7 @@ class Graph:
         return names
 
     def constant(self, value: Any, dtype: Any = None) -> str:
-        """An array that the file holds."""
+        """Add a constant array."""
         from onnx import numpy_helper  # noqa: PLC0415
 
         array = np.asarray(value)
@@ -101,11 +101,11 @@ class Graph:
         return self._constants[id(value), dtype][1]
 
     def integers(self, values: Iterable[Any]) -> str:
-        """A vector, as ONNX wants axes and sizes."""
+        """Add an integer vector, as ONNX takes axes and sizes."""
         return self.constant(np.array([int(value) for value in values], INT64))
 
     def sizes(self, shape: Shape) -> str:
-        """A shape as a vector; the size of the batch is that of the inputs."""
+        """A shape as a vector; the batch size is that of the inputs."""
         if all(isinstance(size, int) for size in shape):
             return self.integers(shape)
         one, parts = described([1], INT64), []
@@ -126,7 +126,7 @@ class Graph:
         return self.add("Concat", *parts, out=out, axis=0)
 
     def whole(self, name: str, shape: Shape) -> str:
-        """All entries of what broadcasts to this shape."""
+        """Broadcast to the full shape."""
         known = self.known[name]
         if tuple(known.shape) == tuple(shape):
             return name
@@ -137,7 +137,7 @@ class Graph:
         return self.add("Expand", name, sizes, out=described(shape, known.dtype))
 
     def cast(self, name: str, dtype: Any) -> str:
-        """The same numbers in another dtype."""
+        """Convert to another dtype."""
         from onnx import helper  # noqa: PLC0415
 
         shape, known = self.known[name].shape, self.known[name].dtype
@@ -147,7 +147,7 @@ class Graph:
         return self.add("Cast", name, out=described(shape, dtype), to=to)
 
     def reshape(self, name: str, shape: Shape) -> str:
-        """The same entries in another shape."""
+        """Reshape."""
         known = self.known[name]
         if tuple(known.shape) == tuple(shape):
             return name
@@ -163,7 +163,7 @@ class Graph:
         return self.add("Reshape", name, sizes, out=out, allowzero=int(0 in shape))
 
     def unsqueeze(self, name: str, axes: Sequence[int]) -> str:
-        """With axes of size 1 in these places of the result."""
+        """Insert axes of size 1 at these positions of the result."""
         if not axes:
             return name
         known = self.known[name]
@@ -173,7 +173,7 @@ class Graph:
         return self.add("Unsqueeze", name, self.integers(axes), out=out)
 
     def transpose(self, name: str, order: Iterable[int]) -> str:
-        """Axes in another order."""
+        """Permute the axes."""
         order = [int(axis) for axis in order]
         if order == list(range(len(order))):
             return name
@@ -182,7 +182,7 @@ class Graph:
         return self.add("Transpose", name, out=out, perm=order)
 
     def slice(self, name: str, axes: dict[int, tuple[int, int, int]], out: Any) -> str:
-        """Some of the entries: axis -> start, end, step, as in Python."""
+        """Slice: axis -> start, end, step, as in Python."""
         if not axes:
             return name
         starts, ends, steps = zip(*axes.values(), strict=True)
@@ -190,7 +190,7 @@ class Graph:
         return self.add("Slice", name, *parts, out=out)
 
     def pad(self, name: str, low: Sequence[int], high: Sequence[int], fill: str) -> str:
-        """More entries before and after, or fewer where the number is negative."""
+        """Pad before and after; negative numbers remove entries."""
         cut = {
             axis: (max(-a, 0), b if b < 0 else LAST, 1)
             for axis, (a, b) in enumerate(zip(low, high, strict=True))
@@ -213,7 +213,7 @@ class Graph:
     def subgraph(
         self, inputs: Sequence[Any], make: Callable[..., Sequence[str]]
     ) -> Any:
-        """A body of a loop or branch, which may use every name from outside.
+        """The body of a loop or branch, which may use every outer name.
 
         Args:
             inputs: their shapes and dtypes.
@@ -236,7 +236,7 @@ class Graph:
         return graph
 
     def info(self, name: str) -> Any:
-        """Name, dtype and shape as ONNX tells of inputs and outputs."""
+        """Name, dtype and shape, as ONNX describes inputs and outputs."""
         from onnx import helper  # noqa: PLC0415
 
         shape, dtype = self.known[name].shape, self.known[name].dtype
@@ -258,7 +258,7 @@ class Graph:
 def needed(
     nodes: Sequence[Any], constants: Sequence[Any], outputs: Iterable[str]
 ) -> tuple[list[Any], list[Any]]:
-    """The nodes and constants that the outputs need."""
+    """The nodes and constants that the outputs depend on."""
     wanted, kept = set(outputs), []
     for node in reversed(nodes):
         if not wanted.isdisjoint(node.output):
@@ -268,7 +268,7 @@ def needed(
 
 
 def _read(node: Any) -> Iterator[str]:
-    """The names that a node reads, in its bodies too."""
+    """The names that a node reads, including those in its subgraphs."""
     yield from node.input
     for attribute in node.attribute:
         for inner in attribute.g.node:
@@ -276,14 +276,14 @@ def _read(node: Any) -> Iterator[str]:
 
 
 def described(shape: Shape, dtype: Any) -> jax.ShapeDtypeStruct:
-    """A shape and a dtype (or that of such a description) as files hold them."""
+    """A shape and dtype as they are stored in the file."""
     dtype = dtype.dtype if isinstance(dtype, jax.ShapeDtypeStruct) else dtype
     sizes = [int(n) if isinstance(n, np.integer) else n for n in shape]
     return jax.ShapeDtypeStruct(tuple(sizes), stored(dtype))
 
 
 def stored(dtype: Any) -> np.dtype:
-    """The dtype in a file: float32 for what is computed in 16 bits or fewer.
+    """The dtype in the file: float32 for 16-bit floats and smaller ones.
 
     Runtimes on CPUs do not know the shorter ones.
 
@@ -296,7 +296,7 @@ def stored(dtype: Any) -> np.dtype:
 
 
 def _broadcast(shapes: Sequence[Shape]) -> list[Any]:
-    """What they broadcast to; the sizes other than 1 are equal."""
+    """The broadcast shape; sizes other than 1 are equal."""
     rank = max(map(len, shapes))
     padded = [[1] * (rank - len(shape)) + list(shape) for shape in shapes]
     return [

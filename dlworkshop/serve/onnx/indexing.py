@@ -1,4 +1,4 @@
-"""Primitives of JAX that read and write by indices -> ONNX.
+"""Rules for gather, scatter and dynamic slices.
 
 Windows of entries become one index for each entry, which ONNX's operations want.
 """
@@ -24,7 +24,7 @@ def _points(
     shape: Sequence[Any],
     outside: int | None = None,
 ) -> Callable:
-    """A function of starts [*B, axes] -> indices, and whether all of a window is there.
+    """A function of starts [*B, axes] -> indices, and whether the window is inside.
 
     Args:
         axes: of the operand that the starts speak of.
@@ -106,7 +106,7 @@ def _gather(graph: Program, at: Step, x: str, starts: str) -> str:
 
 
 def _outside(dtype: np.dtype) -> Any:
-    """What JAX reads where there is nothing."""
+    """What JAX returns for reads outside the array."""
     if np.issubdtype(dtype, np.floating):
         return np.nan
     if np.issubdtype(dtype, np.bool_):
@@ -116,7 +116,7 @@ def _outside(dtype: np.dtype) -> Any:
 
 
 def scatter(reduction: str) -> Rule:
-    """Writes, or adds to what is there."""
+    """Scatter that replaces or adds."""
 
     def rule(graph: Program, at: Step, x: str, starts: str, updates: str) -> str:
         if reduction == "none" and at.params.get("update_jaxpr") is not None:

@@ -1,4 +1,4 @@
-"""A traced program (a jaxpr) -> the nodes of an ONNX graph, one primitive at a time."""
+"""Translation of a jaxpr into the nodes of an ONNX graph, one primitive at a time."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -22,14 +22,14 @@ BODIES = {
 
 
 class Value:
-    """A variable of a program, or an array that it holds."""
+    """A variable of a jaxpr, or a literal array."""
 
     def __init__(self, aval: Any, array: Any = None) -> None:
         self.aval, self.array = aval, array
 
 
 class Step(NamedTuple):
-    """One primitive."""
+    """One equation of a jaxpr."""
 
     name: str
     params: Mapping[str, Any]
@@ -51,7 +51,7 @@ Rule = Callable[..., Any]
 
 
 class Program(Graph):
-    """A graph that programs are translated into.
+    """A graph into which jaxprs are translated.
 
     Args:
         taken, size: of a Graph.
@@ -67,13 +67,13 @@ class Program(Graph):
         self._elementwise, self._others = elementwise, others
 
     def trace(self, function: Callable, *names: str) -> list[str]:
-        """What a function of arrays, written in JAX, makes of these."""
+        """Trace a function of arrays written in JAX, and translate it."""
         return self.translate(
             jax.make_jaxpr(function)(*(self.known[name] for name in names)), names
         )
 
     def translate(self, jaxpr: Any, names: Sequence[str]) -> list[str]:
-        """A program without free variables: names of its inputs -> of its outputs.
+        """Translate a closed jaxpr: names of its inputs -> names of its outputs.
 
         What no output needs is left out.
 
@@ -115,7 +115,7 @@ class Program(Graph):
 
 
 def flat(jaxpr: Any, inputs: Sequence[Value]) -> tuple[list[Step], list[Value]]:
-    """The steps of a program and of the bodies in it, in their order; its outputs."""
+    """The equations of a jaxpr and of inner jaxprs, in order; its outputs."""
     program = inner(jaxpr)
     known: dict[Any, Value] = dict(zip(program.invars, inputs, strict=True))
     for variable, array in zip(program.constvars, _constants(jaxpr), strict=True):
@@ -141,7 +141,7 @@ def flat(jaxpr: Any, inputs: Sequence[Value]) -> tuple[list[Step], list[Value]]:
 
 
 def _expanded(eqn: Any) -> Any:
-    """What a primitive of JAX 0.12's newer kind says that it is made of."""
+    """The decomposition that newer primitives of JAX 0.12 define themselves."""
     primitive = eqn.params.get("_prim")
     if not hasattr(primitive, "expand"):
         return None
@@ -149,7 +149,7 @@ def _expanded(eqn: Any) -> Any:
 
 
 def inner(jaxpr: Any) -> Any:
-    """The program itself; from JAX 0.12 on, open and closed ones are of one kind."""
+    """The inner jaxpr; from JAX 0.12 on, open and closed ones share a type."""
     return getattr(jaxpr, "jaxpr", jaxpr)
 
 
@@ -158,7 +158,7 @@ def _constants(jaxpr: Any) -> Sequence[Any]:
 
 
 def _check(step: Step) -> None:
-    """Refuse numbers that runtimes have not."""
+    """Refuse dtypes that ONNX runtimes lack."""
     for value in (*step.inputs, *step.outputs):
         dtype = getattr(value.aval, "dtype", None)
         if dtype is None or jnp.issubdtype(dtype, jax.dtypes.extended):

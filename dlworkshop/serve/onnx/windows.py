@@ -1,4 +1,4 @@
-"""Primitives of JAX that look through windows -> ONNX: convolutions and pooling."""
+"""Rules for windowed primitives: convolutions and pooling."""
 
 import math
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def _convolution(graph: Program, at: Step, image: str, kernel: str) -> str:
 
 
 def pooling(op: str, fill: float, name: str) -> Rule:
-    """The largest entry of a window, or (as a mean times its size) the sum.
+    """Maximum of each window, or its sum (as the mean times its size).
 
     Args:
         op: of ONNX.
