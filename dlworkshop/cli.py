@@ -193,7 +193,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _parse(args: Sequence[str] | None) -> Callable[[], int]:
-    """The command with its settings; what tyro says in a box becomes a sentence."""
+    """Parse the command line; tyro's error box becomes one sentence."""
     import tyro
 
     said = io.StringIO()

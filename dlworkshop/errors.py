@@ -1,4 +1,4 @@
-"""What a user can mend, in one sentence: what came, what was wanted, what to do."""
+"""User errors, in one sentence: what came, what was wanted, what to do."""
 
 import contextlib
 import dataclasses
@@ -30,13 +30,13 @@ def repr_of(value: Any) -> str:
 
 
 def nearest(name: Any, known: Iterable[str]) -> str | None:
-    """The one of `known` that was perhaps meant."""
+    """The name in `known` that was probably meant."""
     near = difflib.get_close_matches(str(name), sorted(known), n=1, cutoff=0.4)
     return near[0] if near else None
 
 
 def unknown(kind: str, name: Any, known: Iterable[str]) -> UserError:
-    """The error for a name that is not known, with the nearest one that is.
+    """The error for an unknown name, with the nearest known one.
 
     >>> print(unknown("data set", "minst", ["mnist", "digits"]))
     unknown data set 'minst': did you mean 'mnist'? (known: digits, mnist)
@@ -49,7 +49,7 @@ def unknown(kind: str, name: Any, known: Iterable[str]) -> UserError:
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """The finite numbers from `low`, itself among them where `closed`, to below `high`.
+    """The finite numbers from `low` (included if `closed`) to below `high`.
 
     >>> 0 in Range(0, 1), 1 in Range(0, 1), str(Range(0, 1, closed=False))
     (True, False, '(0, 1)')
@@ -69,7 +69,7 @@ class Range:
 
 
 def check_number(name: str, value: Any, inside: Range = Range()) -> None:
-    """Refuse what is no number, or is outside.
+    """Refuse what is not a number in the range.
 
     >>> check_number("dropout", 2.0, Range(0, 1))
     Traceback (most recent call last):
@@ -81,7 +81,7 @@ def check_number(name: str, value: Any, inside: Range = Range()) -> None:
 
 
 def check_whole(name: str, value: Any, least: int = 1) -> None:
-    """Refuse what is no whole number, or is below `least`."""
+    """Refuse what is not a whole number of at least `least`."""
     is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not is_whole or value < least:
         raise UserError(
@@ -90,39 +90,39 @@ def check_whole(name: str, value: Any, least: int = 1) -> None:
 
 
 def check_flag(name: str, value: Any) -> None:
-    """Refuse what is neither True nor False."""
+    """Refuse what is not True or False."""
     if not isinstance(value, bool):
         raise UserError(f"{name} is {repr_of(value)}: give True or False")
 
 
 def check_function(name: str, value: Any) -> None:
-    """Refuse what cannot be called."""
+    """Refuse what is not callable."""
     if not callable(value):
         raise UserError(f"{name} is {repr_of(value)}: give a function")
 
 
 def check_path(name: str, value: Any) -> None:
-    """Refuse what names no place on disk."""
+    """Refuse what is not a path."""
     if not isinstance(value, str | os.PathLike):
         raise UserError(f"{name} is {repr_of(value)}: give a path")
 
 
 def check_known(kind: str, name: Any, known: Iterable[str]) -> None:
-    """Refuse a name that is not known."""
+    """Refuse an unknown name."""
     known = list(known)
     if not isinstance(name, str) or name not in known:
         raise unknown(kind, name, known)
 
 
 def check_text(name: str, value: Any) -> None:
-    """Refuse what is no text."""
+    """Refuse what is not text."""
     if not isinstance(value, str):
         raise UserError(f"{name} is {repr_of(value)}: give text")
 
 
 @contextlib.contextmanager
 def explain_devices() -> Iterator[None]:
-    """Where JAX finds no device, say so as a mistake of the user, who can mend it."""
+    """Report that JAX finds no device as a user error."""
     try:
         yield
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and the private cache; every writer comes here."""
+"""Atomic writing of files, and the private cache folder."""
 
 import contextlib
 import errno
@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A file to write, which is at `path` when the block has ended, or not at all.
+    """A file to write, which replaces `path` when the block ends without an error.
 
     It is written beside `path`, under a name that nobody can guess and that must be
     new, is brought to the disk, and takes the place of what was there. So readers see
@@ -46,14 +46,14 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def remove_left_over(folder: Path) -> None:
-    """What a killed `atomic_file` left in a folder, which nobody else may write to."""
+    """Remove what killed `atomic_file`s left in a folder that is locked."""
     for path in folder.glob(".*.tmp"):
         if re.fullmatch(r"\..*\.[0-9a-f]{16}\.tmp", path.name):
             path.unlink()
 
 
 def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
-    """Write all of a file or nothing, as `atomic_file`; text is UTF-8.
+    """Write a file atomically, as `atomic_file`; text is UTF-8.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "a.txt")
@@ -66,7 +66,7 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
 
 
 def open_for_update(path: str | os.PathLike[str]) -> BinaryIO:
-    """A file to read and write in place, made if it is missing and never cut.
+    """Open a file for reading and writing, created if missing, never truncated.
 
     Raises:
         OSError: if it is a link, which could lead to somebody's other file, or is not
@@ -87,7 +87,7 @@ def open_for_update(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
-    """All of a regular file: a pipe is not waited for, nor a device read for ever.
+    """The contents of a regular file; pipes and devices are refused.
 
     Raises:
         OSError: if it cannot be read, is another kind of file, or is larger than
@@ -105,7 +105,7 @@ def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
 
 
 def atomic_rename(made: Path, final: Path) -> None:
-    """Give a finished folder its name, unless another process was faster with it."""
+    """Rename a finished folder, unless another process was faster."""
     try:
         os.rename(made, final)
     except OSError:
@@ -114,7 +114,7 @@ def atomic_rename(made: Path, final: Path) -> None:
 
 
 def private_folder(name: str) -> Path:
-    """The folder `name` in the user's cache, for this user alone; made if missing.
+    """The folder `name` in the user's cache, private, created if missing.
 
     The cache is $XDG_CACHE_HOME/dlworkshop, by default ~/.cache/dlworkshop. What is in
     it may be run (compiled programs), so nobody else may write there.
@@ -139,7 +139,7 @@ def private_folder(name: str) -> Path:
 
 
 def _make_private(folder: Path) -> None:
-    """Make a folder and those above it for this user alone, whatever the umask is."""
+    """Create a folder and its parents with mode 0700, whatever the umask is."""
     if not folder.parent.is_dir():
         _make_private(folder.parent)
     folder.mkdir(mode=0o700, exist_ok=True)

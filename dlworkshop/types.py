@@ -1,4 +1,4 @@
-"""The nouns: NamedTuples with the shapes, dtypes and units of what they hold.
+"""Shared types: NamedTuples with the shapes, dtypes and units of their fields.
 
 Axes keep their letters everywhere: P member, B example in a batch, N examples of a
 split, H W C image, D feature, K class, T step.
@@ -15,7 +15,7 @@ HParams = Mapping[str, Array]  # name -> [] of one member, [P] of a population
 
 
 class Batch(NamedTuple):
-    """Examples side by side: a batch (B of them) or a whole split (N of them).
+    """Examples: a batch of B or a whole split of N.
 
     An example is any pytree: an image [H, W, C], a vector [D], tokens [T], a dict of
     those. Arrays at rest may be uint8: in a step they are floats in [0, 1].
@@ -44,7 +44,7 @@ class Batch(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """Three splits as random-access arrays, which may lie on disk."""
+    """Three splits as random-access arrays, which may be on disk."""
 
     train: Batch
     validation: Batch  # cut off `train`; choices are made here
@@ -92,7 +92,7 @@ _replace_fields = Dataset._replace
 
 
 def _replace(self: Dataset, /, **changes: Any) -> Dataset:
-    """Other fields; other content has no known fingerprint.
+    """Replace fields; a change of content clears the fingerprint.
 
     >>> split = Batch(jax.numpy.arange(4.0), jax.numpy.zeros(4, int))
     >>> dataset = Dataset(split, split, split, fingerprint="abc")
@@ -126,7 +126,7 @@ class TrainState(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A sentence that can be false, what was measured, and what that says of it.
+    """A falsifiable statement, what was measured, and the verdict.
 
     It holds where `value relation bound` does, as far as its `test` can tell. The
     constructors are in `verify.claims`.

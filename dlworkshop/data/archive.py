@@ -1,4 +1,4 @@
-"""The arrays of an .npz file, which may be damaged or made to do harm."""
+"""Safe reading of .npz files, which may be damaged or hostile."""
 
 import math
 import zipfile
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def read_npz(path: Path, most: int | None = None) -> dict[str, np.ndarray]:
-    """Name -> array; no pickle is opened, and no memory taken that no bytes will fill.
+    """Name -> array; no pickle is read, and sizes are checked before allocation.
 
     Args:
         path: of a regular file.
@@ -47,7 +47,7 @@ def read_npz(path: Path, most: int | None = None) -> dict[str, np.ndarray]:
 
 
 def _check(entry: zipfile.ZipInfo, file: IO[bytes]) -> None:
-    """That an entry is an array of plain values, which are all there."""
+    """Check that an entry is a complete array of plain values."""
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)

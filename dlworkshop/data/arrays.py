@@ -1,4 +1,4 @@
-"""tfds records -> decoded arrays beside them, memory-mapped when read.
+"""tfds records -> decoded arrays stored beside them, memory-mapped when read.
 
 Decoding tens of thousands of PNGs takes seconds, so it is done once.
 """
@@ -25,7 +25,7 @@ _ROWS = 4096  # decoded at a time
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep tfds from printing what its caller says better."""
+    """Silence tfds where its caller reports the same."""
     absl = logging.getLogger("absl")
     level = absl.level
     absl.setLevel(logging.ERROR)
@@ -37,7 +37,7 @@ def quiet() -> Iterator[None]:
 
 
 def write(name: str, records: Path, folder: Path) -> None:
-    """Decode the records of `name` into `folder`, all or nothing.
+    """Decode the records of `name` into `folder`, atomically.
 
     Args:
         name: of the data set.

@@ -1,4 +1,4 @@
-"""What the report says about a data set: counts, examples, and how it was made."""
+"""The data card: counts, examples, warnings, and how the data were prepared."""
 
 import base64
 import io
@@ -17,7 +17,7 @@ MOST_PIXELS = 96  # of the longer side of a picture
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
-    """The card of any data set, as JSON; what its own preparation said is in it.
+    """The card of a data set, as JSON, including what its preparation recorded.
 
     >>> from dlworkshop.data import load
     >>> card = describe(load("digits"))
@@ -51,7 +51,7 @@ def counts(dataset: Dataset) -> dict[str, list[int]]:
 
 
 def warnings(card: Mapping[str, Any]) -> list[str]:
-    """What a reader of a card must know before believing a number.
+    """What a reader should know before believing a number.
 
     >>> warnings({"counts": {"train": [90, 10]}})
     ["The classes are uneven: read the balanced accuracy and each class's own."]
@@ -90,7 +90,7 @@ def _many(number: int, noun: str) -> str:
 
 
 def _each(inputs: PyTree, said: Callable[[Array], Any]) -> Any:
-    """What is said of the one array of inputs, or of each by its place."""
+    """A description of the array of inputs, or of each array by its path."""
     found = {
         jax.tree_util.keystr(path, simple=True, separator="/"): said(leaf)
         for path, leaf in jax.tree.leaves_with_path(inputs)
@@ -99,7 +99,7 @@ def _each(inputs: PyTree, said: Callable[[Array], Any]) -> Any:
 
 
 def _are_labels(targets: Any) -> bool:
-    """Whether they are one class for each example, not the probabilities of classes."""
+    """Whether targets are one class per example, not class probabilities."""
     return getattr(targets, "ndim", 0) == 1 and targets.dtype.kind in "iu"
 
 
@@ -129,7 +129,7 @@ def picture(image: np.ndarray) -> str:
 
 
 def _examples(dataset: Dataset) -> list[list[str]]:
-    """Pictures of train: a list for each of the first classes."""
+    """Pictures of train, as a list for each of the first classes."""
     label = np.asarray(dataset.train.targets)
     rows: list[Sequence[int]] = []
     for k in range(min(len(dataset.classes), CLASSES_SHOWN)):

@@ -1,11 +1,11 @@
-"""The data sets known by name: their raw files, classes and validation cut."""
+"""Named data sets: their raw files, classes and validation split."""
 
 import string
 from typing import NamedTuple
 
 
 class Entry(NamedTuple):
-    """What is true of one data set before anything is read."""
+    """Static facts about one data set."""
 
     num_train: int  # N of the official train split
     num_validation: int  # the last part of it, in the order of the tfds records

@@ -1,4 +1,4 @@
-"""Is a raw file what it claims to be?"""
+"""Checksums of raw files."""
 
 import hashlib
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""What a data set holds, as a short text: other content, another fingerprint."""
+"""Fingerprints of data sets: different content, different fingerprint."""
 
 import hashlib
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ _PIECE = 1 << 24  # bytes read at a time
 
 
 def check_kind(dataset: Any) -> None:
-    """It is a `Dataset` of three splits."""
+    """Check that `dataset` is a `Dataset` of three splits."""
     if not isinstance(dataset, Dataset):
         raise UserError(
             f"the dataset is {repr_of(dataset)}: give what data.load or "
@@ -31,7 +31,7 @@ def check_kind(dataset: Any) -> None:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """The content hash of a data set: what it already says, or one of all its arrays.
+    """The content hash of a data set: the one it carries, or one of all its arrays.
 
     Two data sets with the same classes, groups and, in each split, arrays of the same
     structure, dtype, shape and values have the same fingerprint, whatever their names
@@ -61,7 +61,7 @@ def fingerprint(dataset: Dataset) -> str:
 
 
 def pieces(array: Array) -> Iterator[np.ndarray]:
-    """The rows of an array [N, ...], some megabytes at a time.
+    """The rows of an array [N, ...] in pieces of some megabytes.
 
     >>> [piece.shape for piece in pieces(np.zeros((3, 2)))]
     [(3, 2)]

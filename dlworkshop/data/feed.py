@@ -1,4 +1,4 @@
-"""The streamed feed: batches of a split that is not held in memory, gathered ahead."""
+"""Streaming: batches of a split that is not held in memory, prefetched by threads."""
 
 import ctypes
 import os
@@ -49,7 +49,7 @@ class Stream:
         self._batches = iter(positions.map(self._gather).to_iter_dataset(options))
 
     def _gather(self, position: int) -> Batch | None:
-        """The batch at `position`, in a thread; None, for nobody, after `close`."""
+        """The batch at `position`, in a thread; None after `close`."""
         with self._idle:
             if self._closed:
                 return None
@@ -62,7 +62,7 @@ class Stream:
                 self._idle.notify_all()
 
     def _read(self, index: np.ndarray) -> Batch:
-        """The rows, in the order in which they are wanted.
+        """The rows, in the requested order.
 
         Sorted they came no sooner from a disk, and half as fast from memory.
         """
@@ -87,7 +87,7 @@ class Stream:
         self.close()
 
     def close(self) -> None:
-        """Give up what was gathered; no thread reads the split any more after it."""
+        """Discard prefetched batches; afterwards no thread reads the split."""
         self._batches.close()
         with self._idle:
             self._closed = True
@@ -95,7 +95,7 @@ class Stream:
 
 
 def give_back_large_blocks() -> None:
-    """Let glibc return a block to the system when it is freed, if it is LARGE.
+    """Make glibc return blocks of LARGE bytes to the system when they are freed.
 
     By default it does so until the first of them is freed; then it raises the size from
     which it does to that of the block, up to 32 MiB, and takes the next ones from heaps

@@ -1,4 +1,4 @@
-"""The official raw files from the network, with bounded patience."""
+"""Download of official raw files, with timeouts."""
 
 import contextlib
 import hashlib
@@ -42,7 +42,7 @@ def fetch(name: str, folder: Path) -> None:
 
 
 def fetch_file(url: str, path: Path, checksum: str, what: str) -> None:
-    """Download one file, unless it is at `path`; either way it is the right one.
+    """Download one file unless it is at `path`; its checksum is verified either way.
 
     Args:
         url: where it is.
@@ -88,7 +88,7 @@ def _path(folder: Path, url: str) -> Path:
 
 
 def _probe(url: str) -> None:
-    """Raise OSError unless `url` answers soon; looking up a name has no timeout."""
+    """Raise OSError unless `url` responds soon; name resolution has no timeout."""
     failure: list[Exception] = [TimeoutError(f"no answer in {PROBE_SECONDS:g} s")]
 
     def ask() -> None:
@@ -106,7 +106,7 @@ def _probe(url: str) -> None:
 
 
 def _download(url: str, path: Path, checksum: str) -> None:
-    """Bring `url` to `path` whole, or not at all; the checksum is as "md5:6d6b..."."""
+    """Download `url` to `path` atomically; the checksum is as "md5:6d6b..."."""
     method, _, wanted = checksum.partition(":")
     digest = hashlib.new(method)
     with (

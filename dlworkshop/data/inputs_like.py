@@ -1,4 +1,4 @@
-"""Are inputs what a model learnt from? Shapes, dtypes, and the range of pixels."""
+"""Comparison of inputs with those of training: shapes, dtypes, range of pixels."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ SLACK = 1e-3  # beyond [0, 1], for the rounding of whoever divided by 255
 
 
 def describe_inputs(inputs: PyTree) -> dict[str, Any]:
-    """What `check_inputs_like` compares with, as JSON: one entry for each array.
+    """A JSON description of inputs for `check_inputs_like`: one entry per array.
 
     Args:
         inputs: leaves [N, ...] of the train split.
@@ -33,7 +33,7 @@ def describe_inputs(inputs: PyTree) -> dict[str, Any]:
 
 
 def check_inputs_like(known: Mapping[str, Any], inputs: PyTree) -> None:
-    """Refuse inputs that a model which learnt from others would answer wrongly.
+    """Refuse inputs that differ from those of training in shape, dtype or range.
 
     uint8 becomes a float in [0, 1] in a step and nothing else does, so the same pixels
     in another dtype are other inputs.
@@ -74,7 +74,7 @@ def check_inputs_like(known: Mapping[str, Any], inputs: PyTree) -> None:
 
 
 def _named(inputs: PyTree) -> dict[str, Array]:
-    """The place of each array in the pytree -> itself."""
+    """Path of each array in the pytree -> the array."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         if hasattr(leaf, "dtype")

@@ -1,4 +1,4 @@
-"""What a user calls an array -> an array [N, ...] that the engine takes."""
+"""Conversion of a user's arrays, lists and data frames to arrays [N, ...]."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ TEXT = "SU"  # kinds of dtype
 
 
 def as_arrays(given: PyTree, what: str) -> PyTree:
-    """A pytree of arrays [N, ...], as the engine takes them.
+    """Convert a pytree to one of arrays [N, ...].
 
     A list is one array, whatever is in it; tuples, dicts and other pytrees are several.
     Data frames become [N, D] float32. What is memory-mapped, or read by a library such
@@ -51,12 +51,12 @@ def as_floats(given: Any, what: str) -> np.ndarray:
 
 
 def is_float(array: Array) -> bool:
-    """Whether it has real numbers, bfloat16 among them."""
+    """Whether the dtype is a real floating-point type, including bfloat16."""
     return bool(jnp.issubdtype(array.dtype, jnp.floating))
 
 
 def check_finite(array: Array, what: str) -> None:
-    """Refuse NaN and infinite numbers, naming the first example that has one."""
+    """Refuse NaN and infinity, naming the first example that has one."""
     rows = not_finite(array)
     if len(rows):
         kind = (
@@ -69,7 +69,7 @@ def check_finite(array: Array, what: str) -> None:
 
 
 def not_finite(array: Array) -> np.ndarray:
-    """The numbers of the examples, of floats [N, ...], that are not all finite.
+    """Indices of the examples of floats [N, ...] that are not all finite.
 
     >>> not_finite(np.array([[1.0, 2.0], [3.0, np.nan]])).tolist()
     [1]
@@ -130,7 +130,7 @@ def read(given: Any, what: str) -> np.ndarray:
 
 
 def _plain(array: np.ndarray, what: str) -> np.ndarray:
-    """Python objects, if all are text or all are numbers."""
+    """An object array as text or numbers, if all its entries are."""
     values = array.ravel().tolist()
     if values and all(isinstance(value, str) for value in values):
         return array.astype(str)
@@ -165,7 +165,7 @@ def _frame(frame: Any, what: str) -> np.ndarray:
 
 
 def _canonical(array: np.ndarray, what: str) -> np.ndarray:
-    """In the dtype that JAX would give it, so that nothing is cut off unseen."""
+    """Cast to the dtype that JAX would use, refusing what does not fit."""
     if array.dtype.kind not in "biufc" and not is_float(array):
         raise UserError(
             f"{what} has {array.dtype}: give numbers, as the seconds since a moment "

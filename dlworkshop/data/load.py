@@ -1,4 +1,4 @@
-"""A name or a path -> a Dataset, prepared on first use and read from there after."""
+"""A name or path -> Dataset, prepared on first use and cached."""
 
 import os
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ def load(
     resize: str = "crop",
     task: str | None = None,
 ) -> Dataset:
-    """Load a data set by name, or your own by its path.
+    """Load a named data set, or your own from a path.
 
     By name, validation is the last part of the train split, in the order of the tfds
     records: `train[:55000]` and `train[55000:]` for MNIST, Fashion-MNIST and KMNIST
@@ -101,7 +101,7 @@ def load(
 def prepare_from(
     name: str, source: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None
 ) -> None:
-    """Prepare a data set by name from raw files, where `load` finds it without them.
+    """Prepare a named data set from raw files, for later use by `load`.
 
     Args:
         name: one of `NAMES`.
@@ -131,7 +131,7 @@ def prepare_from(
 def reload(
     name: str, fingerprint: str, data_dir: str | os.PathLike[str] | None = None
 ) -> Dataset:
-    """The data set that a run learnt from, by what its config says of it.
+    """The data set of a run, found by its config.
 
     Args:
         name, fingerprint: of the data set; what is found must have that content.
@@ -161,7 +161,7 @@ def reload(
 
 
 def folder_of(dataset: Dataset, data_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Where what `load` answered lies prepared, its `data_dir` being the same."""
+    """The folder in which a data set of `load` is prepared, for the same `data_dir`."""
     own = _root(data_dir) / "own" / dataset.fingerprint
     if own.is_dir():
         return own
@@ -204,7 +204,7 @@ def _unusable(
 
 
 def _arrays_folder(name: str, data_dir: str | os.PathLike[str] | None) -> Path:
-    """The folder of decoded arrays; everything slow happens on the way to it."""
+    """The folder of decoded arrays, prepared if necessary."""
     given = _root(data_dir)
     home = places.cache_dir() if places.read_only(given) else given
     for root in (given, home):

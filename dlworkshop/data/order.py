@@ -1,4 +1,4 @@
-"""The order of examples: a pure function of (seed, epoch); a position is a number.
+"""The order of examples, a pure function of (seed, epoch).
 
 It is drawn by the host, or by a device where it is wanted: the same, bit for bit.
 """
@@ -41,7 +41,7 @@ def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
 
 
 def device_permutation(seed: Array, epoch: Array, size: int) -> jax.Array:
-    """`permutation`, to be computed by a device: seed and epoch [] uint32 -> [size].
+    """`permutation` on a device: seed and epoch [] uint32 -> [size].
 
     >>> draw = jax.jit(device_permutation, static_argnums=2)
     >>> draw(0, 0, 5).tolist()
@@ -138,7 +138,7 @@ def device_order(seeds: Array, epoch: Array, size: int, batch_size: int) -> jax.
 
 
 class Order:
-    """Which examples each member sees at each step; the last partial batch is left out.
+    """Indices of the examples of each member and step; a partial last batch is dropped.
 
     Members of the same seed see the same batches, others see others. It may be asked
     from several threads.
@@ -161,7 +161,7 @@ class Order:
         return orders.swapaxes(0, 1)[:, self.member[members]]
 
     def _of(self, epoch: int) -> np.ndarray:
-        """The orders [seeds, S, B] of an epoch, drawn once and by one thread.
+        """The orders [seeds, S, B] of an epoch, computed once.
 
         The last two are kept: threads are on both sides of the end of an epoch.
         """

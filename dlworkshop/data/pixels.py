@@ -1,4 +1,4 @@
-"""Images -> inputs [N, D] of a linear model, and inputs of one scale."""
+"""Images -> inputs [N, D] of a linear model, and standardised inputs."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from dlworkshop.types import Array, Batch, Dataset
 
 
 def coarse(images: Array, most: int = 16) -> np.ndarray:
-    """Pixels [N, h * w * C] in [0, 1] of images [N, H, W, C] uint8.
+    """Downscaled pixels [N, h * w * C] in [0, 1] of images [N, H, W, C] uint8.
 
     Where a side has more than `most` pixels, they are means over square blocks, so
     that it has no more; what is left over on the right and below is cut off.
@@ -25,7 +25,7 @@ def coarse(images: Array, most: int = 16) -> np.ndarray:
 
 
 def standardised(dataset: Dataset) -> tuple[Dataset, np.ndarray, np.ndarray]:
-    """Inputs [N, D] of mean 0 and deviation 1 over the training split.
+    """Inputs [N, D] with mean 0 and deviation 1 over the training split.
 
     An input that is the same everywhere becomes 0.
 

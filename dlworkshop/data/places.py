@@ -1,4 +1,4 @@
-"""Where data sets live on disk."""
+"""Locations of data sets on disk."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from dlworkshop.files import private_folder
 
 
 def cache_dir() -> Path:
-    """$DLWORKSHOP_DATA, or a private folder in the user's cache; made if missing."""
+    """$DLWORKSHOP_DATA, or a private folder in the user's cache; created if missing."""
     if "DLWORKSHOP_DATA" in os.environ:
         folder = Path(os.environ["DLWORKSHOP_DATA"])
         folder.mkdir(parents=True, exist_ok=True)
@@ -17,7 +17,7 @@ def cache_dir() -> Path:
 
 
 def read_only(folder: Path) -> bool:
-    """Whether `folder` is there but not ours to write in."""
+    """Whether `folder` exists but is not writable."""
     return folder.is_dir() and not os.access(folder, os.W_OK)
 
 

@@ -1,4 +1,4 @@
-"""Arrays that are at hand -> Dataset, in one line."""
+"""`from_arrays`: arrays in memory -> Dataset."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -31,7 +31,7 @@ def from_arrays(
     validation_size: float = VALIDATION_SHARE,
     test_size: float = TEST_SHARE,
 ) -> Dataset:
-    """A data set of arrays: `data.from_arrays(x, y)`.
+    """Make a data set from arrays.
 
     What y holds is decided by it and `classes` alone:
 
@@ -124,7 +124,7 @@ def from_arrays(
 
 
 def _check_columns(train: Any, other: Any, split: str) -> None:
-    """Columns of data frames are taken in their order: it must be that of train."""
+    """Check that data frames have the same columns in the same order."""
     ours, theirs = (list(getattr(each, "columns", ())) for each in (train, other))
     if ours and theirs and ours != theirs:
         raise UserError(
@@ -139,7 +139,7 @@ def _shares(
     validation_size: float,
     test_size: float,
 ) -> dict[str, float]:
-    """Split -> share of what is cut off train, for those that are missing."""
+    """Split -> fraction cut off train, for missing splits."""
     shares = {}
     for split, given, share, default in (
         ("validation", validation, validation_size, VALIDATION_SHARE),
@@ -162,7 +162,7 @@ def _shares(
 
 
 def _split(split: str, parts: Split) -> Batch:
-    """Checked arrays of one split, all of one length."""
+    """Check and convert the arrays of one split, all of one length."""
     if not isinstance(parts, tuple | list) or len(parts) not in (2, 3):
         raise UserError(
             f"{split} is {type(parts).__name__} of another form than (x, y) or "
@@ -200,7 +200,7 @@ def _split(split: str, parts: Split) -> Batch:
 
 
 def checked_weights(given: Array, what: str) -> np.ndarray:
-    """Weights [N] float32 of examples.
+    """Check example weights and convert them to [N] float32.
 
     Raises:
         UserError: if they are no finite numbers of at least 0, or all 0.
@@ -224,7 +224,7 @@ def checked_weights(given: Array, what: str) -> np.ndarray:
 
 
 def _check_alike(train: Batch, other: Batch, split: str) -> None:
-    """Another split has the structure, shapes and dtypes of train."""
+    """Check that another split has the structure, shapes and dtypes of train."""
     for what, mine, theirs in (
         ("x", train.inputs, other.inputs),
         ("y", train.targets, other.targets),
@@ -261,7 +261,7 @@ def _check_dtypes(mine: PyTree, theirs: PyTree, said: str) -> None:
 
 
 def _pairs(mine: PyTree, theirs: PyTree) -> Iterator[tuple[str, Array, Array]]:
-    """Where each array of two trees of one structure is, and both of them."""
+    """Path, array and other array for two pytrees of one structure."""
     others = jax.tree.leaves(theirs)
     for (path, leaf), other in zip(
         jax.tree.leaves_with_path(mine), others, strict=True
@@ -277,7 +277,7 @@ def _structure(tree: PyTree) -> str:
 
 
 def _groups(given: Array | None, size: int, used: bool) -> np.ndarray:
-    """A number for each example [N]: the same where it must stay together."""
+    """Group numbers [N]; equal numbers stay together."""
     if given is None:
         return np.arange(size)
     if not used:
@@ -298,7 +298,7 @@ def _groups(given: Array | None, size: int, used: bool) -> np.ndarray:
 def _cut(
     label: np.ndarray, group: np.ndarray, shares: Mapping[str, float], seed: int
 ) -> dict[str, np.ndarray]:
-    """Which examples are left to train, and which are of each split that is cut off."""
+    """Indices of train and of each split that is cut off."""
     size = len(label)
     if size <= len(shares):
         raise UserError(
@@ -331,7 +331,7 @@ def _check_classes(train: Batch, names: tuple[str, ...]) -> None:
 
 
 def _weighted(splits: Mapping[str, Batch]) -> dict[str, Batch]:
-    """Weights divided by the mean of those of train."""
+    """Divide weights by the mean weight of train."""
     own = splits["train"].weights
     mean = 1.0 if own is None else float(np.mean(own, dtype=np.float64))
     scaled = {}

@@ -1,4 +1,4 @@
-"""Raw files or a download -> tfds records and arrays, in one rename."""
+"""Raw files or a download -> tfds records and arrays, made visible by one rename."""
 
 import logging
 import sys
@@ -70,7 +70,7 @@ def _read(name: str, root: Path, source: Path | None) -> sources.Raw:
 
 
 def arrays_of(name: str, records: Path) -> Path:
-    """The folder of decoded arrays of prepared `records`, made if missing.
+    """The folder of decoded arrays of prepared `records`, created if missing.
 
     It lies beside the records, or in the cache where those cannot be written.
     """

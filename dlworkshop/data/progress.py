@@ -1,4 +1,4 @@
-"""What work that takes its time tells the person who waits: one live line, or plain."""
+"""Progress display: one live line in a terminal or notebook, plain lines elsewhere."""
 
 import sys
 import time
@@ -14,7 +14,7 @@ ROOM_FOR_BAR = 110  # columns of a terminal that has room for a bar beside the t
 
 
 class Live:
-    """A line that changes in a terminal or a notebook; elsewhere a plain one at times.
+    """A line that is updated in place; elsewhere a plain line from time to time.
 
     A notebook gets a display of its own, which is updated in place. rich would show a
     widget there, which needs another package and is not in a saved notebook.
@@ -52,14 +52,14 @@ class Live:
             self._tell(self._untold)
 
     def log(self, line: str) -> None:
-        """One line of its own, above the live one."""
+        """Print a permanent line above the live one."""
         if self._notebook is not None:
             self._notebook.log(line)
         else:
             self.console.print(line, soft_wrap=True, markup=False)
 
     def show(self, done: int, text: str) -> None:
-        """So far `done` of the total; the last text is always shown."""
+        """Show `done` of the total; the last text is always shown."""
         self._bar.update(self._task, completed=done, text=text)
         now = time.perf_counter()
         often = QUIET_SECONDS if self._notebook is None else NOTEBOOK_SECONDS
@@ -80,7 +80,7 @@ class Live:
 
 
 class Notebook:
-    """Displays of the cell that is being run: lines, and one that changes."""
+    """Displays in the output of a notebook cell."""
 
     def __init__(self, display: Any):
         self._display = display
@@ -88,7 +88,7 @@ class Notebook:
 
     @classmethod
     def here(cls) -> "Notebook | None":
-        """Of the notebook in which this runs; None in any other place."""
+        """The notebook in which this process runs; None elsewhere."""
         ipython = sys.modules.get("IPython")  # there it was imported long ago
         shell = ipython.get_ipython() if ipython is not None else None
         if getattr(shell, "kernel", None) is None:
@@ -98,11 +98,11 @@ class Notebook:
         return cls(display)
 
     def log(self, line: str) -> None:
-        """A line that stays."""
+        """Print a permanent line."""
         self._display({"text/plain": line}, raw=True)
 
     def show(self, text: str) -> None:
-        """The line that changes."""
+        """Update the live line."""
         message = {"text/plain": text}
         if self._live is None:
             self._live = self._display(message, raw=True, display_id=True)
@@ -111,14 +111,14 @@ class Notebook:
 
 
 class Count(Live):
-    """Progress over `total` things of one kind, to be advanced inside `with`."""
+    """Progress over `total` items, advanced inside `with`."""
 
     def __init__(self, total: int, noun: str):
         super().__init__(total, text=f"0 of {total:,} {noun}")
         self._noun, self._done = noun, 0
 
     def advance(self, count: int) -> None:
-        """So many more are done."""
+        """Advance by so many items."""
         self._done += count
         rate = self._done / max(time.perf_counter() - self.started, 1e-9)
         text = f"{self._done:,} of {self.total:,} {self._noun}, {rate:,.1f} a second"

@@ -1,4 +1,4 @@
-"""Raw bytes -> arrays: gzip, IDX (the MNIST family) and CIFAR records, checked."""
+"""Parsing of raw bytes: gzip, IDX (the MNIST family) and CIFAR records."""
 
 import gzip
 import math
@@ -10,7 +10,7 @@ from dlworkshop.errors import UserError
 
 
 def gunzip(data: bytes, where: str) -> bytes:
-    """`data` unpacked if it is gzip, unchanged otherwise.
+    """`data` decompressed if it is gzip, else unchanged.
 
     Raises:
         UserError: if the gzip stream is cut off or its checksum is wrong.
@@ -72,7 +72,7 @@ def parse_idx(data: bytes, where: str, ndim: int) -> np.ndarray:
 def parse_idx_pair(
     images: tuple[str, bytes], labels: tuple[str, bytes]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The images and labels in two IDX files, packed by gzip or not.
+    """The images and labels in two IDX files, compressed by gzip or not.
 
     Args:
         images, labels: of each file its name, for messages, and its content.

@@ -1,4 +1,4 @@
-"""The ways to compute a convolution, which are equal up to rounding.
+"""Implementations of convolution, equal up to rounding.
 
 XLA's own convolution is kept on a TPU, and for one member on a GPU. Over members it
 becomes a grouped one, which is slow, and on a CPU its weight gradient falls off the
@@ -55,7 +55,7 @@ def by_patches(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
 
 
 def by_blocks(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
-    """Patches of blocks of pixels, each as large as a stride; others by patches.
+    """Patches of blocks of pixels of the stride's size; plain patches without strides.
 
     With the s*s pixels of a block as channels, a kernel with strides becomes one of
     fewer entries without them, whose windows lie side by side in memory: 6x6 with
@@ -94,14 +94,14 @@ def by_blocks(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
 
 
 def by_shifts(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
-    """One matrix product for each of the h*w shifts of the image, and their sum."""
+    """The sum of one matrix product for each of the h*w shifts of the image."""
     windows = _windows(image, kernel, strides, padding, dilation)
     weights = kernel.reshape(-1, *kernel.shape[2:])  # [h*w, C, F]
     return sum(w @ weight for w, weight in zip(windows, weights, strict=True))
 
 
 def by_winograd(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
-    """Wide 3x3 layers by 16 products for 2x2 outputs instead of 36; others by XLA.
+    """Winograd's F(2x2, 3x3) for wide 3x3 layers; XLA's convolution for others.
 
     Y = A^T [(G g G^T) * (B^T d B)] A for windows d [4, 4] that overlap by two.
 
@@ -158,7 +158,7 @@ def _extent(kernel, dilation) -> tuple[int, int]:
 
 
 def _pads(image, kernel, strides, padding, dilation):
-    """((top, bottom), (left, right)) of zeros, where padding may be a word."""
+    """((top, bottom), (left, right)) of zeros; padding may be given as a word."""
     if not isinstance(padding, str):
         return padding
     extent = _extent(kernel, dilation)
@@ -166,7 +166,7 @@ def _pads(image, kernel, strides, padding, dilation):
 
 
 def _flipped_padding(image, kernel, padding, dilation):
-    """What the flipped kernel needs around the cotangent to give image.shape."""
+    """Padding of the cotangent so that the flipped kernel yields image.shape."""
     pads = _pads(image, kernel, (1, 1), padding, dilation)
     return tuple(
         (reach - 1 - low, reach - 1 - high)
@@ -175,7 +175,7 @@ def _flipped_padding(image, kernel, padding, dilation):
 
 
 def _windows(image, kernel, strides, padding, dilation) -> list[jax.Array]:
-    """What each entry of the kernel sees: h*w images [H', W', C]."""
+    """The input of each kernel entry: h*w images [H', W', C]."""
     extent = _extent(kernel, dilation)
     padding = _pads(image, kernel, strides, padding, dilation)
     padded = jnp.pad(image, (*padding, (0, 0)))
@@ -194,7 +194,7 @@ def _windows(image, kernel, strides, padding, dilation) -> list[jax.Array]:
 
 
 def lax_and(kernel_grad: Callable) -> Callable:
-    """XLA's convolution, whose kernel's gradient is computed by `kernel_grad`.
+    """XLA's convolution with the kernel's gradient computed by `kernel_grad`.
 
     The gradient of the image is the convolution with the flipped kernel (without
     strides; Goodfellow, Bengio & Courville 2016, Deep learning, section 9.5), because

@@ -1,4 +1,4 @@
-"""How the convolutions of a model are computed, whatever library wrote its layers.
+"""Choice of the implementation of a model's convolutions, in any library's layers.
 
 XLA's own convolution is 8 to 18 times slower on a CPU, inside a loop, than the same as
 a matrix product (`conv_impls`). So a model is traced for ONE example, and in what it
@@ -43,7 +43,7 @@ BODIES = {
 def computed_by(
     model: AnyModel, how: str | None, platform: str | None = None
 ) -> AnyModel:
-    """The same model, whose convolutions are computed by `how`.
+    """The same model with its convolutions computed by `how`.
 
     Args:
         model: of one example, from any library.
@@ -65,7 +65,7 @@ def computed_by(
 def with_convolutions(
     apply: Callable, how: str | None, platform: str | None = None
 ) -> Callable:
-    """`apply`, of one example, whose convolutions are computed by `how`.
+    """`apply` of one example with its convolutions computed by `how`.
 
     Those that no way covers stay XLA's own: of three dimensions, of mixed dtypes, with
     groups of a batch, or with kernels of more than `ENTRIES` entries. So do those in
@@ -94,7 +94,7 @@ def with_convolutions(
 
 
 def has_convolutions(apply: Callable, *shapes: Any, **more: Any) -> bool:
-    """Whether `apply` computes a convolution that can be computed in several ways.
+    """Whether `apply` has a convolution that can be computed in several ways.
 
     Args:
         apply: of one example.
@@ -114,7 +114,7 @@ def has_convolutions(apply: Callable, *shapes: Any, **more: Any) -> bool:
 
 
 def _traced(apply: Callable, args: tuple, kwargs: dict):
-    """The arrays among the arguments, what `apply` does with them, and its outputs."""
+    """The array arguments, the jaxpr of `apply`, and its outputs."""
     leaves, tree = jax.tree.flatten((args, kwargs))
     kinds = jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct
     places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, kinds)]
@@ -132,7 +132,7 @@ def _traced(apply: Callable, args: tuple, kwargs: dict):
 
 
 def _bodies(eqn: core.JaxprEqn) -> dict[str, Any]:
-    """Name -> the parameters of an equation that hold a program, one or several."""
+    """Name -> the parameters of an equation that hold one or several jaxprs."""
     if eqn.primitive not in BODIES:
         return {}
     kinds = core.Jaxpr, core.ClosedJaxpr
@@ -145,7 +145,7 @@ def _bodies(eqn: core.JaxprEqn) -> dict[str, Any]:
 
 
 def _inside(jaxpr: core.Jaxpr) -> bool:
-    """Whether there is a convolution to exchange, at any depth."""
+    """Whether a jaxpr has a convolution to replace, at any depth."""
     return any(
         _is_covered(eqn)
         or any(_inside(getattr(body, "jaxpr", body)) for body in _each(_bodies(eqn)))
@@ -159,7 +159,7 @@ def _each(bodies: dict[str, Any]) -> Iterator[Any]:
 
 
 def _rewritten(jaxpr: Any, how: str, platform: str) -> Any:
-    """The program, open, closed or several, with its convolutions computed by `how`."""
+    """The jaxpr, or several, with convolutions computed by `how`."""
     if isinstance(jaxpr, tuple):
         return tuple(_rewritten(one, how, platform) for one in jaxpr)
     inner = getattr(jaxpr, "jaxpr", jaxpr)  # from JAX 0.12 on all are of one kind
@@ -178,7 +178,7 @@ def _rewritten(jaxpr: Any, how: str, platform: str) -> Any:
 
 
 def _is_covered(eqn: core.JaxprEqn) -> bool:
-    """Whether it is a convolution that `_exchanged` knows how to compute."""
+    """Whether it is a convolution that `_exchanged` can compute."""
     if eqn.primitive is not primitives.conv_general_dilated_p:
         return False
     shapes: list[Any] = [v.aval for v in (*eqn.invars, *eqn.outvars)]
@@ -196,7 +196,7 @@ def _is_covered(eqn: core.JaxprEqn) -> bool:
 
 
 def _exchanged(eqn: core.JaxprEqn, how: str, platform: str) -> list[core.JaxprEqn]:
-    """The equations which compute what this one does, by `how`."""
+    """The equations that replace this convolution."""
     compute = functools.partial(_compute, eqn.params, how, platform)
     closed = jax.make_jaxpr(compute)(*(v.aval for v in eqn.invars))
     assert not closed.consts
@@ -252,12 +252,12 @@ def _compute(params: dict[str, Any], how: str, platform: str, image, kernel):
 
 
 def _moved(array, axes: tuple[int, ...]):
-    """Transposed, where that is anything."""
+    """Transpose, unless the permutation is trivial."""
     return array if axes == tuple(range(len(axes))) else lax.transpose(array, axes)
 
 
 def _way(how: str, platform: str, image: tuple, kernel: tuple) -> Callable:
-    """The function that computes; XLA's, of an image smaller than the kernel, patches.
+    """The implementation; for XLA's and an image smaller than the kernel, patches.
 
     For those it leaves its fast path on a CPU: 2x2x512 by 3x3 ran at 3 GFLOP/s,
     patches at 380.
@@ -269,7 +269,7 @@ def _way(how: str, platform: str, image: tuple, kernel: tuple) -> Callable:
 
 
 def _grouped(way: Callable, image, kernel, groups: int, window: tuple):
-    """Each group of channels with the kernels of its own."""
+    """Feature groups, each with its own kernels."""
     if groups == 1:
         return way(image, kernel, *window)
     x = image.reshape(*image.shape[:2], groups, -1)  # [H, W, groups, C / groups]

@@ -1,4 +1,4 @@
-"""Equinox modules as models of ONE example, which is what they are."""
+"""Adapter: Equinox modules as models of ONE example."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -143,7 +143,7 @@ def _is_array(leaf: Any) -> bool:
 
 
 def _is_real(leaf: Any) -> bool:
-    """Whether it is an array that has gradients."""
+    """Whether it is an array of real floating-point numbers."""
     return _is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 

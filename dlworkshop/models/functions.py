@@ -1,4 +1,4 @@
-"""Functions in the config of a model, such as activations: as JSON, and back."""
+"""Functions in the config of a model, such as activations, as JSON and back."""
 
 import functools
 import json
@@ -17,7 +17,7 @@ OWN = (
 
 
 def describe_function(function: Callable, room: ModuleType) -> Any:
-    """What a config says of `function`: how to find it again, or that it is another.
+    """The JSON of `function` in a config: how to find it again, or that it is custom.
 
     Args:
         function: what was given, for example as an activation.
@@ -86,7 +86,7 @@ def find_function(known: Any, room: ModuleType, place: str) -> Callable:
 
 
 def _name_in(room: ModuleType, function: Any) -> str | None:
-    """The public name under which `room` has this very function."""
+    """The public name under which module `room` has this function."""
     name = getattr(function, "__name__", None)
     public = isinstance(name, str) and not name.startswith("_")
     if public and getattr(room, str(name), None) is function:
@@ -97,7 +97,7 @@ def _name_in(room: ModuleType, function: Any) -> str | None:
 
 
 def _is_json(keywords: dict[str, Any]) -> bool:
-    """Whether JSON gives back the same."""
+    """Whether a value survives a round trip through JSON."""
     try:
         again = json.loads(json.dumps(keywords))
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Haiku's transformed functions as models of ONE example."""
+"""Adapter: Haiku's transformed functions as models of ONE example."""
 
 import inspect
 from collections.abc import Mapping

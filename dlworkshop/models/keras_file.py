@@ -1,4 +1,4 @@
-"""The layers in an HDF5 file that Keras wrote; run as a program, whether it ends.
+"""Reading of Keras' HDF5 weights, in a process of its own with a time limit.
 
 HDF5 loops in some damaged files, and cannot be stopped there. So another process reads
 the file first, within a time. It imports nothing of this library, so that it is there
@@ -18,7 +18,7 @@ MOST_TIMES, LITTLE = 100, 1 << 20  # an array may be larger than its file, if co
 
 
 def read(path: Path, layers: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
-    """Layer -> kernel and bias, of an HDF5 file that Keras 2 or 3 wrote.
+    """Layer -> kernel and bias, from an HDF5 file of Keras 2 or 3.
 
     Args:
         path: of the file.
@@ -83,7 +83,7 @@ def _named(weights: list, path: Path) -> dict[str, np.ndarray]:
 
 
 def _class_and_number(folder: str) -> tuple[str, int]:
-    """conv2d, conv2d_1, ..., conv2d_10, dense: the order in which they were made."""
+    """Sort key: conv2d, conv2d_1, ..., conv2d_10, dense, the order of creation."""
     found = re.fullmatch(r"(.*?)(?:_(\d+))?", folder)
     return (found[1], int(found[2] or 0)) if found else (folder, 0)
 

@@ -1,4 +1,4 @@
-"""The small pieces which the networks share: pure functions of ONE example."""
+"""Layers shared by the networks: pure functions of ONE example."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Flax Linen modules as models of ONE example."""
+"""Adapter: Flax Linen modules as models of ONE example."""
 
 import contextlib
 import dataclasses
@@ -130,7 +130,7 @@ def from_linen(
 
 @contextlib.contextmanager
 def explained(name: str) -> Iterator[None]:
-    """Flax's errors of a module that is not told whether it trains, as ours."""
+    """Flax's errors about a missing training flag, as a UserError."""
     how = f"let {name}.__call__ take one of {', '.join(MODES)} and pass it on to them"
     try:
         yield
@@ -154,7 +154,7 @@ def explained(name: str) -> Iterator[None]:
 
 
 def keeps_state(*things: Any) -> bool:
-    """Whether the code of a module, or of what it is made of, names state.
+    """Whether the code of a module, or of its submodules, refers to state.
 
     A Linen module has variables only once it has run, and it runs on inputs only. So
     its code and fields are read; `init` refuses what they did not tell.
@@ -179,7 +179,7 @@ def keeps_state(*things: Any) -> bool:
 
 
 def _within(thing: Any) -> Iterable[Any]:
-    """What a thing is made of, as far as it could be a module."""
+    """The objects inside a thing that could be modules."""
     found: list[Any] = []
     if isinstance(thing, functools.partial):
         found = [thing.func, *thing.args, *thing.keywords.values()]
@@ -217,7 +217,7 @@ def _members(cls: type) -> Iterator[Any]:
 
 
 def _is_own(thing: Any) -> bool:
-    """Whether it is a function which is not one of a library that keeps no state."""
+    """Whether it is a function, not one of a library without state."""
     if not isinstance(thing, types.FunctionType):
         return False
     library = (thing.__module__ or "").partition(".")[0]

@@ -1,4 +1,4 @@
-"""Models as pure functions of ONE example, and what lifts them to a batch."""
+"""Models as pure functions of ONE example, and their lift to a batch."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +26,7 @@ EXAMPLE, BATCH = BATCH_AXES = ("example", "batch")
 
 
 class Model(NamedTuple):
-    """A model is how to begin and how to answer; it holds no numbers itself.
+    """A pair of pure functions, `init` and `apply`; it holds no arrays.
 
     Anything that can be written as this pair trains unchanged. Outputs may be any
     pytree; given a key the model is being trained.
@@ -40,7 +40,7 @@ class Model(NamedTuple):
 
 
 class StatefulModel(NamedTuple):
-    """A model that keeps more than its parameters: running statistics, for example.
+    """A model with state besides its parameters, such as running statistics.
 
     The new state may depend on the whole batch, seen through `BATCH_AXES`; it is the
     same for all of its examples. Without a key the state is used, not changed.
@@ -55,7 +55,7 @@ class StatefulModel(NamedTuple):
 
 
 def check_model(model: Any) -> None:
-    """Refuse what is no model, or has no `apply`."""
+    """Refuse what is not a model, or has no `apply`."""
     if not isinstance(model, Model | StatefulModel):
         raise UserError(
             f"the model is {repr_of(model)}: give a models.Model(init, apply), or wrap "
@@ -65,7 +65,7 @@ def check_model(model: Any) -> None:
 
 
 def stateful(model: Model | StatefulModel) -> StatefulModel:
-    """The same model with a state, which is () where it had none.
+    """The same model with a state, which is () for a `Model`.
 
     >>> model = Model(lambda key, x: 2.0, lambda params, x, *, key=None: params * x)
     >>> stateful(model).apply(2.0, (), 3.0)
@@ -100,7 +100,7 @@ def stateful(model: Model | StatefulModel) -> StatefulModel:
 
 
 def stand_ins(model: StatefulModel) -> dict[str, Array]:
-    """Ones for the hyper-parameters that `apply` cannot do without: name -> [].
+    """Ones for the hyper-parameters that `apply` requires: name -> [].
 
     For those who look at what it computes, and not at the numbers.
 
@@ -118,7 +118,7 @@ def stand_ins(model: StatefulModel) -> dict[str, Array]:
 
 
 def as_float(inputs: PyTree) -> PyTree:
-    """Arrays at rest as a step wants them: uint8 in 0..255 becomes float in [0, 1].
+    """Stored arrays as a step sees them: uint8 in 0..255 becomes float in [0, 1].
 
     >>> as_float({"pixel": jnp.array([0, 255], jnp.uint8)})["pixel"].tolist()
     [0.0, 1.0]
@@ -183,7 +183,7 @@ def shapes(model: Model | StatefulModel, example: PyTree) -> tuple[PyTree, PyTre
 
 
 def input_struct(example: PyTree) -> PyTree:
-    """ONE example as shapes, of the dtypes that a model sees.
+    """ONE example as shape structs, with the dtypes that a model sees.
 
     >>> input_struct(jnp.zeros((2, 2), jnp.uint8))
     ShapeDtypeStruct(shape=(2, 2), dtype=float32)
@@ -192,7 +192,7 @@ def input_struct(example: PyTree) -> PyTree:
 
 
 def check_rank(example: Array, ranks: tuple[int, ...], wanted: str) -> None:
-    """Refuse a batch that nobody vmapped, before it is flattened into one example."""
+    """Refuse a batch that was not vmapped, before it is flattened into one example."""
     if jnp.ndim(example) not in ranks:
         raise ValueError(
             f"one example must be {wanted}, got shape {jnp.shape(example)}: "
@@ -201,7 +201,7 @@ def check_rank(example: Array, ranks: tuple[int, ...], wanted: str) -> None:
 
 
 def check_halvings(image: Array, times: int) -> None:
-    """Refuse what is not ONE image [H, W, C], or is too small to be halved so often."""
+    """Refuse what is not ONE image [H, W, C], or too small to be halved so often."""
     check_rank(image, (3,), "an image [H, W, C]")
     if min(image.shape[:2]) < 2**times:
         raise ValueError(
@@ -213,7 +213,7 @@ def check_halvings(image: Array, times: int) -> None:
 def check_layers(
     num_classes: int, dropout: float = 0.0, dtype: Any = None, **sizes: Sequence[int]
 ) -> None:
-    """Refuse numbers that no network can be built of; `sizes` are those of layers."""
+    """Refuse sizes that no network can have; `sizes` are those of layers."""
     for name, of_layers in sizes.items():
         if not isinstance(of_layers, Sequence) or isinstance(of_layers, str):
             raise UserError(
@@ -235,7 +235,7 @@ def check_layers(
 
 
 def num_params(params: PyTree) -> int:
-    """How many numbers are learned."""
+    """The number of parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 

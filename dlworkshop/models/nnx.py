@@ -1,4 +1,4 @@
-"""Flax NNX modules as models of ONE example."""
+"""Adapter: Flax NNX modules as models of ONE example."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -119,23 +119,23 @@ def from_nnx(
 
 
 def _split(module: nnx.Module) -> tuple[Any, ...]:
-    """Its form, and then its variables in `PARTS`."""
+    """The graph definition, and the variables in `PARTS`."""
     return nnx.split(module, *PARTS)
 
 
 def arrays(state: nnx.State) -> dict:
-    """What variables hold, as nested dicts: without the boxes that NNX puts it in."""
+    """The arrays of variables as nested dicts, without NNX's wrappers."""
     return plain(nnx.to_pure_dict(state))
 
 
 def filled(like: nnx.State, nested: Mapping) -> nnx.State:
-    """The variables in the form of `like` that hold what `arrays` gave."""
+    """Variables in the form of `like` with the contents of `arrays`."""
     values = jax.tree.leaves(restored(nnx.to_pure_dict(like), nested))
     return jax.tree.unflatten(jax.tree.structure(like), values)
 
 
 def begin(like: PyTree, key: Array) -> PyTree:
-    """Streams of randomness at their beginning, each from a key of its own."""
+    """Reset streams of randomness, each with a key of its own."""
     leaves, form = jax.tree.flatten(like)
     started = []
     for number, leaf in enumerate(leaves):

@@ -1,4 +1,4 @@
-"""A model's config, as a run folder keeps it -> the model again."""
+"""Building of a model from its config in a run folder."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -37,7 +37,7 @@ SCALING: tuple[Callable[..., Model], ...] = (  # in the order in which they are 
 
 
 def from_config(config: Mapping[str, Any]) -> Model:
-    """The model that `config` came from; parameters are not part of it.
+    """The model with this config; parameters are not part of it.
 
     Raises:
         UserError: if it is none of the models here, or has a function of its own.

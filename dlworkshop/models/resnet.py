@@ -1,4 +1,4 @@
-"""A residual convolutional network, normalised by groups of channels."""
+"""A residual convolutional network with group normalisation."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

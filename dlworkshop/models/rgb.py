@@ -1,4 +1,4 @@
-"""Images of any kind, for networks that learnt from RGB of 32x32 and more."""
+"""Wrapper for networks pretrained on RGB images of 32x32 and more."""
 
 import functools
 from typing import TypeVar
@@ -14,7 +14,7 @@ LEAST = 32  # pixels of a side
 
 
 def rgb(image: Array) -> jax.Array:
-    """An image [H, W, 1 or 3] as RGB, each pixel repeated up to sides of 32 or more.
+    """An image [H, W, 1 or 3] as RGB, with pixels repeated up to sides of 32 or more.
 
     >>> rgb(jnp.ones((8, 10, 1))).shape, rgb(jnp.ones((40, 33, 3))).shape
     ((32, 40, 3), (40, 33, 3))
@@ -25,7 +25,7 @@ def rgb(image: Array) -> jax.Array:
 
 
 def on_rgb(model: AnyModel) -> AnyModel:
-    """The model of RGB [H, W, 3], on images of any kind; the same in all other ways.
+    """A model of RGB images [H, W, 3], applied to images of any kind.
 
     >>> from dlworkshop.models import vgg16
     >>> image, model = jnp.zeros((8, 8, 1)), on_rgb(vgg16())

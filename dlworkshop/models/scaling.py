@@ -1,4 +1,4 @@
-"""What stands before and behind a network: inputs and outputs in units that it learns.
+"""Wrappers that standardise, bin or downscale inputs, and rescale outputs.
 
 The constants are part of the model, in its config, so that answers and exported files
 need nothing beside it. They are statistics of the training split; `fitted_scale` and
@@ -23,7 +23,7 @@ PIECE = 4096  # examples whose statistics are taken at a time
 
 
 def standardized(model: AnyModel, mean: Array, deviation: Array) -> AnyModel:
-    """The model of inputs less their mean, divided by their deviation.
+    """The model with inputs standardised: minus a mean, divided by a deviation.
 
     Args:
         model: of one example [D] or [H, W, C].
@@ -53,7 +53,7 @@ def standardized(model: AnyModel, mean: Array, deviation: Array) -> AnyModel:
 
 
 def piecewise_linear(model: AnyModel, edges: Sequence[Sequence[float]]) -> AnyModel:
-    """The model of columns that are told bin by bin how full each bin is.
+    """The model with columns encoded piecewise linearly, bin by bin.
 
     A number x of a column with edges b_0 < ... < b_T becomes T numbers, of which the
     one of bin t is (x - b_(t-1)) / (b_t - b_(t-1)), at least 0 except in the first bin
@@ -83,7 +83,7 @@ def piecewise_linear(model: AnyModel, edges: Sequence[Sequence[float]]) -> AnyMo
 
 
 def encode(edges: Sequence[Sequence[float]]) -> Callable[[Array], jax.Array]:
-    """Columns [D] -> how full their bins are [sum of T], as of `piecewise_linear`."""
+    """Piecewise linear encoding: columns [D] -> [sum of T]; see `piecewise_linear`."""
     column, low, width, first, last = bins(edges)
 
     def change(inputs):
@@ -95,7 +95,7 @@ def encode(edges: Sequence[Sequence[float]]) -> Callable[[Array], jax.Array]:
 
 
 def bins(edges: Sequence[Sequence[float]]) -> tuple[np.ndarray, ...]:
-    """Of each bin its column, lower edge and width, whether it is the first or last.
+    """Column, lower edge, width, and first or last flag of each bin.
 
     Raises:
         UserError: for edges that do not ascend.
@@ -118,7 +118,7 @@ def bins(edges: Sequence[Sequence[float]]) -> tuple[np.ndarray, ...]:
 
 
 def rescaled(model: AnyModel, mean: Array, deviation: Array) -> AnyModel:
-    """The model whose outputs are multiplied by a deviation, plus a mean.
+    """The model with outputs multiplied by a deviation, plus a mean.
 
     So a network learns numbers of any unit as numbers about 0.
 
@@ -149,7 +149,7 @@ def rescaled(model: AnyModel, mean: Array, deviation: Array) -> AnyModel:
 
 
 def on_first_channel(model: AnyModel) -> AnyModel:
-    """The model of images [H, W, 1], of the first channel: of grey ones kept as RGB.
+    """A model of [H, W, 1] applied to the first channel: for grey images stored as RGB.
 
     >>> from dlworkshop.models import logistic
     >>> model = on_first_channel(logistic(2))
@@ -161,7 +161,7 @@ def on_first_channel(model: AnyModel) -> AnyModel:
 
 
 def fitted_scale(inputs: Array) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of columns, of inputs [N, D], or of channels, [N, H, W, C].
+    """Mean and deviation of columns of [N, D], or of channels of [N, H, W, C].
 
     Columns of nothing but 0 and 1 stay as they are: mean 0 and deviation 1. A constant
     one has the deviation 1. uint8 are taken as a step sees them, in [0, 1].
@@ -188,7 +188,7 @@ def fitted_scale(inputs: Array) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fitted_edges(inputs: Array, most: int) -> list[list[float]]:
-    """Edges of at most `most` bins for each column of inputs [N, D]: its quantiles.
+    """Edges of at most `most` bins per column of inputs [N, D]: its quantiles.
 
     Equal quantiles are one edge, so that a column of few values has few bins; one of a
     single value has the edges of a bin of width 1.
@@ -208,7 +208,7 @@ def fitted_edges(inputs: Array, most: int) -> list[list[float]]:
 
 
 def coarser(model: AnyModel, factor: int) -> AnyModel:
-    """The model of images whose squares of `factor` x `factor` pixels are averaged.
+    """The model on images averaged over squares of `factor` x `factor` pixels.
 
     What is left over below and on the right is cut off.
 
@@ -233,7 +233,7 @@ def coarser(model: AnyModel, factor: int) -> AnyModel:
 
 
 def _on(change: Callable, model: AnyModel, **config: object) -> AnyModel:
-    """The model of changed inputs; the same in all other ways."""
+    """The model applied to transformed inputs."""
     check_model(model)
 
     @functools.wraps(model.init)
@@ -254,7 +254,7 @@ def _float64(array: Array) -> np.ndarray:
 
 
 def _numbers(name: str, given: Array) -> np.ndarray:
-    """float32, as the config and the step have them."""
+    """float32, as in the config and the step."""
     numbers = as_floats(given, name).astype(np.float32)
     if not np.isfinite(numbers).all():
         raise UserError(f"{name} has numbers that are not finite: give finite ones")

@@ -1,4 +1,4 @@
-"""VGG16: five blocks of 3x3 convolutions, and weights that others trained for it."""
+"""VGG16: five blocks of 3x3 convolutions, and its pretrained weights."""
 
 import functools
 from collections.abc import Callable
@@ -39,7 +39,7 @@ OFFICIAL = {  # include_top -> file, MD5
 
 
 def preprocess(image: jax.Array, kind: str = "caffe") -> jax.Array:
-    """RGB [H, W, 3] in [0, 1] -> what the weights were trained on, [H, W, 3].
+    """RGB [H, W, 3] in [0, 1] -> the inputs that the weights were trained on.
 
     >>> preprocess(jnp.ones((1, 1, 3))).ravel().tolist()  # 255 - mean of B, G, R
     [151.06100463867188, 138.22100830078125, 131.32000732421875]
@@ -202,7 +202,7 @@ def vgg16(
 
 
 def parted(model: Model, params: Any) -> tuple[tuple[Model, Any], tuple[Model, Any]]:
-    """`vgg16(pooling="avg")` in two: blocks 1 to 4, and what may be trained on.
+    """`vgg16(pooling="avg")` in two parts: blocks 1 to 4, and the rest.
 
     Returns:
         `Trunk` and `LastBlock`, each a model with its part of `params`: an image
@@ -237,7 +237,7 @@ def layers(include_top: bool) -> list[str]:
 
 
 def _torchvision() -> dict[str, str]:
-    """Layer -> its name in torchvision, where ReLUs, pools and dropouts are counted."""
+    """Layer -> its name in torchvision, where every layer is counted."""
     names, index = {}, 0
     for number, (count, _) in enumerate(BLOCKS, 1):
         for i in range(1, count + 1):
@@ -253,7 +253,7 @@ TORCHVISION = _torchvision()
 
 
 def official(include_top: bool) -> Path:
-    """The official file of Keras, fetched into the cache if it is not there yet."""
+    """The official file of Keras, downloaded into the cache if missing."""
     name, md5 = OFFICIAL[include_top]
     path = places.cache_dir() / "vgg16" / name
     fetch_file(URL + name, path, f"md5:{md5}", "the ImageNet weights of VGG16")
@@ -261,7 +261,7 @@ def official(include_top: bool) -> Path:
 
 
 def _example(params: Any) -> jax.ShapeDtypeStruct:
-    """An image that goes with these weights; 224x224 where no other can be told."""
+    """An image that fits these weights; 224x224 where none can be told."""
     side = 7.0  # of the last maps
     if "fc1" in params and params["fc1"]["kernel"].ndim == 2:
         side = (len(params["fc1"]["kernel"]) / BLOCKS[-1][1]) ** 0.5

@@ -1,4 +1,4 @@
-"""Weights that others trained: Keras' .h5 and torchvision's state dict, read safely.
+"""Pretrained weights: Keras' .h5 and torchvision's state dict, read safely.
 
 Neither format can run code. PyTorch's own files are pickles, which can, so they are not
 read: what is wanted of them is tensors with names, and those are a .safetensors file.
@@ -25,7 +25,7 @@ _CONVERT = (
 def read(
     path: Path, layers: Sequence[str], torchvision: Mapping[str, str]
 ) -> tuple[Layers, str]:
-    """The kernels and biases of `layers` from a file, and the preprocessing they want.
+    """The kernels and biases of `layers` from a file, and their preprocessing.
 
     Args:
         path: .h5 of Keras 2 or 3 (whole models too), or .safetensors of torchvision.
@@ -58,7 +58,7 @@ def read(
 
 
 def _begins_safetensors(start: bytes, size: int) -> bool:
-    """Whether 9 bytes are the length of a header that fits, and its brace.
+    """Whether 9 bytes are a plausible safetensors header length and its brace.
 
     >>> _begins_safetensors((128).to_bytes(8, "little") + b"{", 200)
     True
@@ -67,7 +67,7 @@ def _begins_safetensors(start: bytes, size: int) -> bool:
 
 
 def check_shapes(params: Layers, path: Path, wanted: PyTree) -> None:
-    """Refuse weights of another shape than the network's, naming the first."""
+    """Refuse weights whose shapes differ from the network's, naming the first."""
     for layer, arrays in params.items():
         for name, array in arrays.items():
             shape = wanted[layer][name].shape
@@ -80,7 +80,7 @@ def check_shapes(params: Layers, path: Path, wanted: PyTree) -> None:
 
 
 def _pick(found: Layers, layers: Sequence[str], path: Path) -> Layers:
-    """The wanted layers, complete, in float32."""
+    """The requested layers, complete, in float32."""
     params: Layers = {}
     for layer in layers:
         if set(found.get(layer, {})) != {"kernel", "bias"}:

@@ -1,4 +1,4 @@
-"""Results -> figures -> one HTML page that opens from disk, years later, offline.
+"""Run folder -> one HTML page with figures that opens offline.
 
 `write(workdir)` reads what a run left in its folder (`read`), draws it (`figures`),
 says it in words (`words`) and sets it on one page (`page`, of `elements`).
@@ -12,7 +12,7 @@ __all__ = ["write"]
 
 
 def write(workdir: Path) -> Path:
-    """Writes `workdir/report.html`, all at once or not at all, and returns its path.
+    """Write `workdir/report.html` atomically, and return its path.
 
     Args:
         workdir: the folder of a finished run: config.json and summary.json; with

@@ -1,4 +1,4 @@
-"""What the answers of a run are worth, and what they rest on: of `answers.json`."""
+"""Report sections on `answers.json`: reliability and explanation of predictions."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ OPEN_ROWS = 20  # a longer table waits to be opened
 
 
 def reliability(run: RunFolder) -> Html | None:
-    """How often sets and intervals hold the truth, and what is said to be unlike."""
+    """Coverage of sets and intervals, and the rate of inputs flagged as unlike."""
     found = run.answers
     if not found:
         return None
@@ -83,7 +83,7 @@ def _temperature(found: Mapping[str, Any]) -> list[str]:
 
 
 def _rests_on(found: Mapping[str, Any]) -> Html:
-    """On what the thresholds rest."""
+    """The data that the thresholds were computed on."""
     held = found.get("held_out") or {}
     size = count(held.get("examples"), "example")
     who = f"{size} of validation"
@@ -129,7 +129,7 @@ def importance(run: RunFolder) -> Html | None:
 
 
 def saliency(run: RunFolder) -> Html | None:
-    """Images beside themselves with what their answers rest on."""
+    """Images beside their saliency maps."""
     found = get_nested(run.answers, "saliency")
     if not found:
         return None
@@ -155,7 +155,7 @@ def saliency(run: RunFolder) -> Html | None:
 
 
 def mistakes(run: RunFolder) -> Html | None:
-    """Where the worst mistakes are in the user's data, and what is nearest in train."""
+    """The worst mistakes: their sources, and the nearest examples of train."""
     found = get_nested(run.answers, "mistakes")
     if not found:
         return None
@@ -185,7 +185,7 @@ def mistakes(run: RunFolder) -> Html | None:
 
 
 def _counted(share: Mapping[str, Any]) -> str:
-    """A share of the test examples, with its interval."""
+    """A proportion of the test examples, with its interval."""
     low, high = (quantity(share[end], "accuracy") for end in ("low", "high"))
     return (
         f"{_percent(share['share'])} of {count(share['examples'], 'test example')} "

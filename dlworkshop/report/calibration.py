@@ -1,4 +1,4 @@
-"""Are the members as sure as they are right, and are they better together?"""
+"""Calibration of the members, and the gain of their ensemble."""
 
 from typing import NamedTuple
 
@@ -42,7 +42,7 @@ def calibration(run: RunFolder) -> Html | None:
 
 
 def compared(confidence: float, accuracy: float) -> str:
-    """Which of the two is higher, unless they are written with the same digits.
+    """Which of two numbers is higher, unless they are printed alike.
 
     >>> compared(0.995, 0.992)
     'Confidence is 99.5 %, higher than the accuracy of 99.2 %'
@@ -73,7 +73,7 @@ def _diagram(title: str, bins: dict[str, np.ndarray]) -> str:
 
 
 def ensemble(run: RunFolder) -> Html | None:
-    """The mean of the members' probabilities against the members; None for one."""
+    """The mean of the members' probabilities beside the members; None for one."""
     found = _healthy(run)
     if found is None or len(found.members[0]) < 2:
         return None
@@ -108,7 +108,7 @@ def ensemble(run: RunFolder) -> Html | None:
 
 
 class _Found(NamedTuple):
-    """Right or not, confidence and likelihood, of finite members and together."""
+    """Correctness, confidence and likelihood of the finite members and the ensemble."""
 
     members: tuple[np.ndarray, np.ndarray, np.ndarray]  # [P, N] each
     ensemble: tuple[np.ndarray, np.ndarray, np.ndarray]  # [N] each

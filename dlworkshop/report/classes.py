@@ -1,4 +1,4 @@
-"""How each class fares on the test split: recall, precision, F1, and their mean."""
+"""Scores of each class on the test split: recall, precision, F1."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ WORST = 10  # classes that are shown of it before
 
 
 def per_class(run: RunFolder) -> Html | None:
-    """A row for each class, mean over the finite members; None where there is none.
+    """A table of the classes, averaged over the finite members; None for no class.
 
     Of many classes those that fare worst are shown, and all wait to be opened.
     """

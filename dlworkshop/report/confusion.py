@@ -1,4 +1,4 @@
-"""What was taken for what on the test split: a matrix, of very many classes a part."""
+"""Confusion matrix of the test split; with very many classes a part of it."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ MOST_PAIRS = 10  # of classes, in a table where a matrix is not read at a glance
 
 
 def confusion(run: RunFolder) -> Html | None:
-    """A matrix, and of many classes a table; None where no member says anything."""
+    """A matrix, and for many classes a table; None without finite members."""
     found = run.predictions
     finite = finite_mask(run.members, 0 if found is None else len(found.prediction))
     if found is None or not finite.any():
@@ -47,13 +47,13 @@ def confusion(run: RunFolder) -> Html | None:
 
 
 def class_names(found: Predictions, least: int) -> list[str]:
-    """Names of the classes; numbers for those that have none."""
+    """Names of the classes; numbers for those without."""
     names = [str(name) for name in found.classes]
     return names + [str(k) for k in range(len(names), least)]
 
 
 def most_confused(mistakes: np.ndarray, most: int) -> np.ndarray:
-    """The classes of the pairs with most mistakes, in their order.
+    """The classes of the most frequent confusions, in their order.
 
     Args:
         mistakes: [K, K], true class by predicted class, none on the diagonal.
@@ -73,7 +73,7 @@ def most_confused(mistakes: np.ndarray, most: int) -> np.ndarray:
 
 
 def _counts(found: Predictions, finite: np.ndarray) -> np.ndarray:
-    """[K, K] of examples, true by predicted class, mean over the finite members."""
+    """[K, K] examples, true by predicted class, averaged over the finite members."""
     said = found.prediction[finite]  # [P, N]
     size = max(len(found.classes), int(found.label.max()) + 1, int(said.max()) + 1)
     counts = np.zeros((size, size))
@@ -84,7 +84,7 @@ def _counts(found: Predictions, finite: np.ndarray) -> np.ndarray:
 
 
 def _title(counts: np.ndarray, mistakes: np.ndarray, short: Sequence[str]) -> str:
-    """The commonest mistake, by the share of its true class."""
+    """The most frequent confusion, as a share of its true class."""
     share = mistakes / np.maximum(counts.sum(axis=1, keepdims=True), 1e-9)
     i, j = np.unravel_index(share.argmax(), share.shape)
     part = quantity(share[i, j], "accuracy")
@@ -105,7 +105,7 @@ def _caption(members: int, shown: int, names: Sequence[str]) -> str:
 
 
 def _pairs(counts: np.ndarray, mistakes: np.ndarray, names: Sequence[str]) -> Html:
-    """The commonest mistakes, by their number."""
+    """The most frequent confusions, by number."""
     order = np.argsort(-mistakes, axis=None, kind="stable")[:MOST_PAIRS]
     rows, titles = [], in_tables(names)
     for i, j in zip(*np.unravel_index(order, mistakes.shape), strict=True):

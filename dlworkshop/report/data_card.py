@@ -1,4 +1,4 @@
-"""What the run learnt from: counts, pictures, what was left out, what to beware of."""
+"""The data card of a run: counts, pictures, what was dropped, warnings."""
 
 import re
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ OPEN_ROWS = 20  # a longer table waits to be opened
 
 
 def data_card(run: RunFolder) -> Html | None:
-    """The first part of a report; None where the run left no card."""
+    """The first section of a report; None without a card."""
     card = run.data_card
     if card is None:
         return None
@@ -31,7 +31,7 @@ def data_card(run: RunFolder) -> Html | None:
 
 
 def show(card: dict[str, Any], folder: Path) -> None:
-    """Print the card of data that lie in `folder`; `load` has said its warnings."""
+    """Print the card of data in `folder`; `load` has printed its warnings."""
     terminal.say(sentence(card))
     if card.get("counts"):
         terminal.show(*counts(card))
@@ -43,7 +43,7 @@ def show(card: dict[str, Any], folder: Path) -> None:
 
 
 def augmentation(run: RunFolder) -> Html | None:
-    """Training examples as they are and as they may be seen."""
+    """Training examples, original and augmented."""
     card = run.data_card or {}
     rows = card.get("augmented")
     if not rows:
@@ -62,7 +62,7 @@ def augmentation(run: RunFolder) -> Html | None:
 
 
 def sentence(card: dict[str, Any]) -> str:
-    """What the data are: their name, splits, shape and classes."""
+    """The data in one sentence: name, splits, shape and classes."""
     sizes = card.get("sizes_of_splits") or {}
     parts = ", ".join(f"{sizes[name]:,} {name}" for name in SPLITS if name in sizes)
     each = " x ".join(str(size) for size in card.get("shape") or [])
@@ -75,7 +75,7 @@ def sentence(card: dict[str, Any]) -> str:
 
 
 def counts(card: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
-    """How many of each class are in each split: the head, and the rows of a table."""
+    """Examples of each class in each split: the header, and the rows of a table."""
     found = card["counts"]
     names = [name for name in SPLITS if name in found]
     rows: list[list[Any]] = [
@@ -87,7 +87,7 @@ def counts(card: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
 
 
 def _counts(card: dict[str, Any]) -> Html | None:
-    """A row for each class: how many in each split, and what they look like."""
+    """A row per class: examples in each split, and pictures."""
     examples = card.get("examples") or []
     if not card.get("counts"):
         return None
@@ -105,7 +105,7 @@ def _counts(card: dict[str, Any]) -> Html | None:
 
 
 def strip(pictures: Sequence[str], name: str, title: str) -> Html:
-    """Pictures side by side as one drawing, each in a square of its own."""
+    """Pictures side by side as one drawing."""
     images = "".join(
         f'<image x="{i * 1.06:.2f}" width="1" height="1"'
         f' href="data:image/png;base64,{content}"/>'
@@ -121,7 +121,7 @@ def strip(pictures: Sequence[str], name: str, title: str) -> Html:
 
 
 def facts(card: dict[str, Any]) -> list[list[str]]:
-    """How the data were made: what, and that in words."""
+    """How the data were prepared, as rows of a table."""
     rows = []
     for name, key in (
         ("Source", "source"),
@@ -160,7 +160,7 @@ def facts(card: dict[str, Any]) -> list[list[str]]:
 
 
 def _details(card: dict[str, Any]) -> list[Html]:
-    """How the data were made, and what was left out, by name."""
+    """How the data were prepared, and what was dropped, by name."""
     rows = facts(card)
     parts = [table("How the data were prepared", [], rows)] if rows else []
     if card.get("columns"):

@@ -1,4 +1,4 @@
-"""The pieces of a page: elements that escape what they are given, and their looks."""
+"""HTML elements that escape their contents, and the style sheet."""
 
 import html
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ from dlworkshop.report.words import is_number
 
 
 class Html(str):
-    """Text that is markup already; any other text is escaped where it is put in."""
+    """Markup; any other text is escaped where it is inserted."""
 
     __slots__ = ()
 
@@ -34,7 +34,7 @@ def tag(name: str, *children: Any, **attributes: Any) -> Html:
 
 
 def prose(text: str) -> Html:
-    """A sentence in which `code` is set as such.
+    """A sentence with `code` marked up.
 
     >>> prose("Set `a < b`.")
     'Set <code>a &lt; b</code>.'
@@ -49,12 +49,12 @@ def prose(text: str) -> Html:
 
 
 def join(pieces: Iterable[str]) -> Html:
-    """Several elements, one after the other."""
+    """Several elements in sequence."""
     return Html("\n".join(pieces))
 
 
 def data(text: str, value: Any) -> Html:
-    """A number as people read it, with the exact one beside it for machines."""
+    """A number as printed, with the exact value for machines."""
     return tag("data", text, value=value) if is_number(value) else tag("span", text)
 
 
@@ -64,7 +64,7 @@ def table(
     rows: Sequence[Sequence[Any]],
     classes: Sequence[str | None] = (),
 ) -> Html:
-    """A table in a box of its own that scrolls, by keyboard too, if it is too wide."""
+    """A table in a box that scrolls, also by keyboard, if it is too wide."""
     cells = [
         tag(
             "tr",
@@ -89,7 +89,7 @@ def scroll(label: str, content: Html) -> Html:
 def chart(
     svg: str, caption: str, class_: str = "", inches: float | None = None
 ) -> Html:
-    """A figure on a white card, with what it needs to be understood.
+    """A figure with title, caption and description.
 
     Args:
         svg: the drawing.
@@ -113,14 +113,14 @@ def chart(
 
 
 def fold(title: str, content: Html, is_open: bool = False) -> Html:
-    """A part that opens when asked for."""
+    """A section that is opened on demand."""
     return tag(
         "details", tag("summary", title), content, open="open" if is_open else None
     )
 
 
 def document(title: str, body: Html) -> str:
-    """The whole file."""
+    """The whole page."""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>

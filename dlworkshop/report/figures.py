@@ -1,4 +1,4 @@
-"""Arrays -> figures, as SVG text to be set in a page: curves, confusion, sweeps."""
+"""Arrays -> figures as SVG: learning curves, confusion matrix, sweeps."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -56,7 +56,7 @@ def _draw_group(
 
 
 def confusion(name: str, counts: np.ndarray, classes: Sequence[str], title: str) -> str:
-    """What was taken for what.
+    """A confusion matrix.
 
     Args:
         name: of the figure, unique in its page.
@@ -98,7 +98,7 @@ def confusion(name: str, counts: np.ndarray, classes: Sequence[str], title: str)
 
 
 def confusion_size(columns: Sequence[str], title: str) -> tuple[float, float]:
-    """Width and height of a matrix in inches: two classes need no whole page."""
+    """Width and height of a matrix in inches, by the number of classes."""
     few = len(columns) <= FEW
     matrix = max(2.0, len(columns) * (0.5 if few else 0.34))
     names = (0.12 if few else 0.1) * max(map(cell_len, columns))
@@ -108,7 +108,7 @@ def confusion_size(columns: Sequence[str], title: str) -> tuple[float, float]:
 
 
 def _tilts(columns: Sequence[str]) -> bool:
-    """Whether names below a matrix have no room side by side."""
+    """Whether names below a matrix must be tilted to fit."""
     most = 3 if len(columns) > 3 else 6
     return max(map(cell_len, columns)) > most
 
@@ -170,7 +170,7 @@ def sweep(
 
 
 def _shown(series: dict[str, Series], scale: float) -> np.ndarray:
-    """Finite values of the finite members; of the others where none is finite."""
+    """Finite values of the finite members, or of the others where none is finite."""
     for wanted in (True, False):
         every = [s.value[:, s.finite == wanted].ravel() for s in series.values()]
         values = np.concatenate(every)
@@ -180,14 +180,14 @@ def _shown(series: dict[str, Series], scale: float) -> np.ndarray:
 
 
 def _spans(values: np.ndarray, factor: float) -> bool:
-    """Whether positive values differ by so much that only a log scale shows them."""
+    """Whether positive values span a range that needs a log scale."""
     return bool(
         values.size and values.min() > 0 and values.max() > factor * values.min()
     )
 
 
 def _choose_scale(axes: Axes, shown: np.ndarray, is_log: bool) -> None:
-    """Limits that fit what is finite: one diverging member must not hide the rest."""
+    """Limits that fit the finite values, so that a diverging member hides nothing."""
     if not shown.size:
         return
     low, high = float(shown.min()), float(shown.max())
@@ -200,7 +200,7 @@ def _choose_scale(axes: Axes, shown: np.ndarray, is_log: bool) -> None:
 
 
 def _plain_ticks(axis: Axis) -> None:
-    """0.2 0.5 1 2 5 rather than powers of ten, which few read at a glance."""
+    """Ticks 0.2 0.5 1 2 5 rather than powers of ten."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_minor_formatter(NullFormatter())

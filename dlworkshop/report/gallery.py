@@ -1,4 +1,4 @@
-"""Many run folders -> the index of a static site, in the order of the lecture."""
+"""Many run folders -> the index of a static site, in the order of the course."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from dlworkshop.report.words import count, duration, humanize, plain
 
 
 class Entry(NamedTuple):
-    """One experiment of a gallery: a run folder below it, or why there is none."""
+    """One experiment of a gallery: a run folder, or the reason why there is none."""
 
     name: str  # of the experiment and of its folder
     seconds: float | None = None  # that it took; None where it has not been run yet
@@ -21,7 +21,7 @@ class Entry(NamedTuple):
 
 
 def write(folder: Path, chapters: Mapping[str, Sequence[Entry]]) -> Path:
-    """Write `folder/index.html`, all at once; returns its path.
+    """Write `folder/index.html` atomically; returns its path.
 
     Args:
         folder: of the site; each entry without a problem has its run folder in it.
@@ -85,7 +85,7 @@ def _card(folder: Path, entry: Entry) -> Html:
 
 
 def _verdicts(run: read.RunFolder) -> Html:
-    """The claims of a run, folded away where all of them hold."""
+    """The claims of a run, folded if all of them hold."""
     claims = run.summary.get("claims") or []
     items = []
     for claim in claims:
@@ -100,7 +100,7 @@ def _verdicts(run: read.RunFolder) -> Html:
 
 
 def _thumbnail(folder: Path, run: read.RunFolder, name: str) -> str:
-    """The lesson's first figure, or the learning curves drawn anew."""
+    """The lesson's first figure, or its learning curves."""
     if run.summary.get("figures"):
         return f"{name}/{run.summary['figures'][0]['file']}"
     curves = pictures.curves(run)

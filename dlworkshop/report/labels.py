@@ -1,4 +1,4 @@
-"""How each label fares on the test split, where several may be true of an example."""
+"""Scores of each label on the test split, where several may be true."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ OPEN_ROWS = 20  # a longer table waits to be opened
 
 
 def per_label(run: RunFolder, found: Numbers) -> Html:
-    """A row for each label, mean over the finite members."""
+    """A row per label, averaged over the finite members."""
     finite = finite_mask(run.members, len(found.said))
     if not finite.any():
         text = "All members were quarantined, so there are no scores."
@@ -55,7 +55,7 @@ def per_label(run: RunFolder, found: Numbers) -> Html:
 
 
 def ensemble(run: RunFolder, found: Numbers) -> Html | None:
-    """One member against the mean of the members' probabilities; None for one."""
+    """One member beside the mean of the members' probabilities; None for one."""
     finite = finite_mask(run.members, len(found.said))
     if finite.sum() < 2:
         return None
@@ -87,7 +87,7 @@ def ensemble(run: RunFolder, found: Numbers) -> Html | None:
 
 
 def _area(chance: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """[P]; NaN where the label is true of all examples, or of none."""
+    """ROC AUC [P]; NaN where the label is true of all examples, or of none."""
     if true.all() or not true.any():
         return np.full(len(chance), np.nan)
     return np.array([split_metrics.label_roc_auc(own, true) for own in chance])

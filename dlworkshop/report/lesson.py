@@ -1,4 +1,4 @@
-"""A run folder -> what teaches on its page: claims, figures, exercises, code."""
+"""Sections of a lesson's page: claims, figures, exercises, code."""
 
 import re
 from typing import Any
@@ -20,20 +20,20 @@ SIGNS = {"<=": "at most", ">=": "at least", "<": "below", ">": "above", "=": "ex
 
 
 def claims(run: RunFolder) -> Html | None:
-    """Each claim with its verdict, what was measured, and why this is the bound."""
+    """Each claim with its verdict, measurement, and the reason for its bound."""
     found = run.summary.get("claims") or []
     items = [tag("li", _claim(c), class_=f"claim {state(c)}-claim") for c in found]
     return tag("ol", *items, class_="claims") if items else None
 
 
 def all_claims(run: RunFolder) -> list[dict[str, Any]]:
-    """The claims of a run, those that check its exercises among them."""
+    """The claims of a run, including those of its exercises."""
     asked = [e["claim"] for e in run.summary.get("exercises") or [] if e.get("claim")]
     return [*(run.summary.get("claims") or []), *asked]
 
 
 def claims_summary(run: RunFolder) -> str:
-    """How many of all its claims hold."""
+    """How many claims hold."""
     found = all_claims(run)
     num_held = sum(state(claim) == "good" for claim in found)
     verb = "hold" if len(found) > 1 else "holds"
@@ -41,7 +41,7 @@ def claims_summary(run: RunFolder) -> str:
 
 
 def state(claim: dict[str, Any]) -> str:
-    """The class of its looks."""
+    """The CSS class of a claim."""
     return "good" if claim.get("verdict") == "holds" else "bad"
 
 
@@ -73,7 +73,7 @@ def _claim(claim: dict[str, Any]) -> Html:
 
 
 def figures(run: RunFolder) -> Html | None:
-    """What the lesson drew, each with what it needs to be understood."""
+    """The figures of a lesson, with title, caption and description."""
     drawn = []
     for figure in run.summary.get("figures") or []:
         svg, caption = Html(run.drawings[figure["file"]]), plain(figure.get("caption"))
@@ -92,7 +92,7 @@ def _aspect(svg: str) -> float:
 
 
 def exercises(run: RunFolder) -> Html | None:
-    """What to change, and what comes of it, folded away."""
+    """The exercises, with folded answers."""
     items = []
     for exercise in run.summary.get("exercises") or []:
         answer = [tag("p", prose(plain(exercise.get("answer"))))]
@@ -107,7 +107,7 @@ def exercises(run: RunFolder) -> Html | None:
 
 
 def about(run: RunFolder) -> Html | None:
-    """The header of the experiment: paragraphs, and commands as they are typed."""
+    """The docstring of the experiment: paragraphs and commands."""
     parts = [part for part in plain(run.summary.get("about") or "").split("\n\n")]
     shown = [
         scroll("A command", tag("pre", part.strip()))
@@ -120,7 +120,7 @@ def about(run: RunFolder) -> Html | None:
 
 
 def code(run: RunFolder) -> Html | None:
-    """The whole experiment, as it was run."""
+    """The source of the experiment, as it was run."""
     if not run.source:
         return None
     title = count(run.source.count("\n"), "line")

@@ -1,4 +1,4 @@
-"""What figures of several lessons share: curves, fits, borders, dots, pictures."""
+"""Figures shared by lessons: curves, fits, decision borders, dots, pictures."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ MOST_TICKS = 8  # settings that each get a tick of their own
 
 
 def curves(axes: "Axes", x: Array, values: Mapping[str, Array], **looks: Any) -> None:
-    """A mean with band and members for each name, each in its colour, and a legend.
+    """Members with mean and band for each name, each in its colour, with a legend.
 
     Args:
         axes: to draw on.
@@ -39,7 +39,7 @@ def fits(
     learnt: Mapping[str, Array],
     **looks: Any,
 ) -> None:
-    """A curve, dashed, and under each title what members made of it.
+    """A target curve, dashed, and the members' fits under each title.
 
     Args:
         panels: one for each title.
@@ -57,7 +57,7 @@ def fits(
 def borders(
     axes: "Axes", points: Batch, side: Array, heights: Mapping[str, Array], level: float
 ) -> None:
-    """Points of two inputs in the colours of their classes, and where members border.
+    """Points of two inputs coloured by class, with the members' decision borders.
 
     Args:
         axes: to draw on.
@@ -79,7 +79,7 @@ def borders(
 
 
 def dots(axes: "Axes", rows: Mapping[str, Array], xlabel: str) -> None:
-    """A row for each name: a dot for each seed, and their mean as a number.
+    """A row per name: a dot for each seed, and their mean as a number.
 
     Args:
         axes: to draw on.
@@ -98,7 +98,7 @@ def dots(axes: "Axes", rows: Mapping[str, Array], xlabel: str) -> None:
 def picture(
     axes: "Axes", pixels: Array, title: str, colours: str = "gray", **limits: Any
 ) -> None:
-    """A picture without scales; several are laid out in rows, a pixel apart.
+    """A picture without axes; several are laid out in rows, one pixel apart.
 
     Args:
         axes: to draw on.
@@ -125,7 +125,7 @@ def picture(
 def table(
     axes: "Axes", shades: Array, texts: Array, colours: str, **looks: Any
 ) -> None:
-    """A text in each cell of a table, on a ground that sets cells apart.
+    """A table with a text in each cell.
 
     Args:
         axes: to draw on; the ticks are the caller's.
@@ -141,7 +141,7 @@ def table(
 
 
 def _draw(axes: "Axes", x: Array, values: Array, label: str, colour: str) -> None:
-    """Members with their mean and band; or one line, with all of its corners."""
+    """Members with mean and band; or a single line with all of its points."""
     if np.ndim(values) > 1:
         band(axes, x, values, label, colour)
     else:

@@ -1,4 +1,4 @@
-"""What all figures share: colours, members with their mean and band, a network.
+"""Elements shared by all figures: colours, bands, networks.
 
 It is drawn on axes that somebody else has made, and matplotlib is not loaded for it: a
 lesson that only explains its flags needs none.
@@ -26,7 +26,7 @@ MOST_VERTICES = 12_000  # of all thin lines of a series together
 def band(
     axes: "Axes", x: Array, values: Array, label: str, colour: str = MEMBER
 ) -> None:
-    """Members as thin lines, their mean, and a band of 1 standard deviation.
+    """Members as thin lines, their mean, and a band of one standard deviation.
 
     Args:
         axes: to draw on.
@@ -91,11 +91,11 @@ def network(
 
 
 def _spread(total: int, most: int) -> np.ndarray:
-    """At most `most` of `range(total)`, evenly, both ends among them."""
+    """At most `most` of `range(total)`, evenly spaced, including both ends."""
     return np.unique(np.linspace(0, total - 1, min(total, most)).round().astype(int))
 
 
 def finite_mean(values: np.ndarray) -> float:
-    """Without what is not finite; NaN of nothing."""
+    """The mean of the finite values; NaN if there are none."""
     values = values[np.isfinite(values)]
     return float(values.mean()) if values.size else np.nan

@@ -1,4 +1,4 @@
-"""Names of classes as a page shows them: on one line, short, and still each its own."""
+"""Class names as shown on a page: on one line, short, and unique."""
 
 import html
 import re
@@ -39,7 +39,7 @@ def short(name: str, most: int = MOST) -> str:
 
 
 def one_line(name: str) -> str:
-    r"""Without breaks, and without what is not seen and steers what is.
+    r"""A text without line breaks and invisible control characters.
 
     >>> one_line("a\tb \u202ec\x00")
     'a b c'
@@ -53,7 +53,7 @@ def one_line(name: str) -> str:
 
 
 def numbered(names: Sequence[str]) -> list[bool]:
-    r"""Which names a picture shows with their number: it says too little without.
+    r"""Which names need their number in a picture to be understood.
 
     These are names that are alike once they are cut, and those whose letters a picture
     leaves to the fonts of its reader.
@@ -67,7 +67,7 @@ def numbered(names: Sequence[str]) -> list[bool]:
 
 
 def in_picture(names: Sequence[str]) -> list[str]:
-    r"""All names of the classes, short and each its own; a number is that of its label.
+    r"""All class names, short and unique; a number is that of the label.
 
     >>> in_picture(["cat", "\u732b"])
     ['cat', '#1 猫']
@@ -79,7 +79,7 @@ def in_picture(names: Sequence[str]) -> list[str]:
 
 
 def in_table(name: str) -> Html:
-    """A name that may break, turns nothing around it, and is cut where it is very long.
+    """A name that may wrap, keeps its direction, and is cut if very long.
 
     >>> in_table("cat"), in_table("photographs_of_cats_and_dogs")
     ('<bdi>cat</bdi>', '<bdi>photographs_<wbr>of_cats_and_<wbr>dogs</bdi>')
@@ -94,7 +94,7 @@ def in_table(name: str) -> Html:
 
 
 def in_tables(names: Sequence[str]) -> list[Html]:
-    """All names of the classes for a table, with the numbers that a picture may show.
+    """All class names for a table, with the numbers that a picture may show.
 
     >>> in_tables(["no", "yes"])
     ['<bdi>no</bdi>', '<bdi>yes</bdi>']
@@ -108,7 +108,7 @@ def in_tables(names: Sequence[str]) -> list[Html]:
 
 
 def _letters(text: str) -> list[str]:
-    """The letters of a text, each with the marks that belong to it."""
+    """The grapheme clusters of a text: letters with their combining marks."""
     found: list[str] = []
     for each in text:
         joins = unicodedata.category(each)[0] == "M" or each == JOINER
@@ -121,7 +121,7 @@ def _letters(text: str) -> list[str]:
 
 
 def _fitting(letters: Sequence[str], columns: int) -> int:
-    """How many of the first letters have room."""
+    """How many of the first letters fit."""
     used = 0
     for number, letter in enumerate(letters):
         used += cell_len(letter)

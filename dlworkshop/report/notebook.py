@@ -1,4 +1,4 @@
-"""What a notebook shows of a run: its curves, small, in the cell's own output."""
+"""The HTML representation of a run in a notebook: small learning curves."""
 
 import hashlib
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def curves(
     finite: Sequence[bool] | None = None,
     members: Sequence[int] | None = None,
 ) -> str:
-    """The loss and the first metric over epochs, as HTML; "" where there is nothing.
+    """The loss and the first metric over epochs, as HTML; "" without any.
 
     Args:
         history: of a run, a `History`.
@@ -52,7 +52,7 @@ def _figure(
     finite: Sequence[bool] | None,
     members: Sequence[int] | None,
 ) -> str:
-    """One quantity, of the splits on which it was measured."""
+    """One quantity, for the splits on which it was measured."""
     series = {}
     for split in SPLITS:
         if f"{split}/{name}" not in _names(history):

@@ -1,4 +1,4 @@
-"""A run folder -> the text of its page: the finding first, then what it rests on."""
+"""The page of a run: the finding first, then the evidence."""
 
 from collections import Counter
 from typing import Any
@@ -44,7 +44,7 @@ OPEN_ROWS, OPEN_COLUMNS = 16, 12  # a larger table waits to be opened
 
 
 def render(run: RunFolder) -> str:
-    """The whole page, as text; the same run gives the same text."""
+    """The whole page as text, a deterministic function of the run."""
     sections = [
         ("Notes", _notes(run)),
         ("Beside baselines", search.baselines_table(run)),
@@ -79,12 +79,12 @@ def render(run: RunFolder) -> str:
 
 
 def _has_trained(run: RunFolder) -> bool:
-    """Whether `fit` left it, perhaps with a lesson's words; not a lesson alone."""
+    """Whether `fit` wrote the folder, perhaps within a lesson."""
     return "steps" in run.summary or "finding" not in run.summary
 
 
 def _training(run: RunFolder) -> list[tuple[str, Html | None]]:
-    """What `fit` leaves to be shown; of several settings what the best does."""
+    """Sections of a training run; with several settings those of the best."""
     told = run.told
     return [
         ("Key numbers", _tiles(run)),
@@ -104,7 +104,7 @@ def _training(run: RunFolder) -> list[tuple[str, Html | None]]:
 
 
 def _predictions(run: RunFolder) -> list[tuple[str, Html | None]]:
-    """What was said of the test split, by what the outputs of the model mean."""
+    """Sections on the test predictions, by what the outputs mean."""
     if run.predictions is not None:
         return [
             ("Confusion matrix", confusion.confusion(run)),
@@ -127,7 +127,7 @@ def _predictions(run: RunFolder) -> list[tuple[str, Html | None]]:
 
 
 def _notes(run: RunFolder) -> Html | None:
-    """What a reader must know before the numbers, and what is not there and why."""
+    """What a reader should know before the numbers, and what is missing and why."""
     found = list(run.summary.get("notes") or [])
     several = run.predictions, run.values, run.labels
     if _has_trained(run) and all(kept is None for kept in several):
@@ -136,7 +136,7 @@ def _notes(run: RunFolder) -> Html | None:
 
 
 def _why_none(run: RunFolder) -> str:
-    """One sentence about predictions that are not there."""
+    """A sentence about missing predictions."""
     outputs = run.summary.get("outputs")
     if not run.summary.get("test"):
         return "The test split was not read, so there are no predictions of it."
@@ -222,7 +222,7 @@ def _error_note(run: RunFolder) -> str:
 
 
 def _tiles(run: RunFolder) -> Html | None:
-    """What was measured, and how much there was of it."""
+    """The key numbers."""
     summary, states = run.summary, Counter(m.get("status") for m in run.members)
     tally = ", ".join(f"{n} {plain(state)}" for state, n in states.items() if state)
     tiles = [
@@ -265,7 +265,7 @@ def _tile(title: str, value: Html, note: str) -> Html:
 
 
 def _scores(run: RunFolder) -> Html | None:
-    """All that was measured; None where the key numbers are all."""
+    """All scores; None where the key numbers are all."""
     splits = [name for name in ("test", "validation") if run.summary.get(name)]
     names = [
         n for n in run.quantities if any(get_nested(run.summary, s, n) for s in splits)
@@ -326,7 +326,7 @@ def _member_row(run: RunFolder, i: int, hparams: list[str]) -> list[Any]:
 
 
 def _monitor(run: RunFolder) -> str:
-    """What decided the best parameters."""
+    """The quantity that selected the best parameters."""
     return run.summary.get("monitor") or "loss"
 
 

@@ -1,4 +1,4 @@
-"""A run folder -> the parts of its page that are pictures, each with its finding."""
+"""Sections of the page with figures, each titled by its finding."""
 
 from collections import Counter
 
@@ -28,7 +28,7 @@ MOST_MISTAKES = 24
 
 
 def curves(run: RunFolder) -> Html | None:
-    """Loss and metrics over time, on train and validation; None where none is left."""
+    """Loss and metrics over time, on train and validation; None if none is finite."""
     charts = []
     for name in ("loss", *run.metrics):
         series = {
@@ -78,14 +78,14 @@ def _curve_caption(series: dict[str, Series]) -> str:
 
 
 def _final(series: Series) -> float | None:
-    """The mean over finite members of each one's last value, early stopped or not."""
+    """The mean over finite members of their last values."""
     members = series.value.T[series.finite]  # [P, T]
     last = [row[np.isfinite(row)][-1] for row in members if np.isfinite(row).any()]
     return float(np.mean(last)) if last else None
 
 
 def mistakes(run: RunFolder) -> Html | None:
-    """The examples with the largest loss, as images; None where there are none."""
+    """The examples with the largest loss, as images; None for other data."""
     found = run.predictions
     if found is None or not len(found.worst_index):
         return None
@@ -120,7 +120,7 @@ def _mistake(found: Predictions, finite: np.ndarray, m: int) -> Html:
 
 
 def sweeps(run: RunFolder) -> Html | None:
-    """What each hyper-parameter that differs between members does."""
+    """The effect of each hyper-parameter that differs between members."""
     charts = []
     for name, values in varied(run).items():
         value, alike = np.array(values), _alike(run, name)
@@ -131,7 +131,7 @@ def sweeps(run: RunFolder) -> Html | None:
 
 
 def varied(run: RunFolder) -> dict[str, list[float]]:
-    """The hyper-parameters, [P] each, that are numbers and not the same for all."""
+    """The numeric hyper-parameters [P] that differ between members."""
     rows = [member.get("hparams") or {} for member in run.members]
     return {
         name: [float(row[name]) for row in rows]
@@ -142,7 +142,7 @@ def varied(run: RunFolder) -> dict[str, list[float]]:
 
 
 def _alike(run: RunFolder, name: str) -> np.ndarray:
-    """Which members [P] have the best setting, but for this hyper-parameter.
+    """Which members [P] have the best setting except for this hyper-parameter.
 
     The others differ in more, and are in no mean with these.
     """
@@ -155,7 +155,7 @@ def _alike(run: RunFolder, name: str) -> np.ndarray:
 def _curves_by_value(
     run: RunFolder, name: str, values: np.ndarray, alike: np.ndarray
 ) -> list[Html]:
-    """Validation loss over time, one colour a value; nothing where it is not known."""
+    """Validation loss over time, one colour per value; None where unknown."""
     series = run.series.get(("validation", "loss"))
     if series is None or series.value.shape[1] != len(values):
         return []

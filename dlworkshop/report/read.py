@@ -1,4 +1,4 @@
-"""Run folder -> arrays: what a run left behind, or a sentence about what is missing."""
+"""Run folder -> arrays for the report, or an error about what is missing."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +29,7 @@ class Series(NamedTuple):
 
 
 def averaged(series: Series, most: int) -> Series:
-    """At most `most` points in time, each the mean of the points that it stands for.
+    """At most `most` points in time, each the mean of a group of points.
 
     Single chunks of a few steps are too noisy to be read as a curve.
     """
@@ -48,7 +48,7 @@ def averaged(series: Series, most: int) -> Series:
 
 
 class Probabilities(NamedTuple):
-    """How sure the members were, and their ensemble: the mean of what they say."""
+    """Confidence and likelihood of the members, and of their ensemble."""
 
     confidence: np.ndarray  # [P, N] largest probability
     likelihood: np.ndarray  # [P, N] probability of the true class
@@ -58,7 +58,7 @@ class Probabilities(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """What the members said about the test split, and the examples that went worst."""
+    """Class predictions of the members on the test split, and the worst examples."""
 
     label: np.ndarray  # [N] int
     prediction: np.ndarray  # [P, N] int
@@ -70,7 +70,7 @@ class Predictions(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """What the members said about the test split, where that is numbers.
+    """Numeric predictions of the members on the test split.
 
     Values are in the units of the targets. Of a very large split, its first examples.
     """
@@ -82,7 +82,7 @@ class Numbers(NamedTuple):
 
 
 class RunFolder(NamedTuple):
-    """All that the report knows about a run."""
+    """The contents of a run folder that the report uses."""
 
     config: dict[str, Any]
     summary: dict[str, Any]
@@ -99,7 +99,7 @@ class RunFolder(NamedTuple):
 
     @property
     def metric(self) -> str:
-        """What is told first; "loss" where nothing else was measured."""
+        """The first metric; "loss" without metrics."""
         return self.metrics[0] if self.metrics else "loss"
 
     @property
@@ -109,12 +109,14 @@ class RunFolder(NamedTuple):
 
     @property
     def split(self) -> str:
-        """What the run is judged by: test, or validation where test was not read."""
+        """The split whose scores are reported: test, or validation if test was not
+        read.
+        """
         return "test" if self.summary.get("test") else "validation"
 
     @property
     def told(self) -> "RunFolder":
-        """Of several settings the members of the best; else the run as it is."""
+        """The members of the best setting; the run as it is if there is one setting."""
         best = settings.best(self.summary)
         if best is None or len(self.members) <= max(best["members"]):
             return self
@@ -147,7 +149,7 @@ class RunFolder(NamedTuple):
         return self._replace(**changed)
 
     def better(self, name: str) -> str:
-        """Which direction of a quantity is the better one: "" where nobody said."""
+        """The better direction of a quantity; "" where unknown."""
         if name == "loss":
             return "lower"
         found = get_nested(self.config, "metrics", name)
@@ -155,7 +157,7 @@ class RunFolder(NamedTuple):
         return found if known else "higher" if is_fraction(name) else ""
 
     def unit(self, name: str) -> str:
-        """The unit of a quantity in words; "%" of a fraction, "" of what has none."""
+        """The unit of a quantity in words; "%" for a fraction, "" for none."""
         found = get_nested(self.config, "units", name)
         if isinstance(found, str):
             return found
@@ -163,7 +165,7 @@ class RunFolder(NamedTuple):
 
 
 def read_run(workdir: Path) -> RunFolder:
-    """Reads a finished run folder; see `dlworkshop.report.write` for its files.
+    """Read a finished run folder; see `dlworkshop.report.write` for its files.
 
     Raises:
         UserError: if it is none, or a file of it is damaged or of another run.
@@ -246,7 +248,7 @@ def _read_drawing(workdir: Path, file: str) -> str:
 
 
 def _metric_names(config: dict[str, Any], summary: dict[str, Any]) -> tuple[str, ...]:
-    """Those that were asked for, the first first, and what was measured besides."""
+    """The metrics that were requested, then others that were measured."""
     measured = [*(summary.get("test") or {}), *(summary.get("validation") or {})]
     asked = list(config.get("metrics") or {})
     if first := name_of(config.get("metric")):
@@ -256,7 +258,7 @@ def _metric_names(config: dict[str, Any], summary: dict[str, Any]) -> tuple[str,
 
 
 def _members(config: dict[str, Any], summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """The population of summary.json, or what config.json says of it."""
+    """The population of summary.json, or else of config.json."""
     population = summary.get("population")
     if population:
         return [dict(member) for member in population]
@@ -298,7 +300,7 @@ def _stack(
 def _read_predictions(
     path: Path, summary: dict[str, Any]
 ) -> Predictions | dict[str, Numbers] | None:
-    """What the file says it is: of classes, or {"values" or "labels": `Numbers`}."""
+    """Predictions of classes, or {"values" or "labels": `Numbers`}, by the file."""
     if not path.exists():
         return None
     try:
@@ -321,7 +323,7 @@ def _read_predictions(
 
 
 def _classes(arrays: Mapping[str, np.ndarray]) -> Predictions | None:
-    """Checked: the sizes fit together, and no index leads astray."""
+    """Class predictions, with sizes and indices checked."""
     named = [arrays[name] for name in Predictions._fields[:-1]]
     found = Predictions._make([*named, None])
     examples = found.label.size

@@ -1,4 +1,4 @@
-"""How the settings of a run were found, and what any network has to be ahead of."""
+"""Report sections on a search, and on baselines."""
 
 from typing import Any
 
@@ -51,7 +51,7 @@ def baselines_table(run: RunFolder) -> Html | None:
 
 
 def search(run: RunFolder) -> Html | None:
-    """Every setting that was tried, with what validation says of it."""
+    """Every setting that was tried, with its validation scores."""
     found = run.summary.get("search")
     if not found:
         return None

@@ -1,4 +1,4 @@
-"""A run of several settings: which is told of, and all of them side by side.
+"""Report of a run with several settings: the best one, and a table of all.
 
 Numbers of different settings are not mixed into one: what is told is of the members of
 the setting that is the best by validation.
@@ -20,7 +20,7 @@ def best(summary: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def in_words(summary: Mapping[str, Any]) -> str:
-    """What is its own in the best setting, and of how many it is the best.
+    """The best setting by the hyper-parameters that differ, and the number of settings.
 
     >>> settings = [{"hparams": {"a_b": a, "c": 0}, "finite": 1} for a in (1.0, 2.0)]
     >>> in_words({"settings": settings})

@@ -1,4 +1,4 @@
-"""Drawings and images -> SVG elements that can share one page.
+"""Drawings and images as SVG elements that can share one page.
 
 Every drawing names its ids after itself, so that many fit into one page; its letters
 are paths, so that it looks the same where its font is missing; those that the font has
@@ -70,7 +70,7 @@ INSIDE = "#", "data:image/png;base64,", "data:image/jpeg;base64,"
 def drawing(
     name: str, title: str, size: tuple[float, float], panels: int = 1, caption: str = ""
 ) -> Iterator[tuple[Figure, Any, list[str]]]:
-    """Axes to draw on under our style; leaves the SVG in the list when done.
+    """Axes to draw on in our style; the SVG is appended to the list at the end.
 
     Args:
         name: of the figure, unique in its page.
@@ -102,14 +102,14 @@ def drawing(
 
 
 def wrapped(title: str, width: float) -> list[str]:
-    """The lines of a title above a drawing of so many inches."""
+    """The lines of a title above a drawing of this width in inches."""
     wide = cell_len(title) - len(title)  # letters that are twice as wide
     room = max(int(7.5 * width) - wide, 20)
     return textwrap.wrap(title.replace(" %", "\u00a0%"), room)
 
 
 def is_drawn(text: str) -> bool:
-    """Whether our font has all letters, and sets them one by one, left to right.
+    """Whether our font has all letters and can set them left to right.
 
     >>> is_drawn("\u00e9t\u00e9 \u03b1"), is_drawn("\u732b"), is_drawn("\u0642\u0637")
     (True, False, False)
@@ -123,7 +123,7 @@ def is_drawn(text: str) -> bool:
 
 @functools.cache
 def _letters() -> frozenset[int]:
-    """Those of the font in both of its weights."""
+    """The letters of the font in both weights."""
     weights = (
         font_manager.get_font(
             font_manager.findfont(
@@ -136,7 +136,7 @@ def _letters() -> frozenset[int]:
 
 
 class _Renderer(RendererSVG):
-    """Draws letters as paths where our font has them, and leaves others as text."""
+    """Draws letters as paths where our font has them, and keeps others as text."""
 
     def draw_text(self, gc, x, y, s, prop, angle, ismath=False, mtext=None):
         if is_drawn(s):
@@ -175,14 +175,14 @@ class _Canvas(FigureCanvasSVG):
 
 
 class PlainLog(LogFormatterSciNotation):
-    """The labels of a logarithmic axis as numbers: formulas are not parsed."""
+    """Labels of a logarithmic axis as plain numbers."""
 
     def __call__(self, value: float, place: int | None = None) -> str:
         return f"{value:g}" if super().__call__(value, place) else ""
 
 
 def described(figure: Figure) -> str:
-    """The axes of a figure in words: what is drawn over what, and how far it goes.
+    """A description of the axes of a figure in words, for screen readers.
 
     >>> figure = Figure()
     >>> axes = figure.subplots()
@@ -206,12 +206,12 @@ def described(figure: Figure) -> str:
 
 
 def as_file(svg: str) -> str:
-    """An element of a page -> a file of its own, which a browser opens too."""
+    """An SVG element as a file of its own."""
     return svg.replace("<svg ", f"<svg {NAMESPACES}", 1)
 
 
 def from_file(text: str) -> str:
-    """The element of a page that `as_file` made a file of, which may be anybody's.
+    """The SVG element in a file of `as_file`, sanitised as it may be hostile.
 
     It is parsed and written anew, so that a page runs and loads nothing of it.
 
@@ -244,7 +244,7 @@ def from_file(text: str) -> str:
 
 
 def _for_page(svg: str, name: str, title: str, alt: str) -> str:
-    """A file's SVG -> an element of a page: no prologue, its own ids, a title."""
+    """SVG of a file as an element of a page: no prologue, unique ids, a title."""
     view_box = re.search(r'viewBox="([^"]*)"', svg)
     assert view_box
     body = svg[svg.index(">", svg.index("<svg")) + 1 :].strip()
@@ -264,12 +264,12 @@ def _for_page(svg: str, name: str, title: str, alt: str) -> str:
 
 
 def _rounded(path: str) -> str:
-    """A hundredth of a point is finer than any screen; half of the page's size."""
+    """Coordinates rounded to hundredths of a point, which halves the page's size."""
     return re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", path)
 
 
 def picture(name: str, image: np.ndarray, title: str) -> str:
-    """One example as it is, [H, W, C] uint8 with C = 1 (grey) or 3 (red-green-blue)."""
+    """One image [H, W, C] uint8 with C = 1 (grey) or 3 (RGB)."""
     pixels = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     pixels.thumbnail((MOST_PIXELS, MOST_PIXELS))
     kind = "png" if max(pixels.size) <= 64 else "jpeg"  # photographs are large as PNG

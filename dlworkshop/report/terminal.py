@@ -1,4 +1,4 @@
-"""Rows to the terminal, a file or another program, as they come."""
+"""Output to the terminal: tables, messages, and rows as they are computed."""
 
 import contextlib
 import csv
@@ -24,7 +24,7 @@ CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def visible(text: str) -> str:
-    r"""Text in which nothing steers a terminal, as the name of a file may.
+    r"""Text without terminal control sequences, which a file name may have.
 
     >>> print(visible("a\x1b[2Jb"))
     a\x1b[2Jb
@@ -33,7 +33,7 @@ def visible(text: str) -> str:
 
 
 def show(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A small table, whole; without a header where that says nothing."""
+    """Print a small table; without a header if it is empty."""
     table = Table(box=None, show_header=any(head), pad_edge=False)
     for title in head:
         table.add_column(title, overflow="fold")
@@ -43,7 +43,7 @@ def show(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 class Messages(logging.Handler):
-    """What is logged, as lines on stderr, whatever that is now: above a live line."""
+    """Logging handler that writes to the current stderr, above a live line."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -54,7 +54,7 @@ class Messages(logging.Handler):
 
 @contextlib.contextmanager
 def messages() -> Iterator[None]:
-    """Show on stderr what the library logs while inside, as scripts and commands do.
+    """Show the library's log on stderr while inside, as scripts and commands do.
 
     The library itself prints nothing: in a program of their own, users decide what is
     seen of the logger "dlworkshop".
@@ -78,17 +78,17 @@ def messages() -> Iterator[None]:
 
 
 def say(line: str) -> None:
-    """One line of text."""
+    """Print one line of text."""
     print(visible(line))
 
 
 def say_error(error: object) -> None:
-    """What was wrong, on stderr."""
+    """Print an error on stderr."""
     print(f"error: {visible(str(error))}", file=sys.stderr)
 
 
 def as_table(rows: Rows) -> None:
-    """To read: as wide as the terminal, so that it need not wait for the last row."""
+    """Rows as text of the terminal's width, printed as they come."""
     rows = iter(rows)
     console, widths = _console(), dict[str, int]()
     while chunk := [columns(row) for row in itertools.islice(rows, AT_ONCE)]:
@@ -109,7 +109,7 @@ def as_table(rows: Rows) -> None:
 
 
 def _widths(chunk: Sequence[Mapping[str, Any]], most: int) -> dict[str, int]:
-    """Of all columns but the name, for which there is to be room in a terminal."""
+    """Widths of all columns but the name, for which room is kept."""
     longest = {
         name: max(len(_short(row[name])) for row in chunk)
         for name in chunk[0]
@@ -128,13 +128,13 @@ def _widths(chunk: Sequence[Mapping[str, Any]], most: int) -> dict[str, int]:
 
 
 def as_json(rows: Rows) -> None:
-    """One object a line; null where there is no number."""
+    """One JSON object per line; null for a missing number."""
     for row in rows:
         print(json.dumps(row._asdict()))
 
 
 def as_csv(rows: Rows) -> None:
-    """With a header; empty where there is no number."""
+    """CSV with a header; empty for a missing number."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     for number, row in enumerate(rows):
         if number == 0:
@@ -143,7 +143,7 @@ def as_csv(rows: Rows) -> None:
 
 
 def columns(row: Any) -> dict[str, Any]:
-    """Column -> what a row has in it; each key of a dict is a column of its own.
+    """Column -> value of a row; each key of a dict is a column of its own.
 
     >>> import typing
     >>> Row = typing.NamedTuple("Row", [("name", str), ("probability", dict)])
@@ -167,7 +167,7 @@ WRITERS: dict[str, Callable[[Rows], None]] = {
 
 
 def _console() -> Console:
-    """For text as it is: a name may have brackets, which are no markup here."""
+    """A console that prints text literally, without markup."""
     return Console(highlight=False, markup=False, emoji=False)
 
 

@@ -1,4 +1,4 @@
-"""A regression: what was predicted against what is true, its errors and its spread."""
+"""Report sections on a regression: predicted against true, residuals, spread."""
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
@@ -41,7 +41,7 @@ def predictions(run: RunFolder, found: Numbers) -> Html:
 
 
 def ensemble(run: RunFolder, found: Numbers) -> Html | None:
-    """Errors of one member and of the mean of all, for each column of the target."""
+    """Errors of one member and of the ensemble, for each target column."""
     finite = finite_mask(run.members, len(found.said))
     columns = found.target.shape[1]
     if not finite.any() or not np.isfinite(found.ensemble).all():
@@ -136,7 +136,7 @@ def _chart(
 
 
 def _left(r2: float) -> str:
-    """What is left of the variance, in words."""
+    """The unexplained fraction of the variance, in words."""
     if r2 < 0:
         return "more than its variance: its mean would be better"
     return f"{100 * (1 - r2):.3g} % of its variance"

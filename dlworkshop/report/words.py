@@ -1,4 +1,4 @@
-"""Numbers -> words: how the report writes quantities, their errors and JSON values."""
+"""Formatting: quantities with units, errors, durations and JSON values as text."""
 
 import math
 from typing import Any
@@ -32,7 +32,7 @@ def is_number(value: Any) -> bool:
 
 
 def is_fraction(name: str) -> bool:
-    """Whether a quantity is a fraction that people read in percent."""
+    """Whether a quantity is a fraction that is printed in percent."""
     return "accuracy" in name or name == "calibration error"
 
 
@@ -83,7 +83,7 @@ def quantity(value: Any, name: str, decimals: int = 1) -> str:
 
 
 def with_error(mean: Any, sem: Any, name: str) -> str:
-    """A mean and its standard error, with as many digits as the error deserves.
+    """A mean and its standard error, rounded to the error's digits.
 
     >>> with_error(0.99124, 0.00113, "accuracy")
     '99.1 % ± 0.1 %'
@@ -143,7 +143,7 @@ def format_claim(claim: dict[str, Any]) -> str:
 
 
 def duration(seconds: Any) -> str:
-    """Seconds as a person would say them.
+    """Seconds in words, as "3 min 5 s".
 
     >>> duration(0.0123), duration(12.34), duration(204), duration(7300)
     ('0.012 s', '12.3 s', '3 min 24 s', '2 h 1 min')
@@ -159,7 +159,7 @@ def duration(seconds: Any) -> str:
 
 
 def count(number: Any, noun: str = "", nouns: str | None = None) -> str:
-    """A whole number with thousands separated, and its noun.
+    """A whole number with thousands separators, and its noun.
 
     >>> count(1, "model"), count(412778, "parameter"), count(2, "class")
     ('1 model', '412,778 parameters', '2 classes')

@@ -1,4 +1,4 @@
-"""Arrays -> the examples a tfds builder yields."""
+"""Arrays -> the examples that a tfds builder yields."""
 
 import io
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Your own data: a folder of images for each class, a CSV, .npz or IDX files.
+"""Readers of your own data: image folders, CSV, .npz and IDX files.
 
 They are prepared once, under a key of their content and of how it is to be prepared,
 and read from there; a second load reads no content of theirs. What they have in common
@@ -36,7 +36,7 @@ READERS = cast(tuple[Reader, ...], (idx, table, folder, npz))
 
 
 def load(path: Path, root: Path, options: Options) -> Dataset:
-    """Load what lies at `path`; see `dlworkshop.data.load` for the options.
+    """Load the data at `path`; see `dlworkshop.data.load` for the options.
 
     `root` is where prepared data are kept.
     """
@@ -75,7 +75,7 @@ def load(path: Path, root: Path, options: Options) -> Dataset:
 
 
 def reader_of(path: Path) -> Reader:
-    """The first that takes what is at `path`.
+    """The first reader that recognises what is at `path`.
 
     Raises:
         UserError: if there is none.
@@ -93,14 +93,14 @@ def reader_of(path: Path) -> Reader:
 
 
 def reader_for(preprocessing: Mapping[str, Any]) -> Reader:
-    """The one that makes examples as `preprocessing` says."""
+    """The reader for this kind of `preprocessing`."""
     return next(r for r in READERS if preprocessing["kind"] in r.KINDS)
 
 
 def to_example(
     source: Path | Mapping[str, str] | np.ndarray, preprocessing: Mapping[str, Any]
 ) -> np.ndarray:
-    """One file, row or array as the model takes it, prepared as its data were.
+    """One file, row or array as model input, preprocessed as in training.
 
     Args:
         source: an image file; a row, column -> text; or an array.
@@ -123,7 +123,7 @@ def to_example(
 def unknown_cells(
     source: Any, preprocessing: Mapping[str, Any]
 ) -> list[tuple[str, str]]:
-    """The cells of a row that say what no row of train does: columns and words.
+    """Cells of a row whose values do not occur in train: columns and words.
 
     The word is "" where there is none, and in train always is.
     """
@@ -133,14 +133,14 @@ def unknown_cells(
 
 
 def changed(source: Any, preprocessing: Mapping[str, Any]) -> str | None:
-    """What is done to an image file of another size or mode, in a sentence."""
+    """How an image file of another size or mode is converted, in a sentence."""
     if preprocessing["kind"] != "image" or not isinstance(source, Path):
         return None
     return images.changed(str(source), preprocessing)
 
 
 def shape_of(preprocessing: Mapping[str, Any]) -> list[int]:
-    """Of an example that `to_example` makes.
+    """The shape of an example that `to_example` makes.
 
     >>> shape_of(images.as_shaped((28, 28, 1)))
     [28, 28, 1]
@@ -154,7 +154,7 @@ def fingerprint(
     target: str | tuple[str, ...] | None,
     group_by: str | None,
 ) -> str:
-    """What `Dataset.fingerprint` is once `path` is prepared so; nothing is prepared.
+    """`Dataset.fingerprint` of `path` prepared in this way, without preparing it.
 
     Raises:
         UserError: if `path` is no labelled data of the kind that was prepared so.
@@ -172,7 +172,7 @@ def asked(
     target: str | tuple[str, ...] | None,
     group_by: str | None,
 ) -> dict[str, Any]:
-    """The options of `load` by which `path` is prepared as `preprocessing` says."""
+    """The options of `load` that prepare `path` as `preprocessing` says."""
     known: dict[str, Any] = {"target": target, "group_by": group_by}
     reader = reader_of(path)
     if "image_size" in reader.OPTIONS:

@@ -1,4 +1,4 @@
-"""What readers of arrays share: checks, splits, records, and the names of things."""
+"""Shared by readers of arrays: checks, splits, records, and names."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ Parts = dict[int, tuple[np.ndarray, np.ndarray]]  # place in SPLITS -> inputs, l
 
 
 def split_of(name: str) -> int | None:
-    """The place in SPLITS that a name of a folder or file says, if it says one.
+    """The index in SPLITS that the name of a folder or file stands for, if any.
 
     >>> split_of("Train_png"), split_of("adult-test"), split_of("contest")
     (0, 2, None)
@@ -37,7 +37,7 @@ def split_of(name: str) -> int | None:
 
 
 def read_inputs(path: Path) -> np.ndarray:
-    """The one array of inputs [N, ...] of an .npz file; labels are not needed.
+    """The inputs [N, ...] of an .npz file; labels are not needed.
 
     Raises:
         UserError: if there is none, or one for each of several splits.
@@ -53,7 +53,7 @@ def read_inputs(path: Path) -> np.ndarray:
 
 
 def read_file(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file by their names; pickles in it are refused."""
+    """The arrays of an .npz file by name; pickles are refused."""
     try:
         return read_npz(path)
     except ValueError as error:
@@ -66,7 +66,7 @@ def read_file(path: Path) -> dict[str, np.ndarray]:
 def by_split(
     arrays: Mapping[str, np.ndarray], names: tuple[str, ...]
 ) -> dict[int, np.ndarray]:
-    """Place in SPLITS -> the array whose name has one of `names`, as "x_train"."""
+    """Index in SPLITS -> the array with one of `names`, as "x_train"."""
     found = {}
     for key, array in arrays.items():
         for name in names:
@@ -83,7 +83,7 @@ def by_split(
 
 
 def prepare(parts: Parts, path: Path, folder: Path) -> store.Prepared:
-    """Check the arrays, cut the splits that are missing, write every example.
+    """Check the arrays, cut missing splits, write every example.
 
     Images are [N, H, W] or [N, H, W, C], uint8 or floats in [0, 1]; those of three
     channels that are equal are grey, and have one. Vectors [N, D] are standardised
@@ -142,7 +142,7 @@ def prepare(parts: Parts, path: Path, folder: Path) -> store.Prepared:
 
 
 def join(parts: Parts, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Checked inputs [N, ...], labels [N] and places in SPLITS [N] of all splits."""
+    """Checked inputs [N, ...], labels [N] and indices in SPLITS [N] of all splits."""
     for number, (inputs, labels) in parts.items():
         _check(path, store.SPLITS[number], inputs, labels)
     shapes = {inputs.shape[1:] for inputs, _ in parts.values()}
@@ -159,7 +159,7 @@ def join(parts: Parts, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def rows_of(parts: Parts) -> list[str]:
-    """Where each example [N] of `join` is, in words.
+    """The source of each example [N] of `join`, in words.
 
     >>> x, y = np.zeros((2, 3)), np.zeros(2)
     >>> rows_of({0: (x, y)}), rows_of({2: (x, y), 0: (x[:1], y[:1])})
@@ -172,12 +172,12 @@ def rows_of(parts: Parts) -> list[str]:
 
 
 def with_channels(inputs: np.ndarray) -> np.ndarray:
-    """Grey images [N, H, W] have one channel; all else is as it is."""
+    """Grey images [N, H, W] with a channel axis; other arrays unchanged."""
     return inputs[..., None] if inputs.ndim == 3 else inputs
 
 
 def are_grey(images: np.ndarray) -> bool:
-    """Whether images [..., H, W, 3] have three channels that are equal.
+    """Whether the three channels of images [..., H, W, 3] are equal.
 
     >>> are_grey(np.ones((2, 4, 4, 3))), are_grey(np.ones((2, 4, 4, 1)))
     (True, False)
@@ -187,7 +187,7 @@ def are_grey(images: np.ndarray) -> bool:
 
 
 def labelled(parts: Parts, path: Path, label: Callable[[str], Any]) -> Iterator[Source]:
-    """The examples of the test split, or of all where there is none."""
+    """The examples of the test split, or all if there is none."""
     inputs, labels, given = join(parts, path)
     names = {value: label(str(value)) for value in np.unique(labels).tolist()}
     return (
@@ -197,13 +197,13 @@ def labelled(parts: Parts, path: Path, label: Callable[[str], Any]) -> Iterator[
 
 
 def tested(given: np.ndarray) -> np.ndarray:
-    """Which [N] are of the test split; all, where there is none."""
+    """Mask [N] of the test split; all if there is none."""
     test = given == SPLIT_NAMES["test"]
     return test if test.any() else np.ones_like(test)
 
 
 def fingerprint(parts: Parts, path: Path) -> str:
-    """Of the content, as `prepare` would say; nothing is prepared."""
+    """The content hash that `prepare` would compute, without preparing."""
     inputs, labels, given = join(parts, path)
     return key(digests(inputs), labels, given, inputs.shape)
 
@@ -211,18 +211,18 @@ def fingerprint(parts: Parts, path: Path) -> str:
 def key(
     content: Sequence[str], labels: np.ndarray, given: np.ndarray, shape: Sequence[int]
 ) -> str:
-    """Of the digest of each input, the labels and splits [N], and the shape of all."""
+    """The content hash of inputs, labels, splits and shapes."""
     parts = [*content, *labels.tolist(), *given.tolist(), tuple(shape)]
     return store.digest([store.VERSION, *parts])
 
 
 def digests(inputs: np.ndarray) -> list[str]:
-    """Of each of them [N, ...]."""
+    """A digest of each example [N, ...]."""
     return [store.digest([row.tobytes()]) for row in inputs]
 
 
 def transform(inputs: np.ndarray, preprocessing: Mapping[str, Any]) -> np.ndarray:
-    """Examples [N, ...] as the model wants them: uint8 as it is, else float32.
+    """Examples [N, ...] as model inputs: uint8 unchanged, else float32.
 
     >>> preprocessing = {"mean": [1.0], "deviation": [2.0], "shape": [1]}
     >>> transform(np.array([[3.0], [np.nan]]), preprocessing).tolist()

@@ -1,4 +1,4 @@
-"""What the card of one's own data says: of splits, groups and copies."""
+"""Entries of the data card: splits, groups and copies."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ LISTED = 20  # names in a message or in the card
 def splits_sentence(
     given: np.ndarray, splits: np.ndarray, in_proportion: bool = True
 ) -> str:
-    """Where the splits [N] come from, and what share of all each really has.
+    """The origin of the splits [N], and their actual shares.
 
     >>> given, splits = np.array([0, 0, 0, 0, 2]), np.array([0, 1, 0, 0, 2])
     >>> splits_sentence(given, splits)
@@ -39,7 +39,7 @@ def splits_sentence(
 
 
 def absent(classes: Sequence[str], label: np.ndarray, splits: np.ndarray) -> list[str]:
-    """A sentence for each split that has no example of a class."""
+    """A sentence for each split that lacks a class."""
     said = []
     for number, name in enumerate(store.SPLITS):
         counts = np.bincount(label[splits == number], minlength=len(classes))
@@ -51,7 +51,7 @@ def absent(classes: Sequence[str], label: np.ndarray, splits: np.ndarray) -> lis
 def groups_card(
     group: np.ndarray, group_by: str | None, splits: np.ndarray
 ) -> dict[str, Any] | None:
-    """How many groups there are and how many have parts in several splits."""
+    """The number of groups, and how many are spread over several splits."""
     if group_by is None:
         return None
     pairs = np.unique(np.stack([group, splits]), axis=1)[0]
@@ -70,7 +70,7 @@ def copies_card(
     splits: np.ndarray,
     content: np.ndarray,
 ) -> dict[str, Any]:
-    """Examples of exactly the same content: how many, and which in several splits."""
+    """The number of exact copies, and which are spread over several splits."""
     found = split.copies(content)
     across = [rows for rows in found if np.ptp(splits[rows])]
     torn = [rows for rows in found if np.ptp(label[rows])]
@@ -88,13 +88,13 @@ def copies_card(
 
 
 def some(names: Sequence[str], most: int = LISTED) -> str:
-    """The first of them, and how many more there are."""
+    """The first few, and the number of the rest."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
 def quoted(names: Sequence[str], most: int = LISTED) -> str:
-    """The first of them in quotes, and how many more there are.
+    """The first few in quotes, and the number of the rest.
 
     >>> quoted(["a", "b", "c"], 2)
     "'a', 'b' and 1 more"

@@ -1,4 +1,4 @@
-"""A folder with a folder for each class -> the files in it, with classes and splits."""
+"""A folder with one folder per class -> its files, with classes and splits."""
 
 import os
 import unicodedata
@@ -14,7 +14,7 @@ IGNORED = {"thumbs.db", "desktop.ini", "__macosx"}  # and what begins with a dot
 
 
 class Listing(NamedTuple):
-    """The files below a folder, sorted, and what their places say."""
+    """The files below a folder, sorted, with classes and splits."""
 
     root: Path
     names: list[str]  # [N] paths below root, as the file system has them
@@ -30,7 +30,7 @@ class Listing(NamedTuple):
 
 
 def listing(root: Path) -> Listing:
-    """What is in a folder with a folder for each class, perhaps below split folders.
+    """List a folder with one folder per class, possibly below split folders.
 
     Raises:
         UserError: if there are no classes, or a class is missing from train, or a
@@ -73,7 +73,7 @@ def listing(root: Path) -> Listing:
 
 
 def _splits(root: Path) -> list[tuple[Path, int]]:
-    """The folders of classes: those of splits, or the root itself.
+    """The folders that hold class folders: those of splits, or the root itself.
 
     A folder is a split by its name, as Train_png, and where there are folders in it:
     "train" may be a class too.
@@ -104,7 +104,7 @@ def _splits(root: Path) -> list[tuple[Path, int]]:
 
 
 def class_name(name: str) -> str:
-    """The name of a folder as text: composed, and what is not UTF-8 as escapes.
+    """The name of a folder as text: Unicode NFC, with escapes where it is not UTF-8.
 
     >>> class_name("cafe\\u0301") == "caf\\u00e9", class_name("caf\\udce9")
     (True, 'caf\\\\xe9')
@@ -134,12 +134,12 @@ def _files(home: Path, root: Path, deep: bool = False) -> list[str]:
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a file or folder of that name is a machine's and no user's."""
+    """Whether a file or folder is one of the operating system's, as .DS_Store."""
     return name.startswith(".") or name.lower() in IGNORED
 
 
 def escaped(name: str) -> str:
-    """The name of a file as text, also where it is not UTF-8.
+    """The name of a file as text, with escapes where it is not UTF-8.
 
     >>> escaped("br\\udcf6ken.png")
     'br\\\\xf6ken.png'
@@ -148,7 +148,7 @@ def escaped(name: str) -> str:
 
 
 def _natural(name: str) -> tuple[int, str]:
-    """Numbers by size, before words.
+    """Natural sort key: numbers by value, before words.
 
     >>> sorted(["10", "9", "b", "a"], key=_natural)
     ['9', '10', 'a', 'b']

@@ -1,4 +1,4 @@
-"""Columns of a table -> numbers, with statistics that train alone gives."""
+"""Columns of a table -> numbers, with statistics of train."""
 
 import math
 import re
@@ -25,7 +25,7 @@ DATE = re.compile(
 
 
 class Column(NamedTuple):
-    """What the cells of a column say: numbers, or one of some words."""
+    """The cells of a column: numbers, or categories."""
 
     numbers: np.ndarray | None  # float64 [N], NaN where there is none; None for words
     code: np.ndarray  # int32 [N], place in the words; -1 where there is none
@@ -34,23 +34,23 @@ class Column(NamedTuple):
 
     @property
     def present(self) -> np.ndarray:
-        """[N] bool, where there is something."""
+        """[N] bool, where a cell is not missing."""
         return self.code >= 0 if self.numbers is None else ~np.isnan(self.numbers)
 
     def rows(self, mask: np.ndarray) -> "Column":
-        """Those of a mask [N]."""
+        """The rows of a mask [N]."""
         numbers = None if self.numbers is None else self.numbers[mask]
         return self._replace(numbers=numbers, code=self.code[mask])
 
     def same(self) -> np.ndarray:
-        """[N] int >= 0: equal where the cells are; what is missing equals too."""
+        """[N] int >= 0: equal for equal cells; missing cells are equal."""
         if self.numbers is None:
             return self.code + 1
         return np.unique(self.numbers, return_inverse=True)[1]
 
 
 def read(values: "pa.ChunkedArray") -> Column:
-    """A column of text [N]: numbers where nearly all cells are, else words.
+    """A column of text [N] as numbers where nearly all cells are, else as categories.
 
     >>> import pyarrow as pa
     >>> column = read(pa.chunked_array([["1", "2.5", "#N/A", "1e3"]]))
@@ -90,7 +90,7 @@ def choose(
     is_leak: Callable[[Column], bool],
     said: list[str],
 ) -> dict[str, Column]:
-    """The columns to learn from; what is left out, and why, is said.
+    """Choose the feature columns; reasons for dropping others are added to `said`.
 
     Args:
         columns: name -> column of N cells, without the target and what groups the rows.
@@ -121,7 +121,7 @@ def choose(
 def _useless(
     name: str, column: Column, is_leak: Callable[[Column], bool]
 ) -> str | None:
-    """Why nothing can be learned from a column, or None."""
+    """The reason why a column cannot be a feature, or None."""
     present = column.present
     if column.numbers is None:
         distinct = len(column.words)
@@ -142,7 +142,7 @@ def _useless(
 
 
 def _is_identifier(name: str, column: Column, distinct: int) -> bool:
-    """Whether no value comes twice: words, counted numbers, or by its name."""
+    """Whether all values differ: words, counted numbers, or an identifier by name."""
     if distinct < column.present.sum():
         return False
     if column.numbers is None or ID_NAME.search(name):
@@ -153,14 +153,14 @@ def _is_identifier(name: str, column: Column, distinct: int) -> bool:
 
 
 def _are_dates(column: Column) -> bool:
-    """Whether nearly all of its words are dates."""
+    """Whether nearly all words are dates."""
     dates = np.array([bool(DATE.fullmatch(word)) for word in column.words])
     known = column.code[column.code >= 0]
     return bool(len(dates)) and dates[known].mean() >= 1 - ODD_SHARE
 
 
 def fit(name: str, column: Column) -> dict[str, Any]:
-    """What is to be known of a column, from its cells in train.
+    """Statistics of a column, from its cells in train.
 
     >>> fit("length", Column(np.array([1, 3, np.nan]), np.zeros(3), ()))
     {'name': 'length', 'mean': 2.0, 'deviation': 1.0, 'missing': True}
@@ -184,14 +184,14 @@ def fit(name: str, column: Column) -> dict[str, Any]:
 
 
 def width(fitted: Mapping[str, Any]) -> int:
-    """How many numbers a column becomes."""
+    """The number of inputs that encode a column."""
     return len(fitted.get("values", "1")) + fitted["missing"]
 
 
 def encode(
     columns: Mapping[str, Column], preprocessing: Mapping[str, Any]
 ) -> np.ndarray:
-    """Vectors [N, D] float32 of whole columns, as `transform` makes them of rows."""
+    """Encode whole columns as vectors [N, D] float32, as `transform` encodes rows."""
     fitted = preprocessing["columns"]
     size = len(columns[fitted[0]["name"]].code)
     vectors = np.zeros((size, sum(map(width, fitted))), np.float32)
@@ -216,7 +216,7 @@ def encode(
 def transform(
     columns: Mapping[str, Sequence[str]], preprocessing: Mapping[str, Any]
 ) -> np.ndarray:
-    """Vectors [N, D] float32 of the columns' cells [N], prepared as those of train.
+    """Encode cells [N] of columns as vectors [N, D] float32, with train's statistics.
 
     A category that train does not have is no category: zero in all its columns. What
     is missing is the mean of a number; where train had missing values, a column marks
@@ -256,7 +256,7 @@ def transform(
 def unknown_cells(
     row: Mapping[str, str], preprocessing: Mapping[str, Any]
 ) -> list[tuple[str, str]]:
-    """The columns whose cell says what none of train does, each with what it says.
+    """The columns whose value does not occur in train, each with that value.
 
     That is a word that is no category, or nothing where train always has something.
 
@@ -276,7 +276,7 @@ def unknown_cells(
 
 
 def number(value: str, column: Mapping[str, Any]) -> float:
-    """The number that a cell says, as train writes them; else a mistake of the user's.
+    """The number in a cell, in train's notation; else a UserError.
 
     Args:
         value: its text.
@@ -290,7 +290,7 @@ def number(value: str, column: Mapping[str, Any]) -> float:
 
 
 def equal_rows(columns: Mapping[str, Column]) -> np.ndarray:
-    """A number for each row [N]: the same where all cells are."""
+    """A number per row [N]: equal where all cells are equal."""
     found: np.ndarray | None = None
     for column in columns.values():
         same = column.same()
@@ -306,7 +306,7 @@ def equal_rows(columns: Mapping[str, Column]) -> np.ndarray:
 def rows_of_card(
     preprocessing: Mapping[str, Any], columns: Mapping[str, Column]
 ) -> list[dict[str, Any]]:
-    """What each column is and how many cells say nothing."""
+    """Entries of the data card: kind and number of missing cells of each column."""
     rows = []
     for fitted in preprocessing["columns"]:
         column = columns[fitted["name"]]

@@ -1,4 +1,4 @@
-"""A CSV file -> cells of text, whole or row by row; Arrow reads them.
+"""A CSV file -> cells of text, whole or row by row; read with Arrow.
 
 Arrow refuses a row that is too short, which pandas and Polars fill up in silence. What
 no library knows is found out in `dialect`.
@@ -27,7 +27,7 @@ BLOCK_BYTES = 1 << 23  # read at a time; the longest row that is read
 
 
 class Table(NamedTuple):
-    """The columns of a CSV file as text, without space around it."""
+    """The columns of a CSV file as stripped text."""
 
     columns: "dict[str, pa.ChunkedArray]"  # name -> [N] strings
     numbers: np.ndarray  # int [N], of the rows, as editors count
@@ -66,7 +66,7 @@ def read(path: Path) -> Table:
 def rows(
     path: Path, wanted: Sequence[str] = ()
 ) -> Iterator[tuple[str, dict[str, str] | UserError]]:
-    """Each row of a CSV file as column -> text, by its name; memory does not grow.
+    """Iterate over the rows of a CSV file as (name, column -> text), in bounded memory.
 
     A row with another number of cells than the header is the mistake that it is.
 
@@ -103,7 +103,7 @@ def rows(
 
 
 def coded(values: "pa.ChunkedArray") -> "tuple[pa.Array, Any]":
-    """The different texts of a column [N], and which of them each cell says: [N] int32.
+    """The distinct texts of a column [N], and the index of each cell's: [N] int32.
 
     >>> import pyarrow as pa
     >>> words, code = coded(pa.chunked_array([["b", "a"], ["b"]]))
@@ -115,7 +115,7 @@ def coded(values: "pa.ChunkedArray") -> "tuple[pa.Array, Any]":
 
 
 def cell(value: str) -> str:
-    """Its text; "" where it says that there is none.
+    """The stripped text of a cell; "" where it marks a missing value.
 
     >>> cell(" 3 "), cell("NA"), cell("TRUE")
     ('3', '', 'True')
@@ -125,7 +125,8 @@ def cell(value: str) -> str:
 
 
 def plain(value: str) -> str:
-    """Its text where every word counts, as in a target; true and false are one each.
+    """The stripped text of a target cell, where every word counts; booleans
+    capitalised.
 
     >>> plain(" None "), plain("FALSE")
     ('None', 'False')
@@ -136,7 +137,7 @@ def plain(value: str) -> str:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[BinaryIO, Dialect]]:
-    """The file at its start, and how it is written."""
+    """The file at its start, and its dialect."""
     import pyarrow as pa  # noqa: PLC0415
 
     try:
@@ -160,7 +161,7 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, Dialect]]:
 def _batches(
     path: Path, file: BinaryIO, found: Dialect, ragged: dict[int, UserError]
 ) -> "Iterator[pa.RecordBatch]":
-    """The rows below the header, in parts; clean text.
+    """The rows below the header in batches of clean text.
 
     Args:
         path: for messages.
@@ -203,7 +204,7 @@ def _batches(
 
 
 def _clean(batch: "pa.RecordBatch", decimal: str) -> "pa.RecordBatch":
-    """Without space around its texts, Unicode composed, decimal commas as points."""
+    """Text stripped, Unicode composed, and decimal commas replaced by points."""
     import pyarrow as pa  # noqa: PLC0415
     from pyarrow import compute  # noqa: PLC0415
 

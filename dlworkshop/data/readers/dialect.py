@@ -1,4 +1,4 @@
-"""How a CSV file is written: what separates its cells, and where its table begins.
+"""Detection of a CSV file's dialect: delimiter, header, decimal mark.
 
 Libraries read a file once this is known; the guesses of csv.Sniffer, which pandas uses
 too, go by characters, and these by the regularity of the table.
@@ -36,7 +36,7 @@ ROW_NUMBERS = "unnamed: 0"  # a first column without a name
 
 
 class Dialect(NamedTuple):
-    """How a file writes its table."""
+    """The dialect of a CSV file."""
 
     delimiter: str
     skip: int  # lines above the first row, the header being one of them
@@ -52,7 +52,7 @@ class _Line(NamedTuple):
 
 
 def understand(path: Path, head: bytes) -> Dialect:
-    """How a file is written, by its first megabyte.
+    """Detect the dialect of a file from its first megabyte.
 
     The delimiter is the one that gives most lines the same number of cells. Lines above
     the first of that many are no part of the table. There is no header where the first
@@ -105,7 +105,7 @@ def understand(path: Path, head: bytes) -> Dialect:
 
 
 def is_number(text: str) -> bool:
-    """Whether it says a number; Python's 1_000 is a name elsewhere.
+    """Whether a text is a number; 1_000 is not, although Python reads it.
 
     >>> is_number(" -1e3"), is_number("1_000"), is_number("inf")
     (True, False, False)
@@ -144,7 +144,7 @@ def _widths(found: Sequence[_Line]) -> Counter[int]:
 
 
 def _regularity(lines: Sequence[str], delimiter: str) -> tuple[float, int]:
-    """The share of lines that have the commonest number of cells, and that number."""
+    """The share of lines with the most frequent number of cells, and that number."""
     widths = _widths(_split(lines, delimiter))
     [(width, count)] = widths.most_common(1) or [(0, 0)]
     return (count / widths.total(), width) if width > 1 else (0.0, 0)
@@ -153,7 +153,7 @@ def _regularity(lines: Sequence[str], delimiter: str) -> tuple[float, int]:
 def _short_header(
     above: list[_Line], rows: Sequence[Sequence[str]], width: int
 ) -> tuple[list[str] | None, list[_Line]]:
-    """A header that is a cell shorter than its rows, and the lines above it.
+    """A header with one cell less than the rows, and the lines above it.
 
     R writes the names of rows so, and some programs end each row with a delimiter.
     """
@@ -165,7 +165,7 @@ def _short_header(
 
 
 def _has_header(rows: Sequence[Sequence[str]]) -> bool:
-    """Whether the first of the rows names the columns."""
+    """Whether the first row holds column names."""
     first, numbered = rows[0], []
     for i, name in enumerate(first):
         below = [row[i].strip() for row in rows[1:] if len(row) == len(first)]
@@ -181,7 +181,7 @@ def _has_header(rows: Sequence[Sequence[str]]) -> bool:
 
 
 def _decimal(path: Path, rows: Sequence[Sequence[str]], delimiter: str) -> str:
-    """What stands before the decimals: a comma, where numbers of a column say so.
+    """The decimal mark: a comma where the numbers of a column show it.
 
     Raises:
         UserError: where 1,234 or 1.234 may be a thousand or little more than one.
@@ -218,25 +218,25 @@ def _bare(text: str) -> str:
 
 
 def _with_point(text: str) -> str:
-    """A number that has a decimal comma, as others are written."""
+    """A number with its decimal comma replaced by a point."""
     return (
         re.sub(f"[.{SPACES}]", "", text).replace(",", ".") if _is_comma(text) else text
     )
 
 
 def _is_comma(text: str) -> bool:
-    """Whether it is a number only if its decimals follow a comma."""
+    """Whether a text is a number only if the comma is its decimal mark."""
     comma = re.match(DECIMAL_COMMA, text) or re.match(COMMA_NUMBER, text)
     return comma is not None
 
 
 def _is_point(text: str) -> bool:
-    """Whether it has commas between thousands, and a point or a second comma."""
+    """Whether a text has commas between thousands, and a point or a second comma."""
     return re.match(POINT_NUMBER, text) is not None
 
 
 def _checked(path: Path, names: Sequence[str]) -> tuple[str, ...]:
-    """The names of the columns, each its own; the first may have none."""
+    """Column names, checked to be unique; the first may be missing."""
     names = [unicodedata.normalize("NFC", name.strip()) for name in names]
     if len(names) > 1 and not names[0]:
         names[0] = ROW_NUMBERS

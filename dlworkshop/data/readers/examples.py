@@ -1,4 +1,4 @@
-"""One more image or array -> an example as those that a model learnt from."""
+"""One image or array -> an example as in training."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from dlworkshop.errors import UserError
 
 
 def to_example(source: Any, preprocessing: Mapping[str, Any]) -> np.ndarray:
-    """An image file as it was decoded, or an array as it was transformed.
+    """An image file decoded, or an array transformed, as in training.
 
     Raises:
         UserError: if it is neither, or of another shape or dtype.
@@ -43,7 +43,7 @@ def to_example(source: Any, preprocessing: Mapping[str, Any]) -> np.ndarray:
 
 
 def _pixels(image: np.ndarray, preprocessing: Mapping[str, Any]) -> np.ndarray:
-    """As the model takes them: uint8, or floats in [0, 1] where it learnt from such."""
+    """Pixels as the model was trained on: uint8, or floats in [0, 1]."""
     if not preprocessing.get("floats"):
         if image.dtype != np.uint8:
             raise UserError(f"an image is {image.dtype}, wanted uint8 in 0 to 255")
@@ -60,14 +60,14 @@ def _pixels(image: np.ndarray, preprocessing: Mapping[str, Any]) -> np.ndarray:
 
 
 def shape(preprocessing: Mapping[str, Any]) -> list[int]:
-    """Of an example that `to_example` makes."""
+    """The shape of an example that `to_example` makes."""
     if preprocessing["kind"] == "image":
         return [preprocessing[side] for side in ("height", "width", "channels")]
     return list(preprocessing["shape"])
 
 
 def inside(file: Path, preprocessing: Mapping[str, Any]) -> Iterator[Source]:
-    """The rows of the array x of an .npz file, or a file of an image itself."""
+    """The rows of the array x of an .npz file, or an image file itself."""
     if file.suffix.lower() == ".npz":
         for i, row in enumerate(arrays.read_inputs(file)):
             yield Source(f"{file} row {i}", row)

@@ -1,4 +1,4 @@
-"""A folder of images for each class -> records, labels, splits and what was seen."""
+"""A folder with one folder of images per class -> records, labels and splits."""
 
 import re
 from collections import Counter
@@ -29,12 +29,12 @@ LISTED_IN_CARD = 200
 
 
 def matches(path: Path) -> bool:
-    """Any folder; that of IDX files is another reader's, which is asked before."""
+    """Whether it is a folder; IDX files are recognised before."""
     return path.is_dir()
 
 
 def files(path: Path) -> tuple[list[str], Sequence[str]]:
-    """Those of all classes, and the classes, as one may be empty."""
+    """The files of all classes, and the class names, as a class may be empty."""
     found = listing(path)
     return found.files, found.classes
 
@@ -115,7 +115,7 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
 
 
 def fingerprint(path: Path, preprocessing: Mapping[str, Any], options: Options) -> str:
-    """Of the content, as `prepare` would say; nothing is decoded."""
+    """The content hash that `prepare` would compute, without decoding."""
     found = listing(path)
     digests = store.sha256(found.files)
     return key(found.names, digests, preprocessing, options.group_by)
@@ -124,7 +124,7 @@ def fingerprint(path: Path, preprocessing: Mapping[str, Any], options: Options) 
 def labelled(
     path: Path, options: Options, label: Callable[[str], Any]
 ) -> Iterator[Source]:
-    """The files of the test folder, or of all where there is none."""
+    """The files of the test folder, or all if there is none."""
     del options
     found = listing(path)
     labels = [label(name) for name in found.classes]
@@ -141,7 +141,7 @@ def key(
     preprocessing: Mapping[str, Any],
     group_by: str | None,
 ) -> str:
-    """Of the content, the sha256 of each file's bytes, and of what is made of it."""
+    """The content hash of the bytes of all files and of the options."""
     files = (value for pair in zip(names, digests, strict=True) for value in pair)
     return store.digest([store.VERSION, dict(preprocessing), group_by, *files])
 
@@ -149,7 +149,7 @@ def key(
 def choose(
     files: Sequence[str], image_size: tuple[int, int] | None, resize: str
 ) -> tuple[dict[str, Any], str]:
-    """How to decode, and that in a sentence; it looks at some files, evenly spread.
+    """Choose how to decode, from a sample of the files; also in a sentence.
 
     They are grey where no file that was looked at has a mode with colour, or, of some
     of those that have, no pixel. Where one has wide grey values, all are looked at: the
@@ -184,13 +184,13 @@ def choose(
 
 
 def _some(files: Sequence[str], most: int) -> list[str]:
-    """At most so many of them, evenly spread."""
+    """At most so many, evenly spaced."""
     places = np.linspace(0, len(files) - 1, min(len(files), most)).astype(int)
     return [files[i] for i in np.unique(places)]
 
 
 def groups(names: Sequence[str], group_by: str | None) -> np.ndarray:
-    """[N] texts: the same where the expression finds the same; without one, the names.
+    """[N] texts: equal where the expression matches the same; else the names.
 
     Raises:
         UserError: if that is no regular expression, or a name has no such text.
@@ -216,7 +216,7 @@ def groups(names: Sequence[str], group_by: str | None) -> np.ndarray:
 
 
 def check_skipped(skipped: Sequence[Sequence[str]], total: int, root: Path) -> None:
-    """Stop where more than MOST_SKIPPED of the images are of no use, with the list.
+    """Stop with the list where more than MOST_SKIPPED of the images are unreadable.
 
     What is no image by its name, as notes and lists beside the images, is no matter.
     """
@@ -231,7 +231,7 @@ def check_skipped(skipped: Sequence[Sequence[str]], total: int, root: Path) -> N
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a name ends as those of images do, or in nothing that says a kind.
+    """Whether a file name has the suffix of an image, or no suffix.
 
     >>> is_image_name("a.PNG"), is_image_name("a"), is_image_name("README.md")
     (True, True, False)

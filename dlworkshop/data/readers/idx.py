@@ -1,4 +1,4 @@
-"""IDX files as those of MNIST, of any size: one of images, one of labels beside it."""
+"""IDX files as those of MNIST, of any size: pairs of images and labels."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -20,12 +20,12 @@ IDX_SPLITS = arrays.SPLIT_NAMES | {"t10k": 2, "": 0}
 
 
 def matches(path: Path) -> bool:
-    """One such file of images, or a folder with some."""
+    """An IDX file of images, or a folder with some."""
     return bool(_images(path))
 
 
 def files(path: Path) -> tuple[list[Path], tuple[str, ...]]:
-    """Those of images and of labels."""
+    """The files of images and of labels."""
     home = _images(path)[0].parent
     return sorted(f for f in home.iterdir() if "ubyte" in f.name), ()
 
@@ -51,7 +51,7 @@ def labelled(
 
 
 def read(path: Path) -> arrays.Parts:
-    """The files of images, each with the one of labels beside it.
+    """The files of images, each with its file of labels.
 
     Raises:
         UserError: if a file is damaged, has no labels, or there is no train split.

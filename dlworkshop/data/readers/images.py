@@ -31,7 +31,7 @@ TURNED_BY = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 
 
 def decode(content: bytes, preprocessing: Mapping[str, Any]) -> np.ndarray:
-    """The example in an image file, upright, [H, W, C] uint8.
+    """Decode an image file, upright, as [H, W, C] uint8.
 
     EXIF's orientation is respected, what is transparent becomes white, palettes and
     CMYK become red-green-blue. Of `depth` bits for a grey value the highest 8 are kept.
@@ -60,7 +60,7 @@ def decode(content: bytes, preprocessing: Mapping[str, Any]) -> np.ndarray:
 def _decode(
     content: bytes, preprocessing: Mapping[str, Any]
 ) -> tuple[np.ndarray, list[Any]]:
-    """The example; width, height and mode of the file, and whether colour was lost."""
+    """The example; size and mode of the file, and whether colour was lost."""
     size = preprocessing["width"], preprocessing["height"]
     try:
         with Image.open(io.BytesIO(content)) as image:
@@ -95,13 +95,13 @@ def _decode(
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turned as EXIF says; few files have it, and looking for it takes its time."""
+    """Apply the EXIF orientation; few files have one, and looking it up is slow."""
     tagged = not TURNED_BY.isdisjoint(image.info) or image.format in ("TIFF", "MPO")
     return ImageOps.exif_transpose(image) if tagged else image
 
 
 def _flat(image: Image.Image, preprocessing: Mapping[str, Any]) -> Image.Image:
-    """In mode L or RGB."""
+    """Convert to mode L or RGB."""
     if image.mode in WIDE:
         wide = np.asarray(image)
         depth = preprocessing.get("depth") or depth_of(wide)
@@ -121,7 +121,7 @@ def _flat(image: Image.Image, preprocessing: Mapping[str, Any]) -> Image.Image:
 
 
 def _has_colour(image: Image.Image) -> bool:
-    """Whether red, green and blue differ, at one of many places evenly spread."""
+    """Whether red, green and blue differ at one of many evenly spaced pixels."""
     if image.mode == "L":
         return False
     size = [min(side, MOST_LOOKED_AT) for side in image.size]
@@ -130,7 +130,7 @@ def _has_colour(image: Image.Image) -> bool:
 
 
 def depth_of(wide: np.ndarray) -> int:
-    """The first of `DEPTHS` that has room for grey values [...], which are whole.
+    """The first of `DEPTHS` that holds grey values [...], which are integers.
 
     >>> depth_of(np.array([0, 255])), depth_of(np.array([4095])), depth_of(np.array(-1))
     (8, 12, 8)
@@ -140,7 +140,7 @@ def depth_of(wide: np.ndarray) -> int:
 
 
 def as_shaped(shape: Sequence[int]) -> dict[str, Any]:
-    """How a file becomes an example of a shape [H, W, C] that other images have."""
+    """The preprocessing that decodes files to the shape [H, W, C] of other images."""
     height, width, channels = shape
     return {
         "kind": "image",
@@ -152,7 +152,7 @@ def as_shaped(shape: Sequence[int]) -> dict[str, Any]:
 
 
 def changed(path: str, preprocessing: Mapping[str, Any]) -> str | None:
-    """A sentence on what `decode` does to a file; None where it is as the others were.
+    """A sentence on how `decode` changes a file; None where it does not.
 
     Size and number of channels are looked at, in the head of the file.
 
@@ -185,7 +185,7 @@ def changed(path: str, preprocessing: Mapping[str, Any]) -> str | None:
 
 
 def look(path: str) -> tuple[int, int, str] | None:
-    """Width and height as shown, and the mode, from the head of a file."""
+    """Displayed width and height, and mode, from the header of a file."""
     if not os.path.isfile(path):
         return None
     try:
@@ -199,7 +199,7 @@ def look(path: str) -> tuple[int, int, str] | None:
 
 
 def is_colourful(path: str) -> bool:
-    """Whether an image of a mode with colour has any; False where it is unreadable."""
+    """Whether an image has colour; False where it is unreadable."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             size = MOST_LOOKED_AT, MOST_LOOKED_AT
@@ -210,7 +210,7 @@ def is_colourful(path: str) -> bool:
 
 
 def depth_in(path: str) -> int:
-    """Bits of the grey values in a file of wide ones; 0 where it is unreadable."""
+    """Bits of the grey values in a file of more than 8; 0 where it is unreadable."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             return depth_of(np.asarray(image)) if image.mode in WIDE else 0
@@ -219,7 +219,7 @@ def depth_in(path: str) -> int:
 
 
 def work() -> None:
-    """Decode jobs from stdin, one JSON object a line, until it ends.
+    """Decode jobs from stdin, one JSON object per line, until it ends.
 
     A job names `files`, their `preprocessing` and the `records` to write. The answer is
     one line: for each file the sha256 of its bytes, and either that of its pixels with
@@ -248,7 +248,7 @@ def work() -> None:
 
 
 def _record(file: str, preprocessing: Mapping[str, Any], writer: Any) -> list[Any]:
-    """Decode one file into a record; what `work` answers about it."""
+    """Decode one file into a record; returns the answer of `work`."""
     digest = ""
     if not os.path.isfile(file):  # a pipe would be waited for
         return [digest, "no file, or a link to what is not there"]

@@ -1,4 +1,4 @@
-"""Files, rows and arrays that no run has seen, one after the other, in little memory.
+"""Files, rows and arrays for inference, read one after the other.
 
 What they yield is what `data.readers.to_example` makes an example of.
 """
@@ -23,7 +23,7 @@ __all__ = ["NO_LABEL", "Source", "labelled", "sources"]
 def sources(
     paths: Iterable[Path], preprocessing: Mapping[str, Any]
 ) -> Iterator[Source]:
-    """What is in files, and in all files below folders, in the order of their names.
+    """The contents of files, and of all files below folders, sorted by name.
 
     A table yields its rows, an .npz file those of its array x, and any other file
     itself, if `preprocessing` is that of images. What lies in a folder beside files of
@@ -47,7 +47,7 @@ def labelled(
     classes: Sequence[str],
     target: str | tuple[str, ...] | None,
 ) -> Iterator[Source]:
-    """The examples at `path` with their labels: of its test split, if it has one.
+    """The examples at `path` with labels: of its test split, if there is one.
 
     Args:
         path: whatever `data.load` takes.

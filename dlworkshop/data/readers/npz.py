@@ -16,12 +16,12 @@ OPTIONS: tuple[str, ...] = ("target",)
 
 
 def matches(path: Path) -> bool:
-    """By its name."""
+    """Whether the suffix is .npz."""
     return path.suffix.lower() == ".npz"
 
 
 def files(path: Path) -> tuple[list[Path], tuple[str, ...]]:
-    """It is one file."""
+    """The one file."""
     return [path], ()
 
 

@@ -1,4 +1,4 @@
-"""What every reader of one's own data can do; each is a module beside this one."""
+"""The protocol of readers of your own data; each is a module beside this one."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ NO_LABEL = -1
 
 
 class Options(NamedTuple):
-    """What `data.load` was asked for; see there. None: nothing."""
+    """The options of `data.load`; None where not given."""
 
     target: str | tuple[str, ...] | None = None
     group_by: str | None = None
@@ -23,7 +23,7 @@ class Options(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What an example is to be made of, or the mistake that says why it cannot be."""
+    """The source of an example, or the error that says why it cannot be read."""
 
     name: str  # the file, or the file and the row
     content: Path | Mapping[str, str] | np.ndarray | UserError
@@ -32,7 +32,7 @@ class Source(NamedTuple):
 
 
 class Reader(Protocol):
-    """Data of one form on disk, from recognising them to examples of them.
+    """One format of data on disk.
 
     Readers are asked in turn; the first whose form it is does the rest. What it has
     prepared says in `preprocessing["kind"]` how one more example is made.
@@ -42,17 +42,17 @@ class Reader(Protocol):
     OPTIONS: tuple[str, ...]  # of `Options`, which it reads; others are refused
 
     def matches(self, path: Path) -> bool:
-        """Whether what is at `path` has this form; opens no file."""
+        """Whether what is at `path` has this format; opens no file."""
 
     def files(self, path: Path) -> tuple[Sequence[str | Path], Sequence[str]]:
-        """The files that the content is in, and names that are content as well.
+        """The files that hold the content, and names that are content as well.
 
         Raises:
             UserError: if something is missing that every data set of this form has.
         """
 
     def prepare(self, path: Path, folder: Path, options: Options) -> store.Prepared:
-        """Write the examples into `folder`, and say what they are.
+        """Write the examples into `folder`, and describe them.
 
         Raises:
             UserError: if the content is not what it must be.
@@ -61,25 +61,25 @@ class Reader(Protocol):
     def fingerprint(
         self, path: Path, preprocessing: Mapping[str, Any], options: Options
     ) -> str:
-        """Of the content, as `prepare` would say; nothing is prepared."""
+        """The content hash that `prepare` would compute, without preparing."""
 
     def to_example(self, source: Any, preprocessing: Mapping[str, Any]) -> np.ndarray:
-        """One file, row or array [...] as the model takes it.
+        """One file, row or array [...] as model input.
 
         Raises:
             UserError: if it cannot become such an example.
         """
 
     def shape(self, preprocessing: Mapping[str, Any]) -> list[int]:
-        """Of an example that `to_example` makes."""
+        """The shape of an example that `to_example` makes."""
 
     def inside(self, file: Path, preprocessing: Mapping[str, Any]) -> Iterator[Source]:
-        """What is in a file that no run has seen; labels are not needed."""
+        """The examples in a file for inference; labels are not needed."""
 
     def labelled(
         self, path: Path, options: Options, label: Callable[[Any], Any]
     ) -> Iterator[Source]:
-        """The examples at `path`, each with `label` of what it says there.
+        """The examples at `path`, each with its label mapped by `label`.
 
         Of its test split, where it has one.
         """

@@ -1,4 +1,4 @@
-"""Examples on disk: ArrayRecord files read as an array, and folders of them by content.
+"""Prepared examples on disk: ArrayRecord files in folders named by content.
 
 A prepared folder has `records-*.array_record`, the bytes of one example in each record,
 `targets.npy`, `split.npy`, `names.json`, where each comes from, and `about.json`, which
@@ -31,7 +31,7 @@ VERSION = 5  # of what is prepared; another one is prepared anew
 
 
 class Records(LazyArray):
-    """Examples in ArrayRecord files as an array [N, ...]; reads what is asked for.
+    """Examples in ArrayRecord files as an array [N, ...], read on demand.
 
     Args:
         files: of records of one size, in order.
@@ -53,7 +53,7 @@ class Records(LazyArray):
         self._readers: dict[int, Any] = {}
 
     def names(self, rows: Any) -> list[str]:
-        """Where rows [n] come from: files, or rows of a table."""
+        """The sources of rows [n]: files, or rows of a table."""
         names = json.loads((self._files[0].parent / NAMES).read_text())
         return [names[number] for number in self._index[rows].tolist()]
 
@@ -90,7 +90,7 @@ class Records(LazyArray):
 
 
 class Prepared(NamedTuple):
-    """What is known of the examples whose records lie in a folder."""
+    """The description of examples whose records are in a folder."""
 
     key: str  # of the content that they were made of
     targets: np.ndarray  # [N] int32 of classes, or float32 [N, ...]
@@ -106,7 +106,7 @@ class Prepared(NamedTuple):
 
 
 def write_records(folder: Path, examples: Array) -> list[tuple[str, int]]:
-    """Write the examples [N, ...] as one file of records; its name and N."""
+    """Write examples [N, ...] as one file of records; returns its name and N."""
     from array_record.python.array_record_module import (  # noqa: PLC0415
         ArrayRecordWriter,
     )
@@ -132,7 +132,7 @@ def digest(parts: Iterable[Any]) -> str:
 
 
 def sha256(files: Iterable[str | Path]) -> list[str]:
-    """In hex, of the bytes of each file; "" where it cannot be read."""
+    """SHA-256 of each file, as hex; "" where it cannot be read."""
     found = []
     for path in files:
         try:
@@ -146,7 +146,7 @@ def sha256(files: Iterable[str | Path]) -> list[str]:
 
 
 def signature(paths: Iterable[str | Path], options: Mapping[str, Any]) -> str:
-    """Differs where a file was changed, moved or added since; reads no content.
+    """A key of the files' status, which changes with any of them; no content is read.
 
     It stands for the content on this machine only, like git's index: any change of a
     file's bytes changes at least the time of its last status change.
@@ -163,7 +163,7 @@ def signature(paths: Iterable[str | Path], options: Mapping[str, Any]) -> str:
 
 
 def find(root: Path, signed: str) -> Path | None:
-    """The folder prepared of files with this signature, if there is one."""
+    """The folder prepared from files with this signature, if there is one."""
     try:
         folder = root / (root / "index" / signed).read_text()
     except (FileNotFoundError, NotADirectoryError):
@@ -173,7 +173,7 @@ def find(root: Path, signed: str) -> Path | None:
 
 @contextlib.contextmanager
 def partial(root: Path) -> Iterator[Path]:
-    """A folder to prepare in, gone at the end, whatever happens, if not committed."""
+    """A temporary folder to prepare in, removed at the end unless committed."""
     root.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".incomplete-", dir=root))
     try:
@@ -183,7 +183,7 @@ def partial(root: Path) -> Iterator[Path]:
 
 
 class About(TypedDict):
-    """What is in `about.json`; its `digest` is of all else in it."""
+    """The contents of `about.json`, with a `digest` of the rest."""
 
     key: str
     classes: list[str]
@@ -196,7 +196,7 @@ class About(TypedDict):
 
 
 def commit(root: Path, folder: Path, made: Prepared, signed: str) -> Path:
-    """Give a prepared folder the name of its content, all or nothing."""
+    """Rename a prepared folder to its content hash, atomically."""
     arrays = {"targets.npy": made.targets, "split.npy": made.split}
     if made.groups is not None:
         arrays["groups.npy"] = made.groups
@@ -261,7 +261,7 @@ def read(folder: Path, name: str) -> Dataset:
 
 
 def _about(folder: Path) -> dict[str, Any]:
-    """What is in `about.json`, if the folder is as it was written.
+    """The contents of `about.json`, with the digests of the folder verified.
 
     Raises:
         ValueError: if it is not; of an earlier version that is not known.

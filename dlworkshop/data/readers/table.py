@@ -1,4 +1,4 @@
-"""A CSV file, or one for each split -> vectors and what is to be told from them."""
+"""A CSV file, or one per split -> feature vectors and targets."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -30,7 +30,7 @@ LISTED_IN_CARD = 200  # columns
 
 
 def matches(path: Path) -> bool:
-    """By its name; or a folder with such a file for train, and no folder in it."""
+    """By suffix; or a folder with a file for train and no folders in it."""
     if not path.is_dir():
         return path.suffix.lower() in SUFFIXES
     inside = [each for each in path.iterdir() if not each.name.startswith(".")]
@@ -39,17 +39,17 @@ def matches(path: Path) -> bool:
 
 
 def files(path: Path) -> tuple[list[Path], tuple[str, ...]]:
-    """It is one file, or one for each split."""
+    """The file, or one for each split."""
     return [file for file, _ in _parts(path)], ()
 
 
 def fingerprint(path: Path, preprocessing: Mapping[str, Any], options: Options) -> str:
-    """Of the content, as `prepare` would say; nothing is prepared."""
+    """The content hash that `prepare` would compute, without preparing."""
     return key(path, options._replace(task=preprocessing["target"]["task"]))
 
 
 def key(path: Path, options: Options) -> str:
-    """Of the content, and of what is made of it."""
+    """The content hash of the files and options."""
     asked = options.target, options.group_by, options.task
     parts = _parts(path)
     numbers = [number for _, number in parts]
@@ -189,7 +189,7 @@ def _target(
     target: str | tuple[str, ...],
     task: str | None,
 ) -> tuple[table_target.Target, dict[str, dict[str, str]]]:
-    """What is to be told, and how its numbers were written; names of classes are not.
+    """The target, and the notation of its numbers; class names have none.
 
     "5 %" may be a number, or a class among few.
     """
@@ -205,7 +205,7 @@ def _target(
 
 
 def _parts(path: Path) -> list[tuple[Path, int]]:
-    """The files, each with its place in SPLITS."""
+    """The files, each with its index in SPLITS."""
     if not path.is_dir():
         return [(path, 0)]
     inside = [file for file in path.iterdir() if file.suffix.lower() in SUFFIXES]
@@ -219,7 +219,7 @@ def _parts(path: Path) -> list[tuple[Path, int]]:
 def _read(
     path: Path, said: list[str]
 ) -> "tuple[dict[str, pa.ChunkedArray], np.ndarray, np.ndarray]":
-    """Columns of all files, the name of each row, and its place in SPLITS [N]."""
+    """Columns of all files, the name of each row, and its index in SPLITS [N]."""
     import pyarrow as pa  # noqa: PLC0415
 
     parts = _parts(path)
@@ -256,7 +256,7 @@ def _read(
 def _groups(
     by: "pa.ChunkedArray | None", known: np.ndarray, number_of: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A number for each row [N], the same where it must stay together; and names."""
+    """Group number of each row [N], equal where rows stay together; and group names."""
     if by is None:
         return np.arange(len(number_of)), number_of
     words, code = csv_file.coded(by)
@@ -272,7 +272,7 @@ def to_example(source: Any, preprocessing: Mapping[str, Any]) -> np.ndarray:
 
 
 def shape(preprocessing: Mapping[str, Any]) -> list[int]:
-    """[D] of an example that `to_example` makes.
+    """The shape [D] of an example that `to_example` makes.
 
     >>> shape({"columns": [{"name": "x", "values": ["a", "b"], "missing": True}]})
     [3]
@@ -281,7 +281,7 @@ def shape(preprocessing: Mapping[str, Any]) -> list[int]:
 
 
 def inside(file: Path, preprocessing: Mapping[str, Any]) -> Iterator[Source]:
-    """Its rows."""
+    """The rows of a file."""
     wanted = [column["name"] for column in preprocessing["columns"]]
     yield from (Source(name, row) for name, row in csv_file.rows(file, wanted))
 
@@ -289,7 +289,7 @@ def inside(file: Path, preprocessing: Mapping[str, Any]) -> Iterator[Source]:
 def labelled(
     path: Path, options: Options, label: Callable[[Any], Any]
 ) -> Iterator[Source]:
-    """Its rows that have a target, and what is wrong with the others."""
+    """The rows with a target, and the errors of the others."""
     target = options.target
     if not target:
         raise UserError(f"{path} needs a target: name its column with --target")

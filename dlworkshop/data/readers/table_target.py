@@ -1,4 +1,4 @@
-"""The target of a table: classes, numbers, or several labels; decided by its cells."""
+"""The target of a table: classes, numbers, or several labels, by its cells."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,7 +20,7 @@ MOST_NUMBERED = 30  # different whole numbers that are taken as names of classes
 
 
 class Target(NamedTuple):
-    """What the rows that have a target say; the numbers are not standardised yet."""
+    """The targets of the rows that have one; numbers are not standardised yet."""
 
     names: tuple[str, ...]  # of the columns
     task: str  # one of TASKS
@@ -30,11 +30,11 @@ class Target(NamedTuple):
 
     @property
     def label(self) -> np.ndarray:
-        """[N] int to stratify by: the class, or the same for all."""
+        """[N] int to stratify by: the class, or 0 for all."""
         return self.values if self.classes else np.zeros(len(self.values), int)
 
     def is_leak(self, column: Column) -> bool:
-        """Whether a column [N] says the same in other words, or in another unit."""
+        """Whether a column [N] determines the target, in other words or units."""
         if self.classes:
             same, num_classes = column.same(), len(np.unique(self.values))
             if len(np.unique(same)) != num_classes:
@@ -52,7 +52,7 @@ class Target(NamedTuple):
 
 
 class _Cells(NamedTuple):
-    """A column of the target: the different texts in it, and where they are."""
+    """A target column: its distinct texts, and where they occur."""
 
     words: list[str]  # as `plain` has them, each once
     code: np.ndarray  # int [rows], place in the words
@@ -60,11 +60,11 @@ class _Cells(NamedTuple):
 
     @property
     def present(self) -> list[str]:
-        """The words that are some, in a column of numbers."""
+        """The words that are not missing values, in a column of numbers."""
         return [word for word in self.words if cell(word)]
 
     def known(self, is_class: bool) -> np.ndarray:
-        """[rows] bool: what is not empty; of numbers what is not NA either."""
+        """[rows] bool: not empty, and for numbers not a missing-value mark."""
         said = [bool(word if is_class else cell(word)) for word in self.words]
         return np.array(said, bool)[self.code]
 
@@ -83,7 +83,7 @@ def read(
     target: str | tuple[str, ...],
     task: str | None,
 ) -> Target:
-    """What the target columns hold.
+    """Read the target columns.
 
     One column holds classes, unless all its cells are numbers and some are not whole,
     or there are more than MOST_NUMBERED different ones: then it holds numbers to be
@@ -152,7 +152,7 @@ def read(
 
 
 def fit(target: Target, train: np.ndarray) -> dict[str, Any]:
-    """What is to be known of the target, from the rows `train` [N] bool, as JSON."""
+    """Statistics of the target over the rows `train` [N] bool, as JSON."""
     said: list[dict[str, Any]] = [{"name": name} for name in target.names]
     if target.task == "regression":
         rows = target.values[train].reshape(int(train.sum()), -1)
@@ -165,7 +165,7 @@ def fit(target: Target, train: np.ndarray) -> dict[str, Any]:
 
 
 def to_target(cells: str | Sequence[str], fitted: Mapping[str, Any]) -> np.ndarray:
-    """What the target cells of one row say, as a model learns it: float32.
+    """The target of one row, standardised as in training: float32.
 
     Raises:
         UserError: if one is no number.
@@ -177,7 +177,7 @@ def to_target(cells: str | Sequence[str], fitted: Mapping[str, Any]) -> np.ndarr
 
 
 def _is_real(cells: _Cells) -> bool:
-    """Numbers that are not whole, or many different ones."""
+    """Whether numbers are not all whole, or have many distinct values."""
     present = cells.present
     if not present or not all(map(is_number, present)):
         return False
@@ -186,7 +186,7 @@ def _is_real(cells: _Cells) -> bool:
 
 
 def _check_slip(source: str, target: str, cells: _Cells) -> None:
-    """Refuse a word among real numbers: one cell must not make classes of them."""
+    """Refuse a stray word among real numbers, which would make them classes."""
     is_odd = np.array([bool(cell(w)) and not is_number(w) for w in cells.words])
     others = [w for w, odd in zip(cells.words, is_odd, strict=True) if not odd]
     numbers = cells._replace(words=others)

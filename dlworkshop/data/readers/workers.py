@@ -1,4 +1,4 @@
-"""Files -> records on all cores: one process for each, so that none waits for another.
+"""Decoding of files on all cores, with one process per core.
 
 Processes of their own rather than threads, because small images take more time in
 Python than in the decoder; and started as programs rather than forked, because the
@@ -25,7 +25,7 @@ MOST, LEAST = 2048, 32  # files of one job, which leaves one file of records
 
 
 def cores() -> int:
-    """How many this process may use."""
+    """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -68,7 +68,7 @@ def decode(
 
 
 class _Workers:
-    """Processes that answer jobs; each is spoken to by a thread of its own."""
+    """Worker processes, each served by a thread."""
 
     def __init__(self, count: int):
         self._threads = ThreadPoolExecutor(count)

@@ -1,4 +1,4 @@
-"""Numbers as people write them, with thousands set apart or a unit: $1,234.50, 12 %."""
+"""Numbers with thousands separators or a unit: $1,234.50, 12 %."""
 
 import re
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ WRITTEN = re.compile(
 
 
 class Written(NamedTuple):
-    """A number in a cell."""
+    """A parsed number of a cell."""
 
     plain: str  # without what is not needed
     unit: str  # of a currency, or "%"; "" where none is written
@@ -32,7 +32,7 @@ class Written(NamedTuple):
 
 
 def parse(text: str) -> Written | None:
-    """What a cell says, with a decimal point; None where it is no number.
+    """The number in a cell with a decimal point; None where it is not a number.
 
     >>> parse("$1,234.50"), parse("-12 %")[:2]
     (Written(plain='1234.50', unit='$', mark=','), ('-12', '%'))
@@ -55,7 +55,7 @@ def parse(text: str) -> Written | None:
 def as_plain(
     name: str, values: "pa.ChunkedArray"
 ) -> "tuple[pa.ChunkedArray, dict[str, str]]":
-    """A column with its numbers written plainly, and how they were written.
+    """A column with plain numbers, and the notation they had.
 
     Args:
         name: of the column, for messages.
@@ -108,7 +108,7 @@ def as_plain(
 
 
 def number_in(text: str, column: Mapping[str, Any]) -> str:
-    """The number in a cell of a column that was written so, plainly.
+    """The plain number in a cell of a column with this notation.
 
     Args:
         text: of the cell.
@@ -133,7 +133,7 @@ def number_in(text: str, column: Mapping[str, Any]) -> str:
 
 
 def sentence(name: str, how: dict[str, str]) -> str:
-    """What the card says of it.
+    """The sentence of the data card.
 
     >>> sentence("price", {"unit": "$", "thousands": ","})
     "'price' is read as numbers in $, with ',' between thousands."
