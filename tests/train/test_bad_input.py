@@ -47,6 +47,12 @@ def train(dataset, model=MODEL, **changes):
         ({"hparams": {"b1": 0.9}}, "adam needs 'learning_rate': give it as hparams"),
         ({"hparams": {"learning_rate": "fast"}}, "give a number or a list"),
         ({"hparams": {"learning_rate": [0.1, np.nan]}}, "one or more finite numbers"),
+        ({"hparams": {"learning_rate": 1e-50}}, "a run computes in float32, from 1.2e"),
+        ({"hparams": {"learning_rate": [1, 1e39]}}, "is 1e.39, and a run computes in"),
+        (
+            {"hparams": {"learning_rate": [0.1, 0.1 + 1e-12]}},
+            "the setting learning_rate=0.1 more than once, in float32",
+        ),
         ({"hparams": {"learning_rate": True}}, "is True: give a number or a list"),
         ({"hparams": {"learning_rate": 1, "b1": 1.0}}, r"adam takes numbers in \[0, 1"),
         ({"hparams": {"optimizer.eps": 0, "learning_rate": 1}}, "adam takes numbers"),
@@ -364,7 +370,7 @@ def test_links_in_a_run_folder_are_replaced(quadrants, tmp_path, reported):
 
 def test_a_setting_is_listed_once(quadrants):
     for hparams in ({"learning_rate": [0.1, 0.1]}, [{"learning_rate": 0.1}] * 2):
-        with pytest.raises(UserError, match="a setting more than once"):
+        with pytest.raises(UserError, match="the setting learning_rate=0.1 more than"):
             fit(models.logistic(4), quadrants, hparams=hparams, batch_size=16)
 
 
