@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from dlworkshop.errors import check_whole
+
 Array = Any  # of jax or of NumPy: what is used here, both have
 PyTree = Any
 HParams = Mapping[str, Array]  # name -> [] of one member, [P] of a population
@@ -77,6 +79,7 @@ class Dataset(NamedTuple):
         >>> some.validation.inputs.shape, some.fingerprint
         ((3, 2), 'abc, the first 3')
         """
+        check_whole("num_examples", num_examples)
         known, groups = self.fingerprint, self.groups
         if groups is not None:
             groups = groups[0][:num_examples], groups[1][:num_examples]

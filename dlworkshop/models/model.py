@@ -15,7 +15,8 @@ from dlworkshop.errors import (
     check_function,
     check_number,
     check_whole,
-    repr_of,
+    one_sentence,
+    spoken,
 )
 from dlworkshop.types import Array, PyTree
 
@@ -165,7 +166,9 @@ def predict(
     def one(example):
         return apply(params, state, as_float(example), **hparams)[0]
 
-    return jax.vmap(one)(inputs)
+    words = ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in leaves)
+    with one_sentence(f"the model does not answer the inputs {words}"):
+        return jax.vmap(one)(inputs)
 
 
 def shapes(model: Model | StatefulModel, example: PyTree) -> tuple[PyTree, PyTree]:
@@ -235,8 +238,11 @@ def check_layers(
 
 
 def num_params(params: PyTree) -> int:
-    """The number of parameters."""
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
+    """How many numbers are learned: of arrays, or of their shapes."""
+    leaves = jax.tree.leaves(params)
+    if odd := [leaf for leaf in leaves if not hasattr(leaf, "size")]:
+        raise UserError(f"the parameters have {spoken(odd[0])}: give a tree of arrays")
+    return sum(leaf.size for leaf in leaves)
 
 
 def table(model: Model | StatefulModel, example: PyTree) -> str:

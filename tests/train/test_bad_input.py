@@ -25,6 +25,12 @@ pytestmark = pytest.mark.usefixtures("unreported")
 
 ROOT = Path(__file__).parents[2]
 MODEL = models.mlp((8,), num_classes=4)
+PARAMS = MODEL.init(jax.random.key(0), jnp.zeros((8, 8, 1)))
+
+
+def updating(change):
+    """An optimizer of which each update is what `change` makes of a gradient."""
+    return optax.stateless(lambda updates, _: jax.tree.map(change, updates))
 
 
 def train(dataset, model=MODEL, **changes):
@@ -70,14 +76,64 @@ def train(dataset, model=MODEL, **changes):
         ({"devices": 3}, "devices is 3: give a list"),
         ({"workdir": 3}, "workdir is 3: give a path"),
         ({"loss": None}, "loss is None: give a function"),
-        ({"loss": lambda o, t: 0.0}, "the loss does not depend on the parameters"),
-        ({"loss": lambda o, t: None}, "the loss is None for one example: return one"),
-        ({"loss": lambda o, t: (o - t) ** 2}, r"the loss has shape \(4,\) for one"),
-        ({"loss": lambda o: o.sum()}, "^the loss does not take an example of .*: Type"),
+        ({"loss": lambda o, t: 0.0}, "the loss <lambda> does not depend on the param"),
+        ({"loss": lambda o, t: None}, "the loss <lambda> is None for one example: ret"),
+        ({"loss": lambda o, t: (o - t) ** 2}, r"the loss <lambda> has shape \(4,\) f"),
+        ({"loss": lambda o: o.sum()}, "^the loss <lambda> does not take an exa.*: Typ"),
         ({"metrics": {"a": lambda o, t: "x"}}, "the metric 'a' is 'x' for one example"),
         (
             {"metrics": {"b": metrics.accuracy, "a": lambda o: o}},
             "^the metric 'a' does not take an example of .*: TypeError",
+        ),
+        (
+            {"objective": lambda *a, key: (None, (0, ()))},
+            "the objective <lambda> is No",
+        ),
+        (
+            {"objective": lambda *a, key: (1.0, (0, ()))},
+            "the objective <lambda> does no",
+        ),
+        (
+            {"objective": lambda model: 1.0},
+            "^the objective <lambda> does not take an example of .*: TypeError",
+        ),
+        (
+            {"optimizer": lambda learning_rate: optax.sgd(0.1)},
+            "'learning_rate' has no effect, the optimizer takes it and no step depends",
+        ),
+        (
+            {"batch_transform": lambda key, batch, *, share: batch}
+            | {"hparams": {"learning_rate": 1, "share": [0, 1]}},
+            "'share' has no effect, the batch_transform takes it",
+        ),
+        (
+            {"make_step": lambda step, *, rho: step}
+            | {"hparams": {"learning_rate": 1, "rho": 1}},
+            "'rho' has no effect, the make_step takes it",
+        ),
+        (
+            {"optimizer": lambda learning_rate: updating(lambda u: u.mean())},
+            r"gives an update of shape \[\] for params\['Dense_0'\]\['bias'\] of sh",
+        ),
+        (
+            {"optimizer": lambda learning_rate: updating(lambda u: u[None])},
+            r"an update of shape \[1, 8\] for params",
+        ),
+        (
+            {"optimizer": lambda: optax.lookahead(optax.sgd(0.1), 2, 0.5)}
+            | {"hparams": {}},
+            "looks ahead, and keeps two sets of parameters where a step has one",
+        ),
+        ({"optimizer": optax.lookahead}, "functools.partial if it is no number"),
+        (
+            {"model": models.Model(lambda k, x: {"n": 0}, lambda p, x, key=None: x)},
+            r"the model has int32 in params\['n'\], of which there is no gradient",
+        ),
+        ({"start": {"Dense_0": "a"}}, "start has parameters of another structure"),
+        ({"start": jax.tree.map(lambda leaf: "a", PARAMS)}, "= 'a': give arrays"),
+        (
+            {"start": jax.tree.map(lambda leaf: leaf.astype(int), PARAMS)},
+            r"\['bias'\] of int32, and the model wants float32: give that",
         ),
         (
             {"objective": lambda *a, key: 1.0},
@@ -132,6 +188,10 @@ def test_arguments_that_cannot_be(changes, sentence, quadrants):
     ("change", "sentence"),
     [
         (lambda train, metrics: train, "else than .train, metrics. with a metrics"),
+        (
+            lambda train, metrics: (train._replace(step=0 * train.step), metrics),
+            "count",
+        ),
         (lambda train, metrics: (train, {"other": 1.0}), "with a metrics"),
         (lambda train, metrics: (train._replace(params={}), metrics), "of other array"),
         (lambda train, metrics: (train, metrics | {"w": train.params}), "no number"),
@@ -370,7 +430,7 @@ def test_links_in_a_run_folder_are_replaced(quadrants, tmp_path, reported):
 
 def test_a_setting_is_listed_once(quadrants):
     for hparams in ({"learning_rate": [0.1, 0.1]}, [{"learning_rate": 0.1}] * 2):
-        with pytest.raises(UserError, match="the setting learning_rate=0.1 more than"):
+        with pytest.raises(UserError, match=r"learning_rate=0\.1 more than once"):
             fit(models.logistic(4), quadrants, hparams=hparams, batch_size=16)
 
 
