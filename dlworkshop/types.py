@@ -58,6 +58,8 @@ class Dataset(NamedTuple):
     card: Mapping[str, Any] | None = None  # JSON: what the report says of the data
     # [N] int of train and of validation: what has the same number is in one fold
     groups: tuple[Array, Array] | None = None
+    # array of the inputs of train, "" where there is one -> names of its columns [D]
+    columns: Mapping[str, list[str]] | None = None
 
     def each_split(self, change: Callable[[Batch], Batch], **more: Any) -> "Dataset":
         """The same with `change` done to all three splits, and `more` fields replaced.
@@ -87,6 +89,7 @@ class Dataset(NamedTuple):
             lambda split: split.rows(slice(num_examples)),
             fingerprint=known and f"{known}, the first {num_examples}",
             groups=groups,
+            columns=self.columns,
         )
 
 
@@ -95,7 +98,7 @@ _replace_fields = Dataset._replace
 
 
 def _replace(self: Dataset, /, **changes: Any) -> Dataset:
-    """Replace fields; a change of content clears the fingerprint.
+    """Other fields; other content has no known fingerprint, nor columns in train.
 
     >>> split = Batch(jax.numpy.arange(4.0), jax.numpy.zeros(4, int))
     >>> dataset = Dataset(split, split, split, fingerprint="abc")
@@ -104,6 +107,8 @@ def _replace(self: Dataset, /, **changes: Any) -> Dataset:
     """
     if _CONTENT & changes.keys():
         changes.setdefault("fingerprint", "")
+    if "train" in changes:
+        changes.setdefault("columns", None)
     return _replace_fields(self, **changes)
 
 

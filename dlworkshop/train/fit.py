@@ -279,6 +279,7 @@ def _run(
         plan.spec.routes.model,
         opt_state,
         fitted_target(plan.dataset.preprocessing),
+        plan.dataset.classes,
     )
 
 

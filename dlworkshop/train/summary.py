@@ -61,7 +61,7 @@ def summarise(
             "monitor": plan.monitor,
             "better": plan.better,
             "outputs": plan.outputs,
-            "inputs": describe_inputs(plan.dataset.train.inputs),
+            "inputs": describe_inputs(plan.dataset.train.inputs, plan.dataset.columns),
             "example": describe_example(plan.example),
             **{split: settings[0][split] for split in scores},
             "seconds": dict(seconds),
