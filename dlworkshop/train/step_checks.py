@@ -20,7 +20,7 @@ from dlworkshop.learn.step import (
     make_eval_step,
     make_train_step,
 )
-from dlworkshop.models.checks import check_one_example, check_state
+from dlworkshop.models.checks import check_lookups, check_one_example, check_state
 from dlworkshop.models.model import seen
 from dlworkshop.train.checks import example_shapes
 from dlworkshop.train.function_checks import (
@@ -93,13 +93,14 @@ def check_step(
     check_one_example(spec.model, train.params, train.state, few, **numbers_of_model)
     shapes = [leaf.shape for leaf in jax.tree.leaves(made)]
     for name in SPLITS:
-        targets = getattr(dataset, name).targets
+        split, where = getattr(dataset, name), f"the {name} split of '{dataset.name}'"
+        check_lookups(spec.model, split.inputs, where, **numbers_of_model)
         check_targets(
-            targets,
+            split.targets,
             outputs,
             dataset.classes,
             shapes[0] if len(shapes) == 1 else (),
-            f"the targets of the {name} split of '{dataset.name}'",
+            f"the targets of {where}",
         )
     objective, args = in_words(spec.objective), (train.params, train.state, batch)
     try:

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-from dlworkshop import fit, losses, metrics, models
+from dlworkshop import data, fit, losses, metrics, models
 from dlworkshop.errors import UserError
 from dlworkshop.train.checkpoints import DIGESTS
 from dlworkshop.types import Batch
@@ -445,3 +445,18 @@ def test_a_metric_of_a_split_takes_weights_and_returns_a_number(quadrants):
         own = {"own": metrics.Metric(function, split=True)}
         with pytest.raises(UserError, match=f"metric 'own' .*{sentence}"):
             fit(models.logistic(4), quadrants, metrics=own, batch_size=16)
+
+
+@pytest.mark.parametrize("take", [lambda w, x: w[x], lambda w, x: jnp.take(w, x, 0)])
+def test_tokens_are_in_the_table_that_they_index(take):
+    tokens, label = np.arange(120).reshape(20, 6) % 10, np.arange(20) % 2
+    model = models.Model(
+        lambda key, x: jnp.ones((9, 2)), lambda w, x, *, key=None: take(w, x).mean(0)
+    )
+    said = (
+        r"inputs of the train split .* up to 9, .* index 9 is out .* axis 0 with size 9"
+    )
+    with pytest.raises(UserError, match=said):
+        fit(model, data.from_arrays(tokens, label), batch_size=4)
+    few = data.from_arrays(tokens % 9, label)
+    assert fit(model, few, batch_size=4, quiet=True).summary["test"]["loss"]["n"] == 1

@@ -103,9 +103,11 @@ def test_columns_and_classes_are_known_by_their_names(tmp_path):
         np.testing.assert_array_equal(run.predict(other), run.predict(x))
         for targets in (names, names.tolist(), pandas.Series(names), number.tolist()):
             assert run.evaluate(Batch(other, targets)).scores == expected.scores
-        with pytest.raises(UserError, match="the class .perhaps., which is none"):
+        with pytest.raises(UserError, match="the class 'perhaps', which is none"):
             run.evaluate(Batch(x, np.where(x[:, 0] > 0, "yes", "perhaps")))
-        with pytest.raises(UserError, match=r"bool .*, but classes have integer labels"):
+        with pytest.raises(
+            UserError, match=r"bool .*, but classes have integer labels"
+        ):
             run.evaluate(Batch(x, names == "yes"))
         for odd in (frame[["a", "b"]], frame.rename(columns={"a": "z"})):
             with pytest.raises(UserError, match=r"learnt from \['a', 'b', 'c'\]: give"):
