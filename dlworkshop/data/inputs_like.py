@@ -8,7 +8,7 @@ import numpy as np
 
 from dlworkshop.data.content import pieces
 from dlworkshop.data.leaves import is_float, is_frame, is_list, read
-from dlworkshop.errors import UserError, spoken
+from dlworkshop.errors import UserError, repr_of
 from dlworkshop.types import Array, PyTree
 
 LOOKED_AT = 4096  # examples, evenly spread, of which the range is kept

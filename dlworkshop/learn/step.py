@@ -323,7 +323,7 @@ def _minimised(spec: TrainSpec, *args: Any, **keywords: Any) -> tuple:
         loss, (outputs, state) = found
     except (TypeError, ValueError):
         raise UserError(
-            f"{in_words(spec.objective)} returns {spoken(found)}: return "
+            f"{in_words(spec.objective)} returns {repr_of(found)}: return "
             "loss, (outputs, state)"
         ) from None
     return loss, (outputs, state)

@@ -16,7 +16,7 @@ from dlworkshop.errors import (
     check_number,
     check_whole,
     one_sentence,
-    spoken,
+    repr_of,
 )
 from dlworkshop.types import Array, PyTree
 
@@ -241,7 +241,7 @@ def num_params(params: PyTree) -> int:
     """How many numbers are learned: of arrays, or of their shapes."""
     leaves = jax.tree.leaves(params)
     if odd := [leaf for leaf in leaves if not hasattr(leaf, "size")]:
-        raise UserError(f"the parameters have {spoken(odd[0])}: give a tree of arrays")
+        raise UserError(f"the parameters have {repr_of(odd[0])}: give a tree of arrays")
     return sum(leaf.size for leaf in leaves)
 
 

@@ -17,7 +17,7 @@ from dlworkshop.data.inputs_like import as_learnt_from, check_inputs_like
 from dlworkshop.data.leaves import TEXT, read
 from dlworkshop.data.plain_arrays import checked_weights
 from dlworkshop.data.targets import as_labels
-from dlworkshop.errors import UserError, spoken
+from dlworkshop.errors import UserError, repr_of
 from dlworkshop.learn.hparams import Keywords, given
 from dlworkshop.learn.population import map_members
 from dlworkshop.models.convolution import computed_by, has_convolutions

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from dlworkshop.errors import UserError, spoken
+from dlworkshop.errors import UserError, repr_of
 from dlworkshop.learn.step import TrainSpec, init_state
 from dlworkshop.models.model import input_struct
 from dlworkshop.train.result import Run
@@ -55,7 +55,7 @@ def _stacked(tree: PyTree, like: PyTree, members: int, what: str) -> PyTree:
     def leaf(path, found, wanted):
         where = f"start has {jax.tree_util.keystr(path)}"
         if not hasattr(found, "dtype"):
-            raise UserError(f"{where} = {spoken(found)}: give arrays")
+            raise UserError(f"{where} = {repr_of(found)}: give arrays")
         floats = [jnp.issubdtype(each.dtype, jnp.inexact) for each in (found, wanted)]
         if floats[0] != floats[1]:
             raise UserError(
