@@ -216,7 +216,8 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
             watchers.append(BalancedAccuracy(len(plan.seeds), label, weights, mine))
         if split == "test" and workdir is not None:
             rows = population_table(plan, population, scores)
-            who = counted & of_best_setting(rows, plan)
+            best = ranked(rows, plan.monitor, plan.better)[0]["members"]
+            who = counted & np.isin(np.arange(len(rows)), best)
             predictions = predictions_of(plan.dataset, plan.outputs, who)
         if predictions is not None:
             watchers.append(predictions)
@@ -254,12 +255,6 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
 
         summary = processes.on_first_process(write)
     return _run(trained, params, state, summary, workdir)
-
-
-def of_best_setting(rows: list[dict[str, Any]], plan: Plan) -> np.ndarray:
-    """Which members [P] have the setting that is the best by validation."""
-    best = ranked(rows, plan.monitor, plan.better)[0]
-    return np.isin(np.arange(len(rows)), best["members"])
 
 
 def _run(

@@ -148,9 +148,7 @@ def _values(name: str, value: Any, one: bool = False) -> np.ndarray:
             f"{known.dtype}, from {known.tiny:.2g} to {known.max:.2g}: give a number "
             "in there, or 0"
         )
-    return np.array(
-        [float(str(number)) for number in trained]
-    )  # 0.1, not 0.10000000149
+    return np.array([float(str(each)) for each in trained])  # 0.1, not 0.1000000015
 
 
 def check_ranges(

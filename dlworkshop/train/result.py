@@ -347,11 +347,10 @@ def _in_words(run: Run) -> list[str]:
     if several := [count(len(of), noun) for noun, of in kinds if len(of) > 1]:
         who += f" ({' x '.join(several)})"
     who += f", {count(summary.get('steps'), 'step')}"
-    told = settings.best(summary) or summary
     scores = [
         f"{split} {said}"
         for split in ("test", "validation")
-        if (said := _scores(summary, told.get(split) or {}))
+        if (said := _scores(summary, summary.get(split) or {}))
     ]
     if scores and (setting := settings.in_words(summary)):
         scores[-1] += f", with {setting}"
