@@ -161,23 +161,11 @@ def check_lookups(
     """Refuse whole numbers with which the model indexes what is shorter.
 
     JAX takes the nearest row for them, or NaN. The examples with the highest and the
-    lowest number of each array are asked; what zeros in their place do too is the
-    model's own affair. Arrays on disk are not read for it.
-
-    Args:
-        model: of one example.
-        inputs: leaves [N, ...].
-        where: how they are spoken of, "the train split of 'text'".
-        hparams: [] each, which `apply` takes by keyword.
+    lowest number of each array of `inputs` [N, ...] are asked; what zeros in their
+    place do too is the model's own affair. Arrays on disk are not read for it.
 
     Raises:
-        UserError: names the array, and what was indexed.
-
-    >>> init, look_up = lambda key, x: jnp.ones((9, 2)), lambda w, x, *, key=None: w[x]
-    >>> check_lookups(Model(init, look_up), np.arange(9), "train")
-    >>> check_lookups(Model(init, look_up), np.arange(10), "train")
-    Traceback (most recent call last):
-    dlworkshop.errors.UserError: inputs of train are whole numbers up to 9, and the ...
+        UserError: says `where`, as "the train split of 'text'", and what was indexed.
     """
     lifted = stateful(model)
 
@@ -192,7 +180,8 @@ def check_lookups(
         ]
 
     for path, leaf in jax.tree.leaves_with_path(inputs):
-        if is_lazy(leaf) or leaf.dtype == np.uint8 or leaf.dtype.kind not in "iu":
+        whole = leaf.dtype.kind in "iu" and leaf.dtype != np.uint8
+        if is_lazy(leaf) or not whole or not leaf.size:
             continue
         rows = np.asarray(leaf).reshape(len(leaf), -1)  # [N, D]
         for row in (rows.max(1).argmax(), rows.min(1).argmin()):

@@ -115,7 +115,7 @@ class Run:
             return map_members(member, execution.sequential)(params, state, hparams)
 
         def predict_all(inputs: PyTree) -> PyTree:
-            inputs = self._as_learnt_from(inputs)
+            inputs = as_learnt_from(self.summary.get("inputs", {}), inputs)
             if "inputs" in self.summary:
                 check_inputs_like(self.summary["inputs"], inputs)
             total = len(jax.tree.leaves(inputs)[0])
@@ -180,13 +180,9 @@ class Run:
                 "as dataset.test"
             )
         who = None if members is None else self._who(members)
-        inputs = self._as_learnt_from(examples.inputs)
         targets = _as_labels(examples.targets, self.classes)
-        parts = _parts(Batch(inputs, targets, examples.weights))
+        parts = _parts(examples._replace(targets=targets))
         return evaluate_parts(self, parts, "the examples given", members=who)
-
-    def _as_learnt_from(self, inputs: PyTree) -> PyTree:
-        return as_learnt_from(self.summary.get("inputs", {}), inputs)
 
     def read_artifact(self, file: str) -> Any:
         """What the run left in a JSON file of its folder.
@@ -332,8 +328,7 @@ def _parts(examples: Batch) -> Parts:
             )
     for first in range(0, examples.num_examples, PREDICT_BATCH):
         part = examples.rows(slice(first, first + PREDICT_BATCH))
-        inputs, targets, weights = jax.tree.map(np.asarray, part)
-        yield inputs, targets, weights
+        yield part.inputs, *jax.tree.map(np.asarray, part[1:])
 
 
 def _in_words(run: Run) -> list[str]:
