@@ -137,9 +137,9 @@ def explain_devices() -> Iterator[None]:
 
 @contextlib.contextmanager
 def one_sentence(what: str) -> Iterator[None]:
-    """What is raised inside becomes one sentence of a `UserError`.
+    """Convert an exception raised inside to a `UserError` of one sentence.
 
-    Not what a device says, as that its memory is full.
+    Errors of the device, such as out of memory, pass through.
     """
     import jax  # noqa: PLC0415 (most mistakes need none)
 
@@ -152,7 +152,7 @@ def one_sentence(what: str) -> Iterator[None]:
         reason = lines[0] if lines else ""
         if isinstance(error, jax.errors.ConcretizationTypeError):
             reason = (
-                "Python asks for the value of a number that is traced: fix it with "
-                "functools.partial"
+                "Python asks for the value of a number that is traced: use jax.numpy, "
+                "or bind the number with functools.partial"
             )
         raise UserError(f"{what}: {type(error).__name__}: {reason:.300}") from error

@@ -18,7 +18,7 @@ SLACK = 1e-3  # beyond [0, 1], for the rounding of whoever divided by 255
 def describe_inputs(
     inputs: PyTree, columns: Mapping[str, list[str]] | None = None
 ) -> dict[str, Any]:
-    """What `check_inputs_like` compares with, as JSON: one entry for each array.
+    """A JSON description of inputs for `check_inputs_like`: one entry per array.
 
     Args:
         inputs: leaves [N, ...] of the train split.
@@ -39,7 +39,7 @@ def describe_inputs(
 
 
 def columns_of(inputs: PyTree) -> dict[str, list[str]] | None:
-    """Where each data frame is in a pytree -> the names of its columns."""
+    """Path of each data frame in a pytree -> the names of its columns."""
     found = {
         _place(path): list(map(str, leaf.columns))
         for path, leaf in jax.tree.leaves_with_path(inputs, is_leaf=is_list)
@@ -49,14 +49,14 @@ def columns_of(inputs: PyTree) -> dict[str, list[str]] | None:
 
 
 def as_learnt_from(known: Mapping[str, Any], inputs: PyTree) -> PyTree:
-    """Inputs as arrays; the columns of data frames in the order of those in training.
+    """Inputs as arrays, with the columns of data frames in the order of training.
 
     Args:
         known: of `describe_inputs`, from the train split.
         inputs: arrays, lists or data frames [B, ...].
 
     Raises:
-        UserError: if the columns have other names, or those of training have none.
+        UserError: if the column names differ, or those of training are not known.
     """
 
     def leaf(path, given):
@@ -68,9 +68,9 @@ def as_learnt_from(known: Mapping[str, Any], inputs: PyTree) -> PyTree:
         learnt = known.get(_place(path), {}).get("columns")
         if learnt is None:
             raise UserError(
-                "the inputs are a data frame, and the run learnt from columns without "
-                "names: give them as they were, in an array; for what was read from a "
-                "file there is dlworkshop predict RUN FILE"
+                "the inputs are a data frame, and the run did not learn from one: give "
+                "an array like that of training, or, if it learnt from a file, use "
+                "dlworkshop predict RUN FILE"
             )
         if sorted(found) != sorted(learnt):
             raise UserError(

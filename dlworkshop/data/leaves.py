@@ -114,10 +114,10 @@ def is_frame(given: Any) -> bool:
 
 
 def read(given: Any, what: str) -> np.ndarray:
-    """An array of numbers or text, of whatever numpy or a data frame makes one.
+    """Convert an array, a list or a data frame to a NumPy array of numbers or text.
 
     Raises:
-        UserError: if it makes none.
+        UserError: if that is not possible.
     """
     if is_frame(given):
         return _frame(given, what)

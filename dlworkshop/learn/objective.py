@@ -54,7 +54,7 @@ def from_loss(loss: Callable) -> Callable:
 
 
 def in_words(objective: Callable) -> str:
-    """What the user calls it.
+    """How messages refer to an objective.
 
     >>> def huber(outputs, targets): ...
     >>> in_words(from_loss(huber)), in_words(lambda model, params: ...)

@@ -158,7 +158,7 @@ def check_state(
 def check_lookups(
     model: Model | StatefulModel, inputs: PyTree, where: str, **hparams: Array
 ) -> None:
-    """Refuse whole numbers with which the model indexes what is shorter.
+    """Refuse integer inputs that are out of bounds where the model indexes with them.
 
     JAX takes the nearest row for them, or NaN. The examples with the highest and the
     lowest number of each array of `inputs` [N, ...] are asked; what zeros in their

@@ -238,7 +238,7 @@ def check_layers(
 
 
 def num_params(params: PyTree) -> int:
-    """How many numbers are learned: of arrays, or of their shapes."""
+    """The number of parameters, of arrays or shape structs."""
     leaves = jax.tree.leaves(params)
     if odd := [leaf for leaf in leaves if not hasattr(leaf, "size")]:
         raise UserError(f"the parameters have {repr_of(odd[0])}: give a tree of arrays")

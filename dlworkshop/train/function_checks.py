@@ -1,7 +1,4 @@
-"""What `fit` is given as functions beside model and loss: each gives what it must.
-
-They are traced, with the hyper-parameters first, and nothing is computed.
-"""
+"""Checks of the functions given to `fit` besides model and loss, by tracing them."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,14 +20,14 @@ from dlworkshop.types import Batch, HParams, PyTree, TrainState
 def traced(
     function: Callable, numbers: HParams, *others: PyTree
 ) -> tuple[core.ClosedJaxpr, PyTree]:
-    """What `function(*others, numbers)` computes, and what it returns, as shapes."""
+    """The program of `function(*others, numbers)`, numbers first; what it returns."""
     return jax.make_jaxpr(
         lambda numbers, others: function(*others, numbers), return_shape=True
     )(numbers, others)
 
 
 def used(program: core.ClosedJaxpr, wanted: Sequence[bool] | None = None) -> list[bool]:
-    """Whether each argument has a say in the results, or in those that are wanted.
+    """Whether each argument of a program affects its results, or the wanted ones.
 
     >>> program = jax.make_jaxpr(lambda a, b: (a, 2 * b))(1.0, 2.0)
     >>> used(program), used(program, [False, True])
@@ -43,12 +40,12 @@ def used(program: core.ClosedJaxpr, wanted: Sequence[bool] | None = None) -> lis
 def check_effects(
     routes: Routes, numbers: HParams, programs: Sequence[core.ClosedJaxpr]
 ) -> None:
-    """Refuse a hyper-parameter on which nothing depends.
+    """Refuse a hyper-parameter that affects nothing.
 
     Args:
         routes: who is given which.
         numbers: name -> [].
-        programs: of `traced`, all that a run computes of one member.
+        programs: of `traced`, everything that a run computes for one member.
 
     Raises:
         UserError: names it, and who takes it.
@@ -66,7 +63,7 @@ def check_effects(
 def check_updates(
     spec: TrainSpec, step: TrainStep, train: TrainState, numbers: Mapping[str, Any]
 ) -> None:
-    """The optimizer gives an update for each parameter, and a state like its first."""
+    """Check the shapes of the optimizer's updates and of its new state."""
     name, loss = name_of(spec.optimizer), {"loss": jnp.zeros(())}
     found = jax.eval_shape(step.updates, train, train.params, loss, numbers)
     updates, opt_state, _ = found

@@ -42,8 +42,8 @@ def product(
 
     Returns:
         name -> float array [P], and the seed of each member [P]; the seeds run
-        fastest. Each number is what a run computes with, rounded to JAX's float dtype,
-        and told in as few digits as say which one that is.
+        fastest. Numbers are rounded to JAX's float dtype, in which a run computes, and
+        given with the fewest digits that identify them.
 
     >>> members, seeds = product({"learning_rate": [0.1, 0.2]}, seeds=2)
     >>> members["learning_rate"].tolist(), seeds

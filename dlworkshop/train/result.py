@@ -302,7 +302,7 @@ def check_run(run: Any) -> None:
 
 
 def _as_labels(targets: PyTree, classes: Sequence[str]) -> PyTree:
-    """Targets with the numbers of classes that are named, if they are."""
+    """Targets with names of classes replaced by their numbers."""
     if isinstance(targets, list) or hasattr(targets, "dtype"):
         kind = getattr(getattr(targets, "dtype", None), "kind", "O")
         if kind in "OST":  # a list, or of pandas, polars ...

@@ -135,7 +135,7 @@ def check_step(
 
 
 def _check_real(train: TrainState) -> None:
-    """Every parameter has a gradient."""
+    """Check that all parameters are floating point."""
     for path, leaf in jax.tree.leaves_with_path(train.params):
         if not jnp.issubdtype(leaf.dtype, jnp.inexact):
             raise UserError(

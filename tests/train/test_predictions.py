@@ -115,7 +115,7 @@ def test_columns_and_classes_are_known_by_their_names(tmp_path):
     true = fit(models.logistic(2), data.from_arrays(x, names == "yes"), **options)
     found = (true.evaluate(Batch(x, each)) for each in (names == "yes", number))
     assert len({str(each.scores) for each in found}) == 1
-    with pytest.raises(UserError, match="learnt from columns without names"):
+    with pytest.raises(UserError, match="the run did not learn from one"):
         true.predict(frame)
 
 
