@@ -63,9 +63,7 @@ def _stacked(tree: PyTree, like: PyTree, members: int, what: str) -> PyTree:
                 f"that, as its .astype('{wanted.dtype}')"
             )
         shape = tuple(found.shape)
-        if shape == wanted.shape:
-            return jnp.broadcast_to(jnp.asarray(found), (members, *shape))
-        if shape == (1, *wanted.shape):
+        if shape in (wanted.shape, (1, *wanted.shape)):
             return jnp.broadcast_to(jnp.asarray(found), (members, *wanted.shape))
         if shape == (members, *wanted.shape):
             return jnp.asarray(found)
