@@ -24,7 +24,7 @@ from dlworkshop.learn.metrics import calibration_error
 from dlworkshop.models import Augment
 from dlworkshop.serve.export import export
 from dlworkshop.serve.features import features
-from dlworkshop.verify import check_gradients
+from dlworkshop.verify import check_gradients, claims
 
 X = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
 DATA = data.from_arrays(X, X[:, 0] > 0)
@@ -134,6 +134,8 @@ CALLS = {
     "cosine": (lambda: schedules.cosine(100, 2), rf"warmup is 2: {NUMBER} \[0, 1\)"),
     "one_cycle": (lambda: schedules.one_cycle("a"), f"num_steps is 'a': {WHOLE}"),
     "tensorboard": (lambda: observers.tensorboard(3), "folder is 3: give a path"),
+    "claim": (lambda: claims.less("it", "abc", 1, why=""), "'it' is claimed of 'abc'"),
+    "trend": (lambda: claims.rises("it", range(9), why=""), r"has values \(9,\): give"),
     "check_gradients": (lambda: check_gradients(3, {}), "3"),
     "export": (lambda: export(3, "a", "onnx"), "the run is 3: give what fit or load"),
     "features": (lambda: features(MODEL, {}, 3), "the dataset is 3: give what data.l"),
