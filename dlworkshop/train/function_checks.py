@@ -66,21 +66,19 @@ def check_updates(
     """Check the shapes of the optimizer's updates and of its new state."""
     name, loss = name_of(spec.optimizer), {"loss": jnp.zeros(())}
     found = jax.eval_shape(step.updates, train, train.params, loss, numbers)
-    updates, opt_state, _ = found
-    for (path, update), leaf in zip(  # of another structure no step can be taken
-        jax.tree.leaves_with_path(updates), jax.tree.leaves(train.params), strict=False
-    ):
-        if update.shape != leaf.shape:
-            raise UserError(
-                f"the optimizer {name} gives an update of shape {list(update.shape)} "
-                f"for params{jax.tree_util.keystr(path)} of shape {list(leaf.shape)}: "
-                "give one number for each number"
-            )
-    if _form(opt_state) != _form(train.opt_state):
-        raise UserError(
-            f"the optimizer {name} returns a state of other arrays or shapes than it "
-            "was given: return one of the same form"
-        )
+    for what, new, old in (
+        ("an update", found[0], train.params),
+        ("a new state", found[1], train.opt_state),
+    ):  # other structures are refused where the step is traced
+        for (path, now), before in zip(
+            jax.tree.leaves_with_path(new), jax.tree.leaves(old), strict=False
+        ):
+            if now.shape != before.shape:
+                raise UserError(
+                    f"the optimizer {name} gives {what} of shape {list(now.shape)} for "
+                    f"{jax.tree_util.keystr(path)} of shape {list(before.shape)}: give "
+                    "the same shape"
+                )
 
 
 def check_schedule(spec: TrainSpec, numbers: Mapping[str, Any]) -> None:
@@ -228,9 +226,10 @@ def check_own_step(
         )
     _check_scalars(step_of, found[1])
     counter = [True] + [False] * (len(program.jaxpr.outvars) - 1)  # train.step
-    counts, used = partial_eval.dce_jaxpr(program.jaxpr, counter)
-    if sum(used) <= 1:  # of nothing else, so that it can be asked
-        first = [np.int32(0)] * sum(used)
+    counts, taken = partial_eval.dce_jaxpr(program.jaxpr, counter)
+    own_step = len(numbers)  # the place of train.step among the arguments
+    if not any(taken[:own_step] + taken[own_step + 1 :]):  # so that it can be computed
+        first = [np.int32(0)] * sum(taken)
         (after,) = core.jaxpr_as_fun(core.ClosedJaxpr(counts, program.consts))(*first)
         if after <= 0:
             raise UserError(

@@ -85,7 +85,6 @@ def check_step(
         made, _ = jax.eval_shape(
             model.apply, train.params, train.state, input_struct(example)
         )
-    with one_sentence(f"the model does not take {words}"):
         check_state(
             spec.model, train.params, train.state, batch.inputs, **numbers_of_model
         )

@@ -38,6 +38,14 @@ def train(dataset, model=MODEL, **changes):
     return fit(model, dataset, **settings | changes)
 
 
+def growing(learning_rate):
+    """An optimizer whose state is another one after an update."""
+    return optax.GradientTransformation(
+        lambda params: (0.0 * learning_rate,),
+        lambda updates, state, params: (updates, (jnp.zeros(2) + learning_rate,)),
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -113,11 +121,15 @@ def train(dataset, model=MODEL, **changes):
         ),
         (
             {"optimizer": lambda learning_rate: updating(lambda u: u.mean())},
-            r"gives an update of shape \[\] for params\['Dense_0'\]\['bias'\] of sh",
+            r"gives an update of shape \[\] for \['Dense_0'\]\['bias'\] of shape \[8\]",
         ),
         (
             {"optimizer": lambda learning_rate: updating(lambda u: u[None])},
-            r"an update of shape \[1, 8\] for params",
+            r"an update of shape \[1, 8\] for \['Dense_0'\]",
+        ),
+        (
+            {"optimizer": growing},
+            r"gives a new state of shape \[2\] for \[0\] of shape \[\]: give the same",
         ),
         (
             {"optimizer": lambda: optax.lookahead(optax.sgd(0.1), 2, 0.5)}
