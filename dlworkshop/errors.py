@@ -133,3 +133,26 @@ def explain_devices() -> Iterator[None]:
             f"JAX finds no device with JAX_PLATFORMS='{wanted}': unset it, or install "
             "what it needs, as dlworkshop[cuda13] or dlworkshop[tpu]"
         ) from None
+
+
+@contextlib.contextmanager
+def one_sentence(what: str) -> Iterator[None]:
+    """Convert an exception raised inside to a `UserError` of one sentence.
+
+    Errors of the device, such as out of memory, pass through.
+    """
+    import jax  # noqa: PLC0415 (most mistakes need none)
+
+    try:
+        yield
+    except (UserError, jax.errors.JaxRuntimeError):
+        raise
+    except Exception as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        reason = lines[0] if lines else ""
+        if isinstance(error, jax.errors.ConcretizationTypeError):
+            reason = (
+                "Python asks for the value of a number that is traced: use jax.numpy, "
+                "or bind the number with functools.partial"
+            )
+        raise UserError(f"{what}: {type(error).__name__}: {reason:.300}") from error

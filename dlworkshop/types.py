@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from dlworkshop.errors import check_whole
+
 Array = Any  # of jax or of NumPy: what is used here, both have
 PyTree = Any
 HParams = Mapping[str, Array]  # name -> [] of one member, [P] of a population
@@ -56,6 +58,8 @@ class Dataset(NamedTuple):
     card: Mapping[str, Any] | None = None  # JSON: what the report says of the data
     # [N] int of train and of validation: what has the same number is in one fold
     groups: tuple[Array, Array] | None = None
+    # array of the inputs of train, "" where there is one -> names of its columns [D]
+    columns: Mapping[str, list[str]] | None = None
 
     def each_split(self, change: Callable[[Batch], Batch], **more: Any) -> "Dataset":
         """The same with `change` done to all three splits, and `more` fields replaced.
@@ -77,6 +81,7 @@ class Dataset(NamedTuple):
         >>> some.validation.inputs.shape, some.fingerprint
         ((3, 2), 'abc, the first 3')
         """
+        check_whole("num_examples", num_examples)
         known, groups = self.fingerprint, self.groups
         if groups is not None:
             groups = groups[0][:num_examples], groups[1][:num_examples]
@@ -84,6 +89,7 @@ class Dataset(NamedTuple):
             lambda split: split.rows(slice(num_examples)),
             fingerprint=known and f"{known}, the first {num_examples}",
             groups=groups,
+            columns=self.columns,
         )
 
 
@@ -92,7 +98,7 @@ _replace_fields = Dataset._replace
 
 
 def _replace(self: Dataset, /, **changes: Any) -> Dataset:
-    """Replace fields; a change of content clears the fingerprint.
+    """Other fields; other content has no known fingerprint, nor columns in train.
 
     >>> split = Batch(jax.numpy.arange(4.0), jax.numpy.zeros(4, int))
     >>> dataset = Dataset(split, split, split, fingerprint="abc")
@@ -101,6 +107,8 @@ def _replace(self: Dataset, /, **changes: Any) -> Dataset:
     """
     if _CONTENT & changes.keys():
         changes.setdefault("fingerprint", "")
+    if "train" in changes:
+        changes.setdefault("columns", None)
     return _replace_fields(self, **changes)
 
 

@@ -2,6 +2,7 @@
 
 import equinox as eqx
 import flax.linen as nn
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -23,11 +24,12 @@ from dlworkshop.learn.metrics import calibration_error
 from dlworkshop.models import Augment
 from dlworkshop.serve.export import export
 from dlworkshop.serve.features import features
-from dlworkshop.verify import check_gradients
+from dlworkshop.verify import check_gradients, claims
 
 X = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
 DATA = data.from_arrays(X, X[:, 0] > 0)
 MODEL = models.logistic(2)
+PARAMS = MODEL.init(jax.random.key(0), X[0])
 WHOLE, NUMBER = "give a whole number of at least 1", "give a number in"
 
 
@@ -80,6 +82,11 @@ CALLS = {
         "from_equinox cannot make a module of the class Linear",
     ),
     "haiku": (lambda: models.from_haiku(3), "from_haiku got 3, wanted a transformed"),
+    "predict shape": (
+        lambda: models.predict(MODEL, PARAMS, X[:, :2]),
+        r"the model does not answer the inputs float32\[60, 2\]: ScopeParam",
+    ),
+    "num_params": (lambda: models.num_params(3), "the parameters have 3: give a tree"),
     "predict": (lambda: models.predict(3, {}, X), "the model is 3: give a models.Mod"),
     "augment": (lambda: Augment(shift=-1), "shift is -1: give a whole number of at l"),
     "augmented": (lambda: models.augmented(MODEL, 3), "augment is 3: give a function"),
@@ -90,6 +97,7 @@ CALLS = {
     "rescaled": (lambda: models.rescaled(3, 0.0, 1.0), "the model is 3: give a models"),
     "edges": (lambda: models.piecewise_linear(MODEL, 3), "edges must be at least two"),
     # data
+    "first": (lambda: DATA.first("a"), f"num_examples is 'a': {WHOLE}"),
     "load": (lambda: data.load(3), "the name of a data set is 3: give a path"),
     "load data_dir": (lambda: data.load("digits", 3), "data_dir is 3: give a path"),
     "load_run": (lambda: load_run(3), "workdir is 3: give a path"),
@@ -126,6 +134,8 @@ CALLS = {
     "cosine": (lambda: schedules.cosine(100, 2), rf"warmup is 2: {NUMBER} \[0, 1\)"),
     "one_cycle": (lambda: schedules.one_cycle("a"), f"num_steps is 'a': {WHOLE}"),
     "tensorboard": (lambda: observers.tensorboard(3), "folder is 3: give a path"),
+    "claim": (lambda: claims.less("it", "abc", 1, why=""), "'it' is claimed of 'abc'"),
+    "trend": (lambda: claims.rises("it", range(9), why=""), r"has values \(9,\): give"),
     "check_gradients": (lambda: check_gradients(3, {}), "3"),
     "export": (lambda: export(3, "a", "onnx"), "the run is 3: give what fit or load"),
     "features": (lambda: features(MODEL, {}, 3), "the dataset is 3: give what data.l"),

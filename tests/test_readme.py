@@ -22,7 +22,7 @@ def test_the_five_lifts(capsys):
     assert scope["logits"].shape == (360, 10)
     assert scope["seen"]["loss"].shape == (9, 3)
     assert scope["run"].summary["members"] == 8
-    assert "'n': 8" in capsys.readouterr().out
+    assert "'n': 4" in capsys.readouterr().out
 
 
 def test_what_you_bring():
@@ -46,7 +46,7 @@ def test_what_you_bring():
     assert run.summary["members"] == 16 and run.summary["monitor"] == "auc"
     assert set(run.hparams) == {"learning_rate", "weight_decay", "dropout"}
     assert set(run.summary["test"]) == {"top5", "auc", "loss"}
-    assert run.summary["test"]["auc"]["n"] == 16
+    assert run.summary["test"]["auc"]["n"] == 4
 
 
 def test_the_gradient_check(assert_gradients):

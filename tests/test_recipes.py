@@ -156,6 +156,20 @@ def tokens(module):
     np.testing.assert_allclose(scores(module.run, "loss")[0], loss, rtol=1e-3)
 
 
+@recipe("Sequences of different lengths")
+def lengths(module):
+    test = module.dataset.test
+    known = test.targets >= 0  # [N, T]
+    outputs = module.run.predict(test.inputs)[0]  # [N, T, K]
+    chance = np.asarray(jax.nn.log_softmax(outputs))
+    label = np.maximum(test.targets, 0)[..., None]
+    loss = -np.take_along_axis(chance, label, -1)[..., 0][known].mean()
+    np.testing.assert_allclose(scores(module.run, "loss")[0], loss, rtol=1e-4)
+    right = (outputs.argmax(-1) == test.targets)[known].mean()
+    np.testing.assert_allclose(scores(module.run)[0], right, rtol=1e-5)
+    assert right > 0.8
+
+
 @recipe("Autoencoder")
 def autoencoder(module):
     test = module.dataset.test

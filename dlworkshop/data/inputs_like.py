@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from dlworkshop.data.content import pieces
-from dlworkshop.data.leaves import is_float
+from dlworkshop.data.leaves import is_float, is_frame, is_list, read
 from dlworkshop.errors import UserError, repr_of
 from dlworkshop.types import Array, PyTree
 
@@ -15,21 +15,71 @@ LOOKED_AT = 4096  # examples, evenly spread, of which the range is kept
 SLACK = 1e-3  # beyond [0, 1], for the rounding of whoever divided by 255
 
 
-def describe_inputs(inputs: PyTree) -> dict[str, Any]:
+def describe_inputs(
+    inputs: PyTree, columns: Mapping[str, list[str]] | None = None
+) -> dict[str, Any]:
     """A JSON description of inputs for `check_inputs_like`: one entry per array.
 
     Args:
         inputs: leaves [N, ...] of the train split.
+        columns: as of a `Dataset`.
 
     Returns:
         The place of each array in the pytree ("" where it is the only one) -> `shape`
-        and `dtype` of one example, and for floats the `low` and `high` end of the
-        values of some examples.
+        and `dtype` of one example, for floats the `low` and `high` end of the values of
+        some examples, and the names of its `columns` where it has some.
 
     >>> describe_inputs({"a": np.zeros((3, 2), np.uint8)})
     {'a': {'shape': [2], 'dtype': 'uint8'}}
     """
-    return {name: _described(leaf) for name, leaf in _named(inputs).items()}
+    found = {name: _described(leaf) for name, leaf in _named(inputs).items()}
+    for name, names in (columns or {}).items():
+        found[name]["columns"] = names
+    return found
+
+
+def columns_of(inputs: PyTree) -> dict[str, list[str]] | None:
+    """Path of each data frame in a pytree -> the names of its columns."""
+    found = {
+        _place(path): list(map(str, leaf.columns))
+        for path, leaf in jax.tree.leaves_with_path(inputs, is_leaf=is_list)
+        if is_frame(leaf)
+    }
+    return found or None
+
+
+def as_learnt_from(known: Mapping[str, Any], inputs: PyTree) -> PyTree:
+    """Inputs as arrays, with the columns of data frames in the order of training.
+
+    Args:
+        known: of `describe_inputs`, from the train split.
+        inputs: arrays, lists or data frames [B, ...].
+
+    Raises:
+        UserError: if the column names differ, or those of training are not known.
+    """
+
+    def leaf(path, given):
+        if hasattr(given, "shape") and hasattr(given, "dtype"):
+            return given
+        if not is_frame(given):
+            return read(given, "the batch of inputs")
+        found = {str(name): name for name in given.columns}
+        learnt = known.get(_place(path), {}).get("columns")
+        if learnt is None:
+            raise UserError(
+                "the inputs are a data frame, and the run did not learn from one: give "
+                "an array like that of training, or, if it learnt from a file, use "
+                "dlworkshop predict RUN FILE"
+            )
+        if sorted(found) != sorted(learnt):
+            raise UserError(
+                f"the inputs have the columns {list(found)!r:.200}, and the model "
+                f"learnt from {learnt!r:.200}: give the same"
+            )
+        return read(given[[found[name] for name in learnt]], "the batch of inputs")
+
+    return jax.tree.map_with_path(leaf, inputs, is_leaf=is_list)
 
 
 def check_inputs_like(known: Mapping[str, Any], inputs: PyTree) -> None:
@@ -76,13 +126,13 @@ def check_inputs_like(known: Mapping[str, Any], inputs: PyTree) -> None:
 def _named(inputs: PyTree) -> dict[str, Array]:
     """Path of each array in the pytree -> the array."""
     return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        if hasattr(leaf, "dtype")
-        else np.asarray(leaf)
-        for path, leaf in jax.tree.leaves_with_path(
-            inputs, is_leaf=lambda node: isinstance(node, list)
-        )
+        _place(path): leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
+        for path, leaf in jax.tree.leaves_with_path(inputs, is_leaf=is_list)
     }
+
+
+def _place(path: tuple) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _described(array: Array) -> dict[str, Any]:

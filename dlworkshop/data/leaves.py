@@ -35,7 +35,7 @@ def as_arrays(given: PyTree, what: str) -> PyTree:
     def leaf(path, value):
         return _as_array(value, what + jax.tree_util.keystr(path))
 
-    return jax.tree.map_with_path(leaf, given, is_leaf=_is_list)
+    return jax.tree.map_with_path(leaf, given, is_leaf=is_list)
 
 
 def as_floats(given: Any, what: str) -> np.ndarray:
@@ -86,7 +86,7 @@ def not_finite(array: Array) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _is_list(value: Any) -> bool:
+def is_list(value: Any) -> bool:
     return isinstance(value, list)
 
 
@@ -108,8 +108,18 @@ def _as_array(given: Any, what: str) -> Array:
     return _canonical(array, what)
 
 
+def is_frame(given: Any) -> bool:
+    """Whether it is a data frame of pandas, polars or the like."""
+    return hasattr(given, "columns") and hasattr(given, "dtypes")
+
+
 def read(given: Any, what: str) -> np.ndarray:
-    if hasattr(given, "columns") and hasattr(given, "dtypes"):
+    """Convert an array, a list or a data frame to a NumPy array of numbers or text.
+
+    Raises:
+        UserError: if that is not possible.
+    """
+    if is_frame(given):
         return _frame(given, what)
     if np.ma.is_masked(given):
         raise UserError(

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jax.tree_util import keystr
 
+from dlworkshop.data.inputs_like import columns_of
 from dlworkshop.data.leaves import as_arrays
 from dlworkshop.data.rows import Rows, is_lazy
 from dlworkshop.data.split import TEST_SHARE, VALIDATION_SHARE, stratified
@@ -120,6 +121,7 @@ def from_arrays(
         names,
         str(name),
         groups=together,
+        columns=columns_of(x),
     )
 
 

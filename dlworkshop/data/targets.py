@@ -45,7 +45,10 @@ def as_targets(
         return {split: _values(y, split) for split, y in given.items()}, ()
     if classes is None:
         classes = _found(given)
-    return {split: _labels(y, classes, split) for split, y in given.items()}, classes
+    return {
+        split: as_labels(y, classes, described(split, "y"))
+        for split, y in given.items()
+    }, classes
 
 
 def described(split: str, what: str) -> str:
@@ -115,9 +118,15 @@ def _found(given: dict[str, np.ndarray]) -> tuple[str, ...]:
     return tuple(str(value) for value in values.tolist())
 
 
-def _labels(y: np.ndarray, classes: tuple[str, ...], split: str) -> np.ndarray:
-    """[N] int32 in [0, K)."""
-    what = described(split, "y")
+def as_labels(y: np.ndarray, classes: Sequence[str], what: str) -> np.ndarray:
+    """[N] int32 in [0, K), of text [N] that names classes, or whole numbers or bools.
+
+    Raises:
+        UserError: if it names other classes.
+
+    >>> as_labels(np.array(["b", "a"]), ("a", "b"), "y").tolist()
+    [1, 0]
+    """
     if y.dtype.kind in TEXT:
         values, place = np.unique(y, return_inverse=True)
         lost = sorted(set(values.tolist()) - set(classes))
@@ -125,7 +134,7 @@ def _labels(y: np.ndarray, classes: tuple[str, ...], split: str) -> np.ndarray:
             raise UserError(
                 f"{what} has the class '{lost[0]}', which is none of "
                 f"{', '.join(classes[:8])}{' ...' if len(classes) > 8 else ''}: give "
-                "classes that all splits have"
+                "those that train has"
             )
         number = {name: k for k, name in enumerate(classes)}
         return np.array([number[v] for v in values.tolist()], np.int32)[place]

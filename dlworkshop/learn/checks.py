@@ -1,73 +1,34 @@
 """What a loss, a metric and the targets must be, each refused in one sentence.
 
-Nothing is computed here: shapes are propagated through the functions of ONE example,
-and the targets are looked at on the host.
+Nothing is computed here: the targets are looked at on the host.
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dlworkshop import errors
+from dlworkshop.data.leaves import is_float
 from dlworkshop.errors import UserError
 from dlworkshop.learn.metrics import Metric
 from dlworkshop.types import Array, PyTree
 
 
-def check_loss(
-    loss: Callable, outputs: PyTree, targets: PyTree, **hparams: Any
-) -> None:
-    """A loss of one example is one real number.
-
-    Args:
-        loss: (outputs, targets, **hparams) -> [].
-        outputs, targets: of ONE example; arrays, or only their shapes and dtypes.
-        hparams: what it takes by keyword.
-
-    Raises:
-        UserError: if it is not, or fails.
-
-    >>> def per_token(outputs, targets): return (outputs - targets) ** 2
-    >>> check_loss(per_token, np.zeros(7), np.zeros(7))
-    Traceback (most recent call last):
-    dlworkshop.errors.UserError: the loss per_token has shape (7,) for one example: \
-return one number, as the mean of these
-    """
-    name = getattr(loss, "__name__", "")
-    what = f"the loss {name}".strip()
-    check_number(
-        what,
-        _shape(what, lambda o, t: loss(o, t, **hparams), outputs, targets),
-    )
-
-
-def check_metrics(
-    metrics: Mapping[str, Metric], outputs: PyTree, targets: PyTree
-) -> None:
-    """Each metric of one example is one number; one of a split takes weights.
-
-    Args:
-        metrics: as of `metrics.as_metrics`.
-        outputs, targets: of ONE example; arrays, or only their shapes and dtypes.
+def check_split_metrics(metrics: Mapping[str, Metric]) -> None:
+    """Each metric of a whole split takes outputs, targets and weights.
 
     Raises:
         UserError: names the metric.
     """
     for name, metric in metrics.items():
-        what = f"metric '{name}'"
-        if not metric.split:
-            shape = _shape(what, metric.function, outputs, targets)
-            check_number(what, shape, integers=True)
-            continue
         try:
-            inspect.signature(metric.function).bind(outputs, targets, None)
+            inspect.signature(metric.function).bind(None, None, None)
         except TypeError as error:
             raise UserError(
-                f"{what} of a whole split does not take (outputs, targets, "
+                f"metric '{name}' of a whole split does not take (outputs, targets, "
                 f"weights): {error}"
             ) from error
 
@@ -102,31 +63,6 @@ def check_number(what: str, value: Any, integers: bool = False) -> None:
         raise UserError(f"{what} is {dtype}: return a real number")
 
 
-def _shape(what: str, function: Callable, outputs: PyTree, targets: PyTree):
-    try:
-        return jax.eval_shape(function, outputs, targets)
-    except jax.errors.JAXTypeError as error:  # float(x), if x > 0, np.asarray(x)
-        raise UserError(
-            f"{what} cannot be traced: write it with jax.numpy, or, if it is for "
-            "whole splits, give metrics.Metric(function, split=True)"
-        ) from error
-    except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
-        raise UserError(
-            f"{what} does not take outputs {_shapes_of(outputs)} and targets "
-            f"{_shapes_of(targets)}: {str(error).splitlines()[0]}"
-        ) from error
-
-
-def _shapes_of(tree: PyTree) -> str:
-    """The shapes and dtypes of a tree: `float32 (7,)`."""
-    shapes = jax.tree.map(lambda leaf: f"{leaf.dtype} {leaf.shape}", _as_shapes(tree))
-    return shapes if isinstance(shapes, str) else str(shapes).replace("'", "")
-
-
-def _as_shapes(tree: PyTree) -> PyTree:
-    return jax.eval_shape(lambda leaves: leaves, tree)
-
-
 def check_targets(
     targets: PyTree,
     outputs_kind: str | None,
@@ -158,7 +94,7 @@ their last axis with targets[:, 0]
     came = f"{where} are {targets.dtype} {targets.shape}"
     if np.issubdtype(targets.dtype, np.complexfloating) or targets.dtype.kind in "OUS":
         raise UserError(f"{came}: convert them to integers or floats")
-    if targets.dtype.kind == "f" and not np.isfinite(targets).all():
+    if is_float(targets) and not np.isfinite(targets).all():
         raise UserError(f"{where} are not all finite: leave those examples out")
     if outputs_kind in ("logits", "probabilities"):
         _check_classes(targets, came, where, classes, outputs_shape)

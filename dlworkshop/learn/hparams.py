@@ -53,17 +53,6 @@ def keywords(function: Callable) -> dict[str, bool]:
     }
 
 
-def supported_kwargs(function: Callable, hparams: HParams) -> dict[str, Any]:
-    """The hyper-parameters that `function` takes by keyword.
-
-    >>> def loss(outputs, targets, *, label_smoothing=0.0): ...
-    >>> supported_kwargs(loss, {"learning_rate": 0.1, "label_smoothing": 0.2})
-    {'label_smoothing': 0.2}
-    """
-    names = keywords(function)
-    return {name: value for name, value in hparams.items() if name in names}
-
-
 def route(names: Iterable[str], **functions: Callable | None) -> Routes:
     """Find the reader of each hyper-parameter.
 
@@ -132,7 +121,8 @@ def check_required(routes: Routes, **functions: Callable | None) -> None:
             if required and not handed and name not in given:
                 raise UserError(
                     f"{name_of(function)} needs '{name}': give it as "
-                    f"hparams={{'{name}': ...}}"
+                    f"hparams={{'{name}': ...}}, or by functools.partial if it is no "
+                    "number"
                 )
 
 

@@ -49,7 +49,19 @@ def from_loss(loss: Callable) -> Callable:
     ]
     objective.__signature__ = inspect.Signature([*own, *more])  # type: ignore[attr-defined]
     objective.__name__ = name_of(loss)
+    objective.loss = loss  # type: ignore[attr-defined]
     return objective
+
+
+def in_words(objective: Callable) -> str:
+    """How messages refer to an objective.
+
+    >>> def huber(outputs, targets): ...
+    >>> in_words(from_loss(huber)), in_words(lambda model, params: ...)
+    ('the loss huber', 'the objective <lambda>')
+    """
+    kind = "loss" if hasattr(objective, "loss") else "objective"
+    return f"the {kind} {name_of(objective)}"
 
 
 def in_evaluation(objective: Callable, hparams: HParams) -> dict:

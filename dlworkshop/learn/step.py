@@ -13,8 +13,8 @@ import optax
 from dlworkshop.errors import UserError, repr_of
 from dlworkshop.learn import schedules
 from dlworkshop.learn.checks import check_number
-from dlworkshop.learn.hparams import Routes, given, keywords, name_of, route
-from dlworkshop.learn.objective import from_loss, in_evaluation
+from dlworkshop.learn.hparams import Routes, given, keywords, route
+from dlworkshop.learn.objective import from_loss, in_evaluation, in_words
 from dlworkshop.learn.optimizers import same_dtypes, with_extra_args
 from dlworkshop.models.model import BATCH, EXAMPLE, Model, StatefulModel, as_float
 from dlworkshop.models.model import stateful as lift_model
@@ -305,7 +305,7 @@ def make_eval_step(spec: TrainSpec, with_outputs: bool = False) -> Callable:
                 spec, model, params, state, inputs, targets, key=None, **numbers
             )
             scores = {name: m(outputs, targets) for name, m in spec.metrics.items()}
-            check_number("the loss", loss)
+            check_number(in_words(spec.objective), loss)
             for name, value in scores.items():
                 check_number(f"the metric '{name}'", value, integers=True)
             wide = {k: _wide(value) for k, value in {"loss": loss, **scores}.items()}
@@ -323,7 +323,7 @@ def _minimised(spec: TrainSpec, *args: Any, **keywords: Any) -> tuple:
         loss, (outputs, state) = found
     except (TypeError, ValueError):
         raise UserError(
-            f"the objective {name_of(spec.objective)} returns {repr_of(found)}: return "
+            f"{in_words(spec.objective)} returns {repr_of(found)}: return "
             "loss, (outputs, state)"
         ) from None
     return loss, (outputs, state)

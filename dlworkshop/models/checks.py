@@ -5,7 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import checkify
 
+from dlworkshop.data.rows import is_lazy
 from dlworkshop.errors import UserError
 from dlworkshop.models.model import (
     BATCH,
@@ -150,6 +153,51 @@ def check_state(
             f"the model's state was {_form(old)} and becomes {_form(new)} in a step: "
             "let apply return a state of the same arrays, shapes and dtypes"
         )
+
+
+def check_lookups(
+    model: Model | StatefulModel, inputs: PyTree, where: str, **hparams: Array
+) -> None:
+    """Refuse integer inputs that are out of bounds where the model indexes with them.
+
+    JAX takes the nearest row for them, or NaN. The examples with the highest and the
+    lowest number of each array of `inputs` [N, ...] are asked; what zeros in their
+    place do too is the model's own affair. Arrays on disk are not read for it.
+
+    Raises:
+        UserError: says `where`, as "the train split of 'text'", and what was indexed.
+    """
+    lifted = stateful(model)
+
+    def answer(both: PyTree, example: PyTree) -> PyTree:
+        return lifted.apply(*both, as_float(example), **hparams)[0]
+
+    @jax.jit  # which leaves out all but the indices
+    def ask(example):
+        begun = lifted.init(jax.random.key(0), as_float(example))
+        return checkify.checkify(answer, errors=checkify.index_checks)(begun, example)[
+            0
+        ]
+
+    for path, leaf in jax.tree.leaves_with_path(inputs):
+        whole = leaf.dtype.kind in "iu" and leaf.dtype != np.uint8
+        if is_lazy(leaf) or not whole or not leaf.size:
+            continue
+        rows = np.asarray(leaf).reshape(len(leaf), -1)  # [N, D]
+        for row in (rows.max(1).argmax(), rows.min(1).argmin()):
+            example = jax.tree.map(lambda x, i=row: jnp.asarray(x[i]), inputs)
+            try:
+                said = ask(example).get() or ""
+                always = said and ask(jax.tree.map(jnp.zeros_like, example)).get()
+            except Exception:  # what it does cannot be followed
+                return
+            if said.startswith("out-of-bounds indexing for") and not always:
+                raise UserError(
+                    f"inputs{jax.tree_util.keystr(path)} of {where} are whole numbers "
+                    f"up to {rows.max()}, and the model uses them as indices: "
+                    f"{said.splitlines()[0].rstrip('. ')}: make that array larger, or "
+                    "bring them into range with jnp.clip"
+                )
 
 
 def explain(error: Exception) -> UserError | None:

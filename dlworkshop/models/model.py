@@ -15,6 +15,7 @@ from dlworkshop.errors import (
     check_function,
     check_number,
     check_whole,
+    one_sentence,
     repr_of,
 )
 from dlworkshop.types import Array, PyTree
@@ -165,7 +166,9 @@ def predict(
     def one(example):
         return apply(params, state, as_float(example), **hparams)[0]
 
-    return jax.vmap(one)(inputs)
+    words = ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in leaves)
+    with one_sentence(f"the model does not answer the inputs {words}"):
+        return jax.vmap(one)(inputs)
 
 
 def shapes(model: Model | StatefulModel, example: PyTree) -> tuple[PyTree, PyTree]:
@@ -235,8 +238,11 @@ def check_layers(
 
 
 def num_params(params: PyTree) -> int:
-    """The number of parameters."""
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
+    """The number of parameters, of arrays or shape structs."""
+    leaves = jax.tree.leaves(params)
+    if odd := [leaf for leaf in leaves if not hasattr(leaf, "size")]:
+        raise UserError(f"the parameters have {repr_of(odd[0])}: give a tree of arrays")
+    return sum(leaf.size for leaf in leaves)
 
 
 def table(model: Model | StatefulModel, example: PyTree) -> str:

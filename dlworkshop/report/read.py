@@ -14,7 +14,6 @@ from dlworkshop.files import read_regular
 from dlworkshop.report import settings, svg
 from dlworkshop.report.words import is_fraction, unit
 
-SPLITS = ("validation", "test")
 MOST_UNNAMED = 4096  # classes that may have no names
 MOST_BYTES = 1 << 32  # of predictions
 
@@ -121,9 +120,8 @@ class RunFolder(NamedTuple):
         if best is None or len(self.members) <= max(best["members"]):
             return self
         mine = best["members"]
-        scores = {split: best[split] for split in SPLITS if split in best}
         changed: dict[str, Any] = {
-            "summary": {**self.summary, **scores, "members": len(mine), "settings": []},
+            "summary": {**self.summary, "members": len(mine), "settings": []},
             "members": [self.members[i] for i in mine],
             "series": {
                 key: series._replace(

@@ -31,6 +31,7 @@ SCHEMAS: dict[str, Any] = {
     "search.json": schema.SearchFile,
     "answers.json": schema.Answers,
 }
+SPLITS = "validation", "test"
 DIGESTED = "config.json", "data_card.json", "preprocessing.json"
 LOG = "metrics.jsonl"
 # of a config: what a run that goes on may write anew
@@ -57,6 +58,9 @@ def read(
     known = (value if name == "summary.json" else summary or {}).get("sha256", {})
     if known.get(name, own := digest(name, value)) != own:
         raise UserError(f"{path} is not as it was written: {MEND}")
+    if name == "summary.json" and value.get("settings"):  # of which older ones told all
+        best = value["settings"][0]
+        value |= {split: best[split] for split in SPLITS if split in best}
     return value
 
 
@@ -184,7 +188,7 @@ def _check_counts(card: Mapping[str, Any]) -> None:
 
 
 def _check_settings(settings: Sequence[Mapping[str, Any]]) -> None:
-    for split in ("validation", "test"):
+    for split in SPLITS:
         if len({frozenset(row.get(split, ())) for row in settings}) > 1:
             raise ValueError(f"its settings have other scores on {split}")
 

@@ -74,6 +74,7 @@ class Input(TypedDict, total=False):
     dtype: Dtype
     low: Number
     high: Number
+    columns: list[str]
 
 
 class _Setting(TypedDict):

@@ -10,13 +10,12 @@ import jax
 import numpy as np
 
 from dlworkshop import models
-from dlworkshop.errors import UserError, unknown
+from dlworkshop.errors import UserError, one_sentence, unknown
 from dlworkshop.learn.hparams import keywords
 from dlworkshop.models.augment import Moves
 from dlworkshop.models.model import input_struct, shapes, stand_ins, stateful
 from dlworkshop.models.scaling import fitted_edges, fitted_scale
 from dlworkshop.search.task import Task, is_standardized
-from dlworkshop.train import checks
 from dlworkshop.types import Array, Dataset
 
 Setting = Mapping[str, float]
@@ -306,7 +305,7 @@ def check(candidate: Candidate, dataset: Dataset) -> None:
         )
     )
     apply = functools.partial(model.apply, **stand_ins(model))
-    with checks.one_sentence(f"{candidate.name} does not take the examples"):
+    with one_sentence(f"{candidate.name} does not take the examples"):
         params, state = shapes(model, example)
         if not jax.tree.leaves(state):  # or else it looks at its batch
             jax.eval_shape(apply, params, state, example, key=jax.random.key(0))

@@ -114,6 +114,7 @@ def _run(
         members,
         config["model_hparams"],
         target=_target(workdir, summary),
+        classes=config["dataset"]["classes"],
     )
 
 

@@ -1,7 +1,6 @@
 """What is refused at the door of `fit`, each in one sentence."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -209,21 +208,3 @@ def example_shapes(split: Batch) -> str:
 
 def _where(path: Any) -> str:
     return jax.tree_util.keystr(path).lstrip(".")
-
-
-@contextlib.contextmanager
-def one_sentence(what: str) -> Iterator[None]:
-    """What is raised inside becomes one sentence of a `UserError`."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        reason = lines[0] if lines else ""
-        if isinstance(error, jax.errors.ConcretizationTypeError):
-            reason = (
-                "Python asks for the value of a number that is traced: fix it with "
-                "functools.partial"
-            )
-        raise UserError(f"{what}: {type(error).__name__}: {reason:.300}") from error

@@ -153,6 +153,8 @@ def _number(name: str, metric: Metric, *member: Any) -> float:
 
 def _as_float(leaf: Any) -> np.ndarray:
     leaf = np.asarray(leaf)
+    if leaf.dtype.kind == "V":  # bfloat16, which scikit-learn does not know
+        return leaf.astype(np.float32)
     return leaf / np.float32(255) if leaf.dtype == np.uint8 else leaf
 
 

@@ -216,7 +216,8 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
             watchers.append(BalancedAccuracy(len(plan.seeds), label, weights, mine))
         if split == "test" and workdir is not None:
             rows = population_table(plan, population, scores)
-            who = counted & of_best_setting(rows, plan)
+            best = ranked(rows, plan.monitor, plan.better)[0]["members"]
+            who = counted & np.isin(np.arange(len(rows)), best)
             predictions = predictions_of(plan.dataset, plan.outputs, who)
         if predictions is not None:
             watchers.append(predictions)
@@ -256,12 +257,6 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
     return _run(trained, params, state, summary, workdir)
 
 
-def of_best_setting(rows: list[dict[str, Any]], plan: Plan) -> np.ndarray:
-    """Which members [P] have the setting that is the best by validation."""
-    best = ranked(rows, plan.monitor, plan.better)[0]
-    return np.isin(np.arange(len(rows)), best["members"])
-
-
 def _run(
     trained: Trained, params: PyTree, state: PyTree, summary, workdir: Path | None
 ) -> Run:
@@ -279,6 +274,7 @@ def _run(
         plan.spec.routes.model,
         opt_state,
         fitted_target(plan.dataset.preprocessing),
+        plan.dataset.classes,
     )
 
 

@@ -30,7 +30,9 @@ def pooled(dataset: Dataset) -> Dataset:
                 "examples in train and validation: give one for each, or no groups"
             )
         groups = together, together
-    return dataset._replace(train=pool, validation=pool, groups=groups)
+    return dataset._replace(
+        train=pool, validation=pool, groups=groups, columns=dataset.columns
+    )
 
 
 def parts(

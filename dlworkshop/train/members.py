@@ -1,5 +1,6 @@
 """Who trains: the settings of hyper-parameters times the seeds, checked at the door."""
 
+import collections
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -41,7 +42,8 @@ def product(
 
     Returns:
         name -> float array [P], and the seed of each member [P]; the seeds run
-        fastest.
+        fastest. Numbers are rounded to JAX's float dtype, in which a run computes, and
+        given with the fewest digits that identify them.
 
     >>> members, seeds = product({"learning_rate": [0.1, 0.2]}, seeds=2)
     >>> members["learning_rate"].tolist(), seeds
@@ -49,15 +51,19 @@ def product(
     >>> listed = [{"b1": 0.8, "eps": 1e-8}, {"b1": 0.9, "eps": 1e-4}]
     >>> product(listed, seeds=1)[0]["b1"].tolist()
     [0.8, 0.9]
+    >>> product({"b1": 0.12345678901}, seeds=1)[0]["b1"].tolist()  # in float32
+    [0.12345679]
     """
     seeds = _seeds(seeds)
     columns = _listed(hparams) if not isinstance(hparams, Mapping) else _grid(hparams)
     count = len(next(iter(columns.values()))) if columns else 1
-    dtype = jnp.result_type(float)  # in which they are told apart
-    rows = [np.asarray(values, dtype).tolist() for values in columns.values()]
-    if columns and len(set(zip(*rows, strict=True))) < count:
+    rows = list(zip(*(values.tolist() for values in columns.values()), strict=True))
+    (commonest, times), *_ = [*collections.Counter(rows).most_common(1), ((), 0)]
+    if times > 1:
+        setting = ", ".join(f"{k}={v}" for k, v in zip(columns, commonest, strict=True))
         raise UserError(
-            f"hparams has a setting more than once (in {dtype}): give each once, and "
+            f"hparams has the setting {setting} more than once, in "
+            f"{jnp.result_type(float)}, in which a run computes: give each once, and "
             "more seeds for more members"
         )
     members = {name: np.repeat(values, len(seeds)) for name, values in columns.items()}
@@ -132,7 +138,17 @@ def _values(name: str, value: Any, one: bool = False) -> np.ndarray:
             f"hyper-parameter '{name}' is {value!r:.80}: give "
             f"{'one finite number' if one else 'one or more finite numbers'}"
         )
-    return values
+    known = jnp.finfo(jnp.result_type(float))
+    with np.errstate(over="ignore"):
+        trained = values.astype(known.dtype)
+    lost = np.isinf(trained) | ((values != 0) & (np.abs(trained) < known.tiny))
+    if lost.any():
+        raise UserError(
+            f"hyper-parameter '{name}' is {values[lost][0]:g}, and a run computes in "
+            f"{known.dtype}, from {known.tiny:.2g} to {known.max:.2g}: give a number "
+            "in there, or 0"
+        )
+    return np.array([float(str(each)) for each in trained])  # 0.1, not 0.1000000015
 
 
 def check_ranges(

@@ -19,8 +19,8 @@ def tensorboard(folder: str | Path) -> Callable[[Any], None]:
     """Write the training and validation values of a run for TensorBoard.
 
     Tags are `loss/train/member_0`, `loss/train/mean`, `accuracy/validation/mean`, ...,
-    over steps; a mean is over the members that have a finite value, and what is not
-    finite is left out.
+    over steps; a mean is over the members that have a finite value, of a run of one
+    setting only, and what is not finite is left out.
 
     A run that goes on after it was stopped takes out what the folder holds of the steps
     that it does again, as it does with `metrics.jsonl`: no step is there twice. So each
@@ -76,12 +76,14 @@ class TensorBoard:
         if self._writer is None or snapshot.step <= self._last:  # another part, or run
             self._begin(snapshot.step)
         self._last = snapshot.step
+        alike = not any(np.ptp(values) for values in snapshot.hparams.values())
         splits = {"train": snapshot.train, "validation": snapshot.validation or {}}
         values = {
             f"{name}/{split}/{who}": value
             for split, found in splits.items()
             for name, of_members in found.items()
             for who, value in _named(of_members)
+            if who != "mean" or alike
         }
         self._write(snapshot.step, values)
         if snapshot.step == snapshot.num_steps:

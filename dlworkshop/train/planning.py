@@ -16,7 +16,7 @@ from dlworkshop.data.content import fingerprint
 from dlworkshop.data.order import Order
 from dlworkshop.errors import Range, UserError, check_number, check_text
 from dlworkshop.learn import losses, schedules
-from dlworkshop.learn.checks import check_metrics
+from dlworkshop.learn.checks import check_split_metrics
 from dlworkshop.learn.hparams import (
     Routes,
     check_required,
@@ -160,7 +160,7 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
     )
     checks.check_monitor(monitor, measured, metrics)
     of_splits = {name: metric for name, metric in measured.items() if metric.split}
-    check_metrics(of_splits, None, None)  # the others are traced with the step
+    check_split_metrics(of_splits)  # the others are traced with the step
     order = _order(member_seeds, dataset, batch_size, steps_per_epoch, held)
     num_steps = num_epochs * order.steps_per_epoch
     spec = TrainSpec(

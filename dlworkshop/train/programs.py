@@ -113,20 +113,14 @@ class Programs:
             train_step, fetch, execution.sequential, on_cpu
         )
         # check_vma off: gradients are averaged over the batch axis in the step itself
+        mapped = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
         member, split = PartitionSpec(MEMBER), PartitionSpec(None, BATCH)
-        whole_data = PartitionSpec()
+        whole_data, fed = PartitionSpec(), PartitionSpec(None, MEMBER, BATCH)
         self._chunk = jax.jit(
-            jax.shard_map(
+            mapped(
                 chunk,
-                mesh=mesh,
-                in_specs=(
-                    member,
-                    member,
-                    whole_data,
-                    PartitionSpec(None, MEMBER, BATCH),
-                ),
+                in_specs=(member, member, whole_data, fed),
                 out_specs=(member, PartitionSpec(None, MEMBER)),
-                check_vma=False,
             ),
             donate_argnums=0,
         )
@@ -138,12 +132,10 @@ class Programs:
         }
         self._evaluate = {
             with_outputs: jax.jit(
-                jax.shard_map(
+                mapped(
                     function,
-                    mesh=mesh,
                     in_specs=(*(member,) * 4, whole_data, split, split),
                     out_specs=(member, PartitionSpec(MEMBER, None, BATCH)),
-                    check_vma=False,
                 )
             )
             for with_outputs, function in evaluate.items()
@@ -171,16 +163,7 @@ class Programs:
             pop.keep_best, patience=patience, eval_params=spec.eval_params
         )
         judged = functools.partial(pop.judged, eval_params=spec.eval_params)
-        fed = PartitionSpec(None, MEMBER, BATCH)
-        self._draw = jax.jit(
-            jax.shard_map(
-                draw,
-                mesh=mesh,
-                in_specs=(member, whole_data),
-                out_specs=fed,
-                check_vma=False,
-            )
-        )
+        self._draw = jax.jit(mapped(draw, in_specs=(member, whole_data), out_specs=fed))
         # the last epoch that was drawn, whose, and its indices
         self._drawn: tuple[Any, Any] = (None, None)
 
@@ -193,7 +176,7 @@ class Programs:
 
         self._some = some
         self._epochs = jax.jit(
-            jax.shard_map(
+            mapped(
                 make_epochs(
                     chunk,
                     evaluate[False],
@@ -205,7 +188,6 @@ class Programs:
                     room=MOST_EPOCHS,
                     total=total,
                 ),
-                mesh=mesh,
                 in_specs=(
                     *(member,) * 3,
                     whole_data,
@@ -213,7 +195,6 @@ class Programs:
                     *(whole_data,) * 3,
                 ),
                 out_specs=(member, whole_data, PartitionSpec(None, MEMBER)),
-                check_vma=False,
             ),
             donate_argnums=0,
         )

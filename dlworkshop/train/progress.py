@@ -28,13 +28,12 @@ class Watch(Live):
         self.show(step, text)
 
     def _in_words(self, metrics) -> str:
-        text = f"loss {_mean(metrics['loss']):.4f}"
-        score = _mean(metrics[self._metric]) if self._metric in metrics else None
-        if self._metric == "loss" or score is None:
+        text = f"loss {_range(metrics['loss'], '.4f')}"
+        if self._metric == "loss" or self._metric not in metrics:
             return text
         if self._metric == "accuracy":
-            return f"{text} accuracy {100 * score:.2f} %"
-        return f"{text} {self._metric} {score:.4g}"
+            return f"{text} accuracy {_range(100 * metrics['accuracy'], '.2f')} %"
+        return f"{text} {self._metric} {_range(metrics[self._metric], '.4g')}"
 
 
 def log_level(quiet: bool, level: int) -> int:
@@ -65,6 +64,12 @@ def logging_kept() -> Iterator[None]:
         root.removeHandler(handler)
 
 
-def _mean(values) -> float:
-    finite = np.asarray(values)[np.isfinite(values)]
-    return float(finite.mean()) if finite.size else np.nan
+def _range(values: np.ndarray, form: str) -> str:
+    """The lowest and the highest of the members: of several settings no mean.
+
+    >>> _range(np.array([0.5, np.nan, 0.25]), ".2f"), _range(np.array([0.5]), ".2f")
+    ('0.25 to 0.50', '0.50')
+    """
+    finite = values[np.isfinite(values)]
+    ends = (finite.min(), finite.max()) if finite.size else (np.nan,)
+    return " to ".join(dict.fromkeys(f"{end:{form}}" for end in ends))

@@ -13,9 +13,10 @@ import jax
 import numpy as np
 
 from dlworkshop import run_files
-from dlworkshop.data.inputs_like import check_inputs_like
-from dlworkshop.data.leaves import read
+from dlworkshop.data.inputs_like import as_learnt_from, check_inputs_like
+from dlworkshop.data.leaves import TEXT, read
 from dlworkshop.data.plain_arrays import checked_weights
+from dlworkshop.data.targets import as_labels
 from dlworkshop.errors import UserError, repr_of
 from dlworkshop.learn.hparams import Keywords, given
 from dlworkshop.learn.population import map_members
@@ -32,7 +33,6 @@ from dlworkshop.report import settings
 from dlworkshop.report.words import count, humanize, with_error
 from dlworkshop.train.autotune import rule_of_thumb
 from dlworkshop.train.history import History
-from dlworkshop.train.predictions import is_array
 from dlworkshop.train.programs import update_flops
 from dlworkshop.train.scores import Evaluation, Parts, evaluate_parts
 from dlworkshop.types import Batch, HParams, PyTree
@@ -55,13 +55,15 @@ class Run:
     model_routes: Keywords = dataclasses.field(default_factory=dict)  # of `apply`
     opt_state: PyTree = None  # [P, ...] at the end of training; None from a folder
     target: dict[str, Any] | None = None  # columns and units of a table's targets
+    classes: Sequence[str] = ()  # [K] names
 
     def predict(self, inputs: PyTree) -> PyTree:
         """Outputs of every member for inputs [B, ...]: leaves [P, B, ...].
 
         What the outputs are (logits, probabilities, values) is the model's own. Inputs
-        that lie on disk are read a part at a time. A list is one array. Of a run of
-        several settings, `outputs[run.chosen]` are those of the best one.
+        that lie on disk are read a part at a time. A list is one array, and the columns
+        of a data frame are found by their names. Of a run of several settings,
+        `outputs[run.chosen]` are those of the best one.
 
         Raises:
             UserError: where the inputs are not like those that the run learnt from.
@@ -113,13 +115,7 @@ class Run:
             return map_members(member, execution.sequential)(params, state, hparams)
 
         def predict_all(inputs: PyTree) -> PyTree:
-            inputs = jax.tree.map(
-                lambda leaf: (
-                    leaf if is_array(leaf) else read(leaf, "the batch of inputs")
-                ),
-                inputs,
-                is_leaf=lambda node: isinstance(node, list),
-            )
+            inputs = as_learnt_from(self.summary.get("inputs", {}), inputs)
             if "inputs" in self.summary:
                 check_inputs_like(self.summary["inputs"], inputs)
             total = len(jax.tree.leaves(inputs)[0])
@@ -157,9 +153,11 @@ class Run:
 
         Args:
             examples: [N, ...] with targets as the run learnt them, for example
-                `dataset.test`; weights count where there are some.
-            members: which of them are scored, and answer together as the ensemble; by
-                default the `chosen` ones, as settings are not mixed.
+                `dataset.test`; classes may be given by their names, False and True
+                by bools; weights count where there are some.
+            members: which of them are scored, and answer together as the ensemble, as
+                numbers or bool [P]; by default the `chosen` ones, as settings are not
+                mixed.
 
         Raises:
             UserError: where it is not known what the outputs mean, a model answers with
@@ -182,7 +180,9 @@ class Run:
                 "as dataset.test"
             )
         who = None if members is None else self._who(members)
-        return evaluate_parts(self, _parts(examples), "the examples given", members=who)
+        targets = _as_labels(examples.targets, self.classes)
+        parts = _parts(examples._replace(targets=targets))
+        return evaluate_parts(self, parts, "the examples given", members=who)
 
     def read_artifact(self, file: str) -> Any:
         """What the run left in a JSON file of its folder.
@@ -243,6 +243,8 @@ class Run:
         """The members that are named, as bool [P]."""
         size = len(self.summary["population"])
         named = np.atleast_1d(np.asarray(members))
+        if named.dtype == bool and named.shape == (size,) and named.any():
+            return named
         if (
             named.ndim != 1
             or not named.size
@@ -250,7 +252,8 @@ class Run:
             or not ((named >= 0) & (named < size)).all()
         ):
             raise UserError(
-                f"members is {members!r:.60}: give a list of some of 0 to {size - 1}"
+                f"members is {members!r:.60}: give a list of some of 0 to "
+                f"{size - 1}, or a bool for each, some of them True"
             )
         return np.isin(np.arange(size), named)
 
@@ -298,6 +301,19 @@ def check_run(run: Any) -> None:
         raise UserError(f"the run is {repr_of(run)}: give what fit or load_run returns")
 
 
+def _as_labels(targets: PyTree, classes: Sequence[str]) -> PyTree:
+    """Targets with names of classes replaced by their numbers."""
+    if isinstance(targets, list) or hasattr(targets, "dtype"):
+        kind = getattr(getattr(targets, "dtype", None), "kind", "O")
+        if kind in "OST":  # a list, or of pandas, polars ...
+            targets = read(targets, "the targets")
+            kind = targets.dtype.kind
+        of_bools = kind == "b" and tuple(classes) in (("False", "True"), ("0", "1"))
+        if classes and (of_bools or kind in TEXT):
+            return as_labels(np.asarray(targets), classes, "the array of targets")
+    return targets
+
+
 def _parts(examples: Batch) -> Parts:
     if not hasattr(examples.targets, "shape"):
         raise UserError(
@@ -312,8 +328,7 @@ def _parts(examples: Batch) -> Parts:
             )
     for first in range(0, examples.num_examples, PREDICT_BATCH):
         part = examples.rows(slice(first, first + PREDICT_BATCH))
-        inputs, targets, weights = jax.tree.map(np.asarray, part)
-        yield inputs, targets, weights
+        yield part.inputs, *jax.tree.map(np.asarray, part[1:])
 
 
 def _in_words(run: Run) -> list[str]:
@@ -327,11 +342,10 @@ def _in_words(run: Run) -> list[str]:
     if several := [count(len(of), noun) for noun, of in kinds if len(of) > 1]:
         who += f" ({' x '.join(several)})"
     who += f", {count(summary.get('steps'), 'step')}"
-    told = settings.best(summary) or summary
     scores = [
         f"{split} {said}"
         for split in ("test", "validation")
-        if (said := _scores(summary, told.get(split) or {}))
+        if (said := _scores(summary, summary.get(split) or {}))
     ]
     if scores and (setting := settings.in_words(summary)):
         scores[-1] += f", with {setting}"

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from dlworkshop.errors import UserError
+from dlworkshop.errors import UserError, repr_of
 from dlworkshop.learn.step import TrainSpec, init_state
 from dlworkshop.models.model import input_struct
 from dlworkshop.train.result import Run
@@ -53,17 +53,23 @@ def _stacked(tree: PyTree, like: PyTree, members: int, what: str) -> PyTree:
         )
 
     def leaf(path, found, wanted):
+        where = f"start has {jax.tree_util.keystr(path)}"
+        if not hasattr(found, "dtype"):
+            raise UserError(f"{where} = {repr_of(found)}: give arrays")
+        floats = [jnp.issubdtype(each.dtype, jnp.inexact) for each in (found, wanted)]
+        if floats[0] != floats[1]:
+            raise UserError(
+                f"{where} of {found.dtype}, and the model wants {wanted.dtype}: give "
+                f"that, as its .astype('{wanted.dtype}')"
+            )
         shape = tuple(found.shape)
-        if shape == wanted.shape:
-            return jnp.broadcast_to(jnp.asarray(found), (members, *shape))
-        if shape == (1, *wanted.shape):
+        if shape in (wanted.shape, (1, *wanted.shape)):
             return jnp.broadcast_to(jnp.asarray(found), (members, *wanted.shape))
         if shape == (members, *wanted.shape):
             return jnp.asarray(found)
         raise UserError(
-            f"start has {jax.tree_util.keystr(path)} of shape {list(shape)}, and the "
-            f"model wants {list(wanted.shape)} for each of {members} members: give one "
-            "model, or as many members"
+            f"{where} of shape {list(shape)}, and the model wants {list(wanted.shape)} "
+            f"for each of {members} members: give one model, or as many members"
         )
 
     return jax.tree.map_with_path(leaf, tree, like)

@@ -1,32 +1,41 @@
 """One step of one member is traced, and what cannot be is refused in one sentence."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
-from jax.interpreters import partial_eval
 
 from dlworkshop.data.content import SPLITS
-from dlworkshop.errors import UserError, repr_of
+from dlworkshop.errors import UserError, one_sentence
 from dlworkshop.learn.checks import check_targets
-from dlworkshop.learn.hparams import given, name_of
+from dlworkshop.learn.hparams import given
+from dlworkshop.learn.objective import in_words
 from dlworkshop.learn.step import (
     TrainSpec,
-    TrainStep,
     bound,
     init_state,
     make_eval_step,
-    make_own_step,
     make_train_step,
 )
-from dlworkshop.models.checks import check_one_example, check_state
+from dlworkshop.models.checks import check_lookups, check_one_example, check_state
 from dlworkshop.models.model import input_struct
-from dlworkshop.train.checks import example_shapes, one_sentence
-from dlworkshop.types import Batch, Dataset, TrainState
+from dlworkshop.train.checks import example_shapes
+from dlworkshop.train.function_checks import (
+    check_batch_transform,
+    check_effects,
+    check_eval_params,
+    check_own_step,
+    check_probe,
+    check_schedule,
+    check_updates,
+    no_plain_step,
+    traced,
+    used,
+)
+from dlworkshop.types import Dataset, TrainState
 
 
 def check_step(
@@ -64,18 +73,18 @@ def check_step(
     words = f"an example of '{dataset.name}' ({example_shapes(dataset.train)})"
     with one_sentence(f"the model does not take {words}"):
         jax.eval_shape(lambda e: spec.model.init(key, e), input_struct(example))
-    _check_schedule(spec, numbers)
+    check_schedule(spec, numbers)
     with one_sentence("the optimizer cannot be built from traced numbers"):
-        train = jax.eval_shape(
-            lambda numbers, e: init_state(spec, numbers, key, e), numbers, example
+        begun, train = traced(
+            lambda e, numbers: init_state(spec, numbers, key, e), numbers, example
         )
+    _check_real(train)
     numbers_of_model = given(spec.routes.model, numbers)
     model = bound(spec.model, numbers_of_model)
     with one_sentence(f"the model does not take {words}"):
         made, _ = jax.eval_shape(
             model.apply, train.params, train.state, input_struct(example)
         )
-    with one_sentence(f"the model does not take {words}"):
         check_state(
             spec.model, train.params, train.state, batch.inputs, **numbers_of_model
         )
@@ -83,176 +92,53 @@ def check_step(
     check_one_example(spec.model, train.params, train.state, few, **numbers_of_model)
     shapes = [leaf.shape for leaf in jax.tree.leaves(made)]
     for name in SPLITS:
-        targets = getattr(dataset, name).targets
+        split, where = getattr(dataset, name), f"the {name} split of '{dataset.name}'"
+        check_lookups(spec.model, split.inputs, where, **numbers_of_model)
         check_targets(
-            targets,
+            split.targets,
             outputs,
             dataset.classes,
             shapes[0] if len(shapes) == 1 else (),
-            f"the targets of the {name} split of '{dataset.name}'",
+            f"the targets of {where}",
         )
-    args = train.params, train.state, batch, numbers
+    objective, args = in_words(spec.objective), (train.params, train.state, batch)
     try:
-        evaluated, found = jax.make_jaxpr(make_eval_step(spec), return_shape=True)(
-            *args
-        )
+        evaluated, found = traced(make_eval_step(spec), numbers, *args)
     except Exception:
         for name, one in ("loss", None), *spec.metrics.items():  # which of them?
-            spoken_of = f"the metric '{name}'" if one else "the loss"
+            spoken_of = f"the metric '{name}'" if one else objective
             alone = spec._replace(metrics={name: one} if one else {})
             with one_sentence(f"{spoken_of} does not take {words}"):
-                jax.eval_shape(make_eval_step(alone), *args)
+                jax.eval_shape(make_eval_step(alone), *args, numbers)
         raise
     count = len(jax.tree.leaves(train.params))
-    wanted = [name == "loss" for name in sorted(found.scores)]
-    _, used = partial_eval.dce_jaxpr(evaluated.jaxpr, wanted)
-    if count and not any(used[:count]):
+    say = used(evaluated, [name == "loss" for name in sorted(found.scores)])
+    if count and not any(say[len(numbers) :][:count]):
         raise UserError(
-            "the loss does not depend on the parameters, and nothing can be learnt: "
-            "compute it from the outputs of the model"
+            f"{objective} does not depend on the parameters, and nothing can be "
+            "learnt: compute it from the outputs of the model"
         )
-    _check_eval_params(spec, train)
-    step = make_train_step(spec)
+    check_eval_params(spec, train)
+    programs, step = [begun, evaluated], make_train_step(spec)
     if spec.batch_transform is not None:
-        batch = _check_batch_transform(spec, batch, batch_size, numbers)
+        made_of, batch = check_batch_transform(spec, batch, batch_size, numbers)
+        programs.append(made_of)
         step = make_train_step(spec._replace(batch_transform=None))
-    _check_probe(spec, train)
-    with one_sentence("a step of training cannot be taken"), _line_searches(spec):
-        traced = jax.make_jaxpr(step)(train, batch, numbers)
-    if make_step is not None:
-        _check_own_step(spec, make_step, step, (train, batch, numbers))
-    return traced
+    check_probe(spec, train)
+    with one_sentence("a step of training cannot be taken"), no_plain_step(spec):
+        check_updates(spec, step, train, numbers)
+        ours, _ = traced(step, numbers, train, batch)
+    own = make_step and check_own_step(spec, make_step, step, numbers, train, batch)
+    check_effects(spec.routes, numbers, [*programs, own or ours])
+    return ours
 
 
-def _check_schedule(spec: TrainSpec, numbers: Mapping[str, Any]) -> None:
-    """It is num_steps -> (step -> one number)."""
-    name, own = name_of(spec.schedule), given(spec.routes.schedule, numbers)
-    with one_sentence(f"the schedule {name} cannot be made from num_steps"):
-        made = spec.schedule(spec.num_steps, **own)
-    if not callable(made):
-        raise UserError(
-            f"the schedule {name} gives {repr_of(made)} for num_steps, and wanted is a "
-            "function of the step: give num_steps -> (step -> multiplier), as "
-            "lambda num_steps: optax.cosine_decay_schedule(1.0, num_steps)"
-        )
-    with one_sentence(f"what the schedule {name} makes does not take a step"):
-        factor = jax.eval_shape(made, jax.ShapeDtypeStruct((), jnp.result_type(float)))
-    _check_scalars(f"the schedule {name}", {"a multiplier": factor})
-
-
-def _check_eval_params(spec: TrainSpec, train: TrainState) -> None:
-    """It is (opt_state, params) -> params of the same form."""
-    if spec.eval_params is None:
-        return
-    name = name_of(spec.eval_params)
-    with one_sentence(f"eval_params {name} does not take (opt_state, params)"):
-        made = jax.eval_shape(spec.eval_params, train.opt_state, train.params)
-    if _form(made) != _form(train.params):
-        raise UserError(
-            f"eval_params {name} returns other arrays, shapes or dtypes than the "
-            "parameters have: return parameters of the same form, as their averages"
-        )
-
-
-def _check_probe(spec: TrainSpec, train: TrainState) -> None:
-    """It is (grads, updates, params) -> {name: scalar}."""
-    if spec.probe is None:
-        return
-    name = name_of(spec.probe)
-    with one_sentence(f"the probe {name} does not take (grads, updates, params)"):
-        found = jax.eval_shape(spec.probe, *[train.params] * 3)
-    if not isinstance(found, Mapping):
-        raise UserError(f"the probe {name} returns no dict: return {{name: scalar}}")
-    _check_scalars(f"the probe {name}", found)
-    if taken := sorted({"loss", *spec.metrics} & set(found)):
-        raise UserError(
-            f"the probe {name} returns '{taken[0]}', which is logged already: give it "
-            "another name"
-        )
-
-
-def _check_batch_transform(
-    spec: TrainSpec, two: Batch, size: int, numbers: Mapping[str, Any]
-) -> Batch:
-    """It is (key, batch) -> batch; what it makes of two examples, as shapes."""
-    transform: Any = spec.batch_transform
-    name, own = name_of(transform), given(spec.routes.batch_transform, numbers)
-    two = two._replace(
-        inputs=input_struct(two.inputs), targets=input_struct(two.targets)
-    )
-    for count in (size, 2):
-        whole = jax.tree.map(
-            lambda leaf, n=count: jax.ShapeDtypeStruct(
-                (n, *leaf.shape[1:]), leaf.dtype
-            ),
-            two,
-        )
-        with one_sentence(f"the batch_transform {name} does not take (key, batch)"):
-            made = jax.eval_shape(
-                lambda batch: transform(jax.random.key(0), batch, **own), whole
-            )
-        if not isinstance(made, Batch):
+def _check_real(train: TrainState) -> None:
+    """Check that all parameters are floating point."""
+    for path, leaf in jax.tree.leaves_with_path(train.params):
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
             raise UserError(
-                f"the batch_transform {name} returns {repr_of(made)}: return "
-                "batch._replace(inputs=..., targets=...)"
+                f"the model has {leaf.dtype} in params{jax.tree_util.keystr(path)}, of "
+                "which there is no gradient: make it a float, or keep it in the state "
+                "of a models.StatefulModel"
             )
-        sizes = {leaf.shape[0] if leaf.shape else 0 for leaf in jax.tree.leaves(made)}
-        if len(sizes) != 1:
-            raise UserError(
-                f"the batch_transform {name} returns {sorted(sizes)} examples in the "
-                f"arrays of a batch of {count}: return as many in all"
-            )
-    return made
-
-
-@contextlib.contextmanager
-def _line_searches(spec: TrainSpec) -> Iterator[None]:
-    """Say of an optimizer with a line search that a step has none."""
-    try:
-        yield
-    except TypeError as error:
-        if "'value_fn'" not in str(error):
-            raise
-        raise UserError(
-            f"{name_of(spec.optimizer)} has a line search, which asks for many losses "
-            "in an update, and a step computes it once: give it without one, as "
-            "functools.partial(optax.lbfgs, linesearch=None), or take the step "
-            "yourself with make_step"
-        ) from error
-
-
-def _check_scalars(what: str, numbers: Mapping[str, Any]) -> None:
-    for name, value in numbers.items():
-        if not hasattr(value, "shape"):
-            raise UserError(f"{what} gives {name}, which is no number: give scalars")
-        if value.shape:
-            raise UserError(
-                f"{what} gives {name} of shape {list(value.shape)}: give scalars"
-            )
-
-
-def _check_own_step(
-    spec: TrainSpec, make_step: Callable, step: TrainStep, args: tuple
-) -> None:
-    """A step of the user's takes and gives what ours does."""
-    step_of = f"the step of {name_of(make_step)}"
-    with one_sentence(f"{step_of} cannot be taken"):
-        own = make_own_step(make_step, step, spec.routes.make_step)
-        found = jax.eval_shape(own, *args)
-    pair = isinstance(found, tuple) and len(found) == 2
-    if not pair or not isinstance(found[1], Mapping) or "loss" not in found[1]:
-        raise UserError(
-            f"{step_of} returns something else than (train, metrics) with a "
-            "metrics['loss']: return both"
-        )
-    if _form(found[0]) != _form(args[0]):
-        raise UserError(
-            f"{step_of} returns a train state of other arrays, shapes or dtypes than "
-            "it was given: return train._replace(...) of the same"
-        )
-    _check_scalars(step_of, found[1])
-
-
-def _form(tree: Any) -> str:
-    leaves, form = jax.tree.flatten(tree)
-    return f"{form} {[(leaf.shape, leaf.dtype) for leaf in leaves]}"

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from dlworkshop.data.inputs_like import describe_inputs
-from dlworkshop.learn.metrics import mean_and_error
 from dlworkshop.learn.population import (
     FAULTS,
     PARAMETERS,
@@ -34,8 +33,8 @@ def summarise(
 ) -> dict[str, Any]:
     """What summary.json holds.
 
-    Scores are of all finite members; where these have several settings, `settings` has
-    the scores of each by itself, the best by validation first.
+    Scores are of the finite members of one setting, the best by validation: numbers of
+    several are not mixed. `settings` then has those of each, in the same form.
 
     Args:
         plan: of the run.
@@ -46,7 +45,6 @@ def summarise(
     """
     members = len(plan.seeds)
     params, steps = population.train.params, processes.fetch(population.train.step)
-    counted = processes.fetch(population.status) < QUARANTINED
     examples = int(steps.astype(np.int64).sum()) * plan.order.batch_size
     rows = population_table(plan, population, scores, interrupted)
     settings = ranked(rows, plan.monitor, plan.better)
@@ -63,15 +61,9 @@ def summarise(
             "monitor": plan.monitor,
             "better": plan.better,
             "outputs": plan.outputs,
-            "inputs": describe_inputs(plan.dataset.train.inputs),
+            "inputs": describe_inputs(plan.dataset.train.inputs, plan.dataset.columns),
             "example": describe_example(plan.example),
-            **{
-                split: {
-                    name: mean_and_error(means[name][counted])
-                    for name in [*(n for n in means if n != "loss"), "loss"]
-                }
-                for split, means in scores.items()
-            },
+            **{split: settings[0][split] for split in scores},
             "seconds": dict(seconds),
             "examples_per_second": examples / max(seconds["train"], 1e-9),
             "device": device(plan.mesh.devices.ravel()),

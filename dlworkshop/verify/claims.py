@@ -15,7 +15,7 @@ import warnings
 import numpy as np
 import scipy
 
-from dlworkshop.errors import UserError
+from dlworkshop.errors import UserError, repr_of
 from dlworkshop.types import Array, Claim, PyTree
 from dlworkshop.verify.report import GradientReport
 
@@ -187,7 +187,7 @@ def turns(
     """
     if (above is None) == (below is None):
         raise ValueError(f"'{statement}' needs a bound: give either above or below")
-    ratios = np.asarray(ratios, np.float64)
+    ratios = _numbers(statement, ratios)
     n = _enough(statement, ratios, LEAST_TURNS, "turns")
     relation, side = ("<", "less") if above is None else (">", "greater")
     bound = float(below if above is None else above)  # type: ignore[arg-type]
@@ -219,12 +219,12 @@ def rises(statement: str, values: Array, *, why: str) -> Claim:
     >>> rises("it grows", [[1, 2, 3, 4]] * 5, why="see there").verdict
     'holds'
     """
-    return _trend(statement, np.asarray(values, np.float64), ">", why)
+    return _trend(statement, _numbers(statement, values), ">", why)
 
 
 def falls(statement: str, values: Array, *, why: str) -> Claim:
     """[n, k]: along its k settings the value falls, seed by seed; see `rises`."""
-    return _trend(statement, np.asarray(values, np.float64), "<", why)
+    return _trend(statement, _numbers(statement, values), "<", why)
 
 
 def share(statement: str, successes: Array, *, at_least: float, why: str) -> Claim:
@@ -286,8 +286,17 @@ def _leaves(tree: PyTree) -> list[np.ndarray]:
     return leaves
 
 
+def _numbers(statement: str, values: Array) -> np.ndarray:
+    try:
+        return np.atleast_1d(np.asarray(values, np.float64))
+    except (TypeError, ValueError):
+        raise UserError(
+            f"'{statement}' is claimed of {repr_of(values)}: give numbers"
+        ) from None
+
+
 def _every(statement, values, relation, bound, why, test) -> Claim:
-    values = np.asarray(values, np.float64).ravel()
+    values = _numbers(statement, values).ravel()
     if not values.size:
         raise ValueError(f"'{statement}' has nothing to measure: give it values")
     off = {"<=": values - bound, ">=": bound - values, "=": np.abs(values - bound)}
@@ -302,7 +311,7 @@ def _every(statement, values, relation, bound, why, test) -> Claim:
 
 
 def _t_test(statement, values, than, relation, by, why) -> Claim:
-    values = np.asarray(values, np.float64)
+    values = _numbers(statement, values)
     n = _enough(statement, values)
     paired = np.ndim(than) > 0
     if paired and np.shape(than) != values.shape:
@@ -333,6 +342,8 @@ def _t_test(statement, values, than, relation, by, why) -> Claim:
 
 def _trend(statement, values, relation, why) -> Claim:
     n = _enough(statement, values)
+    if values.ndim != 2:
+        raise UserError(f"'{statement}' has values {values.shape}: give [n, k]")
     num_settings = values.shape[1]
     order = np.arange(1, num_settings + 1)
     ranks = order if relation == ">" else order[::-1]

@@ -158,8 +158,8 @@ def finding(run: Run | Lesson) -> str:
         return run.finding
     if "finding" in run.summary:
         return run.summary["finding"]
-    name, told = metric_name(run.summary), settings.best(run.summary) or run.summary
-    scores = told["test"][name]
+    name = metric_name(run.summary)
+    scores = run.summary["test"][name]
     if scores["mean"] is None:
         return f"test {name} is unknown: no member stayed finite"
     scale, unit = (100, " %") if name == "accuracy" else (1, "")

@@ -101,7 +101,14 @@ def test_a_bad_member_dies_alone(together, quadrants, one_device):
     assert status == ["finished"] * 2 + ["quarantined"] * 2 + ["finished"] * 2
     for leaf in jax.tree.leaves(run.params):
         assert np.isfinite(leaf).all()
-    assert run.summary["test"]["accuracy"]["n"] == 4
+    best = run.summary["settings"][0]  # whose members alone are told together
+    assert best["members"] in ([0, 1], [4, 5])
+    for split in ("validation", "test"):
+        assert run.summary[split] == best[split]
+        rows = [run.summary["population"][member] for member in best["members"]]
+        mean = np.mean([row[split]["accuracy"] for row in rows])
+        assert run.summary[split]["accuracy"]["mean"] == pytest.approx(mean)
+        assert run.summary[split]["accuracy"]["n"] == 2
     bad = run.summary["population"][2]
     assert bad["steps"] < 18 and f"step {bad['steps'] + 1}" in bad["note"]
     assert bad["hparams"]["learning_rate"] == pytest.approx(1e30)

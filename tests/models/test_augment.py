@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 
 from dlworkshop import models
-from dlworkshop.learn.hparams import supported_kwargs
+from dlworkshop.learn.hparams import keywords
 from dlworkshop.models import augment
 from dlworkshop.models.augment import Augment, augmented
 
@@ -114,8 +114,7 @@ def test_it_is_off_without_a_key():
 
 def test_hyper_parameters_of_the_inner_model_show_through():
     model = augmented(models.cnn((4,), (8,)), Augment(flip=True))
-    hparams = {"learning_rate": 0.1, "dropout": 0.5}
-    assert supported_kwargs(model.apply, hparams) == {"dropout": 0.5}
+    assert "dropout" in keywords(model.apply)
     assert model.config["augment"]["flip"] is True and model.config["name"] == "cnn"
 
 

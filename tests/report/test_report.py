@@ -470,6 +470,7 @@ def test_a_sweep_names_the_best_in_the_metrics_direction(sweep, edit, better, be
         sweep / "summary.json",
         population=summary["population"],
         test={"error": {"mean": 3.7, "sem": 0.1, "n": 8}},
+        settings=[],
     )
     edit(sweep / "config.json", metric="error", metrics={"error": better})
     text, _ = render(sweep)

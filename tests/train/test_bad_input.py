@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-from dlworkshop import fit, losses, metrics, models
+from dlworkshop import data, fit, losses, metrics, models
 from dlworkshop.errors import UserError
 from dlworkshop.train.checkpoints import DIGESTS
 from dlworkshop.types import Batch
@@ -25,11 +25,25 @@ pytestmark = pytest.mark.usefixtures("unreported")
 
 ROOT = Path(__file__).parents[2]
 MODEL = models.mlp((8,), num_classes=4)
+PARAMS = MODEL.init(jax.random.key(0), jnp.zeros((8, 8, 1)))
+
+
+def updating(change):
+    """An optimizer of which each update is what `change` makes of a gradient."""
+    return optax.stateless(lambda updates, _: jax.tree.map(change, updates))
 
 
 def train(dataset, model=MODEL, **changes):
     settings = {"batch_size": 16, "devices": jax.devices()[:1]}
     return fit(model, dataset, **settings | changes)
+
+
+def growing(learning_rate):
+    """An optimizer whose state is another one after an update."""
+    return optax.GradientTransformation(
+        lambda params: (0.0 * learning_rate,),
+        lambda updates, state, params: (updates, (jnp.zeros(2) + learning_rate,)),
+    )
 
 
 @pytest.mark.parametrize(
@@ -47,6 +61,12 @@ def train(dataset, model=MODEL, **changes):
         ({"hparams": {"b1": 0.9}}, "adam needs 'learning_rate': give it as hparams"),
         ({"hparams": {"learning_rate": "fast"}}, "give a number or a list"),
         ({"hparams": {"learning_rate": [0.1, np.nan]}}, "one or more finite numbers"),
+        ({"hparams": {"learning_rate": 1e-50}}, "a run computes in float32, from 1.2e"),
+        ({"hparams": {"learning_rate": [1, 1e39]}}, "is 1e.39, and a run computes in"),
+        (
+            {"hparams": {"learning_rate": [0.1, 0.1 + 1e-12]}},
+            "the setting learning_rate=0.1 more than once, in float32",
+        ),
         ({"hparams": {"learning_rate": True}}, "is True: give a number or a list"),
         ({"hparams": {"learning_rate": 1, "b1": 1.0}}, r"adam takes numbers in \[0, 1"),
         ({"hparams": {"optimizer.eps": 0, "learning_rate": 1}}, "adam takes numbers"),
@@ -64,14 +84,68 @@ def train(dataset, model=MODEL, **changes):
         ({"devices": 3}, "devices is 3: give a list"),
         ({"workdir": 3}, "workdir is 3: give a path"),
         ({"loss": None}, "loss is None: give a function"),
-        ({"loss": lambda o, t: 0.0}, "the loss does not depend on the parameters"),
-        ({"loss": lambda o, t: None}, "the loss is None for one example: return one"),
-        ({"loss": lambda o, t: (o - t) ** 2}, r"the loss has shape \(4,\) for one"),
-        ({"loss": lambda o: o.sum()}, "^the loss does not take an example of .*: Type"),
+        ({"loss": lambda o, t: 0.0}, "the loss <lambda> does not depend on the param"),
+        ({"loss": lambda o, t: None}, "the loss <lambda> is None for one example: ret"),
+        ({"loss": lambda o, t: (o - t) ** 2}, r"the loss <lambda> has shape \(4,\) f"),
+        ({"loss": lambda o: o.sum()}, "^the loss <lambda> does not take an exa.*: Typ"),
         ({"metrics": {"a": lambda o, t: "x"}}, "the metric 'a' is 'x' for one example"),
         (
             {"metrics": {"b": metrics.accuracy, "a": lambda o: o}},
             "^the metric 'a' does not take an example of .*: TypeError",
+        ),
+        (
+            {"objective": lambda *a, key: (None, (0, ()))},
+            "the objective <lambda> is No",
+        ),
+        (
+            {"objective": lambda *a, key: (1.0, (0, ()))},
+            "the objective <lambda> does no",
+        ),
+        (
+            {"objective": lambda model: 1.0},
+            "^the objective <lambda> does not take an example of .*: TypeError",
+        ),
+        (
+            {"optimizer": lambda learning_rate: optax.sgd(0.1)},
+            "'learning_rate' has no effect, the optimizer takes it and no step depends",
+        ),
+        (
+            {"batch_transform": lambda key, batch, *, share: batch}
+            | {"hparams": {"learning_rate": 1, "share": [0, 1]}},
+            "'share' has no effect, the batch_transform takes it",
+        ),
+        (
+            {"make_step": lambda step, *, rho: step}
+            | {"hparams": {"learning_rate": 1, "rho": 1}},
+            "'rho' has no effect, the make_step takes it",
+        ),
+        (
+            {"optimizer": lambda learning_rate: updating(lambda u: u.mean())},
+            r"gives an update of shape \[\] for \['Dense_0'\]\['bias'\] of shape \[8\]",
+        ),
+        (
+            {"optimizer": lambda learning_rate: updating(lambda u: u[None])},
+            r"an update of shape \[1, 8\] for \['Dense_0'\]",
+        ),
+        (
+            {"optimizer": growing},
+            r"gives a new state of shape \[2\] for \[0\] of shape \[\]: give the same",
+        ),
+        (
+            {"optimizer": lambda: optax.lookahead(optax.sgd(0.1), 2, 0.5)}
+            | {"hparams": {}},
+            "looks ahead, and keeps two sets of parameters where a step has one",
+        ),
+        ({"optimizer": optax.lookahead}, "functools.partial if it is no number"),
+        (
+            {"model": models.Model(lambda k, x: {"n": 0}, lambda p, x, key=None: x)},
+            r"the model has int32 in params\['n'\], of which there is no gradient",
+        ),
+        ({"start": {"Dense_0": "a"}}, "start has parameters of another structure"),
+        ({"start": jax.tree.map(lambda leaf: "a", PARAMS)}, "= 'a': give arrays"),
+        (
+            {"start": jax.tree.map(lambda leaf: leaf.astype(int), PARAMS)},
+            r"\['bias'\] of int32, and the model wants float32: give that",
         ),
         (
             {"objective": lambda *a, key: 1.0},
@@ -126,6 +200,10 @@ def test_arguments_that_cannot_be(changes, sentence, quadrants):
     ("change", "sentence"),
     [
         (lambda train, metrics: train, "else than .train, metrics. with a metrics"),
+        (
+            lambda train, metrics: (train._replace(step=0 * train.step), metrics),
+            "count",
+        ),
         (lambda train, metrics: (train, {"other": 1.0}), "with a metrics"),
         (lambda train, metrics: (train._replace(params={}), metrics), "of other array"),
         (lambda train, metrics: (train, metrics | {"w": train.params}), "no number"),
@@ -364,7 +442,7 @@ def test_links_in_a_run_folder_are_replaced(quadrants, tmp_path, reported):
 
 def test_a_setting_is_listed_once(quadrants):
     for hparams in ({"learning_rate": [0.1, 0.1]}, [{"learning_rate": 0.1}] * 2):
-        with pytest.raises(UserError, match="a setting more than once"):
+        with pytest.raises(UserError, match=r"learning_rate=0\.1 more than once"):
             fit(models.logistic(4), quadrants, hparams=hparams, batch_size=16)
 
 
@@ -379,3 +457,18 @@ def test_a_metric_of_a_split_takes_weights_and_returns_a_number(quadrants):
         own = {"own": metrics.Metric(function, split=True)}
         with pytest.raises(UserError, match=f"metric 'own' .*{sentence}"):
             fit(models.logistic(4), quadrants, metrics=own, batch_size=16)
+
+
+@pytest.mark.parametrize("take", [lambda w, x: w[x], lambda w, x: jnp.take(w, x, 0)])
+def test_tokens_are_in_the_table_that_they_index(take):
+    tokens, label = np.arange(120).reshape(20, 6) % 10, np.arange(20) % 2
+    model = models.Model(
+        lambda key, x: jnp.ones((9, 2)), lambda w, x, *, key=None: take(w, x).mean(0)
+    )
+    said = (
+        r"inputs of the train split .* up to 9, .* index 9 is out .* axis 0 with size 9"
+    )
+    with pytest.raises(UserError, match=said):
+        fit(model, data.from_arrays(tokens, label), batch_size=4)
+    few = data.from_arrays(tokens % 9, label)
+    assert fit(model, few, batch_size=4, quiet=True).summary["test"]["loss"]["n"] == 1

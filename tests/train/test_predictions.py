@@ -4,10 +4,11 @@ import dataclasses
 
 import jax
 import numpy as np
+import pandas
 import pytest
 import scipy.special
 
-from dlworkshop import data, fit, losses, models
+from dlworkshop import data, fit, load_run, losses, models
 from dlworkshop.errors import UserError
 from dlworkshop.learn.step import Evaluated
 from dlworkshop.report import figures
@@ -58,7 +59,7 @@ def test_values_are_kept_as_predict_says_them(sums, swept):
     (best,) = run.summary["settings"][0]["members"]  # not mixed with others
     np.testing.assert_allclose(found["ensemble"], said[best], atol=1e-6)
     np.testing.assert_array_equal(found["target"], sums.test.targets)
-    mae = np.abs(found["prediction"] - found["target"]).mean()
+    mae = np.abs(found["prediction"][best] - found["target"]).mean()
     assert mae == pytest.approx(run.summary["test"]["mae"]["mean"], rel=1e-5)
 
 
@@ -68,14 +69,18 @@ def test_an_evaluation_and_a_file_are_of_the_best_setting(sums, swept):
     found, alone, both = (
         swept.evaluate(sums.test, members) for members in (None, [best], [0, 1])
     )
+    assert swept.evaluate(sums.test, swept.chosen).scores == found.scores
     assert found.members == 1 and both.members == 2
     assert found.scores == alone.scores and found.ensemble == alone.ensemble
     assert "the best of 2 settings by validation loss" in found.setting
     assert not alone.setting and both.ensemble != found.ensemble
     said = ensemble(swept)(sums.test.inputs)
     np.testing.assert_allclose(said, swept.predict(sums.test.inputs)[best], atol=1e-5)
-    with pytest.raises(UserError, match=r"members is \[2\]: .* some of 0 to 1"):
-        swept.evaluate(sums.test, [2])
+    for who in ([2], [True], [False, False]):
+        with pytest.raises(
+            UserError, match=r"members is \[.*: .* some of 0 to 1, or a"
+        ):
+            swept.evaluate(sums.test, who)
     lost = [row | {"finite": 0.0} for row in swept.summary["settings"]]
     nobody = dataclasses.replace(swept, summary=swept.summary | {"settings": lost})
     with pytest.raises(
@@ -83,6 +88,35 @@ def test_an_evaluation_and_a_file_are_of_the_best_setting(sums, swept):
     ):
         nobody.evaluate(sums.test)
     assert nobody.evaluate(sums.test, [0]).members == 1
+
+
+def test_columns_and_classes_are_known_by_their_names(tmp_path):
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    names = np.where(x[:, 0] > 0, "yes", "no")
+    frame = pandas.DataFrame(x, columns=["a", "b", "c"])
+    dataset, options = data.from_arrays(frame, names), {"batch_size": 16, "quiet": True}
+    trained = fit(models.logistic(2), dataset, workdir=tmp_path, **options)
+    number = (names == "yes").astype(int)
+    expected = trained.evaluate(Batch(x, number))
+    for run in (trained, load_run(tmp_path)):
+        other = frame[["c", "a", "b"]]
+        np.testing.assert_array_equal(run.predict(other), run.predict(x))
+        for targets in (names, names.tolist(), pandas.Series(names), number.tolist()):
+            assert run.evaluate(Batch(other, targets)).scores == expected.scores
+        with pytest.raises(UserError, match="the class 'perhaps', which is none"):
+            run.evaluate(Batch(x, np.where(x[:, 0] > 0, "yes", "perhaps")))
+        with pytest.raises(
+            UserError, match=r"bool .*, but classes have integer labels"
+        ):
+            run.evaluate(Batch(x, names == "yes"))
+        for odd in (frame[["a", "b"]], frame.rename(columns={"a": "z"})):
+            with pytest.raises(UserError, match=r"learnt from \['a', 'b', 'c'\]: give"):
+                run.predict(odd)
+    true = fit(models.logistic(2), data.from_arrays(x, names == "yes"), **options)
+    found = (true.evaluate(Batch(x, each)) for each in (names == "yes", number))
+    assert len({str(each.scores) for each in found}) == 1
+    with pytest.raises(UserError, match="the run did not learn from one"):
+        true.predict(frame)
 
 
 def test_a_list_is_one_array_and_a_history_lists_its_curves(sums, swept):

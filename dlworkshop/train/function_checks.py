@@ -1,0 +1,244 @@
+"""Checks of the functions given to `fit` besides model and loss, by tracing them."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+from jax.interpreters import partial_eval
+
+from dlworkshop.errors import UserError, one_sentence, repr_of
+from dlworkshop.learn.hparams import Routes, given, name_of
+from dlworkshop.learn.step import TrainSpec, TrainStep, make_own_step
+from dlworkshop.models.model import input_struct
+from dlworkshop.types import Batch, HParams, PyTree, TrainState
+
+
+def traced(
+    function: Callable, numbers: HParams, *others: PyTree
+) -> tuple[core.ClosedJaxpr, PyTree]:
+    """The program of `function(*others, numbers)`, numbers first; what it returns."""
+    return jax.make_jaxpr(
+        lambda numbers, others: function(*others, numbers), return_shape=True
+    )(numbers, others)
+
+
+def used(program: core.ClosedJaxpr, wanted: Sequence[bool] | None = None) -> list[bool]:
+    """Whether each argument of a program affects its results, or the wanted ones.
+
+    >>> program = jax.make_jaxpr(lambda a, b: (a, 2 * b))(1.0, 2.0)
+    >>> used(program), used(program, [False, True])
+    ([True, True], [False, True])
+    """
+    wanted = [True] * len(program.jaxpr.outvars) if wanted is None else wanted
+    return partial_eval.dce_jaxpr(program.jaxpr, wanted)[1]
+
+
+def check_effects(
+    routes: Routes, numbers: HParams, programs: Sequence[core.ClosedJaxpr]
+) -> None:
+    """Refuse a hyper-parameter that affects nothing.
+
+    Args:
+        routes: who is given which.
+        numbers: name -> [].
+        programs: of `traced`, everything that a run computes for one member.
+
+    Raises:
+        UserError: names it, and who takes it.
+    """
+    alive = np.any([used(program)[: len(numbers)] for program in programs], axis=0)
+    for name, has_effect in zip(sorted(numbers), alive, strict=True):
+        if not has_effect:
+            takes = [r for r, of in routes._asdict().items() if name in of.values()]
+            raise UserError(
+                f"hyper-parameter '{name}' has no effect, the {takes[0]} takes it and "
+                "no step depends on it: use it there, or leave it out"
+            )
+
+
+def check_updates(
+    spec: TrainSpec, step: TrainStep, train: TrainState, numbers: Mapping[str, Any]
+) -> None:
+    """Check the shapes of the optimizer's updates and of its new state."""
+    name, loss = name_of(spec.optimizer), {"loss": jnp.zeros(())}
+    found = jax.eval_shape(step.updates, train, train.params, loss, numbers)
+    for what, new, old in (
+        ("an update", found[0], train.params),
+        ("a new state", found[1], train.opt_state),
+    ):  # other structures are refused where the step is traced
+        for (path, now), before in zip(
+            jax.tree.leaves_with_path(new), jax.tree.leaves(old), strict=False
+        ):
+            if now.shape != before.shape:
+                raise UserError(
+                    f"the optimizer {name} gives {what} of shape {list(now.shape)} for "
+                    f"{jax.tree_util.keystr(path)} of shape {list(before.shape)}: give "
+                    "the same shape"
+                )
+
+
+def check_schedule(spec: TrainSpec, numbers: Mapping[str, Any]) -> None:
+    """It is num_steps -> (step -> one number)."""
+    name, own = name_of(spec.schedule), given(spec.routes.schedule, numbers)
+    with one_sentence(f"the schedule {name} cannot be made from num_steps"):
+        made = spec.schedule(spec.num_steps, **own)
+    if not callable(made):
+        raise UserError(
+            f"the schedule {name} gives {repr_of(made)} for num_steps, and wanted is a "
+            "function of the step: give num_steps -> (step -> multiplier), as "
+            "lambda num_steps: optax.cosine_decay_schedule(1.0, num_steps)"
+        )
+    with one_sentence(f"what the schedule {name} makes does not take a step"):
+        factor = jax.eval_shape(made, jax.ShapeDtypeStruct((), jnp.result_type(float)))
+    _check_scalars(f"the schedule {name}", {"a multiplier": factor})
+
+
+def check_eval_params(spec: TrainSpec, train: TrainState) -> None:
+    """It is (opt_state, params) -> params of the same form."""
+    if spec.eval_params is None:
+        return
+    name = name_of(spec.eval_params)
+    with one_sentence(f"eval_params {name} does not take (opt_state, params)"):
+        made = jax.eval_shape(spec.eval_params, train.opt_state, train.params)
+    if _form(made) != _form(train.params):
+        raise UserError(
+            f"eval_params {name} returns other arrays, shapes or dtypes than the "
+            "parameters have: return parameters of the same form, as their averages"
+        )
+
+
+def check_probe(spec: TrainSpec, train: TrainState) -> None:
+    """It is (grads, updates, params) -> {name: scalar}."""
+    if spec.probe is None:
+        return
+    name = name_of(spec.probe)
+    with one_sentence(f"the probe {name} does not take (grads, updates, params)"):
+        found = jax.eval_shape(spec.probe, *[train.params] * 3)
+    if not isinstance(found, Mapping):
+        raise UserError(f"the probe {name} returns no dict: return {{name: scalar}}")
+    _check_scalars(f"the probe {name}", found)
+    if taken := sorted({"loss", *spec.metrics} & set(found)):
+        raise UserError(
+            f"the probe {name} returns '{taken[0]}', which is logged already: give it "
+            "another name"
+        )
+
+
+def check_batch_transform(
+    spec: TrainSpec, two: Batch, size: int, numbers: Mapping[str, Any]
+) -> tuple[core.ClosedJaxpr, Batch]:
+    """It is (key, batch) -> batch; what it computes, and makes of two examples."""
+    transform: Any = spec.batch_transform
+    name, routes = name_of(transform), spec.routes.batch_transform
+    two = two._replace(
+        inputs=input_struct(two.inputs), targets=input_struct(two.targets)
+    )
+    for count in (size, 2):
+        whole = jax.tree.map(
+            lambda leaf, n=count: jax.ShapeDtypeStruct(
+                (n, *leaf.shape[1:]), leaf.dtype
+            ),
+            two,
+        )
+        with one_sentence(f"the batch_transform {name} does not take (key, batch)"):
+            program, made = traced(
+                lambda batch, numbers: transform(
+                    jax.random.key(0), batch, **given(routes, numbers)
+                ),
+                numbers,
+                whole,
+            )
+        if not isinstance(made, Batch):
+            raise UserError(
+                f"the batch_transform {name} returns {repr_of(made)}: return "
+                "batch._replace(inputs=..., targets=...)"
+            )
+        sizes = {leaf.shape[0] if leaf.shape else 0 for leaf in jax.tree.leaves(made)}
+        if len(sizes) != 1:
+            raise UserError(
+                f"the batch_transform {name} returns {sorted(sizes)} examples in the "
+                f"arrays of a batch of {count}: return as many in all"
+            )
+    return program, made
+
+
+@contextlib.contextmanager
+def no_plain_step(spec: TrainSpec) -> Iterator[None]:
+    """Say of an optimizer what it asks for that a step does not have."""
+    name = name_of(spec.optimizer)
+    try:
+        yield
+    except TypeError as error:
+        if "'value_fn'" not in str(error):
+            raise
+        raise UserError(
+            f"{name} has a line search, which asks for many losses in an update, and a "
+            "step computes it once: give it without one, as functools.partial("
+            "optax.lbfgs, linesearch=None), or take the step yourself with make_step"
+        ) from error
+    except AttributeError as error:
+        if "'fast'" not in str(error):
+            raise
+        raise UserError(
+            f"{name} looks ahead, and keeps two sets of parameters where a step has "
+            "one: take the step yourself with make_step, or give an average of the "
+            "parameters with eval_params"
+        ) from error
+
+
+def _check_scalars(what: str, numbers: Mapping[str, Any]) -> None:
+    for name, value in numbers.items():
+        if not hasattr(value, "shape"):
+            raise UserError(f"{what} gives {name}, which is no number: give scalars")
+        if value.shape:
+            raise UserError(
+                f"{what} gives {name} of shape {list(value.shape)}: give scalars"
+            )
+
+
+def check_own_step(
+    spec: TrainSpec,
+    make_step: Callable,
+    step: TrainStep,
+    numbers: Mapping[str, Any],
+    train: TrainState,
+    batch: Batch,
+) -> core.ClosedJaxpr:
+    """A step of the user's takes and gives what ours does; what it computes."""
+    step_of = f"the step of {name_of(make_step)}"
+    with one_sentence(f"{step_of} cannot be taken"):
+        own = make_own_step(make_step, step, spec.routes.make_step)
+        program, found = traced(own, numbers, train, batch)
+    pair = isinstance(found, tuple) and len(found) == 2
+    if not pair or not isinstance(found[1], Mapping) or "loss" not in found[1]:
+        raise UserError(
+            f"{step_of} returns something else than (train, metrics) with a "
+            "metrics['loss']: return both"
+        )
+    if _form(found[0]) != _form(train):
+        raise UserError(
+            f"{step_of} returns a train state of other arrays, shapes or dtypes than "
+            "it was given: return train._replace(...) of the same"
+        )
+    _check_scalars(step_of, found[1])
+    counter = [True] + [False] * (len(program.jaxpr.outvars) - 1)  # train.step
+    counts, taken = partial_eval.dce_jaxpr(program.jaxpr, counter)
+    own_step = len(numbers)  # the place of train.step among the arguments
+    if not any(taken[:own_step] + taken[own_step + 1 :]):  # so that it can be computed
+        first = [np.int32(0)] * sum(taken)
+        (after,) = core.jaxpr_as_fun(core.ClosedJaxpr(counts, program.consts))(*first)
+        if after <= 0:
+            raise UserError(
+                f"{step_of} does not count: return train._replace(step=train.step + "
+                "1), by which schedules and randomness go on"
+            )
+    return program
+
+
+def _form(tree: Any) -> str:
+    leaves, form = jax.tree.flatten(tree)
+    return f"{form} {[(leaf.shape, leaf.dtype) for leaf in leaves]}"
