@@ -426,10 +426,11 @@ def main() -> None:
     scratch = Path(os.environ.get(PRELOADED) or tempfile.mkdtemp(prefix="torture-"))
     shim = preloaded(scratch)
     sys.path.insert(0, str(ROOT))
-    import dlworkshop  # noqa: PLC0415
-    import tests.conftest  # noqa: F401, PLC0415
+    from orbax.checkpoint import v1  # noqa: F401, PLC0415
 
-    _ = dlworkshop.fit, dlworkshop.models
+    # what a run imports late, once for all children
+    for late in ("dlworkshop.train.fit", "dlworkshop.models", "dlworkshop.report.page"):
+        importlib.import_module(late)
     forks, bad = Forks(shim, scratch), 0
     for name in args.parts:
         rng, tries = (

@@ -76,7 +76,7 @@ def pytest_runtest_protocol(item):
         return (yield)
 
 
-def make_dataset(sizes=(96, 40, 33), classes=4, side=8, seed=0) -> Dataset:
+def make_dataset(sizes=(96, 33, 33), classes=4, side=8, seed=0) -> Dataset:
     """Images whose bright quadrant names their class: learnt in a few steps."""
     rng = np.random.default_rng(seed)
     splits = []
@@ -96,7 +96,7 @@ def make_dataset(sizes=(96, 40, 33), classes=4, side=8, seed=0) -> Dataset:
 
 @pytest.fixture(scope="session")
 def quadrants() -> Dataset:
-    """96 / 40 / 33 images [8, 8, 1] of 4 classes."""
+    """96 / 33 / 33 images [8, 8, 1] of 4 classes."""
     return make_dataset()
 
 

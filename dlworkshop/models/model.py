@@ -179,10 +179,9 @@ def shapes(model: Model | StatefulModel, example: PyTree) -> tuple[PyTree, PyTre
     (4, 3)
     """
 
-    def init(example):
-        return stateful(model).init(jax.random.key(0), as_float(example))
-
-    return jax.eval_shape(init, example)
+    # JAX traces a function once for the same shapes: let it be the same function
+    init = stateful(model).init
+    return jax.eval_shape(init, jax.random.key(0), input_struct(example))
 
 
 def input_struct(example: PyTree) -> PyTree:

@@ -17,7 +17,6 @@ from dlworkshop import run_files
 from dlworkshop.data.feed import give_back_large_blocks
 from dlworkshop.errors import UserError
 from dlworkshop.learn import population as pop
-from dlworkshop.models.model import table
 from dlworkshop.train import processes, run_folder
 from dlworkshop.train.checkpoints import Checkpoints
 from dlworkshop.train.chunk_length import Elapsed, EpochsPerCall
@@ -427,7 +426,7 @@ class Loop:
         waits = "" if groups.all_at_once else f", at most {groups.sizes[0]} at once"
         layers = ""
         if self.workdir is not None:  # many a run in memory is part of something larger
-            layers = table(plan.model, plan.example) + "\n"
+            layers = plan.table + "\n"
         return (
             f"{layers}{experiment} {begins}: {size} member"
             f"{'s' if size != 1 else ''}{waits}, {plan.num_steps} steps of "

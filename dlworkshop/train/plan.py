@@ -13,13 +13,8 @@ from jax.sharding import Mesh
 from dlworkshop.data.order import Order
 from dlworkshop.learn.epochs import EvalSplit
 from dlworkshop.learn.metrics import Metric, cost
-from dlworkshop.learn.step import TrainSpec, make_eval_step
-from dlworkshop.models.model import (
-    BATCH,
-    Model,
-    StatefulModel,
-    shapes,
-)
+from dlworkshop.learn.step import TrainSpec
+from dlworkshop.models.model import BATCH, Model, StatefulModel, table
 from dlworkshop.train.feeds import Feed
 from dlworkshop.train.groups import Groups
 from dlworkshop.train.programs import Programs
@@ -61,6 +56,7 @@ class Plan:
     groups: Groups
     feed: Feed
     derived: dict[str, Any]  # as JSON
+    answer: PyTree  # what is said of one example, as shapes
     flops: float  # operations of a step of all members
     started: float  # by time.perf_counter
     placed_hparams: Any = None  # the hyper-parameters, where the population lives
@@ -126,14 +122,9 @@ class Plan:
         return members * batches * self.evaluation_batch * each
 
     @functools.cached_property
-    def answer(self) -> PyTree:
-        """What is said of one example, as shapes."""
-        model, batch = self.spec.model, self.dataset.train.rows(slice(0, 1))
-        step = make_eval_step(self.spec, with_outputs=True)
-        numbers = dict.fromkeys(self.hparams, np.ones((), float))
-        return jax.eval_shape(
-            step, *shapes(model, self.example), batch, numbers
-        ).outputs
+    def table(self) -> str:
+        """Layers of the model, as text."""
+        return table(self.model, self.example)
 
     @property
     def better(self) -> str:

@@ -27,7 +27,7 @@ from dlworkshop.learn.hparams import (
 )
 from dlworkshop.learn.metrics import Metric, as_metrics, cost, default_metrics
 from dlworkshop.learn.objective import from_loss
-from dlworkshop.learn.step import TrainSpec
+from dlworkshop.learn.step import TrainSpec, make_eval_step
 from dlworkshop.models.model import (
     Model,
     StatefulModel,
@@ -188,7 +188,7 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
     finite.check_inputs(spec, dataset, members)
 
     example = dataset.train.rows(0).inputs
-    _, state = shapes(model, example)
+    params, state = shapes(spec.model, example)
     begun = stacked_start(start, spec, example, members, len(member_seeds))
     settings = _settings(
         model, given_dataset, optimizer, functions, measured, workdir, begun
@@ -314,6 +314,13 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
             "members_at_once": asked or at_once,
             "steps_per_chunk": chunk and min(chunk, order.steps_per_epoch),
         },
+        answer=jax.eval_shape(
+            make_eval_step(spec, with_outputs=True),
+            params,
+            state,
+            dataset.train.rows(slice(0, 1)),
+            dict.fromkeys(members, np.ones((), float)),
+        ).outputs,
         flops=work.flops,
         started=started,
     )

@@ -346,13 +346,10 @@ class Programs:
             with_outputs: whether an evaluation in training brings the outputs.
             more: bytes on each device that another evaluation finds beside that one.
         """
-        shapes = (
-            self._begun(seeds, hparams, example, start),
-            hparams,
-            seeds,
-            start,
-        )
-        population, hparams, seeds, start = shape_structs(self._mesh, shapes, MEMBER)
+        shapes = seeds, hparams, start
+        seeds, hparams, start = shape_structs(self._mesh, shapes, MEMBER)
+        begun = self._begun(seeds, hparams, example, start)
+        population = shape_structs(self._mesh, begun, MEMBER)
         train = population.train
         if held is None:
             chunk = self._compile(self._chunk, population, hparams, *training)
@@ -394,8 +391,8 @@ class Programs:
             new + one.temp_size_in_bytes,
             two.output_size_in_bytes + two.temp_size_in_bytes + more,
         )
-        begun = zero.output_size_in_bytes + zero.temp_size_in_bytes
-        return Memory(max(begun, one.argument_size_in_bytes + more), state)
+        first = zero.output_size_in_bytes + zero.temp_size_in_bytes
+        return Memory(max(first, one.argument_size_in_bytes + more), state)
 
     def _run(self, program, *args):
         """Call the program; compile it first where these shapes are new."""
@@ -436,9 +433,9 @@ def update_flops(model: Model | StatefulModel, example: PyTree) -> float:
         return lifted.apply(params, state, as_float(inputs), **more)
 
     # CUDA does not tell before it has compiled, and XLA counts a loop once
-    cost = jax.jit(apply).lower(params, state, example).cost_analysis() or {}
-    traced = jax.make_jaxpr(apply)(params, state, example)
-    return 3 * max(cost.get("flops", 0.0), products(traced.jaxpr))
+    traced = jax.jit(apply).trace(params, state, example)
+    cost = traced.lower().cost_analysis() or {}
+    return 3 * max(cost.get("flops", 0.0), products(traced.jaxpr.jaxpr))
 
 
 def products(jaxpr) -> float:

@@ -22,6 +22,7 @@ from dlworkshop.learn.step import (
 )
 from dlworkshop.models.checks import check_lookups, check_one_example, check_state
 from dlworkshop.models.model import input_struct
+from dlworkshop.models.model import shapes as shapes_of
 from dlworkshop.train.checks import example_shapes
 from dlworkshop.train.function_checks import (
     check_batch_transform,
@@ -72,7 +73,7 @@ def check_step(
     key = jax.random.key(0)
     words = f"an example of '{dataset.name}' ({example_shapes(dataset.train)})"
     with one_sentence(f"the model does not take {words}"):
-        jax.eval_shape(lambda e: spec.model.init(key, e), input_struct(example))
+        shapes_of(spec.model, example)
     check_schedule(spec, numbers)
     with one_sentence("the optimizer cannot be built from traced numbers"):
         begun, train = traced(

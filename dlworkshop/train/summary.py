@@ -14,7 +14,7 @@ from dlworkshop.learn.population import (
     STOPPED,
     Population,
 )
-from dlworkshop.models.model import num_params, table
+from dlworkshop.models.model import num_params
 from dlworkshop.train import processes
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.result import describe_example, device, versions
@@ -75,7 +75,7 @@ def summarise(
             "interrupted": interrupted,
             "population": rows,
             "settings": settings if len(settings) > 1 else [],
-            "table": table(plan.model, plan.example),
+            "table": plan.table,
         }
     )
 

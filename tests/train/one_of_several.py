@@ -1,6 +1,8 @@
 """What each of several processes runs in the tests: a script of a user's own."""
 
+import itertools
 import json
+import os
 import sys
 
 import numpy as np
@@ -12,13 +14,25 @@ from dlworkshop.train import processes
 from dlworkshop.workshop import launch
 
 
-def train(**changes):
+def sending(chunks, signum):
+    """An observer that sends this process a signal at the end of so many chunks."""
+    seen = itertools.count(1)
+
+    def observer(snapshot):
+        if next(seen) == chunks:
+            os.kill(os.getpid(), signum)
+
+    return observer
+
+
+def train(sends=None, **changes):
     """Three classes of 203 points; the same in every process."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(203, 6)).astype(np.float32)
     y = (x[:, 0] > 0).astype(np.int32) + (x[:, 1] > 0)
     settings = {"seeds": 4, "num_epochs": 4, "batch_size": 16, "steps_per_chunk": 3}
     settings |= {"hparams": {"learning_rate": 0.01}}
+    settings |= {"observe": [sending(*sends)] if sends else []}
     dataset = data.from_arrays(x, y, seed=0)
     return fit(models.mlp((8,), num_classes=3), dataset, **settings | changes)
 

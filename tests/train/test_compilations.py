@@ -38,7 +38,7 @@ def train(rate=0.1, **changes):
     }
     return fit(
         models.mlp((16,), num_classes=4),
-        make_dataset(),
+        make_dataset((96, 40, 33)),
         optax.sgd,
         hparams={"learning_rate": [rate, 0.0]},
         **settings | changes,
