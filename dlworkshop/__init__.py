@@ -25,7 +25,7 @@ The whole library on a tiny batch. A model is a pair of pure functions of one ex
 >>> hparams = {"learning_rate": jnp.array(0.01)}
 >>> key = jax.random.key(0)
 >>> state = step.init_state(spec, hparams, key, image[0])
->>> int(train_step(state, data, hparams)[0].step)
+>>> int(jax.jit(train_step)(state, data, hparams)[0].step)
 1
 
 3. A step -> a chunk of steps, one program on the device:
@@ -39,10 +39,10 @@ The whole library on a tiny batch. A model is a pair of pure functions of one ex
 
 >>> rates = {"learning_rate": jnp.array([0.001, 0.01, 0.1])}
 >>> begin = lambda h: step.init_state(spec, h, key, image[0])
->>> states = population.begin(jax.vmap(begin)(rates))
+>>> states = population.begin(jax.jit(jax.vmap(begin))(rates))
 >>> many = population.make_population_chunk(train_step)
 >>> orders = jnp.broadcast_to(order[:, None], (9, 3, 6))  # each member its own
->>> states, seen = many(states, rates, data, orders)
+>>> states, seen = jax.jit(many)(states, rates, data, orders)
 >>> seen["loss"].shape
 (9, 3)
 

@@ -41,11 +41,12 @@ def fine_tune(
     >>> rng = np.random.default_rng(0)
     >>> split = Batch(rng.random((8, 2, 2, 512), np.float32), np.arange(8) % 2)
     >>> maps = Dataset(split, split, split, ("a", "b"))
-    >>> block = from_linen(LastBlock()).init(jax.random.key(0), split.inputs[0])
+    >>> init = jax.jit(from_linen(LastBlock()).init)
+    >>> block = init(jax.random.key(0), split.inputs[0])
     >>> head = logistic(2).init(jax.random.key(1), np.zeros(512))
     >>> rates = {"block5": 1e-5, "head": 1e-4}
     >>> params = {"block5": block, "head": head}
-    >>> run = fine_tune(maps, params, 0, 1, rates, seeds=1, num_epochs=1, batch_size=4)
+    >>> run = fine_tune(maps, params, 0, 1, rates, seeds=1, num_epochs=1, batch_size=8)
     >>> run.params["head"]["Dense_0"]["kernel"].shape
     (1, 512, 2)
     """

@@ -19,9 +19,9 @@ def reading(tally: Any, forks: Any, rng: random.Random, tries: Iterator[int]) ->
     home.mkdir()
     path = home / "quadrants.npz"
     np.savez(path, **arrays())
+    code, said = forks.run(base, before=lambda: prepared(path, home / "cache"))
+    assert code == 0, said
     prepare = on_disk(path, home / "cache", forks, 0, 0)
-    code, said = forks.run(base, before=prepare)  # prepares
-    forks.remove(base)
     code, said = forks.run(base, before=prepare)
     assert code == 0, said
     many = forks.reads
@@ -54,6 +54,14 @@ def arrays() -> dict[str, np.ndarray]:
     return inputs | {
         f"y_{name}": np.asarray(split.targets) for name, split in splits.items()
     }
+
+
+def prepared(path: Path, cache: Path) -> None:
+    """Leave the data as a run finds them, and end."""
+    from dlworkshop import data  # noqa: PLC0415
+
+    data.load(path, cache)
+    raise SystemExit
 
 
 def on_disk(

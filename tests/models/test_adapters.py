@@ -391,7 +391,7 @@ def step(call):
 def test_batch_norm_is_that_of_the_whole_batch(normed):
     model, batch = normed
     assert isinstance(model, models.StatefulModel)
-    begun, fresh = model.init(KEY, IMAGES[0])
+    begun, fresh = jax.jit(model.init)(KEY, IMAGES[0])
     keys = jax.random.split(KEY, len(IMAGES))
     theirs = step(lambda p, s, x: batch(p, s, x, True))
     for num_devices in (1, 2):
@@ -406,12 +406,12 @@ def test_batch_norm_is_that_of_the_whole_batch(normed):
             params = optax.tree.add_scale(params, -0.1, grads)
         assert max(float(jnp.abs(g).max()) for g in jax.tree.leaves(grads)) > 1e-2
     # with no key the running statistics answer, and stay
-    answer, same = model.apply(params, state, IMAGES[0])
-    np.testing.assert_allclose(
-        answer, batch(params, state, IMAGES, False)[0][0], **CLOSE
-    )
+    apply = jax.jit(model.apply)
+    answer, same = apply(params, state, IMAGES[0])
+    expected = jax.jit(lambda *given: batch(*given, False)[0][0])
+    np.testing.assert_allclose(answer, expected(params, state, IMAGES), **CLOSE)
     assert_close(same, state)
-    assert not np.allclose(answer, model.apply(params, fresh, IMAGES[0])[0])
+    assert not np.allclose(answer, apply(params, fresh, IMAGES[0])[0])
 
 
 def test_gradients_inside_the_mesh_are_those_of_the_whole_batch(normed):

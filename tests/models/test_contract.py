@@ -31,11 +31,12 @@ def model(request) -> Model:
 
 
 def params_of(model, image=IMAGE):
-    return model.init(jax.random.key(0), jnp.asarray(image))
+    # as one program, as `apply` below: JAX would compile each operation by itself
+    return jax.jit(model.init)(jax.random.key(0), jnp.asarray(image))
 
 
 def test_outputs_are_logits_of_one_example(model):
-    logits = model.apply(params_of(model), jnp.asarray(IMAGE))
+    logits = jax.jit(model.apply)(params_of(model), jnp.asarray(IMAGE))
     assert logits.shape == (3,) and logits.dtype == jnp.float32
 
 
@@ -52,7 +53,8 @@ def test_batch_is_a_loop_of_singles(model):
         params = params_of(model)
         images = np.random.default_rng(1).random((5, *IMAGE.shape))
         batch = models.predict(model, params, images)
-        singles = [model.apply(params, jnp.asarray(image)) for image in images]
+        apply = jax.jit(model.apply)
+        singles = [apply(params, jnp.asarray(image)) for image in images]
         # sums of at most 144 terms of size 1: rounding of about 144 * 2**-53
         np.testing.assert_allclose(batch, np.stack(singles), rtol=0, atol=1e-13)
 
@@ -80,18 +82,19 @@ def test_gradient_is_central_differences(model, assert_gradients):
 
 def test_no_key_means_no_randomness(model):
     params, image = params_of(model), jnp.asarray(IMAGE)
-    first, second = model.apply(params, image), model.apply(params, image)
+    first, second = (jax.jit(model.apply)(params, image) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
 def test_a_key_means_dropout(model):
     params, image = params_of(model), jnp.asarray(IMAGE)
-    plain = model.apply(params, image)
-    dropped = [model.apply(params, image, key=jax.random.key(i)) for i in range(4)]
+    apply = jax.jit(model.apply)
+    plain = apply(params, image)
+    dropped = [apply(params, image, key=jax.random.key(i)) for i in range(4)]
     if model.config.get("dropout"):
         assert any(not np.allclose(plain, each) for each in dropped)
         assert not np.allclose(dropped[0], dropped[1])
-        again = model.apply(params, image, key=jax.random.key(0))
+        again = apply(params, image, key=jax.random.key(0))
         np.testing.assert_array_equal(dropped[0], again)
     else:
         for each in dropped:
@@ -99,7 +102,8 @@ def test_a_key_means_dropout(model):
 
 
 def test_seeds_differ(model):
-    one, two = (model.init(jax.random.key(seed), jnp.asarray(IMAGE)) for seed in (0, 1))
+    init = jax.jit(model.init)
+    one, two = (init(jax.random.key(seed), jnp.asarray(IMAGE)) for seed in (0, 1))
     kernels = [leaf for leaf in jax.tree.leaves(one) if leaf.ndim > 1]
     others = [leaf for leaf in jax.tree.leaves(two) if leaf.ndim > 1]
     assert all(not np.allclose(a, b) for a, b in zip(kernels, others, strict=True))
@@ -107,10 +111,10 @@ def test_seeds_differ(model):
 
 def test_uint8_pixels_are_scaled_once(model):
     pixels = (IMAGE * 255).astype(np.uint8)
-    params = params_of(model)
+    params, apply = params_of(model), jax.jit(model.apply)
     np.testing.assert_allclose(
-        model.apply(params, jnp.asarray(pixels)),
-        model.apply(params, jnp.asarray(pixels, jnp.float32) / 255),
+        apply(params, jnp.asarray(pixels)),
+        apply(params, jnp.asarray(pixels, jnp.float32) / 255),
         rtol=1e-6,
     )
 
@@ -127,8 +131,8 @@ def test_bfloat16_computes_and_float32_remembers(make):
     model = make(num_classes=3, dtype=jnp.bfloat16)
     params, image = params_of(model), jnp.asarray(IMAGE, jnp.float32)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
-    logits = model.apply(params, image)
-    exact = make(num_classes=3).apply(params, image)
+    logits = jax.jit(model.apply)(params, image)
+    exact = jax.jit(make(num_classes=3).apply)(params, image)
     assert logits.dtype == jnp.float32
     # 8 bits of mantissa: a relative error of 2**-8 in each of a few layers
     np.testing.assert_allclose(logits, exact, atol=0.05 * float(jnp.abs(exact).max()))
@@ -145,7 +149,9 @@ def test_a_rate_that_is_traced_keeps_the_dtype(dtype):
 def test_mnist_networks_have_the_known_sizes():
     image = np.zeros((28, 28, 1))
     sizes = {
-        make.__name__: models.num_params(params_of(make(), image))
+        make.__name__: models.num_params(
+            jax.eval_shape(make().init, jax.random.key(0), image)
+        )
         for make in (models.logistic, models.mlp, models.cnn)
     }
     # 784*10+10; 784*128+128 + 128*10+10; the Flax example's network on one channel

@@ -97,9 +97,8 @@ def test_every_way_in_groups(how, monkeypatch):
         (ours, layer.apply),
         tuple(jax.grad(lambda p, x, f=f: f(p, x).sum()) for f in (ours, layer.apply)),
     ):
-        for a, b in zip(
-            jax.tree.leaves(f(params, x)), jax.tree.leaves(g(params, x)), strict=True
-        ):
+        found, exact = jax.jit(f)(params, x), jax.jit(g)(params, x)
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
 
 
@@ -181,7 +180,7 @@ def lifted(apply):
 @pytest.mark.parametrize("how", ["patches", "lax+patches"])
 def test_a_network_of_a_user_over_a_batch_with_keys_and_statistics(how):
     net, images = Cnn(), draw((6, 8, 8, 2))
-    variables = net.init(jax.random.key(0), images[0])
+    variables = jax.jit(net.init)(jax.random.key(0), images[0])
     params = variables["params"]
     state = {"batch_stats": variables["batch_stats"]}
     keys = jax.random.split(jax.random.key(1), 6)
@@ -391,11 +390,10 @@ def test_models_of_both_kinds_keep_their_names():
         assert "dropout" in inspect.signature(one.apply).parameters
         assert one.config == model.config
         image = draw((4, 4, 1))
-        params = model.init(jax.random.key(0), image)
-        found = one.apply(params, *before, image)
-        np.testing.assert_allclose(
-            found[0] if before else found, model.apply(params, image), atol=1e-12
-        )
+        params = jax.jit(model.init)(jax.random.key(0), image)
+        found = jax.jit(one.apply)(params, *before, image)
+        exact = jax.jit(model.apply)(params, image)
+        np.testing.assert_allclose(found[0] if before else found, exact, atol=1e-12)
 
 
 def test_a_model_without_a_convolution_is_left_alone():

@@ -117,7 +117,7 @@ def test_what_stopped_costs_nothing(model, devices, quadrants, sizes, monkeypatc
     [
         ("mlp", 1, False),
         ("mlp", 4, True),
-        pytest.param("cnn", 1, True, marks=pytest.mark.optimized),
+        ("cnn", 1, True),
         ("cnn", 4, False),
     ],
 )
@@ -128,7 +128,8 @@ def test_groups_give_what_all_at_once_give(
         monkeypatch.setattr(groups, "WORTH", 0.0)
         whole = together
     else:
-        whole = train(quadrants, model, devices, workdir=tmp_path / "whole")
+        one = {"streamed": streamed, "workdir": tmp_path / "whole"}
+        whole = train(quadrants, model, devices, **one)
     sizes.clear()
     run = train(
         quadrants,
@@ -152,21 +153,17 @@ def test_groups_give_what_all_at_once_give(
         assert lines(whole.workdir) == lines(tmp_path / "run")
 
 
-@pytest.mark.parametrize("at_once", [None, 8])
+# in the middle of an epoch, and at its end
+@pytest.mark.parametrize(("at_once", "chunks"), [(None, 3), (8, 4)])
 def test_a_stopped_run_goes_on_with_the_same_bits(
-    at_once, quadrants, tmp_path, monkeypatch
+    at_once, chunks, quadrants, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(groups, "WORTH", 0.0)
     train(quadrants, workdir=tmp_path / "whole", members_at_once=at_once)
     workdir = tmp_path / "run"
-    for chunks in (3, 1):  # in the middle of an epoch, and at its end
-        with pytest.raises(SystemExit):
-            train(
-                quadrants,
-                workdir=workdir,
-                members_at_once=at_once,
-                observe=stop_after(chunks),
-            )
+    stopped = {"members_at_once": at_once, "observe": stop_after(chunks)}
+    with pytest.raises(SystemExit):
+        train(quadrants, workdir=workdir, **stopped)
     train(quadrants, workdir=workdir)
     assert lines(workdir) == lines(tmp_path / "whole")
     for a, b in zip(

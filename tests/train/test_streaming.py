@@ -84,37 +84,36 @@ def no_threads():
     return False
 
 
-# chunks and splits in pieces, and step by step; as a whole: see examples on disk
+# step by step, and in pieces; as a whole: see examples on disk
 @pytest.mark.parametrize(
-    ("model", "devices", "sizes"),
+    ("model", "devices", "size"),
     [
-        pytest.param("mlp", 1, [2 * STEP_BYTES, 1], marks=BITS),
-        ("cnn", 4, [2 * STEP_BYTES]),
+        pytest.param("mlp", 1, 1, marks=BITS),
+        ("cnn", 4, 2 * STEP_BYTES),
     ],
 )
 def test_streamed_equals_resident(
-    model, devices, sizes, quadrants, tmp_path, monkeypatch
+    model, devices, size, quadrants, tmp_path, monkeypatch
 ):
-    runs = {}
-    for pieces in (None, *sizes):  # None: resident
-        monkeypatch.setattr(feeds, "PIECE_BYTES", pieces)
-        runs[pieces] = run(
+    monkeypatch.setattr(feeds, "PIECE_BYTES", size)
+    resident, streamed = (
+        run(
             quadrants,
             model,
-            streamed=pieces is not None,
+            streamed=streamed,
             devices=jax.devices()[:devices],
-            workdir=tmp_path / str(pieces),
+            workdir=tmp_path / str(streamed),
         )
-    resident = runs.pop(None)
+        for streamed in (False, True)
+    )
     assert resident.summary["feed"] == "resident"
-    for streamed in runs.values():
-        assert streamed.summary["feed"] == "streamed"
-        assert_same(resident.params, streamed.params)
-        assert lines(resident.workdir) == lines(streamed.workdir)
-        for name in ("validation", "test", "population"):
-            assert resident.summary[name] == streamed.summary[name]
-        configs = [r.workdir / "config.json" for r in (resident, streamed)]
-        assert configs[0].read_text() == configs[1].read_text()
+    assert streamed.summary["feed"] == "streamed"
+    assert_same(resident.params, streamed.params)
+    assert lines(resident.workdir) == lines(streamed.workdir)
+    for name in ("validation", "test", "population"):
+        assert resident.summary[name] == streamed.summary[name]
+    configs = [r.workdir / "config.json" for r in (resident, streamed)]
+    assert configs[0].read_text() == configs[1].read_text()
     assert no_threads()
 
 

@@ -32,15 +32,17 @@ def params(maps):
     }
 
 
-@pytest.mark.parametrize("still", ["block5", "head"])
-def test_each_part_is_tuned_with_its_own_rate(maps, params, still):
-    rates = {"block5": 1e-5, "head": 1e-4} | {still: 0.0}
-    how = {"seeds": 1, "batch_size": 8, "num_epochs": 1}
+def test_each_part_is_tuned_with_its_own_rate(maps, params):
+    rates = {"block5": 1e-5, "head": 1e-4}
+    how = {"seeds": 1, "batch_size": 8, "num_epochs": 1}  # one update
     mean, deviation = np.full(512, 0.5), np.full(512, 2.0)
     run = fine_tune(maps, params, mean, deviation, rates, **how)
-    moved = jax.tree.map(lambda a, b: bool((a[0] != b).any()), run.params, params)
-    moved = {part: any(jax.tree.leaves(leaves)) for part, leaves in moved.items()}
-    assert moved == {part: part != still for part in params}
+    for part, rate in rates.items():
+        moved = jax.tree.map(
+            lambda a, b: np.abs(a[0] - b).max(), run.params[part], params[part]
+        )
+        # Adam's first step: each number moves by the rate, by whatever gradient
+        np.testing.assert_allclose(jax.tree.leaves(moved), rate, rtol=0.02)
 
     # and the head sees features of one scale
     last, head = models.from_linen(LastBlock()), models.logistic(4)
