@@ -429,8 +429,8 @@ def main() -> None:
     from orbax.checkpoint import v1  # noqa: F401, PLC0415
 
     # what a run imports late, once for all children
-    for late in ("dlworkshop.train.fit", "dlworkshop.models", "dlworkshop.report.page"):
-        importlib.import_module(late)
+    for late in ("train.fit", "models", "report.page", "workshop.script"):
+        importlib.import_module(f"dlworkshop.{late}")
     forks, bad = Forks(shim, scratch), 0
     for name in args.parts:
         rng, tries = (

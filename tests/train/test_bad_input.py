@@ -414,7 +414,7 @@ def test_with_patience_and_no_finite_validation_nothing_is_called_the_best(quadr
     assert run.summary["parameters_taken"] == "last"
     (row,) = run.summary["population"]
     assert row["status"] == "stopped early" and row["best_validation_loss"] is None
-    assert row["note"].startswith("no validation loss was finite; validation has 40 ")
+    assert row["note"].startswith("no validation loss was finite; validation has 33 ")
 
 
 @pytest.mark.parametrize("name", [".lock", "metrics.jsonl"])
