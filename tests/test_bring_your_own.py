@@ -16,10 +16,11 @@ import optax
 import pytest
 from flax import linen as nn
 from flax import nnx
+from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
 import dlworkshop
-from dlworkshop import data, fit, load_run, losses, metrics, models, sweep
+from dlworkshop import data, fit, load_run, losses, metrics, models, observers, sweep
 
 LONGEST = 25  # lines of code, without the lines that ask whether it is right
 RATE = {"learning_rate": 0.01}
@@ -51,6 +52,23 @@ def assert_close(a, b, rtol=1e-4, atol=1e-5):
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, rtol=rtol, atol=atol), a, b
     )
+
+
+def test_residual_cnn_with_group_norm(quadrants):
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):  # [B, H, W, C]
+            x = nn.Conv(8, (3, 3))(x)
+            for _ in range(2):
+                x += nn.Conv(8, (3, 3))(nn.relu(nn.GroupNorm(4)(x)))
+            return nn.Dense(4)(x.reshape((x.shape[0], -1)))
+
+    model = models.from_linen(Net(), batched=True)
+    run = fit(model, quadrants, hparams=RATE, seeds=2, num_epochs=2)
+
+    assert scores(run).min() > 0.5
+    alone = Net().apply({"params": member(run, 1)}, pixels(quadrants.test))
+    assert_close(run.predict(quadrants.test.inputs)[1], alone)
 
 
 def test_residual_cnn_with_batch_norm(quadrants):
@@ -214,6 +232,75 @@ def test_three_metrics_and_auc(quadrants):
     assert run.summary["validation"]["auc"]["mean"] == pytest.approx(best)
 
 
+def test_mixup(quadrants):
+    def mixup(key, batch, *, share):
+        order = jax.random.permutation(key, batch.num_examples)
+        batch = batch._replace(targets=jax.nn.one_hot(batch.targets, 4))
+        return jax.tree.map(lambda a: share * a + (1 - share) * a[order], batch)
+
+    model, hparams = models.mlp((16,), num_classes=4), {**RATE, "share": [1.0, 0.7]}
+    plain = fit(model, quadrants, hparams=RATE, num_epochs=4)
+    run = fit(model, quadrants, batch_transform=mixup, hparams=hparams, num_epochs=4)
+
+    assert_close(member(run), member(plain), rtol=1e-3, atol=1e-4)  # nothing mixed
+    train = run.history["train/loss"][-1]
+    assert train[1] > train[0] + 0.1  # no model gets mixed targets right
+    assert scores(run).min() > 0.5
+
+
+def test_adversarial_training():
+    def step_up(model, params, state, inputs, targets, epsilon):
+        def loss(inputs):
+            return losses.cross_entropy(model.apply(params, state, inputs)[0], targets)
+
+        return inputs + epsilon * jnp.sign(jax.grad(loss)(inputs))
+
+    def adversarial(model, params, state, inputs, targets, *, key=None, epsilon):
+        if key is not None:
+            inputs = step_up(model, params, state, inputs, targets, epsilon)
+        outputs, state = model.apply(params, state, inputs, key=key)
+        return losses.cross_entropy(outputs, targets), (outputs, state)
+
+    digits, model = data.load("digits"), models.mlp((32,))
+    hparams = {**RATE, "epsilon": [0.0, 0.1]}
+    options = {"objective": adversarial, "outputs": "logits", "batch_size": 64}
+    run = fit(model, digits, hparams=hparams, num_epochs=3, **options)
+    plain = fit(model, digits, hparams=RATE, num_epochs=3, batch_size=64)
+
+    def robust(params):  # accuracy on attacked images
+        attack = functools.partial(step_up, models.stateful(model), params, ())
+        attacked = jax.vmap(functools.partial(attack, epsilon=0.1))
+        worse = attacked(pixels(digits.test), digits.test.targets)
+        said = models.predict(model, params, worse).argmax(-1)
+        return (said == digits.test.targets).mean()
+
+    assert_close(scores(run, "loss")[0], scores(plain, "loss")[0], 1e-3)  # no attack
+    assert robust(member(run, 1)) > robust(member(run, 0)) + 0.1
+
+
+def test_distillation(quadrants):
+    teacher = fit(
+        models.mlp((32,), num_classes=4), quadrants, hparams=RATE, num_epochs=4
+    )
+    taught = member(teacher)
+
+    def follow(model, params, state, inputs, targets, *, key=None, temperature):
+        outputs, state = model.apply(params, state, inputs, key=key)
+        soft = jax.nn.softmax(teacher.model.apply(taught, inputs) / temperature)
+        return losses.cross_entropy(outputs / temperature, soft), (outputs, state)
+
+    hparams = {"learning_rate": 0.02, "temperature": [1.0, 4.0]}
+    options = {"objective": follow, "outputs": "logits", "num_epochs": 6}
+    run = fit(models.logistic(4), quadrants, hparams=hparams, **options)
+
+    says = teacher.predict(quadrants.test.inputs)[0]
+    agree = run.predict(quadrants.test.inputs).argmax(-1) == says.argmax(-1)
+    assert agree.mean(1).min() > 0.6
+    own = run.predict(quadrants.test.inputs)[1] / 4
+    crossed = -(jax.nn.softmax(says / 4) * jax.nn.log_softmax(own)).sum(1).mean()
+    assert_close(scores(run, "loss")[1], crossed)
+
+
 def test_moving_average_of_parameters(quadrants):
     def averaged(learning_rate, decay):
         sgd = optax.sgd(learning_rate)
@@ -267,6 +354,15 @@ def test_hook(quadrants):
     assert run.summary["population"][1]["status"] == "stopped early"
 
 
+def test_tensorboard(quadrants, tmp_path):
+    pytest.importorskip("tensorboardX")
+    log = observers.tensorboard(tmp_path / "logs")
+    fit(models.logistic(4), quadrants, seeds=2, num_epochs=2, observe=[log])
+
+    files = list((tmp_path / "logs").rglob("*tfevents*"))
+    assert files and all(file.stat().st_size > 100 for file in files)
+
+
 def test_regression_on_a_table_with_a_sweep(tmp_path):
     rng = np.random.default_rng(0)
     x = rng.normal([0, 100, -5, 0.1], [1, 50, 3, 0.01], (200, 4))  # [N, D]
@@ -286,6 +382,70 @@ def test_regression_on_a_table_with_a_sweep(tmp_path):
     rmse = np.sqrt(((predicted - table.test.targets) ** 2).mean(1))
     assert_close(scores(found.run, "rmse"), rmse)
     assert rmse.max() < 0.5  # the standard deviation is 1
+
+
+def test_autoencoder(quadrants):
+    image = quadrants.train.inputs
+    dataset = data.from_arrays(image, image)
+
+    class Linear(nn.Module):
+        @nn.compact
+        def __call__(self, image):
+            return nn.Dense(64)(nn.Dense(4)(image.ravel())).reshape(image.shape)
+
+    model, rate = models.from_linen(Linear()), {"learning_rate": 0.02}
+    options = {"loss": losses.squared_error, "hparams": rate, "num_epochs": 30}
+    run = fit(model, dataset, **options)
+
+    train, test = (
+        pixels(split).reshape(-1, 64) for split in (dataset.train, dataset.test)
+    )
+    error = ((run.predict(dataset.test.inputs)[0].reshape(-1, 64) - test) ** 2).mean()
+    assert_close(scores(run, "loss")[0], error)
+    best = PCA(4).fit(train)  # no linear code of four numbers is better in training
+    fitted = (
+        (run.predict(dataset.train.inputs)[0].reshape(-1, 64) - train) ** 2
+    ).mean()
+    bound = ((best.inverse_transform(best.transform(train)) - train) ** 2).mean()
+    assert bound < fitted < train.var(0).mean()
+
+
+def test_several_labels(quadrants):
+    label = quadrants.train.targets
+    both = np.stack([label >= 2, label % 2 == 1], 1)  # bottom, right
+    dataset = data.from_arrays(quadrants.train.inputs, both)
+    loss, model = losses.binary_cross_entropy, models.mlp((16,), num_classes=2)
+    run = fit(model, dataset, loss=loss, hparams={"learning_rate": 0.02}, num_epochs=8)
+
+    said = run.predict(dataset.test.inputs)[0] > 0
+    right = said == (dataset.test.targets > 0.5)
+    assert_close(scores(run)[0], right.mean())
+    assert right.mean() > 0.7
+    assert scores(run, "f1_macro")[0] > 0.6
+
+
+def test_small_transformer_on_tokens():
+    class Transformer(nn.Module):
+        @nn.compact
+        def __call__(self, tokens):  # [T]
+            x = nn.Embed(5, 16)(tokens) + nn.Embed(6, 16)(jnp.arange(6))  # [T, D]
+            mask = nn.make_causal_mask(tokens)
+            x += nn.MultiHeadDotProductAttention(2)(nn.LayerNorm()(x), mask=mask)
+            return nn.Dense(5)(x + nn.Dense(16)(nn.gelu(nn.Dense(32)(x))))
+
+    def mean_over(f):
+        return lambda logits, label: jax.vmap(f)(logits, label).mean()
+
+    tokens = np.random.default_rng(0).integers(0, 5, (500, 6))
+    dataset = data.from_arrays(tokens, np.repeat(tokens[:, :1], 6, 1))  # the first one
+    options = {"loss": mean_over(losses.cross_entropy), "num_epochs": 2}
+    options |= {"metrics": {"accuracy": mean_over(metrics.accuracy)}}
+    model, rate = models.from_linen(Transformer()), {"learning_rate": 0.01}
+    run = fit(model, dataset, hparams=rate, **options)
+
+    assert scores(run)[0] > 0.5  # by chance 1/5, and 1/6 more of the first place
+    said = run.predict(dataset.test.inputs)[0].argmax(-1)
+    assert_close(scores(run)[0], (said == dataset.test.targets).mean())
 
 
 def test_dict_inputs(quadrants):
@@ -310,6 +470,19 @@ def test_dict_inputs(quadrants):
     assert (run.predict(dataset.test.inputs) != run.predict(swapped)).any()
 
 
+def test_more_epochs_of_a_finished_run(quadrants, tmp_path):
+    train = functools.partial(
+        fit, models.mlp((8,), num_classes=4), quadrants, hparams=RATE, seeds=2
+    )
+    train(num_epochs=1, workdir=tmp_path)
+    longer = train(num_epochs=3, workdir=tmp_path)
+    at_once = train(num_epochs=3)
+
+    assert_equal(longer.params, at_once.params)
+    assert_equal(longer.history["train/loss"], at_once.history["train/loss"])
+    assert longer.summary["test"] == at_once.summary["test"]
+
+
 def test_warm_start(quadrants, tmp_path):
     model = models.mlp((8,), num_classes=4)
     fit(model, quadrants, hparams=RATE, num_epochs=2, workdir=tmp_path)
@@ -319,6 +492,20 @@ def test_warm_start(quadrants, tmp_path):
 
     assert_equal(member(run), member(begun))
     assert scores(run, "loss")[1] != scores(run, "loss")[0] == scores(begun, "loss")[0]
+
+
+def test_freeze(quadrants):
+    def last_only(learning_rate):
+        rules = {"learn": optax.adam(learning_rate), "freeze": optax.set_to_zero()}
+        labels = {"Dense_0": "freeze", "Dense_1": "learn"}  # a prefix of the parameters
+        return optax.partition(rules, labels)
+
+    model = models.mlp((8,), num_classes=4)
+    begun = fit(model, quadrants, hparams=RATE, seeds=2)
+    run = fit(model, quadrants, last_only, hparams=RATE, seeds=2, start=begun)
+
+    assert_equal(run.params["Dense_0"], begun.params["Dense_0"])
+    assert (run.params["Dense_1"]["bias"] != begun.params["Dense_1"]["bias"]).all()
 
 
 def test_history_to_pandas(quadrants):
@@ -331,6 +518,22 @@ def test_history_to_pandas(quadrants):
     assert_equal(last["train/loss"].to_numpy(), run.history["train/loss"][-1])
     validation = [row["validation"]["loss"] for row in run.summary["population"]]
     assert_close(last["validation/loss"].to_numpy(), validation)
+
+
+def test_architectures_with_optuna(quadrants):
+    optuna = pytest.importorskip("optuna")
+    study = optuna.create_study(direction="maximize")
+    for width in (1, 16):
+        study.enqueue_trial({"width": width})
+    for _ in range(2):
+        trial = study.ask()
+        model = models.mlp((trial.suggest_int("width", 1, 16),), num_classes=4)
+        options = {"seeds": 2, "num_epochs": 4, "read_test": False}
+        run = fit(model, quadrants, hparams=RATE, **options)
+        study.tell(trial, run.summary["validation"]["accuracy"]["mean"])
+
+    assert study.best_params == {"width": 16} and study.best_value > 0.5
+    assert "test" not in run.summary
 
 
 def test_weights_of_examples(quadrants):
