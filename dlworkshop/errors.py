@@ -137,7 +137,7 @@ def explain_devices() -> Iterator[None]:
 
 @contextlib.contextmanager
 def one_sentence(what: str) -> Iterator[None]:
-    """Convert an exception raised inside to a `UserError` of one sentence.
+    """Turn an exception raised inside into a `UserError` of one sentence.
 
     Errors of the device, such as out of memory, pass through.
     """

@@ -1,1 +1,1 @@
-"""logits -> loss -> gradient -> new state, lifted to chunks and populations."""
+"""Objectives, losses, metrics, optimizers, and steps lifted to populations."""

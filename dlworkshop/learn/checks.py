@@ -1,4 +1,4 @@
-"""What a loss, a metric and the targets must be, each refused in one sentence.
+"""Checks of losses, metrics and targets, with one sentence for each mistake.
 
 Nothing is computed here: the targets are looked at on the host.
 """
@@ -34,7 +34,7 @@ def check_split_metrics(metrics: Mapping[str, Metric]) -> None:
 
 
 def check_number(what: str, value: Any, integers: bool = False) -> None:
-    """What a loss or metric returns for one example, or its shape, is one real number.
+    """Check that the value of a loss or metric for one example is one real number.
 
     Args:
         what: the name under which it is known, as "the objective".
@@ -70,7 +70,7 @@ def check_targets(
     outputs_shape: tuple[int, ...],
     where: str = "the targets",
 ) -> None:
-    """The targets are of the kind that the loss wants, one for each output.
+    """Check that targets are of the kind that the loss wants, one per output.
 
     Args:
         targets: [N, ...] as they are at rest: a whole split or a sample of it. Trees

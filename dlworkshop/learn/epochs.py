@@ -1,4 +1,4 @@
-"""Whole epochs on the device: chunks of steps, and what follows each of them."""
+"""Whole epochs on the device: chunks of steps, evaluation, early stopping."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -13,7 +13,7 @@ from dlworkshop.types import Array, Batch, HParams, PyTree
 
 
 class Epochs(NamedTuple):
-    """What was found in epochs, a row [E, ...] for each."""
+    """The measurements of epochs, a row [E, ...] for each."""
 
     train: Mapping[str, Array]  # name -> [E, P], means over the steps
     validation: Mapping[str, Array]  # name -> [E, P, 2]; see `population.add_exactly`
@@ -21,7 +21,7 @@ class Epochs(NamedTuple):
 
 
 class EvalSplit(NamedTuple):
-    """A split that is evaluated, and in what order; see `make_evaluate`."""
+    """A split to evaluate, with the order of its examples; see `make_evaluate`."""
 
     data: Batch  # [N, ...]
     feed: PyTree  # [T, B]
@@ -40,7 +40,7 @@ def make_epochs(
     room: int,
     total: Callable = lambda value, _axis: value,
 ) -> Callable:
-    """(population, hparams, seeds, data, held, first, last, fewest) -> the same later.
+    """(population, hparams, seeds, data, held, first, last, fewest) -> the same, later.
 
     Epochs first ... last - 1 of every member; it returns the population, the epoch that
     is next, and `Epochs` with a row for each that was done. It ends sooner where no

@@ -1,4 +1,4 @@
-"""Hyper-parameters by name: whoever takes a keyword of that name is given it."""
+"""Routing of hyper-parameters to the functions with keywords of their names."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -23,7 +23,7 @@ BY_KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD
 
 
 class Routes(NamedTuple):
-    """Which hyper-parameters each function of a run is given."""
+    """The hyper-parameters of each function of a run."""
 
     optimizer: Keywords = MappingProxyType({})
     loss: Keywords = MappingProxyType({})  # of the objective, where there is one
@@ -34,7 +34,7 @@ class Routes(NamedTuple):
 
 
 def keywords(function: Callable) -> dict[str, bool]:
-    """The keywords that a function takes, and whether it cannot do without.
+    """The keywords that a function takes, and whether each is required.
 
     A `**kwargs` takes nothing: what it would be given is not known.
 
@@ -103,7 +103,7 @@ def route(names: Iterable[str], **functions: Callable | None) -> Routes:
 
 
 def check_required(routes: Routes, **functions: Callable | None) -> None:
-    """Refuse a function whose keyword has no default and no hyper-parameter.
+    """Refuse a function with a required keyword that no hyper-parameter gives.
 
     The leading parameters that the engine hands over itself are not asked for.
 
@@ -133,7 +133,7 @@ def positional(function: Callable) -> set[str]:
 
 
 def given(routes: Keywords, hparams: HParams) -> dict[str, Any]:
-    """keyword -> number, as one function of a run is given them."""
+    """keyword -> number, for one function of a run."""
     return {keyword: hparams[name] for keyword, name in routes.items()}
 
 

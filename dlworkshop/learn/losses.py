@@ -32,7 +32,7 @@ OUTPUTS = {  # what outputs may mean -> how they become probabilities, if they d
 
 
 def _means(outputs: str) -> Callable:
-    """Decorate a loss with what its outputs mean."""
+    """Decorate a loss with the meaning of its outputs."""
 
     def mark(loss: Any) -> Any:
         loss.outputs = outputs
@@ -42,7 +42,7 @@ def _means(outputs: str) -> Callable:
 
 
 def outputs_of(loss: Callable) -> str | None:
-    """What the outputs of a loss mean, a key of `OUTPUTS`; None where it says nothing.
+    """The meaning of a loss's outputs, a key of `OUTPUTS`; None where unknown.
 
     >>> outputs_of(functools.partial(huber, delta=2.0))
     'values'
@@ -74,7 +74,7 @@ def probabilities(outputs_kind: str | None, outputs: Array) -> jax.Array | None:
 
 
 def at_least_float32(array: Array) -> jax.Array:
-    """The same numbers, in float32 where they have fewer bits.
+    """Promote numbers of fewer bits to float32.
 
     A sum in bfloat16 has 8 bits: a loss reduced in it is wrong by percents.
     """
@@ -183,7 +183,7 @@ def binary_cross_entropy(logits, targets) -> jax.Array:
 
 
 def pair(outputs: Array, targets: Array) -> tuple[jax.Array, jax.Array]:
-    """Outputs and targets [D] of one example, at least float32, one for each other.
+    """Outputs and targets [D] of one example, at least float32, of equal shape.
 
     Raises:
         ValueError: if there are not as many of both.
@@ -232,7 +232,7 @@ def absolute_error(outputs, targets) -> jax.Array:
 
 @_means("values")
 def huber(outputs, targets, *, delta=1.0) -> jax.Array:
-    """Mean of e**2 / 2 for differences |e| <= delta, beyond of delta (|e| - delta / 2).
+    """Mean of e**2 / 2 for abs(e) <= delta, else delta (abs(e) - delta / 2).
 
     In squared units of the targets; an outlier pulls with delta at most.
 
@@ -296,7 +296,7 @@ def weighted(loss: Callable, weights) -> Callable:
 
 
 def class_weights(label, num_classes: int) -> np.ndarray:
-    """Weights [K] float32 under which all classes count the same; their mean is 1.
+    """Weights [K] float32 that balance the classes; their mean is 1.
 
     N / (K n_k) for a class of n_k of the N labels, as scikit-learn's "balanced"; the
     mean is over the labels.

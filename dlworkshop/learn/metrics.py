@@ -1,4 +1,4 @@
-"""What a model is judged by, and the statistics of a number over a population.
+"""Metrics of one example, their directions, and statistics over a population.
 
 A metric is a function of ONE example, (outputs, targets) -> [], or of a whole split
 (see `split_metrics`), together with which direction is better. Its names here go into
@@ -27,7 +27,7 @@ from dlworkshop.types import Array
 
 
 class Metric(NamedTuple):
-    """A number that says how good a model is, and which way it gets better.
+    """A metric with the direction in which it is better.
 
     Of one example it is a function of JAX, (outputs, targets) -> scalar, and the run
     takes its mean, by weight. Of a whole split it is a function of NumPy, as those of
@@ -83,7 +83,7 @@ def accuracy(outputs, targets) -> jax.Array:
 
 
 def _if_ranked(outputs: jax.Array, score: jax.Array) -> jax.Array:
-    """A score of outputs [K]; NaN where they have no order that a softmax would have.
+    """A score of outputs [K]; NaN for outputs that softmax cannot order.
 
     -inf is a mask, which is the last; where all are, or one is NaN or +inf, the loss is
     not finite either.
@@ -124,7 +124,7 @@ def top_k(k: int) -> Callable:
 
 
 def label_accuracy(outputs, targets) -> jax.Array:
-    """Share of the labels that are said rightly, true where an output is above 0.
+    """Fraction of the labels predicted correctly; an output above 0 predicts true.
 
     NaN where an output is.
 
@@ -141,7 +141,7 @@ def label_accuracy(outputs, targets) -> jax.Array:
 
 
 def as_metrics(metrics: Mapping[str, Callable | Metric]) -> dict[str, Metric]:
-    """Each value as a `Metric`: of a loss lower is better, of other functions higher.
+    """Each value as a `Metric`: lower is better for losses, higher for other functions.
 
     Raises:
         UserError: for a name that cannot be one, or a value that is no metric.
@@ -186,7 +186,7 @@ def _as_metric(name: str, metric: Any) -> Metric:
 def default_metrics(
     outputs_kind: str | None, classes, target: Mapping[str, Any] | None = None
 ) -> dict[str, Metric]:
-    """What is measured where nothing was asked for, by what the outputs mean.
+    """The default metrics for outputs of this meaning.
 
     Args:
         outputs_kind: as of `losses.outputs_of`.
@@ -212,7 +212,7 @@ def default_metrics(
 
 
 def own_units(target: Mapping[str, Any] | None) -> tuple[float, str]:
-    """What an error of standardised targets is multiplied by, and its unit in words.
+    """The factor from standardised errors to the target's unit, and its name.
 
     ("" where the targets are as they were given.)
 
@@ -234,7 +234,7 @@ def own_units(target: Mapping[str, Any] | None) -> tuple[float, str]:
 
 
 def scaled(metric: Metric, factor: float, unit: str) -> Metric:
-    """The metric of outputs and targets that are both multiplied by `factor`.
+    """The metric of outputs and targets both multiplied by `factor`.
 
     >>> price = scaled(mae, 1000.0, "euros")  # of a model that learns thousands
     >>> float(price.function(jnp.array(1.0), jnp.array(3.0))), price.unit
@@ -251,7 +251,7 @@ def _of_scaled(function: Callable, factor: float, outputs, targets, *weights):
 
 
 def cost(metric: Metric | None, value: Array) -> Array:
-    """A metric's value, turned so that lower is better; infinite if it is no number.
+    """A metric's value, signed so that lower is better; infinite if not a number.
 
     Args:
         metric: None for the loss.
@@ -266,7 +266,7 @@ def cost(metric: Metric | None, value: Array) -> Array:
 
 
 def better(metric: Metric | None, a: Array, b: Array) -> Array:
-    """Whether `a` is better than `b`; what is not finite never is.
+    """Whether `a` is better than `b`; a non-finite value never is.
 
     >>> bool(better(rmse, 1.0, 2.0)), bool(better(r2, 1.0, 2.0))
     (True, False)
@@ -275,7 +275,7 @@ def better(metric: Metric | None, a: Array, b: Array) -> Array:
 
 
 def mean_over_classes(correct, label, weights=None) -> np.ndarray:
-    """Mean over the classes of the accuracy on each: every class counts the same.
+    """Mean over the classes of the accuracy on each.
 
     Args:
         correct: [..., N] 1 where an example was classified rightly, else 0.
@@ -296,7 +296,7 @@ def mean_over_classes(correct, label, weights=None) -> np.ndarray:
 
 
 def nearest_mean(train, label, test, truth, num_classes: int = 10) -> jax.Array:
-    """Share of the test features that are nearest to the mean of their own class.
+    """Fraction of test features that are nearest to the mean of their own class.
 
     Args:
         train: [N, ...] features to take the means of.
@@ -318,7 +318,7 @@ def nearest_mean(train, label, test, truth, num_classes: int = 10) -> jax.Array:
 
 
 def reliability(confidence, correct, num_bins: int = 15) -> np.ndarray:
-    """How sure and how right, where equally sure: [num_bins, 3].
+    """Confidence, accuracy and share of the examples of each bin: [num_bins, 3].
 
     Args:
         confidence: [N] in [0, 1], the largest probability of each example.

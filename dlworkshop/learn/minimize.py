@@ -1,4 +1,4 @@
-"""The shortest training there is: lifts 1 to 3, without a population."""
+"""A minimal training loop: lifts 1 to 3, without a population."""
 
 from collections.abc import Callable
 
@@ -40,7 +40,7 @@ def minimize(
     optimizer: optax.GradientTransformation,
     feed: PyTree,
 ) -> tuple[PyTree, jax.Array]:
-    """One network, an update for each entry of `feed`: lifts 2 and 3 in one scan.
+    """Train one network, with an update for each entry of `feed`, in one scan.
 
     Args:
         loss: (params, entry of the feed) -> scalar.

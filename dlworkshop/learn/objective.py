@@ -1,4 +1,4 @@
-"""What is minimised, of ONE example: a loss of outputs, or anything else.
+"""Objectives of ONE example: a loss of outputs, or anything else.
 
 An objective is a function
 
@@ -65,7 +65,7 @@ def in_words(objective: Callable) -> str:
 
 
 def in_evaluation(objective: Callable, hparams: HParams) -> dict:
-    """Of an objective's hyper-parameters those that it cannot do without.
+    """The hyper-parameters of an objective that are required in evaluation.
 
     What has a default keeps it, so that the scores of members compare: label
     smoothing, for instance, is for training only.

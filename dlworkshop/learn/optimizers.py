@@ -27,7 +27,7 @@ BOXES = ("value", "raw_value")  # in which NNX keeps an array, innermost
 
 
 def names(path: tuple) -> list[str]:
-    """The words of a path into a tree, the innermost last; list indices are left out.
+    """The words of a path into a tree, the innermost last, without list indices.
 
     >>> from jax.tree_util import DictKey, GetAttrKey, SequenceKey
     >>> names((GetAttrKey("layers"), SequenceKey(0), DictKey("kernel")))
@@ -41,7 +41,7 @@ def names(path: tuple) -> list[str]:
 
 
 def is_kernel(path: tuple, leaf: Any) -> bool:
-    """Whether a parameter is a kernel: by its name, else by its rank, 2 and more.
+    """Whether a parameter is a kernel: by its name, else by a rank of 2 or more.
 
     The rank alone misleads: a bias has rank 3 in a convolution of Equinox and 2 in an
     attention of Linen, and an embedding is a table of vectors. `weight` is a matrix in
@@ -52,7 +52,7 @@ def is_kernel(path: tuple, leaf: Any) -> bool:
 
 
 def kernels(params: PyTree) -> PyTree:
-    """True for kernels, False for the rest: a mask of what weight decay acts on.
+    """A mask for weight decay: True for kernels.
 
     >>> kernels({"kernel": jnp.ones((2, 3)), "bias": jnp.ones((3, 1, 1))})
     {'bias': False, 'kernel': True}
@@ -77,7 +77,7 @@ def sgd(
 def nesterov(
     learning_rate, momentum=0.9, weight_decay=None, mask=kernels
 ) -> optax.GradientTransformationExtraArgs:
-    """Descent with Nesterov's momentum; `weight_decay` as of `sgd`.
+    """SGD with Nesterov's momentum; `weight_decay` as in `sgd`.
 
     Source: Sutskever et al. (2013), eq. 3 and 4, in the form of Dozat (2016).
     """
@@ -87,7 +87,7 @@ def nesterov(
 def adamw(
     learning_rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=1e-4, mask=kernels
 ) -> optax.GradientTransformationExtraArgs:
-    """`optax.adamw` whose weight decay acts on kernels.
+    """`optax.adamw` with weight decay on kernels only.
 
     Source: Loshchilov & Hutter (2019), Decoupled weight decay regularization, alg. 2.
     """
@@ -138,7 +138,7 @@ def muon(
 
 
 def as_matrix(path: tuple, chosen: bool, leaf: Any) -> MuonDimensionNumbers | None:
-    """Which axes of a kernel go in and which come out; None for what is no matrix."""
+    """Input and output axes of a kernel; None for what is not a matrix."""
     if not chosen or leaf.ndim < 2:
         return None
     axes = tuple(range(leaf.ndim))
@@ -177,7 +177,7 @@ def clip_by_global_norm(max_norm) -> optax.GradientTransformation:
 
 
 def clipped(make: Callable) -> Callable:
-    """The constructor `make` with one more keyword, `clip_norm`.
+    """The constructor `make` with an additional keyword `clip_norm`.
 
     Args:
         make: a constructor, of optax, from here or your own.
@@ -213,7 +213,7 @@ def clipped(make: Callable) -> Callable:
 def with_extra_args(
     tx: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:
-    """`tx` whose update may be given any keyword, and passes on those that it takes.
+    """`tx` whose update accepts any keyword, and passes on those that it takes.
 
     As `optax.with_extra_args_support`, also where an update takes some and refuses
     others, as that of `optax.contrib.sam`.
@@ -240,7 +240,7 @@ def with_extra_args(
 
 
 def same_dtypes(new: PyTree, old: PyTree) -> PyTree:
-    """`new` with the dtypes of `old`, for what a step hands on to the next.
+    """`new` cast to the dtypes of `old`.
 
     Optax keeps the moments of bfloat16 parameters in bfloat16 while its numbers are
     Python's; a traced float32 `b1` makes them float32, and no loop takes a state that

@@ -23,7 +23,7 @@ FAULTS = {
 
 
 class Population(NamedTuple):
-    """P members side by side, and what early stopping knows of each."""
+    """P members with the state of early stopping."""
 
     train: TrainState  # [P, ...]
     status: Array  # [P] int32: RUNNING, STOPPED or why it is quarantined
@@ -34,7 +34,7 @@ class Population(NamedTuple):
 
 
 def begin(train: TrainState) -> Population:
-    """A population of which nothing is known yet; `train` is [P, ...]."""
+    """A new population; `train` is [P, ...]."""
     zeros = jnp.zeros_like(train.step)  # [P]
     # buffers of its own, for donation
     best = jax.tree.map(jnp.copy, (train.params, train.state))
@@ -63,7 +63,7 @@ def map_members(function: Callable, sequential: bool) -> Callable:
 
 
 def gather_members(tree: PyTree, places) -> PyTree:
-    """The members of `tree` [P, ...] that `places` [G] names; P names nobody.
+    """The members of `tree` [P, ...] at `places` [G]; P is an empty place.
 
     Where nobody is named the last member stands, so that there is something to compute.
     """
@@ -71,7 +71,7 @@ def gather_members(tree: PyTree, places) -> PyTree:
 
 
 def scatter_members(tree: PyTree, places, part: PyTree) -> PyTree:
-    """`tree` [P, ...] with the members of `part` [G, ...] back in their places.
+    """`tree` [P, ...] with the members of `part` [G, ...] written back.
 
     >>> part = jnp.array([5.0, 6.0, 7.0])
     >>> scatter_members(jnp.zeros(3), jnp.array([0, 2, 3]), part).tolist()
@@ -220,7 +220,7 @@ def guard(train_step: Callable, on_cpu: bool = True) -> Callable:
 
 
 def _fault(loss: Array, of_the_rest: Array) -> Array:
-    """What is not finite first."""
+    """The first of loss, gradient and parameters that is not finite."""
     return jnp.where(jnp.isfinite(loss), of_the_rest, LOSS)
 
 
@@ -282,7 +282,7 @@ def make_evaluate(
 
 
 def mean_of_finite(values: Array) -> Array:
-    """Mean [P] of what is finite in the rows of `values` [S, P]; NaN where nothing is.
+    """Mean [P] of the finite rows of `values` [S, P]; NaN where there are none.
 
     >>> mean_of_finite(jnp.array([[1.0, jnp.nan], [2.0, jnp.nan]])).tolist()
     [1.5, nan]
@@ -293,7 +293,7 @@ def mean_of_finite(values: Array) -> Array:
 
 
 def add_exactly(total: Array, value: Array) -> Array:
-    """A sum as two numbers [2], the sum and what was rounded off it, with one more.
+    """Compensated summation: add to a sum [2] of value and rounding error.
 
     Source: Knuth (1969), The art of computer programming 2, section 4.2.2 (TwoSum).
 
@@ -312,7 +312,7 @@ def add_exactly(total: Array, value: Array) -> Array:
 
 
 def judged(population: Population, eval_params: Callable | None) -> tuple:
-    """Params and state [P, ...] that are evaluated: of training, or an average."""
+    """Params and state [P, ...] to evaluate: those of training, or an average."""
     train = population.train
     if eval_params is None:
         return train.params, train.state
@@ -322,7 +322,7 @@ def judged(population: Population, eval_params: Callable | None) -> tuple:
 def keep_best(
     population: Population, score, patience: int | None, eval_params: Callable | None
 ) -> Population:
-    """Take the validation scores [P], of which lower is better, to heart.
+    """Update best parameters and early stopping by scores [P], lower is better.
 
     A running member with a lower score than ever becomes its own best; one that has
     not improved for `patience` evaluations is stopped (None: never).

@@ -17,7 +17,7 @@ Schedule = Callable[[jax.Array], jax.Array]
 
 
 def _at_least(least: float, number: Any) -> Any:
-    """The larger one, in Python's numbers where they are: those have more digits."""
+    """The maximum, in Python floats where possible, for their precision."""
     if isinstance(number, (int, float)):
         return max(number, least)
     return jnp.maximum(number, least)

@@ -19,7 +19,7 @@ BIG = 1e300  # stands for infinite evidence, which scikit-learn refuses
 
 
 class _UndefinedError(Exception):
-    """Why a metric is not defined on these examples."""
+    """A metric is undefined on these examples."""
 
 
 def _nan_if_undefined(metric: Callable) -> Callable:
@@ -79,7 +79,7 @@ def _classes(outputs, targets):
 
 
 def _labels(outputs, targets):
-    """Evidence and truth [N, K] of labels that are each true or false."""
+    """Scores and truth [N, K] of labels that are each true or false."""
     if outputs.size != targets.size:
         raise UserError(
             f"a metric of labels needs a target for each output, got {outputs.shape} "
@@ -101,7 +101,7 @@ def _mean_of_columns(score: Callable, truth, said, weights, counts) -> float:
 
 
 def _against_the_rest(score: Callable, classes, weights) -> float:
-    """Mean over the classes of how they are told from the others."""
+    """One-versus-rest mean of a score over the classes."""
     log_chance, label = classes
     if log_chance.shape[1] == 2:
         evidence = np.clip(log_chance[:, 1:] - log_chance[:, :1], -BIG, BIG)
@@ -288,7 +288,7 @@ def mae(outputs, targets, weights=None) -> float:
 
 @_nan_if_undefined
 def rmse(outputs, targets, weights=None) -> float:
-    """Root of the mean squared error, in units of the targets.
+    """Root mean squared error, in units of the targets.
 
     Arguments are those of `mae`. The mean is over examples and outputs, so that its
     square is the loss `squared_error`; scikit-learn's is the mean of outputs' roots.
@@ -302,7 +302,7 @@ def rmse(outputs, targets, weights=None) -> float:
 
 @_nan_if_undefined
 def r2(outputs, targets, weights=None) -> float:
-    """Share of the targets' variance that is explained, at most 1; 0 for their mean.
+    """Coefficient of determination: at most 1, 0 for predicting the mean.
 
     Arguments are those of `mae`. With several outputs it is the mean over those whose
     targets vary.

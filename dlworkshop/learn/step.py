@@ -27,7 +27,7 @@ Metrics = Mapping[str, Array]  # "loss" and what else is measured, by name
 
 
 class TrainSpec(NamedTuple):
-    """Everything that is done to a batch in a step, as functions: no numbers."""
+    """The functions of a train step, without numbers."""
 
     model: StatefulModel
     objective: Callable  # see `learn.objective`
@@ -45,7 +45,7 @@ class TrainSpec(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainStep:
-    """One update of one model, in the three parts between which it can be looked at."""
+    """One update of one model, in three parts."""
 
     # (train, batch, hparams) -> grads, new state of the model, metrics
     gradient: Callable[..., tuple[PyTree, PyTree, dict[str, Array]]]
@@ -70,7 +70,7 @@ def spec_of(
     schedule: Callable = schedules.constant,
     num_steps: int = 1,
 ) -> TrainSpec:
-    """The spec of a training that minimises a loss.
+    """The spec of training with a loss.
 
     Args:
         model: of one example.
@@ -101,7 +101,7 @@ def init_state(
     example: PyTree,
     start: Start | None = None,
 ) -> TrainState:
-    """One model at step 0.
+    """The state of one model at step 0.
 
     Args:
         spec: with the model and the optimizer.
@@ -138,7 +138,7 @@ def make_optimizer(
 
 
 def bound(model: StatefulModel, numbers: Mapping[str, Any]) -> StatefulModel:
-    """The model whose `apply` has these hyper-parameters already."""
+    """The model with these hyper-parameters bound to `apply`."""
     if not numbers:
         return model
     return model._replace(apply=functools.partial(model.apply, **numbers))
@@ -186,7 +186,7 @@ def _alone(lifted: Callable) -> Callable:
 
 
 def mean(values: Array) -> Array:
-    """Mean in float32 or more: that of many bfloat16 would be one of few digits."""
+    """Mean in float32 or more, as bfloat16 sums lose digits."""
     return values.astype(jnp.promote_types(values.dtype, jnp.float32)).mean()
 
 
@@ -238,7 +238,7 @@ def make_train_step(
 def make_own_step(
     make_step: Callable, step: TrainStep, numbers: Mapping[str, str]
 ) -> Callable:
-    """The step that a function of the user's makes of ours.
+    """The step that a user's `make_step` makes from ours.
 
     Args:
         make_step: (step, **numbers) -> (train, batch, hparams) -> (train, metrics).
@@ -256,7 +256,7 @@ def make_own_step(
 
 
 def accumulate_gradients(grad_fn: Callable, size: int) -> Callable:
-    """The means of `grad_fn` over a batch, computed for `size` examples at a time.
+    """The mean of `grad_fn` over a batch, in micro-batches of `size` examples.
 
     What one part computes stays in the cache of a CPU until its gradient is known.
     """
@@ -282,7 +282,7 @@ def accumulate_gradients(grad_fn: Callable, size: int) -> Callable:
 
 
 class Evaluated(NamedTuple):
-    """What an evaluation finds of each example."""
+    """Evaluation results of each example."""
 
     scores: dict[str, Array]  # "loss" and the metrics, [B] each; not yet weighted
     outputs: PyTree  # [B, ...]; None where nobody asks for them
@@ -317,7 +317,7 @@ def make_eval_step(spec: TrainSpec, with_outputs: bool = False) -> Callable:
 
 
 def _minimised(spec: TrainSpec, *args: Any, **keywords: Any) -> tuple:
-    """What the objective says of one example: loss, (outputs, state)."""
+    """The objective of one example: loss, (outputs, state)."""
     found = spec.objective(*args, **keywords)
     try:
         loss, (outputs, state) = found
@@ -335,7 +335,7 @@ def _wide(value: Array) -> Array:
 
 
 def is_split(batch_axis: str | None) -> bool:
-    """Whether several devices share a batch, inside a program of a mesh."""
+    """Whether a batch is sharded, inside a program on a mesh."""
     return batch_axis is not None and jax.lax.axis_size(batch_axis) > 1
 
 

@@ -1,4 +1,4 @@
-"""What the adapters share: how a module is called, and how its pair is made.
+"""Shared by the adapters: how a module is called, and how its model is made.
 
 Libraries agree neither on how a module is told that it is being trained nor on how it
 is given randomness; most say it in the signature of the call, which is read here.
@@ -25,14 +25,14 @@ KEY = inspect.Parameter("key", inspect.Parameter.KEYWORD_ONLY, default=None)
 
 
 class Call(NamedTuple):
-    """What a module's call takes beside its inputs."""
+    """The keywords that a module's call takes."""
 
     modes: tuple[str, ...]  # of MODES and KEYS
     reserved: tuple[str, ...]  # which the adapter gives
     options: tuple[inspect.Parameter, ...]  # keywords: what may be a hyper-parameter
 
     def arguments(self, key: Array | None) -> dict[str, Any]:
-        """The call is told whether it trains, in its own words.
+        """The keyword arguments of a call in training or evaluation.
 
         >>> Call(("train", "deterministic", "key"), (), ()).arguments(None)
         {'train': False, 'deterministic': True, 'key': None}
@@ -46,14 +46,14 @@ class Call(NamedTuple):
         return told
 
     def stand_ins(self) -> dict[str, Any]:
-        """Ones for the hyper-parameters without a default: `init` has no values."""
+        """Ones for hyper-parameters without a default, for `init`."""
         return {p.name: jnp.ones(()) for p in self.options if p.default is p.empty}
 
 
 def read_call(
     call: Callable, skip: int, adapter: str, reserved: Sequence[str] = ()
 ) -> Call:
-    """What a call takes, from its signature.
+    """The keywords that a call takes, from its signature.
 
     Args:
         call: a function, or a method as its class has it.
@@ -97,7 +97,7 @@ def read_call(
 
 @contextlib.contextmanager
 def making(adapter: str, make: Any, given: str) -> Iterator[None]:
-    """Say in one sentence that `make` is no function of `given` alone.
+    """Report in one sentence that `make` is not a function of `given` alone.
 
     Args:
         adapter: name of the adapter.
@@ -116,7 +116,7 @@ def making(adapter: str, make: Any, given: str) -> Iterator[None]:
 
 
 def described(config: Any, name: str) -> dict[str, Any]:
-    """The config of a model, by default its name."""
+    """The config of a model; by default its name."""
     if config is not None and not isinstance(config, Mapping):
         raise UserError(
             f"config is {repr_of(config)}: give a dict, as JSON knows it, of what the "
@@ -136,7 +136,7 @@ def make_model(
     has_state: bool,
     batched: bool,
 ) -> Model | StatefulModel:
-    """The pair whose `apply` lists the hyper-parameters that the module's call takes.
+    """A model whose `apply` lists the hyper-parameters of the module's call.
 
     Args:
         init: (key, inputs) -> (params, state).
@@ -195,14 +195,14 @@ def make_model(
 
 
 def _sign(apply: Any, names: tuple[str, ...], options) -> None:
-    """The signature that tells which hyper-parameters `apply` takes."""
+    """The signature of `apply`, with its hyper-parameters."""
     first = [INPUTS.replace(name=name) for name in names]
     options = [option for option in options if option.name != "key"]
     apply.__signature__ = inspect.Signature([*first, INPUTS, KEY, *options])
 
 
 def _squeeze(output: Array) -> Array:
-    """One example's answer out of a batch of one; a scalar was a mean over the one."""
+    """The outputs of one example from a batch of one; scalars are unchanged."""
     if output.ndim and output.shape[0] != 1:
         raise UserError(
             f"an output of a batch of one has shape {output.shape}, wanted [1, ...]: "
@@ -212,7 +212,7 @@ def _squeeze(output: Array) -> Array:
 
 
 def plain(tree: PyTree) -> dict:
-    """Any pytree as nested dicts of its leaves, which any checkpoint can hold.
+    """A pytree as nested dicts of its leaves, for checkpoints.
 
     >>> plain({"layers": [{"w": 1.0}, {"w": 2.0}], "none": None})
     {'layers': {'0': {'w': 1.0}, '1': {'w': 2.0}}}
@@ -244,7 +244,7 @@ def restored(like: PyTree, nested: Mapping) -> PyTree:
 
 
 def _names(path: tuple) -> list[str]:
-    """The keys of a path as text; that of a pytree which is a leaf is empty."""
+    """The keys of a path as text; empty for a single leaf."""
     names = []
     for entry in path:
         for attribute in ("name", "key", "idx"):

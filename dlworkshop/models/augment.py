@@ -1,4 +1,4 @@
-"""Augmentation: (key, image) -> image, of ONE example, on the device, in training only.
+"""Augmentation (key, image) -> image of ONE example, in training only.
 
 Each function changes nothing at zero strength, keeps shape and dtype, and takes an
 image [H, W, C] of floats in [0, 1]. What they need of randomness is drawn from the
@@ -35,7 +35,7 @@ KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ON
 
 
 def shift(key: Array, image: Array, pixels: int) -> jax.Array:
-    """Move by up to `pixels` down or up and right or left; the border is repeated.
+    """Shift by up to `pixels` along both axes; the border is repeated.
 
     >>> image = jnp.arange(9.0).reshape(3, 3, 1)
     >>> sorted({shift(jax.random.key(i), image, 1)[1, 1].item() for i in range(99)})
@@ -47,22 +47,22 @@ def shift(key: Array, image: Array, pixels: int) -> jax.Array:
 
 
 def flip(key: Array, image: Array) -> jax.Array:
-    """Left and right exchanged, for every other key."""
+    """Flip left and right with probability 1/2."""
     return jnp.where(jax.random.bernoulli(key), mirror(image), image)
 
 
 def mirror(image: Array) -> jax.Array:
-    """Left and right exchanged."""
+    """Flip left and right."""
     return image[:, ::-1]
 
 
 def rotate(key: Array, image: Array, degrees: float) -> jax.Array:
-    """Turn by up to `degrees` either way about the centre."""
+    """Rotate by up to `degrees` either way about the centre."""
     return turn(image, jax.random.uniform(key, (), minval=-degrees, maxval=degrees))
 
 
 def turn(image: Array, degrees: Array) -> jax.Array:
-    """Turn counter-clockwise about the centre; bilinear, the border is repeated.
+    """Rotate counter-clockwise about the centre; bilinear, the border is repeated.
 
     >>> image = jnp.arange(4.0).reshape(2, 2, 1)
     >>> turn(image, 90.0)[..., 0].round(4).tolist()
@@ -93,7 +93,7 @@ def turn(image: Array, degrees: Array) -> jax.Array:
 
 
 def cut_out(key: Array, image: Array, pixels: int) -> jax.Array:
-    """A square of `pixels` a side, somewhere inside, becomes grey (0.5).
+    """Set a random square with a side of `pixels` to grey (0.5).
 
     Source: DeVries & Taylor (2017), Improved regularization of convolutional neural
     networks with cutout; theirs may stand out of the image.
@@ -107,14 +107,14 @@ def cut_out(key: Array, image: Array, pixels: int) -> jax.Array:
 
 
 def brighten(key: Array, image: Array, strength: float) -> jax.Array:
-    """All of it brighter or darker by a factor in [1 - strength, 1 + strength]."""
+    """Multiply by a random factor in [1 - strength, 1 + strength]."""
     factor = jax.random.uniform(key, (), minval=1 - strength, maxval=1 + strength)
     return jnp.clip(image * factor.astype(image.dtype), 0, 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """How much of each: a function (key, image) -> image, of ONE example.
+    """Strengths of augmentations: a function (key, image) -> image of ONE example.
 
     >>> image = jnp.ones((8, 8, 3)) / 2
     >>> Augment(flip=True, shift=2)(jax.random.key(0), image).shape
@@ -191,7 +191,7 @@ class Moves:
 
 
 def augmented(model: AnyModel, augment: Callable) -> AnyModel:
-    """A model whose training inputs are augmented; without a key it is the same.
+    """A model with augmented inputs in training; without a key it is the same.
 
     Args:
         model: of one example.

@@ -1,4 +1,4 @@
-"""What `fit` looks at before it trains: is this a model of ONE example?"""
+"""Checks that a model is one of ONE example, before training."""
 
 import re
 from typing import Any
@@ -203,7 +203,7 @@ def check_lookups(
 
 
 def explain(error: Exception) -> UserError | None:
-    """The sentence for what JAX says of a model that looks at its batch wrongly.
+    """A sentence for JAX's error about a model that treats its batch wrongly.
 
     Returns:
         An error of the user, or None if it is about something else.
@@ -247,7 +247,7 @@ def _for_batches() -> UserError:
 def _keeps_the_first_axis(
     model: StatefulModel, alone: PyTree, one: PyTree, two: PyTree, hparams: Any
 ) -> bool:
-    """Whether parameters begun on a batch give outputs [B, ...] of the same rank.
+    """Whether a model initialised on a batch gives outputs [B, ...].
 
     So it is with a module which begins in `reshape((x.shape[0], -1))`: its parameters
     have another shape than on one example, of which it makes outputs [H, K].
@@ -270,7 +270,7 @@ def _keeps_the_first_axis(
 
 
 def _has_batch(outputs: PyTree, of_one: PyTree, num_examples: int) -> bool:
-    """Whether the outputs are those of one example, with a batch in front."""
+    """Whether the outputs are those of one example with a batch axis in front."""
     wanted = jax.tree.map(lambda x: (num_examples, *x.shape), of_one)
     return jax.tree.map(lambda x: x.shape, outputs) == wanted
 
@@ -290,12 +290,12 @@ def _flat(outputs: PyTree) -> Array:
 
 
 def _same(a: Array, b: Array) -> Array:
-    """Equal up to rounding, which the layers of a deep network add up."""
+    """Whether values are equal up to rounding, which deep networks accumulate."""
     return ~(jnp.abs(a - b).max() > 0.01 * jnp.abs(b).max())
 
 
 def _moved(params: PyTree) -> PyTree:
-    """Parameters half a standard deviation off; constant ones, such as zeros, 0.1."""
+    """Parameters perturbed by half a standard deviation; constant ones by 0.1."""
     leaves, form = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(0), max(len(leaves), 1))
 

@@ -1,1 +1,1 @@
-"""`fit` and what it is made of: the only room with a clock and a disk."""
+"""`fit` and its parts: the package that uses clock, disk and devices."""

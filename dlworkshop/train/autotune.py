@@ -1,4 +1,4 @@
-"""How convolutions and members are computed: measured once, remembered on disk."""
+"""Choice of how convolutions and members are computed: measured once, cached."""
 
 import contextlib
 import functools
@@ -61,7 +61,7 @@ def rule_of_thumb(
     convolutions: bool,
     platform: str,
 ) -> ExecutionConfig:
-    """What is right nearly always, without measuring.
+    """A good choice without measuring.
 
     A CPU trains one member at a time, whose parameters stay in its cache, unless an
     update is so small that starting its operations takes most of its time. With
@@ -91,12 +91,12 @@ def rule_of_thumb(
 
 
 def cached(flops: float) -> int:
-    """Examples at a time whose patches stay in the cache of a CPU, about."""
+    """The number of examples whose patches fit into a CPU's cache, approximately."""
     return max(1, round(CACHED / max(flops, 1.0)))
 
 
 def micro_batch_size(batch: int, wanted: int) -> int | None:
-    """The divisor of `batch` that is at most `wanted`; None where it is too small.
+    """The largest divisor of `batch` up to `wanted`; None where it is too small.
 
     >>> [micro_batch_size(batch, 16) for batch in (128, 100, 127, 16)]
     [16, 10, None, None]
@@ -109,7 +109,7 @@ def micro_batch_size(batch: int, wanted: int) -> int | None:
 def search_space(
     members: int, batch: int, flops: float, platform: str
 ) -> dict[str, list]:
-    """What is asked, in turn, and the answers that may be fastest here.
+    """The choices to compare, in turn.
 
     XLA's own convolution takes 15 to 70 times as long as the best in a loop on a CPU;
     trying it cost a minute, so there it, and what falls back on it, is used only where
@@ -150,7 +150,7 @@ def measure(
     num_steps: int | None = None,
     quiet: bool = False,
 ) -> ExecutionConfig:
-    """The fastest way to compute, by two steps of a few members in every way.
+    """The fastest choice, measured on two steps of a few members.
 
     Where a run of `num_steps` takes no longer than that would, it is the rule of thumb:
     it is timed first.
@@ -233,7 +233,7 @@ def autotune(
     worth: Callable[[float, float], bool] = lambda seconds, cost: True,
     lasting: float | None = None,
 ) -> ExecutionConfig:
-    """The fastest choice for what `cache_key` tells apart; remembered on disk.
+    """The fastest choice for this `cache_key`, cached on disk.
 
     One question is answered after the other, with the best answers so far: all
     combinations would take a minute to compile.
@@ -292,7 +292,7 @@ def _race(
     lasting: float,
     ready: Mapping[ExecutionConfig, Callable[[], Any]],
 ) -> ExecutionConfig:
-    """The fastest of the choices, or the one so far if it is nearly as fast.
+    """The fastest choice, or the current one if it is nearly as fast.
 
     The least of the `seconds` of each choice is kept. Those that are `ready` were tried
     once.
@@ -335,7 +335,7 @@ def _remembered() -> Path:
 def _read(
     path: Path, start: ExecutionConfig, asked: Mapping[str, Sequence]
 ) -> ExecutionConfig | None:
-    """What was measured before; None where that is not one of the answers asked for.
+    """The cached measurement; None where it is not among the choices.
 
     The file may be damaged, or of a version with other fields.
     """
@@ -353,7 +353,7 @@ def _read(
 
 
 def machine(root: Path = Path("/")) -> dict[str, Any]:
-    """What the time of a program depends on beside itself, as JSON.
+    """The properties of the machine that timings depend on, as JSON.
 
     Args:
         root: where the folders /proc and /sys of the system are.
@@ -368,7 +368,7 @@ def machine(root: Path = Path("/")) -> dict[str, Any]:
 
 
 def processor(root: Path = Path("/")) -> str:
-    """The model of the CPU. Python's `platform` knows no more than "x86_64"."""
+    """The model of the CPU; Python's `platform` only says "x86_64"."""
     try:
         lines = (root / "proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -384,7 +384,7 @@ def processor(root: Path = Path("/")) -> str:
 
 
 def cores(root: Path = Path("/")) -> float:
-    """Cores that this process may use: of those allowed, or less by its group's quota.
+    """The number of cores that this process may use, by affinity and cgroup quota.
 
     >>> 0 < cores() <= os.cpu_count()
     True
@@ -404,6 +404,6 @@ def dlworkshop_version() -> str:
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:
-    """Whole or not at all; a cache that cannot be written is done without."""
+    """Write the cache atomically; failures are ignored."""
     with contextlib.suppress(OSError):
         atomic_write(path, json.dumps(value, indent=2))

@@ -1,4 +1,4 @@
-"""Private folders for what may be thrown away: compiled programs, measured choices."""
+"""Private cache folders: compiled programs and measured choices."""
 
 import contextlib
 import hashlib
@@ -23,7 +23,7 @@ OPENS = "get_file_cache"  # there: the path of a folder -> its cache and the pat
 
 
 def cache_folder(name: str) -> Path | None:
-    """A folder of this user alone (0700); None where none can be made."""
+    """A private folder (0700) in the user's cache; None where it cannot be created."""
     try:
         return private_folder(name)
     except OSError:
@@ -31,7 +31,7 @@ def cache_folder(name: str) -> Path | None:
 
 
 class Programs:
-    """The compiled programs in a folder, as JAX asks for them and hands them over.
+    """JAX's cache of compiled programs, verified by digests.
 
     XLA runs what it is given: a damaged program ends the process, today and at every
     later start. So each is stored whole or not at all, behind a digest of its name and
@@ -47,7 +47,7 @@ class Programs:
         self._path = Path(folder)  # JAX shows it
 
     def get(self, key: str) -> bytes | None:
-        """What this user put there under this name; None where nothing whole is."""
+        """The entry of this name; None if missing, damaged or another user's."""
         path = self._file(key)
         try:
             content, owner = read_regular(path, LARGEST), path.lstat().st_uid
@@ -61,7 +61,7 @@ class Programs:
         return None
 
     def put(self, key: str, program: bytes) -> None:
-        """Keep it, where the disk has room: without it, it is compiled anew."""
+        """Store an entry; a full disk is ignored."""
         with contextlib.suppress(OSError):
             atomic_write(self._file(key), _digest(key, program) + program)
 
@@ -74,7 +74,7 @@ def _digest(key: str, program: bytes) -> bytes:
 
 
 def use_compilation_cache() -> None:
-    """Keep compiled programs, small ones too: a second run compiles nothing.
+    """Cache compiled programs, including small ones, on disk.
 
     It is for scripts and commands, for it stays so until the process ends; a library
     uses `compilation_cache`. A cache holds code that will be run, so its folder is
@@ -85,7 +85,7 @@ def use_compilation_cache() -> None:
 
 @contextlib.contextmanager
 def compilation_cache(quiet: bool = False) -> Iterator[None]:
-    """Keep compiled programs while inside, and leave JAX as it was before.
+    """Cache compiled programs while inside; JAX's settings are restored.
 
     What other threads compile meanwhile is kept, too.
 
@@ -103,7 +103,7 @@ def compilation_cache(quiet: bool = False) -> Iterator[None]:
 
 
 def _update(settings: dict[str, Any], opens: Callable | None) -> None:
-    """JAX looks at its settings once, when it first compiles: it has to look again."""
+    """Update JAX's settings, which it reads only once unless reset."""
     for name, value in settings.items():
         jax.config.update(name, value)
     if settings:
@@ -112,7 +112,7 @@ def _update(settings: dict[str, Any], opens: Callable | None) -> None:
 
 
 def _settings(quiet: bool = False) -> dict[str, Any]:
-    """What JAX is told; nothing where a cache was chosen, or there can be none."""
+    """JAX's settings for the cache; empty where the user chose one."""
     if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]
         return {}
     try:
@@ -131,7 +131,7 @@ def _settings(quiet: bool = False) -> dict[str, Any]:
 
 
 def _asks_for_caches() -> bool:
-    """Whether JAX gets its cache where `Programs` can take its place.
+    """Whether this JAX version lets `Programs` take the place of its cache.
 
     There is no public way to do that. In a version that does it otherwise programs
     would be run unseen, or not be kept.

@@ -1,4 +1,4 @@
-"""What the groups of processes (cgroups) around this one leave it: memory and cores.
+"""Limits of memory and cores by Linux control groups (cgroups).
 
 A container is such a group, and so is a job of a cluster; they lie in one another, and
 each may have a limit of its own. Version 2 has one tree of them, version 1 one for
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def memory_left(root: Path = Path("/")) -> Iterator[int]:
-    """Bytes that are left in each group around this process that has a limit.
+    """Bytes left in each enclosing group that has a limit.
 
     Pages of files count as used, and those not read lately (inactive) are given up
     where memory is needed.
@@ -41,7 +41,7 @@ def memory_left(root: Path = Path("/")) -> Iterator[int]:
 
 
 def cpu_quotas(root: Path = Path("/")) -> Iterator[float]:
-    """Cores, as time per time, that each group around this process grants it."""
+    """Cores granted by each enclosing group with a quota."""
     for folder, version in _folders(root, "cpu"):
         if version == 2:
             texts = [*_text(folder / "cpu.max").split(), "", ""][:2]
@@ -54,7 +54,7 @@ def cpu_quotas(root: Path = Path("/")) -> Iterator[float]:
 
 
 def _folders(root: Path, controller: str) -> Iterator[tuple[Path, int]]:
-    """Folder and version of the groups around this process, the inmost first."""
+    """Folder and version of the enclosing groups, the innermost first."""
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
         home = root / "sys/fs/cgroup"
@@ -83,7 +83,7 @@ def _text(path: Path) -> str:
 
 
 def _number(text: str) -> int | None:
-    """None for "max", and for what is no number."""
+    """The number in a file; None for "max" and anything else."""
     try:
         return int(text)
     except ValueError:

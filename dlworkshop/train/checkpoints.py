@@ -1,4 +1,4 @@
-"""Checkpoints by orbax behind four verbs: save, latest, restore, close.
+"""Checkpoints with orbax: save, latest, restore, close.
 
 One of them holds everything that a run needs to go on: the population and a small JSON
 object (position, log position, seconds). Keys are stored as the numbers they are. A
@@ -60,7 +60,7 @@ class Checkpoints:
         self._saving: concurrent.futures.Future | None = None
 
     def save(self, step: int, state: PyTree, position: dict[str, Any]) -> None:
-        """Begin to write a checkpoint in the background.
+        """Start writing a checkpoint in the background.
 
         The arrays are copied before this returns, so they may be given up after it.
         """
@@ -80,12 +80,12 @@ class Checkpoints:
             _write_digests(self.folder / str(step))
 
     def latest(self) -> int | None:
-        """The step of the newest whole one."""
+        """The step of the newest complete checkpoint."""
         newest = self._checkpointer.latest
         return None if newest is None else newest.step
 
     def restore(self, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
-        """The newest one, laid out over devices as the arrays of `like` are."""
+        """Restore the newest checkpoint, sharded like the arrays of `like`."""
         target = jax.tree.map(_saved, like)
         try:
             found = self._checkpointer.load_checkpointables(
@@ -106,13 +106,13 @@ class Checkpoints:
         return state, found["position"]
 
     def wait(self) -> None:
-        """Until what was begun is on disk."""
+        """Wait until a save that was started is on disk."""
         saving, self._saving = self._saving, None
         if saving is not None:
             saving.result()
 
     def close(self) -> None:
-        """Wait, and let go of the folder."""
+        """Wait for a save, and release the folder."""
         try:
             self.wait()
         finally:
@@ -121,7 +121,7 @@ class Checkpoints:
 
 
 def _set_damaged_aside(folder: Path) -> None:
-    """Rename the newest checkpoints until one is as it was written."""
+    """Rename damaged checkpoints, newest first, until one is intact."""
     steps = [each for each in folder.glob("*") if each.name.isdecimal()]
     damaged = []
     for step in sorted(steps, key=lambda each: int(each.name), reverse=True):
@@ -147,7 +147,7 @@ def _set_damaged_aside(folder: Path) -> None:
 
 
 def damage(checkpoint: Path) -> str | None:
-    """What differs from the digests in a checkpoint; None where nothing does.
+    """The first file of a checkpoint that differs from its digest; None where intact.
 
     Of one without digests nothing is known; see `_unfinished`.
     """
@@ -167,13 +167,13 @@ def damage(checkpoint: Path) -> str | None:
 
 
 def _unfinished(checkpoint: Path, steps: list[Path]) -> str | None:
-    """Without digests, while another has them, it may not have reached the disk."""
+    """Whether a checkpoint has no digests while another has: it may be incomplete."""
     has = {step for step in steps if (step / DIGESTS).exists()}
     return "it was not finished" if has and checkpoint not in has else None
 
 
 def _write_digests(checkpoint: Path) -> None:
-    """Bring all files of a checkpoint to the disk, and their digests after them.
+    """Sync all files of a checkpoint to disk, then write their digests.
 
     So, after the power failed, one that has digests is whole or is seen not to be.
     """
@@ -204,7 +204,7 @@ def _as_data(leaf):
 
 
 def _saved(leaf):
-    """Of arrays that each of several processes has whole, the first saves its own."""
+    """The arrays that this process saves; replicated ones are saved by the first."""
     data = _as_data(leaf)
     whole = processes.count() > 1 and data.is_fully_addressable
     return np.asarray(data) if whole else data

@@ -1,4 +1,4 @@
-"""What is refused at the door of `fit`, each in one sentence."""
+"""Checks of the arguments of `fit`, with one sentence for each mistake."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -28,7 +28,7 @@ COUNTS = ("num_epochs", "batch_size")
 
 
 def check_types(model: Any, dataset: Any, **functions: Any) -> None:
-    """Each argument is of its kind: what was meant is said where it can be guessed.
+    """Check the type of each argument, with a hint where the intent can be guessed.
 
     The optimizer and the loss are functions, all others are functions or None.
     """
@@ -46,14 +46,14 @@ def check_types(model: Any, dataset: Any, **functions: Any) -> None:
 
 
 def check_numbers(**counts: int | None) -> None:
-    """Counts are whole numbers of at least one, or None where they are optional."""
+    """Check that counts are whole numbers of at least one, or None where optional."""
     for name, value in counts.items():
         if value is not None or name in COUNTS:
             check_whole(name, value)
 
 
 def check_convolution(how: str, convolutions: bool) -> str:
-    """It is one of the ways that there are, and the model has what it is for.
+    """Check that the implementation is known and the model has convolutions.
 
     Args:
         how: as it was asked for.
@@ -69,7 +69,7 @@ def check_convolution(how: str, convolutions: bool) -> str:
 
 
 def check_places(workdir: Any, devices: Any) -> None:
-    """The folder is a path, and the devices are some."""
+    """Check that the folder is a path and that devices are given."""
     if workdir is not None:
         check_path("workdir", workdir)
     if devices is None:
@@ -86,14 +86,14 @@ def check_places(workdir: Any, devices: Any) -> None:
 
 
 def check_flags(**flags: bool | None) -> None:
-    """Flags are True or False, or None where that means something."""
+    """Check that flags are True or False, or None where that is allowed."""
     for name, value in flags.items():
         if value is not None or name != "streamed":
             check_flag(name, value)
 
 
 def check_outputs(outputs: str | None, loss: Callable | None) -> None:
-    """It is a meaning that outputs may have, and the one that the loss gives them.
+    """Check that `outputs` is a known meaning, and the one of the loss.
 
     Args:
         outputs: as it was asked for.
@@ -115,7 +115,7 @@ def check_outputs(outputs: str | None, loss: Callable | None) -> None:
 def check_monitor(
     monitor: str, metrics: Mapping[str, Metric], given: Mapping[str, Any] | None
 ) -> None:
-    """It is the loss or one of the metrics, and says which way it gets better.
+    """Check that `monitor` is the loss or a metric with a direction.
 
     Args:
         monitor: its name.
@@ -133,7 +133,7 @@ def check_monitor(
 
 
 def check_dataset(dataset: Dataset) -> None:
-    """Every split has examples of one shape, and labels that name a class."""
+    """Check that all splits have examples of one shape, and valid labels."""
     like = example_shapes(dataset.train)
     for name in SPLITS:
         split: Batch = getattr(dataset, name)
@@ -177,7 +177,7 @@ def check_dataset(dataset: Dataset) -> None:
 
 
 def check_batch_size(dataset: Dataset, batch_size: int) -> None:
-    """An epoch has one whole batch at least."""
+    """Check that an epoch has at least one full batch."""
     size = dataset.train.num_examples
     if batch_size > size:
         raise UserError(
@@ -187,7 +187,7 @@ def check_batch_size(dataset: Dataset, batch_size: int) -> None:
 
 
 def check_folds(folds: int, dataset: Dataset) -> None:
-    """There are at least two, and weights are in both splits or in none."""
+    """Check for at least two folds, and weights in both splits or in none."""
     check_whole("folds", folds, 2)
     if (dataset.train.weights is None) != (dataset.validation.weights is None):
         raise UserError(

@@ -1,4 +1,4 @@
-"""Steps of a chunk by the clock, where the operations of a step cannot be counted.
+"""Chunk length by the clock, where the operations of a step cannot be counted.
 
 A `lax.while_loop`, and a `lax.fori_loop` whose bounds are traced, run as often as the
 numbers say. Operations are counted as if they ran once, and a chunk of what looks like
@@ -28,13 +28,13 @@ GROWTH = 16  # at most, from one measurement to the next: the first one has warm
 
 @dataclasses.dataclass
 class Elapsed:
-    """Seconds of a piece of work, once it is done."""
+    """Seconds of a block, set when it ends."""
 
     seconds: float = 0.0
 
 
 class EpochsPerCall:
-    """How many epochs the devices are given at a time: what takes them a second or so.
+    """Number of epochs per device call, so that a call takes a second or two.
 
     Args:
         flops: operations of a step of all members.
@@ -53,13 +53,13 @@ class EpochsPerCall:
         self.epochs = max(1, min(MOST_EPOCHS, int(fitting)))
 
     def record(self, epochs: int, seconds: float) -> None:
-        """So long did the last ones take."""
+        """Record the time that the last epochs took."""
         wanted = int(min(SECONDS * epochs / max(seconds, 1e-9), GROWTH * self.epochs))
         self.epochs = max(1, min(MOST_EPOCHS, wanted))
 
 
 def has_while(jaxpr) -> bool:
-    """Whether there is a loop, at any depth, whose length is not in the program.
+    """Whether a jaxpr has, at any depth, a loop of unknown length.
 
     >>> import jax.numpy as jnp
     >>> def loop(times, x):
@@ -76,14 +76,14 @@ def has_while(jaxpr) -> bool:
 
 
 def timed(plan: Plan) -> Plan:
-    """The same plan with as many steps in a chunk as take `SECONDS`, or one."""
+    """The plan with as many steps per chunk as take `SECONDS`, at least one."""
     seconds_of_a_step(plan, 1)  # compiles
     wanted = SECONDS / seconds_of_a_step(plan, 1)
     return _with_chunk(plan, chunk_steps(wanted, plan.order.steps_per_epoch))
 
 
 def adjusted(plan: Plan) -> Plan:
-    """The same plan with another chunk, where operations told a wrong one.
+    """The plan with another chunk length, where counted operations misled.
 
     Devices of a kind differ more in what they do in a second than networks in what
     they count. A run of few chunks is not worth the one that it takes to see that.
@@ -102,7 +102,7 @@ def _with_chunk(plan: Plan, chunk: int) -> Plan:
 
 
 def seconds_of_a_step(plan: Plan, steps: int) -> float:
-    """Of all members, by a chunk of so many steps of a group, times the groups."""
+    """Seconds of a step of all members, measured on a chunk of one group."""
     programs, mesh = plan.programs, plan.mesh
     groups = plan.groups.partition(range(len(plan.seeds)))
     everyone = processes.put(

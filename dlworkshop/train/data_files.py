@@ -1,4 +1,4 @@
-"""What a run folder keeps of its data: the card, and how a file becomes an example."""
+"""Files of a run folder about its data: the card, and the preprocessing."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ def describe(dataset: Dataset, model: Model | StatefulModel) -> dict[str, Any]:
 
 
 def augmented(augment: Any, dataset: Dataset) -> list[list[str]]:
-    """Pictures of training examples: each as it is, then as it may be seen."""
+    """Pictures of training examples: each original, then augmented."""
     size = len(dataset.train.targets)
     rows = []
     for i in np.linspace(0, size - 1, min(size, SHOWN)).astype(int):

@@ -1,4 +1,4 @@
-"""Which operation made the first number of a step that is not finite."""
+"""Diagnosis of a failed member: the operation behind the first non-finite number."""
 
 import functools
 import logging
@@ -34,7 +34,7 @@ STEPS = 1000  # of a chunk that are taken again at most
 
 
 def explain_failure(plan: Plan, population: Population) -> str:
-    """Why the first member failed, in a sentence; "" while any member is fine.
+    """Explain in a sentence why the first member failed; "" while any member is fine.
 
     The steps since its last finite state are taken again. That compiles two programs,
     which nobody minds where a run has no result; a member that failed beside others
@@ -63,7 +63,7 @@ def explain_failure(plan: Plan, population: Population) -> str:
 
 
 def _origin_or_nothing(*args: Any) -> str:
-    """A program of the user's may hold what cannot be looked into."""
+    """The origin in words; "" where a program cannot be interpreted."""
     try:
         return origin(*args)
     except Exception:
@@ -103,7 +103,7 @@ def _finite(tree: Any) -> bool:
 def origin(
     function: Callable, outputs: Sequence[str], args: Sequence, names: Sequence[str]
 ) -> str:
-    """Which operation of `function` makes the first output that is not finite so.
+    """The operation of `function` that makes the first non-finite output so.
 
     The program is followed back from that output, along what is not finite, to an
     operation that is given finite numbers only: an infinity that a mask brings in, and
@@ -171,7 +171,7 @@ def _all_finite(value) -> jax.Array:
 
 
 class _Tape:
-    """The values of a program while it is traced, and what made each of them."""
+    """The values of a traced program, and the operation that made each."""
 
     def __init__(self) -> None:
         self.values: list[Any] = []
@@ -181,14 +181,14 @@ class _Tape:
         self._places: dict[int, int] = {}
 
     def place(self, value: Any) -> int:
-        """Where a value is among all of them; it is added if it is new."""
+        """The index of a value, which is added if it is new."""
         if id(value) not in self._places:
             self._places[id(value)] = len(self.values)
             self.values.append(value)  # kept, so that its id is nobody else's
         return self._places[id(value)]
 
     def run(self, jaxpr, consts, args) -> list:
-        """The outputs of a program, whose calls are looked into."""
+        """The outputs of a jaxpr, with inner jaxprs recorded too."""
         if not self.given:
             self.given = [self.place(value) for value in args]
         env = dict(
@@ -215,7 +215,7 @@ class _Tape:
 
 
 def _alone(jaxpr, eqn, inputs: list) -> list:
-    """What one operation makes of its inputs, arrays and literals."""
+    """The outputs of one operation for its inputs."""
     given = {
         atom: value
         for atom, value in zip(eqn.invars, inputs, strict=True)

@@ -1,4 +1,4 @@
-"""What keeps a run folder from being written, in one sentence."""
+"""Disk errors of a run folder, in one sentence."""
 
 import contextlib
 import errno
@@ -30,7 +30,7 @@ GONE = "Checkpoint directory does not exist", "No ArrayMetadata found for"
 
 @contextlib.contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Say in one sentence what kept the run folder from being written."""
+    """Turn a disk error raised inside into a `UserError`."""
     try:
         yield
     except UserError:
@@ -46,7 +46,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
 
 
 def _disk_error(error: BaseException, folder: Path) -> str | None:
-    """Why the disk under a folder failed; None where the error is another one.
+    """The reason why the disk under a folder failed; None for other errors.
 
     Threads and libraries wrap what the system said, and some keep its number alone.
     """
@@ -65,7 +65,7 @@ def _disk_error(error: BaseException, folder: Path) -> str | None:
 
 
 def _is_below(error: BaseException, folder: Path) -> bool:
-    """Whether it is of a file in a folder, as far as it names one."""
+    """Whether the error names a file in the folder."""
     name = getattr(error, "filename", None)
     if name is None or Path(os.path.abspath(name)).is_relative_to(folder.absolute()):
         return True

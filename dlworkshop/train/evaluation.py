@@ -1,4 +1,4 @@
-"""A split -> scores of each member: the one way in which a run is evaluated.
+"""Evaluation of a split: scores of each member, by one code path.
 
 Pieces of the split go through the device and are added up there, so that no more than
 a piece of outputs is there at a time.
@@ -32,7 +32,7 @@ def evaluate_split(
     watchers: Sequence[Watcher] = (),
     with_outputs: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Loss and metrics of the members in `groups`: name -> [P] float64, others NaN.
+    """Loss and metrics of the members in `groups`: name -> [P] float64, NaN for others.
 
     Args:
         plan: of the run.
@@ -70,14 +70,14 @@ def evaluate_split(
 
 
 def weight_of(batch: Batch) -> float:
-    """By what the sums over a split are divided."""
+    """The divisor of sums over a split."""
     if batch.weights is None:
         return float(batch.num_examples)
     return float(np.sum(batch.weights, dtype=float))
 
 
 def total_of(total: np.ndarray) -> np.ndarray:
-    """The sum [...] that two numbers [..., 2] are; see `population.add_exactly`."""
+    """The sum [...] of compensated pairs [..., 2]; see `population.add_exactly`."""
     return np.asarray(total, np.float64).sum(-1)
 
 
@@ -89,7 +89,7 @@ def _totals(
     watchers: Sequence[Watcher],
     with_outputs: bool,
 ) -> dict[str, np.ndarray]:
-    """Sums over a split, name -> [G, 2]; else only what the watchers see is fetched."""
+    """Sums over a split, name -> [G, 2]; else only what watchers need is fetched."""
     size, first = getattr(plan.dataset, split).num_examples, 0
     own = plan.programs.gather((*judged, plan.placed_hparams), group)
     totals, data = plan.programs.no_totals(len(group)), plan.feed.data(split)
@@ -141,7 +141,7 @@ def split_scores(
 
 
 def _number(name: str, metric: Metric, *member: Any) -> float:
-    """What a metric of a split makes of one member's answers."""
+    """The value of a split metric for one member."""
     found = metric.function(*member)
     if np.ndim(found) or np.asarray(found).dtype.kind not in "biuf":
         raise UserError(
@@ -159,7 +159,7 @@ def _as_float(leaf: Any) -> np.ndarray:
 
 
 class Outputs:
-    """A watcher that keeps the outputs of all examples."""
+    """Watcher that keeps the outputs of all examples."""
 
     def __init__(self) -> None:
         self._pieces: list[PyTree] = []
@@ -168,12 +168,12 @@ class Outputs:
         self._pieces.append(found.outputs)
 
     def joined(self) -> PyTree:
-        """[G, N, ...]."""
+        """The outputs [G, N, ...]."""
         return jax.tree.map(lambda *leaves: np.concatenate(leaves, 1), *self._pieces)
 
 
 class HeldOut:
-    """A watcher that adds up what is found of the examples that a member held out.
+    """Watcher that sums over the examples that each member held out.
 
     Args:
         weights: [G, N] of the examples for each member, 0 for those it learnt from.
@@ -190,13 +190,13 @@ class HeldOut:
             self._sums[name] = self._sums.get(name, 0) + total
 
     def means(self) -> dict[str, np.ndarray]:
-        """name -> [G]."""
+        """Means, name -> [G]."""
         whole = self.weights.sum(-1)
         return {name: total / whole for name, total in self._sums.items()}
 
 
 class BalancedAccuracy:
-    """A watcher that keeps which examples were right, to weigh all classes alike.
+    """Watcher that counts correct examples per class.
 
     Where members have held examples out, [P, N], only those count.
     """
@@ -217,7 +217,7 @@ class BalancedAccuracy:
         scatter_rows(self._right[:, first : first + right.shape[1]], group, right)
 
     def values(self) -> np.ndarray:
-        """[P]."""
+        """Balanced accuracy [P]."""
         if self._held_out is None:
             return mean_over_classes(self._right, self._label, self._weights)
         return np.array(

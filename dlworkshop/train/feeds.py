@@ -1,4 +1,4 @@
-"""How the programs come by their examples: resident on the devices, or streamed.
+"""Feeding of the compiled programs: data resident on the devices, or streamed.
 
 Both feed the same batches, bit for bit; a run may go on with the other one.
 """
@@ -35,7 +35,7 @@ Piece = tuple[Any, Array]  # what is fed [T, B, ...], the share of each example 
 
 
 class Resident:
-    """Whole splits on the devices, put there once; a step is fed indices."""
+    """Whole splits on the devices; a step is fed indices."""
 
     name = "resident"
 
@@ -45,7 +45,7 @@ class Resident:
         self._pieces: dict[tuple, list[Piece]] = {}
 
     def data(self, split: str) -> Any:
-        """What the programs gather from: the split [N, ...]."""
+        """The split [N, ...] that the programs gather from."""
         if split not in self._placed:
             arrays = jax.tree.map(np.asarray, getattr(self._dataset, split))
             self._placed[split] = shard(self._mesh, arrays)
@@ -59,7 +59,7 @@ class Resident:
         groups: Sequence[Group],
         draw: Draw | None = None,
     ) -> Generator[Array, None, None]:
-        """Indices [S, G, B] of the steps first ... last - 1: chunks, in them groups.
+        """Indices [S, G, B] of the steps first ... last - 1, by chunk and group.
 
         They are drawn by the devices where `draw` is given, and by the host where
         groups take turns: the order of all of them would fill the devices.
@@ -76,7 +76,7 @@ class Resident:
     def evaluation(
         self, split: str, batch_size: int, most: int
     ) -> Generator[Piece, None, None]:
-        """Pieces of at most so many batches, for every example of a split once.
+        """Pieces of at most so many batches, covering every example of a split once.
 
         They are indices [T, B] and the shares of the examples.
         """
@@ -90,7 +90,7 @@ class Resident:
     def shapes(
         self, chunk: int, members: int, batch_size: int, most: int
     ) -> tuple[Any, Any]:
-        """(data, piece) of the training of so many members, and of an evaluation."""
+        """(data, piece) of training and of evaluation, as shapes."""
         train, held = self._dataset.train, self._dataset.validation
         shape = (chunk, members, self._order.batch_size)
         indices = jax.ShapeDtypeStruct(shape, np.int32)
@@ -104,12 +104,12 @@ class Resident:
         )
 
     def more(self) -> int:
-        """Bytes on each device beside those that the training is given."""
+        """Bytes on each device besides the arguments of training."""
         return size_of(self._dataset.validation) + size_of(self._dataset.test)
 
 
 class Streamed:
-    """Splits stay where they are; a step is fed the batch itself.
+    """Splits stay on the host; a step is fed its batch.
 
     A chunk or a split comes in pieces, so that the memory of host and devices is
     bounded by the sizes above, whatever the size of the data.
@@ -132,7 +132,7 @@ class Streamed:
         groups: Sequence[Group],
         draw: Draw | None = None,
     ) -> Generator[Batch, None, None]:
-        """Batches [S, G, B, ...] of the same steps; a group's chunk in pieces."""
+        """Batches [S, G, B, ...] of the same steps; a chunk of a group in pieces."""
         del draw  # it is the host that gathers
         order = self._order
         pieces = [
@@ -151,7 +151,7 @@ class Streamed:
     def evaluation(
         self, split: str, batch_size: int, most: int
     ) -> Generator[Piece, None, None]:
-        """Pieces of at most so many batches, for every example of a split once.
+        """Pieces of at most so many batches, covering every example of a split once.
 
         They are batches [T, B, ...] and the shares of the examples; all of one shape,
         for one program.
@@ -172,7 +172,7 @@ class Streamed:
     def shapes(
         self, chunk: int, members: int, batch_size: int, most: int
     ) -> tuple[Any, Any]:
-        """(data, piece) of the training of so many members, and of an evaluation."""
+        """(data, piece) of training and of evaluation, as shapes."""
         train, held = self._dataset.train, self._dataset.validation
         steps = self._steps(chunk, members)
         most = min(most, self._most(batch_size))
@@ -185,15 +185,15 @@ class Streamed:
         )
 
     def more(self) -> int:
-        """Bytes on each device beside those that the training is given."""
+        """Bytes on each device besides the arguments of training."""
         return PIECE_BYTES
 
     def _steps(self, chunk: int, members: int) -> int:
-        """Steps of a piece of a chunk."""
+        """Steps in a piece of a chunk."""
         return balanced_size(chunk, self._most(members * self._order.batch_size))
 
     def _most(self, examples: int) -> int:
-        """Batches of so many examples that a piece may have."""
+        """The largest number of batches in a piece."""
         train = self._dataset.train
         each = examples * size_of(train) // train.num_examples
         return max(1, PIECE_BYTES // max(each, 1))
@@ -201,7 +201,7 @@ class Streamed:
     def _stream(
         self, split: str, indices: Callable, shapes: Sequence[tuple[int, ...]], *axes
     ) -> Generator[Batch, None, None]:
-        """Of indices of these shapes each process reads what its devices are fed."""
+        """Batches by index; each process reads the part of its devices."""
         sharding = NamedSharding(self._mesh, PartitionSpec(*axes))
         boxes = [processes.own_box(sharding, shape) for shape in shapes]
 
@@ -220,14 +220,14 @@ Feed = Resident | Streamed
 
 
 def choose(streamed: bool | None, dataset: Dataset, mesh: Mesh, order: Order) -> Feed:
-    """The feed that was asked for; None: resident where the splits fit."""
+    """The requested feed; by default resident where the splits fit."""
     if streamed is None:
         streamed = not fits(dataset, list(mesh.devices.flat))
     return (Streamed if streamed else Resident)(dataset, mesh, order)
 
 
 def evaluation_pieces(split: Batch, batch_size: int, most: int) -> Iterator[Piece]:
-    """Indices [T, B] and shares [T, B] of every example of a split once.
+    """Indices [T, B] and shares [T, B] that cover every example of a split once.
 
     T is the same in each, at most `most`. What is left over is filled with the first
     example, whose share is 0 there; elsewhere it is its weight, or 1.
@@ -266,25 +266,25 @@ def cut(
 
 
 def _members(group: Group, order: Order) -> np.ndarray:
-    """Whose batches a group is fed: in an empty place the last member's."""
+    """The members that a group is fed for; an empty place repeats the last."""
     return np.minimum(group, len(order.member) - 1)
 
 
 def _rows(split: Batch, *shape: int) -> Batch:
-    """Examples of a split side by side, as shapes."""
+    """A number of examples of a split, as shapes."""
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(shape + leaf.shape[1:], leaf.dtype), split
     )
 
 
 def size_of(split: Batch) -> int:
-    """Bytes of a split."""
+    """The bytes of a split."""
     leaves = jax.tree.leaves(split)
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
 
 
 def fits(dataset: Dataset, devices: list[jax.Device]) -> bool:
-    """True if the splits take at most RESIDENT_SHARE of what is free on each device.
+    """Whether the splits take at most RESIDENT_SHARE of each device's free memory.
 
     Every device has them all.
     """

@@ -1,4 +1,4 @@
-"""What is not finite is said: inputs at the door, losses when a split was read."""
+"""Checks and counts of non-finite inputs and losses."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 def check_inputs(
     spec: TrainSpec, dataset: Dataset, hparams: Mapping[str, np.ndarray]
 ) -> None:
-    """Refuse NaN and infinite inputs of which the model makes a loss that is neither.
+    """Refuse NaN and infinite inputs for which the loss is not finite.
 
     A model may well mask them, so the first such example of a split is tried. Inputs
     on disk are not read for it, nor is train asked where a batch transform may fill
@@ -45,13 +45,13 @@ def check_inputs(
 
 
 def refuse(dataset: Dataset) -> None:
-    """Refuse NaN and infinite inputs, whatever a model would make of them."""
+    """Refuse NaN and infinite inputs, whatever a model would do with them."""
     for *_, sentence in _found(dataset):
         raise UserError(sentence)
 
 
 def _found(dataset: Dataset) -> Iterator[tuple[str, Batch, str]]:
-    """Split, its first example with such an input, and what is to be said."""
+    """Split, its first example with such an input, and the message."""
     for name in SPLITS:
         split: Batch = getattr(dataset, name)
         for path, leaf in jax.tree.leaves_with_path(split.inputs):
@@ -71,7 +71,7 @@ def _found(dataset: Dataset) -> Iterator[tuple[str, Batch, str]]:
 
 
 def _is_masked(spec: TrainSpec, one: Batch, hparams: Mapping[str, np.ndarray]) -> bool:
-    """Whether the loss of an example is finite at some parameters."""
+    """Whether the loss of an example is finite for some parameters."""
     numbers = {name: jnp.asarray(values[0], float) for name, values in hparams.items()}
 
     @jax.jit
@@ -84,7 +84,7 @@ def _is_masked(spec: TrainSpec, one: Batch, hparams: Mapping[str, np.ndarray]) -
 
 
 class NotFinite:
-    """A watcher that counts the examples whose loss is not finite.
+    """Watcher that counts the examples whose loss is not finite.
 
     Args:
         dataset: of the run.
@@ -111,7 +111,7 @@ class NotFinite:
                 self._counted = self._counted & (np.asarray(share) > 0)
 
     def __call__(self, group: Group, first: int, found: Evaluated) -> None:
-        """See the losses [G, n] of the examples from `first` on."""
+        """Count in losses [G, n] of the examples from `first` on."""
         every = ~np.isfinite(found.scores["loss"])
         place = slice(first, first + every.shape[1])
         for member, bad in zip(group, every, strict=True):
@@ -121,7 +121,7 @@ class NotFinite:
                 self._members[member] |= counts.any()
 
     def tell(self, rows: Sequence[dict[str, Any]], level: int) -> None:
-        """Log how many they are, and note it in the rows [P] of the summary."""
+        """Log the counts, and note them in the rows [P] of the summary."""
         numbers = np.flatnonzero(self._found)
         if not len(numbers):
             return

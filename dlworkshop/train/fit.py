@@ -1,4 +1,4 @@
-"""`fit`: what came is checked and planned, trained, evaluated and written down."""
+"""`fit`: plan, train, evaluate, and write a run."""
 
 import logging
 import time
@@ -192,7 +192,7 @@ def _fit(plan: Plan, dataset: Dataset, workdir: str | Path | None) -> Run:
 
 
 def conclude(trained: Trained, workdir: Path | None) -> Run:
-    """Read the test split, once, and write down what came out."""
+    """Read the test split once, and write the results."""
     plan, population = trained.plan, trained.population
     params, state = final_params(plan, population)
     if trained.finished is not None and run_folder.is_whole(workdir, trained.finished):

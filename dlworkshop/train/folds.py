@@ -1,4 +1,4 @@
-"""Cross-validation: train and validation together, of which each member holds out."""
+"""Cross-validation: each member holds out one fold of train and validation together."""
 
 import jax
 import numpy as np
@@ -11,7 +11,7 @@ from dlworkshop.types import Array, Batch, Dataset, PyTree
 
 
 def pooled(dataset: Dataset) -> Dataset:
-    """Train and validation as one split, which is train and validation both.
+    """A data set whose train and validation splits are both, together.
 
     Raises:
         UserError: where there is not a group for each example.
@@ -71,7 +71,7 @@ def parts(
 
 
 def held_out(dataset: Dataset, folds: int, seeds: list[int]) -> np.ndarray:
-    """Which examples each member [P, N] holds out; the folds run fastest.
+    """Which examples each member [P, N] holds out; folds vary fastest.
 
     Args:
         dataset: as of `pooled`.
@@ -93,7 +93,7 @@ def held_out(dataset: Dataset, folds: int, seeds: list[int]) -> np.ndarray:
 
 
 def _content(inputs: PyTree) -> np.ndarray:
-    """A number [N] for each example: the same where they are copies of one."""
+    """A number [N] per example, equal for exact copies."""
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(inputs)]
     size = len(leaves[0])
     content = [b"".join(leaf[i].tobytes() for leaf in leaves) for i in range(size)]

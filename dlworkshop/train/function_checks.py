@@ -20,7 +20,7 @@ from dlworkshop.types import Batch, HParams, PyTree, TrainState
 def traced(
     function: Callable, numbers: HParams, *others: PyTree
 ) -> tuple[core.ClosedJaxpr, PyTree]:
-    """The program of `function(*others, numbers)`, numbers first; what it returns."""
+    """The program of `function(*others, numbers)`, numbers first, and what it returns."""
     return jax.make_jaxpr(
         lambda numbers, others: function(*others, numbers), return_shape=True
     )(numbers, others)
@@ -82,7 +82,7 @@ def check_updates(
 
 
 def check_schedule(spec: TrainSpec, numbers: Mapping[str, Any]) -> None:
-    """It is num_steps -> (step -> one number)."""
+    """Check that a schedule is num_steps -> (step -> number)."""
     name, own = name_of(spec.schedule), given(spec.routes.schedule, numbers)
     with one_sentence(f"the schedule {name} cannot be made from num_steps"):
         made = spec.schedule(spec.num_steps, **own)
@@ -98,7 +98,7 @@ def check_schedule(spec: TrainSpec, numbers: Mapping[str, Any]) -> None:
 
 
 def check_eval_params(spec: TrainSpec, train: TrainState) -> None:
-    """It is (opt_state, params) -> params of the same form."""
+    """Check that `eval_params` is (opt_state, params) -> params of the same form."""
     if spec.eval_params is None:
         return
     name = name_of(spec.eval_params)
@@ -112,7 +112,7 @@ def check_eval_params(spec: TrainSpec, train: TrainState) -> None:
 
 
 def check_probe(spec: TrainSpec, train: TrainState) -> None:
-    """It is (grads, updates, params) -> {name: scalar}."""
+    """Check that a probe is (grads, updates, params) -> {name: scalar}."""
     if spec.probe is None:
         return
     name = name_of(spec.probe)
@@ -131,7 +131,7 @@ def check_probe(spec: TrainSpec, train: TrainState) -> None:
 def check_batch_transform(
     spec: TrainSpec, two: Batch, size: int, numbers: Mapping[str, Any]
 ) -> tuple[core.ClosedJaxpr, Batch]:
-    """It is (key, batch) -> batch; what it computes, and makes of two examples."""
+    """Check that it is (key, batch) -> batch; returns its program and result as shapes."""
     transform: Any = spec.batch_transform
     name, routes = name_of(transform), spec.routes.batch_transform
     two = two._replace(
@@ -168,7 +168,7 @@ def check_batch_transform(
 
 @contextlib.contextmanager
 def no_plain_step(spec: TrainSpec) -> Iterator[None]:
-    """Say of an optimizer what it asks for that a step does not have."""
+    """Refuse an optimizer that needs what a plain step does not have."""
     name = name_of(spec.optimizer)
     try:
         yield
@@ -208,7 +208,7 @@ def check_own_step(
     train: TrainState,
     batch: Batch,
 ) -> core.ClosedJaxpr:
-    """A step of the user's takes and gives what ours does; what it computes."""
+    """Check that a custom step takes and gives what ours does; returns its program."""
     step_of = f"the step of {name_of(make_step)}"
     with one_sentence(f"{step_of} cannot be taken"):
         own = make_own_step(make_step, step, spec.routes.make_step)

@@ -1,4 +1,4 @@
-"""Who trains next: the members that run, in groups that fit into memory.
+"""Partition of the running members into groups that fit into memory.
 
 A group goes through programs of its own size, and sizes are few: the largest that fits,
 its half, its quarter ... So a population that does not fit is cut into groups, and one
@@ -26,11 +26,11 @@ class Groups(NamedTuple):
 
     @property
     def all_at_once(self) -> bool:
-        """Whether there is a group of all members."""
+        """Whether one group holds all members."""
         return self.sizes[0] == self.members
 
     def partition(self, chosen: Iterable[int]) -> list[Group]:
-        """The members `chosen`, which rise, in as few and as small groups as can be.
+        """Partition sorted members into the fewest and smallest groups.
 
         Everyone stays in the group of all, where there is one and no smaller one does.
 
@@ -61,7 +61,7 @@ def halve(size: int, axis: int) -> int:
 
 
 def group_sizes(largest: int, axis: int, chunks: float) -> tuple[int, ...]:
-    """`largest`, its half, its quarter ... as long as programs of that size pay.
+    """`largest`, its half, its quarter ... as long as smaller programs pay.
 
     Args:
         largest: members of the largest group, a multiple of `axis`.
@@ -80,7 +80,7 @@ def group_sizes(largest: int, axis: int, chunks: float) -> tuple[int, ...]:
 
 
 def balanced_size(count: int, most: int) -> int:
-    """The size of as few parts of `count` as can be, all but the last of one size.
+    """The size of the fewest parts of `count`, all but the last of one size.
 
     >>> balanced_size(10, most=4), balanced_size(9, most=4), balanced_size(3, most=4)
     (4, 3, 3)

@@ -1,4 +1,4 @@
-"""What a run measured over time, in memory."""
+"""The history of a run: its curves, in memory."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -31,7 +31,7 @@ class History:
         self._lines = list(lines)
 
     def append(self, line: Line) -> None:
-        """One more entry."""
+        """Append an entry."""
         self._lines.append(line)
 
     def __len__(self) -> int:
@@ -50,7 +50,7 @@ class History:
 
     @property
     def names(self) -> list[str]:
-        """What was measured: "train/loss", "validation/accuracy", ..."""
+        """Names of the curves: "train/loss", "validation/accuracy", ..."""
         found = {
             f"{split}/{name}": None
             for line in self._lines
@@ -61,7 +61,7 @@ class History:
 
     @property
     def step(self) -> np.ndarray:
-        """[T] updates done."""
+        """[T] number of updates."""
         return np.array([line["step"] for line in self._lines], int)
 
     @property
@@ -71,13 +71,13 @@ class History:
 
     @property
     def members(self) -> int:
-        """P."""
+        """The number of members P."""
         return max(
             (len(v) for line in self._lines for v in line["train"].values()), default=0
         )
 
     def __iter__(self) -> Iterator[str]:
-        """Over the `names`."""
+        """Iterate over the `names`."""
         return iter(self.names)
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -89,7 +89,7 @@ class History:
         return np.where(np.isfinite(values), values, np.nan)
 
     def table(self) -> dict[str, np.ndarray]:
-        """One row for each entry and member, as `pandas.DataFrame` takes it.
+        """One row per entry and member, for `pandas.DataFrame`.
 
         >>> lines = [{"step": 2, "epoch": 1.0, "train": {"loss": [0.5, 0.25]}}]
         >>> table = History(lines).table()

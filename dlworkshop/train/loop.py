@@ -1,4 +1,4 @@
-"""Chunks of steps, and what the host does between them."""
+"""The training loop: chunks of steps, and the host's work between them."""
 
 import contextlib
 import dataclasses
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class Snapshot(NamedTuple):
-    """What an observer is shown at the end of a chunk.
+    """The argument of an observer at the end of a chunk.
 
     It may answer which members [P] are to stop. They keep the parameters that they
     have, or with `patience` their best.
@@ -49,12 +49,12 @@ class Snapshot(NamedTuple):
 
     @property
     def running(self) -> np.ndarray:
-        """[P] bool."""
+        """[P] bool, members that still train."""
         return processes.fetch(self.population.status) == pop.RUNNING
 
 
 class Trained(NamedTuple):
-    """How far a run came."""
+    """The result of the loop."""
 
     population: pop.Population
     history: History
@@ -66,7 +66,7 @@ class Trained(NamedTuple):
 
 
 class Loop:
-    """One run between its first look at the folder and its last checkpoint."""
+    """One run, from opening the folder to the last checkpoint."""
 
     def __init__(self, plan: Plan, workdir: Path | None):
         self.plan, self.workdir = plan, workdir
@@ -112,14 +112,14 @@ class Loop:
         )
 
     def open_log(self, position: int, stack: contextlib.ExitStack) -> list[dict]:
-        """The log, cut back to where its checkpoint says that it was; its lines."""
+        """Open the log, truncated to its position in the checkpoint; its lines."""
         assert self.workdir is not None
         self.log = run_folder.Log(self.workdir / "metrics.jsonl", position)
         stack.callback(self.log.close)
         return self.log.lines()
 
     def begin(self) -> pop.Population:
-        """Everyone at step 0; each group begins where it will be trained."""
+        """Initialise all members at step 0, group by group."""
         plan, programs = self.plan, self.plan.programs
         seeds, hparams, start = processes.put(
             (np.asarray(plan.seeds, np.uint32), dict(plan.hparams), plan.start),
@@ -140,7 +140,7 @@ class Loop:
         return population
 
     def restore(self, summary: Path) -> int:
-        """Take up the newest checkpoint, if there is one; the position of the log."""
+        """Restore the newest checkpoint, if any; returns the log's position."""
         if self.checkpoints.latest() is None:
             return 0
         self.population, position = self.checkpoints.restore(self.population)
@@ -154,7 +154,7 @@ class Loop:
         return position["log"]
 
     def train(self) -> None:
-        """The chunks to come; where other members run, the feed begins anew."""
+        """Run the remaining chunks; the feed restarts when other members run."""
         plan = self.plan
         self.saved_at, self.saved_step = time.perf_counter(), self.step
         self.updates_before = self.updates()
@@ -183,7 +183,7 @@ class Loop:
                 self.answer_signal(max(last))
 
     def run_chunk(self, groups: list[Group], pieces: Iterator) -> None:
-        """A chunk, and all that is done before the next one."""
+        """Run a chunk, and the host's work after it."""
         with self.training():
             train = self.train_groups(groups, pieces)
         epoch_done = self.step % self.plan.order.steps_per_epoch == 0
@@ -194,7 +194,7 @@ class Loop:
         self.report_and_checkpoint(train)
 
     def run_epochs(self, group: Group) -> None:
-        """Some whole epochs, and all that is done before the next ones.
+        """Run some whole epochs, and the host's work after them.
 
         They are one call of the device, which evaluates after each. An epoch is
         recorded as it is where the host looks at each.
@@ -238,7 +238,7 @@ class Loop:
 
     @contextlib.contextmanager
     def training(self) -> Iterator[Elapsed]:
-        """What is done inside counts as training, without what it compiles."""
+        """Count the time inside as training time, without compilation."""
         programs, spent = self.plan.programs, Elapsed()
         begun, compiled = time.perf_counter(), programs.compile_seconds
         yield spent
@@ -247,7 +247,7 @@ class Loop:
         self.train_seconds += spent.seconds
 
     def report_and_checkpoint(self, train: Mapping[str, np.ndarray]) -> None:
-        """Tell who watches; save, and answer a signal, where it is time."""
+        """Report progress; checkpoint or answer a signal where due."""
         examples = (self.updates() - self.updates_before) * self.plan.order.batch_size
         rate = examples / max(self.train_seconds, 1e-9)
         self.watch.update(self.step, rate, train, self.validation)
@@ -264,7 +264,7 @@ class Loop:
     def train_groups(
         self, groups: list[Group], pieces: Iterator
     ) -> dict[str, np.ndarray]:
-        """Train each group for a chunk, in as many pieces as it has: name -> [P]."""
+        """Train each group for one chunk: name -> [P]."""
         plan, data = self.plan, self.plan.feed.data("train")
         left = plan.order.steps_per_epoch - self.step % plan.order.steps_per_epoch
         end = self.step + min(plan.chunk, left)
@@ -288,18 +288,18 @@ class Loop:
         return means
 
     def running(self) -> list[Group]:
-        """The members that still run, in groups."""
+        """The running members, in groups."""
         status = processes.fetch(self.population.status)
         return self.plan.groups.partition(
             np.flatnonzero(status == pop.RUNNING).tolist()
         )
 
     def updates(self) -> int:
-        """Updates of all members together."""
+        """The number of updates of all members together."""
         return int(processes.fetch(self.population.train.step).sum(dtype=np.int64))
 
     def evaluate(self) -> None:
-        """Validation after an epoch: best parameters, early stopping."""
+        """Evaluate validation after an epoch: best parameters, early stopping."""
         running = processes.fetch(self.population.status) == pop.RUNNING
         if not running.any():
             self.validation = None  # of an earlier epoch
@@ -312,7 +312,7 @@ class Loop:
         self.validation = {k: np.where(running, v, np.nan) for k, v in means.items()}
 
     def record(self, train: Mapping[str, np.ndarray], epoch_done: bool) -> None:
-        """An entry of the history, and a line of `metrics.jsonl`."""
+        """Append an entry to the history and a line to `metrics.jsonl`."""
         line: dict[str, Any] = {
             "step": self.step,
             "epoch": self.step / self.plan.order.steps_per_epoch,
@@ -325,7 +325,7 @@ class Loop:
             self.log.write(line)
 
     def observe(self, train: Mapping[str, np.ndarray], epoch_done: bool) -> None:
-        """Show the observers what happened; stop the members that they name."""
+        """Call the observers; stop the members that they name."""
         size = len(self.plan.seeds)
         for observer in self.plan.observers:
             snapshot = Snapshot(
@@ -354,7 +354,7 @@ class Loop:
             self.population = self.population._replace(status=now)
 
     def should_checkpoint(self) -> bool:
-        """Whether one is due."""
+        """Whether a checkpoint is due."""
         if self.workdir is None:
             return False
         every_steps = self.plan.save_every_steps
@@ -368,11 +368,11 @@ class Loop:
         )
 
     def log_position(self) -> int:
-        """How much of the log is on disk; of the process that writes it."""
+        """The size of the log on disk, in the process that writes it."""
         return self.log.position()
 
     def save(self) -> None:
-        """One checkpoint: population, step, log position, seconds."""
+        """Save a checkpoint: population, step, log position, seconds."""
         position = {
             "step": self.step,
             "log": processes.on_first_process(self.log_position),
@@ -382,7 +382,7 @@ class Loop:
         self.saved_at, self.saved_step = time.perf_counter(), self.step
 
     def save_as_asked(self) -> None:
-        """After SIGUSR1: a checkpoint that is whole, and the run goes on."""
+        """Save a complete checkpoint after SIGUSR1, and continue."""
         self.signal.save = False
         level = log_level(self.plan.quiet, logging.WARNING)
         if self.workdir is None:
@@ -393,7 +393,7 @@ class Loop:
         log.log(level, "SIGUSR1: saved at step %d; the run goes on", self.step)
 
     def answer_signal(self, signum: int) -> None:
-        """Save, say so in one line, and go; the same command goes on from here.
+        """Save, report in one line, and exit.
 
         Without a folder, Ctrl-C ends the training and what is there comes back.
         """
@@ -436,7 +436,7 @@ class Loop:
         )
 
     def seconds_so_far(self) -> dict[str, float]:
-        """Of this part and the earlier ones."""
+        """Seconds of this and earlier sessions of the run."""
         now = {
             "compile": self.plan.programs.compile_seconds,
             "train": self.train_seconds,
@@ -447,7 +447,7 @@ class Loop:
 
 @contextlib.contextmanager
 def gc_frozen() -> Iterator[None]:
-    """Keep the garbage collector off what is there already.
+    """Exclude existing objects from garbage collection while inside.
 
     It is all of JAX and what it compiled, and to walk over it took 90 to 140 ms in the
     middle of a checkpoint that takes 30. Where the user froze something it stays as it
@@ -464,7 +464,7 @@ def gc_frozen() -> Iterator[None]:
 
 
 def _mean_over_steps(values) -> np.ndarray:
-    """Mean [P] of what is finite over the steps [S, P]; NaN where nothing is.
+    """Mean [P] of the finite values over steps [S, P]; NaN where there are none.
 
     So the step at which a member was quarantined does not count, nor what a probe finds
     infinite at a step: the mean tells of the others.

@@ -1,4 +1,4 @@
-"""Who trains: the settings of hyper-parameters times the seeds, checked at the door."""
+"""The members of a population: settings of hyper-parameters times seeds."""
 
 import collections
 import functools
@@ -154,7 +154,7 @@ def _values(name: str, value: Any, one: bool = False) -> np.ndarray:
 def check_ranges(
     members: Mapping[str, np.ndarray], routes: Routes, **functions: Callable | None
 ) -> None:
-    """Refuse numbers that the reader of their name, of optax or ours, cannot have.
+    """Refuse values outside the range of their reader, where it is optax's or ours.
 
     Args:
         members: name of each hyper-parameter -> [P].
@@ -176,7 +176,7 @@ def check_ranges(
 
 
 def _is_known(function: Any) -> bool:
-    """Whether it is of optax or ours; a partial or a wrapper is what it stands for."""
+    """Whether a function is optax's or ours; partials and wrappers are unwrapped."""
     while isinstance(function, functools.partial):
         function = function.func
     home = getattr(function, "__module__", None) or ""

@@ -1,4 +1,4 @@
-"""How much memory is free, and how many members fit into it at once."""
+"""Free memory, and how many members fit into it at once."""
 
 import logging
 import math
@@ -31,7 +31,7 @@ def fitting(
     margin: float = 1.0,
     quiet: bool = False,
 ) -> int:
-    """How many members train at once: `size`, or the first half of a half that fits.
+    """The largest group size that fits: `size`, its half, its quarter ...
 
     Args:
         size: what is tried first, a multiple of `axis`.
@@ -65,7 +65,7 @@ def fitting(
 
 
 def predict(plan, saved: bool, size: int) -> float:
-    """Bytes on each device for training `size` members of a plan at once.
+    """Predicted bytes on each device for training `size` members at once.
 
     The memory of a CPU also holds the copy of the population that is being saved, and
     the whole population where it waits there.
@@ -105,12 +105,12 @@ def predict(plan, saved: bool, size: int) -> float:
 
 
 def margin(devices: Sequence[jax.Device]) -> float:
-    """Bytes that must be free on devices of this kind for each that is predicted."""
+    """Bytes that must be free per predicted byte on such devices."""
     return MARGIN.get(devices[0].platform, MARGIN_ELSEWHERE)
 
 
 def equal(members: int, axis: int, most: int) -> int:
-    """The size of as few equal groups of `members` as can be, of at most `most`.
+    """The size of the fewest equal groups of `members` of at most `most`.
 
     It is a multiple of `axis`, and may have empty places.
 
@@ -123,7 +123,7 @@ def equal(members: int, axis: int, most: int) -> int:
 
 
 def free(devices: Sequence[jax.Device]) -> float:
-    """Bytes that are free on each of the devices; those of a CPU share its memory.
+    """Free bytes on each device; CPU devices share theirs.
 
     A device that does not tell how much it has is taken to have enough.
     """
@@ -136,7 +136,7 @@ def free(devices: Sequence[jax.Device]) -> float:
 
 
 def available(root: Path = Path("/")) -> int:
-    """Bytes of memory that this process could still take, as the system tells.
+    """Bytes that this process can still allocate, as the system reports.
 
     On Linux that is MemAvailable, or what is left in one of the groups of processes
     (cgroups) around this one where it is less: containers and jobs of a cluster are
@@ -156,7 +156,7 @@ def available(root: Path = Path("/")) -> int:
 
 
 def in_words(count: float) -> str:
-    """Bytes in the largest unit of which there is one.
+    """Bytes in the largest suitable unit.
 
     >>> in_words(3 * 2**29), in_words(700)
     ('1.5 GiB', '700 bytes')

@@ -1,4 +1,4 @@
-"""Lift 5: one device -> all devices; members first, the batch with what is left."""
+"""Lift 5: one device -> all devices; members first, then the batch."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ MEMBER = "member"
 def make_mesh(
     members: int, batch_size: int, devices: Sequence[jax.Device], split: bool = True
 ) -> Mesh:
-    """The mesh [member, batch] on which members are soonest done, and then batches.
+    """The mesh [member, batch] that spreads members over devices, then batches.
 
     Members need no communication, so they are spread first, over as few devices as do
     them in the fewest turns: where they do not divide evenly, some places are empty.
@@ -43,7 +43,7 @@ def make_mesh(
 
 
 def places(mesh: Mesh, members: int) -> int:
-    """Members that a group of so many is filled up to, to divide evenly.
+    """The group size padded so that it divides evenly over the mesh.
 
     >>> places(make_mesh(3, 64, jax.devices()[:1]), 3)
     3
@@ -53,12 +53,12 @@ def places(mesh: Mesh, members: int) -> int:
 
 
 def shard(mesh: Mesh, tree, *axes):
-    """Put the arrays of `tree` on the mesh, first dimensions split over `axes`."""
+    """Shard the arrays of `tree`, with first dimensions split over `axes`."""
     return processes.put(tree, NamedSharding(mesh, PartitionSpec(*axes)))
 
 
 def shape_structs(mesh: Mesh, tree, *axes):
-    """What `shard` would make of the arrays of `tree`: shapes without numbers."""
+    """The result of `shard` as shape structs."""
     sharding = NamedSharding(mesh, PartitionSpec(*axes))
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -67,7 +67,7 @@ def shape_structs(mesh: Mesh, tree, *axes):
 
 
 def population_sharding(mesh: Mesh, *, fits: bool) -> Sharding:
-    """Where the whole population lives: on the mesh, or in the memory of the host.
+    """The sharding of the whole population: on the mesh, or in host memory.
 
     There it also lives where it does not divide evenly over the devices.
     """

@@ -1,4 +1,4 @@
-"""Observers for `fit(observe=[...])`: what a run measures, shown elsewhere as well."""
+"""Observers for `fit(observe=[...])`."""
 
 import struct
 import time
@@ -16,7 +16,7 @@ HEADER, FOOTER = 12, 4  # bytes around an event: its length and two checksums
 
 
 def tensorboard(folder: str | Path) -> Callable[[Any], None]:
-    """Write the training and validation values of a run for TensorBoard.
+    """An observer that writes training and validation values for TensorBoard.
 
     Tags are `loss/train/member_0`, `loss/train/mean`, `accuracy/validation/mean`, ...,
     over steps; a mean is over the members that have a finite value, of a run of one
@@ -59,7 +59,7 @@ def tensorboard(folder: str | Path) -> Callable[[Any], None]:
 
 
 class TensorBoard:
-    """Writes event files: one for each part of a run, flushed after each chunk.
+    """Writes event files, one per session of a run, flushed after each chunk.
 
     tensorboardX's own `SummaryWriter` hands events to a process-wide queue, from which
     a kill loses some that a checkpoint counts as written, and gives two parts of a run
@@ -72,7 +72,7 @@ class TensorBoard:
         self._last = 0
 
     def __call__(self, snapshot: Any) -> None:
-        """Write what a `Snapshot` has."""
+        """Write the values of a `Snapshot`."""
         if self._writer is None or snapshot.step <= self._last:  # another part, or run
             self._begin(snapshot.step)
         self._last = snapshot.step
@@ -132,7 +132,7 @@ def _named(values: np.ndarray) -> Iterator[tuple[str, float]]:
 
 
 def events(content: bytes) -> Iterator[tuple[int, Any]]:
-    """(position of its end, event) of what is whole in an event file.
+    """(end position, event) of the complete events in a file.
 
     Source of the framing: TensorFlow's `lib/io/record_writer.h`: length (8 bytes) and
     its checksum (4), the event, its checksum (4).
@@ -150,7 +150,7 @@ def events(content: bytes) -> Iterator[tuple[int, Any]]:
 
 
 def cut(path: Path, step: int) -> None:
-    """Take the events of `step` and later out of an event file of ours.
+    """Remove the events of `step` and later from an event file of ours.
 
     They are in the order of steps; a file of which nothing is left is removed.
     """

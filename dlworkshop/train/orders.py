@@ -1,4 +1,4 @@
-"""Orders of examples beside the plain one: nothing left out, and folds held out."""
+"""Further orders of examples: without a dropped last batch, and for folds."""
 
 from collections.abc import Sequence
 
@@ -53,7 +53,7 @@ class EndlessOrder(Order):
         return np.stack([self._of_one(epoch, *pair) for pair in pairs]).reshape(shape)
 
     def _of_one(self, epoch: int, seed: int, rows: np.ndarray) -> np.ndarray:
-        """Of an epoch: a piece of the endless row of passes over `rows`."""
+        """The indices of an epoch: a slice of the endless sequence of passes."""
         used, size = self.steps_per_epoch * self.batch_size, len(rows)
         first, skipped = divmod(epoch * used, size)
         passes = [

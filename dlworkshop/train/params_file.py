@@ -1,4 +1,4 @@
-"""The parameters of a finished run in one file, and the run again from it.
+"""The parameters of a finished run in one safetensors file.
 
 `params.safetensors` holds those of all members, by the names of their layers, and the
 run's config as metadata: all that is needed to answer, and no code.
@@ -24,7 +24,7 @@ STATE = "state/"
 def write_params(
     path: Path, params: PyTree, state: PyTree, config: dict[str, Any]
 ) -> None:
-    """Write parameters and state [P, ...] and the config, all or nothing.
+    """Write parameters and state [P, ...] and the config, atomically.
 
     Arrays go by the path of their names, as "Dense_0/kernel"; those of the state have
     STATE before it.
@@ -40,7 +40,7 @@ def write_params(
 
 
 def read_params(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The config and the named parameters [P, ...] of a file of `write_params`.
+    """Read the config and the named parameters [P, ...] of `write_params`.
 
     Raises:
         UserError: if it is missing or damaged.
@@ -70,5 +70,5 @@ def _contiguous(leaf: Any) -> np.ndarray:
 
 
 def parameter_name(path) -> str:
-    """The names on the way to a leaf, as "Dense_0/kernel"."""
+    """The path of a leaf, as "Dense_0/kernel"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")

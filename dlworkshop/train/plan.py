@@ -1,4 +1,4 @@
-"""Everything about a run that does not change while it runs."""
+"""The plan of a run: everything that does not change while it runs."""
 
 import dataclasses
 import functools
@@ -26,7 +26,7 @@ OUTPUT_BYTES = 2**26
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What `fit` was asked for, checked, and what was derived from it."""
+    """The checked arguments of `fit`, and what was derived from them."""
 
     # what was asked for
     model: Model | StatefulModel  # as it was given
@@ -64,7 +64,7 @@ class Plan:
 
     @property
     def draw(self) -> Callable | None:
-        """By what the devices draw the order; None where the host does.
+        """The function that draws the order on the devices; None where the host does.
 
         On a CPU both are the same cores, and NumPy sorts sooner.
         """
@@ -73,30 +73,31 @@ class Plan:
 
     @property
     def example(self) -> PyTree:
-        """One input."""
+        """One input example."""
         return self.dataset.train.rows(0).inputs
 
     @property
     def folds(self) -> int | None:
-        """Of cross-validation; they run fastest among the members."""
+        """The number of folds of cross-validation; folds vary fastest among members."""
         return self.settings["folds"]
 
     @property
     def headline(self) -> str:
-        """The metric that is told first; "loss" where there is none."""
+        """The first metric; "loss" without metrics."""
         return next(iter(self.metrics), "loss")
 
     @property
     def evaluation_batch(self) -> int:
-        """Examples evaluated at once: what the cache holds, where that was asked for;
-        else not too few, because many tiny batches would take their time."""
+        """Examples per evaluation batch: the micro-batch where one is used, else large
+        enough that batches are not tiny.
+        """
         if self.programs.execution.micro_batch is not None:
             return self.programs.execution.micro_batch * self.mesh.shape[BATCH]
         batch = self.order.batch_size
         return batch * max(1, 128 // batch)
 
     def evaluation_batches(self, members: int) -> int:
-        """How many of those batches go through the devices at once, for a group.
+        """The number of these batches per device call, for a group.
 
         Each of them leaves the outputs of all members, and the host takes copies of
         what it looks at.
@@ -113,7 +114,7 @@ class Plan:
         return EvalSplit(feed.data("validation"), *piece)
 
     def found_bytes(self, split: str, members: int, with_outputs: bool) -> int:
-        """Of what a piece of an evaluation leaves on all devices together."""
+        """Bytes that a piece of an evaluation returns on all devices together."""
         size = getattr(self.dataset, split).num_examples
         batches = -(-size // self.evaluation_batch)
         batches = min(batches, self.evaluation_batches(members))
@@ -128,21 +129,21 @@ class Plan:
 
     @property
     def better(self) -> str:
-        """Which direction of what is monitored is the better one."""
+        """The better direction of the monitored quantity."""
         return "lower" if self.monitor == "loss" else self.metrics[self.monitor].better
 
     @property
     def sign(self) -> int:
-        """What makes lower better."""
+        """The sign that makes lower better."""
         return 1 if self.better == "lower" else -1
 
     def score(self, means: Mapping[str, np.ndarray]) -> np.ndarray:
-        """What is monitored [P], of which lower is better."""
+        """The monitored quantity [P], signed so that lower is better."""
         metric = None if self.monitor == "loss" else self.metrics[self.monitor]
         return np.asarray(cost(metric, means[self.monitor]))
 
 
 def tree_bytes(tree: PyTree) -> int:
-    """Bytes of some arrays, or of what is known of their shapes."""
+    """Bytes of arrays or of their shape structs."""
     leaves = jax.tree.leaves(tree)
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)

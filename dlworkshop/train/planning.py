@@ -1,4 +1,4 @@
-"""What `fit` was asked for -> a `Plan`: every check and every choice of a run."""
+"""Planning of a run: every check and choice, from `fit`'s arguments to a `Plan`."""
 
 import dataclasses
 import functools
@@ -337,7 +337,7 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
 
 
 def _fitting(plan: Plan, work: Workload, *, saves: bool) -> Plan:
-    """In groups of the size that the plan has, or the run began with, if they fit."""
+    """The plan in groups that fit into memory, or as the run began."""
     used = list(plan.mesh.devices.flat)
     predicted = functools.partial(memory.predict, plan, saves)
     free, margin = memory.free(used), memory.margin(used)
@@ -359,7 +359,7 @@ def _settings(
     workdir: str | Path | None,
     start: Start | None,
 ) -> dict[str, Any]:
-    """What a run folder says of what was brought: names to read, contents to compare.
+    """The config of a run folder: names to read, contents to compare.
 
     Names do not tell everything; the identity, which costs reading the data and the
     code, does, and is of a run in a folder only.
@@ -401,7 +401,7 @@ def _order(
     steps_per_epoch: int | None,
     held_out: np.ndarray | None,
 ) -> Order:
-    """The order of examples that was asked for.
+    """The requested order of examples.
 
     Raises:
         UserError: where an epoch would have no step.
@@ -418,7 +418,7 @@ def _order(
 def _derived(
     workdir: str | Path | None, spec: TrainSpec, num_epochs: int, hparams: HParams
 ) -> dict[str, Any]:
-    """What was derived for the run in a folder, which goes on with it.
+    """The derived choices of the run in a folder, which is continued with them.
 
     It goes on for more epochs only if its schedule does not know how many there are:
     then it ends with the same bits as if it had been longer from the start.
@@ -454,7 +454,7 @@ def _derived(
 
 
 def _one_array(example: PyTree) -> dict[str, Any]:
-    """What commands on files want to know, where an example is one array."""
+    """The shape that commands on files need, where an example is one array."""
     if not hasattr(example, "dtype"):
         return {"shape": None, "dtype": None}
     return {"shape": list(example.shape), "dtype": str(example.dtype)}
@@ -463,7 +463,7 @@ def _one_array(example: PyTree) -> dict[str, Any]:
 def _routes(
     spec: TrainSpec, make_step: Callable | None, names: Sequence[str]
 ) -> Routes:
-    """Who is given which hyper-parameter; all of them have a reader."""
+    """The hyper-parameters of each function; every one has a reader."""
     functions = {
         "optimizer": spec.optimizer,
         "loss": spec.objective,

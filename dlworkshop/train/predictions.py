@@ -1,4 +1,4 @@
-"""What each member says of the test split, kept for the report in `predictions.npz`.
+"""Predictions of each member on the test split, in `predictions.npz`.
 
 What is kept goes by what the outputs mean (`losses.OUTPUTS`): of classes what was said
 and how surely, of labels their probabilities, of values the values. Of outputs whose
@@ -31,10 +31,10 @@ LINKS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 class PredictionRecorder(Protocol):
-    """A watcher of the pieces of the test split that can be written down."""
+    """A watcher of the test split that can be written to a file."""
 
     def __call__(self, group: Group, first: int, found: Evaluated) -> None:
-        """See the examples from `first` on."""
+        """Record the examples from `first` on."""
 
     def write(self, path: Path) -> None:
         """Write `predictions.npz`."""
@@ -43,7 +43,7 @@ class PredictionRecorder(Protocol):
 def predictions_of(
     dataset: Dataset, outputs: str | None, counted: np.ndarray
 ) -> PredictionRecorder | None:
-    """What keeps the predictions of a run; None where there is nothing to be told.
+    """The recorder for these outputs; None where they have no known meaning.
 
     Args:
         dataset: whose test split is read.
@@ -66,7 +66,7 @@ def is_array(tree: Any) -> bool:
 
 
 def labels(targets: Any) -> np.ndarray | None:
-    """The class [N] int32 that each target names; None where they name none.
+    """The class [N] int32 of each target; None where targets are not classes.
 
     Of soft targets [N, K], the likeliest class.
 
@@ -84,7 +84,7 @@ def labels(targets: Any) -> np.ndarray | None:
 
 
 def fitted_target(preprocessing: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What is known of the target's columns and units; None where nothing is.
+    """The columns and units of the target; None where unknown.
 
     Args:
         preprocessing: of a `Dataset`, or what is in a run's `preprocessing.json`.
@@ -94,7 +94,7 @@ def fitted_target(preprocessing: Mapping[str, Any] | None) -> dict[str, Any] | N
 
 
 class ClassPredictions:
-    """Keeps what was said of each example, how surely, and by all together.
+    """Records predicted classes, their confidence, and those of the ensemble.
 
     The ensemble is the mean of the probabilities of the members in `counted` [P].
     """
@@ -113,7 +113,7 @@ class ClassPredictions:
         self._together: np.ndarray | None = None  # [N, K]
 
     def __call__(self, group: Group, first: int, found: Evaluated) -> None:
-        """Keep what the members of a group say of the examples from `first` on."""
+        """Record the predictions of a group for the examples from `first` on."""
         place = slice(first, first + found.scores["loss"].shape[1])
         outputs = np.asarray(found.outputs, np.float64)  # [G, n, K]
         with np.errstate(invalid="ignore"):  # a quarantined member may say anything
@@ -132,7 +132,7 @@ class ClassPredictions:
         add_counted(self._together[place], group, chance, self._counted)
 
     def write(self, path: Path) -> None:
-        """`predictions.npz`, with the examples that went worst."""
+        """Write `predictions.npz`, including the worst examples."""
         assert self._together is not None
         members = np.flatnonzero(self._counted)
         wrong = (self._prediction[members] != self._label).any(0)  # [N]
@@ -165,7 +165,7 @@ class ClassPredictions:
 
 
 class NumberPredictions:
-    """Keeps the values that were said, or the probabilities of labels.
+    """Records predicted values, or probabilities of labels.
 
     Values are in the units of the targets: where those were standardised, in the units
     that they had before. The ensemble is the mean over the members in `counted` [P]. Of
@@ -185,7 +185,7 @@ class NumberPredictions:
         self._alike = True  # whether there is one output for each target
 
     def __call__(self, group: Group, first: int, found: Evaluated) -> None:
-        """Keep what the members of a group say of the examples from `first` on."""
+        """Record the predictions of a group for the examples from `first` on."""
         place = slice(first, first + found.scores["loss"].shape[1])
         target = self._target[place]
         if not len(target):
@@ -205,7 +205,7 @@ class NumberPredictions:
         add_counted(self._together[place], group, said, self._counted)
 
     def write(self, path: Path) -> None:
-        """`predictions.npz`; none where outputs and targets are of other sizes."""
+        """Write `predictions.npz`, unless outputs and targets differ in shape."""
         if not self._alike:
             return
         columns = (self._fitted or {}).get("columns", ())
@@ -231,7 +231,7 @@ class NumberPredictions:
 def add_counted(
     together: np.ndarray, group: Group, said: np.ndarray, counted: np.ndarray
 ) -> None:
-    """Add to the mean over the counted members [n, ...] what a group [G, n, ...] said.
+    """Add a group's contribution to the mean over the counted members [n, ...].
 
     >>> together = np.zeros(1)
     >>> add_counted(together, [0, 1], np.array([[1.0], [3.0]]), np.array([True, True]))
@@ -244,7 +244,7 @@ def add_counted(
 
 
 def as_learnt(targets: Array) -> np.ndarray:
-    """Targets as a loss of numbers takes them: uint8 becomes a float in [0, 1].
+    """Targets as a loss sees them: uint8 becomes a float in [0, 1].
 
     >>> as_learnt(np.array([0, 255], np.uint8)).tolist()
     [0.0, 1.0]

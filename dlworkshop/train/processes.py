@@ -1,4 +1,4 @@
-"""One run in several processes: what all agree on, and how arrays come and go.
+"""Runs in several processes: agreement, and arrays across processes.
 
 Each process runs the same script and calls the same programs in the same order, each on
 its own devices, as JAX wants it. What is decided by a clock, by free memory, by a
@@ -24,21 +24,21 @@ from dlworkshop.types import PyTree
 
 
 class CollectiveUserError(UserError):
-    """A mistake that all processes are told of: they leave together."""
+    """A user error that all processes raise together."""
 
 
 def count() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return jax.process_count()
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes and speaks."""
+    """Whether this is the process that writes files and shows progress."""
     return jax.process_index() == 0
 
 
 def allgather_json(value: Any) -> list[Any]:
-    """The JSON values of all processes, in their order; each waits for the others.
+    """The JSON values of all processes, in order; a collective.
 
     >>> allgather_json({"free": 3})
     [{'free': 3}]
@@ -56,12 +56,12 @@ def allgather_json(value: Any) -> list[Any]:
 
 
 def broadcast_json(value: Any) -> Any:
-    """The JSON value of the first process; of the others it may be anything."""
+    """The JSON value of the first process; a collective."""
     return allgather_json(value if is_first() else None)[0]
 
 
 def on_first_process(action: Callable[[], Any]) -> Any:
-    """Let the first process act, and all have its answer, JSON, or its `UserError`."""
+    """Run `action` in the first process; all get its JSON result or its `UserError`."""
     if count() == 1:
         return action()
     answer, refusal = None, None
@@ -80,14 +80,14 @@ def on_first_process(action: Callable[[], Any]) -> Any:
 def entered_on_first_process(
     context: contextlib.AbstractContextManager,
 ) -> Iterator[None]:
-    """Within `context` in the first process; all are refused if that one is."""
+    """Enter `context` in the first process; all are refused if that fails."""
     with contextlib.ExitStack() as stack:
         on_first_process(lambda: stack.enter_context(context))
         yield
 
 
 def check_alike(what: str, value: Any) -> None:
-    """Refuse a run whose processes differ in what must be the same in all.
+    """Refuse a run whose processes differ in what must be equal.
 
     Args:
         what: what it is, in words.
@@ -108,7 +108,7 @@ def check_alike(what: str, value: Any) -> None:
 
 
 def check_shared_folder(folder: str | Path | None) -> None:
-    """Refuse a run folder that some process does not see.
+    """Refuse a run folder that not all processes see.
 
     Raises:
         UserError: where not all processes find what the first one wrote there.
@@ -139,7 +139,7 @@ def check_shared_folder(folder: str | Path | None) -> None:
 
 
 def check_all_used(devices: Sequence[jax.Device]) -> None:
-    """Refuse a mesh on which some process would have nothing to do.
+    """Refuse a mesh that leaves a process without devices.
 
     Raises:
         UserError: if there are more processes than the members and the batch employ.
@@ -154,7 +154,7 @@ def check_all_used(devices: Sequence[jax.Device]) -> None:
 
 
 def put(tree: PyTree, sharding: Sharding) -> PyTree:
-    """Place arrays that every process has whole; each keeps its part of them."""
+    """Place arrays that every process has in full; each keeps its part."""
     if sharding.is_fully_addressable:
         return jax.device_put(fetch(tree) if _is_spread(tree) else tree, sharding)
     return jax.tree.map(functools.partial(_put_leaf, sharding=sharding), tree)
@@ -172,7 +172,7 @@ def _put_leaf(leaf: Any, sharding: Sharding) -> jax.Array:
 
 
 def fetch(tree: PyTree) -> PyTree:
-    """Arrays of all devices -> the whole of them, on the host of every process."""
+    """Arrays of all devices -> complete arrays on the host of every process."""
     if not _is_spread(tree):
         return jax.device_get(tree)
     return jax.tree.map(_fetch_leaf, tree)
@@ -190,7 +190,7 @@ def _fetch_leaf(leaf: Any) -> Any:
 
 
 def _is_spread(tree: PyTree) -> bool:
-    """Whether some of the arrays are in part on devices of other processes."""
+    """Whether arrays are partly on devices of other processes."""
     return any(
         isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
         for leaf in jax.tree.leaves(tree)
@@ -202,7 +202,7 @@ Box = tuple[slice, ...]
 
 
 def own_box(sharding: Sharding, shape: tuple[int, ...]) -> Box:
-    """The smallest box that holds what the devices of this process have of an array.
+    """The smallest box around the part of an array on this process's devices.
 
     >>> one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     >>> own_box(one, (4, 3))
@@ -221,7 +221,7 @@ def own_box(sharding: Sharding, shape: tuple[int, ...]) -> Box:
 
 
 def put_box(tree: PyTree, sharding: Sharding, box: Box, shape: tuple[int, ...]):
-    """Place arrays of which each process has read its own box only.
+    """Place arrays of which each process has only its own box.
 
     Args:
         tree: leaves [*box, ...].

@@ -1,4 +1,4 @@
-"""The population's programs, each compiled once for a mesh, with its seconds apart."""
+"""The compiled programs of a population, each compiled once per mesh."""
 
 import functools
 import math
@@ -46,7 +46,7 @@ MOST_EPOCHS = 256
 
 
 class ExecutionConfig(NamedTuple):
-    """One way to run a population's step."""
+    """One way to compute a population's step."""
 
     convolution: str | None  # one of models.convolution.CONV_IMPLS; None: rule of thumb
     sequential: bool  # members one after the other, or side by side
@@ -62,14 +62,14 @@ class ExecutionConfig(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Bytes that a group takes."""
+    """Bytes that a group needs."""
 
     running: int  # on each device, with its arguments
     state: int  # of all members together
 
 
 class Whole(NamedTuple):
-    """The programs of the whole population, for the place where it lives."""
+    """The programs on the whole population, where it is stored."""
 
     gather: Callable
     scatter: Callable
@@ -78,7 +78,7 @@ class Whole(NamedTuple):
 
 
 class Programs:
-    """chunk and evaluate of a group on one mesh, and what its whole population needs.
+    """The compiled programs of a group on one mesh.
 
     The whole population is on the mesh too, or in the memory of the host if it is too
     large for that; `gather` and `scatter` are the way between it and the mesh.
@@ -224,18 +224,18 @@ class Programs:
         self._whole = whole
 
     def begin(self, seeds, hparams, example, start=None) -> pop.Population:
-        """A group at step 0; `start` may have its parameters and state [G, ...]."""
+        """Initialise a group; `start` may hold its parameters and state [G, ...]."""
         return self._run(self._begin, seeds, hparams, example, start)
 
     def empty(self, seeds, hparams, example, start=None) -> pop.Population:
-        """Room for the whole population, where the seeds are."""
+        """Allocate the whole population, where the seeds are."""
         return jax.tree.map(
             lambda leaf: jnp.zeros(leaf.shape, leaf.dtype, device=seeds.sharding),
             self._begun(seeds, hparams, example, start),
         )
 
     def gather(self, tree, group: Group):
-        """The members of a group [G, ...], on the mesh; `tree` itself if it is all."""
+        """The members of a group [G, ...] on the mesh; `tree` itself if it is all."""
         leaves = jax.tree.leaves(tree)
         if not leaves or len(group) == len(leaves[0]):
             return tree
@@ -244,7 +244,7 @@ class Programs:
         return shard(self._mesh, part, MEMBER)
 
     def scatter(self, population, group: Group, part):
-        """The members of a group are back; the old population is given up."""
+        """Write the members of a group back; the old population is donated."""
         home = population.status.sharding
         if len(group) == len(population.status):
             return part
@@ -253,11 +253,11 @@ class Programs:
         return self._run(self._whole(home).scatter, population, places, part)
 
     def chunk(self, population, hparams, data, indices):
-        """Steps on the devices; the old population is given up."""
+        """Run steps on the devices; the old population is donated."""
         return self._run(self._chunk, population, hparams, data, indices)
 
     def order(self, seeds: np.ndarray, step: int, count: int) -> jax.Array:
-        """Indices [S, G, B] of so many steps from `step` on, drawn by the devices.
+        """Indices [S, G, B] of so many steps from `step` on, drawn on the devices.
 
         They are those of `Order.steps`, of members of these seeds [G].
         """
@@ -284,7 +284,7 @@ class Programs:
         last: int,
         fewest: int,
     ) -> tuple[pop.Population, int, Epochs]:
-        """Whole epochs on the devices, with what follows each; the old one is given up.
+        """Run whole epochs on the devices; the old population is donated.
 
         Args:
             population, hparams, seeds: of a group [G].
@@ -303,7 +303,7 @@ class Programs:
         return population, int(epoch), rows
 
     def evaluate(self, params, state, hparams, totals, data, piece, with_outputs=False):
-        """Totals with the examples of a piece, and what was found of each [G, T, B].
+        """Totals including a piece, and the values of each example [G, T, B].
 
         A piece is what `Feed.evaluation` gives; see `learn.population.make_evaluate`.
         """
@@ -318,7 +318,7 @@ class Programs:
         return self._run(self._whole(home).judged, population)
 
     def keep_best(self, population, score):
-        """Best parameters and early stopping; the old population is given up."""
+        """Update best parameters and early stopping; the old population is donated."""
         home = population.status.sharding
         score = processes.put(score.astype(float), home)
         return self._run(self._whole(home).keep_best, population, score)
@@ -336,7 +336,7 @@ class Programs:
         with_outputs: bool = False,
         more: int = 0,
     ) -> Memory:
-        """What one group needs while it is begun, trained and evaluated.
+        """Memory for initialising, training and evaluating one group.
 
         Args:
             seeds, hparams, start: of the members of the group [G], as shapes.
@@ -395,11 +395,11 @@ class Programs:
         return Memory(max(first, one.argument_size_in_bytes + more), state)
 
     def _run(self, program, *args):
-        """Call the program; compile it first where these shapes are new."""
+        """Call a program, compiled first for new shapes."""
         return self._compile(program, *args)(*args)
 
     def _compile(self, program, *args):
-        """The program compiled for the shapes of these arguments.
+        """Compile a program for the shapes of these arguments.
 
         Each is always given arrays that lie in the same places; JAX refuses others.
         """
@@ -421,7 +421,7 @@ def _streamed(_data, batch: Batch) -> Batch:
 
 
 def update_flops(model: Model | StatefulModel, example: PyTree) -> float:
-    """Floating-point operations of one example's update, about.
+    """Approximate floating-point operations of one example's update.
 
     An update costs some three forward passes (Griewank & Walther 2008, section 4.4).
     """
@@ -439,7 +439,7 @@ def update_flops(model: Model | StatefulModel, example: PyTree) -> float:
 
 
 def products(jaxpr) -> float:
-    """Floating-point operations of its matrix products and convolutions.
+    """Floating-point operations of matrix products and convolutions.
 
     >>> product = jax.make_jaxpr(jnp.matmul)(jnp.ones((2, 3)), jnp.ones((3, 5)))
     >>> products(product.jaxpr)
@@ -465,7 +465,7 @@ def products(jaxpr) -> float:
 
 
 def inner_jaxprs(equation) -> list:
-    """The jaxprs that an equation holds, as those of its branches or of its loop."""
+    """The jaxprs inside an equation, as branches or loop bodies."""
     values = jax.tree.leaves(list(equation.params.values()))
     found = [getattr(value, "jaxpr", value) for value in values]  # of a closed one
     return [each for each in found if hasattr(each, "eqns")]
@@ -477,7 +477,7 @@ def chunk_flops(platform: str) -> float:
 
 
 def chunk_steps(wanted: float, steps_per_epoch: int) -> int:
-    """Steps per chunk: about so many, dividing the epoch where it can.
+    """Steps per chunk, dividing the epoch where possible.
 
     >>> chunk_steps(10.2, steps_per_epoch=429)
     11

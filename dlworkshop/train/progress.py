@@ -1,4 +1,4 @@
-"""What a run tells the person who watches it."""
+"""Progress of a run, for the person who watches it."""
 
 import contextlib
 import logging
@@ -18,7 +18,7 @@ class Watch(Live):
         self._first, self._metric = done, metric
 
     def update(self, step: int, rate: float, train, validation) -> None:
-        """Examples/s of all members; metrics name -> [P] of chunk and evaluation."""
+        """Show examples/s of all members, and metrics name -> [P]."""
         seconds = time.perf_counter() - self.started
         left = seconds * (self.total - step) / max(step - self._first, 1)
         text = f"step {step}/{self.total}, {left:.0f} s left, {rate:,.0f} examples/s"
@@ -37,7 +37,7 @@ class Watch(Live):
 
 
 def log_level(quiet: bool, level: int) -> int:
-    """The level at which a message is logged: of a quiet run nobody is told.
+    """The level of a message; a quiet run logs at DEBUG.
 
     >>> log_level(False, logging.INFO) == logging.INFO
     True
@@ -47,7 +47,7 @@ def log_level(quiet: bool, level: int) -> int:
 
 @contextlib.contextmanager
 def logging_kept() -> Iterator[None]:
-    """Keep others from configuring the process's logging while inside.
+    """Keep libraries from configuring the root logger while inside.
 
     absl, by which orbax logs, calls `logging.basicConfig` where the root logger has no
     handler. It is given the one that Python itself falls back on, so that all looks as

@@ -1,4 +1,4 @@
-"""What a run leaves in memory: the trained members and their numbers."""
+"""`Run`: the trained members and their results."""
 
 import dataclasses
 import functools
@@ -43,7 +43,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "dlwo
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Run:
-    """A trained population: one model for each member, side by side."""
+    """A trained population."""
 
     model: Model | StatefulModel
     params: PyTree  # [P, ...]
@@ -72,7 +72,7 @@ class Run:
 
     @property
     def predictor(self) -> Callable[[PyTree], PyTree]:
-        """`predict` with its programs, which are made once and kept."""
+        """`predict` with its compiled programs, created once."""
         found = self.__dict__.get("_predictor")
         if found is None:
             found = self.__dict__["_predictor"] = self._make_predictor()
@@ -144,7 +144,7 @@ class Run:
     def evaluate(
         self, examples: Batch, members: Sequence[int] | None = None
     ) -> Evaluation:
-        """The scores that go with what the outputs mean, of labelled examples.
+        """Scores on labelled examples, by what the outputs mean.
 
         Of classes accuracy, balanced accuracy (fractions) and cross-entropy (nats); of
         several labels the accuracy of labels, the mean of their F1 (fractions) and
@@ -185,7 +185,7 @@ class Run:
         return evaluate_parts(self, parts, "the examples given", members=who)
 
     def read_artifact(self, file: str) -> Any:
-        """What the run left in a JSON file of its folder.
+        """The contents of a JSON file in the run's folder.
 
         Raises:
             UserError: if the run has no folder, or the file is not there or damaged.
@@ -258,7 +258,7 @@ class Run:
         return np.isin(np.arange(size), named)
 
     def _groups(self) -> Iterator[tuple[PyTree, PyTree, dict]]:
-        """What `apply` takes, of as many members as were trained at once."""
+        """The arguments of `apply`, for as many members as were trained at once."""
         numbers = given(self.model_routes, self.hparams)
         whole = self.params, self.state, numbers
         members = len(jax.tree.leaves(self.params)[0])
@@ -272,7 +272,7 @@ class Run:
             )
 
     def __repr__(self) -> str:
-        """Three lines: who, how well, and how and where it ended.
+        """Three lines: members, score, and how and where the run ended.
 
         >>> means = {"accuracy": {"mean": 0.95, "sem": 0.01}, "loss": {"mean": 0.2}}
         >>> rows = [{"status": "finished", "seed": seed} for seed in (0, 1)]
@@ -285,7 +285,7 @@ class Run:
         return "\n".join(_in_words(self))
 
     def _repr_html_(self) -> str:
-        """For a notebook: the same, with the curves."""
+        """The same for notebooks, with curves."""
         from dlworkshop.report.notebook import curves  # noqa: PLC0415 (matplotlib)
 
         lines = "<br>".join(map(html.escape, _in_words(self)))
@@ -296,7 +296,7 @@ class Run:
 
 
 def check_run(run: Any) -> None:
-    """Refuse what is no run."""
+    """Refuse what is not a run."""
     if not isinstance(run, Run):
         raise UserError(f"the run is {repr_of(run)}: give what fit or load_run returns")
 
@@ -354,7 +354,7 @@ def _in_words(run: Run) -> list[str]:
 
 
 def _scores(summary: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """The first metric, what was monitored, and the loss."""
+    """The first metric, the monitored quantity, and the loss."""
     first = next((name for name in found if name != "loss"), "loss")
     said = []
     for name in dict.fromkeys([first, summary.get("monitor", "loss"), "loss"]):
@@ -366,7 +366,7 @@ def _scores(summary: Mapping[str, Any], found: Mapping[str, Any]) -> str:
 
 
 def _endings(rows: Sequence[Mapping[str, Any]]) -> str:
-    """How the members ended, and why where all of a kind did for one reason."""
+    """How the members ended, and the common reason where there is one."""
     notes: dict[str, list[str]] = {}
     for row in rows:
         notes.setdefault(row.get("status", "finished"), []).append(row.get("note", ""))
@@ -378,7 +378,7 @@ def _endings(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _platform(tree: PyTree) -> str:
-    """Where a program runs that is given these arrays."""
+    """The platform of these arrays."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
     if not leaves:
         return jax.default_backend()
@@ -411,7 +411,7 @@ def describe_example(example: PyTree) -> Any:
 
 
 def example_of(described: Any) -> PyTree:
-    """The shapes that `describe_example` told of, as a model takes them.
+    """The shapes that `describe_example` recorded.
 
     Raises:
         UserError: if the example was neither array, dict nor tuple.
@@ -433,7 +433,7 @@ def example_of(described: Any) -> PyTree:
 
 
 def metric_name(summary: Mapping[str, Any]) -> str:
-    """The name of what a summary scores first; "loss" where there is no metric.
+    """The first score of a summary; "loss" without metrics.
 
     >>> metric_name({"test": {"loss": 0.1, "accuracy": 0.9, "balanced_accuracy": 0.9}})
     'accuracy'
@@ -443,7 +443,7 @@ def metric_name(summary: Mapping[str, Any]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """What computed it."""
+    """Versions of the libraries that computed it."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""The run folder: config, metrics, summary; whole or not at all, and owned by one."""
+"""The run folder: config, metrics and summary, written atomically under a lock."""
 
 import contextlib
 import errno
@@ -19,7 +19,7 @@ from dlworkshop.files import atomic_write, open_for_update, remove_left_over
 
 
 def to_jsonable(value: Any) -> Any:
-    """`value` as JSON knows it: arrays as lists, what is not finite as null.
+    """`value` as JSON: arrays as lists, non-finite numbers as null.
 
     >>> to_jsonable({"loss": np.array([0.5, np.nan])})
     {'loss': [0.5, None]}
@@ -36,12 +36,12 @@ def to_jsonable(value: Any) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` beside `path` and then in its place: never half a file."""
+    """Write `value` as JSON, atomically."""
     atomic_write(path, json.dumps(to_jsonable(value), indent=2) + "\n")
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
-    """Write `summary.json`, which knows the digests of what lies beside it.
+    """Write `summary.json` with the digests of the other files.
 
     Returns:
         The summary as it was written. Digests of RESULTS are taken over where it has
@@ -64,7 +64,7 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
 
 
 class Log:
-    """`metrics.jsonl`: one object a line, in the order of steps, only ever appended.
+    """`metrics.jsonl`: one object per line, in the order of steps, append-only.
 
     A resumed run cuts it back to where its checkpoint says that it was.
     """
@@ -85,16 +85,16 @@ class Log:
         self._file.seek(position)
 
     def lines(self) -> list[dict[str, Any]]:
-        """What was written so far."""
+        """The lines written so far."""
         return run_files.log_lines(self._path.read_bytes(), self._path)
 
     def write(self, line: dict[str, Any]) -> None:
-        """One more line."""
+        """Append a line."""
         self._file.write((json.dumps(to_jsonable(line)) + "\n").encode())
         self._file.flush()
 
     def position(self) -> int:
-        """Bytes that are on disk for good, in the folder that was opened.
+        """The number of bytes synced to disk.
 
         Raises:
             UserError: if the folder was moved or removed meanwhile.
@@ -115,7 +115,7 @@ class Log:
 
 @contextlib.contextmanager
 def lock_run_dir(folder: Path) -> Iterator[None]:
-    """Make the run folder and keep other processes out of it."""
+    """Create the run folder and lock it against other processes."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = open_for_update(folder / ".lock")
@@ -138,7 +138,7 @@ def lock_run_dir(folder: Path) -> Iterator[None]:
 
 
 def _reason(error: OSError) -> str | None:
-    """Why a file cannot be opened; the system says ELOOP of a link."""
+    """Why a file cannot be opened; the system reports ELOOP for a link."""
     if error.errno != errno.ELOOP:
         return error.strerror
     return f"{Path(error.filename).name} is a link"
@@ -152,7 +152,7 @@ def read_config(folder: str | Path | None) -> dict[str, Any]:
 
 
 def is_finished(folder: str | Path | None, num_epochs: int) -> bool:
-    """Whether the run in `folder` came to its end, and no more epochs are asked for."""
+    """Whether the run in `folder` is finished and no more epochs are requested."""
     if folder is None or not (Path(folder) / "summary.json").is_file():
         return False
     return read_config(folder).get("num_epochs") == num_epochs
@@ -162,13 +162,13 @@ RESULTS = "params.safetensors", "predictions.npz"  # the report is made of them
 
 
 def digests_of(folder: Path) -> dict[str, str]:
-    """SHA-256 of each of RESULTS that is in a run folder, by name."""
+    """SHA-256 of each of RESULTS in a run folder, by name."""
     files = [folder / name for name in RESULTS if (folder / name).is_file()]
     return {path.name: digest for path, digest in digests(files).items()}
 
 
 def finished_summary(folder: Path) -> dict[str, Any] | None:
-    """That of a run at its end; None where it is missing or damaged: it is remade."""
+    """The summary of a finished run; None where it is missing or damaged."""
     try:
         return run_files.read(folder, "summary.json")
     except UserError:
@@ -176,7 +176,7 @@ def finished_summary(folder: Path) -> dict[str, Any] | None:
 
 
 def is_whole(folder: Path | None, summary: dict[str, Any]) -> bool:
-    """Whether all that a finished run left is there, as it was written."""
+    """Whether all files of a finished run are present and intact."""
     if folder is None:
         return True
     known = summary.get("sha256", {})
@@ -198,7 +198,7 @@ UNCOMPARED = ("derived.", "identity.", "identity")
 def check_config(
     folder: Path, settings: dict[str, Any], derived: dict[str, Any]
 ) -> None:
-    """Save the config of a new run; compare it with that of one to be resumed.
+    """Write the config of a new run, or compare it with that of an existing one.
 
     What was asked for must be the same; what was derived may differ, and more epochs
     may be asked for.
@@ -229,7 +229,7 @@ def check_config(
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested fields by their dotted names.
+    """Nested fields by dotted names.
 
     >>> flatten({"model": {"name": "mlp"}, "seeds": [0, 1]})
     {'model.name': 'mlp', 'seeds': [0, 1]}

@@ -1,4 +1,4 @@
-"""Outputs and targets -> scores of each member and of their ensemble.
+"""Scores of outputs: of each member and of their ensemble, streamed.
 
 What is measured goes by what the outputs mean (`losses.OUTPUTS`). Examples come part
 by part; the ensemble is the mean of probabilities, or of values.
@@ -29,7 +29,7 @@ Parts = Iterable[tuple[PyTree, Array, Array | None]]
 
 
 class Evaluation(NamedTuple):
-    """Scores of the members that were asked, and of their ensemble."""
+    """Scores of the selected members and of their ensemble."""
 
     of: str  # the data, in words
     examples: int
@@ -48,7 +48,7 @@ def evaluate_parts(
     unread: Sequence[Any] = (),
     members: np.ndarray | None = None,
 ) -> Evaluation:
-    """How well the members of a `Run` answer labelled examples.
+    """Score the members of a `Run` on labelled examples.
 
     Args:
         run: with a `predictor`, `chosen` members, a `summary` and a `target`.
@@ -99,7 +99,7 @@ def evaluate_parts(
 
 
 class Scores(NamedTuple):
-    """Name -> a number of each member [P], and one of the ensemble."""
+    """Name -> the score of each member [P], and that of the ensemble."""
 
     members: dict[str, np.ndarray]
     ensemble: dict[str, float]
@@ -107,7 +107,7 @@ class Scores(NamedTuple):
 
 
 class OfClasses:
-    """Accuracy, balanced accuracy and cross-entropy, in little memory.
+    """Accuracy, balanced accuracy and cross-entropy, in bounded memory.
 
     >>> scores = OfClasses("probabilities")
     >>> scores.add(np.array([[[0.9, 0.1]], [[0.2, 0.8]]]), np.array([0]), None)
@@ -121,7 +121,7 @@ class OfClasses:
         self._parts: list[tuple[np.ndarray, ...]] = []
 
     def add(self, outputs: Array, targets: Array, weights: Array | None) -> None:
-        """Count outputs [P, B, K] of examples, with targets [B] or [B, K]."""
+        """Add outputs [P, B, K] of examples with targets [B] or [B, K]."""
         label = labels(targets)
         if label is None:
             raise UserError(
@@ -152,12 +152,12 @@ class OfClasses:
         )
 
     def ensemble(self) -> dict[str, float]:
-        """Of the mean of the members' probabilities, of all examples so far."""
+        """Scores of the mean of the members' probabilities, so far."""
         *_, right, loss = self._whole()
         return {k: float(v) for k, v in self._scores(right, loss).items()}
 
     def result(self) -> Scores:
-        """Of all examples so far."""
+        """Scores so far."""
         _, _, right, loss, *_ = self._whole()
         units = {"loss": "cross-entropy, nats"}
         return Scores(self._scores(right, loss), self.ensemble(), units)
@@ -175,7 +175,7 @@ class OfClasses:
 
 
 class OfNumbers:
-    """Errors of values, or how labels are told that may be true at once.
+    """Errors of values, or scores of labels that may be true at once.
 
     Args:
         outputs: "values" or "binary_logits".
@@ -194,7 +194,7 @@ class OfNumbers:
         self._parts: list[tuple[np.ndarray, ...]] = []
 
     def add(self, outputs: Array, targets: Array, weights: Array | None) -> None:
-        """Count outputs [P, B, ...] of examples, with targets [B, ...]."""
+        """Add outputs [P, B, ...] of examples with targets [B, ...]."""
         targets = as_learnt(np.asarray(targets))
         outputs = np.asarray(outputs, np.float64)
         if outputs[0].size != targets.size:
@@ -213,7 +213,7 @@ class OfNumbers:
         )
 
     def ensemble(self) -> dict[str, float]:
-        """Of the mean probability of a label, or the mean value; all so far."""
+        """Scores of the mean probability of a label, or the mean value, so far."""
         outputs, targets, weights = self._whole()
         if self._outputs == "binary_logits":
             together = scipy.special.logit(LINKS["binary_logits"](outputs).mean(0))
@@ -225,7 +225,7 @@ class OfNumbers:
         }
 
     def result(self) -> Scores:
-        """Of all examples so far."""
+        """Scores so far."""
         outputs, targets, weights = self._whole()
         members = {
             name: np.array([measure(own, targets, weights) for own in outputs])
@@ -254,7 +254,7 @@ class OfNumbers:
 def scores_of(
     outputs: str | None, factor: float = 1.0, unit: str = ""
 ) -> OfClasses | OfNumbers:
-    """What measures outputs of this meaning, a key of `losses.OUTPUTS`.
+    """The scores for outputs of this meaning, a key of `losses.OUTPUTS`.
 
     Raises:
         UserError: where nobody knows what they mean.

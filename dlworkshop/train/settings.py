@@ -1,4 +1,4 @@
-"""The settings of a run side by side: what validation says of each, the best first."""
+"""The settings of a run, ranked by validation."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -68,5 +68,5 @@ def ranked(
 
 
 def _number(value: float | None) -> float:
-    """What a summary holds, where None stands for what is not finite."""
+    """A number of a summary, in which None stands for non-finite."""
     return float("nan") if value is None else value

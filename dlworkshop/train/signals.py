@@ -1,4 +1,4 @@
-"""SIGTERM, Ctrl-C and a closed terminal: answered at any time, and nothing is lost.
+"""Handling of SIGTERM, SIGINT, SIGHUP and SIGUSR1 at any time.
 
 While a run trains, `deferred` notes them and the run saves itself between two chunks. A
 script or a command that does anything else is within `answered` and just ends.
@@ -20,7 +20,7 @@ GRACE = 3.0  # seconds to end in an orderly way
 
 
 class _Main:
-    """What the main thread is doing, for the thread that watches it."""
+    """The state of the main thread, for the thread that watches it."""
 
     pending: int | None = None  # the signal after which it is to end
     training: bool = False  # it will, when it has saved the chunk
@@ -94,7 +94,7 @@ def exit_on_signal(sentence: str) -> Iterator[None]:
 
 
 def _watch(arrived: int, watched: list[int], end_now) -> None:
-    """See the numbers of signals arrive, until nobody can write them any more."""
+    """Read the numbers of signals from a pipe until it is closed."""
     _main.pending, since = None, 0.0
     while True:
         wait: float | None = None if _main.pending is None else 0.05
@@ -115,7 +115,7 @@ def _watch(arrived: int, watched: list[int], end_now) -> None:
 
 @contextlib.contextmanager
 def compiling() -> Iterator[None]:
-    """Say that the main thread compiles, and that a signal need not wait for it."""
+    """Mark the main thread as compiling, when a signal need not wait for it."""
     _main.compiling = True
     try:
         yield
@@ -130,13 +130,13 @@ class PendingSignal:
     save: bool = False  # SIGUSR1 came: a checkpoint is wanted, and then to go on
 
     def clear(self) -> None:
-        """It ended the training and not the program."""
+        """Forget the signal: it ended the training, not the program."""
         _main.pending = None
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[PendingSignal]:
-    """Note SIGTERM, SIGINT, SIGHUP and SIGUSR1 instead of dying of them.
+    """Record SIGTERM, SIGINT, SIGHUP and SIGUSR1 instead of acting on them.
 
     The first three end the run, SIGUSR1 wants a checkpoint of one that goes on. Only
     the main thread may ask for signals; elsewhere they keep their meaning, as one does

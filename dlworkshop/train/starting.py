@@ -1,4 +1,4 @@
-"""What the members of a run begin with: another run, or parameters."""
+"""Initial parameters from another run, or given directly."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ def stacked_start(
     hparams: HParams,
     members: int,
 ) -> Start | None:
-    """What the members begin with [P, ...], of a run or of parameters."""
+    """The initial values of the members [P, ...], from a run or parameters."""
     if start is None:
         return None
     if isinstance(start, Run):
@@ -44,7 +44,7 @@ def stacked_start(
 
 
 def _stacked(tree: PyTree, like: PyTree, members: int, what: str) -> PyTree:
-    """`tree` [P, ...], where it is of one model, of one member or of all of them."""
+    """`tree` [P, ...], from that of one model, of one member, or of all."""
     given, wanted = jax.tree.structure(tree), jax.tree.structure(like)
     if str(given) != str(wanted):
         raise UserError(

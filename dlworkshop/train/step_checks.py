@@ -1,4 +1,4 @@
-"""One step of one member is traced, and what cannot be is refused in one sentence."""
+"""Checks by tracing one step of one member, with one sentence for each mistake."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -47,7 +47,7 @@ def check_step(
     outputs: str | None,
     batch_size: int,
 ) -> core.ClosedJaxpr:
-    """One step of one member can be traced, and gives a scalar loss and metrics.
+    """Check that a step can be traced and gives a scalar loss and metrics.
 
     Args:
         spec: of the step.

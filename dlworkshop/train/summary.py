@@ -1,4 +1,4 @@
-"""The numbers of a finished run: what summary.json holds."""
+"""The results of a finished run, as in summary.json."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,7 +31,7 @@ def summarise(
     seconds: Mapping[str, float],
     interrupted: bool = False,
 ) -> dict[str, Any]:
-    """What summary.json holds.
+    """The contents of summary.json.
 
     Scores are of the finite members of one setting, the best by validation: numbers of
     several are not mixed. `settings` then has those of each, in the same form.
@@ -93,7 +93,7 @@ def population_table(
     scores: Mapping[str, Scores],
     interrupted: bool = False,
 ) -> list[dict[str, Any]]:
-    """One row for each member, as in summary.json."""
+    """One row per member, as in summary.json."""
     state = processes.fetch(
         {
             "step": population.train.step,

@@ -1,4 +1,4 @@
-"""Many settings at once, the best by validation kept, the test split read once."""
+"""Sweeps: many settings at once, the best by validation retrained and tested."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from dlworkshop.types import Dataset
 
 
 class Sweep(NamedTuple):
-    """What came of it."""
+    """The result of a sweep."""
 
     run: Run  # of the best setting, trained again, with what the test split says
     settings: list[dict[str, Any]]  # hparams, finite, and mean, sem and n of the loss
@@ -67,7 +67,7 @@ def sweep(
 
 
 def by_setting(run: Run) -> list[dict[str, Any]]:
-    """Each setting of hyper-parameters with its validation scores, the best first.
+    """Each setting with its validation scores, the best first.
 
     In the order of `settings.ranked`.
 

@@ -1,4 +1,4 @@
-"""How much a run has to do, and what follows from it."""
+"""The amount of work of a run, and choices that follow from it."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ from dlworkshop.types import PyTree
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """Of all steps of all members."""
+    """The work of all steps of all members."""
 
     spec: TrainSpec
     example: PyTree
@@ -40,7 +40,7 @@ class Workload:
 
     @property
     def draws_on_devices(self) -> bool:
-        """Whether the order of examples is drawn where they are trained on.
+        """Whether the order of examples is drawn on the training devices.
 
         On a CPU both are the same cores, and NumPy sorts sooner.
         """
@@ -48,14 +48,14 @@ class Workload:
 
     @functools.cached_property
     def flops(self) -> float:
-        """Operations of a step of all members."""
+        """Floating-point operations of a step of all members."""
         each = update_flops(self.spec.model, self.example)
         return each * self.batch_size * self.members
 
     def chunk(
         self, step: Any, steps_per_epoch: int, derived: Mapping[str, Any]
     ) -> int | None:
-        """Steps of a chunk, by what a device of this kind does in a second or two.
+        """Steps per chunk, so that a chunk takes a second or two on such devices.
 
         None where that cannot be counted, and was not measured before either.
         """
@@ -65,11 +65,11 @@ class Workload:
         return chunk_steps(wanted, steps_per_epoch)
 
     def timed(self, derived: Mapping[str, Any]) -> bool:
-        """Whether the chunk of the run that goes on was measured on such a device."""
+        """Whether the chunk of a continued run was measured on such a device."""
         return derived.get("timed", False) and derived["platform"] == self.platform
 
     def chunks(self) -> float:
-        """Chunks of work that the whole run of one member is."""
+        """The whole run of one member, in chunks of work."""
         return self.flops / self.members * self.num_steps / chunk_flops(self.platform)
 
     def execution(
