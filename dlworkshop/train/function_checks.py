@@ -20,7 +20,7 @@ from dlworkshop.types import Batch, HParams, PyTree, TrainState
 def traced(
     function: Callable, numbers: HParams, *others: PyTree
 ) -> tuple[core.ClosedJaxpr, PyTree]:
-    """The program of `function(*others, numbers)`, numbers first, and what it returns."""
+    """The program of `function(*others, numbers)`, numbers first; its result."""
     return jax.make_jaxpr(
         lambda numbers, others: function(*others, numbers), return_shape=True
     )(numbers, others)
@@ -131,7 +131,7 @@ def check_probe(spec: TrainSpec, train: TrainState) -> None:
 def check_batch_transform(
     spec: TrainSpec, two: Batch, size: int, numbers: Mapping[str, Any]
 ) -> tuple[core.ClosedJaxpr, Batch]:
-    """Check that it is (key, batch) -> batch; returns its program and result as shapes."""
+    """Check that it is (key, batch) -> batch; its program, and its result as shapes."""
     transform: Any = spec.batch_transform
     name, routes = name_of(transform), spec.routes.batch_transform
     two = two._replace(
