@@ -94,6 +94,29 @@ class Slope(NamedTuple):
         return (wide > 8 * self.apart) & (self.apart <= KINK * size)
 
 
+def central_slopes(value, up, down, h, eps: float, rounding=0.0):
+    """Slopes of f by central differences, the doubt about them, and its rounding.
+
+    Args:
+        value: [...], f at the point.
+        up, down: [3, ...], f at distances h, h / 2 and h / 4 on both sides.
+        h: [3, ...] or [3], these distances.
+        eps: of the dtype that f computes in.
+        rounding: [...], of a value, where it is more than eps of it.
+    """
+    h = h.reshape(3, *(h.shape[1:] or (1,) * value.ndim))
+    with np.errstate(all="ignore"):
+        central = (up - down) / (2 * h)
+        jump = (up - 2 * value + down) / h
+        jump = 2 * jump[1:] - jump[:-1]  # falls like h^3
+        jump = np.abs(8 * jump[1] - jump[0]) / 14
+        central = (4 * central[1:] - central[:-1]) / 3
+        size = np.maximum(np.abs(value), np.abs([*up, *down]).max(0))
+        noise = 4 * (eps * size + rounding) / h[2]
+        doubt = np.maximum(np.abs(central[1] - central[0]), jump - noise) + noise
+    return central[1], np.where(np.isfinite(doubt), doubt, np.inf), noise
+
+
 class Differences:
     """Slopes of one function at one point."""
 
@@ -254,22 +277,17 @@ class Differences:
             y = self.values(points)  # [6, Q]
             h = np.array(moved)[:, None]  # [6, 1]
             up, down, right, left = y[:3], y[3:], h[:3], h[3:]
-            central = (up - down) / (right + left)  # [3, Q]
-            jump = (up - 2 * value + down) / ((right + left) / 2)
-            jump = 2 * jump[1:] - jump[:-1]  # falls like h^3
-            jump = np.abs(8 * jump[1] - jump[0]) / 14
-            central = (4 * central[1:] - central[:-1]) / 3
-            size = np.maximum(np.abs(value), np.abs(y).max(0))
-            noise = 4 * (self.eps * size + self.rounding + rounding) / steps[2]  # [Q]
-            apart = np.abs(central[1] - central[0])
-            doubt = np.maximum(apart, jump - noise) + noise
+            rounding = self.rounding + rounding
+            central, doubt, noise = central_slopes(
+                value, up, down, (right + left) / 2, self.eps, rounding
+            )
             sides = [(up - value) / right, (value - down) / left]  # [3, Q] each
             sides = [2 * side[1:] - side[:-1] for side in sides]  # [2, Q]
             slopes = [(4 * side[1] - side[0]) / 3 for side in sides]
             unsure = sum(np.abs(side[1] - side[0]) for side in sides) + 4 * noise
         return Slope(
-            central[1],
-            np.where(np.isfinite(doubt), doubt, np.inf),
+            central,
+            doubt,
             noise,
             slopes[1],
             slopes[0],

@@ -16,14 +16,14 @@ from dlworkshop.errors import (
 )
 from dlworkshop.verify import culprit
 from dlworkshop.verify.functions import Function, lift, narrowed
-from dlworkshop.verify.modes import Found, check
+from dlworkshop.verify.modes import Found, check, sizes_of
 from dlworkshop.verify.report import (
     WRONG,
     Culprit,
     GradientReport,
     ParameterCheck,
 )
-from dlworkshop.verify.second import check_second
+from dlworkshop.verify.second import check_next
 from dlworkshop.verify.transformations import compare, own_rules
 
 TOLERANCE = {np.dtype(np.float64): 1e-8, np.dtype(np.float32): 1e-3}
@@ -129,21 +129,20 @@ def check_gradients(
     bar = tolerance or TOLERANCE[width]
     with _quiet(width):
         fn = _lifted(f, args, argnums, width, has_aux)
-        first = check(fn, modes, bar, max_entries, seed)
-        there = first.modes
-        judged = [(first, _derivative_judge(there, bar, seed))]
-        if order == 2:
-            second = check_second(fn, there, bar, max_entries, seed)
-            judged.append((second, _second_judge(there, bar, seed)))
+        judged = [(fn, check(fn, modes, bar, max_entries, seed))]
+        there = judged[0][1].modes
+        while len(judged) < order and judged[-1][1].modes:
+            judged.append(check_next(*judged[-1], bar, max_entries, seed))
         if transformations is None:
-            transformations = NAMES if own_rules(fn.program.jaxpr) else NAMES[:1]
+            transformations = NAMES if own_rules(fn.program.jaxpr.eqns) else NAMES[:1]
         compared, missing = compare(fn, transformations, there, seed)
-        for one in compared:
-            judged.append((Found((), (one,), ()), _road_judge(one.name, there, seed)))
-        named, said = _culprits(fn, judged) if culprits else ([], [])
-    rows = [row for found, _ in judged for row in found.rows]
-    comparisons = [one for found, _ in judged for one in found.comparisons]
-    notes = [note for found, _ in judged for note in found.notes]
+        named, said = [], []
+        if culprits:
+            named, said = _culprits(judged, compared, bar, seed)
+    rows = [row for _, found in judged for row in found.rows]
+    comparisons = [one for _, found in judged for one in found.comparisons]
+    comparisons += compared
+    notes = [note for _, found in judged for note in found.notes]
     notes += [*missing, *said, *([_unseen(rows)] if width == np.float32 else [])]
     return GradientReport(
         tuple(rows), bar, tuple(comparisons), tuple(named), tuple(notes), seed
@@ -165,21 +164,52 @@ NO_CULPRIT = (
 )
 
 
-def _culprits(fn: Function, judged) -> tuple[list[Culprit], list[str]]:
+def _culprits(judged, compared, tolerance, seed) -> tuple[list[Culprit], list[str]]:
     """Those of the first check that something is wrong in, and what is to be said."""
-    for found, judge in judged:
-        finite = all(np.isfinite(row.autodiff) for row in found.rows)
-        if not found.is_wrong and (finite or "rev" not in found.modes):
-            continue
+
+    def of_derivatives(piece: Function) -> str:
         try:
-            named = culprit.culprits_of(fn, judge if finite else culprit.not_finite)
-        except Exception as error:  # of a piece; the verdict stands
-            words = str(error).partition("\n")[0]
-            return [], [f"the search for the culprit failed: {words:.200}"]
-        if any(each.name == "stop_gradient" for each in named):
-            return named, [STOPPED]
-        return named, [] if named or not found.is_wrong else [NO_CULPRIT]
+            return _said(check(piece, found.modes, tolerance, FEW, seed))
+        except UserError:
+            return ""
+
+    def of_roads(piece: Function) -> str:
+        again, _ = compare(piece, bad, there, seed)
+        return "; ".join(str(c) for c in again if not c.ok)
+
+    there = judged[0][1].modes
+    bad = [c.name for c in compared if not c.ok]
+    try:
+        for fn, found in judged:
+            broken = not all(np.isfinite(row.autodiff) for row in found.rows)
+            if not found.is_wrong and not (broken and "rev" in found.modes):
+                continue
+            judge = of_derivatives
+            if broken and "rev" in found.modes:
+                judge = culprit.not_finite
+            named = culprit.culprits_of(fn, judge, found.modes, _wrong_ray(fn, found))
+            if any(each.name == "stop_gradient" for each in named):
+                return named, [STOPPED]
+            return named, [] if named or not found.is_wrong else [NO_CULPRIT]
+        if bad:
+            fn, _ = judged[0]
+            named = culprit.culprits_of(fn, of_roads, (), sizes_of(fn))
+            return named, [] if named else [NO_CULPRIT]
+    except Exception as error:  # of a piece; the verdict stands
+        words = str(error).partition("\n")[0]
+        return [], [f"the search for the culprit failed: {words:.200}"]
     return [], []
+
+
+def _wrong_ray(fn: Function, found: Found) -> np.ndarray:
+    """[D]: a random one, through the arrays that are wrong, all if it is none."""
+    wrong = [
+        p for p, row in zip(fn.inputs, found.rows, strict=True) if row.verdict == WRONG
+    ]
+    ray = np.zeros(fn.at.size)
+    for part in wrong or fn.inputs:
+        ray[part.start : part.stop] = 1.0
+    return ray * sizes_of(fn) * np.random.default_rng(0).standard_normal(fn.at.size)
 
 
 def _asked(
@@ -197,8 +227,7 @@ def _asked(
     several = np.iterable(modes) and not isinstance(modes, str)
     if not several or not modes or set(modes) - {"fwd", "rev"}:
         raise UserError(f'modes={modes!r}: wanted ("fwd", "rev") or one of the two.')
-    if isinstance(order, bool) or order not in (1, 2):
-        raise UserError(f"order={order!r}: wanted 1 or 2.")
+    check_whole("order", order, 1)
     several = names is None or (np.iterable(names) and not isinstance(names, str))
     if not several or set(names or ()) - set(NAMES):
         raise UserError(f"transformations={names!r}: wanted some of {NAMES}.")
@@ -235,32 +264,6 @@ def _lifted(f, args, argnums, width, has_aux) -> Function:
     if came:
         raise UserError(NARROW.format(came))
     return fn
-
-
-def _derivative_judge(modes, tolerance, seed) -> culprit.Judge:
-    def judge(fn: Function) -> str:
-        try:
-            found = check(fn, modes, tolerance, FEW, seed)
-        except UserError:
-            return ""
-        return _said(found)
-
-    return judge
-
-
-def _second_judge(modes, tolerance, seed) -> culprit.Judge:
-    def judge(fn: Function) -> str:
-        return _said(check_second(fn, modes, tolerance, FEW, seed))
-
-    return judge
-
-
-def _road_judge(name, modes, seed) -> culprit.Judge:
-    def judge(fn: Function) -> str:
-        found, _ = compare(fn, (name,), modes, seed)
-        return "; ".join(str(c) for c in found if not c.ok)
-
-    return judge
 
 
 def _said(found: Found) -> str:

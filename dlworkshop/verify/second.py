@@ -12,38 +12,40 @@ ROUNDINGS = 64  # of f or its gradient, that a second derivative may be off by
 SYMMETRIC = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-3}
 
 
-def check_second(fn: Function, modes, tolerance, max_entries, seed) -> Found:
-    """Hold Hessian-vector products against differences of the gradient.
+def check_next(
+    fn: Function, first: Found, tolerance: float, max_entries: int, seed: int
+) -> tuple[Function, Found]:
+    """Hold the derivatives of a derivative of `fn` against its differences.
 
     Args:
         fn: the function and the point; of several outputs a random sum is looked at.
-        modes: what `fn` has. Without reverse mode it is a tangent that is derived.
+        first: of `fn`. If it has no reverse mode, a tangent is derived.
         tolerance, max_entries, seed: as of `modes.check`.
 
     Returns:
-        As of a check of the gradient; where that is not finite, or has no derivative,
-        a note.
+        The derivative, and what a check of it finds; where it is not finite, or has no
+        derivative, a note.
     """
-    if "rev" in modes:
+    if "rev" in first.modes:
         over, derived = "rev", gradient(fn, cotangent_of(fn, seed))
     else:
         ray = np.random.default_rng(seed).standard_normal(fn.at.size)
         ray = (ray / np.linalg.norm(ray)).astype(fn.at.dtype)
         over, derived = "fwd", tangent(fn, ray)
+    suffix = f" over {over}{first.suffix}"
     both = ("fwd", "rev")
     try:
-        found = check(derived, both, tolerance, max_entries, seed, f" over {over}")
+        found = check(derived, both, tolerance, max_entries, seed, suffix)
         lost = any(row.verdict == UNCHECKED for row in found.rows)
         if lost and not found.is_wrong and over == "rev":  # may be all rounding of f
             rounding = _noise(fn, seed) / scales_of(fn.inputs, fn.at)
-            found = check(
-                derived, both, tolerance, max_entries, seed, f" over {over}", rounding
-            )
+            found = check(derived, both, tolerance, max_entries, seed, suffix, rounding)
     except UserError as error:
-        return Found((), (), (f"second derivatives were not checked: {error}",))
-    rows = tuple(row._replace(path=f"d/d({row.path})") for row in found.rows)
+        return derived, Found(
+            (), (), (f"further derivatives were not checked: {error}",)
+        )
     equal = _symmetric(fn, derived, seed) if over == "rev" else ()
-    return Found(rows, (*found.comparisons, *equal), found.notes)
+    return derived, found._replace(comparisons=(*found.comparisons, *equal))
 
 
 def _symmetric(fn: Function, derived: Function, seed) -> tuple[Comparison, ...]:

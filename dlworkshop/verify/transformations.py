@@ -8,7 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlworkshop.verify.functions import Function, mode_is_missing
+from dlworkshop.verify.functions import (
+    JAX,
+    Function,
+    bodies_of,
+    is_of_library,
+    mode_is_missing,
+    place_of,
+)
 from dlworkshop.verify.modes import cotangent_of, noise_of
 from dlworkshop.verify.probes import scales_of
 from dlworkshop.verify.report import Comparison
@@ -130,30 +137,35 @@ def _are_equal(a: Any, b: Any) -> bool:
     return np.array_equal(np.asarray(a), np.asarray(b))
 
 
-def own_rules(jaxpr: Any) -> bool:
-    """Whether a program holds rules or calls that JAX did not make, at any depth."""
-    for eqn in jaxpr.eqns:
-        if eqn.primitive.name in OWN and not _is_of_jax(eqn):
-            return True
-        for param in eqn.params.values():
-            for x in param if isinstance(param, tuple) else (param,):
-                if hasattr(x, "eqns") and own_rules(getattr(x, "jaxpr", x)):
-                    return True
-    return False
+def own_rules(eqns: Sequence[Any]) -> bool:
+    """Whether equations hold rules or calls that JAX did not make, at any depth."""
+    return any(
+        (eqn.primitive.name in OWN and f" at {JAX}" not in rule_of(eqn))
+        or any(own_rules(body.eqns) for body in bodies_of(eqn))
+        for eqn in eqns
+    )
 
 
 def rule_of(eqn: Any) -> str:
-    """The function that a custom rule is of: "name at file:line", or ""."""
+    """The function that a custom rule is of: "name at file:line", or "".
+
+    Of a library's wrapper (`eqx.filter_custom_vjp`) it is the user's function inside.
+    """
     for param in eqn.params.values():
-        info = getattr(getattr(param, "jaxpr", param), "debug_info", None)
-        if info is not None:
-            return str(info.func_src_info)
+        inner = getattr(param, "jaxpr", param)
+        info = getattr(inner, "debug_info", None)
+        if info is None:
+            continue
+        rule = str(info.func_src_info)
+        file = rule.partition(" at ")[2]
+        if is_of_library(file) and not file.startswith(JAX):
+            outside = place_of(eqn)
+            for each in getattr(inner, "eqns", ()):
+                place, _, name = place_of(each).rstrip(")").partition(" (")
+                if name and place != outside.partition(" (")[0]:
+                    return f"{name} at {place}"
+        return rule
     return ""
-
-
-def _is_of_jax(eqn: Any) -> bool:
-    home = jax.__file__.rpartition("/")[0] + "/"
-    return f" at {home}" in rule_of(eqn)
 
 
 def _other_road(name, fn, what, u, ray) -> Callable:
