@@ -36,6 +36,7 @@ TRIES = 8  # suspects of a program that are checked
 STEPS = 12  # of a loop that are looked into
 ROUNDS = 4  # of steps of differences, the best for each number of a value
 ROUNDINGS = 2**12  # of the largest part of the slope, for which no rule is to blame
+TINY = 1e-300  # an error of 0 is none
 NO_IDEA = 1e30  # the doubt about a slope that differences do not have
 NEARBY = 1e-3  # how far the second point is, relative to the arguments
 CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "checkpoint": "jaxpr", "remat2": "jaxpr"}
@@ -101,40 +102,37 @@ class _Walk:
         key = id(jaxpr), tuple(given.moving)
         if key not in self._compiled:  # once for all steps of a loop
             run = jax.jit(_function(jaxpr, jaxpr.eqns, known, made))
-            errors = jax.jit(_errors(jaxpr, names, moves, self.modes))
-            self._compiled[key] = jaxpr, run, errors
-        _, run, errors = self._compiled[key]
+            derivatives = jax.jit(_derivatives(jaxpr, names, moves, self.modes))
+            self._compiled[key] = jaxpr, run, derivatives
+        _, run, derivatives = self._compiled[key]
 
         def values_at(args):
             return [*consts, *args, *run(*consts, *args)]
 
         values = values_at(given.args)
-        slopes: list[Any] = [None] * len(names)
-        back: list[Any] = [None] * len(jaxpr.eqns)  # cotangents, of each equation
+        value, slopes = dict(zip(names, values, strict=True)), {}
+        parts: list[Any] = [((), None, None)] * len(jaxpr.eqns)
         if self.modes:
             given = given._replace(rays=given.rays or [*map(self._ray, given.args)])
-            moving = [v in moves for v in names]
-            slopes, doubts = self._slopes(values_at, given, values, moving)
-            cotangents = given.cotangents or [self._normal(v) for v in jaxpr.outvars]
-            off, back = errors(values, slopes, doubts, cotangents)
-            worst = np.argsort(-np.asarray(off), kind="stable")[:TRIES]
+            slopes, doubts = self._slopes(values_at, given, value, moves)
+            back = given.cotangents or [self._normal(v) for v in jaxpr.outvars]
+            parts = derivatives(values, [slopes.get(v) for v in names], back)
+            rounding = ROUNDINGS * float(np.finfo(self.dtype).eps)
+            off = _errors(jaxpr, moves, slopes, doubts, parts, rounding)
+            worst = np.argsort(-np.nan_to_num(off), kind="stable")[:TRIES]
             suspects = sorted(i for i in worst if off[i] > 1)
         else:
             suspects = [i for i, e in enumerate(jaxpr.eqns) if own_rules([e])][:TRIES]
-        value, slope = (dict(zip(names, x, strict=True)) for x in (values, slopes))
-        wrong = False
+        before = len(self.found)
         for i in suspects:
             if len(self.found) < MOST:
-                wrong |= self._equation(
-                    jaxpr, jaxpr.eqns[i], value, moves, slope, back[i]
-                )
-        return wrong
+                self._equation(jaxpr, jaxpr.eqns[i], value, moves, slopes, parts[i])
+        return len(self.found) > before
 
-    def _slopes(self, values_at, given: _Given, values, moving):
-        """Of every value that moves the slope along the rays, and the doubt about it."""
-        places = np.flatnonzero(moving)
-        slopes: list[Any] = [None] * len(moving)
-        doubts = list(slopes)
+    def _slopes(self, values_at, given: _Given, value, moves):
+        """The slope along the rays of each variable that moves, and the doubt."""
+        slopes: dict[Any, np.ndarray] = {}
+        doubts: dict[Any, np.ndarray] = {}
         eps, narrow = float(np.finfo(self.dtype).eps), self.dtype == np.float32
         for k in range(ROUNDS):
             first = FIRST[self.dtype] - k * (2 if narrow else 6)
@@ -143,23 +141,20 @@ class _Walk:
             for step in (*steps, *-steps):
                 args = [
                     (np.asarray(x) + step * ray).astype(x.dtype) if m else x
-                    for x, m, ray in zip(
-                        given.args, given.moving, given.rays, strict=True
-                    )
+                    for x, m, ray in zip(*given[:3], strict=True)
                 ]
-                found = values_at(args)
-                points.append([_wide(found[i]) for i in places])
-            for i, *ys in zip(places, *points, strict=True):
-                slope, doubt, _ = central_slopes(
-                    _wide(values[i]), np.stack(ys[:3]), np.stack(ys[3:]), steps, eps
-                )
+                points.append(dict(zip(value, values_at(args), strict=True)))
+            for v in value.keys() & moves:
+                here, *beside = (_wide(x[v]) for x in (value, *points))
+                up, down = np.stack(beside[:3]), np.stack(beside[3:])
+                slope, doubt, _ = central_slopes(here, up, down, steps, eps)
                 if k:
-                    better = doubt < doubts[i]
-                    slope = np.where(better, slope, slopes[i])
-                    doubt = np.where(better, doubt, doubts[i])
-                slopes[i] = np.where(np.isfinite(doubt), slope, 0)
-                still = ~np.isfinite(_wide(values[i]))  # the -inf of a mask
-                doubts[i] = np.where(still, 0, np.minimum(doubt, NO_IDEA))
+                    better = doubt < doubts[v]
+                    slope = np.where(better, slope, slopes[v])
+                    doubt = np.where(better, doubt, doubts[v])
+                slopes[v] = np.where(np.isfinite(doubt), slope, 0.0)
+                # the -inf of a mask does not move
+                doubts[v] = np.where(np.isfinite(here), np.minimum(doubt, NO_IDEA), 0.0)
         return slopes, doubts
 
     def _ray(self, x):
@@ -177,14 +172,16 @@ class _Walk:
             return made[0] + 1j * made[1]
         return made[0]
 
-    def _equation(self, jaxpr, eqn, values, moves, slopes, cotangents) -> bool:
-        literal = [isinstance(v, core.Literal) for v in eqn.invars]
-        pairs = list(zip(literal, eqn.invars, strict=True))
+    def _equation(self, jaxpr, eqn, value, moves, slopes, parts) -> None:
+        fixed = [isinstance(v, core.Literal) for v in eqn.invars]
+        pairs = list(zip(fixed, eqn.invars, strict=True))
+        back, pulled, _ = parts
+        theirs = dict(zip(_moving(eqn, moves)[1], back, strict=False))
         given = _Given(
-            [v.val if fixed else values[v] for fixed, v in pairs],
-            [not fixed and v in moves for fixed, v in pairs],
-            [None if fixed else slopes[v] for fixed, v in pairs],
-            cotangents,
+            [v.val if known else value[v] for known, v in pairs],
+            [not known and v in moves for known, v in pairs],
+            [None if known else slopes.get(v) for known, v in pairs],
+            [theirs.get(v) for v in eqn.outvars],
         )
         self.callers.append(self._place(eqn))
         inside = any(
@@ -192,10 +189,18 @@ class _Walk:
             for body, its in _inside(eqn, given)
         )
         self.callers.pop()
-        wrong = not inside and self._wrong(jaxpr, eqn, values, moves)
+        if inside:
+            return
+        if _are_finite(back) and not _are_finite(pulled or ()):
+            made = [value[v] for v in _moving(eqn, moves)[1]]
+            what, x = (
+                ("value", made) if not _are_finite(made) else ("derivative", pulled)
+            )
+            wrong = f"its {what} is {_first_bad(x)}"
+        else:
+            wrong = self._wrong(jaxpr, eqn, value, moves)
         if wrong:
             self.found.append(Culprit(_name(eqn), self._place(eqn), wrong))
-        return inside or bool(wrong)
 
     def _place(self, eqn) -> str:
         """The user's file and line, relative to where we are if it is below."""
@@ -204,133 +209,118 @@ class _Walk:
             place = self.callers[-1] if self.callers else ""
         return place or relative(rule_of(eqn).partition(" at ")[2])
 
-    def _wrong(self, jaxpr, eqn, values, moves) -> str:
+    def _wrong(self, jaxpr, eqn, value, moves) -> str:
+        x, y = _moving(eqn, moves)
         needed = list(dict.fromkeys(_variables(eqn)))
-        out = [v for v in eqn.outvars if v in moves]
+        if not x or not y or not _are_finite([value[v] for v in (*x, *y)]):
+            return ""  # beside the -inf of a mask there are no differences
+        f = _function(jaxpr, [eqn], needed, y)
         through = [i for i, v in enumerate(needed) if v in moves]
-        if not out or not through:
-            return ""
-        args = [values[v] for v in needed]
-        finite = {i: np.isfinite(np.asarray(args[i])) for i in through}
-        finite = {i: mask for i, mask in finite.items() if not mask.all()}
-        f = _finite_only(
-            _function(jaxpr, [eqn], needed, out),
-            {i: (mask, args[i]) for i, mask in finite.items()},
-            [np.isfinite(np.asarray(values[v])) for v in out],
-        )
-        for i, mask in finite.items():
-            args[i] = np.where(mask, args[i], 0)
-        return self.judge(lift(f, args, through, self.dtype))
+        return self.judge(lift(f, [value[v] for v in needed], through, self.dtype))
 
 
-def _errors(jaxpr, names, moves, modes) -> Callable:
-    """The function that says how much each equation adds to the error.
+def _derivatives(jaxpr, names, moves, modes) -> Callable:
+    """Both modes of a program, equation by equation.
 
-    It takes lists along `names`: the values, the slopes by differences, and the doubts
-    about them; and the cotangents of the results. It returns the errors [equations],
-    over what they may be where a rule is right, and the cotangents of each equation.
+    Returns:
+        A function of the values and the slopes of `names`, and the cotangents of the
+        results; for each equation it returns the cotangents of its results, what it
+        pulls back of them, and what it makes of the slopes, each a list or None.
     """
 
-    def errors(values, slopes, doubts, cotangents):
-        value, slope, doubt = (
-            dict(zip(names, x, strict=True)) for x in (values, slopes, doubts)
-        )
+    def derivatives(values, slopes, cotangents):
+        value, slope = (dict(zip(names, x, strict=True)) for x in (values, slopes))
         back = {v: jnp.zeros(v.aval.shape, v.aval.dtype) for v in names if v in moves}
         for v, u in zip(jaxpr.outvars, cotangents, strict=True):
             if not isinstance(v, core.Literal) and v in moves and u is not None:
                 back[v] += jnp.asarray(u, v.aval.dtype)
-        found, theirs = [], []
+        made = []
         for eqn in reversed(jaxpr.eqns):
-            theirs.append([back.get(v) for v in eqn.outvars])
+            x, y = _moving(eqn, moves)
             needed = list(dict.fromkeys(_variables(eqn)))
-            x = [v for v in needed if v in moves]
-            y = [v for v in eqn.outvars if v in moves]
             run = _function(jaxpr, [eqn], needed, y)
 
             def f(*xs, run=run, needed=needed, x=x):
                 moved = value | dict(zip(x, xs, strict=True))
                 return run(*(moved[v] for v in needed))
 
-            at, tx, dx = ([t[v] for v in x] for t in (value, slope, doubt))
-            u, ty, dy = ([t[v] for v in y] for t in (back, slope, doubt))
-            if not x or not y:
-                found.append((0.0, 0.0, 0.0))
-                continue
-            down, *error = _error(f, at, u, (tx, ty), (dx, dy), modes)
-            found.append(error)
-            for v, more in zip(x, down, strict=True):
+            at, cotangents = [value[v] for v in x], [back[v] for v in y]
+            rays = [jnp.asarray(slope[v], v.aval.dtype) for v in x]
+            pulled = pushed = None
+            try:  # what is behind stop_gradient may have no derivative in this mode
+                if x and y and "rev" in modes:
+                    pulled = jax.vjp(f, *at)[1](cotangents)
+                if x and y and "fwd" in modes:
+                    pushed = jax.jvp(f, at, rays)[1]
+            except Exception as error:
+                if not mode_is_missing(error):
+                    raise
+            for v, more in zip(x, pulled or (), strict=bool(pulled)):
                 back[v] += more
-        off, unsure, size = jnp.array(found[::-1]).T
-        eps, tiny = jnp.finfo(off.dtype).eps, jnp.finfo(off.dtype).tiny
-        unsure = 4 * unsure + ROUNDINGS * eps * jnp.max(size) + tiny
-        return jnp.where(jnp.isinf(off), off, off / unsure), theirs[::-1]
+            made.append((cotangents, pulled, pushed))
+        return made[::-1]
 
-    return errors
+    return derivatives
 
 
-def _error(f, at, u, slopes, doubts, modes):
-    """What an equation pulls back, its error, what speaks against it, and its size."""
-    (tx, ty), (dx, dy) = slopes, doubts
-    off, unsure, size = 0.0, _dot(u, dy, jnp.abs), _dot(u, ty, jnp.abs)
-    down = [jnp.zeros_like(x) for x in at]
-    if "rev" in modes:
-        down = _or_else(down, lambda: jax.vjp(f, *at)[1](u))
-        off = jnp.abs(_dot(u, ty) - _dot(down, tx))
-        off = jnp.where(_is_finite(u) & ~_is_finite(down), jnp.inf, off)
-        unsure += _dot(down, dx, jnp.abs)
-    else:
-        u = [jnp.ones_like(x) for x in u]
-    if "fwd" in modes:
-        rays = [[jnp.asarray(t, x.dtype) for t, x in zip(ts, at)] for ts in (tx, dx)]
-        up, more = (_or_else(ty, lambda t=t: jax.jvp(f, at, t)[1]) for t in rays)
-        gaps = [a - b for a, b in zip(ty, up, strict=True)]
-        gap = jnp.abs(_dot(u, gaps)) if "rev" in modes else _dot(u, gaps, jnp.abs)
-        off = jnp.maximum(off, gap)
-        unsure += _dot(u, more, jnp.abs)
-    return down, off, unsure, size
+def _errors(jaxpr, moves, slopes, doubts, parts, rounding) -> np.ndarray:
+    """What each equation adds to the error, over what it may if its rule is right.
+
+    It is inf where a derivative ceases to be finite.
+
+    Args:
+        jaxpr: the program.
+        moves: the variables that do, of which `slopes` and `doubts` are.
+        parts: of each equation, from `_derivatives`.
+        rounding: of a slope, relative to the largest.
+    """
+    found = []
+    for eqn, (u, pulled, pushed) in zip(jaxpr.eqns, parts, strict=True):
+        x, y = _moving(eqn, moves)
+        ty, dy = ([t[v] for v in y] for t in (slopes, doubts))
+        off, kind = 0.0, np.real
+        if pulled is None and pushed is not None:  # no cotangents either
+            u, kind = [np.ones_like(t) for t in ty], np.abs
+        unsure = _dot(u, dy, np.abs)
+        if pulled is not None:
+            off = abs(_dot(u, ty) - _dot(pulled, [slopes[v] for v in x]))
+            unsure += _dot(pulled, [doubts[v] for v in x], np.abs)
+        if pushed is not None:
+            gaps = [a - b for a, b in zip(ty, pushed, strict=True)]
+            off = max(off, abs(_dot(u, gaps, kind)))
+        if _are_finite(u) and not _are_finite(pulled or ()):
+            off = np.inf
+        found.append((off, unsure, _dot(u, ty, np.abs)))
+    off, unsure, size = np.array(found).reshape(-1, 3).T
+    with np.errstate(invalid="ignore"):
+        ratio = off / (4 * unsure + rounding * size.max(initial=0.0) + TINY)
+    return np.where(np.isinf(off), np.inf, ratio)
 
 
-def _or_else(default, derivative: Callable):
-    """`derivative()`; what is behind stop_gradient may have none in this mode."""
-    try:
-        return derivative()
-    except Exception as error:
-        if not mode_is_missing(error):
-            raise
-        return default
+def _dot(a, b, kind: Callable = np.real) -> float:
+    """The sum of products, where none is 0: a cotangent of what is inf may be."""
+    with np.errstate(all="ignore"):
+        pairs = ((_wide(x), _wide(y)) for x, y in zip(a, b, strict=True))
+        products = (kind(np.where((x == 0) | (y == 0), 0, x * y)) for x, y in pairs)
+        return float(sum(map(np.sum, products)))
 
 
-def _dot(a, b, sized: Callable = jnp.real):
-    """The sum of products, of what is not 0: the cotangent of an inf may be."""
-    products = [
-        jnp.where((x == 0) | (y == 0), 0.0, sized(x * y))
-        for x, y in zip(a, b, strict=True)
-    ]
-    return sum(map(jnp.sum, products))
+def _are_finite(xs) -> bool:
+    return not _first_bad(xs)
 
 
-def _is_finite(xs):
-    return jnp.all(jnp.array([jnp.isfinite(x).all() for x in xs]))
-
-
-def not_finite(fn: Function) -> str:
-    """Whether a value or a derivative of a piece is inf or nan: a `Judge`."""
-    value = np.asarray(fn.value(fn.at))
-    if bad := _first_bad(value, fn.outputs):
-        return f"its value is {bad}"
-    ones = np.ones(fn.outputs[-1].stop, fn.at.dtype)
-    slopes = np.asarray(fn.pull(fn.at, ones))
-    if bad := _first_bad(slopes, fn.inputs):
-        return f"its derivative is {bad}"
+def _first_bad(xs) -> str:
+    """The first number that is inf or nan, and where, or ""."""
+    for x in map(_wide, xs):
+        if bad := np.argwhere(~np.isfinite(x)).tolist():
+            return f"{x[tuple(bad[0])]} at entry {bad[0]}"
     return ""
 
 
-def _first_bad(x, parts) -> str:
-    bad = np.flatnonzero(~np.isfinite(x))
-    if not bad.size:
-        return ""
-    part = next(p for p in parts if p.start <= bad[0] < p.stop)
-    return f"{x[bad[0]]} at entry {part.entry(int(bad[0]) - part.start)}"
+def _moving(eqn, moves) -> tuple[list[Any], list[Any]]:
+    """The variables that an equation reads, and those it writes, that move."""
+    read = [v for v in dict.fromkeys(_variables(eqn)) if v in moves]
+    return read, [v for v in eqn.outvars if v in moves]
 
 
 def _function(jaxpr, eqns, given, wanted) -> Callable:
@@ -345,27 +335,6 @@ def _function(jaxpr, eqns, given, wanted) -> Callable:
         return x.astype(v.aval.dtype) if narrow else x
 
     return lambda *args: run(*map(cast, args, given))
-
-
-def _finite_only(f: Callable, given: dict[int, Any], masks: list) -> Callable:
-    """`f`, of what is finite alone: the -inf of a mask does not move.
-
-    Args:
-        f: arrays -> a list of arrays.
-        given: place of an argument -> where it is finite, and all of it.
-        masks: where what it returns is finite.
-    """
-    if not given and all(mask.all() for mask in masks):
-        return f
-
-    def finite(*args):
-        whole = list(args)
-        for i, (mask, all_of_it) in given.items():
-            whole[i] = jnp.where(mask, args[i], all_of_it)
-        found = zip(masks, f(*whole), strict=True)
-        return [jnp.where(mask, x, jnp.zeros_like(x)) for mask, x in found]
-
-    return finite
 
 
 def _variables(eqn) -> Iterator[Any]:

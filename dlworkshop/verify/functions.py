@@ -52,6 +52,7 @@ class Function:
     at: np.ndarray  # [D], of the dtype that `flat` computes in
     inputs: tuple[Part, ...]
     outputs: tuple[Part, ...]
+    compile: Callable = jax.jit
 
     @functools.cached_property
     def program(self) -> Any:
@@ -61,17 +62,17 @@ class Function:
     @functools.cached_property
     def value(self) -> Callable:
         """[D] -> [M], compiled."""
-        return jax.jit(self.flat)
+        return self.compile(self.flat)
 
     @functools.cached_property
     def push(self) -> Callable:
         """`jax.jvp`: the point [D] and a direction [D] -> [M], compiled."""
-        return jax.jit(lambda v, d: jax.jvp(self.flat, (v,), (d,))[1])
+        return self.compile(lambda v, d: jax.jvp(self.flat, (v,), (d,))[1])
 
     @functools.cached_property
     def pull(self) -> Callable:
         """`jax.vjp`: the point [D] and a cotangent [M] -> [D], compiled."""
-        return jax.jit(lambda v, u: jax.vjp(self.flat, v)[1](u)[0])
+        return self.compile(lambda v, u: jax.vjp(self.flat, v)[1](u)[0])
 
 
 def lift(

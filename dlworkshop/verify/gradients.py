@@ -181,13 +181,11 @@ def _culprits(judged, compared, tolerance, seed) -> tuple[list[Culprit], list[st
     bad = [c.name for c in compared if not c.ok]
     try:
         for fn, found in judged:
-            broken = not all(np.isfinite(row.autodiff) for row in found.rows)
-            if not found.is_wrong and not (broken and "rev" in found.modes):
+            finite = all(np.isfinite(row.autodiff) for row in found.rows)
+            if finite and not found.is_wrong:
                 continue
-            judge = of_derivatives
-            if broken and "rev" in found.modes:
-                judge = culprit.not_finite
-            named = culprit.culprits_of(fn, judge, found.modes, _wrong_ray(fn, found))
+            ray = _wrong_ray(fn, found)
+            named = culprit.culprits_of(fn, of_derivatives, found.modes, ray)
             if any(each.name == "stop_gradient" for each in named):
                 return named, [STOPPED]
             return named, [] if named or not found.is_wrong else [NO_CULPRIT]

@@ -1,15 +1,12 @@
-"""Second derivatives: both modes of the gradient, and whether they are symmetric."""
+"""Derivatives of derivatives: both modes of the gradient."""
 
 import numpy as np
 
 from dlworkshop.errors import UserError
-from dlworkshop.verify.functions import Function, gradient, mode_is_missing, tangent
+from dlworkshop.verify.functions import Function, gradient, tangent
 from dlworkshop.verify.modes import Found, check, cotangent_of, noise_of
 from dlworkshop.verify.probes import scales_of
-from dlworkshop.verify.report import UNCHECKED, Comparison
-
-ROUNDINGS = 64  # of f or its gradient, that a second derivative may be off by
-SYMMETRIC = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-3}
+from dlworkshop.verify.report import UNCHECKED
 
 
 def check_next(
@@ -44,38 +41,7 @@ def check_next(
         return derived, Found(
             (), (), (f"further derivatives were not checked: {error}",)
         )
-    equal = _symmetric(fn, derived, seed) if over == "rev" else ()
-    return derived, found._replace(comparisons=(*found.comparisons, *equal))
-
-
-def _symmetric(fn: Function, derived: Function, seed) -> tuple[Comparison, ...]:
-    """<v, H w> = <w, H v>, in two random directions.
-
-    Where H vanishes because larger numbers cancel, it is held against what rounding of
-    f and of its gradient makes of a second derivative.
-    """
-    rays = np.random.default_rng(seed).standard_normal((2, derived.at.size))
-    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
-    v, w = rays.astype(derived.at.dtype)
-    try:
-        hv, hw = (np.asarray(derived.push(derived.at, x), np.float64) for x in (v, w))
-    except Exception as error:
-        if not mode_is_missing(error):
-            raise
-        return ()  # noted already
-    size = float(np.abs(hv) @ np.abs(w) + np.abs(hw) @ np.abs(v)) / 2
-    off = abs(float(hv @ w - hw @ v))
-    if off > SYMMETRIC[derived.at.dtype] * size:
-        scales = scales_of(fn.inputs, fn.at)  # [D]
-        noise = _noise(fn, seed)
-        slopes = noise_of(fn, derived.value, seed)  # [D]
-        left, right = (float(np.linalg.norm(x / scales)) for x in (v, w))
-        both = np.linalg.norm(slopes * v) * right + np.linalg.norm(slopes * w) * left
-        noise = noise * left * right + float(both)
-        size = max(size, ROUNDINGS * noise / SYMMETRIC[derived.at.dtype])
-    off = off / size if size else 0.0
-    ok = not off > SYMMETRIC[derived.at.dtype]
-    return (Comparison("symmetric Hessian", ok, off, "two random directions"),)
+    return derived, found
 
 
 def _noise(fn: Function, seed: int) -> float:

@@ -71,9 +71,7 @@ def compare(
     found, notes = [], []
     for name in names:
         try:
-            others = _roads(_traced_anew(fn) if name == "repeat" else fn, modes, u, ray)
-            if name in ("jit", "checkpoint"):
-                others = {what: _other_road(name, fn, what, u, ray) for what in known}
+            others = _roads(_otherwise(name, fn), modes, u, ray)
             pairs = []
             for what, road in known.items():
                 if name == "vmap":
@@ -119,8 +117,14 @@ def _roads(fn: Function, modes: Sequence[str], u, ray) -> dict[str, Callable]:
     return roads
 
 
-def _traced_anew(fn: Function) -> Function:
-    """`fn` itself, if tracing it once more gives the same program."""
+def _otherwise(name: str, fn: Function) -> Function:
+    """`fn` on the other road; under vmap it is the same function."""
+    if name == "jit":
+        return replace(fn, compile=lambda f: f)
+    if name == "checkpoint":
+        return replace(fn, flat=jax.checkpoint(fn.flat))
+    if name == "vmap":
+        return fn
 
     def flat(v):  # another function: JAX keeps the traces of those it knows
         return fn.flat(v)
@@ -166,16 +170,6 @@ def rule_of(eqn: Any) -> str:
                     return f"{name} at {place}"
         return rule
     return ""
-
-
-def _other_road(name, fn, what, u, ray) -> Callable:
-    flat = fn.flat if name == "jit" else jax.checkpoint(fn.flat)
-    roads = {
-        "the value": flat,
-        "the gradient": lambda v: jax.vjp(flat, v)[1](u)[0],
-        "the tangent": lambda v: jax.jvp(flat, (v,), (ray,))[1],
-    }
-    return jax.jit(roads[what]) if name == "checkpoint" else roads[what]
 
 
 def _compared(name, fn, pairs, scale, noise) -> Comparison:
