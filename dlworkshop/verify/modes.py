@@ -51,21 +51,21 @@ class _Noise:
         eps = float(np.finfo(fn.at.dtype).eps)
         ray = 64 * eps * own * rng.choice([-1.0, 1.0], fn.at.size)  # [D]
         self.points = [(fn.at + k * ray).astype(fn.at.dtype) for k in range(1, 9)]
-        self.fn, self.heard = fn, heard
-        self.by_push = "fwd" in modes and ("rev" not in modes or len(heard.names) > 1)
+        self.fn, self.heard, self.modes = fn, heard, modes
         self.gradients = functools.lru_cache(NUM_NOISY)(self._gradients)
 
     def __call__(self, probe: Probe, accused: np.ndarray) -> np.ndarray:
-        """[Q], where slopes along a probe are accused [Q]."""
-        found = np.zeros((8, len(accused)))
-        if self.by_push:
+        """[Q], of the slopes along a probe, where they are accused [Q]."""
+        found = np.zeros((2, 8, len(accused)))  # by both modes
+        if "fwd" in self.modes:
             ray = probe.ray(self.fn.at)
-            found[:] = [self.heard(self.fn.push(point, ray)) for point in self.points]
-        else:
+            found[0] = [self.heard(self.fn.push(point, ray)) for point in self.points]
+        if "rev" in self.modes:
             for q in np.flatnonzero(accused)[:NUM_NOISY]:
-                found[:, q] = probe.dot(self.gradients(int(q)))
+                found[1, :, q] = probe.dot(self.gradients(int(q)))
         with np.errstate(all="ignore"):
-            return np.nan_to_num(4 * levels_of(found)[0], posinf=0.0)
+            level = np.maximum(*(levels_of(each)[0] for each in found))
+            return np.nan_to_num(4 * level, posinf=0.0)
 
     def _gradients(self, q: int) -> np.ndarray:  # [8, D]
         u = self.heard.cotangents()[q].astype(self.fn.at.dtype)
@@ -255,7 +255,7 @@ def _transposes(fn, looks, grads, tolerance, level, suffix) -> tuple[Comparison,
             apart = np.abs(look.autodiff["fwd"] - look.autodiff["rev"])
             bar = np.maximum(tolerance / 10 * size, level * look.unit)
             bar = np.maximum(bar, look.slope.noise)
-            ratio = np.where(apart > 0, apart / bar, 0.0)
+            ratio = np.where((apart > 0) & (bar > 0), apart / bar, 0.0)
         q = int(np.argmax(np.where(np.isfinite(ratio), ratio, 0.0)))
         if np.isfinite(ratio[q]) and (worst is None or ratio[q] > worst[0]):
             path = f"{fn.inputs[look.probe.part].path} {look.probe.name}"
