@@ -36,8 +36,6 @@ TRIES = 8  # suspects of a program that are checked
 STEPS = 12  # of a loop that are looked into
 ROUNDS = 4  # of steps of differences, the best for each number of a value
 ROUNDINGS = 2**12  # of the largest part of the slope, for which no rule is to blame
-TINY = 1e-300  # an error of 0 is none
-NO_IDEA = 1e30  # the doubt about a slope that differences do not have
 NEARBY = 1e-3  # how far the second point is, relative to the arguments
 CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "checkpoint": "jaxpr", "remat2": "jaxpr"}
 CALLS |= {"closed_call": "call_jaxpr", "core_call": "call_jaxpr"}
@@ -86,7 +84,7 @@ class _Walk:
     def __init__(self, judge: Judge, dtype: Any, modes: Sequence[str]):
         self.judge, self.dtype, self.modes = judge, dtype, modes
         self.found: list[Culprit] = []
-        self.callers: list[str] = []  # the places of the calls that we are inside of
+        self.callers = [""]  # the places of the calls that we are inside of
         self._compiled: dict[Any, Any] = {}  # jaxpr -> (itself, two functions)
         self._rng = np.random.default_rng(0)
 
@@ -153,8 +151,7 @@ class _Walk:
                     slope = np.where(better, slope, slopes[v])
                     doubt = np.where(better, doubt, doubts[v])
                 slopes[v] = np.where(np.isfinite(doubt), slope, 0.0)
-                # the -inf of a mask does not move
-                doubts[v] = np.where(np.isfinite(here), np.minimum(doubt, NO_IDEA), 0.0)
+                doubts[v] = np.where(np.isfinite(here), doubt, 0.0)  # -inf of a mask
         return slopes, doubts
 
     def _ray(self, x):
@@ -204,10 +201,8 @@ class _Walk:
 
     def _place(self, eqn) -> str:
         """The user's file and line, relative to where we are if it is below."""
-        place = place_of(eqn)
-        if not place:  # it is called by no line of the user's
-            place = self.callers[-1] if self.callers else ""
-        return place or relative(rule_of(eqn).partition(" at ")[2])
+        rule = rule_of(eqn).partition(" at ")[2]
+        return place_of(eqn) or self.callers[-1] or relative(rule)
 
     def _wrong(self, jaxpr, eqn, value, moves) -> str:
         x, y = _moving(eqn, moves)
@@ -278,22 +273,21 @@ def _errors(jaxpr, moves, slopes, doubts, parts, rounding) -> np.ndarray:
     for eqn, (u, pulled, pushed) in zip(jaxpr.eqns, parts, strict=True):
         x, y = _moving(eqn, moves)
         ty, dy = ([t[v] for v in y] for t in (slopes, doubts))
-        off, kind = 0.0, np.real
-        if pulled is None and pushed is not None:  # no cotangents either
-            u, kind = [np.ones_like(t) for t in ty], np.abs
-        unsure = _dot(u, dy, np.abs)
+        off, only = 0.0, pulled is None and pushed is not None  # forward mode
+        weights = [np.ones_like(t) for t in ty] if only else u
+        unsure = _dot(weights, dy, np.abs)
         if pulled is not None:
             off = abs(_dot(u, ty) - _dot(pulled, [slopes[v] for v in x]))
             unsure += _dot(pulled, [doubts[v] for v in x], np.abs)
         if pushed is not None:
             gaps = [a - b for a, b in zip(ty, pushed, strict=True)]
-            off = max(off, abs(_dot(u, gaps, kind)))
+            off = max(off, abs(_dot(weights, gaps, np.abs if only else np.real)))
         if _are_finite(u) and not _are_finite(pulled or ()):
             off = np.inf
-        found.append((off, unsure, _dot(u, ty, np.abs)))
+        found.append((off, unsure, _dot(weights, ty, np.abs)))
     off, unsure, size = np.array(found).reshape(-1, 3).T
-    with np.errstate(invalid="ignore"):
-        ratio = off / (4 * unsure + rounding * size.max(initial=0.0) + TINY)
+    with np.errstate(all="ignore"):
+        ratio = off / (4 * unsure + rounding * size.max(initial=0.0))
     return np.where(np.isinf(off), np.inf, ratio)
 
 

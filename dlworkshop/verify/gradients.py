@@ -47,44 +47,40 @@ def check_gradients(
 ) -> GradientReport:
     """Compare derivatives of `f` at `args` with differences of `f`, in float64.
 
-    Works whatever `jax_enable_x64` is, and leaves it so: `f` is traced anew under
-    `jax.enable_x64(True)`, its arguments cast to float64 or complex128 (JAX keys its
-    caches by that setting, so programs compiled outside are neither used nor
-    disturbed).
+    `f` is traced anew under `jax.enable_x64(True)`, its arguments cast to float64 or
+    complex128; the setting and the caches outside are left as they are.
 
     **What is checked.** Forward mode (`jax.jvp`) and reverse mode (`jax.vjp`), each
     against central differences, and against each other; with `order=2` also both modes
-    of the gradient (Hessian-vector products). Outputs may be any tree: every number of
-    an output of up to 16, otherwise 6 of them and two random sums of all. Complex
-    numbers count as two real ones, in JAX's conventions.
+    of the gradient, and so on. Of an output every number, if it has up to 16, otherwise
+    6 of them and two random sums of all. Complex numbers count as two real ones, in
+    JAX's conventions.
 
     **What is probed.** Every entry of an array of up to `max_entries`, and two
-    directions through all of them. Of a larger one, an eighth as many entries (half of
-    them those with the largest slopes), and five directions through all n entries:
-    along the gradient (an error of scale shows in full) and four random ones. An error
-    vector e shows in a random direction as about |e| / sqrt(n) of its size, so no
-    entry is left out of the sum; what is seen there is coarser by sqrt(n).
-
-    **Steps and doubt** are argued in `verify.differences`: each slope by differences
-    comes with what speaks against it, its truncation, its rounding and its kinks.
+    directions through all of them. Of a larger one an eighth as many entries, half of
+    them those with the largest slopes, and five directions through all n entries, one
+    of them the gradient, in which an error of scale shows in full. In a random one an
+    error vector e shows as about |e| / sqrt(n). An array is probed no further once 8
+    probes are wrong.
 
     **Verdict.** A slope is wrong if it is off by more than `tolerance` times itself (or
     0.001 of the norm of its array's gradient, if that is more), and by more than twice
-    the doubt; the report's `resolution` says how coarse that made the check of an
-    array. At a kink (ReLU at 0, a tie of `max`) it is right if it lies between the
-    slopes from both sides, which is all that can be seen there. Where differences have
-    no slope to compare with (the edge of a domain, a function that is all noise), or
-    could not see an error of a thousandth, the array is "not checked", which is neither
-    right nor wrong.
+    what speaks against the difference (truncation, rounding, kinks: argued in
+    `verify.differences`) and against autodiff (its rounding, measured). The report's
+    `resolution` says how coarse that made the check. At a kink (ReLU at 0, a tie of
+    `max`) a slope is right if it lies between those from both sides. Where differences
+    have no slope (the edge of a domain, noise), or could not see an error of a
+    thousandth, the array is "not checked", which is neither right nor wrong.
 
-    **Transformations.** Calls are repeated, `f` traced anew; and where it holds rules
-    or calls that are not JAX's (`custom_vjp`, `custom_jvp`, callbacks, Pallas), `f` and
+    **Transformations.** Calls are repeated, `f` traced anew; where it holds rules or
+    calls that are not JAX's (`custom_vjp`, `custom_jvp`, callbacks, Pallas), `f` and
     its derivatives are compared jitted and not, under `vmap` and one by one, and under
     `jax.checkpoint`.
 
-    **Culprits.** If anything is wrong, the program of `f` is taken apart until single
-    equations are wrong, and the first three are named with file and line. That takes
-    as long as some 2 log2(equations) checks, and nothing while all is right.
+    **Culprits.** If anything is wrong, the first three equations of `f` whose own
+    derivative is wrong are named with file and line. That takes 25 evaluations of `f`
+    and of each function it calls, two compilations of each, and a small check of each
+    equation under suspicion; while all is right it costs nothing.
 
     **What cannot be seen**: an error below the resolution; one at another point or in a
     branch that was not taken; one between the slopes of both sides of a kink; and, in
@@ -98,7 +94,7 @@ def check_gradients(
         argnums: the arguments to differentiate by, as in `jax.grad`.
         has_aux: `f` returns a pair; only the first is differentiated, as in `jax.grad`.
         modes: "fwd", "rev" or both; one that `f` does not have is noted.
-        order: 1, or 2 to check second derivatives as well.
+        order: >= 1, of the highest derivatives that are checked.
         transformations: of "repeat", "jit", "vmap", "checkpoint"; by default the first,
             and all where `f` holds rules of its own.
         tolerance: > 0; 1e-8 by default, in float32 1e-3.
