@@ -203,14 +203,7 @@ def check(
         for part, mine, big in zip(fn.inputs, looks, scaled, strict=True)
     ]
     every = [look for mine in looks for look in mine]
-    both = _transposes(fn, every, grads, tolerance, np.zeros(len(value)), suffix)
-    if both and not both[0].ok:  # f may round more coarsely than its dtype, inside
-        last = [mine[-1].probe for mine in looks if mine]  # all entries together
-        wanted = np.ones(len(value), bool)
-        level = np.max([differences.climb(p, wanted)[0] for p in last], axis=0)
-        with np.errstate(all="ignore"):
-            level = np.nan_to_num(8 * level / (np.abs(value) + scaled.max(axis=0)))
-        both = _transposes(fn, every, grads, tolerance, level, suffix)
+    both = _transposes(fn, every, grads, tolerance, noise, suffix)
     return Found(tuple(rows), both, notes, tuple(there), suffix)
 
 
@@ -240,27 +233,24 @@ def _norms(x: np.ndarray) -> np.ndarray:
     return np.array([norm_of(row) for row in x])
 
 
-def _transposes(fn, looks, grads, tolerance, level, suffix) -> tuple[Comparison, ...]:
-    """<u, J v> by forward mode is <J^T u, v> by reverse mode, wherever both are.
-
-    They may differ by a share `level` [Q] of the norm of a gradient: f's rounding.
-    """
-    worst: tuple[float, float, str] | None = None
-    for look in looks:
-        if len(look.autodiff) < 2:
-            continue
+def _transposes(fn, looks, grads, tolerance, noise, suffix) -> tuple[Comparison, ...]:
+    """<u, J v> by forward mode is <J^T u, v> by reverse mode, wherever both are."""
+    worst = -1.0, 0.0, ""  # over what it may be, relative difference, where
+    for look in (look for look in looks if len(look.autodiff) == 2):
         size = np.abs(grads[:, look.probe.start :][:, : look.probe.vector.size])
         with np.errstate(all="ignore"):
             size = size @ np.abs(look.probe.vector)  # [Q]
             apart = np.abs(look.autodiff["fwd"] - look.autodiff["rev"])
-            bar = np.maximum(tolerance / 10 * size, level * look.unit)
-            bar = np.maximum(bar, look.slope.noise)
+            apart = np.where(np.isfinite(apart), apart, 0.0)
+            bar = np.maximum(tolerance / 10 * size, look.slope.noise)
+            if (apart > bar).any():
+                bar = np.maximum(bar, 8 * noise(look.probe, apart > bar))
             ratio = np.where((apart > 0) & (bar > 0), apart / bar, 0.0)
-        q = int(np.argmax(np.where(np.isfinite(ratio), ratio, 0.0)))
-        if np.isfinite(ratio[q]) and (worst is None or ratio[q] > worst[0]):
+        q = int(np.argmax(ratio))
+        if ratio[q] > worst[0]:
             path = f"{fn.inputs[look.probe.part].path} {look.probe.name}"
             worst = float(ratio[q]), float(apart[q] / size[q]) if size[q] else 0.0, path
-    if worst is None:
+    if worst[0] < 0:
         return ()
     name = f"forward and reverse mode{suffix}"
     return (Comparison(name, worst[0] <= 1, worst[1], worst[2]),)
