@@ -119,7 +119,7 @@ class _Array:
         def contradicted(slope, doubt):
             off = np.fmax.reduce([np.abs(slope - a) for a in autodiff.values()])
             accused = off > np.maximum(tolerance * against(slope), 2 * doubt)
-            if np.isnan(rough[accused]).any():
+            if doubt.any() and np.isnan(rough[accused]).any():
                 rough[accused] = noise(probe, accused)[accused]
             return accused & (off > 2 * (doubt + np.nan_to_num(rough)))
 
