@@ -74,8 +74,8 @@ class _Given(NamedTuple):
 
     args: Sequence[Any]
     moving: Sequence[bool]  # which of them do
-    rays: Sequence[Any] | None = None  # in which they move; None: random ones
-    cotangents: Sequence[Any] | None = None  # of its results; None: random ones
+    rays: Sequence[Any] = ()  # in which they move; (): random ones
+    cotangents: Sequence[Any] = ()  # of its results; (): random ones
 
 
 class _Walk:
@@ -273,7 +273,8 @@ def _errors(jaxpr, moves, slopes, doubts, parts, rounding) -> np.ndarray:
     for eqn, (u, pulled, pushed) in zip(jaxpr.eqns, parts, strict=True):
         x, y = _moving(eqn, moves)
         ty, dy = ([t[v] for v in y] for t in (slopes, doubts))
-        off, only = 0.0, pulled is None and pushed is not None  # forward mode
+        off: Any = 0.0
+        only = pulled is None and pushed is not None  # forward mode
         weights = [np.ones_like(t) for t in ty] if only else u
         unsure = _dot(weights, dy, np.abs)
         if pulled is not None:
@@ -285,10 +286,10 @@ def _errors(jaxpr, moves, slopes, doubts, parts, rounding) -> np.ndarray:
         if _are_finite(u) and not _are_finite(pulled or ()):
             off = np.inf
         found.append((off, unsure, _dot(weights, ty, np.abs)))
-    off, unsure, size = np.array(found).reshape(-1, 3).T
+    added, unsure, size = np.array(found).reshape(-1, 3).T
     with np.errstate(all="ignore"):
-        ratio = off / (4 * unsure + rounding * size.max(initial=0.0))
-    return np.where(np.isinf(off), np.inf, ratio)
+        ratio = added / (4 * unsure + rounding * size.max(initial=0.0))
+    return np.where(np.isinf(added), np.inf, ratio)
 
 
 def _dot(a, b, kind: Callable = np.real) -> float:
@@ -351,7 +352,7 @@ def _inside(eqn, given: _Given) -> Iterator[tuple[Any, _Given]]:
         yield params[CALLS[name]], given
     elif name == "cond":
         branch = int(np.clip(int(args[0]), 0, len(params["branches"]) - 1))
-        its = _Given(args[1:], moving[1:], rays and rays[1:], cotangents)
+        its = _Given(args[1:], moving[1:], rays[1:], cotangents)
         yield params["branches"][branch], its
     elif name == "scan":
         yield from _of_scan(eqn, args, moving)

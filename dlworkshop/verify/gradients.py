@@ -132,9 +132,7 @@ def check_gradients(
         if transformations is None:
             transformations = NAMES if own_rules(fn.program.jaxpr.eqns) else NAMES[:1]
         compared, missing = compare(fn, transformations, there, seed)
-        named, said = [], []
-        if culprits:
-            named, said = _culprits(judged, compared, bar, seed)
+        named, said = _culprits(judged, compared, bar, seed) if culprits else ([], [])
     rows = [row for _, found in judged for row in found.rows]
     comparisons = [one for _, found in judged for one in found.comparisons]
     comparisons += compared
