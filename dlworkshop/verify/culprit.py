@@ -286,9 +286,9 @@ def _errors(jaxpr, moves, slopes, doubts, parts, rounding) -> np.ndarray:
         if _are_finite(u) and not _are_finite(pulled or ()):
             off = np.inf
         found.append((off, unsure, _dot(weights, ty, np.abs)))
-    added, unsure, size = np.array(found).reshape(-1, 3).T
+    added, doubt, size = np.array(found).reshape(-1, 3).T
     with np.errstate(all="ignore"):
-        ratio = added / (4 * unsure + rounding * size.max(initial=0.0))
+        ratio = added / (4 * doubt + rounding * size.max(initial=0.0))
     return np.where(np.isinf(added), np.inf, ratio)
 
 
