@@ -1,162 +1,321 @@
 """Which equation of a function has the wrong derivative.
 
-The function's program (its jaxpr) is run once, and every value in it kept. Then halves
-of it, each a function of the values that flow in, are checked as the whole was, and the
-wrong halves halved again, down to single equations; calls are entered with their actual
-values: jit, checkpoint, the branch of a cond that was taken, the steps of a scan or a
-while loop. For one culprit that costs some 2 log2(equations) checks, each compiled.
+Along a ray through the arguments each value of the function's program (its jaxpr) has a
+slope t, which differences measure for all values at once, and reverse mode gives each a
+cotangent c. An equation y = f(x) adds <c_y, t_y> - <J^T c_y, t_x> to the error of the
+whole derivative along the ray, in forward mode <c_y, t_y - J t_x>: 0 where its rule is
+right. So a program of any length takes some 25 evaluations and two compilations.
+
+The equations with an error are suspects. Calls among them are entered with their actual
+values: jit, checkpoint, the branch of a cond that was taken, steps of a scan or a while
+loop. What is no call, or has nothing wrong inside, is checked as the function was.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from dlworkshop.verify.functions import Function, lift, place_of, relative
+from dlworkshop.verify.differences import FIRST, central_slopes
+from dlworkshop.verify.functions import (
+    Function,
+    lift,
+    mode_is_missing,
+    place_of,
+    relative,
+)
+from dlworkshop.verify.probes import scale_of
 from dlworkshop.verify.report import Culprit
-from dlworkshop.verify.transformations import rule_of
+from dlworkshop.verify.transformations import own_rules, rule_of
 
 MOST = 3  # culprits that are named
+TRIES = 8  # suspects of a program that are checked
 STEPS = 12  # of a loop that are looked into
+ROUNDS = 4  # of steps of differences, the best for each number of a value
+ROUNDINGS = 2**12  # of the largest part of the slope, for which no rule is to blame
+NEARBY = 1e-3  # how far the second point is, relative to the arguments
 CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "checkpoint": "jaxpr", "remat2": "jaxpr"}
 CALLS |= {"closed_call": "call_jaxpr", "core_call": "call_jaxpr"}
 
-# Of a piece of a program -> what is wrong with its derivative, or "".
+# Of an equation -> what is wrong with its derivative, or "".
 Judge = Callable[[Function], str]
 
 
-def culprits_of(fn: Function, judge: Judge) -> list[Culprit]:
+def culprits_of(
+    fn: Function, judge: Judge, modes: Sequence[str], ray: np.ndarray
+) -> list[Culprit]:
     """The first equations of `fn`, in the order of its program, that `judge` rejects.
+
+    If there are none at the point of `fn`, which may lie on kinks, one beside it is
+    looked at.
 
     Args:
         fn: a function that is known to be wrong, and the point.
-        judge: a piece of its program, as a function of what moves with the arguments,
-            at the values that it has -> what is wrong with it, or "".
+        judge: an equation, as a function of what moves with the arguments, at the
+            values that it has -> what is wrong with it, or "".
+        modes: those of the derivatives in which it is wrong; none where `judge` is of
+            transformations: then all rules that are not JAX's are suspects.
+        ray: [D], along which `fn` is wrong.
     """
-    for stops in (False, True):  # first without them: they may well be right
-        walk = _Walk(judge, fn.at.dtype, stops)
-        walk.program(fn.program.jaxpr, fn.program.consts, [fn.at], [True], "")
+    walk = _Walk(judge, fn.at.dtype, modes)
+    for shift in (0.0, NEARBY):
+        at = (fn.at + shift * ray).astype(fn.at.dtype)
+        walk.program(fn.program.jaxpr, fn.program.consts, _Given([at], [True], [ray]))
         if walk.found:
             break
     return walk.found
 
 
+class _Given(NamedTuple):
+    """What a program is called with."""
+
+    args: Sequence[Any]
+    moving: Sequence[bool]  # which of them do
+    rays: Sequence[Any] = ()  # in which they move; (): random ones
+    cotangents: Sequence[Any] = ()  # of its results; (): random ones
+
+
 class _Walk:
-    """A walk through a program.
+    """A walk through a program, with what `culprits_of` says."""
 
-    Args:
-        judge: of its pieces.
-        dtype: that they compute in.
-        stops: whether what is behind `stop_gradient` moves. By autodiff it does not,
-            and a function may be right with it, as the maximum in a softmax.
-    """
-
-    def __init__(self, judge: Judge, dtype: Any, stops: bool):
-        self.judge, self.dtype, self.stops = judge, dtype, stops
+    def __init__(self, judge: Judge, dtype: Any, modes: Sequence[str]):
+        self.judge, self.dtype, self.modes = judge, dtype, modes
         self.found: list[Culprit] = []
-        self.callers: list[str] = []  # the places of the calls that we are inside of
+        self.callers = [""]  # the places of the calls that we are inside of
+        self._compiled: dict[Any, Any] = {}  # jaxpr -> (itself, two functions)
+        self._rng = np.random.default_rng(0)
 
-    def program(self, jaxpr, consts, args, moving, caller) -> bool:
+    def program(self, jaxpr, consts, given: _Given) -> bool:
         """Name what is wrong in a program at these values; whether anything is."""
-        self.callers.append(caller)
-        names = [v for eqn in jaxpr.eqns for v in eqn.outvars if _is_named(v)]
-        given = [*jaxpr.constvars, *jaxpr.invars]
-        run = jax.jit(_function(jaxpr, jaxpr.eqns, given, names))
-        values = dict(zip(given, [*consts, *args], strict=True))
-        values |= dict(zip(names, run(*values.values()), strict=True))
-        moves = {v for v, m in zip(jaxpr.invars, moving, strict=True) if m}
+        known = [*jaxpr.constvars, *jaxpr.invars]
+        made = [v for eqn in jaxpr.eqns for v in eqn.outvars if _is_named(v)]
+        names = [*known, *made]
+        moves = {v for v, m in zip(jaxpr.invars, given.moving, strict=True) if m}
         for eqn in jaxpr.eqns:
-            if not self._holds(eqn) and any(v in moves for v in _variables(eqn)):
+            if any(v in moves for v in _variables(eqn)):
                 moves |= {v for v in eqn.outvars if _is_inexact(v)}
-        wrong = self._halves(jaxpr, list(jaxpr.eqns), values, moves, known=True)
+        key = id(jaxpr), tuple(given.moving)
+        if key not in self._compiled:  # once for all steps of a loop
+            run = jax.jit(_function(jaxpr, jaxpr.eqns, known, made))
+            derivatives = jax.jit(_derivatives(jaxpr, names, moves, self.modes))
+            self._compiled[key] = jaxpr, run, derivatives
+        _, run, derivatives = self._compiled[key]
+
+        def values_at(args):
+            return [*consts, *args, *run(*consts, *args)]
+
+        values = values_at(given.args)
+        value, slopes = dict(zip(names, values, strict=True)), {}
+        parts: list[Any] = [((), None, None)] * len(jaxpr.eqns)
+        if self.modes:
+            given = given._replace(rays=given.rays or [*map(self._ray, given.args)])
+            slopes, doubts = self._slopes(values_at, given, value, moves)
+            back = given.cotangents or [self._normal(v) for v in jaxpr.outvars]
+            parts = derivatives(values, [slopes.get(v) for v in names], back)
+            rounding = ROUNDINGS * float(np.finfo(self.dtype).eps)
+            off = _errors(jaxpr, moves, slopes, doubts, parts, rounding)
+            worst = np.argsort(-np.nan_to_num(off), kind="stable")[:TRIES]
+            suspects = sorted(i for i in worst if off[i] > 1)
+        else:
+            suspects = [i for i, e in enumerate(jaxpr.eqns) if own_rules([e])][:TRIES]
+        before = len(self.found)
+        for i in suspects:
+            if len(self.found) < MOST:
+                self._equation(jaxpr, jaxpr.eqns[i], value, moves, slopes, parts[i])
+        return len(self.found) > before
+
+    def _slopes(self, values_at, given: _Given, value, moves):
+        """The slope along the rays of each variable that moves, and the doubt."""
+        slopes: dict[Any, np.ndarray] = {}
+        doubts: dict[Any, np.ndarray] = {}
+        eps, narrow = float(np.finfo(self.dtype).eps), self.dtype == np.float32
+        for k in range(ROUNDS):
+            first = FIRST[self.dtype] - k * (2 if narrow else 6)
+            steps = np.ldexp(1.0, first - np.arange(3))
+            points = []
+            for step in (*steps, *-steps):
+                args = [
+                    (np.asarray(x) + step * ray).astype(x.dtype) if m else x
+                    for x, m, ray in zip(*given[:3], strict=True)
+                ]
+                points.append(dict(zip(value, values_at(args), strict=True)))
+            for v in value.keys() & moves:
+                here, *beside = (_wide(x[v]) for x in (value, *points))
+                up, down = np.stack(beside[:3]), np.stack(beside[3:])
+                slope, doubt, _ = central_slopes(here, up, down, steps, eps)
+                if k:
+                    better = doubt < doubts[v]
+                    slope = np.where(better, slope, slopes[v])
+                    doubt = np.where(better, doubt, doubts[v])
+                slopes[v] = np.where(np.isfinite(doubt), slope, 0.0)
+                doubts[v] = np.where(np.isfinite(here), doubt, 0.0)  # -inf of a mask
+        return slopes, doubts
+
+    def _ray(self, x):
+        """A random one, by as much as the entries of `x` are large."""
+        if not _is_float(x):
+            return 0.0
+        size = np.abs(_wide(x))
+        return np.where(size > 0, size, scale_of(size)) * self._normal(x)
+
+    def _normal(self, x):
+        """Random numbers, of the shape of an array or a variable."""
+        x = getattr(x, "aval", x)
+        made = self._rng.standard_normal((2, *np.shape(x)))
+        if jnp.issubdtype(getattr(x, "dtype", float), jnp.complexfloating):
+            return made[0] + 1j * made[1]
+        return made[0]
+
+    def _equation(self, jaxpr, eqn, value, moves, slopes, parts) -> None:
+        fixed = [isinstance(v, core.Literal) for v in eqn.invars]
+        pairs = list(zip(fixed, eqn.invars, strict=True))
+        back, pulled, _ = parts
+        theirs = dict(zip(_moving(eqn, moves)[1], back, strict=False))
+        given = _Given(
+            [v.val if known else value[v] for known, v in pairs],
+            [not known and v in moves for known, v in pairs],
+            [None if known else slopes.get(v) for known, v in pairs],
+            [theirs.get(v) for v in eqn.outvars],
+        )
+        self.callers.append(self._place(eqn))
+        inside = any(
+            self.program(getattr(body, "jaxpr", body), getattr(body, "consts", ()), its)
+            for body, its in _inside(eqn, given)
+        )
         self.callers.pop()
-        return wrong
-
-    def _halves(self, jaxpr, eqns, values, moves, *, known=False) -> bool:
-        if len(self.found) >= MOST or not eqns:
-            return False
-        wrong = "" if known else self._wrong(jaxpr, eqns, values, moves)
-        if not wrong and not known:
-            return False
-        if len(eqns) == 1:
-            return self._equation(jaxpr, eqns[0], values, moves, wrong)
-        middle = len(eqns) // 2
-        halves = eqns[:middle], eqns[middle:]
-        found = [self._halves(jaxpr, half, values, moves) for half in halves]
-        if not any(found) and wrong and len(self.found) < MOST:
-            name = f"equations {eqns[0].primitive.name} to {eqns[-1].primitive.name}"
-            self.found.append(Culprit(name, self._place(eqns[0]), wrong))
-            return True
-        return any(found)
-
-    def _equation(self, jaxpr, eqn, values, moves, wrong) -> bool:
-        given = [
-            v.val if isinstance(v, core.Literal) else values[v] for v in eqn.invars
-        ]
-        moving = [not isinstance(v, core.Literal) and v in moves for v in eqn.invars]
-        for body, args, moved in _inside(eqn, given, moving):
-            inner = getattr(body, "jaxpr", body)
-            consts = getattr(body, "consts", ())
-            if self.program(inner, consts, args, moved, self._place(eqn)):
-                return True
-        wrong = wrong or self._wrong(jaxpr, [eqn], values, moves)
-        if wrong and len(self.found) < MOST:
+        if inside:
+            return
+        if _are_finite(back) and not _are_finite(pulled or ()):
+            made = [value[v] for v in _moving(eqn, moves)[1]]
+            what, x = (
+                ("value", made) if not _are_finite(made) else ("derivative", pulled)
+            )
+            wrong = f"its {what} is {_first_bad(x)}"
+        else:
+            wrong = self._wrong(jaxpr, eqn, value, moves)
+        if wrong:
             self.found.append(Culprit(_name(eqn), self._place(eqn), wrong))
-        return bool(wrong)
-
-    def _holds(self, eqn) -> bool:
-        return eqn.primitive.name == "stop_gradient" and not self.stops
 
     def _place(self, eqn) -> str:
         """The user's file and line, relative to where we are if it is below."""
-        place = place_of(eqn)
-        if not place:  # it is called by no line of the user's
-            place = self.callers[-1] or relative(rule_of(eqn).partition(" at ")[2])
-        return place
+        rule = rule_of(eqn).partition(" at ")[2]
+        return place_of(eqn) or self.callers[-1] or relative(rule)
 
-    def _wrong(self, jaxpr, eqns, values, moves) -> str:
-        eqns = [eqn for eqn in eqns if not self._holds(eqn)]  # their values are known
-        made = {v for eqn in eqns for v in eqn.outvars}
-        needed = {v: None for eqn in eqns for v in _variables(eqn) if v not in made}
-        later = _used_after(jaxpr, eqns)
-        out = [v for eqn in eqns for v in eqn.outvars if v in later and v in moves]
+    def _wrong(self, jaxpr, eqn, value, moves) -> str:
+        x, y = _moving(eqn, moves)
+        needed = list(dict.fromkeys(_variables(eqn)))
+        if not x or not y or not _are_finite([value[v] for v in (*x, *y)]):
+            return ""  # beside the -inf of a mask there are no differences
+        f = _function(jaxpr, [eqn], needed, y)
         through = [i for i, v in enumerate(needed) if v in moves]
-        if not out or not through:
-            return ""
-        args = [values[v] for v in needed]
-        finite = {i: np.isfinite(np.asarray(args[i])) for i in through}
-        finite = {i: mask for i, mask in finite.items() if not mask.all()}
-        f = _finite_only(
-            _function(jaxpr, eqns, list(needed), out),
-            {i: (mask, args[i]) for i, mask in finite.items()},
-            [np.isfinite(np.asarray(values[v])) for v in out],
-        )
-        for i, mask in finite.items():
-            args[i] = np.where(mask, args[i], 0)
-        return self.judge(lift(f, args, through, self.dtype))
+        return self.judge(lift(f, [value[v] for v in needed], through, self.dtype))
 
 
-def not_finite(fn: Function) -> str:
-    """Whether a value or a derivative of a piece is inf or nan: a `Judge`."""
-    value = np.asarray(fn.value(fn.at))
-    if bad := _first_bad(value, fn.outputs):
-        return f"its value is {bad}"
-    ones = np.ones(fn.outputs[-1].stop, fn.at.dtype)
-    slopes = np.asarray(fn.pull(fn.at, ones))
-    if bad := _first_bad(slopes, fn.inputs):
-        return f"its derivative is {bad}"
+def _derivatives(jaxpr, names, moves, modes) -> Callable:
+    """Both modes of a program, equation by equation.
+
+    Returns:
+        A function of the values and the slopes of `names`, and the cotangents of the
+        results; for each equation it returns the cotangents of its results, what it
+        pulls back of them, and what it makes of the slopes, each a list or None.
+    """
+
+    def derivatives(values, slopes, cotangents):
+        value, slope = (dict(zip(names, x, strict=True)) for x in (values, slopes))
+        back = {v: jnp.zeros(v.aval.shape, v.aval.dtype) for v in names if v in moves}
+        for v, u in zip(jaxpr.outvars, cotangents, strict=True):
+            if not isinstance(v, core.Literal) and v in moves and u is not None:
+                back[v] += jnp.asarray(u, v.aval.dtype)
+        made = []
+        for eqn in reversed(jaxpr.eqns):
+            x, y = _moving(eqn, moves)
+            needed = list(dict.fromkeys(_variables(eqn)))
+            run = _function(jaxpr, [eqn], needed, y)
+
+            def f(*xs, run=run, needed=needed, x=x):
+                moved = value | dict(zip(x, xs, strict=True))
+                return run(*(moved[v] for v in needed))
+
+            at, cotangents = [value[v] for v in x], [back[v] for v in y]
+            rays = [jnp.asarray(slope[v], v.aval.dtype) for v in x]
+            pulled = pushed = None
+            try:  # what is behind stop_gradient may have no derivative in this mode
+                if x and y and "rev" in modes:
+                    pulled = jax.vjp(f, *at)[1](cotangents)
+                if x and y and "fwd" in modes:
+                    pushed = jax.jvp(f, at, rays)[1]
+            except Exception as error:
+                if not mode_is_missing(error):
+                    raise
+            for v, more in zip(x, pulled or (), strict=bool(pulled)):
+                back[v] += more
+            made.append((cotangents, pulled, pushed))
+        return made[::-1]
+
+    return derivatives
+
+
+def _errors(jaxpr, moves, slopes, doubts, parts, rounding) -> np.ndarray:
+    """What each equation adds to the error, over what it may if its rule is right.
+
+    It is inf where a derivative ceases to be finite.
+
+    Args:
+        jaxpr: the program.
+        moves: the variables that do, of which `slopes` and `doubts` are.
+        parts: of each equation, from `_derivatives`.
+        rounding: of a slope, relative to the largest.
+    """
+    found = []
+    for eqn, (u, pulled, pushed) in zip(jaxpr.eqns, parts, strict=True):
+        x, y = _moving(eqn, moves)
+        ty, dy = ([t[v] for v in y] for t in (slopes, doubts))
+        off: Any = 0.0
+        only = pulled is None and pushed is not None  # forward mode
+        weights = [np.ones_like(t) for t in ty] if only else u
+        unsure = _dot(weights, dy, np.abs)
+        if pulled is not None:
+            off = abs(_dot(u, ty) - _dot(pulled, [slopes[v] for v in x]))
+            unsure += _dot(pulled, [doubts[v] for v in x], np.abs)
+        if pushed is not None:
+            gaps = [a - b for a, b in zip(ty, pushed, strict=True)]
+            off = max(off, abs(_dot(weights, gaps, np.abs if only else np.real)))
+        if _are_finite(u) and not _are_finite(pulled or ()):
+            off = np.inf
+        found.append((off, unsure, _dot(weights, ty, np.abs)))
+    added, doubt, size = np.array(found).reshape(-1, 3).T
+    with np.errstate(all="ignore"):
+        ratio = added / (4 * doubt + rounding * size.max(initial=0.0))
+    return np.where(np.isinf(added), np.inf, ratio)
+
+
+def _dot(a, b, kind: Callable = np.real) -> float:
+    """The sum of products, where none is 0: a cotangent of what is inf may be."""
+    with np.errstate(all="ignore"):
+        pairs = ((_wide(x), _wide(y)) for x, y in zip(a, b, strict=True))
+        products = (kind(np.where((x == 0) | (y == 0), 0, x * y)) for x, y in pairs)
+        return float(sum(map(np.sum, products)))
+
+
+def _are_finite(xs) -> bool:
+    return not _first_bad(xs)
+
+
+def _first_bad(xs) -> str:
+    """The first number that is inf or nan, and where, or ""."""
+    for x in map(_wide, xs):
+        if bad := np.argwhere(~np.isfinite(x)).tolist():
+            return f"{x[tuple(bad[0])]} at entry {bad[0]}"
     return ""
 
 
-def _first_bad(x, parts) -> str:
-    bad = np.flatnonzero(~np.isfinite(x))
-    if not bad.size:
-        return ""
-    part = next(p for p in parts if p.start <= bad[0] < p.stop)
-    return f"{x[bad[0]]} at entry {part.entry(int(bad[0]) - part.start)}"
+def _moving(eqn, moves) -> tuple[list[Any], list[Any]]:
+    """The variables that an equation reads, and those it writes, that move."""
+    read = [v for v in dict.fromkeys(_variables(eqn)) if v in moves]
+    return read, [v for v in eqn.outvars if v in moves]
 
 
 def _function(jaxpr, eqns, given, wanted) -> Callable:
@@ -173,27 +332,6 @@ def _function(jaxpr, eqns, given, wanted) -> Callable:
     return lambda *args: run(*map(cast, args, given))
 
 
-def _finite_only(f: Callable, given: dict[int, Any], masks: list) -> Callable:
-    """`f`, of what is finite alone: the -inf of a mask does not move.
-
-    Args:
-        f: arrays -> a list of arrays.
-        given: place of an argument -> where it is finite, and all of it.
-        masks: where what it returns is finite.
-    """
-    if not given and all(mask.all() for mask in masks):
-        return f
-
-    def finite(*args):
-        whole = list(args)
-        for i, (mask, all_of_it) in given.items():
-            whole[i] = jnp.where(mask, args[i], all_of_it)
-        found = zip(masks, f(*whole), strict=True)
-        return [jnp.where(mask, x, jnp.zeros_like(x)) for mask, x in found]
-
-    return finite
-
-
 def _variables(eqn) -> Iterator[Any]:
     return (v for v in eqn.invars if not isinstance(v, core.Literal))
 
@@ -206,34 +344,25 @@ def _is_inexact(v: Any) -> bool:
     return _is_named(v) and jnp.issubdtype(v.aval.dtype, jnp.inexact)
 
 
-def _used_after(jaxpr, eqns) -> set[Any]:
-    mine = set(map(id, eqns))
-    used = {v for v in jaxpr.outvars if not isinstance(v, core.Literal)}
-    for eqn in jaxpr.eqns:
-        if id(eqn) not in mine:
-            used |= set(_variables(eqn))
-    return used
-
-
-def _inside(eqn, given: Sequence[Any], moving: Sequence[bool]) -> Iterator[Any]:
-    """The programs that an equation runs: each with its arguments, and which move."""
+def _inside(eqn, given: _Given) -> Iterator[tuple[Any, _Given]]:
+    """The programs that an equation runs, and what each is called with."""
     name, params = eqn.primitive.name, eqn.params
+    args, moving, rays, cotangents = given
     if name in CALLS and CALLS[name] in params:
-        yield params[CALLS[name]], given, moving
+        yield params[CALLS[name]], given
     elif name == "cond":
-        branch = int(np.clip(int(given[0]), 0, len(params["branches"]) - 1))
-        yield params["branches"][branch], given[1:], moving[1:]
+        branch = int(np.clip(int(args[0]), 0, len(params["branches"]) - 1))
+        its = _Given(args[1:], moving[1:], rays[1:], cotangents)
+        yield params["branches"][branch], its
     elif name == "scan":
-        yield from _of_scan(eqn, given, moving)
+        yield from _of_scan(eqn, args, moving)
     elif name == "while":
-        yield from _of_while(params, given, moving)
+        yield from _of_while(params, args, moving)
 
 
 def _of_scan(eqn, given, moving) -> Iterator[Any]:
-    params, body = (
-        eqn.params,
-        getattr(eqn.params["jaxpr"], "jaxpr", eqn.params["jaxpr"]),
-    )
+    params = eqn.params
+    body = getattr(params["jaxpr"], "jaxpr", params["jaxpr"])
     # What is scanned or stacked has an axis more than the body sees.
     second = len(given) - sum(map(_is_longer, eqn.invars, body.invars))
     num_carry = len(eqn.outvars) - sum(map(_is_longer, eqn.outvars, body.outvars))
@@ -250,7 +379,7 @@ def _of_scan(eqn, given, moving) -> Iterator[Any]:
     for count, i in enumerate(reversed(order) if params["reverse"] else order):
         args = [*consts, *carry, *(row[i] for row in rows)]
         if count in shown:
-            yield params["jaxpr"], args, moved
+            yield params["jaxpr"], _Given(args, moved)
         carry = run(*args)[:num_carry]
 
 
@@ -268,8 +397,14 @@ def _of_while(params, given, moving) -> Iterator[Any]:
     for _ in range(STEPS):
         if not bool(asks(*tests, *carry)[0]):
             return
-        yield params["body_jaxpr"], [*consts, *carry], [*moving[first:second], *moved]
+        its = _Given([*consts, *carry], [*moving[first:second], *moved])
+        yield params["body_jaxpr"], its
         carry = run(*consts, *carry)
+
+
+def _wide(x: Any) -> np.ndarray:
+    x = np.asarray(x)
+    return x.astype(np.complex128 if np.iscomplexobj(x) else np.float64)
 
 
 def _is_float(x: Any) -> bool:

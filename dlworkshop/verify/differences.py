@@ -1,27 +1,28 @@
-"""Slopes by differences, each with what speaks against it.
+"""Slopes by finite differences, each with an estimate of its error, its doubt.
 
-**Step.** A central difference at step h is off by h^2 |f'''| / 6 from truncation and by
-eps |f| / h from rounding. Three steps, h, h / 2 and h / 4, cancel the h^2 term twice,
-(4 D(h/2) - D(h)) / 3 (Ridders 1982, Advances in Engineering Software 4(2), 75-76): what
-is left falls like h^4, and where the two agree the later one is right to a fifteenth of
-what they differ by. The error is then least near eps^(1/5), some 2^-9 of the scale on
-which f changes, where both parts are some 1e-12. That scale is not known: h begins at
-2^-9 of the entry, or of its array's root mean square if that is larger, and is made
-larger where rounding is in the way, smaller where the estimates disagree or f leaves
-its domain, until they agree to a fourth of the tolerance.
+**Step.** A central difference with step h has a truncation error of h^2 |f'''| / 6 and
+a rounding error of eps |f| / h. Steps of h, h / 2 and h / 4 are extrapolated twice, (4
+D(h/2) - D(h)) / 3 (Ridders 1982, Advances in Engineering Software 4(2), 75-76): the
+error that remains falls like h^4, and that of the second extrapolation is a fifteenth
+of the difference between the two. It is least near eps^(1/5), about 2^-9 of the scale
+on which f changes, where both parts are about 1e-12. That scale is unknown: h starts at
+2^-9 of the entry, or of the root mean square of its array if that is larger. It grows
+where rounding dominates, and shrinks where the extrapolations disagree or f leaves its
+domain, until they agree to a quarter of the tolerance.
 
-**Rounding** is measured (`verify.rounding`), beside eps |f|.
+**Rounding** is measured (`verify.rounding`), in addition to eps |f|.
 
-**Before an accusation** f is followed along the ray from 2^-46 of the scale up, until
-it moves by far more than its third differences. Where a value of size 1 is rounded on
-the way (sqrt(1 + x^2) - 1 at 1e-6, bfloat16 inside), f is a staircase, and constant
-between nearby points: its rounding shows only at spacings that cross several steps. A
-slope that is not seen so, or is another one at the finest spacing at which f moves
-(waves, chaos), contradicts nobody; one of 0 is believed where f is constant all along.
+**Before a slope by autodiff is called wrong**, f is followed along the ray from 2^-46
+of the scale up, until it moves by much more than its third differences. Where a value
+of size 1 is rounded on the way (sqrt(1 + x^2) - 1 at 1e-6, bfloat16 inside), f is a
+staircase, constant between nearby points: its rounding shows only at spacings that
+cross several steps. A slope that is not confirmed there, or differs at the finest
+spacing at which f moves (waves, chaos), is no evidence; one of 0 is, where f is
+constant all along.
 
 **Kinks.** J(h) = (f(x+h) - 2 f(x) + f(x-h)) / h falls like h where f is smooth, and
-stays where x is a kink; half of its limit counts as doubt about a central slope. Where
-the slopes from the right and from the left each converge, and differ, it is a kink.
+tends to a constant where x is a kink, half of which is added to the doubt. Where the
+slopes from the right and from the left both converge, and differ, x is a kink.
 """
 
 from collections.abc import Callable
@@ -38,7 +39,7 @@ SMALLEST = -48  # log2 of the smallest step, relative to the entry
 # a function of float32
 WIDEST = {np.dtype(np.float64): -8, np.dtype(np.float32): -4}
 RUNG = 8  # log2 of the ratio of one such spacing to the next
-CONFIRM = 4  # log2 of how much smaller the step is that confirms an error
+CONFIRM = 4  # log2 of the ratio of the first steps to those that confirm an error
 SHRINK, GROW = 6, 4  # log2 of the ratio of one round's steps to the next one's
 
 
@@ -77,7 +78,7 @@ class Probe(NamedTuple):
 
 
 class Slope(NamedTuple):
-    """What differences say along a probe, for each output [Q]."""
+    """The slope of each output [Q] along a probe, by differences."""
 
     central: np.ndarray
     doubt: np.ndarray  # about the central slope
@@ -94,6 +95,29 @@ class Slope(NamedTuple):
         return (wide > 8 * self.apart) & (self.apart <= KINK * size)
 
 
+def central_slopes(value, up, down, h, eps: float, rounding=0.0):
+    """Slopes of f by central differences, the doubt about them, and its rounding.
+
+    Args:
+        value: [...], f at the point.
+        up, down: [3, ...], f at distances h, h / 2 and h / 4 on both sides.
+        h: [3, ...] or [3], these distances.
+        eps: of the dtype that f computes in.
+        rounding: [...], of a value, where it is more than eps of it.
+    """
+    h = h.reshape(3, *(h.shape[1:] or (1,) * value.ndim))
+    with np.errstate(all="ignore"):
+        central = (up - down) / (2 * h)
+        jump = (up - 2 * value + down) / h
+        jump = 2 * jump[1:] - jump[:-1]  # falls like h^3
+        jump = np.abs(8 * jump[1] - jump[0]) / 14
+        central = (4 * central[1:] - central[:-1]) / 3
+        size = np.maximum(np.abs(value), np.abs([*up, *down]).max(0))
+        noise = 4 * (eps * size + rounding) / h[2]
+        doubt = np.maximum(np.abs(central[1] - central[0]), jump - noise) + noise
+    return central[1], np.where(np.isfinite(doubt), doubt, np.inf), noise
+
+
 class Differences:
     """Slopes of one function at one point."""
 
@@ -104,7 +128,7 @@ class Differences:
         own: np.ndarray,
         rng: np.random.Generator,
     ):
-        """What all slopes need.
+        """Evaluate f at the point, and measure its rounding there.
 
         Args:
             values: points [D] -> f there, [points, Q].
@@ -129,9 +153,9 @@ class Differences:
 
         Args:
             probe: the ray.
-            enough: a slope [Q] -> the doubt [Q] with which it is as good as wanted.
-            contradicted: a slope [Q] and its doubt [Q] -> whether it accuses [Q].
-            rounding: [Q], of a value along this ray, beside that measured.
+            enough: a slope [Q] -> the doubt [Q] that is small enough.
+            contradicted: a slope [Q] and its doubt [Q] -> whether autodiff is off [Q].
+            rounding: [Q], of a value along this ray, in addition to that measured.
         """
         slope = self._search(probe, enough, contradicted, rounding)
         accused = contradicted(slope.central, np.zeros_like(slope.doubt))
@@ -213,7 +237,7 @@ class Differences:
             ):
                 self._starts[kind] = exponent - scale
                 break
-            if good.all():  # all over again, with steps that are finer than these
+            if good.all():  # search again, with finer steps than any so far
                 held, crude, rough = best, smallest, least - 1
                 exponent = smallest = smallest - CONFIRM
                 best = found = self._one_round(probe, exponent, rounding)
@@ -254,22 +278,17 @@ class Differences:
             y = self.values(points)  # [6, Q]
             h = np.array(moved)[:, None]  # [6, 1]
             up, down, right, left = y[:3], y[3:], h[:3], h[3:]
-            central = (up - down) / (right + left)  # [3, Q]
-            jump = (up - 2 * value + down) / ((right + left) / 2)
-            jump = 2 * jump[1:] - jump[:-1]  # falls like h^3
-            jump = np.abs(8 * jump[1] - jump[0]) / 14
-            central = (4 * central[1:] - central[:-1]) / 3
-            size = np.maximum(np.abs(value), np.abs(y).max(0))
-            noise = 4 * (self.eps * size + self.rounding + rounding) / steps[2]  # [Q]
-            apart = np.abs(central[1] - central[0])
-            doubt = np.maximum(apart, jump - noise) + noise
+            rounding = self.rounding + rounding
+            central, doubt, noise = central_slopes(
+                value, up, down, (right + left) / 2, self.eps, rounding
+            )
             sides = [(up - value) / right, (value - down) / left]  # [3, Q] each
             sides = [2 * side[1:] - side[:-1] for side in sides]  # [2, Q]
             slopes = [(4 * side[1] - side[0]) / 3 for side in sides]
             unsure = sum(np.abs(side[1] - side[0]) for side in sides) + 4 * noise
         return Slope(
-            central[1],
-            np.where(np.isfinite(doubt), doubt, np.inf),
+            central,
+            doubt,
             noise,
             slopes[1],
             slopes[0],

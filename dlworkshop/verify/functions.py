@@ -2,6 +2,7 @@
 
 import functools
 import os
+import sysconfig
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from jax.extend import source_info_util
 from dlworkshop.errors import UserError
 
 HERE, JAX = os.path.dirname(__file__), os.path.dirname(jax.__file__)
+STDLIB = sysconfig.get_path("stdlib")
 # What JAX says where a mode is not there; anything else is an error of the function.
 NO_MODE = (
     "forward-mode",
@@ -50,6 +52,7 @@ class Function:
     at: np.ndarray  # [D], of the dtype that `flat` computes in
     inputs: tuple[Part, ...]
     outputs: tuple[Part, ...]
+    compile: Callable = jax.jit
 
     @functools.cached_property
     def program(self) -> Any:
@@ -59,17 +62,17 @@ class Function:
     @functools.cached_property
     def value(self) -> Callable:
         """[D] -> [M], compiled."""
-        return jax.jit(self.flat)
+        return self.compile(self.flat)
 
     @functools.cached_property
     def push(self) -> Callable:
         """`jax.jvp`: the point [D] and a direction [D] -> [M], compiled."""
-        return jax.jit(lambda v, d: jax.jvp(self.flat, (v,), (d,))[1])
+        return self.compile(lambda v, d: jax.jvp(self.flat, (v,), (d,))[1])
 
     @functools.cached_property
     def pull(self) -> Callable:
         """`jax.vjp`: the point [D] and a cotangent [M] -> [D], compiled."""
-        return jax.jit(lambda v, u: jax.vjp(self.flat, v)[1](u)[0])
+        return self.compile(lambda v, u: jax.vjp(self.flat, v)[1](u)[0])
 
 
 def lift(
@@ -172,8 +175,8 @@ def gradient(fn: Function, cotangent: np.ndarray) -> Function:
     def flat(v):
         return jax.vjp(fn.flat, v)[1](cotangent)[0]
 
-    outputs = tuple(p._replace(path=f"d/d({p.path})") for p in fn.inputs)
-    return replace(fn, flat=flat, outputs=outputs)
+    derived = _derived(fn.inputs)
+    return replace(fn, flat=flat, inputs=derived, outputs=derived)
 
 
 def tangent(fn: Function, direction: np.ndarray) -> Function:
@@ -182,7 +185,11 @@ def tangent(fn: Function, direction: np.ndarray) -> Function:
     def flat(v):
         return jax.jvp(fn.flat, (v,), (direction,))[1]
 
-    return replace(fn, flat=flat)
+    return replace(fn, flat=flat, inputs=_derived(fn.inputs))
+
+
+def _derived(parts: Sequence[Part]) -> tuple[Part, ...]:
+    return tuple(part._replace(path=f"d/d({part.path})") for part in parts)
 
 
 def mode_is_missing(error: Exception) -> bool:
@@ -236,12 +243,7 @@ def _narrowed(jaxpr: Any, moving: Any) -> str:
         if not any(hit):
             continue
         moves |= set(map(id, eqn.outvars))
-        bodies: list[Any] = [
-            getattr(x, "jaxpr", x)  # a ClosedJaxpr's, or itself
-            for param in eqn.params.values()
-            for x in (param if isinstance(param, tuple) else (param,))
-            if hasattr(x, "eqns")
-        ]
+        bodies = bodies_of(eqn)
         for body in bodies:
             moving = body.invars
             if len(hit) == len(moving) and eqn.primitive.name != "scan":  # a plain call
@@ -257,6 +259,22 @@ def _narrowed(jaxpr: Any, moving: Any) -> str:
     return ""
 
 
+def bodies_of(eqn: Any) -> list[Any]:
+    """The jaxprs among the parameters of an equation."""
+    return [
+        getattr(x, "jaxpr", x)  # a ClosedJaxpr's, or itself
+        for param in eqn.params.values()
+        for x in (param if isinstance(param, tuple) else (param,))
+        if hasattr(x, "eqns")
+    ]
+
+
+def is_of_library(file: str) -> bool:
+    """Whether a file is not the user's: of an installed library, Python or us."""
+    is_installed = "site-packages" in file or "dist-packages" in file
+    return is_installed or file.startswith((HERE, JAX, STDLIB, "<frozen"))
+
+
 def place_of(eqn: Any) -> str:
     """The line of the user's that made an equation: "file:12 (function)", or "".
 
@@ -265,10 +283,10 @@ def place_of(eqn: Any) -> str:
     """
     trace = eqn.source_info.traceback
     for frame in trace.frames if trace else []:
-        name = frame.file_name
-        if name.startswith((HERE, JAX, "<frozen")) or "site-packages" in name:
-            continue
-        return relative(f"{name}:{frame.line_num} ({frame.function_name})")
+        if not is_of_library(frame.file_name):
+            return relative(
+                f"{frame.file_name}:{frame.line_num} ({frame.function_name})"
+            )
     place = source_info_util.summarize(eqn.source_info)
     return "" if place.startswith(HERE) else relative(place)
 

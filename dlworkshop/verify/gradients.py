@@ -16,14 +16,14 @@ from dlworkshop.errors import (
 )
 from dlworkshop.verify import culprit
 from dlworkshop.verify.functions import Function, lift, narrowed
-from dlworkshop.verify.modes import Found, check
+from dlworkshop.verify.modes import Found, check, sizes_of
 from dlworkshop.verify.report import (
     WRONG,
     Culprit,
     GradientReport,
     ParameterCheck,
 )
-from dlworkshop.verify.second import check_second
+from dlworkshop.verify.second import check_next
 from dlworkshop.verify.transformations import compare, own_rules
 
 TOLERANCE = {np.dtype(np.float64): 1e-8, np.dtype(np.float32): 1e-3}
@@ -47,44 +47,40 @@ def check_gradients(
 ) -> GradientReport:
     """Compare derivatives of `f` at `args` with differences of `f`, in float64.
 
-    Works whatever `jax_enable_x64` is, and leaves it so: `f` is traced anew under
-    `jax.enable_x64(True)`, its arguments cast to float64 or complex128 (JAX keys its
-    caches by that setting, so programs compiled outside are neither used nor
-    disturbed).
+    `f` is traced anew under `jax.enable_x64(True)`, its arguments cast to float64 or
+    complex128; the setting and the caches outside are left as they are.
 
     **What is checked.** Forward mode (`jax.jvp`) and reverse mode (`jax.vjp`), each
     against central differences, and against each other; with `order=2` also both modes
-    of the gradient (Hessian-vector products). Outputs may be any tree: every number of
-    an output of up to 16, otherwise 6 of them and two random sums of all. Complex
-    numbers count as two real ones, in JAX's conventions.
+    of the gradient, and so on. Of an output every number, if it has up to 16, otherwise
+    6 of them and two random sums of all. Complex numbers count as two real ones, in
+    JAX's conventions.
 
     **What is probed.** Every entry of an array of up to `max_entries`, and two
-    directions through all of them. Of a larger one, an eighth as many entries (half of
-    them those with the largest slopes), and five directions through all n entries:
-    along the gradient (an error of scale shows in full) and four random ones. An error
-    vector e shows in a random direction as about |e| / sqrt(n) of its size, so no
-    entry is left out of the sum; what is seen there is coarser by sqrt(n).
-
-    **Steps and doubt** are argued in `verify.differences`: each slope by differences
-    comes with what speaks against it, its truncation, its rounding and its kinks.
+    directions through all of them. Of a larger one an eighth as many entries, half of
+    them those with the largest slopes, and five directions through all n entries, one
+    of them the gradient, in which an error of scale shows in full. In a random one an
+    error vector e shows as about |e| / sqrt(n). An array is probed no further once 8
+    probes are wrong.
 
     **Verdict.** A slope is wrong if it is off by more than `tolerance` times itself (or
     0.001 of the norm of its array's gradient, if that is more), and by more than twice
-    the doubt; the report's `resolution` says how coarse that made the check of an
-    array. At a kink (ReLU at 0, a tie of `max`) it is right if it lies between the
-    slopes from both sides, which is all that can be seen there. Where differences have
-    no slope to compare with (the edge of a domain, a function that is all noise), or
-    could not see an error of a thousandth, the array is "not checked", which is neither
-    right nor wrong.
+    what speaks against the difference (truncation, rounding, kinks: argued in
+    `verify.differences`) and against autodiff (its rounding, measured). The report's
+    `resolution` says how coarse that made the check. At a kink (ReLU at 0, a tie of
+    `max`) a slope is right if it lies between those from both sides. Where differences
+    have no slope (the edge of a domain, noise), or could not see an error of a
+    thousandth, the array is "not checked", which is neither right nor wrong.
 
-    **Transformations.** Calls are repeated, `f` traced anew; and where it holds rules
-    or calls that are not JAX's (`custom_vjp`, `custom_jvp`, callbacks, Pallas), `f` and
+    **Transformations.** Calls are repeated, `f` traced anew; where it holds rules or
+    calls that are not JAX's (`custom_vjp`, `custom_jvp`, callbacks, Pallas), `f` and
     its derivatives are compared jitted and not, under `vmap` and one by one, and under
     `jax.checkpoint`.
 
-    **Culprits.** If anything is wrong, the program of `f` is taken apart until single
-    equations are wrong, and the first three are named with file and line. That takes
-    as long as some 2 log2(equations) checks, and nothing while all is right.
+    **Culprits.** If anything is wrong, the first three equations of `f` whose own
+    derivative is wrong are named with file and line. That takes 25 evaluations of `f`
+    and of each function it calls, two compilations of each, and a small check of each
+    equation under suspicion; while all is right it costs nothing.
 
     **What cannot be seen**: an error below the resolution; one at another point or in a
     branch that was not taken; one between the slopes of both sides of a kink; and, in
@@ -98,7 +94,7 @@ def check_gradients(
         argnums: the arguments to differentiate by, as in `jax.grad`.
         has_aux: `f` returns a pair; only the first is differentiated, as in `jax.grad`.
         modes: "fwd", "rev" or both; one that `f` does not have is noted.
-        order: 1, or 2 to check second derivatives as well.
+        order: >= 1, of the highest derivatives that are checked.
         transformations: of "repeat", "jit", "vmap", "checkpoint"; by default the first,
             and all where `f` holds rules of its own.
         tolerance: > 0; 1e-8 by default, in float32 1e-3.
@@ -129,21 +125,18 @@ def check_gradients(
     bar = tolerance or TOLERANCE[width]
     with _quiet(width):
         fn = _lifted(f, args, argnums, width, has_aux)
-        first = check(fn, modes, bar, max_entries, seed)
-        there = first.modes
-        judged = [(first, _derivative_judge(there, bar, seed))]
-        if order == 2:
-            second = check_second(fn, there, bar, max_entries, seed)
-            judged.append((second, _second_judge(there, bar, seed)))
+        judged = [(fn, check(fn, modes, bar, max_entries, seed))]
+        there = judged[0][1].modes
+        while len(judged) < order and judged[-1][1].modes:
+            judged.append(check_next(*judged[-1], bar, max_entries, seed))
         if transformations is None:
-            transformations = NAMES if own_rules(fn.program.jaxpr) else NAMES[:1]
+            transformations = NAMES if own_rules(fn.program.jaxpr.eqns) else NAMES[:1]
         compared, missing = compare(fn, transformations, there, seed)
-        for one in compared:
-            judged.append((Found((), (one,), ()), _road_judge(one.name, there, seed)))
-        named, said = _culprits(fn, judged) if culprits else ([], [])
-    rows = [row for found, _ in judged for row in found.rows]
-    comparisons = [one for found, _ in judged for one in found.comparisons]
-    notes = [note for found, _ in judged for note in found.notes]
+        named, said = _culprits(judged, compared, bar, seed) if culprits else ([], [])
+    rows = [row for _, found in judged for row in found.rows]
+    comparisons = [one for _, found in judged for one in found.comparisons]
+    comparisons += compared
+    notes = [note for _, found in judged for note in found.notes]
     notes += [*missing, *said, *([_unseen(rows)] if width == np.float32 else [])]
     return GradientReport(
         tuple(rows), bar, tuple(comparisons), tuple(named), tuple(notes), seed
@@ -165,21 +158,50 @@ NO_CULPRIT = (
 )
 
 
-def _culprits(fn: Function, judged) -> tuple[list[Culprit], list[str]]:
+def _culprits(judged, compared, tolerance, seed) -> tuple[list[Culprit], list[str]]:
     """Those of the first check that something is wrong in, and what is to be said."""
-    for found, judge in judged:
-        finite = all(np.isfinite(row.autodiff) for row in found.rows)
-        if not found.is_wrong and (finite or "rev" not in found.modes):
-            continue
+
+    def of_derivatives(piece: Function) -> str:
         try:
-            named = culprit.culprits_of(fn, judge if finite else culprit.not_finite)
-        except Exception as error:  # of a piece; the verdict stands
-            words = str(error).partition("\n")[0]
-            return [], [f"the search for the culprit failed: {words:.200}"]
-        if any(each.name == "stop_gradient" for each in named):
-            return named, [STOPPED]
-        return named, [] if named or not found.is_wrong else [NO_CULPRIT]
+            return _said(check(piece, found.modes, tolerance, FEW, seed))
+        except UserError:
+            return ""
+
+    def of_roads(piece: Function) -> str:
+        again, _ = compare(piece, bad, there, seed)
+        return "; ".join(str(c) for c in again if not c.ok)
+
+    there = judged[0][1].modes
+    bad = [c.name for c in compared if not c.ok]
+    try:
+        for fn, found in judged:
+            finite = all(np.isfinite(row.autodiff) for row in found.rows)
+            if finite and not found.is_wrong:
+                continue
+            ray = _wrong_ray(fn, found)
+            named = culprit.culprits_of(fn, of_derivatives, found.modes, ray)
+            if any(each.name == "stop_gradient" for each in named):
+                return named, [STOPPED]
+            return named, [] if named or not found.is_wrong else [NO_CULPRIT]
+        if bad:
+            fn, _ = judged[0]
+            named = culprit.culprits_of(fn, of_roads, (), sizes_of(fn))
+            return named, [] if named else [NO_CULPRIT]
+    except Exception as error:  # of a piece; the verdict stands
+        words = str(error).partition("\n")[0]
+        return [], [f"the search for the culprit failed: {words:.200}"]
     return [], []
+
+
+def _wrong_ray(fn: Function, found: Found) -> np.ndarray:
+    """[D]: a random one, through the arrays that are wrong, all if it is none."""
+    wrong = [
+        p for p, row in zip(fn.inputs, found.rows, strict=True) if row.verdict == WRONG
+    ]
+    ray = np.zeros(fn.at.size)
+    for part in wrong or fn.inputs:
+        ray[part.start : part.stop] = 1.0
+    return ray * sizes_of(fn) * np.random.default_rng(0).standard_normal(fn.at.size)
 
 
 def _asked(
@@ -197,8 +219,7 @@ def _asked(
     several = np.iterable(modes) and not isinstance(modes, str)
     if not several or not modes or set(modes) - {"fwd", "rev"}:
         raise UserError(f'modes={modes!r}: wanted ("fwd", "rev") or one of the two.')
-    if isinstance(order, bool) or order not in (1, 2):
-        raise UserError(f"order={order!r}: wanted 1 or 2.")
+    check_whole("order", order, 1)
     several = names is None or (np.iterable(names) and not isinstance(names, str))
     if not several or set(names or ()) - set(NAMES):
         raise UserError(f"transformations={names!r}: wanted some of {NAMES}.")
@@ -235,32 +256,6 @@ def _lifted(f, args, argnums, width, has_aux) -> Function:
     if came:
         raise UserError(NARROW.format(came))
     return fn
-
-
-def _derivative_judge(modes, tolerance, seed) -> culprit.Judge:
-    def judge(fn: Function) -> str:
-        try:
-            found = check(fn, modes, tolerance, FEW, seed)
-        except UserError:
-            return ""
-        return _said(found)
-
-    return judge
-
-
-def _second_judge(modes, tolerance, seed) -> culprit.Judge:
-    def judge(fn: Function) -> str:
-        return _said(check_second(fn, modes, tolerance, FEW, seed))
-
-    return judge
-
-
-def _road_judge(name, modes, seed) -> culprit.Judge:
-    def judge(fn: Function) -> str:
-        found, _ = compare(fn, (name,), modes, seed)
-        return "; ".join(str(c) for c in found if not c.ok)
-
-    return judge
 
 
 def _said(found: Found) -> str:

@@ -17,7 +17,8 @@ from dlworkshop.verify.verdicts import COARSE, Look, row_of
 
 FLOOR = 1e-3  # of the norm of a gradient: slopes below are held against so much
 NUM_COLUMNS = 256  # of a Jacobian that forward mode makes where there is no other
-NUM_NOISY = 4  # outputs whose gradients' rounding is looked at before an accusation
+NUM_NOISY = 16  # outputs whose gradients' rounding is looked at before an accusation
+ENOUGH = 8  # probes at which an array is wrong: it is not probed any further
 NUM_FORWARD = 32  # entries of an array whose slopes forward mode is asked for
 
 
@@ -28,12 +29,48 @@ class Found(NamedTuple):
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...]
     modes: tuple[str, ...] = ()  # those of which there are derivatives
+    suffix: str = ""  # of their names, " over rev"
 
     @property
     def is_wrong(self) -> bool:
         """Whether anything is, rather than not checked."""
         wrong = any(row.verdict == WRONG for row in self.rows)
         return wrong or not all(c.ok for c in self.comparisons)
+
+
+class _Noise:
+    """How slopes by autodiff are rounded, measured as the rounding of f is.
+
+    All entries move: an algorithm is right up to some roundings of its arguments, and
+    an ill-conditioned derivative changes with them (that of a nearly singular
+    determinant by far more than eps). Along one entry alone most intermediate values,
+    as all of a factorization but a few columns, would be rounded the same each time.
+    """
+
+    def __init__(self, fn: Function, heard: Heard, modes, own, rng):
+        eps = float(np.finfo(fn.at.dtype).eps)
+        ray = 64 * eps * own * rng.choice([-1.0, 1.0], fn.at.size)  # [D]
+        self.points = [(fn.at + k * ray).astype(fn.at.dtype) for k in range(1, 9)]
+        self.fn, self.heard, self.modes = fn, heard, modes
+        self.gradients = functools.lru_cache(NUM_NOISY)(self._gradients)
+
+    def __call__(self, probe: Probe, accused: np.ndarray) -> np.ndarray:
+        """[Q], of the slopes along a probe, where they are accused [Q]."""
+        found = np.zeros((2, 8, len(accused)))  # by both modes
+        if "fwd" in self.modes:
+            ray = probe.ray(self.fn.at)
+            found[0] = [self.heard(self.fn.push(point, ray)) for point in self.points]
+        if "rev" in self.modes:
+            for q in np.flatnonzero(accused)[:NUM_NOISY]:
+                found[1, :, q] = probe.dot(self.gradients(int(q)))
+        with np.errstate(all="ignore"):
+            level = np.maximum(*(levels_of(each)[0] for each in found))
+            return np.nan_to_num(4 * level, posinf=0.0)
+
+    def _gradients(self, q: int) -> np.ndarray:  # [8, D]
+        u = self.heard.cotangents()[q].astype(self.fn.at.dtype)
+        pulled = [self.fn.pull(point, u) for point in self.points]
+        return np.array(pulled, np.float64)
 
 
 class _Array:
@@ -48,14 +85,14 @@ class _Array:
         self.unit = _norms(self.grads)  # [Q]
         self.scaled = _norms(self.grads * own[span])
         self.moved = _norms(self.grads * at[span].astype(np.float64))
+        self.num_wrong = 0  # probes
 
     def look(
-        self, differences, probe: Probe, autodiff, tolerance: float, noise: Callable
+        self, differences, probe: Probe, autodiff, tolerance: float, noise: _Noise
     ) -> Look:
         """Measure a slope as well as is needed to judge those by autodiff.
 
-        Before an accusation `noise`, of a probe and the outputs [Q] that are accused,
-        says how autodiff itself is rounded there.
+        What `noise` says about autodiff itself is asked where a slope is accused.
         """
         if probe.is_entry:
             unit, size = self.unit, np.minimum(self.unit, self.scaled / probe.scale)
@@ -77,14 +114,20 @@ class _Array:
             wanted = tolerance / 4 * np.maximum(against(slope), size)
             return np.where(nothing, np.inf, wanted)
 
+        rough = np.full_like(unit, np.nan)  # [Q], of autodiff, where it was asked
+
         def contradicted(slope, doubt):
-            bar = np.maximum(tolerance * against(slope), 2 * doubt)
-            return np.any([np.abs(slope - a) > bar for a in autodiff.values()], axis=0)
+            off = np.fmax.reduce([np.abs(slope - a) for a in autodiff.values()])
+            accused = off > np.maximum(tolerance * against(slope), 2 * doubt)
+            if doubt.any() and np.isnan(rough[accused]).any():
+                rough[accused] = noise(probe, accused)[accused]
+            return accused & (off > 2 * (doubt + np.nan_to_num(rough)))
 
         slope = differences.along(probe, enough, contradicted, rounding)
         accused = contradicted(slope.central, slope.doubt) & np.isfinite(slope.doubt)
-        if accused.any():
-            slope = slope._replace(doubt=slope.doubt + noise(probe, accused))
+        self.num_wrong += bool(accused.any())
+        more = np.nan_to_num(rough)
+        slope = slope._replace(doubt=slope.doubt + more, noise=slope.noise + more)
         return Look(probe, autodiff, slope, against(slope.central), unit, size)
 
 
@@ -117,7 +160,7 @@ def check(
     def values(points):
         return np.stack([heard(y) for y in [fn.value(point) for point in points]])
 
-    own = _own(fn)
+    own = sizes_of(fn)
     differences = Differences(values, at, own, rng)
     if not np.isfinite(value := differences.value).all():  # [Q]
         place = int(np.argmin(np.isfinite(value)))
@@ -136,20 +179,20 @@ def check(
         columns = [heard(fn.push(at, ray)) for ray in np.eye(at.size, dtype=at.dtype)]
         grads = np.stack(columns, axis=1)
 
-    noise = functools.partial(_noise_of_autodiff, fn, heard, cotangents, there)
+    noise = _Noise(fn, heard, there, own, rng)
     arrays = [_Array(part, at, grads, own) for part in fn.inputs]
     looks: list[list[Look]] = [[] for _ in arrays]
     for probe in probes_of(fn.inputs, at, grads, max_entries, rng):
+        array, mine = arrays[probe.part], looks[probe.part]
+        if array.num_wrong >= ENOUGH:
+            continue
         autodiff = {}
         if "rev" in there:
             autodiff["rev"] = probe.dot(grads)
-        mine = looks[probe.part]
         if "fwd" in there and (not probe.is_entry or len(mine) < NUM_FORWARD):
             autodiff["fwd"] = heard(fn.push(at, probe.ray(at)))
         if autodiff:
-            mine.append(
-                arrays[probe.part].look(differences, probe, autodiff, tolerance, noise)
-            )
+            mine.append(array.look(differences, probe, autodiff, tolerance, noise))
     scaled = np.stack([array.scaled for array in arrays])  # [arrays, Q]
     least = 64 * differences.eps * (np.abs(value) + 64 * scaled.max(axis=0))
     least += 64 * known
@@ -160,32 +203,15 @@ def check(
         for part, mine, big in zip(fn.inputs, looks, scaled, strict=True)
     ]
     every = [look for mine in looks for look in mine]
-    both = _transposes(fn, every, grads, tolerance, np.zeros(len(value)), suffix)
+    none = np.zeros(len(value))
+    both = _transposes(fn, every, grads, tolerance, noise, none, suffix)
     if both and not both[0].ok:  # f may round more coarsely than its dtype, inside
         last = [mine[-1].probe for mine in looks if mine]  # all entries together
-        wanted = np.ones(len(value), bool)
-        level = np.max([differences.climb(p, wanted)[0] for p in last], axis=0)
+        level = np.max([differences.climb(p, none == 0)[0] for p in last], axis=0)
         with np.errstate(all="ignore"):
             level = np.nan_to_num(8 * level / (np.abs(value) + scaled.max(axis=0)))
-        both = _transposes(fn, every, grads, tolerance, level, suffix)
-    return Found(tuple(rows), both, notes, tuple(there))
-
-
-def _noise_of_autodiff(fn, heard, cotangents, there, probe, accused) -> np.ndarray:
-    """What rounding makes of slopes [Q] by autodiff, where they are accused [Q]."""
-    at, ray = fn.at, probe.ray(fn.at)
-    spacing = 64 * float(np.finfo(at.dtype).eps) * 2.0 ** np.round(np.log2(probe.scale))
-    found = np.zeros((8, len(accused)))
-    for k in range(8):
-        point = (at + (k + 1) * spacing * ray).astype(at.dtype)
-        if "fwd" in there:
-            found[k] = heard(fn.push(point, ray))
-            continue
-        for q in np.flatnonzero(accused)[:NUM_NOISY]:
-            back = np.asarray(fn.pull(point, cotangents[q]), np.float64)
-            found[k, q] = probe.dot(back)
-    with np.errstate(all="ignore"):
-        return np.nan_to_num(4 * levels_of(found)[0], posinf=0.0)
+        both = _transposes(fn, every, grads, tolerance, noise, level, suffix)
+    return Found(tuple(rows), both, notes, tuple(there), suffix)
 
 
 def _there(fn: Function, modes: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
@@ -214,27 +240,27 @@ def _norms(x: np.ndarray) -> np.ndarray:
     return np.array([norm_of(row) for row in x])
 
 
-def _transposes(fn, looks, grads, tolerance, level, suffix) -> tuple[Comparison, ...]:
-    """<u, J v> by forward mode is <J^T u, v> by reverse mode, wherever both are.
-
-    They may differ by a share `level` [Q] of the norm of a gradient: f's rounding.
-    """
-    worst: tuple[float, float, str] | None = None
-    for look in looks:
-        if len(look.autodiff) < 2:
-            continue
+def _transposes(
+    fn, looks, grads, tolerance, noise, level, suffix
+) -> tuple[Comparison, ...]:
+    """<u, J v> by forward mode is <J^T u, v> by reverse mode, wherever both are."""
+    worst = -1.0, 0.0, ""  # over what it may be, relative difference, where
+    for look in (look for look in looks if len(look.autodiff) == 2):
         size = np.abs(grads[:, look.probe.start :][:, : look.probe.vector.size])
         with np.errstate(all="ignore"):
             size = size @ np.abs(look.probe.vector)  # [Q]
             apart = np.abs(look.autodiff["fwd"] - look.autodiff["rev"])
+            apart = np.where(np.isfinite(apart), apart, 0.0)
             bar = np.maximum(tolerance / 10 * size, level * look.unit)
             bar = np.maximum(bar, look.slope.noise)
-            ratio = np.where(apart > 0, apart / bar, 0.0)
-        q = int(np.argmax(np.where(np.isfinite(ratio), ratio, 0.0)))
-        if np.isfinite(ratio[q]) and (worst is None or ratio[q] > worst[0]):
+            if (apart > bar).any():
+                bar = np.maximum(bar, 8 * noise(look.probe, apart > bar))
+            ratio = np.where((apart > 0) & (bar > 0), apart / bar, 0.0)
+        q = int(np.argmax(ratio))
+        if ratio[q] > worst[0]:
             path = f"{fn.inputs[look.probe.part].path} {look.probe.name}"
             worst = float(ratio[q]), float(apart[q] / size[q]) if size[q] else 0.0, path
-    if worst is None:
+    if worst[0] < 0:
         return ()
     name = f"forward and reverse mode{suffix}"
     return (Comparison(name, worst[0] <= 1, worst[1], worst[2]),)
@@ -256,12 +282,12 @@ def noise_of(fn: Function, road: Callable, seed: int) -> np.ndarray:
         return np.stack([np.asarray(road(jnp.asarray(x)), np.float64) for x in points])
 
     rng = np.random.default_rng(seed)
-    measured = rounding_of(values, fn.at, _own(fn), rng, far=True)
+    measured = rounding_of(values, fn.at, sizes_of(fn), rng, far=True)
     size = np.nan_to_num(np.abs(values([fn.at])[0]), posinf=0.0)
     return measured + float(np.finfo(fn.at.dtype).eps) * size
 
 
-def _own(fn: Function) -> np.ndarray:
+def sizes_of(fn: Function) -> np.ndarray:
     """[D], the sizes of the entries, that of their array where they are 0."""
     sizes = [np.abs(fn.at[p.start : p.stop].astype(np.float64)) for p in fn.inputs]
     return np.concatenate([np.where(x > 0, x, scale_of(x)) for x in sizes])

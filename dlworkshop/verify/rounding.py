@@ -1,19 +1,20 @@
-"""How a value of f is rounded, as measured.
+"""The rounding error of a value of f, measured.
 
-Third differences of f at eight points so near to each other that f itself does not bend
-between them (More & Wild 2011, SIAM J. Sci. Comput. 33(3), 1292-1314).
+It is the third differences of f at eight points so close to each other that f itself is
+straight between them (More & Wild 2011, SIAM J. Sci. Comput. 33(3), 1292-1314).
 """
 
 import numpy as np
 
-CLEAR = 64  # over the rounding: a movement of f that is seen
+CLEAR = 64  # a change of f by so many roundings is a change
 
 
 def levels_of(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rounding [Q] in values [8, Q] at equal distances, by differences.
+    """The rounding error [Q] of values [8, Q] at equal distances.
 
     Returns:
-        By the third ones, and what of it the sixth ones say, too: f bends less there.
+        By third differences, and the part of it that sixth differences confirm, to
+        which the curvature of f adds less.
     """
     third, sixth = np.diff(y, 3, axis=0), np.diff(y, 6, axis=0)  # [5, Q], [2, Q]
     # of white noise, the mean square is (2 k over k) times its own
@@ -23,33 +24,33 @@ def levels_of(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rounding_of(values, at, own, rng, *, far: bool = False) -> np.ndarray:
-    """The rounding [Q] of a value of f near `at`, which may be a kink: a step aside.
+    """The rounding error [Q] of a value of f near `at`.
+
+    It is measured slightly aside of `at`, which may be a kink.
 
     Args:
         values: points [D] -> f there, [points, Q].
         at: [D], in the dtype that f computes in.
         own: [D], the sizes of its entries.
         rng: of the direction.
-        far: look further where it is constant, as stairs are.
+        far: where f is constant over the small spacings, look at larger ones too.
     """
     eps = float(np.finfo(at.dtype).eps)
     direction, aside = own * rng.choice([-1.0, 1.0], (2, at.size))  # [D] each
     levels, seen = [], []
-    for spacing in (2**6 * eps, np.sqrt(eps) / 16):
-        start = at + 16 * np.sqrt(eps) * aside
+    spacings = [2**6 * eps, np.sqrt(eps) / 16]
+    spacings += [1.2 * spacings[1] * 2 ** (5 * k) for k in (1, 2, 3) if far]
+    start = at + 16 * np.sqrt(eps) * aside
+    for spacing in spacings:
         y = values(
             [(start + k * spacing * direction).astype(at.dtype) for k in range(8)]
         )
         with np.errstate(all="ignore"):
-            levels.append(levels_of(y)[0])
-            seen.append(np.ptp(y, axis=0) > CLEAR * levels[-1])
-    waves = seen[0] & ~seen[1]  # it is smooth, but not on the larger scale
-    found = np.where(waves, levels[0], np.max(levels, axis=0))
-    for k in (1, 2, 3) if far else ():
-        spacing = 1.2 * np.sqrt(eps) / 16 * 2 ** (5 * k)
-        y = values(
-            [(start + i * spacing * direction).astype(at.dtype) for i in range(8)]
-        )
-        with np.errstate(all="ignore"):
-            found = np.where(found == 0, levels_of(y)[1], found)
+            levels.append(levels_of(y))
+            seen.append(np.ptp(y, axis=0) > CLEAR * levels[-1][0])
+    (near, _), (wide, _), *farther = levels
+    waves = seen[0] & ~seen[1]  # f is smooth, but not on the larger scale
+    found = np.where(waves, near, np.maximum(near, wide))
+    for _, level in farther:
+        found = np.where(found == 0, level, found)
     return np.nan_to_num(found, nan=0.0, posinf=0.0)

@@ -8,7 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dlworkshop.verify.functions import Function, mode_is_missing
+from dlworkshop.verify.functions import (
+    JAX,
+    Function,
+    bodies_of,
+    is_of_library,
+    mode_is_missing,
+    place_of,
+)
 from dlworkshop.verify.modes import cotangent_of, noise_of
 from dlworkshop.verify.probes import scales_of
 from dlworkshop.verify.report import Comparison
@@ -64,9 +71,7 @@ def compare(
     found, notes = [], []
     for name in names:
         try:
-            others = _roads(_traced_anew(fn) if name == "repeat" else fn, modes, u, ray)
-            if name in ("jit", "checkpoint"):
-                others = {what: _other_road(name, fn, what, u, ray) for what in known}
+            others = _roads(_otherwise(name, fn), modes, u, ray)
             pairs = []
             for what, road in known.items():
                 if name == "vmap":
@@ -112,8 +117,14 @@ def _roads(fn: Function, modes: Sequence[str], u, ray) -> dict[str, Callable]:
     return roads
 
 
-def _traced_anew(fn: Function) -> Function:
-    """`fn` itself, if tracing it once more gives the same program."""
+def _otherwise(name: str, fn: Function) -> Function:
+    """`fn` on the other road; under vmap it is the same function."""
+    if name == "jit":
+        return replace(fn, compile=lambda f: f)
+    if name == "checkpoint":
+        return replace(fn, flat=jax.checkpoint(fn.flat))
+    if name == "vmap":
+        return fn
 
     def flat(v):  # another function: JAX keeps the traces of those it knows
         return fn.flat(v)
@@ -130,40 +141,35 @@ def _are_equal(a: Any, b: Any) -> bool:
     return np.array_equal(np.asarray(a), np.asarray(b))
 
 
-def own_rules(jaxpr: Any) -> bool:
-    """Whether a program holds rules or calls that JAX did not make, at any depth."""
-    for eqn in jaxpr.eqns:
-        if eqn.primitive.name in OWN and not _is_of_jax(eqn):
-            return True
-        for param in eqn.params.values():
-            for x in param if isinstance(param, tuple) else (param,):
-                if hasattr(x, "eqns") and own_rules(getattr(x, "jaxpr", x)):
-                    return True
-    return False
+def own_rules(eqns: Sequence[Any]) -> bool:
+    """Whether equations hold rules or calls that JAX did not make, at any depth."""
+    return any(
+        (eqn.primitive.name in OWN and f" at {JAX}" not in rule_of(eqn))
+        or any(own_rules(body.eqns) for body in bodies_of(eqn))
+        for eqn in eqns
+    )
 
 
 def rule_of(eqn: Any) -> str:
-    """The function that a custom rule is of: "name at file:line", or ""."""
+    """The function that a custom rule is of: "name at file:line", or "".
+
+    Of a library's wrapper (`eqx.filter_custom_vjp`) it is the user's function inside.
+    """
     for param in eqn.params.values():
-        info = getattr(getattr(param, "jaxpr", param), "debug_info", None)
-        if info is not None:
-            return str(info.func_src_info)
+        inner = getattr(param, "jaxpr", param)
+        info = getattr(inner, "debug_info", None)
+        if info is None:
+            continue
+        rule = str(info.func_src_info)
+        file = rule.partition(" at ")[2]
+        if is_of_library(file) and not file.startswith(JAX):
+            outside = place_of(eqn)
+            for each in getattr(inner, "eqns", ()):
+                place, _, name = place_of(each).rstrip(")").partition(" (")
+                if name and place != outside.partition(" (")[0]:
+                    return f"{name} at {place}"
+        return rule
     return ""
-
-
-def _is_of_jax(eqn: Any) -> bool:
-    home = jax.__file__.rpartition("/")[0] + "/"
-    return f" at {home}" in rule_of(eqn)
-
-
-def _other_road(name, fn, what, u, ray) -> Callable:
-    flat = fn.flat if name == "jit" else jax.checkpoint(fn.flat)
-    roads = {
-        "the value": flat,
-        "the gradient": lambda v: jax.vjp(flat, v)[1](u)[0],
-        "the tangent": lambda v: jax.jvp(flat, (v,), (ray,))[1],
-    }
-    return jax.jit(roads[what]) if name == "checkpoint" else roads[what]
 
 
 def _compared(name, fn, pairs, scale, noise) -> Comparison:

@@ -6,6 +6,7 @@ the other one). Its function is `value(m, *args)`, differentiated by JAX or PyTo
 by `backward(m, cotangent, *args)` if it has one.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -658,6 +659,97 @@ def _(x):
     return jnp.sum(x * draw)
 
 
+# Rules of other primitives, and in other places.
+wrong(
+    "fft, one sign",
+    lambda m, x: m.imag(m.fft(x)),
+    lambda m, g, x: (m.imag(m.fft(g)) * m.asarray(np.array([1.0, 1, 1, -1])),),
+    V,
+)
+wrong(
+    "solve, taken as symmetric",
+    lambda m, a: m.linalg.solve(a, m.asarray(P[:3])),
+    lambda m, g, a: (
+        -m.linalg.solve(a, g)[:, None] * m.linalg.solve(a, m.asarray(P[:3]))[None],
+    ),
+    SQUARE + MATRIX / 4,
+)
+wrong(
+    "cumulative product, not divided",
+    lambda m, x: m.cumprod(x, 0),
+    lambda m, g, x: (m.flip(m.cumsum(m.flip(g * m.cumprod(x, 0), (0,)), 0), (0,)),),
+    P,
+)
+wrong(
+    "complex, slope conjugated",
+    lambda m, z: m.sin(z),
+    lambda m, g, z: (g * m.conj(m.cos(z)) if m is J else g * m.cos(z),),
+    Z,
+)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def squared(f, x):
+    """f(x)**2."""
+    return f(x) ** 2
+
+
+@squared.defjvp
+def _(f, primals, tangents):
+    out, tangent = jax.jvp(f, primals, tangents)
+    return out**2, out * tangent
+
+
+@in_jax(WRONG, "custom_jvp of a function of a function", V)
+def _(x):
+    return jnp.sum(squared(jnp.cos, x))
+
+
+scaled_sum = with_rule(
+    lambda m, x, y: y * m.sum(m.sin(x)),
+    lambda m, g, x, y: (g * y * m.cos(x), 0.99 * g * m.sum(m.sin(x))),
+)
+
+
+@in_jax(WRONG, "a rule under vmap of one argument", V, P[:2], argnums=(0, 1))
+def _(x, y):
+    return jax.vmap(scaled_sum, (None, 0))(x, y)
+
+
+@jax.custom_vjp
+def power(x, n):
+    """x**n of a whole number n, whose cotangent is float0."""
+    return x**n
+
+
+def power_back(kept, g):
+    x, n = kept
+    return g * n * x**n, np.zeros(np.shape(n), jax.dtypes.float0)
+
+
+power.defvjp(lambda x, n: (x**n, (x, n)), power_back)
+
+
+@in_jax(WRONG, "beside an integer argument", P, 3)
+def _(x, n):
+    return power(x, jnp.asarray(n))
+
+
+@in_jax(WRONG, "in a while loop that stops by its values", P)
+def _(x):
+    return lax.while_loop(lambda c: jnp.sum(c) < 100, lambda c: c + bent(c) ** 2 + 1, x)
+
+
+@in_jax(WRONG, "only in third order", V, order=3)
+def _(x):
+    second = with_rule(lambda m, x: -m.sin(x), lambda m, g, x: (-1.001 * g * m.cos(x),))
+    first = jax.custom_vjp(jnp.cos)
+    first.defvjp(lambda x: (jnp.cos(x), x), lambda x, g: (g * second(x),))
+    whole = jax.custom_vjp(jnp.sin)
+    whole.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (g * first(x),))
+    return jnp.sum(whole(x))
+
+
 # Right, and hard. Functions that change on another scale than their arguments:
 right("stiff", lambda m, x: m.exp(1000 * x), 0.01 * V)
 right("fast", lambda m, x: m.sin(1e4 * x), V)
@@ -892,3 +984,36 @@ def _(x):
 @in_jax(RIGHT, "a tree out, an auxiliary beside", V, has_aux=True)
 def _(x):
     return {"a": jnp.sin(x), "b": (x[0] * x[1], 3)}, x
+
+
+@in_jax(
+    RIGHT, "second order, determinant of a Hilbert matrix", np.zeros((2, 10)), order=2
+)
+def _(rows):
+    hilbert = 1 / (1 + np.add.outer(np.arange(10.0), np.arange(10.0)))
+    return jnp.linalg.det(jnp.asarray(hilbert).at[8:].add(rows))
+
+
+@in_jax(RIGHT, "second order, what is constant by an inverse", P[:3], order=2)
+def _(x):
+    return jnp.sum(jnp.linalg.inv(jnp.vander(x)) * x[:, None])
+
+
+@in_jax(RIGHT, "third order", V[:3], order=3)
+def _(x):
+    return jnp.sum(jnp.sin(x) * x[::-1] ** 3)
+
+
+@in_jax(RIGHT, "a while loop that stops by its values", V)
+def _(x):
+    return lax.while_loop(lambda c: jnp.sum(c**2) > 1e-2, lambda c: 0.7 * c, x)
+
+
+@in_jax(RIGHT, "segments, a tie", np.array([1.0, 1.0, 0.5, 0.2]))
+def _(x):
+    return jax.ops.segment_max(x, jnp.array([0, 0, 1, 1]), 2)
+
+
+@in_jax(RIGHT, "a cumulative product with a 0", np.array([1.0, 0.0, 2.0, 3.0]))
+def _(x):
+    return jnp.cumprod(x)

@@ -2,13 +2,14 @@
 
 import inspect
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
 
-from dlworkshop.verify import check_gradients
+from dlworkshop.verify import check_gradients, gradients
 from tests.verify.planted import bent
 
 V = np.array([0.3, -1.2, 2.0])
@@ -77,6 +78,49 @@ def test_the_rule_and_its_line_are_named(f):
     assert f"culprit: {first}" in str(report)
     assert "slope" in first.finding and "by differences" in first.finding
     assert len(report.culprits) == 1, report
+
+
+@eqx.filter_custom_vjp
+def wrapped(x, factor):
+    return factor * jnp.sin(x)
+
+
+@wrapped.def_fwd
+def _(perturbed, x, factor):
+    return factor * jnp.sin(x), None
+
+
+@wrapped.def_bwd
+def _(residuals, g, perturbed, x, factor):
+    return g * jnp.cos(x)
+
+
+def test_in_a_wrapper_of_a_library_the_function_inside_is_named():
+    def f(x):
+        return jnp.sum(wrapped(jnp.exp(x), 3.0) ** 2)
+
+    report = check_gradients(f, V, transformations=())
+    assert [c.name for c in report.culprits] == ["custom_vjp of wrapped"], report
+    line = inspect.getsourcelines(f)[1] + 1
+    assert f"test_culprits.py:{line} (" in report.culprits[0].where, report
+
+
+def test_a_network_takes_one_check_beside_its_own(monkeypatch):
+    checks = []
+    check = gradients.check
+    monkeypatch.setattr(gradients, "check", lambda *a: checks.append(0) or check(*a))
+    report = check_gradients(deep, V, transformations=())
+    assert [c.name for c in report.culprits] == ["custom_vjp of crooked"], report
+    assert len(checks) == 2  # of the network, and of the one suspect
+
+
+def test_at_a_kink_a_point_beside_it_is_looked_at():
+    def f(x):
+        return jnp.sum(crooked(jax.nn.relu(x[:2]) + x[2]))
+
+    report = check_gradients(f, np.array([0.0, 0.0, 1.0]), transformations=())
+    assert report.verdict == "WRONG", report
+    assert [c.name for c in report.culprits] == ["custom_vjp of crooked"], report
 
 
 def test_several_are_named_in_their_order():

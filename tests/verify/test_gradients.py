@@ -298,7 +298,7 @@ def test_float32_that_does_not_move_with_params_is_fine():
         ({"argnums": ()}, "argnums="),
         ({"modes": "rev"}, "modes='rev'"),
         ({"modes": ("lin",)}, "modes="),
-        ({"order": 3}, "order=3"),
+        ({"order": 0}, "order is 0"),
         ({"transformations": "vmap"}, "transformations='vmap'"),
         ({"transformations": ("pmap",)}, "transformations="),
         ({"tolerance": 0}, "tolerance is 0"),
@@ -397,7 +397,7 @@ def test_second_derivatives_are_checked_where_they_are_asked_for():
     assert [row.ok for row in report.rows] == [True, False], report
     assert report.rows[1].path == "d/d(params)" and "over rev" in report.rows[1].mode
     right = check_gradients(lambda p: jnp.sum(jnp.sin(p) * p[::-1]), VECTOR, order=2)
-    assert right.ok and "symmetric Hessian" in [c.name for c in right.comparisons]
+    assert right.ok, right
 
 
 def test_float32_says_what_it_could_not_see():
