@@ -253,27 +253,22 @@ def watched(workdir: Path, paths: list[str]) -> dict[str, dict]:
 
 
 def noticing(mutant: Mutant, tests: dict[str, dict], limit: float) -> dict[str, float]:
-    """The tests that run its lines, the quickest file first, and what each takes.
+    """The tests that run its lines, and what each takes: the quickest `limit` seconds.
 
-    Of those after the first only so many as take `limit` seconds in all.
+    Those of a file stay together, as they may share what takes long to make.
     """
-    able = {
-        name: test["seconds"]
+    able = sorted(
+        (test["seconds"], name)
         for name, test in tests.items()
         if not set(mutant.lines).isdisjoint(test["lines"].get(mutant.path, ()))
-    }
-    of_file: collections.Counter[str] = collections.Counter()
-    for name, seconds in able.items():
-        of_file[name.partition("::")[0]] += seconds
-    able = dict(
-        sorted(
-            able.items(),
-            key=lambda test: (of_file[test[0].partition("::")[0]], test[1]),
-        )
     )
-    spent = itertools.accumulate(able.values())
-    fit = sum(seconds <= limit for seconds in spent)
-    return dict(itertools.islice(able.items(), max(fit, 1)))
+    spent = itertools.accumulate(seconds for seconds, _ in able)
+    chosen = able[: max(1, sum(seconds <= limit for seconds in spent))]
+    of_file: collections.Counter[str] = collections.Counter()
+    for seconds, name in chosen:
+        of_file[name.partition("::")[0]] += seconds
+    chosen.sort(key=lambda test: of_file[test[1].partition("::")[0]])
+    return {name: seconds for seconds, name in chosen}
 
 
 def tried(workdir: Path, mutant: Mutant, tests: dict[str, float]) -> dict:

@@ -509,6 +509,10 @@ def test_a_wrong_slope_on_stairs_is_found():
     assert check_gradients(f, 1e-6 * VECTOR, culprits=False).verdict == "WRONG"
     constant = planted(lambda p: jnp.sum(0 * p) + 1, lambda g: g + 1e-6)
     assert check_gradients(constant, VECTOR, culprits=False).verdict == "WRONG"
+    edge = planted(  # it ends before a step shows that it is constant
+        lambda p: jnp.sum(jnp.where(p < 1.00001, 0.0, jnp.nan)), lambda g: g + 1e-6
+    )
+    assert check_gradients(edge, np.ones(1), culprits=False).verdict == "WRONG"
 
 
 def half_inside(p):
