@@ -4,49 +4,65 @@
 
 Of all places where a comparison, an operator, a number, a condition, a result or a call
 can be another, some are drawn by the seed. Each is changed alone, in a copy, and the
-tests of its room are run until one fails. Prints what survived, and the share that did
-not. Give --only for the room of one file, as dlworkshop/verify.
+tests that run the changed lines are run, the quickest first, until one fails. The copy,
+which tests run which lines, and a line of JSON for each change are in --workdir: run
+again it goes on, and one that was deleted begins anew. Prints the share that was
+noticed, which is 85 % or more.
 """
 
 import argparse
 import ast
+import collections
 import contextlib
 import copy
 import difflib
+import functools
+import importlib
+import itertools
+import json
 import os
 import random
 import resource
 import shutil
+import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-TESTS = {  # a room, or a file of one -> what has to notice, the quickest first
-    "dlworkshop/learn": ["tests/learn", "tests/train/test_epochs.py"],
-    "dlworkshop/data/order.py": ["tests/data/test_order.py", "tests/data/test_feed.py"],
-    "dlworkshop/train/orders.py": [
-        "tests/data/test_order.py",
-        "tests/train/test_epochs.py",
-    ],
-    "dlworkshop/train/checkpoints.py": [
-        "tests/train/test_checkpoints.py",
-        "tests/train/test_resume.py",
-        "tests/faults/test_disk.py",
-    ],
-    "dlworkshop/train/disk.py": [
-        "tests/train/test_bad_input.py",
-        "tests/faults/test_disk.py",
-    ],
-    "dlworkshop/run_files": [
-        "tests/faults/test_run_folder.py",
-        "tests/faults/test_readers.py",
-        "tests/train/test_bad_input.py",
-    ],
-    "dlworkshop/verify": ["tests/verify"],
-}
+CHANGED = (
+    "dlworkshop/learn/",
+    "dlworkshop/data/order.py",
+    "dlworkshop/train/orders.py",
+    "dlworkshop/train/checkpoints.py",
+    "dlworkshop/train/disk.py",
+    "dlworkshop/run_files/",
+    "dlworkshop/verify/",
+)
+NOTICES = (  # besides the doctests of what is changed
+    "tests/learn",
+    "tests/data/test_order.py",
+    "tests/data/test_feed.py",
+    "tests/train/test_epochs.py",
+    "tests/train/test_checkpoints.py",
+    "tests/train/test_resume.py",
+    "tests/train/test_bad_input.py",
+    "tests/faults/test_disk.py",
+    "tests/faults/test_run_folder.py",
+    "tests/faults/test_readers.py",
+    "tests/verify",
+)
+# Imported once, before each change has a process of its own: a short test's time.
+LIBRARIES = (
+    "PIL.Image", "equinox", "flax.linen", "flax.nnx", "grain.python", "haiku", "jax",
+    "matplotlib.pyplot", "msgspec", "numpy", "optax", "orbax.checkpoint", "pandas",
+    "pyarrow.csv", "pytest", "rich.console", "safetensors.numpy", "scipy.stats",
+    "sklearn.metrics", "tensorflow_datasets", "tyro",
+)  # fmt: skip
 OTHER: dict[type, type] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
@@ -55,18 +71,33 @@ OTHER: dict[type, type] = {
     ast.Pow: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
     ast.And: ast.Or, ast.Or: ast.And,
 }  # fmt: skip
+HOUR, KEPT = 3600, ".kept"
 APART = "annotation", "returns", "decorator_list", "type_params"  # not the working
 
 
-def nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """What computes; what a message says is not looked at."""
-    yield node
+class Mutant(NamedTuple):
+    """A file with one thing changed, and the lines that run where the change does."""
+
+    path: str
+    source: str
+    lines: range
+
+
+def nodes(node: ast.AST, lines: range) -> Iterator[tuple[ast.AST, range]]:
+    """What computes, and the lines of its statement; messages are not looked at."""
+    if isinstance(node, ast.FunctionDef):  # its defaults are used wherever it runs
+        lines = range(node.lineno, node.end_lineno + 1)  # type: ignore[operator]
+    elif isinstance(node, ast.stmt) and lines.start:
+        body = getattr(node, "body", None)
+        end = body[0].lineno if body else node.end_lineno + 1  # type: ignore[operator]
+        lines = range(node.lineno, max(end, node.lineno + 1))
+    yield node, lines
     for name, value in ast.iter_fields(node):
         if name in APART or isinstance(node, (ast.Raise, ast.JoinedStr)):
             continue
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST):
-                yield from nodes(child)
+                yield from nodes(child, lines)
 
 
 def others(node: ast.AST) -> Iterator[ast.AST]:
@@ -95,53 +126,180 @@ def others(node: ast.AST) -> Iterator[ast.AST]:
             yield ast.Break()
 
 
-def mutants(source: str) -> list[str]:
+def mutants(path: str, source: str) -> Iterator[Mutant]:
     """The source with one thing changed, in each way that there is."""
-    lines = source.encode().splitlines(keepends=True)
-    found = []
-    for node in nodes(ast.parse(source)):
-        place = node.test if isinstance(node, (ast.If, ast.IfExp, ast.While)) else node
+    text = source.encode().splitlines(keepends=True)
+    for node, lines in nodes(ast.parse(source), range(0, len(text) + 1)):
+        place: Any = node
+        if isinstance(node, (ast.If, ast.IfExp, ast.While)):
+            place = node.test
         for other in others(node):
-            text = ast.unparse(ast.fix_missing_locations(other))
+            new = ast.unparse(ast.fix_missing_locations(other))
             if isinstance(other, ast.expr):
-                text = f"({text})"
-            first, last = place.lineno - 1, place.end_lineno - 1  # type: ignore[attr-defined]
-            before = lines[first][: place.col_offset]  # type: ignore[attr-defined]
-            after = lines[last][place.end_col_offset :]  # type: ignore[attr-defined]
-            changed = [before + text.encode() + after]
-            found.append(b"".join(lines[:first] + changed + lines[last + 1 :]).decode())
-    return found
+                new = f"({new})"
+            first, last = place.lineno - 1, place.end_lineno - 1
+            before = text[first][: place.col_offset]
+            after = text[last][place.end_col_offset :]
+            changed = [*text[:first], before, new.encode(), after, *text[last + 1 :]]
+            yield Mutant(path, b"".join(changed).decode(), lines)
 
 
-def noticed(folder: Path, path: str, limit: float) -> str:
-    """What the tests say of a change: "" where they say nothing."""
-    room = max((room for room in TESTS if path.startswith(room)), key=len)
-    own = [path]  # its doctests, and the tests that have its name
-    for tests in TESTS[room]:
-        own += [str(f) for f in (ROOT / tests).rglob(f"test_{Path(path).name}")]
-    own = [os.path.relpath(each, ROOT) if os.path.isabs(each) else each for each in own]
-    command = ["sh", "-c", 'ulimit -t "$0" && exec "$@"', f"{limit:.0f}"]
-    command += [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "--no-header"]
-    command += ["-p", "no:cacheprovider", "-m", "not slow", *own, *TESTS[room]]
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
-    try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            timeout=20 * limit,  # of the clock, for what waits
-            text=True,
-            check=False,
+class Watch:
+    """A plugin of pytest: what each test that passes takes, and the lines it runs."""
+
+    def __init__(self, tree: Path, paths: list[str]):
+        self.names = {str(tree / path): path for path in paths}
+        self.tests: dict[str, dict] = {}
+
+    def enter(self, frame, event, argument):
+        """As `sys.settrace` has it."""
+        return self.step if frame.f_code.co_filename in self.names else None
+
+    def step(self, frame, event, argument):
+        """Of a function of ours."""
+        self.seen.add((self.names[frame.f_code.co_filename], frame.f_lineno))
+        return self.step
+
+    def pytest_runtest_logstart(self, nodeid):
+        """A test begins."""
+        self.seen: set[tuple[str, int]] = set()
+        self.began, self.passed = sum(os.times()[:4]), True
+        threading.settrace(self.enter)
+        sys.settrace(self.enter)
+
+    def pytest_runtest_logreport(self, report):
+        """It is set up, has run, or is taken down."""
+        self.passed &= report.passed
+
+    def pytest_runtest_logfinish(self, nodeid):
+        """A test ends."""
+        sys.settrace(None)
+        seconds = sum(os.times()[:4]) - self.began
+        if not self.passed:
+            print(f"{nodeid} does not pass without a change and is left out")
+            return
+        lines: dict[str, list[int]] = {}
+        for path, line in sorted(self.seen):
+            lines.setdefault(path, []).append(line)
+        self.tests[nodeid] = {"seconds": seconds, "lines": lines}
+
+
+def apart(work: Callable[[], int], log: Path, limit: float) -> tuple[int, float]:
+    """The exit status of `work` in a process of its own, and its CPU seconds.
+
+    The status is negative, that of a signal, where it took more than `limit` of them,
+    or did not end in an hour.
+    """
+    child = os.fork()
+    if not child:
+        status = 70
+        try:
+            os.setsid()
+            signal.alarm(HOUR)
+            resource.setrlimit(resource.RLIMIT_CPU, (int(limit), int(limit) + 5))
+            with log.open("w") as file:
+                os.dup2(file.fileno(), 1)
+                os.dup2(file.fileno(), 2)
+            status = work()
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+    _, status, usage = os.wait4(child, 0)
+    with contextlib.suppress(ProcessLookupError):  # what it has started
+        os.killpg(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
+
+
+def run_tests(workdir: Path, tests: list[str], *options: str, watch=None) -> int:
+    """The exit status of pytest, of the copy."""
+    tree = workdir / "tree"
+    os.chdir(tree)
+    sys.path.insert(0, str(tree))
+    os.environ["PYTHONPATH"] = str(tree)
+    importlib.invalidate_caches()
+    pytest = importlib.import_module("pytest")
+    common = ["-q", "-n", "0", "-p", "no:cacheprovider", "-m", "not slow"]
+    common += ["--no-header", f"--basetemp={workdir / 'tmp'}", *options]
+    return int(pytest.main([*common, *tests], plugins=[watch] if watch else []))
+
+
+def copied(workdir: Path) -> None:
+    """The files of the repository, and what its tests have compiled already."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    tree = workdir / "tree"
+    for file in done.stdout.splitlines():
+        if (ROOT / file).is_file():
+            (tree / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / file, tree / file)
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copytree(ROOT / ".pytest_cache", tree / ".pytest_cache")
+
+
+def watched(workdir: Path, paths: list[str]) -> dict[str, dict]:
+    """What each test takes and runs, of the code as it is."""
+    known = workdir / "tests.json"
+
+    def work() -> int:
+        watch = Watch(workdir / "tree", paths)
+        status = run_tests(workdir, [*paths, *NOTICES], watch=watch)
+        known.write_text(json.dumps(watch.tests))
+        return status
+
+    if not known.exists():
+        _, seconds = apart(work, workdir / "tests.log", HOUR)
+        print(f"which tests run which lines: {seconds:.0f} s of CPU", flush=True)
+    return json.loads(known.read_text())
+
+
+def noticing(mutant: Mutant, tests: dict[str, dict], limit: float) -> dict[str, float]:
+    """The tests that run its lines, and what each takes: the quickest `limit` seconds.
+
+    Those of a file stay together, as they may share what takes long to make.
+    """
+    able = sorted(
+        (test["seconds"], name)
+        for name, test in tests.items()
+        if not set(mutant.lines).isdisjoint(test["lines"].get(mutant.path, ()))
+    )
+    spent = itertools.accumulate(seconds for seconds, _ in able)
+    chosen = able[: max(1, sum(seconds <= limit for seconds in spent))]
+    of_file: collections.Counter[str] = collections.Counter()
+    for seconds, name in chosen:
+        of_file[name.partition("::")[0]] += seconds
+    chosen.sort(key=lambda test: of_file[test[1].partition("::")[0]])
+    return {name: seconds for seconds, name in chosen}
+
+
+def tried(workdir: Path, mutant: Mutant, tests: dict[str, float]) -> dict:
+    """What the tests say of a change."""
+    path = workdir / "tree" / mutant.path
+    diff = list(
+        difflib.unified_diff(
+            path.read_text().splitlines(), mutant.source.splitlines(), n=0, lineterm=""
         )
-    except subprocess.TimeoutExpired:
-        return "it hangs"
-    if done.returncode == 0:
-        return ""
-    said = [
-        each for each in done.stdout.splitlines() if each.startswith(("FAI", "ERR"))
-    ]
-    return (said or [f"left with {done.returncode}"])[-1]
+    )
+    began, log, kept = time.time(), workdir / "log", path.with_suffix(KEPT)
+    path.rename(kept)  # with its time, by which what is compiled is known
+    path.write_text(mutant.source)
+    sys.dont_write_bytecode = True
+    work = functools.partial(run_tests, workdir, [*tests], "-x")
+    # without a name pytest would run all that there is
+    limit = 30 + 3 * sum(tests.values())
+    status, seconds = apart(work if tests else int, log, limit)
+    kept.rename(path)
+    for file in (workdir / "tree" / ".pytest_cache").rglob("*"):
+        if file.is_file() and file.stat().st_mtime > began:
+            file.unlink()  # nothing of a change is left to the next
+    said = [line for line in log.read_text().splitlines() if line[:3] in ("FAI", "ERR")]
+    return {
+        "path": mutant.path,
+        "diff": diff[2:],
+        "killed": status not in (0, -signal.SIGALRM),
+        "by": said[-1] if said else f"exit status {status}" if status else "",
+        "tests": len(tests),
+        "seconds": round(seconds, 1),
+    }
 
 
 def main() -> None:
@@ -149,44 +307,42 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--number", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workdir", type=Path, default=ROOT / "runs" / "mutants")
     parser.add_argument(
-        "--limit", type=float, default=600.0, help="CPU seconds of each"
+        "--limit", type=float, default=60.0, help="CPU seconds of tests for each"
     )
-    parser.add_argument("--only", default="", help="how the paths begin")
     args = parser.parse_args()
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    files = [f for f in done.stdout.splitlines() if (ROOT / f).is_file()]
-    wanted = [f for f in files if f.endswith(".py") and f.startswith(tuple(TESTS))]
-    drawn = [
-        (file, mutant)
-        for file in wanted
-        if file.startswith(args.only)
-        for mutant in mutants((ROOT / file).read_text())
+    workdir = args.workdir.absolute()
+    tree, results = workdir / "tree", workdir / "results.jsonl"
+    if not workdir.exists():
+        copied(workdir)
+    for kept in tree.rglob(f"*{KEPT}"):  # of a run that was killed
+        kept.rename(kept.with_suffix(".py"))
+    every = sorted(tree.glob("dlworkshop/**/*.py"))
+    paths = [
+        name for p in every if (name := str(p.relative_to(tree))).startswith(CHANGED)
     ]
+    for library in LIBRARIES:
+        importlib.import_module(library)
+    tests = watched(workdir, paths)
+    drawn = [m for path in paths for m in mutants(path, (tree / path).read_text())]
     print(f"{len(drawn):,} mutants, of which {args.number} are tried", flush=True)
-    drawn = random.Random(args.seed).sample(drawn, min(args.number, len(drawn)))
-    killed = 0
-    with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
-        for file in files:
-            (Path(scratch) / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / file, Path(scratch) / file)
-        with contextlib.suppress(FileNotFoundError):  # what is compiled already
-            shutil.copytree(ROOT / ".pytest_cache", Path(scratch) / ".pytest_cache")
-        for number, (file, mutant) in enumerate(drawn, 1):
-            source, path = (ROOT / file).read_text(), Path(scratch) / file
-            spent = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-            path.write_text(mutant)
-            said = noticed(Path(scratch), file, args.limit)
-            path.write_text(source)
-            spent = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - spent
-            killed += bool(said)
-            parts = source.splitlines(), mutant.splitlines()
-            changed = difflib.unified_diff(*parts, file, file, n=0, lineterm="")
-            print(f"{number}: {said or 'SURVIVED'} ({spent:.0f} s of CPU)", flush=True)
-            print("\n".join(f"    {line}" for line in list(changed)[2:]), flush=True)
-    print(f"killed {killed} of {len(drawn)}: {killed / max(len(drawn), 1):.0%}")
-    raise SystemExit(int(killed < 0.85 * len(drawn)))
+    random.Random(args.seed).shuffle(drawn)
+    results.touch()
+    done = {(r := json.loads(line))["number"]: r for line in results.open()}
+    for number, mutant in enumerate(drawn[: args.number]):
+        able = noticing(mutant, tests, args.limit)
+        known = done.get(number, {"killed": False, "tests": -1})
+        if not known["killed"] and known["tests"] < len(able):
+            done[number] = {"number": number} | tried(workdir, mutant, able)
+            with results.open("a") as file:
+                file.write(json.dumps(done[number]) + "\n")
+        if not done[number]["killed"]:
+            print(f"{number}: {mutant.path}, {len(able)} tests do not notice")
+            print("\n".join(f"    {line}" for line in done[number]["diff"]), flush=True)
+    killed = sum(result["killed"] for result in done.values())
+    print(f"killed {killed} of {len(done)}: {killed / max(len(done), 1):.0%}")
+    raise SystemExit(int(killed < 0.85 * len(done)))
 
 
 if __name__ == "__main__":

@@ -222,6 +222,8 @@ def own_units(target: Mapping[str, Any] | None) -> tuple[float, str]:
     >>> column = {"name": "price", "mean": 10.0, "deviation": 2.0}
     >>> own_units({"several": False, "columns": [column]})
     (2.0, 'units of price')
+    >>> own_units(None)
+    (1.0, '')
     """
     columns = (target or {}).get("columns", ())
     deviations = [column["deviation"] for column in columns if "deviation" in column]

@@ -151,7 +151,14 @@ def parsed(content: bytes, where: object, wanted: Any) -> dict[str, Any]:
 
 
 def conforms(value: Any, wanted: Any, where: object) -> None:
-    """Raise a UserError where a value does not conform to a schema."""
+    """Raise a UserError where a value does not conform to a schema.
+
+    >>> conforms(json.loads('{"a":' * 100 + "1" + "}" * 100), dict, "the log")
+    >>> conforms(json.loads('{"a":' * 101 + "1" + "}" * 101), dict, "the log")
+    Traceback (most recent call last):
+    dlworkshop.errors.UserError: 'the log' is not as it should be (it is more than 100
+    objects and lists deep): ...
+    """
     try:
         if not _is_flat(value, DEEPEST):
             raise ValueError(f"it is more than {DEEPEST} objects and lists deep")
@@ -202,7 +209,7 @@ def _whole(text: str) -> int:
 def _is_flat(value: Any, most: int) -> bool:
     parts = value.values() if isinstance(value, dict) else value
     inner = [part for part in parts if isinstance(part, (dict, list))]
-    return not inner or (most > 0 and all(_is_flat(part, most - 1) for part in inner))
+    return most > 0 and all(_is_flat(part, most - 1) for part in inner)
 
 
 def digest(name: str, value: Mapping[str, Any]) -> str:

@@ -50,7 +50,7 @@ def culprits_of(
     """The first equations of `fn`, in the order of its program, that `judge` rejects.
 
     If there are none at the point of `fn`, which may lie on kinks, one beside it is
-    looked at.
+    looked at. If there are none either, all suspects are named together.
 
     Args:
         fn: a function that is known to be wrong, and the point.
@@ -65,8 +65,12 @@ def culprits_of(
         at = (fn.at + shift * ray).astype(fn.at.dtype)
         walk.program(fn.program.jaxpr, fn.program.consts, _Given([at], [True], [ray]))
         if walk.found:
-            break
-    return walk.found
+            return walk.found
+    if len(walk.suspects) < 2:
+        return []
+    first, *_, last = walk.suspects  # each is wrong by less than the tolerance
+    name = f"equations {first.primitive.name} to {last.primitive.name}"
+    return [Culprit(name, walk.place(first), "they are wrong together")]
 
 
 class _Given(NamedTuple):
@@ -85,6 +89,7 @@ class _Walk:
         self.judge, self.dtype, self.modes = judge, dtype, modes
         self.found: list[Culprit] = []
         self.callers = [""]  # the places of the calls that we are inside of
+        self.suspects: list[Any] = []  # equations of the outermost program
         self._compiled: dict[Any, Any] = {}  # jaxpr -> (itself, two functions)
         self._rng = np.random.default_rng(0)
 
@@ -119,6 +124,8 @@ class _Walk:
             off = _errors(jaxpr, moves, slopes, doubts, parts, rounding)
             worst = np.argsort(-np.nan_to_num(off), kind="stable")[:TRIES]
             suspects = sorted(i for i in worst if off[i] > 1)
+            if len(self.callers) == 1:
+                self.suspects = [jaxpr.eqns[i] for i in suspects]
         else:
             suspects = [i for i, e in enumerate(jaxpr.eqns) if own_rules([e])][:TRIES]
         before = len(self.found)
@@ -180,7 +187,7 @@ class _Walk:
             [None if known else slopes.get(v) for known, v in pairs],
             [theirs.get(v) for v in eqn.outvars],
         )
-        self.callers.append(self._place(eqn))
+        self.callers.append(self.place(eqn))
         inside = any(
             self.program(getattr(body, "jaxpr", body), getattr(body, "consts", ()), its)
             for body, its in _inside(eqn, given)
@@ -197,9 +204,9 @@ class _Walk:
         else:
             wrong = self._wrong(jaxpr, eqn, value, moves)
         if wrong:
-            self.found.append(Culprit(_name(eqn), self._place(eqn), wrong))
+            self.found.append(Culprit(_name(eqn), self.place(eqn), wrong))
 
-    def _place(self, eqn) -> str:
+    def place(self, eqn) -> str:
         """The user's file and line, relative to where we are if it is below."""
         rule = rule_of(eqn).partition(" at ")[2]
         return place_of(eqn) or self.callers[-1] or relative(rule)

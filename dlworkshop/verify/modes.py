@@ -99,9 +99,7 @@ class _Array:
             rounding = np.zeros_like(unit)
         else:
             unit, size = _norms(self.grads * probe.vector), self.scaled
-            is_something = (differences.value != 0) | (differences.rounding != 0)
-            # its points are rounded, too
-            rounding = differences.eps / 4 * self.moved * is_something
+            rounding = differences.eps / 4 * self.moved  # its points are rounded, too
         known = [np.where(np.isfinite(a), np.abs(a), 0.0) for a in autodiff.values()]
         known = np.max(known, axis=0)  # [Q]
 

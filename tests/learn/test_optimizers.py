@@ -216,10 +216,10 @@ def test_muon_orthogonalises_a_kernel_as_the_matrix_that_it_is(names, shape, mat
     assert singular.max() / singular.min() < 2.5  # near one common size
 
 
-@pytest.mark.parametrize("clip_norm", [0.5, 100.0])  # below and above the norm
+@pytest.mark.parametrize("clip_norm", [0.05, 10.0])  # below and above the norm
 def test_clipping_is_the_reference(clip_norm):
     rng = np.random.default_rng(0)
-    grads = {name: rng.normal(size=(4, 3)) for name in "ab"}
+    grads = {name: 0.1 * rng.normal(size=(4, 3)) for name in "ab"}
     wanted = references.clip_by_global_norm(grads, clip_norm)
     for dtype, rtol in ((np.float32, 1e-6), (jnp.bfloat16, 2**-7)):
         given = {name: jnp.asarray(grad, dtype) for name, grad in grads.items()}

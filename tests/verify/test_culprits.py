@@ -128,6 +128,18 @@ def test_several_are_named_in_their_order():
     assert [c.name.split()[-1] for c in report.culprits] == ["crooked", "bent"]
 
 
+def a_little_off(x):
+    f = jax.custom_jvp(jnp.sin)
+    f.defjvp(lambda p, t: (f(*p), (1 + 7e-9) * jnp.cos(p[0]) * t[0]))
+    return f(x)
+
+
+def test_where_only_several_together_are_wrong_they_are_named():
+    f = lambda x: jnp.sum(2 * a_little_off(a_little_off(x)))  # noqa: E731
+    (found,) = check_gradients(f, V, transformations=()).culprits
+    assert found.name == "equations custom_jvp_call to custom_jvp_call", found
+
+
 def attention(x):
     scores = jnp.where(np.tril(np.ones((3, 3), bool)), crooked(x[:, None] * x), -np.inf)
     return jnp.sum((jax.nn.softmax(scores) @ x) ** 2)

@@ -65,6 +65,13 @@ def planted(f, backward):
     return g
 
 
+def sloped(f, slope):
+    """`f` with the same slope in every direction."""
+    g = jax.custom_jvp(f)
+    g.defjvp(lambda p, t: (g(*p), slope * jnp.sum(t[0])))
+    return g
+
+
 def scaled(factor, at=...):
     """Multiply the gradient of the first kernel, or one entry of it, by `factor`."""
 
@@ -158,6 +165,8 @@ def test_a_kink_is_right_between_the_slopes_of_both_sides():
     assert one.ok and one.rows[0].kinks >= 1, one
     tie = check_gradients(jnp.max, np.array([1.0, 1.0, 0.5]))
     assert tie.ok and tie.rows[0].kinks >= 2, tie
+    slow = sloped(lambda p: jnp.sum(jnp.abs(p) + jnp.abs(p) ** 1.5), 0.5)
+    assert check_gradients(slow, np.zeros(1)).verdict == "right"
 
 
 @pytest.mark.parametrize("slope", [2.0, -0.5])
@@ -208,6 +217,8 @@ def test_what_has_no_slope_is_neither_right_nor_wrong():
     assert report.verdict == "not checked" and not report.ok
     assert "NOT CHECKED" in str(report) and "WRONG" not in str(report)
     assert report.rows[0].unchecked >= 1 and report.worst.worst == "[0]", report
+    cusp = sloped(lambda p: jnp.sum(jnp.sqrt(jnp.abs(p))), 1e9)
+    assert check_gradients(cusp, np.zeros(1)).verdict == "not checked"
 
 
 def test_a_kink_beside_the_point_is_stepped_under():
@@ -509,6 +520,10 @@ def test_a_wrong_slope_on_stairs_is_found():
     assert check_gradients(f, 1e-6 * VECTOR, culprits=False).verdict == "WRONG"
     constant = planted(lambda p: jnp.sum(0 * p) + 1, lambda g: g + 1e-6)
     assert check_gradients(constant, VECTOR, culprits=False).verdict == "WRONG"
+    edge = planted(  # it ends before a step shows that it is constant
+        lambda p: jnp.sum(jnp.where(p < 1.00001, 0.0, jnp.nan)), lambda g: g + 1e-6
+    )
+    assert check_gradients(edge, np.ones(1), culprits=False).verdict == "WRONG"
 
 
 def half_inside(p):
