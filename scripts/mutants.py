@@ -44,6 +44,7 @@ CHANGED = (
     "dlworkshop/verify/",
 )
 NOTICES = (  # besides the doctests of what is changed
+    "dlworkshop/__init__.py",
     "tests/learn",
     "tests/data/test_order.py",
     "tests/data/test_feed.py",

@@ -99,7 +99,9 @@ class _Array:
             rounding = np.zeros_like(unit)
         else:
             unit, size = _norms(self.grads * probe.vector), self.scaled
-            rounding = differences.eps / 4 * self.moved  # its points are rounded, too
+            is_something = (differences.value != 0) | (differences.rounding != 0)
+            # its points are rounded, too
+            rounding = differences.eps / 4 * self.moved * is_something
         known = [np.where(np.isfinite(a), np.abs(a), 0.0) for a in autodiff.values()]
         known = np.max(known, axis=0)  # [Q]
 
