@@ -355,3 +355,5 @@ def test_weights_of_classes_are_as_many_as_the_outputs():
     loss = losses.weighted(losses.cross_entropy, [1.0, 3.0])
     with pytest.raises(UserError, match="2 weights of classes, and outputs"):
         loss(jnp.zeros(3), 2)
+    with pytest.raises(UserError, match="give an array \\[K\\]"):
+        losses.weighted(losses.cross_entropy, np.ones((2, 2)))

@@ -28,8 +28,9 @@ def large(outputs, targets):
 
 def own_step(step):
     def train_step(train, batch, hparams):
+        rate = hparams["learning_rate"]
         grads, _, metrics = step.gradient(train, batch, hparams)
-        params = jax.tree.map(lambda p, g: p - g / (g - g), train.params, grads)
+        params = jax.tree.map(lambda p, g: p - rate * g / (g - g), train.params, grads)
         return train._replace(params=params, step=train.step + 1), metrics
 
     return train_step

@@ -206,3 +206,19 @@ def test_a_rule_that_breaks_under_vmap_is_named():
 def test_none_are_looked_for_where_all_is_right():
     report = check_gradients(lambda x: jnp.sum(jnp.sin(x)), V)
     assert report.ok and report.culprits == ()
+
+
+def test_nan_under_vmap_alone_is_no_agreement():
+    @jax.custom_batching.custom_vmap
+    def sine(x):
+        return jnp.sin(x)
+
+    @sine.def_vmap
+    def _(axis_size, in_batched, x):
+        return jnp.full_like(x, jnp.nan), True
+
+    wave = jax.custom_vjp(sine)
+    wave.defvjp(lambda x: (sine(x), x), lambda x, g: (g * jnp.cos(x),))
+    report = check_gradients(lambda x: jnp.sum(wave(x)), V, transformations=("vmap",))
+    assert "vmap: DIFFERENT" in str(report), report
+    assert "no equation is wrong by itself" not in str(report), report
