@@ -1,4 +1,4 @@
-"""Is it true? Gradients against finite differences; claims against their evidence.
+"""Verification: gradients against finite differences, claims against measurements.
 
 Names are looked up when asked for: pytest loads the plugin of this package at its
 start, in every suite, and must not pay for JAX there.

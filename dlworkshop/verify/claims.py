@@ -1,4 +1,4 @@
-"""A claim, its evidence, its verdict: the constructors of `types.Claim`.
+"""Constructors of `types.Claim`: a statement, a measurement, and the verdict.
 
 Three kinds of evidence, and no verdict by a single run of anything random:
 
@@ -34,7 +34,7 @@ def equal_up_to_rounding(
     why: str,
     scale: float | None = None,
 ) -> Claim:
-    """Two roads lead to the same numbers, up to the roundings on the way.
+    """Two computations agree up to rounding.
 
     A chain of k roundings moves a number by at most about k u of the largest term in
     it, where u = eps / 2 (Higham 2002, Accuracy and Stability, section 3.1); two such
@@ -80,7 +80,7 @@ def gradients(
     *,
     why: str = "central differences in float64 resolve eps^(2/3), some 4e-11",
 ) -> Claim:
-    """Autodiff is what central differences say; see `verify.check_gradients`."""
+    """Autodiff agrees with central differences; see `verify.check_gradients`."""
     errors = [row.error if row.checked else np.nan for row in report.rows]
     n = sum(row.checked + row.directions for row in report.rows)
     claim = _every(
@@ -105,7 +105,7 @@ def bounded(
     at_least: float | None = None,
     equal_to: float | None = None,
 ) -> Claim:
-    """Every one of the values obeys one bound: a count, a measure, a theorem.
+    """All values satisfy one bound.
 
     Raises:
         ValueError: unless exactly one bound is given.
@@ -126,7 +126,7 @@ def bounded(
 def greater(
     statement: str, values: Array, than: Array, *, why: str, by: float = 0.0
 ) -> Claim:
-    """The mean over seeds is above a number, or above its partner's with equal seeds.
+    """The mean over seeds exceeds a number, or a partner's mean in a paired test.
 
     One-sided t-test (Student 1908) on the n values, or on the n differences where
     `than` holds one number for each of the same seeds.
@@ -151,7 +151,7 @@ def greater(
 def less(
     statement: str, values: Array, than: Array, *, why: str, by: float = 0.0
 ) -> Claim:
-    """The mean over seeds is below a number, or below its partner's; see `greater`."""
+    """The mean over seeds is below a number, or a partner's mean; see `greater`."""
     return _t_test(statement, values, than, "<", 0.0 - by, why)  # 0.0, not -0.0
 
 
@@ -163,7 +163,7 @@ def turns(
     above: float | None = None,
     below: float | None = None,
 ) -> Claim:
-    """Ratios of times, one for each turn, lie above or below a number.
+    """Ratios of times, one per interleaved round, are above or below a number.
 
     One-sided signed-rank test (Wilcoxon 1945) on the logarithms of ratio / bound. A
     t-test would be wrong: a machine that is slow for a while makes several turns alike.
@@ -211,7 +211,7 @@ def turns(
 
 
 def rises(statement: str, values: Array, *, why: str) -> Claim:
-    """[n, k]: along its k settings the value rises, seed by seed.
+    """The value [n, k] rises along k settings, for each of n seeds.
 
     Page's trend test (1963): each seed ranks its k values, so that seeds are compared
     with themselves only. The value of the claim is the mean rank correlation.
@@ -223,12 +223,12 @@ def rises(statement: str, values: Array, *, why: str) -> Claim:
 
 
 def falls(statement: str, values: Array, *, why: str) -> Claim:
-    """[n, k]: along its k settings the value falls, seed by seed; see `rises`."""
+    """The value [n, k] falls along k settings, for each of n seeds; see `rises`."""
     return _trend(statement, _numbers(statement, values), "<", why)
 
 
 def share(statement: str, successes: Array, *, at_least: float, why: str) -> Claim:
-    """More than this share of all seeds there are would succeed.
+    """More than this proportion of all possible seeds succeed.
 
     Exact binomial test; the spread is Clopper and Pearson's 95 % interval (1934).
 
@@ -259,7 +259,7 @@ def share(statement: str, successes: Array, *, at_least: float, why: str) -> Cla
 
 
 def check_seeds(seeds: int) -> None:
-    """Refuse before the work what a claim about seeds would refuse after it.
+    """Refuse too few seeds before the work rather than after it.
 
     Raises:
         UserError: with fewer than 5 seeds.

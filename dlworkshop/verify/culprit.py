@@ -74,7 +74,7 @@ def culprits_of(
 
 
 class _Given(NamedTuple):
-    """What a program is called with."""
+    """The arguments of a program."""
 
     args: Sequence[Any]
     moving: Sequence[bool]  # which of them do
@@ -83,7 +83,7 @@ class _Given(NamedTuple):
 
 
 class _Walk:
-    """A walk through a program, with what `culprits_of` says."""
+    """The state of a search through a program."""
 
     def __init__(self, judge: Judge, dtype: Any, modes: Sequence[str]):
         self.judge, self.dtype, self.modes = judge, dtype, modes
@@ -94,7 +94,7 @@ class _Walk:
         self._rng = np.random.default_rng(0)
 
     def program(self, jaxpr, consts, given: _Given) -> bool:
-        """Name what is wrong in a program at these values; whether anything is."""
+        """Add what is wrong in a program at these values; returns whether it is."""
         known = [*jaxpr.constvars, *jaxpr.invars]
         made = [v for eqn in jaxpr.eqns for v in eqn.outvars if _is_named(v)]
         names = [*known, *made]
@@ -135,7 +135,7 @@ class _Walk:
         return len(self.found) > before
 
     def _slopes(self, values_at, given: _Given, value, moves):
-        """The slope along the rays of each variable that moves, and the doubt."""
+        """Slopes along the rays of all moving variables, and their uncertainty."""
         slopes: dict[Any, np.ndarray] = {}
         doubts: dict[Any, np.ndarray] = {}
         eps, narrow = float(np.finfo(self.dtype).eps), self.dtype == np.float32
@@ -162,14 +162,14 @@ class _Walk:
         return slopes, doubts
 
     def _ray(self, x):
-        """A random one, by as much as the entries of `x` are large."""
+        """A random direction, scaled by the entries of `x`."""
         if not _is_float(x):
             return 0.0
         size = np.abs(_wide(x))
         return np.where(size > 0, size, scale_of(size)) * self._normal(x)
 
     def _normal(self, x):
-        """Random numbers, of the shape of an array or a variable."""
+        """Normal random numbers in the shape of an array or variable."""
         x = getattr(x, "aval", x)
         made = self._rng.standard_normal((2, *np.shape(x)))
         if jnp.issubdtype(getattr(x, "dtype", float), jnp.complexfloating):
@@ -207,7 +207,7 @@ class _Walk:
             self.found.append(Culprit(_name(eqn), self.place(eqn), wrong))
 
     def place(self, eqn) -> str:
-        """The user's file and line, relative to where we are if it is below."""
+        """The user's file and line, relative to the working directory if below it."""
         rule = rule_of(eqn).partition(" at ")[2]
         return place_of(eqn) or self.callers[-1] or relative(rule)
 
@@ -222,7 +222,7 @@ class _Walk:
 
 
 def _derivatives(jaxpr, names, moves, modes) -> Callable:
-    """Both modes of a program, equation by equation.
+    """Reverse and forward derivatives of a program, equation by equation.
 
     Returns:
         A function of the values and the slopes of `names`, and the cotangents of the
@@ -266,7 +266,7 @@ def _derivatives(jaxpr, names, moves, modes) -> Callable:
 
 
 def _errors(jaxpr, moves, slopes, doubts, parts, rounding) -> np.ndarray:
-    """What each equation adds to the error, over what it may if its rule is right.
+    """The error that each equation adds, relative to what rounding explains.
 
     It is inf where a derivative ceases to be finite.
 
@@ -300,7 +300,7 @@ def _errors(jaxpr, moves, slopes, doubts, parts, rounding) -> np.ndarray:
 
 
 def _dot(a, b, kind: Callable = np.real) -> float:
-    """The sum of products, where none is 0: a cotangent of what is inf may be."""
+    """The sum of products, with 0 times infinity taken as 0."""
     with np.errstate(all="ignore"):
         pairs = ((_wide(x), _wide(y)) for x, y in zip(a, b, strict=True))
         products = (kind(np.where((x == 0) | (y == 0), 0, x * y)) for x, y in pairs)
@@ -312,7 +312,7 @@ def _are_finite(xs) -> bool:
 
 
 def _first_bad(xs) -> str:
-    """The first number that is inf or nan, and where, or ""."""
+    """The first non-finite number and its place, or ""."""
     for x in map(_wide, xs):
         if bad := np.argwhere(~np.isfinite(x)).tolist():
             return f"{x[tuple(bad[0])]} at entry {bad[0]}"
@@ -320,13 +320,13 @@ def _first_bad(xs) -> str:
 
 
 def _moving(eqn, moves) -> tuple[list[Any], list[Any]]:
-    """The variables that an equation reads, and those it writes, that move."""
+    """The moving variables that an equation reads, and those it writes."""
     read = [v for v in dict.fromkeys(_variables(eqn)) if v in moves]
     return read, [v for v in eqn.outvars if v in moves]
 
 
 def _function(jaxpr, eqns, given, wanted) -> Callable:
-    """Some equations as a function of these variables, returning those."""
+    """Some equations as a function of given variables."""
     piece = jaxpr.replace(
         constvars=[], invars=list(given), outvars=list(wanted), eqns=list(eqns)
     )
@@ -352,7 +352,7 @@ def _is_inexact(v: Any) -> bool:
 
 
 def _inside(eqn, given: _Given) -> Iterator[tuple[Any, _Given]]:
-    """The programs that an equation runs, and what each is called with."""
+    """The programs inside an equation, and their arguments."""
     name, params = eqn.primitive.name, eqn.params
     args, moving, rays, cotangents = given
     if name in CALLS and CALLS[name] in params:

@@ -1,4 +1,4 @@
-"""Slopes by finite differences, each with an estimate of its error, its doubt.
+"""Slopes by finite differences, with an estimate of their error.
 
 **Step.** A central difference with step h has a truncation error of h^2 |f'''| / 6 and
 a rounding error of eps |f| / h. Steps of h, h / 2 and h / 4 are extrapolated twice, (4
@@ -44,7 +44,7 @@ SHRINK, GROW = 6, 4  # log2 of the ratio of one round's steps to the next one's
 
 
 class Probe(NamedTuple):
-    """A ray through the point: `vector` is added to the entries from `start` on."""
+    """A direction: `vector` is added to the entries from `start` on."""
 
     part: int  # the array that is moved
     name: str  # "[3, 5]", or "direction 1"
@@ -55,23 +55,23 @@ class Probe(NamedTuple):
 
     @property
     def is_entry(self) -> bool:
-        """Whether it moves one number alone."""
+        """Whether it moves a single entry."""
         return self.vector.size == 1
 
     @property
     def natural(self) -> int:
-        """log2 of the steps that move an entry by 1."""
+        """log2 of the step that moves an entry by 1."""
         return -int(np.floor(np.log2(np.max(np.abs(self.vector)))))
 
     def dot(self, row: np.ndarray) -> np.ndarray:
-        """[..., D] -> its products [...] with the vector."""
+        """Dot products of [..., D] with the vector: [...]."""
         part = row[..., self.start : self.start + self.vector.size]
         part = np.where(self.vector == 0, 0.0, part)  # also where a slope is inf
         with np.errstate(invalid="ignore"):
             return part @ self.vector
 
     def ray(self, at: np.ndarray) -> np.ndarray:
-        """[D], the vector among zeros."""
+        """The vector padded with zeros: [D]."""
         made = np.zeros_like(at)
         made[self.start : self.start + self.vector.size] = self.vector
         return made
@@ -89,14 +89,14 @@ class Slope(NamedTuple):
 
     @property
     def kink(self) -> np.ndarray:
-        """Whether the slopes from both sides are known, and differ."""
+        """Whether the one-sided slopes are known, and differ."""
         wide = np.abs(self.right - self.left)
         size = np.maximum(np.abs(self.right), np.abs(self.left))
         return (wide > 8 * self.apart) & (self.apart <= KINK * size)
 
 
 def central_slopes(value, up, down, h, eps: float, rounding=0.0):
-    """Slopes of f by central differences, the doubt about them, and its rounding.
+    """Slopes of f by central differences, their uncertainty, and their rounding error.
 
     Args:
         value: [...], f at the point.
@@ -119,7 +119,7 @@ def central_slopes(value, up, down, h, eps: float, rounding=0.0):
 
 
 class Differences:
-    """Slopes of one function at one point."""
+    """Finite-difference slopes of one function at one point."""
 
     def __init__(
         self,
@@ -177,7 +177,7 @@ class Differences:
         return slope._replace(doubt=np.where(accused, doubt, slope.doubt))
 
     def climb(self, probe: Probe, wanted: np.ndarray):
-        """How f moves on every scale along a ray, from the smallest up.
+        """Changes of f on every scale along a direction, from the smallest step up.
 
         Args:
             probe: the ray.
@@ -297,7 +297,7 @@ class Differences:
 
 
 def _better(one: Slope, finer: Slope) -> Slope:
-    """Of each output the slope in less doubt; if they differ, that of finer steps.
+    """For each output the slope with less uncertainty; finer steps where they differ.
 
     Large steps may agree by chance with each other, over many waves of f.
     """

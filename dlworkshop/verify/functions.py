@@ -1,4 +1,4 @@
-"""Any JAX function as one of real vectors, of which derivatives are matrices."""
+"""Any JAX function as a function of real vectors, whose derivatives are matrices."""
 
 import functools
 import os
@@ -29,7 +29,7 @@ NO_MODE = (
 
 
 class Part(NamedTuple):
-    """One array in a real vector; of a complex one all real parts, then the others."""
+    """One array inside a real vector; of a complex one real parts come first."""
 
     path: str  # "params['dense']['kernel']"
     shape: tuple[int, ...]
@@ -38,7 +38,7 @@ class Part(NamedTuple):
     is_complex: bool
 
     def entry(self, i: int) -> str:
-        """The name of the entry at `start + i`: [1, 2], or [1, 2].imag."""
+        """The name of entry `start + i`: [1, 2], or [1, 2].imag."""
         size = int(np.prod(self.shape))
         name = str([int(j) for j in np.unravel_index(i % size, self.shape)])
         return name + ("", (".real", ".imag")[i // size])[self.is_complex]
@@ -46,7 +46,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Function:
-    """What is checked: `flat`, real [D] -> real [M], near one point."""
+    """The function under test: `flat`, real [D] -> real [M], near one point."""
 
     flat: Callable  # traceable
     at: np.ndarray  # [D], of the dtype that `flat` computes in
@@ -170,7 +170,7 @@ def lift(
 
 
 def gradient(fn: Function, cotangent: np.ndarray) -> Function:
-    """v [D] -> J(v)^T cotangent [D]: by reverse mode, what a second check is of."""
+    """v [D] -> J(v)^T cotangent [D] by reverse mode, for a second check."""
 
     def flat(v):
         return jax.vjp(fn.flat, v)[1](cotangent)[0]
@@ -193,12 +193,12 @@ def _derived(parts: Sequence[Part]) -> tuple[Part, ...]:
 
 
 def mode_is_missing(error: Exception) -> bool:
-    """Whether JAX says that f has no such derivative, rather than that it is broken."""
+    """Whether JAX says that f lacks this derivative, rather than that it failed."""
     return any(words in str(error) for words in NO_MODE)
 
 
 def narrowed(fn: Function) -> str:
-    """What first makes less than float64 of what moves with the arguments, or ""."""
+    """The first equation that computes in less than float64, or ""."""
     found = _narrowed(fn.program.jaxpr, fn.program.jaxpr.invars)
     out = fn.program.out_avals[0].dtype
     return found or ("" if out == np.float64 else f"it returns {out}")
@@ -213,12 +213,12 @@ def _is_inexact(x: Any) -> bool:
 
 
 def _is_of_numpy(x: Any) -> bool:
-    """Whether it is to reach the function as JAX would hand it over."""
+    """Whether an argument must be passed as JAX would convert it."""
     return isinstance(x, np.ndarray | np.generic) and x.dtype.kind in "biufc"
 
 
 def _cast(x: Any, dtype: Any) -> Any:
-    """Arrays in `dtype`, or its complex kind; numbers of Python have none."""
+    """Cast arrays to `dtype`, or its complex counterpart; Python numbers are kept."""
     if not _is_inexact(x) or isinstance(x, jax.core.Tracer | float | complex):
         return x
     is_complex = jnp.issubdtype(jnp.result_type(x), jnp.complexfloating)
@@ -270,13 +270,13 @@ def bodies_of(eqn: Any) -> list[Any]:
 
 
 def is_of_library(file: str) -> bool:
-    """Whether a file is not the user's: of an installed library, Python or us."""
+    """Whether a file belongs to an installed library, Python or this package."""
     is_installed = "site-packages" in file or "dist-packages" in file
     return is_installed or file.startswith((HERE, JAX, STDLIB, "<frozen"))
 
 
 def place_of(eqn: Any) -> str:
-    """The line of the user's that made an equation: "file:12 (function)", or "".
+    """The user's line that made an equation: "file:12 (function)", or "".
 
     It is the innermost one outside of this package and of installed libraries; if there
     is none, the innermost one that JAX tells.
@@ -292,12 +292,12 @@ def place_of(eqn: Any) -> str:
 
 
 def relative(place: str) -> str:
-    """A place in a file, from the folder where we are if it is below."""
+    """A path relative to the working directory if below it."""
     return place.removeprefix(os.getcwd() + os.sep)
 
 
 def _bits(v: Any) -> int:
-    """Of a real number in a variable, 0 where there is none."""
+    """The bits of a real variable; 0 for others."""
     dtype = getattr(v.aval, "dtype", None)
     if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
         return 0

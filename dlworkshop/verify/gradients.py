@@ -159,7 +159,7 @@ NO_CULPRIT = (
 
 
 def _culprits(judged, compared, tolerance, seed) -> tuple[list[Culprit], list[str]]:
-    """Those of the first check that something is wrong in, and what is to be said."""
+    """The culprits of the first failed check, and notes."""
 
     def of_derivatives(piece: Function) -> str:
         try:
@@ -194,7 +194,7 @@ def _culprits(judged, compared, tolerance, seed) -> tuple[list[Culprit], list[st
 
 
 def _wrong_ray(fn: Function, found: Found) -> np.ndarray:
-    """[D]: a random one, through the arrays that are wrong, all if it is none."""
+    """A random direction [D] through the arrays that are wrong, or all."""
     wrong = [
         p for p, row in zip(fn.inputs, found.rows, strict=True) if row.verdict == WRONG
     ]
@@ -234,7 +234,7 @@ def _asked(
 
 @contextlib.contextmanager
 def _quiet(width: np.dtype) -> Iterator[None]:
-    """JAX as the check needs it: steps outside a domain are no errors."""
+    """JAX's settings during a check: NaN outside a domain is not an error."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.debug_nans(False))
         stack.enter_context(jax.debug_infs(False))

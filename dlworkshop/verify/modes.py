@@ -1,4 +1,4 @@
-"""Reverse mode and forward mode, each held against differences."""
+"""Reverse mode and forward mode, each compared with differences."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ NUM_FORWARD = 32  # entries of an array whose slopes forward mode is asked for
 
 
 class Found(NamedTuple):
-    """Of one function: a row for each array, and whether both modes are transposes."""
+    """A row for each array, and whether the modes are transposes of each other."""
 
     rows: tuple[ParameterCheck, ...]
     comparisons: tuple[Comparison, ...]
@@ -33,13 +33,13 @@ class Found(NamedTuple):
 
     @property
     def is_wrong(self) -> bool:
-        """Whether anything is, rather than not checked."""
+        """Whether anything is wrong, rather than not checked."""
         wrong = any(row.verdict == WRONG for row in self.rows)
         return wrong or not all(c.ok for c in self.comparisons)
 
 
 class _Noise:
-    """How slopes by autodiff are rounded, measured as the rounding of f is.
+    """Rounding errors of slopes by autodiff, measured like those of f.
 
     All entries move: an algorithm is right up to some roundings of its arguments, and
     an ill-conditioned derivative changes with them (that of a nearly singular
@@ -55,7 +55,7 @@ class _Noise:
         self.gradients = functools.lru_cache(NUM_NOISY)(self._gradients)
 
     def __call__(self, probe: Probe, accused: np.ndarray) -> np.ndarray:
-        """[Q], of the slopes along a probe, where they are accused [Q]."""
+        """Rounding errors [Q] of the slopes along a probe, where needed [Q]."""
         found = np.zeros((2, 8, len(accused)))  # by both modes
         if "fwd" in self.modes:
             ray = probe.ray(self.fn.at)
@@ -74,7 +74,7 @@ class _Noise:
 
 
 class _Array:
-    """An array that is moved, and what slopes along it are held against."""
+    """One array under test, and the scale of its errors."""
 
     def __init__(self, part: Part, at: np.ndarray, grads: np.ndarray, own: np.ndarray):
         span = slice(part.start, part.stop)
@@ -90,7 +90,7 @@ class _Array:
     def look(
         self, differences, probe: Probe, autodiff, tolerance: float, noise: _Noise
     ) -> Look:
-        """Measure a slope as well as is needed to judge those by autodiff.
+        """Measure a slope as precisely as judging autodiff needs.
 
         What `noise` says about autodiff itself is asked where a slope is accused.
         """
@@ -140,7 +140,7 @@ def check(
     suffix: str = "",
     rounding: np.ndarray | None = None,
 ) -> Found:
-    """Hold autodiff of `fn` against differences.
+    """Compare autodiff of `fn` with differences.
 
     Args:
         fn: the function and the point.
@@ -215,7 +215,7 @@ def check(
 
 
 def _there(fn: Function, modes: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    """The modes that JAX has for `fn`, and what it says about the others."""
+    """The modes that JAX has for `fn`, and the reasons for missing ones."""
     there, said = [], []
     for mode in modes:
         try:
@@ -236,14 +236,14 @@ def _there(fn: Function, modes: Sequence[str]) -> tuple[list[str], tuple[str, ..
 
 
 def _norms(x: np.ndarray) -> np.ndarray:
-    """[Q, n] -> [Q]."""
+    """Norms [Q, n] -> [Q]."""
     return np.array([norm_of(row) for row in x])
 
 
 def _transposes(
     fn, looks, grads, tolerance, noise, level, suffix
 ) -> tuple[Comparison, ...]:
-    """<u, J v> by forward mode is <J^T u, v> by reverse mode, wherever both are."""
+    """Check <u, J v> by forward mode against <J^T u, v> by reverse mode."""
     worst = -1.0, 0.0, ""  # over what it may be, relative difference, where
     for look in (look for look in looks if len(look.autodiff) == 2):
         size = np.abs(grads[:, look.probe.start :][:, : look.probe.vector.size])
@@ -267,7 +267,7 @@ def _transposes(
 
 
 def noise_of(fn: Function, road: Callable, seed: int) -> np.ndarray:
-    """How a value, a gradient or a tangent of `fn` is rounded, number by number.
+    """Rounding errors of the value, gradient or tangent of `fn`.
 
     Args:
         fn: the function, and the point.
@@ -288,7 +288,7 @@ def noise_of(fn: Function, road: Callable, seed: int) -> np.ndarray:
 
 
 def sizes_of(fn: Function) -> np.ndarray:
-    """[D], the sizes of the entries, that of their array where they are 0."""
+    """Sizes of the entries [D]; that of their array where they are 0."""
     sizes = [np.abs(fn.at[p.start : p.stop].astype(np.float64)) for p in fn.inputs]
     return np.concatenate([np.where(x > 0, x, scale_of(x)) for x in sizes])
 

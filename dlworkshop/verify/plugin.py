@@ -1,4 +1,4 @@
-"""The pytest plugin: `assert_gradients`, for anybody's own tests."""
+"""The pytest plugin with the fixture `assert_gradients`."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ THOROUGH: dict[str, Any] = {
 
 
 def pytest_addoption(parser):
-    """`--gradients=thorough`."""
+    """Add the option `--gradients=thorough`."""
     parser.getgroup("dlworkshop").addoption(
         "--gradients",
         choices=("quick", "thorough"),

@@ -1,4 +1,4 @@
-"""Where a function is looked at: rays through its arguments, numbers of its outputs."""
+"""Directions through the arguments, and selected numbers of the outputs."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ def probes_of(
     max_entries: int,
     rng: np.random.Generator,
 ) -> list[Probe]:
-    """The rays through every array.
+    """The directions for every array.
 
     Of an array of up to `max_entries` numbers each is moved alone, and all together in
     two directions: along the gradient, where an error of scale shows in full, and a
@@ -71,7 +71,7 @@ def probes_of(
 
 
 def scales_of(parts: Sequence[Part], at: np.ndarray) -> np.ndarray:
-    """[D], of each entry the scale of its array."""
+    """The scale of the array of each entry: [D]."""
     return np.concatenate(
         [np.full(p.stop - p.start, scale_of(at[p.start : p.stop])) for p in parts]
     )
@@ -85,7 +85,9 @@ def scale_of(x: np.ndarray) -> float:
 
 
 class Heard:
-    """Numbers [Q] of the outputs [M]: each of a small output, sums of a large one."""
+    """Numbers [Q] of the outputs [M]: all of a small output, random sums of a large
+    one.
+    """
 
     def __init__(self, parts: Sequence[Part], rng: np.random.Generator):
         self.size = max(part.stop for part in parts)
@@ -127,7 +129,7 @@ class Heard:
 
 
 def _unit(slopes: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """[n]: what each entry moves f by, over the largest; 0 where there is none."""
+    """How much each entry moves f, relative to the largest: [n]."""
     with np.errstate(all="ignore"):
         moved = _finite(_finite(slopes) * own)
         return _finite(moved / np.max(np.abs(moved), initial=0.0))

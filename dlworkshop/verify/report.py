@@ -1,4 +1,4 @@
-"""What a check of derivatives found, as a table."""
+"""The report of a derivative check, as a table."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ RIGHT, WRONG, UNCHECKED = "right", "WRONG", "not checked"
 
 
 class ParameterCheck(NamedTuple):
-    """What came out for one array that is differentiated by."""
+    """The result for one array that is differentiated by."""
 
     path: str  # "params['dense']['kernel']"; of second derivatives "d/d(...)" is of ...
     shape: tuple[int, ...]
@@ -33,7 +33,7 @@ class ParameterCheck(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Two roads to one number that need no differences: f jitted and not, ..."""
+    """A comparison of f with itself under a transformation, such as jit."""
 
     name: str  # "vmap"
     ok: bool
@@ -47,7 +47,7 @@ class Comparison(NamedTuple):
 
 
 class Culprit(NamedTuple):
-    """The equation of f whose own derivative is wrong."""
+    """An equation of f whose own derivative is wrong."""
 
     name: str  # "custom_vjp of activation", "div"
     where: str  # "model.py:12 (forward)"
@@ -59,7 +59,7 @@ class Culprit(NamedTuple):
 
 
 class GradientReport(NamedTuple):
-    """One row for each array; `str(report)` is a table."""
+    """The result of a check, a row per array; `str(report)` is a table."""
 
     rows: tuple[ParameterCheck, ...]
     tolerance: float
@@ -152,7 +152,7 @@ class GradientReport(NamedTuple):
 
 
 def norm_of(x: np.ndarray) -> float:
-    """The Euclidean norm of what is finite in an array, without overflow."""
+    """The Euclidean norm of the finite entries of an array, without overflow."""
     x = np.abs(x[np.isfinite(x)])
     top = float(x.max(initial=0.0))
     return top * float(np.linalg.norm(x / top)) if top else 0.0

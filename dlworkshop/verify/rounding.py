@@ -1,4 +1,4 @@
-"""The rounding error of a value of f, measured.
+"""Measurement of the rounding error of a function's value.
 
 It is the third differences of f at eight points so close to each other that f itself is
 straight between them (More & Wild 2011, SIAM J. Sci. Comput. 33(3), 1292-1314).

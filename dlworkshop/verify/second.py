@@ -1,4 +1,4 @@
-"""Derivatives of derivatives: both modes of the gradient."""
+"""Second and higher derivatives: both modes of the gradient."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from dlworkshop.verify.report import UNCHECKED
 def check_next(
     fn: Function, first: Found, tolerance: float, max_entries: int, seed: int
 ) -> tuple[Function, Found]:
-    """Hold the derivatives of a derivative of `fn` against its differences.
+    """Compare the derivatives of a derivative of `fn` with its differences.
 
     Args:
         fn: the function and the point; of several outputs a random sum is looked at.
@@ -45,5 +45,5 @@ def check_next(
 
 
 def _noise(fn: Function, seed: int) -> float:
-    """How the sum of outputs that is derived twice is rounded."""
+    """The rounding error of the sum of outputs that is differentiated twice."""
     return float(noise_of(fn, fn.value, seed) @ np.abs(cotangent_of(fn, seed)))

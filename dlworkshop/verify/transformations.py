@@ -1,4 +1,4 @@
-"""One function on two roads: jitted and not, vmapped and one by one, rematerialised."""
+"""A function compared with itself: jitted or not, vmapped or not, rematerialised."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -42,7 +42,7 @@ OWN = {
 def compare(
     fn: Function, names: Sequence[str], modes: Sequence[str], seed: int
 ) -> tuple[list[Comparison], list[str]]:
-    """Hold `fn` and its derivatives against themselves, under transformations.
+    """Compare `fn` and its derivatives with themselves under transformations.
 
     Repeated, `fn` is traced anew, and called anew if that gave another program.
 
@@ -108,7 +108,7 @@ def compare(
 
 
 def _roads(fn: Function, modes: Sequence[str], u, ray) -> dict[str, Callable]:
-    """What is compared, each a function of the point."""
+    """The functions to compare, each of the point."""
     roads: dict[str, Callable] = {"the value": fn.value}
     if "rev" in modes:
         roads["the gradient"] = lambda v: fn.pull(v, u)
@@ -118,7 +118,7 @@ def _roads(fn: Function, modes: Sequence[str], u, ray) -> dict[str, Callable]:
 
 
 def _otherwise(name: str, fn: Function) -> Function:
-    """`fn` on the other road; under vmap it is the same function."""
+    """`fn` under the transformation; under vmap it is the same function."""
     if name == "jit":
         return replace(fn, compile=lambda f: f)
     if name == "checkpoint":
@@ -142,7 +142,7 @@ def _are_equal(a: Any, b: Any) -> bool:
 
 
 def own_rules(eqns: Sequence[Any]) -> bool:
-    """Whether equations hold rules or calls that JAX did not make, at any depth."""
+    """Whether equations contain custom rules or calls that JAX did not make."""
     return any(
         (eqn.primitive.name in OWN and f" at {JAX}" not in rule_of(eqn))
         or any(own_rules(body.eqns) for body in bodies_of(eqn))
@@ -151,7 +151,7 @@ def own_rules(eqns: Sequence[Any]) -> bool:
 
 
 def rule_of(eqn: Any) -> str:
-    """The function that a custom rule is of: "name at file:line", or "".
+    """The function that a custom rule belongs to: "name at file:line", or "".
 
     Of a library's wrapper (`eqx.filter_custom_vjp`) it is the user's function inside.
     """

@@ -1,4 +1,4 @@
-"""When a slope by autodiff is right, wrong, or not checked."""
+"""The verdict on a slope by autodiff: right, wrong, or not checked."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,7 +15,7 @@ NUM_HEARD = 2  # directions that are to be sure where not every entry is looked 
 
 
 class Look(NamedTuple):
-    """A probe, its slopes by autodiff, and by differences."""
+    """A probe with its slopes by autodiff and by differences."""
 
     probe: Probe
     autodiff: dict[str, np.ndarray]  # mode -> [Q]
@@ -26,7 +26,7 @@ class Look(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Of one slope, for one output."""
+    """The verdict on one slope of one output."""
 
     error: float  # over what it was held against, times the tolerance
     resolution: float
@@ -47,7 +47,7 @@ def row_of(
     coarse: float,
     suffix: str,
 ) -> ParameterCheck:
-    """What came out for one array.
+    """The result for one array.
 
     Args:
         part: the array.
@@ -106,7 +106,7 @@ def judge(
     tolerance: float,
     coarse: float | None,
 ) -> Verdict:
-    """One slope by autodiff, against what differences say about it.
+    """Judge one slope by autodiff against differences.
 
     Args:
         look: the probe and its slopes.
