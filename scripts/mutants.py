@@ -29,7 +29,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -256,13 +256,19 @@ def watched(workdir: Path, paths: list[str]) -> dict[str, dict]:
 def noticing(mutant: Mutant, tests: dict[str, dict], limit: float) -> dict[str, float]:
     """The tests that run its lines, and what each takes: the quickest `limit` seconds.
 
-    Those of a file stay together, as they may share what takes long to make.
+    What runs when a module is imported runs before any test: there it is those that run
+    anything of the file. Tests of a file stay together, as they may share what takes
+    long to make.
     """
-    able = sorted(
-        (test["seconds"], name)
-        for name, test in tests.items()
-        if not set(mutant.lines).isdisjoint(test["lines"].get(mutant.path, ()))
-    )
+
+    def running(lines: Container[int]) -> list[tuple[float, str]]:
+        return sorted(
+            (test["seconds"], name)
+            for name, test in tests.items()
+            if any(line in lines for line in test["lines"].get(mutant.path, ()))
+        )
+
+    able = running(mutant.lines) or running(range(sys.maxsize))
     spent = itertools.accumulate(seconds for seconds, _ in able)
     chosen = able[: max(1, sum(seconds <= limit for seconds in spent))]
     of_file: collections.Counter[str] = collections.Counter()
