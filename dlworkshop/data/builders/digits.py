@@ -4,58 +4,52 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core.registered import skip_registration
 
-from dlworkshop.data.builders import png
+from dlworkshop.data.builders import official
+
 
 # tfds knows it by its folder alone, as any other prepared data set.
-with skip_registration():
+class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """1,797 handwritten digits, 8x8, of the UCI test set; 1,437 train, 360 test."""
 
-    class Digits(tfds.core.GeneratorBasedBuilder):
-        """1,797 handwritten digits, 8x8, of the UCI test set; 1,437 train, 360 test."""
+    VERSION = tfds.core.Version("1.0.0")
 
-        VERSION = tfds.core.Version("1.0.0")
+    def _info(self) -> Any:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=(
+                "1,797 handwritten digits, 8x8 pixels of 17 grey levels, scaled to "
+                "0..255; shuffled once, 1,437 for training and 360 for testing."
+            ),
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(8, 8, 1)),
+                    "label": tfds.features.ClassLabel(num_classes=10),
+                }
+            ),
+            supervised_keys=("image", "label"),
+            homepage="https://archive.ics.uci.edu/dataset/80",
+            citation=(
+                "@misc{alpaydin1998optical, title={Optical Recognition of "
+                "Handwritten Digits}, author={Alpaydin, E. and Kaynak, C.}, "
+                "year={1998}, howpublished={UCI Machine Learning Repository}}"
+            ),
+        )
 
-        def _info(self) -> Any:
-            return tfds.core.DatasetInfo(
-                builder=self,
-                description=(
-                    "1,797 handwritten digits, 8x8 pixels of 17 grey levels, scaled to "
-                    "0..255; shuffled once, 1,437 for training and 360 for testing."
-                ),
-                features=tfds.features.FeaturesDict(
-                    {
-                        "image": tfds.features.Image(shape=(8, 8, 1)),
-                        "label": tfds.features.ClassLabel(num_classes=10),
-                    }
-                ),
-                supervised_keys=("image", "label"),
-                homepage="https://archive.ics.uci.edu/dataset/80",
-                citation=(
-                    "@misc{alpaydin1998optical, title={Optical Recognition of "
-                    "Handwritten Digits}, author={Alpaydin, E. and Kaynak, C.}, "
-                    "year={1998}, howpublished={UCI Machine Learning Repository}}"
-                ),
-            )
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        del dl_manager  # nothing to download
+        from sklearn.datasets import load_digits  # noqa: PLC0415
 
-        def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-            del dl_manager  # nothing to download
-            from sklearn.datasets import load_digits  # noqa: PLC0415
+        bunch = load_digits()
+        image = np.round(bunch.images * (255 / 16)).astype(np.uint8)  # [N, H, W]
+        # The writers come one after another, so a plain cut would test on strangers
+        # only. RandomState's stream is frozen; that of Generator may change.
+        order = np.random.RandomState(0).permutation(len(image))  # [N]
+        columns = {"image": image[order, ..., None], "label": bunch.target[order]}
+        return {
+            "train": self._generate_examples({k: v[:1437] for k, v in columns.items()}),
+            "test": self._generate_examples({k: v[1437:] for k, v in columns.items()}),
+        }
 
-            bunch = load_digits()
-            image = np.round(bunch.images * (255 / 16)).astype(np.uint8)  # [N, H, W]
-            # The writers come one after another, so a plain cut would test on strangers
-            # only. RandomState's stream is frozen; that of Generator may change.
-            order = np.random.RandomState(0).permutation(len(image))  # [N]
-            columns = {"image": image[order, ..., None], "label": bunch.target[order]}
-            return {
-                "train": self._generate_examples(
-                    {k: v[:1437] for k, v in columns.items()}
-                ),
-                "test": self._generate_examples(
-                    {k: v[1437:] for k, v in columns.items()}
-                ),
-            }
-
-        def _generate_examples(self, columns: dict[str, np.ndarray]) -> Any:
-            return png.examples(columns)
+    def _generate_examples(self, columns: dict[str, np.ndarray]) -> Any:
+        return official.examples(columns)
