@@ -14,9 +14,7 @@ class Entry(NamedTuple):
     test: tuple[str, ...] = ()
     archive: str = ""  # the official archive they come in
     folder: str = ""  # their folder inside it
-    class_files: tuple[
-        str, ...
-    ] = ()  # one class name a line, the labels' own file last
+    class_files: tuple[str, ...] = ()  # a class a line; that of the labels comes last
     first_label: int = 0  # the label of class 0 in raw files and records
     classes: tuple[str, ...] = ()  # [K] names; () means: as the records say
     transposed: bool = False  # raw files and records hold [W, H]
@@ -26,14 +24,7 @@ def _idx_files(prefix: str) -> tuple[str, str]:
     return f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
 
 
-def _mnist() -> Entry:
-    return Entry(60_000, 5_000, 10, _idx_files("train"), _idx_files("t10k"))
-
-
 def _emnist(part: str, num_train: int, num_validation: int, classes: str) -> Entry:
-    # Letters are numbered from 1. The official builder keeps that and declares 37
-    # classes; a model wants [0, 26), so `load` counts from 0.
-    first_label = 1 if part == "letters" else 0
     return Entry(
         num_train,
         num_validation,
@@ -42,20 +33,23 @@ def _emnist(part: str, num_train: int, num_validation: int, classes: str) -> Ent
         _idx_files(f"emnist-{part}-test"),
         archive="gzip.zip",
         folder="gzip",
-        first_label=first_label,
+        # Letters are numbered from 1. The official builder keeps that and declares 37
+        # classes; a model wants [0, 26), so `load` counts from 0.
+        first_label=int(part == "letters"),
         classes=tuple(classes),
         transposed=True,
     )
 
 
+_MNIST = Entry(60_000, 5_000, 10, _idx_files("train"), _idx_files("t10k"))
 _BALANCED = string.digits + string.ascii_uppercase + "abdefghnqrt"
 _BATCHES = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 
 ENTRIES = {
     "digits": Entry(1_437, 180, 10),
-    "mnist": _mnist(),
-    "fashion_mnist": _mnist(),
-    "kmnist": _mnist(),
+    "mnist": _MNIST,
+    "fashion_mnist": _MNIST,
+    "kmnist": _MNIST,
     # Validation is as large as test, as the authors of EMNIST propose.
     "emnist/letters": _emnist("letters", 88_800, 14_800, string.ascii_uppercase),
     "emnist/digits": _emnist("digits", 240_000, 40_000, string.digits),

@@ -205,22 +205,15 @@ def _unusable(
 
 def _arrays_folder(name: str, data_dir: str | os.PathLike[str] | None) -> Path:
     """The folder of decoded arrays, prepared if necessary."""
-    given = _root(data_dir)
-    home = places.cache_dir() if places.read_only(given) else given
-    for root in (given, home):
-        if records := places.newest(root, name):
-            return _decoded(name, records)
     from dlworkshop.data import checksums, prepare, sources  # noqa: PLC0415
 
-    source = None
-    if name != "digits" and (paths := sources.find(name, given)):
-        # Keyed by content: two folders of files with the same names do not collide.
-        source, home = given, places.cache_dir() / "from" / checksums.key(paths)
-    records = places.newest(home, name) or prepare.prepare(name, home, source)
-    return _decoded(name, records)
-
-
-def _decoded(name: str, records: Path) -> Path:
-    from dlworkshop.data import prepare  # noqa: PLC0415
-
+    given = _root(data_dir)
+    home = places.cache_dir() if places.read_only(given) else given
+    records = places.newest(given, name) or places.newest(home, name)
+    if records is None:
+        source = None
+        if name != "digits" and (paths := sources.find(name, given)):
+            # Keyed by content: folders of files with the same names do not collide.
+            source, home = given, places.cache_dir() / "from" / checksums.key(paths)
+        records = places.newest(home, name) or prepare.prepare(name, home, source)
     return prepare.arrays_of(name, records)

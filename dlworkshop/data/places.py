@@ -28,8 +28,6 @@ def newest(root: Path, name: str) -> Path | None:
         for path in (root / name).glob("*/dataset_info.json")
         if re.fullmatch(r"\d+\.\d+\.\d+", path.parent.name)
     ]
-    return max(versions, key=_version, default=None)
-
-
-def _version(folder: Path) -> list[int]:
-    return [int(part) for part in folder.name.split(".")]
+    return max(
+        versions, key=lambda path: [*map(int, path.name.split("."))], default=None
+    )
