@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dlworkshop.data.rows import evenly
 from dlworkshop.train import folds
 from dlworkshop.train.result import Run
 from dlworkshop.train.scores import only_array
@@ -31,8 +32,7 @@ def held_out(run: Run, dataset: Dataset) -> HeldOut | None:
     """
     num_folds = run.summary.get("folds")
     if not num_folds:
-        size = dataset.validation.num_examples
-        index = np.unique(np.linspace(0, size - 1, min(size, MOST)).astype(int))
+        index = evenly(dataset.validation.num_examples, MOST)
         some = dataset.validation.rows(index)
         groups = None if dataset.groups is None else dataset.groups[1][index]
         return HeldOut(only_array(run.predict(some.inputs))[run.chosen], some, groups)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dlworkshop.data.rows import evenly
 from dlworkshop.types import Batch
 
 REPEATS = 5
@@ -59,7 +60,7 @@ def importance(
     repeats = min(REPEATS, most // (len(columns) * size))
     if repeats < 1:
         return [], 0
-    place = np.linspace(0, examples.num_examples - 1, size).astype(int)
+    place = evenly(examples.num_examples, size)
     inputs, targets = (np.asarray(each[place]) for each in examples[:2])
     rng, found, first = np.random.default_rng(0), [], 0
     whole = score(answer(inputs), targets)

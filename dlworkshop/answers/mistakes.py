@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from dlworkshop.data.rows import evenly
 from dlworkshop.train.predictions import as_learnt
 from dlworkshop.types import Array
 
@@ -32,7 +33,7 @@ def nearest(train: Array, inputs: Array) -> tuple[np.ndarray, np.ndarray, int]:
     """
     wanted = _numbers(np.asarray(inputs))  # [M, F]
     most = max(1, MOST_NUMBERS // wanted.shape[1])
-    index = np.unique(np.linspace(0, len(train) - 1, min(len(train), most)).astype(int))
+    index = evenly(len(train), most)
     squares = []
     for first in range(0, len(index), PIECE):
         known = _numbers(np.asarray(train[index[first : first + PIECE]]))

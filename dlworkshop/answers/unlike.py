@@ -17,6 +17,7 @@ import scipy
 
 from dlworkshop.answers.conformal import threshold
 from dlworkshop.data.readers import columns
+from dlworkshop.data.rows import evenly
 from dlworkshop.train.predictions import as_learnt
 from dlworkshop.types import Array
 
@@ -45,9 +46,8 @@ def looked_at(inputs: Array) -> np.ndarray:
 def some(inputs: Array) -> np.ndarray:
     """A subset [n, ...] of a split [N, ...], evenly spaced."""
     each = max(1, int(np.prod(inputs.shape[1:])))
-    size = min(len(inputs), MOST, max(1, MOST_NUMBERS // each))
-    index = np.linspace(0, len(inputs) - 1, size).astype(int)
-    return np.asarray(inputs[np.unique(index)])
+    most = min(MOST, max(1, MOST_NUMBERS // each))
+    return np.asarray(inputs[evenly(len(inputs), most)])
 
 
 def scale(train: Array) -> dict[str, list[float]]:

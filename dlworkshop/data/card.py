@@ -2,16 +2,17 @@
 
 import base64
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from PIL import Image
 
+from dlworkshop.data.content import SPLITS
+from dlworkshop.data.rows import evenly
 from dlworkshop.types import Array, Dataset, PyTree
 
-SPLITS = ("train", "validation", "test")
 CLASSES_SHOWN, EXAMPLES_SHOWN = 12, 6  # with pictures, and of each
 MOST_PIXELS = 96  # of the longer side of a picture
 
@@ -131,12 +132,9 @@ def picture(image: np.ndarray) -> str:
 def _examples(dataset: Dataset) -> list[list[str]]:
     """Pictures of train, as a list for each of the first classes."""
     label = np.asarray(dataset.train.targets)
-    rows: list[Sequence[int]] = []
+    rows = []
     for k in range(min(len(dataset.classes), CLASSES_SHOWN)):
         own = np.flatnonzero(label == k)
-        places = np.linspace(0, len(own) - 1, min(len(own), EXAMPLES_SHOWN))
-        rows.append(own[places.astype(int)].tolist())
-    return [
-        [picture(np.asarray(dataset.train.inputs[i])) for i in places]
-        for places in rows
-    ]
+        shown = own[evenly(len(own), EXAMPLES_SHOWN)].tolist()
+        rows.append([picture(np.asarray(dataset.train.inputs[i])) for i in shown])
+    return rows

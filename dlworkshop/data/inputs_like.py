@@ -8,6 +8,7 @@ import numpy as np
 
 from dlworkshop.data.content import pieces
 from dlworkshop.data.leaves import is_float, is_frame, is_list, read
+from dlworkshop.data.rows import evenly
 from dlworkshop.errors import UserError, repr_of
 from dlworkshop.types import Array, PyTree
 
@@ -143,8 +144,7 @@ def _described(array: Array) -> dict[str, Any]:
         "dtype": str(array.dtype),
     }
     if is_float(array):
-        some = np.linspace(0, len(array) - 1, min(len(array), LOOKED_AT)).astype(int)
-        values = np.asarray(array[some], np.float32)
+        values = np.asarray(array[evenly(len(array), LOOKED_AT)], np.float32)
         if np.isfinite(values).any():
             said["low"] = float(np.nanmin(values))
             said["high"] = float(np.nanmax(values))

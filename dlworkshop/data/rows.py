@@ -6,6 +6,15 @@ from typing import Any
 import numpy as np
 
 
+def evenly(size: int, most: int) -> np.ndarray:
+    """At most `most` of the numbers of `size` rows, evenly spread, both ends included.
+
+    >>> evenly(9, 3).tolist(), evenly(2, 3).tolist()
+    ([0, 4, 8], [0, 1])
+    """
+    return np.linspace(0, size - 1, min(size, most)).astype(int)
+
+
 class LazyArray(abc.ABC):
     """Some rows of what is not in memory, as an array [N, ...].
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from dlworkshop.data.card import warnings
+from dlworkshop.data.content import SPLITS
 from dlworkshop.report import terminal
 from dlworkshop.report.elements import Html, fold, join, table, tag
 from dlworkshop.report.names import in_table, in_tables, one_line
 from dlworkshop.report.read import RunFolder
 from dlworkshop.report.words import count, plain
 
-SPLITS = ("train", "validation", "test")
 OPEN_ROWS = 20  # a longer table waits to be opened
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from dlworkshop.data.rows import evenly
 from dlworkshop.learn import split_metrics
 from dlworkshop.learn.metrics import mean_and_error
 from dlworkshop.report.elements import Html, chart, data, join, table, tag
@@ -116,7 +117,7 @@ def _chart(
     dot: str = "an example",
 ) -> Html:
     target, together, said = columns  # [N], [N], [P, N]
-    place = np.linspace(0, len(target) - 1, min(len(target), MOST_DOTS)).astype(int)
+    place = evenly(len(target), MOST_DOTS)
     error = target - together
     spread = said.std(0, ddof=1) if len(said) > 1 else None
     rmse = quantity(float(np.sqrt((error**2).mean())), "rmse")

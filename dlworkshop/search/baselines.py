@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dlworkshop.data.pixels import coarse
+from dlworkshop.data.rows import evenly
 from dlworkshop.search.task import Task
 from dlworkshop.types import Array, Batch, Dataset
 
@@ -54,8 +55,7 @@ def baselines(dataset: Dataset, task: Task, factor: float) -> dict[str, dict[str
 def _some(split: Batch) -> tuple[np.ndarray, np.ndarray]:
     """As many examples of a split as a solver is given: [n, D] and targets."""
     each = _flat(split.inputs[:1]).size
-    size, most = split.num_examples, max(1, MOST_NUMBERS // max(1, each))
-    index = np.unique(np.linspace(0, size - 1, min(size, most)).astype(int))
+    index = evenly(split.num_examples, max(1, MOST_NUMBERS // max(1, each)))
     pieces = [index[first : first + PIECE] for first in range(0, len(index), PIECE)]
     x = np.concatenate([_flat(split.inputs[piece]) for piece in pieces])
     return x, np.asarray(split.targets)[index]

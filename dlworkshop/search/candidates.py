@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from dlworkshop import models
+from dlworkshop.data.rows import evenly
 from dlworkshop.errors import UserError, one_sentence, unknown
 from dlworkshop.learn.hparams import keywords
 from dlworkshop.models.augment import Moves
@@ -256,8 +257,7 @@ def is_grey(images: Array) -> bool:
     """
     if images.shape[-1] != 3:
         return False
-    places = np.unique(np.linspace(0, len(images) - 1, LOOKED_AT).astype(int))
-    some = np.asarray(images[places])
+    some = np.asarray(images[evenly(len(images), LOOKED_AT)])
     return bool((some == some[..., :1]).all())
 
 

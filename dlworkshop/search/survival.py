@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dlworkshop.data.rows import evenly
 from dlworkshop.search.task import Task
 from dlworkshop.train.result import Run
 from dlworkshop.types import Array, Dataset
@@ -33,9 +34,7 @@ def moves(
     still = {"flip": 0.0, "shift": 0.0}
     if task.kind != "classes":
         return still, "There was no time to try flips and shifts: none was taken"
-    places = np.unique(
-        np.linspace(0, dataset.validation.num_examples - 1, MOST).astype(int)
-    )
+    places = evenly(dataset.validation.num_examples, MOST)
     images = np.asarray(dataset.validation.inputs[places])
     true = np.asarray(dataset.validation.targets)[places]
     chance = np.bincount(true).max() / len(true)

@@ -15,7 +15,7 @@ import numpy as np
 
 from dlworkshop import identity
 from dlworkshop.data.checksums import digests
-from dlworkshop.data.content import check_kind
+from dlworkshop.data.content import SPLITS, check_kind
 from dlworkshop.data.progress import Count
 from dlworkshop.files import atomic_rename
 from dlworkshop.models.convolution import computed_by
@@ -34,7 +34,6 @@ BATCH_SIZE = 512
 CPU_OPTIONS: dict[str, str | bool] = {
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
 }
-SPLITS = ("train", "validation", "test")
 DIGESTS = "sha256.json"  # the name of a file of features -> its digest
 
 

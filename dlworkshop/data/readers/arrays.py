@@ -9,6 +9,7 @@ import numpy as np
 
 from dlworkshop.data import split
 from dlworkshop.data.archive import read_npz
+from dlworkshop.data.content import SPLITS
 from dlworkshop.data.readers import cards, images, store
 from dlworkshop.data.readers.reader import Source
 from dlworkshop.errors import UserError
@@ -144,7 +145,7 @@ def prepare(parts: Parts, path: Path, folder: Path) -> store.Prepared:
 def join(parts: Parts, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Checked inputs [N, ...], labels [N] and indices in SPLITS [N] of all splits."""
     for number, (inputs, labels) in parts.items():
-        _check(path, store.SPLITS[number], inputs, labels)
+        _check(path, SPLITS[number], inputs, labels)
     shapes = {inputs.shape[1:] for inputs, _ in parts.values()}
     if len(shapes) > 1:
         raise UserError(
@@ -165,7 +166,7 @@ def rows_of(parts: Parts) -> list[str]:
     >>> rows_of({0: (x, y)}), rows_of({2: (x, y), 0: (x[:1], y[:1])})
     (['row 0', 'row 1'], ['train row 0', 'test row 0', 'test row 1'])
     """
-    split = {n: f"{store.SPLITS[n]} " if len(parts) > 1 else "" for n in sorted(parts)}
+    split = {n: f"{SPLITS[n]} " if len(parts) > 1 else "" for n in sorted(parts)}
     return [
         f"{said}row {i}" for n, said in split.items() for i in range(len(parts[n][0]))
     ]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from dlworkshop.data import split
-from dlworkshop.data.readers import store
+from dlworkshop.data.content import SPLITS
 
 LISTED = 20  # names in a message or in the card
 
@@ -21,12 +21,12 @@ def splits_sentence(
     'train and test as given; validation (25 % of train) drawn at random, classes in
     proportion'
     """
-    named = [name for n, name in enumerate(store.SPLITS) if (given == n).any()]
+    named = [name for n, name in enumerate(SPLITS) if (given == n).any()]
     whole = (given == 0).sum()
     of_train = " of train" if len(named) > 1 else ""
     drawn = [
         f"{name} ({100 * (splits == number).sum() / whole:.3g} %{of_train})"
-        for number, name in enumerate(store.SPLITS)
+        for number, name in enumerate(SPLITS)
         if number and name not in named
     ]
     parts = [f"{' and '.join(named)} as given"] if len(named) > 1 else []
@@ -41,7 +41,7 @@ def splits_sentence(
 def absent(classes: Sequence[str], label: np.ndarray, splits: np.ndarray) -> list[str]:
     """A sentence for each split that lacks a class."""
     said = []
-    for number, name in enumerate(store.SPLITS):
+    for number, name in enumerate(SPLITS):
         counts = np.bincount(label[splits == number], minlength=len(classes))
         if lost := [c for c, n in zip(classes, counts, strict=False) if not n]:
             said.append(f"There is no example of {quoted(lost)} in {name}.")
@@ -76,7 +76,7 @@ def copies_card(
     torn = [rows for rows in found if np.ptp(label[rows])]
 
     def said(rows: np.ndarray) -> list[str]:
-        return [f"{names[i]} ({store.SPLITS[splits[i]]})" for i in rows]
+        return [f"{names[i]} ({SPLITS[splits[i]]})" for i in rows]
 
     return {
         "examples": sum(len(rows) - 1 for rows in found),

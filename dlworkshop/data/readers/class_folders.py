@@ -19,7 +19,7 @@ class Listing(NamedTuple):
     root: Path
     names: list[str]  # [N] paths below root, as the file system has them
     label: np.ndarray  # [N] int32
-    given: np.ndarray  # [N] int8, places in store.SPLITS; 0 where there are none
+    given: np.ndarray  # [N] int8, places in SPLITS; 0 where there are none
     classes: tuple[str, ...]  # [K]
     beside: list[str]  # files that are in no class
 

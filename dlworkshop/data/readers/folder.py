@@ -15,6 +15,7 @@ from dlworkshop.data.readers import arrays, cards, images, store, workers
 from dlworkshop.data.readers.class_folders import Listing, escaped, listing
 from dlworkshop.data.readers.examples import inside, shape, to_example
 from dlworkshop.data.readers.reader import Options, Source
+from dlworkshop.data.rows import evenly
 from dlworkshop.errors import UserError
 
 __all__ = ["inside", "shape", "to_example"]  # they are those of any image
@@ -185,8 +186,7 @@ def choose(
 
 def _some(files: Sequence[str], most: int) -> list[str]:
     """At most so many, evenly spaced."""
-    places = np.linspace(0, len(files) - 1, min(len(files), most)).astype(int)
-    return [files[i] for i in np.unique(places)]
+    return [files[i] for i in evenly(len(files), most)]
 
 
 def groups(names: Sequence[str], group_by: str | None) -> np.ndarray:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypedDict
 import numpy as np
 
 from dlworkshop import run_files
+from dlworkshop.data.content import SPLITS
 from dlworkshop.data.readers.images import RECORDS
 from dlworkshop.data.rows import LazyArray
 from dlworkshop.errors import UserError
@@ -26,7 +27,6 @@ from dlworkshop.run_files import schema
 from dlworkshop.types import Array, Batch, Dataset
 
 NAMES = "names.json"  # of a prepared folder
-SPLITS = ("train", "validation", "test")
 VERSION = 5  # of what is prepared; another one is prepared anew
 
 
