@@ -20,13 +20,15 @@ def official(name: str) -> dict[str, Any]:
     return tfds.builder_cls(name.partition("/")[0]).url_infos
 
 
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file, as hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def digests(paths: Iterable[Path]) -> dict[Path, str]:
-    """SHA-256 of each file, as hex."""
-    result = {}
-    for path in paths:
-        with path.open("rb") as file:
-            result[path] = hashlib.file_digest(file, "sha256").hexdigest()
-    return result
+    """`sha256` of each file."""
+    return {path: sha256(path) for path in paths}
 
 
 def key(paths: Iterable[Path]) -> str:

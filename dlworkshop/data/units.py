@@ -9,6 +9,16 @@ from dlworkshop.data.leaves import as_floats
 from dlworkshop.errors import UserError, repr_of
 
 
+def spread(values: np.ndarray) -> dict[str, float]:
+    """Mean and deviation of numbers [n] as JSON; a deviation of 0 counts as 1.
+
+    >>> spread(np.array([1.0, 3.0])), spread(np.array([]))
+    ({'mean': 2.0, 'deviation': 1.0}, {'mean': 0.0, 'deviation': 1.0})
+    """
+    mean, deviation = (values.mean(), values.std()) if len(values) else (0.0, 0.0)
+    return {"mean": float(mean), "deviation": float(deviation if deviation > 0 else 1)}
+
+
 def standardised(values: np.ndarray, fitted: Mapping[str, Any]) -> np.ndarray:
     """Numbers [...] or [..., columns] as a model learns them: float32.
 

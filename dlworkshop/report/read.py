@@ -8,7 +8,7 @@ import numpy as np
 
 from dlworkshop import run_files
 from dlworkshop.data.archive import read_npz
-from dlworkshop.data.checksums import digests
+from dlworkshop.data.checksums import sha256
 from dlworkshop.errors import UserError
 from dlworkshop.files import read_regular
 from dlworkshop.report import settings, svg
@@ -305,7 +305,7 @@ def _read_predictions(
         if not path.is_file():
             raise ValueError("it is no file")
         known = summary.get("sha256", {}).get(path.name)
-        if known is not None and digests([path])[path] != known:
+        if known is not None and sha256(path) != known:
             raise ValueError("it is not as it was written")
         arrays = read_npz(path, most=MOST_BYTES)
         found: Predictions | dict[str, Numbers] | None

@@ -4,7 +4,6 @@ A run on features keeps in its preprocessing whose they are, so that it answers 
 files as one on pixels does, as long as the weights are where they were.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dlworkshop.data.checksums import sha256
 from dlworkshop.data.readers import images
 from dlworkshop.errors import UserError
 from dlworkshop.models.model import Model
@@ -52,7 +52,7 @@ def vgg16_features(dataset: Dataset, weights: str | Path) -> Dataset:
     model = network(path)
     params = model.init(jax.random.key(0), dataset.train.inputs[0])
     found = features(model, params, dataset)
-    about = {"network": "vgg16", "weights": str(path), "sha256": _digest(path)}
+    about = {"network": "vgg16", "weights": str(path), "sha256": sha256(path)}
     how = dataset.preprocessing or images.as_shaped(shape)
     return found._replace(
         name=f"{dataset.name} seen by VGG16 ({path.name})",
@@ -74,7 +74,7 @@ def input_transform(how: Mapping[str, Any]) -> Callable[[np.ndarray], np.ndarray
         return lambda pixels: pixels
     path = Path(about["weights"])
     model = network(path)
-    if _digest(path) != about["sha256"]:
+    if sha256(path) != about["sha256"]:
         raise UserError(
             f"the weights {path} are not those whose features the run learnt from: "
             "bring them back"
@@ -85,8 +85,3 @@ def input_transform(how: Mapping[str, Any]) -> Callable[[np.ndarray], np.ndarray
         return np.concatenate([*Extractor(model, params, pixels)(pixels)])
 
     return transform
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,6 +11,7 @@ from dlworkshop.data.readers import cards
 from dlworkshop.data.readers.csv_file import MISSING, cell, coded, plain
 from dlworkshop.data.readers.dialect import NUMBER, ROW_NUMBERS, is_number
 from dlworkshop.data.readers.written import number_in
+from dlworkshop.data.units import spread
 from dlworkshop.errors import UserError
 
 if TYPE_CHECKING:
@@ -173,14 +174,7 @@ def fit(name: str, column: Column) -> dict[str, Any]:
         there = np.unique(column.code[present])
         values = [column.words[i] for i in there]
         return {"name": name, "values": values, "missing": missing}
-    numbers = column.numbers[present]
-    deviation = float(numbers.std()) if len(numbers) else 0.0
-    return {
-        "name": name,
-        "mean": float(numbers.mean()) if len(numbers) else 0.0,
-        "deviation": deviation if deviation > 0 else 1.0,
-        "missing": missing,
-    }
+    return {"name": name, **spread(column.numbers[present]), "missing": missing}
 
 
 def width(fitted: Mapping[str, Any]) -> int:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypedDict
 import numpy as np
 
 from dlworkshop import run_files
+from dlworkshop.data import checksums
 from dlworkshop.data.content import SPLITS
 from dlworkshop.data.readers.images import RECORDS
 from dlworkshop.data.rows import LazyArray
@@ -136,10 +137,8 @@ def sha256(files: Iterable[str | Path]) -> list[str]:
     found = []
     for path in files:
         try:
-            if not os.path.isfile(path):  # a pipe would be waited for
-                raise FileNotFoundError
-            with open(path, "rb") as file:
-                found.append(hashlib.file_digest(file, "sha256").hexdigest())
+            # a pipe would be waited for
+            found.append(checksums.sha256(path) if os.path.isfile(path) else "")
         except OSError:
             found.append("")
     return found

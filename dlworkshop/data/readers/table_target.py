@@ -8,7 +8,7 @@ import numpy as np
 from dlworkshop.data.readers.columns import ODD_SHARE, Column, number
 from dlworkshop.data.readers.csv_file import cell, coded, plain
 from dlworkshop.data.readers.dialect import is_number
-from dlworkshop.data.units import standardised
+from dlworkshop.data.units import spread, standardised
 from dlworkshop.errors import UserError
 
 if TYPE_CHECKING:
@@ -157,9 +157,7 @@ def fit(target: Target, train: np.ndarray) -> dict[str, Any]:
     if target.task == "regression":
         rows = target.values[train].reshape(int(train.sum()), -1)
         for column, values in zip(said, rows.T, strict=True):
-            deviation = float(values.std())
-            column["mean"] = float(values.mean())
-            column["deviation"] = deviation if deviation > 0 else 1.0
+            column.update(spread(values))
     several = target.values.ndim == 2
     return {"task": target.task, "several": several, "columns": said}
 
