@@ -26,10 +26,9 @@ def fetch(name: str, folder: Path) -> None:
             the official one; the second line says which files to put where.
     """
     infos = official(name)
-    wanted = {
-        url: info for url, info in infos.items() if not _path(folder, url).exists()
-    }
-    files = ", ".join(_path(folder, url).name for url in infos)
+    paths = {url: folder / url.rsplit("/", 1)[-1] for url in infos}
+    wanted = {url: path for url, path in paths.items() if not path.exists()}
+    files = ", ".join(path.name for path in paths.values())
     with _explained(
         f"{name} is not in {folder.parents[1]}",
         f"Put {files} into {folder} and run again, or give a folder that has them "
@@ -37,8 +36,8 @@ def fetch(name: str, folder: Path) -> None:
     ):
         folder.mkdir(parents=True, exist_ok=True)
         _probe(next(iter(wanted)))
-        for url, info in wanted.items():
-            _download(url, _path(folder, url), f"sha256:{info.checksum}")
+        for url, path in wanted.items():
+            _download(url, path, f"sha256:{infos[url].checksum}")
 
 
 def fetch_file(url: str, path: Path, checksum: str, what: str) -> None:
@@ -81,10 +80,6 @@ def _explained(lacking: str, advice: str) -> Iterator[None]:
         raise UserError(
             f"{lacking} and cannot be fetched: {error}.\n{advice}"
         ) from error
-
-
-def _path(folder: Path, url: str) -> Path:
-    return folder / url.rsplit("/", 1)[-1]
 
 
 def _probe(url: str) -> None:

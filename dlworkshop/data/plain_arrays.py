@@ -1,5 +1,6 @@
 """`from_arrays`: arrays in memory -> Dataset."""
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from jax.tree_util import keystr
 
 from dlworkshop.data.inputs_like import columns_of
-from dlworkshop.data.leaves import as_arrays
+from dlworkshop.data.leaves import TEXT, as_arrays
 from dlworkshop.data.rows import Rows, is_lazy
 from dlworkshop.data.split import TEST_SHARE, VALIDATION_SHARE, stratified
 from dlworkshop.data.targets import as_targets, described
@@ -91,33 +92,32 @@ def from_arrays(
             _check_columns(x, parts[0], split)
     size = given["train"].num_examples
     group = _groups(groups, size, bool(shares))
-    index = {"train": np.arange(size)}
     targets, names = as_targets(
         {split: batch.targets for split, batch in given.items()}, classes
     )
     splits = {s: batch._replace(targets=targets[s]) for s, batch in given.items()}
+    whole = splits["train"]
     for split, batch in splits.items():
-        if split != "train":
-            _check_dtypes(splits["train"].targets, batch.targets, described(split, "y"))
+        _check_dtypes(whole.targets, batch.targets, described(split, "y"))
+    index = {"train": np.arange(size)}
     if shares:
-        label = targets["train"] if names else np.zeros(size, int)
+        label = whole.targets if names else np.zeros(size, int)
         index = _cut(label, group, shares, seed)
-        pool = splits["train"]
         for split, rows in index.items():
-            splits[split] = jax.tree.map(lambda leaf, i=rows: _take(leaf, i), pool)
+            splits[split] = jax.tree.map(functools.partial(_take, rows), whole)
     if names and classes is None:
         _check_classes(splits["train"], names)
-    scaled = _weighted(splits)
+    splits = _weighted(splits)
     together = None
     if groups is not None:
-        others = size + np.arange(scaled["validation"].num_examples)
+        others = size + np.arange(splits["validation"].num_examples)
         if "validation" in index:
             others = group[index["validation"]]
         together = group[index["train"]], others
     return Dataset(
-        scaled["train"],
-        scaled["validation"],
-        scaled["test"],
+        splits["train"],
+        splits["validation"],
+        splits["test"],
         names,
         str(name),
         groups=together,
@@ -171,32 +171,27 @@ def _split(split: str, parts: Split) -> Batch:
             "(x, y, weights): give such a tuple, with None for y where there is none"
         )
     x, y, weights = (*parts, None)[:3]
-    batch = Batch(
-        as_arrays(x, described(split, "x")),
-        as_arrays(y, described(split, "y")),
-        None
-        if weights is None
-        else checked_weights(weights, described(split, "weights")),
-    )
-    inputs = jax.tree.leaves(batch.inputs)
+    said = described(split, "x")
+    batch = Batch(as_arrays(x, said), as_arrays(y, described(split, "y")))
+    if weights is not None:
+        weights = checked_weights(weights, described(split, "weights"))
+        batch = batch._replace(weights=weights)
+    inputs = jax.tree.leaves_with_path(batch.inputs)
     if not inputs:
-        raise UserError(
-            f"{described(split, 'x')} has no array in it: give one [N, ...]"
-        )
-    for path, leaf in jax.tree.leaves_with_path(batch.inputs):
-        if leaf.dtype.kind in "SU":
+        raise UserError(f"{said} has no array in it: give one [N, ...]")
+    for path, leaf in inputs:
+        if leaf.dtype.kind in TEXT:
             raise UserError(
-                f"{described(split, 'x')}{keystr(path)} is text: encode it as numbers, "
-                "or save a CSV for data.load, which encodes its columns"
+                f"{said}{keystr(path)} is text: encode it as numbers, or save a CSV "
+                "for data.load, which encodes its columns"
             )
-    (first, _), *_ = jax.tree.leaves_with_path(batch.inputs)
+    first, one = inputs[0]
     for what, part in zip(("x", "y", "weights"), batch, strict=True):
         for path, leaf in jax.tree.leaves_with_path(part):
-            if len(leaf) != len(inputs[0]):
+            if len(leaf) != len(one):
                 raise UserError(
                     f"{described(split, what)}{keystr(path)} has {len(leaf)} examples "
-                    f"and {described(split, 'x')}{keystr(first)} {len(inputs[0])}: "
-                    "give as many of each"
+                    f"and {said}{keystr(first)} {len(one)}: give as many of each"
                 )
     return batch
 
@@ -319,7 +314,7 @@ def _cut(
     return index
 
 
-def _take(leaf: Array, index: np.ndarray) -> Array:
+def _take(index: np.ndarray, leaf: Array) -> Array:
     return Rows(leaf, index) if is_lazy(leaf) else leaf[index]
 
 

@@ -36,7 +36,8 @@ def as_targets(
     flat = given["train"]
     named = isinstance(flat, np.ndarray) and flat.ndim == 1 and _is_discrete(flat)
     if classes and not named:
-        what = f"{flat.dtype} {list(flat.shape)}" if _is_array(flat) else "a pytree"
+        is_array = hasattr(flat, "dtype") and hasattr(flat, "shape")
+        what = f"{flat.dtype} {list(flat.shape)}" if is_array else "a pytree"
         raise UserError(
             f"classes are given, but y is {what}: give y as whole numbers or text [N], "
             "or leave classes out"
@@ -74,10 +75,6 @@ def _names(classes: Sequence[str]) -> tuple[str, ...]:
             "holds numbers"
         )
     return names
-
-
-def _is_array(value: PyTree) -> bool:
-    return hasattr(value, "dtype") and hasattr(value, "shape")
 
 
 def _is_discrete(array: np.ndarray) -> bool:

@@ -48,8 +48,7 @@ def load(path: Path, root: Path, options: Options) -> Dataset:
     reader = reader_of(path)
     options = _checked(options)
     for name, value in options._asdict().items():
-        unused = name not in reader.OPTIONS and value != getattr(Options(), name)
-        if unused:
+        if name not in reader.OPTIONS and value != getattr(Options(), name):
             raise UserError(
                 f"{name} is '{value}', which {path} does not need: leave it out"
             )
