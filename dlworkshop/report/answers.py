@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dlworkshop.report.data_card import strip
-from dlworkshop.report.elements import Html, data, fold, join, table, tag
+from dlworkshop.report.elements import Html, data, fold, join, note, table, tag
 from dlworkshop.report.read import RunFolder, get_nested
 from dlworkshop.report.words import count, humanize, is_fraction, quantity, titled
 
@@ -98,7 +98,7 @@ def _rests_on(found: Mapping[str, Any]) -> Html:
         "says what it is. It holds for new examples that are drawn as these were, on "
         "average over all of them."
     )
-    return tag("p", text, class_="note")
+    return note(text)
 
 
 def importance(run: RunFolder) -> Html | None:
@@ -110,11 +110,11 @@ def importance(run: RunFolder) -> Html | None:
     scale, unit = (100, "points") if is_fraction(name) else (1, run.unit(name))
     rows = []
     for each in found["columns"]:
-        text = f"{scale * each['mean']:.3g}"
-        text += f" ± {scale * each['sem']:.2g}" if each["sem"] is not None else ""
-        rows.append([each["column"], data(text, each["mean"])])
+        said = f"{scale * each['mean']:.3g}"
+        said += f" ± {scale * each['sem']:.2g}" if each["sem"] is not None else ""
+        rows.append([each["column"], data(said, each["mean"])])
     verb = "falls" if is_fraction(name) else "rises"
-    note = (
+    text = (
         f"How much the {humanize(name)} of the ensemble {verb} where the cells of a "
         f"column are shuffled among {count(found['examples'], 'test example')} "
         "(Breiman 2001); ± one standard error over the shuffles. What two columns both "
@@ -123,9 +123,7 @@ def importance(run: RunFolder) -> Html | None:
     title = count(len(rows), "column")
     head = f"{titled(name)} {verb} by" + f" ({unit})" * bool(unit)
     shown = table("Importance", ["Column", head], rows)
-    return join(
-        [tag("p", note, class_="note"), fold(title, shown, len(rows) <= OPEN_ROWS)]
-    )
+    return join([note(text), fold(title, shown, len(rows) <= OPEN_ROWS)])
 
 
 def saliency(run: RunFolder) -> Html | None:
@@ -145,13 +143,13 @@ def saliency(run: RunFolder) -> Html | None:
         ]
         for i, each in enumerate(found)
     ]
-    note = (
+    text = (
         "Orange: where the probability of what is said falls if that part is covered "
         "with the mean colour of the image, at 8 x 8 places (Zeiler & Fergus 2014). "
         "First mistakes on test, then right answers."
     )
     head = ["Test example", "True", "Said", "Falls by up to", ""]
-    return join([tag("p", note, class_="note"), table("Saliency", head, rows)])
+    return join([note(text), table("Saliency", head, rows)])
 
 
 def mistakes(run: RunFolder) -> Html | None:
@@ -172,16 +170,14 @@ def mistakes(run: RunFolder) -> Html | None:
         rows.append(row)
     images = "pictures" in found["rows"][0]
     how = "pixels of the image made small" if images else "numbers of a row as learnt"
-    note = (
+    text = (
         "The test examples of which the ensemble is most wrong, by their names or row "
         f"numbers, and the nearest of {count(found['looked_at'], 'training example')}: "
         f"off is the root of the mean squared difference of the {how}. A label that "
         "differs among near examples may be a wrong one."
     )
     head = ["Test example", "True", "Said", "Nearest in train", ""][: 4 + images]
-    return join(
-        [tag("p", note, class_="note"), table("Nearest to the mistakes", head, rows)]
-    )
+    return join([note(text), table("Nearest to the mistakes", head, rows)])
 
 
 def _counted(share: Mapping[str, Any]) -> str:

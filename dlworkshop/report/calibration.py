@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dlworkshop.learn.metrics import calibration_error, mean_and_error, reliability
-from dlworkshop.report.elements import Html, chart, data, join, table, tag
+from dlworkshop.report.elements import Html, beside, chart, join, note, table, tag
 from dlworkshop.report.marks import BAD, COLOURS
 from dlworkshop.report.read import RunFolder, finite_mask
 from dlworkshop.report.svg import drawing
@@ -80,16 +80,10 @@ def ensemble(run: RunFolder) -> Html | None:
     rows, change = [], 0.0
     for name, measure in MEASURES.items():
         members = [measure(*one) for one in zip(*found.members, strict=True)]
-        alone, together = mean_and_error(members), measure(*found.ensemble)
-        rows.append(
-            [
-                name.capitalize(),
-                data(with_error(alone["mean"], alone["sem"], name), alone["mean"]),
-                data(quantity(together, name, 2), together),
-            ]
-        )
+        together = measure(*found.ensemble)
+        rows.append(beside(name.capitalize(), name, members, together))
         if name == "accuracy":
-            change = 100 * (together - alone["mean"])
+            change = 100 * (together - float(np.mean(members)))
     text = "as often as one of them"
     if abs(change) >= 0.005:
         than = "more" if change > 0 else "less"
@@ -97,14 +91,9 @@ def ensemble(run: RunFolder) -> Html | None:
     who = count(len(found.members[0]), "member")
     finding = f"{who} together, by the mean of their probabilities, are right {text}."
     head = ["", "One member", "Ensemble"]
-    note = "Test split; ± one standard error of the mean over the members."
-    return join(
-        [
-            tag("p", finding),
-            table("Ensemble against single members", head, rows),
-            tag("p", note, class_="note"),
-        ]
-    )
+    text = "Test split; ± one standard error of the mean over the members."
+    whole = table("Ensemble against single members", head, rows)
+    return join([tag("p", finding), whole, note(text)])
 
 
 class _Found(NamedTuple):

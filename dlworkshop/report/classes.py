@@ -3,10 +3,11 @@
 import numpy as np
 
 from dlworkshop.report.confusion import class_names
-from dlworkshop.report.elements import Html, data, fold, join, table, tag
+from dlworkshop.report.elements import Html, fold, join, note, number, table, tag
+from dlworkshop.report.marks import finite_mean
 from dlworkshop.report.names import in_tables
 from dlworkshop.report.read import RunFolder, finite_mask
-from dlworkshop.report.words import count, quantity
+from dlworkshop.report.words import count
 
 OPEN_ROWS = 30  # a longer table waits to be opened
 WORST = 10  # classes that are shown of it before
@@ -29,27 +30,27 @@ def per_class(run: RunFolder) -> Html | None:
         recall, precision, f1 = scores(said, label, k)
         recalls.append(recall)
         worth.append(np.mean(f1))
-        shown = map(_percent, (recall, precision, f1))
+        shown = map(mean_percent, (recall, precision, f1))
         rows.append([name, f"{int((label == k).sum()):,}", *shown])
     recall_of_all = np.array(recalls)  # [K, P]
     balanced = recall_of_all[np.isfinite(recall_of_all).all(1)].mean(0)
-    all_of_them = ["mean of classes", f"{label.size:,}", _percent(balanced), "", ""]
+    all_of_them = ["mean of classes", f"{label.size:,}", mean_percent(balanced), "", ""]
     head = ["Class", "Examples", "Recall", "Precision", "F1"]
-    note = (
+    text = (
         f"Test split, mean of {count(int(finite.sum()), 'member')}. Recall: the share "
         "of a class that is found; precision: the share of those said to be of a class "
         "that are; F1: their harmonic mean. The mean of the recalls is the balanced "
         "accuracy: every class counts the same, however rare."
     )
-    parts = [tag("p", note, class_="note")]
+    parts = [note(text)]
     whole = table("Scores of each class", head, [*rows, all_of_them])
     title = f"All {count(len(names))} classes"
     if len(rows) <= OPEN_ROWS:
         return join([*parts, whole])
     worst = np.argsort(worth, kind="stable")[:WORST]  # NaN, without example, is last
     some = table("Classes that fare worst", head, [rows[k] for k in worst])
-    text = f"The {WORST} classes with the lowest F1:"
-    return join([*parts, tag("p", text), some, fold(title, whole)])
+    finding = f"The {WORST} classes with the lowest F1:"
+    return join([*parts, tag("p", finding), some, fold(title, whole)])
 
 
 def scores(
@@ -67,7 +68,6 @@ def scores(
         return hits / true, hits / claimed, 2 * hits / (true + claimed)
 
 
-def _percent(values: np.ndarray) -> Html:
-    finite = values[np.isfinite(values)]
-    mean = float(finite.mean()) if finite.size else None
-    return data(quantity(mean, "accuracy"), mean)
+def mean_percent(values: np.ndarray) -> Html:
+    """The mean of the finite of some fractions, in percent."""
+    return number(finite_mean(values), "accuracy")

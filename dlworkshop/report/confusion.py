@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dlworkshop.report import figures
-from dlworkshop.report.elements import Html, chart, data, join, table, tag
+from dlworkshop.report.elements import Html, chart, data, join, number, table, tag
 from dlworkshop.report.names import in_picture, in_tables, numbered
 from dlworkshop.report.read import Predictions, RunFolder, finite_mask
 from dlworkshop.report.words import count, quantity
@@ -112,8 +112,7 @@ def _pairs(counts: np.ndarray, mistakes: np.ndarray, names: Sequence[str]) -> Ht
         if not mistakes[i, j]:
             break
         share = float(mistakes[i, j] / counts[i].sum())
-        number = data(f"{mistakes[i, j]:.3g}", float(mistakes[i, j]))
-        part = data(quantity(share, "accuracy"), share)
-        rows.append([titles[i], titles[j], number, part])
+        examples = data(f"{mistakes[i, j]:.3g}", float(mistakes[i, j]))
+        rows.append([titles[i], titles[j], examples, number(share, "accuracy")])
     head = ["True class", "Taken for", "Examples", "Of the true class"]
     return table("Commonest mistakes", head, rows)

@@ -8,7 +8,7 @@ from typing import Any
 from dlworkshop.data.card import warnings
 from dlworkshop.data.content import SPLITS
 from dlworkshop.report import terminal
-from dlworkshop.report.elements import Html, fold, join, table, tag
+from dlworkshop.report.elements import Html, fold, join, note, table, tag
 from dlworkshop.report.names import in_table, in_tables, one_line
 from dlworkshop.report.read import RunFolder
 from dlworkshop.report.words import count, plain
@@ -50,7 +50,7 @@ def augmentation(run: RunFolder) -> Html | None:
         return None
     strengths = card.get("augment")
     words = f"Strengths: {plain(strengths)}. " if isinstance(strengths, dict) else ""
-    note = (
+    text = (
         "Left: as it is. Right of it: as training may see it, drawn anew for each "
         f"example and step. {words}Validation and test are never augmented."
     )
@@ -58,7 +58,7 @@ def augmentation(run: RunFolder) -> Html | None:
         strip(row, f"augmented-{i}", f"a training example and what became of it, {i}")
         for i, row in enumerate(rows)
     ]
-    return join([tag("p", note, class_="note"), *strips])
+    return join([note(text), *strips])
 
 
 def sentence(card: dict[str, Any]) -> str:
@@ -187,6 +187,6 @@ def _details(card: dict[str, Any]) -> list[Html]:
         rows = [[name, reason] for name, reason in card["skipped"]]
         less = card.get("num_skipped", 0) - len(rows)
         shown = table(title, ["File", "Reason"], rows)
-        more = tag("p", f"and {less} more", class_="note") if less > 0 else ""
+        more = note(f"and {less} more") if less > 0 else ""
         parts.append(fold(title, join([shown, more])))
     return parts

@@ -1,10 +1,11 @@
 """HTML elements that escape their contents, and the style sheet."""
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dlworkshop.report.words import is_number
+from dlworkshop.learn.metrics import mean_and_error
+from dlworkshop.report.words import is_number, quantity, with_error
 
 
 class Html(str):
@@ -56,6 +57,31 @@ def join(pieces: Iterable[str]) -> Html:
 def data(text: str, value: Any) -> Html:
     """A number as printed, with the exact value for machines."""
     return tag("data", text, value=value) if is_number(value) else tag("span", text)
+
+
+def number(value: Any, name: str, decimals: int = 1) -> Html:
+    """`data` of a measured quantity with its unit.
+
+    >>> number(0.5, "accuracy"), number(None, "loss")
+    ('<data value="0.5">50.0 %</data>', '<span>—</span>')
+    """
+    return data(quantity(value, name, decimals), value)
+
+
+def mean(stat: Mapping[str, Any], name: str) -> Html:
+    """`data` of the `mean` of a quantity, with its standard error `sem`."""
+    value = stat.get("mean")
+    return data(with_error(value, stat.get("sem"), name), value)
+
+
+def beside(title: str, name: str, members: Sequence[float], together: float) -> list:
+    """A row of a table: what it is of, the mean of the members, their ensemble."""
+    return [title, mean(mean_and_error(members), name), number(together, name, 2)]
+
+
+def note(text: str) -> Html:
+    """A paragraph in small letters."""
+    return tag("p", text, class_="note")
 
 
 def table(

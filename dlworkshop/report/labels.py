@@ -5,12 +5,11 @@ from collections.abc import Callable
 import numpy as np
 
 from dlworkshop.learn import split_metrics
-from dlworkshop.learn.metrics import mean_and_error
-from dlworkshop.report.classes import scores
-from dlworkshop.report.elements import Html, data, fold, join, table, tag
+from dlworkshop.report.classes import mean_percent, scores
+from dlworkshop.report.elements import Html, beside, fold, join, note, table
 from dlworkshop.report.names import in_table
 from dlworkshop.report.read import Numbers, RunFolder, finite_mask
-from dlworkshop.report.words import count, quantity, titled, with_error
+from dlworkshop.report.words import count, titled
 
 OPEN_ROWS = 20  # a longer table waits to be opened
 
@@ -19,8 +18,7 @@ def per_label(run: RunFolder, found: Numbers) -> Html:
     """A row per label, averaged over the finite members."""
     finite = finite_mask(run.members, len(found.said))
     if not finite.any():
-        text = "All members were quarantined, so there are no scores."
-        return tag("p", text, class_="note")
+        return note("All members were quarantined, so there are no scores.")
     said, true = found.said[finite] > 0.5, found.target > 0.5  # [P, N, K], [N, K]
     rows, f1s = [], []
     for k in range(true.shape[1]):
@@ -31,15 +29,14 @@ def per_label(run: RunFolder, found: Numbers) -> Html:
             [
                 in_table(found.names[k] or f"label {k}"),
                 f"{int(true[:, k].sum()):,}",
-                *map(_percent, (recall, precision, f1, area)),
+                *map(mean_percent, (recall, precision, f1, area)),
             ]
         )
     if len(rows) > 1:
-        mean = _percent(np.concatenate(f1s))
-        total = f"{int(true.sum()):,}"
-        rows.append(["mean of labels", total, "", "", mean, ""])
+        total, average = f"{int(true.sum()):,}", mean_percent(np.concatenate(f1s))
+        rows.append(["mean of labels", total, "", "", average, ""])
     head = ["Label", "True of examples", "Recall", "Precision", "F1", "ROC AUC"]
-    note = (
+    text = (
         f"Test split of {count(len(true), 'example')}, mean of "
         f"{count(int(finite.sum()), 'member')}; a label is said where its probability "
         "is above 50 %. Recall: the share of the examples with a label that are found; "
@@ -49,9 +46,7 @@ def per_label(run: RunFolder, found: Numbers) -> Html:
     )
     shown = table("Scores of each label", head, rows)
     title = count(true.shape[1], "label")
-    return join(
-        [tag("p", note, class_="note"), fold(title, shown, len(rows) <= OPEN_ROWS)]
-    )
+    return join([note(text), fold(title, shown, len(rows) <= OPEN_ROWS)])
 
 
 def ensemble(run: RunFolder, found: Numbers) -> Html | None:
@@ -61,29 +56,16 @@ def ensemble(run: RunFolder, found: Numbers) -> Html | None:
         return None
     rows = []
     for name, measure in MEASURES.items():
-        alone = mean_and_error(
-            [measure(own, found.target) for own in found.said[finite]]
-        )
+        members = [measure(own, found.target) for own in found.said[finite]]
         together = measure(found.ensemble, found.target)
-        rows.append(
-            [
-                titled(name),
-                data(with_error(alone["mean"], alone["sem"], name), alone["mean"]),
-                data(quantity(together, name, 2), together),
-            ]
-        )
-    note = (
+        rows.append(beside(titled(name), name, members, together))
+    text = (
         "Test split; the ensemble is the mean of the members' probabilities. ± one "
         "standard error of the mean over the members. Accuracy: the share of all "
         "labels that are said rightly; loss: binary cross-entropy, in nats."
     )
     head = ["", "One member", "Ensemble"]
-    return join(
-        [
-            table("Ensemble against single members", head, rows),
-            tag("p", note, class_="note"),
-        ]
-    )
+    return join([table("Ensemble against single members", head, rows), note(text)])
 
 
 def _area(chance: np.ndarray, true: np.ndarray) -> np.ndarray:
@@ -114,9 +96,3 @@ MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "f1_macro": _f1_macro,
     "loss": _loss,
 }
-
-
-def _percent(values: np.ndarray) -> Html:
-    finite = values[np.isfinite(values)]
-    mean = float(finite.mean()) if finite.size else None
-    return data(quantity(mean, "accuracy"), mean)

@@ -22,6 +22,9 @@ from dlworkshop.report.elements import (
     document,
     fold,
     join,
+    mean,
+    note,
+    number,
     scroll,
     table,
     tag,
@@ -35,7 +38,6 @@ from dlworkshop.report.words import (
     is_fraction,
     is_number,
     plain,
-    quantity,
     titled,
     with_error,
 )
@@ -67,7 +69,7 @@ def render(run: RunFolder) -> str:
         "header",
         tag("h1", _subtitle(run, title)),
         tag("p", finding(run).replace(" %", "\u00a0%"), class_="finding"),
-        tag("p", _note(run), class_="note"),
+        note(_note(run)),
         tag("nav", tag("ul", *links), aria_label="Parts of this report"),
     )
     body = [
@@ -166,14 +168,13 @@ def _finding(run: RunFolder) -> str:
     test = get_nested(run.summary, run.split, run.metric) or {}
     total = run.summary.get("members") or len(run.members) or test.get("n")
     num_lost = sum(not is_finite(member) for member in run.members)
-    mean = test.get("mean")
-    if not is_number(mean):
+    if not is_number(test.get("mean")):
         if total and num_lost == total:
             return f"No result: all {count(total, 'model')} were quarantined."
         return f"This run has no test {humanize(run.metric)}."
     size = test.get("n") if is_number(test.get("n")) else total
     who = count(size, "model") if size == total else f"{size} of {total} models"
-    what = with_error(mean, test.get("sem"), run.metric)
+    what = with_error(test["mean"], test.get("sem"), run.metric)
     name = f"{run.split} {humanize(run.metric)}"
     if is_fraction(run.metric):
         reach = "reaches" if who == "1 model" else "reach"
@@ -231,14 +232,14 @@ def _tiles(run: RunFolder) -> Html | None:
         for name in dict.fromkeys((run.metric, "loss"))
     ]
     seconds = get_nested(summary, "seconds", "total")
-    for title, value, text, note in (
+    for title, value, text, more in (
         ("Members", summary.get("members"), count, tally),
         ("Parameters", summary.get("parameters"), count, "in each member"),
         ("Time", seconds, duration, f"for {_steps(summary)}"),
         ("Throughput", summary.get("examples_per_second"), count, "examples a second"),
     ):
         if is_number(value):
-            tiles.append(_tile(title, data(text(value), value), note))
+            tiles.append(_tile(title, data(text(value), value), more))
     shown = [tile for tile in tiles if tile]
     return tag("dl", *shown, class_="tiles") if shown else None
 
@@ -249,19 +250,17 @@ def _steps(summary: dict[str, Any]) -> str:
 
 def _stat_tile(run: RunFolder, split: str, name: str) -> Html | None:
     stat = get_nested(run.summary, split, name) or {}
-    mean, sem = stat.get("mean"), stat.get("sem")
-    if not is_number(mean):
+    if not is_number(stat.get("mean")):
         return None
-    text = data(with_error(mean, sem, name), mean)
     measure = run.unit(name)
-    note = f"mean of {count(stat.get('n'), 'member')}"
+    of = f"mean of {count(stat.get('n'), 'member')}"
     if measure and measure != "%":
-        note = f"{measure}, {note}"
-    return _tile(titled(f"{split}_{name}"), text, note)
+        of = f"{measure}, {of}"
+    return _tile(titled(f"{split}_{name}"), mean(stat, name), of)
 
 
-def _tile(title: str, value: Html, note: str) -> Html:
-    return tag("div", tag("dt", title), tag("dd", value), tag("dd", note))
+def _tile(title: str, value: Html, more: str) -> Html:
+    return tag("div", tag("dt", title), tag("dd", value), tag("dd", more))
 
 
 def _scores(run: RunFolder) -> Html | None:
@@ -274,18 +273,14 @@ def _scores(run: RunFolder) -> Html | None:
         return None
     rows = []
     for name in names:
-        stats = [get_nested(run.summary, split, name) or {} for split in splits]
-        means = [
-            data(with_error(s.get("mean"), s.get("sem"), name), s.get("mean"))
-            for s in stats
-        ]
+        means = [mean(get_nested(run.summary, s, name) or {}, name) for s in splits]
         measure, better = run.unit(name).strip("%"), run.better(name)
         rows.append(
             [titled(name), *means, measure, f"{better} is better" * bool(better)]
         )
     head = ["", *(titled(split) for split in splits), "Unit", "Direction"]
-    note = "Mean over the members ± one standard error of the mean."
-    return join([tag("p", note, class_="note"), table("Scores", head, rows)])
+    text = "Mean over the members ± one standard error of the mean."
+    return join([note(text), table("Scores", head, rows)])
 
 
 def _members(run: RunFolder) -> Html | None:
@@ -320,8 +315,8 @@ def _member_row(run: RunFolder, i: int, hparams: list[str]) -> list[Any]:
         *(plain(get_nested(member, "hparams", name)) for name in hparams),
         join([status, tag("small", member.get("note") or "")]),
         count(member.get("steps")),
-        data(quantity(best, _monitor(run)), best),
-        *(data(quantity(value, name, 2), value) for name, value in scores),
+        number(best, _monitor(run)),
+        *(number(value, name, 2) for name, value in scores),
     ]
 
 

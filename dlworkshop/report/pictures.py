@@ -6,7 +6,7 @@ import numpy as np
 
 from dlworkshop.report import figures, marks, settings
 from dlworkshop.report.confusion import class_names
-from dlworkshop.report.elements import Html, chart, join, tag
+from dlworkshop.report.elements import Html, chart, join, note, tag
 from dlworkshop.report.names import short
 from dlworkshop.report.read import (
     Predictions,
@@ -102,7 +102,7 @@ def mistakes(run: RunFolder) -> Html | None:
         return None
     intro = "The test examples with the largest loss, mean over members; worst first."
     items = [tag("li", _mistake(found, finite, int(m))) for m in shown]
-    return join([_note(intro), tag("ol", *items, class_="mistakes")])
+    return join([note(intro), tag("ol", *items, class_="mistakes")])
 
 
 def _mistake(found: Predictions, finite: np.ndarray, m: int) -> Html:
@@ -220,7 +220,3 @@ def label(run: RunFolder, name: str) -> str:
 
 def _class(classes: list[str], k: int) -> str:
     return short(classes[k]) if 0 <= k < len(classes) else str(k)
-
-
-def _note(text: str) -> Html:
-    return tag("p", text, class_="note")

@@ -171,6 +171,11 @@ def read_run(workdir: Path) -> RunFolder:
     if not workdir.is_dir():
         raise UserError(f"'{workdir}' is no run folder: there is no such folder.")
     summary = run_files.read(workdir, "summary.json")
+
+    def optional(name: str) -> dict[str, Any] | None:
+        there = (workdir / name).exists()
+        return run_files.read(workdir, name, summary) if there else None
+
     config = run_files.read(workdir, "config.json", summary)
     members = _members(config, summary)
     figures = summary.get("figures") or []
@@ -184,12 +189,8 @@ def read_run(workdir: Path) -> RunFolder:
         _metric_names(config, summary),
         {f["file"]: _read_drawing(workdir, f["file"]) for f in figures},
         _read_source(workdir / "experiment.py"),
-        run_files.read(workdir, "data_card.json", summary)
-        if (workdir / "data_card.json").exists()
-        else None,
-        answers=run_files.read(workdir, "answers.json")
-        if (workdir / "answers.json").exists()
-        else None,
+        optional("data_card.json"),
+        answers=optional("answers.json"),
         **(predictions if isinstance(predictions, dict) else {}),
     )
 

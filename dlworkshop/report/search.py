@@ -2,7 +2,17 @@
 
 from typing import Any
 
-from dlworkshop.report.elements import Html, data, fold, join, table, tag
+from dlworkshop.report.elements import (
+    Html,
+    data,
+    fold,
+    join,
+    mean,
+    note,
+    number,
+    table,
+    tag,
+)
 from dlworkshop.report.read import RunFolder, get_nested
 from dlworkshop.report.words import (
     count,
@@ -12,7 +22,6 @@ from dlworkshop.report.words import (
     plain,
     quantity,
     titled,
-    with_error,
 )
 
 OPEN_ROWS = 12  # a longer table waits to be opened
@@ -25,15 +34,14 @@ def baselines_table(run: RunFolder) -> Html | None:
         return None
     together = run.summary.get("ensemble") or {}
     names = [name for name in together if any(name in own for own in simple.values())]
-    rows: list[list[Any]] = [["Ensemble", *(_cell(together, name) for name in names)]]
-    alone = []
-    for name in names:
-        stat = get_nested(run.summary, "test", name) or {}
-        text = with_error(stat.get("mean"), stat.get("sem"), name)
-        alone.append(data(text, stat.get("mean")))
-    rows.append(["One member", *alone])
-    rows += [[titled(b), *(_cell(own, n) for n in names)] for b, own in simple.items()]
-    note = "All on the test split; ± one standard error of the mean over the members."
+    rows: list[list[Any]] = [["Ensemble", *(number(together[n], n, 2) for n in names)]]
+    alone = {name: get_nested(run.summary, "test", name) or {} for name in names}
+    rows.append(["One member", *(mean(stat, name) for name, stat in alone.items())])
+    rows += [
+        [titled(b), *(number(own.get(n), n, 2) for n in names)]
+        for b, own in simple.items()
+    ]
+    text = "All on the test split; ± one standard error of the mean over the members."
     parts = [table("Beside baselines", ["", *map(titled, names)], rows)]
     if of_new := run.summary.get("expected"):
         intervals = [
@@ -42,12 +50,12 @@ def baselines_table(run: RunFolder) -> Html | None:
             for name, own in of_new.items()
             if isinstance(own, dict)
         ]
-        note += (
+        text += (
             f" Of new data expect {', '.join(intervals)}: 95 % intervals, by what "
             f"members said of {count(of_new.get('examples'), 'example')} of train and "
             "validation that they had not learnt from."
         )
-    return join([*parts, tag("p", note, class_="note")])
+    return join([*parts, note(text)])
 
 
 def search(run: RunFolder) -> Html | None:
@@ -67,7 +75,7 @@ def search(run: RunFolder) -> Html | None:
         parts.append(
             fold(title, table("Settings", head, shown, classes), len(rows) <= OPEN_ROWS)
         )
-        parts.append(tag("p", f"Chosen: {found.get('rule')}.", class_="note"))
+        parts.append(note(f"Chosen: {found.get('rule')}."))
     else:
         parts.append(tag("p", "All settings were given, so none was searched for."))
     tried = found.get("tried") or {}
@@ -99,12 +107,7 @@ def _row(row: dict[str, Any], names: list[str], judged: str) -> list[Any]:
     return [
         row["candidate"],
         *(plain(row["hparams"].get(name)) for name in names),
-        data(with_error(row.get("mean"), row.get("sem"), judged), row.get("mean")),
+        mean(row, judged),
         data(lost, behind),
         "✓ chosen" if row.get("chosen") else "",
     ]
-
-
-def _cell(scores: dict[str, Any], name: str) -> Html:
-    value = scores.get(name)
-    return data(quantity(value, name, 2), value)

@@ -7,8 +7,8 @@ the setting that is the best by validation.
 from collections.abc import Mapping
 from typing import Any
 
-from dlworkshop.report.elements import Html, data, fold, join, table, tag
-from dlworkshop.report.words import count, humanize, plain, titled, with_error
+from dlworkshop.report.elements import Html, fold, join, mean, note, table
+from dlworkshop.report.words import count, humanize, plain, titled
 
 OPEN_ROWS, OPEN_COLUMNS = 12, 12  # a larger table waits to be opened
 
@@ -52,16 +52,12 @@ def settings_table(summary: Mapping[str, Any], score: str) -> Html | None:
     shown = [(s, n) for s in splits for n in scores if n in found[0][s]]
     rows = []
     for row in found:
-        stats = [row[split][name] for split, name in shown]
         total, finite = len(row["members"]), round(row["finite"] * len(row["members"]))
         rows.append(
             [
                 *(plain(row["hparams"].get(name)) for name in names),
                 f"{total}" if finite == total else f"{finite} of {total} finite",
-                *(
-                    data(with_error(stat["mean"], stat["sem"], name), stat["mean"])
-                    for stat, (_, name) in zip(stats, shown, strict=True)
-                ),
+                *(mean(row[split][name], name) for split, name in shown),
             ]
         )
     head = [*map(titled, names), "Members", *(titled(f"{s}_{n}") for s, n in shown)]
@@ -70,7 +66,7 @@ def settings_table(summary: Mapping[str, Any], score: str) -> Html | None:
     title = count(len(rows), "setting")
     whole = table("Settings", head, rows, ["best", *[None] * (len(rows) - 1)])
     is_open = len(rows) <= OPEN_ROWS and len(head) <= OPEN_COLUMNS
-    return join([tag("p", text, class_="note"), fold(title, whole, is_open)])
+    return join([note(text), fold(title, whole, is_open)])
 
 
 def _varied(summary: Mapping[str, Any]) -> list[str]:

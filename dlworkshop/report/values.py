@@ -5,13 +5,12 @@ from matplotlib.ticker import MaxNLocator
 
 from dlworkshop.data.rows import evenly
 from dlworkshop.learn import split_metrics
-from dlworkshop.learn.metrics import mean_and_error
-from dlworkshop.report.elements import Html, chart, data, join, table, tag
+from dlworkshop.report.elements import Html, beside, chart, join, note, table, tag
 from dlworkshop.report.marks import BAD, COLOURS, MEMBER
 from dlworkshop.report.names import short
 from dlworkshop.report.read import Numbers, RunFolder, finite_mask, get_nested
 from dlworkshop.report.svg import drawing
-from dlworkshop.report.words import count, quantity, titled, with_error
+from dlworkshop.report.words import count, quantity, titled
 
 MOST_COLUMNS = 6  # that are drawn one by one
 MOST_ROWS = 20  # of the table, one for each column
@@ -28,7 +27,7 @@ def predictions(run: RunFolder, found: Numbers) -> Html:
     """Predicted against true, residuals, and the spread over the members."""
     finite = finite_mask(run.members, len(found.said))
     if not finite.any():
-        return _note("All members were quarantined, so there are no predictions.")
+        return note("All members were quarantined, so there are no predictions.")
     columns = found.target.shape[1]
     if columns <= MOST_COLUMNS:
         charts = [
@@ -65,31 +64,23 @@ def _rows(
         if measure == "r2" and not (target != target[:1]).any():
             continue  # not defined
         members = [function(own[:, columns], target) for own in found.said[finite]]
-        alone, all_of_them = mean_and_error(members), function(together, target)
-        text = titled(measure)
-        rows.append(
-            [
-                f"{text} of {name}" if name else text,
-                data(with_error(alone["mean"], alone["sem"], measure), alone["mean"]),
-                data(quantity(all_of_them, measure), all_of_them),
-            ]
-        )
+        title = f"{titled(measure)} of {name}" if name else titled(measure)
+        rows.append(beside(title, measure, members, function(together, target)))
     return rows
 
 
 def _table(rows: list[list[str]], finite: np.ndarray) -> Html:
-    many = finite.sum() > 1
-    note = (
+    text = (
         "Test split. MAE, the mean absolute error, and RMSE, the root of the mean "
         "squared error, are in units of the target; R² is the share of its variance "
         "that is explained."
     )
-    if many:
-        note += " ± one standard error of the mean over the members."
-        head = ["", "One member", "Mean of all members"]
-        return join([table("Errors", head, rows), _note(note)])
-    head = ["", "The model"]
-    return join([table("Errors", head, [row[:2] for row in rows]), _note(note)])
+    head = ["", "One member", "Mean of all members"]
+    if finite.sum() > 1:
+        text += " ± one standard error of the mean over the members."
+    else:
+        head, rows = ["", "The model"], [row[:2] for row in rows]
+    return join([table("Errors", head, rows), note(text)])
 
 
 def _name(found: Numbers, column: int) -> str:
@@ -205,7 +196,3 @@ def _drawn(
                     axis.set_major_formatter("{x:,.0f}")
                     axis.set_major_locator(MaxNLocator(4))
     return out[0]
-
-
-def _note(text: str) -> Html:
-    return tag("p", text, class_="note")
