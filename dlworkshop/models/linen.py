@@ -117,14 +117,7 @@ def from_linen(
             )
 
     return make_model(
-        init,
-        run,
-        taken,
-        config,
-        module,
-        name,
-        has_state=has_state,
-        batched=batched,
+        init, run, taken, config, module, name, has_state=has_state, batched=batched
     )
 
 

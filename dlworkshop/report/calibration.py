@@ -138,8 +138,4 @@ def _calibration(right, sure, _likelihood) -> float:
     return calibration_error(sure, right, BINS)
 
 
-MEASURES = {
-    "accuracy": _accuracy,
-    "loss": _loss,
-    "calibration error": _calibration,
-}
+MEASURES = {"accuracy": _accuracy, "loss": _loss, "calibration error": _calibration}

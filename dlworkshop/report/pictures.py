@@ -17,12 +17,7 @@ from dlworkshop.report.read import (
     is_finite,
 )
 from dlworkshop.report.svg import picture
-from dlworkshop.report.words import (
-    humanize,
-    is_number,
-    quantity,
-    titled,
-)
+from dlworkshop.report.words import humanize, is_number, quantity, titled
 
 MOST_MISTAKES = 24
 
@@ -51,11 +46,7 @@ def _curve(run: RunFolder, name: str, series: dict[str, Series]) -> Html:
     if not ends:
         title = f"{titled(name)}: no member stayed finite"
     svg = figures.learning_curves(
-        f"curve-{name}",
-        title,
-        label(run, name),
-        series,
-        name,
+        f"curve-{name}", title, label(run, name), series, name
     )
     return chart(svg, _curve_caption(series))
 
@@ -160,12 +151,10 @@ def _curves_by_value(
     if series is None or series.value.shape[1] != len(values):
         return []
     word = humanize(name)
-    groups = {}
-    for v in np.unique(values[alike]):
-        own = alike & (values == v)
-        groups[f"{word} {v:g}"] = series._replace(
-            value=series.value[:, own], finite=series.finite[own]
-        )
+    groups = {
+        f"{word} {v:g}": series.of(alike & (values == v))
+        for v in np.unique(values[alike])
+    }
     title = f"Validation loss by {word}"
     best = min(groups, key=lambda v: _final(groups[v]) or np.inf)
     if _final(groups[best]) is not None:

@@ -26,6 +26,11 @@ class Series(NamedTuple):
     value: np.ndarray  # [T, P]
     finite: np.ndarray  # [P] bool; the others count in no mean
 
+    def of(self, members: Any) -> "Series":
+        """Some of the members, by an index or a mask [P]."""
+        value, finite = self.value[:, members], self.finite[members]
+        return self._replace(value=value, finite=finite)
+
 
 def averaged(series: Series, most: int) -> Series:
     """At most `most` points in time, each the mean of a group of points.
@@ -124,9 +129,7 @@ class RunFolder(NamedTuple):
             "summary": {**self.summary, "members": len(mine), "settings": []},
             "members": [self.members[i] for i in mine],
             "series": {
-                key: series._replace(
-                    value=series.value[:, mine], finite=series.finite[mine]
-                )
+                key: series.of(mine)
                 for key, series in self.series.items()
                 if series.value.shape[1] == len(self.members)
             },
@@ -135,11 +138,9 @@ class RunFolder(NamedTuple):
             own = {name: getattr(found, name)[mine] for name in ("prediction", "loss")}
             changed["predictions"] = found._replace(**own)
             if (sure := found.probabilities) is not None:
+                own = {n: getattr(sure, n)[mine] for n in ("confidence", "likelihood")}
                 changed["predictions"] = changed["predictions"]._replace(
-                    probabilities=sure._replace(
-                        confidence=sure.confidence[mine],
-                        likelihood=sure.likelihood[mine],
-                    )
+                    probabilities=sure._replace(**own)
                 )
         for name in ("values", "labels"):
             if (numbers := getattr(self, name)) is not None:

@@ -158,19 +158,16 @@ def duration(seconds: Any) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def count(number: Any, noun: str = "", nouns: str | None = None) -> str:
+def count(number: Any, noun: str = "") -> str:
     """A whole number with thousands separators, and its noun.
 
     >>> count(1, "model"), count(412778, "parameter"), count(2, "class")
     ('1 model', '412,778 parameters', '2 classes')
-    >>> count(2, "entry", "entries")
-    '2 entries'
     """
     if not is_number(number):
         return MISSING
     plural = "es" if noun.endswith("s") else "s"
-    many = noun + plural if noun and nouns is None else nouns or ""
-    return f"{number:,.0f} {noun if number == 1 else many}".strip()
+    return f"{number:,.0f} {noun}{plural * (noun != '' and number != 1)}".strip()
 
 
 def plain(value: Any) -> str:

@@ -174,10 +174,7 @@ def _conclude(
     """Train the chosen setting with fresh seeds, and complete the summary."""
     network, setting = search.candidate(row).settled(row.hparams)
     effort = dataclasses.replace(
-        search.usual,
-        settings=(setting,),
-        seeds=plan["seeds"],
-        updates=plan["updates"],
+        search.usual, settings=(setting,), seeds=plan["seeds"], updates=plan["updates"]
     )
     search.say(
         "the run: %s, %d updates of %d examples, about %s",
@@ -187,12 +184,7 @@ def _conclude(
         duration(plan["seconds"]),
     )
     run = search.fit(
-        network,
-        effort,
-        0,
-        (setting,),
-        workdir=search.workdir,
-        experiment=experiment,
+        network, effort, 0, (setting,), workdir=search.workdir, experiment=experiment
     )
     if "search" in run.summary or run.summary["interrupted"]:
         return run

@@ -17,12 +17,7 @@ from dlworkshop.errors import (
 from dlworkshop.verify import culprit
 from dlworkshop.verify.functions import Function, lift, narrowed
 from dlworkshop.verify.modes import Found, check, sizes_of
-from dlworkshop.verify.report import (
-    WRONG,
-    Culprit,
-    GradientReport,
-    ParameterCheck,
-)
+from dlworkshop.verify.report import WRONG, Culprit, GradientReport, ParameterCheck
 from dlworkshop.verify.second import check_next
 from dlworkshop.verify.transformations import compare, own_rules
 

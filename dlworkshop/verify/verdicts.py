@@ -100,11 +100,7 @@ def row_of(
 
 
 def judge(
-    look: Look,
-    mode: str,
-    q: int,
-    tolerance: float,
-    coarse: float | None,
+    look: Look, mode: str, q: int, tolerance: float, coarse: float | None
 ) -> Verdict:
     """Judge one slope by autodiff against differences.
 

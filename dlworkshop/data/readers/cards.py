@@ -65,10 +65,7 @@ def groups_card(
 
 
 def copies_card(
-    names: Sequence[str],
-    label: np.ndarray,
-    splits: np.ndarray,
-    content: np.ndarray,
+    names: Sequence[str], label: np.ndarray, splits: np.ndarray, content: np.ndarray
 ) -> dict[str, Any]:
     """The number of exact copies, and which are spread over several splits."""
     found = split.copies(content)

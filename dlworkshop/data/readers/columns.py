@@ -87,9 +87,7 @@ def read(values: "pa.ChunkedArray") -> Column:
 
 
 def choose(
-    columns: Mapping[str, Column],
-    is_leak: Callable[[Column], bool],
-    said: list[str],
+    columns: Mapping[str, Column], is_leak: Callable[[Column], bool], said: list[str]
 ) -> dict[str, Column]:
     """Choose the feature columns; reasons for dropping others are added to `said`.
 
