@@ -22,6 +22,7 @@ from dlworkshop.errors import (
     check_whole,
 )
 from dlworkshop.models.model import (
+    BY_KEYWORD,
     Model,
     StatefulModel,
     as_float,
@@ -31,7 +32,6 @@ from dlworkshop.models.model import (
 from dlworkshop.types import Array
 
 AnyModel = TypeVar("AnyModel", Model, StatefulModel)
-KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 def shift(key: Array, image: Array, pixels: int) -> jax.Array:
@@ -208,7 +208,7 @@ def augmented(model: AnyModel, augment: Callable) -> AnyModel:
     check_model(model)
     check_function("augment", augment)
     own = list(inspect.signature(augment).parameters.values())[2:]
-    own = [each for each in own if each.kind in KEYWORD]
+    own = [each for each in own if each.kind in BY_KEYWORD]
     names = {each.name for each in own}
 
     @functools.wraps(model.apply)

@@ -84,7 +84,7 @@ def check_one_example(
         raise _for_batches()
     try:
         pair = jax.eval_shape(answer, both, two)
-        single = jax.eval_shape(answer, both, _first(two, 1))
+        single = jax.eval_shape(answer, both, _first(two))
     except Exception:  # no batch can be given to it, as it should be
         return
     if not (_has_batch(pair, alone, 2) and _has_batch(single, alone, 1)):
@@ -262,7 +262,7 @@ def _keeps_the_first_axis(
         return model.apply(params, state, as_float(inputs), **hparams)[0]
 
     try:
-        pair, single = jax.eval_shape(begun, two), jax.eval_shape(begun, _first(two, 1))
+        pair, single = jax.eval_shape(begun, two), jax.eval_shape(begun, _first(two))
     except Exception:  # it does not run on a batch, as it should be
         return False
     rest = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), alone)
@@ -279,8 +279,9 @@ def _form(state: PyTree) -> PyTree:
     return jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", state)
 
 
-def _first(inputs: PyTree, num_examples: int) -> PyTree:
-    return jax.tree.map(lambda x: x[:num_examples], inputs)
+def _first(inputs: PyTree) -> PyTree:
+    """A batch of the first example alone."""
+    return jax.tree.map(lambda x: x[:1], inputs)
 
 
 def _flat(outputs: PyTree) -> Array:

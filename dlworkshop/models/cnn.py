@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from dlworkshop.models import layers
-from dlworkshop.models.functions import describe_function
+from dlworkshop.models.functions import config_of
 from dlworkshop.models.layers import average_pool, drop
 from dlworkshop.models.linen import from_linen
 from dlworkshop.models.model import Model, check_halvings, check_layers
@@ -19,10 +18,10 @@ class Cnn(nn.Module):
 
     features: Sequence[int]
     dense: Sequence[int]
-    num_classes: int
     activation: Callable
     pooling: Callable
     dropout: float
+    num_classes: int
     dtype: Any
 
     @nn.compact
@@ -75,23 +74,6 @@ def cnn(
     (10,)
     """
     check_layers(num_classes, dropout, dtype, features=features, dense=dense)
-    config = {
-        "name": "cnn",
-        "features": list(features),
-        "dense": list(dense),
-        "activation": describe_function(activation, nn),
-        "pooling": describe_function(pooling, layers),
-        "dropout": dropout,
-        "num_classes": num_classes,
-        "dtype": None if dtype is None else jnp.dtype(dtype).name,
-    }
-    module = Cnn(
-        tuple(features),
-        tuple(dense),
-        num_classes,
-        activation,
-        pooling,
-        float(dropout),
-        dtype,
-    )
-    return from_linen(module, config)
+    sizes, rate = (tuple(features), tuple(dense)), float(dropout)
+    module = Cnn(*sizes, activation, pooling, rate, num_classes, dtype)
+    return from_linen(module, config_of("cnn", module))

@@ -1,19 +1,46 @@
 """Functions in the config of a model, such as activations, as JSON and back."""
 
+import dataclasses
 import functools
 import json
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import jax.numpy as jnp
+from flax import linen as nn
+
 from dlworkshop import identity
 from dlworkshop.errors import UserError
+from dlworkshop.models import layers
 
+# Field of a network -> the functions that have names there.
+ROOMS: dict[str, ModuleType] = {"activation": nn, "pooling": layers}
 # Of a run whose model its folder does not know.
 OWN = (
     "a run folder keeps no code, so give load_run(folder, model) in Python the model "
     "that the run was made with, to evaluate, predict or export"
 )
+
+
+def config_of(name: str, module: Any) -> dict[str, Any]:
+    """The config of a network of this package: its name, and the fields of its module.
+
+    >>> from dlworkshop.models.mlp import Mlp
+    >>> config_of("mlp", Mlp((8,), nn.relu, 0.0, 3, jnp.bfloat16))
+    {'name': 'mlp', 'widths': [8], 'activation': 'relu', 'dropout': 0.0,
+    'num_classes': 3, 'dtype': 'bfloat16'}
+    """
+    config: dict[str, Any] = {"name": name}
+    for field in dataclasses.fields(module):
+        value = getattr(module, field.name)
+        if field.name in ROOMS:
+            value = describe_function(value, ROOMS[field.name])
+        elif field.name == "dtype" and value is not None:
+            value = jnp.dtype(value).name
+        if field.name not in ("parent", "name"):  # of any module
+            config[field.name] = list(value) if isinstance(value, tuple) else value
+    return config
 
 
 def describe_function(function: Callable, room: ModuleType) -> Any:
@@ -31,7 +58,6 @@ def describe_function(function: Callable, room: ModuleType) -> Any:
     Raises:
         UserError: if it is no function.
 
-    >>> from flax import linen as nn
     >>> describe_function(nn.relu, nn)
     'relu'
     >>> describe_function(functools.partial(nn.leaky_relu, negative_slope=0.2), nn)
@@ -66,7 +92,6 @@ def find_function(known: Any, room: ModuleType, place: str) -> Callable:
         UserError: if it is the user's own, or `room` has none of that name that is its
             own or JAX's.
 
-    >>> from flax import linen as nn
     >>> find_function({"partial": "elu", "keywords": {"alpha": 0.5}}, nn, "activation")(
     ...     -100.0).item()
     -0.5

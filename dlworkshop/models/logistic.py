@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from flax import linen as nn
 
+from dlworkshop.models.functions import config_of
 from dlworkshop.models.linen import from_linen
 from dlworkshop.models.model import Model, check_layers, check_rank
 
@@ -30,5 +31,5 @@ def logistic(num_classes: int = 10) -> Model:
     (3,)
     """
     check_layers(num_classes)
-    config = {"name": "logistic", "num_classes": num_classes}
-    return from_linen(Logistic(num_classes), config)
+    module = Logistic(num_classes)
+    return from_linen(module, config_of("logistic", module))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from dlworkshop.models.functions import describe_function
+from dlworkshop.models.functions import config_of
 from dlworkshop.models.layers import drop
 from dlworkshop.models.linen import from_linen
 from dlworkshop.models.model import Model, check_layers, check_rank
@@ -17,9 +17,9 @@ class Mlp(nn.Module):
     """Classifier of ONE example; float32 parameters whatever it computes in."""
 
     widths: Sequence[int]
-    num_classes: int
     activation: Callable
     dropout: float
+    num_classes: int
     dtype: Any
 
     @nn.compact
@@ -61,13 +61,5 @@ def mlp(
     (3,)
     """
     check_layers(num_classes, dropout, dtype, widths=widths)
-    config = {
-        "name": "mlp",
-        "widths": list(widths),
-        "activation": describe_function(activation, nn),
-        "dropout": dropout,
-        "num_classes": num_classes,
-        "dtype": None if dtype is None else jnp.dtype(dtype).name,
-    }
-    module = Mlp(tuple(widths), num_classes, activation, float(dropout), dtype)
-    return from_linen(module, config)
+    module = Mlp(tuple(widths), activation, float(dropout), num_classes, dtype)
+    return from_linen(module, config_of("mlp", module))

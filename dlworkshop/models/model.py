@@ -20,6 +20,7 @@ from dlworkshop.errors import (
 )
 from dlworkshop.types import Array, PyTree
 
+BY_KEYWORD = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
 # The axes along which the examples of a batch lie while a model is trained: those of
 # one device, and the devices over which a batch is split. A layer that looks at its
 # batch takes its means over both: `nn.BatchNorm(axis_name=models.BATCH_AXES)`.
@@ -109,12 +110,11 @@ def stand_ins(model: StatefulModel) -> dict[str, Array]:
     >>> {name: one.item() for name, one in stand_ins(stateful(model)).items()}
     {'power': 1.0}
     """
-    by_name = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
     others = list(inspect.signature(model.apply).parameters.values())[3:]
     return {
         parameter.name: jnp.ones(())
         for parameter in others
-        if parameter.kind in by_name and parameter.default is parameter.empty
+        if parameter.kind in BY_KEYWORD and parameter.default is parameter.empty
     }
 
 

@@ -3,13 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flax import linen as nn
-
 from dlworkshop.errors import UserError
-from dlworkshop.models import layers
 from dlworkshop.models.augment import Augment, augmented
 from dlworkshop.models.cnn import cnn
-from dlworkshop.models.functions import OWN, find_function
+from dlworkshop.models.functions import OWN, ROOMS, find_function
 from dlworkshop.models.logistic import logistic
 from dlworkshop.models.mlp import mlp
 from dlworkshop.models.model import Model
@@ -55,7 +52,7 @@ def from_config(config: Mapping[str, Any]) -> Model:
     if name == "vgg16":
         del settings["weights"]  # where training began; it ended elsewhere
     else:
-        for place, room in (("activation", nn), ("pooling", layers)):
+        for place, room in ROOMS.items():
             if place in settings:
                 settings[place] = find_function(settings[place], room, place)
     model = MAKERS[name](**settings)

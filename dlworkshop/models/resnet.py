@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from dlworkshop.models.functions import describe_function
+from dlworkshop.models.functions import config_of
 from dlworkshop.models.layers import drop, group_norm, max_pool
 from dlworkshop.models.linen import from_linen
 from dlworkshop.models.model import Model, check_halvings, check_layers
@@ -25,20 +25,20 @@ class Normed(nn.Module):
         param_dtype = jnp.result_type(float)
         dtypes = {"dtype": self.dtype, "param_dtype": param_dtype}
         x = nn.Conv(self.features, (3, 3), use_bias=False, **dtypes)(x)
-        scale = self.param("scale", nn.initializers.ones, (self.features,), param_dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), param_dtype)
-        return group_norm(x, num_groups(self.features)) * scale.astype(
-            x.dtype
-        ) + bias.astype(x.dtype)
+        shape = (self.features,)
+        scale = self.param("scale", nn.initializers.ones, shape, param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape, param_dtype)
+        normed = group_norm(x, num_groups(self.features))
+        return normed * scale.astype(x.dtype) + bias.astype(x.dtype)
 
 
 class ResNet(nn.Module):
     """Classifier of ONE image; float32 parameters whatever it computes in."""
 
     features: Sequence[int]
-    num_classes: int
     activation: Callable
     dropout: float
+    num_classes: int
     dtype: Any
 
     @nn.compact
@@ -104,13 +104,5 @@ def resnet(
     (10,)
     """
     check_layers(num_classes, dropout, dtype, features=features)
-    config = {
-        "name": "resnet",
-        "features": list(features),
-        "activation": describe_function(activation, nn),
-        "dropout": dropout,
-        "num_classes": num_classes,
-        "dtype": None if dtype is None else jnp.dtype(dtype).name,
-    }
-    module = ResNet(tuple(features), num_classes, activation, float(dropout), dtype)
-    return from_linen(module, config)
+    module = ResNet(tuple(features), activation, float(dropout), num_classes, dtype)
+    return from_linen(module, config_of("resnet", module))

@@ -1,15 +1,11 @@
 """Wrapper for networks pretrained on RGB images of 32x32 and more."""
 
-import functools
-from typing import TypeVar
-
 import jax
 import jax.numpy as jnp
 
-from dlworkshop.models.model import Model, StatefulModel
+from dlworkshop.models.scaling import AnyModel, on_inputs
 from dlworkshop.types import Array
 
-AnyModel = TypeVar("AnyModel", Model, StatefulModel)
 LEAST = 32  # pixels of a side
 
 
@@ -33,16 +29,4 @@ def on_rgb(model: AnyModel) -> AnyModel:
     >>> jax.eval_shape(model.apply, params, image).shape
     (1, 1, 512)
     """
-
-    @functools.wraps(model.init)
-    def init(key, image):
-        return model.init(key, rgb(image))
-
-    @functools.wraps(model.apply)  # the hyper-parameters that it takes show through
-    def apply(*given, **more):  # params, and the state where there is one, and image
-        *numbers, image = given
-        return model.apply(*numbers, rgb(image), **more)
-
-    # what shows the layers of a module would give it images of another kind
-    config = {**model.config, "on_rgb": True}
-    return model._replace(init=init, apply=apply, config=config, module=None)
+    return on_inputs(rgb, model, on_rgb=True)

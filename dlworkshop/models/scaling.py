@@ -49,7 +49,8 @@ def standardized(model: AnyModel, mean: Array, deviation: Array) -> AnyModel:
         return (as_float(inputs) - mean) / deviation
 
     known = {"mean": mean.tolist(), "deviation": deviation.tolist()}
-    return _on(change, model, standardized=known)
+    made = on_inputs(change, model, standardized=known)
+    return made._replace(module=model.module)  # whose layers see the same shapes
 
 
 def piecewise_linear(model: AnyModel, edges: Sequence[Sequence[float]]) -> AnyModel:
@@ -75,11 +76,8 @@ def piecewise_linear(model: AnyModel, edges: Sequence[Sequence[float]]) -> AnyMo
     >>> encode([[0.0, 1.0, 3.0], [0.0, 1.0]])(jnp.array([2.0, 0.25])).tolist()
     [1.0, 0.5, 0.25]
     """
-    encoded = encode(edges)
-    model = _on(
-        encoded, model, piecewise_linear={"edges": [list(map(float, e)) for e in edges]}
-    )
-    return model._replace(module=None)  # its layers see other inputs than the model
+    encoded, known = encode(edges), [list(map(float, each)) for each in edges]
+    return on_inputs(encoded, model, piecewise_linear={"edges": known})
 
 
 def encode(edges: Sequence[Sequence[float]]) -> Callable[[Array], jax.Array]:
@@ -156,8 +154,7 @@ def on_first_channel(model: AnyModel) -> AnyModel:
     >>> model.init(jax.random.key(0), jnp.ones((4, 4, 3)))["Dense_0"]["kernel"].shape
     (16, 2)
     """
-    model = _on(lambda image: image[..., :1], model, on_first_channel={})
-    return model._replace(module=None)  # its layers see other inputs than the model
+    return on_inputs(lambda image: image[..., :1], model, on_first_channel={})
 
 
 def fitted_scale(inputs: Array) -> tuple[np.ndarray, np.ndarray]:
@@ -228,12 +225,14 @@ def coarser(model: AnyModel, factor: int) -> AnyModel:
         image = as_float(image)[: height * factor, : width * factor]
         return image.reshape(height, factor, width, factor, -1).mean((1, 3))
 
-    model = _on(change, model, coarser={"factor": factor})
-    return model._replace(module=None)  # its layers see other inputs than the model
+    return on_inputs(change, model, coarser={"factor": factor})
 
 
-def _on(change: Callable, model: AnyModel, **config: object) -> AnyModel:
-    """The model applied to transformed inputs."""
+def on_inputs(change: Callable, model: AnyModel, **config: object) -> AnyModel:
+    """The model applied to transformed inputs.
+
+    Its module is not known then: who showed its layers would give them other inputs.
+    """
     check_model(model)
 
     @functools.wraps(model.init)
@@ -245,7 +244,8 @@ def _on(change: Callable, model: AnyModel, **config: object) -> AnyModel:
         *numbers, inputs = given
         return model.apply(*numbers, change(inputs), **more)
 
-    return model._replace(init=init, apply=apply, config={**model.config, **config})
+    config = {**model.config, **config}
+    return model._replace(init=init, apply=apply, config=config, module=None)
 
 
 def _float64(array: Array) -> np.ndarray:
