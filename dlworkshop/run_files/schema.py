@@ -3,7 +3,7 @@
 What is required, every run has; what is not, an older version or a lesson may lack.
 """
 
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, Required, TypedDict
 
 from msgspec import Meta
 
@@ -59,11 +59,8 @@ class Exercise(TypedDict, total=False):
     claim: Claim | None
 
 
-class _File(TypedDict):
-    file: str
-
-
-class Figure(_File, total=False):
+class Figure(TypedDict, total=False):
+    file: Required[str]
     caption: str
 
 
@@ -77,14 +74,11 @@ class Input(TypedDict, total=False):
     columns: list[str]
 
 
-class _Setting(TypedDict):
-    candidate: str
-    hparams: dict[str, Any]
-
-
-class Setting(_Setting, total=False):
+class Setting(TypedDict, total=False):
     """A row of a search."""
 
+    candidate: Required[str]
+    hparams: Required[dict[str, Any]]
     mean: Number
     sem: Number
     behind: Number
@@ -114,15 +108,12 @@ class Stat(TypedDict):
     sem: Number
 
 
-class _Ranked(TypedDict):
-    hparams: dict[str, Any]
-    members: Annotated[list[Size], Meta(min_length=1)]
-    finite: float
-
-
-class Ranked(_Ranked, total=False):
+class Ranked(TypedDict, total=False):
     """A setting of hyper-parameters with its members; the best comes first."""
 
+    hparams: Required[dict[str, Any]]
+    members: Required[Annotated[list[Size], Meta(min_length=1)]]
+    finite: Required[float]
     validation: dict[str, Stat]
     test: dict[str, Stat]
 
@@ -200,12 +191,9 @@ class Config(TypedDict, total=False):
     derived: Derived
 
 
-class Copies(TypedDict):
-    examples: Size
-    across_splits: Size
-
-
-class AllCopies(Copies, total=False):
+class Copies(TypedDict, total=False):
+    examples: Required[Size]
+    across_splits: Required[Size]
     of_several_classes: Size
     across: list[list[str]]
     torn: list[list[str]]
@@ -234,7 +222,7 @@ class Card(TypedDict, total=False):
     examples: list[list[str]]
     augmented: list[list[str]]
     warnings: list[str] | None
-    copies: AllCopies | None
+    copies: Copies | None
     groups: Groups | None
     columns: list[CardColumn] | None
     target: str | list[str] | None
@@ -254,14 +242,11 @@ class Target(TypedDict, total=False):
     deviation: Deviation
 
 
-class _Column(TypedDict):
-    name: str
-    missing: bool
-
-
-class Column(_Column, total=False):
+class Column(TypedDict, total=False):
     """A feature column of a table: numbers, or words."""
 
+    name: Required[str]
+    missing: Required[bool]
     mean: float
     deviation: Deviation
     values: list[str]
@@ -310,15 +295,12 @@ class Preprocessing(TypedDict):
     preprocessing: How | None
 
 
-class Line(TypedDict):
-    step: Size
-    epoch: Number
-    train: dict[str, list[Number]]
-
-
-class LogLine(Line, total=False):
+class LogLine(TypedDict, total=False):
     """A line of metrics.jsonl: measurements of each member at the end of a chunk."""
 
+    step: Required[Size]
+    epoch: Required[Number]
+    train: Required[dict[str, list[Number]]]
     validation: dict[str, list[Number]] | None
 
 
@@ -362,12 +344,9 @@ class Errors(TypedDict):
     after: float
 
 
-class _Temperature(TypedDict):
-    error: float
-    noise: float
-
-
-class Temperature(_Temperature, total=False):
+class Temperature(TypedDict, total=False):
+    error: Required[float]
+    noise: Required[float]
     temperature: Deviation
     test: Errors
 
@@ -407,14 +386,11 @@ class Near(TypedDict):
     distance: float
 
 
-class _Mistake(TypedDict):
-    name: str
-    true: str
-    said: str
-    nearest: list[Near]
-
-
-class Mistake(_Mistake, total=False):
+class Mistake(TypedDict, total=False):
+    name: Required[str]
+    true: Required[str]
+    said: Required[str]
+    nearest: Required[list[Near]]
     pictures: list[str]
 
 
@@ -437,13 +413,10 @@ class Answers(TypedDict, total=False):
     mistakes: Mistakes
 
 
-class _Searched(TypedDict):
-    rows: list[tuple[str, dict[str, float], list[Number], list[Number]]]
-
-
-class Searched(_Searched, total=False):
+class Searched(TypedDict, total=False):
     """A candidate: its settings with their scores and losses."""
 
+    rows: Required[list[tuple[str, dict[str, float], list[Number], list[Number]]]]
     taken: dict[str, float] | None
     update: Number
     planned: Number
@@ -456,16 +429,13 @@ class Effort(TypedDict):
     seconds: float
 
 
-class _SearchFile(TypedDict):
-    asked: dict[str, Any]
-    searched: dict[str, Searched]
-    left_out: list[str]
-    seconds: float
-
-
-class SearchFile(_SearchFile, total=False):
+class SearchFile(TypedDict, total=False):
     """What a search has found so far."""
 
+    asked: Required[dict[str, Any]]
+    searched: Required[dict[str, Searched]]
+    left_out: Required[list[str]]
+    seconds: Required[float]
     folds: Size
     run: Effort
     told: list[Setting]
