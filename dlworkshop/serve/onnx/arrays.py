@@ -20,10 +20,6 @@ def _reshape(graph: Program, at: Step, x: str, *sizes: str) -> str:
     return graph.reshape(x, at.out.shape)
 
 
-def _without_axes(graph: Program, at: Step, x: str) -> str:
-    return graph.reshape(x, at.out.shape)
-
-
 def _concatenate(graph: Program, at: Step, *xs: str) -> str:
     return graph.add("Concat", *xs, out=at.out, axis=at.params["dimension"])
 
@@ -101,19 +97,6 @@ def reduction(op: str) -> Rule:
         if not axes:
             return x
         return graph.add(op, x, graph.integers(axes), out=at.out, keepdims=0)
-
-    return rule
-
-
-def of_truth(op: str) -> Rule:
-    """A reduction of booleans, computed with numbers 0 and 1."""
-
-    def rule(graph: Program, at: Step, x: str) -> str:
-        if not at.params["axes"]:
-            return x
-        numbers, axes = graph.cast(x, np.int32), graph.integers(at.params["axes"])
-        out = described(at.out.shape, np.int32)
-        return graph.cast(graph.add(op, numbers, axes, out=out, keepdims=0), bool)
 
     return rule
 
@@ -198,10 +181,12 @@ RULES: dict[str, Rule] = {
     "cumsum": _cumulative_sum,
     "dot_general": _dot,
     "pad": _pad,
-    "reduce_and": of_truth("ReduceMin"),
+    "reduce_and": by(
+        lambda x, *, axes, **_: x.astype(jnp.int32).min(axes).astype(bool)
+    ),
     "reduce_max": reduction("ReduceMax"),
     "reduce_min": reduction("ReduceMin"),
-    "reduce_or": of_truth("ReduceMax"),
+    "reduce_or": by(lambda x, *, axes, **_: x.astype(jnp.int32).max(axes).astype(bool)),
     "reduce_prod": reduction("ReduceProd"),
     "reduce_sum": reduction("ReduceSum"),
     "reshape": _reshape,
@@ -209,7 +194,7 @@ RULES: dict[str, Rule] = {
     "slice": _slice,
     "sort": _sort,
     "split": _split,
-    "squeeze": _without_axes,
+    "squeeze": lambda graph, at, x: graph.reshape(x, at.out.shape),
     "stack": _stack,
     "tile": _tile,
     "top_k": _top_k,

@@ -14,45 +14,21 @@ from jax import lax
 from dlworkshop.serve.onnx.graph import INT64, described
 from dlworkshop.serve.onnx.translate import Program, Rule, Step
 
-SAME = {
-    "abs": "Abs",
-    "acos": "Acos",
-    "acosh": "Acosh",
-    "add": "Add",
+ALIKE = (  # primitives that ONNX has by the same name, with a capital letter
+    "abs acos acosh add asin asinh atan atanh ceil cos cosh div erf exp floor log max "
+    "min mul neg pow sign sin sinh sqrt sub tan tanh"
+)
+SAME = {name: name.capitalize() for name in ALIKE.split()} | {
     "add_any": "Add",
-    "asin": "Asin",
-    "asinh": "Asinh",
-    "atan": "Atan",
-    "atanh": "Atanh",
-    "ceil": "Ceil",
-    "cos": "Cos",
-    "cosh": "Cosh",
-    "div": "Div",
     "eq": "Equal",
     "eq_to": "Equal",
-    "erf": "Erf",
-    "exp": "Exp",
-    "floor": "Floor",
     "ge": "GreaterOrEqual",
     "gt": "Greater",
     "le": "LessOrEqual",
     "le_to": "LessOrEqual",
-    "log": "Log",
     "logistic": "Sigmoid",
     "lt": "Less",
     "lt_to": "Less",
-    "max": "Max",
-    "min": "Min",
-    "mul": "Mul",
-    "neg": "Neg",
-    "pow": "Pow",
-    "sign": "Sign",
-    "sin": "Sin",
-    "sinh": "Sinh",
-    "sqrt": "Sqrt",
-    "sub": "Sub",
-    "tan": "Tan",
-    "tanh": "Tanh",
 }
 # What changes nothing, outside of a program that trains or is spread over devices.
 AS_IT_IS = (
@@ -116,28 +92,15 @@ def _arctan2(y, x, **_):
     return jnp.where(x > 0, turned, jnp.where(x < 0, left, upright)).astype(x.dtype)
 
 
-def _horner(x, terms):
+def _horner(x, *terms, **_):
     """a + x (b + x (c + ...)), with coefficients from the lowest degree on."""
     return functools.reduce(lambda sum, term: sum * x + term, reversed(terms))
-
-
-def _not_equal(graph: Program, at: Step, *xs: str) -> str:
-    del at  # it is said by its inputs
-    return graph.add("Not", graph.add("Equal", *xs, dtype=bool))
 
 
 def _round(graph: Program, at: Step, x: str) -> Any:
     if at.params["rounding_method"] == lax.RoundingMethod.TO_NEAREST_EVEN:
         return graph.add("Round", x)
     return graph.trace(lambda x: jnp.sign(x) * jnp.floor(abs(x) + 0.5), x)
-
-
-def _remainder(graph: Program, at: Step, *xs: str) -> str:
-    return graph.add("Mod", *xs, fmod=1)
-
-
-def _cast(graph: Program, at: Step, x: str) -> str:
-    return graph.cast(x, at.params["new_dtype"])
 
 
 def _power(graph: Program, at: Step, x: str) -> str:
@@ -173,10 +136,6 @@ def _broadcast(graph: Program, at: Step, x: str, *sizes: str) -> str:
     return graph.unsqueeze(x, [axis for axis in range(rank) if axis not in there])
 
 
-def _transpose(graph: Program, at: Step, x: str) -> str:
-    return graph.transpose(x, at.params["permutation"])
-
-
 def _iota(graph: Program, at: Step) -> str:
     axis, dtype = at.params["dimension"], at.params["dtype"]
     shape = at.params["shape"]
@@ -203,7 +162,7 @@ RULES: dict[str, Rule] = {
     "broadcast_in_dim": _broadcast,
     "cbrt": by(lambda x, **_: jnp.sign(x) * abs(x) ** (1 / 3)),
     "clamp": by(lambda low, x, high: jnp.minimum(jnp.maximum(x, low), high)),
-    "convert_element_type": _cast,
+    "convert_element_type": lambda graph, at, x: graph.cast(x, at.params["new_dtype"]),
     "erfc": by(lambda x, **_: 1 - lax.erf(x)),
     "exp2": by(lambda x, **_: jnp.asarray(2, x.dtype) ** x),
     "expm1": by(_expm1),
@@ -212,16 +171,16 @@ RULES: dict[str, Rule] = {
     "is_finite": by(lambda x, **_: abs(x) < jnp.inf),
     "log1p": by(_log1p),
     "log2": by(lambda x, **_: jnp.log(x) / np.float32(np.log(2))),
-    "ne": _not_equal,
+    "ne": lambda graph, at, *xs: graph.add("Not", graph.add("Equal", *xs, dtype=bool)),
     "not": logical("Not"),
     "one_minus_square": by(lambda x: (1 + x) * (1 - x)),
     "or": logical("Or"),
-    "polynomial": by(lambda x, *terms, **_: _horner(x, terms)),
-    "rem": _remainder,
+    "polynomial": by(_horner),
+    "rem": lambda graph, at, *xs: graph.add("Mod", *xs, fmod=1),
     "round": _round,
     "rsqrt": by(lambda x, **_: 1 / jnp.sqrt(x)),
     "select_n": _select,
     "square": by(lambda x, **_: x * x),
-    "transpose": _transpose,
+    "transpose": lambda graph, at, x: graph.transpose(x, at.params["permutation"]),
     "xor": logical("Xor"),
 }

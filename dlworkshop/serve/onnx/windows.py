@@ -7,6 +7,7 @@ import numpy as np
 from jax import lax
 
 from dlworkshop.serve.onnx.arrays import spread
+from dlworkshop.serve.onnx.elementwise import by
 from dlworkshop.serve.onnx.graph import UntranslatableError, described
 from dlworkshop.serve.onnx.translate import Program, Rule, Step
 
@@ -87,30 +88,17 @@ def pooling(op: str, fill: float, name: str) -> Rule:
     return rule
 
 
-def _smallest(graph: Program, at: Step, x: str) -> list[str]:
-    def negative(x):
-        return -lax.reduce_window(
-            -x,
-            -np.inf,
-            lax.max,
-            *(
-                at.params[name]
-                for name in (
-                    "window_dimensions",
-                    "window_strides",
-                    "padding",
-                    "base_dilation",
-                    "window_dilation",
-                )
-            ),
-        )
-
-    return graph.trace(negative, x)
+def _smallest(
+    x, *, window_dimensions, window_strides, padding, base_dilation, window_dilation
+):
+    dilations = base_dilation, window_dilation
+    how = window_dimensions, window_strides, padding, *dilations
+    return -lax.reduce_window(-x, -np.inf, lax.max, *how)
 
 
 RULES: dict[str, Rule] = {
     "conv_general_dilated": _convolution,
     "reduce_window_max": pooling("MaxPool", -np.inf, "reduce_window_max"),
-    "reduce_window_min": _smallest,
+    "reduce_window_min": by(_smallest),
     "reduce_window_sum": pooling("AveragePool", 0, "reduce_window_sum"),
 }
