@@ -32,6 +32,7 @@ SHOWN = 8  # numbers of an array that are kept as they are
 DEEPEST = 120  # things in things, far below where Python gives up
 NUMBERS = "biuf"  # kinds of dtypes that JSON has
 IN_PLACE = NUMBERS + "cSUMmV"  # whose bytes are what the array holds
+METHODS = (FunctionType, staticmethod, classmethod, property)
 # what a class has of itself, or of the library that made it, beside what it was given
 NOT_MEMBERS = (MemberDescriptorType, GetSetDescriptorType)
 
@@ -194,13 +195,9 @@ class _Describing:
             return {"@shape": list(thing.shape), "dtype": str(thing.dtype)}
         if isinstance(thing, jax.tree_util.PyTreeDef):
             return {"@tree": str(thing)}
-        if callable(thing) and kinds.is_compiled_wrapper(
-            thing
-        ):  # jax.jit, functools.cache
-            return {
-                "@wrapper": kinds.name_of(type(thing)),
-                "of": self.of(thing.__wrapped__),
-            }
+        if callable(thing) and kinds.is_compiled_wrapper(thing):
+            inner = self.of(thing.__wrapped__)  # of jax.jit, functools.cache
+            return {"@wrapper": kinds.name_of(type(thing)), "of": inner}
         try:
             return self._object(thing)
         except Exception:  # an object may do anything where its fields are looked at
@@ -240,9 +237,8 @@ class _Describing:
         if all(type(key) is str and not key.startswith(MARK) for key in thing):
             # It is told where it is met first, and `model.module.widths` says more
             # than `model.apply.module.widths`: functions come last.
-            last = FunctionType
             names = sorted(
-                thing, key=lambda name: (isinstance(thing[name], last), name)
+                thing, key=lambda name: (isinstance(thing[name], FunctionType), name)
             )
             return {name: self.of(thing[name]) for name in names}
         pairs = [[self.of(key), self.of(value)] for key, value in thing.items()]
@@ -261,13 +257,10 @@ class _Describing:
     def _function(self, function: FunctionType) -> JSON:
         library = code.package_of(function)
         name = function.__code__.co_qualname
-        if name.startswith(
-            kinds.GENERATED
-        ):  # from fields, which are described themselves
+        if name.startswith(kinds.GENERATED):  # from fields, which are described, too
             return {"@function": name}
-        wrapped = getattr(
-            function, "__wrapped__", None
-        )  # whose attributes it took over
+        # whose attributes it took over
+        wrapped = getattr(function, "__wrapped__", None)
         attributes = {
             key: value
             for key, value in vars(function).items()
@@ -299,23 +292,19 @@ class _Describing:
             return {"@class": kinds.name_of(cls), "package": library}
         members = {}
         for name, value in sorted(vars(cls).items()):
-            function = isinstance(
-                value, (FunctionType, staticmethod, classmethod, property)
-            )
             if isinstance(value, NOT_MEMBERS) or kinds.is_generated(cls, name, value):
                 continue
-            if function or not kinds.is_progress(cls, name):
+            if isinstance(value, METHODS) or not kinds.is_progress(cls, name):
                 members[name] = value
         fields: Any = []
         if dataclasses.is_dataclass(cls):
+            # where a module stands in another
+            left_out = {"parent", "name"} if kinds.is_linen(cls) else set[str]()
             fields = [
                 [field.name, kinds.default_of(field)]
                 for field in dataclasses.fields(cls)
+                if field.name not in left_out
             ]
-            if kinds.is_linen(cls):  # where a module stands in another
-                fields = [
-                    field for field in fields if field[0] not in {"parent", "name"}
-                ]
         elif issubclass(cls, tuple):
             fields = getattr(cls, "_fields", ())
         elif issubclass(cls, Enum):
@@ -371,6 +360,21 @@ class _Describing:
         )
 
 
+TITLES = {
+    "@function": "the function `{}`",
+    "@class": "the class `{}`",
+    "@method": "the method `{}`",
+    "@object": "a `{}`",
+    "@enum": "`{}`",
+    "@dtype": "{}",
+    "@module": "the module `{}`",
+    "@array": "an array {}",
+    "@opaque": "a `{}`",
+    "@same": "{}",
+    "@float": "{}",
+}
+
+
 def title(description: JSON) -> str:
     """What a description is of, in a few words.
 
@@ -378,24 +382,11 @@ def title(description: JSON) -> str:
     ('the function `math.sqrt`', 'an array float64[2, 9]')
     """
     if isinstance(description, dict):
-        for mark, words in (
-            ("@function", "the function `{}`"),
-            ("@class", "the class `{}`"),
-            ("@method", "the method `{}`"),
-            ("@object", "a `{}`"),
-            ("@enum", "`{}`"),
-            ("@dtype", "{}"),
-            ("@module", "the module `{}`"),
-            ("@array", "an array {}"),
-            ("@opaque", "a `{}`"),
-            ("@same", "{}"),
-            ("@float", "{}"),
-        ):
+        if "@array" in description and "values" in description:
+            return _short(description["values"])
+        for mark, words in TITLES.items():
             if mark in description:
-                found = description[mark]
-                if mark == "@array" and "values" in description:
-                    return _short(description["values"])
-                return words.format(found)
+                return words.format(description[mark])
         if "@partial" in description:
             return f"a partial of {title(description['@partial'])}"
         if "@wrapper" in description:
@@ -403,9 +394,9 @@ def title(description: JSON) -> str:
     return _short(description)
 
 
-def _short(value: JSON, most: int = 60) -> str:
+def _short(value: JSON) -> str:
     text = json.dumps(value)
-    return text if len(text) <= most else f"{text[: most - 3]}..."
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _text(description: JSON) -> str:
