@@ -10,7 +10,7 @@ import numpy as np
 from dlworkshop.errors import UserError
 from dlworkshop.verify.differences import Differences, Probe
 from dlworkshop.verify.functions import Function, Part, mode_is_missing
-from dlworkshop.verify.probes import Heard, probes_of, scale_of
+from dlworkshop.verify.probes import Heard, finite, probes_of, scale_of
 from dlworkshop.verify.report import WRONG, Comparison, ParameterCheck, norm_of
 from dlworkshop.verify.rounding import levels_of, rounding_of
 from dlworkshop.verify.verdicts import COARSE, Look, row_of
@@ -79,9 +79,7 @@ class _Array:
     def __init__(self, part: Part, at: np.ndarray, grads: np.ndarray, own: np.ndarray):
         span = slice(part.start, part.stop)
         self.part = part
-        self.grads = np.where(
-            np.isfinite(grads[:, span]), grads[:, span], 0.0
-        )  # [Q, n]
+        self.grads = finite(grads[:, span])  # [Q, n]
         self.unit = _norms(self.grads)  # [Q]
         self.scaled = _norms(self.grads * own[span])
         self.moved = _norms(self.grads * at[span].astype(np.float64))
@@ -102,11 +100,10 @@ class _Array:
             is_something = (differences.value != 0) | (differences.rounding != 0)
             # its points are rounded, too
             rounding = differences.eps / 4 * self.moved * is_something
-        known = [np.where(np.isfinite(a), np.abs(a), 0.0) for a in autodiff.values()]
-        known = np.max(known, axis=0)  # [Q]
+        known = np.max([np.abs(finite(a)) for a in autodiff.values()], axis=0)  # [Q]
 
         def against(slope):
-            found = np.where(np.isfinite(slope), np.abs(slope), 0.0)
+            found = np.abs(finite(slope))
             return np.maximum(np.maximum(found, known), FLOOR * size)
 
         def enough(slope):
@@ -250,7 +247,7 @@ def _transposes(
         with np.errstate(all="ignore"):
             size = size @ np.abs(look.probe.vector)  # [Q]
             apart = np.abs(look.autodiff["fwd"] - look.autodiff["rev"])
-            apart = np.where(np.isfinite(apart), apart, 0.0)
+            apart = finite(apart)
             bar = np.maximum(tolerance / 10 * size, level * look.unit)
             bar = np.maximum(bar, look.slope.noise)
             if (apart > bar).any():

@@ -36,7 +36,7 @@ def probes_of(
         max_entries: see above.
         rng: of the random ones.
     """
-    steep = np.max(np.abs(_finite(grads)), axis=0)  # [D]
+    steep = np.max(np.abs(finite(grads)), axis=0)  # [D]
     steep = np.where(np.isfinite(grads).all(0), steep, np.inf)
     probes = []
     for i, part in enumerate(parts):
@@ -131,9 +131,10 @@ class Heard:
 def _unit(slopes: np.ndarray, own: np.ndarray) -> np.ndarray:
     """How much each entry moves f, relative to the largest: [n]."""
     with np.errstate(all="ignore"):
-        moved = _finite(_finite(slopes) * own)
-        return _finite(moved / np.max(np.abs(moved), initial=0.0))
+        moved = finite(finite(slopes) * own)
+        return finite(moved / np.max(np.abs(moved), initial=0.0))
 
 
-def _finite(x: np.ndarray) -> np.ndarray:
+def finite(x: np.ndarray) -> np.ndarray:
+    """The array with 0 for what is not finite."""
     return np.where(np.isfinite(x), x, 0.0)

@@ -17,7 +17,7 @@ from dlworkshop.verify.functions import (
     place_of,
 )
 from dlworkshop.verify.modes import cotangent_of, noise_of
-from dlworkshop.verify.probes import scales_of
+from dlworkshop.verify.probes import finite, scales_of
 from dlworkshop.verify.report import Comparison
 
 NUM_EXAMPLES = 3  # points side by side under vmap
@@ -61,12 +61,9 @@ def compare(
     scale = scales_of(fn.inputs, fn.at)  # [D]
     ray = (ray / np.linalg.norm(ray) * scale).astype(fn.at.dtype)
     known = _roads(fn, modes, u, ray)
-    points = np.stack(
-        [
-            fn.at + NEAR * k * scale * rng.standard_normal(fn.at.size)
-            for k in range(NUM_EXAMPLES)
-        ]
-    ).astype(fn.at.dtype)
+    steps = NEAR * np.arange(NUM_EXAMPLES)[:, None]
+    away = steps * scale * rng.standard_normal((NUM_EXAMPLES, fn.at.size))
+    points = (fn.at + away).astype(fn.at.dtype)
     one = {what: np.asarray(road(fn.at)) for what, road in known.items()}
     found, notes = [], []
     for name in names:
@@ -182,18 +179,14 @@ def _compared(name, fn, pairs, scale, noise) -> Comparison:
             span = slice(part.start, part.stop)
             a, b = _array(ours, part), _array(theirs, part)
             with np.errstate(all="ignore"):
-                known = np.where(np.isfinite(b), np.abs(b), 0.0)
+                known = np.abs(finite(b))
                 top = max(_top(theirs), least.get(what, _top(pairs[0][1])))
                 size = max(float(known.max(initial=0.0)), 1e-6 * top)
                 if what in noise:
                     size = max(size, ROUNDINGS * _top(noise[what][span]) / loose)
                 apart = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0, abs(a - b))
-                off = float(np.max(apart / size)) if apart.any() and size else 0.0
-                off = (
-                    np.inf
-                    if not np.isfinite(off) or (apart.any() and not size)
-                    else off
-                )
+                off = float(np.max(apart / size)) if apart.any() else 0.0
+                off = off if np.isfinite(off) else np.inf
             if off > worst:
                 worst = off
                 where = (
