@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from dlworkshop import models
+from dlworkshop.data.readers.arrays import are_grey
 from dlworkshop.data.rows import evenly
 from dlworkshop.errors import UserError, one_sentence, unknown
 from dlworkshop.learn.hparams import keywords
@@ -255,10 +256,7 @@ def is_grey(images: Array) -> bool:
     >>> is_grey(np.ones((2, 4, 4, 3))), is_grey(np.ones((2, 4, 4, 1)))
     (True, False)
     """
-    if images.shape[-1] != 3:
-        return False
-    some = np.asarray(images[evenly(len(images), LOOKED_AT)])
-    return bool((some == some[..., :1]).all())
+    return are_grey(np.asarray(images[evenly(len(images), LOOKED_AT)]))
 
 
 def _candidate(

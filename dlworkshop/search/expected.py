@@ -110,11 +110,10 @@ def finding(
         return quantity(value, name) + ("" if is_fraction(name) else in_units)
 
     members = int(run.chosen.sum())
-    who = f"{members} networks together ({candidate})" if members > 1 else candidate
-    text = f"{who} have a test {humanize(name)} of {said(together[name])}"
-    if members == 1:
-        text = f"One network ({candidate}) has a test {humanize(name)} of "
-        text += said(together[name])
+    who = f"One network ({candidate}) has"
+    if members > 1:
+        who = f"{members} networks together ({candidate}) have"
+    text = f"{who} a test {humanize(name)} of {said(together[name])}"
     others = [
         f"{said(scores[name])} {b}" for b, scores in simple.items() if name in scores
     ]
