@@ -69,17 +69,13 @@ def by_split(
 ) -> dict[int, np.ndarray]:
     """Index in SPLITS -> the array with one of `names`, as "x_train"."""
     found = {}
+    any_name = "|".join(map(re.escape, names))
+    form = rf"(?:(?P<a>\w+?)_)?(?:{any_name})(?:_(?P<b>\w+))?"
     for key, array in arrays.items():
-        for name in names:
-            rest = re.fullmatch(
-                rf"(?:(?P<a>\w+?)_)?{re.escape(name)}(?:_(?P<b>\w+))?",
-                key,
-                re.IGNORECASE,
-            )
-            if rest:
-                part = (rest["a"] or rest["b"] or "train").lower()
-                if part in SPLIT_NAMES and not (rest["a"] and rest["b"]):
-                    found[SPLIT_NAMES[part]] = array
+        if rest := re.fullmatch(form, key, re.IGNORECASE):
+            part = (rest["a"] or rest["b"] or "train").lower()
+            if part in SPLIT_NAMES and not (rest["a"] and rest["b"]):
+                found[SPLIT_NAMES[part]] = array
     return found
 
 

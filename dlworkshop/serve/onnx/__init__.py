@@ -58,7 +58,8 @@ def build(
     )
     program, outputs = jax.make_jaxpr(answer, return_shape=True)(batch)
     if columns is None:
-        inputs = _named(batch, "image" if _is_image(example) else "inputs")
+        is_image = len(getattr(example, "shape", ())) == 3
+        inputs = _named(batch, "image" if is_image else "inputs")
         names = list(inputs)
     else:
         names = [column["name"] for column in columns]
@@ -106,10 +107,6 @@ def _named(tree: PyTree, alone: str) -> dict[str, Any]:
         jax.tree_util.keystr(path, simple=True, separator="/") or alone: leaf
         for path, leaf in jax.tree.leaves_with_path(tree)
     }
-
-
-def _is_image(example: PyTree) -> bool:
-    return len(getattr(example, "shape", ())) == 3
 
 
 def _free(names: Mapping[str, Any], taken: Sequence[str]) -> list[str]:
