@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 
 from dlworkshop.errors import UserError, check_flag, check_function, repr_of
 from dlworkshop.models.model import Model, StatefulModel, as_float
@@ -217,14 +218,8 @@ def plain(tree: PyTree) -> dict:
     >>> plain({"layers": [{"w": 1.0}, {"w": 2.0}], "none": None})
     {'layers': {'0': {'w': 1.0}, '1': {'w': 2.0}}}
     """
-    nested: dict = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        *folders, name = _names(path)
-        inner = nested
-        for folder in folders:
-            inner = inner.setdefault(folder, {})
-        inner[name] = leaf
-    return nested
+    leaves = jax.tree.leaves_with_path(tree)
+    return traverse_util.unflatten_dict({_names(path): leaf for path, leaf in leaves})
 
 
 def restored(like: PyTree, nested: Mapping) -> PyTree:
@@ -233,22 +228,10 @@ def restored(like: PyTree, nested: Mapping) -> PyTree:
     >>> restored([0, {"a": 0}], {"0": 1.0, "1": {"a": 2.0}})
     [1.0, {'a': 2.0}]
     """
-    paths, form = jax.tree_util.tree_flatten_with_path(like)
-    leaves = []
-    for path, _ in paths:
-        leaf: Any = nested
-        for name in _names(path):
-            leaf = leaf[name]
-        leaves.append(leaf)
-    return jax.tree.unflatten(form, leaves)
+    leaves = traverse_util.flatten_dict(dict(nested))
+    return jax.tree.map_with_path(lambda path, _: leaves[_names(path)], like)
 
 
-def _names(path: tuple) -> list[str]:
-    """The keys of a path as text; empty for a single leaf."""
-    names = []
-    for entry in path:
-        for attribute in ("name", "key", "idx"):
-            if hasattr(entry, attribute):
-                names.append(str(getattr(entry, attribute)))
-                break
-    return names or [""]
+def _names(path: tuple) -> tuple[str, ...]:
+    """The keys of a path as text; "" for a single leaf."""
+    return tuple(jax.tree_util.keystr((key,), simple=True) for key in path) or ("",)

@@ -236,20 +236,11 @@ def layers(include_top: bool) -> list[str]:
     return convolutions + list(TOP if include_top else ())
 
 
-def _torchvision() -> dict[str, str]:
-    """Layer -> its name in torchvision, where every layer is counted."""
-    names, index = {}, 0
-    for number, (count, _) in enumerate(BLOCKS, 1):
-        for i in range(1, count + 1):
-            names[f"block{number}_conv{i}"] = f"features.{index}"
-            index += 2  # and its ReLU
-        index += 1  # the pool
-    return names | dict(
-        zip(TOP, ("classifier.0", "classifier.3", "classifier.6"), strict=True)
-    )
-
-
-TORCHVISION = _torchvision()
+# Layer -> its name in torchvision, which counts ReLUs and pools, too.
+CONVOLUTIONS = 0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28
+COUNTED = [f"features.{i}" for i in CONVOLUTIONS]
+COUNTED += [f"classifier.{i}" for i in (0, 3, 6)]
+TORCHVISION = dict(zip(layers(True), COUNTED, strict=True))
 
 
 def official(include_top: bool) -> Path:
