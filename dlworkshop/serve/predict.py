@@ -209,14 +209,14 @@ def read(found: Iterable[Source], preprocessing: dict[str, Any]) -> Iterator[Par
             reason = str(error).removeprefix(f"{source.name} ")
             return Skipped(source.name, reason, source.found)
 
-    found, unknown = iter(found), _Unknown(preprocessing)
+    found, unknown = iter(found), set[tuple[str, str]]()
     transform = input_transform(preprocessing)
     change: str | None = None
     with ThreadPoolExecutor(cores()) as pool:
         while chunk := list(itertools.islice(found, PREDICT_BATCH)):
             made = list(pool.map(example, chunk))
             for source in chunk:
-                unknown.say(source)
+                _say_unknown(source, preprocessing, unknown)
                 if change is None:
                     change = readers.changed(source.content, preprocessing)
                     if change is not None:  # of the first that is so
@@ -229,23 +229,19 @@ def read(found: Iterable[Source], preprocessing: dict[str, Any]) -> Iterator[Par
             yield Part(rows, transform(np.stack(whole)) if whole else np.empty(0))
 
 
-class _Unknown:
-    """Logs each word of a table that is not in train, once."""
-
-    def __init__(self, preprocessing: dict[str, Any]):
-        self._preprocessing, self._seen = preprocessing, set[tuple[str, str]]()
-
-    def say(self, source: Source) -> None:
-        """Log what is new in a row."""
-        for found in readers.unknown_cells(source.content, self._preprocessing):
-            if found not in self._seen and len(self._seen) < MOST_UNKNOWN:
-                name, word = found
-                log.warning(
-                    "%s: column '%s' says %s, which no row did that was learnt from: "
-                    "it counts as %s",
-                    source.name,
-                    name,
-                    f"'{word}'" if word else "nothing",
-                    "no category" if word else "the mean, or as no category",
-                )
-            self._seen.add(found)
+def _say_unknown(
+    source: Source, preprocessing: dict[str, Any], seen: set[tuple[str, str]]
+) -> None:
+    """Log each word of a row that is not in train, unless it was seen before."""
+    for found in readers.unknown_cells(source.content, preprocessing):
+        if found not in seen and len(seen) < MOST_UNKNOWN:
+            name, word = found
+            log.warning(
+                "%s: column '%s' says %s, which no row did that was learnt from: "
+                "it counts as %s",
+                source.name,
+                name,
+                f"'{word}'" if word else "nothing",
+                "no category" if word else "the mean, or as no category",
+            )
+        seen.add(found)

@@ -12,8 +12,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def decode(
         for first in range(0, len(files), each)
     ]
     answers: list[list[list[Any]]] = [[] for _ in jobs]
-    with _Workers(min(cores(), len(jobs))) as ask, Count(len(files), "files") as bar:
+    with _workers(min(cores(), len(jobs))) as ask, Count(len(files), "files") as bar:
         asked = {ask(job): number for number, job in enumerate(jobs)}
         for done in as_completed(asked):
             answers[asked[done]] = done.result()
@@ -67,39 +67,32 @@ def decode(
     ]
 
 
-class _Workers:
-    """Worker processes, each served by a thread."""
+@contextlib.contextmanager
+def _workers(count: int) -> Iterator[Callable[[Mapping[str, Any]], Future]]:
+    """Worker processes, each served by a thread, as a function that takes a job."""
+    own, started = threading.local(), list[subprocess.Popen]()
 
-    def __init__(self, count: int):
-        self._threads = ThreadPoolExecutor(count)
-        self._own = threading.local()
-        self._started: list[subprocess.Popen] = []
-
-    def __enter__(self) -> Any:
-        return lambda job: self._threads.submit(self._answer, job)
-
-    def _answer(self, job: Mapping[str, Any]) -> list[list[Any]]:
-        if not hasattr(self._own, "process"):
-            self._own.process = subprocess.Popen(
+    def answer(job: Mapping[str, Any]) -> list[list[Any]]:
+        if not hasattr(own, "process"):
+            own.process = subprocess.Popen(
                 [sys.executable, "-P", images.__file__],  # -P: not a module of ours
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
                 start_new_session=True,  # Ctrl-C is for the one who asked
             )
-            self._started.append(self._own.process)
-        process = self._own.process
+            started.append(own.process)
         with contextlib.suppress(BrokenPipeError):  # then there is no answer
-            process.stdin.write(json.dumps(job) + "\n")
-            process.stdin.flush()
-        answer = process.stdout.readline()
-        if not answer:
+            own.process.stdin.write(json.dumps(job) + "\n")
+            own.process.stdin.flush()
+        line = own.process.stdout.readline()
+        if not line:
             raise UserError(
-                f"a process that decodes images ended with {process.wait()} between "
-                f"{job['files'][0]} and {job['files'][-1]}: see that there is memory "
-                "enough, or find the file and remove it"
+                f"a process that decodes images ended with {own.process.wait()} "
+                f"between {job['files'][0]} and {job['files'][-1]}: see that there is "
+                "memory enough, or find the file and remove it"
             )
-        result = json.loads(answer)
+        result = json.loads(line)
         if isinstance(result, str):
             raise UserError(
                 f"{job['records']} cannot be written ({result}): give a folder with "
@@ -107,11 +100,15 @@ class _Workers:
             )
         return result
 
-    def __exit__(self, kind: Any, *_: Any) -> None:
-        if kind is not None:  # nobody waits for what is under way
-            self._threads.shutdown(wait=False, cancel_futures=True)
-            for process in self._started:
-                process.kill()
-        self._threads.shutdown()
-        for process in self._started:
+    threads = ThreadPoolExecutor(count)
+    try:
+        yield lambda job: threads.submit(answer, job)
+    except BaseException:  # nobody waits for what is under way
+        threads.shutdown(wait=False, cancel_futures=True)
+        for process in started:
+            process.kill()
+        raise
+    finally:
+        threads.shutdown()
+        for process in started:
             process.communicate()
