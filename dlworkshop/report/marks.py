@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dlworkshop.data.rows import evenly
 from dlworkshop.types import Array
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ def band(
         colour: one of `COLOURS`.
     """
     x, values = np.asarray(x), np.asarray(values, float)
-    members = _spread(len(values), MOST_LINES)
-    points = _spread(len(x), min(MOST_POINTS, MOST_VERTICES // max(len(members), 1)))
+    members = evenly(len(values), MOST_LINES)
+    points = evenly(len(x), min(MOST_POINTS, MOST_VERTICES // max(len(members), 1)))
     x, values = x[points], values[:, points]
     if len(values) > 1:
         for member in values[members]:
@@ -88,11 +89,6 @@ def network(
     axes.set(yticks=[], ylim=(most + 0.1, -most - 0.1), xlim=(-0.3, len(weights) + 0.3))
     axes.spines["left"].set_visible(False)
     axes.grid(visible=False)
-
-
-def _spread(total: int, most: int) -> np.ndarray:
-    """At most `most` of `range(total)`, evenly spaced, including both ends."""
-    return np.unique(np.linspace(0, total - 1, min(total, most)).round().astype(int))
 
 
 def finite_mean(values: np.ndarray) -> float:

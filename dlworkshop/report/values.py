@@ -31,12 +31,13 @@ def predictions(run: RunFolder, found: Numbers) -> Html:
     columns = found.target.shape[1]
     if columns <= MOST_COLUMNS:
         charts = [
-            _chart(run, f"values-{d}", _name(found, d), _column(found, finite, d))
+            _chart(run, f"values-{d}", _name(found, d), _numbers(found, finite, d))
             for d in range(columns)
         ]
     else:
         name, dot = f"all {columns:,} numbers of a target", "a number of an example"
-        charts = [_chart(run, "values", name, _all(found, finite), dot)]
+        every = _numbers(found, finite, slice(None))
+        charts = [_chart(run, "values", name, every, dot)]
     return tag("div", *charts)
 
 
@@ -90,14 +91,13 @@ def _name(found: Numbers, column: int) -> str:
     return "target" if len(found.names) == 1 else f"target {column}"
 
 
-def _column(found: Numbers, finite: np.ndarray, d: int) -> tuple[np.ndarray, ...]:
-    said = found.said[finite][..., d]  # [P, N]
-    return found.target[:, d], found.ensemble[:, d], said
-
-
-def _all(found: Numbers, finite: np.ndarray) -> tuple[np.ndarray, ...]:
-    said = found.said[finite]
-    return found.target.ravel(), found.ensemble.ravel(), said.reshape(len(said), -1)
+def _numbers(
+    found: Numbers, finite: np.ndarray, columns: int | slice
+) -> tuple[np.ndarray, ...]:
+    """The true numbers [n] of some columns, the ensemble's, and the members' [P, n]."""
+    true, together = found.target[:, columns], found.ensemble[:, columns]
+    said = found.said[finite][..., columns]
+    return true.ravel(), together.ravel(), said.reshape(len(said), -1)
 
 
 def _chart(
