@@ -11,12 +11,9 @@ import numpy as np
 def read_npz(path: Path, most: int | None = None) -> dict[str, np.ndarray]:
     """Name -> array; no pickle is read, and sizes are checked before allocation.
 
-    Args:
-        path: of a regular file.
-        most: bytes of all arrays together.
-
     Raises:
-        ValueError: saying what is wrong with the file.
+        ValueError: saying what is wrong with the file, or that its arrays together
+            have more than `most` bytes.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "a.npz")

@@ -37,12 +37,9 @@ def quiet() -> Iterator[None]:
 
 
 def write(name: str, records: Path, folder: Path) -> None:
-    """Decode the records of `name` into `folder`, atomically.
+    """Decode the records of a data set into a new `folder`, atomically.
 
-    Args:
-        name: of the data set.
-        records: its tfds folder, as .../mnist/3.0.1, in ArrayRecord format.
-        folder: to be made, in a folder that exists.
+    They are its tfds folder, as .../mnist/3.0.1, in ArrayRecord format.
 
     Raises:
         UserError: if the records are in another format or have strange labels.

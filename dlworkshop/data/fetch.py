@@ -43,11 +43,7 @@ def fetch(name: str, folder: Path) -> None:
 def fetch_file(url: str, path: Path, checksum: str, what: str) -> None:
     """Download one file unless it is at `path`; its checksum is verified either way.
 
-    Args:
-        url: where it is.
-        path: where it shall be.
-        checksum: as "md5:6d6b...".
-        what: its content in words, for messages.
+    The checksum is as "md5:6d6b..."; `what` is its content in words, for messages.
 
     Raises:
         UserError: if it cannot be had (it says which file to put where), or another

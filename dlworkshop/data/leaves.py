@@ -19,11 +19,7 @@ def as_arrays(given: PyTree, what: str) -> PyTree:
 
     A list is one array, whatever is in it; tuples, dicts and other pytrees are several.
     Data frames become [N, D] float32. What is memory-mapped, or read by a library such
-    as h5py, stays where it is.
-
-    Args:
-        given: what came.
-        what: "x", "validation y" ..., for messages.
+    as h5py, stays where it is. Messages call it `what`, as "x" or "validation y".
 
     Raises:
         UserError: if a leaf is no array of numbers or text with a first axis.

@@ -14,14 +14,10 @@ log = logging.getLogger(__name__)
 
 
 def prepare(name: str, root: Path, source: Path | None = None) -> Path:
-    """Prepare `name` below `root`, from the raw files in `source` or the network.
+    """Prepare one of `NAMES` below `root`, a tfds data_dir that is made if missing.
 
     Two processes may do it at once; one that is killed leaves nothing that counts.
-
-    Args:
-        name: one of `NAMES`.
-        root: a tfds data_dir, made if missing.
-        source: folder of raw files; None means `root`/downloads, filled if need be.
+    `source` is a folder of raw files; None means `root`/downloads, filled if need be.
 
     Returns:
         The tfds folder of the data set, as `root`/mnist/3.0.1.

@@ -1,4 +1,7 @@
-"""Parsing of raw bytes: gzip, IDX (the MNIST family) and CIFAR records."""
+"""Parsing of raw bytes: gzip, IDX (the MNIST family) and CIFAR records.
+
+`data` is a whole file, and `where` its name, for messages.
+"""
 
 import gzip
 import math
@@ -29,15 +32,9 @@ def gunzip(data: bytes, where: str) -> bytes:
 
 
 def parse_idx(data: bytes, where: str, ndim: int) -> np.ndarray:
-    """The array in an IDX file of unsigned bytes.
+    """The uint8 array of `ndim` axes in an unpacked IDX file, a view of it.
 
-    Args:
-        data: the whole file, unpacked.
-        where: the file's name, for messages.
-        ndim: 1 for labels, 3 for images.
-
-    Returns:
-        uint8 array of `ndim` axes, a view of `data`.
+    Labels have one axis, images three.
 
     Raises:
         UserError: if magic number or length are not those of such a file.
@@ -101,15 +98,9 @@ def parse_idx_pair(
 
 
 def parse_cifar(data: bytes, where: str, num_labels: int) -> tuple[np.ndarray, ...]:
-    """The labels and images in a CIFAR file of binary records.
+    """Labels [N, num_labels] and images [N, 32, 32, 3], uint8, of CIFAR's records.
 
-    Args:
-        data: the whole file.
-        where: the file's name, for messages.
-        num_labels: label bytes before each image: 1 for CIFAR-10, 2 for CIFAR-100.
-
-    Returns:
-        labels [N, num_labels] uint8 and images [N, 32, 32, 3] uint8.
+    `num_labels` bytes are before each image: 1 in CIFAR-10, 2 in CIFAR-100.
 
     Raises:
         UserError: if the length is not a whole number of records.

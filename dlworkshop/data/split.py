@@ -97,10 +97,8 @@ def _counts(groups: int, shares: Sequence[float]) -> np.ndarray:
 def _draw(stratum: np.ndarray, wanted: np.ndarray, start: float) -> np.ndarray:
     """Draw `wanted` [S] of groups in a line: [G] int8, 0 or the number of a split.
 
-    Args:
-        stratum: [G] int, ascending; what is equal can stand for one another.
-        wanted: how many for each split.
-        start: in [0, 1), where in the line to begin.
+    What has the same `stratum` [G], ascending whole numbers, can stand for one another;
+    `start`, in [0, 1), is where in the line to begin.
     """
     size, total = len(stratum), int(wanted.sum())
     # the splits take turns: 1, 2, 1, 2, ...
@@ -171,10 +169,7 @@ def are_observations(content: np.ndarray, each: Sequence[int]) -> bool:
 
     They are where vectors are seen `SEEN_OFTEN` times on average; otherwise, and of
     images always, they are copies of one, which belong together in splits and folds.
-
-    Args:
-        content: [N] int, the same where examples are equal.
-        each: the shape of an example.
+    `content` [N] int is the same where examples, of the shape `each`, are equal.
 
     >>> seen_often, twice = np.arange(20) % 4, np.arange(8) % 4
     >>> are_observations(seen_often, [3]), are_observations(twice, [3])

@@ -98,12 +98,9 @@ def read_call(
 
 @contextlib.contextmanager
 def making(adapter: str, make: Any, given: str) -> Iterator[None]:
-    """Report in one sentence that `make` is not a function of `given` alone.
+    """Report in one sentence that `make` is no function (given) -> module.
 
-    Args:
-        adapter: name of the adapter.
-        make: what it was given, a function (given) -> module or the class of one.
-        given: "rngs" or "key".
+    What it is `given` is called "rngs" or "key".
     """
     try:
         yield

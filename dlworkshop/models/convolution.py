@@ -94,12 +94,9 @@ def with_convolutions(
 
 
 def has_convolutions(apply: Callable, *shapes: Any, **more: Any) -> bool:
-    """Whether `apply` has a convolution that can be computed in several ways.
+    """Whether `apply` of one example has a convolution that has several ways.
 
-    Args:
-        apply: of one example.
-        shapes: its arguments, arrays or `jax.ShapeDtypeStruct`s.
-        more: those by keyword.
+    Its arguments are arrays or `jax.ShapeDtypeStruct`s.
 
     >>> from dlworkshop import models
     >>> image = jax.ShapeDtypeStruct((8, 8, 1), float)

@@ -20,9 +20,7 @@ MOST_TIMES, LITTLE = 100, 1 << 20  # an array may be larger than its file, if co
 def read(path: Path, layers: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
     """Layer -> kernel and bias, from an HDF5 file of Keras 2 or 3.
 
-    Args:
-        path: of the file.
-        layers: their names in order, which Keras before 3.9 does not tell.
+    The names of its `layers` are in order, which Keras before 3.9 does not tell.
 
     Raises:
         ValueError: if it is damaged, or no such file.

@@ -1,4 +1,8 @@
-"""Arrays -> figures as SVG: learning curves, confusion matrix, sweeps."""
+"""Arrays -> figures as SVG: learning curves, confusion matrix, sweeps.
+
+The `name` of a figure is unique in its page; its `title` is what one sees. A `quantity`
+that is a fraction is drawn in percent.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,13 +28,11 @@ def learning_curves(
     """A quantity over time: members as thin lines, mean and band of the finite ones.
 
     Args:
-        name: of the figure, unique in its page.
-        title: what one sees.
+        name, title, quantity: see above.
         label: of the vertical axis, with unit.
         series: by split, or by what else sets groups apart. Members that are not
             finite are dashed and count neither in the mean, nor in the band (1
             standard deviation), nor in the choice of the axis.
-        quantity: its name; a fraction is drawn in percent.
     """
     scale = 100 if is_fraction(quantity) else 1
     with drawing(name, title, (7.4, 4.7)) as (_, axes, out):
@@ -59,11 +61,10 @@ def confusion(name: str, counts: np.ndarray, classes: Sequence[str], title: str)
     """A confusion matrix.
 
     Args:
-        name: of the figure, unique in its page.
+        name, title: see above.
         counts: [K, K] of examples, true class by predicted class, mean over members; or
             [K, K + 1], the last column those taken for a class that is not shown.
         classes: [K] names, as short as they are to be.
-        title: what one sees.
     """
     columns = [*classes, "another"][: counts.shape[1]]
     total = counts.sum(axis=1, keepdims=True)
@@ -125,12 +126,10 @@ def sweep(
     """A result against a hyper-parameter: members as dots, mean and spread per value.
 
     Args:
-        name: of the figure, unique in its page.
-        title: what one sees.
+        name, title, quantity: see above; the quantity is the result.
         labels: of the two axes, with units.
         value: [P] of the hyper-parameter.
         result: [P] of the test; NaN where there is none: a cross at the bottom.
-        quantity: the result's name; a fraction is drawn in percent.
         alike: [P] bool, which differ in nothing else; the others are in no mean.
     """
     result = result * (100 if is_fraction(quantity) else 1)

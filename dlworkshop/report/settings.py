@@ -38,11 +38,9 @@ def in_words(summary: Mapping[str, Any]) -> str:
 
 
 def settings_table(summary: Mapping[str, Any], score: str) -> Html | None:
-    """A row for each setting, the best first; None where there is one.
+    """A row for each setting, the best first, with what decides and a `score`.
 
-    Args:
-        summary: of the run.
-        score: what is told first, beside what decides.
+    None where there is one setting.
     """
     found, names = summary.get("settings") or [], _varied(summary)
     if len(found) < 2:

@@ -22,12 +22,8 @@ def baselines(dataset: Dataset, task: Task, factor: float) -> dict[str, dict[str
     """Name -> scores on the test split, fitted on train and validation together.
 
     Inputs of several arrays have no linear model here, and images have one of means of
-    square blocks, so that no side has more than `SIDE`.
-
-    Args:
-        dataset: of the task.
-        task: of the data set.
-        factor: what errors of values are multiplied by.
+    square blocks, so that no side has more than `SIDE`. Errors of values are multiplied
+    by `factor`.
     """
     both, test = (dataset.train, dataset.validation), dataset.test
     y = np.concatenate([np.asarray(split.targets) for split in both])

@@ -163,12 +163,6 @@ def cost_of(
     takes many times as long to compile. Elsewhere even that would take longer than many
     a search, so that the operations and the parameters are counted, and what the
     machine does of both is timed.
-
-    Args:
-        candidate: whose first setting it is about.
-        task: with the loss.
-        dataset: whose first examples are used.
-        batch_size: examples per update.
     """
     model = stateful(candidate.model)
     example = jax.tree.map(lambda leaf: np.asarray(leaf[:1])[0], dataset.train.inputs)
@@ -221,12 +215,8 @@ def costs_of(
     """Estimate the costs of several networks, of which one is measured.
 
     It is the first that is likely to fit by its operations, and the operations of the
-    others tell what they take.
-
-    Args:
-        sizes: networks, the largest first.
-        task, dataset, batch_size: as of `cost_of`.
-        fits: whether there is time for a network of such a cost.
+    others tell what they take. The largest come first; `fits` says whether there is
+    time for a network of such a cost.
     """
     flops = flops_of(sizes, dataset)
     rate = machine()[0] / SMALL_PRODUCTS * CONVOLVED

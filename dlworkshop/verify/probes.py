@@ -27,14 +27,8 @@ def probes_of(
     random one. Of a larger one an eighth of `max_entries` are moved alone, half of them
     those with the largest slopes, the others random, and all together along the
     gradient, in two random directions, and in two more in which each moves by a share
-    of its own size, so that those of badly scaled arrays are heard.
-
-    Args:
-        parts: the arrays.
-        at: [D], the point.
-        grads: [Q, D], gradients by autodiff, 0 where there are none.
-        max_entries: see above.
-        rng: of the random ones.
+    of its own size, so that those of badly scaled arrays are heard. `grads` [Q, D] are
+    by autodiff at the point [D], 0 where there are none.
     """
     steep = np.max(np.abs(finite(grads)), axis=0)  # [D]
     steep = np.where(np.isfinite(grads).all(0), steep, np.inf)

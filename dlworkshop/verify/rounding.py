@@ -26,13 +26,12 @@ def levels_of(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def rounding_of(values, at, own, rng, *, far: bool = False) -> np.ndarray:
     """The rounding error [Q] of a value of f near `at`.
 
-    It is measured slightly aside of `at`, which may be a kink.
+    It is measured slightly aside of `at`, which may be a kink, in a random direction.
 
     Args:
         values: points [D] -> f there, [points, Q].
         at: [D], in the dtype that f computes in.
         own: [D], the sizes of its entries.
-        rng: of the direction.
         far: where f is constant over the small spacings, look at larger ones too.
     """
     eps = float(np.finfo(at.dtype).eps)

@@ -14,10 +14,8 @@ def check_next(
 ) -> tuple[Function, Found]:
     """Compare the derivatives of a derivative of `fn` with its differences.
 
-    Args:
-        fn: the function and the point; of several outputs a random sum is looked at.
-        first: of `fn`. If it has no reverse mode, a tangent is derived.
-        tolerance, max_entries, seed: as of `modes.check`.
+    Of several outputs a random sum is looked at. If `first`, what was found of `fn`,
+    has no reverse mode, a tangent is derived. The others are as of `modes.check`.
 
     Returns:
         The derivative, and what a check of it finds; where it is not finite, or has no

@@ -102,14 +102,10 @@ def row_of(
 def judge(
     look: Look, mode: str, q: int, tolerance: float, coarse: float | None
 ) -> Verdict:
-    """Judge one slope by autodiff against differences.
+    """Judge the slope of output `q` by a `mode` of autodiff against differences.
 
-    Args:
-        look: the probe and its slopes.
-        mode: of autodiff.
-        q: the output.
-        tolerance: above it an error is wrong.
-        coarse: a resolution above it is none; None where the gradient is as good as 0.
+    An error above the tolerance is wrong, a resolution above `coarse` is none; that is
+    None where the gradient is as good as 0.
     """
     slope = Slope(*(x[q] for x in look.slope))
     exact, central, doubt = (

@@ -268,12 +268,7 @@ def unknown_cells(
 
 
 def number(value: str, column: Mapping[str, Any]) -> float:
-    """The number in a cell, in train's notation; else a UserError.
-
-    Args:
-        value: its text.
-        column: its `name`, and the `unit` and what is between `thousands`, if any.
-    """
+    """The number in a cell, in the notation of train; else a UserError."""
     plain = value if is_number(value) else number_in(value, column)
     if not is_number(plain) or not math.isfinite(float(plain)):
         name = column["name"]

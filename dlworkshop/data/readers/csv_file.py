@@ -68,14 +68,11 @@ def rows(
 ) -> Iterator[tuple[str, dict[str, str] | UserError]]:
     """Iterate over the rows of a CSV file as (name, column -> text), in bounded memory.
 
-    A row with another number of cells than the header is the mistake that it is.
-
-    Args:
-        path: of a file, or of a pipe, which is read whole.
-        wanted: columns that it has at least.
+    A row with another number of cells than the header is the mistake that it is. A pipe
+    is read whole.
 
     Raises:
-        UserError: if that is no CSV file, or a column is not there.
+        UserError: if that is no CSV file, or one of the `wanted` columns is not there.
     """
     ragged: dict[int, UserError] = {}
     with _opened(path) as (file, found):
@@ -161,13 +158,9 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, Dialect]]:
 def _batches(
     path: Path, file: BinaryIO, found: Dialect, ragged: dict[int, UserError]
 ) -> "Iterator[pa.RecordBatch]":
-    """The rows below the header in batches of clean text.
+    """The rows below the header of a file at its start, in batches of clean text.
 
-    Args:
-        path: for messages.
-        file: at its start.
-        found: how it is written.
-        ragged: takes the rows of another number of cells, by their numbers.
+    `ragged` takes the errors for rows of another number of cells, by their numbers.
     """
     import pyarrow as pa  # noqa: PLC0415
     from pyarrow import csv  # noqa: PLC0415

@@ -58,10 +58,6 @@ def understand(path: Path, head: bytes) -> Dialect:
     the first of that many are no part of the table. There is no header where the first
     row has a number in a column of numbers, unless these count on, as years do.
 
-    Args:
-        path: for messages.
-        head: of the file.
-
     Raises:
         UserError: if that is no text, or two columns have one name.
 

@@ -93,8 +93,7 @@ def read(
     Args:
         source: the file, for messages.
         columns: name -> cells [rows].
-        target: names of columns.
-        task: one of TASKS, or None.
+        target, task: as of `data.load`.
 
     Raises:
         UserError: if the cells are not what they must be.

@@ -55,15 +55,10 @@ def parse(text: str) -> Written | None:
 def as_plain(
     name: str, values: "pa.ChunkedArray"
 ) -> "tuple[pa.ChunkedArray, dict[str, str]]":
-    """A column with plain numbers, and the notation they had.
+    """A column of text [N] with plain numbers, and the notation they had.
 
-    Args:
-        name: of the column, for messages.
-        values: [N] text.
-
-    Returns:
-        The column, and `unit` and `thousands`, those of both that there are; {} where
-        it was plain, or not nearly all of its cells are numbers.
+    That is `unit` and `thousands`, those of both that there are; {} where the column
+    was plain, or not nearly all of its cells are numbers.
 
     Raises:
         UserError: if its numbers have several units, or only some of them a "%".
@@ -108,11 +103,7 @@ def as_plain(
 
 
 def number_in(text: str, column: Mapping[str, Any]) -> str:
-    """The plain number in a cell of a column with this notation.
-
-    Args:
-        text: of the cell.
-        column: its `name`, and `unit` and `thousands` as of `as_plain`.
+    """The plain number in a cell of a column: `name`, and the notation of `as_plain`.
 
     Raises:
         UserError: if it is in another unit.

@@ -16,11 +16,7 @@ def vectors(graph: Graph, columns: Sequence[Mapping[str, Any]], size: Any) -> st
 
     Numbers are float64, as in the reader, where NaN is missing; categories are strings,
     which are read as the cells of a CSV file are: "", "NA" and the like are missing.
-
-    Args:
-        graph: to be added to.
-        columns: of the preprocessing of a table.
-        size: the symbolic size of the batch.
+    `size` is the symbolic size of the batch.
     """
     parts = []
     for column in columns:

@@ -63,13 +63,10 @@ class Graph:
         dtype: Any = None,
         **attributes: Any,
     ) -> str:
-        """Add an operation with one output.
+        """Add an ONNX operation with one output, of the shape and dtype of `out`.
 
-        Args:
-            op: of ONNX.
-            inputs: names.
-            out: shape and dtype; by default what the inputs broadcast to.
-            dtype: with this default, by default that of the first input.
+        By default these are what the inputs broadcast to, and `dtype`, which by default
+        is that of the first input.
         """
         if out is None:
             shapes = [self.known[name].shape for name in inputs]
@@ -215,9 +212,8 @@ class Graph:
     ) -> Any:
         """The body of a loop or branch, which may use every outer name.
 
-        Args:
-            inputs: their shapes and dtypes.
-            make: names of the inputs -> those of the outputs.
+        Of inputs of these shapes and dtypes, `make` turns the names into those of the
+        outputs.
         """
         from onnx import helper  # noqa: PLC0415
 

@@ -42,10 +42,7 @@ def _convolution(graph: Program, at: Step, image: str, kernel: str) -> str:
 def pooling(op: str, fill: float, name: str) -> Rule:
     """Maximum of each window, or its sum (as the mean times its size).
 
-    Args:
-        op: of ONNX.
-        fill: what counts for nothing there.
-        name: of the primitive.
+    The ONNX operation stands for the primitive `name`; `fill` counts for nothing in it.
     """
 
     def rule(graph: Program, at: Step, x: str) -> str:
