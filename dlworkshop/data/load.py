@@ -101,12 +101,7 @@ def load(
 def prepare_from(
     name: str, source: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None
 ) -> None:
-    """Prepare a named data set from raw files, for later use by `load`.
-
-    Args:
-        name: one of `NAMES`.
-        source: the folder of its raw files.
-        data_dir: where to prepare it, as for `load`.
+    """Prepare one of `NAMES` from a folder of raw files, for `load` with `data_dir`.
 
     Raises:
         UserError: if that is no such data set, it is prepared already, or the files
@@ -131,11 +126,7 @@ def prepare_from(
 def reload(
     name: str, fingerprint: str, data_dir: str | os.PathLike[str] | None = None
 ) -> Dataset:
-    """The data set of a run, found by its config.
-
-    Args:
-        name, fingerprint: of the data set; what is found must have that content.
-        data_dir: where it was prepared, as for `load`.
+    """The data set of a run, by its config; it must have the content of then.
 
     Raises:
         UserError: if it is not there any more, or is not the same.

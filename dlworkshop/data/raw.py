@@ -69,13 +69,9 @@ def parse_idx(data: bytes, where: str, ndim: int) -> np.ndarray:
 def parse_idx_pair(
     images: tuple[str, bytes], labels: tuple[str, bytes]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The images and labels in two IDX files, compressed by gzip or not.
+    """Images [N, H, W, 1] and labels [N], uint8, of two IDX files, gzipped or not.
 
-    Args:
-        images, labels: of each file its name, for messages, and its content.
-
-    Returns:
-        images [N, H, W, 1] uint8 and labels [N] uint8.
+    Of each file are given its name and its content.
 
     Raises:
         UserError: if one of them is damaged, or they have not as many, at least one.

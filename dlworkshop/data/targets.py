@@ -18,9 +18,8 @@ def as_targets(
 ) -> tuple[dict[str, PyTree], tuple[str, ...]]:
     """Targets as a loss takes them, and the names of the classes they name, if any.
 
-    Args:
-        given: split -> targets, arrays [N, ...] of `leaves.as_arrays`; "train" is one.
-        classes: as for `from_arrays`.
+    They are `given` by split, as arrays [N, ...] of `leaves.as_arrays`; `classes` are
+    those of `from_arrays`.
 
     Raises:
         UserError: if the targets are neither classes nor finite numbers.

@@ -33,9 +33,7 @@ Node = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 def package(name: str | None, file: str | None) -> str | None:
     """The library and version that a module belongs to; None for the user's own code.
 
-    Args:
-        name: of the module.
-        file: where it was loaded from; None for what is built in or was typed in.
+    There is no `file` of what is built in or was typed in.
 
     >>> import json
     >>> package("json", json.__file__)[:9], package("__main__", "train.py")

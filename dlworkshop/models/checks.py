@@ -121,12 +121,7 @@ def check_state(
 
     It is traced as it is trained, with four examples on two devices, and not run.
 
-    Args:
-        model: of one example.
-        params: its parameters.
-        state: its state, () or {} where it has none.
-        inputs: leaves [B, ...].
-        hparams: [] each, which `apply` takes by keyword.
+    The arguments are those of `check_one_example`.
 
     Raises:
         UserError: if the new state differs between examples or devices, has another

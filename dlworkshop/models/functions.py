@@ -46,9 +46,7 @@ def config_of(name: str, module: Any) -> dict[str, Any]:
 def describe_function(function: Callable, room: ModuleType) -> Any:
     """The JSON of `function` in a config: how to find it again, or that it is custom.
 
-    Args:
-        function: what was given, for example as an activation.
-        room: the module with the functions that have names, for example `flax.linen`.
+    The functions of the module `room`, for example `flax.linen`, have names.
 
     Returns:
         The name of a function of `room`; {"partial": name, "keywords": {...}} of one

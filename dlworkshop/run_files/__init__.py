@@ -43,12 +43,9 @@ MEND = "run the same experiment again with this folder, which makes it anew"
 def read(
     folder: Path, name: str, summary: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The object in a JSON file of a run folder.
+    """The object in a JSON file of a run folder, as SCHEMAS has it.
 
-    Args:
-        folder: of the run.
-        name: of the file; what it must hold is in SCHEMAS.
-        summary: which knows the digests of the others.
+    The summary knows the digests of the others.
 
     Raises:
         UserError: if it is missing, or no such object, or not as it was written.

@@ -20,13 +20,9 @@ def moves(
 
     A few hundred updates do not show what augmentation is worth in thousands, but they
     show whether it is right: a network that learnt from images as they are must
-    recognise those that are moved. The most that is tried and survives is taken.
-
-    Args:
-        run: trained without augmentation.
-        dataset: whose validation images are moved.
-        task: of classes; of others nothing is moved.
-        tried: (chance of a flip, pixels of a shift), the least first.
+    recognise those of validation that are moved. Of the pairs that are `tried` (chance
+    of a flip, pixels of a shift), the least first, the most that survives is taken; of
+    anything but classes nothing is moved.
 
     Returns:
         {"flip", "shift"}, and a sentence.

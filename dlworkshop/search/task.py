@@ -59,14 +59,10 @@ class Task(NamedTuple):
 
 
 def task_of(dataset: Dataset, loss: Callable | None = None) -> Task:
-    """The task that the targets of a data set imply.
-
-    Args:
-        dataset: with one array as targets.
-        loss: instead of the usual one.
+    """The task that the targets of a data set imply, with its usual loss or another.
 
     Raises:
-        UserError: where that is not to be told from the targets.
+        UserError: where that is not to be told, as from several arrays.
 
     >>> split = Batch(np.zeros((4, 2)), np.array([0, 1, 1, 1]))
     >>> task_of(Dataset(split, split, split, ("a", "b"))).judged_by

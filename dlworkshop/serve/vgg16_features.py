@@ -63,9 +63,6 @@ def vgg16_features(dataset: Dataset, weights: str | Path) -> Dataset:
 def input_transform(how: Mapping[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
     """Images [B, H, W, C] -> inputs of a run: the images, or features [B, 512].
 
-    Args:
-        how: the preprocessing of a run.
-
     Raises:
         UserError: if the weights are not there, or are others.
     """

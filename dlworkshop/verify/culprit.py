@@ -268,13 +268,9 @@ def _derivatives(jaxpr, names, moves, modes) -> Callable:
 def _errors(jaxpr, moves, slopes, doubts, parts, rounding) -> np.ndarray:
     """The error that each equation adds, relative to what rounding explains.
 
-    It is inf where a derivative ceases to be finite.
-
-    Args:
-        jaxpr: the program.
-        moves: the variables that do, of which `slopes` and `doubts` are.
-        parts: of each equation, from `_derivatives`.
-        rounding: of a slope, relative to the largest.
+    It is inf where a derivative ceases to be finite. `slopes` and `doubts` are of the
+    variables that move, `parts` of each equation (see `_derivatives`); `rounding` is
+    that of a slope, relative to the largest.
     """
     found = []
     for eqn, (u, pulled, pushed) in zip(jaxpr.eqns, parts, strict=True):

@@ -177,11 +177,9 @@ class Differences:
         return slope._replace(doubt=np.where(accused, doubt, slope.doubt))
 
     def climb(self, probe: Probe, wanted: np.ndarray):
-        """Changes of f on every scale along a direction, from the smallest step up.
+        """Changes of f on every scale along a ray, from the smallest step up.
 
-        Args:
-            probe: the ray.
-            wanted: [Q], the outputs that are to be seen moving.
+        The outputs that are `wanted` [Q] are to be seen moving.
 
         Returns:
             The rounding [Q] of a value, up to the spacing at which f is first seen to

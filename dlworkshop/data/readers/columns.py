@@ -89,12 +89,10 @@ def read(values: "pa.ChunkedArray") -> Column:
 def choose(
     columns: Mapping[str, Column], is_leak: Callable[[Column], bool], said: list[str]
 ) -> dict[str, Column]:
-    """Choose the feature columns; reasons for dropping others are added to `said`.
+    """Choose the feature columns; `said` gets a sentence for each reason to drop some.
 
-    Args:
-        columns: name -> column of N cells, without the target and what groups the rows.
-        is_leak: whether a column says the same as the target.
-        said: to be extended by a sentence for each reason to leave columns out.
+    Among them is not what groups the rows, nor the target; `is_leak` tells of a column
+    whether it says the same as that.
     """
     features: dict[str, Column] = {}
     left_out: dict[str, list[str]] = {}

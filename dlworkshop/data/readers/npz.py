@@ -46,9 +46,7 @@ def labelled(
 def read(path: Path, target: str | tuple[str, ...] | None) -> arrays.Parts:
     """The arrays of an .npz file: x and y, or x_train, y_train, x_test, ...
 
-    Args:
-        path: of the file; pickles in it are refused.
-        target: the name of the labels, where it is none of `arrays.LABELS`.
+    Labels have a name of `arrays.LABELS`, or that of `target`.
 
     Raises:
         UserError: if there is nothing by these names, or what is there cannot be.

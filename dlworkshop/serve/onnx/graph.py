@@ -33,9 +33,8 @@ class UntranslatableError(UserError):
 class Graph:
     """An ONNX graph to which nodes are added one at a time; values are names.
 
-    Args:
-        taken: the names of its inputs and outputs.
-        size: the symbolic size of the batch.
+    Its inputs and outputs have the names that are `taken`; the `size` is the symbolic
+    one of the batch.
     """
 
     def __init__(self, taken: Iterable[str], size: Any) -> None:

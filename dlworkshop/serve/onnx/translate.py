@@ -51,13 +51,10 @@ Rule = Callable[..., Any]
 
 
 class Program(Graph):
-    """A graph into which jaxprs are translated.
+    """A graph into which jaxprs are translated, by rules for the names of primitives.
 
-    Args:
-        taken, size: of a Graph.
-        elementwise: rules, by the names of primitives, that may be given inputs which
-            broadcast to their shape.
-        others: rules that are given all entries.
+    Those that are `elementwise` may be given inputs which broadcast to their shape,
+    `others` are given all entries.
     """
 
     def __init__(
