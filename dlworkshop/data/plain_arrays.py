@@ -148,13 +148,12 @@ def _shares(
         ("test", test, test_size, TEST_SHARE),
     ):
         if given is None:
+            check_number(f"{split}_size", share, Range(0, 1, closed=False))
             shares[split] = share
         elif share != default:
             raise UserError(
                 f"{split}_size is {share}, and {split} is given too: leave one out"
             )
-    for split, share in shares.items():
-        check_number(f"{split}_size", share, Range(0, 1, closed=False))
     if sum(shares.values()) >= 1:
         said = ", ".join(f"{split}_size is {share}" for split, share in shares.items())
         raise UserError(

@@ -122,40 +122,26 @@ def strip(pictures: Sequence[str], name: str, title: str) -> Html:
 
 def facts(card: dict[str, Any]) -> list[list[str]]:
     """How the data were prepared, as rows of a table."""
-    rows = []
-    for name, key in (
-        ("Source", "source"),
-        ("Prepared", "prepared"),
-        ("Splits", "splits"),
-        ("Target", "target"),
-    ):
-        if card.get(key):
-            rows.append([name, plain(card[key])])
+    rows = [
+        [key.capitalize(), plain(card[key])]
+        for key in ("source", "prepared", "splits", "target")
+        if card.get(key)
+    ]
     if card.get("sizes"):
         more = card.get("num_sizes", 0) - len(card["sizes"])
         text = ", ".join(f"{size} ({number:,})" for size, number in card["sizes"])
         rows.append(["Sizes", text + (f" and {more} other sizes" if more > 0 else "")])
         modes = ", ".join(f"{mode} ({number:,})" for mode, number in card["modes"])
         rows.append(["Modes", modes])
-    if card.get("groups"):
-        groups = card["groups"]
+    if groups := card.get("groups"):
+        text = f"{groups['groups']} by '{groups['by']}', the largest of "
+        text += f"{count(groups['largest'], 'example')}; "
         rows.append(
-            [
-                "Groups",
-                f"{groups['groups']} by '{groups['by']}', the largest of "
-                f"{count(groups['largest'], 'example')}; "
-                f"{groups['in_several_splits']} in several splits",
-            ]
+            ["Groups", f"{text}{groups['in_several_splits']} in several splits"]
         )
-    if card.get("copies") is not None:
-        copies = card["copies"]
-        rows.append(
-            [
-                "Exact copies",
-                f"{copies['examples']}; {copies['across_splits']} contents in several "
-                "splits",
-            ]
-        )
+    if (copies := card.get("copies")) is not None:
+        text = f"{copies['examples']}; {copies['across_splits']} contents in several"
+        rows.append(["Exact copies", f"{text} splits"])
     return rows
 
 
