@@ -64,14 +64,8 @@ def equal_up_to_rounding(
     if scale is None:
         scale = float(np.abs(theirs).max(initial=0.0)) or 1.0
     errors = np.abs(ours - theirs) / scale
-    return _every(
-        statement,
-        errors,
-        "<=",
-        roundings * EPS,
-        why,
-        f"largest of {errors.size:,} differences in float64, as a share of {scale:.3g}",
-    )
+    test = f"largest of {errors.size:,} differences in float64, as a share of "
+    return _every(statement, errors, "<=", roundings * EPS, why, f"{test}{scale:.3g}")
 
 
 def gradients(
@@ -83,15 +77,9 @@ def gradients(
     """Autodiff agrees with central differences; see `verify.check_gradients`."""
     errors = [row.error if row.checked else np.nan for row in report.rows]
     n = sum(row.checked + row.directions for row in report.rows)
-    claim = _every(
-        statement,
-        errors,
-        "<=",
-        report.tolerance,
-        why,
-        f"largest error of {n:,} central differences in float64, as a share of the "
-        "gradient's norm",
-    )
+    test = f"largest error of {n:,} central differences in float64, as a share of the "
+    test += "gradient's norm"
+    claim = _every(statement, errors, "<=", report.tolerance, why, test)
     verdict = claim.verdict if report.ok else "fails"
     return claim._replace(n=n, verdict=verdict)
 
@@ -193,21 +181,14 @@ def turns(
     bound = float(below if above is None else above)  # type: ignore[arg-type]
     with np.errstate(divide="ignore", invalid="ignore"):  # ratios of 0 and below
         logs = np.log(ratios) - np.log(bound)
-    test = scipy.stats.wilcoxon(
+    p = scipy.stats.wilcoxon(
         logs, zero_method="zsplit", alternative=side, method="exact"
-    )
-    return _tested(
-        statement,
-        np.median(ratios),
-        (ratios.min(), ratios.max()),
-        n,
-        relation,
-        bound,
-        why,
-        "signed-rank test on logarithms, one-sided; turns in random order; median, "
-        "lowest and highest of the turns",
-        test.pvalue,
-    )
+    ).pvalue
+    test = "signed-rank test on logarithms, one-sided; turns in random order; median, "
+    test += "lowest and highest of the turns"
+    spread = ratios.min(), ratios.max()
+    value = np.median(ratios)
+    return _tested(statement, value, spread, n, relation, bound, why, test, p)
 
 
 def rises(statement: str, values: Array, *, why: str) -> Claim:
@@ -243,19 +224,11 @@ def share(statement: str, successes: Array, *, at_least: float, why: str) -> Cla
     """
     successes = np.asarray(successes, bool)
     n = _enough(statement, successes)
-    test = scipy.stats.binomtest(int(successes.sum()), n, at_least, "greater")
-    low, high = scipy.stats.binomtest(int(successes.sum()), n).proportion_ci(0.95)
-    return _tested(
-        statement,
-        test.statistic,
-        (low, high),
-        n,
-        ">",
-        at_least,
-        why,
-        "exact binomial test, one-sided; 95 % interval of the share",
-        test.pvalue,
-    )
+    hits = int(successes.sum())
+    p = scipy.stats.binomtest(hits, n, at_least, "greater").pvalue
+    spread = scipy.stats.binomtest(hits, n).proportion_ci(0.95)
+    test = "exact binomial test, one-sided; 95 % interval of the share"
+    return _tested(statement, hits / n, spread, n, ">", at_least, why, test, p)
 
 
 def check_seeds(seeds: int) -> None:
@@ -302,9 +275,8 @@ def _every(statement, values, relation, bound, why, test) -> Claim:
     off = {"<=": values - bound, ">=": bound - values, "=": np.abs(values - bound)}
     excess = off[relation]
     worst = float(values[np.argmax(np.where(np.isnan(excess), np.inf, excess))])
-    holds = bool(np.all(excess <= 0))  # NaN is not <= 0
     spread = (float(values.min()), float(values.max()))
-    verdict = "holds" if holds else "fails"
+    verdict = "holds" if np.all(excess <= 0) else "fails"  # NaN is not <= 0
     return Claim(
         statement, worst, spread, values.size, relation, bound, why, test, None, verdict
     )
@@ -324,20 +296,12 @@ def _t_test(statement, values, than, relation, by, why) -> Claim:
     side = "greater" if relation == ">" else "less"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # equal values have no spread
-        test = scipy.stats.ttest_1samp(measured, bound, alternative=side)
-        low, high = scipy.stats.ttest_1samp(measured, bound).confidence_interval(0.95)
-    name = "paired t-test on the differences" if paired else "t-test"
-    return _tested(
-        statement,
-        measured.mean(),
-        (low, high),
-        n,
-        relation,
-        bound,
-        why,
-        f"{name}, one-sided; 95 % interval of the mean",
-        test.pvalue,
-    )
+        p = scipy.stats.ttest_1samp(measured, bound, alternative=side).pvalue
+        spread = scipy.stats.ttest_1samp(measured, bound).confidence_interval(0.95)
+    test = "paired t-test on the differences" if paired else "t-test"
+    test += ", one-sided; 95 % interval of the mean"
+    value = measured.mean()
+    return _tested(statement, value, spread, n, relation, bound, why, test, p)
 
 
 def _trend(statement, values, relation, why) -> Claim:
@@ -354,34 +318,18 @@ def _trend(statement, values, relation, why) -> Claim:
         ranked = scipy.stats.rankdata(values, axis=1) - order.mean()  # [n, k]
         lengths = np.linalg.norm(ranked, axis=1) * np.linalg.norm(order - order.mean())
         each = ranked @ order / np.maximum(lengths, EPS)  # [n]; 0 where all are equal
-    return _tested(
-        statement,
-        each.mean(),
-        (each.min(), each.max()),
-        n,
-        relation,
-        0.0,
-        why,
-        f"Page's trend test over {num_settings} settings; rank correlation, mean, "
-        "lowest and highest over seeds",
-        p,
-    )
+    test = f"Page's trend test over {num_settings} settings; rank correlation, mean, "
+    test += "lowest and highest over seeds"
+    spread = each.min(), each.max()
+    return _tested(statement, each.mean(), spread, n, relation, 0.0, why, test, p)
 
 
 def _tested(statement, value, spread, n, relation, bound, why, test, p) -> Claim:
     low, high = map(float, spread)
     verdict = "holds" if p < LEVEL else "fails"  # NaN: a value that is not finite
+    measured = float(value), (low, high), n
     return Claim(
-        statement,
-        float(value),
-        (low, high),
-        n,
-        relation,
-        float(bound),
-        why,
-        test,
-        float(p),
-        verdict,
+        statement, *measured, relation, float(bound), why, test, float(p), verdict
     )
 
 
