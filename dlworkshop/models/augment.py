@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
-from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,15 +22,12 @@ from dlworkshop.errors import (
 )
 from dlworkshop.models.model import (
     BY_KEYWORD,
-    Model,
-    StatefulModel,
+    AnyModel,
     as_float,
     check_model,
     check_rank,
 )
 from dlworkshop.types import Array
-
-AnyModel = TypeVar("AnyModel", Model, StatefulModel)
 
 
 def shift(key: Array, image: Array, pixels: int) -> jax.Array:

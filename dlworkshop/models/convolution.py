@@ -8,7 +8,7 @@ does each convolution is exchanged for the way that was chosen; the rest is unto
 import functools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +18,10 @@ from jax.extend import core
 from jax.extend.core import primitives
 
 from dlworkshop.models.conv_impls import CONV_IMPLS
-from dlworkshop.models.model import Model, StatefulModel
+from dlworkshop.models.model import AnyModel
 
 __all__ = ["CONV_IMPLS", "computed_by", "has_convolutions", "with_convolutions"]
 
-AnyModel = TypeVar("AnyModel", Model, StatefulModel)
 # Entries of the largest kernel that is taken apart: each is an operation or more of the
 # program, and kernels as large as an image are gradients that a model takes itself.
 ENTRIES = 256

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +54,9 @@ class StatefulModel(NamedTuple):
     config: Mapping[str, Any] = MappingProxyType({})
     module: Any = None
     augment: Callable | None = None
+
+
+AnyModel = TypeVar("AnyModel", Model, StatefulModel)
 
 
 def check_model(model: Any) -> None:

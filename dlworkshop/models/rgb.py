@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from dlworkshop.models.scaling import AnyModel, on_inputs
+from dlworkshop.models.model import AnyModel
+from dlworkshop.models.scaling import on_inputs
 from dlworkshop.types import Array
 
 LEAST = 32  # pixels of a side

@@ -7,7 +7,6 @@ need nothing beside it. They are statistics of the training split; `fitted_scale
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +14,14 @@ import numpy as np
 
 from dlworkshop.data.leaves import as_floats
 from dlworkshop.errors import UserError
-from dlworkshop.models.model import Model, StatefulModel, as_float, check_model
+from dlworkshop.models.model import (
+    AnyModel,
+    StatefulModel,
+    as_float,
+    check_model,
+)
 from dlworkshop.types import Array
 
-AnyModel = TypeVar("AnyModel", Model, StatefulModel)
 PIECE = 4096  # examples whose statistics are taken at a time
 
 
