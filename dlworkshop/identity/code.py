@@ -55,7 +55,8 @@ def _package(top: str, file: str) -> str | None:
         return f"dlworkshop {_own_version()}"
     if any(path.is_relative_to(folder) for folder in _installed()):
         return f"{top} {_version(top)}".strip()
-    if any(path.is_relative_to(folder) for folder in _standard()):
+    standard = sysconfig.get_paths()["stdlib"], sysconfig.get_paths()["platstdlib"]
+    if any(path.is_relative_to(folder) for folder in standard):
         return f"python {PYTHON}"
     return None
 
@@ -69,12 +70,6 @@ def _installed() -> tuple[str, ...]:
         p for p in sys.path if Path(p).name in {"site-packages", "dist-packages"}
     }
     return tuple(sorted(folders))
-
-
-@functools.cache
-def _standard() -> tuple[str, ...]:
-    paths = sysconfig.get_paths()
-    return paths["stdlib"], paths["platstdlib"]
 
 
 @functools.cache

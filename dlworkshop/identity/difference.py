@@ -38,8 +38,8 @@ def difference(then: JSON, now: JSON) -> list[str]:
         # what is reached along two ways is told once
         last = path.rpartition(".")[2]
         found.setdefault((last, checksum(old), checksum(new)), sentence)
-    for path in opaque(now):
-        kind = title(_at(now, path))
+    for path, part in _opaque("", now):
+        kind = title(part)
         found.setdefault((path,), f"{path or 'it'} ({kind}) cannot be compared")
     sentences = list(dict.fromkeys(found.values())) or references[:1]
     if not sentences and not _same(then, now):
@@ -64,10 +64,6 @@ def _opaque(path: str, description: JSON) -> Iterator[tuple[str, JSON]]:
         yield from _opaque(_join(path, name), part)
 
 
-def _at(description: JSON, wanted: str) -> JSON:
-    return next(found for path, found in _opaque("", description) if path == wanted)
-
-
 def _differing(path: str, then: JSON, now: JSON) -> Iterator[tuple[str, Any, Any]]:
     if _same(then, now):
         return
@@ -75,7 +71,8 @@ def _differing(path: str, then: JSON, now: JSON) -> Iterator[tuple[str, Any, Any
         yield path, then, now
         return
     if isinstance(then, list):
-        if len(then) != len(now) or all(map(_is_plain, [*then, *now])):
+        parts = [*then, *now]
+        if len(then) != len(now) or not any(isinstance(p, (dict, list)) for p in parts):
             yield path, then, now
             return
     elif _marks(then) != _marks(now):
@@ -142,10 +139,6 @@ def _kind(description: JSON) -> str:
     if not isinstance(description, dict):
         return "value"
     return next((key for key in sorted(description) if key.startswith("@")), "dict")
-
-
-def _is_plain(description: JSON) -> bool:
-    return not isinstance(description, (dict, list))
 
 
 def _children(description: JSON) -> Iterator[tuple[str, str, JSON]]:
