@@ -1,7 +1,8 @@
 """A name or path -> Dataset, prepared on first use and cached."""
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +93,8 @@ def load(
                 f"for '{name}'"
             )
     name = str(name)
-    try:
+    with _usable(data_dir):
         return arrays.read(name, _arrays_folder(name, data_dir))
-    except OSError as error:
-        raise _unusable(error, data_dir) from error
 
 
 def prepare_from(
@@ -117,10 +116,8 @@ def prepare_from(
             f"{name} is prepared already in {there}: leave {source} out, or delete "
             "that folder to prepare it anew"
         )
-    try:
+    with _usable(data_dir):
         prepare.prepare(name, root, Path(source).expanduser())
-    except OSError as error:
-        raise _unusable(error, data_dir) from error
 
 
 def reload(
@@ -178,20 +175,20 @@ def _own(
         if len(given.parts) == 1 and not given.suffix:
             raise errors.unknown("data set", str(path), NAMES)
         raise errors.UserError(f"{path} is not there: give the path of your data")
-    try:
+    with _usable(data_dir):
         return readers.load(given, _root(data_dir) / "own", Options(**options))
+
+
+@contextlib.contextmanager
+def _usable(data_dir: str | os.PathLike[str] | None) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise _unusable(error, data_dir) from error
-
-
-def _unusable(
-    error: OSError, data_dir: str | os.PathLike[str] | None
-) -> errors.UserError:
-    where = error.filename or data_dir or "the data cache"
-    return errors.UserError(
-        f"{where} cannot be used ({error.strerror or error}): give a folder "
-        "with room to write in, by data_dir (--data-dir) or DLWORKSHOP_DATA"
-    )
+        where = error.filename or data_dir or "the data cache"
+        raise errors.UserError(
+            f"{where} cannot be used ({error.strerror or error}): give a folder "
+            "with room to write in, by data_dir (--data-dir) or DLWORKSHOP_DATA"
+        ) from error
 
 
 def _arrays_folder(name: str, data_dir: str | os.PathLike[str] | None) -> Path:
