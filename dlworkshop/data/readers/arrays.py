@@ -11,7 +11,7 @@ from dlworkshop.data import split
 from dlworkshop.data.archive import read_npz
 from dlworkshop.data.content import SPLITS
 from dlworkshop.data.readers import cards, images, store
-from dlworkshop.data.readers.reader import Source
+from dlworkshop.data.readers.reader import Options, Source
 from dlworkshop.errors import UserError
 
 # How people call the splits, in names of folders, arrays and files.
@@ -24,6 +24,7 @@ INPUTS = ("image", "images", "x", "data", "features")
 LABELS = ("label", "labels", "y", "target", "targets")
 
 Parts = dict[int, tuple[np.ndarray, np.ndarray]]  # place in SPLITS -> inputs, labels
+Read = Callable[[Path, Options], Parts]  # what the readers of arrays differ in
 
 
 def split_of(name: str) -> int | None:
@@ -79,13 +80,14 @@ def by_split(
     return found
 
 
-def prepare(parts: Parts, path: Path, folder: Path) -> store.Prepared:
+def prepare(read: Read, path: Path, folder: Path, options: Options) -> store.Prepared:
     """Check the arrays, cut missing splits, write every example.
 
     Images are [N, H, W] or [N, H, W, C], uint8 or floats in [0, 1]; those of three
     channels that are equal are grey, and have one. Vectors [N, D] are standardised
     with the statistics of train, NaN becoming the mean.
     """
+    parts = read(path, options)
     inputs, labels, given = join(parts, path)
     classes, label = np.unique(labels, return_inverse=True)
     _check_classes(path, classes, label, given)
@@ -183,9 +185,11 @@ def are_grey(images: np.ndarray) -> bool:
     return colours and bool((images[..., 1:] == images[..., :1]).all())
 
 
-def labelled(parts: Parts, path: Path, label: Callable[[str], Any]) -> Iterator[Source]:
+def labelled(
+    read: Read, path: Path, options: Options, label: Callable[[str], Any]
+) -> Iterator[Source]:
     """The examples of the test split, or all if there is none."""
-    inputs, labels, given = join(parts, path)
+    inputs, labels, given = join(read(path, options), path)
     names = {value: label(str(value)) for value in np.unique(labels).tolist()}
     return (
         Source(f"{path} row {i}", inputs[i], names[labels[i].item()])
@@ -199,9 +203,12 @@ def tested(given: np.ndarray) -> np.ndarray:
     return test if test.any() else np.ones_like(test)
 
 
-def fingerprint(parts: Parts, path: Path) -> str:
+def fingerprint(
+    read: Read, path: Path, preprocessing: Mapping[str, Any], options: Options
+) -> str:
     """The content hash that `prepare` would compute, without preparing."""
-    inputs, labels, given = join(parts, path)
+    del preprocessing  # it follows from the arrays
+    inputs, labels, given = join(read(path, options), path)
     return key(digests(inputs), labels, given, inputs.shape)
 
 

@@ -1,14 +1,13 @@
 """IDX files as those of MNIST, of any size: pairs of images and labels."""
 
+import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from dlworkshop.data import raw
-from dlworkshop.data.readers import arrays, store
+from dlworkshop.data.readers import arrays
 from dlworkshop.data.readers.examples import inside, shape, to_example
-from dlworkshop.data.readers.reader import Options, Source
+from dlworkshop.data.readers.reader import Options
 from dlworkshop.errors import UserError
 
 __all__ = ["inside", "shape", "to_example"]  # they are those of any image
@@ -30,32 +29,13 @@ def files(path: Path) -> tuple[list[Path], tuple[str, ...]]:
     return sorted(f for f in home.iterdir() if "ubyte" in f.name), ()
 
 
-def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
-    """See `arrays.prepare`."""
-    del options
-    return arrays.prepare(read(path), path, folder)
-
-
-def fingerprint(path: Path, preprocessing: Mapping[str, Any], options: Options) -> str:
-    """See `arrays.fingerprint`."""
-    del preprocessing, options
-    return arrays.fingerprint(read(path), path)
-
-
-def labelled(
-    path: Path, options: Options, label: Callable[[str], Any]
-) -> Iterator[Source]:
-    """See `arrays.labelled`."""
-    del options
-    return arrays.labelled(read(path), path, label)
-
-
-def read(path: Path) -> arrays.Parts:
+def read(path: Path, options: Options) -> arrays.Parts:
     """The files of images, each with its file of labels.
 
     Raises:
         UserError: if a file is damaged, has no labels, or there is no train split.
     """
+    del options  # there are none
     parts: arrays.Parts = {}
     for file in _images(path):
         match = IDX.match(file.name)
@@ -82,3 +62,8 @@ def read(path: Path) -> arrays.Parts:
 def _images(path: Path) -> list[Path]:
     inside = sorted(path.iterdir()) if path.is_dir() else [path]
     return [file for file in inside if file.is_file() and IDX.match(file.name)]
+
+
+prepare = functools.partial(arrays.prepare, read)
+fingerprint = functools.partial(arrays.fingerprint, read)
+labelled = functools.partial(arrays.labelled, read)

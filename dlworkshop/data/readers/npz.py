@@ -1,12 +1,11 @@
 """An .npz file with x and y, or x_train, y_train, ..."""
 
-from collections.abc import Callable, Iterator, Mapping
+import functools
 from pathlib import Path
-from typing import Any
 
-from dlworkshop.data.readers import arrays, store
+from dlworkshop.data.readers import arrays
 from dlworkshop.data.readers.examples import inside, shape, to_example
-from dlworkshop.data.readers.reader import Options, Source
+from dlworkshop.data.readers.reader import Options
 from dlworkshop.errors import UserError
 
 __all__ = ["inside", "shape", "to_example"]  # they are those of any array
@@ -25,33 +24,15 @@ def files(path: Path) -> tuple[list[Path], tuple[str, ...]]:
     return [path], ()
 
 
-def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
-    """See `arrays.prepare`."""
-    return arrays.prepare(read(path, options.target), path, folder)
-
-
-def fingerprint(path: Path, preprocessing: Mapping[str, Any], options: Options) -> str:
-    """See `arrays.fingerprint`."""
-    del preprocessing
-    return arrays.fingerprint(read(path, options.target), path)
-
-
-def labelled(
-    path: Path, options: Options, label: Callable[[str], Any]
-) -> Iterator[Source]:
-    """See `arrays.labelled`."""
-    return arrays.labelled(read(path, options.target), path, label)
-
-
-def read(path: Path, target: str | tuple[str, ...] | None) -> arrays.Parts:
+def read(path: Path, options: Options) -> arrays.Parts:
     """The arrays of an .npz file: x and y, or x_train, y_train, x_test, ...
 
-    Labels have a name of `arrays.LABELS`, or that of `target`.
+    Labels have a name of `arrays.LABELS`, or that of the target.
 
     Raises:
         UserError: if there is nothing by these names, or what is there cannot be.
     """
-    given = arrays.read_file(path)
+    given, target = arrays.read_file(path), options.target
     parts: arrays.Parts = {}
     if isinstance(target, tuple):
         raise UserError(f"target is {target}: give the name of one array of {path}")
@@ -71,3 +52,8 @@ def read(path: Path, target: str | tuple[str, ...] | None) -> arrays.Parts:
             "x_train, y_train, x_test, y_test"
         )
     return parts
+
+
+prepare = functools.partial(arrays.prepare, read)
+fingerprint = functools.partial(arrays.fingerprint, read)
+labelled = functools.partial(arrays.labelled, read)
