@@ -29,7 +29,7 @@ from PIL import Image
 from rich.cells import cell_len
 
 MOST_PIXELS = 160  # of the longer side of an image
-FONT = "DejaVu Sans"  # comes with matplotlib
+FONT, WEIGHTS = "DejaVu Sans", ("normal", "bold")  # it comes with matplotlib
 STYLE: dict[Any, Any] = {
     "font.family": FONT,
     "font.size": 14,
@@ -124,15 +124,9 @@ def is_drawn(text: str) -> bool:
 @functools.cache
 def _letters() -> frozenset[int]:
     """The letters of the font in both weights."""
-    weights = (
-        font_manager.get_font(
-            font_manager.findfont(
-                font_manager.FontProperties(family=FONT, weight=weight)
-            )
-        ).get_charmap()
-        for weight in ("normal", "bold")
-    )
-    return frozenset.intersection(*map(frozenset, weights))
+    looks = [font_manager.FontProperties(family=FONT, weight=w) for w in WEIGHTS]
+    fonts = [font_manager.get_font(font_manager.findfont(look)) for look in looks]
+    return frozenset.intersection(*(frozenset(font.get_charmap()) for font in fonts))
 
 
 class _Renderer(RendererSVG):
