@@ -166,8 +166,9 @@ def count(number: Any, noun: str = "") -> str:
     """
     if not is_number(number):
         return MISSING
-    plural = "es" if noun.endswith("s") else "s"
-    return f"{number:,.0f} {noun}{plural * (noun != '' and number != 1)}".strip()
+    if noun and number != 1:
+        noun += "es" if noun.endswith("s") else "s"
+    return f"{number:,.0f} {noun}".strip()
 
 
 def plain(value: Any) -> str:
