@@ -8,8 +8,8 @@ import tensorflow_datasets as tfds
 from dlworkshop.data.builders import official
 
 
-# tfds knows it by its folder alone, as any other prepared data set.
-class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+# tfds knows it by its folder alone, as any other prepared data set; it has no types.
+class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """1,797 handwritten digits, 8x8, of the UCI test set; 1,437 train, 360 test."""
 
     VERSION = tfds.core.Version("1.0.0")
