@@ -122,7 +122,7 @@ def choose_model(config: Config, dataset: Dataset) -> models.Model | None:
     elif kind == "mlp":
         model = models.mlp(config.dense, num_classes=outputs)
     elif kind == "resnet":
-        model = models.resnet(config.channels, num_classes=outputs)
+        model = models.resnet(config.channels, norm="batch", num_classes=outputs)
     else:
         model = models.cnn(
             config.channels, config.dense, pooling=models.max_pool, num_classes=outputs

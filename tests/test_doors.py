@@ -57,6 +57,10 @@ CALLS = {
     "cnn": (lambda: models.cnn((8, 0)), rf"features\[1\] is 0: {WHOLE}"),
     "cnn dense": (lambda: models.cnn(dense=8), "dense is 8: give a tuple"),
     "resnet": (lambda: models.resnet((True,)), rf"features\[0\] is True: {WHOLE}"),
+    "resnet norm": (
+        lambda: models.resnet(norm="layer"),
+        "norm is 'layer': give one of group, batch",
+    ),
     "logistic": (lambda: models.logistic("a"), f"num_classes is 'a': {WHOLE}"),
     "vgg16": (lambda: models.vgg16(num_classes=-1), f"num_classes is -1: {WHOLE}"),
     "vgg16 top": (lambda: models.vgg16("no"), "include_top is 'no': give True or"),

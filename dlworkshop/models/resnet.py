@@ -1,30 +1,39 @@
-"""A residual convolutional network with group normalisation."""
+"""A residual convolutional network, normalised over batches or groups of channels."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
 
+from dlworkshop.errors import UserError
 from dlworkshop.models.functions import config_of
 from dlworkshop.models.layers import drop, group_norm, max_pool
 from dlworkshop.models.linen import from_linen
-from dlworkshop.models.model import Model, check_halvings, check_layers
+from dlworkshop.models.model import BATCH_AXES, check_halvings, check_layers
 
 CHANNELS = 16  # of a group, at most
+NORMS = "group", "batch"
+MOMENTUM = 0.9  # of the running statistics
 
 
 class Normed(nn.Module):
-    """A 3x3 convolution without a bias, then GroupNorm, which has one."""
+    """A 3x3 convolution without a bias, then a normalisation, which has one."""
 
     features: int
+    norm: str
     dtype: Any
 
     @nn.compact
-    def __call__(self, x):  # [H, W, C] -> [H, W, features]
+    def __call__(self, x, train):  # [H, W, C] -> [H, W, features]
         param_dtype = jnp.result_type(float)
         dtypes = {"dtype": self.dtype, "param_dtype": param_dtype}
         x = nn.Conv(self.features, (3, 3), use_bias=False, **dtypes)(x)
+        if self.norm == "batch":
+            norm = nn.BatchNorm(
+                not train, momentum=MOMENTUM, axis_name=BATCH_AXES, **dtypes
+            )
+            return norm(x)
         shape = (self.features,)
         scale = self.param("scale", nn.initializers.ones, shape, param_dtype)
         bias = self.param("bias", nn.initializers.zeros, shape, param_dtype)
@@ -38,6 +47,7 @@ class ResNet(nn.Module):
     features: Sequence[int]
     activation: Callable
     dropout: float
+    norm: str
     num_classes: int
     dtype: Any
 
@@ -45,14 +55,17 @@ class ResNet(nn.Module):
     def __call__(self, image, *, key=None, dropout=None):  # [H, W, C]
         check_halvings(image, len(self.features))
         rate = self.dropout if dropout is None else dropout
-        x = image
+        x, train = image, key is not None
         for features in self.features:
-            x = self.activation(Normed(features, self.dtype)(x))
+            first, second, third = (
+                Normed(features, self.norm, self.dtype) for _ in range(3)
+            )
+            x = self.activation(first(x, train))
             x = max_pool(x)  # [H/2, W/2, features]
-            y = self.activation(Normed(features, self.dtype)(x))
-            x = self.activation(x + Normed(features, self.dtype)(y))
+            y = self.activation(second(x, train))
+            x = self.activation(x + third(y, train))
         x = x.mean((0, 1))  # [features]
-        if key is not None and not (isinstance(rate, float) and rate == 0):
+        if train and not (isinstance(rate, float) and rate == 0):
             x = drop(x, key, rate)
         x = nn.Dense(
             self.num_classes, dtype=self.dtype, param_dtype=jnp.result_type(float)
@@ -75,26 +88,32 @@ def resnet(
     activation: Callable = nn.relu,
     dropout: float = 0.0,
     *,
+    norm: Literal["group", "batch"] = "group",
     num_classes: int = 10,
     dtype: Any = None,
-) -> Model:
+) -> Any:
     """Residual network on images [H, W, C] with H, W >= 2 ** len(features).
 
     A stage is a convolution, 2x2 max pooling and a residual block of two convolutions;
-    the mean over all places goes into one affine map. GroupNorm follows every
-    convolution, which, unlike BatchNorm, says the same of an image whatever it is
-    beside.
+    the mean over all places goes into one affine map. A normalisation follows every
+    convolution. BatchNorm learns much faster (docs/own_data.md), and makes a
+    `StatefulModel` of running statistics; with GroupNorm it is a `Model`, whose outputs
+    do not depend on what else is in the batch, in training neither.
 
     Args:
         features: channels of each stage.
         activation: elementwise function.
         dropout: probability in [0, 1) of dropping one of the means in training; a
             population may override it per member with hparams["dropout"].
+        norm: "group" or "batch".
         num_classes: length K of the logits.
         dtype: what to compute in, e.g. jnp.bfloat16; parameters stay float32.
 
-    Source: He et al. (2016), Deep residual learning for image recognition; Wu & He
-    (2018), Group normalization.
+    Returns:
+        `Model`, or `StatefulModel` with BatchNorm.
+
+    Source: He et al. (2016), Deep residual learning for image recognition; Ioffe &
+    Szegedy (2015), Batch normalization; Wu & He (2018), Group normalization.
 
     >>> import jax
     >>> model = resnet((4, 8))
@@ -104,5 +123,9 @@ def resnet(
     (10,)
     """
     check_layers(num_classes, dropout, dtype, features=features)
-    module = ResNet(tuple(features), activation, float(dropout), num_classes, dtype)
-    return from_linen(module, config_of("resnet", module))
+    if norm not in NORMS:
+        raise UserError(f"norm is {norm!r:.40}: give one of {', '.join(NORMS)}")
+    module = ResNet(
+        tuple(features), activation, float(dropout), norm, num_classes, dtype
+    )
+    return from_linen(module, config_of("resnet", module), stateful=norm == "batch")

@@ -191,7 +191,7 @@ def _convolutional(side: int, width: int, outputs: int) -> tuple[str, AnyModel]:
     stages = [width, 2 * width, 4 * width, 8 * width, 8 * width]
     if side >= LARGE:
         stages = stages[: max(3, min(5, halved - 2))]
-        return "resnet", models.resnet(stages, num_classes=outputs)
+        return "resnet", models.resnet(stages, norm="batch", num_classes=outputs)
     network = models.cnn(
         stages[: min(3, halved - 1)],
         (128,),
