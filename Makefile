@@ -6,8 +6,9 @@ SEED ?= 0
 BIN := .venv/bin
 # No byte-compilation of what is never imported: it halves the time of an installation.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test test-aot torture mutants bench gallery format lock
+.PHONY: demo test mypy pytest test-slow test-aot torture mutants bench gallery format lock
 
 demo: .venv/run.stamp
 	$(BIN)/python experiments/digits.py
@@ -18,8 +19,18 @@ gallery: .venv/run.stamp
 test: .venv/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	@$(MAKE) --no-print-directory --jobs=2 mypy pytest
+
+# Side by side: the types are checked by one core.
+mypy: .venv/dev.stamp
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+pytest: .venv/dev.stamp
+	$(PYTEST) -m "not slow"
+
+# What `make test` leaves out: CI runs it as well.
+test-slow: .venv/dev.stamp
+	$(PYTEST) -m slow
 
 # Kills, signals, failing disks, damaged and hostile files, long runs: SECONDS of each.
 torture: .venv/dev.stamp

@@ -22,6 +22,8 @@ from sklearn.metrics import roc_auc_score
 import dlworkshop
 from dlworkshop import data, fit, load_run, losses, metrics, models, observers, sweep
 
+pytestmark = pytest.mark.usefixtures("unreported")
+
 LONGEST = 25  # lines of code, without the lines that ask whether it is right
 RATE = {"learning_rate": 0.01}
 fit = functools.partial(fit, batch_size=16, quiet=True)

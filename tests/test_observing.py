@@ -45,6 +45,7 @@ def test_every_block_is_run_or_known_not_to_be():
     assert all(any(word in text for word in (*run, *ELSEWHERE)) for text in BLOCKS)
 
 
+@pytest.mark.slow  # as in tests/test_bring_your_own.py, and so is Optuna
 def test_tensorboard(tmp_path, monkeypatch):
     pytest.importorskip("tensorboardX")
     execute("observers.tensorboard", tmp_path, monkeypatch)
@@ -75,6 +76,7 @@ def test_pictures(tmp_path, monkeypatch):
     assert names == [".png", ".png"]
 
 
+@pytest.mark.slow
 def test_optuna_prunes(tmp_path, monkeypatch):
     optuna = pytest.importorskip("optuna")
     optuna.logging.set_verbosity(optuna.logging.WARNING)

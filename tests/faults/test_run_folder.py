@@ -121,7 +121,11 @@ def attack(folder: Path, want, photos, seed: int, forged: bool, scratch: Path) -
     return "used"
 
 
-@pytest.mark.parametrize("forged", [False, True], ids=["damaged", "forged"])
+@pytest.mark.parametrize(
+    "forged",
+    [False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["damaged", "forged"],
+)
 def test_one_sentence_or_what_is_right(forged, whole, photos, tmp_path):
     folder, want = whole
     found = [

@@ -44,6 +44,9 @@ NOT_IN_BFLOAT16 = {
     "optax.novograd": "the two branches of its cond have different types",
 }
 REQUIRED = {"optax.contrib.dpsgd": {"l2_norm_clip": 1.0, "noise_multiplier": 0.1}}
+# What most people use; the others are built in the same way.
+COMMON = {"sgd", "adam", "adamw", "adagrad", "rmsprop", "lion", "lamb", "adafactor"}
+COMMON |= {"contrib.muon", "contrib.schedule_free_adamw", "polyak_sgd", "noisy_sgd"}
 ALL = constructors()
 WORKING = sorted(set(ALL) - set(IMPOSSIBLE))
 
@@ -114,9 +117,18 @@ def test_they_are_all_looked_at():
     assert len(ALL) > 45
     assert {"optax.adam", "optax.contrib.muon", "optax.polyak_sgd"} < set(ALL)
     assert {*IMPOSSIBLE, *NOT_IN_BFLOAT16} < set(ALL)
+    assert {f"optax.{name}" for name in COMMON} < set(WORKING)
 
 
-@pytest.mark.parametrize("name", WORKING)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name.removeprefix("optax.") in COMMON
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in WORKING
+    ],
+)
 def test_a_member_is_the_lone_run(name):
     numbers = numbers_of(name)
     together = population(name, numbers)

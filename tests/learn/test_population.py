@@ -148,7 +148,7 @@ def test_its_neighbours_keep_their_bits(quadrants, one_device):
         assert a.tobytes() == b.tobytes()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["mlp", pytest.param("cnn", marks=pytest.mark.slow)])
 def test_an_update_that_overflows_is_not_applied(name, quadrants, one_device):
     """The gradient is finite, what the optimizer makes of it is not."""
 

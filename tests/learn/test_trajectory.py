@@ -121,6 +121,7 @@ def test_cnn(tmp_path):
     assert_same(*both(tmp_path, model, references.train_cnn, "momentum", 0.1))
 
 
+@pytest.mark.slow
 def test_cnn_with_tanh_and_max_pooling(tmp_path):
     model = models.cnn((4,), (8,), nn.tanh, models.max_pool, num_classes=4)
     assert_same(

@@ -3,7 +3,7 @@
 import jax
 
 FAST = {"seeds": 6, "learning_rates": (0.01,), "num_epochs": 8}
-COMPUTING = True
+COMPUTING = SLOW = True
 
 
 def half_hidden(log_probability):

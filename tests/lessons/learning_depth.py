@@ -6,7 +6,7 @@ import numpy as np
 from dlworkshop.data import toy
 
 FAST = {"seeds": 5, "num_steps": 300}
-COMPUTING = True
+COMPUTING = SLOW = True
 
 
 def found_by_hand(config, widths, learning_rate, key):

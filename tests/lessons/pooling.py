@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 FAST = {"seeds": 6, "learning_rates": (0.03,), "num_epochs": 2}
-COMPUTING = True
+COMPUTING = SLOW = True
 
 
 def one_pixel_late(pool):

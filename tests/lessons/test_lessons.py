@@ -3,7 +3,7 @@
 Beside this file, NAME.py says for the lesson NAME what its FAST setting is, and what is
 PLANTED: names in the experiment -> a function of the original that returns a wrong one,
 and the beginnings of the statements that must then fail. Some are COMPUTING for longer
-than their programs are compiled.
+than their programs are compiled; some take so long even then that they are SLOW.
 """
 
 import dataclasses
@@ -35,8 +35,9 @@ def planted(name):
 
 
 def marks(name):
-    computing = getattr(planted(name), "COMPUTING", False)
-    return [pytest.mark.computing] if computing else []
+    said = planted(name)
+    known = {"COMPUTING": pytest.mark.computing, "SLOW": pytest.mark.slow}
+    return [mark for word, mark in known.items() if getattr(said, word, False)]
 
 
 def run(name, workdir, changes):

@@ -339,7 +339,14 @@ NORMED = {
 }
 
 
-@pytest.fixture(params=NORMED, ids=lambda name: name.replace(" ", "-"))
+@pytest.fixture(
+    params=[
+        # Haiku's own are tried, and batched ones of Linen's
+        pytest.param(name, marks=pytest.mark.slow) if name == "haiku batched" else name
+        for name in NORMED
+    ],
+    ids=lambda name: name.replace(" ", "-"),
+)
 def normed(request):
     return NORMED[request.param]
 
@@ -908,7 +915,11 @@ def test_the_haiku_function_of_the_documentation_is_a_model():
     )
 
 
-@pytest.mark.parametrize("code", BLOCKS[1:], ids=["batch-norm", "group-norm"])
+@pytest.mark.parametrize(
+    "code",
+    [BLOCKS[1], pytest.param(BLOCKS[2], marks=pytest.mark.slow)],
+    ids=["batch-norm", "group-norm"],
+)
 def test_the_networks_of_the_documentation_learn(code):
     assert len(code.splitlines()) <= 40
     scope: dict = {"__name__": "documentation"}

@@ -77,7 +77,9 @@ def _float64():
         yield
 
 
-@pytest.mark.parametrize("how", ["patches", "shifts"])
+@pytest.mark.parametrize(
+    "how", ["patches", pytest.param("shifts", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_of_linen(name, how):
     layer = LAYERS[name].copy(param_dtype=jnp.float64)

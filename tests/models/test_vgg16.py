@@ -57,39 +57,31 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def original(keras):
-    """Keras' network with random weights, biases too, and a top of 7 classes."""
-    network = keras.applications.VGG16(
-        weights=None, input_shape=IMAGE.shape, classes=CLASSES
-    )
+def weights():
+    """layer -> random kernel and bias, with a top of 7 classes."""
+    model = vgg16(include_top=True, num_classes=CLASSES)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), IMAGE)
     rng = np.random.default_rng(1)
-    network.set_weights(
-        [
-            rng.normal(
-                size=w.shape, scale=(2 / w[..., 0].size) ** 0.5 if w.ndim > 1 else 1
-            )
-            for w in network.get_weights()
-        ]
-    )
-    return network
+
+    def draw(shape):
+        scale = (2 / np.prod(shape[:-1])) ** 0.5 if len(shape) > 1 else 1
+        return np.float32(scale) * rng.standard_normal(shape, np.float32)
+
+    return {
+        layer: [draw(shapes[layer][part].shape) for part in ("kernel", "bias")]
+        for layer in layers(include_top=True)
+    }
 
 
 @pytest.fixture(scope="module")
-def files(original, folder):
-    """The same weights in each of the layouts that Keras wrote over the years."""
-    original.save_weights(folder / "keras3.weights.h5")
-    original.save(folder / "whole.h5")
-    shutil.copy(folder / "keras3.weights.h5", folder / "unnamed.weights.h5")
-    with h5py.File(folder / "unnamed.weights.h5", "r+") as file:
-        for group in file["layers"].values():
-            del group["vars"].attrs["name"]
-    keras2(original, folder / "keras2.h5", layers(include_top=True))
-    keras2(original, folder / "notop.h5", layers(include_top=False))
+def files(weights, folder):
+    """The weights in the layout of the official files, with the top and without."""
+    keras2(weights, folder / "keras2.h5", layers(include_top=True))
+    keras2(weights, folder / "notop.h5", layers(include_top=False))
     return folder
 
 
-def keras2(network, path, names):
-    """The layout of the official files."""
+def keras2(weights, path, names):
     with h5py.File(path, "w") as file:
         file.attrs["layer_names"] = [b"input_1", *(name.encode() for name in names)]
         file.create_group("input_1").attrs["weight_names"] = []
@@ -98,13 +90,34 @@ def keras2(network, path, names):
             group.attrs["weight_names"] = [
                 f"{name}_{kind}_1:0".encode() for kind in "Wb"
             ]
-            for kind, value in zip(
-                "Wb", network.get_layer(name).get_weights(), strict=True
-            ):
+            for kind, value in zip("Wb", weights[name], strict=True):
                 group[f"{name}_{kind}_1:0"] = value
 
 
-KERAS_FILES = ["keras3.weights.h5", "whole.h5", "unnamed.weights.h5", "keras2.h5"]
+@pytest.fixture(scope="module")
+def original(keras, weights):
+    """Keras' network with these weights."""
+    network = keras.applications.VGG16(
+        weights=None, input_shape=IMAGE.shape, classes=CLASSES
+    )
+    for layer, values in weights.items():
+        network.get_layer(layer).set_weights(values)
+    return network
+
+
+SAVED = ["keras3.weights.h5", "whole.h5", "unnamed.weights.h5"]
+
+
+@pytest.fixture(scope="module")
+def saved(original, folder):
+    """The weights in each of the layouts that Keras 3 writes or wrote."""
+    original.save_weights(folder / "keras3.weights.h5")
+    original.save(folder / "whole.h5")
+    shutil.copy(folder / "keras3.weights.h5", folder / "unnamed.weights.h5")
+    with h5py.File(folder / "unnamed.weights.h5", "r+") as file:
+        for group in file["layers"].values():
+            del group["vars"].attrs["name"]
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -120,17 +133,20 @@ def expected(keras, original):
     return maps, logits
 
 
-@pytest.mark.parametrize("name", KERAS_FILES)
-def test_every_layout_of_keras_is_read(name, files, original):
-    params = vgg16(True, files / name, num_classes=CLASSES).init(
-        jax.random.key(0), IMAGE
-    )
-    for layer in layers(include_top=True):
-        kernel, bias = original.get_layer(layer).get_weights()
+@pytest.mark.parametrize(
+    "name",
+    ["keras2.h5", *(pytest.param(name, marks=pytest.mark.slow) for name in SAVED)],
+)
+def test_every_layout_of_keras_is_read(name, weights, request):
+    folder = request.getfixturevalue("saved" if name in SAVED else "files")
+    model = vgg16(True, folder / name, num_classes=CLASSES)
+    params = model.init(jax.random.key(0), IMAGE)
+    for layer, (kernel, bias) in weights.items():
         np.testing.assert_array_equal(params[layer]["kernel"], kernel)
         np.testing.assert_array_equal(params[layer]["bias"], bias)
 
 
+@pytest.mark.slow  # as all that asks Keras, which takes long to load
 def test_keras_weights_give_the_outputs_of_keras(files, expected):
     model = vgg16(include_top=True, weights=files / "keras2.h5", num_classes=CLASSES)
     maps, logits = outputs_of(model)
@@ -139,6 +155,7 @@ def test_keras_weights_give_the_outputs_of_keras(files, expected):
     assert_close(logits, expected[1])
 
 
+@pytest.mark.slow
 def test_without_the_top_it_is_that_of_keras(keras, files):
     network = keras.applications.VGG16(
         include_top=False, weights=None, input_shape=(70, 99, 3)
@@ -158,6 +175,7 @@ def test_without_the_top_it_is_that_of_keras(keras, files):
         assert_close(ours, np.asarray(pool()(theirs))[0])
 
 
+@pytest.mark.slow
 def test_layers_and_sizes_are_those_of_keras(original):
     ours = vgg16(include_top=True, num_classes=CLASSES)
     params = jax.eval_shape(ours.init, jax.random.key(0), IMAGE)
@@ -226,6 +244,7 @@ def test_torchvision_weights_give_the_outputs_of_torchvision(folder):
     assert_close(logits, expected_logits)
 
 
+@pytest.mark.slow
 def test_preprocessing_is_that_of_keras(keras):
     for kind in room.PREPROCESSINGS:
         theirs = keras.applications.imagenet_utils.preprocess_input(
@@ -278,7 +297,7 @@ def refused(path, **settings) -> str:
     return str(error.value)
 
 
-def test_the_first_layer_that_does_not_fit_is_named(files, original):
+def test_the_first_layer_that_does_not_fit_is_named(files, tmp_path):
     assert "for fc1" in refused(files / "notop.h5", include_top=True)
     assert "predictions/kernel of shape (4096, 7)" in refused(
         files / "keras2.h5", include_top=True
@@ -286,10 +305,11 @@ def test_the_first_layer_that_does_not_fit_is_named(files, original):
     whole = vgg16(True, files / "keras2.h5", num_classes=CLASSES)
     with pytest.raises(UserError, match=r"fc1/kernel of shape \(2048, 4096\)"):
         whole.init(jax.random.key(0), np.zeros((224, 224, 3)))
-    with h5py.File(files / "notop.h5", "r+") as file:
+    turned = shutil.copy(files / "notop.h5", tmp_path)
+    with h5py.File(turned, "r+") as file:
         group = file["block3_conv2"]
         group.attrs["weight_names"] = group.attrs["weight_names"][::-1]
-    assert "block3_conv2/kernel of shape (256,)" in refused(files / "notop.h5")
+    assert "block3_conv2/kernel of shape (256,)" in refused(turned)
 
 
 def test_torchvision_with_batch_normalisation_is_refused(tmp_path):
@@ -354,18 +374,16 @@ def test_no_network_says_where_to_put_the_official_file(tmp_path, monkeypatch):
 
 def test_imagenet_is_fetched_once_and_verified(tmp_path, monkeypatch, files):
     monkeypatch.setenv("DLWORKSHOP_DATA", str(tmp_path / "cache"))
-    served = tmp_path / "served.h5"
-    keras2_bytes = (files / "keras2.h5").read_bytes()
-    served.write_bytes(keras2_bytes)
-    digest = hashlib.md5(keras2_bytes).hexdigest()
+    served = shutil.copy(files / "notop.h5", tmp_path / "served.h5")
+    digest = hashlib.md5(served.read_bytes()).hexdigest()
     monkeypatch.setattr(room, "URL", f"file://{tmp_path}/")
-    monkeypatch.setattr(room, "OFFICIAL", {True: ("served.h5", "0" * 32)})
-    assert digest in refused("imagenet", include_top=True, num_classes=CLASSES)
-    monkeypatch.setattr(room, "OFFICIAL", {True: ("served.h5", digest)})
-    vgg16(True, "imagenet", num_classes=CLASSES)
+    monkeypatch.setattr(room, "OFFICIAL", {False: ("served.h5", "0" * 32)})
+    assert digest in refused("imagenet")
+    monkeypatch.setattr(room, "OFFICIAL", {False: ("served.h5", digest)})
+    vgg16(weights="imagenet")
     served.unlink()
-    vgg16(True, "imagenet", num_classes=CLASSES)  # from the cache
+    vgg16(weights="imagenet")  # from the cache
     cached = places.cache_dir() / "vgg16/served.h5"
     assert [p.name for p in cached.parent.iterdir()] == ["served.h5"]
     cached.write_bytes(b"something else")
-    assert "delete it" in refused("imagenet", include_top=True)
+    assert "delete it" in refused("imagenet")

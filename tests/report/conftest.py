@@ -1,16 +1,42 @@
 """Run folders as `fit` leaves them, made up in a moment."""
 
+import functools
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from dlworkshop.report import calibration, figures, values
 from dlworkshop.train.settings import ranked
 
 CLASSES = tuple("0123456789")
 STEPS_PER_EPOCH = 20
+DRAWN: dict[bytes, str] = {}  # what was drawn -> its figure
+DRAW = [(figures, name) for name in ("learning_curves", "confusion", "sweep")]
+DRAW += [(calibration, "_diagram"), (values, "_drawn")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def drawn():
+    """Equal figures are drawn once: most pages here are of the same few runs."""
+
+    def remembered(draw):
+        @functools.wraps(draw)
+        def known_or_drawn(*args, **more):
+            known = pickle.dumps((draw.__qualname__, args, more))
+            if known not in DRAWN:
+                DRAWN[known] = draw(*args, **more)
+            return DRAWN[known]
+
+        return known_or_drawn
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in DRAW:
+            patch.setattr(module, name, remembered(getattr(module, name)))
+        yield DRAWN
 
 
 def make_run(

@@ -333,8 +333,9 @@ def test_features_are_not_drawn(population, image):
     assert "Worst mistakes" not in render(population)[1].text
 
 
-def test_twice_the_same_bytes(sweep):
+def test_twice_the_same_bytes(sweep, drawn):
     first = write(sweep).read_bytes()
+    drawn.clear()
     assert write(sweep).read_bytes() == first
     assert sorted(p.name for p in sweep.iterdir()) == [
         "config.json",

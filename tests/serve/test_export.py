@@ -122,9 +122,12 @@ def test_onnx_answers_the_same_probabilities(run, quadrants, tmp_path):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"include_top": True, "num_classes": 3, "preprocessing": "torch"},
+        pytest.param(
+            {"include_top": True, "num_classes": 3, "preprocessing": "torch"},
+            marks=pytest.mark.slow,
+        ),
         {"pooling": "avg"},
-        {"pooling": "max"},
+        pytest.param({"pooling": "max"}, marks=pytest.mark.slow),
     ],
 )
 def test_vgg16_as_onnx(settings):

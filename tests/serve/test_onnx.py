@@ -206,6 +206,9 @@ class EquinoxNet(eqx.Module):
         return self.head(self.pools[1](x).ravel()), state
 
 
+LATER = "equinox", "haiku"  # other modules, and the same few operations
+
+
 def haiku_net(x, is_training):
     x = hk.Conv2D(4, 3, padding="VALID")(x)
     x = hk.BatchNorm(True, True, 0.9, cross_replica_axis=BATCH_AXES)(x, is_training)
@@ -221,7 +224,10 @@ NETS = {
 }
 
 
-@pytest.mark.parametrize("library", NETS)
+@pytest.mark.parametrize(
+    "library",
+    ["linen", "nnx", *(pytest.param(n, marks=pytest.mark.slow) for n in LATER)],
+)
 def test_running_statistics_and_pixels(library, tmp_path):
     run = run_of(NETS[library](), PIXELS, tmp_path)
     assert jax.tree.leaves(run.state)

@@ -10,6 +10,8 @@ from dlworkshop.models.vgg16 import BLOCKS, TORCHVISION, layers
 from dlworkshop.serve.predict import predict_files
 from dlworkshop.serve.vgg16_features import vgg16_features
 
+pytestmark = pytest.mark.usefixtures("unreported")
+
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):

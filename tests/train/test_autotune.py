@@ -319,6 +319,7 @@ def test_xlas_own_convolution_is_not_tried_on_a_cpu():
     assert {"lax", "patches", "shifts"} < set(unknown["convolution"])
 
 
+@pytest.mark.slow  # each is compared by itself in models/test_conv_impls.py
 def test_every_way_trains_the_same(quadrants, monkeypatch):
     monkeypatch.setattr(conv_impls, "WIDE", 0)  # by Winograd's products too
     runs = {how: train(quadrants, convolution=how) for how in CONV_IMPLS}

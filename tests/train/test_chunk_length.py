@@ -64,7 +64,9 @@ def test_a_loop_of_unknown_length_is_timed(
     assert steps_seen(looping(times), quadrants) == expected
 
 
-@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    "streamed", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("at_once, expected", [(4, [STEPS]), (2, [3, STEPS])])
 def test_groups_that_take_turns_share_a_chunk(
     quadrants, monkeypatch, streamed, at_once, expected

@@ -50,7 +50,7 @@ def by_chunks(quadrants, tmp_path_factory):
     return train(quadrants, workdir=workdir)
 
 
-@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("devices", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_the_same_as_epoch_by_epoch(
     devices, quadrants, by_chunks, on_devices, calls, tmp_path
 ):
@@ -161,7 +161,7 @@ def test_the_host_looks_at_each_epoch_where_it_must(
         train(quadrants, **{"members_at_once": 12} | changes)
 
 
-@pytest.mark.parametrize("chunk", [None, 4])
+@pytest.mark.parametrize("chunk", [None, pytest.param(4, marks=pytest.mark.slow)])
 def test_devices_draw_what_the_host_would(chunk, quadrants, tmp_path, monkeypatch):
     options = {"steps_per_chunk": chunk, "num_epochs": 2}
     host = train(quadrants, workdir=tmp_path / "host", **options)

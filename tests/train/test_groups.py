@@ -116,9 +116,9 @@ def test_what_stopped_costs_nothing(model, devices, quadrants, sizes, monkeypatc
     ("model", "devices", "streamed"),
     [
         ("mlp", 1, False),
-        ("mlp", 4, True),
+        pytest.param("mlp", 4, True, marks=pytest.mark.slow),
         ("cnn", 1, True),
-        ("cnn", 4, False),
+        pytest.param("cnn", 4, False, marks=pytest.mark.slow),
     ],
 )
 def test_groups_give_what_all_at_once_give(
@@ -154,7 +154,10 @@ def test_groups_give_what_all_at_once_give(
 
 
 # in the middle of an epoch, and at its end
-@pytest.mark.parametrize(("at_once", "chunks"), [(None, 3), (8, 4)])
+@pytest.mark.parametrize(
+    ("at_once", "chunks"),
+    [(None, 3), pytest.param(8, 4, marks=pytest.mark.slow)],
+)
 def test_a_stopped_run_goes_on_with_the_same_bits(
     at_once, chunks, quadrants, tmp_path, monkeypatch
 ):
@@ -174,6 +177,7 @@ def test_a_stopped_run_goes_on_with_the_same_bits(
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_record_is_of_everyone_whatever_ran(
     quadrants, together, tmp_path, monkeypatch
 ):

@@ -40,7 +40,12 @@ def test_members_come_first_and_the_batch_takes_the_rest(members, batch_size, sh
 # divided are the members, evenly and not, both, and the batch of one
 @pytest.mark.parametrize(
     ("name", "members", "used"),
-    [("mlp", 8, 4), ("mlp", 5, 3), ("cnn", 2, 4), ("cnn", 1, 4)],
+    [
+        pytest.param("mlp", 8, 4, marks=pytest.mark.slow),
+        ("mlp", 5, 3),
+        pytest.param("cnn", 2, 4, marks=pytest.mark.slow),
+        ("cnn", 1, 4),
+    ],
 )
 def test_four_devices_give_what_one_gives(name, members, used, quadrants):
     assert len(jax.devices()) == 4
@@ -68,7 +73,7 @@ def test_four_devices_give_what_one_gives(name, members, used, quadrants):
     )
 
 
-@pytest.mark.parametrize("devices", [2, 3])
+@pytest.mark.parametrize("devices", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_odd_members_employ_all_devices(devices, quadrants, tmp_path):
     options = {"seeds": 5, "num_epochs": 2, "batch_size": 16, "patience": 1}
     alone, many = (

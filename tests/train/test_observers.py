@@ -72,7 +72,10 @@ def whole(quadrants):
     return train(quadrants)
 
 
-@pytest.mark.parametrize("step", [3, 6])  # within an epoch, and at its end
+@pytest.mark.parametrize(
+    "step",
+    [3, pytest.param(6, marks=pytest.mark.slow)],  # within an epoch, and at its end
+)
 def test_the_history_of_a_resumed_run_is_that_of_a_whole_one(
     quadrants, tmp_path, step, whole
 ):
@@ -196,7 +199,11 @@ def test_tensorboard_has_the_history(alike, quadrants, tmp_path):
     assert (steps == [3]) != alike
 
 
-@pytest.mark.parametrize("torn", [0, 7], ids=["whole", "torn"])
+@pytest.mark.parametrize(
+    "torn",
+    [pytest.param(0, marks=pytest.mark.slow), 7],
+    ids=["whole", "torn"],
+)
 def test_a_resumed_run_writes_no_step_twice(quadrants, tmp_path, torn, monkeypatch):
     from tensorboardX import event_file_writer  # noqa: PLC0415
 

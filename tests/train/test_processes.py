@@ -58,18 +58,19 @@ def kernel(run):
     return np.asarray(run.params["Dense_0"]["kernel"])
 
 
-def test_a_member_over_four_processes_is_the_member_of_one(tmp_path):
+def test_a_member_over_two_processes_is_the_member_of_one(tmp_path):
     changes = {"seeds": 1, "num_epochs": 2}
-    statuses, said = ends(start(tmp_path, 4, 1, changes))
-    assert statuses == [0] * 4, said
+    statuses, said = ends(start(tmp_path, 2, 2, changes))
+    assert statuses == [0, 0], said
     found = np.load(tmp_path / "found.npz", allow_pickle=True)
     assert found["mesh"].item() == {"member": 1, "batch": 4}
     alone = train(**changes, devices=jax.devices()[:1])
     np.testing.assert_allclose(found["kernel"], kernel(alone), **CLOSE)
     assert "step 16/16" in said[0]
-    assert not any("step" in other for other in said[1:])  # one speaks for all
+    assert "step" not in said[1]  # one speaks for both
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
     """Streamed, and of members that leave a place empty; stopped, killed, finished."""
     changes = {"seeds": 5, "num_epochs": 6, "streamed": True, "save_every_steps": 6}

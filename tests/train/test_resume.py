@@ -259,7 +259,6 @@ with compiled_soon():
 """
 
 
-@pytest.mark.slow
 def test_kill_9_loses_nothing_that_was_saved(whole, quadrants, tmp_path):
     root = Path(__file__).parents[2]
     workdir = tmp_path / "run"

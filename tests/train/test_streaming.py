@@ -89,7 +89,7 @@ def no_threads():
     ("model", "devices", "size"),
     [
         pytest.param("mlp", 1, 1, marks=BITS),
-        ("cnn", 4, 2 * STEP_BYTES),
+        pytest.param("cnn", 4, 2 * STEP_BYTES, marks=pytest.mark.slow),
     ],
 )
 def test_streamed_equals_resident(
@@ -117,7 +117,7 @@ def test_streamed_equals_resident(
     assert no_threads()
 
 
-@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("first", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_run_goes_on_with_the_other_feed(first, quadrants, tmp_path, monkeypatch):
     monkeypatch.setattr(feeds, "PIECE_BYTES", 1)  # of one step
     train(quadrants, tmp_path / "whole", streamed=first)

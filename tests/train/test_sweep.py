@@ -8,6 +8,8 @@ from dlworkshop.errors import UserError
 from dlworkshop.train import sweep as sweep_module
 from dlworkshop.train.sweep import sweep
 
+pytestmark = pytest.mark.usefixtures("unreported")
+
 MODEL = models.mlp((), num_classes=4)
 RATES = {"learning_rate": [1e-5, 0.05, 1e-4], "weight_decay": 0.1}
 
