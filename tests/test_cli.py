@@ -33,6 +33,32 @@ def mistake(capsys, *args) -> str:
     return err
 
 
+# --- sweep ---
+
+
+def test_a_sweep_of_a_network_in_a_file(capsys, penguins, tmp_path):
+    net = tmp_path / "net.py"
+    net.write_text(
+        "from dlworkshop import models\n"
+        "def make(width):\n"
+        "    return models.mlp((width,), num_classes=3)\n"
+    )
+    folder = tmp_path / "found"
+    flags = ["--space", "width=4,8", "learning_rate=1e-5,0.05", "--seeds", 2]
+    flags += ["--model", f"{net}:make", "--target", "kind", "--workdir", folder]
+    code, out, err = call(capsys, "sweep", penguins, *flags, "--batch-size", 8)
+    assert code == 0, err
+    lines = out.splitlines()
+    assert lines[0].split() == [
+        *("trial", "width", "learning_rate", "validation", "loss", "seeds")
+    ]
+    assert [line.split()[2] for line in lines[1:3]] == ["0.05", "0.05"]
+    assert "importance: learning rate" in out
+    assert "with fresh seeds 2, 3:" in out
+    assert lines[-1] == f"report: {folder / 'report.html'}"
+    assert "Trials" in (folder / "report.html").read_text()
+
+
 # --- predict ---
 
 
@@ -242,6 +268,16 @@ def test_doctor_says_what_does_not_work(capsys, monkeypatch):
         (["evaluate", "RUN", "--data-dir", "/nowhere"], "not in /nowhere/own"),
         (["data", "minst"], "did you mean 'mnist'"),
         (["data", "minst", "--from", "."], "did you mean 'mnist'"),
+        (["sweep", "digits"], "required"),
+        (["sweep", "digits", "--space", "width"], "give NAME=VALUE"),
+        (["sweep", "digits", "--space", "a=1", "a=2"], "has 'a' twice"),
+        (["sweep", "digits", "--space", "a=1..x"], "give two numbers"),
+        (["sweep", "digits", "--space", "a=2..1"], "--space has 'a=2..1': ValueError"),
+        (["sweep", "minst", "--space", "width=8"], "did you mean 'mnist'"),
+        (["sweep", "digits", "--space", "widht=8"], "did you mean 'width'"),
+        (["sweep", "digits", "--space", "activation=rleu"], "did you mean 'relu'"),
+        (["sweep", "digits", "--space", "a=1", "--model", "n:x"], "FILE.py:NAME"),
+        (["sweep", "digits", "--space", "width=8", "--num-gpus", "1"], "engine='ray'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -269,7 +305,7 @@ def test_the_module_is_the_command():
         env={**os.environ, "PYTHONIOENCODING": "utf-8"},
     )
     assert done.returncode == 2 and done.stdout == ""
-    commands = "doctor, report, evaluate, predict, export, gallery, data"
+    commands = "doctor, report, evaluate, predict, export, gallery, data, sweep"
     assert done.stderr == (
         f"error: Unrecognized options: predcit; Available subcommands: {commands}; "
         "For full helptext, run dlworkshop --help\n"
