@@ -29,13 +29,13 @@ def in_words(summary: Mapping[str, Any]) -> str:
     ''
     """
     trials = (summary.get("sweep") or {}).get("trials") or []
-    if best(summary) is None and not trials:
+    if best(summary) is None and len(trials) < 2:
         return ""
-    rows = trials or summary["settings"]
+    rows = trials if len(trials) > 1 else summary["settings"]
     chosen = rows[0]["hparams"]
     own = [f"{humanize(n)} {plain(chosen.get(n))}" for n in varied(rows)]
     by = humanize(summary.get("monitor") or "loss")
-    many = count(len(rows), "trial" if trials else "setting")
+    many = count(len(rows), "trial" if rows is trials else "setting")
     return f"{' and '.join(own)}, the best of {many} by validation {by}"
 
 

@@ -91,15 +91,20 @@ class Work(NamedTuple):
             count(len(bucket.trials), "trial"),
         )
         traced = [values for values, _ in self._together(bucket)]
-        run = fit(
-            recipe.made(first),
-            self.dataset,
-            hparams=traced if traced[0] else None,
-            seeds=self.seeds,
-            workdir=folder,
-            read_test=False,
-            **options,
-        )
+        try:
+            run = fit(
+                recipe.made(first),
+                self.dataset,
+                hparams=traced if traced[0] else None,
+                seeds=self.seeds,
+                workdir=folder,
+                read_test=False,
+                **options,
+            )
+        except UserError as error:
+            if not own:
+                raise
+            raise type(error)(f"with {own}: {error}") from error
         if run.summary["interrupted"]:
             raise KeyboardInterrupt
         return self._scores(bucket, run.summary)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from dlworkshop.errors import UserError, check_whole, one_sentence, repr_of
+from dlworkshop.errors import UserError, one_sentence, repr_of
 from dlworkshop.sweeps.space import Setting, Space
 from dlworkshop.train.run_folder import InUseError, lock_run_dir
 
@@ -170,24 +170,6 @@ def assigned(
         Trial(n, own, first.setdefault(repr([own[name] for name in static]), n))
         for n, own in settings
     ]
-
-
-def check_sampled(sampler: Any, num_trials: Any, at_once: Any) -> None:
-    """Check the arguments of a sweep that go with a sampler."""
-    if sampler is None:
-        if num_trials is not None:
-            raise UserError(
-                "num_trials has no effect without a sampler, as all settings are "
-                "tried: give one, as sampler=optuna.samplers.TPESampler"
-            )
-        return
-    if not callable(sampler):
-        raise UserError(
-            f"sampler is {repr_of(sampler)}: give a constructor that takes a seed, as "
-            "optuna.samplers.TPESampler, without calling it"
-        )
-    check_whole("num_trials", num_trials)
-    check_whole("trials_at_once", at_once)
 
 
 def imported(package: str, what: str) -> Any:

@@ -1,7 +1,6 @@
 """`sweep`: many settings, the best by validation trained again with fresh seeds."""
 
 import contextlib
-import numbers
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -10,25 +9,18 @@ import optax
 
 from dlworkshop import identity, report
 from dlworkshop.data.content import check_kind, fingerprint
-from dlworkshop.errors import UserError, check_known, unknown
+from dlworkshop.errors import UserError, unknown
 from dlworkshop.models.model import Model, StatefulModel
 from dlworkshop.report.settings import in_words
 from dlworkshop.sweeps.bucket import Row, Work
-from dlworkshop.sweeps.engines import ENGINES, local, on_ray, train_all
+from dlworkshop.sweeps.checks import check_engine, check_sampled, check_space, seeds_of
+from dlworkshop.sweeps.engines import local, on_ray, train_all
 from dlworkshop.sweeps.importance import importance
 from dlworkshop.sweeps.recipe import DEFAULTS, FUNCTIONS, Recipe, check, recipe_of
-from dlworkshop.sweeps.space import Space, space_of
-from dlworkshop.sweeps.study import (
-    Asked,
-    Listed,
-    Study,
-    assigned,
-    check_sampled,
-    turn,
-)
+from dlworkshop.sweeps.space import space_of
+from dlworkshop.sweeps.study import Asked, Listed, Study, assigned, turn
 from dlworkshop.train import checks, processes, run_folder
 from dlworkshop.train.fit import fit
-from dlworkshop.train.members import product
 from dlworkshop.train.result import Run
 from dlworkshop.train.settings import best_first, check_survived
 from dlworkshop.types import Dataset
@@ -156,11 +148,11 @@ def sweep(
     checks.check_places(workdir, options.get("devices"))
     check_kind(dataset)
     checks.check_dataset(dataset)
-    _check_engine(engine, ray_options, options)
+    check_engine(engine, ray_options, options)
     check_sampled(sampler, num_trials, trials_at_once)
-    tried, fresh = _seeds(seeds, final_seeds)
+    tried, fresh = seeds_of(seeds, final_seeds)
     space = space_of(hparams)
-    _check_space(space, sampler)
+    check_space(space, sampler)
     options |= {"experiment": experiment, "monitor": options.get("monitor", "loss")}
     if optimizer is not DEFAULTS["optimizer"]:
         options["optimizer"] = optimizer
@@ -235,61 +227,6 @@ def _rewritten(run: Run) -> None:
     assert run.workdir is not None
     run.summary.update(run_folder.write_summary(run.workdir, run.summary))
     report.write(run.workdir)
-
-
-def _seeds(tried: Any, fresh: Any) -> tuple[list[int], list[int]]:
-    """The seeds of the trials, and of the run in the end."""
-    tried = product({}, tried)[1]
-    if fresh is None:
-        fresh = len(tried)
-    if isinstance(fresh, numbers.Integral) and fresh is not True and fresh > 0:
-        first = max(tried) + 1
-        fresh = list(range(first, first + int(fresh)))
-    try:
-        fresh = product({}, fresh)[1]
-    except UserError as error:
-        raise UserError(f"of final_seeds: {error}") from None
-    if both := sorted(set(tried) & set(fresh)):
-        raise UserError(
-            f"final_seeds has {both[0]}, with which trials were chosen: give seeds "
-            "that were not tried, or leave it out"
-        )
-    return tried, fresh
-
-
-def _check_engine(engine: Any, ray_options: Any, options: Mapping[str, Any]) -> None:
-    check_known("engine", engine, ENGINES)
-    if engine == "local" and ray_options is not None:
-        raise UserError("ray_options have no effect without engine='ray': add it")
-    if engine == "ray" and options.get("devices") is not None:
-        raise UserError(
-            "devices are those of each worker of Ray: leave them out, and say in "
-            "ray_options how many a bucket is to have, as {'num_gpus': 1}"
-        )
-    if engine == "ray" and processes.count() > 1:
-        raise UserError(
-            "with engine='ray' a sweep is started once: leave out --coordinator and "
-            "what starts other processes"
-        )
-
-
-def _check_space(space: Space, sampler: Any) -> None:
-    if sampler is None and space.ranges:
-        raise UserError(
-            f"hyper-parameter '{next(iter(space.ranges))}' is a distribution, and "
-            "without a sampler every value is tried: give a list of values, or a "
-            "sampler, as sampler=optuna.samplers.TPESampler"
-        )
-    if sampler is not None and space.listed is not None:
-        raise UserError(
-            "hparams lists the settings, so there is nothing to be drawn: give names "
-            "with values, or leave the sampler out"
-        )
-    if sampler is not None and processes.count() > 1:
-        raise UserError(
-            "with a sampler each bucket is trained by one process: start them without "
-            "--coordinator; those that are given one workdir share the trials"
-        )
 
 
 def _begin(
