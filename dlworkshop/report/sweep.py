@@ -140,10 +140,10 @@ def _parallel(
         axes.spines[["left", "bottom"]].set_visible(False)
         axes.tick_params(bottom=False)
     shown = "" if len(rows) < MOST_LINES else f" The best {len(rows)} are drawn."
-    lost = "" if len(finite) == len(rows) else " Dashed: no member stayed finite."
+    dashed = "" if len(finite) == len(rows) else " Dashed: no member stayed finite."
     return out[0], (
         "One line for each trial, the darker the better, the best one in orange."
-        f"{lost}{shown}"
+        f"{dashed}{shown}"
     )
 
 

@@ -23,7 +23,7 @@ def seeds_of(tried: Any, fresh: Any) -> tuple[list[int], list[int]]:
     tried = product({}, tried)[1]
     if fresh is None:
         fresh = len(tried)
-    if isinstance(fresh, numbers.Integral) and fresh is not True and fresh > 0:
+    if isinstance(fresh, numbers.Integral) and fresh is not True and int(fresh) > 0:
         first = max(tried) + 1
         fresh = list(range(first, first + int(fresh)))
     try:

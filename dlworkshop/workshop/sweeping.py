@@ -134,7 +134,7 @@ def run(
             options["sampler"] = functools.partial(
                 samplers.TPESampler, constant_liar=True
             )
-    dataset = data.load(name, data_dir, **({"target": target} if target else {}))
+    dataset = data.load(name, data_dir, target=target)
     found.setdefault("learning_rate", 1e-3)
     if "num_epochs" not in found:
         options.setdefault("num_epochs", 10)
