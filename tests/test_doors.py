@@ -44,7 +44,11 @@ class Net(nn.Module):
 
 def swept(sentence, model=MODEL, hparams=(("learning_rate", 0.1),), **options):
     """A sweep that is refused."""
-    return lambda: sweep(model, DATA, hparams=dict(hparams), **options), sentence
+    how = {"batch_size": 8} if "batch_size" not in dict(hparams) else {}
+    return (
+        lambda: sweep(model, DATA, hparams=dict(hparams), **how | options),
+        sentence,
+    )
 
 
 def wide(width):
