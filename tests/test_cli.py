@@ -58,6 +58,27 @@ def test_a_sweep_of_a_network_in_a_file(capsys, penguins, tmp_path, unreported):
     assert lines[-1] == f"report: {folder / 'report.html'}"
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("digits", "required"),
+        ("digits --space width", "give NAME=VALUE"),
+        ("digits --space a=1 a=2", "has 'a' twice"),
+        ("digits --space a=1..x", "give two numbers"),
+        ("digits --space a=2..1", "--space has 'a=2..1': ValueError"),
+        ("minst --space width=8", "did you mean 'mnist'"),
+        ("digits --space widht=8", "did you mean 'width'"),
+        ("digits --space activation=rleu", "did you mean 'relu'"),
+        ("digits --space a=1 --model n:x", "FILE.py:NAME"),
+        ("digits --space width=8 --num-gpus 1", "engine='ray'"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_one_sentence(capsys, flags, said):
+    data.load("digits")  # which says so where it is prepared first
+    capsys.readouterr()
+    assert said in mistake(capsys, "sweep", *flags.split())
+
+
 # --- predict ---
 
 
@@ -267,16 +288,6 @@ def test_doctor_says_what_does_not_work(capsys, monkeypatch):
         (["evaluate", "RUN", "--data-dir", "/nowhere"], "not in /nowhere/own"),
         (["data", "minst"], "did you mean 'mnist'"),
         (["data", "minst", "--from", "."], "did you mean 'mnist'"),
-        (["sweep", "digits"], "required"),
-        (["sweep", "digits", "--space", "width"], "give NAME=VALUE"),
-        (["sweep", "digits", "--space", "a=1", "a=2"], "has 'a' twice"),
-        (["sweep", "digits", "--space", "a=1..x"], "give two numbers"),
-        (["sweep", "digits", "--space", "a=2..1"], "--space has 'a=2..1': ValueError"),
-        (["sweep", "minst", "--space", "width=8"], "did you mean 'mnist'"),
-        (["sweep", "digits", "--space", "widht=8"], "did you mean 'width'"),
-        (["sweep", "digits", "--space", "activation=rleu"], "did you mean 'relu'"),
-        (["sweep", "digits", "--space", "a=1", "--model", "n:x"], "FILE.py:NAME"),
-        (["sweep", "digits", "--space", "width=8", "--num-gpus", "1"], "engine='ray'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

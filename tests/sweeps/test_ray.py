@@ -29,7 +29,9 @@ def cluster(monkeypatch):
     for name, value in SOON_THERE.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    made = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
     made.add_node(num_cpus=1)
     ray.init(made.address, log_to_driver=False)
     yield made
