@@ -68,7 +68,7 @@ _PUBLIC = {  # name -> where it lives; loaded when first asked for
     "observers": "dlworkshop.train.observers",
     "optimizers": "dlworkshop.learn.optimizers",
     "schedules": "dlworkshop.learn.schedules",
-    "sweep": "dlworkshop.train.sweep:sweep",
+    "sweep": "dlworkshop.sweeps.sweep:sweep",
     "verify": "dlworkshop.verify",
 }
 

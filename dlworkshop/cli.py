@@ -159,9 +159,66 @@ class Data:
         return 0
 
 
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """Try settings of a network on a data set; the best by validation is trained again.
+
+    Trials that differ only in numbers such as the learning rate train together in one
+    program; those of another width, depth, activation or batch size in another. The
+    same command goes on where it was stopped, and run several times at once, also on
+    several machines that share the folder, it shares the trials.
+
+        dlworkshop sweep digits --space width=32,128 depth=1,2 learning_rate=1e-3,1e-2
+    """
+
+    name: Annotated[Positional[str], arg(metavar="NAME|PATH")]
+    """mnist, digits, ... as in data.load; or a folder, CSV, .npz or IDX files."""
+    space: tuple[str, ...]
+    """NAME=VALUE,VALUE,... or, with a sampler, NAME=LOW..HIGH or NAME=LOW..HIGH:log:
+    width, depth and activation of a perceptron, batch_size, num_epochs, learning_rate,
+    weight_decay and others of AdamW."""
+    model: Annotated[str | None, arg(metavar="FILE.py:NAME")] = None
+    """A model, or a function whose arguments --space names; instead of a perceptron."""
+    sampler: Literal["grid", "random", "tpe", "cmaes", "gp"] = "grid"
+    """Every combination of values, or a sampler of Optuna (pip install optuna)."""
+    num_trials: int | None = None
+    """Settings that a sampler draws, of all processes that share the folder."""
+    trials_at_once: int = 16
+    """Of these, how many a sampler draws at a time."""
+    seeds: int = 3
+    """Models of each trial."""
+    final_seeds: int | None = None
+    """Models of the best setting in the end, with other seeds; by default as many."""
+    num_epochs: int | None = None
+    """Passes over the training split; by default 10."""
+    batch_size: int | None = None
+    """Examples per step and model; by default 128."""
+    monitor: str = "loss"
+    """What decides on validation: loss, accuracy, rmse, ..."""
+    engine: Literal["local", "ray"] = "local"
+    """Programs one after the other here, or side by side on a Ray cluster."""
+    num_cpus: float | None = None
+    """Of each program on Ray; by default a GPU, or a CPU where there is none."""
+    num_gpus: float | None = None
+    """Of each program on Ray."""
+    target: str | None = None
+    """Target column of a table."""
+    data_dir: Path | None = None
+    """Where prepared data are kept; a private cache folder by default."""
+    workdir: Path = Path("runs/sweep")
+    """The run folder of the best setting; its folder `sweep` has what was tried."""
+
+    def __call__(self) -> int:
+        from dlworkshop.workshop import sweeping
+
+        sweeping.show(sweeping.run(**dataclasses.asdict(self)))
+        print(f"report: {self.workdir / 'report.html'}")
+        return 0
+
+
 COMMANDS: dict[str, Callable[..., Any]] = {
     command.__name__.lower(): command
-    for command in (Doctor, Report, Evaluate, Predict, Export, Gallery, Data)
+    for command in (Doctor, Report, Evaluate, Predict, Export, Gallery, Data, Sweep)
 }
 
 

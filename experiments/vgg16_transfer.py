@@ -22,13 +22,12 @@ import jax
 import numpy as np
 from slides import vgg16_transfer as slides
 
-from dlworkshop import data, models, optimizers, schedules, workshop
+from dlworkshop import data, models, optimizers, schedules, sweep, workshop
 from dlworkshop.data.pixels import coarse, standardised
 from dlworkshop.errors import UserError
 from dlworkshop.models.rgb import on_rgb
 from dlworkshop.models.vgg16 import parted
 from dlworkshop.serve.features import features, sequential_features
-from dlworkshop.train.sweep import sweep
 from dlworkshop.verify import claims
 from dlworkshop.workshop.fine_tuning import fine_tune
 from dlworkshop.workshop.lesson import Lesson
@@ -111,7 +110,7 @@ def main(config: Config) -> Lesson:
     trained = Path(config.weights).name if config.weights else "random"
     seen = seen._replace(name=f"{images.name} seen by VGG16 ({trained} weights)")
     inputs, mean, deviation = standardised(seen)
-    run, settings = heads(config, inputs, config.workdir)
+    run, trials, _ = heads(config, inputs, config.workdir)
     pixels = images.each_split(lambda s: s._replace(inputs=coarse(s.inputs)))
     pixels, *_ = standardised(pixels)
     drawn, *_ = standardised(random_features(pixels, inputs.train.inputs.shape[1]))
@@ -156,9 +155,8 @@ def main(config: Config) -> Lesson:
                 "of settings, chosen on validation, and the same seeds",
             ),
         ],
-        figures=[slides.every_setting(config, settings), slides.test_accuracy(results)],
+        figures=[slides.every_setting(config, trials), slides.test_accuracy(results)],
         exercises=slides.exercises(),
-        summary={"sweep": settings},
         run=run,
     )
 

@@ -161,7 +161,7 @@ def test_own_hyper_parameter_in_a_sweep(quadrants):
     plain = fit(models.mlp((16,), num_classes=4), quadrants, hparams=RATE)
     both = fit(models.mlp((16,), num_classes=4), quadrants, loss=focal, hparams=hparams)
 
-    assert [row["hparams"]["gamma"] for row in found.settings] == [2, 0]  # less loss
+    assert [row["hparams"]["gamma"] for row in found.trials] == [2, 0]  # less loss
     assert_close(member(both), member(plain), rtol=1e-3, atol=1e-4)
     assert scores(both, "loss")[1] < scores(both, "loss")[0]
 
@@ -377,9 +377,9 @@ def test_regression_on_a_table_with_a_sweep(tmp_path):
     found = sweep(models.mlp((16,), num_classes=1), table, hparams=rates, **options)
     again = load_run(tmp_path / "best")
 
-    order = [row["rmse"]["mean"] for row in found.settings]
+    order = [row["validation"]["rmse"]["mean"] for row in found.trials]
     assert order == sorted(order)
-    assert found.settings[0]["hparams"] == {"learning_rate": 0.05}
+    assert found.trials[0]["hparams"] == {"learning_rate": 0.05}
     predicted = again.predict(table.test.inputs)[..., 0]  # [P, N]
     rmse = np.sqrt(((predicted - table.test.targets) ** 2).mean(1))
     assert_close(scores(found.run, "rmse"), rmse)

@@ -33,6 +33,51 @@ def mistake(capsys, *args) -> str:
     return err
 
 
+# --- sweep ---
+
+
+def test_a_sweep_of_a_network_in_a_file(capsys, penguins, tmp_path, unreported):
+    net = tmp_path / "net.py"
+    net.write_text(
+        "from dlworkshop import models\n"
+        "def make(width):\n"
+        "    return models.mlp((width,), num_classes=3)\n"
+    )
+    folder = tmp_path / "found"
+    flags = ["--space", "width=4", "learning_rate=1e-5,0.05", "--seeds", 2]
+    flags += ["--model", f"{net}:make", "--target", "kind", "--workdir", folder]
+    code, out, err = call(capsys, "sweep", penguins, *flags, "--batch-size", 8)
+    assert code == 0, err
+    lines = out.splitlines()
+    assert lines[0].split() == [
+        *("trial", "learning_rate", "validation", "loss", "seeds")
+    ]
+    assert [line.split()[1] for line in lines[1:3]] == ["0.05", "1e-05"]
+    assert "with fresh seeds 2, 3:" in out
+    assert lines[-1] == f"report: {folder / 'report.html'}"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("digits", "required"),
+        ("digits --space width", "give NAME=VALUE"),
+        ("digits --space a=1 a=2", "has 'a' twice"),
+        ("digits --space a=1..x", "give two numbers"),
+        ("digits --space a=2..1", "--space has 'a=2..1': ValueError"),
+        ("minst --space width=8", "did you mean 'mnist'"),
+        ("digits --space widht=8", "did you mean 'width'"),
+        ("digits --space activation=rleu", "did you mean 'relu'"),
+        ("digits --space a=1 --model n:x", "FILE.py:NAME"),
+        ("digits --space width=8 --num-gpus 1", "engine='ray'"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_one_sentence(capsys, flags, said):
+    data.load("digits")  # which says so where it is prepared first
+    capsys.readouterr()
+    assert said in mistake(capsys, "sweep", *flags.split())
+
+
 # --- predict ---
 
 
@@ -269,7 +314,7 @@ def test_the_module_is_the_command():
         env={**os.environ, "PYTHONIOENCODING": "utf-8"},
     )
     assert done.returncode == 2 and done.stdout == ""
-    commands = "doctor, report, evaluate, predict, export, gallery, data"
+    commands = "doctor, report, evaluate, predict, export, gallery, data, sweep"
     assert done.stderr == (
         f"error: Unrecognized options: predcit; Available subcommands: {commands}; "
         "For full helptext, run dlworkshop --help\n"

@@ -4,6 +4,7 @@ import equinox as eqx
 import flax.linen as nn
 import jax
 import numpy as np
+import optuna
 import pytest
 from flax import nnx
 
@@ -41,6 +42,81 @@ class Net(nn.Module):
         return nn.Dense(self.width)(x)
 
 
+def swept(sentence, model=MODEL, hparams=(("learning_rate", 0.1),), **options):
+    """A sweep that is refused."""
+    how = {"batch_size": 8} if "batch_size" not in dict(hparams) else {}
+    return (
+        lambda: sweep(model, DATA, hparams=dict(hparams), **how | options),
+        sentence,
+    )
+
+
+def wide(width):
+    return models.mlp((width,), num_classes=2)
+
+
+def broad(batch_size):
+    return models.mlp((batch_size,), num_classes=2)
+
+
+RATE = {"learning_rate": 0.1}
+LISTS = {"width": [4, 8], "learning_rate": [0.1, 0.2]}
+SWEEPS = {
+    "sweep option": swept("unknown argument of a sweep 'epochs': did you m", epochs=3),
+    "sweep read_test": swept("leave read_test out", read_test=True),
+    "sweep engine": swept("unknown engine 'slurm'", engine="slurm"),
+    "sweep model": swept("the model is 3: give a models.Model", model=3),
+    "sweep no model": swept(r"wide\(\) makes no model: TypeError", model=wide),
+    "sweep bad model": swept(
+        r"widths\[0\] is -1: give a whole number",
+        model=wide,
+        hparams={"width": [4, -1], **RATE},
+    ),
+    "sweep name": swept(
+        "unknown hyper-parameter 'widht': did you mean 'width'",
+        model=wide,
+        hparams={"widht": [4, 8], **RATE, "width": 3},
+    ),
+    "sweep both": swept(
+        "'batch_size' is taken by broad and by fit", broad, {"batch_size": [4, 8]}
+    ),
+    "sweep twice": swept(
+        "batch_size is given twice", hparams={"batch_size": [4, 8]}, batch_size=4
+    ),
+    "sweep seeds": swept("'seeds' is the same for all", hparams={"seeds": [1, 2]}),
+    "sweep batch": swept(
+        "batch_size is 100, but the train split", hparams={"batch_size": [4, 100]}
+    ),
+    "sweep number": swept("batch_size is 0.5: give", hparams={"batch_size": 0.5}),
+    "sweep losses": swept(
+        "losses of several kinds cannot be compared",
+        hparams={"loss": [losses.cross_entropy, losses.squared_error]},
+    ),
+    "sweep value twice": swept(
+        "has the value 0.1 more than once", hparams={"learning_rate": [0.1, 0.1]}
+    ),
+    "sweep no value": swept("has no value", hparams={"learning_rate": []}),
+    "sweep text": swept("'learning_rate' is 'a'", hparams={"learning_rate": ["a"]}),
+    "sweep final seeds": swept(
+        "final_seeds has 1, with which", seeds=2, final_seeds=[1]
+    ),
+    "sweep no final seeds": swept("of final_seeds: seeds is 0", final_seeds=0),
+    "sweep ray options": swept("no effect without engine='ray'", ray_options={}),
+    "sweep trials": swept("num_trials has no effect without", num_trials=3),
+    "sweep sampler": swept("sampler is 'tpe': give a constructor", sampler="tpe"),
+    "sweep number of trials": swept("num_trials is None: give a whole", sampler=dict),
+    "sweep trials at once": swept(
+        "trials_at_once is 0", sampler=dict, num_trials=3, trials_at_once=0
+    ),
+    "sweep listed": (
+        lambda: sweep(MODEL, DATA, hparams=[RATE], sampler=dict, num_trials=3),
+        "hparams lists the settings, so there is nothing to be drawn",
+    ),
+    "sweep range": swept(
+        "is a distribution, and without a sampler every value is tried",
+        hparams={"learning_rate": optuna.distributions.FloatDistribution(0.1, 1.0)},
+    ),
+}
 CALLS = {
     # models
     "mlp(32)": (lambda: models.mlp(32), "widths is 32: give a tuple of whole numbers"),
@@ -122,6 +198,7 @@ CALLS = {
         lambda: sweep(MODEL, DATA, hparams={"learning_rate": 0.1}, workdir=3),
         "workdir is 3: give a path",
     ),
+    **SWEEPS,
     # pieces
     "weighted": (lambda: losses.weighted(3, [1.0]), "loss is 3: give a function"),
     "weights": (

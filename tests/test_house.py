@@ -24,6 +24,7 @@ ROOMS = [
     "learn",
     "report",
     "train",
+    "sweeps",
     "answers",
     "search",
     "serve",

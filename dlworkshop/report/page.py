@@ -14,6 +14,7 @@ from dlworkshop.report import (
     pictures,
     search,
     settings,
+    sweep,
     values,
 )
 from dlworkshop.report.elements import (
@@ -91,6 +92,7 @@ def _training(run: RunFolder) -> list[tuple[str, Html | None]]:
     return [
         ("Key numbers", _tiles(run)),
         ("Search", search.search(run)),
+        ("Trials", sweep.trials(run)),
         ("Settings", settings.settings_table(run.summary, run.metric)),
         ("Scores", _scores(told)),
         ("Learning curves", pictures.curves(told)),

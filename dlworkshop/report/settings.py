@@ -4,7 +4,7 @@ Numbers of different settings are not mixed into one: what is told is of the mem
 the setting that is the best by validation.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dlworkshop.report.elements import Html, fold, join, mean, note, table
@@ -28,13 +28,15 @@ def in_words(summary: Mapping[str, Any]) -> str:
     >>> in_words({})
     ''
     """
-    chosen = best(summary)
-    if chosen is None:
+    trials = (summary.get("sweep") or {}).get("trials") or []
+    if best(summary) is None and len(trials) < 2:
         return ""
-    own = [f"{humanize(n)} {plain(chosen['hparams'].get(n))}" for n in _varied(summary)]
-    by, many = humanize(summary.get("monitor") or "loss"), summary["settings"]
-    settings = count(len(many), "setting")
-    return f"{' and '.join(own)}, the best of {settings} by validation {by}"
+    rows = trials if len(trials) > 1 else summary["settings"]
+    chosen = rows[0]["hparams"]
+    own = [f"{humanize(n)} {plain(chosen.get(n))}" for n in varied(rows)]
+    by = humanize(summary.get("monitor") or "loss")
+    many = count(len(rows), "trial" if rows is trials else "setting")
+    return f"{' and '.join(own)}, the best of {many} by validation {by}"
 
 
 def settings_table(summary: Mapping[str, Any], score: str) -> Html | None:
@@ -42,7 +44,8 @@ def settings_table(summary: Mapping[str, Any], score: str) -> Html | None:
 
     None where there is one setting.
     """
-    found, names = summary.get("settings") or [], _varied(summary)
+    found = summary.get("settings") or []
+    names = varied(found)
     if len(found) < 2:
         return None
     splits = [s for s in ("validation", "test") if found[0].get(s)]
@@ -67,8 +70,8 @@ def settings_table(summary: Mapping[str, Any], score: str) -> Html | None:
     return join([note(text), fold(title, whole, is_open)])
 
 
-def _varied(summary: Mapping[str, Any]) -> list[str]:
+def varied(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The hyper-parameters in which settings differ."""
-    settings = [row["hparams"] for row in summary.get("settings") or []]
+    settings = [row["hparams"] for row in rows]
     names = dict.fromkeys(name for own in settings for name in own)
     return [n for n in names if len({plain(own.get(n)) for own in settings}) > 1]

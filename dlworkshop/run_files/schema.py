@@ -118,6 +118,28 @@ class Ranked(TypedDict, total=False):
     test: dict[str, Stat]
 
 
+class _Trial(TypedDict):
+    trial: Size
+    hparams: dict[str, str | Number | bool]
+    validation: dict[str, Stat]
+
+
+class Trial(_Trial, total=False):
+    """A trial of a sweep; the best comes first."""
+
+    bucket: Size
+    finite: float
+
+
+class SweepTold(TypedDict, total=False):
+    """What a sweep tried before its best setting was trained again."""
+
+    trials: Annotated[list[Trial], Meta(min_length=1)]
+    importance: dict[str, float]
+    buckets: Size
+    seeds: list[int]
+
+
 class Summary(TypedDict, total=False):
     experiment: str | None
     question: str | None
@@ -151,6 +173,7 @@ class Summary(TypedDict, total=False):
     ensemble: dict[str, Any] | None
     expected: dict[str, Interval | Number | str] | None
     search: Search | None
+    sweep: SweepTold | None
     budget: Budget | None
 
 

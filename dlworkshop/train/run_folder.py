@@ -113,6 +113,10 @@ class Log:
         self._file.close()
 
 
+class InUseError(UserError):
+    """Another process has locked the folder."""
+
+
 @contextlib.contextmanager
 def lock_run_dir(folder: Path) -> Iterator[None]:
     """Create the run folder and lock it against other processes."""
@@ -128,7 +132,7 @@ def lock_run_dir(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UserError(
+            raise InUseError(
                 f"the run folder {folder} is in use by another process: wait for it "
                 "or choose another workdir (--workdir)"
             ) from error
@@ -213,7 +217,7 @@ def check_config(
         changed = identity.difference(before.get("identity"), config.get("identity"))
         then, now = (flatten(c) for c in (before, config))
         names = {n for n in then.keys() | now.keys() if not n.startswith(UNCOMPARED)}
-        if (then.get("num_epochs") or 0) < now["num_epochs"]:
+        if (then.get("num_epochs") or 0) < now.get("num_epochs", 0):
             names.discard("num_epochs")
         differ = changed + [
             f"{name} was {then.get(name)!r} and is now {now.get(name)!r}"

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from dlworkshop.errors import UserError
 from dlworkshop.learn.metrics import mean_and_error
 
 SPLITS = ("validation", "test")
@@ -55,6 +56,13 @@ def ranked(
         finite = scores["validation"][monitor]["n"] / len(own)
         about = {"hparams": dict(setting), "members": numbers, "finite": finite}
         found.append({**about, **scores})
+    return best_first(found, monitor, better)
+
+
+def best_first(
+    rows: Sequence[dict[str, Any]], monitor: str, better: str
+) -> list[dict[str, Any]]:
+    """Settings of one run or of several, in the order of `ranked`."""
     sign = -1 if better == "higher" else 1
 
     def badness(row: dict[str, Any]) -> tuple[float, float, float]:
@@ -64,7 +72,19 @@ def ranked(
             return (1.0, np.inf, np.inf)
         return (-row["finite"], sign * mean, np.inf if loss is None else loss)
 
-    return sorted(found, key=badness)
+    return sorted(rows, key=badness)
+
+
+def check_survived(best: Mapping[str, Any]) -> None:
+    """Refuse to take the best of settings of which none stayed finite.
+
+    Raises:
+        UserError: if no member of it did.
+    """
+    if not best["finite"]:
+        raise UserError(
+            "no member of any setting stayed finite: try lower learning rates"
+        )
 
 
 def _number(value: float | None) -> float:

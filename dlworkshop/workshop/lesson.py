@@ -16,7 +16,7 @@ from dlworkshop.models.model import Model
 from dlworkshop.train import disk, run_folder
 from dlworkshop.train.fit import fit
 from dlworkshop.train.result import Run, device, versions
-from dlworkshop.train.sweep import by_setting
+from dlworkshop.train.settings import check_survived, ranked
 from dlworkshop.types import Claim, Dataset, PyTree
 
 
@@ -191,7 +191,8 @@ def fit_best_rate(
         monitor="accuracy",
         read_test=False,
     )
-    best = by_setting(run)[0]["hparams"]
-    chosen = [row["hparams"] == best for row in run.summary["population"]]
-    params = jax.tree.map(lambda leaf: np.asarray(leaf)[chosen], run.params)
-    return best["learning_rate"], params
+    told = run.summary
+    best, *_ = ranked(told["population"], told["monitor"], told["better"])
+    check_survived(best)
+    params = jax.tree.map(lambda leaf: np.asarray(leaf)[best["members"]], run.params)
+    return best["hparams"]["learning_rate"], params

@@ -6,11 +6,14 @@ from dlworkshop.report.lesson_figures import dots, table
 from dlworkshop.workshop.lesson import Exercise, Figure
 
 
-def every_setting(config, settings):
+def every_setting(config, trials):
     """The settings of a sweep, best first, as a table of rates and decays."""
-    best = settings[0]["hparams"]
+    best = trials[0]["hparams"]
     rates, decays = config.learning_rate, config.weight_decay
-    accuracy = {tuple(s["hparams"].values()): s["accuracy"]["mean"] for s in settings}
+    accuracy = {
+        tuple(row["hparams"].values()): row["validation"]["accuracy"]["mean"]
+        for row in trials
+    }
     grid = [[accuracy[rate, decay] for rate in rates] for decay in decays]
 
     def draw(axes):
@@ -25,7 +28,7 @@ def every_setting(config, settings):
     return Figure(
         "every_setting",
         draw,
-        f"Of {len(settings)} settings, rate {best['learning_rate']:g} and decay "
+        f"Of {len(trials)} settings, rate {best['learning_rate']:g} and decay "
         f"{best['weight_decay']:g} are best on validation",
         f"Validation accuracy (%), mean of {config.seeds} heads on features.",
     )

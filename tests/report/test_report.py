@@ -232,6 +232,29 @@ def test_sweep_shows_each_value_with_its_spread(sweep, monkeypatch):
     np.testing.assert_array_equal(np.isnan(seen["result"]), [False] * 8 + [True])
 
 
+def test_trials_are_a_table_and_lines(population, edit):
+    rows = [
+        {
+            "trial": i,
+            "bucket": 0,
+            "hparams": {"width": 2**i, "act": "ab"[i % 2], "fixed": 1},
+            "finite": 1.0,
+            "validation": {"loss": {"mean": loss, "sem": 0.01, "n": 2}},
+        }
+        for i, loss in enumerate([0.1, 0.2, 0.4, None])
+    ]
+    told = {"trials": rows, "importance": {"width": 0.75, "act": 0.25}, "seeds": [0, 1]}
+    edit(population / "summary.json", sweep=told | {"buckets": 2}, sha256={})
+    _, page = render(population)
+    assert "4 trials with 2 seeds each in 2 programs" in page.text
+    assert "width 1 and act a, the best of 4 trials by validation loss" in page.text
+    assert "Trial Width Act Seeds Validation loss" in " ".join(page.text.split())
+    assert "The best trial has a validation loss of 0.100" in page.text
+    assert "Dashed: no member stayed finite." in page.text
+    assert "Width mattered most" in page.text
+    assert "fixed" not in page.text[page.text.index("4 trials with") :][:2000].lower()
+
+
 def test_no_sweep_without_different_values(population):
     assert "Hyper-parameters" not in render(population)[1].text
 

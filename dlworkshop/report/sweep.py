@@ -1,0 +1,197 @@
+"""Report section on the trials of a sweep: table, parallel coordinates, importance."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dlworkshop.report.elements import (
+    Html,
+    chart,
+    data,
+    fold,
+    join,
+    scroll,
+    table,
+    tag,
+)
+from dlworkshop.report.marks import BAD, COLOURS
+from dlworkshop.report.read import RunFolder
+from dlworkshop.report.settings import varied
+from dlworkshop.report.svg import drawing
+from dlworkshop.report.words import (
+    count,
+    humanize,
+    is_number,
+    plain,
+    quantity,
+    titled,
+    with_error,
+)
+
+OPEN_ROWS = 12  # a longer table waits to be opened
+MOST_LINES = 200  # trials that are drawn, the best ones
+FEW = 8  # values of a hyper-parameter that are all written at its axis
+LOG = 8  # times the smallest value, beyond which an axis is logarithmic
+
+
+def trials(run: RunFolder) -> Html | None:
+    """What was tried before the best setting was trained again."""
+    told = run.summary.get("sweep") or {}
+    rows, names = told.get("trials") or [], varied(told.get("trials") or [])
+    if len(rows) < 2 or not names:
+        return None
+    monitor = run.summary.get("monitor") or "loss"
+    seeds, programs = len(told.get("seeds") or []), told.get("buckets")
+    where = f" in {count(programs, 'program')}" if programs else ""
+    text = (
+        f"{count(len(rows), 'trial')} with {count(seeds, 'seed')} each{where}, the "
+        f"best by validation {humanize(monitor)} first; ± one standard error of the "
+        "mean over the seeds. The best of many owes some of its score to luck, so it "
+        "was trained again with other seeds: all else on this page is of those."
+    )
+    parts = [tag("p", text, class_="note")]
+    svg, caption = _parallel(run, rows, names, monitor)
+    drawn = [chart(scroll("All trials", Html(svg)), caption, "wide")]
+    if importance := told.get("importance"):
+        drawn.append(chart(*_importance(importance)))
+    parts.append(tag("div", *drawn, class_="charts"))
+    whole = _table(rows, names, monitor)
+    parts.append(fold(count(len(rows), "trial"), whole, len(rows) <= OPEN_ROWS))
+    return join(parts)
+
+
+def _table(rows: Sequence[Mapping[str, Any]], names: list[str], monitor: str) -> Html:
+    scores = [n for n in dict.fromkeys([monitor, "loss"]) if n in rows[0]["validation"]]
+    head = ["Trial", *map(titled, names), "Seeds"]
+    head += [titled(f"validation_{name}") for name in scores]
+    shown = []
+    for row in rows:
+        stats = [row["validation"].get(name) or {} for name in scores]
+        shown.append(
+            [
+                f"{row['trial']}",
+                *(plain(row["hparams"].get(name)) for name in names),
+                plain(stats[0].get("n")),
+                *(
+                    data(
+                        with_error(stat.get("mean"), stat.get("sem"), name),
+                        stat.get("mean"),
+                    )
+                    for stat, name in zip(stats, scores, strict=True)
+                ),
+            ]
+        )
+    return table("Trials", head, shown, ["best", *[None] * (len(rows) - 1)])
+
+
+def _parallel(
+    run: RunFolder, rows: Sequence[Mapping[str, Any]], names: list[str], monitor: str
+) -> tuple[str, str]:
+    """Each trial as a line over one axis for each hyper-parameter and the score."""
+    rows = rows[:MOST_LINES]
+    values = [[row["hparams"].get(name) for row in rows] for name in names]
+    axes_of = [_axis(own) for own in values]
+    means = [(row["validation"].get(monitor) or {}).get("mean") for row in rows]
+    finite = [mean for mean in means if is_number(mean)]
+    score, marks = _axis(finite, few=2)
+    if run.better(monitor) != "higher":  # the best is above
+        score, marks = 1 - score, [(1 - at, value) for at, value in marks]
+    height = np.full(len(rows), -0.12)  # of what has no score
+    height[[is_number(mean) for mean in means]] = score
+    lines = np.stack([*(place for place, _ in axes_of), height], 1)  # [N, D + 1]
+    title = f"The best trial has a validation {humanize(monitor)} of "
+    title += quantity(means[0], monitor)
+    with drawing("trials", title, (11, 4.9)) as (_, axes, out):
+        at = np.arange(len(names) + 1)
+        for i, line in reversed(list(enumerate(lines))):  # the best on top
+            lost = not is_number(means[i])
+            share = 1 - i / max(len(rows) - 1, 1)
+            look: dict[str, Any] = {"color": COLOURS[0], "alpha": 0.15 + 0.6 * share}
+            if lost:
+                look = {"color": BAD, "linestyle": "--", "alpha": 0.6}
+            if i == 0:
+                look = {"color": COLOURS[1], "linewidth": 3.5}
+            axes.plot(at, line, **look)
+        for i, (_, ticks) in enumerate([*axes_of, (height, marks)]):
+            axes.axvline(i, color="black", linewidth=1)
+            last = i == len(names)
+            for place, value in ticks:
+                axes.annotate(
+                    quantity(value, monitor) if last else _short(value),
+                    (i, place),
+                    (6 if last else -6, 0),
+                    textcoords="offset points",
+                    ha="left" if last else "right",
+                    va="center",
+                    fontsize=12,
+                    bbox={
+                        "facecolor": "white",
+                        "alpha": 0.75,
+                        "linewidth": 0,
+                        "pad": 1,
+                    },
+                )
+        labels = [humanize(name) for name in names]
+        axes.set_xticks(at, [*labels, f"validation {humanize(monitor)}"])
+        axes.set_xlim(-0.5, len(names) + 0.5)
+        axes.set_yticks([])
+        axes.grid(visible=False)
+        axes.spines[["left", "bottom"]].set_visible(False)
+        axes.tick_params(bottom=False)
+    shown = "" if len(rows) < MOST_LINES else f" The best {len(rows)} are drawn."
+    dashed = "" if len(finite) == len(rows) else " Dashed: no member stayed finite."
+    return out[0], (
+        "One line for each trial, the darker the better, the best one in orange."
+        f"{dashed}{shown}"
+    )
+
+
+def _axis(
+    values: Sequence[Any], few: int = FEW
+) -> tuple[np.ndarray, list[tuple[float, Any]]]:
+    """Places of values [N] on an axis from 0 to 1, and those that are written there.
+
+    Numbers have a logarithmic axis where they span far, and if there are more than
+    `few` the ends are written. Words are spread evenly.
+
+    >>> _axis([1.0, 10.0, 100.0])
+    (array([0. , 0.5, 1. ]), [(0.0, 1.0), (0.5, 10.0), (1.0, 100.0)])
+    >>> _axis(["relu", "tanh"])[1]
+    [(0.0, 'relu'), (1.0, 'tanh')]
+    """
+    distinct = list(dict.fromkeys(values))
+    if not all(map(is_number, values)):
+        step = 1 / max(len(distinct) - 1, 1)
+        places = {value: i * step for i, value in enumerate(distinct)}
+        marks = [(at, value) for value, at in places.items()]
+        return np.array([places[value] for value in values]), marks
+    if not distinct:
+        return np.zeros(0), []
+    number = np.array(values, float)
+    if number.min() > 0 and number.max() > LOG * number.min():
+        number = np.log(number)
+    span = np.ptp(number)
+    place = (number - number.min()) / span if span else np.full(number.shape, 0.5)
+    shown = sorted(distinct) if len(distinct) <= few else [min(values), max(values)]
+    return place, [(float(place[list(values).index(v)]), v) for v in shown]
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if is_number(value) else plain(value)
+
+
+def _importance(found: Mapping[str, float]) -> tuple[str, str]:
+    names = list(found)[::-1]
+    first = next(iter(found))
+    title = f"{titled(first)} mattered most"
+    with drawing("importance", title, (7.4, 1.4 + 0.5 * len(names))) as (_, axes, out):
+        axes.barh(range(len(names)), [100 * found[n] for n in names], color=COLOURS[0])
+        axes.set_yticks(range(len(names)), [humanize(name) for name in names])
+        axes.set_xlabel("share in how trials rank (%)")
+        axes.set_xlim(0, 100)
+    return out[0], (
+        "How much worse a forest of trees predicts the rank of a trial when the values "
+        "of one hyper-parameter are permuted, as a share of the sum over all. Of few "
+        "trials it tells little."
+    )

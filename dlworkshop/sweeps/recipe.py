@@ -1,0 +1,146 @@
+"""How a setting of a sweep becomes the arguments of `fit`."""
+
+import inspect
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from dlworkshop.errors import UserError, one_sentence, unknown
+from dlworkshop.learn.hparams import RESERVED, check_required, keywords, name_of, route
+from dlworkshop.models.model import Model, StatefulModel, check_model
+from dlworkshop.sweeps.space import Setting, Space
+from dlworkshop.train import checks
+from dlworkshop.train.fit import fit
+from dlworkshop.train.members import product
+from dlworkshop.types import Dataset
+
+# What a setting may say of `fit` itself, beside its hyper-parameters.
+COUNTS = "batch_size", "num_epochs", "steps_per_epoch", "patience"
+FUNCTIONS = (
+    "optimizer",
+    "loss",
+    "objective",
+    "schedule",
+    "batch_transform",
+    "make_step",
+    "eval_params",
+)
+SWEPT = COUNTS + FUNCTIONS
+READERS = "optimizer", "loss", "schedule", "batch_transform", "make_step"
+DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(fit).parameters.items()
+    if parameter.default is not inspect.Parameter.empty
+}
+
+
+class Recipe(NamedTuple):
+    """Which hyper-parameters go where.
+
+    A keyword of the function that makes the model, and an argument of `fit`, is static:
+    another value is another program. All others are traced.
+    """
+
+    model: Any  # a model, or a function of static values that makes one
+    space: Space
+    of_model: frozenset[str]
+    of_fit: frozenset[str]
+    options: Mapping[str, Any]  # of `fit`, the same for all settings
+
+    @property
+    def static(self) -> list[str]:
+        return sorted(self.of_model | self.of_fit)
+
+    def made(self, setting: Setting) -> Model | StatefulModel:
+        """The model of a setting.
+
+        Raises:
+            UserError: if there is none.
+        """
+        if isinstance(self.model, Model | StatefulModel):
+            return self.model
+        told = ", ".join(f"{n}={setting[n]}" for n in setting if n in self.of_model)
+        with one_sentence(f"{name_of(self.model)}({told}) makes no model"):
+            model = self.model(**self._values(setting, self.of_model))
+        check_model(model)
+        return model
+
+    def arguments(self, setting: Setting) -> dict[str, Any]:
+        """The arguments of `fit` with a setting, but the traced ones."""
+        return {**self.options, **self._values(setting, self.of_fit)}
+
+    def traced(self, setting: Setting) -> dict[str, Any]:
+        """The hyper-parameters of a setting that are traced."""
+        return self._values(setting, setting.keys() - set(self.static))
+
+    def _values(self, setting: Setting, names: Collection[str]) -> dict[str, Any]:
+        space = self.space
+        return {n: space.value(n, own) for n, own in setting.items() if n in names}
+
+
+def recipe_of(model: Any, space: Space, options: Mapping[str, Any]) -> Recipe:
+    """Sort the hyper-parameters of a space.
+
+    Raises:
+        UserError: if a name is taken twice, or is an argument of `fit` that must be the
+            same for all settings.
+    """
+    is_model = isinstance(model, Model | StatefulModel)
+    if not is_model and not callable(model):
+        check_model(model)
+    makes = set() if is_model else set(keywords(model))
+    for name in space.names:
+        swept = name in SWEPT
+        if name in DEFAULTS and not swept:
+            raise UserError(
+                f"'{name}' is the same for all settings of a sweep: give it as "
+                "an argument instead of in hparams"
+            )
+        if swept and name in makes:
+            raise UserError(
+                f"hyper-parameter '{name}' is taken by {name_of(model)} and by fit: "
+                "rename the argument of the former"
+            )
+        if swept and name in options:
+            raise UserError(f"{name} is given twice, in hparams too: give it once")
+    if {"loss", "objective"} & set(space.names) and options["monitor"] == "loss":
+        raise UserError(
+            "losses of several kinds cannot be compared with one another: choose a "
+            "metric, as monitor='accuracy'"
+        )
+    of_model = frozenset(makes & set(space.names))
+    of_fit = frozenset(name for name in space.names if name in SWEPT)
+    return Recipe(model, space, of_model, of_fit, options)
+
+
+def check(
+    recipe: Recipe, settings: Sequence[Setting], seeds: Any, dataset: Dataset
+) -> None:
+    """Check settings of equal static values before the first step.
+
+    Raises:
+        UserError: where one cannot be.
+    """
+    model, asked = recipe.made(settings[0]), DEFAULTS | recipe.arguments(settings[0])
+    functions = {name: asked[name] for name in FUNCTIONS}
+    checks.check_types(model, dataset, **functions)
+    checks.check_numbers(**{name: asked[name] for name in COUNTS})
+    if asked["steps_per_epoch"] is None and asked["folds"] is None:
+        checks.check_batch_size(dataset, asked["batch_size"])
+    traced = [recipe.traced(setting) for setting in settings]
+    if not traced[0]:
+        return
+    readers = {name: functions[name] for name in READERS}
+    readers["loss"] = functions["objective"] or functions["loss"]
+    readers["model"] = model.apply
+    known = {
+        word
+        for reader, function in readers.items()
+        if function is not None
+        for word in keywords(function).keys() - RESERVED[reader]
+    }
+    for name in traced[0]:
+        if "." not in name and name not in known:
+            static = set() if recipe.model is model else set(keywords(recipe.model))
+            raise unknown("hyper-parameter", name, known.union(static, SWEPT))
+    check_required(route(traced[0], **readers), **readers)
+    product(traced, seeds)

@@ -1,0 +1,162 @@
+"""The space of a sweep: the values that each hyper-parameter may take."""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from dlworkshop.errors import UserError, check_text, repr_of
+from dlworkshop.learn.hparams import name_of
+
+Label = None | bool | int | float | str  # what stands for a value in tables and files
+Setting = dict[str, Label]
+
+
+class Space(NamedTuple):
+    """What each hyper-parameter may be; values are told by their labels."""
+
+    values: dict[str, dict[Label, Any]]  # name -> label -> value
+    ranges: dict[str, Any]  # name -> distribution of Optuna
+    listed: list[Setting] | None = None  # settings that were given one by one
+
+    @property
+    def names(self) -> list[str]:
+        return [*self.values, *self.ranges]
+
+    def value(self, name: str, label: Label) -> Any:
+        """The value behind a label; a number from a range stands for itself."""
+        return self.values[name][label] if name in self.values else label
+
+    def settings(self) -> list[Setting]:
+        """All settings: those that were listed, or every combination of values.
+
+        >>> space_of({"width": [8, 16], "rate": 0.1}).settings()
+        [{'width': 8, 'rate': 0.1}, {'width': 16, 'rate': 0.1}]
+        """
+        if self.listed is not None:
+            return self.listed
+        combinations = itertools.product(*self.values.values())
+        return [dict(zip(self.values, each, strict=True)) for each in combinations]
+
+    def corners(self) -> list[Setting]:
+        """Settings in which each value, and each end of a range, comes once at least.
+
+        >>> space_of({"a": [1, 2, 3], "b": ["x", "y"]}).corners()
+        [{'a': 1, 'b': 'x'}, {'a': 2, 'b': 'y'}, {'a': 3, 'b': 'x'}]
+        """
+        if self.listed is not None:
+            return self.listed
+        ends = {name: [each.low, each.high] for name, each in self.ranges.items()}
+        columns = {**{name: list(each) for name, each in self.values.items()}, **ends}
+        count = max(map(len, columns.values()), default=1)
+        return [
+            {name: column[i % len(column)] for name, column in columns.items()}
+            for i in range(count)
+        ]
+
+    def distributions(self, optuna: Any) -> dict[str, Any]:
+        """What Optuna draws from: the ranges, and values of which there are several."""
+        categorical = optuna.distributions.CategoricalDistribution
+        several = {n: list(each) for n, each in self.values.items() if len(each) > 1}
+        return {n: categorical(each) for n, each in several.items()} | self.ranges
+
+    def in_words(self) -> dict[str, Any]:
+        """The space as JSON."""
+        words: dict[str, Any] = {name: list(each) for name, each in self.values.items()}
+        words |= {name: repr(each) for name, each in self.ranges.items()}
+        return words if self.listed is None else {"listed": self.listed}
+
+
+def space_of(hparams: Any) -> Space:
+    """The space that `hparams` of a sweep describes.
+
+    Args:
+        hparams: name -> a value, a list of values, a dict of label -> value, or a
+            distribution of Optuna; or a list of settings, name -> value.
+
+    Raises:
+        UserError: where a name or the values cannot be.
+
+    >>> space_of({"width": (8, 16), "loss": {"mine": abs}}).values
+    {'width': {8: 8, 16: 16}, 'loss': {'mine': <built-in function abs>}}
+    """
+    if isinstance(hparams, Mapping):
+        values, ranges = {}, {}
+        for name, given in hparams.items():
+            check_text("the name of a hyper-parameter", name)
+            if _is_range(given):
+                ranges[name] = given
+            else:
+                values[name] = _choices(name, given)
+        return Space(values, ranges)
+    if not isinstance(hparams, Sequence) or not all(
+        isinstance(setting, Mapping) for setting in hparams
+    ):
+        raise UserError(
+            f"hparams is {repr_of(hparams)}: give a dict of names and values, or a "
+            "list of such dicts"
+        )
+    if not hparams:
+        raise UserError("hparams is an empty list: give one setting at least")
+    names = list(hparams[0])
+    for setting in hparams:
+        if set(setting) != set(names):
+            raise UserError(
+                f"hparams lists the settings {sorted(names)} and {sorted(setting)}: "
+                "give all of them the same names"
+            )
+    listed = [{name: label_of(each[name]) for name in names} for each in hparams]
+    values = {name: {label_of(s[name]): s[name] for s in hparams} for name in names}
+    for name in names:
+        for setting in hparams:
+            known = values[name][label_of(setting[name])]
+            if callable(known) and known is not setting[name]:
+                raise UserError(
+                    f"hyper-parameter '{name}' has two values that are both called "
+                    f"'{label_of(known)}': give a grid, with names of your own for "
+                    "them, as {'name': value, ...}"
+                )
+    return Space(values, {}, listed)
+
+
+def label_of(value: Any) -> Label:
+    """What stands for a value: itself if it is a number or text, else its name.
+
+    >>> label_of(0.1), label_of((32, 64)), label_of(abs)
+    (0.1, '(32, 64)', 'abs')
+    """
+    if getattr(value, "ndim", None) == 0:  # of NumPy or JAX
+        return float(str(value)) if value.dtype.kind in "fV" else value.item()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return f"({', '.join(str(label_of(each)) for each in value)})"
+    return name_of(value) if callable(value) else repr_of(value)
+
+
+def _is_range(given: Any) -> bool:
+    """Whether it is a distribution of Optuna with two ends."""
+    ours = type(given).__module__.startswith("optuna.")
+    return ours and hasattr(given, "low") and hasattr(given, "high")
+
+
+def _choices(name: str, given: Any) -> dict[Label, Any]:
+    if isinstance(given, Mapping):
+        pairs: Iterable[tuple[Any, Any]] = given.items()
+    elif hasattr(given, "choices"):  # a CategoricalDistribution
+        pairs = [(label_of(each), each) for each in given.choices]
+    elif isinstance(given, list | tuple | range) or getattr(given, "ndim", 0) == 1:
+        pairs = [(label_of(each), each) for each in given]
+    else:
+        pairs = [(label_of(given), given)]
+    pairs = list(pairs)
+    found = dict(pairs)
+    if not found:
+        raise UserError(f"hyper-parameter '{name}' has no value: give one at least")
+    if len(found) < len(pairs):
+        labels = [label for label, _ in pairs]
+        twice = next(label for label in labels if labels.count(label) > 1)
+        raise UserError(
+            f"hyper-parameter '{name}' has the value {twice} more than once: give each "
+            "once, and functions of one name as {'a name': function, ...}"
+        )
+    return found
