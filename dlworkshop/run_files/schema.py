@@ -38,6 +38,8 @@ class Member(TypedDict, total=False):
     hparams: dict[str, float | str | None] | None
     status: str
     note: str | None
+    place: Size
+    steps: Size | None
     test: Numbers
     validation: Numbers
 
@@ -127,6 +129,13 @@ class Ranked(_Ranked, total=False):
     test: dict[str, Stat]
 
 
+class Scheduled(TypedDict, total=False):
+    """A scheduler, and the members that its rungs leave."""
+
+    name: str
+    rungs: dict[str, Size]
+
+
 class Summary(TypedDict, total=False):
     experiment: str | None
     question: str | None
@@ -136,6 +145,8 @@ class Summary(TypedDict, total=False):
     model: Any
     members: Size | None
     steps: Size | None
+    model_steps: dict[str, Size]
+    scheduler: Scheduled
     parameters: Any
     monitor: str | None
     better: str | None
@@ -320,6 +331,8 @@ class LogLine(Line, total=False):
     """A line of metrics.jsonl: measurements of each member at the end of a chunk."""
 
     validation: dict[str, list[Number]] | None
+    hparams: dict[str, list[Number]]  # those that change on the way
+    source: list[Size]  # the member that each one continues after it
 
 
 class Seconds(TypedDict):
@@ -328,12 +341,16 @@ class Seconds(TypedDict):
     total: float
 
 
-class Position(TypedDict):
-    """The part of a checkpoint that is not arrays."""
-
+class _Position(TypedDict):
     step: Size
     log: Size
     seconds: Seconds
+
+
+class Position(_Position, total=False):
+    """The part of a checkpoint that is not arrays."""
+
+    hparams: dict[str, list[float]]  # where they change on the way
 
 
 class Share(TypedDict):
@@ -488,8 +505,12 @@ class Trained(TypedDict):
     model_hparams: dict[str, str]
 
 
-class Ended(TypedDict):
+class _Ended(TypedDict):
     status: str
+
+
+class Ended(_Ended, total=False):
+    hparams: dict[str, float]
 
 
 class Answering(TypedDict):
