@@ -277,18 +277,17 @@ def _read_series(
 ) -> dict[tuple[str, str], Series]:
     """(split, quantity) -> Series, by step; a step logged twice counts as last seen."""
     rows = [row for _, row in sorted({row["step"]: row for row in lines}.items())]
-    changed = (v for row in rows for v in (row.get("hparams") or {}).values())
-    places = ancestors(rows, len(next(changed, ())))
+    splits = "train", "validation", "hparams"
+    found = [row.get(split) or {} for row in rows for split in splits]
+    known = next((values for each in found for values in each.values()), ())
+    places = ancestors(rows, len(known))
     points: dict[tuple[str, str], list[tuple[int, float, list[Any]]]] = {}
     for row, before in zip(rows, places, strict=True):
         time = row["step"], np.nan if row["epoch"] is None else row["epoch"]
-        for split in ("train", "validation"):
+        for split in splits:
             for name, values in (row.get(split) or {}).items():
-                points.setdefault((split, name), []).append((*time, values))
-        # those that the members at the end were trained with
-        for name, values in (row.get("hparams") or {}).items():
-            mine = [values[i] for i in before]
-            points.setdefault(("hparams", name), []).append((*time, mine))
+                mine = [values[i] for i in before]  # of those at the end
+                points.setdefault((split, name), []).append((*time, mine))
     return {key: _stack(rows, members) for key, rows in points.items()}
 
 

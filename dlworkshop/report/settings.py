@@ -32,7 +32,7 @@ def in_words(summary: Mapping[str, Any]) -> str:
     if chosen is None:
         return ""
     by, many = humanize(summary.get("monitor") or "loss"), summary["settings"]
-    if any("place" in row for row in summary.get("population") or ()):
+    if _has_places(summary):
         name = plain((summary.get("scheduler") or {}).get("name"))
         who = f"{count(len(many), 'member')} of each seed"
         return f"{name}, the best of {who} by validation {by}"
@@ -76,10 +76,15 @@ def settings_table(summary: Mapping[str, Any], score: str) -> Html | None:
     text = f"Best by validation {by} first; ± one standard error of the mean."
     if told := _scheduled(summary):
         text = f"{text} {told}"
-    title = count(len(rows), "setting")
+    title = count(len(rows), "place" if _has_places(summary) else "setting")
     whole = table("Settings", head, rows, ["best", *[None] * (len(rows) - 1)])
     is_open = len(rows) <= OPEN_ROWS and len(head) <= OPEN_COLUMNS
     return join([tag("p", text, class_="note"), fold(title, whole, is_open)])
+
+
+def _has_places(summary: Mapping[str, Any]) -> bool:
+    """Whether members of a seed have places, as their settings change on the way."""
+    return any("place" in row for row in summary.get("population") or ())
 
 
 def _steps(summary: Mapping[str, Any]) -> list[str]:
@@ -94,19 +99,21 @@ def _steps(summary: Mapping[str, Any]) -> list[str]:
 def _scheduled(summary: Mapping[str, Any]) -> str:
     """How many members a scheduler left to run, in a sentence.
 
-    >>> rungs = {"name": "successive halving", "rungs": {"1": 3, "3": 1}}
+    >>> rungs = {"name": "successive halving", "rungs": {"1": 3, "3": 1, "9": 1}}
     >>> _scheduled({"members": 9, "scheduler": rungs})
     'Successive halving: of 9 members, 3 run on after epoch 1 and 1 after epoch 3.'
     """
     scheduler = summary.get("scheduler") or {}
     rungs, members = scheduler.get("rungs") or {}, summary.get("members")
-    left = [f"{plain(n)} after epoch {plain(epoch)}" for epoch, n in rungs.items()]
+    left, before = [], members
+    for epoch, n in rungs.items():
+        if n != before:  # somebody is stopped
+            left.append(f"{plain(n)} after epoch {plain(epoch)}")
+        before = n
     if not left:
         return ""
     left[0] = left[0].replace(" after", " run on after", 1)
     name = plain(scheduler.get("name")).capitalize()
-    if set(rungs.values()) == {members}:  # nobody is stopped
-        return ""
     listed = " and ".join(filter(None, (", ".join(left[:-1]), left[-1])))
     return f"{name}: of {count(members, 'member')}, {listed}."
 
