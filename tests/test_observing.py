@@ -5,6 +5,7 @@ import logging
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 PAGE = (Path(__file__).parent.parent / "docs/observing.md").read_text()
@@ -41,7 +42,8 @@ def test_it_is_python_and_complete(text):
 
 
 def test_every_block_is_run_or_known_not_to_be():
-    run = "observers.tensorboard", "def halve", "imsave", "optuna", "basicConfig"
+    run = "observers.tensorboard", "successive_halving(", "def good_enough", "imsave"
+    run += "population_based", "import optuna", "basicConfig"
     assert all(any(word in text for word in (*run, *ELSEWHERE)) for text in BLOCKS)
 
 
@@ -60,14 +62,27 @@ def test_tensorboard(tmp_path, monkeypatch):
 
 
 def test_members_are_halved(tmp_path, monkeypatch, capsys):
-    run = execute("def halve", tmp_path, monkeypatch)["run"]
-    status = [row["status"] for row in run.summary["population"]]
-    assert sorted(status) == ["finished"] + 7 * ["stopped early"]
+    run = execute("successive_halving(", tmp_path, monkeypatch)["run"]
     steps = sorted(row["steps"] for row in run.summary["population"])
-    epoch = run.summary["steps"] // 5
-    assert steps == [epoch] * 4 + [2 * epoch] * 2 + [3 * epoch, 5 * epoch]
+    epoch = run.summary["steps"] // 9
+    assert steps == [epoch] * 24 + [3 * epoch] * 8 + [9 * epoch] * 4
     said = capsys.readouterr().out
-    assert "7 stopped early" in said and "1 finished" in said
+    assert "32 stopped early" in said and "4 finished" in said
+
+
+def test_members_are_copied(tmp_path, monkeypatch):
+    names = execute("population_based", tmp_path, monkeypatch)
+    run, schedules = names["run"], names["schedules"]
+    assert schedules.shape == (10, 4) and run.chosen.sum() == 4
+    assert schedules[-1].tolist() == run.hparams["learning_rate"][run.chosen].tolist()
+    changes = schedules[1:] / schedules[:-1]  # by the factor at most, and some did
+    assert (changes != 1).any() and (abs(np.log(changes)) < np.log(1.25) + 1e-6).all()
+
+
+def test_members_are_stopped(tmp_path, monkeypatch, capsys):
+    run = execute("def good_enough", tmp_path, monkeypatch)["run"]
+    assert run.summary["steps"] < 50 * 9
+    assert "3 stopped early" in capsys.readouterr().out
 
 
 def test_pictures(tmp_path, monkeypatch):
@@ -80,7 +95,7 @@ def test_pictures(tmp_path, monkeypatch):
 def test_optuna_prunes(tmp_path, monkeypatch):
     optuna = pytest.importorskip("optuna")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    names = execute("optuna", tmp_path, monkeypatch)
+    names = execute("import optuna", tmp_path, monkeypatch)
     trials = names["study"].trials
     states = [trial.state.name for trial in trials]
     assert len(trials) == 6 and set(states) == {"COMPLETE", "PRUNED"}

@@ -82,6 +82,16 @@ def scatter_members(tree: PyTree, places, part: PyTree) -> PyTree:
     )
 
 
+def copy_members(population: Population, sources, places) -> Population:
+    """Copies of the members at `sources` [G] in the `places` [G] of others.
+
+    All is taken over but the key, which is that of a seed. P is an empty place.
+    """
+    part = gather_members(population, sources)
+    train = part.train._replace(key=gather_members(population.train.key, places))
+    return scatter_members(population, places, part._replace(train=train))
+
+
 def make_population_chunk(
     train_step: Callable,
     fetch: Callable = gather,

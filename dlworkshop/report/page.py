@@ -242,8 +242,21 @@ def _tiles(run: RunFolder) -> Html | None:
     ):
         if is_number(value):
             tiles.append(_tile(title, data(text(value), value), more))
+    tiles.append(_saved_tile(summary))
     shown = [tile for tile in tiles if tile]
     return tag("dl", *shown, class_="tiles") if shown else None
+
+
+def _saved_tile(summary: dict[str, Any]) -> Html | None:
+    """The updates of all members, where stopped members saved some."""
+    done, saved = (
+        get_nested(summary, "model_steps", name) or 0 for name in ("done", "saved")
+    )
+    if not saved:
+        return None
+    share = 100 * saved / (done + saved)
+    of = f"of all members; {count(saved)} more ({share:.0f} %) were saved"
+    return _tile("Model steps", data(count(done), done), of)
 
 
 def _steps(summary: dict[str, Any]) -> str:

@@ -112,13 +112,27 @@ def _mistake(found: Predictions, finite: np.ndarray, m: int) -> Html:
 
 def sweeps(run: RunFolder) -> Html | None:
     """The effect of each hyper-parameter that differs between members."""
-    charts = []
+    charts = [
+        _changes(run, name, series)
+        for (split, name), series in run.told.series.items()
+        if split == "hparams"
+    ]
     for name, values in varied(run).items():
         value, alike = np.array(values), _alike(run, name)
         charts.append(_sweep(run, name, value, alike))
         if 1 < len(set(value[alike])) <= len(marks.COLOURS):
             charts += _curves_by_value(run, name, value, alike)
     return tag("div", *charts, class_="charts") if charts else None
+
+
+def _changes(run: RunFolder, name: str, series: Series) -> Html:
+    """A hyper-parameter that changed on the way, over time."""
+    word = humanize(name)
+    title = f"{word.capitalize()} over time, of the best members"
+    shown = {word: averaged(series, marks.MOST_POINTS)}
+    svg = figures.learning_curves(f"changes-{name}", title, word, shown, name)
+    text = "The past of a member that went on as a copy is that of its source."
+    return chart(svg, f"{text} {_curve_caption(shown)}")
 
 
 def varied(run: RunFolder) -> dict[str, list[float]]:

@@ -12,6 +12,7 @@ from dlworkshop.data.checksums import sha256
 from dlworkshop.errors import UserError
 from dlworkshop.files import read_regular
 from dlworkshop.report import settings, svg
+from dlworkshop.report.lineage import ancestors
 from dlworkshop.report.words import is_fraction, unit
 
 MOST_UNNAMED = 4096  # classes that may have no names
@@ -277,13 +278,18 @@ def _read_series(
     lines: list[dict[str, Any]], members: list[dict[str, Any]]
 ) -> dict[tuple[str, str], Series]:
     """(split, quantity) -> Series, by step; a step logged twice counts as last seen."""
-    by_step = {row["step"]: row for row in lines}
+    rows = [row for _, row in sorted({row["step"]: row for row in lines}.items())]
+    splits = "train", "validation", "hparams"
+    found = [row.get(split) or {} for row in rows for split in splits]
+    known = next((values for each in found for values in each.values()), ())
+    places = ancestors(rows, len(known))
     points: dict[tuple[str, str], list[tuple[int, float, list[Any]]]] = {}
-    for step, row in sorted(by_step.items()):
-        time = step, np.nan if row["epoch"] is None else row["epoch"]
-        for split in ("train", "validation"):
+    for row, before in zip(rows, places, strict=True):
+        time = row["step"], np.nan if row["epoch"] is None else row["epoch"]
+        for split in splits:
             for name, values in (row.get(split) or {}).items():
-                points.setdefault((split, name), []).append((*time, values))
+                mine = [values[i] for i in before]  # of those at the end
+                points.setdefault((split, name), []).append((*time, mine))
     return {key: _stack(rows, members) for key, rows in points.items()}
 
 

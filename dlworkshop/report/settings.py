@@ -31,10 +31,14 @@ def in_words(summary: Mapping[str, Any]) -> str:
     trials = (summary.get("sweep") or {}).get("trials") or []
     if best(summary) is None and len(trials) < 2:
         return ""
+    by = humanize(summary.get("monitor") or "loss")
+    if len(trials) < 2 and _has_places(summary):
+        name = plain((summary.get("scheduler") or {}).get("name"))
+        who = f"{count(len(summary['settings']), 'member')} of each seed"
+        return f"{name}, the best of {who} by validation {by}"
     rows = trials if len(trials) > 1 else summary["settings"]
     chosen = rows[0]["hparams"]
     own = [f"{humanize(n)} {plain(chosen.get(n))}" for n in varied(rows)]
-    by = humanize(summary.get("monitor") or "loss")
     many = count(len(rows), "trial" if rows is trials else "setting")
     return f"{' and '.join(own)}, the best of {many} by validation {by}"
 
@@ -51,23 +55,64 @@ def settings_table(summary: Mapping[str, Any], score: str) -> Html | None:
     splits = [s for s in ("validation", "test") if found[0].get(s)]
     scores = dict.fromkeys([summary.get("monitor") or "loss", score])
     shown = [(s, n) for s in splits for n in scores if n in found[0][s]]
+    steps = _steps(summary)
     rows = []
-    for row in found:
+    for row, trained in zip(found, steps, strict=True):
         total, finite = len(row["members"]), round(row["finite"] * len(row["members"]))
         rows.append(
             [
                 *(plain(row["hparams"].get(name)) for name in names),
                 f"{total}" if finite == total else f"{finite} of {total} finite",
+                *([trained] if len(set(steps)) > 1 else []),
                 *(mean(row[split][name], name) for split, name in shown),
             ]
         )
-    head = [*map(titled, names), "Members", *(titled(f"{s}_{n}") for s, n in shown)]
+    head = [*map(titled, names), "Members", *["Steps"] * (len(set(steps)) > 1)]
+    head += [*(titled(f"{s}_{n}") for s, n in shown)]
     by = humanize(summary.get("monitor") or "loss")
     text = f"Best by validation {by} first; ± one standard error of the mean."
-    title = count(len(rows), "setting")
+    if told := _scheduled(summary):
+        text = f"{text} {told}"
+    title = count(len(rows), "place" if _has_places(summary) else "setting")
     whole = table("Settings", head, rows, ["best", *[None] * (len(rows) - 1)])
     is_open = len(rows) <= OPEN_ROWS and len(head) <= OPEN_COLUMNS
     return join([note(text), fold(title, whole, is_open)])
+
+
+def _has_places(summary: Mapping[str, Any]) -> bool:
+    """Whether members of a seed have places, as their settings change on the way."""
+    return any("place" in row for row in summary.get("population") or ())
+
+
+def _steps(summary: Mapping[str, Any]) -> list[str]:
+    """The most steps of a member, of each setting."""
+    members = dict(enumerate(summary.get("population") or ()))
+    return [
+        count(max(members.get(i, {}).get("steps") or 0 for i in row["members"]))
+        for row in summary.get("settings") or []
+    ]
+
+
+def _scheduled(summary: Mapping[str, Any]) -> str:
+    """How many members a scheduler left to run, in a sentence.
+
+    >>> rungs = {"name": "successive halving", "rungs": {"1": 3, "3": 1, "9": 1}}
+    >>> _scheduled({"members": 9, "scheduler": rungs})
+    'Successive halving: of 9 members, 3 run on after epoch 1 and 1 after epoch 3.'
+    """
+    scheduler = summary.get("scheduler") or {}
+    rungs, members = scheduler.get("rungs") or {}, summary.get("members")
+    left, before = [], members
+    for epoch, n in rungs.items():
+        if n != before:  # somebody is stopped
+            left.append(f"{plain(n)} after epoch {plain(epoch)}")
+        before = n
+    if not left:
+        return ""
+    left[0] = left[0].replace(" after", " run on after", 1)
+    name = plain(scheduler.get("name")).capitalize()
+    listed = " and ".join(filter(None, (", ".join(left[:-1]), left[-1])))
+    return f"{name}: of {count(members, 'member')}, {listed}."
 
 
 def varied(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -81,9 +81,13 @@ def read_log(folder: Path, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     whole = content[: content.rfind(b"\n") + 1]
     lines = log_lines(whole, path)
     rows = (
-        line.get(split) or {} for line in lines for split in ("train", "validation")
+        line.get(split) or {}
+        for line in lines
+        for split in ("train", "validation", "hparams")
     )
     sizes = {len(values) for row in rows for values in row.values()}
+    for source in (line["source"] for line in lines if "source" in line):
+        sizes |= {len(source), *(i + 1 for i in source if i >= len(source))}
     check_members(path, sizes, summary)
     return lines
 

@@ -38,6 +38,8 @@ class Member(TypedDict, total=False):
     hparams: dict[str, float | str | None] | None
     status: str
     note: str | None
+    place: Size
+    steps: Size | None
     test: Numbers
     validation: Numbers
 
@@ -140,6 +142,13 @@ class SweepTold(TypedDict, total=False):
     seeds: list[int]
 
 
+class Scheduled(TypedDict, total=False):
+    """A scheduler, and the members that its rungs leave."""
+
+    name: str
+    rungs: dict[str, Size]
+
+
 class Summary(TypedDict, total=False):
     experiment: str | None
     question: str | None
@@ -149,6 +158,8 @@ class Summary(TypedDict, total=False):
     model: Any
     members: Size | None
     steps: Size | None
+    model_steps: dict[str, Size]
+    scheduler: Scheduled
     parameters: Any
     monitor: str | None
     better: str | None
@@ -325,6 +336,8 @@ class LogLine(TypedDict, total=False):
     epoch: Required[Number]
     train: Required[dict[str, list[Number]]]
     validation: dict[str, list[Number]] | None
+    hparams: dict[str, list[Number]]  # those that change on the way
+    source: list[Size]  # the member that each one continues after it
 
 
 class Seconds(TypedDict):
@@ -333,12 +346,16 @@ class Seconds(TypedDict):
     total: float
 
 
-class Position(TypedDict):
-    """The part of a checkpoint that is not arrays."""
-
+class _Position(TypedDict):
     step: Size
     log: Size
     seconds: Seconds
+
+
+class Position(_Position, total=False):
+    """The part of a checkpoint that is not arrays."""
+
+    hparams: dict[str, list[float]]  # where they change on the way
 
 
 class Share(TypedDict):
@@ -481,8 +498,12 @@ class Trained(TypedDict):
     model_hparams: dict[str, str]
 
 
-class Ended(TypedDict):
+class _Ended(TypedDict):
     status: str
+
+
+class Ended(_Ended, total=False):
+    hparams: dict[str, float]
 
 
 class Answering(TypedDict):

@@ -100,7 +100,7 @@ def _run(
             )
         return jnp.asarray(found)
 
-    members = {name: np.asarray(v, float) for name, v in config["hparams"].items()}
+    members = _hparams(config, summary, workdir)
     arrays = [*named.values(), *members.values()]
     sizes = {len(array) if array.ndim else 0 for array in arrays}
     run_files.check_members(workdir / FILE, sizes, summary)
@@ -116,6 +116,22 @@ def _run(
         target=_target(workdir, summary),
         classes=config["dataset"]["classes"],
     )
+
+
+def _hparams(
+    config: dict[str, Any], summary: dict[str, Any], workdir: Path
+) -> dict[str, np.ndarray]:
+    """The hyper-parameters at the end, name -> [P]; a config has those at first."""
+    first = {name: np.asarray(v, float) for name, v in config["hparams"].items()}
+    rows = [row.get("hparams") for row in summary["population"]]
+    if not any(rows):  # an older run, or one without any
+        return first
+    if any(set(row or ()) != set(first) for row in rows):
+        raise UserError(
+            f"{workdir / 'summary.json'} has other hyper-parameters than {FILE}: "
+            f"{run_files.MEND}"
+        )
+    return {name: np.array([row[name] for row in rows], float) for name in first}
 
 
 def _rebuilt(config: dict[str, Any], workdir: Path) -> Model:

@@ -124,7 +124,8 @@ def fit(
         eval_params: (opt_state, params) -> params that are evaluated, kept as the best
             and returned, as averages are.
         observe: functions of a `Snapshot`, called between chunks; they may answer which
-            members [P] are to stop.
+            members [P] are to stop. `observers.successive_halving()` and other
+            schedulers are such functions.
         start: a `Run` whose parameters and running statistics to begin from, or
             parameters: of as many members, or of one for all. A `Start` may have the
             optimizer's state too, as `Start(run.params, run.state, run.opt_state)`.

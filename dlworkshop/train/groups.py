@@ -60,23 +60,36 @@ def halve(size: int, axis: int) -> int:
     return -(-size // (2 * axis)) * axis
 
 
-def group_sizes(largest: int, axis: int, chunks: float) -> tuple[int, ...]:
+def group_sizes(
+    largest: int, axis: int, chunks: float, planned: Iterable[int] = ()
+) -> tuple[int, ...]:
     """`largest`, its half, its quarter ... as long as smaller programs pay.
 
     Args:
         largest: members of the largest group, a multiple of `axis`.
         axis: devices over which members are spread.
         chunks: what the whole run of one member takes, in chunks of work.
+        planned: how many members a scheduler will leave, instead of halves.
 
     >>> group_sizes(20, axis=2, chunks=100), group_sizes(20, axis=2, chunks=0.5)
     ((20, 10, 6, 4, 2), (20, 10))
+    >>> group_sizes(28, axis=2, chunks=100, planned=[27, 9, 3, 1])
+    (28, 10, 4, 2)
     """
+    left = {-(-count // axis) * axis for count in planned} or _halves(largest, axis)
     sizes = [largest]
-    while (smaller := halve(sizes[-1], axis)) < sizes[-1]:
-        if (sizes[-1] - smaller) * chunks < WORTH:
-            break
-        sizes.append(smaller)
+    for smaller in sorted(left, reverse=True):
+        saved = sizes[-1] - smaller
+        if saved > 0 and saved * chunks >= WORTH:
+            sizes.append(smaller)
     return tuple(sizes)
+
+
+def _halves(size: int, axis: int) -> set[int]:
+    found = {size}
+    while (size := halve(size, axis)) not in found:
+        found.add(size)
+    return found
 
 
 def balanced_size(count: int, most: int) -> int:

@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 
 from dlworkshop.errors import check_known
+from dlworkshop.report.lineage import ancestors
 from dlworkshop.report.words import count
 
-Line = Mapping[str, Any]  # step, epoch, train and validation: name -> [P]
+# step, epoch; train, validation and hparams: name -> [P]; source: [P], see `lineage`
+Line = Mapping[str, Any]
 
 
 class History:
@@ -50,11 +52,14 @@ class History:
 
     @property
     def names(self) -> list[str]:
-        """Names of the curves: "train/loss", "validation/accuracy", ..."""
+        """Names of the curves: "train/loss", "validation/accuracy", ...
+
+        And "hparams/learning_rate" where an observer changes it on the way.
+        """
         found = {
             f"{split}/{name}": None
             for line in self._lines
-            for split in ("train", "validation")
+            for split in ("train", "validation", "hparams")
             for name in line.get(split) or ()
         }
         return list(found)
@@ -87,6 +92,16 @@ class History:
         rows = [(line.get(split) or {}).get(key, unknown) for line in self._lines]
         values = np.array([np.asarray(row, float) for row in rows])  # null becomes NaN
         return np.where(np.isfinite(values), values, np.nan)
+
+    def lineage(self, name: str) -> np.ndarray:
+        """A curve [T, P] of each member at the end, by what it was before.
+
+        Where members went on as copies of others, the past of a copy is its source's:
+        `lineage("hparams/learning_rate")` are the schedules that the members at the end
+        were trained with.
+        """
+        places = ancestors(self._lines, self.members)  # [T, P]
+        return np.take_along_axis(self[name], places, axis=1)
 
     def table(self) -> dict[str, np.ndarray]:
         """One row per entry and member, for `pandas.DataFrame`.

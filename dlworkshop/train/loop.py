@@ -24,33 +24,12 @@ from dlworkshop.train.evaluation import evaluate_split, total_of, weight_of
 from dlworkshop.train.groups import Group, scatter_rows
 from dlworkshop.train.history import History
 from dlworkshop.train.mesh import population_sharding
+from dlworkshop.train.observers.snapshot import Copies, Snapshot, checked_copies
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.progress import Watch, log_level
 from dlworkshop.train.signals import PendingSignal, deferred
 
 log = logging.getLogger(__name__)
-
-
-class Snapshot(NamedTuple):
-    """The argument of an observer at the end of a chunk.
-
-    It may answer which members [P] are to stop. They keep the parameters that they
-    have, or with `patience` their best.
-    """
-
-    step: int
-    num_steps: int
-    epoch: float  # passes over the training split
-    train: Mapping[str, np.ndarray]  # name -> [P], of what was finite in the chunk
-    validation: Mapping[str, np.ndarray] | None  # where an epoch has just ended
-    hparams: Mapping[str, np.ndarray]  # name -> [P]
-    seeds: list[int]  # [P]
-    population: pop.Population  # on the devices: not to be kept, it will be given up
-
-    @property
-    def running(self) -> np.ndarray:
-        """[P] bool, members that still train."""
-        return processes.fetch(self.population.status) == pop.RUNNING
 
 
 class Trained(NamedTuple):
@@ -146,6 +125,8 @@ class Loop:
         self.population, position = self.checkpoints.restore(self.population)
         run_files.conforms(position, run_files.schema.Position, self.checkpoints.folder)
         self.step = position["step"]
+        if changed := position.get("hparams"):
+            self.set_hparams(changed)
         self.seconds = position["seconds"]
         if summary.exists() and (
             self.step == self.plan.num_steps or not self.running()
@@ -189,8 +170,10 @@ class Loop:
         epoch_done = self.step % self.plan.order.steps_per_epoch == 0
         if epoch_done:
             self.evaluate()
-        self.record(train, epoch_done)
-        self.observe(train, epoch_done)
+        line = self.line(train, epoch_done)
+        if (source := self.observe(train, epoch_done)) is not None:
+            line["source"] = source
+        self.record(line)
         self.report_and_checkpoint(train)
 
     def run_epochs(self, group: Group) -> None:
@@ -233,7 +216,7 @@ class Loop:
                 for name in ("loss", *plan.metrics):
                     means = total_of(rows.validation[name][row]) / weight
                     self.validation[name] = np.where(running, of_all(means), np.nan)
-            self.record(train, epoch_done=True)
+            self.record(self.line(train, epoch_done=True))
         self.report_and_checkpoint(train)
 
     @contextlib.contextmanager
@@ -311,8 +294,8 @@ class Loop:
         self.population = programs.keep_best(self.population, score)
         self.validation = {k: np.where(running, v, np.nan) for k, v in means.items()}
 
-    def record(self, train: Mapping[str, np.ndarray], epoch_done: bool) -> None:
-        """Append an entry to the history and a line to `metrics.jsonl`."""
+    def line(self, train: Mapping[str, np.ndarray], epoch_done: bool) -> dict[str, Any]:
+        """The entry of a chunk, before observers change anything."""
         line: dict[str, Any] = {
             "step": self.step,
             "epoch": self.step / self.plan.order.steps_per_epoch,
@@ -320,38 +303,90 @@ class Loop:
         }
         if epoch_done and self.validation is not None:
             line["validation"] = self.validation
+        if explored := self.explored():
+            line["hparams"] = explored
+        return line
+
+    def record(self, line: dict[str, Any]) -> None:
+        """Append an entry to the history and a line to `metrics.jsonl`."""
         self.history.append(line)
         if self.workdir is not None and processes.is_first():
             self.log.write(line)
 
-    def observe(self, train: Mapping[str, np.ndarray], epoch_done: bool) -> None:
-        """Call the observers; stop the members that they name."""
-        size = len(self.plan.seeds)
+    def observe(
+        self, train: Mapping[str, np.ndarray], epoch_done: bool
+    ) -> np.ndarray | None:
+        """Call the observers; stop and copy the members that they name.
+
+        Returns:
+            The member that each one continues from now on [P], where any was copied.
+        """
+        validation, source = self.validation if epoch_done else None, None
         for observer in self.plan.observers:
             snapshot = Snapshot(
                 self.step,
                 self.plan.num_steps,
                 self.step / self.plan.order.steps_per_epoch,
                 train,
-                self.validation if epoch_done else None,
+                validation,
                 self.plan.hparams,
                 self.plan.seeds,
                 self.population,
+                None if validation is None else self.plan.score(validation),
+                self.plan.num_settings,
             )
-            stop = observer(snapshot)
-            if stop is None:
-                continue
-            stop = np.asarray(stop)
-            if stop.shape != (size,) or stop.dtype != bool:
-                raise UserError(
-                    f"an observer answered {stop.dtype}{list(stop.shape)}: return "
-                    f"None, or a bool array of which of {size} members are to stop"
-                )
-            status = self.population.status
-            before = processes.fetch(status)
-            now = np.where(snapshot.running & stop, pop.STOPPED, before)
-            now = processes.put(now.astype(status.dtype), status.sharding)
-            self.population = self.population._replace(status=now)
+            answer = observer(snapshot)
+            if isinstance(answer, Copies):
+                now = self.copy(answer)
+                source = now if source is None else source[now]
+            elif answer is not None:
+                self.stop(np.asarray(answer), snapshot.running)
+        return source
+
+    def stop(self, members: np.ndarray, running: np.ndarray) -> None:
+        """Stop those of the running members that an observer named."""
+        size = len(self.plan.seeds)
+        if members.shape != (size,) or members.dtype != bool:
+            raise UserError(
+                f"an observer answered {members.dtype}{list(members.shape)}: return "
+                f"None, a bool array of which of {size} members are to stop, or "
+                "observers.Copies"
+            )
+        status = self.population.status
+        before = processes.fetch(status)
+        now = np.where(running & members, pop.STOPPED, before)
+        now = processes.put(now.astype(status.dtype), status.sharding)
+        self.population = self.population._replace(status=now)
+
+    def copy(self, copies: Copies) -> np.ndarray:
+        """Let members go on as copies of others, which are returned."""
+        source, hparams = checked_copies(copies, self.plan.hparams, self.plan.seeds)
+        places = np.flatnonzero(source != np.arange(len(source)))
+        if places.size:
+            self.population = self.plan.programs.copy(
+                self.population, source[places], places
+            )
+        self.set_hparams(hparams)
+        return source
+
+    def set_hparams(self, hparams: Mapping[str, Any]) -> None:
+        """Replace the hyper-parameters of the members, name -> [P]."""
+        plan = self.plan
+        known = {name: np.asarray(hparams[name], float) for name in plan.hparams}
+        where = population_sharding(plan.mesh, fits=plan.groups.all_at_once)
+        placed = processes.put(dict(known), where)
+        self.plan = dataclasses.replace(plan, hparams=known, placed_hparams=placed)
+
+    def explored(self) -> dict[str, np.ndarray]:
+        """The hyper-parameters that change on the way, name -> [P]."""
+        plan = self.plan
+        planned = plan.scheduler.limits if plan.scheduler else ()
+        return {
+            name: values
+            for name, values in plan.hparams.items()
+            if name in planned
+            or not np.array_equal(values, plan.settings["hparams"][name])
+        }
 
     def should_checkpoint(self) -> bool:
         """Whether a checkpoint is due."""
@@ -378,6 +413,8 @@ class Loop:
             "log": processes.on_first_process(self.log_position),
             "seconds": self.seconds_so_far(),
         }
+        if self.explored():
+            position["hparams"] = run_folder.to_jsonable(dict(self.plan.hparams))
         self.checkpoints.save(self.step, self.population, position)
         self.saved_at, self.saved_step = time.perf_counter(), self.step
 

@@ -148,7 +148,17 @@ def _values(name: str, value: Any, one: bool = False) -> np.ndarray:
             f"{known.dtype}, from {known.tiny:.2g} to {known.max:.2g}: give a number "
             "in there, or 0"
         )
-    return np.array([float(str(each)) for each in trained])  # 0.1, not 0.1000000015
+    return rounded(values)
+
+
+def rounded(values: np.ndarray) -> np.ndarray:
+    """Numbers as a run computes with them, by the fewest digits that identify them.
+
+    >>> rounded(np.array([0.12345678901, 0.1])).tolist()
+    [0.12345679, 0.1]
+    """
+    dtype = jnp.result_type(float)
+    return np.array([float(str(each)) for each in np.asarray(values).astype(dtype)])
 
 
 def check_ranges(

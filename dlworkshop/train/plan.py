@@ -17,6 +17,7 @@ from dlworkshop.learn.step import TrainSpec
 from dlworkshop.models.model import BATCH, Model, StatefulModel, table
 from dlworkshop.train.feeds import Feed
 from dlworkshop.train.groups import Groups
+from dlworkshop.train.observers.scheduler import Scheduler
 from dlworkshop.train.programs import Programs
 from dlworkshop.types import Dataset, PyTree, Start
 
@@ -42,6 +43,7 @@ class Plan:
     patience: int | None
     read_test: bool
     observers: Sequence[Callable]
+    scheduler: Scheduler | None  # one of them
     save_every_steps: int | None
     save_every_seconds: float | None
     quiet: bool
@@ -54,6 +56,7 @@ class Plan:
     chunk: int  # steps
     by_epochs: bool  # whether a chunk is of whole epochs; see `Loop.run_epochs`
     groups: Groups
+    rungs: Mapping[int, int]  # epochs -> members that run after them, at most
     feed: Feed
     derived: dict[str, Any]  # as JSON
     answer: PyTree  # what is said of one example, as shapes
@@ -80,6 +83,11 @@ class Plan:
     def folds(self) -> int | None:
         """The number of folds of cross-validation; folds vary fastest among members."""
         return self.settings["folds"]
+
+    @property
+    def num_settings(self) -> int:
+        """The number of settings; members are [settings, seeds (, folds)]."""
+        return len(self.seeds) // (len(set(self.seeds)) * (self.folds or 1))
 
     @property
     def headline(self) -> str:

@@ -48,6 +48,7 @@ from dlworkshop.train.folds import held_out, pooled
 from dlworkshop.train.groups import Groups, group_sizes
 from dlworkshop.train.members import check_ranges, product
 from dlworkshop.train.mesh import MEMBER, make_mesh, places
+from dlworkshop.train.observers.scheduler import only_scheduler, planned_rungs
 from dlworkshop.train.orders import EndlessOrder
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.predictions import fitted_target
@@ -108,6 +109,7 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
     """
     checks.check_places(workdir, devices)
     observers = list(observe) if isinstance(observe, Sequence) else [observe]
+    scheduler = only_scheduler(observers)
     functions = {
         "loss": loss,
         "objective": objective,
@@ -177,13 +179,16 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
     spec = spec._replace(routes=_routes(spec, make_step, list(members)))
     made_of = None if model.module is None else type(model.module)
     check_ranges(
-        members,
+        members if scheduler is None else scheduler.reached(members),
         spec.routes,
         optimizer=optimizer,
         loss=objective or loss,
         model=made_of or model.apply,
         schedule=schedule,
     )
+    repetitions = len(set(member_seeds)) * (folds or 1)
+    before = run_folder.read_config(workdir).get("num_epochs")
+    rungs = planned_rungs(scheduler, members, repetitions, num_epochs, before)
     step = check_step(spec, make_step, dataset, members, outputs, batch_size)
     finite.check_inputs(spec, dataset, members)
 
@@ -204,6 +209,7 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
         "steps_per_epoch": steps_per_epoch,
         "folds": folds,
         "patience": patience,
+        **({} if scheduler is None else {"scheduler": scheduler.config}),
     }
     if processes.count() > 1:
         processes.check_alike(
@@ -270,7 +276,8 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
         execution = execution._replace(micro_batch=None)
     feed = feeds.choose(streamed, dataset, mesh, order)
     chunk = steps_per_chunk or work.chunk(step.jaxpr, order.steps_per_epoch, derived)
-    groups = Groups(count, group_sizes(at_once, axis, work.chunks()))
+    sizes = group_sizes(at_once, axis, work.chunks(), rungs.values())
+    groups = Groups(count, sizes)
     by_epochs = (
         work.draws_on_devices
         and type(order) is Order  # which a device can draw
@@ -296,6 +303,7 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
         patience=patience,
         read_test=read_test,
         observers=observers,
+        scheduler=scheduler,
         save_every_steps=save_every_steps,
         save_every_seconds=save_every_seconds,
         quiet=quiet,
@@ -307,6 +315,7 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
         chunk=min(chunk or 1, order.steps_per_epoch),
         by_epochs=by_epochs,
         groups=groups,
+        rungs=rungs,
         feed=feed,
         derived={
             "platform": work.platform,
@@ -345,7 +354,8 @@ def _fitting(plan: Plan, work: Workload, *, saves: bool) -> Plan:
     fits = memory.fitting(work.at_once, axis, predicted, free, margin, plan.quiet)
     if fits == work.at_once:
         return plan
-    groups = Groups(work.members, group_sizes(fits, axis, work.chunks()))
+    sizes = group_sizes(fits, axis, work.chunks(), plan.rungs.values())
+    groups = Groups(work.members, sizes)
     derived = plan.derived | {"members_at_once": fits}
     return dataclasses.replace(plan, groups=groups, derived=derived, by_epochs=False)
 

@@ -75,6 +75,7 @@ class Whole(NamedTuple):
     scatter: Callable
     keep_best: Callable
     judged: Callable
+    copy: Callable
 
 
 class Programs:
@@ -219,6 +220,7 @@ class Programs:
                 jit(pop.scatter_members, donate_argnums=0),
                 jit(keep_best, donate_argnums=0),
                 jit(judged),
+                jit(pop.copy_members, donate_argnums=0),
             )
 
         self._whole = whole
@@ -322,6 +324,19 @@ class Programs:
         home = population.status.sharding
         score = processes.put(score.astype(float), home)
         return self._run(self._whole(home).keep_best, population, score)
+
+    def copy(self, population, sources: np.ndarray, places: np.ndarray):
+        """Put copies of members in the places of others; the old population is donated.
+
+        Both [n] are filled with empty places up to a power of two, for few programs.
+        """
+        empty = np.full(1 << (len(places) - 1).bit_length(), len(population.status))
+        program = self._whole(population.status.sharding).copy
+        filled = (
+            np.concatenate([some, empty[len(some) :]]).astype(np.int32)
+            for some in (sources, places)
+        )
+        return self._run(program, population, *filled)
 
     def memory(
         self,

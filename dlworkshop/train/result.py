@@ -336,7 +336,9 @@ def _in_words(run: Run) -> list[str]:
     rows = summary.get("population", [])
     who = f"Run of {summary.get('members', '?')} x {summary.get('model', 'model')}"
     who += f" on {summary.get('dataset', 'data')}"
-    hparams = {tuple((row.get("hparams") or {}).items()) for row in rows}
+    hparams = {
+        row.get("place", tuple((row.get("hparams") or {}).items())) for row in rows
+    }
     seeds = {row.get("seed") for row in rows}
     kinds = ("setting", hparams), ("seed", seeds)
     if several := [count(len(of), noun) for noun, of in kinds if len(of) > 1]:

@@ -17,6 +17,8 @@ def ranked(
     """Each setting of hyper-parameters with its members and scores, the best first.
 
     The best has the best mean of what is monitored on validation, then the lower loss.
+    Where hyper-parameters changed on the way, those of a seed have places, and a
+    setting is of the members of one place, with the numbers that they share.
     Members that were quarantined count in no mean; a setting that lost members comes
     after those that lost fewer, so that a lone survivor does not win.
 
@@ -40,10 +42,13 @@ def ranked(
     """
     members: dict[tuple, list[int]] = {}
     for number, row in enumerate(population):
-        members.setdefault(tuple(row["hparams"].items()), []).append(number)
+        by_number = tuple(row["hparams"].items())
+        key = by_number if "place" not in row else (row["place"],)
+        members.setdefault(key, []).append(number)
     found = []
-    for setting, numbers in members.items():
+    for numbers in members.values():
         own = [population[number] for number in numbers]
+        setting = set.intersection(*(set(row["hparams"].items()) for row in own))
         kept = [row for row in own if row["status"] != "quarantined"]
         scores = {
             split: {
@@ -54,7 +59,8 @@ def ranked(
             if own[0].get(split)
         }
         finite = scores["validation"][monitor]["n"] / len(own)
-        about = {"hparams": dict(setting), "members": numbers, "finite": finite}
+        hparams = {k: v for k, v in own[0]["hparams"].items() if (k, v) in setting}
+        about = {"hparams": hparams, "members": numbers, "finite": finite}
         found.append({**about, **scores})
     return best_first(found, monitor, better)
 
@@ -85,6 +91,30 @@ def check_survived(best: Mapping[str, Any]) -> None:
         raise UserError(
             "no member of any setting stayed finite: try lower learning rates"
         )
+
+
+def give_places(
+    rows: Sequence[dict[str, Any]], num_settings: int, monitor: str, better: str
+) -> None:
+    """Give each row its place by validation among the members of its seed, from 0.
+
+    >>> rows = [{"validation": {"loss": x}} for x in (0.3, 0.1, 0.2, None)]
+    >>> give_places(rows, 2, "loss", "lower")
+    >>> [row["place"] for row in rows]  # of two seeds: members 0 and 2, 1 and 3
+    [1, 0, 0, 1]
+    """
+    sign = -1 if better == "higher" else 1
+    repetitions = len(rows) // num_settings
+    for first in range(repetitions):
+        own = rows[first::repetitions]
+        costs = [
+            np.nan
+            if row.get("status") == "quarantined"
+            else sign * _number(row["validation"][monitor])
+            for row in own
+        ]
+        for row, place in zip(own, np.argsort(np.argsort(costs)), strict=True):
+            row["place"] = int(place)
 
 
 def _number(value: float | None) -> float:

@@ -19,7 +19,7 @@ from dlworkshop.train import processes
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.result import describe_example, device, versions
 from dlworkshop.train.run_folder import to_jsonable
-from dlworkshop.train.settings import ranked
+from dlworkshop.train.settings import give_places, ranked
 
 Scores = Mapping[str, np.ndarray]  # name -> [P]
 
@@ -55,6 +55,8 @@ def summarise(
             "model": plan.model.config.get("name", "model"),
             "members": members,
             "steps": int(steps.max()),
+            "model_steps": _model_steps(plan, population),
+            **_scheduled(plan),
             "parameters": num_params(params) // members,
             "parameters_taken": _taken(plan, population),
             "folds": plan.folds,
@@ -78,6 +80,21 @@ def summarise(
             "table": plan.table,
         }
     )
+
+
+def _model_steps(plan: Plan, population: Population) -> dict[str, int]:
+    """Updates of all members together: those done, and those of stopped ones saved."""
+    steps = processes.fetch(population.train.step).astype(np.int64)  # [P]
+    stopped = processes.fetch(population.status) == STOPPED
+    saved = (plan.num_steps - steps)[stopped].sum()
+    return {"done": int(steps.sum()), "saved": int(saved)}
+
+
+def _scheduled(plan: Plan) -> dict[str, Any]:
+    """The scheduler with its rungs, if there is one."""
+    if plan.scheduler is None:
+        return {}
+    return {"scheduler": {**plan.scheduler.config, "rungs": plan.rungs}}
 
 
 def _taken(plan: Plan, population: Population) -> str:
@@ -132,7 +149,7 @@ def population_table(
                 since = f"no better since step {int(state['best_step'][member])}"
                 row.setdefault("note", since)
             else:
-                row["note"] = f"an observer stopped it at step {steps}"
+                row["note"] = f"{_who(plan, steps)} stopped it at step {steps}"
         if state["status"][member] >= QUARANTINED:
             row["status"] = "quarantined"
             status = int(state["status"][member])
@@ -140,4 +157,13 @@ def population_table(
             at = f"after step {steps}" if last else f"at step {steps + 1}"
             row["note"] = f"{FAULTS[status]} not finite {at} of {plan.num_steps}"
         rows.append(row)
+    if plan.scheduler is not None and plan.scheduler.limits and "validation" in scores:
+        give_places(rows, plan.num_settings, plan.monitor, plan.better)
     return rows
+
+
+def _who(plan: Plan, steps: int) -> str:
+    """Who stopped a member that did not stop by itself."""
+    epoch, within = divmod(steps, plan.order.steps_per_epoch)
+    at_rung = plan.scheduler is not None and not within and epoch in plan.rungs
+    return plan.scheduler.name if plan.scheduler and at_rung else "an observer"

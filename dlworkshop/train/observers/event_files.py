@@ -1,4 +1,4 @@
-"""Observers for `fit(observe=[...])`."""
+"""An observer that writes event files for TensorBoard."""
 
 import struct
 import time
