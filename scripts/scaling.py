@@ -35,6 +35,10 @@ from dlworkshop.workshop import launch
 ROWS = Path(__file__).parent.parent / "docs" / "accelerators.jsonl"
 DEVICES, PROCESSES = (1, 2, 4, 8), (1, 2, 4)
 MEMBERS, EXAMPLES = 8, 128  # of the strong scaling
+# Of docs/accelerators.md: members of the largest population but one, and what a product
+# of large float32 matrices reached, in operations a second.
+POPULATION = {"mlp": 1024, "speed": 512, "cnn": 256}
+RATE = 366e12
 COLLECTIVE = re.compile(
     r" = (\(.*?\)|\S+) "
     r"(all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\("
@@ -164,74 +168,95 @@ def in_processes(number: int, work: tuple[int, int]) -> list[Any]:
     return json.loads(said[0])
 
 
+STEPS = "cond, product", "select, isfinite"
+
+
 class Work(NamedTuple):
     """A step of one device, measured there."""
 
     name: str
     members: int
     seconds: float
-    launches: int
     flops: float
     moved: float
 
 
-def measured() -> list[Work]:
-    """The steps of docs/accelerators.jsonl in float32, members side by side."""
-    rows = [json.loads(line) for line in ROWS.read_text().splitlines()]
-    return [
-        Work(
-            each["work"],
+def measured() -> dict[str, list[Work]]:
+    """The steps of docs/accelerators.jsonl in float32 whose bytes were counted.
+
+    Members are side by side; where the step was measured with a select and with a
+    branch, which is one there, it is the select.
+    """
+    found = {}
+    for each in map(json.loads, ROWS.read_text().splitlines()):
+        if each["run"] != 2 or each["part"] not in POPULATION:
+            continue
+        several = each["members"] > 1
+        if each["dtype"] != "float32" or each["step"] not in STEPS[not several :]:
+            continue
+        if each["one_by_one"]:
+            continue
+        if several and each["convolution"] not in {None, "patches"}:
+            continue
+        key = each["part"], each["members"], STEPS.index(each["step"])
+        found[key] = Work(
+            each["part"],
             each["members"],
             1e-6 * each["us_per_step"]["mean"],
-            sum(each["launches"].values()),
             each["flops_per_step"],
-            each["xla"]["bytes accessed"],
+            each["xla_bytes"],
         )
-        for each in rows
-        if each["part"] == "chunk" and each["dtype"] == "float32"
-        if (each["work"], each["convolution"]) != ("strided", "patches")
-    ]
+    works: dict[str, dict[int, Work]] = {}
+    for name, members, step in sorted(found):
+        works.setdefault(name, {})[members] = found[name, members, step]
+    return {name: list(each.values()) for name, each in works.items()}
 
 
 class Model(NamedTuple):
-    """Seconds of a step: launches * launch + flops / rate + bytes / bandwidth."""
+    """Seconds of a step of one device: latency + max(bytes / bandwidth, flops / rate).
 
-    launch: float  # seconds
-    rate: float  # operations a second
+    The latency is that of the launches of a step, however small it is.
+    """
+
+    latency: float  # seconds
     bandwidth: float  # bytes a second
+    rate: float = RATE
 
-    def seconds(self, launches: float, flops: float, moved: float) -> float:
-        """Of a step of one device."""
-        each = self.launch, 1 / self.rate, 1 / self.bandwidth
-        return float(np.dot(each, (launches, flops, moved)))
+    def seconds(self, flops: float, moved: float) -> float:
+        """Of a step."""
+        return self.latency + max(moved / self.bandwidth, flops / self.rate)
 
 
 def fit(works: list[Work]) -> Model:
-    """The model whose relative errors have the least sum of squares."""
-    terms = np.array([work[3:] for work in works]) / np.array(
-        [[work.seconds] for work in works]
-    )
-    scale = terms.max(0)
-    found = nnls(terms / scale, np.ones(len(works)))[0] / scale
-    return Model(found[0], *(1 / max(each, 1e-30) for each in found[1:]))
+    """Latency and bandwidth with the least sum of squares of relative errors."""
+    seconds = np.array([work.seconds for work in works])
+    moved = np.array([work.moved for work in works])
+    terms = np.stack([1e-6 / seconds, 1e-12 * moved / seconds], 1)
+    (latency, each), _ = nnls(terms, np.ones(len(works)))
+    return Model(1e-6 * latency, 1e12 / each)
 
 
-def show_fit() -> Model:
-    """The model, and its error for every row."""
-    works = measured()
-    model = fit(works)
-    bound = "none" if model.rate > 1e25 else f"{model.rate / 1e12:.0f} TFLOP/s"
-    print(
-        f"a launch {1e6 * model.launch:.2f} µs, operations {bound}, "
-        f"bytes {model.bandwidth / 1e12:.2f} TB/s\n"
+def show_fit() -> dict[str, Model]:
+    """The models of the works, and their errors for every row."""
+    head(
+        *("work", "latency, µs", "TB/s", "members"),
+        *("measured, µs", "fitted, µs", "error"),
     )
-    head("work", "members", "measured, µs", "fitted, µs", "error")
-    for work in works:
-        fitted = model.seconds(*work[3:])
-        error = fitted / work.seconds - 1
-        times = (f"{1e6 * each:,.0f}" for each in (work.seconds, fitted))
-        row(work.name, work.members, *times, f"{100 * error:+.0f} %")
-    return model
+    models = {}
+    for name, works in measured().items():
+        models[name] = model = fit(works)
+        for work in works:
+            fitted = model.seconds(work.flops, work.moved)
+            row(
+                name,
+                f"{1e6 * model.latency:.0f}",
+                f"{1e-12 * model.bandwidth:.2f}",
+                work.members,
+                f"{1e6 * work.seconds:,.0f}",
+                f"{1e6 * fitted:,.0f}",
+                f"{100 * (fitted / work.seconds - 1):+.0f} %",
+            )
+    return models
 
 
 class System(NamedTuple):
@@ -251,68 +276,72 @@ SYSTEMS = [
     System("TPU v5e-256", 256, 197 / 495, 0.819 / 4.8, 100e9, 30e-6),
 ]
 # parameters of a member, copies of them that a step reads and writes
-STATE = {"mlp": (101_770, 9), "strided": (73_682, 9), "cnn": (824_458, 7)}
-POPULATION = {"mlp": 1024, "strided": 512, "cnn": 256}
+STATE = {"mlp": (101_770, 9), "speed": (73_682, 9), "cnn": (824_458, 7)}
 
 
 def step(model: Model, system: System, work: Work, member: int, batch: int) -> float:
     """Seconds of a step of `work` on a mesh of a system.
 
-    Members divide evenly. Splitting the batch divides all but what a step moves of the
-    parameters, and adds one exchange of the gradients, in a ring.
+    Members divide evenly. Splitting the batch of one model divides all but what a step
+    moves of its parameters, and adds one exchange of the gradients.
     """
     params, copies = STATE[work.name]
     state = 4 * params * copies * work.members / member
     moved = state + max(0.0, work.moved / member - state) / batch
-    flops = work.flops / member / batch
-    own = Model(
-        model.launch, model.rate * system.rate, model.bandwidth * system.bandwidth
+    own = model._replace(
+        bandwidth=model.bandwidth * system.bandwidth, rate=model.rate * system.rate
     )
-    seconds = own.seconds(work.launches, flops, moved)
-    if batch == 1:
-        return seconds
-    gradient = 4 * params * work.members / member
-    ring = 2 * (batch - 1) / batch * gradient / system.link
-    return seconds + system.latency + ring
+    alone = own.seconds(work.flops / member / batch, moved)
+    return alone + (exchange(system, work, batch) if batch > 1 else 0.0)
 
 
-def show_predictions(model: Model) -> None:
-    """Strong scaling of populations and of one model, as a table."""
-    works = {(work.name, work.members): work for work in measured()}
+def exchange(system: System, work: Work, batch: int) -> float:
+    """Seconds of the sum of the gradients of `work` over some devices, in a ring."""
+    gradient = 4 * STATE[work.name][0] * work.members
+    return system.latency + 2 * (batch - 1) / batch * gradient / system.link
+
+
+def show_predictions(models: dict[str, Model]) -> None:
+    """Scaling of populations and of one model, as a table."""
+    works = measured()
     head(
-        *("system", "work", "axis", "devices"),
-        *("ms a step", "times one device", "efficiency", "pays up to"),
+        *("system", "members", "work", "axis", "devices"),
+        *("ms a step", "times one device", "efficiency", "below 50 % at"),
+        "efficiency, weak",
     )
     for system in SYSTEMS:
         for name, members in POPULATION.items():
-            work = works[name, members]
-            predict(model, system, work, "member", min(members, system.devices))
-            predict(model, system, works[name, 1], "batch", system.devices)
+            of = {work.members: work for work in works[name]}
+            for count, axis in ((members, "member"), (1, "batch")):
+                predict(models[name], system, of[count], axis)
 
 
-def predict(model: Model, system: System, work: Work, axis: str, devices: int) -> None:
-    """A row: the cost on so many devices, and how many halve the efficiency."""
+def predict(model: Model, system: System, work: Work, axis: str) -> None:
+    """A row: the cost on all devices, and how many halve the efficiency."""
 
-    def efficiency(count: int) -> float:
-        shape = (count, 1) if axis == "member" else (1, count)
-        return (
-            step(model, system, work, 1, 1) / step(model, system, work, *shape) / count
+    def seconds(count: int) -> float:
+        return step(
+            model, system, work, *((count, 1) if axis == "member" else (1, count))
         )
 
-    counts = [2**k for k in range(10) if 2**k <= devices]
-    pays = max(count for count in counts if efficiency(count) >= 0.5)
-    shape = (devices, 1) if axis == "member" else (1, devices)
-    seconds = step(model, system, work, *shape)
-    share = efficiency(devices)
+    most = work.members if axis == "member" else EXAMPLES
+    counts = [2**k for k in range(10) if 2**k <= min(most, system.devices)]
+    shares = {count: seconds(1) / seconds(count) / count for count in counts}
+    last, weak = counts[-1], 1.0
+    if axis == "batch":
+        weak = seconds(1) / (seconds(1) + exchange(system, work, system.devices))
+    half = next((count for count in counts if shares[count] < 0.5), None)
     row(
         system.name,
-        f"{work.members} x {work.name}",
+        f"{work.members:,}",
+        work.name,
         axis,
-        devices,
-        f"{1e3 * seconds:.3f}",
-        f"{share * devices:,.1f}",
-        f"{100 * share:.0f} %",
-        pays,
+        last,
+        f"{1e3 * seconds(last):.3f}",
+        f"{shares[last] * last:,.1f}",
+        f"{100 * shares[last]:.0f} %",
+        f"more than {last}" if half is None else half,
+        f"{100 * weak:.0f} %",
     )
 
 
