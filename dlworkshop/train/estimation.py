@@ -16,6 +16,7 @@ from dlworkshop.report import words
 from dlworkshop.train import memory, processes
 from dlworkshop.train.evaluation import evaluate_split
 from dlworkshop.train.loop import Loop
+from dlworkshop.train.memory import Needs
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.result import device
 
@@ -35,7 +36,7 @@ class Estimate(NamedTuple):
     members_at_once: int
     batch_size: int
     steps: int  # of each member
-    memory: memory.Needs  # bytes on each device
+    memory: Needs  # bytes on each device
     free: float  # bytes on each device; infinite where it does not tell
     steps_per_second: float  # of all members
     seconds: dict[str, float]  # setup, compile, train, evaluate, and their total
