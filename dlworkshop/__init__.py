@@ -60,6 +60,7 @@ _PUBLIC = {  # name -> where it lives; loaded when first asked for
     "UserError": "dlworkshop.errors:UserError",
     "autofit": "dlworkshop.search:autofit",
     "data": "dlworkshop.data",
+    "estimate": "dlworkshop.train.fit:estimate",
     "fit": "dlworkshop.train.fit:fit",
     "load_run": "dlworkshop.serve.load:load",
     "losses": "dlworkshop.learn.losses",

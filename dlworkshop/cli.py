@@ -23,12 +23,42 @@ RunFolder = Annotated[Positional[Path], arg(metavar="RUN", help="A run's folder.
 
 @dataclasses.dataclass(frozen=True)
 class Doctor:
-    """Check versions, devices, folders and extras; exit with status 1 on failure."""
+    """Check versions, devices, folders and extras; exit with status 1 on failure.
+
+    Started in several processes, it checks that they reach each other and that sums and
+    exchanges over all of their devices are right.
+    """
+
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where several processes are checked."""
+    num_processes: int | None = None
+    """How many they are. Slurm, Open MPI, Kubernetes and TPU pods tell it."""
+    process_id: int | None = None
+    """Which of them this one is: 0, 1, ..."""
 
     def __call__(self) -> int:
         from dlworkshop.workshop.doctor import show
 
-        return show()
+        return show(self.coordinator, self.num_processes, self.process_id)
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """Estimate memory, speed and time of a script's first `fit`, before it trains.
+
+    The script runs until it calls `fit`, which plans and compiles the run, trains a few
+    seconds of steps in memory, and ends it. Nothing is written to a run folder.
+    """
+
+    script: Annotated[Positional[Path], arg(metavar="SCRIPT")]
+    """A Python script that calls `fit`, as experiments/digits.py."""
+    flags: Annotated[Positional[tuple[str, ...]], arg(metavar="[FLAGS...]")] = ()
+    """The script's own flags."""
+
+    def __call__(self) -> int:
+        from dlworkshop.workshop.estimate import show
+
+        return show(self.script, self.flags)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,7 +248,17 @@ class Sweep:
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     command.__name__.lower(): command
-    for command in (Doctor, Report, Evaluate, Predict, Export, Gallery, Data, Sweep)
+    for command in (
+        Doctor,
+        Report,
+        Evaluate,
+        Predict,
+        Export,
+        Gallery,
+        Data,
+        Sweep,
+        Estimate,
+    )
 }
 
 
@@ -253,6 +293,9 @@ def _parse(args: Sequence[str] | None) -> Callable[[], int]:
     """Parse the command line; tyro's error box becomes one sentence."""
     import tyro
 
+    args = list(sys.argv[1:] if args is None else args)
+    if args[:1] == ["estimate"] and args[1:] and not args[1].startswith("-"):
+        args[2:] = ["--", *args[2:]]  # the rest is the script's
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):

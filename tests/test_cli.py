@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 
+import jax
 import pytest
 from PIL import Image
 
@@ -266,6 +267,48 @@ def test_doctor_says_what_does_not_work(capsys, monkeypatch):
     monkeypatch.setattr(doctor, "computes", lambda device: False)
     code, out, _ = call(capsys, "doctor")
     assert code == 1 and "BROKEN  cpu 0" in out
+    assert "collectives" not in out  # one process has none
+
+
+def test_doctor_leaves_with_1_where_other_processes_are_out_of_reach(
+    capsys, monkeypatch
+):
+    def refused(*_, **__):
+        raise RuntimeError("connection refused")
+
+    monkeypatch.setattr(jax.distributed, "initialize", refused)
+    place = "--coordinator", "localhost:1", "--num-processes", "2"
+    code, out, err = call(capsys, "doctor", *place, "--process-id", "1")
+    assert code == 1 and not out
+    assert err.startswith("error: the coordinator localhost:1 cannot be reached")
+    assert err.count("\n") == 1
+    assert "belong together" in mistake(capsys, "doctor", *place)
+
+
+def test_doctor_checks_what_processes_exchange(capsys, monkeypatch):
+    everyone = [[each, each] for each in doctor.examine()]
+    other = [each for _, each in everyone]
+    other[0] = other[0]._replace(found="jax 0.0.1")
+    other[1] = other[1]._replace(found="lacks jax", works=False)
+    rows = [[first for first, _ in everyone], other]
+    monkeypatch.setattr(
+        doctor.processes,
+        "allgather_json",
+        lambda value: rows if isinstance(value, list) else [value, value],
+    )
+    found = {each.name: each for each in doctor.everywhere()}
+    assert found["collectives"].works
+    assert "sums and exchanges are right" in found["collectives"].found
+    assert [name for name in found if name.startswith("process 1: ")] == [
+        "process 1: versions",
+        "process 1: packages",
+    ]
+    assert found["process 1: versions"].works is False
+    # a device that adds wrongly
+    monkeypatch.setattr(doctor.jnp, "sum", lambda x: x.max() + 1)
+    assert doctor.show() == 1
+    out = capsys.readouterr().out
+    assert "BROKEN  collectives" in out and "sums or exchanges are wrong" in out
 
 
 # --- mistakes ---
@@ -314,7 +357,9 @@ def test_the_module_is_the_command():
         env={**os.environ, "PYTHONIOENCODING": "utf-8"},
     )
     assert done.returncode == 2 and done.stdout == ""
-    commands = "doctor, report, evaluate, predict, export, gallery, data, sweep"
+    commands = (
+        "doctor, report, evaluate, predict, export, gallery, data, sweep, estimate"
+    )
     assert done.stderr == (
         f"error: Unrecognized options: predcit; Available subcommands: {commands}; "
         "For full helptext, run dlworkshop --help\n"

@@ -64,6 +64,9 @@ def messages() -> Iterator[None]:
     True
     """
     library, handler = logging.getLogger("dlworkshop"), Messages()
+    if any(isinstance(each, Messages) for each in library.handlers):
+        yield  # a command that runs a script shows them already
+        return
     before = library.level, library.propagate
     library.addHandler(handler)
     library.propagate = False  # once is enough

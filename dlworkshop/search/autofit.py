@@ -28,7 +28,7 @@ from dlworkshop.search.candidates import candidates, check
 from dlworkshop.search.effort import Effort
 from dlworkshop.search.task import own_units, task_of
 from dlworkshop.search.trial import Search, repeats
-from dlworkshop.train import checks, finite, processes, run_folder
+from dlworkshop.train import checks, estimation, finite, processes, run_folder
 from dlworkshop.train.result import Run
 from dlworkshop.types import Dataset
 
@@ -109,6 +109,11 @@ def autofit(
     check_kind(dataset)
     checks.check_dataset(dataset)
     check_number("minutes", minutes, Range(0, closed=False))
+    if estimation.is_wanted():
+        raise UserError(
+            f"autofit takes the {minutes:g} minutes that it is given, and chooses what "
+            "fits into them: estimate a call of fit"
+        )
     if processes.count() > 1:  # each would choose by its own clock
         raise UserError("autofit works in one process: start it without the others")
     if folds is not None and folds != 0:

@@ -19,7 +19,6 @@ import jaxlib
 import numpy as np
 from jax.sharding import Mesh
 
-from dlworkshop.data.order import Order
 from dlworkshop.files import atomic_write
 from dlworkshop.models.convolution import CONV_IMPLS, has_convolutions
 from dlworkshop.models.model import (
@@ -29,7 +28,7 @@ from dlworkshop.models.model import (
     shapes,
     stand_ins,
 )
-from dlworkshop.train import cgroups
+from dlworkshop.train import cgroups, processes
 from dlworkshop.train.cache import cache_folder
 from dlworkshop.train.mesh import MEMBER, shard
 from dlworkshop.train.programs import ExecutionConfig, Programs, update_flops
@@ -146,27 +145,74 @@ def measure(
     hparams: HParams,
     seeds: Sequence[int],
     dataset: Dataset,
-    order: Order,
+    batch_size: int,
     num_steps: int | None = None,
     quiet: bool = False,
 ) -> ExecutionConfig:
     """The fastest choice, measured on two steps of a few members.
 
     Where a run of `num_steps` takes no longer than that would, it is the rule of thumb:
-    it is timed first.
+    it is timed first. Of several processes the first measures its own part of the work,
+    and all take its choice.
     """
+    part = own_part(mesh)
+    members = part.shape[MEMBER] * len(seeds) // mesh.shape[MEMBER]
+    examples = part.shape[BATCH] * batch_size // mesh.shape[BATCH]
+
+    def measured() -> dict[str, Any]:
+        found = _measure(
+            functools.partial(make_programs, part),
+            part,
+            model,
+            hparams,
+            seeds[:members],
+            dataset,
+            examples,
+            num_steps,
+            quiet,
+        )
+        return found._asdict()
+
+    return ExecutionConfig(**processes.on_first_process(measured))
+
+
+def own_part(mesh: Mesh) -> Mesh:
+    """The largest part of a mesh, from its beginning, that the first process has.
+
+    >>> mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1), (MEMBER, BATCH))
+    >>> own_part(mesh) == mesh
+    True
+    """
+    own = np.vectorize(lambda device: device.process_index == 0)(mesh.devices)
+    columns = np.flatnonzero(own[own.any(1).argmax()])
+    rows = np.flatnonzero(own[:, columns].all(1))
+    devices = mesh.devices[np.ix_(rows, columns)]
+    return Mesh(devices, mesh.axis_names, axis_types=mesh.axis_types)
+
+
+def _measure(
+    make_programs: Callable[..., Programs],
+    mesh: Mesh,
+    model: StatefulModel,
+    hparams: HParams,
+    seeds: Sequence[int],
+    dataset: Dataset,
+    batch_size: int,
+    num_steps: int | None,
+    quiet: bool,
+) -> ExecutionConfig:
     device = mesh.devices.flat[0]
     on_cpu = device.platform == "cpu"
     example = dataset.train.rows(0).inputs
-    batch, flops = order.batch_size // mesh.shape[BATCH], update_flops(model, example)
+    batch, flops = batch_size // mesh.shape[BATCH], update_flops(model, example)
     some = 4 if on_cpu else max(4, math.ceil(TRIAL_FLOPS / (batch * flops)))
     per_device = min(some, len(seeds) // mesh.shape[MEMBER])
     few = mesh.shape[MEMBER] * per_device
     params, state = shapes(model, example)
-    held = slice(0, max(order.batch_size, min(512, dataset.train.num_examples)))
+    held = slice(0, max(batch_size, min(512, dataset.train.num_examples)))
     data = shard(mesh, jax.tree.map(np.asarray, dataset.train.rows(held)))
-    index = np.arange(2 * few * order.batch_size, dtype=np.int32) % held.stop
-    index = index.reshape(2, few, order.batch_size)
+    index = np.arange(2 * few * batch_size, dtype=np.int32) % held.stop
+    index = index.reshape(2, few, batch_size)
 
     def try_out(choice: ExecutionConfig) -> Callable[[], Any]:
         programs = make_programs(execution=choice)
@@ -192,7 +238,7 @@ def measure(
         "example": [
             [list(np.shape(leaf)), str(leaf.dtype)] for leaf in jax.tree.leaves(example)
         ],
-        "batch_size": order.batch_size,
+        "batch_size": batch_size,
         "members": few,
     }
     asked = search_space(per_device, batch, flops, device.platform)

@@ -16,7 +16,14 @@ from dlworkshop.learn import losses, schedules
 from dlworkshop.learn import population as pop
 from dlworkshop.learn.metrics import Metric
 from dlworkshop.models.model import Model, StatefulModel
-from dlworkshop.train import data_files, disk, params_file, processes, run_folder
+from dlworkshop.train import (
+    data_files,
+    disk,
+    estimation,
+    params_file,
+    processes,
+    run_folder,
+)
 from dlworkshop.train.cache import compilation_cache
 from dlworkshop.train.diagnosis import explain_failure
 from dlworkshop.train.evaluation import BalancedAccuracy, evaluate_split
@@ -167,9 +174,45 @@ def fit(
     """
     asked = dict(locals())
     with compilation_cache(quiet), logging_kept():
-        processes.check_shared_folder(workdir)
+        if not estimation.is_wanted():  # it writes there
+            processes.check_shared_folder(workdir)
         plan = make_plan(started=time.perf_counter(), **asked)
+        if estimation.is_wanted():
+            saved = workdir is not None
+            raise estimation.Estimated(estimation.measure(plan, saved))
         return _fit(plan, dataset, workdir)
+
+
+def estimate(*args: Any, **kwargs: Any) -> estimation.Estimate:
+    """Estimate the memory and time of a run before it trains.
+
+    Memory is what the compiled programs say they need. Steps per second are measured
+    on a few seconds of steps, compilation by compiling. What is compiled is kept, so
+    that the run itself starts sooner. The run folder is not touched: the estimate is
+    of a whole run, from its first step, without its report and checkpoints.
+
+    Args:
+        args, kwargs: as `fit` takes them. With a `workdir` the memory of a CPU also
+            holds the copy of the population that is being saved.
+
+    Returns:
+        Bytes on each device, steps and examples per second, and seconds; printed, it
+        is a table.
+
+    Raises:
+        UserError: as `fit` does.
+
+    >>> from dlworkshop import data, models
+    >>> found = estimate(models.logistic(), data.load("digits"), seeds=2)
+    >>> found.steps, found.members, found.memory.parameters > 2 * 4 * 650
+    (9, 2, True)
+    """
+    with estimation.instead_of_training():
+        try:
+            fit(*args, **kwargs)
+        except estimation.Estimated as found:
+            return found.estimate
+    raise AssertionError("fit returned")
 
 
 def _fit(plan: Plan, dataset: Dataset, workdir: str | Path | None) -> Run:

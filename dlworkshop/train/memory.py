@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -12,6 +13,8 @@ import numpy as np
 from dlworkshop.errors import UserError
 from dlworkshop.train import cgroups, processes
 from dlworkshop.train.groups import balanced_size, halve
+from dlworkshop.train.mesh import MEMBER
+from dlworkshop.train.programs import tree_bytes
 from dlworkshop.train.progress import log_level
 
 log = logging.getLogger(__name__)
@@ -64,7 +67,22 @@ def fitting(
     return size
 
 
+class Needs(NamedTuple):
+    """Predicted bytes on each device, by what they are for."""
+
+    parameters: float  # and running statistics, with the best so far
+    optimizer: float
+    data: float
+    activations: float  # gradients, and all else that the programs hold for a while
+    copies: float  # of the population, where the memory of a CPU holds them
+
+
 def predict(plan, saved: bool, size: int) -> float:
+    """Predicted bytes on each device for training `size` members at once."""
+    return sum(needs(plan, saved, size))
+
+
+def needs(plan, saved: bool, size: int) -> Needs:
     """Predicted bytes on each device for training `size` members at once.
 
     The memory of a CPU also holds the copy of the population that is being saved, and
@@ -97,11 +115,17 @@ def predict(plan, saved: bool, size: int) -> float:
         with_outputs=whole,
         more=max(0, more if plan.read_test else 0) // plan.mesh.size,
     )
-    total = group.running + plan.feed.more()
+    splits, fed = training
+    data = tree_bytes(splits) + tree_bytes(fed) / plan.mesh.size + plan.feed.more()
+    axis = plan.mesh.shape[MEMBER]
+    copies = 0.0
     if plan.mesh.devices.flat[0].platform == "cpu":
-        copies = saved + (size != members)
-        total += copies * group.state * members / size / plan.mesh.size
-    return total
+        count = saved + (size != members)
+        copies = count * group.state * members / size / plan.mesh.size
+    parameters, optimizer = group.parameters / axis, group.optimizer / axis
+    rest = group.running + plan.feed.more() - data - parameters - optimizer
+    # a platform that tells nothing has 0 running
+    return Needs(parameters, optimizer, data, max(0.0, rest), copies)
 
 
 def margin(devices: Sequence[jax.Device]) -> float:

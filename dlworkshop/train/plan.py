@@ -5,7 +5,6 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
@@ -18,7 +17,7 @@ from dlworkshop.models.model import BATCH, Model, StatefulModel, table
 from dlworkshop.train.feeds import Feed
 from dlworkshop.train.groups import Groups
 from dlworkshop.train.observers.scheduler import Scheduler
-from dlworkshop.train.programs import Programs
+from dlworkshop.train.programs import Programs, tree_bytes
 from dlworkshop.types import Dataset, PyTree, Start
 
 # Of the outputs of an evaluation that are there at a time, of all members.
@@ -149,9 +148,3 @@ class Plan:
         """The monitored quantity [P], signed so that lower is better."""
         metric = None if self.monitor == "loss" else self.metrics[self.monitor]
         return np.asarray(cost(metric, means[self.monitor]))
-
-
-def tree_bytes(tree: PyTree) -> int:
-    """Bytes of arrays or of their shape structs."""
-    leaves = jax.tree.leaves(tree)
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from dlworkshop import identity
 from dlworkshop.data.content import fingerprint
@@ -234,7 +235,6 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
     make_programs = functools.partial(
         Programs,
         spec,
-        mesh,
         patience=patience,
         make_step=make_step,
         order=order,
@@ -250,14 +250,12 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
     # statistics, and a step of the user's own, are of the whole batch
     whole = bool(jax.tree.leaves(state)) or make_step is not None
 
-    def trial(execution: ExecutionConfig) -> Programs:
+    def trial(mesh: Mesh, execution: ExecutionConfig) -> Programs:
         if whole:
             execution = execution._replace(micro_batch=None)
-        return make_programs(execution=execution)
+        return make_programs(mesh, execution=execution)
 
-    def measure() -> ExecutionConfig | None:
-        if processes.count() > 1:  # what one finds is not what the others would
-            return None
+    def measure() -> ExecutionConfig:
         return autotune.measure(
             trial,
             mesh,
@@ -265,7 +263,7 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
             members,
             member_seeds,
             dataset,
-            order,
+            batch_size,
             num_steps,
             quiet,
         )
@@ -311,7 +309,9 @@ def make_plan(  # noqa: PLR0915 - every choice, in the order in which they depen
         order=order,
         held_out=held,
         mesh=mesh,
-        programs=make_programs(execution=execution, streamed=feed.name == "streamed"),
+        programs=make_programs(
+            mesh, execution=execution, streamed=feed.name == "streamed"
+        ),
         chunk=min(chunk or 1, order.steps_per_epoch),
         by_epochs=by_epochs,
         groups=groups,

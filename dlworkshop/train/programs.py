@@ -65,7 +65,9 @@ class Memory(NamedTuple):
     """Bytes that a group needs."""
 
     running: int  # on each device, with its arguments
-    state: int  # of all members together
+    state: int  # of all members together; so are the next two, which are part of it
+    parameters: int  # and running statistics, with the best so far
+    optimizer: int
 
 
 class Whole(NamedTuple):
@@ -396,10 +398,11 @@ class Programs:
         zero, one, two = (
             program.memory_analysis() for program in (begin, chunk, evaluate)
         )
-        leaves = jax.tree.leaves(population)
-        state = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+        state = tree_bytes(population)
+        parameters = tree_bytes((train.params, train.state, population.best))
+        held_by = state, parameters, tree_bytes(train.opt_state)
         if zero is None or one is None or two is None:  # this platform does not tell
-            return Memory(0, state)
+            return Memory(0, *held_by)
         # the old population is given up, and its memory taken by the new one
         new = one.output_size_in_bytes - one.alias_size_in_bytes
         more = max(
@@ -407,7 +410,7 @@ class Programs:
             two.output_size_in_bytes + two.temp_size_in_bytes + more,
         )
         first = zero.output_size_in_bytes + zero.temp_size_in_bytes
-        return Memory(max(first, one.argument_size_in_bytes + more), state)
+        return Memory(max(first, one.argument_size_in_bytes + more), *held_by)
 
     def _run(self, program, *args):
         """Call a program, compiled first for new shapes."""
@@ -428,6 +431,11 @@ class Programs:
                 self._compiled[key] = lowered.compile()
             self.compile_seconds += time.perf_counter() - started
         return self._compiled[key]
+
+
+def tree_bytes(tree: PyTree) -> int:
+    """Bytes of arrays or of their shape structs."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _streamed(_data, batch: Batch) -> Batch:

@@ -76,7 +76,7 @@ class Workload:
         self,
         convolution: str | None,
         derived: Mapping[str, Any],
-        measure: Callable[[], ExecutionConfig | None],
+        measure: Callable[[], ExecutionConfig],
     ) -> ExecutionConfig:
         """How a step is computed: as asked, as before, or as is fastest here."""
         model = self.spec.model
@@ -101,5 +101,5 @@ class Workload:
             return ExecutionConfig(**before)
         least = autotune.WORTH.get(self.platform, autotune.WORTH_ELSEWHERE)
         if found and self.flops * self.num_steps > least:
-            return measure() or by_rule
+            return measure()
         return by_rule

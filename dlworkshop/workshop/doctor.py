@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -9,14 +10,20 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from packaging.requirements import Requirement
 
 from dlworkshop.data import places
 from dlworkshop.report import terminal
+from dlworkshop.train import processes
 from dlworkshop.train.cache import cache_folder
 from dlworkshop.train.result import versions
+from dlworkshop.workshop import launch
 
 SIZE = 64  # of a side of the matrices that are multiplied
+
+
+MARKS = {True: "ok", False: "BROKEN", None: "-"}
 
 
 class Finding(NamedTuple):
@@ -27,12 +34,62 @@ class Finding(NamedTuple):
     works: bool | None  # None: it is not there, and need not be
 
 
-def show() -> int:
-    """Print the findings of `examine`; returns 1 if something required fails."""
-    found = list(examine())
-    marks = {True: "ok", False: "BROKEN", None: "-"}
-    terminal.show(("", "", ""), [(marks[f.works], *f[:2]) for f in found])
-    return int(any(each.works is False for each in found))
+def show(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+) -> int:
+    """Print the findings of `examine`; returns 1 if something required fails.
+
+    Args:
+        coordinator, num_processes, process_id: as those of `launch.joined`. The first
+            of several processes speaks for all, and the status is that of all.
+    """
+    try:
+        with launch.joined(coordinator, num_processes, process_id, failed=1):
+            rows = list(everywhere())
+            if processes.is_first():
+                terminal.show(("", "", ""), [(MARKS[f.works], *f[:2]) for f in rows])
+            return int(any(each.works is False for each in rows))
+    except launch.UnreachableError as error:
+        terminal.say_error(error)
+        return 1
+
+
+def everywhere() -> Iterator[Finding]:
+    """The findings of the first process, what others find otherwise, collectives.
+
+    A collective where there are several processes, and the same rows in all.
+    """
+    every = processes.allgather_json([list(each) for each in examine()])
+    first, *others = [[Finding(*each) for each in rows] for rows in every]
+    yield from first
+    known = {(each.name, each.works) for each in first}
+    said = next(each.found for each in first if each.name == "versions")
+    for index, other in enumerate(others, 1):
+        for name, found, works in other:
+            # `fit` refuses a run of several versions
+            good = works and (name != "versions" or found == said)
+            if (name, good) not in known:
+                yield Finding(f"process {index}: {name}", found, good)
+    if others:
+        yield _collectives()
+
+
+def _collectives() -> Finding:
+    """Whether sums and exchanges over all devices of all processes are right."""
+    devices = np.asarray(jax.devices())
+    what = f"{processes.count()} processes, {devices.size} devices"
+    sharding = NamedSharding(Mesh(devices, ("device",)), PartitionSpec("device"))
+    own = processes.put(np.arange(devices.size, dtype=np.float32), sharding)
+    started = time.perf_counter()
+    total = processes.fetch(jax.jit(jnp.sum)(own))  # compiles, too
+    back = processes.fetch(own)
+    seconds = time.perf_counter() - started
+    right = total == back.sum() and np.array_equal(back, np.arange(devices.size))
+    seen = all(processes.allgather_json(bool(right)))  # each has its own answer
+    verdict = "sums and exchanges are right" if seen else "sums or exchanges are wrong"
+    return Finding("collectives", f"{what}: {verdict} ({seconds:.1f} s)", seen)
 
 
 def examine() -> Iterator[Finding]:

@@ -28,6 +28,10 @@ GONE = re.compile(
 )
 
 
+class UnreachableError(UserError):
+    """The other processes of a run cannot be reached."""
+
+
 def by_scheduler() -> bool:
     """Whether a scheduler started this process as one of several.
 
@@ -44,7 +48,10 @@ def by_scheduler() -> bool:
 
 @contextlib.contextmanager
 def joined(
-    coordinator: str | None, num_processes: int | None, process_id: int | None
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    failed: int = 2,
 ) -> Iterator[None]:
     """Join the distributed run that flags or the environment describe, if there is one.
 
@@ -54,13 +61,15 @@ def joined(
             and then what a scheduler says.
         num_processes: of the whole run.
         process_id: 0, 1, ... of this one.
+        failed: exit status where other processes cannot be reached, or are gone.
 
     What goes wrong inside ends the process at once, in one sentence and with status 2
-    if it is a `UserError` or another process is gone: the others wait for this one.
+    if it is a `UserError`, or `failed` if another process is gone: the others wait for
+    this one.
 
     Raises:
-        UserError: where one of the three is missing, or the coordinator cannot be
-            reached.
+        UserError: where one of the three is missing.
+        UnreachableError: where the coordinator cannot be reached.
         processes.CollectiveUserError: as it comes, for all processes leave together.
     """
     given = (
@@ -71,7 +80,7 @@ def joined(
     if given == (None, None, None) and not by_scheduler():
         yield
         return
-    _connect(*given)
+    _connect(*given, failed)
     if not processes.is_first():  # one speaks for all, but of what goes wrong
         logging.getLogger("dlworkshop").setLevel(logging.WARNING)
     try:
@@ -79,14 +88,15 @@ def joined(
     except (processes.CollectiveUserError, SystemExit):
         raise  # all leave together
     except BaseException as error:
-        _abandon(error)
+        _abandon(error, failed)
 
 
-def _abandon(error: BaseException) -> NoReturn:
+def _abandon(error: BaseException, failed: int) -> NoReturn:
     """Exit at once, so that the other processes, which wait, notice it."""
     if isinstance(error, UserError):
         terminal.say_error(error)
-    elif isinstance(error, jax.errors.JaxRuntimeError) and GONE.search(str(error)):
+        _leave(2)
+    if isinstance(error, jax.errors.JaxRuntimeError) and GONE.search(str(error)):
         terminal.say_error(
             UserError(
                 "another process of this run has ended or cannot be reached: see what "
@@ -94,10 +104,9 @@ def _abandon(error: BaseException) -> NoReturn:
                 "from its last checkpoint"
             )
         )
-    else:
-        traceback.print_exception(error)
-        _leave(1)
-    _leave(2)
+        _leave(failed)
+    traceback.print_exception(error)
+    _leave(1)
 
 
 def _leave(status: int) -> NoReturn:
@@ -116,7 +125,10 @@ def _number(variable: str, given: int | None) -> int | None:
 
 
 def _connect(
-    coordinator: str | None, num_processes: int | None, process_id: int | None
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    failed: int,
 ) -> None:
     if None in (coordinator, num_processes, process_id) and not by_scheduler():
         raise UserError(
@@ -141,7 +153,7 @@ def _connect(
             f"{PATIENCE} s: start all of them, with the address of process 0"
         )
         terminal.say_error(error)
-        os._exit(2)
+        os._exit(failed)
 
     timer = threading.Timer(PATIENCE, give_up)
     timer.daemon = True
@@ -156,7 +168,7 @@ def _connect(
             shutdown_timeout_seconds=HEARTBEAT,
         )
     except (RuntimeError, ValueError) as error:
-        raise UserError(
+        raise UnreachableError(
             f"the coordinator {where} cannot be reached or started "
             f"({str(error).splitlines()[0]}): give the address of process 0, with a "
             "port that is free there"

@@ -15,7 +15,7 @@ import jax
 from dlworkshop.errors import UserError, explain_devices
 from dlworkshop.report import settings, terminal
 from dlworkshop.report.words import format_claim
-from dlworkshop.train import processes, signals
+from dlworkshop.train import estimation, processes, signals
 from dlworkshop.train.cache import use_compilation_cache
 from dlworkshop.train.result import Run, metric_name
 from dlworkshop.workshop import launch, lesson
@@ -103,11 +103,19 @@ def perform(
     Args:
         main: of an experiment's module.
         config: with a `workdir`.
+
+    Raises:
+        UserError: where an estimate is wanted, and `main` came back without one.
     """
     script = sys.modules[main.__module__]
     use_compilation_cache()
     started = time.perf_counter()
     result = main(config)
+    if estimation.is_wanted():
+        raise UserError(
+            f"{Path(script.__file__ or '').name} ended without a call of fit: there is "
+            "nothing to estimate"
+        )
     if isinstance(result, Run) or config.workdir is None:
         return result
     file, doc = Path(script.__file__ or ""), script.__doc__ or ""

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 import sys
 
@@ -10,7 +11,7 @@ import numpy as np
 from dlworkshop import data, fit, models
 from dlworkshop.errors import UserError
 from dlworkshop.report import terminal
-from dlworkshop.train import processes
+from dlworkshop.train import autotune, processes
 from dlworkshop.workshop import launch
 
 
@@ -25,8 +26,21 @@ def sending(chunks, signum):
     return observer
 
 
+def images(**changes):
+    """A small network with a convolution, whose computation is measured."""
+    autotune.WORTH = {"cpu": 0.0}
+    autotune.SAVED = math.inf
+    autotune.LASTING = 0.0
+    autotune.search_space = lambda *_: {"convolution": ["patches", "shifts"]}
+    x = np.random.default_rng(0).normal(size=(60, 4, 4, 1)).astype(np.float32)
+    dataset = data.from_arrays(x, x[:, 0, 0, 0] > 0, seed=0)
+    return fit(models.cnn((2,), (), num_classes=2), dataset, batch_size=16, **changes)
+
+
 def train(sends=None, **changes):
     """Three classes of 203 points; the same in every process."""
+    if changes.pop("images", False):
+        return images(**changes)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(203, 6)).astype(np.float32)
     y = (x[:, 0] > 0).astype(np.int32) + (x[:, 1] > 0)
@@ -46,7 +60,7 @@ def main():
             launch.joined(coordinator, int(num_processes), int(process_id)),
         ):
             run = train(**changes)
-            if processes.is_first():
+            if processes.is_first() and "images" not in changes:
                 np.savez(result, **run.params["Dense_0"], mesh=run.summary["mesh"])
     except UserError as error:
         terminal.say_error(error)

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import types
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 
@@ -13,6 +14,10 @@ import numpy as np
 import pytest
 
 from dlworkshop.errors import UserError
+from dlworkshop.models.model import BATCH
+from dlworkshop.train import autotune
+from dlworkshop.train.mesh import MEMBER
+from dlworkshop.train.programs import ExecutionConfig
 from dlworkshop.workshop import launch
 from tests.conftest import SOON_THERE
 from tests.train.one_of_several import train
@@ -95,12 +100,87 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
     assert steps == sorted(set(steps)) and steps[-1] == 6 * 8
 
 
+def test_doctor_checks_what_processes_exchange(tmp_path):
+    with socket.create_server(("localhost", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "dlworkshop", "doctor", "--num-processes", "2"]
+    command += ["--coordinator", f"localhost:{port}", "--process-id"]
+    environment = os.environ | SOON_THERE | {"JAX_NUM_CPU_DEVICES": "2"}
+    found = [
+        subprocess.Popen(
+            [*command, str(index)],
+            env=environment | {"XDG_CACHE_HOME": str(tmp_path), "COLUMNS": "200"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        for index in range(2)
+    ]
+    out = [process.communicate(timeout=120)[0] for process in found]
+    assert [process.returncode for process in found] == [0, 0]
+    assert "2 processes, 4 devices: sums and exchanges are right" in out[0]
+    assert "process 1: cpu" in out[0]
+    assert all("[Gloo]" in line for line in out[1].splitlines())  # one speaks for all
+
+
 def test_processes_that_differ_are_refused(tmp_path):
     other = {"hparams": {"learning_rate": 0.02}}
     statuses, said = ends(start(tmp_path, 2, 1, {}, other))
     assert statuses == [2, 2], said
     assert all("process 1 differs from process 0" in each for each in said)
     assert all("hparams" in each and "Traceback" not in each for each in said)
+
+
+def test_the_first_process_measures_for_all(tmp_path):
+    folder = tmp_path / "run"
+    changes = {"images": True, "seeds": 2, "num_epochs": 1, "workdir": str(folder)}
+    statuses, said = ends(start(tmp_path, 2, 1, changes))
+    assert statuses == [0, 0], said
+    assert "measuring once" in said[0] and "measuring" not in said[1]
+    derived = json.loads((folder / "config.json").read_text())["derived"]
+    chosen = f"convolutions by {derived['execution']['convolution']}"
+    assert f"{chosen}, members one by one" in said[0]  # one on each device
+
+
+@pytest.mark.parametrize(
+    ("place", "of_first", "batch"),
+    [
+        ([[0, 0], [1, 1]], (1, 2), 64),  # a row of each
+        ([[0, 1], [0, 1]], (2, 1), 32),  # a column of each
+        ([[0, 0, 1], [1, 1, 1]], (1, 2), 40),
+        ([[1, 1], [0, 0]], (1, 2), 64),
+    ],
+)
+def test_the_first_process_measures_its_part_of_a_mesh(
+    monkeypatch, place, of_first, batch
+):
+    shape = np.shape(place)
+    devices = np.array(
+        [types.SimpleNamespace(process_index=i) for row in place for i in row]
+    ).reshape(shape)
+    mesh = types.SimpleNamespace(
+        devices=devices,
+        shape=dict(zip((MEMBER, BATCH), shape, strict=True)),
+        axis_names=(MEMBER, BATCH),
+        axis_types=None,
+    )
+    seen = []
+
+    def part(devices, names, axis_types):
+        assert {device.process_index for device in devices.flat} == {0}
+        sizes = dict(zip(names, devices.shape, strict=True))
+        return types.SimpleNamespace(devices=devices, shape=sizes)
+
+    def measure(make_programs, mesh, *args):
+        seen.append((tuple(mesh.shape.values()), len(args[2]), args[4]))
+        return ExecutionConfig(None, False)
+
+    monkeypatch.setattr(autotune, "Mesh", part)
+    monkeypatch.setattr(autotune, "_measure", measure)
+    size = batch * shape[1] // of_first[1]
+    autotune.measure(print, mesh, None, {}, list(range(6)), None, size)
+    assert seen == [(of_first, 6 * of_first[0] // shape[0], batch)]
 
 
 @pytest.mark.parametrize(
