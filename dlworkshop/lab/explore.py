@@ -89,6 +89,20 @@ def confusion(run: RunFolder, members: Sequence[int]) -> np.ndarray:
     return counts.reshape(size, size) / len(members)
 
 
+def most_confused(run: RunFolder) -> tuple[list[str], tuple[str, str]]:
+    """The names of the classes, and the two that are confused most: true and said.
+
+    Raises:
+        UserError: if the run keeps no predictions of classes.
+    """
+    counts = confusion(run, range(len(run.members)))
+    np.fill_diagonal(counts, -1)
+    true, said = np.unravel_index(counts.argmax(), counts.shape)
+    assert run.predictions is not None
+    names = [str(name) for name in run.predictions.classes]
+    return names, (names[true], names[said])
+
+
 def mistaken(
     run: RunFolder, members: Sequence[int], true: str, said: str
 ) -> list[tuple[int, int]]:

@@ -125,7 +125,8 @@ def _whole(name: str, value: Any, low: int, high: int) -> int:
         number = int(value) if isinstance(value, str) else value
     except ValueError:
         number = None
-    if not isinstance(number, int) or not low <= number <= high:
+    is_whole = isinstance(number, int) and not isinstance(number, bool)
+    if not is_whole or not low <= number <= high:
         raise UserError(
             f"{name} is {repr_of(value)}: give a whole number from {low} to {high}"
         )

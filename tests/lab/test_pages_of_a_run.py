@@ -100,6 +100,11 @@ def test_mistakes_are_those_of_the_chosen_members(digits_run):
     assert counts.sum() == len(test.targets)
     np.fill_diagonal(counts, 0)
     true, taken = np.unravel_index(counts.argmax(), counts.shape)
+    every = explore.confusion(folder, range(4))
+    names, (one, other) = explore.most_confused(folder)
+    assert every[names.index(one), names.index(other)] == max(
+        every[i, j] for i in range(10) for j in range(10) if i != j
+    )
     pairs = explore.mistaken(folder, [0, 2], str(true), str(taken))
     assert sum(votes for _, votes in pairs) == 2 * counts[true, taken]
     for place, votes in pairs:

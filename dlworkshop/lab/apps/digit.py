@@ -2,7 +2,7 @@
 
 import marimo
 
-app = marimo.App(app_title="Draw a digit", width="medium")
+app = marimo.App(app_title="Draw a digit", width="medium", css_file="lab.css")
 
 with app.setup:
     import marimo as mo
@@ -28,8 +28,8 @@ def _():
     try:
         dataset = digit.dataset_of(run)
         hand = drawing.hand_of(dataset.train.inputs)
-    except UserError as error:
-        mo.stop(True, sentence(error))
+    except UserError as _error:
+        mo.stop(True, sentence(_error))
     canvas = mo.ui.anywidget(Canvas())
     return canvas, dataset, hand, run
 
@@ -43,8 +43,8 @@ def _(canvas):
 def _(canvas, dataset, hand, run):
     try:
         image = drawing.image_of(drawing.strokes_of(canvas.value["strokes"]), hand)
-    except UserError as error:
-        mo.stop(True, mo.md(f"*{error}*"))
+    except UserError as _error:
+        mo.stop(True, mo.md(f"*{_error}*"))
     found = digit.answer(run, dataset, image)
     styled(stills.answered(found, image, run, dataset))
 

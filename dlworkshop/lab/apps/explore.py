@@ -2,7 +2,7 @@
 
 import marimo
 
-app = marimo.App(app_title="Explore a run", width="medium")
+app = marimo.App(app_title="Explore a run", width="medium", css_file="lab.css")
 
 with app.setup:
     import marimo as mo
@@ -15,13 +15,20 @@ with app.setup:
 
 @app.cell
 def _():
-    heading("Explore a run", "Choose members in the table: all below is about those.")
+    heading(
+        "Explore a run",
+        "Select members in the table: curves and mistakes are those of the selected "
+        "ones, or of all.",
+    )
 
 
 @app.cell
 def _():
     run = run_of_page()
-    folder = read_run(run.workdir)
+    try:
+        folder = read_run(run.workdir)
+    except UserError as _error:
+        mo.stop(True, sentence(_error))
     mo.plain_text(repr(run))
     return folder, run
 
@@ -29,72 +36,76 @@ def _():
 @app.cell
 def _(folder):
     table = mo.ui.table(
-        explore.member_rows(folder),
-        page_size=10,
-        show_download=False,
-        label="Members",
+        explore.member_rows(folder), page_size=10, show_download=False, label="Members"
     )
     table
     return (table,)
 
 
 @app.cell
-def _(folder, table):
-    members = explore.members_of(folder, [row["member"] for row in table.value])
-    quantity = mo.ui.dropdown(
-        explore.quantities(folder), explore.quantities(folder)[0], label="Curve of"
-    )
+def _(folder):
+    quantities = explore.quantities(folder)
+    quantity = mo.ui.dropdown(quantities, quantities[0], label="Curves of")
     quantity
-    return members, quantity
+    return (quantity,)
 
 
 @app.cell
-def _(folder, members, quantity):
+def _(folder, quantity, table):
     try:
-        curve = styled(explore.curves(folder, quantity.value, members))
-    except UserError as error:
-        curve = sentence(error)
-    curve
+        members = explore.members_of(folder, [row["member"] for row in table.value])
+        curves = explore.curves(folder, quantity.value, members)
+    except UserError as _error:
+        mo.stop(True, sentence(_error))
+    styled(curves)
+    return (members,)
 
 
 @app.cell
 def _(folder):
-    names = [] if folder.predictions is None else map(str, folder.predictions.classes)
-    names = list(names)
-    mo.stop(not names, mo.md("The run keeps no predictions of classes."))
-    true = mo.ui.dropdown(names, names[0], label="True class")
-    said = mo.ui.dropdown(names, names[-1], label="taken for")
-    mo.hstack([mo.md("## Mistakes"), true, said], wrap=True, justify="start", gap=1)
-    return said, true
+    try:
+        names, first = explore.most_confused(folder)
+    except UserError as _error:
+        mo.stop(True, sentence(_error))
+    true = mo.ui.dropdown(names, first[0], label="True class")
+    said = mo.ui.dropdown(names, first[1], label="taken for")
+    mo.vstack(
+        [mo.md("## Mistakes"), mo.hstack([true, said], justify="start", wrap=True)]
+    )
+    return names, said, true
 
 
 @app.cell
 def _(folder, members, run, said, true):
     try:
-        pairs = explore.mistaken(folder, members, true.value, said.value)
-        images = digit.dataset_of(run).test.inputs
         pair = true.value, said.value
-        shown = stills.mistaken(images, pairs, len(members), pair)
-    except UserError as error:
-        mo.stop(True, sentence(error))
-    counts = stills.matrix(explore.confusion(folder, members), list(true.options))
-    styled(counts, shown)
+        mistakes = explore.mistaken(folder, members, *pair)
+        images = digit.dataset_of(run).test.inputs
+    except UserError as _error:
+        mo.stop(True, sentence(_error))
+    styled(stills.mistaken(images, mistakes, len(members), pair))
+
+
+@app.cell
+def _(folder, members, names):
+    styled(stills.matrix(explore.confusion(folder, members), names))
 
 
 @app.cell
 def _(folder):
-    member = mo.ui.number(0, len(folder.members) - 1, 1, 0, label="Filters of member")
-    member
+    member = mo.ui.number(0, len(folder.members) - 1, 1, 0, label="of member")
+    mo.vstack([mo.md("## First layer"), member])
     return (member,)
 
 
 @app.cell
-def _(member, run):
+def _(folder, member, run):
     try:
-        found = explore.tiles(explore.filters(run, int(member.value)))
-    except UserError as error:
-        mo.stop(True, sentence(error))
-    styled(stills.strip(found))
+        (number,) = explore.members_of(folder, [member.value])
+        filters = explore.tiles(explore.filters(run, number))
+    except UserError as _error:
+        mo.stop(True, sentence(_error))
+    styled(stills.strip(filters))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import marimo
 
-app = marimo.App(app_title="Gradient check", width="medium")
+app = marimo.App(app_title="Gradient check", width="medium", css_file="lab.css")
 
 with app.setup:
     import inspect
@@ -52,7 +52,7 @@ def _():
             ),
         }
     )
-    mo.hstack(controls.elements.values(), wrap=True, justify="start", gap=1)
+    mo.hstack(list(controls.elements.values()), wrap=True, justify="start", gap=1)
     return (controls,)
 
 
@@ -62,8 +62,8 @@ def _(controls):
     try:
         power = asked["power"] if asked["broken"] else None
         report = rules.checked(asked["name"], power, asked["scale"])
-    except UserError as error:
-        mo.stop(True, sentence(error))
+    except UserError as _error:
+        mo.stop(True, sentence(_error))
     styled(stills.verdict(report))
     return (asked,)
 

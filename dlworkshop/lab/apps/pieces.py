@@ -11,8 +11,6 @@ from dlworkshop.lab.server import PAGES
 from dlworkshop.serve.load import load
 from dlworkshop.train.result import Run
 
-STYLE = Path(__file__).with_name("lab.css").read_text()
-
 
 def heading(title: str, words: str) -> mo.Html:
     """The title of a page, links to the others, and what it is for."""
@@ -28,8 +26,8 @@ def sentence(error: UserError) -> mo.Html:
 
 
 def styled(*parts: str) -> mo.Html:
-    """HTML with the style sheet of the lab."""
-    return mo.Html(f"<style>{STYLE}</style><div class='lab'>{''.join(parts)}</div>")
+    """HTML in the style of the lab."""
+    return mo.Html(f"<div class='lab'>{''.join(parts)}</div>")
 
 
 def run_of_page() -> Run:

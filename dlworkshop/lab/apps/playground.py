@@ -2,7 +2,7 @@
 
 import marimo
 
-app = marimo.App(app_title="Playground", width="medium")
+app = marimo.App(app_title="Playground", width="medium", css_file="lab.css")
 
 with app.setup:
     import marimo as mo
@@ -30,8 +30,8 @@ def _():
     query = mo.query_params()
     try:
         first, refused = known.settings_of(query.to_dict()), None
-    except UserError as error:
-        first, refused = known.Settings(), sentence(error)
+    except UserError as _error:
+        first, refused = known.Settings(), sentence(_error)
     refused
     return first, query
 
@@ -64,7 +64,7 @@ def _(first):
             "seeds": number("seeds", "Seeds"),
         }
     )
-    mo.hstack(controls.elements.values(), wrap=True, justify="start", gap=1)
+    mo.hstack(list(controls.elements.values()), wrap=True, justify="start", gap=1)
     return (controls,)
 
 
@@ -72,8 +72,8 @@ def _(first):
 def _(controls, query):
     try:
         settings = known.settings_of(controls.value)
-    except UserError as error:
-        mo.stop(True, sentence(error))
+    except UserError as _error:
+        mo.stop(True, sentence(_error))
     for name, text in known.to_query(settings).items():
         if query.get(name) != text:
             query[name] = text
