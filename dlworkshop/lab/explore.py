@@ -3,7 +3,7 @@
 What a run folder holds is read as the report reads it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -33,6 +33,15 @@ def member_rows(run: RunFolder) -> list[dict[str, Any]]:
     return rows
 
 
+def scores_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The columns of `member_rows` that are scores.
+
+    >>> scores_of([{"member": 0, "test loss": 0.1}])
+    ['test loss']
+    """
+    return [name for name in rows[0] if name.startswith(("validation ", "test "))]
+
+
 def members_of(run: RunFolder, given: Sequence[Any]) -> list[int]:
     """The numbers of members, checked; of none, all.
 
@@ -49,8 +58,9 @@ def members_of(run: RunFolder, given: Sequence[Any]) -> list[int]:
 
 
 def quantities(run: RunFolder) -> list[str]:
-    """The names of the curves, without their splits."""
-    return list(dict.fromkeys(name for _, name in run.series))
+    """The names of the curves, without their splits, the loss first."""
+    names = dict.fromkeys(name for _, name in run.series)
+    return sorted(names, key=lambda name: name != "loss")
 
 
 def curves(run: RunFolder, quantity: str, members: Sequence[int]) -> str:

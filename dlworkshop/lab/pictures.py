@@ -57,11 +57,13 @@ def _card(training: Training, seen: View, rate: int) -> Html:
 
 
 def _mean(seen: View, name: str, rate: int) -> str:
-    """Mean and standard error over the seeds, at the last epoch."""
-    values = seen.history[name][-1, rate]
-    size = len(values)
-    error = values.std(ddof=1) / size**0.5 if size > 1 else None
-    return with_error(float(values.mean()), error, name.partition("/")[2])
+    """Mean and standard error over the running seeds, at the last epoch."""
+    values = seen.history[name][-1, rate][seen.running[rate]]
+    if not values.size:
+        return "unknown"
+    values = values.astype(float)
+    error = values.std(ddof=1) / values.size**0.5 if values.size > 1 else None
+    return with_error(values.mean(), error, name.partition("/")[2])
 
 
 def _svg(label: str, *parts: Html) -> Html:
@@ -155,7 +157,9 @@ def _curves(training: Training, seen: View) -> Html:
     for rate, colour in enumerate(COLOURS[: loss.shape[1]]):
         for seed in range(loss.shape[2]):
             parts.append(_line(x, y[:, rate, seed], colour, "lab-member"))
-        parts.append(_line(x, y[:, rate].mean(-1), colour, "lab-mean"))
+        own = y[:, rate, seen.running[rate]]
+        if own.size:
+            parts.append(_line(x, own.mean(-1), colour, "lab-mean"))
     last = tag("text", f"epoch {len(loss) - 1}", x=WIDE - 10, y=HIGH - 6, class_="end")
     final = [
         f"{rate:g}: {_mean(seen, 'validation/loss', i)}"

@@ -70,6 +70,11 @@ def _bars(names: Sequence[str], mean: np.ndarray, spread: np.ndarray) -> Html:
     return table("Probabilities", [], rows)
 
 
+def told(run: Run) -> Html:
+    """A run in its own words."""
+    return join(tag("p", line) for line in repr(run).splitlines())
+
+
 def mistaken(
     images: Array, pairs: Sequence[tuple[int, int]], members: int, names: Sequence[str]
 ) -> Html:
@@ -109,7 +114,7 @@ def strip(images: np.ndarray) -> Html:
 
 
 def verdict(report: GradientReport) -> Html:
-    """The verdict of a derivative check, who is to blame, and the table."""
+    """The verdict of a derivative check, the culprits, and the table."""
     first, *rest = str(report).splitlines()
     blamed = [
         tag(
@@ -120,8 +125,9 @@ def verdict(report: GradientReport) -> Html:
     kind = "lab-right" if report.ok else "lab-wrong"
     parts = [tag("p", report.verdict, class_=f"lab-verdict {kind}"), tag("p", first)]
     if blamed:
-        parts += [tag("h3", "To blame"), tag("ul", *blamed)]
-    parts.append(tag("pre", "\n".join(rest), tabindex=0))
+        parts += [tag("h3", "Culprit"), tag("ul", *blamed)]
+    table_of_it = [line for line in rest if not line.startswith("culprit: ")]
+    parts.append(tag("pre", "\n".join(table_of_it), tabindex=0))
     return tag("div", *parts)
 
 

@@ -51,7 +51,7 @@ class View(NamedTuple):
     """What there is to see of R learning rates with S seeds each."""
 
     logits: np.ndarray  # [R, S, GRID, GRID, K], the first row is the uppermost
-    mean: np.ndarray  # [R, GRID, GRID, K] probability of each class, over the seeds
+    mean: np.ndarray  # [R, GRID, GRID, K] probability of each class, over the running
     spread: np.ndarray  # [R, GRID, GRID] standard deviation of that of the likeliest
     running: np.ndarray  # [R, S] bool; the others were not finite and stand still
     history: dict[str, np.ndarray]  # name -> [T, R, S]
@@ -64,7 +64,9 @@ def programs(
     """The programs of a network and an optimizer, kept for the next who wants them."""
     model = models.mlp((width,) * depth, ACTIVATIONS[activation], num_classes=classes)
     spec = step.spec_of(model, OPTIMIZERS[optimizer], losses.cross_entropy)
-    chunk = population.make_population_chunk(step.make_train_step(spec))
+    on_cpu = jax.default_backend() == "cpu"
+    train_step = step.make_train_step(spec)
+    chunk = population.make_population_chunk(train_step, on_cpu=on_cpu)
 
     def begin(hparams, seeds, example):
         def member(numbers, seed):
@@ -94,8 +96,9 @@ def programs(
 def begin(settings: Settings) -> Training:
     """The population of these settings at epoch 0.
 
-    >>> begin(Settings(rates=(0.1,), seeds=2)).history["train/loss"][0].shape
-    (2,)
+    >>> settings = Settings(points="spirals", rates=(0.1, 0.2), seeds=3)
+    >>> begin(settings).history["train/loss"][0].shape
+    (6,)
     """
     points = POINTS[settings.points](settings.size, noise=settings.noise)
     data = toy.split(points, settings.points)
@@ -134,18 +137,25 @@ def view(training: Training) -> View:
     logits = _programs(settings, training.data).field(
         training.population.train.params, places(half_side(training.data))
     )
-    logits = np.asarray(logits).reshape(*shape, GRID, GRID, -1)
+    logits = np.nan_to_num(np.asarray(logits)).reshape(*shape, GRID, GRID, -1)
     chance = scipy.special.softmax(logits, -1)
-    mean = chance.mean(1)
-    likeliest = mean.argmax(-1)[:, None, ..., None]  # [R, 1, G, G, 1]
-    of_it = np.take_along_axis(chance, likeliest, -1)[..., 0]  # [R, S, G, G]
-    spread = of_it.std(1, ddof=int(settings.seeds > 1))
-    running = np.asarray(training.population.status) == population.RUNNING
+    status = np.asarray(training.population.status)
+    running = (status == population.RUNNING).reshape(shape)
+    counted = running | ~running.any(1, keepdims=True)  # or else all of them
+    found = [_together(own[who]) for own, who in zip(chance, counted, strict=True)]
+    mean, spread = map(np.stack, zip(*found, strict=True))
     history = {
         name: np.array(values).reshape(-1, *shape)
         for name, values in training.history.items()
     }
-    return View(logits, mean, spread, running.reshape(shape), history)
+    return View(logits, mean, spread, running, history)
+
+
+def _together(chance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of members [S, G, G, K], and how far its likeliest class varies."""
+    mean = chance.mean(0)
+    of_it = np.take_along_axis(chance, mean.argmax(-1)[None, ..., None], -1)[..., 0]
+    return mean, of_it.std(0, ddof=int(len(chance) > 1))
 
 
 def half_side(data: Dataset) -> float:

@@ -66,7 +66,7 @@ def digits_run(tmp_path_factory):
             data.load("digits"),
             hparams={"learning_rate": [0.001, 0.01]},
             seeds=2,
-            num_epochs=12,
+            num_epochs=8,
             batch_size=32,
             workdir=tmp_path_factory.mktemp("run"),
             quiet=True,

@@ -29,14 +29,20 @@ def _():
         folder = read_run(run.workdir)
     except UserError as _error:
         mo.stop(True, sentence(_error))
-    mo.plain_text(repr(run))
+    styled(stills.told(run))
     return folder, run
 
 
 @app.cell
 def _(folder):
+    rows = explore.member_rows(folder)
     table = mo.ui.table(
-        explore.member_rows(folder), page_size=10, show_download=False, label="Members"
+        rows,
+        page_size=10,
+        show_download=False,
+        show_data_types=False,
+        format_mapping=dict.fromkeys(explore.scores_of(rows), "{:.4g}"),
+        label="Members",
     )
     table
     return (table,)

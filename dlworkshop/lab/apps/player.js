@@ -21,6 +21,7 @@ function render({ model, el }) {
   };
   const run = button("Run", () => turn(!running));
   const step = button("Step", () => ask("asked"));
+  run.className = "lab-run";
   const again = button("Start over", () => ask("starts"));
   const said = document.createElement("span");
   const frame = document.createElement("div");

@@ -38,7 +38,7 @@ class Player(anywidget.AnyWidget):
     def _seen(self) -> dict[str, Any]:
         seen, now = training.view(self._training), self._training
         said = f"epoch {now.epoch}, {now.settings.members} members"
-        html = pictures.frame(now, seen)
+        html = str(pictures.frame(now, seen))
         return {"html": html, "said": said, "ended": not seen.running.any()}
 
 
