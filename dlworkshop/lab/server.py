@@ -1,7 +1,7 @@
 """The server of the lab: its pages on 127.0.0.1, for the browser that was shown in."""
 
 import hmac
-import logging
+import re
 import secrets
 import socket
 import sys
@@ -20,13 +20,16 @@ PAGES = {
     "explore": ("Explore a run", "Members, curves, mistakes and filters."),
     "gradients": ("Gradient check", "Break a derivative, and see it found."),
 }
-# All that a page needs to call. marimo serves more, and refuses most of it itself where
-# a page cannot be edited; here nothing else is passed on.
-CALLS = {"set_ui_element_value", "set_model_value", "function_call"}
+# What a page needs beside itself: three calls, and the code of its widgets. marimo has
+# more to offer, and refuses most of it itself where a page is not to be edited; nothing
+# else is passed on here.
+CALLS = re.compile(
+    r"/api/(?!kernel/(set_ui_element_value|set_model_value|function_call)\Z)"
+)
+FILES = re.compile(r"/@file/(?!\d+-[\w-]+\.(js|css)\Z)")
+OTHERS = re.compile(r"/(terminal|lsp|public)/")
 LOCAL = {HOST, "localhost"}
 DENIED = "Open the address that `dlworkshop lab` printed."
-
-log = logging.getLogger(__name__)
 
 
 class Guard:
@@ -61,8 +64,8 @@ class Guard:
             answer.set_cookie(cookie, given, httponly=True, samesite="strict")
         elif not self._knows(asked.cookies.get(cookie, "")):
             answer = PlainTextResponse(DENIED, 403)
-        elif _is_other_call(asked.url.path):
-            answer = PlainTextResponse("There is no such call.", 404)
+        elif not is_served(scope["path"]):
+            answer = PlainTextResponse("There is no such page.", 404)
         else:
             await self._app({**scope, "meta": self._meta}, receive, send)
             return
@@ -79,11 +82,15 @@ class Guard:
         return host.rpartition(":")[0] in LOCAL and origin in (None, f"http://{host}")
 
 
-def _is_other_call(path: str) -> bool:
-    """Whether a path is that of a call which no page of ours makes."""
-    _, api, call = path.partition("/api/")
-    is_terminal = "/terminal/" in path or "/lsp/" in path
-    return is_terminal or (bool(api) and call not in {f"kernel/{c}" for c in CALLS})
+def is_served(path: str) -> bool:
+    """Whether a path is one that the pages ask for.
+
+    >>> is_served("/a/api/kernel/set_model_value"), is_served("/a/api/kernel/run")
+    (True, False)
+    >>> is_served("/digit/@file/9-a1.js"), is_served("/digit/@file/9-/etc/passwd")
+    (True, False)
+    """
+    return not any(other.search(path) for other in (CALLS, FILES, OTHERS))
 
 
 def application(token: str, run: Path | None) -> Any:

@@ -1,5 +1,6 @@
 """Who may ask the server of the lab for what."""
 
+import http.client
 import socket
 import sys
 import urllib.error
@@ -83,6 +84,32 @@ def test_who_does_not_know_the_token_is_refused(ask):
     status, text = ask("/")
     assert status == 200 and 'href="playground/"' in text
     assert ask("/playground/")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "origin", "status"),
+    [
+        ("playground/ws?session_id=s_1", None, 101),
+        ("playground/ws?session_id=s_2", "http://evil.example", 403),
+        ("playground/terminal/ws", None, 403),
+    ],
+)
+def test_a_socket_is_for_our_pages_alone(address, path, origin, status):
+    parts = urlsplit(address)
+    port, token = parts.port, parts.query.removeprefix("token=")
+    headers = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version": "13",
+        "Cookie": f"dlworkshop-lab-{port}={token}",
+        "Origin": origin or f"http://127.0.0.1:{port}",
+    }
+    for cookie, wanted in ((headers["Cookie"], status), ("", 403)):
+        asked = http.client.HTTPConnection("127.0.0.1", port)
+        asked.request("GET", f"/{path}", headers=headers | {"Cookie": cookie})
+        assert asked.getresponse().status == wanted
+        asked.close()
 
 
 @pytest.mark.parametrize(
