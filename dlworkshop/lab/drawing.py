@@ -68,7 +68,7 @@ def hand_of(images: Array) -> Hand:
     on = cover > 0.25
     size = np.maximum(*(_extent(on.any(axis)) for axis in (1, 2)))
     mass = cover.sum((1, 2))
-    centre = tuple(
+    down, across = (
         float((cover.sum(other) @ (np.arange(cover.shape[axis]) + 0.5) / mass).mean())
         for axis, other in ((1, 2), (2, 1))
     )
@@ -77,7 +77,9 @@ def hand_of(images: Array) -> Hand:
     pen = float((2 * mass / (outline * math.pi / 4)).mean())
     ink = paper + float(peak[written].mean())
     dtype = np.dtype(images.dtype)
-    return Hand(images.shape[1:], dtype, float(size.mean()), centre, pen, paper, ink)
+    return Hand(
+        images.shape[1:], dtype, float(size.mean()), (down, across), pen, paper, ink
+    )
 
 
 def _extent(on: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ move.
 import base64
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import contourpy
 import numpy as np
@@ -106,12 +107,13 @@ def _rgb(colour: str) -> tuple[int, ...]:
 def _boundary(logits: np.ndarray) -> Html:
     """The lines between the classes of a member, from its logits [G, G, K]."""
     classes = logits.shape[-1]
-    lines = []
+    lines: list[np.ndarray] = []
     for k in range(classes if classes > 2 else 1):
         others = np.delete(logits, k, -1).max(-1)
         margin = logits[..., k] - others  # [G, G]
         if np.isfinite(margin).all():
-            lines += contourpy.contour_generator(z=margin).lines(0.0)
+            found: Any = contourpy.contour_generator(z=margin).lines(0.0)
+            lines += found
     return tag(
         "path", d="".join(_path(line + 0.5) for line in lines), class_="lab-line"
     )

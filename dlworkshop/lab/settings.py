@@ -124,7 +124,7 @@ def _whole(name: str, value: Any, low: int, high: int) -> int:
     try:
         number = int(value) if isinstance(value, str) else value
     except ValueError:
-        number = None
+        number = value
     is_whole = isinstance(number, int) and not isinstance(number, bool)
     if not is_whole or not low <= number <= high:
         raise UserError(

@@ -90,7 +90,7 @@ def programs(
     def field(params, places):
         return jax.vmap(lambda each: models.predict(model, each, places))(params)
 
-    return Programs(*map(jax.jit, (begin, epoch, score, field)))
+    return Programs(jax.jit(begin), jax.jit(epoch), jax.jit(score), jax.jit(field))
 
 
 def begin(settings: Settings) -> Training:

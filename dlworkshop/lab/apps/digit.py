@@ -24,7 +24,7 @@ def _():
 
 @app.cell
 def _():
-    run = run_of_page()
+    _, run = run_of_page()
     try:
         dataset = digit.dataset_of(run)
         hand = drawing.hand_of(dataset.train.inputs)

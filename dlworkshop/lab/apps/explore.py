@@ -24,9 +24,9 @@ def _():
 
 @app.cell
 def _():
-    run = run_of_page()
+    _path, run = run_of_page()
     try:
-        folder = read_run(run.workdir)
+        folder = read_run(_path)
     except UserError as _error:
         mo.stop(True, sentence(_error))
     styled(stills.told(run))

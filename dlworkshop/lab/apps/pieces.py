@@ -30,14 +30,15 @@ def styled(*parts: str) -> mo.Html:
     return mo.Html(f"<div class='lab'>{''.join(parts)}</div>")
 
 
-def run_of_page() -> Run:
-    """The run that the command was given; stops the cell where there is none."""
+def run_of_page() -> tuple[Path, Run]:
+    """The folder of the command and its run; stops the cell where there is none."""
     request = mo.app_meta().request
     path = request.meta.get("run") if request is not None else None
     if path is None:
         words = "This page is about a run: start `dlworkshop lab RUN` with its folder."
         mo.stop(True, mo.callout(mo.md(words), kind="warn"))
-    return _loaded(path)
+    assert path is not None  # or it has stopped
+    return Path(path), _loaded(path)
 
 
 @functools.lru_cache(maxsize=4)

@@ -47,4 +47,4 @@ class Canvas(anywidget.AnyWidget):
 
     _esm = HERE / "canvas.js"
     _css = HERE / "lab.css"
-    strokes = traitlets.List().tag(sync=True)
+    strokes: traitlets.List = traitlets.List().tag(sync=True)
