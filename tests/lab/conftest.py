@@ -36,7 +36,7 @@ def served(*args):
         yield found[1]
     finally:
         lab.terminate()
-        assert lab.wait(10) in (0, 143)
+        assert lab.wait(60) in (0, 143)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """The pages of the lab in a browser: what a click does."""
 
 import re
-import time
 from urllib.parse import urlsplit
 
 import pytest
@@ -103,9 +102,9 @@ def test_a_drawn_digit_is_read(go):
 def test_a_run_is_explored(go):
     page = go("explore/")
     page.get_by_text("Run of 4 x mlp on digits").wait_for()
-    page.get_by_text("Loss (nats) of 4 of 4 members").wait_for()
+    page.get_by_role("img", name="Loss (nats) of 4 of 4 members").wait_for()
     page.get_by_role("checkbox").nth(1).click()
-    page.get_by_text("of 1 of 4 members").wait_for()
+    page.get_by_role("img", name="of 1 of 4 members").wait_for()
 
 
 def test_a_broken_rule_is_named_and_a_whole_one_is_not(go):
@@ -115,13 +114,3 @@ def test_a_broken_rule_is_named_and_a_whole_one_is_not(go):
     page.get_by_role("switch").click()
     page.get_by_text("right", exact=True).wait_for()
     assert not page.get_by_text("Culprit").is_visible()
-
-
-def test_a_frame_comes_at_once(go):
-    page = go("playground/")
-    page.get_by_role("button", name="Run").click()
-    page.wait_for_timeout(2000)
-    first, begun = epoch_of(page), time.monotonic()
-    page.wait_for_timeout(3000)
-    frames = epoch_of(page) - first
-    assert frames / (time.monotonic() - begun) > 1 / 0.3

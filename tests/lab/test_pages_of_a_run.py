@@ -1,5 +1,7 @@
 """Drawing, exploring and checking, without a browser."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -70,11 +72,12 @@ def test_a_drawn_digit_is_read(digits_run, hand):
     assert "The ensemble says <strong>0</strong>" in html
 
 
-def test_a_table_cannot_be_drawn_for(table_run):
-    from dlworkshop.serve.load import load  # noqa: PLC0415
-
+def test_what_cannot_be_drawn_for_is_refused(digits_run):
+    summary = digits_run.summary | {"outputs": "values"}
     with pytest.raises(UserError, match="does not tell the classes of images"):
-        digit.dataset_of(load(table_run))
+        digit.dataset_of(dataclasses.replace(digits_run, summary=summary))
+    with pytest.raises(UserError, match="to draw for it takes one that learnt from"):
+        drawing.hand_of(np.zeros((3, 8)))
 
 
 def test_a_run_is_explored_by_its_members(digits_run):
