@@ -246,6 +246,23 @@ class Sweep:
         return 0
 
 
+@dataclasses.dataclass(frozen=True)
+class Lab:
+    """Open pages to train, draw and explore in a browser, on this machine only."""
+
+    run: Annotated[Positional[Path | None], arg(metavar="RUN")] = None
+    """A run's folder, for the pages that are about a run."""
+    port: int = 2730
+    """Port on 127.0.0.1; 0 takes a free one."""
+    browser: bool = True
+    """Open a browser."""
+
+    def __call__(self) -> int:
+        from dlworkshop.lab.server import serve
+
+        return serve(self.run, self.port, self.browser)
+
+
 COMMANDS: dict[str, Callable[..., Any]] = {
     command.__name__.lower(): command
     for command in (
@@ -258,6 +275,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
         Data,
         Sweep,
         Estimate,
+        Lab,
     )
 }
 

@@ -358,7 +358,7 @@ def test_the_module_is_the_command():
     )
     assert done.returncode == 2 and done.stdout == ""
     commands = (
-        "doctor, report, evaluate, predict, export, gallery, data, sweep, estimate"
+        "doctor, report, evaluate, predict, export, gallery, data, sweep, estimate, lab"
     )
     assert done.stderr == (
         f"error: Unrecognized options: predcit; Available subcommands: {commands}; "

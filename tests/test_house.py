@@ -30,6 +30,7 @@ ROOMS = [
     "serve",
     "verify",
     "workshop",
+    "lab",
     "cli",
 ]
 DOORS = "__init__", "__main__"  # the map names every room

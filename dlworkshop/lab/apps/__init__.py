@@ -1,0 +1,1 @@
+"""The pages of the lab: marimo apps. They are served, and never imported."""

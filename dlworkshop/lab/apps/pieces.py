@@ -1,0 +1,46 @@
+"""What the pages of the lab have in common: heading, sentences, and the run."""
+
+import functools
+import html
+from pathlib import Path
+
+import marimo as mo
+
+from dlworkshop.errors import UserError
+from dlworkshop.lab.server import PAGES
+from dlworkshop.serve.load import load
+from dlworkshop.train.result import Run
+
+
+def heading(title: str, words: str) -> mo.Html:
+    """The title of a page, links to the others, and what it is for."""
+    links = " · ".join(
+        f"[{name}](../{page}/)" for page, (name, _) in PAGES.items() if name != title
+    )
+    return mo.md(f"# {title}\n\n{links}\n\n{words}")
+
+
+def sentence(error: UserError) -> mo.Html:
+    """What was refused, in its one sentence."""
+    return mo.callout(mo.Html(html.escape(str(error))), kind="danger")
+
+
+def styled(*parts: str) -> mo.Html:
+    """HTML in the style of the lab."""
+    return mo.Html(f"<div class='lab'>{''.join(parts)}</div>")
+
+
+def run_of_page() -> tuple[Path, Run]:
+    """The folder of the command and its run; stops the cell where there is none."""
+    request = mo.app_meta().request
+    path = request.meta.get("run") if request is not None else None
+    if path is None:
+        words = "This page is about a run: start `dlworkshop lab RUN` with its folder."
+        mo.stop(True, mo.callout(mo.md(words), kind="warn"))
+    assert path is not None  # or it has stopped
+    return Path(path), _loaded(path)
+
+
+@functools.lru_cache(maxsize=4)
+def _loaded(path: str) -> Run:
+    return load(Path(path))

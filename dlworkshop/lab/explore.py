@@ -1,0 +1,167 @@
+"""Parts of a finished run, for some of its members: scores, curves, mistakes, filters.
+
+What a run folder holds is read as the report reads it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from dlworkshop.errors import UserError, check_known, unknown
+from dlworkshop.report import figures
+from dlworkshop.report.read import RunFolder
+from dlworkshop.report.words import humanize
+from dlworkshop.train.result import Run
+
+MOST_FILTERS = 64
+MOST_SHOWN = 24  # mistakes
+
+
+def member_rows(run: RunFolder) -> list[dict[str, Any]]:
+    """A row for each member: number, seed, hyper-parameters, status and scores."""
+    rows = []
+    for number, member in enumerate(run.members):
+        row = {"member": number, "seed": member.get("seed")}
+        row |= member.get("hparams") or {}
+        row |= {"status": member.get("status"), "steps": member.get("steps")}
+        for split in ("validation", "test"):
+            for name, value in (member.get(split) or {}).items():
+                row[f"{split} {humanize(name)}"] = value
+        rows.append(row)
+    return rows
+
+
+def scores_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The columns of `member_rows` that are scores.
+
+    >>> scores_of([{"member": 0, "test loss": 0.1}])
+    ['test loss']
+    """
+    return [name for name in rows[0] if name.startswith(("validation ", "test "))]
+
+
+def members_of(run: RunFolder, given: Sequence[Any]) -> list[int]:
+    """The numbers of members, checked; of none, all.
+
+    Raises:
+        UserError: if one is no number of a member.
+    """
+    size = len(run.members)
+    for each in given:
+        if not isinstance(each, int) or not 0 <= each < size:
+            raise UserError(
+                f"there is no member {each!r:.20}: give some of 0 to {size - 1}"
+            )
+    return sorted(set(given)) or list(range(size))
+
+
+def quantities(run: RunFolder) -> list[str]:
+    """The names of the curves, without their splits, the loss first."""
+    names = dict.fromkeys(name for _, name in run.series)
+    return sorted(names, key=lambda name: name != "loss")
+
+
+def curves(run: RunFolder, quantity: str, members: Sequence[int]) -> str:
+    """A quantity of these members over time, on train and validation, as SVG.
+
+    Raises:
+        UserError: if it was not logged.
+    """
+    check_known("quantity", quantity, quantities(run))
+    own = np.asarray(members)
+    series = {
+        split: each._replace(value=each.value[:, own], finite=each.finite[own])
+        for (split, name), each in run.series.items()
+        if name == quantity
+    }
+    measure = run.unit(quantity)
+    label = humanize(quantity) + (f" ({measure})" if measure else "")
+    title = f"{label[0].upper()}{label[1:]} of {len(own)} of {len(run.members)} members"
+    return figures.learning_curves(f"curve-{quantity}", title, label, series, quantity)
+
+
+def confusion(run: RunFolder, members: Sequence[int]) -> np.ndarray:
+    """How many test examples of a class are taken for another: mean over the members.
+
+    [K, K], the true class by the predicted one.
+
+    Raises:
+        UserError: if the run keeps no predictions of classes.
+    """
+    found = run.predictions
+    if found is None:
+        raise UserError("the run keeps no predictions of classes: its data have none")
+    size = len(found.classes)
+    pairs = size * found.label + found.prediction[np.asarray(members)]  # [P, N]
+    counts = np.bincount(pairs.ravel(), minlength=size * size)
+    return counts.reshape(size, size) / len(members)
+
+
+def most_confused(run: RunFolder) -> tuple[list[str], tuple[str, str]]:
+    """The names of the classes, and the two that are confused most: true and said.
+
+    Raises:
+        UserError: if the run keeps no predictions of classes.
+    """
+    counts = confusion(run, range(len(run.members)))
+    np.fill_diagonal(counts, -1)
+    true, said = np.unravel_index(counts.argmax(), counts.shape)
+    assert run.predictions is not None
+    names = [str(name) for name in run.predictions.classes]
+    return names, (names[true], names[said])
+
+
+def mistaken(
+    run: RunFolder, members: Sequence[int], true: str, said: str
+) -> list[tuple[int, int]]:
+    """The test examples of class `true` that some of the members take for `said`.
+
+    Returns:
+        (place in test, how many of the members), the most members first.
+
+    Raises:
+        UserError: if one of the two is no class.
+    """
+    found = run.predictions
+    names = [] if found is None else [str(name) for name in found.classes]
+    for name in (true, said):
+        if name not in names:
+            raise unknown("class", name, names)
+    assert found is not None
+    votes = (found.prediction[np.asarray(members)] == names.index(said)).sum(0)  # [N]
+    votes = np.where(found.label == names.index(true), votes, 0)
+    order = np.argsort(-votes, kind="stable")[:MOST_SHOWN]
+    return [(int(i), int(votes[i])) for i in order if votes[i]]
+
+
+def filters(run: Run, member: int) -> np.ndarray:
+    """The first layer of a member as images [F, h, w], one for each unit.
+
+    The kernel of a convolution is its mean over the channels; the columns of a matrix
+    have the shape of the image that they are multiplied with.
+
+    Raises:
+        UserError: if neither comes first.
+    """
+    shape = tuple(run.read_artifact("config.json")["dataset"]["shape"] or ())
+    for leaf in jax.tree.leaves(run.params):
+        kernel = np.asarray(leaf[member], np.float32)
+        if kernel.ndim == 4:  # [h, w, C, F]
+            return kernel.mean(2).transpose(2, 0, 1)[:MOST_FILTERS]
+        if kernel.ndim == 2 and len(shape) == 3 and len(kernel) == np.prod(shape):
+            images = kernel.reshape(*shape, -1).mean(2)
+            return images.transpose(2, 0, 1)[:MOST_FILTERS]
+    raise UserError("the run has no first layer that looks at an image")
+
+
+def tiles(images: np.ndarray) -> np.ndarray:
+    """Filters [F, h, w] as images [F, h, w, 3] uint8: blue below 0, orange above.
+
+    >>> tiles(np.array([[[-1.0, 0.0, 1.0]]]))[0, 0].tolist()
+    [[0, 114, 178], [255, 255, 255], [213, 94, 0]]
+    """
+    share = images / max(float(abs(images).max()), 1e-12)
+    ends = np.where(share[..., None] < 0, [0, 114, 178], [213, 94, 0])
+    return (255 + abs(share)[..., None] * (ends - 255)).round().astype(np.uint8)
