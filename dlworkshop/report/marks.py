@@ -36,8 +36,8 @@ def band(
         colour: one of `COLOURS`.
     """
     x, values = np.asarray(x), np.asarray(values, float)
-    members = _spread(len(values), MOST_LINES)
-    points = _spread(len(x), min(MOST_POINTS, MOST_VERTICES // max(len(members), 1)))
+    members = evenly(len(values), MOST_LINES)
+    points = evenly(len(x), min(MOST_POINTS, MOST_VERTICES // max(len(members), 1)))
     x, values = x[points], values[:, points]
     if len(values) > 1:
         for member in values[members]:
@@ -90,7 +90,7 @@ def network(
     axes.grid(visible=False)
 
 
-def _spread(total: int, most: int) -> np.ndarray:
+def evenly(total: int, most: int) -> np.ndarray:
     """At most `most` of `range(total)`, evenly spaced, including both ends."""
     return np.unique(np.linspace(0, total - 1, min(total, most)).round().astype(int))
 

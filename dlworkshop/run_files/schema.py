@@ -65,6 +65,8 @@ class _File(TypedDict):
 
 class Figure(_File, total=False):
     caption: str
+    control: str
+    frames: list[str]
 
 
 class Input(TypedDict, total=False):
