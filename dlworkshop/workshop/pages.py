@@ -15,7 +15,7 @@ import ast
 import importlib.util
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def filled(
 
 
 def excerpt(script: Path, name: str) -> tuple[str, str]:
-    """Lines of code, and the place they come from.
+    '''Lines of code, and the place they come from.
 
     Args:
         script: the experiment, where the name is looked up.
@@ -102,21 +102,25 @@ def excerpt(script: Path, name: str) -> tuple[str, str]:
     >>> script = Path(importlib.util.find_spec("dlworkshop.data.toy").origin)
     >>> excerpt(script, "tent.x")
     ('x = 1 - np.abs(2 * x - 1)', 'toy.py, line ...')
-    >>> excerpt(script, "dlworkshop.data.toy.wave.return")[0]
-    'return np.sin(4 * np.pi * x)'
-    """
+    >>> print(excerpt(script, "dlworkshop.data.toy.wave")[0])
+    def wave(x):
+        """Two periods of a sine, between -1 and 1."""
+        return np.sin(4 * np.pi * x)
+    '''
     path, parts = _module(script, name.split("."))
-    source = path.read_text()
+    source = path.read_text(encoding="utf-8")
     found: list[ast.AST] = [ast.parse(source)]
     for part in parts:
-        inside = [n for parent in found for n in ast.walk(parent) if n is not parent]
+        inside = [n for parent in found for n in _inside(parent, part == "return")]
         found = [node for node in inside if part in _names(node)]
         if not found:
             raise UserError(
                 f"the page of {script.name} shows the code '{name}': there is no "
                 f"'{part}' in {path.name}"
             )
-    lines = source.splitlines()
+    lines: list[str | None] = [*source.splitlines()]
+    for node in found:
+        _shorten_docstring(node, lines)
     spans = sorted({_span(node) for node in found})
     outer = [
         span
@@ -124,7 +128,10 @@ def excerpt(script: Path, name: str) -> tuple[str, str]:
         if not any(o != span and o[0] <= span[0] and span[1] <= o[1] for o in spans)
     ]
     text = "\n".join(
-        textwrap.dedent("\n".join(lines[first - 1 : last])) for first, last in outer
+        textwrap.dedent(
+            "\n".join(line for line in lines[first - 1 : last] if line is not None)
+        )
+        for first, last in outer
     )
     return text, f"{path.name}, line {outer[0][0]}"
 
@@ -141,6 +148,25 @@ def _module(script: Path, parts: list[str]) -> tuple[Path, list[str]]:
         if spec is not None and spec.origin is not None:
             return Path(spec.origin), parts[size:]
     return script, parts
+
+
+def _inside(parent: ast.AST, own: bool) -> Iterator[ast.AST]:
+    """All nodes below one; with `own` without those of functions inside it."""
+    for child in ast.iter_child_nodes(parent):
+        yield child
+        if not (own and isinstance(child, ast.FunctionDef)):
+            yield from _inside(child, own)
+
+
+def _shorten_docstring(node: ast.AST, lines: list[str | None]) -> None:
+    """Of a docstring leave the first line."""
+    if not isinstance(node, ast.FunctionDef) or ast.get_docstring(node) is None:
+        return
+    docstring = node.body[0]
+    first, last = docstring.lineno - 1, docstring.end_lineno or docstring.lineno
+    if last - first > 1:
+        lines[first] = f'{lines[first]}"""'
+        lines[first + 1 : last] = [None] * (last - first - 1)
 
 
 def _names(node: ast.AST) -> set[str]:
@@ -170,7 +196,7 @@ def _span(node: Any) -> tuple[int, int]:
 
 def _fence(script: Path, names: Sequence[str]) -> str:
     pieces, places = zip(*(excerpt(script, name) for name in names), strict=True)
-    apart = "\n\n\n" if any(piece.count("\n") > 2 for piece in pieces) else "\n"
+    apart = "\n\n" if any("\n" in piece for piece in pieces) else "\n"
     files: dict[str, list[str]] = {}
     for place in places:
         file, _, line = place.partition(", line ")
