@@ -214,7 +214,8 @@ figure { margin: 0; min-width: 0; }
 .chart svg * { stroke-linejoin: round; stroke-linecap: butt; }
 .single { max-width: 46rem; } .large { max-width: 60rem; }
 figcaption { margin-top: .5rem; }
-.look { margin: 0 0 .5rem; }
+.look { margin: 0 0 .5rem; max-width: 46rem; } h1.finding { color: var(--ink); }
+section > figure + figure { margin-top: 2rem; }
 .control, .boxes { display: flex; flex-wrap: wrap; gap: .25rem 1rem; margin: 0 0 .5rem;
   align-items: center; }
 .control label { display: flex; flex-wrap: wrap; gap: .25rem .75rem; flex: 0 1 auto;

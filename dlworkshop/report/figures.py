@@ -50,15 +50,16 @@ def learning_curves(
 
 
 def _means(series: dict[str, Series], longest: Series, name: str) -> list[str]:
-    """The mean of each group at each time of the longest, as a text."""
+    """The last mean of each group at each time of the longest, as a text."""
     word = "epoch" if np.isfinite(longest.epoch).all() else "step"
     texts = []
     for step, time in zip(longest.step, _time(longest), strict=True):
         parts = []
         for group, values in series.items():
-            nearest = abs(values.step - step).argmin()
-            mean = finite_mean(values.value[nearest, values.finite])
-            parts.append(f"{group} {quantity(mean, name)}")
+            until = values.step <= step
+            if until.any():
+                mean = finite_mean(values.value[until][-1, values.finite])
+                parts.append(f"{group} {quantity(mean, name)}")
         texts.append(f"{word} {time:.4g}: {', '.join(parts)}")
     return texts
 

@@ -75,9 +75,9 @@ def draw_frames(panels: Any, draw: Callable[[Any, int], None], number: int) -> N
             for axes in _each(panels):
                 _title_as_text(axes)
                 legend = axes.get_legend()
-                if i < number - 1:  # the legend is made of all that has a label
-                    for child in axes.get_children():
-                        child.set_label("_")
+                if i < number - 1:  # a legend is made of all that has a label
+                    for artist in axes.get_legend_handles_labels()[0]:
+                        artist.set_label("_")
                     if legend is not None:
                         legend.remove()
 
@@ -119,7 +119,7 @@ def tips(axes: "Axes", x: Array, texts: Sequence[str]) -> None:
     ends = np.log(x) if log else x
     edges = np.concatenate([ends[:1], (ends[1:] + ends[:-1]) / 2, ends[-1:]])
     edges = np.exp(edges) if log else edges
-    for low, high, text in zip(edges, edges[1:], texts, strict=True):
+    for low, high, text in zip(edges[:-1], edges[1:], texts, strict=True):
         place = axes.get_xaxis_transform()  # height as a share of the axis
         tip(axes, (low, 0), (high - low, 1), text, transform=place)
 
