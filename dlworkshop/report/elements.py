@@ -296,11 +296,11 @@ footer { padding: 2.5rem 1rem 3rem; }
 math { font-size: 1.125em; }
 .text { max-width: 46rem; }
 .text p, .text ul, .text ol { margin: 0 0 .75rem; }
-.beside { display: grid; gap: .5rem 1.5rem; align-items: center; margin: 0 0 1rem;
-  grid-template-columns: minmax(0, 1fr); }
-@media (min-width: 60rem) { .beside {
-  grid-template-columns: minmax(0, 2fr) minmax(0, 3fr); } }
-.beside > p { margin: 0; overflow-x: auto; }
+.beside { display: flex; flex-wrap: wrap; gap: .5rem 1.5rem; align-items: center;
+  margin: 0 0 1rem; }
+.beside > p { margin: 0; flex: 1 1 auto; min-width: 0; overflow-x: auto;
+  padding: .25rem 0; }
+.listing { flex: 1 1 min(100%, 32rem); margin: 0 0 .75rem; min-width: 0; }
 .listing figcaption { margin: 0 0 .125rem; }
 .lead { font-size: 1.25rem; margin: 0 0 .75rem; max-width: 52rem; }
 @media print { body { background: #fff; font-size: 10pt; } nav { display: none; }

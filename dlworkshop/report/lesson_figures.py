@@ -33,7 +33,7 @@ def curves(axes: "Axes", x: Array, values: Mapping[str, Array], **looks: Any) ->
         axes.set_xticks(x, [f"{value:g}" for value in x])
         axes.xaxis.minorticks_off()
     axes.legend(fontsize=12)
-    places = evenly(len(x), MOST_TIPS)
+    places = np.argsort(x, kind="stable")[evenly(len(x), MOST_TIPS)]
     means = {k: np.reshape(v, (-1, len(x))).mean(0) for k, v in values.items()}
     texts = [
         f"{axes.get_xlabel()} {x[i]:.4g}: "
