@@ -116,7 +116,7 @@ def main(config: Config) -> Lesson:
             ),
         ],
         figures=[
-            slides.side_by_side(rates, seen, looks[..., -1]),
+            slides.side_by_side(rates, seen, looks[..., -1], large),
             slides.rate_curve(config.num_steps, rates, looks, chosen),
             slides.confirmed(rates[three], fresh),
         ],

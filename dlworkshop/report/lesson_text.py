@@ -81,18 +81,16 @@ def _parts(tokens: Sequence[Token], markdown: MarkdownIt, figure: Callable):
     i = 0
     while i < len(tokens):
         inline = tokens[i + 1] if tokens[i].type == "paragraph_open" else None
-        (only, *others) = (inline.children if inline else None) or [None]
-        alone = only is not None and not others
-        if alone and only.type == "image":
+        children = (inline.children if inline else None) or []
+        only = children[0] if len(children) == 1 else None
+        if only is not None and only.type == "image":
             yield from text()
-            look = markdown.renderer.renderInline(
-                only.children or [], markdown.options, {}
-            )
-            made = figure(str(only.attrs["src"]), Html(look))
+            look = Html(markdown.renderInline(only.content))
+            made = figure(str(only.attrs["src"]), look)
             if made is not None:
                 yield made
             i += 3
-        elif alone and only.type == "math" and only.info == "block":
+        elif only is not None and only.type == "math" and only.info == "block":
             yield from text()
             pieces = [tag("p", _math(only.content, "block"))]
             i += 3

@@ -7,9 +7,12 @@ from dlworkshop.report.marks import BAND, COLOURS, band
 from dlworkshop.workshop.lesson import Exercise, Figure
 
 
-def side_by_side(rates, seen, last):
-    """Losses of the batches [R, P, T], and on validation after the last [R, P]."""
-    shown = range(0, len(rates), 2)
+def side_by_side(rates, seen, last, large):
+    """Losses of the batches [R, P, T], and on validation after the last [R, P].
+
+    Shown are the rates up to number `large`, which is too large a rate.
+    """
+    shown = range(large % 2, large + 1, 2)
     mean = np.exp(np.log(last).mean(1))  # [R]
 
     def all_rates(panels):
