@@ -108,8 +108,8 @@ def _cells(
     kept = found.mistakes
     if kept is None or not is_picture(kept.image):
         return {}, []
-    said = found.prediction[finite][:, kept.index]  # [P, S]
-    true, titles = found.label[kept.index], in_tables(names)
+    said = found.prediction[finite][:, kept.example]  # [P, S]
+    true, titles = found.label[kept.example], in_tables(names)
     links, cells = {}, []
     for row, i in enumerate(shown):
         for column, j in enumerate(shown):
@@ -131,7 +131,7 @@ def _cells(
 
 
 def _mistake(kept: Mistakes, s: int, name: str, votes: str) -> Html:
-    title = f"Test example {kept.index[s]}"
+    title = f"Test example {kept.example[s]}"
     svg = picture(f"{name}-{s}", kept.image[s], title)
     caption = tag("figcaption", tag("span", title), tag("span", f"{votes} say so"))
     return tag("figure", Html(svg), caption)

@@ -70,10 +70,11 @@ def draw_frames(panels: Any, draw: Callable[[Any, int], None], number: int) -> N
         number: of frames.
     """
     for i in range(number):
+        titles = [axes.get_title() for axes in _each(panels)]
         with marking(panels, FRAME, i):
             draw(panels, i)
-            for axes in _each(panels):
-                _title_as_text(axes)
+            for axes, before in zip(_each(panels), titles, strict=True):
+                _title_as_text(axes, before)
                 legend = axes.get_legend()
                 if i < number - 1:  # a legend is made of all that has a label
                     for artist in axes.get_legend_handles_labels()[0]:
@@ -94,13 +95,9 @@ def tip(axes: "Axes", corner: Any, size: Any, text: str, **look: Any) -> None:
     """
     from matplotlib.patches import Rectangle  # noqa: PLC0415 (see `marks`)
 
-    look = {
-        "facecolor": "none",
-        "edgecolor": "none",
-        "transform": axes.transData,
-    } | look
-    area = Rectangle(corner, *size, **look)
-    axes.get_figure().add_artist(area)  # on axes, a legend would make way for it
+    shape: dict[str, Any] = {"facecolor": "none", "edgecolor": "none"}
+    area = Rectangle(corner, *size, **shape | {"transform": axes.transData} | look)
+    _figure(axes).add_artist(area)  # on axes, a legend would make way for it
     mark(area, TIP, text)
 
 
@@ -153,13 +150,17 @@ def _drawn(panels: Any) -> list["Artist"]:
     """What is on the axes, and above them."""
     every = _each(panels)
     children = [child for axes in every for child in axes.get_children()]
-    return [*children, *every[0].get_figure().artists]
+    return [*children, *_figure(every[0]).artists]
 
 
-def _title_as_text(axes: "Axes") -> None:
-    """Write the title of a panel as a text, of which there can be one in each frame."""
+def _figure(axes: "Axes") -> Any:
+    return axes.get_figure()
+
+
+def _title_as_text(axes: "Axes", before: str) -> None:
+    """Write a new title of a panel as a text, of which each frame can have one."""
     title = axes.get_title()
-    if title:
-        axes.set_title("")
+    if title != before:
+        axes.set_title(before)
         look: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": "large"}
         axes.text(0.5, 1.02, title, transform=axes.transAxes, **look)

@@ -59,7 +59,7 @@ class Probabilities(NamedTuple):
 class Mistakes(NamedTuple):
     """Test examples that a member takes for another class, some of each confusion."""
 
-    index: np.ndarray  # [S] int in [0, N)
+    example: np.ndarray  # [S] int in [0, N)
     image: np.ndarray  # [S, H, W, C] uint8
 
 
@@ -332,7 +332,7 @@ def _read_predictions(
 
 def _classes(arrays: Mapping[str, np.ndarray]) -> Predictions | None:
     """Class predictions, with sizes and indices checked."""
-    named = [arrays[name] for name in Predictions._fields[:-2]]
+    named: list[Any] = [arrays[name] for name in Predictions._fields[:-2]]
     found = Predictions(*named)
     examples = found.label.size
     each = (*found.prediction.shape[:1], examples)  # of each member
@@ -344,7 +344,7 @@ def _classes(arrays: Mapping[str, np.ndarray]) -> Predictions | None:
         kept = Mistakes(arrays["mistake_index"], arrays["mistake_image"])
         found = found._replace(mistakes=kept)
         shapes["mistake_index"], images["mistake_index"] = (
-            (kept.index.size,),
+            (kept.example.size,),
             kept.image,
         )
     if set(Probabilities._fields) <= arrays.keys():

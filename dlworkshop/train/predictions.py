@@ -143,7 +143,7 @@ class ClassPredictions:
         badness = np.where(wrong, loss, -np.inf)
         worst = np.argsort(-badness, kind="stable")[: min(WORST, int(wrong.sum()))]
         likelihood = np.take_along_axis(self._together, self._label[:, None], 1)[:, 0]
-        shown = self._pictures(
+        shown: dict[str, Any] = self._pictures(
             of_confusions(self._label, self._prediction[members], loss)
         )
         with atomic_file(path) as file:

@@ -43,6 +43,17 @@ def test_the_last_frame_is_seen_without_a_script():
     assert len(legends) == 1
 
 
+def test_a_title_of_all_frames_stays_and_one_of_a_frame_goes_with_it():
+    def draw(panels, i):
+        panels[1].set_title(f"of {i}")
+
+    with svg.drawing("one", "A title", (4, 3), 2) as (_, axes, out):
+        axes[0].set_title("of all")
+        interactive.draw_frames(axes, draw, 3)
+        assert [panel.get_title() for panel in axes] == ["of all", ""]
+    assert {number for number, _ in groups(out[0], "frame")} == {"0", "1", "2"}
+
+
 def test_what_is_shared_is_drawn_once():
     once = len(drawn(lambda axes: axes.plot(range(50))))
 
