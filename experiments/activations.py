@@ -155,7 +155,11 @@ def main(config: Config) -> Lesson:
                 "layer; sums of 32 in all layers, there and back, and of 32^2",
             ),
         ],
-        figures=[slides.shapes(ACTIVATIONS), slides.vanishing(relative)],
+        figures=[
+            slides.shapes(ACTIVATIONS),
+            slides.downwards(relative),
+            slides.vanishing(relative),
+        ],
         exercises=slides.exercises(),
         summary={"members": config.seeds},
     )

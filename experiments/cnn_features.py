@@ -19,10 +19,14 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from slides import cnn_features as slides
 
-from dlworkshop import data, models, workshop
+from dlworkshop import data, losses, models, workshop
+from dlworkshop.learn.chunk import gather
 from dlworkshop.learn.metrics import nearest_mean
+from dlworkshop.learn.minimize import batch_mean, trajectory
+from dlworkshop.models.convolution import computed_by
 from dlworkshop.verify import check_gradients, claims
 from dlworkshop.workshop.lesson import Lesson, fit_best_rate
 
@@ -39,8 +43,10 @@ class Config(workshop.Config):
     """Passes over the training split."""
 
 
+MODEL = models.cnn((16, 32), dense=(32,), pooling=models.max_pool)
 SHOWN = ("image", "pooling 1", "pooling 2", "dense")  # where separation is measured
 ERASED = 6  # pixels erased from each image
+LOOKS = np.array([0, 1, 3, 6, 12, 25, 50, 100])  # percent of the updates
 
 
 def convolve(x, kernel, bias):
@@ -92,6 +98,16 @@ def look(train, test, params):
     return jnp.stack(apart), jnp.stack(kept), salient
 
 
+@jax.jit
+def while_it_learns(rate, start, train, order, image):
+    """The stages for an image [looks, ...], and the first kernels, on the way."""
+    model = computed_by(MODEL, None)
+    adam = optax.adam(optax.cosine_decay_schedule(rate, len(order)))
+    loss, looks = batch_mean(model, losses.cross_entropy), len(order) * LOOKS // 100
+    params = trajectory(loss, start, adam, gather(train, order), looks)
+    return jax.vmap(stages, (0, None))(params, image), params["Conv_0"]["kernel"]
+
+
 @jax.enable_x64(True)
 def identities(model, trained, test):
     """The network written out, and its saliency, with trained parameters."""
@@ -121,20 +137,26 @@ def identities(model, trained, test):
 def main(config: Config) -> Lesson:
     """Train, write the network out, and examine it stage by stage."""
     digits = data.load("digits")
-    model = models.cnn((16, 32), dense=(32,), pooling=models.max_pool)
     settings = config.learning_rates, config.seeds, config.num_epochs
-    _, params = fit_best_rate(model, digits, *settings)  # [P, ...]
+    rate, params = fit_best_rate(MODEL, digits, *settings)  # [P, ...]
     train, _, test = (s._replace(inputs=s.inputs / np.float32(255)) for s in digits[:3])
     each = jax.jit(jax.vmap(look, (None, None, 0)))  # member
     apart, kept, salient = map(np.asarray, each(train, test, params))  # [P, ...] each
     first = jax.tree.map(lambda leaf: leaf[0], params)
-    found = jax.device_get(stages(first, test.inputs[0]))
+    size = len(train.targets)
+    order = np.random.default_rng(0).integers(
+        0, size, (config.num_epochs * size // 64, 64)
+    )
+    start = MODEL.init(jax.random.key(0), train.inputs[0])
+    found, kernels = jax.device_get(
+        while_it_learns(rate, start, train, order, test.inputs[0])
+    )
 
     return Lesson(
         f"The mean of its class is nearest to {apart[:, 0].mean():.0%} of test images, "
         f"and to {apart[:, -1].mean():.0%} of their features in the last hidden layer",
         claims=[
-            *identities(model, first, test),
+            *identities(MODEL, first, test),
             claims.rises(
                 "The later the stage, the further the classes come apart",
                 apart,
@@ -148,9 +170,9 @@ def main(config: Config) -> Lesson:
             ),
         ],
         figures=[
-            slides.filters(first["Conv_0"]["kernel"], found),
-            slides.feature_maps(found),
-            slides.where_it_looks(test, salient[0], kept, ERASED),
+            slides.filters(kernels, found, len(order) * LOOKS // 100),
+            slides.feature_maps(found, len(order) * LOOKS // 100),
+            slides.where_it_looks(test, salient, kept, ERASED),
         ],
         exercises=slides.exercises(),
         summary={"dataset": "digits", "members": config.seeds},

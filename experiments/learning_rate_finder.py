@@ -52,17 +52,19 @@ LOST = 10 * np.log(10)  # ten times the loss of a guess; diverged losses count a
 def learn(num_steps, rate, key, train, validation, test):
     """One network: its validation loss after each of `num_steps` [looks], and on test.
 
-    Its first weights and its batches are those of the key, whatever the rate.
+    The third is the loss of each batch, [T]. Its first weights and its batches are
+    those of the key, whatever the rate.
     """
     model = models.mlp((64,))
     loss = batch_mean(model, losses.cross_entropy)
     weights_key, order_key = jax.random.split(key)
-    w, looks = model.init(weights_key, train.inputs[0]), []
+    w, looks, seen = model.init(weights_key, train.inputs[0]), [], []
     order = jax.random.randint(order_key, (num_steps[-1], 64), 0, len(train.targets))
     for part in jnp.split(order, num_steps[:-1]):  # w <- w - rate dL/dw
-        w, _ = minimize(loss, w, optax.sgd(rate), gather(train, part))
+        w, batches = minimize(loss, w, optax.sgd(rate), gather(train, part))
         looks.append(loss(w, validation))
-    return jnp.stack(looks), loss(w, test)
+        seen.append(batches)
+    return jnp.stack(looks), loss(w, test), jnp.concatenate(seen)
 
 
 def main(config: Config) -> Lesson:
@@ -70,10 +72,10 @@ def main(config: Config) -> Lesson:
     rates = np.geomspace(config.lowest, config.highest, config.num_rates)
     keys = jax.random.split(jax.random.key(0), config.seeds)
     table = vmap_grid(partial(learn, config.num_steps))
-    looks, test = (
+    looks, test, seen = (
         np.nan_to_num(np.asarray(found, float), nan=LOST).clip(max=LOST)
         for found in table(jnp.asarray(rates), keys, *data.load("digits")[:3])
-    )  # [R, P, looks], [R, P]
+    )  # [R, P, looks], [R, P], [R, P, T]
     judges = config.seeds // 2
     chosen = int(np.log(looks[:, :judges, -1]).mean(1).argmin())
     tenth = round(1 / np.log10(rates[1] / rates[0]))  # so many rates make a factor 10
@@ -114,6 +116,7 @@ def main(config: Config) -> Lesson:
             ),
         ],
         figures=[
+            slides.side_by_side(rates, seen, looks[..., -1], large),
             slides.rate_curve(config.num_steps, rates, looks, chosen),
             slides.confirmed(rates[three], fresh),
         ],

@@ -146,7 +146,7 @@ def main(config: Config) -> Lesson:
         ],
         figures=[
             slides.proof(POINTS, truth[0], stairs, STEEPEST),
-            slides.wider(config.widths, POINTS, truth[0], drawn[:, 0], error["wave"]),
+            slides.wider(config.widths, POINTS, truth, drawn, error),
             slides.errors(config.widths, error, missed),
         ],
         exercises=slides.exercises(),

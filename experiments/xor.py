@@ -25,7 +25,7 @@ from slides import xor as slides
 
 from dlworkshop import workshop
 from dlworkshop.data import toy
-from dlworkshop.learn.minimize import minimize
+from dlworkshop.learn.minimize import trajectory
 from dlworkshop.verify import claims
 from dlworkshop.workshop.lesson import Lesson, vmap_grid
 
@@ -51,6 +51,7 @@ GELU = partial(nn.gelu, approximate=False)
 DIPPING: dict[str, Callable] = {"GELU": GELU, "SiLU": nn.silu}
 ACTIVATIONS = {FLAT: lambda z: z, **RISING, **DIPPING}
 UNITS = np.array([1, 2, 4, 8])  # of the 8 hidden ones so many take part
+LOOKS = np.array([0, 1, 2, 4, 6, 9, 15, 30, 60, 100])  # percent of the updates
 
 
 def network(kind, units, params, x):  # a = f(x W1 + b1); output = a W2 + b2
@@ -60,18 +61,17 @@ def network(kind, units, params, x):  # a = f(x W1 + b1); output = a W2 + b2
 
 
 def learn(config, points, kind, units, key):
-    """The parameters after Adam on all points."""
+    """The parameters [looks, ...] on the way of Adam, each update on all points."""
     w1_key, w2_key = jax.random.split(key)
     w1, w2 = jax.random.normal(w1_key, (2, 8)), jax.random.normal(w2_key, (8,))
     start = w1, jnp.zeros(8), w2, jnp.zeros(())
 
     def loss(params, _):
         z = jax.vmap(partial(network, kind, units, params))(points.inputs)  # [N]
-        return (
-            nn.softplus(z) - points.targets * z
-        ).mean()  # see logistic_regression.py
+        return (nn.softplus(z) - points.targets * z).mean()
 
-    return minimize(loss, start, optax.adam(0.05), np.arange(config.num_steps))[0]
+    steps, looks = np.arange(config.num_steps), config.num_steps * LOOKS // 100
+    return trajectory(loss, start, optax.adam(0.05), steps, looks)
 
 
 @jax.enable_x64(True)
@@ -91,20 +91,22 @@ def one_matrix():
 
 def main(config: Config) -> Lesson:
     """An identity, then a population for each activation and number of units."""
-    points, side = toy.xor(200), np.linspace(-2, 2, 60)
+    points, side = toy.xor(200), np.linspace(-2, 2, 48)
     grid = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)  # [G, 2]
 
-    def answers(units, key, kind):  # to the points [N], to the grid [G]
+    def answers(units, key, kind):  # to the points and to the grid, [looks, N or G]
         params = learn(config, points, kind, units, key)
-        net = jax.vmap(partial(network, kind, units, params))
-        return net(points.inputs), net(grid)
+        net = jax.vmap(partial(network, kind, units), (None, 0))
+        over = jax.vmap(net, (0, None))
+        return over(params, points.inputs), over(params, grid)
 
-    learnt, right, heights = vmap_grid(answers), {}, {}
+    learnt, learning, right, heights = vmap_grid(answers), {}, {}, {}
     keys = jax.random.split(jax.random.key(0), config.seeds)
     for kind, name in enumerate(ACTIVATIONS):
-        z, drawn = jax.device_get(learnt(UNITS, keys, kind))  # [U, P, N], [U, P, G]
-        right[name] = ((z > 0) == points.targets).mean(-1)  # [U, P]
-        heights[name] = drawn[-1]
+        z, drawn = learnt(UNITS, keys, kind)  # [U, P, looks, N or G]
+        learning[name] = np.asarray(((z > 0) == points.targets).mean(-1))
+        right[name] = learning[name][..., -1]  # [U, P]
+        heights[name] = np.asarray(drawn[-1, : slides.DRAWN])  # of all units
     solved = np.mean([right[name][-1] == 1 for name in (*RISING, *DIPPING)])
     return Lesson(
         f"Without a bend no network gets all of XOR right, with one {solved:.0%} do",
@@ -140,7 +142,8 @@ def main(config: Config) -> Lesson:
             ),
         ],
         figures=[
-            slides.border(points, side, heights, right),
+            slides.border(points, side, heights, learning, config.num_steps * LOOKS),
+            slides.members(points, side, heights),
             slides.units(UNITS, right),
         ],
         exercises=slides.exercises(

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from dlworkshop.models.model import Model, predict
@@ -18,7 +20,6 @@ def batch_mean(
         model: pair of pure functions of one example.
         function: of one example, (outputs, label) -> scalar.
 
-    >>> import jax.numpy as jnp
     >>> from dlworkshop.learn.losses import cross_entropy
     >>> from dlworkshop.models import logistic
     >>> model, batch = logistic(), Batch(jnp.zeros((5, 64)), jnp.arange(5))
@@ -51,12 +52,57 @@ def minimize(
     Returns:
         The last params, and the loss [T] before each update.
 
-    >>> import jax.numpy as jnp
     >>> square = lambda x, _: x**2
     >>> x, seen = minimize(square, jnp.ones(()), optax.sgd(0.25), jnp.arange(3))
     >>> x.item(), seen.tolist()
     (0.125, [1.0, 0.25, 0.0625])
     """
+    steps = _steps(loss, optimizer)
+    (params, _), seen = jax.lax.scan(steps, (params, optimizer.init(params)), feed)
+    return params, seen
+
+
+def trajectory(
+    loss: Callable[[PyTree, PyTree], Array],
+    params: PyTree,
+    optimizer: optax.GradientTransformation,
+    feed: PyTree,
+    looks: Array,
+) -> PyTree:
+    """Train as `minimize` does, and keep the params on the way.
+
+    Args:
+        loss, params, optimizer, feed: as of `minimize`.
+        looks: [S] whole numbers of updates, in [0, T].
+
+    Returns:
+        The params [S, ...] after so many updates.
+
+    >>> square = lambda x, _: x**2
+    >>> feed, looks = jnp.arange(3), [0, 1, 3]
+    >>> trajectory(square, jnp.ones(()), optax.sgd(0.25), feed, looks).tolist()
+    [1.0, 0.5, 0.125]
+    """
+    steps = _steps(loss, optimizer)
+    looks, again = np.unique(looks, return_inverse=True)
+    num_steps = len(jax.tree.leaves(feed)[0])
+    # the look to come keeps what each update leaves, until it has been reached
+    places = np.searchsorted(looks, np.arange(1, num_steps + 1))
+    kept = jax.tree.map(lambda leaf: jnp.stack([leaf] * (len(looks) + 1)), params)
+
+    def keep(state, entry):
+        (training, kept), (now, place) = state, entry
+        training, _ = steps(training, now)
+        kept = jax.tree.map(lambda old, new: old.at[place].set(new), kept, training[0])
+        return (training, kept), None
+
+    start = (params, optimizer.init(params)), kept
+    (_, kept), _ = jax.lax.scan(keep, start, (feed, places))
+    return jax.tree.map(lambda leaf: leaf[again], kept)
+
+
+def _steps(loss: Callable, optimizer: optax.GradientTransformation) -> Callable:
+    """(params and optimizer's state, entry) -> the same after it, and the loss."""
 
     def step(state, entry):
         params, opt_state = state
@@ -64,5 +110,4 @@ def minimize(
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return (optax.apply_updates(params, updates), opt_state), now
 
-    (params, _), seen = jax.lax.scan(step, (params, optimizer.init(params)), feed)
-    return params, seen
+    return step

@@ -1,17 +1,19 @@
 """Confusion matrix of the test split; with very many classes a part of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from dlworkshop.report import figures
 from dlworkshop.report.elements import Html, chart, data, join, number, table, tag
 from dlworkshop.report.names import in_picture, in_tables, numbered
-from dlworkshop.report.read import Predictions, RunFolder, finite_mask
+from dlworkshop.report.read import Mistakes, Predictions, RunFolder, finite_mask
+from dlworkshop.report.svg import picture
 from dlworkshop.report.words import count, quantity
 
 MOST_SHOWN = 30  # classes that all have their row; of more the most confused
 MOST_CONFUSED = 20
+MOST_OF_CELL = 4  # images
 MOST_PAIRS = 10  # of classes, in a table where a matrix is not read at a glance
 
 
@@ -37,13 +39,14 @@ def confusion(run: RunFolder) -> Html | None:
         part = np.column_stack([part, counts[np.ix_(shown, others)].sum(1)])
     drawn, title = [short[k] for k in shown], _title(counts, mistakes, short)
     columns = [*drawn, "another"][: part.shape[1]]
+    links, cells = _cells(found, finite, shown, names)
     figure = chart(
-        figures.confusion("confusion", part, drawn, title),
-        _caption(int(finite.sum()), len(shown), names),
+        figures.confusion("confusion", part, drawn, title, links),
+        _caption(int(finite.sum()), len(shown), names, links),
         inches=figures.confusion_size(columns, title)[0],
     )
     many = len(names) > figures.FEW
-    return join([figure, _pairs(counts, mistakes, names)] if many else [figure])
+    return join([figure, *cells, *([_pairs(counts, mistakes, names)] * many)])
 
 
 def class_names(found: Predictions, least: int) -> list[str]:
@@ -91,9 +94,65 @@ def _title(counts: np.ndarray, mistakes: np.ndarray, short: Sequence[str]) -> st
     return f"Commonest mistake: {short[i]} taken for {short[j]} ({part} of that class)"
 
 
-def _caption(members: int, shown: int, names: Sequence[str]) -> str:
+def _cells(
+    found: Predictions, finite: np.ndarray, shown: np.ndarray, names: Sequence[str]
+) -> tuple[dict[tuple[int, int], str], list[Html]]:
+    """Links of the cells of the matrix to their images, and the images.
+
+    Args:
+        found: of the test split.
+        finite: [P] bool, the members that count.
+        shown: the classes in the matrix.
+        names: [K] of all classes.
+    """
+    kept = found.mistakes
+    if kept is None or not is_picture(kept.image):
+        return {}, []
+    said = found.prediction[finite][:, kept.example]  # [P, S]
+    true, titles = found.label[kept.example], in_tables(names)
+    links, cells = {}, []
+    for row, i in enumerate(shown):
+        for column, j in enumerate(shown):
+            votes = (said == j).sum(0) * (true == i) * (i != j)  # [S]
+            order = [int(s) for s in np.argsort(-votes, kind="stable") if votes[s]]
+            if not order:
+                continue
+            name = f"cell-{row}-{column}"
+            links[row, column] = name
+            items = [
+                tag("li", _mistake(kept, s, name, f"{votes[s]} of {len(said)}"))
+                for s in order[:MOST_OF_CELL]
+            ]
+            title = tag("h3", titles[i], " taken for ", titles[j])
+            pictures = tag("ol", *items, class_="mistakes")
+            box = {"class_": "cell", "id_": f"confusion-{name}", "tabindex": -1}
+            cells.append(tag("div", title, pictures, **box))
+    return links, cells
+
+
+def _mistake(kept: Mistakes, s: int, name: str, votes: str) -> Html:
+    title = f"Test example {kept.example[s]}"
+    svg = picture(f"{name}-{s}", kept.image[s], title)
+    caption = tag("figcaption", tag("span", title), tag("span", f"{votes} say so"))
+    return tag("figure", Html(svg), caption)
+
+
+def is_picture(images: np.ndarray) -> bool:
+    """Whether [N, H, W, C] uint8 can be shown: grey or in three colours."""
+    return images.ndim == 4 and images.dtype == np.uint8 and images.shape[-1] in (1, 3)
+
+
+def _caption(
+    members: int,
+    shown: int,
+    names: Sequence[str],
+    links: Mapping[tuple[int, int], str],
+) -> str:
     text = f"Test split, mean of {count(members, 'member')}. Numbers: examples."
     text += " Colour: share of its true class (a row)."
+    if links:
+        text += " A click on a cell shows examples of it, at most "
+        text += f"{MOST_OF_CELL}, below."
     if shown < len(names):
         text += (
             f" The {shown} of {len(names)} classes with most mistakes between two of "

@@ -1,10 +1,12 @@
 """HTML elements that escape their contents, and the style sheet."""
 
 import html
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dlworkshop.learn.metrics import mean_and_error
+from dlworkshop.report.script import SCRIPT, policy
 from dlworkshop.report.words import is_number, quantity, with_error
 
 
@@ -29,9 +31,8 @@ def tag(name: str, *children: Any, **attributes: Any) -> Html:
         for key, value in attributes.items()
         if value is not None
     )
-    return Html(
-        f"<{name}{pairs}>" if name == "img" else f"<{name}{pairs}>{inside}</{name}>"
-    )
+    alone = name in ("img", "input")
+    return Html(f"<{name}{pairs}>" if alone else f"<{name}{pairs}>{inside}</{name}>")
 
 
 def prose(text: str) -> Html:
@@ -89,8 +90,17 @@ def table(
     head: Sequence[str],
     rows: Sequence[Sequence[Any]],
     classes: Sequence[str | None] = (),
+    class_: str | None = None,
 ) -> Html:
-    """A table in a box that scrolls, also by keyboard, if it is too wide."""
+    """A table in a box that scrolls, also by keyboard, if it is too wide.
+
+    Args:
+        label: of the box.
+        head: titles of the columns; none for a table of names and values.
+        rows: cells, of which the first is the title of its row.
+        classes: of each row.
+        class_: of the table: "sortable" if a click on a title is to sort the rows.
+    """
     cells = [
         tag(
             "tr",
@@ -102,7 +112,7 @@ def table(
     ]
     titles = [tag("th", title, scope="col") for title in head]
     top = tag("thead", tag("tr", *titles)) if head else ""
-    return scroll(label, tag("table", top, tag("tbody", *cells)))
+    return scroll(label, tag("table", top, tag("tbody", *cells), class_=class_))
 
 
 def scroll(label: str, content: Html) -> Html:
@@ -113,7 +123,12 @@ def scroll(label: str, content: Html) -> Html:
 
 
 def chart(
-    svg: str, caption: str, class_: str = "", inches: float | None = None
+    svg: str,
+    caption: str,
+    class_: str = "",
+    inches: float | None = None,
+    above: str = "",
+    id_: str | None = None,
 ) -> Html:
     """A figure with title, caption and description.
 
@@ -123,19 +138,37 @@ def chart(
         class_: how much room it has at most; or instead
         inches: what it is wide, so that its letters are as large as those around it;
             on a small screen it scrolls.
+        above: what comes before the drawing, such as a `control`.
+        id_: to which links lead.
     """
+    drawn, style = Html(svg), None
     if inches is not None:
-        room = f"max-width: {5.6 * inches:.1f}rem; --least: {4 * inches:.1f}rem"
-        whole = scroll("The figure", Html(svg))
-        return tag(
-            "figure", whole, tag("figcaption", caption), class_="sized", style=room
-        )
-    return tag(
-        "figure",
-        Html(svg),
-        tag("figcaption", caption),
-        class_=f"chart {class_}".strip(),
+        style = f"max-width: {5.6 * inches:.1f}rem; --least: {4 * inches:.1f}rem"
+        drawn = scroll("The figure", drawn)
+    name = "sized" if inches is not None else f"chart {class_}".strip()
+    under = tag("figcaption", caption)
+    return tag("figure", above, drawn, under, class_=name, style=style, id_=id_)
+
+
+def control(label: str, frames: Sequence[str]) -> Html:
+    """A slider over the frames of a drawing; without the script, what the last shows.
+
+    Args:
+        label: what the frames differ in.
+        frames: the name of each.
+    """
+    last = len(frames) - 1
+    slider = tag(
+        "input",
+        type="range",
+        min=0,
+        max=last,
+        value=last,
+        hidden="hidden",
+        data_names=json.dumps(list(frames)),
     )
+    text = tag("label", tag("span", f"{label}: "), slider)
+    return tag("p", text, tag("output", frames[-1]), class_="control")
 
 
 def fold(title: str, content: Html, is_open: bool = False) -> Html:
@@ -145,18 +178,20 @@ def fold(title: str, content: Html, is_open: bool = False) -> Html:
     )
 
 
-def document(title: str, body: Html) -> str:
-    """The whole page."""
+def document(title: str, body: Html, images: str = "data:") -> str:
+    """The whole page; `images` are those that may be loaded, of its policy."""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy(images)}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{html.escape(title)}</title>
 <style>{STYLE}</style>
 </head>
 <body>
 {body}
+<script>{SCRIPT}</script>
 </body>
 </html>
 """
@@ -205,6 +240,24 @@ figure { margin: 0; min-width: 0; }
 .chart svg * { stroke-linejoin: round; stroke-linecap: butt; }
 .single { max-width: 46rem; } .large { max-width: 60rem; }
 figcaption { margin-top: .5rem; }
+.look { margin: 0 0 .5rem; max-width: 46rem; } h1.finding { color: var(--ink); }
+section > figure + figure { margin-top: 2rem; }
+.control, .boxes { display: flex; flex-wrap: wrap; gap: .25rem 1rem; margin: 0 0 .5rem;
+  align-items: center; }
+.control label { display: flex; flex-wrap: wrap; gap: .25rem .75rem; flex: 0 1 auto;
+  align-items: center; }
+.control input { width: min(20rem, 100%); min-height: 1.5rem;
+  accent-color: var(--link); }
+.control output { font-weight: 650; font-variant-numeric: tabular-nums; }
+.boxes input { width: 1.125rem; height: 1.125rem; vertical-align: -.125rem;
+  accent-color: var(--link); }
+.tip { margin: .375rem 0 0; min-height: 1.5em; color: var(--soft); font-size: .9375rem;
+  font-variant-numeric: tabular-nums; }
+[data-tip]:hover { outline: 1.5px solid #00588a; }
+th button { font: inherit; color: inherit; background: none; border: 0; padding: 0;
+  cursor: pointer; text-align: left; text-decoration: underline dotted; }
+[aria-sort=ascending] button::after { content: " \\25b2"; }
+[aria-sort=descending] button::after { content: " \\25bc"; }
 figure + .scroll { margin-top: 1rem; }
 .sized svg { display: block; width: 100%; min-width: var(--least); padding: .5rem; }
 .wide { grid-column: 1 / -1; }
@@ -235,6 +288,8 @@ figure + .scroll { margin-top: 1rem; }
 .card img { display: block; width: 100%; height: 12rem; object-fit: contain;
   background: #fff; border-radius: .375rem; }
 .verdicts { padding: 0; margin: .5rem 0; list-style: none; font-size: .9375rem; }
+.cell { scroll-margin-top: 1rem; } .cell:not(:target) { display: none; }
+.cell h3 { margin: 1rem 0 .5rem; font-size: 1.0625rem; }
 .mistakes { display: grid; gap: 1rem .75rem; list-style: none; padding: 0; margin: 0;
   grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); }
 .mistakes svg { display: block; width: 100%; height: auto; background: #fff;
@@ -264,7 +319,18 @@ code { font: .9375em ui-monospace, monospace; overflow-wrap: anywhere; }
 pre { margin: 0; padding: .75rem; font: .9375rem/1.35 ui-monospace, monospace; }
 summary { cursor: pointer; padding: .375rem 0; color: var(--link); font-weight: 600; }
 footer { padding: 2.5rem 1rem 3rem; }
+math { font-size: 1.125em; }
+.text { max-width: 46rem; }
+.text p, .text ul, .text ol { margin: 0 0 .75rem; }
+.beside { display: flex; flex-wrap: wrap; gap: .5rem 1.5rem; align-items: center;
+  margin: 0 0 1rem; }
+.beside > p { margin: 0; flex: 1 1 auto; min-width: 0; overflow-x: auto;
+  padding: .25rem 0; }
+.listing { flex: 1 1 min(100%, 32rem); margin: 0 0 .75rem; min-width: 0; }
+.listing figcaption { margin: 0 0 .125rem; }
+.lead { font-size: 1.25rem; margin: 0 0 .75rem; max-width: 52rem; }
 @media print { body { background: #fff; font-size: 10pt; } nav { display: none; }
+  .control input, .boxes, .tip { display: none; }
   figure, tr, .tiles div { break-inside: avoid; } h2 { break-after: avoid; }
   details::details-content { content-visibility: visible; block-size: auto; } }
 """

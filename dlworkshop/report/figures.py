@@ -4,7 +4,8 @@ The `name` of a figure is unique in its page; its `title` is what one sees. A `q
 that is a fraction is drawn in percent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,36 +15,56 @@ from matplotlib.colors import PowerNorm
 from matplotlib.ticker import LogLocator, NullFormatter
 from rich.cells import cell_len
 
+from dlworkshop.report.interactive import SERIES, marking, tip, tips
 from dlworkshop.report.marks import BAD, COLOURS, MEMBER, band, finite_mean
 from dlworkshop.report.read import Series
 from dlworkshop.report.svg import drawing, wrapped
-from dlworkshop.report.words import is_fraction
+from dlworkshop.report.words import is_fraction, quantity
 
 FEW = 12  # classes whose matrix has large cells
 
 
 def learning_curves(
-    name: str, title: str, label: str, series: dict[str, Series], quantity: str
+    name: str, title: str, label: str, series: dict[str, Series], measured: str
 ) -> str:
     """A quantity over time: members as thin lines, mean and band of the finite ones.
 
     Args:
-        name, title, quantity: see above.
+        name, title: see above.
         label: of the vertical axis, with unit.
         series: by split, or by what else sets groups apart. Members that are not
             finite are dashed and count neither in the mean, nor in the band (1
             standard deviation), nor in the choice of the axis.
+        measured: the quantity's name; a fraction is drawn in percent.
     """
-    scale = 100 if is_fraction(quantity) else 1
+    scale = 100 if is_fraction(measured) else 1
     with drawing(name, title, (7.4, 4.7)) as (_, axes, out):
         for colour, (group, values) in zip(COLOURS, series.items(), strict=False):
-            _draw_group(axes, group, values, colour, scale)
+            with marking(axes, SERIES, group):
+                _draw_group(axes, group, values, colour, scale)
         shown = _shown(series, scale)
         _choose_scale(axes, shown, is_log=_spans(shown, 20) and scale == 1)
         axes.set_ylabel(label + (", log scale" if axes.get_yscale() == "log" else ""))
         axes.set_xlabel(_time_label(next(iter(series.values()))))
         axes.legend(loc="best", fontsize=13)
+        longest = max(series.values(), key=lambda s: len(s.step))
+        tips(axes, _time(longest), _means(series, longest, measured))
     return out[0]
+
+
+def _means(series: dict[str, Series], longest: Series, name: str) -> list[str]:
+    """The last mean of each group at each time of the longest, as a text."""
+    word = "epoch" if np.isfinite(longest.epoch).all() else "step"
+    texts = []
+    for step, time in zip(longest.step, _time(longest), strict=True):
+        parts = []
+        for group, values in series.items():
+            until = values.step <= step
+            if until.any():
+                mean = finite_mean(values.value[until][-1, values.finite])
+                parts.append(f"{group} {quantity(mean, name)}")
+        texts.append(f"{word} {time:.4g}: {', '.join(parts)}")
+    return texts
 
 
 def _draw_group(
@@ -57,7 +78,13 @@ def _draw_group(
     band(axes, time, fine, label, colour)
 
 
-def confusion(name: str, counts: np.ndarray, classes: Sequence[str], title: str) -> str:
+def confusion(
+    name: str,
+    counts: np.ndarray,
+    classes: Sequence[str],
+    title: str,
+    links: Mapping[tuple[int, int], str] = MappingProxyType({}),
+) -> str:
     """A confusion matrix.
 
     Args:
@@ -65,6 +92,7 @@ def confusion(name: str, counts: np.ndarray, classes: Sequence[str], title: str)
         counts: [K, K] of examples, true class by predicted class, mean over members; or
             [K, K + 1], the last column those taken for a class that is not shown.
         classes: [K] names, as short as they are to be.
+        links: (row, column) -> where a cell leads to, an id of the page.
     """
     columns = [*classes, "another"][: counts.shape[1]]
     total = counts.sum(axis=1, keepdims=True)
@@ -95,6 +123,14 @@ def confusion(name: str, counts: np.ndarray, classes: Sequence[str], title: str)
             text = _count(number) if number > 0 else ""
             size = 13 if len(columns) <= FEW else 10
             axes.text(j, i, text, ha="center", va="center", color=ink, fontsize=size)
+            if number > 0:
+                said = f"{classes[i]} taken for {columns[j]}"
+                if i == j:
+                    said = f"{classes[i]}, rightly"
+                part = quantity(share[i, j], "accuracy")
+                said = f"{said}: {number:.3g} examples, {part} of its class"
+                link = f"#{links[i, j]}" if (i, j) in links else None
+                tip(axes, (j - 0.5, i - 0.5), (1, 1), said, url=link)
     return out[0]
 
 

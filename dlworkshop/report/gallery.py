@@ -55,7 +55,7 @@ def write(folder: Path, chapters: Mapping[str, Sequence[Entry]]) -> Path:
     foot = tag("footer", "Written by dlworkshop; this site needs no network.")
     body = join([top, tag("main", *parts), foot])
     target = folder / "index.html"
-    atomic_write(target, document("Deep learning workshop", body))
+    atomic_write(target, document("Deep learning workshop", body, "'self' file:"))
     return target
 
 

@@ -1,11 +1,14 @@
-"""Sections of a lesson's page: claims, figures, exercises, code."""
+"""Sections of a lesson's page: its text, claims, figures, exercises, code."""
 
 import re
+from pathlib import Path
 from typing import Any
 
+from dlworkshop.errors import UserError
 from dlworkshop.report.elements import (
     Html,
     chart,
+    control,
     data,
     fold,
     join,
@@ -16,13 +19,58 @@ from dlworkshop.report.elements import (
 from dlworkshop.report.read import RunFolder
 from dlworkshop.report.words import compact, count, is_number, plain
 
+CLAIMED = "What was claimed"  # how the part of a text begins that claims belong to
 SIGNS = {"<=": "at most", ">=": "at least", "<": "below", ">": "above", "=": "exactly"}
+
+
+def sections(run: RunFolder) -> list[tuple[str, Html | None]]:
+    """The parts of a lesson in the order in which one learns from it.
+
+    Claims and exercises follow what the text says about the claims; a figure that the
+    text leaves out comes at the end.
+    """
+    if not run.text:
+        return [
+            ("Claims", claims(run)),
+            ("Change a line", exercises(run)),
+            ("Figures", figures(run)),
+        ]
+    left = [figure["file"] for figure in run.summary.get("figures") or []]
+    found: list[tuple[str, Html | None]] = []
+    for title, content in _text(run, left):
+        found.append((title, content))
+        if title.startswith(CLAIMED):
+            found[-1] = title, join(filter(None, [content, claims(run)]))
+            found.append(("Exercises", exercises(run)))
+    return [*found, ("More figures", figures(run, left))]
+
+
+def _text(run: RunFolder, left: list[str]) -> list[tuple[str, Html]]:
+    """Title and content of each part; what it shows is no longer in `left`."""
+    from dlworkshop.report import lesson_text  # noqa: PLC0415 (lessons only need it)
+
+    def shown(file: str, look: Html) -> Html | None:
+        if file not in left:
+            return None
+        left.remove(file)
+        each = {figure["file"]: figure for figure in run.summary["figures"] or []}
+        return _figure(run, each[file], tag("p", look, class_="look"))
+
+    try:
+        return lesson_text.sections(run.text, shown)
+    except ValueError as error:
+        raise UserError(
+            f"lesson.md of this run cannot be shown ({error}): run the experiment again"
+        ) from error
 
 
 def claims(run: RunFolder) -> Html | None:
     """Each claim with its verdict, measurement, and the reason for its bound."""
     found = run.summary.get("claims") or []
-    items = [tag("li", _claim(c), class_=f"claim {state(c)}-claim") for c in found]
+    items = [
+        tag("li", _claim(c), class_=f"claim {state(c)}-claim", id_=f"claim-{i}")
+        for i, c in enumerate(found, 1)
+    ]
     return tag("ol", *items, class_="claims") if items else None
 
 
@@ -72,16 +120,26 @@ def _claim(claim: dict[str, Any]) -> Html:
     return join(pieces)
 
 
-def figures(run: RunFolder) -> Html | None:
-    """The figures of a lesson, with title, caption and description."""
-    drawn = []
-    for figure in run.summary.get("figures") or []:
-        svg, caption = Html(run.drawings[figure["file"]]), plain(figure.get("caption"))
-        if _aspect(svg) > 2:  # panels side by side, which a telephone shows one by one
-            drawn.append(chart(scroll("Panels", svg), caption, "wide"))
-        else:
-            drawn.append(chart(svg, caption))
+def figures(run: RunFolder, files: list[str] | None = None) -> Html | None:
+    """The figures of a lesson, or those of these files."""
+    drawn = [
+        _figure(run, figure)
+        for figure in run.summary.get("figures") or []
+        if files is None or figure["file"] in files
+    ]
     return tag("div", *drawn, class_="charts") if drawn else None
+
+
+def _figure(run: RunFolder, figure: dict[str, Any], above: str = "") -> Html:
+    """A figure with title, caption, description, and a slider over its frames."""
+    svg, caption = Html(run.drawings[figure["file"]]), plain(figure.get("caption"))
+    name = f"figure-{Path(figure['file']).stem}"
+    if frames := figure.get("frames"):
+        names = [plain(frame) for frame in frames]
+        above = join([above, control(plain(figure.get("control")), names)])
+    if _aspect(svg) > 2:  # panels side by side, which a telephone shows one by one
+        return chart(scroll("Panels", svg), caption, "wide", above=above, id_=name)
+    return chart(svg, caption, "single" if run.text else "", above=above, id_=name)
 
 
 def _aspect(svg: str) -> float:

@@ -1,10 +1,13 @@
 """Figures shared by lessons: curves, fits, decision borders, dots, pictures."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dlworkshop.data.rows import evenly
+from dlworkshop.report.interactive import tips
 from dlworkshop.report.marks import COLOURS, band
 from dlworkshop.types import Array, Batch
 
@@ -12,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_TICKS = 8  # settings that each get a tick of their own
+MOST_TIPS = 60  # places along an axis at which numbers are read out
 
 
 def curves(axes: "Axes", x: Array, values: Mapping[str, Array], **looks: Any) -> None:
@@ -30,6 +34,14 @@ def curves(axes: "Axes", x: Array, values: Mapping[str, Array], **looks: Any) ->
         axes.set_xticks(x, [f"{value:g}" for value in x])
         axes.xaxis.minorticks_off()
     axes.legend(fontsize=12)
+    places = np.argsort(x, kind="stable")[evenly(len(x), MOST_TIPS)]
+    means = {k: np.reshape(v, (-1, len(x))).mean(0) for k, v in values.items()}
+    texts = [
+        f"{axes.get_xlabel()} {x[i]:.4g}: "
+        + "; ".join(f"{label} {mean[i]:.3g}" for label, mean in means.items())
+        for i in places
+    ]
+    tips(axes, np.asarray(x)[places], texts)
 
 
 def fits(
@@ -54,28 +66,33 @@ def fits(
         axes.set(title=title, xlabel="x", **looks)
 
 
+def points_of(axes: "Axes", points: Batch) -> None:
+    """Points of two inputs, [N, 2], coloured by class, [N]."""
+    for k, colour in enumerate(COLOURS[: points.targets.max() + 1]):
+        axes.plot(
+            *points.inputs[points.targets == k].T, ".", color=colour, markersize=4
+        )
+    axes.set(xlabel="x_1", ylabel="x_2", aspect="equal")
+
+
 def borders(
-    axes: "Axes", points: Batch, side: Array, heights: Mapping[str, Array], level: float
+    axes: "Axes", side: Array, heights: Mapping[str, Array], level: float
 ) -> None:
-    """Points of two inputs coloured by class, with the members' decision borders.
+    """The members' decision borders between points of two inputs.
 
     Args:
         axes: to draw on.
-        points: image [N, 2], label [N].
         side: [S] of a square grid.
         heights: colour -> [P, S * S] on the grid, row by row; a line for each member
             runs where it is at `level`.
         level: of the line.
     """
-    for k, colour in enumerate(COLOURS[: points.targets.max() + 1]):
-        axes.plot(
-            *points.inputs[points.targets == k].T, ".", color=colour, markersize=4
-        )
     for colour, members in heights.items():
         look: dict[str, Any] = {"colors": colour, "linewidths": 0.6, "alpha": 0.5}
         for member in np.asarray(members):
-            axes.contour(side, side, member.reshape(len(side), -1), [level], **look)
-    axes.set(xlabel="x_1", ylabel="x_2", aspect="equal")
+            with warnings.catch_warnings():  # a border may lie outside of the grid
+                warnings.filterwarnings("ignore", "No contour levels")
+                axes.contour(side, side, member.reshape(len(side), -1), [level], **look)
 
 
 def dots(axes: "Axes", rows: Mapping[str, Array], xlabel: str) -> None:

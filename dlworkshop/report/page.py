@@ -1,5 +1,6 @@
 """The page of a run: the finding first, then the evidence."""
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -53,11 +54,9 @@ def render(run: RunFolder) -> str:
         ("Beside baselines", search.baselines_table(run)),
         ("What an answer is worth", answers.reliability(run)),
         ("Data", data_card.data_card(run)),
-        ("Claims", lesson.claims(run)),
-        ("Change a line", lesson.exercises(run)),
-        ("Figures", lesson.figures(run)),
+        *lesson.sections(run),
         *(_training(run) if _has_trained(run) else []),
-        ("About", lesson.about(run)),
+        ("Run it yourself" if run.text else "About", lesson.about(run)),
         ("Code", lesson.code(run)),
         ("Timings", _timings(run)),
         ("Configuration", _config(run)),
@@ -68,8 +67,7 @@ def render(run: RunFolder) -> str:
     title = plain(run.summary.get("experiment") or run.config.get("experiment"))
     top = tag(
         "header",
-        tag("h1", _subtitle(run, title)),
-        tag("p", finding(run).replace(" %", "\u00a0%"), class_="finding"),
+        *_headline(run, title),
         note(_note(run)),
         tag("nav", tag("ul", *links), aria_label="Parts of this report"),
     )
@@ -79,6 +77,18 @@ def render(run: RunFolder) -> str:
     ]
     foot = tag("footer", "Written by dlworkshop; this file needs no network.")
     return document(f"{title}: {finding(run)}", join([top, tag("main", *body), foot]))
+
+
+def _headline(run: RunFolder, title: str) -> list[Html]:
+    """The question and what was found; of the two the one to begin with is large."""
+    found = finding(run).replace(" %", "\u00a0%")
+    if run.text:
+        question = plain(run.summary.get("question") or title)
+        return [
+            tag("h1", question, class_="finding"),
+            tag("p", f"Found: {found}.", class_="lead"),
+        ]
+    return [tag("h1", _subtitle(run, title)), tag("p", found, class_="finding")]
 
 
 def _has_trained(run: RunFolder) -> bool:
@@ -314,7 +324,8 @@ def _members(run: RunFolder) -> Html | None:
     classes = [None if is_finite(member) else "bad" for member in run.members]
     title = f"{count(len(rows), 'member')}, one a row"
     is_open = len(rows) <= OPEN_ROWS and len(head) <= OPEN_COLUMNS
-    return fold(title, table("Members", head, rows, classes), is_open)
+    shown = table("Members", head, rows, classes, "sortable")
+    return fold(title, shown, is_open)
 
 
 def _member_row(run: RunFolder, i: int, hparams: list[str]) -> list[Any]:
@@ -374,4 +385,4 @@ def _environment(run: RunFolder) -> Html | None:
 
 
 def _anchor(title: str) -> str:
-    return title.lower().replace(" ", "-")
+    return re.sub(r"\W+", "-", title.lower())

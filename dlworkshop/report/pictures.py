@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 
 from dlworkshop.report import figures, marks, settings
-from dlworkshop.report.confusion import class_names
+from dlworkshop.report.confusion import class_names, is_picture
 from dlworkshop.report.elements import Html, chart, join, note, tag
 from dlworkshop.report.names import short
 from dlworkshop.report.read import (
@@ -80,8 +80,7 @@ def mistakes(run: RunFolder) -> Html | None:
     found = run.predictions
     if found is None or not len(found.worst_index):
         return None
-    image = found.worst_image
-    if image.ndim != 4 or image.dtype != np.uint8 or image.shape[-1] not in (1, 3):
+    if not is_picture(found.worst_image):
         return None
     finite = finite_mask(run.members, len(found.prediction))
     if not finite.any():

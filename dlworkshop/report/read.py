@@ -62,6 +62,13 @@ class Probabilities(NamedTuple):
     ensemble_likelihood: np.ndarray  # [N]
 
 
+class Mistakes(NamedTuple):
+    """Test examples that a member takes for another class, some of each confusion."""
+
+    example: np.ndarray  # [S] int in [0, N)
+    image: np.ndarray  # [S, H, W, C] uint8
+
+
 class Predictions(NamedTuple):
     """Class predictions of the members on the test split, and the worst examples."""
 
@@ -72,6 +79,7 @@ class Predictions(NamedTuple):
     worst_image: np.ndarray  # [M, H, W, C] uint8, or [M, D] features
     classes: np.ndarray  # [K] names
     probabilities: Probabilities | None = None  # None where they were not kept
+    mistakes: "Mistakes | None" = None  # None where none were kept
 
 
 class Numbers(NamedTuple):
@@ -101,6 +109,7 @@ class RunFolder(NamedTuple):
     values: Numbers | None = None  # of a regression
     labels: Numbers | None = None  # of labels, several of which may be true
     answers: dict[str, Any] | None = None  # what is known of their worth
+    text: str = ""  # of a lesson, in Markdown
 
     @property
     def metric(self) -> str:
@@ -190,9 +199,10 @@ def read_run(workdir: Path) -> RunFolder:
         predictions if isinstance(predictions, Predictions) else None,
         _metric_names(config, summary),
         {f["file"]: _read_drawing(workdir, f["file"]) for f in figures},
-        _read_source(workdir / "experiment.py"),
+        _read_text(workdir / "experiment.py"),
         optional("data_card.json"),
         answers=optional("answers.json"),
+        text=_read_text(workdir / "lesson.md"),
         **(predictions if isinstance(predictions, dict) else {}),
     )
 
@@ -227,7 +237,7 @@ def finite_mask(members: list[dict[str, Any]], size: int) -> np.ndarray:
     return np.array(known + [True] * (size - len(known)), bool)
 
 
-def _read_source(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return run_files.contents(path).decode() if path.exists() else ""
     except ValueError as error:
@@ -330,31 +340,41 @@ def _read_predictions(
 
 def _classes(arrays: Mapping[str, np.ndarray]) -> Predictions | None:
     """Class predictions, with sizes and indices checked."""
-    named = [arrays[name] for name in Predictions._fields[:-1]]
-    found = Predictions._make([*named, None])
+    named: list[Any] = [arrays[name] for name in Predictions._fields[:-2]]
+    found = Predictions(*named)
     examples = found.label.size
     each = (*found.prediction.shape[:1], examples)  # of each member
     shapes: dict[str, tuple[int, ...]] = {"label": (examples,)}
     shapes |= dict.fromkeys(("prediction", "loss"), each)
     shapes |= {name: (arrays[name].size,) for name in ("classes", "worst_index")}
+    images = {"worst_index": found.worst_image}
+    if "mistake_index" in arrays:
+        kept = Mistakes(arrays["mistake_index"], arrays["mistake_image"])
+        found = found._replace(mistakes=kept)
+        shapes["mistake_index"], images["mistake_index"] = (
+            (kept.example.size,),
+            kept.image,
+        )
     if set(Probabilities._fields) <= arrays.keys():
         sure = {name: arrays[name] for name in Probabilities._fields}
         found = found._replace(probabilities=Probabilities(**sure))
         shapes |= dict.fromkeys(Probabilities._fields[:2], each)
         shapes |= dict.fromkeys(Probabilities._fields[2:], (examples,))
     for name, shape in shapes.items():
-        whole = name in ("label", "prediction", "ensemble_prediction", "worst_index")
+        whole = name.endswith(("label", "prediction", "index"))
         kinds = "U" if name == "classes" else "iu" if whole else "f"
         array = arrays[name]
         if array.shape != shape or array.dtype.kind not in kinds:
             raise ValueError(f"{name} is {array.dtype}{list(array.shape)}")
-    worst, most = found.worst_index, max(found.classes.size, MOST_UNNAMED)
+    most = max(found.classes.size, MOST_UNNAMED)
     if not found.classes.size:
         raise ValueError("it names no classes")
-    if worst.size != len(np.atleast_1d(found.worst_image)) or (
-        worst.size and not 0 <= worst.min() <= worst.max() < examples
-    ):
-        raise ValueError("its worst examples are not among them")
+    for name, image in images.items():
+        index = arrays[name]
+        if index.size != len(np.atleast_1d(image)) or (
+            index.size and not 0 <= index.min() <= index.max() < examples
+        ):
+            raise ValueError("its worst examples are not among them")
     for array in (found.label, found.prediction):
         if array.size and array.max() >= most:
             raise ValueError(f"it has the class {array.max()}, of {most}")

@@ -28,6 +28,8 @@ from matplotlib.ticker import LogFormatterSciNotation
 from PIL import Image
 from rich.cells import cell_len
 
+from dlworkshop.report.interactive import as_attributes
+
 MOST_PIXELS = 160  # of the longer side of an image
 FONT, WEIGHTS = "DejaVu Sans", ("normal", "bold")  # it comes with matplotlib
 STYLE: dict[Any, Any] = {
@@ -43,6 +45,7 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "svg.fonttype": "path",
     "svg.image_inline": True,
+    "image.composite_image": False,  # each may be in a frame of its own
     "text.parse_math": False,  # a class may be called "$5"
 }
 
@@ -243,6 +246,7 @@ def _for_page(svg: str, name: str, title: str, alt: str) -> str:
     assert view_box
     body = svg[svg.index(">", svg.index("<svg")) + 1 :].strip()
     body = re.sub(r"<style.*?</style>|<!--.*?-->", "", body, flags=re.DOTALL)
+    body = as_attributes(body).replace(' target="_blank"', "")
     body = re.sub(r'\bid="', f'id="{name}-', body)
     body = re.sub(r'(href="|url\()#', rf"\1#{name}-", body)
     body = re.sub(r'\bd="[^"]*"', lambda path: _rounded(path[0]), body)
@@ -251,8 +255,9 @@ def _for_page(svg: str, name: str, title: str, alt: str) -> str:
     if alt:
         said += f" {name}-alt"
         more = f'<desc id="{name}-alt">{escape(alt)}</desc>'
+    role = "group" if "<a " in body else "img"  # a picture has no links in it
     return (
-        f'<svg role="img" aria-labelledby="{said}" viewBox="{view_box[1]}">'
+        f'<svg role="{role}" aria-labelledby="{said}" viewBox="{view_box[1]}">'
         f'<title id="{name}-title">{escape(title)}</title>{more}{body}'
     )
 

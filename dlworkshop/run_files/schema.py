@@ -64,6 +64,8 @@ class Exercise(TypedDict, total=False):
 class Figure(TypedDict, total=False):
     file: Required[str]
     caption: str
+    control: str
+    frames: list[str]
 
 
 class Input(TypedDict, total=False):

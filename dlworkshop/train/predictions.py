@@ -5,6 +5,7 @@ and how surely, of labels their probabilities, of values the values. Of outputs 
 meaning is not known nothing is kept.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +20,8 @@ from dlworkshop.train.groups import Group, scatter_rows
 from dlworkshop.types import Array, Dataset
 
 WORST = 24  # mistakes shown in the report
+OF_CONFUSION = 4  # mistakes kept of each true class and what it is taken for
+MOST_MISTAKES, MOST_BYTES = 240, 1 << 22  # of all confusions together
 MOST_NUMBERS = 1 << 24  # kept of all members: 64 MB
 
 # Kind of outputs -> probabilities [..., K] of them, on the host.
@@ -140,6 +143,9 @@ class ClassPredictions:
         badness = np.where(wrong, loss, -np.inf)
         worst = np.argsort(-badness, kind="stable")[: min(WORST, int(wrong.sum()))]
         likelihood = np.take_along_axis(self._together, self._label[:, None], 1)[:, 0]
+        shown: dict[str, Any] = self._pictures(
+            of_confusions(self._label, self._prediction[members], loss)
+        )
         with atomic_file(path) as file:
             np.savez_compressed(
                 file,
@@ -154,7 +160,17 @@ class ClassPredictions:
                 worst_index=worst.astype(np.int32),
                 worst_image=self._examples(worst),
                 classes=np.asarray(self._dataset.classes, dtype=np.str_),
+                **shown,
             )
+
+    def _pictures(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """As many of these examples as fit into the file, if they are pictures."""
+        inputs = self._dataset.test.inputs
+        if not is_array(inputs) or len(inputs.shape) != 4 or inputs.dtype != np.uint8:
+            return {}
+        most = min(MOST_MISTAKES, MOST_BYTES // max(1, int(np.prod(inputs.shape[1:]))))
+        kept = index[:most].astype(np.int32)
+        return {"mistake_index": kept, "mistake_image": self._examples(kept)}
 
     def _examples(self, index: np.ndarray) -> np.ndarray:
         inputs = self._dataset.test.inputs
@@ -162,6 +178,30 @@ class ClassPredictions:
             return np.zeros((len(index), 0), np.float32)
         in_order = np.argsort(np.argsort(index))  # memory-mapped arrays want it sorted
         return np.asarray(inputs[np.sort(index)])[in_order]
+
+
+def of_confusions(label: np.ndarray, said: np.ndarray, loss: np.ndarray) -> np.ndarray:
+    """Indices of mistakes, some of each true class and what it is taken for.
+
+    Args:
+        label: [N] int.
+        said: [P, N] int, of the members.
+        loss: [N], their mean; those with the largest come first.
+
+    >>> label, said = np.array([0, 0, 0, 1]), np.array([[1, 1, 0, 0], [1, 0, 0, 0]])
+    >>> of_confusions(label, said, np.array([2.0, 1.0, 0.5, 3.0])).tolist()
+    [3, 0, 1]
+    """
+    member, example = np.nonzero(said != label)
+    found: dict[tuple[int, int], Counter] = {}
+    for n, answer in zip(example.tolist(), said[member, example].tolist(), strict=True):
+        found.setdefault((int(label[n]), answer), Counter())[n] += 1
+    some = {
+        n
+        for votes in found.values()
+        for n in sorted(votes, key=lambda n: (-votes[n], -loss[n]))[:OF_CONFUSION]
+    }
+    return np.array(sorted(some, key=lambda n: (-loss[n], n)), int)
 
 
 class NumberPredictions:

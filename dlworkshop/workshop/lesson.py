@@ -18,16 +18,20 @@ from dlworkshop.train.fit import fit
 from dlworkshop.train.result import Run, device, versions
 from dlworkshop.train.settings import check_survived, ranked
 from dlworkshop.types import Claim, Dataset, PyTree
+from dlworkshop.workshop import pages
 
 
 class Figure(NamedTuple):
     """A figure of a lesson, drawn when the run folder is written."""
 
     name: str  # of its file
-    draw: Callable[[Any], None]  # on matplotlib axes, or on an array of `panels`
+    draw: Callable[..., None]  # on matplotlib axes, or on an array of `panels`
     title: str  # what it shows, with the numbers that were measured
     caption: str  # what its lines, bands and colours stand for
     panels: int = 1  # side by side
+    frames: Sequence[str] = ()  # names; then draw(axes, i) draws the i-th of them
+    control: str = ""  # what they differ in: the label of their slider
+    shared: Callable[[Any], None] | None = None  # draws once what is in all frames
 
 
 class Exercise(NamedTuple):
@@ -102,6 +106,7 @@ def write(lesson: Lesson, workdir: Path, script: Path, doc: str, config, seconds
             }
         )
         atomic_write(workdir / "experiment.py", script.read_bytes())
+        _write_page(workdir, script, lesson, settings)
         if not lesson.run:
             run_folder.write_json(
                 found, {"experiment": script.stem, "settings": settings}
@@ -111,28 +116,47 @@ def write(lesson: Lesson, workdir: Path, script: Path, doc: str, config, seconds
     return lesson._replace(summary=summary)
 
 
+def _write_page(workdir: Path, script: Path, lesson: Lesson, settings) -> None:
+    """The text of the lesson, if it has one, with what the run has to say in it."""
+    page, there = script.parent / "pages" / f"{script.stem}.md", workdir / "lesson.md"
+    if not page.exists():
+        there.unlink(missing_ok=True)  # of an earlier run
+        return
+    names = [figure.name for figure in lesson.figures]
+    text = page.read_text(encoding="utf-8")
+    atomic_write(there, pages.filled(text, script, names, lesson.claims, settings))
+
+
 def _exercise(exercise: Exercise) -> dict[str, Any]:
     claim = exercise.claim and exercise.claim._asdict()
     return exercise._asdict() | {"claim": claim}
 
 
-def _draw(figure: Figure, workdir: Path) -> dict[str, str]:
+def _draw(figure: Figure, workdir: Path) -> dict[str, Any]:
     """Draw a figure into the folder; returns its entry in the summary."""
-    from dlworkshop.report import svg  # noqa: PLC0415 (it brings matplotlib)
+    from dlworkshop.report import interactive, svg  # noqa: PLC0415 (brings matplotlib)
 
     name = figure.name
     size = (7.4, 4.7) if figure.panels == 1 else (5.4 * figure.panels, 4.7)
     with svg.drawing(name, figure.title, size, figure.panels, figure.caption) as canvas:
         _, axes, out = canvas
-        figure.draw(axes)
+        if figure.shared:
+            figure.shared(axes)
+        if figure.frames:
+            interactive.draw_frames(axes, figure.draw, len(figure.frames))
+        else:
+            figure.draw(axes)
     folder = workdir / "figures"
     folder.mkdir(exist_ok=True)
     atomic_write(folder / f"{name}.svg", svg.as_file(out[0]))
-    return {
+    drawn = {
         "file": f"figures/{name}.svg",
         "title": figure.title,
         "caption": figure.caption,
     }
+    if not figure.frames:
+        return drawn
+    return drawn | {"frames": list(figure.frames), "control": figure.control}
 
 
 def vmap_grid(one: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dlworkshop.report.lesson_figures import curves
+from dlworkshop.report.lesson_figures import curves, dots
 from dlworkshop.report.marks import BAND
 from dlworkshop.workshop.lesson import Exercise, Figure
 
@@ -22,6 +22,30 @@ def shapes(activations):
         "All of them bend; ReLU and its variants keep a slope near 1 for large z",
         "Left: the activations. Right: their derivatives, by hand.",
         panels=2,
+    )
+
+
+def downwards(relative):
+    """name -> log10 of |dL/dz|, |a|, |dL/dW| [3, P, depth], over those at the loss."""
+    gradient = {name: 10 ** sizes[0] for name, sizes in relative.items()}  # [P, depth]
+    depth = relative["ReLU"].shape[-1]
+    lowest = min(each.min() for each in gradient.values())
+
+    def draw(axes, i):
+        rows = {name: each[:, i] for name, each in gradient.items()}
+        dots(axes, rows, "|dL/dz|, that of the layer next to the loss = 1")
+        axes.set(xscale="log", xlim=(lowest / 3, 30))
+
+    one, last = (gradient["sigmoid"][:, i].mean() for i in (1, -1))
+    return Figure(
+        "downwards",
+        draw,
+        f"Each layer of sigmoids leaves some {one:.2g} of the gradient, {depth - 1} of "
+        f"them {last:.1g}",
+        f"A dot for each of {len(gradient['ReLU'])} networks, and the mean of each "
+        "row.",
+        frames=[str(i) for i in range(depth)],
+        control="layers passed on the way down from the loss",
     )
 
 

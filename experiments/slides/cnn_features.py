@@ -6,18 +6,23 @@ from dlworkshop.report.lesson_figures import picture
 from dlworkshop.workshop.lesson import Exercise, Figure
 
 
-def filters(kernel, found):
-    """Of a network its first kernels [3, 3, 1, F], and what they find in an image."""
-    kernels = np.moveaxis(kernel[:, :, 0], -1, 0)  # [F, 3, 3]
-    number, most = len(kernels), abs(kernels).max()
+def filters(kernel, found, updates):
+    """Of a network that learns its first kernels [looks, 3, 3, 1, F].
 
-    def draw(panels):
-        picture(panels[0], found["image"][..., 0], "image")
-        shown = f"{number} kernels"
-        picture(panels[1], kernels, shown, "PuOr", vmin=-most, vmax=most)
-        picture(
-            panels[2], np.moveaxis(found["convolution 1"], -1, 0), "their responses"
-        )
+    `found` is what its stages find in an image, name -> [looks, H, W, C], after so many
+    `updates` [looks].
+    """
+    kernels = np.moveaxis(kernel[:, :, :, 0], -1, 1)  # [looks, F, 3, 3]
+    number, most = kernels.shape[1], abs(kernels).max()
+
+    def image(panels):
+        picture(panels[0], found["image"][0, ..., 0], "image")
+
+    def draw(panels, i):
+        shown, look = f"{number} kernels", {"vmin": -most, "vmax": most}
+        picture(panels[1], kernels[i], shown, "PuOr", **look)
+        maps = np.moveaxis(found["convolution 1"][i], -1, 0)
+        picture(panels[2], maps, "their responses")
 
     return Figure(
         "filters",
@@ -26,16 +31,19 @@ def filters(kernel, found):
         "One network, one test image. Kernels: purple is positive, orange negative. "
         "Right: the maps after ReLU, in the same order.",
         panels=3,
+        frames=[str(n) for n in updates],
+        control="updates",
+        shared=image,
     )
 
 
-def feature_maps(found):
-    """Outputs of the later stages for the image, [H, W, C] each."""
+def feature_maps(found, updates):
+    """Outputs of the later stages for the image, [looks, H, W, C] each."""
 
-    def draw(panels):
+    def draw(panels, i):
         names = "pooling 1", "convolution 2", "pooling 2"
         for axes, name in zip(panels, names, strict=True):
-            maps = np.moveaxis(found[name], -1, 0)  # [C, H, W]
+            maps = np.moveaxis(found[name][i], -1, 0)  # [C, H, W]
             picture(axes, maps, "{}: {} of {} x {}".format(name, *maps.shape))
 
     return Figure(
@@ -44,16 +52,20 @@ def feature_maps(found):
         "Each stage has more maps or fewer pixels, and ends in one answer",
         "The same network and image; light is large, after ReLU.",
         panels=3,
+        frames=[str(n) for n in updates],
+        control="updates",
     )
 
 
 def where_it_looks(test, salient, kept, num_erased):
-    """Images and their saliency [N, 8, 8, 1]; shares read without pixels [P, 2]."""
+    """Images, their saliency [P, N, 8, 8, 1]; shares read without pixels [P, 2]."""
+    ten = np.unique(test.targets, return_index=True)[1]  # the first of each class
 
-    def draw(panels):
-        ten = np.unique(test.targets, return_index=True)[1]  # the first of each class
+    def images(panels):
         picture(panels[0], test.inputs[ten, ..., 0], "images")
-        shown = salient[ten, ..., 0]  # [10, 8, 8]
+
+    def draw(panels, i):
+        shown = salient[i][ten, ..., 0]  # [10, 8, 8]
         shown = shown / abs(shown).max((1, 2), keepdims=True)
         picture(panels[1], shown, "saliency", "PuOr", vmin=-1, vmax=1)
 
@@ -64,8 +76,11 @@ def where_it_looks(test, salient, kept, num_erased):
         f"Without {num_erased} salient pixels {without_salient:.0%} are read, without "
         f"the {num_erased} brightest {without_bright:.0%}",
         "Right: purple pixels support the true class, orange ones oppose it (x "
-        "dS/dx, S the log-probability, over its largest). One network.",
+        "dS/dx, S the log-probability, over its largest), of one network.",
         panels=2,
+        frames=[str(i) for i in range(len(salient))],
+        control="seed",
+        shared=images,
     )
 
 

@@ -1,8 +1,43 @@
 """Slides of learning_rate_finder.py: the loss of each rate, and what the seeds say."""
 
+import numpy as np
+
 from dlworkshop.report.lesson_figures import curves, dots
-from dlworkshop.report.marks import BAND
+from dlworkshop.report.marks import BAND, COLOURS, band
 from dlworkshop.workshop.lesson import Exercise, Figure
+
+
+def side_by_side(rates, seen, last, large):
+    """Losses of the batches [R, P, T], and on validation after the last [R, P].
+
+    Shown are the rates up to number `large`, which is too large a rate.
+    """
+    shown = range(large % 2, large + 1, 2)
+    mean = np.exp(np.log(last).mean(1))  # [R]
+
+    def all_rates(panels):
+        panels[1].plot(rates, mean, color="black", linewidth=1)
+        panels[1].set(xscale="log", yscale="log", xlabel="learning rate")
+        panels[1].set_title("validation loss at the end")
+
+    def draw(panels, i):
+        rate = shown[i]
+        band(panels[0], np.arange(seen.shape[-1]), seen[rate], "")
+        panels[0].set(yscale="log", xlabel="updates", ylabel="loss (nats)")
+        panels[0].set_title(f"rate {rates[rate]:.2g}: loss of each batch")
+        panels[1].plot(rates[rate], mean[rate], "o", color=COLOURS[1], markersize=12)
+
+    return Figure(
+        "side_by_side",
+        draw,
+        "Too small a rate creeps, too large a one never settles",
+        f"Left: {seen.shape[1]} networks with one rate. {BAND} Right: the geometric "
+        "mean over networks for all rates, with a dot at the rate of the slider.",
+        panels=2,
+        frames=[f"{rates[rate]:.2g}" for rate in shown],
+        control="learning rate",
+        shared=all_rates,
+    )
 
 
 def rate_curve(num_steps, rates, looks, chosen):

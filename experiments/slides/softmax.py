@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from dlworkshop.report.lesson_figures import borders, curves
+from dlworkshop.report.lesson_figures import borders, curves, points_of
 from dlworkshop.report.marks import COLOURS
 from dlworkshop.workshop.lesson import Exercise, Figure
 
@@ -17,7 +17,8 @@ def regions(points, runs, softmax):
         for axes, (epochs, run) in zip(panels, runs.items(), strict=True):
             p = np.asarray(jax.vmap(jax.vmap(softmax))(run.predict(grid)))  # [P, G, K]
             each = dict(zip(COLOURS, np.moveaxis(p, -1, 0), strict=False))
-            borders(axes, points, side, each, level=0.5)
+            points_of(axes, points)
+            borders(axes, side, each, level=0.5)
             axes.set_title(f"epochs: {epochs}")
 
     return Figure(

@@ -25,22 +25,25 @@ def proof(x, curve, stairs, steepest):
     )
 
 
-def wider(widths, x, curve, learnt, error):
-    """What networks made of a curve [T]: [W, P, T], and their errors [P, W]."""
-    shown = sorted({0, len(widths) // 2, len(widths) - 1})
-    off = error.mean(0)
+def wider(widths, x, truth, learnt, error):
+    """What networks made of curves [F, T]: [W, F, P, T]; curve -> errors [P, W]."""
 
-    def draw(panels):
-        drawn = {f"{widths[i]} units: off by {off[i]:.2g}": learnt[i] for i in shown}
-        fits(panels, x, curve, drawn, ylim=(-1.7, 1.7))
+    def draw(panels, i):
+        for f, (name, off) in enumerate(error.items()):
+            title = f"{name}: off by {off.mean(0)[i]:.2g}"
+            drawn = {title: learnt[i][f]}
+            fits(panels[f : f + 1], x, truth[f], drawn, ylim=(-1.7, 1.7))
 
+    off = error["wave"].mean(0)
     return Figure(
         "wider",
         draw,
         f"On the wave, {widths[0]} units are off by {off[0]:.2g}, {widths[-1]} by "
         f"{off[-1]:.2g}",
         f"Dashed: the curve to be learnt. {BAND}",
-        panels=len(shown),
+        panels=len(error),
+        frames=[str(width) for width in widths],
+        control="hidden units",
     )
 
 

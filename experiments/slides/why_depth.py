@@ -1,27 +1,31 @@
 """Slides of why_depth.py: folded tents, and what they cost in depth and in width."""
 
-import numpy as np
-
 from dlworkshop.report.lesson_figures import curves
+from dlworkshop.report.marks import COLOURS
 from dlworkshop.workshop.lesson import Exercise, Figure
 
 
 def tents(x, heights, pieces):
     """heights: of the tent folded 1, 2, ... times, at x [T]; with so many pieces."""
-    shown = sorted({0, len(heights) // 4, len(heights) // 2})
+    most = min(len(heights), 6)  # more pieces than that cannot be told apart
 
-    def draw(panels):
-        for axes, i in zip(np.atleast_1d(panels), shown, strict=True):
-            axes.plot(x, heights[i])
-            axes.set(title=f"{i + 1} x 2 units: {pieces[i]} pieces", xlabel="x")
+    def once(axes):
+        axes.plot(x, heights[0], "k--", linewidth=1, label="1 fold")
+
+    def draw(axes, i):
+        axes.plot(x, heights[i], color=COLOURS[0], linewidth=1.4)
+        axes.set_title(f"{2 * (i + 1)} units in {i + 1} layers: {pieces[i]} pieces")
+        axes.set(xlabel="x", ylabel="f(x)")
 
     return Figure(
         "tents",
         draw,
         "Each fold doubles the pieces and costs a layer of 2 units",
-        f"The tent map applied {', '.join(str(i + 1) for i in shown)} times, by a "
-        "network made by hand.",
-        panels=len(shown),
+        "The tent map applied again and again, by a network made by hand. Dashed: the "
+        "tent itself, folded once.",
+        frames=[str(i + 1) for i in range(most)],
+        control="folds",
+        shared=once,
     )
 
 

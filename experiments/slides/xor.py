@@ -2,28 +2,73 @@
 
 import numpy as np
 
-from dlworkshop.report.lesson_figures import borders, table
+from dlworkshop.report.lesson_figures import borders, points_of, table
 from dlworkshop.workshop.lesson import Exercise, Figure
 
+SHOWN = "no activation", "tanh", "ReLU"
+DRAWN = 12  # networks
 
-def border(points, side, heights, right):
-    """name -> what networks answer on the grid of `side`, [P, G], and `units`' shares.
 
-    The networks drawn are those with all of their hidden units.
+def border(points, side, heights, learning, hundredths):
+    """name -> what networks answer on the way at the grid of `side`, [P, looks, G].
+
+    `learning` has their shares right, name -> [U, P, looks], and `hundredths` [looks]
+    are hundredths of the updates done. The networks drawn have all of their units.
     """
+    updates = [str(number // 100) for number in hundredths]
 
-    def draw(panels):
-        for axes, name in zip(panels, ("no activation", "tanh", "ReLU"), strict=True):
-            borders(axes, points, side, {"black": heights[name]}, level=0)
-            axes.set_title(f"{name}: {right[name][-1].mean():.0%} right")
+    def dots(panels):
+        for axes in panels:
+            points_of(axes, points)
+
+    def draw(panels, i):
+        for axes, name in zip(panels, SHOWN, strict=True):
+            borders(axes, side, {"black": heights[name][:, i]}, level=0)
+            axes.set_title(f"{name}: {learning[name][-1, :, i].mean():.0%} right")
 
     return Figure(
         "xor",
         draw,
         "Without a bend the border is a line, and XOR needs more than one",
-        "Dots: points of the two classes. Lines: decision borders of networks "
-        f"with 8 hidden units, {len(heights['ReLU'])} networks.",
+        "Dots: points of the two classes. Lines: decision borders of "
+        f"{len(heights['ReLU'])} networks with 8 hidden units. Percent: the mean over "
+        "all networks.",
         panels=3,
+        frames=updates,
+        control="updates",
+        shared=dots,
+    )
+
+
+def members(points, side, heights):
+    """name -> what networks answer on the way at the grid of `side`, [P, looks, G]."""
+    size = len(side)
+    place = [side[0], side[-1]] * 2
+    most = {name: np.quantile(abs(heights[name][:, -1]), 0.8) for name in SHOWN}
+
+    def dots(panels):
+        for axes in panels:
+            points_of(axes, points)
+
+    def draw(panels, i):
+        for axes, name in zip(panels, SHOWN, strict=True):
+            z = heights[name][i, -1].reshape(size, size)
+            look = {"cmap": "BrBG_r", "vmin": -most[name], "vmax": most[name]}
+            look |= {"interpolation": "none", "alpha": 0.6, "zorder": 0}
+            axes.imshow(z, origin="lower", extent=place, **look)
+            borders(axes, side, {"black": heights[name][i : i + 1, -1]}, level=0)
+            axes.set_title(name)
+
+    return Figure(
+        "members",
+        draw,
+        "Each network draws its own border through the empty space between the clouds",
+        "One network with 8 hidden units after all updates: the line is its border, "
+        "the shade its output z, brown where it answers class 0 and green class 1.",
+        panels=3,
+        frames=[str(i) for i in range(len(heights["ReLU"]))],
+        control="seed",
+        shared=dots,
     )
 
 

@@ -9,6 +9,7 @@ than their programs are compiled; some take so long even then that they are SLOW
 import dataclasses
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -54,6 +55,16 @@ def claims_of(lesson):
     return [*lesson.claims, *asked]
 
 
+def check_page(text, figures):
+    """All figures stand where the text wants them, and all links lead somewhere."""
+    assert "What to look for</h2>" in text and "More figures" not in text
+    shown = re.findall('<figure[^>]* id="figure-([^"]*)"', text)
+    assert sorted(shown) == sorted(Path(f["file"]).stem for f in figures)
+    ids = set(re.findall(r'\bid="([^"]*)"', text))
+    assert set(re.findall(r'href="#([^"]*)"', text)) <= ids
+    assert len(text.encode()) < 3_000_000
+
+
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=marks(name)) for name in LESSONS]
 )
@@ -69,6 +80,7 @@ def test_its_claims_hold_and_it_leaves_a_run_folder(name, tmp_path):
     assert [c["statement"] for c in summary["claims"]]
     for figure in summary["figures"]:
         assert (tmp_path / figure["file"]).read_text().startswith("<svg xmlns")
+    check_page((tmp_path / "report.html").read_text(), summary["figures"])
     statements = [claim.statement for claim in claims_of(lesson)]
     seen_to_fail = [s for _, starts in planted(name).PLANTED for s in starts]
     for statement in statements:

@@ -57,11 +57,14 @@ def test_means_are_those_of_a_plain_loop(sizes, devices, tmp_path):
         assert saved["prediction"].shape == (2, sizes[2])
         np.testing.assert_array_equal(saved["label"], dataset.test.targets)
         wrong = (saved["prediction"] != saved["label"]).any(0)
-        assert wrong[saved["worst_index"]].all()
-        for index, image in zip(
-            saved["worst_index"], saved["worst_image"], strict=True
-        ):
-            np.testing.assert_array_equal(image, dataset.test.inputs[index])
+        for kind in ("worst", "mistake"):
+            assert wrong[saved[f"{kind}_index"]].all()
+            seen = dataset.test.inputs[saved[f"{kind}_index"]]
+            np.testing.assert_array_equal(saved[f"{kind}_image"], seen)
+        each = saved["label"] * 4 + saved["prediction"]  # of 4 classes: a cell
+        kept = np.isin(np.arange(sizes[2]), saved["mistake_index"])
+        mistaken = saved["prediction"] != saved["label"]
+        assert set(each[mistaken]) == set(each[mistaken & kept])
         badness = saved["loss"].mean(0)[saved["worst_index"]]
         assert (np.diff(badness) <= 1e-6).all()
     last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
