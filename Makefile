@@ -7,13 +7,25 @@ BIN := .venv/bin
 # No byte-compilation of what is never imported: it halves the time of an installation.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
-.PHONY: demo test test-aot torture mutants bench gallery format lock
+.PHONY: demo test test-aot torture mutants bench gallery docs notebooks dist format lock
 
 demo: .venv/run.stamp
 	$(BIN)/python experiments/digits.py
 
 gallery: .venv/run.stamp
 	$(BIN)/dlworkshop gallery gallery
+
+# The site, without a network; with the lessons' reports where gallery/ is there.
+docs: .venv/dev.stamp
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs site
+	@echo "site: site/index.html"
+
+notebooks: .venv/dev.stamp
+	$(BIN)/dlworkshop notebooks notebooks
+
+# A wheel and a source distribution in dist/.
+dist: .venv/dev.stamp
+	$(BIN)/python -m build
 
 test: .venv/dev.stamp
 	$(BIN)/ruff format --check .
