@@ -1,7 +1,7 @@
 """The directive `lesson-cards`: what the lessons are, with their notebooks.
 
-Where `make gallery` has run them, each card has its first figure and what was found, and
-opens the report, which is copied into the site.
+Where `make gallery` has run them, each card has its first figure and what was found,
+and opens the report, which is copied into the site.
 """
 
 import ast
