@@ -16,8 +16,7 @@ if importlib.util.find_spec("dlworkshop") is None:  # as on Colab
 from dlworkshop.workshop import lessons
 
 sys.path.insert(0, str(lessons.FOLDER))  # for the figures, in `slides`"""
-END = """\
-lesson = main(Config())  # as Config(seeds=3), with other settings"""
+END = "lesson = main(Config())  # other settings: Config(seeds=8)"
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
 
