@@ -37,6 +37,7 @@ autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 autosummary_generate = False
 napoleon_numpy_docstring = False
+maximum_signature_line_length = 80
 
 # --- what it looks like
 
@@ -51,6 +52,7 @@ html_theme_options = {
     "logo": {"text": "dlworkshop"},
     "header_links_before_dropdown": 7,
     "navbar_end": ["theme-switcher"],
+    "navbar_persistent": ["search-button"],
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],

@@ -24,8 +24,8 @@ def test_its_first_example_is_that_of_the_site(capsys):
     assert f"```python\n{FIRST}```" in (ROOT / "docs" / "index.md").read_text()
     scope: dict = {}
     exec(compile(FIRST, "README.md", "exec"), scope)
-    assert scope["run"].summary["members"] == 12
-    assert "'n': 4" in capsys.readouterr().out
+    assert scope["run"].summary["members"] == 8
+    assert "the best of 2 settings" in capsys.readouterr().out
 
 
 def test_what_you_bring():

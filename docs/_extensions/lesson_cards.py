@@ -43,9 +43,10 @@ def card(script: Path) -> nodes.container:
         "\n\n"
     )
     expected = next((part for part in rest if part.startswith("Expect")), "")
+    expected = expected.replace("\n", " ")
     report = GALLERY / name / "report.html"
     links = {"Notebook": f"notebooks/{name}.ipynb"}
-    text, parts = expected.replace("\n", " "), []
+    text, parts = expected, []
     if report.is_file():
         links = {"Report": f"gallery/{name}/report.html"} | links
         summary = json.loads((report.parent / "summary.json").read_text())
@@ -54,10 +55,10 @@ def card(script: Path) -> nodes.container:
             source = f"gallery/{name}/{summary['figures'][0]['file']}"
             image = f'<img src="{source}" alt="" loading="lazy">'
             parts.append(nodes.raw("", image, format="html"))
-    time = re.search(r"about (?:\d+ seconds|a minute)", expected)
+    time = re.search(r"(?:about )?(?:\d+ seconds|a minute)", expected)
     last = nodes.paragraph(classes=["lesson-files"])
     last += nodes.literal(text=script.name)
-    if time:
+    if time and text != expected:
         last += nodes.Text(f", {time[0]}")
     for label, address in links.items():
         last += nodes.Text(" · ")
