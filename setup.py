@@ -11,4 +11,5 @@ setup(
         f"{EXPERIMENTS}.slides",
     ],
     package_dir={EXPERIMENTS: "experiments"},
+    package_data={EXPERIMENTS: ["pages/*.md"]},
 )

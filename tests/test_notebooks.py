@@ -46,7 +46,7 @@ def test_every_lesson_is_a_valid_notebook_with_all_of_its_code(folder):
         assert run.startswith("lesson = main(Config())") and shown == "lesson"
 
 
-@pytest.mark.computing
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUN)
 def test_it_runs_from_top_to_bottom_with_its_figures(name, folder, tmp_path):
     book = nbformat.read(folder / f"{name}.ipynb", 4)
@@ -63,8 +63,10 @@ def test_it_runs_from_top_to_bottom_with_its_figures(name, folder, tmp_path):
         nbclient.NotebookClient(book, timeout=600, resources=where).execute()
     (shown,) = book.cells[-2].outputs
     html = shown.data["text/html"]
-    assert html.count("<svg") >= 2 and "✓ holds" in html and "✗" not in html
+    assert "<svg" in html and "✗" not in html
     assert "<details><summary>The answer" in html
+    if name in CHEAP:
+        assert html.count("<svg") >= 2 and html.count("✓ holds") >= 3
     assert len(shown.data["text/plain"]) < 1000
 
 

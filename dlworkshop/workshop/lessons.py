@@ -19,7 +19,7 @@ def scripts() -> list[Path]:
 
 
 def copy(folder: Path) -> list[Path]:
-    """Copy all experiments and their slides into a folder.
+    """Copy all experiments, with their slides and pages, into a folder.
 
     Args:
         folder: made if it is missing; equal files in it are left as they are.
@@ -35,7 +35,8 @@ def copy(folder: Path) -> list[Path]:
     >>> "xor.py" in [script.name for script in copied]
     True
     """
-    found = [*sorted(FOLDER.glob("*.py")), *sorted(FOLDER.glob("slides/*.py"))]
+    kinds = "*.py", "slides/*.py", "pages/*.md"
+    found = [path for kind in kinds for path in sorted(FOLDER.glob(kind))]
     files = {str(path.relative_to(FOLDER)): path.read_text("utf-8") for path in found}
     write(folder, files)
     return [folder / path.name for path in found if path.parent == FOLDER]
