@@ -87,19 +87,17 @@ def _parts(source: str, tree: ast.Module) -> list[str]:
     function and class, whose comments stay above it.
     """
     lines = source.splitlines()
+    header, *body = tree.body
     parts: list[str] = []
-    begin, was_whole = 0, True
-    for node in tree.body:
-        end = node.end_lineno or 0
+    begin, was_whole = header.end_lineno or 0, True
+    for node in body:
         if isinstance(node, ast.If):  # __name__ == "__main__"
             break
-        if not isinstance(node, ast.Expr):  # the header is one
-            is_whole = isinstance(node, ast.FunctionDef | ast.ClassDef)
-            text = "\n".join(lines[begin:end])
-            if is_whole or was_whole:
-                parts.append(text.strip("\n"))
-            else:
-                parts[-1] += f"\n{text}"
-            was_whole = is_whole
-        begin = end
+        is_whole = isinstance(node, ast.FunctionDef | ast.ClassDef)
+        text = "\n".join(lines[begin : node.end_lineno])
+        if is_whole or was_whole:
+            parts.append(text.strip("\n"))
+        else:
+            parts[-1] += f"\n{text}"
+        begin, was_whole = node.end_lineno or begin, is_whole
     return parts
