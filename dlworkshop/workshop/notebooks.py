@@ -60,8 +60,8 @@ def from_script(source: str, install: str = "dlworkshop") -> str:
     >>> import json, pytest
     >>> _ = pytest.importorskip("nbformat")
     >>> text = from_script('"Why?"\\nimport math\\ndef main(config):\\n    pass\\n')
-    >>> [cell["source"] for cell in json.loads(text)["cells"]][2:4]
-    ['import math', 'def main(config):\\n    pass']
+    >>> [cell["source"][0] for cell in json.loads(text)["cells"]][2:4]
+    ['import math', 'def main(config):\\n']
     """
     try:
         from nbformat import v4, writes  # noqa: PLC0415 (an extra)
