@@ -7,13 +7,15 @@ BIN := .venv/bin
 # No byte-compilation of what is never imported: it halves the time of an installation.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
-.PHONY: demo test test-aot torture mutants bench gallery docs notebooks dist format lock
+.PHONY: demo test test-aot torture mutants bench gallery format lock
 
 demo: .venv/run.stamp
 	$(BIN)/python experiments/digits.py
 
 gallery: .venv/run.stamp
 	$(BIN)/dlworkshop gallery gallery
+
+.PHONY: docs notebooks dist
 
 # The site, without a network; with the lessons' reports where gallery/ is there.
 docs: .venv/dev.stamp

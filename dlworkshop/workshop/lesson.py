@@ -117,16 +117,6 @@ def write(lesson: Lesson, workdir: Path, script: Path, doc: str, config, seconds
     return lesson._replace(summary=summary)
 
 
-def contents(lesson: Lesson, folder: Path) -> dict[str, Any]:
-    """What a lesson shows, as entries of its summary; its figures are drawn there."""
-    return {
-        "finding": lesson.finding,
-        "claims": [claim._asdict() for claim in lesson.claims],
-        "exercises": [_exercise(e) for e in lesson.exercises],
-        "figures": [_draw(figure, folder) for figure in lesson.figures],
-    }
-
-
 def _exercise(exercise: Exercise) -> dict[str, Any]:
     claim = exercise.claim and exercise.claim._asdict()
     return exercise._asdict() | {"claim": claim}
@@ -211,3 +201,13 @@ def fit_best_rate(
     chosen = [row["hparams"] == best for row in run.summary["population"]]
     params = jax.tree.map(lambda leaf: np.asarray(leaf)[chosen], run.params)
     return best["learning_rate"], params
+
+
+def contents(lesson: Lesson, folder: Path) -> dict[str, Any]:
+    """What a lesson shows, as entries of its summary; its figures are drawn there."""
+    return {
+        "finding": lesson.finding,
+        "claims": [claim._asdict() for claim in lesson.claims],
+        "exercises": [_exercise(e) for e in lesson.exercises],
+        "figures": [_draw(figure, folder) for figure in lesson.figures],
+    }
