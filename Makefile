@@ -19,7 +19,7 @@ gallery: .venv/run.stamp
 
 # The site, without a network; with the lessons' reports where gallery/ is there.
 docs: .venv/dev.stamp
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs site
+	$(BIN)/python -m sphinx --fail-on-warning --quiet -E -d build/doctrees -b html docs site
 	@echo "site: site/index.html"
 
 notebooks: .venv/dev.stamp
