@@ -16,6 +16,20 @@ demo: .venv/run.stamp
 gallery: .venv/run.stamp
 	$(BIN)/dlworkshop gallery gallery
 
+.PHONY: docs notebooks dist
+
+# The site, without a network; with the lessons' reports where gallery/ is there.
+docs: .venv/dev.stamp
+	$(BIN)/python -m sphinx --fail-on-warning --quiet -E -d build/doctrees -b html docs site
+	@echo "site: site/index.html"
+
+notebooks: .venv/dev.stamp
+	$(BIN)/dlworkshop notebooks notebooks
+
+# A wheel and a source distribution in dist/.
+dist: .venv/dev.stamp
+	$(BIN)/python -m build
+
 test: .venv/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

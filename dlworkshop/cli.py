@@ -157,6 +157,38 @@ class Gallery:
 
 
 @dataclasses.dataclass(frozen=True)
+class Lessons:
+    """Copy the lessons into a folder, to be run and changed there."""
+
+    folder: Annotated[Positional[Path], arg(metavar="DIR")]
+    """Made if it is missing; files of yours in it are not replaced."""
+
+    def __call__(self) -> int:
+        from dlworkshop.workshop import lessons
+
+        copied = lessons.copy(self.folder)
+        print(f"{len(copied)} scripts: python {self.folder / 'xor.py'}, for example")
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Notebooks:
+    """Write the lessons as Jupyter notebooks into a folder."""
+
+    folder: Annotated[Positional[Path], arg(metavar="DIR")]
+    """Made if it is missing; files of yours in it are not replaced."""
+    install: str = "dlworkshop"
+    """What pip installs where the library is missing: a name, wheel or git+https."""
+
+    def __call__(self) -> int:
+        from dlworkshop.workshop import notebooks
+
+        written = notebooks.write(self.folder, self.install)
+        print(f"{len(written)} notebooks: jupyter lab {self.folder}")
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
 class Data:
     """Prepare a data set, named or your own, and print its card."""
 
@@ -272,6 +304,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
         Predict,
         Export,
         Gallery,
+        Lessons,
+        Notebooks,
         Data,
         Sweep,
         Estimate,

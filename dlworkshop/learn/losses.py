@@ -23,6 +23,18 @@ from dlworkshop.errors import (
 )
 from dlworkshop.types import Array
 
+__all__ = [
+    "absolute_error",
+    "binary_cross_entropy",
+    "class_weights",
+    "cross_entropy",
+    "huber",
+    "outputs_of",
+    "probabilities",
+    "squared_error",
+    "weighted",
+]
+
 OUTPUTS = {  # what outputs may mean -> how they become probabilities, if they do
     "logits": jax.nn.softmax,  # [K] unnormalised log probabilities of classes
     "binary_logits": jax.nn.sigmoid,  # [K] log odds of labels, each by itself

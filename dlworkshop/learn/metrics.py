@@ -25,6 +25,30 @@ from dlworkshop.learn.losses import (
 )
 from dlworkshop.types import Array
 
+__all__ = [
+    "Metric",
+    "accuracy",
+    "average_precision",
+    "balanced_accuracy",
+    "calibration_error",
+    "f1_macro",
+    "label_accuracy",
+    "label_average_precision",
+    "label_f1_macro",
+    "label_roc_auc",
+    "log_loss",
+    "mae",
+    "mean_and_error",
+    "mean_over_classes",
+    "mse",
+    "nearest_mean",
+    "r2",
+    "reliability",
+    "rmse",
+    "roc_auc",
+    "top_k",
+]
+
 
 class Metric(NamedTuple):
     """A metric with the direction in which it is better.

@@ -19,6 +19,17 @@ from optax.contrib import MuonDimensionNumbers
 from dlworkshop.errors import UserError, check_function, repr_of
 from dlworkshop.types import PyTree
 
+__all__ = [
+    "adamw",
+    "clip_by_global_norm",
+    "clipped",
+    "is_kernel",
+    "kernels",
+    "muon",
+    "nesterov",
+    "sgd",
+]
+
 # What the libraries call their parameters: kernel, bias, scale and embedding in Linen
 # and NNX; w, b, scale, offset and embeddings in Haiku; weight and bias in Equinox.
 KERNELS = ("kernel", "w")

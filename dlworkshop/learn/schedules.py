@@ -13,6 +13,8 @@ import jax.numpy as jnp
 
 from dlworkshop.errors import Range, check_number, check_whole
 
+__all__ = ["constant", "cosine", "one_cycle"]
+
 Schedule = Callable[[jax.Array], jax.Array]
 
 

@@ -30,3 +30,7 @@ def __getattr__(name: str) -> Any:
     from dlworkshop.verify import gradients, report  # noqa: PLC0415 - see the docstring
 
     return getattr(gradients if name == "check_gradients" else report, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

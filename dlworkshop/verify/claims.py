@@ -156,9 +156,9 @@ def turns(
     One-sided signed-rank test (Wilcoxon 1945) on the logarithms of ratio / bound. A
     t-test would be wrong: a machine that is slow for a while makes several turns alike.
     The signed-rank test needs no independent noise where each turn took its calls in
-    random order, as `run.clock.in_turns` does. Were the bound the true ratio, the coin
-    that decided which call came first would have decided the sign in that turn, and
-    these coins are independent whatever the machine did (Fisher 1935, section 21).
+    random order, as `workshop.timing.in_turns` does. Were the bound the true ratio, the
+    coin that decided which call came first would have decided the sign in that turn,
+    and these coins are independent whatever the machine did (Fisher 1935, section 21).
 
     Args:
         statement: what is claimed.

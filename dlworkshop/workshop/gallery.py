@@ -9,8 +9,8 @@ from pathlib import Path
 from dlworkshop.errors import UserError
 from dlworkshop.report import gallery
 from dlworkshop.report.gallery import Entry
+from dlworkshop.workshop.lessons import FOLDER
 
-EXPERIMENTS = Path(__file__).parent.parent.parent / "experiments"
 LECTURE = {  # the chapters of the lecture and their experiments, in its order
     "Fully connected networks": (
         "logistic_regression",
@@ -50,7 +50,7 @@ LECTURE = {  # the chapters of the lecture and their experiments, in its order
 }
 
 
-def build(folder: Path, experiments: Path = EXPERIMENTS, flags=()) -> list[Entry]:
+def build(folder: Path, experiments: Path = FOLDER, flags=()) -> list[Entry]:
     """Run the experiments one after the other and write `folder/index.html`.
 
     The index is written anew after each of them, so that what is there can be looked

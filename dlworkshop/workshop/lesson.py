@@ -58,6 +58,15 @@ class Lesson(NamedTuple):
         asked = [e.claim for e in self.exercises if e.claim is not None]
         return [c for c in [*self.claims, *asked] if c.verdict != "holds"]
 
+    def __repr__(self) -> str:
+        return f"Lesson({self.finding!r})"  # what is measured may be long
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the finding, claims, figures and exercises."""
+        from dlworkshop.workshop.shown import as_html  # noqa: PLC0415 (of matplotlib)
+
+        return as_html(self)
+
 
 def write(lesson: Lesson, workdir: Path, script: Path, doc: str, config, seconds):
     """Write the run folder of a lesson; returns the lesson with its complete summary.
@@ -94,12 +103,9 @@ def write(lesson: Lesson, workdir: Path, script: Path, doc: str, config, seconds
                 "experiment": script.stem,
                 "question": question,
                 "about": about.strip(),
-                "finding": lesson.finding,
                 **trained,
                 **lesson.summary,
-                "claims": [claim._asdict() for claim in lesson.claims],
-                "exercises": [_exercise(e) for e in lesson.exercises],
-                "figures": [_draw(figure, workdir) for figure in lesson.figures],
+                **contents(lesson, workdir),
                 "seconds": trained.get("seconds", {}) | seconds,
                 "device": device(jax.local_devices()),
                 "versions": versions(),
@@ -220,3 +226,13 @@ def fit_best_rate(
     check_survived(best)
     params = jax.tree.map(lambda leaf: np.asarray(leaf)[best["members"]], run.params)
     return best["hparams"]["learning_rate"], params
+
+
+def contents(lesson: Lesson, folder: Path) -> dict[str, Any]:
+    """What a lesson shows, as entries of its summary; its figures are drawn there."""
+    return {
+        "finding": lesson.finding,
+        "claims": [claim._asdict() for claim in lesson.claims],
+        "exercises": [_exercise(e) for e in lesson.exercises],
+        "figures": [_draw(figure, folder) for figure in lesson.figures],
+    }

@@ -96,5 +96,5 @@ def test_a_folder_without_experiments_is_refused(tmp_path):
 
 
 def test_every_experiment_has_its_place_in_the_lecture():
-    there = {path.stem for path in gallery.EXPERIMENTS.glob("*.py")}
+    there = {path.stem for path in gallery.FOLDER.glob("*.py")}
     assert there <= {name for names in gallery.LECTURE.values() for name in names}

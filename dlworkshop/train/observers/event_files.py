@@ -11,6 +11,8 @@ import numpy as np
 from dlworkshop.errors import UserError, check_path
 from dlworkshop.files import atomic_write
 
+__all__ = ["tensorboard"]
+
 OURS = ".dlworkshop"  # how the names of our event files end
 HEADER, FOOTER = 12, 4  # bytes around an event: its length and two checksums
 

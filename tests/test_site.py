@@ -1,0 +1,153 @@
+"""The site: built strictly and offline, every link, every public name, every block."""
+
+import importlib
+import inspect
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+import dlworkshop
+from dlworkshop.workshop import lessons
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
+ELSEWHERE = {  # whose blocks other tests run
+    "index.md": "test_readme.py",
+    "models.md": "models/test_adapters.py",
+    "observing.md": "test_observing.py",
+    "recipes.md": "test_recipes.py",
+}
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.S | re.M)
+
+
+class Links(HTMLParser):
+    """The ids of a page, what it leads to, and what it loads."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: set[str] = set()
+        self.leads: list[str] = []
+        self.loads: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.ids |= {found[key] for key in ("id", "name") if found.get(key)}
+        if tag == "a" and found.get("href"):
+            self.leads.append(found["href"])
+        elif found.get("href") and found.get("rel") not in ("canonical", "author"):
+            self.loads.append(found["href"])
+        self.loads += [found["src"]] if found.get("src") else []
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    pytest.importorskip("sphinx", reason="the site is built by Sphinx")
+    out = tmp_path_factory.mktemp("site")
+    options = ["--fail-on-warning", "--quiet", "-E", "-d", out / "doctrees"]
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", *options, "-b", "html", DOCS, out / "html"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+    )
+    assert done.returncode == 0, done.stderr
+    return out / "html"
+
+
+@pytest.fixture(scope="module")
+def pages(site):
+    """Path -> the links of the page."""
+    found = [page for page in site.rglob("*.html") if "_static" not in page.parts]
+    assert len(found) > len(PAGES)
+    return {page: Links(page.read_text()) for page in found}
+
+
+@pytest.mark.slow
+def test_every_link_and_anchor_is_there(site, pages):
+    broken = []
+    for page, links in pages.items():
+        for link in [*links.leads, *links.loads]:
+            if re.match("https?:|mailto:|data:", link):
+                continue
+            path, _, anchor = unquote(link).partition("#")
+            there = (page.parent / path.partition("?")[0]).resolve() if path else page
+            if not there.is_file() or (
+                anchor and there in pages and anchor not in pages[there].ids
+            ):
+                broken.append((page.name, link))
+    assert not broken
+
+
+@pytest.mark.slow
+def test_nothing_is_fetched_from_a_network(site, pages):
+    outside = {
+        link for links in pages.values() for link in links.loads if "//" in link[:8]
+    }
+    styles = " ".join(css.read_text() for css in site.rglob("*.css"))
+    fetched = re.findall(r"url\([^)]*\)|@import [^;]*", styles)
+    outside |= {text for text in fetched if re.search("//", text.partition("data:")[0])}
+    assert fetched and not outside
+
+
+def public_names():
+    """Every name that `dlworkshop`, a room or a module in `dlworkshop` exports."""
+    rooms = [m for m in pkgutil.iter_modules(dlworkshop.__path__) if m.ispkg]
+    names = [f"dlworkshop.{room.name}" for room in rooms]
+    values = [getattr(dlworkshop, name) for name in dlworkshop.__all__]
+    names += [value.__name__ for value in values if inspect.ismodule(value)]
+    for name, value in zip(dlworkshop.__all__, values, strict=True):
+        if not inspect.ismodule(value):
+            yield f"dlworkshop.{name}"
+    for name in set(names):
+        module = importlib.import_module(name)
+        for part in getattr(module, "__all__", ()):
+            if not any(getattr(module, part) is value for value in values):
+                yield f"{name}.{part}"
+
+
+@pytest.mark.slow
+def test_every_public_name_has_an_entry(pages):
+    ids = set().union(*(links.ids for links in pages.values()))
+    names = set(public_names())
+    assert {"dlworkshop.fit", "dlworkshop.models.from_haiku"} <= names
+    assert "dlworkshop.learn.losses.cross_entropy" in names and len(names) > 80
+    assert names - ids == set()
+
+
+@pytest.mark.slow
+def test_it_is_searched_from_disk(site):
+    index = (site / "searchindex.js").read_text()
+    assert index.startswith("Search.setIndex(") and "check_gradients" in index
+
+
+@pytest.mark.slow
+def test_every_lesson_has_its_notebook(site):
+    names = [f"{script.stem}.ipynb" for script in lessons.scripts()]
+    assert sorted(f.name for f in (site / "notebooks").iterdir()) == names
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if BLOCK.search((DOCS / page).read_text())]
+)
+def test_its_blocks_run(page, tmp_path, monkeypatch, assert_gradients):
+    if page in ELSEWHERE:
+        assert page in (ROOT / "tests" / ELSEWHERE[page]).read_text()
+        return
+    monkeypatch.chdir(tmp_path)
+    # what gradients.md leaves to the reader
+    scope: dict = {"my_loss": lambda w: w**2, "params": 2.0}
+    for block in BLOCK.findall((DOCS / page).read_text()):
+        exec(compile(block, page, "exec"), scope)
+    if "test_my_loss" in scope:
+        scope["test_my_loss"](assert_gradients)
