@@ -143,7 +143,13 @@ def ours(work: str, members: int) -> Callable[[int], int]:
         split = Batch(images, labels)
         dataset = Dataset(split, split, split, ())
         choice = measure(
-            make_programs, mesh, models.stateful(model), hparams, seeds, dataset, order
+            make_programs,
+            mesh,
+            models.stateful(model),
+            hparams,
+            seeds,
+            dataset,
+            batch_size,
         )
     programs = make_programs(execution=choice)
     hparams = shard(mesh, jax.tree.map(lambda h: np.asarray(h, float), hparams), MEMBER)

@@ -271,7 +271,7 @@ def noticing(mutant: Mutant, tests: dict[str, dict], limit: float) -> dict[str, 
     able = running(mutant.lines) or running(range(sys.maxsize))
     spent = itertools.accumulate(seconds for seconds, _ in able)
     chosen = able[: max(1, sum(seconds <= limit for seconds in spent))]
-    of_file: collections.Counter[str] = collections.Counter()
+    of_file: dict[str, float] = collections.defaultdict(float)
     for seconds, name in chosen:
         of_file[name.partition("::")[0]] += seconds
     chosen.sort(key=lambda test: of_file[test[1].partition("::")[0]])

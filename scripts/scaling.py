@@ -88,7 +88,7 @@ def count(members: int, batch_size: int, devices: int) -> Counted:
     fed = shape_structs(mesh, steps, None, MEMBER, BATCH)
     compiled = programs._chunk.lower(population, hparams, data, fed).compile()
     cost: Any = compiled.cost_analysis()  # of a loop's body once
-    found = COLLECTIVE.findall(compiled.as_text())
+    found = COLLECTIVE.findall(compiled.as_text() or "")
     member, batch = mesh.shape.values()
     leaves = jax.tree.leaves(population)
     return Counted(
@@ -162,7 +162,7 @@ def in_processes(number: int, work: tuple[int, int]) -> list[Any]:
         )
         for index in range(number)
     ]
-    said = [each.communicate(timeout=300)[0] for each in started]
+    said = [each.communicate(timeout=3600)[0] for each in started]
     if any(each.returncode for each in started):
         raise SystemExit("a process failed: see what it said")
     return json.loads(said[0])
@@ -366,7 +366,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.count:
         with launch.joined(asked.coordinator, asked.num_processes, asked.process_id):
-            print(json.dumps(count(*asked.count, devices=4)))
+            print(json.dumps(count(asked.count[0], asked.count[1], devices=4)))
         return
     jax.config.update("jax_num_cpu_devices", max(DEVICES))
     for title, show in {

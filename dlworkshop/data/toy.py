@@ -26,6 +26,33 @@ def xor(size: int = 200, noise: float = 0.15, seed: int = 0) -> Batch:
     return _points(signs, corner % 2 != corner // 2, noise, seed)
 
 
+def rings(size: int = 200, noise: float = 0.1, seed: int = 0) -> Batch:
+    """A circle of radius 0.4 (class 1) inside one of radius 1 (class 0).
+
+    >>> points = rings(100, noise=0.0)
+    >>> [f"{radius:.2f}" for radius in np.hypot(*points.inputs[:2].T)]
+    ['1.00', '0.40']
+    """
+    inner = np.arange(size) % 2
+    angle = np.random.default_rng([seed, 1]).uniform(0, 2 * np.pi, size)
+    radius = np.where(inner, 0.4, 1.0)
+    place = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1)
+    return _points(place, inner, noise, seed)
+
+
+def moons(size: int = 200, noise: float = 0.1, seed: int = 0) -> Batch:
+    """Two interleaved half circles.
+
+    >>> moons(10).inputs.shape, moons(10).targets.tolist()
+    ((10, 2), [0, 1, 0, 1, 0, 1, 0, 1, 0, 1])
+    """
+    lower = np.arange(size) % 2
+    angle = np.random.default_rng([seed, 1]).uniform(0, np.pi, size)
+    x = np.where(lower, 0.5 - np.cos(angle), np.cos(angle) - 0.5)
+    y = np.where(lower, 0.25 - np.sin(angle), np.sin(angle) - 0.25)
+    return _points(np.stack([x, y], -1), lower, noise, seed)
+
+
 def spirals(
     size: int = 200, arms: int = 3, noise: float = 0.03, seed: int = 0
 ) -> Batch:

@@ -30,9 +30,8 @@ class Normed(nn.Module):
         dtypes = {"dtype": self.dtype, "param_dtype": param_dtype}
         x = nn.Conv(self.features, (3, 3), use_bias=False, **dtypes)(x)
         if self.norm == "batch":
-            norm = nn.BatchNorm(
-                not train, momentum=MOMENTUM, axis_name=BATCH_AXES, **dtypes
-            )
+            over: Any = BATCH_AXES  # Flax's types know of a single axis only
+            norm = nn.BatchNorm(not train, momentum=MOMENTUM, axis_name=over, **dtypes)
             return norm(x)
         shape = (self.features,)
         scale = self.param("scale", nn.initializers.ones, shape, param_dtype)

@@ -158,17 +158,19 @@ def duration(seconds: Any) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def count(number: Any, noun: str = "") -> str:
+def count(number: Any, noun: str = "", nouns: str | None = None) -> str:
     """A whole number with thousands separators, and its noun.
 
     >>> count(1, "model"), count(412778, "parameter"), count(2, "class")
     ('1 model', '412,778 parameters', '2 classes')
+    >>> count(2, "entry", "entries")
+    '2 entries'
     """
     if not is_number(number):
         return MISSING
-    if noun and number != 1:
-        noun += "es" if noun.endswith("s") else "s"
-    return f"{number:,.0f} {noun}".strip()
+    plural = "es" if noun.endswith("s") else "s"
+    many = noun + plural if noun and nouns is None else nouns or ""
+    return f"{number:,.0f} {noun if number == 1 else many}".strip()
 
 
 def plain(value: Any) -> str:

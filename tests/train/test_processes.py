@@ -132,6 +132,7 @@ def test_processes_that_differ_are_refused(tmp_path):
     assert all("hparams" in each and "Traceback" not in each for each in said)
 
 
+@pytest.mark.slow
 def test_the_first_process_measures_for_all(tmp_path):
     folder = tmp_path / "run"
     changes = {"images": True, "seeds": 2, "num_epochs": 1, "workdir": str(folder)}
