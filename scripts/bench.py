@@ -149,7 +149,7 @@ def ours(work: str, members: int) -> Callable[[int], int]:
             hparams,
             seeds,
             dataset,
-            batch_size,
+            BATCH,
         )
     programs = make_programs(execution=choice)
     hparams = shard(mesh, jax.tree.map(lambda h: np.asarray(h, float), hparams), MEMBER)
