@@ -11,7 +11,6 @@ from dlworkshop import identity, report
 from dlworkshop.data.content import check_kind, fingerprint
 from dlworkshop.errors import UserError, unknown
 from dlworkshop.models.model import Model, StatefulModel
-from dlworkshop.report.settings import in_words
 from dlworkshop.sweeps.bucket import Row, Work
 from dlworkshop.sweeps.checks import check_engine, check_sampled, check_space, seeds_of
 from dlworkshop.sweeps.engines import local, on_ray, train_all
@@ -62,7 +61,7 @@ class Sweep(NamedTuple):
         return columns
 
     def __repr__(self) -> str:
-        return f"{in_words(self.run.summary)}\n{self.run!r}"
+        return repr(self.run)
 
 
 def sweep(

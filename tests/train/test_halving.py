@@ -182,7 +182,7 @@ def sizes(monkeypatch):
     [
         (1, None, [18, 6, 6, 2, 2, 2]),
         (4, None, [20, 8, 8, 4, 4, 4]),  # a multiple of the devices
-        (1, 9, [9, 9, 6, 6, 2, 2, 2]),
+        pytest.param(1, 9, [9, 9, 6, 6, 2, 2, 2], marks=pytest.mark.slow),
     ],
 )
 def test_what_is_dropped_costs_nothing(
@@ -255,6 +255,7 @@ def test_a_resumed_run_has_the_same_bits(make, quadrants, tmp_path, monkeypatch)
         assert one[name] == two[name]
 
 
+@pytest.mark.slow
 def test_more_epochs_where_the_rungs_are_the_same(quadrants, tmp_path):
     halving = observers.successive_halving()
     train(quadrants, tmp_path / "whole", observe=[halving], num_epochs=5)
