@@ -63,6 +63,9 @@ RATE = {"learning_rate": 0.1}
 LISTS = {"width": [4, 8], "learning_rate": [0.1, 0.2]}
 SWEEPS = {
     "sweep option": swept("unknown argument of a sweep 'epochs': did you m", epochs=3),
+    "sweep halving": swept(
+        "successive halving is of one", observe=[observers.successive_halving(1)]
+    ),
     "sweep read_test": swept("leave read_test out", read_test=True),
     "sweep engine": swept("unknown engine 'slurm'", engine="slurm"),
     "sweep model": swept("the model is 3: give a models.Model", model=3),

@@ -1,7 +1,7 @@
 """Checks of the arguments of `sweep`, with one sentence for each mistake."""
 
 import numbers
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dlworkshop.errors import UserError, check_known, check_whole, repr_of
@@ -9,6 +9,7 @@ from dlworkshop.sweeps.engines import ENGINES
 from dlworkshop.sweeps.space import Space
 from dlworkshop.train import processes
 from dlworkshop.train.members import product
+from dlworkshop.train.observers.scheduler import Scheduler
 
 
 def seeds_of(tried: Any, fresh: Any) -> tuple[list[int], list[int]]:
@@ -81,6 +82,19 @@ def check_space(space: Space, sampler: Any) -> None:
             "with a sampler each bucket is trained by one process: start them without "
             "--coordinator; those that are given one workdir share the trials"
         )
+
+
+def check_observers(observe: Any) -> None:
+    """Refuse schedulers, which stop or copy the settings of one program.
+
+    The best of a sweep is trained again to its end, alone.
+    """
+    for observer in observe if isinstance(observe, Sequence) else [observe]:
+        if isinstance(observer, Scheduler):
+            raise UserError(
+                f"a sweep trains its settings in several programs, and {observer.name} "
+                "is of one: give it to fit, or leave it out"
+            )
 
 
 def check_sampled(sampler: Any, num_trials: Any, at_once: Any) -> None:

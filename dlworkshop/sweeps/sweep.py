@@ -12,7 +12,13 @@ from dlworkshop.data.content import check_kind, fingerprint
 from dlworkshop.errors import UserError, unknown
 from dlworkshop.models.model import Model, StatefulModel
 from dlworkshop.sweeps.bucket import Row, Work
-from dlworkshop.sweeps.checks import check_engine, check_sampled, check_space, seeds_of
+from dlworkshop.sweeps.checks import (
+    check_engine,
+    check_observers,
+    check_sampled,
+    check_space,
+    seeds_of,
+)
 from dlworkshop.sweeps.engines import local, on_ray, train_all
 from dlworkshop.sweeps.importance import importance
 from dlworkshop.sweeps.recipe import DEFAULTS, FUNCTIONS, Recipe, check, recipe_of
@@ -148,6 +154,7 @@ def sweep(
     check_kind(dataset)
     checks.check_dataset(dataset)
     check_engine(engine, ray_options, options)
+    check_observers(options.get("observe", ()))
     check_sampled(sampler, num_trials, trials_at_once)
     tried, fresh = seeds_of(seeds, final_seeds)
     space = space_of(hparams)
