@@ -292,7 +292,7 @@ class Lab:
     def __call__(self) -> int:
         from dlworkshop.lab.server import serve
 
-        return serve(self.run, self.port, self.browser)
+        serve(self.run, self.port, self.browser)
 
 
 COMMANDS: dict[str, Callable[..., Any]] = {

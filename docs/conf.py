@@ -81,6 +81,19 @@ def skip_member(app, what, name, obj, skip, options) -> bool | None:
     return True if said.startswith("Alias for field number") else None
 
 
+def as_spans(signature: re.Match) -> str:
+    """Parameters on lines of their own, which Sphinx writes as a list without terms."""
+    text = re.sub("<d[ld]>", '<span class="sig-lines">', signature[0])
+    return re.sub("</d[ld]>", "</span>", text)
+
+
+def process_page(app, name, template, context, doctree) -> None:
+    """Mend the signatures, so that a screen reader is not told of broken lists."""
+    signatures = re.compile('<dt class="sig .*?</dt>', re.DOTALL)
+    context["body"] = signatures.sub(as_spans, context.get("body", ""))
+
+
 def setup(app) -> None:
+    app.connect("html-page-context", process_page)
     app.connect("autodoc-process-docstring", process_docstring, priority=400)
     app.connect("autodoc-skip-member", skip_member)

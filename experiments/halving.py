@@ -129,8 +129,8 @@ def main(config: Config) -> Lesson:
     ).T  # test losses [P]
     rungs = np.unique(epochs)[:-1]
     agree = np.array([agreement(curves, rungs) for curves, _ in searches])  # [P, R]
-    done = [row["steps"] for row in halved.summary["population"]]
-    done = np.array(done).reshape(settings, seeds)  # updates
+    rows = halved.summary["population"]
+    done = np.array([row["steps"] for row in rows]).reshape(settings, seeds)  # updates
     expected = halve(losses.mean(2), *by) * (done.max() // config.num_epochs)
     share = spent.mean() / settings
 

@@ -1,6 +1,7 @@
 """The server of the lab: its pages on 127.0.0.1, for the browser that was shown in."""
 
 import hmac
+import os
 import re
 import secrets
 import socket
@@ -8,7 +9,7 @@ import sys
 import webbrowser
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from dlworkshop.errors import UserError
 from dlworkshop.report import elements, terminal
@@ -133,8 +134,8 @@ def index(run: Path | None) -> str:
     return elements.document("dlworkshop lab", elements.join(parts))
 
 
-def serve(run: Path | None, port: int, browser: bool) -> int:
-    """Serve the pages until the program is stopped; returns the exit status.
+def serve(run: Path | None, port: int, browser: bool) -> NoReturn:
+    """Serve the pages until the program is stopped, which ends the process.
 
     Args:
         run: the folder of a run, for the pages that are about one.
@@ -171,8 +172,14 @@ def serve(run: Path | None, port: int, browser: bool) -> int:
         )
         if browser:  # it waits in the queue until the server answers
             webbrowser.open(address)
-        uvicorn.Server(config).run(sockets=[listener])
-    return 0
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+            code = 0
+        except SystemExit as left:  # of a signal
+            code = left.code if isinstance(left.code, int) else 1
+    # threads of pages that are open wait for messages, and would keep the process
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def listening(port: int) -> socket.socket:

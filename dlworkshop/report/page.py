@@ -49,12 +49,14 @@ OPEN_ROWS, OPEN_COLUMNS = 16, 12  # a larger table waits to be opened
 
 def render(run: RunFolder) -> str:
     """The whole page as text, a deterministic function of the run."""
+    taught = lesson.sections(run)
     sections = [
         ("Notes", _notes(run)),
+        *(taught if run.text else []),  # the question comes before its data
         ("Beside baselines", search.baselines_table(run)),
         ("What an answer is worth", answers.reliability(run)),
         ("Data", data_card.data_card(run)),
-        *lesson.sections(run),
+        *([] if run.text else taught),
         *(_training(run) if _has_trained(run) else []),
         ("Run it yourself" if run.text else "About", lesson.about(run)),
         ("Code", lesson.code(run)),
