@@ -37,7 +37,7 @@ def mistake(capsys, *args) -> str:
 # --- sweep ---
 
 
-def test_a_sweep_of_a_network_in_a_file(capsys, penguins, tmp_path, unreported):
+def test_a_sweep_of_a_network_in_a_file(capsys, penguins, tmp_path):
     net = tmp_path / "net.py"
     net.write_text(
         "from dlworkshop import models\n"

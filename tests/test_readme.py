@@ -64,7 +64,7 @@ def test_the_gradient_check(assert_gradients):
 )
 def test_what_a_page_links_to_is_there(page):
     path = ROOT / page
-    for target in re.findall(r"\]\((?!http)([^)#]+)", path.read_text()):
+    for target in re.findall(r"\]\((?!http|figure:|claim:)([^)#]+)", path.read_text()):
         assert (path.parent / target).exists(), target
 
 

@@ -24,6 +24,7 @@ ELSEWHERE = {  # whose blocks other tests run
     "models.md": "models/test_adapters.py",
     "observing.md": "test_observing.py",
     "recipes.md": "test_recipes.py",
+    "sweeps.md": "sweeps/test_docs.py",
 }
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.S | re.M)
 

@@ -43,6 +43,7 @@ LECTURE = {  # the chapters of the lecture and their experiments, in its order
     "Populations": (
         "learning_rate_limit",
         "learning_rate_finder",
+        "halving",
         "seeds",
         "vmap_vs_loop",
         "compiling",

@@ -361,6 +361,7 @@ flags = "--num-epochs", "1", "--seeds", "1"
 sys.argv = ["digits.py", "--workdir", {str(tmp_path)!r}, *flags]
 resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 import runpy
+sys.path.insert(0, "experiments")  # as Python does for a script
 runpy.run_path("experiments/digits.py", run_name="__main__")
 """
     done = subprocess.run(
