@@ -117,7 +117,7 @@ def test_a_script_runs_up_to_its_fit(tmp_path, capsys, monkeypatch):
     assert code == 0
     lines = out.splitlines()
     assert lines[0].startswith("fit: 2 members, 27 steps of 128 examples, 4 x cpu")
-    names = [re.split(r"\s{2,}", line.strip())[0] for line in lines[1:-2]]
+    names = [re.split(r"\s{2,}", line.strip())[0] for line in lines[1:-1]]
     assert names[:3] == ["memory of a device", "parameters", "optimizer"]
     assert names[-4:] == ["setting up", "compilation", "training", "evaluation"]
     assert "first call of fit in own.py" in out and "trained" not in out
