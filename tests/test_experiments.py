@@ -217,6 +217,7 @@ def test_a_lesson_leaves_the_folder_of_another_experiment_alone(tmp_path, start)
     assert not (tmp_path / "summary.json").exists()
 
 
+@pytest.mark.slow
 def test_no_data_and_no_network_is_two_lines(tmp_path):
     done = command(
         "experiments/mnist_mlp.py",
@@ -287,6 +288,7 @@ def test_a_mistake_with_own_data_is_one_line_and_exit_code_2(tmp_path, photos, s
     assert line.startswith("error: group_by is '['")
 
 
+@pytest.mark.slow
 def test_own_tables_have_targets_that_are_numbers_or_labels(tmp_path):
     lines = [f"{i + 0.5},{i % 7},{i % 2},{i % 3 // 2}" for i in range(90)]
     path = tmp_path / "t.csv"
@@ -316,6 +318,7 @@ def test_own_tables_have_targets_that_are_numbers_or_labels(tmp_path):
         script.main(dataclasses.replace(config, class_weights=True))
 
 
+@pytest.mark.slow
 def test_own_tables_take_class_weights_and_a_choice_of_models(tmp_path):
     lines = [f"{i % 3},{i % 3 + i / 100},{'xy'[i % 2]}" for i in range(90)]
     path = tmp_path / "t.csv"

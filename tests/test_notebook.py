@@ -7,6 +7,8 @@ import pytest
 
 from tests.conftest import SOON_THERE
 
+pytestmark = pytest.mark.slow  # a kernel, and nbconvert
+
 reason = "a notebook is executed by nbformat, nbclient, nbconvert and ipykernel"
 nbformat = pytest.importorskip("nbformat", reason=reason)
 nbclient = pytest.importorskip("nbclient", reason=reason)

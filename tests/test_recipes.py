@@ -31,6 +31,12 @@ TWICE = {
     "Frozen layers, and learning rates of their own",
     "Moving average of the parameters (EMA)",
 }
+# and what takes ten seconds
+LONG = {
+    "A training step of your own",
+    "Loss of each token",
+    "Sequences of different lengths",
+}
 LONGEST = 20  # lines of code
 
 
@@ -47,7 +53,7 @@ def recipe(heading):
 @pytest.mark.parametrize(
     "heading",
     [
-        pytest.param(each, marks=pytest.mark.slow) if each in TWICE else each
+        pytest.param(each, marks=pytest.mark.slow) if each in TWICE | LONG else each
         for each in BLOCKS
     ],
 )

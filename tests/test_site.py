@@ -26,6 +26,7 @@ ELSEWHERE = {  # whose blocks other tests run
     "recipes.md": "test_recipes.py",
     "sweeps.md": "sweeps/test_docs.py",
 }
+LONG = {"concepts/lifts.md"}  # what the README shows, in steps
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.S | re.M)
 
 
@@ -139,7 +140,12 @@ def test_every_lesson_has_its_notebook(site):
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if BLOCK.search((DOCS / page).read_text())]
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.slow) if page in LONG else page
+        for page in PAGES
+        if BLOCK.search((DOCS / page).read_text())
+    ],
 )
 def test_its_blocks_run(page, tmp_path, monkeypatch, assert_gradients):
     if page in ELSEWHERE:

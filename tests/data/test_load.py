@@ -114,6 +114,7 @@ def test_interrupted_prepare_can_run_again(mnist_raw, cache, monkeypatch):
     assert len(load("mnist", folder).test.targets) == 20
 
 
+@pytest.mark.slow
 def test_two_prepare_at_once(cache):
     code = "from dlworkshop.data import load; print(load('digits').fingerprint)"
     command = [sys.executable, "-c", code]

@@ -476,6 +476,7 @@ def test_it_is_quick():
     assert min(run() for _ in range(5)) < 0.05
 
 
+@pytest.mark.slow
 def test_the_first_one_is_quick_too():
     code = """
 import time, optax

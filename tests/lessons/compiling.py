@@ -2,6 +2,7 @@
 
 import jax
 
+SLOW = True
 FAST = {"members": (1, 8)}
 
 

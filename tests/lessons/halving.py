@@ -1,5 +1,6 @@
 """How each claim of the lesson is made false."""
 
+SLOW = True
 FAST = {"seeds": 5, "num_rates": 9, "num_epochs": 27}
 COMPUTING = True
 

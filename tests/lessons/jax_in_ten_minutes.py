@@ -5,6 +5,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 
+SLOW = True
 FAST = {"seeds": 8, "num_steps": 100}
 draws = itertools.count()
 

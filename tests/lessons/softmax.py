@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
+SLOW = True
 FAST = {"seeds": 5, "num_epochs": (1, 20)}
 
 

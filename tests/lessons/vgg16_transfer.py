@@ -1,5 +1,6 @@
 """How each claim of the lesson is made false."""
 
+SLOW = True
 FAST = {
     "num_examples": 400,
     "seeds": 5,

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 
+SLOW = True
 FAST = {"seeds": 9, "members": (1, 64), "num_steps": 5}
 COMPUTING = True
 

@@ -2,6 +2,7 @@
 
 from dlworkshop import models
 
+SLOW = True
 FAST = {"seeds": 5, "sizes": (300, 600), "learning_rates": (0.02,), "num_steps": 250}
 COMPUTING = True
 

@@ -7,7 +7,7 @@ import pytest
 
 PAGE = (Path(__file__).parent.parent.parent / "docs/sweeps.md").read_text()
 GRID, SAMPLED = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
-pytestmark = pytest.mark.usefixtures("unreported")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unreported")]
 
 
 def execute(text, tmp_path, monkeypatch, **fewer):

@@ -133,6 +133,7 @@ def test_what_was_finished_is_read_and_the_rest_trained(whole, fits, tmp_path):
         sweep(network, points(), hparams={**SPACE, "width": [4, 9]}, **how)
 
 
+@pytest.mark.slow
 def test_processes_share_a_sweep_of_which_one_is_killed(tmp_path, monkeypatch):
     pytest.importorskip("optuna")
     environment = {**os.environ, **SOON_THERE, "PYTHONPATH": str(ROOT)}
