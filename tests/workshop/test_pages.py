@@ -61,6 +61,7 @@ def test_a_page_has_all_parts_and_can_be_shown(name):
     assert parts["Read next"].count("<li>") >= 2
     assert "<math" in parts["The idea"] and 'class="beside"' in parts["The idea"]
     assert shown and all(len(look.split()) >= 5 for _, look in shown)
+    assert "<ol" not in "".join(parts.values())  # a line that begins with "1."
     assert "$" not in re.sub("<pre>.*?</pre>", "", "".join(parts.values()), flags=re.S)
 
 
