@@ -27,9 +27,9 @@ def curves(axes: "Axes", x: Array, values: Mapping[str, Array], **looks: Any) ->
         values: label -> [P, T], or [T] of one without members.
         looks: `axes.set(...)` of them, such as xlabel, ylabel, xscale.
     """
-    axes.set(**looks)
     for colour, (label, members) in zip(COLOURS, values.items(), strict=False):
         _draw(axes, x, members, label, colour)
+    axes.set(**looks)  # a limit of None is where the curves end
     if len(x) <= MOST_TICKS:
         axes.set_xticks(x, [f"{value:g}" for value in x])
         axes.xaxis.minorticks_off()

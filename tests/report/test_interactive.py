@@ -155,3 +155,15 @@ def test_curves_have_a_box_for_each_split_and_members_sort(population):
     text = write(population).read_text()
     assert {name for name, _ in groups(text, "series")} == {"train", "validation"}
     assert '<table class="sortable">' in text
+
+
+def test_a_limit_that_is_open_holds_all_curves():
+    seen = []
+
+    def draw(axes):
+        axes.axhline(5)
+        curves(axes, [1, 2, 3], {"high": np.array([[1, 20, 9]])}, ylim=(0, None))
+        seen.extend(axes.get_ylim())
+
+    drawn(draw)
+    assert seen[0] == 0 and seen[1] >= 20
