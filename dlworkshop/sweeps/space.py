@@ -1,11 +1,12 @@
 """The space of a sweep: the values that each hyper-parameter may take."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from dlworkshop.errors import UserError, check_text, repr_of
 from dlworkshop.learn.hparams import name_of
+from dlworkshop.train.members import names_of
 
 Label = None | bool | int | float | str  # what stands for a value in tables and files
 Setting = dict[str, Label]
@@ -88,22 +89,7 @@ def space_of(hparams: Any) -> Space:
             else:
                 values[name] = _choices(name, given)
         return Space(values, ranges)
-    if not isinstance(hparams, Sequence) or not all(
-        isinstance(setting, Mapping) for setting in hparams
-    ):
-        raise UserError(
-            f"hparams is {repr_of(hparams)}: give a dict of names and values, or a "
-            "list of such dicts"
-        )
-    if not hparams:
-        raise UserError("hparams is an empty list: give one setting at least")
-    names = list(hparams[0])
-    for setting in hparams:
-        if set(setting) != set(names):
-            raise UserError(
-                f"hparams lists the settings {sorted(names)} and {sorted(setting)}: "
-                "give all of them the same names"
-            )
+    names = names_of(hparams)
     listed = [{name: label_of(each[name]) for name in names} for each in hparams]
     values = {name: {label_of(s[name]): s[name] for s in hparams} for name in names}
     for name in names:

@@ -76,12 +76,20 @@ def _grid(hparams: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return dict(zip(hparams, (axis.ravel() for axis in axes), strict=True))
 
 
-def _listed(settings: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+def names_of(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names that all of a list of settings give.
+
+    Raises:
+        UserError: if it is no list of settings, is empty, or their names differ.
+
+    >>> names_of([{"rate": 1, "decay": 2}, {"decay": 0, "rate": 1}])
+    ['rate', 'decay']
+    """
     if not isinstance(settings, Sequence) or not all(
         isinstance(setting, Mapping) for setting in settings
     ):
         raise UserError(
-            f"hparams is {repr_of(settings)}: give a dict of names and numbers, or a "
+            f"hparams is {repr_of(settings)}: give a dict of names and values, or a "
             "list of such dicts"
         )
     if not settings:
@@ -93,9 +101,13 @@ def _listed(settings: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
                 f"hparams lists the settings {sorted(names)} and {sorted(setting)}: "
                 "give all of them the same names"
             )
+    return names
+
+
+def _listed(settings: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     return {
         name: np.concatenate([_values(name, s[name], one=True) for s in settings])
-        for name in names
+        for name in names_of(settings)
     }
 
 

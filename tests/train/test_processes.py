@@ -63,16 +63,21 @@ def kernel(run):
     return np.asarray(run.params["Dense_0"]["kernel"])
 
 
-def test_a_member_over_two_processes_is_the_member_of_one(tmp_path):
+@pytest.mark.parametrize(
+    ("processes", "devices"), [(2, 2), pytest.param(4, 1, marks=pytest.mark.slow)]
+)
+def test_a_member_over_several_processes_is_the_member_of_one(
+    tmp_path, processes, devices
+):
     changes = {"seeds": 1, "num_epochs": 2}
-    statuses, said = ends(start(tmp_path, 2, 2, changes))
-    assert statuses == [0, 0], said
+    statuses, said = ends(start(tmp_path, processes, devices, changes))
+    assert statuses == [0] * processes, said
     found = np.load(tmp_path / "found.npz", allow_pickle=True)
     assert found["mesh"].item() == {"member": 1, "batch": 4}
     alone = train(**changes, devices=jax.devices()[:1])
     np.testing.assert_allclose(found["kernel"], kernel(alone), **CLOSE)
     assert "step 16/16" in said[0]
-    assert "step" not in said[1]  # one speaks for both
+    assert not any("step" in other for other in said[1:])  # one speaks for all
 
 
 @pytest.mark.slow
