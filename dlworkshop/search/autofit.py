@@ -177,7 +177,8 @@ def _conclude(
     search: Search, row: choice.Row, plan: dict[str, Any], experiment: str
 ) -> Run:
     """Train the chosen setting with fresh seeds, and complete the summary."""
-    network, setting = search.candidate(row).settled(row.hparams)
+    candidate = search.candidate(row)
+    network, setting = candidate.settled(row.hparams)
     effort = dataclasses.replace(
         search.usual, settings=(setting,), seeds=plan["seeds"], updates=plan["updates"]
     )
@@ -189,7 +190,13 @@ def _conclude(
         duration(plan["seconds"]),
     )
     run = search.fit(
-        network, effort, 0, (setting,), workdir=search.workdir, experiment=experiment
+        network,
+        candidate.optimizer,
+        effort,
+        0,
+        (setting,),
+        workdir=search.workdir,
+        experiment=experiment,
     )
     if "search" in run.summary or run.summary["interrupted"]:
         return run

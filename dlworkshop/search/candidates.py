@@ -13,6 +13,7 @@ from dlworkshop import models
 from dlworkshop.data.readers.arrays import are_grey
 from dlworkshop.data.rows import evenly
 from dlworkshop.errors import UserError, one_sentence, unknown
+from dlworkshop.learn import optimizers
 from dlworkshop.learn.hparams import keywords
 from dlworkshop.models.augment import Moves
 from dlworkshop.models.model import input_struct, shapes, stand_ins, stateful
@@ -33,9 +34,13 @@ CHANNELS = (64, 48, USUAL, 24, 16, 12, 8)  # where there is more time, or less
 SHIFT = 0.1  # of a side
 LOOKED_AT = 1000  # images, to see whether they are grey
 # The likeliest first. A decay is per update and unit of the learning rate.
-RATES = {"learning_rate": (0.003, 0.001, 0.01)}
+RATES = {optimizers.adamw: (0.003, 0.001, 0.01), optimizers.muon: (0.03, 0.01, 0.1)}
 LINEAR = {"learning_rate": (0.03, 0.01, 0.1), "weight_decay": (0.01, 0.1, 0.001)}
-DENSE = {**RATES, "weight_decay": (0.1, 0.01, 1.0), "dropout": (0.0, 0.3)}
+DENSE = {
+    "learning_rate": RATES[optimizers.adamw],
+    "weight_decay": (0.1, 0.01, 1.0),
+    "dropout": (0.0, 0.3),
+}
 MOVES = (0.0, 0.0), (0.0, SHIFT), (0.5, SHIFT)  # chance of a flip, share of a side
 INPUTS = {"params", "state", "inputs", "key"}  # of `apply`, no hyper-parameters
 ANYWHERE = ("dropout",)  # may be asked for where one network of several has it
@@ -55,6 +60,7 @@ class Candidate(NamedTuple):
     settings: tuple[Setting, ...]
     settle: Callable[[Setting], tuple[AnyModel, dict[str, float]]] | None = None
     smaller: tuple["Candidate", ...] = ()  # the same on coarser images, or narrower
+    optimizer: Callable = optimizers.adamw
 
     def settled(self, setting: Setting) -> tuple[AnyModel, dict[str, float]]:
         """Network and hyper-parameters of one setting."""
@@ -181,7 +187,8 @@ def _of_images(
             network = models.standardized(network, mean, deviation)
         network = models.coarser(network, factor) if factor > 1 else network
         network = in_units(network, dataset, task)
-        found.append(augmenting(name, network, side, asked, augment))
+        args = name, network, side, asked, augment
+        found.append(augmenting(*args, optimizer=optimizers.muon))
     return found
 
 
@@ -208,6 +215,7 @@ def augmenting(
     side: int,
     asked: Mapping[str, Any],
     augment: models.Augment | None = None,
+    optimizer: Callable = optimizers.adamw,
 ) -> Candidate:
     """A network for images [side, side, C], and the augmentations to try.
 
@@ -218,6 +226,7 @@ def augmenting(
         asked: hyper-parameters that are not swept; `shift`, a share of a side, and
             `flip`, 0 or 1, may be among them.
         augment: what is done to all; its own flip and shift are not looked at.
+        optimizer: a key of `RATES`.
     """
     others = augment or models.Augment()
     if not 0 <= float(asked.get("shift", 0)) < 1:
@@ -230,7 +239,8 @@ def augmenting(
         )
         for flip, shift in MOVES
     )
-    found = _candidate(name, network, {**RATES, "moves": tuple(moves), **DECAYS}, rest)
+    grid = {"learning_rate": RATES[optimizer], "moves": tuple(moves), **DECAYS}
+    found = _candidate(name, network, grid, rest)
     settings = []
     for setting in found.settings:
         numbers: dict[str, Any] = dict(setting)
@@ -247,7 +257,7 @@ def augmenting(
             return network, left
         return models.augmented(network, chosen), left
 
-    return Candidate(name, model, tuple(settings), settle)
+    return Candidate(name, model, tuple(settings), settle, optimizer=optimizer)
 
 
 def is_grey(images: Array) -> bool:

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from dlworkshop import run_files
 from dlworkshop.errors import UserError
-from dlworkshop.learn import optimizers, schedules
+from dlworkshop.learn import schedules
 from dlworkshop.models.model import Model, StatefulModel
 from dlworkshop.report.words import count, duration
 from dlworkshop.search import choice, survival
@@ -308,6 +308,7 @@ class Search:
         begun = time.perf_counter()
         run = self.fit(
             candidate.model,
+            candidate.optimizer,
             effort,
             FRESH,
             effort.settings,
@@ -339,6 +340,7 @@ class Search:
     def fit(
         self,
         network: Model | StatefulModel,
+        optimizer: Callable,
         effort: Effort,
         seed: int,
         settings: Sequence[Setting],
@@ -349,7 +351,7 @@ class Search:
         return fit(
             network,
             self.dataset,
-            optimizers.adamw,
+            optimizer,
             hparams=[dict(setting) for setting in settings],
             seeds=range(seed, seed + effort.seeds),
             num_epochs=rounds,
