@@ -24,9 +24,11 @@ from dlworkshop.models.model import Model, StatefulModel, check_model
 from dlworkshop.report.words import duration
 from dlworkshop.search import choice, expected
 from dlworkshop.search.baselines import baselines
+from dlworkshop.search.budget import Budget
 from dlworkshop.search.candidates import candidates, check
 from dlworkshop.search.effort import Effort
-from dlworkshop.search.task import own_units, task_of
+from dlworkshop.search.state import SearchState
+from dlworkshop.search.task import Task, own_units, task_of
 from dlworkshop.search.trial import Search, repeats
 from dlworkshop.train import checks, estimation, finite, processes, run_folder
 from dlworkshop.train.result import Run
@@ -51,21 +53,22 @@ def autofit(
 ) -> Run:
     """Choose settings by validation, retrain the chosen one, read test once.
 
-    Networks (of vectors: linear, and fully connected; on standardised columns, and on
-    bins of them), learning rates, weight decays, dropouts, and of images no
-    augmentation, shifts, and shifts with flips, are tried as populations, every member
-    with early stopping by its validation loss. Few examples, below
-    `effort.SMALL` in train and validation, are cut into folds anew for each seed: each
-    member holds out one of them, in the search and in the run. The simplest network
-    whose best setting is behind the best of all by no more than one standard error of
-    their difference is chosen, and trained with fresh seeds.
+    For vectors the candidates are a linear model and a multilayer perceptron, each on
+    standardised columns and on bins of them, trained with AdamW; for images it is a
+    convolutional network trained with Muon. Learning rates, weight decays, dropouts,
+    and for images flips and shifts, are tried as populations with early stopping by the
+    validation loss of each member. If train and validation together have fewer than
+    `effort.SMALL` examples, they are cut into folds anew for each seed, and each member
+    holds out one fold, in the search and in the final run. The simplest candidate whose
+    best setting is within one standard error of the best of all is chosen, and trained
+    with fresh seeds.
 
-    The network for images is the largest that can be trained in the time, after a short
-    search; where there is little, it sees the images coarser.
+    The network for images is the largest that can be trained in the time after a short
+    search; if there is little time, images are averaged to fewer pixels.
 
-    Settings are judged by the validation loss; of classes by accuracy where validation
-    has a thousand examples or more, and by balanced accuracy where the commonest class
-    has more than three times the examples of the rarest.
+    Settings are judged by the validation loss; for classes by the accuracy if the
+    validation split has a thousand examples or more, and by the balanced accuracy if
+    the commonest class has more than three times the examples of the rarest.
 
     Args:
         dataset: classes, several labels of 0 and 1, or numbers to be predicted.
@@ -111,18 +114,15 @@ def autofit(
     check_number("minutes", minutes, Range(0, closed=False))
     if estimation.is_wanted():
         raise UserError(
-            f"autofit takes the {minutes:g} minutes that it is given, and chooses what "
-            "fits into them: estimate a call of fit"
+            f"autofit always uses the {minutes:g} minutes that it is given, so there "
+            "is nothing to estimate: estimate a call of fit instead"
         )
     if processes.count() > 1:  # each would choose by its own clock
         raise UserError("autofit works in one process: start it without the others")
     if folds is not None and folds != 0:
         checks.check_folds(folds, dataset)
-    for name, number in {
-        "num_updates": num_updates,
-        "batch_size": batch_size,
-        "seeds": seeds,
-    }.items():
+    counts = {"num_updates": num_updates, "batch_size": batch_size, "seeds": seeds}
+    for name, number in counts.items():
         if number is not None:
             check_whole(name, number)
     if model is not None:
@@ -155,19 +155,12 @@ def autofit(
     tried = candidates(dataset, task, model, hparams, augment)
     for candidate in tried:
         check(candidate, dataset)
-    search = Search(
-        dataset=dataset,
-        task=task,
-        tried=tried,
-        seeds=seeds,
-        obeyed=num_updates is not None,
-        seconds=60 * minutes,
-        workdir=None if workdir is None else Path(workdir),
-        quiet=quiet,
-    )
-    search.begin(asked)
+    state = SearchState(None if workdir is None else Path(workdir), quiet)
+    state.begin(asked)
+    budget = Budget(dataset, task, state, 60 * minutes, num_updates is not None)
+    search = Search(dataset, task, tried, seeds, state, budget)
     search.size_up(folds, batch_size, num_updates)
-    with search.lock:
+    with state.lock:
         chosen = search.choose()
         plan = search.plan(chosen)
     return _conclude(search, chosen, plan, experiment)
@@ -177,12 +170,15 @@ def _conclude(
     search: Search, row: choice.Row, plan: dict[str, Any], experiment: str
 ) -> Run:
     """Train the chosen setting with fresh seeds, and complete the summary."""
-    candidate = search.candidate(row)
+    state, candidate = search.state, search.candidate(row)
     network, setting = candidate.settled(row.hparams)
     effort = dataclasses.replace(
-        search.usual, settings=(setting,), seeds=plan["seeds"], updates=plan["updates"]
+        search.budget.usual,
+        settings=(setting,),
+        seeds=plan["seeds"],
+        updates=plan["updates"],
     )
-    search.say(
+    state.say(
         "the run: %s, %d updates of %d examples, about %s",
         repeats(effort),
         effort.updates,
@@ -195,26 +191,26 @@ def _conclude(
         effort,
         0,
         (setting,),
-        workdir=search.workdir,
+        workdir=state.workdir,
         experiment=experiment,
     )
     if "search" in run.summary or run.summary["interrupted"]:
         return run
     more = _told(search, run, row, effort)
-    if search.workdir is not None:
+    if state.workdir is not None:
         found = answers.study(run, search.dataset, search.task.headline)
         more["answers"] = _numbers(found)
         more["notes"] += answers.notes(found)
-    more["budget"]["used_seconds"] = search.used
-    more["notes"] += _of_time(search)
+    more["budget"]["used_seconds"] = state.used
+    more["notes"] += _of_time(search.budget)
     run.summary.update(run_folder.to_jsonable(more))
-    if search.workdir is not None:
-        run.summary.update(run_folder.write_summary(search.workdir, run.summary))
-        report.write(search.workdir)
+    if state.workdir is not None:
+        run.summary.update(run_folder.write_summary(state.workdir, run.summary))
+        report.write(state.workdir)
     for note in more["notes"]:
-        search.say(note)
-    given, used = duration(search.seconds), duration(search.used)
-    search.say("all of it took %s of the %s that were given", used, given)
+        state.say(note)
+    given, used = duration(search.budget.seconds), duration(state.used)
+    state.say("the whole search and run took %s of the given %s", used, given)
     return run
 
 
@@ -228,30 +224,30 @@ def _told(search: Search, run: Run, row: choice.Row, effort: Effort) -> dict[str
     of_new = None
     if effort.folds:
         of_new = expected.of_folds(run, search.dataset, search.task, factor)
-    notes = _notes(search, run)
-    searched = search.found["searched"]
+    found = search.state.found
+    searched = found["searched"]
     return {
         "search": {
             "chosen": {"candidate": row.candidate, "hparams": row.hparams},
             "judged_by": search.task.judged_by,
             "headline": search.task.headline,
             "rule": choice.RULE,
-            "rows": search.found.get("told", []),
+            "rows": found.get("told", []),
             "tried": {
                 name: {k: v for k, v in each.items() if k != "rows"}
                 for name, each in searched.items()
             },
-            "left_out": search.found["left_out"],
+            "left_out": found["left_out"],
         },
         "ensemble": together,
         "baselines": simple,
         "expected": of_new,
         "budget": {
-            "minutes": search.seconds / 60,
-            "planned_seconds": search.found["run"]["seconds"]
+            "minutes": search.budget.seconds / 60,
+            "planned_seconds": found["run"]["seconds"]
             + sum(each.get("planned", 0.0) for each in searched.values()),
         },
-        "notes": notes,
+        "notes": _notes(search.task, found["run"], run),
         "finding": expected.finding(
             run, row.candidate, search.task, together, simple, of_new, unit
         ),
@@ -267,12 +263,11 @@ def _numbers(found: Mapping[str, Any]) -> dict[str, Any]:
     return numbers
 
 
-def _notes(search: Search, run: Run) -> list[str]:
+def _notes(task: Task, plan: Mapping[str, Any], run: Run) -> list[str]:
     """What a user should know, in sentences."""
-    notes = [search.task.why + "."] if search.task.why else []
+    notes = [task.why + "."] if task.why else []
     if "on_first_channel" in run.model.config:
-        notes.append("The images are grey, kept as RGB: one channel is looked at.")
-    plan = search.found["run"]
+        notes.append("The images are grey but stored as RGB: one channel is used.")
     if plan["updates"] < plan["usual"] // 2:
         notes.append(
             f"Undertrained: the time was enough for {plan['updates']:,} updates, "
@@ -288,12 +283,12 @@ def _notes(search: Search, run: Run) -> list[str]:
     return [note[:1].upper() + note[1:] for note in notes]
 
 
-def _of_time(search: Search) -> list[str]:
-    """A sentence where much more time was used than was given."""
-    if search.used < 1.5 * search.seconds:
+def _of_time(budget: Budget) -> list[str]:
+    """A sentence if much more time was used than was given."""
+    given, used = budget.seconds, budget.state.used
+    if used < 1.5 * given:
         return []
     return [
-        f"It took {duration(search.used)}, more than the {duration(search.seconds)} "
-        "that were given: they are too few for some hundred updates, or the machine "
-        "was busy."
+        f"It took {duration(used)}, more than the given {duration(given)}: some "
+        "hundred updates take longer than that, or the machine was busy."
     ]

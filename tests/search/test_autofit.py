@@ -8,9 +8,19 @@ from flax import linen as nn
 
 from dlworkshop import autofit, data, load_run, models
 from dlworkshop.errors import UserError
-from dlworkshop.search import effort, expected, prepared, survival, task_of, trial
+from dlworkshop.search import (
+    budget,
+    effort,
+    expected,
+    prepared,
+    survival,
+    task_of,
+    trial,
+)
+from dlworkshop.search.budget import Budget
 from dlworkshop.search.candidates import candidates
 from dlworkshop.search.effort import Cost
+from dlworkshop.search.state import SearchState
 from dlworkshop.serve import export
 from tests.conftest import reports
 
@@ -148,7 +158,7 @@ def test_without_time_to_try_flips_a_network_is_asked_whether_classes_survive(
     monkeypatch,
 ):
     # of 8 minutes 40 % are too short for six settings, and 15 % do for two rates
-    monkeypatch.setattr(trial, "cost_of", lambda *args: Cost(0.1))
+    monkeypatch.setattr(budget, "cost_of", lambda *args: Cost(0.1))
     dataset = data.from_arrays(*sides(120, 0), name="sides")
     network = prepared(models.cnn((4,), (8,), num_classes=2), dataset, task_of(dataset))
     run = autofit(dataset, minutes=8.0, model=network, folds=0, seeds=1, quiet=True)
@@ -201,6 +211,15 @@ def test_networks_are_as_large_as_there_is_time_for(monkeypatch):
     assert seen[1] is largest and costs[0].update == 2.0
 
 
+def three_minutes(dataset, candidate):
+    """A search that begins, in memory."""
+    state = SearchState(None, quiet=True)
+    state.begin({})
+    task = task_of(dataset)
+    time = Budget(dataset, task, state, seconds=180.0, obeyed=False)
+    return trial.Search(dataset, task, [candidate], None, state, time)
+
+
 @pytest.mark.parametrize(
     ("update", "place", "folds", "said"),
     [
@@ -218,21 +237,19 @@ def test_networks_and_folds_are_such_as_there_is_time_for(
     (largest,) = candidates(dataset, task_of(dataset))
     costs = [Cost(update), Cost(update / 4)]
     monkeypatch.setattr(trial, "costs_of", lambda *args: costs)
-    more = {"seeds": None, "obeyed": False, "workdir": None, "quiet": True}
-    task = task_of(dataset)
-    search = trial.Search(dataset, task, [largest], seconds=180.0, **more)
-    search.begin({})
+    search = three_minutes(dataset, largest)
     search.size_up(None, None, None)
     assert search.tried == [[largest, *largest.smaller][place]]
-    assert search.usual.folds == folds
-    for text, words in zip(search.found["left_out"], said, strict=True):
+    assert search.budget.usual.folds == folds
+    for text, words in zip(search.state.found["left_out"], said, strict=True):
         assert words in text
-    again = trial.Search(dataset, task, [largest], seconds=180.0, **more)
-    again.found = {**search.found, "left_out": []}  # as of a folder
+    again = three_minutes(dataset, largest)
+    again.state.found = {**search.state.found, "left_out": []}  # as of a folder
     monkeypatch.setattr(trial, "costs_of", lambda *args: [])  # nothing is measured
     again.size_up(None, None, None)
-    assert (again.tried, again.usual) == (search.tried, search.usual)
-    assert again.found["left_out"] == []
+    assert again.tried == search.tried
+    assert again.budget.usual == search.budget.usual
+    assert again.state.found["left_out"] == []
 
 
 @pytest.mark.parametrize(
@@ -243,20 +260,18 @@ def test_a_search_faster_than_counted_leaves_time_for_a_larger_network(
 ):
     """In three minutes, where an update was counted to take a second."""
     dataset = data.from_arrays(*sides(600, 0), name="sides")
-    task = task_of(dataset)
-    (largest,) = candidates(dataset, task)
+    (largest,) = candidates(dataset, task_of(dataset))
     monkeypatch.setattr(trial, "costs_of", lambda *_: [Cost(1.0), Cost(0.25)])
-    more = {"seeds": None, "obeyed": False, "workdir": None, "quiet": True}
-    search = trial.Search(dataset, task, [largest], seconds=180.0, **more)
-    search.begin({})
+    search = three_minutes(dataset, largest)
     search.size_up(0, None, None)
     assert search.tried == [largest.smaller[0]]
     row = trial.choice.Row(largest.name, {"learning_rate": 0.1}, [0.5], [1.0])
-    search.found["searched"][largest.name] = {"cost": [update, 6.0]}
+    found = search.state.found
+    found["searched"][largest.name] = {"cost": [update, 6.0]}
     plan = search.plan(row)
     assert search.candidate(row) is [largest, *largest.smaller][place]
     assert plan["updates"] >= 300 and plan["seconds"] < 180
-    assert [said in text for text in search.found["left_out"]] == [True] * bool(said)
+    assert [said in text for text in found["left_out"]] == [True] * bool(said)
 
 
 def test_what_survives_is_taken():

@@ -81,7 +81,7 @@ def test_mistakes_are_those_of_fit(quadrants):
     assert not estimation.is_wanted()
     with (
         estimation.instead_of_training(),
-        pytest.raises(UserError, match="autofit takes the 2 minutes"),
+        pytest.raises(UserError, match="autofit always uses the 2 minutes"),
     ):
         autofit(quadrants, minutes=2)
 
