@@ -19,7 +19,7 @@ from dlworkshop.search.effort import (
     Effort,
     costs_of,
     cuts_folds,
-    flops_of,
+    estimates,
 )
 from dlworkshop.search.state import SearchState
 from dlworkshop.search.task import Task
@@ -100,9 +100,9 @@ class Search:
         known = found["searched"].get(name, {}).get("cost")
         if not place or known is None:
             return
-        flops = flops_of(self.sizes, self.dataset)
+        seconds = estimates(self.sizes, self.dataset)
         for larger in range(place):
-            cost = Cost(known[0] * flops[larger] / flops[place], known[1])
+            cost = Cost(known[0] * seconds[larger] / seconds[place], known[1])
             if self.sizes[larger].name == name and self.budget.is_enough(False, cost):
                 break
         else:
