@@ -140,7 +140,7 @@ def main(config: Config) -> Lesson:
                 chain,
                 by_jax,
                 roundings=60,
-                why="6 + 4 products, 10 for each sigmoid, 5 factors, 3 terms, and 1 - o",
+                why="6 + 4 products, 10 for each sigmoid, 5 factors, 3 terms, 1 - o",
             ),
             claims.equal_up_to_rounding(
                 "The matrix products of the lecture agree with jax.grad",

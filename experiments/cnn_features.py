@@ -156,9 +156,8 @@ def main(config: Config) -> Lesson:
     )
 
     return Lesson(
-        "The nearest class mean is the right one for "
-        f"{apart[:, 0].mean():.0%} of test images, and for {apart[:, -1].mean():.0%} of "
-        "their features in the last hidden layer",
+        f"The nearest class mean is right for {apart[:, 0].mean():.0%} of test images, "
+        f"and for {apart[:, -1].mean():.0%} of their features in the last hidden layer",
         claims=[
             *identities(MODEL, first, test),
             claims.rises(

@@ -139,7 +139,7 @@ def main(config: Config) -> Lesson:
                 "With the most examples a gap remains",
                 gap[:, -1],
                 0.0,
-                why="the weights were fitted to the seen examples and not to the others",
+                why="the weights were fitted to the seen examples, not to the others",
             ),
         ],
         figures=[
