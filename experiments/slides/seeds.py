@@ -30,8 +30,8 @@ def pairs(a, b, found):
         f"A - B is {100 * found.mean:.2f} points, with a 95 % interval from {low:.2f} "
         f"to {high:.2f}",
         f"{n} seeds, orange where A is not better. Green: the mean difference and its "
-        "interval. The correlation within pairs, "
-        f"{np.corrcoef(a, b)[0, 1]:.2f}, makes it narrower if it is positive.",
+        f"interval. The correlation within pairs is {np.corrcoef(a, b)[0, 1]:.2f}; a "
+        "positive one makes the interval narrower.",
         panels=2,
     )
 

@@ -19,7 +19,7 @@ def proof(x, curve, stairs, steepest):
     return Figure(
         "proof",
         draw,
-        "The proof by hand: each unit is one step, and with more units steps are lower",
+        "The proof by hand: each unit is a step, and more units make lower steps",
         "Dashed: the curve. Shaded: the height of a step, 4 pi / N, above and below it.",
         panels=len(shown),
     )
