@@ -102,7 +102,10 @@ def choose_loss(config: Config, dataset: Dataset) -> Callable | None:
     if not config.class_weights:
         return None
     if not dataset.classes:
-        raise UserError("class_weights is for classes, and the target has none")
+        raise UserError(
+            "class_weights needs a target with classes, and this target has none: "
+            "leave it out"
+        )
     weights = losses.class_weights(dataset.train.targets, len(dataset.classes))
     return losses.weighted(losses.cross_entropy, weights)
 
@@ -115,7 +118,8 @@ def choose_model(config: Config, dataset: Dataset) -> models.Model | None:
         return None
     if kind in ("cnn", "resnet") and len(shape) != 3:
         raise UserError(
-            f"a {kind} wants images, and an example is {list(shape)}: use mlp"
+            f"model is {kind}, which needs images [H, W, C], and an example has the "
+            f"shape {list(shape)}: use mlp"
         )
     if kind == "logistic":
         model = models.logistic(outputs)
@@ -145,12 +149,14 @@ def choose_features(config: Config) -> Callable[[Dataset], Dataset]:
     """Images -> inputs of the model; wrong flags are rejected before reading images."""
     if config.features == "pixels":
         if config.weights is not None:
-            raise UserError("weights are those of VGG16: add --features vgg16")
+            raise UserError(
+                "weights are used with features of VGG16 only: add --features vgg16"
+            )
         return lambda dataset: dataset
     if config.weights is None:
         raise UserError(
-            "features of VGG16 need what it learnt elsewhere: give --weights PATH, a "
-            ".h5 of Keras or a .safetensors of torchvision, or --weights imagenet"
+            "features of VGG16 need trained weights: give --weights PATH, a .h5 file of "
+            "Keras or a .safetensors file of torchvision, or --weights imagenet"
         )
     models.vgg16(weights=config.weights)
     return functools.partial(vgg16_features, weights=config.weights)
@@ -159,7 +165,7 @@ def choose_features(config: Config) -> Callable[[Dataset], Dataset]:
 def main(config: Config) -> Run:
     """Prepare once, search, train the chosen setting, read the test split once."""
     if config.data is None:
-        raise UserError("there are no data: give a folder or a table with --data PATH")
+        raise UserError("no data were given: give a folder or a table with --data PATH")
     seen = choose_features(config)
     dataset = data.load(
         config.data,

@@ -1,16 +1,16 @@
-"""Examples per second of training: ours against the peers, side by side in one run.
+"""Examples per second of training, for dlworkshop and its peers in one run.
 
     python scripts/bench.py                    # the perceptron and the small CNN
-    python scripts/bench.py --all --json bench.json      # every work; `make bench`
+    python scripts/bench.py --all --json bench.json      # all works; `make bench`
     python scripts/bench.py --works mlp --systems dlworkshop pytorch --rounds 9
 
-Every system trains the same network on the same number of examples; the work "cnn of a
-user" is that of `cnn`, whose layers are Flax's and not ours, and the work `vgg16`
-extracts features, forwards only. Each system lives in a process of its own, warmed up
-and compiled; then they take turns, so that what else the machine does hits all of them,
-and the median of the rounds counts. A CPU time alone means nothing on a shared machine:
-read the ratios. Systems whose package is missing are left out and named
-(`pip install ".[peers]"` brings them).
+Every system trains the same network on the same number of examples. The work "cnn of a
+user" is the network of `cnn` written with the layers of Flax, and the work `vgg16`
+extracts features, forwards only. Each system runs in its own process, warmed up and
+compiled; then the systems take turns, so that other load on the machine affects all of
+them, and the median of the rounds is reported. On a shared machine a time alone means
+little: compare the ratios. Systems whose package is not installed are skipped and named
+(`pip install ".[peers]"` installs them).
 """
 
 import argparse
@@ -416,7 +416,10 @@ def begin(system: str, work: str) -> subprocess.Popen[str]:
         env=environment,
     )
     if not answer(process):
-        raise SystemExit(f"error: {system} failed to train the {work}: run its worker")
+        raise SystemExit(
+            f"error: {system} failed on the work '{work}': run its worker alone to see "
+            f"why, python {__file__} --worker '{system}' --works '{work}'"
+        )
     return process
 
 
@@ -469,7 +472,7 @@ def measure(
 
 
 def show(rows: list[dict]) -> None:
-    """A table with the ratio to PyTorch, or to the first system without it."""
+    """Print a table with the ratio to PyTorch or, without it, to the first system."""
     for row in rows:
         same = [r for r in rows if r["work"] == row["work"]]
         base = next((r for r in same if r["system"] == "pytorch"), same[0])
@@ -486,15 +489,15 @@ def show(rows: list[dict]) -> None:
 
 
 def main() -> None:
-    """Measure what is asked for, print the table, write the JSON."""
+    """Measure the requested works, print the table, write the JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--works", nargs="+", choices=WORKS, default=["mlp", "cnn"])
-    parser.add_argument("--all", action="store_true", help="every work")
+    parser.add_argument("--all", action="store_true", help="measure all works")
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", default=None, help="write the rows here")
+    parser.add_argument("--json", default=None, help="file to write the rows to")
     parser.add_argument("--worker", choices=SYSTEMS, help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.rounds < 1:
@@ -505,15 +508,15 @@ def main() -> None:
     needs = {system: SYSTEMS[system][0] for system in flags.systems}
     systems = [s for s, package in needs.items() if importlib.util.find_spec(package)]
     for system in needs.keys() - set(systems):
-        print(f"left out: {system} ({needs[system]} is not installed)")
+        print(f"skipped: {system} ({needs[system]} is not installed)")
     peak = matrix_product()
     installed = {item.name: item.version for item in importlib.metadata.distributions()}
     packages = ("jax", "torch", "keras", "tensorflow", "tensorflow-cpu", "numpy")
     versions = {name: installed[name] for name in packages if name in installed}
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, matrix-product peak "
-        f"{peak() / 1e9:.0f} GFLOP/s; {versions}; a population has {MEMBERS} members "
-        "and its examples/s are those of all of them together"
+        f"{peak() / 1e9:.0f} GFLOP/s; {versions}; a population has {MEMBERS} members, "
+        "and its examples/s are the sum over all members"
     )
     rows = []
     for work in WORKS if flags.all else flags.works:

@@ -1,14 +1,14 @@
-"""What an accelerator does with dlworkshop, measured in a few minutes.
+"""Measure dlworkshop on an accelerator in a few minutes.
 
-    python scripts/gpu_day.py                    every part, the most valuable first
-    python scripts/gpu_day.py mlp cnn            some of them
-    python scripts/gpu_day.py --seconds 200      no longer than that
-    TINY=1 python scripts/gpu_day.py             a trial of every part on a CPU
+    python scripts/gpu_day.py                    all parts, the most valuable first
+    python scripts/gpu_day.py mlp cnn            some parts
+    python scripts/gpu_day.py --seconds 200      at most 200 s
+    TINY=1 python scripts/gpu_day.py             a short trial of all parts on a CPU
 
-Each row is a line of JSON in day.jsonl, in the folder $OUT or in this one. A part is a
-list of cases. They run in a process of their own, the worker; a case that takes longer
-than its limit is ended with the worker, and the next one begins in a new worker. What
-was compiled lies beside the rows in programs.zip, as text, one program of each kind.
+Each row is a line of JSON in day.jsonl, in the folder $OUT or the current one. A part
+is a list of cases, which run in a worker process. If a case takes longer than its
+limit, its worker is ended, and the next case begins in a new worker. The compiled
+programs are written as text to programs.zip beside the rows, one program of each kind.
 """
 
 import argparse
@@ -942,7 +942,7 @@ def lead(numbers: list[int], seconds: float) -> None:
 
 
 def watch(worker: subprocess.Popen, everything: list[Case], end: float) -> int | None:
-    """The case at which a worker was ended; None where it came to its own end."""
+    """The case at which a worker was ended; None if the worker finished."""
     lines: queue.Queue[str | None] = queue.Queue()
 
     def read() -> None:
@@ -959,7 +959,7 @@ def watch(worker: subprocess.Popen, everything: list[Case], end: float) -> int |
             os.killpg(worker.pid, signal.SIGKILL)  # with what it started
             worker.wait()
             if number < 0:
-                tell("worker", failed="took too long to begin")
+                tell("worker", failed="did not start within a minute")
                 return None
             tell_failure(everything[number], "took too long")
             return number
@@ -976,10 +976,10 @@ def watch(worker: subprocess.Popen, everything: list[Case], end: float) -> int |
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", help="all by default")
-    parser.add_argument("--seconds", type=float, default=420, help="for everything")
-    parser.add_argument("--skip", type=int, default=0, help="so many of the cases")
-    parser.add_argument("--list", action="store_true", help="say what there is to do")
+    parser.add_argument("parts", nargs="*", help="parts to run, by default all")
+    parser.add_argument("--seconds", type=float, default=420, help="time for all parts")
+    parser.add_argument("--skip", type=int, default=0, help="cases to skip, from first")
+    parser.add_argument("--list", action="store_true", help="list the cases and exit")
     parser.add_argument("--cases", nargs="*", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--bits", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()

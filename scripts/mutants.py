@@ -1,13 +1,14 @@
-"""Does a test notice when one thing in the code is another?
+"""Does a test fail when one thing in the code is changed?
 
     python scripts/mutants.py --number 150 --seed 0
 
-Of all places where a comparison, an operator, a number, a condition, a result or a call
-can be another, some are drawn by the seed. Each is changed alone, in a copy, and the
-tests that run the changed lines are run, the quickest first, until one fails. The copy,
-which tests run which lines, and a line of JSON for each change are in --workdir: run
-again it goes on, and one that was deleted begins anew. Prints the share that was
-noticed, which is 85 % or more.
+The script finds all places where a comparison, an operator, a number, a condition, a
+result or a call can be changed, and draws some of them by the seed. It makes each
+change alone, in a copy of the code, and runs the tests that cover the changed lines,
+the quickest first, until one fails. The copy, the coverage of the tests and a line of
+JSON for each change are kept in --workdir: a second call continues there; delete the
+folder to begin anew. The script prints the share of changes that made a test fail, and
+exits with status 1 if it is below 85 %.
 """
 
 import argparse
@@ -177,7 +178,7 @@ class Watch:
         sys.settrace(None)
         seconds = sum(os.times()[:4]) - self.began
         if not self.passed:
-            print(f"{nodeid} does not pass without a change and is left out")
+            print(f"skipped: {nodeid} fails without any change")
             return
         lines: dict[str, list[int]] = {}
         for path, line in sorted(self.seen):
@@ -249,7 +250,7 @@ def watched(workdir: Path, paths: list[str]) -> dict[str, dict]:
 
     if not known.exists():
         _, seconds = apart(work, workdir / "tests.log", HOUR)
-        print(f"which tests run which lines: {seconds:.0f} s of CPU", flush=True)
+        print(f"coverage of the tests: measured in {seconds:.0f} CPU s", flush=True)
     return json.loads(known.read_text())
 
 
@@ -310,13 +311,18 @@ def tried(workdir: Path, mutant: Mutant, tests: dict[str, float]) -> dict:
 
 
 def main() -> None:
-    """Draw, change, test; leaves with 1 where less than 85 % is noticed."""
+    """Draw, change, test; exits with status 1 if less than 85 % is noticed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--number", type=int, default=150)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workdir", type=Path, default=ROOT / "runs" / "mutants")
+    parser.add_argument("--number", type=int, default=150, help="number of changes")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draw")
     parser.add_argument(
-        "--limit", type=float, default=60.0, help="CPU seconds of tests for each"
+        "--workdir",
+        type=Path,
+        default=ROOT / "runs" / "mutants",
+        help="folder of the copy and the results",
+    )
+    parser.add_argument(
+        "--limit", type=float, default=60.0, help="CPU seconds of tests for each change"
     )
     args = parser.parse_args()
     workdir = args.workdir.absolute()
@@ -333,7 +339,7 @@ def main() -> None:
         importlib.import_module(library)
     tests = watched(workdir, paths)
     drawn = [m for path in paths for m in mutants(path, (tree / path).read_text())]
-    print(f"{len(drawn):,} mutants, of which {args.number} are tried", flush=True)
+    print(f"{len(drawn):,} possible changes, {args.number} are tried", flush=True)
     random.Random(args.seed).shuffle(drawn)
     results.touch()
     done = {(r := json.loads(line))["number"]: r for line in results.open()}
@@ -345,10 +351,10 @@ def main() -> None:
             with results.open("a") as file:
                 file.write(json.dumps(done[number]) + "\n")
         if not done[number]["killed"]:
-            print(f"{number}: {mutant.path}, {len(able)} tests do not notice")
+            print(f"{number}: {mutant.path}, not noticed by {len(able)} tests")
             print("\n".join(f"    {line}" for line in done[number]["diff"]), flush=True)
     killed = sum(result["killed"] for result in done.values())
-    print(f"killed {killed} of {len(done)}: {killed / max(len(done), 1):.0%}")
+    print(f"noticed {killed} of {len(done)}: {killed / max(len(done), 1):.0%}")
     raise SystemExit(int(killed < 0.85 * len(done)))
 
 

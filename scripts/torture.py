@@ -1,12 +1,12 @@
-"""Faults at every moment: kills, signals, failing disks, damage; with figures.
+"""Inject faults at every moment: kills, signals, disk errors, damaged files.
 
     python scripts/torture.py --seconds 120
     python scripts/torture.py --parts kills disk --seconds 600 --seed 7
     python scripts/torture.py --parts long --tries 2000 --seconds 3600
 
-What must come of each: the same bits in the end, or one sentence within 30 s. Each part
-ends after --seconds. Needs the development requirements, and `cc`, with which
-`torture.c` is compiled.
+After each fault the run must end with the same bits, or with one error message within
+30 s. Each part ends after --seconds. The script needs the development requirements, and
+`cc` to compile `torture.c`.
 """
 
 import argparse
@@ -414,12 +414,16 @@ def preloaded(scratch: Path) -> ctypes.CDLL:
 
 
 def main() -> None:
-    """Each part in turn; leaves with 1 if anything was wrong."""
+    """Run each part in turn; exits with status 1 if anything was wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each part")
-    parser.add_argument("--tries", type=int, help="of each part, at most")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="duration of each part"
+    )
+    parser.add_argument(
+        "--tries", type=int, help="largest number of tries of each part"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the faults")
     args = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal
     signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -20,7 +20,7 @@ def proof(x, curve, stairs, steepest):
         "proof",
         draw,
         "The proof by hand: each unit is a step, and more units make lower steps",
-        "Dashed: the curve. Shaded: the height of a step, 4 pi / N, above and below it.",
+        "Dashed: the curve. Shaded: a step height, 4 pi / N, above and below it.",
         panels=len(shown),
     )
 
