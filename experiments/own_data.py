@@ -155,8 +155,8 @@ def choose_features(config: Config) -> Callable[[Dataset], Dataset]:
         return lambda dataset: dataset
     if config.weights is None:
         raise UserError(
-            "features of VGG16 need trained weights: give --weights PATH, a .h5 file of "
-            "Keras or a .safetensors file of torchvision, or --weights imagenet"
+            "features of VGG16 need trained weights: give --weights PATH, an .h5 "
+            "file of Keras or a .safetensors file of torchvision, or --weights imagenet"
         )
     models.vgg16(weights=config.weights)
     return functools.partial(vgg16_features, weights=config.weights)

@@ -978,7 +978,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", help="parts to run, by default all")
     parser.add_argument("--seconds", type=float, default=420, help="time for all parts")
-    parser.add_argument("--skip", type=int, default=0, help="cases to skip, from first")
+    parser.add_argument("--skip", type=int, default=0, help="number of cases to skip")
     parser.add_argument("--list", action="store_true", help="list the cases and exit")
     parser.add_argument("--cases", nargs="*", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--bits", action="store_true", help=argparse.SUPPRESS)
