@@ -89,7 +89,7 @@ def deep_gradients(config, kind, key):
 @jax.enable_x64(True)
 def identities():
     """Formulas and derivatives against the library, autodiff and differences."""
-    z = jnp.linspace(-4, 4, 80)  # 0, where ReLU has its kink, is not among them
+    z = jnp.linspace(-4, 4, 80)  # without 0, where ReLU has its kink
     formulas, derivatives = zip(*ACTIVATIONS.values(), strict=True)
     roads = formulas, LIBRARY, derivatives, [jax.vmap(jax.grad(f)) for f in formulas]
     ours, theirs, by_hand, by_jax = jax.jit(
@@ -118,7 +118,7 @@ def main(config: Config) -> Lesson:
     keys = jax.random.split(jax.random.key(0), config.seeds)
     one = vmap_grid(partial(deep_gradients, config))
     sizes, scaled = map(np.asarray, one(jnp.arange(len(ACTIVATIONS)), keys))
-    sizes = np.moveaxis(sizes - sizes[..., :1], 2, 1)  # over those next to the loss
+    sizes = np.moveaxis(sizes - sizes[..., :1], 2, 1)  # over the layer at the loss
     relative = dict(zip(ACTIVATIONS, sizes, strict=True))  # [3, P, depth] of each kind
     sigmoids, relus = relative["sigmoid"][0], relative["ReLU"][0]  # dL/dz, [P, depth]
     scaled = scaled[list(ACTIVATIONS).index("ReLU")]  # sum of W dL/dW, [P, depth]

@@ -52,7 +52,7 @@ def by_matrices(xs, w1, w2):
     return a @ w2  # output = A W2, [3, 1]
 
 
-by_vmap = jax.vmap(forward, in_axes=(0, None, None))  # the rows of X; the same weights
+by_vmap = jax.vmap(forward, in_axes=(0, None, None))  # rows of X, the same weights
 
 
 def draw(key, sizes, num_rows):

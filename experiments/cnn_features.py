@@ -94,7 +94,7 @@ def look(train, test, params):
         nearest_mean(seen[s], train.targets, unseen[s], test.targets) for s in SHOWN
     ]
     salient = jax.vmap(saliency, (None, 0, 0))(params, *test[:2])
-    scores = salient, test.inputs  # of all pixels: how salient, and how bright
+    scores = salient, test.inputs  # of each pixel: saliency, and brightness
     left = [over(params, jax.vmap(erase)(test.inputs, s))["logits"] for s in scores]
     kept = [(logits.argmax(-1) == test.targets).mean() for logits in left]
     return jnp.stack(apart), jnp.stack(kept), salient
@@ -116,7 +116,7 @@ def identities(model, trained, test):
     params = jax.tree.map(lambda leaf: np.asarray(leaf, float), trained)
     x = np.asarray(test.inputs, float)  # [N, 8, 8, 1]
     over = jax.jit(jax.vmap(stages, (None, 0)))
-    # where neighbours are equal, as in the empty margin, the largest has a kink
+    # max pooling has a kink where neighbours are equal, as in the empty margin
     grey = x[0] + np.random.default_rng(0).uniform(0, 0.1, x[0].shape)
     return [
         claims.equal_up_to_rounding(

@@ -89,10 +89,10 @@ def main(config: Config) -> Lesson:
     ran = in_turns([(many, some[-1], batches), (lone, some[0], batches)], config.seeds)
     found = np.reshape(made, (config.seeds, 2, -1, 2))
     taken, lines = found[..., 0], found[0, ..., 1]  # [turn, road, P], [road, P]
-    longer = lines / lines[1, 0]  # [road, P], than the program of one network
+    longer = lines / lines[1, 0]  # [road, P], relative to the program of one network
     one, (vmap, loop) = taken[:, 1, 0], taken[..., -1].T  # [turn] each
     together, alone = np.transpose(ran)  # [turn] each
-    saved = most * alone - together  # [turn], by a training side by side
+    saved = most * alone - together  # [turn], by each training side by side
 
     return Lesson(
         f"Side by side, a program of {most} networks is {longer[0, -1]:.2f} times as "

@@ -60,14 +60,14 @@ def top_3(outputs, label):
 
 
 AS_IT_IS = {
-    "data": partial(data.load, "digits"),  # 8x8 images, and what they show
+    "data": partial(data.load, "digits"),  # 8x8 images, and their classes
     "model": models.mlp((64,)),
     "loss": losses.cross_entropy,
     "optimizer": optax.adam(0.003),
     "metric": metrics.accuracy,
 }
 LOOKS = "first weights", "first loss", "last weights", "score"  # in order of time
-EXCHANGED = {  # what comes in its place, how many looks do not know of it yet, and why
+EXCHANGED = {  # the replacement, how many quantities come before it, and why
     "data": (random_labels, 1, "weights are drawn without using the labels"),
     "model": (models.logistic(), 0, "it has other weights"),
     "loss": (squared_error, 1, "weights are drawn before a loss is computed"),

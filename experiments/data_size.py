@@ -107,7 +107,7 @@ def main(config: Config) -> Lesson:
         return found.T.reshape(3, config.seeds, -1)
 
     seen, unseen, tested = np.asarray(measured(images.train))
-    gap = seen - unseen  # what was known by heart and not understood
+    gap = seen - unseen  # what was memorised and not generalised
     shuffled = jax.random.permutation(jax.random.key(0), images.train.targets)
     by_heart, guessed, _ = np.asarray(measured(images.train._replace(targets=shuffled)))
     few, *_, many = config.sizes

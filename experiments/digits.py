@@ -76,7 +76,7 @@ def main(config: Config) -> Lesson:
 
 def _figures(run, test):
     if run.summary["test"]["loss"]["mean"] is None:
-        return []  # no member stayed finite
+        return []  # all members diverged
     return [slides.calibration(test.targets, run.predict(test.inputs)[run.chosen])]
 
 

@@ -115,7 +115,7 @@ def main(config: Config) -> Lesson:
     by = config.min_epochs, config.factor
     searches = [(losses[..., p], test[:, p]) for p in range(seeds)]
     epochs = np.array([halve(curves, *by) for curves, _ in searches])  # [P, S]
-    spent = epochs.sum(1) / config.num_epochs  # settings that take as many updates
+    spent = epochs.sum(1) / config.num_epochs  # settings trained to the end
     count = int(spent.max())
     everyone, kept, few = np.array(
         [

@@ -90,7 +90,7 @@ def tutorial(config):  # noqa: PLR0915 (it is read from top to bottom)
     """Statements to print, each followed by its claims and figures."""
     key, x_key, teacher_key = (jax.random.key(seed) for seed in range(3))
     xs = jax.random.normal(x_key, (32, 6))
-    ys = jax.vmap(partial(forward, init(teacher_key)))(xs)  # of a network to learn from
+    ys = jax.vmap(partial(forward, init(teacher_key)))(xs)  # outputs of the teacher
     params, x, y = init(key), xs[0], ys[0]
 
     yield "Keys: randomness is an argument, so equal keys draw equal numbers."
@@ -105,7 +105,7 @@ def tutorial(config):  # noqa: PLR0915 (it is read from top to bottom)
     traced = []
 
     def noisy(params, x):
-        traced.append(x.shape)  # a side effect happens while tracing, and then no more
+        traced.append(x.shape)  # a side effect happens only while tracing
         return forward(params, x)
 
     fast = jax.jit(noisy)

@@ -47,10 +47,10 @@ class Config(workshop.Config):
     """Initial learning rates to choose from; each falls to 0 along a cosine."""
 
 
-SHAPES = {1: (100,), 2: (15, 15), 3: (11, 11, 11), 4: (9, 9, 9, 9)}  # some 300 weights
+SHAPES = {1: (100,), 2: (15, 15), 3: (11, 11, 11), 4: (9, 9, 9, 9)}  # about 300 weights
 SEEN = np.linspace(0, 1, 257)  # training points
 POINTS = np.linspace(0, 1, 1025)  # test points
-MIDDLES = (np.arange(4096) + 0.5) / 4096  # of cells, where slopes are measured
+MIDDLES = (np.arange(4096) + 0.5) / 4096  # of cells; slopes are measured there
 
 
 def relu(z):  # max(0, z)

@@ -80,7 +80,7 @@ def main(config: Config) -> Lesson:
     )  # [R, P, looks], [R, P], [R, P, T]
     judges = config.seeds // 2
     chosen = int(np.log(looks[:, :judges, -1]).mean(1).argmin())
-    tenth = round(1 / np.log10(rates[1] / rates[0]))  # so many rates make a factor 10
+    tenth = round(1 / np.log10(rates[1] / rates[0]))  # rates in a factor of 10
     three = np.clip(chosen + np.array([-tenth, 0, tenth]), 0, len(rates) - 1)
     everyone = test[:, judges:]  # [R, P / 2], of seeds that did not choose
     fresh = everyone[three]  # [3, P / 2]

@@ -57,7 +57,7 @@ def limit(xs):  # 2 / lambda of the steepest direction: beyond it |1 - rate lamb
     return 2 / jnp.linalg.eigvalsh(curvature(xs))[-1]
 
 
-def left(rate, lambdas, num_steps):  # of the way along each direction, after T updates
+def left(rate, lambdas, num_steps):  # share of the distance, after T updates
     return (1 - rate * lambdas) ** num_steps  # [D]
 
 

@@ -44,7 +44,7 @@ def sigma(z):  # sigma(z) = 1 / (1 + e^-z), a probability
     return 1 / (1 + jnp.exp(-z))
 
 
-def error(y, z):  # -y log sigma(z) - (1 - y) log(1 - sigma(z)), where no log meets 0
+def error(y, z):  # -y log sigma(z) - (1 - y) log(1 - sigma(z)) without log(0)
     return jax.nn.softplus(z) - y * z
 
 

@@ -58,7 +58,7 @@ def by_loops(x):
     return pooled
 
 
-def every_second(x):  # as many numbers as pooling leaves, without a look at the others
+def every_second(x):  # keeps as many numbers as pooling, ignores the others
     return x[::2, ::2]
 
 
@@ -78,7 +78,7 @@ def answers(pool, config):
         model, toy.centred(digits, SIDE), *settings
     )  # [P, ...]
     images = [toy.moved(digits.test.inputs, d, SIDE) for d in DISTANCES]
-    quick = computed_by(model, None)  # inside the loop over members
+    quick = computed_by(model, None)  # computed inside the loop over members
     each = jax.vmap(partial(models.predict, quick), (None, 0))  # distance
     by_member = jax.jit(lambda p, x: jax.lax.map(lambda member: each(member, x), p))
     logits = np.asarray(by_member(params, np.stack(images)))  # [P, 3, 4 N, K]

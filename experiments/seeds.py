@@ -47,7 +47,7 @@ class Comparison(NamedTuple):
     mean: Array  # in the units of the differences, as are low and high
     low: Array  # of the 95 % interval
     high: Array
-    p: Array  # how often chance alone does as much, either way
+    p: Array  # how often chance alone gives as large a mean, two-sided
     effect: Array  # the mean in standard deviations of a difference (Cohen's d_z)
 
 
@@ -91,7 +91,7 @@ def main(config: Config) -> Lesson:
     library = stats.ttest_rel(a[:n], b[:n])
     lots = by_lot(difference)
     as_far = abs(lots.mean(-1)) >= abs(found.mean) * (1 - 1e-9)
-    chance = (1 + as_far.sum()) / (1 + LOTS)  # what was seen is one of the lots
+    chance = (1 + as_far.sum()) / (1 + LOTS)  # the measured signs count as one toss
     looks = np.arange(5, n + 1)
     alarms = fooled(lots, looks)  # [LOTS, looks]
     honest = np.stack([paired(lots[:, :k]).p < 0.05 for k in looks], 1)

@@ -46,7 +46,7 @@ def literal_softmax(z):
     return jnp.exp(z) / jnp.exp(z).sum()
 
 
-def cross_entropy(z, k):  # -log softmax(z)_k, where no log meets 0
+def cross_entropy(z, k):  # -log softmax(z)_k without log(0)
     return z.max() + jnp.log(jnp.exp(z - z.max()).sum()) - z[k]
 
 
@@ -128,7 +128,7 @@ def main(config: Config) -> Lesson:
     spirals = toy.split(toy.spirals(900), "spirals")
     model = models.mlp((32,), num_classes=3)
     settings = {"hparams": {"learning_rate": 0.03}, "batch_size": 60}
-    runs = {  # the same seeds: each begins as the one before it
+    runs = {  # the same seeds, so each run begins like the previous one
         epochs: fit(model, spirals, seeds=config.seeds, num_epochs=epochs, **settings)
         for epochs in config.num_epochs
     }

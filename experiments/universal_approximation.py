@@ -75,7 +75,7 @@ def staircase(curve, width):
     """By hand: unit j steps from f(x_j-1) to f(x_j) half-way between x_j-1 and x_j."""
     height = curve(np.arange(width + 1) / width)  # f(x_j), x_j = j / width
     half_way = (np.arange(width) + 0.5) / width
-    w = np.full(width, 20.0 * width)  # so steep that it is a step
+    w = np.full(width, 20.0 * width)  # so steep that the sigmoid is almost a step
     return w, -w * half_way, np.diff(height), height[0]  # w, b, c, d
 
 

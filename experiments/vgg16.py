@@ -74,7 +74,7 @@ def count(side):
     for block, (convolutions, kernels) in enumerate(BLOCKS, 1):
         for i in range(1, convolutions + 1):
             weights = 3 * 3 * channels * kernels  # w_abcf
-            products = side * side * weights  # each with each place
+            products = side * side * weights  # each weight at each place
             found[f"block{block}_conv{i}"] = weights + kernels, products  # and b_f
             channels = kernels
         side //= 2
@@ -100,10 +100,10 @@ def main(config: Config) -> Lesson:
     shapes_with_top = jax.eval_shape(with_top.init, key, np.ones((224, 224, 3)))
     networks = [draw(shapes, seed) for seed in range(config.seeds)]
     maps = [list(by_hand(params, photo)) for params in networks]
-    vgg16 = computed_by(vgg16, "patches")  # as by hand: the zeros outside count too
+    vgg16 = computed_by(vgg16, "patches")  # counts the padding, as by hand
     module = jax.jit(vgg16.apply)
     answers = np.array([module(params, photo) for params in networks])
-    operations = update_flops(vgg16, photo) / 3  # of them forwards
+    operations = update_flops(vgg16, photo) / 3  # of the forward pass
     layers = count(config.image_size)
     by_formula = np.array(list(layers.values()))  # [13, 2]
     parameters, products = by_formula.sum(0)

@@ -101,7 +101,7 @@ def main(config: Config) -> Lesson:
     images = images if n is None else images.first(n)
     vgg16 = models.vgg16(weights=config.weights, pooling="avg")
     network = on_rgb(vgg16)
-    init = network.init if config.weights else jax.jit(network.init)  # draws sooner
+    init = network.init if config.weights else jax.jit(network.init)  # faster
     params = init(jax.random.key(0), images.train.inputs[0])
     if config.fine_tune_epochs:
         (trunk, first), (block5, last) = parted(vgg16, params)

@@ -45,7 +45,8 @@ class Config(workshop.Config):
 
 
 SMALL, LARGE = (8,), (128, 128)  # hidden widths
-KINDS = {"small, 64-8-10": (SMALL, 4), "large, 64-128-128-10": (LARGE, 32)}  # with B
+# name -> hidden widths and batch size
+KINDS = {"small, 64-8-10": (SMALL, 4), "large, 64-128-128-10": (LARGE, 32)}
 
 
 def begin(keys, widths):

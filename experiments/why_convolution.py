@@ -51,7 +51,7 @@ class Config(workshop.Config):
 
 SIDES = np.array([16, 32, 64, 128, 224, 500, 1000])  # of photos in 3 colours
 LAYERS = {
-    "1,000 dense units": models.mlp((), num_classes=1000),  # nothing but one layer
+    "1,000 dense units": models.mlp((), num_classes=1000),  # one layer only
     "64 kernels of 3x3": nn.Conv(64, (3, 3)),
 }
 CANVAS = 12  # digits of 8 x 8 lie anywhere on 12 x 12
@@ -84,7 +84,7 @@ def sample_efficiency(model, config):
     """Test accuracies [P, sizes], at the rates that validation chose."""
     rates, sizes = np.array(config.learning_rates), np.array(config.sizes)
     all_rates, found = vmap_grid(partial(scores, model, config)), []
-    for seed in range(config.seeds):  # more at once would not fit into the cache
+    for seed in range(config.seeds):  # more at once do not fit into the cache
         splits = [toy.scattered(s, CANVAS, seed) for s in data.load("digits")[:3]]
         found.append(all_rates(rates, sizes, jax.random.key(seed), *splits))
     validation, test = np.moveaxis(np.array(found), -1, 0)  # [P, rates, sizes] each

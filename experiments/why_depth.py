@@ -92,7 +92,7 @@ def main(config: Config) -> Lesson:
 
     @jax.jit
     def measured():
-        cells = 4 * 2**most  # four to the shortest piece; no bend is inside a cell
+        cells = 4 * 2**most  # four per shortest piece; no bend is inside a cell
         return (
             [[values(p) for p in made] for made in (in_depth, in_width)],
             [[slopes(p, cells) for p in made] for made in (in_depth, in_width)],

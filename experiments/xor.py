@@ -52,7 +52,7 @@ RISING: dict[str, Callable] = {  # their formulas are in activations.py
 GELU = partial(nn.gelu, approximate=False)
 DIPPING: dict[str, Callable] = {"GELU": GELU, "SiLU": nn.silu}
 ACTIVATIONS = {FLAT: lambda z: z, **RISING, **DIPPING}
-UNITS = np.array([1, 2, 4, 8])  # of the 8 hidden ones so many take part
+UNITS = np.array([1, 2, 4, 8])  # hidden units in use, out of 8
 LOOKS = np.array([0, 1, 2, 4, 6, 9, 15, 30, 60, 100])  # percent of the updates
 
 
