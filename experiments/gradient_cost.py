@@ -12,7 +12,7 @@ derivatives to be computed hundreds of times faster than by differences, in abou
 seconds on 2 cores.
 
 Source: course, "Back-propagation ... accelerated by matrix multiplication"; Griewank &
-Walther (2008), Evaluating Derivatives, chapter 3, for both modes and their cost.
+Walther (2008), Evaluating Derivatives, chapters 3 and 4, for both modes and their cost.
 """
 
 from dataclasses import dataclass
