@@ -7,8 +7,8 @@ trained on the digits with learning rates of 0.003 and 0.002.
 
     python experiments/seeds.py
 
-Expect A to be better by 0.7 ± 0.1 percentage points, which a single run of each would
-miss in a fifth of all cases, in about 9 seconds on 2 cores.
+Expect A to be better by 0.7 ± 0.1 percentage points, a difference that a single run of
+each would miss in a fifth of all cases, in about 9 seconds on 2 cores.
 
 Source: Student (1908), The probable error of a mean; Fisher (1935), The design of
 experiments, for permutation; Armitage, McPherson & Rowe (1969), for repeated tests.
