@@ -55,9 +55,9 @@ SYSTEMS = {  # -> the package that it needs, and environment
 
 
 def flops(work: str) -> int:
-    """Floating-point operations of one example's update, by the matrix products.
+    """Floating-point operations per example of an update, in matrix products only.
 
-    For VGG16 those of the convolutions forwards.
+    For VGG16 the operations of the convolutions in a forward pass.
     """
     if work == "vgg16":
         from dlworkshop.models.vgg16 import BLOCKS  # noqa: PLC0415
@@ -81,7 +81,7 @@ def flops(work: str) -> int:
 
 
 def examples() -> tuple[Any, Any]:
-    """Random images [N, 28, 28, 1] uint8 and labels [N]: speed does not read them."""
+    """Random images [N, 28, 28, 1] uint8 and labels [N]; speed ignores the values."""
     import numpy as np  # noqa: PLC0415
 
     rng = np.random.default_rng(0)
@@ -90,7 +90,7 @@ def examples() -> tuple[Any, Any]:
 
 
 def ours(work: str, members: int) -> Callable[[int], int]:
-    """steps -> examples: what `fit` runs between two looks of the host."""
+    """steps -> examples: the program that `fit` runs between two host updates."""
     import jax  # noqa: PLC0415
     import numpy as np  # noqa: PLC0415
     import optax  # noqa: PLC0415
@@ -169,7 +169,7 @@ def ours(work: str, members: int) -> Callable[[int], int]:
 
 
 def flax_network(work: str) -> Any:
-    """Images [..., 28, 28, 1] -> logits [..., 10], of Flax's own layers."""
+    """Images [..., 28, 28, 1] -> logits [..., 10], with layers of Flax."""
     from flax import linen as nn  # noqa: PLC0415
 
     class Net(nn.Module):
@@ -258,7 +258,7 @@ def pytorch(work: str) -> Callable[[int], int]:
 
 
 def keras(work: str) -> Callable[[int], int]:
-    """`model.fit` on arrays, 32 steps to an execution."""
+    """`model.fit` on arrays, with 32 steps per execution."""
     import keras as k  # noqa: PLC0415
 
     images, labels = examples()
@@ -350,7 +350,7 @@ def vgg16(system: str) -> Callable[[int], int]:
 
 
 def matrix_product() -> Callable[[], float]:
-    """A turn of large float32 matrix products, in operations per second."""
+    """A function that measures large float32 matrix products, in FLOP/s."""
     import jax  # noqa: PLC0415
     import jax.numpy as jnp  # noqa: PLC0415
 
@@ -371,7 +371,7 @@ def matrix_product() -> Callable[[], float]:
 
 
 def work_for(system: str, work: str) -> Callable[[int], int]:
-    """The work of one system, ready to be warmed up."""
+    """The training function of one system, not warmed up yet."""
     if work == "vgg16":
         return vgg16(system)
     if system == "dlworkshop":
@@ -384,7 +384,7 @@ def work_for(system: str, work: str) -> Callable[[int], int]:
 
 
 def worker(system: str, work: str) -> None:
-    """Warm up, find how many steps make a turn, then one turn for each line read."""
+    """Warm up, find the number of steps per turn, then run a turn per line read."""
     answers, sys.stdout = sys.stdout, sys.stderr  # libraries print; answers are ours
     train = work_for(system, work)
     steps, seconds = 1, 0.0
