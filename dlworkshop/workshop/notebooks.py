@@ -136,7 +136,7 @@ def _defaults(tree: ast.Module) -> dict[str, Any]:
 
 def _exercises(slides: Path) -> list[str]:
     """A cell of questions with folded answers; none if all of them quote a run."""
-    asked = []
+    asked: list[str] = []
     for node in ast.walk(ast.parse(slides.read_text("utf-8"))):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "Exercise":
             with contextlib.suppress(ValueError):  # a text with measured values
