@@ -312,7 +312,9 @@ def tried(workdir: Path, mutant: Mutant, tests: dict[str, float]) -> dict:
 
 def main() -> None:
     """Draw, change, test; exits with status 1 if less than 85 % is noticed."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--number", type=int, default=150, help="number of changes")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draw")
     parser.add_argument(

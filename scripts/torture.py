@@ -415,7 +415,9 @@ def preloaded(scratch: Path) -> ctypes.CDLL:
 
 def main() -> None:
     """Run each part in turn; exits with status 1 if anything was wrong."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument(
         "--seconds", type=float, default=60.0, help="duration of each part"
