@@ -1,16 +1,16 @@
 """Which activation, and what does it leave of a gradient?
 
-Six activations with their derivatives: sigmoid, tanh and ReLU of the course, and three
-later ones. On the way from the loss to the input, each layer multiplies the gradient
-dL/dz by its weights and by the slope of its activation. The gradient of the weights is
-dL/dW = a dL/dz: it depends on the size of the activations a as well.
+Six activations and their derivatives are compared: sigmoid, tanh and ReLU of the
+course, and three later ones. On the way from the loss to the input, each layer
+multiplies the gradient dL/dz by its weights and by the slope of its activation. The
+gradient of the weights, dL/dW = a dL/dz, also depends on the size of the activations a.
 
     python experiments/activations.py
 
-Expect a gradient dL/dz that each layer of sigmoids shrinks more than fourfold, 600,000
-times in all, and that ReLUs shrink 13 times in all. Their activations shrink 32 times
-in the other direction, so that |dL/dW| stays within a factor of 3. It takes about 10
-seconds on 2 cores.
+Expect each layer of sigmoids to shrink the gradient dL/dz more than fourfold, and all
+layers 600,000-fold; all layers of ReLUs shrink it 13-fold. The activations of ReLUs
+shrink 32-fold in the other direction, so that |dL/dW| stays within a factor of 3. The
+lesson takes about 10 seconds on 2 cores.
 
 Source: course, "Activation functions": sigmoid, tanh, ReLU; Glorot & Bengio (2010),
 AISTATS, for the gradients; He et al. (2015), ICCV, for the weights that ReLU needs;
@@ -37,9 +37,9 @@ class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 32
-    """How many networks of each kind, each with an input of its own."""
+    """Number of networks of each kind, each with its own input."""
     depth: int = 10
-    """Hidden layers that the gradient passes through."""
+    """Number of hidden layers that the gradient passes through."""
     gain: float = 1.0
     """Standard deviation of the initial weights, as a multiple of 1 / sqrt(inputs)."""
 
@@ -89,7 +89,7 @@ def deep_gradients(config, kind, key):
 @jax.enable_x64(True)
 def identities():
     """Formulas and derivatives against the library, autodiff and differences."""
-    z = jnp.linspace(-4, 4, 80)  # 0, where ReLU has its kink, is not among them
+    z = jnp.linspace(-4, 4, 80)  # without 0, where ReLU has its kink
     formulas, derivatives = zip(*ACTIVATIONS.values(), strict=True)
     roads = formulas, LIBRARY, derivatives, [jax.vmap(jax.grad(f)) for f in formulas]
     ours, theirs, by_hand, by_jax = jax.jit(
@@ -98,7 +98,7 @@ def identities():
     equal = partial(
         claims.equal_up_to_rounding,
         roundings=30,
-        why="powers of some 2 roundings, sums",
+        why="powers with about 2 roundings each, products and sums",
     )
     check = check_gradients(
         lambda zs: sum(f(z).sum() for f, z in zip(formulas, zs, strict=True)),
@@ -107,25 +107,25 @@ def identities():
     )
     return [
         equal("Each formula computes what the library computes", ours, theirs),
-        equal("Each derivative by hand is the one autodiff finds", by_hand, by_jax),
-        claims.gradients("Each activation changes as its derivative says", check),
+        equal("Each derivative by hand equals that of autodiff", by_hand, by_jax),
+        claims.gradients("Each activation changes as autodiff predicts", check),
     ]
 
 
 @jax.enable_x64(True)
 def main(config: Config) -> Lesson:
-    """Identities, then deep networks, a population for each activation."""
+    """Check the identities, then deep networks, a population for each activation."""
     keys = jax.random.split(jax.random.key(0), config.seeds)
     one = vmap_grid(partial(deep_gradients, config))
     sizes, scaled = map(np.asarray, one(jnp.arange(len(ACTIVATIONS)), keys))
-    sizes = np.moveaxis(sizes - sizes[..., :1], 2, 1)  # over those next to the loss
+    sizes = np.moveaxis(sizes - sizes[..., :1], 2, 1)  # over the layer at the loss
     relative = dict(zip(ACTIVATIONS, sizes, strict=True))  # [3, P, depth] of each kind
     sigmoids, relus = relative["sigmoid"][0], relative["ReLU"][0]  # dL/dz, [P, depth]
     scaled = scaled[list(ACTIVATIONS).index("ReLU")]  # sum of W dL/dW, [P, depth]
     left, kept = (10 ** found[:, -1].mean() for found in (sigmoids, relus))
     return Lesson(
-        f"Of a gradient at the top of {config.depth} layers, a share of {left:.1g} "
-        f"reaches the lowest one through sigmoids, of {kept:.2g} through ReLUs",
+        f"Of a gradient at the top of {config.depth} layers, a fraction of {left:.1g} "
+        f"reaches the lowest layer through sigmoids, and {kept:.2g} through ReLUs",
         claims=[
             *identities(),
             claims.falls(
@@ -138,21 +138,24 @@ def main(config: Config) -> Lesson:
                 relus[:, -1],
                 sigmoids[:, -1],
                 by=1.0,
-                why="its slope is 1 at half of the units, not 1/4; tenfold, in log10",
+                why="its slope is 1 at half of the units, not at most 1/4; at least "
+                "tenfold, which is 1 in log10",
             ),
             claims.less(
                 "Through all layers ReLU shrinks the gradient, too",
                 relus[:, -1],
                 np.log10(config.gain) * (config.depth - 1),
-                why="its slope is 0 at the other half; weights alone give gain^layers",
+                why="its slope is 0 at the other half; the weights alone would give "
+                "gain^layers",
             ),
             claims.equal_up_to_rounding(
                 "With ReLU, the sum of W dL/dW is the same in every layer",
                 scaled,
                 np.repeat(scaled[:, :1], config.depth, axis=1),
                 roundings=2 * config.depth * (32 + 4) + 32**2,
-                why="relu(c z) = c relu(z) for c > 0: the output scales with each "
-                "layer; sums of 32 in all layers, there and back, and of 32^2",
+                why="relu(c z) = c relu(z) for c > 0, so the output is proportional to "
+                "the weights of each layer; roundings: sums of 32 in all layers, "
+                "forwards and backwards, and one of 32^2",
             ),
         ],
         figures=[

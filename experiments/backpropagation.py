@@ -1,15 +1,15 @@
 """How does a network find out how much each weight contributes to the loss?
 
 The loss depends on a weight only through a chain of quantities, so its derivative is a
-product along the chain, summed over the ways that the chain can go. That is written out
-here weight by weight, then as matrix products, and compared with `jax.grad` and with
-moving each weight a little, which is never quite right. `gradient_cost.py` times it.
+product along the chain, summed over all paths from the weight to the loss. This sum is
+written out weight by weight, then as matrix products, and compared with `jax.grad` and
+with central differences, which are never exact. `gradient_cost.py` measures the cost.
 
     python experiments/backpropagation.py
 
-Expect four equal gradients, that by differences to nine digits with the best of its
-steps, and the layer named in which a factor was forgotten, in about 10 seconds on 2
-cores.
+Expect four equal gradients (the one by differences to nine digits, with the best step
+size) and a check that names the layer in which a factor was forgotten, in about 10
+seconds on 2 cores.
 
 Source: course, "Back-propagation": dL/dW1_12 = sum_k dL/do_k do_k/ds_k ds_k/da_2
 da_2/dz_2 dz_2/dW1_12; Rumelhart, Hinton & Williams (1986), Nature 323, 533-536.
@@ -35,7 +35,7 @@ class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 10
-    """How many networks are compared."""
+    """Number of random networks."""
 
 
 def sigma(z):
@@ -43,7 +43,7 @@ def sigma(z):
 
 
 def forward(weights, x):
-    """One example [6] -> all that happens on the way to its outputs [3]."""
+    """One example [6] -> all quantities on the way to its outputs [3]."""
     w1, w2 = weights
     z = x @ w1  # z_j = sum_i x_i W1_ij
     a = sigma(z)  # a_j = sigma(z_j)
@@ -58,7 +58,7 @@ def loss(weights, x, y):  # L = sum_k (o_k - y_k)^2 / 2
 
 @jax.custom_vjp
 def careless(s):
-    """sigma, with a slope by hand that lacks a factor."""
+    """sigma with a derivative by hand that lacks a factor."""
     return sigma(s)
 
 
@@ -107,7 +107,7 @@ def by_differences(step, weights, x, y):
 
 @jax.jit
 def off(step, *drawn):
-    """How far differences are from `jax.grad`, in lengths of the gradient."""
+    """Error of the differences against `jax.grad`, relative to the gradient."""
     roads = by_differences(step, *drawn), jax.grad(loss)(*drawn)
     found, true = (ravel_pytree(grads)[0] for grads in roads)
     return jnp.linalg.norm(found - true) / jnp.linalg.norm(true)
@@ -122,7 +122,7 @@ def draw(key):
 
 @jax.enable_x64(True)
 def main(config: Config) -> Lesson:
-    """Four roads to the gradient, and how far one of them may go wrong."""
+    """Compute the gradient in four ways, and measure the error of differences."""
     drawn = [draw(key) for key in jax.random.split(jax.random.key(0), config.seeds)]
     by_jax = [jax.grad(loss)(*d) for d in drawn]  # dL/dW1 [6, 4], dL/dW2 [4, 3] each
     chain = [by_chain_rule(*jax.device_get(d)) for d in drawn]
@@ -132,17 +132,18 @@ def main(config: Config) -> Lesson:
     named = [str(culprit) for culprit in careless_check.culprits]
     _, a, _, o = forward(weights, x)
     return Lesson(
-        f"Four roads lead to a gradient, differences to {error.min(1).max():.0e} of it",
+        "Four ways of computing a gradient agree, differences with a relative error of "
+        f"{error.min(1).max():.0e}",
         claims=[
             claims.equal_up_to_rounding(
-                "The chain rule written out, weight by weight, is what jax.grad finds",
+                "The chain rule written out, weight by weight, agrees with jax.grad",
                 chain,
                 by_jax,
                 roundings=60,
-                why="6 + 4 products, two sigmoids of 10, 5 factors, 3 terms, and 1 - o",
+                why="6 + 4 products, 10 for each sigmoid, 5 factors, 3 terms, 1 - o",
             ),
             claims.equal_up_to_rounding(
-                "The matrix products of the lecture are what jax.grad finds",
+                "The matrix products of the lecture agree with jax.grad",
                 [by_matrices(*d) for d in drawn],
                 by_jax,
                 roundings=60,
@@ -157,11 +158,12 @@ def main(config: Config) -> Lesson:
                 ),
             ),
             claims.bounded(
-                "With a tenth of the step differences are a hundredth as far off",
+                "With a tenth of the step, the error of differences is a hundredth",
                 abs(np.log10(error[:, 0] / error[:, 1]) - 2),
                 at_most=0.01,
-                why="L(w + h) - L(w - h) = 2h L' + h^3 L''' / 3 + O(h^5): a hundredth "
-                "but for h^2, and 0.01 is a hundred h^2",
+                why="L(w + h) - L(w - h) = 2h L' + h^3 L''' / 3 + O(h^5), so the ratio "
+                "is a hundredth up to terms of size h^2 = 1e-4; 0.01 in log10 allows "
+                "a hundred times that",
             ),
         ],
         figures=[
@@ -171,10 +173,10 @@ def main(config: Config) -> Lesson:
         exercises=slides.exercises(
             named,
             claims.bounded(
-                "The check of a wrong gradient names the layer that is to blame",
+                "The check of a wrong gradient names the layer with the mistake",
                 [sum("careless" in line for line in named), len(named)],
                 equal_to=1,
-                why="one slope in one layer is wrong, all others are JAX's",
+                why="one derivative in one layer is wrong, all others are JAX's own",
             ),
         ),
         summary={"members": config.seeds, "parameters": 6 * 4 + 4 * 3},

@@ -1,13 +1,13 @@
 """Why does a network take many examples at once?
 
-A batch is a matrix whose rows are samples: with X of 3x6, A = sigma(X W1) has a row for
-each sample, and so has the output A W2. The same numbers come from a loop over the rows
-and from `jax.vmap` of the function of one sample. What differs is the time.
+A batch is a matrix whose rows are samples: if X is 3x6, A = sigma(X W1) has a row for
+each sample, and so has the output A W2. A loop over the rows and `jax.vmap` of the
+function of one sample give the same numbers. Only the time differs.
 
     python experiments/batch_forwarding.py
 
-Expect three equal answers, and some 11 times more examples a second in batches of 1024
-than in batches of one, in about 10 seconds on 2 cores.
+Expect three equal answers, and about 11 times as many examples per second in batches of
+1024 as in batches of one, in about 10 seconds on 2 cores.
 
 Source: course, "Batch forwarding": X is 3x6, A = sigma(X W1), output = A W2 is 3x1.
 """
@@ -30,11 +30,11 @@ class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 10
-    """How many networks and batches are compared, and how often times are taken."""
+    """Number of random networks and batches, and of rounds of timing."""
     batch_sizes: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
-    """Samples that go in together."""
+    """Numbers of samples in a batch."""
     hidden: int = 128
-    """Hidden units of the network that is timed; it has 784 inputs and 10 outputs."""
+    """Hidden units of the timed network, which has 784 inputs and 10 outputs."""
 
 
 def forward(x, w1, w2):
@@ -52,7 +52,7 @@ def by_matrices(xs, w1, w2):
     return a @ w2  # output = A W2, [3, 1]
 
 
-by_vmap = jax.vmap(forward, in_axes=(0, None, None))  # the rows of X; the same weights
+by_vmap = jax.vmap(forward, in_axes=(0, None, None))  # rows of X, the same weights
 
 
 def draw(key, sizes, num_rows):
@@ -65,7 +65,7 @@ def draw(key, sizes, num_rows):
 
 @jax.enable_x64(True)
 def identities(num_draws):
-    """Three roads to the outputs of a batch, and what a row depends on."""
+    """Compute the outputs of a batch in three ways; check what a row depends on."""
     keys = jax.random.split(jax.random.key(0), num_draws)
     drawn = [draw(key, (6, 4, 1), 3) for key in keys]  # X 3x6, W1 6x4, W2 4x1
     matrices = [by_matrices(*d) for d in drawn]
@@ -87,26 +87,26 @@ def identities(num_draws):
             [matrices, matrices],
             roundings=6 + 4 + 10,
             scale=float(max(abs(w2).sum() for _, _, w2 in drawn)),
-            why="sums of 6 and of 4 products; 10 for the sigmoid",
+            why="sums of 6 and of 4 products, and 10 for the sigmoid",
         ),
         claims.bounded(
             "The output of a row depends on no other row",
             others,
             equal_to=0.0,
-            why="sample i enters row i of X only; 0 is exact",
+            why="sample i enters row i of X only, so the derivative is exactly 0",
         ),
         claims.equal_up_to_rounding(
             "The gradient of a batch is the mean of its rows' gradients",
             whole,
             by_row,
             roundings=40,
-            why="as above, twice over for the way back, and a mean of 3",
+            why="as above, twice because of the way back, and a mean of 3",
         ),
     ]
 
 
 def main(config: Config) -> Lesson:
-    """The identities, then examples a second against batch size, in turns."""
+    """The identities, then examples per second against batch size."""
     sizes, batch_sizes = (784, config.hidden, 10), np.array(config.batch_sizes)
     xs, w1, w2 = draw(jax.random.key(0), sizes, max(batch_sizes))
     batch, one = jax.jit(by_vmap), jax.jit(forward)
@@ -120,16 +120,16 @@ def main(config: Config) -> Lesson:
     alone, rate = len(rows) / taken[:, 0], batch_sizes / taken[:, 1:]  # examples/s
     gain = np.median(rate[:, -1] / rate[:, 0])
     return Lesson(
-        f"Batches of {batch_sizes[-1]} pass {gain:,.0f} times more examples a "
-        "second than batches of 1",
+        f"Batches of {batch_sizes[-1]} process {gain:,.0f} times as many examples per "
+        f"second as batches of {batch_sizes[0]}",
         claims=[
             *identities(config.seeds),
             claims.turns(
-                "The largest batch passes twice as many examples a second as batches "
-                "of one",
+                "The largest batch processes at least twice as many examples per "
+                "second as the smallest",
                 rate[:, -1] / rate[:, 0],
                 above=2,
-                why="a batch reads the weights once and pays once for the call",
+                why="a batch reads the weights once and pays for one call only",
             ),
         ],
         figures=[

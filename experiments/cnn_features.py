@@ -1,17 +1,19 @@
 """What do the stages of a convolutional network compute from an image?
 
-Local receptive field, shared weights and biases, activation, pooling, twice; then fully
-connected, then a class. The network is written out stage by stage, trained on digits,
-and looked into: filters, maps after each stage, what its answer hangs on (saliency).
+The network has two convolutions (local receptive fields, shared weights and biases),
+each with an activation and pooling, then a fully connected layer and a class. It is
+written out stage by stage and trained on digits. Then the lesson shows its filters, the
+maps after each stage, and the pixels that its answer depends on (saliency).
 
     python experiments/cnn_features.py
 
-Expect classes that separate better in later stages (nearest class mean: 92 % right,
-then 98 %), and 24 % of digits still read without their six most salient pixels, 51 %
-without the six brightest; in about 20 seconds on 2 cores.
+Expect classes that are better separated in later stages (nearest class mean: 92 %
+right, then 98 %). Without their six most salient pixels 24 % of digits are recognised,
+without the six brightest 51 %. The lesson takes about 20 seconds on 2 cores.
 
 Source: course, "Convolutional networks"; Simonyan, Vedaldi & Zisserman (2014), Deep
-inside convolutional networks, ICLR workshop, for saliency.
+inside convolutional networks, ICLR workshop, for saliency; Shrikumar et al. (2016), Not
+just a black box, for gradient times input.
 """
 
 from dataclasses import dataclass
@@ -36,9 +38,9 @@ class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 8
-    """How many networks with each rate."""
+    """Number of networks for each learning rate."""
     learning_rates: tuple[float, ...] = (0.01, 0.03, 0.1)
-    """Of Adam; validation chooses one."""
+    """Learning rates of Adam; validation chooses one."""
     num_epochs: int = 20
     """Passes over the training split."""
 
@@ -74,25 +76,25 @@ def log_probability(params, x, label):
 
 
 def saliency(params, x, label):
-    """x_ij dS/dx_ij: about what the answer loses when pixel ij is erased."""
+    """x_ij dS/dx_ij: approximate loss of log-probability if pixel ij is erased."""
     return x * jax.grad(log_probability, argnums=1)(params, x, label)
 
 
 def erase(x, score):
-    """The pixels with the highest scores become background."""
+    """Set the pixels with the highest scores to the background."""
     highest = jnp.argsort(score.ravel())[-ERASED:]
     return x.ravel().at[highest].set(0).reshape(x.shape)
 
 
 def look(train, test, params):
-    """Of one member: share told apart by stage; right without some pixels; saliency."""
+    """For one member: accuracy by stage, accuracy without some pixels, saliency."""
     over = jax.vmap(stages, (None, 0))
     seen, unseen = over(params, train.inputs), over(params, test.inputs)
     apart = [
         nearest_mean(seen[s], train.targets, unseen[s], test.targets) for s in SHOWN
     ]
     salient = jax.vmap(saliency, (None, 0, 0))(params, *test[:2])
-    scores = salient, test.inputs  # of all pixels: how salient, and how bright
+    scores = salient, test.inputs  # of each pixel: saliency, and brightness
     left = [over(params, jax.vmap(erase)(test.inputs, s))["logits"] for s in scores]
     kept = [(logits.argmax(-1) == test.targets).mean() for logits in left]
     return jnp.stack(apart), jnp.stack(kept), salient
@@ -100,7 +102,7 @@ def look(train, test, params):
 
 @jax.jit
 def while_it_learns(rate, start, train, order, image):
-    """The stages for an image [looks, ...], and the first kernels, on the way."""
+    """The stages for an image [looks, ...], and the first kernels, during training."""
     model = computed_by(MODEL, None)
     adam = optax.adam(optax.cosine_decay_schedule(rate, len(order)))
     loss, looks = batch_mean(model, losses.cross_entropy), len(order) * LOOKS // 100
@@ -110,23 +112,24 @@ def while_it_learns(rate, start, train, order, image):
 
 @jax.enable_x64(True)
 def identities(model, trained, test):
-    """The network written out, and its saliency, with trained parameters."""
+    """The network written out, and the gradient of its answer, with trained weights."""
     params = jax.tree.map(lambda leaf: np.asarray(leaf, float), trained)
     x = np.asarray(test.inputs, float)  # [N, 8, 8, 1]
     over = jax.jit(jax.vmap(stages, (None, 0)))
-    # where neighbours are equal, as in the empty margin, the largest has a kink
+    # max pooling has a kink where neighbours are equal, as in the empty margin
     grey = x[0] + np.random.default_rng(0).uniform(0, 0.1, x[0].shape)
     return [
         claims.equal_up_to_rounding(
-            "The stages written out are the library's network",
+            "The stages written out compute what the library's network computes",
             over(params, x)["logits"],
             models.predict(model, params, x),
             roundings=9 + 9 * 16 + 4 * 32 + 32 + 4,
             scale=float(over(jax.tree.map(abs, params), x)["logits"].max()),
-            why="sums of 9, 144, 128 and 32 products, 4 biases; scale: of their sizes",
+            why="sums of 9, 144, 128 and 32 products and 4 biases; the scale is the "
+            "sum of their absolute values",
         ),
         claims.gradients(
-            "The answer changes with the pixels as saliency says",
+            "The answer changes with the pixels as its gradient predicts",
             check_gradients(
                 lambda x: log_probability(params, x, test.targets[0]), grey
             ),
@@ -153,20 +156,23 @@ def main(config: Config) -> Lesson:
     )
 
     return Lesson(
-        f"The mean of its class is nearest to {apart[:, 0].mean():.0%} of test images, "
-        f"and to {apart[:, -1].mean():.0%} of their features in the last hidden layer",
+        f"The nearest class mean is right for {apart[:, 0].mean():.0%} of test images, "
+        f"and for {apart[:, -1].mean():.0%} of their features in the last hidden layer",
         claims=[
             *identities(MODEL, first, test),
             claims.rises(
-                "The later the stage, the further the classes come apart",
+                "The later the stage, the better the classes are separated",
                 apart,
-                why="what helps to tell them apart is kept, the rest discarded",
+                why="training keeps what helps to tell classes apart and discards the "
+                "rest",
             ),
             claims.less(
-                "Fewer images are read without salient pixels than without bright ones",
+                "Fewer images are read correctly without their most salient pixels "
+                "than without their brightest ones",
                 kept[:, 0],
                 kept[:, 1],
-                why="saliency is the answer's slope, and it erases no more ink",
+                why="saliency estimates the effect of each pixel on the answer, and "
+                "no other six pixels have more ink than the brightest",
             ),
         ],
         figures=[

@@ -1,14 +1,14 @@
 """What does it cost to compile a population?
 
-JAX makes a program of a Python function before it runs. A loop over the networks of a
-population is written out in it: each instruction is there again for each network.
-`jax.vmap` adds an axis to the instructions of one network instead. A loop outside, that
-calls the program of one network for each, compiles least and runs longest.
+JAX turns a Python function into a program before it runs. A loop over the networks of a
+population is written out in it: the program repeats each instruction for each network.
+`jax.vmap` adds an axis to the instructions of one network instead. A loop outside the
+program, which calls it for each network, compiles fastest and runs longest.
 
     python experiments/compiling.py
 
-Expect the program of 16 networks to be as long as that of one, and 14 times as long
-with the loop written out, in about 20 seconds on 2 cores.
+Expect the program of 16 networks side by side to be as long as that of one, and the one
+with the loop written out to be 14 times as long, in about 20 seconds on 2 cores.
 
 Source: Frostig, Johnson & Leary (2018), Compiling machine learning programs via
 high-level tracing; measured here.
@@ -40,9 +40,9 @@ class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 7
-    """How often each program is compiled, in turns."""
+    """Number of times each program is compiled, in turns."""
     members: tuple[int, ...] = (1, 4, 16)
-    """Networks in a population, rising from 1."""
+    """Numbers of networks in a population, rising from 1."""
 
 
 def train(params, batches, rate=0.1):
@@ -52,7 +52,7 @@ def train(params, batches, rate=0.1):
 
 
 def side_by_side(one):
-    """All networks as an axis of one: weights [P, ...], the same batches."""
+    """All networks along one axis: weights [P, ...], the same batches."""
     return jax.vmap(one, (0, None))
 
 
@@ -67,7 +67,7 @@ def written_out(one):
 
 
 def compiled(lift, params, batches):
-    """Seconds to a program that no cache knows, as its rate is new; its lines."""
+    """Seconds to compile, with a rate that no cache has seen, and program lines."""
     rate = float(np.random.default_rng().uniform(0.05, 0.1))
     began = time.perf_counter()
     program = jax.jit(lift(partial(train, rate=rate))).lower(params, batches)
@@ -76,7 +76,7 @@ def compiled(lift, params, batches):
 
 
 def main(config: Config) -> Lesson:
-    """Compile both kinds of program for each population, then run what vmap made."""
+    """Compile both kinds of program for each population, then time their runs."""
     most, digits = max(config.members), data.load("digits").train
     batches = gather(digits, np.arange(40).reshape(10, 4))  # [T, B, ...]
     keys = jax.random.split(jax.random.key(0), most)
@@ -89,10 +89,10 @@ def main(config: Config) -> Lesson:
     ran = in_turns([(many, some[-1], batches), (lone, some[0], batches)], config.seeds)
     found = np.reshape(made, (config.seeds, 2, -1, 2))
     taken, lines = found[..., 0], found[0, ..., 1]  # [turn, road, P], [road, P]
-    longer = lines / lines[1, 0]  # [road, P], than the program of one network
+    longer = lines / lines[1, 0]  # [road, P], relative to the program of one network
     one, (vmap, loop) = taken[:, 1, 0], taken[..., -1].T  # [turn] each
     together, alone = np.transpose(ran)  # [turn] each
-    saved = most * alone - together  # [turn], by a training side by side
+    saved = most * alone - together  # [turn], by each training side by side
 
     return Lesson(
         f"Side by side, a program of {most} networks is {longer[0, -1]:.2f} times as "
@@ -103,25 +103,26 @@ def main(config: Config) -> Lesson:
                 "Side by side, a program is as long as that of one network",
                 longer[0],
                 at_most=1.1,
-                why="the number of networks is the length of an axis; a tenth is for "
-                "lines that lay this axis out",
+                why="the number of networks is the length of an axis; a tenth is "
+                "allowed for lines that arrange this axis",
             ),
             claims.bounded(
-                "Written out, it is as many times as long as there are networks",
+                "Written out, its length is proportional to the number of networks",
                 longer[1] / config.members,
                 at_least=0.8,
-                why="every instruction is there for each; a fifth is for what they "
-                "share, such as the types of the arguments",
+                why="every instruction is repeated for each network; a fifth is "
+                "allowed for what they share, such as the types of the arguments",
             ),
             claims.turns(
                 "Compiling a population takes less than 3 times compiling one network",
                 vmap / one,
                 below=3,
                 why="vmap does not repeat the instructions; 3 leaves room for larger "
-                "arrays, which may be compiled in another way",
+                "arrays, which may be compiled differently",
             ),
             claims.turns(
-                "Written out, the largest population takes longer to compile",
+                "Written out, the largest population takes longer to compile than side "
+                "by side",
                 loop / vmap,
                 above=1,
                 why="the compiler reads every line",
@@ -139,7 +140,8 @@ def main(config: Config) -> Lesson:
                 "One short training does not pay for compiling it",
                 vmap / np.maximum(saved, 1e-9),
                 above=1,
-                why="compiling takes tenths of a second, such a training milliseconds",
+                why="compiling takes tenths of a second, such a training takes "
+                "milliseconds",
             ),
         ),
         summary={"dataset": "digits", "members": most},

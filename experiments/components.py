@@ -1,16 +1,17 @@
 """What is machine learning made of?
 
 Data, a model, a loss, an optimizer and a metric. The same training runs six times: once
-as a reference, and once for each of the five with that component exchanged. Then the
-first weights, first loss, last weights and score are compared with the reference.
+as a reference, and once with each of the five components exchanged. Then the first
+weights, first loss, last weights and score are compared with those of the reference.
 
     python experiments/components.py
 
-Expect the metric to change only the score, the optimizer what follows the first
+Expect the metric to change only the score, the optimizer only what follows the first
 loss, and the model everything, in about 14 seconds on 2 cores.
 
 Source: course, "Components of machine learning"; Goodfellow, Bengio & Courville (2016),
-Deep Learning, section 5.10, "Building a machine learning algorithm".
+Deep Learning, section 5.10, "Building a machine learning algorithm", and 5.1.2, "The
+performance measure".
 """
 
 from dataclasses import dataclass
@@ -34,15 +35,15 @@ class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 10
-    """How often each of the six trainings runs."""
+    """Number of runs of each of the six trainings."""
     num_steps: int = 200
-    """Updates per training."""
+    """Number of updates per training."""
     batch_size: int = 64
     """Examples per update."""
 
 
 def random_labels():
-    """The training digits, each with the label of another."""
+    """The digits, where each training example has the label of another."""
     right = data.load("digits")
     label = np.random.default_rng(0).permutation(right.train.targets)
     return right._replace(train=right.train._replace(targets=label))
@@ -59,14 +60,14 @@ def top_3(outputs, label):
 
 
 AS_IT_IS = {
-    "data": partial(data.load, "digits"),  # 8x8 images, and what they show
+    "data": partial(data.load, "digits"),  # 8x8 images, and their classes
     "model": models.mlp((64,)),
     "loss": losses.cross_entropy,
     "optimizer": optax.adam(0.003),
     "metric": metrics.accuracy,
 }
 LOOKS = "first weights", "first loss", "last weights", "score"  # in order of time
-EXCHANGED = {  # what comes in its place, how many looks do not know of it yet, and why
+EXCHANGED = {  # the replacement, how many quantities come before it, and why
     "data": (random_labels, 1, "weights are drawn without using the labels"),
     "model": (models.logistic(), 0, "it has other weights"),
     "loss": (squared_error, 1, "weights are drawn before a loss is computed"),
@@ -76,7 +77,7 @@ EXCHANGED = {  # what comes in its place, how many looks do not know of it yet, 
 
 
 def train(params, order, split, test, model, loss, optimizer, metric):
-    """One network: its first weights [D] and loss [], last weights [D] and score []."""
+    """One network: first weights [D], first loss [], last weights [D], score []."""
     batches = gather(split, order)  # [T, B, ...]
     trained, seen = minimize(batch_mean(model, loss), params, optimizer, batches)
     first, last = (ravel_pytree(tree)[0] for tree in (params, trained))
@@ -84,7 +85,7 @@ def train(params, order, split, test, model, loss, optimizer, metric):
 
 
 def population(keys, shape, data, model, **others):
-    """`train` with every key side by side; what is looked at, [P, ...] each."""
+    """`train` with every key side by side; the quantities compared, [P, ...] each."""
     split, _, test, *_ = data()
     draw = jax.vmap(lambda key: jax.random.randint(key, shape, 0, len(split.targets)))
     order = jax.jit(draw)(keys)  # [P, T, B], drawn from the seed alone
@@ -96,7 +97,7 @@ def population(keys, shape, data, model, **others):
 
 @jax.enable_x64(True)
 def main(config: Config) -> Lesson:
-    """The six trainings, each with all seeds side by side, and what they share."""
+    """The six trainings, each with all seeds side by side, and their comparison."""
     keys = jax.random.split(jax.random.key(0), config.seeds)
     run = partial(population, keys, (config.num_steps, config.batch_size))
     before = run(**AS_IT_IS)
@@ -109,12 +110,12 @@ def main(config: Config) -> Lesson:
 
     return Lesson(
         f"Of 20 quantities compared, {sum(map(sum, kept.values()))} stay the same to "
-        "the last bit; only the metric does not affect what is learnt",
+        "the last bit; only the metric does not affect the weights",
         claims=[
             *(
                 claims.bounded(
-                    f"Exchange the {k}: {', '.join(LOOKS[:stays]) or 'nothing'} as "
-                    "before, bit for bit, and the rest changes",
+                    f"Exchange the {k}: {', '.join(LOOKS[:stays]) or 'nothing'} "
+                    "unchanged to the last bit, everything else changed",
                     np.not_equal(kept[k], np.arange(len(LOOKS)) < stays),
                     equal_to=0,
                     why=why,
@@ -122,17 +123,19 @@ def main(config: Config) -> Lesson:
                 for k, (_, stays, why) in EXCHANGED.items()
             ),
             claims.less(
-                "With random labels the network does hardly better than a guess",
+                "With random labels the network is hardly better than a guess",
                 after["data"]["score"],
                 0.3,
-                why="three times a guess, as shuffled labels may be right by chance",
+                why="three times a guess, because shuffled labels may be right by "
+                "chance",
             ),
             claims.greater(
-                "With the squared error nearly as many digits are named",
+                "With the squared error nearly as many digits are recognised",
                 after["loss"]["score"],
                 before["score"],
                 by=-0.02,
-                why="both want the right output to be largest; 2 points are 7 digits",
+                why="both losses are lowest if the right output is largest; 2 points "
+                "are 7 digits",
             ),
         ],
         figures=[
@@ -141,10 +144,10 @@ def main(config: Config) -> Lesson:
         ],
         exercises=slides.exercises(
             claims.bounded(
-                "Trained on its accuracy a network stays unchanged",
+                "Trained on its accuracy, a network stays unchanged",
                 stuck["last weights"] - stuck["first weights"],
                 equal_to=0.0,
-                why="the gradient of a step is 0, and Adam turns 0 into 0",
+                why="the gradient of a step function is 0, and so is Adam's update",
             )
         ),
         summary={"dataset": "digits", "members": 6 * config.seeds},

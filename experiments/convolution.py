@@ -1,15 +1,16 @@
 """What does a convolution compute?
 
-A kernel, 3x3 weights say, lies on each place of the image in turn; the pixels under it
-are multiplied by its weights and summed up. Each unit looks at a few pixels only (local
-receptive field), all with the same weights (shared weights). So it is a dense layer in
-which most weights are 0 and the others equal in groups, and its features move with the
-image. The next layer sees a few pixels more, and after a pooling twice as many more.
+A kernel, for instance of 3x3 weights, is put on each place of the image in turn; the
+pixels under it are multiplied by its weights and summed up. Each unit sees a few pixels
+only (local receptive field), and all units use the same weights (shared weights). So a
+convolution is a dense layer in which most weights are 0 and the others are equal in
+groups, and its features move with the image. Each further layer sees a few pixels more,
+and after a pooling twice as many more.
 
     python experiments/convolution.py
 
-Expect loops, the library and a dense layer to agree, and units that see 4x4 pixels
-after one convolution with pooling, 46x46 after four; in about 8 seconds on 2 cores.
+Expect loops, the library and a dense layer to agree, and units to see 4x4 pixels after
+one convolution with pooling and 46x46 after four, in about 8 seconds on 2 cores.
 
 Source: course, "Convolutional networks": local receptive field + shared weights; Araujo
 et al. (2019), Computing receptive fields of convolutional neural networks, Distill.
@@ -35,7 +36,7 @@ class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 8
-    """How many random images, kernels and networks."""
+    """Number of random images, kernels and networks."""
 
 
 DEPTHS = 1, 2, 4  # convolutions, each with pooling, before the unit that is examined
@@ -74,7 +75,7 @@ def shifted(x, kernel):
 
 
 def receptive_field(layers):
-    """r = 1 + sum_l (k_l - 1) prod_(m < l) s_m: pixels each way that a unit sees."""
+    """r = 1 + sum_l (k_l - 1) prod_(m < l) s_m: a unit sees r x r pixels."""
     r, strides = 1, 1
     for extent, stride in layers:
         r += (extent - 1) * strides
@@ -95,7 +96,7 @@ def sight(layers, x, kernels):
 
 @jax.enable_x64(True)
 def main(config: Config) -> Lesson:
-    """Three roads to one sum, the image moved, and what a unit sees."""
+    """Compute one sum in three ways, move the image, and measure what a unit sees."""
     rng = np.random.default_rng(0)
     x, kernel = rng.normal(size=(7, 6, 2)), rng.normal(size=(3, 3, 2, 2))
     s = by_loops(x, kernel)  # [5, 4, 2]
@@ -120,7 +121,8 @@ def main(config: Config) -> Lesson:
                 [s, s],
                 roundings=18 + 1,
                 scale=by_loops(abs(x), abs(kernel)).max(),
-                why="a sum of 18 products in three orders; scale: of their sizes",
+                why="a sum of 18 products in three orders; the scale is the sum of "
+                "their absolute values",
             ),
             claims.equal_up_to_rounding(
                 "A shifted image gives shifted features",
@@ -128,13 +130,14 @@ def main(config: Config) -> Lesson:
                 moved,
                 roundings=9 + 10,
                 scale=1.0,
-                why="9 products, some 1 together, and tanh; borders are left out",
+                why="9 products of total size about 1, and tanh; borders are left out",
             ),
             claims.bounded(
-                "A unit sees what the formula of the receptive field says",
+                "A unit sees as many pixels as the formula of the receptive field says",
                 np.count_nonzero(seen, (-1, -2)).T - np.square(argued),
                 equal_to=0,
-                why="a random network has a gradient for each pixel seen, no other",
+                why="in a random network the gradient is not 0 for each pixel that the "
+                "unit sees, and 0 for all others",
             ),
         ],
         figures=[
@@ -146,7 +149,7 @@ def main(config: Config) -> Lesson:
                 "Three kernels of 3x3 see as far as one of 7x7",
                 np.count_nonzero(by_three, (-1, -2)),
                 equal_to=7 * 7,
-                why="1 + 2 + 2 + 2: each adds a pixel on each side",
+                why="1 + 2 + 2 + 2: each kernel adds a pixel on each side",
             )
         ),
         summary={"members": config.seeds},

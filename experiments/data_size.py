@@ -1,17 +1,18 @@
 """Do more examples help against overfitting?
 
-A network can memorise all it has seen and still fail on new examples. The distance
-between the two is the gap of generalisation. Here equal networks get equally many
-updates on 16 to 1,024 handwritten digits, and only the number of different ones grows.
-`--dataset mnist --data-dir FOLDER` takes MNIST instead.
+A network can memorise all it has seen and still fail on new examples. The difference
+between the two accuracies is the generalisation gap. Here equal networks get equally
+many updates on 16 to 1,024 handwritten digits, and only the number of different digits
+grows. `--dataset mnist --data-dir FOLDER` uses MNIST instead.
 
     python experiments/data_size.py
 
-Expect the gap to close from 40 to 2.7 points, in about 17 seconds on 2 cores.
+Expect the gap to close from 40 to 2.7 percentage points, in about 17 seconds on 2
+cores.
 
 Source: course, "Deep learning": much data lowers the risk of overfitting; Zhang et al.
-(2017), Understanding deep learning requires rethinking generalization, for the labels
-without meaning.
+(2017), Understanding deep learning requires rethinking generalization, for shuffled
+labels.
 """
 
 from dataclasses import dataclass
@@ -36,23 +37,23 @@ class Config(workshop.TrainingConfig):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 10
-    """How many networks learn from each number of examples, each from its own."""
+    """Number of networks for each number of examples, each with its own examples."""
     dataset: str = "digits"
-    """Any data set of images; `mnist` needs `--data-dir`, or a network."""
+    """Name of a data set of images; `mnist` needs `--data-dir` or a download."""
     sizes: tuple[int, ...] = (16, 32, 64, 128, 256, 512, 1024)
-    """Numbers of training examples, rising."""
+    """Numbers of training examples, rising; at least one example stays unseen."""
     num_epochs: int = 60
-    """Passes over the largest number of examples; all others get as many updates."""
+    """Passes over the largest set; smaller sets get as many updates."""
     batch_size: int = 32
     """Examples per update."""
     learning_rate: float = 0.003
-    """Of Adam."""
+    """Learning rate of Adam."""
     hidden: int = 128
     """Units of the hidden layer."""
 
 
 def deal(config, num_examples, seed, size):
-    """Which `size` examples a member may see [N] bool, and which come when [S, B].
+    """Which `size` examples a member may see [N] bool, and in which order [S, B].
 
     With one seed, the examples of a smaller size are among those of a larger one.
     """
@@ -75,7 +76,7 @@ def learn(config, model, train, seed, order):
 
 
 def shares(model, train, test, params, own):
-    """Percent right [3] of what a network saw, did not see, and of the test split."""
+    """Accuracies in percent [3] on seen and unseen examples and the test split."""
     known = (
         models.predict(model, params, train.inputs).argmax(-1) == train.targets
     )  # [N]
@@ -84,13 +85,14 @@ def shares(model, train, test, params, own):
 
 
 def main(config: Config) -> Lesson:
-    """All sizes and seeds as one population, on labels with and without meaning."""
+    """All sizes and seeds as one population, with right and with shuffled labels."""
     images = data.load(config.dataset, config.data_dir)
     num_examples = len(images.train.targets)
     if not 0 < max(config.sizes) < num_examples:
         raise UserError(
-            f"--sizes goes to {max(config.sizes):,} and {config.dataset} has "
-            f"{num_examples:,} training examples: leave some of them unseen"
+            f"--sizes goes up to {max(config.sizes):,} and {config.dataset} has "
+            f"{num_examples:,} training examples: give numbers from 1 to "
+            f"{num_examples - 1:,}, so that some examples stay unseen"
         )
     pairs = np.array([(k, size) for k in range(config.seeds) for size in config.sizes])
     dealt = [deal(config, num_examples, *pair) for pair in pairs]
@@ -105,7 +107,7 @@ def main(config: Config) -> Lesson:
         return found.T.reshape(3, config.seeds, -1)
 
     seen, unseen, tested = np.asarray(measured(images.train))
-    gap = seen - unseen  # what was known by heart and not understood
+    gap = seen - unseen  # what was memorised and not generalised
     shuffled = jax.random.permutation(jax.random.key(0), images.train.targets)
     by_heart, guessed, _ = np.asarray(measured(images.train._replace(targets=shuffled)))
     few, *_, many = config.sizes
@@ -119,24 +121,25 @@ def main(config: Config) -> Lesson:
                 "Every network memorises the fewest examples",
                 seen[:, 0],
                 equal_to=100,
-                why="straight cuts can give any labels to as many points as pixels",
+                why="with no more examples than pixels, already a linear classifier "
+                "can fit any labels",
             ),
             claims.falls(
                 "The more examples, the smaller the gap to those not seen",
                 gap,
-                why="peculiarities of a few examples average out over many; "
-                "both shares are of one source, and the updates are equally many",
+                why="peculiarities of a few examples average out over many; both "
+                "accuracies are from one source, and the number of updates is the same",
             ),
             claims.rises(
                 "The more examples, the more of the test split is right",
                 tested,
-                why="the gap must not close from above, by knowing less",
+                why="the gap must not close because the network learns less",
             ),
             claims.greater(
                 "With the most examples a gap remains",
                 gap[:, -1],
                 0.0,
-                why="the weights were fitted to the one and not to the other",
+                why="the weights were fitted to the seen examples, not to the others",
             ),
         ],
         figures=[
@@ -148,7 +151,8 @@ def main(config: Config) -> Lesson:
                 "With shuffled labels the gap stays larger",
                 (by_heart - guessed)[:, -1],
                 gap[:, -1],
-                why="nothing can be known of the unseen; the seen are memorised",
+                why="nothing can be known about the unseen labels; the seen ones are "
+                "memorised",
             )
         ),
         summary={"dataset": images.name, "members": len(pairs)},

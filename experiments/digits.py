@@ -1,7 +1,8 @@
 """How well do small convolutional networks read handwritten digits?
 
-Eight networks, which differ in their seed only, learn scikit-learn's 1,797 real 8x8
-images together in one program. No download: the images come with a dependency.
+Eight networks, which differ only in their seed, learn scikit-learn's 1,797 images of
+8x8 pixels together in one program. Nothing is downloaded: the images come with
+scikit-learn.
 
     python experiments/digits.py
 
@@ -23,7 +24,7 @@ class Config(workshop.TrainingConfig):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 8
-    """How many models to train together, with seeds 0, 1, ..."""
+    """Number of models to train together, with seeds 0, 1, ..."""
     num_epochs: int = 20
     """Passes over the training split."""
     batch_size: int = 64
@@ -37,12 +38,12 @@ class Config(workshop.TrainingConfig):
     dense: tuple[int, ...] = (128,)
     """Units of each hidden fully connected layer."""
     convolution: str | None = None
-    """How to compute convolutions, as `patches`, `lax`, ...; by
-    default the fastest here, which a long run measures."""
+    """How to compute convolutions, for instance `patches` or `lax`; by default the
+    fastest on this machine, which a long run measures."""
 
 
 def main(config: Config) -> Lesson:
-    """Train, choose nothing, read the test split once."""
+    """Train with given settings, and read the test split once."""
     digits = data.load("digits", config.data_dir)
     model = models.cnn(
         config.features,
@@ -75,7 +76,7 @@ def main(config: Config) -> Lesson:
 
 def _figures(run, test):
     if run.summary["test"]["loss"]["mean"] is None:
-        return []  # no member stayed finite
+        return []  # all members diverged
     return [slides.calibration(test.targets, run.predict(test.inputs)[run.chosen])]
 
 

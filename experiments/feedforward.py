@@ -1,12 +1,13 @@
 """What does a feed-forward network compute?
 
-The network of the course, 6 inputs, 4 hidden units, 1 output, is written three times:
-with loops over every connection, as matrix products, and as a Flax module that is given
-the same weights. The same code then has more hidden layers.
+The network of the course has 6 inputs, 4 hidden units and 1 output. It is written three
+times: with loops over every connection, as matrix products, and as a Flax module with
+the same weights. The same code then computes networks with more hidden layers.
 
     python experiments/feedforward.py
 
-Expect the three to agree up to rounding at depth 1 to 5, in about 9 seconds on 2 cores.
+Expect the three to agree up to rounding at depths 1 to 5, in about 9 seconds on 2
+cores.
 
 Source: course, "Feed-forward network": a = sigma(x W1), output = a W2, where W_ij
 connects x_i and a_j; Rumelhart, Hinton & Williams (1986), Nature 323, 533-536.
@@ -33,9 +34,9 @@ class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 20
-    """How many networks, each with weights and an input of its own."""
+    """Number of networks, each with its own weights and input."""
     depth: int = 5
-    """Hidden layers of the deepest network."""
+    """Number of hidden layers of the deepest network."""
 
 
 def sigma(z):
@@ -73,7 +74,7 @@ def by_flax(x, weights):
 
 
 def draw_network(key, depth):
-    """An input [6] and the weights of a network, all from the normal distribution."""
+    """An input [6] and the weights of a network, all from a standard normal."""
     sizes = [INPUTS] + [HIDDEN] * depth + [1]
     input_key, *keys = jax.random.split(key, depth + 2)
     shapes = zip(keys, itertools.pairwise(sizes), strict=True)
@@ -83,7 +84,7 @@ def draw_network(key, depth):
 
 @jax.enable_x64(True)
 def main(config: Config) -> Lesson:
-    """Three roads to one output, at every depth; then cut each connection once."""
+    """Compute one output in three ways at every depth; then cut each connection."""
     keys = jax.random.split(jax.random.key(0), config.seeds)
     along = jnp.linspace(-5, 5, 101)  # values of x_1
     loops, matrices, flax, sweeps = [], [], [], []  # one entry for each depth
@@ -113,18 +114,19 @@ def main(config: Config) -> Lesson:
                 [np.array(matrices), np.array(flax)],
                 [np.array(loops), np.array(loops)],
                 roundings=config.depth * (INPUTS + HIDDEN + 10),
-                why="each layer sums 6 or 4 products; 10 are for exp and 1/z",
+                why="each layer sums 6 or 4 products; 10 more are for exp and 1 / z",
             ),
             claims.bounded(
                 "Cutting W_ij changes a_j and no other unit",
                 (moved_units != meant).sum(1),
                 equal_to=0,
-                why="W_ij connects x_i and a_j; each is cut in turn",
+                why="W_ij connects x_i and a_j; each connection is cut in turn",
             ),
             claims.falls(
                 "The more layers of sigmas, the less x_1 moves the output",
                 reach,
-                why="sigma is nowhere steeper than 1/4, so each layer flattens",
+                why="sigma is nowhere steeper than 1/4, and 4 weights of variance 1 "
+                "only double a change",
             ),
         ],
         figures=[

@@ -1,17 +1,18 @@
 """What does a gradient cost?
 
-Moving each weight a little takes two forward passes for every weight, forward mode one
-pass with a tangent. Back-propagation goes once more through the operations of a forward
-pass, in reverse, and has all slopes at the end, however many they are. The operations
-are counted, and the times are taken in turns.
+Central differences take two forward passes for every weight, forward mode one pass with
+a tangent. Back-propagation goes once more through the operations of a forward pass, in
+reverse order, and gets all derivatives at once, however many there are. The operations
+are counted, and the times are measured in turns.
 
     python experiments/gradient_cost.py
 
-Expect a gradient for the operations of some two forward passes, thousands of slopes
-hundreds of times faster than by trying each weight, in about 10 seconds on 2 cores.
+Expect a gradient to cost the operations of about two forward passes, and thousands of
+derivatives to be computed hundreds of times faster than by differences, in about 10
+seconds on 2 cores.
 
 Source: course, "Back-propagation ... accelerated by matrix multiplication"; Griewank &
-Walther (2008), Evaluating Derivatives, section 3.4 for forward mode, 4.4 for reverse.
+Walther (2008), Evaluating Derivatives, chapters 3 and 4, for both modes and their cost.
 """
 
 from dataclasses import dataclass
@@ -35,9 +36,9 @@ class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 10
-    """How often times are taken, each road in its turn."""
+    """Number of rounds of timing, in which the methods take turns."""
     widths: tuple[int, ...] = (4, 16, 64, 256)
-    """Hidden units of the networks."""
+    """Numbers of hidden units of the networks."""
 
 
 def loss(weights, x, y):  # o = sigma(sigma(x W1) W2); L = sum_k (o_k - y_k)^2 / 2
@@ -78,7 +79,7 @@ def operations(function, *args):
 
 
 def main(config: Config) -> Lesson:
-    """Count the operations of the roads, then take their times in turns."""
+    """Count the operations of each method, then measure their times in turns."""
     drawn = [draw(jax.random.key(0), width) for width in config.widths]
     num_weights = np.array([num_params(weights) for weights, _, _ in drawn])
     forward = np.array([operations(loss, *d) for d in drawn])
@@ -94,28 +95,28 @@ def main(config: Config) -> Lesson:
     times = dict(zip(roads, np.moveaxis(taken, 1, 0), strict=True))
     ahead = times["central differences"] / times["back-propagation"]  # [turns, widths]
     return Lesson(
-        f"Back-propagation finds {num_weights[-1]:,} slopes "
-        f"{np.median(ahead[:, -1]):,.0f} times faster than trying each weight",
+        f"Back-propagation computes {num_weights[-1]:,} derivatives "
+        f"{np.median(ahead[:, -1]):,.0f} times as fast as central differences",
         claims=[
             claims.bounded(
                 "A gradient costs at most 5 forward passes, counted in operations",
                 reverse,
                 at_most=5.0,
-                why="the cheap gradient principle: every operation has at most 4 more "
-                "on the way back, however many weights there are",
+                why="the cheap gradient principle: every operation needs at most 4 "
+                "more on the way back, however many weights there are",
             ),
             claims.turns(
                 "Back-propagation takes less than half the time of central differences",
                 ahead[:, -1],
                 above=2,
-                why="differences need two forward passes a weight, and here there are "
-                "the most weights",
+                why="differences need two forward passes for each weight; this is the "
+                "network with the most weights",
             ),
             claims.rises(
-                "The more weights, the further it is ahead",
+                "The more weights, the larger the lead of back-propagation",
                 np.log2(ahead),
-                why="differences pay for each weight with passes that cost more with "
-                "each weight, back-propagation with the latter only",
+                why="for differences both the number of passes and the cost of each "
+                "pass grow with the weights, for back-propagation only the cost",
             ),
         ],
         figures=[
@@ -127,9 +128,9 @@ def main(config: Config) -> Lesson:
                 "A slope along one direction costs at most 3 forward passes",
                 tangent,
                 at_most=3.0,
-                why="a product has two more and a sum on its tangent's way, a function "
-                "of one number its derivative and a product: 2.5 by Griewank & "
-                "Walther, and half a pass for derivatives that cost more",
+                why="the tangent of a product takes two products and a sum, that of a "
+                "function of one number its derivative and a product: 2.5 passes by "
+                "Griewank & Walther, and half a pass for costlier derivatives",
             )
         ),
         summary={"members": config.seeds, "parameters": num_weights},

@@ -1,18 +1,18 @@
 """Which settings are worth training to the end?
 
-Of 27 settings, 9 learning rates with 3 momenta, the best is wanted. Successive halving
-trains all for an epoch and keeps the best third by validation, trains these until epoch
-3 and keeps the best third, and so on; that takes as many updates as 3 settings that are
-trained to the end. What does it lose? Ten seeds are ten searches, with networks of
-their own, on the digits. Members of a population do not disturb each other, so what
-each search would have dropped is read off the curves of one that trains to the end. A
-second population is halved for real.
+A search looks for the best of 27 settings, 9 learning rates with 3 momenta each.
+Successive halving trains all of them for an epoch and keeps the best third by
+validation, trains these until epoch 3 and keeps the best third, and so on; that takes
+as many updates as 3 settings that are trained to the end. What does it lose? Ten seeds
+are ten searches on the digits, each with its own networks. Members of a population do
+not influence each other, so the curves of a population that trains to the end show what
+each search would have dropped. A second population is really halved.
 
     python experiments/halving.py
 
-Expect a test loss of 0.064 with a ninth of the updates, where all 27 settings find
-0.063, and 3 random ones, which take as many updates, 0.30, in about 20 seconds on 2
-cores.
+Expect a test loss of 0.064 with a ninth of the updates, against 0.063 with all 27
+settings and 0.30 with 3 random ones, which take as many updates, in about 20 seconds on
+2 cores.
 
 Source: Jamieson & Talwalkar (2016), Non-stochastic best arm identification and
 hyperparameter optimization, algorithm 1.
@@ -36,15 +36,15 @@ class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 10
-    """Searches; each trains one network for each setting."""
+    """Number of searches; each trains one network for each setting."""
     num_rates: int = 9
-    """Learning rates from 0.001 to 10, each with a momentum of 0, 0.9 and 0.99."""
+    """Number of learning rates from 0.001 to 10, each with momenta 0, 0.9 and 0.99."""
     num_epochs: int = 27
-    """Passes over the training split, of settings that are trained to the end."""
+    """Passes over the training split for settings that are trained to the end."""
     min_epochs: int = 1
-    """Epochs before the first rung."""
+    """Number of epochs before the first rung."""
     factor: int = 3
-    """A rung keeps the best 1 / factor, until factor times as many epochs."""
+    """A rung keeps the best 1 / factor; the next has factor times as many epochs."""
 
 
 LOST = 10 * np.log(10)  # ten times the loss of a guess; diverged losses count as this
@@ -64,14 +64,14 @@ def halve(losses: np.ndarray, first: int, factor: int) -> np.ndarray:
 
 
 def chosen(losses: np.ndarray, epochs: np.ndarray) -> int:
-    """The lowest loss at the end, of the settings that were trained to it."""
+    """The setting with the lowest final loss of those that were trained to the end."""
     return int(np.where(epochs == len(losses), losses[-1], np.inf).argmin())
 
 
 def of_some(validation: np.ndarray, test: np.ndarray, count: int) -> float:
     """Expected test loss [] of the best by validation of `count` random settings of S.
 
-    The one at place j from 0 is the best of C(S - 1 - j, count - 1) of all choices.
+    The setting at place j, from 0, is the best of C(S - 1 - j, count - 1) choices.
     """
     size = len(validation)
     worse = size - 1 - np.arange(size)
@@ -85,7 +85,7 @@ def agreement(losses: np.ndarray, rungs: np.ndarray) -> list[float]:
 
 
 def main(config: Config) -> Lesson:
-    """All settings to the end, and halved; what each search would have found."""
+    """Train all settings to the end, and halved; compare what each search finds."""
     claims.check_seeds(config.seeds)
     train = partial(
         fit,
@@ -115,7 +115,7 @@ def main(config: Config) -> Lesson:
     by = config.min_epochs, config.factor
     searches = [(losses[..., p], test[:, p]) for p in range(seeds)]
     epochs = np.array([halve(curves, *by) for curves, _ in searches])  # [P, S]
-    spent = epochs.sum(1) / config.num_epochs  # settings that take as many updates
+    spent = epochs.sum(1) / config.num_epochs  # settings trained to the end
     count = int(spent.max())
     everyone, kept, few = np.array(
         [
@@ -136,34 +136,36 @@ def main(config: Config) -> Lesson:
 
     return Lesson(
         f"With {share:.0%} of the updates, halving finds a setting with a test loss of "
-        f"{kept.mean():.3f}; all {settings} have one with {everyone.mean():.3f}, and "
-        f"{count} random ones, which take as many updates, {few.mean():.3f}",
+        f"{kept.mean():.3f}; training all {settings} finds one with "
+        f"{everyone.mean():.3f}, and {count} random ones, which take as many updates, "
+        f"one with {few.mean():.3f}",
         claims=[
             claims.bounded(
-                "Halving takes as many updates as 3 settings",
+                "Halving takes at most as many updates as 3 settings",
                 spent,
                 at_most=3,
-                why="each of the parts until epochs 1, 3, 9 and 27 takes at most 27 "
-                "epochs, of all settings together",
+                why="27 settings train for 1 epoch, 9 for 2 more, 3 for 6 more and 1 "
+                "for 18 more: 81 epochs, which are 3 times 27",
             ),
             claims.bounded(
                 "The population that is halved drops the same settings",
                 (done != expected[:, None]).sum(),
                 equal_to=0,
-                why="members do not disturb each other; both rank means over the seeds",
+                why="members do not influence each other; both rank the means over the "
+                "seeds",
             ),
             claims.less(
-                "Halving finds better settings than chance with as many updates",
+                "Halving finds better settings than random choice with as many updates",
                 np.log(kept),
                 np.log(few),
-                why="it looks at all settings, if only for an epoch",
+                why="it looks at all settings, though most of them for an epoch only",
             ),
             claims.less(
-                "It loses less than a quarter of the loss to training all to the end",
+                "It loses less than a quarter of the loss of training all to the end",
                 np.log(kept),
                 np.log(everyone),
                 by=-np.log(1.25),
-                why="the best few settings differ by no more, and it is enough to keep "
+                why="the best few settings differ by less, and it is enough to keep "
                 "one of them",
             ),
         ],
@@ -174,10 +176,10 @@ def main(config: Config) -> Lesson:
         ],
         exercises=slides.exercises(
             claims.rises(
-                "At later rungs the ranking is more like the last one",
+                "At later rungs the ranking agrees better with the final one",
                 agree,
-                why="settings that are slow at first catch up, and what diverges late "
-                "has not done so yet",
+                why="at early rungs slow settings have not caught up, and settings "
+                "that diverge late have not diverged yet",
             )
         ),
         summary={"dataset": "digits", "members": settings * seeds},

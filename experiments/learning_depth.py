@@ -1,15 +1,15 @@
 """Does training find what depth can do?
 
-By hand, two units for each fold make a tent that is folded again and again, see
-`why_depth.py`: 4 layers of 2 make 16 pieces. Here networks of 1 to 4 layers learn that
-curve from points. All have some 300 weights, many more than are needed in depth, and
-enough in width too. Each depth has a learning rate of its own, the one with the lowest
-training error.
+In `why_depth.py` a network made by hand folds a tent with two units for each fold: 4
+layers of 2 units make 16 pieces. Here networks of 1 to 4 layers learn that curve from
+points. All have about 300 weights, many more than a deep network needs, and enough for
+a wide one too. Each depth uses its own learning rate, the one with the lowest training
+error.
 
     python experiments/learning_depth.py
 
-Expect errors of 0.19 to 0.20 at all depths, where the network by hand is exact, though
-the networks have enough pieces, in about 50 seconds on 2 cores.
+Expect errors of 0.19 to 0.20 at all depths although the networks have enough pieces
+(the network by hand is exact), in about 50 seconds on 2 cores.
 
 Source: Telgarsky (2016), Benefits of depth in neural networks, for the curve; Hanin &
 Rolnick (2019), Complexity of linear regions in deep networks, for the pieces learnt.
@@ -38,19 +38,19 @@ class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 10
-    """How many networks of each depth learn the folded tent."""
+    """Number of networks of each depth that learn the folded tent."""
     folds: int = 4
-    """How often the tent is folded."""
+    """Number of folds of the tent."""
     num_steps: int = 2000
-    """Updates by Adam, each on all points."""
+    """Number of Adam updates, each on all points."""
     learning_rate: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1)
-    """At the start, to choose from; it falls to 0 along a cosine."""
+    """Initial learning rates to choose from; each falls to 0 along a cosine."""
 
 
-SHAPES = {1: (100,), 2: (15, 15), 3: (11, 11, 11), 4: (9, 9, 9, 9)}  # some 300 weights
+SHAPES = {1: (100,), 2: (15, 15), 3: (11, 11, 11), 4: (9, 9, 9, 9)}  # about 300 weights
 SEEN = np.linspace(0, 1, 257)  # training points
 POINTS = np.linspace(0, 1, 1025)  # test points
-MIDDLES = (np.arange(4096) + 0.5) / 4096  # of cells, where slopes are measured
+MIDDLES = (np.arange(4096) + 0.5) / 4096  # of cells; slopes are measured there
 
 
 def relu(z):  # max(0, z)
@@ -66,7 +66,7 @@ def network(params, x):  # a_0 = x; a_i = relu(a_i-1 W_i + b_i); output = a W + 
 
 
 def begin(widths, key):
-    """He et al. (2015); the units of the first layer bend somewhere in [0, 1]."""
+    """Weights of He et al. (2015); the units of the first layer bend in [0, 1]."""
     params, sizes = [], (1, *widths, 1)
     for layer, shape in enumerate(itertools.pairwise(sizes)):
         w_key, b_key = jax.random.split(jax.random.fold_in(key, layer))
@@ -92,7 +92,7 @@ def learn(config, widths, learning_rate, key):
 
 
 def main(config: Config) -> Lesson:
-    """Networks of equal size and different depth, each with the rate that suits it."""
+    """Networks of equal size and different depth, each at its best rate."""
     keys = jax.random.split(jax.random.key(0), config.seeds)
     rates = np.array(config.learning_rate)
     tried, chosen, answers, error, pieces = {}, {}, {}, {}, {}
@@ -108,40 +108,42 @@ def main(config: Config) -> Lesson:
     least = min(e.mean() for e in error.values())
     return Lesson(
         f"With a learning rate chosen for each depth, the root mean square error is "
-        f"{least:.2f} at the best depth, where {2 * config.folds} units by hand have 0",
+        f"{least:.2f} at the best depth; {2 * config.folds} units by hand have error 0",
         claims=[
             claims.bounded(
                 "Learnt networks of one layer have at most one piece more than units",
                 pieces[1],
                 at_most=1 + SHAPES[1][0],
-                why="each unit bends the line at one place, wherever learning puts it",
+                why="each unit bends the line at one place, wherever training puts it",
             ),
             claims.greater(
-                "Learnt networks have as many pieces as the curve, or more",
+                "Learnt networks have at least as many pieces as the curve",
                 np.mean(list(pieces.values()), 0),
                 2**config.folds,
-                why="on average over the depths, so that a lack of pieces does not "
-                "explain the error",
+                why="this holds on average over the depths, so a lack of pieces does "
+                "not explain the error",
             ),
             claims.bounded(
-                "No depth would rather have a rate beyond those that were tried",
+                "No depth chooses the smallest or the largest of the rates tried",
                 [min(i, len(rates) - 1 - i) for i in chosen.values()],
                 at_least=1,
-                why="a choice at either end, place 0, might be better beyond it",
+                why="if the choice were at either end, which counts as 0, a rate "
+                "beyond it might be better",
             ),
             claims.bounded(
                 "The networks differ in size by 5 % at most",
                 abs(np.array(sizes) / 300 - 1),
                 at_most=0.05,
-                why="parameters against 300; whole units allow no closer match",
+                why="numbers of parameters against 300; whole units allow no closer "
+                "match",
             ),
             claims.greater(
                 "At no depth does learning find what two units for each fold can do",
                 np.min(list(error.values()), 0),
                 0.05,
-                why="the smaller network by hand is exact; always answering 1/2 gives "
-                "1 / sqrt(12) = 0.29, and 0.05 is far from both; choosing the rates "
-                "with the same seeds can only help learning",
+                why="the smaller network by hand is exact, always answering 1/2 has "
+                "the error 1 / sqrt(12) = 0.29, and 0.05 lies between; choosing the "
+                "rates with the same seeds can only help learning",
             ),
         ],
         figures=[

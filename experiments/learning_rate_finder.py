@@ -1,15 +1,17 @@
 """Which learning rate is right?
 
-With too small a rate the loss hardly falls, with too large a one it diverges. Here
-networks with 25 rates, 10 seeds each, learn the digits at once, in one program. Half of
+If the rate is too small, the loss hardly falls; if it is too large, the loss diverges.
+Here networks with 25 rates and 10 seeds each learn the digits in one program. Half of
 the seeds suggest the rate with the lowest validation loss. The others check on the test
-split that it halves the loss of a tenth of it and of ten times it, and is not far from
-the best rate. What limits the rate is the question of `learning_rate_limit.py`.
+split that its loss is at most half of that with a tenth of the rate and with ten times
+the rate, and not far from the lowest loss. `learning_rate_limit.py` explains what
+limits the rate.
 
     python experiments/learning_rate_finder.py
 
-Expect 0.83 to be suggested, a test loss of 0.09 with it, of 0.47 with a tenth of it and
-of 2.4, more than a guess has, with ten times it, in about 7 seconds on 2 cores.
+Expect 0.83 to be suggested, with a test loss of 0.09, against 0.47 with a tenth of that
+rate and 2.4, more than the loss of a guess, with ten times that rate, in about 7
+seconds on 2 cores.
 
 Source: Goodfellow, Bengio & Courville (2016), Deep Learning, section 11.4.1.
 """
@@ -35,25 +37,25 @@ class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 10
-    """Networks for each rate; the first half suggests a rate, the others check it."""
+    """Networks per rate; the first half suggests a rate, the others check it."""
     num_rates: int = 25
-    """Rates from the lowest to the highest, evenly spaced on a log scale."""
+    """Number of rates, evenly spaced on a logarithmic scale."""
     lowest: float = 1e-3
     """The smallest rate, per update."""
     highest: float = 1e2
-    """The largest rate; all networks should diverge there."""
+    """The largest rate, at which all networks should diverge."""
     num_steps: tuple[int, ...] = (20, 60, 200)
-    """Updates after which to look at the validation loss."""
+    """Numbers of updates after which the validation loss is measured."""
 
 
 LOST = 10 * np.log(10)  # ten times the loss of a guess; diverged losses count as this
 
 
 def learn(num_steps, rate, key, train, validation, test):
-    """One network: its validation loss after each of `num_steps` [looks], and on test.
+    """One network: validation loss after each of `num_steps` [looks], and test loss.
 
-    The third is the loss of each batch, [T]. Its first weights and its batches are
-    those of the key, whatever the rate.
+    The third result is the loss of each batch, [T]. The initial weights and the batches
+    depend on the key only, not on the rate.
     """
     model = models.mlp((64,))
     loss = batch_mean(model, losses.cross_entropy)
@@ -68,7 +70,7 @@ def learn(num_steps, rate, key, train, validation, test):
 
 
 def main(config: Config) -> Lesson:
-    """All rates with all seeds on real digits: half suggest, the others check."""
+    """All rates with all seeds on digits: half of the seeds suggest, half check."""
     rates = np.geomspace(config.lowest, config.highest, config.num_rates)
     keys = jax.random.split(jax.random.key(0), config.seeds)
     table = vmap_grid(partial(learn, config.num_steps))
@@ -78,7 +80,7 @@ def main(config: Config) -> Lesson:
     )  # [R, P, looks], [R, P], [R, P, T]
     judges = config.seeds // 2
     chosen = int(np.log(looks[:, :judges, -1]).mean(1).argmin())
-    tenth = round(1 / np.log10(rates[1] / rates[0]))  # so many rates make a factor 10
+    tenth = round(1 / np.log10(rates[1] / rates[0]))  # rates in a factor of 10
     three = np.clip(chosen + np.array([-tenth, 0, tenth]), 0, len(rates) - 1)
     everyone = test[:, judges:]  # [R, P / 2], of seeds that did not choose
     fresh = everyone[three]  # [3, P / 2]
@@ -92,14 +94,17 @@ def main(config: Config) -> Lesson:
         f"{rates[small]:.2g} and {lost:.2f} with {rates[large]:.2g}",
         claims=[
             claims.less(
-                "With fresh seeds, the suggested rate halves the loss of a tenth of it",
+                "With fresh seeds, the suggested rate has at most half the loss of a "
+                "tenth of it",
                 np.log(fresh[1]),
                 np.log(fresh[0]),
                 by=np.log(2),
-                why="a tenth of the rate moves about a tenth as far in as many updates",
+                why="with a tenth of the rate the weights change about a tenth as much "
+                "in as many updates",
             ),
             claims.less(
-                "With fresh seeds, the suggested rate halves the loss of ten times it",
+                "With fresh seeds, the suggested rate has at most half the loss of ten "
+                "times it",
                 np.log(fresh[1]),
                 np.log(fresh[2]),
                 by=np.log(2),
@@ -107,12 +112,13 @@ def main(config: Config) -> Lesson:
                 "counts as ten times that of a guess",
             ),
             claims.less(
-                "With fresh seeds, its loss is less than 1.5 times that of any rate",
+                "With fresh seeds, its loss is less than 1.5 times the lowest of all "
+                "rates",
                 np.log(fresh[1]),
                 np.log(everyone.min(0)),
                 by=-np.log(1.5),
-                why="the lowest of all rates' losses, seed by seed, is as low as a "
-                "suggestion can be",
+                why="no suggestion can have a lower loss than the best of all rates, "
+                "chosen for each seed",
             ),
         ],
         figures=[
@@ -122,11 +128,11 @@ def main(config: Config) -> Lesson:
         ],
         exercises=slides.exercises(
             claims.less(
-                "With more updates a tenth of the rate lags behind by less",
+                "With more updates, a tenth of the rate lags behind by less",
                 behind[:, -1],
                 behind[:, 0],
-                why="the suggested rate is soon near the lowest loss there is, and a "
-                "tenth of it keeps coming closer",
+                why="with the suggested rate the loss soon stops falling, and with a "
+                "tenth of it the loss keeps falling",
             )
         ),
         summary={"dataset": "digits", "members": len(rates) * config.seeds},

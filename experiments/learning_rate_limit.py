@@ -1,9 +1,10 @@
 """How large may a learning rate be?
 
-Where the loss is curved by lambda, an update leaves 1 - rate lambda of the way to the
-minimum. Beyond 2 / lambda it ends further away, on the other side: the weights
-diverge, along the steepest direction first. On a squared error this is exact. Here 60
-rates, 2 % apart, descend on one at once: is a digit odd, as a sum over its pixels?
+Where the curvature of the loss is lambda, an update multiplies the distance to the
+minimum by 1 - rate lambda. Beyond 2 / lambda the update ends further away, on the other
+side: the weights diverge, first along the steepest direction. For the squared error of
+a linear model this is exact. Here such a model learns whether a digit is odd, with 60
+rates at once, 2 % apart.
 
     python experiments/learning_rate_limit.py
 
@@ -11,7 +12,7 @@ Expect the first rate beyond 2 / lambda = 0.192 to be the first to diverge, in a
 seconds on 2 cores.
 
 Source: LeCun, Bottou, Orr & Mueller (1998), Efficient backprop, section 5, for
-2 / lambda, and section 4.3, for inputs without their mean.
+2 / lambda, and section 4.3, for subtracting the mean of the inputs.
 """
 
 from dataclasses import dataclass
@@ -31,13 +32,13 @@ class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 5
-    """Random starts for each rate."""
+    """Number of random starts for each rate."""
     num_rates: int = 60
-    """Rates, an even number; half of them are below 2 / lambda."""
+    """Number of rates, an even one; half of them are below 2 / lambda."""
     factor: float = 1.02
-    """Ratio of each rate to the one before."""
+    """Ratio of each rate to the previous one."""
     num_steps: int = 200
-    """Updates from each start."""
+    """Number of updates from each start."""
 
 
 def error(w, x, y):  # (x^T w - y)^2 / 2
@@ -56,12 +57,12 @@ def limit(xs):  # 2 / lambda of the steepest direction: beyond it |1 - rate lamb
     return 2 / jnp.linalg.eigvalsh(curvature(xs))[-1]
 
 
-def left(rate, lambdas, num_steps):  # of the way along each direction, after T updates
+def left(rate, lambdas, num_steps):  # share of the distance, after T updates
     return (1 - rate * lambdas) ** num_steps  # [D]
 
 
 def descend(w, rate, xs, ys, num_steps):
-    """The last weights of T updates [D], and the loss before each of them [T]."""
+    """The weights after T updates [D], and the loss before each update [T]."""
 
     def update(w, _):
         now, gradient = jax.value_and_grad(loss)(w, xs, ys)
@@ -72,7 +73,7 @@ def descend(w, rate, xs, ys, num_steps):
 
 @jax.enable_x64(True)
 def main(config: Config) -> Lesson:
-    """All rates with all starts, with what the curvature predicts for them."""
+    """All rates with all starts, and the predictions from the curvature."""
     train, half = data.load("digits").train, config.num_rates // 2
     xs = jnp.asarray(train.inputs.reshape(len(train.targets), -1) / 255)  # [N, D]
     ys = jnp.asarray(train.targets % 2, float)  # [N]
@@ -101,23 +102,26 @@ def main(config: Config) -> Lesson:
                 curvature(xs),
                 jax.hessian(loss)(starts[0], xs, ys),
                 roundings=size,
-                why="a sum over N examples; neither weights nor labels are in it",
+                why="it is a sum over N examples that does not contain the weights or "
+                "the labels",
             ),
             claims.equal_up_to_rounding(
-                "Below 2 / lambda, T updates leave (1 - rate lambda)^T of each part",
+                "Below 2 / lambda, T updates leave (1 - rate lambda)^T of a distance",
                 ends[:half],
                 shares[:, None] * far,
                 roundings=config.num_steps * (size + width),
                 scale=float(abs(far).max()),
-                why="an update sums D products for each of N examples, and is damped "
-                "by the next; lambda are the curvatures along the parts",
+                why="distances are along the eigenvectors, whose curvature is lambda; "
+                "an update sums D products for each of N examples, and the next update "
+                "damps its roundings",
             ),
             claims.bounded(
                 "The first rate that diverges is the first beyond 2 / lambda",
                 flown,
                 equal_to=half,
-                why="below, each update makes the loss smaller; beyond, the steepest "
-                "part grows and outgrows the others, so that the last makes it larger",
+                why="below it, each update lowers the loss; beyond it, the distance "
+                "along the steepest direction grows and dominates, so that the last "
+                "update raises the loss",
             ),
         ],
         figures=[
@@ -130,14 +134,15 @@ def main(config: Config) -> Lesson:
                 limit(xs / 2),
                 4 * edge,
                 roundings=width,
-                why="lambda is made of squares, and found to some D roundings",
+                why="lambda is proportional to squares of the inputs, and known to "
+                "about D roundings",
             ),
             claims.bounded(
                 "Inputs without their mean allow a larger rate",
                 limit(xs - xs.mean(0)) / edge,
                 at_least=1,
-                why="their curvature is H - m m^T, with m the mean: it is less along "
-                "m, and along no direction more",
+                why="their curvature is H - m m^T, where m is the mean: it is smaller "
+                "along m, and larger along no direction",
             ),
         ),
         summary={"dataset": "digits", "members": len(rates) * config.seeds},

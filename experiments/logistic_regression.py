@@ -1,13 +1,14 @@
 """Does logistic regression have one minimum, and does every start find it?
 
 Logistic regression is the smallest network: one weight per input, a sum and a sigmoid.
-Here it learns which of 569 breast tumours are benign from 30 measurements of each. Its
-loss, gradient and curvature are written out, checked, and minimised from 64 random
-starts at once.
+Here it learns which of 569 breast tumours are benign from 30 measurements of each. The
+loss, its gradient and its curvature are written out and checked, and the loss is
+minimised from 64 random starts at once.
 
     python experiments/logistic_regression.py
 
-Expect all 64 starts in one minimum, scikit-learn's, in about 13 seconds on 2 cores.
+Expect all 64 starts to end in one minimum, that of scikit-learn, in about 13 seconds on
+2 cores.
 
 Source: course, "Logistic regression": L = sum Error(y, sigma(x^T w)); Bishop (2006),
 Pattern Recognition and Machine Learning, section 4.3.2.
@@ -32,18 +33,18 @@ class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 64
-    """How many random starts."""
+    """Number of random starts."""
     num_steps: int = 2000
-    """Steps downhill from each start."""
+    """Descent steps from each start."""
     penalty: float = 1.0
-    """Weight of the L2 penalty; above 0, or there may be no minimum."""
+    """Weight of the L2 penalty; above 0, because at 0 there may be no minimum."""
 
 
 def sigma(z):  # sigma(z) = 1 / (1 + e^-z), a probability
     return 1 / (1 + jnp.exp(-z))
 
 
-def error(y, z):  # -y log sigma(z) - (1 - y) log(1 - sigma(z)), where no log meets 0
+def error(y, z):  # -y log sigma(z) - (1 - y) log(1 - sigma(z)) without log(0)
     return jax.nn.softplus(z) - y * z
 
 
@@ -60,7 +61,7 @@ def squared(w, x, y, penalty):  # the loss with Error = (sigma(z) - y)^2 instead
 
 
 def descend(start, x, y, penalty, num_steps):
-    """Nesterov's descent (2004, scheme 2.2.22): the last w [D], loss of all steps."""
+    """Nesterov's descent (2004, section 2.2, scheme III): last w [D], all losses."""
     steepest = jnp.linalg.norm(x, 2) ** 2 / 4 + penalty  # sigma' <= 1/4 bounds L''
     speed = jnp.sqrt(steepest / penalty)
     momentum = (speed - 1) / (speed + 1)
@@ -76,7 +77,7 @@ def descend(start, x, y, penalty, num_steps):
 
 @jax.enable_x64(True)
 def main(config: Config) -> Lesson:
-    """Check the formulas at random weights, then go downhill from each of them."""
+    """Check the formulas at random weights, then descend from each of them."""
     raw, y = load_breast_cancer(return_X_y=True)
     features = (raw - raw.mean(0)) / raw.std(0)
     x = np.column_stack([features, np.ones(len(y))])  # [N, D], the bias is a weight
@@ -101,29 +102,30 @@ def main(config: Config) -> Lesson:
         f"{config.seeds} random starts end within {apart.max():.0e} of one minimum",
         claims=[
             claims.equal_up_to_rounding(
-                "The gradient by hand is the one that jax.grad finds",
+                "The gradient by hand equals that of jax.grad",
                 lifted(gradient)(starts),
                 lifted(jax.grad(loss))(starts),
                 roundings=size + width**2,
                 scale=float(np.abs(x).sum(0).max()),
-                why=f"a sum over {size} examples, each with {width} products in z",
+                why=f"a sum over {size} examples, and {width} products for each z",
             ),
             claims.gradients(
-                "The loss changes as its gradient says",
+                "The loss changes as its gradient predicts",
                 check_gradients(lambda w: loss(w, *data), starts[0], tolerance=1e-9),
             ),
             claims.bounded(
                 "The curvature of the loss is positive in every direction",
                 curvature,
                 at_least=penalty - size * claims.EPS * curvature.max(),
-                why="X^T diag(sigma') X has no negative eigenvalue, and the penalty "
-                "lifts all by itself; N roundings are allowed",
+                why="X^T diag(sigma') X has no negative eigenvalue, and the penalty is "
+                "added to all eigenvalues; N roundings are allowed",
             ),
             claims.bounded(
                 "Every start ends in the same minimum",
                 apart,
                 at_most=1e-6,
-                why="each step shrinks the distance by 1 - 1/sqrt(condition number)",
+                why="each step multiplies the distance by about "
+                "1 - 1/sqrt(condition number)",
             ),
             claims.bounded(
                 "That minimum is as low as scikit-learn's",
@@ -135,16 +137,17 @@ def main(config: Config) -> Lesson:
                 "Its weights are scikit-learn's",
                 np.abs(weights - best).max(1),
                 at_most=1e-4,
-                why="a loss off by d is off by sqrt(2 d / penalty) in the weights",
+                why="if the loss is off by d, the weights are off by at most "
+                "sqrt(2 d / penalty)",
             ),
         ],
         figures=[slides.descents(losses - lowest), slides.squashed(sigma, x @ best, y)],
         exercises=slides.exercises(
             claims.bounded(
-                "The squared error bends down somewhere",
+                "The squared error has a negative curvature somewhere",
                 np.linalg.eigvalsh(lifted(jax.hessian(squared))(starts)).min(),
                 at_most=0.0,
-                why="sigma'' changes its sign",
+                why="sigma'' changes sign",
             )
         ),
         summary={"dataset": "breast_cancer", "members": config.seeds},

@@ -1,7 +1,7 @@
 """How much do local receptive fields and shared weights help on MNIST?
 
-Five convolutional networks, which differ in their seed only, learn the 60,000 images
-of LeCun et al. (1998) together in one program.
+Five convolutional networks, which differ only in their seed, learn the 60,000 images of
+LeCun et al. (1998) together in one program.
 
     python experiments/mnist_cnn.py --data-dir FOLDER_WITH_THE_FOUR_FILES
 
@@ -22,7 +22,7 @@ class Config(workshop.TrainingConfig):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 5
-    """How many models to train together, with seeds 0, 1, ..."""
+    """Number of models to train together, with seeds 0, 1, ..."""
     num_epochs: int = 5
     """Passes over the training split."""
     learning_rate: tuple[float, ...] = (0.003,)
@@ -34,12 +34,12 @@ class Config(workshop.TrainingConfig):
     dense: tuple[int, ...] = (128,)
     """Units of each hidden fully connected layer."""
     convolution: str | None = None
-    """How to compute convolutions, as `patches`, `lax`, ...; by
-    default the fastest here, which a long run measures."""
+    """How to compute convolutions, for instance `patches` or `lax`; by default the
+    fastest on this machine, which a long run measures."""
 
 
 def main(config: Config) -> Run:
-    """Train, choose nothing, read the test split once."""
+    """Train with given settings, and read the test split once."""
     mnist = data.load("mnist", config.data_dir)
     model = models.cnn(
         config.features,

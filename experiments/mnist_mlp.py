@@ -1,12 +1,12 @@
 """How well does a network without image-specific structure do on MNIST?
 
-Five perceptrons with two hidden layers, which differ in their seed only, learn the
+Five perceptrons with two hidden layers, which differ only in their seed, learn the
 60,000 images of LeCun et al. (1998) together in one program.
 
     python experiments/mnist_mlp.py --data-dir FOLDER_WITH_THE_FOUR_FILES
 
 Expect 98.5 % test accuracy after 40 to 80 seconds on 2 cores. Simard, Steinkraus &
-Platt (2003, table 1) had 98.4 % with one hidden layer of 800 units.
+Platt (2003, table 1) report 98.4 % with one hidden layer of 800 units.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Config(workshop.TrainingConfig):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 5
-    """How many models to train together, with seeds 0, 1, ..."""
+    """Number of models to train together, with seeds 0, 1, ..."""
     num_epochs: int = 10
     """Passes over the training split."""
     learning_rate: tuple[float, ...] = (0.002,)
@@ -34,7 +34,7 @@ class Config(workshop.TrainingConfig):
 
 
 def main(config: Config) -> Run:
-    """Train, choose nothing, read the test split once."""
+    """Train with given settings, and read the test split once."""
     mnist = data.load("mnist", config.data_dir)
     model = models.mlp(
         config.widths, dropout=config.dropout, num_classes=len(mnist.classes)

@@ -1,20 +1,20 @@
 """How well does a network classify your own images or table?
 
 Give a folder with one folder of images per class (optionally below train, validation
-and test), a CSV file, an .npz with x and y, or IDX files. The data are prepared once;
-missing splits are cut from train; the report begins with a card of the data.
+and test), a CSV file, an .npz file with x and y, or IDX files. The data are prepared
+once; missing splits are taken from train; the report begins with a summary of the data.
 
     python experiments/own_data.py --data ~/photos
     python experiments/own_data.py --data penguins.csv --target species
     python experiments/own_data.py --data houses.csv --target price
     python experiments/own_data.py --data ~/photos --features vgg16 --weights vgg16.h5
 
-Networks, learning rates, weight decays and, for images, shifts and flips are chosen by
-validation; a flag that is given is obeyed and not searched. For images the network is
-the largest that can be trained in the time (docs/own_data.md). The chosen setting is
-trained again with fresh seeds; the report compares its ensemble and members with the
-commonest class and a linear model. With fewer than a thousand examples, the search uses
-cross-validation, and the report has an interval for the score on new data.
+Networks, learning rates, weight decays and, for images, shifts and flips are chosen on
+the validation split; a setting given as a flag is used as it is. For images the network
+is the largest that can be trained in the time (docs/own_data.md). The chosen setting is
+trained again with fresh seeds; the report compares its ensemble and its members with
+the most common class and a linear model. With fewer than a thousand examples, the
+search uses cross-validation, and the report has an interval for the score on new data.
 
 A target of real numbers, or of many different whole numbers, is predicted as a number
 (--task overrides this), with errors in its own units (for several such targets, in
@@ -50,9 +50,9 @@ class Config(workshop.TrainingConfig):
     target: tuple[str, ...] = ()
     """The column of a table to predict, or several."""
     task: Literal["classification", "regression"] | None = None
-    """Kind of the target of a table; by default inferred from its cells."""
+    """Kind of target of a table; by default inferred from its cells."""
     group_by: str | None = None
-    """Keeps groups in one split: a regular expression for paths, or a column."""
+    """Keep each group in one split: a regular expression for paths, or a column."""
     image_size: int | None = None
     """Height and width in pixels; by default those of most files, or 64."""
     resize: Literal["crop", "pad"] = "crop"
@@ -66,17 +66,17 @@ class Config(workshop.TrainingConfig):
     class_weights: bool = False
     """Weight the loss so that all classes count the same."""
     model: Literal["auto", "logistic", "mlp", "cnn", "resnet"] = "auto"
-    """By default chosen by validation."""
+    """Kind of network; by default chosen on the validation split."""
     flip: bool | None = None
     """Flip half of the training images horizontally; by default validation decides."""
     shift: float | None = None
-    """Shift by up to this fraction of a side; by default 0 or 0.1, by validation."""
+    """Shift by up to this fraction of a side; by default validation picks 0 or 0.1."""
     rotate: float = 0.0
     """Rotate by up to this many degrees."""
     brightness: float = 0.0
-    """Change brightness by up to this fraction."""
+    """Change the brightness by up to this fraction."""
     cut_out: float = 0.0
-    """Hide a square whose side is this fraction of the image's."""
+    """Hide a square whose side is this fraction of the side of the image."""
     seeds: int | None = None  # type: ignore[assignment]
     """Models in the final ensemble; by default 4, or as many as time allows."""
     folds: int | None = None
@@ -98,24 +98,28 @@ class Config(workshop.TrainingConfig):
 
 
 def choose_loss(config: Config, dataset: Dataset) -> Callable | None:
-    """The weighted loss of --class-weights; None for the default."""
+    """The weighted loss for --class-weights; None for the default loss."""
     if not config.class_weights:
         return None
     if not dataset.classes:
-        raise UserError("class_weights is for classes, and the target has none")
+        raise UserError(
+            "class_weights needs a target with classes, and this target has none: "
+            "leave it out"
+        )
     weights = losses.class_weights(dataset.train.targets, len(dataset.classes))
     return losses.weighted(losses.cross_entropy, weights)
 
 
 def choose_model(config: Config, dataset: Dataset) -> models.Model | None:
-    """The requested model on standardised inputs; None where it is searched."""
+    """The requested model on standardised inputs; None if it is to be searched."""
     shape, task = dataset.train.inputs.shape[1:], task_of(dataset)
     kind, outputs = config.model, task.outputs
     if kind == "auto":
         return None
     if kind in ("cnn", "resnet") and len(shape) != 3:
         raise UserError(
-            f"a {kind} wants images, and an example is {list(shape)}: use mlp"
+            f"model is {kind}, which needs images [H, W, C], and an example has the "
+            f"shape {list(shape)}: use mlp"
         )
     if kind == "logistic":
         model = models.logistic(outputs)
@@ -142,24 +146,26 @@ def choose_augment(config: Config, dataset: Dataset) -> models.Augment | None:
 
 
 def choose_features(config: Config) -> Callable[[Dataset], Dataset]:
-    """Images -> what is learnt from; refused before the images are read."""
+    """Images -> inputs of the model; wrong flags are rejected before reading images."""
     if config.features == "pixels":
         if config.weights is not None:
-            raise UserError("weights are those of VGG16: add --features vgg16")
+            raise UserError(
+                "weights are used with features of VGG16 only: add --features vgg16"
+            )
         return lambda dataset: dataset
     if config.weights is None:
         raise UserError(
-            "features of VGG16 need what it learnt elsewhere: give --weights PATH, a "
-            ".h5 of Keras or a .safetensors of torchvision, or --weights imagenet"
+            "features of VGG16 need trained weights: give --weights PATH, an .h5 "
+            "file of Keras or a .safetensors file of torchvision, or --weights imagenet"
         )
     models.vgg16(weights=config.weights)
     return functools.partial(vgg16_features, weights=config.weights)
 
 
 def main(config: Config) -> Run:
-    """Prepare once, search, train what was chosen, read the test split once."""
+    """Prepare once, search, train the chosen setting, read the test split once."""
     if config.data is None:
-        raise UserError("there are no data: give a folder or a table with --data PATH")
+        raise UserError("no data were given: give a folder or a table with --data PATH")
     seen = choose_features(config)
     dataset = data.load(
         config.data,

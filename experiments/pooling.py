@@ -1,18 +1,19 @@
 """What does pooling keep, and what does it discard?
 
-Max pooling puts the largest number of each 2x2 window in the place of the four: a
-quarter of the numbers is left, and where in its window the largest stood is forgotten.
-So a small shift should matter less. Four kinds of network learn digits in the middle of
-the image, each at the rate that validation prefers, and are tested on digits that are
-not: with the largest of each window, its mean, one pixel of the four, and no pooling.
+Max pooling replaces each 2x2 window by its largest number: a quarter of the numbers is
+left, and the position of the largest in its window is forgotten. So a small shift
+should matter less. Four kinds of network learn digits in the middle of the image, each
+at the rate that is best on validation, and are tested on shifted digits: with the
+largest of each window, with its mean, with one pixel of the four, and without pooling.
 
     python experiments/pooling.py
 
-Expect a pixel's shift to move logits by 0.73 of their spread with max pooling, by 0.74
-with means, 0.88 without, 0.90 with pixels left out; in about 40 seconds on 2 cores.
+Expect a shift by one pixel to change the logits by 0.73 of their spread with max
+pooling, 0.74 with means, 0.88 without pooling and 0.90 with skipped pixels, in about 40
+seconds on 2 cores.
 
 Source: course, "Pooling": max over 2x2 reduces the dimension; Zhang (2019), Making
-convolutional networks shift-invariant again, ICML, for pixels that are left out.
+convolutional networks shift-invariant again, ICML, for skipped pixels.
 """
 
 from dataclasses import dataclass
@@ -35,11 +36,11 @@ class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 8
-    """How many networks with each kind of pooling and each rate."""
+    """Number of networks for each kind of pooling and each rate."""
     learning_rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3)
-    """Of Adam; validation chooses one for each kind."""
+    """Learning rates of Adam; validation chooses one for each kind of pooling."""
     num_epochs: int = 10
-    """Passes over 1,257 digits, all in the middle."""
+    """Passes over 1,257 digits, all in the middle of the image."""
 
 
 EXAMPLE = np.array([[1, 1, 2, 4], [5, 6, 7, 8], [3, 2, 1, 0], [1, 2, 3, 4]])
@@ -57,7 +58,7 @@ def by_loops(x):
     return pooled
 
 
-def every_second(x):  # as many numbers as pooling leaves, without a look at the others
+def every_second(x):  # keeps as many numbers as pooling, ignores the others
     return x[::2, ::2]
 
 
@@ -69,7 +70,7 @@ POOLS = {"max": max_pool, "mean": mean_pool, "every second": every_second, "none
 
 
 def answers(pool, config):
-    """By shifts of 0, 1, 2 pixels: change of the logits, % right [P, 3]; the rate."""
+    """For shifts of 0, 1, 2 pixels: change of logits, accuracy (%) [P, 3]; rate."""
     digits = data.load("digits")
     model = models.cnn((8, 16), dense=(), pooling=pool)
     settings = config.learning_rates, config.seeds, config.num_epochs
@@ -77,7 +78,7 @@ def answers(pool, config):
         model, toy.centred(digits, SIDE), *settings
     )  # [P, ...]
     images = [toy.moved(digits.test.inputs, d, SIDE) for d in DISTANCES]
-    quick = computed_by(model, None)  # inside the loop over members
+    quick = computed_by(model, None)  # computed inside the loop over members
     each = jax.vmap(partial(models.predict, quick), (None, 0))  # distance
     by_member = jax.jit(lambda p, x: jax.lax.map(lambda member: each(member, x), p))
     logits = np.asarray(by_member(params, np.stack(images)))  # [P, 3, 4 N, K]
@@ -94,49 +95,52 @@ def identities(num_draws):
     images = jnp.array(np.random.default_rng(0).normal(size=(num_draws, 8, 7, 3)))
     return [
         claims.equal_up_to_rounding(
-            "The largest of each window is found, as by hand and by loops",
+            "The largest of each window is the same by hand and by loops",
             [max_pool(jnp.array(EXAMPLE, float)[..., None])[..., 0], pooled(images)],
             [ANSWER, np.array([by_loops(x) for x in np.array(images)])],
             roundings=0,
-            why="to choose the largest takes no arithmetic",
+            why="choosing the largest number takes no arithmetic",
         ),
         claims.equal_up_to_rounding(
-            "H x W numbers become H // 2 x W // 2, of each channel",
+            "H x W numbers become H // 2 x W // 2 in each channel",
             [jax.eval_shape(max_pool, jnp.zeros((h, 33, 3))).shape for h in sides],
             [(h // 2, 33 // 2, 3) for h in sides],
             roundings=0,
             why="windows do not overlap, and an odd last row is left out",
         ),
         claims.bounded(
-            "What moves within its window leaves the maximum as it was",
+            "What moves within its window does not change the maximum",
             pooled(images[:, [1, 0, 3, 2, 5, 4, 7, 6]]) - pooled(images),
             equal_to=0,
-            why="rows of a window change places: the largest is the same in any order",
+            why="the rows of each window are swapped, and the largest of four numbers "
+            "does not depend on their order",
         ),
     ]
 
 
 def main(config: Config) -> Lesson:
-    """The identities, then four kinds of pooling, each in a population of networks."""
+    """The identities, then a population of networks for each kind of pooling."""
     found = {name: answers(pool, config) for name, pool in POOLS.items()}
     change = {name: values[:, 1] for name, (values, *_) in found.items()}  # [P] each
 
     return Lesson(
-        f"A pixel of shift moves logits by {change['max'].mean():.2f} of their spread "
-        f"with max pooling, by {change['none'].mean():.2f} without pooling",
+        f"A shift by a pixel changes logits by {change['max'].mean():.2f} of their "
+        f"spread with max pooling, by {change['none'].mean():.2f} without pooling",
         claims=[
             *identities(config.seeds),
             claims.less(
                 "With max pooling a shift moves the logits less than without pooling",
                 change["max"],
                 change["none"],
-                why="two poolings forget up to 3 pixels of place; paired by seed",
+                why="two poolings forget the position within windows of 4x4 pixels; "
+                "networks are paired by seed",
             ),
             claims.less(
                 "It also moves them less than when three of four pixels are skipped",
                 change["max"],
                 change["every second"],
-                why="as many numbers, but a shift changes which pixels are taken",
+                why="equally many numbers are kept, but a shift changes which pixels "
+                "they come from",
             ),
         ],
         figures=[
@@ -148,7 +152,7 @@ def main(config: Config) -> Lesson:
                 "The means of the four windows are 3.25, 5.25, 2 and 2",
                 mean_pool(jnp.array(EXAMPLE, float)[..., None])[..., 0] - MEANS,
                 equal_to=0,
-                why="(1 + 1 + 5 + 6) / 4 and so on, all of them exact in binary",
+                why="(1 + 1 + 5 + 6) / 4 and so on; all are exact in binary",
             )
         ),
         summary={"dataset": "digits", "members": config.seeds},

@@ -1,17 +1,17 @@
 """Is network A better than network B?
 
-One run of each is a coin toss: other seeds may give the opposite. Train both with the
-same 20 seeds and look at the 20 differences: how large they are, how sure that is, and
-whether a second test and 20 fresh seeds agree. A and B are one network, trained on the
-digits with a learning rate of 0.003 and of 0.002.
+One run of each proves little: other seeds may give the opposite result. Train both with
+the same 20 seeds and look at the 20 differences: how large they are, how certain that
+is, and whether a second test and 20 fresh seeds agree. A and B are the same network,
+trained on the digits with learning rates of 0.003 and 0.002.
 
     python experiments/seeds.py
 
-Expect A to be better by 0.7 ± 0.1 points, which one run of each would miss in a fifth
-of all cases, in about 9 seconds on 2 cores.
+Expect A to be better by 0.7 ± 0.1 percentage points, a difference that a single run of
+each would miss in a fifth of all cases, in about 9 seconds on 2 cores.
 
 Source: Student (1908), The probable error of a mean; Fisher (1935), The design of
-experiments, for permutation; Armitage, McPherson & Rowe (1969), for looking too often.
+experiments, for permutation; Armitage, McPherson & Rowe (1969), for repeated tests.
 """
 
 from dataclasses import dataclass
@@ -34,20 +34,20 @@ class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 20
-    """Pairs of networks; as many again say whether they agree."""
+    """Number of pairs of networks; as many fresh pairs repeat the comparison."""
     learning_rate: tuple[float, float] = (0.003, 0.002)
-    """Of A and of B."""
+    """Learning rates of A and of B."""
     num_epochs: int = 20
     """Passes over the training split."""
 
 
 class Comparison(NamedTuple):
-    """What n differences say; each [...]."""
+    """Result of the paired test on n differences; each [...]."""
 
     mean: Array  # in the units of the differences, as are low and high
     low: Array  # of the 95 % interval
     high: Array
-    p: Array  # how often chance alone does as much, either way
+    p: Array  # how often chance alone gives as large a mean, two-sided
     effect: Array  # the mean in standard deviations of a difference (Cohen's d_z)
 
 
@@ -91,7 +91,7 @@ def main(config: Config) -> Lesson:
     library = stats.ttest_rel(a[:n], b[:n])
     lots = by_lot(difference)
     as_far = abs(lots.mean(-1)) >= abs(found.mean) * (1 - 1e-9)
-    chance = (1 + as_far.sum()) / (1 + LOTS)  # what was seen is one of the lots
+    chance = (1 + as_far.sum()) / (1 + LOTS)  # the measured signs count as one toss
     looks = np.arange(5, n + 1)
     alarms = fooled(lots, looks)  # [LOTS, looks]
     honest = np.stack([paired(lots[:, :k]).p < 0.05 for k in looks], 1)
@@ -100,7 +100,8 @@ def main(config: Config) -> Lesson:
     return Lesson(
         f"A beats B by {100 * found.mean:.2f} points (95 % interval "
         f"{100 * found.low:.2f} to {100 * found.high:.2f}, effect {found.effect:.1f} "
-        f"standard deviations, n = {n}); a run of each would miss it in {wrong:.0%}",
+        f"standard deviations, n = {n}); single runs would miss it in {wrong:.0%} of "
+        "cases",
         claims=[
             claims.greater(
                 "A recognises more test digits than B",
@@ -113,25 +114,25 @@ def main(config: Config) -> Lesson:
                 "A permutation test, without normality, agrees",
                 chance,
                 at_most=claims.LEVEL,
-                why="were A as good as B, each difference could as well have the other "
-                "sign; it is the share of assignments that go as far",
+                why="if A were as good as B, each difference could just as well have "
+                "the other sign; p is the share of assignments with as large a mean",
             ),
             claims.greater(
-                "Fresh seeds agree", a[n:], b[n:], why="the same test, once more"
+                "Fresh seeds agree", a[n:], b[n:], why="the same test on other seeds"
             ),
             claims.equal_up_to_rounding(
-                "The formulas of the test are the library's",
+                "The formulas of the test agree with the library",
                 np.array([found.p, found.low, found.high]),
                 np.array([library.pvalue, *library.confidence_interval(0.95)]),
                 roundings=20 * n,
-                why="two sums of n, of terms that may be 10 times their mean",
+                why="two sums of n terms, which may be 10 times as large as their mean",
             ),
             claims.share(
                 "With A and B assigned at random, false alarms are as rare as promised",
                 ~honest[:, -1],
                 at_least=0.93,
-                why="it promises silence in 95 % of such cases, were they normal; few "
-                "seeds with ties are not quite",
+                why="for normal differences there is no alarm in 95 % of cases; a few "
+                "seeds with ties are not quite normal",
             ),
         ],
         figures=[
@@ -140,11 +141,11 @@ def main(config: Config) -> Lesson:
         ],
         exercises=slides.exercises(
             claims.share(
-                "Looking after every seed doubles the false alarms at least",
+                "Looking after every seed at least doubles the false alarms",
                 alarms[:, -1],
                 at_least=0.1,
-                why="twice the 5 % of a single look; with 10 looks at normal data "
-                "Armitage and others find 19 %",
+                why="twice the 5 % of a single look; for 10 looks at normal data "
+                "Armitage et al. find 19 %",
             )
         ),
         summary={"dataset": "digits", "members": 2 * n},

@@ -2,14 +2,14 @@
 
 The universal approximation theorem says yes: with enough units, a network with one
 hidden layer comes as close as you like to every continuous function on a closed and
-bounded set, here the interval [0, 1]. Its proof is built as a staircase in which each
-unit is one step; then networks of 2 to 512 units learn three curves. A curve with a
-jump shows what the theorem does not promise.
+bounded set, here the interval [0, 1]. The proof is built as a staircase in which each
+unit is one step; then networks of 2 to 512 units learn three continuous curves. A
+fourth curve, with a jump, shows what the theorem does not promise.
 
     python experiments/universal_approximation.py
 
-Expect errors that fall with the width, on the wave from 1.1 to 0.02, in about 20
-seconds on 2 cores.
+Expect errors to fall with the width, on the wave from 1.1 to 0.02, in about 20 seconds
+on 2 cores.
 
 Source: Cybenko (1989), Approximation by superpositions of a sigmoidal function; Hornik,
 Stinchcombe & White (1989), Multilayer feedforward networks are universal approximators;
@@ -38,13 +38,13 @@ class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 8
-    """How many networks of each width learn each curve."""
+    """Number of networks of each width that learn each curve."""
     widths: tuple[int, ...] = (2, 8, 32, 128, 512)
-    """Hidden units."""
+    """Numbers of hidden units."""
     num_steps: int = 2000
-    """Updates by Adam, each on all points."""
+    """Number of Adam updates, each on all points."""
     learning_rate: float = 0.03
-    """At the start; it falls to 0 along a cosine."""
+    """Initial learning rate; it falls to 0 along a cosine."""
 
 
 CURVES: dict[str, Callable] = {
@@ -75,12 +75,12 @@ def staircase(curve, width):
     """By hand: unit j steps from f(x_j-1) to f(x_j) half-way between x_j-1 and x_j."""
     height = curve(np.arange(width + 1) / width)  # f(x_j), x_j = j / width
     half_way = (np.arange(width) + 0.5) / width
-    w = np.full(width, 20.0 * width)  # so steep that it is a step
+    w = np.full(width, 20.0 * width)  # so steep that the sigmoid is almost a step
     return w, -w * half_way, np.diff(height), height[0]  # w, b, c, d
 
 
 def begin(width, key):
-    """At random: each unit bends somewhere in [0, 1]."""
+    """Random weights: each unit bends somewhere in [0, 1]."""
     w_key, b_key, c_key = jax.random.split(key, 3)
     w = 20 * jax.random.normal(w_key, (width,))
     b = -w * jax.random.uniform(b_key, (width,))  # so that w x + b = 0 at a random x
@@ -88,7 +88,7 @@ def begin(width, key):
 
 
 def learn(config, width, target, key):
-    """What a network answers at `POINTS` once it has learnt `target` [128]."""
+    """Outputs at `POINTS` of a network that has learnt `target` [128]."""
     rate = optax.cosine_decay_schedule(config.learning_rate, config.num_steps)
 
     def loss(params, _):  # mean of (f(x) - y)^2
@@ -100,7 +100,7 @@ def learn(config, width, target, key):
 
 
 def main(config: Config) -> Lesson:
-    """The proof by hand, then a population for each width: all curves, all seeds."""
+    """The proof by hand, then a population of all curves and seeds for each width."""
     keys = jax.random.split(jax.random.key(0), config.seeds)
     seen = np.array([curve(SEEN) for curve in CURVES.values()], np.float32)  # [F, 128]
     truth = np.array([curve(POINTS) for curve in CURVES.values()])  # [F, points]
@@ -123,15 +123,15 @@ def main(config: Config) -> Lesson:
                 missed * config.widths / STEEPEST,
                 at_most=1.001,
                 why="f lies between two steps, and a step of width 1 / N is at most "
-                "max |f'| / N = 4 pi / N high; the others, half a step away or more, "
-                "add some e^-10 of that",
+                "max |f'| / N = 4 pi / N high; all other steps are at least half a "
+                "width away and add about e^-10 of that",
             ),
             *(
                 claims.falls(
                     f"The wider the network, the closer it comes to the {name}",
                     error[name],
                     why="a wider network can represent all that a narrower one can; "
-                    "whether Adam finds it is what could fail",
+                    "the claim fails if Adam does not find it",
                 )
                 for name in CURVES
                 if name != "jump"
@@ -140,8 +140,9 @@ def main(config: Config) -> Lesson:
                 "At a jump no width brings the error below 1/2",
                 error["jump"],
                 at_least=0.499,
-                why="the network is continuous: on both sides of the jump it answers "
-                "the same, up to rounding in float32, at least 1/2 from 0 or from 1",
+                why="the network is continuous: on both sides of the jump it gives the "
+                "same answer, up to rounding in float32, which is at least 1/2 away "
+                "from 0 or from 1",
             ),
         ],
         figures=[

@@ -1,16 +1,18 @@
-"""How far do features that VGG16 learnt elsewhere carry on images of your own?
+"""How well do features that VGG16 learnt elsewhere work on images of your own?
 
 The images go through the network once and its features are kept. A population of
 linear heads is trained on them, every learning rate with every weight decay and every
-seed, in one program; the best setting by validation accuracy is trained again and read
-on the test split. So are heads on the pixels and on as many random features of them. On
-request, the last block of the network is then trained at a learning rate of its own.
+seed, in one program; the best setting by validation accuracy is trained again and
+evaluated on the test split. The same is done with heads on the pixels and on as many
+random features of the pixels. On request, the last block of the network is then trained
+at its own learning rate.
 
     python experiments/vgg16_transfer.py --data FOLDER --weights imagenet
 
-Without weights the network is random. Expect 98.1 % from its features on the 1,797
-digits that are the default, 97.7 % from the pixels and 98.0 % from one layer of random
-features: 13 random layers are no better than one. It takes a minute on 2 cores.
+Expect 98.1 % on the default data, 1,797 digits, from features of a random network,
+which is used without --weights; 97.7 % from the pixels, and 98.0 % from one layer of
+random features: 13 random layers are no better than one. The lesson takes a minute on 2
+cores.
 
 Source: course, keras.applications.VGG16; Simonyan & Zisserman (2015), table 1, D.
 """
@@ -38,32 +40,33 @@ class Config(workshop.TrainingConfig):
     """Settings of the experiment; every one is a flag."""
 
     data: str = "digits"
-    """A folder with a folder of images for each class, or the name of a data set."""
+    """A folder with one folder of images per class, or the name of a data set."""
     weights: str | None = None
-    """None (random), imagenet (fetched), .h5 of Keras, .safetensors of torchvision."""
+    """None (random), imagenet (downloaded), a .h5 file of Keras, or a .safetensors
+    file of torchvision."""
     image_size: int | None = None
-    """Rows and columns to which images of your own are brought."""
+    """Height and width in pixels to which your own images are resized."""
     num_examples: int | None = None
-    """The first so many images of each split; all by default."""
+    """Use only the first images of each split, as many as given; by default all."""
     seeds: int = 6
-    """Heads for each setting, with seeds 0, 1, ..."""
+    """Number of heads for each setting, with seeds 0, 1, ..."""
     num_epochs: int = 30
     """Passes over the training split, for the heads."""
     batch_size: int = 64
-    """Examples per step and model; at most all that there are to learn from."""
+    """Examples per step and model; at most the number of training examples."""
     learning_rate: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
     """Peaks of the cosine schedule, each tried with each weight decay."""
     weight_decay: tuple[float, ...] = (0, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
-    """Of AdamW, each tried with each learning rate."""
+    """Weight decays of AdamW, each tried with each learning rate."""
     fine_tune_epochs: int = 0
-    """Passes over the training split for the last block and the head; 0 leaves them."""
+    """Passes over the training split for fine-tuning the last block; 0 skips it."""
     block_learning_rate: float = 1e-5
-    """Of the last block in fine-tuning."""
+    """Learning rate of the last block in fine-tuning."""
     head_learning_rate: float = 1e-4
-    """Of the head in fine-tuning, which begins where it was."""
+    """Learning rate of the head in fine-tuning, which starts from the trained head."""
 
 
-LOOKED_AT = 3  # images that go through the network alone, too
+LOOKED_AT = 3  # images that also go through the network alone
 
 
 def heads(config, dataset, workdir):
@@ -84,7 +87,7 @@ def heads(config, dataset, workdir):
 
 
 def random_features(dataset, num_features):
-    """Inputs [N, D] through one layer of ReLUs that learns nothing."""
+    """Inputs [N, D] through one layer of ReLUs with fixed random weights."""
     size = dataset.train.inputs.shape[1]
     w = np.random.default_rng(0).normal(0, (2 / size) ** 0.5, (size, num_features))
     return dataset.each_split(lambda s: s._replace(inputs=np.maximum(s.inputs @ w, 0)))
@@ -99,7 +102,7 @@ def main(config: Config) -> Lesson:
     images = images if n is None else images.first(n)
     vgg16 = models.vgg16(weights=config.weights, pooling="avg")
     network = on_rgb(vgg16)
-    init = network.init if config.weights else jax.jit(network.init)  # draws sooner
+    init = network.init if config.weights else jax.jit(network.init)  # faster
     params = init(jax.random.key(0), images.train.inputs[0])
     if config.fine_tune_epochs:
         (trunk, first), (block5, last) = parted(vgg16, params)
@@ -135,24 +138,24 @@ def main(config: Config) -> Lesson:
         network, params, images.train.inputs[:LOOKED_AT]
     )  # [N, 512]
     return Lesson(
-        f"Linear heads on features of VGG16 ({trained} weights) read "
-        f"{results['features of VGG16'].mean():.1f} % of new images, on pixels "
-        f"{results['pixels'].mean():.1f} %",
+        f"Linear heads on features of VGG16 ({trained} weights) classify "
+        f"{results['features of VGG16'].mean():.1f} % of test images correctly, heads "
+        f"on pixels {results['pixels'].mean():.1f} %",
         claims=[
             claims.bounded(
-                "The features are what the network says of an image alone",
+                "The features are those that the network computes from an image alone",
                 abs(seen.train.inputs[:LOOKED_AT] - alone).max(1) / abs(alone).max(1),
                 at_most=1e-5,
-                why="the same weights; float32 rounds each of 13 layers at 6e-8 and, "
-                "the signs of the errors being random, leaves some 1e-6",
+                why="equal weights; float32 rounds each of 13 layers by about 6e-8 "
+                "and, because the signs are random, the error is about 1e-6",
             ),
             claims.greater(
                 "Heads on features lose no more than a point to heads on the pixels",
                 results["features of VGG16"],
                 results["pixels"],
                 by=-1.0,
-                why="13 layers may discard what a head needs; both have the same grid "
-                "of settings, chosen on validation, and the same seeds",
+                why="13 layers may discard what a head needs; both kinds of heads have "
+                "the same grid of settings, chosen on validation, and the same seeds",
             ),
         ],
         figures=[slides.every_setting(config, trials), slides.test_accuracy(results)],

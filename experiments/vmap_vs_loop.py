@@ -1,17 +1,17 @@
 """What does a population cost, against training one by one?
 
 `jax.vmap` trains P networks side by side in one program. A loop calls the program of
-one network P times. Both do the same arithmetic. Side by side wins where a network is
-so small that the machine mostly waits for the next instruction, and less where one
-network keeps it busy. What the compiler costs is the question of `compiling.py`.
+one network P times. Both do the same arithmetic. Side by side wins if a network is so
+small that the machine mostly waits for the next instruction, and gains little if one
+network keeps the machine busy. `compiling.py` measures the cost of the compiler.
 
     python experiments/vmap_vs_loop.py
 
-Expect 64 small networks to gain five- to sixfold, 64 large ones nothing, or to lose a
-little; in about 15 seconds on 2 cores.
+Expect 64 small networks to gain five- to sixfold, and 64 large ones to gain nothing or
+to lose a little, in about 15 seconds on 2 cores.
 
 Source: Frostig, Johnson & Leary (2018), Compiling machine learning programs via
-high-level tracing, for programs that are transformed; measured here.
+high-level tracing, for transformations of programs; times are measured here.
 """
 
 from dataclasses import dataclass
@@ -37,19 +37,20 @@ class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 7
-    """How often each time is taken, in turns."""
+    """Number of rounds of timing, in which the programs take turns."""
     members: tuple[int, ...] = (1, 4, 16, 64)
-    """Networks in a population."""
+    """Numbers of networks in a population."""
     num_steps: int = 10
-    """Updates of a training."""
+    """Number of updates of a training."""
 
 
 SMALL, LARGE = (8,), (128, 128)  # hidden widths
-KINDS = {"small, 64-8-10": (SMALL, 4), "large, 64-128-128-10": (LARGE, 32)}  # with B
+# name -> hidden widths and batch size
+KINDS = {"small, 64-8-10": (SMALL, 4), "large, 64-128-128-10": (LARGE, 32)}
 
 
 def begin(keys, widths):
-    """The first weights of a network for each key, [P, ...]."""
+    """The initial weights of a network for each key, [P, ...]."""
     model, image = models.mlp(widths), jnp.zeros(64)
     return jax.jit(jax.vmap(model.init, (0, None)))(keys, image)
 
@@ -79,7 +80,7 @@ def apart(params):
 
 @jax.enable_x64(True)
 def same_weights(keys, digits):
-    """Both roads to the weights of every small network, in float64."""
+    """The weights of small networks, side by side and alone, in float64."""
     one = partial(train, widths=SMALL)
     few = gather(digits, np.arange(12).reshape(3, 4))
     params = begin(keys, SMALL)
@@ -88,13 +89,13 @@ def same_weights(keys, digits):
         apart(side_by_side(one)(params, few)),
         one_by_one(one)(apart(params), few),
         roundings=3 * 4 * (64 + 8 + 4),
-        why="3 updates, each forward and back through sums of 64 inputs, 8 units "
-        "and 4 examples, in another order",
+        why="3 updates, each with sums over 64 inputs, 8 units and 4 examples, there "
+        "and back, in another order",
     )
 
 
 def main(config: Config) -> Lesson:
-    """Equal weights, then the times of both roads, in turns."""
+    """Compare the weights, then the times of both programs, in turns."""
     digits, most = data.load("digits").train, max(config.members)
     keys = jax.random.split(jax.random.key(0), most)
     calls = []
@@ -117,17 +118,18 @@ def main(config: Config) -> Lesson:
         claims=[
             same_weights(keys[:3], digits),
             claims.turns(
-                f"Small networks, {most} side by side, take less than half the time",
+                f"Small networks, {most} side by side, take less than half the time of "
+                "a loop",
                 small,
                 above=2,
-                why="a loop issues every instruction again for each network, and their "
+                why="a loop issues every instruction again for each network, and the "
                 "arrays are too small to keep the machine busy",
             ),
             claims.turns(
                 "Large networks gain less from it than small ones",
                 large / small,
                 below=1,
-                why="their time goes into arithmetic, which is the same either way",
+                why="their time goes into arithmetic, which is the same for both",
             ),
         ],
         figures=[

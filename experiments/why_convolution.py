@@ -1,15 +1,16 @@
 """Why not simply use a fully connected network for images?
 
 A photo of 1000 x 1000 pixels in 3 colours is 3 million inputs, and each hidden unit has
-a weight for every one: 3 billion for 1,000 units, where 64 kernels of 3x3 have 1,792,
-however large the photo. What a dense layer learns about a digit at one place applies to
-that place only. A CNN and an MLP of as many parameters learn digits that lie
-anywhere, each at the rate that validation chose.
+a weight for every input: 3 billion weights for 1,000 units, while 64 kernels of 3x3
+have 1,792 parameters, however large the photo. What a dense layer learns about a digit
+at one place applies to that place only. A CNN and an MLP with equally many parameters
+learn digits that lie anywhere, each at the rate that validation chose.
 
     python experiments/why_convolution.py
 
-Expect a CNN that reads some 85 % of shifted digits after 1,200 examples, where the MLP
-reads 67 %, and that is ahead of it after half as many; in about 30 seconds on 2 cores.
+Expect the CNN to recognise about 85 % of shifted digits after 1,200 examples and the
+MLP 67 %, and the CNN to be ahead even with half as many examples, in about 30 seconds
+on 2 cores.
 
 Source: course, "Images are different": 64x64x3 = 12,288 inputs, 1000x1000x3 = 3 million
 inputs x hidden units; LeCun et al. (1989), Neural Computation 1, 541-551.
@@ -39,18 +40,18 @@ class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 8
-    """How many networks of each kind, each with digits and places of its own."""
+    """Number of networks of each kind; each seed draws its own digits and places."""
     sizes: tuple[int, ...] = (150, 300, 600, 1200)
     """Numbers of training examples, each twice the one before."""
     learning_rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
-    """Of Adam; validation chooses one for each kind and number of examples."""
+    """Learning rates of Adam; validation chooses for each kind and number."""
     num_steps: int = 400
-    """Updates with 32 examples each."""
+    """Number of updates with 32 examples each."""
 
 
 SIDES = np.array([16, 32, 64, 128, 224, 500, 1000])  # of photos in 3 colours
 LAYERS = {
-    "1,000 dense units": models.mlp((), num_classes=1000),  # nothing but one layer
+    "1,000 dense units": models.mlp((), num_classes=1000),  # one layer only
     "64 kernels of 3x3": nn.Conv(64, (3, 3)),
 }
 CANVAS = 12  # digits of 8 x 8 lie anywhere on 12 x 12
@@ -61,13 +62,13 @@ NETWORKS = {
 
 
 def num_weights(network, shape):
-    """Parameters for images of this shape; no image and no weight is ever made."""
+    """Parameters for images of this shape; no image and no weight is created."""
     image = jnp.zeros(shape, jnp.uint8)
     return models.num_params(jax.eval_shape(network.init, jax.random.key(0), image))
 
 
 def scores(model, config, rate, size, key, train, *others):
-    """Shares of the other splits that a network reads which saw `size` digits."""
+    """Accuracies on the other splits of a network that was trained on `size` digits."""
     init_key, order_key = jax.random.split(key)
     order = jax.random.randint(order_key, (config.num_steps, 32), 0, size)  # [T, B]
     loss, share = (
@@ -80,10 +81,10 @@ def scores(model, config, rate, size, key, train, *others):
 
 
 def sample_efficiency(model, config):
-    """Shares read of the test split [P, sizes], at the rates that validation chose."""
+    """Test accuracies [P, sizes], at the rates that validation chose."""
     rates, sizes = np.array(config.learning_rates), np.array(config.sizes)
     all_rates, found = vmap_grid(partial(scores, model, config)), []
-    for seed in range(config.seeds):  # more at once would not fit into the cache
+    for seed in range(config.seeds):  # more at once do not fit into the cache
         splits = [toy.scattered(s, CANVAS, seed) for s in data.load("digits")[:3]]
         found.append(all_rates(rates, sizes, jax.random.key(seed), *splits))
     validation, test = np.moveaxis(np.array(found), -1, 0)  # [P, rates, sizes] each
@@ -92,7 +93,7 @@ def sample_efficiency(model, config):
 
 
 def main(config: Config) -> Lesson:
-    """Count parameters; then let two kinds of network read shifted digits."""
+    """Count parameters; then train two kinds of network on shifted digits."""
     counts = {
         name: np.array([num_weights(layer, (side, side, 3)) for side in SIDES])
         for name, layer in LAYERS.items()
@@ -102,36 +103,37 @@ def main(config: Config) -> Lesson:
     (cnn, _), (mlp, _) = found.values()  # [P, sizes]
 
     return Lesson(
-        f"With {config.sizes[-1]:,} shifted digits to learn from, a CNN reads "
-        f"{cnn[:, -1].mean():.0%} of new ones, an equal MLP {mlp[:, -1].mean():.0%}",
+        f"Trained on {config.sizes[-1]:,} shifted digits, a CNN recognises "
+        f"{cnn[:, -1].mean():.0%} of new ones, an MLP of equal size "
+        f"{mlp[:, -1].mean():.0%}",
         claims=[
             claims.equal_up_to_rounding(
                 "A dense layer grows with the image, a convolution does not",
                 [*counts.values()],
                 [(SIDES**2 * 3 + 1) * 1000, np.full(len(SIDES), (3 * 3 * 3 + 1) * 64)],
                 roundings=0,
-                why="a unit has H x W x C weights, 12,288 or 3 million, and a bias; a "
-                "kernel 3x3 pixels x 3 colours, and a bias",
+                why="a unit has H x W x C weights, for instance 12,288 or 3 million, "
+                "and a bias; a kernel has 3x3 pixels x 3 colours, and a bias",
             ),
             claims.bounded(
-                "The networks that are compared have as many parameters",
+                "The networks that are compared have equally many parameters",
                 abs(sizes["CNN"] / sizes["MLP"] - 1),
                 at_most=0.01,
                 why="a difference of one per cent is negligible",
             ),
             claims.greater(
-                "The CNN reads more shifted digits, whatever their number",
+                "The CNN reads more shifted digits at every number of examples",
                 (cnn - mlp).min(1),
                 0.0,
-                why="what it learns at one place applies to all; the least of its "
-                "leads over the numbers of examples, for each seed",
+                why="what it learns at one place applies to all places; for each seed, "
+                "the smallest of its leads counts",
             ),
             claims.greater(
-                "With half the examples the CNN reads more, whatever their number",
+                "With half the examples the CNN still reads more digits",
                 (cnn[:, :-1] - mlp[:, 1:]).min(1),
                 0.0,
-                why="a dense layer meets each digit at 25 places as so many images; "
-                "half is asked for, and the least of the leads of each seed counts",
+                why="for a dense layer each digit at 25 places is 25 different images; "
+                "for each seed, the smallest of the leads counts",
             ),
         ],
         figures=[
@@ -144,7 +146,7 @@ def main(config: Config) -> Lesson:
                 (56 * 56 * 16 * 24) / num_weights(NETWORKS["CNN"], (224, 224, 3)),
                 at_least=0.99,
                 why="16 maps of 56x56 are left, and each of 24 units has a weight for "
-                "every number in them; the kernels have 1,368",
+                "every number in them; the convolutions have 1,392 parameters",
             )
         ),
         summary={"dataset": "digits", "members": config.seeds},

@@ -1,16 +1,16 @@
 """Why deep, if one hidden layer can approximate any curve?
 
 It can, but at what price? Folding the line in two makes a tent; folding it k times
-makes 2^k straight pieces, and a deep network pays two units for each fold. One layer
-pays a unit for each bend, and they double with every fold. Here both are made by hand;
-`learning_depth.py` asks whether training finds them.
+makes 2^k straight pieces, and a deep network needs two units for each fold. One layer
+needs a unit for each bend, and the bends double with every fold. Here both networks are
+made by hand; `learning_depth.py` asks whether training finds them.
 
     python experiments/why_depth.py
 
-Expect exact counts: 16 units in depth against 255 in one layer, in about 8 seconds on 2
-cores.
+Expect exact counts: 16 units in 8 layers against 255 in one layer, in about 8 seconds
+on 2 cores.
 
-Source: Telgarsky (2016), Benefits of depth in neural networks, sections 2 and 3;
+Source: Telgarsky (2016), Benefits of depth in neural networks, theorem 1.1;
 Montufar et al. (2014), On the number of linear regions of deep neural networks.
 """
 
@@ -32,9 +32,9 @@ class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 5
-    """How many times 200 points are drawn to compare them at."""
+    """Number of random points for the comparison, in units of 200."""
     folds: int = 8
-    """How often the tent is folded at most; one layer doubles with each."""
+    """Largest number of folds; the units of one layer double with each fold."""
 
 
 def relu(z):  # max(0, z)
@@ -65,7 +65,7 @@ def wide(folds):
 
 
 def without(unit, folds):
-    """`wide` with one unit taken out."""
+    """`wide` without one of its units."""
     first, (turns, b) = wide(folds)
     fewer = tuple(np.delete(part, unit, -1) for part in first)
     return [fewer, (np.delete(turns, unit, 0), b)]
@@ -77,7 +77,7 @@ def num_units(params):
 
 @jax.enable_x64(True)
 def main(config: Config) -> Lesson:
-    """What the networks made by hand compute and cost, for 1 to `folds` folds."""
+    """Outputs and sizes of the networks made by hand, for 1 to `folds` folds."""
     most, folds = config.folds, np.arange(1, config.folds + 1)
     in_depth, in_width = [deep(k) for k in folds], [wide(k) for k in folds]
     anywhere = np.random.default_rng(0).uniform(size=200 * config.seeds)
@@ -92,7 +92,7 @@ def main(config: Config) -> Lesson:
 
     @jax.jit
     def measured():
-        cells = 4 * 2**most  # four to the shortest piece; no bend is inside a cell
+        cells = 4 * 2**most  # four per shortest piece; no bend is inside a cell
         return (
             [[values(p) for p in made] for made in (in_depth, in_width)],
             [[slopes(p, cells) for p in made] for made in (in_depth, in_width)],
@@ -104,14 +104,14 @@ def main(config: Config) -> Lesson:
     units = np.array([num_units(params) for params in in_depth])
     return Lesson(
         f"{units[-1]} units in {most} layers make {pieces[0, -1]:,} straight pieces; "
-        f"one layer needs {pieces[0, -1] - 1:,} units for them",
+        f"one layer needs {pieces[0, -1] - 1:,} units for that",
         claims=[
             claims.equal_up_to_rounding(
                 "Layers of 2 units, one for each fold, are the folded tent",
                 deep_y,
                 [toy.tent(x, int(k)) for k in folds],
                 roundings=2 ** (most + 1),
-                why="each fold has a rounding or two and doubles those before it",
+                why="each fold adds a rounding or two and doubles the earlier ones",
             ),
             claims.equal_up_to_rounding(
                 "One layer of 2^k units is the same function",
@@ -119,21 +119,21 @@ def main(config: Config) -> Lesson:
                 deep_y,
                 roundings=2 ** (most + 1),
                 scale=4.0**most,
-                why="a sum of 2^k terms, each up to 2^(k+1) and of few roundings",
+                why="a sum of 2^k terms, each up to 2^(k+1) and with few roundings",
             ),
             claims.bounded(
                 "k folds have 2^k straight pieces, deep or wide",
                 pieces / 2.0**folds,
                 equal_to=1,
-                why="a fold lays each half of [0, 1] over all of it: it doubles the "
+                why="a fold maps each half of [0, 1] onto all of it, which doubles the "
                 "pieces",
             ),
             claims.bounded(
                 "In one layer each unit is needed: without it there is one piece fewer",
                 [toy.num_pieces(s) for s in fewer],
                 equal_to=15,
-                why="a unit of one layer bends the line at one place only, so that 16 "
-                "pieces take 15 bends, and the 16th unit makes the first climb",
+                why="a unit of one layer bends the line at one place, so 16 pieces "
+                "take 15 bends; the 16th unit makes the first climb",
             ),
         ],
         figures=[

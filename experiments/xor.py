@@ -1,13 +1,15 @@
 """Why does a network need a bend?
 
 Without an activation, layers collapse into a single matrix, and the decision border of
-a single matrix is a straight line. XOR, four clouds of points with opposite ones in
-one class, has no such line. Networks with and without an activation try to learn it.
+a single matrix is a straight line. XOR has four clouds of points, and opposite clouds
+form one class: no straight line separates the classes. Networks with and without an
+activation try to learn it.
 
     python experiments/xor.py
 
-Expect no network without a bend above 75 %, all others with 8 hidden units at 100 %,
-and some with a single one, if it dips before it rises, in about 12 seconds on 2 cores.
+Expect at most 75 % from networks without a bend, 100 % from all others with 8 hidden
+units, and 100 % from some with a single unit whose activation dips before it rises, in
+about 12 seconds on 2 cores.
 
 Source: Minsky & Papert (1969), Perceptrons, for XOR; course, "Activation functions".
 """
@@ -35,9 +37,9 @@ class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 32
-    """How many networks of each kind and size."""
+    """Number of networks of each kind and size."""
     num_steps: int = 600
-    """Updates by Adam, each on all points."""
+    """Number of Adam updates, each on all points."""
 
 
 FLAT = "no activation"
@@ -50,7 +52,7 @@ RISING: dict[str, Callable] = {  # their formulas are in activations.py
 GELU = partial(nn.gelu, approximate=False)
 DIPPING: dict[str, Callable] = {"GELU": GELU, "SiLU": nn.silu}
 ACTIVATIONS = {FLAT: lambda z: z, **RISING, **DIPPING}
-UNITS = np.array([1, 2, 4, 8])  # of the 8 hidden ones so many take part
+UNITS = np.array([1, 2, 4, 8])  # hidden units in use, out of 8
 LOOKS = np.array([0, 1, 2, 4, 6, 9, 15, 30, 60, 100])  # percent of the updates
 
 
@@ -61,7 +63,7 @@ def network(kind, units, params, x):  # a = f(x W1 + b1); output = a W2 + b2
 
 
 def learn(config, points, kind, units, key):
-    """The parameters [looks, ...] on the way of Adam, each update on all points."""
+    """The parameters [looks, ...] during Adam, each update on all points."""
     w1_key, w2_key = jax.random.split(key)
     w1, w2 = jax.random.normal(w1_key, (2, 8)), jax.random.normal(w2_key, (8,))
     start = w1, jnp.zeros(8), w2, jnp.zeros(())
@@ -76,7 +78,7 @@ def learn(config, points, kind, units, key):
 
 @jax.enable_x64(True)
 def one_matrix():
-    """Three layers without an activation, and the matrix that they are."""
+    """Three layers without an activation against the product of their matrices."""
     w1, w2, w3, x = jax.random.normal(jax.random.key(0), (4, 6, 6))
     flat = ACTIVATIONS[FLAT]
     return claims.equal_up_to_rounding(
@@ -90,7 +92,7 @@ def one_matrix():
 
 
 def main(config: Config) -> Lesson:
-    """An identity, then a population for each activation and number of units."""
+    """Check an identity, then train a population for each activation and size."""
     points, side = toy.xor(200), np.linspace(-2, 2, 48)
     grid = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)  # [G, 2]
 
@@ -109,7 +111,7 @@ def main(config: Config) -> Lesson:
         heights[name] = np.asarray(drawn[-1, : slides.DRAWN])  # of all units
     solved = np.mean([right[name][-1] == 1 for name in (*RISING, *DIPPING)])
     return Lesson(
-        f"Without a bend no network gets all of XOR right, with one {solved:.0%} do",
+        f"Without a bend no network gets all of XOR right; with a bend {solved:.0%} do",
         claims=[
             one_matrix(),
             claims.bounded(
@@ -117,14 +119,14 @@ def main(config: Config) -> Lesson:
                 right[FLAT],
                 at_most=0.75,
                 why="its border is a line, and of four points, one from each cloud, a "
-                "line has at most three on their sides",
+                "line has at most three on the right sides",
             ),
             *(
                 claims.share(
                     f"With {name} most networks get all of XOR right",
                     right[name][-1] == 1,
                     at_least=0.5,
-                    why="that it can be learnt is shown if more than half do",
+                    why="if more than half do, XOR can be learnt with this activation",
                 )
                 for name in (*RISING, *DIPPING)
             ),
@@ -132,13 +134,14 @@ def main(config: Config) -> Lesson:
                 "A single unit that only rises does no better",
                 [right[name][0] for name in RISING],
                 at_most=0.75,
-                why="it passes a level along one line w x + b = z at most",
+                why="it passes a level along at most one line w x + b = z",
             ),
             claims.bounded(
                 "A single unit that dips before it rises can learn all of it",
                 [right[name][0].max() for name in DIPPING],
                 equal_to=1,
-                why="it passes a level along two lines: that will do if one is found",
+                why="it passes some levels along two lines, which is enough; one "
+                "network that finds them shows it",
             ),
         ],
         figures=[

@@ -1,16 +1,16 @@
-"""Examples per second of training: ours against the peers, side by side in one run.
+"""Examples per second of training, for dlworkshop and its peers in one run.
 
     python scripts/bench.py                    # the perceptron and the small CNN
-    python scripts/bench.py --all --json bench.json      # every work; `make bench`
+    python scripts/bench.py --all --json bench.json      # all works; `make bench`
     python scripts/bench.py --works mlp --systems dlworkshop pytorch --rounds 9
 
-Every system trains the same network on the same number of examples; the work "cnn of a
-user" is that of `cnn`, whose layers are Flax's and not ours, and the work `vgg16`
-extracts features, forwards only. Each system lives in a process of its own, warmed up
-and compiled; then they take turns, so that what else the machine does hits all of them,
-and the median of the rounds counts. A CPU time alone means nothing on a shared machine:
-read the ratios. Systems whose package is missing are left out and named
-(`pip install ".[peers]"` brings them).
+Every system trains the same network on the same number of examples. The work "cnn of a
+user" is the network of `cnn` written with the layers of Flax, and the work `vgg16`
+extracts features, forwards only. Each system runs in its own process, warmed up and
+compiled; then the systems take turns, so that other load on the machine affects all of
+them, and the median of the rounds is reported. On a shared machine a time alone means
+little: compare the ratios. Systems whose package is not installed are skipped and named
+(`pip install ".[peers]"` installs them).
 """
 
 import argparse
@@ -55,9 +55,9 @@ SYSTEMS = {  # -> the package that it needs, and environment
 
 
 def flops(work: str) -> int:
-    """Floating-point operations of one example's update, by the matrix products.
+    """Floating-point operations per example of an update, in matrix products only.
 
-    For VGG16 those of the convolutions forwards.
+    For VGG16 the operations of the convolutions in a forward pass.
     """
     if work == "vgg16":
         from dlworkshop.models.vgg16 import BLOCKS  # noqa: PLC0415
@@ -81,7 +81,7 @@ def flops(work: str) -> int:
 
 
 def examples() -> tuple[Any, Any]:
-    """Random images [N, 28, 28, 1] uint8 and labels [N]: speed does not read them."""
+    """Random images [N, 28, 28, 1] uint8 and labels [N]; speed ignores the values."""
     import numpy as np  # noqa: PLC0415
 
     rng = np.random.default_rng(0)
@@ -90,7 +90,7 @@ def examples() -> tuple[Any, Any]:
 
 
 def ours(work: str, members: int) -> Callable[[int], int]:
-    """steps -> examples: what `fit` runs between two looks of the host."""
+    """steps -> examples: the program that `fit` runs between two host updates."""
     import jax  # noqa: PLC0415
     import numpy as np  # noqa: PLC0415
     import optax  # noqa: PLC0415
@@ -169,7 +169,7 @@ def ours(work: str, members: int) -> Callable[[int], int]:
 
 
 def flax_network(work: str) -> Any:
-    """Images [..., 28, 28, 1] -> logits [..., 10], of Flax's own layers."""
+    """Images [..., 28, 28, 1] -> logits [..., 10], with layers of Flax."""
     from flax import linen as nn  # noqa: PLC0415
 
     class Net(nn.Module):
@@ -258,7 +258,7 @@ def pytorch(work: str) -> Callable[[int], int]:
 
 
 def keras(work: str) -> Callable[[int], int]:
-    """`model.fit` on arrays, 32 steps to an execution."""
+    """`model.fit` on arrays, with 32 steps per execution."""
     import keras as k  # noqa: PLC0415
 
     images, labels = examples()
@@ -350,7 +350,7 @@ def vgg16(system: str) -> Callable[[int], int]:
 
 
 def matrix_product() -> Callable[[], float]:
-    """A turn of large float32 matrix products, in operations per second."""
+    """A function that measures large float32 matrix products, in FLOP/s."""
     import jax  # noqa: PLC0415
     import jax.numpy as jnp  # noqa: PLC0415
 
@@ -371,7 +371,7 @@ def matrix_product() -> Callable[[], float]:
 
 
 def work_for(system: str, work: str) -> Callable[[int], int]:
-    """The work of one system, ready to be warmed up."""
+    """The training function of one system, not warmed up yet."""
     if work == "vgg16":
         return vgg16(system)
     if system == "dlworkshop":
@@ -384,7 +384,7 @@ def work_for(system: str, work: str) -> Callable[[int], int]:
 
 
 def worker(system: str, work: str) -> None:
-    """Warm up, find how many steps make a turn, then one turn for each line read."""
+    """Warm up, find the number of steps per turn, then run a turn per line read."""
     answers, sys.stdout = sys.stdout, sys.stderr  # libraries print; answers are ours
     train = work_for(system, work)
     steps, seconds = 1, 0.0
@@ -416,7 +416,10 @@ def begin(system: str, work: str) -> subprocess.Popen[str]:
         env=environment,
     )
     if not answer(process):
-        raise SystemExit(f"error: {system} failed to train the {work}: run its worker")
+        raise SystemExit(
+            f"error: {system} failed on the work '{work}': run its worker alone to see "
+            f"why, python {__file__} --worker '{system}' --works '{work}'"
+        )
     return process
 
 
@@ -469,7 +472,7 @@ def measure(
 
 
 def show(rows: list[dict]) -> None:
-    """A table with the ratio to PyTorch, or to the first system without it."""
+    """Print a table with the ratio to PyTorch or, without it, to the first system."""
     for row in rows:
         same = [r for r in rows if r["work"] == row["work"]]
         base = next((r for r in same if r["system"] == "pytorch"), same[0])
@@ -486,15 +489,15 @@ def show(rows: list[dict]) -> None:
 
 
 def main() -> None:
-    """Measure what is asked for, print the table, write the JSON."""
+    """Measure the requested works, print the table, write the JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--works", nargs="+", choices=WORKS, default=["mlp", "cnn"])
-    parser.add_argument("--all", action="store_true", help="every work")
+    parser.add_argument("--all", action="store_true", help="measure all works")
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", default=None, help="write the rows here")
+    parser.add_argument("--json", default=None, help="file to write the rows to")
     parser.add_argument("--worker", choices=SYSTEMS, help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.rounds < 1:
@@ -505,15 +508,15 @@ def main() -> None:
     needs = {system: SYSTEMS[system][0] for system in flags.systems}
     systems = [s for s, package in needs.items() if importlib.util.find_spec(package)]
     for system in needs.keys() - set(systems):
-        print(f"left out: {system} ({needs[system]} is not installed)")
+        print(f"skipped: {system} ({needs[system]} is not installed)")
     peak = matrix_product()
     installed = {item.name: item.version for item in importlib.metadata.distributions()}
     packages = ("jax", "torch", "keras", "tensorflow", "tensorflow-cpu", "numpy")
     versions = {name: installed[name] for name in packages if name in installed}
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, matrix-product peak "
-        f"{peak() / 1e9:.0f} GFLOP/s; {versions}; a population has {MEMBERS} members "
-        "and its examples/s are those of all of them together"
+        f"{peak() / 1e9:.0f} GFLOP/s; {versions}; a population has {MEMBERS} members, "
+        "and its examples/s are the sum over all members"
     )
     rows = []
     for work in WORKS if flags.all else flags.works:

@@ -1,20 +1,21 @@
-"""How accurate is `autofit`, beside scikit-learn's models with their defaults?
+"""How accurate is `autofit`, compared with scikit-learn's models and their defaults?
 
     python scripts/bench_own_data.py --repeats 5 --penguins penguins.csv
 
-Every repeat cuts a test split of a fifth anew, the same for all. The others learn from
-all the rest; ours cuts its own validation, or folds, off it. Numbers are standardised
-and categories one-hot for all, with the statistics of the rest. Scores are the share
-of right answers, or R2 of numbers, in points of a hundred; ours is its ensemble.
+Every repeat draws a new test split of a fifth, the same for all systems. scikit-learn's
+models learn from all the rest; `autofit` takes its validation split, or folds, from the
+rest. For all of them numbers are standardised and categories one-hot encoded, with
+statistics of the rest. Scores are accuracies, or R2 for numeric targets, in percent;
+the score of `autofit` is that of its ensemble.
 
-With three minutes for each fit of ours, all seven tables and five repeats take up to
-two hours on two cores; `--only iris wine` and `--minutes` make it short. Every score
-is a line of `--json`, from which the script goes on when it is called again.
+With three minutes for each call of `autofit`, all seven tables and five repeats take up
+to two hours on two cores; `--only iris wine` and `--minutes` shorten this. Every score
+is a line in the file `--json`, and a second call with this file skips the scores in it.
 
     python scripts/bench_own_data.py --images FOLDER --minutes 40 --json images.json
 
-trains ours on a folder of images instead, once, and the others on its pixels; all are
-read on its test split. A run that was stopped goes on in `--workdir`.
+instead runs `autofit` once on a folder of images, and the other models on the pixels;
+all are evaluated on the test split. An interrupted run is resumed from `--workdir`.
 """
 
 import argparse
@@ -51,7 +52,7 @@ class Task(NamedTuple):
 
 
 def tasks(penguins: Path | None) -> dict[str, Callable[[], Task]]:
-    """Name -> the table, read when it is wanted."""
+    """Name -> a function that reads the table."""
 
     def bundled(load: Callable, classes: bool) -> Callable[[], Task]:
         def read() -> Task:
@@ -80,7 +81,7 @@ def tasks(penguins: Path | None) -> dict[str, Callable[[], Task]]:
 
 
 def encoded(rest: pd.DataFrame, test: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Both as numbers: the mean where one is missing, categories one-hot."""
+    """Both tables as numbers: missing ones become the mean, categories one-hot."""
     parts: list[list[np.ndarray]] = [[], []]
     for name in rest:
         if pd.api.types.is_numeric_dtype(rest[name]):
@@ -95,7 +96,7 @@ def encoded(rest: pd.DataFrame, test: pd.DataFrame) -> tuple[np.ndarray, np.ndar
 
 
 def others(classes: bool, seed: int) -> dict[str, Any]:
-    """scikit-learn's, with their defaults."""
+    """Models of scikit-learn with their defaults."""
     if classes:
         return {
             "linear": linear_model.LogisticRegression(),
@@ -118,7 +119,7 @@ def ours(
     classes: bool,
     minutes: float,
 ) -> dict[str, Any]:
-    """The ensemble's score, and what it chose."""
+    """The score of the ensemble of `autofit`, and the chosen setting."""
     if not classes:
         y, test = y.astype(np.float32), (test[0], test[1].astype(np.float32))
     dataset = data.from_arrays(x, y, test=test, validation_size=VALIDATION)
@@ -133,17 +134,17 @@ def ours(
 
 
 def fitted(model: Any, train: Pair, test: Pair) -> dict[str, float]:
-    """The score of one of scikit-learn's, and the seconds of it all."""
+    """The score of a scikit-learn model, and the seconds of fitting and scoring."""
     started = time.perf_counter()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that two hundred passes are not enough
+        warnings.simplefilter("ignore")  # of too few iterations
         whole = make_pipeline(StandardScaler(), model).fit(*train)
     score = float(whole.score(*test))
     return {"score": score, "seconds": time.perf_counter() - started}
 
 
 def measure(task: Task, seed: int, minutes: float, known: set[str]) -> list[dict]:
-    """A row for each system that is not known yet, on one split."""
+    """A row for each system without a score yet, on one split."""
     rows = np.arange(len(task.target))
     kept, held = train_test_split(
         rows,
@@ -169,7 +170,7 @@ def measure(task: Task, seed: int, minutes: float, known: set[str]) -> list[dict
 def of_images(
     dataset: Dataset, minutes: float, workdir: Path
 ) -> Iterator[dict[str, Any]]:
-    """Rows of one split: ours, then the others on pixels of train and validation."""
+    """Rows of one split: `autofit`, then the others on train and validation pixels."""
     run = autofit(dataset, minutes=minutes, workdir=workdir, experiment=dataset.name)
     told = run.summary
     yield {
@@ -197,7 +198,7 @@ def of_images(
 
 
 def table(rows: list[dict]) -> str:
-    """Mean and standard error in points, ranks, and points behind the best."""
+    """Mean and standard error in percent, ranks, and points behind the best."""
     frame = pd.DataFrame(rows)
     systems = [*dict.fromkeys(frame["system"])]
     lines = ["| table | n | " + " | ".join(systems) + " |"]
@@ -222,7 +223,10 @@ def table(rows: list[dict]) -> str:
         numbers = " | ".join(f"{value:.2f}" for value in np.mean(values, 0))
         lines.append(f"| {title} | {len(values)} | {numbers} |")
     if ahead:
-        lines.append(f"\nnot behind {MLP} on {sum(ahead)} of {len(ahead)} tables")
+        lines.append(
+            f"\n{OURS} is at least as good as {MLP} on {sum(ahead)} of {len(ahead)} "
+            "tables"
+        )
     return "\n".join(lines)
 
 
@@ -230,17 +234,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repeats", type=int, default=5, help="splits of each table")
     parser.add_argument(
-        "--minutes", type=float, default=3.0, help="of each fit of ours"
+        "--repeats", type=int, default=5, help="number of splits of each table"
     )
-    parser.add_argument("--only", nargs="+", help="names of tables")
-    parser.add_argument("--penguins", type=Path, help="their CSV file")
-    parser.add_argument("--json", type=Path, help="where scores are kept, and taken up")
-    parser.add_argument("--images", type=Path, help="a folder of images of each class")
-    parser.add_argument("--image-size", type=int, help="pixels of a side, for all")
     parser.add_argument(
-        "--workdir", type=Path, default=Path("runs/bench_own_data"), help="of --images"
+        "--minutes", type=float, default=3.0, help="budget of each call of autofit"
+    )
+    parser.add_argument("--only", nargs="+", help="names of the tables to measure")
+    parser.add_argument("--penguins", type=Path, help="CSV file of the penguins")
+    parser.add_argument("--json", type=Path, help="file of scores, extended if present")
+    parser.add_argument(
+        "--images", type=Path, help="a folder with one folder of images per class"
+    )
+    parser.add_argument(
+        "--image-size", type=int, help="height and width of all images in pixels"
+    )
+    parser.add_argument(
+        "--workdir",
+        type=Path,
+        default=Path("runs/bench_own_data"),
+        help="run folder, with --images",
     )
     asked = parser.parse_args()
     use_all_cores(2)

@@ -1,17 +1,17 @@
-"""Speed and memory of a population against the number of its members.
+"""Speed and memory of a population as a function of its number of members.
 
     python scripts/bench_population.py --works mlp --members 1 2 4 --json points.json
     python scripts/bench_population.py --json points.json --svg docs/population.svg
     python scripts/bench_population.py --works mlp cnn --members 4 16 --order
 
-Each point is a run of `fit` in a process of its own, on random images [28, 28, 1] in
-batches of 128, with a device for each core where the members divide evenly. Its speed
-is the median of the chunks after the first. Its memory is what `fit` predicts, and by
-how much the process grows at most from then on. Points that are in the JSON already are
-kept, those measured now are added; then all are shown and drawn.
+Each point is a run of `fit` in its own process, on random images [28, 28, 1] in batches
+of 128, with one device per core if the members divide evenly. The speed is the median
+over the chunks after the first. The memory is given as predicted by `fit`, and as
+measured: the largest growth of the process from that moment on. New points are added to
+those in the JSON file; then all points are printed and drawn.
 
-`--order` compares, in turns, members who see batches of their own with members who all
-see the same ones.
+`--order` compares, in turns, members with their own batches and members that all see
+the same batches.
 """
 
 import argparse
@@ -126,7 +126,7 @@ def point(work: str, members: int) -> dict[str, Any]:
 
 
 def order_ratio(work: str, members: int, rounds: int) -> dict[str, Any]:
-    """Speed with batches of their own for the members, by that with shared ones."""
+    """Speed with separate batches for the members, divided by that with shared ones."""
     import jax  # noqa: PLC0415
     import numpy as np  # noqa: PLC0415
 
@@ -261,25 +261,31 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 
 def in_its_own_process(work: str, members: int) -> dict[str, Any]:
-    """The answer of a worker."""
+    """The row that a worker process measured."""
     command = [sys.executable, __file__, "--worker", work, str(members)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"error: {work} with {members} members: {done.stderr}")
+        raise SystemExit(
+            f"error: {work} with {members} members failed: {done.stderr.strip()}"
+        )
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
-    """Measure what is asked for, add it to the JSON, show and draw all."""
+    """Measure the requested points, add them to the JSON, print and draw all."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--works", nargs="+", choices=WORKS, default=[])
     parser.add_argument("--members", nargs="+", type=int, default=[1, 2, 4, 8, 16])
-    parser.add_argument("--order", action="store_true", help="own and shared batches")
-    parser.add_argument("--rounds", type=int, default=9, help="turns, with --order")
-    parser.add_argument("--json", type=Path, help="the points, kept and added to")
-    parser.add_argument("--svg", type=Path, help="draw the points here")
+    parser.add_argument(
+        "--order", action="store_true", help="compare separate and shared batches"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=9, help="rounds of timing, with --order"
+    )
+    parser.add_argument("--json", type=Path, help="file of points, extended if present")
+    parser.add_argument("--svg", type=Path, help="file to draw the points to")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.worker:
@@ -294,8 +300,8 @@ def main() -> None:
                 row = order_ratio(work, members, flags.rounds)
                 low, high = row["quartiles"]
                 print(
-                    f"{work}, {members} members: {row['own']:,.0f} examples/s in their "
-                    f"own order, {row['shared']:,.0f} in a shared one, ratio "
+                    f"{work}, {members} members: {row['own']:,.0f} examples/s with "
+                    f"separate batches, {row['shared']:,.0f} with shared ones, ratio "
                     f"{row['ratio']:.3f} (quartiles {low:.3f} to {high:.3f})"
                 )
         return

@@ -1,14 +1,14 @@
-"""What an accelerator does with dlworkshop, measured in a few minutes.
+"""Measure dlworkshop on an accelerator in a few minutes.
 
-    python scripts/gpu_day.py                    every part, the most valuable first
-    python scripts/gpu_day.py mlp cnn            some of them
-    python scripts/gpu_day.py --seconds 200      no longer than that
-    TINY=1 python scripts/gpu_day.py             a trial of every part on a CPU
+    python scripts/gpu_day.py                    all parts, the most valuable first
+    python scripts/gpu_day.py mlp cnn            some parts
+    python scripts/gpu_day.py --seconds 200      at most 200 s
+    TINY=1 python scripts/gpu_day.py             a short trial of all parts on a CPU
 
-Each row is a line of JSON in day.jsonl, in the folder $OUT or in this one. A part is a
-list of cases. They run in a process of their own, the worker; a case that takes longer
-than its limit is ended with the worker, and the next one begins in a new worker. What
-was compiled lies beside the rows in programs.zip, as text, one program of each kind.
+Each row is a line of JSON in day.jsonl, in the folder $OUT or the current one. A part
+is a list of cases, which run in a worker process. If a case takes longer than its
+limit, its worker is ended, and the next case begins in a new worker. The compiled
+programs are written as text to programs.zip beside the rows, one program of each kind.
 """
 
 import argparse
@@ -85,12 +85,12 @@ def tell(part: str, **row: Any) -> None:
 
 
 def short(number: Any) -> float:
-    """Four digits say enough."""
+    """The number rounded to four digits."""
     return float(f"{number:.4g}")
 
 
 def repeat(call: Callable[[], Any]) -> list[float]:
-    """Seconds of each call, after one that counts for nothing."""
+    """Seconds of each call, after one that is not counted."""
     jax.block_until_ready(call())
     taken: list[float] = []
     while len(taken) < REPEATS and (len(taken) < 2 or sum(taken) < PATIENCE):
@@ -112,7 +112,7 @@ def spread(values: list[float], scale: float = 1.0) -> dict[str, float]:
 
 
 def peak() -> int:
-    """The most bytes that were ever in use on the device."""
+    """Peak memory use of the device in bytes."""
     return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
 
 
@@ -197,7 +197,7 @@ def unrolled(step: Callable, fetch: Callable) -> Callable:
 
 @contextlib.contextmanager
 def stepping(variant: str) -> Iterator[None]:
-    """Programs that are made and compiled while this lasts take such steps."""
+    """Within this context, programs are compiled with this variant of the step."""
     guard, all_finite = pop.guard, pop.all_finite
     branch, by_product = STEPS.get(variant, STEPS[AS_IT_IS])
     changes: dict[str, Any] = {
@@ -220,7 +220,7 @@ QUIET = {"tuple", "get-tuple-element", "parameter", "constant", "bitcast", "afte
 
 
 def launches(text: str) -> dict[str, int]:
-    """What each step of the innermost loop starts: operation -> how often."""
+    """Operations that a step of the innermost loop starts: name -> count."""
     bodies = re.split(r"\n(?=(?:ENTRY )?%[\w.-]+ \()", text)
     found: dict[str, str] = {}
     for body in bodies:
@@ -340,7 +340,7 @@ def chunk(
 
 
 def predicted(programs, mesh, seeds, numbers, data, index) -> dict[str, int]:
-    """What `Programs.memory` says, where 512 examples are evaluated."""
+    """The prediction of `Programs.memory` if 512 examples are evaluated."""
     piece = next(evaluation_pieces(data.rows(slice(512)), index.shape[-1], 512))
     training = (
         shape_structs(mesh, data),
@@ -361,7 +361,7 @@ def digest(array: np.ndarray) -> str:
 
 
 def machine() -> None:
-    """What the hardware allows, and what a step of a loop costs."""
+    """The limits of the hardware, and the cost of a step of a loop."""
     device = jax.devices()[0]
     limit = (device.memory_stats() or {}).get("bytes_limit", 0)
     tell(
@@ -400,14 +400,14 @@ def ten_times(function: Callable, *args: Any) -> list[Any]:
 
 
 def copy(shape: tuple[int, ...]) -> None:
-    """Bytes read and written a second."""
+    """Bytes read and written per second."""
     many, add = jnp.zeros(shape, jnp.float32), jax.jit(lambda x: x + 1)
     rates = [2 * many.nbytes / seconds / 1e12 for seconds in repeat(lambda: add(many))]
     tell("machine", what="copy", tb_per_s=spread(rates))
 
 
 def loops() -> None:
-    """Microseconds of a step whose work is nothing: plain, and with a branch."""
+    """Microseconds of a step without work: plain, and with a branch."""
     steps = 100 if TINY else 2000
 
     def plain(x, _):
@@ -430,7 +430,7 @@ def all_of(over: Callable, function: Callable, values: Any) -> list[Any]:
 
 
 def host() -> None:
-    """How long the order of an epoch's 55,000 examples takes, drawn in several ways."""
+    """Time to draw the order of an epoch of 55,000 examples, in several ways."""
     size, seeds = 55000, range(8 if TINY else 64)
 
     def raw(seed):
@@ -484,7 +484,7 @@ def host() -> None:
 
 
 def order(members: int, size: int, batch: int) -> None:
-    """How long the devices take to draw the order of an epoch."""
+    """Time of the devices to draw the order of an epoch."""
     mesh = make_mesh(members, batch, jax.devices()[:1])
     seeds = shard(mesh, np.arange(members, dtype=np.uint32), MEMBER)
     draw = jax.jit(orders.device_order, static_argnums=(2, 3))
@@ -504,9 +504,9 @@ def order(members: int, size: int, batch: int) -> None:
 
 
 def bits() -> None:
-    """Four processes at once run the same programs, two of them with a flag.
+    """Run the same programs in four processes at once, two of them with a flag.
 
-    Each compiles what it runs: nothing is cached.
+    Each process compiles its own programs: nothing is cached.
     """
     command, workers = [sys.executable, __file__, "--bits"], []
     for flag in ("", "", DETERMINISTIC, DETERMINISTIC):
@@ -530,14 +530,14 @@ def bits_once() -> None:
 
 
 def profile(work: str, members: int, how: str | None, step: str = AS_IT_IS) -> None:
-    """The share of the time in which the device computes, and what takes most of it."""
+    """The share of time in which the device computes, and the longest operations."""
     with mock.patch(f"{__name__}.repeat", recorded):
         chunk("profile", work, members, how, step=step, steps=4 if TINY else 40)
 
 
 @contextlib.contextmanager
 def in_profile() -> Iterator[None]:
-    """Runs are trained under the profiler while this lasts."""
+    """Within this context, runs are trained under the profiler."""
     train = Loop.train
 
     def traced(loop: Loop) -> None:
@@ -548,7 +548,7 @@ def in_profile() -> Iterator[None]:
 
 
 def recorded(call: Callable[[], Any], once: bool = False) -> list[float]:
-    """`repeat`, of a single call under the profiler; a row tells what was seen."""
+    """`repeat` for a single call under the profiler; the result is written as a row."""
     if not once:
         jax.block_until_ready(call())
     with tempfile.TemporaryDirectory() as folder:
@@ -600,7 +600,7 @@ def recorded(call: Callable[[], Any], once: bool = False) -> list[float]:
 
 @contextlib.contextmanager
 def timed(*methods: tuple[Any, str]) -> Iterator[dict[str, list[float]]]:
-    """Seconds and calls of some methods while this lasts."""
+    """Within this context, seconds and calls of some methods are counted."""
     seen: dict[str, list[float]] = {}
     with contextlib.ExitStack() as stack:
         for owner, name in methods:
@@ -620,7 +620,7 @@ def timed(*methods: tuple[Any, str]) -> Iterator[dict[str, list[float]]]:
 
 
 def noise(train: int, held: int, shape: tuple[int, ...]) -> Dataset:
-    """Random examples: speed does not read them."""
+    """Random examples: speed does not depend on their values."""
     rng = np.random.default_rng(0)
 
     def split(size: int) -> Batch:
@@ -632,7 +632,7 @@ def noise(train: int, held: int, shape: tuple[int, ...]) -> Dataset:
 
 
 def run_fit(part: str, model, dataset, optimizer, *, about: dict, **settings) -> str:
-    """`fit` from end to end, and where its seconds go; what it printed."""
+    """`fit` from end to end: the time of its parts, and its output."""
     spoken = io.StringIO()
     parts: list[tuple[Any, str]]
     names = ("begin", "train", "run_epochs", "run_chunk", "evaluate", "record")
@@ -666,7 +666,7 @@ DEVICES, HOST = "devices", "host"
 
 @contextlib.contextmanager
 def ruled_by(who: str) -> Iterator[None]:
-    """Runs that are planned while this lasts are led by the devices, or by the host."""
+    """Within this context, runs are led by the devices, or by the host."""
     there = who == DEVICES
     draw = property(lambda plan: plan.programs.order if there else None)
     with (
@@ -781,7 +781,7 @@ def mnist(
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A measurement, with the seconds that it may take."""
+    """A measurement and its time limit in seconds."""
 
     part: str
     call: Callable[..., None]
@@ -797,7 +797,7 @@ class Case:
 
 
 def cases() -> list[Case]:
-    """All of them, the most valuable first."""
+    """All cases, the most valuable first."""
     some, crowd, few = (2, 3, 2) if TINY else (256, 1024, 16)
     most, many, speedy = (3, 2, 2) if TINY else (4096, 64, 512)
     epochs, long = (3, 6) if TINY else (20, 1000)
@@ -884,7 +884,7 @@ def tell_failure(case: Case, why: str) -> None:
 
 
 def work(numbers: list[int]) -> None:
-    """Run these cases one after the other; a line says which one begins."""
+    """Run these cases one after the other; print a line when each begins."""
     everything = cases()
     for number in numbers:
         case = everything[number]
@@ -942,7 +942,7 @@ def lead(numbers: list[int], seconds: float) -> None:
 
 
 def watch(worker: subprocess.Popen, everything: list[Case], end: float) -> int | None:
-    """The case at which a worker was ended; None where it came to its own end."""
+    """The case at which a worker was ended; None if the worker finished."""
     lines: queue.Queue[str | None] = queue.Queue()
 
     def read() -> None:
@@ -959,7 +959,7 @@ def watch(worker: subprocess.Popen, everything: list[Case], end: float) -> int |
             os.killpg(worker.pid, signal.SIGKILL)  # with what it started
             worker.wait()
             if number < 0:
-                tell("worker", failed="took too long to begin")
+                tell("worker", failed="did not start within a minute")
                 return None
             tell_failure(everything[number], "took too long")
             return number
@@ -976,10 +976,10 @@ def watch(worker: subprocess.Popen, everything: list[Case], end: float) -> int |
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", help="all by default")
-    parser.add_argument("--seconds", type=float, default=420, help="for everything")
-    parser.add_argument("--skip", type=int, default=0, help="so many of the cases")
-    parser.add_argument("--list", action="store_true", help="say what there is to do")
+    parser.add_argument("parts", nargs="*", help="parts to run, by default all")
+    parser.add_argument("--seconds", type=float, default=420, help="time for all parts")
+    parser.add_argument("--skip", type=int, default=0, help="number of cases to skip")
+    parser.add_argument("--list", action="store_true", help="list the cases and exit")
     parser.add_argument("--cases", nargs="*", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--bits", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Pin every dependency, for every supported Python, with hashes and no index's name.
+"""Pin every dependency for every supported Python, with hashes and without an index.
 
     python scripts/lock.py
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def compile_lock(output: str, *extras: str) -> None:
-    """One universal lock file: environment markers tell which Python gets what."""
+    """Write one universal lock file, with environment markers for each Python."""
     uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
     subprocess.run(
         [

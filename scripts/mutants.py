@@ -1,13 +1,14 @@
-"""Does a test notice when one thing in the code is another?
+"""Does a test fail when one thing in the code is changed?
 
     python scripts/mutants.py --number 150 --seed 0
 
-Of all places where a comparison, an operator, a number, a condition, a result or a call
-can be another, some are drawn by the seed. Each is changed alone, in a copy, and the
-tests that run the changed lines are run, the quickest first, until one fails. The copy,
-which tests run which lines, and a line of JSON for each change are in --workdir: run
-again it goes on, and one that was deleted begins anew. Prints the share that was
-noticed, which is 85 % or more.
+The script finds all places where a comparison, an operator, a number, a condition, a
+result or a call can be changed, and draws some of them by the seed. It makes each
+change alone, in a copy of the code, and runs the tests that cover the changed lines,
+the quickest first, until one fails. The copy, the coverage of the tests and a line of
+JSON for each change are kept in --workdir: a second call continues there; delete the
+folder to begin anew. The script prints the share of changes that made a test fail, and
+exits with status 1 if it is below 85 %.
 """
 
 import argparse
@@ -77,7 +78,7 @@ APART = "annotation", "returns", "decorator_list", "type_params"  # not the work
 
 
 class Mutant(NamedTuple):
-    """A file with one thing changed, and the lines that run where the change does."""
+    """A file with one change, and the lines that run together with the change."""
 
     path: str
     source: str
@@ -85,7 +86,7 @@ class Mutant(NamedTuple):
 
 
 def nodes(node: ast.AST, lines: range) -> Iterator[tuple[ast.AST, range]]:
-    """What computes, and the lines of its statement; messages are not looked at."""
+    """Nodes that compute, and the lines of their statement; messages are skipped."""
     if isinstance(node, ast.FunctionDef):  # its defaults are used wherever it runs
         lines = range(node.lineno, node.end_lineno + 1)  # type: ignore[operator]
     elif isinstance(node, ast.stmt) and lines.start:
@@ -102,7 +103,7 @@ def nodes(node: ast.AST, lines: range) -> Iterator[tuple[ast.AST, range]]:
 
 
 def others(node: ast.AST) -> Iterator[ast.AST]:
-    """What could stand in its place."""
+    """Replacements for a node."""
     new = copy.deepcopy(node)
     match new:
         case ast.Compare() if type(new.ops[0]) in OTHER:
@@ -128,7 +129,7 @@ def others(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def mutants(path: str, source: str) -> Iterator[Mutant]:
-    """The source with one thing changed, in each way that there is."""
+    """The source with one change, for each possible change."""
     text = source.encode().splitlines(keepends=True)
     for node, lines in nodes(ast.parse(source), range(0, len(text) + 1)):
         place: Any = node
@@ -146,38 +147,38 @@ def mutants(path: str, source: str) -> Iterator[Mutant]:
 
 
 class Watch:
-    """A plugin of pytest: what each test that passes takes, and the lines it runs."""
+    """A pytest plugin that records the time of each passing test and its lines."""
 
     def __init__(self, tree: Path, paths: list[str]):
         self.names = {str(tree / path): path for path in paths}
         self.tests: dict[str, dict] = {}
 
     def enter(self, frame, event, argument):
-        """As `sys.settrace` has it."""
+        """Trace the functions of our files; see `sys.settrace`."""
         return self.step if frame.f_code.co_filename in self.names else None
 
     def step(self, frame, event, argument):
-        """Of a function of ours."""
+        """Record a line of one of our functions."""
         self.seen.add((self.names[frame.f_code.co_filename], frame.f_lineno))
         return self.step
 
     def pytest_runtest_logstart(self, nodeid):
-        """A test begins."""
+        """Start recording a test."""
         self.seen: set[tuple[str, int]] = set()
         self.began, self.passed = sum(os.times()[:4]), True
         threading.settrace(self.enter)
         sys.settrace(self.enter)
 
     def pytest_runtest_logreport(self, report):
-        """It is set up, has run, or is taken down."""
+        """Note whether set-up, call and tear-down pass."""
         self.passed &= report.passed
 
     def pytest_runtest_logfinish(self, nodeid):
-        """A test ends."""
+        """Store the record of a test."""
         sys.settrace(None)
         seconds = sum(os.times()[:4]) - self.began
         if not self.passed:
-            print(f"{nodeid} does not pass without a change and is left out")
+            print(f"skipped: {nodeid} fails without any change")
             return
         lines: dict[str, list[int]] = {}
         for path, line in sorted(self.seen):
@@ -186,10 +187,10 @@ class Watch:
 
 
 def apart(work: Callable[[], int], log: Path, limit: float) -> tuple[int, float]:
-    """The exit status of `work` in a process of its own, and its CPU seconds.
+    """The exit status of `work` in its own process, and its CPU seconds.
 
-    The status is negative, that of a signal, where it took more than `limit` of them,
-    or did not end in an hour.
+    The status is negative, that of a signal, if the process took more than `limit` CPU
+    seconds or did not end in an hour.
     """
     child = os.fork()
     if not child:
@@ -212,7 +213,7 @@ def apart(work: Callable[[], int], log: Path, limit: float) -> tuple[int, float]
 
 
 def run_tests(workdir: Path, tests: list[str], *options: str, watch=None) -> int:
-    """The exit status of pytest, of the copy."""
+    """The exit status of pytest, run on the copy."""
     tree = workdir / "tree"
     os.chdir(tree)
     sys.path.insert(0, str(tree))
@@ -225,7 +226,7 @@ def run_tests(workdir: Path, tests: list[str], *options: str, watch=None) -> int
 
 
 def copied(workdir: Path) -> None:
-    """The files of the repository, and what its tests have compiled already."""
+    """Copy the files of the repository, and the compiled programs of its tests."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     tree = workdir / "tree"
@@ -238,7 +239,7 @@ def copied(workdir: Path) -> None:
 
 
 def watched(workdir: Path, paths: list[str]) -> dict[str, dict]:
-    """What each test takes and runs, of the code as it is."""
+    """Time and lines of each test on the unchanged code."""
     known = workdir / "tests.json"
 
     def work() -> int:
@@ -249,16 +250,16 @@ def watched(workdir: Path, paths: list[str]) -> dict[str, dict]:
 
     if not known.exists():
         _, seconds = apart(work, workdir / "tests.log", HOUR)
-        print(f"which tests run which lines: {seconds:.0f} s of CPU", flush=True)
+        print(f"coverage of the tests: measured in {seconds:.0f} CPU s", flush=True)
     return json.loads(known.read_text())
 
 
 def noticing(mutant: Mutant, tests: dict[str, dict], limit: float) -> dict[str, float]:
-    """The tests that run its lines, and what each takes: the quickest `limit` seconds.
+    """The tests that run its lines, with their seconds: the quickest within `limit`.
 
-    What runs when a module is imported runs before any test: there it is those that run
-    anything of the file. Tests of a file stay together, as they may share what takes
-    long to make.
+    Code that runs on import runs before any test; for such lines, take the tests that
+    run any line of the file. Tests of a file stay together, because they may share
+    slow fixtures.
     """
 
     def running(lines: Container[int]) -> list[tuple[float, str]]:
@@ -279,7 +280,7 @@ def noticing(mutant: Mutant, tests: dict[str, dict], limit: float) -> dict[str, 
 
 
 def tried(workdir: Path, mutant: Mutant, tests: dict[str, float]) -> dict:
-    """What the tests say of a change."""
+    """Run the tests on a change; returns the result."""
     path = workdir / "tree" / mutant.path
     diff = list(
         difflib.unified_diff(
@@ -310,13 +311,20 @@ def tried(workdir: Path, mutant: Mutant, tests: dict[str, float]) -> dict:
 
 
 def main() -> None:
-    """Draw, change, test; leaves with 1 where less than 85 % is noticed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--number", type=int, default=150)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workdir", type=Path, default=ROOT / "runs" / "mutants")
+    """Draw, change, test; exits with status 1 if less than 85 % is noticed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--number", type=int, default=150, help="number of changes")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draw")
     parser.add_argument(
-        "--limit", type=float, default=60.0, help="CPU seconds of tests for each"
+        "--workdir",
+        type=Path,
+        default=ROOT / "runs" / "mutants",
+        help="folder of the copy and the results",
+    )
+    parser.add_argument(
+        "--limit", type=float, default=60.0, help="CPU seconds of tests for each change"
     )
     args = parser.parse_args()
     workdir = args.workdir.absolute()
@@ -333,7 +341,7 @@ def main() -> None:
         importlib.import_module(library)
     tests = watched(workdir, paths)
     drawn = [m for path in paths for m in mutants(path, (tree / path).read_text())]
-    print(f"{len(drawn):,} mutants, of which {args.number} are tried", flush=True)
+    print(f"{len(drawn):,} possible changes, {args.number} are tried", flush=True)
     random.Random(args.seed).shuffle(drawn)
     results.touch()
     done = {(r := json.loads(line))["number"]: r for line in results.open()}
@@ -345,10 +353,10 @@ def main() -> None:
             with results.open("a") as file:
                 file.write(json.dumps(done[number]) + "\n")
         if not done[number]["killed"]:
-            print(f"{number}: {mutant.path}, {len(able)} tests do not notice")
+            print(f"{number}: {mutant.path}, not noticed by {len(able)} tests")
             print("\n".join(f"    {line}" for line in done[number]["diff"]), flush=True)
     killed = sum(result["killed"] for result in done.values())
-    print(f"killed {killed} of {len(done)}: {killed / max(len(done), 1):.0%}")
+    print(f"noticed {killed} of {len(done)}: {killed / max(len(done), 1):.0%}")
     raise SystemExit(int(killed < 0.85 * len(done)))
 
 

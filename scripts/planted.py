@@ -1,11 +1,11 @@
-"""Derivative checks side by side: the table of docs/gradients.md.
+"""Compare derivative checks: the table of docs/gradients.md.
 
     python scripts/planted.py > table.md
 
-Every case of `tests/verify/planted.py` is given to `verify.check_gradients`, to
-`jax.test_util.check_grads` (float64, its own tolerances, the modes and the order that
-the case has) and, written for PyTorch, to `torch.autograd.gradcheck`. Needs the extra
-`peers`; about 5 minutes on 2 cores.
+Every case of `tests/verify/planted.py` is checked by `verify.check_gradients`, by
+`jax.test_util.check_grads` (float64, default tolerances, with the modes and the order
+of the case) and, rewritten for PyTorch, by `torch.autograd.gradcheck`. The script needs
+the extra `peers` and takes about 5 minutes on 2 cores.
 """
 
 import importlib

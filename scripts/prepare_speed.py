@@ -1,9 +1,9 @@
-"""How fast is a folder of images prepared, beside the decoder alone on the same files?
+"""How fast is a folder of images prepared, compared with decoding the same files?
 
     python scripts/prepare_speed.py --data FOLDER
 
-The decoder alone: Pillow opens and decodes each file, one process for each core, and
-nothing is kept. They take turns; what is printed are medians of files a second.
+For comparison, Pillow opens and decodes each file, with one process for each core, and
+nothing is kept. Both take turns; the script prints medians in files per second.
 """
 
 import argparse
@@ -26,7 +26,7 @@ TURNS, TOGETHER = 3, 256  # files handed to a process at once
 
 
 def decode(files: list[str]) -> int:
-    """Decode all pixels of `files`, as colour, and forget them."""
+    """Decode all pixels of `files` as RGB and discard them."""
     for file in files:
         with Image.open(file) as image:
             np.asarray(image.convert("RGB"))
@@ -34,7 +34,7 @@ def decode(files: list[str]) -> int:
 
 
 def alone(files: list[str]) -> float:
-    """Seconds of the decoder alone on all cores, processes started before."""
+    """Seconds of the decoder alone on all cores, without starting the processes."""
     parts = [files[i : i + TOGETHER] for i in range(0, len(files), TOGETHER)]
     spawned = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers.cores(), mp_context=spawned) as pool:
@@ -45,7 +45,7 @@ def alone(files: list[str]) -> float:
 
 
 def prepared(path: Path) -> float:
-    """Seconds until `data.load` returns, from the first look at the folder."""
+    """Seconds of `data.load` on a folder that was not prepared before."""
     with tempfile.TemporaryDirectory() as empty:
         started = time.perf_counter()
         data.load(path, empty)
@@ -62,7 +62,7 @@ def again(path: Path) -> float:
 
 
 def main() -> int:
-    """Measure in turns; 0, or 2 after a user's mistake."""
+    """Measure in turns; returns 0, or 2 after a user's mistake."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -4,9 +4,9 @@
 
 prints the tables of docs/scaling.md. Operations, bytes and collectives are counted in
 the programs that XLA compiles for 1, 2, 4 and 8 virtual CPU devices, and for 4 devices
-in 1, 2 and 4 processes. Nothing is timed here: virtual devices share the cores. The
-times of docs/accelerators.jsonl, of one GPU, are fitted by a model of the cost, which
-then predicts what was not measured.
+in 1, 2 and 4 processes. Nothing is timed, because virtual devices share the cores. A
+cost model is fitted to the times of one GPU in docs/accelerators.jsonl, and then
+predicts times on other systems.
 """
 
 import argparse
@@ -164,7 +164,7 @@ def in_processes(number: int, work: tuple[int, int]) -> list[Any]:
     ]
     said = [each.communicate(timeout=3600)[0] for each in started]
     if any(each.returncode for each in started):
-        raise SystemExit("a process failed: see what it said")
+        raise SystemExit("error: a process failed: see its messages above")
     return json.loads(said[0])
 
 
@@ -358,7 +358,9 @@ def row(*values: object) -> None:
 
 def main() -> None:
     """All tables; with a place among processes, one count."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--coordinator", help=argparse.SUPPRESS)
     parser.add_argument("--num-processes", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--process-id", type=int, help=argparse.SUPPRESS)

@@ -1,10 +1,10 @@
-"""Seconds of `mnist_speedrun.py`'s recipe in PyTorch and Keras, in turns with ours.
+"""Time the recipe of `mnist_speedrun.py` in PyTorch and Keras, in turns with ours.
 
-    python experiments/mnist_speedrun.py --peers    # calls it
+    python experiments/mnist_speedrun.py --peers    # calls this script
 
-Each system has a process of its own, which trains one model to warm up (or compile)
-and then one for each turn: same network, same number of steps, the data resident as
-floats. It answers with seconds of training and accuracy on the validation split.
+Each system runs in its own process, which trains one model to warm up (or compile) and
+then one model in each turn: the same network, the same number of steps, and the data
+resident as floats. It reports seconds of training and accuracy on the validation split.
 Argument: the recipe as JSON. Output: system -> seconds and accuracies, as JSON.
 """
 
@@ -173,12 +173,14 @@ def ask(process: subprocess.Popen[str], question: str = "") -> list[float]:
     process.stdin.flush()
     line = process.stdout.readline()
     if not line:
-        raise SystemExit(f"error: a worker failed: {process.args!r}")
+        raise SystemExit(
+            f"error: a worker failed: run it alone to see why, {process.args!r}"
+        )
     return json.loads(line)
 
 
 def main(recipe: str) -> None:
-    """All systems at hand take turns, so that what else the machine does hits all."""
+    """All installed systems take turns, so that other load affects all of them."""
     systems = [s for s, package in SYSTEMS.items() if importlib.util.find_spec(package)]
     processes = {}
     for system in systems:

@@ -2,9 +2,9 @@
 
     python scripts/stream_memory.py --data FOLDER
 
-Trains logistic regression, so that reading is nearly all of the work, and prints the
-resident memory of the process in every tenth of the time: what it allocated, and pages
-of mapped files.
+The script trains logistic regression, so that reading is nearly all of the work, and
+prints the resident memory of the process at the end of each tenth of the time:
+allocated memory, and pages of mapped files.
 """
 
 import argparse
@@ -22,7 +22,7 @@ TENTHS, PERIOD = 10, 0.05  # seconds between two looks
 
 
 def resident() -> tuple[float, float]:
-    """MB that this process allocated, and of mapped files, in memory now (Linux)."""
+    """Resident memory of this process in MB: allocated, and mapped files (Linux)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     found = dict(line.split(":", 1) for line in lines)
     kilobytes = [int(found[name].split()[0]) for name in ("RssAnon", "RssFile")]
@@ -30,14 +30,16 @@ def resident() -> tuple[float, float]:
 
 
 def main() -> int:
-    """Train, watched; 0, or 2 after a user's mistake."""
+    """Train and watch the memory; returns 0, or 2 after a user's mistake."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="a folder of images")
-    parser.add_argument("--data-dir", type=Path, help="where it is prepared")
+    parser.add_argument("--data-dir", type=Path, help="folder for the prepared data")
     parser.add_argument("--num-epochs", type=int, default=10)
-    parser.add_argument("--resident", action="store_true", help="do not stream")
+    parser.add_argument(
+        "--resident", action="store_true", help="keep the data in memory, do not stream"
+    )
     args = parser.parse_args()
     try:
         dataset = data.load(args.data, args.data_dir)

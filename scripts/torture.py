@@ -1,12 +1,12 @@
-"""Faults at every moment: kills, signals, failing disks, damage; with figures.
+"""Inject faults at every moment: kills, signals, disk errors, damaged files.
 
     python scripts/torture.py --seconds 120
     python scripts/torture.py --parts kills disk --seconds 600 --seed 7
     python scripts/torture.py --parts long --tries 2000 --seconds 3600
 
-What must come of each: the same bits in the end, or one sentence within 30 s. Each part
-ends after --seconds. Needs the development requirements, and `cc`, with which
-`torture.c` is compiled.
+After each fault the run must end with the same bits, or with one error message within
+30 s. Each part ends after --seconds. The script needs the development requirements, and
+`cc` to compile `torture.c`.
 """
 
 import argparse
@@ -51,7 +51,7 @@ Outcome = tuple[int | str, str]  # exit code, or "hangs", and what stderr says
 
 
 def experiment(workdir: Path) -> None:
-    """A small run as a script does it: saved after every chunk, with a report."""
+    """A small run of a script, saved after every chunk, with a report."""
     sys.path.insert(0, str(ROOT))
     from dlworkshop import fit, models  # noqa: PLC0415
     from dlworkshop.workshop import script  # noqa: PLC0415
@@ -79,7 +79,7 @@ def experiment(workdir: Path) -> None:
 
 @dataclasses.dataclass
 class Forks:
-    """Runs in children of this process, which has imported what they need."""
+    """Runs in child processes of this one, which has the imports that they need."""
 
     shim: ctypes.CDLL
     scratch: Path
@@ -94,7 +94,7 @@ class Forks:
         after: float | None = None,
         before: Callable[[], None] = lambda: None,
     ) -> Outcome:
-        """One run, whose n-th call fails, or which is killed `after` seconds."""
+        """One run, whose n-th call fails or which is killed after `after` seconds."""
         child = self.begin(workdir, n, error, persists, before)
         return self.end(child, after or HANGS, "hangs" if after is None else -9)
 
@@ -106,7 +106,7 @@ class Forks:
         persists: bool = False,
         before: Callable[[], None] = lambda: None,
     ) -> int:
-        """The process of a run, which does `before` what a run does."""
+        """Start the process of a run, which calls `before` first."""
         self.begun = time.monotonic()
         child = os.fork()
         if child == 0:
@@ -133,7 +133,7 @@ class Forks:
         return child
 
     def end(self, child: int, within: float, late: int | str = "hangs") -> Outcome:
-        """What came of a run, which is killed where it does not end by itself."""
+        """The outcome of a run, which is killed if it does not end by itself."""
         outcome = late
         while time.monotonic() - self.begun < within:
             done, status = os.waitpid(child, os.WNOHANG)
@@ -159,19 +159,19 @@ class Forks:
 
     @functools.cached_property
     def whole(self) -> tuple[Path, int, float]:
-        """A run that nothing happened to, the calls that change a file, and seconds."""
+        """A run without faults, its number of calls that change a file, and seconds."""
         folder = self.scratch / "whole"
         code, said = self.run(folder)
         assert code == 0, said
         return folder, self.calls, self.seconds
 
     def differing(self, folder: Path, like: Path | None = None) -> list[str]:
-        """What of a run is not as in another, by default one without a fault."""
+        """Parts of a run that differ from another, by default one without faults."""
         return differing(folder, contents(like or self.whole[0]))
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """What must be the same, however often a run was interrupted."""
+    """The contents that must not depend on interruptions."""
     summary = json.loads((folder / "summary.json").read_text())
     found: dict[str, Any] = {
         name: (folder / name).read_bytes()
@@ -192,7 +192,7 @@ def differing(folder: Path, wanted: dict[str, Any]) -> list[str]:
 
 
 def until(seconds: float, tries: int | None) -> Iterator[int]:
-    """0, 1, ... as long as there is time, and as many as are allowed."""
+    """0, 1, ... until the time is over or the number of tries is reached."""
     end = time.monotonic() + seconds
     for number in itertools.count() if tries is None else range(tries):
         if time.monotonic() >= end:
@@ -201,7 +201,7 @@ def until(seconds: float, tries: int | None) -> Iterator[int]:
 
 
 class Tally:
-    """What came of each try; what should not have come is told at once."""
+    """Counts of the outcomes; a wrong outcome is printed at once."""
 
     def __init__(self, part: str):
         self.part, self.counts, self.bad = part, Counter[str](), 0
@@ -227,7 +227,7 @@ class Tally:
 
 
 def kills(forks: Forks, rng: random.Random, tries: Iterator[int]) -> Tally:
-    """SIGKILL by the clock and at any call, again and again until a run is through."""
+    """SIGKILL by the clock and at any call, again and again until a run finishes."""
     tally, folder = Tally("kills"), forks.scratch / "run"
     base, many, whole = forks.whole
     wanted = contents(base)
@@ -244,13 +244,13 @@ def kills(forks: Forks, rng: random.Random, tries: Iterator[int]) -> Tally:
         elif differ := differing(folder, wanted):
             tally.wrong("other bits", f"{differ}")
         else:
-            tally.good("came through with the same bits")
+            tally.good("finished with the same bits")
         shutil.rmtree(folder)
     return tally
 
 
 def disk(forks: Forks, rng: random.Random, tries: Iterator[int]) -> Tally:
-    """A call that fails: one sentence, and with room the same bits."""
+    """A failing call: one error message, and the same bits after a second run."""
     tally, folder = Tally("disk"), forks.scratch / "run"
     base, many, _ = forks.whole
     wanted = contents(base)
@@ -281,7 +281,7 @@ def disk(forks: Forks, rng: random.Random, tries: Iterator[int]) -> Tally:
 
 
 def checkpoints(forks: Forks, rng: random.Random, tries: Iterator[int]) -> Tally:
-    """Each file of the newest checkpoint cut, emptied, removed, with a bit flipped."""
+    """Files of the newest checkpoint cut, emptied, removed, or with a flipped bit."""
     tally, folder = Tally("checkpoints"), forks.scratch / "run"
     base, _, _ = forks.whole
     wanted = contents(base)
@@ -301,7 +301,7 @@ def checkpoints(forks: Forks, rng: random.Random, tries: Iterator[int]) -> Tally
         elif differ := differing(folder, wanted):
             tally.wrong("other bits", f"{where}{differ}")
         else:
-            tally.good(f"{how}: the same bits, from the one before or the same")
+            tally.good(f"{how}: the same bits, from this or the previous checkpoint")
         shutil.rmtree(folder)
     return tally
 
@@ -336,7 +336,7 @@ def readers(forks: Forks, rng: random.Random, tries: Iterator[int]) -> Tally:
 
 
 def long(forks: Forks, rng: random.Random, tries: Iterator[int]) -> Tally:
-    """Many members; many epochs, each with a checkpoint."""
+    """Many members, and many epochs, each with a checkpoint."""
     return in_child(forks, "long", "long", rng, tries)
 
 
@@ -346,18 +346,18 @@ def signals(forks: Forks, rng: random.Random, tries: Iterator[int]) -> Tally:
 
 
 def reading(forks: Forks, rng: random.Random, tries: Iterator[int]) -> Tally:
-    """A disk that fails while the examples are read from it."""
+    """A disk that fails while examples are read from it."""
     return in_runs(forks, "reading", "reading", rng, tries)
 
 
 def programs(forks: Forks, rng: random.Random, tries: Iterator[int]) -> Tally:
-    """Compiled programs that are damaged."""
+    """Damaged files of compiled programs."""
     damages = {name: damage for name, damage in DAMAGES.items() if name != "removed"}
     return in_runs(forks, "caches", "programs", rng, tries, damages)
 
 
 def together(forks: Forks, rng: random.Random, tries: Iterator[int]) -> Tally:
-    """Runs at once on cold caches."""
+    """Several runs at once, with cold caches."""
     return in_runs(forks, "caches", "together", rng, tries)
 
 
@@ -369,7 +369,7 @@ def in_runs(
     tries: Iterator[int],
     *more: Any,
 ) -> Tally:
-    """A part of tests/faults, which begins runs."""
+    """A part of tests/faults that starts runs."""
     tally = Tally(part)
     work = getattr(importlib.import_module(f"tests.faults.{module}"), part)
     work(tally, forks, rng, tries, *more)
@@ -379,7 +379,7 @@ def in_runs(
 def in_child(
     forks: Forks, module: str, part: str, rng: random.Random, tries: Iterator[int]
 ) -> Tally:
-    """A part of tests/faults in a child: JAX does not like to be forked later."""
+    """A part of tests/faults in a child, because JAX should not be forked later."""
     work = getattr(importlib.import_module(f"tests.faults.{module}"), part)
     tally, file = Tally(part), forks.scratch / f"{part}.json"
     child = os.fork()
@@ -402,7 +402,7 @@ PARTS = {part.__name__: part for part in (*ALL, long)}
 
 
 def preloaded(scratch: Path) -> ctypes.CDLL:
-    """The shim; this program begins anew with it where it has not got it yet."""
+    """The shim; the program restarts itself with the shim preloaded if needed."""
     library = scratch / "torture.so"
     if PRELOADED not in os.environ:
         source = str(Path(__file__).with_name("torture.c"))
@@ -414,12 +414,18 @@ def preloaded(scratch: Path) -> ctypes.CDLL:
 
 
 def main() -> None:
-    """Each part in turn; leaves with 1 if anything was wrong."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run each part in turn; exits with status 1 if anything was wrong."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each part")
-    parser.add_argument("--tries", type=int, help="of each part, at most")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="duration of each part"
+    )
+    parser.add_argument(
+        "--tries", type=int, help="largest number of tries of each part"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the faults")
     args = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal
     signal.signal(signal.SIGHUP, signal.SIG_DFL)

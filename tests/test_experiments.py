@@ -262,7 +262,7 @@ def test_all_cores_are_used_only_where_members_divide(monkeypatch):
         ({"image_size": 4, "model": "cnn"}, "cannot be halved 3 times"),
         ({"shift": 1.0}, "shift is 1.0: give a share of a side below 1"),
         ({"target": ("dark",)}, "does not need: leave it out"),
-        ({"features": "vgg16"}, "need what it learnt elsewhere: give --weights PATH"),
+        ({"features": "vgg16"}, "need trained weights: give --weights PATH"),
         ({"weights": "vgg16.h5"}, "add --features vgg16"),
     ],
 )
@@ -314,7 +314,7 @@ def test_own_tables_have_targets_that_are_numbers_or_labels(tmp_path):
         assert run.summary["test"]["loss"]["mean"] > 0
         written = json.loads((tmp_path / loss / "config.json").read_text())
         assert written["loss"] == loss
-    with pytest.raises(UserError, match="class_weights is for classes"):
+    with pytest.raises(UserError, match="class_weights needs a target with classes"):
         script.main(dataclasses.replace(config, class_weights=True))
 
 
@@ -342,5 +342,5 @@ def test_own_tables_take_class_weights_and_a_choice_of_models(tmp_path):
     assert {row["hparams"]["dropout"] for row in summary["population"]} == {0.25}
     written = json.loads((tmp_path / "mlp/config.json").read_text())
     assert written["loss"] == "weighted_cross_entropy"
-    with pytest.raises(UserError, match="a cnn wants images"):
+    with pytest.raises(UserError, match="model is cnn, which needs images"):
         script.main(dataclasses.replace(config, model="cnn"))

@@ -1,6 +1,8 @@
 """Lessons as files and notebooks: three are executed here, all with NOTEBOOKS=all."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,7 +37,8 @@ def test_every_lesson_is_a_valid_notebook_with_all_of_its_code(folder):
     for path in folder.iterdir():
         book = nbformat.read(path, 4)
         nbformat.validate(book)
-        title, begin, *parts, run, shown = (cell.source for cell in book.cells)
+        title = book.cells[0].source
+        begin, *parts, run, shown = sources(book, "code")
         source = (lessons.FOLDER / f"{path.stem}.py").read_text()
         question = source.partition("\n")[0].strip('"')
         assert title.startswith(f"# {question}\n")
@@ -44,6 +47,94 @@ def test_every_lesson_is_a_valid_notebook_with_all_of_its_code(folder):
         code = [line for part in parts for line in part.splitlines() if line]
         assert [*code, *whole[-2:]] == whole and "__main__" in whole[-2]
         assert run.startswith("lesson = main(Config())") and shown == "lesson"
+
+
+def sources(book, kind):
+    return [cell.source for cell in book.cells if cell.cell_type == kind]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_has_the_text_of_its_page_and_nothing_unfilled(name, folder):
+    book = nbformat.read(folder / f"{name}.ipynb", 4)
+    page = (lessons.FOLDER / "pages" / f"{name}.md").read_text()
+    text = "\n\n".join(sources(book, "markdown"))
+    for gap in ("{{", "](claim:", "](figure:", "```code"):
+        assert gap not in text
+    for formula in re.findall(r"\$\$.*?\$\$", page, re.DOTALL):
+        assert formula in text
+    titles = re.findall(r"^## (.*)$", page, re.MULTILINE)
+    places = {
+        title: i
+        for i, cell in enumerate(book.cells)
+        for title in titles
+        if cell.source.startswith(f"## {title}\n")
+    }
+    assert list(places) == titles  # each once, in the same order
+    kinds = [cell.cell_type for cell in book.cells]
+    last = len(kinds) - 1 - kinds[::-1].index("code")  # shows the lesson
+    assert book.cells[last].source == "lesson"
+    goals, idea, look, claimed, limits, reading = places.values()
+    assert goals < idea < kinds.index("code")
+    assert kinds.index("code") < look < claimed < last < limits < reading
+
+
+def test_exercises_fold_their_answers_after_the_run(folder):
+    book = nbformat.read(folder / "xor.ipynb", 4)
+    (asked,) = [s for s in sources(book, "markdown") if "## Exercises\n" in s]
+    assert asked.count("<details><summary>The answer</summary>\n\n") == 1
+    question, _, answer = asked.partition("<details>")
+    assert "`jnp.abs`. How many units does it take" in question
+    assert "One: 1 - |x_1 + x_2| folds the plane" in answer
+
+
+SCRIPT = '''"""Why?
+
+Because.
+"""
+
+class Config:
+    seeds: int = 3
+    rates: tuple = (0.1, 0.2)
+
+def main(config):
+    return 1
+'''
+PAGE = """## What to see
+
+Of {{seeds}} seeds, {{rates}}, [most](claim:One
+is) won by {{claim:One is}}: [look](figure:one).
+
+![What do
+you see?](figure:one)
+
+```code
+main.return
+```
+"""
+SLIDES = """
+def exercises(found):
+    return [Exercise(f"Of {found}?", "Yes."), Exercise("Two" "?", "No.", found)]
+"""
+
+
+def test_what_a_run_says_is_left_to_the_run(tmp_path):
+    for name, text in {
+        "own.py": SCRIPT,
+        "pages/own.md": PAGE,
+        "slides/own.py": SLIDES,
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    book = notebooks.from_script(SCRIPT, script=tmp_path / "own.py")
+    cells = nbformat.reads(book, 4).cells
+    seen, exercises = [c.source for c in cells if c.source.startswith("## ")]
+    assert seen == (
+        "## What to see\n\nOf 3 seeds, 0.1, 0.2, most won by the value measured "
+        "below: look.\n\n- What do\nyou see?\n\n```python\nreturn 1\n```"
+    )
+    assert "**1.** Two?" in exercises and "Of" not in exercises
+    alone = json.loads(notebooks.from_script(SCRIPT))["cells"]
+    assert [cell["cell_type"] for cell in alone].count("markdown") == 1
 
 
 @pytest.mark.slow
@@ -61,7 +152,8 @@ def test_it_runs_from_top_to_bottom_with_its_figures(name, folder, tmp_path):
                 patch.setenv(variable, value)
         where = {"metadata": {"path": str(tmp_path)}}
         nbclient.NotebookClient(book, timeout=600, resources=where).execute()
-    (shown,) = book.cells[-2].outputs
+    assert book.cells[-1].source == holds
+    shown = next(c for c in book.cells if c.source == "lesson").outputs[0]
     html = shown.data["text/html"]
     assert "<svg" in html and "✗" not in html
     assert "<details><summary>The answer" in html

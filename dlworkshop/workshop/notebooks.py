@@ -1,10 +1,13 @@
 """The script of a lesson -> a Jupyter notebook."""
 
 import ast
+import contextlib
+import re
 from pathlib import Path
+from typing import Any
 
 from dlworkshop.errors import UserError
-from dlworkshop.workshop import lessons
+from dlworkshop.workshop import lessons, pages
 
 BEGIN = """\
 import importlib.util
@@ -18,6 +21,11 @@ from dlworkshop.workshop import lessons
 sys.path.insert(0, str(lessons.FOLDER))  # for the figures, in `slides`"""
 END = "lesson = main(Config())  # other settings: Config(seeds=8)"
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+BEFORE_CODE, BEFORE_RUN = 2, 4  # sections of a page: goals and idea; how to look at it
+EXERCISES = """\
+## Exercises
+
+The output above has the claims that check the answers."""
 
 
 def write(folder: Path, install: str = "dlworkshop") -> list[Path]:
@@ -35,24 +43,31 @@ def write(folder: Path, install: str = "dlworkshop") -> list[Path]:
         UserError: if nbformat is not installed, or a file of the same name has other
             content; then none is written.
     """
-    scripts = lessons.scripts()
     files = {
-        f"{path.stem}.ipynb": from_script(path.read_text("utf-8"), install)
-        for path in scripts
+        f"{path.stem}.ipynb": from_script(path.read_text("utf-8"), install, path)
+        for path in lessons.scripts()
     }
     lessons.write(folder, files)
     return [folder / name for name in files]
 
 
-def from_script(source: str, install: str = "dlworkshop") -> str:
+def from_script(
+    source: str, install: str = "dlworkshop", script: Path | None = None
+) -> str:
     """The text of a notebook made of the script of a lesson.
 
     The header becomes Markdown; each function and class becomes a cell, and so does
-    what stands between them; the last two cells run the lesson and show it.
+    the code between them; the last two code cells run the lesson and show it. The text
+    of the page and the exercises become Markdown cells before and after the code. A
+    notebook is written before it is run: settings in the text are the defaults of
+    `Config`, links to claims and figures become plain text, and exercises that quote a
+    result are left to the output of the lesson.
 
     Args:
         source: of the script.
         install: what pip installs where the library is missing.
+        script: its file, beside which its page and slides are; without it the notebook
+            has only the header and the code.
 
     Raises:
         UserError: if nbformat is not installed.
@@ -73,13 +88,64 @@ def from_script(source: str, install: str = "dlworkshop") -> str:
 
     tree = ast.parse(source)
     question, _, about = (ast.get_docstring(tree) or "").partition("\n")
-    cells = [v4.new_markdown_cell(f"# {question}\n\n{about.strip()}")]
-    codes = [BEGIN.format(install=install), *_parts(source, tree), END, "lesson"]
-    cells += [v4.new_code_cell(code) for code in codes]
+    text = _sections(script, tree) if script else []
+    asked = _exercises(script.parent / "slides" / script.name) if script else []
+    code = [BEGIN.format(install=install), *_parts(source, tree)]
+    parts = [
+        (v4.new_markdown_cell, [f"# {question}\n\n{about.strip()}"]),
+        (v4.new_markdown_cell, text[:BEFORE_CODE]),
+        (v4.new_code_cell, code),
+        (v4.new_markdown_cell, text[BEFORE_CODE:BEFORE_RUN]),
+        (v4.new_code_cell, [END, "lesson"]),
+        (v4.new_markdown_cell, [*asked, *text[BEFORE_RUN:]]),
+    ]
+    cells = [make(each) for make, sources in parts for each in sources]
     for number, cell in enumerate(cells):
         cell.id = f"cell-{number}"  # a random one would differ each time
     book = v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL})
     return writes(book) + "\n"
+
+
+def _sections(script: Path, tree: ast.Module) -> list[str]:
+    """The sections of a page, without anything that is known only after a run."""
+    page = script.parent / "pages" / f"{script.stem}.md"
+    if not page.exists():
+        return []
+    text = page.read_text("utf-8")
+    text = re.sub(r"\{\{claim:.+?\}\}", "the value measured below", text, flags=re.S)
+    look = r"^!\[(.*?)\]\(figure:[^)]+\)$"  # the last code cell shows all figures
+    text = re.sub(look, r"- \1", text, flags=re.S | re.M)
+    text = re.sub(r"\[([^][]*)\]\(<?(?:claim|figure):[^)>]+>?\)", r"\1", text)
+    text = pages.filled(text, script, [], [], _defaults(tree))
+    text = re.sub(r"^```python .*$", "```python", text, flags=re.M)
+    return [s.strip() for s in re.split(r"^(?=## )", text, flags=re.M) if s.strip()]
+
+
+def _defaults(tree: ast.Module) -> dict[str, Any]:
+    """The settings of `Config`, by name, with their defaults."""
+    found: dict[str, Any] = {}
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == "Config":
+            for field in node.body:
+                if isinstance(field, ast.AnnAssign) and field.value is not None:
+                    with contextlib.suppress(ValueError):  # no literal
+                        name = ast.unparse(field.target)
+                        found[name] = ast.literal_eval(field.value)
+    return found
+
+
+def _exercises(slides: Path) -> list[str]:
+    """A cell of questions with folded answers; none if all of them quote a run."""
+    asked: list[str] = []
+    for node in ast.walk(ast.parse(slides.read_text("utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Exercise":
+            with contextlib.suppress(ValueError):  # a text with measured values
+                question, answer = map(ast.literal_eval, node.args[:2])
+                asked.append(
+                    f"**{len(asked) + 1}.** {question}\n\n"
+                    f"<details><summary>The answer</summary>\n\n{answer}\n\n</details>"
+                )
+    return ["\n\n".join([EXERCISES, *asked])] if asked else []
 
 
 def _parts(source: str, tree: ast.Module) -> list[str]:

@@ -79,7 +79,8 @@ def filled(
                 f"the page of {script.name} asks for the setting '{name}': it has "
                 f"{', '.join(settings)}"
             )
-        return plain(settings[name])
+        setting = settings[name]
+        return plain(list(setting) if isinstance(setting, tuple) else setting)
 
     text = re.sub(r"\{\{(.+?)\}\}", value, text)
     text = re.sub(r"^```code\n(.+?)\n```$", code, text, flags=re.DOTALL | re.MULTILINE)

@@ -78,7 +78,7 @@ def write_files(app, error: Exception | None) -> None:
     out = Path(app.outdir)
     (out / "notebooks").mkdir(exist_ok=True)
     for script in lessons.scripts():
-        text = notebooks.from_script(script.read_text("utf-8"))
+        text = notebooks.from_script(script.read_text("utf-8"), script=script)
         (out / "notebooks" / f"{script.stem}.ipynb").write_text(text, "utf-8")
     shutil.rmtree(out / "gallery", ignore_errors=True)
     shown = [path for each in SHOWN for path in GALLERY.glob(f"*/{each}")]

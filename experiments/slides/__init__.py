@@ -1,5 +1,5 @@
-"""What a lesson shows and asks: for each experiment its figures and its exercises.
+"""The figures and exercises of each lesson.
 
-The experiment measures and claims; its slides draw what was measured, say in a title
-what it shows, and ask what comes of a line that is changed.
+An experiment measures and makes claims. Its slides draw the measurements, state the
+result in the title of each figure, and ask what happens if a line is changed.
 """

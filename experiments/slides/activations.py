@@ -1,4 +1,4 @@
-"""Slides of activations.py: the activations, and what they leave of a gradient."""
+"""Slides of activations.py: the activations, and the gradients behind many layers."""
 
 import numpy as np
 
@@ -33,17 +33,16 @@ def downwards(relative):
 
     def draw(axes, i):
         rows = {name: each[:, i] for name, each in gradient.items()}
-        dots(axes, rows, "|dL/dz|, that of the layer next to the loss = 1")
+        dots(axes, rows, "|dL/dz| relative to the layer next to the loss")
         axes.set(xscale="log", xlim=(lowest / 3, 30))
 
     one, last = (gradient["sigmoid"][:, i].mean() for i in (1, -1))
     return Figure(
         "downwards",
         draw,
-        f"Each layer of sigmoids leaves some {one:.2g} of the gradient, {depth - 1} of "
-        f"them {last:.1g}",
-        f"A dot for each of {len(gradient['ReLU'])} networks, and the mean of each "
-        "row.",
+        f"One layer of sigmoids leaves about {one:.2g} of the gradient, {depth - 1} "
+        f"layers {last:.1g}",
+        f"Dots: {len(gradient['ReLU'])} networks in each row, and their mean.",
         frames=[str(i) for i in range(depth)],
         control="layers passed on the way down from the loss",
     )
@@ -69,8 +68,8 @@ def vanishing(relative):
         f"With ReLU, the lowest of {depth} layers has {gradient:.2g} times the "
         f"gradient and {inputs:.2g} times the activations of the highest",
         "Norms in each layer, divided by those in the layer next to the loss; the "
-        "numbers in the title are geometric means. a: the inputs of the layer. Leaky "
-        f"ReLU behaves like ReLU, SiLU like GELU. {BAND}",
+        "numbers in the title are geometric means. a: the inputs of the layer. "
+        f"{BAND}",
         panels=3,
     )
 
@@ -79,10 +78,10 @@ def exercises():
     """One question, about the size of the weights."""
     return [
         Exercise(
-            "Take `--gain 1.41`. What changes for ReLU, and why does |dL/dW| not show "
+            "Set `--gain 1.41`. What changes for ReLU, and why does |dL/dW| not show "
             "it?",
             "The gradient and the activations now keep their size, within a factor of "
-            "2: ReLU passes half of the squared signal on, and weights sqrt(2) times "
+            "2: ReLU passes on half of the squared signal, and weights sqrt(2) times "
             "as large make up for it (He et al. 2015). |dL/dW| is their product: what "
             "one factor loses from layer to layer, the other gains, at every gain.",
         )

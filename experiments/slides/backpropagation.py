@@ -16,13 +16,13 @@ def blame(values, slopes):
         draw,
         f"The chain rule gives each of {sum(dw.size for dw in slopes)} weights its "
         "share of the error",
-        "Lines: dL/dW, thick where large, blue where positive, orange where negative. "
-        "Circles: the values of the units.",
+        "Lines: dL/dW; thick lines are large, blue ones positive, orange ones "
+        "negative. Circles: the values of the units.",
     )
 
 
 def steps(sizes, error):
-    """How far differences are off [P, steps], in lengths of the gradient."""
+    """Errors of the differences [P, steps], relative to the gradient."""
     mean = error.mean(0)
 
     def draw(axes):
@@ -35,27 +35,29 @@ def steps(sizes, error):
         draw,
         f"Differences are off by {mean.min():.0e} at the best step, h = "
         f"{sizes[mean.argmin()]:.0e}, and by more on both sides",
-        "Large steps leave the straight line, an error like h^2; small ones lose the "
-        f"digits of L(w + h) - L(w - h), an error like 1e-16 / h. {BAND}",
+        "With large steps the secant differs from the tangent, an error proportional "
+        "to h^2; with small ones L(w + h) - L(w - h) loses its digits, an error "
+        f"proportional to 1e-16 / h. {BAND}",
     )
 
 
 def exercises(named, claim):
-    """Wrong gradients that no loss shows; in the second a check finds the layer."""
+    """Wrong gradients that the loss does not reveal; a check finds the second."""
     return [
         Exercise(
-            "Leave `* (1 - o[k])` out of `do_ds`. Which claim tells you, and would the "
+            "Leave `* (1 - o[k])` out of `do_ds`. Which claim fails, and would the "
             "network still learn?",
-            "The first, and it would, only worse: 1 - o_k is positive, so every slope "
-            "of W2 keeps its sign. Watching the loss does not reveal a wrong gradient.",
+            "The first. The loss would still fall if only W2 were trained: 1 - o_k is "
+            "positive, so every derivative with respect to W2 keeps its sign. Watching "
+            "the loss does not reveal such a mistake.",
         ),
         Exercise(
             "`careless_loss` is the same network, but the slope of its output layer is "
             "written by hand, without the factor 1 - o. All its values are right. How "
             "does `check_gradients` look for the mistake, and what does it find?",
-            "It takes the program of the loss apart and checks each step by itself: "
-            f"{'; '.join(named) or 'nothing'}. The slope by autodiff is 1 / (1 - o) of "
-            "what differences say.",
+            "It takes the program of the loss apart and checks each operation by "
+            f"itself. It finds: {'; '.join(named) or 'nothing'}. The derivative by "
+            "autodiff is 1 / (1 - o) times that of differences.",
             claim,
         ),
     ]

@@ -1,4 +1,4 @@
-"""Slides of batch_forwarding.py: examples a second, and the time of a batch."""
+"""Slides of batch_forwarding.py: examples per second, and the time of a batch."""
 
 import numpy as np
 
@@ -7,14 +7,14 @@ from dlworkshop.workshop.lesson import Exercise, Figure
 
 
 def throughput(sizes, rate, alone, hidden):
-    """Examples a second [turns, sizes], and those of a loop [turns]."""
+    """Examples per second [turns, sizes], and those of a loop [turns]."""
     gain = np.median(rate[:, -1] / rate[:, 0])
 
     def draw(axes):
         band(axes, sizes, rate, "jitted vmap")
         band(axes, sizes, np.tile(alone[:, None], len(sizes)), "a loop", COLOURS[1])
         axes.set(xscale="log", yscale="log", xlabel="batch size (examples)")
-        axes.set_ylabel("examples a second")
+        axes.set_ylabel("examples per second")
         axes.legend()
 
     return Figure(
@@ -22,8 +22,8 @@ def throughput(sizes, rate, alone, hidden):
         draw,
         f"Batches of {sizes[-1]} have {gain:,.0f} times the throughput of batches of "
         f"{sizes[0]}",
-        f"Network: 784-{hidden}-10. The loop does not wait for one call to end before "
-        f"the next. Members are turns of timing. {BAND}",
+        f"Network: 784-{hidden}-10. The loop starts a call without waiting for the end "
+        f"of the previous one. Members: rounds of timing. {BAND}",
     )
 
 
@@ -44,23 +44,23 @@ def latency(sizes, rate):
         "latency",
         draw,
         f"{sizes[few]} examples together take {longer:.1f} times as long as one alone",
-        "Dotted: the time per example of the largest batch, times the batch size. "
-        "Above it: the cost of a call and of reading the weights.",
+        "Dotted: the time per example in the largest batch, times the batch size. What "
+        "lies above it is the cost of a call and of reading the weights.",
     )
 
 
 def exercises():
-    """What makes a row depend on others, and which axis is mapped."""
+    """A change that makes rows depend on each other, and the choice of the axis."""
     return [
         Exercise(
             "Begin `by_matrices` with `xs = xs - xs.mean(0)`. Which claims fail?",
-            "All but the last: a row would then depend on its neighbours, and on its "
-            "own it would be 0. This is what batch normalisation does, and why it is "
+            "All but the last: a row would then depend on the other rows, and a single "
+            "row would become 0. Batch normalisation does this, and therefore it is "
             "not a function of one example.",
         ),
         Exercise(
             "Swap `in_axes` to (None, 0, None). What does `by_vmap` compute?",
-            "One output for each row of W1, with shapes that no longer fit: the axis "
-            "that is mapped is the one that is split.",
+            "It would compute one output for each row of W1, and the shapes no longer "
+            "fit: `in_axes` says which argument is split into its rows.",
         ),
     ]

@@ -7,10 +7,10 @@ from dlworkshop.workshop.lesson import Exercise, Figure
 
 
 def filters(kernel, found, updates):
-    """Of a network that learns its first kernels [looks, 3, 3, 1, F].
+    """The first kernels of a network during training, [looks, 3, 3, 1, F].
 
-    `found` is what its stages find in an image, name -> [looks, H, W, C], after so many
-    `updates` [looks].
+    `found` has the outputs of its stages for an image, name -> [looks, H, W, C], after
+    each number of `updates` [looks].
     """
     kernels = np.moveaxis(kernel[:, :, :, 0], -1, 1)  # [looks, F, 3, 3]
     number, most = kernels.shape[1], abs(kernels).max()
@@ -28,8 +28,8 @@ def filters(kernel, found, updates):
         "filters",
         draw,
         f"{number} kernels of 3x3 shared weights, and where each responds in the image",
-        "One network, one test image. Kernels: purple is positive, orange negative. "
-        "Right: the maps after ReLU, in the same order.",
+        "One network and one test image. Kernels: purple is positive, orange is "
+        "negative. Right: the maps after ReLU, in the same order.",
         panels=3,
         frames=[str(n) for n in updates],
         control="updates",
@@ -49,8 +49,8 @@ def feature_maps(found, updates):
     return Figure(
         "feature_maps",
         draw,
-        "Each stage has more maps or fewer pixels, and ends in one answer",
-        "The same network and image; light is large, after ReLU.",
+        "Each stage has more maps or fewer pixels than the one before",
+        "The same network and image, after ReLU. Light: large values.",
         panels=3,
         frames=[str(n) for n in updates],
         control="updates",
@@ -58,7 +58,7 @@ def feature_maps(found, updates):
 
 
 def where_it_looks(test, salient, kept, num_erased):
-    """Images, their saliency [P, N, 8, 8, 1]; shares read without pixels [P, 2]."""
+    """Images, their saliency [P, N, 8, 8, 1]; accuracy without pixels [P, 2]."""
     ten = np.unique(test.targets, return_index=True)[1]  # the first of each class
 
     def images(panels):
@@ -73,10 +73,11 @@ def where_it_looks(test, salient, kept, num_erased):
     return Figure(
         "where_it_looks",
         draw,
-        f"Without {num_erased} salient pixels {without_salient:.0%} are read, without "
-        f"the {num_erased} brightest {without_bright:.0%}",
-        "Right: purple pixels support the true class, orange ones oppose it (x "
-        "dS/dx, S the log-probability, over its largest), of one network.",
+        f"Without {num_erased} salient pixels {without_salient:.0%} of digits are "
+        f"recognised, without the {num_erased} brightest {without_bright:.0%}",
+        "Right: saliency in one network. Purple pixels support the true class, orange "
+        "ones oppose it (x dS/dx, where S is the log-probability, divided by its "
+        "largest absolute value in the image).",
         panels=2,
         frames=[str(i) for i in range(len(salient))],
         control="seed",
@@ -85,13 +86,13 @@ def where_it_looks(test, salient, kept, num_erased):
 
 
 def exercises():
-    """A question."""
+    """A question about black pixels."""
     return [
         Exercise(
             "Let `saliency` return dS/dx, without x. What can it say of black pixels "
             "that x dS/dx cannot?",
-            "That ink is missing there. x dS/dx is 0 on them, whatever the slope: "
-            "erased, they stay as they are. So six pixels chosen by dS/dx matter less: "
-            "36 % of digits are read without them.",
+            "That ink is missing there. On black pixels x dS/dx is 0, whatever the "
+            "derivative, because erasing them changes nothing. Therefore six pixels "
+            "chosen by dS/dx matter less: without them 36 % of digits are recognised.",
         ),
     ]

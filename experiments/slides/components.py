@@ -1,4 +1,4 @@
-"""Slides of components.py: what changes with each component, and the scores."""
+"""Slides of components.py: what each exchange changes, and the scores."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ ROWS = (
 
 
 def what_changes(looks, kept, num_seeds):
-    """Whether each look is as before: component -> a bool for each."""
+    """Whether each quantity is unchanged: component -> a bool for each."""
 
     def draw(axes):
         same = np.array(list(kept.values()))
@@ -28,17 +28,17 @@ def what_changes(looks, kept, num_seeds):
         "what_changes",
         draw,
         "The metric changes only the score, the optimizer what follows the first loss",
-        "A row: the component that was exchanged. A column: what was compared with the "
-        f"training as it is, to the last bit, {num_seeds} seeds.",
+        "Rows: the exchanged component. Columns: the quantity that was compared with "
+        f"the reference training, to the last bit, for {num_seeds} seeds.",
     )
 
 
 def scores(found):
-    """[P] of the training as it is, and of each with a component exchanged."""
+    """[P] of the reference training, and of each with a component exchanged."""
 
     def draw(axes):
         values = [100 * each for each in found]
-        rows = dict(zip(("as it is", *ROWS), values, strict=True))
+        rows = dict(zip(("reference", *ROWS), values, strict=True))
         dots(axes, rows, "score on test digits (%)")
 
     return Figure(
@@ -46,8 +46,8 @@ def scores(found):
         draw,
         f"{found[0].mean():.1%} for the reference, {found[1].mean():.1%} with random "
         "labels",
-        "A dot for each seed, and the mean of each row. All with the rate of 0.003, "
-        "which is Adam's: plain descent needs one of its own.",
+        "A dot for each seed, and the mean of each row. All rows use a learning rate "
+        "of 0.003, which suits Adam; plain descent needs another one.",
     )
 
 
@@ -55,16 +55,17 @@ def exercises(stays_as_it_is):
     """Two questions; the claim checks the first."""
     return [
         Exercise(
-            'Take the metric as the loss: `"loss": lambda o, k: '
+            'Use the metric as the loss: `"loss": lambda o, k: '
             "-metrics.accuracy(o, k)`. What is learnt?",
-            "Nothing: accuracy is a step, and its gradient is 0 wherever there is one. "
-            "That is why the loss and the metric are separate components.",
+            "Nothing: accuracy is a step function, and its gradient is 0 wherever it "
+            "exists. That is why the loss and the metric are separate components.",
             stays_as_it_is,
         ),
         Exercise(
             "Give `optax.sgd` a rate of 0.8, which `learning_rate_finder.py` suggests. "
             "What happens to its row?",
-            "97 % are recognised instead of 22 %, more than by Adam. A learning rate "
-            "belongs to an optimizer: compare two at the best rate of each.",
+            "97 % of digits are recognised instead of 22 %, more than with Adam. A "
+            "learning rate belongs to an optimizer: compare two optimizers at the best "
+            "rate of each.",
         ),
     ]

@@ -18,14 +18,14 @@ def tied_matrix(matrix):
         "tied_matrix",
         draw,
         f"A convolution is a dense layer: {weights.size} of {matrix.size} weights are "
-        f"not 0, and only {len(np.unique(weights))} differ",
-        "An image of 6x6 pixels and one 3x3 kernel. Equal colours: one shared weight; "
-        "white: 0. A row: a pixel. A column: a unit.",
+        f"not 0, with only {len(np.unique(weights))} different values",
+        "An image of 6x6 pixels and one 3x3 kernel. Rows: pixels. Columns: units. "
+        "Cells of equal colour share one weight; white cells are 0.",
     )
 
 
 def receptive_fields(seen, argued, depths):
-    """|gradients| [P, 64, 64] and pixels each way, for each number of convolutions."""
+    """|gradients| [P, 64, 64] and side of the field, for each number of layers."""
 
     def draw(panels):
         for axes, each, depth in zip(panels, seen, depths, strict=True):
@@ -35,10 +35,12 @@ def receptive_fields(seen, argued, depths):
     return Figure(
         "receptive_fields",
         draw,
-        f"{depths[0]} convolution with pooling sees {argued[0]} pixels each way, "
-        f"{depths[-1]} see {argued[-1]}",
-        "Images of 64x64 pixels. Light: |gradient| of a central unit with respect to a "
-        f"pixel, mean of {len(seen[0])} random networks, over its largest.",
+        f"After {depths[0]} convolution with pooling a unit sees "
+        f"{argued[0]}x{argued[0]} pixels, after {depths[-1]} it sees "
+        f"{argued[-1]}x{argued[-1]}",
+        "Images of 64x64 pixels. Light: large |gradient| of a central unit with "
+        f"respect to the pixel, mean of {len(seen[0])} random networks, relative to "
+        "its largest value.",
         panels=len(depths),
     )
 
@@ -49,14 +51,14 @@ def exercises(three_kernels):
         Exercise(
             "How far do three 3x3 kernels see, one after the other and without "
             "pooling? How many weights has one kernel that sees as far?",
-            "7x7 pixels. One kernel for them has 49 weights, the three have 27 and an "
-            "activation after each.",
+            "They see 7x7 pixels. One kernel of that size has 49 weights; the three "
+            "have 27 together, and an activation after each.",
             three_kernels,
         ),
         Exercise(
             "Let `inner` be `slice(2, -2)`. Which claim fails, and why?",
-            "That a shifted image gives shifted features. Column 2 of the moved image "
-            "was column 0, with zeros to its left; there the last column is now, "
-            "rolled around.",
+            "The claim that a shifted image gives shifted features. Column 2 of the "
+            "moved image was column 0, which had zeros to its left; now the last "
+            "column is there, because `roll` wraps around.",
         ),
     ]

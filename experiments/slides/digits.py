@@ -1,4 +1,4 @@
-"""Slides of digits.py: calibration of ensembles of one network and more."""
+"""Slides of digits.py: calibration of ensembles of one or more networks."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ BINS = 10
 
 
 def calibration(label, logits):
-    """Classes [N] of the test split, and what each network says of it [P, N, K]."""
+    """Classes [N] of the test split, and the logits of each network [P, N, K]."""
     powers = np.exp(logits - logits.max(-1, keepdims=True))
     each = powers / powers.sum(-1, keepdims=True)
     sizes = np.arange(1, len(each) + 1)
@@ -41,9 +41,9 @@ def calibration(label, logits):
         draw,
         f"{right[0].mean():.1%} of test digits are right with one network, "
         f"{right[-1].mean():.1%} with {len(each)} together",
-        "The mean of the probabilities of the first networks. Left: test digits in "
-        f"{BINS} bins of confidence, a dot's area is their number; on the dashed line "
-        "confidence is accuracy. Right: the mean distance from it.",
+        "An ensemble averages the probabilities of its networks. Left: test digits in "
+        f"{BINS} bins of confidence; the area of a dot shows their number, and on the "
+        "dashed line accuracy equals confidence. Right: the mean distance from it.",
         panels=2,
         frames=[str(size) for size in sizes],
         control="networks in the ensemble",
@@ -52,14 +52,14 @@ def calibration(label, logits):
 
 
 def exercises():
-    """A question of learning rates, and of who may choose."""
+    """A question about learning rates, and about the split that may choose."""
     return [
         Exercise(
-            "Take `--learning-rate 0.0005 0.005 0.05`. Which rate would you keep, "
-            "and which split may say so?",
-            "0.005: validation reads 98.5 % ± 0.2 % with it, 95.5 % with a tenth, "
-            "98.1 % ± 0.3 % with ten times as much, which eight seeds hardly tell "
-            "apart. The test split has no say: what it chose would owe some of "
-            "its score there to chance.",
+            "Set `--learning-rate 0.0005 0.005 0.05`. Which rate would you keep, "
+            "and which split may decide?",
+            "0.005: its validation accuracy is 98.5 % ± 0.2 %, against 95.5 % with a "
+            "tenth of it. With ten times as much it is 98.1 % ± 0.3 %, a difference "
+            "that eight seeds hardly show. The test split must not decide: a rate "
+            "chosen there would owe some of its test accuracy to chance.",
         ),
     ]

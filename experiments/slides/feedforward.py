@@ -18,9 +18,9 @@ def connections(x, weights, a, output):
         "network_figure",
         draw,
         f"{inputs} x {hidden} + {hidden} x 1 = {inputs * hidden + hidden} connections "
-        f"make {inputs} numbers into one",
-        "A network with random weights. Lines: weights, thick where large, blue where "
-        "positive, orange where negative. Circles: values.",
+        f"turn {inputs} numbers into one",
+        "A network with random weights. Lines: weights; thick lines are large, blue "
+        "ones positive, orange ones negative. Circles: values.",
     )
 
 
@@ -33,31 +33,33 @@ def depths(along, sweeps, reach):
         for axes, depth in zip(panels, (1, deepest), strict=True):
             band(axes, along, sweeps[depth - 1], f"mean of {num_members}")
             axes.set(title=f"hidden layers: {depth}", xlabel="input x_1", ylim=(-2, 2))
-        panels[0].set_ylabel("output, less its mean")
+        panels[0].set_ylabel("output minus its mean")
 
     return Figure(
         "depth_figure",
         draw,
-        f"x_1 moves the output by {first:.2f} through one hidden layer, by {last:.4f} "
-        f"through {deepest}",
+        f"x_1 changes the output by {first:.2f} through one hidden layer, by "
+        f"{last:.4f} through {deepest}",
         f"{BAND} Each member is a network with random weights.",
         panels=2,
     )
 
 
 def exercises():
-    """Indices that are swapped, and an activation that is none."""
+    """Swapped indices, and a network without an activation."""
     return [
         Exercise(
             "Swap `i` and `j` in `w[i, j]`, in the loops. What happens?",
-            "W1 is 6x4: the loops soon index a row 5 of 4, an IndexError. Were it "
-            "square, there would be no error and the numbers would be wrong.",
+            "W1 is 6x4, so the loops soon ask for column 4 of 4 columns (0 to 3), an "
+            "IndexError. With a square W1 there would be no error, and the numbers "
+            "would be wrong.",
         ),
         Exercise(
             "Let `sigma` return z. Which claims fail, and what does the second figure "
             "show?",
-            "The first, as the loops have a sigma of their own, and the last: without "
-            "a bend nothing flattens, and every line is straight, however many the "
-            "layers. `xor.py` says what such a network cannot learn.",
+            "The first fails, because the loops have a sigma of their own, and the "
+            "last: without a bend nothing flattens, and every line is straight, "
+            "however many layers there are. `xor.py` shows what such a network cannot "
+            "learn.",
         ),
     ]

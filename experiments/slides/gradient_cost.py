@@ -1,4 +1,4 @@
-"""Slides of gradient_cost.py: operations, and time."""
+"""Slides of gradient_cost.py: counted operations, and measured time."""
 
 import numpy as np
 
@@ -22,10 +22,10 @@ def passes(num_weights, reverse, tangent):
     return Figure(
         "passes",
         draw,
-        f"All {num_weights[-1]:,} slopes cost {reverse[-1]:.1f} forward passes in "
-        f"reverse, {tangent[-1] * num_weights[-1]:,.0f} in forward mode",
-        "Operations as XLA counts them; forward mode takes a pass with a tangent for "
-        "each weight, central differences two passes.",
+        f"All {num_weights[-1]:,} derivatives cost {reverse[-1]:.1f} forward passes in "
+        f"reverse mode, {tangent[-1] * num_weights[-1]:,.0f} in forward mode",
+        "Operations as XLA counts them. For each weight forward mode takes one pass "
+        "with a tangent, central differences take two passes.",
     )
 
 
@@ -41,21 +41,23 @@ def cost(num_weights, times):
     return Figure(
         "cost",
         draw,
-        f"{num_weights[-1]:,} slopes take the time of {back:.1f} forward passes",
-        "One example; with few weights the call takes much of the time. Members are "
-        f"turns. {BAND}",
+        f"Back-propagation computes {num_weights[-1]:,} derivatives in the time of "
+        f"{back:.1f} forward passes",
+        "One example. With few weights the call takes much of the time. Members: "
+        f"rounds of timing. {BAND}",
     )
 
 
 def exercises(one_direction):
-    """Forward mode, and where it wins; the claim says what one slope costs."""
+    """Forward mode, and where it wins; the claim is the cost of one direction."""
     return [
         Exercise(
             "Let `back-propagation` be `jax.jit(jax.jacfwd(loss))`, forward mode. How "
             "far ahead is it, and for which functions would it be the better way?",
-            "About five times, not hundreds: it also takes a pass for each weight, but "
-            "batched, where differences go one by one. It is the better choice where "
-            "there are fewer inputs than outputs: one input, one pass.",
+            "About five times, not hundreds of times: it also takes a pass for each "
+            "weight, but computes them as a batch, while differences go one by one. It "
+            "is the better choice for functions with fewer inputs than outputs: each "
+            "input takes one pass.",
             one_direction,
         )
     ]

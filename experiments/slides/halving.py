@@ -1,4 +1,4 @@
-"""Slides of halving.py: what a search drops, what it finds, what early ranks say."""
+"""Slides of halving.py: what a search drops and finds, and how ranks change."""
 
 import numpy as np
 
@@ -31,15 +31,15 @@ def one_search(losses, epochs):
     return Figure(
         "one_search",
         draw,
-        f"Of {len(epochs)} settings {', '.join(left)}, which takes the updates of "
-        f"{epochs.sum() / len(losses):.3g}",
-        "The search of seed 0. A dot where a setting is dropped; its dotted line shows "
-        "what it would have done.",
+        f"Of {len(epochs)} settings {', '.join(left)}; that takes the updates of "
+        f"{epochs.sum() / len(losses):.3g} settings",
+        "The search of seed 0. A dot marks where a setting is dropped; the dotted line "
+        "shows how it would have continued.",
     )
 
 
 def found(settings, count, everyone, kept, few):
-    """Test losses [P] of the choice of each search."""
+    """Test losses [P] of the settings that each search chose."""
 
     def draw(axes):
         rows = {
@@ -47,14 +47,14 @@ def found(settings, count, everyone, kept, few):
             "halving": kept,
             f"{count} at random": few,
         }
-        dots(axes, rows, "test loss of the choice (nats)")
+        dots(axes, rows, "test loss of the chosen setting (nats)")
         axes.set(xscale="log")
 
     return Figure(
         "found",
         draw,
-        f"Halving loses {kept.mean() / everyone.mean() - 1:.0%} of the loss, chance "
-        f"with as many updates {few.mean() / everyone.mean() - 1:.0%}",
+        f"Halving has a {kept.mean() / everyone.mean() - 1:.0%} higher loss, random "
+        f"choice with as many updates {few.mean() / everyone.mean() - 1:.0%}",
         "A dot for each search, and the mean of each row. At random: the mean over all "
         f"choices of {count} settings.",
     )
@@ -66,13 +66,13 @@ def agreement(rungs, agree):
 
     def draw(axes):
         labels = {"xlabel": "epoch of the rung", "ylabel": "rank correlation"}
-        curves(axes, rungs, {"with the end": agree}, xscale="log", **labels)
+        curves(axes, rungs, {"with the last epoch": agree}, xscale="log", **labels)
 
     return Figure(
         "agreement",
         draw,
-        f"Ranks after epoch {rungs[0]} agree with the last ones by {first:.2f}, after "
-        f"epoch {rungs[-1]} by {last:.2f}",
+        f"The rank correlation with the last epoch is {first:.2f} after epoch "
+        f"{rungs[0]} and {last:.2f} after epoch {rungs[-1]}",
         f"Spearman's correlation over all settings, for each search. {BAND}",
     )
 
@@ -81,15 +81,17 @@ def exercises(later_is_surer):
     """Two questions; the claim checks the first."""
     return [
         Exercise(
-            "Take `--min-epochs 3`. What does it cost, and what does it find?",
-            "A quarter of the updates instead of a ninth, and in each of ten searches "
-            "the setting that all would find: more was seen before any was dropped.",
+            "Set `--min-epochs 3`. What does it cost, and what does it find?",
+            "A quarter of the updates instead of a ninth. In each of ten searches it "
+            "finds the setting that training all would find: later losses rank the "
+            "settings better.",
             later_is_surer,
         ),
         Exercise(
             "A setting that begins slowly is lost at the first rung. What would "
             "Hyperband do about it, with these 27 settings?",
-            "Divide them: 15 are halved after epochs 1, 3 and 9, 6 after 3 and 9, 4 "
-            "after 9, and 2 train to the end. That takes 28 % of the updates.",
+            "It would divide them into groups: for instance 15 halved after epochs 1, "
+            "3 and 9; 6 after epochs 3 and 9; 4 after epoch 9; and 2 trained to the "
+            "end. That takes 28 % of the updates.",
         ),
     ]

@@ -1,4 +1,4 @@
-"""Slides of jax_in_ten_minutes.py: a population learns, and what many of them cost."""
+"""Slides of jax_in_ten_minutes.py: a population learns, and the time it takes."""
 
 import numpy as np
 
@@ -19,13 +19,13 @@ def learning(losses):
     return Figure(
         "learning",
         draw,
-        f"{num_members} networks learn in one program: vmap of scan of grad",
+        f"{num_members} networks learn in one program: vmap of scan of grad of vmap",
         BAND,
     )
 
 
 def population(sizes, taken):
-    """Seconds [turns, sizes] that populations train."""
+    """Training times of populations in seconds [turns, sizes]."""
     times = np.median(taken[:, -1] / taken[:, 0])
 
     def draw(axes):
@@ -37,23 +37,23 @@ def population(sizes, taken):
     return Figure(
         "population",
         draw,
-        f"{sizes[-1]} members train in {times:.0f} times the time of one",
-        f"100 steps. Members of this figure are turns of timing. {BAND}",
+        f"{sizes[-1]} members take {times:.0f} times as long to train as one",
+        f"100 steps. Members in this figure: rounds of timing. {BAND}",
     )
 
 
 def exercises():
-    """What tracing does, and what grad needs."""
+    """A question about tracing, and one about the functions that grad accepts."""
     return [
         Exercise(
             "Put `print(x)` into `forward` and call `jax.jit(forward)` twice. What is "
             "printed?",
-            "One line, and not numbers but a tracer with a shape: Python runs while "
-            "JAX traces, and afterwards only the compiled program does.",
+            "One line, which shows a tracer with a shape instead of numbers. Python "
+            "runs only while JAX traces; afterwards the compiled program runs.",
         ),
         Exercise(
             "Why does `jax.grad(jax.grad(forward))` fail?",
-            "grad needs a scalar, and a gradient is a tree of arrays. "
-            "Use `jax.hessian(forward)`.",
+            "grad needs a function that returns a scalar, and a gradient is a tree of "
+            "arrays. Use `jax.hessian(forward)`.",
         ),
     ]

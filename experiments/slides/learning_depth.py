@@ -1,4 +1,4 @@
-"""Slides of learning_depth.py: what was learnt, its errors, and its pieces."""
+"""Slides of learning_depth.py: learnt curves, their errors, and their pieces."""
 
 import numpy as np
 
@@ -20,7 +20,8 @@ def fitted(x, truth, answers, error, folds):
         "learnt_fits",
         draw,
         f"The mean error is {least:.2f} at the best depth; by hand it is 0",
-        f"Dashed: {folds} folds, to be learnt with some 300 parameters. {BAND}",
+        f"Dashed: the curve to learn, {folds} folds. The networks have about 300 "
+        f"parameters. {BAND}",
         panels=len(answers),
     )
 
@@ -37,7 +38,7 @@ def tuning(rates, tried):
     return Figure(
         "tuning",
         draw,
-        f"Depths {', '.join(map(str, tried))} get the rates {', '.join(best)}",
+        f"The best rates for depths {', '.join(map(str, tried))} are {', '.join(best)}",
         f"The rate with the lowest mean training error is used. {BAND}",
     )
 
@@ -57,8 +58,8 @@ def errors(error):
         "errors",
         draw,
         f"Over the depths, the mean error is between {low:.2f} and {high:.2f}",
-        "All depths with some 300 parameters, each with a rate chosen for it. Dotted: "
-        f"the error of always answering 1/2. {BAND}",
+        "All depths have about 300 parameters, and each has its own rate. Dotted: the "
+        f"error of always answering 1/2. {BAND}",
     )
 
 
@@ -77,18 +78,19 @@ def counts(pieces, folds):
         draw,
         f"Learnt networks have {found.mean():.0f} pieces on average, the curve has "
         f"{2**folds}",
-        f"Counted where the slope changes by more than 1 in 10,000. {BAND}",
+        "A new piece is counted where the slope changes by more than 1 in 10,000. "
+        f"{BAND}",
     )
 
 
 def exercises():
-    """One question, of an easier curve."""
+    """One question, about an easier curve."""
     return [
         Exercise(
-            "Take `--folds 3`. Does depth help now?",
-            "All depths come close, with mean errors of 0.01 to 0.07, so that the last "
-            "claim fails; one layer comes closest: 100 units bend often enough for 8 "
-            "pieces. That depth needs fewer units says nothing about how easily "
-            "training finds them.",
+            "Set `--folds 3`. Does depth help now?",
+            "All depths come close, with mean errors of 0.01 to 0.07, so the last "
+            "claim fails. One layer comes closest: 100 units have enough bends for 8 "
+            "pieces. That a deep network needs fewer units says nothing about how "
+            "easily training finds their weights.",
         )
     ]

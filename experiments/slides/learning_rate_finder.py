@@ -1,4 +1,4 @@
-"""Slides of learning_rate_finder.py: the loss of each rate, and what the seeds say."""
+"""Slides of learning_rate_finder.py: the loss of each rate, and the check."""
 
 import numpy as np
 
@@ -8,9 +8,9 @@ from dlworkshop.workshop.lesson import Exercise, Figure
 
 
 def side_by_side(rates, seen, last, large):
-    """Losses of the batches [R, P, T], and on validation after the last [R, P].
+    """Losses of the batches [R, P, T], and the final validation losses [R, P].
 
-    Shown are the rates up to number `large`, which is too large a rate.
+    The rates are shown up to number `large`, which is too large a rate.
     """
     shown = range(large % 2, large + 1, 2)
     mean = np.exp(np.log(last).mean(1))  # [R]
@@ -30,9 +30,9 @@ def side_by_side(rates, seen, last, large):
     return Figure(
         "side_by_side",
         draw,
-        "Too small a rate creeps, too large a one never settles",
+        "With too small a rate the loss creeps, with too large a rate it never settles",
         f"Left: {seen.shape[1]} networks with one rate. {BAND} Right: the geometric "
-        "mean over networks for all rates, with a dot at the rate of the slider.",
+        "mean over networks for all rates; the dot is at the rate of the slider.",
         panels=2,
         frames=[f"{rates[rate]:.2g}" for rate in shown],
         control="learning rate",
@@ -41,7 +41,7 @@ def side_by_side(rates, seen, last, large):
 
 
 def rate_curve(num_steps, rates, looks, chosen):
-    """Validation losses [R, P, looks], for each rate, and which rate is suggested."""
+    """Validation losses [R, P, looks] for each rate, and the suggested rate."""
 
     def draw(axes):
         after = {f"after {n} updates": looks[..., k].T for k, n in enumerate(num_steps)}
@@ -52,14 +52,14 @@ def rate_curve(num_steps, rates, looks, chosen):
     return Figure(
         "rate_curve",
         draw,
-        f"After {num_steps[-1]} updates, {rates[chosen]:.2g} has the lowest loss of "
-        f"{len(rates)} rates",
+        f"After {num_steps[-1]} updates, the rate {rates[chosen]:.2g} has the lowest "
+        f"loss of {len(rates)}",
         f"{looks.shape[1]} networks for each rate; the first half chose. {BAND}",
     )
 
 
 def confirmed(rates, losses):
-    """Test losses [3, P] of fresh seeds: at a tenth of a rate, at it, at ten times."""
+    """Test losses [3, P] of fresh seeds: a tenth of the rate, the rate, ten times."""
     slow, best, lost = losses.mean(1)
 
     def draw(axes):
@@ -80,15 +80,16 @@ def exercises(catch_up):
     """Two questions; the claim checks the first."""
     return [
         Exercise(
-            "Take `--num-steps 20`. Which rate is suggested now?",
+            "Set `--num-steps 20`. Which rate is suggested now?",
             "The same, 0.83. The upper limit comes from the curvature of the loss, not "
-            "from the length of training. What is too small does depend on it: with "
-            "more updates, small rates come closer.",
+            "from the length of training. Which rates are too small does depend on the "
+            "length: with more updates, small rates come closer.",
             catch_up,
         ),
         Exercise(
             "Replace `optax.sgd(rate)` by `optax.adam(rate)`. Which rate is suggested?",
-            "0.03, a thirtieth: Adam divides by the size of the gradients, so each "
-            "weight moves by about the rate. A learning rate belongs to its optimizer.",
+            "0.03, about a thirtieth: Adam divides by the size of the gradients, so "
+            "each weight changes by about the rate in each update. A learning rate "
+            "belongs to its optimizer.",
         ),
     ]

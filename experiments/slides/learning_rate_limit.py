@@ -19,14 +19,14 @@ def flying_off(rates, growth, limit):
     return Figure(
         "flying_off",
         draw,
-        f"On a squared error the edge is 2 / lambda = {limit:.3f}",
-        "lambda: the largest curvature of the loss. Above 1 the loss has grown in all "
-        f"updates together; cut off at a billion. {BAND}",
+        f"For a squared error the limit is 2 / lambda = {limit:.3f}",
+        "lambda: the largest curvature of the loss. Above 1 the loss has grown during "
+        f"training. Values are cut off at a billion. {BAND}",
     )
 
 
 def parts(lambdas, ratios, shares):
-    """What is left [R, P, D] along directions curved by lambdas [D], at three rates.
+    """Distances left [R, P, D] along directions with curvatures lambdas [D].
 
     `ratios` [R] are the rates in units of 2 / lambda.
     """
@@ -36,17 +36,18 @@ def parts(lambdas, ratios, shares):
     def draw(axes):
         three = {f"{ratios[i]:.2f} of 2 / lambda": i for i in (0, half - 1, half)}
         values = {k: shares[i][:, seen].clip(LEAST) for k, i in three.items()}
-        labels = {"xlabel": "curvature along it", "ylabel": "left of the way"}
+        labels = {"xlabel": "curvature", "ylabel": "distance left / initial distance"}
         curves(axes, lambdas[seen], values, xscale="log", yscale="log", **labels)
 
     slow = (shares[half - 1].mean(0) > 0.5).sum()
     return Figure(
         "parts",
         draw,
-        f"One direction sets the limit; just below it, {slow} of {len(lambdas)} have "
-        "more than half of the way to go",
-        "The shares of the way to the minimum that are left along each direction after "
-        f"all updates, where they are curved at all; cut off at a millionth. {BAND}",
+        f"One direction sets the limit; just below it, {slow} of {len(lambdas)} "
+        "directions have more than half of the distance left",
+        "Fractions of the distance to the minimum that are left along each direction "
+        "after all updates, for three rates. Directions without curvature are left "
+        f"out, and fractions are cut off at a millionth. {BAND}",
     )
 
 
@@ -55,15 +56,15 @@ def exercises(four_times, centred):
     return [
         Exercise(
             "Divide the images by 2. By how much does 2 / lambda change?",
-            "By a factor of 4: lambda is made of squares of the inputs. So a rate "
-            "belongs to its data, and it helps to scale the inputs alike.",
+            "By a factor of 4: lambda is proportional to the squares of the inputs. So "
+            "a rate belongs to its data, and it helps to scale all inputs alike.",
             four_times,
         ),
         Exercise(
-            "Subtract from each pixel its mean: `xs - xs.mean(0)`. What may the rate "
-            "be now?",
-            "2.86, which is 15 times as much: the steepest direction was the mean of "
-            "all images, along which every example pulls the same way.",
+            "Subtract from each pixel its mean: `xs - xs.mean(0)`. How large may the "
+            "rate be now?",
+            "2.86, which is 15 times as much: the steepest direction was close to the "
+            "mean of all images, along which every example pulls the same way.",
             centred,
         ),
     ]

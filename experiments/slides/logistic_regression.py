@@ -1,4 +1,4 @@
-"""Slides of logistic_regression.py: the way down, and what sigma makes of z."""
+"""Slides of logistic_regression.py: the descents, and the probabilities sigma(z)."""
 
 import numpy as np
 
@@ -38,9 +38,9 @@ def squashed(sigma, z, y):
     return Figure(
         "sigma_figure",
         draw,
-        f"sigma makes z a probability: {((z > 0) == y).mean():.1%} of the tumours are "
-        "on the right side of 1/2",
-        "Dots: the tumours, moved a little up or down for visibility.",
+        f"sigma turns z into a probability: {((z > 0) == y).mean():.1%} of the tumours "
+        "are on the right side of 1/2",
+        "Dots: the tumours, shifted a little up or down for visibility.",
     )
 
 
@@ -48,9 +48,9 @@ def exercises(bends_down):
     """A question, and the claim that checks its answer."""
     return [
         Exercise(
-            "Make `error` the square of sigma(z) - y. Is there still one minimum?",
-            "Not guaranteed: where the output is wrong and confident, "
-            "the curve bends down, so some curvature is negative.",
+            "Let `error` be the square of sigma(z) - y. Is there still one minimum?",
+            "That is no longer guaranteed: where the output is confident and wrong, "
+            "the curve bends down, so the curvature is negative there.",
             bends_down,
         )
     ]

@@ -21,16 +21,16 @@ def worked_example(numbers, largest):
         "worked_example",
         draw,
         "Max over 2x2: 16 numbers become 4, the largest of each window",
-        "Left: the numbers, a colour for each window. Right: what is left.",
+        "Left: the numbers, with a colour for each window. Right: the maxima.",
         panels=2,
     )
 
 
 def by_shift(distances, found):
-    """Of each pooling: change of the logits and % right [P, distances], its rate."""
+    """For each pooling: change of the logits, accuracy (%) [P, distances], rate."""
 
     def draw(panels):
-        labels = "change of the logits / their spread", "test accuracy (%)"
+        labels = "change of logits / spread", "test accuracy (%)"
         for part, (axes, label) in enumerate(zip(panels, labels, strict=True)):
             values = {f"{name}, rate {f[2]:g}": f[part] for name, f in found.items()}
             curves(axes, distances, values, xlabel="shift (pixels)", ylabel=label)
@@ -39,8 +39,9 @@ def by_shift(distances, found):
     return Figure(
         "by_shift",
         draw,
-        f"Moved by a pixel, {right['max']:.0f} % are read with max pooling, "
-        f"{right['mean']:.0f} % with the mean, {right['none']:.0f} % without",
+        f"After a shift by a pixel, {right['max']:.0f} % of digits are recognised with "
+        f"max pooling, {right['mean']:.0f} % with the mean, {right['none']:.0f} % "
+        "without",
         "Change: root mean square over test digits, classes and 4 directions. Spread: "
         f"standard deviation between digits. {BAND}",
         panels=2,
@@ -48,11 +49,11 @@ def by_shift(distances, found):
 
 
 def exercises(means):
-    """A question, and the claim that checks it."""
+    """A question, and the claim that checks its answer."""
     return [
         Exercise(
             "What does mean pooling give for EXAMPLE, the 4x4 numbers of the figure?",
-            "3.25 and 5.25 above, 2 and 2 below.",
+            "3.25 and 5.25 in the first row, 2 and 2 in the second.",
             means,
         ),
     ]

@@ -1,4 +1,4 @@
-"""Slides of seeds.py: pairs of networks, and what happens when one looks too often."""
+"""Slides of seeds.py: pairs of networks, and the effect of looking too often."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from dlworkshop.workshop.lesson import Exercise, Figure
 
 
 def pairs(a, b, found):
-    """Accuracies [n] of A and of B, and what the test makes of their differences."""
+    """Accuracies [n] of A and of B, and the result of the test."""
     n, low, high = len(a), 100 * found.low, 100 * found.high
 
     def draw(panels):
@@ -27,21 +27,24 @@ def pairs(a, b, found):
     return Figure(
         "pairs",
         draw,
-        f"A - B is {100 * found.mean:.2f} points, 95 % sure to be within {low:.2f} and "
-        f"{high:.2f}",
-        f"{n} seeds, orange where A is not better; their mean and its interval in "
-        f"green. Pairs are alike (correlation {np.corrcoef(a, b)[0, 1]:.2f}), which "
-        "makes it narrower.",
+        f"A - B is {100 * found.mean:.2f} points, with a 95 % interval from {low:.2f} "
+        f"to {high:.2f}",
+        f"{n} seeds, orange where A is not better. Green: the mean difference and its "
+        f"interval. The correlation within pairs is {np.corrcoef(a, b)[0, 1]:.2f}; a "
+        "positive one makes the interval narrower.",
         panels=2,
     )
 
 
 def looking(looks, alarms, honest):
-    """How often [looks] chance raised an alarm so far, and at that look alone."""
+    """Rates [looks] of false alarms up to each look, and at that look alone."""
 
     def draw(axes):
-        axes.axhline(5, color="black", linestyle=":", label="as agreed, 5 %")
-        rates = {"at each": 100 * alarms.mean(0), "once": 100 * honest.mean(0)}
+        axes.axhline(5, color="black", linestyle=":", label="level, 5 %")
+        rates = {
+            "test after every seed": 100 * alarms.mean(0),
+            "test once": 100 * honest.mean(0),
+        }
         labels = {"xlabel": "seeds so far", "ylabel": "false alarms (%)"}
         curves(axes, looks, rates, ylim=(0, None), **labels)
 
@@ -62,13 +65,14 @@ def exercises(alarms_double):
             "Test after every seed from the fifth on, and stop as soon as p < 0.05. "
             "How often do you find a difference that is not there?",
             "Not in 5 % of cases, but in two to four times as many: each look is "
-            "another chance. Decide on the number of seeds before the first.",
+            "another chance. Fix the number of seeds before you begin.",
             alarms_double,
         ),
         Exercise(
-            "Take `--learning-rate 0.0035 0.003`. What does the interval show now, and "
-            "how many seeds would settle it?",
-            "It holds 0: 20 seeds cannot tell. An interval narrows with the root of "
-            "n, so a third of the effect takes some nine times the seeds.",
+            "Set `--learning-rate 0.0035 0.003`. What does the interval show now, and "
+            "how many seeds would decide it?",
+            "It contains 0: 20 seeds cannot tell. The width of an interval is "
+            "proportional to 1 / sqrt(n), so an effect a third as large takes about "
+            "nine times as many seeds.",
         ),
     ]

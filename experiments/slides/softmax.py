@@ -25,14 +25,14 @@ def regions(points, runs, softmax):
         "regions",
         draw,
         "Networks with different seeds come to agree on the class borders",
-        "Dots: training points. Lines: where a network gives a class probability 1/2, "
-        "one for each network and class.",
+        "Dots: training points. Lines: where a network gives a class the probability "
+        "1/2, one line for each network and class.",
         panels=len(runs),
     )
 
 
 def overflow(softmax, literal_softmax):
-    """Both on logits to which a number was added."""
+    """Both functions on logits to which a number was added."""
     added = np.linspace(0, 120, 241, dtype=np.float32)
     z = np.array([1, 0, -1], np.float32) + added[:, None]  # [241, 3]
     p, literal = (np.asarray(jax.vmap(f)(z)) for f in (softmax, literal_softmax))
@@ -47,8 +47,8 @@ def overflow(softmax, literal_softmax):
         "overflow",
         draw,
         "A literal e^z overflows at z = 88.7 in float32",
-        "Coloured: softmax with the largest logit subtracted. Dotted: as the formula "
-        "is written; where it ends there is NaN.",
+        "Coloured: softmax with the largest logit subtracted. Dotted: the formula as "
+        "it is written; where a line ends, its values are NaN.",
     )
 
 
@@ -57,8 +57,8 @@ def exercises(overflows):
     return [
         Exercise(
             "Drop `- z.max()` in `softmax`. Which claim fails?",
-            "The one about logits of 10,000: inf / inf is NaN, and so is 0 / 0 where "
-            "all are -10,000. On ordinary logits nothing changes.",
+            "The one about logits of 10,000: inf / inf is NaN, and so is 0 / 0, where "
+            "all logits are -10,000. For ordinary logits nothing changes.",
             overflows,
         )
     ]

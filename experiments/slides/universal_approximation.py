@@ -6,7 +6,7 @@ from dlworkshop.workshop.lesson import Exercise, Figure
 
 
 def proof(x, curve, stairs, steepest):
-    """width -> a staircase [T] along a curve [T] that is nowhere steeper than that."""
+    """width -> a staircase [T] along a curve [T] with slopes up to `steepest`."""
     shown = (16, 64)
 
     def draw(panels):
@@ -19,14 +19,14 @@ def proof(x, curve, stairs, steepest):
     return Figure(
         "proof",
         draw,
-        "The proof by hand: each unit is one step, and more steps are lower",
-        "Dashed: the curve. Shaded: one step, 4 pi / N, above and below it.",
+        "The proof by hand: each unit is a step, and more units make lower steps",
+        "Dashed: the curve. Shaded: a step height, 4 pi / N, above and below it.",
         panels=len(shown),
     )
 
 
 def wider(widths, x, truth, learnt, error):
-    """What networks made of curves [F, T]: [W, F, P, T]; curve -> errors [P, W]."""
+    """Curves [F, T], what was learnt [W, F, P, T], and curve -> errors [P, W]."""
 
     def draw(panels, i):
         for f, (name, off) in enumerate(error.items()):
@@ -38,9 +38,9 @@ def wider(widths, x, truth, learnt, error):
     return Figure(
         "wider",
         draw,
-        f"On the wave, {widths[0]} units are off by {off[0]:.2g}, {widths[-1]} by "
-        f"{off[-1]:.2g}",
-        f"Dashed: the curve to be learnt. {BAND}",
+        f"On the wave, {widths[0]} units are off by {off[0]:.2g}, {widths[-1]} units "
+        f"by {off[-1]:.2g}",
+        f"Dashed: the curve to learn. {BAND}",
         panels=len(error),
         frames=[str(width) for width in widths],
         control="hidden units",
@@ -48,7 +48,7 @@ def wider(widths, x, truth, learnt, error):
 
 
 def errors(widths, error, by_hand):
-    """curve -> errors [P, W], and those of the wave's staircases [W]."""
+    """curve -> errors [P, W], and the errors of staircases along the wave [W]."""
     wave, jump = (error[name].mean(0)[[0, -1]] for name in ("wave", "jump"))
 
     def draw(axes):
@@ -67,19 +67,19 @@ def errors(widths, error, by_hand):
 
 
 def exercises():
-    """What the theorem needs: an activation that bends, and a closed interval."""
+    """Two conditions of the theorem: the activation, and the closed interval."""
     return [
         Exercise(
             "Let `sigma` return `z**2`. What do 512 units then learn?",
-            "A parabola: a sum of squares of straight lines has no third power. With "
-            "any polynomial the width is wasted; any other activation will do (Leshno "
-            "et al. 1993).",
+            "A parabola: a sum of squares of straight lines contains no third power. "
+            "With any polynomial, more width does not help; other activations will do, "
+            "under mild conditions (Leshno et al. 1993).",
         ),
         Exercise(
             "Let `POINTS` be `np.linspace(-1, 2, 1001)`: the networks still learn on "
             "[0, 1]. Do more units help?",
-            "No: on the wave, 2 units are off by 1.67, 512 by 1.74, and its claims "
-            "fail. The theorem is about a closed interval. Beyond it each sigmoid "
-            "levels off, while the wave goes on.",
+            "No: on the wave, 2 units are off by 1.67 and 512 by 1.74, and the claims "
+            "about the wave fail. The theorem is about a closed interval. Outside it "
+            "each sigmoid levels off, while the wave goes on.",
         ),
     ]

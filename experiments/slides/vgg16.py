@@ -27,15 +27,15 @@ def by_layer(layers, held, made):
         draw,
         f"Blocks 4 and 5 hold {1 - held:.0%} of the parameters, blocks 1 to 3 make "
         f"{made:.0%} of the multiplications",
-        f"The {len(layers)} convolutions, from the image to the last maps; a colour "
-        f"for each block. All together {parameters.sum():,} parameters and "
-        f"{products.sum():,} multiplications for one image.",
+        f"The {len(layers)} convolutions, from the image to the last maps, with a "
+        f"colour for each block. Together they have {parameters.sum():,} parameters "
+        f"and {products.sum():,} multiplications for one image.",
         panels=2,
     )
 
 
 def maps(photo, after_blocks):
-    """A photo [H, W, 3], and the maps that leave the five blocks."""
+    """A photo [H, W, 3], and the output maps of the five blocks."""
     size, last = len(photo), after_blocks[-1]
 
     def draw(axes):
@@ -47,11 +47,11 @@ def maps(photo, after_blocks):
     return Figure(
         "maps",
         draw,
-        f"Five times half the side: {size} x {size} pixels of 3 colours become "
-        f"{len(last)} x {len(last)} places of {last.shape[-1]} kernels",
-        "Above: the photo, and what leaves blocks 1 and 2; below: blocks 3, 4 and 5. "
-        "The kernel, with random weights, whose map varies most is shown. Light: "
-        "large. Photo: danielbuechele, CC BY 2.0, from scikit-learn.",
+        f"The side is halved five times: {size} x {size} pixels of 3 colours become "
+        f"{len(last)} x {len(last)} places with {last.shape[-1]} maps",
+        "Top: the photo, and outputs of blocks 1 and 2; bottom: of blocks 3, 4 and 5. "
+        "Of each block, the map that varies most is shown; weights are random. Light: "
+        "large values. Photo: danielbuechele, CC BY 2.0, from scikit-learn.",
     )
 
 
@@ -60,15 +60,16 @@ def exercises(with_top):
     return [
         Exercise(
             "With `include_top=True`, 7 x 7 x 512 numbers go through fully connected "
-            "layers of 4,096, 4,096 and 1,000 units. How many parameters have these? "
-            "And how many a linear head for 10 classes, on the 512 means of the maps?",
-            "123,642,856, which is 89 % of 138,357,544; and (512 + 1) x 10 = 5,130. "
-            "`vgg16_transfer.py` trains such heads.",
+            "layers of 4,096, 4,096 and 1,000 units. How many parameters do they have? "
+            "And how many does a linear head for 10 classes have, on the 512 means of "
+            "the maps?",
+            "123,642,856, which is 89 % of 138,357,544. The head has (512 + 1) x 10 = "
+            "5,130. `vgg16_transfer.py` trains such heads.",
             with_top,
         ),
         Exercise(
-            "Take `--image-size 448`. Which numbers change?",
-            "Not the parameters, as all places share the kernels. The multiplications "
-            "are four times as many, 61.4 billion, in the same shares.",
+            "Set `--image-size 448`. Which numbers change?",
+            "Not the parameters, because all places share the kernels. There are four "
+            "times as many multiplications, 61.4 billion, in the same proportions.",
         ),
     ]

@@ -1,4 +1,4 @@
-"""Slides of vgg16_transfer.py: what each setting came to, and the test images."""
+"""Slides of vgg16_transfer.py: the result of each setting, and test accuracies."""
 
 import numpy as np
 
@@ -28,9 +28,9 @@ def every_setting(config, trials):
     return Figure(
         "every_setting",
         draw,
-        f"Of {len(trials)} settings, rate {best['learning_rate']:g} and decay "
-        f"{best['weight_decay']:g} are best on validation",
-        f"Validation accuracy (%), mean of {config.seeds} heads on features.",
+        f"Of {len(trials)} settings, learning rate {best['learning_rate']:g} with "
+        f"weight decay {best['weight_decay']:g} is best on validation",
+        f"Validation accuracy (%), mean of {config.seeds} heads on features of VGG16.",
     )
 
 
@@ -40,33 +40,36 @@ def test_accuracy(results):
     return Figure(
         "test_accuracy",
         lambda axes: dots(axes, results, "test accuracy (%)"),
-        f"Heads read {features:.1f} % of test images from features, {pixels:.1f} % "
-        f"from pixels, {drawn:.1f} % from random features",
-        "A dot is a seed, the number their mean. The settings were chosen on "
-        "validation, for each input separately. Random features: one layer of ReLUs "
-        "with random weights on the pixels, as many as VGG16 has.",
+        f"Test accuracy is {features:.1f} % from features, {pixels:.1f} % from pixels "
+        f"and {drawn:.1f} % from random features",
+        "A dot for each seed, and the mean of each row. The settings were chosen on "
+        "validation, for each kind of input separately. Random features: one layer of "
+        "ReLUs with random weights on the pixels, with as many units as VGG16 has "
+        "features.",
     )
 
 
 def exercises():
-    """Three questions; their answers are about the digits, with random weights."""
+    """Three questions about the digits, with random weights."""
     return [
         Exercise(
-            "Take `--num-examples 64`. Do the features of VGG16 still pay?",
-            "No: heads on them read 73 % of test digits, heads on pixels 78 %, and the "
-            "claim fails. 64 examples do not determine the weights of 512 features.",
+            "Set `--num-examples 64`. Do features of VGG16 still pay?",
+            "No: heads on features recognise 73 % of test digits, on pixels 78 %, "
+            "and the claim fails. 64 examples do not determine the weights of 512 "
+            "features.",
         ),
         Exercise(
-            "Take `--weight-decay 0`. What is lost? And why is it the validation split "
-            "that chooses among the settings?",
-            "1.2 points: 96.9 % of test digits are read in place of 98.1 %. The best "
-            "of 48 by the test split would partly be the luckiest there, and no images "
-            "would be left that tell how good it is.",
+            "Set `--weight-decay 0`. What is lost? And why does the validation split "
+            "choose among the settings?",
+            "1.2 percentage points: 96.9 % of test digits are recognised instead of "
+            "98.1 %. The best of 48 settings on the test split would partly be the "
+            "luckiest there, and no images would be left to measure how good it is.",
         ),
         Exercise(
-            "Take `--fine-tune-epochs 3`, which takes some minutes. Does it help to "
+            "Set `--fine-tune-epochs 3`, which takes some minutes. Does it help to "
             "train the last block as well?",
-            "Not by a difference that six seeds can show: 98.06 % ± 0.24 % after "
-            "98.15 % ± 0.17 %. The rate of 1e-5 suits weights that need little change.",
+            "Not by a difference that six seeds can show: 98.06 % ± 0.24 % with it, "
+            "98.15 % ± 0.17 % without. The rate of 1e-5 suits weights that need little "
+            "change.",
         ),
     ]

@@ -1,4 +1,4 @@
-"""Slides of vmap_vs_loop.py: what side by side gains, and how long both roads take."""
+"""Slides of vmap_vs_loop.py: the gain of side by side, and the times of both."""
 
 import numpy as np
 
@@ -15,21 +15,21 @@ def gains(members, kinds, gain):
     def draw(axes):
         axes.axhline(1, color="black", linestyle=":")
         values = {kind: gain[:, k] for k, kind in enumerate(kinds)}
-        labels = {"xlabel": "networks", "ylabel": "time of the loop / of vmap"}
+        labels = {"xlabel": "networks", "ylabel": "time of loop / time of vmap"}
         curves(axes, members, values, xscale="log", yscale="log", **labels)
 
     return Figure(
         "gains",
         draw,
-        f"vmap gains {small:.1f}-fold with {most} small networks, {large:.1f}-fold "
-        "with large ones",
-        "Dotted: vmap and loop take the same time; below it the loop wins. Compiling "
-        f"is not counted. Members are turns. {BAND}",
+        f"vmap is {small:.1f} times as fast as the loop with {most} small networks, "
+        f"{large:.1f} times with large ones",
+        "Dotted: vmap and loop take the same time; below it the loop wins. Compile "
+        f"time is not counted. Members: rounds of timing. {BAND}",
     )
 
 
 def durations(config, kinds, taken):
-    """Seconds of both roads [turn, kind, P, road]."""
+    """Seconds of vmap and loop [turn, kind, P, road]."""
     most = max(config.members)
     vmap, loop = np.median(taken[:, 0, -1] / taken[:, 0, 0], axis=0)  # small, most / 1
 
@@ -43,20 +43,22 @@ def durations(config, kinds, taken):
     return Figure(
         "durations",
         draw,
-        f"{most} small networks take {vmap:.0f} times as long as one side by side, "
-        f"{loop:.0f} times in a loop",
-        f"{config.num_steps} updates of each network. Members: turns. {BAND}",
+        f"{most} small networks take {vmap:.0f} times as long as one with vmap, "
+        f"{loop:.0f} times as long in a loop",
+        f"{config.num_steps} updates of each network. Members: rounds of timing. "
+        f"{BAND}",
         panels=2,
     )
 
 
 def exercises():
-    """A question."""
+    """A question about larger batches."""
     return [
         Exercise(
-            "Give the small networks 256 examples an update instead of 4 (`SMALL, 256` "
-            "in `KINDS`). What does vmap gain now?",
-            "Some twofold instead of five- to sixfold: each instruction has more work, "
-            "so that less time is overhead. The claim on half the time fails.",
+            "Give the small networks 256 examples per update instead of 4 (`SMALL, "
+            "256` in `KINDS`). What does vmap gain now?",
+            "About twofold instead of five- to sixfold: each instruction does more "
+            "work, so a smaller part of the time is overhead. The claim about half the "
+            "time fails.",
         )
     ]

@@ -1,4 +1,4 @@
-"""Slides of why_convolution.py: what is read, and how many parameters it takes."""
+"""Slides of why_convolution.py: accuracies, and numbers of parameters."""
 
 from dlworkshop.report.lesson_figures import curves
 from dlworkshop.report.marks import BAND
@@ -6,7 +6,7 @@ from dlworkshop.workshop.lesson import Exercise, Figure
 
 
 def reads(sizes, found, num_params, side):
-    """Of each network the shares read [P, sizes] and rates, and its parameters."""
+    """For each network accuracies [P, sizes], rates, and number of parameters."""
 
     def draw(axes):
         right = {
@@ -21,15 +21,15 @@ def reads(sizes, found, num_params, side):
     return Figure(
         "reads",
         draw,
-        f"After {sizes[0]} examples the CNN reads {few['CNN']:.0%}, the MLP "
-        f"{few['MLP']:.0%}",
-        f"Digits of 8x8 pixels anywhere on {side}x{side}; rates of the CNN "
-        f"{rates['CNN']}, of the MLP {rates['MLP']}. {BAND}",
+        f"After {sizes[0]} examples the CNN recognises {few['CNN']:.0%} of digits, the "
+        f"MLP {few['MLP']:.0%}",
+        f"Digits of 8x8 pixels anywhere on {side}x{side} pixels. Learning rates of the "
+        f"CNN: {rates['CNN']}; of the MLP: {rates['MLP']}. {BAND}",
     )
 
 
 def parameters(sides, counts):
-    """Of each layer its parameters [sides] for photos of these sides."""
+    """For each layer the number of parameters [sides] for photos of these sides."""
 
     def draw(axes):
         labels = {"xlabel": "side of the photo (pixels)", "ylabel": "parameters"}
@@ -41,8 +41,7 @@ def parameters(sides, counts):
         draw,
         f"For {sides[-1]:,}x{sides[-1]:,} pixels a dense layer has {dense:,} "
         f"parameters, a convolution {shared:,}",
-        "Photos in 3 colours. Counted in real layers, biases included, of which only "
-        "the shapes are made.",
+        "Photos in 3 colours. Counted from the shapes of real layers, with biases.",
     )
 
 
@@ -50,18 +49,19 @@ def exercises(dense_layers):
     """Two questions; the claim checks the first."""
     return [
         Exercise(
-            'How many parameters has `NETWORKS["CNN"]` for photos of 224x224x3, and '
-            "where?",
+            'How many parameters does `NETWORKS["CNN"]` have for photos of 224x224x3, '
+            "and where?",
             "1,205,890: 1,204,224 of them connect the 56x56x16 numbers that two "
-            "poolings leave with 24 units. A CNN that ends in dense layers grows with "
-            "the image, too; feeding them the mean of each map avoids that.",
+            "poolings leave with 24 units. So a CNN that ends in dense layers grows "
+            "with the image, too; feeding the dense layers the mean of each map avoids "
+            "that.",
             dense_layers,
         ),
         Exercise(
-            "Let each digit lie in the middle: `splits = toy.centred(data.load("
+            "Put each digit in the middle: `splits = toy.centred(data.load("
             '"digits"), CANVAS)[:3]`. What happens to the two curves?',
-            "Their order is reversed, 98 % for the MLP to 97 %, and the claims about "
-            "what the CNN reads fail: weights shared over places are of little use "
-            "where there is one place.",
+            "Their order is reversed, with 98 % for the MLP and 97 % for the CNN, and "
+            "the claims about what the CNN reads fail: weights shared over places are "
+            "of little use where there is only one place.",
         ),
     ]

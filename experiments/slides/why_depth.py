@@ -1,4 +1,4 @@
-"""Slides of why_depth.py: folded tents, and what they cost in depth and in width."""
+"""Slides of why_depth.py: folded tents, and the units they cost."""
 
 from dlworkshop.report.lesson_figures import curves
 from dlworkshop.report.marks import COLOURS
@@ -6,7 +6,7 @@ from dlworkshop.workshop.lesson import Exercise, Figure
 
 
 def tents(x, heights, pieces):
-    """heights: of the tent folded 1, 2, ... times, at x [T]; with so many pieces."""
+    """Heights of the tent folded 1, 2, ... times, at x [T], and numbers of pieces."""
     most = min(len(heights), 6)  # more pieces than that cannot be told apart
 
     def once(axes):
@@ -21,8 +21,8 @@ def tents(x, heights, pieces):
         "tents",
         draw,
         "Each fold doubles the pieces and costs a layer of 2 units",
-        "The tent map applied again and again, by a network made by hand. Dashed: the "
-        "tent itself, folded once.",
+        "The tent map applied again and again by a network made by hand. Dashed: the "
+        "tent, which has one fold.",
         frames=[str(i + 1) for i in range(most)],
         control="folds",
         shared=once,
@@ -30,29 +30,30 @@ def tents(x, heights, pieces):
 
 
 def units(folds, in_depth, in_width):
-    """Units [k] of the deep networks, and those that one layer needs at least."""
+    """Units [k] of the deep networks, and the fewest that one layer needs."""
 
     def draw(axes):
-        numbers = {"in depth": in_depth, "in one layer, at least": in_width}
+        numbers = {"deep network": in_depth, "one layer, at least": in_width}
         labels = {"xlabel": "folds", "ylabel": "hidden units"}
         curves(axes, folds, numbers, yscale="log", **labels)
 
     return Figure(
         "units",
         draw,
-        f"{folds[-1]} folds cost {in_depth[-1]} units in depth, {in_width[-1]} in one "
-        "layer",
-        "One layer: one unit less than there are pieces, which were counted.",
+        f"{folds[-1]} folds take {in_depth[-1]} units in a deep network, "
+        f"{in_width[-1]} in one layer",
+        "One layer: the number of pieces, which were counted, minus 1.",
     )
 
 
 def exercises():
-    """A question of tents that are not folded to the top."""
+    """A question about tents that do not reach the top."""
     return [
         Exercise(
-            "In `deep`, let `weigh` be 1.6 and -3.2, so that the tent ends at 0.8. Are "
-            "there still 2^k pieces?",
-            "Up to 3 folds. Then some pieces end below 1/2, where the next fold bends "
-            "nothing: 14 of 16, and after 8 folds 108 of 256.",
+            "In `deep`, let `weigh` be 1.6 and -3.2, so that the tent reaches 0.8. "
+            "Are there still 2^k pieces?",
+            "Only up to 3 folds. Then some pieces end below 1/2, where the next fold "
+            "does not bend them: 14 pieces instead of 16, and 108 instead of 256 after "
+            "8 folds.",
         )
     ]

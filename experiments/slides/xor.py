@@ -1,4 +1,4 @@
-"""Slides of xor.py: borders of networks, and how many units it takes."""
+"""Slides of xor.py: borders of networks, and the number of units they need."""
 
 import numpy as np
 
@@ -31,7 +31,7 @@ def border(points, side, heights, learning, hundredths):
         draw,
         "Without a bend the border is a line, and XOR needs more than one",
         "Dots: points of the two classes. Lines: decision borders of "
-        f"{len(heights['ReLU'])} networks with 8 hidden units. Percent: the mean over "
+        f"{len(heights['ReLU'])} networks with 8 hidden units. Percentages: means over "
         "all networks.",
         panels=3,
         frames=updates,
@@ -63,8 +63,8 @@ def members(points, side, heights):
         "members",
         draw,
         "Each network draws its own border through the empty space between the clouds",
-        "One network with 8 hidden units after all updates: the line is its border, "
-        "the shade its output z, brown where it answers class 0 and green class 1.",
+        "One network with 8 hidden units after all updates. Line: its border. Colour: "
+        "its output z, brown for class 0 and green for class 1.",
         panels=3,
         frames=[str(i) for i in range(len(heights["ReLU"]))],
         control="seed",
@@ -86,20 +86,21 @@ def units(numbers, right):
     return Figure(
         "units",
         draw,
-        "Two units that rise can learn XOR; one that dips, GELU or SiLU, can alone",
-        "Networks that get all of XOR right. With two units that rise all could, but "
-        "many do not learn it.",
+        "Two units that rise can learn XOR; a unit that dips, GELU or SiLU, can do it "
+        "alone",
+        "Share of networks that get all of XOR right. With two rising units all of "
+        "them could, but many do not learn it.",
     )
 
 
 def exercises(one_unit):
-    """A question of another activation, with the claim that answers it."""
+    """A question about another activation, with the claim that answers it."""
     return [
         Exercise(
             'Let "tanh" be `jnp.abs`. How many units does it take, and with which '
             "weights? Write them down before you look.",
             "One: 1 - |x_1 + x_2| folds the plane along a line through both clouds of "
-            "class 1, and maps those of class 0 onto each other. All networks find it.",
+            "class 1, and maps those of class 0 onto each other.",
             one_unit,
         )
     ]

@@ -78,10 +78,10 @@ PLANTED = [
             "jit changes",
             "Another value",
             "Another dtype",
-            "What is compiled",
-            "grad finds",
+            "Compiled code",
+            "grad computes",
             "Member i",
-            "scan does",
+            "scan computes",
         ],
     ),
     (
@@ -97,7 +97,7 @@ PLANTED = [
         },
         [
             "Split keys",
-            "Moving each weight",
+            "Central differences",
             "vmap over examples",
             "Every member learns",
             "Each device",

@@ -27,7 +27,7 @@ PLANTED = [
             "Learnt networks have",
             "The networks differ",
             "At no depth",
-            "No depth would",
+            "No depth chooses",
         ],
     ),
 ]

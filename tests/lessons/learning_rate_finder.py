@@ -29,7 +29,7 @@ def stuck(feed):
     return jnp.ones(len(feed.targets))
 
 
-HALF = "With fresh seeds, the suggested rate halves the loss of "
+HALF = "With fresh seeds, the suggested rate has at most half the loss of "
 PLANTED = [
     ({"minimize": ascending}, [HALF + "a tenth", "With more"]),
     ({"learn": largest}, [HALF + "a tenth", "With fresh seeds, its loss"]),
