@@ -15,7 +15,7 @@ BINS = 15  # as in Guo et al. (2017)
 
 
 def calibration(run: RunFolder) -> Html | None:
-    """The reliability diagram with its error; None where probabilities are unknown."""
+    """The reliability diagram and its error; None if probabilities are unknown."""
     found = _healthy(run)
     if found is None:
         return None
@@ -33,16 +33,16 @@ def calibration(run: RunFolder) -> Html | None:
     if many:
         bins["ensemble"] = reliability(found.ensemble[1], found.ensemble[0], BINS)
     caption = (
-        f"Test split, {BINS} bins of equal width in the largest probability; a dot's "
-        "area is its share of the examples. On the dashed line, of what is said with "
-        "70 % confidence 70 % is right. Calibration error: |accuracy - confidence| of "
-        "a bin, mean over the examples (Guo et al. 2017)."
+        f"Test split, {BINS} bins of equal width in the largest probability; the area "
+        "of a dot is its share of the examples. On the dashed line, 70 % of the "
+        "predictions with 70 % confidence are correct. Calibration error: |accuracy - "
+        "confidence| of a bin, mean over the examples (Guo et al. 2017)."
     )
     return chart(_diagram(title, bins), caption, "single")
 
 
 def compared(confidence: float, accuracy: float) -> str:
-    """Which of two numbers is higher, unless they are printed alike.
+    """A sentence that compares confidence and accuracy as they are printed.
 
     >>> compared(0.995, 0.992)
     'Confidence is 99.5 %, higher than the accuracy of 99.2 %'
@@ -73,7 +73,7 @@ def _diagram(title: str, bins: dict[str, np.ndarray]) -> str:
 
 
 def ensemble(run: RunFolder) -> Html | None:
-    """The mean of the members' probabilities beside the members; None for one."""
+    """The ensemble (mean of probabilities) beside its members; None for one member."""
     found = _healthy(run)
     if found is None or len(found.members[0]) < 2:
         return None
@@ -84,12 +84,12 @@ def ensemble(run: RunFolder) -> Html | None:
         rows.append(beside(name.capitalize(), name, members, together))
         if name == "accuracy":
             change = 100 * (together - float(np.mean(members)))
-    text = "as often as one of them"
+    text = "as accurate as one member"
     if abs(change) >= 0.005:
         than = "more" if change > 0 else "less"
-        text = f"{than} often than one of them, by {abs(change):.2f} points"
+        text = f"{abs(change):.2f} points {than} accurate than one member"
     who = count(len(found.members[0]), "member")
-    finding = f"{who} together, by the mean of their probabilities, are right {text}."
+    finding = f"The mean of the probabilities of {who} is {text}."
     head = ["", "One member", "Ensemble"]
     text = "Test split; ± one standard error of the mean over the members."
     whole = table("Ensemble against single members", head, rows)
@@ -130,7 +130,7 @@ def _accuracy(right, _sure, _likelihood) -> float:
 
 
 def _loss(_right, _sure, likelihood) -> float:
-    least = np.finfo(np.float32).tiny  # of what is stored: no infinite loss
+    least = np.finfo(np.float32).tiny  # avoids an infinite loss after rounding
     return float(-np.log(np.maximum(likelihood.astype(float), least)).mean())
 
 
