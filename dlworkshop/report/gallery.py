@@ -15,17 +15,17 @@ class Entry(NamedTuple):
     """One experiment of a gallery: a run folder, or the reason why there is none."""
 
     name: str  # of the experiment and of its folder
-    seconds: float | None = None  # that it took; None where it has not been run yet
-    problem: str = ""  # a sentence, where it left no report
-    holds: bool = True  # False where a claim fails, or it broke down
+    seconds: float | None = None  # its run time; None if it has not been run yet
+    problem: str = ""  # one sentence if it wrote no report
+    holds: bool = True  # False if a claim fails, or the experiment crashed
 
 
 def write(folder: Path, chapters: Mapping[str, Sequence[Entry]]) -> Path:
     """Write `folder/index.html` atomically; returns its path.
 
     Args:
-        folder: of the site; each entry without a problem has its run folder in it.
-        chapters: title -> entries, both in the order in which they are shown.
+        folder: of the site; it contains the run folder of each entry.
+        chapters: title -> entries, both in the order of the page.
     """
     parts = [
         tag(
@@ -40,7 +40,7 @@ def write(folder: Path, chapters: Mapping[str, Sequence[Entry]]) -> Path:
     held = sum(claim.get("verdict") == "holds" for claim in claims)
     total = sum(entry.seconds or 0 for entry in entries)
     without = [entry for entry in entries if entry.problem]
-    of_those = f" {len(without)} of them did not run, and say why." if without else ""
+    of_those = f" {len(without)} of them did not run, as noted." if without else ""
     top = tag(
         "header",
         tag("h1", "Deep learning workshop"),
@@ -85,7 +85,7 @@ def _card(folder: Path, entry: Entry) -> Html:
 
 
 def _verdicts(run: read.RunFolder) -> Html:
-    """The claims of a run, folded if all of them hold."""
+    """The claims of a run; the list is folded if all of them hold."""
     claims = run.summary.get("claims") or []
     items = []
     for claim in claims:
@@ -100,7 +100,7 @@ def _verdicts(run: read.RunFolder) -> Html:
 
 
 def _thumbnail(folder: Path, run: read.RunFolder, name: str) -> str:
-    """The lesson's first figure, or its learning curves."""
+    """The address of the first figure of a lesson, or of the learning curves."""
     if run.summary.get("figures"):
         return f"{name}/{run.summary['figures'][0]['file']}"
     curves = pictures.curves(run)
