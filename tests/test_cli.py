@@ -263,7 +263,7 @@ def test_data_says_what_was_skipped(capsys, tmp_path):
 
 def test_doctor_says_what_does_not_work(capsys, monkeypatch):
     code, out, _ = call(capsys, "doctor")
-    assert code == 0 and "BROKEN" not in out and "computes rightly" in out
+    assert code == 0 and "BROKEN" not in out and "computes correctly" in out
     monkeypatch.setattr(doctor, "computes", lambda device: False)
     code, out, _ = call(capsys, "doctor")
     assert code == 1 and "BROKEN  cpu 0" in out
