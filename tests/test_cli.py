@@ -63,7 +63,7 @@ def test_a_sweep_of_a_network_in_a_file(capsys, penguins, tmp_path):
     [
         ("digits", "required"),
         ("digits --space width", "give NAME=VALUE"),
-        ("digits --space a=1 a=2", "has 'a' twice"),
+        ("digits --space a=1 a=2", "contains 'a' twice"),
         ("digits --space a=1..x", "give two numbers"),
         ("digits --space a=2..1", "--space has 'a=2..1': ValueError"),
         ("minst --space width=8", "did you mean 'mnist'"),
