@@ -223,7 +223,7 @@ CALLS = {
     "cosine": (lambda: schedules.cosine(100, 2), rf"warmup is 2: {NUMBER} \[0, 1\)"),
     "one_cycle": (lambda: schedules.one_cycle("a"), f"num_steps is 'a': {WHOLE}"),
     "tensorboard": (lambda: observers.tensorboard(3), "folder is 3: give a path"),
-    "claim": (lambda: claims.less("it", "abc", 1, why=""), "'it' is claimed of 'abc'"),
+    "claim": (lambda: claims.less("it", "abc", 1, why=""), "'it' is about 'abc'"),
     "trend": (lambda: claims.rises("it", range(9), why=""), r"has values \(9,\): give"),
     "check_gradients": (lambda: check_gradients(3, {}), "3"),
     "export": (lambda: export(3, "a", "onnx"), "the run is 3: give what fit or load"),
