@@ -79,7 +79,7 @@ def scale_of(x: np.ndarray) -> float:
     return top * float(np.sqrt(np.mean((x / top) ** 2))) if top else 1.0
 
 
-class Heard:
+class Selection:
     """The numbers [Q] of the outputs [M] that are checked.
 
     All numbers of a small output are checked; for a large one random numbers and sums.
