@@ -5,7 +5,15 @@ from typing import NamedTuple
 import numpy as np
 
 from dlworkshop.learn.metrics import calibration_error, mean_and_error, reliability
-from dlworkshop.report.elements import Html, beside, chart, join, note, table, tag
+from dlworkshop.report.elements import (
+    Html,
+    chart,
+    ensemble_rows,
+    join,
+    note,
+    table,
+    tag,
+)
 from dlworkshop.report.marks import BAD, COLOURS
 from dlworkshop.report.read import RunFolder, finite_mask
 from dlworkshop.report.svg import drawing
@@ -77,21 +85,19 @@ def ensemble(run: RunFolder) -> Html | None:
     found = _healthy(run)
     if found is None or len(found.members[0]) < 2:
         return None
-    rows, change = [], 0.0
-    for name, measure in MEASURES.items():
-        members = [measure(*one) for one in zip(*found.members, strict=True)]
-        together = measure(*found.ensemble)
-        rows.append(beside(name.capitalize(), name, members, together))
-        if name == "accuracy":
-            change = 100 * (together - float(np.mean(members)))
+    members = [_scores(*one) for one in zip(*found.members, strict=True)]
+    together = _scores(*found.ensemble)
+    alone = np.mean([each["accuracy"] for each in members])
+    change = 100 * (together["accuracy"] - float(alone))
     text = "as accurate as one member"
     if abs(change) >= 0.005:
         than = "more" if change > 0 else "less"
         text = f"{abs(change):.2f} points {than} accurate than one member"
-    who = count(len(found.members[0]), "member")
+    who = count(len(members), "member")
     finding = f"The mean of the probabilities of {who} is {text}."
     head = ["", "One member", "Ensemble"]
     text = "Test split; ± one standard error of the mean over the members."
+    rows = ensemble_rows(members, together)
     whole = table("Ensemble against single members", head, rows)
     return join([tag("p", finding), whole, note(text)])
 
@@ -125,17 +131,13 @@ def _healthy(run: RunFolder) -> _Found | None:
     )
 
 
-def _accuracy(right, _sure, _likelihood) -> float:
-    return float(np.mean(right))
-
-
-def _loss(_right, _sure, likelihood) -> float:
+def _scores(
+    right: np.ndarray, sure: np.ndarray, likelihood: np.ndarray
+) -> dict[str, float]:
+    """The scores of one predictor, from arrays [N] as in `_Found`."""
     least = np.finfo(np.float32).tiny  # avoids an infinite loss after rounding
-    return float(-np.log(np.maximum(likelihood.astype(float), least)).mean())
-
-
-def _calibration(right, sure, _likelihood) -> float:
-    return calibration_error(sure, right, BINS)
-
-
-MEASURES = {"accuracy": _accuracy, "loss": _loss, "calibration error": _calibration}
+    return {
+        "accuracy": float(right.mean()),
+        "loss": float(-np.log(np.maximum(likelihood.astype(float), least)).mean()),
+        "calibration error": calibration_error(sure, right, BINS),
+    }

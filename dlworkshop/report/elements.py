@@ -7,7 +7,7 @@ from typing import Any
 
 from dlworkshop.learn.metrics import mean_and_error
 from dlworkshop.report.script import SCRIPT, policy
-from dlworkshop.report.words import is_number, quantity, with_error
+from dlworkshop.report.words import is_number, quantity, titled, with_error
 
 
 class Html(str):
@@ -78,6 +78,16 @@ def mean(stat: Mapping[str, Any], name: str) -> Html:
 def beside(title: str, name: str, members: Sequence[float], together: float) -> list:
     """A row of a table: title, mean of the members, score of their ensemble."""
     return [title, mean(mean_and_error(members), name), number(together, name, 2)]
+
+
+def ensemble_rows(
+    members: Sequence[Mapping[str, float]], together: Mapping[str, float]
+) -> list[list]:
+    """`beside` for each score, name -> value, of the members and their ensemble."""
+    return [
+        beside(titled(name), name, [each[name] for each in members], value)
+        for name, value in together.items()
+    ]
 
 
 def note(text: str) -> Html:

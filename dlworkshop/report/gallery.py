@@ -27,17 +27,19 @@ def write(folder: Path, chapters: Mapping[str, Sequence[Entry]]) -> Path:
         folder: of the site; it contains the run folder of each entry.
         chapters: title -> entries, both in the order of the page.
     """
-    parts = [
-        tag(
-            "section",
-            tag("h2", title),
-            tag("ol", *(_card(folder, entry) for entry in entries), class_="cards"),
-        )
-        for title, entries in chapters.items()
-    ]
     entries = [entry for chapter in chapters.values() for entry in chapter]
-    claims = [claim for entry in entries for claim in _claims(folder, entry)]
-    held = sum(claim.get("verdict") == "holds" for claim in claims)
+    runs = {
+        entry.name: read.read_run(folder / entry.name)
+        for entry in entries
+        if entry.seconds is not None and not entry.problem
+    }
+    parts = []
+    for title, chapter in chapters.items():
+        cards = [_card(folder, entry, runs.get(entry.name)) for entry in chapter]
+        shown = tag("ol", *cards, class_="cards")
+        parts.append(tag("section", tag("h2", title), shown))
+    claims = [claim for run in runs.values() for claim in lesson.all_claims(run)]
+    held = sum(lesson.state(claim) == "good" for claim in claims)
     total = sum(entry.seconds or 0 for entry in entries)
     without = [entry for entry in entries if entry.problem]
     of_those = f" {len(without)} of them did not run, as noted." if without else ""
@@ -59,18 +61,11 @@ def write(folder: Path, chapters: Mapping[str, Sequence[Entry]]) -> Path:
     return target
 
 
-def _claims(folder: Path, entry: Entry) -> list:
-    if entry.problem or entry.seconds is None:
-        return []
-    return lesson.all_claims(read.read_run(folder / entry.name))
-
-
-def _card(folder: Path, entry: Entry) -> Html:
+def _card(folder: Path, entry: Entry, run: read.RunFolder | None) -> Html:
     title = humanize(entry.name)
-    if entry.problem or entry.seconds is None:
+    if run is None:
         said = entry.problem or "Not run yet."
         return tag("li", tag("h3", title), tag("p", said, class_="note"), class_="card")
-    run = read.read_run(folder / entry.name)
     question = plain(run.summary.get("question") or title)
     source = _thumbnail(folder, run, entry.name)
     picture = tag("img", src=source, alt="", loading="lazy") if source else ""

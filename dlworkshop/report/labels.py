@@ -1,15 +1,13 @@
 """Scores of each label on the test split, for multi-label classification."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from dlworkshop.learn import split_metrics
 from dlworkshop.report.classes import mean_percent, scores
-from dlworkshop.report.elements import Html, beside, fold, join, note, table
+from dlworkshop.report.elements import Html, ensemble_rows, fold, join, note, table
 from dlworkshop.report.names import in_table
 from dlworkshop.report.read import Numbers, RunFolder, finite_mask
-from dlworkshop.report.words import count, titled
+from dlworkshop.report.words import count
 
 OPEN_ROWS = 20  # a longer table is folded
 
@@ -54,11 +52,8 @@ def ensemble(run: RunFolder, found: Numbers) -> Html | None:
     finite = finite_mask(run.members, len(found.said))
     if finite.sum() < 2:
         return None
-    rows = []
-    for name, measure in MEASURES.items():
-        members = [measure(own, found.target) for own in found.said[finite]]
-        together = measure(found.ensemble, found.target)
-        rows.append(beside(titled(name), name, members, together))
+    members = [_scores(own, found.target) for own in found.said[finite]]
+    rows = ensemble_rows(members, _scores(found.ensemble, found.target))
     text = (
         "Test split; the ensemble is the mean of the members' probabilities. ± one "
         "standard error of the mean over the members. Accuracy: the share of labels "
@@ -75,24 +70,14 @@ def _area(chance: np.ndarray, true: np.ndarray) -> np.ndarray:
     return np.array([split_metrics.label_roc_auc(own, true) for own in chance])
 
 
-def _accuracy(chance: np.ndarray, target: np.ndarray) -> float:
-    return float(((chance > 0.5) == (target > 0.5)).mean())
-
-
-def _f1_macro(chance: np.ndarray, target: np.ndarray) -> float:
-    return split_metrics.label_f1_macro(chance - 0.5, target > 0.5)
-
-
-def _loss(chance: np.ndarray, target: np.ndarray) -> float:
+def _scores(chance: np.ndarray, target: np.ndarray) -> dict[str, float]:
+    """The scores of probabilities [N, K] of labels."""
     least = np.finfo(np.float32).tiny  # avoids an infinite loss after rounding
     yes, no = (
         np.log(np.maximum(p, least)) for p in (chance.astype(float), 1.0 - chance)
     )
-    return float(-(target * yes + (1 - target) * no).mean())
-
-
-MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "accuracy": _accuracy,
-    "f1_macro": _f1_macro,
-    "loss": _loss,
-}
+    return {
+        "accuracy": float(((chance > 0.5) == (target > 0.5)).mean()),
+        "f1_macro": split_metrics.label_f1_macro(chance - 0.5, target > 0.5),
+        "loss": float(-(target * yes + (1 - target) * no).mean()),
+    }

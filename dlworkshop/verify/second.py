@@ -34,15 +34,11 @@ def check_next(
         found = check(derived, both, tolerance, max_entries, seed, suffix)
         lost = any(row.verdict == UNCHECKED for row in found.rows)
         if lost and not found.is_wrong and over == "rev":  # possibly by rounding of f
-            rounding = _noise(fn, seed) / scales_of(fn.inputs, fn.at)
+            noise = noise_of(fn, fn.value, seed) @ np.abs(cotangent_of(fn, seed))
+            rounding = float(noise) / scales_of(fn.inputs, fn.at)
             found = check(derived, both, tolerance, max_entries, seed, suffix, rounding)
     except UserError as error:
         return derived, Found(
             (), (), (f"further derivatives were not checked: {error}",)
         )
     return derived, found
-
-
-def _noise(fn: Function, seed: int) -> float:
-    """The rounding error of the sum of outputs that is differentiated twice."""
-    return float(noise_of(fn, fn.value, seed) @ np.abs(cotangent_of(fn, seed)))

@@ -51,7 +51,7 @@ LECTURE = {  # chapters of the lecture -> experiments
 }
 
 
-def build(folder: Path, experiments: Path = FOLDER, flags=()) -> list[Entry]:
+def build(folder: Path, experiments: Path = FOLDER) -> list[Entry]:
     """Run the experiments one after the other and write `folder/index.html`.
 
     The index is written again after each experiment, so that it can be viewed at any
@@ -61,7 +61,6 @@ def build(folder: Path, experiments: Path = FOLDER, flags=()) -> list[Entry]:
     Args:
         folder: of the site; it contains the run folders of the experiments.
         experiments: the folder of the scripts.
-        flags: further flags of every script.
 
     Returns:
         The entries in order; `problem` is "" for experiments with a report.
@@ -76,7 +75,7 @@ def build(folder: Path, experiments: Path = FOLDER, flags=()) -> list[Entry]:
     folder.mkdir(parents=True, exist_ok=True)
     for number, entry in enumerate(entries, start=1):
         print(f"{number}/{len(entries)} {entry.name}", end=" ", flush=True)
-        done = _run(experiments / f"{entry.name}.py", folder / entry.name, flags)
+        done = _run(experiments / f"{entry.name}.py", folder / entry.name)
         verdict = done.problem or ("" if done.holds else "A CLAIM FAILS")
         print(f"{done.seconds:.0f} s {verdict}", flush=True)
         chapters = {
@@ -98,10 +97,10 @@ def _chapters(experiments: Path) -> dict[str, list[Entry]]:
     return {title: entries for title, entries in chapters.items() if entries}
 
 
-def _run(script: Path, workdir: Path, flags) -> Entry:
+def _run(script: Path, workdir: Path) -> Entry:
     began = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, str(script), "--workdir", str(workdir.absolute()), *flags],
+        [sys.executable, str(script), "--workdir", str(workdir.absolute())],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
