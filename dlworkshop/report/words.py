@@ -131,15 +131,13 @@ def format_claim(claim: dict[str, Any]) -> str:
     ...           "bound": 2, "n": 9, "p": 0.5, "verdict": "fails"})
     'FAILS: it is large (1, wanted > 2, n = 9, p = 0.5)'
     """
-    value, bound = compact(claim["value"]), compact(claim["bound"])
+    holds = claim["verdict"] == "holds"
+    verdict, wanted = ("holds", "") if holds else ("FAILS", ", wanted")
+    measured = f"{compact(claim['value'])}{wanted} {claim['relation']}"
     p = claim.get("p")
-    rest = f"n = {claim['n']:,}" + (f", p = {p:.2g}" if is_number(p) else "")
-    if claim["verdict"] == "holds":
-        return (
-            f"holds: {claim['statement']} ({value} {claim['relation']} {bound}, {rest})"
-        )
-    wanted = f"{value}, wanted {claim['relation']} {bound}"
-    return f"FAILS: {claim['statement']} ({wanted}, {rest})"
+    n = f"n = {claim['n']:,}" + (f", p = {p:.2g}" if is_number(p) else "")
+    bound = compact(claim["bound"])
+    return f"{verdict}: {claim['statement']} ({measured} {bound}, {n})"
 
 
 def duration(seconds: Any) -> str:

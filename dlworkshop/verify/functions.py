@@ -43,6 +43,13 @@ class Part(NamedTuple):
         name = str([int(j) for j in np.unravel_index(i % size, self.shape)])
         return name + ("", (".real", ".imag")[i // size])[self.is_complex]
 
+    def array(self, vector: jax.Array) -> jax.Array:
+        """The array, taken from the vector."""
+        x = vector[self.start : self.stop]
+        if self.is_complex:
+            x = jax.lax.complex(*jnp.split(x, 2))
+        return x.reshape(self.shape)
+
 
 @dataclass(frozen=True)
 class Function:
@@ -99,45 +106,15 @@ def lift(
         UserError: if an argnum is out of range, there are no numbers to differentiate
             by, a number is not finite, or `f` returns no real or complex number.
     """
-    chosen = list(argnums) if isinstance(argnums, Sequence) else [int(argnums)]
-    if not chosen or any(not -len(args) <= i < len(args) for i in chosen):
-        raise UserError(
-            f"argnums={argnums} with {len(args)} arguments: give the positions of the "
-            "arguments to differentiate by, as in jax.grad"
-        )
-    chosen = [i % len(args) for i in chosen]
-    names = ["params"] if len(args) == 1 else [f"args[{i}]" for i in range(len(args))]
     leaves, tree = jax.tree_util.tree_flatten_with_path(tuple(args))
-    filled = [_cast(x, dtype) for _, x in leaves]
-    given_on = [jnp.asarray(x) if _is_of_numpy(x) else x for x in filled]
-    places, inputs, pieces, stop = [], [], [], 0
-    for place, ((key, *rest), x) in enumerate(
-        (path, x) for (path, _), x in zip(leaves, filled, strict=True)
-    ):
-        if key.idx not in chosen or not _is_inexact(x) or not np.size(x):
-            continue
-        path = names[key.idx] + jax.tree_util.keystr(tuple(rest))
-        piece = _finite(path, np.asarray(x)).ravel()
-        if np.iscomplexobj(piece):
-            piece = np.concatenate([piece.real, piece.imag])
-        start, stop = stop, stop + piece.size
-        inputs.append(Part(path, np.shape(x), start, stop, np.iscomplexobj(x)))
-        places.append(place)
-        pieces.append(piece.astype(dtype))
-    if not pieces:
-        kinds = sorted({str(jnp.result_type(x)) for x in filled if _is_array(x)})
-        raise UserError(
-            f"{' and '.join(names[i] for i in chosen)}: no numbers to differentiate by "
-            f"(got {', '.join(kinds) or 'nothing'}): give real or complex arrays"
-        )
+    leaves = [(path, _cast(x, dtype)) for path, x in leaves]
+    given_on = [jnp.asarray(x) if _is_of_numpy(x) else x for _, x in leaves]
+    inputs, at = _numbers(leaves, len(args), argnums)
 
     def returned(v):  # [D] -> {path: real or complex array that f returns}
         given = list(given_on)
-        for place, part in zip(places, inputs, strict=True):
-            x = v[part.start : part.stop]
-            if part.is_complex:
-                x = jax.lax.complex(*jnp.split(x, 2))
-            given[place] = x.reshape(part.shape)
+        for place, part in inputs.items():
+            given[place] = part.array(v)
         out = f(*jax.tree_util.tree_unflatten(tree, given))
         if has_aux:
             if not isinstance(out, tuple) or len(out) != 2:
@@ -160,8 +137,7 @@ def lift(
         out = jnp.concatenate(made)
         return out.astype(dtype) if dtype == np.float32 else out  # may be bfloat16
 
-    at = np.concatenate(pieces)
-    outputs, stop = [], 0
+    at, outputs, stop = at.astype(dtype), [], 0
     for path, x in jax.eval_shape(returned, at).items():
         is_complex = jnp.issubdtype(x.dtype, jnp.complexfloating)
         start, stop = stop, stop + x.size * (1 + is_complex)
@@ -170,7 +146,49 @@ def lift(
         raise UserError(
             "f returned no real or complex array: give a function that returns one"
         )
-    return Function(flat, at, tuple(inputs), tuple(outputs))
+    return Function(flat, at, tuple(inputs.values()), tuple(outputs))
+
+
+def _numbers(
+    leaves: Sequence[tuple[Any, Any]], num_args: int, argnums: int | Sequence[int]
+) -> tuple[dict[int, Part], np.ndarray]:
+    """The numbers to differentiate by.
+
+    Args:
+        leaves: (path, leaf) of all arguments.
+        num_args: the number of arguments.
+        argnums: the arguments to differentiate by.
+
+    Returns:
+        Index among the leaves -> part of the vector, and the vector [D].
+    """
+    chosen = list(argnums) if isinstance(argnums, Sequence) else [int(argnums)]
+    if not chosen or any(not -num_args <= i < num_args for i in chosen):
+        raise UserError(
+            f"argnums={argnums} with {num_args} arguments: give the positions of the "
+            "arguments to differentiate by, as in jax.grad"
+        )
+    chosen = [i % num_args for i in chosen]
+    names = ["params"] if num_args == 1 else [f"args[{i}]" for i in range(num_args)]
+    parts: dict[int, Part] = {}
+    pieces, stop = [], 0
+    for place, ((key, *rest), x) in enumerate(leaves):
+        if key.idx not in chosen or not _is_inexact(x) or not np.size(x):
+            continue
+        path = names[key.idx] + jax.tree_util.keystr(tuple(rest))
+        piece = _finite(path, np.asarray(x)).ravel()
+        if np.iscomplexobj(piece):
+            piece = np.concatenate([piece.real, piece.imag])
+        start, stop = stop, stop + piece.size
+        parts[place] = Part(path, np.shape(x), start, stop, np.iscomplexobj(x))
+        pieces.append(piece)
+    if not pieces:
+        kinds = sorted({str(jnp.result_type(x)) for _, x in leaves if _is_array(x)})
+        raise UserError(
+            f"{' and '.join(names[i] for i in chosen)}: no numbers to differentiate by "
+            f"(got {', '.join(kinds) or 'nothing'}): give real or complex arrays"
+        )
+    return parts, np.concatenate(pieces)
 
 
 def gradient(fn: Function, cotangent: np.ndarray) -> Function:

@@ -85,11 +85,12 @@ class _Array:
         self.unit = _norms(self.grads)  # [Q]
         self.scaled = _norms(self.grads * own[span])
         self.moved = _norms(self.grads * at[span].astype(np.float64))
-        self.num_wrong = 0  # probes
+        self.looks: list[Look] = []
+        self.num_wrong = 0  # of the probes
 
     def look(
         self, differences, probe: Probe, autodiff, tolerance: float, noise: _Noise
-    ) -> Look:
+    ) -> None:
         """Measure a slope by differences, as precisely as a verdict requires.
 
         The rounding error of autodiff (`noise`) is measured if a slope seems wrong.
@@ -127,7 +128,8 @@ class _Array:
         self.num_wrong += bool(accused.any())
         more = np.nan_to_num(rough)
         slope = slope._replace(doubt=slope.doubt + more, noise=slope.noise + more)
-        return Look(probe, autodiff, slope, against(slope.central), unit, size)
+        sizes = against(slope.central), unit, size
+        self.looks.append(Look(probe, autodiff, slope, *sizes))
 
 
 def check(
@@ -173,54 +175,37 @@ def check(
     cotangents = selection.cotangents().astype(at.dtype)
     known = 0.0 if rounding is None else np.abs(cotangents) @ rounding  # [Q]
     differences.rounding = np.maximum(differences.rounding, known)
-    grads = np.zeros((len(value), at.size))
-    if "rev" in there:
-        grads = np.stack([np.asarray(fn.pull(at, u), np.float64) for u in cotangents])
-    elif at.size <= NUM_COLUMNS:
-        columns = [
-            selection(fn.push(at, ray)) for ray in np.eye(at.size, dtype=at.dtype)
-        ]
-        grads = np.stack(columns, axis=1)
-
+    grads = _gradients(fn, there, selection, cotangents)
     noise = _Noise(fn, selection, there, own, rng)
     arrays = [_Array(part, at, grads, own) for part in fn.inputs]
-    looks: list[list[Look]] = [[] for _ in arrays]
     for probe in probes_of(fn.inputs, at, grads, max_entries, rng):
-        array, mine = arrays[probe.part], looks[probe.part]
+        array = arrays[probe.part]
         if array.num_wrong >= ENOUGH:
             continue
         autodiff = {}
         if "rev" in there:
             autodiff["rev"] = probe.dot(grads)
-        if "fwd" in there and (not probe.is_entry or len(mine) < NUM_FORWARD):
+        if "fwd" in there and (not probe.is_entry or len(array.looks) < NUM_FORWARD):
             autodiff["fwd"] = selection(fn.push(at, probe.ray(at)))
         if autodiff:
-            mine.append(array.look(differences, probe, autodiff, tolerance, noise))
-    scaled = np.stack([array.scaled for array in arrays])  # [arrays, Q]
-    least = 64 * differences.eps * (np.abs(value) + 64 * scaled.max(axis=0))
-    least += 64 * known
-    rows = [
-        row_of(
-            part,
-            mine,
-            selection.names,
-            tolerance,
-            big > least,
-            COARSE[at.dtype],
-            suffix,
-        )
-        for part, mine, big in zip(fn.inputs, looks, scaled, strict=True)
-    ]
-    every = [look for mine in looks for look in mine]
-    none = np.zeros(len(value))
-    both = _transposes(fn, every, grads, tolerance, noise, none, suffix)
-    if both and not both[0].ok:  # f may compute in a coarser dtype internally
-        last = [mine[-1].probe for mine in looks if mine]  # all entries together
-        level = np.max([differences.climb(p, none == 0)[0] for p in last], axis=0)
-        with np.errstate(all="ignore"):
-            level = np.nan_to_num(8 * level / (np.abs(value) + scaled.max(axis=0)))
-        both = _transposes(fn, every, grads, tolerance, noise, level, suffix)
+            array.look(differences, probe, autodiff, tolerance, noise)
+    largest = np.max([array.scaled for array in arrays], axis=0)  # [Q]
+    least = 64 * differences.eps * (np.abs(value) + 64 * largest) + 64 * known
+    how = selection.names, tolerance, COARSE[at.dtype], suffix
+    rows = [row_of(a.part, a.looks, a.scaled > least, *how) for a in arrays]
+    both = _transposed(fn, arrays, differences, grads, tolerance, noise, suffix)
     return Found(tuple(rows), both, notes, tuple(there), suffix)
+
+
+def _gradients(fn: Function, there, selection: Selection, cotangents) -> np.ndarray:
+    """Gradients [Q, D] of the selected numbers; 0 if forward mode is too expensive."""
+    at = fn.at
+    if "rev" in there:
+        return np.stack([np.asarray(fn.pull(at, u), np.float64) for u in cotangents])
+    if at.size > NUM_COLUMNS:
+        return np.zeros((len(cotangents), at.size))
+    rays = np.eye(at.size, dtype=at.dtype)
+    return np.stack([selection(fn.push(at, ray)) for ray in rays], axis=1)
 
 
 def _there(fn: Function, modes: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
@@ -247,6 +232,24 @@ def _there(fn: Function, modes: Sequence[str]) -> tuple[list[str], tuple[str, ..
 def _norms(x: np.ndarray) -> np.ndarray:
     """Norms [Q, n] -> [Q]."""
     return np.array([norm_of(row) for row in x])
+
+
+def _transposed(
+    fn: Function, arrays: Sequence[_Array], differences, grads, tolerance, noise, suffix
+) -> tuple[Comparison, ...]:
+    """Whether the two modes are transposes of each other; empty for a single mode."""
+    looks = [look for array in arrays for look in array.looks]
+    none = np.zeros(len(grads))
+    found = _transposes(fn, looks, grads, tolerance, noise, none, suffix)
+    if not found or found[0].ok:
+        return found
+    # f may compute in a coarser dtype internally; the last probe moves all entries
+    last = [array.looks[-1].probe for array in arrays if array.looks]
+    level = np.max([differences.climb(p, none == 0)[0] for p in last], axis=0)
+    largest = np.max([array.scaled for array in arrays], axis=0)  # [Q]
+    with np.errstate(all="ignore"):
+        level = np.nan_to_num(8 * level / (np.abs(differences.value) + largest))
+    return _transposes(fn, looks, grads, tolerance, noise, level, suffix)
 
 
 def _transposes(

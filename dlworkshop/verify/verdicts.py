@@ -42,9 +42,9 @@ class Verdict(NamedTuple):
 def row_of(
     part: Part,
     looks: Sequence[Look],
+    material: np.ndarray,
     names: Sequence[str],
     tolerance: float,
-    material: np.ndarray,
     coarse: float,
     suffix: str,
 ) -> ParameterCheck:
@@ -53,9 +53,9 @@ def row_of(
     Args:
         part: the array.
         looks: its probes.
+        material: [Q], whether the gradient of an output differs from 0 significantly.
         names: [Q] of the outputs.
         tolerance: a slope with a larger error is wrong.
-        material: [Q], whether the gradient of an output differs from 0 significantly.
         coarse: with a coarser resolution the slope counts as not checked.
         suffix: of the names of the modes.
     """
