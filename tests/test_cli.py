@@ -323,7 +323,7 @@ def test_doctor_checks_what_processes_exchange(capsys, monkeypatch):
         (["predict", "RUN"], "there are no files"),
         (["predict", "nowhere", "x.png"], "nowhere has no summary.json"),
         (["evaluate", "nowhere"], "nowhere has no summary.json"),
-        (["report", "nowhere"], "is no run folder"),
+        (["report", "nowhere"], "'nowhere' is not a folder"),
         (["export", "RUN", "--format", "onx"], "invalid choice 'onx'"),
         (["evaluate", "RUN", "--data", "nowhere"], "nowhere is not there"),
         (["evaluate", "RUN", "--data", "README.md"], "of no kind that is known"),

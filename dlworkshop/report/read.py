@@ -179,7 +179,7 @@ def read_run(workdir: Path) -> RunFolder:
             belongs to another run.
     """
     if not workdir.is_dir():
-        raise UserError(f"'{workdir}' is no run folder: there is no such folder.")
+        raise UserError(f"'{workdir}' is not a folder: give the folder of a run")
     summary = run_files.read(workdir, "summary.json")
 
     def optional(name: str) -> dict[str, Any] | None:

@@ -49,9 +49,7 @@ FREE = {
 class Sweep(NamedTuple):
     """The result of a sweep."""
 
-    run: (
-        Run  # of the best setting, trained again; the only one that read the test split
-    )
+    run: Run  # of the best setting, trained again; only it has read the test split
     trials: list[Row]  # the best first: trial, bucket, hparams, finite, and for the
     # validation split score -> mean, sem and n over the seeds
     importance: dict[str, float]  # share of each hyper-parameter in the ranking

@@ -164,7 +164,7 @@ def _culprits(judged, compared, tolerance, seed) -> tuple[list[Culprit], list[st
         except UserError:
             return ""
 
-    def of_roads(piece: Function) -> str:
+    def of_transformations(piece: Function) -> str:
         again, _ = compare(piece, bad, there, seed)
         return "; ".join(str(c) for c in again if not c.ok)
 
@@ -182,7 +182,7 @@ def _culprits(judged, compared, tolerance, seed) -> tuple[list[Culprit], list[st
             return named, [] if named or not found.is_wrong else [NO_CULPRIT]
         if bad:
             fn, _ = judged[0]
-            named = culprit.culprits_of(fn, of_roads, (), sizes_of(fn))
+            named = culprit.culprits_of(fn, of_transformations, (), sizes_of(fn))
             return named, [] if named else [NO_CULPRIT]
     except Exception as error:  # the verdict does not depend on the search
         words = str(error).partition("\n")[0]

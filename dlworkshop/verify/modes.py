@@ -278,12 +278,12 @@ def _transposes(
     return (Comparison(name, worst[0] <= 1, worst[1], worst[2]),)
 
 
-def noise_of(fn: Function, road: Callable, seed: int) -> np.ndarray:
+def noise_of(fn: Function, function: Callable, seed: int) -> np.ndarray:
     """Rounding errors of the value, gradient or tangent of `fn`.
 
     Args:
         fn: the function and the point.
-        road: [D] -> [R], the value, gradient or tangent.
+        function: [D] -> [R], the value, gradient or tangent.
         seed: of the direction in which rounding is measured.
 
     Returns:
@@ -291,7 +291,9 @@ def noise_of(fn: Function, road: Callable, seed: int) -> np.ndarray:
     """
 
     def values(points):
-        return np.stack([np.asarray(road(jnp.asarray(x)), np.float64) for x in points])
+        return np.stack(
+            [np.asarray(function(jnp.asarray(x)), np.float64) for x in points]
+        )
 
     rng = np.random.default_rng(seed)
     measured = rounding_of(values, fn.at, sizes_of(fn), rng, far=True)

@@ -61,20 +61,20 @@ def compare(
     ray = rng.standard_normal(fn.at.size)
     scale = scales_of(fn.inputs, fn.at)  # [D]
     ray = (ray / np.linalg.norm(ray) * scale).astype(fn.at.dtype)
-    known = _roads(fn, modes, u, ray)
+    known = _functions(fn, modes, u, ray)
     steps = NEAR * np.arange(NUM_EXAMPLES)[:, None]
     away = steps * scale * rng.standard_normal((NUM_EXAMPLES, fn.at.size))
     points = (fn.at + away).astype(fn.at.dtype)
-    one = {what: np.asarray(road(fn.at)) for what, road in known.items()}
+    one = {what: np.asarray(function(fn.at)) for what, function in known.items()}
     found, notes = [], []
     for name in names:
         try:
-            others = _roads(_otherwise(name, fn), modes, u, ray)
+            others = _functions(_otherwise(name, fn), modes, u, ray)
             pairs = []
-            for what, road in known.items():
+            for what, function in known.items():
                 if name == "vmap":
-                    theirs = np.stack([np.asarray(road(p)) for p in points])
-                    ours = jax.vmap(road)(points)
+                    theirs = np.stack([np.asarray(function(p)) for p in points])
+                    ours = jax.vmap(function)(points)
                 else:
                     theirs = one[what]
                     ours = others[what](jnp.asarray(fn.at))
@@ -91,7 +91,10 @@ def compare(
         if not compared.ok and name != "repeat":  # two equal calls round equally
             noise = {
                 what: np.maximum(
-                    *(noise_of(fn, roads[what], seed) for roads in (known, others))
+                    *(
+                        noise_of(fn, functions[what], seed)
+                        for functions in (known, others)
+                    )
                 )
                 for what in known
             }
@@ -105,14 +108,14 @@ def compare(
     return found, notes
 
 
-def _roads(fn: Function, modes: Sequence[str], u, ray) -> dict[str, Callable]:
+def _functions(fn: Function, modes: Sequence[str], u, ray) -> dict[str, Callable]:
     """The functions of the point that are compared."""
-    roads: dict[str, Callable] = {"the value": fn.value}
+    functions: dict[str, Callable] = {"the value": fn.value}
     if "rev" in modes:
-        roads["the gradient"] = lambda v: fn.pull(v, u)
+        functions["the gradient"] = lambda v: fn.pull(v, u)
     if "fwd" in modes:
-        roads["the tangent"] = lambda v: fn.push(v, ray)
-    return roads
+        functions["the tangent"] = lambda v: fn.push(v, ray)
+    return functions
 
 
 def _otherwise(name: str, fn: Function) -> Function:

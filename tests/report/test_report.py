@@ -414,7 +414,7 @@ def test_a_folder_that_is_no_run_says_what_is_missing(population, name):
 
 
 def test_no_folder_at_all(tmp_path):
-    with pytest.raises(UserError, match="no such folder"):
+    with pytest.raises(UserError, match="is not a folder: give the folder of a run"):
         write(tmp_path / "nowhere")
 
 
