@@ -50,9 +50,7 @@ class Probe(NamedTuple):
     name: str  # "[3, 5]", or "direction 1"
     start: int
     vector: np.ndarray  # [n]
-    scale: (
-        float  # initial guess of the scale on which f changes, in steps of the vector
-    )
+    scale: float  # first guess of the scale on which f changes, in steps of the vector
     own: float  # size of the entry, or 0
 
     @property
