@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from dlworkshop.errors import UserError, check_known, unknown
+from dlworkshop.errors import UserError, check_known
 from dlworkshop.report import figures, pictures
+from dlworkshop.report.confusion import class_names, mean_counts
 from dlworkshop.report.read import RunFolder
 from dlworkshop.report.words import humanize
 from dlworkshop.train.result import Run
@@ -89,10 +90,7 @@ def confusion(run: RunFolder, members: Sequence[int]) -> np.ndarray:
         raise UserError(
             "the run folder has no predictions of classes: give a run of a classifier"
         )
-    size = len(found.classes)
-    pairs = size * found.label + found.prediction[np.asarray(members)]  # [P, N]
-    counts = np.bincount(pairs.ravel(), minlength=size * size)
-    return counts.reshape(size, size) / len(members)
+    return mean_counts(found, np.asarray(members))
 
 
 def most_confused(run: RunFolder) -> tuple[list[str], tuple[str, str]]:
@@ -105,7 +103,7 @@ def most_confused(run: RunFolder) -> tuple[list[str], tuple[str, str]]:
     np.fill_diagonal(counts, -1)
     true, said = np.unravel_index(counts.argmax(), counts.shape)
     assert run.predictions is not None
-    names = [str(name) for name in run.predictions.classes]
+    names = class_names(run.predictions, len(counts))
     return names, (names[true], names[said])
 
 
@@ -121,10 +119,9 @@ def mistaken(
         UserError: if `true` or `said` is not a class.
     """
     found = run.predictions
-    names = [] if found is None else [str(name) for name in found.classes]
+    names = [] if found is None else class_names(found, 0)
     for name in (true, said):
-        if name not in names:
-            raise unknown("class", name, names)
+        check_known("class", name, names)
     assert found is not None
     votes = (found.prediction[np.asarray(members)] == names.index(said)).sum(0)  # [N]
     votes = np.where(found.label == names.index(true), votes, 0)

@@ -23,7 +23,7 @@ def confusion(run: RunFolder) -> Html | None:
     finite = finite_mask(run.members, 0 if found is None else len(found.prediction))
     if found is None or not finite.any():
         return None
-    counts = _counts(found, finite)
+    counts = mean_counts(found, finite)
     names = class_names(found, len(counts))
     mistakes = counts * (1 - np.eye(len(counts)))
     if not mistakes.any():
@@ -75,8 +75,8 @@ def most_confused(mistakes: np.ndarray, most: int) -> np.ndarray:
     return np.array(sorted(found), int)
 
 
-def _counts(found: Predictions, finite: np.ndarray) -> np.ndarray:
-    """[K, K] examples, true by predicted class, averaged over the finite members."""
+def mean_counts(found: Predictions, finite: np.ndarray) -> np.ndarray:
+    """[K, K] examples, true by predicted class, mean over members (index or mask)."""
     said = found.prediction[finite]  # [P, N]
     size = max(len(found.classes), int(found.label.max()) + 1, int(said.max()) + 1)
     counts = np.zeros((size, size))

@@ -1,7 +1,7 @@
 """The space of a sweep: the values that each hyper-parameter may take."""
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from dlworkshop.errors import UserError, check_text, repr_of
@@ -127,14 +127,13 @@ def _is_range(given: Any) -> bool:
 
 def _choices(name: str, given: Any) -> dict[Label, Any]:
     if isinstance(given, Mapping):
-        pairs: Iterable[tuple[Any, Any]] = given.items()
-    elif hasattr(given, "choices"):  # a CategoricalDistribution
-        pairs = [(label_of(each), each) for each in given.choices]
-    elif isinstance(given, list | tuple | range) or getattr(given, "ndim", 0) == 1:
-        pairs = [(label_of(each), each) for each in given]
+        pairs: list[tuple[Any, Any]] = list(given.items())
     else:
-        pairs = [(label_of(given), given)]
-    pairs = list(pairs)
+        several = isinstance(given, list | tuple | range)
+        several = several or getattr(given, "ndim", 0) == 1
+        # a CategoricalDistribution has `choices`
+        values = getattr(given, "choices", given if several else [given])
+        pairs = [(label_of(each), each) for each in values]
     found = dict(pairs)
     if not found:
         raise UserError(f"hyper-parameter '{name}' has no value: give at least one")
