@@ -117,8 +117,7 @@ def perform(
         raise UserError(
             f"{file.name} ended without calling fit: give a script that calls fit"
         )
-    written = isinstance(result, Run) or config.workdir is None
-    if written or not processes.is_first():
+    if isinstance(result, Run) or config.workdir is None or not processes.is_first():
         return result
     return lesson.write(result, config.workdir, file, doc, config, seconds)
 
