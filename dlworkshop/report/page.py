@@ -158,7 +158,7 @@ def _why_none(run: RunFolder) -> str:
         return "The test split was not read, so there are no predictions for it."
     if "outputs" in run.summary and outputs is None:
         return (
-            "The kind of this model's outputs is unknown, so they are treated neither "
+            "The kind of the model outputs is unknown, so they are treated neither "
             'as probabilities nor as values: pass outputs="logits" or another kind to '
             "fit."
         )

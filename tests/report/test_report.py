@@ -541,7 +541,7 @@ def test_outputs_that_nobody_knows_get_a_sentence(population, edit):
     (population / "predictions.npz").unlink()
     edit(population / "summary.json", outputs=None)
     _, page = render(population)
-    assert "The kind of this model's outputs is unknown" in page.text
+    assert "The kind of the model outputs is unknown" in page.text
     assert "Calibration" not in page.text and "Confusion" not in page.text
 
 
