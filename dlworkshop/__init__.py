@@ -46,13 +46,13 @@ The whole library on a tiny batch. A model is a pair of pure functions of one ex
 >>> seen["loss"].shape
 (9, 3)
 
-5. One device -> all devices, and the loop with its clock and disk, is `fit`.
+5. One device -> all devices: `fit`, which also has the loop, the clock and the disk.
 """
 
 import importlib
 from typing import Any
 
-_PUBLIC = {  # name -> where it lives; loaded when first asked for
+_PUBLIC = {  # name -> where it is defined; imported on first access
     "Batch": "dlworkshop.types:Batch",
     "Dataset": "dlworkshop.types:Dataset",
     "Run": "dlworkshop.train.result:Run",

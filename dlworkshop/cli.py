@@ -1,4 +1,4 @@
-"""The command `dlworkshop`: it works on run folders and data sets."""
+"""The command `dlworkshop` for run folders and data sets."""
 
 import contextlib
 import dataclasses
@@ -15,26 +15,28 @@ from dlworkshop.errors import UserError, explain_devices
 from dlworkshop.report import terminal
 from dlworkshop.train import signals
 
-# Everything else is imported where it is used: `--help` waits for no compiler.
+# Everything else is imported where it is used, so that `--help` is fast.
 # ruff: noqa: PLC0415
 
-RunFolder = Annotated[Positional[Path], arg(metavar="RUN", help="A run's folder.")]
+RunFolder = Annotated[Positional[Path], arg(metavar="RUN", help="A run folder.")]
+Folder = Annotated[Positional[Path], arg(metavar="DIR")]
+DataName = Annotated[Positional[str], arg(metavar="NAME|PATH")]
 
 
 @dataclasses.dataclass(frozen=True)
 class Doctor:
     """Check versions, devices, folders and extras; exit with status 1 on failure.
 
-    Started in several processes, it checks that they reach each other and that sums and
-    exchanges over all of their devices are right.
+    If it is started in several processes, it also checks their connections, and sums
+    and exchanges over all of their devices.
     """
 
     coordinator: str | None = None
-    """HOST:PORT of process 0, where several processes are checked."""
+    """HOST:PORT of process 0, if several processes are checked."""
     num_processes: int | None = None
-    """How many they are. Slurm, Open MPI, Kubernetes and TPU pods tell it."""
+    """Number of processes. Slurm, Open MPI, Kubernetes and TPU pods provide it."""
     process_id: int | None = None
-    """Which of them this one is: 0, 1, ..."""
+    """Number of this process: 0, 1, ..."""
 
     def __call__(self) -> int:
         from dlworkshop.workshop.doctor import show
@@ -44,16 +46,17 @@ class Doctor:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """Estimate memory, speed and time of a script's first `fit`, before it trains.
+    """Estimate memory, speed and time of the first `fit` of a script.
 
-    The script runs until it calls `fit`, which plans and compiles the run, trains a few
-    seconds of steps in memory, and ends it. Nothing is written to a run folder.
+    The script runs until it calls `fit`. The run is then planned and compiled, a few
+    seconds of its steps are trained in memory, and the script ends. Nothing is written
+    to a run folder.
     """
 
     script: Annotated[Positional[Path], arg(metavar="SCRIPT")]
     """A Python script that calls `fit`, as experiments/digits.py."""
     flags: Annotated[Positional[tuple[str, ...]], arg(metavar="[FLAGS...]")] = ()
-    """The script's own flags."""
+    """Flags of the script."""
 
     def __call__(self) -> int:
         from dlworkshop.workshop.estimate import show
@@ -63,7 +66,7 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Write report.html of a run again."""
+    """Write the report.html of a run again."""
 
     run: RunFolder
 
@@ -76,15 +79,15 @@ class Report:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Score a run's members and their ensemble, on its test split or other data."""
+    """Score the members of a run and their ensemble on its test split or other data."""
 
     run: RunFolder
     data: Path | None = None
-    """Labelled data (a folder per class, CSV, .npz); else the run's own test split."""
+    """Labelled data (a folder per class, CSV, .npz); by default the test split."""
     target: str | None = None
-    """Target column of a table; by default that of the run."""
+    """Target column of a table; by default the target of the run."""
     data_dir: Path | None = None
-    """Where prepared data are kept; a private cache folder by default."""
+    """Folder of prepared data; a private cache folder by default."""
 
     def __call__(self) -> int:
         from dlworkshop.serve.evaluate import evaluate, show
@@ -95,14 +98,14 @@ class Evaluate:
 
 @dataclasses.dataclass(frozen=True)
 class Predict:
-    """Predict image files, folders of them, or the rows of a table.
+    """Predict image files, folders of images, or the rows of a table.
 
-    For classes, each row has the predicted class, its probability (the mean over the
-    members), the standard deviation of that over the members, and the entropy of all
-    classes in nats; for numbers the mean over the members, in units of the target, and
-    the standard deviation; for several labels the probability of each. A run of
-    `autofit` adds the set of classes, or the interval, that contains the truth in nine
-    of ten cases, and what is unlike the training data.
+    For classification, each row contains the predicted class, its probability (mean and
+    standard deviation over the members), and the entropy of all classes in nats; for
+    regression the mean and the standard deviation over the members, in units of the
+    target; for several labels the probability of each. A run of `autofit` adds the
+    prediction set or interval that contains the true value in nine of ten cases, and
+    flags inputs that are unlike the training data.
     """
 
     run: RunFolder
@@ -111,7 +114,7 @@ class Predict:
     format: Literal["table", "json", "csv"] = "table"
     """A table, one JSON object per line, or CSV with a header."""
     calibrated: bool = False
-    """Divide the logits by the temperature in the run's answers.json."""
+    """Divide the logits by the temperature in answers.json of the run."""
 
     def __call__(self) -> int:
         from dlworkshop.report.terminal import WRITERS
@@ -124,11 +127,11 @@ class Predict:
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """Write a run as one file that is used without this library."""
+    """Export a run as one file that can be used without this library."""
 
     run: RunFolder
     format: Literal["stablehlo", "onnx", "safetensors"]
-    """For JAX alone, for an ONNX runtime, or the parameters of all members."""
+    """For JAX, for an ONNX runtime, or only the parameters of all members."""
     output: Path | None = None
     """The file; RUN/model.FORMAT by default."""
 
@@ -145,7 +148,7 @@ class Export:
 class Gallery:
     """Run all experiments as one static site; exit with status 1 if a claim fails."""
 
-    folder: Annotated[Positional[Path], arg(metavar="DIR")]
+    folder: Folder
     """The folder of the site."""
 
     def __call__(self) -> int:
@@ -158,10 +161,10 @@ class Gallery:
 
 @dataclasses.dataclass(frozen=True)
 class Lessons:
-    """Copy the lessons into a folder, to be run and changed there."""
+    """Copy the lessons into a folder, to run and change them there."""
 
-    folder: Annotated[Positional[Path], arg(metavar="DIR")]
-    """Made if it is missing; files of yours in it are not replaced."""
+    folder: Folder
+    """Created if missing; existing files in it are not overwritten."""
 
     def __call__(self) -> int:
         from dlworkshop.workshop import lessons
@@ -175,10 +178,10 @@ class Lessons:
 class Notebooks:
     """Write the lessons as Jupyter notebooks into a folder."""
 
-    folder: Annotated[Positional[Path], arg(metavar="DIR")]
-    """Made if it is missing; files of yours in it are not replaced."""
+    folder: Folder
+    """Created if missing; existing files in it are not overwritten."""
     install: str = "dlworkshop"
-    """What pip installs where the library is missing: a name, wheel or git+https."""
+    """Argument of pip install where the library is missing: name, wheel, git+https."""
 
     def __call__(self) -> int:
         from dlworkshop.workshop import notebooks
@@ -190,22 +193,22 @@ class Notebooks:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Prepare a data set, named or your own, and print its card."""
+    """Prepare a named data set or your own data, and print its card."""
 
-    name: Annotated[Positional[str], arg(metavar="NAME|PATH")]
+    name: DataName
     """mnist, digits, ... as in data.load; or a folder, CSV, .npz or IDX files."""
     source: Annotated[Path | None, arg(name="from")] = None
-    """Folder with the raw files of a named data set; else they are downloaded."""
+    """Folder with the raw files of a named data set; by default a download."""
     data_dir: Path | None = None
-    """Where prepared data are kept; a private cache folder by default."""
+    """Folder of prepared data; a private cache folder by default."""
     target: str | None = None
     """Target column of a table."""
     group_by: str | None = None
-    """Keeps groups in one split: a regular expression for paths, or a column."""
+    """Keep groups in one split: a regular expression for paths, or a column."""
     image_size: int | None = None
-    """Height and width in pixels; by default those of most files, or 64."""
+    """Height and width in pixels; by default the most common size, or 64."""
     resize: Literal["crop", "pad"] = "crop"
-    """Fill the frame and crop, or show everything with black borders."""
+    """Crop images to fill the frame, or pad them with black borders."""
 
     def __call__(self) -> int:
         from dlworkshop.data import card
@@ -223,52 +226,52 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """Try settings of a network on a data set; the best by validation is trained again.
+    """Try settings of a network on a data set, and train the best one again.
 
     Trials that differ only in numbers such as the learning rate train together in one
-    program; those of another width, depth, activation or batch size in another. The
-    same command goes on where it was stopped, and run several times at once, also on
-    several machines that share the folder, it shares the trials.
+    program; another width, depth, activation or batch size needs another program. The
+    same command resumes a sweep that was stopped. Several such commands at once, also
+    on several machines with a common folder, share the trials.
 
         dlworkshop sweep digits --space width=32,128 depth=1,2 learning_rate=1e-3,1e-2
     """
 
-    name: Annotated[Positional[str], arg(metavar="NAME|PATH")]
+    name: DataName
     """mnist, digits, ... as in data.load; or a folder, CSV, .npz or IDX files."""
     space: tuple[str, ...]
     """NAME=VALUE,VALUE,... or, with a sampler, NAME=LOW..HIGH or NAME=LOW..HIGH:log:
-    width, depth and activation of a perceptron, batch_size, num_epochs, learning_rate,
-    weight_decay and others of AdamW."""
+    width, depth and activation of an MLP, batch_size, num_epochs, learning_rate,
+    weight_decay and other arguments of AdamW."""
     model: Annotated[str | None, arg(metavar="FILE.py:NAME")] = None
-    """A model, or a function whose arguments --space names; instead of a perceptron."""
+    """A model, or a function with arguments named in --space, instead of an MLP."""
     sampler: Literal["grid", "random", "tpe", "cmaes", "gp"] = "grid"
-    """Every combination of values, or a sampler of Optuna (pip install optuna)."""
+    """Every combination of values, or an Optuna sampler (pip install optuna)."""
     num_trials: int | None = None
-    """Settings that a sampler draws, of all processes that share the folder."""
+    """Settings that the sampler draws, for all processes that share the folder."""
     trials_at_once: int = 16
-    """Of these, how many a sampler draws at a time."""
+    """Settings that the sampler draws at a time."""
     seeds: int = 3
-    """Models of each trial."""
+    """Number of models in each trial."""
     final_seeds: int | None = None
-    """Models of the best setting in the end, with other seeds; by default as many."""
+    """Number of models with the best setting at the end; by default as many."""
     num_epochs: int | None = None
     """Passes over the training split; by default 10."""
     batch_size: int | None = None
     """Examples per step and model; by default 128."""
     monitor: str = "loss"
-    """What decides on validation: loss, accuracy, rmse, ..."""
+    """Validation score that ranks the trials: loss, accuracy, rmse, ..."""
     engine: Literal["local", "ray"] = "local"
-    """Programs one after the other here, or side by side on a Ray cluster."""
+    """Train programs one after the other here, or at once on a Ray cluster."""
     num_cpus: float | None = None
-    """Of each program on Ray; by default a GPU, or a CPU where there is none."""
+    """CPUs of each program on Ray; by default one GPU, or one CPU without GPUs."""
     num_gpus: float | None = None
-    """Of each program on Ray."""
+    """GPUs of each program on Ray."""
     target: str | None = None
     """Target column of a table."""
     data_dir: Path | None = None
-    """Where prepared data are kept; a private cache folder by default."""
+    """Folder of prepared data; a private cache folder by default."""
     workdir: Path = Path("runs/sweep")
-    """The run folder of the best setting; its folder `sweep` has what was tried."""
+    """Run folder of the best setting; its folder `sweep` contains the trials."""
 
     def __call__(self) -> int:
         from dlworkshop.workshop import sweeping
@@ -280,12 +283,12 @@ class Sweep:
 
 @dataclasses.dataclass(frozen=True)
 class Lab:
-    """Open pages to train, draw and explore in a browser, on this machine only."""
+    """Open local pages in a browser to train, draw and explore."""
 
     run: Annotated[Positional[Path | None], arg(metavar="RUN")] = None
-    """A run's folder, for the pages that are about a run."""
+    """Run folder for the pages that show a run."""
     port: int = 2730
-    """Port on 127.0.0.1; 0 takes a free one."""
+    """Port on 127.0.0.1; 0 chooses a free one."""
     browser: bool = True
     """Open a browser."""
 
@@ -316,12 +319,12 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status, 2 for a mistake of the user."""
-    for stream in (sys.stdout, sys.stderr):  # file names may be no text at all
+    for stream in (sys.stdout, sys.stderr):  # file names may not be valid text
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         with (
-            signals.exit_on_signal("nothing is half written"),
+            signals.exit_on_signal("no file is half written"),
             terminal.messages(),
             explain_devices(),
         ):
@@ -331,7 +334,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except UserError as error:
         terminal.say_error(error)
         return 2
-    except BrokenPipeError:  # whoever reads has enough, as `head` does
+    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
@@ -342,12 +345,12 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _parse(args: Sequence[str] | None) -> Callable[[], int]:
-    """Parse the command line; tyro's error box becomes one sentence."""
+    """Parse the command line; the error box of tyro becomes one sentence."""
     import tyro
 
     args = list(sys.argv[1:] if args is None else args)
     if args[:1] == ["estimate"] and args[1:] and not args[1].startswith("-"):
-        args[2:] = ["--", *args[2:]]  # the rest is the script's
+        args[2:] = ["--", *args[2:]]  # the rest are flags of the script
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):

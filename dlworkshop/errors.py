@@ -1,4 +1,4 @@
-"""User errors, in one sentence: what came, what was wanted, what to do."""
+"""User errors of one sentence: what was given, what was expected, what to do."""
 
 import contextlib
 import dataclasses
@@ -11,11 +11,11 @@ from typing import Any
 
 
 class UserError(ValueError):
-    """A mistake of the user, not of the program; scripts print it and exit with 2."""
+    """A mistake of the user; scripts print the message and exit with status 2."""
 
 
 def repr_of(value: Any) -> str:
-    """What came, for a message: short values as they are, others by their type.
+    """A value in a message: short values by their `repr`, others by their type.
 
     >>> repr_of(0.5), repr_of("mlp"), repr_of((1, 2)), repr_of(dict)
     ('0.5', "'mlp'", 'a tuple', 'the class dict')
@@ -30,13 +30,13 @@ def repr_of(value: Any) -> str:
 
 
 def nearest(name: Any, known: Iterable[str]) -> str | None:
-    """The name in `known` that was probably meant."""
+    """The name in `known` that is most similar, or None if none is."""
     near = difflib.get_close_matches(str(name), sorted(known), n=1, cutoff=0.4)
     return near[0] if near else None
 
 
 def unknown(kind: str, name: Any, known: Iterable[str]) -> UserError:
-    """The error for an unknown name, with the nearest known one.
+    """The error for an unknown name, with the most similar known name.
 
     >>> print(unknown("data set", "minst", ["mnist", "digits"]))
     unknown data set 'minst': did you mean 'mnist'? (known: digits, mnist)
@@ -69,7 +69,7 @@ class Range:
 
 
 def check_number(name: str, value: Any, inside: Range = Range()) -> None:
-    """Refuse what is not a number in the range.
+    """Raise an error unless `value` is a number in the range.
 
     >>> check_number("dropout", 2.0, Range(0, 1))
     Traceback (most recent call last):
@@ -81,7 +81,7 @@ def check_number(name: str, value: Any, inside: Range = Range()) -> None:
 
 
 def check_whole(name: str, value: Any, least: int = 1) -> None:
-    """Refuse what is not a whole number of at least `least`."""
+    """Raise an error unless `value` is a whole number of at least `least`."""
     is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not is_whole or value < least:
         raise UserError(
@@ -90,39 +90,39 @@ def check_whole(name: str, value: Any, least: int = 1) -> None:
 
 
 def check_flag(name: str, value: Any) -> None:
-    """Refuse what is not True or False."""
+    """Raise an error unless `value` is True or False."""
     if not isinstance(value, bool):
         raise UserError(f"{name} is {repr_of(value)}: give True or False")
 
 
 def check_function(name: str, value: Any) -> None:
-    """Refuse what is not callable."""
+    """Raise an error unless `value` is callable."""
     if not callable(value):
         raise UserError(f"{name} is {repr_of(value)}: give a function")
 
 
 def check_path(name: str, value: Any) -> None:
-    """Refuse what is not a path."""
+    """Raise an error unless `value` is a path."""
     if not isinstance(value, str | os.PathLike):
         raise UserError(f"{name} is {repr_of(value)}: give a path")
 
 
 def check_known(kind: str, name: Any, known: Iterable[str]) -> None:
-    """Refuse an unknown name."""
+    """Raise an error unless `name` is a known name."""
     known = list(known)
     if not isinstance(name, str) or name not in known:
         raise unknown(kind, name, known)
 
 
 def check_text(name: str, value: Any) -> None:
-    """Refuse what is not text."""
+    """Raise an error unless `value` is text."""
     if not isinstance(value, str):
         raise UserError(f"{name} is {repr_of(value)}: give text")
 
 
 @contextlib.contextmanager
 def explain_devices() -> Iterator[None]:
-    """Report that JAX finds no device as a user error."""
+    """Turn the error of JAX for a missing device into a `UserError`."""
     try:
         yield
     except RuntimeError as error:
@@ -131,7 +131,7 @@ def explain_devices() -> Iterator[None]:
         wanted = os.environ.get("JAX_PLATFORMS", "")
         raise UserError(
             f"JAX finds no device with JAX_PLATFORMS='{wanted}': unset it, or install "
-            "what it needs, as dlworkshop[cuda13] or dlworkshop[tpu]"
+            "the extra for the device, as dlworkshop[cuda13] or dlworkshop[tpu]"
         ) from None
 
 
@@ -139,9 +139,9 @@ def explain_devices() -> Iterator[None]:
 def one_sentence(what: str) -> Iterator[None]:
     """Turn an exception raised inside into a `UserError` of one sentence.
 
-    Errors of the device, such as out of memory, pass through.
+    Errors of the device, such as out of memory, are not changed.
     """
-    import jax  # noqa: PLC0415 (most mistakes need none)
+    import jax  # noqa: PLC0415 (slow, and other checks do not need it)
 
     try:
         yield
@@ -152,7 +152,7 @@ def one_sentence(what: str) -> Iterator[None]:
         reason = lines[0] if lines else ""
         if isinstance(error, jax.errors.ConcretizationTypeError):
             reason = (
-                "Python asks for the value of a number that is traced: use jax.numpy, "
-                "or bind the number with functools.partial"
+                "Python code needs the value of a traced number: use jax.numpy, or "
+                "bind the number with functools.partial"
             )
         raise UserError(f"{what}: {type(error).__name__}: {reason:.300}") from error

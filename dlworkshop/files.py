@@ -1,4 +1,4 @@
-"""Atomic writing of files, and the private cache folder."""
+"""Atomic and safe file operations, and the private cache folder."""
 
 import contextlib
 import errno
@@ -13,15 +13,15 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A file to write, which replaces `path` when the block ends without an error.
+    """A file to write, which replaces `path` if the context ends without an error.
 
-    It is written beside `path`, under a name that nobody can guess and that must be
-    new, is brought to the disk, and takes the place of what was there. So readers see
-    the old content or the new one, two writers never mix theirs, a link at `path` is
-    replaced rather than followed, and a block that raises leaves nothing behind.
+    The content is written to a new file with an unpredictable name beside `path`,
+    flushed to disk, and then renamed. So readers see either the old content or the new
+    one, two writers never mix their contents, a link at `path` is replaced rather than
+    followed, and after an error nothing is left behind.
 
     Raises:
-        OSError: if the folder cannot be written, or the disk is full.
+        OSError: if the folder is not writable, or the disk is full.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "a.txt")
@@ -46,14 +46,14 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def remove_left_over(folder: Path) -> None:
-    """Remove what killed `atomic_file`s left in a folder that is locked."""
+    """Remove the files that killed `atomic_file`s left in a locked folder."""
     for path in folder.glob(".*.tmp"):
         if re.fullmatch(r"\..*\.[0-9a-f]{16}\.tmp", path.name):
             path.unlink()
 
 
 def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
-    """Write a file atomically, as `atomic_file`; text is UTF-8.
+    """Write a file atomically (see `atomic_file`); text is encoded as UTF-8.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "a.txt")
@@ -69,8 +69,8 @@ def open_for_update(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a file for reading and writing, created if missing, never truncated.
 
     Raises:
-        OSError: if it is a link, which could lead to somebody's other file, or is not
-            a regular file.
+        OSError: if it is a link, which could point to another file of the user, or if
+            it is not a regular file.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "log")
@@ -87,11 +87,11 @@ def open_for_update(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
-    """The contents of a regular file; pipes and devices are refused.
+    """The contents of a regular file; pipes and devices raise an error.
 
     Raises:
-        OSError: if it cannot be read, is another kind of file, or is larger than
-            `most` bytes.
+        OSError: if the file cannot be read, is not regular, or is larger than `most`
+            bytes.
     """
     unwaited = getattr(os, "O_NONBLOCK", 0)
     with open(path, "rb", opener=lambda p, flags: os.open(p, flags | unwaited)) as file:
@@ -105,7 +105,7 @@ def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
 
 
 def atomic_rename(made: Path, final: Path) -> None:
-    """Rename a finished folder, unless another process was faster."""
+    """Rename a finished folder, unless another process has done the same."""
     try:
         os.rename(made, final)
     except OSError:
@@ -116,14 +116,15 @@ def atomic_rename(made: Path, final: Path) -> None:
 def private_folder(name: str) -> Path:
     """The folder `name` in the user's cache, private, created if missing.
 
-    The cache is $XDG_CACHE_HOME/dlworkshop, by default ~/.cache/dlworkshop. What is in
-    it may be run (compiled programs), so nobody else may write there.
+    The cache is $XDG_CACHE_HOME/dlworkshop, by default ~/.cache/dlworkshop. It contains
+    compiled programs that will be run, so no other user may write there.
 
     Raises:
-        OSError: if it cannot be made, is somebody else's, or there is no home.
+        OSError: if the folder cannot be created, belongs to another user, or there is
+            no home folder.
     """
     home = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(home):  # such a one is to be ignored, says its specification
+    if not os.path.isabs(home):  # the specification ignores relative paths
         home = os.path.expanduser("~/.cache")
     if not os.path.isabs(home):
         raise FileNotFoundError(errno.ENOENT, "no home folder is known", home)
@@ -131,8 +132,8 @@ def private_folder(name: str) -> Path:
     _make_private(folder)
     for each in (folder.parent, folder):
         found = each.stat()
-        if {found.st_uid, each.lstat().st_uid} != {os.geteuid()}:  # or of a link
-            raise PermissionError(errno.EPERM, "it is somebody else's", str(each))
+        if {found.st_uid, each.lstat().st_uid} != {os.geteuid()}:  # folder and link
+            raise PermissionError(errno.EPERM, "it belongs to another user", str(each))
         if found.st_mode & 0o077:
             each.chmod(0o700)
     return folder

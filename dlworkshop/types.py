@@ -11,25 +11,25 @@ import jax
 
 from dlworkshop.errors import check_whole
 
-Array = Any  # of jax or of NumPy: what is used here, both have
+Array = Any  # of JAX or NumPy; only what both support is used
 PyTree = Any
 HParams = Mapping[str, Array]  # name -> [] of one member, [P] of a population
 
 
 class Batch(NamedTuple):
-    """Examples: a batch of B or a whole split of N.
+    """Examples: a batch of B, or a whole split of N.
 
-    An example is any pytree: an image [H, W, C], a vector [D], tokens [T], a dict of
-    those. Arrays at rest may be uint8: in a step they are floats in [0, 1].
+    An example is any pytree: an image [H, W, C], a vector [D], tokens [T], or a dict of
+    those. Stored arrays may be uint8; in a step they become floats in [0, 1].
     """
 
     inputs: PyTree  # leaves [B, ...]
     targets: PyTree = None  # leaves [B, ...]; int32 [B] in [0, K) for classes
-    weights: Array | None = None  # [B] >= 0: the share of each example in the loss
+    weights: Array | None = None  # [B] >= 0, the weight of each example in the loss
 
     @property
     def num_examples(self) -> int:
-        """B, or N of a split.
+        """The number of examples: B of a batch, N of a split.
 
         >>> Batch({"x": jax.numpy.ones((5, 2))}).num_examples
         5
@@ -37,7 +37,7 @@ class Batch(NamedTuple):
         return len(jax.tree.leaves(self.inputs)[0])
 
     def rows(self, index: Any) -> "Batch":
-        """The examples that `index` names: a slice, or an array of indices [...].
+        """The examples at `index`: a slice, or an array of indices [...].
 
         >>> Batch(jax.numpy.arange(4), jax.numpy.arange(4)).rows(slice(2)).targets.shape
         (2,)
@@ -49,20 +49,20 @@ class Dataset(NamedTuple):
     """Three splits as random-access arrays, which may be on disk."""
 
     train: Batch
-    validation: Batch  # cut off `train`; choices are made here
+    validation: Batch  # for all choices
     test: Batch  # read once, at the end
-    classes: tuple[str, ...] = ()  # [K] names; () where the targets are no classes
+    classes: tuple[str, ...] = ()  # [K] names; () if the targets are not classes
     name: str = "data"
-    fingerprint: str = ""  # of the content, where it is known; "" is computed
-    preprocessing: Mapping[str, Any] | None = None  # JSON: file or row -> example
-    card: Mapping[str, Any] | None = None  # JSON: what the report says of the data
-    # [N] int of train and of validation: what has the same number is in one fold
+    fingerprint: str = ""  # of the content; "" if it has not been computed
+    preprocessing: Mapping[str, Any] | None = None  # JSON: from file or row to example
+    card: Mapping[str, Any] | None = None  # JSON: description of the data for reports
+    # [N] int for train and validation; examples of one group stay in one fold
     groups: tuple[Array, Array] | None = None
-    # array of the inputs of train, "" where there is one -> names of its columns [D]
+    # name of an input array of train ("" for a single one) -> its column names [D]
     columns: Mapping[str, list[str]] | None = None
 
     def each_split(self, change: Callable[[Batch], Batch], **more: Any) -> "Dataset":
-        """The same with `change` done to all three splits, and `more` fields replaced.
+        """Apply `change` to all three splits, and replace `more` fields.
 
         >>> split = Batch(jax.numpy.arange(4.0), jax.numpy.zeros(4, int))
         >>> double = lambda split: split._replace(inputs=2 * split.inputs)
@@ -74,7 +74,7 @@ class Dataset(NamedTuple):
         return self._replace(train=train, validation=validation, test=test, **more)
 
     def first(self, num_examples: int) -> "Dataset":
-        """The first so many examples of each split, as other content than the whole.
+        """The first `num_examples` of each split, with a fingerprint of their own.
 
         >>> split = Batch(jax.numpy.ones((4, 2)), jax.numpy.zeros(4, int))
         >>> some = Dataset(split, split, split, ("a",), fingerprint="abc").first(3)
@@ -98,7 +98,7 @@ _replace_fields = Dataset._replace
 
 
 def _replace(self: Dataset, /, **changes: Any) -> Dataset:
-    """Other fields; other content has no known fingerprint, nor columns in train.
+    """Replace fields; new content resets the fingerprint, a new `train` the columns.
 
     >>> split = Batch(jax.numpy.arange(4.0), jax.numpy.zeros(4, int))
     >>> dataset = Dataset(split, split, split, fingerprint="abc")
@@ -116,11 +116,11 @@ Dataset._replace = _replace  # type: ignore[assignment, method-assign] # typing 
 
 
 class Start(NamedTuple):
-    """What members begin with, of one model or of each member [P, ...]."""
+    """The initial state of members: of one for all, or of each member [P, ...]."""
 
     params: PyTree
     state: PyTree = ()  # of a `StatefulModel`
-    opt_state: PyTree = None  # None: as the optimizer begins with these parameters
+    opt_state: PyTree = None  # None: initialised by the optimizer
 
 
 class TrainState(NamedTuple):
@@ -128,25 +128,25 @@ class TrainState(NamedTuple):
 
     step: Array  # [] int32, updates done
     params: PyTree
-    state: PyTree  # what the model keeps beside its parameters, as running statistics
+    state: PyTree  # of the model besides its parameters, such as running statistics
     opt_state: PyTree
     key: jax.Array  # [] typed key of the seed; randomness is fold_in(key, ...)
 
 
 class Claim(NamedTuple):
-    """A falsifiable statement, what was measured, and the verdict.
+    """A falsifiable statement, a measurement, and the verdict.
 
-    It holds where `value relation bound` does, as far as its `test` can tell. The
+    The claim holds if `value relation bound` is true according to `test`. The
     constructors are in `verify.claims`.
     """
 
     statement: str
-    value: float  # what was measured, of all n together
-    spread: tuple[float, float]  # of the n measurements; `test` says which
+    value: float  # the result of all n measurements
+    spread: tuple[float, float]  # of the n measurements, as described by `test`
     n: int  # seeds, repeats, or numbers compared
     relation: str  # "<=", ">=", "<", ">" or "="
-    bound: float  # argued before anything was measured
-    why: str  # that argument
+    bound: float  # chosen before the measurement
+    why: str  # the reason for the bound
     test: str  # how the verdict was reached
-    p: float | None  # of the test, where it is a statistical one
+    p: float | None  # p-value of a statistical test
     verdict: str  # "holds" or "fails"

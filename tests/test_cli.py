@@ -63,7 +63,7 @@ def test_a_sweep_of_a_network_in_a_file(capsys, penguins, tmp_path):
     [
         ("digits", "required"),
         ("digits --space width", "give NAME=VALUE"),
-        ("digits --space a=1 a=2", "has 'a' twice"),
+        ("digits --space a=1 a=2", "contains 'a' twice"),
         ("digits --space a=1..x", "give two numbers"),
         ("digits --space a=2..1", "--space has 'a=2..1': ValueError"),
         ("minst --space width=8", "did you mean 'mnist'"),
@@ -263,7 +263,7 @@ def test_data_says_what_was_skipped(capsys, tmp_path):
 
 def test_doctor_says_what_does_not_work(capsys, monkeypatch):
     code, out, _ = call(capsys, "doctor")
-    assert code == 0 and "BROKEN" not in out and "computes rightly" in out
+    assert code == 0 and "BROKEN" not in out and "computes correctly" in out
     monkeypatch.setattr(doctor, "computes", lambda device: False)
     code, out, _ = call(capsys, "doctor")
     assert code == 1 and "BROKEN  cpu 0" in out
@@ -323,7 +323,7 @@ def test_doctor_checks_what_processes_exchange(capsys, monkeypatch):
         (["predict", "RUN"], "there are no files"),
         (["predict", "nowhere", "x.png"], "nowhere has no summary.json"),
         (["evaluate", "nowhere"], "nowhere has no summary.json"),
-        (["report", "nowhere"], "is no run folder"),
+        (["report", "nowhere"], "'nowhere' is not a folder"),
         (["export", "RUN", "--format", "onx"], "invalid choice 'onx'"),
         (["evaluate", "RUN", "--data", "nowhere"], "nowhere is not there"),
         (["evaluate", "RUN", "--data", "README.md"], "of no kind that is known"),

@@ -64,7 +64,8 @@ LISTS = {"width": [4, 8], "learning_rate": [0.1, 0.2]}
 SWEEPS = {
     "sweep option": swept("unknown argument of a sweep 'epochs': did you m", epochs=3),
     "sweep halving": swept(
-        "successive halving is of one", observe=[observers.successive_halving(1)]
+        "successive halving works within one program",
+        observe=[observers.successive_halving(1)],
     ),
     "sweep read_test": swept("leave read_test out", read_test=True),
     "sweep engine": swept("unknown engine 'slurm'", engine="slurm"),
@@ -81,18 +82,22 @@ SWEEPS = {
         hparams={"widht": [4, 8], **RATE, "width": 3},
     ),
     "sweep both": swept(
-        "'batch_size' is taken by broad and by fit", broad, {"batch_size": [4, 8]}
+        "'batch_size' is an argument of both broad and fit",
+        broad,
+        {"batch_size": [4, 8]},
     ),
     "sweep twice": swept(
         "batch_size is given twice", hparams={"batch_size": [4, 8]}, batch_size=4
     ),
-    "sweep seeds": swept("'seeds' is the same for all", hparams={"seeds": [1, 2]}),
+    "sweep seeds": swept(
+        "contains 'seeds', which must be the same for all", hparams={"seeds": [1, 2]}
+    ),
     "sweep batch": swept(
         "batch_size is 100, but the train split", hparams={"batch_size": [4, 100]}
     ),
     "sweep number": swept("batch_size is 0.5: give", hparams={"batch_size": 0.5}),
     "sweep losses": swept(
-        "losses of several kinds cannot be compared",
+        "values of different losses cannot be compared",
         hparams={"loss": [losses.cross_entropy, losses.squared_error]},
     ),
     "sweep value twice": swept(
@@ -101,9 +106,9 @@ SWEEPS = {
     "sweep no value": swept("has no value", hparams={"learning_rate": []}),
     "sweep text": swept("'learning_rate' is 'a'", hparams={"learning_rate": ["a"]}),
     "sweep final seeds": swept(
-        "final_seeds has 1, with which", seeds=2, final_seeds=[1]
+        "final_seeds contains 1, which is a seed of", seeds=2, final_seeds=[1]
     ),
-    "sweep no final seeds": swept("of final_seeds: seeds is 0", final_seeds=0),
+    "sweep no final seeds": swept("final_seeds: seeds is 0", final_seeds=0),
     "sweep ray options": swept("no effect without engine='ray'", ray_options={}),
     "sweep trials": swept("num_trials has no effect without", num_trials=3),
     "sweep sampler": swept("sampler is 'tpe': give a constructor", sampler="tpe"),
@@ -113,10 +118,10 @@ SWEEPS = {
     ),
     "sweep listed": (
         lambda: sweep(MODEL, DATA, hparams=[RATE], sampler=dict, num_trials=3),
-        "hparams lists the settings, so there is nothing to be drawn",
+        "hparams is a list of settings, so there is nothing to sample",
     ),
     "sweep range": swept(
-        "is a distribution, and without a sampler every value is tried",
+        "is a distribution, but without a sampler every value is tried",
         hparams={"learning_rate": optuna.distributions.FloatDistribution(0.1, 1.0)},
     ),
 }
@@ -218,7 +223,7 @@ CALLS = {
     "cosine": (lambda: schedules.cosine(100, 2), rf"warmup is 2: {NUMBER} \[0, 1\)"),
     "one_cycle": (lambda: schedules.one_cycle("a"), f"num_steps is 'a': {WHOLE}"),
     "tensorboard": (lambda: observers.tensorboard(3), "folder is 3: give a path"),
-    "claim": (lambda: claims.less("it", "abc", 1, why=""), "'it' is claimed of 'abc'"),
+    "claim": (lambda: claims.less("it", "abc", 1, why=""), "'it' is about 'abc'"),
     "trend": (lambda: claims.rises("it", range(9), why=""), r"has values \(9,\): give"),
     "check_gradients": (lambda: check_gradients(3, {}), "3"),
     "export": (lambda: export(3, "a", "onnx"), "the run is 3: give what fit or load"),

@@ -213,7 +213,7 @@ def test_a_lesson_leaves_the_folder_of_another_experiment_alone(tmp_path, start)
     script.write_text(LESSON.replace("BOUND", "2"))
     code, _, err = start(script, "--workdir", tmp_path)
     assert code == 2
-    assert "holds a run of digits" in err and "--workdir" in err
+    assert "contains a run of digits" in err and "--workdir" in err
     assert not (tmp_path / "summary.json").exists()
 
 

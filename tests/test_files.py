@@ -104,7 +104,7 @@ def test_a_cache_of_somebody_else_is_refused(linked, tmp_path, monkeypatch):
         (tmp_path / "other").mkdir()
         folder.symlink_to(tmp_path / "other")
     os.chown(folder, 12345, -1)
-    with pytest.raises(PermissionError, match="somebody else's"):
+    with pytest.raises(PermissionError, match="belongs to another user"):
         private_folder("programs")
 
 

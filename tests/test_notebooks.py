@@ -189,7 +189,7 @@ def test_nothing_of_the_users_is_replaced(tmp_path):
     mine = tmp_path / "slides" / "xor.py"
     mine.write_text("mine")
     (tmp_path / "xor.py").unlink()
-    with pytest.raises(UserError, match=r"slides/xor\.py is there already"):
+    with pytest.raises(UserError, match=r"slides/xor\.py exists already"):
         lessons.copy(tmp_path)
     assert mine.read_text() == "mine" and not (tmp_path / "xor.py").exists()
 

@@ -10,7 +10,7 @@ SCRIPT = Path(__file__).parent.parent / "experiments/vgg16_transfer.py"
 @pytest.mark.parametrize(
     ("flag", "value", "said"),
     [
-        ("--seeds", 3, "seeds is 3, too few for the claim about them: give at least 5"),
+        ("--seeds", 3, "seeds is 3, too few for a claim about seeds: give at least 5"),
         ("--num-examples", 0, "num_examples is 0: give a whole number of at least 1"),
         ("--data", "nowhere/at/all", "nowhere/at/all is not there"),
     ],

@@ -1,5 +1,5 @@
-"""The live lab: pages on this machine that train, answer and check while you look.
+"""The live lab: local pages that train, predict and check gradients interactively.
 
-Here are plain functions, from settings to numbers and pictures; `apps` has the marimo
-pages that call them, and `server` serves those.
+This room has plain functions from settings to numbers and pictures; `apps` has the
+marimo pages that call them, and `server` serves the pages.
 """

@@ -1,7 +1,7 @@
-"""Strokes of a pen -> an image like those that a run learnt from.
+"""Strokes of a pen -> an image like the training images of a run.
 
-How large those are, where they lie, how thick their lines are, and what paper and ink
-are, is measured on them. The pen then draws on a raster FINE times as fine.
+The size, position and line width of the training images, and the values of background
+and ink, are measured. The strokes are then drawn at FINE times the resolution.
 """
 
 import math
@@ -11,36 +11,37 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
+from dlworkshop.data.rows import evenly
 from dlworkshop.errors import UserError, repr_of
 from dlworkshop.types import Array
 
 FINE = 8
 MOST_STROKES, MOST_POINTS = 100, 20_000
-MEASURED = 1000  # images, evenly spread over train
+MEASURED = 1000  # training images
 
 Stroke = Sequence[tuple[float, float]]  # x to the right and y down, in [0, 1]
 
 
 class Hand(NamedTuple):
-    """How the images of a data set are drawn; lengths in pixels, y and x from above."""
+    """How the images of a data set are drawn; lengths are in pixels."""
 
     shape: tuple[int, int, int]  # H, W, C
     dtype: np.dtype
-    size: float  # of the longer side of what is drawn
-    centre: tuple[float, float]  # of its mass
-    pen: float  # the width of a line
-    paper: float  # as the images store it
-    ink: float
+    size: float  # of the longer side of a drawing
+    centre: tuple[float, float]  # of its mass, y (downwards) and x
+    pen: float  # width of a line
+    paper: float  # stored value of the background
+    ink: float  # stored value of a line
 
 
 def hand_of(images: Array) -> Hand:
     """Measure images [N, H, W, C].
 
-    The width of a line is twice its area by its outline, which is the sum of all steps
-    of brightness along rows and columns, times pi / 4 (Crofton's formula).
+    The width of a line is twice its area divided by its outline. The outline is the sum
+    of all brightness steps along rows and columns, times pi / 4 (Crofton's formula).
 
     Raises:
-        UserError: if they are no images, or nothing is on them.
+        UserError: if the data are not images, or all images are empty.
 
     >>> images = np.zeros((1, 16, 16, 1), np.uint8)
     >>> images[0, 4:12, 7:9] = 255
@@ -50,11 +51,10 @@ def hand_of(images: Array) -> Hand:
     """
     if getattr(images, "ndim", 0) != 4:
         raise UserError(
-            f"the run learnt from {repr_of(images)}: to draw for it takes one that "
-            "learnt from images"
+            f"the run was trained on {repr_of(images)}: give a run that was trained on "
+            "images"
         )
-    size = min(len(images), MEASURED)
-    some = np.linspace(0, len(images) - 1, size).astype(int)
+    some = evenly(len(images), MEASURED)
     grey = np.asarray(images[some], np.float64).mean(-1)  # [n, H, W]
     edge = [grey[:, 0], grey[:, -1], grey[:, :, 0], grey[:, :, -1]]
     paper = float(np.median(np.concatenate([side.ravel() for side in edge])))
@@ -63,7 +63,7 @@ def hand_of(images: Array) -> Hand:
     peak = apart.max((1, 2)) if lighter else apart.min((1, 2))  # [n]
     written = peak != 0
     if not written.any():
-        raise UserError("nothing is on the images that the run learnt from")
+        raise UserError("all training images of the run are empty: give another run")
     cover = (apart[written] / peak[written, None, None]).clip(0, 1)  # [n, H, W]
     on = cover > 0.25
     size = np.maximum(*(_extent(on.any(axis)) for axis in (1, 2)))
@@ -83,15 +83,15 @@ def hand_of(images: Array) -> Hand:
 
 
 def _extent(on: np.ndarray) -> np.ndarray:
-    """From the first to the last that is on: [n, L] bool -> [n]."""
+    """The length from the first to the last True: [n, L] bool -> [n]."""
     return on.shape[1] - on.argmax(1) - on[:, ::-1].argmax(1)
 
 
 def strokes_of(sent: Any) -> list[np.ndarray]:
-    """Strokes [T, 2] from what a page sent.
+    """Strokes [T, 2] from the message of a page.
 
     Raises:
-        UserError: if it is none, or too much.
+        UserError: if the message is malformed, or too long.
 
     >>> strokes_of([[[0.5, 2.0]]])
     [array([[0.5, 1. ]])]
@@ -114,10 +114,10 @@ def strokes_of(sent: Any) -> list[np.ndarray]:
 
 
 def image_of(strokes: Sequence[np.ndarray], hand: Hand) -> np.ndarray:
-    """What these strokes [T, 2] are on an image [H, W, C] like those of the run.
+    """Draw strokes [T, 2] as an image [H, W, C] like the training images.
 
     Raises:
-        UserError: if there are none.
+        UserError: if there are no strokes.
 
     >>> hand = Hand((8, 8, 1), np.dtype("uint8"), 6.0, (4.0, 4.0), 2.0, 0.0, 255.0)
     >>> image_of([np.array([[0.5, 0.2], [0.5, 0.7]])], hand)[4, :, 0].tolist()
@@ -127,7 +127,7 @@ def image_of(strokes: Sequence[np.ndarray], hand: Hand) -> np.ndarray:
         raise UserError("nothing is drawn yet")
     points = np.concatenate(strokes)
     low, high = points.min(0), points.max(0)
-    longest = max(float((high - low).max()), 0.05)  # a dot stays one
+    longest = max(float((high - low).max()), 0.05)  # a dot is not enlarged
     scale = max(hand.size - hand.pen, 1.0) / longest
     drawn = [(stroke - (low + high) / 2) * scale for stroke in strokes]
     middle = np.array(hand.shape[1::-1]) / 2  # x, y

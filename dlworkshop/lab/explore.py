@@ -1,7 +1,4 @@
-"""Parts of a finished run, for some of its members: scores, curves, mistakes, filters.
-
-What a run folder holds is read as the report reads it.
-"""
+"""Scores, curves, mistakes and filters of some members of a finished run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,8 +6,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from dlworkshop.errors import UserError, check_known, unknown
-from dlworkshop.report import figures
+from dlworkshop.errors import UserError, check_known
+from dlworkshop.report import figures, pictures
+from dlworkshop.report.confusion import class_names, mean_counts
 from dlworkshop.report.read import RunFolder
 from dlworkshop.report.words import humanize
 from dlworkshop.train.result import Run
@@ -34,7 +32,7 @@ def member_rows(run: RunFolder) -> list[dict[str, Any]]:
 
 
 def scores_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The columns of `member_rows` that are scores.
+    """The columns of `member_rows` that contain scores.
 
     >>> scores_of([{"member": 0, "test loss": 0.1}])
     ['test loss']
@@ -43,10 +41,10 @@ def scores_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def members_of(run: RunFolder, given: Sequence[Any]) -> list[int]:
-    """The numbers of members, checked; of none, all.
+    """The selected members in ascending order; all members if none is selected.
 
     Raises:
-        UserError: if one is no number of a member.
+        UserError: if a number is not the number of a member.
     """
     size = len(run.members)
     for each in given:
@@ -58,7 +56,7 @@ def members_of(run: RunFolder, given: Sequence[Any]) -> list[int]:
 
 
 def quantities(run: RunFolder) -> list[str]:
-    """The names of the curves, without their splits, the loss first."""
+    """The quantities that have curves, the loss first."""
     names = dict.fromkeys(name for _, name in run.series)
     return sorted(names, key=lambda name: name != "loss")
 
@@ -70,65 +68,60 @@ def curves(run: RunFolder, quantity: str, members: Sequence[int]) -> str:
         UserError: if it was not logged.
     """
     check_known("quantity", quantity, quantities(run))
-    own = np.asarray(members)
     series = {
-        split: each._replace(value=each.value[:, own], finite=each.finite[own])
+        split: each.of(list(members))
         for (split, name), each in run.series.items()
         if name == quantity
     }
-    measure = run.unit(quantity)
-    label = humanize(quantity) + (f" ({measure})" if measure else "")
-    title = f"{label[0].upper()}{label[1:]} of {len(own)} of {len(run.members)} members"
+    label = pictures.label(run, quantity)
+    who = f"{len(members)} of {len(run.members)} members"
+    title = f"{label[0].upper()}{label[1:]} of {who}"
     return figures.learning_curves(f"curve-{quantity}", title, label, series, quantity)
 
 
 def confusion(run: RunFolder, members: Sequence[int]) -> np.ndarray:
-    """How many test examples of a class are taken for another: mean over the members.
-
-    [K, K], the true class by the predicted one.
+    """The confusion matrix [K, K] on test, true by predicted class, mean over members.
 
     Raises:
-        UserError: if the run keeps no predictions of classes.
+        UserError: if the run folder has no predictions of classes.
     """
     found = run.predictions
     if found is None:
-        raise UserError("the run keeps no predictions of classes: its data have none")
-    size = len(found.classes)
-    pairs = size * found.label + found.prediction[np.asarray(members)]  # [P, N]
-    counts = np.bincount(pairs.ravel(), minlength=size * size)
-    return counts.reshape(size, size) / len(members)
+        raise UserError(
+            "the run folder has no predictions of classes: give a run of a classifier"
+        )
+    return mean_counts(found, np.asarray(members))
 
 
 def most_confused(run: RunFolder) -> tuple[list[str], tuple[str, str]]:
-    """The names of the classes, and the two that are confused most: true and said.
+    """The names of the classes, and the most frequent confusion: true and predicted.
 
     Raises:
-        UserError: if the run keeps no predictions of classes.
+        UserError: if the run folder has no predictions of classes.
     """
     counts = confusion(run, range(len(run.members)))
     np.fill_diagonal(counts, -1)
     true, said = np.unravel_index(counts.argmax(), counts.shape)
     assert run.predictions is not None
-    names = [str(name) for name in run.predictions.classes]
+    names = class_names(run.predictions, len(counts))
     return names, (names[true], names[said])
 
 
 def mistaken(
     run: RunFolder, members: Sequence[int], true: str, said: str
 ) -> list[tuple[int, int]]:
-    """The test examples of class `true` that some of the members take for `said`.
+    """The test examples of class `true` that some members take for `said`.
 
     Returns:
-        (place in test, how many of the members), the most members first.
+        (index in test, number of members), in descending order of the number.
 
     Raises:
-        UserError: if one of the two is no class.
+        UserError: if `true` or `said` is not a class.
     """
     found = run.predictions
-    names = [] if found is None else [str(name) for name in found.classes]
+    names = [] if found is None else class_names(found, 0)
     for name in (true, said):
-        if name not in names:
-            raise unknown("class", name, names)
+        check_known("class", name, names)
     assert found is not None
     votes = (found.prediction[np.asarray(members)] == names.index(said)).sum(0)  # [N]
     votes = np.where(found.label == names.index(true), votes, 0)
@@ -137,13 +130,13 @@ def mistaken(
 
 
 def filters(run: Run, member: int) -> np.ndarray:
-    """The first layer of a member as images [F, h, w], one for each unit.
+    """The weights of the first layer of a member as images [F, h, w], one per unit.
 
-    The kernel of a convolution is its mean over the channels; the columns of a matrix
-    have the shape of the image that they are multiplied with.
+    Weights are averaged over the channels. A unit of a dense layer has the shape of the
+    input image.
 
     Raises:
-        UserError: if neither comes first.
+        UserError: if the first layer is neither a convolution nor a dense layer.
     """
     shape = tuple(run.read_artifact("config.json")["dataset"]["shape"] or ())
     for leaf in jax.tree.leaves(run.params):
@@ -153,7 +146,10 @@ def filters(run: Run, member: int) -> np.ndarray:
         if kernel.ndim == 2 and len(shape) == 3 and len(kernel) == np.prod(shape):
             images = kernel.reshape(*shape, -1).mean(2)
             return images.transpose(2, 0, 1)[:MOST_FILTERS]
-    raise UserError("the run has no first layer that looks at an image")
+    raise UserError(
+        "the first layer of the model is not applied to an image: give a run of an "
+        "MLP or a CNN on images"
+    )
 
 
 def tiles(images: np.ndarray) -> np.ndarray:

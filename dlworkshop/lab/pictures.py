@@ -1,7 +1,7 @@
 """Pictures of the lab as HTML with inline SVG, drawn in milliseconds.
 
-Matplotlib takes longer for a frame than an epoch takes to train; it draws what does not
-move.
+Matplotlib needs more time for a frame than the training of an epoch; it is used for
+static figures only.
 """
 
 import base64
@@ -13,25 +13,27 @@ import contourpy
 import numpy as np
 from PIL import Image
 
+from dlworkshop.data.rows import evenly
 from dlworkshop.lab.training import GRID, Training, View, half_side
+from dlworkshop.learn.metrics import mean_and_error
 from dlworkshop.report.elements import Html, join, tag
 from dlworkshop.report.marks import COLOURS
 from dlworkshop.report.words import with_error
 
-PALE = 0.55  # how much of the paper is left where a class is certain
+PALE = 0.55  # share of white in the colour of a certain class
 WIDE, HIGH = 600, 200  # of the curves
-MOST_EPOCHS = 150  # that are drawn
-LEAST, MOST = 1e-4, 1e3  # of a loss that is drawn
+MOST_EPOCHS = 150  # points of a curve
+LEAST, MOST = 1e-4, 1e3  # losses are clipped to this range
 
 
 def frame(training: Training, seen: View) -> Html:
-    """A training as it is: a card for each learning rate, and the curves."""
+    """The current state of a training: a card for each learning rate, and curves."""
     cards = [_card(training, seen, rate) for rate in range(len(seen.mean))]
     return join([tag("div", *cards, class_="lab-cards"), _curves(training, seen)])
 
 
 def _card(training: Training, seen: View, rate: int) -> Html:
-    """What the members of a learning rate say, and how far apart they are."""
+    """The predictions of the members with a learning rate, and their spread."""
     settings = training.settings
     title = f"learning rate {settings.rates[rate]:g}"
     running = seen.running[rate]
@@ -59,12 +61,8 @@ def _card(training: Training, seen: View, rate: int) -> Html:
 
 def _mean(seen: View, name: str, rate: int) -> str:
     """Mean and standard error over the running seeds, at the last epoch."""
-    values = seen.history[name][-1, rate][seen.running[rate]]
-    if not values.size:
-        return "unknown"
-    values = values.astype(float)
-    error = values.std(ddof=1) / values.size**0.5 if values.size > 1 else None
-    return with_error(values.mean(), error, name.partition("/")[2])
+    stat = mean_and_error(seen.history[name][-1, rate][seen.running[rate]])
+    return with_error(stat["mean"], stat["sem"], name.partition("/")[2])
 
 
 def _svg(label: str, *parts: Html) -> Html:
@@ -78,7 +76,7 @@ def _image(pixels: np.ndarray) -> Html:
 
 
 def png(pixels: np.ndarray) -> str:
-    """Pixels [H, W, 3] or [H, W] uint8 as the address of a PNG.
+    """Pixels [H, W, 3] or [H, W] uint8 as the data URL of a PNG.
 
     >>> png(np.zeros((2, 2), np.uint8))[:26]
     'data:image/png;base64,iVBO'
@@ -95,7 +93,7 @@ def _mixed(chance: np.ndarray) -> np.ndarray:
 
 
 def _shaded(spread: np.ndarray) -> np.ndarray:
-    """A spread [G, G] as [G, G, 3] uint8: white is none, black is 0.5, the largest."""
+    """A spread [G, G] as [G, G, 3] uint8, white for 0 to black for 0.5."""
     white = 255 * (1 - np.clip(spread / 0.5, 0, 1))
     return np.repeat(white[..., None], 3, -1).astype(np.uint8)
 
@@ -105,7 +103,7 @@ def _rgb(colour: str) -> tuple[int, ...]:
 
 
 def _boundary(logits: np.ndarray) -> Html:
-    """The lines between the classes of a member, from its logits [G, G, K]."""
+    """The decision boundary of a member, from its logits [G, G, K]."""
     classes = logits.shape[-1]
     lines: list[np.ndarray] = []
     for k in range(classes if classes > 2 else 1):
@@ -129,7 +127,7 @@ def _path(points: np.ndarray) -> str:
 
 
 def _dots(training: Training) -> list[Html]:
-    """The points: of train filled, of validation hollow."""
+    """The points of train (filled) and of validation (hollow)."""
     half = half_side(training.data)
     dots = []
     for name, kind in (("train", "lab-train"), ("validation", "lab-held")):
@@ -145,7 +143,7 @@ def _dots(training: Training) -> list[Html]:
 def _curves(training: Training, seen: View) -> Html:
     """The validation loss of all members, and the mean of each learning rate."""
     loss = seen.history["validation/loss"]  # [T, R, S]
-    every = np.unique(np.linspace(0, len(loss) - 1, MOST_EPOCHS).round().astype(int))
+    every = evenly(len(loss), MOST_EPOCHS)
     shown = np.log10(
         np.nan_to_num(loss[every], nan=MOST, posinf=MOST).clip(LEAST, MOST)
     )

@@ -1,7 +1,7 @@
-"""Functions with a derivative that can be broken, for the gradient check's page.
+"""Functions whose derivative can be broken, for the page of the gradient check.
 
-Each is made for an `error`: 0 leaves it right, 1 is about as wrong as it gets. The page
-chooses among these by name, and shows their source.
+The argument `error` controls how wrong the derivative is: 0 is right, 1 is an error of
+about 100 %. The page selects a function by name and shows its source code.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,12 +22,12 @@ WEIGHTS = np.array(
         [0.5, -0.2, 0.4, -0.9],
     ]
 )
-LEAST, LARGEST = -12, 0  # of the power of ten that is the error
-FARTHEST = 3.0
+LEAST, LARGEST = -12, 0  # log10 of the error
+FARTHEST = 3.0  # limit of the scale of the point
 
 
 def too_steep(error):
-    """A layer of tanh; the slope of tanh is too large by `error` of it."""
+    """A layer of tanh; the derivative of tanh is too large by a factor 1 + error."""
 
     @jax.custom_vjp
     def tanh(x):
@@ -45,7 +45,7 @@ def too_steep(error):
 
 
 def leaks(error):
-    """A layer of ReLU; its derivative is `error` instead of 0 on the left."""
+    """A layer of ReLU; its derivative for negative inputs is `error` instead of 0."""
 
     @jax.custom_vjp
     def relu(x):
@@ -62,7 +62,7 @@ def leaks(error):
 
 
 def one_entry(error):
-    """A softmax; the derivative of its first entry is too large by `error` of it."""
+    """A softmax; the derivative of its first entry is too large, times 1 + error."""
 
     @jax.custom_vjp
     def softmax(x):
@@ -81,7 +81,7 @@ def one_entry(error):
 
 
 def forgotten(error):
-    """x y, in forward mode; `error` of the part of y is left out."""
+    """x y, in forward mode; a share `error` of the derivative by y is left out."""
 
     @jax.custom_jvp
     def product(x, y):
@@ -96,7 +96,7 @@ def forgotten(error):
 
 
 def stopped(error):
-    """Squares; `stop_gradient` takes `error` of each factor out of the derivative."""
+    """Squares; `stop_gradient` removes a share `error` of the derivative."""
 
     def square(x):
         return x * (error * jax.lax.stop_gradient(x) + (1 - error) * x)
@@ -105,7 +105,7 @@ def stopped(error):
 
 
 def divided(error):
-    """sin(x) / x, with 1 put in at 0: there the derivative is 0 / 0 all the same."""
+    """sin(x) / x, replaced by 1 at 0, where the derivative is still 0 / 0."""
 
     def sinc(x):
         return jnp.where(x == 0, 1.0, jnp.sin(x) / x)
@@ -114,7 +114,7 @@ def divided(error):
 
 
 def vectorized(error):
-    """Squares; their rule for `vmap` adds `error`, which one by one is not seen."""
+    """Squares; their rule for `vmap` adds `error`, which shows under `vmap` only."""
 
     @jax.custom_batching.custom_vmap
     def square(x):
@@ -144,15 +144,15 @@ RULES: Mapping[str, Callable[[float], Callable]] = {
 
 
 def checked(name: str, power: float | None, scale: float) -> GradientReport:
-    """The verdict on a function whose derivative is wrong by 10 ** `power`.
+    """Check the gradient of a function whose derivative is wrong by 10 ** `power`.
 
     Args:
-        name: of RULES.
-        power: in [LEAST, LARGEST]; None leaves it right.
-        scale: the function is checked at so many times POINT.
+        name: in RULES.
+        power: in [LEAST, LARGEST]; None leaves the derivative right.
+        scale: the function is checked at `scale` * POINT.
 
     Raises:
-        UserError: if it is none of them, or a number is out of its limits.
+        UserError: if the name is unknown, or a number is out of its range.
 
     >>> report = checked("a factor is forgotten", -3, 1.0)
     >>> report.verdict, report.culprits[0].name

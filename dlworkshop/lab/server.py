@@ -1,4 +1,4 @@
-"""The server of the lab: its pages on 127.0.0.1, for the browser that was shown in."""
+"""The server of the lab: pages on 127.0.0.1, for a browser that knows the token."""
 
 import hmac
 import os
@@ -16,14 +16,13 @@ from dlworkshop.report import elements, terminal
 
 HOST = "127.0.0.1"
 PAGES = {
-    "playground": ("Playground", "A population trains while you look."),
-    "digit": ("Draw a digit", "The members of a run answer, and show why."),
+    "playground": ("Playground", "Watch a population train."),
+    "digit": ("Draw a digit", "See what the members of a run predict, and why."),
     "explore": ("Explore a run", "Members, curves, mistakes and filters."),
-    "gradients": ("Gradient check", "Break a derivative, and see it found."),
+    "gradients": ("Gradient check", "Break a derivative, and see the check find it."),
 }
-# What a page needs beside itself: three calls, and the code of its widgets. marimo has
-# more to offer, and refuses most of it itself where a page is not to be edited; nothing
-# else is passed on here.
+# Besides itself a page needs three calls and the code of its widgets. All other
+# requests are rejected; marimo too rejects most of them for pages without an editor.
 CALLS = re.compile(
     r"/api/(?!kernel/(set_ui_element_value|set_model_value|function_call)\Z)"
 )
@@ -34,18 +33,18 @@ DENIED = "Open the address that `dlworkshop lab` printed."
 
 
 class Guard:
-    """Passes on what comes from the browser that knows the token, and its pages.
+    """ASGI application that forwards requests only from a browser with the token.
 
-    A page of another site reaches this machine's ports as well: it cannot know the
-    token, and names another origin; or, where its name was made to lead here, another
-    host.
+    Pages of other sites can send requests to the ports of this machine too. They do not
+    know the token, and they have another origin, or another host if their name was
+    made to resolve to this machine.
     """
 
     def __init__(self, app: Any, token: str, meta: dict[str, str | None]):
         self._app, self._token, self._meta = app, token, meta
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """One request or socket."""
+        """Handle a request or a websocket."""
         from starlette.requests import HTTPConnection  # noqa: PLC0415 (an extra)
         from starlette.responses import (  # noqa: PLC0415
             PlainTextResponse,
@@ -84,7 +83,7 @@ class Guard:
 
 
 def is_served(path: str) -> bool:
-    """Whether a path is one that the pages ask for.
+    """Whether a path is one that the pages request.
 
     >>> is_served("/a/api/kernel/set_model_value"), is_served("/a/api/kernel/run")
     (True, False)
@@ -98,15 +97,15 @@ def application(token: str, run: Path | None) -> Any:
     """The pages as an ASGI application.
 
     Args:
-        token: which a browser has to know.
-        run: the folder that the pages on a run are about.
+        token: secret that a browser must know.
+        run: folder of the run for the pages that show one.
     """
     import marimo  # noqa: PLC0415 (an extra)
     from starlette.applications import Starlette  # noqa: PLC0415
     from starlette.responses import HTMLResponse  # noqa: PLC0415
     from starlette.routing import Mount, Route  # noqa: PLC0415
 
-    # pages that cannot be edited: their code stays here, and none comes from them
+    # pages without an editor: they neither receive code nor send any
     builder = marimo.create_asgi_app(quiet=True, include_code=False)
     apps = resources.files("dlworkshop.lab.apps")
     for page in PAGES:
@@ -124,9 +123,7 @@ def index(run: Path | None) -> str:
         tag("li", tag("a", title, href=f"{page}/"), tag("p", words, class_="note"))
         for page, (title, words) in PAGES.items()
     ]
-    about = (
-        f"The run is {run}." if run else "Two of them want a run: dlworkshop lab RUN"
-    )
+    about = f"The run is {run}." if run else "Two pages need a run: dlworkshop lab RUN"
     parts = [
         tag("header", tag("h1", "dlworkshop lab")),
         tag("main", tag("ul", *items), tag("p", about, class_="note")),
@@ -135,16 +132,16 @@ def index(run: Path | None) -> str:
 
 
 def serve(run: Path | None, port: int, browser: bool) -> NoReturn:
-    """Serve the pages until the program is stopped, which ends the process.
+    """Serve the pages until a signal stops the server; then end the process.
 
     Args:
-        run: the folder of a run, for the pages that are about one.
-        port: of this machine; 0 takes a free one.
-        browser: whether to open one.
+        run: folder of the run for the pages that show one.
+        port: of this machine; 0 chooses a free one.
+        browser: whether to open a browser.
 
     Raises:
-        UserError: if marimo is missing, the port is taken, or the folder is not that
-            of a finished run.
+        UserError: if marimo is not installed, the port is in use, or the folder is not
+            the folder of a finished run.
     """
     try:
         import anywidget  # noqa: F401, PLC0415 (extras)
@@ -158,7 +155,7 @@ def serve(run: Path | None, port: int, browser: bool) -> NoReturn:
     if run is not None:
         from dlworkshop.serve.load import load  # noqa: PLC0415 (JAX)
 
-        load(run)  # what it cannot show is said here
+        load(run)  # raises if the pages could not show it
     token = secrets.token_urlsafe(16)
     with listening(port) as listener:
         address = f"http://{HOST}:{listener.getsockname()[1]}/?token={token}"
@@ -170,14 +167,14 @@ def serve(run: Path | None, port: int, browser: bool) -> NoReturn:
             log_level="error",
             timeout_graceful_shutdown=1,
         )
-        if browser:  # it waits in the queue until the server answers
+        if browser:  # its request waits in the queue until the server starts
             webbrowser.open(address)
         try:
             uvicorn.Server(config).run(sockets=[listener])
             code = 0
-        except SystemExit as left:  # of a signal
+        except SystemExit as left:  # raised by a signal
             code = left.code if isinstance(left.code, int) else 1
-    # threads of pages that are open wait for messages, and would keep the process
+    # the threads of open pages wait for messages and would keep the process alive
     sys.stdout.flush()
     os._exit(code)
 
@@ -199,7 +196,7 @@ def listening(port: int) -> socket.socket:
         listener.close()
         raise UserError(
             f"port {port} of {HOST} cannot be used ({error.strerror}): give another "
-            "with --port, or 0 for a free one"
+            "port with --port, or 0 for a free one"
         ) from None
     listener.listen()
     return listener

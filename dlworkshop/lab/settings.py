@@ -1,7 +1,7 @@
-"""Settings of the playground, checked; as the query of a URL and back.
+"""Settings of the playground, checked, and their conversion from and to a URL query.
 
-A page may send anything. What it names is looked up in the tables below, what it counts
-is a number within limits, and nothing else of it is used.
+A page may send anything, so names are looked up in the tables below, numbers must be
+within limits, and everything else is rejected.
 """
 
 import functools
@@ -47,22 +47,22 @@ WHOLE = {
     "seeds": (1, 8),
 }
 MOST_NOISE, FASTEST = 0.5, 100.0
-MOST_RATES = len(COLOURS)  # each has its colour
+MOST_RATES = len(COLOURS)  # each learning rate has its colour
 
 
 class Settings(NamedTuple):
-    """What a population of the playground is made of."""
+    """The settings of a population of the playground."""
 
     points: str = "moons"
-    size: int = 200  # points, of which 60 % are for training
-    noise: float = 0.15  # standard deviation of their places
+    size: int = 200  # points; 60 % of them are training points
+    noise: float = 0.15  # standard deviation of the coordinates
     depth: int = 2  # hidden layers
-    width: int = 16  # units of each
+    width: int = 16  # units of each hidden layer
     activation: str = "tanh"
     optimizer: str = "adam"
-    batch: int = 20  # points of an update
-    rates: tuple[float, ...] = (0.001, 0.01, 0.1)  # per update
-    seeds: int = 4  # of each learning rate
+    batch: int = 20  # points in an update
+    rates: tuple[float, ...] = (0.001, 0.01, 0.1)  # learning rates, per update
+    seeds: int = 4  # for each learning rate
 
     @property
     def members(self) -> int:
@@ -71,14 +71,14 @@ class Settings(NamedTuple):
 
 
 def settings_of(given: Mapping[str, Any]) -> Settings:
-    """Settings from a query, or from the controls of a page; others are the default.
+    """Settings from a query or the controls of a page; missing ones have defaults.
 
     Args:
-        given: name -> value, as text or as what it is; learning rates may be one text
+        given: name -> value, of its own type or as text; learning rates may be a text
             with commas.
 
     Raises:
-        UserError: if something is no setting, or out of its limits.
+        UserError: if a name is unknown, or a value is out of its range.
 
     >>> settings_of({"depth": "3", "rates": "0.1, 1"}).rates
     (0.1, 1.0)
@@ -91,14 +91,14 @@ def settings_of(given: Mapping[str, Any]) -> Settings:
     train = settings.size * 6 // 10
     if settings.batch > train:
         raise UserError(
-            f"batch is {settings.batch}: of {settings.size} points {train} are for "
-            "training, so give no more than that"
+            f"batch is {settings.batch}, but {train} of {settings.size} points are for "
+            f"training: give at most {train}"
         )
     return settings
 
 
 def to_query(settings: Settings) -> dict[str, str]:
-    """Settings as the query of a URL: `settings_of` reads it back.
+    """Settings as the query of a URL, which `settings_of` reads.
 
     >>> to_query(Settings())["rates"], settings_of(to_query(Settings())) == Settings()
     ('0.001,0.01,0.1', True)
@@ -149,10 +149,10 @@ def _rates(value: Any) -> tuple[float, ...]:
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, list | tuple) or not 1 <= len(parts) <= MOST_RATES:
         raise UserError(
-            f"the learning rates are {repr_of(value)}: give 1 to {MOST_RATES} numbers, "
-            "with commas between them"
+            f"the learning rates are {repr_of(value)}: give 1 to {MOST_RATES} numbers "
+            "separated by commas"
         )
     rates = tuple(_number("a learning rate", part, 1e-8, FASTEST) for part in parts)
     if len(set(rates)) < len(rates):
-        raise UserError("a learning rate is there twice: give each once")
+        raise UserError("a learning rate is given twice: give each once")
     return rates

@@ -1,4 +1,4 @@
-"""Answers to a drawing, mistakes, filters and verdicts, as HTML."""
+"""Predictions for a drawing, mistakes, filters and verdicts, as HTML."""
 
 from collections.abc import Sequence
 
@@ -14,23 +14,23 @@ from dlworkshop.verify import GradientReport
 
 
 def answered(found: Answer, image: np.ndarray, run: Run, dataset: Dataset) -> Html:
-    """The answers to an image: ensemble, members, saliency, and the nearest images."""
-    names = _names(dataset.classes, len(found.ensemble))
+    """The predictions for an image, their saliency, and the nearest training images."""
+    names = list(dataset.classes) or [str(k) for k in range(len(found.ensemble))]
     best = int(found.ensemble.argmax())
     spread = found.chance.std(0, ddof=int(len(found.chance) > 1))  # [K]
     told = f"{found.ensemble[best]:.2f} ± {spread[best]:.2f}"
-    head = tag("p", "The ensemble says ", tag("strong", names[best]), f" ({told})")
+    head = tag("p", "The ensemble predicts ", tag("strong", names[best]), f" ({told})")
     words = (
-        f"Entropy {found.entropy:.2f} of at most {np.log(len(names)):.2f} nats; "
-        f"{found.disagreement:.2f} of it because the members disagree."
+        f"Entropy: {found.entropy:.2f} nats (maximum {np.log(len(names)):.2f}), of "
+        f"which {found.disagreement:.2f} are due to disagreement between the members."
     )
     near = [
         _shown(dataset.train.inputs[place], f"{names[k]}, distance {far:.2f}")
         for place, k, far in found.nearest
     ]
     seen = [
-        _shown(image, "as the network sees it"),
-        _shown(found.saliency, "orange: covering it costs probability"),
+        _shown(image, "input of the network"),
+        _shown(found.saliency, "orange: important for the prediction"),
     ]
     return tag(
         "div",
@@ -40,7 +40,7 @@ def answered(found: Answer, image: np.ndarray, run: Run, dataset: Dataset) -> Ht
         tag("h3", "Probability of each class"),
         tag("p", "Mean over the members; ± one standard deviation."),
         _bars(names, found.ensemble, spread),
-        tag("h3", "The nearest images of train"),
+        tag("h3", "The nearest training images"),
         tag("div", *near, class_="lab-strip"),
         tag("h3", "Each member"),
         _members(found, names, run),
@@ -57,8 +57,8 @@ def _members(found: Answer, names: Sequence[str], run: Run) -> Html:
         seed = row.get("seed", "")
         rows.append([member, seed, *numbers, names[k], f"{chance[k]:.3f}"])
     settings = run.summary["population"][0].get("hparams") or {}
-    head = ["member", "seed", *settings, "answer", "probability"]
-    return table("Answers of the members", head, rows)
+    head = ["member", "seed", *settings, "prediction", "probability"]
+    return table("Predictions of the members", head, rows)
 
 
 def _bars(names: Sequence[str], mean: np.ndarray, spread: np.ndarray) -> Html:
@@ -71,24 +71,24 @@ def _bars(names: Sequence[str], mean: np.ndarray, spread: np.ndarray) -> Html:
 
 
 def told(run: Run) -> Html:
-    """A run in its own words."""
+    """The `repr` of a run as paragraphs."""
     return join(tag("p", line) for line in repr(run).splitlines())
 
 
 def mistaken(
     images: Array, pairs: Sequence[tuple[int, int]], members: int, names: Sequence[str]
 ) -> Html:
-    """The images of some test examples, with how many members are wrong.
+    """Images of misclassified test examples, with the number of members.
 
     Args:
         images: of the test split.
-        pairs: place, how many of the members.
-        members: how many there are.
-        names: the true class, and what it is taken for.
+        pairs: (index in test, number of members) as of `explore.mistaken`.
+        members: the number of all members.
+        names: the true and the predicted class.
     """
     true, said = names
     if not pairs:
-        return tag("p", f"No member takes a {true} for a {said}.")
+        return tag("p", f"No member takes {true} for {said}.")
     shown = [
         _shown(images[place], f"{votes} of {members}, test {place}")
         for place, votes in pairs
@@ -98,7 +98,7 @@ def mistaken(
 
 
 def matrix(counts: np.ndarray, names: Sequence[str]) -> Html:
-    """A confusion matrix [K, K] as a table; 0 is left empty."""
+    """A confusion matrix [K, K] as a table; cells with 0 are empty."""
     rows = [
         [name, *(f"{n:.3g}" if n else "" for n in row)]
         for name, row in zip(names, counts, strict=True)
@@ -108,13 +108,13 @@ def matrix(counts: np.ndarray, names: Sequence[str]) -> Html:
 
 
 def strip(images: np.ndarray) -> Html:
-    """Images [F, h, w, 3] uint8 in a row that wraps."""
+    """Images [F, h, w, 3] uint8 in rows."""
     shown = [_shown(each, "", "lab-small") for each in images]
     return tag("div", *shown, class_="lab-strip")
 
 
 def verdict(report: GradientReport) -> Html:
-    """The verdict of a derivative check, the culprits, and the table."""
+    """The verdict of a gradient check, the culprits, and the table."""
     first, *rest = str(report).splitlines()
     blamed = [
         tag(
@@ -131,12 +131,8 @@ def verdict(report: GradientReport) -> Html:
     return tag("div", *parts)
 
 
-def _names(classes: Sequence[str], size: int) -> list[str]:
-    return list(classes) or [str(k) for k in range(size)]
-
-
 def _shown(image: np.ndarray, words: str, kind: str = "") -> Html:
-    """An image [H, W, C], uint8 or float in [0, 1], with what it is."""
+    """An image [H, W, C], uint8 or float in [0, 1], with a caption."""
     href = f"data:image/png;base64,{picture(np.asarray(image))}"
     drawn = tag("img", src=href, alt=words)
     return tag("figure", drawn, tag("figcaption", words), class_=kind or None)

@@ -1,8 +1,8 @@
-"""A population on points of a plane, trained an epoch at a time.
+"""A population on points of a plane, trained one epoch at a time.
 
-It is lifts 1 to 4 from `learn`, and not `fit`: a page asks for the next epoch when it
-has drawn the last one. Learning rates are arguments of the programs, so other ones, as
-many, need no new compilation.
+It uses lifts 1 to 4 from `learn` instead of `fit`, because a page requests an epoch
+after it has drawn the previous one. Learning rates are arguments of the programs, so
+the same number of other learning rates needs no compilation.
 """
 
 import functools
@@ -27,7 +27,7 @@ SCORES = {"loss": losses.cross_entropy, "accuracy": metrics.accuracy}
 
 
 class Programs(NamedTuple):
-    """What a population is trained and looked at with, compiled when first called."""
+    """Programs that train and evaluate a population, compiled at their first call."""
 
     begin: Callable  # (hparams [P], seeds [P], example) -> population
     epoch: Callable  # (population, hparams [P], train, order [S, P, B]) -> population
@@ -36,7 +36,7 @@ class Programs(NamedTuple):
 
 
 class Training(NamedTuple):
-    """A population under training, and its past."""
+    """A population under training, with its history."""
 
     settings: Settings
     data: Dataset
@@ -48,12 +48,12 @@ class Training(NamedTuple):
 
 
 class View(NamedTuple):
-    """What there is to see of R learning rates with S seeds each."""
+    """What a page shows of R learning rates with S seeds each."""
 
-    logits: np.ndarray  # [R, S, GRID, GRID, K], the first row is the uppermost
-    mean: np.ndarray  # [R, GRID, GRID, K] probability of each class, over the running
-    spread: np.ndarray  # [R, GRID, GRID] standard deviation of that of the likeliest
-    running: np.ndarray  # [R, S] bool; the others were not finite and stand still
+    logits: np.ndarray  # [R, S, GRID, GRID, K], the first row is the top
+    mean: np.ndarray  # [R, GRID, GRID, K] probabilities, mean over running members
+    spread: np.ndarray  # [R, GRID, GRID] standard deviation for the most likely class
+    running: np.ndarray  # [R, S] bool; the others were not finite and are stopped
     history: dict[str, np.ndarray]  # name -> [T, R, S]
 
 
@@ -61,7 +61,7 @@ class View(NamedTuple):
 def programs(
     classes: int, depth: int, width: int, activation: str, optimizer: str
 ) -> Programs:
-    """The programs of a network and an optimizer, kept for the next who wants them."""
+    """The programs of a network and an optimizer, shared by all pages."""
     model = models.mlp((width,) * depth, ACTIVATIONS[activation], num_classes=classes)
     spec = step.spec_of(model, OPTIMIZERS[optimizer], losses.cross_entropy)
     on_cpu = jax.default_backend() == "cpu"
@@ -94,7 +94,7 @@ def programs(
 
 
 def begin(settings: Settings) -> Training:
-    """The population of these settings at epoch 0.
+    """The initial population of these settings.
 
     >>> settings = Settings(points="spirals", rates=(0.1, 0.2), seeds=3)
     >>> begin(settings).history["train/loss"][0].shape
@@ -114,7 +114,7 @@ def begin(settings: Settings) -> Training:
 
 
 def advance(training: Training) -> Training:
-    """The same an epoch later; members that are not finite stand still."""
+    """Train one epoch; members that are not finite do not change."""
     steps = training.order.steps_per_epoch
     members = _programs(training.settings, training.data).epoch(
         training.population,
@@ -126,7 +126,7 @@ def advance(training: Training) -> Training:
 
 
 def view(training: Training) -> View:
-    """What there is to see of a training.
+    """What a page shows of a training.
 
     >>> seen = view(begin(Settings(points="spirals", rates=(0.1, 0.2), seeds=3)))
     >>> seen.logits.shape, seen.spread.shape, seen.history["train/loss"].shape
@@ -141,7 +141,7 @@ def view(training: Training) -> View:
     chance = scipy.special.softmax(logits, -1)
     status = np.asarray(training.population.status)
     running = (status == population.RUNNING).reshape(shape)
-    counted = running | ~running.any(1, keepdims=True)  # or else all of them
+    counted = running | ~running.any(1, keepdims=True)  # all, if none is running
     found = [_together(own[who]) for own, who in zip(chance, counted, strict=True)]
     mean, spread = map(np.stack, zip(*found, strict=True))
     history = {
@@ -152,19 +152,19 @@ def view(training: Training) -> View:
 
 
 def _together(chance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of members [S, G, G, K], and how far its likeliest class varies."""
+    """The mean of members [S, G, G, K], and the spread for its most likely class."""
     mean = chance.mean(0)
     of_it = np.take_along_axis(chance, mean.argmax(-1)[None, ..., None], -1)[..., 0]
     return mean, of_it.std(0, ddof=int(len(chance) > 1))
 
 
 def half_side(data: Dataset) -> float:
-    """Half a side of the square around 0 in which the points lie, with a margin."""
+    """Half the side of a square around 0 that contains the points, with a margin."""
     return 1.1 * max(float(np.abs(split.inputs).max()) for split in data[:2])
 
 
 def places(half: float) -> Array:
-    """The places of a grid [GRID * GRID, 2] float32, row by row from the upper left.
+    """The points of a grid [GRID * GRID, 2] float32, row by row from the upper left.
 
     >>> places(1.0)[[0, GRID - 1, -1]].tolist()
     [[-1.0, 1.0], [1.0, 1.0], [1.0, -1.0]]

@@ -1,33 +1,58 @@
 """Run folder -> one HTML page with figures that opens offline.
 
-`write(workdir)` reads what a run left in its folder (`read`), draws it (`figures`),
-says it in words (`words`) and sets it on one page (`page`, of `elements`).
+`write(workdir)` reads the files of a run folder (`read`), draws the figures
+(`figures`), formats the numbers (`words`) and renders the page (`page`, `elements`).
 """
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 from dlworkshop.files import atomic_write
 
-__all__ = ["write"]
+__all__ = ["is_wanted", "left_out", "write"]
+
+_wanted = ContextVar("report.is_wanted", default=True)
 
 
 def write(workdir: Path) -> Path:
     """Write `workdir/report.html` atomically, and return its path.
 
     Args:
-        workdir: the folder of a finished run: config.json and summary.json; with
-            metrics.jsonl and predictions.npz the page has curves and mistakes too.
+        workdir: the folder of a finished run. It must contain config.json and
+            summary.json; curves need metrics.jsonl, mistakes need predictions.npz.
 
     Returns:
-        The path of the page: one file without links to anything outside itself.
+        The path of the page, a single file that loads nothing else.
 
     Raises:
-        UserError: if the folder is not that of a finished run.
+        UserError: if the folder is not the folder of a finished run.
     """
-    from dlworkshop.report import page, read  # noqa: PLC0415 (they bring matplotlib)
+    from dlworkshop.report import page, read  # noqa: PLC0415 (they load matplotlib)
 
     workdir = Path(workdir)
     text = page.render(read.read_run(workdir))
     target = workdir / "report.html"
-    atomic_write(target, text)  # a reader sees the old page or the new one, no half
+    atomic_write(target, text)
     return target
+
+
+def is_wanted() -> bool:
+    """Whether `fit` writes a report at the end of a run."""
+    return _wanted.get()
+
+
+@contextlib.contextmanager
+def left_out() -> Iterator[None]:
+    """Make `fit` skip the report inside this context, to save the drawing time.
+
+    >>> with left_out():
+    ...     is_wanted()
+    False
+    """
+    token = _wanted.set(False)
+    try:
+        yield
+    finally:
+        _wanted.reset(token)

@@ -1,4 +1,4 @@
-"""Report sections on `answers.json`: reliability and explanation of predictions."""
+"""Report sections on `answers.json`: reliability and explanations of predictions."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,11 +8,11 @@ from dlworkshop.report.elements import Html, data, fold, join, note, table, tag
 from dlworkshop.report.read import RunFolder, get_nested
 from dlworkshop.report.words import count, humanize, is_fraction, quantity, titled
 
-OPEN_ROWS = 20  # a longer table waits to be opened
+OPEN_ROWS = 20  # a longer table is folded
 
 
 def reliability(run: RunFolder) -> Html | None:
-    """Coverage of sets and intervals, and the rate of inputs flagged as unlike."""
+    """Coverage of sets and intervals, and the share of inputs flagged as unusual."""
     found = run.answers
     if not found:
         return None
@@ -28,11 +28,11 @@ def _sets(found: Mapping[str, Any]) -> list[str]:
     if not own:
         return []
     return [
-        f"Sets of classes: a class is in the set where its probability is at least "
-        f"{_percent(1 - own['threshold'])}, and the likeliest one always is. "
-        f"{_counted(own['test'])} hold the true class, where "
-        f"{_percent(found['level'])} were wanted; a set has {own['size']:.2f} classes "
-        f"on average, and {_percent(own['alone'])} have one."
+        f"Prediction sets: a set contains the most likely class and every class with a "
+        f"probability of at least {_percent(1 - own['threshold'])}. "
+        f"{_counted(own['test'])} have the true class in their set (target: "
+        f"{_percent(found['level'])}). A set has {own['size']:.2f} classes on average, "
+        f"and {_percent(own['alone'])} of the sets have one."
     ]
 
 
@@ -42,9 +42,9 @@ def _intervals(run: RunFolder, found: Mapping[str, Any]) -> list[str]:
     for d, own in enumerate(found.get("intervals") or []):
         name = columns[d] if d < len(columns) and columns[d] else "the target"
         lines.append(
-            f"Intervals of {name}: the prediction ± {own['half']:.4g}. "
-            f"{_counted(own['test'])} hold the truth, where {_percent(found['level'])} "
-            "were wanted."
+            f"Prediction interval of {name}: the prediction ± {own['half']:.4g}. "
+            f"{_counted(own['test'])} have the true value in their interval (target: "
+            f"{_percent(found['level'])})."
         )
     return lines
 
@@ -53,14 +53,14 @@ def _unlike(found: Mapping[str, Any]) -> list[str]:
     own = found.get("unlike")
     if not own:
         return []
-    looked_at = "the numbers of a row, each by itself"
+    checked = "each number of a row by itself"
     if "brightness" in own["names"]:
-        looked_at = f"of an image its {', '.join(own['names'])}"
-    looked_at += " and the energy of its logits" * ("energy" in own)
+        checked = f"the {', '.join(own['names'])} of an image"
+    checked += " and the energy of the logits" * ("energy" in own)
     return [
-        f"Unlike the training data: looked at are {looked_at}. The limits are set so "
-        f"that {_percent(own['rate'])} of examples like those of train are said to be "
-        f"unlike them; {_counted(own['test'])} are."
+        f"Unlike the training data: the check compares {checked} with limits, which "
+        f"are set to flag {_percent(own['rate'])} of examples that resemble the "
+        f"training data; {_counted(own['test'])} are flagged."
     ]
 
 
@@ -70,15 +70,15 @@ def _temperature(found: Mapping[str, Any]) -> list[str]:
         return []
     text = (
         f"Calibration error of the ensemble on validation: {_percent(own['error'])}; "
-        f"chance alone makes up to {_percent(own['noise'])}"
+        f"chance alone explains up to {_percent(own['noise'])}"
     )
     if "temperature" not in own:
         return [f"{text}, so there is nothing to correct."]
     before, after = own["test"]["before"], own["test"]["after"]
     return [
-        f"{text}. Logits divided by {own['temperature']:.3g} have an error of "
-        f"{_percent(after)} on test, instead of {_percent(before)}: "
-        "dlworkshop predict --calibrated does that."
+        f"{text}. Dividing the logits by {own['temperature']:.3g}, as in dlworkshop "
+        f"predict --calibrated, changes the error on test from {_percent(before)} to "
+        f"{_percent(after)}."
     ]
 
 
@@ -89,20 +89,20 @@ def _rests_on(found: Mapping[str, Any]) -> Html:
     who = f"{size} of validation"
     if held.get("folds"):
         who = (
-            f"{size} of train and validation, each answered by members that held it out"
+            f"{size} of train and validation, each predicted by members that were "
+            "trained without it"
         )
-    text = (
+    return note(
         f"The thresholds come from {who} (split conformal prediction, Vovk et al. "
-        "2005). The same examples have stopped the training and chosen the setting, so "
-        "what is wanted is not guaranteed exactly; test, which nothing was chosen by, "
-        "says what it is. It holds for new examples that are drawn as these were, on "
-        "average over all of them."
+        "2005). The same examples decided early stopping and the choice of the "
+        "setting, so the target is not guaranteed exactly; the test split, which "
+        "decided nothing, shows the actual coverage. The coverage is an average over "
+        "new examples drawn from the same distribution."
     )
-    return note(text)
 
 
 def importance(run: RunFolder) -> Html | None:
-    """A row for each column of a table, the most important first."""
+    """A table with a row for each column of the data, the most important first."""
     found = get_nested(run.answers, "importance")
     if not found:
         return None
@@ -115,10 +115,10 @@ def importance(run: RunFolder) -> Html | None:
         rows.append([each["column"], data(said, each["mean"])])
     verb = "falls" if is_fraction(name) else "rises"
     text = (
-        f"How much the {humanize(name)} of the ensemble {verb} where the cells of a "
+        f"How much the {humanize(name)} of the ensemble {verb} when the values of a "
         f"column are shuffled among {count(found['examples'], 'test example')} "
-        "(Breiman 2001); ± one standard error over the shuffles. What two columns both "
-        "say is in neither's importance."
+        "(Breiman 2001); ± one standard error over the shuffles. Information that two "
+        "columns share counts for neither of them."
     )
     title = count(len(rows), "column")
     head = f"{titled(name)} {verb} by" + f" ({unit})" * bool(unit)
@@ -144,16 +144,16 @@ def saliency(run: RunFolder) -> Html | None:
         for i, each in enumerate(found)
     ]
     text = (
-        "Orange: where the probability of what is said falls if that part is covered "
-        "with the mean colour of the image, at 8 x 8 places (Zeiler & Fergus 2014). "
-        "First mistakes on test, then right answers."
+        "Orange: covering this part of the image with its mean colour lowers the "
+        "probability of the predicted class; 8 x 8 parts were covered in turn (Zeiler "
+        "& Fergus 2014). Mistakes on test come first, then correct predictions."
     )
-    head = ["Test example", "True", "Said", "Falls by up to", ""]
+    head = ["Test example", "True", "Predicted", "Falls by up to", ""]
     return join([note(text), table("Saliency", head, rows)])
 
 
 def mistakes(run: RunFolder) -> Html | None:
-    """The worst mistakes: their sources, and the nearest examples of train."""
+    """The worst mistakes: their sources, and the nearest training examples."""
     found = get_nested(run.answers, "mistakes")
     if not found:
         return None
@@ -165,18 +165,18 @@ def mistakes(run: RunFolder) -> Html | None:
         ]
         row = [each["name"], each["true"], each["said"], join(near)]
         if "pictures" in each:
-            title = f"{each['name']}, then the nearest training examples"
+            title = f"{each['name']}, followed by the nearest training examples"
             row.append(strip(each["pictures"], f"nearest-{i}", title))
         rows.append(row)
     images = "pictures" in found["rows"][0]
-    how = "pixels of the image made small" if images else "numbers of a row as learnt"
+    how = "pixels of the reduced images" if images else "inputs of the network"
     text = (
-        "The test examples of which the ensemble is most wrong, by their names or row "
-        f"numbers, and the nearest of {count(found['looked_at'], 'training example')}: "
-        f"off is the root of the mean squared difference of the {how}. A label that "
-        "differs among near examples may be a wrong one."
+        "The worst errors of the ensemble on test, by name or row number, and the "
+        f"nearest of {count(found['looked_at'], 'training example')}: 'off' is the "
+        f"root mean squared difference between the {how}. If near examples have "
+        "different labels, one of the labels may be wrong."
     )
-    head = ["Test example", "True", "Said", "Nearest in train", ""][: 4 + images]
+    head = ["Test example", "True", "Predicted", "Nearest in train", ""][: 4 + images]
     return join([note(text), table("Nearest to the mistakes", head, rows)])
 
 

@@ -5,7 +5,15 @@ from typing import NamedTuple
 import numpy as np
 
 from dlworkshop.learn.metrics import calibration_error, mean_and_error, reliability
-from dlworkshop.report.elements import Html, beside, chart, join, note, table, tag
+from dlworkshop.report.elements import (
+    Html,
+    chart,
+    ensemble_rows,
+    join,
+    note,
+    table,
+    tag,
+)
 from dlworkshop.report.marks import BAD, COLOURS
 from dlworkshop.report.read import RunFolder, finite_mask
 from dlworkshop.report.svg import drawing
@@ -15,7 +23,7 @@ BINS = 15  # as in Guo et al. (2017)
 
 
 def calibration(run: RunFolder) -> Html | None:
-    """The reliability diagram with its error; None where probabilities are unknown."""
+    """The reliability diagram and its error; None if probabilities are unknown."""
     found = _healthy(run)
     if found is None:
         return None
@@ -33,16 +41,16 @@ def calibration(run: RunFolder) -> Html | None:
     if many:
         bins["ensemble"] = reliability(found.ensemble[1], found.ensemble[0], BINS)
     caption = (
-        f"Test split, {BINS} bins of equal width in the largest probability; a dot's "
-        "area is its share of the examples. On the dashed line, of what is said with "
-        "70 % confidence 70 % is right. Calibration error: |accuracy - confidence| of "
-        "a bin, mean over the examples (Guo et al. 2017)."
+        f"Test split, {BINS} bins of equal width in the largest probability; the area "
+        "of a dot is its share of the examples. On the dashed line, 70 % of the "
+        "predictions with 70 % confidence are correct. Calibration error: |accuracy - "
+        "confidence| of a bin, mean over the examples (Guo et al. 2017)."
     )
     return chart(_diagram(title, bins), caption, "single")
 
 
 def compared(confidence: float, accuracy: float) -> str:
-    """Which of two numbers is higher, unless they are printed alike.
+    """A sentence that compares confidence and accuracy as they are printed.
 
     >>> compared(0.995, 0.992)
     'Confidence is 99.5 %, higher than the accuracy of 99.2 %'
@@ -73,25 +81,23 @@ def _diagram(title: str, bins: dict[str, np.ndarray]) -> str:
 
 
 def ensemble(run: RunFolder) -> Html | None:
-    """The mean of the members' probabilities beside the members; None for one."""
+    """The ensemble (mean of probabilities) beside its members; None for one member."""
     found = _healthy(run)
     if found is None or len(found.members[0]) < 2:
         return None
-    rows, change = [], 0.0
-    for name, measure in MEASURES.items():
-        members = [measure(*one) for one in zip(*found.members, strict=True)]
-        together = measure(*found.ensemble)
-        rows.append(beside(name.capitalize(), name, members, together))
-        if name == "accuracy":
-            change = 100 * (together - float(np.mean(members)))
-    text = "as often as one of them"
+    members = [_scores(*one) for one in zip(*found.members, strict=True)]
+    together = _scores(*found.ensemble)
+    alone = np.mean([each["accuracy"] for each in members])
+    change = 100 * (together["accuracy"] - float(alone))
+    text = "as accurate as one member"
     if abs(change) >= 0.005:
         than = "more" if change > 0 else "less"
-        text = f"{than} often than one of them, by {abs(change):.2f} points"
-    who = count(len(found.members[0]), "member")
-    finding = f"{who} together, by the mean of their probabilities, are right {text}."
+        text = f"{abs(change):.2f} points {than} accurate than one member"
+    who = count(len(members), "member")
+    finding = f"The mean of the probabilities of {who} is {text}."
     head = ["", "One member", "Ensemble"]
     text = "Test split; ± one standard error of the mean over the members."
+    rows = ensemble_rows(members, together)
     whole = table("Ensemble against single members", head, rows)
     return join([tag("p", finding), whole, note(text)])
 
@@ -125,17 +131,13 @@ def _healthy(run: RunFolder) -> _Found | None:
     )
 
 
-def _accuracy(right, _sure, _likelihood) -> float:
-    return float(np.mean(right))
-
-
-def _loss(_right, _sure, likelihood) -> float:
-    least = np.finfo(np.float32).tiny  # of what is stored: no infinite loss
-    return float(-np.log(np.maximum(likelihood.astype(float), least)).mean())
-
-
-def _calibration(right, sure, _likelihood) -> float:
-    return calibration_error(sure, right, BINS)
-
-
-MEASURES = {"accuracy": _accuracy, "loss": _loss, "calibration error": _calibration}
+def _scores(
+    right: np.ndarray, sure: np.ndarray, likelihood: np.ndarray
+) -> dict[str, float]:
+    """The scores of one predictor, from arrays [N] as in `_Found`."""
+    least = np.finfo(np.float32).tiny  # avoids an infinite loss after rounding
+    return {
+        "accuracy": float(right.mean()),
+        "loss": float(-np.log(np.maximum(likelihood.astype(float), least)).mean()),
+        "calibration error": calibration_error(sure, right, BINS),
+    }

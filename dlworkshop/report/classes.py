@@ -9,14 +9,14 @@ from dlworkshop.report.names import in_tables
 from dlworkshop.report.read import RunFolder, finite_mask
 from dlworkshop.report.words import count
 
-OPEN_ROWS = 30  # a longer table waits to be opened
-WORST = 10  # classes that are shown of it before
+OPEN_ROWS = 30  # a longer table is folded
+WORST = 10  # classes that are shown above a folded table
 
 
 def per_class(run: RunFolder) -> Html | None:
-    """A table of the classes, averaged over the finite members; None for no class.
+    """Scores of each class, averaged over the finite members; None without classes.
 
-    Of many classes those that fare worst are shown, and all wait to be opened.
+    With many classes only the worst ones are shown, above a folded table of all.
     """
     found = run.predictions
     finite = finite_mask(run.members, 0 if found is None else len(found.prediction))
@@ -38,17 +38,18 @@ def per_class(run: RunFolder) -> Html | None:
     head = ["Class", "Examples", "Recall", "Precision", "F1"]
     text = (
         f"Test split, mean of {count(int(finite.sum()), 'member')}. Recall: the share "
-        "of a class that is found; precision: the share of those said to be of a class "
-        "that are; F1: their harmonic mean. The mean of the recalls is the balanced "
-        "accuracy: every class counts the same, however rare."
+        "of the examples of a class that are predicted as this class; precision: the "
+        "share of the predictions of a class that are correct; F1: their harmonic "
+        "mean. The mean of the recalls is the balanced accuracy, in which every class "
+        "has the same weight, however rare it is."
     )
     parts = [note(text)]
     whole = table("Scores of each class", head, [*rows, all_of_them])
     title = f"All {count(len(names))} classes"
     if len(rows) <= OPEN_ROWS:
         return join([*parts, whole])
-    worst = np.argsort(worth, kind="stable")[:WORST]  # NaN, without example, is last
-    some = table("Classes that fare worst", head, [rows[k] for k in worst])
+    worst = np.argsort(worth, kind="stable")[:WORST]  # NaN (no example) sorts last
+    some = table("Worst classes", head, [rows[k] for k in worst])
     finding = f"The {WORST} classes with the lowest F1:"
     return join([*parts, tag("p", finding), some, fold(title, whole)])
 
@@ -69,5 +70,5 @@ def scores(
 
 
 def mean_percent(values: np.ndarray) -> Html:
-    """The mean of the finite of some fractions, in percent."""
+    """The mean of the finite fractions, in percent."""
     return number(finite_mean(values), "accuracy")

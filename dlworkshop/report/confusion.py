@@ -1,4 +1,4 @@
-"""Confusion matrix of the test split; with very many classes a part of it."""
+"""The confusion matrix of the test split, or a part of it for many classes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,10 +11,10 @@ from dlworkshop.report.read import Mistakes, Predictions, RunFolder, finite_mask
 from dlworkshop.report.svg import picture
 from dlworkshop.report.words import count, quantity
 
-MOST_SHOWN = 30  # classes that all have their row; of more the most confused
+MOST_SHOWN = 30  # classes; with more classes only MOST_CONFUSED of them have a row
 MOST_CONFUSED = 20
 MOST_OF_CELL = 4  # images
-MOST_PAIRS = 10  # of classes, in a table where a matrix is not read at a glance
+MOST_PAIRS = 10  # of classes, in the table beside a large matrix
 
 
 def confusion(run: RunFolder) -> Html | None:
@@ -23,7 +23,7 @@ def confusion(run: RunFolder) -> Html | None:
     finite = finite_mask(run.members, 0 if found is None else len(found.prediction))
     if found is None or not finite.any():
         return None
-    counts = _counts(found, finite)
+    counts = mean_counts(found, finite)
     names = class_names(found, len(counts))
     mistakes = counts * (1 - np.eye(len(counts)))
     if not mistakes.any():
@@ -50,17 +50,17 @@ def confusion(run: RunFolder) -> Html | None:
 
 
 def class_names(found: Predictions, least: int) -> list[str]:
-    """Names of the classes; numbers for those without."""
+    """Names of at least `least` classes; a class without a name gets its number."""
     names = [str(name) for name in found.classes]
     return names + [str(k) for k in range(len(names), least)]
 
 
 def most_confused(mistakes: np.ndarray, most: int) -> np.ndarray:
-    """The classes of the most frequent confusions, in their order.
+    """The classes of the most frequent confusions, in ascending order.
 
     Args:
-        mistakes: [K, K], true class by predicted class, none on the diagonal.
-        most: how many classes.
+        mistakes: [K, K], true class by predicted class, 0 on the diagonal.
+        most: how many classes to return.
 
     >>> most_confused(np.array([[0, 0, 1], [0, 0, 0], [5, 2, 0]]), 2).tolist()
     [0, 2]
@@ -75,8 +75,8 @@ def most_confused(mistakes: np.ndarray, most: int) -> np.ndarray:
     return np.array(sorted(found), int)
 
 
-def _counts(found: Predictions, finite: np.ndarray) -> np.ndarray:
-    """[K, K] examples, true by predicted class, averaged over the finite members."""
+def mean_counts(found: Predictions, finite: np.ndarray) -> np.ndarray:
+    """[K, K] examples, true by predicted class, mean over members (index or mask)."""
     said = found.prediction[finite]  # [P, N]
     size = max(len(found.classes), int(found.label.max()) + 1, int(said.max()) + 1)
     counts = np.zeros((size, size))
@@ -91,17 +91,19 @@ def _title(counts: np.ndarray, mistakes: np.ndarray, short: Sequence[str]) -> st
     share = mistakes / np.maximum(counts.sum(axis=1, keepdims=True), 1e-9)
     i, j = np.unravel_index(share.argmax(), share.shape)
     part = quantity(share[i, j], "accuracy")
-    return f"Commonest mistake: {short[i]} taken for {short[j]} ({part} of that class)"
+    return (
+        f"Most common mistake: {short[i]} taken for {short[j]} ({part} of {short[i]})"
+    )
 
 
 def _cells(
     found: Predictions, finite: np.ndarray, shown: np.ndarray, names: Sequence[str]
 ) -> tuple[dict[tuple[int, int], str], list[Html]]:
-    """Links of the cells of the matrix to their images, and the images.
+    """Links from the cells of the matrix to images, and the images.
 
     Args:
-        found: of the test split.
-        finite: [P] bool, the members that count.
+        found: predictions of the test split.
+        finite: [P] bool, the members that stayed finite.
         shown: the classes in the matrix.
         names: [K] of all classes.
     """
@@ -138,7 +140,7 @@ def _mistake(kept: Mistakes, s: int, name: str, votes: str) -> Html:
 
 
 def is_picture(images: np.ndarray) -> bool:
-    """Whether [N, H, W, C] uint8 can be shown: grey or in three colours."""
+    """Whether an array holds images [N, H, W, C] uint8 with one or three channels."""
     return images.ndim == 4 and images.dtype == np.uint8 and images.shape[-1] in (1, 3)
 
 
@@ -149,22 +151,21 @@ def _caption(
     links: Mapping[tuple[int, int], str],
 ) -> str:
     text = f"Test split, mean of {count(members, 'member')}. Numbers: examples."
-    text += " Colour: share of its true class (a row)."
+    text += " Colour: share of the true class (row)."
     if links:
-        text += " A click on a cell shows examples of it, at most "
-        text += f"{MOST_OF_CELL}, below."
+        text += f" Click on a cell to see up to {MOST_OF_CELL} of its examples below."
     if shown < len(names):
         text += (
-            f" The {shown} of {len(names)} classes with most mistakes between two of "
-            "them; 'another' stands for all classes that are not shown."
+            f" The matrix shows the {shown} of {len(names)} classes that are confused "
+            "most often; 'another' stands for all other classes."
         )
     if any(numbered(names)):
-        text += " A number before a name is that of the class in the table below."
+        text += " A number before a name is the class number in the table below."
     return text
 
 
 def _pairs(counts: np.ndarray, mistakes: np.ndarray, names: Sequence[str]) -> Html:
-    """The most frequent confusions, by number."""
+    """A table of the most frequent confusions."""
     order = np.argsort(-mistakes, axis=None, kind="stable")[:MOST_PAIRS]
     rows, titles = [], in_tables(names)
     for i, j in zip(*np.unravel_index(order, mistakes.shape), strict=True):
@@ -174,4 +175,4 @@ def _pairs(counts: np.ndarray, mistakes: np.ndarray, names: Sequence[str]) -> Ht
         examples = data(f"{mistakes[i, j]:.3g}", float(mistakes[i, j]))
         rows.append([titles[i], titles[j], examples, number(share, "accuracy")])
     head = ["True class", "Taken for", "Examples", "Of the true class"]
-    return table("Commonest mistakes", head, rows)
+    return table("Most common mistakes", head, rows)

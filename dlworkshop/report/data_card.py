@@ -1,4 +1,4 @@
-"""The data card of a run: counts, pictures, what was dropped, warnings."""
+"""The data card of a run: counts, pictures, skipped files, warnings."""
 
 import re
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from dlworkshop.report.names import in_table, in_tables, one_line
 from dlworkshop.report.read import RunFolder
 from dlworkshop.report.words import count, plain
 
-OPEN_ROWS = 20  # a longer table waits to be opened
+OPEN_ROWS = 20  # a longer table is folded
 
 
 def data_card(run: RunFolder) -> Html | None:
-    """The first section of a report; None without a card."""
+    """The section on the data; None without a data card."""
     card = run.data_card
     if card is None:
         return None
@@ -31,7 +31,7 @@ def data_card(run: RunFolder) -> Html | None:
 
 
 def show(card: dict[str, Any], folder: Path) -> None:
-    """Print the card of data in `folder`; `load` has printed its warnings."""
+    """Print a data card; its warnings were printed by `load`."""
     terminal.say(sentence(card))
     if card.get("counts"):
         terminal.show(*counts(card))
@@ -39,11 +39,11 @@ def show(card: dict[str, Any], folder: Path) -> None:
         terminal.show(("", ""), made)
     for file, reason in card.get("skipped") or []:
         terminal.say(f"! {file}: {reason}")
-    terminal.say(f"lies in {folder}")
+    terminal.say(f"stored in {folder}")
 
 
 def augmentation(run: RunFolder) -> Html | None:
-    """Training examples, original and augmented."""
+    """Training examples before and after augmentation."""
     card = run.data_card or {}
     rows = card.get("augmented")
     if not rows:
@@ -51,11 +51,11 @@ def augmentation(run: RunFolder) -> Html | None:
     strengths = card.get("augment")
     words = f"Strengths: {plain(strengths)}. " if isinstance(strengths, dict) else ""
     text = (
-        "Left: as it is. Right of it: as training may see it, drawn anew for each "
-        f"example and step. {words}Validation and test are never augmented."
+        "Left: the original image. The others: random augmentations of it; training "
+        f"draws a new one in each step. {words}Validation and test are never augmented."
     )
     strips = [
-        strip(row, f"augmented-{i}", f"a training example and what became of it, {i}")
+        strip(row, f"augmented-{i}", f"a training example and augmentations of it, {i}")
         for i, row in enumerate(rows)
     ]
     return join([note(text), *strips])
@@ -87,7 +87,7 @@ def counts(card: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
 
 
 def _counts(card: dict[str, Any]) -> Html | None:
-    """A row per class: examples in each split, and pictures."""
+    """A row for each class: the number of examples in each split, and pictures."""
     examples = card.get("examples") or []
     if not card.get("counts"):
         return None
@@ -105,7 +105,7 @@ def _counts(card: dict[str, Any]) -> Html | None:
 
 
 def strip(pictures: Sequence[str], name: str, title: str) -> Html:
-    """Pictures side by side as one drawing."""
+    """Pictures (PNG in base64) side by side as one drawing."""
     images = "".join(
         f'<image x="{i * 1.06:.2f}" width="1" height="1"'
         f' href="data:image/png;base64,{content}"/>'
@@ -146,7 +146,7 @@ def facts(card: dict[str, Any]) -> list[list[str]]:
 
 
 def _details(card: dict[str, Any]) -> list[Html]:
-    """How the data were prepared, and what was dropped, by name."""
+    """How the data were prepared, and the names of skipped files."""
     rows = facts(card)
     parts = [table("How the data were prepared", [], rows)] if rows else []
     if card.get("columns"):
@@ -169,7 +169,7 @@ def _details(card: dict[str, Any]) -> list[Html]:
             rows = [[str(i + 1), ", ".join(c)] for i, c in enumerate(copies[key])]
             parts.append(fold(title, table(title, ["", "Examples"], rows)))
     if card.get("skipped"):
-        title = "Files that were left out"
+        title = "Skipped files"
         rows = [[name, reason] for name, reason in card["skipped"]]
         less = card.get("num_skipped", 0) - len(rows)
         shown = table(title, ["File", "Reason"], rows)

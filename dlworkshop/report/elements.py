@@ -7,17 +7,17 @@ from typing import Any
 
 from dlworkshop.learn.metrics import mean_and_error
 from dlworkshop.report.script import SCRIPT, policy
-from dlworkshop.report.words import is_number, quantity, with_error
+from dlworkshop.report.words import is_number, quantity, titled, with_error
 
 
 class Html(str):
-    """Markup; any other text is escaped where it is inserted."""
+    """Markup; text of any other type is escaped when it is inserted."""
 
     __slots__ = ()
 
 
 def tag(name: str, *children: Any, **attributes: Any) -> Html:
-    """An element; children that are not `Html` are escaped, so are attributes.
+    """An element; attributes, and children that are not `Html`, are escaped.
 
     >>> tag("p", "a < b ", tag("b", 1), class_="x", title='"', id=None)
     '<p class="x" title="&quot;">a &lt; b <b>1</b></p>'
@@ -36,7 +36,7 @@ def tag(name: str, *children: Any, **attributes: Any) -> Html:
 
 
 def prose(text: str) -> Html:
-    """A sentence with `code` marked up.
+    """Text in which `code` between backquotes is marked up.
 
     >>> prose("Set `a < b`.")
     'Set <code>a &lt; b</code>.'
@@ -56,7 +56,7 @@ def join(pieces: Iterable[str]) -> Html:
 
 
 def data(text: str, value: Any) -> Html:
-    """A number as printed, with the exact value for machines."""
+    """A formatted number that also carries its exact value, for scripts."""
     return tag("data", text, value=value) if is_number(value) else tag("span", text)
 
 
@@ -76,12 +76,22 @@ def mean(stat: Mapping[str, Any], name: str) -> Html:
 
 
 def beside(title: str, name: str, members: Sequence[float], together: float) -> list:
-    """A row of a table: what it is of, the mean of the members, their ensemble."""
+    """A row of a table: title, mean of the members, score of their ensemble."""
     return [title, mean(mean_and_error(members), name), number(together, name, 2)]
 
 
+def ensemble_rows(
+    members: Sequence[Mapping[str, float]], together: Mapping[str, float]
+) -> list[list]:
+    """`beside` for each score, name -> value, of the members and their ensemble."""
+    return [
+        beside(titled(name), name, [each[name] for each in members], value)
+        for name, value in together.items()
+    ]
+
+
 def note(text: str) -> Html:
-    """A paragraph in small letters."""
+    """A paragraph in small type."""
     return tag("p", text, class_="note")
 
 
@@ -95,11 +105,11 @@ def table(
     """A table in a box that scrolls, also by keyboard, if it is too wide.
 
     Args:
-        label: of the box.
-        head: titles of the columns; none for a table of names and values.
-        rows: cells, of which the first is the title of its row.
-        classes: of each row.
-        class_: of the table: "sortable" if a click on a title is to sort the rows.
+        label: of the box, for screen readers.
+        head: titles of the columns; empty for a table of names and values.
+        rows: cells; the first cell of a row is its title.
+        classes: CSS class of each row.
+        class_: CSS class of the table: "sortable" if a click on a title sorts the rows.
     """
     cells = [
         tag(
@@ -116,7 +126,7 @@ def table(
 
 
 def scroll(label: str, content: Html) -> Html:
-    """A box that scrolls sideways instead of the page."""
+    """A box that scrolls horizontally, so that the page does not."""
     return tag(
         "div", content, class_="scroll", role="region", aria_label=label, tabindex=0
     )
@@ -130,16 +140,16 @@ def chart(
     above: str = "",
     id_: str | None = None,
 ) -> Html:
-    """A figure with title, caption and description.
+    """A figure with a caption.
 
     Args:
         svg: the drawing.
-        caption: under it.
-        class_: how much room it has at most; or instead
-        inches: what it is wide, so that its letters are as large as those around it;
-            on a small screen it scrolls.
-        above: what comes before the drawing, such as a `control`.
-        id_: to which links lead.
+        caption: text below the drawing.
+        class_: CSS class that limits the width.
+        inches: width of the drawing, used instead of `class_` so that its text is as
+            large as the text of the page; the drawing scrolls on a small screen.
+        above: content before the drawing, such as a `control`.
+        id_: target of links.
     """
     drawn, style = Html(svg), None
     if inches is not None:
@@ -151,11 +161,11 @@ def chart(
 
 
 def control(label: str, frames: Sequence[str]) -> Html:
-    """A slider over the frames of a drawing; without the script, what the last shows.
+    """A slider over the frames of a drawing; without JavaScript only the last name.
 
     Args:
-        label: what the frames differ in.
-        frames: the name of each.
+        label: of the slider.
+        frames: name of each frame.
     """
     last = len(frames) - 1
     slider = tag(
@@ -172,14 +182,14 @@ def control(label: str, frames: Sequence[str]) -> Html:
 
 
 def fold(title: str, content: Html, is_open: bool = False) -> Html:
-    """A section that is opened on demand."""
+    """A section that the reader can open and close."""
     return tag(
         "details", tag("summary", title), content, open="open" if is_open else None
     )
 
 
 def document(title: str, body: Html, images: str = "data:") -> str:
-    """The whole page; `images` are those that may be loaded, of its policy."""
+    """The whole page; `images` lists the image sources that its policy allows."""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>

@@ -1,7 +1,7 @@
 """Arrays -> figures as SVG: learning curves, confusion matrix, sweeps.
 
-The `name` of a figure is unique in its page; its `title` is what one sees. A `quantity`
-that is a fraction is drawn in percent.
+The `name` of a figure must be unique in its page; its `title` is displayed. Quantities
+that are fractions are drawn in percent.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,21 +21,21 @@ from dlworkshop.report.read import Series
 from dlworkshop.report.svg import drawing, wrapped
 from dlworkshop.report.words import is_fraction, quantity
 
-FEW = 12  # classes whose matrix has large cells
+FEW = 12  # a matrix of at most so many classes has large cells
 
 
 def learning_curves(
     name: str, title: str, label: str, series: dict[str, Series], measured: str
 ) -> str:
-    """A quantity over time: members as thin lines, mean and band of the finite ones.
+    """A quantity over time: thin lines for members, their mean, and a band.
 
     Args:
         name, title: see above.
         label: of the vertical axis, with unit.
-        series: by split, or by what else sets groups apart. Members that are not
-            finite are dashed and count neither in the mean, nor in the band (1
-            standard deviation), nor in the choice of the axis.
-        measured: the quantity's name; a fraction is drawn in percent.
+        series: by group, such as a split. Members that did not stay finite have dashed
+            lines and are left out of the mean, the band (1 standard deviation) and the
+            limits of the axis.
+        measured: name of the quantity.
     """
     scale = 100 if is_fraction(measured) else 1
     with drawing(name, title, (7.4, 4.7)) as (_, axes, out):
@@ -53,7 +53,7 @@ def learning_curves(
 
 
 def _means(series: dict[str, Series], longest: Series, name: str) -> list[str]:
-    """The last mean of each group at each time of the longest, as a text."""
+    """Text with the latest mean of each group, for each time of the longest series."""
     word = "epoch" if np.isfinite(longest.epoch).all() else "step"
     texts = []
     for step, time in zip(longest.step, _time(longest), strict=True):
@@ -89,17 +89,17 @@ def confusion(
 
     Args:
         name, title: see above.
-        counts: [K, K] of examples, true class by predicted class, mean over members; or
-            [K, K + 1], the last column those taken for a class that is not shown.
-        classes: [K] names, as short as they are to be.
-        links: (row, column) -> where a cell leads to, an id of the page.
+        counts: [K, K] examples, true class by predicted class, mean over members; or
+            [K, K + 1] with a last column for predicted classes that are not shown.
+        classes: [K] short names.
+        links: (row, column) -> id of the element that the cell links to.
     """
     columns = [*classes, "another"][: counts.shape[1]]
     total = counts.sum(axis=1, keepdims=True)
     share = np.divide(counts, total, out=np.zeros_like(counts), where=total > 0)
     width, height = confusion_size(columns, title)
     with drawing(name, title, (width, height)) as (figure, axes, out):
-        # the square root lets a mistake of one in a hundred be seen
+        # with a square-root scale a mistake in one of a hundred examples is visible
         image = axes.imshow(
             share, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="none"
         )
@@ -107,11 +107,11 @@ def confusion(
         bar = figure.colorbar(image, ax=axes, shrink=0.8, ticks=marks)
         bar.ax.set_yticklabels([f"{100 * mark:g} %" for mark in marks])
         bar.set_label("share of the true class")
-        bar.ax.collections[0].set_rasterized(True)  # 256 shapes otherwise
+        bar.ax.collections[0].set_rasterized(True)  # instead of 256 shapes
         size = 13 if len(columns) <= FEW else 11
         look: dict[str, Any] = {"fontsize": size}
         axes.set_yticks(range(len(classes)), classes, **look)
-        if _tilts(columns):  # the ends of names at the matrix, whoever sets them
+        if _tilts(columns):  # names end at the matrix, whatever font the reader has
             look |= {"rotation": 90, "ha": "right", "va": "center"}
             look |= {"rotation_mode": "anchor"}
         axes.set_xticks(range(len(columns)), columns, **look)
@@ -126,9 +126,9 @@ def confusion(
             if number > 0:
                 said = f"{classes[i]} taken for {columns[j]}"
                 if i == j:
-                    said = f"{classes[i]}, rightly"
+                    said = f"{classes[i]}, correct"
                 part = quantity(share[i, j], "accuracy")
-                said = f"{said}: {number:.3g} examples, {part} of its class"
+                said = f"{said}: {number:.3g} examples, {part} of the true class"
                 link = f"#{links[i, j]}" if (i, j) in links else None
                 tip(axes, (j - 0.5, i - 0.5), (1, 1), said, url=link)
     return out[0]
@@ -145,7 +145,7 @@ def confusion_size(columns: Sequence[str], title: str) -> tuple[float, float]:
 
 
 def _tilts(columns: Sequence[str]) -> bool:
-    """Whether names below a matrix must be tilted to fit."""
+    """Whether the names below a matrix must be rotated to fit."""
     most = 3 if len(columns) > 3 else 6
     return max(map(cell_len, columns)) > most
 
@@ -159,14 +159,16 @@ def sweep(
     quantity: str,
     alike: np.ndarray,
 ) -> str:
-    """A result against a hyper-parameter: members as dots, mean and spread per value.
+    """A result against a hyper-parameter: dots for members, mean and spread per value.
 
     Args:
-        name, title, quantity: see above; the quantity is the result.
+        name, title: see above.
         labels: of the two axes, with units.
         value: [P] of the hyper-parameter.
-        result: [P] of the test; NaN where there is none: a cross at the bottom.
-        alike: [P] bool, which differ in nothing else; the others are in no mean.
+        result: [P]; NaN is drawn as a cross at the bottom.
+        quantity: name of the result.
+        alike: [P] bool, members that differ in this hyper-parameter only; the others
+            are left out of the means.
     """
     result = result * (100 if is_fraction(quantity) else 1)
     distinct, counts = np.unique(value), alike & np.isfinite(result)
@@ -205,7 +207,7 @@ def sweep(
 
 
 def _shown(series: dict[str, Series], scale: float) -> np.ndarray:
-    """Finite values of the finite members, or of the others where none is finite."""
+    """Finite values of the finite members; of the others if there are none."""
     for wanted in (True, False):
         every = [s.value[:, s.finite == wanted].ravel() for s in series.values()]
         values = np.concatenate(every)
@@ -215,14 +217,14 @@ def _shown(series: dict[str, Series], scale: float) -> np.ndarray:
 
 
 def _spans(values: np.ndarray, factor: float) -> bool:
-    """Whether positive values span a range that needs a log scale."""
+    """Whether values are positive and span more than this factor."""
     return bool(
         values.size and values.min() > 0 and values.max() > factor * values.min()
     )
 
 
 def _choose_scale(axes: Axes, shown: np.ndarray, is_log: bool) -> None:
-    """Limits that fit the finite values, so that a diverging member hides nothing."""
+    """Set limits by the finite values, so that a diverging member hides nothing."""
     if not shown.size:
         return
     low, high = float(shown.min()), float(shown.max())
@@ -235,7 +237,7 @@ def _choose_scale(axes: Axes, shown: np.ndarray, is_log: bool) -> None:
 
 
 def _plain_ticks(axis: Axis) -> None:
-    """Ticks 0.2 0.5 1 2 5 rather than powers of ten."""
+    """Set ticks at 0.2 0.5 1 2 5 instead of powers of ten."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_minor_formatter(NullFormatter())

@@ -15,32 +15,34 @@ class Entry(NamedTuple):
     """One experiment of a gallery: a run folder, or the reason why there is none."""
 
     name: str  # of the experiment and of its folder
-    seconds: float | None = None  # that it took; None where it has not been run yet
-    problem: str = ""  # a sentence, where it left no report
-    holds: bool = True  # False where a claim fails, or it broke down
+    seconds: float | None = None  # its run time; None if it has not been run yet
+    problem: str = ""  # one sentence if it wrote no report
+    holds: bool = True  # False if a claim fails, or the experiment crashed
 
 
 def write(folder: Path, chapters: Mapping[str, Sequence[Entry]]) -> Path:
     """Write `folder/index.html` atomically; returns its path.
 
     Args:
-        folder: of the site; each entry without a problem has its run folder in it.
-        chapters: title -> entries, both in the order in which they are shown.
+        folder: of the site; it contains the run folder of each entry.
+        chapters: title -> entries, both in the order of the page.
     """
-    parts = [
-        tag(
-            "section",
-            tag("h2", title),
-            tag("ol", *(_card(folder, entry) for entry in entries), class_="cards"),
-        )
-        for title, entries in chapters.items()
-    ]
     entries = [entry for chapter in chapters.values() for entry in chapter]
-    claims = [claim for entry in entries for claim in _claims(folder, entry)]
-    held = sum(claim.get("verdict") == "holds" for claim in claims)
+    runs = {
+        entry.name: read.read_run(folder / entry.name)
+        for entry in entries
+        if entry.seconds is not None and not entry.problem
+    }
+    parts = []
+    for title, chapter in chapters.items():
+        cards = [_card(folder, entry, runs.get(entry.name)) for entry in chapter]
+        shown = tag("ol", *cards, class_="cards")
+        parts.append(tag("section", tag("h2", title), shown))
+    claims = [claim for run in runs.values() for claim in lesson.all_claims(run)]
+    held = sum(lesson.state(claim) == "good" for claim in claims)
     total = sum(entry.seconds or 0 for entry in entries)
     without = [entry for entry in entries if entry.problem]
-    of_those = f" {len(without)} of them did not run, and say why." if without else ""
+    of_those = f" {len(without)} of them did not run, as noted." if without else ""
     top = tag(
         "header",
         tag("h1", "Deep learning workshop"),
@@ -59,18 +61,11 @@ def write(folder: Path, chapters: Mapping[str, Sequence[Entry]]) -> Path:
     return target
 
 
-def _claims(folder: Path, entry: Entry) -> list:
-    if entry.problem or entry.seconds is None:
-        return []
-    return lesson.all_claims(read.read_run(folder / entry.name))
-
-
-def _card(folder: Path, entry: Entry) -> Html:
+def _card(folder: Path, entry: Entry, run: read.RunFolder | None) -> Html:
     title = humanize(entry.name)
-    if entry.problem or entry.seconds is None:
+    if run is None:
         said = entry.problem or "Not run yet."
         return tag("li", tag("h3", title), tag("p", said, class_="note"), class_="card")
-    run = read.read_run(folder / entry.name)
     question = plain(run.summary.get("question") or title)
     source = _thumbnail(folder, run, entry.name)
     picture = tag("img", src=source, alt="", loading="lazy") if source else ""
@@ -85,7 +80,7 @@ def _card(folder: Path, entry: Entry) -> Html:
 
 
 def _verdicts(run: read.RunFolder) -> Html:
-    """The claims of a run, folded if all of them hold."""
+    """The claims of a run; the list is folded if all of them hold."""
     claims = run.summary.get("claims") or []
     items = []
     for claim in claims:
@@ -100,7 +95,7 @@ def _verdicts(run: read.RunFolder) -> Html:
 
 
 def _thumbnail(folder: Path, run: read.RunFolder, name: str) -> str:
-    """The lesson's first figure, or its learning curves."""
+    """The address of the first figure of a lesson, or of the learning curves."""
     if run.summary.get("figures"):
         return f"{name}/{run.summary['figures'][0]['file']}"
     curves = pictures.curves(run)

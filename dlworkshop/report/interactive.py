@@ -1,10 +1,9 @@
-"""Parts of a drawing that a page can show, hide or read out: frames, series, tips.
+"""Parts of a drawing that a page can show, hide or explain: frames, series, tips.
 
-What is drawn inside a mark becomes a group `<g>` of the SVG: `data-frame="3"` belongs
-to frame 3 of a slider, `data-series="train"` to a series with a box to tick, and
-`data-tip` has a text that shows on hovering. The last frame is the one that is seen
-where no script runs, and on paper. `svg.drawing` turns marks into these attributes,
-`script.SCRIPT` brings them to life.
+Marked artists become groups `<g>` of the SVG. A group with `data-frame="3"` belongs to
+frame 3 of a slider, `data-series="train"` to a series with a checkbox, and `data-tip`
+contains a text that is shown on hovering. Without JavaScript, and in print, the last
+frame is visible. `svg.drawing` writes these attributes and `script.SCRIPT` uses them.
 """
 
 import re
@@ -25,12 +24,12 @@ MARK = re.compile(rf'<g id="({FRAME}|{SERIES}|{TIP}):([^"]*)">')
 
 
 def mark(artist: "Artist", kind: str, value: Any) -> None:
-    """Put what an artist draws into a group of its own.
+    """Put the output of an artist into a group of its own.
 
     Args:
         artist: of matplotlib, on axes of `svg.drawing`.
         kind: FRAME, SERIES or TIP.
-        value: the number of the frame, the name of the series, the text of the tip.
+        value: number of the frame, name of the series, or text of the tip.
     """
     draw: Any = artist.draw
 
@@ -44,11 +43,11 @@ def mark(artist: "Artist", kind: str, value: Any) -> None:
 
 @contextmanager
 def marking(panels: Any, kind: str, value: Any) -> Iterator[None]:
-    """Mark all that is drawn on some axes inside the block, but for legends.
+    """Mark all artists that are added to some axes in this context, except legends.
 
     Args:
         panels: an Axes, or an array of them.
-        kind, value: as of `mark`.
+        kind, value: as in `mark`.
     """
     before = set(_drawn(panels))
     yield
@@ -59,14 +58,14 @@ def marking(panels: Any, kind: str, value: Any) -> Iterator[None]:
 
 
 def draw_frames(panels: Any, draw: Callable[[Any, int], None], number: int) -> None:
-    """Draw all frames of a figure, one above the other, on the same axes.
+    """Draw all frames of a figure on the same axes.
 
-    Limits and labels are shared, and the legend is that of the last frame. The title
-    of a panel may differ from frame to frame.
+    The frames share limits and labels, and the legend of the last frame. The title of
+    a panel may differ between frames.
 
     Args:
         panels: an Axes, or an array of them.
-        draw: (panels, frame) draws one of them.
+        draw: (panels, frame) draws one frame.
         number: of frames.
     """
     for i in range(number):
@@ -76,7 +75,7 @@ def draw_frames(panels: Any, draw: Callable[[Any, int], None], number: int) -> N
             for axes, before in zip(_each(panels), titles, strict=True):
                 _title_as_text(axes, before)
                 legend = axes.get_legend()
-                if i < number - 1:  # a legend is made of all that has a label
+                if i < number - 1:  # the legend would list every labelled artist
                     for artist in axes.get_legend_handles_labels()[0]:
                         artist.set_label("_")
                     if legend is not None:
@@ -84,29 +83,29 @@ def draw_frames(panels: Any, draw: Callable[[Any, int], None], number: int) -> N
 
 
 def tip(axes: "Axes", corner: Any, size: Any, text: str, **look: Any) -> None:
-    """A text that shows where one points at a rectangle.
+    """Add an invisible rectangle that shows a text on hovering.
 
     Args:
         axes: to draw on.
-        corner: (x, y), the lower left one.
+        corner: (x, y) of the lower left corner.
         size: (width, height).
         text: of the tip.
-        look: of the rectangle, which is invisible, such as transform and url.
+        look: properties of the rectangle, such as transform and url.
     """
     from matplotlib.patches import Rectangle  # noqa: PLC0415 (see `marks`)
 
     shape: dict[str, Any] = {"facecolor": "none", "edgecolor": "none"}
     area = Rectangle(corner, *size, **shape | {"transform": axes.transData} | look)
-    _figure(axes).add_artist(area)  # on axes, a legend would make way for it
+    axes.figure.add_artist(area)  # on the axes, a legend would avoid it
     mark(area, TIP, text)
 
 
 def tips(axes: "Axes", x: Array, texts: Sequence[str]) -> None:
-    """A tip for each place along the horizontal axis, from bottom to top.
+    """Add a tip of full height for each place along the horizontal axis.
 
     Args:
-        axes: to draw on, with its scale chosen.
-        x: [T] rising.
+        axes: to draw on; its scale must be set before.
+        x: [T], increasing; otherwise no tip is added.
         texts: [T].
     """
     x = np.asarray(x, float)
@@ -122,7 +121,7 @@ def tips(axes: "Axes", x: Array, texts: Sequence[str]) -> None:
 
 
 def as_attributes(svg: str) -> str:
-    """The marks in a drawing as attributes of its groups; all frames but one hidden.
+    """Turn marks into attributes of their groups, and hide all frames but the last.
 
     >>> as_attributes('<g id="frame:0"></g><g id="frame:1"></g>')
     '<g data-frame="0" display="none"></g><g data-frame="1"></g>'
@@ -147,18 +146,14 @@ def _each(panels: Any) -> list["Axes"]:
 
 
 def _drawn(panels: Any) -> list["Artist"]:
-    """What is on the axes, and above them."""
+    """The artists of the axes and of their figure."""
     every = _each(panels)
     children = [child for axes in every for child in axes.get_children()]
-    return [*children, *_figure(every[0]).artists]
-
-
-def _figure(axes: "Axes") -> Any:
-    return axes.get_figure()
+    return [*children, *every[0].figure.artists]
 
 
 def _title_as_text(axes: "Axes", before: str) -> None:
-    """Write a new title of a panel as a text, of which each frame can have one."""
+    """Replace a new title of a panel by a text artist, so that frames can differ."""
     title = axes.get_title()
     if title != before:
         axes.set_title(before)

@@ -1,21 +1,19 @@
-"""Scores of each label on the test split, where several may be true."""
-
-from collections.abc import Callable
+"""Scores of each label on the test split, for multi-label classification."""
 
 import numpy as np
 
 from dlworkshop.learn import split_metrics
 from dlworkshop.report.classes import mean_percent, scores
-from dlworkshop.report.elements import Html, beside, fold, join, note, table
+from dlworkshop.report.elements import Html, ensemble_rows, fold, join, note, table
 from dlworkshop.report.names import in_table
 from dlworkshop.report.read import Numbers, RunFolder, finite_mask
-from dlworkshop.report.words import count, titled
+from dlworkshop.report.words import count
 
-OPEN_ROWS = 20  # a longer table waits to be opened
+OPEN_ROWS = 20  # a longer table is folded
 
 
 def per_label(run: RunFolder, found: Numbers) -> Html:
-    """A row per label, averaged over the finite members."""
+    """A table with a row for each label, averaged over the finite members."""
     finite = finite_mask(run.members, len(found.said))
     if not finite.any():
         return note("All members were quarantined, so there are no scores.")
@@ -35,14 +33,14 @@ def per_label(run: RunFolder, found: Numbers) -> Html:
     if len(rows) > 1:
         total, average = f"{int(true.sum()):,}", mean_percent(np.concatenate(f1s))
         rows.append(["mean of labels", total, "", "", average, ""])
-    head = ["Label", "True of examples", "Recall", "Precision", "F1", "ROC AUC"]
+    head = ["Label", "Examples", "Recall", "Precision", "F1", "ROC AUC"]
     text = (
         f"Test split of {count(len(true), 'example')}, mean of "
-        f"{count(int(finite.sum()), 'member')}; a label is said where its probability "
-        "is above 50 %. Recall: the share of the examples with a label that are found; "
-        "precision: the share of those said to have it that do; F1: their harmonic "
-        "mean; ROC AUC: how often an example with the label is given a higher "
-        "probability than one without, 50 % by chance."
+        f"{count(int(finite.sum()), 'member')}. A label is predicted if its "
+        "probability is above 50 %. Recall: the share of the examples with a label "
+        "for which it is predicted; precision: the share of the predictions of a label "
+        "that are correct; F1: their harmonic mean; ROC AUC: how often an example with "
+        "the label gets a higher probability than one without it, 50 % by chance."
     )
     shown = table("Scores of each label", head, rows)
     title = count(true.shape[1], "label")
@@ -50,49 +48,36 @@ def per_label(run: RunFolder, found: Numbers) -> Html:
 
 
 def ensemble(run: RunFolder, found: Numbers) -> Html | None:
-    """One member beside the mean of the members' probabilities; None for one."""
+    """The ensemble (mean of probabilities) beside its members; None for one member."""
     finite = finite_mask(run.members, len(found.said))
     if finite.sum() < 2:
         return None
-    rows = []
-    for name, measure in MEASURES.items():
-        members = [measure(own, found.target) for own in found.said[finite]]
-        together = measure(found.ensemble, found.target)
-        rows.append(beside(titled(name), name, members, together))
+    members = [_scores(own, found.target) for own in found.said[finite]]
+    rows = ensemble_rows(members, _scores(found.ensemble, found.target))
     text = (
         "Test split; the ensemble is the mean of the members' probabilities. ± one "
-        "standard error of the mean over the members. Accuracy: the share of all "
-        "labels that are said rightly; loss: binary cross-entropy, in nats."
+        "standard error of the mean over the members. Accuracy: the share of labels "
+        "that are predicted correctly; loss: binary cross-entropy, in nats."
     )
     head = ["", "One member", "Ensemble"]
     return join([table("Ensemble against single members", head, rows), note(text)])
 
 
 def _area(chance: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """ROC AUC [P]; NaN where the label is true of all examples, or of none."""
+    """ROC AUC [P]; NaN if all examples have the label, or none has."""
     if true.all() or not true.any():
         return np.full(len(chance), np.nan)
     return np.array([split_metrics.label_roc_auc(own, true) for own in chance])
 
 
-def _accuracy(chance: np.ndarray, target: np.ndarray) -> float:
-    return float(((chance > 0.5) == (target > 0.5)).mean())
-
-
-def _f1_macro(chance: np.ndarray, target: np.ndarray) -> float:
-    return split_metrics.label_f1_macro(chance - 0.5, target > 0.5)
-
-
-def _loss(chance: np.ndarray, target: np.ndarray) -> float:
-    least = np.finfo(np.float32).tiny  # of what is stored: no infinite loss
+def _scores(chance: np.ndarray, target: np.ndarray) -> dict[str, float]:
+    """The scores of probabilities [N, K] of labels."""
+    least = np.finfo(np.float32).tiny  # avoids an infinite loss after rounding
     yes, no = (
         np.log(np.maximum(p, least)) for p in (chance.astype(float), 1.0 - chance)
     )
-    return float(-(target * yes + (1 - target) * no).mean())
-
-
-MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "accuracy": _accuracy,
-    "f1_macro": _f1_macro,
-    "loss": _loss,
-}
+    return {
+        "accuracy": float(((chance > 0.5) == (target > 0.5)).mean()),
+        "f1_macro": split_metrics.label_f1_macro(chance - 0.5, target > 0.5),
+        "loss": float(-(target * yes + (1 - target) * no).mean()),
+    }

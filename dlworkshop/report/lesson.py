@@ -1,4 +1,4 @@
-"""Sections of a lesson's page: its text, claims, figures, exercises, code."""
+"""Sections of the page of a lesson: text, claims, figures, exercises, code."""
 
 import re
 from pathlib import Path
@@ -19,15 +19,15 @@ from dlworkshop.report.elements import (
 from dlworkshop.report.read import RunFolder
 from dlworkshop.report.words import compact, count, is_number, plain
 
-CLAIMED = "What was claimed"  # how the part of a text begins that claims belong to
+CLAIMED = "What was claimed"  # title of the section that the claims follow
 SIGNS = {"<=": "at most", ">=": "at least", "<": "below", ">": "above", "=": "exactly"}
 
 
 def sections(run: RunFolder) -> list[tuple[str, Html | None]]:
-    """The parts of a lesson in the order in which one learns from it.
+    """The sections of a lesson, in reading order.
 
-    Claims and exercises follow what the text says about the claims; a figure that the
-    text leaves out comes at the end.
+    Claims and exercises follow the section of the text on the claims. Figures that the
+    text does not contain come last.
     """
     if not run.text:
         return [
@@ -46,8 +46,8 @@ def sections(run: RunFolder) -> list[tuple[str, Html | None]]:
 
 
 def _text(run: RunFolder, left: list[str]) -> list[tuple[str, Html]]:
-    """Title and content of each part; what it shows is no longer in `left`."""
-    from dlworkshop.report import lesson_text  # noqa: PLC0415 (lessons only need it)
+    """Title and content of each section; its figures are removed from `left`."""
+    from dlworkshop.report import lesson_text  # noqa: PLC0415 (only for lessons)
 
     def shown(file: str, look: Html) -> Html | None:
         if file not in left:
@@ -60,12 +60,13 @@ def _text(run: RunFolder, left: list[str]) -> list[tuple[str, Html]]:
         return lesson_text.sections(run.text, shown)
     except ValueError as error:
         raise UserError(
-            f"lesson.md of this run cannot be shown ({error}): run the experiment again"
+            f"lesson.md of this run cannot be rendered ({error}): run the experiment "
+            "again"
         ) from error
 
 
 def claims(run: RunFolder) -> Html | None:
-    """Each claim with its verdict, measurement, and the reason for its bound."""
+    """The claims with verdict, measurement, and the reason for the bound."""
     found = run.summary.get("claims") or []
     items = [
         tag("li", _claim(c), class_=f"claim {state(c)}-claim", id_=f"claim-{i}")
@@ -121,7 +122,7 @@ def _claim(claim: dict[str, Any]) -> Html:
 
 
 def figures(run: RunFolder, files: list[str] | None = None) -> Html | None:
-    """The figures of a lesson, or those of these files."""
+    """The figures of a lesson; with `files` only the figures in these files."""
     drawn = [
         _figure(run, figure)
         for figure in run.summary.get("figures") or []
@@ -131,13 +132,13 @@ def figures(run: RunFolder, files: list[str] | None = None) -> Html | None:
 
 
 def _figure(run: RunFolder, figure: dict[str, Any], above: str = "") -> Html:
-    """A figure with title, caption, description, and a slider over its frames."""
+    """A figure with its caption, and a slider if it has frames."""
     svg, caption = Html(run.drawings[figure["file"]]), plain(figure.get("caption"))
     name = f"figure-{Path(figure['file']).stem}"
     if frames := figure.get("frames"):
         names = [plain(frame) for frame in frames]
         above = join([above, control(plain(figure.get("control")), names)])
-    if _aspect(svg) > 2:  # panels side by side, which a telephone shows one by one
+    if _aspect(svg) > 2:  # panels side by side: a small screen scrolls over them
         return chart(scroll("Panels", svg), caption, "wide", above=above, id_=name)
     return chart(svg, caption, "single" if run.text else "", above=above, id_=name)
 
@@ -150,7 +151,7 @@ def _aspect(svg: str) -> float:
 
 
 def exercises(run: RunFolder) -> Html | None:
-    """The exercises, with folded answers."""
+    """The exercises, each with a folded answer."""
     items = []
     for exercise in run.summary.get("exercises") or []:
         answer = [tag("p", prose(plain(exercise.get("answer"))))]
@@ -166,7 +167,7 @@ def exercises(run: RunFolder) -> Html | None:
 
 def about(run: RunFolder) -> Html | None:
     """The docstring of the experiment: paragraphs and commands."""
-    parts = [part for part in plain(run.summary.get("about") or "").split("\n\n")]
+    parts = plain(run.summary.get("about") or "").split("\n\n")
     shown = [
         scroll("A command", tag("pre", part.strip()))
         if part.startswith("    ")
@@ -178,7 +179,7 @@ def about(run: RunFolder) -> Html | None:
 
 
 def code(run: RunFolder) -> Html | None:
-    """The source of the experiment, as it was run."""
+    """The source code of the experiment, as it was run."""
     if not run.source:
         return None
     title = count(run.source.count("\n"), "line")

@@ -1,4 +1,4 @@
-"""Figures shared by lessons: curves, fits, decision borders, dots, pictures."""
+"""Figures shared by lessons: curves, fits, decision boundaries, dots, pictures."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,22 +14,22 @@ from dlworkshop.types import Array, Batch
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST_TICKS = 8  # settings that each get a tick of their own
-MOST_TIPS = 60  # places along an axis at which numbers are read out
+MOST_TICKS = 8  # with at most so many settings, each gets a tick
+MOST_TIPS = 60  # places along an axis that show numbers on hovering
 
 
 def curves(axes: "Axes", x: Array, values: Mapping[str, Array], **looks: Any) -> None:
-    """Members with mean and band for each name, each in its colour, with a legend.
+    """Members, mean and band for each label, in different colours, with a legend.
 
     Args:
         axes: to draw on.
-        x: [T] of all; a few settings get a tick each.
-        values: label -> [P, T], or [T] of one without members.
-        looks: `axes.set(...)` of them, such as xlabel, ylabel, xscale.
+        x: [T], shared by all labels; a few values get a tick each.
+        values: label -> [P, T], or [T] for a single curve.
+        looks: arguments of `axes.set`, such as xlabel, ylabel, xscale.
     """
     for colour, (label, members) in zip(COLOURS, values.items(), strict=False):
         _draw(axes, x, members, label, colour)
-    axes.set(**looks)  # a limit of None is where the curves end
+    axes.set(**looks)  # after drawing: a limit of None is the end of the curves
     if len(x) <= MOST_TICKS:
         axes.set_xticks(x, [f"{value:g}" for value in x])
         axes.xaxis.minorticks_off()
@@ -55,10 +55,10 @@ def fits(
 
     Args:
         panels: one for each title.
-        x: [T] of all.
-        curve: [T], to be learnt.
-        learnt: title -> [P, T], or [T] of one without members.
-        looks: `axes.set(...)` of all panels, such as xlim, ylim.
+        x: [T], shared by all panels.
+        curve: [T], the target.
+        learnt: title -> [P, T], or [T] for a single curve.
+        looks: arguments of `axes.set` for all panels, such as xlim, ylim.
     """
     for axes, (title, members) in zip(panels, learnt.items(), strict=True):
         axes.plot(x, curve, "k--", linewidth=1)
@@ -78,30 +78,30 @@ def points_of(axes: "Axes", points: Batch) -> None:
 def borders(
     axes: "Axes", side: Array, heights: Mapping[str, Array], level: float
 ) -> None:
-    """The members' decision borders between points of two inputs.
+    """The decision boundary of each member, in the plane of two inputs.
 
     Args:
         axes: to draw on.
-        side: [S] of a square grid.
-        heights: colour -> [P, S * S] on the grid, row by row; a line for each member
-            runs where it is at `level`.
-        level: of the line.
+        side: [S], coordinates along each side of a square grid.
+        heights: colour -> [P, S * S] on the grid, row by row; each member is drawn as
+            its contour line at `level`.
+        level: of the contour lines.
     """
     for colour, members in heights.items():
         look: dict[str, Any] = {"colors": colour, "linewidths": 0.6, "alpha": 0.5}
         for member in np.asarray(members):
-            with warnings.catch_warnings():  # a border may lie outside of the grid
+            with warnings.catch_warnings():  # a boundary may lie outside the grid
                 warnings.filterwarnings("ignore", "No contour levels")
                 axes.contour(side, side, member.reshape(len(side), -1), [level], **look)
 
 
 def dots(axes: "Axes", rows: Mapping[str, Array], xlabel: str) -> None:
-    """A row per name: a dot for each seed, and their mean as a number.
+    """A row for each label: a dot for each seed, and the mean as a number.
 
     Args:
         axes: to draw on.
-        rows: label -> [P], first row on top.
-        xlabel: what the values are, with their unit.
+        rows: label -> [P]; the first row is on top.
+        xlabel: name of the values, with their unit.
     """
     for place, values in enumerate(rows.values()):
         heights = np.full(len(values), place)
@@ -115,14 +115,13 @@ def dots(axes: "Axes", rows: Mapping[str, Array], xlabel: str) -> None:
 def picture(
     axes: "Axes", pixels: Array, title: str, colours: str = "gray", **limits: Any
 ) -> None:
-    """A picture without axes; several are laid out in rows, one pixel apart.
+    """A picture without axes, or several pictures in rows, one pixel apart.
 
     Args:
         axes: to draw on.
-        pixels: [H, W], or [N, H, W] with N the product of two whole numbers, which
-            are the rows and columns.
+        pixels: [H, W], or [N, H, W] for N pictures, laid out as square as N allows.
         title: of the panel.
-        colours: a colour map of matplotlib; "PuOr" for values of both signs.
+        colours: a colour map of matplotlib; "PuOr" suits values of both signs.
         limits: vmin and vmax.
     """
     pixels = np.ma.asarray(pixels, float)
@@ -142,14 +141,14 @@ def picture(
 def table(
     axes: "Axes", shades: Array, texts: Array, colours: str, **looks: Any
 ) -> None:
-    """A table with a text in each cell.
+    """A table with a text in each coloured cell.
 
     Args:
-        axes: to draw on; the ticks are the caller's.
-        shades: [H, W] numbers, coloured by `colours`.
-        texts: [H, W], written as they print.
+        axes: to draw on; the caller sets the ticks.
+        shades: [H, W] numbers, mapped to colours by `colours`.
+        texts: [H, W], converted by `str`.
         colours: a colour map of matplotlib.
-        looks: of `axes.imshow`, such as vmin, vmax, origin and aspect.
+        looks: arguments of `axes.imshow`, such as vmin, vmax, origin and aspect.
     """
     axes.imshow(shades, colours, **looks)
     axes.grid(visible=False)
@@ -158,7 +157,7 @@ def table(
 
 
 def _draw(axes: "Axes", x: Array, values: Array, label: str, colour: str) -> None:
-    """Members with mean and band; or a single line with all of its points."""
+    """Members with mean and band, or a single line."""
     if np.ndim(values) > 1:
         band(axes, x, values, label, colour)
     else:

@@ -1,8 +1,9 @@
-"""The text of a lesson, `lesson.md` of its run folder, as sections of its page.
+"""The text of a lesson, `lesson.md` in its run folder, as sections of its page.
 
-It is Markdown with formulas in LaTeX between `$` or `$$`, which become MathML, and the
-figures of the lesson as images. It may be somebody else's: markup in it is text, links
-that run something are none, and a formula is rebuilt of the elements listed here.
+The text is Markdown with LaTeX formulas between `$` or `$$`, which become MathML, and
+the figures of the lesson as images. The file may come from an untrusted source, so HTML
+markup in it is escaped, links that run code are removed, and formulas are rebuilt from
+the elements and attributes listed here.
 """
 
 import re
@@ -37,14 +38,14 @@ FORMULA = re.compile(
 def sections(
     text: str, figure: Callable[[str, Html], Html | None]
 ) -> list[tuple[str, Html]]:
-    """Title and content of each part that begins with `## `.
+    """Title and content of each section that starts with `## `.
 
     Args:
         text: of `lesson.md`.
-        figure: (file, what to look for) -> the figure, or None if there is none.
+        figure: (file, description) -> the figure, or None if it does not exist.
 
     Raises:
-        ValueError: if a formula cannot be typeset.
+        ValueError: if a formula cannot be rendered.
 
     >>> sections("## Idea\\n\\nOf *one* $x$ <b>.", lambda file, look: None)
     ... # doctest: +NORMALIZE_WHITESPACE
@@ -69,7 +70,7 @@ def sections(
 
 
 def _parts(tokens: Sequence[Token], markdown: MarkdownIt, figure: Callable):
-    """Figures, formulas beside the code that computes them, and other text."""
+    """Figures, formulas beside the code that computes them, and paragraphs."""
     rest: list[Token] = []
 
     def text():
@@ -105,7 +106,7 @@ def _parts(tokens: Sequence[Token], markdown: MarkdownIt, figure: Callable):
 
 
 def _read_math(state: StateInline, silent: bool) -> bool:
-    """The rule for `$...$`, and for `$$...$$` that stands out of the text."""
+    """The Markdown rule for `$...$` (inline) and `$$...$$` (a block)."""
     found = FORMULA.match(state.src, state.pos)
     if not found:
         return False
@@ -126,28 +127,28 @@ def _render_fence(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
 
 
 def _render_image(_self: Any, tokens: Sequence[Token], i: int, *_: Any) -> str:
-    return tag("em", tokens[i].content)  # within a sentence there is nothing to load
+    return tag("em", tokens[i].content)  # inside a sentence no image is loaded
 
 
 def _listing(token: Token) -> Html:
-    """Code with the place it comes from, which follows the language in the fence."""
+    """Code with its source, which follows the language in the opening fence."""
     place = token.info.partition(" ")[2]
     code = scroll(place or "Code", tag("pre", token.content.rstrip()))
     return tag("figure", tag("figcaption", place), code, class_="listing")
 
 
 def _math(latex: str, display: str) -> Html:
-    """LaTeX as MathML of known elements only.
+    """LaTeX as MathML that contains known elements only.
 
     >>> _math("a_1", "inline")
     '<math display="inline"><msub><mi>a</mi><mn>1</mn></msub></math>'
     """
     try:
         root = ElementTree.fromstring(convert(latex, display=display))
-    except Exception as error:  # of any kind, as the parser has many
-        reason = f"'{latex}' is no formula that can be typeset"
+    except Exception as error:  # the parser raises many types
+        reason = f"the formula '{latex}' cannot be rendered"
         raise ValueError(f"{reason} ({type(error).__name__})") from error
-    while len(root) == 1 and root[0].tag == f"{MATHML}mrow":  # it always adds one
+    while len(root) == 1 and root[0].tag == f"{MATHML}mrow":  # added by the converter
         root[:] = root[0][:]
     return _rebuilt(root)
 
@@ -155,6 +156,6 @@ def _math(latex: str, display: str) -> Html:
 def _rebuilt(element: ElementTree.Element) -> Html:
     name = element.tag.removeprefix(MATHML)
     if name not in ELEMENTS:
-        raise ValueError(f"a formula has a <{name}>, which is not typeset")
+        raise ValueError(f"a formula contains <{name}>, which is not allowed")
     kept = {k: v for k, v in element.attrib.items() if k in ATTRIBUTES}
     return tag(name, element.text or "", *map(_rebuilt, element), **kept)

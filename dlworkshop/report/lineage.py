@@ -1,4 +1,4 @@
-"""Which members those at the end were, where members go on as copies of others."""
+"""The history of members, when some of them were replaced by copies of others."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,12 +7,12 @@ import numpy as np
 
 
 def ancestors(lines: Iterable[Mapping[str, Any]], members: int) -> np.ndarray:
-    """The member that each of those at the end was in each entry of a log: [T, P].
+    """The ancestor of each final member at each entry of a log: [T, P].
 
     Args:
-        lines: of `metrics.jsonl`; "source" [P] says which member each one continues
-            after it.
-        members: their number P.
+        lines: of `metrics.jsonl`; "source" [P] is the member that each member
+            continues after this entry.
+        members: the number of members P.
 
     >>> lines = [{}, {"source": [1, 1, 2]}, {"source": [0, 0, 2]}, {}]
     >>> ancestors(lines, 3).tolist()

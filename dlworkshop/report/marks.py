@@ -1,7 +1,7 @@
 """Elements shared by all figures: colours, bands, networks.
 
-It is drawn on axes that somebody else has made, and matplotlib is not loaded for it: a
-lesson that only explains its flags needs none.
+The functions draw on axes that the caller has made. Importing this module does not load
+matplotlib, so that `--help` of a lesson stays fast.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from dlworkshop.types import Array
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colours: colour-blind readers tell them apart
+# Okabe and Ito's colours, which colour-blind readers can distinguish
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MEMBER, BAD = "#0072B2", "#595959"
 BAND = "Thin lines: members. Band: mean ± 1 standard deviation."  # a caption
-MOST_LINES = 50  # members drawn one by one; mean and band are over all of them
+MOST_LINES = 50  # members with a line; mean and band include all members
 MOST_POINTS = 120  # in time
 MOST_VERTICES = 12_000  # of all thin lines of a series together
 
@@ -31,8 +31,8 @@ def band(
 
     Args:
         axes: to draw on.
-        x: [T], of all members.
-        values: [P, T]; what is not finite counts neither in the mean nor in the band.
+        x: [T], shared by all members.
+        values: [P, T]; non-finite values are left out of the mean and the band.
         label: of the mean, in the legend.
         colour: one of `COLOURS`.
     """
@@ -51,7 +51,7 @@ def band(
     many = num_alive > 1
     if many.any():
         spread = np.nanstd(values[:, many], axis=0, ddof=1)
-        # a loss below 0 has no place on a log scale: no lower than the lowest member
+        # the band stays within the members: a log scale cannot show a negative loss
         low = np.maximum(mean[many] - spread, np.nanmin(values[:, many], axis=0))
         high = np.minimum(mean[many] + spread, np.nanmax(values[:, many], axis=0))
         axes.fill_between(x[many], low, high, color=colour, alpha=0.2, linewidth=0)
@@ -67,9 +67,9 @@ def network(
 
     Args:
         axes: to draw on.
-        layers: the values of each layer's units, inputs first.
-        weights: [from, to] between each layer and the next; or their gradients, or
-            whatever else belongs to a connection.
+        layers: values of the units of each layer, inputs first.
+        weights: [from, to] between each layer and the next, or other numbers for each
+            connection, such as gradients.
         names: of the layers.
     """
     thickest = max(np.abs(w).max() for w in weights)

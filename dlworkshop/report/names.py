@@ -13,16 +13,16 @@ from dlworkshop.report.svg import is_drawn
 
 MOST = 18  # columns of a name in a picture or a sentence
 MOST_IN_TABLE = 100
-JOINER = "\u200d"  # makes one emoji of several
-LINE = 16  # columns, after which a word may be broken; sooner after a sign
-BREAK = "\u200b"  # is in no name that is one line
-UNSEEN = "\u200c", JOINER  # and yet they are letters' own
+JOINER = "\u200d"  # combines several emoji into one
+LINE = 16  # columns after which a word may be broken; earlier after punctuation
+BREAK = "\u200b"  # `one_line` removes it from names
+UNSEEN = "\u200c", JOINER  # invisible characters that `one_line` keeps
 
 
 def short(name: str, most: int = MOST) -> str:
-    r"""A name on one line, cut in its middle; wide letters count as two columns.
+    r"""A name on one line, shortened in the middle; wide letters count as two columns.
 
-    What is written from right to left is set apart, so that it turns nothing around it.
+    Right-to-left text is isolated, so that it does not reorder the text around it.
 
     >>> short("a name\n of two"), short("0123456789", 5)
     ('a name of two', '01…89')
@@ -53,10 +53,10 @@ def one_line(name: str) -> str:
 
 
 def numbered(names: Sequence[str]) -> list[bool]:
-    r"""Which names need their number in a picture to be understood.
+    r"""Which names need their class number in a picture.
 
-    These are names that are alike once they are cut, and those whose letters a picture
-    leaves to the fonts of its reader.
+    These are names that are equal after shortening, and names with letters that our
+    font lacks, so that their look depends on the reader's fonts.
 
     >>> numbered(["cat", "a" * 30, "a" * 40, "\u732b"])
     [False, True, True, True]
@@ -67,7 +67,7 @@ def numbered(names: Sequence[str]) -> list[bool]:
 
 
 def in_picture(names: Sequence[str]) -> list[str]:
-    r"""All class names, short and unique; a number is that of the label.
+    r"""All class names, shortened and made unique by the class number.
 
     >>> in_picture(["cat", "\u732b"])
     ['cat', '#1 猫']
@@ -79,13 +79,13 @@ def in_picture(names: Sequence[str]) -> list[str]:
 
 
 def in_table(name: str) -> Html:
-    """A name that may wrap, keeps its direction, and is cut if very long.
+    """A name that can wrap, keeps its writing direction, and is shortened if very long.
 
     >>> in_table("cat"), in_table("photographs_of_cats_and_dogs")
     ('<bdi>cat</bdi>', '<bdi>photographs_<wbr>of_cats_and_<wbr>dogs</bdi>')
     """
     whole, text = one_line(name), short(name, MOST_IN_TABLE)
-    line = LINE * len(text) // max(cell_len(text), 1)  # letters in it
+    line = LINE * len(text) // max(cell_len(text), 1)  # in letters
     long_word = rf"(\S{{{line // 2},{line}}}?[_\-./]|\S{{{line}}})(?=\S)"
     broken = re.sub(long_word, rf"\1{BREAK}", text)
     inside = html.escape(broken).replace(BREAK, "<wbr>")
@@ -94,7 +94,7 @@ def in_table(name: str) -> Html:
 
 
 def in_tables(names: Sequence[str]) -> list[Html]:
-    """All class names for a table, with the numbers that a picture may show.
+    """All class names for a table, with numbers if a picture shows numbers.
 
     >>> in_tables(["no", "yes"])
     ['<bdi>no</bdi>', '<bdi>yes</bdi>']
@@ -112,7 +112,7 @@ def _letters(text: str) -> list[str]:
     found: list[str] = []
     for each in text:
         joins = unicodedata.category(each)[0] == "M" or each == JOINER
-        joins |= 0x1F3FB <= ord(each) <= 0x1F3FF  # the colour of a skin
+        joins |= 0x1F3FB <= ord(each) <= 0x1F3FF  # skin tones of emoji
         if found and (joins or found[-1].endswith(JOINER)):
             found[-1] += each
         else:
@@ -121,7 +121,7 @@ def _letters(text: str) -> list[str]:
 
 
 def _fitting(letters: Sequence[str], columns: int) -> int:
-    """How many of the first letters fit."""
+    """How many of the first letters fit into so many columns."""
     used = 0
     for number, letter in enumerate(letters):
         used += cell_len(letter)

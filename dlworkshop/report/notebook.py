@@ -1,4 +1,4 @@
-"""The HTML representation of a run in a notebook: small learning curves."""
+"""The learning curves of a run for a notebook cell."""
 
 import hashlib
 from collections.abc import Sequence
@@ -19,17 +19,20 @@ def curves(
     finite: Sequence[bool] | None = None,
     members: Sequence[int] | None = None,
 ) -> str:
-    """The loss and the first metric over epochs, as HTML; "" without any.
+    """The loss and the first metric over epochs, as HTML; "" if nothing was logged.
 
     Args:
-        history: of a run, a `History`.
-        finite: which members [P] stayed finite; the others count in no mean.
-        members: the numbers of those that are shown, as of one setting; None for all.
+        history: the `History` of a run.
+        finite: [P] bool, which members stayed finite; None for all. The others are left
+            out of the means.
+        members: numbers of the members to show, for example of one setting; None for
+            all.
 
-    >>> curves({}) == ""
+    >>> import types
+    >>> curves(types.SimpleNamespace(names=[])) == ""
     True
     """
-    names = list(dict.fromkeys(n.partition("/")[2] for n in _names(history)))
+    names = list(dict.fromkeys(n.partition("/")[2] for n in history.names))
     metric = next((n for n in names if n != "loss"), None)
     drawn = [
         _figure(history, name, finite, members)
@@ -42,23 +45,19 @@ def curves(
     return f'<div style="{style}">{cells}</div>' if cells else ""
 
 
-def _names(history: Any) -> list[str]:
-    return list(getattr(history, "names", history))
-
-
 def _figure(
     history: Any,
     name: str,
     finite: Sequence[bool] | None,
     members: Sequence[int] | None,
 ) -> str:
-    """One quantity, for the splits on which it was measured."""
+    """One quantity on the splits on which it was measured."""
     series = {}
     for split in SPLITS:
-        if f"{split}/{name}" not in _names(history):
+        if f"{split}/{name}" not in history.names:
             continue
         value = history[f"{split}/{name}"]  # [T, P]
-        measured = np.isfinite(value).any(1)  # validation is not, in between
+        measured = np.isfinite(value).any(1)  # validation has gaps within an epoch
         well = np.ones(value.shape[1], bool) if finite is None else np.array(finite)
         if members is not None:
             value, well = value[:, list(members)], well[list(members)]
@@ -70,6 +69,6 @@ def _figure(
     title = humanize(name)
     unit = " (%)" if is_fraction(name) else ""
     content = b"".join(each.value.tobytes() for each in series.values())
-    # a name of its own: a notebook is one page of many runs
+    # unique ids, because a notebook is one page with many runs
     page_name = f"{name}-{hashlib.sha256(content).hexdigest()[:12]}"
     return figures.learning_curves(page_name, title, f"{title}{unit}", series, name)

@@ -1,4 +1,4 @@
-"""The page of a run: the finding first, then the evidence."""
+"""The page of a run: first the finding, then the evidence."""
 
 import re
 from collections import Counter
@@ -44,7 +44,7 @@ from dlworkshop.report.words import (
     with_error,
 )
 
-OPEN_ROWS, OPEN_COLUMNS = 16, 12  # a larger table waits to be opened
+OPEN_ROWS, OPEN_COLUMNS = 16, 12  # a larger table is folded
 
 
 def render(run: RunFolder) -> str:
@@ -53,8 +53,8 @@ def render(run: RunFolder) -> str:
     sections = [
         ("Notes", _notes(run)),
         *(taught if run.text else []),  # the question comes before its data
-        ("Beside baselines", search.baselines_table(run)),
-        ("What an answer is worth", answers.reliability(run)),
+        ("Baselines", search.baselines_table(run)),
+        ("Reliability of the predictions", answers.reliability(run)),
         ("Data", data_card.data_card(run)),
         *([] if run.text else taught),
         *(_training(run) if _has_trained(run) else []),
@@ -82,7 +82,7 @@ def render(run: RunFolder) -> str:
 
 
 def _headline(run: RunFolder, title: str) -> list[Html]:
-    """The question and what was found; of the two the one to begin with is large."""
+    """The question and the finding; a lesson emphasises the question."""
     found = finding(run).replace(" %", "\u00a0%")
     if run.text:
         question = plain(run.summary.get("question") or title)
@@ -94,12 +94,12 @@ def _headline(run: RunFolder, title: str) -> list[Html]:
 
 
 def _has_trained(run: RunFolder) -> bool:
-    """Whether `fit` wrote the folder, perhaps within a lesson."""
+    """Whether the run was trained by `fit`, possibly as part of a lesson."""
     return "steps" in run.summary or "finding" not in run.summary
 
 
 def _training(run: RunFolder) -> list[tuple[str, Html | None]]:
-    """Sections of a training run; with several settings those of the best."""
+    """Sections of a training run; with several settings, of the best one."""
     told = run.told
     return [
         ("Key numbers", _tiles(run)),
@@ -120,7 +120,7 @@ def _training(run: RunFolder) -> list[tuple[str, Html | None]]:
 
 
 def _predictions(run: RunFolder) -> list[tuple[str, Html | None]]:
-    """Sections on the test predictions, by what the outputs mean."""
+    """Sections on the test predictions, according to the kind of outputs."""
     if run.predictions is not None:
         return [
             ("Confusion matrix", confusion.confusion(run)),
@@ -143,7 +143,7 @@ def _predictions(run: RunFolder) -> list[tuple[str, Html | None]]:
 
 
 def _notes(run: RunFolder) -> Html | None:
-    """What a reader should know before the numbers, and what is missing and why."""
+    """Remarks on the results, and the reason if there are no predictions."""
     found = list(run.summary.get("notes") or [])
     several = run.predictions, run.values, run.labels
     if _has_trained(run) and all(kept is None for kept in several):
@@ -155,18 +155,18 @@ def _why_none(run: RunFolder) -> str:
     """A sentence about missing predictions."""
     outputs = run.summary.get("outputs")
     if not run.summary.get("test"):
-        return "The test split was not read, so there are no predictions of it."
+        return "The test split was not read, so there are no predictions for it."
     if "outputs" in run.summary and outputs is None:
         return (
-            "What the outputs of this model mean is not known, so they are taken for "
-            'neither probabilities nor values: say it with fit(..., outputs="logits") '
-            "or another of its kinds."
+            "The kind of the model outputs is unknown, so they are treated neither "
+            'as probabilities nor as values: pass outputs="logits" or another kind to '
+            "fit."
         )
     if outputs in ("logits", "probabilities") and not get_nested(
         run.config, "dataset", "classes"
     ):
-        return "The data set names no classes, so there is no confusion matrix."
-    return "The run left no predictions of its test split."
+        return "The data set has no class names, so there is no confusion matrix."
+    return "The run folder contains no predictions for the test split."
 
 
 def finding(run: RunFolder) -> str:
@@ -227,9 +227,7 @@ def _error_note(run: RunFolder) -> str:
         return unread
     before = "" if run.split == "test" else f"{unread} "
     if not is_number(test.get("sem")):
-        alone = (
-            "One member only, so there is no error bar: train more seeds to get one."
-        )
+        alone = "There is a single member and no error bar: train more seeds."
         return before + alone
     text = f"± one standard error of the mean over {count(test.get('n'), 'member')}"
     differing = " and ".join(humanize(name) for name in pictures.varied(run))
@@ -260,7 +258,7 @@ def _tiles(run: RunFolder) -> Html | None:
 
 
 def _saved_tile(summary: dict[str, Any]) -> Html | None:
-    """The updates of all members, where stopped members saved some."""
+    """The updates of all members, if early stopping saved any."""
     done, saved = (
         get_nested(summary, "model_steps", name) or 0 for name in ("done", "saved")
     )
@@ -291,7 +289,7 @@ def _tile(title: str, value: Html, more: str) -> Html:
 
 
 def _scores(run: RunFolder) -> Html | None:
-    """All scores; None where the key numbers are all."""
+    """All scores; None if the key numbers contain them already."""
     splits = [name for name in ("test", "validation") if run.summary.get(name)]
     names = [
         n for n in run.quantities if any(get_nested(run.summary, s, n) for s in splits)
@@ -324,7 +322,7 @@ def _members(run: RunFolder) -> Html | None:
     head += [titled(f"{run.split}_{name}") for name in run.quantities]
     rows = [_member_row(run, i, list(hparams)) for i in range(len(run.members))]
     classes = [None if is_finite(member) else "bad" for member in run.members]
-    title = f"{count(len(rows), 'member')}, one a row"
+    title = count(len(rows), "member")
     is_open = len(rows) <= OPEN_ROWS and len(head) <= OPEN_COLUMNS
     shown = table("Members", head, rows, classes, "sortable")
     return fold(title, shown, is_open)

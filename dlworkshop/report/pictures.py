@@ -1,4 +1,4 @@
-"""Sections of the page with figures, each titled by its finding."""
+"""Sections of the page with figures, each with its finding as the title."""
 
 from collections import Counter
 
@@ -23,7 +23,7 @@ MOST_MISTAKES = 24
 
 
 def curves(run: RunFolder) -> Html | None:
-    """Loss and metrics over time, on train and validation; None if none is finite."""
+    """Loss and metrics over time on train and validation; None if none is finite."""
     charts = []
     for name in ("loss", *run.metrics):
         series = {
@@ -58,25 +58,25 @@ def _curve_caption(series: dict[str, Series]) -> str:
     text = "Thin lines: members. Band: mean ± 1 standard deviation of the members"
     text += " still training."
     if any(len(s.step) == marks.MOST_POINTS for s in series.values()):
-        text += f" Each of the {marks.MOST_POINTS} points is a mean over its time."
+        text += f" Each of the {marks.MOST_POINTS} points is a mean over time."
     if len(finite) > marks.MOST_LINES:
         text += f" {marks.MOST_LINES} of {len(finite)} members have a line."
     if not finite.all():
-        text += " Dashed: quarantined, not in the mean."
+        text += " Dashed: quarantined members, left out of the mean."
     if min(len(s.step) for s in series.values()) == 1:
         text += " A split with a single measurement is a dot."
     return text
 
 
 def _final(series: Series) -> float | None:
-    """The mean over finite members of their last values."""
+    """The mean over the finite members of their last values."""
     members = series.value.T[series.finite]  # [P, T]
     last = [row[np.isfinite(row)][-1] for row in members if np.isfinite(row).any()]
     return float(np.mean(last)) if last else None
 
 
 def mistakes(run: RunFolder) -> Html | None:
-    """The examples with the largest loss, as images; None for other data."""
+    """The examples with the largest loss, as images; None if data are no images."""
     found = run.predictions
     if found is None or not len(found.worst_index):
         return None
@@ -90,7 +90,7 @@ def mistakes(run: RunFolder) -> Html | None:
     shown = np.flatnonzero(wrong)[:MOST_MISTAKES]
     if not shown.size:
         return None
-    intro = "The test examples with the largest loss, mean over members; worst first."
+    intro = "Test examples with the largest loss (mean over members), worst first."
     items = [tag("li", _mistake(found, finite, int(m))) for m in shown]
     return join([note(intro), tag("ol", *items, class_="mistakes")])
 
@@ -125,12 +125,12 @@ def sweeps(run: RunFolder) -> Html | None:
 
 
 def _changes(run: RunFolder, name: str, series: Series) -> Html:
-    """A hyper-parameter that changed on the way, over time."""
+    """A hyper-parameter that changed during training, over time."""
     word = humanize(name)
     title = f"{word.capitalize()} over time, of the best members"
     shown = {word: averaged(series, marks.MOST_POINTS)}
     svg = figures.learning_curves(f"changes-{name}", title, word, shown, name)
-    text = "The past of a member that went on as a copy is that of its source."
+    text = "A member that continued as a copy has the history of its source."
     return chart(svg, f"{text} {_curve_caption(shown)}")
 
 
@@ -146,10 +146,7 @@ def varied(run: RunFolder) -> dict[str, list[float]]:
 
 
 def _alike(run: RunFolder, name: str) -> np.ndarray:
-    """Which members [P] have the best setting except for this hyper-parameter.
-
-    The others differ in more, and are in no mean with these.
-    """
+    """Which members [P] differ from the best setting in this hyper-parameter only."""
     best = (settings.best(run.summary) or {}).get("hparams")
     rows = [{**(member.get("hparams") or {}), name: None} for member in run.members]
     wanted = rows[0] if best is None else {**best, name: None}
@@ -159,7 +156,7 @@ def _alike(run: RunFolder, name: str) -> np.ndarray:
 def _curves_by_value(
     run: RunFolder, name: str, values: np.ndarray, alike: np.ndarray
 ) -> list[Html]:
-    """Validation loss over time, one colour per value; None where unknown."""
+    """Validation loss over time, one colour for each value; empty if not logged."""
     series = run.series.get(("validation", "loss"))
     if series is None or series.value.shape[1] != len(values):
         return []
@@ -206,11 +203,11 @@ def _sweep(run: RunFolder, name: str, value: np.ndarray, alike: np.ndarray) -> H
     text = "Spread over seeds."
     if not alike.all():
         text = (
-            f"In colour members with the best setting but for the {word}, and their "
-            "spread over seeds; grey ones differ in more."
+            f"Coloured: members that differ from the best setting in the {word} only, "
+            "and their spread over seeds. Grey: members that differ in more."
         )
     if run.split == "test":
-        text += " The test split only describes: choose on validation."
+        text += " Do not choose by the test split: choose by validation."
     return chart(svg, text)
 
 

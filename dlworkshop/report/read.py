@@ -1,4 +1,4 @@
-"""Run folder -> arrays for the report, or an error about what is missing."""
+"""Run folder -> arrays for the report."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ from dlworkshop.report import settings, svg
 from dlworkshop.report.lineage import ancestors
 from dlworkshop.report.words import is_fraction, unit
 
-MOST_UNNAMED = 4096  # classes that may have no names
+MOST_UNNAMED = 4096  # classes that a run without class names may have
 MOST_BYTES = 1 << 32  # of predictions
 
 
@@ -25,10 +25,10 @@ class Series(NamedTuple):
     step: np.ndarray  # [T] updates done
     epoch: np.ndarray  # [T] passes over train; NaN if it was not logged
     value: np.ndarray  # [T, P]
-    finite: np.ndarray  # [P] bool; the others count in no mean
+    finite: np.ndarray  # [P] bool; the others are left out of means
 
     def of(self, members: Any) -> "Series":
-        """Some of the members, by an index or a mask [P]."""
+        """The series of some members, given by an index or a mask [P]."""
         value, finite = self.value[:, members], self.finite[members]
         return self._replace(value=value, finite=finite)
 
@@ -36,7 +36,7 @@ class Series(NamedTuple):
 def averaged(series: Series, most: int) -> Series:
     """At most `most` points in time, each the mean of a group of points.
 
-    Single chunks of a few steps are too noisy to be read as a curve.
+    A curve of single chunks of a few steps would be too noisy.
     """
     total = len(series.step)
     if total <= most:
@@ -63,7 +63,7 @@ class Probabilities(NamedTuple):
 
 
 class Mistakes(NamedTuple):
-    """Test examples that a member takes for another class, some of each confusion."""
+    """Misclassified test examples, some for each pair of classes."""
 
     example: np.ndarray  # [S] int in [0, N)
     image: np.ndarray  # [S, H, W, C] uint8
@@ -78,20 +78,20 @@ class Predictions(NamedTuple):
     worst_index: np.ndarray  # [M] int in [0, N), the worst first
     worst_image: np.ndarray  # [M, H, W, C] uint8, or [M, D] features
     classes: np.ndarray  # [K] names
-    probabilities: Probabilities | None = None  # None where they were not kept
-    mistakes: "Mistakes | None" = None  # None where none were kept
+    probabilities: Probabilities | None = None  # None if they were not saved
+    mistakes: Mistakes | None = None  # None if no images were saved
 
 
 class Numbers(NamedTuple):
     """Numeric predictions of the members on the test split.
 
-    Values are in the units of the targets. Of a very large split, its first examples.
+    Values are in the units of the targets. A very large split is truncated.
     """
 
     target: np.ndarray  # [N, D]
     said: np.ndarray  # [P, N, D] values, or probabilities of labels
     ensemble: np.ndarray  # [N, D] their mean over the finite members
-    names: list[str]  # [D] of the columns; "" where they have none
+    names: list[str]  # [D] of the columns; "" for a column without a name
 
 
 class RunFolder(NamedTuple):
@@ -102,18 +102,18 @@ class RunFolder(NamedTuple):
     members: list[dict[str, Any]]  # [P] seed, hparams, status, steps, test ...
     series: dict[tuple[str, str], Series]  # by (split, quantity)
     predictions: Predictions | None  # of classes
-    metrics: tuple[str, ...]  # all quantities beside the loss, the first first
-    drawings: dict[str, str]  # SVG of a lesson's figures, by their files
-    source: str  # of the experiment; "" where none was kept
+    metrics: tuple[str, ...]  # all quantities except the loss, the main metric first
+    drawings: dict[str, str]  # file -> SVG, the figures of a lesson
+    source: str  # of the experiment; "" if it was not saved
     data_card: dict[str, Any] | None = None
     values: Numbers | None = None  # of a regression
-    labels: Numbers | None = None  # of labels, several of which may be true
-    answers: dict[str, Any] | None = None  # what is known of their worth
+    labels: Numbers | None = None  # of a multi-label classification
+    answers: dict[str, Any] | None = None  # reliability of the predictions
     text: str = ""  # of a lesson, in Markdown
 
     @property
     def metric(self) -> str:
-        """The first metric; "loss" without metrics."""
+        """The main metric; "loss" if there are no metrics."""
         return self.metrics[0] if self.metrics else "loss"
 
     @property
@@ -123,14 +123,12 @@ class RunFolder(NamedTuple):
 
     @property
     def split(self) -> str:
-        """The split whose scores are reported: test, or validation if test was not
-        read.
-        """
+        """The split of the reported scores: "validation" if test was not read."""
         return "test" if self.summary.get("test") else "validation"
 
     @property
     def told(self) -> "RunFolder":
-        """The members of the best setting; the run as it is if there is one setting."""
+        """The run restricted to the members of the best setting."""
         best = settings.best(self.summary)
         if best is None or len(self.members) <= max(best["members"]):
             return self
@@ -158,7 +156,7 @@ class RunFolder(NamedTuple):
         return self._replace(**changed)
 
     def better(self, name: str) -> str:
-        """The better direction of a quantity; "" where unknown."""
+        """Whether "higher" or "lower" is better; "" if it is unknown."""
         if name == "loss":
             return "lower"
         found = get_nested(self.config, "metrics", name)
@@ -177,10 +175,11 @@ def read_run(workdir: Path) -> RunFolder:
     """Read a finished run folder; see `dlworkshop.report.write` for its files.
 
     Raises:
-        UserError: if it is none, or a file of it is damaged or of another run.
+        UserError: if the folder is not a run folder, or a file in it is damaged or
+            belongs to another run.
     """
     if not workdir.is_dir():
-        raise UserError(f"'{workdir}' is no run folder: there is no such folder.")
+        raise UserError(f"'{workdir}' is not a folder: give the folder of a run")
     summary = run_files.read(workdir, "summary.json")
 
     def optional(name: str) -> dict[str, Any] | None:
@@ -188,7 +187,7 @@ def read_run(workdir: Path) -> RunFolder:
         return run_files.read(workdir, name, summary) if there else None
 
     config = run_files.read(workdir, "config.json", summary)
-    members = _members(config, summary)
+    members = summary.get("population") or []
     figures = summary.get("figures") or []
     predictions = _read_predictions(workdir / "predictions.npz", summary)
     return RunFolder(
@@ -208,7 +207,7 @@ def read_run(workdir: Path) -> RunFolder:
 
 
 def get_nested(tree: Any, *keys: str) -> Any:
-    """The value under nested keys, or None where the path ends early.
+    """The value under nested keys, or None if a key is missing.
 
     >>> get_nested({"test": {"loss": {"mean": 0.5}}}, "test", "loss", "mean")
     0.5
@@ -221,18 +220,18 @@ def get_nested(tree: Any, *keys: str) -> Any:
 
 
 def name_of(value: Any) -> str:
-    """The name in `"cnn"` or in `{"name": "cnn", ...}`; "" if there is none."""
+    """The name in `"cnn"` or `{"name": "cnn", ...}`; "" if there is none."""
     value = value.get("name") if isinstance(value, dict) else value
     return value if isinstance(value, str) else ""
 
 
 def is_finite(member: dict[str, Any]) -> bool:
-    """Whether a member stayed finite; the others count in no mean."""
+    """Whether a member stayed finite; the others are left out of means."""
     return member.get("status") != "quarantined"
 
 
 def finite_mask(members: list[dict[str, Any]], size: int) -> np.ndarray:
-    """[size] bool; members that the summary does not list are taken as finite."""
+    """[size] bool; members that the summary does not list count as finite."""
     known = [is_finite(member) for member in members[:size]]
     return np.array(known + [True] * (size - len(known)), bool)
 
@@ -241,7 +240,7 @@ def _read_text(path: Path) -> str:
     try:
         return run_files.contents(path).decode() if path.exists() else ""
     except ValueError as error:
-        raise UserError(f"'{path}' is no text in UTF-8 ({error}).") from None
+        raise UserError(f"'{path}' is not UTF-8 text ({error}).") from None
 
 
 def _read_drawing(workdir: Path, file: str) -> str:
@@ -253,13 +252,13 @@ def _read_drawing(workdir: Path, file: str) -> str:
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"'{path}' cannot be read ({reason}), and summary.json speaks of it: run "
+            f"'{path}' cannot be read ({reason}), but summary.json refers to it: run "
             "the experiment again."
         ) from error
 
 
 def _metric_names(config: dict[str, Any], summary: dict[str, Any]) -> tuple[str, ...]:
-    """The metrics that were requested, then others that were measured."""
+    """The metrics that were requested, followed by others that were measured."""
     measured = [*(summary.get("test") or {}), *(summary.get("validation") or {})]
     asked = list(config.get("metrics") or {})
     if first := name_of(config.get("metric")):
@@ -268,26 +267,13 @@ def _metric_names(config: dict[str, Any], summary: dict[str, Any]) -> tuple[str,
     return tuple(name for name in dict.fromkeys(known + measured) if name != "loss")
 
 
-def _members(config: dict[str, Any], summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """The population of summary.json, or else of config.json."""
-    population = summary.get("population")
-    if population:
-        return [dict(member) for member in population]
-    members = []
-    for i, seed in enumerate(config.get("seeds") or []):
-        hparams = {
-            name: values[i] if isinstance(values, list) else values
-            for name, values in (config.get("hparams") or {}).items()
-            if not isinstance(values, list) or i < len(values)
-        }
-        members.append({"member": i, "seed": seed, "hparams": hparams})
-    return members
-
-
 def _read_series(
     lines: list[dict[str, Any]], members: list[dict[str, Any]]
 ) -> dict[tuple[str, str], Series]:
-    """(split, quantity) -> Series, by step; a step logged twice counts as last seen."""
+    """(split, quantity) -> Series; if a step was logged twice, the last entry counts.
+
+    Values before a member was replaced by a copy are those of the copied member.
+    """
     rows = [row for _, row in sorted({row["step"]: row for row in lines}.items())]
     splits = "train", "validation", "hparams"
     found = [row.get(split) or {} for row in rows for split in splits]
@@ -298,7 +284,7 @@ def _read_series(
         time = row["step"], np.nan if row["epoch"] is None else row["epoch"]
         for split in splits:
             for name, values in (row.get(split) or {}).items():
-                mine = [values[i] for i in before]  # of those at the end
+                mine = [values[i] for i in before]
                 points.setdefault((split, name), []).append((*time, mine))
     return {key: _stack(rows, members) for key, rows in points.items()}
 
@@ -316,15 +302,15 @@ def _stack(
 def _read_predictions(
     path: Path, summary: dict[str, Any]
 ) -> Predictions | dict[str, Numbers] | None:
-    """Predictions of classes, or {"values" or "labels": `Numbers`}, by the file."""
+    """Predictions of classes, or {"values" or "labels": `Numbers`}; None if empty."""
     if not path.exists():
         return None
     try:
         if not path.is_file():
-            raise ValueError("it is no file")
+            raise ValueError("it is not a file")
         known = summary.get("sha256", {}).get(path.name)
         if known is not None and sha256(path) != known:
-            raise ValueError("it is not as it was written")
+            raise ValueError("it was changed since the run wrote it")
         arrays = read_npz(path, most=MOST_BYTES)
         found: Predictions | dict[str, Numbers] | None
         found = _numbers(arrays) if "target" in arrays else _classes(arrays)
@@ -339,7 +325,7 @@ def _read_predictions(
 
 
 def _classes(arrays: Mapping[str, np.ndarray]) -> Predictions | None:
-    """Class predictions, with sizes and indices checked."""
+    """Class predictions with checked shapes, dtypes and indices."""
     named: list[Any] = [arrays[name] for name in Predictions._fields[:-2]]
     found = Predictions(*named)
     examples = found.label.size
@@ -368,16 +354,16 @@ def _classes(arrays: Mapping[str, np.ndarray]) -> Predictions | None:
             raise ValueError(f"{name} is {array.dtype}{list(array.shape)}")
     most = max(found.classes.size, MOST_UNNAMED)
     if not found.classes.size:
-        raise ValueError("it names no classes")
+        raise ValueError("it contains no class names")
     for name, image in images.items():
         index = arrays[name]
         if index.size != len(np.atleast_1d(image)) or (
             index.size and not 0 <= index.min() <= index.max() < examples
         ):
-            raise ValueError("its worst examples are not among them")
+            raise ValueError("its worst examples are not examples of the test split")
     for array in (found.label, found.prediction):
         if array.size and array.max() >= most:
-            raise ValueError(f"it has the class {array.max()}, of {most}")
+            raise ValueError(f"it contains the class {array.max()}, of {most}")
     return found if found.label.size else None
 
 
@@ -391,8 +377,8 @@ def _numbers(arrays: Mapping[str, np.ndarray]) -> dict[str, Numbers]:
             raise ValueError(f"{name} is {array.dtype}{list(array.shape)}")
     if said.shape[1:] != target.shape or ensemble.shape != target.shape:
         raise ValueError(
-            f"{key} is of the shape {list(said.shape)}, target of {list(target.shape)} "
-            f"and ensemble of {list(ensemble.shape)}"
+            f"{key} has the shape {list(said.shape)}, target {list(target.shape)} and "
+            f"ensemble {list(ensemble.shape)}"
         )
     if not said.size:
         return {}

@@ -1,7 +1,8 @@
-"""The script of a page: sliders, series to tick, tips, tables that sort.
+"""The script of a page: sliders, checkboxes of series, tips, sortable tables.
 
-It adds to a page that is complete without it. It is the same on every page, so the
-page's policy names it by its hash: nothing else runs, whatever a run folder holds.
+A page is complete without the script. The script is the same on every page, so the
+Content-Security-Policy allows it by its hash: nothing else can run, whatever the run
+folder contains.
 """
 
 import base64
@@ -100,10 +101,10 @@ HASH = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
 
 
 def policy(images: str = "data:") -> str:
-    """The Content-Security-Policy of a page: this script, its own style, no network.
+    """The Content-Security-Policy of a page: this script, inline styles, no network.
 
     Args:
-        images: where images may come from.
+        images: allowed sources of images.
 
     >>> policy().split("; ")[0]
     "default-src 'none'"

@@ -1,4 +1,4 @@
-"""Report sections on a search, and on baselines."""
+"""Report sections on a search by `autofit`, and on baselines."""
 
 from typing import Any
 
@@ -24,11 +24,11 @@ from dlworkshop.report.words import (
     titled,
 )
 
-OPEN_ROWS = 12  # a longer table waits to be opened
+OPEN_ROWS = 12  # a longer table is folded
 
 
 def baselines_table(run: RunFolder) -> Html | None:
-    """The ensemble and its members beside the baselines, on the same test split."""
+    """Scores of the ensemble, its members and the baselines on the test split."""
     simple = run.summary.get("baselines")
     if not simple:
         return None
@@ -42,7 +42,7 @@ def baselines_table(run: RunFolder) -> Html | None:
         for b, own in simple.items()
     ]
     text = "All on the test split; ± one standard error of the mean over the members."
-    parts = [table("Beside baselines", ["", *map(titled, names)], rows)]
+    parts = [table("Baselines", ["", *map(titled, names)], rows)]
     if of_new := run.summary.get("expected"):
         intervals = [
             f"{humanize(name)} {quantity(own['mean'], name)} "
@@ -51,15 +51,15 @@ def baselines_table(run: RunFolder) -> Html | None:
             if isinstance(own, dict)
         ]
         text += (
-            f" Of new data expect {', '.join(intervals)}: 95 % intervals, by what "
-            f"members said of {count(of_new.get('examples'), 'example')} of train and "
-            "validation that they had not learnt from."
+            f" Expected on new data: {', '.join(intervals)}. The 95 % intervals were "
+            f"estimated on {count(of_new.get('examples'), 'example')} of train and "
+            "validation, each predicted by members that were trained without it."
         )
     return join([*parts, note(text)])
 
 
 def search(run: RunFolder) -> Html | None:
-    """Every setting that was tried, with its validation scores."""
+    """The settings that were tried, with their validation scores."""
     found = run.summary.get("search")
     if not found:
         return None
@@ -77,7 +77,7 @@ def search(run: RunFolder) -> Html | None:
         )
         parts.append(note(f"Chosen: {found.get('rule')}."))
     else:
-        parts.append(tag("p", "All settings were given, so none was searched for."))
+        parts.append(tag("p", "All settings were given, so nothing was searched."))
     tried = found.get("tried") or {}
     worked = [
         f"{name}: {count(own.get('members'), 'member')} ({plain(own.get('repeats'))}), "
@@ -90,8 +90,8 @@ def search(run: RunFolder) -> Html | None:
     budget = run.summary.get("budget") or {}
     if budget:
         worked.append(
-            f"All of it took {duration(budget['used_seconds'])} of the "
-            f"{duration(60 * budget['minutes'])} that were given."
+            f"Time used: {duration(budget['used_seconds'])} of "
+            f"{duration(60 * budget['minutes'])}."
         )
     parts.append(tag("ul", *(tag("li", line) for line in worked)))
     return join(parts)

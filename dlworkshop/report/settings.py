@@ -1,7 +1,7 @@
 """Report of a run with several settings: the best one, and a table of all.
 
-Numbers of different settings are not mixed into one: what is told is of the members of
-the setting that is the best by validation.
+Scores of different settings are never averaged: the report describes the members of the
+setting with the best validation score.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,17 +10,17 @@ from typing import Any
 from dlworkshop.report.elements import Html, fold, join, mean, note, table
 from dlworkshop.report.words import count, humanize, plain, titled
 
-OPEN_ROWS, OPEN_COLUMNS = 12, 12  # a larger table waits to be opened
+OPEN_ROWS, OPEN_COLUMNS = 12, 12  # a larger table is folded
 
 
 def best(summary: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The best of the settings in a summary; None where there is one, or no result."""
+    """The best of several settings; None for a single setting, or without a result."""
     found = summary.get("settings") or []
     return found[0] if found and found[0]["finite"] else None
 
 
 def in_words(summary: Mapping[str, Any]) -> str:
-    """The best setting by the hyper-parameters that differ, and the number of settings.
+    """The best setting, named by the hyper-parameters that vary.
 
     >>> settings = [{"hparams": {"a_b": a, "c": 0}, "finite": 1} for a in (1.0, 2.0)]
     >>> in_words({"settings": settings})
@@ -44,9 +44,9 @@ def in_words(summary: Mapping[str, Any]) -> str:
 
 
 def settings_table(summary: Mapping[str, Any], score: str) -> Html | None:
-    """A row for each setting, the best first, with what decides and a `score`.
+    """A row for each setting with the monitored quantity and a `score`, the best first.
 
-    None where there is one setting.
+    None for a single setting.
     """
     found = summary.get("settings") or []
     names = varied(found)
@@ -80,12 +80,12 @@ def settings_table(summary: Mapping[str, Any], score: str) -> Html | None:
 
 
 def _has_places(summary: Mapping[str, Any]) -> bool:
-    """Whether members of a seed have places, as their settings change on the way."""
+    """Whether members have places instead of settings, which change during training."""
     return any("place" in row for row in summary.get("population") or ())
 
 
 def _steps(summary: Mapping[str, Any]) -> list[str]:
-    """The most steps of a member, of each setting."""
+    """For each setting, the largest number of steps of a member."""
     members = dict(enumerate(summary.get("population") or ()))
     return [
         count(max(members.get(i, {}).get("steps") or 0 for i in row["members"]))
@@ -94,29 +94,29 @@ def _steps(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _scheduled(summary: Mapping[str, Any]) -> str:
-    """How many members a scheduler left to run, in a sentence.
+    """How many members a scheduler continued, in a sentence.
 
     >>> rungs = {"name": "successive halving", "rungs": {"1": 3, "3": 1, "9": 1}}
     >>> _scheduled({"members": 9, "scheduler": rungs})
-    'Successive halving: of 9 members, 3 run on after epoch 1 and 1 after epoch 3.'
+    'Successive halving: of 9 members, 3 continue after epoch 1 and 1 after epoch 3.'
     """
     scheduler = summary.get("scheduler") or {}
     rungs, members = scheduler.get("rungs") or {}, summary.get("members")
     left, before = [], members
     for epoch, n in rungs.items():
-        if n != before:  # somebody is stopped
+        if n != before:  # some members are stopped
             left.append(f"{plain(n)} after epoch {plain(epoch)}")
         before = n
     if not left:
         return ""
-    left[0] = left[0].replace(" after", " run on after", 1)
+    left[0] = left[0].replace(" after", " continue after", 1)
     name = plain(scheduler.get("name")).capitalize()
     listed = " and ".join(filter(None, (", ".join(left[:-1]), left[-1])))
     return f"{name}: of {count(members, 'member')}, {listed}."
 
 
 def varied(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The hyper-parameters in which settings differ."""
+    """The hyper-parameters that differ between rows."""
     settings = [row["hparams"] for row in rows]
     names = dict.fromkeys(name for own in settings for name in own)
     return [n for n in names if len({plain(own.get(n)) for own in settings}) > 1]

@@ -1,9 +1,9 @@
 """Drawings and images as SVG elements that can share one page.
 
-Every drawing names its ids after itself, so that many fit into one page; its letters
-are paths, so that it looks the same where its font is missing; those that the font has
-not are text, which the reader's browser sets; equal arrays give equal text. Matplotlib
-is used through its objects: no window, no global state.
+The ids of a drawing start with its name, so that many drawings fit into one page.
+Letters are paths, so that a drawing looks the same without its font; letters that the
+font lacks are text, which the browser renders. Equal data give equal SVG. Matplotlib is
+used through its objects: no window, no global state.
 """
 
 import base64
@@ -31,7 +31,7 @@ from rich.cells import cell_len
 from dlworkshop.report.interactive import as_attributes
 
 MOST_PIXELS = 160  # of the longer side of an image
-FONT, WEIGHTS = "DejaVu Sans", ("normal", "bold")  # it comes with matplotlib
+FONT, WEIGHTS = "DejaVu Sans", ("normal", "bold")  # part of matplotlib
 STYLE: dict[Any, Any] = {
     "font.family": FONT,
     "font.size": 14,
@@ -40,32 +40,26 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "axes.axisbelow": True,  # bars lie on the grid
+    "axes.axisbelow": True,  # bars cover the grid
     "grid.color": "#e3e6ea",
     "legend.frameon": False,
     "svg.fonttype": "path",
     "svg.image_inline": True,
-    "image.composite_image": False,  # each may be in a frame of its own
+    "image.composite_image": False,  # images may belong to different frames
     "text.parse_math": False,  # a class may be called "$5"
 }
 
 
 SVG, XLINK = "{http://www.w3.org/2000/svg}", "http://www.w3.org/1999/xlink"
 NAMESPACES = f'xmlns="{SVG[1:-1]}" xmlns:xlink="{XLINK}" '
-# What a drawing of a run folder may be made of, and where its links may lead.
-DRAWN = {
-    "svg",
-    "g",
-    "path",
-    "use",
-    "defs",
-    "clipPath",
-    "rect",
-    "image",
-    "title",
-    "desc",
-}
-DRAWN |= {"text", "tspan", "line", "circle", "ellipse", "polygon", "polyline"}
+# Elements that a drawing in a run folder may contain, and prefixes of its links.
+DRAWN = set(
+    re.findall(
+        r"\w+",
+        "svg g path use defs clipPath rect image title desc text tspan line circle "
+        "ellipse polygon polyline",
+    )
+)
 INSIDE = "#", "data:image/png;base64,", "data:image/jpeg;base64,"
 
 
@@ -73,24 +67,24 @@ INSIDE = "#", "data:image/png;base64,", "data:image/jpeg;base64,"
 def drawing(
     name: str, title: str, size: tuple[float, float], panels: int = 1, caption: str = ""
 ) -> Iterator[tuple[Figure, Any, list[str]]]:
-    """Axes to draw on in our style; the SVG is appended to the list at the end.
+    """Axes to draw on in our style; at the end the SVG is appended to the list.
 
     Args:
         name: of the figure, unique in its page.
-        title: what one sees, written above it.
+        title: displayed above the figure.
         size: width and height in inches.
-        panels: one is an Axes, more are an array of them, side by side.
-        caption: what its marks stand for; with it, the drawing describes itself to
-            those who do not see it.
+        panels: 1 yields an Axes, more yield an array of them, side by side.
+        caption: explanation of the marks; with a caption the drawing contains a
+            description for screen readers.
     """
     out: list[str] = []
     name = re.sub(r"\W", "-", name)
     with mpl.rc_context():
-        mpl.rcdefaults()  # the reader's own settings must not change the report
+        mpl.rcdefaults()  # ignore the user's matplotlibrc
         mpl.rcParams.update(STYLE | {"svg.hashsalt": name})
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(1, panels)
-        # matplotlib's own wrapping reads a "$" as the start of a formula
+        # matplotlib's own wrapping would treat "$" as the start of a formula
         lines = wrapped(title, size[0])
         figure.suptitle("\n".join(lines), x=0.01, ha="left")
         yield figure, axes, out
@@ -98,7 +92,7 @@ def drawing(
             if isinstance(axis.get_major_formatter(), LogFormatterSciNotation):
                 axis.set_major_formatter(PlainLog())
             if isinstance(axis.get_minor_formatter(), LogFormatterSciNotation):
-                axis.set_minor_formatter(PlainLog())  # seen on less than a decade
+                axis.set_minor_formatter(PlainLog())  # visible within one decade
         text = _Canvas(figure).as_text()
     alt = f"{caption} {described(figure)}" if caption else ""
     out.append(_for_page(text, name, title, alt))
@@ -106,18 +100,18 @@ def drawing(
 
 def wrapped(title: str, width: float) -> list[str]:
     """The lines of a title above a drawing of this width in inches."""
-    wide = cell_len(title) - len(title)  # letters that are twice as wide
+    wide = cell_len(title) - len(title)  # letters of double width
     room = max(int(7.5 * width) - wide, 20)
     return textwrap.wrap(title.replace(" %", "\u00a0%"), room)
 
 
 def is_drawn(text: str) -> bool:
-    """Whether our font has all letters and can set them left to right.
+    """Whether our font has all letters, and all of them run from left to right.
 
     >>> is_drawn("\u00e9t\u00e9 \u03b1"), is_drawn("\u732b"), is_drawn("\u0642\u0637")
     (True, False, False)
     """
-    turned = {"R", "AL", "NSM"}  # and marks that are set on the letter before them
+    turned = {"R", "AL", "NSM"}  # NSM: marks that combine with the letter before
     return all(
         ord(each) in _letters() and unicodedata.bidirectional(each) not in turned
         for each in text
@@ -133,7 +127,7 @@ def _letters() -> frozenset[int]:
 
 
 class _Renderer(RendererSVG):
-    """Draws letters as paths where our font has them, and keeps others as text."""
+    """Draws letters of our font as paths, and keeps others as text."""
 
     def draw_text(self, gc, x, y, s, prop, angle, ismath=False, mtext=None):
         if is_drawn(s):
@@ -143,7 +137,7 @@ class _Renderer(RendererSVG):
             super().draw_text(gc, x, y, s, prop, angle, ismath, mtext)
 
     def get_text_width_height_descent(self, s, prop, ismath):
-        if not is_drawn(s):  # letters as wide as those that it will have, about
+        if not is_drawn(s):  # measure letters of about the same width instead
             s = "".join(("", "n", "@")[min(cell_len(each), 2)] for each in s) or " "
         return super().get_text_width_height_descent(s, prop, ismath)
 
@@ -179,7 +173,7 @@ class PlainLog(LogFormatterSciNotation):
 
 
 def described(figure: Figure) -> str:
-    """A description of the axes of a figure in words, for screen readers.
+    """A description of the axes of a figure, for screen readers.
 
     >>> figure = Figure()
     >>> axes = figure.subplots()
@@ -208,32 +202,33 @@ def as_file(svg: str) -> str:
 
 
 def from_file(text: str) -> str:
-    """The SVG element in a file of `as_file`, sanitised as it may be hostile.
+    """The SVG element in a file written by `as_file`.
 
-    It is parsed and written anew, so that a page runs and loads nothing of it.
+    The file may come from an untrusted source: it is parsed, checked and serialised
+    again, so that it cannot make a page run or load anything.
 
     Raises:
-        ValueError: if it is no SVG, or one that is more than a drawing.
+        ValueError: if it is not SVG, or contains anything but a drawing.
 
     >>> from_file('<svg xmlns="http://www.w3.org/2000/svg"><script>1</script></svg>')
     Traceback (most recent call last):
-    ValueError: it has a <script>, which is not drawn
+    ValueError: it contains <script>, which is not allowed
     """
     if "<!" in re.sub("<!--.*?-->", "", text, flags=re.DOTALL):  # entities may grow
-        raise ValueError("it has a declaration, which is not drawn")
+        raise ValueError("it contains a declaration, which is not allowed")
     try:
         root = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
-        raise ValueError(f"it is no SVG ({error})") from error
+        raise ValueError(f"it is not SVG ({error})") from error
     for element in root.iter():
         name = element.tag.removeprefix(SVG)
         if name not in DRAWN:
-            raise ValueError(f"it has a <{name}>, which is not drawn")
+            raise ValueError(f"it contains <{name}>, which is not allowed")
         for key, value in element.attrib.items():
             link = key.endswith("href") and not value.startswith(INSIDE)
             loads = re.search(r"url\((?!#)|@import|\\", value)
             if key.startswith("on") or link or loads:
-                raise ValueError(f"it has a {key}, which runs or loads something")
+                raise ValueError(f"its attribute {key} runs or loads something")
     ElementTree.register_namespace("", SVG[1:-1])
     ElementTree.register_namespace("xlink", XLINK)
     made = ElementTree.tostring(root, encoding="unicode")
@@ -241,7 +236,7 @@ def from_file(text: str) -> str:
 
 
 def _for_page(svg: str, name: str, title: str, alt: str) -> str:
-    """SVG of a file as an element of a page: no prologue, unique ids, a title."""
+    """An SVG file as an element of a page: no prologue, unique ids, a title."""
     view_box = re.search(r'viewBox="([^"]*)"', svg)
     assert view_box
     body = svg[svg.index(">", svg.index("<svg")) + 1 :].strip()
@@ -255,7 +250,7 @@ def _for_page(svg: str, name: str, title: str, alt: str) -> str:
     if alt:
         said += f" {name}-alt"
         more = f'<desc id="{name}-alt">{escape(alt)}</desc>'
-    role = "group" if "<a " in body else "img"  # a picture has no links in it
+    role = "group" if "<a " in body else "img"  # role img would hide its links
     return (
         f'<svg role="{role}" aria-labelledby="{said}" viewBox="{view_box[1]}">'
         f'<title id="{name}-title">{escape(title)}</title>{more}{body}'
@@ -271,7 +266,7 @@ def picture(name: str, image: np.ndarray, title: str) -> str:
     """One image [H, W, C] uint8 with C = 1 (grey) or 3 (RGB)."""
     pixels = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     pixels.thumbnail((MOST_PIXELS, MOST_PIXELS))
-    kind = "png" if max(pixels.size) <= 64 else "jpeg"  # photographs are large as PNG
+    kind = "png" if max(pixels.size) <= 64 else "jpeg"  # PNG photographs are large
     buffer = io.BytesIO()
     pixels.save(buffer, kind)
     content = base64.b64encode(buffer.getvalue()).decode()

@@ -8,9 +8,10 @@ import numpy as np
 from dlworkshop.report.elements import (
     Html,
     chart,
-    data,
     fold,
     join,
+    mean,
+    note,
     scroll,
     table,
     tag,
@@ -26,17 +27,16 @@ from dlworkshop.report.words import (
     plain,
     quantity,
     titled,
-    with_error,
 )
 
-OPEN_ROWS = 12  # a longer table waits to be opened
-MOST_LINES = 200  # trials that are drawn, the best ones
-FEW = 8  # values of a hyper-parameter that are all written at its axis
-LOG = 8  # times the smallest value, beyond which an axis is logarithmic
+OPEN_ROWS = 12  # a longer table is folded
+MOST_LINES = 200  # the best trials, which are drawn
+FEW = 8  # with more values, only the ends of an axis are labelled
+LOG = 8  # an axis is logarithmic if its values span more than this factor
 
 
 def trials(run: RunFolder) -> Html | None:
-    """What was tried before the best setting was trained again."""
+    """The trials of a sweep, after which the best setting was trained again."""
     told = run.summary.get("sweep") or {}
     rows, names = told.get("trials") or [], varied(told.get("trials") or [])
     if len(rows) < 2 or not names:
@@ -47,10 +47,11 @@ def trials(run: RunFolder) -> Html | None:
     text = (
         f"{count(len(rows), 'trial')} with {count(seeds, 'seed')} each{where}, the "
         f"best by validation {humanize(monitor)} first; ± one standard error of the "
-        "mean over the seeds. The best of many owes some of its score to luck, so it "
-        "was trained again with other seeds: all else on this page is of those."
+        "mean over the seeds. The best of many trials owes some of its score to luck, "
+        "so its setting was trained again with other seeds, which the rest of this "
+        "page describes."
     )
-    parts = [tag("p", text, class_="note")]
+    parts = [note(text)]
     svg, caption = _parallel(run, rows, names, monitor)
     drawn = [chart(scroll("All trials", Html(svg)), caption, "wide")]
     if importance := told.get("importance"):
@@ -73,13 +74,7 @@ def _table(rows: Sequence[Mapping[str, Any]], names: list[str], monitor: str) ->
                 f"{row['trial']}",
                 *(plain(row["hparams"].get(name)) for name in names),
                 plain(stats[0].get("n")),
-                *(
-                    data(
-                        with_error(stat.get("mean"), stat.get("sem"), name),
-                        stat.get("mean"),
-                    )
-                    for stat, name in zip(stats, scores, strict=True)
-                ),
+                *(mean(stat, name) for stat, name in zip(stats, scores, strict=True)),
             ]
         )
     return table("Trials", head, shown, ["best", *[None] * (len(rows) - 1)])
@@ -88,72 +83,73 @@ def _table(rows: Sequence[Mapping[str, Any]], names: list[str], monitor: str) ->
 def _parallel(
     run: RunFolder, rows: Sequence[Mapping[str, Any]], names: list[str], monitor: str
 ) -> tuple[str, str]:
-    """Each trial as a line over one axis for each hyper-parameter and the score."""
+    """Parallel coordinates: a line for each trial over its values and its score.
+
+    Returns:
+        The drawing and its caption.
+    """
     rows = rows[:MOST_LINES]
-    values = [[row["hparams"].get(name) for row in rows] for name in names]
-    axes_of = [_axis(own) for own in values]
+    scales = [_axis([row["hparams"].get(name) for row in rows]) for name in names]
     means = [(row["validation"].get(monitor) or {}).get("mean") for row in rows]
-    finite = [mean for mean in means if is_number(mean)]
-    score, marks = _axis(finite, few=2)
-    if run.better(monitor) != "higher":  # the best is above
+    known = np.array([*map(is_number, means)])
+    score, marks = _axis([*filter(is_number, means)], few=2)
+    if run.better(monitor) != "higher":  # the best is on top
         score, marks = 1 - score, [(1 - at, value) for at, value in marks]
-    height = np.full(len(rows), -0.12)  # of what has no score
-    height[[is_number(mean) for mean in means]] = score
-    lines = np.stack([*(place for place, _ in axes_of), height], 1)  # [N, D + 1]
+    height = np.full(len(rows), -0.12)  # of trials without a score
+    height[known] = score
+    lines = np.stack([*(place for place, _ in scales), height], 1)  # [N, D + 1]
     title = f"The best trial has a validation {humanize(monitor)} of "
     title += quantity(means[0], monitor)
     with drawing("trials", title, (11, 4.9)) as (_, axes, out):
-        at = np.arange(len(names) + 1)
-        for i, line in reversed(list(enumerate(lines))):  # the best on top
-            lost = not is_number(means[i])
-            share = 1 - i / max(len(rows) - 1, 1)
-            look: dict[str, Any] = {"color": COLOURS[0], "alpha": 0.15 + 0.6 * share}
-            if lost:
-                look = {"color": BAD, "linestyle": "--", "alpha": 0.6}
-            if i == 0:
-                look = {"color": COLOURS[1], "linewidth": 3.5}
-            axes.plot(at, line, **look)
-        for i, (_, ticks) in enumerate([*axes_of, (height, marks)]):
-            axes.axvline(i, color="black", linewidth=1)
-            last = i == len(names)
-            for place, value in ticks:
-                axes.annotate(
-                    quantity(value, monitor) if last else _short(value),
-                    (i, place),
-                    (6 if last else -6, 0),
-                    textcoords="offset points",
-                    ha="left" if last else "right",
-                    va="center",
-                    fontsize=12,
-                    bbox={
-                        "facecolor": "white",
-                        "alpha": 0.75,
-                        "linewidth": 0,
-                        "pad": 1,
-                    },
-                )
-        labels = [humanize(name) for name in names]
-        axes.set_xticks(at, [*labels, f"validation {humanize(monitor)}"])
+        _draw_lines(axes, lines, known)
+        for i, (_, ticks) in enumerate(scales):
+            _draw_axis(axes, i, [(at, _short(value)) for at, value in ticks], "right")
+        ticks = [(at, quantity(value, monitor)) for at, value in marks]
+        _draw_axis(axes, len(names), ticks, "left")
+        labels = [*map(humanize, names), f"validation {humanize(monitor)}"]
+        axes.set_xticks(range(len(labels)), labels)
         axes.set_xlim(-0.5, len(names) + 0.5)
         axes.set_yticks([])
         axes.grid(visible=False)
         axes.spines[["left", "bottom"]].set_visible(False)
         axes.tick_params(bottom=False)
     shown = "" if len(rows) < MOST_LINES else f" The best {len(rows)} are drawn."
-    dashed = "" if len(finite) == len(rows) else " Dashed: no member stayed finite."
+    dashed = "" if known.all() else " Dashed: no member stayed finite."
     return out[0], (
-        "One line for each trial, the darker the better, the best one in orange."
+        "One line for each trial; better trials are darker, the best one is orange."
         f"{dashed}{shown}"
     )
+
+
+def _draw_lines(axes: Any, lines: np.ndarray, known: np.ndarray) -> None:
+    """Draw the trials [N, D + 1], the best last, so that it is on top."""
+    for i, line in reversed(list(enumerate(lines))):
+        share = 1 - i / max(len(lines) - 1, 1)
+        look: dict[str, Any] = {"color": COLOURS[0], "alpha": 0.15 + 0.6 * share}
+        if not known[i]:
+            look = {"color": BAD, "linestyle": "--", "alpha": 0.6}
+        if i == 0:
+            look = {"color": COLOURS[1], "linewidth": 3.5}
+        axes.plot(line, **look)
+
+
+def _draw_axis(axes: Any, i: int, ticks: list[tuple[float, str]], align: str) -> None:
+    """Draw the i-th vertical axis with labels beside it."""
+    axes.axvline(i, color="black", linewidth=1)
+    paper = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 1}
+    look = {"ha": align, "va": "center", "fontsize": 12, "bbox": paper}
+    for height, text in ticks:
+        shift = (6 if align == "left" else -6, 0)
+        axes.annotate(text, (i, height), shift, textcoords="offset points", **look)
 
 
 def _axis(
     values: Sequence[Any], few: int = FEW
 ) -> tuple[np.ndarray, list[tuple[float, Any]]]:
-    """Places of values [N] on an axis from 0 to 1, and those that are written there.
+    """Heights of values [N] on an axis from 0 to 1, and its labels (height, value).
 
-    Numbers have a logarithmic axis where they span far, and if there are more than
-    `few` the ends are written. Words are spread evenly.
+    Numbers that span a large range have a logarithmic axis; of more than `few` numbers
+    only the ends are labelled. Text values are spread evenly.
 
     >>> _axis([1.0, 10.0, 100.0])
     (array([0. , 0.5, 1. ]), [(0.0, 1.0), (0.5, 10.0), (1.0, 100.0)])
@@ -188,10 +184,10 @@ def _importance(found: Mapping[str, float]) -> tuple[str, str]:
     with drawing("importance", title, (7.4, 1.4 + 0.5 * len(names))) as (_, axes, out):
         axes.barh(range(len(names)), [100 * found[n] for n in names], color=COLOURS[0])
         axes.set_yticks(range(len(names)), [humanize(name) for name in names])
-        axes.set_xlabel("share in how trials rank (%)")
+        axes.set_xlabel("share in the ranking of the trials (%)")
         axes.set_xlim(0, 100)
     return out[0], (
         "How much worse a forest of trees predicts the rank of a trial when the values "
-        "of one hyper-parameter are permuted, as a share of the sum over all. Of few "
-        "trials it tells little."
+        "of one hyper-parameter are permuted, as a share of the sum over all. With few "
+        "trials the estimate is poor."
     )

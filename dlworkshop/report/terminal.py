@@ -1,4 +1,4 @@
-"""Output to the terminal: tables, messages, and rows as they are computed."""
+"""Output to the terminal: tables, log messages, and rows as they are computed."""
 
 import contextlib
 import csv
@@ -13,18 +13,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-AT_ONCE = 64  # rows that are set together
-WORD, LEAST_WORD = 14, 8  # columns of a text that is no name
-NAME = 24  # columns of a name, where there is room
+AT_ONCE = 64  # rows that are laid out together
+WORD, LEAST_WORD = 14, 8  # width of text columns other than the name
+NAME = 24  # width that is kept for the name, if possible
 
-Rows = Iterable[Any]  # NamedTuples of one kind; a dict in one is several columns
-
+Rows = Iterable[Any]  # NamedTuples of one type; a dict field becomes several columns
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def visible(text: str) -> str:
-    r"""Text without terminal control sequences, which a file name may have.
+    r"""Text with escaped control characters, which a file name may contain.
 
     >>> print(visible("a\x1b[2Jb"))
     a\x1b[2Jb
@@ -43,7 +42,7 @@ def show(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 class Messages(logging.Handler):
-    """Logging handler that writes to the current stderr, above a live line."""
+    """Logging handler that writes to the current `sys.stderr`."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -54,10 +53,10 @@ class Messages(logging.Handler):
 
 @contextlib.contextmanager
 def messages() -> Iterator[None]:
-    """Show the library's log on stderr while inside, as scripts and commands do.
+    """Show the library's log on stderr in this context, for scripts and commands.
 
-    The library itself prints nothing: in a program of their own, users decide what is
-    seen of the logger "dlworkshop".
+    The library itself prints nothing: other programs configure the logger "dlworkshop"
+    as they like.
 
     >>> with messages():
     ...     logging.getLogger("dlworkshop.train").isEnabledFor(logging.INFO)
@@ -65,12 +64,12 @@ def messages() -> Iterator[None]:
     """
     library, handler = logging.getLogger("dlworkshop"), Messages()
     if any(isinstance(each, Messages) for each in library.handlers):
-        yield  # a command that runs a script shows them already
+        yield  # inside a command that runs a script
         return
     before = library.level, library.propagate
     library.addHandler(handler)
-    library.propagate = False  # once is enough
-    if library.level == logging.NOTSET:  # or else somebody chose it
+    library.propagate = False  # the root logger would print them again
+    if library.level == logging.NOTSET:  # keep a level that the user chose
         library.setLevel(logging.INFO)
     try:
         yield
@@ -91,12 +90,12 @@ def say_error(error: object) -> None:
 
 
 def as_table(rows: Rows) -> None:
-    """Rows as text of the terminal's width, printed as they come."""
+    """Print rows as a table of the terminal's width, in chunks as they arrive."""
     rows = iter(rows)
     console, widths = _console(), dict[str, int]()
     while chunk := [columns(row) for row in itertools.islice(rows, AT_ONCE)]:
         first, before = chunk[0], widths
-        widths = before or _widths(chunk, console.width)  # so that all are in line
+        widths = before or _widths(chunk, console.width)  # the same for all chunks
         table = Table(box=None, show_header=not before, expand=True, pad_edge=False)
         for name, value in first.items():
             if name == "name":
@@ -112,7 +111,7 @@ def as_table(rows: Rows) -> None:
 
 
 def _widths(chunk: Sequence[Mapping[str, Any]], most: int) -> dict[str, int]:
-    """Widths of all columns but the name, for which room is kept."""
+    """Widths of all columns except the name, which gets the rest."""
     longest = {
         name: max(len(_short(row[name])) for row in chunk)
         for name in chunk[0]
@@ -131,13 +130,13 @@ def _widths(chunk: Sequence[Mapping[str, Any]], most: int) -> dict[str, int]:
 
 
 def as_json(rows: Rows) -> None:
-    """One JSON object per line; null for a missing number."""
+    """Print one JSON object per line; null for a missing number."""
     for row in rows:
         print(json.dumps(row._asdict()))
 
 
 def as_csv(rows: Rows) -> None:
-    """CSV with a header; empty for a missing number."""
+    """Print CSV with a header; an empty field for a missing number."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     for number, row in enumerate(rows):
         if number == 0:
@@ -146,7 +145,7 @@ def as_csv(rows: Rows) -> None:
 
 
 def columns(row: Any) -> dict[str, Any]:
-    """Column -> value of a row; each key of a dict is a column of its own.
+    """Column -> value of a row; each key of a dict field becomes a column.
 
     >>> import typing
     >>> Row = typing.NamedTuple("Row", [("name", str), ("probability", dict)])

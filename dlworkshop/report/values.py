@@ -12,10 +12,10 @@ from dlworkshop.report.read import Numbers, RunFolder, finite_mask, get_nested
 from dlworkshop.report.svg import drawing
 from dlworkshop.report.words import count, quantity, titled
 
-MOST_COLUMNS = 6  # that are drawn one by one
-MOST_ROWS = 20  # of the table, one for each column
+MOST_COLUMNS = 6  # of the target that get a figure each
+MOST_ROWS = 20  # of the table, one for each target column
 MOST_DOTS = 800
-MOST_LETTERS = 32  # of the name of a column, at an axis
+MOST_LETTERS = 32  # of a column name at an axis
 MEASURES = {
     "mae": split_metrics.mae,
     "rmse": split_metrics.rmse,
@@ -24,7 +24,7 @@ MEASURES = {
 
 
 def predictions(run: RunFolder, found: Numbers) -> Html:
-    """Predicted against true, residuals, and the spread over the members."""
+    """Predicted against true values, residuals, and spread over the members."""
     finite = finite_mask(run.members, len(found.said))
     if not finite.any():
         return note("All members were quarantined, so there are no predictions.")
@@ -35,19 +35,19 @@ def predictions(run: RunFolder, found: Numbers) -> Html:
             for d in range(columns)
         ]
     else:
-        name, dot = f"all {columns:,} numbers of a target", "a number of an example"
+        name, dot = f"all {columns:,} numbers of a target", "one number of an example"
         every = _numbers(found, finite, slice(None))
         charts = [_chart(run, "values", name, every, dot)]
     return tag("div", *charts)
 
 
 def ensemble(run: RunFolder, found: Numbers) -> Html | None:
-    """Errors of one member and of the ensemble, for each target column."""
+    """Errors of one member and of the ensemble for each target column."""
     finite = finite_mask(run.members, len(found.said))
     columns = found.target.shape[1]
     if not finite.any() or not np.isfinite(found.ensemble).all():
         return None
-    if columns > MOST_ROWS:  # an image: its pixels have no errors of their own
+    if columns > MOST_ROWS:  # for example the pixels of an image
         return _table(_rows(found, finite, slice(None), ""), finite)
     rows = []
     for d in range(columns):
@@ -72,9 +72,8 @@ def _rows(
 
 def _table(rows: list[list[str]], finite: np.ndarray) -> Html:
     text = (
-        "Test split. MAE, the mean absolute error, and RMSE, the root of the mean "
-        "squared error, are in units of the target; R² is the share of its variance "
-        "that is explained."
+        "Test split. MAE (mean absolute error) and RMSE (root mean squared error) are "
+        "in units of the target; R² is the share of its variance that is explained."
     )
     head = ["", "One member", "Mean of all members"]
     if finite.sum() > 1:
@@ -94,7 +93,7 @@ def _name(found: Numbers, column: int) -> str:
 def _numbers(
     found: Numbers, finite: np.ndarray, columns: int | slice
 ) -> tuple[np.ndarray, ...]:
-    """The true numbers [n] of some columns, the ensemble's, and the members' [P, n]."""
+    """Numbers of some columns: true [n], ensemble [n] and members [P, n]."""
     true, together = found.target[:, columns], found.ensemble[:, columns]
     said = found.said[finite][..., columns]
     return true.ravel(), together.ravel(), said.reshape(len(said), -1)
@@ -114,7 +113,7 @@ def _chart(
     rmse = quantity(float(np.sqrt((error**2).mean())), "rmse")
     title = f"{name[:1].upper()}{name[1:]}: predictions are off by {rmse} (RMSE)"
     if (target != target[0]).any():
-        title += f", and leave {_left(split_metrics.r2(together, target))}"
+        title += f", {_unexplained(split_metrics.r2(together, target))}"
     svg = _drawn(
         figure,
         title,
@@ -127,32 +126,32 @@ def _chart(
     return chart(svg, _caption(dot, shown, len(said)) + _kept(run))
 
 
-def _left(r2: float) -> str:
-    """The unexplained fraction of the variance, in words."""
+def _unexplained(r2: float) -> str:
+    """The share of the variance that is unexplained, in words."""
     if r2 < 0:
-        return "more than its variance: its mean would be better"
-    return f"{100 * (1 - r2):.3g} % of its variance"
+        return "worse than predicting the mean"
+    return f"{100 * (1 - r2):.3g} % of the variance is unexplained"
 
 
 def _kept(run: RunFolder) -> str:
-    """A sentence about a test split that was too large to be kept whole."""
+    """A sentence about a test split that was too large to save as a whole."""
     total, kept = get_nested(run.config, "dataset", "test"), run.values
     if kept is None or not isinstance(total, int) or len(kept.target) >= total:
         return ""
-    return f" The first {len(kept.target):,} of {total:,} examples were kept."
+    return f" The first {len(kept.target):,} of {total:,} examples were saved."
 
 
 def _caption(dot: str, shown: tuple[int, int], members: int) -> str:
     who = f"the mean of {count(members, 'member')}" if members > 1 else "the model"
-    text = f"Test split; a dot is {dot}, its prediction that of {who}."
+    text = f"Test split; each dot is {dot}, predicted by {who}."
     if shown[0] < shown[1]:
-        text += f" {shown[0]:,} of {shown[1]:,} dots are drawn, evenly chosen."
-    text += " Left: on the dashed line, what is predicted is true."
-    text += " Residual: true less predicted; a pattern in it is yet to be learnt."
+        text += f" {shown[0]:,} of {shown[1]:,} dots are drawn, evenly spaced."
+    text += " Left: predictions on the dashed line are exact."
+    text += " Residual: true minus predicted; a pattern means that more can be learnt."
     if members > 1:
         text += (
-            " Spread: standard deviation over the members, in grey on the left; dots "
-            "far above the dashed line are wrong by more than the members disagree."
+            " Spread: standard deviation over the members, drawn in grey on the left; "
+            "for dots far above the dashed line the error exceeds the spread."
         )
     return text
 

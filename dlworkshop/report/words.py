@@ -1,10 +1,10 @@
-"""Formatting: quantities with units, errors, durations and JSON values as text."""
+"""Formatting of quantities with units, errors, durations and JSON values as text."""
 
 import math
 from typing import Any
 
 MISSING = "—"
-SHOWN = 12  # entries of a list that are written out
+SHOWN = 12  # of a longer list only so many entries are written
 ACRONYMS = {
     "auc": "AUC",
     "f1": "F1",
@@ -14,7 +14,7 @@ ACRONYMS = {
     "rmse": "RMSE",
     "roc": "ROC",
 }
-# Losses of numbers: what they are in, as the model learns them.
+# The unit of a regression loss, as the model minimises it.
 ERRORS = {
     "squared_error": "squared error",
     "absolute_error": "absolute error",
@@ -32,7 +32,7 @@ def is_number(value: Any) -> bool:
 
 
 def is_fraction(name: str) -> bool:
-    """Whether a quantity is a fraction that is printed in percent."""
+    """Whether a quantity is a fraction, which is printed in percent."""
     return "accuracy" in name or name == "calibration error"
 
 
@@ -46,7 +46,7 @@ def humanize(name: str) -> str:
 
 
 def titled(name: str) -> str:
-    """`humanize`, with a capital letter in front.
+    """`humanize`, starting with a capital letter.
 
     >>> titled("learning_rate"), titled("test_rmse")
     ('Learning rate', 'Test RMSE')
@@ -56,7 +56,7 @@ def titled(name: str) -> str:
 
 
 def unit(name: str, loss: str) -> str:
-    """The unit of a quantity, given the name of the run's loss ("" is the default's).
+    """The unit of a quantity, given the name of the run's loss ("" for the default).
 
     >>> unit("loss", ""), unit("loss", "focal_loss"), unit("accuracy", "")
     ('nats', '', '%')
@@ -122,7 +122,7 @@ def compact(value: Any) -> str:
 
 
 def format_claim(claim: dict[str, Any]) -> str:
-    """A claim on one line, the verdict first.
+    """A claim on one line that starts with the verdict.
 
     >>> format_claim({"statement": "it is small", "value": 1e-16, "relation": "<=",
     ...           "bound": 1e-14, "n": 31, "verdict": "holds"})
@@ -131,19 +131,17 @@ def format_claim(claim: dict[str, Any]) -> str:
     ...           "bound": 2, "n": 9, "p": 0.5, "verdict": "fails"})
     'FAILS: it is large (1, wanted > 2, n = 9, p = 0.5)'
     """
-    value, bound = compact(claim["value"]), compact(claim["bound"])
+    holds = claim["verdict"] == "holds"
+    verdict, wanted = ("holds", "") if holds else ("FAILS", ", wanted")
+    measured = f"{compact(claim['value'])}{wanted} {claim['relation']}"
     p = claim.get("p")
-    rest = f"n = {claim['n']:,}" + (f", p = {p:.2g}" if is_number(p) else "")
-    if claim["verdict"] == "holds":
-        return (
-            f"holds: {claim['statement']} ({value} {claim['relation']} {bound}, {rest})"
-        )
-    wanted = f"{value}, wanted {claim['relation']} {bound}"
-    return f"FAILS: {claim['statement']} ({wanted}, {rest})"
+    n = f"n = {claim['n']:,}" + (f", p = {p:.2g}" if is_number(p) else "")
+    bound = compact(claim["bound"])
+    return f"{verdict}: {claim['statement']} ({measured} {bound}, {n})"
 
 
 def duration(seconds: Any) -> str:
-    """Seconds in words, as "3 min 5 s".
+    """Seconds as text, such as "3 min 5 s".
 
     >>> duration(0.0123), duration(12.34), duration(204), duration(7300)
     ('0.012 s', '12.3 s', '3 min 24 s', '2 h 1 min')
@@ -159,7 +157,7 @@ def duration(seconds: Any) -> str:
 
 
 def count(number: Any, noun: str = "", nouns: str | None = None) -> str:
-    """A whole number with thousands separators, and its noun.
+    """A whole number with thousands separators and a noun.
 
     >>> count(1, "model"), count(412778, "parameter"), count(2, "class")
     ('1 model', '412,778 parameters', '2 classes')

@@ -1,6 +1,7 @@
 """Sweeps over static and traced hyper-parameters: many programs, one table.
 
-`space` says what each hyper-parameter may be, `recipe` who takes it, and `study` which
-settings are tried; `bucket` trains those of equal static values as one population, and
-`engines` do so here or on a cluster of Ray; `sweep` trains the best again.
+`space` defines the values of each hyper-parameter, `recipe` the function that receives
+it, and `study` the settings that are tried. `bucket` trains settings with equal static
+values as one population; `engines` runs the buckets in this process or on a Ray
+cluster. `sweep` finally trains the best setting again.
 """

@@ -1,6 +1,5 @@
-"""A bucket: trials of equal static values, trained as one population."""
+"""A bucket: trials with equal static values, trained as one population."""
 
-import contextlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -9,38 +8,39 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from dlworkshop import report
 from dlworkshop.errors import UserError
 from dlworkshop.report.words import count
 from dlworkshop.sweeps.recipe import Recipe
-from dlworkshop.sweeps.study import Trial
+from dlworkshop.sweeps.study import Trial, claimed
 from dlworkshop.train import processes
 from dlworkshop.train.fit import fit
 from dlworkshop.train.progress import log_level
-from dlworkshop.train.run_folder import InUseError, finished_summary, lock_run_dir
+from dlworkshop.train.run_folder import finished_summary
 from dlworkshop.train.settings import ranked
 from dlworkshop.types import Dataset
 
 log = logging.getLogger(__name__)
 
-Row = dict[str, Any]  # of the table of trials
+Row = dict[str, Any]  # one row of the table of trials
 
 
 class Bucket(NamedTuple):
-    """Trials that one program trains."""
+    """Trials that are trained by one program."""
 
-    number: int  # of the first of them
+    number: int  # of its first trial
     trials: tuple[Trial, ...]
 
 
 class Scores(NamedTuple):
-    """What the trials of a bucket came to."""
+    """The validation scores of the trials of a bucket."""
 
     rows: list[Row]
     monitor: str
     better: str
 
     def costs(self) -> Iterator[tuple[int, float | None]]:
-        """Each trial with its mean of what is monitored, where lower is better."""
+        """Trial number and mean of the monitored score, negated if higher is better."""
         sign = -1 if self.better == "higher" else 1
         for row in self.rows:
             mean = row["validation"][self.monitor]["mean"]
@@ -48,7 +48,7 @@ class Scores(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Everything that training a bucket takes; it may be sent to another machine."""
+    """Everything that is needed to train a bucket, here or on another machine."""
 
     recipe: Recipe
     dataset: Dataset
@@ -56,19 +56,19 @@ class Work(NamedTuple):
     folder: Path | None  # of the sweep
 
     def __call__(self, bucket: Bucket) -> Scores | None:
-        """Train a bucket, go on with it, or read what it came to.
+        """Train a bucket, resume its training, or read the scores of a finished one.
 
         Returns:
-            None while another process is training it.
+            The scores, or None while another process trains the bucket.
 
         Raises:
-            UserError: where an argument cannot be, or the folder is not there.
+            UserError: if an argument is invalid, or the folder of the sweep is missing.
         """
         if self.folder is None:
             return self._trained(bucket, None)
         if not (self.folder / "config.json").is_file():
             raise UserError(
-                f"{self.folder} is not seen by all machines of the sweep: choose a "
+                f"{self.folder} is not visible to all machines of the sweep: choose a "
                 "workdir on a disk that they share"
             )
         folder = self.folder / f"{bucket.number:04d}"
@@ -92,15 +92,16 @@ class Work(NamedTuple):
         )
         traced = [values for values, _ in self._together(bucket)]
         try:
-            run = fit(
-                recipe.made(first),
-                self.dataset,
-                hparams=traced if traced[0] else None,
-                seeds=self.seeds,
-                workdir=folder,
-                read_test=False,
-                **options,
-            )
+            with report.left_out():  # nobody reads the report of a bucket
+                run = fit(
+                    recipe.made(first),
+                    self.dataset,
+                    hparams=traced if traced[0] else None,
+                    seeds=self.seeds,
+                    workdir=folder,
+                    read_test=False,
+                    **options,
+                )
         except UserError as error:
             if not own:
                 raise
@@ -110,10 +111,10 @@ class Work(NamedTuple):
         return self._scores(bucket, run.summary)
 
     def _together(self, bucket: Bucket) -> list[tuple[dict[str, Any], list[Trial]]]:
-        """Traced values with the trials that have them.
+        """Distinct traced values, each with the trials that share them.
 
-        A sampler may draw the same twice, or numbers that are the same in the dtype
-        that a run computes in.
+        A sampler may draw the same values twice, or values that become equal when they
+        are rounded to the dtype of the run.
         """
         found: dict[tuple, tuple[dict[str, Any], list[Trial]]] = {}
         dtype = jnp.result_type(float)
@@ -143,20 +144,8 @@ class Work(NamedTuple):
 
 
 def bucketed(trials: Iterable[Trial]) -> list[Bucket]:
-    """The buckets of some trials, by their numbers."""
+    """Group trials into buckets, in the order of the bucket numbers."""
     found: dict[int, list[Trial]] = {}
     for trial in trials:
         found.setdefault(trial.bucket, []).append(trial)
     return [Bucket(number, tuple(own)) for number, own in sorted(found.items())]
-
-
-@contextlib.contextmanager
-def claimed(folder: Path) -> Iterator[bool]:
-    """Lock a folder; False if another process has it."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(lock_run_dir(folder))
-        except InUseError:
-            yield False
-            return
-        yield True

@@ -1,4 +1,4 @@
-"""Where the buckets of a sweep are trained: here, or as tasks of Ray."""
+"""Engines that train the buckets of a sweep: in this process, or as Ray tasks."""
 
 import contextlib
 import logging
@@ -11,14 +11,14 @@ from dlworkshop.sweeps.bucket import Bucket, Scores, Work, bucketed
 from dlworkshop.sweeps.study import Study, imported
 
 ENGINES = "local", "ray"
-LOOK_AGAIN = 1.0  # seconds until it is seen what other processes have done
+LOOK_AGAIN = 1.0  # seconds between two looks at the progress of other processes
 
-# Trains buckets, in any order; None is said of one that another process trains.
+# Trains buckets in any order. The scores are None while another process trains one.
 Engine = Callable[[Iterable[Bucket]], Iterator[tuple[Bucket, Scores | None]]]
 
 
 def train_all(study: Study, engine: Engine) -> dict[int, Scores]:
-    """Ask and train until all trials of a study have their scores.
+    """Request trials and train them until the study is complete.
 
     Returns:
         Number of each bucket -> scores of its trials.
@@ -43,24 +43,24 @@ def train_all(study: Study, engine: Engine) -> dict[int, Scores]:
 
 @contextlib.contextmanager
 def local(work: Work) -> Iterator[Engine]:
-    """One bucket after the other, in this process."""
+    """An engine that trains one bucket after the other in this process."""
     yield lambda buckets: ((bucket, work(bucket)) for bucket in buckets)
 
 
 @contextlib.contextmanager
 def on_ray(work: Work, options: Mapping[str, Any] | None) -> Iterator[Engine]:
-    """All buckets at once, as tasks of a Ray cluster.
+    """An engine that trains all buckets at once, as tasks of a Ray cluster.
 
-    The cluster that Ray is connected to; else the one that RAY_ADDRESS or a `ray start`
-    on this machine names; else one of this machine alone, which ends with the sweep.
+    It uses the cluster that Ray is connected to, else the one given by RAY_ADDRESS or
+    `ray start`, else a cluster on this machine that is shut down after the sweep.
 
     Args:
-        work: what is done.
-        options: of each task, as Ray's `options` takes them. By default a GPU if the
-            cluster has one, else a CPU.
+        work: trains a bucket.
+        options: for each task, as Ray's `options` accepts them. By default each task
+            gets one GPU if the cluster has any, else one CPU.
 
     Raises:
-        UserError: if Ray is missing, or what it is to send cannot be sent.
+        UserError: if Ray is not installed, or `work` cannot be sent to the workers.
     """
     ray = imported("ray", "engine='ray'")
     ours = not ray.is_initialized()
@@ -69,7 +69,7 @@ def on_ray(work: Work, options: Mapping[str, Any] | None) -> Iterator[Engine]:
             ray.init(logging_level=logging.WARNING)
     try:
         kind = "num_gpus" if ray.cluster_resources().get("GPU") else "num_cpus"
-        with one_sentence("ray_options are not what Ray takes"):
+        with one_sentence("Ray does not accept these ray_options"):
             task = ray.remote(_train).options(
                 **({kind: 1} if options is None else options)
             )
@@ -105,6 +105,6 @@ def _result(ray: Any, done: Any) -> Scores | None:
         raise
     except ray.exceptions.RayError as error:
         raise UserError(
-            f"a bucket was lost as often as Ray tries again ({type(error).__name__}): "
-            "see the logs of Ray, and run the same sweep again to go on"
+            f"a bucket failed in all of Ray's retries ({type(error).__name__}): read "
+            "the logs of Ray, and run the same sweep again to resume it"
         ) from error

@@ -1,4 +1,4 @@
-"""How a setting of a sweep becomes the arguments of `fit`."""
+"""The conversion of a setting of a sweep into the arguments of `fit`."""
 
 import inspect
 from collections.abc import Collection, Mapping, Sequence
@@ -13,7 +13,7 @@ from dlworkshop.train.fit import fit
 from dlworkshop.train.members import product
 from dlworkshop.types import Dataset
 
-# What a setting may say of `fit` itself, beside its hyper-parameters.
+# Arguments of `fit` that a setting may contain, besides hyper-parameters.
 COUNTS = "batch_size", "num_epochs", "steps_per_epoch", "patience"
 FUNCTIONS = (
     "optimizer",
@@ -34,16 +34,16 @@ DEFAULTS = {
 
 
 class Recipe(NamedTuple):
-    """Which hyper-parameters go where.
+    """The function that receives each hyper-parameter.
 
-    A keyword of the function that makes the model, and an argument of `fit`, is static:
-    another value is another program. All others are traced.
+    Keywords of the function that makes the model and arguments of `fit` are static:
+    another value needs another program. All other hyper-parameters are traced.
     """
 
-    model: Any  # a model, or a function of static values that makes one
+    model: Any  # a model, or a function of static values that returns one
     space: Space
-    of_model: frozenset[str]
-    of_fit: frozenset[str]
+    of_model: frozenset[str]  # names of the static values that the model takes
+    of_fit: frozenset[str]  # and of those that `fit` takes
     options: Mapping[str, Any]  # of `fit`, the same for all settings
 
     @property
@@ -54,7 +54,7 @@ class Recipe(NamedTuple):
         """The model of a setting.
 
         Raises:
-            UserError: if there is none.
+            UserError: if the function fails, or returns something else.
         """
         if isinstance(self.model, Model | StatefulModel):
             return self.model
@@ -65,11 +65,11 @@ class Recipe(NamedTuple):
         return model
 
     def arguments(self, setting: Setting) -> dict[str, Any]:
-        """The arguments of `fit` with a setting, but the traced ones."""
+        """The arguments of `fit` for a setting, without the traced ones."""
         return {**self.options, **self._values(setting, self.of_fit)}
 
     def traced(self, setting: Setting) -> dict[str, Any]:
-        """The hyper-parameters of a setting that are traced."""
+        """The traced hyper-parameters of a setting."""
         return self._values(setting, setting.keys() - set(self.static))
 
     def _values(self, setting: Setting, names: Collection[str]) -> dict[str, Any]:
@@ -78,11 +78,11 @@ class Recipe(NamedTuple):
 
 
 def recipe_of(model: Any, space: Space, options: Mapping[str, Any]) -> Recipe:
-    """Sort the hyper-parameters of a space.
+    """Assign each hyper-parameter of a space to the function that receives it.
 
     Raises:
-        UserError: if a name is taken twice, or is an argument of `fit` that must be the
-            same for all settings.
+        UserError: if two functions take the same name, or a name is an argument of
+            `fit` that must be the same for all settings.
     """
     is_model = isinstance(model, Model | StatefulModel)
     if not is_model and not callable(model):
@@ -92,20 +92,22 @@ def recipe_of(model: Any, space: Space, options: Mapping[str, Any]) -> Recipe:
         swept = name in SWEPT
         if name in DEFAULTS and not swept:
             raise UserError(
-                f"'{name}' is the same for all settings of a sweep: give it as "
-                "an argument instead of in hparams"
+                f"hparams contains '{name}', which must be the same for all settings: "
+                "give it as an argument of its own"
             )
         if swept and name in makes:
             raise UserError(
-                f"hyper-parameter '{name}' is taken by {name_of(model)} and by fit: "
-                "rename the argument of the former"
+                f"hyper-parameter '{name}' is an argument of both {name_of(model)} and "
+                f"fit: rename it in {name_of(model)}"
             )
         if swept and name in options:
-            raise UserError(f"{name} is given twice, in hparams too: give it once")
+            raise UserError(
+                f"{name} is given twice, as an argument and in hparams: give it once"
+            )
     if {"loss", "objective"} & set(space.names) and options["monitor"] == "loss":
         raise UserError(
-            "losses of several kinds cannot be compared with one another: choose a "
-            "metric, as monitor='accuracy'"
+            "values of different losses cannot be compared: choose a metric, as "
+            "monitor='accuracy'"
         )
     of_model = frozenset(makes & set(space.names))
     of_fit = frozenset(name for name in space.names if name in SWEPT)
@@ -115,10 +117,10 @@ def recipe_of(model: Any, space: Space, options: Mapping[str, Any]) -> Recipe:
 def check(
     recipe: Recipe, settings: Sequence[Setting], seeds: Any, dataset: Dataset
 ) -> None:
-    """Check settings of equal static values before the first step.
+    """Check settings with equal static values before the first step.
 
     Raises:
-        UserError: where one cannot be.
+        UserError: if a setting is invalid.
     """
     model, asked = recipe.made(settings[0]), DEFAULTS | recipe.arguments(settings[0])
     functions = {name: asked[name] for name in FUNCTIONS}

@@ -1,34 +1,34 @@
 """The space of a sweep: the values that each hyper-parameter may take."""
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from dlworkshop.errors import UserError, check_text, repr_of
 from dlworkshop.learn.hparams import name_of
 from dlworkshop.train.members import names_of
 
-Label = None | bool | int | float | str  # what stands for a value in tables and files
+Label = None | bool | int | float | str  # represents a value in tables and files
 Setting = dict[str, Label]
 
 
 class Space(NamedTuple):
-    """What each hyper-parameter may be; values are told by their labels."""
+    """The values that each hyper-parameter may take, identified by their labels."""
 
     values: dict[str, dict[Label, Any]]  # name -> label -> value
-    ranges: dict[str, Any]  # name -> distribution of Optuna
-    listed: list[Setting] | None = None  # settings that were given one by one
+    ranges: dict[str, Any]  # name -> Optuna distribution
+    listed: list[Setting] | None = None  # settings that were given as a list
 
     @property
     def names(self) -> list[str]:
         return [*self.values, *self.ranges]
 
     def value(self, name: str, label: Label) -> Any:
-        """The value behind a label; a number from a range stands for itself."""
+        """The value of a label; a number from a range is its own label."""
         return self.values[name][label] if name in self.values else label
 
     def settings(self) -> list[Setting]:
-        """All settings: those that were listed, or every combination of values.
+        """All settings: the listed ones, or every combination of values.
 
         >>> space_of({"width": [8, 16], "rate": 0.1}).settings()
         [{'width': 8, 'rate': 0.1}, {'width': 16, 'rate': 0.1}]
@@ -39,7 +39,7 @@ class Space(NamedTuple):
         return [dict(zip(self.values, each, strict=True)) for each in combinations]
 
     def corners(self) -> list[Setting]:
-        """Settings in which each value, and each end of a range, comes once at least.
+        """Settings that contain each value and each end of a range at least once.
 
         >>> space_of({"a": [1, 2, 3], "b": ["x", "y"]}).corners()
         [{'a': 1, 'b': 'x'}, {'a': 2, 'b': 'y'}, {'a': 3, 'b': 'x'}]
@@ -55,7 +55,7 @@ class Space(NamedTuple):
         ]
 
     def distributions(self, optuna: Any) -> dict[str, Any]:
-        """What Optuna draws from: the ranges, and values of which there are several."""
+        """What Optuna samples: the ranges, and hyper-parameters with several values."""
         categorical = optuna.distributions.CategoricalDistribution
         several = {n: list(each) for n, each in self.values.items() if len(each) > 1}
         return {n: categorical(each) for n, each in several.items()} | self.ranges
@@ -71,11 +71,11 @@ def space_of(hparams: Any) -> Space:
     """The space that `hparams` of a sweep describes.
 
     Args:
-        hparams: name -> a value, a list of values, a dict of label -> value, or a
-            distribution of Optuna; or a list of settings, name -> value.
+        hparams: name -> a value, a list of values, a dict of label -> value, or an
+            Optuna distribution; or a list of settings, each name -> value.
 
     Raises:
-        UserError: where a name or the values cannot be.
+        UserError: if a name or a value is invalid.
 
     >>> space_of({"width": (8, 16), "loss": {"mine": abs}}).values
     {'width': {8: 8, 16: 16}, 'loss': {'mine': <built-in function abs>}}
@@ -98,14 +98,14 @@ def space_of(hparams: Any) -> Space:
             if callable(known) and known is not setting[name]:
                 raise UserError(
                     f"hyper-parameter '{name}' has two values that are both called "
-                    f"'{label_of(known)}': give a grid, with names of your own for "
-                    "them, as {'name': value, ...}"
+                    f"'{label_of(known)}': give a grid with a label for each value, "
+                    "as {'label': value, ...}"
                 )
     return Space(values, {}, listed)
 
 
 def label_of(value: Any) -> Label:
-    """What stands for a value: itself if it is a number or text, else its name.
+    """The label of a value: itself if it is a number or text, else its name.
 
     >>> label_of(0.1), label_of((32, 64)), label_of(abs)
     (0.1, '(32, 64)', 'abs')
@@ -120,29 +120,28 @@ def label_of(value: Any) -> Label:
 
 
 def _is_range(given: Any) -> bool:
-    """Whether it is a distribution of Optuna with two ends."""
+    """Whether `given` is an Optuna distribution with two ends."""
     ours = type(given).__module__.startswith("optuna.")
     return ours and hasattr(given, "low") and hasattr(given, "high")
 
 
 def _choices(name: str, given: Any) -> dict[Label, Any]:
     if isinstance(given, Mapping):
-        pairs: Iterable[tuple[Any, Any]] = given.items()
-    elif hasattr(given, "choices"):  # a CategoricalDistribution
-        pairs = [(label_of(each), each) for each in given.choices]
-    elif isinstance(given, list | tuple | range) or getattr(given, "ndim", 0) == 1:
-        pairs = [(label_of(each), each) for each in given]
+        pairs: list[tuple[Any, Any]] = list(given.items())
     else:
-        pairs = [(label_of(given), given)]
-    pairs = list(pairs)
+        several = isinstance(given, list | tuple | range)
+        several = several or getattr(given, "ndim", 0) == 1
+        # a CategoricalDistribution has `choices`
+        values = getattr(given, "choices", given if several else [given])
+        pairs = [(label_of(each), each) for each in values]
     found = dict(pairs)
     if not found:
-        raise UserError(f"hyper-parameter '{name}' has no value: give one at least")
+        raise UserError(f"hyper-parameter '{name}' has no value: give at least one")
     if len(found) < len(pairs):
         labels = [label for label, _ in pairs]
         twice = next(label for label in labels if labels.count(label) > 1)
         raise UserError(
             f"hyper-parameter '{name}' has the value {twice} more than once: give each "
-            "once, and functions of one name as {'a name': function, ...}"
+            "value once, and functions with equal names as {'label': function, ...}"
         )
     return found

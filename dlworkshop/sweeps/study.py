@@ -1,4 +1,4 @@
-"""Which settings a sweep tries: those of a list, or those that Optuna asks for."""
+"""The settings that a sweep tries: those of a list, or those that Optuna suggests."""
 
 import contextlib
 import importlib
@@ -12,8 +12,8 @@ from dlworkshop.sweeps.space import Setting, Space
 from dlworkshop.train.run_folder import InUseError, lock_run_dir
 
 JOURNAL = "study.journal"  # Optuna's file, in the folder of the sweep
-BUCKET = "bucket"  # attribute of a trial of Optuna's
-LOOK_AGAIN = 0.1  # seconds until a lock is tried again
+BUCKET = "bucket"  # user attribute of an Optuna trial
+RETRY = 0.1  # seconds until a lock is tried again
 
 
 class Trial(NamedTuple):
@@ -25,20 +25,20 @@ class Trial(NamedTuple):
 
 
 class Study(Protocol):
-    """The trials of a sweep, of which there may come more."""
+    """The trials of a sweep; more may be added."""
 
     def trials(self) -> list[Trial]:
-        """Those so far, by their numbers."""
+        """The trials so far, ordered by number."""
 
     def ask(self) -> bool:
-        """Add some more; False if there are enough."""
+        """Add trials; False if the study has enough of them."""
 
     def tell(self, number: int, cost: float | None) -> None:
-        """Report how good a trial was: lower is better, None is not finite."""
+        """Report the cost of a trial, lower is better; None if it is not finite."""
 
 
 class Listed:
-    """A study of settings that are known beforehand."""
+    """A study of settings that are known in advance."""
 
     def __init__(self, settings: Iterable[Setting], static: Iterable[str]):
         self._trials = assigned(enumerate(settings), static)
@@ -54,18 +54,18 @@ class Listed:
 
 
 class Asked:
-    """A study whose settings a sampler of Optuna draws, given those before.
+    """A study whose settings an Optuna sampler draws, given the earlier trials.
 
-    Several at a time are asked for. What trial number n is depends on the number and on
-    what was told so far, not on how often the process was started.
+    The setting of trial n depends on n and on the costs reported so far, but not on
+    how often the process was restarted.
 
     Args:
-        space: what is drawn from.
-        static: names of the hyper-parameters that need programs of their own.
+        space: the space to sample from.
+        static: names of the static hyper-parameters.
         sampler: seed -> sampler.
-        num_trials: how many, of all processes that share the folder.
-        at_once: how many are asked for together.
-        folder: where the study is kept; None for memory.
+        num_trials: of all processes that share the folder together.
+        at_once: how many trials each call of `ask` adds.
+        folder: where the study is stored; None keeps it in memory.
     """
 
     def __init__(
@@ -87,17 +87,17 @@ class Asked:
         if not self._distributions:
             raise UserError(
                 "a sampler is given, but every hyper-parameter has one value: give "
-                "some of them several, or a distribution"
+                "several values or a distribution for some of them"
             )
         made = self._sampler_of(0)
         if not isinstance(made, optuna.samplers.BaseSampler):
             raise UserError(
-                f"the sampler made {repr_of(made)}: give a constructor of Optuna's, as "
-                "optuna.samplers.TPESampler"
+                f"the sampler made {repr_of(made)}: give a constructor of an Optuna "
+                "sampler, as optuna.samplers.TPESampler"
             )
         storage = None
         if folder is not None:
-            # absolute, as it is the target of a link that serves as a lock
+            # absolute, because Optuna's lock is a symbolic link to this path
             file = str((folder / JOURNAL).absolute())
             backend = optuna.storages.journal.JournalFileBackend(file)
             storage = optuna.storages.JournalStorage(backend)
@@ -111,7 +111,7 @@ class Asked:
             optuna.logging.set_verbosity(level)
 
     def trials(self) -> list[Trial]:
-        with self._turn():  # nobody is in the middle of asking
+        with self._turn():  # no other process is inside `ask`
             return [
                 Trial(each.number, self._setting(each.params), each.user_attrs[BUCKET])
                 for each in self._study.get_trials(deepcopy=False)
@@ -124,7 +124,7 @@ class Asked:
             for each in self._study.get_trials(deepcopy=False):
                 if BUCKET in each.user_attrs:
                     known += 1
-                elif not each.state.is_finished():  # who asked for it was killed
+                elif not each.state.is_finished():  # its process was killed in `ask`
                     self._study.tell(each.number, state=self._state.FAIL)
             asked = {}
             for place in range(known, min(known + self._at_once, self._num_trials)):
@@ -157,7 +157,7 @@ class Asked:
 def assigned(
     settings: Iterable[tuple[int, Setting]], static: Iterable[str]
 ) -> list[Trial]:
-    """Trials by number, those of equal static values in one bucket.
+    """Trials of numbered settings; those with equal static values share a bucket.
 
     >>> settings = [{"width": 8, "rate": 1}, {"width": 9, "rate": 1},
     ...             {"width": 8, "rate": 2}]
@@ -173,7 +173,7 @@ def assigned(
 
 
 def imported(package: str, what: str) -> Any:
-    """A package that is an extra of its own name.
+    """Import a package that is the extra of the same name.
 
     Raises:
         UserError: if it is not installed.
@@ -188,13 +188,23 @@ def imported(package: str, what: str) -> Any:
 
 
 @contextlib.contextmanager
-def turn(folder: Path) -> Iterator[None]:
-    """Lock a folder, waiting while another process has it."""
+def claimed(folder: Path) -> Iterator[bool]:
+    """Lock a folder; yields False if another process has locked it."""
     with contextlib.ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(lock_run_dir(folder))
-                break
-            except InUseError:
-                time.sleep(LOOK_AGAIN)
-        yield
+        try:
+            stack.enter_context(lock_run_dir(folder))
+        except InUseError:
+            yield False
+            return
+        yield True
+
+
+@contextlib.contextmanager
+def turn(folder: Path) -> Iterator[None]:
+    """Lock a folder, waiting while another process has locked it."""
+    while True:
+        with claimed(folder) as mine:
+            if mine:
+                yield
+                return
+        time.sleep(RETRY)

@@ -1,4 +1,4 @@
-"""`sweep`: many settings, the best by validation trained again with fresh seeds."""
+"""`sweep`: try many settings, and train the best one again with fresh seeds."""
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
@@ -9,12 +9,13 @@ import optax
 
 from dlworkshop import identity, report
 from dlworkshop.data.content import check_kind, fingerprint
-from dlworkshop.errors import UserError, unknown
+from dlworkshop.errors import UserError
 from dlworkshop.models.model import Model, StatefulModel
-from dlworkshop.sweeps.bucket import Row, Work
+from dlworkshop.sweeps.bucket import Row, Work, bucketed
 from dlworkshop.sweeps.checks import (
     check_engine,
     check_observers,
+    check_options,
     check_sampled,
     check_space,
     seeds_of,
@@ -30,8 +31,8 @@ from dlworkshop.train.result import Run
 from dlworkshop.train.settings import best_first, check_survived
 from dlworkshop.types import Dataset
 
-FOLDER = "sweep"  # of what was tried, in the run folder of the best
-# What may be another where a sweep goes on.
+FOLDER = "sweep"  # folder of the trials, inside the run folder of the best setting
+# Arguments that may change when a sweep is resumed.
 FREE = {
     "convolution",
     "devices",
@@ -49,12 +50,12 @@ class Sweep(NamedTuple):
     """The result of a sweep."""
 
     run: Run  # of the best setting, trained again; only it has read the test split
-    trials: list[Row]  # the best first: trial, bucket, hparams, finite, and of the
+    trials: list[Row]  # the best first: trial, bucket, hparams, finite, and for the
     # validation split score -> mean, sem and n over the seeds
-    importance: dict[str, float]  # share of each hyper-parameter in how trials rank
+    importance: dict[str, float]  # share of each hyper-parameter in the ranking
 
     def table(self) -> dict[str, list]:
-        """The trials as columns, as pandas.DataFrame takes them."""
+        """The trials as columns, ready for `pandas.DataFrame`."""
         names = dict.fromkeys(name for row in self.trials for name in row["hparams"])
         columns: dict[str, list] = {"trial": [row["trial"] for row in self.trials]}
         for name in names:
@@ -89,39 +90,39 @@ def sweep(
 ) -> Sweep:
     """Try settings with every seed, then train the best one with fresh seeds.
 
-    A hyper-parameter that the function `model` takes, or that is the `batch_size`,
-    `num_epochs`, `steps_per_epoch`, `patience`, `optimizer`, `loss`, `objective`,
-    `schedule`, `batch_transform`, `make_step` or `eval_params` of `fit`, is static:
-    another value is another program. All others are traced, as those of `fit`. Trials
-    of equal static values are a bucket, which is one population in one program.
+    Hyper-parameters that the function `model` takes, and `batch_size`, `num_epochs`,
+    `steps_per_epoch`, `patience`, `optimizer`, `loss`, `objective`, `schedule`,
+    `batch_transform`, `make_step` and `eval_params` of `fit`, are static: another value
+    needs another program. All others are traced, as in `fit`. Trials with equal static
+    values form a bucket, which is trained as one population in one program.
 
-    The best has the best mean of what is monitored on the validation split (the loss,
-    unless `monitor` names a metric), among those trials of which most seeds stayed
-    finite. It is trained again with seeds that were not tried, as the best of many owes
-    some of its score to luck; only then the test split is read.
+    The best trial has the best mean validation score (the loss, unless `monitor` names
+    a metric) among the trials of which most seeds stayed finite. The best of many
+    trials owes some of its score to luck, so it is trained again with seeds that were
+    not tried, and only this run reads the test split.
 
     Args:
         model: a model, or a function of static hyper-parameters that returns one.
-        dataset, optimizer, options: as `fit` takes them; but `read_test`.
-        hparams: name -> a value; a list of values; where functions are swept that have
-            one name, a dict of label -> value; with a `sampler` also a distribution, as
+        dataset, optimizer, options: as in `fit`; `read_test` is not an option.
+        hparams: name -> a value, a list of values, or a dict of label -> value (for
+            functions with equal names); with a `sampler` also a distribution, as
             `optuna.distributions.FloatDistribution(1e-4, 0.1, log=True)`. Or a list of
-            settings, as of `fit`. A name with a dot, as "model.dropout", is traced.
-        seeds: of each trial: how many, or which.
-        final_seeds: of the best one in the end; by default as many as there are
-            `seeds`, the numbers that follow them.
-        sampler: a constructor of Optuna's (`optuna.samplers.TPESampler`), or a function
-            of a seed that returns a sampler; a trial is given its number as the seed.
-            By default every combination of values is tried.
-        num_trials: how many settings a sampler draws.
-        trials_at_once: how many of them it draws at a time. More make larger buckets;
-            fewer leave it more to learn from.
-        engine: "local" trains buckets one after the other in this process, "ray" as
-            tasks of a Ray cluster, with the same results up to rounding.
+            settings, as in `fit`. A name with a dot, as "model.dropout", is traced.
+        seeds: of each trial, as in `fit`.
+        final_seeds: of the final run; by default the numbers that follow `seeds`, as
+            many as those.
+        sampler: the constructor of an Optuna sampler (`optuna.samplers.TPESampler`), or
+            a function of a seed that returns a sampler; the seed is the number of the
+            trial. By default every combination of values is tried.
+        num_trials: how many settings the sampler draws.
+        trials_at_once: how many settings the sampler draws at a time. More settings
+            make larger buckets; fewer let the sampler learn from more results.
+        engine: "local" trains the buckets one after the other in this process, "ray" as
+            tasks of a Ray cluster. The results are the same up to rounding.
         ray_options: of each task, as `{"num_gpus": 1, "max_retries": 5}`.
-        workdir: the run folder of the best setting; in its folder `sweep` is what was
-            tried. A sweep that was stopped goes on where it was. Several processes,
-            also of several machines, may be given one folder: they share the trials.
+        workdir: the run folder of the best setting; its folder `sweep` contains the
+            trials. A sweep that was stopped is resumed. Several processes, also on
+            several machines, may use the same folder: they share the trials.
         experiment: the name of the run in its summary and report.
 
     Returns:
@@ -129,8 +130,8 @@ def sweep(
         hyper-parameter.
 
     Raises:
-        UserError: where an argument cannot be, an extra is missing, or no member of any
-            setting stayed finite.
+        UserError: if an argument is invalid, an extra is not installed, or no member of
+            any setting stayed finite.
 
     >>> from dlworkshop import data, models
     >>> digits = data.load("digits")
@@ -143,13 +144,7 @@ def sweep(
     >>> [row["seed"] for row in found.run.summary["population"]]
     [2, 3]
     """
-    if "read_test" in options:
-        raise UserError(
-            "a sweep reads test with the best setting only: leave read_test out"
-        )
-    for name in options:
-        if name not in DEFAULTS:
-            raise unknown("argument of a sweep", name, DEFAULTS)
+    check_options(options)
     checks.check_places(workdir, options.get("devices"))
     check_kind(dataset)
     checks.check_dataset(dataset)
@@ -164,10 +159,8 @@ def sweep(
         options["optimizer"] = optimizer
     recipe = recipe_of(model, space, options)
     settings = space.settings() if sampler is None else space.corners()
-    alike: dict[int, list] = {}
-    for trial in assigned(enumerate(settings), recipe.static):
-        alike.setdefault(trial.bucket, []).append(trial.setting)
-    for own in alike.values():
+    for bucket in bucketed(assigned(enumerate(settings), recipe.static)):
+        own = [trial.setting for trial in bucket.trials]
         check(recipe, own if sampler is None else own[:1], tried, dataset)
 
     folder = None if workdir is None else Path(workdir).absolute() / FOLDER
@@ -182,27 +175,33 @@ def sweep(
         )
     _check_unfinished(folder, study, num_trials)
     work = Work(recipe, dataset, tried, folder)
-    if engine == "ray":
-        quiet = recipe._replace(options={**options, "quiet": True})
-        started = on_ray(work._replace(recipe=quiet), ray_options)
-    else:
-        started = local(work)
-    with started as trains:
-        scores = train_all(study, trains)
-    rows = [row for each in scores.values() for row in each.rows]
-    first = next(iter(scores.values()))
-    rows = best_first(
-        sorted(rows, key=lambda row: row["trial"]), first.monitor, first.better
-    )
+    rows = _tried(work, study, engine, ray_options)
     check_survived(rows[0])
     with _final_turn(folder):
         return _conclude(work, study, rows, fresh, workdir)
 
 
+def _tried(
+    work: Work, study: Study, engine: str, ray_options: Mapping[str, Any] | None
+) -> list[Row]:
+    """Train all trials of a study; returns their rows, the best first."""
+    if engine == "ray":
+        options = {**work.recipe.options, "quiet": True}
+        quiet = work._replace(recipe=work.recipe._replace(options=options))
+        started = on_ray(quiet, ray_options)
+    else:
+        started = local(work)
+    with started as trains:
+        scores = list(train_all(study, trains).values())
+    rows = [row for each in scores for row in each.rows]
+    rows.sort(key=lambda row: row["trial"])
+    return best_first(rows, scores[0].monitor, scores[0].better)
+
+
 def _conclude(
     work: Work, study: Study, rows: list[Row], fresh: list[int], workdir: Any
 ) -> Sweep:
-    """Train the best setting again, and complete its summary and report."""
+    """Train the best setting again, and add the trials to its summary and report."""
     recipe, best = work.recipe, rows[0]["trial"]
     setting = next(each.setting for each in study.trials() if each.number == best)
     run = fit(
@@ -243,11 +242,11 @@ def _begin(
     fresh: list[int],
     sampler: Any,
 ) -> None:
-    """Check that the folder holds this sweep, or nothing yet."""
+    """Check that the folder contains this sweep, or create it."""
     if (folder.parent / "config.json").is_file() and not folder.is_dir():
         raise UserError(
-            f"{folder.parent} holds a run of another kind: choose another workdir "
-            "(--workdir)"
+            f"{folder.parent} contains a run that is not a sweep: choose another "
+            "workdir (--workdir)"
         )
     asked = {n: v for n, v in recipe.options.items() if n not in FREE}
     start = asked.pop("start", None)
@@ -271,7 +270,7 @@ def _begin(
 def _check_unfinished(
     folder: Path | None, study: Study, num_trials: int | None
 ) -> None:
-    """Refuse more trials of a sweep whose best one has read the test split."""
+    """Reject more trials if the final run of the sweep has read the test split."""
     if folder is None or num_trials is None:
         return
     told = run_folder.finished_summary(folder.parent)
@@ -283,7 +282,7 @@ def _check_unfinished(
 
 
 def _final_turn(folder: Path | None) -> contextlib.AbstractContextManager:
-    """Let one of the processes that share a sweep train the best setting."""
+    """Lock the final run, so that only one of the processes trains it at a time."""
     if folder is None or processes.count() > 1:
         return contextlib.nullcontext()
     return turn(folder / "claims" / "final")

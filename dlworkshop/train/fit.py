@@ -294,7 +294,8 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
             file = folder / params_file.FILE
             params_file.write_params(file, params, state, plan.settings)
             written = run_folder.write_summary(folder, told)
-            report.write(folder)
+            if report.is_wanted():
+                report.write(folder)
             return written
 
         summary = processes.on_first_process(write)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dlworkshop import identity, run_files
+from dlworkshop import identity, report, run_files
 from dlworkshop.data.checksums import digests
 from dlworkshop.errors import UserError
 from dlworkshop.files import atomic_write, open_for_update, remove_left_over
@@ -192,7 +192,8 @@ def is_whole(folder: Path | None, summary: dict[str, Any]) -> bool:
     except UserError:
         return False
     results = {name: known[name] for name in RESULTS if name in known}
-    return (folder / "report.html").is_file() and digests_of(folder) == results
+    is_drawn = (folder / "report.html").is_file() or not report.is_wanted()
+    return is_drawn and digests_of(folder) == results
 
 
 # What was derived may differ; identity is compared as such.

@@ -1,7 +1,7 @@
 """Verification: gradients against finite differences, claims against measurements.
 
-Names are looked up when asked for: pytest loads the plugin of this package at its
-start, in every suite, and must not pay for JAX there.
+Names are imported on first access: pytest loads the plugin of this package at the start
+of every test suite, and must not import JAX there.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,13 +1,13 @@
 """Constructors of `types.Claim`: a statement, a measurement, and the verdict.
 
-Three kinds of evidence, and no verdict by a single run of anything random:
+A claim about anything random needs several measurements. The kinds of evidence are:
 
-- `exact`, `gradients`: two roads to the same numbers, in float64, to a tolerance that
-  is derived from the roundings on the way;
-- `greater`, `less`, `falls`, `rises`, `share`: numbers of independent seeds and a named
-  test, paired where the seeds are shared;
-- `turns`: ratios of times that were taken in turns, in a random order;
-- `bounded`: counts and measures, of which every single one obeys the bound.
+- `equal_up_to_rounding`, `gradients`: two computations of the same numbers in float64,
+  with a tolerance derived from their roundings;
+- `greater`, `less`, `falls`, `rises`, `share`: results of independent seeds and a named
+  test, paired if both sides share the seeds;
+- `turns`: ratios of times that were measured in turns, in a random order;
+- `bounded`: counts and measurements that must all satisfy a bound.
 """
 
 import warnings
@@ -20,9 +20,9 @@ from dlworkshop.types import Array, Claim, PyTree
 from dlworkshop.verify.report import GradientReport
 
 EPS = float(np.finfo(np.float64).eps)
-LEVEL = 0.01  # a statistical claim that is false passes at most once in a hundred
-LEAST_SEEDS = 5  # fewer say nothing about a spread
-LEAST_TURNS = 7  # 2^-7 < LEVEL: with fewer no order of the calls is rare enough
+LEVEL = 0.01  # a false statistical claim holds by chance at most once in a hundred
+LEAST_SEEDS = 5  # with fewer seeds the spread is unknown
+LEAST_TURNS = 7  # 2^-7 < LEVEL; with fewer turns p cannot be below LEVEL
 
 
 def equal_up_to_rounding(
@@ -36,19 +36,19 @@ def equal_up_to_rounding(
 ) -> Claim:
     """Two computations agree up to rounding.
 
-    A chain of k roundings moves a number by at most about k u of the largest term in
-    it, where u = eps / 2 (Higham 2002, Accuracy and Stability, section 3.1); two such
-    roads are then at most k eps apart.
+    A chain of k roundings changes a number by at most about k u of its largest term,
+    where u = eps / 2 (Higham 2002, Accuracy and Stability, section 3.1). Two such
+    computations therefore differ by at most k eps.
 
     Args:
-        statement: what is claimed.
+        statement: the claim.
         found, expected: trees of equal structure and shapes, float64 or integer.
-        roundings: k, of the longer road to one number.
+        roundings: k, of the longer of the two computations of one number.
         why: how k was counted.
-        scale: the largest term on the way; the largest |expected| by default.
+        scale: the largest term in the computations; by default the largest |expected|.
 
     Raises:
-        ValueError: where the two cannot be compared, or not in float64.
+        ValueError: if shapes differ, or numbers are not in float64.
 
     >>> claim = equal_up_to_rounding(
     ...     "0.1 + 0.2 = 0.3", 0.1 + 0.2, 0.3, roundings=2, why="two sums")
@@ -93,7 +93,7 @@ def bounded(
     at_least: float | None = None,
     equal_to: float | None = None,
 ) -> Claim:
-    """All values satisfy one bound.
+    """All values satisfy a bound.
 
     Raises:
         ValueError: unless exactly one bound is given.
@@ -114,17 +114,17 @@ def bounded(
 def greater(
     statement: str, values: Array, than: Array, *, why: str, by: float = 0.0
 ) -> Claim:
-    """The mean over seeds exceeds a number, or a partner's mean in a paired test.
+    """The mean over seeds exceeds a number, or another mean in a paired test.
 
-    One-sided t-test (Student 1908) on the n values, or on the n differences where
-    `than` holds one number for each of the same seeds.
+    The test is a one-sided t-test (Student 1908) on the n values, or on n differences
+    if `than` contains a number for each seed.
 
     Args:
-        statement: what is claimed.
+        statement: the claim.
         values: [n], one for each seed.
         than: a number, or [n] for the same seeds in the same order.
-        why: why this number, or these partners and this `by`.
-        by: how much greater than its partner at least.
+        why: the reason for `than` and `by`.
+        by: minimum difference.
 
     Raises:
         UserError: with fewer than 5 seeds.
@@ -139,7 +139,7 @@ def greater(
 def less(
     statement: str, values: Array, than: Array, *, why: str, by: float = 0.0
 ) -> Claim:
-    """The mean over seeds is below a number, or a partner's mean; see `greater`."""
+    """The mean over seeds is below a number, or another mean; see `greater`."""
     return _t_test(statement, values, than, "<", 0.0 - by, why)  # 0.0, not -0.0
 
 
@@ -151,20 +151,20 @@ def turns(
     above: float | None = None,
     below: float | None = None,
 ) -> Claim:
-    """Ratios of times, one per interleaved round, are above or below a number.
+    """Ratios of times, one for each interleaved turn, are above or below a number.
 
-    One-sided signed-rank test (Wilcoxon 1945) on the logarithms of ratio / bound. A
-    t-test would be wrong: a machine that is slow for a while makes several turns alike.
-    The signed-rank test needs no independent noise where each turn took its calls in
-    random order, as `workshop.timing.in_turns` does. Were the bound the true ratio, the
-    coin that decided which call came first would have decided the sign in that turn,
-    and these coins are independent whatever the machine did (Fisher 1935, section 21).
+    The test is a one-sided signed-rank test (Wilcoxon 1945) on the logarithms of ratio
+    / bound. A t-test would be wrong, because a machine that is slow for a while affects
+    several turns alike. The signed-rank test does not need independent noise if each
+    turn makes its calls in a random order, as `workshop.timing.in_turns` does: if the
+    bound were the true ratio, the random order would decide the sign in each turn, and
+    these orders are independent of the machine (Fisher 1935, section 21).
 
     Args:
-        statement: what is claimed.
-        ratios: [n], of times of the same turn.
-        why: why this bound.
-        above, below: the bound, exactly one.
+        statement: the claim.
+        ratios: [n], each of two times of the same turn.
+        why: the reason for the bound.
+        above, below: the bound; exactly one is given.
 
     Raises:
         UserError: with fewer than 7 turns.
@@ -192,10 +192,11 @@ def turns(
 
 
 def rises(statement: str, values: Array, *, why: str) -> Claim:
-    """The value [n, k] rises along k settings, for each of n seeds.
+    """The values [n, k] rise along k settings, for each of n seeds.
 
-    Page's trend test (1963): each seed ranks its k values, so that seeds are compared
-    with themselves only. The value of the claim is the mean rank correlation.
+    The test is Page's trend test (1963), which ranks the k values of each seed, so that
+    values of different seeds are not compared. The value of the claim is the mean rank
+    correlation.
 
     >>> rises("it grows", [[1, 2, 3, 4]] * 5, why="see there").verdict
     'holds'
@@ -204,20 +205,21 @@ def rises(statement: str, values: Array, *, why: str) -> Claim:
 
 
 def falls(statement: str, values: Array, *, why: str) -> Claim:
-    """The value [n, k] falls along k settings, for each of n seeds; see `rises`."""
+    """The values [n, k] fall along k settings, for each of n seeds; see `rises`."""
     return _trend(statement, _numbers(statement, values), "<", why)
 
 
 def share(statement: str, successes: Array, *, at_least: float, why: str) -> Claim:
-    """More than this proportion of all possible seeds succeed.
+    """More than this share of all possible seeds succeed.
 
-    Exact binomial test; the spread is Clopper and Pearson's 95 % interval (1934).
+    The test is an exact binomial test; the spread is the 95 % interval of Clopper and
+    Pearson (1934).
 
     Args:
-        statement: what is claimed.
+        statement: the claim.
         successes: [n] bool, one for each seed.
         at_least: share in (0, 1).
-        why: why this share.
+        why: the reason for this share.
 
     >>> share("nearly all", [True] * 64, at_least=0.9, why="all but bad luck").verdict
     'holds'
@@ -232,7 +234,7 @@ def share(statement: str, successes: Array, *, at_least: float, why: str) -> Cla
 
 
 def check_seeds(seeds: int) -> None:
-    """Refuse too few seeds before the work rather than after it.
+    """Check the number of seeds before the work instead of after it.
 
     Raises:
         UserError: with fewer than 5 seeds.
@@ -241,13 +243,13 @@ def check_seeds(seeds: int) -> None:
     """
     if seeds < LEAST_SEEDS:
         raise UserError(
-            f"seeds is {seeds}, too few for the claim about them: give at least "
+            f"seeds is {seeds}, too few for a claim about seeds: give at least "
             f"{LEAST_SEEDS}"
         )
 
 
 def _leaves(tree: PyTree) -> list[np.ndarray]:
-    import jax  # noqa: PLC0415 (claims of counts need none)
+    import jax  # noqa: PLC0415 (other claims do not need it)
 
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
     for leaf in leaves:
@@ -264,7 +266,7 @@ def _numbers(statement: str, values: Array) -> np.ndarray:
         return np.atleast_1d(np.asarray(values, np.float64))
     except (TypeError, ValueError):
         raise UserError(
-            f"'{statement}' is claimed of {repr_of(values)}: give numbers"
+            f"'{statement}' is about {repr_of(values)}: give numbers"
         ) from None
 
 
@@ -326,7 +328,7 @@ def _trend(statement, values, relation, why) -> Claim:
 
 def _tested(statement, value, spread, n, relation, bound, why, test, p) -> Claim:
     low, high = map(float, spread)
-    verdict = "holds" if p < LEVEL else "fails"  # NaN: a value that is not finite
+    verdict = "holds" if p < LEVEL else "fails"  # p is NaN for non-finite values
     measured = float(value), (low, high), n
     return Claim(
         statement, *measured, relation, float(bound), why, test, float(p), verdict
@@ -338,7 +340,7 @@ def _enough(
 ) -> int:
     if len(values) < least:
         raise UserError(
-            f"'{statement}' would be decided by {len(values)} {what}: give at least "
-            f"{least} (--seeds {least})"
+            f"'{statement}' has only {len(values)} {what}: give at least {least} "
+            f"(--seeds {least})"
         )
     return len(values)

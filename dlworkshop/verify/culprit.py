@@ -1,14 +1,16 @@
-"""Which equation of a function has the wrong derivative.
+"""The search for the equation of a function that has the wrong derivative.
 
-Along a ray through the arguments each value of the function's program (its jaxpr) has a
-slope t, which differences measure for all values at once, and reverse mode gives each a
-cotangent c. An equation y = f(x) adds <c_y, t_y> - <J^T c_y, t_x> to the error of the
-whole derivative along the ray, in forward mode <c_y, t_y - J t_x>: 0 where its rule is
-right. So a program of any length takes some 25 evaluations and two compilations.
+Along a ray through the arguments, each value of the program of the function (its jaxpr)
+has a slope t, which differences measure for all values at once, and a cotangent c by
+reverse mode. An equation y = f(x) adds <c_y, t_y> - <J^T c_y, t_x> to the error of the
+whole derivative along the ray (in forward mode <c_y, t_y - J t_x>), which is 0 if its
+rule is right. So a program of any length needs about 25 evaluations and two
+compilations.
 
-The equations with an error are suspects. Calls among them are entered with their actual
-values: jit, checkpoint, the branch of a cond that was taken, steps of a scan or a while
-loop. What is no call, or has nothing wrong inside, is checked as the function was.
+Equations that add an error are suspects. If a suspect is a call (jit, checkpoint, the
+branch of a cond that was taken, steps of a scan or a while loop), its body is searched
+with the actual values. A suspect that is not a call, or whose body has no culprit, is
+checked like the whole function.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -33,14 +35,14 @@ from dlworkshop.verify.transformations import own_rules, rule_of
 
 MOST = 3  # culprits that are named
 TRIES = 8  # suspects of a program that are checked
-STEPS = 12  # of a loop that are looked into
-ROUNDS = 4  # of steps of differences, the best for each number of a value
-ROUNDINGS = 2**12  # of the largest part of the slope, for which no rule is to blame
-NEARBY = 1e-3  # how far the second point is, relative to the arguments
+STEPS = 12  # of a loop that are searched
+ROUNDS = 4  # different step sizes of the differences
+ROUNDINGS = 2**12  # rounding errors that do not make an equation a suspect
+NEARBY = 1e-3  # distance of the second point, relative to the arguments
 CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "checkpoint": "jaxpr", "remat2": "jaxpr"}
 CALLS |= {"closed_call": "call_jaxpr", "core_call": "call_jaxpr"}
 
-# Of an equation -> what is wrong with its derivative, or "".
+# An equation as a function -> description of its wrong derivative, or "".
 Judge = Callable[[Function], str]
 
 
@@ -49,16 +51,16 @@ def culprits_of(
 ) -> list[Culprit]:
     """The first equations of `fn`, in the order of its program, that `judge` rejects.
 
-    If there are none at the point of `fn`, which may lie on kinks, one beside it is
-    looked at. If there are none either, all suspects are named together.
+    If there are none at the point of `fn`, which may be a kink, the search is repeated
+    at a point beside it. If there are none either, all suspects are named together.
 
     Args:
-        fn: a function that is known to be wrong, and the point.
-        judge: an equation, as a function of what moves with the arguments, at the
-            values that it has -> what is wrong with it, or "".
-        modes: those of the derivatives in which it is wrong; none where `judge` is of
-            transformations: then all rules that are not JAX's are suspects.
-        ray: [D], along which `fn` is wrong.
+        fn: a function with a wrong derivative, and the point.
+        judge: an equation, as a function of the operands that depend on the arguments
+            -> description of its wrong derivative, or "".
+        modes: in which the derivative of `fn` is wrong; empty if `judge` compares
+            transformations, so that all rules that are not JAX's own are suspects.
+        ray: [D], along which the derivative is wrong.
     """
     walk = _Walk(judge, fn.at.dtype, modes)
     for shift in (0.0, NEARBY):
@@ -68,7 +70,7 @@ def culprits_of(
             return walk.found
     if len(walk.suspects) < 2:
         return []
-    first, *_, last = walk.suspects  # each is wrong by less than the tolerance
+    first, *_, last = walk.suspects  # each has an error below the tolerance
     name = f"equations {first.primitive.name} to {last.primitive.name}"
     return [Culprit(name, walk.place(first), "they are wrong together")]
 
@@ -77,9 +79,9 @@ class _Given(NamedTuple):
     """The arguments of a program."""
 
     args: Sequence[Any]
-    moving: Sequence[bool]  # which of them do
-    rays: Sequence[Any] = ()  # in which they move; (): random ones
-    cotangents: Sequence[Any] = ()  # of its results; (): random ones
+    moving: Sequence[bool]  # which of them depend on the arguments of the function
+    rays: Sequence[Any] = ()  # their directions; (): random ones
+    cotangents: Sequence[Any] = ()  # of the results; (): random ones
 
 
 class _Walk:
@@ -88,13 +90,13 @@ class _Walk:
     def __init__(self, judge: Judge, dtype: Any, modes: Sequence[str]):
         self.judge, self.dtype, self.modes = judge, dtype, modes
         self.found: list[Culprit] = []
-        self.callers = [""]  # the places of the calls that we are inside of
+        self.callers = [""]  # the places of the enclosing calls
         self.suspects: list[Any] = []  # equations of the outermost program
         self._compiled: dict[Any, Any] = {}  # jaxpr -> (itself, two functions)
         self._rng = np.random.default_rng(0)
 
     def program(self, jaxpr, consts, given: _Given) -> bool:
-        """Add what is wrong in a program at these values; returns whether it is."""
+        """Add the culprits of a program at these values; returns whether any exist."""
         known = [*jaxpr.constvars, *jaxpr.invars]
         made = [v for eqn in jaxpr.eqns for v in eqn.outvars if _is_named(v)]
         names = [*known, *made]
@@ -103,7 +105,7 @@ class _Walk:
             if any(v in moves for v in _variables(eqn)):
                 moves |= {v for v in eqn.outvars if _is_inexact(v)}
         key = id(jaxpr), tuple(given.moving)
-        if key not in self._compiled:  # once for all steps of a loop
+        if key not in self._compiled:  # compiled once for all steps of a loop
             run = jax.jit(_function(jaxpr, jaxpr.eqns, known, made))
             derivatives = jax.jit(_derivatives(jaxpr, names, moves, self.modes))
             self._compiled[key] = jaxpr, run, derivatives
@@ -158,7 +160,7 @@ class _Walk:
                     slope = np.where(better, slope, slopes[v])
                     doubt = np.where(better, doubt, doubts[v])
                 slopes[v] = np.where(np.isfinite(doubt), slope, 0.0)
-                doubts[v] = np.where(np.isfinite(here), doubt, 0.0)  # -inf of a mask
+                doubts[v] = np.where(np.isfinite(here), doubt, 0.0)  # a mask has -inf
         return slopes, doubts
 
     def _ray(self, x):
@@ -215,7 +217,7 @@ class _Walk:
         x, y = _moving(eqn, moves)
         needed = list(dict.fromkeys(_variables(eqn)))
         if not x or not y or not _are_finite([value[v] for v in (*x, *y)]):
-            return ""  # beside the -inf of a mask there are no differences
+            return ""  # there are no differences beside the -inf of a mask
         f = _function(jaxpr, [eqn], needed, y)
         through = [i for i, v in enumerate(needed) if v in moves]
         return self.judge(lift(f, [value[v] for v in needed], through, self.dtype))
@@ -225,9 +227,10 @@ def _derivatives(jaxpr, names, moves, modes) -> Callable:
     """Reverse and forward derivatives of a program, equation by equation.
 
     Returns:
-        A function of the values and the slopes of `names`, and the cotangents of the
-        results; for each equation it returns the cotangents of its results, what it
-        pulls back of them, and what it makes of the slopes, each a list or None.
+        A function of the values and slopes of `names` and of the cotangents of the
+        results. For each equation it returns the cotangents of its results, of its
+        operands (by reverse mode), and the slopes of its results (by forward mode),
+        each a list or None.
     """
 
     def derivatives(values, slopes, cotangents):
@@ -249,7 +252,7 @@ def _derivatives(jaxpr, names, moves, modes) -> Callable:
             at, cotangents = [value[v] for v in x], [back[v] for v in y]
             rays = [jnp.asarray(slope[v], v.aval.dtype) for v in x]
             pulled = pushed = None
-            try:  # what is behind stop_gradient may have no derivative in this mode
+            try:  # code behind stop_gradient may lack a derivative in this mode
                 if x and y and "rev" in modes:
                     pulled = jax.vjp(f, *at)[1](cotangents)
                 if x and y and "fwd" in modes:
@@ -268,9 +271,9 @@ def _derivatives(jaxpr, names, moves, modes) -> Callable:
 def _errors(jaxpr, moves, slopes, doubts, parts, rounding) -> np.ndarray:
     """The error that each equation adds, relative to what rounding explains.
 
-    It is inf where a derivative ceases to be finite. `slopes` and `doubts` are of the
-    variables that move, `parts` of each equation (see `_derivatives`); `rounding` is
-    that of a slope, relative to the largest.
+    It is inf where a derivative stops being finite. `slopes` and `doubts` belong to the
+    moving variables, `parts` to each equation (see `_derivatives`); `rounding` is the
+    rounding error of a slope, relative to the largest slope.
     """
     found = []
     for eqn, (u, pulled, pushed) in zip(jaxpr.eqns, parts, strict=True):
@@ -296,7 +299,7 @@ def _errors(jaxpr, moves, slopes, doubts, parts, rounding) -> np.ndarray:
 
 
 def _dot(a, b, kind: Callable = np.real) -> float:
-    """The sum of products, with 0 times infinity taken as 0."""
+    """The sum of products, where 0 times infinity is 0."""
     with np.errstate(all="ignore"):
         pairs = ((_wide(x), _wide(y)) for x, y in zip(a, b, strict=True))
         products = (kind(np.where((x == 0) | (y == 0), 0, x * y)) for x, y in pairs)
@@ -328,7 +331,7 @@ def _function(jaxpr, eqns, given, wanted) -> Callable:
     )
     run = core.jaxpr_as_fun(core.ClosedJaxpr(piece, ()))
 
-    def cast(x, v):  # what was lifted may compute in less
+    def cast(x, v):  # the function may compute in a lower precision
         narrow = _is_inexact(v) and hasattr(x, "dtype") and x.dtype != v.aval.dtype
         return x.astype(v.aval.dtype) if narrow else x
 
@@ -366,13 +369,13 @@ def _inside(eqn, given: _Given) -> Iterator[tuple[Any, _Given]]:
 def _of_scan(eqn, given, moving) -> Iterator[Any]:
     params = eqn.params
     body = getattr(params["jaxpr"], "jaxpr", params["jaxpr"])
-    # What is scanned or stacked has an axis more than the body sees.
+    # Scanned operands and stacked results have one axis more outside the body.
     second = len(given) - sum(map(_is_longer, eqn.invars, body.invars))
     num_carry = len(eqn.outvars) - sum(map(_is_longer, eqn.outvars, body.outvars))
     first = second - num_carry
     consts, carry, rows = given[:first], given[first:second], given[second:]
     run = jax.jit(core.jaxpr_as_fun(params["jaxpr"]))
-    # The carry moves as soon as anything does.
+    # The carry moves if any operand moves.
     moved = [
         m or (any(moving) and _is_float(x)) for m, x in zip(moving, given, strict=True)
     ]

@@ -2,23 +2,23 @@
 
 **Step.** A central difference with step h has a truncation error of h^2 |f'''| / 6 and
 a rounding error of eps |f| / h. Steps of h, h / 2 and h / 4 are extrapolated twice, (4
-D(h/2) - D(h)) / 3 (Ridders 1982, Advances in Engineering Software 4(2), 75-76): the
-error that remains falls like h^4, and that of the second extrapolation is a fifteenth
-of the difference between the two. It is least near eps^(1/5), about 2^-9 of the scale
-on which f changes, where both parts are about 1e-12. That scale is unknown: h starts at
-2^-9 of the entry, or of the root mean square of its array if that is larger. It grows
-where rounding dominates, and shrinks where the extrapolations disagree or f leaves its
-domain, until they agree to a quarter of the tolerance.
+D(h/2) - D(h)) / 3 (Ridders 1982, Advances in Engineering Software 4(2), 75-76). The
+remaining error falls like h^4, and the error of the second extrapolation is a fifteenth
+of the difference between the two. The optimum is near h = eps^(1/5), about 2^-9 of the
+scale on which f changes, where both errors are about 1e-12. This scale is unknown: h
+starts at 2^-9 of the entry, or of the root mean square of its array if that is larger.
+It grows where rounding dominates, and shrinks where the extrapolations disagree or f
+leaves its domain, until they agree to a quarter of the tolerance.
 
 **Rounding** is measured (`verify.rounding`), in addition to eps |f|.
 
-**Before a slope by autodiff is called wrong**, f is followed along the ray from 2^-46
-of the scale up, until it moves by much more than its third differences. Where a value
-of size 1 is rounded on the way (sqrt(1 + x^2) - 1 at 1e-6, bfloat16 inside), f is a
-staircase, constant between nearby points: its rounding shows only at spacings that
-cross several steps. A slope that is not confirmed there, or differs at the finest
-spacing at which f moves (waves, chaos), is no evidence; one of 0 is, where f is
-constant all along.
+**Before a slope by autodiff is called wrong**, f is evaluated along the ray at
+increasing spacings from 2^-46 of the scale, until f changes by much more than its third
+differences. If f rounds a value of size 1 internally (sqrt(1 + x^2) - 1 at 1e-6, or
+bfloat16), it is a staircase that is constant between nearby points, and its rounding
+shows only at spacings that cross several steps. A slope is no evidence if it is not
+confirmed there, or differs at the finest spacing at which f changes (waves, chaos). A
+slope of 0 is evidence if f is constant along the whole ray.
 
 **Kinks.** J(h) = (f(x+h) - 2 f(x) + f(x-h)) / h falls like h where f is smooth, and
 tends to a constant where x is a kink, half of which is added to the doubt. Where the
@@ -33,25 +33,25 @@ import numpy as np
 from dlworkshop.verify.rounding import CLEAR, levels_of, rounding_of
 
 FIRST = {np.dtype(np.float64): -9, np.dtype(np.float32): -4}  # log2, near eps^(1/5)
-KINK = 1e-4  # to which one-sided slopes agree where they make a kink
+KINK = 1e-4  # relative uncertainty of one-sided slopes up to which they prove a kink
 SMALLEST = -48  # log2 of the smallest step, relative to the entry
-# log2 of the largest spacing at which rounding is looked for; there may be bfloat16 in
-# a function of float32
+# log2 of the largest spacing at which rounding is measured; a function of float32 may
+# compute in bfloat16
 WIDEST = {np.dtype(np.float64): -8, np.dtype(np.float32): -4}
-RUNG = 8  # log2 of the ratio of one such spacing to the next
-CONFIRM = 4  # log2 of the ratio of the first steps to those that confirm an error
-SHRINK, GROW = 6, 4  # log2 of the ratio of one round's steps to the next one's
+RUNG = 8  # log2 of the ratio between successive spacings
+CONFIRM = 4  # log2 of the factor by which steps shrink to confirm an error
+SHRINK, GROW = 6, 4  # log2 of the factors by which steps change between rounds
 
 
 class Probe(NamedTuple):
     """A direction: `vector` is added to the entries from `start` on."""
 
-    part: int  # the array that is moved
+    part: int  # index of the array that is moved
     name: str  # "[3, 5]", or "direction 1"
     start: int
     vector: np.ndarray  # [n]
-    scale: float  # on which f is first thought to change, in steps of the vector
-    own: float  # the entry's own size, 0 if it has none
+    scale: float  # first guess of the scale on which f changes, in steps of the vector
+    own: float  # size of the entry, or 0
 
     @property
     def is_entry(self) -> bool:
@@ -66,7 +66,7 @@ class Probe(NamedTuple):
     def dot(self, row: np.ndarray) -> np.ndarray:
         """Dot products of [..., D] with the vector: [...]."""
         part = row[..., self.start : self.start + self.vector.size]
-        part = np.where(self.vector == 0, 0.0, part)  # also where a slope is inf
+        part = np.where(self.vector == 0, 0.0, part)  # 0 even if the slope is inf
         with np.errstate(invalid="ignore"):
             return part @ self.vector
 
@@ -81,15 +81,15 @@ class Slope(NamedTuple):
     """The slope of each output [Q] along a probe, by differences."""
 
     central: np.ndarray
-    doubt: np.ndarray  # about the central slope
-    noise: np.ndarray  # what of the doubt is rounding
+    doubt: np.ndarray  # uncertainty of the central slope
+    noise: np.ndarray  # part of `doubt` that is due to rounding
     left: np.ndarray
     right: np.ndarray
-    apart: np.ndarray  # doubt about the slopes from left and right
+    apart: np.ndarray  # uncertainty of the slopes from left and right
 
     @property
     def kink(self) -> np.ndarray:
-        """Whether the one-sided slopes are known, and differ."""
+        """Whether the one-sided slopes are accurate and differ."""
         wide = np.abs(self.right - self.left)
         size = np.maximum(np.abs(self.right), np.abs(self.left))
         return (wide > 8 * self.apart) & (self.apart <= KINK * size)
@@ -102,8 +102,8 @@ def central_slopes(value, up, down, h, eps: float, rounding=0.0):
         value: [...], f at the point.
         up, down: [3, ...], f at distances h, h / 2 and h / 4 on both sides.
         h: [3, ...] or [3], these distances.
-        eps: of the dtype that f computes in.
-        rounding: [...], of a value, where it is more than eps of it.
+        eps: of the dtype of f.
+        rounding: [...], rounding error of a value in addition to eps times the value.
     """
     h = h.reshape(3, *(h.shape[1:] or (1,) * value.ndim))
     with np.errstate(all="ignore"):
@@ -131,8 +131,8 @@ class Differences:
         """Evaluate f at the point, and measure its rounding there.
 
         Args:
-            values: points [D] -> f there, [points, Q].
-            at: [D], in the dtype that f computes in.
+            values: points [D] -> values of f [points, Q].
+            at: [D], in the dtype of f.
             own: [D], the sizes of its entries.
             rng: of the directions in which rounding is measured.
         """
@@ -140,7 +140,7 @@ class Differences:
         self.value = values([at])[0]  # [Q]
         self.eps = float(np.finfo(at.dtype).eps)
         self.rounding = rounding_of(values, at, own, rng)  # [Q]
-        self._starts: dict[tuple[int, bool], int] = {}  # what served before
+        self._starts: dict[tuple[int, bool], int] = {}  # log2 of earlier good steps
 
     def along(
         self,
@@ -153,9 +153,11 @@ class Differences:
 
         Args:
             probe: the ray.
-            enough: a slope [Q] -> the doubt [Q] that is small enough.
-            contradicted: a slope [Q] and its doubt [Q] -> whether autodiff is off [Q].
-            rounding: [Q], of a value along this ray, in addition to that measured.
+            enough: a slope [Q] -> the uncertainty [Q] that is small enough.
+            contradicted: a slope [Q] and its uncertainty [Q] -> whether autodiff is off
+                [Q].
+            rounding: [Q], rounding error of values on this ray, in addition to the
+                measured one.
         """
         slope = self._search(probe, enough, contradicted, rounding)
         accused = contradicted(slope.central, np.zeros_like(slope.doubt))
@@ -171,20 +173,20 @@ class Differences:
             apart = np.abs(seen - slope.central)
             vague = (4 * unsure > np.abs(seen)) & ~contradicted(seen, 2 * unsure)
         differ = vague | ~(apart <= 4 * (unsure + slope.doubt))
-        # autodiff rounds what cancels as f does
+        # autodiff has the same rounding errors by cancellation as f
         doubt = slope.doubt + 4 * (self.rounding + level) / (probe.own or probe.scale)
         doubt = np.where(differ, np.inf, doubt)
         return slope._replace(doubt=np.where(accused, doubt, slope.doubt))
 
     def climb(self, probe: Probe, wanted: np.ndarray):
-        """Changes of f on every scale along a ray, from the smallest step up.
+        """Changes of f along a ray at increasing spacings.
 
-        The outputs that are `wanted` [Q] are to be seen moving.
+        The search ends when all `wanted` outputs [Q] have changed clearly.
 
         Returns:
-            The rounding [Q] of a value, up to the spacing at which f is first seen to
-            move; the slope [Q] there and its doubt [Q]: nan where it moves but is not
-            seen, 0 where it is constant.
+            The rounding error [Q] of values, up to the spacing at which f first changes
+            clearly; the slope [Q] there and its uncertainty [Q]. The slope is nan if f
+            changes, but not clearly, and 0 if f is constant.
         """
         scale = int(np.round(np.log2(probe.scale)))
         widest = max(scale, probe.natural) + WIDEST[self.at.dtype]
@@ -192,7 +194,7 @@ class Differences:
         seen = np.zeros(len(self.value), bool)
         exponent = start = scale + int(np.log2(self.eps)) + 6
         while exponent < widest + RUNG and not seen[wanted].all():
-            # on the grid of the entry at first, then on no grid
+            # a multiple of the entry's last place first, later not
             spacing = 2.0 ** min(exponent, widest)
             spacing *= 1.25 if exponent == start else 1.2
             ray = spacing * probe.ray(self.at)
@@ -223,7 +225,7 @@ class Differences:
         kind = probe.part, probe.is_entry
         exponent = start = max(scale + self._starts.get(kind, first), least)
         rough, crude, smallest = least - 1, most + 1, exponent
-        held: Slope | None = None  # what autodiff contradicts
+        held: Slope | None = None  # a good slope that contradicts autodiff
         best = found = self._one_round(probe, exponent, rounding)
         while True:
             good = (best.doubt <= enough(best.central)) | best.kink
@@ -235,19 +237,19 @@ class Differences:
             ):
                 self._starts[kind] = exponent - scale
                 break
-            if good.all():  # search again, with finer steps than any so far
+            if good.all():  # search again with smaller steps than before
                 held, crude, rough = best, smallest, least - 1
                 exponent = smallest = smallest - CONFIRM
                 best = found = self._one_round(probe, exponent, rounding)
                 continue
             if np.all(found.doubt[~good] <= 8 * found.noise[~good]):
-                rough = exponent  # smaller steps are rougher still
+                rough = exponent  # smaller steps have larger rounding errors
             else:
-                crude = exponent  # larger steps are cruder still
-            if rough < least:  # no step was small enough
+                crude = exponent  # larger steps have larger truncation errors
+            if rough < least:  # no step was too small so far
                 far = exponent == start and own < scale - SHRINK
                 exponent = own + first if far else exponent - SHRINK
-            elif crude > most:  # nor large enough
+            elif crude > most:  # no step was too large so far
                 exponent += GROW
             else:
                 exponent = (rough + crude) // 2
@@ -295,9 +297,9 @@ class Differences:
 
 
 def _better(one: Slope, finer: Slope) -> Slope:
-    """For each output the slope with less uncertainty; finer steps where they differ.
+    """For each output the more accurate slope, or the finer one if the two differ.
 
-    Large steps may agree by chance with each other, over many waves of f.
+    Large steps may agree with each other by chance, if f has many waves between them.
     """
     with np.errstate(invalid="ignore"):
         differ = np.abs(finer.central - one.central) > 4 * (finer.doubt + one.doubt)

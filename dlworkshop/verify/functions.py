@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import source_info_util
 
-from dlworkshop.errors import UserError
+from dlworkshop.errors import UserError, repr_of
 
 HERE, JAX = os.path.dirname(__file__), os.path.dirname(jax.__file__)
 STDLIB = sysconfig.get_path("stdlib")
-# What JAX says where a mode is not there; anything else is an error of the function.
+# Messages of JAX about a missing mode; any other exception is an error of the function.
 NO_MODE = (
     "forward-mode",
     "Reverse-mode",
@@ -29,7 +29,7 @@ NO_MODE = (
 
 
 class Part(NamedTuple):
-    """One array inside a real vector; of a complex one real parts come first."""
+    """One array inside a real vector; a complex array has its real parts first."""
 
     path: str  # "params['dense']['kernel']"
     shape: tuple[int, ...]
@@ -38,10 +38,17 @@ class Part(NamedTuple):
     is_complex: bool
 
     def entry(self, i: int) -> str:
-        """The name of entry `start + i`: [1, 2], or [1, 2].imag."""
+        """The name of entry `start + i`, such as [1, 2] or [1, 2].imag."""
         size = int(np.prod(self.shape))
         name = str([int(j) for j in np.unravel_index(i % size, self.shape)])
         return name + ("", (".real", ".imag")[i // size])[self.is_complex]
+
+    def array(self, vector: jax.Array) -> jax.Array:
+        """The array, taken from the vector."""
+        x = vector[self.start : self.stop]
+        if self.is_complex:
+            x = jax.lax.complex(*jnp.split(x, 2))
+        return x.reshape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -85,63 +92,35 @@ def lift(
 ) -> Function:
     """`f` as a function of all real and complex numbers in `args[argnums]`.
 
-    A complex number is its real and its imaginary part, inside which JAX's conventions
-    for `jvp` and `vjp` are those of a real function.
+    A complex number is a pair of its real and imaginary parts, for which JAX's
+    conventions for `jvp` and `vjp` are those of a real function.
 
     Args:
-        f: pytrees -> pytree; what is not real or complex passes through.
-        args: of `f`; floating arrays are cast to `dtype`, or to its complex kind.
-        argnums: which of them are differentiated.
+        f: pytrees -> pytree; leaves that are not real or complex are ignored.
+        args: of `f`; floating arrays are cast to `dtype` or its complex counterpart.
+        argnums: the arguments to differentiate by.
         dtype: float64 or float32.
-        has_aux: `f` returns a pair, of which the first is differentiated.
+        has_aux: whether `f` returns a pair of which only the first is differentiated.
 
     Raises:
-        UserError: an argnum that is not there, no number to differentiate by, one that
-            is not finite, or no real or complex number returned.
+        UserError: if an argnum is out of range, there are no numbers to differentiate
+            by, a number is not finite, or `f` returns no real or complex number.
     """
-    chosen = list(argnums) if isinstance(argnums, Sequence) else [int(argnums)]
-    if not chosen or any(not -len(args) <= i < len(args) for i in chosen):
-        raise UserError(
-            f"argnums={argnums} with {len(args)} arguments: wanted places of arguments "
-            "to differentiate by, as in jax.grad."
-        )
-    chosen = [i % len(args) for i in chosen]
-    names = ["params"] if len(args) == 1 else [f"args[{i}]" for i in range(len(args))]
     leaves, tree = jax.tree_util.tree_flatten_with_path(tuple(args))
-    filled = [_cast(x, dtype) for _, x in leaves]
-    given_on = [jnp.asarray(x) if _is_of_numpy(x) else x for x in filled]
-    places, inputs, pieces, stop = [], [], [], 0
-    for place, ((key, *rest), x) in enumerate(
-        (path, x) for (path, _), x in zip(leaves, filled, strict=True)
-    ):
-        if key.idx not in chosen or not _is_inexact(x) or not np.size(x):
-            continue
-        path = names[key.idx] + jax.tree_util.keystr(tuple(rest))
-        piece = _finite(path, np.asarray(x)).ravel()
-        if np.iscomplexobj(piece):
-            piece = np.concatenate([piece.real, piece.imag])
-        start, stop = stop, stop + piece.size
-        inputs.append(Part(path, np.shape(x), start, stop, np.iscomplexobj(x)))
-        places.append(place)
-        pieces.append(piece.astype(dtype))
-    if not pieces:
-        kinds = sorted({str(jnp.result_type(x)) for x in filled if _is_array(x)})
-        raise UserError(
-            f"{' and '.join(names[i] for i in chosen)}: no numbers to differentiate by "
-            f"({', '.join(kinds) or 'nothing'} came); wanted real or complex arrays."
-        )
+    leaves = [(path, _cast(x, dtype)) for path, x in leaves]
+    given_on = [jnp.asarray(x) if _is_of_numpy(x) else x for _, x in leaves]
+    inputs, at = _numbers(leaves, len(args), argnums)
 
-    def returned(v):  # [D] -> path -> every real or complex array that f returns
+    def returned(v):  # [D] -> {path: real or complex array that f returns}
         given = list(given_on)
-        for place, part in zip(places, inputs, strict=True):
-            x = v[part.start : part.stop]
-            if part.is_complex:
-                x = jax.lax.complex(*jnp.split(x, 2))
-            given[place] = x.reshape(part.shape)
+        for place, part in inputs.items():
+            given[place] = part.array(v)
         out = f(*jax.tree_util.tree_unflatten(tree, given))
         if has_aux:
             if not isinstance(out, tuple) or len(out) != 2:
-                raise UserError(f"has_aux=True, and f returned {out}: wanted a pair.")
+                raise UserError(
+                    f"has_aux=True, but f returned {repr_of(out)}: return a pair"
+                )
             out = out[0]
         flat, _ = jax.tree_util.tree_flatten_with_path(out)
         return {
@@ -156,21 +135,64 @@ def lift(
             made += [jnp.real(x).ravel()]
             made += [jnp.imag(x).ravel()] if jnp.iscomplexobj(x) else []
         out = jnp.concatenate(made)
-        return out.astype(dtype) if dtype == np.float32 else out  # of bfloat16, too
+        return out.astype(dtype) if dtype == np.float32 else out  # may be bfloat16
 
-    at = np.concatenate(pieces)
-    outputs, stop = [], 0
+    at, outputs, stop = at.astype(dtype), [], 0
     for path, x in jax.eval_shape(returned, at).items():
         is_complex = jnp.issubdtype(x.dtype, jnp.complexfloating)
         start, stop = stop, stop + x.size * (1 + is_complex)
         outputs.append(Part(path, x.shape, start, stop, is_complex))
     if not outputs:
-        raise UserError("f returned no real or complex array: nothing to check.")
-    return Function(flat, at, tuple(inputs), tuple(outputs))
+        raise UserError(
+            "f returned no real or complex array: give a function that returns one"
+        )
+    return Function(flat, at, tuple(inputs.values()), tuple(outputs))
+
+
+def _numbers(
+    leaves: Sequence[tuple[Any, Any]], num_args: int, argnums: int | Sequence[int]
+) -> tuple[dict[int, Part], np.ndarray]:
+    """The numbers to differentiate by.
+
+    Args:
+        leaves: (path, leaf) of all arguments.
+        num_args: the number of arguments.
+        argnums: the arguments to differentiate by.
+
+    Returns:
+        Index among the leaves -> part of the vector, and the vector [D].
+    """
+    chosen = list(argnums) if isinstance(argnums, Sequence) else [int(argnums)]
+    if not chosen or any(not -num_args <= i < num_args for i in chosen):
+        raise UserError(
+            f"argnums={argnums} with {num_args} arguments: give the positions of the "
+            "arguments to differentiate by, as in jax.grad"
+        )
+    chosen = [i % num_args for i in chosen]
+    names = ["params"] if num_args == 1 else [f"args[{i}]" for i in range(num_args)]
+    parts: dict[int, Part] = {}
+    pieces, stop = [], 0
+    for place, ((key, *rest), x) in enumerate(leaves):
+        if key.idx not in chosen or not _is_inexact(x) or not np.size(x):
+            continue
+        path = names[key.idx] + jax.tree_util.keystr(tuple(rest))
+        piece = _finite(path, np.asarray(x)).ravel()
+        if np.iscomplexobj(piece):
+            piece = np.concatenate([piece.real, piece.imag])
+        start, stop = stop, stop + piece.size
+        parts[place] = Part(path, np.shape(x), start, stop, np.iscomplexobj(x))
+        pieces.append(piece)
+    if not pieces:
+        kinds = sorted({str(jnp.result_type(x)) for _, x in leaves if _is_array(x)})
+        raise UserError(
+            f"{' and '.join(names[i] for i in chosen)}: no numbers to differentiate by "
+            f"(got {', '.join(kinds) or 'nothing'}): give real or complex arrays"
+        )
+    return parts, np.concatenate(pieces)
 
 
 def gradient(fn: Function, cotangent: np.ndarray) -> Function:
-    """v [D] -> J(v)^T cotangent [D] by reverse mode, for a second check."""
+    """v [D] -> J(v)^T cotangent [D], by reverse mode."""
 
     def flat(v):
         return jax.vjp(fn.flat, v)[1](cotangent)[0]
@@ -193,12 +215,12 @@ def _derived(parts: Sequence[Part]) -> tuple[Part, ...]:
 
 
 def mode_is_missing(error: Exception) -> bool:
-    """Whether JAX says that f lacks this derivative, rather than that it failed."""
+    """Whether an exception means that f lacks this mode, and not that f failed."""
     return any(words in str(error) for words in NO_MODE)
 
 
 def narrowed(fn: Function) -> str:
-    """The first equation that computes in less than float64, or ""."""
+    """The first equation that computes in less than float64, or "" if there is none."""
     found = _narrowed(fn.program.jaxpr, fn.program.jaxpr.invars)
     out = fn.program.out_avals[0].dtype
     return found or ("" if out == np.float64 else f"it returns {out}")
@@ -213,12 +235,12 @@ def _is_inexact(x: Any) -> bool:
 
 
 def _is_of_numpy(x: Any) -> bool:
-    """Whether an argument must be passed as JAX would convert it."""
+    """Whether JAX would convert this argument to an array of its own."""
     return isinstance(x, np.ndarray | np.generic) and x.dtype.kind in "biufc"
 
 
 def _cast(x: Any, dtype: Any) -> Any:
-    """Cast arrays to `dtype`, or its complex counterpart; Python numbers are kept."""
+    """Cast arrays to `dtype` or its complex counterpart, but not Python numbers."""
     if not _is_inexact(x) or isinstance(x, jax.core.Tracer | float | complex):
         return x
     is_complex = jnp.issubdtype(jnp.result_type(x), jnp.complexfloating)
@@ -230,8 +252,8 @@ def _cast(x: Any, dtype: Any) -> Any:
 def _finite(what: str, x: np.ndarray) -> np.ndarray:
     if bad := np.argwhere(~np.isfinite(x)).tolist():
         raise UserError(
-            f"{what} is {x[tuple(bad[0])]} at {bad[0]}: wanted finite numbers; mend "
-            "it, or check at other arguments."
+            f"{what} is {x[tuple(bad[0])]} at {bad[0]}, but must be finite: correct "
+            "it, or check at other arguments"
         )
     return x
 
@@ -276,10 +298,10 @@ def is_of_library(file: str) -> bool:
 
 
 def place_of(eqn: Any) -> str:
-    """The user's line that made an equation: "file:12 (function)", or "".
+    """The line of the user's code that made an equation, "file:12 (function)", or "".
 
-    It is the innermost one outside of this package and of installed libraries; if there
-    is none, the innermost one that JAX tells.
+    It is the innermost line outside this package and installed libraries, or if there
+    is none, the innermost line that JAX reports.
     """
     trace = eqn.source_info.traceback
     for frame in trace.frames if trace else []:
@@ -292,12 +314,12 @@ def place_of(eqn: Any) -> str:
 
 
 def relative(place: str) -> str:
-    """A path relative to the working directory if below it."""
+    """The path relative to the working directory if it is below it."""
     return place.removeprefix(os.getcwd() + os.sep)
 
 
 def _bits(v: Any) -> int:
-    """The bits of a real variable; 0 for others."""
+    """The bits of a floating-point variable; 0 for others."""
     dtype = getattr(v.aval, "dtype", None)
     if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
         return 0

@@ -1,4 +1,4 @@
-"""Autodiff against finite differences, array by array, in float64."""
+"""Comparison of autodiff with finite differences, array by array, in float64."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,7 @@ from dlworkshop.verify.transformations import compare, own_rules
 
 TOLERANCE = {np.dtype(np.float64): 1e-8, np.dtype(np.float32): 1e-3}
 NAMES = ("repeat", "jit", "vmap", "checkpoint")  # the transformations
-FEW = 8  # entries of an array in the check of a piece of a program
+FEW = 8  # `max_entries` in the check of a single equation
 
 
 def check_gradients(
@@ -42,70 +42,72 @@ def check_gradients(
 ) -> GradientReport:
     """Compare derivatives of `f` at `args` with differences of `f`, in float64.
 
-    `f` is traced anew under `jax.enable_x64(True)`, its arguments cast to float64 or
-    complex128; the setting and the caches outside are left as they are.
+    `f` is traced again under `jax.enable_x64(True)`, with its arguments cast to float64
+    or complex128. The setting and the caches of JAX outside are not changed.
 
-    **What is checked.** Forward mode (`jax.jvp`) and reverse mode (`jax.vjp`), each
-    against central differences, and against each other; with `order=2` also both modes
-    of the gradient, and so on. Of an output every number, if it has up to 16, otherwise
-    6 of them and two random sums of all. Complex numbers count as two real ones, in
-    JAX's conventions.
+    **Checks.** Forward mode (`jax.jvp`) and reverse mode (`jax.vjp`) are compared with
+    central differences and with each other; with `order=2` also both modes of the
+    gradient, and so on. Of an output with up to 16 numbers all are checked, of a larger
+    one 6 numbers and two random sums of all. A complex number counts as two real ones,
+    in JAX's conventions.
 
-    **What is probed.** Every entry of an array of up to `max_entries`, and two
-    directions through all of them. Of a larger one an eighth as many entries, half of
-    them those with the largest slopes, and five directions through all n entries, one
-    of them the gradient, in which an error of scale shows in full. In a random one an
-    error vector e shows as about |e| / sqrt(n). An array is probed no further once 8
-    probes are wrong.
+    **Probes.** In an array of up to `max_entries` numbers, every entry is probed, and
+    two directions through all entries. In a larger array, `max_entries` / 8 entries are
+    probed, half of them the ones with the largest slopes, and five directions through
+    all n entries. One of the directions is the gradient, in which an error of scale
+    shows in full; in a random direction an error vector e shows as about |e| / sqrt(n).
+    After 8 wrong probes an array is not probed any further.
 
-    **Verdict.** A slope is wrong if it is off by more than `tolerance` times itself (or
-    0.001 of the norm of its array's gradient, if that is more), and by more than twice
-    what speaks against the difference (truncation, rounding, kinks: argued in
-    `verify.differences`) and against autodiff (its rounding, measured). The report's
-    `resolution` says how coarse that made the check. At a kink (ReLU at 0, a tie of
-    `max`) a slope is right if it lies between those from both sides. Where differences
-    have no slope (the edge of a domain, noise), or could not see an error of a
-    thousandth, the array is "not checked", which is neither right nor wrong.
+    **Verdict.** A slope is wrong if its error exceeds `tolerance` times the slope (or
+    times 0.001 of the norm of its array's gradient, if that is larger), and twice the
+    uncertainty of the difference (truncation, rounding, kinks: see
+    `verify.differences`) and of autodiff (its rounding error, which is measured). The
+    `resolution` in the report is the smallest error that could be detected. At a kink
+    (ReLU at 0, a tie of `max`) a slope is right if it lies between the one-sided
+    slopes. An array is "not checked" if differences have no slope (at the edge of a
+    domain, or with noise), or could not detect an error of 0.001.
 
-    **Transformations.** Calls are repeated, `f` traced anew; where it holds rules or
-    calls that are not JAX's (`custom_vjp`, `custom_jvp`, callbacks, Pallas), `f` and
-    its derivatives are compared jitted and not, under `vmap` and one by one, and under
+    **Transformations.** Calls are repeated with a new trace. If `f` contains rules or
+    calls that are not JAX's own (`custom_vjp`, `custom_jvp`, callbacks, Pallas), `f`
+    and its derivatives are also compared with and without `jit`, `vmap` and
     `jax.checkpoint`.
 
-    **Culprits.** If anything is wrong, the first three equations of `f` whose own
-    derivative is wrong are named with file and line. That takes 25 evaluations of `f`
-    and of each function it calls, two compilations of each, and a small check of each
-    equation under suspicion; while all is right it costs nothing.
+    **Culprits.** If anything is wrong, the first three equations of `f` with a wrong
+    derivative are named with file and line. The search needs 25 evaluations and two
+    compilations of `f` and of each function it calls, and a small check of each suspect
+    equation. It is skipped if everything is right.
 
-    **What cannot be seen**: an error below the resolution; one at another point or in a
-    branch that was not taken; one between the slopes of both sides of a kink; and, in
-    an array that is not probed entry by entry, one of a single entry that carries less
-    than the resolution times sqrt(n) of the gradient.
+    **Limits.** The check cannot detect an error below the resolution, at another point,
+    in a branch that was not taken, or between the one-sided slopes of a kink. In an
+    array that is not probed entry by entry, it cannot detect an error of a single entry
+    that is smaller than the resolution times sqrt(n) of the gradient.
 
     Args:
-        f: any JAX function of trees; JAX can trace it (as under `jit`).
-        args: where to check. Integers, keys, None and whatever JAX does not
-            differentiate pass through.
+        f: any function of pytrees that JAX can trace, as under `jit`.
+        args: the arguments of `f`. Integers, keys, None and other leaves that JAX does
+            not differentiate are not changed.
         argnums: the arguments to differentiate by, as in `jax.grad`.
-        has_aux: `f` returns a pair; only the first is differentiated, as in `jax.grad`.
-        modes: "fwd", "rev" or both; one that `f` does not have is noted.
-        order: >= 1, of the highest derivatives that are checked.
-        transformations: of "repeat", "jit", "vmap", "checkpoint"; by default the first,
-            and all where `f` holds rules of its own.
-        tolerance: > 0; 1e-8 by default, in float32 1e-3.
-        max_entries: >= 1, entries of one array checked one by one.
+        has_aux: whether `f` returns a pair of which only the first is differentiated,
+            as in `jax.grad`.
+        modes: "fwd", "rev" or both; a note is added if `f` lacks one of them.
+        order: >= 1, of the highest derivatives to check.
+        transformations: some of "repeat", "jit", "vmap", "checkpoint"; by default only
+            "repeat", or all if `f` contains custom rules.
+        tolerance: > 0; by default 1e-8, or 1e-3 in float32.
+        max_entries: >= 1, largest size of an array whose entries are all probed.
         seed: of the random entries and directions.
-        dtype: "float64", or "float32" for a function that cannot do more (Pallas
-            kernels, callbacks): then the step is 2^-4 of the scale, and the report says
-            which errors could not be seen.
-        culprits: whether to look for them.
+        dtype: "float64", or "float32" for functions that do not support more (Pallas
+            kernels, callbacks). In float32 the step is 2^-4 of the scale, and the
+            report says which errors could not be detected.
+        culprits: whether to search for culprits.
 
     Returns:
-        A report; `report.ok` is the verdict. A wrong gradient does not raise.
+        A report; `report.ok` is the verdict. A wrong gradient does not raise an error.
 
     Raises:
-        UserError: nothing to differentiate by, or not finite; `f` no function, not
-            finite, not computed in `dtype` all the way, or without any derivative.
+        UserError: if there are no numbers to differentiate by, a number is not finite,
+            or `f` is not a function, does not compute in `dtype` throughout, or has no
+            derivative.
 
     >>> import jax.numpy as jnp
     >>> report = check_gradients(lambda w: jnp.sum(jnp.sin(w)), jnp.arange(3.0))
@@ -139,22 +141,22 @@ def check_gradients(
 
 
 NARROW = (
-    "f does not compute in float64 all the way: {}. Cast the arrays f closes over to "
-    "the dtype of params, or make them inside f, and let no layer of it force a dtype; "
-    "or check in float32, with dtype='float32'."
+    "f does not compute in float64 all the way: {}. Cast the arrays that f closes over "
+    "to the dtype of params, or create them inside f, and do not force a dtype in its "
+    "layers; or check in float32, with dtype='float32'"
 )
 STOPPED = (
-    "if stop_gradient is there on purpose, its derivative is no slope of f: check the "
-    "function with that part as an argument that is not differentiated"
+    "if stop_gradient is there on purpose, the derivative is not the slope of f: check "
+    "the function with that part as an argument that is not differentiated"
 )
 NO_CULPRIT = (
-    "no single equation is wrong by itself: kinks that meet, or an error too small to "
-    "show in one of them"
+    "no single equation is wrong by itself: several kinks meet, or the error is too "
+    "small to show in one equation"
 )
 
 
 def _culprits(judged, compared, tolerance, seed) -> tuple[list[Culprit], list[str]]:
-    """The culprits of the first failed check, and notes."""
+    """The culprits of the first failed check, and notes on them."""
 
     def of_derivatives(piece: Function) -> str:
         try:
@@ -162,7 +164,7 @@ def _culprits(judged, compared, tolerance, seed) -> tuple[list[Culprit], list[st
         except UserError:
             return ""
 
-    def of_roads(piece: Function) -> str:
+    def of_transformations(piece: Function) -> str:
         again, _ = compare(piece, bad, there, seed)
         return "; ".join(str(c) for c in again if not c.ok)
 
@@ -180,16 +182,16 @@ def _culprits(judged, compared, tolerance, seed) -> tuple[list[Culprit], list[st
             return named, [] if named or not found.is_wrong else [NO_CULPRIT]
         if bad:
             fn, _ = judged[0]
-            named = culprit.culprits_of(fn, of_roads, (), sizes_of(fn))
+            named = culprit.culprits_of(fn, of_transformations, (), sizes_of(fn))
             return named, [] if named else [NO_CULPRIT]
-    except Exception as error:  # of a piece; the verdict stands
+    except Exception as error:  # the verdict does not depend on the search
         words = str(error).partition("\n")[0]
         return [], [f"the search for the culprit failed: {words:.200}"]
     return [], []
 
 
 def _wrong_ray(fn: Function, found: Found) -> np.ndarray:
-    """A random direction [D] through the arrays that are wrong, or all."""
+    """A random direction [D] through the wrong arrays, or through all."""
     wrong = [
         p for p, row in zip(fn.inputs, found.rows, strict=True) if row.verdict == WRONG
     ]
@@ -206,30 +208,28 @@ def _asked(
         check_number("tolerance", tolerance, Range(0, closed=False))
     check_whole("max_entries", max_entries)
     if not args:
-        raise UserError(
-            "check_gradients(f) came without arguments: say where to check."
-        )
+        raise UserError("check_gradients(f) has no arguments: give the arguments of f")
     for arg in argnums if np.iterable(argnums) else [argnums]:
         check_whole("argnums", arg, -len(args))
     several = np.iterable(modes) and not isinstance(modes, str)
     if not several or not modes or set(modes) - {"fwd", "rev"}:
-        raise UserError(f'modes={modes!r}: wanted ("fwd", "rev") or one of the two.')
-    check_whole("order", order, 1)
+        raise UserError(f'modes={modes!r}: give ("fwd", "rev") or one of the two')
+    check_whole("order", order)
     several = names is None or (np.iterable(names) and not isinstance(names, str))
     if not several or set(names or ()) - set(NAMES):
-        raise UserError(f"transformations={names!r}: wanted some of {NAMES}.")
+        raise UserError(f"transformations={names!r}: give some of {NAMES}")
     try:
         width = np.dtype(dtype)
     except TypeError:
         width = np.dtype(object)
     if width not in TOLERANCE:
-        raise UserError(f"dtype={dtype!r}: wanted 'float64' or 'float32'.")
+        raise UserError(f"dtype={dtype!r}: give 'float64' or 'float32'")
     return width
 
 
 @contextlib.contextmanager
 def _quiet(width: np.dtype) -> Iterator[None]:
-    """JAX's settings during a check: NaN outside a domain is not an error."""
+    """Settings of JAX during a check: NaN outside the domain of f is not an error."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.debug_nans(False))
         stack.enter_context(jax.debug_infs(False))
@@ -242,7 +242,7 @@ def _lifted(f, args, argnums, width, has_aux) -> Function:
     try:
         fn = lift(f, args, argnums, width, has_aux=has_aux)
         came = narrowed(fn) if width == np.float64 else ""
-    except (TypeError, ValueError) as error:  # no promotion of float64 with float32
+    except (TypeError, ValueError) as error:  # float64 and float32 are not promoted
         mixed = all(word in str(error) for word in ("float32", "float64"))
         if isinstance(error, UserError) or width != np.float64 or not mixed:
             raise
@@ -268,4 +268,4 @@ def _said(found: Found) -> str:
 def _unseen(rows: Sequence[ParameterCheck]) -> str:
     seen = [r.resolution for r in rows if r.resolution < 1]
     coarse = max(seen, default=np.inf)
-    return f"float32: errors below {coarse:.0e} of a gradient could not be seen"
+    return f"float32: errors below {coarse:.0e} of a gradient could not be detected"

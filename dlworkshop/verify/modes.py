@@ -10,16 +10,16 @@ import numpy as np
 from dlworkshop.errors import UserError
 from dlworkshop.verify.differences import Differences, Probe
 from dlworkshop.verify.functions import Function, Part, mode_is_missing
-from dlworkshop.verify.probes import Heard, finite, probes_of, scale_of
+from dlworkshop.verify.probes import Selection, finite, probes_of, scale_of
 from dlworkshop.verify.report import WRONG, Comparison, ParameterCheck, norm_of
 from dlworkshop.verify.rounding import levels_of, rounding_of
 from dlworkshop.verify.verdicts import COARSE, Look, row_of
 
-FLOOR = 1e-3  # of the norm of a gradient: slopes below are held against so much
-NUM_COLUMNS = 256  # of a Jacobian that forward mode makes where there is no other
-NUM_NOISY = 16  # outputs whose gradients' rounding is looked at before an accusation
-ENOUGH = 8  # probes at which an array is wrong: it is not probed any further
-NUM_FORWARD = 32  # entries of an array whose slopes forward mode is asked for
+FLOOR = 1e-3  # errors are relative to at least this share of the gradient's norm
+NUM_COLUMNS = 256  # most columns of a Jacobian that is computed by forward mode
+NUM_NOISY = 16  # outputs for which the rounding error of the gradient is measured
+ENOUGH = 8  # an array with so many wrong probes is not probed any further
+NUM_FORWARD = 32  # entries of an array whose slopes forward mode computes
 
 
 class Found(NamedTuple):
@@ -28,8 +28,8 @@ class Found(NamedTuple):
     rows: tuple[ParameterCheck, ...]
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...]
-    modes: tuple[str, ...] = ()  # those of which there are derivatives
-    suffix: str = ""  # of their names, " over rev"
+    modes: tuple[str, ...] = ()  # the modes that exist for the function
+    suffix: str = ""  # of their names, such as " over rev"
 
     @property
     def is_wrong(self) -> bool:
@@ -41,25 +41,27 @@ class Found(NamedTuple):
 class _Noise:
     """Rounding errors of slopes by autodiff, measured like those of f.
 
-    All entries move: an algorithm is right up to some roundings of its arguments, and
-    an ill-conditioned derivative changes with them (that of a nearly singular
-    determinant by far more than eps). Along one entry alone most intermediate values,
-    as all of a factorization but a few columns, would be rounded the same each time.
+    All entries are moved. An algorithm is exact up to a few roundings of its arguments,
+    to which an ill-conditioned derivative is sensitive (the derivative of a nearly
+    singular determinant changes by far more than eps). If a single entry moved, most
+    intermediate values would be rounded the same each time.
     """
 
-    def __init__(self, fn: Function, heard: Heard, modes, own, rng):
+    def __init__(self, fn: Function, selection: Selection, modes, own, rng):
         eps = float(np.finfo(fn.at.dtype).eps)
         ray = 64 * eps * own * rng.choice([-1.0, 1.0], fn.at.size)  # [D]
         self.points = [(fn.at + k * ray).astype(fn.at.dtype) for k in range(1, 9)]
-        self.fn, self.heard, self.modes = fn, heard, modes
+        self.fn, self.selection, self.modes = fn, selection, modes
         self.gradients = functools.lru_cache(NUM_NOISY)(self._gradients)
 
     def __call__(self, probe: Probe, accused: np.ndarray) -> np.ndarray:
-        """Rounding errors [Q] of the slopes along a probe, where needed [Q]."""
-        found = np.zeros((2, 8, len(accused)))  # by both modes
+        """Rounding errors [Q] of the slopes along a probe, for accused outputs [Q]."""
+        found = np.zeros((2, 8, len(accused)))  # for both modes
         if "fwd" in self.modes:
             ray = probe.ray(self.fn.at)
-            found[0] = [self.heard(self.fn.push(point, ray)) for point in self.points]
+            found[0] = [
+                self.selection(self.fn.push(point, ray)) for point in self.points
+            ]
         if "rev" in self.modes:
             for q in np.flatnonzero(accused)[:NUM_NOISY]:
                 found[1, :, q] = probe.dot(self.gradients(int(q)))
@@ -68,7 +70,7 @@ class _Noise:
             return np.nan_to_num(4 * level, posinf=0.0)
 
     def _gradients(self, q: int) -> np.ndarray:  # [8, D]
-        u = self.heard.cotangents()[q].astype(self.fn.at.dtype)
+        u = self.selection.cotangents()[q].astype(self.fn.at.dtype)
         pulled = [self.fn.pull(point, u) for point in self.points]
         return np.array(pulled, np.float64)
 
@@ -83,14 +85,15 @@ class _Array:
         self.unit = _norms(self.grads)  # [Q]
         self.scaled = _norms(self.grads * own[span])
         self.moved = _norms(self.grads * at[span].astype(np.float64))
-        self.num_wrong = 0  # probes
+        self.looks: list[Look] = []
+        self.num_wrong = 0  # of the probes
 
     def look(
         self, differences, probe: Probe, autodiff, tolerance: float, noise: _Noise
-    ) -> Look:
-        """Measure a slope as precisely as judging autodiff needs.
+    ) -> None:
+        """Measure a slope by differences, as precisely as a verdict requires.
 
-        What `noise` says about autodiff itself is asked where a slope is accused.
+        The rounding error of autodiff (`noise`) is measured if a slope seems wrong.
         """
         if probe.is_entry:
             unit, size = self.unit, np.minimum(self.unit, self.scaled / probe.scale)
@@ -98,7 +101,7 @@ class _Array:
         else:
             unit, size = _norms(self.grads * probe.vector), self.scaled
             is_something = (differences.value != 0) | (differences.rounding != 0)
-            # its points are rounded, too
+            # the points on the ray are rounded too
             rounding = differences.eps / 4 * self.moved * is_something
         known = np.max([np.abs(finite(a)) for a in autodiff.values()], axis=0)  # [Q]
 
@@ -111,7 +114,7 @@ class _Array:
             wanted = tolerance / 4 * np.maximum(against(slope), size)
             return np.where(nothing, np.inf, wanted)
 
-        rough = np.full_like(unit, np.nan)  # [Q], of autodiff, where it was asked
+        rough = np.full_like(unit, np.nan)  # [Q], rounding of autodiff; NaN: unknown
 
         def contradicted(slope, doubt):
             off = np.fmax.reduce([np.abs(slope - a) for a in autodiff.values()])
@@ -125,7 +128,8 @@ class _Array:
         self.num_wrong += bool(accused.any())
         more = np.nan_to_num(rough)
         slope = slope._replace(doubt=slope.doubt + more, noise=slope.noise + more)
-        return Look(probe, autodiff, slope, against(slope.central), unit, size)
+        sizes = against(slope.central), unit, size
+        self.looks.append(Look(probe, autodiff, slope, *sizes))
 
 
 def check(
@@ -141,74 +145,67 @@ def check(
 
     Args:
         fn: the function and the point.
-        modes: "rev", "fwd" or both; one that JAX does not have for `fn` is noted.
-        tolerance: above it an error is wrong.
+        modes: "rev", "fwd" or both; a note is added if `fn` lacks one of them.
+        tolerance: a slope with a larger error is wrong.
         max_entries: see `probes.probes_of`.
-        seed: of what is random.
-        suffix: of the names of the modes in the report, " over rev".
-        rounding: [M], of the outputs, where it is known to be more than shows in them.
+        seed: of all random choices.
+        suffix: of the names of the modes in the report, such as " over rev".
+        rounding: [M], rounding errors of the outputs, if they are known to be larger
+            than a measurement shows.
 
     Raises:
-        UserError: `fn` is not finite here, or has no derivative in any of the modes.
+        UserError: if `fn` is not finite at the point, or has no derivative in any of
+            the modes.
     """
     rng = np.random.default_rng(seed)
-    heard, at = Heard(fn.outputs, rng), fn.at
+    selection, at = Selection(fn.outputs, rng), fn.at
 
     def values(points):
-        return np.stack([heard(y) for y in [fn.value(point) for point in points]])
+        return np.stack([selection(y) for y in [fn.value(point) for point in points]])
 
     own = sizes_of(fn)
     differences = Differences(values, at, own, rng)
     if not np.isfinite(value := differences.value).all():  # [Q]
         place = int(np.argmin(np.isfinite(value)))
         raise UserError(
-            f"{heard.names[place] or 'f'} is {value[place]} at these arguments: wanted "
-            "finite numbers; mend it, or check at others."
+            f"{selection.names[place] or 'f'} is {value[place]} at these arguments, "
+            "but must be finite: correct f, or check it at other arguments"
         )
     there, notes = _there(fn, modes)
-    cotangents = heard.cotangents().astype(at.dtype)
+    cotangents = selection.cotangents().astype(at.dtype)
     known = 0.0 if rounding is None else np.abs(cotangents) @ rounding  # [Q]
     differences.rounding = np.maximum(differences.rounding, known)
-    grads = np.zeros((len(value), at.size))
-    if "rev" in there:
-        grads = np.stack([np.asarray(fn.pull(at, u), np.float64) for u in cotangents])
-    elif at.size <= NUM_COLUMNS:
-        columns = [heard(fn.push(at, ray)) for ray in np.eye(at.size, dtype=at.dtype)]
-        grads = np.stack(columns, axis=1)
-
-    noise = _Noise(fn, heard, there, own, rng)
+    grads = _gradients(fn, there, selection, cotangents)
+    noise = _Noise(fn, selection, there, own, rng)
     arrays = [_Array(part, at, grads, own) for part in fn.inputs]
-    looks: list[list[Look]] = [[] for _ in arrays]
     for probe in probes_of(fn.inputs, at, grads, max_entries, rng):
-        array, mine = arrays[probe.part], looks[probe.part]
+        array = arrays[probe.part]
         if array.num_wrong >= ENOUGH:
             continue
         autodiff = {}
         if "rev" in there:
             autodiff["rev"] = probe.dot(grads)
-        if "fwd" in there and (not probe.is_entry or len(mine) < NUM_FORWARD):
-            autodiff["fwd"] = heard(fn.push(at, probe.ray(at)))
+        if "fwd" in there and (not probe.is_entry or len(array.looks) < NUM_FORWARD):
+            autodiff["fwd"] = selection(fn.push(at, probe.ray(at)))
         if autodiff:
-            mine.append(array.look(differences, probe, autodiff, tolerance, noise))
-    scaled = np.stack([array.scaled for array in arrays])  # [arrays, Q]
-    least = 64 * differences.eps * (np.abs(value) + 64 * scaled.max(axis=0))
-    least += 64 * known
-    rows = [
-        row_of(
-            part, mine, heard.names, tolerance, big > least, COARSE[at.dtype], suffix
-        )
-        for part, mine, big in zip(fn.inputs, looks, scaled, strict=True)
-    ]
-    every = [look for mine in looks for look in mine]
-    none = np.zeros(len(value))
-    both = _transposes(fn, every, grads, tolerance, noise, none, suffix)
-    if both and not both[0].ok:  # f may round more coarsely than its dtype, inside
-        last = [mine[-1].probe for mine in looks if mine]  # all entries together
-        level = np.max([differences.climb(p, none == 0)[0] for p in last], axis=0)
-        with np.errstate(all="ignore"):
-            level = np.nan_to_num(8 * level / (np.abs(value) + scaled.max(axis=0)))
-        both = _transposes(fn, every, grads, tolerance, noise, level, suffix)
+            array.look(differences, probe, autodiff, tolerance, noise)
+    largest = np.max([array.scaled for array in arrays], axis=0)  # [Q]
+    least = 64 * differences.eps * (np.abs(value) + 64 * largest) + 64 * known
+    how = selection.names, tolerance, COARSE[at.dtype], suffix
+    rows = [row_of(a.part, a.looks, a.scaled > least, *how) for a in arrays]
+    both = _transposed(fn, arrays, differences, grads, tolerance, noise, suffix)
     return Found(tuple(rows), both, notes, tuple(there), suffix)
+
+
+def _gradients(fn: Function, there, selection: Selection, cotangents) -> np.ndarray:
+    """Gradients [Q, D] of the selected numbers; 0 if forward mode is too expensive."""
+    at = fn.at
+    if "rev" in there:
+        return np.stack([np.asarray(fn.pull(at, u), np.float64) for u in cotangents])
+    if at.size > NUM_COLUMNS:
+        return np.zeros((len(cotangents), at.size))
+    rays = np.eye(at.size, dtype=at.dtype)
+    return np.stack([selection(fn.push(at, ray)) for ray in rays], axis=1)
 
 
 def _there(fn: Function, modes: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
@@ -226,9 +223,9 @@ def _there(fn: Function, modes: Sequence[str]) -> tuple[list[str], tuple[str, ..
                 raise
             words = str(error).strip().splitlines()[0]
             name = {"rev": "reverse", "fwd": "forward"}[mode]
-            said.append(f"{name} mode is not there, and was not checked: {words}")
+            said.append(f"{name} mode is not available and was not checked: {words}")
     if not there:
-        raise UserError(f"f has no derivative to check; {'; '.join(said)}")
+        raise UserError(f"f has no derivative to check: {'; '.join(said)}")
     return there, tuple(said)
 
 
@@ -237,11 +234,29 @@ def _norms(x: np.ndarray) -> np.ndarray:
     return np.array([norm_of(row) for row in x])
 
 
+def _transposed(
+    fn: Function, arrays: Sequence[_Array], differences, grads, tolerance, noise, suffix
+) -> tuple[Comparison, ...]:
+    """Whether the two modes are transposes of each other; empty for a single mode."""
+    looks = [look for array in arrays for look in array.looks]
+    none = np.zeros(len(grads))
+    found = _transposes(fn, looks, grads, tolerance, noise, none, suffix)
+    if not found or found[0].ok:
+        return found
+    # f may compute in a coarser dtype internally; the last probe moves all entries
+    last = [array.looks[-1].probe for array in arrays if array.looks]
+    level = np.max([differences.climb(p, none == 0)[0] for p in last], axis=0)
+    largest = np.max([array.scaled for array in arrays], axis=0)  # [Q]
+    with np.errstate(all="ignore"):
+        level = np.nan_to_num(8 * level / (np.abs(differences.value) + largest))
+    return _transposes(fn, looks, grads, tolerance, noise, level, suffix)
+
+
 def _transposes(
     fn, looks, grads, tolerance, noise, level, suffix
 ) -> tuple[Comparison, ...]:
-    """Check <u, J v> by forward mode against <J^T u, v> by reverse mode."""
-    worst = -1.0, 0.0, ""  # over what it may be, relative difference, where
+    """Compare <u, J v> by forward mode with <J^T u, v> by reverse mode."""
+    worst = -1.0, 0.0, ""  # difference over its bound, relative difference, place
     for look in (look for look in looks if len(look.autodiff) == 2):
         size = np.abs(grads[:, look.probe.start :][:, : look.probe.vector.size])
         with np.errstate(all="ignore"):
@@ -263,20 +278,22 @@ def _transposes(
     return (Comparison(name, worst[0] <= 1, worst[1], worst[2]),)
 
 
-def noise_of(fn: Function, road: Callable, seed: int) -> np.ndarray:
+def noise_of(fn: Function, function: Callable, seed: int) -> np.ndarray:
     """Rounding errors of the value, gradient or tangent of `fn`.
 
     Args:
-        fn: the function, and the point.
-        road: [D] -> [R], what is looked at.
+        fn: the function and the point.
+        function: [D] -> [R], the value, gradient or tangent.
         seed: of the direction in which rounding is measured.
 
     Returns:
-        [R], in the units of what `road` returns.
+        [R], the rounding error of each number.
     """
 
     def values(points):
-        return np.stack([np.asarray(road(jnp.asarray(x)), np.float64) for x in points])
+        return np.stack(
+            [np.asarray(function(jnp.asarray(x)), np.float64) for x in points]
+        )
 
     rng = np.random.default_rng(seed)
     measured = rounding_of(values, fn.at, sizes_of(fn), rng, far=True)
@@ -285,7 +302,7 @@ def noise_of(fn: Function, road: Callable, seed: int) -> np.ndarray:
 
 
 def sizes_of(fn: Function) -> np.ndarray:
-    """Sizes of the entries [D]; that of their array where they are 0."""
+    """Sizes of the entries [D]; an entry that is 0 has the size of its array."""
     sizes = [np.abs(fn.at[p.start : p.stop].astype(np.float64)) for p in fn.inputs]
     return np.concatenate([np.where(x > 0, x, scale_of(x)) for x in sizes])
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-# What `--gradients=thorough` asks of every check that does not say otherwise itself.
+# Defaults of all checks under `--gradients=thorough`.
 THOROUGH: dict[str, Any] = {
     "order": 2,
     "transformations": ("repeat", "jit", "vmap", "checkpoint"),
@@ -18,17 +18,17 @@ def pytest_addoption(parser):
         "--gradients",
         choices=("quick", "thorough"),
         default="quick",
-        help="how assert_gradients checks: thorough is second derivatives as well, "
-        "under jit, vmap and checkpoint, at up to 2048 entries of an array",
+        help="how assert_gradients checks: thorough adds second derivatives and "
+        "comparisons under jit, vmap and checkpoint, at up to 2048 entries of an array",
     )
 
 
 @pytest.fixture
 def assert_gradients(request):
-    """`check_gradients` as an assertion: fails with the culprit and the table.
+    """`check_gradients` as an assertion that fails with the culprit and the table.
 
-    Takes the arguments of `dlworkshop.verify.check_gradients`, returns its report,
-    raises AssertionError where a derivative is wrong or could not be checked:
+    It takes the arguments of `dlworkshop.verify.check_gradients` and returns the
+    report. It raises AssertionError if a derivative is wrong or could not be checked:
 
         def test_loss(assert_gradients):
             assert_gradients(loss_fn, params)
@@ -38,8 +38,8 @@ def assert_gradients(request):
     how = request.config.getoption("--gradients")
 
     def assert_gradients(f, *args, **options):
-        __tracebackhide__ = True  # the table says it all
-        # Imported here: a suite that does not ask for the fixture never loads JAX.
+        __tracebackhide__ = True  # the message is sufficient
+        # Imported here, so that suites that do not use the fixture never load JAX.
         from dlworkshop.verify.gradients import check_gradients  # noqa: PLC0415
 
         options = (THOROUGH if how == "thorough" else {}) | options

@@ -7,9 +7,9 @@ import numpy as np
 from dlworkshop.verify.differences import Probe
 from dlworkshop.verify.functions import Part
 
-SHARE = 8  # of an array with too many entries one in so many of `max_entries` is moved
-NUM_OUTPUTS = 16  # an output of up to so many numbers is checked number by number
-NUM_MIXED = 2  # random sums of a larger one ...
+SHARE = 8  # `max_entries` / SHARE entries of a larger array are probed one by one
+NUM_OUTPUTS = 16  # all numbers of an output of at most this size are checked
+NUM_MIXED = 2  # random sums of a larger output ...
 NUM_PICKED = 6  # ... and random numbers of it
 
 
@@ -22,13 +22,14 @@ def probes_of(
 ) -> list[Probe]:
     """The directions for every array.
 
-    Of an array of up to `max_entries` numbers each is moved alone, and all together in
-    two directions: along the gradient, where an error of scale shows in full, and a
-    random one. Of a larger one an eighth of `max_entries` are moved alone, half of them
-    those with the largest slopes, the others random, and all together along the
-    gradient, in two random directions, and in two more in which each moves by a share
-    of its own size, so that those of badly scaled arrays are heard. `grads` [Q, D] are
-    by autodiff at the point [D], 0 where there are none.
+    In an array of up to `max_entries` numbers, each entry is moved alone, and all
+    entries together in two directions: along the gradient, where an error of scale
+    shows in full, and in a random direction. In a larger array, an eighth of
+    `max_entries` entries are moved alone, half of them the ones with the largest slopes
+    and half of them random. All entries together are moved along the gradient, in two
+    random directions, and in two directions in which each entry moves in proportion to
+    its size, so that small entries of badly scaled arrays count too. `grads` [Q, D] are
+    gradients by autodiff at the point [D], or 0 if there are none.
     """
     steep = np.max(np.abs(finite(grads)), axis=0)  # [D]
     steep = np.where(np.isfinite(grads).all(0), steep, np.inf)
@@ -72,15 +73,16 @@ def scales_of(parts: Sequence[Part], at: np.ndarray) -> np.ndarray:
 
 
 def scale_of(x: np.ndarray) -> float:
-    """The root mean square of an array, 1 where it is 0."""
+    """The root mean square of an array, or 1 if the array is 0."""
     x = x.astype(np.float64)
     top = float(np.max(np.abs(x), initial=0.0))
     return top * float(np.sqrt(np.mean((x / top) ** 2))) if top else 1.0
 
 
-class Heard:
-    """Numbers [Q] of the outputs [M]: all of a small output, random sums of a large
-    one.
+class Selection:
+    """The numbers [Q] of the outputs [M] that are checked.
+
+    All numbers of a small output are checked; for a large one random numbers and sums.
     """
 
     def __init__(self, parts: Sequence[Part], rng: np.random.Generator):
@@ -105,14 +107,14 @@ class Heard:
                 self.names += [f"a sum of {part.path}"] * NUM_MIXED
 
     def __call__(self, outputs: np.ndarray) -> np.ndarray:
-        """[M] -> [Q]."""
+        """Select the numbers: [M] -> [Q]."""
         wide = np.asarray(outputs, np.float64)
         with np.errstate(all="ignore"):
             sums = [rows @ wide[span] for span, rows in self._mixed]
         return np.concatenate([wide[self._picked], *sums])
 
     def cotangents(self) -> np.ndarray:
-        """[Q, M]."""
+        """The cotangent [Q, M] of each selected number."""
         made = np.zeros((len(self.names), self.size))
         made[np.arange(len(self._picked)), self._picked] = 1.0
         start = len(self._picked)
@@ -123,12 +125,12 @@ class Heard:
 
 
 def _unit(slopes: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """How much each entry moves f, relative to the largest: [n]."""
+    """The change of f by each entry, relative to the largest: [n]."""
     with np.errstate(all="ignore"):
         moved = finite(finite(slopes) * own)
         return finite(moved / np.max(np.abs(moved), initial=0.0))
 
 
 def finite(x: np.ndarray) -> np.ndarray:
-    """The array with 0 for what is not finite."""
+    """The array with non-finite entries replaced by 0."""
     return np.where(np.isfinite(x), x, 0.0)

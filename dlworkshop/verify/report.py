@@ -1,4 +1,4 @@
-"""The report of a derivative check, as a table."""
+"""The report of a gradient check, as a table."""
 
 from typing import NamedTuple
 
@@ -8,21 +8,21 @@ RIGHT, WRONG, UNCHECKED = "right", "WRONG", "not checked"
 
 
 class ParameterCheck(NamedTuple):
-    """The result for one array that is differentiated by."""
+    """The result for one array of the arguments."""
 
-    path: str  # "params['dense']['kernel']"; of second derivatives "d/d(...)" is of ...
+    path: str  # "params['dense']['kernel']", or "d/d(...)" for second derivatives
     shape: tuple[int, ...]
-    checked: int  # entries differenced one by one
+    checked: int  # entries that were checked one by one
     directions: int  # directions through all entries
-    error: float  # largest |autodiff - difference| over what it was held against, times
-    # the tolerance: wrong if above the tolerance
-    resolution: float  # errors above it, over the norm of this array's gradient, are
-    # called wrong anywhere; inf where the gradient is 0, or cannot be told from it
-    worst: str  # the entry or direction with that error, and the output
+    error: float  # largest |autodiff - difference|, relative to the admissible error,
+    # times the tolerance: the slope is wrong if it is above the tolerance
+    resolution: float  # errors above it, relative to the norm of this array's gradient,
+    # would be called wrong; inf if the gradient is 0, or too small to distinguish
+    worst: str  # the entry or direction with the largest error, and the output
     autodiff: float  # its slope by autodiff
     difference: float  # its slope by differences
-    mode: str  # of autodiff, there: "rev", "fwd", "fwd over rev" ...
-    kinks: int  # probes at which the slopes from both sides differ, autodiff between
+    mode: str  # its mode of autodiff: "rev", "fwd", "fwd over rev" ...
+    kinks: int  # probes whose one-sided slopes differ, with autodiff between them
     unchecked: int  # probes without a slope to compare with
     verdict: str  # "right", "WRONG" or "not checked"
 
@@ -37,7 +37,7 @@ class Comparison(NamedTuple):
 
     name: str  # "vmap"
     ok: bool
-    difference: float  # the largest, over the size of what is compared
+    difference: float  # the largest relative difference
     where: str  # "the gradient of params['w']"
 
     def __str__(self) -> str:
@@ -51,7 +51,7 @@ class Culprit(NamedTuple):
 
     name: str  # "custom_vjp of activation", "div"
     where: str  # "model.py:12 (forward)"
-    finding: str  # the entry, both slopes
+    finding: str  # the entry and both slopes
 
     def __str__(self) -> str:
         """One line."""
@@ -65,7 +65,7 @@ class GradientReport(NamedTuple):
     tolerance: float
     comparisons: tuple[Comparison, ...] = ()
     culprits: tuple[Culprit, ...] = ()
-    notes: tuple[str, ...] = ()  # what was not there, or could not be seen
+    notes: tuple[str, ...] = ()  # missing modes, and limits of the check
     seed: int = 0
 
     @property
@@ -75,7 +75,7 @@ class GradientReport(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """`WRONG` if anything is, else `not checked` if anything is, else `right`."""
+        """`WRONG` if anything is wrong, else `not checked` or `right`."""
         found = {row.verdict for row in self.rows}
         if WRONG in found or not all(c.ok for c in self.comparisons):
             return WRONG
@@ -83,7 +83,7 @@ class GradientReport(NamedTuple):
 
     @property
     def worst(self) -> ParameterCheck:
-        """The row to look at first: a wrong one, one not checked, the largest error."""
+        """The most important row: wrong before not checked before the largest error."""
         order = (RIGHT, UNCHECKED, WRONG)
         return max(
             self.rows,
@@ -95,7 +95,7 @@ class GradientReport(NamedTuple):
         )
 
     def __str__(self) -> str:
-        """The verdict, the culprits, the table, and what could not be seen."""
+        """The verdict, the culprits, the table, and the notes."""
         said = {
             RIGHT: "autodiff and differences agree",
             WRONG: "autodiff and differences DISAGREE",
@@ -117,7 +117,7 @@ class GradientReport(NamedTuple):
             else:
                 first += "NOT CHECKED, differences have no slope there"
         elif verdict == WRONG and all(row.verdict != WRONG for row in self.rows):
-            first = "derivatives are not the same on two roads"
+            first = "two ways to compute the derivatives DISAGREE"
         elif verdict == UNCHECKED:
             first += f" at {worst.path} {worst.worst}"
         else:

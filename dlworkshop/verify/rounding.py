@@ -1,23 +1,23 @@
-"""Measurement of the rounding error of a function's value.
+"""Measurement of the rounding error of the value of a function.
 
-It is the third differences of f at eight points so close to each other that f itself is
-straight between them (More & Wild 2011, SIAM J. Sci. Comput. 33(3), 1292-1314).
+The error is estimated from third differences of f at eight points that are so close
+that f is linear between them (More & Wild 2011, SIAM J. Sci. Comput. 33(3), 1292-1314).
 """
 
 import numpy as np
 
-CLEAR = 64  # a change of f by so many roundings is a change
+CLEAR = 64  # f has changed if it differs by so many rounding errors
 
 
 def levels_of(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The rounding error [Q] of values [8, Q] at equal distances.
 
     Returns:
-        By third differences, and the part of it that sixth differences confirm, to
-        which the curvature of f adds less.
+        The estimate by third differences, and the part of it that sixth differences
+        confirm, to which the curvature of f contributes less.
     """
     third, sixth = np.diff(y, 3, axis=0), np.diff(y, 6, axis=0)  # [5, Q], [2, Q]
-    # of white noise, the mean square is (2 k over k) times its own
+    # the mean square of k-th differences of white noise is (2 k over k) times its own
     third = np.sqrt(np.mean(third**2, axis=0) / 20)
     sixth = np.sqrt(np.mean(sixth**2, axis=0) / 924)
     return third, np.minimum(third, 2 * sixth)
@@ -26,13 +26,14 @@ def levels_of(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def rounding_of(values, at, own, rng, *, far: bool = False) -> np.ndarray:
     """The rounding error [Q] of a value of f near `at`.
 
-    It is measured slightly aside of `at`, which may be a kink, in a random direction.
+    It is measured in a random direction slightly beside `at`, which may be a kink.
 
     Args:
-        values: points [D] -> f there, [points, Q].
-        at: [D], in the dtype that f computes in.
+        values: points [D] -> values of f [points, Q].
+        at: [D], in the dtype of f.
         own: [D], the sizes of its entries.
-        far: where f is constant over the small spacings, look at larger ones too.
+        rng: of the direction.
+        far: whether to try larger spacings if f is constant over the small ones.
     """
     eps = float(np.finfo(at.dtype).eps)
     direction, aside = own * rng.choice([-1.0, 1.0], (2, at.size))  # [D] each
@@ -48,7 +49,7 @@ def rounding_of(values, at, own, rng, *, far: bool = False) -> np.ndarray:
             levels.append(levels_of(y))
             seen.append(np.ptp(y, axis=0) > CLEAR * levels[-1][0])
     (near, _), (wide, _), *farther = levels
-    waves = seen[0] & ~seen[1]  # f is smooth, but not on the larger scale
+    waves = seen[0] & ~seen[1]  # f is smooth on the smaller scale only
     found = np.where(waves, near, np.maximum(near, wide))
     for _, level in farther:
         found = np.where(found == 0, level, found)

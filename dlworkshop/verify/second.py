@@ -14,12 +14,13 @@ def check_next(
 ) -> tuple[Function, Found]:
     """Compare the derivatives of a derivative of `fn` with its differences.
 
-    Of several outputs a random sum is looked at. If `first`, what was found of `fn`,
-    has no reverse mode, a tangent is derived. The others are as of `modes.check`.
+    The derivative is the gradient of a random sum of the outputs, or a tangent if
+    `first`, the result for `fn`, has no reverse mode. The other arguments are those of
+    `modes.check`.
 
     Returns:
-        The derivative, and what a check of it finds; where it is not finite, or has no
-        derivative, a note.
+        The derivative and the result for it, which is only a note if the derivative is
+        not finite or has no derivatives itself.
     """
     if "rev" in first.modes:
         over, derived = "rev", gradient(fn, cotangent_of(fn, seed))
@@ -32,16 +33,12 @@ def check_next(
     try:
         found = check(derived, both, tolerance, max_entries, seed, suffix)
         lost = any(row.verdict == UNCHECKED for row in found.rows)
-        if lost and not found.is_wrong and over == "rev":  # may be all rounding of f
-            rounding = _noise(fn, seed) / scales_of(fn.inputs, fn.at)
+        if lost and not found.is_wrong and over == "rev":  # possibly by rounding of f
+            noise = noise_of(fn, fn.value, seed) @ np.abs(cotangent_of(fn, seed))
+            rounding = float(noise) / scales_of(fn.inputs, fn.at)
             found = check(derived, both, tolerance, max_entries, seed, suffix, rounding)
     except UserError as error:
         return derived, Found(
             (), (), (f"further derivatives were not checked: {error}",)
         )
     return derived, found
-
-
-def _noise(fn: Function, seed: int) -> float:
-    """The rounding error of the sum of outputs that is differentiated twice."""
-    return float(noise_of(fn, fn.value, seed) @ np.abs(cotangent_of(fn, seed)))

@@ -1,4 +1,4 @@
-"""A function compared with itself: jitted or not, vmapped or not, rematerialised."""
+"""Comparison of a function with itself under jit, vmap and checkpoint."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,12 +20,12 @@ from dlworkshop.verify.modes import cotangent_of, noise_of
 from dlworkshop.verify.probes import finite, scales_of
 from dlworkshop.verify.report import Comparison
 
-NUM_EXAMPLES = 3  # points side by side under vmap
-NEAR = 1e-3  # how far they are from each other, relative to the arrays' scale
-ROUNDINGS = 64  # that two roads may be apart by
-LOOSE = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-3}  # roundings differ
+NUM_EXAMPLES = 3  # points in a batch under vmap
+NEAR = 1e-3  # distance between the points, relative to the scale of the arrays
+ROUNDINGS = 64  # rounding errors by which two results may differ
+LOOSE = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-3}  # relative difference
 
-# What may be wrong under a transformation: rules that are not JAX's own.
+# Primitives that may be wrong under a transformation, because users define their rules.
 OWN = {
     "custom_jvp_call",
     "custom_vjp_call",
@@ -44,36 +44,37 @@ def compare(
 ) -> tuple[list[Comparison], list[str]]:
     """Compare `fn` and its derivatives with themselves under transformations.
 
-    Repeated, `fn` is traced anew, and called anew if that gave another program.
+    For "repeat", `fn` is traced again, and called again if the program differs.
 
     Args:
         fn: the function and the point.
-        names: of "repeat", "jit", "vmap" and "checkpoint".
-        modes: the derivatives to look at, of "rev" and "fwd".
+        names: some of "repeat", "jit", "vmap" and "checkpoint".
+        modes: of the derivatives: "rev", "fwd" or both.
         seed: of the points under vmap, and of the directions.
 
     Returns:
-        One comparison for each name that JAX can do, and notes about the others.
+        A comparison for each transformation that JAX supports for `fn`, and notes about
+        the others.
     """
     rng = np.random.default_rng(seed)
     u = cotangent_of(fn, seed)
     ray = rng.standard_normal(fn.at.size)
     scale = scales_of(fn.inputs, fn.at)  # [D]
     ray = (ray / np.linalg.norm(ray) * scale).astype(fn.at.dtype)
-    known = _roads(fn, modes, u, ray)
+    known = _functions(fn, modes, u, ray)
     steps = NEAR * np.arange(NUM_EXAMPLES)[:, None]
     away = steps * scale * rng.standard_normal((NUM_EXAMPLES, fn.at.size))
     points = (fn.at + away).astype(fn.at.dtype)
-    one = {what: np.asarray(road(fn.at)) for what, road in known.items()}
+    one = {what: np.asarray(function(fn.at)) for what, function in known.items()}
     found, notes = [], []
     for name in names:
         try:
-            others = _roads(_otherwise(name, fn), modes, u, ray)
+            others = _functions(_otherwise(name, fn), modes, u, ray)
             pairs = []
-            for what, road in known.items():
+            for what, function in known.items():
                 if name == "vmap":
-                    theirs = np.stack([np.asarray(road(p)) for p in points])
-                    ours = jax.vmap(road)(points)
+                    theirs = np.stack([np.asarray(function(p)) for p in points])
+                    ours = jax.vmap(function)(points)
                 else:
                     theirs = one[what]
                     ours = others[what](jnp.asarray(fn.at))
@@ -90,7 +91,10 @@ def compare(
         if not compared.ok and name != "repeat":  # two equal calls round equally
             noise = {
                 what: np.maximum(
-                    *(noise_of(fn, roads[what], seed) for roads in (known, others))
+                    *(
+                        noise_of(fn, functions[what], seed)
+                        for functions in (known, others)
+                    )
                 )
                 for what in known
             }
@@ -104,18 +108,18 @@ def compare(
     return found, notes
 
 
-def _roads(fn: Function, modes: Sequence[str], u, ray) -> dict[str, Callable]:
-    """The functions to compare, each of the point."""
-    roads: dict[str, Callable] = {"the value": fn.value}
+def _functions(fn: Function, modes: Sequence[str], u, ray) -> dict[str, Callable]:
+    """The functions of the point that are compared."""
+    functions: dict[str, Callable] = {"the value": fn.value}
     if "rev" in modes:
-        roads["the gradient"] = lambda v: fn.pull(v, u)
+        functions["the gradient"] = lambda v: fn.pull(v, u)
     if "fwd" in modes:
-        roads["the tangent"] = lambda v: fn.push(v, ray)
-    return roads
+        functions["the tangent"] = lambda v: fn.push(v, ray)
+    return functions
 
 
 def _otherwise(name: str, fn: Function) -> Function:
-    """`fn` under the transformation; under vmap it is the same function."""
+    """`fn` under a transformation; for vmap, which needs a batch, `fn` itself."""
     if name == "jit":
         return replace(fn, compile=lambda f: f)
     if name == "checkpoint":
@@ -123,7 +127,7 @@ def _otherwise(name: str, fn: Function) -> Function:
     if name == "vmap":
         return fn
 
-    def flat(v):  # another function: JAX keeps the traces of those it knows
+    def flat(v):  # a new function, because JAX caches the traces of functions
         return fn.flat(v)
 
     anew = replace(fn, flat=flat)
@@ -139,7 +143,7 @@ def _are_equal(a: Any, b: Any) -> bool:
 
 
 def own_rules(eqns: Sequence[Any]) -> bool:
-    """Whether equations contain custom rules or calls that JAX did not make."""
+    """Whether equations contain custom rules or calls that are not JAX's own."""
     return any(
         (eqn.primitive.name in OWN and f" at {JAX}" not in rule_of(eqn))
         or any(own_rules(body.eqns) for body in bodies_of(eqn))
@@ -150,7 +154,8 @@ def own_rules(eqns: Sequence[Any]) -> bool:
 def rule_of(eqn: Any) -> str:
     """The function that a custom rule belongs to: "name at file:line", or "".
 
-    Of a library's wrapper (`eqx.filter_custom_vjp`) it is the user's function inside.
+    For a wrapper of a library (`eqx.filter_custom_vjp`) it is the function of the user
+    inside the wrapper.
     """
     for param in eqn.params.values():
         inner = getattr(param, "jaxpr", param)
@@ -171,7 +176,7 @@ def rule_of(eqn: Any) -> str:
 
 def _compared(name, fn, pairs, scale, noise) -> Comparison:
     loose = LOOSE[fn.at.dtype]
-    # what rounding of f leaves of a gradient that is 0
+    # the size of a zero gradient after rounding of f
     least = {"the value": 0.0, "the gradient": _top(pairs[0][1]) / scale}
     worst, where = 0.0, "the value"
     for what, ours, theirs in pairs:

@@ -9,9 +9,10 @@ from dlworkshop.verify.differences import Probe, Slope
 from dlworkshop.verify.functions import Part
 from dlworkshop.verify.report import RIGHT, UNCHECKED, WRONG, ParameterCheck
 
-COARSE = {np.dtype(np.float64): 1e-3, np.dtype(np.float32): 0.25}  # nothing was seen
-NOTHING = 1e-14  # a slope of what is constant
-NUM_HEARD = 2  # directions that are to be sure where not every entry is looked at
+# a check with a coarser resolution than this counts as no check
+COARSE = {np.dtype(np.float64): 1e-3, np.dtype(np.float32): 0.25}
+NOTHING = 1e-14  # a slope below it is that of a constant function
+NUM_SURE = 2  # directions that must be checked if not all entries are checked
 
 
 class Look(NamedTuple):
@@ -20,15 +21,15 @@ class Look(NamedTuple):
     probe: Probe
     autodiff: dict[str, np.ndarray]  # mode -> [Q]
     slope: Slope
-    against: np.ndarray  # [Q], the size that errors are held against
+    against: np.ndarray  # [Q], the size to which errors are relative
     unit: np.ndarray  # [Q], the norm of the array's gradient, in steps of the probe
-    size: np.ndarray  # [Q], the same, or less where the array is badly scaled
+    size: np.ndarray  # [Q], the same, but smaller if the array is badly scaled
 
 
 class Verdict(NamedTuple):
     """The verdict on one slope of one output."""
 
-    error: float  # over what it was held against, times the tolerance
+    error: float  # relative to the admissible error, times the tolerance
     resolution: float
     lost: bool
     kink: bool
@@ -41,9 +42,9 @@ class Verdict(NamedTuple):
 def row_of(
     part: Part,
     looks: Sequence[Look],
+    material: np.ndarray,
     names: Sequence[str],
     tolerance: float,
-    material: np.ndarray,
     coarse: float,
     suffix: str,
 ) -> ParameterCheck:
@@ -52,10 +53,10 @@ def row_of(
     Args:
         part: the array.
         looks: its probes.
-        names: of the outputs, Q of them.
-        tolerance: above it an error is wrong.
-        material: [Q], whether the gradient of an output is not as good as 0.
-        coarse: a resolution above it is none.
+        material: [Q], whether the gradient of an output differs from 0 significantly.
+        names: [Q] of the outputs.
+        tolerance: a slope with a larger error is wrong.
+        coarse: with a coarser resolution the slope counts as not checked.
         suffix: of the names of the modes.
     """
     found = [
@@ -69,11 +70,11 @@ def row_of(
     lost = {v.look.probe.name for v in found if v.lost}
     size = part.stop - part.start
     sure = len(rays - {"the gradient"} - lost)
-    forgiven = rays if len(entries) == size or sure >= NUM_HEARD else set()
+    forgiven = rays if len(entries) == size or sure >= NUM_SURE else set()
     unchecked = lost - forgiven
     wrong = any(v.wrong for v in found)
 
-    def badness(v: Verdict):  # an entry says more than a direction
+    def badness(v: Verdict):  # an entry is more informative than a direction
         missed = v.lost and v.look.probe.name in unchecked
         broken = not np.isfinite(v.look.autodiff[v.mode][v.output])
         is_entry = v.look.probe.is_entry
@@ -102,10 +103,10 @@ def row_of(
 def judge(
     look: Look, mode: str, q: int, tolerance: float, coarse: float | None
 ) -> Verdict:
-    """Judge the slope of output `q` by a `mode` of autodiff against differences.
+    """Compare the slope of output `q` by a `mode` of autodiff with differences.
 
-    An error above the tolerance is wrong, a resolution above `coarse` is none; that is
-    None where the gradient is as good as 0.
+    A slope with an error above the tolerance is wrong; with a resolution above `coarse`
+    it is not checked. `coarse` is None if the gradient is practically 0.
     """
     slope = Slope(*(x[q] for x in look.slope))
     exact, central, doubt = (
@@ -117,7 +118,7 @@ def judge(
     bar, is_kink = max(tolerance * against, 2 * doubt), False
     if doubt <= max(wanted, 8 * float(slope.noise)):
         lost = False
-        # f is constant: autodiff rounds what cancels
+        # f is constant: autodiff may have a rounding error
         if not central and off * max(1.0, look.probe.scale) <= NOTHING:
             off = 0.0
     elif is_kink := bool(slope.kink):
@@ -125,7 +126,7 @@ def judge(
         off = max(low - exact, exact - high, 0.0) if np.isfinite(exact) else np.inf
         bar = tolerance * against + 2 * float(slope.apart)
         lost = off > bar and not look.probe.is_entry
-    else:  # the estimates never agreed: only what is far from all of them is wrong
+    else:  # the estimates never agreed: only slopes far from all of them are wrong
         bar = max(tolerance * against, 8 * doubt)
         settled = 8 * doubt <= abs(central) and np.isfinite(exact)
         lost = coarse is None if off <= bar < np.inf else not settled
@@ -134,7 +135,7 @@ def judge(
         lost = lost or (back is not None and bool(np.isfinite(back[q])))
     elif not lost and off <= bar and coarse is not None and bar > coarse * unit:
         lost = True
-    if lost and np.isfinite(exact):  # unless it carries next to nothing
+    if lost and np.isfinite(exact):  # unless its share of the gradient is negligible
         most = max(abs(exact), abs(central) + 2 * doubt)
         lost = not most <= tolerance * float(look.unit.max())
     error = 0.0 if lost or not off else tolerance * off / bar if bar else np.inf

@@ -20,9 +20,7 @@ from dlworkshop.train.cache import cache_folder
 from dlworkshop.train.result import versions
 from dlworkshop.workshop import launch
 
-SIZE = 64  # of a side of the matrices that are multiplied
-
-
+SIZE = 64  # rows and columns of the matrices that are multiplied
 MARKS = {True: "ok", False: "BROKEN", None: "-"}
 
 
@@ -31,7 +29,7 @@ class Finding(NamedTuple):
 
     name: str
     found: str
-    works: bool | None  # None: it is not there, and need not be
+    works: bool | None  # None: optional, and not installed
 
 
 def show(
@@ -39,11 +37,11 @@ def show(
     num_processes: int | None = None,
     process_id: int | None = None,
 ) -> int:
-    """Print the findings of `examine`; returns 1 if something required fails.
+    """Print the findings of `examine`; returns 1 if something required is broken.
 
     Args:
-        coordinator, num_processes, process_id: as those of `launch.joined`. The first
-            of several processes speaks for all, and the status is that of all.
+        coordinator, num_processes, process_id: as in `launch.joined`. Only the first
+            process prints; the status is the same for all.
     """
     try:
         with launch.joined(coordinator, num_processes, process_id, failed=1):
@@ -57,9 +55,9 @@ def show(
 
 
 def everywhere() -> Iterator[Finding]:
-    """The findings of the first process, what others find otherwise, collectives.
+    """Findings of the first process, different findings of others, and collectives.
 
-    A collective where there are several processes, and the same rows in all.
+    All processes must call this function; they get the same findings.
     """
     every = processes.allgather_json([list(each) for each in examine()])
     first, *others = [[Finding(*each) for each in rows] for rows in every]
@@ -68,7 +66,7 @@ def everywhere() -> Iterator[Finding]:
     said = next(each.found for each in first if each.name == "versions")
     for index, other in enumerate(others, 1):
         for name, found, works in other:
-            # `fit` refuses a run of several versions
+            # `fit` requires the same versions in all processes
             good = works and (name != "versions" or found == said)
             if (name, good) not in known:
                 yield Finding(f"process {index}: {name}", found, good)
@@ -77,17 +75,17 @@ def everywhere() -> Iterator[Finding]:
 
 
 def _collectives() -> Finding:
-    """Whether sums and exchanges over all devices of all processes are right."""
+    """Check sums and exchanges over all devices of all processes."""
     devices = np.asarray(jax.devices())
     what = f"{processes.count()} processes, {devices.size} devices"
     sharding = NamedSharding(Mesh(devices, ("device",)), PartitionSpec("device"))
     own = processes.put(np.arange(devices.size, dtype=np.float32), sharding)
     started = time.perf_counter()
-    total = processes.fetch(jax.jit(jnp.sum)(own))  # compiles, too
+    total = processes.fetch(jax.jit(jnp.sum)(own))  # includes compilation
     back = processes.fetch(own)
     seconds = time.perf_counter() - started
     right = total == back.sum() and np.array_equal(back, np.arange(devices.size))
-    seen = all(processes.allgather_json(bool(right)))  # each has its own answer
+    seen = all(processes.allgather_json(bool(right)))  # processes may differ
     verdict = "sums and exchanges are right" if seen else "sums or exchanges are wrong"
     return Finding("collectives", f"{what}: {verdict} ({seconds:.1f} s)", seen)
 
@@ -99,7 +97,7 @@ def examine() -> Iterator[Finding]:
     said = [f"{name} {version}" for name, version in versions().items()]
     yield Finding("versions", ", ".join(said), True)
     missing = _missing(wanted, "")
-    found = f"lacks {', '.join(missing)}" if missing else "all that are needed"
+    found = f"lacks {', '.join(missing)}" if missing else "all required packages"
     yield Finding("packages", found, not missing)
     yield from _devices()
     yield _folder("programs", cache_folder("programs"), private=True)
@@ -111,12 +109,12 @@ def examine() -> Iterator[Finding]:
     about = importlib.metadata.metadata("dlworkshop")
     for extra in about.get_all("Provides-Extra") or []:
         missing = _missing(wanted, extra)
-        found = f"lacks {', '.join(missing)}" if missing else "there"
+        found = f"lacks {', '.join(missing)}" if missing else "installed"
         yield Finding(f"extra {extra}", found, None if missing else True)
 
 
 def _missing(requirements: list[Requirement], extra: str) -> list[str]:
-    """Requirements of an extra that are not met; "" is what is always required."""
+    """Unmet requirements of an extra, or of the package itself if `extra` is ""."""
     asked = [each for each in requirements if _asks(each, extra)]
     return [lack for each in asked if (lack := lacks(each)) is not None]
 
@@ -130,7 +128,7 @@ def _asks(requirement: Requirement, extra: str) -> bool:
 
 
 def lacks(wanted: Requirement) -> str | None:
-    """The requirement, or one that its extras bring, that is not met.
+    """The requirement if it is not met, else an unmet requirement of its extras.
 
     >>> lacks(Requirement("numpy>=2")), lacks(Requirement("numpy>=1000"))
     (None, 'numpy>=1000')
@@ -157,20 +155,20 @@ def _devices() -> Iterator[Finding]:
         name = f"{device.platform} {device.id}"
         try:
             right = computes(device)
-        except RuntimeError as error:  # of XLA: no memory left, or a broken driver
+        except RuntimeError as error:  # XLA: out of memory, or a broken driver
             reason = str(error).partition("\n")[0]
             yield Finding(name, f"{device.device_kind}: {reason}", False)
         else:
-            verdict = "computes rightly" if right else "computes wrongly"
+            verdict = "computes correctly" if right else "computes wrong results"
             yield Finding(name, f"{device.device_kind}, {verdict}", right)
 
 
 def computes(device: jax.Device) -> bool:
-    """Whether the gradient of sum(tanh(x w)) in w equals that of NumPy in float64.
+    """Whether the gradient of sum(tanh(x w)) by w equals NumPy's in float64.
 
-    Its entries are sums of SIZE products of numbers below 5, so float32 is right to
-    some SIZE * 5 * 2^-24 = 2e-5; the bound leaves a factor of 50 for how a device
-    takes tanh, and what is broken is wrong by 1 or so.
+    Its entries are sums of SIZE products of numbers below 5, so the error in float32 is
+    about SIZE * 5 * 2^-24 = 2e-5. The bound of 1e-3 allows for an inexact tanh; the
+    error of a broken device is about 1.
 
     >>> computes(jax.devices()[0])
     True

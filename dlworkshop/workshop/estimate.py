@@ -1,4 +1,4 @@
-"""`dlworkshop estimate`: a script up to its first `fit`, which tells what it needs."""
+"""`dlworkshop estimate`: run a script until it calls `fit`, and estimate the run."""
 
 import runpy
 import sys
@@ -13,25 +13,25 @@ HELP = {"-h", "--help"}
 
 
 def show(script: Path, flags: Sequence[str]) -> int:
-    """Run a script until it calls `fit`, and print the estimate; the exit status.
+    """Run a script until it calls `fit`, and print the estimate; returns 0.
 
     Args:
-        script: a Python file, run as `python script flags` would.
+        script: a Python file, run as by `python script flags`.
         flags: of the script.
 
     Raises:
-        UserError: where it is no Python script, or ends without calling `fit`.
+        UserError: if it is not a Python script, or ends without calling `fit`.
     """
     _check(script)
     if (found := _estimated(script, flags)) is None:
         raise UserError(
-            f"{script} ended without a call of fit: there is nothing to estimate"
+            f"{script} ended without calling fit: give a script that calls fit"
         )
     if processes.is_first():
         terminal.say(str(found))
         terminal.say(
-            f"This is the first call of fit in {script.name}; what comes after it is "
-            "not counted. Compiled programs are kept for the run."
+            f"This estimate is for the first call of fit in {script.name} only. The "
+            "compiled programs are cached for the run."
         )
     return 0
 
@@ -45,13 +45,15 @@ def _check(script: Path) -> None:
         raise UserError(f"{script} cannot be read ({reason}): {wanted}") from None
     except (SyntaxError, ValueError) as error:  # ValueError: null bytes
         reason = str(error).partition("\n")[0]
-        raise UserError(f"{script} is no Python script ({reason}): {wanted}") from None
+        raise UserError(
+            f"{script} is not a Python script ({reason}): {wanted}"
+        ) from None
 
 
 def _estimated(script: Path, flags: Sequence[str]) -> estimation.Estimate | None:
     before = sys.argv, sys.path
     sys.argv = [str(script), *flags]
-    sys.path = [str(script.absolute().parent), *sys.path]  # where Python looks first
+    sys.path = [str(script.absolute().parent), *sys.path]  # as Python does
     try:
         with estimation.instead_of_training():
             runpy.run_path(str(script), run_name="__main__")

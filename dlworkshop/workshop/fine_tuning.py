@@ -1,4 +1,4 @@
-"""Fine-tuning of VGG16: its last block together with a linear head."""
+"""Fine-tuning of the last block of VGG16 together with a linear head."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,15 +26,15 @@ def fine_tune(
 ) -> Run:
     """Train the last block and the head together, each with its own learning rate.
 
-    All members begin with the same parameters: they differ in the order of the data.
-    The optimizer is AdamW.
+    All members start from the same parameters and differ in the order of the data. The
+    optimizer is AdamW.
 
     Args:
-        maps: whose images are what goes into the block, [N, H, W, 512].
+        maps: data set whose inputs are the inputs of the block, [N, H, W, 512].
         params: "block5" of `LastBlock`, "head" of `logistic` on features [512].
-        mean, deviation: [512] of the features, as the head knows them.
+        mean, deviation: [512] of the features, as in the training of the head.
         learning_rates: of "block5" and of "head", at the peak of the schedule.
-        how: as `fit` takes it.
+        how: further arguments of `fit`.
 
     >>> import jax
     >>> from dlworkshop.types import Batch
@@ -56,7 +56,7 @@ def fine_tune(
         features = (last.apply(params["block5"], maps) - mean) / deviation  # [512]
         return head.apply(params["head"], features)  # logits [K]
 
-    def optimizer(learning_rate):  # the share that the schedule leaves of both
+    def optimizer(learning_rate):  # the multiplier of the schedule
         parts = {
             name: optimizers.adamw(rate * learning_rate)
             for name, rate in learning_rates.items()

@@ -11,7 +11,7 @@ from dlworkshop.report import gallery
 from dlworkshop.report.gallery import Entry
 from dlworkshop.workshop.lessons import FOLDER
 
-LECTURE = {  # the chapters of the lecture and their experiments, in its order
+LECTURE = {  # chapters of the lecture -> experiments
     "Fully connected networks": (
         "logistic_regression",
         "feedforward",
@@ -51,32 +51,31 @@ LECTURE = {  # the chapters of the lecture and their experiments, in its order
 }
 
 
-def build(folder: Path, experiments: Path = FOLDER, flags=()) -> list[Entry]:
+def build(folder: Path, experiments: Path = FOLDER) -> list[Entry]:
     """Run the experiments one after the other and write `folder/index.html`.
 
-    The index is written anew after each of them, so that what is there can be looked
-    at. An experiment that cannot run, because it has no data, say, is listed with its
-    sentence; a claim that fails is shown as such.
+    The index is written again after each experiment, so that it can be viewed at any
+    time. An experiment that cannot run, for example without its data, is listed with
+    its error message; claims that fail are marked.
 
     Args:
-        folder: of the site; each experiment gets its run folder in it.
+        folder: of the site; it contains the run folders of the experiments.
         experiments: the folder of the scripts.
-        flags: more flags for every one of them.
 
     Returns:
-        The entries in their order; `problem` is "" for those with a report.
+        The entries in order; `problem` is "" for experiments with a report.
 
     Raises:
-        UserError: if there are no experiments there.
+        UserError: if the folder contains no experiments.
     """
     chapters = _chapters(experiments)
     entries = [entry for chapter in chapters.values() for entry in chapter]
     if not entries:
-        raise UserError(f"{experiments} holds no experiments: give their folder")
+        raise UserError(f"{experiments} contains no experiments: give their folder")
     folder.mkdir(parents=True, exist_ok=True)
     for number, entry in enumerate(entries, start=1):
         print(f"{number}/{len(entries)} {entry.name}", end=" ", flush=True)
-        done = _run(experiments / f"{entry.name}.py", folder / entry.name, flags)
+        done = _run(experiments / f"{entry.name}.py", folder / entry.name)
         verdict = done.problem or ("" if done.holds else "A CLAIM FAILS")
         print(f"{done.seconds:.0f} s {verdict}", flush=True)
         chapters = {
@@ -98,10 +97,10 @@ def _chapters(experiments: Path) -> dict[str, list[Entry]]:
     return {title: entries for title, entries in chapters.items() if entries}
 
 
-def _run(script: Path, workdir: Path, flags) -> Entry:
+def _run(script: Path, workdir: Path) -> Entry:
     began = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, str(script), "--workdir", str(workdir.absolute()), *flags],
+        [sys.executable, str(script), "--workdir", str(workdir.absolute())],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -113,5 +112,5 @@ def _run(script: Path, workdir: Path, flags) -> Entry:
     if done.returncode == 0 or (done.returncode == 1 and not crashed):
         return Entry(script.stem, seconds, holds=done.returncode == 0)
     said = [line for line in done.stderr.splitlines() if line.strip()]
-    problem = said[-1] if said else f"It left with {done.returncode}, without a word."
+    problem = said[-1] if said else f"Exit status {done.returncode}, without a message."
     return Entry(script.stem, seconds, problem, holds=not crashed)

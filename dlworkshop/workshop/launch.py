@@ -1,4 +1,4 @@
-"""How a process joins the others of a distributed run, and how it leaves."""
+"""How a process joins the other processes of a distributed run, and how it leaves."""
 
 import contextlib
 import logging
@@ -17,10 +17,10 @@ from dlworkshop.errors import UserError
 from dlworkshop.report import terminal
 from dlworkshop.train import processes
 
-PATIENCE = 45  # seconds until all processes must have come
-HEARTBEAT = 20  # seconds until one that hangs is given up
-GRACE = 2.0  # seconds that the first stays for the others, whose coordinator it is
-# What XLA and gloo say of a connection to another process.
+PATIENCE = 45  # seconds within which all processes must connect
+HEARTBEAT = 20  # seconds after which a process that hangs counts as lost
+GRACE = 2.0  # seconds that process 0, the coordinator, waits for the others to leave
+# Messages of XLA and gloo about a lost connection to another process.
 GONE = re.compile(
     "gloo|connection (closed|reset|refused)|coordination service|peer|heartbeat|"
     "distributed runtime|task .*(failed|unhealthy|died)",
@@ -35,7 +35,8 @@ class UnreachableError(UserError):
 def by_scheduler() -> bool:
     """Whether a scheduler started this process as one of several.
 
-    Known are Slurm, Open MPI, Kubernetes and TPU pods; JAX finds the others there.
+    Slurm, Open MPI, Kubernetes and TPU pods are detected; JAX finds the other processes
+    by itself there.
     """
     counts = (
         os.environ.get(name, "1")
@@ -55,22 +56,22 @@ def joined(
 ) -> Iterator[None]:
     """Join the distributed run that flags or the environment describe, if there is one.
 
-    Args:
-        coordinator: HOST:PORT at which process 0 answers. Where this or another is
-            None, JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID count,
-            and then what a scheduler says.
-        num_processes: of the whole run.
-        process_id: 0, 1, ... of this one.
-        failed: exit status where other processes cannot be reached, or are gone.
+    An error inside this context ends the process immediately, because the other
+    processes wait for it. The status is 2 for a `UserError`, `failed` if another
+    process is lost, and else 1.
 
-    What goes wrong inside ends the process at once, in one sentence and with status 2
-    if it is a `UserError`, or `failed` if another process is gone: the others wait for
-    this one.
+    Args:
+        coordinator: HOST:PORT of process 0. An argument that is None is taken from
+            JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES or JAX_PROCESS_ID, else from the
+            scheduler.
+        num_processes: of the whole run.
+        process_id: of this process: 0, 1, ...
+        failed: exit status if another process is lost or cannot be reached.
 
     Raises:
-        UserError: where one of the three is missing.
-        UnreachableError: where the coordinator cannot be reached.
-        processes.CollectiveUserError: as it comes, for all processes leave together.
+        UserError: if only some of the three arguments are known.
+        UnreachableError: if the coordinator cannot be reached.
+        processes.CollectiveUserError: raised inside by all processes together.
     """
     given = (
         coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS"),
@@ -81,26 +82,26 @@ def joined(
         yield
         return
     _connect(*given, failed)
-    if not processes.is_first():  # one speaks for all, but of what goes wrong
+    if not processes.is_first():  # only warnings and errors of the other processes
         logging.getLogger("dlworkshop").setLevel(logging.WARNING)
     try:
         yield
     except (processes.CollectiveUserError, SystemExit):
-        raise  # all leave together
+        raise  # all processes leave together
     except BaseException as error:
         _abandon(error, failed)
 
 
 def _abandon(error: BaseException, failed: int) -> NoReturn:
-    """Exit at once, so that the other processes, which wait, notice it."""
+    """Exit immediately, so that the waiting processes notice it."""
     if isinstance(error, UserError):
         terminal.say_error(error)
         _leave(2)
     if isinstance(error, jax.errors.JaxRuntimeError) and GONE.search(str(error)):
         terminal.say_error(
             UserError(
-                "another process of this run has ended or cannot be reached: see what "
-                "it said, and start all of them again; a run with a folder goes on "
+                "another process of this run has ended or cannot be reached: read its "
+                "messages, and start all processes again; a run with a folder resumes "
                 "from its last checkpoint"
             )
         )
@@ -132,25 +133,26 @@ def _connect(
 ) -> None:
     if None in (coordinator, num_processes, process_id) and not by_scheduler():
         raise UserError(
-            "--coordinator, --num-processes and --process-id belong together where no "
-            "scheduler tells them: give all three"
+            "--coordinator, --num-processes and --process-id belong together unless a "
+            "scheduler provides them: give all three"
         )
     if coordinator is not None and not re.fullmatch(r".+:\d+", coordinator):
         raise UserError(
-            f"--coordinator is '{coordinator}': give HOST:PORT, the same to all"
+            f"--coordinator is '{coordinator}': give HOST:PORT, the same to all "
+            "processes"
         )
     if process_id is not None and process_id not in range(num_processes or 1):
         raise UserError(
-            f"--process-id is {process_id} of {num_processes} processes: give each its "
-            "own: 0, 1, ..."
+            f"--process-id is {process_id}, but there are {num_processes} processes: "
+            "give each process its own number: 0, 1, ..."
         )
-    jax.config.update("jax_enable_preemption_service", False)  # signals are ours
-    where = coordinator or "that the scheduler tells"
+    jax.config.update("jax_enable_preemption_service", False)  # we handle signals
+    where = coordinator or "of the scheduler"
 
-    def give_up() -> None:  # XLA would end the process with its own words
+    def give_up() -> None:  # XLA would end the process with its own message
         error = UserError(
-            f"the coordinator {where} does not answer, or not all processes came, in "
-            f"{PATIENCE} s: start all of them, with the address of process 0"
+            f"the coordinator {where} did not answer, or not all processes connected, "
+            f"within {PATIENCE} s: start all of them, with the address of process 0"
         )
         terminal.say_error(error)
         os._exit(failed)
@@ -170,8 +172,8 @@ def _connect(
     except (RuntimeError, ValueError) as error:
         raise UnreachableError(
             f"the coordinator {where} cannot be reached or started "
-            f"({str(error).splitlines()[0]}): give the address of process 0, with a "
-            "port that is free there"
+            f"({str(error).splitlines()[0]}): give the address of process 0 and a free "
+            "port there"
         ) from error
     finally:
         timer.cancel()

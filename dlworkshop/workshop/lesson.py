@@ -1,4 +1,4 @@
-"""Lessons: experiments that end with claims, and how their run folders are written."""
+"""Lessons: experiments that end with claims, and the writing of their run folders."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -25,17 +25,17 @@ class Figure(NamedTuple):
     """A figure of a lesson, drawn when the run folder is written."""
 
     name: str  # of its file
-    draw: Callable[..., None]  # on matplotlib axes, or on an array of `panels`
-    title: str  # what it shows, with the numbers that were measured
-    caption: str  # what its lines, bands and colours stand for
+    draw: Callable[..., None]  # draws on matplotlib axes, or an array of `panels`
+    title: str  # the finding, with measured numbers
+    caption: str  # the meaning of lines, bands and colours
     panels: int = 1  # side by side
-    frames: Sequence[str] = ()  # names; then draw(axes, i) draws the i-th of them
-    control: str = ""  # what they differ in: the label of their slider
-    shared: Callable[[Any], None] | None = None  # draws once what is in all frames
+    frames: Sequence[str] = ()  # names of frames; draw(axes, i) draws the i-th frame
+    control: str = ""  # label of the slider over the frames
+    shared: Callable[[Any], None] | None = None  # draws the background of all frames
 
 
 class Exercise(NamedTuple):
-    """A line to change, what to expect, and the claim that checks it, if any."""
+    """A line to change, the expected effect, and the claim that checks it, if any."""
 
     question: str
     answer: str
@@ -45,12 +45,12 @@ class Exercise(NamedTuple):
 class Lesson(NamedTuple):
     """The result of `main` of a lesson."""
 
-    finding: str  # one sentence with the number that matters most
+    finding: str  # one sentence with the most important number
     claims: Sequence[Claim]
     figures: Sequence[Figure]
     exercises: Sequence[Exercise] = ()
-    summary: Mapping[str, Any] = {}  # more entries: dataset, model, members ...
-    run: Run | None = None  # a `fit` into the same folder, if there was one
+    summary: Mapping[str, Any] = {}  # further entries: dataset, model, members ...
+    run: Run | None = None  # of `fit` with the same workdir, if any
 
     @property
     def failed(self) -> list[Claim]:
@@ -59,11 +59,11 @@ class Lesson(NamedTuple):
         return [c for c in [*self.claims, *asked] if c.verdict != "holds"]
 
     def __repr__(self) -> str:
-        return f"Lesson({self.finding!r})"  # what is measured may be long
+        return f"Lesson({self.finding!r})"  # the fields may be long
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the finding, claims, figures and exercises."""
-        from dlworkshop.workshop.shown import as_html  # noqa: PLC0415 (of matplotlib)
+        """The finding, claims, figures and exercises, for a notebook."""
+        from dlworkshop.workshop.shown import as_html  # noqa: PLC0415 (matplotlib)
 
         return as_html(self)
 
@@ -72,16 +72,15 @@ def write(lesson: Lesson, workdir: Path, script: Path, doc: str, config, seconds
     """Write the run folder of a lesson; returns the lesson with its complete summary.
 
     Args:
-        lesson: what `main` returned.
-        workdir: the run folder; that of an earlier run of the same experiment is
-            written anew.
-        script: the experiment's file, of which a copy is kept.
-        doc: its header: the question, a blank line, and the rest.
-        config: its frozen dataclass.
-        seconds: name -> seconds that its parts took.
+        lesson: the result of `main`.
+        workdir: the run folder; an earlier run of the same experiment is replaced.
+        script: the file of the experiment, which is copied into the folder.
+        doc: its docstring: the question, a blank line, and the rest.
+        config: its settings, a frozen dataclass.
+        seconds: name -> run time of a part, in seconds.
 
     Raises:
-        UserError: if the folder holds another experiment, or cannot be written.
+        UserError: if the folder contains another experiment, or is not writable.
     """
     question, _, about = doc.strip().partition("\n")
     settings = {
@@ -90,11 +89,10 @@ def write(lesson: Lesson, workdir: Path, script: Path, doc: str, config, seconds
         if field.name != "workdir"  # the folder may be moved
     }
     with run_folder.lock_run_dir(workdir), disk.disk_errors(workdir):
-        found = workdir / "config.json"
         before = run_folder.read_config(workdir)
         if before.get("experiment", script.stem) != script.stem:
             raise UserError(
-                f"{workdir} holds a run of {before['experiment']}: choose another "
+                f"{workdir} contains a run of {before['experiment']}: choose another "
                 f"folder for {script.stem} with --workdir"
             )
         trained = dict(lesson.run.summary) if lesson.run else {}
@@ -114,28 +112,22 @@ def write(lesson: Lesson, workdir: Path, script: Path, doc: str, config, seconds
         atomic_write(workdir / "experiment.py", script.read_bytes())
         _write_page(workdir, script, lesson, settings)
         if not lesson.run:
-            run_folder.write_json(
-                found, {"experiment": script.stem, "settings": settings}
-            )
+            told = {"experiment": script.stem, "settings": settings}
+            run_folder.write_json(workdir / "config.json", told)
         summary = run_folder.write_summary(workdir, summary)
         report.write(workdir)
     return lesson._replace(summary=summary)
 
 
 def _write_page(workdir: Path, script: Path, lesson: Lesson, settings) -> None:
-    """The text of the lesson, if it has one, with what the run has to say in it."""
+    """Write the text of the lesson, if any, with the results of the run filled in."""
     page, there = script.parent / "pages" / f"{script.stem}.md", workdir / "lesson.md"
     if not page.exists():
-        there.unlink(missing_ok=True)  # of an earlier run
+        there.unlink(missing_ok=True)  # written by an earlier run
         return
     names = [figure.name for figure in lesson.figures]
     text = page.read_text(encoding="utf-8")
     atomic_write(there, pages.filled(text, script, names, lesson.claims, settings))
-
-
-def _exercise(exercise: Exercise) -> dict[str, Any]:
-    claim = exercise.claim and exercise.claim._asdict()
-    return exercise._asdict() | {"claim": claim}
 
 
 def _draw(figure: Figure, workdir: Path) -> dict[str, Any]:
@@ -166,7 +158,7 @@ def _draw(figure: Figure, workdir: Path) -> dict[str, Any]:
 
 
 def vmap_grid(one: Callable[..., Any]) -> Callable[..., Any]:
-    """Apply `one` to all pairs of the first and the second arguments, in one program.
+    """Apply `one` to all pairs of first and second arguments, in one program.
 
     Args:
         one: (a, b, *shared) -> tree of arrays; b may be the key of a seed.
@@ -195,13 +187,13 @@ def fit_best_rate(
     seeds: int,
     num_epochs: int,
 ) -> tuple[float, PyTree]:
-    """Train with every seed at every learning rate; keep the best rate by validation.
+    """Train every seed with every learning rate; return the best rate by validation.
 
-    Adam on batches of 64; the rate falls to 0 along a cosine. As in a `sweep` the test
-    split stays unread.
+    The optimizer is Adam with batches of 64 and a cosine schedule. As in a `sweep`, the
+    test split is not read.
 
     Returns:
-        The rate, and the parameters [P, ...] of its members, one for each seed.
+        The learning rate, and the parameters [P, ...] of its members, one per seed.
 
     >>> from dlworkshop import data, models
     >>> digits, rates = data.load("digits"), [1e-6, 0.01]
@@ -229,10 +221,13 @@ def fit_best_rate(
 
 
 def contents(lesson: Lesson, folder: Path) -> dict[str, Any]:
-    """What a lesson shows, as entries of its summary; its figures are drawn there."""
+    """Entries of the summary of a lesson; the figures are written to the folder."""
     return {
         "finding": lesson.finding,
         "claims": [claim._asdict() for claim in lesson.claims],
-        "exercises": [_exercise(e) for e in lesson.exercises],
+        "exercises": [
+            e._asdict() | {"claim": e.claim and e.claim._asdict()}
+            for e in lesson.exercises
+        ],
         "figures": [_draw(figure, folder) for figure in lesson.figures],
     }

@@ -1,4 +1,4 @@
-"""The lessons as files: where they are, and copies of them to run and change."""
+"""The files of the lessons, and copies of them to run and change."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,14 +6,14 @@ from pathlib import Path
 from dlworkshop.errors import UserError
 from dlworkshop.files import atomic_write
 
-# In a wheel the experiments lie in the package, in a checkout beside it.
+# In a wheel the experiments are inside the package, in a checkout beside it.
 PACKAGE = Path(__file__).parent.parent
 HOME = PACKAGE if (PACKAGE / "experiments").is_dir() else PACKAGE.parent
 FOLDER = HOME / "experiments"
 
 
 def scripts() -> list[Path]:
-    """The scripts of the lessons, by name: the experiments that have slides."""
+    """The scripts of the lessons (experiments with slides), in alphabetical order."""
     found = sorted(FOLDER.glob("*.py"))
     return [path for path in found if (FOLDER / "slides" / path.name).exists()]
 
@@ -22,13 +22,13 @@ def copy(folder: Path) -> list[Path]:
     """Copy all experiments, with their slides and pages, into a folder.
 
     Args:
-        folder: made if it is missing; equal files in it are left as they are.
+        folder: created if missing; files with equal content are not changed.
 
     Returns:
-        The paths of the scripts that can be run, by name.
+        The paths of the scripts, in alphabetical order.
 
     Raises:
-        UserError: if a file of the same name has other content; then none is written.
+        UserError: if a file exists with other content; then nothing is written.
 
     >>> import tempfile
     >>> copied = copy(Path(tempfile.mkdtemp()))
@@ -43,20 +43,21 @@ def copy(folder: Path) -> list[Path]:
 
 
 def write(folder: Path, files: Mapping[str, str]) -> None:
-    """Write text files, name -> content, but none over one of other content.
+    """Write text files, name -> content, unless one exists with other content.
 
     Raises:
-        UserError: if there are none, or one would be replaced; then none is written.
+        UserError: if `files` is empty, or a file would be overwritten; then nothing is
+            written.
     """
     if not files:
-        raise UserError(f"{FOLDER} holds no lessons: install dlworkshop again")
+        raise UserError(f"{FOLDER} contains no lessons: install dlworkshop again")
     paths = {folder / name: text for name, text in files.items()}
     there = [path for path in paths if path.exists()]
     for path in there:
         if path.read_text("utf-8", errors="replace") != paths[path]:
             raise UserError(
-                f"{path} is there already, with other content: choose another folder, "
-                "or move the file away to have it written again"
+                f"{path} exists already, with other content: choose another folder, or "
+                "move the file away"
             )
     for path in paths.keys() - set(there):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Entry point of experiment scripts: flags in, results and a report out."""
+"""Entry point of experiment scripts: from flags to results and a report."""
 
 import dataclasses
 import logging
@@ -24,18 +24,18 @@ from dlworkshop.workshop.lesson import Lesson
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Flags that all experiments share; each adds defaults and flags of its own."""
+    """Flags of all experiments; each experiment adds defaults and its own flags."""
 
     workdir: Path | None = None
-    """The run folder; runs/NAME by default. Run the same command again to go on."""
+    """The run folder; runs/NAME by default. Run the same command again to resume."""
     seeds: int = 5
-    """How many models to train together, with seeds 0, 1, ..."""
+    """Number of models to train together, with seeds 0, 1, ..."""
     coordinator: str | None = None
-    """HOST:PORT of process 0, where several processes train one population."""
+    """HOST:PORT of process 0, if several processes train one population."""
     num_processes: int | None = None
-    """How many they are. Slurm, Open MPI, Kubernetes and TPU pods tell it."""
+    """Number of processes. Slurm, Open MPI, Kubernetes and TPU pods provide it."""
     process_id: int | None = None
-    """Which of them this one is: 0, 1, ..."""
+    """Number of this process: 0, 1, ..."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +47,10 @@ class TrainingConfig(Config):
     batch_size: int = 128
     """Examples per step and model."""
     data_dir: Path | None = None
-    """Where the data lie, raw or prepared; a private cache folder by default."""
+    """Folder of raw or prepared data; a private cache folder by default."""
 
 
-GO_ON = "run the same command again to go on"
+GO_ON = "run the same command again to resume"
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
@@ -59,11 +59,11 @@ AnyConfig = TypeVar("AnyConfig", bound=Config)
 def start(
     main: Callable[[AnyConfig], Run | Lesson], config_class: type[AnyConfig]
 ) -> None:
-    """Run `main` with the flags of the command line; exit with 2 on a user's mistake.
+    """Run `main` with the flags of the command line; exit with 2 for a `UserError`.
 
-    The module's docstring is the text of `--help`, its file name the name of the run.
-    A lesson prints a line for each claim; if one fails, the report is there all the
-    same, with the claim in red, and the script exits with status 1.
+    The docstring of the module is the text of `--help`, and its file name is the name
+    of the run. A lesson prints a line for each claim. If a claim fails, the report is
+    still written, with the claim in red, and the script exits with status 1.
     """
     import tyro  # noqa: PLC0415 (needed by scripts only)
 
@@ -73,17 +73,17 @@ def start(
     workdir = config.workdir or Path("runs") / name
     config = dataclasses.replace(config, workdir=workdir)
     quiet_checkpoints()
-    use_all_cores(config.seeds or 0)  # of seeds that are chosen later, all cores
+    use_all_cores(config.seeds or 0)  # 0: the number is chosen later
     meeting = config.coordinator, config.num_processes, config.process_id
     try:
         with terminal.messages(), explain_devices(), launch.joined(*meeting):
             result = perform(main, config)
-            if not processes.is_first():  # one speaks for all
+            if not processes.is_first():  # only the first process prints
                 return
     except UserError as error:
         terminal.say_error(error)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:  # raised, not sent
+    except KeyboardInterrupt:  # raised by `main`, not by a signal
         print(f"stopped: {GO_ON}", file=sys.stderr)
         raise SystemExit(130) from None
     print(finding(result))
@@ -98,37 +98,34 @@ def start(
 def perform(
     main: Callable[[AnyConfig], Run | Lesson], config: AnyConfig
 ) -> Run | Lesson:
-    """Run `main`, and write the run folder unless it returned a `Run`, which did so.
+    """Run `main`, and write the run folder of a lesson; `fit` writes that of a `Run`.
 
     Args:
-        main: of an experiment's module.
-        config: with a `workdir`.
+        main: of the module of an experiment.
+        config: its settings; without a `workdir` nothing is written.
 
     Raises:
-        UserError: where an estimate is wanted, and `main` came back without one.
+        UserError: if an estimate is wanted, but `main` did not call `fit`.
     """
     script = sys.modules[main.__module__]
+    file, doc = Path(script.__file__ or ""), script.__doc__ or ""
     use_compilation_cache()
     started = time.perf_counter()
     result = main(config)
+    seconds = {"total": time.perf_counter() - started}
     if estimation.is_wanted():
         raise UserError(
-            f"{Path(script.__file__ or '').name} ended without a call of fit: there is "
-            "nothing to estimate"
+            f"{file.name} ended without calling fit: give a script that calls fit"
         )
-    if isinstance(result, Run) or config.workdir is None:
-        return result
-    file, doc = Path(script.__file__ or ""), script.__doc__ or ""
-    seconds = {"total": time.perf_counter() - started}
-    if not processes.is_first():
+    if isinstance(result, Run) or config.workdir is None or not processes.is_first():
         return result
     return lesson.write(result, config.workdir, file, doc, config, seconds)
 
 
 def quiet_checkpoints() -> None:
-    """Report a failed checkpoint once, by the exception that ends the run.
+    """Report a failed checkpoint only once, by the exception that ends the run.
 
-    Orbax logs its traceback before that, and its threads go on for a moment.
+    Orbax logs a traceback before that, and its threads continue for a moment.
     """
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -143,10 +140,11 @@ def quiet_checkpoints() -> None:
 
 
 def use_all_cores(seeds: int) -> None:
-    """Make each CPU core a device where the members divide evenly over them.
+    """Make each CPU core a device if the members divide evenly among the cores.
 
-    Two cores as two devices train two members at once, without waiting for each other
-    at every matrix product. Without effect on accelerators, or where the user chose.
+    Two cores as two devices train two members at once, without synchronising at every
+    matrix product. This has no effect on accelerators, or if the user set the number
+    of devices.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     chosen = "JAX_NUM_CPU_DEVICES" in os.environ or "XLA_FLAGS" in os.environ
@@ -155,7 +153,7 @@ def use_all_cores(seeds: int) -> None:
 
 
 def finding(run: Run | Lesson) -> str:
-    """The result in one line: a lesson's own, or mean, standard error and n.
+    """The result in one line: the finding of a lesson, or mean, standard error and n.
 
     >>> summary = {"metric": "accuracy", "test": {"accuracy": {}, "loss": {}}}
     >>> summary["test"]["accuracy"] = {"mean": 0.9912, "sem": 0.0011, "n": 8}

@@ -1,4 +1,4 @@
-"""A lesson as HTML, for a notebook."""
+"""A lesson as HTML for a notebook."""
 
 import tempfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The command `dlworkshop sweep`: flags -> space, model and sweep."""
+"""The command `dlworkshop sweep`: from flags to space, model and sweep."""
 
 import functools
 import importlib.util
@@ -32,10 +32,10 @@ MOST_SHOWN = 10  # trials
 
 
 def parse(space: Sequence[str]) -> dict[str, Any]:
-    """The space of flags NAME=VALUE,VALUE,... and NAME=LOW..HIGH[:log].
+    """The space described by flags NAME=VALUE,VALUE,... or NAME=LOW..HIGH[:log].
 
     Raises:
-        UserError: if one is neither.
+        UserError: if a flag has another form.
 
     >>> parse(["width=32,64", "activation=relu", "rate=1e-3,1e-2"])
     {'width': [32, 64], 'activation': ['relu'], 'rate': [0.001, 0.01]}
@@ -49,7 +49,7 @@ def parse(space: Sequence[str]) -> dict[str, Any]:
                 "as width=32,64 or learning_rate=1e-4..1e-1:log"
             )
         if name in found:
-            raise UserError(f"--space has '{name}' twice: give it once")
+            raise UserError(f"--space contains '{name}' twice: give it once")
         match = RANGE.fullmatch(text)
         values = [_value(each) for each in text.split(",")]
         found[name] = _range(flag, **match.groupdict()) if match else values
@@ -66,7 +66,7 @@ def _value(text: str) -> Any:
 
 
 def _range(flag: str, low: str, high: str, log: str | None) -> Any:
-    """A distribution of Optuna: of whole numbers if both ends are."""
+    """An Optuna distribution, of integers if both ends are integers."""
     ends = _value(low), _value(high)
     if not all(type(end) in (int, float) for end in ends):
         raise UserError(f"--space has '{flag}': give two numbers, as 1e-4..1e-1")
@@ -78,7 +78,7 @@ def _range(flag: str, low: str, high: str, log: str | None) -> Any:
 
 
 def network(dataset: Dataset) -> Callable:
-    """A function of width, depth and activation: perceptrons on standardised inputs."""
+    """A function that makes an MLP on standardised inputs from width, depth, ..."""
     task = task_of(dataset)
 
     def make(width: int = 128, depth: int = 2, activation: str = "relu"):
@@ -91,10 +91,10 @@ def network(dataset: Dataset) -> Callable:
 
 
 def from_file(where: str) -> Any:
-    """What FILE.py:NAME names.
+    """The object that FILE.py:NAME refers to.
 
     Raises:
-        UserError: if it is not there, or the file does not run.
+        UserError: if it does not exist, or the file raises an error.
     """
     file, _, name = where.rpartition(":")
     if not file.endswith(".py") or not Path(file).is_file():
@@ -121,7 +121,7 @@ def run(
     num_gpus: float | None,
     **flags: Any,
 ) -> Sweep:
-    """Sweep as the flags of the command say."""
+    """Run the sweep that the flags of the command describe."""
     found = parse(space)
     options = {flag: value for flag, value in flags.items() if value is not None}
     resources = {"num_cpus": num_cpus, "num_gpus": num_gpus}
@@ -130,7 +130,7 @@ def run(
     if sampler != "grid":
         samplers = imported("optuna", f"--sampler {sampler}").samplers
         options["sampler"] = getattr(samplers, SAMPLERS[sampler])
-        if sampler == "tpe":  # trials that are drawn together keep apart
+        if sampler == "tpe":  # keeps trials that are drawn together apart
             options["sampler"] = functools.partial(
                 samplers.TPESampler, constant_liar=True
             )
@@ -149,7 +149,7 @@ def run(
 
 
 def show(found: Sweep) -> None:
-    """Print the best trials, and what the best one came to with fresh seeds."""
+    """Print the best trials, and the final run with fresh seeds."""
     names = varied(found.trials)
     monitor = found.run.summary["monitor"]
     head = ["trial", *names, f"validation {monitor}", "seeds"]
@@ -160,13 +160,9 @@ def show(found: Sweep) -> None:
         score = with_error(stat["mean"], stat["sem"], monitor)
         rows.append([str(row["trial"]), *setting, score, str(stat["n"])])
     terminal.show(head, rows)
-    shares = found.importance.items()
-    if shares:
+    if shares := found.importance.items():
         told = ", ".join(f"{titled(n).lower()} {100 * s:.0f} %" for n, s in shares)
         print(f"importance: {told}")
-    print(f"the best one with fresh seeds {_seeds(found)}:")
+    seeds = ", ".join(str(row["seed"]) for row in found.run.summary["population"])
+    print(f"the best setting with fresh seeds {seeds}:")
     print(found.run)
-
-
-def _seeds(found: Sweep) -> str:
-    return ", ".join(str(row["seed"]) for row in found.run.summary["population"])

@@ -7,22 +7,23 @@ from typing import Any
 import jax
 import numpy as np
 
-LEAST = 0.02  # seconds of calls: short ones are disturbed most, and are many in it
+LEAST_CALLS = 3
+LEAST = 0.02  # seconds; short calls are repeated until they fill this time
 
 
-def time_call(function: Callable, *args: Any, calls: int = 3) -> float:
-    """The shortest time of several calls; one before them may compile.
+def time_call(function: Callable, *args: Any) -> float:
+    """The shortest time of several calls, after a first call that may compile.
 
-    Whatever else the machine does can only make a call longer, so the shortest is the
-    nearest to what the call itself takes. There are `calls` of them, and as many as
-    fit into `LEAST`. What is to be compared is timed by `in_turns`.
+    Other work on the machine can only make a call longer, so the shortest time is the
+    best estimate. At least `LEAST_CALLS` calls are timed, and more until they take
+    `LEAST` seconds together. Use `in_turns` to compare functions.
 
     >>> time_call(jax.numpy.sin, 1.0) < 1
     True
     """
     jax.block_until_ready(function(*args))
     taken: list[float] = []
-    while len(taken) < calls or sum(taken) < LEAST:
+    while len(taken) < LEAST_CALLS or sum(taken) < LEAST:
         began = time.perf_counter()
         jax.block_until_ready(function(*args))
         taken.append(time.perf_counter() - began)
@@ -30,22 +31,18 @@ def time_call(function: Callable, *args: Any, calls: int = 3) -> float:
 
 
 def in_turns(
-    calls: Sequence[tuple],
-    turns: int,
-    take: Callable[..., Any] = time_call,
-    seed: int = 0,
+    calls: Sequence[tuple], turns: int, take: Callable[..., Any] = time_call
 ) -> np.ndarray:
-    """Interleaved measurements: each round calls all functions in a random order.
+    """Interleaved measurements: each turn calls all functions, in a random order.
 
-    In turns, a slow moment hits all calls alike. In random order, none is always the
-    first or follows the same one, and `verify.claims.turns` may decide by the order
-    alone, however the noise of one turn depends on that of the next.
+    A slow moment of the machine affects all calls of a turn alike. In a random order no
+    function is always the first or follows the same other one, so that the test of
+    `verify.claims.turns` is valid even if the noise of successive turns is correlated.
 
     Args:
-        calls: (function, *args) each.
-        turns: how often each is timed.
-        take: (function, *args) -> a number, or several.
-        seed: of the order.
+        calls: (function, *args) for each function.
+        turns: how often each function is timed.
+        take: (function, *args) -> one or several numbers.
 
     Returns:
         [turns, calls, ...] in the order of `calls`.
@@ -53,7 +50,7 @@ def in_turns(
     >>> in_turns([(jax.numpy.sin, 1.0), (jax.numpy.cos, 1.0)], turns=3).shape
     (3, 2)
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     taken = []
     for _ in range(turns):
         order = rng.permutation(len(calls))

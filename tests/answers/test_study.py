@@ -110,7 +110,11 @@ def test_images_have_names_and_saliency(images, photos):
         assert each["true"] == each["name"].split("/")[0]
         assert all((photos / near["name"]).is_file() for near in each["nearest"])
     page = report.write(images.workdir).read_text()
-    for title in ("What an answer is worth", "Saliency", "Nearest to the mistakes"):
+    for title in (
+        "Reliability of the predictions",
+        "Saliency",
+        "Nearest to the mistakes",
+    ):
         assert title in page
 
 

@@ -140,7 +140,7 @@ def test_other_predictions_are_not_drawn(whole, tmp_path):
     with np.load(folder / "predictions.npz") as file:
         arrays = dict(file)
     np.savez(folder / "predictions.npz", **arrays | {"loss": 0 * arrays["loss"]})
-    with pytest.raises(UserError, match="it is not as it was written"):
+    with pytest.raises(UserError, match="it was changed since the run wrote it"):
         report.write(folder)
 
 

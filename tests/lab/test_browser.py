@@ -93,8 +93,8 @@ def test_a_drawn_digit_is_read(go):
     for x, y in turns:
         page.mouse.move(left + x, top + y, steps=5)
     page.mouse.up()
-    page.get_by_text("The ensemble says 0").wait_for()
-    assert page.get_by_alt_text("as the network sees it").is_visible()
+    page.get_by_text("The ensemble predicts 0").wait_for()
+    assert page.get_by_alt_text("input of the network").is_visible()
     page.get_by_role("button", name="Clear").click()
     page.get_by_text("nothing is drawn yet").wait_for()
 

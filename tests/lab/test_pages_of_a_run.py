@@ -69,14 +69,14 @@ def test_a_drawn_digit_is_read(digits_run, hand):
     assert list(far) == sorted(far) and classes[0] == 0
     assert dataset.train.targets[list(places)].tolist() == list(classes)
     html = stills.answered(found, image, digits_run, dataset)
-    assert "The ensemble says <strong>0</strong>" in html
+    assert "The ensemble predicts <strong>0</strong>" in html
 
 
 def test_what_cannot_be_drawn_for_is_refused(digits_run):
     summary = digits_run.summary | {"outputs": "values"}
-    with pytest.raises(UserError, match="does not tell the classes of images"):
+    with pytest.raises(UserError, match="does not classify images"):
         digit.dataset_of(dataclasses.replace(digits_run, summary=summary))
-    with pytest.raises(UserError, match="to draw for it takes one that learnt from"):
+    with pytest.raises(UserError, match="give a run that was trained on images"):
         drawing.hand_of(np.zeros((3, 8)))
 
 

@@ -93,6 +93,6 @@ def test_a_damaged_text_is_one_sentence(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "summary.json").write_text(json.dumps({"finding": "so"}))
     (tmp_path / "lesson.md").write_text("## A\n\n$\\text{<b}$")
-    with pytest.raises(UserError, match="of this run cannot be shown") as got:
+    with pytest.raises(UserError, match="of this run cannot be rendered") as got:
         report.write(tmp_path)
     assert "\n" not in str(got.value)

@@ -64,7 +64,7 @@ def test_its_errors_are_those_of_the_arrays(regression):
             assert np.isclose(exact, value, rtol=1e-9).any(), measure
     rmse = split_metrics.rmse(counted.mean(0), target)
     left = 100 * (1 - split_metrics.r2(counted.mean(0), target))
-    title = f"Price: predictions are off by {rmse:.3f} (RMSE), and leave {left:.3g} %"
+    title = f"Price: predictions are off by {rmse:.3f} (RMSE), {left:.3g} % of the"
     assert title.replace(f"{rmse:.3f}", f"{rmse:#.3g}") in page.text
 
 
@@ -103,7 +103,7 @@ def test_a_test_split_that_was_kept_in_part_says_so(regression, edit):
     target, said = noisy((60,))
     folder = regression(target, said)
     edit(folder / "config.json", dataset={"name": "x", "test": 1000})
-    assert "The first 60 of 1,000 examples were kept." in render(folder)[1].text
+    assert "The first 60 of 1,000 examples were saved." in render(folder)[1].text
 
 
 def test_one_member_has_no_spread(single, edit):

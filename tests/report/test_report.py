@@ -282,7 +282,7 @@ def test_whatever_a_run_is_called_is_only_text(make, edit):
         ("metrics.jsonl", "", ["Learning curves"]),
         (
             "predictions.npz",
-            "left no predictions of its test split",
+            "contains no predictions for the test split",
             ["Confusion matrix", "Each class", "Worst mistakes"],
         ),
     ],
@@ -414,7 +414,7 @@ def test_a_folder_that_is_no_run_says_what_is_missing(population, name):
 
 
 def test_no_folder_at_all(tmp_path):
-    with pytest.raises(UserError, match="no such folder"):
+    with pytest.raises(UserError, match="is not a folder: give the folder of a run"):
         write(tmp_path / "nowhere")
 
 
@@ -541,14 +541,14 @@ def test_outputs_that_nobody_knows_get_a_sentence(population, edit):
     (population / "predictions.npz").unlink()
     edit(population / "summary.json", outputs=None)
     _, page = render(population)
-    assert "What the outputs of this model mean is not known" in page.text
+    assert "The kind of the model outputs is unknown" in page.text
     assert "Calibration" not in page.text and "Confusion" not in page.text
 
 
 def test_classes_without_names_get_a_sentence(population, edit):
     (population / "predictions.npz").unlink()
     edit(population / "summary.json", outputs="logits")
-    assert "The data set names no classes" in render(population)[1].text
+    assert "The data set has no class names" in render(population)[1].text
 
 
 def test_what_was_monitored_is_in_the_table_of_members(population, edit):

@@ -71,14 +71,14 @@ def test_answers_are_measured_on_what_members_held_out(folder):
     assert found["held_out"] == {"examples": 136, "folds": 3}
     told = json.loads((folder / "summary.json").read_text())["answers"]
     assert told["sets"] == found["sets"] and told["sets"]["test"]["examples"] == 24
-    assert "What an answer is worth" in (folder / "report.html").read_text()
+    assert "Reliability of the predictions" in (folder / "report.html").read_text()
 
 
 def test_the_report_tells_the_search_and_the_baselines(folder):
     page = (folder / "report.html").read_text()
-    for text in ("Beside baselines", "Logistic regression", "Behind the best"):
+    for text in ("Baselines", "Logistic regression", "Behind the best"):
         assert text in page
-    assert "that were given" in page and "Of new data expect" in page
+    assert "Time used: " in page and "Expected on new data: " in page
 
 
 def test_a_finished_run_is_returned_and_another_one_refused(table, folder):

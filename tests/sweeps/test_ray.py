@@ -96,7 +96,7 @@ def test_mistakes_on_a_worker_are_one_sentence(cluster):
             observe=[lambda snapshot: lock],
             **HOW,
         )
-    with pytest.raises(UserError, match="ray_options are not what Ray takes"):
+    with pytest.raises(UserError, match="Ray does not accept these ray_options"):
         sweep(
             network,
             points(),

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from dlworkshop import fit, load_run, models
+from dlworkshop import fit, load_run, models, report
 from dlworkshop.errors import UserError
 from dlworkshop.sweeps import bucket, engines, importance
 from dlworkshop.sweeps import sweep as sweep_module
@@ -131,6 +131,24 @@ def test_what_was_finished_is_read_and_the_rest_trained(whole, fits, tmp_path):
         sweep(network, points(), hparams=SPACE, **how | {"num_epochs": 4})
     with pytest.raises(UserError, match="another config"):
         sweep(network, points(), hparams={**SPACE, "width": [4, 9]}, **how)
+
+
+def test_only_the_best_setting_has_a_report(tmp_path):
+    sweep(network, points(), hparams=SPACE, workdir=tmp_path, **HOW)
+    assert list(tmp_path.rglob("report.html")) == [tmp_path / "report.html"]
+
+
+def test_a_run_that_needs_no_report_is_whole_without_one(tmp_path):
+    how = HOW | {"workdir": tmp_path}
+    with report.left_out():
+        first = fit(network(4), points(), **how)
+        written = (tmp_path / "summary.json").stat().st_mtime_ns
+        again = fit(network(4), points(), **how)
+    assert again.summary == first.summary
+    assert (tmp_path / "summary.json").stat().st_mtime_ns == written
+    assert not (tmp_path / "report.html").exists()
+    fit(network(4), points(), **how)
+    assert (tmp_path / "report.html").exists()
 
 
 @pytest.mark.slow

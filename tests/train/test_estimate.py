@@ -138,15 +138,15 @@ def test_an_experiment_takes_its_flags(tmp_path, capsys, monkeypatch):
     ("name", "text", "said"),
     [
         ("none.py", None, "none.py cannot be read (no such file or directory)"),
-        ("text.md", "what is this?", "text.md is no Python script (invalid syntax"),
-        ("idle.py", "print(1)", "idle.py ended without a call of fit"),
-        ("exit.py", "raise SystemExit(0)", "exit.py ended without a call of fit"),
+        ("text.md", "what is this?", "text.md is not a Python script (invalid syntax"),
+        ("idle.py", "print(1)", "idle.py ended without calling fit"),
+        ("exit.py", "raise SystemExit(0)", "exit.py ended without calling fit"),
         (
             "lesson.py",
             "from dlworkshop import workshop\n"
             "def main(config): pass\n"
             "workshop.start(main, workshop.Config)",
-            "lesson.py ended without a call of fit",
+            "lesson.py ended without calling fit",
         ),
         (
             "wrong.py",

@@ -215,7 +215,7 @@ def test_the_summary_and_the_page_tell_it(quadrants, tmp_path, reported):
     notes = {row["note"] for row in dropped}
     assert notes == {f"successive halving stopped it at step {n}" for n in (6, 18)}
     page = (tmp_path / "report.html").read_text()
-    assert "of 18 members, 6 run on after epoch 1 and 2 after epoch 3" in page
+    assert "of 18 members, 6 continue after epoch 1 and 2 after epoch 3" in page
     assert "432 more (67 %) were saved" in page
     assert re.search(r"<dt>Model steps</dt><dd><data value=\"216\"", page)
     assert load_run(tmp_path).summary["model_steps"]["saved"] == 432

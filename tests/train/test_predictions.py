@@ -223,7 +223,7 @@ def test_of_unknown_outputs_nothing_is_kept(tmp_path, reported):
     )
     assert not (tmp_path / "predictions.npz").exists()
     page = (tmp_path / "report.html").read_text()
-    assert "What the outputs of this model mean is not known" in page
+    assert "The kind of the model outputs is unknown" in page
 
 
 def test_examples_of_several_arrays_have_no_picture():

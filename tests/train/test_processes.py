@@ -193,7 +193,7 @@ def test_the_first_process_measures_its_part_of_a_mesh(
     ("place", "sentence"),
     [
         (("localhost", 2, 0), "give HOST:PORT"),
-        (("localhost:1", 2, 2), "--process-id is 2 of 2 processes"),
+        (("localhost:1", 2, 2), "--process-id is 2, but there are 2 processes"),
         (("localhost:1", None, None), "belong together"),
     ],
 )

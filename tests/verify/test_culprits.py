@@ -221,4 +221,4 @@ def test_nan_under_vmap_alone_is_no_agreement():
     wave.defvjp(lambda x: (sine(x), x), lambda x, g: (g * jnp.cos(x),))
     report = check_gradients(lambda x: jnp.sum(wave(x)), V, transformations=("vmap",))
     assert "vmap: DIFFERENT" in str(report), report
-    assert "no equation is wrong by itself" not in str(report), report
+    assert "no single equation is wrong by itself" not in str(report), report

@@ -93,7 +93,7 @@ def test_it_can_be_read_without_a_network_or_a_mouse(site):
 
 
 def test_a_folder_without_experiments_is_refused(tmp_path):
-    with pytest.raises(UserError, match="holds no experiments"):
+    with pytest.raises(UserError, match="contains no experiments"):
         gallery.build(tmp_path / "site", tmp_path)
 
 

@@ -1,1 +1,1 @@
-"""The pages of the lab: marimo apps. They are served, and never imported."""
+"""The pages of the lab: marimo apps, which are served and never imported."""

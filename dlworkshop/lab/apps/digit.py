@@ -1,4 +1,4 @@
-"""Draw a digit: the answer of each member of a run, and what it rests on."""
+"""Draw a digit: the prediction of each member of a run, and its explanation."""
 
 import marimo
 
@@ -17,8 +17,8 @@ with app.setup:
 def _():
     heading(
         "Draw a digit",
-        "Draw with mouse, pen or finger. The drawing becomes an image like those that "
-        "the run learnt from, and each of its members answers.",
+        "Draw with mouse, pen or finger. The drawing is converted into an image like "
+        "the training images of the run, and each of its members predicts the class.",
     )
 
 

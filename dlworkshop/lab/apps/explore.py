@@ -1,4 +1,4 @@
-"""Explore a run: its members, their curves and mistakes, and what they look for."""
+"""Explore a run: its members, their curves, mistakes and filters."""
 
 import marimo
 
@@ -17,8 +17,8 @@ with app.setup:
 def _():
     heading(
         "Explore a run",
-        "Select members in the table: curves and mistakes are those of the selected "
-        "ones, or of all.",
+        "Curves and mistakes are those of the members that are selected in the table, "
+        "or of all members if none is selected.",
     )
 
 

@@ -1,4 +1,4 @@
-"""The page of the gradient check: break a derivative, and see who is accused."""
+"""The page of the gradient check: break a derivative, and see the check find it."""
 
 import marimo
 
@@ -18,9 +18,9 @@ with app.setup:
 def _():
     heading(
         "Gradient check",
-        "Choose a function, and how wrong its derivative is to be: "
-        "`verify.check_gradients` compares it with finite differences and names the "
-        "line that is to blame. The smaller the error, the harder it is to see.",
+        "Choose a function and the error of its derivative: `verify.check_gradients` "
+        "compares the derivative with finite differences and names the line that "
+        "causes the error. The smaller the error, the harder it is to detect.",
     )
 
 

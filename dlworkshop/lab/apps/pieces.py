@@ -1,4 +1,4 @@
-"""What the pages of the lab have in common: heading, sentences, and the run."""
+"""Elements that the pages of the lab share: heading, error messages, and the run."""
 
 import functools
 import html
@@ -13,7 +13,7 @@ from dlworkshop.train.result import Run
 
 
 def heading(title: str, words: str) -> mo.Html:
-    """The title of a page, links to the others, and what it is for."""
+    """The title of a page, links to the other pages, and a description."""
     links = " · ".join(
         f"[{name}](../{page}/)" for page, (name, _) in PAGES.items() if name != title
     )
@@ -21,7 +21,7 @@ def heading(title: str, words: str) -> mo.Html:
 
 
 def sentence(error: UserError) -> mo.Html:
-    """What was refused, in its one sentence."""
+    """The message of an error."""
     return mo.callout(mo.Html(html.escape(str(error))), kind="danger")
 
 
@@ -31,13 +31,13 @@ def styled(*parts: str) -> mo.Html:
 
 
 def run_of_page() -> tuple[Path, Run]:
-    """The folder of the command and its run; stops the cell where there is none."""
+    """The run folder of the command and its run; stops the cell if there is none."""
     request = mo.app_meta().request
     path = request.meta.get("run") if request is not None else None
     if path is None:
-        words = "This page is about a run: start `dlworkshop lab RUN` with its folder."
+        words = "This page shows a run: start `dlworkshop lab RUN` with a run folder."
         mo.stop(True, mo.callout(mo.md(words), kind="warn"))
-    assert path is not None  # or it has stopped
+    assert path is not None  # `mo.stop` has raised
     return Path(path), _loaded(path)
 
 

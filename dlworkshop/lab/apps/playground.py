@@ -1,4 +1,4 @@
-"""The playground: a population on points of a plane, trained while one looks."""
+"""The playground: watch a population train on points of a plane."""
 
 import marimo
 
@@ -17,11 +17,11 @@ with app.setup:
 def _():
     heading(
         "Playground",
-        "A population trains: every learning rate with every seed, in one program. "
-        "Each card shows one learning rate: the classes that its members give on "
-        "average, a line for the boundary of each member, and beside it the spread of "
-        "the members, black where they disagree. Filled points are for training, "
-        "small ones for validation.",
+        "Watch a population train: every learning rate with every seed, in one "
+        "program. Each card shows one learning rate: the average prediction of its "
+        "members with the decision boundary of each, and beside it the spread of the "
+        "members, black where they disagree. Filled points are training points, small "
+        "ones are validation points.",
     )
 
 

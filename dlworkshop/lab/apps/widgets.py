@@ -1,4 +1,4 @@
-"""The two widgets of the lab: a player of a training, and a square to draw in."""
+"""The widgets of the lab: a player for a training, and a square to draw in."""
 
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ class Player(anywidget.AnyWidget):
 
     _esm = HERE / "player.js"
     _css = HERE / "lab.css"
-    asked = traitlets.Int(0).tag(sync=True)  # counts the epochs that the page wants
-    starts = traitlets.Int(0).tag(sync=True)  # counts the new starts
+    asked = traitlets.Int(0).tag(sync=True)  # number of requested epochs
+    starts = traitlets.Int(0).tag(sync=True)  # number of restarts
     view = traitlets.Dict().tag(sync=True)
 
     def __init__(self, settings: Settings):
