@@ -258,7 +258,7 @@ def test_data_says_what_was_skipped(capsys, tmp_path):
     code, out, err = call(capsys, "data", tmp_path / "many", "--data-dir", tmp_path)
     assert code == 0
     assert "\n! b/199.png: not an image\n" in out
-    assert "Left out as no image that can be read: b/199.png (not an image)." in err
+    assert "Files that are no readable image: b/199.png (not an image)." in err
 
 
 def test_doctor_says_what_does_not_work(capsys, monkeypatch):
