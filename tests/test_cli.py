@@ -140,7 +140,7 @@ def test_what_a_folder_holds_besides_is_named_and_no_failure(
     code, out, err = call(capsys, "predict", image_run, mixed, "--format", "json")
     assert code == 0 and len(out.splitlines()) == 1
     assert f"skipped {mixed / 'README'}: cannot be read as an image" in err
-    assert f"left out {mixed / 'README.md'}, which is of another kind" in err
+    assert f"skipped {mixed / 'README.md'}, which is of another kind" in err
     code, out, err = call(capsys, "predict", table_run, tables, "--format", "json")
     assert code == 0 and len(out.splitlines()) == 60
     assert err.count("README.txt") == 1  # not once for each of its rows
@@ -326,7 +326,7 @@ def test_doctor_checks_what_processes_exchange(capsys, monkeypatch):
         (["report", "nowhere"], "is no run folder"),
         (["export", "RUN", "--format", "onx"], "invalid choice 'onx'"),
         (["evaluate", "RUN", "--data", "nowhere"], "nowhere is not there"),
-        (["evaluate", "RUN", "--data", "README.md"], "of no kind that is known"),
+        (["evaluate", "RUN", "--data", "README.md"], "has an unknown format"),
         (["evaluate", "RUN", "--data-dir", "/nowhere"], "not in /nowhere/own"),
         (["data", "minst"], "did you mean 'mnist'"),
         (["data", "minst", "--from", "."], "did you mean 'mnist'"),

@@ -201,7 +201,7 @@ def _split(split: str, parts: Split) -> Batch:
             if len(leaf) != len(one):
                 raise UserError(
                     f"{described(split, what)}{keystr(path)} has {len(leaf)} examples "
-                    f"and {said}{keystr(first)} {len(one)}: give the same number of each"
+                    f"and {said}{keystr(first)} {len(one)}: give as many of each"
                 )
     return batch
 

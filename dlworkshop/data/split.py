@@ -8,7 +8,9 @@ import numpy as np
 from dlworkshop.errors import UserError
 
 VALIDATION_SHARE, TEST_SHARE = 0.15, 0.15  # of all examples
-SEEN_OFTEN = 5  # mean count of each distinct vector, from which equal ones are no copies
+SEEN_OFTEN = (
+    5  # mean count of each distinct vector, from which equal ones are no copies
+)
 
 
 def keys(names: Iterable[str]) -> np.ndarray:
@@ -86,7 +88,7 @@ def stratified(
 
 
 def _counts(groups: int, shares: Sequence[float]) -> np.ndarray:
-    """The number of groups of a class in each split: [S], with fewer than all in sum."""
+    """The number of groups of a class in each split: [S], fewer than all in sum."""
     wanted = np.round(np.array(shares) * groups).astype(int)
     if groups > len(shares):
         wanted = np.maximum(wanted, 1)

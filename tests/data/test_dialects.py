@@ -94,7 +94,9 @@ def test_lines_above_the_table_are_no_part_of_it(tmp_path, cells, above, skip):
     used = {column["name"]: column for column in loaded.preprocessing["columns"]}
     assert list(used) == ["x", "z"] and all("mean" in each for each in used.values())
     said = " ".join(loaded.card["warnings"])
-    assert ("Above the table was skipped" in said) == (not above.startswith("sep"))
+    assert ("Lines above the table were skipped" in said) == (
+        not above.startswith("sep")
+    )
     head = (tmp_path / "t.csv").read_bytes()
     assert dialect.understand(tmp_path, head).skip == skip
 

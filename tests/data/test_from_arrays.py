@@ -203,7 +203,7 @@ NAN = np.where(np.arange(N) == 7, np.nan, 1.0)
         ((np.ma.masked_array(X, X > 0.5), Y), {}, "x has masked values"),
         ((X, Y + 1), {}, "4 different whole numbers from 1 to 4"),
         ((X, np.arange(N)), {}, "200 different values for 200 examples"),
-        ((X, Y * 0), {}, "y says 0 for every example"),
+        ((X, Y * 0), {}, "y is 0 for every example"),
         ((X, Y), {"classes": "ab"}, "classes is 'ab': give a name"),
         ((X, Y), {"classes": ("a", "b")}, "y has classes from 0 to 3, and there are 2"),
         ((X, Y), {"classes": ("a", "a")}, "'a' twice"),

@@ -453,9 +453,9 @@ def test_a_link_to_nothing_is_named_counted_and_left_out(folder, caplog):
     photos = load(folder)
     assert sum(part.num_examples for part in photos[:3]) == 120
     assert photos.card["skipped"] == [
-        ["red/gone.png", "no file, or a link to what is not there"]
+        ["red/gone.png", "no regular file, or a dangling link"]
     ]
-    assert "red/gone.png (no file, or a link to what is not there)" in caplog.text
+    assert "red/gone.png (no regular file, or a dangling link)" in caplog.text
     again = load(folder)
     assert again.fingerprint == photos.fingerprint
     same = readers.fingerprint(folder, photos.preprocessing, None, None)
