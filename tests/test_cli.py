@@ -125,7 +125,7 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_answered(
     said = err.splitlines()
     assert said[0] == f"skipped {bad}: cannot be read as an image: not an image"
     assert said[1].startswith(f"skipped {tmp_path / 'none.png'}: cannot be read")
-    assert said[2:] == ["2 answered, 2 skipped"]
+    assert said[2:] == ["2 predicted, 2 skipped"]
 
 
 def test_what_a_folder_holds_besides_is_named_and_no_failure(
@@ -172,7 +172,9 @@ def test_where_no_file_can_be_read_it_leaves_with_2(capsys, image_run, tmp_path)
 def test_an_empty_folder_is_one_sentence(capsys, image_run, tmp_path):
     code, out, err = call(capsys, "predict", image_run, tmp_path)
     assert code == 2 and out == ""
-    assert err == f"error: {tmp_path} has nothing to answer\n"
+    assert (
+        err == f"error: {tmp_path} has no examples: give files or folders with some\n"
+    )
 
 
 def test_a_reader_who_has_enough_is_no_error(image_run, photos):

@@ -167,7 +167,7 @@ CALLS = {
     "haiku": (lambda: models.from_haiku(3), "from_haiku got 3, wanted a transformed"),
     "predict shape": (
         lambda: models.predict(MODEL, PARAMS, X[:, :2]),
-        r"the model does not answer the inputs float32\[60, 2\]: ScopeParam",
+        r"the model cannot process the inputs float32\[60, 2\]: ScopeParam",
     ),
     "num_params": (lambda: models.num_params(3), "the parameters have 3: give a tree"),
     "predict": (lambda: models.predict(3, {}, X), "the model is 3: give a models.Mod"),
@@ -178,7 +178,10 @@ CALLS = {
         "mean is 'a': give numbers",
     ),
     "rescaled": (lambda: models.rescaled(3, 0.0, 1.0), "the model is 3: give a models"),
-    "edges": (lambda: models.piecewise_linear(MODEL, 3), "edges must be at least two"),
+    "edges": (
+        lambda: models.piecewise_linear(MODEL, 3),
+        "edges is 3: give at least two",
+    ),
     # data
     "first": (lambda: DATA.first("a"), f"num_examples is 'a': {WHOLE}"),
     "load": (lambda: data.load(3), "the name of a data set is 3: give a path"),

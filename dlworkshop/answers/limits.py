@@ -11,9 +11,9 @@ from dlworkshop.train.predictions import as_learnt, labels
 from dlworkshop.train.result import Run
 from dlworkshop.types import Array, Batch, Dataset
 
-MOST_TARGETS = 50  # numbers of a target that have intervals
+MOST_TARGETS = 50  # numbers of a target, above which intervals are left out
 
-Two = tuple[np.ndarray, np.ndarray]  # of what was held out, and of test
+Two = tuple[np.ndarray, np.ndarray]  # of the held-out examples, and of test
 
 
 def limits(run: Run, known: HeldOut, said: np.ndarray, test: Batch) -> dict[str, Any]:
@@ -103,6 +103,7 @@ def values(run: Run, outputs: np.ndarray, targets: Array) -> Two:
 def limits_of_inputs(
     run: Run, dataset: Dataset, known: HeldOut | None, said: np.ndarray
 ) -> dict[str, Any]:
+    """Limits beyond which inputs are unlike train, checked on test."""
     train, validation, test = (split.inputs for split in dataset[:3])
     limits: dict[str, Any] = {
         "names": unlike.names_of(train, dataset.preprocessing),

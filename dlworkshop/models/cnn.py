@@ -14,7 +14,7 @@ from dlworkshop.models.model import Model, check_halvings, check_layers
 
 
 class Cnn(nn.Module):
-    """Classifier of ONE image; float32 parameters whatever it computes in."""
+    """Classifier of ONE image; its parameters are float32 for any `dtype`."""
 
     features: Sequence[int]
     dense: Sequence[int]
@@ -62,10 +62,10 @@ def cnn(
         dropout: probability in [0, 1) of dropping a fully connected unit in training;
             a population may override it per member with hparams["dropout"].
         num_classes: length K of the logits.
-        dtype: what to compute in, e.g. jnp.bfloat16; parameters stay float32.
+        dtype: of the computation, e.g. jnp.bfloat16; parameters stay float32.
 
     Source: LeCun et al. (1998), Gradient-based learning applied to document
-    recognition, section II, with today's 3x3 kernels.
+    recognition, section II, here with 3x3 kernels.
 
     >>> model = cnn((4, 8), dense=(16,))
     >>> image = jnp.ones((8, 8, 1))

@@ -14,7 +14,7 @@ from dlworkshop.models.model import Model, check_layers, check_rank
 
 
 class Mlp(nn.Module):
-    """Classifier of ONE example; float32 parameters whatever it computes in."""
+    """Classifier of ONE example; its parameters are float32 for any `dtype`."""
 
     widths: Sequence[int]
     activation: Callable
@@ -53,7 +53,7 @@ def mlp(
         dropout: probability in [0, 1) of dropping a hidden unit in training; a
             population may override it per member with hparams["dropout"].
         num_classes: length K of the logits.
-        dtype: what to compute in, e.g. jnp.bfloat16; parameters stay float32.
+        dtype: of the computation, e.g. jnp.bfloat16; parameters stay float32.
 
     >>> model = mlp((32, 16), num_classes=3)
     >>> params = model.init(jax.random.key(0), jnp.ones(4))

@@ -413,7 +413,9 @@ def test_a_word_that_training_never_had_is_said_once(table, tmp_path, caplog):
     path.write_text("length,island\n1,north\n2,Atlantis\n3,Atlantis\n4,NA\n")
     assert len(list(predict_files(table, [path]))) == 4
     (said,) = caplog.messages
-    assert said.startswith(f"{path} row 3: column 'island' says 'Atlantis', which no")
+    assert said.startswith(
+        f"{path} row 3: column 'island' has 'Atlantis', unlike every"
+    )
 
 
 def test_rows_may_come_through_a_pipe(table, tmp_path):

@@ -100,7 +100,7 @@ def rows(
 
 
 def coded(values: "pa.ChunkedArray") -> "tuple[pa.Array, Any]":
-    """The distinct texts of a column [N], and the index of each cell in them: int32 [N].
+    """The distinct texts of a column, and the index of each cell in them: int32 [N].
 
     >>> import pyarrow as pa
     >>> words, code = coded(pa.chunked_array([["b", "a"], ["b"]]))
@@ -152,7 +152,7 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, Dialect]]:
         if "UTF8" in str(error):
             raise dialect.not_text(path) from None
         raise UserError(
-            f"{path} is no CSV file ({str(error).splitlines()[0]}): save the table again"
+            f"{path} is no CSV file ({str(error).splitlines()[0]}): save it again"
         ) from None
 
 

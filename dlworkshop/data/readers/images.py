@@ -210,7 +210,7 @@ def is_colourful(path: str) -> bool:
 
 
 def depth_in(path: str) -> int:
-    """The depth of grey values of more than 8 bits; 0 for 8 bits or unreadable files."""
+    """The depth of grey values of more than 8 bits; 0 for other files."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             return depth_of(np.asarray(image)) if image.mode in WIDE else 0

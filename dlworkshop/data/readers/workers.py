@@ -89,8 +89,8 @@ def _workers(count: int) -> Iterator[Callable[[Mapping[str, Any]], Future]]:
         if not line:
             raise UserError(
                 f"a process that decodes images ended with {own.process.wait()} "
-                f"between {job['files'][0]} and {job['files'][-1]}: check that there is "
-                "enough memory, or find the file and remove it"
+                f"between {job['files'][0]} and {job['files'][-1]}: free some memory, "
+                "or find the damaged file and remove it"
             )
         result = json.loads(line)
         if isinstance(result, str):
