@@ -122,7 +122,7 @@ SWEEPS = {
 }
 CALLS = {
     # models
-    "mlp(32)": (lambda: models.mlp(32), "widths is 32: give a tuple of whole numbers"),
+    "mlp(32)": (lambda: models.mlp(32), "widths is 32: give a tuple of integers"),
     "mlp(-3)": (lambda: models.mlp((-3,)), rf"widths\[0\] is -3: {WHOLE}"),
     "mlp('a')": (lambda: models.mlp("a"), "widths is 'a': give a tuple"),
     "no classes": (lambda: models.mlp(num_classes=0), f"num_classes is 0: {WHOLE}"),
@@ -132,7 +132,7 @@ CALLS = {
     ),
     "mlp dtype": (lambda: models.mlp(dtype=int), "dtype is the class int: give a flo"),
     "mlp dtype text": (lambda: models.mlp(dtype="foo"), "dtype is 'foo': give"),
-    "activation": (lambda: models.mlp(activation=3), "is given 3 where it wants a fun"),
+    "activation": (lambda: models.mlp(activation=3), "got 3 instead of a fun"),
     "cnn": (lambda: models.cnn((8, 0)), rf"features\[1\] is 0: {WHOLE}"),
     "cnn dense": (lambda: models.cnn(dense=8), "dense is 8: give a tuple"),
     "resnet": (lambda: models.resnet((True,)), rf"features\[0\] is True: {WHOLE}"),
@@ -188,7 +188,10 @@ CALLS = {
     "load data_dir": (lambda: data.load("digits", 3), "data_dir is 3: give a path"),
     "load_run": (lambda: load_run(3), "workdir is 3: give a path"),
     # training
-    "autofit": (lambda: autofit("abc"), "the dataset is 'abc': give what data.load"),
+    "autofit": (
+        lambda: autofit("abc"),
+        "the dataset is 'abc': give the result of data.load",
+    ),
     "autofit minutes": (
         lambda: autofit(DATA, minutes="a"),
         f"minutes is 'a': {NUMBER}",

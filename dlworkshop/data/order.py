@@ -73,10 +73,8 @@ def philox(seed: Array, epoch: Array, blocks: int) -> tuple[list, list]:
         counter, keys = state
         high0, low0 = _multiply(counter[0], _halves(MULTIPLIERS[0]))
         high1, low1 = _multiply(counter[2], _halves(MULTIPLIERS[1]))
-        first, third = (
-            _xor(high1, counter[1], keys[0]),
-            _xor(high0, counter[3], keys[1]),
-        )
+        first = _xor(high1, counter[1], keys[0])
+        third = _xor(high0, counter[3], keys[1])
         keys = tuple(_add(k, _halves(w)) for k, w in zip(keys, WEYL, strict=True))
         return (first, low1, third, low0), keys
 
@@ -90,11 +88,8 @@ def _halves(number: int) -> tuple[jax.Array, jax.Array]:
     return jnp.uint32(number >> 32), jnp.uint32(number & 0xFFFFFFFF)
 
 
-def _xor(*numbers):
-    high, low = numbers[0]
-    for other in numbers[1:]:
-        high, low = high ^ other[0], low ^ other[1]
-    return high, low
+def _xor(a, b, c):
+    return a[0] ^ b[0] ^ c[0], a[1] ^ b[1] ^ c[1]
 
 
 def _add(a, b):

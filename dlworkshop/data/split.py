@@ -211,9 +211,5 @@ def copies(content: np.ndarray) -> list[np.ndarray]:
     _, same, count = np.unique(content, return_inverse=True, return_counts=True)
     order = np.argsort(same, kind="stable")
     order = order[count[same[order]] > 1]
-    ends = np.cumsum(count[count > 1])
-    return (
-        sorted(np.split(order, ends[:-1]), key=lambda rows: rows[0])
-        if len(order)
-        else []
-    )
+    found = np.split(order, np.cumsum(count[count > 1])[:-1]) if len(order) else []
+    return sorted(found, key=lambda rows: rows[0])

@@ -7,6 +7,7 @@ there is no source: in a shell, or if the file was changed since it was imported
 
 import ast
 import builtins
+import contextlib
 import dis
 import functools
 import hashlib
@@ -263,6 +264,19 @@ def _without_docstring(node: ast.AST, body: Any) -> Any:
     return body
 
 
+def closure(function: FunctionType) -> dict[str, Any]:
+    """The bound variables in the closure of a function: name -> value.
+
+    `inspect.getclosurevars` raises if a variable is not bound yet.
+    """
+    found = {}
+    cells = function.__closure__ or ()
+    for name, cell in zip(function.__code__.co_freevars, cells, strict=True):
+        with contextlib.suppress(ValueError):  # not bound yet
+            found[name] = cell.cell_contents
+    return found
+
+
 def reads(function: FunctionType) -> tuple[dict[str, Any], dict[str, Any]]:
     """Dotted names -> values that a function reads from its module and closure.
 
@@ -276,13 +290,7 @@ def reads(function: FunctionType) -> tuple[dict[str, Any], dict[str, Any]]:
     >>> reads(triple)
     ({'factor': 3}, {})
     """
-    cells = function.__closure__ or ()
-    free: dict[str, Any] = {}
-    for name, cell in zip(function.__code__.co_freevars, cells, strict=True):
-        try:
-            free[name] = cell.cell_contents
-        except ValueError:  # not yet bound
-            continue
+    free = closure(function)
     outside, closed, seen = {}, {}, set()
     for inner in _within(function.__code__):
         for kind, *names in _chains(inner):

@@ -68,8 +68,8 @@ def checksum(description: JSON) -> str:
     >>> checksum(describe(1)) == checksum(describe(1.0))
     False
     """
-    text = json.dumps(description, sort_keys=True)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+    text = as_text(description).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(text).hexdigest()[:24]
 
 
 def digest(thing: Any) -> str:
@@ -156,7 +156,7 @@ class _Describing:
         if type(thing) is OrderedDict:
             return {"@ordered": [[self.of(k), self.of(v)] for k, v in thing.items()]}
         if type(thing) in (set, frozenset):
-            return {"@set": sorted(map(self.of, thing), key=_text)}
+            return {"@set": sorted(map(self.of, thing), key=as_text)}
         if isinstance(thing, ModuleType):
             return self._module(thing)
         if isinstance(thing, Enum):
@@ -242,7 +242,7 @@ class _Describing:
             )
             return {name: self.of(thing[name]) for name in names}
         pairs = [[self.of(key), self.of(value)] for key, value in thing.items()]
-        return {"@dict": sorted(pairs, key=_text)}
+        return {"@dict": sorted(pairs, key=as_text)}
 
     def _module(self, module: ModuleType) -> JSON:
         file = getattr(module, "__file__", None)
@@ -267,10 +267,7 @@ class _Describing:
             if not key.startswith("__") and getattr(wrapped, key, None) is not value
         }
         if library is not None:
-            cells = zip(
-                function.__code__.co_freevars, function.__closure__ or (), strict=True
-            )
-            closed = {key: kinds.content_of(cell) for key, cell in cells}
+            closed = code.closure(function)
             where = function.__globals__.get("__name__")
             about: dict[str, JSON] = {"@function": f"{kinds.public(where)}.{name}"}
             outside: dict[str, Any] = {}
@@ -399,5 +396,6 @@ def _short(value: JSON) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _text(description: JSON) -> str:
+def as_text(description: JSON) -> str:
+    """Canonical JSON, in which 1, 1.0 and true are different."""
     return json.dumps(description, sort_keys=True)

@@ -1,10 +1,9 @@
 """Differences of two descriptions, in sentences with dotted paths."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
-from dlworkshop.identity.description import JSON, bare, checksum, title
+from dlworkshop.identity.description import JSON, as_text, bare, checksum, title
 
 # parts of a description that are left out of paths
 SILENT = {"fields", "closure", "globals", "members", "class", "items", "attributes"}
@@ -125,10 +124,8 @@ def _form(code: str) -> str:
 
 
 def _same(then: JSON, now: JSON) -> bool:
-    """Whether only library versions differ; 1, 1.0 and True are different."""
-    return json.dumps(bare(then), sort_keys=True) == json.dumps(
-        bare(now), sort_keys=True
-    )
+    """Whether two descriptions are equal but for library versions."""
+    return as_text(bare(then)) == as_text(bare(now))
 
 
 def _kind(description: JSON) -> str:

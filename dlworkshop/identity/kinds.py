@@ -154,10 +154,3 @@ def default_of(field: dataclasses.Field) -> Any:
         if value is not dataclasses.MISSING:
             return value
     return None
-
-
-def content_of(cell: Any) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not yet bound
-        return None

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.ndimage import map_coordinates
 
 from dlworkshop.errors import (
     Range,
@@ -64,28 +65,17 @@ def turn(image: Array, degrees: Array) -> jax.Array:
     >>> turn(image, 90.0)[..., 0].round(4).tolist()
     [[1.0, 3.0], [0.0, 2.0]]
     """
-    height, width, channels = image.shape
+    height, width, _ = image.shape
     angle = jnp.deg2rad(degrees)
-    y = jnp.arange(height) - (height - 1) / 2
-    x = jnp.arange(width) - (width - 1) / 2
+    y = jnp.arange(height)[:, None] - (height - 1) / 2
+    x = jnp.arange(width)[None, :] - (width - 1) / 2
     # the source of each pixel; rows count downwards
-    from_y = y[:, None] * jnp.cos(angle) + x[None, :] * jnp.sin(angle)  # [H, W]
-    from_x = x[None, :] * jnp.cos(angle) - y[:, None] * jnp.sin(angle)
-    from_y = jnp.clip(from_y + (height - 1) / 2, 0, height - 1)
-    from_x = jnp.clip(from_x + (width - 1) / 2, 0, width - 1)
-    top = jnp.clip(jnp.floor(from_y), 0, max(height - 2, 0)).astype(int)
-    left = jnp.clip(jnp.floor(from_x), 0, max(width - 2, 0)).astype(int)
-    pixels = image.reshape(height * width, channels)
-
-    def at(down: int, right: int) -> jax.Array:  # [H, W, C]
-        row = jnp.minimum(top + down, height - 1)
-        return pixels[row * width + jnp.minimum(left + right, width - 1)]
-
-    v = (from_y - top)[..., None].astype(image.dtype)
-    h = (from_x - left)[..., None].astype(image.dtype)
-    upper = (1 - h) * at(0, 0) + h * at(0, 1)
-    lower = (1 - h) * at(1, 0) + h * at(1, 1)
-    return (1 - v) * upper + v * lower
+    from_y = y * jnp.cos(angle) + x * jnp.sin(angle) + (height - 1) / 2  # [H, W]
+    from_x = x * jnp.cos(angle) - y * jnp.sin(angle) + (width - 1) / 2
+    sample = functools.partial(
+        map_coordinates, coordinates=[from_y, from_x], order=1, mode="nearest"
+    )
+    return jax.vmap(sample, in_axes=-1, out_axes=-1)(image)
 
 
 def cut_out(key: Array, image: Array, pixels: int) -> jax.Array:

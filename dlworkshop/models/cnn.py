@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from dlworkshop.models.functions import config_of
-from dlworkshop.models.layers import average_pool, drop
+from dlworkshop.models.layers import at_least_float32, average_pool, drop, drops
 from dlworkshop.models.linen import from_linen
 from dlworkshop.models.model import Model, check_halvings, check_layers
 
@@ -36,10 +36,9 @@ class Cnn(nn.Module):
         x = x.reshape(-1)  # [H*W*C]
         for layer, width in enumerate(self.dense):
             x = self.activation(nn.Dense(width, **dtypes)(x))  # [width]
-            if key is not None and not (isinstance(rate, float) and rate == 0):
+            if drops(key, rate):
                 x = drop(x, jax.random.fold_in(key, layer), rate)
-        x = nn.Dense(self.num_classes, **dtypes)(x)
-        return x.astype(jnp.promote_types(x.dtype, jnp.float32))  # logits [K]
+        return at_least_float32(nn.Dense(self.num_classes, **dtypes)(x))  # logits [K]
 
 
 def cnn(

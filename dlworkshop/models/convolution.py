@@ -213,11 +213,11 @@ def _exchanged(eqn: core.JaxprEqn, how: str, platform: str) -> list[core.JaxprEq
 
 def _compute(params: dict[str, Any], how: str, platform: str, image, kernel):
     """A convolution with the parameters of `lax.conv_general_dilated_p`, by `how`."""
-    axes = params["dimension_numbers"]
+    lhs, rhs, out = params["dimension_numbers"]
     strides, dilation = params["window_strides"], params["rhs_dilation"]
     pads = params["padding"]
-    x = _moved(image, (axes.lhs_spec[0], *axes.lhs_spec[2:], axes.lhs_spec[1]))
-    w = _moved(kernel, (*axes.rhs_spec[2:], axes.rhs_spec[1], axes.rhs_spec[0]))
+    x = lax.transpose(image, (lhs[0], *lhs[2:], lhs[1]))
+    w = lax.transpose(kernel, (*rhs[2:], rhs[1], rhs[0]))
     spread = params["lhs_dilation"]
     if any(d != 1 for d in spread) or any(n < 0 for pair in pads for n in pair):
         around = [(*pair, d - 1) for pair, d in zip(pads, spread, strict=True)]
@@ -240,13 +240,7 @@ def _compute(params: dict[str, Any], how: str, platform: str, image, kernel):
         y = one(x[0])[None] if len(x) == 1 else jax.vmap(one)(x)  # [N, H', W', F]
     if line:
         y = y[:, 0]
-    places = (axes.out_spec[0], *axes.out_spec[2:], axes.out_spec[1])
-    return _moved(y, tuple(int(axis) for axis in np.argsort(places)))
-
-
-def _moved(array, axes: tuple[int, ...]):
-    """Transpose, unless the permutation is trivial."""
-    return array if axes == tuple(range(len(axes))) else lax.transpose(array, axes)
+    return lax.transpose(y, np.argsort((out[0], *out[2:], out[1])))
 
 
 def _way(how: str, platform: str, image: tuple, kernel: tuple) -> Callable:

@@ -19,6 +19,16 @@ def drop(x: jax.Array, key: jax.Array, rate) -> jax.Array:
     return jnp.where(keep, x / jnp.asarray(1 - rate, x.dtype), 0)
 
 
+def drops(key: jax.Array | None, rate) -> bool:
+    """Whether dropout is active: in training, unless the rate is the constant 0."""
+    return key is not None and not (isinstance(rate, float) and rate == 0)
+
+
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """Outputs in float32, or in float64 if they are."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def _windows(image: jax.Array) -> jax.Array:
     """2x2 windows [H/2, 2, W/2, 2, C]; an odd last row or column is dropped.
 

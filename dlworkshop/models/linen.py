@@ -13,6 +13,7 @@ from flax import errors as flax_errors
 from flax import linen as nn
 
 from dlworkshop.errors import UserError, check_flag, repr_of
+from dlworkshop.identity.code import closure
 from dlworkshop.models.adapter import MODES, Call, described, make_model, read_call
 from dlworkshop.models.model import Model, StatefulModel
 from dlworkshop.types import Array, PyTree
@@ -193,9 +194,7 @@ def _within(thing: Any) -> Iterable[Any]:
             if isinstance(each, types.ModuleType):
                 inside = [vars(each).get(name) for name in names]
                 found += [x for x in inside if not any(x is y for y in found)]
-        for cell in thing.__closure__ or ():
-            with contextlib.suppress(ValueError):  # an unbound name
-                found.append(cell.cell_contents)
+        found += closure(thing).values()
     return found
 
 

@@ -74,14 +74,14 @@ def from_nnx(
             f"from_nnx got {repr_of(module)}, wanted an nnx.Module: give the "
             "module, or a function (rngs) -> module"
         )
-    form, like_params, like_streams, like_notes, like_state = _split(module)
+    form, like_params, like_streams, like_notes, like_state = nnx.split(module, *PARTS)
     name = type(module).__name__
     called = type(module).__call__ if call is None else call
     taken = read_call(called, 2, "from_nnx", ("rngs",))
 
     def init(key: Array, inputs: PyTree) -> tuple[PyTree, PyTree]:
         del inputs  # an NNX module knows its shapes
-        _, params, _, _, state = _split(build(key))
+        _, params, _, _, state = nnx.split(build(key), *PARTS)
         return jax.tree.map(jnp.asarray, (arrays(params), arrays(state)))
 
     def run(params, state, inputs, key, keywords):
@@ -105,9 +105,9 @@ def from_nnx(
                 "must give the same outputs: let it do so only when it is told that "
                 "it trains (nnx.Dropout does after module.train())"
             )
-        new = arrays(_split(whole)[4])
+        *_, new_state = nnx.split(whole, *PARTS)
         # new variables that the call has made are dropped
-        return outputs, arrays(filled(like_state, new))
+        return outputs, arrays(filled(like_state, arrays(new_state)))
 
     return make_model(
         init,
@@ -119,11 +119,6 @@ def from_nnx(
         has_state=bool(jax.tree.leaves(like_state)),
         batched=batched,
     )
-
-
-def _split(module: nnx.Module) -> tuple[Any, ...]:
-    """The graph definition, and the variables in `PARTS`."""
-    return nnx.split(module, *PARTS)
 
 
 def arrays(state: nnx.State) -> dict:

@@ -8,7 +8,13 @@ from flax import linen as nn
 
 from dlworkshop.errors import UserError
 from dlworkshop.models.functions import config_of
-from dlworkshop.models.layers import drop, group_norm, max_pool
+from dlworkshop.models.layers import (
+    at_least_float32,
+    drop,
+    drops,
+    group_norm,
+    max_pool,
+)
 from dlworkshop.models.linen import from_linen
 from dlworkshop.models.model import BATCH_AXES, check_halvings, check_layers
 
@@ -64,12 +70,10 @@ class ResNet(nn.Module):
             y = self.activation(second(x, train))
             x = self.activation(x + third(y, train))
         x = x.mean((0, 1))  # [features]
-        if train and not (isinstance(rate, float) and rate == 0):
+        if drops(key, rate):
             x = drop(x, key, rate)
-        x = nn.Dense(
-            self.num_classes, dtype=self.dtype, param_dtype=jnp.result_type(float)
-        )(x)
-        return x.astype(jnp.promote_types(x.dtype, jnp.float32))  # logits [K]
+        dtypes = {"dtype": self.dtype, "param_dtype": jnp.result_type(float)}
+        return at_least_float32(nn.Dense(self.num_classes, **dtypes)(x))  # logits [K]
 
 
 def num_groups(features: int) -> int:

@@ -13,7 +13,7 @@ from dlworkshop.data import places
 from dlworkshop.data.fetch import fetch_file
 from dlworkshop.errors import check_flag, check_known, check_path
 from dlworkshop.models import weights as stored
-from dlworkshop.models.layers import max_pool
+from dlworkshop.models.layers import at_least_float32, max_pool
 from dlworkshop.models.linen import from_linen
 from dlworkshop.models.model import Model, check_layers, check_rank
 
@@ -98,7 +98,7 @@ class Vgg16(nn.Module):
             x = nn.Dense(self.num_classes, name=TOP[-1], **dtypes)(x)  # logits [K]
         elif self.pooling is not None:
             x = POOLINGS[self.pooling](x, axis=(0, 1))  # [512]
-        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        return at_least_float32(x)
 
 
 class Trunk(nn.Module):

@@ -9,7 +9,8 @@ import numpy as np
 from dlworkshop import data
 from dlworkshop.data import readers
 from dlworkshop.data.load import reload
-from dlworkshop.data.readers.inference_sources import Source, labelled
+from dlworkshop.data.readers.inference_sources import labelled
+from dlworkshop.data.readers.reader import Source
 from dlworkshop.errors import UserError, check_path
 from dlworkshop.report import terminal
 from dlworkshop.report.words import count, humanize, quantity, with_error

@@ -16,7 +16,8 @@ from dlworkshop import answers
 from dlworkshop.answers.unlike import unlike
 from dlworkshop.data import readers
 from dlworkshop.data.readers import shape_of
-from dlworkshop.data.readers.inference_sources import Source, sources
+from dlworkshop.data.readers.inference_sources import sources
+from dlworkshop.data.readers.reader import Source
 from dlworkshop.data.readers.workers import cores
 from dlworkshop.errors import UserError
 from dlworkshop.serve.telling import Answer, Labels, Said, Value, answering

@@ -9,7 +9,7 @@ import scipy
 
 from dlworkshop.answers.conformal import sets
 from dlworkshop.answers.limits import logits_of
-from dlworkshop.data.readers.inference_sources import Source
+from dlworkshop.data.readers.reader import Source
 from dlworkshop.data.units import in_own_units
 from dlworkshop.errors import UserError
 from dlworkshop.train.predictions import LINKS

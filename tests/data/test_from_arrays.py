@@ -228,7 +228,7 @@ NAN = np.where(np.arange(N) == 7, np.nan, 1.0)
             "test y has the class 'c', which is none of a, b",
         ),
         ((X, Y), {"test": (X, Y), "test_size": 0.2}, "test_size is 0.2, and test is"),
-        ((X, Y), {"test_size": 0.9}, "give shares of all examples"),
+        ((X, Y), {"test_size": 0.9}, "give shares whose sum is below 1"),
         ((X, Y), {"test_size": 1.5}, r"test_size is 1.5: give a number in \(0, 1\)"),
         ((X, Y), {"test_size": "a"}, "test_size is 'a': give a number"),
         ((X, Y), {"seed": "a"}, "seed is 'a': give a whole number of at least 0"),

@@ -174,7 +174,7 @@ def spoilt(change):
         (
             spoilt(lambda c: [c.pop("length"), c.pop("island"), c.update(i=range(60))]),
             {"target": "kind"},
-            "no column left",
+            "no column from which to predict",
         ),
         (
             ragged,
@@ -408,7 +408,7 @@ def test_vectors_are_standardised_with_train_alone(tmp_path):
         ({}, "has no array: wanted x and y"),
         ({"x": arrays()[0]}, "inputs but no labels"),
         ({"x": arrays()[0], "y": np.arange(3)}, "40 inputs and 3 labels"),
-        ({"x": np.array(3), "y": np.array(1)}, "has one value and no array in train"),
+        ({"x": np.array(3), "y": np.array(1)}, "has a scalar in train"),
         ({"x": arrays()[0], "y": np.zeros(40, int)}, "has 1 classes"),
         ({"x": arrays()[0], "y": np.arange(40)}, "labels are classes"),
         ({"x": arrays()[0] * 1.0, "y": arrays()[1]}, "uint8, or floats in [0, 1]"),

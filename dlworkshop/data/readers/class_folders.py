@@ -51,8 +51,8 @@ def listing(root: Path) -> Listing:
         name = class_name(home.name)
         if name not in classes:
             raise UserError(
-                f"{home} is a class that train lacks: give train a folder '{name}' (it "
-                f"has {cards.some(classes)}), or remove this one"
+                f"{home} is a class, but train has no folder '{name}' (it has "
+                f"{cards.some(classes)}): add that folder, or remove this one"
             )
         found = _files(home, root, deep=True)
         names += found

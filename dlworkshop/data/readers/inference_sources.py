@@ -12,12 +12,10 @@ from typing import Any
 from dlworkshop.data.readers import cards, reader_for, reader_of, table, table_target
 from dlworkshop.data.readers.class_folders import escaped, is_ignored
 from dlworkshop.data.readers.folder import is_image_name
-from dlworkshop.data.readers.reader import NO_LABEL, Options, Source
+from dlworkshop.data.readers.reader import Options, Source
 from dlworkshop.errors import UserError
 
 log = logging.getLogger(__name__)
-
-__all__ = ["NO_LABEL", "Source", "labelled", "sources"]
 
 
 def sources(

@@ -112,7 +112,7 @@ class Program(Graph):
 
 
 def flat(jaxpr: Any, inputs: Sequence[Value]) -> tuple[list[Step], list[Value]]:
-    """The equations of a jaxpr with the bodies of inner ones inlined; and its outputs."""
+    """The equations of a jaxpr, with the bodies of inner ones inlined; its outputs."""
     program = inner(jaxpr)
     known: dict[Any, Value] = dict(zip(program.invars, inputs, strict=True))
     for variable, array in zip(program.constvars, _constants(jaxpr), strict=True):
