@@ -50,8 +50,8 @@ def load(
             an example may have several; other columns are numbers. Of an .npz file,
             the name of the array of labels.
         group_by: defines groups of examples that stay in one split and one fold, such
-            as the photographs of one person: for a folder a regular expression that is
-            searched in each path below it, for a table a column.
+            as photographs of one person: a regular expression that is searched in each
+            path below a folder, or a column of a table.
         image_size: pixels of a side, or (height, width); by default the most frequent
             size of the files if it is at most 256, else 64.
         resize: "crop" fills the frame and cuts the rest evenly on both sides; "pad"
@@ -66,8 +66,7 @@ def load(
         ().
 
     Raises:
-        UserError: if the data set is unknown, files are missing or damaged, or a folder
-            cannot be written.
+        UserError: if `name` is unknown, or files are missing, damaged or unwritable.
 
     >>> digits = load("digits")
     >>> digits.train.inputs.shape, digits.train.inputs.dtype, digits.test.targets.shape

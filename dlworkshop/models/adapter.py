@@ -38,13 +38,11 @@ class Call(NamedTuple):
         >>> Call(("train", "deterministic", "key"), (), ()).arguments(None)
         {'train': False, 'deterministic': True, 'key': None}
         """
-        told: dict[str, Any] = {}
-        for name in self.modes:
-            if name in KEYS:
-                told[name] = key
-            else:
-                told[name] = (key is not None) == (name in TRAINING)
-        return told
+        trains = key is not None
+        return {
+            name: key if name in KEYS else trains == (name in TRAINING)
+            for name in self.modes
+        }
 
     def stand_ins(self) -> dict[str, Any]:
         """Ones for hyper-parameters without a default, for `init`."""

@@ -1,6 +1,8 @@
 """Checks before training that a model is one of ONE example."""
 
+import functools
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -92,21 +94,20 @@ def check_one_example(
         init = jax.jit(lambda key, example: lifted.init(key, as_float(example)))
         both = init(jax.random.key(0), one)
 
-    def found(params: PyTree) -> tuple[Array, Array]:
-        every = _moved(params), both[1]
-        side_by_side = jax.vmap(answer, in_axes=(None, 0))(every, two)
-        batch_of_two = answer(every, two)
-        batches_of_one = [
-            answer(every, jax.tree.map(lambda x, i=i: x[i : i + 1], two))
-            for i in (0, 1)
-        ]
-        of_one = jax.tree.map(lambda *x: jnp.concatenate(x), *batches_of_one)
-        ones = _flat(of_one)
-        return _same(_flat(batch_of_two), ones), _same(_flat(side_by_side), ones)
-
-    takes_batches, takes_one = jax.jit(found)(both[0])
-    if takes_batches and not takes_one:
+    if jax.jit(functools.partial(_is_for_batches, answer))(both, two):
         raise _for_batches()
+
+
+def _is_for_batches(answer: Callable, both: PyTree, two: PyTree) -> Array:
+    """Whether a model treats two examples as a batch, and not as single ones."""
+    both = _moved(both[0]), both[1]
+    side_by_side = jax.vmap(answer, in_axes=(None, 0))(both, two)
+    batches_of_one = [
+        answer(both, jax.tree.map(lambda x, i=i: x[i : i + 1], two)) for i in (0, 1)
+    ]
+    ones = _flat(jax.tree.map(lambda *x: jnp.concatenate(x), *batches_of_one))
+    takes_batches = _same(_flat(answer(both, two)), ones)
+    return takes_batches & ~_same(_flat(side_by_side), ones)
 
 
 def check_state(

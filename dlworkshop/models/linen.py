@@ -84,13 +84,13 @@ def from_linen(
     fields = {f.name for f in dataclasses.fields(module)}  # type: ignore[arg-type]
     by_field = Call(tuple(n for n in MODES if n in fields and not taken.modes), (), ())
 
-    def told(key: Array | None) -> nn.Module:
+    def in_mode(key: Array | None) -> nn.Module:
         return module.clone(**by_field.arguments(key)) if by_field.modes else module
 
     def init(key: Array, inputs: PyTree) -> tuple[PyTree, PyTree]:
         keywords = taken.stand_ins() | taken.arguments(None)
         with explained(name):
-            variables = told(None).init(key, inputs, method=call, **keywords)
+            variables = in_mode(None).init(key, inputs, method=call, **keywords)
         variables = nn.meta.unbox(variables)
         state = {k: v for k, v in variables.items() if k not in NOT_STATE}
         if state and not has_state:
@@ -104,9 +104,9 @@ def from_linen(
         variables = {"params": params, **state}
         with explained(name):
             if key is None:
-                apply = functools.partial(told(key).apply, variables, method=call)
+                apply = functools.partial(in_mode(key).apply, variables, method=call)
                 return apply(inputs, **keywords), state
-            return told(key).apply(
+            return in_mode(key).apply(
                 variables,
                 inputs,
                 method=call,

@@ -83,36 +83,16 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
     number_of, given = number_of[known], given[known]
     group, names_of = _groups(cells.get(group_by or ""), known, number_of)
     features = _features(path, cells, wanted, group_by, how, said)
-    content = columns.equal_rows(features)
-    if split.are_observations(content, [len(features)]):
-        said.append(
-            f"There are {content.max() + 1} different rows among {len(content):,}, so "
-            "equal ones are separate observations, and are in several splits."
-        )
-        together, content = group, np.arange(len(content))
-    else:
-        together = split.merge(group, content)
-    numeric = all(map(columns.is_number, wanted.classes))
-    splits = split.complete(
-        names_of,
-        wanted.label,
-        together,
-        given,
-        wanted.classes,
-        "add more, or join rare classes"
-        + ", or give task='regression' to predict its numbers" * numeric,
-    )
+    splits, content = _split(features, wanted, group, names_of, given, said)
     preprocessing = _fit(features, wanted, how, splits == 0)
     if nowhere := [
         c["name"] for c in preprocessing["columns"] if c.get("values") == []
     ]:
         said.append(f"{cards.quoted(nowhere)} left out: no value in train.")
     examples = columns.encode(features, preprocessing)
-    targets = (
-        wanted.values
-        if wanted.classes
-        else standardised(wanted.values, preprocessing["target"])
-    )
+    targets = wanted.values
+    if not wanted.classes:
+        targets = standardised(targets, preprocessing["target"])
     listed = columns.rows_of_card(preprocessing, features)
     card = {
         "kind": "table",
@@ -195,6 +175,32 @@ def _features(
             f"({' '.join(said)}): add a column that can be a feature"
         )
     return features
+
+
+def _split(
+    features: Mapping[str, columns.Column],
+    wanted: table_target.Target,
+    group: np.ndarray,
+    names_of: np.ndarray,
+    given: np.ndarray,
+    said: list[str],
+) -> tuple[np.ndarray, np.ndarray]:
+    """The splits of the rows, and numbers that are equal for copies: both [N]."""
+    content = columns.equal_rows(features)
+    if split.are_observations(content, [len(features)]):
+        said.append(
+            f"There are {content.max() + 1} different rows among {len(content):,}, so "
+            "equal ones are separate observations, and are in several splits."
+        )
+        together, content = group, np.arange(len(content))
+    else:
+        together = split.merge(group, content)
+    advice = "add more, or join rare classes"
+    if all(map(columns.is_number, wanted.classes)):
+        advice += ", or give task='regression' to predict its numbers"
+    label, classes = wanted.label, wanted.classes
+    splits = split.complete(names_of, label, together, given, classes, advice)
+    return splits, content
 
 
 def _fit(
