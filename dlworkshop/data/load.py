@@ -56,8 +56,7 @@ def load(
             size of the files if it is at most 256, else 64.
         resize: "crop" fills the frame and cuts the rest evenly on both sides; "pad"
             shows the whole image with black around it.
-        task: of a table, "classification" or "regression", to override the rule for
-            `target`.
+        task: of a table, "classification" or "regression": overrides that rule.
 
     Returns:
         Splits of `Batch(image [N, H, W, C] uint8, label [N] int32)`, or [N, D] float32
@@ -141,8 +140,8 @@ def reload(
     dataset = load(name, data_dir)
     if dataset.fingerprint != fingerprint:
         raise errors.UserError(
-            f"the data set '{name}' is not, or not all of, what the run learnt from: "
-            "give labelled data (--data PATH)"
+            f"the data set '{name}' differs from the one that the run learnt from, or "
+            "is only a part of it: give labelled data (--data PATH)"
         )
     return dataset
 

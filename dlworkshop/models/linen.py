@@ -140,7 +140,7 @@ def explained(name: str) -> Iterator[None]:
     except ValueError as error:
         if "must be passed to the constructor or at call time" in str(error):
             raise UserError(
-                f"{name} has layers which must be told whether they train ({error}) "
+                f"{name} has layers which must be told whether they train ({error}): "
                 f"{how}, or give from_linen(..., call=function) a function that does"
             ) from error
         raise

@@ -179,7 +179,7 @@ def _check_how(how: Mapping[str, Any]) -> None:
         raise ValueError(f"it has no {', '.join(sorted(missing))}")
     for column in how.get("columns", ()):
         if "values" not in column and not {"mean", "deviation"} <= column.keys():
-            raise ValueError(f"its column '{column['name']}' is of no kind")
+            raise ValueError(f"its column '{column['name']}' has no values and no mean")
     if "mean" in how and [len(how["mean"])] != how.get("shape"):
         raise ValueError("it lacks a mean for each number")
     if len(how.get("mean", ())) != len(how.get("deviation", ())):

@@ -262,7 +262,7 @@ def _check(path: Path, name: str, inputs: np.ndarray, labels: np.ndarray) -> Non
         )
     if inputs.ndim > 2 and inputs.dtype != np.uint8:
         low, high = inputs.min(), inputs.max()
-        if not (low >= 0 and high <= 1):  # NaN is neither
+        if not (low >= 0 and high <= 1):  # also rejects NaN
             raise UserError(
                 f"{path} has images of {inputs.dtype} from {low:g} to {high:g} in "
                 f"{name}: wanted uint8, or floats in [0, 1]"

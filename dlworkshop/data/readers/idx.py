@@ -55,7 +55,7 @@ def read(path: Path, options: Options) -> arrays.Parts:
         pair = [(str(f), f.read_bytes()) for f in (file, labels[0])]
         parts[IDX_SPLITS[name]] = raw.parse_idx_pair(*pair)
     if 0 not in parts:
-        raise UserError(f"{path} has IDX files of no train split: add them")
+        raise UserError(f"{path} has no IDX files of a train split: add them")
     return parts
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 RESIZES = {
-    "crop": "scaled until they fill it and cut evenly on both sides",
-    "pad": "scaled until they fit in, with black around them",
+    "crop": "scaled until they fill the frame and cut evenly on both sides",
+    "pad": "scaled until they fit into the frame, with black around them",
 }
 # Pillow warns above this limit: such an image takes a quarter of a gigabyte.
 MOST_PIXELS = 89_478_485
@@ -162,7 +162,7 @@ def changed(path: str, preprocessing: Mapping[str, Any]) -> str | None:
     ...     said = changed(file.name, as_shaped((20, 40, 3)))
     ...     changed(file.name, as_shaped((8, 8, 1))).removeprefix(file.name)
     ' is 40 x 20 pixels in colour, and the run learnt from 8 x 8 pixels in grey: such
-    files are scaled until they fill it and cut evenly on both sides, made grey'
+    files are scaled until they fill the frame and cut evenly on both sides, made grey'
     >>> said is None
     True
     """

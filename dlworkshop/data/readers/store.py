@@ -234,7 +234,7 @@ def read(folder: Path, name: str) -> Dataset:
             raise ValueError(f"{missing[0]} is missing")
         starts = np.cumsum([0, *(n for _, n in about["files"])]).tolist()
         if not len(targets) == len(split) == starts[-1]:
-            raise ValueError(f"{len(targets)} targets are of {starts[-1]} examples")
+            raise ValueError(f"it has {len(targets)} targets, {starts[-1]} examples")
     except Exception as error:  # a damaged file may raise anything
         raise UserError(
             f"{folder} is damaged ({error!s:.300}): delete that folder and load again."

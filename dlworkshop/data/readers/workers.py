@@ -75,7 +75,11 @@ def _workers(count: int) -> Iterator[Callable[[Mapping[str, Any]], Future]]:
     def answer(job: Mapping[str, Any]) -> list[list[Any]]:
         if not hasattr(own, "process"):
             own.process = subprocess.Popen(
-                [sys.executable, "-P", images.__file__],  # -P: not its folder first
+                [
+                    sys.executable,
+                    "-P",
+                    images.__file__,
+                ],  # -P: no imports from beside it
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
