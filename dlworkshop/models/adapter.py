@@ -44,10 +44,6 @@ class Call(NamedTuple):
             for name in self.modes
         }
 
-    def stand_ins(self) -> dict[str, Any]:
-        """Ones for hyper-parameters without a default, for `init`."""
-        return {p.name: jnp.ones(()) for p in self.options if p.default is p.empty}
-
 
 def read_call(
     call: Callable, skip: int, adapter: str, reserved: Sequence[str] = ()

@@ -38,9 +38,13 @@ def shift(key: Array, image: Array, pixels: int) -> jax.Array:
     >>> sorted({shift(jax.random.key(i), image, 1)[1, 1].item() for i in range(99)})
     [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
     """
-    padded = jnp.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)), mode="edge")
-    down, right = jax.random.randint(key, (2,), 0, 2 * pixels + 1)
-    return jax.lax.dynamic_slice(padded, (down, right, 0), image.shape)
+    return _window(image, pixels, jax.random.randint(key, (2,), 0, 2 * pixels + 1))
+
+
+def _window(image: Array, most: int, start: Array) -> jax.Array:
+    """The part from `start` [2] of an image whose border is repeated `most` times."""
+    padded = jnp.pad(image, ((most, most), (most, most), (0, 0)), mode="edge")
+    return jax.lax.dynamic_slice(padded, (*start, 0), image.shape)
 
 
 def flip(key: Array, image: Array) -> jax.Array:
@@ -166,13 +170,11 @@ class Moves:
         image = jnp.where(chosen, mirror(image), image)
         if not self.most:
             return image
-        pads = (self.most, self.most)
-        padded = jnp.pad(image, (pads, pads, (0, 0)), mode="edge")
         # all integers in [-shift, shift] have the same probability
         drawn = jax.random.uniform(shift_key, (2,), minval=-1.0, maxval=1.0)
         moved = jnp.clip(jnp.round(drawn * (shift + 0.5)), -shift, shift).astype(int)
         start = jnp.clip(self.most + moved, 0, 2 * self.most)
-        return jax.lax.dynamic_slice(padded, (*start, 0), image.shape)
+        return _window(image, self.most, start)
 
 
 def augmented(model: AnyModel, augment: Callable) -> AnyModel:

@@ -9,7 +9,7 @@ import jax
 
 from dlworkshop.errors import UserError, repr_of
 from dlworkshop.models.adapter import make_model, read_call
-from dlworkshop.models.model import BATCH_AXES
+from dlworkshop.models.model import BATCH_AXES, ones_for
 from dlworkshop.types import Array, PyTree
 
 
@@ -67,7 +67,7 @@ def from_haiku(
         # in training, because Haiku creates running statistics only there; the vmaps
         # provide the axes of a batch
         def begin(key: Array, inputs: PyTree) -> PyTree:
-            keywords = taken.stand_ins() | taken.arguments(key)
+            keywords = ones_for(taken.options) | taken.arguments(key)
             return transformed.init(key, inputs, **keywords)
 
         for axis in BATCH_AXES:

@@ -15,7 +15,7 @@ from flax import linen as nn
 from dlworkshop.errors import UserError, check_flag, repr_of
 from dlworkshop.identity.code import closure
 from dlworkshop.models.adapter import MODES, Call, described, make_model, read_call
-from dlworkshop.models.model import Model, StatefulModel
+from dlworkshop.models.model import Model, StatefulModel, ones_for
 from dlworkshop.types import Array, PyTree
 
 NOT_STATE = "params", "intermediates", "perturbations"
@@ -88,7 +88,7 @@ def from_linen(
         return module.clone(**by_field.arguments(key)) if by_field.modes else module
 
     def init(key: Array, inputs: PyTree) -> tuple[PyTree, PyTree]:
-        keywords = taken.stand_ins() | taken.arguments(None)
+        keywords = ones_for(taken.options) | taken.arguments(None)
         with explained(name):
             variables = in_mode(None).init(key, inputs, method=call, **keywords)
         variables = nn.meta.unbox(variables)
@@ -234,5 +234,5 @@ def tabulate(model: Model | StatefulModel, example: PyTree) -> str:
         jax.random.key(0),
         example,
         console_kwargs={"width": 100, "force_terminal": False},
-        **taken.stand_ins() | taken.arguments(None),
+        **ones_for(taken.options) | taken.arguments(None),
     ).strip("\n")

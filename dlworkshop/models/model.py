@@ -1,7 +1,7 @@
 """Models as pure functions of ONE example, and their lift to a batch."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
@@ -111,10 +111,14 @@ def stand_ins(model: StatefulModel) -> dict[str, Array]:
     >>> {name: one.item() for name, one in stand_ins(stateful(model)).items()}
     {'power': 1.0}
     """
-    others = list(inspect.signature(model.apply).parameters.values())[3:]
+    return ones_for(list(inspect.signature(model.apply).parameters.values())[3:])
+
+
+def ones_for(parameters: Iterable[inspect.Parameter]) -> dict[str, Array]:
+    """Ones for the keywords without a default: name -> []."""
     return {
         parameter.name: jnp.ones(())
-        for parameter in others
+        for parameter in parameters
         if parameter.kind in BY_KEYWORD and parameter.default is parameter.empty
     }
 

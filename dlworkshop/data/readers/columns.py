@@ -182,7 +182,7 @@ def width(fitted: Mapping[str, Any]) -> int:
 def encode(
     columns: Mapping[str, Column], preprocessing: Mapping[str, Any]
 ) -> np.ndarray:
-    """Encode whole columns as vectors [N, D] float32, as `transform` encodes rows."""
+    """Encode columns as vectors [N, D] float32; see `transform`."""
     fitted = preprocessing["columns"]
     size = len(columns[fitted[0]["name"]].code)
     vectors = np.zeros((size, sum(map(width, fitted))), np.float32)
@@ -223,24 +223,25 @@ def transform(
     >>> transform({"x": ["3", "NA"], "y": ["b", "c"]}, preprocessing).tolist()
     [[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 0.0]]
     """
-    parts = []
-    for column in preprocessing["columns"]:
-        name = column["name"]
+    parsed = {}
+    for fitted in preprocessing["columns"]:
+        name = fitted["name"]
         if name not in columns:
             raise UserError(
                 f"there is no column '{name}' (there are {cards.some(list(columns))}): "
                 "give the columns the model was trained on"
             )
         values = [cell(value) for value in columns[name]]
-        if "values" in column:
-            parts += [[value == v for value in values] for v in column["values"]]
+        if "values" in fitted:
+            words = tuple(dict.fromkeys(filter(None, values)))
+            place = {word: i for i, word in enumerate(words)} | {"": -1}
+            code = np.array([place[value] for value in values], np.int32)
+            parsed[name] = Column(None, code, words)
         else:
-            mean, deviation = column["mean"], column["deviation"]
-            numbers = [number(value, column) if value else mean for value in values]
-            parts.append((np.array(numbers) - mean) / deviation)
-        if column["missing"]:
-            parts.append([not value for value in values])
-    return np.stack([np.asarray(part, np.float32) for part in parts], axis=1)
+            numbers = [number(value, fitted) if value else np.nan for value in values]
+            code = np.zeros(len(values), np.int8)
+            parsed[name] = Column(np.array(numbers, np.float64), code, ())
+    return encode(parsed, preprocessing)
 
 
 def unknown_cells(
