@@ -319,7 +319,7 @@ class _Describing:
             about["package"] = library
         else:
             about["class"] = self.of(cls)
-        if kinds.is_named_tuple(thing):
+        if isinstance(thing, tuple) and hasattr(thing, "_fields"):
             fields = {name: getattr(thing, name) for name in thing._fields}
             return about | self._parts(fields=fields)
         if kinds.is_linen(cls):

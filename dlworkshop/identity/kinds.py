@@ -80,10 +80,6 @@ def is_compiled_wrapper(thing: Any) -> bool:
     return made_in_c and callable(getattr(thing, "__wrapped__", None))
 
 
-def is_named_tuple(thing: Any) -> bool:
-    return isinstance(thing, tuple) and hasattr(thing, "_fields")
-
-
 def is_with_slots(state: Any) -> bool:
     """Whether a pickle state is (fields, slots), the default of objects with slots."""
     return (

@@ -29,6 +29,7 @@ COMMA_NUMBER = (
     rf"^[+-]?{UNIT}\s?-?(?:[0-9]{{1,3}}(?:[.{SPACES}][0-9]{{3}})+,[0-9]+"
     rf"|[0-9]+,[0-9]+|[0-9]{{1,3}}(?:\.[0-9]{{3}}){{2,}})\s?{UNIT}$"
 )
+# Commas between thousands, and a point or a second comma.
 POINT_NUMBER = r"^[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]+|,[0-9]{3})$"
 COMMA_THOUSANDS = r"^[+-]?[1-9][0-9]{0,2},[0-9]{3}$"  # may be a decimal comma
 POINT_THOUSANDS = r"^[+-]?[1-9][0-9]{0,2}\.[0-9]{3}$"  # may be a decimal point
@@ -166,10 +167,10 @@ def _has_header(rows: Sequence[Sequence[str]]) -> bool:
     first, numbered = rows[0], []
     for i, name in enumerate(first):
         below = [row[i].strip() for row in rows[1:] if len(row) == len(first)]
-        some = [text for text in below if is_number(text) or _is_comma(text)]
+        some = [text for text in below if _is_numeric(text)]
         if not some or len(some) < 0.9 * sum(map(bool, below)):
             continue
-        if name.strip() and not (is_number(name) or _is_comma(name)):
+        if name.strip() and not _is_numeric(name):
             return True  # a word above numbers
         if name.strip():
             numbered.append(_with_point(name.strip()))
@@ -187,7 +188,7 @@ def _decimal(path: Path, rows: Sequence[Sequence[str]], delimiter: str) -> str:
     either: dict[str, list[str]] = {",": [], ".": []}  # by column, ambiguous numbers
     for column in zip(*(row for row in rows if len(row) == len(rows[0])), strict=True):
         present = [_bare(cell) for cell in column if cell.strip()]
-        numbers = [t for t in present if is_number(t) or _is_comma(t) or _is_point(t)]
+        numbers = [t for t in present if _is_numeric(t) or re.match(POINT_NUMBER, t)]
         if len(numbers) < 0.9 * len(present):
             continue
         for sign, weak in ((",", COMMA_THOUSANDS), (".", POINT_THOUSANDS)):
@@ -227,9 +228,9 @@ def _is_comma(text: str) -> bool:
     return comma is not None
 
 
-def _is_point(text: str) -> bool:
-    """Whether a text has commas between thousands, and a point or a second comma."""
-    return re.match(POINT_NUMBER, text) is not None
+def _is_numeric(text: str) -> bool:
+    """Whether a text is a number with a decimal point or a decimal comma."""
+    return is_number(text) or _is_comma(text)
 
 
 def _checked(path: Path, names: Sequence[str]) -> tuple[str, ...]:
