@@ -49,12 +49,11 @@ def decode(
         }
         for first in range(0, len(files), each)
     ]
-    answers: list[list[list[Any]]] = [[] for _ in jobs]
     with _workers(min(cores(), len(jobs))) as ask, Count(len(files), "files") as bar:
-        asked = {ask(job): number for number, job in enumerate(jobs)}
+        asked = [ask(job) for job in jobs]
         for done in as_completed(asked):
-            answers[asked[done]] = done.result()
             bar.advance(len(done.result()))
+    answers = [done.result() for done in asked]
     records = [
         (Path(job["records"]).name, sum(len(row) > 2 for row in answer))
         for job, answer in zip(jobs, answers, strict=True)
