@@ -40,11 +40,6 @@ class LazyArray(abc.ABC):
         """The number of axes, including that of the rows."""
         return len(self.shape)
 
-    @property
-    def nbytes(self) -> int:
-        """The bytes of all rows."""
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
-
     def __len__(self) -> int:
         return len(self._index)
 
