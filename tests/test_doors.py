@@ -228,7 +228,10 @@ CALLS = {
     "trend": (lambda: claims.rises("it", range(9), why=""), r"has values \(9,\): give"),
     "check_gradients": (lambda: check_gradients(3, {}), "3"),
     "export": (lambda: export(3, "a", "onnx"), "the run is 3: give what fit or load"),
-    "features": (lambda: features(MODEL, {}, 3), "the dataset is 3: give what data.l"),
+    "features": (
+        lambda: features(MODEL, {}, 3),
+        "the dataset is 3: give the result of data.l",
+    ),
 }
 
 

@@ -211,7 +211,7 @@ NAN = np.where(np.arange(N) == 7, np.nan, 1.0)
         ((X,), {"classes": ("a", "b")}, "classes are given, but no y"),
         ((X, np.array(["a", "b"] * 100)), {"classes": ()}, "y is text"),
         ((X, np.eye(4, dtype=np.uint8)[Y]), {}, "uint8 .* below 32"),
-        ((X, Y), {"test": X}, "test is ndarray of another form"),
+        ((X, Y), {"test": X}, "test is a ndarray of another form"),
         ((X, Y), {"test": (X[:, :2], Y)}, r"test x has examples of shape \[2\] and x"),
         ((X, Y), {"test": ({"a": X}, Y)}, r"test x is dict of \['a'\] and x is an arr"),
         (

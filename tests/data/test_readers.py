@@ -369,7 +369,7 @@ def test_what_is_not_there_or_of_no_known_kind(tmp_path):
     ):
         data.load("digts")
     (tmp_path / "a.doc").write_text("x")
-    assert "of no kind" in sentence(tmp_path / "a.doc")
+    assert "has an unknown format" in sentence(tmp_path / "a.doc")
     with pytest.raises(UserError, match="for data of your own"):
         data.load("digits", target="x")
 
@@ -582,7 +582,7 @@ def test_grey_images_stored_as_colour_become_one_channel_and_that_is_said(tmp_pa
             Image.fromarray(noise).convert("RGB").save(home / f"{i}.png")
     loaded = load(tmp_path / "p")
     assert loaded.train.inputs.shape[1:] == (8, 8, 1)
-    assert "grey, though files have three channels" in loaded.card["prepared"]
+    assert "grey, because the three channels" in loaded.card["prepared"]
     assert not loaded.card["warnings"]
 
 

@@ -410,7 +410,7 @@ def test_vectors_are_standardised_with_train_alone(tmp_path):
         ({"x": arrays()[0], "y": np.arange(3)}, "40 inputs and 3 labels"),
         ({"x": np.array(3), "y": np.array(1)}, "has a scalar in train"),
         ({"x": arrays()[0], "y": np.zeros(40, int)}, "has 1 classes"),
-        ({"x": arrays()[0], "y": np.arange(40)}, "labels are classes"),
+        ({"x": arrays()[0], "y": np.arange(40)}, "give classes as labels"),
         ({"x": arrays()[0] * 1.0, "y": arrays()[1]}, "uint8, or floats in [0, 1]"),
         ({"x": np.ones((4, 2, 2, 2, 2)), "y": np.arange(4) % 2}, "inputs of shape"),
         ({"x": arrays()[0], "y": np.arange(40) / 2}, "whole numbers or text"),
