@@ -62,8 +62,9 @@ def from_nnx(
     """
 
     def build(key: Array) -> nnx.Module:
-        given = isinstance(make, nnx.Module)
-        return make if given else call_with(make, "rngs", nnx.Rngs(key))
+        if isinstance(make, nnx.Module):
+            return make
+        return call_with(make, "rngs", nnx.Rngs(key))
 
     module = make
     if not isinstance(make, nnx.Module):
@@ -74,14 +75,14 @@ def from_nnx(
             f"from_nnx got {repr_of(module)}, wanted an nnx.Module: give the "
             "module, or a function (rngs) -> module"
         )
-    form, like_params, like_streams, like_notes, like_state = nnx.split(module, *PARTS)
+    form, like_params, like_streams, like_notes, like_state = _split(module)
     name = type(module).__name__
     called = type(module).__call__ if call is None else call
     taken = read_call(called, 2, "from_nnx", ("rngs",))
 
     def init(key: Array, inputs: PyTree) -> tuple[PyTree, PyTree]:
         del inputs  # an NNX module knows its shapes
-        _, params, _, _, state = nnx.split(build(key), *PARTS)
+        _, params, _, _, state = _split(build(key))
         return jax.tree.map(jnp.asarray, (arrays(params), arrays(state)))
 
     def run(params, state, inputs, key, keywords):
@@ -105,9 +106,9 @@ def from_nnx(
                 "must give the same outputs: let it do so only when it is told that "
                 "it trains (nnx.Dropout does after module.train())"
             )
-        *_, new_state = nnx.split(whole, *PARTS)
+        new = arrays(_split(whole)[4])
         # new variables that the call has made are dropped
-        return outputs, arrays(filled(like_state, arrays(new_state)))
+        return outputs, arrays(filled(like_state, new))
 
     return make_model(
         init,
@@ -119,6 +120,11 @@ def from_nnx(
         has_state=bool(jax.tree.leaves(like_state)),
         batched=batched,
     )
+
+
+def _split(module: nnx.Module) -> tuple[Any, ...]:
+    """The graph definition, and the variables in `PARTS`."""
+    return nnx.split(module, *PARTS)
 
 
 def arrays(state: nnx.State) -> dict:

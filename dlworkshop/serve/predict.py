@@ -132,7 +132,7 @@ def write(
         UserError: if there are no examples.
     """
     if not paths:
-        raise UserError("no files are given: name some after the run")
+        raise UserError("there are no files: name some after the run")
     console, answered, skipped, failed = Console(stderr=True), 0, 0, False
     strange, first = 0, list[str]()  # number and names of examples unlike train
     # rows on the terminal are progress enough
