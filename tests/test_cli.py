@@ -157,8 +157,8 @@ def test_what_is_done_to_a_file_of_another_size_is_said_once(
     code, _, err = call(capsys, "predict", image_run, tmp_path)
     assert code == 0 and err == (
         f"{tmp_path / 'a.png'} is 20 x 10 pixels in colour, and the run learnt from 8 "
-        "x 8 pixels in grey: such files are scaled until they fill it, what stands "
-        "out cut off evenly, made grey\n"
+        "x 8 pixels in grey: such files are scaled until they fill the frame "
+        "and cut evenly on both sides, made grey\n"
     )
 
 
