@@ -125,7 +125,7 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_answered(
     said = err.splitlines()
     assert said[0] == f"skipped {bad}: cannot be read as an image: not an image"
     assert said[1].startswith(f"skipped {tmp_path / 'none.png'}: cannot be read")
-    assert said[2:] == ["2 answered, 2 skipped"]
+    assert said[2:] == ["2 predicted, 2 skipped"]
 
 
 def test_what_a_folder_holds_besides_is_named_and_no_failure(
@@ -140,7 +140,7 @@ def test_what_a_folder_holds_besides_is_named_and_no_failure(
     code, out, err = call(capsys, "predict", image_run, mixed, "--format", "json")
     assert code == 0 and len(out.splitlines()) == 1
     assert f"skipped {mixed / 'README'}: cannot be read as an image" in err
-    assert f"left out {mixed / 'README.md'}, which is of another kind" in err
+    assert f"skipped {mixed / 'README.md'}, which is of another kind" in err
     code, out, err = call(capsys, "predict", table_run, tables, "--format", "json")
     assert code == 0 and len(out.splitlines()) == 60
     assert err.count("README.txt") == 1  # not once for each of its rows
@@ -157,8 +157,8 @@ def test_what_is_done_to_a_file_of_another_size_is_said_once(
     code, _, err = call(capsys, "predict", image_run, tmp_path)
     assert code == 0 and err == (
         f"{tmp_path / 'a.png'} is 20 x 10 pixels in colour, and the run learnt from 8 "
-        "x 8 pixels in grey: such files are scaled until they fill it, what stands "
-        "out cut off evenly, made grey\n"
+        "x 8 pixels in grey: such files are scaled until they fill the frame "
+        "and cut evenly on both sides, made grey\n"
     )
 
 
@@ -172,7 +172,9 @@ def test_where_no_file_can_be_read_it_leaves_with_2(capsys, image_run, tmp_path)
 def test_an_empty_folder_is_one_sentence(capsys, image_run, tmp_path):
     code, out, err = call(capsys, "predict", image_run, tmp_path)
     assert code == 2 and out == ""
-    assert err == f"error: {tmp_path} has nothing to answer\n"
+    assert (
+        err == f"error: {tmp_path} has no examples: give files or folders with some\n"
+    )
 
 
 def test_a_reader_who_has_enough_is_no_error(image_run, photos):
@@ -258,7 +260,7 @@ def test_data_says_what_was_skipped(capsys, tmp_path):
     code, out, err = call(capsys, "data", tmp_path / "many", "--data-dir", tmp_path)
     assert code == 0
     assert "\n! b/199.png: not an image\n" in out
-    assert "Left out as no image that can be read: b/199.png (not an image)." in err
+    assert "Files that are no readable image: b/199.png (not an image)." in err
 
 
 def test_doctor_says_what_does_not_work(capsys, monkeypatch):
@@ -326,7 +328,7 @@ def test_doctor_checks_what_processes_exchange(capsys, monkeypatch):
         (["report", "nowhere"], "'nowhere' is not a folder"),
         (["export", "RUN", "--format", "onx"], "invalid choice 'onx'"),
         (["evaluate", "RUN", "--data", "nowhere"], "nowhere is not there"),
-        (["evaluate", "RUN", "--data", "README.md"], "of no kind that is known"),
+        (["evaluate", "RUN", "--data", "README.md"], "has an unknown format"),
         (["evaluate", "RUN", "--data-dir", "/nowhere"], "not in /nowhere/own"),
         (["data", "minst"], "did you mean 'mnist'"),
         (["data", "minst", "--from", "."], "did you mean 'mnist'"),

@@ -127,7 +127,7 @@ SWEEPS = {
 }
 CALLS = {
     # models
-    "mlp(32)": (lambda: models.mlp(32), "widths is 32: give a tuple of whole numbers"),
+    "mlp(32)": (lambda: models.mlp(32), "widths is 32: give a tuple of integers"),
     "mlp(-3)": (lambda: models.mlp((-3,)), rf"widths\[0\] is -3: {WHOLE}"),
     "mlp('a')": (lambda: models.mlp("a"), "widths is 'a': give a tuple"),
     "no classes": (lambda: models.mlp(num_classes=0), f"num_classes is 0: {WHOLE}"),
@@ -137,7 +137,7 @@ CALLS = {
     ),
     "mlp dtype": (lambda: models.mlp(dtype=int), "dtype is the class int: give a flo"),
     "mlp dtype text": (lambda: models.mlp(dtype="foo"), "dtype is 'foo': give"),
-    "activation": (lambda: models.mlp(activation=3), "is given 3 where it wants a fun"),
+    "activation": (lambda: models.mlp(activation=3), "got 3 instead of a fun"),
     "cnn": (lambda: models.cnn((8, 0)), rf"features\[1\] is 0: {WHOLE}"),
     "cnn dense": (lambda: models.cnn(dense=8), "dense is 8: give a tuple"),
     "resnet": (lambda: models.resnet((True,)), rf"features\[0\] is True: {WHOLE}"),
@@ -172,7 +172,7 @@ CALLS = {
     "haiku": (lambda: models.from_haiku(3), "from_haiku got 3, wanted a transformed"),
     "predict shape": (
         lambda: models.predict(MODEL, PARAMS, X[:, :2]),
-        r"the model does not answer the inputs float32\[60, 2\]: ScopeParam",
+        r"the model cannot process the inputs float32\[60, 2\]: ScopeParam",
     ),
     "num_params": (lambda: models.num_params(3), "the parameters have 3: give a tree"),
     "predict": (lambda: models.predict(3, {}, X), "the model is 3: give a models.Mod"),
@@ -183,14 +183,20 @@ CALLS = {
         "mean is 'a': give numbers",
     ),
     "rescaled": (lambda: models.rescaled(3, 0.0, 1.0), "the model is 3: give a models"),
-    "edges": (lambda: models.piecewise_linear(MODEL, 3), "edges must be at least two"),
+    "edges": (
+        lambda: models.piecewise_linear(MODEL, 3),
+        "edges is 3: give at least two",
+    ),
     # data
     "first": (lambda: DATA.first("a"), f"num_examples is 'a': {WHOLE}"),
     "load": (lambda: data.load(3), "the name of a data set is 3: give a path"),
     "load data_dir": (lambda: data.load("digits", 3), "data_dir is 3: give a path"),
     "load_run": (lambda: load_run(3), "workdir is 3: give a path"),
     # training
-    "autofit": (lambda: autofit("abc"), "the dataset is 'abc': give what data.load"),
+    "autofit": (
+        lambda: autofit("abc"),
+        "the dataset is 'abc': give the result of data.load",
+    ),
     "autofit minutes": (
         lambda: autofit(DATA, minutes="a"),
         f"minutes is 'a': {NUMBER}",
@@ -227,7 +233,10 @@ CALLS = {
     "trend": (lambda: claims.rises("it", range(9), why=""), r"has values \(9,\): give"),
     "check_gradients": (lambda: check_gradients(3, {}), "3"),
     "export": (lambda: export(3, "a", "onnx"), "the run is 3: give what fit or load"),
-    "features": (lambda: features(MODEL, {}, 3), "the dataset is 3: give what data.l"),
+    "features": (
+        lambda: features(MODEL, {}, 3),
+        "the dataset is 3: give the result of data.l",
+    ),
 }
 
 

@@ -256,7 +256,7 @@ def test_all_cores_are_used_only_where_members_divide(monkeypatch):
     [
         ({}, "give a folder or a table with --data PATH"),
         ({"data": "nowhere/at/all"}, "nowhere/at/all is not there"),
-        ({"data": ROOT / "README.md"}, "README.md is of no kind that is known"),
+        ({"data": ROOT / "README.md"}, "README.md has an unknown format"),
         ({"group_by": "["}, "no regular expression"),
         ({"image_size": 0}, "1 to 4096"),
         ({"image_size": 4, "model": "cnn"}, "cannot be halved 3 times"),

@@ -1,8 +1,8 @@
 """Split conformal prediction: sets of classes and intervals with a given coverage.
 
-What a model says of examples that it did not learn from is scored by how far it is from
-the truth. The next example of the same kind scores no more than the threshold with a
-probability of at least the level, whatever the model.
+Predictions for examples that the model was not trained on are scored by their distance
+from the truth. For any model, the score of the next such example is at most the
+threshold with a probability of at least the level.
 
 Source: Vovk, Gammerman & Shafer (2005), Algorithmic learning in a random world; for
 intervals Lei et al. (2018), Distribution-free predictive inference for regression; for
@@ -16,18 +16,18 @@ import numpy as np
 import scipy
 
 LEVEL = 0.9
-CONFIDENCE = 0.95  # of the interval of a share that was counted
+CONFIDENCE = 0.95  # of the interval of a proportion
 
 
 def threshold(scores: np.ndarray, level: float = LEVEL) -> np.ndarray:
     """The conformal quantile: exceeded by a new score with probability 1 - `level`.
 
     Args:
-        scores: [N, ...] of examples that nothing was learnt from.
+        scores: [N, ...] of examples that were not trained on.
         level: in (0, 1).
 
     Returns:
-        [...], infinite where N is below level / (1 - level).
+        [...], infinite if N is below level / (1 - level).
 
     >>> threshold(np.arange(19.0)), threshold(np.arange(8.0))
     (array(17.), array(inf))
@@ -44,7 +44,7 @@ def sets(chance: np.ndarray, most: float) -> np.ndarray:
 
     Args:
         chance: [..., K] probabilities.
-        most: the `threshold` of one less the probability of the true class.
+        most: the `threshold` of 1 minus the probability of the true class.
 
     >>> sets(np.array([[0.6, 0.3, 0.1], [0.4, 0.3, 0.3]]), 0.7).tolist()
     [[True, True, False], [True, True, True]]

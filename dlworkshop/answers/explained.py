@@ -7,19 +7,20 @@ import numpy as np
 from dlworkshop.answers import importance, mistakes, saliency, unlike
 from dlworkshop.answers.limits import values
 from dlworkshop.data import card
+from dlworkshop.data.rows import Rows
 from dlworkshop.learn.metrics import own_units
 from dlworkshop.train.predictions import LINKS, labels
 from dlworkshop.train.result import Run
 from dlworkshop.train.scores import only_array, scores_of
-from dlworkshop.types import Array, Batch, Dataset
+from dlworkshop.types import Batch, Dataset
 
-EXPLAINED = 4  # mistakes, and as many right answers, of which the saliency is shown
+EXPLAINED = 4  # mistakes, and correct predictions, whose saliency is shown
 
 
 def of_columns(
     run: Run, dataset: Dataset, headline: str | None
 ) -> dict[str, Any] | None:
-    """Importance of the columns of a table, where rows are stored as they were read."""
+    """Importance of the columns of a table, if the inputs are its encoded rows."""
     columns = unlike.widths(dataset.preprocessing)
     if dataset.test.inputs.shape[1:] != (sum(width for _, width in columns),):
         return None
@@ -74,7 +75,7 @@ def of_mistakes(run: Run, dataset: Dataset, said: np.ndarray) -> dict[str, Any] 
     wrong = _wrong(run, test, said)
     if wrong is None or not wrong.size:
         return None
-    inputs = _rows(test.inputs, wrong)
+    inputs = Rows(test.inputs, wrong)[:]
     places, far, looked_at = mistakes.nearest(train.inputs, inputs)
     told = _said(run, dataset, said[:, wrong])
     true = _true(run, dataset, np.asarray(test.targets)[wrong])
@@ -91,17 +92,10 @@ def of_mistakes(run: Run, dataset: Dataset, said: np.ndarray) -> dict[str, Any] 
             for name, is_, d in zip(near_names[own], near[own], far[i], strict=True)
         ]
         if shown:
-            pictures = [inputs[i], *_rows(train.inputs, places[i])]
+            pictures = [inputs[i], *Rows(train.inputs, places[i])[:]]
             row["pictures"] = [card.picture(each) for each in pictures]
         rows.append(row)
     return {"rows": rows, "looked_at": looked_at, "of": len(train.targets)}
-
-
-def _rows(inputs: Array, index: np.ndarray) -> np.ndarray:
-    """Memory-mapped arrays want the index sorted."""
-    order = np.argsort(index, kind="stable")
-    back = np.argsort(order, kind="stable")
-    return np.asarray(inputs[index[order]])[back]
 
 
 def _true(run: Run, dataset: Dataset, targets: np.ndarray) -> list[str]:
@@ -144,7 +138,7 @@ def of_images(run: Run, dataset: Dataset, said: np.ndarray) -> list[dict] | None
     right = np.flatnonzero(best == label)
     _, first = np.unique(label[right], return_index=True)  # one of each class
     index = np.array([*wrong[:EXPLAINED], *right[np.sort(first)][:EXPLAINED]], int)
-    images = _rows(test.inputs, index)
+    images = Rows(test.inputs, index)[:]
     outputs = only_array(run.predict(np.concatenate([*map(saliency.covered, images)])))
     chance = LINKS[kind](outputs[run.chosen].astype(np.float64)).mean(0)  # [M * G², K]
     chance = chance.reshape(len(index), saliency.GRID, saliency.GRID, -1)

@@ -1,4 +1,4 @@
-"""Predictions for validation examples by members that were not trained on them."""
+"""Predictions by members for examples that they were not trained on."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from dlworkshop.train.result import Run
 from dlworkshop.train.scores import only_array
 from dlworkshop.types import Array, Batch, Dataset
 
-MOST = 10_000  # examples of a validation split that are looked at
+MOST = 10_000  # examples of a validation split that are used
 
 
 class HeldOut(NamedTuple):
@@ -18,17 +18,18 @@ class HeldOut(NamedTuple):
 
     outputs: np.ndarray  # [S, N, ...]
     examples: Batch  # [N, ...]
-    groups: Array | None = None  # [N] int, where some belong together
+    groups: Array | None = None  # [N] int, if examples are grouped
 
 
 def held_out(run: Run, dataset: Dataset) -> HeldOut | None:
-    """Validation, or with folds every example by the members that held it out.
+    """Predictions for validation, or with folds for every example.
 
-    There an example is answered by one member of each seed, S of them; else by all that
-    are `chosen`. Of a large split some are taken, evenly spread.
+    With folds, the members that held an example out predict it: one for each of S
+    seeds. Otherwise S is the number of `chosen` members, and a large validation split
+    is subsampled evenly.
 
     Returns:
-        None where no seed has all its folds.
+        None if no seed has all its folds.
     """
     num_folds = run.summary.get("folds")
     if not num_folds:

@@ -1,4 +1,4 @@
-"""Permutation importance: how much worse the score is with a column shuffled."""
+"""Permutation importance: the loss in score if a column is shuffled."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -9,8 +9,8 @@ from dlworkshop.data.rows import evenly
 from dlworkshop.types import Batch
 
 REPEATS = 5
-MOST_ANSWERS = 20_000  # of all columns and repeats
-MOST_OPERATIONS = 5e9  # of all members: a second or so on two cores
+MOST_ANSWERS = 20_000  # predictions for all columns and repeats
+MOST_OPERATIONS = 5e9  # of all members: about a second on two cores
 LEAST_ROWS = 30
 
 
@@ -31,20 +31,20 @@ def importance(
 ) -> tuple[list[Importance], int]:
     """Permutation importance of each column, the most important first.
 
-    The numbers that a column became stay together. What two columns both say is in
-    neither's importance, as the other one still says it.
+    All inputs that encode a column are shuffled together. Information that two columns
+    share is in the importance of neither, because the other column still has it.
 
     Args:
         answer: inputs [B, D] -> outputs [P, B, ...].
         score: (outputs [P, B, ...], targets [B, ...]) -> a number, higher is better.
-        examples: inputs [N, D] that nothing was learnt from, and their targets.
+        examples: inputs [N, D] that were not trained on, and their targets.
         columns: names and widths, in the order of D.
-        operations: floating-point operations of one answer; where all would be too
-            many, some of the examples are taken, then fewer repeats.
+        operations: floating-point operations of one prediction; if there are too many
+            in all, fewer examples are used, then fewer repeats.
 
     Returns:
-        One for each column, and how many examples were looked at; none where there are
-        too many columns.
+        The importance of each column, and the number of examples used; [] and 0 if
+        there are too many columns.
 
     Source: Breiman (2001), Random forests, section 10; Fisher, Rudin & Dominici (2019).
 

@@ -11,9 +11,9 @@ from dlworkshop.train.predictions import as_learnt, labels
 from dlworkshop.train.result import Run
 from dlworkshop.types import Array, Batch, Dataset
 
-MOST_TARGETS = 50  # numbers of a target that have intervals
+MOST_TARGETS = 50  # numbers of a target, above which intervals are left out
 
-Two = tuple[np.ndarray, np.ndarray]  # of what was held out, and of test
+Two = tuple[np.ndarray, np.ndarray]  # of the held-out examples, and of test
 
 
 def limits(run: Run, known: HeldOut, said: np.ndarray, test: Batch) -> dict[str, Any]:
@@ -24,9 +24,10 @@ def limits(run: Run, known: HeldOut, said: np.ndarray, test: Batch) -> dict[str,
         if held is None or label is None:
             return {}
         logits = logits_of(kind, known.outputs), logits_of(kind, said)
+        chance = temperature.together(logits[0]), temperature.together(logits[1])
         return {
-            "sets": _sets(logits, (held, label)),
-            "temperature": _temperature(logits, (held, label)),
+            "sets": _sets(chance, (held, label)),
+            "temperature": _temperature(logits, chance, (held, label)),
         }
     if kind == "values" and known.outputs[0].size == known.examples.targets.size:
         return {"intervals": _intervals(run, known, said, test)}
@@ -41,8 +42,7 @@ def logits_of(kind: str, outputs: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(outputs, np.finfo(np.float32).tiny))
 
 
-def _sets(logits: Two, label: Two) -> dict[str, Any] | None:
-    chance = [temperature.together(each) for each in logits]  # [N, K]
+def _sets(chance: Two, label: Two) -> dict[str, Any] | None:
     right = chance[0][np.arange(len(label[0])), label[0]]
     most = float(conformal.threshold(1 - right))
     if not np.isfinite(most):
@@ -56,8 +56,7 @@ def _sets(logits: Two, label: Two) -> dict[str, Any] | None:
     }
 
 
-def _temperature(logits: Two, label: Two) -> dict[str, Any]:
-    chance = [temperature.together(each) for each in logits]
+def _temperature(logits: Two, chance: Two, label: Two) -> dict[str, Any]:
     error = temperature.error(chance[0], label[0])
     found: dict[str, Any] = {
         "error": error,
@@ -103,6 +102,7 @@ def values(run: Run, outputs: np.ndarray, targets: Array) -> Two:
 def limits_of_inputs(
     run: Run, dataset: Dataset, known: HeldOut | None, said: np.ndarray
 ) -> dict[str, Any]:
+    """Limits beyond which inputs are unlike train, checked on test."""
     train, validation, test = (split.inputs for split in dataset[:3])
     limits: dict[str, Any] = {
         "names": unlike.names_of(train, dataset.preprocessing),

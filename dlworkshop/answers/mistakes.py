@@ -1,4 +1,4 @@
-"""The worst mistakes: their sources, and similar examples of train."""
+"""Sources of the worst mistakes, and similar training examples."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,19 +12,19 @@ from dlworkshop.types import Array
 WORST = 12
 NEAREST = 3
 MOST_NUMBERS = 20_000_000  # of train that are compared
-SIDE = 16  # pixels of an image, at most about, in which images are compared
+SIDE = 16  # approximate number of pixels of a side in which images are compared
 PIECE = 2048  # examples at a time
 
 
 def nearest(train: Array, inputs: Array) -> tuple[np.ndarray, np.ndarray, int]:
-    """The NEAREST examples of train of each [M], and their distances: [M, NEAREST].
+    """The NEAREST training examples of each of M inputs, and their distances.
 
-    The distance is the root of the mean squared difference of the numbers of a row, or
-    of the pixels of an image made small.
+    The distance is the root mean squared difference of the numbers of a row, or of the
+    pixels of downscaled images. A large train split is subsampled evenly.
 
     Returns:
-        Places in train, distances, and how many of train were looked at: of a large
-        split some, evenly spread.
+        Indices in train [M, NEAREST], distances [M, NEAREST], and the number of
+        training examples that were compared.
 
     >>> train = np.array([[0.0], [5.0], [6.0], [9.0]])
     >>> places, far, _ = nearest(train, np.array([[6.0]]))
@@ -46,7 +46,7 @@ def nearest(train: Array, inputs: Array) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def _numbers(inputs: np.ndarray) -> np.ndarray:
-    """[B, F] float64: rows as they are, images downscaled."""
+    """The numbers [B, F] float64 that are compared: rows, or downscaled images."""
     x = as_learnt(inputs).astype(np.float64)
     if x.ndim == 4:
         height, width = (max(1, -(-side // SIDE)) for side in x.shape[1:3])

@@ -1,16 +1,16 @@
-"""Occlusion saliency: the loss in probability when a part of the image is covered."""
+"""Occlusion saliency: the loss in probability if a part of the image is covered."""
 
 import numpy as np
 from PIL import Image
 
-GRID = 8  # places of the cover, along each side; it is two of them wide
+GRID = 8  # positions of the cover along each side; the cover is two of them wide
 
 
 def covered(image: np.ndarray) -> np.ndarray:
     """The image [H, W, C] with each part covered in turn: [GRID * GRID, H, W, C].
 
-    What covers it is the mean colour of the image. How much an answer falls then is its
-    saliency.
+    The cover has the mean colour of the image. The loss in the predicted probability is
+    the saliency of the part.
 
     Source: Zeiler & Fergus (2014), Visualizing and understanding convolutional
     networks, section 4.2.

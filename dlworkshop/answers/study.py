@@ -1,4 +1,4 @@
-"""A finished run and its data -> `answers.json`."""
+"""The study of a finished run, which writes `answers.json`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,28 +18,28 @@ FILE = "answers.json"  # of a run folder
 def study(run: Run, dataset: Dataset, headline: str | None = None) -> dict[str, Any]:
     """Measure the reliability of predictions on validation, and check it on test.
 
-    Sets of classes, or intervals, that hold the truth nine times of ten; limits beyond
-    which inputs are unlike those of train; a temperature, where the calibration error
-    exceeds what chance makes; what each column of a table, or part of an image, does;
-    and where the worst mistakes are.
+    It finds sets of classes, or intervals, that include the truth with probability 0.9;
+    limits beyond which inputs are unlike train; a temperature, if the calibration error
+    is larger than by chance; the importance of columns or parts of images; and the
+    worst mistakes.
 
     Args:
         run: of `fit`, with a folder, in which `answers.json` is written.
-        dataset: that it learnt from.
-        headline: the score by which columns are judged; by default the accuracy, or of
-            values the RMSE.
+        dataset: of the run.
+        headline: the score for the importance of columns; by default the accuracy, or
+            for values the RMSE.
 
     Returns:
-        What was written.
+        The content of `answers.json`.
 
     Raises:
-        UserError: where the run has no folder, or nobody knows what its outputs mean.
+        UserError: if the run has no folder, or the meaning of its outputs is unknown.
     """
     check_run(run)
     if run.workdir is None:
         raise UserError("the run has no folder: give fit a workdir to study it")
     kind, test = run.summary["outputs"], dataset.test
-    scores_of(kind)  # refused where it is not known
+    scores_of(kind)  # raises if the kind is unknown
     known = held_out(run, dataset)
     said = only_array(run.predict(test.inputs))[run.chosen]  # [P, N, ...]
     found: dict[str, Any] = {"level": conformal.LEVEL}
@@ -60,11 +60,11 @@ def study(run: Run, dataset: Dataset, headline: str | None = None) -> dict[str, 
 
 
 def notes(found: Mapping[str, Any]) -> list[str]:
-    """What a user should know before trusting a prediction, in sentences.
+    """Warnings about the reliability of predictions, in sentences.
 
     >>> share = {"share": 0.5, "low": 0.4, "high": 0.6, "examples": 80}
     >>> notes({"level": 0.9, "sets": {"test": share}})
-    ['Sets of classes hold the truth of 50 % of test, fewer than the 90 % wanted.']
+    ['Sets of classes include the truth for 50 % of test, less than the level of 90 %.']
     """
     said = []
     kinds = [("Sets of classes", found.get("sets"))]
@@ -72,22 +72,22 @@ def notes(found: Mapping[str, Any]) -> list[str]:
     for kind, own in kinds:
         if own and own["test"]["high"] < found["level"]:
             said.append(
-                f"{kind} hold the truth of {100 * own['test']['share']:.0f} % of test, "
-                f"fewer than the {100 * found['level']:.0f} % wanted."
+                f"{kind} include the truth for {100 * own['test']['share']:.0f} % of "
+                f"test, less than the level of {100 * found['level']:.0f} %."
             )
     far = found.get("unlike")
     if far and far["test"]["low"] > far["rate"]:
         said.append(
             f"{100 * far['test']['share']:.0f} % of test are unlike train, where "
-            f"{100 * far['rate']:.2g} % were to be expected."
+            f"{100 * far['rate']:.2g} % are to be expected by chance."
         )
     heat = found.get("temperature") or {}
     if "temperature" in heat:
         said.append(
-            f"The probabilities are off by {100 * heat['error']:.1f} % on validation, "
-            f"more than chance makes ({100 * heat['noise']:.1f} %): dlworkshop predict "
-            f"--calibrated divides the logits by {heat['temperature']:.3g} (on test "
-            f"they are off by {100 * heat['test']['before']:.1f} %, and then by "
-            f"{100 * heat['test']['after']:.1f} %)."
+            f"The calibration error is {100 * heat['error']:.1f} % on validation, more "
+            f"than by chance ({100 * heat['noise']:.1f} %): dlworkshop predict "
+            f"--calibrated divides the logits by {heat['temperature']:.3g} (the error "
+            f"on test is {100 * heat['test']['before']:.1f} % before, and "
+            f"{100 * heat['test']['after']:.1f} % after it)."
         )
     return said

@@ -1,4 +1,4 @@
-"""Temperature scaling: one divisor of logits, so that confidence equals accuracy."""
+"""Temperature scaling: dividing logits so that confidence matches accuracy."""
 
 import numpy as np
 import scipy
@@ -7,7 +7,7 @@ from dlworkshop.learn.metrics import calibration_error, reliability
 
 BINS = 15
 DRAWS = 200
-NOISE = 0.95  # quantile of the error that a calibrated model has by chance
+NOISE = 0.95  # quantile of the calibration error by chance
 RANGE = np.log(0.05), np.log(20.0)
 
 
@@ -28,9 +28,11 @@ def error(chance: np.ndarray, label: np.ndarray) -> float:
 def noise(confidence: np.ndarray) -> float:
     """The calibration error that a calibrated model rarely exceeds by chance.
 
+    It is the 95 % quantile of the error over `DRAWS` simulations, in which a prediction
+    is correct with exactly its confidence.
+
     Args:
-        confidence: [N] largest probabilities; each is right with just that probability
-            in every one of `DRAWS` draws, of which the 95 % quantile is taken.
+        confidence: [N] largest probabilities.
 
     Source: Broecker & Smith (2007), Increasing the reliability of reliability diagrams.
 
@@ -50,21 +52,21 @@ def noise(confidence: np.ndarray) -> float:
 def fit(logits: np.ndarray, label: np.ndarray) -> float:
     """The temperature with the least cross-entropy of the ensemble.
 
-    One example in N + 2 counts as of any class, as no mistake among few examples does
-    not say that there will never be one.
+    A weight of 1 / (N + 2) is spread over all classes, because a few examples without a
+    mistake do not prove that there are none.
 
     Args:
-        logits: [P, N, K] of members, of examples that they did not learn from.
+        logits: [P, N, K] of members, for examples that they were not trained on.
         label: [N] int.
 
     Source: Guo et al. (2017), On calibration of modern neural networks, section 4.2;
-    here of the mean of the members' probabilities. Of the one example: Platt (1999),
+    here for the mean of the members' probabilities. For the weight: Platt (1999),
     Probabilistic outputs for support vector machines, section 2.2.
 
-    >>> logits = np.array([[[4.0, 0.0]] * 400])  # 98 % sure, and 75 % right
+    >>> logits = np.array([[[4.0, 0.0]] * 400])  # confidence 98 %, accuracy 75 %
     >>> round(fit(logits, np.array([0, 0, 0, 1] * 100)), 1)
     3.7
-    >>> bool(fit(logits[:, :4], np.zeros(4, int)) > 1)  # all of few are right
+    >>> bool(fit(logits[:, :4], np.zeros(4, int)) > 1)  # few examples, all correct
     True
     """
     least, any_class = np.finfo(np.float64).tiny, 1 / (len(label) + 2)

@@ -1,12 +1,12 @@
 """Detection of inputs unlike the training data: extreme numbers, or a high energy.
 
-A network is as sure of what it never saw, and of numbers far off it is even surer
-(Hein, Andriushchenko & Bitterwolf 2019). So the columns of a row are compared with
-those of train, one by one, and of an image some statistics of its pixels; of images in
-classes the energy of the logits counts too (Liu et al. 2020).
+A network may be just as confident for unknown inputs, and even more for extreme numbers
+(Hein, Andriushchenko & Bitterwolf 2019). So each column of a row is compared with
+train, and for an image some statistics of its pixels; for classes of images, the energy
+of the logits is compared too (Liu et al. 2020).
 
-What is looked at has a distance of 1 where it is as far from the median of train as
-nearly all of train is at most. The thresholds come from validation.
+The distance of a number from the median of train is divided by a distance that nearly
+no training example exceeds. The thresholds come from validation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,18 +21,14 @@ from dlworkshop.data.rows import evenly
 from dlworkshop.train.predictions import as_learnt
 from dlworkshop.types import Array
 
-RATE = 0.01  # of examples like those of train that are said to be unlike them
-MOST, MOST_NUMBERS = 10_000, 20_000_000  # examples, or numbers, that are looked at
-FAR = 0.99  # quantile of what differs from the median in train
+RATE = 0.01  # of examples like train that are flagged as unlike it
+MOST, MOST_NUMBERS = 10_000, 20_000_000  # examples, or numbers, that are used
+FAR = 0.99  # quantile of the distances from the median in train
 STATISTICS = ("brightness", "contrast", "sharpness", "colour")
 
 
 def looked_at(inputs: Array) -> np.ndarray:
-    """The numbers [B, F] of inputs that are compared: for images their `STATISTICS`.
-
-    Args:
-        inputs: [B, ...] as the model takes them.
-    """
+    """The numbers [B, F] of inputs that are compared: for images, `STATISTICS`."""
     x = as_learnt(np.asarray(inputs))
     if x.ndim != 4:
         return x.reshape(len(x), -1)
@@ -51,10 +47,10 @@ def some(inputs: Array) -> np.ndarray:
 
 
 def scale(train: Array) -> dict[str, list[float]]:
-    """The median and the spread of the numbers [F] of a train split [N, ...].
+    """The median and the reach of the numbers [F] of a train split [N, ...].
 
-    What nearly always says the same, as a rare category, reaches as far as it differs
-    where it does.
+    The reach is a quantile of the nonzero distances from the median, so that it is not
+    0 for a number that is nearly constant, such as a rare category.
 
     >>> found = scale(np.array([[0.0], [0.0], [0.0], [3.0]]))
     >>> found["centre"], found["reach"]
@@ -70,7 +66,7 @@ def scale(train: Array) -> dict[str, list[float]]:
 
 
 def distances(inputs: Array, scaled: Mapping[str, Any]) -> np.ndarray:
-    """Distances of the numbers of inputs [B, ...] from the median, in spreads: [B, F].
+    """Distances of the numbers of inputs from the median, divided by the reach: [B, F].
 
     >>> distances(np.array([[4.0]]), {"centre": [1.0], "reach": [2.0]}).tolist()
     [[1.5]]
@@ -93,7 +89,7 @@ def energy(logits: np.ndarray) -> np.ndarray:
 def thresholds(scores: Sequence[np.ndarray]) -> tuple[list[float], float]:
     """Thresholds of each kind of score [N], and the rate at which any is exceeded.
 
-    Of few examples the largest is taken, and the rate is what that says.
+    For few examples the threshold is the largest score, and the rate follows from it.
 
     >>> limits, rate = thresholds([np.arange(9.0)])
     >>> limits, round(rate, 3)
@@ -108,13 +104,13 @@ def thresholds(scores: Sequence[np.ndarray]) -> tuple[list[float], float]:
 
 
 def unlike(inputs: Array, outputs: np.ndarray, known: Mapping[str, Any]) -> list[str]:
-    """How each example [B] differs from train, in words; "" where it does not.
+    """The names of the numbers in which each example [B] is unlike train; "" for none.
 
     Args:
-        inputs: [B, ...] as the model takes them.
+        inputs: [B, ...] of the model.
         outputs: [P, B, ...] of the members.
-        known: `names` [F], `centre` [F], `reach` [F] and the limit `far`; with an
-            `energy`, the limit of that of logits.
+        known: `names` [F], `centre` [F], `reach` [F], the limit `far` of distances, and
+            possibly the limit `energy` of the energy of logits.
 
     >>> known = {"names": ["mass"], "centre": [1.0], "reach": [2.0], "far": 1.2}
     >>> unlike(np.array([[3.0], [9.0]]), np.zeros((1, 2, 3)), known)

@@ -1,4 +1,4 @@
-"""Name, path or arrays -> Dataset -> batches."""
+"""Data sets: by name, from a path or from arrays."""
 
 from dlworkshop.data.catalogue import NAMES
 from dlworkshop.data.content import fingerprint

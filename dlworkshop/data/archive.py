@@ -9,11 +9,13 @@ import numpy as np
 
 
 def read_npz(path: Path, most: int | None = None) -> dict[str, np.ndarray]:
-    """Name -> array; no pickle is read, and sizes are checked before allocation.
+    """The arrays of an .npz file by name.
+
+    Pickles are not read, and sizes are checked before memory is allocated.
 
     Raises:
-        ValueError: saying what is wrong with the file, or that its arrays together
-            have more than `most` bytes.
+        ValueError: if the file is damaged, or its arrays together have more than
+            `most` bytes.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "a.npz")
@@ -38,7 +40,7 @@ def read_npz(path: Path, most: int | None = None) -> dict[str, np.ndarray]:
             return {n: array for n, array in arrays if hasattr(array, "dtype")}
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from None
-    except Exception as error:  # what unpacks damaged files raises what it likes
+    except Exception as error:  # a damaged file may raise anything
         said = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(said) from None
 

@@ -1,4 +1,4 @@
-"""tfds records -> decoded arrays stored beside them, memory-mapped when read.
+"""Decoded arrays of tfds records, stored beside the records and memory-mapped.
 
 Decoding tens of thousands of PNGs takes seconds, so it is done once.
 """
@@ -20,12 +20,12 @@ from dlworkshop.errors import UserError
 from dlworkshop.files import atomic_rename
 from dlworkshop.types import Batch, Dataset
 
-_ROWS = 4096  # decoded at a time
+_ROWS = 4096  # records that are decoded at a time
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence tfds where its caller reports the same."""
+    """Silence tfds, whose caller reports the same progress."""
     absl = logging.getLogger("absl")
     level = absl.level
     absl.setLevel(logging.ERROR)
@@ -39,10 +39,14 @@ def quiet() -> Iterator[None]:
 def write(name: str, records: Path, folder: Path) -> None:
     """Decode the records of a data set into a new `folder`, atomically.
 
-    They are its tfds folder, as .../mnist/3.0.1, in ArrayRecord format.
+    Args:
+        name: one of `NAMES`.
+        records: the tfds folder of the data set, such as .../mnist/3.0.1.
+        folder: the new folder of arrays.
 
     Raises:
-        UserError: if the records are in another format or have strange labels.
+        UserError: if the records are not in ArrayRecord format, or a label is out of
+            range.
     """
     import tensorflow_datasets as tfds  # noqa: PLC0415
 
@@ -59,7 +63,7 @@ def write(name: str, records: Path, folder: Path) -> None:
         for split in ("train", "test"):
             with quiet():
                 image, label = _decode(builder.as_data_source(split))
-            if entry.transposed:  # the official records are; people want them upright
+            if entry.transposed:
                 image = image.swapaxes(1, 2).copy()  # [N, H, W, C]
             label -= entry.first_label
             if label.min() < 0 or label.max() >= entry.num_classes:
@@ -93,7 +97,7 @@ def _decode(source) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read(name: str, folder: Path) -> Dataset:
-    """The data set in `folder`, mapped into memory, its validation split cut off.
+    """The memory-mapped data set in `folder`, with its validation split cut off.
 
     Raises:
         UserError: if the files in `folder` are damaged.
@@ -114,7 +118,7 @@ def read(name: str, folder: Path) -> Dataset:
             f"{folder} is damaged ({error}): delete that folder and load again."
         ) from error
     num_train = len(train.targets)
-    # A smaller set (a subset of the official one) is cut in the same proportion.
+    # A subset of the official data set is cut in the same proportion.
     cut = num_train - max(1, num_train * entry.num_validation // entry.num_train)
     return Dataset(
         train=Batch(train.inputs[:cut], train.targets[:cut]),

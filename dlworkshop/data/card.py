@@ -1,24 +1,24 @@
-"""The data card: counts, examples, warnings, and how the data were prepared."""
+"""The data card: counts, examples, warnings, and how the data set was prepared."""
 
 import base64
 import io
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from PIL import Image
 
 from dlworkshop.data.content import SPLITS
+from dlworkshop.data.leaves import by_place
 from dlworkshop.data.rows import evenly
 from dlworkshop.types import Array, Dataset, PyTree
 
-CLASSES_SHOWN, EXAMPLES_SHOWN = 12, 6  # with pictures, and of each
+CLASSES_SHOWN, EXAMPLES_SHOWN = 12, 6  # classes with pictures, pictures of each
 MOST_PIXELS = 96  # of the longer side of a picture
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
-    """The card of a data set, as JSON, including what its preparation recorded.
+    """The data card as JSON, including the entries recorded by the preparation.
 
     >>> from dlworkshop.data import load
     >>> card = describe(load("digits"))
@@ -41,7 +41,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
 
 
 def counts(dataset: Dataset) -> dict[str, list[int]]:
-    """How many examples of each class [K] are in each split; {} without classes."""
+    """The number of examples of each class [K] in each split; {} without classes."""
     labels = {name: getattr(dataset, name).targets for name in SPLITS}
     if not dataset.classes or not all(map(_are_labels, labels.values())):
         return {}
@@ -52,7 +52,7 @@ def counts(dataset: Dataset) -> dict[str, list[int]]:
 
 
 def warnings(card: Mapping[str, Any]) -> list[str]:
-    """What a reader should know before believing a number.
+    """Warnings about the data that a reader of the results should know.
 
     >>> warnings({"counts": {"train": [90, 10]}})
     ["The classes are uneven: read the balanced accuracy and each class's own."]
@@ -61,23 +61,22 @@ def warnings(card: Mapping[str, Any]) -> list[str]:
     copies, groups = card.get("copies") or {}, card.get("groups") or {}
     if found := copies.get("across_splits"):
         said.append(
-            f"Of {_many(found, 'content')} there are exact copies in several splits: "
-            "what is measured is too good."
+            f"Exact copies of {_many(found, 'example')} are in several splits, so the "
+            "scores are too good."
         )
     if found := copies.get("of_several_classes"):
         said.append(
-            f"Of {_many(found, 'content')} there are exact copies under several "
-            "classes."
+            f"Exact copies of {_many(found, 'example')} are in several classes."
         )
     if found := groups.get("in_several_splits"):
         said.append(
-            f"Of {_many(found, 'group')} by '{groups.get('by')}' there are parts in "
-            "several of the given splits."
+            f"Parts of {_many(found, 'group')} by '{groups.get('by')}' are in several "
+            "of the given splits."
         )
     if found := card.get("num_skipped"):
         files = [f"{name} ({why})" for name, why in (card.get("skipped") or [])[:5]]
         more = f" and {found - len(files)} more" if found > len(files) else ""
-        said.append(f"Left out as no image that can be read: {', '.join(files)}{more}.")
+        said.append(f"Files that are no readable image: {', '.join(files)}{more}.")
     classes = (card.get("counts") or {}).get("train") or []
     if classes and min(classes) * 5 <= max(classes):
         said.append(
@@ -91,11 +90,8 @@ def _many(number: int, noun: str) -> str:
 
 
 def _each(inputs: PyTree, said: Callable[[Array], Any]) -> Any:
-    """A description of the array of inputs, or of each array by its path."""
-    found = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): said(leaf)
-        for path, leaf in jax.tree.leaves_with_path(inputs)
-    }
+    """A description of the array of inputs, or of each array by its place."""
+    found = {place: said(leaf) for place, leaf in by_place(inputs).items()}
     return found.get("", found)
 
 
@@ -105,7 +101,7 @@ def _are_labels(targets: Any) -> bool:
 
 
 def is_picture(images: PyTree) -> bool:
-    """Whether examples can be shown: one array [N, H, W, C], grey or colour.
+    """Whether examples can be shown as pictures: one array [N, H, W, 1 or 3].
 
     >>> is_picture(np.zeros((2, 8, 8, 3))), is_picture({"x": np.zeros((2, 8, 8, 3))})
     (True, False)
@@ -130,7 +126,7 @@ def picture(image: np.ndarray) -> str:
 
 
 def _examples(dataset: Dataset) -> list[list[str]]:
-    """Pictures of train, as a list for each of the first classes."""
+    """Pictures of training examples: a list for each of the first classes."""
     label = np.asarray(dataset.train.targets)
     rows = []
     for k in range(min(len(dataset.classes), CLASSES_SHOWN)):

@@ -14,9 +14,9 @@ class Entry(NamedTuple):
     test: tuple[str, ...] = ()
     archive: str = ""  # the official archive they come in
     folder: str = ""  # their folder inside it
-    class_files: tuple[str, ...] = ()  # a class a line; that of the labels comes last
+    class_files: tuple[str, ...] = ()  # files of class names; those of `label` last
     first_label: int = 0  # the label of class 0 in raw files and records
-    classes: tuple[str, ...] = ()  # [K] names; () means: as the records say
+    classes: tuple[str, ...] = ()  # [K] names; () uses the names in the records
     transposed: bool = False  # raw files and records hold [W, H]
 
 
@@ -33,8 +33,8 @@ def _emnist(part: str, num_train: int, num_validation: int, classes: str) -> Ent
         _idx_files(f"emnist-{part}-test"),
         archive="gzip.zip",
         folder="gzip",
-        # Letters are numbered from 1. The official builder keeps that and declares 37
-        # classes; a model wants [0, 26), so `load` counts from 0.
+        # Letters are numbered from 1. The official builder keeps these numbers and
+        # declares 37 classes; `load` subtracts 1 so that labels are in [0, 26).
         first_label=int(part == "letters"),
         classes=tuple(classes),
         transposed=True,

@@ -16,7 +16,7 @@ def official(name: str) -> dict[str, Any]:
     """
     import tensorflow_datasets as tfds  # noqa: PLC0415
 
-    # Only the official class finds them: tfds looks beside the code of the class.
+    # tfds looks for the checksums beside the code of the official class.
     return tfds.builder_cls(name.partition("/")[0]).url_infos
 
 
@@ -32,20 +32,20 @@ def digests(paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def key(paths: Iterable[Path]) -> str:
-    """16 hex digits that differ where the contents differ."""
+    """16 hex digits that differ if the contents of the files differ."""
     return hashlib.sha256("".join(digests(paths).values()).encode()).hexdigest()[:16]
 
 
 def check_official(name: str, paths: Iterable[Path]) -> None:
-    """Compare the files that claim to be the official ones with tfds' checksums.
+    """Compare the files that look like the official ones with tfds' checksums.
 
-    A file claims it by name and size; a file of another size is a user's own.
+    A file looks official by its name and size; a file of another size is the user's.
 
     Raises:
-        UserError: if a claim is false, or a file belongs to another data set.
+        UserError: if a checksum differs, or a file belongs to another data set.
     """
     infos = official(name)
-    # The MNIST family shares its file names: a mix-up would go unseen.
+    # The data sets of the MNIST family share their file names.
     owner = {
         info.checksum: other
         for other in ("mnist", "fashion_mnist", "kmnist")
@@ -54,7 +54,7 @@ def check_official(name: str, paths: Iterable[Path]) -> None:
     for path, digest in digests(paths).items():
         if owner.get(digest, name) != name:
             raise UserError(
-                f"{path} is the file of {owner[digest]}, wanted that of {name}: "
+                f"{path} is the file of {owner[digest]}, wanted the one of {name}: "
                 "load it under its own name."
             )
         for url, info in infos.items():

@@ -1,4 +1,4 @@
-"""Fingerprints of data sets: different content, different fingerprint."""
+"""Fingerprints of data sets, computed from their content."""
 
 import hashlib
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ def check_kind(dataset: Any) -> None:
     """Check that `dataset` is a `Dataset` of three splits."""
     if not isinstance(dataset, Dataset):
         raise UserError(
-            f"the dataset is {repr_of(dataset)}: give what data.load or "
-            "data.from_arrays returns"
+            f"the dataset is {repr_of(dataset)}: give the result of data.load or "
+            "data.from_arrays"
         )
     for name in SPLITS:
         split = getattr(dataset, name)
@@ -31,15 +31,15 @@ def check_kind(dataset: Any) -> None:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """The content hash of a data set: the one it carries, or one of all its arrays.
+    """The fingerprint of a data set: its own, or else a hash of all its arrays.
 
-    Two data sets with the same classes, groups and, in each split, arrays of the same
-    structure, dtype, shape and values have the same fingerprint, whatever their names
-    are and wherever the arrays lie: in memory, on a device, or on disk. All of the
-    content is read once, in pieces of some megabytes.
+    Two data sets have the same fingerprint if their classes, groups and the structure,
+    dtypes, shapes and values of the arrays in each split are the same. Names do not
+    count, nor does it matter whether arrays are in memory, on a device or on disk. All
+    content is read once, in pieces of 16 MiB.
 
     Returns:
-        16 hex digits, or `dataset.fingerprint` where it is not "".
+        16 hex digits, or `dataset.fingerprint` unless that is "".
 
     >>> from dlworkshop.types import Batch
     >>> split = Batch(np.arange(4), np.zeros(4))
@@ -61,7 +61,7 @@ def fingerprint(dataset: Dataset) -> str:
 
 
 def pieces(array: Array) -> Iterator[np.ndarray]:
-    """The rows of an array [N, ...] in pieces of some megabytes.
+    """Yield the rows of an array [N, ...] in pieces of 16 MiB.
 
     >>> [piece.shape for piece in pieces(np.zeros((3, 2)))]
     [(3, 2)]

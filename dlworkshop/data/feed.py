@@ -1,4 +1,4 @@
-"""Streaming: batches of a split that is not held in memory, prefetched by threads."""
+"""Streaming: batches of a split that is not in memory, prefetched by threads."""
 
 import ctypes
 import os
@@ -11,8 +11,8 @@ import numpy as np
 from dlworkshop.errors import UserError
 from dlworkshop.types import Batch
 
-# Gathers under way or waiting to be taken: what has never been read comes from a disk
-# one latency after the other, and four at a time hide most of it.
+# Batches that are read or kept ahead: four reads at a time hide most of the latency of
+# a disk.
 AHEAD = 4
 M_MMAP_THRESHOLD = -3  # of glibc's mallopt; malloc.h
 LARGE = 2**20  # bytes
@@ -21,15 +21,13 @@ LARGE = 2**20  # bytes
 class Stream:
     """The batches of `split` at indices(0), indices(1), ..., indices(count - 1).
 
-    They are gathered by threads, at most AHEAD of them before they are asked for. A
-    position is one integer, so a stream has no state: another one begins anywhere.
-    It is an iterator, to be closed, best by `with`; what goes wrong in a thread is
-    raised where the batch is asked for.
+    Threads gather at most AHEAD batches in advance. The stream is an iterator and a
+    context manager that closes it; an exception in a thread is raised by `next`.
 
     Args:
-        split: arrays [N, ...], in memory or memory-mapped; only rows are asked for.
+        split: arrays [N, ...], in memory or memory-mapped, which are indexed by rows.
         indices: position -> indices of examples, of any shape; called from threads.
-        count: how many positions there are.
+        count: the number of positions.
 
     >>> split = Batch(np.arange(6, dtype=np.uint8) * 10, np.arange(6, dtype=np.int32))
     >>> with Stream(split, lambda i: np.array([5 - i, i]), count=2) as batches:
@@ -49,7 +47,7 @@ class Stream:
         self._batches = iter(positions.map(self._gather).to_iter_dataset(options))
 
     def _gather(self, position: int) -> Batch | None:
-        """The batch at `position`, in a thread; None after `close`."""
+        """The batch at `position`, read in a thread; None after `close`."""
         with self._idle:
             if self._closed:
                 return None
@@ -64,14 +62,14 @@ class Stream:
     def _read(self, index: np.ndarray) -> Batch:
         """The rows, in the requested order.
 
-        Sorted they came no sooner from a disk, and half as fast from memory.
+        Sorting the indices was no faster from disk, and half as fast from memory.
         """
         try:
             return jax.tree.map(np.asarray, self._split.rows(index))
         except OSError as error:
             raise UserError(
-                f"reading the data failed ({error}): see that its files are there and "
-                "whole, and start again"
+                f"reading the data failed ({error}): check that the data files are "
+                "complete, and start again"
             ) from error
 
     def __iter__(self) -> "Stream":
@@ -95,17 +93,16 @@ class Stream:
 
 
 def give_back_large_blocks() -> None:
-    """Make glibc return blocks of LARGE bytes to the system when they are freed.
+    """Make glibc return blocks of at least LARGE bytes to the system when freed.
 
-    By default it does so until the first of them is freed; then it raises the size from
-    which it does to that of the block, up to 32 MiB, and takes the next ones from heaps
-    of the threads, which grow with every stream. Other C libraries have no such call.
+    By default glibc raises this threshold to the size of each freed block, up to 32
+    MiB, and then takes such blocks from the heaps of the threads, which grow with every
+    stream. Other C libraries have no `mallopt`.
 
-    It holds for the whole process and cannot be undone: glibc has no call that tells
-    what was set before, and none that lets it choose by itself again. What differs
-    afterwards is where large blocks come from, never what is in them; the price is
-    that a block of 1 to 32 MiB is asked of the system each time. The variable
-    MALLOC_MMAP_THRESHOLD_ says that the user chose, and is left as it is.
+    The setting holds for the whole process: glibc can neither return the old threshold
+    nor restore the automatic one. It only changes where large blocks come from, at the
+    price of a system call for each block of 1 to 32 MiB. If the user has set
+    MALLOC_MMAP_THRESHOLD_, nothing is changed.
     """
     if "MALLOC_MMAP_THRESHOLD_" in os.environ:
         return

@@ -1,4 +1,4 @@
-"""Download of official raw files, with timeouts."""
+"""Download of official files, with timeouts."""
 
 import contextlib
 import hashlib
@@ -13,17 +13,17 @@ from dlworkshop.data.progress import Live
 from dlworkshop.errors import UserError
 from dlworkshop.files import atomic_file
 
-PROBE_SECONDS = 5.0  # a server that answers does so at once
+PROBE_SECONDS = 5.0  # for the first answer of a server
 READ_SECONDS = 30.0  # between two pieces of a download
 _PIECE = 1 << 20  # bytes
 
 
 def fetch(name: str, folder: Path) -> None:
-    """Download the official raw files of `name` that `folder` lacks.
+    """Download the official raw files of `name` that are missing in `folder`.
 
     Raises:
-        UserError: in two lines, if there is no answer within seconds or a file is not
-            the official one; the second line says which files to put where.
+        UserError: if the server does not answer within seconds, or a file is not the
+            official one. The second line says which files to put where.
     """
     infos = official(name)
     paths = {url: folder / url.rsplit("/", 1)[-1] for url in infos}
@@ -41,13 +41,17 @@ def fetch(name: str, folder: Path) -> None:
 
 
 def fetch_file(url: str, path: Path, checksum: str, what: str) -> None:
-    """Download one file unless it is at `path`; its checksum is verified either way.
+    """Download one file unless it exists; verify its checksum in both cases.
 
-    The checksum is as "md5:6d6b..."; `what` is its content in words, for messages.
+    Args:
+        url: of the file.
+        path: where the file is stored.
+        checksum: method and digest, such as "md5:6d6b...".
+        what: the content of the file, for messages.
 
     Raises:
-        UserError: if it cannot be had (it says which file to put where), or another
-            file is at `path`.
+        UserError: if the file cannot be downloaded (the message says which file to put
+            where), or its checksum differs.
     """
     if not path.exists():
         with _explained(
@@ -57,7 +61,7 @@ def fetch_file(url: str, path: Path, checksum: str, what: str) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             _probe(url)
             _download(url, path, checksum)
-        return  # checked on the way
+        return  # `_download` has verified the checksum
     with path.open("rb") as file:
         method, _, wanted = checksum.partition(":")
         digest = hashlib.file_digest(file, method).hexdigest()
@@ -79,7 +83,10 @@ def _explained(lacking: str, advice: str) -> Iterator[None]:
 
 
 def _probe(url: str) -> None:
-    """Raise OSError unless `url` responds soon; name resolution has no timeout."""
+    """Raise OSError unless `url` responds in time.
+
+    The request runs in a thread because name resolution has no timeout.
+    """
     failure: list[Exception] = [TimeoutError(f"no answer in {PROBE_SECONDS:g} s")]
 
     def ask() -> None:
@@ -97,7 +104,7 @@ def _probe(url: str) -> None:
 
 
 def _download(url: str, path: Path, checksum: str) -> None:
-    """Download `url` to `path` atomically; the checksum is as "md5:6d6b..."."""
+    """Download `url` to `path` atomically and verify its checksum."""
     method, _, wanted = checksum.partition(":")
     digest = hashlib.new(method)
     with (

@@ -1,4 +1,4 @@
-"""Comparison of inputs with those of training: shapes, dtypes, range of pixels."""
+"""Comparison of inputs with the training inputs: shapes, dtypes, range of pixels."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,13 +7,13 @@ import jax
 import numpy as np
 
 from dlworkshop.data.content import pieces
-from dlworkshop.data.leaves import is_float, is_frame, is_list, read
+from dlworkshop.data.leaves import by_place, is_float, is_frame, is_list, place_of, read
 from dlworkshop.data.rows import evenly
 from dlworkshop.errors import UserError, repr_of
 from dlworkshop.types import Array, PyTree
 
-LOOKED_AT = 4096  # examples, evenly spread, of which the range is kept
-SLACK = 1e-3  # beyond [0, 1], for the rounding of whoever divided by 255
+LOOKED_AT = 4096  # evenly spaced examples whose range is recorded
+SLACK = 1e-3  # beyond [0, 1], for rounding errors of a division by 255
 
 
 def describe_inputs(
@@ -23,12 +23,12 @@ def describe_inputs(
 
     Args:
         inputs: leaves [N, ...] of the train split.
-        columns: as of a `Dataset`.
+        columns: `Dataset.columns`.
 
     Returns:
-        The place of each array in the pytree ("" where it is the only one) -> `shape`
-        and `dtype` of one example, for floats the `low` and `high` end of the values of
-        some examples, and the names of its `columns` where it has some.
+        The place of each array in the pytree ("" for a single array) -> `shape` and
+        `dtype` of one example, for floats the `low` and `high` of some examples, and
+        for data frames the names of the `columns`.
 
     >>> describe_inputs({"a": np.zeros((3, 2), np.uint8)})
     {'a': {'shape': [2], 'dtype': 'uint8'}}
@@ -40,10 +40,10 @@ def describe_inputs(
 
 
 def columns_of(inputs: PyTree) -> dict[str, list[str]] | None:
-    """Path of each data frame in a pytree -> the names of its columns."""
+    """The place of each data frame in a pytree -> the names of its columns."""
     found = {
-        _place(path): list(map(str, leaf.columns))
-        for path, leaf in jax.tree.leaves_with_path(inputs, is_leaf=is_list)
+        place: list(map(str, leaf.columns))
+        for place, leaf in by_place(inputs, is_list).items()
         if is_frame(leaf)
     }
     return found or None
@@ -53,11 +53,12 @@ def as_learnt_from(known: Mapping[str, Any], inputs: PyTree) -> PyTree:
     """Inputs as arrays, with the columns of data frames in the order of training.
 
     Args:
-        known: of `describe_inputs`, from the train split.
+        known: the result of `describe_inputs` for the train split.
         inputs: arrays, lists or data frames [B, ...].
 
     Raises:
-        UserError: if the column names differ, or those of training are not known.
+        UserError: if the column names differ, or the run was not trained on a data
+            frame.
     """
 
     def leaf(path, given):
@@ -66,17 +67,17 @@ def as_learnt_from(known: Mapping[str, Any], inputs: PyTree) -> PyTree:
         if not is_frame(given):
             return read(given, "the batch of inputs")
         found = {str(name): name for name in given.columns}
-        learnt = known.get(_place(path), {}).get("columns")
+        learnt = known.get(place_of(path), {}).get("columns")
         if learnt is None:
             raise UserError(
                 "the inputs are a data frame, and the run did not learn from one: give "
-                "an array like that of training, or, if it learnt from a file, use "
-                "dlworkshop predict RUN FILE"
+                "an array like the training inputs, or, if the run learnt from a file, "
+                "use dlworkshop predict RUN FILE"
             )
         if sorted(found) != sorted(learnt):
             raise UserError(
                 f"the inputs have the columns {list(found)!r:.200}, and the model "
-                f"learnt from {learnt!r:.200}: give the same"
+                f"learnt from {learnt!r:.200}: give the same columns"
             )
         return read(given[[found[name] for name in learnt]], "the batch of inputs")
 
@@ -84,18 +85,18 @@ def as_learnt_from(known: Mapping[str, Any], inputs: PyTree) -> PyTree:
 
 
 def check_inputs_like(known: Mapping[str, Any], inputs: PyTree) -> None:
-    """Refuse inputs that differ from those of training in shape, dtype or range.
+    """Reject inputs that differ from the training inputs in shape, dtype or range.
 
-    uint8 becomes a float in [0, 1] in a step and nothing else does, so the same pixels
-    in another dtype are other inputs.
+    A step converts only uint8 to floats in [0, 1], so the same pixels in another dtype
+    are different inputs.
 
     Args:
-        known: of `describe_inputs`, from the train split.
+        known: the result of `describe_inputs` for the train split.
         inputs: leaves [B, ...].
 
     Raises:
-        UserError: if the structure, a shape or a dtype is another one, or floats come
-            beyond [0, 1] where uint8 was learnt from.
+        UserError: if the structure, a shape or a dtype differs, or floats are outside
+            [0, 1] and the model learnt from uint8.
 
     >>> known = describe_inputs(np.zeros((3, 2), np.uint8))
     >>> check_inputs_like(known, np.ones((5, 2)))
@@ -106,12 +107,14 @@ def check_inputs_like(known: Mapping[str, Any], inputs: PyTree) -> None:
     divided by 255
     """
     if not isinstance(known, Mapping):
-        raise UserError(f"known is {repr_of(known)}: give what describe_inputs says")
+        raise UserError(
+            f"known is {repr_of(known)}: give the result of describe_inputs"
+        )
     found = _named(inputs)
     if list(found) != list(known):
         raise UserError(
             f"the inputs are {_listed(found)}, and the model learnt from "
-            f"{_listed(known)}: give the same"
+            f"{_listed(known)}: give the same structure"
         )
     for name, array in found.items():
         _check(f"the inputs '{name}'" if name else "the inputs", known[name], array)
@@ -120,20 +123,16 @@ def check_inputs_like(known: Mapping[str, Any], inputs: PyTree) -> None:
         raise UserError(
             "the inputs have "
             + " and ".join(f"{size} in '{name}'" for name, size in sizes.items())
-            + ": give as many examples in all"
+            + ": give the same number of examples in each"
         )
 
 
 def _named(inputs: PyTree) -> dict[str, Array]:
-    """Path of each array in the pytree -> the array."""
+    """The place of each array in the pytree -> the array."""
     return {
-        _place(path): leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
-        for path, leaf in jax.tree.leaves_with_path(inputs, is_leaf=is_list)
+        place: leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
+        for place, leaf in by_place(inputs, is_list).items()
     }
-
-
-def _place(path: tuple) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _described(array: Array) -> dict[str, Any]:
@@ -181,7 +180,7 @@ def _check_pixels(what: str, array: Array) -> None:
     if not len(array):
         return
     ends = [(piece.min(), piece.max()) for piece in pieces(array)]
-    low = float(np.min([low for low, _ in ends]))  # of NumPy, which keeps NaN
+    low = float(np.min([low for low, _ in ends]))  # np.min propagates NaN
     high = float(np.max([high for _, high in ends]))
     if not is_float(array):
         raise UserError(

@@ -17,12 +17,16 @@ TEXT = "SU"  # kinds of dtype
 def as_arrays(given: PyTree, what: str) -> PyTree:
     """Convert a pytree to one of arrays [N, ...].
 
-    A list is one array, whatever is in it; tuples, dicts and other pytrees are several.
-    Data frames become [N, D] float32. What is memory-mapped, or read by a library such
-    as h5py, stays where it is. Messages call it `what`, as "x" or "validation y".
+    A list is always one array; tuples, dicts and other pytrees hold several. Data
+    frames become [N, D] float32. Arrays on disk, memory-mapped or of a library such as
+    h5py, are returned unchanged.
+
+    Args:
+        given: the pytree.
+        what: its name in messages, such as "x" or "validation y".
 
     Raises:
-        UserError: if a leaf is no array of numbers or text with a first axis.
+        UserError: if a leaf is not an array [N, ...] of numbers or text.
 
     >>> as_arrays(([[1, 2], [3, 4]], {"z": np.ones(2)}), "x")[0].dtype
     dtype('int32')
@@ -38,7 +42,7 @@ def as_floats(given: Any, what: str) -> np.ndarray:
     """Numbers of any shape as float64.
 
     Raises:
-        UserError: if they are none.
+        UserError: if `given` cannot be converted to numbers.
     """
     try:
         return np.asarray(given, np.float64)
@@ -52,7 +56,7 @@ def is_float(array: Array) -> bool:
 
 
 def check_finite(array: Array, what: str) -> None:
-    """Refuse NaN and infinity, naming the first example that has one."""
+    """Reject NaN and infinity, naming the first example that has one."""
     rows = not_finite(array)
     if len(rows):
         kind = (
@@ -60,7 +64,7 @@ def check_finite(array: Array, what: str) -> None:
         )
         raise UserError(
             f"{what} has {kind} in example {rows[0]}: leave such examples out, or "
-            "give 0 there with a weight of 0"
+            "replace the number by 0 and give the example a weight of 0"
         )
 
 
@@ -73,8 +77,8 @@ def not_finite(array: Array) -> np.ndarray:
     found, first = [np.zeros(0, int)], 0
     for piece in pieces(array):
         with np.errstate(all="ignore"):
-            doubted = not np.isfinite(piece.sum())  # in a third of the time
-        if doubted:
+            suspect = not np.isfinite(piece.sum())  # three times faster than isfinite
+        if suspect:
             wide = piece.astype(np.float32) if piece.itemsize < 4 else piece
             good = np.isfinite(wide).reshape(len(piece), -1).all(1)  # [n]
             found.append(first + np.flatnonzero(~good))
@@ -84,6 +88,21 @@ def not_finite(array: Array) -> np.ndarray:
 
 def is_list(value: Any) -> bool:
     return isinstance(value, list)
+
+
+def place_of(path: tuple) -> str:
+    """The path of a leaf in a pytree as text, such as "a/0"; "" for a single leaf."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def by_place(tree: PyTree, is_leaf: Any = None) -> dict[str, Any]:
+    """The place of each leaf in a pytree -> the leaf.
+
+    >>> by_place({"a": (1, 2), "b": 3})
+    {'a/0': 1, 'a/1': 2, 'b': 3}
+    """
+    leaves = jax.tree.leaves_with_path(tree, is_leaf=is_leaf)
+    return {place_of(path): leaf for path, leaf in leaves}
 
 
 def _as_array(given: Any, what: str) -> Array:
@@ -105,7 +124,7 @@ def _as_array(given: Any, what: str) -> Array:
 
 
 def is_frame(given: Any) -> bool:
-    """Whether it is a data frame of pandas, polars or the like."""
+    """Whether `given` is a data frame of pandas, polars or a similar library."""
     return hasattr(given, "columns") and hasattr(given, "dtypes")
 
 
@@ -113,22 +132,22 @@ def read(given: Any, what: str) -> np.ndarray:
     """Convert an array, a list or a data frame to a NumPy array of numbers or text.
 
     Raises:
-        UserError: if that is not possible.
+        UserError: if `given` cannot be converted.
     """
     if is_frame(given):
         return _frame(given, what)
     if np.ma.is_masked(given):
         raise UserError(
-            f"{what} has masked values: fill them, as x.filled(0), or leave those "
-            "examples out"
+            f"{what} has masked values: fill them, for example with x.filled(0), or "
+            "leave those examples out"
         )
     try:
         array = np.asarray(given)
     except (TypeError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
-            f"{what} is no array ({reason}): give numbers with one shape for all "
-            "examples, as np.asarray takes them"
+            f"{what} is no array ({reason}): give numbers with the same shape for all "
+            "examples"
         ) from None
     if array.dtype.kind in "OT":
         array = _plain(array, what)
@@ -136,7 +155,7 @@ def read(given: Any, what: str) -> np.ndarray:
 
 
 def _plain(array: np.ndarray, what: str) -> np.ndarray:
-    """An object array as text or numbers, if all its entries are."""
+    """An object array as an array of text, or of numbers."""
     values = array.ravel().tolist()
     if values and all(isinstance(value, str) for value in values):
         return array.astype(str)
@@ -150,9 +169,9 @@ def _plain(array: np.ndarray, what: str) -> np.ndarray:
 
 
 def _frame(frame: Any, what: str) -> np.ndarray:
-    """[N, D] float32 of a data frame of pandas, polars or the like; [N] of one column.
+    """A data frame of several columns as [N, D] float32, of one column as [N].
 
-    One column of whole numbers or text stays that, as it may hold classes.
+    A single column keeps its dtype, because it may hold classes.
     """
     names = list(frame.columns)
     columns = [read(frame[name], f"{what}[{name!r}]") for name in names]
@@ -171,11 +190,11 @@ def _frame(frame: Any, what: str) -> np.ndarray:
 
 
 def _canonical(array: np.ndarray, what: str) -> np.ndarray:
-    """Cast to the dtype that JAX would use, refusing what does not fit."""
+    """Cast to the dtype that JAX would use; raise if a number does not fit."""
     if array.dtype.kind not in "biufc" and not is_float(array):
         raise UserError(
-            f"{what} has {array.dtype}: give numbers, as the seconds since a moment "
-            "for times"
+            f"{what} has {array.dtype}: give numbers, for times for example the "
+            "seconds since a fixed moment"
         )
     dtype = jax.dtypes.canonicalize_dtype(array.dtype)
     if array.dtype.kind in "iu" and dtype != array.dtype:

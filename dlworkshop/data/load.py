@@ -1,4 +1,4 @@
-"""A name or path -> Dataset, prepared on first use and cached."""
+"""Loading of a data set by name or path; it is prepared on first use and cached."""
 
 import contextlib
 import os
@@ -25,49 +25,47 @@ def load(
 ) -> Dataset:
     """Load a named data set, or your own from a path.
 
-    By name, validation is the last part of the train split, in the order of the tfds
-    records: `train[:55000]` and `train[55000:]` for MNIST, Fashion-MNIST and KMNIST
-    (test: 10,000), `train[:45000]` for CIFAR, `train[:1257]` for digits (test: 360),
-    and as many as in test for EMNIST. EMNIST images are upright and its letters are
-    numbered from 0, unlike in the records.
+    For a named data set, validation is the last part of the train split, in the order
+    of the tfds records: `train[55000:]` for MNIST, Fashion-MNIST and KMNIST (test:
+    10,000), `train[45000:]` for CIFAR, `train[1257:]` for digits (test: 360), and as
+    many as in test for EMNIST. EMNIST images are upright and its letters are numbered
+    from 0, unlike in the records.
 
-    Your own data are a folder with a folder of images for each class (or that below
-    train, validation, test), a CSV (or a folder with train.csv, test.csv), an .npz
-    with x and y (or x_train, ...), or IDX files. Splits that are missing are cut off
-    train, 15 % each, with the same share of each class, and exact copies on one side.
-    What is to be known of the data is logged, and in `Dataset.card`.
+    Your own data are a folder with a folder of images for each class (or such folders
+    inside train, validation, test), a CSV file (or a folder with train.csv, test.csv),
+    an .npz file with x and y (or x_train, ...), or IDX files. Missing splits are cut
+    off train, 15 % each, stratified by class, with exact copies in one split. Warnings
+    about the data are logged, and stored in `Dataset.card`.
 
     Args:
         name: one of `NAMES`, or a path.
-        data_dir: a tfds data_dir, prepared by anyone, or a folder of raw files; by
-            default $DLWORKSHOP_DATA, or a private folder in the user's cache. Raw
-            files are prepared in that cache, and so is what a folder that cannot be
-            written needs. For your own data, where the prepared ones are kept.
-        target: of a table, the column to be told from the others. It holds classes,
-            unless all its cells are numbers and some are not whole or more than 30
-            differ: then it holds numbers to be predicted, which are standardised with
-            the mean and deviation of train (kept in `preprocessing`). Several columns
-            of 0 and 1 are labels that an example may have at once, others numbers.
-            Of an .npz file, the name of the array of labels.
-        group_by: what stays on one side and in one fold, as the photographs of one
-            person: of a folder a regular expression, which is searched in each path
-            below it; of a table a column.
-        image_size: pixels of a side, or (height, width); by default the size that
-            most files have where it is at most 256, else 64.
-        resize: "crop" fills the frame and cuts what stands out evenly on both sides;
-            "pad" shows the whole image with black around it.
-        task: of a table, "classification" or "regression", where the rule for its
-            target is not what you want.
+        data_dir: a tfds data_dir or a folder of raw files; by default $DLWORKSHOP_DATA,
+            or a private folder in the user's cache, which also keeps the prepared files
+            of a folder of raw files or a read-only folder. For your own data, the
+            folder of the prepared data.
+        target: of a table, the column to predict. It holds classes, unless all its
+            cells are numbers and some are not whole or more than 30 differ: then it
+            holds numbers, which are standardised with the mean and deviation of train
+            (stored in `preprocessing`). Several columns of 0 and 1 are labels of which
+            an example may have several; other columns are numbers. Of an .npz file,
+            the name of the array of labels.
+        group_by: defines groups of examples that stay in one split and one fold, such
+            as photographs of one person: a regular expression that is searched in each
+            path below a folder, or a column of a table.
+        image_size: pixels of a side, or (height, width); by default the most frequent
+            size of the files if it is at most 256, else 64.
+        resize: "crop" fills the frame and cuts the rest evenly on both sides; "pad"
+            shows the whole image with black around it.
+        task: of a table, "classification" or "regression": overrides that rule.
 
     Returns:
         Splits of `Batch(image [N, H, W, C] uint8, label [N] int32)`, or [N, D] float32
-        for a table; the images stay on disk until they are indexed. Numbers to be
-        predicted, and several labels, are float32 [N] or [N, columns], and `classes`
-        is ().
+        for a table; images are read from disk when they are indexed. Numbers to
+        predict, and several labels, are float32 [N] or [N, columns], and `classes` is
+        ().
 
     Raises:
-        UserError: if there is nothing by that name, if files are missing or damaged,
-            or a folder cannot be written.
+        UserError: if `name` is unknown, or files are missing, damaged or unwritable.
 
     >>> digits = load("digits")
     >>> digits.train.inputs.shape, digits.train.inputs.dtype, digits.test.targets.shape
@@ -103,8 +101,8 @@ def prepare_from(
     """Prepare one of `NAMES` from a folder of raw files, for `load` with `data_dir`.
 
     Raises:
-        UserError: if that is no such data set, it is prepared already, or the files
-            are missing or damaged.
+        UserError: if the name is unknown, the data set is already prepared, or the
+            files are missing or damaged.
     """
     from dlworkshop.data import prepare  # noqa: PLC0415
 
@@ -114,7 +112,7 @@ def prepare_from(
     if there := places.newest(root, name):
         raise errors.UserError(
             f"{name} is prepared already in {there}: leave {source} out, or delete "
-            "that folder to prepare it anew"
+            "that folder to prepare it again"
         )
     with _usable(data_dir):
         prepare.prepare(name, root, Path(source).expanduser())
@@ -123,39 +121,39 @@ def prepare_from(
 def reload(
     name: str, fingerprint: str, data_dir: str | os.PathLike[str] | None = None
 ) -> Dataset:
-    """The data set of a run, by its config; it must have the content of then.
+    """The data set of a run, whose fingerprint must be the one in its config.
 
     Raises:
-        UserError: if it is not there any more, or is not the same.
+        UserError: if the data set is missing, or its content has changed.
     """
     from dlworkshop.data.readers import store  # noqa: PLC0415
 
     prepared = _root(data_dir) / "own" / fingerprint
-    if fingerprint.isalnum() and prepared.is_dir():  # and is no path
+    if fingerprint.isalnum() and prepared.is_dir():  # isalnum excludes a path
         return store.read(prepared, name)
     if name not in NAMES:
         raise errors.UserError(
             f"the data '{name}' of the run are not in {prepared.parent}: give labelled "
-            "data (--data PATH) or the folder where they are kept (--data-dir), or in "
+            "data (--data PATH) or the folder of the prepared data (--data-dir), or in "
             "Python the arrays to load_run(folder).evaluate"
         )
     dataset = load(name, data_dir)
     if dataset.fingerprint != fingerprint:
         raise errors.UserError(
-            f"the data set '{name}' is not, or not all of, what the run learnt from: "
-            "give labelled data (--data PATH)"
+            f"the data set '{name}' differs from the one that the run learnt from, or "
+            "is only a part of it: give labelled data (--data PATH)"
         )
     return dataset
 
 
 def folder_of(dataset: Dataset, data_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The folder in which a data set of `load` is prepared, for the same `data_dir`."""
+    """The folder of the prepared data set that `load` returns for this `data_dir`."""
     own = _root(data_dir) / "own" / dataset.fingerprint
     if own.is_dir():
         return own
     arrays_folder = _arrays_folder(dataset.name, data_dir)
-    beside = arrays_folder.parent  # the records of tfds, where they can be written
-    return beside if (beside / "dataset_info.json").is_file() else arrays_folder
+    records = arrays_folder.parent  # unless the records are read-only
+    return records if (records / "dataset_info.json").is_file() else arrays_folder
 
 
 def _root(data_dir: str | os.PathLike[str] | None) -> Path:
@@ -186,8 +184,8 @@ def _usable(data_dir: str | os.PathLike[str] | None) -> Iterator[None]:
     except OSError as error:
         where = error.filename or data_dir or "the data cache"
         raise errors.UserError(
-            f"{where} cannot be used ({error.strerror or error}): give a folder "
-            "with room to write in, by data_dir (--data-dir) or DLWORKSHOP_DATA"
+            f"{where} cannot be used ({error.strerror or error}): give a writable "
+            "folder with enough room by data_dir (--data-dir) or DLWORKSHOP_DATA"
         ) from error
 
 
@@ -201,7 +199,7 @@ def _arrays_folder(name: str, data_dir: str | os.PathLike[str] | None) -> Path:
     if records is None:
         source = None
         if name != "digits" and (paths := sources.find(name, given)):
-            # Keyed by content: folders of files with the same names do not collide.
+            # keyed by content, because file names are the same in every folder
             source, home = given, places.cache_dir() / "from" / checksums.key(paths)
         records = places.newest(home, name) or prepare.prepare(name, home, source)
     return prepare.arrays_of(name, records)

@@ -1,6 +1,6 @@
 """The order of examples, a pure function of (seed, epoch).
 
-It is drawn by the host, or by a device where it is wanted: the same, bit for bit.
+The host and a device draw the same order, bit for bit.
 """
 
 import threading
@@ -13,25 +13,26 @@ import numpy as np
 
 from dlworkshop.types import Array
 
-# Examples from which on the seeds are drawn by threads: what is handed to one must take
-# longer than handing it over, which is 0.1 ms.
+# Number of examples from which threads draw the orders of several seeds: a smaller
+# order takes less than the 0.1 ms that starting a task costs.
 MANY = 10_000
-# Of Philox4x64-10: multipliers, what is added to the key between rounds, rounds.
+# Philox4x64-10: multipliers, increments of the key between rounds, number of rounds.
 MULTIPLIERS = 0xD2E7470EE14C6C93, 0xCA5A826395121157
 WEYL = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B
 ROUNDS = 10
-# Examples of all seeds whose order a device draws at a time: sorting takes some copies.
+# Examples (of all seeds) that a device sorts at a time, because sorting needs copies.
 AT_ONCE = 2**22
 
 
 def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
     """A random order of range(size): [size] int32, the same on every machine.
 
-    It sorts the raw 64-bit stream of Philox, because NumPy promises the streams of its
-    bit generators for ever, but not what its shuffles make of them: a run can be
-    resumed after an upgrade. Source: Salmon et al. (2011), Parallel random numbers.
-    Any sort gives the same order unless two of the numbers are equal, which has a
-    chance of size**2 / 2**65: 1e-10 for 55,000.
+    It sorts the raw 64-bit stream of Philox: NumPy guarantees the streams of its bit
+    generators, but not its shuffles, so a run can be resumed after an upgrade. Any sort
+    gives the same order unless two numbers are equal, which has probability
+    size**2 / 2**65: 1e-10 for 55,000.
+
+    Source: Salmon et al. (2011), Parallel random numbers: as easy as 1, 2, 3.
 
     >>> permutation(seed=0, epoch=0, size=5).tolist()
     [0, 2, 1, 4, 3]
@@ -50,14 +51,14 @@ def device_permutation(seed: Array, epoch: Array, size: int) -> jax.Array:
     high, low = philox(seed, epoch, -(-size // 4))
     upper, lower = (jnp.stack(half, -1).reshape(-1)[:size] for half in (high, low))
     place = jnp.arange(size, dtype=jnp.int32)
-    # by the place too, where two numbers are equal: as a stable sort, but without one
+    # the place breaks ties, so that an unstable sort gives the stable order
     return jax.lax.sort((upper, lower, place), num_keys=3, is_stable=False)[2]
 
 
 def philox(seed: Array, epoch: Array, blocks: int) -> tuple[list, list]:
-    """The stream of Philox4x64-10 under the key (seed, epoch), in uint32 halves.
+    """The stream of Philox4x64-10 with the key (seed, epoch), as uint32 halves.
 
-    As NumPy counts, the first block is that of counter 1.
+    The counter of the first block is 1, as in NumPy.
 
     Returns:
         Upper and lower halves of the four numbers of each block: 4 x [blocks] each.
@@ -72,28 +73,23 @@ def philox(seed: Array, epoch: Array, blocks: int) -> tuple[list, list]:
         counter, keys = state
         high0, low0 = _multiply(counter[0], _halves(MULTIPLIERS[0]))
         high1, low1 = _multiply(counter[2], _halves(MULTIPLIERS[1]))
-        first, third = (
-            _xor(high1, counter[1], keys[0]),
-            _xor(high0, counter[3], keys[1]),
-        )
+        first = _xor(high1, counter[1], keys[0])
+        third = _xor(high0, counter[3], keys[1])
         keys = tuple(_add(k, _halves(w)) for k, w in zip(keys, WEYL, strict=True))
         return (first, low1, third, low0), keys
 
-    # unrolled as a whole, XLA computes many times on a CPU what is used many times
+    # fully unrolled, XLA on a CPU would recompute values that are used several times
     counter, _ = jax.lax.fori_loop(0, ROUNDS, turn, (counter, keys), unroll=2)
     return [high for high, _ in counter], [low for _, low in counter]
 
 
 def _halves(number: int) -> tuple[jax.Array, jax.Array]:
-    """A number of 64 bits as (high, low) of 32."""
+    """A 64-bit number as 32-bit (high, low)."""
     return jnp.uint32(number >> 32), jnp.uint32(number & 0xFFFFFFFF)
 
 
-def _xor(*numbers):
-    high, low = numbers[0]
-    for other in numbers[1:]:
-        high, low = high ^ other[0], low ^ other[1]
-    return high, low
+def _xor(a, b, c):
+    return a[0] ^ b[0] ^ c[0], a[1] ^ b[1] ^ c[1]
 
 
 def _add(a, b):
@@ -113,7 +109,7 @@ def _multiply(a, b):
 
 
 def _product(a, b):
-    """(high, low) of a * b, of 32 bits each."""
+    """The 64-bit product of two 32-bit numbers as (high, low)."""
     half, mask = jnp.uint32(16), jnp.uint32(0xFFFF)
     (a1, a0), (b1, b0) = ((x >> half, x & mask) for x in (a, b))
     low, cross, other = a0 * b0, a0 * b1, a1 * b0
@@ -123,9 +119,9 @@ def _product(a, b):
 
 
 def device_order(seeds: Array, epoch: Array, size: int, batch_size: int) -> jax.Array:
-    """Indices [S, P, B] int32 of an epoch, for members of these seeds [P] uint32.
+    """Indices [S, P, B] int32 of an epoch for members with seeds [P] uint32.
 
-    It is what `Order.steps` gives, to be computed by a device; some seeds at a time.
+    The result equals `Order.steps`; a device computes it for some seeds at a time.
     """
     steps = size // batch_size
 
@@ -140,8 +136,7 @@ def device_order(seeds: Array, epoch: Array, size: int, batch_size: int) -> jax.
 class Order:
     """Indices of the examples of each member and step; a partial last batch is dropped.
 
-    Members of the same seed see the same batches, others see others. It may be asked
-    from several threads.
+    Members with the same seed see the same batches. `steps` is thread-safe.
     """
 
     def __init__(self, seeds: Sequence[int], size: int, batch_size: int):
@@ -154,7 +149,7 @@ class Order:
     def steps(self, first: int, count: int, members=slice(None)) -> np.ndarray:
         """Indices [S, P, B] int32 of `count` steps from step `first`, in one epoch.
 
-        `members` chooses some of the P.
+        `members` selects some of the P members.
         """
         epoch, start = divmod(first, self.steps_per_epoch)
         orders = self._of(epoch)[:, start : start + count]  # [seeds, S, B]
@@ -163,7 +158,7 @@ class Order:
     def _of(self, epoch: int) -> np.ndarray:
         """The orders [seeds, S, B] of an epoch, computed once.
 
-        The last two are kept: threads are on both sides of the end of an epoch.
+        The orders of two epochs are kept for threads that read around an epoch's end.
         """
         with self._lock:
             if epoch not in self._epochs:
@@ -180,5 +175,5 @@ class Order:
 
         if self.size < MANY or len(self.seeds) == 1:
             return np.stack(list(map(one, self.seeds))).reshape(shape)
-        with ThreadPoolExecutor() as pool:  # NumPy's sort lets others run
+        with ThreadPoolExecutor() as pool:  # NumPy releases the GIL while it sorts
             return np.stack(list(pool.map(one, self.seeds))).reshape(shape)

@@ -8,8 +8,8 @@ from dlworkshop.types import Array, Batch, Dataset
 def coarse(images: Array, most: int = 16) -> np.ndarray:
     """Downscaled pixels [N, h * w * C] in [0, 1] of images [N, H, W, C] uint8.
 
-    Where a side has more than `most` pixels, they are means over square blocks, so
-    that it has no more; what is left over on the right and below is cut off.
+    If a side has more than `most` pixels, square blocks are averaged so that no side
+    has more. An incomplete block at the right or bottom is cut off.
 
     >>> image = np.array([[0, 51, 9], [102, 51, 9]], np.uint8)[None, ..., None]
     >>> coarse(image, most=2).tolist()  # one block of 2x2, their mean 51
@@ -27,10 +27,10 @@ def coarse(images: Array, most: int = 16) -> np.ndarray:
 def standardised(dataset: Dataset) -> tuple[Dataset, np.ndarray, np.ndarray]:
     """Inputs [N, D] with mean 0 and deviation 1 over the training split.
 
-    An input that is the same everywhere becomes 0.
+    A constant input becomes 0.
 
     Returns:
-        The data set, and the mean and deviation [D] of the inputs as they were.
+        The data set, and the mean and deviation [D] of the original inputs.
 
     >>> split = Batch(np.array([[1.0, 7.0], [5.0, 7.0]]), np.array([0, 1]))
     >>> dataset = Dataset(split, split, split, ("a", "b"))

@@ -1,4 +1,4 @@
-"""Locations of data sets on disk."""
+"""Folders of data sets."""
 
 import os
 import re

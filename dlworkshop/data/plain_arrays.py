@@ -1,4 +1,4 @@
-"""`from_arrays`: arrays in memory -> Dataset."""
+"""`from_arrays`: a data set from arrays."""
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,44 +35,42 @@ def from_arrays(
 ) -> Dataset:
     """Make a data set from arrays.
 
-    What y holds is decided by it and `classes` alone:
+    y and `classes` decide what the targets are:
 
-    - Text [N] names classes; they are sorted.
-    - Whole numbers [N] of any dtype, and bool [N], are classes 0 to K - 1, which all
-      occur in train. Give `classes` for their names, which also allows that some do not
-      occur; they are never renumbered. Give `classes=()` where they are numbers to be
-      predicted, such as counts. [N, 1] is taken as [N].
-    - Floats are values to be predicted (regression), and so is any other shape and any
-      pytree: float stays float, integers stay integers, and bool becomes 0.0 and 1.0
+    - Text [N] names classes, which are sorted.
+    - Integers [N] of any dtype, and bool [N], are classes 0 to K - 1, which must all
+      occur in train. `classes` gives their names, and then some may be absent; classes
+      are never renumbered. With `classes=()` the integers are numbers to predict, such
+      as counts. [N, 1] is treated as [N].
+    - Floats are values to predict (regression), and so is any other shape and any
+      pytree: floats and integers keep their kind, and bool becomes 0.0 and 1.0
       (several labels for one example). uint8 of two axes or more is an image, and
-      becomes a float in [0, 1] in the step, as it does in x.
+      becomes a float in [0, 1] in the step, as in x.
 
     Args:
-        x: inputs, an array [N, ...] or a pytree of them, as a dict of several inputs.
-            A list is one array. Arrays of JAX, PyTorch on the CPU, pandas and polars
-            are converted by np.asarray; a data frame becomes [N, D] float32. Arrays
-            that are memory-mapped, or of h5py and the like, stay on disk.
-        y: targets, likewise; None where the objective wants none.
-        validation, test: the other splits, as (x, y) or (x, y, weights). One that is
-            missing is cut off x and y, at random by `seed`, with the same share of each
-            class where there are classes.
-        weights: [N] >= 0, the share of each example of x in the loss. All splits' are
-            divided by the mean of train's, which becomes 1.
-        groups: [N] numbers or text; examples of x of the same group, as the pictures
-            of one person, are all cut off or all left, and in one fold where folds are
-            cut. A validation split that is given has none of these groups.
+        x: inputs, an array [N, ...] or a pytree of arrays, such as a dict of several
+            inputs. A list is one array. Arrays of JAX, PyTorch on the CPU, pandas and
+            polars are converted by np.asarray; a data frame becomes [N, D] float32.
+            Arrays on disk (memory-mapped, or of h5py or similar) stay there.
+        y: targets, likewise; None if the objective needs none.
+        validation, test: the other splits, as (x, y) or (x, y, weights). A missing
+            split is cut off x and y at random by `seed`, stratified by class.
+        weights: [N] >= 0, the share of each example of x in the loss. The weights of
+            all splits are divided by the mean weight of train.
+        groups: [N] numbers or text; examples of the same group, such as the pictures of
+            one person, stay in one split and one fold. If a validation split is given,
+            it must have none of these groups.
         classes: [K] names of the classes; () if y holds no classes.
         name: of the data set, for reports.
         seed: of the random cut.
         validation_size, test_size: shares of x that are cut off, in (0, 1).
 
     Returns:
-        A `Dataset`. int64 becomes int32 and float64 float32, unless JAX is told to use
-        64 bits.
+        A `Dataset`. int64 becomes int32 and float64 float32, unless JAX uses 64 bits.
 
     Raises:
-        UserError: if lengths, shapes or dtypes do not go together, y has NaN, a split
-            would be empty, or what is given has no effect.
+        UserError: if lengths, shapes or dtypes do not match, y has NaN, a split would
+            be empty, or an argument has no effect.
 
     >>> x, y = np.random.rand(200, 4), np.arange(200) % 2
     >>> dataset = from_arrays(x, y)
@@ -84,21 +82,10 @@ def from_arrays(
     """
     check_whole("seed", seed, 0)
     shares = _shares(validation, test, validation_size, test_size)
-    given = {"train": _split("train", (x, y, weights))}
-    for split, parts in (("validation", validation), ("test", test)):
-        if parts is not None:
-            given[split] = _split(split, parts)
-            _check_alike(given["train"], given[split], split)
-            _check_columns(x, parts[0], split)
-    size = given["train"].num_examples
-    group = _groups(groups, size, bool(shares))
-    targets, names = as_targets(
-        {split: batch.targets for split, batch in given.items()}, classes
-    )
-    splits = {s: batch._replace(targets=targets[s]) for s, batch in given.items()}
+    splits, names = _given_splits((x, y, weights), validation, test, classes)
     whole = splits["train"]
-    for split, batch in splits.items():
-        _check_dtypes(whole.targets, batch.targets, described(split, "y"))
+    size = whole.num_examples
+    group = _groups(groups, size, bool(shares))
     index = {"train": np.arange(size)}
     if shares:
         label = whole.targets if names else np.zeros(size, int)
@@ -123,6 +110,28 @@ def from_arrays(
         groups=together,
         columns=columns_of(x),
     )
+
+
+def _given_splits(
+    train: Split,
+    validation: Split | None,
+    test: Split | None,
+    classes: Sequence[str] | None,
+) -> tuple[dict[str, Batch], tuple[str, ...]]:
+    """Check and convert the splits that are given; also the names of the classes."""
+    given = {"train": _split("train", train)}
+    for split, parts in (("validation", validation), ("test", test)):
+        if parts is not None:
+            given[split] = _split(split, parts)
+            _check_alike(given["train"], given[split], split)
+            _check_columns(train[0], parts[0], split)
+    targets, names = as_targets(
+        {split: batch.targets for split, batch in given.items()}, classes
+    )
+    for split, y in targets.items():
+        _check_dtypes(targets["train"], y, described(split, "y"))
+        given[split] = given[split]._replace(targets=y)
+    return given, names
 
 
 def _check_columns(train: Any, other: Any, split: str) -> None:
@@ -157,7 +166,8 @@ def _shares(
     if sum(shares.values()) >= 1:
         said = ", ".join(f"{split}_size is {share}" for split, share in shares.items())
         raise UserError(
-            f"{said}: give shares of all examples which leave some to train"
+            f"{said}: give shares whose sum is below 1, so that some examples are left "
+            "to train"
         )
     return shares
 
@@ -166,8 +176,9 @@ def _split(split: str, parts: Split) -> Batch:
     """Check and convert the arrays of one split, all of one length."""
     if not isinstance(parts, tuple | list) or len(parts) not in (2, 3):
         raise UserError(
-            f"{split} is {type(parts).__name__} of another form than (x, y) or "
-            "(x, y, weights): give such a tuple, with None for y where there is none"
+            f"{split} is a {type(parts).__name__} of another form than (x, y) or "
+            "(x, y, weights): give such a tuple, with None for y if there are no "
+            "targets"
         )
     x, y, weights = (*parts, None)[:3]
     said = described(split, "x")
@@ -199,7 +210,7 @@ def checked_weights(given: Array, what: str) -> np.ndarray:
     """Check example weights and convert them to [N] float32.
 
     Raises:
-        UserError: if they are no finite numbers of at least 0, or all 0.
+        UserError: if a weight is negative or not finite, or all are 0.
     """
     weights = as_arrays(given, what)
     if not isinstance(weights, np.ndarray) or weights.ndim != 1:
@@ -215,7 +226,10 @@ def checked_weights(given: Array, what: str) -> np.ndarray:
             "least 0"
         )
     if not weights.any():
-        raise UserError(f"{what} is 0 for every example: nothing would be learnt")
+        raise UserError(
+            f"{what} is 0 for every example, so nothing would be learnt: give some "
+            "weights above 0"
+        )
     return weights
 
 
@@ -252,12 +266,12 @@ def _check_dtypes(mine: PyTree, theirs: PyTree, said: str) -> None:
         if a.dtype != b.dtype:
             raise UserError(
                 f"{said}{path} is {b.dtype} and that of train {a.dtype}: give the same "
-                "dtype, as uint8 is scaled to [0, 1] and others are not"
+                "dtype, because only uint8 is scaled to [0, 1]"
             )
 
 
 def _pairs(mine: PyTree, theirs: PyTree) -> Iterator[tuple[str, Array, Array]]:
-    """Path, array and other array for two pytrees of one structure."""
+    """Path, array and other array of two pytrees with the same structure."""
     others = jax.tree.leaves(theirs)
     for (path, leaf), other in zip(
         jax.tree.leaves_with_path(mine), others, strict=True
@@ -278,7 +292,7 @@ def _groups(given: Array | None, size: int, used: bool) -> np.ndarray:
         return np.arange(size)
     if not used:
         raise UserError(
-            "groups are given, but all splits are too, so nothing is cut: leave groups "
+            "groups are given, but so are all splits, and nothing is cut: leave groups "
             "out"
         )
     groups = np.asarray(given)
@@ -307,8 +321,8 @@ def _cut(
     for split, rows in index.items():
         if not len(rows):
             raise UserError(
-                f"the {split} split that is cut off has no example: give more of each "
-                f"class (or more groups), or {split}=(x, y) yourself"
+                f"the {split} split that is cut off has no example: give more examples "
+                f"of each class (or more groups), or give {split}=(x, y)"
             )
     return index
 
@@ -322,7 +336,7 @@ def _check_classes(train: Batch, names: tuple[str, ...]) -> None:
     if not counts.all():
         raise UserError(
             f"the class '{names[int(counts.argmin())]}' has no example in train: give "
-            "more of it, fewer classes, or the splits themselves"
+            "more examples of it, fewer classes, or the splits themselves"
         )
 
 

@@ -1,4 +1,4 @@
-"""Raw files or a download -> tfds records and arrays, made visible by one rename."""
+"""Preparation of a named data set: raw files -> tfds records and decoded arrays."""
 
 import logging
 import sys
@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from dlworkshop.data import arrays, checksums, fetch, places, sources
-from dlworkshop.data.builders import make_builder
+from dlworkshop.data.builders import builder_class
 from dlworkshop.errors import UserError
 from dlworkshop.files import atomic_rename
 
@@ -14,13 +14,17 @@ log = logging.getLogger(__name__)
 
 
 def prepare(name: str, root: Path, source: Path | None = None) -> Path:
-    """Prepare one of `NAMES` below `root`, a tfds data_dir that is made if missing.
+    """Prepare one of `NAMES` below `root`, atomically.
 
-    Two processes may do it at once; one that is killed leaves nothing that counts.
-    `source` is a folder of raw files; None means `root`/downloads, filled if need be.
+    Two processes may prepare the same data set at once, and either may be killed.
+
+    Args:
+        name: one of `NAMES`.
+        root: a tfds data_dir, created if missing.
+        source: a folder of raw files; None downloads them to `root`/downloads.
 
     Returns:
-        The tfds folder of the data set, as `root`/mnist/3.0.1.
+        The tfds folder of the data set, such as `root`/mnist/3.0.1.
 
     Raises:
         UserError: if raw files are missing or damaged.
@@ -34,7 +38,8 @@ def prepare(name: str, root: Path, source: Path | None = None) -> Path:
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     with tempfile.TemporaryDirectory(prefix=".incomplete-", dir=root) as partial:
-        builder = make_builder(name, partial)
+        config = name.partition("/")[2] or None
+        builder = builder_class(name)(data_dir=partial, config=config)
         builder.raw = raw
         with arrays.quiet():
             builder.download_and_prepare(
@@ -68,7 +73,7 @@ def _read(name: str, root: Path, source: Path | None) -> sources.Raw:
 def arrays_of(name: str, records: Path) -> Path:
     """The folder of decoded arrays of prepared `records`, created if missing.
 
-    It lies beside the records, or in the cache where those cannot be written.
+    It is inside the folder of the records, or in the cache if that is read-only.
     """
     folder = records / "arrays"
     if not folder.exists() and places.read_only(records):

@@ -1,4 +1,4 @@
-"""Progress display: one live line in a terminal or notebook, plain lines elsewhere."""
+"""Progress display: a live line in a terminal or notebook, plain lines elsewhere."""
 
 import sys
 import time
@@ -7,16 +7,16 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-QUIET_SECONDS = 10.0  # at most one plain line in this time
-NOTEBOOK_SECONDS = 0.2  # at most one message to a notebook in this time
-ROOM_FOR_BAR = 110  # columns of a terminal that has room for a bar beside the text
+QUIET_SECONDS = 10.0  # between two plain lines
+NOTEBOOK_SECONDS = 0.2  # between two messages to a notebook
+ROOM_FOR_BAR = 110  # columns of a terminal with room for a bar beside the text
 
 
 class Live:
-    """A line that is updated in place; elsewhere a plain line from time to time.
+    """A line that is updated in place; without a terminal, plain lines now and then.
 
-    A notebook gets a display of its own, which is updated in place. rich would show a
-    widget there, which needs another package and is not in a saved notebook.
+    In a notebook the display is not that of rich, whose widget needs another package
+    and is not stored in a saved notebook.
     """
 
     def __init__(self, total: int, done: int = 0, text: str = "", quiet: bool = False):
@@ -42,7 +42,7 @@ class Live:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
-        if self._untold:  # where it ended before its time
+        if self._untold:  # the last text, if the work ended early
             self._tell(self._untold)
 
     def log(self, line: str) -> None:
@@ -83,7 +83,7 @@ class Notebook:
     @classmethod
     def here(cls) -> "Notebook | None":
         """The notebook in which this process runs; None elsewhere."""
-        ipython = sys.modules.get("IPython")  # there it was imported long ago
+        ipython = sys.modules.get("IPython")  # a notebook has imported it already
         shell = ipython.get_ipython() if ipython is not None else None
         if getattr(shell, "kernel", None) is None:
             return None
@@ -112,7 +112,7 @@ class Count(Live):
         self._noun, self._done = noun, 0
 
     def advance(self, count: int) -> None:
-        """Advance by so many items."""
+        """Advance by `count` items."""
         self._done += count
         rate = self._done / max(time.perf_counter() - self.started, 1e-9)
         text = f"{self._done:,} of {self.total:,} {self._noun}, {rate:,.1f} a second"

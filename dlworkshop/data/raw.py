@@ -1,6 +1,6 @@
 """Parsing of raw bytes: gzip, IDX (the MNIST family) and CIFAR records.
 
-`data` is a whole file, and `where` its name, for messages.
+`data` is the content of a whole file, and `where` its name in messages.
 """
 
 import gzip
@@ -32,12 +32,12 @@ def gunzip(data: bytes, where: str) -> bytes:
 
 
 def parse_idx(data: bytes, where: str, ndim: int) -> np.ndarray:
-    """The uint8 array of `ndim` axes in an unpacked IDX file, a view of it.
+    """The uint8 array of `ndim` axes in an unpacked IDX file, as a view.
 
     Labels have one axis, images three.
 
     Raises:
-        UserError: if magic number or length are not those of such a file.
+        UserError: if the magic number or the length is wrong.
 
     Source: LeCun, Cortes and Burges, "The MNIST database", FILE FORMATS.
 
@@ -60,7 +60,7 @@ def parse_idx(data: bytes, where: str, ndim: int) -> np.ndarray:
         )
     try:
         return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
-    except ValueError as error:  # no examples, of a size beyond all memory
+    except ValueError as error:  # no examples, but an impossible size of each
         raise UserError(
             f"{where} has the shape {shape} ({error}): fetch it again."
         ) from None
@@ -71,10 +71,11 @@ def parse_idx_pair(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images [N, H, W, 1] and labels [N], uint8, of two IDX files, gzipped or not.
 
-    Of each file are given its name and its content.
+    Each file is given as its name and its content.
 
     Raises:
-        UserError: if one of them is damaged, or they have not as many, at least one.
+        UserError: if a file is damaged, the numbers of images and labels differ, or
+            there are none.
 
     >>> header = bytes([0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 2])
     >>> pair = ("x", header + bytes(4)), ("y", bytes([0, 0, 8, 1, 0, 0, 0, 1, 7]))
@@ -96,10 +97,10 @@ def parse_idx_pair(
 def parse_cifar(data: bytes, where: str, num_labels: int) -> tuple[np.ndarray, ...]:
     """Labels [N, num_labels] and images [N, 32, 32, 3], uint8, of CIFAR's records.
 
-    `num_labels` bytes are before each image: 1 in CIFAR-10, 2 in CIFAR-100.
+    Each image follows `num_labels` bytes: 1 in CIFAR-10, 2 in CIFAR-100.
 
     Raises:
-        UserError: if the length is not a whole number of records.
+        UserError: if the length is not a multiple of the size of a record.
 
     Source: Krizhevsky, https://www.cs.toronto.edu/~kriz/cifar.html, binary version.
 

@@ -1,4 +1,4 @@
-"""Arrays [N, ...] that lie elsewhere: rows are read when they are asked for."""
+"""Arrays [N, ...] that are not in memory: rows are read when they are indexed."""
 
 import abc
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def evenly(size: int, most: int) -> np.ndarray:
-    """At most `most` of the numbers of `size` rows, evenly spread, both ends included.
+    """At most `most` evenly spaced row numbers in [0, size), including both ends.
 
     >>> evenly(9, 3).tolist(), evenly(2, 3).tolist()
     ([0, 4, 8], [0, 1])
@@ -16,13 +16,13 @@ def evenly(size: int, most: int) -> np.ndarray:
 
 
 class LazyArray(abc.ABC):
-    """Some rows of what is not in memory, as an array [N, ...].
+    """Some rows of a source that is not in memory, as an array [N, ...].
 
-    It takes what NumPy takes for the first axis (a number, a slice, an array of
-    numbers of any shape), and `np.asarray` reads all of it. Threads may share it.
+    The first axis takes the indices that NumPy takes (a number, a slice, an array of
+    numbers of any shape), and `np.asarray` reads all rows. It is thread-safe.
 
     Args:
-        index: [N] numbers of the rows, in what they are read from.
+        index: [N] row numbers in the source.
         shape, dtype: of one row.
     """
 
@@ -33,30 +33,25 @@ class LazyArray(abc.ABC):
 
     @abc.abstractmethod
     def _read(self, numbers: np.ndarray) -> np.ndarray:
-        """The rows [n, ...] of such numbers [n], in that order."""
+        """The rows [n, ...] with these numbers [n], in this order."""
 
     @property
     def ndim(self) -> int:
-        """Axes, that of the rows among them."""
+        """The number of axes, including that of the rows."""
         return len(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Of all rows."""
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     def __len__(self) -> int:
         return len(self._index)
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         if isinstance(rows, tuple):
-            raise TypeError("such an array is indexed by rows only: take [rows] first")
+            raise TypeError("only rows can be indexed: take array[rows] first")
         wanted = self._index[rows]
         values = self._read(np.ravel(wanted))
         return values.reshape(*np.shape(wanted), *self.shape[1:])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        del copy  # what is read is always new
+        del copy  # reading always makes a new array
         return self[:] if dtype is None else self[:].astype(dtype)
 
     def __jax_array__(self) -> Any:
@@ -66,7 +61,7 @@ class LazyArray(abc.ABC):
 
 
 class Rows(LazyArray):
-    """Some rows of a memory-mapped array, or of one that a library reads from disk.
+    """Some rows of an array in memory or on disk, such as one of h5py.
 
     >>> rows = Rows(np.arange(10.0), np.array([7, 2, 5]))
     >>> rows.shape, rows[1:].tolist(), rows[[[0, 0]]].tolist()
@@ -80,13 +75,13 @@ class Rows(LazyArray):
     def _read(self, numbers: np.ndarray) -> np.ndarray:
         if isinstance(self._source, np.ndarray):
             return self._source[numbers]
-        # h5py takes numbers that increase, and no other
+        # h5py only takes increasing numbers
         some, places = np.unique(numbers, return_inverse=True)
         return np.asarray(self._source[some])[places]
 
 
 def is_lazy(array: Any) -> bool:
-    """Whether an array is on disk, or wherever a library reads it from.
+    """Whether the rows of an array are not in memory but read by a library.
 
     >>> is_lazy(np.zeros(3)), is_lazy(Rows(np.zeros(3), np.arange(2)))
     (False, True)
@@ -95,6 +90,6 @@ def is_lazy(array: Any) -> bool:
         return True
     reads_rows = all(hasattr(array, name) for name in ("__getitem__", "__len__"))
     known = isinstance(getattr(array, "dtype", None), np.dtype)
-    # what says how its memory is laid out (NumPy, JAX) has it; pandas counts by labels
+    # NumPy and JAX describe the layout of their memory; pandas indexes by labels
     inside = any(hasattr(array, n) for n in ("__array_interface__", "devices", "iloc"))
     return reads_rows and known and hasattr(array, "shape") and not inside

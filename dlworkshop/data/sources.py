@@ -1,4 +1,4 @@
-"""A folder of raw files -> the arrays of a data set, checked file by file."""
+"""Reading of the raw files of a named data set, each of which is checked."""
 
 import tarfile
 import zipfile
@@ -16,15 +16,15 @@ Columns = dict[str, np.ndarray]  # feature name -> [N, ...]
 
 
 class Raw(NamedTuple):
-    """Both official splits, with the columns the tfds builder wants."""
+    """Both official splits, with the columns of the tfds builder."""
 
     train: Columns  # image [N, H, W, C] uint8, label [N] uint8, perhaps coarse_label
     test: Columns
-    class_names: dict[str, list[str]]  # label column -> names, where files say them
+    class_names: dict[str, list[str]]  # label column -> names, if a file has them
 
 
 def locate(name: str, folder: Path) -> tuple[list[Path], list[str]]:
-    """The raw files of `name` in `folder`, and the names of those missing there."""
+    """The raw files of `name` in `folder`, and the names of missing ones."""
     entry = ENTRIES[name]
     if entry.archive and (folder / entry.archive).is_file():
         return [folder / entry.archive], []
@@ -41,7 +41,7 @@ def find(name: str, folder: Path) -> list[Path]:
     """The raw files of `name` in `folder`: all of them, or [] if there is none.
 
     Raises:
-        UserError: if only a part is there, or only a pickle, which can run code.
+        UserError: if some are missing, or there is only a pickle, which can run code.
     """
     found, missing = locate(name, folder)
     if found and missing:
@@ -63,7 +63,7 @@ def read(name: str, paths: list[Path]) -> Raw:
     """Read and check the raw files that `find` found.
 
     Raises:
-        UserError: naming the file that is damaged or does not fit the others.
+        UserError: if a file is damaged or does not match the others.
     """
     entry = ENTRIES[name]
     wanted = (*entry.train, *entry.test, *entry.class_files)
@@ -90,7 +90,7 @@ def read(name: str, paths: list[Path]) -> Raw:
 
 
 def _unpack(archive: Path, wanted: tuple[str, ...]) -> dict[str, tuple[str, bytes]]:
-    """The wanted members of a tar or zip archive, in memory: nothing is extracted."""
+    """The wanted members of a tar or zip archive, read into memory."""
     files = {}
     try:
         if archive.suffix == ".zip":
@@ -123,8 +123,8 @@ def _read_idx(entry: Entry, names: tuple[str, ...], files: dict) -> Columns:
     image, label = raw.parse_idx_pair(*pair)  # [N, H, W, 1], [N]
     if image.shape[1:3] != (28, 28):
         raise UserError(
-            f"{image_file} has images of {image.shape[1:3]}, wanted (28, 28): use "
-            "data of your own under another road than this name."
+            f"{image_file} has images of {image.shape[1:3]}, wanted (28, 28): load "
+            "data of your own by their path, not by this name."
         )
     _check_labels(label, label_file, entry.first_label, entry.num_classes)
     return {"image": image, "label": label}

@@ -1,4 +1,4 @@
-"""Which examples are for training, which for choosing, and which for the last test."""
+"""Splitting of examples into train, validation and test."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -7,13 +7,14 @@ import numpy as np
 
 from dlworkshop.errors import UserError
 
-# Of all examples; the rest is train.
-VALIDATION_SHARE, TEST_SHARE = 0.15, 0.15
-SEEN_OFTEN = 5  # an example, on average: then equal ones are no copies
+VALIDATION_SHARE, TEST_SHARE = 0.15, 0.15  # of all examples
+SEEN_OFTEN = (
+    5  # mean count of each distinct vector, from which equal ones are no copies
+)
 
 
 def keys(names: Iterable[str]) -> np.ndarray:
-    """A random number for each name: [N] uint64, the same wherever the name comes.
+    """A pseudo-random number for each name: [N] uint64, which depends on it alone.
 
     >>> first, second = keys(["a", "b"]), keys(["b", "c", "a"])
     >>> bool(first[0] == second[2]), bool(first[0] == first[1])
@@ -29,31 +30,31 @@ def keys(names: Iterable[str]) -> np.ndarray:
 def stratified(
     key: np.ndarray, label: np.ndarray, group: np.ndarray, shares: Sequence[float]
 ) -> np.ndarray:
-    """A split of every example: whole groups, each with the same chance of each split.
+    """Assign whole groups to splits, stratified by class and by size of the group.
 
-    The groups of a class are lined up by size, and every n-th of the line is drawn,
-    from a random start on. So the chance of a group does not depend on its size, and
-    every split has groups of all sizes. Among groups of one size those of the lowest
-    and the highest keys are drawn, so that an example that is added moves few others.
-    A group of several classes counts as one of its rarest. A group that holds more than
-    half of its class is never drawn: there would be nothing to learn from.
+    The groups of a class are sorted by size, and every n-th one is drawn, starting at
+    random. So the probability of a group does not depend on its size, and every split
+    has groups of all sizes. Among groups of the same size, those with the lowest and
+    the highest keys are drawn, so that adding an example moves few others. A group of
+    several classes counts for its rarest class. A group that holds more than half of
+    its class is never drawn, because train must have examples of each class.
 
     Args:
-        key: [N] random whole numbers; that of its first example is that of a group.
+        key: [N] random integers; a group has the key of its first example.
         label: [N] int in [0, K).
-        group: [N] int; what has the same number stays on one side.
+        group: [N] int; examples with the same number stay in one split.
         shares: of all splits but the first, which takes the rest; one or two.
 
     Returns:
-        [N] int8: 0 for the rest, i for shares[i - 1]. A class that has as many groups
-        as there are splits is in each of them.
+        [N] int8: 0 for the rest, i for shares[i - 1]. A class with at least as many
+        groups as there are splits is in each of them.
 
     Raises:
         UserError: if there are fewer groups than splits.
 
     Source: systematic sampling, Madow and Madow (1944), On the theory of systematic
-    sampling. (scikit-learn's StratifiedGroupKFold hands the largest groups out first,
-    so that a split of 15 % would hold other groups than one of 70 %.)
+    sampling. (scikit-learn's StratifiedGroupKFold assigns the largest groups first, so
+    a split of 15 % would have other groups than one of 70 %.)
 
     >>> label = np.arange(20) % 2
     >>> split = stratified(keys([str(i) for i in label]), label, np.arange(20), [0.2])
@@ -71,9 +72,9 @@ def stratified(
         )
     total = np.bincount(label)  # [K]
     rarity = np.argsort(np.argsort(total, kind="stable"))  # [K], 0 is the rarest
-    kind = np.full(len(size), len(total))  # [G], by the rarity of its rarest class
+    kind = np.full(len(size), len(total))  # [G], the rarity of its rarest class
     np.minimum.at(kind, group, rarity[label])
-    own = np.bincount(group, rarity[label] == kind[group], len(size))  # [G], of it
+    own = np.bincount(group, rarity[label] == kind[group], len(size))  # [G], size in it
     line = np.lexsort((key[first], size, own, kind))  # [G]
     drawn = np.zeros(len(size), np.int8)
     for groups in np.split(line, np.flatnonzero(np.diff(kind[line])) + 1):
@@ -87,7 +88,7 @@ def stratified(
 
 
 def _counts(groups: int, shares: Sequence[float]) -> np.ndarray:
-    """How many groups of a class go to each split: [S], fewer than all together."""
+    """The number of groups of a class in each split: [S], fewer than all in sum."""
     wanted = np.round(np.array(shares) * groups).astype(int)
     if groups > len(shares):
         wanted = np.maximum(wanted, 1)
@@ -95,10 +96,10 @@ def _counts(groups: int, shares: Sequence[float]) -> np.ndarray:
 
 
 def _draw(stratum: np.ndarray, wanted: np.ndarray, start: float) -> np.ndarray:
-    """Draw `wanted` [S] of groups in a line: [G] int8, 0 or the number of a split.
+    """Draw `wanted` [S] of the sorted groups: [G] int8, 0 or the number of a split.
 
-    What has the same `stratum` [G], ascending whole numbers, can stand for one another;
-    `start`, in [0, 1), is where in the line to begin.
+    Groups with the same `stratum` [G], ascending integers, are interchangeable; `start`
+    in [0, 1) is the position where the systematic sample begins.
     """
     size, total = len(stratum), int(wanted.sum())
     # the splits take turns: 1, 2, 1, 2, ...
@@ -123,19 +124,19 @@ def complete(
     classes: Sequence[str] = (),
     advice: str = "add more, or join rare classes",
 ) -> np.ndarray:
-    """The splits [N] that were given, with those missing cut off train.
+    """The given splits [N], with the missing ones cut off train.
 
     Args:
-        names: [N] of the examples, or of what they are grouped by; the same names give
-            the same splits.
+        names: [N] of the examples or of their groups; the same names give the same
+            splits.
         label, group: as for `stratified`.
-        given: [N] int, 0 train, 1 validation, 2 test; all 0 where none was given.
-        classes: [K] their names; () where the labels are none.
-        advice: what is to be done about a class of too few examples.
+        given: [N] int, 0 train, 1 validation, 2 test; all 0 if no split is given.
+        classes: [K] names; () if the labels are no classes.
+        advice: for a class with too few examples.
 
     Raises:
-        UserError: if a class has fewer examples than there are splits to be in, or all
-            its groups are needed for train.
+        UserError: if a class has fewer examples than splits, or no class has enough
+            groups.
     """
     missing = [number for number in (1, 2) if not (given == number).any()]
     split = given.astype(np.int8)
@@ -158,18 +159,22 @@ def complete(
     if not all((split == number).any() for number in missing):
         raise UserError(
             f"no class has {len(missing) + 1} groups, one for each split (equal "
-            "examples are one group): add others, or group by something that has more "
-            "values"
+            "examples are one group): add other examples, or group by something that "
+            "has more values"
         )
     return split
 
 
 def are_observations(content: np.ndarray, each: Sequence[int]) -> bool:
-    """Whether equal examples are separate observations, as of few categories.
+    """Whether equal examples are separate observations, not copies.
 
-    They are where vectors are seen `SEEN_OFTEN` times on average; otherwise, and of
-    images always, they are copies of one, which belong together in splits and folds.
-    `content` [N] int is the same where examples, of the shape `each`, are equal.
+    They are if the examples are vectors and each distinct one occurs `SEEN_OFTEN` times
+    on average, as with few categories. Otherwise they are copies of one example, which
+    stay together in splits and folds.
+
+    Args:
+        content: [N] int, equal for equal examples.
+        each: shape of one example.
 
     >>> seen_often, twice = np.arange(20) % 4, np.arange(8) % 4
     >>> are_observations(seen_often, [3]), are_observations(twice, [3])
@@ -179,7 +184,7 @@ def are_observations(content: np.ndarray, each: Sequence[int]) -> bool:
 
 
 def merge(group: np.ndarray, content: np.ndarray) -> np.ndarray:
-    """Groups [N] in which examples of the same content [N] are together too.
+    """Merge the groups [N] that share examples of the same content [N].
 
     >>> merge(np.array([0, 1, 2, 2]), np.array(["a", "b", "b", "c"])).tolist()
     [0, 1, 1, 1]
@@ -198,7 +203,7 @@ def merge(group: np.ndarray, content: np.ndarray) -> np.ndarray:
 
 
 def copies(content: np.ndarray) -> list[np.ndarray]:
-    """The numbers of examples that have the same content, for each that recurs.
+    """The row numbers of the examples with each content [N] that recurs.
 
     >>> [rows.tolist() for rows in copies(np.array(["a", "b", "a", "c"]))]
     [[0, 2]]
@@ -206,9 +211,5 @@ def copies(content: np.ndarray) -> list[np.ndarray]:
     _, same, count = np.unique(content, return_inverse=True, return_counts=True)
     order = np.argsort(same, kind="stable")
     order = order[count[same[order]] > 1]
-    ends = np.cumsum(count[count > 1])
-    return (
-        sorted(np.split(order, ends[:-1]), key=lambda rows: rows[0])
-        if len(order)
-        else []
-    )
+    found = np.split(order, np.cumsum(count[count > 1])[:-1]) if len(order) else []
+    return sorted(found, key=lambda rows: rows[0])

@@ -1,4 +1,4 @@
-"""What is to be learnt: classes, or numbers; decided by one rule."""
+"""Targets of `from_arrays`: the rule that tells classes from numbers."""
 
 from collections.abc import Sequence
 
@@ -10,16 +10,17 @@ from dlworkshop.data.leaves import TEXT, check_finite, is_float
 from dlworkshop.errors import UserError, repr_of
 from dlworkshop.types import Array, PyTree
 
-DARK = 32  # uint8 targets that are all below are no images, but counts or classes
+DARK = 32  # uint8 targets below it are counts or classes, not images
 
 
 def as_targets(
     given: dict[str, PyTree], classes: Sequence[str] | None
 ) -> tuple[dict[str, PyTree], tuple[str, ...]]:
-    """Targets as a loss takes them, and the names of the classes they name, if any.
+    """Targets for a loss, and the names of the classes; () if they are numbers.
 
-    They are `given` by split, as arrays [N, ...] of `leaves.as_arrays`; `classes` are
-    those of `from_arrays`.
+    Args:
+        given: split -> arrays [N, ...] from `leaves.as_arrays`.
+        classes: as in `from_arrays`.
 
     Raises:
         UserError: if the targets are neither classes nor finite numbers.
@@ -52,7 +53,7 @@ def as_targets(
 
 
 def described(split: str, what: str) -> str:
-    """What the user calls it: "y", "validation y".
+    """The name of an array in messages, such as "y" or "validation y".
 
     >>> described("train", "y"), described("test", "y")
     ('y', 'test y')
@@ -70,8 +71,8 @@ def _names(classes: Sequence[str]) -> tuple[str, ...]:
     if twice or len(names) == 1:
         wrong = f"'{twice[0]}' twice" if twice else "one name"
         raise UserError(
-            f"classes has {wrong}: give at least two names, each once, or () where y "
-            "holds numbers"
+            f"classes has {wrong}: give at least two different names, or () if y holds "
+            "numbers"
         )
     return names
 
@@ -81,44 +82,44 @@ def _is_discrete(array: np.ndarray) -> bool:
 
 
 def _flat(targets: PyTree) -> PyTree:
-    """Whole numbers and text [N, 1] are [N]: other libraries keep classes so."""
+    """Integers and text [N, 1] as [N], because some libraries store classes so."""
     column = isinstance(targets, np.ndarray) and targets.shape[1:] == (1,)
     return targets[:, 0] if column and _is_discrete(targets) else targets
 
 
 def _found(given: dict[str, np.ndarray]) -> tuple[str, ...]:
-    """The names of the classes in train: of its texts, or of 0 to K - 1."""
+    """The names of the classes in train: its texts, or 0 to K - 1."""
     values = np.unique(given["train"])
     if values.dtype.kind == "b":
         return "False", "True"
     if len(values) < 2:
         raise UserError(
-            f"y says {values[0]} for every example: give at least two classes, or "
-            "classes=() where y holds numbers"
+            f"y is {values[0]} for every example: give at least two classes, or "
+            "classes=() if y holds numbers"
         )
     if len(values) > max(2, len(given["train"]) // 2):
         raise UserError(
             f"y has {len(values)} different values for {len(given['train'])} examples, "
-            "and classes recur: give classes=() where they are numbers to be "
-            "predicted, or the names of the classes"
+            "too many for classes: give classes=() if they are numbers to predict, or "
+            "the names of the classes"
         )
     if values.dtype.kind in TEXT:
         return tuple(values.tolist())
     if values[0] != 0 or values[-1] != len(values) - 1:
         raise UserError(
             f"y has {len(values)} different whole numbers from {values[0]} to "
-            f"{values[-1]}, and classes are 0 to K - 1, all of them in train: give "
+            f"{values[-1]}, and classes must be 0 to K - 1, all of them in train: give "
             "classes=names, one for each of 0 to K - 1, give y as text, or classes=() "
-            "where y holds numbers to be predicted"
+            "if y holds numbers to predict"
         )
     return tuple(str(value) for value in values.tolist())
 
 
 def as_labels(y: np.ndarray, classes: Sequence[str], what: str) -> np.ndarray:
-    """[N] int32 in [0, K), of text [N] that names classes, or whole numbers or bools.
+    """Labels [N] int32 in [0, K) from text [N] that names classes, integers or bools.
 
     Raises:
-        UserError: if it names other classes.
+        UserError: if `y` has a class that is not in `classes`.
 
     >>> as_labels(np.array(["b", "a"]), ("a", "b"), "y").tolist()
     [1, 0]
@@ -130,7 +131,7 @@ def as_labels(y: np.ndarray, classes: Sequence[str], what: str) -> np.ndarray:
             raise UserError(
                 f"{what} has the class '{lost[0]}', which is none of "
                 f"{', '.join(classes[:8])}{' ...' if len(classes) > 8 else ''}: give "
-                "those that train has"
+                "the classes of train"
             )
         number = {name: k for k, name in enumerate(classes)}
         return np.array([number[v] for v in values.tolist()], np.int32)[place]
@@ -138,20 +139,20 @@ def as_labels(y: np.ndarray, classes: Sequence[str], what: str) -> np.ndarray:
     if low < 0 or high >= len(classes):
         raise UserError(
             f"{what} has classes from {low} to {high}, and there are {len(classes)}: "
-            f"wanted 0 to {len(classes) - 1}"
+            f"give 0 to {len(classes) - 1}"
         )
     return y.astype(np.int32)
 
 
 def _values(targets: PyTree, split: str) -> PyTree:
-    """Numbers to be predicted, which no rule of the engine would change unseen."""
+    """Numbers to predict, with dtypes that a step leaves unchanged."""
 
     def leaf(path, array: Array) -> Array:
         what = described(split, "y") + jax.tree_util.keystr(path)
         if array.dtype.kind in TEXT:
             raise UserError(
-                f"{what} is text {list(array.shape)}, which only names classes if it "
-                "is [N] and the whole y: give numbers"
+                f"{what} is text {list(array.shape)}, which only names classes if y is "
+                "one array [N]: give numbers"
             )
         if array.dtype == bool:
             return np.asarray(array, np.float32)
@@ -165,7 +166,7 @@ def _values(targets: PyTree, split: str) -> PyTree:
 
 
 def _bytes(array: Array, what: str) -> Array:
-    """uint8 becomes a float in [0, 1] in a step, which is right for images only."""
+    """uint8 targets; a step scales them to [0, 1], which is right for images only."""
     if array.ndim == 1:
         return np.asarray(array, np.int32)
     if max(int(piece.max()) for piece in pieces(array)) < DARK:

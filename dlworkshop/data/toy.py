@@ -1,7 +1,7 @@
-"""Data for the lessons: points, functions of a line, images that move, and a photo.
+"""Data for the lessons: points, functions on a line, shifted images, and a photo.
 
-Points are `Batch(image [N, 2] float32, label [N] int32)`, drawn from a seed; each
-function takes x [...] in [0, 1] and returns as many values. NumPy throughout.
+Points are `Batch(inputs [N, 2] float32, targets [N] int32)`, drawn from a seed. The
+functions map x [...] in [0, 1] to values [...].
 """
 
 import importlib.resources
@@ -15,8 +15,8 @@ from dlworkshop.types import Batch, Dataset
 def xor(size: int = 200, noise: float = 0.15, seed: int = 0) -> Batch:
     """Four clouds at (+-1, +-1); class 1 where the signs differ.
 
-    No straight line has more than three of the four on their right sides (Minsky &
-    Papert 1969, Perceptrons). The clouds are equally large where 4 divides `size`.
+    A straight line classifies at most three of the four clouds correctly (Minsky &
+    Papert 1969, Perceptrons). The clouds are equally large if 4 divides `size`.
 
     >>> xor(4, noise=0.0).inputs.tolist(), xor(4).targets.tolist()
     ([[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]], [0, 1, 1, 0])
@@ -69,7 +69,7 @@ def spirals(
 
 
 def split(points: Batch, name: str = "points", seed: int = 0) -> Dataset:
-    """Shuffle points and deal them out: 60 % train, 20 % validation, 20 % test.
+    """Shuffle and split points: 60 % train, 20 % validation, 20 % test.
 
     >>> dataset = split(xor(100))
     >>> [len(part.targets) for part in dataset[:3]], dataset.classes
@@ -95,7 +95,7 @@ def wave(x):
 
 
 def step(x):
-    """0, and from 1/2 on 1: not continuous, so no bound on the error holds at 1/2.
+    """0 below 1/2, else 1: discontinuous, so no bound on the error holds at 1/2.
 
     >>> step(np.array([0.4, 0.6])).tolist()
     [0.0, 1.0]
@@ -104,7 +104,7 @@ def step(x):
 
 
 def tent(x, folds: int = 1):
-    """The tent map, `folds` times: 2^folds straight pieces between 0 and 1.
+    """The tent map, applied `folds` times: 2^folds straight pieces between 0 and 1.
 
     Source: Telgarsky (2016), Benefits of depth in neural networks, section 3.
 
@@ -119,9 +119,9 @@ def tent(x, folds: int = 1):
 
 
 def num_pieces(slope) -> int:
-    """How many straight pieces a curve has, of its slopes [T] from left to right.
+    """The number of straight pieces of a curve, from its slopes [T].
 
-    A change within 1e-4 of the steepest is rounding in float32 and no bend.
+    A change of less than 1e-4 of the steepest slope is float32 rounding.
 
     >>> num_pieces(np.array([2.0, 2.0, -2.0, -2.00001]))
     2
@@ -131,7 +131,7 @@ def num_pieces(slope) -> int:
 
 
 def bump(x):
-    """A narrow bell at 1/2 with height 1, flat elsewhere.
+    """A narrow Gaussian at 1/2 with height 1.
 
     >>> bump(np.array([0.5, 0.0])).round(6).tolist()
     [1.0, 0.0]
@@ -140,10 +140,10 @@ def bump(x):
 
 
 def placed(images, rows, columns, side: int):
-    """Images [N, H, H, C] as parts of black ones [N, side, side, C], each at its place.
+    """Images [N, H, H, C] pasted into black ones [N, side, side, C].
 
-    rows, columns: [N] or one for all, of the upper left corners, in [0, side - H];
-    images are square.
+    `rows` and `columns` of the upper left corners, in [0, side - H], are [N], or one
+    number for all.
 
     >>> placed(np.ones((1, 1, 1, 1)), 1, 2, side=3)[0, ..., 0].tolist()
     [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
@@ -157,7 +157,7 @@ def placed(images, rows, columns, side: int):
 
 
 def scattered(split: Batch, side: int, seed: int = 0) -> Batch:
-    """Images in another order, each at a random place of a black one.
+    """Shuffled images, each pasted at a random place of a black one.
 
     >>> split = Batch(np.full((3, 8, 8, 1), 255, np.uint8), np.arange(3))
     >>> scattered(split, 12).inputs.shape, sorted(scattered(split, 12).targets.tolist())
@@ -172,7 +172,7 @@ def scattered(split: Batch, side: int, seed: int = 0) -> Batch:
 
 
 def centred(dataset: Dataset, side: int) -> Dataset:
-    """Each image in the middle of a black one.
+    """Each image pasted into the middle of a black one.
 
     >>> part = Batch(np.full((3, 8, 8, 1), 255, np.uint8), np.arange(3))
     >>> dataset = centred(Dataset(part, part, part, ("0", "1", "2")), 12)
@@ -188,9 +188,10 @@ def centred(dataset: Dataset, side: int) -> Dataset:
 
 
 def moved(images, distance: int, side: int):
-    """Images [N, H, H, C] so far from the middle of black ones, in four directions.
+    """Images [N, H, H, C] pasted at a distance from the middle, in four directions.
 
-    [4 N, side, side, C]: all of them up, then down, left and right.
+    Returns:
+        [4 N, side, side, C]: all images moved up, then down, left and right.
 
     >>> moved(np.ones((1, 1, 1, 1)), 1, side=3)[:2, :, 1, 0].tolist()
     [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
@@ -204,7 +205,7 @@ def moved(images, distance: int, side: int):
 def photo(side: int) -> np.ndarray:
     """The middle of a photo of a Chinese temple, [side, side, 3] uint8.
 
-    It is "china.jpg" by danielbuechele (CC BY 2.0), which comes with scikit-learn.
+    Source: "china.jpg" by danielbuechele (CC BY 2.0), included in scikit-learn.
 
     >>> photo(32).shape, photo(32).dtype
     ((32, 32, 3), dtype('uint8'))

@@ -1,4 +1,4 @@
-"""Numbers to be predicted: in the units of the user's table, or standardised."""
+"""Conversion of numeric targets between the user's units and standardised ones."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,7 @@ def spread(values: np.ndarray) -> dict[str, float]:
 
 
 def standardised(values: np.ndarray, fitted: Mapping[str, Any]) -> np.ndarray:
-    """Numbers [...] or [..., columns] as a model learns them: float32.
+    """Standardised numbers [...] or [..., columns], float32.
 
     >>> fitted = {"several": False, "columns": [{"mean": 10.0, "deviation": 2.0}]}
     >>> standardised(np.array([10, 14]), fitted).tolist()
@@ -31,13 +31,13 @@ def standardised(values: np.ndarray, fitted: Mapping[str, Any]) -> np.ndarray:
 
 
 def in_own_units(outputs: np.ndarray, fitted: Mapping[str, Any]) -> np.ndarray:
-    """What a model says, [...] or [..., columns], in the units of the table.
+    """Outputs [...] or [..., columns] of a model in the units of the table.
 
-    The inverse of `standardised`; a last axis of one output is kept. Differences, as a
-    mean absolute error, are only multiplied by the `deviation`.
+    This is the inverse of `standardised`; a last axis of one output is kept.
+    Differences, such as a mean absolute error, are multiplied by the `deviation` only.
 
     Args:
-        outputs: of a model of numbers.
+        outputs: of a model that predicts numbers.
         fitted: `preprocessing["target"]`.
 
     >>> fitted = {"several": False, "columns": [{"mean": 10.0, "deviation": 2.0}]}
@@ -49,16 +49,16 @@ def in_own_units(outputs: np.ndarray, fitted: Mapping[str, Any]) -> np.ndarray:
 
 
 def scale(fitted: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Mean and deviation, [] or [columns], that targets were standardised by.
+    """Mean and deviation, [] or [columns], by which targets were standardised.
 
-    They are 0 and 1 of columns that were not.
+    They are 0 and 1 for columns that were not standardised.
 
     >>> scale({"several": True, "columns": [{"mean": 1.0, "deviation": 2.0}, {}]})
     (array([1., 0.]), array([2., 1.]))
     """
     if not isinstance(fitted, Mapping) or "columns" not in fitted:
         raise UserError(
-            f"what was fitted is {repr_of(fitted)}: give preprocessing['target']"
+            f"the fitted target is {repr_of(fitted)}: give preprocessing['target']"
         )
     columns = fitted["columns"]
     mean = np.array([column.get("mean", 0.0) for column in columns])

@@ -1,12 +1,13 @@
-"""Identity of a function's code: its syntax tree where the source is available.
+"""Identity of a function's code: its syntax tree if the source is available.
 
-The tree knows nothing of comments, docstrings, annotations and layout, and is the same
-in every version of Python. Bytecode changes with each of them, so it stands in only
-where there is no source: in a shell, or where the file was changed since it was read.
+The tree does not contain comments, docstrings, annotations and layout, and is the same
+in every version of Python. Bytecode, which depends on all of them, is used only if
+there is no source: in a shell, or if the file was changed since it was imported.
 """
 
 import ast
 import builtins
+import contextlib
 import dis
 import functools
 import hashlib
@@ -24,7 +25,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]  # of the library itself
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-TYPED_IN = ("<doctest", "<ipython", "<stdin", "<python-input")  # files of no module
+TYPED_IN = ("<doctest", "<ipython", "<stdin", "<python-input")  # code without a module
 MISSING = object()
 COMPUTED = (property, functools.cached_property)
 Node = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
@@ -33,14 +34,14 @@ Node = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 def package(name: str | None, file: str | None) -> str | None:
     """The library and version that a module belongs to; None for the user's own code.
 
-    There is no `file` of what is built in or was typed in.
+    `file` is None for builtin modules and interactive code.
 
     >>> import json
     >>> package("json", json.__file__)[:9], package("__main__", "train.py")
     ('python 3.', None)
     """
     top = (name or "").partition(".")[0]
-    if file is None and top != "__main__":  # as of parts of a library in C
+    if file is None and top != "__main__":  # such as a part of a library in C
         file = getattr(sys.modules.get(top), "__file__", None)
     if file is None:
         known = top in sys.stdlib_module_names and top != "__main__"
@@ -85,7 +86,7 @@ def _version(top: str) -> str:
 
 @functools.cache
 def _own_version() -> str:
-    """The version of this library, with a content hash as it may be a checkout."""
+    """The version of this library, with a content hash because it may be a checkout."""
     sha = hashlib.sha256()
     for path in sorted(ROOT.rglob("*.py")):
         sha.update(f"{path.relative_to(ROOT)}\0".encode())
@@ -107,7 +108,7 @@ def code(function: FunctionType) -> str:
     >>> def double(x):
     ...     return 2 * x
     >>> def twice(x):
-    ...     return 2 * x  # the same, but for its name
+    ...     return 2 * x  # only the name differs
     >>> code(double) == code(double), code(double) == code(twice)
     (True, False)
     """
@@ -121,7 +122,7 @@ def code(function: FunctionType) -> str:
 
 
 def module_code(module: ModuleType) -> str | None:
-    """The same for a whole module; None without source."""
+    """A digest of the source of a module; None without source."""
     file = getattr(module, "__file__", None)
     if file is None:
         return None
@@ -138,8 +139,8 @@ def _sha(text: str) -> str:
 def _node(function: FunctionType) -> Node | None:
     """The syntax node that defines the function.
 
-    A file may have been changed since it was imported, so the node is one that compiles
-    to the bytecode that the function has.
+    The file may have been changed since it was imported, so the node must compile to
+    the bytecode of the function.
     """
     code = function.__code__
     linecache.checkcache(code.co_filename)
@@ -147,7 +148,7 @@ def _node(function: FunctionType) -> Node | None:
     if not lines:
         return None
     same = _compiled("".join(lines)).get((code.co_qualname, _bytecode(code)), [])
-    # of equal ones the one that stands where the function did
+    # of several equal nodes the one closest to the line of the function
     return min(
         (node for _, node in same),
         key=lambda node: abs(_first_line(node) - code.co_firstlineno),
@@ -190,7 +191,7 @@ def _covers(node: Node, code: CodeType) -> bool:
     end = body.end_lineno or body.lineno, body.end_col_offset or body.col_offset
     for line, last_line, column, last_column in code.co_positions():
         if not (line and last_line and last_column):
-            continue  # what has no place of its own
+            continue  # an instruction without a position
         if column is None or (line, column) < begin or (last_line, last_column) > end:
             return False
     return True
@@ -223,15 +224,15 @@ def _constant(constant: Any) -> str:
         return f"{constant.co_name}{_bytecode(constant)}"
     if isinstance(constant, tuple):
         return f"({','.join(map(_constant, constant))})"
-    if isinstance(constant, frozenset):  # whose order is another in each process
+    if isinstance(constant, frozenset):  # its order differs between processes
         return f"{{{','.join(sorted(map(_constant, constant)))}}}"
     return f"{type(constant).__name__}:{constant!r}"
 
 
 def _tree(node: Any, top: bool = True) -> str:
-    """A syntax tree as text: `ast.dump` without docstrings and annotations.
+    """A syntax tree as text, without docstrings and annotations.
 
-    `ast.dump` itself writes empty fields in some versions of Python only.
+    `ast.dump` is not used, because only some versions of Python write empty fields.
     """
     if isinstance(node, list):
         return f"[{','.join(_tree(item, False) for item in node)}]"
@@ -242,7 +243,7 @@ def _tree(node: Any, top: bool = True) -> str:
     skipped = {"ctx", "kind", "type_comment", "returns", "type_ignores"}
     if isinstance(node, ast.arg):
         skipped.add("annotation")
-    if top:  # what decorators made of a function is seen from outside
+    if top:  # decorators have been applied to the object already
         skipped.add("decorator_list")
     fields = []
     for name, value in ast.iter_fields(node):
@@ -263,12 +264,25 @@ def _without_docstring(node: ast.AST, body: Any) -> Any:
     return body
 
 
+def closure(function: FunctionType) -> dict[str, Any]:
+    """The bound variables in the closure of a function: name -> value.
+
+    `inspect.getclosurevars` raises if a variable is not bound yet.
+    """
+    found = {}
+    cells = function.__closure__ or ()
+    for name, cell in zip(function.__code__.co_freevars, cells, strict=True):
+        with contextlib.suppress(ValueError):  # not bound yet
+            found[name] = cell.cell_contents
+    return found
+
+
 def reads(function: FunctionType) -> tuple[dict[str, Any], dict[str, Any]]:
     """Dotted names -> values that a function reads from its module and closure.
 
-    Attributes are followed through the user's own modules, and into the fields of an
-    object, so that of all the flags of a script only those that are read count.
-    Functions inside of it count too. Names of builtins are left out.
+    Attributes are followed through the user's own modules and the fields of objects, so
+    that only those flags of a script count that the function reads. Nested functions
+    are included, builtins are not.
 
     >>> factor = 3
     >>> def triple(x):
@@ -276,13 +290,7 @@ def reads(function: FunctionType) -> tuple[dict[str, Any], dict[str, Any]]:
     >>> reads(triple)
     ({'factor': 3}, {})
     """
-    cells = function.__closure__ or ()
-    free: dict[str, Any] = {}
-    for name, cell in zip(function.__code__.co_freevars, cells, strict=True):
-        try:
-            free[name] = cell.cell_contents
-        except ValueError:  # not yet bound
-            continue
+    free = closure(function)
     outside, closed, seen = {}, {}, set()
     for inner in _within(function.__code__):
         for kind, *names in _chains(inner):
@@ -307,10 +315,10 @@ def reads(function: FunctionType) -> tuple[dict[str, Any], dict[str, Any]]:
 
 @functools.lru_cache(4096)
 def _chains(code: CodeType) -> list[list]:
-    """What a code object reads: ["global" or "free", name, attribute, ...].
+    """The reads of a code object: ["global" or "free", name, attribute, ...].
 
-    And what it imports: ["import", level, module, name]; the name is None for all of
-    the module.
+    Its imports are ["import", level, module, name]; the name is None for the module
+    itself.
     """
     chains: list[list] = []
     current: list | None = None
@@ -341,7 +349,7 @@ def _chains(code: CodeType) -> list[list]:
 
 
 def _imported(names: list, where: dict[str, Any]) -> tuple[str, Any] | None:
-    """Modules that a function imports when it runs, if already imported."""
+    """The name and value of an import inside a function, if already imported."""
     level, module_name, name = names
     try:
         full = importlib.util.resolve_name(
@@ -357,7 +365,7 @@ def _imported(names: list, where: dict[str, Any]) -> tuple[str, Any] | None:
 
 
 def _follow(path: str, value: Any, attributes: list[str]) -> tuple[str, Any]:
-    """Resolve attributes as far as they are plain fields, not properties."""
+    """Resolve attributes as long as they are plain fields, not properties."""
     for attribute in attributes:
         if isinstance(value, ModuleType):
             file = getattr(value, "__file__", None)

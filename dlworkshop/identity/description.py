@@ -27,32 +27,32 @@ import numpy as np
 from dlworkshop.identity import code, kinds
 
 JSON = Any
-MARK = "@"  # begins the keys of a description that say what it is of
-SHOWN = 8  # numbers of an array that are kept as they are
-DEEPEST = 120  # things in things, far below where Python gives up
-NUMBERS = "biuf"  # kinds of dtypes that JSON has
-IN_PLACE = NUMBERS + "cSUMmV"  # whose bytes are what the array holds
+MARK = "@"  # first character of the keys that name the kind of a description
+SHOWN = 8  # size up to which an array is described by its values
+DEEPEST = 120  # nesting, far below Python's recursion limit
+NUMBERS = "biuf"  # kinds of dtypes that JSON can store
+IN_PLACE = NUMBERS + "cSUMmV"  # kinds whose content is in the bytes of the array
 METHODS = (FunctionType, staticmethod, classmethod, property)
-# what a class has of itself, or of the library that made it, beside what it was given
+# attributes that Python adds to a class
 NOT_MEMBERS = (MemberDescriptorType, GetSetDescriptorType)
 
 
 def describe(thing: Any) -> JSON:
-    """Describe `thing` as JSON: equal where, as far as can be told, things are equal.
+    """Describe `thing` as JSON, so that equal things have equal descriptions.
 
     Numbers, strings, containers and arrays are described by content, objects by their
-    type and fields, functions by their code and all that it reads: defaults, closure,
-    and what the user's own modules define. Code is told by its syntax tree, so that
-    comments and layout do not matter, and neither does the version of Python. What
-    comes from an installed library is told by its name, beside the library's version.
+    type and fields, functions by their code and everything it reads: defaults, closure,
+    and definitions in the user's own modules. Code is described by its syntax tree, so
+    comments, layout and the version of Python do not matter. Objects of an installed
+    library are described by name and the library's version.
 
-    As for Python's ==, the order of a dict does not matter; a list and a tuple count as
-    equal, for JSON knows one of them. What grows while a program runs, such as a list
-    that a function appends to, is described as it is now.
+    As for Python's ==, the order of a dict does not matter; a list and a tuple are
+    equal, because JSON has only lists. Mutable objects are described in their current
+    state.
 
     Returns:
-        What `difference` compares. What has no content that can be looked at, such as
-        an open file, is {"@opaque": its type}; `opaque` finds those.
+        A description for `difference`. An object whose content cannot be inspected,
+        such as an open file, is {"@opaque": its type}; `opaque` finds those.
 
     >>> describe({"rate": 0.5, "widths": (4, 8), "table": np.arange(2)})
     {'rate': 0.5, 'table': {'@array': 'int64[2]', 'values': [0, 1]}, 'widths': [4, 8]}
@@ -68,12 +68,12 @@ def checksum(description: JSON) -> str:
     >>> checksum(describe(1)) == checksum(describe(1.0))
     False
     """
-    text = json.dumps(description, sort_keys=True)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+    text = as_text(description).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(text).hexdigest()[:24]
 
 
 def digest(thing: Any) -> str:
-    """24 hex digits that differ where things do; see `opaque` for the limits.
+    """24 hex digits that differ if things differ; see `opaque` for the limits.
 
     >>> digest([1, 2]) == digest((1, 2)), digest([1, 2]) == digest([2, 1])
     (True, False)
@@ -101,7 +101,7 @@ class _Describing:
     def __init__(self) -> None:
         self._done: dict[int, JSON] = {}
         self._open: list[int] = []
-        self._alive: list[Any] = []  # an id is one thing's while that is alive
+        self._alive: list[Any] = []  # keeps things alive, so that ids stay unique
 
     def of(self, thing: Any) -> JSON:  # noqa: PLR0911 (one per kind)
         """Describe anything."""
@@ -124,7 +124,7 @@ class _Describing:
         return self._once(thing)
 
     def _once(self, thing: Any) -> JSON:
-        """Describe what may be large or refer back to itself."""
+        """Describe a thing that may be large or refer to itself."""
         identity = id(thing)
         if identity in self._open:
             above = len(self._open) - self._open.index(identity)
@@ -132,9 +132,9 @@ class _Describing:
         if identity in self._done:
             known = self._done[identity]
             if known.keys() <= {"@function", "@class", "@object", "package"}:
-                return known  # no longer than to refer to it
-            # its libraries' versions are where it was described, and are no difference
-            # to a run, as they would be in a digest
+                return known  # as short as a reference
+            # without library versions, which the first description has, so that the
+            # digest does not depend on them
             return {"@same": title(known), "digest": checksum(bare(known))}
         if len(self._open) >= DEEPEST:
             return {"@opaque": f"{kinds.name_of(type(thing))}, which lies too deep"}
@@ -156,7 +156,7 @@ class _Describing:
         if type(thing) is OrderedDict:
             return {"@ordered": [[self.of(k), self.of(v)] for k, v in thing.items()]}
         if type(thing) in (set, frozenset):
-            return {"@set": sorted(map(self.of, thing), key=_text)}
+            return {"@set": sorted(map(self.of, thing), key=as_text)}
         if isinstance(thing, ModuleType):
             return self._module(thing)
         if isinstance(thing, Enum):
@@ -196,15 +196,15 @@ class _Describing:
         if isinstance(thing, jax.tree_util.PyTreeDef):
             return {"@tree": str(thing)}
         if callable(thing) and kinds.is_compiled_wrapper(thing):
-            inner = self.of(thing.__wrapped__)  # of jax.jit, functools.cache
+            inner = self.of(thing.__wrapped__)  # by jax.jit or functools.cache
             return {"@wrapper": kinds.name_of(type(thing)), "of": inner}
         try:
             return self._object(thing)
-        except Exception:  # an object may do anything where its fields are looked at
+        except Exception:  # reading the fields of an object may raise anything
             return {"@opaque": kinds.name_of(type(thing))}
 
     def _parts(self, **parts: Any) -> dict[str, JSON]:
-        """The parts that are present."""
+        """The descriptions of the parts that are not empty."""
         described = {name: self.of(part) for name, part in parts.items()}
         return {name: part for name, part in described.items() if part not in ([], {})}
 
@@ -218,7 +218,7 @@ class _Describing:
                 kind = {"weak": True}
             try:
                 array = np.asarray(array)
-            except RuntimeError:  # given away to a program, or of several hosts
+            except RuntimeError:  # donated, or distributed over several hosts
                 return {"@opaque": "jax.Array"}
         array = np.asarray(array)
         kind["@array"] = f"{array.dtype}{list(array.shape)}"
@@ -235,14 +235,14 @@ class _Describing:
 
     def _dict(self, thing: Mapping) -> JSON:
         if all(type(key) is str and not key.startswith(MARK) for key in thing):
-            # It is told where it is met first, and `model.module.widths` says more
-            # than `model.apply.module.widths`: functions come last.
+            # A shared part is described at its first path, and `model.module.widths`
+            # is clearer than `model.apply.module.widths`: functions come last.
             names = sorted(
                 thing, key=lambda name: (isinstance(thing[name], FunctionType), name)
             )
             return {name: self.of(thing[name]) for name in names}
         pairs = [[self.of(key), self.of(value)] for key, value in thing.items()]
-        return {"@dict": sorted(pairs, key=_text)}
+        return {"@dict": sorted(pairs, key=as_text)}
 
     def _module(self, module: ModuleType) -> JSON:
         file = getattr(module, "__file__", None)
@@ -257,9 +257,9 @@ class _Describing:
     def _function(self, function: FunctionType) -> JSON:
         library = code.package_of(function)
         name = function.__code__.co_qualname
-        if name.startswith(kinds.GENERATED):  # from fields, which are described, too
+        if name.startswith(kinds.GENERATED):  # from fields, which are described
             return {"@function": name}
-        # whose attributes it took over
+        # functools.wraps copies the attributes of the wrapped function
         wrapped = getattr(function, "__wrapped__", None)
         attributes = {
             key: value
@@ -267,10 +267,7 @@ class _Describing:
             if not key.startswith("__") and getattr(wrapped, key, None) is not value
         }
         if library is not None:
-            cells = zip(
-                function.__code__.co_freevars, function.__closure__ or (), strict=True
-            )
-            closed = {key: kinds.content_of(cell) for key, cell in cells}
+            closed = code.closure(function)
             where = function.__globals__.get("__name__")
             about: dict[str, JSON] = {"@function": f"{kinds.public(where)}.{name}"}
             outside: dict[str, Any] = {}
@@ -298,7 +295,7 @@ class _Describing:
                 members[name] = value
         fields: Any = []
         if dataclasses.is_dataclass(cls):
-            # where a module stands in another
+            # the position of a module in its parent
             left_out = {"parent", "name"} if kinds.is_linen(cls) else set[str]()
             fields = [
                 [field.name, kinds.default_of(field)]
@@ -322,7 +319,7 @@ class _Describing:
             about["package"] = library
         else:
             about["class"] = self.of(cls)
-        if kinds.is_named_tuple(thing):
+        if isinstance(thing, tuple) and hasattr(thing, "_fields"):
             fields = {name: getattr(thing, name) for name in thing._fields}
             return about | self._parts(fields=fields)
         if kinds.is_linen(cls):
@@ -336,7 +333,7 @@ class _Describing:
         return self._reduced(thing, about)
 
     def _reduced(self, thing: Any, about: dict[str, JSON]) -> JSON:
-        """Describe by `pickle`'s reduction, which is complete, or refuse."""
+        """Describe an object by its reduction for `pickle`, which is complete."""
         cls = type(thing)
         reduce = copyreg.dispatch_table.get(cls)
         reduced = thing.__reduce_ex__(4) if reduce is None else reduce(thing)
@@ -376,7 +373,7 @@ TITLES = {
 
 
 def title(description: JSON) -> str:
-    """What a description is of, in a few words.
+    """A description in a few words.
 
     >>> title(describe(math.sqrt)), title(describe(np.zeros((2, 9))))
     ('the function `math.sqrt`', 'an array float64[2, 9]')
@@ -399,5 +396,6 @@ def _short(value: JSON) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _text(description: JSON) -> str:
+def as_text(description: JSON) -> str:
+    """Canonical JSON, in which 1, 1.0 and true are different."""
     return json.dumps(description, sort_keys=True)

@@ -1,26 +1,23 @@
 """Differences of two descriptions, in sentences with dotted paths."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
-from dlworkshop.identity.description import JSON, bare, checksum, title
+from dlworkshop.identity.description import JSON, as_text, bare, checksum, title
 
-# parts of a description that a path need not name
+# parts of a description that are left out of paths
 SILENT = {"fields", "closure", "globals", "members", "class", "items", "attributes"}
-# whose marks hold parts; other descriptions are compared as a whole
+# kinds that are compared part by part; others are compared as a whole
 COMPOUND = {"dict", "list", "@partial", "@staticmethod", "@classmethod", "@property"}
 NAMES = ("@function", "@class", "@object", "@method", "@module")
-# Two ways in which one thing may be described: beside other differences they add
-# nothing.
+# References to a thing that is described elsewhere, where its differences are found.
 REFERENCES = ("@same", "@again")
 
 
 def difference(then: JSON, now: JSON) -> list[str]:
-    """What differs between two descriptions, a sentence each; [] for none.
+    """The differences between two descriptions, a sentence each; [] for none.
 
-    Versions of libraries may differ: they were not asked for. What cannot be looked at
-    differs always.
+    Library versions are ignored. Opaque parts always differ.
 
     >>> from dlworkshop.identity import describe
     >>> then = describe({"model": {"features": [4]}, "seeds": 3})
@@ -35,7 +32,7 @@ def difference(then: JSON, now: JSON) -> list[str]:
             references.append(f"{path or 'it'} ({title(old)}) changed")
             continue
         sentence = _sentence(path, old, new)
-        # what is reached along two ways is told once
+        # a part with two paths is reported once
         last = path.rpartition(".")[2]
         found.setdefault((last, checksum(old), checksum(new)), sentence)
     for path, part in _opaque("", now):
@@ -78,7 +75,7 @@ def _differing(path: str, then: JSON, now: JSON) -> Iterator[tuple[str, Any, Any
     elif _marks(then) != _marks(now):
         yield path, then, now
         if any(then.get(name) != now.get(name) for name in NAMES):
-            return  # another thing: its parts are others, too
+            return  # another thing, whose parts all differ
     olds = {key: (name, part) for key, name, part in _children(then)}
     news = {key: (name, part) for key, name, part in _children(now)}
     for key in dict.fromkeys([*olds, *news]):
@@ -122,15 +119,13 @@ def _sentence(path: str, then: JSON, now: JSON) -> str:
 
 
 def _form(code: str) -> str:
-    """ "source abc" -> "source", "bytecode of Python 3.11 abc" -> all but the last."""
+    """The kind of a code digest, such as "source" for "source abc"."""
     return " ".join(code.split()[:-1]) or code
 
 
 def _same(then: JSON, now: JSON) -> bool:
-    """Whether only library versions differ; 1, 1.0 and True are different."""
-    return json.dumps(bare(then), sort_keys=True) == json.dumps(
-        bare(now), sort_keys=True
-    )
+    """Whether two descriptions are equal but for library versions."""
+    return as_text(bare(then)) == as_text(bare(now))
 
 
 def _kind(description: JSON) -> str:

@@ -1,4 +1,4 @@
-"""What Python and libraries add to classes and objects, besides their content."""
+"""Kinds of objects, and the attributes that Python and libraries add to them."""
 
 import dataclasses
 import functools
@@ -12,8 +12,8 @@ import numpy as np
 
 from dlworkshop.identity import code
 
-GENERATED = "__create_fn__."  # begins what `dataclass` writes
-# What Python and Flax keep of how far they have come with an object: not what it is.
+GENERATED = "__create_fn__."  # prefix of functions that `dataclass` generates
+# Attributes in which Python and Flax store the progress of an object, not its content.
 PROGRESS = ("__", "_pytree__", "_object__")
 FLAX_PROGRESS = ("_trace_state", "_state", "_parent_ref", "scope")
 
@@ -29,7 +29,7 @@ def dtype_of(thing: Any) -> str | None:
 
 
 def public(module: str | None) -> str:
-    """The public name of a module, as private parts move more often.
+    """The public name of a module, because private parts move more often.
 
     >>> public("optax._src.alias")
     'optax.alias'
@@ -51,7 +51,7 @@ def name_of(cls: type) -> str:
 
 
 def in_library(thing: Any) -> tuple[str, str] | None:
-    """Name and library of an object that a library defines."""
+    """Name and library of a function or class of a library; None for others."""
     if not callable(thing):
         return None
     try:
@@ -80,12 +80,8 @@ def is_compiled_wrapper(thing: Any) -> bool:
     return made_in_c and callable(getattr(thing, "__wrapped__", None))
 
 
-def is_named_tuple(thing: Any) -> bool:
-    return isinstance(thing, tuple) and hasattr(thing, "_fields")
-
-
 def is_with_slots(state: Any) -> bool:
-    """Whether a state is (fields, slots), as `object` makes it."""
+    """Whether a pickle state is (fields, slots), the default of objects with slots."""
     return (
         type(state) is tuple
         and len(state) == 2
@@ -111,7 +107,7 @@ def linen_fields(module: Any) -> dict[str, Any]:
 
 
 def lasting(cls: type, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields without what `cached_property` or a library cached in them."""
+    """Fields without the values that `cached_property` or a library cached."""
     return {
         name: value
         for name, value in fields.items()
@@ -154,10 +150,3 @@ def default_of(field: dataclasses.Field) -> Any:
         if value is not dataclasses.MISSING:
             return value
     return None
-
-
-def content_of(cell: Any) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not yet bound
-        return None

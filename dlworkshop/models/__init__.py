@@ -30,7 +30,7 @@ from dlworkshop.models.scaling import (
 )
 from dlworkshop.models.vgg16 import vgg16
 
-_LIBRARIES = {  # adapter -> its file; the library is loaded when first asked for
+_LIBRARIES = {  # adapter -> its module, which imports the library, and the package
     "from_equinox": ("equinox", "equinox"),
     "from_haiku": ("haiku", "dm-haiku"),
     "from_nnx": ("nnx", "flax"),

@@ -1,7 +1,7 @@
 """Shared by the adapters: how a module is called, and how its model is made.
 
-Libraries agree neither on how a module is told that it is being trained nor on how it
-is given randomness; most say it in the signature of the call, which is read here.
+Libraries have different keywords for the training flag and the random key; they are
+found in the signature of the call.
 """
 
 import contextlib
@@ -29,8 +29,8 @@ class Call(NamedTuple):
     """The keywords that a module's call takes."""
 
     modes: tuple[str, ...]  # of MODES and KEYS
-    reserved: tuple[str, ...]  # which the adapter gives
-    options: tuple[inspect.Parameter, ...]  # keywords: what may be a hyper-parameter
+    reserved: tuple[str, ...]  # filled by the adapter
+    options: tuple[inspect.Parameter, ...]  # possible hyper-parameters
 
     def arguments(self, key: Array | None) -> dict[str, Any]:
         """The keyword arguments of a call in training or evaluation.
@@ -38,17 +38,11 @@ class Call(NamedTuple):
         >>> Call(("train", "deterministic", "key"), (), ()).arguments(None)
         {'train': False, 'deterministic': True, 'key': None}
         """
-        told: dict[str, Any] = {}
-        for name in self.modes:
-            if name in KEYS:
-                told[name] = key
-            else:
-                told[name] = (key is not None) == (name in TRAINING)
-        return told
-
-    def stand_ins(self) -> dict[str, Any]:
-        """Ones for hyper-parameters without a default, for `init`."""
-        return {p.name: jnp.ones(()) for p in self.options if p.default is p.empty}
+        trains = key is not None
+        return {
+            name: key if name in KEYS else trains == (name in TRAINING)
+            for name in self.modes
+        }
 
 
 def read_call(
@@ -57,13 +51,13 @@ def read_call(
     """The keywords that a call takes, from its signature.
 
     Args:
-        call: a function, or a method as its class has it.
-        skip: how many of its parameters are filled already: module and inputs.
+        call: a function, or an unbound method.
+        skip: the number of leading parameters that are filled: module and inputs.
         adapter: name of the adapter, for the error.
-        reserved: names which the adapter fills itself.
+        reserved: names that the adapter fills.
 
     Raises:
-        UserError: if the call has another parameter by position without a default.
+        UserError: if another positional parameter has no default.
 
     >>> def call(module, x, train, *, rate=0.1): ...
     >>> found = read_call(call, 2, "from_linen")
@@ -74,7 +68,7 @@ def read_call(
     modes, taken, options = [], [], []
     for place, parameter in enumerate(inspect.signature(call).parameters.values()):
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            skip = 0  # nothing by position can follow
+            skip = 0  # no positional parameter can follow
         elif place < skip:
             continue
         elif parameter.name in reserved:
@@ -87,8 +81,8 @@ def read_call(
         ):
             raise UserError(
                 f"the call takes '{parameter.name}' beside the inputs, and "
-                f"{adapter} cannot tell what to give for it: let it take one pytree "
-                "of inputs, make a hyper-parameter keyword-only, or give "
+                f"{adapter} cannot know its value: let the call take one pytree of "
+                "inputs, make a hyper-parameter keyword-only, or give "
                 f"{adapter}(..., call=function) a function that fills it"
             )
         elif parameter.kind != parameter.POSITIONAL_ONLY:
@@ -96,11 +90,21 @@ def read_call(
     return Call(tuple(modes), tuple(taken), tuple(options))
 
 
+def call_with(make: Callable, name: str, value: Any) -> Any:
+    """Call `make` with a value, by this name if its signature has it.
+
+    >>> call_with(lambda *, key: key, "key", 1), call_with(lambda seed: seed, "key", 1)
+    (1, 1)
+    """
+    by_name = name in inspect.signature(make).parameters
+    return make(**{name: value}) if by_name else make(value)
+
+
 @contextlib.contextmanager
 def making(adapter: str, make: Any, given: str) -> Iterator[None]:
     """Report in one sentence that `make` is no function (given) -> module.
 
-    What it is `given` is called "rngs" or "key".
+    `given` is the name of its argument: "rngs" or "key".
     """
     try:
         yield
@@ -117,8 +121,8 @@ def described(config: Any, name: str) -> dict[str, Any]:
     """The config of a model; by default its name."""
     if config is not None and not isinstance(config, Mapping):
         raise UserError(
-            f"config is {repr_of(config)}: give a dict, as JSON knows it, of what the "
-            "model was built from"
+            f"config is {repr_of(config)}: give a dict of JSON values that describes "
+            "the model"
         )
     return dict(config or {"name": name})
 
@@ -139,9 +143,9 @@ def make_model(
     Args:
         init: (key, inputs) -> (params, state).
         run: (params, state, inputs, key, keywords) -> (outputs, state).
-        call: what the module's call takes.
-        config: what the model was built from, or None: its name.
-        module: kept for show.
+        call: the keywords of the module's call.
+        config: of the model; None is the name of the module.
+        module: stored in the model for display.
         name: of the module.
         has_state: whether the model is a `StatefulModel`.
         batched: whether the module is written for inputs [B, ...].
@@ -165,7 +169,7 @@ def make_model(
             outputs = jax.tree.map(_squeeze, outputs)
         if key is None:
             return outputs, state
-        # a state that is carried from step to step keeps its dtypes
+        # the state of the next step must have the same dtypes
         return outputs, jax.tree.map(
             lambda old, new: jnp.asarray(new, jnp.result_type(old)), state, new_state
         )
@@ -193,7 +197,7 @@ def make_model(
 
 
 def _sign(apply: Any, names: tuple[str, ...], options) -> None:
-    """The signature of `apply`, with its hyper-parameters."""
+    """Give `apply` a signature with the hyper-parameters of the module."""
     first = [INPUTS.replace(name=name) for name in names]
     options = [option for option in options if option.name != "key"]
     apply.__signature__ = inspect.Signature([*first, INPUTS, KEY, *options])
@@ -204,7 +208,7 @@ def _squeeze(output: Array) -> Array:
     if output.ndim and output.shape[0] != 1:
         raise UserError(
             f"an output of a batch of one has shape {output.shape}, wanted [1, ...]: "
-            "batched=True is for modules that keep the examples on the first axis"
+            "give batched=True only to modules with examples on the first axis"
         )
     return output[0] if output.ndim else output
 
@@ -220,7 +224,7 @@ def plain(tree: PyTree) -> dict:
 
 
 def restored(like: PyTree, nested: Mapping) -> PyTree:
-    """The pytree that `plain` was made from, in the form of `like`.
+    """The inverse of `plain`: a pytree with the structure of `like`.
 
     >>> restored([0, {"a": 0}], {"0": 1.0, "1": {"a": 2.0}})
     [1.0, {'a': 2.0}]

@@ -1,17 +1,18 @@
 """Augmentation (key, image) -> image of ONE example, in training only.
 
-Each function changes nothing at zero strength, keeps shape and dtype, and takes an
-image [H, W, C] of floats in [0, 1]. What they need of randomness is drawn from the
-example's own key, so the same key gives the same picture.
+Each function takes an image [H, W, C] of floats in [0, 1], keeps its shape and dtype,
+and does nothing at zero strength. The same key always gives the same picture.
 """
 
 import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.ndimage import map_coordinates
 
 from dlworkshop.errors import (
     Range,
@@ -37,9 +38,13 @@ def shift(key: Array, image: Array, pixels: int) -> jax.Array:
     >>> sorted({shift(jax.random.key(i), image, 1)[1, 1].item() for i in range(99)})
     [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
     """
-    padded = jnp.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)), mode="edge")
-    down, right = jax.random.randint(key, (2,), 0, 2 * pixels + 1)
-    return jax.lax.dynamic_slice(padded, (down, right, 0), image.shape)
+    return _window(image, pixels, jax.random.randint(key, (2,), 0, 2 * pixels + 1))
+
+
+def _window(image: Array, most: int, start: Array) -> jax.Array:
+    """The part from `start` [2] of an image whose border is repeated `most` times."""
+    padded = jnp.pad(image, ((most, most), (most, most), (0, 0)), mode="edge")
+    return jax.lax.dynamic_slice(padded, (*start, 0), image.shape)
 
 
 def flip(key: Array, image: Array) -> jax.Array:
@@ -64,35 +69,24 @@ def turn(image: Array, degrees: Array) -> jax.Array:
     >>> turn(image, 90.0)[..., 0].round(4).tolist()
     [[1.0, 3.0], [0.0, 2.0]]
     """
-    height, width, channels = image.shape
+    height, width, _ = image.shape
     angle = jnp.deg2rad(degrees)
-    y = jnp.arange(height) - (height - 1) / 2
-    x = jnp.arange(width) - (width - 1) / 2
-    # where each pixel comes from; rows count downwards
-    from_y = y[:, None] * jnp.cos(angle) + x[None, :] * jnp.sin(angle)  # [H, W]
-    from_x = x[None, :] * jnp.cos(angle) - y[:, None] * jnp.sin(angle)
-    from_y = jnp.clip(from_y + (height - 1) / 2, 0, height - 1)
-    from_x = jnp.clip(from_x + (width - 1) / 2, 0, width - 1)
-    top = jnp.clip(jnp.floor(from_y), 0, max(height - 2, 0)).astype(int)
-    left = jnp.clip(jnp.floor(from_x), 0, max(width - 2, 0)).astype(int)
-    pixels = image.reshape(height * width, channels)
-
-    def at(down: int, right: int) -> jax.Array:  # [H, W, C]
-        row = jnp.minimum(top + down, height - 1)
-        return pixels[row * width + jnp.minimum(left + right, width - 1)]
-
-    v = (from_y - top)[..., None].astype(image.dtype)
-    h = (from_x - left)[..., None].astype(image.dtype)
-    upper = (1 - h) * at(0, 0) + h * at(0, 1)
-    lower = (1 - h) * at(1, 0) + h * at(1, 1)
-    return (1 - v) * upper + v * lower
+    y = jnp.arange(height)[:, None] - (height - 1) / 2
+    x = jnp.arange(width)[None, :] - (width - 1) / 2
+    # the source of each pixel; rows count downwards
+    from_y = y * jnp.cos(angle) + x * jnp.sin(angle) + (height - 1) / 2  # [H, W]
+    from_x = x * jnp.cos(angle) - y * jnp.sin(angle) + (width - 1) / 2
+    sample = functools.partial(
+        map_coordinates, coordinates=[from_y, from_x], order=1, mode="nearest"
+    )
+    return jax.vmap(sample, in_axes=-1, out_axes=-1)(image)
 
 
 def cut_out(key: Array, image: Array, pixels: int) -> jax.Array:
     """Set a random square with a side of `pixels` to grey (0.5).
 
     Source: DeVries & Taylor (2017), Improved regularization of convolutional neural
-    networks with cutout; theirs may stand out of the image.
+    networks with cutout, where the square may cross the border of the image.
     """
     height, width, _ = image.shape
     room = jnp.array([height - pixels, width - pixels])
@@ -110,7 +104,7 @@ def brighten(key: Array, image: Array, strength: float) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """Strengths of augmentations: a function (key, image) -> image of ONE example.
+    """An augmentation (key, image) -> image of ONE example, with these strengths.
 
     >>> image = jnp.ones((8, 8, 3)) / 2
     >>> Augment(flip=True, shift=2)(jax.random.key(0), image).shape
@@ -118,8 +112,8 @@ class Augment:
     """
 
     flip: bool = False  # left and right, in half of the examples
-    shift: int = 0  # pixels, at most, in each direction
-    rotate: float = 0.0  # degrees, at most, either way
+    shift: int = 0  # at most, in pixels, in each direction
+    rotate: float = 0.0  # at most, in degrees, either way
     brightness: float = 0.0  # the factor is in [1 - brightness, 1 + brightness]
     cut_out: int = 0  # pixels a side
 
@@ -154,10 +148,9 @@ class Augment:
 
 @dataclasses.dataclass(frozen=True)
 class Moves:
-    """An `Augment` whose flip and shift are hyper-parameters: (key, image) -> image.
+    """An augmentation whose flip and shift are hyper-parameters of each member.
 
-    So members of one population may differ in them: `flip` is the probability, `shift`
-    the largest move in pixels, at most `most`.
+    `flip` is a probability, and `shift` the largest shift in pixels, at most `most`.
 
     >>> image = jnp.arange(64.0).reshape(8, 8, 1) / 64
     >>> moves = Moves(most=2)
@@ -168,7 +161,7 @@ class Moves:
     """
 
     most: int  # pixels
-    others: Augment = Augment()  # what is done to all of them before
+    others: Augment = Augment()  # applied first, to all members
 
     def __call__(self, key: Array, image: Array, *, flip=0.0, shift=0.0) -> jax.Array:
         first, flip_key, shift_key = jax.random.split(key, 3)
@@ -177,22 +170,20 @@ class Moves:
         image = jnp.where(chosen, mirror(image), image)
         if not self.most:
             return image
-        pads = (self.most, self.most)
-        padded = jnp.pad(image, (pads, pads, (0, 0)), mode="edge")
-        # each whole number in [-shift, shift] is as likely
+        # all integers in [-shift, shift] have the same probability
         drawn = jax.random.uniform(shift_key, (2,), minval=-1.0, maxval=1.0)
         moved = jnp.clip(jnp.round(drawn * (shift + 0.5)), -shift, shift).astype(int)
         start = jnp.clip(self.most + moved, 0, 2 * self.most)
-        return jax.lax.dynamic_slice(padded, (*start, 0), image.shape)
+        return _window(image, self.most, start)
 
 
 def augmented(model: AnyModel, augment: Callable) -> AnyModel:
-    """A model with augmented inputs in training; without a key it is the same.
+    """A model whose inputs are augmented in training, that is, given a key.
 
     Args:
         model: of one example.
-        augment: (key, inputs) -> inputs, as an `Augment`. What else it takes by keyword
-            are hyper-parameters of the model.
+        augment: (key, inputs) -> inputs, such as an `Augment`. Its other keywords are
+            hyper-parameters of the model.
 
     >>> from dlworkshop.models import cnn
     >>> model = augmented(cnn((4,), (8,)), Augment(shift=1))
@@ -216,13 +207,14 @@ def augmented(model: AnyModel, augment: Callable) -> AnyModel:
         inputs = augment(augment_key, front[-1], **mine)
         return model.apply(*front[:-1], inputs, key=model_key, **hparams)
 
-    # the hyper-parameters of both show through
+    # the signature has the hyper-parameters of both
     taken = list(inspect.signature(model.apply).parameters.values())
     taken += [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
     taken.sort(key=lambda parameter: parameter.kind)
     apply.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
     if isinstance(augment, Augment):
-        config = {**model.config, "augment": dataclasses.asdict(augment)}
-    else:  # what it does is part of the model's identity, which a run folder keeps
-        config = {**model.config, "augment": getattr(augment, "__name__", "its own")}
+        known: Any = dataclasses.asdict(augment)
+    else:  # only a name, because the identity of the model includes the code
+        known = getattr(augment, "__name__", "its own")
+    config = {**model.config, "augment": known}
     return model._replace(apply=apply, config=config, augment=augment)

@@ -1,6 +1,8 @@
-"""Checks that a model is one of ONE example, before training."""
+"""Checks before training that a model is one of ONE example."""
 
+import functools
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,8 +23,8 @@ from dlworkshop.models.model import (
 )
 from dlworkshop.types import Array, PyTree
 
-# what jax.vmap says of an output which differs along an axis and should not: outside of
-# a trace, and in one
+# JAX's error for an output that must not differ along a vmapped axis: outside and
+# inside a trace
 _DIFFERS = r"(axis spec None but output was batched|mapped output .*out_axes is None)"
 
 
@@ -33,24 +35,24 @@ def check_one_example(
     inputs: PyTree,
     **hparams: Array,
 ) -> None:
-    """Refuse a model that takes the first axis of ONE example for the batch.
+    """Reject a model that takes the first axis of ONE example for the batch.
 
-    Two examples are answered alone, side by side under `jax.vmap`, and, where the model
-    runs on them, given as a batch. A model that answers each example of a batch as it
-    does a batch of one, and otherwise than the example alone, was written for batches.
-    This is asked at parameters a little off the given ones: where a layer begins at
-    zero, all outputs are alike. No key is given, so there is no randomness.
+    The model runs on two examples under `jax.vmap` and, if possible, on batches of two
+    and of one. A model was written for batches if its outputs for a batch of two equal
+    those for batches of one, but not those for single examples. The parameters are
+    perturbed first, because a layer of zeros has the same outputs for all inputs. No
+    key is given, so there is no randomness.
 
     Args:
         model: of one example.
-        params: its parameters, or their shapes: they are drawn where they are needed.
-        state: its state, () or {} where it has none, or its shapes.
+        params: its parameters, or their shapes, which are initialised if needed.
+        state: its state, () or {} if it has none, or its shapes.
         inputs: leaves [B, ...], B at least 1.
-        hparams: [] each, which `apply` takes by keyword.
+        hparams: [] each, keywords of `apply`.
 
     Raises:
-        UserError: if the model was written for batches, or if it looks at its batch in
-            evaluation, where it has none.
+        UserError: if the model was written for batches, or depends on its batch in
+            evaluation.
 
     >>> def init(key, x):
     ...     return jax.random.normal(key, (x.shape[-1], 3))
@@ -69,7 +71,6 @@ def check_one_example(
     lifted = stateful(model)
     two = jax.tree.map(lambda x: np.asarray(x)[[0, -1]], inputs)
     one = jax.tree.map(lambda x: x[0], two)
-
     both = params, state
 
     def answer(both: PyTree, example: PyTree) -> PyTree:
@@ -85,7 +86,7 @@ def check_one_example(
     try:
         pair = jax.eval_shape(answer, both, two)
         single = jax.eval_shape(answer, both, _first(two))
-    except Exception:  # no batch can be given to it, as it should be
+    except Exception:  # a model of one example rejects a batch
         return
     if not (_has_batch(pair, alone, 2) and _has_batch(single, alone, 1)):
         return
@@ -93,21 +94,20 @@ def check_one_example(
         init = jax.jit(lambda key, example: lifted.init(key, as_float(example)))
         both = init(jax.random.key(0), one)
 
-    def found(params: PyTree) -> tuple[Array, Array]:
-        every = _moved(params), both[1]
-        side_by_side = jax.vmap(answer, in_axes=(None, 0))(every, two)
-        batch_of_two = answer(every, two)
-        batches_of_one = [
-            answer(every, jax.tree.map(lambda x, i=i: x[i : i + 1], two))
-            for i in (0, 1)
-        ]
-        of_one = jax.tree.map(lambda *x: jnp.concatenate(x), *batches_of_one)
-        ones = _flat(of_one)
-        return _same(_flat(batch_of_two), ones), _same(_flat(side_by_side), ones)
-
-    takes_batches, takes_one = jax.jit(found)(both[0])  # one program, all of it
-    if takes_batches and not takes_one:
+    if jax.jit(functools.partial(_is_for_batches, answer))(both, two):
         raise _for_batches()
+
+
+def _is_for_batches(answer: Callable, both: PyTree, two: PyTree) -> Array:
+    """Whether a model treats two examples as a batch, and not as single ones."""
+    both = _moved(both[0]), both[1]
+    side_by_side = jax.vmap(answer, in_axes=(None, 0))(both, two)
+    batches_of_one = [
+        answer(both, jax.tree.map(lambda x, i=i: x[i : i + 1], two)) for i in (0, 1)
+    ]
+    ones = _flat(jax.tree.map(lambda *x: jnp.concatenate(x), *batches_of_one))
+    takes_batches = _same(_flat(answer(both, two)), ones)
+    return takes_batches & ~_same(_flat(side_by_side), ones)
 
 
 def check_state(
@@ -117,15 +117,14 @@ def check_state(
     inputs: PyTree,
     **hparams: Array,
 ) -> None:
-    """Refuse a model whose new state differs between the examples of a batch.
+    """Reject a model whose new state differs between the examples of a batch.
 
-    It is traced as it is trained, with four examples on two devices, and not run.
-
+    The model is traced as in training, with four examples on two devices, but not run.
     The arguments are those of `check_one_example`.
 
     Raises:
         UserError: if the new state differs between examples or devices, has another
-            form than the old one, or comes from an axis which is not there.
+            form than the old one, or uses an unknown axis name.
     """
     lifted = stateful(model)
     shapes = jax.tree.map(
@@ -148,28 +147,29 @@ def check_state(
     if _form(old) != _form(new):
         raise UserError(
             f"the model's state was {_form(old)} and becomes {_form(new)} in a step: "
-            "let apply return a state of the same arrays, shapes and dtypes"
+            "let apply return a state with the same structure, shapes and dtypes"
         )
 
 
 def check_lookups(
     model: Model | StatefulModel, inputs: PyTree, where: str, **hparams: Array
 ) -> None:
-    """Refuse integer inputs that are out of bounds where the model indexes with them.
+    """Reject integer inputs with which the model indexes out of bounds.
 
-    JAX takes the nearest row for them, or NaN. The examples with the highest and the
-    lowest number of each array of `inputs` [N, ...] are asked; what zeros in their
-    place do too is the model's own affair. Arrays on disk are not read for it.
+    JAX would use the nearest row, or NaN. The model runs on the examples with the
+    highest and the lowest number of each array of `inputs` [N, ...]; an error that
+    zeros cause too does not count. Arrays on disk are skipped.
 
     Raises:
-        UserError: says `where`, as "the train split of 'text'", and what was indexed.
+        UserError: if an index is out of bounds; `where` is the name of the inputs, such
+            as "the train split of 'text'".
     """
     lifted = stateful(model)
 
     def answer(both: PyTree, example: PyTree) -> PyTree:
         return lifted.apply(*both, as_float(example), **hparams)[0]
 
-    @jax.jit  # which leaves out all but the indices
+    @jax.jit  # removes everything but the indices
     def ask(example):
         begun = lifted.init(jax.random.key(0), as_float(example))
         return checkify.checkify(answer, errors=checkify.index_checks)(begun, example)[
@@ -186,22 +186,22 @@ def check_lookups(
             try:
                 said = ask(example).get() or ""
                 always = said and ask(jax.tree.map(jnp.zeros_like, example)).get()
-            except Exception:  # what it does cannot be followed
+            except Exception:  # checkify does not support the model
                 return
             if said.startswith("out-of-bounds indexing for") and not always:
                 raise UserError(
                     f"inputs{jax.tree_util.keystr(path)} of {where} are whole numbers "
                     f"up to {rows.max()}, and the model uses them as indices: "
                     f"{said.splitlines()[0].rstrip('. ')}: make that array larger, or "
-                    "bring them into range with jnp.clip"
+                    "clip the inputs with jnp.clip"
                 )
 
 
 def explain(error: Exception) -> UserError | None:
-    """A sentence for JAX's error about a model that treats its batch wrongly.
+    """A clear error for JAX's error about a model that treats its batch wrongly.
 
     Returns:
-        An error of the user, or None if it is about something else.
+        A UserError, or None if the error is about something else.
 
     >>> try:
     ...     jax.vmap(lambda x: x, out_axes=None)(jnp.ones(2))
@@ -219,9 +219,9 @@ def explain(error: Exception) -> UserError | None:
     if isinstance(error, NameError) and "unbound axis name" in text:
         if re.search(rf"axis name: ({'|'.join(BATCH_AXES)})\b", text):
             return UserError(
-                f"the model looks at its batch without a key ({text}), where examples "
-                "are answered one by one: let it use its running statistics there, "
-                "as nn.BatchNorm(use_running_average=not train) does"
+                f"the model looks at its batch without a key ({text}), where it sees "
+                "one example at a time: let it use its running statistics there, as "
+                "nn.BatchNorm(use_running_average=not train) does"
             )
         return UserError(
             f"the model takes a mean over an axis that is not there ({text}): give "
@@ -244,8 +244,8 @@ def _keeps_the_first_axis(
 ) -> bool:
     """Whether a model initialised on a batch gives outputs [B, ...].
 
-    So it is with a module which begins in `reshape((x.shape[0], -1))`: its parameters
-    have another shape than on one example, of which it makes outputs [H, K].
+    This is the case if a module begins with `reshape((x.shape[0], -1))`: for one
+    example its parameters have another shape, and its outputs are [H, K].
     """
     lengths = {x.shape[0] if x.ndim else None for x in jax.tree.leaves(one)}
     firsts = {x.shape[0] if x.ndim else None for x in jax.tree.leaves(alone)}
@@ -258,7 +258,7 @@ def _keeps_the_first_axis(
 
     try:
         pair, single = jax.eval_shape(begun, two), jax.eval_shape(begun, _first(two))
-    except Exception:  # it does not run on a batch, as it should be
+    except Exception:  # a model of one example rejects a batch
         return False
     rest = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), alone)
     return _has_batch(pair, rest, 2) and _has_batch(single, rest, 1)

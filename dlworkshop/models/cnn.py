@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from dlworkshop.models.functions import config_of
-from dlworkshop.models.layers import average_pool, drop
+from dlworkshop.models.layers import at_least_float32, average_pool, drop, drops
 from dlworkshop.models.linen import from_linen
 from dlworkshop.models.model import Model, check_halvings, check_layers
 
 
 class Cnn(nn.Module):
-    """Classifier of ONE image; float32 parameters whatever it computes in."""
+    """Classifier of ONE image; its parameters are float32 for any `dtype`."""
 
     features: Sequence[int]
     dense: Sequence[int]
@@ -36,10 +36,9 @@ class Cnn(nn.Module):
         x = x.reshape(-1)  # [H*W*C]
         for layer, width in enumerate(self.dense):
             x = self.activation(nn.Dense(width, **dtypes)(x))  # [width]
-            if key is not None and not (isinstance(rate, float) and rate == 0):
+            if drops(key, rate):
                 x = drop(x, jax.random.fold_in(key, layer), rate)
-        x = nn.Dense(self.num_classes, **dtypes)(x)
-        return x.astype(jnp.promote_types(x.dtype, jnp.float32))  # logits [K]
+        return at_least_float32(nn.Dense(self.num_classes, **dtypes)(x))  # logits [K]
 
 
 def cnn(
@@ -62,10 +61,10 @@ def cnn(
         dropout: probability in [0, 1) of dropping a fully connected unit in training;
             a population may override it per member with hparams["dropout"].
         num_classes: length K of the logits.
-        dtype: what to compute in, e.g. jnp.bfloat16; parameters stay float32.
+        dtype: of the computation, e.g. jnp.bfloat16; parameters stay float32.
 
     Source: LeCun et al. (1998), Gradient-based learning applied to document
-    recognition, section II, with today's 3x3 kernels.
+    recognition, section II, here with 3x3 kernels.
 
     >>> model = cnn((4, 8), dense=(16,))
     >>> image = jnp.ones((8, 8, 1))

@@ -1,11 +1,12 @@
 """Implementations of convolution, equal up to rounding.
 
-XLA's own convolution is kept on a TPU, and for one member on a GPU. Over members it
-becomes a grouped one, which is slow, and on a CPU its weight gradient falls off the
-fast path inside a loop besides; there it is one matrix product with the patches of the
-image, or one product for each shift of the kernel, forwards, backwards or both. Which
-is fastest depends on device, version, shapes and members, so `train/autotune.py`
-measures it. Wide layers that only answer take fewer products by Winograd's transforms.
+XLA's own convolution is used on a TPU, and for one member on a GPU. Over members it
+becomes a grouped convolution, which is slow, and inside a loop on a CPU its weight
+gradient is slow too. Alternatives are one matrix product with the patches of the image,
+or one product for each shift of the kernel, in the forward pass, the backward pass or
+both. The fastest one depends on device, version, shapes and members, so
+`train/autotune.py` measures it. Winograd's transforms need fewer products for the
+inference of wide layers.
 """
 
 import functools
@@ -16,17 +17,16 @@ import jax.numpy as jnp
 from jax import lax
 
 NHWC = ("NHWC", "HWIO", "NHWC")
-# C F / (C + F) of the layers from which on Winograd's transforms, which cost as C + F,
-# are worth the products they save, which go as C F: with 128 and 128 channels (64) it
-# took 1.2 times as long as XLA's convolution, with 256 and 256 (128) 0.8 times, with
-# 512 and 512 (256) half.
+# Winograd's transforms cost O(C + F) and save O(C F) products, so they are used from
+# this value of C F / (C + F) on: with 128 and 128 channels (64) they took 1.2 times as
+# long as XLA's convolution, with 256 and 256 (128) 0.8 times, with 512 and 512 half.
 WIDE = 100
 
 
 def by_lax(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
     """XLA's convolution of an image [H, W, C] with a kernel [h, w, C, F].
 
-    All the ways have its arguments and its result.
+    All implementations have the same arguments and result.
 
     Args:
         image: [H, W, C] real.
@@ -57,10 +57,9 @@ def by_patches(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
 def by_blocks(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
     """Patches of blocks of pixels of the stride's size; plain patches without strides.
 
-    With the s*s pixels of a block as channels, a kernel with strides becomes one of
-    fewer entries without them, whose windows lie side by side in memory: 6x6 with
-    strides of 2 becomes 3x3. Rows and columns that are missing to a multiple of the
-    strides are zeros.
+    With the s*s pixels of a block as channels, a kernel with strides becomes a smaller
+    one without strides, whose windows are contiguous in memory: 6x6 with strides of 2
+    becomes 3x3. Sizes are padded with zeros to multiples of the strides.
 
     Source: Shi et al. (2016), Real-time single image and video super-resolution using
     an efficient sub-pixel convolutional neural network, section 2.2 (the inverse).
@@ -75,7 +74,7 @@ def by_blocks(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
     ):
         outputs = (size + low + high - reach) // stride + 1
         of_kernel = -(-reach // stride)
-        wanted = (outputs - 1 + of_kernel) * stride  # rows that are looked at
+        wanted = (outputs - 1 + of_kernel) * stride  # rows that the windows cover
         around.append((low, wanted - size - low, 0))
         more.append((0, of_kernel * stride - reach))
         blocks.append(outputs - 1 + of_kernel)
@@ -158,7 +157,7 @@ def _extent(kernel, dilation) -> tuple[int, int]:
 
 
 def _pads(image, kernel, strides, padding, dilation):
-    """((top, bottom), (left, right)) of zeros; padding may be given as a word."""
+    """((top, bottom), (left, right)) of zeros; padding may be "SAME" or "VALID"."""
     if not isinstance(padding, str):
         return padding
     extent = _extent(kernel, dilation)
@@ -196,9 +195,9 @@ def _windows(image, kernel, strides, padding, dilation) -> list[jax.Array]:
 def lax_and(kernel_grad: Callable) -> Callable:
     """XLA's convolution with the kernel's gradient computed by `kernel_grad`.
 
-    The gradient of the image is the convolution with the flipped kernel (without
-    strides; Goodfellow, Bengio & Courville 2016, Deep learning, section 9.5), because
-    XLA's own transposed convolution is off the fast path on a CPU. Reverse mode only.
+    Without strides, the gradient of the image is the convolution with the flipped
+    kernel (Goodfellow, Bengio & Courville 2016, Deep learning, section 9.5), because
+    XLA's transposed convolution is slow on a CPU. Reverse mode only.
     """
 
     @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))

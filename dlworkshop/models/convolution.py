@@ -1,8 +1,8 @@
 """Choice of the implementation of a model's convolutions, in any library's layers.
 
-XLA's own convolution is 8 to 18 times slower on a CPU, inside a loop, than the same as
-a matrix product (`conv_impls`). So a model is traced for ONE example, and in what it
-does each convolution is exchanged for the way that was chosen; the rest is untouched.
+Inside a loop on a CPU, XLA's own convolution is 8 to 18 times slower than a matrix
+product (`conv_impls`). So the model is traced for ONE example, and each convolution in
+its jaxpr is replaced by the chosen implementation.
 """
 
 import functools
@@ -22,12 +22,11 @@ from dlworkshop.models.model import AnyModel
 
 __all__ = ["CONV_IMPLS", "computed_by", "has_convolutions", "with_convolutions"]
 
-# Entries of the largest kernel that is taken apart: each is an operation or more of the
-# program, and kernels as large as an image are gradients that a model takes itself.
+# Entries of the largest kernel that is replaced: each becomes an operation or more of
+# the program. Kernels as large as an image occur in gradients within a model.
 ENTRIES = 256
-# The primitives whose bodies are rewritten, which keep what they do with them. Others
-# stay as they are: a function with a derivative rule of its own (custom_jvp,
-# custom_vjp) is given up to its rule, which was written for what is inside.
+# The primitives whose bodies are rewritten. A function with its own derivative rule
+# (custom_jvp, custom_vjp) is not rewritten, because the rule was written for its body.
 BODIES = {
     primitives.jit_p,
     primitives.call_p,
@@ -46,10 +45,9 @@ def computed_by(
 
     Args:
         model: of one example, from any library.
-        how: a name in CONV_IMPLS; None is the rule of thumb for the platform: patches
-            on a CPU, XLA's convolution elsewhere.
-        platform: where it runs, "cpu", "gpu", "tpu"; by default where this process
-            computes.
+        how: a name in CONV_IMPLS; None chooses patches on a CPU, else "lax".
+        platform: on which the model runs, "cpu", "gpu" or "tpu"; by default the default
+            backend of JAX.
 
     >>> from dlworkshop import models
     >>> image = np.zeros((8, 8, 1), np.float32)
@@ -66,24 +64,23 @@ def with_convolutions(
 ) -> Callable:
     """`apply` of one example with its convolutions computed by `how`.
 
-    Those that no way covers stay XLA's own: of three dimensions, of mixed dtypes, with
-    groups of a batch, or with kernels of more than `ENTRIES` entries. So do those in
-    functions with a derivative rule of their own.
+    Convolutions with three dimensions, mixed dtypes, batch groups, or kernels of more
+    than `ENTRIES` entries are not replaced, nor are those in functions with a custom
+    derivative rule.
 
     Args:
-        apply: any pytrees -> a pytree. Arrays are traced; other leaves are constants,
-            as they would be without this.
+        apply: any pytrees -> a pytree. Arrays are traced; other leaves are constants.
         how, platform: as in `computed_by`.
     """
     if how is not None and how not in CONV_IMPLS:
         raise ValueError(f"how is {how!r}: give one of {', '.join(CONV_IMPLS)}")
 
-    @functools.wraps(apply)  # the hyper-parameters that it takes show through
+    @functools.wraps(apply)  # keeps the hyper-parameters in the signature
     def computed(*args, **kwargs):
         arrays, closed, tree = _traced(apply, args, kwargs)
         if not _inside(closed.jaxpr):
             return apply(*args, **kwargs)
-        # asked for here and not above: asking starts the devices of the process
+        # not earlier, because it initialises the devices of the process
         where = platform or jax.default_backend()
         by = how or ("patches" if where == "cpu" else "lax")
         outputs = core.jaxpr_as_fun(_rewritten(closed, by, where))(*arrays)
@@ -93,9 +90,9 @@ def with_convolutions(
 
 
 def has_convolutions(apply: Callable, *shapes: Any, **more: Any) -> bool:
-    """Whether `apply` of one example has a convolution that has several ways.
+    """Whether `apply` of one example has a convolution that can be replaced.
 
-    Its arguments are arrays or `jax.ShapeDtypeStruct`s.
+    The arguments are arrays or `jax.ShapeDtypeStruct`s.
 
     >>> from dlworkshop import models
     >>> image = jax.ShapeDtypeStruct((8, 8, 1), float)
@@ -158,10 +155,10 @@ def _rewritten(jaxpr: Any, how: str, platform: str) -> Any:
     """The jaxpr, or several, with convolutions computed by `how`."""
     if isinstance(jaxpr, tuple):
         return tuple(_rewritten(one, how, platform) for one in jaxpr)
-    inner = getattr(jaxpr, "jaxpr", jaxpr)  # from JAX 0.12 on all are of one kind
+    inner = getattr(jaxpr, "jaxpr", jaxpr)  # JAX 0.12 has no separate closed type
     if inner is not jaxpr:
         return jaxpr.replace(jaxpr=_rewritten(inner, how, platform))
-    if not _inside(jaxpr):  # as it is: what is compiled of it stays known
+    if not _inside(jaxpr):  # unchanged, so that compiled programs stay cached
         return jaxpr
     eqns = []
     for eqn in jaxpr.eqns:
@@ -174,7 +171,7 @@ def _rewritten(jaxpr: Any, how: str, platform: str) -> Any:
 
 
 def _is_covered(eqn: core.JaxprEqn) -> bool:
-    """Whether it is a convolution that `_exchanged` can compute."""
+    """Whether an equation is a convolution that `_exchanged` can replace."""
     if eqn.primitive is not primitives.conv_general_dilated_p:
         return False
     shapes: list[Any] = [v.aval for v in (*eqn.invars, *eqn.outvars)]
@@ -208,7 +205,7 @@ def _exchanged(eqn: core.JaxprEqn, how: str, platform: str) -> list[core.JaxprEq
         new.replace(
             invars=named(new.invars),
             outvars=named(new.outvars),
-            source_info=eqn.source_info,  # the layer's: profiles and errors name it
+            source_info=eqn.source_info,  # so that profiles and errors name the layer
         )
         for new in closed.jaxpr.eqns
     ]
@@ -216,11 +213,11 @@ def _exchanged(eqn: core.JaxprEqn, how: str, platform: str) -> list[core.JaxprEq
 
 def _compute(params: dict[str, Any], how: str, platform: str, image, kernel):
     """A convolution with the parameters of `lax.conv_general_dilated_p`, by `how`."""
-    axes = params["dimension_numbers"]
+    lhs, rhs, out = params["dimension_numbers"]
     strides, dilation = params["window_strides"], params["rhs_dilation"]
     pads = params["padding"]
-    x = _moved(image, (axes.lhs_spec[0], *axes.lhs_spec[2:], axes.lhs_spec[1]))
-    w = _moved(kernel, (*axes.rhs_spec[2:], axes.rhs_spec[1], axes.rhs_spec[0]))
+    x = lax.transpose(image, (lhs[0], *lhs[2:], lhs[1]))
+    w = lax.transpose(kernel, (*rhs[2:], rhs[1], rhs[0]))
     spread = params["lhs_dilation"]
     if any(d != 1 for d in spread) or any(n < 0 for pair in pads for n in pair):
         around = [(*pair, d - 1) for pair, d in zip(pads, spread, strict=True)]
@@ -243,20 +240,13 @@ def _compute(params: dict[str, Any], how: str, platform: str, image, kernel):
         y = one(x[0])[None] if len(x) == 1 else jax.vmap(one)(x)  # [N, H', W', F]
     if line:
         y = y[:, 0]
-    places = (axes.out_spec[0], *axes.out_spec[2:], axes.out_spec[1])
-    return _moved(y, tuple(int(axis) for axis in np.argsort(places)))
-
-
-def _moved(array, axes: tuple[int, ...]):
-    """Transpose, unless the permutation is trivial."""
-    return array if axes == tuple(range(len(axes))) else lax.transpose(array, axes)
+    return lax.transpose(y, np.argsort((out[0], *out[2:], out[1])))
 
 
 def _way(how: str, platform: str, image: tuple, kernel: tuple) -> Callable:
-    """The implementation; for XLA's and an image smaller than the kernel, patches.
+    """The implementation; on a CPU patches for an image smaller than the kernel.
 
-    For those it leaves its fast path on a CPU: 2x2x512 by 3x3 ran at 3 GFLOP/s,
-    patches at 380.
+    XLA is slow there: 2x2x512 by 3x3 ran at 3 GFLOP/s, patches at 380.
     """
     smaller = any(n < k for n, k in zip(image, kernel, strict=True))
     if smaller and platform == "cpu" and how.startswith("lax"):
@@ -265,7 +255,7 @@ def _way(how: str, platform: str, image: tuple, kernel: tuple) -> Callable:
 
 
 def _grouped(way: Callable, image, kernel, groups: int, window: tuple):
-    """Feature groups, each with its own kernels."""
+    """A convolution in feature groups, each with its own kernels."""
     if groups == 1:
         return way(image, kernel, *window)
     x = image.reshape(*image.shape[:2], groups, -1)  # [H, W, groups, C / groups]

@@ -9,7 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from dlworkshop.errors import UserError, check_function, repr_of
-from dlworkshop.models.adapter import make_model, making, plain, read_call, restored
+from dlworkshop.models.adapter import (
+    call_with,
+    make_model,
+    making,
+    plain,
+    read_call,
+    restored,
+)
 from dlworkshop.types import Array, PyTree
 
 
@@ -21,32 +28,31 @@ def from_equinox(
     trainable: Callable[[Any], PyTree] | None = None,
     call: Callable | None = None,
 ) -> Any:
-    """The `Model` of an Equinox module, or its `StatefulModel` where it has a state.
+    """The `Model` of an Equinox module, or its `StatefulModel` if it has a state.
 
     Arrays of real and complex numbers are trained; all else is static. Without a key
-    the module is in `eqx.nn.inference_mode`; with one it is as it was made. Its call is
-    given `key=`, `state=` and `inference=` where it takes them; other keywords may be
-    hyper-parameters.
+    the module is in `eqx.nn.inference_mode`. Its call gets `key=`, `state=` and
+    `inference=` if it takes them; other keywords may be hyper-parameters.
 
     Args:
-        make: (key) -> module, such as its class, or what `eqx.nn.make_with_state`
-            returns; or a module (or module and state), whose numbers all members begin
-            from.
-        config: what it was built from, as JSON; by default its name.
-        batched: the module is written for inputs [B, ...]: each example is a batch of
-            one to it.
-        trainable: module -> pytree of bools in its form, as `eqx.partition` takes it:
-            what is trained. The rest stays as it was made: a constant, or where `make`
-            makes it from a key, part of the state.
-        call: (module, inputs, ...) -> outputs, or (outputs, state) where it takes a
-            `state`; instead of `__call__`.
+        make: (key) -> module, such as a class, or the result of
+            `eqx.nn.make_with_state`; or a module (or module and state), with whose
+            numbers all members begin.
+        config: of the model, as JSON; by default the name of the module.
+        batched: the module is written for inputs [B, ...], and sees each example as a
+            batch of one.
+        trainable: module -> pytree of bools in its form, as in `eqx.partition`. The
+            leaves that are not trained are constants, or part of the state if `make`
+            is a function.
+        call: (module, inputs, ...) -> outputs, or (outputs, state) if it takes a
+            `state`; replaces `__call__`.
 
     Returns:
         `Model`, or `StatefulModel`; parameters and state are nested dicts of arrays.
 
     Raises:
         UserError: if `make` makes no module, the call has another parameter without a
-            default, or the module has a state which the call does not take.
+            default, or the module has a state that the call does not take.
 
     >>> model = from_equinox(lambda key: eqx.nn.Linear(4, 3, key=key))
     >>> params = model.init(jax.random.key(0), jnp.ones(4))
@@ -56,14 +62,7 @@ def from_equinox(
     given = isinstance(make, eqx.Module) or (isinstance(make, tuple) and len(make) == 2)
 
     def build(key: Array) -> tuple[Any, eqx.nn.State]:
-        made = make
-        if not given:
-            by_name = "key" in inspect.signature(make).parameters
-            made = make(key=key) if by_name else make(key)
-        if isinstance(made, tuple):
-            module, state = made
-            return module, state
-        return eqx.nn.make_with_state(lambda: made)()
+        return _with_state(make if given else call_with(make, "key", key))
 
     some_key = jax.random.key(0)
     with making("from_equinox", make, "key"):
@@ -75,14 +74,7 @@ def from_equinox(
             "the module, or a function (key) -> module"
         )
     name = type(module).__name__
-    if trainable is not None:
-        check_function("trainable", trainable)
-    spec = True if trainable is None else trainable(module)
-    trained = jax.tree.map(
-        lambda flag, part: jax.tree.map(lambda leaf: flag and _is_real(leaf), part),
-        spec,
-        module,
-    )
+    trained = _trained(module, trainable)
 
     def split(module: Any) -> tuple[Any, Any, Any]:
         params, rest = eqx.partition(module, trained)
@@ -99,11 +91,11 @@ def from_equinox(
             f"{name} has a state, and its call takes none: let it be "
             "(inputs, state) -> (outputs, state)"
         )
-    # an optional state means other outputs; it is given only where there is one
+    # a call with a state returns one too, so an optional state is given only if needed
     with_state = "state" in taken.reserved and (has_index or _needs_state(called))
 
     def init(key: Array, inputs: PyTree) -> tuple[PyTree, PyTree]:
-        del inputs  # Equinox knows its shapes
+        del inputs  # an Equinox module knows its shapes
         module, index = build(key)
         params, constants, _ = split(module)
         state = {}
@@ -138,6 +130,26 @@ def from_equinox(
     )
 
 
+def _with_state(made: Any) -> tuple[Any, eqx.nn.State]:
+    """A module and its state, from those or from the module alone."""
+    if isinstance(made, tuple):
+        module, state = made
+        return module, state
+    return eqx.nn.make_with_state(lambda: made)()
+
+
+def _trained(module: Any, trainable: Callable[[Any], PyTree] | None) -> PyTree:
+    """The real arrays of a module that are trained, as a pytree of bools."""
+    if trainable is None:
+        return jax.tree.map(_is_real, module)
+    check_function("trainable", trainable)
+    return jax.tree.map(
+        lambda flag, part: jax.tree.map(lambda leaf: flag and _is_real(leaf), part),
+        trainable(module),
+        module,
+    )
+
+
 def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | jax.ShapeDtypeStruct)
 
@@ -148,6 +160,6 @@ def _is_real(leaf: Any) -> bool:
 
 
 def _needs_state(call: Callable) -> bool:
-    """Whether the call has a `state` without a default."""
+    """Whether the call requires a `state`."""
     state = inspect.signature(call).parameters["state"]
     return state.default is state.empty

@@ -14,9 +14,9 @@ from dlworkshop import identity
 from dlworkshop.errors import UserError
 from dlworkshop.models import layers
 
-# Field of a network -> the functions that have names there.
+# Field of a network -> the module whose functions have names in a config.
 ROOMS: dict[str, ModuleType] = {"activation": nn, "pooling": layers}
-# Of a run whose model its folder does not know.
+# The advice for a run whose model cannot be built from its folder.
 OWN = (
     "a run folder keeps no code, so give load_run(folder, model) in Python the model "
     "that the run was made with, to evaluate, predict or export"
@@ -38,23 +38,22 @@ def config_of(name: str, module: Any) -> dict[str, Any]:
             value = describe_function(value, ROOMS[field.name])
         elif field.name == "dtype" and value is not None:
             value = jnp.dtype(value).name
-        if field.name not in ("parent", "name"):  # of any module
+        if field.name not in ("parent", "name"):  # fields of every Linen module
             config[field.name] = list(value) if isinstance(value, tuple) else value
     return config
 
 
 def describe_function(function: Callable, room: ModuleType) -> Any:
-    """The JSON of `function` in a config: how to find it again, or that it is custom.
-
-    The functions of the module `room`, for example `flax.linen`, have names.
+    """The JSON of `function` in a config.
 
     Returns:
-        The name of a function of `room`; {"partial": name, "keywords": {...}} of one
-        with keywords that JSON knows; or {"own": name, "identity": 24 hex digits} of
-        any other, which `find_function` refuses.
+        The name of a function in the module `room`, such as `flax.linen`;
+        {"partial": name, "keywords": {...}} for one with keywords that JSON can store;
+        {"own": name, "identity": 24 hex digits} for any other function, which
+        `find_function` rejects.
 
     Raises:
-        UserError: if it is no function.
+        UserError: if `function` is not callable.
 
     >>> describe_function(nn.relu, nn)
     'relu'
@@ -64,12 +63,12 @@ def describe_function(function: Callable, room: ModuleType) -> Any:
     {'own': '<lambda>', 'identity': '...'}
     >>> describe_function(10, nn)
     Traceback (most recent call last):
-    dlworkshop.errors.UserError: the model is given 10 where it wants a function, ...
+    dlworkshop.errors.UserError: the model got 10 instead of a function, ...
     """
     if not callable(function):
         raise UserError(
-            f"the model is given {function!r:.60} where it wants a function, such as "
-            "an activation: give a function, and numbers by keyword, as num_classes=10"
+            f"the model got {function!r:.60} instead of a function, such as an "
+            "activation: give a function, and numbers by keyword, as in num_classes=10"
         )
     name = _name_in(room, function)
     if name is not None:
@@ -87,8 +86,8 @@ def find_function(known: Any, room: ModuleType, place: str) -> Callable:
     """The function that `describe_function` described.
 
     Raises:
-        UserError: if it is the user's own, or `room` has none of that name that is its
-            own or JAX's.
+        UserError: if the function is the user's own, or is not a function of `room` or
+            JAX.
 
     >>> find_function({"partial": "elu", "keywords": {"alpha": 0.5}}, nn, "activation")(
     ...     -100.0).item()
@@ -97,7 +96,7 @@ def find_function(known: Any, room: ModuleType, place: str) -> Callable:
     partial = isinstance(known, dict) and "partial" in known
     name = known["partial"] if partial else known
     function = getattr(room, name, None) if isinstance(name, str) else None
-    # a room holds more (modules, transforms), which no config has reason to name
+    # a config must not name other members of the room, such as modules and transforms
     home = getattr(function, "__module__", None) or ""
     allowed = home == room.__name__ or home.startswith("jax.")
     if not callable(function) or isinstance(function, type) or not allowed:
@@ -109,12 +108,12 @@ def find_function(known: Any, room: ModuleType, place: str) -> Callable:
 
 
 def _name_in(room: ModuleType, function: Any) -> str | None:
-    """The public name under which module `room` has this function."""
+    """The public name of a function in the module `room`, if any."""
     name = getattr(function, "__name__", None)
     public = isinstance(name, str) and not name.startswith("_")
     if public and getattr(room, str(name), None) is function:
         return name
-    # some have another name than they call themselves: `nn.swish` is `silu`
+    # the name of some functions differs from their `__name__`: `nn.swish` is `silu`
     names = (key for key, value in vars(room).items() if value is function)
     return next((key for key in names if not key.startswith("_")), None)
 

@@ -9,7 +9,7 @@ import jax
 
 from dlworkshop.errors import UserError, repr_of
 from dlworkshop.models.adapter import make_model, read_call
-from dlworkshop.models.model import BATCH_AXES
+from dlworkshop.models.model import BATCH_AXES, ones_for
 from dlworkshop.types import Array, PyTree
 
 
@@ -21,28 +21,27 @@ def from_haiku(
 ) -> Any:
     """The model of `hk.transform(f)`, or of `hk.transform_with_state(f)`.
 
-    `f` takes its inputs first. With a key it has it as Haiku's rng and is told that it
-    trains, through whichever of `is_training`, `train`, `training` and `deterministic`
-    it takes; without a key there is no rng. Other keywords of `f` may be
-    hyper-parameters; a function of another form is wrapped in one of this:
+    `f` takes its inputs first. With a key, `f` gets it as Haiku's rng, and the training
+    flag as `is_training`, `train`, `training` or `deterministic`; without a key there
+    is no rng. Other keywords of `f` may be hyper-parameters. Wrap a function with
+    another signature, such as
     `hk.transform(lambda x, is_training: net(x, mode="train" if is_training else ""))`.
 
-    It sees ONE example. `hk.Flatten` and `hk.GroupNorm` take the first axis for the
-    batch: give `batched=True` for a function that has them, or BatchNorm on images. It
-    is `hk.BatchNorm(..., cross_replica_axis=models.BATCH_AXES)` that sees the batch.
+    `f` sees ONE example. `hk.Flatten` and `hk.GroupNorm` take the first axis for the
+    batch: give `batched=True` for a function that has them, or BatchNorm on images.
+    `hk.BatchNorm(..., cross_replica_axis=models.BATCH_AXES)` sees the whole batch.
 
     Args:
-        transformed: as Haiku returns it.
-        config: what it was built from, as JSON; by default its name.
-        batched: the function is written for inputs [B, ...]: each example is a batch
-            of one to it.
+        transformed: the result of Haiku's transform.
+        config: of the model, as JSON; by default the name of `f`.
+        batched: `f` is written for inputs [B, ...], and sees each as a batch of one.
 
     Returns:
         `Model`, or `StatefulModel` for `hk.transform_with_state`.
 
     Raises:
-        UserError: if it is not a transformed function, or takes another argument
-            without a default.
+        UserError: if `transformed` is not a transformed function, or `f` takes another
+            argument without a default.
 
     >>> import jax.numpy as jnp
     >>> model = from_haiku(hk.transform(lambda x: hk.Linear(3)(x)))
@@ -65,10 +64,10 @@ def from_haiku(
     name = getattr(function, "__name__", type(function).__name__)
 
     def init(key: Array, inputs: PyTree) -> tuple[PyTree, PyTree]:
-        # in training, where Haiku makes its running statistics; which may look at
-        # their batch, so there is one
+        # in training, because Haiku creates running statistics only there; the vmaps
+        # provide the axes of a batch
         def begin(key: Array, inputs: PyTree) -> PyTree:
-            keywords = taken.stand_ins() | taken.arguments(key)
+            keywords = ones_for(taken.options) | taken.arguments(key)
             return transformed.init(key, inputs, **keywords)
 
         for axis in BATCH_AXES:

@@ -1,8 +1,8 @@
-"""Reading of Keras' HDF5 weights, in a process of its own with a time limit.
+"""Reading of Keras' HDF5 weights, with a time limit for damaged files.
 
-HDF5 loops in some damaged files, and cannot be stopped there. So another process reads
-the file first, within a time. It imports nothing of this library, so that it is there
-in a quarter of a second.
+HDF5 loops forever in some damaged files and cannot be interrupted. So another process
+reads the file first, with a time limit. It runs this module, which imports nothing of
+this library, so that it starts in a quarter of a second.
 """
 
 import re
@@ -13,17 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-SECONDS, BYTES_A_SECOND = 8.0, 2e7  # that reading takes at most, on a slow disk
-MOST_TIMES, LITTLE = 100, 1 << 20  # an array may be larger than its file, if compressed
+SECONDS, BYTES_A_SECOND = 8.0, 2e7  # limits of the time to read, for a slow disk
+MOST_TIMES, LITTLE = 100, 1 << 20  # a compressed array may be larger than its file
 
 
 def read(path: Path, layers: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
     """Layer -> kernel and bias, from an HDF5 file of Keras 2 or 3.
 
-    The names of its `layers` are in order, which Keras before 3.9 does not tell.
+    `layers` are the names in order, which files of Keras before 3.9 do not store.
 
     Raises:
-        ValueError: if it is damaged, or no such file.
+        ValueError: if the file is damaged, or has another format.
     """
     seconds = SECONDS + path.stat().st_size / BYTES_A_SECOND
     command = [sys.executable, "-W", "ignore", __file__, str(path), *layers]
@@ -46,7 +46,7 @@ def _read(path: Path, layers: Sequence[str]) -> dict[str, dict[str, np.ndarray]]
 
     found = {}
     with h5py.File(path) as file:
-        root = file.get("model_weights", file)  # where the whole model was saved
+        root = file.get("model_weights", file)  # a group if the file has a whole model
         if "layer_names" in root.attrs:  # Keras 2, and Keras 3's .h5
             for name in map(_text, root.attrs["layer_names"]):
                 group = root[name]
@@ -57,7 +57,7 @@ def _read(path: Path, layers: Sequence[str]) -> dict[str, dict[str, np.ndarray]]
             for folder in sorted(root["layers"], key=_class_and_number):
                 variables = root["layers"][folder]["vars"]
                 weights = [variables[i] for i in sorted(variables)]
-                # Keras before 3.9 told the order of the layers only
+                # Keras before 3.9 stores the order of the layers only
                 name = variables.attrs.get("name")
                 if name is None and weights:
                     name = next(unnamed, folder)
@@ -66,10 +66,10 @@ def _read(path: Path, layers: Sequence[str]) -> dict[str, dict[str, np.ndarray]]
 
 
 def _named(weights: list, path: Path) -> dict[str, np.ndarray]:
-    """Keras' order of a layer's weights: kernel, bias."""
+    """The weights of a layer by name, from Keras' order: kernel, bias."""
     most = MOST_TIMES * path.stat().st_size + LITTLE
     for array in weights:
-        elsewhere = array.file.filename != str(path)  # by a link
+        elsewhere = array.file.filename != str(path)  # a link to another file
         if elsewhere or array.external or array.is_virtual:
             raise ValueError(f"{array.name} lies in another file")
         if array.nbytes > most:
@@ -93,5 +93,5 @@ def _text(name: bytes | str) -> str:
 if __name__ == "__main__":
     try:
         _read(Path(sys.argv[1]), sys.argv[2:])
-    except Exception as damage:  # what reads damaged files raises what it likes
+    except Exception as damage:  # a damaged file may raise anything
         sys.exit(" ".join(str(damage).split()) or type(damage).__name__)

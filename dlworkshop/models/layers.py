@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 
 def drop(x: jax.Array, key: jax.Array, rate) -> jax.Array:
-    """Dropout: each entry is zero with probability `rate`, others grow by 1/(1-rate).
+    """Dropout: each entry is zero with probability `rate`, else scaled by 1/(1-rate).
 
     `rate` in [0, 1) may be traced, so that it can differ between members.
     Source: Srivastava et al. (2014), Dropout, JMLR 15, section 4 ("inverted").
@@ -15,8 +15,18 @@ def drop(x: jax.Array, key: jax.Array, rate) -> jax.Array:
     (1.0, 0.25)
     """
     keep = jax.random.bernoulli(key, 1 - rate, x.shape)
-    # a traced rate is float32, and would turn what is computed in bfloat16 into that
+    # a traced rate is float32, and would promote bfloat16
     return jnp.where(keep, x / jnp.asarray(1 - rate, x.dtype), 0)
+
+
+def drops(key: jax.Array | None, rate) -> bool:
+    """Whether dropout is active: in training, unless the rate is the constant 0."""
+    return key is not None and not (isinstance(rate, float) and rate == 0)
+
+
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """Outputs in float32, or in float64 if they are."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _windows(image: jax.Array) -> jax.Array:
@@ -41,7 +51,7 @@ def average_pool(image: jax.Array) -> jax.Array:
 def max_pool(image: jax.Array) -> jax.Array:
     """Maximum over 2x2 windows: [H, W, C] -> [H // 2, W // 2, C].
 
-    Where entries tie, they share the gradient equally.
+    Equal maxima share the gradient equally.
 
     >>> max_pool(jnp.arange(4.0).reshape(2, 2, 1)).item()
     3.0
@@ -50,9 +60,9 @@ def max_pool(image: jax.Array) -> jax.Array:
 
 
 def group_norm(x: jax.Array, groups: int, eps: float = 1e-5) -> jax.Array:
-    """Mean 0 and variance 1 in each group of channels of ONE image [H, W, C].
+    """ONE image [H, W, C] with mean 0 and variance 1 in each group of channels.
 
-    Statistics are in float32 at least. Source: Wu & He (2018), Group normalization.
+    Statistics are at least float32. Source: Wu & He (2018), Group normalization.
 
     >>> y = group_norm(jnp.arange(16.0).reshape(2, 2, 4), groups=2)
     >>> bool(jnp.abs(y[..., :2].mean()) < 1e-6), round(float(y[..., 2:].std()), 3)
@@ -60,7 +70,7 @@ def group_norm(x: jax.Array, groups: int, eps: float = 1e-5) -> jax.Array:
     """
     height, width, channels = x.shape
     dtype = jnp.promote_types(x.dtype, jnp.float32)
-    # per channel first: sums over places, then over the few channels of a group
+    # first over the places of each channel, then over the few channels of a group
     flat = x.reshape(height * width, channels).astype(dtype)
     mean = flat.mean(0).reshape(groups, -1).mean(1)  # [groups]
     mean = jnp.repeat(mean, channels // groups)  # [C]

@@ -13,8 +13,9 @@ from flax import errors as flax_errors
 from flax import linen as nn
 
 from dlworkshop.errors import UserError, check_flag, repr_of
+from dlworkshop.identity.code import closure
 from dlworkshop.models.adapter import MODES, Call, described, make_model, read_call
-from dlworkshop.models.model import Model, StatefulModel
+from dlworkshop.models.model import Model, StatefulModel, ones_for
 from dlworkshop.types import Array, PyTree
 
 NOT_STATE = "params", "intermediates", "perturbations"
@@ -29,37 +30,36 @@ def from_linen(
     stateful: bool | None = None,
     call: Callable | None = None,
 ) -> Any:
-    """The `Model` of a Linen module, or its `StatefulModel` where it keeps a state.
+    """The `Model` of a Linen module, or its `StatefulModel` if it has a state.
 
     The collection "params" is trained; all others ("batch_stats", ...) are the state.
-    With a key the module is told that it trains, without one that it does not, through
-    whichever of `train`, `training`, `is_training`, `deterministic`,
-    `use_running_average` and `key` its `__call__` takes (or, if none, its fields have).
-    With a key it also has `rngs={"dropout": key}`, and other streams from the same key.
-    Other keywords of `__call__` may be hyper-parameters.
+    A key means training: the module gets this flag as `train`, `training`,
+    `is_training`, `deterministic`, `use_running_average` or `key`, whichever its
+    `__call__` takes (or, if none, its fields have). A key also gives
+    `rngs={"dropout": key}`, and other streams from the same key. Other keywords of
+    `__call__` may be hyper-parameters.
 
     A module sees ONE example: an image [H, W, C], a vector [D]. Dense, Conv, LayerNorm
-    and pooling mean the same there as in a batch. GroupNorm, InstanceNorm and
-    `x.reshape((x.shape[0], -1))` take the first axis for the batch, and are wrong on
-    one example without a word: give `batched=True` for a module that has them.
+    and pooling compute the same there as in a batch. GroupNorm, InstanceNorm and
+    `x.reshape((x.shape[0], -1))` take the first axis for the batch, and are silently
+    wrong for one example: give `batched=True` for a module that has them.
 
     Args:
         module: takes its inputs first.
-        config: what it was built from, as JSON; by default its name.
-        batched: the module is written for inputs [B, ...]: each example is a batch of
-            one to it. BatchNorm(axis_name=models.BATCH_AXES) still sees them all.
-        stateful: whether there is a state. None: yes, where the code or the fields of
-            the module name BatchNorm, SpectralNorm or `self.variable`.
-        call: (module, inputs, ...) -> outputs, instead of `__call__`; what else it
-            takes is told from its signature in the same way.
+        config: of the model, as JSON; by default the name of the module.
+        batched: the module is written for inputs [B, ...], and sees each example as a
+            batch of one. BatchNorm(axis_name=models.BATCH_AXES) still sees them all.
+        stateful: whether the module has a state; None if its code or fields should
+            decide (they refer to BatchNorm, SpectralNorm or `self.variable`).
+        call: (module, inputs, ...) -> outputs; replaces `__call__`.
 
     Returns:
         `Model`, or `StatefulModel` whose state is a dict of collections.
 
     Raises:
         UserError: if the call has another parameter without a default; from `init`, if
-            there is a state and `stateful` is not true; from `apply`, if a layer is not
-            told whether it trains, or is random without a key.
+            there is a state and `stateful` is not true; from `apply`, if a layer lacks
+            the training flag, or is random without a key.
 
     >>> import jax.numpy as jnp
     >>> model = from_linen(nn.Dense(3))
@@ -70,7 +70,7 @@ def from_linen(
     if not isinstance(module, nn.Module):
         raise UserError(
             f"from_linen got {repr_of(module)}, wanted a Linen module: give an "
-            "instance, as Net(10) of the class Net"
+            "instance, such as Net(10) of the class Net"
         )
     name = type(module).__name__
     config = described(config, name)
@@ -84,13 +84,13 @@ def from_linen(
     fields = {f.name for f in dataclasses.fields(module)}  # type: ignore[arg-type]
     by_field = Call(tuple(n for n in MODES if n in fields and not taken.modes), (), ())
 
-    def told(key: Array | None) -> nn.Module:
+    def in_mode(key: Array | None) -> nn.Module:
         return module.clone(**by_field.arguments(key)) if by_field.modes else module
 
     def init(key: Array, inputs: PyTree) -> tuple[PyTree, PyTree]:
-        keywords = taken.stand_ins() | taken.arguments(None)
+        keywords = ones_for(taken.options) | taken.arguments(None)
         with explained(name):
-            variables = told(None).init(key, inputs, method=call, **keywords)
+            variables = in_mode(None).init(key, inputs, method=call, **keywords)
         variables = nn.meta.unbox(variables)
         state = {k: v for k, v in variables.items() if k not in NOT_STATE}
         if state and not has_state:
@@ -104,13 +104,13 @@ def from_linen(
         variables = {"params": params, **state}
         with explained(name):
             if key is None:
-                apply = functools.partial(told(key).apply, variables, method=call)
+                apply = functools.partial(in_mode(key).apply, variables, method=call)
                 return apply(inputs, **keywords), state
-            return told(key).apply(
+            return in_mode(key).apply(
                 variables,
                 inputs,
                 method=call,
-                # Linen draws streams that are not given from "params"
+                # Linen derives other streams from "params"
                 rngs={"dropout": key, "params": jax.random.fold_in(key, 0)},
                 mutable=list(state),
                 **keywords,
@@ -123,7 +123,7 @@ def from_linen(
 
 @contextlib.contextmanager
 def explained(name: str) -> Iterator[None]:
-    """Flax's errors about a missing training flag, as a UserError."""
+    """Turn Flax's errors about a missing training flag into a UserError."""
     how = f"let {name}.__call__ take one of {', '.join(MODES)} and pass it on to them"
     try:
         yield
@@ -134,28 +134,28 @@ def explained(name: str) -> Iterator[None]:
         ) from error
     except flax_errors.ModifyScopeVariableError as error:
         raise UserError(
-            f"{name} changes its state without a key, where it is only used "
+            f"{name} changes its state without a key, where it must stay the same "
             f"({error}): {how}"
         ) from error
     except ValueError as error:
         if "must be passed to the constructor or at call time" in str(error):
             raise UserError(
-                f"{name} has layers which must be told whether they train ({error}) "
+                f"{name} has layers which must be told whether they train ({error}): "
                 f"{how}, or give from_linen(..., call=function) a function that does"
             ) from error
         raise
 
 
 def keeps_state(*things: Any) -> bool:
-    """Whether the code of a module, or of its submodules, refers to state.
+    """Whether the code or the fields of a module, or of its submodules, refer to state.
 
-    A Linen module has variables only once it has run, and it runs on inputs only. So
-    its code and fields are read; `init` refuses what they did not tell.
+    A Linen module has no variables before it runs on inputs, so its code is inspected.
+    `init` raises if there is a state that was not found.
 
     >>> keeps_state(nn.Dense(3)), keeps_state(nn.Sequential([nn.BatchNorm()]))
     (False, True)
     """
-    seen: list[Any] = []  # the things themselves: an id may be used again
+    seen: list[Any] = []  # objects rather than ids, which may be reused
     queue = list(things)
     while queue:
         thing = queue.pop()
@@ -183,20 +183,18 @@ def _within(thing: Any) -> Iterable[Any]:
     elif isinstance(thing, nn.Module):
         fields = [f.name for f in dataclasses.fields(thing) if f.name != "parent"]  # type: ignore[arg-type]
         found = [getattr(thing, name, None) for name in fields]
-        # not the defaults of the fields, which were given something else
+        # without the defaults of the fields, which the instance may override
         found += [m for m in _members(type(thing)) if isinstance(m, types.FunctionType)]
     elif isinstance(thing, type) and issubclass(thing, nn.Module):
         found = list(_members(thing))
     elif _is_own(thing):
         names = set(_names(thing))
         found = [thing.__globals__.get(name) for name in names]
-        for each in found:  # which grows, as in flax.linen.BatchNorm
+        for each in found:  # the list grows, as for flax.linen.BatchNorm
             if isinstance(each, types.ModuleType):
                 inside = [vars(each).get(name) for name in names]
                 found += [x for x in inside if not any(x is y for y in found)]
-        for cell in thing.__closure__ or ():
-            with contextlib.suppress(ValueError):  # a name that is not bound yet
-                found.append(cell.cell_contents)
+        found += closure(thing).values()
     return found
 
 
@@ -210,7 +208,7 @@ def _members(cls: type) -> Iterator[Any]:
 
 
 def _is_own(thing: Any) -> bool:
-    """Whether it is a function, not one of a library without state."""
+    """Whether `thing` is a function from outside the libraries, which have no state."""
     if not isinstance(thing, types.FunctionType):
         return False
     library = (thing.__module__ or "").partition(".")[0]
@@ -218,7 +216,7 @@ def _is_own(thing: Any) -> bool:
 
 
 def _names(function: Any) -> Iterator[str]:
-    """The names of globals and attributes in a function, and in those inside it."""
+    """The names of globals and attributes in a function and in nested functions."""
     codes = [function.__code__]
     while codes:
         code = codes.pop()
@@ -236,5 +234,5 @@ def tabulate(model: Model | StatefulModel, example: PyTree) -> str:
         jax.random.key(0),
         example,
         console_kwargs={"width": 100, "force_terminal": False},
-        **taken.stand_ins() | taken.arguments(None),
+        **ones_for(taken.options) | taken.arguments(None),
     ).strip("\n")

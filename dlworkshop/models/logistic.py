@@ -15,7 +15,7 @@ class Logistic(nn.Module):
 
     @nn.compact
     def __call__(self, example, *, key=None):  # [D] or [H, W, C]
-        del key  # nothing here is random
+        del key  # the model is deterministic
         check_rank(example, (1, 3), "[D] or [H, W, C]")
         x = example.reshape(-1)  # [D]
         return nn.Dense(self.num_classes, param_dtype=jnp.result_type(float))(x)  # [K]

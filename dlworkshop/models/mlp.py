@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from dlworkshop.models.functions import config_of
-from dlworkshop.models.layers import drop
+from dlworkshop.models.layers import at_least_float32, drop, drops
 from dlworkshop.models.linen import from_linen
 from dlworkshop.models.model import Model, check_layers, check_rank
 
 
 class Mlp(nn.Module):
-    """Classifier of ONE example; float32 parameters whatever it computes in."""
+    """Classifier of ONE example; its parameters are float32 for any `dtype`."""
 
     widths: Sequence[int]
     activation: Callable
@@ -25,16 +25,14 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, example, *, key=None, dropout=None):  # [D] or [H, W, C]
         check_rank(example, (1, 3), "[D] or [H, W, C]")
-        param_dtype = jnp.result_type(float)
+        dtypes = {"dtype": self.dtype, "param_dtype": jnp.result_type(float)}
         rate = self.dropout if dropout is None else dropout
         x = example.reshape(-1)  # [D]
         for layer, width in enumerate(self.widths):
-            x = nn.Dense(width, dtype=self.dtype, param_dtype=param_dtype)(x)
-            x = self.activation(x)  # [width]
-            if key is not None and not (isinstance(rate, float) and rate == 0):
+            x = self.activation(nn.Dense(width, **dtypes)(x))  # [width]
+            if drops(key, rate):
                 x = drop(x, jax.random.fold_in(key, layer), rate)
-        x = nn.Dense(self.num_classes, dtype=self.dtype, param_dtype=param_dtype)(x)
-        return x.astype(jnp.promote_types(x.dtype, jnp.float32))  # logits [K]
+        return at_least_float32(nn.Dense(self.num_classes, **dtypes)(x))  # logits [K]
 
 
 def mlp(
@@ -53,7 +51,7 @@ def mlp(
         dropout: probability in [0, 1) of dropping a hidden unit in training; a
             population may override it per member with hparams["dropout"].
         num_classes: length K of the logits.
-        dtype: what to compute in, e.g. jnp.bfloat16; parameters stay float32.
+        dtype: of the computation, e.g. jnp.bfloat16; parameters stay float32.
 
     >>> model = mlp((32, 16), num_classes=3)
     >>> params = model.init(jax.random.key(0), jnp.ones(4))

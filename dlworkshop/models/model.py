@@ -1,7 +1,7 @@
 """Models as pure functions of ONE example, and their lift to a batch."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,31 +21,29 @@ from dlworkshop.errors import (
 from dlworkshop.types import Array, PyTree
 
 BY_KEYWORD = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
-# The axes along which the examples of a batch lie while a model is trained: those of
-# one device, and the devices over which a batch is split. A layer that looks at its
-# batch takes its means over both: `nn.BatchNorm(axis_name=models.BATCH_AXES)`.
+# The named axes of a batch in training: the examples of one device, and the devices. A
+# layer such as `nn.BatchNorm(axis_name=models.BATCH_AXES)` averages over both.
 EXAMPLE, BATCH = BATCH_AXES = ("example", "batch")
 
 
 class Model(NamedTuple):
     """A pair of pure functions, `init` and `apply`; it holds no arrays.
 
-    Anything that can be written as this pair trains unchanged. Outputs may be any
-    pytree; given a key the model is being trained.
+    Outputs may be any pytree. A key means training.
     """
 
     init: Callable[..., PyTree]  # (key, inputs) -> params
     apply: Callable[..., PyTree]  # (params, inputs, *, key=None, **hparams) -> outputs
-    config: Mapping[str, Any] = MappingProxyType({})  # what it was built from, as JSON
-    module: Any = None  # where the pair was made from a module of a library
-    augment: Callable | None = None  # what `apply` does first, given a key; for show
+    config: Mapping[str, Any] = MappingProxyType({})  # JSON to build it again
+    module: Any = None  # of a library, if the pair was made from one
+    augment: Callable | None = None  # applied by `apply` in training; for display
 
 
 class StatefulModel(NamedTuple):
     """A model with state besides its parameters, such as running statistics.
 
-    The new state may depend on the whole batch, seen through `BATCH_AXES`; it is the
-    same for all of its examples. Without a key the state is used, not changed.
+    The new state may depend on the whole batch through `BATCH_AXES`; it is the same for
+    all examples. Without a key the state does not change.
     """
 
     init: Callable[..., tuple]  # (key, inputs) -> (params, state)
@@ -60,7 +58,7 @@ AnyModel = TypeVar("AnyModel", Model, StatefulModel)
 
 
 def check_model(model: Any) -> None:
-    """Refuse what is not a model, or has no `apply`."""
+    """Raise a UserError unless `model` is a model with an `apply`."""
     if not isinstance(model, Model | StatefulModel):
         raise UserError(
             f"the model is {repr_of(model)}: give a models.Model(init, apply), or wrap "
@@ -83,7 +81,7 @@ def stateful(model: Model | StatefulModel) -> StatefulModel:
     def apply(params, state, inputs, *, key=None, **hparams):
         return model.apply(params, inputs, key=key, **hparams), state
 
-    # the hyper-parameters that it takes show through
+    # the signature keeps the hyper-parameters
     signature = inspect.signature(model.apply)
     (params, *others) = signature.parameters.values()
     if not others:
@@ -107,22 +105,26 @@ def stateful(model: Model | StatefulModel) -> StatefulModel:
 def stand_ins(model: StatefulModel) -> dict[str, Array]:
     """Ones for the hyper-parameters that `apply` requires: name -> [].
 
-    For those who look at what it computes, and not at the numbers.
+    They allow tracing `apply` without real values.
 
     >>> model = Model(None, lambda w, x, *, key=None, power: w * x**power)
     >>> {name: one.item() for name, one in stand_ins(stateful(model)).items()}
     {'power': 1.0}
     """
-    others = list(inspect.signature(model.apply).parameters.values())[3:]
+    return ones_for(list(inspect.signature(model.apply).parameters.values())[3:])
+
+
+def ones_for(parameters: Iterable[inspect.Parameter]) -> dict[str, Array]:
+    """Ones for the keywords without a default: name -> []."""
     return {
         parameter.name: jnp.ones(())
-        for parameter in others
+        for parameter in parameters
         if parameter.kind in BY_KEYWORD and parameter.default is parameter.empty
     }
 
 
 def as_float(inputs: PyTree) -> PyTree:
-    """Stored arrays as a step sees them: uint8 in 0..255 becomes float in [0, 1].
+    """Arrays as a step sees them: uint8 in 0..255 becomes float in [0, 1].
 
     >>> as_float({"pixel": jnp.array([0, 255], jnp.uint8)})["pixel"].tolist()
     [0.0, 1.0]
@@ -149,7 +151,7 @@ def predict(
         params: its parameters.
         inputs: leaves [B, ...]; uint8 become floats in [0, 1].
         state: of a `StatefulModel`: its running statistics.
-        hparams: which `apply` takes by keyword.
+        hparams: keywords of `apply`.
 
     >>> from dlworkshop.models import logistic
     >>> images = jnp.zeros((5, 28, 28, 1), jnp.uint8)
@@ -162,33 +164,32 @@ def predict(
     leaves = jax.tree.leaves(inputs)
     if not leaves or not all(getattr(leaf, "shape", ()) for leaf in leaves):
         raise UserError(
-            f"the inputs are {repr_of(inputs)}: give arrays [B, ...], as x[None] of "
-            "one example x"
+            f"the inputs are {repr_of(inputs)}: give arrays [B, ...], such as x[None] "
+            "for one example x"
         )
 
     def one(example):
         return apply(params, state, as_float(example), **hparams)[0]
 
     words = ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in leaves)
-    with one_sentence(f"the model does not answer the inputs {words}"):
+    with one_sentence(f"the model cannot process the inputs {words}"):
         return jax.vmap(one)(inputs)
 
 
 def shapes(model: Model | StatefulModel, example: PyTree) -> tuple[PyTree, PyTree]:
-    """Params and state as shapes, for ONE example of arrays or of shapes.
+    """The shapes of params and state, for ONE example of arrays or shapes.
 
     >>> from dlworkshop.models import logistic
     >>> shapes(logistic(3), jnp.zeros(4))[0]["Dense_0"]["kernel"].shape
     (4, 3)
     """
-
-    # JAX traces a function once for the same shapes: let it be the same function
+    # JAX caches the trace of the same function for the same shapes
     init = stateful(model).init
     return jax.eval_shape(init, jax.random.key(0), input_struct(example))
 
 
 def input_struct(example: PyTree) -> PyTree:
-    """ONE example as shape structs, with the dtypes that a model sees.
+    """The shapes of ONE example, with the dtypes that a model sees.
 
     >>> input_struct(jnp.zeros((2, 2), jnp.uint8))
     ShapeDtypeStruct(shape=(2, 2), dtype=float32)
@@ -197,7 +198,7 @@ def input_struct(example: PyTree) -> PyTree:
 
 
 def check_rank(example: Array, ranks: tuple[int, ...], wanted: str) -> None:
-    """Refuse a batch that was not vmapped, before it is flattened into one example."""
+    """Reject a batch without vmap, before it is flattened into one example."""
     if jnp.ndim(example) not in ranks:
         raise ValueError(
             f"one example must be {wanted}, got shape {jnp.shape(example)}: "
@@ -206,7 +207,7 @@ def check_rank(example: Array, ranks: tuple[int, ...], wanted: str) -> None:
 
 
 def check_halvings(image: Array, times: int) -> None:
-    """Refuse what is not ONE image [H, W, C], or too small to be halved so often."""
+    """Reject anything but ONE image [H, W, C] that can be halved so many times."""
     check_rank(image, (3,), "an image [H, W, C]")
     if min(image.shape[:2]) < 2**times:
         raise ValueError(
@@ -218,12 +219,12 @@ def check_halvings(image: Array, times: int) -> None:
 def check_layers(
     num_classes: int, dropout: float = 0.0, dtype: Any = None, **sizes: Sequence[int]
 ) -> None:
-    """Refuse sizes that no network can have; `sizes` are those of layers."""
+    """Reject invalid settings of a network; `sizes` are the sizes of its layers."""
     for name, of_layers in sizes.items():
         if not isinstance(of_layers, Sequence) or isinstance(of_layers, str):
             raise UserError(
-                f"{name} is {repr_of(of_layers)}: give a tuple of whole numbers, one "
-                "for each layer, as (128,)"
+                f"{name} is {repr_of(of_layers)}: give a tuple of integers, one for "
+                "each layer, such as (128,)"
             )
         for layer, size in enumerate(of_layers):
             check_whole(f"{name}[{layer}]", size)
@@ -235,12 +236,12 @@ def check_layers(
         real = False
     if not real:
         raise UserError(
-            f"dtype is {repr_of(dtype)}: give a floating one, as jnp.bfloat16"
+            f"dtype is {repr_of(dtype)}: give a floating dtype, such as jnp.bfloat16"
         )
 
 
 def num_params(params: PyTree) -> int:
-    """The number of parameters, of arrays or shape structs."""
+    """The number of parameters, given as arrays or shapes."""
     leaves = jax.tree.leaves(params)
     if odd := [leaf for leaf in leaves if not hasattr(leaf, "size")]:
         raise UserError(f"the parameters have {repr_of(odd[0])}: give a tree of arrays")
@@ -251,7 +252,7 @@ def table(model: Model | StatefulModel, example: PyTree) -> str:
     """Layers with their output shapes and parameter counts, for ONE example."""
     check_model(model)
     if isinstance(model.module, nn.Module) and not model.config.get("call"):
-        from dlworkshop.models.linen import tabulate  # noqa: PLC0415 - it stands on us
+        from dlworkshop.models.linen import tabulate  # noqa: PLC0415 - imports us
 
         return tabulate(model, as_float(example))
     params, _ = shapes(model, example)

@@ -1,6 +1,5 @@
 """Adapter: Flax NNX modules as models of ONE example."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,10 +8,17 @@ import jax.numpy as jnp
 from flax import nnx
 
 from dlworkshop.errors import UserError, repr_of
-from dlworkshop.models.adapter import make_model, making, plain, read_call, restored
+from dlworkshop.models.adapter import (
+    call_with,
+    make_model,
+    making,
+    plain,
+    read_call,
+    restored,
+)
 from dlworkshop.types import Array, PyTree
 
-# parameters, streams of randomness, what a module notes down, and the state
+# parameters, streams of randomness, intermediate values, and the state
 PARTS = nnx.Param, nnx.RngState, nnx.Intermediate, ...
 
 
@@ -23,24 +29,24 @@ def from_nnx(
     batched: bool = False,
     call: Callable | None = None,
 ) -> Any:
-    """The `Model` of an NNX module, or its `StatefulModel` where it keeps a state.
+    """The `Model` of an NNX module, or its `StatefulModel` if it has a state.
 
     `nnx.Param` is trained; other variables (`nnx.BatchStat`, ...) are the state. With a
     key the module is in `train()` and its streams of randomness begin from that key;
-    without one it is in `eval()`. Where its `__call__` takes `rngs`, `train`,
-    `deterministic` or the like they are given too; other keywords may be
-    hyper-parameters. The module itself is never changed.
+    without one it is in `eval()`. Its `__call__` gets `rngs`, `train`, `deterministic`
+    and so on if it takes them; other keywords may be hyper-parameters. The module
+    itself is never changed.
 
     It sees ONE example. `nnx.GroupNorm` and `x.reshape((x.shape[0], -1))` take the
     first axis for the batch: give `batched=True` for a module that has them.
 
     Args:
-        make: (rngs) -> module, such as its class: `lambda rngs: Net(10, rngs=rngs)`. Or
-            a module, whose numbers all members then begin from.
-        config: what it was built from, as JSON; by default its name.
-        batched: the module is written for inputs [B, ...]: each example is a batch of
-            one to it. BatchNorm(axis_name=models.BATCH_AXES) still sees them all.
-        call: (module, inputs, ...) -> outputs, instead of `__call__`.
+        make: (rngs) -> module, such as `lambda rngs: Net(10, rngs=rngs)`; or a module,
+            with whose numbers all members begin.
+        config: of the model, as JSON; by default the name of the module.
+        batched: the module is written for inputs [B, ...], and sees each example as a
+            batch of one. BatchNorm(axis_name=models.BATCH_AXES) still sees them all.
+        call: (module, inputs, ...) -> outputs; replaces `__call__`.
 
     Returns:
         `Model`, or `StatefulModel`; parameters and state are nested dicts of arrays.
@@ -58,9 +64,7 @@ def from_nnx(
     def build(key: Array) -> nnx.Module:
         if isinstance(make, nnx.Module):
             return make
-        rngs = nnx.Rngs(key)
-        by_name = "rngs" in inspect.signature(make).parameters
-        return make(rngs=rngs) if by_name else make(rngs)
+        return call_with(make, "rngs", nnx.Rngs(key))
 
     module = make
     if not isinstance(make, nnx.Module):
@@ -77,7 +81,7 @@ def from_nnx(
     taken = read_call(called, 2, "from_nnx", ("rngs",))
 
     def init(key: Array, inputs: PyTree) -> tuple[PyTree, PyTree]:
-        del inputs  # NNX knows its shapes
+        del inputs  # an NNX module knows its shapes
         _, params, _, _, state = _split(build(key))
         return jax.tree.map(jnp.asarray, (arrays(params), arrays(state)))
 
@@ -103,7 +107,7 @@ def from_nnx(
                 "it trains (nnx.Dropout does after module.train())"
             )
         new = arrays(_split(whole)[4])
-        # what the call made anew is not carried on
+        # new variables that the call has made are dropped
         return outputs, arrays(filled(like_state, new))
 
     return make_model(
@@ -135,7 +139,7 @@ def filled(like: nnx.State, nested: Mapping) -> nnx.State:
 
 
 def begin(like: PyTree, key: Array) -> PyTree:
-    """Reset streams of randomness, each with a key of its own."""
+    """Reset streams of randomness, each with its own key."""
     leaves, form = jax.tree.flatten(like)
     started = []
     for number, leaf in enumerate(leaves):
@@ -143,5 +147,5 @@ def begin(like: PyTree, key: Array) -> PyTree:
             own = jax.random.fold_in(key, number)
             started.append(jax.random.split(own, leaf.shape) if leaf.shape else own)
         else:
-            started.append(jnp.zeros(leaf.shape, leaf.dtype))  # how many were drawn
+            started.append(jnp.zeros(leaf.shape, leaf.dtype))  # the count of draws
     return jax.tree.unflatten(form, started)

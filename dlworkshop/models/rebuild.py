@@ -24,7 +24,7 @@ from dlworkshop.models.vgg16 import vgg16
 MAKERS: dict[str, Callable[..., Model]] = {
     make.__name__: make for make in (logistic, mlp, cnn, resnet, vgg16)
 }
-SCALING: tuple[Callable[..., Model], ...] = (  # in the order in which they are put on
+SCALING: tuple[Callable[..., Model], ...] = (  # in the order of their application
     standardized,
     piecewise_linear,
     on_first_channel,
@@ -34,10 +34,10 @@ SCALING: tuple[Callable[..., Model], ...] = (  # in the order in which they are 
 
 
 def from_config(config: Mapping[str, Any]) -> Model:
-    """The model with this config; parameters are not part of it.
+    """The model with this config, without parameters.
 
     Raises:
-        UserError: if it is none of the models here, or has a function of its own.
+        UserError: if the model is not from this package, or has a custom function.
 
     >>> from_config(cnn((4,), num_classes=3).config).config["features"]
     [4]
@@ -50,7 +50,7 @@ def from_config(config: Mapping[str, Any]) -> Model:
     if name not in MAKERS:
         raise UserError(f"the model '{name}' is none of {', '.join(MAKERS)}: {OWN}")
     if name == "vgg16":
-        del settings["weights"]  # where training began; it ended elsewhere
+        del settings["weights"]  # only used to initialise the parameters
     else:
         for place, room in ROOMS.items():
             if place in settings:
@@ -60,5 +60,5 @@ def from_config(config: Mapping[str, Any]) -> Model:
         if known is not None:
             model = make(model, **known)
     model = on_rgb(model) if any_kind else model
-    # an augmentation of one's own is not known by its name, and answers need none
+    # a custom augmentation cannot be built from its name, and is for training only
     return augmented(model, Augment(**augment)) if isinstance(augment, dict) else model

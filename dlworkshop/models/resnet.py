@@ -1,4 +1,4 @@
-"""A residual convolutional network, normalised over batches or groups of channels."""
+"""A residual convolutional network with batch or group normalisation."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -8,7 +8,13 @@ from flax import linen as nn
 
 from dlworkshop.errors import UserError
 from dlworkshop.models.functions import config_of
-from dlworkshop.models.layers import drop, group_norm, max_pool
+from dlworkshop.models.layers import (
+    at_least_float32,
+    drop,
+    drops,
+    group_norm,
+    max_pool,
+)
 from dlworkshop.models.linen import from_linen
 from dlworkshop.models.model import BATCH_AXES, check_halvings, check_layers
 
@@ -18,7 +24,7 @@ MOMENTUM = 0.9  # of the running statistics
 
 
 class Normed(nn.Module):
-    """A 3x3 convolution without a bias, then a normalisation, which has one."""
+    """A 3x3 convolution without a bias, followed by a normalisation with a bias."""
 
     features: int
     norm: str
@@ -30,7 +36,7 @@ class Normed(nn.Module):
         dtypes = {"dtype": self.dtype, "param_dtype": param_dtype}
         x = nn.Conv(self.features, (3, 3), use_bias=False, **dtypes)(x)
         if self.norm == "batch":
-            over: Any = BATCH_AXES  # Flax's types know of a single axis only
+            over: Any = BATCH_AXES  # Flax's annotation allows a single axis only
             norm = nn.BatchNorm(not train, momentum=MOMENTUM, axis_name=over, **dtypes)
             return norm(x)
         shape = (self.features,)
@@ -41,7 +47,7 @@ class Normed(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Classifier of ONE image; float32 parameters whatever it computes in."""
+    """Classifier of ONE image; its parameters are float32 for any `dtype`."""
 
     features: Sequence[int]
     activation: Callable
@@ -64,16 +70,14 @@ class ResNet(nn.Module):
             y = self.activation(second(x, train))
             x = self.activation(x + third(y, train))
         x = x.mean((0, 1))  # [features]
-        if train and not (isinstance(rate, float) and rate == 0):
+        if drops(key, rate):
             x = drop(x, key, rate)
-        x = nn.Dense(
-            self.num_classes, dtype=self.dtype, param_dtype=jnp.result_type(float)
-        )(x)
-        return x.astype(jnp.promote_types(x.dtype, jnp.float32))  # logits [K]
+        dtypes = {"dtype": self.dtype, "param_dtype": jnp.result_type(float)}
+        return at_least_float32(nn.Dense(self.num_classes, **dtypes)(x))  # logits [K]
 
 
 def num_groups(features: int) -> int:
-    """Groups of at most `CHANNELS` channels, all of one size.
+    """The smallest number of equal groups of at most `CHANNELS` channels.
 
     >>> num_groups(32), num_groups(48), num_groups(7)
     (2, 3, 1)
@@ -95,9 +99,9 @@ def resnet(
 
     A stage is a convolution, 2x2 max pooling and a residual block of two convolutions;
     the mean over all places goes into one affine map. A normalisation follows every
-    convolution. BatchNorm learns much faster (docs/own_data.md), and makes a
-    `StatefulModel` of running statistics; with GroupNorm it is a `Model`, whose outputs
-    do not depend on what else is in the batch, in training neither.
+    convolution. BatchNorm learns much faster (docs/own_data.md) and needs a
+    `StatefulModel` with running statistics. With GroupNorm the outputs never depend on
+    the other examples of the batch.
 
     Args:
         features: channels of each stage.
@@ -106,7 +110,7 @@ def resnet(
             population may override it per member with hparams["dropout"].
         norm: "group" or "batch".
         num_classes: length K of the logits.
-        dtype: what to compute in, e.g. jnp.bfloat16; parameters stay float32.
+        dtype: of the computation, e.g. jnp.bfloat16; parameters stay float32.
 
     Returns:
         `Model`, or `StatefulModel` with BatchNorm.

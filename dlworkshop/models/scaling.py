@@ -1,8 +1,8 @@
 """Wrappers that standardise, bin or downscale inputs, and rescale outputs.
 
-The constants are part of the model, in its config, so that answers and exported files
-need nothing beside it. They are statistics of the training split; `fitted_scale` and
-`fitted_edges` take them.
+The constants are part of the model and its config, so that predictions and exported
+files need nothing else. They are statistics of the training split, computed by
+`fitted_scale` and `fitted_edges`.
 """
 
 import functools
@@ -13,16 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlworkshop.data.leaves import as_floats
-from dlworkshop.errors import UserError
-from dlworkshop.models.model import (
-    AnyModel,
-    StatefulModel,
-    as_float,
-    check_model,
-)
+from dlworkshop.errors import UserError, repr_of
+from dlworkshop.models.model import AnyModel, StatefulModel, as_float, check_model
 from dlworkshop.types import Array
 
-PIECE = 4096  # examples whose statistics are taken at a time
+PIECE = 4096  # examples that are processed at a time
 
 
 def standardized(model: AnyModel, mean: Array, deviation: Array) -> AnyModel:
@@ -44,8 +39,8 @@ def standardized(model: AnyModel, mean: Array, deviation: Array) -> AnyModel:
     if mean.shape != deviation.shape or not (deviation > 0).all():
         raise UserError(
             f"mean has shape {list(mean.shape)} and deviation "
-            f"{list(deviation.shape)}: give one of each, above 0, for each column or "
-            "channel"
+            f"{list(deviation.shape)}: give a mean and a deviation above 0 for each "
+            "column or channel"
         )
 
     def change(inputs):
@@ -53,20 +48,20 @@ def standardized(model: AnyModel, mean: Array, deviation: Array) -> AnyModel:
 
     known = {"mean": mean.tolist(), "deviation": deviation.tolist()}
     made = on_inputs(change, model, standardized=known)
-    return made._replace(module=model.module)  # whose layers see the same shapes
+    return made._replace(module=model.module)  # its layers see the same shapes
 
 
 def piecewise_linear(model: AnyModel, edges: Sequence[Sequence[float]]) -> AnyModel:
     """The model with columns encoded piecewise linearly, bin by bin.
 
-    A number x of a column with edges b_0 < ... < b_T becomes T numbers, of which the
-    one of bin t is (x - b_(t-1)) / (b_t - b_(t-1)), at least 0 except in the first bin
-    and at most 1 except in the last. So a linear model of them is any piecewise linear
-    function of each column. A column of one bin is only shifted and scaled.
+    A number x of a column with edges b_0 < ... < b_T becomes T numbers: that of bin t
+    is (x - b_(t-1)) / (b_t - b_(t-1)), at least 0 except in the first bin and at most 1
+    except in the last. So a linear model can represent any piecewise linear function of
+    each column. A column of one bin is only shifted and scaled.
 
     Args:
         model: of a vector [sum of T].
-        edges: for each of D columns its T + 1 ascending edges.
+        edges: the T + 1 ascending edges of each of the D columns.
 
     Source: Gorishniy et al. (2022), On embeddings for numerical features in tabular
     deep learning, eq. 1.
@@ -96,10 +91,10 @@ def encode(edges: Sequence[Sequence[float]]) -> Callable[[Array], jax.Array]:
 
 
 def bins(edges: Sequence[Sequence[float]]) -> tuple[np.ndarray, ...]:
-    """Column, lower edge, width, and first or last flag of each bin.
+    """Column, lower edge, width, and flags of the first and the last bin, for each bin.
 
     Raises:
-        UserError: for edges that do not ascend.
+        UserError: if the edges do not ascend.
 
     >>> [each.tolist() for each in bins([[0.0, 1.0, 3.0]])]
     [[0, 0], [0.0, 1.0], [1.0, 2.0], [True, False], [False, True]]
@@ -108,7 +103,10 @@ def bins(edges: Sequence[Sequence[float]]) -> tuple[np.ndarray, ...]:
     if not each or not all(
         one.ndim == 1 and len(one) > 1 and (np.diff(one) > 0).all() for one in each
     ):
-        raise UserError("edges must be at least two ascending numbers for each column")
+        raise UserError(
+            f"edges is {repr_of(edges)}: give at least two ascending numbers for each "
+            "column"
+        )
     return (
         np.repeat(np.arange(len(each)), [len(one) - 1 for one in each]),
         np.concatenate([one[:-1] for one in each]),
@@ -121,11 +119,11 @@ def bins(edges: Sequence[Sequence[float]]) -> tuple[np.ndarray, ...]:
 def rescaled(model: AnyModel, mean: Array, deviation: Array) -> AnyModel:
     """The model with outputs multiplied by a deviation, plus a mean.
 
-    So a network learns numbers of any unit as numbers about 0.
+    So the network itself learns standardised numbers.
 
     Args:
         model: of one example, with one array as outputs.
-        mean, deviation: [] or as the outputs.
+        mean, deviation: [] or the shape of the outputs.
 
     >>> from dlworkshop.models import logistic
     >>> model = rescaled(logistic(1), 100.0, 10.0)
@@ -163,8 +161,8 @@ def on_first_channel(model: AnyModel) -> AnyModel:
 def fitted_scale(inputs: Array) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation of columns of [N, D], or of channels of [N, H, W, C].
 
-    Columns of nothing but 0 and 1 stay as they are: mean 0 and deviation 1. A constant
-    one has the deviation 1. uint8 are taken as a step sees them, in [0, 1].
+    Columns of only 0 and 1 are not standardised: mean 0 and deviation 1. A constant
+    column has deviation 1. uint8 is scaled to [0, 1], as in a step.
 
     >>> mean, deviation = fitted_scale(np.array([[1.0, 0.0], [3.0, 1.0]]))
     >>> mean.tolist(), deviation.tolist()
@@ -173,7 +171,7 @@ def fitted_scale(inputs: Array) -> tuple[np.ndarray, np.ndarray]:
     size = inputs.shape[-1]
     count, total, squares = 0, np.zeros(size), np.zeros(size)
     marks = np.full(size, len(inputs.shape) == 2)
-    shift = _float64(inputs[:1]).reshape(-1, size)[0]  # or small differences are lost
+    shift = _float64(inputs[:1]).reshape(-1, size)[0]  # avoids cancellation
     for first in range(0, len(inputs), PIECE):
         rows = _float64(inputs[first : first + PIECE]).reshape(-1, size)
         count += len(rows)
@@ -190,8 +188,8 @@ def fitted_scale(inputs: Array) -> tuple[np.ndarray, np.ndarray]:
 def fitted_edges(inputs: Array, most: int) -> list[list[float]]:
     """Edges of at most `most` bins per column of inputs [N, D]: its quantiles.
 
-    Equal quantiles are one edge, so that a column of few values has few bins; one of a
-    single value has the edges of a bin of width 1.
+    Equal quantiles give one edge, so a column of few values has few bins; a constant
+    column has one bin of width 1.
 
     >>> fitted_edges(np.array([[0.0, 5.0], [1.0, 5.0], [2.0, 5.0]]), most=2)
     [[0.0, 1.0, 2.0], [5.0, 6.0]]
@@ -210,7 +208,7 @@ def fitted_edges(inputs: Array, most: int) -> list[list[float]]:
 def coarser(model: AnyModel, factor: int) -> AnyModel:
     """The model on images averaged over squares of `factor` x `factor` pixels.
 
-    What is left over below and on the right is cut off.
+    Incomplete squares at the bottom and on the right are cut off.
 
     Args:
         model: of one image [H // factor, W // factor, C].
@@ -234,7 +232,7 @@ def coarser(model: AnyModel, factor: int) -> AnyModel:
 def on_inputs(change: Callable, model: AnyModel, **config: object) -> AnyModel:
     """The model applied to transformed inputs.
 
-    Its module is not known then: who showed its layers would give them other inputs.
+    The result has no module, because a table of its layers would use other inputs.
     """
     check_model(model)
 
@@ -242,8 +240,8 @@ def on_inputs(change: Callable, model: AnyModel, **config: object) -> AnyModel:
     def init(key, inputs):
         return model.init(key, change(inputs))
 
-    @functools.wraps(model.apply)  # the hyper-parameters that it takes show through
-    def apply(*given, **more):  # params, and the state where there is one, and inputs
+    @functools.wraps(model.apply)  # keeps the hyper-parameters in the signature
+    def apply(*given, **more):  # params, the state if there is one, inputs
         *numbers, inputs = given
         return model.apply(*numbers, change(inputs), **more)
 
@@ -257,8 +255,8 @@ def _float64(array: Array) -> np.ndarray:
 
 
 def _numbers(name: str, given: Array) -> np.ndarray:
-    """float32, as in the config and the step."""
+    """Finite numbers as float32, as in the config and the step."""
     numbers = as_floats(given, name).astype(np.float32)
     if not np.isfinite(numbers).all():
-        raise UserError(f"{name} has numbers that are not finite: give finite ones")
+        raise UserError(f"{name} has infinite numbers or NaN: give finite numbers")
     return numbers

@@ -13,7 +13,7 @@ from dlworkshop.data import places
 from dlworkshop.data.fetch import fetch_file
 from dlworkshop.errors import check_flag, check_known, check_path
 from dlworkshop.models import weights as stored
-from dlworkshop.models.layers import max_pool
+from dlworkshop.models.layers import at_least_float32, max_pool
 from dlworkshop.models.linen import from_linen
 from dlworkshop.models.model import Model, check_layers, check_rank
 
@@ -21,10 +21,10 @@ BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))  # convolutions, chan
 TOP = ("fc1", "fc2", "predictions")
 HIDDEN = 4096  # units of fc1 and fc2
 POOLINGS: dict[str, Callable] = {"avg": jnp.mean, "max": jnp.max}
-# What the weights were trained on, from RGB in [0, 1], by the words of Keras: "caffe"
-# is BGR in 0..255 without its mean, "torch" is RGB of mean 0 and deviation 1.
+# Keras' names of the inputs that weights were trained on: "caffe" is BGR in 0..255
+# minus the mean, "torch" is RGB with mean 0 and deviation 1.
 PREPROCESSINGS = ("caffe", "torch")
-# The official files, with the MD5 that keras.applications 3.15 checks.
+# The official files, with the MD5 checksums of keras.applications 3.15.
 URL = "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
 OFFICIAL = {  # include_top -> file, MD5
     False: (
@@ -39,7 +39,7 @@ OFFICIAL = {  # include_top -> file, MD5
 
 
 def preprocess(image: jax.Array, kind: str = "caffe") -> jax.Array:
-    """RGB [H, W, 3] in [0, 1] -> the inputs that the weights were trained on.
+    """Convert RGB [H, W, 3] in [0, 1] to the inputs that weights were trained on.
 
     >>> preprocess(jnp.ones((1, 1, 3))).ravel().tolist()  # 255 - mean of B, G, R
     [151.06100463867188, 138.22100830078125, 131.32000732421875]
@@ -54,7 +54,7 @@ def preprocess(image: jax.Array, kind: str = "caffe") -> jax.Array:
 def block(x: jax.Array, number: int, **dtypes: Any) -> jax.Array:
     """Block `number` in 1..5 of VGG16: [H, W, C] -> [H // 2, W // 2, channels].
 
-    It makes the layers of the Linen module in whose compact method it is called.
+    It is called in the compact method of a Linen module, which gets the layers.
     """
     convolutions, channels = BLOCKS[number - 1]
     for i in range(1, convolutions + 1):
@@ -78,13 +78,13 @@ class Vgg16(nn.Module):
 
     @nn.compact
     def __call__(self, image, *, key=None):  # [H, W, 3]
-        del key  # nothing here is random
+        del key  # the model is deterministic
         check_rank(image, (3,), "an image [H, W, 3]")
         height, width, channels = image.shape
         if channels != 3 or min(height, width) < 32:
             raise ValueError(
-                f"an image of {height}x{width} with {channels} channel(s) does not go "
-                "into VGG16: give RGB of at least 32x32"
+                f"an image of {height}x{width} with {channels} channel(s) does not fit "
+                "VGG16: give RGB images of at least 32x32"
             )
         dtypes = {"dtype": self.dtype, "param_dtype": jnp.result_type(float)}
         x = preprocess(image, self.preprocessing)
@@ -98,7 +98,7 @@ class Vgg16(nn.Module):
             x = nn.Dense(self.num_classes, name=TOP[-1], **dtypes)(x)  # logits [K]
         elif self.pooling is not None:
             x = POOLINGS[self.pooling](x, axis=(0, 1))  # [512]
-        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        return at_least_float32(x)
 
 
 class Trunk(nn.Module):
@@ -108,7 +108,7 @@ class Trunk(nn.Module):
 
     @nn.compact
     def __call__(self, image, *, key=None):
-        del key  # nothing is random
+        del key  # the model is deterministic
         x = preprocess(image, self.preprocessing)
         for number in range(1, len(BLOCKS)):
             x = block(x, number)
@@ -120,7 +120,7 @@ class LastBlock(nn.Module):
 
     @nn.compact
     def __call__(self, maps, *, key=None):
-        del key  # nothing is random
+        del key  # the model is deterministic
         return block(maps, len(BLOCKS)).mean((0, 1))
 
 
@@ -136,22 +136,20 @@ def vgg16(
     """VGG16 on ONE image RGB [H, W, 3] in [0, 1] (or uint8), H and W at least 32.
 
     Args:
-        include_top: end in the three fully connected layers and logits [num_classes],
-            not probabilities; weights then fix the size of the image, 224x224 for
-            those of ImageNet.
-        weights: None draws them at random; "imagenet" fetches the official file of
-            Keras once; a path is a .h5 of Keras 2 or 3, or torchvision's state dict
-            as .safetensors. `init` then returns what is in the file.
+        include_top: add the three fully connected layers with logits [num_classes];
+            weights then fix the size of the image, 224x224 for those of ImageNet.
+        weights: None initialises them at random; "imagenet" downloads the official
+            file of Keras once; a path is a .h5 of Keras 2 or 3, or torchvision's state
+            dict as .safetensors. `init` then returns the weights of the file.
         pooling: without the top, None gives feature maps [H // 32, W // 32, 512],
             "avg" and "max" their mean and maximum [512].
         num_classes: length K of the logits.
-        preprocessing: "caffe" (Keras) or "torch" (torchvision), applied here; by
+        preprocessing: "caffe" (Keras) or "torch" (torchvision), part of the model; by
             default that of the weights.
-        dtype: what to compute in, e.g. jnp.bfloat16; parameters stay float32.
+        dtype: of the computation, e.g. jnp.bfloat16; parameters stay float32.
 
     Raises:
-        UserError: if the weights cannot be read, or do not fit; the first layer that
-            does not is named.
+        UserError: if the weights cannot be read, or a layer does not fit.
 
     Source: Simonyan & Zisserman (2015), Very deep convolutional networks for
     large-scale image recognition, table 1, column D.
@@ -205,8 +203,8 @@ def parted(model: Model, params: Any) -> tuple[tuple[Model, Any], tuple[Model, A
     """`vgg16(pooling="avg")` in two parts: blocks 1 to 4, and the rest.
 
     Returns:
-        `Trunk` and `LastBlock`, each a model with its part of `params`: an image
-        [H, W, 3] -> maps [H // 16, W // 16, 512], and those -> features [512].
+        The models of `Trunk` and `LastBlock`, each with its part of `params`: an image
+        [H, W, 3] -> maps [H // 16, W // 16, 512], and maps -> features [512].
 
     >>> model, image = vgg16(pooling="avg"), jax.ShapeDtypeStruct((64, 48, 3), float)
     >>> params = jax.eval_shape(model.init, jax.random.key(0), image)
@@ -223,7 +221,7 @@ def parted(model: Model, params: Any) -> tuple[tuple[Model, Any], tuple[Model, A
 
 
 def layers(include_top: bool) -> list[str]:
-    """Names of the layers with weights, in the order of the data.
+    """Names of the layers with weights, in the order of the forward pass.
 
     >>> len(layers(True)), layers(False)[0]
     (16, 'block1_conv1')
@@ -236,7 +234,7 @@ def layers(include_top: bool) -> list[str]:
     return convolutions + list(TOP if include_top else ())
 
 
-# Layer -> its name in torchvision, which counts ReLUs and pools, too.
+# Layer -> its name in torchvision, whose indices count ReLUs and pools too.
 CONVOLUTIONS = 0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28
 COUNTED = [f"features.{i}" for i in CONVOLUTIONS]
 COUNTED += [f"classifier.{i}" for i in (0, 3, 6)]
@@ -252,7 +250,7 @@ def official(include_top: bool) -> Path:
 
 
 def _example(params: Any) -> jax.ShapeDtypeStruct:
-    """An image that fits these weights; 224x224 where none can be told."""
+    """The shape of an image that fits these weights; 224x224 if any size fits."""
     side = 7.0  # of the last maps
     if "fc1" in params and params["fc1"]["kernel"].ndim == 2:
         side = (len(params["fc1"]["kernel"]) / BLOCKS[-1][1]) ** 0.5

@@ -1,7 +1,7 @@
-"""Pretrained weights: Keras' .h5 and torchvision's state dict, read safely.
+"""Pretrained weights: Keras' .h5 and torchvision's state dict as .safetensors.
 
-Neither format can run code. PyTorch's own files are pickles, which can, so they are not
-read: what is wanted of them is tensors with names, and those are a .safetensors file.
+Neither format can run code. PyTorch's own files are pickles, which can, so they must be
+converted to .safetensors.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,14 +29,14 @@ def read(
 
     Args:
         path: .h5 of Keras 2 or 3 (whole models too), or .safetensors of torchvision.
-        layers: names of the layers, as in Keras; others in the file are left.
+        layers: names of the layers, as in Keras; others in the file are ignored.
         torchvision: each layer's name in torchvision's state dict.
 
     Returns:
         Float32 kernels [h, w, C, F] or [D, F] and biases [F]; "caffe" or "torch".
 
     Raises:
-        UserError: if the file is missing, damaged, of another kind, or lacks a layer.
+        UserError: if the file is missing, damaged, in another format, or lacks a layer.
     """
     try:
         with path.open("rb") as file:
@@ -67,7 +67,7 @@ def _begins_safetensors(start: bytes, size: int) -> bool:
 
 
 def check_shapes(params: Layers, path: Path, wanted: PyTree) -> None:
-    """Refuse weights whose shapes differ from the network's, naming the first."""
+    """Reject weights whose shapes differ from those of the network."""
     for layer, arrays in params.items():
         for name, array in arrays.items():
             shape = wanted[layer][name].shape
@@ -87,7 +87,7 @@ def _pick(found: Layers, layers: Sequence[str], path: Path) -> Layers:
             there = ", ".join(sorted(found)) or "none with weights"
             raise UserError(
                 f"{path} has no kernel and bias for {layer} (it has: {there}): use a "
-                "file that has this layer, with the top if it is wanted"
+                "file that has this layer (with the top for include_top=True)"
             )
         params[layer] = {}
         for name, array in found[layer].items():
@@ -103,7 +103,7 @@ def _pick(found: Layers, layers: Sequence[str], path: Path) -> Layers:
 def _read_keras(path: Path, layers: Sequence[str]) -> Layers:
     try:
         return keras_file.read(path, layers)
-    except Exception as error:  # what reads damaged files raises what it likes
+    except Exception as error:  # a damaged file may raise anything
         raise UserError(
             f"{path} is damaged or not a weights file of Keras ({error}): save the "
             "weights again, or fetch the file again"
@@ -115,8 +115,8 @@ def _read_torchvision(
 ) -> Layers:
     """The state dict's [F, C, h, w] and [F, D] as our [h, w, C, F] and [D, F].
 
-    A fully connected layer after the convolutions reads their output as [C, h, w]
-    there and as [h, w, C] here, so its rows are put in another order.
+    The first fully connected layer reads the maps as [C, h, w] there and as [h, w, C]
+    here, so its rows are permuted.
     """
     import safetensors  # noqa: PLC0415
 
@@ -131,7 +131,7 @@ def _read_torchvision(
                         raise UserError(
                             f"{path} has no {key}, torchvision's name for {layer}: use "
                             "the state dict of torchvision's vgg16, with the "
-                            "classifier if the top is wanted"
+                            "classifier for include_top=True"
                         )
                 found[layer] = {
                     "kernel": file.get_tensor(keys["weight"]),
@@ -139,7 +139,7 @@ def _read_torchvision(
                 }
     except UserError:
         raise
-    except Exception as error:  # what reads damaged files raises what it likes
+    except Exception as error:  # a damaged file may raise anything
         raise UserError(
             f"{path} is neither HDF5 nor a whole .safetensors file ({error}): give a "
             ".h5 of Keras or torchvision's state dict as .safetensors"
@@ -160,6 +160,6 @@ def _read_torchvision(
             if side and kernel.shape[-1] == side * side * channels:
                 maps = kernel.reshape(-1, channels, side, side)
                 kernel = maps.transpose(0, 2, 3, 1).reshape(kernel.shape)
-            channels = 0  # the layers after the first read no maps
+            channels = 0  # the other fully connected layers read no maps
             arrays["kernel"] = kernel.T
     return _pick(found, layers, path)

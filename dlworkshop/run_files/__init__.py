@@ -1,9 +1,9 @@
-"""The one validated reader of the files of a run folder.
+"""Validated reading of the files of a run folder.
 
-A folder may have come from anybody, or from a disk that forgot. So nothing is believed
-before it was looked at: a file is a regular one of a size that can be, its content has
-the types of `schema`, and where the summary knows its digest, it is as it was written.
-Anything else is one sentence.
+A run folder may come from an untrusted source or a damaged disk. So each file must be a
+regular file of limited size, its content must match the types of `schema`, and its
+digest must match the one in the summary, if there is one. Otherwise a UserError is
+raised.
 """
 
 import hashlib
@@ -19,10 +19,10 @@ from dlworkshop.errors import UserError
 from dlworkshop.files import read_regular
 from dlworkshop.run_files import schema
 
-MOST_BYTES = 1 << 28  # of a file: a card with many pictures
-MOST_LOGGED = 1 << 31
-DEEPEST = 100  # objects and lists within one another
-MOST_DIGITS = 300  # of a whole number; a float has no room for more
+MOST_BYTES = 1 << 28  # of a file, such as a data card with many pictures
+MOST_LOGGED = 1 << 31  # bytes of the log
+DEEPEST = 100  # nested objects and lists
+MOST_DIGITS = 300  # of an integer; a larger one does not fit into a float
 SCHEMAS: dict[str, Any] = {
     "config.json": schema.Config,
     "summary.json": schema.Summary,
@@ -34,41 +34,41 @@ SCHEMAS: dict[str, Any] = {
 SPLITS = "validation", "test"
 DIGESTED = "config.json", "data_card.json", "preprocessing.json"
 LOG = "metrics.jsonl"
-# of a config: what a run that goes on may write anew
+# entries of a config that a continued run may change
 UNSAID = "derived", "identity", "num_epochs"
-REPLACE = "bring back a copy of it, or run the experiment again in another folder"
-MEND = "run the same experiment again with this folder, which makes it anew"
+REPLACE = "restore a copy of it, or run the experiment again in another folder"
+MEND = "run the same experiment again with this folder, which restores it"
 
 
 def read(
     folder: Path, name: str, summary: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The object in a JSON file of a run folder, as SCHEMAS has it.
+    """The object in a JSON file of a run folder, validated by SCHEMAS.
 
-    The summary knows the digests of the others.
+    The summary has the digests of the other files.
 
     Raises:
-        UserError: if it is missing, or no such object, or not as it was written.
+        UserError: if the file is missing, invalid, or differs from its digest.
     """
     path = folder / name
     value = parsed(contents(path), path, SCHEMAS[name])
     known = (value if name == "summary.json" else summary or {}).get("sha256", {})
     if known.get(name, own := digest(name, value)) != own:
         raise UserError(f"{path} is not as it was written: {MEND}")
-    if name == "summary.json" and value.get("settings"):  # of which older ones told all
+    if name == "summary.json" and value.get("settings"):  # older ones averaged all
         best = value["settings"][0]
         value |= {split: best[split] for split in SPLITS if split in best}
     return value
 
 
 def read_log(folder: Path, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl` that belong to a summary; none if it is missing.
+    """The lines of `metrics.jsonl` that belong to a summary; [] if it is missing.
 
-    A run that goes on for more epochs has written more. A last line that is torn is
-    left out: it will be written again.
+    A run that is continued for more epochs has written more lines. An incomplete last
+    line is ignored.
 
     Raises:
-        UserError: if a line is none, or what was written then is not there any more.
+        UserError: if a line is invalid, or the log differs from its digest.
     """
     path, known = folder / LOG, summary.get("sha256", {}).get(LOG)
     if not path.exists() and known is None:
@@ -96,13 +96,13 @@ def check_members(path: Path, sizes: set[int], summary: Mapping[str, Any]) -> No
     """Check that a file has as many members as the summary.
 
     Raises:
-        UserError: if it is not.
+        UserError: if the numbers differ.
     """
     members = len(summary.get("population") or ())
     if len(sizes) > 1 or (members and sizes - {members}):
         found = " and ".join(map(str, sorted(sizes)))
         raise UserError(
-            f"'{path}' is of {found} members, and summary.json of {members}: {MEND}"
+            f"'{path}' has {found} members, and summary.json has {members}: {MEND}"
         )
 
 
@@ -134,14 +134,13 @@ def parsed(content: bytes, where: object, wanted: Any) -> dict[str, Any]:
 
     >>> parsed(b'{"step": "x"}', "the log", schema.LogLine)
     Traceback (most recent call last):
-    dlworkshop.errors.UserError: 'the log' is not as it should be (Expected `int`, got
-    `str` - at `$.step`): bring back a copy of it, or run the experiment again in
-    another folder
+    dlworkshop.errors.UserError: 'the log' is not valid (Expected `int`, got `str` - at
+    `$.step`): restore a copy of it, or run the experiment again in another folder
     """
     try:
         text = content.decode()
         value = json.loads(text, parse_int=_whole)
-        if re.search(r"\\u[dD][89a-fA-F]", text):  # half a letter, unless in a pair
+        if re.search(r"\\u[dD][89a-fA-F]", text):  # a surrogate; invalid if unpaired
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise UserError(f"'{where}' is not JSON ({error}): {REPLACE}") from None
@@ -152,13 +151,13 @@ def parsed(content: bytes, where: object, wanted: Any) -> dict[str, Any]:
 
 
 def conforms(value: Any, wanted: Any, where: object) -> None:
-    """Raise a UserError where a value does not conform to a schema.
+    """Raise a UserError if a value does not conform to a schema.
 
     >>> conforms(json.loads('{"a":' * 100 + "1" + "}" * 100), dict, "the log")
     >>> conforms(json.loads('{"a":' * 101 + "1" + "}" * 101), dict, "the log")
     Traceback (most recent call last):
-    dlworkshop.errors.UserError: 'the log' is not as it should be (it is more than 100
-    objects and lists deep): ...
+    dlworkshop.errors.UserError: 'the log' is not valid (it is more than 100 objects and
+    lists deep): ...
     """
     try:
         if not _is_flat(value, DEEPEST):
@@ -172,9 +171,7 @@ def conforms(value: Any, wanted: Any, where: object) -> None:
             _check_settings(value.get("settings") or [])
     except (ValueError, msgspec.MsgspecError) as error:
         said = str(error).rstrip(".")
-        raise UserError(
-            f"'{where}' is not as it should be ({said}): {REPLACE}"
-        ) from None
+        raise UserError(f"'{where}' is not valid ({said}): {REPLACE}") from None
 
 
 def _check_how(how: Mapping[str, Any]) -> None:
@@ -182,23 +179,23 @@ def _check_how(how: Mapping[str, Any]) -> None:
         raise ValueError(f"it has no {', '.join(sorted(missing))}")
     for column in how.get("columns", ()):
         if "values" not in column and not {"mean", "deviation"} <= column.keys():
-            raise ValueError(f"its column '{column['name']}' is of no kind")
+            raise ValueError(f"its column '{column['name']}' has no values and no mean")
     if "mean" in how and [len(how["mean"])] != how.get("shape"):
-        raise ValueError("it has not a mean for each number")
+        raise ValueError("it lacks a mean for each number")
     if len(how.get("mean", ())) != len(how.get("deviation", ())):
-        raise ValueError("it has not a deviation for each mean")
+        raise ValueError("it lacks a deviation for each mean")
 
 
 def _check_counts(card: Mapping[str, Any]) -> None:
     wanted = {len(card.get("classes", ()))}
     if {len(each) for each in card.get("counts", {}).values()} - wanted:
-        raise ValueError("it has not a count for each class")
+        raise ValueError("it lacks a count for each class")
 
 
 def _check_settings(settings: Sequence[Mapping[str, Any]]) -> None:
     for split in SPLITS:
         if len({frozenset(row.get(split, ())) for row in settings}) > 1:
-            raise ValueError(f"its settings have other scores on {split}")
+            raise ValueError(f"its settings have different scores on {split}")
 
 
 def _whole(text: str) -> int:
@@ -216,7 +213,8 @@ def _is_flat(value: Any, most: int) -> bool:
 def digest(name: str, value: Mapping[str, Any]) -> str:
     """SHA-256 of the contents of a JSON file, independent of formatting.
 
-    Without what may change: UNSAID in a config, and this digest itself in a summary.
+    It excludes entries that may change: UNSAID in a config, and the digest of a summary
+    in the summary itself.
     """
     if name == "config.json":
         value = {k: v for k, v in value.items() if k not in UNSAID}

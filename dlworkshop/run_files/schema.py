@@ -1,6 +1,6 @@
 """The types of the files of a run folder; additional entries are allowed.
 
-What is required, every run has; what is not, an older version or a lesson may lack.
+Every run has the required entries; runs of older versions and lessons may lack others.
 """
 
 from typing import Annotated, Any, Literal, Required, TypedDict
@@ -122,21 +122,18 @@ class Ranked(TypedDict, total=False):
     test: dict[str, Stat]
 
 
-class _Trial(TypedDict):
-    trial: Size
-    hparams: dict[str, str | Number | bool]
-    validation: dict[str, Stat]
-
-
-class Trial(_Trial, total=False):
+class Trial(TypedDict, total=False):
     """A trial of a sweep; the best comes first."""
 
+    trial: Required[Size]
+    hparams: Required[dict[str, str | Number | bool]]
+    validation: Required[dict[str, Stat]]
     bucket: Size
     finite: float
 
 
 class SweepTold(TypedDict, total=False):
-    """What a sweep tried before its best setting was trained again."""
+    """The trials of a sweep, whose best setting was trained again."""
 
     trials: Annotated[list[Trial], Meta(min_length=1)]
     importance: dict[str, float]
@@ -145,7 +142,7 @@ class SweepTold(TypedDict, total=False):
 
 
 class Scheduled(TypedDict, total=False):
-    """A scheduler, and the members that its rungs leave."""
+    """A scheduler, and the members that remain after its rungs."""
 
     name: str
     rungs: dict[str, Size]
@@ -249,7 +246,7 @@ class CardColumn(TypedDict):
 
 
 class Card(TypedDict, total=False):
-    """What the report says about the data."""
+    """The data card."""
 
     shape: list[Size] | dict[str, list[Size]]
     sizes_of_splits: dict[str, Size]
@@ -303,7 +300,7 @@ class SeenBy(TypedDict):
 
 
 class How(TypedDict, total=False):
-    """How a file or row becomes an example; HOWS has the required keys by kind."""
+    """Conversion of a file or row to an example; HOWS has the required keys by kind."""
 
     kind: str
     height: Side
@@ -338,8 +335,8 @@ class LogLine(TypedDict, total=False):
     epoch: Required[Number]
     train: Required[dict[str, list[Number]]]
     validation: dict[str, list[Number]] | None
-    hparams: dict[str, list[Number]]  # those that change on the way
-    source: list[Size]  # the member that each one continues after it
+    hparams: dict[str, list[Number]]  # those that change during training
+    source: list[Size]  # the member that each member continues
 
 
 class Seconds(TypedDict):
@@ -348,16 +345,13 @@ class Seconds(TypedDict):
     total: float
 
 
-class _Position(TypedDict):
-    step: Size
-    log: Size
-    seconds: Seconds
-
-
-class Position(_Position, total=False):
+class Position(TypedDict, total=False):
     """The part of a checkpoint that is not arrays."""
 
-    hparams: dict[str, list[float]]  # where they change on the way
+    step: Required[Size]
+    log: Required[Size]
+    seconds: Required[Seconds]
+    hparams: dict[str, list[float]]  # those that change during training
 
 
 class Share(TypedDict):
@@ -472,7 +466,7 @@ class Effort(TypedDict):
 
 
 class SearchFile(TypedDict, total=False):
-    """What a search has found so far."""
+    """The results of a search so far."""
 
     asked: Required[dict[str, Any]]
     searched: Required[dict[str, Searched]]
@@ -492,7 +486,7 @@ class TrainedData(TypedDict):
 
 
 class Trained(TypedDict):
-    """What a config must have for its run to predict."""
+    """The entries of a config that predictions need."""
 
     dataset: TrainedData
     model: dict[str, Any]
@@ -500,16 +494,13 @@ class Trained(TypedDict):
     model_hparams: dict[str, str]
 
 
-class _Ended(TypedDict):
-    status: str
-
-
-class Ended(_Ended, total=False):
+class Ended(TypedDict, total=False):
+    status: Required[str]
     hparams: dict[str, float]
 
 
 class Answering(TypedDict):
-    """What a summary must have for its run to predict."""
+    """The entries of a summary that predictions need."""
 
     outputs: Outputs
     example: Any

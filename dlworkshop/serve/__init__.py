@@ -1,1 +1,1 @@
-"""A run folder -> load, evaluate, predict, export, features."""
+"""Use of a finished run: load, evaluate, predict, export, features."""

@@ -9,7 +9,8 @@ import numpy as np
 from dlworkshop import data
 from dlworkshop.data import readers
 from dlworkshop.data.load import reload
-from dlworkshop.data.readers.inference_sources import Source, labelled
+from dlworkshop.data.readers.inference_sources import labelled
+from dlworkshop.data.readers.reader import Source
 from dlworkshop.errors import UserError, check_path
 from dlworkshop.report import terminal
 from dlworkshop.report.words import count, humanize, quantity, with_error
@@ -28,25 +29,25 @@ def evaluate(
 ) -> Evaluation:
     """The scores of `Run.evaluate` on labelled data on disk.
 
-    Other data become examples as the training data did, with the statistics of those.
-    They are scored whole, or their test split where they have one. What the run itself
-    learnt from is recognised by its content, and its test split is scored.
+    New data are preprocessed like the training data, with the same statistics, and
+    their test split is scored, or all if there is none. If the data are those of the
+    run, which are recognised by their content, the run's own test split is scored.
 
     Args:
         run: from `fit`, or `load`; with a folder.
-        path: labelled data, whatever `data.load` takes. None: the run's own test split.
-        target: of a table, the column to be told; by default that of the run.
-        data_dir: where prepared data are kept, as for `data.load`.
+        path: labelled data that `data.load` reads; None is the run's own test split.
+        target: of a table, the column to predict; by default that of the run.
+        data_dir: the folder of prepared data, as for `data.load`.
 
     Raises:
-        UserError: if the data are not there, or have classes that the run has not, or
-            it is not known what the outputs mean.
+        UserError: if the data are missing or have unknown classes, or the meaning of
+            the outputs is unknown.
     """
     check_run(run)
     for name, given in (("path", path), ("data_dir", data_dir)):
         if given is not None:
             check_path(name, given)
-    scores_of(run.summary["outputs"])  # refused before anything is read
+    scores_of(run.summary["outputs"])  # raises before any data are read
     said = run.read_artifact("config.json")["dataset"]
     words = f"the test split of {said['name']}"
     if path is None:
@@ -68,8 +69,8 @@ def evaluate(
         return run.evaluate(test)._replace(of=words)
     if not about["classes"] and run.target is None:
         raise UserError(
-            f"the run in {run.workdir} learnt numbers that no file here holds: give "
-            "Run.evaluate(Batch(inputs, targets)) in Python"
+            f"the run in {run.workdir} learnt numbers that no file can hold: give them "
+            "to Run.evaluate(Batch(inputs, targets)) in Python"
         )
     found = labelled(path, preprocessing, about["classes"], target)
     unread: list[Skipped] = []

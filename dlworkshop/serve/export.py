@@ -25,7 +25,7 @@ from dlworkshop.train.result import Run, check_run, example_of
 from dlworkshop.types import Array, PyTree
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-UNSCALED: dict = {"several": False, "columns": [{}]}  # targets as they were given
+UNSCALED: dict = {"several": False, "columns": [{}]}  # targets without scaling
 
 
 def export(run: Run, path: str | Path, format: str) -> Path:
@@ -34,16 +34,16 @@ def export(run: Run, path: str | Path, format: str) -> Path:
     Args:
         run: from `fit` with a workdir, or `load_run`.
         path: the file to be written.
-        format: "stablehlo" and "onnx" answer inputs [B, ...] as the data hold them,
-            any B, with the mean over the members of their probabilities [B, K], or of
-            their values in units of the target; an ONNX file of a table takes each of
-            its columns [B] by name. "safetensors" holds the parameters of all members.
+        format: "stablehlo" and "onnx" map inputs [B, ...], with the dtypes of the data
+            set and any B, to the mean over the members of their probabilities [B, K],
+            or of their values in units of the target; an ONNX file of a table takes
+            each column [B] by name. "safetensors" has the parameters of all members.
 
     Returns:
         The path.
 
     Raises:
-        UserError: if the format is unknown, or cannot hold this model.
+        UserError: if the format is unknown, or does not support this model.
     """
     formats = {"stablehlo": _stablehlo, "onnx": _onnx, "safetensors": _safetensors}
     check_known("format", format, formats)
@@ -53,29 +53,30 @@ def export(run: Run, path: str | Path, format: str) -> Path:
     try:
         atomic_write(path, formats[format](run))
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror})") from error
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}): give another path"
+        ) from error
     return path
 
 
 def ensemble(run: Run) -> Callable[[PyTree], jax.Array]:
-    """Inputs [B, ...] -> the mean of the members' outputs [B, ...].
+    """A function: inputs [B, ...] -> the mean of the members' outputs [B, ...].
 
-    That are probabilities where the outputs are logits of any kind; values are in the
-    units that the target of a table has there. Members that were quarantined, or are of
-    another setting than the best by validation, do not count. The model is in inference
-    mode, with its own hyper-parameters and running statistics.
+    Logits of any kind become probabilities, and values are in the units of the table.
+    Only the `chosen` members count. The model is in inference mode, with its own
+    hyper-parameters and running statistics.
 
     Raises:
-        UserError: for several members whose outputs nobody knows the meaning of.
+        UserError: for several members, if the meaning of the outputs is unknown.
     """
-    model = computed_by(stateful(run.model), "lax")  # known to all platforms
+    model = computed_by(stateful(run.model), "lax")  # supported by all platforms
     members, member = chosen_members(run), _member(run, model)
     example = input_struct(example_of(run.summary["example"]))
     params, state, numbers = jax.eval_shape(
         lambda tree: jax.tree.map(lambda leaf: leaf[0], tree), members
     )
     convolutions = has_convolutions(model.apply, params, state, example, **numbers)
-    # the file is one for all platforms, whichever wrote it; only a CPU minds much
+    # one file serves all platforms; the choice matters most on a CPU
     by_rule = rule_of_thumb(convolutions=convolutions, platform="cpu")
 
     def answer(inputs):
@@ -102,7 +103,7 @@ def _member(run: Run, model: StatefulModel) -> Callable[..., PyTree]:
 
 
 def meaning(run: Run) -> str | None:
-    """What the outputs are, a key of `losses.OUTPUTS`; None where unknown.
+    """The meaning of the outputs, a key of `losses.OUTPUTS`; None if unknown.
 
     Raises:
         UserError: if unknown for several members, whose mean may be meaningless.
@@ -111,8 +112,8 @@ def meaning(run: Run) -> str | None:
     if kind is None and run.chosen.sum() > 1:
         raise UserError(
             "it is not known what the outputs of this run mean, so the mean over its "
-            'members may mean nothing: say it with fit(..., outputs="values") or '
-            "another of its kinds, or use the format safetensors"
+            'members may be meaningless: give fit(..., outputs="values") or another '
+            "kind, or use the format safetensors"
         )
     return kind
 
@@ -137,9 +138,7 @@ def _stablehlo(run: Run) -> bytes:
 
 
 def _onnx(run: Run) -> bytes:
-    """ONNX with the members one after the other, so that convolutions stay
-    convolutions.
-    """
+    """ONNX with the members one after the other, without grouped convolutions."""
     from dlworkshop.serve import onnx  # noqa: PLC0415
 
     config = run.read_artifact("config.json")
@@ -162,9 +161,9 @@ def _onnx(run: Run) -> bytes:
 
 
 def _columns(run: Run, example: PyTree) -> list[dict[str, Any]] | None:
-    """The columns of the table that the run was trained on; None for other data.
+    """The columns of the table that the run was trained on.
 
-    A row is what `example` says; who made other arrays of the table gives those.
+    None if the data were no table, or the user made other arrays from it.
     """
     assert run.workdir is not None
     if not (run.workdir / "preprocessing.json").is_file():

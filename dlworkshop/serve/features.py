@@ -1,7 +1,4 @@
-"""Outputs of a network on a data set, computed once and cached, as a new data set.
-
-A network whose parameters stay as they are need not be run in every epoch.
-"""
+"""Outputs of a frozen network on a data set, computed once and cached."""
 
 import contextlib
 import json
@@ -24,13 +21,13 @@ from dlworkshop.train.cache import cache_folder
 from dlworkshop.train.programs import update_flops
 from dlworkshop.types import Array, Batch, Dataset, PyTree
 
-# Floating-point operations of a batch, at most so many images. On a CPU the maps of
-# such a batch fit into memory that the process keeps; larger ones are asked of the
-# system every time: VGG16 made 13 images/s of 224x224 in twos and 9 in sixteens.
+# Floating-point operations of a batch. On a CPU the activations of such a batch fit
+# into memory that the process keeps; larger ones are allocated by the system each time:
+# VGG16 processed 13 images/s of 224x224 in batches of 2, and 9 in batches of 16.
 BATCH_FLOPS = {"cpu": 6e10, "gpu": 2e12}
-BATCH_SIZE = 512
-# XLA for CPUs has two ways to compute a convolution; without its newer one (YNNPACK)
-# VGG16 made 13.0 images/s of 224x224 in twos, with it 10.2 (medians of 4, in turns).
+BATCH_SIZE = 512  # at most
+# Without XLA's newer convolution for CPUs (YNNPACK), VGG16 processed 13.0 images/s of
+# 224x224 in batches of 2, with it 10.2 (medians of 4, alternating).
 CPU_OPTIONS: dict[str, str | bool] = {
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
 }
@@ -40,19 +37,18 @@ DIGESTS = "sha256.json"  # the name of a file of features -> its digest
 def features(model: Model, params: PyTree, dataset: Dataset) -> Dataset:
     """The data set with the model's outputs in place of its images.
 
-    They are kept in the user's cache under a name made of the parameters, the model
-    with its code, and the content of the data, so that a second run reads them, if they
-    are as they were written: to find out takes a second for each GB or so. Where the
-    model holds something whose content is not known, such as an open file, they are
-    computed every time.
+    The features are cached under a hash of the parameters, the model with its code, and
+    the content of the data. Cached files are verified, which takes about a second per
+    GB. If the model has a part whose content is unknown, such as an open file, the
+    features are computed every time.
 
     Args:
-        model: outputs of one example of any shape are its features.
+        model: its outputs for one example, of any shape, are the features.
         params: of the model, not of a population.
-        dataset: with its content's fingerprint; without one, the content is read.
+        dataset: if it has no fingerprint, its content is read to compute one.
 
     Returns:
-        Splits of `Batch(image [N, ...] float, label)`, mapped into memory.
+        Splits of `Batch(image [N, ...] float, label)`, memory-mapped.
 
     >>> from dlworkshop import data, models
     >>> digits = data.load("digits")
@@ -65,7 +61,7 @@ def features(model: Model, params: PyTree, dataset: Dataset) -> Dataset:
     check_kind(dataset)
     name = _name(model, params, dataset)
     home = cache_folder("features") if name else None
-    if home is None:  # nowhere to keep them, or no name by which to find them again
+    if home is None:  # no cache folder, or no name
         with tempfile.TemporaryDirectory() as once:
             folder = Path(once) / "features"
             _compute(model, params, dataset, folder)
@@ -93,22 +89,18 @@ def _digests(folder: Path) -> dict[str, str]:
 
 def _mapped(dataset: Dataset, folder: Path, name: str) -> Dataset:
     """The data set with the features in `folder`, which may be removed afterwards."""
-    train, validation, test = (
-        Batch(
-            np.load(folder / f"{split}.npy", mmap_mode="r"),
-            getattr(dataset, split).targets,
-        )
-        for split in SPLITS
-    )
-    return dataset._replace(
-        train=train, validation=validation, test=test, fingerprint=name
-    )
+    files = (folder / f"{split}.npy" for split in SPLITS)
+
+    def with_features(split: Batch) -> Batch:
+        return Batch(np.load(next(files), mmap_mode="r"), split.targets)
+
+    return dataset.each_split(with_features, fingerprint=name)
 
 
 def sequential_features(model: Model, params: PyTree, images: Array) -> np.ndarray:
     """Outputs [N, ...] of one image after the other, by XLA's own convolutions.
 
-    Slow and plain, it is what `features` can be checked by.
+    It is a slow reference for `features`.
 
     >>> from dlworkshop import models
     >>> images = np.zeros((5, 8, 8, 1), np.uint8)
@@ -117,7 +109,6 @@ def sequential_features(model: Model, params: PyTree, images: Array) -> np.ndarr
     >>> sequential_features(model, params, images).shape
     (5, 3)
     """
-
     answer = jax.jit(model.apply)
     return np.stack([answer(params, image) for image in images])
 
@@ -139,31 +130,31 @@ class Extractor:
         self._size = min(BATCH_SIZE, len(images), max(1, round(budget / max(flops, 1))))
         self._params = params
         on_cpu = jax.default_backend() == "cpu"
-        # Forwards and outside a loop, XLA's own convolution is the fastest for all
-        # but wide layers.
+        # for inference outside a loop, XLA's own convolution is the fastest for all but
+        # wide layers
         model = computed_by(model, "winograd" if on_cpu else "lax")
         lifted = jax.jit(lambda p, x: predict(model, p, x))
         lowered = lifted.lower(params, self._padded(images[:1]))
         options = CPU_OPTIONS if on_cpu else {}
         try:
             self._program = lowered.compile(compiler_options=options)
-        except jax.errors.JaxRuntimeError:  # an XLA that does not know the option
+        except jax.errors.JaxRuntimeError:  # this XLA does not support the option
             self._program = lowered.compile()
 
     def __call__(self, images: Array) -> Iterator[np.ndarray]:
-        """Outputs [B, ...] of one batch after the other; the last may be shorter."""
+        """Yield the outputs [B, ...] of each batch; the last may be shorter."""
         waiting = None
         for first in range(0, len(images), self._size):
             batch = images[first : first + self._size]
             result = self._program(self._params, self._padded(batch))
-            if waiting is not None:  # the batch before, while this one is computed
+            if waiting is not None:  # transferred while this batch is computed
                 yield np.asarray(waiting)
             waiting = result[: len(batch)] if len(batch) < self._size else result
         if waiting is not None:
             yield np.asarray(waiting)
 
     def _padded(self, batch: Array) -> np.ndarray:
-        """Padded with zeros to the batch size of the program."""
+        """The batch, padded with zeros to the batch size of the program."""
         short = self._size - len(batch)
         return np.pad(np.asarray(batch), [(0, short)] + [(0, 0)] * (batch.ndim - 1))
 
@@ -195,7 +186,7 @@ def _compute(model: Model, params: PyTree, dataset: Dataset, folder: Path) -> No
 
 
 def _name(model: Model, params: PyTree, dataset: Dataset) -> str:
-    """24 hex digits that differ where the features may; "" where that is unknown."""
+    """24 hex digits that differ if the features may; "" if that is unknown."""
     splits = [getattr(dataset, split).inputs for split in SPLITS]
     known = identity.describe(
         {

@@ -25,16 +25,16 @@ log = logging.getLogger(__name__)
 
 
 def load(workdir: str | Path, model: Model | StatefulModel | None = None) -> Run:
-    """Load a finished run: its members as they were at the end, and its summary.
+    """Load a finished run: its trained members and its summary.
 
     Args:
         workdir: of a finished run.
-        model: what it was made with; None builds it anew by its config. One whose code
-            or settings differ is taken with a warning.
+        model: with which the run was made; None builds it from its config. A warning is
+            logged if its code or settings differ.
 
     Raises:
-        UserError: if the folder is not that of a finished run, is damaged, or its
-            model cannot be built by its config.
+        UserError: if the folder is not that of a finished run or is damaged, or the
+            model cannot be built from its config.
     """
     check_path("workdir", workdir)
     if model is not None:
@@ -44,8 +44,8 @@ def load(workdir: str | Path, model: Model | StatefulModel | None = None) -> Run
     for file in ("summary.json", FILE):
         if not (workdir / file).is_file():
             raise UserError(
-                f"{workdir} has no {file}: give the folder of a run that trained a "
-                "model to its end"
+                f"{workdir} has no {file}: give the folder of a run that has finished "
+                "training"
             )
     summary = run_files.read(workdir, "summary.json")
     wanted = summary.get("sha256", {}).get(FILE)
@@ -60,14 +60,14 @@ def load(workdir: str | Path, model: Model | StatefulModel | None = None) -> Run
 def _warn_of_another(
     model: Model | StatefulModel, config: dict[str, Any], workdir: Path
 ) -> None:
-    """Warn where the given model is not the one that the run was made with."""
+    """Log a warning if the given model is not the one that the run was made with."""
     then = (config.get("identity") or {}).get("model")
     now = json.loads(json.dumps(to_jsonable(identity.describe({"model": model}))))
     differ = identity.difference({"model": then}, now) if then is not None else []
     if differ:
         log.warning(
-            "the model given is not as the one that the run in %s was made with (%s): "
-            "its answers may be others",
+            "the given model differs from the one that the run in %s was made with "
+            "(%s): its predictions may differ",
             workdir,
             "; ".join(differ),
         )
@@ -95,7 +95,7 @@ def _run(
         if found is None or found.shape[1:] != wanted.shape:
             there = "nothing" if found is None else f"{found.shape[1:]}"
             raise UserError(
-                f"{workdir} has {there} for the parameter {name}, the model wants "
+                f"{workdir} has {there} for the parameter {name}, the model needs "
                 f"{wanted.shape}: give the model that the run was made with"
             )
         return jnp.asarray(found)
@@ -121,10 +121,10 @@ def _run(
 def _hparams(
     config: dict[str, Any], summary: dict[str, Any], workdir: Path
 ) -> dict[str, np.ndarray]:
-    """The hyper-parameters at the end, name -> [P]; a config has those at first."""
+    """The final hyper-parameters, name -> [P]; the config has the initial ones."""
     first = {name: np.asarray(v, float) for name, v in config["hparams"].items()}
     rows = [row.get("hparams") for row in summary["population"]]
-    if not any(rows):  # an older run, or one without any
+    if not any(rows):  # an older run, or one without hyper-parameters
         return first
     if any(set(row or ()) != set(first) for row in rows):
         raise UserError(
@@ -141,10 +141,10 @@ def _rebuilt(config: dict[str, Any], workdir: Path) -> Model:
         shapes(model, example_of(config["dataset"]["example"]))
     except UserError:
         raise
-    except Exception as error:  # of what a config may say, each raises its own
+    except Exception as error:  # an invalid config may raise anything
         said = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(
-            f"the model of the run in {workdir} cannot be built by its config "
+            f"the model of the run in {workdir} cannot be built from its config "
             f"({said:.200}): give the model that the run was made with"
         ) from error
     return model

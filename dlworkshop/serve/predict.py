@@ -16,7 +16,8 @@ from dlworkshop import answers
 from dlworkshop.answers.unlike import unlike
 from dlworkshop.data import readers
 from dlworkshop.data.readers import shape_of
-from dlworkshop.data.readers.inference_sources import Source, sources
+from dlworkshop.data.readers.inference_sources import sources
+from dlworkshop.data.readers.reader import Source
 from dlworkshop.data.readers.workers import cores
 from dlworkshop.errors import UserError
 from dlworkshop.serve.telling import Answer, Labels, Said, Value, answering
@@ -28,8 +29,8 @@ log = logging.getLogger(__name__)
 
 __all__ = ["Answer", "Labels", "Skipped", "Value", "predict_files", "write"]
 
-SHOWN = 5  # examples that are named as unlike train
-MOST_UNKNOWN = 20  # words that are said to be unknown
+SHOWN = 5  # examples unlike train that are named
+MOST_UNKNOWN = 20  # unknown words that are logged
 
 
 class Skipped(NamedTuple):
@@ -37,41 +38,40 @@ class Skipped(NamedTuple):
 
     name: str
     reason: str
-    found: bool = False  # in a folder that was given; else it was named itself
+    found: bool = False  # in a given folder; else the file itself was given
 
 
 class Part(NamedTuple):
     """Sources that were read together."""
 
     rows: list[Source | Skipped]  # in their order
-    examples: np.ndarray  # [B, ...] of those that could be read
+    examples: np.ndarray  # [B, ...] of the readable ones
 
     @property
     def decoded(self) -> list[Source]:
-        """[B] those that could be read."""
+        """The readable sources [B]."""
         return [row for row in self.rows if isinstance(row, Source)]
 
 
 def predict_files(
     run: Run, paths: str | Path | Iterable[str | Path], calibrated: bool = False
 ) -> Iterator[Said | Skipped]:
-    """A prediction for each image file, and for each row of a CSV or .npz file.
+    """Yield a prediction for each image file, and each row of a CSV or .npz file.
 
-    Files become examples as the training data did, with the statistics of those. They
-    are read and answered in parts, so that any number of them takes little memory.
-    Members that were quarantined, or are of another setting than the best by
-    validation, have no vote.
+    Files are preprocessed like the training data, with the same statistics. They are
+    processed in parts, so that memory does not grow with their number. Only the
+    `chosen` members of the run vote.
 
     Args:
-        run: with a folder; `load` brings one back.
-        paths: a file or a folder, or several, which are walked in the order of names.
-        calibrated: whether logits are divided by the temperature of the run, so that
-            probabilities are as large as their answers are right.
+        run: with a folder, such as the result of `load`.
+        paths: a file or a folder, or several; folders are walked in the order of names.
+        calibrated: divide logits by the temperature of the run, so that probabilities
+            match the accuracy.
 
     Raises:
-        UserError: if the run does not answer files, or has no temperature.
+        UserError: if the run cannot predict for files, or has no temperature.
 
-    Source of the entropy as a measure of what an ensemble does not know:
+    Source of the entropy as a measure of the uncertainty of an ensemble:
     Lakshminarayanan et al. (2017), Simple and scalable predictive uncertainty
     estimation using deep ensembles, section 3.5.
     """
@@ -98,7 +98,7 @@ def predict_files(
 
 
 def studied_of(run: Run) -> dict[str, Any]:
-    """The results of `answers.study`; empty where it was not run."""
+    """The results of `answers.study`; {} if it was not run."""
     assert run.workdir is not None
     there = (run.workdir / answers.FILE).is_file()
     return run.read_artifact(answers.FILE) if there else {}
@@ -107,7 +107,7 @@ def studied_of(run: Run) -> dict[str, Any]:
 def _unlike(
     part: Part, outputs: np.ndarray, limits: dict[str, Any], about: dict[str, Any]
 ) -> list[str]:
-    """How each example differs from train: extreme numbers, unknown words."""
+    """The names of the columns in which each example is unlike train."""
     words = unlike(part.examples, outputs, limits)
     for i, source in enumerate(part.decoded):
         cells = readers.unknown_cells(source.content, about["preprocessing"])
@@ -122,20 +122,20 @@ def write(
     writer: Callable[[Iterable[Said]], None],
     calibrated: bool = False,
 ) -> int:
-    """Pass predictions to a writer, log what was skipped, and show progress.
+    """Pass predictions to a writer, log skipped files, and show progress.
 
     Returns:
-        0, 1 if something that was named was skipped, or 2 if all was. What a folder
-        holds besides, as a README, is no failure.
+        0; 1 if a given file was skipped; 2 if nothing could be predicted. Other files
+        in a folder, such as a README, are no failure.
 
     Raises:
-        UserError: if there is nothing to answer.
+        UserError: if there are no examples.
     """
     if not paths:
-        raise UserError("there are no files to answer: name some after the run")
+        raise UserError("there are no files: name some after the run")
     console, answered, skipped, failed = Console(stderr=True), 0, 0, False
-    strange, first = 0, list[str]()  # of those that are unlike train
-    # where the rows themselves are seen, they are the progress
+    strange, first = 0, list[str]()  # number and names of examples unlike train
+    # rows on the terminal are progress enough
     seen = sys.stdout.isatty() or not console.is_terminal
     live = contextlib.nullcontext() if seen else console.status("")
 
@@ -155,18 +155,21 @@ def write(
                             first.append(f"{row.name} ({row.unlike})")
                     yield row
                 if status is not None:
-                    status.update(f"{answered:,} answered, {skipped:,} skipped")
+                    status.update(f"{answered:,} predicted, {skipped:,} skipped")
 
     writer(each())
     if not answered and not skipped:
-        raise UserError(f"{', '.join(map(str, paths))} has nothing to answer")
+        raise UserError(
+            f"{', '.join(map(str, paths))} has no examples: give files or folders "
+            "with some"
+        )
     if answered and skipped:
-        log.warning("%s answered, %s skipped", f"{answered:,}", f"{skipped:,}")
+        log.warning("%s predicted, %s skipped", f"{answered:,}", f"{skipped:,}")
     if strange:
         rate = studied_of(run)["unlike"]["rate"]
         log.warning(
-            "%s of %s answered are unlike what was learnt from, as %.2g %% of such as "
-            "were learnt from are: %s",
+            "%s of %s examples are unlike the training data, where %.2g %% are to be "
+            "expected by chance: %s",
             f"{strange:,}",
             f"{answered:,}",
             100 * rate,
@@ -176,23 +179,23 @@ def write(
 
 
 def preprocessing_of(run: Run) -> dict[str, Any]:
-    """The contents of `preprocessing.json`; refused where files cannot be examples.
+    """The contents of `preprocessing.json`.
 
     Raises:
-        UserError: if files cannot be examples of this run.
+        UserError: if files cannot be converted to examples of this run.
     """
     about = run.read_artifact("preprocessing.json")
     if run.summary["outputs"] is None:
         raise UserError(
-            f"it is not known what the outputs of the run in {run.workdir} mean: say "
-            'it with fit(..., outputs="logits") or another of its kinds'
+            f"it is not known what the outputs of the run in {run.workdir} mean: give "
+            'fit(..., outputs="logits") or another kind'
         )
     wanted = run.read_artifact("config.json")["dataset"]["shape"]
     how = about["preprocessing"]
     if how is None or wanted != ([FEATURES] if "seen_by" in how else shape_of(how)):
         raise UserError(
-            f"the run in {run.workdir} learnt from arrays of shape {wanted}, which no "
-            "file becomes: give them to Run.predict in Python"
+            f"the run in {run.workdir} learnt from arrays of shape {wanted}, to which "
+            "no file can be converted: give them to Run.predict in Python"
         )
     return about
 
@@ -219,7 +222,7 @@ def read(found: Iterable[Source], preprocessing: dict[str, Any]) -> Iterator[Par
                 _say_unknown(source, preprocessing, unknown)
                 if change is None:
                     change = readers.changed(source.content, preprocessing)
-                    if change is not None:  # of the first that is so
+                    if change is not None:  # logged once
                         log.info("%s", change)
             rows = [
                 each if isinstance(each, Skipped) else source
@@ -232,16 +235,15 @@ def read(found: Iterable[Source], preprocessing: dict[str, Any]) -> Iterator[Par
 def _say_unknown(
     source: Source, preprocessing: dict[str, Any], seen: set[tuple[str, str]]
 ) -> None:
-    """Log each word of a row that is not in train, unless it was seen before."""
+    """Log each word of a row that is not in train, once."""
     for found in readers.unknown_cells(source.content, preprocessing):
         if found not in seen and len(seen) < MOST_UNKNOWN:
             name, word = found
             log.warning(
-                "%s: column '%s' says %s, which no row did that was learnt from: "
-                "it counts as %s",
+                "%s: column '%s' has %s, unlike every row of train: it counts as %s",
                 source.name,
                 name,
-                f"'{word}'" if word else "nothing",
+                f"'{word}'" if word else "no value",
                 "no category" if word else "the mean, or as no category",
             )
         seen.add(found)

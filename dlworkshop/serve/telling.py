@@ -1,4 +1,4 @@
-"""Predictions as rows, depending on what the outputs of a run mean."""
+"""Predictions as rows, depending on the meaning of the outputs."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ import scipy
 
 from dlworkshop.answers.conformal import sets
 from dlworkshop.answers.limits import logits_of
-from dlworkshop.data.readers.inference_sources import Source
+from dlworkshop.data.readers.reader import Source
 from dlworkshop.data.units import in_own_units
 from dlworkshop.errors import UserError
 from dlworkshop.train.predictions import LINKS
@@ -17,9 +17,9 @@ from dlworkshop.train.result import Run
 
 
 class Answer(NamedTuple):
-    """A predicted class: from the mean of the members' probabilities.
+    """A predicted class, from the mean of the members' probabilities.
 
-    The last two are None where the run was not studied: see `answers.study`.
+    The last two are None if the run was not studied: see `answers.study`.
     """
 
     name: str  # the file, or the file and the row
@@ -27,53 +27,50 @@ class Answer(NamedTuple):
     probability: float  # in [0, 1], of that class
     spread: float | None  # standard deviation of it over the members; None for one
     entropy: float  # of all probabilities, in nats, in [0, log K]
-    set: str | None = None  # the classes of which one is true nine times of ten
-    unlike: str | None = None  # what is unlike train; "" where nothing is
+    set: str | None = None  # classes that include the true one with probability 0.9
+    unlike: str | None = None  # columns that are unlike train; "" for none
 
 
 class Value(NamedTuple):
-    """A predicted number: the mean over the members.
+    """A predicted number: the mean over the members, in the units of the target.
 
-    In the units of the target, where it was standardised. Of a target of several
-    columns, a number for each: name -> number.
+    For a target of several columns, name -> number.
     """
 
     name: str
     prediction: float | dict[str, float]
     spread: float | dict[str, float] | None  # standard deviation over the members
-    low: float | dict[str, float] | None = None  # of the interval that holds the truth
-    high: float | dict[str, float] | None = None  # nine times of ten
-    unlike: str | None = None  # what is unlike train; "" where nothing is
+    low: float | dict[str, float] | None = None  # of the interval that includes
+    high: float | dict[str, float] | None = None  # the truth with probability 0.9
+    unlike: str | None = None  # columns that are unlike train; "" for none
 
 
 class Labels(NamedTuple):
     """Predicted labels, several of which may be true at once."""
 
     name: str
-    prediction: str  # those above one half, joined by " + "; "" where none is
+    prediction: str  # labels with a probability above 0.5, joined by " + "
     probability: dict[str, float]  # label -> mean over the members, in [0, 1]
-    unlike: str | None = None  # what is unlike train; "" where nothing is
+    unlike: str | None = None  # columns that are unlike train; "" for none
 
 
 Said = Answer | Value | Labels
-
-
 Answers = Callable[[list[Source], np.ndarray], Iterator[Said]]
 
 
 def answering(
     run: Run, classes: Sequence[str], studied: Mapping[str, Any], calibrated: bool
 ) -> Answers:
-    """The function that turns outputs [P, B, ...] into rows, by what they mean.
+    """The function that turns outputs [P, B, ...] into rows.
 
     Args:
-        run: whose outputs they are.
-        classes: [K] names; () where there are none.
-        studied: what `answers.study` found; may be empty.
+        run: that makes the outputs.
+        classes: [K] names; () if there are none.
+        studied: the result of `answers.study`; may be empty.
         calibrated: whether logits are divided by its temperature.
 
     Raises:
-        UserError: if there is none.
+        UserError: if `calibrated` is true and there is no temperature.
     """
     kind, fitted = run.summary["outputs"], run.target
     columns = [column["name"] for column in (fitted or {}).get("columns", ())]
@@ -93,13 +90,13 @@ def _temperature(studied: Mapping[str, Any]) -> float:
         return found["temperature"]
     if "error" in found:
         raise UserError(
-            f"the calibration error of the run, {100 * found['error']:.1f} %, is what "
-            f"chance makes (up to {100 * found['noise']:.1f} %), so there is no "
+            f"the calibration error of the run, {100 * found['error']:.1f} %, is "
+            f"within chance (up to {100 * found['noise']:.1f} %), so there is no "
             "temperature: leave calibrated (--calibrated) out"
         )
     raise UserError(
-        "nothing is known of the calibration of this run: leave calibrated "
-        "(--calibrated) out, or ask answers.study of a run that tells classes"
+        "the calibration of this run is unknown: leave calibrated (--calibrated) out, "
+        "or use answers.study, for a run that predicts classes"
     )
 
 
@@ -112,7 +109,7 @@ def _classes(
     outputs: np.ndarray,
 ) -> Iterator[Answer]:
     chance = LINKS[kind](outputs)  # [P, B, K]
-    # as they were measured: without a temperature
+    # the threshold was measured without a temperature
     inside = None if most is None else sets(chance.mean(0), most)
     if heat != 1:
         chance = scipy.special.softmax(logits_of(kind, outputs) / heat, -1)
@@ -176,15 +173,15 @@ def _labels(
 
 
 def _names(columns: Sequence[str], outputs: np.ndarray) -> list[str]:
-    """Names of the outputs [P, B, ...]; numbers where they have none.
+    """Names of the outputs [P, B, ...]; numbers if they have no names.
 
     Raises:
-        UserError: for outputs that do not fit into a row.
+        UserError: if the outputs do not fit into a row.
     """
     if outputs.ndim > 3:
         raise UserError(
-            f"an answer has the shape {list(outputs.shape[2:])}, which fits in no row: "
-            "use Run.predict in Python"
+            f"a prediction has shape {list(outputs.shape[2:])}, which does not fit "
+            "into a row: use Run.predict in Python"
         )
     size = int(np.prod(outputs.shape[2:]))
     return list(columns) if len(columns) == size else [str(d) for d in range(size)]

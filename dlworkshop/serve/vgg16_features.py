@@ -1,7 +1,7 @@
 """Features of a pretrained VGG16 as inputs, for training data and later files.
 
-A run on features keeps in its preprocessing whose they are, so that it answers image
-files as one on pixels does, as long as the weights are where they were.
+The preprocessing of a run on features names the network, so that the run can predict
+for image files as long as the file of the weights is there.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ from dlworkshop.models.vgg16 import official, vgg16
 from dlworkshop.serve.features import Extractor, features
 from dlworkshop.types import Dataset
 
-FEATURES = 512  # the channels of the last block, each the mean over all places
+FEATURES = 512  # channels of the last block, averaged over all places
 
 
 def network(weights: str | Path) -> Model:
@@ -40,13 +40,13 @@ def vgg16_features(dataset: Dataset, weights: str | Path) -> Dataset:
         weights: "imagenet" (fetched once), or a path, as of `models.vgg16`.
 
     Raises:
-        UserError: where the examples are no images, or the weights are none.
+        UserError: if the examples are no images, or the weights cannot be read.
     """
     shape = tuple(getattr(dataset.train.inputs, "shape", ()))[1:]
     if len(shape) != len("HWC"):
         raise UserError(
             f"VGG16 sees images, and an example of '{dataset.name}' is "
-            f"{list(shape) or 'several arrays'}: learn from it as it is"
+            f"{list(shape) or 'several arrays'}: train on the data set itself"
         )
     path = official(False) if weights == "imagenet" else Path(weights).resolve()
     model = network(path)
@@ -61,10 +61,10 @@ def vgg16_features(dataset: Dataset, weights: str | Path) -> Dataset:
 
 
 def input_transform(how: Mapping[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
-    """Images [B, H, W, C] -> inputs of a run: the images, or features [B, 512].
+    """A function: images [B, H, W, C] -> inputs of a run, images or features [B, 512].
 
     Raises:
-        UserError: if the weights are not there, or are others.
+        UserError: if the weights are missing or have changed.
     """
     about = how.get("seen_by")
     if about is None:
@@ -74,7 +74,7 @@ def input_transform(how: Mapping[str, Any]) -> Callable[[np.ndarray], np.ndarray
     if sha256(path) != about["sha256"]:
         raise UserError(
             f"the weights {path} are not those whose features the run learnt from: "
-            "bring them back"
+            "restore that file"
         )
 
     def transform(pixels: np.ndarray) -> np.ndarray:

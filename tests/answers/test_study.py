@@ -54,8 +54,8 @@ def test_rows_unlike_train_are_told_by_their_columns(table, tmp_path, caplog):
     few.write_text("length,island\n10.5,north\n1e4,north\n9,mars\n,south\n")
     rows = list(predict_files(table, [few]))
     assert [row.unlike for row in rows] == ["", "length", "island", "length"]
-    assert "'island' says 'mars'" in caplog.text
-    assert "'length' says nothing, which no row did" in caplog.text
+    assert "'island' has 'mars'" in caplog.text
+    assert "'length' has no value, unlike every row of train" in caplog.text
     assert cli.main(["predict", str(table.workdir), str(few)]) == 0
 
 
@@ -66,7 +66,7 @@ def test_it_is_said_how_many_are_unlike_and_how_many_that_is_of_others(
     few.write_text("length,island\n10.5,north\n1e4,north\n")
     cli.main(["predict", str(table.workdir), str(few), "--format", "csv"])
     out, err = capsys.readouterr()
-    assert "1 of 2 answered are unlike what was learnt from, as 10 % of such" in err
+    assert "1 of 2 examples are unlike the training data, where 10 % are" in err
     assert f"{few} row 3 (length)" in err
     assert [row["unlike"] for row in csv.DictReader(out.splitlines())] == ["", "length"]
 
@@ -132,7 +132,7 @@ def test_a_run_without_a_temperature_says_why(images, tmp_path, capsys):
         assert cooled.entropy > plain.entropy
         assert cooled.prediction == plain.prediction and cooled.set == plain.set
         path.write_text(json.dumps(found | {"temperature": {"error": 0, "noise": 0.1}}))
-        with pytest.raises(UserError, match="is what chance makes"):
+        with pytest.raises(UserError, match="is within chance"):
             next(predict_files(images, [one], calibrated=True))
     finally:
         path.write_text(json.dumps(found))

@@ -229,7 +229,9 @@ def test_the_data_of_a_run_come_again(photos, tmp_path):
     np.testing.assert_array_equal(found.test.inputs, first.test.inputs)
     digits = load("digits")
     assert reload("digits", digits.fingerprint).name == "digits"
-    with pytest.raises(UserError, match="not all of, what the run learnt from"):
+    with pytest.raises(
+        UserError, match="differs from the one that the run learnt from"
+    ):
         reload("digits", "another")
     with pytest.raises(UserError, match=r"the data 'x' of the run are not in"):
         reload("x", "", tmp_path)

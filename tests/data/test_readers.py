@@ -369,7 +369,7 @@ def test_what_is_not_there_or_of_no_known_kind(tmp_path):
     ):
         data.load("digts")
     (tmp_path / "a.doc").write_text("x")
-    assert "of no kind" in sentence(tmp_path / "a.doc")
+    assert "has an unknown format" in sentence(tmp_path / "a.doc")
     with pytest.raises(UserError, match="for data of your own"):
         data.load("digits", target="x")
 
@@ -453,9 +453,9 @@ def test_a_link_to_nothing_is_named_counted_and_left_out(folder, caplog):
     photos = load(folder)
     assert sum(part.num_examples for part in photos[:3]) == 120
     assert photos.card["skipped"] == [
-        ["red/gone.png", "no file, or a link to what is not there"]
+        ["red/gone.png", "no regular file, or a dangling link"]
     ]
-    assert "red/gone.png (no file, or a link to what is not there)" in caplog.text
+    assert "red/gone.png (no regular file, or a dangling link)" in caplog.text
     again = load(folder)
     assert again.fingerprint == photos.fingerprint
     same = readers.fingerprint(folder, photos.preprocessing, None, None)
@@ -582,7 +582,7 @@ def test_grey_images_stored_as_colour_become_one_channel_and_that_is_said(tmp_pa
             Image.fromarray(noise).convert("RGB").save(home / f"{i}.png")
     loaded = load(tmp_path / "p")
     assert loaded.train.inputs.shape[1:] == (8, 8, 1)
-    assert "grey, though files have three channels" in loaded.card["prepared"]
+    assert "grey, because the three channels" in loaded.card["prepared"]
     assert not loaded.card["warnings"]
 
 

@@ -174,7 +174,7 @@ def spoilt(change):
         (
             spoilt(lambda c: [c.pop("length"), c.pop("island"), c.update(i=range(60))]),
             {"target": "kind"},
-            "no column left",
+            "no column from which to predict",
         ),
         (
             ragged,
@@ -305,7 +305,7 @@ def test_the_target_in_another_unit_is_a_leak(tmp_path, houses):
             {"target": "price", "task": "regression"},
             "'x' in the target 'price'",
         ),
-        ({"price": ["1.5"] * ROWS}, {"target": "price"}, "says the same in all"),
+        ({"price": ["1.5"] * ROWS}, {"target": "price"}, "is the same in all"),
         ({}, {"target": ("rooms", "garage")}, "not all 0 or 1"),
         ({}, {"target": ("rooms",)}, "give one name, or several"),
         ({}, {"target": ("rooms", "size", "none")}, "did you mean|unknown column"),
@@ -408,9 +408,9 @@ def test_vectors_are_standardised_with_train_alone(tmp_path):
         ({}, "has no array: wanted x and y"),
         ({"x": arrays()[0]}, "inputs but no labels"),
         ({"x": arrays()[0], "y": np.arange(3)}, "40 inputs and 3 labels"),
-        ({"x": np.array(3), "y": np.array(1)}, "has one value and no array in train"),
+        ({"x": np.array(3), "y": np.array(1)}, "has a scalar in train"),
         ({"x": arrays()[0], "y": np.zeros(40, int)}, "has 1 classes"),
-        ({"x": arrays()[0], "y": np.arange(40)}, "labels are classes"),
+        ({"x": arrays()[0], "y": np.arange(40)}, "give classes as labels"),
         ({"x": arrays()[0] * 1.0, "y": arrays()[1]}, "uint8, or floats in [0, 1]"),
         ({"x": np.ones((4, 2, 2, 2, 2)), "y": np.arange(4) % 2}, "inputs of shape"),
         ({"x": arrays()[0], "y": np.arange(40) / 2}, "whole numbers or text"),
@@ -464,7 +464,7 @@ def test_grey_pictures_kept_in_three_channels_have_one(tmp_path, dtype):
     np.savez(tmp_path / "grey.npz", x=np.repeat(grey, 3, -1), y=np.arange(40) % 2)
     loaded = load(tmp_path / "grey.npz")
     assert loaded.train.inputs.shape[1:] == (6, 5, 1)
-    assert "three channels, which are equal" in loaded.card["prepared"]
+    assert "three equal channels" in loaded.card["prepared"]
     rows = list(labelled(tmp_path / "grey.npz", loaded.preprocessing, ("0", "1"), None))
     example = readers.to_example(rows[0].content, loaded.preprocessing)
     np.testing.assert_array_equal(example, grey[0])

@@ -71,8 +71,8 @@ def test_they_are_numbers_and_the_card_says_how(tmp_path, plain, kind):
 @pytest.mark.parametrize(
     ("cells", "delimiter", "said"),
     [
-        (["$3.5", "€4.5"], ",", "are not in one unit"),
-        (["12 %", "0.12"], ",", "are not in one unit"),
+        (["$3.5", "€4.5"], ",", "have different units"),
+        (["12 %", "0.12"], ",", "have different units"),
         (["1,234", "2,500"], ";", "'1,234' in .* may be 1234 or 1.234"),
         (["$1,234", "$2,500"], ";", "'1,234' in .* may be 1234 or 1.234"),
     ],

@@ -67,9 +67,9 @@ def test_the_card_comes_first_and_says_everything(whole):
     assert text.index("quadrants: 96 train") < text.index('id="key-numbers"')
     for said in (
         "&lt;b&gt;Beware&lt;/b&gt; of this.",
-        "Of 2 contents there are exact copies in several splits",
-        "Of 1 content there are exact copies under several classes",
-        "Of 1 group by &#x27;(p.)_&#x27; there are parts",
+        "Exact copies of 2 examples are in several splits",
+        "Exact copies of 1 example are in several classes",
+        "Parts of 1 group by &#x27;(p.)_&#x27; are in several",
         "red/x.png (truncated) and 2 more",
         "a.png (train), b.png (test)",
         "red/x.png",

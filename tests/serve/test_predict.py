@@ -113,7 +113,7 @@ def test_a_row_or_table_that_cannot_be_is_named(table, tmp_path):
     other.write_text("size,island\n1,north\n")
     found = list(predict_files(table, [some, other, tmp_path / "none.csv", tmp_path]))
     said = [row.reason if isinstance(row, Skipped) else row.name for row in found]
-    assert said[0] == "'long' in column 'length' is no finite number: mend it"
+    assert said[0] == "'long' in column 'length' is no finite number: fix it"
     assert said[1].startswith("has 1 cell where the table has 2 columns")
     assert said[2] == f"{some} row 5"
     assert said[3].startswith("there is no column 'length'")
@@ -413,7 +413,9 @@ def test_a_word_that_training_never_had_is_said_once(table, tmp_path, caplog):
     path.write_text("length,island\n1,north\n2,Atlantis\n3,Atlantis\n4,NA\n")
     assert len(list(predict_files(table, [path]))) == 4
     (said,) = caplog.messages
-    assert said.startswith(f"{path} row 3: column 'island' says 'Atlantis', which no")
+    assert said.startswith(
+        f"{path} row 3: column 'island' has 'Atlantis', unlike every"
+    )
 
 
 def test_rows_may_come_through_a_pipe(table, tmp_path):

@@ -1,4 +1,4 @@
-"""The embedded data set: real handwritten digits that come with scikit-learn."""
+"""The handwritten digits of scikit-learn, which need no download."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 from dlworkshop.data.builders import official
 
 
-# tfds knows it by its folder alone, as any other prepared data set; it has no types.
+# tfds finds the prepared data set by its folder, so the builder is not registered.
 class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """1,797 handwritten digits, 8x8, of the UCI test set; 1,437 train, 360 test."""
 
@@ -42,8 +42,8 @@ class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
 
         bunch = load_digits()
         image = np.round(bunch.images * (255 / 16)).astype(np.uint8)  # [N, H, W]
-        # The writers come one after another, so a plain cut would test on strangers
-        # only. RandomState's stream is frozen; that of Generator may change.
+        # The digits are sorted by writer, so without a shuffle the test split would
+        # have writers that train lacks. The stream of RandomState is frozen.
         order = np.random.RandomState(0).permutation(len(image))  # [N]
         columns = {"image": image[order, ..., None], "label": bunch.target[order]}
         return {

@@ -1,4 +1,4 @@
-"""The official builders of tfds: their names, features and versions, our arrays."""
+"""The official builders of tfds, which here write arrays instead of downloads."""
 
 import io
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from PIL import Image
 
 
 class FromArrays:
-    """Yields the arrays in `raw` (a `sources.Raw`), set before preparing."""
+    """Yields the arrays in `raw` (a `sources.Raw`), which is set before preparing."""
 
     raw: Any = None
     info: Any  # of the tfds builder
@@ -32,7 +32,7 @@ class FromArrays:
 
 
 def from_arrays(name: str) -> Any:
-    """The official builder `name`, given arrays; it takes nobody's place in tfds.
+    """The official builder `name` with `FromArrays`; it is not registered in tfds.
 
     >>> str(from_arrays("mnist").VERSION)
     '3.0.1'
@@ -43,9 +43,10 @@ def from_arrays(name: str) -> Any:
 
 
 def examples(columns: dict[str, np.ndarray]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(index, example) for each row; the official builders use the same keys.
+    """(index, example) for each row.
 
-    The keys decide the order in which tfds stores the examples.
+    tfds stores the examples in the order of these keys, which the official builders
+    use too.
     """
     for index in range(len(columns["label"])):
         example: dict[str, Any] = {name: c[index] for name, c in columns.items()}
@@ -53,9 +54,9 @@ def examples(columns: dict[str, np.ndarray]) -> Iterator[tuple[int, dict[str, An
 
 
 def encode(image: np.ndarray) -> io.BytesIO:
-    """One image [H, W, 1 or 3] uint8 as an open PNG file, which tfds stores as it is.
+    """One image [H, W, 1 or 3] uint8 as an open PNG file, which tfds stores unchanged.
 
-    Given an array, the Image feature would encode it with TensorFlow.
+    The Image feature of tfds would encode an array with TensorFlow.
 
     >>> Image.open(encode(np.zeros([2, 3, 1], np.uint8))).size  # width, height
     (3, 2)

@@ -1,8 +1,8 @@
 """Readers of your own data: image folders, CSV, .npz and IDX files.
 
-They are prepared once, under a key of their content and of how it is to be prepared,
-and read from there; a second load reads no content of theirs. What they have in common
-is `reader.Reader`; each form has its module.
+Data are prepared once and stored under a hash of their content and of the options; a
+second load does not read the original files. Each format has its module, which
+implements the protocol `reader.Reader`.
 """
 
 import logging
@@ -30,20 +30,20 @@ from dlworkshop.types import Dataset
 
 log = logging.getLogger(__name__)
 
-# In the order in which they are asked: a folder may hold IDX files or tables. (mypy
-# compares a module with a protocol, but not where both are in one cycle of imports.)
+# The first reader that matches is used: a folder may hold IDX files or tables. (mypy
+# cannot compare a module with a protocol within a cycle of imports.)
 READERS = cast(tuple[Reader, ...], (idx, table, folder, npz))
 
 
 def load(path: Path, root: Path, options: Options) -> Dataset:
     """Load the data at `path`; see `dlworkshop.data.load` for the options.
 
-    `root` is where prepared data are kept.
+    `root` is the folder of prepared data.
     """
     if not path.is_dir() and not path.is_file():
         raise UserError(
-            f"{path} is neither a file nor a folder, and data are read twice: save "
-            "them as a file"
+            f"{path} is neither a file nor a folder, and the data must be read twice: "
+            "save them as a file"
         )
     reader = reader_of(path)
     options = _checked(options)
@@ -66,7 +66,7 @@ def load(path: Path, root: Path, options: Options) -> Dataset:
             made = reader.prepare(path, partial, options)
             prepared = store.commit(root, partial, made, signed)
     dataset = store.read(prepared, path.absolute().stem)
-    # prepared by content: another file of the same may have been there before
+    # the prepared data may come from another file with the same content
     about = {**(dataset.card or {}), "source": os.fspath(path)}
     for text in card.warnings(about | {"counts": card.counts(dataset)}):
         log.warning("%s", text)
@@ -74,7 +74,7 @@ def load(path: Path, root: Path, options: Options) -> Dataset:
 
 
 def reader_of(path: Path) -> Reader:
-    """The first reader that recognises what is at `path`.
+    """The first reader that recognises the format of `path`.
 
     Raises:
         UserError: if there is none.
@@ -86,8 +86,8 @@ def reader_of(path: Path) -> Reader:
         if reader.matches(path):
             return reader
     raise UserError(
-        f"{path} is of no kind that is known: give a folder with a folder for each "
-        "class, a CSV, an .npz or IDX files"
+        f"{path} has an unknown format: give a folder with a folder for each class, a "
+        "CSV, an .npz or IDX files"
     )
 
 
@@ -103,14 +103,14 @@ def to_example(
 
     Args:
         source: an image file; a row, column -> text; or an array.
-        preprocessing: of a `Dataset`, or what is in a run's `preprocessing.json`.
+        preprocessing: of a `Dataset`, or from `preprocessing.json` of a run.
 
     Returns:
         [H, W, C] uint8 or [D] float32.
 
     Raises:
-        UserError: if that is no image, or a column is not there, or an array has
-            another shape.
+        UserError: if the file is no image, a column is missing, or an array has another
+            shape.
 
     >>> column = {"name": "x", "mean": 2.0, "deviation": 1.0, "missing": False}
     >>> to_example({"x": "3"}, {"kind": "table", "columns": [column]}).tolist()
@@ -122,9 +122,9 @@ def to_example(
 def unknown_cells(
     source: Any, preprocessing: Mapping[str, Any]
 ) -> list[tuple[str, str]]:
-    """Cells of a row whose values do not occur in train: columns and words.
+    """The (column, word) of each cell of a row that does not occur in train.
 
-    The word is "" where there is none, and in train always is.
+    The word is "" if the cell is empty and train has no empty cell in that column.
     """
     if not isinstance(source, Mapping):
         return []
@@ -132,14 +132,14 @@ def unknown_cells(
 
 
 def changed(source: Any, preprocessing: Mapping[str, Any]) -> str | None:
-    """How an image file of another size or mode is converted, in a sentence."""
+    """A sentence on how an image file is converted; None if it is not."""
     if preprocessing["kind"] != "image" or not isinstance(source, Path):
         return None
     return images.changed(str(source), preprocessing)
 
 
 def shape_of(preprocessing: Mapping[str, Any]) -> list[int]:
-    """The shape of an example that `to_example` makes.
+    """The shape of the examples of `to_example`.
 
     >>> shape_of(images.as_shaped((28, 28, 1)))
     [28, 28, 1]
@@ -153,15 +153,15 @@ def fingerprint(
     target: str | tuple[str, ...] | None,
     group_by: str | None,
 ) -> str:
-    """`Dataset.fingerprint` of `path` prepared in this way, without preparing it.
+    """The `Dataset.fingerprint` that `load` would give `path`, without preparing it.
 
     Raises:
-        UserError: if `path` is no labelled data of the kind that was prepared so.
+        UserError: if `path` has no labelled data.
     """
     reader = reader_of(path)
     options = _checked(Options(target=target, group_by=group_by))
-    if not set(reader.KINDS) & {preprocessing["kind"]}:
-        return ""  # other data in any case
+    if preprocessing["kind"] not in reader.KINDS:
+        return ""  # the data are of another kind
     return reader.fingerprint(path, preprocessing, options)
 
 
@@ -171,7 +171,7 @@ def asked(
     target: str | tuple[str, ...] | None,
     group_by: str | None,
 ) -> dict[str, Any]:
-    """The options of `load` that prepare `path` as `preprocessing` says."""
+    """The options with which `load` prepares `path` by this `preprocessing`."""
     known: dict[str, Any] = {"target": target, "group_by": group_by}
     reader = reader_of(path)
     if "image_size" in reader.OPTIONS:
@@ -196,7 +196,7 @@ def _checked(options: Options) -> Options:
         target = tuple(target)
         if len(target) < 2 or len(set(target)) < len(target):
             raise UserError(
-                f"target is {target}: give one name, or several that are different"
+                f"target is {target}: give one name, or several different names"
             )
     return options._replace(image_size=_size(options.image_size), target=target)
 

@@ -1,4 +1,4 @@
-"""Shared by readers of arrays: checks, splits, records, and names."""
+"""Shared by the readers of arrays: checks, splits, records, and names."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from dlworkshop.data.readers import cards, images, store
 from dlworkshop.data.readers.reader import Options, Source
 from dlworkshop.errors import UserError
 
-# How people call the splits, in names of folders, arrays and files.
+# Usual names of the splits, in names of folders, arrays and files.
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), 0),
     **dict.fromkeys(("validation", "valid", "val", "dev"), 1),
@@ -24,11 +24,11 @@ INPUTS = ("image", "images", "x", "data", "features")
 LABELS = ("label", "labels", "y", "target", "targets")
 
 Parts = dict[int, tuple[np.ndarray, np.ndarray]]  # place in SPLITS -> inputs, labels
-Read = Callable[[Path, Options], Parts]  # what the readers of arrays differ in
+Read = Callable[[Path, Options], Parts]  # the step in which the readers differ
 
 
 def split_of(name: str) -> int | None:
-    """The index in SPLITS that the name of a folder or file stands for, if any.
+    """The index in SPLITS that is meant by the name of a folder or file, if any.
 
     >>> split_of("Train_png"), split_of("adult-test"), split_of("contest")
     (0, 2, None)
@@ -42,7 +42,7 @@ def read_inputs(path: Path) -> np.ndarray:
     """The inputs [N, ...] of an .npz file; labels are not needed.
 
     Raises:
-        UserError: if there is none, or one for each of several splits.
+        UserError: if there are no inputs, or those of several splits.
     """
     arrays = read_file(path)
     found = list(by_split(arrays, INPUTS).values())
@@ -55,7 +55,7 @@ def read_inputs(path: Path) -> np.ndarray:
 
 
 def read_file(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file by name; pickles are refused."""
+    """The arrays of an .npz file by name; pickles are rejected."""
     try:
         return read_npz(path)
     except ValueError as error:
@@ -68,7 +68,7 @@ def read_file(path: Path) -> dict[str, np.ndarray]:
 def by_split(
     arrays: Mapping[str, np.ndarray], names: tuple[str, ...]
 ) -> dict[int, np.ndarray]:
-    """Index in SPLITS -> the array with one of `names`, as "x_train"."""
+    """Index in SPLITS -> the array with one of `names`, such as "x_train"."""
     found = {}
     any_name = "|".join(map(re.escape, names))
     form = rf"(?:(?P<a>\w+?)_)?(?:{any_name})(?:_(?P<b>\w+))?"
@@ -81,11 +81,11 @@ def by_split(
 
 
 def prepare(read: Read, path: Path, folder: Path, options: Options) -> store.Prepared:
-    """Check the arrays, cut missing splits, write every example.
+    """Check the arrays, cut off missing splits, and write every example.
 
-    Images are [N, H, W] or [N, H, W, C], uint8 or floats in [0, 1]; those of three
-    channels that are equal are grey, and have one. Vectors [N, D] are standardised
-    with the statistics of train, NaN becoming the mean.
+    Images are [N, H, W] or [N, H, W, C], uint8 or floats in [0, 1]; three equal
+    channels are reduced to one. Vectors [N, D] are standardised with the statistics of
+    train, and NaN becomes the mean.
     """
     parts = read(path, options)
     inputs, labels, given = join(parts, path)
@@ -102,7 +102,7 @@ def prepare(read: Read, path: Path, folder: Path, options: Options) -> store.Pre
     prepared = "as they are"
     if are_grey(inputs):
         inputs = inputs[..., :1]
-        prepared = "the first of three channels, which are equal: they are grey"
+        prepared = "the first of three equal channels"
     preprocessing: dict[str, Any] = {"kind": "array", "shape": list(inputs.shape[1:])}
     if inputs.ndim == 2:
         train = inputs[splits == 0].astype(np.float64)
@@ -111,8 +111,8 @@ def prepare(read: Read, path: Path, folder: Path, options: Options) -> store.Pre
         preprocessing["mean"] = mean.tolist()
         preprocessing["deviation"] = np.where(deviation > 0, deviation, 1.0).tolist()
         prepared = (
-            "each number less its mean, divided by its standard deviation, both of "
-            "train; what is missing is the mean"
+            "each minus its mean, divided by its standard deviation, both of train; "
+            "missing numbers are replaced by the mean"
         )
     if inputs.ndim == 4 and inputs.shape[-1] in (1, 3):
         preprocessing = images.as_shaped(inputs.shape[1:])
@@ -158,7 +158,7 @@ def join(parts: Parts, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def rows_of(parts: Parts) -> list[str]:
-    """The source of each example [N] of `join`, in words.
+    """A description of the source of each example [N] of `join`.
 
     >>> x, y = np.zeros((2, 3)), np.zeros(2)
     >>> rows_of({0: (x, y)}), rows_of({2: (x, y), 0: (x[:1], y[:1])})
@@ -207,7 +207,7 @@ def fingerprint(
     read: Read, path: Path, preprocessing: Mapping[str, Any], options: Options
 ) -> str:
     """The content hash that `prepare` would compute, without preparing."""
-    del preprocessing  # it follows from the arrays
+    del preprocessing  # the arrays determine it
     inputs, labels, given = join(read(path, options), path)
     return key(digests(inputs), labels, given, inputs.shape)
 
@@ -243,13 +243,12 @@ def transform(inputs: np.ndarray, preprocessing: Mapping[str, Any]) -> np.ndarra
 def _check(path: Path, name: str, inputs: np.ndarray, labels: np.ndarray) -> None:
     if not inputs.ndim or not labels.ndim:
         raise UserError(
-            f"{path} has one value and no array in {name}: wanted inputs [N, ...] and "
-            "labels [N]"
+            f"{path} has a scalar in {name}: wanted inputs [N, ...] and labels [N]"
         )
     if len(inputs) != labels.size or not len(inputs):
         raise UserError(
             f"{path} has {len(inputs)} inputs and {labels.size} labels in {name}: "
-            "wanted as many of both, and at least one"
+            "wanted the same number of both, and at least one"
         )
     if inputs.ndim not in (2, 3, 4) or (inputs.ndim == 4 and inputs.shape[-1] > 4):
         raise UserError(
@@ -263,13 +262,13 @@ def _check(path: Path, name: str, inputs: np.ndarray, labels: np.ndarray) -> Non
         )
     if inputs.ndim > 2 and inputs.dtype != np.uint8:
         low, high = inputs.min(), inputs.max()
-        if not (low >= 0 and high <= 1):  # NaN is neither
+        if not (low >= 0 and high <= 1):  # also rejects NaN
             raise UserError(
                 f"{path} has images of {inputs.dtype} from {low:g} to {high:g} in "
                 f"{name}: wanted uint8, or floats in [0, 1]"
             )
     if inputs.ndim == 2 and np.isinf(inputs).any():
-        raise UserError(f"{path} has infinite inputs in {name}: mend or remove them")
+        raise UserError(f"{path} has infinite inputs in {name}: fix or remove them")
 
 
 def _check_classes(
@@ -286,5 +285,5 @@ def _check_classes(
     if len(classes) > max(2, len(label) // 3):
         raise UserError(
             f"{path} has {len(classes)} different labels for {len(label)} examples: "
-            "labels are classes, whole numbers or text that recur"
+            "give classes as labels, integers or text that recur"
         )

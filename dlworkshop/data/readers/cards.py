@@ -8,13 +8,13 @@ import numpy as np
 from dlworkshop.data import split
 from dlworkshop.data.content import SPLITS
 
-LISTED = 20  # names in a message or in the card
+LISTED = 20  # names in a message or in the data card
 
 
 def splits_sentence(
     given: np.ndarray, splits: np.ndarray, in_proportion: bool = True
 ) -> str:
-    """The origin of the splits [N], and their actual shares.
+    """The origin of the splits [N] and their actual shares, in a sentence.
 
     >>> given, splits = np.array([0, 0, 0, 0, 2]), np.array([0, 1, 0, 0, 2])
     >>> splits_sentence(given, splits)
@@ -51,7 +51,7 @@ def absent(classes: Sequence[str], label: np.ndarray, splits: np.ndarray) -> lis
 def groups_card(
     group: np.ndarray, group_by: str | None, splits: np.ndarray
 ) -> dict[str, Any] | None:
-    """The number of groups, and how many are spread over several splits."""
+    """The number of groups, and of those spread over several splits."""
     if group_by is None:
         return None
     pairs = np.unique(np.stack([group, splits]), axis=1)[0]
@@ -67,7 +67,7 @@ def groups_card(
 def copies_card(
     names: Sequence[str], label: np.ndarray, splits: np.ndarray, content: np.ndarray
 ) -> dict[str, Any]:
-    """The number of exact copies, and which are spread over several splits."""
+    """The number of exact copies, and those in several splits or classes."""
     found = split.copies(content)
     across = [rows for rows in found if np.ptp(splits[rows])]
     torn = [rows for rows in found if np.ptp(label[rows])]
@@ -85,13 +85,13 @@ def copies_card(
 
 
 def some(names: Sequence[str], most: int = LISTED) -> str:
-    """The first few, and the number of the rest."""
+    """The first few names, and the number of the others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
 def quoted(names: Sequence[str], most: int = LISTED) -> str:
-    """The first few in quotes, and the number of the rest.
+    """The first few names in quotes, and the number of the others.
 
     >>> quoted(["a", "b", "c"], 2)
     "'a', 'b' and 1 more"

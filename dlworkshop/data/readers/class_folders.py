@@ -1,4 +1,4 @@
-"""A folder with one folder per class -> its files, with classes and splits."""
+"""Listing of a folder with one folder per class: files, classes and splits."""
 
 import os
 import unicodedata
@@ -10,18 +10,18 @@ import numpy as np
 from dlworkshop.data.readers import arrays, cards
 from dlworkshop.errors import UserError
 
-IGNORED = {"thumbs.db", "desktop.ini", "__macosx"}  # and what begins with a dot
+IGNORED = {"thumbs.db", "desktop.ini", "__macosx"}  # and names that begin with a dot
 
 
 class Listing(NamedTuple):
     """The files below a folder, sorted, with classes and splits."""
 
     root: Path
-    names: list[str]  # [N] paths below root, as the file system has them
+    names: list[str]  # [N] paths below root, as in the file system
     label: np.ndarray  # [N] int32
-    given: np.ndarray  # [N] int8, places in SPLITS; 0 where there are none
+    given: np.ndarray  # [N] int8, places in SPLITS; 0 if there are no split folders
     classes: tuple[str, ...]  # [K]
-    beside: list[str]  # files that are in no class
+    beside: list[str]  # files in no class folder
 
     @property
     def files(self) -> list[str]:
@@ -30,11 +30,11 @@ class Listing(NamedTuple):
 
 
 def listing(root: Path) -> Listing:
-    """List a folder with one folder per class, possibly below split folders.
+    """List a folder with one folder per class, possibly inside split folders.
 
     Raises:
-        UserError: if there are no classes, or a class is missing from train, or a
-            folder is beside those of the splits.
+        UserError: if there are no classes, a class is missing from train, or another
+            folder is beside the split folders.
     """
     parts = _splits(root)
     homes = [(home, number) for top, number in parts for home in _folders(top)]
@@ -51,8 +51,8 @@ def listing(root: Path) -> Listing:
         name = class_name(home.name)
         if name not in classes:
             raise UserError(
-                f"{home} has no images to learn from: train has no folder "
-                f"'{name}' (it has {cards.some(classes)})"
+                f"{home} is a class, but train has no folder '{name}' (it has "
+                f"{cards.some(classes)}): add that folder, or remove this one"
             )
         found = _files(home, root, deep=True)
         names += found
@@ -73,10 +73,10 @@ def listing(root: Path) -> Listing:
 
 
 def _splits(root: Path) -> list[tuple[Path, int]]:
-    """The folders that hold class folders: those of splits, or the root itself.
+    """The folders that hold class folders: the split folders, or the root itself.
 
-    A folder is a split by its name, as Train_png, and where there are folders in it:
-    "train" may be a class too.
+    A split folder has the name of a split, such as Train_png, and has folders in it,
+    because "train" may also be a class.
     """
     tops = _folders(root)
     named = {top: arrays.split_of(top.name) for top in tops}
@@ -104,7 +104,7 @@ def _splits(root: Path) -> list[tuple[Path, int]]:
 
 
 def class_name(name: str) -> str:
-    """The name of a folder as text: Unicode NFC, with escapes where it is not UTF-8.
+    """The name of a folder as text: Unicode NFC, with escapes if it is not UTF-8.
 
     >>> class_name("cafe\\u0301") == "caf\\u00e9", class_name("caf\\udce9")
     (True, 'caf\\\\xe9')
@@ -120,7 +120,7 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _files(home: Path, root: Path, deep: bool = False) -> list[str]:
-    """Paths below `root` of the files in `home`, sorted; strings, there are many."""
+    """Paths below `root` of the files in `home`, sorted, as strings for speed."""
     found = []
     for place, folders, files in os.walk(home):
         folders[:] = [name for name in folders if deep and not is_ignored(name)]
@@ -134,12 +134,12 @@ def _files(home: Path, root: Path, deep: bool = False) -> list[str]:
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a file or folder is one of the operating system's, as .DS_Store."""
+    """Whether a file or folder belongs to the operating system, such as .DS_Store."""
     return name.startswith(".") or name.lower() in IGNORED
 
 
 def escaped(name: str) -> str:
-    """The name of a file as text, with escapes where it is not UTF-8.
+    """The name of a file as text, with escapes if it is not UTF-8.
 
     >>> escaped("br\\udcf6ken.png")
     'br\\\\xf6ken.png'

@@ -1,4 +1,4 @@
-"""Columns of a table -> numbers, with statistics of train."""
+"""Encoding of the columns of a table as numbers, with statistics of train."""
 
 import math
 import re
@@ -10,15 +10,14 @@ import numpy as np
 from dlworkshop.data.readers import cards
 from dlworkshop.data.readers.csv_file import MISSING, cell, coded, plain
 from dlworkshop.data.readers.dialect import NUMBER, ROW_NUMBERS, is_number
-from dlworkshop.data.readers.written import number_in
+from dlworkshop.data.readers.written import ODD_SHARE, number_in
 from dlworkshop.data.units import spread
 from dlworkshop.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MOST_VALUES = 50  # of a category; more are words or names, which one-hot cannot use
-ODD_SHARE = 0.05  # of the cells of a column of numbers may be none, and are missing
+MOST_VALUES = 50  # of a category; a column with more is free text
 ID_NAME = re.compile(r"(^|[_\s])(id|idx|index|uuid|key)$", re.IGNORECASE)
 DATE = re.compile(
     r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([T ,].*)?"
@@ -28,14 +27,14 @@ DATE = re.compile(
 class Column(NamedTuple):
     """The cells of a column: numbers, or categories."""
 
-    numbers: np.ndarray | None  # float64 [N], NaN where there is none; None for words
-    code: np.ndarray  # int32 [N], place in the words; -1 where there is none
+    numbers: np.ndarray | None  # float64 [N], NaN if missing; None for categories
+    code: np.ndarray  # int32 [N], index in the words; -1 if missing
     words: tuple[str, ...]  # sorted; () for numbers
-    odd: tuple[tuple[str, int], ...] = ()  # what is no number but counts as missing
+    odd: tuple[tuple[str, int], ...] = ()  # words that count as missing numbers
 
     @property
     def present(self) -> np.ndarray:
-        """[N] bool, where a cell is not missing."""
+        """[N] bool, True if a cell is not missing."""
         return self.code >= 0 if self.numbers is None else ~np.isnan(self.numbers)
 
     def rows(self, mask: np.ndarray) -> "Column":
@@ -51,7 +50,7 @@ class Column(NamedTuple):
 
 
 def read(values: "pa.ChunkedArray") -> Column:
-    """A column of text [N] as numbers where nearly all cells are, else as categories.
+    """A column of text [N] as numbers if nearly all cells are, else as categories.
 
     >>> import pyarrow as pa
     >>> column = read(pa.chunked_array([["1", "2.5", "#N/A", "1e3"]]))
@@ -71,7 +70,7 @@ def read(values: "pa.ChunkedArray") -> Column:
     written = compute.match_substring_regex(words, NUMBER)
     texts = compute.if_else(written, words, "nan")
     numbers = texts.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    numbers = np.where(np.isfinite(numbers), numbers, np.nan)  # 1e999 is none
+    numbers = np.where(np.isfinite(numbers), numbers, np.nan)  # 1e999 is infinite
     is_odd = np.isnan(numbers) & ~missing
     num_present = count[~missing].sum()
     if count[is_odd].sum() <= ODD_SHARE * num_present:
@@ -89,10 +88,12 @@ def read(values: "pa.ChunkedArray") -> Column:
 def choose(
     columns: Mapping[str, Column], is_leak: Callable[[Column], bool], said: list[str]
 ) -> dict[str, Column]:
-    """Choose the feature columns; `said` gets a sentence for each reason to drop some.
+    """Choose the feature columns.
 
-    Among them is not what groups the rows, nor the target; `is_leak` tells of a column
-    whether it says the same as that.
+    Args:
+        columns: all columns but the target and the groups.
+        is_leak: whether a column determines the target.
+        said: gets a sentence for each reason to drop columns.
     """
     features: dict[str, Column] = {}
     left_out: dict[str, list[str]] = {}
@@ -109,7 +110,7 @@ def choose(
         if column.odd:
             cells = [f"'{word}' ({count})" for word, count in column.odd]
             said.append(
-                f"'{name}' is a column of numbers, and what is none counts as missing: "
+                f"'{name}' is a column of numbers, and other cells count as missing: "
                 f"{cards.some(cells, 5)}."
             )
     return features
@@ -127,19 +128,19 @@ def _useless(
     if distinct < 2:
         return "always the same"
     if is_leak(column):
-        return "a leak, the target in other words"
+        return "a leak, which determines the target"
     if name == ROW_NUMBERS or _is_identifier(name, column, distinct):
         return "like an identifier, which names rows and does not describe them"
     if column.numbers is None:
         if _are_dates(column):
-            return "dates; give what you want of them, as the year or days since then"
+            return "dates; give numbers instead, such as the year or the days since"
         if distinct > MOST_VALUES:
             return f"text, more than {MOST_VALUES} different words"
     return None
 
 
 def _is_identifier(name: str, column: Column, distinct: int) -> bool:
-    """Whether all values differ: words, counted numbers, or an identifier by name."""
+    """Whether all values differ, and are words, consecutive numbers or named an id."""
     if distinct < column.present.sum():
         return False
     if column.numbers is None or ID_NAME.search(name):
@@ -181,7 +182,7 @@ def width(fitted: Mapping[str, Any]) -> int:
 def encode(
     columns: Mapping[str, Column], preprocessing: Mapping[str, Any]
 ) -> np.ndarray:
-    """Encode whole columns as vectors [N, D] float32, as `transform` encodes rows."""
+    """Encode columns as vectors [N, D] float32; see `transform`."""
     fitted = preprocessing["columns"]
     size = len(columns[fitted[0]["name"]].code)
     vectors = np.zeros((size, sum(map(width, fitted))), np.float32)
@@ -208,12 +209,11 @@ def transform(
 ) -> np.ndarray:
     """Encode cells [N] of columns as vectors [N, D] float32, with train's statistics.
 
-    A category that train does not have is no category: zero in all its columns. What
-    is missing is the mean of a number; where train had missing values, a column marks
-    them with 1.
+    An unknown category is zero in all its columns, and a missing number is the mean.
+    If train had missing values in a column, another column marks them with 1.
 
     Raises:
-        UserError: if a column is absent, or a number is not one.
+        UserError: if a column is absent, or a cell of a number is not a number.
 
     >>> columns = [
     ...     {"name": "x", "mean": 2.0, "deviation": 1.0, "missing": True},
@@ -223,24 +223,25 @@ def transform(
     >>> transform({"x": ["3", "NA"], "y": ["b", "c"]}, preprocessing).tolist()
     [[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 0.0]]
     """
-    parts = []
-    for column in preprocessing["columns"]:
-        name = column["name"]
+    parsed = {}
+    for fitted in preprocessing["columns"]:
+        name = fitted["name"]
         if name not in columns:
             raise UserError(
                 f"there is no column '{name}' (there are {cards.some(list(columns))}): "
                 "give the columns the model was trained on"
             )
         values = [cell(value) for value in columns[name]]
-        if "values" in column:
-            parts += [[value == v for value in values] for v in column["values"]]
+        if "values" in fitted:
+            words = tuple(dict.fromkeys(filter(None, values)))
+            place = {word: i for i, word in enumerate(words)} | {"": -1}
+            code = np.array([place[value] for value in values], np.int32)
+            parsed[name] = Column(None, code, words)
         else:
-            mean, deviation = column["mean"], column["deviation"]
-            numbers = [number(value, column) if value else mean for value in values]
-            parts.append((np.array(numbers) - mean) / deviation)
-        if column["missing"]:
-            parts.append([not value for value in values])
-    return np.stack([np.asarray(part, np.float32) for part in parts], axis=1)
+            numbers = [number(value, fitted) if value else np.nan for value in values]
+            code = np.zeros(len(values), np.int8)
+            parsed[name] = Column(np.array(numbers, np.float64), code, ())
+    return encode(parsed, preprocessing)
 
 
 def unknown_cells(
@@ -248,7 +249,7 @@ def unknown_cells(
 ) -> list[tuple[str, str]]:
     """The columns whose value does not occur in train, each with that value.
 
-    That is a word that is no category, or nothing where train always has something.
+    It is an unknown category, or "" if the cell is empty and never was in train.
 
     >>> column = {"name": "y", "values": ["a", "b"], "missing": False}
     >>> unknown_cells({"y": "c"}, {"columns": [column]})
@@ -266,25 +267,27 @@ def unknown_cells(
 
 
 def number(value: str, column: Mapping[str, Any]) -> float:
-    """The number in a cell, in the notation of train; else a UserError."""
+    """The number in a cell, in the notation of train.
+
+    Raises:
+        UserError: if the cell is no finite number.
+    """
     plain = value if is_number(value) else number_in(value, column)
     if not is_number(plain) or not math.isfinite(float(plain)):
         name = column["name"]
-        raise UserError(f"'{value}' in column '{name}' is no finite number: mend it")
+        raise UserError(f"'{value}' in column '{name}' is no finite number: fix it")
     return float(plain)
 
 
 def equal_rows(columns: Mapping[str, Column]) -> np.ndarray:
-    """A number per row [N]: equal where all cells are equal."""
-    found: np.ndarray | None = None
-    for column in columns.values():
-        same = column.same()
-        if found is not None:
-            same = found.astype(np.int64) * (int(same.max()) + 1) + same
-        found = np.unique(same, return_inverse=True)[1]
-        if found.max() + 1 == len(found):  # all are different already
+    """A number per row [N]: equal for rows with equal cells."""
+    codes = (column.same() for column in columns.values())
+    found = np.unique(next(codes), return_inverse=True)[1]
+    for same in codes:
+        if found.max() + 1 == len(found):  # all rows differ already
             break
-    assert found is not None
+        pairs = found.astype(np.int64) * (int(same.max()) + 1) + same
+        found = np.unique(pairs, return_inverse=True)[1]
     return found
 
 

@@ -1,7 +1,7 @@
-"""A CSV file -> cells of text, whole or row by row; read with Arrow.
+"""Reading of a CSV file with Arrow as cells of text, whole or row by row.
 
-Arrow refuses a row that is too short, which pandas and Polars fill up in silence. What
-no library knows is found out in `dialect`.
+Arrow reports a row that is too short, which pandas and Polars fill silently. The module
+`dialect` detects the dialect, which no library does well enough.
 """
 
 import contextlib
@@ -20,25 +20,25 @@ from dlworkshop.errors import UserError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# In small letters; the last ones are what spreadsheets write for an error.
+# In lower case; the second line has the error values of spreadsheets.
 MISSING = {"", "na", "n/a", "nan", "null", "none", "?", "-", ".", "<na>", "nat"}
 MISSING |= {"#n/a", "#value!", "#div/0!", "#ref!", "#name?", "#num!", "#null!"}
-BLOCK_BYTES = 1 << 23  # read at a time; the longest row that is read
+BLOCK_BYTES = 1 << 23  # read at a time; also the longest possible row
 
 
 class Table(NamedTuple):
     """The columns of a CSV file as stripped text."""
 
     columns: "dict[str, pa.ChunkedArray]"  # name -> [N] strings
-    numbers: np.ndarray  # int [N], of the rows, as editors count
-    notes: tuple[str, ...]  # what the card is to say of how it was read
+    numbers: np.ndarray  # int [N], line numbers of the rows
+    notes: tuple[str, ...]  # for the data card: how the file was read
 
 
 def read(path: Path) -> Table:
     """Read a CSV file: comma, semicolon, tab or |; decimal points or commas.
 
     Raises:
-        UserError: naming the row that is wrong.
+        UserError: if a row has another number of cells than the header; it is named.
     """
     import pyarrow as pa  # noqa: PLC0415
     from pyarrow import compute  # noqa: PLC0415
@@ -52,12 +52,12 @@ def read(path: Path) -> Table:
     if len(names) < 2 or not batches:
         raise UserError(
             f"{path} has {len(names)} columns and 0 rows below its header: give a "
-            "table with a header, a target and something to tell it from"
+            "table with a header, a target and at least one other column"
         )
     whole = pa.Table.from_batches(batches)
     said = functools.reduce(
         compute.or_, (compute.not_equal(column, "") for column in whole.columns)
-    )  # an empty line says nothing
+    )  # False for an empty line
     columns = dict(zip(names, whole.filter(said).columns, strict=True))
     numbers = found.skip + 1 + np.flatnonzero(said.to_numpy())
     return Table(columns, numbers, found.notes)
@@ -68,11 +68,11 @@ def rows(
 ) -> Iterator[tuple[str, dict[str, str] | UserError]]:
     """Iterate over the rows of a CSV file as (name, column -> text), in bounded memory.
 
-    A row with another number of cells than the header is the mistake that it is. A pipe
+    A row with another number of cells than the header is yielded as a UserError. A pipe
     is read whole.
 
     Raises:
-        UserError: if that is no CSV file, or one of the `wanted` columns is not there.
+        UserError: if the file is no CSV file, or lacks one of the `wanted` columns.
     """
     ragged: dict[int, UserError] = {}
     with _opened(path) as (file, found):
@@ -92,7 +92,7 @@ def rows(
                 while number in ragged:
                     yield f"{path} row {number}", ragged.pop(number)
                     number += 1
-                if any(cells):  # or it is an empty line
+                if any(cells):  # skips empty lines
                     row = dict(zip(found.names, cells, strict=True))
                     yield f"{path} row {number}", row
                 number += 1
@@ -100,7 +100,7 @@ def rows(
 
 
 def coded(values: "pa.ChunkedArray") -> "tuple[pa.Array, Any]":
-    """The distinct texts of a column [N], and the index of each cell's: [N] int32.
+    """The distinct texts of a column, and the index of each cell in them: int32 [N].
 
     >>> import pyarrow as pa
     >>> words, code = coded(pa.chunked_array([["b", "a"], ["b"]]))
@@ -112,7 +112,7 @@ def coded(values: "pa.ChunkedArray") -> "tuple[pa.Array, Any]":
 
 
 def cell(value: str) -> str:
-    """The stripped text of a cell; "" where it marks a missing value.
+    """The stripped text of a cell; "" if it marks a missing value.
 
     >>> cell(" 3 "), cell("NA"), cell("TRUE")
     ('3', '', 'True')
@@ -122,8 +122,9 @@ def cell(value: str) -> str:
 
 
 def plain(value: str) -> str:
-    """The stripped text of a target cell, where every word counts; booleans
-    capitalised.
+    """The stripped text of a cell, with booleans capitalised.
+
+    In a target, words such as "None" are classes, so only an empty cell is missing.
 
     >>> plain(" None "), plain("FALSE")
     ('None', 'False')
@@ -134,7 +135,7 @@ def plain(value: str) -> str:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[BinaryIO, Dialect]]:
-    """The file at its start, and its dialect."""
+    """Open a file; yields it at its start, and its dialect."""
     import pyarrow as pa  # noqa: PLC0415
 
     try:
@@ -151,7 +152,7 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, Dialect]]:
         if "UTF8" in str(error):
             raise dialect.not_text(path) from None
         raise UserError(
-            f"{path} is no CSV file ({str(error).splitlines()[0]}): save the table anew"
+            f"{path} is no CSV file ({str(error).splitlines()[0]}): save it again"
         ) from None
 
 
@@ -160,7 +161,7 @@ def _batches(
 ) -> "Iterator[pa.RecordBatch]":
     """The rows below the header of a file at its start, in batches of clean text.
 
-    `ragged` takes the errors for rows of another number of cells, by their numbers.
+    `ragged` gets the errors for rows with another number of cells: number -> error.
     """
     import pyarrow as pa  # noqa: PLC0415
     from pyarrow import csv  # noqa: PLC0415
@@ -171,7 +172,7 @@ def _batches(
         cells = f"{row.actual_columns} cell{'s' * (row.actual_columns > 1)}"
         ragged[row.number] = UserError(
             f"{path} row {row.number} has {cells} where the table has {width} columns: "
-            "mend that row"
+            "fix that row"
         )
         return "skip"
 
@@ -179,7 +180,7 @@ def _batches(
     batches = csv.open_csv(
         file,
         csv.ReadOptions(
-            use_threads=False,  # or rows have no numbers
+            use_threads=False,  # with threads, rows have no numbers
             block_size=BLOCK_BYTES,
             column_names=names,
             skip_rows=found.skip,
@@ -188,7 +189,7 @@ def _batches(
         csv.ParseOptions(
             delimiter=found.delimiter,
             newlines_in_values=True,
-            ignore_empty_lines=False,  # or they would not be counted
+            ignore_empty_lines=False,  # so that they are counted
             invalid_row_handler=skip,
         ),
         csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),

@@ -1,7 +1,7 @@
 """Detection of a CSV file's dialect: delimiter, header, decimal mark.
 
-Libraries read a file once this is known; the guesses of csv.Sniffer, which pandas uses
-too, go by characters, and these by the regularity of the table.
+csv.Sniffer, which pandas uses too, guesses from the frequency of characters; here the
+regularity of the table decides.
 """
 
 import codecs
@@ -18,36 +18,37 @@ from typing import NamedTuple
 from dlworkshop.errors import UserError
 
 DELIMITERS = ",;\t|"
-HEAD_BYTES, HEAD_ROWS = 1 << 20, 1000  # by which a file is understood
+HEAD_BYTES, HEAD_ROWS = 1 << 20, 1000  # from which the dialect is detected
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 DECIMAL_COMMA = r"^([+-]?[0-9]+),([0-9]+([eE][+-]?[0-9]+)?)$"
 CURRENCY = r"[$€£¥₹₽₩₺₴₫฿]|(?:USD|EUR|GBP|CHF|JPY|CNY|INR|CAD|AUD|SEK|NOK|DKK|PLN|BRL)"
-SPACES = " '\u2019\u00a0\u202f"  # between thousands, whatever decimals have
+SPACES = " '\u2019\u00a0\u202f"  # between thousands, with any decimal mark
 UNIT = rf"(?:{CURRENCY}|%)?"
-# A decimal comma, and perhaps points or spaces between thousands; or two such points.
+# A decimal comma, possibly with points or spaces between thousands; or two such points.
 COMMA_NUMBER = (
     rf"^[+-]?{UNIT}\s?-?(?:[0-9]{{1,3}}(?:[.{SPACES}][0-9]{{3}})+,[0-9]+"
     rf"|[0-9]+,[0-9]+|[0-9]{{1,3}}(?:\.[0-9]{{3}}){{2,}})\s?{UNIT}$"
 )
+# Commas between thousands, and a point or a second comma.
 POINT_NUMBER = r"^[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]+|,[0-9]{3})$"
-COMMA_THOUSANDS = r"^[+-]?[1-9][0-9]{0,2},[0-9]{3}$"  # or a decimal comma
-POINT_THOUSANDS = r"^[+-]?[1-9][0-9]{0,2}\.[0-9]{3}$"  # or a decimal point
-ROW_NUMBERS = "unnamed: 0"  # a first column without a name
+COMMA_THOUSANDS = r"^[+-]?[1-9][0-9]{0,2},[0-9]{3}$"  # may be a decimal comma
+POINT_THOUSANDS = r"^[+-]?[1-9][0-9]{0,2}\.[0-9]{3}$"  # may be a decimal point
+ROW_NUMBERS = "unnamed: 0"  # name of a first column without a name
 
 
 class Dialect(NamedTuple):
     """The dialect of a CSV file."""
 
     delimiter: str
-    skip: int  # lines above the first row, the header being one of them
+    skip: int  # lines above the first row, including the header
     names: tuple[str, ...]  # of the columns
     decimal: str  # "." or ","
     encoding: str
-    notes: tuple[str, ...]  # what the card is to say of it
+    notes: tuple[str, ...]  # for the data card
 
 
 class _Line(NamedTuple):
-    end: int  # how many lines of the file it and those above it take
+    end: int  # number of lines of the file up to its end
     cells: list[str]
 
 
@@ -55,11 +56,11 @@ def understand(path: Path, head: bytes) -> Dialect:
     """Detect the dialect of a file from its first megabyte.
 
     The delimiter is the one that gives most lines the same number of cells. Lines above
-    the first of that many are no part of the table. There is no header where the first
-    row has a number in a column of numbers, unless these count on, as years do.
+    the first such line are not part of the table. The table has no header if its first
+    row has a number in a column of numbers, except for consecutive ones, such as years.
 
     Raises:
-        UserError: if that is no text, or two columns have one name.
+        UserError: if the file is no text, or two columns have the same name.
 
     >>> found = understand(Path("t"), b"sep=;\\nx;y\\n1,5;a\\n2,5;b\\n")
     >>> found.delimiter, found.skip, found.names, found.decimal
@@ -83,14 +84,14 @@ def understand(path: Path, head: bytes) -> Dialect:
     if names is None and rows and not _has_header(rows):
         names = [f"column {i + 1}" for i in range(width)]
         notes.append(
-            "The file has no header (there are numbers in its first row, as in those "
-            "below): its columns are called column 1, column 2, and so on."
+            "The file has no header (its first row has numbers, like the rows below): "
+            "its columns are called column 1, column 2, and so on."
         )
     elif names is None and rows:
         names, rows, start = rows[0], rows[1:], start + 1
     if above:
         text = "; ".join(delimiter.join(each.cells).strip() for each in above[:3])
-        notes.append(f"Above the table was skipped: {text[:200]}")
+        notes.append(f"Lines above the table were skipped: {text[:200]}")
     decimal = _decimal(path, rows, delimiter)
     if decimal == ",":
         notes.append("Numbers have a decimal comma.")
@@ -101,7 +102,7 @@ def understand(path: Path, head: bytes) -> Dialect:
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is a number; 1_000 is not, although Python reads it.
+    """Whether a text is a number; 1_000 is not, although Python accepts it.
 
     >>> is_number(" -1e3"), is_number("1_000"), is_number("inf")
     (True, False, False)
@@ -114,7 +115,7 @@ def not_text(path: Path) -> UserError:
 
 
 def _decoded(path: Path, head: bytes) -> tuple[str, str]:
-    """The text of a head that may end within a character, and its encoding."""
+    """The text of a head, which may end within a character, and its encoding."""
     wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     encoding = "utf-16" if wide else "utf-8"
     decoder = codecs.getincrementaldecoder("utf-16" if wide else "utf-8-sig")()
@@ -123,7 +124,7 @@ def _decoded(path: Path, head: bytes) -> tuple[str, str]:
     except UnicodeDecodeError:
         raise not_text(path) from None
     if "\0" in text:
-        raise UserError(f"{path} is no text: give a table as CSV in UTF-8")
+        raise UserError(f"{path} is not text: give a table as CSV in UTF-8")
     return text, encoding
 
 
@@ -131,7 +132,7 @@ def _split(lines: Sequence[str], delimiter: str) -> list[_Line]:
     reader = csv.reader(lines, delimiter=delimiter)
     try:
         return [_Line(reader.line_num, cells) for cells in reader if cells]
-    except csv.Error:  # a cell longer than csv takes
+    except csv.Error:  # a cell is too long for the csv module
         return []
 
 
@@ -151,7 +152,8 @@ def _short_header(
 ) -> tuple[list[str] | None, list[_Line]]:
     """A header with one cell less than the rows, and the lines above it.
 
-    R writes the names of rows so, and some programs end each row with a delimiter.
+    R writes row names without a header, and some programs end each row with a
+    delimiter.
     """
     short = above and len(above[-1].cells) == width - 1 > 1 and not _has_header(rows)
     if not short:
@@ -165,10 +167,10 @@ def _has_header(rows: Sequence[Sequence[str]]) -> bool:
     first, numbered = rows[0], []
     for i, name in enumerate(first):
         below = [row[i].strip() for row in rows[1:] if len(row) == len(first)]
-        some = [text for text in below if is_number(text) or _is_comma(text)]
+        some = [text for text in below if _is_numeric(text)]
         if not some or len(some) < 0.9 * sum(map(bool, below)):
             continue
-        if name.strip() and not (is_number(name) or _is_comma(name)):
+        if name.strip() and not _is_numeric(name):
             return True  # a word above numbers
         if name.strip():
             numbered.append(_with_point(name.strip()))
@@ -177,16 +179,16 @@ def _has_header(rows: Sequence[Sequence[str]]) -> bool:
 
 
 def _decimal(path: Path, rows: Sequence[Sequence[str]], delimiter: str) -> str:
-    """The decimal mark: a comma where the numbers of a column show it.
+    """The decimal mark: a comma if the numbers of a column prove it, else a point.
 
     Raises:
-        UserError: where 1,234 or 1.234 may be a thousand or little more than one.
+        UserError: if 1,234 or 1.234 may be a thousand or little more than one.
     """
-    commas = points = False  # what can be nothing but decimals, or what they are not
-    either: dict[str, list[str]] = {",": [], ".": []}  # by column, what may be both
+    commas = points = False  # whether a number proves a decimal comma, or the opposite
+    either: dict[str, list[str]] = {",": [], ".": []}  # by column, ambiguous numbers
     for column in zip(*(row for row in rows if len(row) == len(rows[0])), strict=True):
         present = [_bare(cell) for cell in column if cell.strip()]
-        numbers = [t for t in present if is_number(t) or _is_comma(t) or _is_point(t)]
+        numbers = [t for t in present if _is_numeric(t) or re.match(POINT_NUMBER, t)]
         if len(numbers) < 0.9 * len(present):
             continue
         for sign, weak in ((",", COMMA_THOUSANDS), (".", POINT_THOUSANDS)):
@@ -202,8 +204,8 @@ def _decimal(path: Path, rows: Sequence[Sequence[str]], delimiter: str) -> str:
         one = unclear[0]
         wanted = re.sub("[.,]", "", one), re.sub("[.,]", ".", one)
         raise UserError(
-            f"'{one}' in {path} may be {wanted[0]} or {wanted[1]}: write what it is, "
-            "without anything between thousands"
+            f"'{one}' in {path} may be {wanted[0]} or {wanted[1]}: write the number "
+            "without a thousands separator"
         )
     return "," if is_comma else "."
 
@@ -226,9 +228,9 @@ def _is_comma(text: str) -> bool:
     return comma is not None
 
 
-def _is_point(text: str) -> bool:
-    """Whether a text has commas between thousands, and a point or a second comma."""
-    return re.match(POINT_NUMBER, text) is not None
+def _is_numeric(text: str) -> bool:
+    """Whether a text is a number with a decimal point or a decimal comma."""
+    return is_number(text) or _is_comma(text)
 
 
 def _checked(path: Path, names: Sequence[str]) -> tuple[str, ...]:
@@ -239,5 +241,5 @@ def _checked(path: Path, names: Sequence[str]) -> tuple[str, ...]:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice or "" in names:
         what = f"two columns '{twice[0]}'" if twice else "a column without a name"
-        raise UserError(f"{path} has {what}: give each column a name of its own")
+        raise UserError(f"{path} has {what}: give each column a different name")
     return tuple(names)

@@ -1,4 +1,4 @@
-"""One image or array -> an example as in training."""
+"""Conversion of one image or array to an example, as in training."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,10 +12,10 @@ from dlworkshop.errors import UserError
 
 
 def to_example(source: Any, preprocessing: Mapping[str, Any]) -> np.ndarray:
-    """An image file decoded, or an array transformed, as in training.
+    """An image file or an array as an example, as in training.
 
     Raises:
-        UserError: if it is neither, or of another shape or dtype.
+        UserError: if the source is of another kind, shape or dtype.
 
     >>> preprocessing = images.as_shaped((2, 2, 1))
     >>> to_example(np.zeros((2, 2, 1), np.uint8), preprocessing).shape
@@ -28,7 +28,8 @@ def to_example(source: Any, preprocessing: Mapping[str, Any]) -> np.ndarray:
             source = source[..., :1]
         if list(source.shape) != wanted:
             raise UserError(
-                f"an example has shape {list(source.shape)}, wanted {wanted}"
+                f"an example has shape {list(source.shape)}, wanted {wanted}: give "
+                "examples like those of training"
             )
         if is_image:
             return _pixels(source, preprocessing)
@@ -43,7 +44,7 @@ def to_example(source: Any, preprocessing: Mapping[str, Any]) -> np.ndarray:
 
 
 def _pixels(image: np.ndarray, preprocessing: Mapping[str, Any]) -> np.ndarray:
-    """Pixels as the model was trained on: uint8, or floats in [0, 1]."""
+    """Pixels in the dtype of training: uint8, or floats in [0, 1]."""
     if not preprocessing.get("floats"):
         if image.dtype != np.uint8:
             raise UserError(f"an image is {image.dtype}, wanted uint8 in 0 to 255")
@@ -51,7 +52,7 @@ def _pixels(image: np.ndarray, preprocessing: Mapping[str, Any]) -> np.ndarray:
     if image.dtype == np.uint8:
         return image / np.float32(255)
     low, high = image.min(), image.max()
-    if not (low >= 0 and high <= 1):  # NaN is neither
+    if not (low >= 0 and high <= 1):  # also rejects NaN
         raise UserError(
             f"an image is {image.dtype} from {low:g} to {high:g}, wanted floats in "
             "[0, 1], or uint8"
@@ -60,7 +61,7 @@ def _pixels(image: np.ndarray, preprocessing: Mapping[str, Any]) -> np.ndarray:
 
 
 def shape(preprocessing: Mapping[str, Any]) -> list[int]:
-    """The shape of an example that `to_example` makes."""
+    """The shape of the examples of `to_example`."""
     if preprocessing["kind"] == "image":
         return [preprocessing[side] for side in ("height", "width", "channels")]
     return list(preprocessing["shape"])

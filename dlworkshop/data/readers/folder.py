@@ -1,4 +1,4 @@
-"""A folder with one folder of images per class -> records, labels and splits."""
+"""Reader of a folder with one folder of images per class."""
 
 import re
 from collections import Counter
@@ -18,24 +18,24 @@ from dlworkshop.data.readers.reader import Options, Source
 from dlworkshop.data.rows import evenly
 from dlworkshop.errors import UserError
 
-__all__ = ["inside", "shape", "to_example"]  # they are those of any image
+__all__ = ["inside", "shape", "to_example"]  # the same for all images
 
 KINDS: tuple[str, ...] = ("image",)
 OPTIONS: tuple[str, ...] = ("group_by", "image_size", "resize")
-LOOKED_AT = 512  # files whose heads are read to choose a size
-COLOUR_LOOKED_AT = 64  # of these, files whose pixels are read to find colour
-LARGEST_OWN_SIZE, OTHER_SIZE = 256, 64  # pixels a side
-MOST_SKIPPED = 0.01  # of the files
-LISTED_IN_CARD = 200
+LOOKED_AT = 512  # files whose headers are read to choose a size
+COLOUR_LOOKED_AT = 64  # files whose pixels are read to find colour
+LARGEST_OWN_SIZE, OTHER_SIZE = 256, 64  # pixels of a side
+MOST_SKIPPED = 0.01  # share of the files
+LISTED_IN_CARD = 200  # skipped files
 
 
 def matches(path: Path) -> bool:
-    """Whether it is a folder; IDX files are recognised before."""
+    """Whether `path` is a folder; the readers of IDX files and tables come first."""
     return path.is_dir()
 
 
 def files(path: Path) -> tuple[list[str], Sequence[str]]:
-    """The files of all classes, and the class names, as a class may be empty."""
+    """The files of all classes, and the class names, because a class may be empty."""
     found = listing(path)
     return found.files, found.classes
 
@@ -45,20 +45,19 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
 
     Args:
         path: a folder with a folder for each class.
-        folder: where the records go.
-        options: `image_size` is (height, width) of an example; None takes the size of
-            the files where most have one and it is small, else OTHER_SIZE. `group_by`
-            is a regular expression; files in which it finds the same text (its first
-            group, where it has one) are on one side. It looks at the path below the
-            folder.
+        folder: for the records.
+        options: `image_size` is (height, width) of an example; None is the most
+            frequent size if it is small, else OTHER_SIZE. `group_by` is a regular
+            expression for the paths below the folder; files in which it matches the
+            same text (or its first group does) stay in one split.
 
     Raises:
-        UserError: if more than MOST_SKIPPED of the files cannot be read, if a class has
-            none that can, or if the expression does not match a file.
+        UserError: if more than MOST_SKIPPED of the files cannot be read, a class has no
+            readable file, or the expression does not match a file.
     """
     found, group_by = listing(path), options.group_by
     names = [escaped(name) for name in found.names]
-    by = groups(names, group_by)  # before the work: it may be a mistake
+    by = groups(names, group_by)  # before the slow part, because it may raise
     preprocessing, sentence = choose(found.files, options.image_size, options.resize)
     answers, records = workers.decode(found.files, preprocessing, folder)
     skipped = [
@@ -75,7 +74,7 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
     if not there.all():
         raise UserError(
             f"the class '{found.classes[int(there.argmin())]}' has no image that can "
-            "be read: put some in, or remove its folder"
+            "be read: add some, or remove its folder"
         )
     names = [names[i] for i in rows]
     seen = [answers[i] for i in rows]
@@ -150,11 +149,11 @@ def key(
 def choose(
     files: Sequence[str], image_size: tuple[int, int] | None, resize: str
 ) -> tuple[dict[str, Any], str]:
-    """Choose how to decode, from a sample of the files; also in a sentence.
+    """Choose the preprocessing from a sample of the files; also a sentence about it.
 
-    They are grey where no file that was looked at has a mode with colour, or, of some
-    of those that have, no pixel. Where one has wide grey values, all are looked at: the
-    range must be that of the data set, or a dark image would be made bright.
+    The images are grey if no file of the sample has a mode with colour, or no pixel of
+    some of those files has colour. If a file has more than 8 bits, the depth is that of
+    all files, because its own would make a dark image bright.
     """
     seen = [
         (file, found)
@@ -169,14 +168,14 @@ def choose(
     if image_size is not None:
         size, why = image_size, "as asked"
     elif max(common) <= LARGEST_OWN_SIZE and 2 * count > len(seen):
-        size, why = common, "the size that most of them have"
+        size, why = common, "the size of most files"
     else:
         size, why = (OTHER_SIZE, OTHER_SIZE), "the default for files of many sizes"
     rule = images.RESIZES[resize]
     preprocessing = images.as_shaped((*size, 3 if colour else 1)) | {"resize": resize}
     kind = "colour" if colour else "grey"
     if able and not colour:
-        kind = "grey, though files have three channels, which are equal"
+        kind = "grey, because the three channels of the files are equal"
     if modes & images.WIDE:
         with ThreadPoolExecutor(workers.cores()) as pool:
             preprocessing["depth"] = max(pool.map(images.depth_in, files))
@@ -185,15 +184,15 @@ def choose(
 
 
 def _some(files: Sequence[str], most: int) -> list[str]:
-    """At most so many, evenly spaced."""
+    """At most `most` files, evenly spaced."""
     return [files[i] for i in evenly(len(files), most)]
 
 
 def groups(names: Sequence[str], group_by: str | None) -> np.ndarray:
-    """[N] texts: equal where the expression matches the same; else the names.
+    """The texts [N] that the expression matches in the names; without it the names.
 
     Raises:
-        UserError: if that is no regular expression, or a name has no such text.
+        UserError: if `group_by` is no regular expression, or a name does not match.
     """
     if group_by is None:
         return np.array(names, object)
@@ -202,23 +201,23 @@ def groups(names: Sequence[str], group_by: str | None) -> np.ndarray:
     except re.error as error:
         raise UserError(
             f"group_by is '{group_by}', which is no regular expression ({error}): "
-            "write one such as '^[^/]*/([^_]*)_'"
+            "give one such as '^[^/]*/([^_]*)_'"
         ) from None
     found = [pattern.search(name) for name in names]
     lost = [name for name, match in zip(names, found, strict=True) if not match]
     if lost:
         raise UserError(
             f"group_by '{group_by}' is not found in {len(lost)} of {len(names)} files "
-            f"({cards.some(lost, 3)}): write an expression that each path has"
+            f"({cards.some(lost, 3)}): give an expression that matches each path"
         )
     texts = [m[1 if pattern.groups else 0] or "" for m in found if m]
     return np.array(texts, object)
 
 
 def check_skipped(skipped: Sequence[Sequence[str]], total: int, root: Path) -> None:
-    """Stop with the list where more than MOST_SKIPPED of the images are unreadable.
+    """Raise a UserError if more than MOST_SKIPPED of the images are unreadable.
 
-    What is no image by its name, as notes and lists beside the images, is no matter.
+    Files that are no images by their names, such as notes, do not count.
     """
     lost = [row for row in skipped if is_image_name(row[0])]
     total -= len(skipped) - len(lost)
@@ -226,7 +225,7 @@ def check_skipped(skipped: Sequence[Sequence[str]], total: int, root: Path) -> N
         listed = [f"{name} ({reason})" for name, reason in lost]
         raise UserError(
             f"{len(lost)} of {total} files in {root} cannot be used, more than "
-            f"{MOST_SKIPPED:.0%}: {cards.some(listed)}; mend or remove them"
+            f"{MOST_SKIPPED:.0%}: {cards.some(listed)}; fix or remove them"
         )
 
 

@@ -1,4 +1,4 @@
-"""IDX files as those of MNIST, of any size: pairs of images and labels."""
+"""Reader of IDX files like those of MNIST, of any size: images and labels."""
 
 import functools
 import re
@@ -10,7 +10,7 @@ from dlworkshop.data.readers.examples import inside, shape, to_example
 from dlworkshop.data.readers.reader import Options
 from dlworkshop.errors import UserError
 
-__all__ = ["inside", "shape", "to_example"]  # they are those of any image
+__all__ = ["inside", "shape", "to_example"]  # the same for all images
 
 KINDS: tuple[str, ...] = ("image",)
 OPTIONS: tuple[str, ...] = ()
@@ -19,7 +19,7 @@ IDX_SPLITS = arrays.SPLIT_NAMES | {"t10k": 2, "": 0}
 
 
 def matches(path: Path) -> bool:
-    """An IDX file of images, or a folder with some."""
+    """Whether `path` is an IDX file of images, or a folder with such files."""
     return bool(_images(path))
 
 
@@ -35,15 +35,15 @@ def read(path: Path, options: Options) -> arrays.Parts:
     Raises:
         UserError: if a file is damaged, has no labels, or there is no train split.
     """
-    del options  # there are none
+    del options  # this format has none
     parts: arrays.Parts = {}
     for file in _images(path):
         match = IDX.match(file.name)
         name = match["split"].lower() if match else ""
         if name not in IDX_SPLITS:
             raise UserError(
-                f"{file} is of a split '{name}': name it train, validation, test or "
-                "t10k"
+                f"{file} is of an unknown split '{name}': name it train, validation, "
+                "test or t10k"
             )
         partner = file.name.replace("images", "labels").replace("idx3", "idx1")
         homes = [partner, f"{partner}.gz", partner.removesuffix(".gz")]
@@ -55,7 +55,7 @@ def read(path: Path, options: Options) -> arrays.Parts:
         pair = [(str(f), f.read_bytes()) for f in (file, labels[0])]
         parts[IDX_SPLITS[name]] = raw.parse_idx_pair(*pair)
     if 0 not in parts:
-        raise UserError(f"{path} has IDX files of no train split: add them")
+        raise UserError(f"{path} has no IDX files of a train split: add them")
     return parts
 
 

@@ -1,6 +1,6 @@
-"""One image file -> one example; run as a program, a worker that decodes many.
+"""Decoding of image files; run as a program, this module is a worker process.
 
-It imports nothing of this library, so that a worker is there in a quarter of a second.
+It imports nothing of this library, so that a worker starts in a quarter of a second.
 """
 
 import hashlib
@@ -16,36 +16,36 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 RESIZES = {
-    "crop": "scaled until they fill it, what stands out cut off evenly",
-    "pad": "scaled until they fit in, with black around them",
+    "crop": "scaled until they fill the frame and cut evenly on both sides",
+    "pad": "scaled until they fit into the frame, with black around them",
 }
-# Pillow's own limit before it warns: such an image takes a quarter of a gigabyte.
+# Pillow warns above this limit: such an image takes a quarter of a gigabyte.
 MOST_PIXELS = 89_478_485
-RECORDS = "group_size:1,uncompressed"  # of ArrayRecord: rows are read in any order
+RECORDS = "group_size:1,uncompressed"  # ArrayRecord options for random access
 GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
 WIDE = {"I", "I;16", "I;16B", "I;16L", "I;16N"}  # more than 8 bits for a grey value
-DEPTHS = (8, 10, 12, 14, 16, 24, 31)  # bits of a grey value, of cameras and scanners
-# where Pillow keeps what may say how an image is turned
-MOST_LOOKED_AT = 256  # pixels of a side, of which one in colour makes it colourful
+DEPTHS = (8, 10, 12, 14, 16, 24, 31)  # usual bits of a grey value
+MOST_LOOKED_AT = 256  # pixels of a side that are checked for colour
+# Entries of `Image.info` that may hold the orientation.
 TURNED_BY = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 
 
 def decode(content: bytes, preprocessing: Mapping[str, Any]) -> np.ndarray:
     """Decode an image file, upright, as [H, W, C] uint8.
 
-    EXIF's orientation is respected, what is transparent becomes white, palettes and
-    CMYK become red-green-blue. Of `depth` bits for a grey value the highest 8 are kept.
-    "crop" fills the frame and cuts what stands out on both sides; "pad" shows all of
-    the image, with black around it.
+    The EXIF orientation is applied, transparent pixels become white, and palettes and
+    CMYK become RGB. Grey values of `depth` bits keep the highest 8. "crop" fills the
+    frame and cuts the rest on both sides; "pad" shows the whole image with black around
+    it.
 
     Args:
-        content: the file, of any format and mode that Pillow reads.
-        preprocessing: `height`, `width`, `channels` (1 grey, 3 colour), `resize`, one
-            of `RESIZES`, and, where grey values may be wide, their `depth`; by default
-            one of `DEPTHS` in which those of this file have room.
+        content: of the file, in any format and mode that Pillow reads.
+        preprocessing: `height`, `width`, `channels` (1 grey, 3 colour), `resize` (one
+            of `RESIZES`), and `depth` for grey values of more than 8 bits; by default
+            the smallest of `DEPTHS` that holds those of this file.
 
     Raises:
-        ValueError: saying why the file cannot be read as an image.
+        ValueError: if the file cannot be read as an image.
 
     >>> file = io.BytesIO()
     >>> Image.new("CMYK", (40, 20)).save(file, "JPEG")
@@ -60,7 +60,7 @@ def decode(content: bytes, preprocessing: Mapping[str, Any]) -> np.ndarray:
 def _decode(
     content: bytes, preprocessing: Mapping[str, Any]
 ) -> tuple[np.ndarray, list[Any]]:
-    """The example; size and mode of the file, and whether colour was lost."""
+    """The example; and [width, height, mode, whether colour was lost] of the file."""
     size = preprocessing["width"], preprocessing["height"]
     try:
         with Image.open(io.BytesIO(content)) as image:
@@ -85,7 +85,7 @@ def _decode(
     except (OSError, SyntaxError, EOFError, IndexError) as error:
         reason = str(error) or type(error).__name__
         raise ValueError(reason.partition("\n")[0]) from None
-    except Exception as error:  # decoders of damaged files raise what they like
+    except Exception as error:  # a damaged file may raise anything
         raise ValueError(f"{type(error).__name__}: {error}") from None
     if picture.size != size:
         fill = {"crop": ImageOps.fit, "pad": ImageOps.pad}[preprocessing["resize"]]
@@ -95,7 +95,7 @@ def _decode(
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation; few files have one, and looking it up is slow."""
+    """Apply the EXIF orientation; only files that may have one are searched for it."""
     tagged = not TURNED_BY.isdisjoint(image.info) or image.format in ("TIFF", "MPO")
     return ImageOps.exif_transpose(image) if tagged else image
 
@@ -112,7 +112,7 @@ def _flat(image: Image.Image, preprocessing: Mapping[str, Any]) -> Image.Image:
             )
         image = Image.fromarray((wide >> (depth - 8)).astype(np.uint8))
     elif image.mode == "F":
-        raise ValueError("grey values that are not whole numbers")
+        raise ValueError("grey values that are not integers")
     if image.mode in ("RGBA", "LA", "La", "RGBa", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -130,7 +130,7 @@ def _has_colour(image: Image.Image) -> bool:
 
 
 def depth_of(wide: np.ndarray) -> int:
-    """The first of `DEPTHS` that holds grey values [...], which are integers.
+    """The smallest of `DEPTHS` that holds integer grey values [...].
 
     >>> depth_of(np.array([0, 255])), depth_of(np.array([4095])), depth_of(np.array(-1))
     (8, 12, 8)
@@ -140,7 +140,7 @@ def depth_of(wide: np.ndarray) -> int:
 
 
 def as_shaped(shape: Sequence[int]) -> dict[str, Any]:
-    """The preprocessing that decodes files to the shape [H, W, C] of other images."""
+    """The preprocessing that decodes files to the shape [H, W, C]."""
     height, width, channels = shape
     return {
         "kind": "image",
@@ -152,9 +152,9 @@ def as_shaped(shape: Sequence[int]) -> dict[str, Any]:
 
 
 def changed(path: str, preprocessing: Mapping[str, Any]) -> str | None:
-    """A sentence on how `decode` changes a file; None where it does not.
+    """A sentence on how `decode` changes a file; None if it does not.
 
-    Size and number of channels are looked at, in the head of the file.
+    Size and number of channels are read from the header of the file.
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
@@ -162,11 +162,11 @@ def changed(path: str, preprocessing: Mapping[str, Any]) -> str | None:
     ...     said = changed(file.name, as_shaped((20, 40, 3)))
     ...     changed(file.name, as_shaped((8, 8, 1))).removeprefix(file.name)
     ' is 40 x 20 pixels in colour, and the run learnt from 8 x 8 pixels in grey: such
-    files are scaled until they fill it, what stands out cut off evenly, made grey'
+    files are scaled until they fill the frame and cut evenly on both sides, made grey'
     >>> said is None
     True
     """
-    if (seen := look(path)) is None:  # why, is said when it is decoded
+    if (seen := look(path)) is None:  # `decode` reports the reason
         return None
     width, height, mode = seen
     wanted = preprocessing["width"], preprocessing["height"]
@@ -191,26 +191,26 @@ def look(path: str) -> tuple[int, int, str] | None:
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             width, height = image.size
-            if image.getexif().get(0x0112, 1) >= 5:  # lies on its side
+            if image.getexif().get(0x0112, 1) >= 5:  # rotated by 90 degrees
                 width, height = height, width
             return width, height, image.mode
-    except Exception:  # whatever is wrong is said when it is decoded
+    except Exception:  # `decode` reports the reason
         return None
 
 
 def is_colourful(path: str) -> bool:
-    """Whether an image has colour; False where it is unreadable."""
+    """Whether an image has colour; False if it is unreadable."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             size = MOST_LOOKED_AT, MOST_LOOKED_AT
-            image.draft("RGB", size)  # of a JPEG the small picture is enough
+            image.draft("RGB", size)  # decodes a JPEG at a smaller size
             return _has_colour(_flat(image, {}))
     except Exception:
         return False
 
 
 def depth_in(path: str) -> int:
-    """Bits of the grey values in a file of more than 8; 0 where it is unreadable."""
+    """The depth of grey values of more than 8 bits; 0 for other files."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             return depth_of(np.asarray(image)) if image.mode in WIDE else 0
@@ -221,17 +221,17 @@ def depth_in(path: str) -> int:
 def work() -> None:
     """Decode jobs from stdin, one JSON object per line, until it ends.
 
-    A job names `files`, their `preprocessing` and the `records` to write. The answer is
-    one line: for each file the sha256 of its bytes, and either that of its pixels with
-    the width, height and mode it had and whether colour was lost, or the reason why it
-    has no record. Where nothing can be written, the answer is the reason alone.
+    A job has `files`, their `preprocessing` and the path of the `records` to write. The
+    answer is one line: for each file the sha256 of its bytes, and either the sha256 of
+    its pixels, width, height, mode and whether colour was lost, or the reason why it
+    has no record. If the records cannot be written, the answer is the reason alone.
     """
     from array_record.python.array_record_module import (  # noqa: PLC0415
         ArrayRecordWriter,
     )
 
     warnings.simplefilter("ignore")
-    Image.MAX_IMAGE_PIXELS = None  # `decode` refuses them itself, by the same number
+    Image.MAX_IMAGE_PIXELS = None  # `_decode` checks the same limit
     for line in sys.stdin:
         job = json.loads(line)
         answer: list[list[Any]] | str
@@ -241,7 +241,7 @@ def work() -> None:
                 _record(file, job["preprocessing"], writer) for file in job["files"]
             ]
             writer.close()
-        except Exception as error:  # the writer's own: a full disk, mostly
+        except Exception as error:  # from the writer, usually a full disk
             answer = f"{type(error).__name__}: {error}".partition("\n")[0]
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
@@ -250,8 +250,8 @@ def work() -> None:
 def _record(file: str, preprocessing: Mapping[str, Any], writer: Any) -> list[Any]:
     """Decode one file into a record; returns the answer of `work`."""
     digest = ""
-    if not os.path.isfile(file):  # a pipe would be waited for
-        return [digest, "no file, or a link to what is not there"]
+    if not os.path.isfile(file):  # reading a pipe would block
+        return [digest, "no regular file, or a dangling link"]
     try:
         with open(file, "rb") as opened:
             content = opened.read()

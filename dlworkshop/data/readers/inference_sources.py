@@ -1,6 +1,6 @@
 """Files, rows and arrays for inference, read one after the other.
 
-What they yield is what `data.readers.to_example` makes an example of.
+`data.readers.to_example` converts what they yield to examples.
 """
 
 import logging
@@ -12,12 +12,10 @@ from typing import Any
 from dlworkshop.data.readers import cards, reader_for, reader_of, table, table_target
 from dlworkshop.data.readers.class_folders import escaped, is_ignored
 from dlworkshop.data.readers.folder import is_image_name
-from dlworkshop.data.readers.reader import NO_LABEL, Options, Source
+from dlworkshop.data.readers.reader import Options, Source
 from dlworkshop.errors import UserError
 
 log = logging.getLogger(__name__)
-
-__all__ = ["NO_LABEL", "Source", "labelled", "sources"]
 
 
 def sources(
@@ -25,9 +23,9 @@ def sources(
 ) -> Iterator[Source]:
     """The contents of files, and of all files below folders, sorted by name.
 
-    A table yields its rows, an .npz file those of its array x, and any other file
-    itself, if `preprocessing` is that of images. What lies in a folder beside files of
-    the kind that is wanted, as a README, is logged and left out.
+    A table yields its rows and an .npz file those of its array x; for a model of images
+    any other file is an image. Files of other kinds in a folder, such as a README, are
+    logged and skipped.
     """
     inside = reader_for(preprocessing).inside
     wanted = _WANTED[preprocessing["kind"]]
@@ -47,17 +45,17 @@ def labelled(
     classes: Sequence[str],
     target: str | tuple[str, ...] | None,
 ) -> Iterator[Source]:
-    """The examples at `path` with labels: of its test split, if there is one.
+    """The labelled examples at `path`: its test split, or all if there is none.
 
     Args:
-        path: whatever `data.load` takes.
+        path: any data that `data.load` reads.
         preprocessing: of a `Dataset`.
-        classes: [K] names; what is at `path` has no others. () for a table whose
-            targets are numbers, which are the labels then, as a model learns them.
+        classes: [K] names of all classes; () for a table with numeric targets, whose
+            labels are standardised numbers.
         target: of a table or an .npz file, the columns or the array of the labels.
 
     Raises:
-        UserError: if there are no labelled data at `path`, or a class is none of them.
+        UserError: if `path` has no labelled data, or an unknown class.
     """
     place = {name: k for k, name in enumerate(classes)}
 
@@ -81,7 +79,7 @@ def labelled(
     return reader_of(path).labelled(path, options, make)
 
 
-# Kind of preprocessing -> whether a file in a folder is one, by its name.
+# Kind of preprocessing -> whether a file in a folder is used, by its name.
 _WANTED: dict[str, Callable[[str], bool]] = {
     "image": lambda name: is_image_name(name) or name.lower().endswith(".npz"),
     "table": lambda name: name.lower().endswith(table.SUFFIXES),
@@ -101,4 +99,4 @@ def _files(path: Path, wanted: Callable[[str], bool]) -> Iterator[Path]:
             if wanted(name) and not is_special:
                 yield file
             else:
-                log.info("left out %s, which is of another kind", file)
+                log.info("skipped %s, which is of another kind", file)

@@ -1,4 +1,4 @@
-"""An .npz file with x and y, or x_train, y_train, ..."""
+"""Reader of an .npz file with x and y, or x_train, y_train, ..."""
 
 import functools
 from pathlib import Path
@@ -8,7 +8,7 @@ from dlworkshop.data.readers.examples import inside, shape, to_example
 from dlworkshop.data.readers.reader import Options
 from dlworkshop.errors import UserError
 
-__all__ = ["inside", "shape", "to_example"]  # they are those of any array
+__all__ = ["inside", "shape", "to_example"]  # the same for all arrays
 
 KINDS: tuple[str, ...] = ("array", "image")
 OPTIONS: tuple[str, ...] = ("target",)
@@ -20,17 +20,17 @@ def matches(path: Path) -> bool:
 
 
 def files(path: Path) -> tuple[list[Path], tuple[str, ...]]:
-    """The one file."""
+    """The file itself."""
     return [path], ()
 
 
 def read(path: Path, options: Options) -> arrays.Parts:
     """The arrays of an .npz file: x and y, or x_train, y_train, x_test, ...
 
-    Labels have a name of `arrays.LABELS`, or that of the target.
+    The name of the labels is the target, or one of `arrays.LABELS`.
 
     Raises:
-        UserError: if there is nothing by these names, or what is there cannot be.
+        UserError: if there are no such arrays, or inputs without labels.
     """
     given, target = arrays.read_file(path), options.target
     parts: arrays.Parts = {}

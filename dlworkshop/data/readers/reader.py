@@ -1,4 +1,4 @@
-"""The protocol of readers of your own data; each is a module beside this one."""
+"""The protocol of the readers of your own data; each reader is a module."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ NO_LABEL = -1
 
 
 class Options(NamedTuple):
-    """The options of `data.load`; None where not given."""
+    """The options of `data.load`; None if not given."""
 
     target: str | tuple[str, ...] | None = None
     group_by: str | None = None
@@ -23,39 +23,39 @@ class Options(NamedTuple):
 
 
 class Source(NamedTuple):
-    """The source of an example, or the error that says why it cannot be read."""
+    """The source of an example, or the error with which reading it failed."""
 
     name: str  # the file, or the file and the row
     content: Path | Mapping[str, str] | np.ndarray | UserError
-    label: Any = NO_LABEL  # place in the classes; or numbers, as in `Batch.targets`
-    found: bool = False  # in a folder, that may hold other things; else it was named
+    label: Any = NO_LABEL  # index in the classes; or numbers, as in `Batch.targets`
+    found: bool = False  # in a given folder, which may hold other files too
 
 
 class Reader(Protocol):
     """One format of data on disk.
 
-    Readers are asked in turn; the first whose form it is does the rest. What it has
-    prepared says in `preprocessing["kind"]` how one more example is made.
+    The first reader that matches prepares the data. `preprocessing["kind"]` then names
+    the kind of conversion for further examples.
     """
 
-    KINDS: tuple[str, ...]  # of preprocessing, whose examples it makes
-    OPTIONS: tuple[str, ...]  # of `Options`, which it reads; others are refused
+    KINDS: tuple[str, ...]  # of preprocessing that this reader can apply
+    OPTIONS: tuple[str, ...]  # of `Options` that it supports; others are rejected
 
     def matches(self, path: Path) -> bool:
-        """Whether what is at `path` has this format; opens no file."""
+        """Whether `path` has this format; opens no file."""
 
     def files(self, path: Path) -> tuple[Sequence[str | Path], Sequence[str]]:
-        """The files that hold the content, and names that are content as well.
+        """The files of the data set, and names that are part of its content.
 
         Raises:
-            UserError: if something is missing that every data set of this form has.
+            UserError: if a part is missing that every data set of this format has.
         """
 
     def prepare(self, path: Path, folder: Path, options: Options) -> store.Prepared:
         """Write the examples into `folder`, and describe them.
 
         Raises:
-            UserError: if the content is not what it must be.
+            UserError: if the content is invalid.
         """
 
     def fingerprint(
@@ -67,11 +67,11 @@ class Reader(Protocol):
         """One file, row or array [...] as model input.
 
         Raises:
-            UserError: if it cannot become such an example.
+            UserError: if the source cannot be converted.
         """
 
     def shape(self, preprocessing: Mapping[str, Any]) -> list[int]:
-        """The shape of an example that `to_example` makes."""
+        """The shape of the examples of `to_example`."""
 
     def inside(self, file: Path, preprocessing: Mapping[str, Any]) -> Iterator[Source]:
         """The examples in a file for inference; labels are not needed."""
@@ -79,7 +79,7 @@ class Reader(Protocol):
     def labelled(
         self, path: Path, options: Options, label: Callable[[Any], Any]
     ) -> Iterator[Source]:
-        """The examples at `path`, each with its label mapped by `label`.
+        """The examples of the test split, or all if there is none.
 
-        Of its test split, where it has one.
+        `label` maps the label of each.
         """

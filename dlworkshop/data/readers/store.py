@@ -1,8 +1,8 @@
-"""Prepared examples on disk: ArrayRecord files in folders named by content.
+"""Prepared examples on disk: ArrayRecord files in folders named by a content hash.
 
-A prepared folder has `records-*.array_record`, the bytes of one example in each record,
-`targets.npy`, `split.npy`, `names.json`, where each comes from, and `about.json`, which
-says their shape and the rest.
+A prepared folder has `records-*.array_record` with the bytes of one example in each
+record, `targets.npy`, `split.npy`, `names.json` (the source of each example) and
+`about.json` (shape, dtype, classes, preprocessing and data card).
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from dlworkshop.run_files import schema
 from dlworkshop.types import Array, Batch, Dataset
 
 NAMES = "names.json"  # of a prepared folder
-VERSION = 5  # of what is prepared; another one is prepared anew
+VERSION = 5  # of the format; data of another version are prepared again
 
 
 class Records(LazyArray):
@@ -37,7 +37,7 @@ class Records(LazyArray):
     Args:
         files: of records of one size, in order.
         starts: [files + 1] number of the first record of each file, and the total.
-        index: [N] numbers of the records that are its rows.
+        index: [N] record number of each row.
         shape, dtype: of one example.
     """
 
@@ -81,7 +81,7 @@ class Records(LazyArray):
         if file not in self._readers:
             from array_record.python import array_record_module  # noqa: PLC0415
 
-            # two threads at once open it twice, and one of the two is forgotten
+            # two threads may both open the file; then one of the readers is dropped
             self._readers[file] = array_record_module.ArrayRecordReader(
                 str(self._files[file]),
                 options="readahead_buffer_size:0",
@@ -93,17 +93,17 @@ class Records(LazyArray):
 class Prepared(NamedTuple):
     """The description of examples whose records are in a folder."""
 
-    key: str  # of the content that they were made of
+    key: str  # hash of the original content
     targets: np.ndarray  # [N] int32 of classes, or float32 [N, ...]
-    split: np.ndarray  # [N] int8, places in SPLITS
-    names: Sequence[str]  # [N] where each comes from
-    classes: Sequence[str]  # [K]; none where targets are numbers
+    split: np.ndarray  # [N] int8, indices in SPLITS
+    names: Sequence[str]  # [N] source of each example
+    classes: Sequence[str]  # [K]; empty if targets are numbers
     shape: Sequence[int]  # of one example
     dtype: str
-    files: Sequence[tuple[str, int]]  # of records, with how many each has
-    preprocessing: Mapping[str, Any]  # how a file or row becomes an example
-    card: Mapping[str, Any]  # what the report says about the data
-    groups: np.ndarray | None = None  # [N] int, where some belong together
+    files: Sequence[tuple[str, int]]  # of records, with the number of each
+    preprocessing: Mapping[str, Any]  # converts a file or row to an example
+    card: Mapping[str, Any]  # the data card
+    groups: np.ndarray | None = None  # [N] int, if examples are grouped
 
 
 def write_records(folder: Path, examples: Array) -> list[tuple[str, int]]:
@@ -121,7 +121,7 @@ def write_records(folder: Path, examples: Array) -> list[tuple[str, int]]:
 
 
 def digest(parts: Iterable[Any]) -> str:
-    """16 hex digits that differ where the parts, as text, differ.
+    """16 hex digits that differ if the parts, as text, differ.
 
     >>> digest(["a", 1]) == digest(["a", 1]), digest(["a", 1]) == digest(["a1"])
     (True, False)
@@ -133,11 +133,11 @@ def digest(parts: Iterable[Any]) -> str:
 
 
 def sha256(files: Iterable[str | Path]) -> list[str]:
-    """SHA-256 of each file, as hex; "" where it cannot be read."""
+    """SHA-256 of each file, as hex; "" if it cannot be read."""
     found = []
     for path in files:
         try:
-            # a pipe would be waited for
+            # reading a pipe would block
             found.append(checksums.sha256(path) if os.path.isfile(path) else "")
         except OSError:
             found.append("")
@@ -145,17 +145,17 @@ def sha256(files: Iterable[str | Path]) -> list[str]:
 
 
 def signature(paths: Iterable[str | Path], options: Mapping[str, Any]) -> str:
-    """A key of the files' status, which changes with any of them; no content is read.
+    """A key of the status of files, which changes if a file changes.
 
-    It stands for the content on this machine only, like git's index: any change of a
-    file's bytes changes at least the time of its last status change.
+    No content is read. As in git's index, a change of a file's bytes always changes the
+    time of its last status change, so the key identifies content on this machine.
     """
     parts: list[Any] = [VERSION, json.dumps(options, sort_keys=True)]
     for path in paths:
         parts.append(path)
         try:
             stat = os.stat(path)
-        except FileNotFoundError:  # a link to what is not there
+        except FileNotFoundError:  # a dangling link
             continue
         parts.append((stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
     return digest(parts)
@@ -172,7 +172,7 @@ def find(root: Path, signed: str) -> Path | None:
 
 @contextlib.contextmanager
 def partial(root: Path) -> Iterator[Path]:
-    """A temporary folder to prepare in, removed at the end unless committed."""
+    """A temporary folder to prepare in; it is removed unless `commit` renames it."""
     root.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".incomplete-", dir=root))
     try:
@@ -182,7 +182,7 @@ def partial(root: Path) -> Iterator[Path]:
 
 
 class About(TypedDict):
-    """The contents of `about.json`, with a `digest` of the rest."""
+    """The contents of `about.json`, without its `digest`."""
 
     key: str
     classes: list[str]
@@ -211,7 +211,7 @@ def commit(root: Path, folder: Path, made: Prepared, signed: str) -> Path:
     (folder / "about.json").write_text(json.dumps(about))
     folder.chmod(root.stat().st_mode & 0o777)  # mkdtemp made it private
     final = root / made.key
-    atomic_rename(folder, final)  # or it is there already, with the same
+    atomic_rename(folder, final)  # an existing folder has the same content
     index = root / "index"
     index.mkdir(exist_ok=True)
     atomic_write(index / signed, made.key)
@@ -234,8 +234,8 @@ def read(folder: Path, name: str) -> Dataset:
             raise ValueError(f"{missing[0]} is missing")
         starts = np.cumsum([0, *(n for _, n in about["files"])]).tolist()
         if not len(targets) == len(split) == starts[-1]:
-            raise ValueError(f"{len(targets)} targets are of {starts[-1]} examples")
-    except Exception as error:  # what reads damaged files raises what it likes
+            raise ValueError(f"it has {len(targets)} targets, {starts[-1]} examples")
+    except Exception as error:  # a damaged file may raise anything
         raise UserError(
             f"{folder} is damaged ({error!s:.300}): delete that folder and load again."
         ) from error
@@ -260,10 +260,10 @@ def read(folder: Path, name: str) -> Dataset:
 
 
 def _about(folder: Path) -> dict[str, Any]:
-    """The contents of `about.json`, with the digests of the folder verified.
+    """The contents of `about.json`, after verification of all digests.
 
     Raises:
-        ValueError: if it is not; of an earlier version that is not known.
+        ValueError: if a digest differs; earlier versions have none.
     """
     path = folder / "about.json"
     about = run_files.parsed(run_files.contents(path), path, About)

@@ -1,4 +1,4 @@
-"""A CSV file, or one per split -> feature vectors and targets."""
+"""Reader of a CSV file, or one per split: feature vectors and targets."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -30,7 +30,7 @@ LISTED_IN_CARD = 200  # columns
 
 
 def matches(path: Path) -> bool:
-    """By suffix; or a folder with a file for train and no folders in it."""
+    """Whether `path` is a CSV file, or a folder of files with one for train."""
     if not path.is_dir():
         return path.suffix.lower() in SUFFIXES
     inside = [each for each in path.iterdir() if not each.name.startswith(".")]
@@ -39,7 +39,7 @@ def matches(path: Path) -> bool:
 
 
 def files(path: Path) -> tuple[list[Path], tuple[str, ...]]:
-    """The file, or one for each split."""
+    """The file itself, or one for each split."""
     return [file for file, _ in _parts(path)], ()
 
 
@@ -58,92 +58,41 @@ def key(path: Path, options: Options) -> str:
 
 
 def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
-    """Choose columns, cut splits, fit statistics on train, write every row.
+    """Choose columns, cut off splits, fit statistics on train, write every row.
 
     Args:
-        path: of a CSV file, or of a folder with train.csv, test.csv and the like.
-        folder: where the records go.
-        options: `target`, the column to be told from the others, or several; see
-            `table_target.read`. `group_by`, a column; rows with the same value are on
-            one side, and it is no feature.
+        path: of a CSV file, or of a folder with train.csv, test.csv and so on.
+        folder: for the records.
+        options: `target` is the column to predict, or several; see `table_target.read`.
+            `group_by` is a column, which is no feature; rows with the same value stay
+            in one split.
 
     Raises:
-        UserError: if a column is not there, or cannot be what it is wanted for.
+        UserError: if a column is missing or cannot be used.
     """
     said: list[str] = []
     cells, number_of, given = _read(path, said)
-    target, group_by = options.target, options.group_by
-    if not target:
-        raise UserError(
-            f"{path} needs a target: name one of its columns with --target "
-            f"(target=...): {cards.some(list(cells))}"
-        )
-    names = (target,) if isinstance(target, str) else target
-    for name in (*names, group_by):
-        if name is not None and name not in cells:
-            raise unknown(f"column of {path}", name, cells)
-    if group_by in names:
-        raise UserError(
-            f"'{group_by}' is target and group_by at once: choose two columns"
-        )
+    target, group_by = _checked_target(path, cells, options), options.group_by
     wanted, how = _target(path, cells, target, options.task)
     known = wanted.known
     if not known.all():
         said.append(
-            f"{int((~known).sum())} rows have no '{', '.join(names)}' and were left "
-            "out."
+            f"{int((~known).sum())} rows have no '{', '.join(wanted.names)}' and were "
+            "left out."
         )
     number_of, given = number_of[known], given[known]
     group, names_of = _groups(cells.get(group_by or ""), known, number_of)
-    others: dict[str, columns.Column] = {}
-    for name in list(cells):
-        if name not in (*names, group_by):
-            plain, own = written.as_plain(name, cells.pop(name))
-            how |= {name: own} if own else {}
-            others[name] = columns.read(plain).rows(known)
-    said += [written.sentence(name, own) for name, own in how.items()]
-    features = columns.choose(others, wanted.is_leak, said)
-    if not features:
-        raise UserError(
-            f"{path} has no column left to tell '{', '.join(names)}' from "
-            f"({' '.join(said)}): add one that says something"
-        )
-    content = columns.equal_rows(features)
-    apart = split.are_observations(content, [len(features)])
-    if apart:
-        said.append(
-            f"There are {content.max() + 1} different rows among {len(content):,}, so "
-            "equal ones are separate observations, and are in several splits."
-        )
-    numeric = all(map(columns.is_number, wanted.classes))
-    splits = split.complete(
-        names_of,
-        wanted.label,
-        group if apart else split.merge(group, content),
-        given,
-        wanted.classes,
-        "add more, or join rare classes"
-        + ", or give task='regression' to predict its numbers" * numeric,
-    )
-    train = splits == 0
-    preprocessing: dict[str, Any] = {
-        "kind": "table",
-        "columns": [columns.fit(n, c.rows(train)) for n, c in features.items()],
-        "target": table_target.fit(wanted, train),
-    }
-    for part in (preprocessing, preprocessing["target"]):
-        for column in part["columns"]:
-            column.update(how.get(column["name"], {}))
+    features = _features(path, cells, wanted, group_by, how, said)
+    splits, content = _split(features, wanted, group, names_of, given, said)
+    preprocessing = _fit(features, wanted, how, splits == 0)
     if nowhere := [
         c["name"] for c in preprocessing["columns"] if c.get("values") == []
     ]:
         said.append(f"{cards.quoted(nowhere)} left out: no value in train.")
     examples = columns.encode(features, preprocessing)
-    targets = (
-        wanted.values
-        if wanted.classes
-        else standardised(wanted.values, preprocessing["target"])
-    )
+    targets = wanted.values
+    if not wanted.classes:
+        targets = standardised(targets, preprocessing["target"])
     listed = columns.rows_of_card(preprocessing, features)
     card = {
         "kind": "table",
@@ -153,19 +102,14 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
         "columns": listed[:LISTED_IN_CARD],
         "num_columns": len(listed),
         "prepared": (
-            f"{examples.shape[1]} numbers for each row: numbers less their mean, "
-            "divided by their standard deviation; categories one-hot; what is missing "
-            "is the mean (or no category) and is marked in a column of its own; all "
+            f"{examples.shape[1]} numbers for each row: numbers minus their mean, "
+            "divided by their standard deviation; categories one-hot; missing cells "
+            "are the mean (or no category) and are marked in another column; all "
             "statistics are those of train"
         ),
         "splits": cards.splits_sentence(given, splits, bool(wanted.classes)),
         "groups": cards.groups_card(group, group_by, splits),
-        "copies": cards.copies_card(
-            number_of,
-            wanted.label,
-            splits,
-            np.arange(len(content)) if apart else content,
-        ),
+        "copies": cards.copies_card(number_of, wanted.label, splits, content),
         "warnings": said + cards.absent(wanted.classes, wanted.label, splits),
     }
     return store.Prepared(
@@ -183,16 +127,107 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
     )
 
 
+def _checked_target(
+    path: Path, cells: Mapping[str, Any], options: Options
+) -> str | tuple[str, ...]:
+    """The target, after a check that the table has its columns and `group_by`."""
+    target, group_by = options.target, options.group_by
+    if not target:
+        raise UserError(
+            f"{path} needs a target: name one of its columns with --target "
+            f"(target=...): {cards.some(list(cells))}"
+        )
+    names = (target,) if isinstance(target, str) else target
+    for name in (*names, group_by):
+        if name is not None and name not in cells:
+            raise unknown(f"column of {path}", name, cells)
+    if group_by in names:
+        raise UserError(
+            f"'{group_by}' is target and group_by at once: choose two columns"
+        )
+    return target
+
+
+def _features(
+    path: Path,
+    cells: "dict[str, pa.ChunkedArray]",
+    wanted: table_target.Target,
+    group_by: str | None,
+    how: dict[str, dict[str, str]],
+    said: list[str],
+) -> dict[str, columns.Column]:
+    """The feature columns of the rows with a target.
+
+    They are removed from `cells`, which saves memory; `how` gets the notation of their
+    numbers, and `said` sentences for the data card.
+    """
+    others: dict[str, columns.Column] = {}
+    for name in list(cells):
+        if name not in (*wanted.names, group_by):
+            plain, own = written.as_plain(name, cells.pop(name))
+            how |= {name: own} if own else {}
+            others[name] = columns.read(plain).rows(wanted.known)
+    said += [written.sentence(name, own) for name, own in how.items()]
+    features = columns.choose(others, wanted.is_leak, said)
+    if not features:
+        raise UserError(
+            f"{path} has no column from which to predict '{', '.join(wanted.names)}' "
+            f"({' '.join(said)}): add a column that can be a feature"
+        )
+    return features
+
+
+def _split(
+    features: Mapping[str, columns.Column],
+    wanted: table_target.Target,
+    group: np.ndarray,
+    names_of: np.ndarray,
+    given: np.ndarray,
+    said: list[str],
+) -> tuple[np.ndarray, np.ndarray]:
+    """The splits of the rows, and numbers that are equal for copies: both [N]."""
+    content = columns.equal_rows(features)
+    if split.are_observations(content, [len(features)]):
+        said.append(
+            f"There are {content.max() + 1} different rows among {len(content):,}, so "
+            "equal ones are separate observations, and are in several splits."
+        )
+        together, content = group, np.arange(len(content))
+    else:
+        together = split.merge(group, content)
+    advice = "add more, or join rare classes"
+    if all(map(columns.is_number, wanted.classes)):
+        advice += ", or give task='regression' to predict its numbers"
+    label, classes = wanted.label, wanted.classes
+    splits = split.complete(names_of, label, together, given, classes, advice)
+    return splits, content
+
+
+def _fit(
+    features: Mapping[str, columns.Column],
+    wanted: table_target.Target,
+    how: Mapping[str, Mapping[str, str]],
+    train: np.ndarray,
+) -> dict[str, Any]:
+    """The preprocessing: statistics of the rows `train` [N] bool, and notations."""
+    preprocessing: dict[str, Any] = {
+        "kind": "table",
+        "columns": [columns.fit(n, c.rows(train)) for n, c in features.items()],
+        "target": table_target.fit(wanted, train),
+    }
+    for part in (preprocessing, preprocessing["target"]):
+        for column in part["columns"]:
+            column.update(how.get(column["name"], {}))
+    return preprocessing
+
+
 def _target(
     path: Path,
     cells: "dict[str, pa.ChunkedArray]",
     target: str | tuple[str, ...],
     task: str | None,
 ) -> tuple[table_target.Target, dict[str, dict[str, str]]]:
-    """The target, and the notation of its numbers; class names have none.
-
-    "5 %" may be a number, or a class among few.
-    """
+    """The target, and the notation of its numbers; {} for classes, such as "5 %"."""
     names = (target,) if isinstance(target, str) else target
     read = {name: written.as_plain(name, cells[name]) for name in names}
     how = {name: own for name, (_, own) in read.items() if own}
@@ -230,7 +265,7 @@ def _read(
         if lost := [name for name in names if name not in table.columns]:
             raise UserError(
                 f"{file} has no column {cards.quoted(lost, 3)}, which {parts[0][0]} "
-                "has: give all files the same columns, the target among them"
+                "has: give all files the same columns, including the target"
             )
         more = [name for name in table.columns if name not in names]
         if more:
@@ -243,7 +278,7 @@ def _read(
     if path.is_dir():
         used = {file for file, _ in parts}
         if beside := [f.name for f in sorted(path.iterdir()) if f not in used]:
-            said.append(f"Beside the splits, and not read: {cards.some(beside, 5)}.")
+            said.append(f"Other files were not read: {cards.some(beside, 5)}.")
     cells = {
         name: pa.chunked_array(
             [chunk for table in tables for chunk in table.columns[name].chunks]
@@ -256,7 +291,7 @@ def _read(
 def _groups(
     by: "pa.ChunkedArray | None", known: np.ndarray, number_of: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Group number of each row [N], equal where rows stay together; and group names."""
+    """The group number and the group name of each row [N]."""
     if by is None:
         return np.arange(len(number_of)), number_of
     words, code = csv_file.coded(by)
@@ -272,7 +307,7 @@ def to_example(source: Any, preprocessing: Mapping[str, Any]) -> np.ndarray:
 
 
 def shape(preprocessing: Mapping[str, Any]) -> list[int]:
-    """The shape [D] of an example that `to_example` makes.
+    """The shape [D] of the examples of `to_example`.
 
     >>> shape({"columns": [{"name": "x", "values": ["a", "b"], "missing": True}]})
     [3]
@@ -313,7 +348,7 @@ def labelled(
         except UserError:
             if all(map(csv_file.cell, texts)):
                 raise
-            known = False  # NA and its like, where that is no class
+            known = False  # a word such as NA that is no class
         if known is False:
             content = UserError(f"{where} has no '{', '.join(names)}'")
         yield Source(where, content, NO_LABEL if known is False else known)

@@ -1,13 +1,14 @@
-"""The target of a table: classes, numbers, or several labels, by its cells."""
+"""The target of a table: its cells decide on classes, numbers, or several labels."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dlworkshop.data.readers.columns import ODD_SHARE, Column, number
+from dlworkshop.data.readers.columns import Column, number
 from dlworkshop.data.readers.csv_file import cell, coded, plain
 from dlworkshop.data.readers.dialect import is_number
+from dlworkshop.data.readers.written import ODD_SHARE
 from dlworkshop.data.units import spread, standardised
 from dlworkshop.errors import UserError
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 TASKS = ("classification", "regression")
 MOST_CLASSES = 100  # of a target
-MOST_NUMBERED = 30  # different whole numbers that are taken as names of classes
+MOST_NUMBERED = 30  # different integers that can be classes
 
 
 class Target(NamedTuple):
@@ -24,7 +25,7 @@ class Target(NamedTuple):
 
     names: tuple[str, ...]  # of the columns
     task: str  # one of TASKS
-    classes: list[str]  # [K]; [] where it is not one of several classes
+    classes: list[str]  # [K]; [] for numbers or several labels
     values: np.ndarray  # int32 [N] in [0, K), or float64 [N], or [N, columns]
     known: np.ndarray  # [rows] bool, which rows have a target
 
@@ -34,7 +35,7 @@ class Target(NamedTuple):
         return self.values if self.classes else np.zeros(len(self.values), int)
 
     def is_leak(self, column: Column) -> bool:
-        """Whether a column [N] determines the target, in other words or units."""
+        """Whether a column [N] determines the target, by other names or units."""
         if self.classes:
             same, num_classes = column.same(), len(np.unique(self.values))
             if len(np.unique(same)) != num_classes:
@@ -43,7 +44,7 @@ class Target(NamedTuple):
         if column.numbers is None or not column.present.all():
             return False
         targets = self.values.reshape(len(self.values), -1).T
-        # what follows the target by a straight line to nine digits is the target
+        # a column that is a linear function of the target, to nine digits, is a leak
         return any(
             column.numbers.std() > 0
             and abs(np.corrcoef(column.numbers, target)[0, 1]) > 1 - 1e-9
@@ -54,9 +55,9 @@ class Target(NamedTuple):
 class _Cells(NamedTuple):
     """A target column: its distinct texts, and where they occur."""
 
-    words: list[str]  # as `plain` has them, each once
-    code: np.ndarray  # int [rows], place in the words
-    rows: np.ndarray  # int [words], how many have each
+    words: list[str]  # distinct results of `plain`
+    code: np.ndarray  # int [rows], index in the words
+    rows: np.ndarray  # int [words], number of rows with each
 
     @property
     def present(self) -> list[str]:
@@ -85,18 +86,18 @@ def read(
 ) -> Target:
     """Read the target columns.
 
-    One column holds classes, unless all its cells are numbers and some are not whole,
-    or there are more than MOST_NUMBERED different ones: then it holds numbers to be
-    predicted. Several columns hold labels that are there or not if all cells are 0 or
-    1 (or true and false), and else numbers. `task` overrides the rule.
+    One column holds classes, unless all its cells are numbers and some are not
+    integers, or more than MOST_NUMBERED differ: then it holds numbers to predict.
+    Several columns hold labels (present or not) if all cells are 0 or 1 (or true and
+    false), else numbers. `task` overrides the rule.
 
     Args:
         source: the file, for messages.
         columns: name -> cells [rows].
-        target, task: as of `data.load`.
+        target, task: as in `data.load`.
 
     Raises:
-        UserError: if the cells are not what they must be.
+        UserError: if the cells do not allow the task.
 
     >>> import pyarrow as pa
     >>> cells = {"n": ["1", "2"] * 3, "price": ["1.5", "2", "2.5", "3", "", "4"]}
@@ -115,7 +116,7 @@ def read(
     if odd and task == "regression":
         raise UserError(
             f"'{odd[0][1]}' in the target '{odd[0][0]}' of {source} is no number, "
-            "which regression wants: mend it, or leave task out"
+            "which regression needs: fix it, or leave task out"
         )
     if isinstance(target, str) and odd and task is None:
         _check_slip(source, target, cells[target])
@@ -143,7 +144,7 @@ def read(
     )  # [N, names]
     if len(values) < 3 or (values.std(0) == 0).any():
         raise UserError(
-            f"the target {', '.join(names)} of {source} says the same in all of its "
+            f"the target {', '.join(names)} of {source} is the same in all of its "
             f"{len(values)} rows: choose another column"
         )
     values = values[:, 0] if isinstance(target, str) else values
@@ -165,7 +166,7 @@ def to_target(cells: str | Sequence[str], fitted: Mapping[str, Any]) -> np.ndarr
     """The target of one row, standardised as in training: float32.
 
     Raises:
-        UserError: if one is no number.
+        UserError: if a cell is no number.
     """
     texts = [cells] if isinstance(cells, str) else list(cells)
     columns = fitted["columns"]
@@ -174,7 +175,7 @@ def to_target(cells: str | Sequence[str], fitted: Mapping[str, Any]) -> np.ndarr
 
 
 def _is_real(cells: _Cells) -> bool:
-    """Whether numbers are not all whole, or have many distinct values."""
+    """Whether all cells are numbers, not all integers or with many distinct values."""
     present = cells.present
     if not present or not all(map(is_number, present)):
         return False
@@ -183,7 +184,7 @@ def _is_real(cells: _Cells) -> bool:
 
 
 def _check_slip(source: str, target: str, cells: _Cells) -> None:
-    """Refuse a stray word among real numbers, which would make them classes."""
+    """Reject a stray word among real numbers, which would make them classes."""
     is_odd = np.array([bool(cell(w)) and not is_number(w) for w in cells.words])
     others = [w for w, odd in zip(cells.words, is_odd, strict=True) if not odd]
     numbers = cells._replace(words=others)
@@ -191,7 +192,7 @@ def _check_slip(source: str, target: str, cells: _Cells) -> None:
         word = cells.words[int(is_odd.argmax())]
         raise UserError(
             f"'{word}' in the target '{target}' of {source} is no number, and nearly "
-            "all others are: mend or empty it, or give task='classification'"
+            "all others are: fix or empty it, or give task='classification'"
         )
 
 
@@ -214,7 +215,7 @@ def _classes(source: str, target: str, cells: _Cells) -> tuple[list[str], np.nda
     if len(counts) > MOST_CLASSES:
         raise UserError(
             f"the target '{target}' of {source} has {len(counts)} values, and at most "
-            f"{MOST_CLASSES} classes are told apart: choose another column{or_numbers}"
+            f"{MOST_CLASSES} classes are supported: choose another column{or_numbers}"
         )
     if len(counts) < 2:
         raise UserError(

@@ -1,7 +1,7 @@
 """Decoding of files on all cores, with one process per core.
 
-Processes of their own rather than threads, because small images take more time in
-Python than in the decoder; and started as programs rather than forked, because the
+It uses processes rather than threads, because small images take more time in Python
+than in the decoder. They are started as programs rather than forked, because the
 threads of JAX do not survive a fork.
 """
 
@@ -21,7 +21,7 @@ from dlworkshop.data.progress import Count
 from dlworkshop.data.readers import images
 from dlworkshop.errors import UserError
 
-MOST, LEAST = 2048, 32  # files of one job, which leaves one file of records
+MOST, LEAST = 2048, 32  # image files of one job, which writes one file of records
 
 
 def cores() -> int:
@@ -37,8 +37,8 @@ def decode(
     """Decode all `files` into `folder`, as `images.decode` does.
 
     Returns:
-        For each file what `images.work` answers, and the files of records, each with
-        how many it has; in the order of `files`, those that cannot be read left out.
+        The answer of `images.work` for each file; and the files of records, each with
+        its number of records, in the order of `files` without the unreadable ones.
     """
     each = min(MOST, max(LEAST, -(-len(files) // (4 * cores()))))
     jobs: list[dict[str, Any]] = [
@@ -49,12 +49,11 @@ def decode(
         }
         for first in range(0, len(files), each)
     ]
-    answers: list[list[list[Any]]] = [[] for _ in jobs]
     with _workers(min(cores(), len(jobs))) as ask, Count(len(files), "files") as bar:
-        asked = {ask(job): number for number, job in enumerate(jobs)}
+        asked = [ask(job) for job in jobs]
         for done in as_completed(asked):
-            answers[asked[done]] = done.result()
             bar.advance(len(done.result()))
+    answers = [done.result() for done in asked]
     records = [
         (Path(job["records"]).name, sum(len(row) > 2 for row in answer))
         for job, answer in zip(jobs, answers, strict=True)
@@ -75,35 +74,39 @@ def _workers(count: int) -> Iterator[Callable[[Mapping[str, Any]], Future]]:
     def answer(job: Mapping[str, Any]) -> list[list[Any]]:
         if not hasattr(own, "process"):
             own.process = subprocess.Popen(
-                [sys.executable, "-P", images.__file__],  # -P: not a module of ours
+                [
+                    sys.executable,
+                    "-P",
+                    images.__file__,
+                ],  # -P: no imports from beside it
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
-                start_new_session=True,  # Ctrl-C is for the one who asked
+                start_new_session=True,  # Ctrl-C interrupts this process only
             )
             started.append(own.process)
-        with contextlib.suppress(BrokenPipeError):  # then there is no answer
+        with contextlib.suppress(BrokenPipeError):  # the missing answer is reported
             own.process.stdin.write(json.dumps(job) + "\n")
             own.process.stdin.flush()
         line = own.process.stdout.readline()
         if not line:
             raise UserError(
                 f"a process that decodes images ended with {own.process.wait()} "
-                f"between {job['files'][0]} and {job['files'][-1]}: see that there is "
-                "memory enough, or find the file and remove it"
+                f"between {job['files'][0]} and {job['files'][-1]}: free some memory, "
+                "or find the damaged file and remove it"
             )
         result = json.loads(line)
         if isinstance(result, str):
             raise UserError(
-                f"{job['records']} cannot be written ({result}): give a folder with "
-                "room to write in, by data_dir (--data-dir) or DLWORKSHOP_DATA"
+                f"{job['records']} cannot be written ({result}): give a writable "
+                "folder with enough room by data_dir (--data-dir) or DLWORKSHOP_DATA"
             )
         return result
 
     threads = ThreadPoolExecutor(count)
     try:
         yield lambda job: threads.submit(answer, job)
-    except BaseException:  # nobody waits for what is under way
+    except BaseException:  # the answers are no longer needed
         threads.shutdown(wait=False, cancel_futures=True)
         for process in started:
             process.kill()

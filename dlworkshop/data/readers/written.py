@@ -13,8 +13,8 @@ from dlworkshop.errors import UserError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ODD_SHARE = 0.05  # of the cells of a column of numbers may be none
-LOOKED_AT = 100  # texts that are no plain numbers, before all are
+ODD_SHARE = 0.05  # of the cells of a column of numbers may be no numbers, and missing
+LOOKED_AT = 100  # texts that are checked before the whole column
 WRITTEN = re.compile(
     rf"(?P<sign>[+-]?)(?P<before>{CURRENCY})?\s?(?P<minus>-?)"
     rf"(?P<whole>[1-9][0-9]{{0,2}}(?P<mark>[,{SPACES}])[0-9]{{3}}(?:(?P=mark)[0-9]{{3}})*"
@@ -26,13 +26,13 @@ WRITTEN = re.compile(
 class Written(NamedTuple):
     """A parsed number of a cell."""
 
-    plain: str  # without what is not needed
-    unit: str  # of a currency, or "%"; "" where none is written
-    mark: str  # between thousands; "" where there is none
+    plain: str  # digits without unit and thousands separators
+    unit: str  # of a currency, or "%"; "" if there is none
+    mark: str  # thousands separator; "" if there is none
 
 
 def parse(text: str) -> Written | None:
-    """The number in a cell with a decimal point; None where it is not a number.
+    """The number in a cell with a decimal point; None if it is not a number.
 
     >>> parse("$1,234.50"), parse("-12 %")[:2]
     (Written(plain='1234.50', unit='$', mark=','), ('-12', '%'))
@@ -55,13 +55,13 @@ def parse(text: str) -> Written | None:
 def as_plain(
     name: str, values: "pa.ChunkedArray"
 ) -> "tuple[pa.ChunkedArray, dict[str, str]]":
-    """A column of text [N] with plain numbers, and the notation they had.
+    """A column of text [N] with plain numbers, and their original notation.
 
-    That is `unit` and `thousands`, those of both that there are; {} where the column
-    was plain, or not nearly all of its cells are numbers.
+    The notation has `unit` and `thousands` if the numbers have them; it is {} if the
+    numbers were plain, or more than a few cells are no numbers.
 
     Raises:
-        UserError: if its numbers have several units, or only some of them a "%".
+        UserError: if the numbers have several units, or only some have a "%".
 
     >>> import pyarrow as pa
     >>> column, how = as_plain("price", pa.chunked_array([["$1,200", "$3.5", "NA"]]))
@@ -75,7 +75,7 @@ def as_plain(
     odd = words.filter(compute.invert(compute.match_substring_regex(words, NUMBER)))
     some = [text for text in odd[:LOOKED_AT].to_pylist() if cell(text)]
     if not some or 2 * sum(parse(text) is not None for text in some) < len(some):
-        return values, {}  # soon: there may be very many
+        return values, {}  # early, because there may be very many texts
     texts = words.to_pylist()
     count = np.bincount(code, minlength=len(texts))
     present = np.array([bool(cell(text)) for text in texts], bool)
@@ -90,8 +90,8 @@ def as_plain(
     if len(named) > 1 or ("%" in units and len(units) > 1):
         one, other = (units[unit] for unit in sorted(units, key=lambda u: u == "")[:2])
         raise UserError(
-            f"'{one}' and '{other}' in column '{name}' are not in one unit: bring all "
-            "of its numbers to one, or remove the column"
+            f"'{one}' and '{other}' in column '{name}' have different units: convert "
+            "all of its numbers to one unit, or remove the column"
         )
     how = {"unit": named[0]} if named else {}
     if mark := "".join(sorted(set(marks) - {""})):
@@ -103,10 +103,10 @@ def as_plain(
 
 
 def number_in(text: str, column: Mapping[str, Any]) -> str:
-    """The plain number in a cell of a column: `name`, and the notation of `as_plain`.
+    """The plain number in a cell of a column with `name` and a notation of `as_plain`.
 
     Raises:
-        UserError: if it is in another unit.
+        UserError: if the number has another unit.
 
     >>> number_in("$1,200", {"name": "price", "unit": "$", "thousands": ","})
     '1200'
@@ -118,13 +118,13 @@ def number_in(text: str, column: Mapping[str, Any]) -> str:
         wanted = f"in {column['unit']}" if "unit" in column else "without a unit"
         raise UserError(
             f"'{text}' in column '{column['name']}' is in {found.unit}, and the "
-            f"numbers of train are {wanted}: bring it to that"
+            f"numbers of train are {wanted}: convert it"
         )
     return found.plain
 
 
 def sentence(name: str, how: dict[str, str]) -> str:
-    """The sentence of the data card.
+    """The sentence about a notation in the data card.
 
     >>> sentence("price", {"unit": "$", "thousands": ","})
     "'price' is read as numbers in $, with ',' between thousands."

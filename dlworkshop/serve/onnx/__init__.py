@@ -1,6 +1,6 @@
 """Export of a function of arrays or table columns as an ONNX file.
 
-The answer is traced with a batch of any size, and the program translated.
+JAX traces the function with a symbolic batch size, and the jaxpr is translated.
 """
 
 import json
@@ -10,6 +10,7 @@ from typing import Any
 import jax
 from jax import export as jax_export
 
+from dlworkshop.data.leaves import by_place
 from dlworkshop.errors import UserError
 from dlworkshop.serve.onnx import arrays, control, elementwise, indexing, windows
 from dlworkshop.serve.onnx import columns as table
@@ -18,8 +19,8 @@ from dlworkshop.serve.onnx.translate import Program
 from dlworkshop.types import PyTree
 
 OPSET = 20  # the first with RegexFullMatch
-IR_VERSION = 10  # what runtimes of 2024 read
-LARGEST = 2_000_000_000  # bytes, of one protocol buffer
+IR_VERSION = 10  # supported by runtimes from 2024 on
+LARGEST = 2_000_000_000  # bytes of one protocol buffer
 
 
 def build(
@@ -33,16 +34,17 @@ def build(
 
     Args:
         answer: inputs [B, ...] -> outputs [B, ...].
-        example: ONE of the inputs, as shapes of the dtypes at rest. One array is the
-            input "image" where it has three axes, and else "inputs"; several go by
-            their places in the pytree.
-        name: of the output, where it is one array; several go by their places.
-        about: what the file says of itself: name -> JSON.
-        columns: of the preprocessing of a table, where the inputs are to be those: one
-            for each, [B] float64 or string, by its name.
+        example: ONE example of the inputs as shapes, with the dtypes at rest. A single
+            array is the input "image" if it has three axes, else "inputs"; several are
+            named by their places in the pytree.
+        name: of a single output; several are named by their places.
+        about: metadata of the file: name -> JSON.
+        columns: of the preprocessing of a table: the inputs are then its columns by
+            name, each [B] float64 or string.
 
     Raises:
-        UserError: if `onnx` is not installed, or something has no ONNX form.
+        UserError: if `onnx` is not installed, or a part of the function has no ONNX
+            form.
     """
     try:
         from onnx import checker, helper  # noqa: PLC0415
@@ -71,7 +73,7 @@ def build(
     else:
         given = [table.vectors(graph, columns, size)]
         about = {**about, "columns": table.metadata(columns)}
-    seen = [v.aval.dtype for v in program.jaxpr.invars]  # int64 is int32 in JAX
+    seen = [v.aval.dtype for v in program.jaxpr.invars]  # JAX casts int64 to int32
     cast = [graph.cast(n, dtype) for n, dtype in zip(given, seen, strict=True)]
     made = graph.translate(program, cast)
     weight = sum(len(array.raw_data) for array in graph.constants)
@@ -102,15 +104,12 @@ def build(
 
 
 def _named(tree: PyTree, alone: str) -> dict[str, Any]:
-    """Names of leaves by their paths; `alone` for a leaf without a path."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/") or alone: leaf
-        for path, leaf in jax.tree.leaves_with_path(tree)
-    }
+    """The place of each leaf in a pytree -> the leaf; a single leaf is `alone`."""
+    return {place or alone: leaf for place, leaf in by_place(tree).items()}
 
 
 def _free(names: Mapping[str, Any], taken: Sequence[str]) -> list[str]:
-    """Output names; one that is also an input gets an underscore."""
+    """Output names; a name that is taken gets an underscore."""
     said: list[str] = []
     for name in names:
         free = name

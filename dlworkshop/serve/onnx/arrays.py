@@ -14,7 +14,7 @@ from dlworkshop.serve.onnx.translate import Program, Rule, Step
 
 
 def _reshape(graph: Program, at: Step, x: str, *sizes: str) -> str:
-    del sizes  # they are those of the batch, and known
+    del sizes  # the batch size, which is known
     if order := at.params.get("dimensions"):
         x = graph.transpose(x, order)
     return graph.reshape(x, at.out.shape)
@@ -74,7 +74,7 @@ def _pad(graph: Program, at: Step, x: str, fill: str) -> str:
 
 
 def spread(graph: Program, x: str, between, fill: str) -> str:
-    """Insert so many entries of `fill` between the entries of each axis."""
+    """Insert `between` entries of `fill` between the entries of each axis."""
     for axis, extra in enumerate(between):
         shape = list(graph.known[x].shape)
         if extra and shape[axis] > 1:
@@ -90,7 +90,7 @@ def spread(graph: Program, x: str, between, fill: str) -> str:
 
 
 def reduction(op: str) -> Rule:
-    """A reduction of numbers over some axes."""
+    """The rule for a reduction of numbers over some axes."""
 
     def rule(graph: Program, at: Step, x: str) -> str:
         axes = at.params["axes"]
@@ -102,7 +102,7 @@ def reduction(op: str) -> Rule:
 
 
 def extreme(op: str) -> Rule:
-    """Index of the first largest or smallest entry."""
+    """The rule for the index of the first largest or smallest entry."""
 
     def rule(graph: Program, at: Step, x: str) -> str:
         (axis,) = at.params["axes"]
@@ -120,7 +120,7 @@ def _cumulative_sum(graph: Program, at: Step, x: str) -> str:
 
 
 def scanned(function: Callable) -> Rule:
-    """A cumulative operation along an axis."""
+    """The rule for a cumulative operation along an axis."""
     return by(
         lambda x, *, axis, reverse: lax.associative_scan(
             function, x, axis=axis, reverse=reverse

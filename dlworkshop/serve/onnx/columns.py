@@ -1,4 +1,4 @@
-"""Columns of a table, as a file has them -> the vectors that a model takes."""
+"""Encoding of the columns of a table, as a file has them, in an ONNX graph."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,15 +8,15 @@ import numpy as np
 from dlworkshop.data.readers.csv_file import MISSING
 from dlworkshop.serve.onnx.graph import Graph, described
 
-STRING = np.dtype(object)  # as NumPy holds words of any length
+STRING = np.dtype(object)  # NumPy's dtype for strings of any length
 
 
 def vectors(graph: Graph, columns: Sequence[Mapping[str, Any]], size: Any) -> str:
-    """[B, D] of one input [B] per column, encoded as in `data.readers.columns`.
+    """Vectors [B, D] of one input [B] per column, encoded as in `data.readers.columns`.
 
-    Numbers are float64, as in the reader, where NaN is missing; categories are strings,
-    which are read as the cells of a CSV file are: "", "NA" and the like are missing.
-    `size` is the symbolic size of the batch.
+    Numbers are float64, as in the reader, and NaN is missing. Categories are strings,
+    read like the cells of a CSV file, so "", "NA" and so on are missing. `size` is the
+    symbolic size of the batch.
     """
     parts = []
     for column in columns:

@@ -12,13 +12,13 @@ from dlworkshop.serve.onnx.translate import Program, Rule, Step, inner
 
 def _scan(graph: Program, at: Step, *names: str) -> list[str]:
     how, program = at.params, inner(at.params["jaxpr"])
-    # what is scanned or stacked has an axis more than the body sees
+    # scanned inputs and stacked outputs have one axis more than in the body
     scanned = sum(map(_is_longer, at.inputs, program.invars))
     stacked = sum(map(_is_longer, at.outputs, program.outvars))
     second = len(names) - scanned
     first = second - (len(at.outputs) - stacked)
     constants, carry, xs = names[:first], names[first:second], names[second:]
-    if not xs:  # ONNX counts the steps by what it scans
+    if not xs:  # ONNX takes the number of steps from the scanned inputs
         count = graph.constant(np.zeros(how["length"], np.float32))
     rows = [described(graph.known[x].shape[1:], graph.known[x]) for x in xs]
 
@@ -57,7 +57,7 @@ def _while(graph: Program, at: Step, *names: str) -> list[str]:
     def some(going: str) -> str:
         return graph.trace(jnp.any, going)[0] if axes else going
 
-    # where each example has a loop of its own, those that are done stay as they are
+    # with a loop for each example (vmap), finished examples keep their values
     axes = len(inner(how["cond_jaxpr"]).outvars[0].aval.shape)
 
     def stay(going: str, new: str, old: str) -> str:

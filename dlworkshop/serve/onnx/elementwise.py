@@ -1,6 +1,6 @@
-"""Rules for elementwise primitives; ONNX broadcasts.
+"""Rules for elementwise primitives, whose inputs ONNX broadcasts.
 
-What ONNX has no operation for is written in JAX, by primitives that it has one for.
+A primitive without an ONNX operation is written in JAX with primitives that have one.
 """
 
 import functools
@@ -14,7 +14,7 @@ from jax import lax
 from dlworkshop.serve.onnx.graph import INT64, described
 from dlworkshop.serve.onnx.translate import Program, Rule, Step
 
-ALIKE = (  # primitives that ONNX has by the same name, with a capital letter
+ALIKE = (  # primitives with the same name in ONNX, but for the capital letter
     "abs acos acosh add asin asinh atan atanh ceil cos cosh div erf exp floor log max "
     "min mul neg pow sign sin sinh sqrt sub tan tanh"
 )
@@ -30,7 +30,7 @@ SAME = {name: name.capitalize() for name in ALIKE.split()} | {
     "lt": "Less",
     "lt_to": "Less",
 }
-# What changes nothing, outside of a program that trains or is spread over devices.
+# Primitives that do nothing in inference on one device.
 AS_IT_IS = (
     "copy",
     "device_put",
@@ -43,7 +43,7 @@ AS_IT_IS = (
 
 
 def same(op: str) -> Rule:
-    """A primitive that is one ONNX operation."""
+    """The rule for a primitive that is one ONNX operation."""
 
     def rule(graph: Program, at: Step, *xs: str) -> str:
         if wide := at.params.get("out_dtype"):  # from JAX 0.12 on
@@ -54,7 +54,7 @@ def same(op: str) -> Rule:
 
 
 def by(function: Callable) -> Rule:
-    """A primitive given by a function: (*arrays, **params of the primitive)."""
+    """The rule for a primitive written in JAX: (*arrays, **params of the primitive)."""
 
     def rule(graph: Program, at: Step, *xs: str) -> list[str]:
         return graph.trace(functools.partial(function, **at.params), *xs)
@@ -63,7 +63,7 @@ def by(function: Callable) -> Rule:
 
 
 def logical(word: str) -> Rule:
-    """A logical operation of booleans, or of the bits of integers."""
+    """The rule for a logical operation of booleans, or of the bits of integers."""
 
     def rule(graph: Program, at: Step, *xs: str) -> str:
         op = word if at.out.dtype == bool else f"Bitwise{word}"
@@ -123,14 +123,14 @@ def _select(graph: Program, at: Step, which: str, *cases: str) -> str:
 def where(graph: Program, which: str, yes: str, no: str) -> str:
     """Entries of `yes` where the condition holds, else of `no`."""
     dtype = graph.known[yes].dtype
-    has_where = dtype.kind in "fi" and dtype.itemsize >= 4  # in every runtime
+    has_where = dtype.kind in "fi" and dtype.itemsize >= 4  # in all runtimes
     wide = dtype if has_where else INT64
     yes, no = graph.cast(yes, wide), graph.cast(no, wide)
     return graph.cast(graph.add("Where", which, yes, no, dtype=wide), dtype)
 
 
 def _broadcast(graph: Program, at: Step, x: str, *sizes: str) -> str:
-    del sizes  # they are those of the batch, and known
+    del sizes  # the batch size, which is known
     there = set(at.params["broadcast_dimensions"])
     rank = len(at.params["shape"])
     return graph.unsqueeze(x, [axis for axis in range(rank) if axis not in there])

@@ -1,7 +1,7 @@
 """An ONNX graph under construction: nodes, constants, and the type of each name.
 
-Arrays may have fewer entries than their shape says, with sizes of 1 that broadcast:
-ONNX broadcasts by itself where entries meet. `Graph.whole` writes them out.
+An array may be smaller than the shape of its JAX variable, with axes of size 1 that
+ONNX broadcasts in elementwise operations. `Graph.whole` expands it.
 """
 
 import itertools
@@ -14,10 +14,10 @@ import numpy as np
 
 from dlworkshop.errors import UserError
 
-LAST = np.iinfo(np.int64).max  # the end of an axis, whatever its size
-BATCH = "batch"  # the name of its size
-INT64 = np.dtype(np.int64)  # of sizes and indices, in ONNX
-Shape = Sequence[Any]  # of numbers, and of multiples of the size of the batch
+LAST = np.iinfo(np.int64).max  # the end of an axis of any size
+BATCH = "batch"  # the name of the batch size
+INT64 = np.dtype(np.int64)  # dtype of sizes and indices in ONNX
+Shape = Sequence[Any]  # of integers and multiples of the symbolic batch size
 
 
 class UntranslatableError(UserError):
@@ -25,16 +25,17 @@ class UntranslatableError(UserError):
 
     def __init__(self, what: str):
         super().__init__(
-            f"{what} has no ONNX form here: use the format stablehlo, which takes any "
-            "model"
+            f"{what} has no ONNX form here: use the format stablehlo, which supports "
+            "any model"
         )
 
 
 class Graph:
     """An ONNX graph to which nodes are added one at a time; values are names.
 
-    Its inputs and outputs have the names that are `taken`; the `size` is the symbolic
-    one of the batch.
+    Args:
+        taken: the names of its inputs and outputs.
+        size: the symbolic size of the batch.
     """
 
     def __init__(self, taken: Iterable[str], size: Any) -> None:
@@ -64,8 +65,8 @@ class Graph:
     ) -> str:
         """Add an ONNX operation with one output, of the shape and dtype of `out`.
 
-        By default these are what the inputs broadcast to, and `dtype`, which by default
-        is that of the first input.
+        By default the shape is the broadcast shape of the inputs, and the dtype is
+        `dtype` or that of the first input.
         """
         if out is None:
             shapes = [self.known[name].shape for name in inputs]
@@ -92,16 +93,16 @@ class Graph:
             name = self._name("constant", described(array.shape, dtype))
             array = np.asarray(array, dtype, order="C")
             self.constants.append(numpy_helper.from_array(array, name))
-            # the array is kept, so that its id stays its own
+            # keeping the array keeps its id unique
             self._constants[id(value), dtype] = value, name
         return self._constants[id(value), dtype][1]
 
     def integers(self, values: Iterable[Any]) -> str:
-        """Add an integer vector, as ONNX takes axes and sizes."""
+        """Add an integer vector, the form of axes and sizes in ONNX."""
         return self.constant(np.array([int(value) for value in values], INT64))
 
     def sizes(self, shape: Shape) -> str:
-        """A shape as a vector; the batch size is that of the inputs."""
+        """A shape as a vector; the batch size is taken from the inputs."""
         if all(isinstance(size, int) for size in shape):
             return self.integers(shape)
         one, parts = described([1], INT64), []
@@ -126,7 +127,7 @@ class Graph:
         known = self.known[name]
         if tuple(known.shape) == tuple(shape):
             return name
-        # sizes that are there already need not be known
+        # a size that is the same in both shapes need not be known
         there = [1] * (len(shape) - len(known.shape)) + list(known.shape)
         wanted = [1 if a == b else b for a, b in zip(there, shape, strict=True)]
         sizes = self.sizes(wanted)
@@ -211,8 +212,9 @@ class Graph:
     ) -> Any:
         """The body of a loop or branch, which may use every outer name.
 
-        Of inputs of these shapes and dtypes, `make` turns the names into those of the
-        outputs.
+        Args:
+            inputs: their shapes and dtypes.
+            make: names of the inputs -> names of the outputs.
         """
         from onnx import helper  # noqa: PLC0415
 
@@ -231,7 +233,7 @@ class Graph:
         return graph
 
     def info(self, name: str) -> Any:
-        """Name, dtype and shape, as ONNX describes inputs and outputs."""
+        """ONNX's description of an input or output: name, dtype and shape."""
         from onnx import helper  # noqa: PLC0415
 
         shape, dtype = self.known[name].shape, self.known[name].dtype
@@ -271,16 +273,16 @@ def _read(node: Any) -> Iterator[str]:
 
 
 def described(shape: Shape, dtype: Any) -> jax.ShapeDtypeStruct:
-    """A shape and dtype as they are stored in the file."""
+    """A shape and dtype as stored in the file."""
     dtype = dtype.dtype if isinstance(dtype, jax.ShapeDtypeStruct) else dtype
     sizes = [int(n) if isinstance(n, np.integer) else n for n in shape]
     return jax.ShapeDtypeStruct(tuple(sizes), stored(dtype))
 
 
 def stored(dtype: Any) -> np.dtype:
-    """The dtype in the file: float32 for 16-bit floats and smaller ones.
+    """The dtype in the file: float32 for floats of at most 16 bits.
 
-    Runtimes on CPUs do not know the shorter ones.
+    Runtimes on CPUs do not support the shorter ones.
 
     >>> stored(jnp.bfloat16), stored("int32")
     (dtype('float32'), dtype('int32'))

@@ -1,6 +1,6 @@
 """Rules for gather, scatter and dynamic slices.
 
-Windows of entries become one index for each entry, which ONNX's operations want.
+A window becomes one index for each of its entries, because ONNX has no windows.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,18 +24,18 @@ def _points(
     shape: Sequence[Any],
     outside: int | None = None,
 ) -> Callable:
-    """A function of starts [*B, axes] -> indices, and whether the window is inside.
+    """A function: starts [*B, axes] -> indices, and whether each window is inside.
 
     Args:
-        axes: of the operand that the starts speak of.
-        along: axes of the starts that go with an axis of the operand each.
-        windows: entries from a start on, for each of `axes`.
+        axes: of the operand, indexed by the starts.
+        along: batching axes of the starts, each with an axis of the operand.
+        windows: sizes of the windows, for each of `axes`.
         shape: of the operand.
-        outside: the first index of a window that is not there; None moves the window
-            to the nearest place where it is.
+        outside: the first index for windows outside the operand; None moves them to
+            the nearest position inside.
 
     Returns:
-        Of the function: [*B, *windows, axes + along] and bool [*B].
+        A function that returns [*B, *windows, axes + along] and bool [*B].
     """
 
     def points(starts):
@@ -86,7 +86,7 @@ def _gather(graph: Program, at: Step, x: str, starts: str) -> str:
         graph.cast(indices, np.int64),
         out=described(found, graph.known[x]),
     )
-    # axes of the operand that the result has -> where they are now
+    # axis of the operand -> its position in the gathered array
     place = {axis: len(batch) + i for i, axis in enumerate((*mapped, *rest))}
     gone = [place[int(axis)] for axis in how.collapsed_slice_dims]
     kept = iter(sorted(set(place) - set(map(int, how.collapsed_slice_dims))))
@@ -106,7 +106,7 @@ def _gather(graph: Program, at: Step, x: str, starts: str) -> str:
 
 
 def _outside(dtype: np.dtype) -> Any:
-    """What JAX returns for reads outside the array."""
+    """The value that JAX returns for reads outside the array."""
     if np.issubdtype(dtype, np.floating):
         return np.nan
     if np.issubdtype(dtype, np.bool_):
@@ -116,13 +116,11 @@ def _outside(dtype: np.dtype) -> Any:
 
 
 def scatter(reduction: str) -> Rule:
-    """Scatter that replaces or adds."""
+    """The rule for a scatter with an ONNX reduction."""
 
     def rule(graph: Program, at: Step, x: str, starts: str, updates: str) -> str:
         if reduction == "none" and at.params.get("update_jaxpr") is not None:
-            raise UntranslatableError(
-                "the primitive 'scatter' by a function of one's own"
-            )
+            raise UntranslatableError("the primitive 'scatter' with a custom function")
         how, shape = at.params["dimension_numbers"], at.of(0).shape
         mapped = tuple(map(int, how.scatter_dims_to_operand_dims))
         batched = tuple(how.operand_batching_dims)
@@ -143,7 +141,7 @@ def scatter(reduction: str) -> Rule:
         updates = graph.reshape(updates, (*batch, *windows, *(shape[i] for i in rest)))
         dropped = at.params["mode"] == Mode.FILL_OR_DROP
         x = graph.transpose(x, [*indexed, *rest])
-        if dropped:  # one more entry, for what is outside, and cut off again
+        if dropped:  # an extra entry takes the updates outside, and is cut off again
             one = [int(i == 0) for i in range(len(shape))]
             zero = graph.constant(0, graph.known[x].dtype)
             x = graph.pad(x, [0] * len(one), one, zero)

@@ -9,7 +9,7 @@ from jax.extend import core
 
 from dlworkshop.serve.onnx.graph import Graph, UntranslatableError, stored
 
-# Primitives that compute what their body does: name -> the parameter which holds it.
+# Primitives that only run their body: name -> the parameter that holds the body.
 BODIES = {
     "jit": "jaxpr",
     "closed_call": "call_jaxpr",
@@ -51,10 +51,10 @@ Rule = Callable[..., Any]
 
 
 class Program(Graph):
-    """A graph into which jaxprs are translated, by rules for the names of primitives.
+    """A graph into which jaxprs are translated, by a rule for each primitive.
 
-    Those that are `elementwise` may be given inputs which broadcast to their shape,
-    `others` are given all entries.
+    The rules of `elementwise` primitives get inputs that may have to be broadcast; the
+    rules of `others` get inputs of the full shape.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Program(Graph):
     def translate(self, jaxpr: Any, names: Sequence[str]) -> list[str]:
         """Translate a closed jaxpr: names of its inputs -> names of its outputs.
 
-        What no output needs is left out.
+        Equations that no output depends on are skipped.
 
         Raises:
             UserError: for a primitive that has no ONNX form.
@@ -112,7 +112,7 @@ class Program(Graph):
 
 
 def flat(jaxpr: Any, inputs: Sequence[Value]) -> tuple[list[Step], list[Value]]:
-    """The equations of a jaxpr and of inner jaxprs, in order; its outputs."""
+    """The equations of a jaxpr, with the bodies of inner ones inlined; its outputs."""
     program = inner(jaxpr)
     known: dict[Any, Value] = dict(zip(program.invars, inputs, strict=True))
     for variable, array in zip(program.constvars, _constants(jaxpr), strict=True):
@@ -138,7 +138,7 @@ def flat(jaxpr: Any, inputs: Sequence[Value]) -> tuple[list[Step], list[Value]]:
 
 
 def _expanded(eqn: Any) -> Any:
-    """The decomposition that newer primitives of JAX 0.12 define themselves."""
+    """The decomposition that some primitives of JAX 0.12 define."""
     primitive = eqn.params.get("_prim")
     if not hasattr(primitive, "expand"):
         return None
@@ -155,7 +155,7 @@ def _constants(jaxpr: Any) -> Sequence[Any]:
 
 
 def _check(step: Step) -> None:
-    """Refuse dtypes that ONNX runtimes lack."""
+    """Reject dtypes that ONNX runtimes do not support."""
     for value in (*step.inputs, *step.outputs):
         dtype = getattr(value.aval, "dtype", None)
         if dtype is None or jnp.issubdtype(dtype, jax.dtypes.extended):

@@ -23,7 +23,7 @@ def _convolution(graph: Program, at: Step, image: str, kernel: str) -> str:
     image = spread(graph, image, [0, 0, *(n - 1 for n in how["lhs_dilation"])], zero)
     kernel = graph.transpose(graph.cast(kernel, at.out.dtype), axes.rhs_spec)
     low, high = zip(*how["padding"], strict=True)
-    if min(*low, *high, 0) < 0:  # some of the image is cut off, which Conv cannot do
+    if min(*low, *high, 0) < 0:  # Conv does not support negative padding
         image = graph.pad(image, (0, 0, *low), (0, 0, *high), zero)
         low = high = (0,) * len(low)
     made = graph.add(
@@ -40,9 +40,12 @@ def _convolution(graph: Program, at: Step, image: str, kernel: str) -> str:
 
 
 def pooling(op: str, fill: float, name: str) -> Rule:
-    """Maximum of each window, or its sum (as the mean times its size).
+    """The rule for the maximum of each window, or its sum (the mean times its size).
 
-    The ONNX operation stands for the primitive `name`; `fill` counts for nothing in it.
+    Args:
+        op: the ONNX operation.
+        fill: the neutral element.
+        name: of the primitive.
     """
 
     def rule(graph: Program, at: Step, x: str) -> str:
@@ -57,7 +60,7 @@ def pooling(op: str, fill: float, name: str) -> Rule:
         seen = [i for i, pair in enumerate(pairs) if pair != (1, 1)]
         if not seen:
             return x
-        # ONNX wants [B, C, ...] with the windows over the axes that follow
+        # ONNX needs [B, C, ...] with the windows over the last axes
         shape = graph.known[x].shape
         others = [i for i in range(len(shape)) if i not in seen]
         x = graph.transpose(x, [*others, *seen])
