@@ -30,8 +30,9 @@ from dlworkshop.models.model import (
 )
 from dlworkshop.train import cgroups, processes
 from dlworkshop.train.cache import cache_folder
+from dlworkshop.train.flops import update_flops
 from dlworkshop.train.mesh import MEMBER, shard
-from dlworkshop.train.programs import ExecutionConfig, Programs, update_flops
+from dlworkshop.train.programs import ExecutionConfig, Programs
 from dlworkshop.train.progress import log_level
 from dlworkshop.types import Dataset, HParams
 

@@ -52,11 +52,11 @@ def check_numbers(**counts: int | None) -> None:
             check_whole(name, value)
 
 
-def check_convolution(how: str, convolutions: bool) -> str:
+def check_convolution(how: str, convolutions: bool) -> None:
     """Check that the implementation is known and the model has convolutions.
 
     Args:
-        how: as it was asked for.
+        how: the requested implementation.
         convolutions: whether the model has any, see `convolution.has_convolutions`.
     """
     check_known("convolution", how, CONV_IMPLS)
@@ -65,7 +65,6 @@ def check_convolution(how: str, convolutions: bool) -> str:
             f"convolution is '{how}', but the model has no convolution of an image or "
             "a sequence: leave it out"
         )
-    return how
 
 
 def check_places(workdir: Any, devices: Any) -> None:

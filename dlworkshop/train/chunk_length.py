@@ -13,9 +13,10 @@ import jax
 import numpy as np
 
 from dlworkshop.train import processes
+from dlworkshop.train.flops import chunk_steps
 from dlworkshop.train.mesh import population_sharding
 from dlworkshop.train.plan import Plan
-from dlworkshop.train.programs import MOST_EPOCHS, chunk_steps, inner_jaxprs
+from dlworkshop.train.programs import MOST_EPOCHS
 
 SECONDS = 1.5  # of a chunk: a signal is answered at its end
 
@@ -56,23 +57,6 @@ class EpochsPerCall:
         """Record the time that the last epochs took."""
         wanted = int(min(SECONDS * epochs / max(seconds, 1e-9), GROWTH * self.epochs))
         self.epochs = max(1, min(MOST_EPOCHS, wanted))
-
-
-def has_while(jaxpr) -> bool:
-    """Whether a jaxpr has, at any depth, a loop of unknown length.
-
-    >>> import jax.numpy as jnp
-    >>> def loop(times, x):
-    ...     return jax.lax.fori_loop(0, times, lambda i, x: jnp.sin(x), x)
-    >>> [has_while(jax.make_jaxpr(jax.jit(f))(1.0).jaxpr) for f in (
-    ...     lambda x: loop(3, x), lambda x: loop(x.astype(int), x))]
-    [False, True]
-    """
-    return any(
-        equation.primitive.name == "while"
-        or any(map(has_while, inner_jaxprs(equation)))
-        for equation in jaxpr.eqns
-    )
 
 
 def timed(plan: Plan) -> Plan:

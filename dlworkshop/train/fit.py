@@ -24,6 +24,7 @@ from dlworkshop.train import (
     processes,
     run_folder,
 )
+from dlworkshop.train.arguments import Arguments
 from dlworkshop.train.cache import compilation_cache
 from dlworkshop.train.diagnosis import explain_failure
 from dlworkshop.train.evaluation import BalancedAccuracy, evaluate_split
@@ -172,11 +173,11 @@ def fit(
     >>> run.summary["members"], run.predict(digits.test.inputs[:3]).shape
     (2, (2, 3, 10))
     """
-    asked = dict(locals())
+    asked = Arguments(**locals())
     with compilation_cache(quiet), logging_kept():
         if not estimation.is_wanted():  # it writes there
             processes.check_shared_folder(workdir)
-        plan = make_plan(started=time.perf_counter(), **asked)
+        plan = make_plan(asked, time.perf_counter())
         if estimation.is_wanted():
             saved = workdir is not None
             raise estimation.Estimated(estimation.measure(plan, saved))

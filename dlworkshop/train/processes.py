@@ -86,22 +86,18 @@ def entered_on_first_process(
         yield
 
 
-def check_alike(what: str, value: Any) -> None:
-    """Refuse a run whose processes differ in what must be equal.
-
-    Args:
-        what: what it is, in words.
-        value: name -> JSON value of this process.
+def check_alike(settings: dict[str, Any]) -> None:
+    """Require the same settings, as JSON, in all processes.
 
     Raises:
-        UserError: names the first process that differs, and in what.
+        UserError: names the first process that differs, and the settings.
     """
-    first, *others = allgather_json(value)
+    first, *others = allgather_json(settings)
     for index, other in enumerate(others, 1):
         names = [n for n in first if first[n] != other.get(n)]
         if names:
             raise CollectiveUserError(
-                f"process {index} differs from process 0 in {what} "
+                f"process {index} differs from process 0 in its arguments "
                 f"({', '.join(names)}): start the same script with the same flags, "
                 "data and library versions in all processes"
             )

@@ -1,7 +1,6 @@
 """The compiled programs of a population, each compiled once per mesh."""
 
 import functools
-import math
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -25,21 +24,12 @@ from dlworkshop.learn.step import (
 from dlworkshop.models.convolution import computed_by
 from dlworkshop.models.model import (
     BATCH,
-    Model,
-    StatefulModel,
-    as_float,
-    shapes,
-    stand_ins,
-    stateful,
 )
 from dlworkshop.train import processes, signals
 from dlworkshop.train.groups import Group
 from dlworkshop.train.mesh import MEMBER, shape_structs, shard
 from dlworkshop.types import Batch, PyTree
 
-# Floating-point operations between two looks of the host at the program: one or two
-# seconds on a few cores or on one accelerator, so that a signal is answered soon.
-CHUNK_FLOPS = {"cpu": 1e11, "gpu": 1e13, "tpu": 1e13}
 # Epochs between two looks, where a chunk is of whole ones: there is room for so many
 # rows of what they find.
 MOST_EPOCHS = 256
@@ -441,74 +431,3 @@ def tree_bytes(tree: PyTree) -> int:
 def _streamed(_data, batch: Batch) -> Batch:
     """The streamed batch itself."""
     return batch
-
-
-def update_flops(model: Model | StatefulModel, example: PyTree) -> float:
-    """Approximate floating-point operations of one example's update.
-
-    An update costs some three forward passes (Griewank & Walther 2008, section 4.4).
-    """
-    params, state = shapes(model, example)
-    lifted = stateful(model)
-    more = stand_ins(lifted)
-
-    def apply(params, state, inputs):
-        return lifted.apply(params, state, as_float(inputs), **more)
-
-    # CUDA does not tell before it has compiled, and XLA counts a loop once
-    traced = jax.jit(apply).trace(params, state, example)
-    cost = traced.lower().cost_analysis() or {}
-    return 3 * max(cost.get("flops", 0.0), products(traced.jaxpr.jaxpr))
-
-
-def products(jaxpr) -> float:
-    """Floating-point operations of matrix products and convolutions.
-
-    >>> product = jax.make_jaxpr(jnp.matmul)(jnp.ones((2, 3)), jnp.ones((3, 5)))
-    >>> products(product.jaxpr)
-    60.0
-    """
-    total = 0.0
-    for equation in jaxpr.eqns:
-        name, params = equation.primitive.name, equation.params
-        outputs = math.prod(equation.outvars[0].aval.shape) if equation.outvars else 0
-        if name == "dot_general":
-            (contracted, _), _ = params["dimension_numbers"]
-            shape = equation.invars[0].aval.shape
-            total += 2.0 * outputs * math.prod(shape[axis] for axis in contracted)
-        elif name == "conv_general_dilated":
-            kernel = equation.invars[1].aval.shape
-            features = kernel[params["dimension_numbers"].rhs_spec[0]]
-            total += 2.0 * outputs * math.prod(kernel) / features
-        inner = [products(each) for each in inner_jaxprs(equation)]
-        if name == "cond":  # one of its branches
-            inner = [max(inner)]
-        total += sum(inner) * (params["length"] if name == "scan" else 1)
-    return total
-
-
-def inner_jaxprs(equation) -> list:
-    """The jaxprs inside an equation, as branches or loop bodies."""
-    values = jax.tree.leaves(list(equation.params.values()))
-    found = [getattr(value, "jaxpr", value) for value in values]  # of a closed one
-    return [each for each in found if hasattr(each, "eqns")]
-
-
-def chunk_flops(platform: str) -> float:
-    """Floating-point operations of a chunk on this kind of device."""
-    return CHUNK_FLOPS.get(platform, 1e11)
-
-
-def chunk_steps(wanted: float, steps_per_epoch: int) -> int:
-    """Steps per chunk, dividing the epoch where possible.
-
-    >>> chunk_steps(10.2, steps_per_epoch=429)
-    11
-    """
-    wanted = max(1, min(steps_per_epoch, round(wanted)))
-    divisors = [
-        steps
-        for steps in range(max(1, wanted // 2), min(2 * wanted, steps_per_epoch) + 1)
-        if steps_per_epoch % steps == 0
-    ]
-    return min(divisors, key=lambda steps: abs(steps - wanted), default=wanted)

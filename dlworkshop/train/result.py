@@ -32,8 +32,8 @@ from dlworkshop.models.model import (
 from dlworkshop.report import settings
 from dlworkshop.report.words import count, humanize, with_error
 from dlworkshop.train.autotune import rule_of_thumb
+from dlworkshop.train.flops import update_flops
 from dlworkshop.train.history import History
-from dlworkshop.train.programs import update_flops
 from dlworkshop.train.scores import Evaluation, Parts, evaluate_parts
 from dlworkshop.types import Batch, HParams, PyTree
 

@@ -16,8 +16,9 @@ from dlworkshop.learn.step import spec_of
 from dlworkshop.models import conv_impls, convolution
 from dlworkshop.models.convolution import CONV_IMPLS
 from dlworkshop.train import autotune, workload
+from dlworkshop.train.flops import update_flops
 from dlworkshop.train.mesh import make_mesh
-from dlworkshop.train.programs import ExecutionConfig, update_flops
+from dlworkshop.train.programs import ExecutionConfig
 from tests.train.test_resume import stop_after
 
 pytestmark = pytest.mark.usefixtures("unreported")
