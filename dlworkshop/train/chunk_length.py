@@ -10,11 +10,9 @@ import dataclasses
 import time
 
 import jax
-import numpy as np
 
 from dlworkshop.train import processes
 from dlworkshop.train.flops import chunk_steps
-from dlworkshop.train.mesh import population_sharding
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.programs import MOST_EPOCHS
 
@@ -87,13 +85,9 @@ def _with_chunk(plan: Plan, chunk: int) -> Plan:
 
 def seconds_of_a_step(plan: Plan, steps: int) -> float:
     """Seconds of a step of all members, measured on a chunk of one group."""
-    programs, mesh = plan.programs, plan.mesh
+    programs = plan.programs
     groups = plan.groups.partition(range(len(plan.seeds)))
-    everyone = processes.put(
-        (np.asarray(plan.seeds, np.uint32), dict(plan.hparams), plan.start),
-        population_sharding(mesh, fits=plan.groups.all_at_once),
-    )
-    seeds, hparams, start = programs.gather(everyone, groups[0])
+    seeds, hparams, start = programs.gather(plan.placed(), groups[0])
     population = programs.begin(seeds, hparams, plan.example, start)
     data, training = plan.feed.data("train"), plan.feed.training
     with contextlib.closing(training(0, steps, steps, groups[:1], plan.draw)) as pieces:

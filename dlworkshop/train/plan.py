@@ -7,13 +7,15 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, Sharding
 
 from dlworkshop.data.order import Order
 from dlworkshop.learn.epochs import EvalSplit
 from dlworkshop.models.model import BATCH, table
+from dlworkshop.train import processes
 from dlworkshop.train.feeds import Feed
 from dlworkshop.train.groups import Groups
+from dlworkshop.train.mesh import population_sharding
 from dlworkshop.train.programs import Programs, tree_bytes
 from dlworkshop.train.task import Task
 
@@ -36,6 +38,16 @@ class Plan(Task):
     started: float  # by time.perf_counter
     placed_hparams: Any = None  # the hyper-parameters, where the population lives
     placed_seeds: Any = None  # [P] uint32, there
+
+    @property
+    def home(self) -> Sharding:
+        """Where the whole population lives: on the mesh, or in host memory."""
+        return population_sharding(self.mesh, fits=self.groups.all_at_once)
+
+    def placed(self) -> tuple[Any, Any, Any]:
+        """Seeds, hyper-parameters and start [P, ...], where the population lives."""
+        seeds = np.asarray(self.seeds, np.uint32)
+        return processes.put((seeds, dict(self.hparams), self.start), self.home)
 
     @property
     def draw(self) -> Callable | None:

@@ -175,7 +175,7 @@ class Programs:
         )
 
     def gather(self, tree, group: Group):
-        """The members of a group [G, ...] on the mesh; `tree` itself if it is complete."""
+        """The members of a group [G, ...] on the mesh; `tree` itself if it is whole."""
         leaves = jax.tree.leaves(tree)
         if not leaves or len(group) == len(leaves[0]):
             return tree
