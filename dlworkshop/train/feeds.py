@@ -18,7 +18,7 @@ from dlworkshop.data.order import Order
 from dlworkshop.models.model import BATCH
 from dlworkshop.train import memory, processes
 from dlworkshop.train.groups import Group, balanced_size
-from dlworkshop.train.mesh import MEMBER, shape_structs, shard
+from dlworkshop.train.mesh import MEMBER, row_structs, shape_structs, shard
 from dlworkshop.types import Array, Batch, Dataset
 
 # Splits are resident where they take at most this share of what is free; the rest is
@@ -96,10 +96,10 @@ class Resident:
         indices = jax.ShapeDtypeStruct(shape, np.int32)
         piece = next(evaluation_pieces(held, batch_size, most))
         return (
-            shape_structs(self._mesh, _rows(train, train.num_examples)),
+            shape_structs(self._mesh, row_structs(train, train.num_examples)),
             shape_structs(self._mesh, indices, None, MEMBER, BATCH),
         ), (
-            shape_structs(self._mesh, _rows(held, held.num_examples)),
+            shape_structs(self._mesh, row_structs(held, held.num_examples)),
             shape_structs(self._mesh, piece, None, BATCH),
         )
 
@@ -177,8 +177,8 @@ class Streamed:
         steps = self._steps(chunk, members)
         most = min(most, self._most(batch_size))
         index, share = next(evaluation_pieces(held, batch_size, most))
-        batch = _rows(train, steps, members, self._order.batch_size)
-        piece = _rows(held, *index.shape), share
+        batch = row_structs(train, steps, members, self._order.batch_size)
+        piece = row_structs(held, *index.shape), share
         return (
             ((), shape_structs(self._mesh, batch, None, MEMBER, BATCH)),
             ((), shape_structs(self._mesh, piece, None, BATCH)),
@@ -268,13 +268,6 @@ def cut(
 def _members(group: Group, order: Order) -> np.ndarray:
     """The members that a group is fed for; an empty place repeats the last."""
     return np.minimum(group, len(order.member) - 1)
-
-
-def _rows(split: Batch, *shape: int) -> Batch:
-    """A number of examples of a split, as shapes."""
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(shape + leaf.shape[1:], leaf.dtype), split
-    )
 
 
 def size_of(split: Batch) -> int:

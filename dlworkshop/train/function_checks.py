@@ -14,6 +14,7 @@ from dlworkshop.errors import UserError, one_sentence, repr_of
 from dlworkshop.learn.hparams import Routes, given, name_of
 from dlworkshop.learn.step import TrainSpec, TrainStep, make_own_step
 from dlworkshop.models.model import input_struct
+from dlworkshop.train.mesh import row_structs
 from dlworkshop.types import Batch, HParams, PyTree, TrainState
 
 
@@ -138,12 +139,7 @@ def check_batch_transform(
         inputs=input_struct(two.inputs), targets=input_struct(two.targets)
     )
     for count in (size, 2):
-        whole = jax.tree.map(
-            lambda leaf, n=count: jax.ShapeDtypeStruct(
-                (n, *leaf.shape[1:]), leaf.dtype
-            ),
-            two,
-        )
+        whole = row_structs(two, count)
         with one_sentence(f"the batch_transform {name} does not take (key, batch)"):
             program, made = traced(
                 lambda batch, numbers: transform(

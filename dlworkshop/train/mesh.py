@@ -66,6 +66,17 @@ def shape_structs(mesh: Mesh, tree, *axes):
     )
 
 
+def row_structs(tree, *shape: int):
+    """Arrays of N examples [N, ...] as shape structs [*shape, ...].
+
+    >>> row_structs(np.zeros((9, 3)), 2).shape
+    (2, 3)
+    """
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((*shape, *leaf.shape[1:]), leaf.dtype), tree
+    )
+
+
 def population_sharding(mesh: Mesh, *, fits: bool) -> Sharding:
     """The sharding of the whole population: on the mesh, or in host memory.
 

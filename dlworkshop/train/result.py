@@ -34,6 +34,7 @@ from dlworkshop.report.words import count, humanize, with_error
 from dlworkshop.train.autotune import rule_of_thumb
 from dlworkshop.train.flops import update_flops
 from dlworkshop.train.history import History
+from dlworkshop.train.mesh import row_structs
 from dlworkshop.train.scores import Evaluation, Parts, evaluate_parts
 from dlworkshop.types import Batch, HParams, PyTree
 
@@ -84,12 +85,8 @@ class Run:
         @functools.partial(jax.jit, static_argnums=0)
         def outputs(platform, params, state, hparams, batch):
             size = len(jax.tree.leaves(batch)[0])
-            example = jax.tree.map(
-                lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), batch
-            )
-            one = jax.eval_shape(
-                lambda tree: jax.tree.map(lambda leaf: leaf[0], tree), (params, state)
-            )
+            example = row_structs(batch)
+            one = row_structs((params, state))
             execution = rule_of_thumb(
                 size,
                 update_flops(model, example),
