@@ -3,19 +3,16 @@
 import contextlib
 import functools
 import hashlib
-import importlib.metadata
 import json
 import logging
 import math
 import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jaxlib
 import numpy as np
 from jax.sharding import Mesh
 
@@ -28,13 +25,13 @@ from dlworkshop.models.model import (
     shapes,
     stand_ins,
 )
-from dlworkshop.train import cgroups, processes
+from dlworkshop.train import machine, processes
 from dlworkshop.train.cache import cache_folder
 from dlworkshop.train.flops import update_flops
 from dlworkshop.train.mesh import MEMBER, shard
 from dlworkshop.train.programs import ExecutionConfig, Programs
 from dlworkshop.train.progress import log_level
-from dlworkshop.types import Dataset, HParams
+from dlworkshop.types import Dataset, HParams, PyTree
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +136,13 @@ def search_space(
     }
 
 
+def convolves(model: StatefulModel, example: PyTree) -> bool:
+    """Whether a model has convolutions that can be computed in several ways."""
+    numbers = stand_ins(model)
+    arguments = *shapes(model, example), input_struct(example)
+    return has_convolutions(model.apply, *arguments, **numbers)
+
+
 def measure(
     make_programs: Callable[..., Programs],
     mesh: Mesh,
@@ -152,9 +156,9 @@ def measure(
 ) -> ExecutionConfig:
     """The fastest choice, measured on two steps of a few members.
 
-    Where a run of `num_steps` takes no longer than that would, it is the rule of thumb:
-    it is timed first. Of several processes the first measures its own part of the work,
-    and all take its choice.
+    The rule of thumb is timed first, and is the choice if a run of `num_steps` takes no
+    longer than measuring the others. Of several processes, the first measures its own
+    part of the work, and all take its choice.
     """
     part = own_part(mesh)
     members = part.shape[MEMBER] * len(seeds) // mesh.shape[MEMBER]
@@ -202,6 +206,7 @@ def _measure(
     num_steps: int | None,
     quiet: bool,
 ) -> ExecutionConfig:
+    """`measure` on the devices of one process."""
     device = mesh.devices.flat[0]
     on_cpu = device.platform == "cpu"
     example = dataset.train.rows(0).inputs
@@ -209,7 +214,56 @@ def _measure(
     some = 4 if on_cpu else max(4, math.ceil(TRIAL_FLOPS / (batch * flops)))
     per_device = min(some, len(seeds) // mesh.shape[MEMBER])
     few = mesh.shape[MEMBER] * per_device
-    params, state = shapes(model, example)
+    asked = search_space(per_device, batch, flops, device.platform)
+    start = rule_of_thumb(
+        batch,
+        flops,
+        per_device,
+        convolutions=convolves(model, example),
+        platform=device.platform,
+    )
+    # under its name: None stands for the first choice
+    start = start._replace(convolution=start.convolution or asked["convolution"][0])
+    cache_key = {
+        "device": [mesh.devices.size, device.device_kind],
+        "mesh": dict(mesh.shape),
+        **machine.properties(),
+        "model": dict(model.config),
+        "params": [
+            list(leaf.shape) for leaf in jax.tree.leaves(shapes(model, example)[0])
+        ],
+        "example": [
+            [list(np.shape(leaf)), str(leaf.dtype)] for leaf in jax.tree.leaves(example)
+        ],
+        "batch_size": batch_size,
+        "members": few,
+    }
+
+    def worth(seconds: float, cost: float) -> bool:
+        whole = seconds * (num_steps or 0) / 2 * len(seeds) / few
+        return num_steps is None or cost < SAVED * whole
+
+    return autotune(
+        _make_try_out(make_programs, mesh, hparams, seeds[:few], dataset, batch_size),
+        start,
+        asked,
+        cache_key,
+        functools.partial(log.log, log_level(quiet, logging.INFO)),
+        worth=worth,
+        lasting=LASTING if on_cpu else min(LASTING, LASTING_ELSEWHERE),
+    )
+
+
+def _make_try_out(
+    make_programs: Callable[..., Programs],
+    mesh: Mesh,
+    hparams: HParams,
+    seeds: Sequence[int],
+    dataset: Dataset,
+    batch_size: int,
+) -> Callable[[ExecutionConfig], Callable[[], Any]]:
+    """choice -> a compiled call, which runs two steps of the members of `seeds`."""
+    few, example = len(seeds), dataset.train.rows(0).inputs
     held = slice(0, max(batch_size, min(512, dataset.train.num_examples)))
     data = shard(mesh, jax.tree.map(np.asarray, dataset.train.rows(held)))
     index = np.arange(2 * few * batch_size, dtype=np.int32) % held.stop
@@ -219,7 +273,7 @@ def _measure(
         programs = make_programs(execution=choice)
         numbers = jax.tree.map(lambda h: np.asarray(h[:few], float), hparams)
         numbers = shard(mesh, numbers, MEMBER)
-        start = shard(mesh, np.asarray(seeds[:few], np.uint32), MEMBER)
+        start = shard(mesh, np.asarray(seeds, np.uint32), MEMBER)
         alive = [programs.begin(start, numbers, example)]
 
         def call():
@@ -230,44 +284,7 @@ def _measure(
         call()  # compiles
         return call
 
-    cache_key = {
-        "device": [mesh.devices.size, device.device_kind],
-        "mesh": dict(mesh.shape),
-        **machine(),
-        "model": dict(model.config),
-        "params": [list(leaf.shape) for leaf in jax.tree.leaves(params)],
-        "example": [
-            [list(np.shape(leaf)), str(leaf.dtype)] for leaf in jax.tree.leaves(example)
-        ],
-        "batch_size": batch_size,
-        "members": few,
-    }
-    asked = search_space(per_device, batch, flops, device.platform)
-    start = rule_of_thumb(
-        batch,
-        flops,
-        per_device,
-        convolutions=has_convolutions(
-            model.apply, params, state, input_struct(example), **stand_ins(model)
-        ),
-        platform=device.platform,
-    )
-    # by its name: None is the first of them
-    start = start._replace(convolution=start.convolution or asked["convolution"][0])
-
-    def worth(seconds: float, cost: float) -> bool:
-        whole = seconds * (num_steps or 0) / 2 * len(seeds) / few
-        return num_steps is None or cost < SAVED * whole
-
-    return autotune(
-        try_out,
-        start,
-        asked,
-        cache_key,
-        functools.partial(log.log, log_level(quiet, logging.INFO)),
-        worth=worth,
-        lasting=LASTING if on_cpu else min(LASTING, LASTING_ELSEWHERE),
-    )
+    return try_out
 
 
 def autotune(
@@ -297,7 +314,8 @@ def autotune(
     """
     lasting = LASTING if lasting is None else lasting
     text = json.dumps([cache_key, dict(asked)], sort_keys=True)
-    path = _remembered() / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+    folder = cache_folder("choices") or Path(os.devnull)
+    path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
     remembered = _read(path, start, asked)
     if remembered is not None:
         say(f"{remembered} (measured before)")
@@ -318,14 +336,13 @@ def autotune(
         if len(choices) > 1:
             best = _race(try_out, choices, best, seconds, lasting, calls)
             calls = {}
-    _write(
-        path,
-        {
-            "choice": best._asdict(),
-            "cache_key": cache_key,
-            "seconds": {str(choice): value for choice, value in seconds.items()},
-        },
-    )
+    known = {
+        "choice": best._asdict(),
+        "cache_key": cache_key,
+        "seconds": {str(choice): value for choice, value in seconds.items()},
+    }
+    with contextlib.suppress(OSError):  # then it is measured again
+        atomic_write(path, json.dumps(known, indent=2))
     slowest = max(seconds.values()) / seconds[best]
     say(f"{best} (the fastest of {len(seconds)}, the slowest takes {slowest:.1f} x)")
     return best
@@ -374,11 +391,6 @@ def _seconds(call: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def _remembered() -> Path:
-    folder = cache_folder("choices")
-    return folder if folder is not None else Path(os.devnull)
-
-
 def _read(
     path: Path, start: ExecutionConfig, asked: Mapping[str, Sequence]
 ) -> ExecutionConfig | None:
@@ -397,60 +409,3 @@ def _read(
         for name, value in choice._asdict().items()
     )
     return choice if known and set(fields) == set(ExecutionConfig._fields) else None
-
-
-def machine(root: Path = Path("/")) -> dict[str, Any]:
-    """The properties of the machine that timings depend on, as JSON.
-
-    Args:
-        root: where the folders /proc and /sys of the system are.
-    """
-    return {
-        "processor": processor(root),
-        "cores": cores(root),
-        "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
-        "dlworkshop": dlworkshop_version(),
-    }
-
-
-def processor(root: Path = Path("/")) -> str:
-    """The model of the CPU; Python's `platform` only says "x86_64"."""
-    try:
-        lines = (root / "proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    known: dict[str, str] = {}
-    for line in lines:
-        name, _, value = line.partition(":")
-        known.setdefault(name.strip(), value.strip())
-    # ARM has numbers instead of a name
-    names = ("model name", "CPU implementer", "CPU part", "cpu family", "model")
-    found = [known[name] for name in names if name in known]
-    return " ".join(found) or platform.processor() or platform.machine()
-
-
-def cores(root: Path = Path("/")) -> float:
-    """The number of cores that this process may use, by affinity and cgroup quota.
-
-    >>> 0 < cores() <= os.cpu_count()
-    True
-    """
-    if hasattr(os, "sched_getaffinity"):
-        allowed = float(len(os.sched_getaffinity(0)))
-    else:
-        allowed = float(os.cpu_count() or 1)
-    return min([allowed, *cgroups.cpu_quotas(root)])
-
-
-def dlworkshop_version() -> str:
-    try:
-        return importlib.metadata.version("dlworkshop")
-    except importlib.metadata.PackageNotFoundError:  # used from a checkout
-        return ""
-
-
-def _write(path: Path, value: dict[str, Any]) -> None:
-    """Write the cache atomically; failures are ignored."""
-    with contextlib.suppress(OSError):
-        atomic_write(path, json.dumps(value, indent=2))

@@ -20,18 +20,16 @@ from dlworkshop.data.targets import as_labels
 from dlworkshop.errors import UserError, repr_of
 from dlworkshop.learn.hparams import Keywords, given
 from dlworkshop.learn.population import map_members
-from dlworkshop.models.convolution import computed_by, has_convolutions
+from dlworkshop.models.convolution import computed_by
 from dlworkshop.models.model import (
     Model,
     StatefulModel,
-    input_struct,
     predict,
-    stand_ins,
     stateful,
 )
 from dlworkshop.report import settings
 from dlworkshop.report.words import count, humanize, with_error
-from dlworkshop.train.autotune import rule_of_thumb
+from dlworkshop.train.autotune import convolves, rule_of_thumb
 from dlworkshop.train.flops import update_flops
 from dlworkshop.train.history import History
 from dlworkshop.train.mesh import row_structs
@@ -86,13 +84,10 @@ class Run:
         def outputs(platform, params, state, hparams, batch):
             size = len(jax.tree.leaves(batch)[0])
             example = row_structs(batch)
-            one = row_structs((params, state))
             execution = rule_of_thumb(
                 size,
                 update_flops(model, example),
-                convolutions=has_convolutions(
-                    model.apply, *one, input_struct(example), **stand_ins(model)
-                ),
+                convolutions=convolves(model, example),
                 platform=platform,
             )
             chosen = computed_by(model, execution.convolution, platform)

@@ -8,8 +8,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from dlworkshop.learn.step import TrainSpec
-from dlworkshop.models.convolution import has_convolutions
-from dlworkshop.models.model import BATCH, input_struct, shapes, stand_ins
+from dlworkshop.models.model import BATCH
 from dlworkshop.train import autotune, checks
 from dlworkshop.train.flops import chunk_flops, chunk_steps, update_flops
 from dlworkshop.train.mesh import MEMBER
@@ -92,10 +91,7 @@ class Workload:
             derived: the choices of the run that continues, if any.
             measure: measures the fastest way, for runs that are long enough.
         """
-        model = self.spec.model
-        params, state = shapes(model, self.example)
-        arguments = params, state, input_struct(self.example)
-        found = has_convolutions(model.apply, *arguments, **stand_ins(model))
+        found = autotune.convolves(self.spec.model, self.example)
         by_rule = autotune.rule_of_thumb(
             self.batch_size // self.mesh.shape[BATCH],
             self.update_flops,
