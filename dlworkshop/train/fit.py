@@ -1,46 +1,34 @@
 """`fit`: plan, train, evaluate, and write a run."""
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
 
-from dlworkshop import report, run_files
+from dlworkshop import run_files
 from dlworkshop.learn import losses, schedules
-from dlworkshop.learn import population as pop
 from dlworkshop.learn.metrics import Metric
 from dlworkshop.models.model import Model, StatefulModel
 from dlworkshop.train import (
     data_files,
     disk,
     estimation,
-    params_file,
     processes,
     run_folder,
 )
 from dlworkshop.train.arguments import Arguments
 from dlworkshop.train.cache import compilation_cache
-from dlworkshop.train.diagnosis import explain_failure
-from dlworkshop.train.evaluation import BalancedAccuracy, evaluate_split
-from dlworkshop.train.finite import NotFinite
-from dlworkshop.train.loop import Loop, Trained
+from dlworkshop.train.conclusion import conclude
+from dlworkshop.train.loop import Loop
 from dlworkshop.train.members import Settings
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.planning import make_plan
-from dlworkshop.train.predictions import fitted_target, labels, predictions_of
-from dlworkshop.train.progress import log_level, logging_kept
+from dlworkshop.train.progress import logging_kept
 from dlworkshop.train.result import Run
-from dlworkshop.train.settings import ranked
-from dlworkshop.train.summary import population_table, summarise
 from dlworkshop.types import Dataset, PyTree, Start
-
-log = logging.getLogger(__name__)
 
 
 def fit(
@@ -234,99 +222,3 @@ def _fit(plan: Plan, dataset: Dataset, workdir: str | Path | None) -> Run:
         processes.on_first_process(prepare)
         with disk.disk_errors(workdir):
             return conclude(Loop(plan, workdir).run(), workdir)
-
-
-def conclude(trained: Trained, workdir: Path | None) -> Run:
-    """Read the test split once, and write the results."""
-    plan, population = trained.plan, trained.population
-    params, state = final_params(plan, population)
-    if trained.finished is not None and run_folder.is_whole(workdir, trained.finished):
-        return _run(trained, params, state, trained.finished, workdir)
-    counted = processes.fetch(population.status) < pop.QUARANTINED
-    everyone = plan.groups.partition(range(len(plan.seeds)))
-    splits = ["validation"]
-    if plan.read_test and not trained.interrupted:
-        splits.append("test")
-    scores: dict[str, dict[str, np.ndarray]] = {}
-    not_finite: list[NotFinite] = []
-    predictions = None
-    for split in splits:
-        label = labels(getattr(plan.dataset, split).targets)
-        mine = plan.held_out if split == "validation" else None
-        not_finite.append(NotFinite(plan.dataset, split, np.asarray(counted), mine))
-        watchers: list[Any] = [not_finite[-1]]
-        classes, metrics = plan.dataset.classes, plan.spec.metrics
-        if classes and label is not None and "accuracy" in metrics:
-            weights = getattr(plan.dataset, split).weights
-            watchers.append(BalancedAccuracy(len(plan.seeds), label, weights, mine))
-        if split == "test" and workdir is not None:
-            rows = population_table(plan, population, scores)
-            best = ranked(rows, plan.monitor, plan.better)[0]["members"]
-            who = counted & np.isin(np.arange(len(rows)), best)
-            predictions = predictions_of(plan.dataset, plan.outputs, who)
-        if predictions is not None:
-            watchers.append(predictions)
-        means = evaluate_split(
-            plan, (params, state), split, everyone, watchers, predictions is not None
-        )
-        for watcher in watchers:
-            if isinstance(watcher, BalancedAccuracy):
-                means.setdefault("balanced_accuracy", watcher.values())
-        scores[split] = means
-    summary = summarise(plan, population, scores, trained.seconds, trained.interrupted)
-    for found in not_finite:
-        found.tell(summary["population"], log_level(plan.quiet, logging.WARNING))
-    alone = processes.count() == 1  # whose devices have all of a member
-    if why := explain_failure(plan, population) if alone else "":
-        summary["population"][0]["note"] += f": {why}"
-        log.log(
-            log_level(plan.quiet, logging.WARNING),
-            "no member is left: %s (member 0)",
-            why,
-        )
-    if processes.count() > 1:  # each has them whole, as a single one would
-        params, state = processes.fetch((params, state))
-    if workdir is not None:
-        folder, told = workdir, summary
-
-        def write() -> dict[str, Any]:
-            if predictions is not None:
-                predictions.write(folder / "predictions.npz")
-            file = folder / params_file.FILE
-            params_file.write_params(file, params, state, plan.settings)
-            written = run_folder.write_summary(folder, told)
-            report.write(folder)
-            return written
-
-        summary = processes.on_first_process(write)
-    return _run(trained, params, state, summary, workdir)
-
-
-def _run(
-    trained: Trained, params: PyTree, state: PyTree, summary, workdir: Path | None
-) -> Run:
-    plan, opt_state = trained.plan, trained.population.train.opt_state
-    if processes.count() > 1:
-        opt_state = processes.fetch(opt_state)
-    return Run(
-        plan.model,
-        params,
-        summary,
-        workdir,
-        state,
-        trained.history,
-        plan.hparams,
-        plan.spec.routes.model,
-        opt_state,
-        fitted_target(plan.dataset.preprocessing),
-        plan.dataset.classes,
-    )
-
-
-def final_params(plan: Plan, population: pop.Population) -> tuple[PyTree, PyTree]:
-    """Params and state [P, ...] at the end; with `patience` the best by validation."""
-    last = plan.programs.judged(population)
-    if plan.patience is None:
-        return last
-    known = jnp.isfinite(population.best_score)
-    return jax.vmap(pop.select)(known, population.best, last)
