@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from dlworkshop.learn.chunk import gather, make_chunk
 from dlworkshop.learn.step import TrainStep, is_split
@@ -202,12 +201,7 @@ def guard(train_step: Callable, on_cpu: bool = True) -> Callable:
         taken = running & (fault == RUNNING)
 
         def advance(train: TrainState, grads, state):
-            updates, opt_state, probed = train_step.updates(
-                train, grads, metrics, hparams
-            )
-            params = optax.apply_updates(train.params, updates)
-            new = TrainState(train.step + 1, params, state, opt_state, train.key)
-            return new, probed
+            return train_step.advance(train, grads, state, metrics, hparams)
 
         if not on_cpu:
             new, probed = advance(train, grads, state)

@@ -55,10 +55,15 @@ class TrainStep:
     def __call__(self, train: TrainState, batch: Batch, hparams: HParams):
         """(state, batch, hparams) -> (state, metrics): one update."""
         grads, state, metrics = self.gradient(train, batch, hparams)
+        new, probed = self.advance(train, grads, state, metrics, hparams)
+        return new, metrics | probed
+
+    def advance(self, train: TrainState, grads, state, metrics, hparams: HParams):
+        """The train state after an update, and the metrics of the probe."""
         updates, opt_state, probed = self.updates(train, grads, metrics, hparams)
         params = optax.apply_updates(train.params, updates)
-        step = train.step + 1
-        return TrainState(step, params, state, opt_state, train.key), metrics | probed
+        new = TrainState(train.step + 1, params, state, opt_state, train.key)
+        return new, probed
 
 
 def spec_of(

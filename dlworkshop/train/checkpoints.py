@@ -195,23 +195,15 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0] or type(error).__name__
 
 
-def _is_key(leaf) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _as_data(leaf):
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-
-
 def _saved(leaf):
     """The arrays that this process saves; replicated ones are saved by the first."""
-    data = _as_data(leaf)
+    data = jax.random.key_data(leaf) if processes.is_key(leaf) else leaf
     whole = processes.count() > 1 and data.is_fully_addressable
     return np.asarray(data) if whole else data
 
 
 def _like(leaf, data):
-    if _is_key(leaf):
+    if processes.is_key(leaf):
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
     return data
 

@@ -1,6 +1,5 @@
 """Diagnosis of a failed member: the operation behind the first non-finite number."""
 
-import functools
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -9,11 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.extend import core, source_info_util
 
 from dlworkshop.learn.population import QUARANTINED, Population
-from dlworkshop.learn.step import TrainStep, make_own_step, make_train_step
+from dlworkshop.learn.step import make_own_step, make_train_step
 from dlworkshop.train.plan import Plan
 from dlworkshop.types import Batch, HParams, TrainState
 
@@ -74,24 +72,19 @@ def _origin_or_nothing(*args: Any) -> str:
 def _values_of_a_step(plan: Plan) -> Callable:
     """(train, batch, hparams) -> (loss, gradient, new parameters), new train state."""
     ours = make_train_step(plan.spec)
-    make_step = plan.programs.make_step
-    if make_step is not None:
-        own = make_own_step(make_step, ours, plan.spec.routes.make_step)
-        return functools.partial(_whole, own)
-    return functools.partial(_in_parts, ours)
+    own = None
+    if plan.make_step is not None:
+        own = make_own_step(plan.make_step, ours, plan.spec.routes.make_step)
 
+    def step(train: TrainState, batch: Batch, hparams: HParams):
+        if own is not None:
+            new, metrics = own(train, batch, hparams)
+            return (metrics["loss"], (), new.params), new
+        grads, state, metrics = ours.gradient(train, batch, hparams)
+        new, _ = ours.advance(train, grads, state, metrics, hparams)
+        return (metrics["loss"], grads, new.params), new
 
-def _whole(own: Callable, train: TrainState, batch: Batch, hparams: HParams):
-    new, metrics = own(train, batch, hparams)
-    return (metrics["loss"], (), new.params), new
-
-
-def _in_parts(ours: TrainStep, train: TrainState, batch: Batch, hparams: HParams):
-    grads, state, metrics = ours.gradient(train, batch, hparams)
-    updates, opt_state, _ = ours.updates(train, grads, metrics, hparams)
-    params = optax.apply_updates(train.params, updates)
-    new = TrainState(train.step + 1, params, state, opt_state, train.key)
-    return (metrics["loss"], grads, params), new
+    return step
 
 
 def _finite(tree: Any) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 from dlworkshop import run_files
 from dlworkshop.errors import UserError
 from dlworkshop.files import atomic_write
+from dlworkshop.train import processes
 from dlworkshop.train.run_folder import to_jsonable
 from dlworkshop.types import PyTree
 
@@ -64,7 +65,7 @@ def read_params(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def _contiguous(leaf: Any) -> np.ndarray:
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if processes.is_key(leaf):
         leaf = jax.random.key_data(leaf)
     return np.ascontiguousarray(leaf)
 

@@ -66,7 +66,7 @@ def _mesh(asked: Arguments, task: Task) -> Mesh:
     """The devices that the run uses, some of each process."""
     available = jax.devices() if asked.devices is None else list(asked.devices)
     # a batch transform or a custom step needs the whole batch on one device
-    split = asked.batch_transform is None and asked.make_step is None
+    split = asked.batch_transform is None and task.make_step is None
     mesh = make_mesh(len(task.seeds), asked.batch_size, available, split)
     processes.check_all_used(list(mesh.devices.flat))
     if mesh.size < len(available):
@@ -149,7 +149,7 @@ def _assembled(
         Programs,
         task.spec,
         patience=task.patience,
-        make_step=asked.make_step,
+        make_step=task.make_step,
         order=task.order,
         score=task.cost,
     )
@@ -198,7 +198,7 @@ def _execution(
     """How a step is computed: as requested, as before, or as measured to be fastest."""
     _, state = shapes(task.spec.model, task.example)
     # running statistics, and a custom step, are of the whole batch
-    whole = bool(jax.tree.leaves(state)) or asked.make_step is not None
+    whole = bool(jax.tree.leaves(state)) or task.make_step is not None
 
     def trial(mesh: Mesh, execution: ExecutionConfig) -> Programs:
         if whole:

@@ -149,6 +149,11 @@ def check_all_used(devices: Sequence[jax.Device]) -> None:
         )
 
 
+def is_key(leaf: Any) -> bool:
+    """Whether an array holds keys of random numbers."""
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
 def put(tree: PyTree, sharding: Sharding) -> PyTree:
     """Place arrays that every process has in full; each keeps its part."""
     if sharding.is_fully_addressable:
@@ -159,7 +164,7 @@ def put(tree: PyTree, sharding: Sharding) -> PyTree:
 def _put_leaf(leaf: Any, sharding: Sharding) -> jax.Array:
     if _is_spread(leaf):
         return jax.device_put(leaf, sharding)
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if is_key(leaf):
         data = _put_leaf(jax.random.key_data(leaf), sharding)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
     dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
@@ -179,7 +184,7 @@ def _fetch_leaf(leaf: Any) -> Any:
         return jax.device_get(leaf)
     if leaf.is_fully_replicated:
         return np.asarray(leaf.addressable_data(0))
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if is_key(leaf):
         data = _fetch_leaf(jax.jit(jax.random.key_data)(leaf))
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
     return multihost_utils.process_allgather(leaf, tiled=True)

@@ -93,8 +93,7 @@ class Programs:
         order: Order | None = None,
         score: Callable | None = None,
     ):
-        self.execution, self.make_step = execution, make_step
-        self._mesh, self._order = mesh, order
+        self.execution, self._mesh, self._order = execution, mesh, order
         self._averages = spec.eval_params is not None
         # the epoch that was drawn last with the seeds, and its indices
         self._drawn: tuple[Any, Any] = (None, None)

@@ -57,6 +57,7 @@ class Task:
     held_out: np.ndarray | None  # [P, N] bool, the examples of each member's fold
     start: Start | None  # [P, ...] initial values
     order: Order
+    make_step: Callable | None  # makes a custom step of ours
     patience: int | None
     read_test: bool
     observers: Sequence[Callable]
@@ -153,6 +154,7 @@ def resolve(asked: Arguments) -> Task:
         held_out=held,
         start=start,
         order=order,
+        make_step=asked.make_step,
         patience=asked.patience,
         read_test=asked.read_test,
         observers=asked.observers,
