@@ -35,19 +35,19 @@ from dlworkshop.types import Dataset, HParams, PyTree
 
 log = logging.getLogger(__name__)
 
-# Operations of a run below which nothing is measured, not even whether it is worth it:
-# half a minute or more of a few cores, and of an accelerator.
+# Shorter runs, in operations, never measure: about half a minute of a few cores, or of
+# an accelerator.
 WORTH = {"cpu": 3e12}
 WORTH_ELSEWHERE = 5e13
-SAVED = 0.5  # of the training, at most, by another choice: what measuring may cost
-ROUNDS = 5  # at least, of the candidates that are not hopeless; their least time counts
-LASTING = 3.0  # seconds of a question at least: a machine may be slow for a second
-LASTING_ELSEWHERE = 0.3  # nobody else computes on an accelerator
-TRIAL_FLOPS = 1e11  # of a step that is timed there: ten milliseconds or so
-SMALL = 1.5e6  # operations of an update that is mostly the start of its operations
+SAVED = 0.5  # share of the training time that measuring may cost
+ROUNDS = 5  # at least, of candidates that are not hopeless; the shortest time counts
+LASTING = 3.0  # seconds per question, at least: a machine may be slow for a second
+LASTING_ELSEWHERE = 0.3  # on an accelerator, which no other program uses
+TRIAL_FLOPS = 1e11  # of a step that is timed there: about ten milliseconds
+SMALL = 1.5e6  # operations of an update that mostly launches its operations
 CACHED = 5e8  # operations of an update whose patches fit a cache of some megabytes
-NEARLY = 0.95  # of the time: what is won by less may be noise
-HOPELESS = 2.0  # times slower than the best after one try: not tried again
+NEARLY = 0.95  # of the time: smaller gains may be noise
+HOPELESS = 2.0  # times slower than the best at the first try: not tried again
 
 
 def rule_of_thumb(
@@ -60,21 +60,21 @@ def rule_of_thumb(
 ) -> ExecutionConfig:
     """A good choice without measuring.
 
-    A CPU trains one member at a time, whose parameters stay in its cache, unless an
-    update is so small that starting its operations takes most of its time. With
-    convolutions it takes as many examples at a time as keep their patches there.
+    A CPU trains one member at a time, so that its parameters stay in the cache, unless
+    an update is so small that launching its operations takes most of the time. With
+    convolutions, it computes as many examples at a time as have their patches there.
 
-    A GPU trains all members side by side. The convolutions of several are grouped ones
-    for cuDNN, which takes twice as long for them as for products of patches, of blocks
-    where there are strides; those of one alone are its own (docs/accelerators.md). TPUs
-    were not measured.
+    A GPU trains all members side by side. For cuDNN the convolutions of several members
+    are grouped convolutions, which take twice as long as products of patches (of blocks
+    if there are strides); those of a single member are fastest in cuDNN
+    (docs/accelerators.md). TPUs were not measured.
 
     Args:
         batch: examples on one device.
         flops: operations of one example's update.
         members: trained together on one device.
-        convolutions: whether the model has any, see `convolution.has_convolutions`.
-        platform: of the devices: "cpu", "gpu" or "tpu".
+        convolutions: whether the model has any, see `convolves`.
+        platform: "cpu", "gpu" or "tpu".
 
     >>> str(rule_of_thumb(128, members=16, convolutions=True, platform="gpu"))
     'convolutions by blocks, members side by side, the whole batch at a time'
@@ -93,7 +93,7 @@ def cached(flops: float) -> int:
 
 
 def micro_batch_size(batch: int, wanted: int) -> int | None:
-    """The largest divisor of `batch` up to `wanted`; None where it is too small.
+    """The largest divisor of `batch` up to `wanted`; None if it is too small.
 
     >>> [micro_batch_size(batch, 16) for batch in (128, 100, 127, 16)]
     [16, 10, None, None]
@@ -106,17 +106,17 @@ def micro_batch_size(batch: int, wanted: int) -> int | None:
 def search_space(
     members: int, batch: int, flops: float, platform: str
 ) -> dict[str, list]:
-    """The choices to compare, in turn.
+    """The choices to compare, one field after the other.
 
-    XLA's own convolution takes 15 to 70 times as long as the best in a loop on a CPU;
-    trying it cost a minute, so there it, and what falls back on it, is used only where
-    it is asked for. Elsewhere XLA's libraries know Winograd's products themselves, and
-    on a GPU all but two are slower (docs/accelerators.md).
+    In a loop on a CPU, XLA's own convolution takes 15 to 70 times as long as the best;
+    trying it cost a minute. So there it, and what falls back on it, is used only on
+    request. Elsewhere XLA's libraries include Winograd's algorithm, and on a GPU all
+    but two ways are slower (docs/accelerators.md).
 
     Args:
         members, batch: members, and examples of each, on one device.
         flops: operations of one example's update.
-        platform: of the devices.
+        platform: "cpu", "gpu" or "tpu".
     """
     on_cpu = platform == "cpu"
     some = cached(flops)
@@ -299,18 +299,18 @@ def autotune(
 ) -> ExecutionConfig:
     """The fastest choice for this `cache_key`, cached on disk.
 
-    One question is answered after the other, with the best answers so far: all
-    combinations would take a minute to compile.
+    The fields are chosen one after the other, with the best values so far: to compile
+    all combinations would take a minute.
 
     Args:
         try_out: choice -> a compiled call, which runs a few steps and waits for them.
         start: the choice to begin with.
-        asked: field of the choice -> the answers to try.
-        cache_key: all that the answer depends on, as JSON.
-        say: where the answer is told.
+        asked: field of the choice -> the values to try.
+        cache_key: everything that the result depends on, as JSON.
+        say: called with the result in words.
         worth: (seconds of a call of `start`, seconds that measuring would take) ->
-            whether the run is long enough for that; if not, `start` it is.
-        lasting: seconds of a question at least; LASTING by default.
+            whether the run is long enough; if not, `start` is returned.
+        lasting: seconds per field, at least; LASTING by default.
     """
     lasting = LASTING if lasting is None else lasting
     text = json.dumps([cache_key, dict(asked)], sort_keys=True)
@@ -356,10 +356,10 @@ def _race(
     lasting: float,
     ready: Mapping[ExecutionConfig, Callable[[], Any]],
 ) -> ExecutionConfig:
-    """The fastest choice, or the current one if it is nearly as fast.
+    """The fastest choice, or `so_far` if it is nearly as fast.
 
-    The least of the `seconds` of each choice is kept. Those that are `ready` were tried
-    once.
+    `seconds` keeps the shortest time of each choice. `ready` has the calls of choices
+    that were tried once.
     """
     calls: dict[ExecutionConfig, Callable[[], Any]] = {}
 
@@ -378,7 +378,7 @@ def _race(
         calls = {each: call for each, call in calls.items() if seconds[each] < bar}
     rounds, spent = 0, 0.0
     while rounds < ROUNDS or spent < lasting:
-        # in turns, so that what else runs here hits them all
+        # in turns, so that other programs slow down all of them
         spent += sum(time_once(choice) for choice in calls)
         rounds += 1
     worth = {so_far: NEARLY}
@@ -394,9 +394,9 @@ def _seconds(call: Callable[[], Any]) -> float:
 def _read(
     path: Path, start: ExecutionConfig, asked: Mapping[str, Sequence]
 ) -> ExecutionConfig | None:
-    """The cached measurement; None where it is not among the choices.
+    """The cached choice; None if it is not one of the choices.
 
-    The file may be damaged, or of a version with other fields.
+    The file may be damaged, or written by a version with other fields.
     """
     try:
         fields = json.loads(path.read_text())["choice"]

@@ -17,7 +17,7 @@ from dlworkshop.types import Batch, HParams, TrainState
 
 log = logging.getLogger(__name__)
 
-# Calls that are looked into: primitive -> the parameter that holds what is called.
+# Calls that are followed: primitive -> the parameter that holds the called jaxpr.
 CALLS = {
     "jit": "jaxpr",
     "pjit": "jaxpr",
@@ -28,15 +28,15 @@ CALLS = {
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
 }
-STEPS = 1000  # of a chunk that are taken again at most
+STEPS = 1000  # the most steps that are repeated
 
 
 def explain_failure(plan: Plan, population: Population) -> str:
-    """Explain in a sentence why the first member failed; "" while any member is fine.
+    """Explain in a sentence why the first member failed; "" if any member did not.
 
-    The steps since its last finite state are taken again. That compiles two programs,
-    which nobody minds where a run has no result; a member that failed beside others
-    says as much when it is trained alone, with its setting and its seed.
+    The steps since its last finite state are repeated. That compiles two programs,
+    which is acceptable for a run without a result. To explain the failure of one of
+    several members, train it alone, with its setting and its seed.
     """
     if (np.asarray(population.status) < QUARANTINED).any():
         return ""
@@ -61,7 +61,7 @@ def explain_failure(plan: Plan, population: Population) -> str:
 
 
 def _origin_or_nothing(*args: Any) -> str:
-    """The origin in words; "" where a program cannot be interpreted."""
+    """The origin in words; "" if a program cannot be interpreted."""
     try:
         return origin(*args)
     except Exception:
@@ -96,11 +96,11 @@ def _finite(tree: Any) -> bool:
 def origin(
     function: Callable, outputs: Sequence[str], args: Sequence, names: Sequence[str]
 ) -> str:
-    """The operation of `function` that makes the first non-finite output so.
+    """The operation of `function` that caused the first non-finite output.
 
-    The program is followed back from that output, along what is not finite, to an
-    operation that is given finite numbers only: an infinity that a mask brings in, and
-    that ends in no output, is not taken for the cause.
+    The program is followed back from that output, along values that are not finite, to
+    an operation whose inputs are all finite. So an infinity that does not reach an
+    output, such as that of a mask, is not reported.
 
     Args:
         function: `args` -> one pytree for each of `outputs`.
@@ -132,7 +132,7 @@ def origin(
             if (end := next(ends)) is not None and not finite[end]:
                 cause = _cause(tape, finite, end, args, names)
                 return f"{name}{_of(path)} is not finite because of {cause}"
-    return "all is finite"  # in this program; rounding differs between two
+    return "all is finite"  # here; two programs differ in rounding
 
 
 def _cause(tape: "_Tape", finite: list[bool], end: int, args, names) -> str:
@@ -177,7 +177,7 @@ class _Tape:
         """The index of a value, which is added if it is new."""
         if id(value) not in self._places:
             self._places[id(value)] = len(self.values)
-            self.values.append(value)  # kept, so that its id is nobody else's
+            self.values.append(value)  # kept alive, so that its id stays unique
         return self._places[id(value)]
 
     def run(self, jaxpr, consts, args) -> list:
@@ -201,7 +201,7 @@ class _Tape:
                 found = _alone(jaxpr, eqn, inputs)
                 arrays = [self.place(v) for v in inputs if hasattr(v, "dtype")]
                 for value in found:
-                    if value is not None:  # which nobody reads
+                    if value is not None:  # None is an unused output
                         self.made_by[self.place(value)] = eqn, arrays
             env |= zip(eqn.outvars, found, strict=True)
         return [read(atom) for atom in jaxpr.outvars]

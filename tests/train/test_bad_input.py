@@ -80,7 +80,7 @@ def growing(learning_rate):
         ({"loss": lambda outputs, targets: targets}, "is int32: return a real number"),
         ({"loss": lambda o, t: o.argmax() == t}, "is bool: return a real number"),
         ({"loss": lambda o, t: jnp.exp(1.0 * t)}, "not depend on the parameters"),
-        ({"devices": []}, "devices has none"),
+        ({"devices": []}, "devices is empty"),
         ({"devices": 3}, "devices is 3: give a list"),
         ({"workdir": 3}, "workdir is 3: give a path"),
         ({"loss": None}, "loss is None: give a function"),
