@@ -18,7 +18,7 @@ DISK = {
     errno.EROFS: "it cannot be written",
     errno.EACCES: "it cannot be written",
     errno.EPERM: "it cannot be written",
-    errno.ESTALE: "its disk is not there any more",
+    errno.ESTALE: "its disk was removed",
     errno.ENOENT: "it was moved or removed",
     errno.ENOTDIR: "it was moved or removed",
     errno.EMFILE: "too many files are open (ulimit -n)",
@@ -40,8 +40,8 @@ def disk_errors(folder: Path) -> Iterator[None]:
         if reason is None:
             raise
         raise UserError(
-            f"writing the run folder {folder} failed, {reason}: make room or choose "
-            "another workdir (--workdir); what was saved whole before is intact"
+            f"writing the run folder {folder} failed because {reason}: make room or "
+            "choose another workdir (--workdir); earlier checkpoints are intact"
         ) from error
 
 

@@ -107,21 +107,21 @@ def growing(learning_rate):
         ),
         (
             {"optimizer": lambda learning_rate: optax.sgd(0.1)},
-            "'learning_rate' has no effect, the optimizer takes it and no step depends",
+            "'learning_rate' has no effect, because the optimizer takes it but no",
         ),
         (
             {"batch_transform": lambda key, batch, *, share: batch}
             | {"hparams": {"learning_rate": 1, "share": [0, 1]}},
-            "'share' has no effect, the batch_transform takes it",
+            "'share' has no effect, because the batch_transform takes it",
         ),
         (
             {"make_step": lambda step, *, rho: step}
             | {"hparams": {"learning_rate": 1, "rho": 1}},
-            "'rho' has no effect, the make_step takes it",
+            "'rho' has no effect, because the make_step takes it",
         ),
         (
             {"optimizer": lambda learning_rate: updating(lambda u: u.mean())},
-            r"gives an update of shape \[\] for \['Dense_0'\]\['bias'\] of shape \[8\]",
+            r"an update of shape \[\] for \['Dense_0'\]\['bias'\] of shape \[8\]: ret",
         ),
         (
             {"optimizer": lambda learning_rate: updating(lambda u: u[None])},
@@ -129,12 +129,12 @@ def growing(learning_rate):
         ),
         (
             {"optimizer": growing},
-            r"gives a new state of shape \[2\] for \[0\] of shape \[\]: give the same",
+            r"a new state of shape \[2\] for \[0\] of shape \[\]: return the same",
         ),
         (
             {"optimizer": lambda: optax.lookahead(optax.sgd(0.1), 2, 0.5)}
             | {"hparams": {}},
-            "looks ahead, and keeps two sets of parameters where a step has one",
+            "looks ahead and keeps two sets of parameters, but a step has one",
         ),
         ({"optimizer": optax.lookahead}, "functools.partial if it is no number"),
         (
@@ -168,8 +168,8 @@ def growing(learning_rate):
         ),
         ({"probe": lambda g: {}}, "the probe <lambda> does not take .grads, updates"),
         ({"probe": lambda g, u, p: 3.0}, "the probe <lambda> returns no dict"),
-        ({"probe": lambda g, u, p: {"a": p}}, "gives a, which is no number"),
-        ({"schedule": lambda n: 1.0}, "the schedule <lambda> gives 1.0 for num_steps"),
+        ({"probe": lambda g, u, p: {"a": p}}, "returns a, which is not a number"),
+        ({"schedule": lambda n: 1.0}, "the schedule <lambda> returns 1.0 for num_st"),
         ({"schedule": lambda: 1.0}, "the schedule <lambda> cannot be made from num_st"),
         ({"optimizer": optax.lbfgs, "hparams": {}}, "lbfgs has a line search, which"),
         ({"optimizer": lambda: None, "hparams": {}}, "constructor returns None: retur"),
@@ -199,14 +199,17 @@ def test_arguments_that_cannot_be(changes, sentence, quadrants):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda train, metrics: train, "else than .train, metrics. with a metrics"),
+        (lambda train, metrics: train, "does not return .train, metrics. with a me"),
         (
             lambda train, metrics: (train._replace(step=0 * train.step), metrics),
             "count",
         ),
         (lambda train, metrics: (train, {"other": 1.0}), "with a metrics"),
-        (lambda train, metrics: (train._replace(params={}), metrics), "of other array"),
-        (lambda train, metrics: (train, metrics | {"w": train.params}), "no number"),
+        (
+            lambda train, metrics: (train._replace(params={}), metrics),
+            "with other arra",
+        ),
+        (lambda train, metrics: (train, metrics | {"w": train.params}), "not a numb"),
         (
             lambda train, metrics: train.nothing,
             "step of make_step cannot be taken: Att",
@@ -251,7 +254,9 @@ def test_splits_that_do_not_fit_together(quadrants):
     short = quadrants._replace(
         test=Batch(quadrants.test.inputs[:-1], quadrants.test.targets)
     )
-    with pytest.raises(UserError, match=r"has 32 examples in inputs and 33 in targets"):
+    with pytest.raises(
+        UserError, match=r"has 32 examples in inputs and 33 in targets: give"
+    ):
         train(short)
     other = quadrants._replace(
         test=Batch(np.zeros((33, 9, 8, 1), np.uint8), quadrants.test.targets)
