@@ -1,7 +1,7 @@
 """The parameters of a finished run in one safetensors file.
 
-`params.safetensors` holds those of all members, by the names of their layers, and the
-run's config as metadata: all that is needed to answer, and no code.
+`params.safetensors` holds the parameters of all members, by the names of their layers,
+and the run's config as metadata: all that is needed to predict, and no code.
 """
 
 import json
@@ -27,8 +27,8 @@ def write_params(
 ) -> None:
     """Write parameters and state [P, ...] and the config, atomically.
 
-    Arrays go by the path of their names, as "Dense_0/kernel"; those of the state have
-    STATE before it.
+    Arrays are named by their path, such as "Dense_0/kernel"; those of the state have
+    the prefix STATE.
     """
     from safetensors.numpy import save  # noqa: PLC0415
 
@@ -52,7 +52,7 @@ def read_params(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         with safetensors.safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {})["config"]
             named = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except Exception as error:  # what reads damaged files raises what it likes
+    except Exception as error:  # damaged files raise exceptions of any type
         said = f"no {error}" if isinstance(error, KeyError) else error
         raise UserError(
             f"{path} is missing or damaged ({said}): run the experiment to its end"
@@ -71,5 +71,5 @@ def _contiguous(leaf: Any) -> np.ndarray:
 
 
 def parameter_name(path) -> str:
-    """The path of a leaf, as "Dense_0/kernel"."""
+    """The path of a leaf, such as "Dense_0/kernel"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
