@@ -43,8 +43,7 @@ class Checkpoints:
         self.folder = folder
         if folder.is_symlink():  # deleting through it would remove files of others
             raise UserError(
-                f"{folder} is a link: put the folder itself there, or take another run "
-                "folder"
+                f"{folder} is a link: replace it by a folder, or use another run folder"
             )
         processes.on_first_process(lambda: _set_damaged_aside(folder))
         # otherwise threads wait for minutes for a folder that could not be created
@@ -97,7 +96,7 @@ class Checkpoints:
             raise UserError(
                 f"the checkpoint {self.latest()} in {self.folder} does not fit this "
                 f"run or is damaged ({_first_line(error):.200}): remove it "
-                "or take another folder"
+                "or use another folder"
             ) from error
         state = jax.tree.map(_like, like, found["state"])
         if processes.count() > 1:
@@ -130,8 +129,8 @@ def _set_damaged_aside(folder: Path) -> None:
         damaged.append(f"{step.name} ({why})")
     if damaged and len(damaged) == len(steps):
         raise UserError(
-            f"all checkpoints in {folder} are damaged: {', '.join(damaged)}: take "
-            "another run folder, or remove that one to begin anew"
+            f"all checkpoints in {folder} are damaged: {', '.join(damaged)}; use "
+            "another run folder, or remove this one to start again"
         )
     for each in damaged:
         name = each.partition(" ")[0]
@@ -139,7 +138,7 @@ def _set_damaged_aside(folder: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)  # left by an earlier run
         (folder / name).rename(aside)
         log.warning(
-            "checkpoint %s of %s is damaged and is now %s: the one before it is taken",
+            "checkpoint %s of %s is damaged and is now %s: the one before it is used",
             each,
             folder,
             aside.name,
