@@ -1,4 +1,4 @@
-"""Checks by tracing one step of one member, with one sentence for each mistake."""
+"""Checks of a step of one member by tracing it, with one sentence for each mistake."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -153,7 +153,7 @@ def _check_real(train: TrainState) -> None:
     for path, leaf in jax.tree.leaves_with_path(train.params):
         if not jnp.issubdtype(leaf.dtype, jnp.inexact):
             raise UserError(
-                f"the model has {leaf.dtype} in params{jax.tree_util.keystr(path)}, of "
-                "which there is no gradient: make it a float, or keep it in the state "
-                "of a models.StatefulModel"
+                f"the model has {leaf.dtype} in params{jax.tree_util.keystr(path)}, "
+                "which has no gradient: make it a float, or keep it in the state of a "
+                "models.StatefulModel"
             )

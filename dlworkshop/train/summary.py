@@ -33,15 +33,16 @@ def summarise(
 ) -> dict[str, Any]:
     """The contents of summary.json.
 
-    Scores are of the finite members of one setting, the best by validation: numbers of
-    several are not mixed. `settings` then has those of each, in the same form.
+    Scores are those of the finite members of one setting, the best by validation, so
+    that settings are not mixed. If there are several, `settings` has the scores of each
+    in the same form.
 
     Args:
         plan: of the run.
-        population: as it ended.
+        population: at the end.
         scores: name of each split that was read -> means of the members.
-        seconds: of compilation, training and all together.
-        interrupted: whether training ended before its time.
+        seconds: of compilation, of training, and in total.
+        interrupted: whether training ended early.
     """
     members = len(plan.seeds)
     params, steps = population.train.params, processes.fetch(population.train.step)
@@ -83,7 +84,7 @@ def summarise(
 
 
 def _model_steps(plan: Plan, population: Population) -> dict[str, int]:
-    """Updates of all members together: those done, and those of stopped ones saved."""
+    """Updates of all members: those done, and those saved by stopping members."""
     steps = processes.fetch(population.train.step).astype(np.int64)  # [P]
     stopped = processes.fetch(population.status) == STOPPED
     saved = (plan.num_steps - steps)[stopped].sum()
@@ -144,7 +145,7 @@ def population_table(
             row["note"] = f"at step {steps} of {plan.num_steps}"
         if state["status"][member] == STOPPED:
             row["status"] = "stopped early"
-            # an observer names running members only, and those have waited less
+            # an observer only stops running members, which have waited less
             if plan.patience is not None and state["waited"][member] >= plan.patience:
                 since = f"no better since step {int(state['best_step'][member])}"
                 row.setdefault("note", since)
@@ -153,7 +154,7 @@ def population_table(
         if state["status"][member] >= QUARANTINED:
             row["status"] = "quarantined"
             status = int(state["status"][member])
-            last = status == PARAMETERS  # taken back, perhaps by more than a step
+            last = status == PARAMETERS  # was reset, maybe by more than one step
             at = f"after step {steps}" if last else f"at step {steps + 1}"
             row["note"] = f"{FAULTS[status]} not finite {at} of {plan.num_steps}"
         rows.append(row)
@@ -163,7 +164,7 @@ def population_table(
 
 
 def _who(plan: Plan, steps: int) -> str:
-    """Who stopped a member that did not stop by itself."""
+    """The observer that stopped a member, in words."""
     epoch, within = divmod(steps, plan.order.steps_per_epoch)
     at_rung = plan.scheduler is not None and not within and epoch in plan.rungs
     return plan.scheduler.name if plan.scheduler and at_rung else "an observer"

@@ -139,7 +139,7 @@ def growing(learning_rate):
         ({"optimizer": optax.lookahead}, "functools.partial if it is no number"),
         (
             {"model": models.Model(lambda k, x: {"n": 0}, lambda p, x, key=None: x)},
-            r"the model has int32 in params\['n'\], of which there is no gradient",
+            r"the model has int32 in params\['n'\], which has no gradient",
         ),
         ({"start": {"Dense_0": "a"}}, "start has parameters of another structure"),
         ({"start": jax.tree.map(lambda leaf: "a", PARAMS)}, "= 'a': give arrays"),
