@@ -73,7 +73,7 @@ def growing(learning_rate):
         ({"hparams": {"dropout": 1, "learning_rate": 1}}, "Mlp takes numbers in"),
         (
             {"hparams": {"learning_rate": 1, "momentum": 0.9}},
-            "'momentum' has no effect, none of loss, model, optimizer, schedule",
+            "'momentum' has no effect, because none of loss, model, optimizer",
         ),
         ({"model": models.mlp((8,), num_classes=3)}, "build it with num_classes=4"),
         ({"model": models.cnn((4, 4, 4, 4))}, "cannot be halved 4 times"),
@@ -136,7 +136,7 @@ def growing(learning_rate):
             | {"hparams": {}},
             "looks ahead and keeps two sets of parameters, but a step has one",
         ),
-        ({"optimizer": optax.lookahead}, "functools.partial if it is no number"),
+        ({"optimizer": optax.lookahead}, "functools.partial if it is not a num"),
         (
             {"model": models.Model(lambda k, x: {"n": 0}, lambda p, x, key=None: x)},
             r"the model has int32 in params\['n'\], which has no gradient",
