@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from dlworkshop.errors import Range, UserError, check_number, check_text
+from dlworkshop.errors import Range, UserError, check_flag, check_number, check_text
 from dlworkshop.learn import losses
 from dlworkshop.models.model import Model, StatefulModel
 from dlworkshop.train import checks
@@ -96,9 +96,10 @@ def check_arguments(asked: Arguments) -> None:
         members_at_once=asked.members_at_once,
         save_every_steps=asked.save_every_steps,
     )
-    checks.check_flags(
-        read_test=asked.read_test, quiet=asked.quiet, streamed=asked.streamed
-    )
+    check_flag("read_test", asked.read_test)
+    check_flag("quiet", asked.quiet)
+    if asked.streamed is not None:
+        check_flag("streamed", asked.streamed)
     check_text("experiment", asked.experiment)
     if asked.save_every_seconds is not None:
         check_number("save_every_seconds", asked.save_every_seconds, Range(0))

@@ -10,7 +10,6 @@ import optax
 from dlworkshop.data.content import SPLITS, check_kind
 from dlworkshop.errors import (
     UserError,
-    check_flag,
     check_function,
     check_known,
     check_path,
@@ -83,13 +82,6 @@ def check_places(workdir: Any, devices: Any) -> None:
             raise UserError(
                 f"devices has {repr_of(device)}: give devices, as jax.devices()"
             )
-
-
-def check_flags(**flags: bool | None) -> None:
-    """Check that flags are True or False; `streamed` may be None, too."""
-    for name, value in flags.items():
-        if value is not None or name != "streamed":
-            check_flag(name, value)
 
 
 def check_outputs(outputs: str | None, loss: Callable | None) -> None:

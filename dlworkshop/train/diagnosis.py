@@ -50,21 +50,18 @@ def explain_failure(plan: Plan, population: Population) -> str:
         batch = jax.tree.map(jnp.asarray, plan.dataset.train.rows(rows))
         (loss, grads, params), after = advance(train, batch, numbers)
         if not _finite((loss, grads, params)):
-            return _origin_or_nothing(
-                lambda *args: step(*args)[0],
-                ("the loss", "the gradient", "the parameters"),
-                (train, batch, numbers),
-                ("the member", "the batch", "the hyper-parameters"),
-            )
+            break
         train = after
-    return ""
-
-
-def _origin_or_nothing(*args: Any) -> str:
-    """The origin in words; "" if a program cannot be interpreted."""
+    else:
+        return ""
     try:
-        return origin(*args)
-    except Exception:
+        return origin(
+            lambda *args: step(*args)[0],
+            ("the loss", "the gradient", "the parameters"),
+            (train, batch, numbers),
+            ("the member", "the batch", "the hyper-parameters"),
+        )
+    except Exception:  # of a program that cannot be interpreted
         log.debug("the operation that failed was not found", exc_info=True)
         return ""
 
@@ -131,7 +128,7 @@ def origin(
         for path, _ in jax.tree_util.tree_leaves_with_path(tree):
             if (end := next(ends)) is not None and not finite[end]:
                 cause = _cause(tape, finite, end, args, names)
-                return f"{name}{_of(path)} is not finite because of {cause}"
+                return f"{name}{jax.tree_util.keystr(path)} is not finite because of {cause}"
     return "all is finite"  # here; two programs differ in rounding
 
 
@@ -145,16 +142,12 @@ def _cause(tape: "_Tape", finite: list[bool], end: int, args, names) -> str:
             return f"{eqn.primitive.name} at {where}"
         end = bad[0]
     paths = [
-        f"{name}{_of(path)}"
+        f"{name}{jax.tree_util.keystr(path)}"
         for name, tree in zip(names, args, strict=True)
         for path, _ in jax.tree_util.tree_leaves_with_path(tree)
     ]
     named = tape.given.index(end) if end in tape.given else None
     return "a constant" if named is None else paths[named]
-
-
-def _of(path) -> str:
-    return jax.tree_util.keystr(path)
 
 
 def _all_finite(value) -> jax.Array:

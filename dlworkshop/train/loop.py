@@ -31,7 +31,6 @@ class Trained(NamedTuple):
     population: pop.Population
     history: History
     seconds: dict[str, float]
-    step: int
     plan: Plan  # with the hyper-parameters placed
     finished: dict[str, Any] | None = (
         None  # the summary, if the run was finished before
@@ -63,7 +62,6 @@ class Loop(Session):
             self.population,
             self.history,
             self.seconds_so_far(),
-            self.step,
             self.plan,
             self.finished,
             self.interrupted,

@@ -33,7 +33,9 @@ def write_params(
     from safetensors.numpy import save  # noqa: PLC0415
 
     named = {
-        prefix + parameter_name(key): _contiguous(leaf)
+        prefix + parameter_name(key): np.ascontiguousarray(
+            jax.random.key_data(leaf) if processes.is_key(leaf) else leaf
+        )
         for prefix, tree in (("", params), (STATE, state))
         for key, leaf in jax.tree.leaves_with_path(tree)
     }
@@ -62,12 +64,6 @@ def read_params(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     )
     run_files.conforms(config, run_files.schema.Trained, path)
     return config, named
-
-
-def _contiguous(leaf: Any) -> np.ndarray:
-    if processes.is_key(leaf):
-        leaf = jax.random.key_data(leaf)
-    return np.ascontiguousarray(leaf)
 
 
 def parameter_name(path) -> str:

@@ -8,7 +8,7 @@ known, nothing is recorded.
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import scipy
@@ -33,19 +33,9 @@ LINKS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-class PredictionRecorder(Protocol):
-    """A watcher of the test split that can be written to a file."""
-
-    def __call__(self, group: Group, first: int, found: Evaluated) -> None:
-        """Record the examples from `first` on."""
-
-    def write(self, path: Path) -> None:
-        """Write `predictions.npz`."""
-
-
 def predictions_of(
     dataset: Dataset, outputs: str | None, counted: np.ndarray
-) -> PredictionRecorder | None:
+) -> "PredictionRecorder | None":
     """The recorder for these outputs; None if their meaning is not known.
 
     Args:
@@ -266,6 +256,9 @@ class NumberPredictions:
             arrays |= {"target": target, "ensemble": ensemble, "prediction": said}
         with atomic_file(path) as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+PredictionRecorder = ClassPredictions | NumberPredictions
 
 
 def add_counted(

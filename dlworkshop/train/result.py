@@ -69,42 +69,10 @@ class Run:
         """
         return self.predictor(inputs)
 
-    @property
+    @functools.cached_property
     def predictor(self) -> Callable[[PyTree], PyTree]:
         """`predict` with its compiled programs, created once."""
-        found = self.__dict__.get("_predictor")
-        if found is None:
-            found = self.__dict__["_predictor"] = self._make_predictor()
-        return found
-
-    def _make_predictor(self) -> Callable[[PyTree], PyTree]:
-        model = stateful(self.model)
-
-        @functools.partial(jax.jit, static_argnums=0)
-        def outputs(platform, params, state, hparams, batch):
-            size = len(jax.tree.leaves(batch)[0])
-            example = row_structs(batch)
-            execution = rule_of_thumb(
-                size,
-                update_flops(model, example),
-                convolutions=convolves(model, example),
-                platform=platform,
-            )
-            chosen = computed_by(model, execution.convolution, platform)
-            part = execution.micro_batch or size  # examples at a time
-            parts = jax.tree.map(
-                lambda leaf: leaf.reshape(-1, part, *leaf.shape[1:]), batch
-            )
-
-            def member(params, state, hparams):
-                rows = jax.lax.map(
-                    lambda part: predict(chosen, params, part, state, **hparams), parts
-                )
-                return jax.tree.map(
-                    lambda leaf: leaf.reshape(size, *leaf.shape[2:]), rows
-                )
-
-            return map_members(member, execution.sequential)(params, state, hparams)
+        outputs = _compiled_outputs(stateful(self.model))
 
         def predict_all(inputs: PyTree) -> PyTree:
             inputs = as_learnt_from(self.summary.get("inputs", {}), inputs)
@@ -121,11 +89,11 @@ class Run:
                         lambda leaf, at=first: _padded(leaf[at : at + size], size),
                         inputs,
                     )
-                    left = total - first
                     found = outputs(_platform(members), *members, batch)
                     rows.append(
                         jax.tree.map(
-                            lambda leaf, n=left: np.asarray(leaf)[:, :n], found
+                            lambda leaf, n=total - first: leaf[:, :n],
+                            jax.device_get(found),
                         )
                     )
                 groups.append(_concatenated(rows, 1))
@@ -284,6 +252,36 @@ class Run:
         healthy = [row.get("status") != "quarantined" for row in rows]
         mine = (settings.best(self.summary) or {}).get("members")
         return f"<p>{lines}</p>{curves(self.history, healthy or None, mine)}"
+
+
+def _compiled_outputs(model: StatefulModel) -> Callable:
+    """(platform, params, state, hparams, batch) -> outputs [P, B, ...], jitted."""
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def outputs(platform, params, state, hparams, batch):
+        size = len(jax.tree.leaves(batch)[0])
+        example = row_structs(batch)
+        execution = rule_of_thumb(
+            size,
+            update_flops(model, example),
+            convolutions=convolves(model, example),
+            platform=platform,
+        )
+        chosen = computed_by(model, execution.convolution, platform)
+        part = execution.micro_batch or size  # examples at a time
+        parts = jax.tree.map(
+            lambda leaf: leaf.reshape(-1, part, *leaf.shape[1:]), batch
+        )
+
+        def member(params, state, hparams):
+            rows = jax.lax.map(
+                lambda part: predict(chosen, params, part, state, **hparams), parts
+            )
+            return jax.tree.map(lambda leaf: leaf.reshape(size, *leaf.shape[2:]), rows)
+
+        return map_members(member, execution.sequential)(params, state, hparams)
+
+    return outputs
 
 
 def check_run(run: Any) -> None:

@@ -49,6 +49,9 @@ def summarise(
     examples = int(steps.astype(np.int64).sum()) * plan.order.batch_size
     rows = population_table(plan, population, scores, interrupted)
     settings = ranked(rows, plan.monitor, plan.better)
+    scheduler: dict[str, Any] = {}
+    if plan.scheduler is not None:
+        scheduler = {"scheduler": {**plan.scheduler.config, "rungs": plan.rungs}}
     return to_jsonable(
         {
             "experiment": plan.settings["experiment"],
@@ -57,7 +60,7 @@ def summarise(
             "members": members,
             "steps": int(steps.max()),
             "model_steps": _model_steps(plan, population),
-            **_scheduled(plan),
+            **scheduler,
             "parameters": num_params(params) // members,
             "parameters_taken": _taken(plan, population),
             "folds": plan.folds,
@@ -89,13 +92,6 @@ def _model_steps(plan: Plan, population: Population) -> dict[str, int]:
     stopped = processes.fetch(population.status) == STOPPED
     saved = (plan.num_steps - steps)[stopped].sum()
     return {"done": int(steps.sum()), "saved": int(saved)}
-
-
-def _scheduled(plan: Plan) -> dict[str, Any]:
-    """The scheduler with its rungs, if there is one."""
-    if plan.scheduler is None:
-        return {}
-    return {"scheduler": {**plan.scheduler.config, "rungs": plan.rungs}}
 
 
 def _taken(plan: Plan, population: Population) -> str:
