@@ -101,9 +101,9 @@ def origin(
 
     Args:
         function: `args` -> one pytree for each of `outputs`.
-        outputs: what they are called.
+        outputs: the names of the outputs.
         args: pytrees.
-        names: what they are called.
+        names: the names of `args`.
 
     >>> def f(x):
     ...     hidden = jnp.where(x > 0, jnp.log(x), 0)
@@ -126,9 +126,10 @@ def origin(
     ends = iter(tape.ends)
     for name, tree in zip(outputs, shapes, strict=True):
         for path, _ in jax.tree_util.tree_leaves_with_path(tree):
-            if (end := next(ends)) is not None and not finite[end]:
+            if not finite[end := next(ends)]:
                 cause = _cause(tape, finite, end, args, names)
-                return f"{name}{jax.tree_util.keystr(path)} is not finite because of {cause}"
+                where = f"{name}{jax.tree_util.keystr(path)}"
+                return f"{where} is not finite because of {cause}"
     return "all is finite"  # here; two programs differ in rounding
 
 
@@ -163,7 +164,7 @@ class _Tape:
         self.values: list[Any] = []
         self.made_by: dict[int, tuple[Any, list[int]]] = {}
         self.given: list[int] = []  # the places of the arguments
-        self.ends: list[int | None] = []
+        self.ends: list[int] = []  # the places of the outputs
         self._places: dict[int, int] = {}
 
     def place(self, value: Any) -> int:
