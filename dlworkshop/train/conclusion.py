@@ -42,7 +42,7 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
     counted = processes.fetch(population.status) < pop.QUARANTINED
     means, not_finite = _evaluated(plan, final, "validation", counted)
     scores, found, predictions = {"validation": means}, [not_finite], None
-    if plan.read_test and not trained.interrupted:
+    if plan.asked.read_test and not trained.interrupted:
         if workdir is not None:
             predictions = _recorder(plan, population, scores, counted)
         means, not_finite = _evaluated(plan, final, "test", counted, predictions)
@@ -67,7 +67,7 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
 def final_params(plan: Plan, population: pop.Population) -> tuple[PyTree, PyTree]:
     """Params and state [P, ...] at the end; with `patience` the best by validation."""
     last = plan.programs.judged(population)
-    if plan.patience is None:
+    if plan.asked.patience is None:
         return last
     known = jnp.isfinite(population.best_score)
     return jax.vmap(pop.select)(known, population.best, last)
@@ -109,7 +109,7 @@ def _recorder(
 ) -> PredictionRecorder | None:
     """Records predictions; the finite members of the best setting are the ensemble."""
     rows = population_table(plan, population, scores)
-    best = ranked(rows, plan.monitor, plan.better)[0]["members"]
+    best = ranked(rows, plan.asked.monitor, plan.better)[0]["members"]
     chosen = counted & np.isin(np.arange(len(rows)), best)
     return predictions_of(plan.dataset, plan.outputs, chosen)
 
@@ -141,7 +141,7 @@ def _run(
         opt_state = processes.fetch(opt_state)
     params, state = final
     return Run(
-        plan.model,
+        plan.asked.model,
         params,
         summary,
         workdir,

@@ -70,8 +70,8 @@ def _values_of_a_step(plan: Plan) -> Callable:
     """(train, batch, hparams) -> (loss, gradient, new parameters), new train state."""
     ours = make_train_step(plan.spec)
     own = None
-    if plan.make_step is not None:
-        own = make_own_step(plan.make_step, ours, plan.spec.routes.make_step)
+    if plan.asked.make_step is not None:
+        own = make_own_step(plan.asked.make_step, ours, plan.spec.routes.make_step)
 
     def step(train: TrainState, batch: Batch, hparams: HParams):
         if own is not None:

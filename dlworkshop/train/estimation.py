@@ -153,7 +153,7 @@ def measure(plan: Plan, saved: bool) -> Estimate:
     # the time of whole epochs includes their evaluations; one more is at the end
     validations = 1 if plan.by_epochs else epochs + 1
     evaluate = validations * seconds_of("validation", loop.evaluate)
-    if plan.read_test:
+    if plan.asked.read_test:
         evaluate += seconds_of("test", read_test)
     seconds = {
         "setup": setup,
@@ -173,7 +173,7 @@ def measure(plan: Plan, saved: bool) -> Estimate:
         free=free,
         steps_per_second=1 / seconds_per_step,
         seconds=seconds | {"total": sum(seconds.values())},
-        at_most=plan.patience is not None or bool(plan.observers),
+        at_most=plan.asked.patience is not None or bool(plan.observers),
     )
 
 

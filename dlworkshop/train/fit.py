@@ -211,7 +211,7 @@ def _fit(plan: Plan, dataset: Dataset, workdir: str | Path | None) -> Run:
         return conclude(Loop(plan, None).run(), None)
     workdir = Path(workdir)
     # before the folder is locked, so that errors of the data are not taken for its own
-    files = data_files.describe(dataset, plan.model)
+    files = data_files.describe(dataset, plan.asked.model)
 
     def prepare() -> None:
         run_folder.check_config(workdir, plan.settings, plan.derived)

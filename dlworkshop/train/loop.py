@@ -119,8 +119,8 @@ class Loop(Session):
         every = plan.order.steps_per_epoch
         first = self.step // every
         last = min(first + self.epochs_per_call.epochs, plan.num_steps // every)
-        if plan.save_every_steps is not None and self.workdir is not None:
-            last = min(last, first + -(-plan.save_every_steps // every))
+        if plan.asked.save_every_steps is not None and self.workdir is not None:
+            last = min(last, first + -(-plan.asked.save_every_steps // every))
         fewest = max((s for s in plan.groups.sizes if s < len(group)), default=0)
         data = plan.feed.data("train")
         with self.training() as spent:

@@ -113,7 +113,7 @@ def needs(plan, saved: bool, size: int) -> Needs:
         evaluation,
         plan.validation_split if plan.by_epochs else None,
         with_outputs=whole,
-        more=max(0, more if plan.read_test else 0) // plan.mesh.size,
+        more=max(0, more if plan.asked.read_test else 0) // plan.mesh.size,
     )
     splits, fed = training
     data = tree_bytes(splits) + tree_bytes(fed) / plan.mesh.size + plan.feed.more()

@@ -98,7 +98,7 @@ class Plan(Task):
     @functools.cached_property
     def table(self) -> str:
         """The layers of the model, as text."""
-        return table(self.model, self.example)
+        return table(self.asked.model, self.example)
 
     def score(self, means: Mapping[str, np.ndarray]) -> np.ndarray:
         """`cost` on the host: [P], lower is better."""

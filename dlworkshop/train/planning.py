@@ -47,10 +47,10 @@ def make_plan(asked: Arguments, started: float) -> Plan:
     """
     check_arguments(asked)
     task = resolve(asked)
-    mesh = _mesh(asked, task)
-    before = _choices_before(asked, task)
-    work = _workload(asked, task, mesh, before)
-    plan = _assembled(asked, task, work, before, started)
+    mesh = _mesh(task)
+    before = _choices_before(task)
+    work = _workload(task, mesh, before)
+    plan = _assembled(task, work, before, started)
     finished = run_folder.is_finished(asked.workdir, asked.num_epochs)
     if asked.members_at_once is None and not finished:
         plan = _fitting(plan, work, saves=asked.workdir is not None)
@@ -62,11 +62,12 @@ def make_plan(asked: Arguments, started: float) -> Plan:
     return plan
 
 
-def _mesh(asked: Arguments, task: Task) -> Mesh:
+def _mesh(task: Task) -> Mesh:
     """The devices that the run uses, some of each process."""
+    asked = task.asked
     available = jax.devices() if asked.devices is None else list(asked.devices)
     # a batch transform or a custom step needs the whole batch on one device
-    split = asked.batch_transform is None and task.make_step is None
+    split = asked.batch_transform is None and asked.make_step is None
     mesh = make_mesh(len(task.seeds), asked.batch_size, available, split)
     processes.check_all_used(list(mesh.devices.flat))
     if mesh.size < len(available):
@@ -76,7 +77,7 @@ def _mesh(asked: Arguments, task: Task) -> Mesh:
     return mesh
 
 
-def _choices_before(asked: Arguments, task: Task) -> dict[str, Any]:
+def _choices_before(task: Task) -> dict[str, Any]:
     """The derived choices of the run in the folder, which continues with them.
 
     A run may only continue for more epochs if its schedule does not depend on their
@@ -85,12 +86,12 @@ def _choices_before(asked: Arguments, task: Task) -> dict[str, Any]:
     Raises:
         UserError: if the schedule would have had other multipliers so far.
     """
+    asked, spec = task.asked, task.spec
     before = run_folder.read_config(asked.workdir)
     derived = before.get("derived", {})
     epochs = before.get("num_epochs", asked.num_epochs)
     if epochs >= asked.num_epochs:
         return derived
-    spec = task.spec
     done = spec.num_steps // asked.num_epochs * epochs
     steps = jnp.arange(done, dtype=float)
 
@@ -98,7 +99,7 @@ def _choices_before(asked: Arguments, task: Task) -> dict[str, Any]:
         schedule = spec.schedule(num_steps, **given(spec.routes.schedule, numbers))
         return jax.vmap(schedule)(steps)
 
-    # without hyper-parameters the schedule is the same for all members
+    # a schedule without hyper-parameters is the same for all members
     for member in range(len(task.seeds) if spec.routes.schedule else 1):
         numbers = {name: values[member] for name, values in task.hparams.items()}
         then, now = (multipliers(n, numbers) for n in (done, spec.num_steps))
@@ -112,23 +113,21 @@ def _choices_before(asked: Arguments, task: Task) -> dict[str, Any]:
     return derived
 
 
-def _members_at_once(asked: Arguments, before: dict[str, Any]) -> int | None:
+def _members_at_once(task: Task, before: dict[str, Any]) -> int | None:
     """The requested number, or the one that the run began with."""
-    return asked.members_at_once or before.get("members_at_once")
+    return task.asked.members_at_once or before.get("members_at_once")
 
 
-def _workload(
-    asked: Arguments, task: Task, mesh: Mesh, before: dict[str, Any]
-) -> Workload:
+def _workload(task: Task, mesh: Mesh, before: dict[str, Any]) -> Workload:
     """The work of the run on these devices."""
-    members, most = len(task.seeds), _members_at_once(asked, before)
+    members, most = len(task.seeds), _members_at_once(task, before)
     if most is None or most >= members:
         most = places(mesh, members)
     at_once = memory.equal(members, mesh.shape[MEMBER], most)
     return Workload(
         task.spec,
         task.example,
-        asked.batch_size,
+        task.asked.batch_size,
         members,
         at_once,
         task.num_steps,
@@ -137,23 +136,19 @@ def _workload(
 
 
 def _assembled(
-    asked: Arguments,
-    task: Task,
-    work: Workload,
-    before: dict[str, Any],
-    started: float,
+    task: Task, work: Workload, before: dict[str, Any], started: float
 ) -> Plan:
     """The plan, not yet limited by memory."""
-    mesh, every = work.mesh, task.order.steps_per_epoch
+    asked, mesh, every = task.asked, work.mesh, task.order.steps_per_epoch
     make_programs = functools.partial(
         Programs,
         task.spec,
-        patience=task.patience,
-        make_step=task.make_step,
+        patience=asked.patience,
+        make_step=asked.make_step,
         order=task.order,
         score=task.cost,
     )
-    execution = _execution(asked, task, work, before, make_programs)
+    execution = _execution(task, work, before, make_programs)
     feed = feeds.choose(asked.streamed, task.dataset, mesh, task.order)
     chunk = asked.steps_per_chunk or work.chunk(task.has_while, every, before)
     groups = _groups(task, work, work.at_once)
@@ -180,7 +175,7 @@ def _assembled(
         derived={
             "platform": work.platform,
             "execution": execution._asdict(),
-            "members_at_once": _members_at_once(asked, before) or work.at_once,
+            "members_at_once": _members_at_once(task, before) or work.at_once,
             "steps_per_chunk": chunk and min(chunk, every),
         },
         flops=work.flops,
@@ -189,16 +184,16 @@ def _assembled(
 
 
 def _execution(
-    asked: Arguments,
     task: Task,
     work: Workload,
     before: dict[str, Any],
     make_programs: Callable[..., Programs],
 ) -> ExecutionConfig:
     """How a step is computed: as requested, as before, or as measured to be fastest."""
+    asked = task.asked
     _, state = shapes(task.spec.model, task.example)
     # running statistics, and a custom step, are of the whole batch
-    whole = bool(jax.tree.leaves(state)) or task.make_step is not None
+    whole = bool(jax.tree.leaves(state)) or asked.make_step is not None
 
     def trial(mesh: Mesh, execution: ExecutionConfig) -> Programs:
         if whole:

@@ -109,7 +109,7 @@ class Session:
     def explored(self) -> dict[str, np.ndarray]:
         """The hyper-parameters that change during the run, name -> [P]."""
         plan = self.plan
-        planned = plan.scheduler.limits if plan.scheduler else ()
+        planned = plan.asked.scheduler.limits if plan.asked.scheduler else ()
         return {
             name: values
             for name, values in plan.hparams.items()
@@ -127,8 +127,8 @@ class Session:
         """Whether a checkpoint is due."""
         if self.workdir is None:
             return False
-        every_steps = self.plan.save_every_steps
-        every_seconds = self.plan.save_every_seconds
+        every_steps = self.plan.asked.save_every_steps
+        every_seconds = self.plan.asked.save_every_seconds
         steps = self.step - self.saved_step
         seconds = time.perf_counter() - self.saved_at
         return (every_steps is not None and steps >= every_steps) or (

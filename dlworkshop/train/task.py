@@ -27,13 +27,13 @@ from dlworkshop.learn.hparams import (
 from dlworkshop.learn.metrics import Metric, as_metrics, cost, default_metrics
 from dlworkshop.learn.objective import from_loss
 from dlworkshop.learn.step import TrainSpec, make_eval_step
-from dlworkshop.models.model import Model, StatefulModel, shapes, stateful
+from dlworkshop.models.model import shapes, stateful
 from dlworkshop.train import checks, finite, processes, run_folder
 from dlworkshop.train.arguments import Arguments
 from dlworkshop.train.flops import has_while
 from dlworkshop.train.folds import held_out, pooled
 from dlworkshop.train.members import check_ranges, product
-from dlworkshop.train.observers.scheduler import Scheduler, planned_rungs
+from dlworkshop.train.observers.scheduler import planned_rungs
 from dlworkshop.train.orders import EndlessOrder
 from dlworkshop.train.predictions import fitted_target
 from dlworkshop.train.result import describe_example, versions
@@ -46,26 +46,19 @@ from dlworkshop.types import Array, Dataset, HParams, PyTree, Start
 class Task:
     """What a run computes."""
 
-    model: Model | StatefulModel  # as the user gave it
+    asked: Arguments
     dataset: Dataset  # with folds, train and validation are both pooled
     spec: TrainSpec
     metrics: Mapping[str, Metric]  # all; those of one example are in the spec, too
-    monitor: str  # "loss" or one of the metrics, on validation
     outputs: str | None  # what the model's outputs are; see `losses.outputs_of`
     hparams: Mapping[str, np.ndarray]  # name -> [P]
     seeds: list[int]  # [P]
     held_out: np.ndarray | None  # [P, N] bool, the examples of each member's fold
     start: Start | None  # [P, ...] initial values
     order: Order
-    make_step: Callable | None  # makes a custom step of ours
-    patience: int | None
-    read_test: bool
     observers: Sequence[Callable]
-    scheduler: Scheduler | None  # one of the observers
     rungs: Mapping[int, int]  # epochs -> members that run after them, at most
-    save_every_steps: int | None
-    save_every_seconds: float | None
-    quiet: bool
+    quiet: bool  # also True in all processes but the first
     settings: dict[str, Any]  # what was asked for, as JSON
     has_while: bool  # whether a step loops until a condition holds
     num_steps: int
@@ -99,7 +92,8 @@ class Task:
     @property
     def better(self) -> str:
         """The better direction of the monitored quantity."""
-        return "lower" if self.monitor == "loss" else self.metrics[self.monitor].better
+        metric = self.metrics.get(self.asked.monitor)
+        return "lower" if metric is None else metric.better
 
     @property
     def sign(self) -> int:
@@ -108,7 +102,8 @@ class Task:
 
     def cost(self, means: Mapping[str, Array]) -> Array:
         """The monitored quantity [P], signed so that lower is better."""
-        return cost(self.metrics.get(self.monitor), means[self.monitor])
+        monitor = self.asked.monitor
+        return cost(self.metrics.get(monitor), means[monitor])
 
 
 def resolve(asked: Arguments) -> Task:
@@ -143,25 +138,18 @@ def resolve(asked: Arguments) -> Task:
         alike = run_folder.to_jsonable({**settings, "versions": versions()})
         processes.check_alike(alike)
     return Task(
-        model=asked.model,
+        asked=asked,
         dataset=dataset,
         spec=spec,
         metrics=metrics,
-        monitor=asked.monitor,
         outputs=outputs,
         hparams=hparams,
         seeds=seeds,
         held_out=held,
         start=start,
         order=order,
-        make_step=asked.make_step,
-        patience=asked.patience,
-        read_test=asked.read_test,
         observers=asked.observers,
-        scheduler=asked.scheduler,
         rungs=rungs,
-        save_every_steps=asked.save_every_steps,
-        save_every_seconds=asked.save_every_seconds,
         quiet=asked.quiet or not processes.is_first(),
         settings=settings,
         has_while=has_while(step.jaxpr),
