@@ -17,6 +17,7 @@ from dlworkshop.learn.metrics import Metric, mean_over_classes
 from dlworkshop.learn.step import Evaluated
 from dlworkshop.train import processes
 from dlworkshop.train.groups import Group, scatter_rows
+from dlworkshop.train.plan import Plan
 from dlworkshop.types import Batch, PyTree
 
 # Called with the members of a group, the position of the first example of a piece, and
@@ -25,7 +26,7 @@ Watcher = Callable[[Group, int, Evaluated], None]
 
 
 def evaluate_split(
-    plan: Any,
+    plan: Plan,
     judged: tuple[PyTree, PyTree],
     split: str,
     groups: Sequence[Group],
@@ -45,9 +46,7 @@ def evaluate_split(
     batch = getattr(plan.dataset, split)
     weight, held_out = weight_of(batch), None
     if split == "validation" and plan.held_out is not None:
-        held_out = (
-            plan.held_out if batch.weights is None else plan.held_out * batch.weights
-        )
+        held_out = plan.held_out * (1 if batch.weights is None else batch.weights)
     whole = {name: metric for name, metric in plan.metrics.items() if metric.split}
     names = ["loss", *plan.metrics]
     means = {name: np.full(len(plan.seeds), np.nan) for name in names}
@@ -82,7 +81,7 @@ def total_of(total: np.ndarray) -> np.ndarray:
 
 
 def _totals(
-    plan: Any,
+    plan: Plan,
     judged: tuple[PyTree, PyTree],
     split: str,
     group: Group,

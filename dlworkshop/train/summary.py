@@ -117,7 +117,7 @@ def population_table(
             "waited": population.epochs_without_improvement,
         }
     )
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "member": member,
             "seed": seed,
@@ -169,7 +169,5 @@ def _ending(plan: Plan, state: Mapping[str, Any], interrupted: bool) -> dict[str
 def _who(plan: Plan, steps: int) -> str:
     """The observer that stopped a member, in words."""
     epoch, within = divmod(steps, plan.order.steps_per_epoch)
-    at_rung = plan.asked.scheduler is not None and not within and epoch in plan.rungs
-    return (
-        plan.asked.scheduler.name if plan.asked.scheduler and at_rung else "an observer"
-    )
+    at_rung, scheduler = not within and epoch in plan.rungs, plan.asked.scheduler
+    return scheduler.name if scheduler is not None and at_rung else "an observer"
