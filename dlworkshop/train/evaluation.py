@@ -46,7 +46,9 @@ def evaluate_split(
     batch = getattr(plan.dataset, split)
     weight, held_out = weight_of(batch), None
     if split == "validation" and plan.held_out is not None:
-        held_out = plan.held_out * (1 if batch.weights is None else batch.weights)
+        held_out = plan.held_out
+        if batch.weights is not None:
+            held_out = held_out * batch.weights
     whole = {name: metric for name, metric in plan.metrics.items() if metric.split}
     names = ["loss", *plan.metrics]
     means = {name: np.full(len(plan.seeds), np.nan) for name in names}

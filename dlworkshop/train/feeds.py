@@ -4,7 +4,6 @@ Both feed the same batches, bit for bit, so a run may continue with the other on
 """
 
 import contextlib
-import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from dlworkshop.models.model import BATCH
 from dlworkshop.train import memory, processes
 from dlworkshop.train.groups import Group, balanced_size
 from dlworkshop.train.mesh import MEMBER, row_structs, shape_structs, shard
+from dlworkshop.train.programs import tree_bytes
 from dlworkshop.types import Array, Batch, Dataset
 
 # Splits are resident if they take at most this share of the free memory; the rest is
@@ -105,7 +105,7 @@ class Resident:
 
     def more(self) -> int:
         """Bytes on each device besides the arguments of training."""
-        return size_of(self._dataset.validation) + size_of(self._dataset.test)
+        return tree_bytes(self._dataset.validation) + tree_bytes(self._dataset.test)
 
 
 class Streamed:
@@ -195,7 +195,7 @@ class Streamed:
     def _most(self, examples: int) -> int:
         """The largest number of batches in a piece."""
         train = self._dataset.train
-        each = examples * size_of(train) // train.num_examples
+        each = examples * tree_bytes(train) // train.num_examples
         return max(1, PIECE_BYTES // max(each, 1))
 
     def _stream(
@@ -270,16 +270,10 @@ def _members(group: Group, order: Order) -> np.ndarray:
     return np.minimum(group, len(order.member) - 1)
 
 
-def size_of(split: Batch) -> int:
-    """The bytes of a split."""
-    leaves = jax.tree.leaves(split)
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
-
-
 def fits(dataset: Dataset, devices: list[jax.Device]) -> bool:
     """Whether all splits take at most RESIDENT_SHARE of each device's free memory.
 
     Every device has a copy of all splits.
     """
-    needed = sum(map(size_of, (dataset.train, dataset.validation, dataset.test)))
+    needed = sum(map(tree_bytes, (dataset.train, dataset.validation, dataset.test)))
     return needed <= RESIDENT_SHARE * memory.free(devices)

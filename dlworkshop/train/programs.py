@@ -1,6 +1,7 @@
 """The compiled programs of a population, each compiled once per mesh."""
 
 import functools
+import math
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -362,8 +363,9 @@ class Programs:
 
 
 def tree_bytes(tree: PyTree) -> int:
-    """Bytes of arrays or of their shape structs."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    """Bytes of arrays, in memory or on disk, or of their shape structs."""
+    leaves = jax.tree.leaves(tree)
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
 
 
 def _streamed(_data, batch: Batch) -> Batch:
