@@ -307,8 +307,8 @@ class Programs:
         state = population.train
         steps: tuple = (self._chunk, population, hparams, *training)
         if held is not None:
-            train, numbers = training[0], [np.int32(0)] * 3
-            steps = (self._epochs, population, hparams, seeds, train, held, *numbers)
+            split, numbers = training[0], [np.int32(0)] * 3
+            steps = (self._epochs, population, hparams, seeds, split, held, *numbers)
         train = self._compile(*steps)
         data, piece = evaluation
         totals = shape_structs(self._mesh, self.no_totals(seeds.shape[0]), MEMBER)
