@@ -41,7 +41,8 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
         return _run(trained, final, trained.finished, workdir)
     counted = processes.fetch(population.status) < pop.QUARANTINED
     means, not_finite = _evaluated(plan, final, "validation", counted)
-    scores, found, predictions = {"validation": means}, [not_finite], None
+    scores, found = {"validation": means}, [not_finite]
+    predictions: PredictionRecorder | None = None
     if plan.asked.read_test and not trained.interrupted:
         if workdir is not None:
             predictions = _recorder(plan, population, scores, counted)
