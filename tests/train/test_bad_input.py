@@ -318,7 +318,7 @@ def test_a_damaged_config(quadrants, tmp_path):
 def test_a_log_that_is_shorter_than_the_record(quadrants, trained, tmp_path):
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     (tmp_path / "metrics.jsonl").write_text("")
-    with pytest.raises(UserError, match="shorter than its checkpoint"):
+    with pytest.raises(UserError, match="shorter than at its checkpoint"):
         train(quadrants, workdir=tmp_path)
 
 
