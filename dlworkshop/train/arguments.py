@@ -57,8 +57,8 @@ class Arguments:
     @property
     def observers(self) -> list[Callable]:
         """The observers; a single one need not be in a list."""
-        single = not isinstance(self.observe, Sequence)
-        return [self.observe] if single else list(self.observe)
+        observe = self.observe
+        return list(observe) if isinstance(observe, Sequence) else [observe]
 
     @property
     def scheduler(self) -> Scheduler | None:

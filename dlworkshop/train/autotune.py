@@ -267,7 +267,7 @@ def _make_try_out(
     held = slice(0, max(batch_size, min(512, dataset.train.num_examples)))
     data = shard(mesh, jax.tree.map(np.asarray, dataset.train.rows(held)))
     index = np.arange(2 * few * batch_size, dtype=np.int32) % held.stop
-    index = index.reshape(2, few, batch_size)
+    feed = index.reshape(2, few, batch_size)
 
     def try_out(choice: ExecutionConfig) -> Callable[[], Any]:
         programs = make_programs(execution=choice)
@@ -277,7 +277,7 @@ def _make_try_out(
         alive = [programs.begin(start, numbers, example)]
 
         def call():
-            where = shard(mesh, index, None, MEMBER, BATCH)
+            where = shard(mesh, feed, None, MEMBER, BATCH)
             alive[0], found = programs.chunk(alive[0], numbers, data, where)
             jax.block_until_ready((alive[0], found))
 

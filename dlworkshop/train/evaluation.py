@@ -92,13 +92,14 @@ def _totals(
 ) -> dict[str, np.ndarray]:
     """Sums over a split, name -> [G, 2]; examples are fetched for watchers only."""
     size, first = getattr(plan.dataset, split).num_examples, 0
-    own = plan.programs.gather((*judged, plan.placed_hparams), group)
+    whole = *judged, plan.placed_hparams
+    params, state, hparams = plan.programs.gather(whole, group)
     totals, data = plan.programs.no_totals(len(group)), plan.feed.data(split)
     batch, most = plan.evaluation_batch, plan.evaluation_batches(len(group))
     with contextlib.closing(plan.feed.evaluation(split, batch, most)) as pieces:
         for piece in pieces:
             totals, found = plan.programs.evaluate(
-                *own, totals, data, piece, with_outputs
+                params, state, hparams, totals, data, piece, with_outputs
             )
             if not watchers:
                 continue

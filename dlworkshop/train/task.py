@@ -5,7 +5,7 @@ change the results beyond rounding.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -257,7 +257,7 @@ def _check_ranges(asked: Arguments, routes: Routes, hparams: HParams) -> None:
     )
 
 
-def _answer(spec: TrainSpec, dataset: Dataset, names: Sequence[str]) -> PyTree:
+def _answer(spec: TrainSpec, dataset: Dataset, names: Iterable[str]) -> PyTree:
     """The outputs for one example, as shapes."""
     one = dataset.train.rows(slice(0, 1))
     params, state = shapes(spec.model, dataset.train.rows(0).inputs)
