@@ -25,7 +25,7 @@ from dlworkshop import models, workshop
 from dlworkshop.data import toy
 from dlworkshop.errors import UserError
 from dlworkshop.models.convolution import computed_by
-from dlworkshop.train.programs import update_flops
+from dlworkshop.train.flops import update_flops
 from dlworkshop.verify import claims
 from dlworkshop.workshop.lesson import Lesson
 

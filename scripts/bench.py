@@ -101,9 +101,10 @@ def ours(work: str, members: int) -> Callable[[int], int]:
     from dlworkshop.models.convolution import has_convolutions  # noqa: PLC0415
     from dlworkshop.models.model import BATCH as BATCH_AXIS  # noqa: PLC0415
     from dlworkshop.train.autotune import measure, rule_of_thumb  # noqa: PLC0415
+    from dlworkshop.train.flops import update_flops  # noqa: PLC0415
     from dlworkshop.train.members import product  # noqa: PLC0415
     from dlworkshop.train.mesh import MEMBER, make_mesh, shard  # noqa: PLC0415
-    from dlworkshop.train.programs import Programs, update_flops  # noqa: PLC0415
+    from dlworkshop.train.programs import Programs  # noqa: PLC0415
     from dlworkshop.types import Batch, Dataset  # noqa: PLC0415
 
     images, labels = examples()

@@ -81,8 +81,8 @@ def point(work: str, members: int) -> dict[str, Any]:
     """One run of `fit`: its speed and its memory."""
     from dlworkshop import fit  # noqa: PLC0415
     from dlworkshop.train import memory  # noqa: PLC0415
+    from dlworkshop.train.flops import update_flops  # noqa: PLC0415
     from dlworkshop.train.loop import Loop  # noqa: PLC0415
-    from dlworkshop.train.programs import update_flops  # noqa: PLC0415
 
     use_all_cores(members)
     model, optimizer, hparams = model_of(work)
@@ -139,12 +139,12 @@ def order_ratio(work: str, members: int, rounds: int) -> dict[str, Any]:
         has_convolutions,
     )
     from dlworkshop.train.autotune import rule_of_thumb  # noqa: PLC0415
-    from dlworkshop.train.members import product  # noqa: PLC0415
-    from dlworkshop.train.programs import (  # noqa: PLC0415
+    from dlworkshop.train.flops import (  # noqa: PLC0415
         chunk_flops,
         chunk_steps,
         update_flops,
     )
+    from dlworkshop.train.members import product  # noqa: PLC0415
 
     model, optimizer, rates = model_of(work)
     split = examples(STEPS * BATCH).train

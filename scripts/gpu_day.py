@@ -51,17 +51,12 @@ from dlworkshop.models.model import BATCH, Model
 from dlworkshop.train import autotune, memory, workload
 from dlworkshop.train import fit as fitting
 from dlworkshop.train.feeds import evaluation_pieces
+from dlworkshop.train.flops import chunk_flops, chunk_steps, update_flops
 from dlworkshop.train.loop import Loop
 from dlworkshop.train.members import product
 from dlworkshop.train.mesh import MEMBER, make_mesh, shape_structs, shard
 from dlworkshop.train.plan import Plan
-from dlworkshop.train.programs import (
-    ExecutionConfig,
-    Programs,
-    chunk_flops,
-    chunk_steps,
-    update_flops,
-)
+from dlworkshop.train.programs import ExecutionConfig, Programs
 from dlworkshop.types import Batch, Dataset
 
 TINY = bool(os.environ.get("TINY"))

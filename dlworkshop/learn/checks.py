@@ -1,6 +1,6 @@
 """Checks of losses, metrics and targets, with one sentence for each mistake.
 
-Nothing is computed here: the targets are looked at on the host.
+Targets are checked on the host.
 """
 
 import inspect
@@ -18,7 +18,7 @@ from dlworkshop.types import Array, PyTree
 
 
 def check_split_metrics(metrics: Mapping[str, Metric]) -> None:
-    """Each metric of a whole split takes outputs, targets and weights.
+    """Check that each metric of a whole split takes outputs, targets and weights.
 
     Raises:
         UserError: names the metric.
@@ -37,10 +37,10 @@ def check_number(what: str, value: Any, integers: bool = False) -> None:
     """Check that the value of a loss or metric for one example is one real number.
 
     Args:
-        what: the name under which it is known, as "the objective".
-        value: what came of one example, or its shape and dtype; a number of Python
-            will do.
-        integers: whether those and truth values will do.
+        what: its name in messages, such as "the objective".
+        value: the value of one example, or its shape and dtype; it may be a Python
+            number.
+        integers: whether integers and bools are allowed.
 
     Raises:
         UserError: if it is not.
@@ -54,8 +54,8 @@ def check_number(what: str, value: Any, integers: bool = False) -> None:
         )
     if shape != ():
         raise UserError(
-            f"{what} has shape {shape} for one example: return one number, as the "
-            "mean of these"
+            f"{what} has shape {shape} for one example: return one number, such as "
+            "their mean"
         )
     real = jnp.issubdtype(dtype, jnp.floating)
     whole = jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)
@@ -70,18 +70,18 @@ def check_targets(
     outputs_shape: tuple[int, ...],
     where: str = "the targets",
 ) -> None:
-    """Check that targets are of the kind that the loss wants, one per output.
+    """Check that targets are of the kind that the loss expects, one per output.
 
     Args:
-        targets: [N, ...] as they are at rest: a whole split or a sample of it. Trees
-            of several arrays are a loss's own and are not looked at.
+        targets: [N, ...] as stored, a whole split or a sample of it. Trees of several
+            arrays are for custom losses and are not checked.
         outputs_kind: what the outputs mean, as of `losses.outputs_of`.
-        classes: names [K]; () where there are none.
+        classes: names [K]; () if there are none.
         outputs_shape: of ONE example.
-        where: what they are called in messages, as "the targets of the train split".
+        where: their name in messages, such as "the targets of the train split".
 
     Raises:
-        UserError: says what came, what was wanted and what to do.
+        UserError: if they are not.
 
     >>> check_targets(np.array([[0], [1]]), "logits", ("a", "b"), (2,))
     Traceback (most recent call last):
@@ -108,8 +108,8 @@ def _check_classes(targets, came, where, classes, outputs_shape) -> None:
     size = outputs_shape[-1] if outputs_shape else 1
     if size < 2:
         raise UserError(
-            f"outputs {outputs_shape} under a softmax are always right: give the model "
-            "an output for each class, or take binary_cross_entropy"
+            f"the softmax of outputs {outputs_shape} is always right: give the model "
+            "an output for each class, or use binary_cross_entropy"
         )
     if classes and size != len(classes):
         raise UserError(
@@ -139,12 +139,12 @@ def _check_classes(targets, came, where, classes, outputs_shape) -> None:
 def _refuse_labels(targets, came) -> None:
     if targets.dtype == np.uint8:
         raise UserError(
-            f"{came}, and uint8 becomes numbers in [0, 1] in a step: give labels of "
-            "classes as targets.astype('int32')"
+            f"{came}, and a step scales uint8 to [0, 1]: give labels of classes as "
+            "targets.astype('int32')"
         )
     raise UserError(
         f"{came}, but classes have integer labels: convert them with "
-        "targets.astype('int32'), or take a loss of numbers, as squared_error"
+        "targets.astype('int32'), or use a loss of numbers, such as squared_error"
     )
 
 
@@ -157,13 +157,13 @@ def _refuse_sequences(targets, came, size: int) -> None:
         )
     if rows.shape[1] == size and np.isin(rows, (0, 1)).all():
         raise UserError(
-            f"{came} of 0 and 1, not one class for each example: take "
+            f"{came} of 0 and 1, not one class for each example: use "
             "binary_cross_entropy for labels that are each true or false"
         )
     raise UserError(
         f"{came}, a sequence of labels for one example whose outputs are ({size},): "
-        "give one label for each example, or a loss of your own that is the mean over "
-        "the sequence"
+        "give one label for each example, or a custom loss that is the mean over the "
+        "sequence"
     )
 
 
@@ -178,8 +178,8 @@ def _check_soft(targets, came, where, size: int) -> None:
     sums = targets.sum(1, dtype=np.float64)
     if targets.min(initial=0) < 0 or not np.allclose(sums, 1, atol=1e-3):
         raise UserError(
-            f"{where} are no probabilities of {size} classes, their sums go from "
-            f"{sums.min():.3g} to {sums.max():.3g}: make each sum 1, or take "
+            f"{where} are not probabilities of {size} classes, their sums go from "
+            f"{sums.min():.3g} to {sums.max():.3g}: make each sum 1, or use "
             "binary_cross_entropy for labels that are each true or false"
         )
 
@@ -188,7 +188,7 @@ def _check_sizes(targets, came, outputs_shape, outputs_kind: str) -> None:
     if np.prod(targets.shape[1:], dtype=int) != np.prod(outputs_shape, dtype=int):
         is_label = targets.ndim == 1 and targets.dtype.kind in "iu"
         remedy = (
-            "for classes take cross_entropy"
+            "use cross_entropy for classes"
             if is_label
             else "give the model one output for each target"
         )
@@ -198,8 +198,8 @@ def _check_sizes(targets, came, outputs_shape, outputs_kind: str) -> None:
     numbers = outputs_kind == "values" and targets[:1].size <= 1
     if targets.dtype == np.uint8 and numbers:
         raise UserError(
-            f"{came}, and uint8 becomes numbers in [0, 1] in a step: keep their units "
-            "with targets.astype('float32')"
+            f"{came}, and a step scales uint8 to [0, 1]: keep their units with "
+            "targets.astype('float32')"
         )
 
 
@@ -214,5 +214,5 @@ def _check_truth(targets: Array, came: str, where: str) -> None:
     elif low < 0 or high > 1:
         raise UserError(
             f"{where} go from {low} to {high}, but labels that are each true or false "
-            "are in [0, 1]: take cross_entropy for classes, squared_error for numbers"
+            "are in [0, 1]: use cross_entropy for classes, squared_error for numbers"
         )

@@ -13,7 +13,7 @@ def gather(data: Batch, index) -> Batch:
 
 
 def make_chunk(step: Callable, fetch: Callable = gather) -> Callable:
-    """(state, hparams, data, feed [S, ...]) -> (state, metrics [S, ...]).
+    """Make (state, hparams, data, feed [S, ...]) -> (state, metrics [S, ...]).
 
     Args:
         step: (state, batch, hparams) -> (state, metrics).

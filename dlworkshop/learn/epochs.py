@@ -40,21 +40,22 @@ def make_epochs(
     room: int,
     total: Callable = lambda value, _axis: value,
 ) -> Callable:
-    """(population, hparams, seeds, data, held, first, last, fewest) -> the same, later.
+    """(population, hparams, seeds, data, held, first, last, fewest) -> three results.
 
-    Epochs first ... last - 1 of every member; it returns the population, the epoch that
-    is next, and `Epochs` with a row for each that was done. It ends sooner where no
-    more than `fewest` members are running.
+    Trains every member for the epochs first ... last - 1, and stops earlier if at most
+    `fewest` members are running. Returns the population, the next epoch, and `Epochs`
+    with a row for each finished epoch.
 
     Args:
         chunk: see `population.make_population_chunk`.
         evaluate: see `population.make_evaluate`.
-        draw: (seeds [P], epoch) -> what a chunk is fed [S, P, ...].
-        score: means of validation, name -> [P], -> what is monitored, lower is better.
+        draw: (seeds [P], epoch) -> the feed of a chunk [S, P, ...].
+        score: means of validation, name -> [P], -> the monitored score, lower is
+            better.
         keep_best: (population, score) -> population.
-        judged: population -> params and state that are evaluated.
-        names: of what an evaluation adds up.
-        room: rows that there are, at least last - first.
+        judged: population -> params and state to evaluate.
+        names: of the scores of an evaluation.
+        room: the number of allocated rows, at least last - first.
         total: (value, "example" or "member") -> its sum over the devices which share
             the examples of a batch, or the members.
     """

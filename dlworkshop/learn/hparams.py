@@ -9,7 +9,7 @@ from dlworkshop.errors import UserError, nearest, unknown
 from dlworkshop.types import HParams
 
 Keywords = Mapping[str, str]  # keyword of a function -> name of the hyper-parameter
-# What the engine itself hands to these functions, under these names.
+# Arguments that the engine itself passes to these functions.
 RESERVED = {
     "optimizer": {"key", "seed"},
     "loss": {"outputs", "targets", "logits", "label", "key", "model", "params"}
@@ -26,7 +26,7 @@ class Routes(NamedTuple):
     """The hyper-parameters of each function of a run."""
 
     optimizer: Keywords = MappingProxyType({})
-    loss: Keywords = MappingProxyType({})  # of the objective, where there is one
+    loss: Keywords = MappingProxyType({})  # or of the objective, if there is one
     model: Keywords = MappingProxyType({})  # of `apply`
     schedule: Keywords = MappingProxyType({})
     batch_transform: Keywords = MappingProxyType({})
@@ -36,7 +36,7 @@ class Routes(NamedTuple):
 def keywords(function: Callable) -> dict[str, bool]:
     """The keywords that a function takes, and whether each is required.
 
-    A `**kwargs` takes nothing: what it would be given is not known.
+    `**kwargs` takes nothing, because its names are not known.
 
     >>> def loss(outputs, targets, *, delta, smoothing=0.0): ...
     >>> keywords(loss)
@@ -44,7 +44,7 @@ def keywords(function: Callable) -> dict[str, bool]:
     """
     try:
         parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # of C, without a signature
+    except (TypeError, ValueError):  # a C function without a signature
         return {}
     return {
         parameter.name: parameter.default is inspect.Parameter.empty
@@ -57,11 +57,11 @@ def route(names: Iterable[str], **functions: Callable | None) -> Routes:
     """Find the reader of each hyper-parameter.
 
     Args:
-        names: of the hyper-parameters; `"loss.eps"` addresses the loss alone.
+        names: of the hyper-parameters; `"loss.eps"` goes to the loss only.
         functions: name of the reader, one of the fields of `Routes` -> function.
 
     Raises:
-        UserError: if nobody takes a name, or two do that have nothing in common.
+        UserError: if no function takes a name, or several do.
 
     >>> def adam(learning_rate, eps=1e-8): ...
     >>> def loss(outputs, targets, *, eps=0.1): ...
@@ -80,18 +80,20 @@ def route(names: Iterable[str], **functions: Callable | None) -> Routes:
             raise unknown("reader of a hyper-parameter", reader, takes)
         readers = [reader] if reader else [r for r in takes if keyword in takes[r]]
         if not readers or keyword not in takes[readers[0]]:
-            asked = f"the {reader}" if reader else f"none of {', '.join(sorted(takes))}"
+            nobody = f"the {reader} does not take it"
+            if not reader:
+                nobody = f"none of {', '.join(sorted(takes))} takes it"
             taken = sorted(set().union(*takes.values()))
             near = nearest(keyword, taken)
             meant = f"did you mean '{near}'? If not, leave it" if near else "leave it"
             raise UserError(
-                f"hyper-parameter '{name}' has no effect, {asked} takes it: {meant} "
+                f"hyper-parameter '{name}' has no effect, because {nobody}: {meant} "
                 f"out (known: {', '.join(taken)})"
             )
         if len(readers) > 1:
             raise UserError(
-                f"hyper-parameter '{name}' is taken by {' and '.join(readers)}: say "
-                f"whose it is, as in '{readers[0]}.{keyword}'"
+                f"hyper-parameter '{name}' is taken by {' and '.join(readers)}: name "
+                f"one of them, as in '{readers[0]}.{keyword}'"
             )
         if keyword in found[readers[0]]:
             raise UserError(
@@ -103,9 +105,9 @@ def route(names: Iterable[str], **functions: Callable | None) -> Routes:
 
 
 def check_required(routes: Routes, **functions: Callable | None) -> None:
-    """Refuse a function with a required keyword that no hyper-parameter gives.
+    """Refuse a function with a required keyword that is not a hyper-parameter.
 
-    The leading parameters that the engine hands over itself are not asked for.
+    Parameters that the engine passes itself are not required.
 
     Raises:
         UserError: names the function and the hyper-parameter.
@@ -121,19 +123,19 @@ def check_required(routes: Routes, **functions: Callable | None) -> None:
             if required and not handed and name not in given:
                 raise UserError(
                     f"{name_of(function)} needs '{name}': give it as "
-                    f"hparams={{'{name}': ...}}, or by functools.partial if it is no "
-                    "number"
+                    f"hparams={{'{name}': ...}}, or by functools.partial if it is not "
+                    "a number"
                 )
 
 
 def positional(function: Callable) -> set[str]:
-    """The parameters that may be given by position."""
+    """The parameters that may be passed by position."""
     parameters = inspect.signature(function).parameters.values()
     return {p.name for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY}
 
 
 def given(routes: Keywords, hparams: HParams) -> dict[str, Any]:
-    """keyword -> number, for one function of a run."""
+    """The hyper-parameters of one function: keyword -> number."""
     return {keyword: hparams[name] for keyword, name in routes.items()}
 
 

@@ -1,7 +1,7 @@
 """Losses of ONE example: (outputs, targets) -> scalar.
 
-A loss says what the outputs mean, in its attribute `outputs`: one of `OUTPUTS`. That is
-what metrics, reports and saved probabilities go by. A loss of your own may say it too:
+The attribute `outputs` of a loss says what the outputs mean, one of `OUTPUTS`. Metrics,
+reports and saved probabilities depend on it. A custom loss may set it, too:
 `my_loss.outputs = "logits"`.
 """
 
@@ -35,9 +35,9 @@ __all__ = [
     "weighted",
 ]
 
-OUTPUTS = {  # what outputs may mean -> how they become probabilities, if they do
+OUTPUTS = {  # meaning of outputs -> a function to probabilities, if they have any
     "logits": jax.nn.softmax,  # [K] unnormalised log probabilities of classes
-    "binary_logits": jax.nn.sigmoid,  # [K] log odds of labels, each by itself
+    "binary_logits": jax.nn.sigmoid,  # [K] log odds of labels, each true or false
     "probabilities": lambda outputs: outputs,  # [K] of classes
     "values": None,  # predictions of the targets, in their units
 }
@@ -70,7 +70,7 @@ def outputs_of(loss: Callable) -> str | None:
 
 
 def probabilities(outputs_kind: str | None, outputs: Array) -> jax.Array | None:
-    """Outputs [..., K] as probabilities; None where they have none.
+    """Outputs [..., K] as probabilities; None if they have none.
 
     Args:
         outputs_kind: as of `outputs_of`.
@@ -88,7 +88,7 @@ def probabilities(outputs_kind: str | None, outputs: Array) -> jax.Array | None:
 def at_least_float32(array: Array) -> jax.Array:
     """Promote numbers of fewer bits to float32.
 
-    A sum in bfloat16 has 8 bits: a loss reduced in it is wrong by percents.
+    bfloat16 has 8 significant bits: a loss that is summed in it is wrong by percents.
     """
     array = _array("the outputs", array)
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
@@ -105,7 +105,7 @@ def class_target(logits: Array, targets: Array) -> tuple[jax.Array, jax.Array]:
     """Outputs [K] and the target of one example: an int [] or probabilities [K].
 
     Raises:
-        ValueError: for anything else; it says what to do.
+        ValueError: for anything else.
     """
     logits, targets = _array("logits", logits), _array("targets", targets)
     if logits.ndim != 1:
@@ -114,8 +114,8 @@ def class_target(logits: Array, targets: Array) -> tuple[jax.Array, jax.Array]:
     if targets.ndim == 0 and not is_int:
         raise ValueError(
             f"the target must be an int in [0, {logits.size}), got {targets.dtype}: "
-            "convert labels of classes with .astype('int32'); numbers need a loss of "
-            "numbers, as squared_error"
+            "convert labels of classes with .astype('int32'), or use a loss of "
+            "numbers, such as squared_error"
         )
     if targets.ndim and (targets.shape != logits.shape or is_int):
         raise ValueError(
@@ -131,33 +131,33 @@ def cross_entropy(logits, targets, *, label_smoothing=0.0) -> jax.Array:
     """Negative log likelihood of the targets under softmax(`logits`), in nats.
 
     Args:
-        logits: [K] real, unnormalised log probabilities; -inf for a class that cannot
-            be, without label smoothing.
+        logits: [K] real, unnormalised log probabilities; -inf for an impossible class,
+            without label smoothing.
         targets: [] int in [0, K), or [K] float, the probability of each class.
         label_smoothing: [] in [0, 1), the share of the target that is spread evenly
             over all classes (Szegedy et al. 2016, section 7).
 
     Returns:
         [] real >= 0, in nats (divide by log 2 for bits), at least float32; NaN for a
-        target that is no class. That of padding is masked by
+        target that is not a class. Mask padding with
         `jnp.where(target >= 0, loss, 0.0)`.
 
     Raises:
-        ValueError: if `logits` is not one vector, e.g. a batch nobody vmapped, or the
-            targets are neither of the two.
+        ValueError: if `logits` is not one vector, e.g. a batch that was not vmapped, or
+            the targets are neither of the two.
 
     Source: Bishop (2006), PRML, eq. 4.108, for one example.
 
     >>> round(float(cross_entropy(jnp.zeros(4), 2)), 4)  # log 4
     1.3863
-    >>> half = jnp.array([0.5, 0.5, 0.0, 0.0])  # as of two images mixed
+    >>> half = jnp.array([0.5, 0.5, 0.0, 0.0])  # such as two mixed images
     >>> round(float(cross_entropy(jnp.array([2.0, 2.0, 0.0, 0.0]), half)), 4)
     0.8201
     """
     logits, targets = class_target(logits, targets)
     logits = at_least_float32(logits)
     if targets.ndim == 0:
-        there = (targets >= 0) & (targets < logits.size)  # JAX takes the nearest else
+        there = (targets >= 0) & (targets < logits.size)  # JAX clips other indices
         likely = (1 - label_smoothing) * jnp.where(there, logits[targets], jnp.nan)
         spread = jnp.where(label_smoothing == 0, 0.0, label_smoothing * logits.mean())
         return jax.nn.logsumexp(logits) - (likely + spread)  # a masked logit is -inf
@@ -172,7 +172,7 @@ def binary_cross_entropy(logits, targets) -> jax.Array:
 
     Args:
         logits: [K] real, the log odds of each label; [1] or [] for one of two classes.
-        targets: [K] in [0, 1], usually 0 or 1; [] will do for [1] logits.
+        targets: [K] in [0, 1], usually 0 or 1; may be [] for [1] logits.
 
     Returns:
         [] real >= 0, the mean over the labels, in nats, at least float32.
@@ -180,7 +180,7 @@ def binary_cross_entropy(logits, targets) -> jax.Array:
     Raises:
         ValueError: if there is not one target for each logit, or for a batch.
 
-    Source: Bishop (2006), PRML, eq. 4.90, of one example, divided by K.
+    Source: Bishop (2006), PRML, eq. 4.90, for one example, divided by K.
 
     >>> labels = jnp.array([1, 0, 1])
     >>> round(float(binary_cross_entropy(jnp.zeros(3), labels)), 4)  # log 2
@@ -189,7 +189,7 @@ def binary_cross_entropy(logits, targets) -> jax.Array:
     if jnp.ndim(logits) > 1:
         raise ValueError(f"logits must be [K], got {jnp.shape(logits)}; vmap me")
     logits, targets = pair(logits, targets)
-    # of two logarithms neither is a difference of large numbers
+    # log_sigmoid avoids differences of large numbers
     yes, no = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
     return -(targets * yes + (1 - targets) * no).mean()
 
@@ -198,7 +198,7 @@ def pair(outputs: Array, targets: Array) -> tuple[jax.Array, jax.Array]:
     """Outputs and targets [D] of one example, at least float32, of equal shape.
 
     Raises:
-        ValueError: if there are not as many of both.
+        ValueError: if their sizes differ.
     """
     outputs, targets = _array("outputs", outputs), _array("targets", targets)
     if jnp.size(outputs) != jnp.size(targets):
@@ -217,10 +217,10 @@ def squared_error(outputs, targets) -> jax.Array:
 
     Args:
         outputs: any shape.
-        targets: as many numbers; [] will do for [1] outputs.
+        targets: as many numbers; may be [] for [1] outputs.
 
     Raises:
-        ValueError: if there are not as many of both.
+        ValueError: if their sizes differ.
 
     >>> float(squared_error(jnp.array([1.0, 3.0]), jnp.array([1.0, 1.0])))
     2.0
@@ -233,7 +233,7 @@ def squared_error(outputs, targets) -> jax.Array:
 def absolute_error(outputs, targets) -> jax.Array:
     """Mean of the absolute differences, in units of the targets.
 
-    Arguments and errors are those of `squared_error`; the median minimises it.
+    Arguments and errors are those of `squared_error`. The median minimises this loss.
 
     >>> float(absolute_error(jnp.array([1.0, 3.0]), jnp.array([1.0, 1.0])))
     1.0
@@ -246,7 +246,7 @@ def absolute_error(outputs, targets) -> jax.Array:
 def huber(outputs, targets, *, delta=1.0) -> jax.Array:
     """Mean of e**2 / 2 for abs(e) <= delta, else delta (abs(e) - delta / 2).
 
-    In squared units of the targets; an outlier pulls with delta at most.
+    In squared units of the targets; the gradient of an outlier is at most delta.
 
     Args:
         outputs, targets: as of `squared_error`.
@@ -286,18 +286,18 @@ def weighted(loss: Callable, weights) -> Callable:
         )
     if outputs_of(loss) in ("values", "binary_logits"):
         raise UserError(
-            f"weights of classes do not go with {loss.__name__}, whose targets are not "
-            "classes: use cross_entropy, or weights of examples"
+            f"class weights do not fit {loss.__name__}, whose targets are not classes: "
+            "use cross_entropy, or weights of examples"
         )
 
-    # its hyper-parameters, and what its outputs mean, show through
+    # keeps the signature and the attribute `outputs` of the loss
     @functools.wraps(loss)
     def weighted_loss(outputs, targets, **more):
         of_class = jnp.asarray(weights)  # [K]
         if of_class.shape != jnp.shape(outputs):
             raise UserError(
                 f"there are {of_class.size} weights of classes, and outputs "
-                f"{list(jnp.shape(outputs))}: give a weight for each class"
+                f"{list(jnp.shape(outputs))}: give one weight for each class"
             )
         scalar = jnp.ndim(targets) == 0
         weight = of_class[targets] if scalar else jnp.vdot(of_class, targets)
@@ -310,8 +310,8 @@ def weighted(loss: Callable, weights) -> Callable:
 def class_weights(label, num_classes: int) -> np.ndarray:
     """Weights [K] float32 that balance the classes; their mean is 1.
 
-    N / (K n_k) for a class of n_k of the N labels, as scikit-learn's "balanced"; the
-    mean is over the labels.
+    N / (K n_k) for a class with n_k of the N labels, like scikit-learn's "balanced";
+    the mean is over the labels.
 
     >>> class_weights(np.array([0, 0, 0, 1, 1, 1]), 2).tolist()
     [1.0, 1.0]

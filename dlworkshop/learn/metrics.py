@@ -1,7 +1,7 @@
 """Metrics of one example, their directions, and statistics over a population.
 
 A metric is a function of ONE example, (outputs, targets) -> [], or of a whole split
-(see `split_metrics`), together with which direction is better. Its names here go into
+(see `split_metrics`), together with the direction that is better. Pass metrics to
 `fit(..., metrics={"accuracy": metrics.accuracy, "auc": metrics.roc_auc})`.
 """
 
@@ -51,12 +51,12 @@ __all__ = [
 
 
 class Metric(NamedTuple):
-    """A metric with the direction in which it is better.
+    """A metric with the direction that is better.
 
-    Of one example it is a function of JAX, (outputs, targets) -> scalar, and the run
-    takes its mean, by weight. Of a whole split it is a function of NumPy, as those of
-    scikit-learn, (outputs [N, ...], targets [N, ...], weights [N] or None) -> float,
-    called for each member.
+    A metric of one example is a JAX function, (outputs, targets) -> scalar; the run
+    takes its weighted mean. A metric of a whole split is a NumPy function, like those
+    of scikit-learn, (outputs [N, ...], targets [N, ...], weights [N] or None) -> float,
+    which is called for each member.
 
     >>> def worst(outputs, targets, weights):
     ...     return float(np.max(np.abs(outputs - targets)))
@@ -67,7 +67,7 @@ class Metric(NamedTuple):
     function: Callable
     better: str = "higher"  # or "lower"
     split: bool = False  # whether it is of a whole split
-    unit: str = ""  # in words; "" for a number without one, as a fraction in [0, 1]
+    unit: str = ""  # in words; "" if it has none, such as a fraction in [0, 1]
 
 
 balanced_accuracy = Metric(split_metrics.balanced_accuracy, split=True)
@@ -87,43 +87,44 @@ r2 = Metric(split_metrics.r2, split=True)
 def accuracy(outputs, targets) -> jax.Array:
     """1.0 if the largest output is the target's class, else 0.0; the first wins a tie.
 
-    NaN where an output is NaN or infinite; -inf, as of a mask, is the smallest.
+    NaN if an output is NaN or infinite; -inf, which masks a class, is the smallest.
 
     Args:
         outputs: [K] real, K > 1.
-        targets: [] int in [0, K), or [K] float, of which the largest counts.
+        targets: [] int in [0, K), or [K] float, whose largest is the class.
 
     Raises:
-        ValueError: if they are not that, e.g. a batch nobody vmapped.
+        ValueError: for other shapes or dtypes, e.g. a batch that was not vmapped.
 
     >>> float(accuracy(jnp.array([0.1, 2.0, -1.0]), 1))
     1.0
     """
     outputs, targets = class_target(outputs, targets)
     if outputs.size < 2:
-        raise ValueError("accuracy needs outputs [K] with K > 1: take label_accuracy")
+        raise ValueError("accuracy needs outputs [K] with K > 1: use label_accuracy")
     label = jnp.argmax(targets) if targets.ndim else targets
     return _if_ranked(outputs, jnp.argmax(outputs) == label)
 
 
 def _if_ranked(outputs: jax.Array, score: jax.Array) -> jax.Array:
-    """A score of outputs [K]; NaN for outputs that softmax cannot order.
+    """A score of outputs [K]; NaN for outputs whose softmax is not finite.
 
-    -inf is a mask, which is the last; where all are, or one is NaN or +inf, the loss is
-    not finite either.
+    -inf masks a class and is the smallest. If all outputs are -inf, or one is NaN or
+    +inf, the loss is not finite either.
     """
     ranked = jnp.isfinite(outputs.max())
     return jnp.where(ranked, score, jnp.nan).astype(float)
 
 
 def top_k(k: int) -> Callable:
-    """The metric: 1.0 if fewer than `k` outputs come before the target's, else 0.0.
+    """The metric: 1.0 if fewer than `k` outputs rank before the target's, else 0.0.
 
-    Of equal outputs the first comes first, so that `top_k(1)` is `accuracy`; NaN where
-    that is.
+    Among equal outputs the first ranks first, so `top_k(1)` is `accuracy`. NaN if
+    `accuracy` is NaN.
 
     Raises:
-        ValueError: if k is no count; by the metric, if there are k classes or fewer.
+        UserError: if k is not a whole number of at least 1.
+        ValueError: from the metric, if there are k classes or fewer.
 
     >>> top_2 = top_k(2)
     >>> [float(top_2(jnp.array([0.1, 2.0, -1.0]), label)) for label in range(3)]
@@ -135,8 +136,8 @@ def top_k(k: int) -> Callable:
         outputs, targets = class_target(outputs, targets)
         if outputs.size <= k:
             raise ValueError(
-                f"the right one is always among the first {k} of {outputs.size} "
-                "outputs: take a smaller k"
+                f"the target is always among the first {k} of {outputs.size} outputs: "
+                "use a smaller k"
             )
         label = jnp.argmax(targets) if targets.ndim else targets
         own, place = outputs[label], jnp.arange(outputs.size)
@@ -150,7 +151,7 @@ def top_k(k: int) -> Callable:
 def label_accuracy(outputs, targets) -> jax.Array:
     """Fraction of the labels predicted correctly; an output above 0 predicts true.
 
-    NaN where an output is.
+    NaN if an output is NaN.
 
     Args:
         outputs: [K] log odds of labels, each true or false.
@@ -168,14 +169,14 @@ def as_metrics(metrics: Mapping[str, Callable | Metric]) -> dict[str, Metric]:
     """Each value as a `Metric`: lower is better for losses, higher for other functions.
 
     Raises:
-        UserError: for a name that cannot be one, or a value that is no metric.
+        UserError: for a name that is not valid, or a value that is not a metric.
 
     >>> {name: m.better for name, m in as_metrics({"a": accuracy, "r": rmse}).items()}
     {'a': 'higher', 'r': 'lower'}
     """
     if not isinstance(metrics, Mapping):
         raise UserError(
-            f"metrics is {metrics!r}: give a dict of names and functions, as "
+            f"metrics is {metrics!r}: give a dict of names and functions, such as "
             '{"accuracy": metrics.accuracy}'
         )
     return {_checked_name(name): _as_metric(name, m) for name, m in metrics.items()}
@@ -187,7 +188,7 @@ def _checked_name(name: Any) -> str:
             f"a metric is named {name!r}: use letters, digits and _, as in 'top_5'"
         )
     if name == "loss":
-        raise UserError("a metric is named 'loss', as what is minimised: rename it")
+        raise UserError("a metric is named 'loss', like the minimised loss: rename it")
     return name
 
 
@@ -214,10 +215,10 @@ def default_metrics(
 
     Args:
         outputs_kind: as of `losses.outputs_of`.
-        classes: names of classes, empty where there are none.
-        target: of a table, `preprocessing["target"]`. Errors of one column are in the
-            units that it has there; of several columns, whose units may differ, in
-            standard deviations.
+        classes: names of classes, empty if there are none.
+        target: of a table, `preprocessing["target"]`. Errors of one column are in its
+            units; errors of several columns, whose units may differ, are in standard
+            deviations.
 
     >>> list(default_metrics("values", ()))
     ['mae', 'rmse', 'r2']
@@ -238,10 +239,10 @@ def default_metrics(
 def own_units(target: Mapping[str, Any] | None) -> tuple[float, str]:
     """The factor from standardised errors to the target's unit, and its name.
 
-    ("" where the targets are as they were given.)
+    The name is "" if the targets were not standardised.
 
     Args:
-        target: `preprocessing["target"]` of a table; None where there is none.
+        target: `preprocessing["target"]` of a table, if there is one.
 
     >>> column = {"name": "price", "mean": 10.0, "deviation": 2.0}
     >>> own_units({"several": False, "columns": [column]})
@@ -260,7 +261,7 @@ def own_units(target: Mapping[str, Any] | None) -> tuple[float, str]:
 
 
 def scaled(metric: Metric, factor: float, unit: str) -> Metric:
-    """The metric of outputs and targets both multiplied by `factor`.
+    """The metric of outputs and targets that are both multiplied by `factor`.
 
     >>> price = scaled(mae, 1000.0, "euros")  # of a model that learns thousands
     >>> float(price.function(jnp.array(1.0), jnp.array(3.0))), price.unit
@@ -277,7 +278,7 @@ def _of_scaled(function: Callable, factor: float, outputs, targets, *weights):
 
 
 def cost(metric: Metric | None, value: Array) -> Array:
-    """A metric's value, signed so that lower is better; infinite if not a number.
+    """A metric's value, signed so that lower is better; infinite if not finite.
 
     Args:
         metric: None for the loss.
@@ -304,9 +305,9 @@ def mean_over_classes(correct, label, weights=None) -> np.ndarray:
     """Mean over the classes of the accuracy on each.
 
     Args:
-        correct: [..., N] 1 where an example was classified rightly, else 0.
+        correct: [..., N] 1 for an example that was classified correctly, else 0.
         label: [N] int; classes without an example do not count.
-        weights: [N] >= 0 of the examples; all alike by default.
+        weights: [N] >= 0 of the examples; equal by default.
 
     Returns:
         [...] in [0, 1].
@@ -325,8 +326,8 @@ def nearest_mean(train, label, test, truth, num_classes: int = 10) -> jax.Array:
     """Fraction of test features that are nearest to the mean of their own class.
 
     Args:
-        train: [N, ...] features to take the means of.
-        label: [N] int in [0, K), their classes; each is there.
+        train: [N, ...] features, from which class means are computed.
+        label: [N] int in [0, K), their classes; each class has examples.
         test: [M, ...] features.
         truth: [M] int, their classes.
         num_classes: K.
@@ -348,12 +349,12 @@ def reliability(confidence, correct, num_bins: int = 15) -> np.ndarray:
 
     Args:
         confidence: [N] in [0, 1], the largest probability of each example.
-        correct: [N] 1 where it was right, else 0.
-        num_bins: of equal width; a bin has its upper and not its lower end.
+        correct: [N] 1 if the prediction was correct, else 0.
+        num_bins: bins of equal width, closed at the upper end.
 
     Returns:
         The number of examples, their mean confidence and their accuracy in each bin;
-        NaN for both where a bin is empty.
+        the last two are NaN in an empty bin.
 
     Source: Guo et al. (2017), On calibration of modern neural networks, section 2.
 
@@ -365,8 +366,8 @@ def reliability(confidence, correct, num_bins: int = 15) -> np.ndarray:
     correct = as_floats(correct, "correct")
     if confidence.ndim != 1 or confidence.shape != correct.shape:
         raise UserError(
-            f"confidence is {confidence.shape} and correct {correct.shape}: give one "
-            "of both for each of N examples"
+            f"confidence has shape {confidence.shape} and correct {correct.shape}: "
+            "give both for each of N examples"
         )
     edges = np.linspace(0, 1, num_bins + 1)
     place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, None)
@@ -381,7 +382,7 @@ def reliability(confidence, correct, num_bins: int = 15) -> np.ndarray:
 def calibration_error(confidence, correct, num_bins: int = 15) -> float:
     """Expected calibration error: |accuracy - confidence|, mean over all examples.
 
-    Source: Guo et al. (2017), equation 3; arguments as of `reliability`.
+    Source: Guo et al. (2017), equation 3. Arguments are those of `reliability`.
 
     >>> round(calibration_error([0.9, 0.8, 0.3], [1, 0, 0], num_bins=2), 4)
     0.3333

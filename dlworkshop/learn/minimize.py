@@ -45,8 +45,8 @@ def minimize(
 
     Args:
         loss: (params, entry of the feed) -> scalar.
-        params: to begin with.
-        optimizer: of optax; its rate may be traced.
+        params: initial parameters.
+        optimizer: of optax; its learning rate may be traced.
         feed: [T, ...], whatever the loss needs at each step.
 
     Returns:
@@ -69,14 +69,14 @@ def trajectory(
     feed: PyTree,
     looks: Array,
 ) -> PyTree:
-    """Train as `minimize` does, and keep the params on the way.
+    """Train as `minimize` does, and return the params during training.
 
     Args:
-        loss, params, optimizer, feed: as of `minimize`.
-        looks: [S] whole numbers of updates, in [0, T].
+        loss, params, optimizer, feed: as in `minimize`.
+        looks: [S] numbers of updates, in [0, T].
 
     Returns:
-        The params [S, ...] after so many updates.
+        The params [S, ...] after these numbers of updates.
 
     >>> square = lambda x, _: x**2
     >>> feed, looks = jnp.arange(3), [0, 1, 3]
@@ -86,7 +86,7 @@ def trajectory(
     steps = _steps(loss, optimizer)
     looks, again = np.unique(looks, return_inverse=True)
     num_steps = len(jax.tree.leaves(feed)[0])
-    # the look to come keeps what each update leaves, until it has been reached
+    # each update overwrites the params of the next look, until it is reached
     places = np.searchsorted(looks, np.arange(1, num_steps + 1))
     kept = jax.tree.map(lambda leaf: jnp.stack([leaf] * (len(looks) + 1)), params)
 
@@ -102,7 +102,7 @@ def trajectory(
 
 
 def _steps(loss: Callable, optimizer: optax.GradientTransformation) -> Callable:
-    """(params and optimizer's state, entry) -> the same after it, and the loss."""
+    """(params and opt_state, entry) -> new params and opt_state, loss."""
 
     def step(state, entry):
         params, opt_state = state

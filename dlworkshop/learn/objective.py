@@ -4,8 +4,8 @@ An objective is a function
 
     (model, params, state, inputs, targets, *, key, **hparams) -> loss, (outputs, state)
 
-with a scalar loss, of a `StatefulModel` whose `apply` has its hyper-parameters already.
-Without a key the model is being evaluated.
+with a scalar loss. `model` is a `StatefulModel` whose `apply` has its hyper-parameters
+bound. `key` is None in evaluation.
 """
 
 import inspect
@@ -33,14 +33,14 @@ def from_loss(loss: Callable) -> Callable:
         outputs, state = model.apply(params, state, inputs, key=key)
         return loss(outputs, targets, **hparams), (outputs, state)
 
-    # the loss's hyper-parameters show through
+    # the signature shows the hyper-parameters of the loss
     own = list(inspect.signature(objective).parameters.values())[:-1]
     try:
         taken = list(inspect.signature(loss).parameters.values())
     except ValueError:  # a builtin
         raise UserError(
-            f"the loss {name_of(loss)} does not tell its arguments: give a function "
-            "(outputs, targets, **hparams) -> scalar"
+            f"the loss {name_of(loss)} has no signature: give a function (outputs, "
+            "targets, **hparams) -> scalar"
         ) from None
     more = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
@@ -67,7 +67,7 @@ def in_words(objective: Callable) -> str:
 def in_evaluation(objective: Callable, hparams: HParams) -> dict:
     """The hyper-parameters of an objective that are required in evaluation.
 
-    What has a default keeps it, so that the scores of members compare: label
+    Others keep their defaults, so that the scores of members can be compared: label
     smoothing, for instance, is for training only.
 
     >>> def objective(model, params, state, inputs, targets, *, key, beta, gamma=1): ...

@@ -1,9 +1,10 @@
 """Optimizers that optax lacks: constructors, `(learning_rate, **numbers) -> optimizer`.
 
-Any constructor of optax will do as it is: `optax.adam`, `functools.partial(optax.sgd,
-nesterov=True)`. It is called inside the step with traced numbers, by keyword, so that
-one program serves every learning rate, alone or in a population. Here are those whose
-weight decay, or whose idea of a matrix, goes by what a parameter is.
+Any constructor of optax can be used as it is: `optax.adam`, `functools.partial(
+optax.sgd, nesterov=True)`. It is called inside the step with traced numbers, by
+keyword, so that one program serves every learning rate, alone or in a population. The
+optimizers here distinguish kernels from other parameters, for weight decay or as
+matrices.
 """
 
 import functools
@@ -54,9 +55,9 @@ def names(path: tuple) -> list[str]:
 def is_kernel(path: tuple, leaf: Any) -> bool:
     """Whether a parameter is a kernel: by its name, else by a rank of 2 or more.
 
-    The rank alone misleads: a bias has rank 3 in a convolution of Equinox and 2 in an
-    attention of Linen, and an embedding is a table of vectors. `weight` is a matrix in
-    one layer of Equinox and a scale in another, so there the rank decides.
+    The rank alone is misleading: a bias has rank 3 in a convolution of Equinox and 2 in
+    an attention layer of Linen, and an embedding is a table of vectors. In Equinox,
+    `weight` is a matrix in one layer and a scale in another, so its rank decides.
     """
     *_, name = ["", *names(path)]
     return name in KERNELS or (name not in OTHERS and leaf.ndim > 1)
@@ -76,7 +77,7 @@ def sgd(
 ) -> optax.GradientTransformationExtraArgs:
     """`optax.sgd` with weight decay: m = momentum m + g, params -= learning_rate m.
 
-    `weight_decay` adds its share of the kernels to the gradient g (an L2 penalty).
+    `weight_decay` times the kernels is added to the gradient g (an L2 penalty).
     Source: Sutskever et al. (2013), section 2.
     """
     descend = optax.sgd(learning_rate, momentum=momentum, nesterov=nesterov)
@@ -116,18 +117,18 @@ def muon(
     adam_b2=0.999,
     mask=kernels,
 ) -> optax.GradientTransformationExtraArgs:
-    """`optax.contrib.muon` on kernels, whatever their rank; Adam on the rest.
+    """`optax.contrib.muon` on kernels of any rank; Adam on the other parameters.
 
     Muon makes the momentum of a matrix orthogonal. A convolution's kernel [h, w, C, F]
     counts as the matrix [h*w*C, F], or [F, C*h*w] where it is Equinox's `weight`.
 
     Args:
-        learning_rate: per update, of both.
-        beta: momentum, in [0, 1).
-        eps: of both.
+        learning_rate: per update, of both optimizers.
+        beta: momentum of Muon, in [0, 1).
+        eps: of both optimizers.
         weight_decay: per update, on kernels.
         adam_b1, adam_b2: of Adam.
-        mask: params -> tree of bools, the kernels.
+        mask: params -> tree of bools, True for kernels.
 
     Source: Jordan et al. (2024), Muon.
     """
@@ -149,7 +150,7 @@ def muon(
 
 
 def as_matrix(path: tuple, chosen: bool, leaf: Any) -> MuonDimensionNumbers | None:
-    """Input and output axes of a kernel; None for what is not a matrix."""
+    """Input and output axes of a kernel; None for other parameters."""
     if not chosen or leaf.ndim < 2:
         return None
     axes = tuple(range(leaf.ndim))
@@ -164,8 +165,8 @@ def as_matrix(path: tuple, chosen: bool, leaf: Any) -> MuonDimensionNumbers | No
 def clip_by_global_norm(max_norm) -> optax.GradientTransformation:
     """`optax.clip_by_global_norm` for gradients of any floating type.
 
-    The norm is taken in float32 at least. Optax's refuses bfloat16 gradients where
-    `max_norm` is a traced float32.
+    The norm is computed in float32 at least. Optax's version rejects bfloat16 gradients
+    if `max_norm` is a traced float32.
 
     Source: Pascanu, Mikolov & Bengio (2013), algorithm 1.
 
@@ -179,7 +180,7 @@ def clip_by_global_norm(max_norm) -> optax.GradientTransformation:
         return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
 
     def update(updates, params=None):
-        del params  # it goes by the gradients
+        del params  # only gradients are used
         norm = optax.tree.norm(jax.tree.map(wide, updates))
         scale = jnp.minimum(1, max_norm / jnp.maximum(norm, 1e-30))
         return jax.tree.map(lambda leaf: (leaf * scale).astype(leaf.dtype), updates)
@@ -191,14 +192,14 @@ def clipped(make: Callable) -> Callable:
     """The constructor `make` with an additional keyword `clip_norm`.
 
     Args:
-        make: a constructor, of optax, from here or your own.
+        make: a constructor of optax, of this module, or your own.
 
     Returns:
         A constructor: gradients whose global norm is above `clip_norm` are scaled down
         to it before they reach the optimizer.
 
     Raises:
-        UserError: if it has such a keyword already.
+        UserError: if it has this keyword already.
 
     >>> inspect.signature(clipped(optax.sign_sgd)).parameters.keys()
     odict_keys(['learning_rate', 'clip_norm'])
@@ -224,10 +225,10 @@ def clipped(make: Callable) -> Callable:
 def with_extra_args(
     tx: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:
-    """`tx` whose update accepts any keyword, and passes on those that it takes.
+    """`tx` with an update that accepts any keyword, and passes on those that it takes.
 
-    As `optax.with_extra_args_support`, also where an update takes some and refuses
-    others, as that of `optax.contrib.sam`.
+    Like `optax.with_extra_args_support`, but also for updates that take some keywords
+    and reject others, such as that of `optax.contrib.sam`.
 
     >>> grads = {"w": jnp.ones(2)}
     >>> sgd = with_extra_args(optax.sgd(0.1))
@@ -236,7 +237,7 @@ def with_extra_args(
     if not callable(getattr(tx, "update", None)):
         raise UserError(
             f"the optimizer's constructor returns {repr_of(tx)}: return a gradient "
-            "transformation, as those of optax do"
+            "transformation, like the constructors of optax"
         )
     parameters = inspect.signature(tx.update).parameters.values()
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
@@ -253,9 +254,9 @@ def with_extra_args(
 def same_dtypes(new: PyTree, old: PyTree) -> PyTree:
     """`new` cast to the dtypes of `old`.
 
-    Optax keeps the moments of bfloat16 parameters in bfloat16 while its numbers are
-    Python's; a traced float32 `b1` makes them float32, and no loop takes a state that
-    changes its type.
+    Optax keeps the moments of bfloat16 parameters in bfloat16 if its hyper-parameters
+    are Python numbers. A traced float32 `b1` makes the moments float32, but the state
+    of a loop cannot change its dtype.
 
     >>> new = {"mu": jnp.ones(2, jnp.float32), "count": jnp.array(3)}
     >>> old = {"mu": jnp.zeros(2, jnp.bfloat16), "count": jnp.array(2)}

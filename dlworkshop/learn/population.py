@@ -6,16 +6,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from dlworkshop.learn.chunk import gather, make_chunk
 from dlworkshop.learn.step import TrainStep, is_split
 from dlworkshop.types import Array, Batch, HParams, PyTree, TrainState
 
-RUNNING, STOPPED, QUARANTINED = 0, 1, 2  # as all above it: by what was not finite
+RUNNING, STOPPED, QUARANTINED = 0, 1, 2  # the next three are quarantined, too
 LOSS, GRADIENT, PARAMETERS = 3, 4, 5
 FAULTS = {
-    QUARANTINED: "the loss, the gradient or the parameters were",  # not told apart
+    QUARANTINED: "the loss, the gradient or the parameters were",  # not distinguished
     LOSS: "the loss was",
     GRADIENT: "the gradient was",
     PARAMETERS: "the parameters were",
@@ -45,9 +44,9 @@ def begin(train: TrainState) -> Population:
 def map_members(function: Callable, sequential: bool) -> Callable:
     """Lift `function` over the first axis P of all its arguments.
 
-    Side by side (vmap) is right nearly everywhere. `sequential` is for work that
-    fills the device already, like convolutions on a CPU, where P working sets would
-    push each other out of the cache. One member alone is not lifted at all.
+    Side by side (vmap) is nearly always the right choice. `sequential` is for work that
+    fills the device already, such as convolutions on a CPU, where P working sets would
+    not fit into the cache. A single member is not lifted at all.
     """
 
     def lifted(*args):
@@ -65,7 +64,7 @@ def map_members(function: Callable, sequential: bool) -> Callable:
 def gather_members(tree: PyTree, places) -> PyTree:
     """The members of `tree` [P, ...] at `places` [G]; P is an empty place.
 
-    Where nobody is named the last member stands, so that there is something to compute.
+    An empty place gets the last member, whose results are discarded.
     """
     return jax.tree.map(lambda leaf: leaf.at[places].get(mode="clip"), tree)
 
@@ -85,7 +84,7 @@ def scatter_members(tree: PyTree, places, part: PyTree) -> PyTree:
 def copy_members(population: Population, sources, places) -> Population:
     """Copies of the members at `sources` [G] in the `places` [G] of others.
 
-    All is taken over but the key, which is that of a seed. P is an empty place.
+    Everything is copied but the key, which belongs to the seed. P is an empty place.
     """
     part = gather_members(population, sources)
     train = part.train._replace(key=gather_members(population.train.key, places))
@@ -100,13 +99,13 @@ def make_population_chunk(
 ) -> Callable:
     """(population, hparams [P], data, feed [S, P, ...]) -> population, metrics [S, P].
 
-    S steps of every member. Side by side all members take a step, then the next one;
-    sequentially a member takes all of its steps before its neighbour, in its place.
+    S steps of every member. Side by side, all members do one step, then the next;
+    sequentially, a member does all of its steps before the next member, in place.
 
-    A member whose loss or gradient is not finite is quarantined as it was before that
-    gradient. One whose update overflowed, though its gradient was finite, is taken back
-    to the parameters that it had at the beginning of the chunk. A member which is not
-    running stays as it is, its metrics are NaN.
+    A member whose loss or gradient is not finite is quarantined in its state before
+    that gradient. If the update overflowed although the gradient was finite, the member
+    is reset to its state at the beginning of the chunk. A member that is not running
+    does not change, and its metrics are NaN.
     """
     chunk = make_member_chunk(train_step, fetch, on_cpu)
 
@@ -160,13 +159,13 @@ def make_member_chunk(
     def member_chunk(state, hparams: HParams, data, feed):
         before, _ = state
         (train, status), metrics = chunk(state, hparams, data, feed)
-        # asked once in a chunk: in every step it cost 4 to 11 % of an MLP's time
+        # checked once per chunk: in every step it cost 4 to 11 % of an MLP's time
         finite = all_finite(train.params, on_cpu)
         parts = (train.params, train.state, train.step)
         first = (before.params, before.state, before.step)
         params, kept, step = select(finite, parts, first)
         train = train._replace(params=params, state=kept, step=step)
-        # where the next step found a loss that is not finite, that came of these
+        # if a later step found a loss that is not finite, the parameters caused it
         return (train, jnp.where(finite, status, PARAMETERS)), metrics
 
     return member_chunk
@@ -175,15 +174,15 @@ def make_member_chunk(
 def guard(train_step: Callable, on_cpu: bool = True) -> Callable:
     """(train, batch, hparams, running) -> train, fault [], metrics.
 
-    The step is not taken where the member is not running, or where its loss or gradient
-    is not finite; the fault is LOSS, GRADIENT or PARAMETERS then, or RUNNING. It may be
-    a function of the user's, of which the loss and the new parameters are asked, or a
-    `TrainStep`.
+    The step is not taken if the member is not running, or if its loss or gradient is
+    not finite. The fault is LOSS, GRADIENT or PARAMETERS, or RUNNING if there is none.
+    `train_step` is a `TrainStep`, or a function of the user, whose loss and new
+    parameters are checked.
 
-    On a CPU the update is in a branch, where the new state takes the place of the old
-    one as it is computed; choosing between the two afterwards reads and writes both
-    once more. Elsewhere a branch keeps the host waiting, and a choice is part of the
-    update: one member's step takes 0.8 times as long (docs/accelerators.md).
+    On a CPU the update is in a branch, where the new state overwrites the old one while
+    it is computed; selecting one of the two afterwards would read and write both again.
+    Elsewhere a branch makes the host wait, and selecting is fused with the update: one
+    member's step takes 0.8 times as long (docs/accelerators.md).
     """
     if not isinstance(train_step, TrainStep):
 
@@ -202,12 +201,7 @@ def guard(train_step: Callable, on_cpu: bool = True) -> Callable:
         taken = running & (fault == RUNNING)
 
         def advance(train: TrainState, grads, state):
-            updates, opt_state, probed = train_step.updates(
-                train, grads, metrics, hparams
-            )
-            params = optax.apply_updates(train.params, updates)
-            new = TrainState(train.step + 1, params, state, opt_state, train.key)
-            return new, probed
+            return train_step.advance(train, grads, state, metrics, hparams)
 
         if not on_cpu:
             new, probed = advance(train, grads, state)
@@ -237,9 +231,9 @@ def _fault(loss: Array, of_the_rest: Array) -> Array:
 def all_finite(tree: PyTree, on_cpu: bool = True) -> Array:
     """Whether every number of every leaf is finite: [] bool.
 
-    On a CPU it is asked of half the means over all axes but the last, which are finite
-    where the numbers are: a product with a vector runs on all cores, a reduction on
-    one. Elsewhere a product would transpose them first.
+    On a CPU this checks half the means over all axes but the last, which are finite if
+    all numbers are: a product with a vector runs on all cores, a reduction on one core.
+    Elsewhere a product would transpose the leaves first.
 
     >>> bool(all_finite({"w": jnp.ones((2, 3)), "b": jnp.array(1e38)}))
     True
@@ -266,8 +260,8 @@ def make_evaluate(
     """(params, state, hparams, totals [P], data, feed, share [T, B]) -> totals, found.
 
     The scores of each example, times its share, are added to the totals, name -> [P, 2]
-    (see `add_exactly`), which are the same in however many pieces a split comes. What
-    is found is `Evaluated` [P, T, B, ...]. A share of 0 makes an example count nothing.
+    (see `add_exactly`), which do not depend on how a split is cut into pieces. `found`
+    is `Evaluated` [P, T, B, ...]. An example with a share of 0 does not count.
     """
 
     def evaluate(params, state, hparams: HParams, totals, data: Batch, feed, share):
@@ -292,7 +286,7 @@ def make_evaluate(
 
 
 def mean_of_finite(values: Array) -> Array:
-    """Mean [P] of the finite rows of `values` [S, P]; NaN where there are none.
+    """Mean [P] of the finite rows of `values` [S, P]; NaN if there are none.
 
     >>> mean_of_finite(jnp.array([[1.0, jnp.nan], [2.0, jnp.nan]])).tolist()
     [1.5, nan]
@@ -334,8 +328,8 @@ def keep_best(
 ) -> Population:
     """Update best parameters and early stopping by scores [P], lower is better.
 
-    A running member with a lower score than ever becomes its own best; one that has
-    not improved for `patience` evaluations is stopped (None: never).
+    If a running member has its lowest score so far, its parameters become its best. A
+    member that has not improved for `patience` evaluations stops (None: never).
     """
     running = population.status == RUNNING
     better = running & (score < population.best_score)

@@ -1,8 +1,8 @@
 """Schedules: (num_steps, **numbers) -> (step -> multiplier of the learning rate).
 
-The optimizer is built anew in every step, with its learning rate times the multiplier:
-that is right for any optimizer, and the peak stays a traced number of each member. The
-numbers may be traced too, so that members differ in them.
+Every step builds the optimizer with its learning rate times the multiplier. That is
+correct for any optimizer, and the peak learning rate stays a traced number of each
+member. The numbers of a schedule may be traced, too, so that members differ in them.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ Schedule = Callable[[jax.Array], jax.Array]
 
 
 def _at_least(least: float, number: Any) -> Any:
-    """The maximum, in Python floats where possible, for their precision."""
+    """The maximum, in Python floats if possible, for their precision."""
     if isinstance(number, (int, float)):
         return max(number, least)
     return jnp.maximum(number, least)
@@ -28,7 +28,7 @@ def _at_least(least: float, number: Any) -> Any:
 def _check(num_steps: int, **shares: Any) -> None:
     check_whole("num_steps", num_steps)
     for name, share in shares.items():
-        if not isinstance(share, jax.Array):  # as a hyper-parameter of a member is
+        if not isinstance(share, jax.Array):  # traced hyper-parameters are not checked
             check_number(name, share, Range(0, 1))
 
 

@@ -1,9 +1,9 @@
 """Metrics of a whole split, on the host: (outputs [N, ...], targets [N, ...]) -> float.
 
-Each takes `weights` [N] >= 0 as well; an example of weight 0 does not count. The
-quantities are scikit-learn's. A class without an example does not count in a mean over
-classes. What is not defined at all is NaN, and a warning says why: outputs that are not
-numbers, a split of a single class.
+Each metric also takes `weights` [N] >= 0; an example of weight 0 does not count. The
+definitions are scikit-learn's. A class without an example does not count in a mean over
+classes. A metric that is not defined, for example because outputs are NaN or the split
+has a single class, is NaN, and a warning says why.
 """
 
 import functools
@@ -15,7 +15,7 @@ import numpy as np
 from dlworkshop.data.leaves import as_floats
 from dlworkshop.errors import UserError
 
-BIG = 1e300  # stands for infinite evidence, which scikit-learn refuses
+BIG = 1e300  # replaces infinite evidence, which scikit-learn rejects
 
 
 class _UndefinedError(Exception):
@@ -27,7 +27,7 @@ def _nan_if_undefined(metric: Callable) -> Callable:
     def measured(outputs, targets, weights=None) -> float:
         outputs, targets = as_floats(outputs, "outputs"), np.asarray(targets)
         if not outputs.ndim or not targets.ndim:
-            raise UserError("outputs and targets are single: give arrays [N, ...]")
+            raise UserError("outputs or targets are scalars: give arrays [N, ...]")
         if len(outputs) != len(targets):
             raise UserError(
                 f"there are {len(outputs)} outputs and {len(targets)} targets: give "
@@ -58,13 +58,13 @@ def _classes(outputs, targets):
     if outputs.ndim != 2 or outputs.shape[1] < 2:
         raise UserError(
             f"a metric of classes needs outputs [N, K] with K > 1, got {outputs.shape}:"
-            " for labels each true or false take one of labels, as label_roc_auc"
+            " for labels each true or false use a metric of labels, as label_roc_auc"
         )
-    if targets.shape == outputs.shape:  # of soft targets the likeliest
+    if targets.shape == outputs.shape:  # soft targets: the most probable class
         if not np.allclose(targets.sum(1), 1, atol=1e-3):
             raise UserError(
                 f"a metric of classes needs one class for each example, but targets "
-                f"{targets.shape} do not sum to 1: take one of labels, as label_roc_auc"
+                f"{targets.shape} do not sum to 1: use one of labels, as label_roc_auc"
             )
         targets = targets.argmax(1)
     if targets.ndim != 1 or not np.issubdtype(targets.dtype, np.integer):
@@ -72,7 +72,8 @@ def _classes(outputs, targets):
             f"a metric of classes needs int targets [N], got {targets.dtype} "
             f"{targets.shape}: give labels in [0, {outputs.shape[1]})"
         )
-    _numbers(outputs, np.isnan(outputs) | np.isposinf(outputs))  # -inf is a mask
+    # -inf masks a class
+    _numbers(outputs, np.isnan(outputs) | np.isposinf(outputs))
     shifted = outputs - outputs.max(1, keepdims=True)
     log_chance = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
     return log_chance, targets
@@ -83,10 +84,10 @@ def _labels(outputs, targets):
     if outputs.size != targets.size:
         raise UserError(
             f"a metric of labels needs a target for each output, got {outputs.shape} "
-            f"and {targets.shape}: for classes take one of classes, as roc_auc"
+            f"and {targets.shape}: for classes use a metric of classes, as roc_auc"
         )
     if not np.isin(targets, (0, 1)).all():
-        raise UserError("a metric of labels needs targets of 0 and 1: round others")
+        raise UserError("a metric of labels needs targets of 0 and 1: round them")
     outputs = _numbers(np.clip(outputs, -BIG, BIG), np.isnan(outputs))
     shape = (len(outputs), -1)
     return outputs.reshape(shape), targets.reshape(shape).astype(int)
@@ -121,8 +122,8 @@ def balanced_accuracy(outputs, targets, weights=None) -> float:
     """Mean over the classes of the accuracy on each, in [0, 1].
 
     Args:
-        outputs: [N, K] logits; the largest is what is said.
-        targets: [N] int, or [N, K] probabilities of which the largest counts.
+        outputs: [N, K] logits; the largest is the prediction.
+        targets: [N] int, or [N, K] probabilities, whose largest is the class.
         weights: [N] of examples.
 
     >>> balanced_accuracy([[2, 1], [2, 1], [2, 1], [0, 1]], [0, 0, 1, 1])
@@ -144,8 +145,8 @@ def balanced_accuracy(outputs, targets, weights=None) -> float:
 def f1_macro(outputs, targets, weights=None) -> float:
     """Mean over the classes of 2 precision recall / (precision + recall), in [0, 1].
 
-    Arguments are those of `balanced_accuracy`. A class that neither is there nor was
-    said does not count.
+    Arguments are those of `balanced_accuracy`. A class that is neither present nor
+    predicted does not count.
 
     >>> round(f1_macro([[2, 1], [2, 1], [2, 1], [0, 1]], [0, 0, 1, 1]), 4)
     0.7333
@@ -175,8 +176,8 @@ def log_loss(outputs, targets, weights=None) -> float:
 def roc_auc(outputs, targets, weights=None) -> float:
     """Area under the ROC curve: how often an example of the class outranks another.
 
-    In [0, 1], 0.5 by chance. Of two classes it is that of the second; of more, the mean
-    over each class against the rest, ranked by its probability.
+    In [0, 1], 0.5 by chance. For two classes it is that of the second class; for more,
+    the mean over each class against the rest, ranked by its probability.
 
     Arguments are those of `balanced_accuracy`. Source: Fawcett (2006), An introduction
     to ROC analysis, section 9.2, with equal weights.
@@ -193,8 +194,8 @@ def roc_auc(outputs, targets, weights=None) -> float:
 def average_precision(outputs, targets, weights=None) -> float:
     """Area under the precision-recall curve, in [0, 1]; by chance the class's share.
 
-    Of two classes it is that of the second; of more, the mean over each class against
-    the rest. Arguments are those of `balanced_accuracy`.
+    For two classes it is that of the second class; for more, the mean over each class
+    against the rest. Arguments are those of `balanced_accuracy`.
 
     >>> round(average_precision([[2, 1], [1, 2], [1, 1.5], [0, 2]], [0, 0, 1, 1]), 4)
     0.8333
@@ -209,11 +210,11 @@ def label_f1_macro(outputs, targets, weights=None) -> float:
     """Mean over the labels of 2 precision recall / (precision + recall), in [0, 1].
 
     Args:
-        outputs: [N, K] log odds of labels, each said to be true above 0; [N] of one.
+        outputs: [N, K] log odds of labels, each predicted true above 0; [N] for one.
         targets: [N, K] or [N] of 0 and 1.
         weights: [N] of examples.
 
-    A label that neither is there nor was said does not count.
+    A label that is neither present nor predicted does not count.
 
     >>> label_f1_macro([[1, -1], [1, -1]], [[1, 0], [1, 1]])
     0.5
@@ -222,7 +223,7 @@ def label_f1_macro(outputs, targets, weights=None) -> float:
     said = (outputs > 0).astype(int)
     counts = (truth | said).any(0)
     if not counts.any():
-        raise _UndefinedError("no label is there, or was said")
+        raise _UndefinedError("no label is present or predicted")
     of_both, in_all = weights @ (truth & said), weights @ (truth + said)
     return np.mean(2 * of_both[counts] / in_all[counts])
 
@@ -231,8 +232,8 @@ def label_f1_macro(outputs, targets, weights=None) -> float:
 def label_roc_auc(outputs, targets, weights=None) -> float:
     """Area under the ROC curve of each label, and their mean.
 
-    Arguments are those of `label_f1_macro`. A label that is there always or never does
-    not count.
+    Arguments are those of `label_f1_macro`. A label that is always or never present
+    does not count.
 
     >>> label_roc_auc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
     0.75
@@ -247,8 +248,8 @@ def label_roc_auc(outputs, targets, weights=None) -> float:
 def label_average_precision(outputs, targets, weights=None) -> float:
     """Area under the precision-recall curve of each label, and their mean.
 
-    Arguments are those of `label_f1_macro`. A label that is there always or never does
-    not count.
+    Arguments are those of `label_f1_macro`. A label that is always or never present
+    does not count.
 
     >>> round(label_average_precision([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1]), 4)
     0.8333
@@ -304,8 +305,8 @@ def rmse(outputs, targets, weights=None) -> float:
 def r2(outputs, targets, weights=None) -> float:
     """Coefficient of determination: at most 1, 0 for predicting the mean.
 
-    Arguments are those of `mae`. With several outputs it is the mean over those whose
-    targets vary.
+    Arguments are those of `mae`. For several outputs it is the mean over the outputs
+    whose targets vary.
 
     >>> r2([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
     1.0

@@ -23,7 +23,7 @@ from dlworkshop.types import Array, Batch, HParams, PyTree, Start, TrainState
 # The purposes of randomness: fold_in(key of the seed, purpose).
 INIT, DROPOUT, OPTIMIZER, TRANSFORM = 0, 1, 2, 3
 
-Metrics = Mapping[str, Array]  # "loss" and what else is measured, by name
+Metrics = Mapping[str, Array]  # "loss" and the metrics, by name
 
 
 class TrainSpec(NamedTuple):
@@ -37,10 +37,10 @@ class TrainSpec(NamedTuple):
     )  # name -> (outputs, targets) -> []
     routes: Routes = Routes()  # which hyper-parameters each of them is given
     schedule: Callable = schedules.constant  # (num_steps) -> (step) -> multiplier
-    num_steps: int = 1  # of the whole run, as the schedule wants to know
+    num_steps: int = 1  # of the whole run, for the schedule
     batch_transform: Callable | None = None  # (key, batch) -> batch, as mixup
     probe: Callable | None = None  # (grads, updates, params) -> {name: []}, logged
-    eval_params: Callable | None = None  # (opt_state, params) -> params to be judged
+    eval_params: Callable | None = None  # (opt_state, params) -> params to evaluate
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,15 @@ class TrainStep:
     def __call__(self, train: TrainState, batch: Batch, hparams: HParams):
         """(state, batch, hparams) -> (state, metrics): one update."""
         grads, state, metrics = self.gradient(train, batch, hparams)
+        new, probed = self.advance(train, grads, state, metrics, hparams)
+        return new, metrics | probed
+
+    def advance(self, train: TrainState, grads, state, metrics, hparams: HParams):
+        """The train state after an update, and the metrics of the probe."""
         updates, opt_state, probed = self.updates(train, grads, metrics, hparams)
         params = optax.apply_updates(train.params, updates)
-        step = train.step + 1
-        return TrainState(step, params, state, opt_state, train.key), metrics | probed
+        new = TrainState(train.step + 1, params, state, opt_state, train.key)
+        return new, probed
 
 
 def spec_of(
@@ -74,9 +79,9 @@ def spec_of(
 
     Args:
         model: of one example.
-        optimizer: an optax constructor, as `optax.adam`.
+        optimizer: an optax constructor, such as `optax.adam`.
         loss: (outputs, targets, **hparams) -> [], of one example.
-        names: of the hyper-parameters; each goes to the function that takes it.
+        names: of the hyper-parameters; each is passed to the function that takes it.
         metrics: name -> (outputs, targets) -> [], of one example.
         schedule: (num_steps) -> (step) -> multiplier of the learning rate.
         num_steps: of the whole run.
@@ -108,7 +113,7 @@ def init_state(
         hparams: of the optimizer, [] each.
         key: of the seed; the parameters are drawn from it.
         example: one input of the model.
-        start: what to begin with instead.
+        start: initial values to use instead.
     """
     if start is None:
         drawn = spec.model.init(jax.random.fold_in(key, INIT), as_float(example))
@@ -124,8 +129,8 @@ def make_optimizer(
 ) -> optax.GradientTransformationExtraArgs:
     """The optimizer at a step, built from traced numbers.
 
-    The schedule multiplies the learning rate that the constructor is given. One that
-    takes a `key` is given that of the member.
+    The learning rate is multiplied by the schedule. A constructor that takes a `key`
+    gets a key of the member.
     """
     numbers = given(spec.routes.optimizer, hparams)
     takes = keywords(spec.optimizer)
@@ -147,7 +152,7 @@ def bound(model: StatefulModel, numbers: Mapping[str, Any]) -> StatefulModel:
 def make_loss_fn(spec: TrainSpec, batch_axis: str | None = None) -> Callable:
     """(params, state, batch, hparams, keys [B]) -> mean loss, (metrics, new state).
 
-    Loss and metrics of an example are multiplied by its weight, where there is one.
+    Loss and metrics of an example are multiplied by its weight, if there is one.
     """
 
     def loss_fn(params, state, batch: Batch, hparams, keys):
@@ -165,9 +170,9 @@ def make_loss_fn(spec: TrainSpec, batch_axis: str | None = None) -> Callable:
                 values = {k: value * example.weights for k, value in values.items()}
             return values, new
 
-        # the state is one for all examples: a layer that keeps one has taken its means
+        # the state is shared: layers with a state average it over the examples
         lifted = jax.vmap(example_fn, out_axes=(0, None), axis_name=EXAMPLE)
-        if batch_axis is None and jax.tree.leaves(state):  # the layer asks for the axis
+        if batch_axis is None and jax.tree.leaves(state):  # these layers use the axis
             one = jax.vmap(lifted, out_axes=(0, None), axis_name=BATCH, axis_size=1)
             lifted = _alone(one)
         values, new = lifted(batch, keys)  # [B] each
@@ -186,7 +191,7 @@ def _alone(lifted: Callable) -> Callable:
 
 
 def mean(values: Array) -> Array:
-    """Mean in float32 or more, as bfloat16 sums lose digits."""
+    """Mean in float32 or more, because bfloat16 sums lose digits."""
     return values.astype(jnp.promote_types(values.dtype, jnp.float32)).mean()
 
 
@@ -196,11 +201,11 @@ def make_train_step(
     """(state, batch, hparams) -> (state, metrics): one update of one model.
 
     Args:
-        spec: what is done to a batch.
-        batch_axis: name of the mesh axis over which the batch is split; None where
-            there is no mesh.
+        spec: the functions of the step.
+        batch_axis: name of the mesh axis over which the batch is split; None without a
+            mesh.
         micro_batch: examples at a time, a divisor of the batch of one device; their
-            gradients are averaged. None takes all of them at once.
+            gradients are averaged. None computes the whole batch at once.
     """
     grad_fn = jax.grad(make_loss_fn(spec, batch_axis), has_aux=True)
     if micro_batch is not None:
@@ -243,8 +248,8 @@ def make_own_step(
     Args:
         make_step: (step, **numbers) -> (train, batch, hparams) -> (train, metrics).
         step: ours, with its parts.
-        numbers: keyword of `make_step` -> name of the hyper-parameter. Where there are
-            any it is called inside the step, as optimizers are, with traced numbers.
+        numbers: keyword of `make_step` -> name of the hyper-parameter. If there are
+            any, `make_step` is called inside the step, with traced numbers.
     """
     if not numbers:
         return make_step(step)
@@ -258,7 +263,8 @@ def make_own_step(
 def accumulate_gradients(grad_fn: Callable, size: int) -> Callable:
     """The mean of `grad_fn` over a batch, in micro-batches of `size` examples.
 
-    What one part computes stays in the cache of a CPU until its gradient is known.
+    The activations of one micro-batch stay in the CPU cache until its gradient is
+    computed.
     """
 
     def mean_grads(params, state, batch, hparams, keys):
@@ -285,14 +291,14 @@ class Evaluated(NamedTuple):
     """Evaluation results of each example."""
 
     scores: dict[str, Array]  # "loss" and the metrics, [B] each; not yet weighted
-    outputs: PyTree  # [B, ...]; None where nobody asks for them
+    outputs: PyTree  # [B, ...]; None if outputs were not requested
 
 
 def make_eval_step(spec: TrainSpec, with_outputs: bool = False) -> Callable:
     """(params, state, batch, hparams) -> `Evaluated`, without randomness.
 
-    The objective is asked without a key, with the hyper-parameters that it cannot do
-    without; the model has its own in evaluation too.
+    The objective is called without a key, and only with the hyper-parameters that it
+    requires; the model gets its hyper-parameters in evaluation, too.
     """
 
     def eval_step(params, state, batch: Batch, hparams: HParams) -> Evaluated:

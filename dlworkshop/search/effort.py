@@ -22,7 +22,7 @@ from dlworkshop.models.model import (
 from dlworkshop.search.candidates import Candidate, Setting
 from dlworkshop.search.task import Task
 from dlworkshop.train.autotune import rule_of_thumb
-from dlworkshop.train.programs import update_flops
+from dlworkshop.train.flops import update_flops
 from dlworkshop.types import Dataset, PyTree
 
 LEAST_UPDATES = 300  # below which no network is judged

@@ -18,7 +18,7 @@ from dlworkshop.files import atomic_rename
 from dlworkshop.models.convolution import computed_by
 from dlworkshop.models.model import Model, check_model, predict
 from dlworkshop.train.cache import cache_folder
-from dlworkshop.train.programs import update_flops
+from dlworkshop.train.flops import update_flops
 from dlworkshop.types import Array, Batch, Dataset, PyTree
 
 # Floating-point operations of a batch. On a CPU the activations of such a batch fit

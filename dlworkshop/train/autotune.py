@@ -3,19 +3,16 @@
 import contextlib
 import functools
 import hashlib
-import importlib.metadata
 import json
 import logging
 import math
 import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jaxlib
 import numpy as np
 from jax.sharding import Mesh
 
@@ -28,28 +25,29 @@ from dlworkshop.models.model import (
     shapes,
     stand_ins,
 )
-from dlworkshop.train import cgroups, processes
+from dlworkshop.train import machine, processes
 from dlworkshop.train.cache import cache_folder
+from dlworkshop.train.flops import update_flops
 from dlworkshop.train.mesh import MEMBER, shard
-from dlworkshop.train.programs import ExecutionConfig, Programs, update_flops
+from dlworkshop.train.programs import ExecutionConfig, Programs
 from dlworkshop.train.progress import log_level
-from dlworkshop.types import Dataset, HParams
+from dlworkshop.types import Dataset, HParams, PyTree
 
 log = logging.getLogger(__name__)
 
-# Operations of a run below which nothing is measured, not even whether it is worth it:
-# half a minute or more of a few cores, and of an accelerator.
+# Shorter runs, in operations, never measure: about half a minute of a few cores, or of
+# an accelerator.
 WORTH = {"cpu": 3e12}
 WORTH_ELSEWHERE = 5e13
-SAVED = 0.5  # of the training, at most, by another choice: what measuring may cost
-ROUNDS = 5  # at least, of the candidates that are not hopeless; their least time counts
-LASTING = 3.0  # seconds of a question at least: a machine may be slow for a second
-LASTING_ELSEWHERE = 0.3  # nobody else computes on an accelerator
-TRIAL_FLOPS = 1e11  # of a step that is timed there: ten milliseconds or so
-SMALL = 1.5e6  # operations of an update that is mostly the start of its operations
+SAVED = 0.5  # share of the training time that measuring may cost
+ROUNDS = 5  # at least, of candidates that are not hopeless; the shortest time counts
+LASTING = 3.0  # seconds per question, at least: a machine may be slow for a second
+LASTING_ELSEWHERE = 0.3  # on an accelerator, which no other program uses
+TRIAL_FLOPS = 1e11  # of a step that is timed there: about ten milliseconds
+SMALL = 1.5e6  # operations of an update that mostly launches its operations
 CACHED = 5e8  # operations of an update whose patches fit a cache of some megabytes
-NEARLY = 0.95  # of the time: what is won by less may be noise
-HOPELESS = 2.0  # times slower than the best after one try: not tried again
+NEARLY = 0.95  # of the time: smaller gains may be noise
+HOPELESS = 2.0  # times slower than the best at the first try: not tried again
 
 
 def rule_of_thumb(
@@ -62,21 +60,21 @@ def rule_of_thumb(
 ) -> ExecutionConfig:
     """A good choice without measuring.
 
-    A CPU trains one member at a time, whose parameters stay in its cache, unless an
-    update is so small that starting its operations takes most of its time. With
-    convolutions it takes as many examples at a time as keep their patches there.
+    A CPU trains one member at a time, so that its parameters stay in the cache, unless
+    an update is so small that launching its operations takes most of the time. With
+    convolutions, it computes as many examples at a time as have their patches there.
 
-    A GPU trains all members side by side. The convolutions of several are grouped ones
-    for cuDNN, which takes twice as long for them as for products of patches, of blocks
-    where there are strides; those of one alone are its own (docs/accelerators.md). TPUs
-    were not measured.
+    A GPU trains all members side by side. For cuDNN the convolutions of several members
+    are grouped convolutions, which take twice as long as products of patches (of blocks
+    if there are strides); those of a single member are fastest in cuDNN
+    (docs/accelerators.md). TPUs were not measured.
 
     Args:
         batch: examples on one device.
         flops: operations of one example's update.
         members: trained together on one device.
-        convolutions: whether the model has any, see `convolution.has_convolutions`.
-        platform: of the devices: "cpu", "gpu" or "tpu".
+        convolutions: whether the model has any, see `convolves`.
+        platform: "cpu", "gpu" or "tpu".
 
     >>> str(rule_of_thumb(128, members=16, convolutions=True, platform="gpu"))
     'convolutions by blocks, members side by side, the whole batch at a time'
@@ -95,7 +93,7 @@ def cached(flops: float) -> int:
 
 
 def micro_batch_size(batch: int, wanted: int) -> int | None:
-    """The largest divisor of `batch` up to `wanted`; None where it is too small.
+    """The largest divisor of `batch` up to `wanted`; None if it is too small.
 
     >>> [micro_batch_size(batch, 16) for batch in (128, 100, 127, 16)]
     [16, 10, None, None]
@@ -108,17 +106,17 @@ def micro_batch_size(batch: int, wanted: int) -> int | None:
 def search_space(
     members: int, batch: int, flops: float, platform: str
 ) -> dict[str, list]:
-    """The choices to compare, in turn.
+    """The choices to compare, one field after the other.
 
-    XLA's own convolution takes 15 to 70 times as long as the best in a loop on a CPU;
-    trying it cost a minute, so there it, and what falls back on it, is used only where
-    it is asked for. Elsewhere XLA's libraries know Winograd's products themselves, and
-    on a GPU all but two are slower (docs/accelerators.md).
+    In a loop on a CPU, XLA's own convolution takes 15 to 70 times as long as the best;
+    trying it cost a minute. So there it, and what falls back on it, is used only on
+    request. Elsewhere XLA's libraries include Winograd's algorithm, and on a GPU all
+    but two ways are slower (docs/accelerators.md).
 
     Args:
         members, batch: members, and examples of each, on one device.
         flops: operations of one example's update.
-        platform: of the devices.
+        platform: "cpu", "gpu" or "tpu".
     """
     on_cpu = platform == "cpu"
     some = cached(flops)
@@ -138,6 +136,13 @@ def search_space(
     }
 
 
+def convolves(model: StatefulModel, example: PyTree) -> bool:
+    """Whether a model has convolutions that can be computed in several ways."""
+    numbers = stand_ins(model)
+    arguments = *shapes(model, example), input_struct(example)
+    return has_convolutions(model.apply, *arguments, **numbers)
+
+
 def measure(
     make_programs: Callable[..., Programs],
     mesh: Mesh,
@@ -151,9 +156,9 @@ def measure(
 ) -> ExecutionConfig:
     """The fastest choice, measured on two steps of a few members.
 
-    Where a run of `num_steps` takes no longer than that would, it is the rule of thumb:
-    it is timed first. Of several processes the first measures its own part of the work,
-    and all take its choice.
+    The rule of thumb is timed first, and is the choice if a run of `num_steps` takes no
+    longer than measuring the others. Of several processes, the first measures its own
+    part of the work, and all take its choice.
     """
     part = own_part(mesh)
     members = part.shape[MEMBER] * len(seeds) // mesh.shape[MEMBER]
@@ -201,6 +206,7 @@ def _measure(
     num_steps: int | None,
     quiet: bool,
 ) -> ExecutionConfig:
+    """`measure` on the devices of one process."""
     device = mesh.devices.flat[0]
     on_cpu = device.platform == "cpu"
     example = dataset.train.rows(0).inputs
@@ -208,58 +214,37 @@ def _measure(
     some = 4 if on_cpu else max(4, math.ceil(TRIAL_FLOPS / (batch * flops)))
     per_device = min(some, len(seeds) // mesh.shape[MEMBER])
     few = mesh.shape[MEMBER] * per_device
-    params, state = shapes(model, example)
-    held = slice(0, max(batch_size, min(512, dataset.train.num_examples)))
-    data = shard(mesh, jax.tree.map(np.asarray, dataset.train.rows(held)))
-    index = np.arange(2 * few * batch_size, dtype=np.int32) % held.stop
-    index = index.reshape(2, few, batch_size)
-
-    def try_out(choice: ExecutionConfig) -> Callable[[], Any]:
-        programs = make_programs(execution=choice)
-        numbers = jax.tree.map(lambda h: np.asarray(h[:few], float), hparams)
-        numbers = shard(mesh, numbers, MEMBER)
-        start = shard(mesh, np.asarray(seeds[:few], np.uint32), MEMBER)
-        alive = [programs.begin(start, numbers, example)]
-
-        def call():
-            where = shard(mesh, index, None, MEMBER, BATCH)
-            alive[0], found = programs.chunk(alive[0], numbers, data, where)
-            jax.block_until_ready((alive[0], found))
-
-        call()  # compiles
-        return call
-
+    asked = search_space(per_device, batch, flops, device.platform)
+    start = rule_of_thumb(
+        batch,
+        flops,
+        per_device,
+        convolutions=convolves(model, example),
+        platform=device.platform,
+    )
+    # under its name: None stands for the first choice
+    start = start._replace(convolution=start.convolution or asked["convolution"][0])
     cache_key = {
         "device": [mesh.devices.size, device.device_kind],
         "mesh": dict(mesh.shape),
-        **machine(),
+        **machine.properties(),
         "model": dict(model.config),
-        "params": [list(leaf.shape) for leaf in jax.tree.leaves(params)],
+        "params": [
+            list(leaf.shape) for leaf in jax.tree.leaves(shapes(model, example)[0])
+        ],
         "example": [
             [list(np.shape(leaf)), str(leaf.dtype)] for leaf in jax.tree.leaves(example)
         ],
         "batch_size": batch_size,
         "members": few,
     }
-    asked = search_space(per_device, batch, flops, device.platform)
-    start = rule_of_thumb(
-        batch,
-        flops,
-        per_device,
-        convolutions=has_convolutions(
-            model.apply, params, state, input_struct(example), **stand_ins(model)
-        ),
-        platform=device.platform,
-    )
-    # by its name: None is the first of them
-    start = start._replace(convolution=start.convolution or asked["convolution"][0])
 
     def worth(seconds: float, cost: float) -> bool:
         whole = seconds * (num_steps or 0) / 2 * len(seeds) / few
         return num_steps is None or cost < SAVED * whole
 
     return autotune(
-        try_out,
+        _make_try_out(make_programs, mesh, hparams, seeds[:few], dataset, batch_size),
         start,
         asked,
         cache_key,
@@ -267,6 +252,39 @@ def _measure(
         worth=worth,
         lasting=LASTING if on_cpu else min(LASTING, LASTING_ELSEWHERE),
     )
+
+
+def _make_try_out(
+    make_programs: Callable[..., Programs],
+    mesh: Mesh,
+    hparams: HParams,
+    seeds: Sequence[int],
+    dataset: Dataset,
+    batch_size: int,
+) -> Callable[[ExecutionConfig], Callable[[], Any]]:
+    """choice -> a compiled call, which runs two steps of the members of `seeds`."""
+    few, example = len(seeds), dataset.train.rows(0).inputs
+    held = slice(0, max(batch_size, min(512, dataset.train.num_examples)))
+    data = shard(mesh, jax.tree.map(np.asarray, dataset.train.rows(held)))
+    index = np.arange(2 * few * batch_size, dtype=np.int32) % held.stop
+    feed = index.reshape(2, few, batch_size)
+
+    def try_out(choice: ExecutionConfig) -> Callable[[], Any]:
+        programs = make_programs(execution=choice)
+        numbers = jax.tree.map(lambda h: np.asarray(h[:few], float), hparams)
+        numbers = shard(mesh, numbers, MEMBER)
+        start = shard(mesh, np.asarray(seeds, np.uint32), MEMBER)
+        alive = [programs.begin(start, numbers, example)]
+
+        def call():
+            where = shard(mesh, feed, None, MEMBER, BATCH)
+            alive[0], found = programs.chunk(alive[0], numbers, data, where)
+            jax.block_until_ready((alive[0], found))
+
+        call()  # compiles
+        return call
+
+    return try_out
 
 
 def autotune(
@@ -281,22 +299,23 @@ def autotune(
 ) -> ExecutionConfig:
     """The fastest choice for this `cache_key`, cached on disk.
 
-    One question is answered after the other, with the best answers so far: all
-    combinations would take a minute to compile.
+    The fields are chosen one after the other, with the best values so far: to compile
+    all combinations would take a minute.
 
     Args:
         try_out: choice -> a compiled call, which runs a few steps and waits for them.
         start: the choice to begin with.
-        asked: field of the choice -> the answers to try.
-        cache_key: all that the answer depends on, as JSON.
-        say: where the answer is told.
+        asked: field of the choice -> the values to try.
+        cache_key: everything that the result depends on, as JSON.
+        say: called with the result in words.
         worth: (seconds of a call of `start`, seconds that measuring would take) ->
-            whether the run is long enough for that; if not, `start` it is.
-        lasting: seconds of a question at least; LASTING by default.
+            whether the run is long enough; if not, `start` is returned.
+        lasting: seconds per field, at least; LASTING by default.
     """
     lasting = LASTING if lasting is None else lasting
     text = json.dumps([cache_key, dict(asked)], sort_keys=True)
-    path = _remembered() / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+    folder = cache_folder("choices") or Path(os.devnull)
+    path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
     remembered = _read(path, start, asked)
     if remembered is not None:
         say(f"{remembered} (measured before)")
@@ -317,14 +336,13 @@ def autotune(
         if len(choices) > 1:
             best = _race(try_out, choices, best, seconds, lasting, calls)
             calls = {}
-    _write(
-        path,
-        {
-            "choice": best._asdict(),
-            "cache_key": cache_key,
-            "seconds": {str(choice): value for choice, value in seconds.items()},
-        },
-    )
+    known = {
+        "choice": best._asdict(),
+        "cache_key": cache_key,
+        "seconds": {str(choice): value for choice, value in seconds.items()},
+    }
+    with contextlib.suppress(OSError):  # then it is measured again
+        atomic_write(path, json.dumps(known, indent=2))
     slowest = max(seconds.values()) / seconds[best]
     say(f"{best} (the fastest of {len(seconds)}, the slowest takes {slowest:.1f} x)")
     return best
@@ -338,10 +356,10 @@ def _race(
     lasting: float,
     ready: Mapping[ExecutionConfig, Callable[[], Any]],
 ) -> ExecutionConfig:
-    """The fastest choice, or the current one if it is nearly as fast.
+    """The fastest choice, or `so_far` if it is nearly as fast.
 
-    The least of the `seconds` of each choice is kept. Those that are `ready` were tried
-    once.
+    `seconds` keeps the shortest time of each choice. `ready` has the calls of choices
+    that were tried once.
     """
     calls: dict[ExecutionConfig, Callable[[], Any]] = {}
 
@@ -360,7 +378,7 @@ def _race(
         calls = {each: call for each, call in calls.items() if seconds[each] < bar}
     rounds, spent = 0, 0.0
     while rounds < ROUNDS or spent < lasting:
-        # in turns, so that what else runs here hits them all
+        # in turns, so that other programs slow down all of them
         spent += sum(time_once(choice) for choice in calls)
         rounds += 1
     worth = {so_far: NEARLY}
@@ -373,17 +391,12 @@ def _seconds(call: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def _remembered() -> Path:
-    folder = cache_folder("choices")
-    return folder if folder is not None else Path(os.devnull)
-
-
 def _read(
     path: Path, start: ExecutionConfig, asked: Mapping[str, Sequence]
 ) -> ExecutionConfig | None:
-    """The cached measurement; None where it is not among the choices.
+    """The cached choice; None if it is not one of the choices.
 
-    The file may be damaged, or of a version with other fields.
+    The file may be damaged, or written by a version with other fields.
     """
     try:
         fields = json.loads(path.read_text())["choice"]
@@ -396,60 +409,3 @@ def _read(
         for name, value in choice._asdict().items()
     )
     return choice if known and set(fields) == set(ExecutionConfig._fields) else None
-
-
-def machine(root: Path = Path("/")) -> dict[str, Any]:
-    """The properties of the machine that timings depend on, as JSON.
-
-    Args:
-        root: where the folders /proc and /sys of the system are.
-    """
-    return {
-        "processor": processor(root),
-        "cores": cores(root),
-        "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
-        "dlworkshop": dlworkshop_version(),
-    }
-
-
-def processor(root: Path = Path("/")) -> str:
-    """The model of the CPU; Python's `platform` only says "x86_64"."""
-    try:
-        lines = (root / "proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    known: dict[str, str] = {}
-    for line in lines:
-        name, _, value = line.partition(":")
-        known.setdefault(name.strip(), value.strip())
-    # ARM has numbers instead of a name
-    names = ("model name", "CPU implementer", "CPU part", "cpu family", "model")
-    found = [known[name] for name in names if name in known]
-    return " ".join(found) or platform.processor() or platform.machine()
-
-
-def cores(root: Path = Path("/")) -> float:
-    """The number of cores that this process may use, by affinity and cgroup quota.
-
-    >>> 0 < cores() <= os.cpu_count()
-    True
-    """
-    if hasattr(os, "sched_getaffinity"):
-        allowed = float(len(os.sched_getaffinity(0)))
-    else:
-        allowed = float(os.cpu_count() or 1)
-    return min([allowed, *cgroups.cpu_quotas(root)])
-
-
-def dlworkshop_version() -> str:
-    try:
-        return importlib.metadata.version("dlworkshop")
-    except importlib.metadata.PackageNotFoundError:  # used from a checkout
-        return ""
-
-
-def _write(path: Path, value: dict[str, Any]) -> None:
-    """Write the cache atomically; failures are ignored."""
-    with contextlib.suppress(OSError):
-        atomic_write(path, json.dumps(value, indent=2))

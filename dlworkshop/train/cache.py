@@ -23,7 +23,7 @@ OPENS = "get_file_cache"  # there: the path of a folder -> its cache and the pat
 
 
 def cache_folder(name: str) -> Path | None:
-    """A private folder (0700) in the user's cache; None where it cannot be created."""
+    """A private folder (0700) in the user's cache; None if it cannot be created."""
     try:
         return private_folder(name)
     except OSError:
@@ -33,9 +33,9 @@ def cache_folder(name: str) -> Path | None:
 class Programs:
     """JAX's cache of compiled programs, verified by digests.
 
-    XLA runs what it is given: a damaged program ends the process, today and at every
-    later start. So each is stored whole or not at all, behind a digest of its name and
-    its bytes, and what is not as it was written is removed and compiled anew.
+    XLA does not check a cached program: a damaged one ends the process, at every later
+    start again. So each file begins with a digest of its name and content, and is
+    written atomically; a file that does not match is removed and compiled again.
 
     >>> import tempfile
     >>> programs = Programs(tempfile.mkdtemp())
@@ -44,7 +44,7 @@ class Programs:
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
-        self._path = Path(folder)  # JAX shows it
+        self._path = Path(folder)  # JAX reads this attribute
 
     def get(self, key: str) -> bytes | None:
         """The entry of this name; None if missing, damaged or another user's."""
@@ -76,18 +76,18 @@ def _digest(key: str, program: bytes) -> bytes:
 def use_compilation_cache() -> None:
     """Cache compiled programs, including small ones, on disk.
 
-    It is for scripts and commands, for it stays so until the process ends; a library
-    uses `compilation_cache`. A cache holds code that will be run, so its folder is
-    private. One that the user chose (JAX_COMPILATION_CACHE_DIR) is left to JAX.
+    This is for scripts and commands, because it lasts until the process ends; a library
+    uses `compilation_cache`. The cache holds code that will be executed, so its folder
+    is private. If the user chose a folder (JAX_COMPILATION_CACHE_DIR), JAX manages it.
     """
     _update(_settings(), lambda path: (Programs(path), path))
 
 
 @contextlib.contextmanager
 def compilation_cache(quiet: bool = False) -> Iterator[None]:
-    """Cache compiled programs while inside; JAX's settings are restored.
+    """Cache compiled programs while inside; JAX's settings are restored afterwards.
 
-    What other threads compile meanwhile is kept, too.
+    Programs that other threads compile meanwhile are cached, too.
 
     >>> with compilation_cache():
     ...     compiled = jax.jit(lambda x: x + 1)(1)
@@ -112,7 +112,7 @@ def _update(settings: dict[str, Any], opens: Callable | None) -> None:
 
 
 def _settings(quiet: bool = False) -> dict[str, Any]:
-    """JAX's settings for the cache; empty where the user chose one."""
+    """JAX's settings for the cache; empty if the user chose one."""
     if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]
         return {}
     try:
@@ -131,10 +131,10 @@ def _settings(quiet: bool = False) -> dict[str, Any]:
 
 
 def _asks_for_caches() -> bool:
-    """Whether this JAX version lets `Programs` take the place of its cache.
+    """Whether this version of JAX lets `Programs` replace its cache.
 
-    There is no public way to do that. In a version that does it otherwise programs
-    would be run unseen, or not be kept.
+    There is no public API for that. In a version with another implementation, programs
+    would be executed without a check, or not be cached.
     """
     opens = getattr(jax_cache, OPENS, None)
     begins = getattr(jax_cache, "_initialize_cache", None)

@@ -1,8 +1,8 @@
 """Limits of memory and cores by Linux control groups (cgroups).
 
-A container is such a group, and so is a job of a cluster; they lie in one another, and
-each may have a limit of its own. Version 2 has one tree of them, version 1 one for
-each kind of limit; a system may have both.
+Containers and jobs of a cluster are such groups. Groups are nested, and each may have
+its own limit. Version 2 has one tree of groups, version 1 has one for each kind of
+limit; a system may have both.
 
 Source: the kernel's Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/.
 """
@@ -14,11 +14,11 @@ from pathlib import Path
 def memory_left(root: Path = Path("/")) -> Iterator[int]:
     """Bytes left in each enclosing group that has a limit.
 
-    Pages of files count as used, and those not read lately (inactive) are given up
-    where memory is needed.
+    Pages of files count as used, but the system frees inactive ones when memory is
+    needed.
 
     Args:
-        root: where the folders /proc and /sys of the system are.
+        root: where the system's folders /proc and /sys are.
     """
     for folder, version in _folders(root, "memory"):
         if version == 2:
@@ -54,7 +54,7 @@ def cpu_quotas(root: Path = Path("/")) -> Iterator[float]:
 
 
 def _folders(root: Path, controller: str) -> Iterator[tuple[Path, int]]:
-    """Folder and version of the enclosing groups, the innermost first."""
+    """Folder and cgroup version of each enclosing group, the innermost first."""
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
         home = root / "sys/fs/cgroup"
@@ -67,7 +67,7 @@ def _folders(root: Path, controller: str) -> Iterator[tuple[Path, int]]:
             home = home / controller
         else:
             continue
-        # A container sees its own group as the root, whatever path the line has.
+        # A container sees its own group as the root, so the path may not exist.
         inner = home / path.lstrip("/")
         for folder in (inner, *inner.parents):
             if not folder.is_relative_to(home):

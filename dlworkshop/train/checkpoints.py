@@ -1,9 +1,9 @@
 """Checkpoints with orbax: save, latest, restore, close.
 
-One of them holds everything that a run needs to go on: the population and a small JSON
-object (position, log position, seconds). Keys are stored as the numbers they are. A
-digest of every file is stored with it, so that damage is noticed before it is trained
-on; the checkpoint before a damaged one is taken instead.
+A checkpoint holds everything that a run needs to continue: the population and a small
+JSON object (position, log position, seconds). Random keys are stored as their numbers.
+A digest of every file is stored with it, so that a damaged checkpoint is detected
+before training continues; the checkpoint before it is used instead.
 """
 
 import concurrent.futures
@@ -32,29 +32,28 @@ class Checkpoints:
     """The checkpoints of one run; the last two are kept.
 
     Raises:
-        UserError: if there are some and all are damaged, or the folder is a link.
+        UserError: if all checkpoints are damaged, or the folder is a link.
     """
 
     def __init__(self, folder: Path):
         from orbax.checkpoint import v1 as ocp  # noqa: PLC0415 (0.1 s, used by runs only)
 
         keep = ocp.training.preservation_policies
-        folder = folder.absolute()  # orbax takes no other
+        folder = folder.absolute()  # orbax requires it
         self.folder = folder
-        if folder.is_symlink():  # what is deleted through it would not be the run's own
+        if folder.is_symlink():  # deleting through it would remove files of others
             raise UserError(
-                f"{folder} is a link: put the folder itself there, or take another run "
-                "folder"
+                f"{folder} is a link: replace it by a folder, or use another run folder"
             )
         processes.on_first_process(lambda: _set_damaged_aside(folder))
-        # or else threads wait for minutes for a folder that could not be made
+        # otherwise threads wait for minutes for a folder that could not be created
         context = ocp.Context()
         context.asynchronous.create_directories_asynchronously = False
         self._checkpointer = ocp.training.Checkpointer(
             folder,
             context=context,
             preservation_policy=keep.LatestN(2),
-            cleanup_tmp_directories=True,  # this folder is the run's own
+            cleanup_tmp_directories=True,  # only this run writes here
         )
         self._writer = concurrent.futures.ThreadPoolExecutor(1)
         self._saving: concurrent.futures.Future | None = None
@@ -62,11 +61,11 @@ class Checkpoints:
     def save(self, step: int, state: PyTree, position: dict[str, Any]) -> None:
         """Start writing a checkpoint in the background.
 
-        The arrays are copied before this returns, so they may be given up after it.
+        The arrays are copied before this returns, so they may be donated afterwards.
         """
         if (latest := self.latest()) is not None and latest >= step:
             return
-        self.wait()  # raises what went wrong with the one before
+        self.wait()  # raises errors of the previous save
         response = self._checkpointer.save_checkpointables_async(
             step,
             {"state": jax.tree.map(_saved, state), "position": position},
@@ -75,7 +74,7 @@ class Checkpoints:
         self._saving = self._writer.submit(self._finish, step, response)
 
     def _finish(self, step: int, response: Any) -> None:
-        response.result()  # which also gives back its thread
+        response.result()  # also releases its thread
         if processes.is_first():
             _write_digests(self.folder / str(step))
 
@@ -91,13 +90,13 @@ class Checkpoints:
             found = self._checkpointer.load_checkpointables(
                 None, {"state": jax.tree.map(_abstract, target), "position": None}
             )
-        except jax.errors.JaxRuntimeError:  # of a device, as its memory
+        except jax.errors.JaxRuntimeError:  # of a device, such as too little memory
             raise
-        except Exception as error:  # what reads damaged files raises what it likes
+        except Exception as error:  # damaged files raise exceptions of any type
             raise UserError(
                 f"the checkpoint {self.latest()} in {self.folder} does not fit this "
                 f"run or is damaged ({_first_line(error):.200}): remove it "
-                "or take another folder"
+                "or use another folder"
             ) from error
         state = jax.tree.map(_like, like, found["state"])
         if processes.count() > 1:
@@ -106,13 +105,13 @@ class Checkpoints:
         return state, found["position"]
 
     def wait(self) -> None:
-        """Wait until a save that was started is on disk."""
+        """Wait until the last save is on disk."""
         saving, self._saving = self._saving, None
         if saving is not None:
             saving.result()
 
     def close(self) -> None:
-        """Wait for a save, and release the folder."""
+        """Wait for the last save, and release the folder."""
         try:
             self.wait()
         finally:
@@ -130,16 +129,16 @@ def _set_damaged_aside(folder: Path) -> None:
         damaged.append(f"{step.name} ({why})")
     if damaged and len(damaged) == len(steps):
         raise UserError(
-            f"all checkpoints in {folder} are damaged: {', '.join(damaged)}: take "
-            "another run folder, or remove that one to begin anew"
+            f"all checkpoints in {folder} are damaged: {', '.join(damaged)}; use "
+            "another run folder, or remove this one to start again"
         )
     for each in damaged:
         name = each.partition(" ")[0]
         aside = folder / f"damaged-{name}"
-        shutil.rmtree(aside, ignore_errors=True)  # of an earlier time
+        shutil.rmtree(aside, ignore_errors=True)  # left by an earlier run
         (folder / name).rename(aside)
         log.warning(
-            "checkpoint %s of %s is damaged and is now %s: the one before it is taken",
+            "checkpoint %s of %s is damaged and is now %s: the one before it is used",
             each,
             folder,
             aside.name,
@@ -147,9 +146,9 @@ def _set_damaged_aside(folder: Path) -> None:
 
 
 def damage(checkpoint: Path) -> str | None:
-    """The first file of a checkpoint that differs from its digest; None where intact.
+    """What is wrong with the first damaged file of a checkpoint; None if intact.
 
-    Of one without digests nothing is known; see `_unfinished`.
+    A checkpoint without digests is not checked; see `_unfinished`.
     """
     try:
         wanted = json.loads((checkpoint / DIGESTS).read_bytes())
@@ -167,7 +166,7 @@ def damage(checkpoint: Path) -> str | None:
 
 
 def _unfinished(checkpoint: Path, steps: list[Path]) -> str | None:
-    """Whether a checkpoint has no digests while another has: it may be incomplete."""
+    """What is wrong with a checkpoint that has no digests while another has them."""
     has = {step for step in steps if (step / DIGESTS).exists()}
     return "it was not finished" if has and checkpoint not in has else None
 
@@ -175,7 +174,8 @@ def _unfinished(checkpoint: Path, steps: list[Path]) -> str | None:
 def _write_digests(checkpoint: Path) -> None:
     """Sync all files of a checkpoint to disk, then write their digests.
 
-    So, after the power failed, one that has digests is whole or is seen not to be.
+    So a checkpoint that has digests is complete, or detected as damaged, even after a
+    power failure.
     """
     for path in (*checkpoint.rglob("*"), checkpoint, checkpoint.parent):
         descriptor = os.open(path, os.O_RDONLY)
@@ -195,23 +195,15 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0] or type(error).__name__
 
 
-def _is_key(leaf) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _as_data(leaf):
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-
-
 def _saved(leaf):
-    """The arrays that this process saves; replicated ones are saved by the first."""
-    data = _as_data(leaf)
+    """The array to save: keys as numbers; replicated arrays as NumPy's, saved once."""
+    data = jax.random.key_data(leaf) if processes.is_key(leaf) else leaf
     whole = processes.count() > 1 and data.is_fully_addressable
     return np.asarray(data) if whole else data
 
 
 def _like(leaf, data):
-    if _is_key(leaf):
+    if processes.is_key(leaf):
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
     return data
 

@@ -10,7 +10,6 @@ import optax
 from dlworkshop.data.content import SPLITS, check_kind
 from dlworkshop.errors import (
     UserError,
-    check_flag,
     check_function,
     check_known,
     check_path,
@@ -28,17 +27,18 @@ COUNTS = ("num_epochs", "batch_size")
 
 
 def check_types(model: Any, dataset: Any, **functions: Any) -> None:
-    """Check the type of each argument, with a hint where the intent can be guessed.
+    """Check the type of each argument, with a hint if the intent can be guessed.
 
-    The optimizer and the loss are functions, all others are functions or None.
+    The optimizer and the loss must be functions, all others functions or None.
     """
     check_model(model)
     check_function("init of the model", model.init)
     check_kind(dataset)
     if isinstance(functions["optimizer"], optax.GradientTransformation):
         raise UserError(
-            "the optimizer is built already, and its numbers cannot differ between "
-            "members: give the constructor, as optax.adam, and its numbers in hparams"
+            "the optimizer is built already, so its numbers cannot differ between "
+            "members: give the constructor, such as optax.adam, and its numbers in "
+            "hparams"
         )
     for name, function in functions.items():
         if function is not None or name in ("optimizer", "loss"):
@@ -46,17 +46,17 @@ def check_types(model: Any, dataset: Any, **functions: Any) -> None:
 
 
 def check_numbers(**counts: int | None) -> None:
-    """Check that counts are whole numbers of at least one, or None where optional."""
+    """Check that counts are whole numbers of at least one, or None if optional."""
     for name, value in counts.items():
         if value is not None or name in COUNTS:
             check_whole(name, value)
 
 
-def check_convolution(how: str, convolutions: bool) -> str:
+def check_convolution(how: str, convolutions: bool) -> None:
     """Check that the implementation is known and the model has convolutions.
 
     Args:
-        how: as it was asked for.
+        how: the requested implementation.
         convolutions: whether the model has any, see `convolution.has_convolutions`.
     """
     check_known("convolution", how, CONV_IMPLS)
@@ -65,7 +65,6 @@ def check_convolution(how: str, convolutions: bool) -> str:
             f"convolution is '{how}', but the model has no convolution of an image or "
             "a sequence: leave it out"
         )
-    return how
 
 
 def check_places(workdir: Any, devices: Any) -> None:
@@ -77,7 +76,7 @@ def check_places(workdir: Any, devices: Any) -> None:
     if not isinstance(devices, (Sequence, np.ndarray)):
         raise UserError(f"devices is {repr_of(devices)}: give a list, as jax.devices()")
     if not len(devices):
-        raise UserError("devices has none: give one or more, or leave it out")
+        raise UserError("devices is empty: give one or more, or leave it out")
     for device in devices:
         if not isinstance(device, jax.Device):
             raise UserError(
@@ -85,19 +84,12 @@ def check_places(workdir: Any, devices: Any) -> None:
             )
 
 
-def check_flags(**flags: bool | None) -> None:
-    """Check that flags are True or False, or None where that is allowed."""
-    for name, value in flags.items():
-        if value is not None or name != "streamed":
-            check_flag(name, value)
-
-
 def check_outputs(outputs: str | None, loss: Callable | None) -> None:
-    """Check that `outputs` is a known meaning, and the one of the loss.
+    """Check that `outputs` is a known meaning, and what the loss expects.
 
     Args:
-        outputs: as it was asked for.
-        loss: None where an objective takes its place.
+        outputs: the requested meaning.
+        loss: None if there is an objective instead.
     """
     if outputs is None:
         return
@@ -108,7 +100,7 @@ def check_outputs(outputs: str | None, loss: Callable | None) -> None:
     if known not in (None, outputs):
         raise UserError(
             f"outputs is '{outputs}', but the loss {name_of(loss)} takes '{known}': "
-            "leave outputs out, or take another loss"
+            "leave outputs out, or use another loss"
         )
 
 
@@ -119,8 +111,8 @@ def check_monitor(
 
     Args:
         monitor: its name.
-        metrics: all of them.
-        given: the same as they were given, None for the default ones.
+        metrics: all metrics.
+        given: the metrics as the user gave them; None for the default ones.
     """
     check_known("monitor", monitor, ["loss", *metrics])
     own = (given or {}).get(monitor)
@@ -159,20 +151,21 @@ def check_dataset(dataset: Dataset) -> None:
         if sizes[fewest] < sizes[most] or not sizes[most]:
             raise UserError(
                 f"the {name} split of '{dataset.name}' has {sizes[fewest]} examples in "
-                f"{fewest} and {sizes[most]} in {most}: it needs as many in all, and "
-                "at least one"
+                f"{fewest} and {sizes[most]} in {most}: give the same number in all "
+                "arrays, at least one"
             )
         if split.weights is not None:
             weights = np.asarray(split.weights)
             if not np.isfinite(weights).all() or weights.min() < 0 or not weights.any():
                 raise UserError(
                     f"the weights of the {name} split of '{dataset.name}' are not all "
-                    "finite and at least 0, or all are 0: give each example its share"
+                    "finite and at least 0, or all are 0: give each example a weight"
                 )
         if example_shapes(split) != like:
             raise UserError(
                 f"the {name} split of '{dataset.name}' has examples "
-                f"{example_shapes(split)} and the train split {like}: make them equal"
+                f"{example_shapes(split)} and the train split has {like}: make them "
+                "equal"
             )
 
 
@@ -191,14 +184,14 @@ def check_folds(folds: int, dataset: Dataset) -> None:
     check_whole("folds", folds, 2)
     if (dataset.train.weights is None) != (dataset.validation.weights is None):
         raise UserError(
-            f"one of train and validation of '{dataset.name}' has weights, and folds "
-            "are of both together: give weights to both"
+            f"only one of train and validation of '{dataset.name}' has weights, and "
+            "folds pool both: give weights to both or to neither"
         )
 
 
 def example_shapes(split: Batch) -> str:
     """The shapes and dtypes of an example, in words."""
-    # examples may be weighed in training and count the same in evaluation
+    # weights may differ: they may be used in training only
     return ", ".join(
         f"{_where(path)} {leaf.dtype}{list(leaf.shape[1:])}"
         for path, leaf in jax.tree.leaves_with_path(split._replace(weights=None))

@@ -1,8 +1,8 @@
-"""Chunk length by the clock, where the operations of a step cannot be counted.
+"""Chunk length by the clock, for steps whose operations cannot be counted.
 
-A `lax.while_loop`, and a `lax.fori_loop` whose bounds are traced, run as often as the
-numbers say. Operations are counted as if they ran once, and a chunk of what looks like
-a second of work may take an hour, in which no signal is answered.
+The number of iterations of a `lax.while_loop`, and of a `lax.fori_loop` with traced
+bounds, depends on the data. Its operations are counted once, so a chunk that is counted
+as a second of work may take an hour, during which no signal is handled.
 """
 
 import contextlib
@@ -10,20 +10,19 @@ import dataclasses
 import time
 
 import jax
-import numpy as np
 
 from dlworkshop.train import processes
-from dlworkshop.train.mesh import population_sharding
+from dlworkshop.train.flops import chunk_steps
 from dlworkshop.train.plan import Plan
-from dlworkshop.train.programs import MOST_EPOCHS, chunk_steps, inner_jaxprs
+from dlworkshop.train.programs import MOST_EPOCHS
 
-SECONDS = 1.5  # of a chunk: a signal is answered at its end
+SECONDS = 1.5  # of a chunk: a signal is handled at its end
 
-# What a device does for certain in some seconds, of which nothing was measured yet.
+# Work of the first call, before anything is measured: any device does it in seconds.
 FIRST_FLOPS, FIRST_STEPS = 5e11, 500
-MANY = 20  # chunks of a run that is worth a look at the clock
-WRONG = 2.5  # times too long or too short: another program is compiled
-GROWTH = 16  # at most, from one measurement to the next: the first one has warmed up
+MANY = 20  # a run of fewer chunks is not measured
+WRONG = 2.5  # times too long or too short: another chunk length is compiled
+GROWTH = 16  # the most from one measurement to the next: the first includes warming up
 
 
 @dataclasses.dataclass
@@ -34,11 +33,11 @@ class Elapsed:
 
 
 class EpochsPerCall:
-    """Number of epochs per device call, so that a call takes a second or two.
+    """The number of epochs per device call, so that a call takes a second or two.
 
     Args:
         flops: operations of a step of all members.
-        steps: of an epoch.
+        steps: steps of an epoch.
 
     >>> ahead = EpochsPerCall(flops=1e9, steps=20)
     >>> ahead.epochs
@@ -58,35 +57,18 @@ class EpochsPerCall:
         self.epochs = max(1, min(MOST_EPOCHS, wanted))
 
 
-def has_while(jaxpr) -> bool:
-    """Whether a jaxpr has, at any depth, a loop of unknown length.
-
-    >>> import jax.numpy as jnp
-    >>> def loop(times, x):
-    ...     return jax.lax.fori_loop(0, times, lambda i, x: jnp.sin(x), x)
-    >>> [has_while(jax.make_jaxpr(jax.jit(f))(1.0).jaxpr) for f in (
-    ...     lambda x: loop(3, x), lambda x: loop(x.astype(int), x))]
-    [False, True]
-    """
-    return any(
-        equation.primitive.name == "while"
-        or any(map(has_while, inner_jaxprs(equation)))
-        for equation in jaxpr.eqns
-    )
-
-
 def timed(plan: Plan) -> Plan:
-    """The plan with as many steps per chunk as take `SECONDS`, at least one."""
+    """The plan with chunks that take `SECONDS`, of at least one step."""
     seconds_of_a_step(plan, 1)  # compiles
     wanted = SECONDS / seconds_of_a_step(plan, 1)
     return _with_chunk(plan, chunk_steps(wanted, plan.order.steps_per_epoch))
 
 
 def adjusted(plan: Plan) -> Plan:
-    """The plan with another chunk length, where counted operations misled.
+    """The plan with another chunk length if the counted operations were misleading.
 
-    Devices of a kind differ more in what they do in a second than networks in what
-    they count. A run of few chunks is not worth the one that it takes to see that.
+    Devices of the same platform differ much in operations per second. The measurement
+    takes a chunk, which is not worth it for a run of few chunks.
     """
     if plan.num_steps < MANY * plan.chunk:
         return plan
@@ -103,17 +85,13 @@ def _with_chunk(plan: Plan, chunk: int) -> Plan:
 
 def seconds_of_a_step(plan: Plan, steps: int) -> float:
     """Seconds of a step of all members, measured on a chunk of one group."""
-    programs, mesh = plan.programs, plan.mesh
+    programs = plan.programs
     groups = plan.groups.partition(range(len(plan.seeds)))
-    everyone = processes.put(
-        (np.asarray(plan.seeds, np.uint32), dict(plan.hparams), plan.start),
-        population_sharding(mesh, fits=plan.groups.all_at_once),
-    )
-    seeds, hparams, start = programs.gather(everyone, groups[0])
+    seeds, hparams, start = programs.gather(plan.placed(), groups[0])
     population = programs.begin(seeds, hparams, plan.example, start)
     data, training = plan.feed.data("train"), plan.feed.training
     with contextlib.closing(training(0, steps, steps, groups[:1], plan.draw)) as pieces:
-        piece = jax.block_until_ready(next(pieces))  # of a stream, the first of some
+        piece = jax.block_until_ready(next(pieces))  # a streamed chunk has several
         count = len(jax.tree.leaves(piece)[0])
         started, compiled = time.perf_counter(), programs.compile_seconds
         found = programs.chunk(population, hparams, data, piece)

@@ -10,15 +10,15 @@ from dlworkshop.data.readers import images
 from dlworkshop.models.model import Model, StatefulModel
 from dlworkshop.types import Dataset
 
-SHOWN, VARIANTS = 4, 8  # examples whose augmentation is shown, and how often
+SHOWN, VARIANTS = 4, 8  # examples that are shown augmented, and how often each
 
 
 def describe(dataset: Dataset, model: Model | StatefulModel) -> dict[str, Any]:
     """File name -> JSON of `data_card.json` and `preprocessing.json`.
 
-    The second has the names of the `classes`, the `shape` of an example, and as
-    `preprocessing` what `data.readers.to_example` needs to make one; null where there
-    is no such way.
+    `preprocessing.json` has the names of the `classes`, the `shape` of an example, and
+    the `preprocessing` that `data.readers.to_example` needs to make an example from a
+    file; null if that is not possible.
     """
     about = card.describe(dataset)
     shown, shape = card.is_picture(dataset.train.inputs), about["shape"]
@@ -36,7 +36,7 @@ def describe(dataset: Dataset, model: Model | StatefulModel) -> dict[str, Any]:
 
 
 def augmented(augment: Any, dataset: Dataset) -> list[list[str]]:
-    """Pictures of training examples: each original, then augmented."""
+    """Pictures of training examples: a row for each, the original and its variants."""
     size = len(dataset.train.targets)
     rows = []
     for i in np.linspace(0, size - 1, min(size, SHOWN)).astype(int):

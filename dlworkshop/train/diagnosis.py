@@ -1,6 +1,5 @@
 """Diagnosis of a failed member: the operation behind the first non-finite number."""
 
-import functools
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -9,17 +8,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.extend import core, source_info_util
 
 from dlworkshop.learn.population import QUARANTINED, Population
-from dlworkshop.learn.step import TrainStep, make_own_step, make_train_step
+from dlworkshop.learn.step import make_own_step, make_train_step
 from dlworkshop.train.plan import Plan
 from dlworkshop.types import Batch, HParams, TrainState
 
 log = logging.getLogger(__name__)
 
-# Calls that are looked into: primitive -> the parameter that holds what is called.
+# Calls that are followed: primitive -> the parameter that holds the called jaxpr.
 CALLS = {
     "jit": "jaxpr",
     "pjit": "jaxpr",
@@ -30,15 +28,15 @@ CALLS = {
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
 }
-STEPS = 1000  # of a chunk that are taken again at most
+STEPS = 1000  # the most steps that are repeated
 
 
 def explain_failure(plan: Plan, population: Population) -> str:
-    """Explain in a sentence why the first member failed; "" while any member is fine.
+    """Explain in a sentence why the first member failed; "" if any member did not.
 
-    The steps since its last finite state are taken again. That compiles two programs,
-    which nobody minds where a run has no result; a member that failed beside others
-    says as much when it is trained alone, with its setting and its seed.
+    The steps since its last finite state are repeated. That compiles two programs,
+    which is acceptable for a run without a result. To explain the failure of one of
+    several members, train it alone, with its setting and its seed.
     """
     if (np.asarray(population.status) < QUARANTINED).any():
         return ""
@@ -52,21 +50,18 @@ def explain_failure(plan: Plan, population: Population) -> str:
         batch = jax.tree.map(jnp.asarray, plan.dataset.train.rows(rows))
         (loss, grads, params), after = advance(train, batch, numbers)
         if not _finite((loss, grads, params)):
-            return _origin_or_nothing(
-                lambda *args: step(*args)[0],
-                ("the loss", "the gradient", "the parameters"),
-                (train, batch, numbers),
-                ("the member", "the batch", "the hyper-parameters"),
-            )
+            break
         train = after
-    return ""
-
-
-def _origin_or_nothing(*args: Any) -> str:
-    """The origin in words; "" where a program cannot be interpreted."""
+    else:
+        return ""
     try:
-        return origin(*args)
-    except Exception:
+        return origin(
+            lambda *args: step(*args)[0],
+            ("the loss", "the gradient", "the parameters"),
+            (train, batch, numbers),
+            ("the member", "the batch", "the hyper-parameters"),
+        )
+    except Exception:  # of a program that cannot be interpreted
         log.debug("the operation that failed was not found", exc_info=True)
         return ""
 
@@ -74,24 +69,19 @@ def _origin_or_nothing(*args: Any) -> str:
 def _values_of_a_step(plan: Plan) -> Callable:
     """(train, batch, hparams) -> (loss, gradient, new parameters), new train state."""
     ours = make_train_step(plan.spec)
-    make_step = plan.programs.make_step
-    if make_step is not None:
-        own = make_own_step(make_step, ours, plan.spec.routes.make_step)
-        return functools.partial(_whole, own)
-    return functools.partial(_in_parts, ours)
+    own = None
+    if plan.asked.make_step is not None:
+        own = make_own_step(plan.asked.make_step, ours, plan.spec.routes.make_step)
 
+    def step(train: TrainState, batch: Batch, hparams: HParams):
+        if own is not None:
+            new, metrics = own(train, batch, hparams)
+            return (metrics["loss"], (), new.params), new
+        grads, state, metrics = ours.gradient(train, batch, hparams)
+        new, _ = ours.advance(train, grads, state, metrics, hparams)
+        return (metrics["loss"], grads, new.params), new
 
-def _whole(own: Callable, train: TrainState, batch: Batch, hparams: HParams):
-    new, metrics = own(train, batch, hparams)
-    return (metrics["loss"], (), new.params), new
-
-
-def _in_parts(ours: TrainStep, train: TrainState, batch: Batch, hparams: HParams):
-    grads, state, metrics = ours.gradient(train, batch, hparams)
-    updates, opt_state, _ = ours.updates(train, grads, metrics, hparams)
-    params = optax.apply_updates(train.params, updates)
-    new = TrainState(train.step + 1, params, state, opt_state, train.key)
-    return (metrics["loss"], grads, params), new
+    return step
 
 
 def _finite(tree: Any) -> bool:
@@ -103,17 +93,17 @@ def _finite(tree: Any) -> bool:
 def origin(
     function: Callable, outputs: Sequence[str], args: Sequence, names: Sequence[str]
 ) -> str:
-    """The operation of `function` that makes the first non-finite output so.
+    """The operation of `function` that caused the first non-finite output.
 
-    The program is followed back from that output, along what is not finite, to an
-    operation that is given finite numbers only: an infinity that a mask brings in, and
-    that ends in no output, is not taken for the cause.
+    The program is followed back from that output, along values that are not finite, to
+    an operation whose inputs are all finite. So an infinity that does not reach an
+    output, such as that of a mask, is not reported.
 
     Args:
         function: `args` -> one pytree for each of `outputs`.
-        outputs: what they are called.
+        outputs: the names of the outputs.
         args: pytrees.
-        names: what they are called.
+        names: the names of `args`.
 
     >>> def f(x):
     ...     hidden = jnp.where(x > 0, jnp.log(x), 0)
@@ -136,10 +126,11 @@ def origin(
     ends = iter(tape.ends)
     for name, tree in zip(outputs, shapes, strict=True):
         for path, _ in jax.tree_util.tree_leaves_with_path(tree):
-            if (end := next(ends)) is not None and not finite[end]:
+            if not finite[end := next(ends)]:
                 cause = _cause(tape, finite, end, args, names)
-                return f"{name}{_of(path)} is not finite because of {cause}"
-    return "all is finite"  # in this program; rounding differs between two
+                where = f"{name}{jax.tree_util.keystr(path)}"
+                return f"{where} is not finite because of {cause}"
+    return "all is finite"  # here; two programs differ in rounding
 
 
 def _cause(tape: "_Tape", finite: list[bool], end: int, args, names) -> str:
@@ -152,16 +143,12 @@ def _cause(tape: "_Tape", finite: list[bool], end: int, args, names) -> str:
             return f"{eqn.primitive.name} at {where}"
         end = bad[0]
     paths = [
-        f"{name}{_of(path)}"
+        f"{name}{jax.tree_util.keystr(path)}"
         for name, tree in zip(names, args, strict=True)
         for path, _ in jax.tree_util.tree_leaves_with_path(tree)
     ]
     named = tape.given.index(end) if end in tape.given else None
     return "a constant" if named is None else paths[named]
-
-
-def _of(path) -> str:
-    return jax.tree_util.keystr(path)
 
 
 def _all_finite(value) -> jax.Array:
@@ -177,14 +164,14 @@ class _Tape:
         self.values: list[Any] = []
         self.made_by: dict[int, tuple[Any, list[int]]] = {}
         self.given: list[int] = []  # the places of the arguments
-        self.ends: list[int | None] = []
+        self.ends: list[int] = []  # the places of the outputs
         self._places: dict[int, int] = {}
 
     def place(self, value: Any) -> int:
         """The index of a value, which is added if it is new."""
         if id(value) not in self._places:
             self._places[id(value)] = len(self.values)
-            self.values.append(value)  # kept, so that its id is nobody else's
+            self.values.append(value)  # kept alive, so that its id stays unique
         return self._places[id(value)]
 
     def run(self, jaxpr, consts, args) -> list:
@@ -208,7 +195,7 @@ class _Tape:
                 found = _alone(jaxpr, eqn, inputs)
                 arrays = [self.place(v) for v in inputs if hasattr(v, "dtype")]
                 for value in found:
-                    if value is not None:  # which nobody reads
+                    if value is not None:  # None is an unused output
                         self.made_by[self.place(value)] = eqn, arrays
             env |= zip(eqn.outvars, found, strict=True)
         return [read(atom) for atom in jaxpr.outvars]

@@ -18,13 +18,13 @@ DISK = {
     errno.EROFS: "it cannot be written",
     errno.EACCES: "it cannot be written",
     errno.EPERM: "it cannot be written",
-    errno.ESTALE: "its disk is not there any more",
+    errno.ESTALE: "its disk was removed",
     errno.ENOENT: "it was moved or removed",
     errno.ENOTDIR: "it was moved or removed",
     errno.EMFILE: "too many files are open (ulimit -n)",
     errno.ENFILE: "too many files are open",
 }
-# What orbax says of a folder that went away while it was written to.
+# Messages of orbax about a folder that was removed while it was written to.
 GONE = "Checkpoint directory does not exist", "No ArrayMetadata found for"
 
 
@@ -40,21 +40,21 @@ def disk_errors(folder: Path) -> Iterator[None]:
         if reason is None:
             raise
         raise UserError(
-            f"writing the run folder {folder} failed, {reason}: make room or choose "
-            "another workdir (--workdir); what was saved whole before is intact"
+            f"writing the run folder {folder} failed because {reason}: make room or "
+            "choose another workdir (--workdir); earlier checkpoints are intact"
         ) from error
 
 
 def _disk_error(error: BaseException, folder: Path) -> str | None:
     """The reason why the disk under a folder failed; None for other errors.
 
-    Threads and libraries wrap what the system said, and some keep its number alone.
+    Threads and libraries wrap the error of the system, and some keep only its number.
     """
     each: BaseException | None = error
     seen: set[int] = set()
     while each is not None and id(each) not in seen:
         seen.add(id(each))
-        said = re.search(r"os_error_code='(\d+)'", str(each))  # of TensorStore
+        said = re.search(r"os_error_code='(\d+)'", str(each))  # TensorStore's format
         number = int(said[1]) if said else getattr(each, "errno", None)
         if str(each).startswith(GONE):
             number = errno.ENOENT
@@ -69,6 +69,7 @@ def _is_below(error: BaseException, folder: Path) -> bool:
     name = getattr(error, "filename", None)
     if name is None or Path(os.path.abspath(name)).is_relative_to(folder.absolute()):
         return True
-    frames = traceback.walk_tb(error.__traceback__)  # beside a folder that is open
+    # orbax has the folder open and names its files relative to it
+    frames = traceback.walk_tb(error.__traceback__)
     checkpoint = any("orbax" in frame.f_code.co_filename for frame, _ in frames)
     return checkpoint and not os.path.isabs(name)

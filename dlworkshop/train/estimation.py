@@ -1,7 +1,7 @@
-"""What a run will need, measured on its plan and a few of its steps.
+"""Estimates of the memory and time of a run, measured on its plan and a few steps.
 
-Nothing is written but JAX's cache of programs and the choices of the autotuner, which
-the run itself finds there.
+Only the caches are written, of compiled programs and of the autotuner's choices; the
+run itself uses them.
 """
 
 import contextlib
@@ -20,9 +20,9 @@ from dlworkshop.train.memory import Needs
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.result import device
 
-SECONDS = 2.0  # of the steps that are timed, once they are compiled
-# An evaluation is timed where it takes no longer. Otherwise an example of it is taken
-# to cost a third of an update (Griewank & Walther 2008, section 4.4).
+SECONDS = 2.0  # of timed steps, after they are compiled
+# Shorter evaluations are timed, in seconds. For others, an example is assumed to cost
+# a third of an update (Griewank & Walther 2008, section 4.4).
 EVALUATION = 10.0
 
 
@@ -37,7 +37,7 @@ class Estimate(NamedTuple):
     batch_size: int
     steps: int  # of each member
     memory: Needs  # bytes on each device
-    free: float  # bytes on each device; infinite where it does not tell
+    free: float  # bytes on each device; infinite if it does not report it
     steps_per_second: float  # of all members
     seconds: dict[str, float]  # setup, compile, train, evaluate, and their total
     at_most: bool  # members may stop before the last step
@@ -90,7 +90,7 @@ class Estimate(NamedTuple):
 
 
 class Estimated(SystemExit):
-    """Raised by `fit` where an estimate is wanted; ends a script that lets it pass."""
+    """Raised by `fit` instead of training; ends a script that does not catch it."""
 
     def __init__(self, estimate: Estimate):
         super().__init__(0)
@@ -122,11 +122,11 @@ def instead_of_training() -> Iterator[None]:
 
 
 def measure(plan: Plan, saved: bool) -> Estimate:
-    """Train some steps of a plan, and tell what all of them will need.
+    """Train some steps of a plan, and estimate the whole run.
 
     Args:
         plan: of the run.
-        saved: whether the run has a folder, for which a CPU keeps a copy.
+        saved: whether the run has a folder; saving copies the population on a CPU.
     """
     programs, size = plan.programs, plan.groups.sizes[0]
     setup = time.perf_counter() - plan.started - programs.compile_seconds
@@ -146,14 +146,14 @@ def measure(plan: Plan, saved: bool) -> Estimate:
         compiling = programs.compile_seconds - compiled
         return time.perf_counter() - started - compiling
 
-    def read_test() -> None:  # what it says is seen by nobody
+    def read_test() -> None:  # the scores are discarded
         judged, groups = programs.judged(loop.population), loop.running()
         evaluate_split(loop.plan, judged, "test", groups, with_outputs=saved)
 
-    # whole epochs on the device include their evaluations; one more is at the end
+    # the time of whole epochs includes their evaluations; one more is at the end
     validations = 1 if plan.by_epochs else epochs + 1
     evaluate = validations * seconds_of("validation", loop.evaluate)
-    if plan.read_test:
+    if plan.asked.read_test:
         evaluate += seconds_of("test", read_test)
     seconds = {
         "setup": setup,
@@ -173,7 +173,7 @@ def measure(plan: Plan, saved: bool) -> Estimate:
         free=free,
         steps_per_second=1 / seconds_per_step,
         seconds=seconds | {"total": sum(seconds.values())},
-        at_most=plan.patience is not None or bool(plan.observers),
+        at_most=plan.asked.patience is not None or bool(plan.observers),
     )
 
 
@@ -182,7 +182,7 @@ def _timed_steps(plan: Plan) -> tuple[Loop, float]:
     every = plan.order.steps_per_epoch
     unit = min(every if plan.by_epochs else plan.chunk, plan.num_steps)
     if rest := min(every, plan.num_steps) % unit:
-        _trained(plan, rest)  # its program is compiled in the run, too
+        _trained(plan, rest)  # compiles the program of the last chunk of an epoch
     first = _seconds_of_a_step(_trained(plan, unit))  # compiles
     units = max(1, round(SECONDS / (first * unit)))
     loop = _trained(plan, min(units * unit, plan.num_steps))
@@ -190,7 +190,7 @@ def _timed_steps(plan: Plan) -> tuple[Loop, float]:
 
 
 def _trained(plan: Plan, steps: int) -> Loop:
-    """A loop that has trained so many steps, without observers."""
+    """A loop that has trained `steps` steps, without observers."""
     few = dataclasses.replace(plan, num_steps=steps, observers=(), quiet=True)
     loop = Loop(few, None)
     if loop.run().interrupted:
@@ -199,6 +199,6 @@ def _trained(plan: Plan, steps: int) -> Loop:
 
 
 def _seconds_of_a_step(loop: Loop) -> float:
-    # the clock of one process, so that all do the same
+    # the clock of one process, so that all get the same number
     seconds = processes.broadcast_json(loop.train_seconds)
     return max(seconds, 1e-9) / loop.step

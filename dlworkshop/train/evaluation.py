@@ -1,7 +1,7 @@
 """Evaluation of a split: scores of each member, by one code path.
 
-Pieces of the split go through the device and are added up there, so that no more than
-a piece of outputs is there at a time.
+The split is evaluated in pieces, whose scores are summed on the device, so that the
+outputs of only one piece are in memory at a time.
 """
 
 import contextlib
@@ -17,15 +17,16 @@ from dlworkshop.learn.metrics import Metric, mean_over_classes
 from dlworkshop.learn.step import Evaluated
 from dlworkshop.train import processes
 from dlworkshop.train.groups import Group, scatter_rows
+from dlworkshop.train.plan import Plan
 from dlworkshop.types import Batch, PyTree
 
 # Called with the members of a group, the position of the first example of a piece, and
-# what was found of its examples: leaves [G, n, ...].
+# the results of its examples: leaves [G, n, ...].
 Watcher = Callable[[Group, int, Evaluated], None]
 
 
 def evaluate_split(
-    plan: Any,
+    plan: Plan,
     judged: tuple[PyTree, PyTree],
     split: str,
     groups: Sequence[Group],
@@ -38,16 +39,16 @@ def evaluate_split(
         plan: of the run.
         judged: params and state [P, ...].
         split: "train", "validation" or "test".
-        groups: of members; the others are left out.
-        watchers: see every piece.
-        with_outputs: whether they are shown the outputs, too.
+        groups: the members to evaluate.
+        watchers: called with every piece.
+        with_outputs: whether the watchers get the outputs, too.
     """
     batch = getattr(plan.dataset, split)
     weight, held_out = weight_of(batch), None
     if split == "validation" and plan.held_out is not None:
-        held_out = (
-            plan.held_out if batch.weights is None else plan.held_out * batch.weights
-        )
+        held_out = plan.held_out
+        if batch.weights is not None:
+            held_out = held_out * batch.weights
     whole = {name: metric for name, metric in plan.metrics.items() if metric.split}
     names = ["loss", *plan.metrics]
     means = {name: np.full(len(plan.seeds), np.nan) for name in names}
@@ -82,22 +83,23 @@ def total_of(total: np.ndarray) -> np.ndarray:
 
 
 def _totals(
-    plan: Any,
+    plan: Plan,
     judged: tuple[PyTree, PyTree],
     split: str,
     group: Group,
     watchers: Sequence[Watcher],
     with_outputs: bool,
 ) -> dict[str, np.ndarray]:
-    """Sums over a split, name -> [G, 2]; else only what watchers need is fetched."""
+    """Sums over a split, name -> [G, 2]; examples are fetched for watchers only."""
     size, first = getattr(plan.dataset, split).num_examples, 0
-    own = plan.programs.gather((*judged, plan.placed_hparams), group)
+    whole = *judged, plan.placed_hparams
+    params, state, hparams = plan.programs.gather(whole, group)
     totals, data = plan.programs.no_totals(len(group)), plan.feed.data(split)
     batch, most = plan.evaluation_batch, plan.evaluation_batches(len(group))
     with contextlib.closing(plan.feed.evaluation(split, batch, most)) as pieces:
         for piece in pieces:
             totals, found = plan.programs.evaluate(
-                *own, totals, data, piece, with_outputs
+                params, state, hparams, totals, data, piece, with_outputs
             )
             if not watchers:
                 continue
@@ -121,7 +123,7 @@ def split_scores(
 ) -> dict[str, np.ndarray]:
     """The metrics of a whole split, of outputs [G, N, ...]: name -> [G].
 
-    Where `counted` [G, N] is given, they are those of the examples it counts.
+    `counted` [G, N] selects the examples of each member; None selects all.
     """
     targets = jax.tree.map(_as_float, batch.targets)
     weights = None if batch.weights is None else np.asarray(batch.weights)
@@ -132,7 +134,7 @@ def split_scores(
         said = jax.tree.map(lambda leaf, i=i, rows=rows: leaf[i][rows], outputs)
         known = jax.tree.map(lambda leaf, rows=rows: leaf[rows], (targets, weights))
         members.append((said, *known))
-    with warnings.catch_warnings():  # the run itself says so, once
+    with warnings.catch_warnings():  # the run itself reports it, once
         warnings.filterwarnings("ignore", ".*some outputs are not finite")
         return {
             name: np.array([_number(name, metric, *member) for member in members])
@@ -153,7 +155,7 @@ def _number(name: str, metric: Metric, *member: Any) -> float:
 
 def _as_float(leaf: Any) -> np.ndarray:
     leaf = np.asarray(leaf)
-    if leaf.dtype.kind == "V":  # bfloat16, which scikit-learn does not know
+    if leaf.dtype.kind == "V":  # bfloat16, which scikit-learn does not support
         return leaf.astype(np.float32)
     return leaf / np.float32(255) if leaf.dtype == np.uint8 else leaf
 
@@ -176,7 +178,7 @@ class HeldOut:
     """Watcher that sums over the examples that each member held out.
 
     Args:
-        weights: [G, N] of the examples for each member, 0 for those it learnt from.
+        weights: [G, N] of the examples for each member, 0 for its training examples.
     """
 
     def __init__(self, weights: np.ndarray):
@@ -198,7 +200,7 @@ class HeldOut:
 class BalancedAccuracy:
     """Watcher that counts correct examples per class.
 
-    Where members have held examples out, [P, N], only those count.
+    With `held_out` [P, N], only the examples that a member held out count.
     """
 
     def __init__(

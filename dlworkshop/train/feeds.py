@@ -1,10 +1,9 @@
 """Feeding of the compiled programs: data resident on the devices, or streamed.
 
-Both feed the same batches, bit for bit; a run may go on with the other one.
+Both feed the same batches, bit for bit, so a run may continue with the other one.
 """
 
 import contextlib
-import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
@@ -18,20 +17,21 @@ from dlworkshop.data.order import Order
 from dlworkshop.models.model import BATCH
 from dlworkshop.train import memory, processes
 from dlworkshop.train.groups import Group, balanced_size
-from dlworkshop.train.mesh import MEMBER, shape_structs, shard
+from dlworkshop.train.mesh import MEMBER, row_structs, shape_structs, shard
+from dlworkshop.train.programs import tree_bytes
 from dlworkshop.types import Array, Batch, Dataset
 
-# Splits are resident where they take at most this share of what is free; the rest is
-# for parameters, the optimizer's state and what a step leaves for its gradient.
+# Splits are resident if they take at most this share of the free memory; the rest is
+# for parameters, the optimizer's state and activations.
 RESIDENT_SHARE = 0.5
-# Streamed examples are put on the devices in pieces of at most this size (or of one
-# step). Two are there at a time, and data.feed.AHEAD of them are on the host; while
-# a split is evaluated, it has as many again.
+# Streamed examples are copied to the devices in pieces of at most this size (or of one
+# step). Two pieces are there at a time, and data.feed.AHEAD of them on the host; the
+# evaluation of a split needs as many again.
 PIECE_BYTES = 2**24
 
 # (seeds [G], step, count) -> indices [S, G, B] on the devices: `Programs.order`.
 Draw = Callable[[np.ndarray, int, int], Array]
-Piece = tuple[Any, Array]  # what is fed [T, B, ...], the share of each example [T, B]
+Piece = tuple[Any, Array]  # indices or examples [T, B, ...], and their shares [T, B]
 
 
 class Resident:
@@ -61,8 +61,8 @@ class Resident:
     ) -> Generator[Array, None, None]:
         """Indices [S, G, B] of the steps first ... last - 1, by chunk and group.
 
-        They are drawn by the devices where `draw` is given, and by the host where
-        groups take turns: the order of all of them would fill the devices.
+        `draw` draws them on the devices. If several groups take turns, the host draws
+        them, because the order of all groups would fill the devices.
         """
         members = [_members(group, self._order) for group in groups]
         for step, count in cut(first, last, chunk, self._order.steps_per_epoch):
@@ -76,7 +76,7 @@ class Resident:
     def evaluation(
         self, split: str, batch_size: int, most: int
     ) -> Generator[Piece, None, None]:
-        """Pieces of at most so many batches, covering every example of a split once.
+        """Pieces of at most `most` batches, covering every example of a split once.
 
         They are indices [T, B] and the shares of the examples.
         """
@@ -96,23 +96,23 @@ class Resident:
         indices = jax.ShapeDtypeStruct(shape, np.int32)
         piece = next(evaluation_pieces(held, batch_size, most))
         return (
-            shape_structs(self._mesh, _rows(train, train.num_examples)),
+            shape_structs(self._mesh, row_structs(train, train.num_examples)),
             shape_structs(self._mesh, indices, None, MEMBER, BATCH),
         ), (
-            shape_structs(self._mesh, _rows(held, held.num_examples)),
+            shape_structs(self._mesh, row_structs(held, held.num_examples)),
             shape_structs(self._mesh, piece, None, BATCH),
         )
 
     def more(self) -> int:
         """Bytes on each device besides the arguments of training."""
-        return size_of(self._dataset.validation) + size_of(self._dataset.test)
+        return tree_bytes(self._dataset.validation) + tree_bytes(self._dataset.test)
 
 
 class Streamed:
     """Splits stay on the host; a step is fed its batch.
 
-    A chunk or a split comes in pieces, so that the memory of host and devices is
-    bounded by the sizes above, whatever the size of the data.
+    A chunk or a split is fed in pieces, so that the needed memory of host and devices
+    does not depend on the size of the data.
     """
 
     name = "streamed"
@@ -133,7 +133,7 @@ class Streamed:
         draw: Draw | None = None,
     ) -> Generator[Batch, None, None]:
         """Batches [S, G, B, ...] of the same steps; a chunk of a group in pieces."""
-        del draw  # it is the host that gathers
+        del draw  # the host gathers the examples
         order = self._order
         pieces = [
             (*piece, _members(group, order))
@@ -151,10 +151,10 @@ class Streamed:
     def evaluation(
         self, split: str, batch_size: int, most: int
     ) -> Generator[Piece, None, None]:
-        """Pieces of at most so many batches, covering every example of a split once.
+        """Pieces of at most `most` batches, covering every example of a split once.
 
-        They are batches [T, B, ...] and the shares of the examples; all of one shape,
-        for one program.
+        They are batches [T, B, ...] and the shares of the examples; all have the same
+        shape, for one program.
         """
         batch = getattr(self._dataset, split)
         most = min(most, self._most(batch_size))
@@ -177,8 +177,8 @@ class Streamed:
         steps = self._steps(chunk, members)
         most = min(most, self._most(batch_size))
         index, share = next(evaluation_pieces(held, batch_size, most))
-        batch = _rows(train, steps, members, self._order.batch_size)
-        piece = _rows(held, *index.shape), share
+        batch = row_structs(train, steps, members, self._order.batch_size)
+        piece = row_structs(held, *index.shape), share
         return (
             ((), shape_structs(self._mesh, batch, None, MEMBER, BATCH)),
             ((), shape_structs(self._mesh, piece, None, BATCH)),
@@ -195,7 +195,7 @@ class Streamed:
     def _most(self, examples: int) -> int:
         """The largest number of batches in a piece."""
         train = self._dataset.train
-        each = examples * size_of(train) // train.num_examples
+        each = examples * tree_bytes(train) // train.num_examples
         return max(1, PIECE_BYTES // max(each, 1))
 
     def _stream(
@@ -209,7 +209,7 @@ class Streamed:
             return indices(position)[boxes[position]]
 
         with Stream(getattr(self._dataset, split), own, len(shapes)) as batches:
-            # no name for a batch: once on the devices, the host's copy can go
+            # no variable holds a batch, so that its copy on the host is freed
             yield from (
                 processes.put_box(next(batches), sharding, *where)
                 for where in zip(boxes, shapes, strict=True)
@@ -220,7 +220,7 @@ Feed = Resident | Streamed
 
 
 def choose(streamed: bool | None, dataset: Dataset, mesh: Mesh, order: Order) -> Feed:
-    """The requested feed; by default resident where the splits fit."""
+    """The requested feed; by default resident if the splits fit."""
     if streamed is None:
         streamed = not fits(dataset, list(mesh.devices.flat))
     return (Streamed if streamed else Resident)(dataset, mesh, order)
@@ -229,8 +229,8 @@ def choose(streamed: bool | None, dataset: Dataset, mesh: Mesh, order: Order) ->
 def evaluation_pieces(split: Batch, batch_size: int, most: int) -> Iterator[Piece]:
     """Indices [T, B] and shares [T, B] that cover every example of a split once.
 
-    T is the same in each, at most `most`. What is left over is filled with the first
-    example, whose share is 0 there; elsewhere it is its weight, or 1.
+    T is the same in all pieces, at most `most`. The last piece is padded with the first
+    example, with a share of 0; the share of other examples is their weight, or 1.
 
     >>> split = Batch(np.zeros((3, 1)))
     >>> [[part.tolist() for part in p] for p in evaluation_pieces(split, 2, 1)]
@@ -252,7 +252,7 @@ def evaluation_pieces(split: Batch, batch_size: int, most: int) -> Iterator[Piec
 def cut(
     first: int, last: int, most: int, every: int | None = None
 ) -> list[tuple[int, int]]:
-    """(first, count) of parts of at most `most`, none across a multiple of `every`.
+    """(first, count) of parts of at most `most`; none crosses a multiple of `every`.
 
     >>> cut(3, 16, most=4, every=8)
     [(3, 4), (7, 1), (8, 4), (12, 4)]
@@ -266,27 +266,14 @@ def cut(
 
 
 def _members(group: Group, order: Order) -> np.ndarray:
-    """The members that a group is fed for; an empty place repeats the last."""
+    """The members of a group; an empty place repeats the last member."""
     return np.minimum(group, len(order.member) - 1)
 
 
-def _rows(split: Batch, *shape: int) -> Batch:
-    """A number of examples of a split, as shapes."""
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(shape + leaf.shape[1:], leaf.dtype), split
-    )
-
-
-def size_of(split: Batch) -> int:
-    """The bytes of a split."""
-    leaves = jax.tree.leaves(split)
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
-
-
 def fits(dataset: Dataset, devices: list[jax.Device]) -> bool:
-    """Whether the splits take at most RESIDENT_SHARE of each device's free memory.
+    """Whether all splits take at most RESIDENT_SHARE of each device's free memory.
 
-    Every device has them all.
+    Every device has a copy of all splits.
     """
-    needed = sum(map(size_of, (dataset.train, dataset.validation, dataset.test)))
+    needed = sum(map(tree_bytes, (dataset.train, dataset.validation, dataset.test)))
     return needed <= RESIDENT_SHARE * memory.free(devices)

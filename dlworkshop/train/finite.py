@@ -26,13 +26,13 @@ def check_inputs(
 ) -> None:
     """Refuse NaN and infinite inputs for which the loss is not finite.
 
-    A model may well mask them, so the first such example of a split is tried. Inputs
-    on disk are not read for it, nor is train asked where a batch transform may fill
-    them in.
+    A model may mask such inputs, so the first such example of each split is tried.
+    Inputs on disk are not read. Train is not checked if there is a batch transform,
+    which may replace such inputs.
 
     Args:
         spec: of the step.
-        dataset: whose splits are looked at.
+        dataset: all its splits are checked.
         hparams: name -> [P].
 
     Raises:
@@ -45,7 +45,7 @@ def check_inputs(
 
 
 def refuse(dataset: Dataset) -> None:
-    """Refuse NaN and infinite inputs, whatever a model would do with them."""
+    """Refuse NaN and infinite inputs, even if a model would mask them."""
     for *_, sentence in _found(dataset):
         raise UserError(sentence)
 
@@ -65,7 +65,7 @@ def _found(dataset: Dataset) -> Iterator[tuple[str, Batch, str]]:
                     f"the {name} split of '{dataset.name}' has NaN or infinity in "
                     f"inputs{jax.tree_util.keystr(path)} of {len(rows):,} of "
                     f"{split.num_examples:,} examples (the first is number {rows[0]}), "
-                    "of which no loss is known: leave them out, fill the gaps in, as "
+                    "so their loss is not finite: leave them out, impute values, as "
                     "sklearn.impute.SimpleImputer does, or let the model mask them",
                 )
 
@@ -88,9 +88,9 @@ class NotFinite:
 
     Args:
         dataset: of the run.
-        split: that is read.
+        split: its name.
         counted: [P] bool, the members that are scored.
-        held_out: [P, N] bool, the examples that count for each; None for all.
+        held_out: [P, N] bool, the examples that count for each member; None for all.
     """
 
     def __init__(

@@ -1,45 +1,34 @@
 """`fit`: plan, train, evaluate, and write a run."""
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
 
-from dlworkshop import report, run_files
+from dlworkshop import run_files
 from dlworkshop.learn import losses, schedules
-from dlworkshop.learn import population as pop
 from dlworkshop.learn.metrics import Metric
 from dlworkshop.models.model import Model, StatefulModel
 from dlworkshop.train import (
     data_files,
     disk,
     estimation,
-    params_file,
     processes,
     run_folder,
 )
+from dlworkshop.train.arguments import Arguments
 from dlworkshop.train.cache import compilation_cache
-from dlworkshop.train.diagnosis import explain_failure
-from dlworkshop.train.evaluation import BalancedAccuracy, evaluate_split
-from dlworkshop.train.finite import NotFinite
-from dlworkshop.train.loop import Loop, Trained
+from dlworkshop.train.conclusion import conclude
+from dlworkshop.train.loop import Loop
 from dlworkshop.train.members import Settings
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.planning import make_plan
-from dlworkshop.train.predictions import fitted_target, labels, predictions_of
-from dlworkshop.train.progress import log_level, logging_kept
+from dlworkshop.train.progress import logging_kept
 from dlworkshop.train.result import Run
-from dlworkshop.train.settings import ranked
-from dlworkshop.train.summary import population_table, summarise
 from dlworkshop.types import Dataset, PyTree, Start
-
-log = logging.getLogger(__name__)
 
 
 def fit(
@@ -80,91 +69,93 @@ def fit(
 ) -> Run:
     """Train a population: every setting of `hparams` with every seed.
 
-    The population is one program on all devices. With a `workdir` it is logged,
-    checkpointed and reported there, and a run that was stopped goes on where it was;
-    its end is the same, bit for bit, as if it had not been stopped.
+    The population is one compiled program on all devices. With a `workdir` the run is
+    logged, checkpointed and reported there, and a stopped run continues from its last
+    checkpoint; it ends with the same bits as a run that was not stopped.
 
-    Hyper-parameters go by name to the function that takes a keyword of that name: the
-    optimizer's constructor, the loss or objective, `model.apply`, the schedule or the
-    batch transform. They are arguments of the compiled program, so that another value
-    compiles nothing.
+    Each hyper-parameter is passed by name to the function that takes a keyword of that
+    name: the optimizer's constructor, the loss or objective, `model.apply`, the
+    schedule or the batch transform. Hyper-parameters are arguments of the compiled
+    program, so another value does not compile anything.
 
     Args:
         model: pair of pure functions of one example.
-        dataset: arrays of the three splits; `data.load` and `data.from_arrays` make
-            one.
+        dataset: arrays of the three splits, made by `data.load` or `data.from_arrays`.
         optimizer: an optax constructor as it is (`optax.adamw`), or any function of
-            numbers that returns a gradient transformation; what is no number is fixed
-            by `functools.partial`. A keyword `key` is given one of the member.
-        hparams: name -> a number or a list of numbers, of which every combination is a
-            setting; or a list of settings. `{"learning_rate": 1e-3}` by default.
-            Where two functions take one name, `"optimizer.eps"` says whose it is.
-        seeds: how many, or which.
-        num_epochs: passes over the training split; its last partial batch is left
-            out, and the order differs in each. A finished run in `workdir` goes on
-            where more epochs are asked for, if the schedule does not depend on their
+            numbers that returns a gradient transformation; fix arguments that are not
+            numbers with `functools.partial`. If it takes a keyword `key`, it gets a key
+            of the member.
+        hparams: name -> a number or a list of numbers, every combination of which is a
+            setting; or a list of settings. By default `{"learning_rate": 1e-3}`.
+            If two functions take the same name, write `"optimizer.eps"`.
+        seeds: the number of seeds, or a list of them.
+        num_epochs: passes over the training split, each in another order; the last
+            partial batch of a pass is dropped. A finished run in `workdir` continues
+            if more epochs are requested and its schedule does not depend on their
             number.
         batch_size: examples per step and member.
-        steps_per_epoch: how many steps are an epoch, after which validation is scored,
-            whatever the size of train. Its passes then follow one another and no
-            example is left out. By default one pass.
-        folds: cross-validation. Train and validation together are cut into so many
-            parts, classes in proportion and anew for each seed, and what belongs
-            together (`Dataset.groups`, exact copies) in one; each setting and seed is
-            trained once without each part, and that part is its validation.
+        steps_per_epoch: the number of steps in an epoch, after which validation is
+            evaluated. Passes then follow one another and no example is dropped. By
+            default an epoch is one pass.
+        folds: the number of folds of cross-validation. Train and validation are pooled
+            and cut into folds, stratified by class and drawn anew for each seed; groups
+            (`Dataset.groups`, exact copies) stay together. Each setting and seed is
+            trained once per fold, with that fold as its validation split.
         workdir: the run folder; None keeps everything in memory.
         loss: (outputs, targets, **hparams) -> scalar, of one example.
-        objective: what is minimised instead of a loss of the outputs, of one example:
-            see `learn.objective`.
+        objective: a function of one example to minimise instead of a loss, see
+            `learn.objective`.
         schedule: num_steps -> (step -> multiplier of the learning rate).
         metrics: name -> function of one example, (outputs, targets) -> scalar, or a
-            `Metric`; by default what goes with the loss and the targets.
-        monitor: "loss" or a metric, on validation: decides the best parameters, early
-            stopping, and what a sweep chooses.
+            `Metric`; the default depends on the loss and the targets.
+        monitor: "loss" or a metric. Its value on validation determines the best
+            parameters, early stopping, and the choice of a sweep.
         patience: stop a member after this many epochs without a better `monitor` and
-            take its best parameters; None takes the last ones.
-        batch_transform: (key, batch) -> batch, in training, as mixup.
+            return its best parameters; None returns the last ones.
+        batch_transform: (key, batch) -> batch, applied in training, such as mixup.
         make_step: (`TrainStep`, **hparams) -> (train, batch, hparams) -> (train,
-            metrics), for a step of your own; its metrics have at least the "loss".
+            metrics), for a custom step; its metrics must include "loss".
         probe: (grads, updates, params) -> {name: scalar}, logged with the training
             loss.
-        eval_params: (opt_state, params) -> params that are evaluated, kept as the best
-            and returned, as averages are.
-        observe: functions of a `Snapshot`, called between chunks; they may answer which
-            members [P] are to stop. `observers.successive_halving()` and other
-            schedulers are such functions.
-        start: a `Run` whose parameters and running statistics to begin from, or
-            parameters: of as many members, or of one for all. A `Start` may have the
-            optimizer's state too, as `Start(run.params, run.state, run.opt_state)`.
+        eval_params: (opt_state, params) -> params to evaluate, keep as the best and
+            return, such as averages.
+        observe: functions of a `Snapshot`, called between chunks; they may return which
+            members [P] to stop. Schedulers such as `observers.successive_halving()` are
+            such functions.
+        start: a `Run`, whose parameters and running statistics are the initial values;
+            or parameters, of as many members or of one for all. A `Start` may include
+            the optimizer's state: `Start(run.params, run.state, run.opt_state)`.
         outputs: what the model's outputs are: "logits", "binary_logits",
-            "probabilities" or "values"; by default what the loss says.
-        read_test: False leaves the test split unread, as while settings are chosen.
+            "probabilities" or "values"; by default what the loss expects.
+        read_test: False does not read the test split, for example while settings are
+            being chosen.
         save_every_steps, save_every_seconds: how often a checkpoint is written, at the
-            end of a chunk; the last one is written in any case.
-        steps_per_chunk: steps between two looks of the host at the program; by
-            default one or two seconds of work, by the clock where the model loops until
-            a condition holds, or where the device is no CPU. There, of short epochs
-            several are done between two looks if nothing must see each: no observer,
-            no metric of a whole split, all members at once, data on the devices.
+            end of a chunk; the last step is always saved.
+        steps_per_chunk: steps per call of the device; the host logs, saves and handles
+            signals between calls. By default one or two seconds of work, counted in
+            operations, or measured if the model loops until a condition holds or the
+            device is not a CPU. On such devices several short epochs are one call,
+            unless there are observers or metrics of a whole split, members take turns,
+            or data is streamed.
         convolution: how to compute convolutions, one of
-            `models.convolution.CONV_IMPLS`; by default what is measured to be fastest,
-            where the run is long enough.
-        streamed: whether the examples stay in host memory or on disk and are brought
-            to the devices batch by batch; by default where the splits would take more
-            than half of the memory that is free. The batches are the same.
-        members_at_once: the most members that train together; the others wait in the
-            memory of the host. By default as many as are predicted to fit.
-        devices: all by default, those of the other processes of a run too.
+            `models.convolution.CONV_IMPLS`; by default the fastest one, which is
+            measured if the run is long enough.
+        streamed: True keeps the examples in host memory or on disk and copies them to
+            the devices batch by batch. By default, splits are streamed if they need
+            more than half of the free memory. The batches are the same.
+        members_at_once: the most members that train together; the others wait in host
+            memory. By default as many as are predicted to fit.
+        devices: by default all devices, including those of other processes of the run.
         experiment: the name of the run in its summary and report.
-        quiet: show nothing: neither progress nor messages.
+        quiet: True shows neither progress nor messages.
 
     Returns:
         The trained members with the summary; the test split was read once. After
         Ctrl-C without a `workdir`: the run so far.
 
     Raises:
-        UserError: where an argument cannot be, in one sentence.
-        SystemExit: 128 + the number of the signal that stopped the run, saved.
+        UserError: if an argument is not valid.
+        SystemExit: 128 + the number of the signal that stopped the run, after saving.
 
     >>> from dlworkshop import data, models
     >>> digits = data.load("digits")
@@ -172,11 +163,11 @@ def fit(
     >>> run.summary["members"], run.predict(digits.test.inputs[:3]).shape
     (2, (2, 3, 10))
     """
-    asked = dict(locals())
+    asked = Arguments(**locals())
     with compilation_cache(quiet), logging_kept():
-        if not estimation.is_wanted():  # it writes there
+        if not estimation.is_wanted():  # an estimate does not touch the folder
             processes.check_shared_folder(workdir)
-        plan = make_plan(started=time.perf_counter(), **asked)
+        plan = make_plan(asked, time.perf_counter())
         if estimation.is_wanted():
             saved = workdir is not None
             raise estimation.Estimated(estimation.measure(plan, saved))
@@ -186,18 +177,18 @@ def fit(
 def estimate(*args: Any, **kwargs: Any) -> estimation.Estimate:
     """Estimate the memory and time of a run before it trains.
 
-    Memory is what the compiled programs say they need. Steps per second are measured
-    on a few seconds of steps, compilation by compiling. What is compiled is kept, so
-    that the run itself starts sooner. The run folder is not touched: the estimate is
-    of a whole run, from its first step, without its report and checkpoints.
+    Memory is what the compiled programs report. Steps per second are measured on a few
+    seconds of steps, and compilation is timed. Compiled programs are cached, so the run
+    itself starts sooner. The run folder is not touched: the estimate is for a whole
+    run, from its first step, without its report and checkpoints.
 
     Args:
-        args, kwargs: as `fit` takes them. With a `workdir` the memory of a CPU also
-            holds the copy of the population that is being saved.
+        args, kwargs: as in `fit`. With a `workdir`, the memory of a CPU includes the
+            copy of the population that is being saved.
 
     Returns:
-        Bytes on each device, steps and examples per second, and seconds; printed, it
-        is a table.
+        Bytes on each device, steps and examples per second, and seconds; `print` shows
+        a table.
 
     Raises:
         UserError: as `fit` does.
@@ -219,114 +210,17 @@ def _fit(plan: Plan, dataset: Dataset, workdir: str | Path | None) -> Run:
     if workdir is None:
         return conclude(Loop(plan, None).run(), None)
     workdir = Path(workdir)
-    # it reads: not the folder's mistake
-    files = data_files.describe(dataset, plan.model)
+    # before the folder is locked, so that errors of the data are not taken for its own
+    files = data_files.describe(dataset, plan.asked.model)
 
     def prepare() -> None:
         run_folder.check_config(workdir, plan.settings, plan.derived)
         with disk.disk_errors(workdir):
             for name, content in files.items():
                 run_folder.write_json(workdir / name, content)
-                run_files.read(workdir, name)  # as a reader will: not at the end
+                run_files.read(workdir, name)  # fails now rather than at the end
 
     with processes.entered_on_first_process(run_folder.lock_run_dir(workdir)):
         processes.on_first_process(prepare)
         with disk.disk_errors(workdir):
             return conclude(Loop(plan, workdir).run(), workdir)
-
-
-def conclude(trained: Trained, workdir: Path | None) -> Run:
-    """Read the test split once, and write the results."""
-    plan, population = trained.plan, trained.population
-    params, state = final_params(plan, population)
-    if trained.finished is not None and run_folder.is_whole(workdir, trained.finished):
-        return _run(trained, params, state, trained.finished, workdir)
-    counted = processes.fetch(population.status) < pop.QUARANTINED
-    everyone = plan.groups.partition(range(len(plan.seeds)))
-    splits = ["validation"]
-    if plan.read_test and not trained.interrupted:
-        splits.append("test")
-    scores: dict[str, dict[str, np.ndarray]] = {}
-    not_finite: list[NotFinite] = []
-    predictions = None
-    for split in splits:
-        label = labels(getattr(plan.dataset, split).targets)
-        mine = plan.held_out if split == "validation" else None
-        not_finite.append(NotFinite(plan.dataset, split, np.asarray(counted), mine))
-        watchers: list[Any] = [not_finite[-1]]
-        classes, metrics = plan.dataset.classes, plan.spec.metrics
-        if classes and label is not None and "accuracy" in metrics:
-            weights = getattr(plan.dataset, split).weights
-            watchers.append(BalancedAccuracy(len(plan.seeds), label, weights, mine))
-        if split == "test" and workdir is not None:
-            rows = population_table(plan, population, scores)
-            best = ranked(rows, plan.monitor, plan.better)[0]["members"]
-            who = counted & np.isin(np.arange(len(rows)), best)
-            predictions = predictions_of(plan.dataset, plan.outputs, who)
-        if predictions is not None:
-            watchers.append(predictions)
-        means = evaluate_split(
-            plan, (params, state), split, everyone, watchers, predictions is not None
-        )
-        for watcher in watchers:
-            if isinstance(watcher, BalancedAccuracy):
-                means.setdefault("balanced_accuracy", watcher.values())
-        scores[split] = means
-    summary = summarise(plan, population, scores, trained.seconds, trained.interrupted)
-    for found in not_finite:
-        found.tell(summary["population"], log_level(plan.quiet, logging.WARNING))
-    alone = processes.count() == 1  # whose devices have all of a member
-    if why := explain_failure(plan, population) if alone else "":
-        summary["population"][0]["note"] += f": {why}"
-        log.log(
-            log_level(plan.quiet, logging.WARNING),
-            "no member is left: %s (member 0)",
-            why,
-        )
-    if processes.count() > 1:  # each has them whole, as a single one would
-        params, state = processes.fetch((params, state))
-    if workdir is not None:
-        folder, told = workdir, summary
-
-        def write() -> dict[str, Any]:
-            if predictions is not None:
-                predictions.write(folder / "predictions.npz")
-            file = folder / params_file.FILE
-            params_file.write_params(file, params, state, plan.settings)
-            written = run_folder.write_summary(folder, told)
-            if report.is_wanted():
-                report.write(folder)
-            return written
-
-        summary = processes.on_first_process(write)
-    return _run(trained, params, state, summary, workdir)
-
-
-def _run(
-    trained: Trained, params: PyTree, state: PyTree, summary, workdir: Path | None
-) -> Run:
-    plan, opt_state = trained.plan, trained.population.train.opt_state
-    if processes.count() > 1:
-        opt_state = processes.fetch(opt_state)
-    return Run(
-        plan.model,
-        params,
-        summary,
-        workdir,
-        state,
-        trained.history,
-        plan.hparams,
-        plan.spec.routes.model,
-        opt_state,
-        fitted_target(plan.dataset.preprocessing),
-        plan.dataset.classes,
-    )
-
-
-def final_params(plan: Plan, population: pop.Population) -> tuple[PyTree, PyTree]:
-    """Params and state [P, ...] at the end; with `patience` the best by validation."""
-    last = plan.programs.judged(population)
-    if plan.patience is None:
-        return last
-    known = jnp.isfinite(population.best_score)
-    return jax.vmap(pop.select)(known, population.best, last)

@@ -11,10 +11,10 @@ from dlworkshop.types import Array, Batch, Dataset, PyTree
 
 
 def pooled(dataset: Dataset) -> Dataset:
-    """A data set whose train and validation splits are both, together.
+    """A data set whose train and validation splits are both the two pooled.
 
     Raises:
-        UserError: where there is not a group for each example.
+        UserError: if there is not a group for each example.
     """
 
     def joined(*leaves):
@@ -26,7 +26,7 @@ def pooled(dataset: Dataset) -> Dataset:
         together = joined(*groups)
         if len(together) != pool.num_examples:
             raise UserError(
-                f"'{dataset.name}' has {len(together)} groups of {pool.num_examples} "
+                f"'{dataset.name}' has {len(together)} groups for {pool.num_examples} "
                 "examples in train and validation: give one for each, or no groups"
             )
         groups = together, together
@@ -40,15 +40,15 @@ def parts(
 ) -> np.ndarray:
     """The fold [N] in [0, folds) of each example, drawn anew for each seed.
 
-    Exact copies are in one fold, and so are groups. They are lined up by class and
-    size, and of each few in the line every fold is dealt one, by chance: classes are in
-    proportion, and each fold has groups of all sizes.
+    Exact copies, and examples of one group, are in the same fold. These units are
+    sorted by class and size, and of each `folds` consecutive units every fold gets one,
+    drawn at random. So folds are stratified by class, and have groups of all sizes.
 
     Args:
         pool: the N examples.
-        folds: how many.
-        seed: of the chance.
-        groups: [N] int; what has the same number is in one fold.
+        folds: the number of folds.
+        seed: of the random draw.
+        groups: [N] int; examples with the same number are in one fold.
 
     >>> pool = Batch(np.arange(8.0)[:, None], np.array([0, 0, 0, 0, 1, 1, 1, 1]))
     >>> part = parts(pool, folds=2, seed=0)
@@ -71,23 +71,23 @@ def parts(
 
 
 def held_out(dataset: Dataset, folds: int, seeds: list[int]) -> np.ndarray:
-    """Which examples each member [P, N] holds out; folds vary fastest.
+    """The examples that each member holds out, bool [P, N]; folds vary fastest.
 
     Args:
-        dataset: as of `pooled`.
-        folds: how many parts.
+        dataset: as returned by `pooled`.
+        folds: the number of folds.
         seeds: of the members before they are multiplied by the folds.
 
     Raises:
-        UserError: where a part would be empty.
+        UserError: if a fold would be empty.
     """
     pool, groups = dataset.train, None if dataset.groups is None else dataset.groups[0]
     of_seed = {seed: parts(pool, folds, seed, groups) for seed in set(seeds)}
     if any(len(np.unique(part)) < folds for part in of_seed.values()):
         what = "different examples" if groups is None else "groups"
         raise UserError(
-            f"folds is {folds}, and train and validation have too few {what} for so "
-            "many parts: ask for fewer"
+            f"folds is {folds}, but train and validation have too few {what}: use "
+            "fewer folds"
         )
     return np.stack([of_seed[seed] == fold for seed in seeds for fold in range(folds)])
 

@@ -14,20 +14,21 @@ from dlworkshop.errors import UserError, one_sentence, repr_of
 from dlworkshop.learn.hparams import Routes, given, name_of
 from dlworkshop.learn.step import TrainSpec, TrainStep, make_own_step
 from dlworkshop.models.model import input_struct
+from dlworkshop.train.mesh import row_structs
 from dlworkshop.types import Batch, HParams, PyTree, TrainState
 
 
 def traced(
     function: Callable, numbers: HParams, *others: PyTree
 ) -> tuple[core.ClosedJaxpr, PyTree]:
-    """The program of `function(*others, numbers)`, numbers first; its result."""
+    """The program of `function(*others, numbers)`, numbers first, and its result."""
     return jax.make_jaxpr(
         lambda numbers, others: function(*others, numbers), return_shape=True
     )(numbers, others)
 
 
 def used(program: core.ClosedJaxpr, wanted: Sequence[bool] | None = None) -> list[bool]:
-    """Whether each argument of a program affects its results, or the wanted ones.
+    """Whether each argument of a program affects its results, or the `wanted` ones.
 
     >>> program = jax.make_jaxpr(lambda a, b: (a, 2 * b))(1.0, 2.0)
     >>> used(program), used(program, [False, True])
@@ -43,20 +44,20 @@ def check_effects(
     """Refuse a hyper-parameter that affects nothing.
 
     Args:
-        routes: who is given which.
+        routes: which function takes which.
         numbers: name -> [].
-        programs: of `traced`, everything that a run computes for one member.
+        programs: from `traced`, everything that a run computes for one member.
 
     Raises:
-        UserError: names it, and who takes it.
+        UserError: names the hyper-parameter and its function.
     """
     alive = np.any([used(program)[: len(numbers)] for program in programs], axis=0)
     for name, has_effect in zip(sorted(numbers), alive, strict=True):
         if not has_effect:
             takes = [r for r, of in routes._asdict().items() if name in of.values()]
             raise UserError(
-                f"hyper-parameter '{name}' has no effect, the {takes[0]} takes it and "
-                "no step depends on it: use it there, or leave it out"
+                f"hyper-parameter '{name}' has no effect, because the {takes[0]} takes "
+                "it but no step depends on it: use it there, or leave it out"
             )
 
 
@@ -69,15 +70,15 @@ def check_updates(
     for what, new, old in (
         ("an update", found[0], train.params),
         ("a new state", found[1], train.opt_state),
-    ):  # other structures are refused where the step is traced
+    ):  # another structure raises when the step is traced
         for (path, now), before in zip(
             jax.tree.leaves_with_path(new), jax.tree.leaves(old), strict=False
         ):
             if now.shape != before.shape:
                 raise UserError(
-                    f"the optimizer {name} gives {what} of shape {list(now.shape)} for "
-                    f"{jax.tree_util.keystr(path)} of shape {list(before.shape)}: give "
-                    "the same shape"
+                    f"the optimizer {name} returns {what} of shape {list(now.shape)} "
+                    f"for {jax.tree_util.keystr(path)} of shape {list(before.shape)}: "
+                    "return the same shape"
                 )
 
 
@@ -88,11 +89,11 @@ def check_schedule(spec: TrainSpec, numbers: Mapping[str, Any]) -> None:
         made = spec.schedule(spec.num_steps, **own)
     if not callable(made):
         raise UserError(
-            f"the schedule {name} gives {repr_of(made)} for num_steps, and wanted is a "
-            "function of the step: give num_steps -> (step -> multiplier), as "
+            f"the schedule {name} returns {repr_of(made)} for num_steps, but must "
+            "return a function of the step: give num_steps -> (step -> multiplier), as "
             "lambda num_steps: optax.cosine_decay_schedule(1.0, num_steps)"
         )
-    with one_sentence(f"what the schedule {name} makes does not take a step"):
+    with one_sentence(f"the function that the schedule {name} returns takes no step"):
         factor = jax.eval_shape(made, jax.ShapeDtypeStruct((), jnp.result_type(float)))
     _check_scalars(f"the schedule {name}", {"a multiplier": factor})
 
@@ -106,8 +107,8 @@ def check_eval_params(spec: TrainSpec, train: TrainState) -> None:
         made = jax.eval_shape(spec.eval_params, train.opt_state, train.params)
     if _form(made) != _form(train.params):
         raise UserError(
-            f"eval_params {name} returns other arrays, shapes or dtypes than the "
-            "parameters have: return parameters of the same form, as their averages"
+            f"eval_params {name} returns other arrays, shapes or dtypes than those of "
+            "the parameters: return parameters of the same form, such as averages"
         )
 
 
@@ -131,19 +132,18 @@ def check_probe(spec: TrainSpec, train: TrainState) -> None:
 def check_batch_transform(
     spec: TrainSpec, two: Batch, size: int, numbers: Mapping[str, Any]
 ) -> tuple[core.ClosedJaxpr, Batch]:
-    """Check that it is (key, batch) -> batch; its program, and its result as shapes."""
+    """Check that the transform is (key, batch) -> batch.
+
+    Returns:
+        Its program, and the batch that it returns, as shapes.
+    """
     transform: Any = spec.batch_transform
     name, routes = name_of(transform), spec.routes.batch_transform
     two = two._replace(
         inputs=input_struct(two.inputs), targets=input_struct(two.targets)
     )
     for count in (size, 2):
-        whole = jax.tree.map(
-            lambda leaf, n=count: jax.ShapeDtypeStruct(
-                (n, *leaf.shape[1:]), leaf.dtype
-            ),
-            two,
-        )
+        whole = row_structs(two, count)
         with one_sentence(f"the batch_transform {name} does not take (key, batch)"):
             program, made = traced(
                 lambda batch, numbers: transform(
@@ -161,14 +161,14 @@ def check_batch_transform(
         if len(sizes) != 1:
             raise UserError(
                 f"the batch_transform {name} returns {sorted(sizes)} examples in the "
-                f"arrays of a batch of {count}: return as many in all"
+                f"arrays of a batch of {count}: return as many in all arrays"
             )
     return program, made
 
 
 @contextlib.contextmanager
 def no_plain_step(spec: TrainSpec) -> Iterator[None]:
-    """Refuse an optimizer that needs what a plain step does not have."""
+    """Refuse an optimizer that needs more than a plain step provides."""
     name = name_of(spec.optimizer)
     try:
         yield
@@ -176,16 +176,16 @@ def no_plain_step(spec: TrainSpec) -> Iterator[None]:
         if "'value_fn'" not in str(error):
             raise
         raise UserError(
-            f"{name} has a line search, which asks for many losses in an update, and a "
-            "step computes it once: give it without one, as functools.partial("
+            f"{name} has a line search, which needs several losses per update, but a "
+            "step computes one: give it without a line search, as functools.partial("
             "optax.lbfgs, linesearch=None), or take the step yourself with make_step"
         ) from error
     except AttributeError as error:
         if "'fast'" not in str(error):
             raise
         raise UserError(
-            f"{name} looks ahead, and keeps two sets of parameters where a step has "
-            "one: take the step yourself with make_step, or give an average of the "
+            f"{name} looks ahead and keeps two sets of parameters, but a step has one: "
+            "take the step yourself with make_step, or give an average of the "
             "parameters with eval_params"
         ) from error
 
@@ -193,10 +193,12 @@ def no_plain_step(spec: TrainSpec) -> Iterator[None]:
 def _check_scalars(what: str, numbers: Mapping[str, Any]) -> None:
     for name, value in numbers.items():
         if not hasattr(value, "shape"):
-            raise UserError(f"{what} gives {name}, which is no number: give scalars")
+            raise UserError(
+                f"{what} returns {name}, which is not a number: return scalars"
+            )
         if value.shape:
             raise UserError(
-                f"{what} gives {name} of shape {list(value.shape)}: give scalars"
+                f"{what} returns {name} of shape {list(value.shape)}: return scalars"
             )
 
 
@@ -208,7 +210,7 @@ def check_own_step(
     train: TrainState,
     batch: Batch,
 ) -> core.ClosedJaxpr:
-    """Check that a custom step takes and gives what ours does; returns its program."""
+    """Check that a custom step has the signature of ours; returns its program."""
     step_of = f"the step of {name_of(make_step)}"
     with one_sentence(f"{step_of} cannot be taken"):
         own = make_own_step(make_step, step, spec.routes.make_step)
@@ -216,25 +218,25 @@ def check_own_step(
     pair = isinstance(found, tuple) and len(found) == 2
     if not pair or not isinstance(found[1], Mapping) or "loss" not in found[1]:
         raise UserError(
-            f"{step_of} returns something else than (train, metrics) with a "
-            "metrics['loss']: return both"
+            f"{step_of} does not return (train, metrics) with a metrics['loss']: "
+            "return both"
         )
     if _form(found[0]) != _form(train):
         raise UserError(
-            f"{step_of} returns a train state of other arrays, shapes or dtypes than "
-            "it was given: return train._replace(...) of the same"
+            f"{step_of} returns a train state with other arrays, shapes or dtypes than "
+            "it was given: return train._replace(...) with the same"
         )
     _check_scalars(step_of, found[1])
     counter = [True] + [False] * (len(program.jaxpr.outvars) - 1)  # train.step
     counts, taken = partial_eval.dce_jaxpr(program.jaxpr, counter)
     own_step = len(numbers)  # the place of train.step among the arguments
-    if not any(taken[:own_step] + taken[own_step + 1 :]):  # so that it can be computed
+    if not any(taken[:own_step] + taken[own_step + 1 :]):  # it depends on nothing else
         first = [np.int32(0)] * sum(taken)
         (after,) = core.jaxpr_as_fun(core.ClosedJaxpr(counts, program.consts))(*first)
         if after <= 0:
             raise UserError(
-                f"{step_of} does not count: return train._replace(step=train.step + "
-                "1), by which schedules and randomness go on"
+                f"{step_of} does not count steps: return train._replace("
+                "step=train.step + 1), which schedules and randomness depend on"
             )
     return program
 

@@ -1,8 +1,8 @@
 """Partition of the running members into groups that fit into memory.
 
-A group goes through programs of its own size, and sizes are few: the largest that fits,
-its half, its quarter ... So a population that does not fit is cut into groups, and one
-of which many members have stopped becomes a small one, in one and the same way.
+A group runs programs compiled for its size, and there are few sizes: the largest that
+fits, its half, its quarter ... So a population that does not fit is cut into groups,
+and one with many stopped members is reduced to a smaller group.
 """
 
 from collections.abc import Iterable
@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Chunks of work, of one or two seconds each, that programs of another size must be able
-# to save: compiling them takes some of that.
+# Chunks of work, of one or two seconds each, that programs of a smaller size must save
+# to be worth compiling.
 WORTH = 5.0
 
-# A member for each place; an empty place holds P, the number of all members.
+# The member in each place; P, the number of all members, marks an empty place.
 Group = tuple[int, ...]
 
 
@@ -22,7 +22,7 @@ class Groups(NamedTuple):
     """How the P members of a population are cut into groups."""
 
     members: int  # P
-    sizes: tuple[int, ...]  # that a group may have, falling
+    sizes: tuple[int, ...]  # of groups, in descending order
 
     @property
     def all_at_once(self) -> bool:
@@ -32,7 +32,7 @@ class Groups(NamedTuple):
     def partition(self, chosen: Iterable[int]) -> list[Group]:
         """Partition sorted members into the fewest and smallest groups.
 
-        Everyone stays in the group of all, where there is one and no smaller one does.
+        All members stay together if there is a group of all and no smaller one fits.
 
         >>> Groups(8, (8, 4, 2)).partition([1, 3, 6])
         [(1, 3, 6, 8)]
@@ -63,13 +63,13 @@ def halve(size: int, axis: int) -> int:
 def group_sizes(
     largest: int, axis: int, chunks: float, planned: Iterable[int] = ()
 ) -> tuple[int, ...]:
-    """`largest`, its half, its quarter ... as long as smaller programs pay.
+    """`largest`, its half, its quarter ... if smaller programs are worth compiling.
 
     Args:
         largest: members of the largest group, a multiple of `axis`.
         axis: devices over which members are spread.
-        chunks: what the whole run of one member takes, in chunks of work.
-        planned: how many members a scheduler will leave, instead of halves.
+        chunks: the whole run of one member, in chunks of work.
+        planned: numbers of members that a scheduler leaves, used instead of halves.
 
     >>> group_sizes(20, axis=2, chunks=100), group_sizes(20, axis=2, chunks=0.5)
     ((20, 10, 6, 4, 2), (20, 10))
@@ -93,7 +93,7 @@ def _halves(size: int, axis: int) -> set[int]:
 
 
 def balanced_size(count: int, most: int) -> int:
-    """The size of the fewest parts of `count`, all but the last of one size.
+    """The size of the parts if `count` is cut into the fewest parts of at most `most`.
 
     >>> balanced_size(10, most=4), balanced_size(9, most=4), balanced_size(3, most=4)
     (4, 3, 3)

@@ -16,10 +16,10 @@ Line = Mapping[str, Any]
 class History:
     """Curves of a population: `history["validation/loss"]` is [T, P].
 
-    There is an entry at the end of each chunk of steps; what was not measured there is
-    NaN, as validation between two epochs, or a member that had stopped. What is not
-    finite is NaN too: `metrics.jsonl`, from which a run that goes on reads its
-    beginning, knows no infinity.
+    There is an entry at the end of each chunk of steps. A value that was not measured
+    there is NaN, such as validation between two epochs, or a stopped member. Infinite
+    values are NaN, too, because `metrics.jsonl`, from which a resumed run reads its
+    beginning, cannot represent them.
 
     >>> lines = [{"step": 2, "epoch": 1.0, "train": {"loss": [0.5, None]}}]
     >>> history = History(lines)
@@ -54,7 +54,7 @@ class History:
     def names(self) -> list[str]:
         """Names of the curves: "train/loss", "validation/accuracy", ...
 
-        And "hparams/learning_rate" where an observer changes it on the way.
+        They include "hparams/learning_rate" if an observer changes it during the run.
         """
         found = {
             f"{split}/{name}": None
@@ -94,11 +94,11 @@ class History:
         return np.where(np.isfinite(values), values, np.nan)
 
     def lineage(self, name: str) -> np.ndarray:
-        """A curve [T, P] of each member at the end, by what it was before.
+        """A curve [T, P] of each final member and its ancestors.
 
-        Where members went on as copies of others, the past of a copy is its source's:
-        `lineage("hparams/learning_rate")` are the schedules that the members at the end
-        were trained with.
+        If a member was replaced by a copy, its past is that of the source of the copy:
+        `lineage("hparams/learning_rate")` is the schedule that each final member was
+        trained with.
         """
         places = ancestors(self._lines, self.members)  # [T, P]
         return np.take_along_axis(self[name], places, axis=1)

@@ -11,8 +11,8 @@ import numpy as np
 from dlworkshop.errors import Range, UserError, check_text, repr_of
 from dlworkshop.learn.hparams import Routes, name_of
 
-# Of names that functions of optax and ours take. Other names, and those of functions
-# of the user's, may have any finite number.
+# Ranges of hyper-parameters of optax's functions and ours. Other names, and those of
+# functions of the user, may have any finite value.
 RANGES = {
     "learning_rate": Range(0),
     "momentum": Range(0, 1),
@@ -36,14 +36,14 @@ def product(
     """Every setting of the hyper-parameters with every seed.
 
     Args:
-        hparams: name -> one number or a list of numbers, of which every combination
-            is a setting; or a list of settings, name -> number, of the same names.
-        seeds: how many (0, 1, ...), or the seeds themselves.
+        hparams: name -> one number or a list of numbers, every combination of which is
+            a setting; or a list of settings, name -> number, with the same names.
+        seeds: the number of seeds (0, 1, ...), or a list of seeds.
 
     Returns:
-        name -> float array [P], and the seed of each member [P]; the seeds run
-        fastest. Numbers are rounded to JAX's float dtype, in which a run computes, and
-        given with the fewest digits that identify them.
+        name -> float array [P], and the seed of each member [P]; seeds vary fastest.
+        Numbers are rounded to JAX's float dtype, in which a run computes, and have the
+        fewest digits that identify them.
 
     >>> members, seeds = product({"learning_rate": [0.1, 0.2]}, seeds=2)
     >>> members["learning_rate"].tolist(), seeds
@@ -63,8 +63,8 @@ def product(
         setting = ", ".join(f"{k}={v}" for k, v in zip(columns, commonest, strict=True))
         raise UserError(
             f"hparams has the setting {setting} more than once, in "
-            f"{jnp.result_type(float)}, in which a run computes: give each once, and "
-            "more seeds for more members"
+            f"{jnp.result_type(float)}, in which a run computes: give each setting "
+            "once, and more seeds for more members"
         )
     members = {name: np.repeat(values, len(seeds)) for name, values in columns.items()}
     return members, seeds * count
@@ -77,10 +77,10 @@ def _grid(hparams: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def names_of(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The names that all of a list of settings give.
+    """The names that all settings of a list have.
 
     Raises:
-        UserError: if it is no list of settings, is empty, or their names differ.
+        UserError: if it is not a list of settings, is empty, or their names differ.
 
     >>> names_of([{"rate": 1, "decay": 2}, {"decay": 0, "rate": 1}])
     ['rate', 'decay']
@@ -93,7 +93,7 @@ def names_of(settings: Sequence[Mapping[str, Any]]) -> list[str]:
             "list of such dicts"
         )
     if not settings:
-        raise UserError("hparams is an empty list: give one setting at least")
+        raise UserError("hparams is an empty list: give at least one setting")
     names = list(settings[0])
     for setting in settings:
         if set(setting) != set(names):
@@ -142,7 +142,7 @@ def _values(name: str, value: Any, one: bool = False) -> np.ndarray:
     except (TypeError, ValueError):
         raise UserError(
             f"hyper-parameter '{name}' is {value!r:.80}: give a number or a list of "
-            "them; what is no number is fixed by functools.partial"
+            "them; fix other arguments with functools.partial"
         ) from None
     whole = values.ndim == 1 and values.size and np.isfinite(values).all()
     if not whole or (one and len(values) > 1):
@@ -158,13 +158,13 @@ def _values(name: str, value: Any, one: bool = False) -> np.ndarray:
         raise UserError(
             f"hyper-parameter '{name}' is {values[lost][0]:g}, and a run computes in "
             f"{known.dtype}, from {known.tiny:.2g} to {known.max:.2g}: give a number "
-            "in there, or 0"
+            "in this range, or 0"
         )
     return rounded(values)
 
 
 def rounded(values: np.ndarray) -> np.ndarray:
-    """Numbers as a run computes with them, by the fewest digits that identify them.
+    """Numbers in the dtype of a run, with the fewest digits that identify them.
 
     >>> rounded(np.array([0.12345678901, 0.1])).tolist()
     [0.12345679, 0.1]
@@ -176,11 +176,11 @@ def rounded(values: np.ndarray) -> np.ndarray:
 def check_ranges(
     members: Mapping[str, np.ndarray], routes: Routes, **functions: Callable | None
 ) -> None:
-    """Refuse values outside the range of their reader, where it is optax's or ours.
+    """Refuse values outside the range of a function of optax or of ours.
 
     Args:
         members: name of each hyper-parameter -> [P].
-        routes: who is given which.
+        routes: which function takes which.
         functions: name of the reader, one of the fields of `Routes` -> function, or
             the class of a model's module.
     """

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from dlworkshop.errors import UserError
+from dlworkshop.report import words
 from dlworkshop.train import cgroups, processes
 from dlworkshop.train.groups import balanced_size, halve
 from dlworkshop.train.mesh import MEMBER
@@ -19,9 +20,9 @@ from dlworkshop.train.progress import log_level
 
 log = logging.getLogger(__name__)
 
-# Bytes that must be free for each that is predicted. On a CPU a process grew by 1.1 to
-# 1.5 times the prediction: blocks that were freed stay with the C library for a while.
-# Elsewhere memory lies in fragments.
+# Bytes that must be free per predicted byte. On a CPU a process grew by 1.1 to 1.5
+# times the prediction, because the C library keeps freed blocks for a while. Elsewhere
+# memory is fragmented.
 MARGIN = {"cpu": 1.5}
 MARGIN_ELSEWHERE = 1.1
 
@@ -37,21 +38,21 @@ def fitting(
     """The largest group size that fits: `size`, its half, its quarter ...
 
     Args:
-        size: what is tried first, a multiple of `axis`.
+        size: the largest size to try, a multiple of `axis`.
         axis: devices over which members are spread.
         predicted: members in a group -> bytes on each device.
         free: bytes on each device.
-        margin: bytes that must be free for each one that is predicted.
-        quiet: tell nobody that it is less than `size`.
+        margin: bytes that must be free per predicted byte.
+        quiet: do not log if the result is less than `size`.
 
     >>> fitting(12, axis=2, predicted=lambda size: 2**20 * size, free=5 * 2**20)
     4
     """
 
     def in_need(size: int) -> str:
-        members = f"{size} member{'s' if size > 1 else ''}"
         needed, there = in_words(margin * predicted(size)), in_words(free)
-        return f"{members} may take {needed} of memory, of which {there} are free"
+        members = words.count(size, "member")
+        return f"{members} may take {needed} of memory, and {there} are free"
 
     asked = size
     while margin * predicted(size) > free:
@@ -68,13 +69,13 @@ def fitting(
 
 
 class Needs(NamedTuple):
-    """Predicted bytes on each device, by what they are for."""
+    """Predicted bytes on each device, by purpose."""
 
     parameters: float  # and running statistics, with the best so far
     optimizer: float
     data: float
-    activations: float  # gradients, and all else that the programs hold for a while
-    copies: float  # of the population, where the memory of a CPU holds them
+    activations: float  # gradients, and everything else that programs hold temporarily
+    copies: float  # of the population, if the memory of a CPU holds them
 
 
 def predict(plan, saved: bool, size: int) -> float:
@@ -86,7 +87,7 @@ def needs(plan, saved: bool, size: int) -> Needs:
     """Predicted bytes on each device for training `size` members at once.
 
     The memory of a CPU also holds the copy of the population that is being saved, and
-    the whole population where it waits there.
+    the whole population if groups take turns.
     """
     members = len(plan.seeds)
     seeds = np.asarray(plan.seeds, np.uint32)
@@ -99,9 +100,8 @@ def needs(plan, saved: bool, size: int) -> Needs:
     training, evaluation = plan.feed.shapes(
         plan.chunk, size, plan.evaluation_batch, plan.evaluation_batches(size)
     )
-    whole = any(metric.split for metric in plan.metrics.values())
-    # the test split is read with the outputs of which predictions are made, and it may
-    # be the larger one
+    whole = plan.has_split_metrics
+    # the test split is read with the outputs, for predictions, and it may be larger
     found = plan.found_bytes("validation", size, whole)
     more = plan.found_bytes("test", size, whole or saved) - found
     group = plan.programs.memory(
@@ -113,7 +113,7 @@ def needs(plan, saved: bool, size: int) -> Needs:
         evaluation,
         plan.validation_split if plan.by_epochs else None,
         with_outputs=whole,
-        more=max(0, more if plan.read_test else 0) // plan.mesh.size,
+        more=max(0, more if plan.asked.read_test else 0) // plan.mesh.size,
     )
     splits, fed = training
     data = tree_bytes(splits) + tree_bytes(fed) / plan.mesh.size + plan.feed.more()
@@ -124,7 +124,7 @@ def needs(plan, saved: bool, size: int) -> Needs:
         copies = count * group.state * members / size / plan.mesh.size
     parameters, optimizer = group.parameters / axis, group.optimizer / axis
     rest = group.running + plan.feed.more() - data - parameters - optimizer
-    # a platform that tells nothing has 0 running
+    # on a platform that does not report it, running is 0
     return Needs(parameters, optimizer, data, max(0.0, rest), copies)
 
 
@@ -136,7 +136,7 @@ def margin(devices: Sequence[jax.Device]) -> float:
 def equal(members: int, axis: int, most: int) -> int:
     """The size of the fewest equal groups of `members` of at most `most`.
 
-    It is a multiple of `axis`, and may have empty places.
+    The size is a multiple of `axis`, and groups may have empty places.
 
     >>> equal(12, axis=1, most=5), equal(12, axis=2, most=5), equal(12, axis=4, most=1)
     (4, 4, 4)
@@ -149,7 +149,7 @@ def equal(members: int, axis: int, most: int) -> int:
 def free(devices: Sequence[jax.Device]) -> float:
     """Free bytes on each device; CPU devices share theirs.
 
-    A device that does not tell how much it has is taken to have enough.
+    A device that does not report its memory is assumed to have enough.
     """
     own = [each for each in devices if each.process_index == jax.process_index()]
     if own[0].platform == "cpu":
@@ -162,12 +162,12 @@ def free(devices: Sequence[jax.Device]) -> float:
 def available(root: Path = Path("/")) -> int:
     """Bytes that this process can still allocate, as the system reports.
 
-    On Linux that is MemAvailable, or what is left in one of the groups of processes
-    (cgroups) around this one where it is less: containers and jobs of a cluster are
-    such groups, one in another. Elsewhere it is the whole memory.
+    On Linux that is MemAvailable, or the rest of the limit of an enclosing cgroup if
+    that is less: containers and jobs of a cluster are such groups. Elsewhere it is the
+    whole memory.
 
     Args:
-        root: where the folders /proc and /sys of the system are.
+        root: where the system's folders /proc and /sys are.
     """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:

@@ -25,9 +25,9 @@ def make_mesh(
 ) -> Mesh:
     """The mesh [member, batch] that spreads members over devices, then batches.
 
-    Members need no communication, so they are spread first, over as few devices as do
-    them in the fewest turns: where they do not divide evenly, some places are empty.
-    Devices that are left split the batch, evenly, unless `split` is False.
+    Members need no communication, so they are spread over devices first, over as few as
+    train them in the fewest turns; if they do not divide evenly, some places are empty.
+    The other devices split the batch, evenly, unless `split` is False.
 
     >>> mesh = make_mesh(members=8, batch_size=64, devices=jax.devices()[:1])
     >>> dict(mesh.shape)
@@ -66,10 +66,21 @@ def shape_structs(mesh: Mesh, tree, *axes):
     )
 
 
-def population_sharding(mesh: Mesh, *, fits: bool) -> Sharding:
-    """The sharding of the whole population: on the mesh, or in host memory.
+def row_structs(tree, *shape: int):
+    """Arrays of N examples [N, ...] as shape structs [*shape, ...].
 
-    There it also lives where it does not divide evenly over the devices.
+    >>> row_structs(np.zeros((9, 3)), 2).shape
+    (2, 3)
+    """
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((*shape, *leaf.shape[1:]), leaf.dtype), tree
+    )
+
+
+def population_sharding(mesh: Mesh, *, fits: bool) -> Sharding:
+    """The sharding of the whole population: on the mesh if it fits, else on the host.
+
+    A population that does not divide evenly over the devices does not fit.
     """
     if fits:
         return NamedSharding(mesh, PartitionSpec(MEMBER))
@@ -78,6 +89,6 @@ def population_sharding(mesh: Mesh, *, fits: bool) -> Sharding:
     except RuntimeError:
         raise UserError(
             "not all members fit on the devices, or they do not divide evenly, and "
-            "JAX_PLATFORMS leaves out the CPU, where they could wait: add it, as in "
-            "JAX_PLATFORMS=cuda,cpu"
+            "JAX_PLATFORMS leaves out the CPU, where they could wait: add it, for "
+            "example JAX_PLATFORMS=cuda,cpu"
         ) from None

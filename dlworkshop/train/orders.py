@@ -1,4 +1,4 @@
-"""Further orders of examples: without a dropped last batch, and for folds."""
+"""The order of examples in endless passes, with no dropped batch, and for folds."""
 
 from collections.abc import Sequence
 
@@ -8,18 +8,18 @@ from dlworkshop.data.order import Order, permutation
 
 
 class EndlessOrder(Order):
-    """Shuffled passes one after the other, in epochs of so many steps.
+    """Shuffled passes one after the other, in epochs of `steps_per_epoch` steps.
 
-    No example is left out: a batch at the end of a pass is filled from the next one.
-    Members may have examples of their own, such as all but those of a fold.
+    No example is dropped: a batch at the end of a pass is filled from the next pass.
+    Members may have their own examples, such as all but those of a fold.
 
     Args:
         seeds: [P] of the members.
         size: N examples.
-        batch_size: examples per step; more than a pass has will do.
-        steps_per_epoch: between two looks at validation.
-        held_out: [P, N] bool, what a member does not learn from; None: nothing.
-            Members with the same seed and rows see the same batches.
+        batch_size: examples per step; it may be larger than a pass.
+        steps_per_epoch: steps between two evaluations of validation.
+        held_out: [P, N] bool, the examples that a member does not learn from, or None.
+            Members with the same seed and examples see the same batches.
 
     >>> order = EndlessOrder([0], size=5, batch_size=2, steps_per_epoch=5)
     >>> seen = order.steps(0, 5).ravel()

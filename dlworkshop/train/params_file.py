@@ -1,7 +1,7 @@
 """The parameters of a finished run in one safetensors file.
 
-`params.safetensors` holds those of all members, by the names of their layers, and the
-run's config as metadata: all that is needed to answer, and no code.
+`params.safetensors` holds the parameters of all members, by the names of their layers,
+and the run's config as metadata: all that is needed to predict, and no code.
 """
 
 import json
@@ -14,6 +14,7 @@ import numpy as np
 from dlworkshop import run_files
 from dlworkshop.errors import UserError
 from dlworkshop.files import atomic_write
+from dlworkshop.train import processes
 from dlworkshop.train.run_folder import to_jsonable
 from dlworkshop.types import PyTree
 
@@ -26,13 +27,15 @@ def write_params(
 ) -> None:
     """Write parameters and state [P, ...] and the config, atomically.
 
-    Arrays go by the path of their names, as "Dense_0/kernel"; those of the state have
-    STATE before it.
+    Arrays are named by their path, such as "Dense_0/kernel"; those of the state have
+    the prefix STATE.
     """
     from safetensors.numpy import save  # noqa: PLC0415
 
     named = {
-        prefix + parameter_name(key): _contiguous(leaf)
+        prefix + parameter_name(key): np.ascontiguousarray(
+            jax.random.key_data(leaf) if processes.is_key(leaf) else leaf
+        )
         for prefix, tree in (("", params), (STATE, state))
         for key, leaf in jax.tree.leaves_with_path(tree)
     }
@@ -51,7 +54,7 @@ def read_params(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         with safetensors.safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {})["config"]
             named = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except Exception as error:  # what reads damaged files raises what it likes
+    except Exception as error:  # damaged files raise exceptions of any type
         said = f"no {error}" if isinstance(error, KeyError) else error
         raise UserError(
             f"{path} is missing or damaged ({said}): run the experiment to its end"
@@ -63,12 +66,6 @@ def read_params(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return config, named
 
 
-def _contiguous(leaf: Any) -> np.ndarray:
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.random.key_data(leaf)
-    return np.ascontiguousarray(leaf)
-
-
 def parameter_name(path) -> str:
-    """The path of a leaf, as "Dense_0/kernel"."""
+    """The path of a leaf, such as "Dense_0/kernel"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")

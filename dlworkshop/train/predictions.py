@@ -1,14 +1,14 @@
 """Predictions of each member on the test split, in `predictions.npz`.
 
-What is kept goes by what the outputs mean (`losses.OUTPUTS`): of classes what was said
-and how surely, of labels their probabilities, of values the values. Of outputs whose
-meaning is not known nothing is kept.
+What is recorded depends on the meaning of the outputs (`losses.OUTPUTS`): the predicted
+class and its confidence, the probabilities of labels, or values. If the meaning is not
+known, nothing is recorded.
 """
 
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import scipy
@@ -20,38 +20,28 @@ from dlworkshop.train.groups import Group, scatter_rows
 from dlworkshop.types import Array, Dataset
 
 WORST = 24  # mistakes shown in the report
-OF_CONFUSION = 4  # mistakes kept of each true class and what it is taken for
-MOST_MISTAKES, MOST_BYTES = 240, 1 << 22  # of all confusions together
+OF_CONFUSION = 4  # mistakes kept per pair of true and predicted class
+MOST_MISTAKES, MOST_BYTES = 240, 1 << 22  # of all pairs together
 MOST_NUMBERS = 1 << 24  # kept of all members: 64 MB
 
-# Kind of outputs -> probabilities [..., K] of them, on the host.
+# Kind of outputs -> a function from outputs to probabilities [..., K], on the host.
 LINKS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "logits": lambda outputs: scipy.special.softmax(outputs, -1),
-    # loaded when first asked for
+    # a lambda, because scipy.special is loaded at the first use
     "binary_logits": lambda outputs: scipy.special.expit(outputs),  # noqa: PLW0108
     "probabilities": lambda outputs: outputs,
 }
 
 
-class PredictionRecorder(Protocol):
-    """A watcher of the test split that can be written to a file."""
-
-    def __call__(self, group: Group, first: int, found: Evaluated) -> None:
-        """Record the examples from `first` on."""
-
-    def write(self, path: Path) -> None:
-        """Write `predictions.npz`."""
-
-
 def predictions_of(
     dataset: Dataset, outputs: str | None, counted: np.ndarray
-) -> PredictionRecorder | None:
-    """The recorder for these outputs; None where they have no known meaning.
+) -> "PredictionRecorder | None":
+    """The recorder for these outputs; None if their meaning is not known.
 
     Args:
-        dataset: whose test split is read.
-        outputs: what they mean, a key of `losses.OUTPUTS`; None: nobody knows.
-        counted: [P] bool, which members belong to the ensemble.
+        dataset: its test split is read.
+        outputs: their meaning, a key of `losses.OUTPUTS`; None if not known.
+        counted: [P] bool, the members of the ensemble.
     """
     if outputs in ("logits", "probabilities"):
         label = labels(dataset.test.targets)
@@ -69,9 +59,9 @@ def is_array(tree: Any) -> bool:
 
 
 def labels(targets: Any) -> np.ndarray | None:
-    """The class [N] int32 of each target; None where targets are not classes.
+    """The class [N] int32 of each target; None if targets are not classes.
 
-    Of soft targets [N, K], the likeliest class.
+    For soft targets [N, K], it is the most probable class.
 
     >>> labels(np.array([[0.1, 0.9], [0.5, 0.5]])).tolist(), labels(np.zeros(3))
     ([1, 0], None)
@@ -87,10 +77,10 @@ def labels(targets: Any) -> np.ndarray | None:
 
 
 def fitted_target(preprocessing: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The columns and units of the target; None where unknown.
+    """The columns and units of the target; None if unknown.
 
     Args:
-        preprocessing: of a `Dataset`, or what is in a run's `preprocessing.json`.
+        preprocessing: of a `Dataset`, or from a run's `preprocessing.json`.
     """
     found = (preprocessing or {}).get("target")
     return found if isinstance(found, dict) and "columns" in found else None
@@ -119,7 +109,7 @@ class ClassPredictions:
         """Record the predictions of a group for the examples from `first` on."""
         place = slice(first, first + found.scores["loss"].shape[1])
         outputs = np.asarray(found.outputs, np.float64)  # [G, n, K]
-        with np.errstate(invalid="ignore"):  # a quarantined member may say anything
+        with np.errstate(invalid="ignore"):  # outputs of a quarantined member
             chance = self._link(outputs)
         label = np.broadcast_to(self._label[place], chance.shape[:-1])
         of_label = np.take_along_axis(chance, label[..., None], -1)[..., 0]
@@ -164,7 +154,7 @@ class ClassPredictions:
             )
 
     def _pictures(self, index: np.ndarray) -> dict[str, np.ndarray]:
-        """As many of these examples as fit into the file, if they are pictures."""
+        """The first of these examples, up to a limit, if they are pictures."""
         inputs = self._dataset.test.inputs
         if not is_array(inputs) or len(inputs.shape) != 4 or inputs.dtype != np.uint8:
             return {}
@@ -174,19 +164,19 @@ class ClassPredictions:
 
     def _examples(self, index: np.ndarray) -> np.ndarray:
         inputs = self._dataset.test.inputs
-        if not is_array(inputs):  # a dict of several: nothing that could be shown
+        if not is_array(inputs):  # several arrays cannot be shown
             return np.zeros((len(index), 0), np.float32)
-        in_order = np.argsort(np.argsort(index))  # memory-mapped arrays want it sorted
+        in_order = np.argsort(np.argsort(index))  # arrays on disk need a sorted index
         return np.asarray(inputs[np.sort(index)])[in_order]
 
 
 def of_confusions(label: np.ndarray, said: np.ndarray, loss: np.ndarray) -> np.ndarray:
-    """Indices of mistakes, some of each true class and what it is taken for.
+    """Indices of mistakes, some of each pair of true and predicted class.
 
     Args:
         label: [N] int.
-        said: [P, N] int, of the members.
-        loss: [N], their mean; those with the largest come first.
+        said: [P, N] int, the predictions of the members.
+        loss: [N], their mean; the largest come first.
 
     >>> label, said = np.array([0, 0, 0, 1]), np.array([[1, 1, 0, 0], [1, 0, 0, 0]])
     >>> of_confusions(label, said, np.array([2.0, 1.0, 0.5, 3.0])).tolist()
@@ -207,9 +197,9 @@ def of_confusions(label: np.ndarray, said: np.ndarray, loss: np.ndarray) -> np.n
 class NumberPredictions:
     """Records predicted values, or probabilities of labels.
 
-    Values are in the units of the targets: where those were standardised, in the units
-    that they had before. The ensemble is the mean over the members in `counted` [P]. Of
-    a split of very many numbers, its first examples are kept.
+    Values are in the units of the targets; if targets were standardised, in their
+    original units. The ensemble is the mean over the members in `counted` [P]. Of a
+    split with very many numbers, only the first examples are recorded.
     """
 
     def __init__(self, dataset: Dataset, outputs: str, counted: np.ndarray):
@@ -236,7 +226,7 @@ class NumberPredictions:
         outputs = np.asarray(found.outputs, np.float64)[:, : len(target)]
         shape = len(outputs), *target.shape
         self._alike = outputs.size == int(np.prod(shape))
-        if not self._alike:  # an objective of the user's own may want that
+        if not self._alike:  # possible with a custom objective
             return
         said = outputs.reshape(shape)  # [G, n, ...]
         if self._outputs == "binary_logits":
@@ -258,7 +248,7 @@ class NumberPredictions:
             arrays["probability"] = self._said
         elif self._fitted is None:
             arrays["prediction"] = self._said
-        else:  # in double precision: a price has more digits than its deviation
+        else:  # in float64: original values have more digits than standardised ones
             target, ensemble, said = (
                 in_own_units(each.astype(np.float64), self._fitted)
                 for each in (self._target, self._together, self._said)
@@ -268,10 +258,13 @@ class NumberPredictions:
             np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
+PredictionRecorder = ClassPredictions | NumberPredictions
+
+
 def add_counted(
     together: np.ndarray, group: Group, said: np.ndarray, counted: np.ndarray
 ) -> None:
-    """Add a group's contribution to the mean over the counted members [n, ...].
+    """Add a group's contribution to the mean [n, ...] over the counted members.
 
     >>> together = np.zeros(1)
     >>> add_counted(together, [0, 1], np.array([[1.0], [3.0]]), np.array([True, True]))
@@ -284,7 +277,7 @@ def add_counted(
 
 
 def as_learnt(targets: Array) -> np.ndarray:
-    """Targets as a loss sees them: uint8 becomes a float in [0, 1].
+    """Targets as a loss gets them: uint8 becomes a float in [0, 1].
 
     >>> as_learnt(np.array([0, 255], np.uint8)).tolist()
     [0.0, 1.0]

@@ -1,9 +1,9 @@
 """Runs in several processes: agreement, and arrays across processes.
 
-Each process runs the same script and calls the same programs in the same order, each on
-its own devices, as JAX wants it. What is decided by a clock, by free memory, by a
-signal or by a file is decided by the first process, which alone writes and speaks. In a
-single process all of this does nothing.
+Each process runs the same script and calls the same programs in the same order, on its
+own devices, as JAX requires. Decisions that depend on a clock, on free memory, on a
+signal or on a file are made by the first process; only it writes and logs. In a single
+process, these functions do nothing.
 """
 
 import contextlib
@@ -80,28 +80,24 @@ def on_first_process(action: Callable[[], Any]) -> Any:
 def entered_on_first_process(
     context: contextlib.AbstractContextManager,
 ) -> Iterator[None]:
-    """Enter `context` in the first process; all are refused if that fails."""
+    """Enter `context` in the first process; if that fails, all processes raise."""
     with contextlib.ExitStack() as stack:
         on_first_process(lambda: stack.enter_context(context))
         yield
 
 
-def check_alike(what: str, value: Any) -> None:
-    """Refuse a run whose processes differ in what must be equal.
-
-    Args:
-        what: what it is, in words.
-        value: name -> JSON value of this process.
+def check_alike(settings: dict[str, Any]) -> None:
+    """Require the same settings, as JSON, in all processes.
 
     Raises:
-        UserError: names the first process that differs, and in what.
+        UserError: names the first process that differs, and the settings.
     """
-    first, *others = allgather_json(value)
+    first, *others = allgather_json(settings)
     for index, other in enumerate(others, 1):
         names = [n for n in first if first[n] != other.get(n)]
         if names:
             raise CollectiveUserError(
-                f"process {index} differs from process 0 in {what} "
+                f"process {index} differs from process 0 in its arguments "
                 f"({', '.join(names)}): start the same script with the same flags, "
                 "data and library versions in all processes"
             )
@@ -111,7 +107,7 @@ def check_shared_folder(folder: str | Path | None) -> None:
     """Refuse a run folder that not all processes see.
 
     Raises:
-        UserError: where not all processes find what the first one wrote there.
+        UserError: if a process does not find a file that the first one wrote there.
     """
     if count() == 1 or folder is None:
         return
@@ -134,7 +130,7 @@ def check_shared_folder(folder: str | Path | None) -> None:
     if not all(seen):
         raise CollectiveUserError(
             f"process {seen.index(False)} does not see the run folder {folder} of "
-            "process 0: choose one on a disk that all share"
+            "process 0: choose one on a disk that all processes share"
         )
 
 
@@ -142,19 +138,24 @@ def check_all_used(devices: Sequence[jax.Device]) -> None:
     """Refuse a mesh that leaves a process without devices.
 
     Raises:
-        UserError: if there are more processes than the members and the batch employ.
+        UserError: if there are more processes than members and examples can use.
     """
     employed = {device.process_index for device in devices}
     if len(employed) < count():
         raise CollectiveUserError(
-            f"{count()} processes were started, and members and examples employ the "
+            f"{count()} processes were started, but members and examples only use the "
             f"devices of {len(employed)}: start no more than that, or train more "
             "members or a larger batch"
         )
 
 
+def is_key(leaf: Any) -> bool:
+    """Whether an array holds keys of random numbers."""
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
 def put(tree: PyTree, sharding: Sharding) -> PyTree:
-    """Place arrays that every process has in full; each keeps its part."""
+    """Place arrays that every process has completely; each keeps its part."""
     if sharding.is_fully_addressable:
         return jax.device_put(fetch(tree) if _is_spread(tree) else tree, sharding)
     return jax.tree.map(functools.partial(_put_leaf, sharding=sharding), tree)
@@ -163,7 +164,7 @@ def put(tree: PyTree, sharding: Sharding) -> PyTree:
 def _put_leaf(leaf: Any, sharding: Sharding) -> jax.Array:
     if _is_spread(leaf):
         return jax.device_put(leaf, sharding)
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if is_key(leaf):
         data = _put_leaf(jax.random.key_data(leaf), sharding)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
     dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
@@ -172,7 +173,7 @@ def _put_leaf(leaf: Any, sharding: Sharding) -> jax.Array:
 
 
 def fetch(tree: PyTree) -> PyTree:
-    """Arrays of all devices -> complete arrays on the host of every process."""
+    """Arrays on all devices -> complete arrays on the host of every process."""
     if not _is_spread(tree):
         return jax.device_get(tree)
     return jax.tree.map(_fetch_leaf, tree)
@@ -183,7 +184,7 @@ def _fetch_leaf(leaf: Any) -> Any:
         return jax.device_get(leaf)
     if leaf.is_fully_replicated:
         return np.asarray(leaf.addressable_data(0))
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if is_key(leaf):
         data = _fetch_leaf(jax.jit(jax.random.key_data)(leaf))
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
     return multihost_utils.process_allgather(leaf, tiled=True)
@@ -197,7 +198,7 @@ def _is_spread(tree: PyTree) -> bool:
     )
 
 
-# Of each axis, first and last + 1.
+# For each axis, first and last + 1.
 Box = tuple[slice, ...]
 
 
@@ -225,9 +226,9 @@ def put_box(tree: PyTree, sharding: Sharding, box: Box, shape: tuple[int, ...]):
 
     Args:
         tree: leaves [*box, ...].
-        sharding: of the whole.
-        box: where in it the leaves are, on the first axes.
-        shape: of the whole, on these axes.
+        sharding: of the whole array.
+        box: the position of the leaves in the whole array, on the first axes.
+        shape: of the whole array, on these axes.
     """
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)

@@ -23,26 +23,21 @@ from dlworkshop.learn.step import (
     make_train_step,
 )
 from dlworkshop.models.convolution import computed_by
-from dlworkshop.models.model import (
-    BATCH,
-    Model,
-    StatefulModel,
-    as_float,
-    shapes,
-    stand_ins,
-    stateful,
-)
+from dlworkshop.models.model import BATCH
 from dlworkshop.train import processes, signals
 from dlworkshop.train.groups import Group
 from dlworkshop.train.mesh import MEMBER, shape_structs, shard
 from dlworkshop.types import Batch, PyTree
 
-# Floating-point operations between two looks of the host at the program: one or two
-# seconds on a few cores or on one accelerator, so that a signal is answered soon.
-CHUNK_FLOPS = {"cpu": 1e11, "gpu": 1e13, "tpu": 1e13}
-# Epochs between two looks, where a chunk is of whole ones: there is room for so many
-# rows of what they find.
+# The most epochs in one call of the device, which returns a row for each.
 MOST_EPOCHS = 256
+
+# How the arguments of programs are split over the devices.
+MEMBERS = PartitionSpec(MEMBER)  # [P, ...]
+WHOLE: Any = PartitionSpec()
+ROWS = PartitionSpec(None, MEMBER)  # [S, P, ...]
+FED = PartitionSpec(None, MEMBER, BATCH)  # [S, P, B, ...]
+SPLIT: Any = PartitionSpec(None, BATCH)  # [T, B, ...]
 
 
 class ExecutionConfig(NamedTuple):
@@ -65,7 +60,7 @@ class Memory(NamedTuple):
     """Bytes that a group needs."""
 
     running: int  # on each device, with its arguments
-    state: int  # of all members together; so are the next two, which are part of it
+    state: int  # of all members together; it includes the next two
     parameters: int  # and running statistics, with the best so far
     optimizer: int
 
@@ -83,8 +78,8 @@ class Whole(NamedTuple):
 class Programs:
     """The compiled programs of a group on one mesh.
 
-    The whole population is on the mesh too, or in the memory of the host if it is too
-    large for that; `gather` and `scatter` are the way between it and the mesh.
+    The whole population is on the mesh, too, or in host memory if it is too large for
+    that; `gather` and `scatter` move members between it and the mesh.
     """
 
     def __init__(
@@ -100,132 +95,73 @@ class Programs:
         score: Callable | None = None,
     ):
         self.execution, self._mesh, self._order = execution, mesh, order
-        platform = mesh.devices.flat[0].platform
-        model = computed_by(spec.model, execution.convolution, platform)
-        spec = spec._replace(model=model)
         self._averages = spec.eval_params is not None
+        # the epoch that was drawn last with the seeds, and its indices
+        self._drawn: tuple[Any, Any] = (None, None)
         self.compile_seconds = 0.0
         self._compiled: dict = {}
+        platform, sequential = mesh.devices.flat[0].platform, execution.sequential
+        model = computed_by(spec.model, execution.convolution, platform)
+        spec = spec._replace(model=model)
+        names = "loss", *spec.metrics  # of an evaluation
         train_step: Any = make_train_step(spec, BATCH, execution.micro_batch)
-        self.make_step = make_step
         if make_step is not None:
             train_step = make_own_step(make_step, train_step, spec.routes.make_step)
         fetch = _streamed if streamed else gather
-        on_cpu = platform == "cpu"
         chunk = pop.make_population_chunk(
-            train_step, fetch, execution.sequential, on_cpu
-        )
-        # check_vma off: gradients are averaged over the batch axis in the step itself
-        mapped = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
-        member, split = PartitionSpec(MEMBER), PartitionSpec(None, BATCH)
-        whole_data, fed = PartitionSpec(), PartitionSpec(None, MEMBER, BATCH)
-        self._chunk = jax.jit(
-            mapped(
-                chunk,
-                in_specs=(member, member, whole_data, fed),
-                out_specs=(member, PartitionSpec(None, MEMBER)),
-            ),
-            donate_argnums=0,
+            train_step, fetch, sequential, on_cpu=platform == "cpu"
         )
         evaluate = {
             with_outputs: pop.make_evaluate(
-                make_eval_step(spec, with_outputs), fetch, execution.sequential, BATCH
+                make_eval_step(spec, with_outputs), fetch, sequential, BATCH
             )
             for with_outputs in (False, True)
         }
-        self._evaluate = {
-            with_outputs: jax.jit(
-                mapped(
-                    function,
-                    in_specs=(*(member,) * 4, whole_data, split, split),
-                    out_specs=(member, PartitionSpec(MEMBER, None, BATCH)),
-                )
-            )
-            for with_outputs, function in evaluate.items()
-        }
-        names = "loss", *spec.metrics  # of an evaluation
-
-        @functools.cache
-        def no_totals(members: int) -> dict[str, jax.Array]:
-            zeros = np.zeros((members, 2), jnp.result_type(float))
-            return shard(mesh, dict.fromkeys(names, zeros), MEMBER)
-
-        self.no_totals = no_totals  # of so many members, to begin an evaluation with
-
-        def draw(seeds, epoch):  # [S, G, B] of each device
-            assert order is not None
-            indices = device_order(seeds, epoch, order.size, order.batch_size)
-            own = order.batch_size // mesh.shape[BATCH]
-            first = jax.lax.axis_index(BATCH) * own
-            return jax.lax.dynamic_slice_in_dim(indices, first, own, 2)
-
-        def total(value, over):
-            return jax.lax.psum(value, BATCH if over == "example" else MEMBER)
-
         keep_best = functools.partial(
             pop.keep_best, patience=patience, eval_params=spec.eval_params
         )
         judged = functools.partial(pop.judged, eval_params=spec.eval_params)
-        self._draw = jax.jit(mapped(draw, in_specs=(member, whole_data), out_specs=fed))
-        # the last epoch that was drawn, whose, and its indices
-        self._drawn: tuple[Any, Any] = (None, None)
+        draw = functools.partial(_draw, mesh, order)
+        epochs = make_epochs(
+            chunk,
+            evaluate[False],
+            draw,
+            score=score or (lambda means: means["loss"]),
+            keep_best=keep_best,
+            judged=judged,
+            names=names,
+            room=MOST_EPOCHS,
+            total=_total,
+        )
+        begin = functools.partial(_begin, spec, sequential)
 
-        @functools.cache
-        def some(count: int) -> Any:
-            cut = functools.partial(
-                jax.lax.dynamic_slice_in_dim, slice_size=count, axis=0
-            )
-            return jax.jit(cut, out_shardings=NamedSharding(mesh, fed))
-
-        self._some = some
-        self._epochs = jax.jit(
-            mapped(
-                make_epochs(
-                    chunk,
-                    evaluate[False],
-                    draw,
-                    score=score or (lambda means: means["loss"]),
-                    keep_best=keep_best,
-                    judged=judged,
-                    names=names,
-                    room=MOST_EPOCHS,
-                    total=total,
-                ),
-                in_specs=(
-                    *(member,) * 3,
-                    whole_data,
-                    EvalSplit(whole_data, split, split),  # type: ignore[arg-type]
-                    *(whole_data,) * 3,
-                ),
-                out_specs=(member, whole_data, PartitionSpec(None, MEMBER)),
-            ),
+        on_mesh = functools.partial(_on_mesh, mesh)
+        self._chunk = on_mesh(
+            chunk, (MEMBERS, MEMBERS, WHOLE, FED), (MEMBERS, ROWS), donate_argnums=0
+        )
+        self._epochs = on_mesh(
+            epochs,
+            # population, hparams, seeds, data, held, first, last, fewest
+            (*(MEMBERS,) * 3, WHOLE, EvalSplit(WHOLE, SPLIT, SPLIT), *(WHOLE,) * 3),
+            (MEMBERS, WHOLE, ROWS),
             donate_argnums=0,
         )
-
-        def begin(seeds, hparams, example, start):
-            def one(key, hparams, start):
-                return init_state(spec, hparams, key, example, start)
-
-            keys = jax.vmap(jax.random.key)(seeds)
-            init = pop.map_members(one, execution.sequential)
-            return pop.begin(init(keys, hparams, start))
-
-        # of any number of members, as shapes
-        self._begun = functools.partial(jax.eval_shape, begin)
-        self._begin = jax.jit(begin, out_shardings=NamedSharding(mesh, member))
-
-        @functools.cache
-        def whole(home: Sharding) -> Whole:
-            jit = functools.partial(jax.jit, out_shardings=home)
-            return Whole(
-                jit(pop.gather_members),
-                jit(pop.scatter_members, donate_argnums=0),
-                jit(keep_best, donate_argnums=0),
-                jit(judged),
-                jit(pop.copy_members, donate_argnums=0),
+        self._evaluate = {
+            with_outputs: on_mesh(
+                function,
+                # params, state, hparams, totals, data, feed, share
+                (*(MEMBERS,) * 4, WHOLE, SPLIT, SPLIT),
+                (MEMBERS, PartitionSpec(MEMBER, None, BATCH)),
             )
-
-        self._whole = whole
+            for with_outputs, function in evaluate.items()
+        }
+        self._draw = on_mesh(draw, (MEMBERS, WHOLE), FED)
+        self._begin = jax.jit(begin, out_shardings=NamedSharding(mesh, MEMBERS))
+        self._begun = functools.partial(jax.eval_shape, begin)  # of any size, as shapes
+        # not methods, whose reference to self would keep the programs alive
+        self.no_totals = functools.cache(functools.partial(_no_totals, mesh, names))
+        self._some = functools.cache(functools.partial(_some, mesh))
+        self._whole = functools.cache(functools.partial(_whole, keep_best, judged))
 
     def begin(self, seeds, hparams, example, start=None) -> pop.Population:
         """Initialise a group; `start` may hold its parameters and state [G, ...]."""
@@ -239,7 +175,7 @@ class Programs:
         )
 
     def gather(self, tree, group: Group):
-        """The members of a group [G, ...] on the mesh; `tree` itself if it is all."""
+        """The members of a group [G, ...] on the mesh; `tree` itself if it is whole."""
         leaves = jax.tree.leaves(tree)
         if not leaves or len(group) == len(leaves[0]):
             return tree
@@ -261,17 +197,17 @@ class Programs:
         return self._run(self._chunk, population, hparams, data, indices)
 
     def order(self, seeds: np.ndarray, step: int, count: int) -> jax.Array:
-        """Indices [S, G, B] of so many steps from `step` on, drawn on the devices.
+        """Indices [S, G, B] of `count` steps from `step` on, drawn on the devices.
 
-        They are those of `Order.steps`, of members of these seeds [G].
+        They equal `Order.steps` for the members with these seeds [G].
         """
         assert self._order is not None
         epoch, first = divmod(step, self._order.steps_per_epoch)
         wanted = epoch, seeds.tobytes()
         if self._drawn[0] != wanted:
-            self._drawn = None, None  # before the next ones are there
-            there = shard(self._mesh, seeds.astype(np.uint32), MEMBER)
-            self._drawn = wanted, self._run(self._draw, there, np.uint32(epoch))
+            self._drawn = None, None  # frees them before the next are made
+            placed = shard(self._mesh, seeds.astype(np.uint32), MEMBER)
+            self._drawn = wanted, self._run(self._draw, placed, np.uint32(epoch))
         indices = self._drawn[1]
         if count == len(indices):
             return indices
@@ -295,10 +231,10 @@ class Programs:
             data: the training split.
             held: the validation split.
             first, last: epochs first ... last - 1, at most `MOST_EPOCHS`.
-            fewest: the host is called as soon as no more members than that are running.
+            fewest: the call returns when at most this many members are running.
 
         Returns:
-            The population, the epoch that is next, and a row for each that was done.
+            The population, the next epoch, and a row for each finished epoch.
         """
         numbers = (np.int32(number) for number in (first, last, fewest))
         population, epoch, rows = self._run(
@@ -328,9 +264,9 @@ class Programs:
         return self._run(self._whole(home).keep_best, population, score)
 
     def copy(self, population, sources: np.ndarray, places: np.ndarray):
-        """Put copies of members in the places of others; the old population is donated.
+        """Copy members to the places of others; the old population is donated.
 
-        Both [n] are filled with empty places up to a power of two, for few programs.
+        Both [n] are padded with empty places to a power of two, for few programs.
         """
         empty = np.full(1 << (len(places) - 1).bit_length(), len(population.status))
         program = self._whole(population.status.sharding).copy
@@ -356,70 +292,63 @@ class Programs:
         """Memory for initialising, training and evaluating one group.
 
         Args:
-            seeds, hparams, start: of the members of the group [G], as shapes.
-            example: one of the training split.
+            seeds, hparams, start: of the group [G], as shapes.
+            example: one input of the training split.
             training, evaluation: (data, feed) of `chunk` and of `evaluate`.
-            held: the validation split, where whole epochs are done at a time.
-            with_outputs: whether an evaluation in training brings the outputs.
-            more: bytes on each device that another evaluation finds beside that one.
+            held: the validation split, if whole epochs run in one call.
+            with_outputs: whether an evaluation during training returns the outputs.
+            more: bytes on each device that another evaluation returns beyond this one.
         """
         shapes = seeds, hparams, start
         seeds, hparams, start = shape_structs(self._mesh, shapes, MEMBER)
+        begin = self._compile(self._begin, seeds, hparams, example, start)
         begun = self._begun(seeds, hparams, example, start)
         population = shape_structs(self._mesh, begun, MEMBER)
-        train = population.train
-        if held is None:
-            chunk = self._compile(self._chunk, population, hparams, *training)
-        else:
-            number = np.int32(0)
-            chunk = self._compile(
-                self._epochs,
-                population,
-                hparams,
-                seeds,
-                training[0],
-                held,
-                number,
-                number,
-                number,
-            )
+        state = population.train
+        steps: tuple = (self._chunk, population, hparams, *training)
+        if held is not None:
+            split, numbers = training[0], [np.int32(0)] * 3
+            steps = (self._epochs, population, hparams, seeds, split, held, *numbers)
+        train = self._compile(*steps)
         data, piece = evaluation
         totals = shape_structs(self._mesh, self.no_totals(seeds.shape[0]), MEMBER)
         evaluate = self._compile(
             self._evaluate[with_outputs],
-            train.params,
-            train.state,
+            state.params,
+            state.state,
             hparams,
             totals,
             data,
             *piece,
         )
-        begin = self._compile(self._begin, seeds, hparams, example, start)
-        zero, one, two = (
-            program.memory_analysis() for program in (begin, chunk, evaluate)
+        held_by = (
+            tree_bytes(population),
+            tree_bytes((state.params, state.state, population.best)),
+            tree_bytes(state.opt_state),
         )
-        state = tree_bytes(population)
-        parameters = tree_bytes((train.params, train.state, population.best))
-        held_by = state, parameters, tree_bytes(train.opt_state)
-        if zero is None or one is None or two is None:  # this platform does not tell
+        needs = [each.memory_analysis() for each in (begin, train, evaluate)]
+        if any(each is None for each in needs):  # this platform does not report it
             return Memory(0, *held_by)
-        # the old population is given up, and its memory taken by the new one
-        new = one.output_size_in_bytes - one.alias_size_in_bytes
-        more = max(
-            new + one.temp_size_in_bytes,
-            two.output_size_in_bytes + two.temp_size_in_bytes + more,
+        at_first, in_training, in_evaluation = needs
+        # the new population takes the memory of the old one
+        new = in_training.output_size_in_bytes - in_training.alias_size_in_bytes
+        rest = max(
+            new + in_training.temp_size_in_bytes,
+            in_evaluation.output_size_in_bytes
+            + in_evaluation.temp_size_in_bytes
+            + more,
         )
-        first = zero.output_size_in_bytes + zero.temp_size_in_bytes
-        return Memory(max(first, one.argument_size_in_bytes + more), *held_by)
+        first = at_first.output_size_in_bytes + at_first.temp_size_in_bytes
+        return Memory(max(first, in_training.argument_size_in_bytes + rest), *held_by)
 
     def _run(self, program, *args):
-        """Call a program, compiled first for new shapes."""
+        """Call a program; it is compiled first for new shapes."""
         return self._compile(program, *args)(*args)
 
     def _compile(self, program, *args):
         """Compile a program for the shapes of these arguments.
 
-        Each is always given arrays that lie in the same places; JAX refuses others.
+        A program always gets arrays with the same sharding; JAX rejects others.
         """
         leaves, tree = jax.tree.flatten(args)
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
@@ -434,8 +363,9 @@ class Programs:
 
 
 def tree_bytes(tree: PyTree) -> int:
-    """Bytes of arrays or of their shape structs."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    """Bytes of arrays, in memory or on disk, or of their shape structs."""
+    leaves = jax.tree.leaves(tree)
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
 
 
 def _streamed(_data, batch: Batch) -> Batch:
@@ -443,72 +373,58 @@ def _streamed(_data, batch: Batch) -> Batch:
     return batch
 
 
-def update_flops(model: Model | StatefulModel, example: PyTree) -> float:
-    """Approximate floating-point operations of one example's update.
-
-    An update costs some three forward passes (Griewank & Walther 2008, section 4.4).
-    """
-    params, state = shapes(model, example)
-    lifted = stateful(model)
-    more = stand_ins(lifted)
-
-    def apply(params, state, inputs):
-        return lifted.apply(params, state, as_float(inputs), **more)
-
-    # CUDA does not tell before it has compiled, and XLA counts a loop once
-    traced = jax.jit(apply).trace(params, state, example)
-    cost = traced.lower().cost_analysis() or {}
-    return 3 * max(cost.get("flops", 0.0), products(traced.jaxpr.jaxpr))
+def _on_mesh(mesh: Mesh, function: Callable, in_specs, out_specs, **options) -> Any:
+    """`function` of each device's part, compiled for all devices."""
+    # check_vma off: gradients are averaged over the batch axis in the step itself
+    mapped = jax.shard_map(
+        function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
+    )
+    return jax.jit(mapped, **options)
 
 
-def products(jaxpr) -> float:
-    """Floating-point operations of matrix products and convolutions.
+def _begin(spec: TrainSpec, sequential: bool, seeds, hparams, example, start):
+    """A population at step 0; of any number of members."""
 
-    >>> product = jax.make_jaxpr(jnp.matmul)(jnp.ones((2, 3)), jnp.ones((3, 5)))
-    >>> products(product.jaxpr)
-    60.0
-    """
-    total = 0.0
-    for equation in jaxpr.eqns:
-        name, params = equation.primitive.name, equation.params
-        outputs = math.prod(equation.outvars[0].aval.shape) if equation.outvars else 0
-        if name == "dot_general":
-            (contracted, _), _ = params["dimension_numbers"]
-            shape = equation.invars[0].aval.shape
-            total += 2.0 * outputs * math.prod(shape[axis] for axis in contracted)
-        elif name == "conv_general_dilated":
-            kernel = equation.invars[1].aval.shape
-            features = kernel[params["dimension_numbers"].rhs_spec[0]]
-            total += 2.0 * outputs * math.prod(kernel) / features
-        inner = [products(each) for each in inner_jaxprs(equation)]
-        if name == "cond":  # one of its branches
-            inner = [max(inner)]
-        total += sum(inner) * (params["length"] if name == "scan" else 1)
-    return total
+    def one(key, hparams, start):
+        return init_state(spec, hparams, key, example, start)
+
+    keys = jax.vmap(jax.random.key)(seeds)
+    return pop.begin(pop.map_members(one, sequential)(keys, hparams, start))
 
 
-def inner_jaxprs(equation) -> list:
-    """The jaxprs inside an equation, as branches or loop bodies."""
-    values = jax.tree.leaves(list(equation.params.values()))
-    found = [getattr(value, "jaxpr", value) for value in values]  # of a closed one
-    return [each for each in found if hasattr(each, "eqns")]
+def _draw(mesh: Mesh, order: Order | None, seeds, epoch):
+    """The indices [S, G, B] of an epoch, for each device its part of the batch."""
+    assert order is not None
+    indices = device_order(seeds, epoch, order.size, order.batch_size)
+    own = order.batch_size // mesh.shape[BATCH]
+    first = jax.lax.axis_index(BATCH) * own
+    return jax.lax.dynamic_slice_in_dim(indices, first, own, 2)
 
 
-def chunk_flops(platform: str) -> float:
-    """Floating-point operations of a chunk on this kind of device."""
-    return CHUNK_FLOPS.get(platform, 1e11)
+def _total(value, over: str):
+    """The sum over the devices which share the examples of a batch, or the members."""
+    return jax.lax.psum(value, BATCH if over == "example" else MEMBER)
 
 
-def chunk_steps(wanted: float, steps_per_epoch: int) -> int:
-    """Steps per chunk, dividing the epoch where possible.
+def _no_totals(mesh: Mesh, names: tuple[str, ...], members: int) -> dict:
+    """The totals [G, 2] at the beginning of an evaluation."""
+    zeros = np.zeros((members, 2), jnp.result_type(float))
+    return shard(mesh, dict.fromkeys(names, zeros), MEMBER)
 
-    >>> chunk_steps(10.2, steps_per_epoch=429)
-    11
-    """
-    wanted = max(1, min(steps_per_epoch, round(wanted)))
-    divisors = [
-        steps
-        for steps in range(max(1, wanted // 2), min(2 * wanted, steps_per_epoch) + 1)
-        if steps_per_epoch % steps == 0
-    ]
-    return min(divisors, key=lambda steps: abs(steps - wanted), default=wanted)
+
+def _some(mesh: Mesh, count: int) -> Any:
+    """(indices, first) -> `count` rows of the indices of an epoch."""
+    cut = functools.partial(jax.lax.dynamic_slice_in_dim, slice_size=count, axis=0)
+    return jax.jit(cut, out_shardings=NamedSharding(mesh, FED))
+
+
+def _whole(keep_best: Callable, judged: Callable, home: Sharding) -> Whole:
+    """The programs on the whole population, which is stored at `home`."""
+    jit = functools.partial(jax.jit, out_shardings=home)
+    return Whole(
+        jit(pop.gather_members),
+        jit(pop.scatter_members, donate_argnums=0),
+        jit(keep_best, donate_argnums=0),
+        jit(judged),
+        jit(pop.copy_members, donate_argnums=0),
+    )

@@ -1,4 +1,4 @@
-"""Progress of a run, for the person who watches it."""
+"""Progress of a run, shown in the terminal."""
 
 import contextlib
 import logging
@@ -49,9 +49,9 @@ def log_level(quiet: bool, level: int) -> int:
 def logging_kept() -> Iterator[None]:
     """Keep libraries from configuring the root logger while inside.
 
-    absl, by which orbax logs, calls `logging.basicConfig` where the root logger has no
-    handler. It is given the one that Python itself falls back on, so that all looks as
-    without any.
+    absl, which orbax uses, calls `logging.basicConfig` if the root logger has no
+    handler. So the root logger gets Python's handler of last resort, with which all
+    messages look the same as without a handler.
     """
     root, handler = logging.getLogger(), logging.lastResort
     if root.handlers or handler is None:
@@ -65,7 +65,7 @@ def logging_kept() -> Iterator[None]:
 
 
 def _range(values: np.ndarray, form: str) -> str:
-    """The lowest and the highest of the members: of several settings no mean.
+    """The lowest and the highest value of the members.
 
     >>> _range(np.array([0.5, np.nan, 0.25]), ".2f"), _range(np.array([0.5]), ".2f")
     ('0.25 to 0.50', '0.50')

@@ -20,20 +20,19 @@ from dlworkshop.data.targets import as_labels
 from dlworkshop.errors import UserError, repr_of
 from dlworkshop.learn.hparams import Keywords, given
 from dlworkshop.learn.population import map_members
-from dlworkshop.models.convolution import computed_by, has_convolutions
+from dlworkshop.models.convolution import computed_by
 from dlworkshop.models.model import (
     Model,
     StatefulModel,
-    input_struct,
     predict,
-    stand_ins,
     stateful,
 )
 from dlworkshop.report import settings
 from dlworkshop.report.words import count, humanize, with_error
-from dlworkshop.train.autotune import rule_of_thumb
+from dlworkshop.train.autotune import convolves, rule_of_thumb
+from dlworkshop.train.flops import update_flops
 from dlworkshop.train.history import History
-from dlworkshop.train.programs import update_flops
+from dlworkshop.train.mesh import row_structs
 from dlworkshop.train.scores import Evaluation, Parts, evaluate_parts
 from dlworkshop.types import Batch, HParams, PyTree
 
@@ -60,66 +59,27 @@ class Run:
     def predict(self, inputs: PyTree) -> PyTree:
         """Outputs of every member for inputs [B, ...]: leaves [P, B, ...].
 
-        What the outputs are (logits, probabilities, values) is the model's own. Inputs
-        that lie on disk are read a part at a time. A list is one array, and the columns
-        of a data frame are found by their names. Of a run of several settings,
-        `outputs[run.chosen]` are those of the best one.
+        The model determines what the outputs are (logits, probabilities, values).
+        Inputs on disk are read in parts. A list is one array, and the columns of a data
+        frame are found by name. If the run has several settings, `outputs[run.chosen]`
+        are those of the best one.
 
         Raises:
-            UserError: where the inputs are not like those that the run learnt from.
+            UserError: if the inputs are not like those that the run learnt from.
         """
         return self.predictor(inputs)
 
-    @property
+    @functools.cached_property
     def predictor(self) -> Callable[[PyTree], PyTree]:
         """`predict` with its compiled programs, created once."""
-        found = self.__dict__.get("_predictor")
-        if found is None:
-            found = self.__dict__["_predictor"] = self._make_predictor()
-        return found
-
-    def _make_predictor(self) -> Callable[[PyTree], PyTree]:
-        model = stateful(self.model)
-
-        @functools.partial(jax.jit, static_argnums=0)
-        def outputs(platform, params, state, hparams, batch):
-            size = len(jax.tree.leaves(batch)[0])
-            example = jax.tree.map(
-                lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), batch
-            )
-            one = jax.eval_shape(
-                lambda tree: jax.tree.map(lambda leaf: leaf[0], tree), (params, state)
-            )
-            execution = rule_of_thumb(
-                size,
-                update_flops(model, example),
-                convolutions=has_convolutions(
-                    model.apply, *one, input_struct(example), **stand_ins(model)
-                ),
-                platform=platform,
-            )
-            chosen = computed_by(model, execution.convolution, platform)
-            part = execution.micro_batch or size  # of the batch, at a time
-            parts = jax.tree.map(
-                lambda leaf: leaf.reshape(-1, part, *leaf.shape[1:]), batch
-            )
-
-            def member(params, state, hparams):
-                rows = jax.lax.map(
-                    lambda part: predict(chosen, params, part, state, **hparams), parts
-                )
-                return jax.tree.map(
-                    lambda leaf: leaf.reshape(size, *leaf.shape[2:]), rows
-                )
-
-            return map_members(member, execution.sequential)(params, state, hparams)
+        outputs = _compiled_outputs(stateful(self.model))
 
         def predict_all(inputs: PyTree) -> PyTree:
             inputs = as_learnt_from(self.summary.get("inputs", {}), inputs)
             if "inputs" in self.summary:
                 check_inputs_like(self.summary["inputs"], inputs)
             total = len(jax.tree.leaves(inputs)[0])
-            # padded to few sizes, so that there are few programs
+            # padded to one of few sizes, so that few programs are compiled
             size = min(1 << max(total - 1, 0).bit_length(), PREDICT_BATCH)
             groups = []
             for members in self._groups():
@@ -129,11 +89,11 @@ class Run:
                         lambda leaf, at=first: _padded(leaf[at : at + size], size),
                         inputs,
                     )
-                    left = total - first
                     found = outputs(_platform(members), *members, batch)
                     rows.append(
                         jax.tree.map(
-                            lambda leaf, n=left: np.asarray(leaf)[:, :n], found
+                            lambda leaf, n=total - first: leaf[:, :n],
+                            jax.device_get(found),
                         )
                     )
                 groups.append(_concatenated(rows, 1))
@@ -144,25 +104,24 @@ class Run:
     def evaluate(
         self, examples: Batch, members: Sequence[int] | None = None
     ) -> Evaluation:
-        """Scores on labelled examples, by what the outputs mean.
+        """Scores on labelled examples, depending on what the outputs mean.
 
-        Of classes accuracy, balanced accuracy (fractions) and cross-entropy (nats); of
-        several labels the accuracy of labels, the mean of their F1 (fractions) and
-        binary cross-entropy (nats); of values MAE, RMSE (in units of the target, where
-        it is one column of a table) and R2.
+        For classes: accuracy, balanced accuracy (fractions) and cross-entropy (nats).
+        For several labels: accuracy of labels, mean F1 (fractions) and binary
+        cross-entropy (nats). For values: MAE, RMSE (in units of the target, if it is
+        one column of a table) and R2.
 
         Args:
-            examples: [N, ...] with targets as the run learnt them, for example
+            examples: [N, ...] with targets like those of training, for example
                 `dataset.test`; classes may be given by their names, False and True
-                by bools; weights count where there are some.
-            members: which of them are scored, and answer together as the ensemble, as
-                numbers or bool [P]; by default the `chosen` ones, as settings are not
-                mixed.
+                as bools; weights are used if there are any.
+            members: the members to score, which also form the ensemble, as numbers or
+                bool [P]; by default the `chosen` ones, so that settings are not mixed.
 
         Raises:
-            UserError: where it is not known what the outputs mean, a model answers with
+            UserError: if the meaning of the outputs is not known, the model returns
                 several arrays, the examples are not like those of training, or no
-                setting is chosen, as none is finite on validation.
+                setting is chosen because none is finite on validation.
 
         >>> import dlworkshop as dw
         >>> x = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
@@ -177,7 +136,7 @@ class Run:
         if not isinstance(examples, Batch):
             raise UserError(
                 f"the examples are {repr_of(examples)}: give a Batch(inputs, targets), "
-                "as dataset.test"
+                "such as dataset.test"
             )
         who = None if members is None else self._who(members)
         targets = _as_labels(examples.targets, self.classes)
@@ -188,10 +147,10 @@ class Run:
         """The contents of a JSON file in the run's folder.
 
         Raises:
-            UserError: if the run has no folder, or the file is not there or damaged.
+            UserError: if the run has no folder, or the file is missing or damaged.
         """
         if self.workdir is None:
-            raise UserError("the run has no folder: give fit a workdir to work with it")
+            raise UserError("the run has no folder: give fit a workdir")
         return run_files.read(self.workdir, file, self.summary)
 
     @property
@@ -209,13 +168,13 @@ class Run:
 
     @property
     def chosen(self) -> np.ndarray:
-        """Which members [P] have a vote.
+        """The members that form the ensemble, bool [P].
 
-        Those that were not quarantined; where there are several settings, of the best
-        one by validation.
+        They are those that were not quarantined and, if there are several settings,
+        belong to the best setting by validation.
 
         Raises:
-            UserError: if there is none.
+            UserError: if there is no such member.
 
         >>> rows = [{"status": "finished"}, {"status": "finished"}]
         >>> best = {"members": [1], "finite": 1.0}
@@ -233,14 +192,14 @@ class Run:
                 monitor = self.summary.get("monitor", "loss")
                 raise UserError(
                     f"no setting of the run has a finite validation {monitor}, so none "
-                    "is chosen: say whom you mean, as run.evaluate(examples, "
+                    "is chosen: name the members, as run.evaluate(examples, "
                     "members=[0])"
                 )
             chosen &= np.isin(np.arange(len(chosen)), best["members"])
         return chosen
 
     def _who(self, members: Sequence[int]) -> np.ndarray:
-        """The members that are named, as bool [P]."""
+        """The named members as bool [P]."""
         size = len(self.summary["population"])
         named = np.atleast_1d(np.asarray(members))
         if named.dtype == bool and named.shape == (size,) and named.any():
@@ -266,7 +225,7 @@ class Run:
         if size == members:
             yield whole
             return
-        for first in range(0, members, size):  # in the memory of the host
+        for first in range(0, members, size):  # the population is in host memory
             yield jax.tree.map(
                 lambda leaf, at=first: np.asarray(leaf[at : at + size]), whole
             )
@@ -295,6 +254,36 @@ class Run:
         return f"<p>{lines}</p>{curves(self.history, healthy or None, mine)}"
 
 
+def _compiled_outputs(model: StatefulModel) -> Callable:
+    """(platform, params, state, hparams, batch) -> outputs [P, B, ...], jitted."""
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def outputs(platform, params, state, hparams, batch):
+        size = len(jax.tree.leaves(batch)[0])
+        example = row_structs(batch)
+        execution = rule_of_thumb(
+            size,
+            update_flops(model, example),
+            convolutions=convolves(model, example),
+            platform=platform,
+        )
+        chosen = computed_by(model, execution.convolution, platform)
+        part = execution.micro_batch or size  # examples at a time
+        parts = jax.tree.map(
+            lambda leaf: leaf.reshape(-1, part, *leaf.shape[1:]), batch
+        )
+
+        def member(params, state, hparams):
+            rows = jax.lax.map(
+                lambda part: predict(chosen, params, part, state, **hparams), parts
+            )
+            return jax.tree.map(lambda leaf: leaf.reshape(size, *leaf.shape[2:]), rows)
+
+        return map_members(member, execution.sequential)(params, state, hparams)
+
+    return outputs
+
+
 def check_run(run: Any) -> None:
     """Refuse what is not a run."""
     if not isinstance(run, Run):
@@ -317,7 +306,8 @@ def _as_labels(targets: PyTree, classes: Sequence[str]) -> PyTree:
 def _parts(examples: Batch) -> Parts:
     if not hasattr(examples.targets, "shape"):
         raise UserError(
-            "the targets are no single array, which is not scored: use Run.predict"
+            "the targets are not a single array, so they cannot be scored: use "
+            "Run.predict"
         )
     if examples.weights is not None:
         size = len(checked_weights(examples.weights, "weights"))
@@ -428,8 +418,8 @@ def example_of(described: Any) -> PyTree:
         return jax.ShapeDtypeStruct(tuple(described["shape"]), described["dtype"])
     if "other" in described and isinstance(described["other"], str):
         raise UserError(
-            f"the run learnt from a {described['other']}, which is not built anew from "
-            "a folder: use dicts, tuples and arrays as inputs"
+            f"the run learnt from a {described['other']}, which cannot be restored "
+            "from a folder: use dicts, tuples and arrays as inputs"
         )
     return {name: example_of(each) for name, each in described.items()}
 
@@ -445,12 +435,12 @@ def metric_name(summary: Mapping[str, Any]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the libraries that computed it."""
+    """Versions of Python and the libraries."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:  # run where its source lies
+        except importlib.metadata.PackageNotFoundError:  # used from a checkout
             found[package] = "not installed"
     return found
 

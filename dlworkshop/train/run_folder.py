@@ -44,8 +44,7 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
     """Write `summary.json` with the digests of the other files.
 
     Returns:
-        The summary as it was written. Digests of RESULTS are taken over where it has
-        them.
+        The summary as written. If it has digests of RESULTS already, they are kept.
     """
     known = {n: d for n, d in summary.get("sha256", {}).items() if n in RESULTS}
     known = known or digests_of(folder)
@@ -66,7 +65,7 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
 class Log:
     """`metrics.jsonl`: one object per line, in the order of steps, append-only.
 
-    A resumed run cuts it back to where its checkpoint says that it was.
+    A resumed run truncates it to its position in the checkpoint.
     """
 
     def __init__(self, path: Path, position: int):
@@ -74,12 +73,12 @@ class Log:
             self._path, self._file = path, open_for_update(path)
         except OSError as error:
             raise UserError(
-                f"{path} cannot be written ({_reason(error)}): take another run folder"
+                f"{path} cannot be written ({_reason(error)}): use another run folder"
             ) from error
         if self._file.seek(0, os.SEEK_END) < position:
             raise UserError(
-                f"{path} is shorter than its checkpoint says: the run folder is "
-                "damaged, take another one"
+                f"{path} is shorter than at its checkpoint, so the run folder is "
+                "damaged: use another run folder"
             )
         self._file.truncate(position)
         self._file.seek(position)
@@ -97,14 +96,14 @@ class Log:
         """The number of bytes synced to disk.
 
         Raises:
-            UserError: if the folder was moved or removed meanwhile.
+            UserError: if the folder was moved or removed in the meantime.
         """
         os.fsync(self._file.fileno())
         if not (
             self._path.exists() and os.path.samefile(self._file.fileno(), self._path)
         ):
             raise UserError(
-                f"{self._path.parent} was moved or removed while it was written to: "
+                f"{self._path.parent} was moved or removed while the run wrote to it: "
                 "put it back, and run the same command again to go on"
             )
         return self._file.tell()
@@ -149,7 +148,7 @@ def _reason(error: OSError) -> str | None:
 
 
 def read_config(folder: str | Path | None) -> dict[str, Any]:
-    """The config of the run in `folder`; empty where there is none."""
+    """The config of the run in `folder`; empty if there is none."""
     if folder is None or not (Path(folder) / "config.json").exists():
         return {}
     return run_files.read(Path(folder), "config.json")
@@ -162,7 +161,7 @@ def is_finished(folder: str | Path | None, num_epochs: int) -> bool:
     return read_config(folder).get("num_epochs") == num_epochs
 
 
-RESULTS = "params.safetensors", "predictions.npz"  # the report is made of them
+RESULTS = "params.safetensors", "predictions.npz"  # the report is made from them
 
 
 def digests_of(folder: Path) -> dict[str, str]:
@@ -172,7 +171,7 @@ def digests_of(folder: Path) -> dict[str, str]:
 
 
 def finished_summary(folder: Path) -> dict[str, Any] | None:
-    """The summary of a finished run; None where it is missing or damaged."""
+    """The summary of a finished run; None if it is missing or damaged."""
     try:
         return run_files.read(folder, "summary.json")
     except UserError:
@@ -196,17 +195,17 @@ def is_whole(folder: Path | None, summary: dict[str, Any]) -> bool:
     return is_drawn and digests_of(folder) == results
 
 
-# What was derived may differ; identity is compared as such.
+# Derived choices may differ, and `identity.difference` compares the identity.
 UNCOMPARED = ("derived.", "identity.", "identity")
 
 
 def check_config(
     folder: Path, settings: dict[str, Any], derived: dict[str, Any]
 ) -> None:
-    """Write the config of a new run, or compare it with that of an existing one.
+    """Compare the config with that of a run in the folder, if any, and write it.
 
-    What was asked for must be the same; what was derived may differ, and more epochs
-    may be asked for.
+    Requested settings must be the same, except that more epochs are allowed; derived
+    choices may differ.
 
     Raises:
         UserError: names each setting that differs.
@@ -228,7 +227,7 @@ def check_config(
         if differ:
             raise UserError(
                 f"{folder} holds a run with another config ({'; '.join(differ)}): "
-                "go on with the same settings or choose another workdir (--workdir)"
+                "use the same settings or choose another workdir (--workdir)"
             )
     write_json(path, config)
 

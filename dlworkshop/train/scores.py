@@ -1,7 +1,7 @@
-"""Scores of outputs: of each member and of their ensemble, streamed.
+"""Scores of outputs, for each member and for their ensemble, streamed.
 
-What is measured goes by what the outputs mean (`losses.OUTPUTS`). Examples come part
-by part; the ensemble is the mean of probabilities, or of values.
+The scores depend on the meaning of the outputs (`losses.OUTPUTS`). Examples are added
+part by part; the ensemble is the mean of probabilities, or of values.
 """
 
 import logging
@@ -21,7 +21,7 @@ from dlworkshop.types import Array, PyTree
 
 log = logging.getLogger(__name__)
 
-LEAST = np.finfo(np.float64).tiny  # of a probability: no infinite loss
+LEAST = np.finfo(np.float64).tiny  # smallest probability, so that no loss is infinite
 
 
 # Examples [B, ...], targets [B, ...] and weights [B], part by part.
@@ -37,8 +37,8 @@ class Evaluation(NamedTuple):
     scores: dict[str, dict[str, Any]]  # accuracy, ... -> mean, sem and n
     ensemble: dict[str, float]  # accuracy, ... of the mean probability or value
     units: dict[str, str]  # in words, of the scores that have one
-    unread: Sequence[Any] = ()  # files or rows skipped, each with name and reason
-    setting: str = ""  # of several the one whose members these are, in words
+    unread: Sequence[Any] = ()  # skipped files or rows, each with name and reason
+    setting: str = ""  # the setting of the members, if there are several, in words
 
 
 def evaluate_parts(
@@ -53,9 +53,9 @@ def evaluate_parts(
     Args:
         run: with a `predictor`, `chosen` members, a `summary` and a `target`.
         parts: of the examples.
-        words: what they are, for messages.
-        unread: grows while the parts are read.
-        members: which of them [P]; by default the chosen ones.
+        words: the examples in words, for messages.
+        unread: a list that grows while the parts are read.
+        members: the members to score, bool [P]; by default the chosen ones.
 
     Raises:
         UserError: if there is no example, or no score for such outputs or targets.
@@ -77,7 +77,7 @@ def evaluate_parts(
                 )
             answers = answers[who]
             scores.add(answers, targets, weights)
-            defined = np.asarray(answers, np.float64) < np.inf  # -inf is a mask
+            defined = np.asarray(answers, np.float64) < np.inf  # -inf masks a class
             unknown += int((~defined).any((0, *range(2, answers.ndim))).sum())
             examples += len(targets)
     if not examples:
@@ -99,11 +99,11 @@ def evaluate_parts(
 
 
 class Scores(NamedTuple):
-    """Name -> the score of each member [P], and that of the ensemble."""
+    """The scores of each member [P] and of the ensemble, by name."""
 
     members: dict[str, np.ndarray]
     ensemble: dict[str, float]
-    units: dict[str, str]  # in words, of those that have one
+    units: dict[str, str]  # in words, of the scores that have one
 
 
 class OfClasses:
@@ -125,11 +125,11 @@ class OfClasses:
         label = labels(targets)
         if label is None:
             raise UserError(
-                "the targets name no classes, and the run tells classes apart: give "
-                "whole numbers [N]"
+                "the targets are not classes, but the run is a classifier: give whole "
+                "numbers [N]"
             )
         outputs = np.asarray(outputs, np.float64)
-        if self._outputs == "logits":  # finite, where a softmax is rounded to 0
+        if self._outputs == "logits":  # finite even if softmax rounds to 0
             log_chance = scipy.special.log_softmax(outputs, -1)  # [P, B, K]
         else:
             log_chance = np.log(np.maximum(outputs, LEAST))
@@ -175,11 +175,11 @@ class OfClasses:
 
 
 class OfNumbers:
-    """Errors of values, or scores of labels that may be true at once.
+    """Errors of values, or scores of labels that may be true at the same time.
 
     Args:
         outputs: "values" or "binary_logits".
-        factor, unit: of errors, as of `metrics.own_units`.
+        factor, unit: of errors, from `metrics.own_units`.
 
     >>> scores = OfNumbers("values")
     >>> said = np.array([[1.0, 2.0], [3.0, 2.0]])
@@ -257,7 +257,7 @@ def scores_of(
     """The scores for outputs of this meaning, a key of `losses.OUTPUTS`.
 
     Raises:
-        UserError: where nobody knows what they mean.
+        UserError: if the meaning is not known.
     """
     if outputs in ("logits", "probabilities"):
         return OfClasses(outputs)
@@ -265,7 +265,7 @@ def scores_of(
         return OfNumbers(outputs, factor, unit)
     raise UserError(
         "it is not known what the outputs of this run mean, so they have no scores: "
-        'say it with fit(..., outputs="logits") or another of its kinds'
+        'give their meaning, such as fit(..., outputs="logits")'
     )
 
 
@@ -277,7 +277,7 @@ def only_array(tree: PyTree) -> np.ndarray:
     """
     if not hasattr(tree, "shape"):
         raise UserError(
-            "the model answers with several arrays, which are not scored or told in "
+            "the model returns several arrays, which cannot be scored or written as "
             "rows: use Run.predict in Python"
         )
     return np.asarray(tree)

@@ -16,20 +16,20 @@ def ranked(
 ) -> list[dict[str, Any]]:
     """Each setting of hyper-parameters with its members and scores, the best first.
 
-    The best has the best mean of what is monitored on validation, then the lower loss.
-    Where hyper-parameters changed on the way, those of a seed have places, and a
-    setting is of the members of one place, with the numbers that they share.
-    Members that were quarantined count in no mean; a setting that lost members comes
-    after those that lost fewer, so that a lone survivor does not win.
+    Settings are ranked by the mean of the monitored score on validation, then by loss.
+    Quarantined members do not count in means; a setting that lost members comes after
+    those that lost fewer, so that a lone survivor does not win. If hyper-parameters
+    changed during the run, the members of each seed have places; a setting is then the
+    members with the same place, with the hyper-parameters that they share.
 
     Args:
         population: a row for each member, as in summary.json.
-        monitor: the score that decides.
+        monitor: the score to rank by.
         better: its direction, "higher" or "lower".
 
     Returns:
-        `hparams`, numbers of its `members`, the share of them that stayed `finite`, and
-        of each split that was read score -> mean, sem and n.
+        `hparams`, the numbers of its `members`, the share of them that stayed `finite`,
+        and for each split that was read, score -> mean, sem and n.
 
     >>> rows = [
     ...     {"hparams": {"learning_rate": rate}, "status": "finished",
@@ -68,7 +68,7 @@ def ranked(
 def best_first(
     rows: Sequence[dict[str, Any]], monitor: str, better: str
 ) -> list[dict[str, Any]]:
-    """Settings of one run or of several, in the order of `ranked`."""
+    """Settings of one run or of several runs, in the order of `ranked`."""
     sign = -1 if better == "higher" else 1
 
     def badness(row: dict[str, Any]) -> tuple[float, float, float]:
@@ -82,10 +82,10 @@ def best_first(
 
 
 def check_survived(best: Mapping[str, Any]) -> None:
-    """Refuse to take the best of settings of which none stayed finite.
+    """Require that a member of the best setting stayed finite.
 
     Raises:
-        UserError: if no member of it did.
+        UserError: if none did.
     """
     if not best["finite"]:
         raise UserError(

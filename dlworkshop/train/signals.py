@@ -1,11 +1,11 @@
 """Handling of SIGTERM, SIGINT, SIGHUP and SIGUSR1 at any time.
 
-While a run trains, `deferred` notes them and the run saves itself between two chunks. A
-script or a command that does anything else is within `answered` and just ends.
+While a run trains, `deferred` records signals, and the run saves a checkpoint between
+two chunks. At other times, `exit_on_signal` ends a script or a command.
 
-Python runs a handler when the main thread is back from what it called. A compiler may
-keep it for minutes, so a thread of `answered` sees signals as they arrive, and ends the
-program where the main thread does not.
+Python calls a handler only when the main thread returns from C code, and a compiler may
+run for minutes. So a thread of `exit_on_signal` receives signals as they arrive, and
+ends the program if the main thread does not.
 """
 
 import contextlib
@@ -16,15 +16,15 @@ import threading
 import time
 from collections.abc import Iterator
 
-GRACE = 3.0  # seconds to end in an orderly way
+GRACE = 3.0  # seconds for an orderly end
 
 
 class _Main:
     """The state of the main thread, for the thread that watches it."""
 
-    pending: int | None = None  # the signal after which it is to end
-    training: bool = False  # it will, when it has saved the chunk
-    compiling: bool = False  # in which there is nothing to save
+    pending: int | None = None  # the signal that ends the program
+    training: bool = False  # it ends by itself, after saving
+    compiling: bool = False  # there is nothing to save meanwhile
 
 
 _main = _Main()
@@ -34,15 +34,15 @@ _main = _Main()
 def exit_on_signal(sentence: str) -> Iterator[None]:
     """End the program by SystemExit(128 + n) and one line at SIGINT, SIGTERM, SIGHUP.
 
-    SIGUSR1, which asks a run that trains for a checkpoint, is answered by one line.
+    SIGUSR1, which requests a checkpoint of a run that trains, only prints a line.
 
-    Where nobody lets the exception through (one that is raised in a callback of XLA's
-    is lost, and a compiler takes its time) the program ends without it after GRACE
-    seconds, and at a second signal at once. What is ignored stays so, as after nohup.
-    Only for programs, and only their main thread.
+    If the exception does not end the program (an exception in a callback of XLA is
+    lost, and a compiler may run for long), the program exits after GRACE seconds, or at
+    a second signal. Ignored signals stay ignored, as after nohup. This is for programs,
+    not for libraries, and works in the main thread only.
 
     Args:
-        sentence: what to do next, after "stopped by SIGTERM: ".
+        sentence: what to do next; printed after "stopped by SIGTERM: ".
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -58,7 +58,7 @@ def exit_on_signal(sentence: str) -> Iterator[None]:
         if not told:
             told.append(signum)
             line = f"stopped by {signal.Signals(signum).name}: {sentence}\n"
-            os.write(2, line.encode())  # print may be in the middle of something
+            os.write(2, line.encode())  # print is not reentrant
 
     def end(signum, _frame):
         tell(signum)
@@ -73,7 +73,7 @@ def exit_on_signal(sentence: str) -> Iterator[None]:
 
     for signum in watched:
         signal.signal(signum, end)
-    if signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:  # which would end it
+    if signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:  # ends the program
         before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, idle)
     arrived, arrives = os.pipe()
     os.set_blocking(arrives, False)
@@ -89,7 +89,7 @@ def exit_on_signal(sentence: str) -> Iterator[None]:
         watching.join()
         os.close(arrived)
         for signum, how in before.items():
-            if how is not None:  # not of Python
+            if how is not None:  # None: the handler was not set from Python
                 signal.signal(signum, how)
 
 
@@ -115,7 +115,7 @@ def _watch(arrived: int, watched: list[int], end_now) -> None:
 
 @contextlib.contextmanager
 def compiling() -> Iterator[None]:
-    """Mark the main thread as compiling, when a signal need not wait for it."""
+    """Mark the main thread as compiling: a signal does not wait for that."""
     _main.compiling = True
     try:
         yield
@@ -124,13 +124,13 @@ def compiling() -> Iterator[None]:
 
 
 class PendingSignal:
-    """The first signal that came, or none; a second one ends the program at once."""
+    """The first signal that arrived, if any; a second one ends the program at once."""
 
     signum: int | None = None
-    save: bool = False  # SIGUSR1 came: a checkpoint is wanted, and then to go on
+    save: bool = False  # SIGUSR1 arrived: save a checkpoint, and go on
 
     def clear(self) -> None:
-        """Forget the signal: it ended the training, not the program."""
+        """Forget the signal, which ends the training but not the program."""
         _main.pending = None
 
 
@@ -138,9 +138,9 @@ class PendingSignal:
 def deferred() -> Iterator[PendingSignal]:
     """Record SIGTERM, SIGINT, SIGHUP and SIGUSR1 instead of acting on them.
 
-    The first three end the run, SIGUSR1 wants a checkpoint of one that goes on. Only
-    the main thread may ask for signals; elsewhere they keep their meaning, as one does
-    whose handler is not Python's and could not be put back.
+    The first three end the run; SIGUSR1 requests a checkpoint. Only the main thread can
+    set handlers; in other threads signals keep their meaning. So does a signal whose
+    handler was not set from Python, because that could not be restored.
     """
     seen = PendingSignal()
     if threading.current_thread() is not threading.main_thread():

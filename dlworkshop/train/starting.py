@@ -30,7 +30,7 @@ def stacked_start(
     )
     if jax.tree.leaves(like.state) and not jax.tree.leaves(start.state):
         raise UserError(
-            "start has parameters only, and the model keeps a state too: start from a "
+            "start has parameters only, but the model has a state, too: start from a "
             "Run, or from Start(params, state)"
         )
     found = [
@@ -44,11 +44,11 @@ def stacked_start(
 
 
 def _stacked(tree: PyTree, like: PyTree, members: int, what: str) -> PyTree:
-    """`tree` [P, ...], from that of one model, of one member, or of all."""
+    """`tree` [P, ...], from the tree of one model, of one member, or of all members."""
     given, wanted = jax.tree.structure(tree), jax.tree.structure(like)
     if str(given) != str(wanted):
         raise UserError(
-            f"start has {what} of another structure than this run: begin from a run of "
+            f"start has {what} of another structure than this run: start from a run of "
             "the same model and optimizer"
         )
 
@@ -60,7 +60,7 @@ def _stacked(tree: PyTree, like: PyTree, members: int, what: str) -> PyTree:
         if floats[0] != floats[1]:
             raise UserError(
                 f"{where} of {found.dtype}, and the model wants {wanted.dtype}: give "
-                f"that, as its .astype('{wanted.dtype}')"
+                f"that, by .astype('{wanted.dtype}')"
             )
         shape = tuple(found.shape)
         if shape in (wanted.shape, (1, *wanted.shape)):

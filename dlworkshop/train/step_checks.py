@@ -1,4 +1,4 @@
-"""Checks by tracing one step of one member, with one sentence for each mistake."""
+"""Checks of a step of one member by tracing it, with one sentence for each mistake."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -36,7 +36,8 @@ from dlworkshop.train.function_checks import (
     traced,
     used,
 )
-from dlworkshop.types import Dataset, TrainState
+from dlworkshop.train.mesh import row_structs
+from dlworkshop.types import Batch, Dataset, TrainState
 
 
 def check_step(
@@ -51,24 +52,16 @@ def check_step(
 
     Args:
         spec: of the step.
-        make_step: what makes a step of the user's of it, see `fit`.
-        dataset: whose targets are looked at, in every split.
+        make_step: the function that makes a custom step, see `fit`.
+        dataset: all its splits are checked.
         hparams: name -> [P].
         outputs: what the outputs of the model are, as of `losses.outputs_of`.
-        batch_size: of the batches that a batch transform is given.
+        batch_size: of the batches that a batch transform gets.
 
     Returns:
-        What such a step, the engine's own, does with two examples, its batch transform
-        apart.
+        The program of our own step for two examples, without the batch transform.
     """
-    batch = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((2, *leaf.shape[1:]), leaf.dtype),
-        dataset.train,
-    )
-    example = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype),
-        dataset.train.inputs,
-    )
+    batch, example = row_structs(dataset.train, 2), row_structs(dataset.train.inputs)
     numbers = {name: jnp.asarray(values[0], float) for name, values in hparams.items()}
     key = jax.random.key(0)
     words = f"an example of '{dataset.name}' ({example_shapes(dataset.train)})"
@@ -80,50 +73,13 @@ def check_step(
             lambda e, numbers: init_state(spec, numbers, key, e), numbers, example
         )
     _check_real(train)
-    numbers_of_model = given(spec.routes.model, numbers)
-    model = bound(spec.model, numbers_of_model)
-    with one_sentence(f"the model does not take {words}"):
-        made, _ = jax.eval_shape(
-            model.apply, train.params, train.state, input_struct(example)
-        )
-        check_state(
-            spec.model, train.params, train.state, batch.inputs, **numbers_of_model
-        )
-    few = jax.tree.map(lambda leaf: np.asarray(leaf[:2]), dataset.train.inputs)
-    check_one_example(spec.model, train.params, train.state, few, **numbers_of_model)
-    shapes = [leaf.shape for leaf in jax.tree.leaves(made)]
-    for name in SPLITS:
-        split, where = getattr(dataset, name), f"the {name} split of '{dataset.name}'"
-        check_lookups(spec.model, split.inputs, where, **numbers_of_model)
-        check_targets(
-            split.targets,
-            outputs,
-            dataset.classes,
-            shapes[0] if len(shapes) == 1 else (),
-            f"the targets of {where}",
-        )
-    objective, args = in_words(spec.objective), (train.params, train.state, batch)
-    try:
-        evaluated, found = traced(make_eval_step(spec), numbers, *args)
-    except Exception:
-        for name, one in ("loss", None), *spec.metrics.items():  # which of them?
-            spoken_of = f"the metric '{name}'" if one else objective
-            alone = spec._replace(metrics={name: one} if one else {})
-            with one_sentence(f"{spoken_of} does not take {words}"):
-                jax.eval_shape(make_eval_step(alone), *args, numbers)
-        raise
-    count = len(jax.tree.leaves(train.params))
-    say = used(evaluated, [name == "loss" for name in sorted(found.scores)])
-    if count and not any(say[len(numbers) :][:count]):
-        raise UserError(
-            f"{objective} does not depend on the parameters, and nothing can be "
-            "learnt: compute it from the outputs of the model"
-        )
+    _check_splits(spec, train, dataset, numbers, outputs, words)
+    programs = [begun, _check_objective(spec, train, batch, numbers, words)]
     check_eval_params(spec, train)
-    programs, step = [begun, evaluated], make_train_step(spec)
+    step = make_train_step(spec)
     if spec.batch_transform is not None:
-        made_of, batch = check_batch_transform(spec, batch, batch_size, numbers)
-        programs.append(made_of)
+        transform, batch = check_batch_transform(spec, batch, batch_size, numbers)
+        programs.append(transform)
         step = make_train_step(spec._replace(batch_transform=None))
     check_probe(spec, train)
     with one_sentence("a step of training cannot be taken"), no_plain_step(spec):
@@ -134,12 +90,70 @@ def check_step(
     return ours
 
 
+def _check_splits(
+    spec: TrainSpec,
+    train: TrainState,
+    dataset: Dataset,
+    numbers: Mapping[str, Any],
+    outputs: str | None,
+    words: str,
+) -> None:
+    """Check the model on two examples, and inputs and targets of every split."""
+    few = jax.tree.map(lambda leaf: np.asarray(leaf[:2]), dataset.train.inputs)
+    own = given(spec.routes.model, numbers)
+    arguments = spec.model, train.params, train.state, few
+    with one_sentence(f"the model does not take {words}"):
+        made, _ = jax.eval_shape(
+            bound(spec.model, own).apply,
+            train.params,
+            train.state,
+            input_struct(jax.tree.map(lambda leaf: leaf[0], few)),
+        )
+        check_state(*arguments, **own)
+    check_one_example(*arguments, **own)
+    shapes = [leaf.shape for leaf in jax.tree.leaves(made)]
+    shape = shapes[0] if len(shapes) == 1 else ()
+    for name in SPLITS:
+        split, where = getattr(dataset, name), f"the {name} split of '{dataset.name}'"
+        check_lookups(spec.model, split.inputs, where, **own)
+        targets = f"the targets of {where}"
+        check_targets(split.targets, outputs, dataset.classes, shape, targets)
+
+
+def _check_objective(
+    spec: TrainSpec,
+    train: TrainState,
+    batch: Batch,
+    numbers: Mapping[str, Any],
+    words: str,
+) -> core.ClosedJaxpr:
+    """Check objective and metrics of an evaluation step; returns its program."""
+    objective, args = in_words(spec.objective), (train.params, train.state, batch)
+    try:
+        evaluated, found = traced(make_eval_step(spec), numbers, *args)
+    except Exception:
+        for name, one in ("loss", None), *spec.metrics.items():  # which one fails?
+            spoken_of = f"the metric '{name}'" if one else objective
+            alone = spec._replace(metrics={name: one} if one else {})
+            with one_sentence(f"{spoken_of} does not take {words}"):
+                jax.eval_shape(make_eval_step(alone), *args, numbers)
+        raise
+    count = len(jax.tree.leaves(train.params))
+    say = used(evaluated, [name == "loss" for name in sorted(found.scores)])
+    if count and not any(say[len(numbers) :][:count]):
+        raise UserError(
+            f"{objective} does not depend on the parameters, so nothing can be "
+            "learnt: compute it from the outputs of the model"
+        )
+    return evaluated
+
+
 def _check_real(train: TrainState) -> None:
     """Check that all parameters are floating point."""
     for path, leaf in jax.tree.leaves_with_path(train.params):
         if not jnp.issubdtype(leaf.dtype, jnp.inexact):
             raise UserError(
-                f"the model has {leaf.dtype} in params{jax.tree_util.keystr(path)}, of "
-                "which there is no gradient: make it a float, or keep it in the state "
-                "of a models.StatefulModel"
+                f"the model has {leaf.dtype} in params{jax.tree_util.keystr(path)}, "
+                "which has no gradient: make it a float, or keep it in the state of a "
+                "models.StatefulModel"
             )

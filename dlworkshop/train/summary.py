@@ -10,7 +10,6 @@ from dlworkshop.learn.population import (
     FAULTS,
     PARAMETERS,
     QUARANTINED,
-    RUNNING,
     STOPPED,
     Population,
 )
@@ -33,34 +32,39 @@ def summarise(
 ) -> dict[str, Any]:
     """The contents of summary.json.
 
-    Scores are of the finite members of one setting, the best by validation: numbers of
-    several are not mixed. `settings` then has those of each, in the same form.
+    Scores are those of the finite members of one setting, the best by validation, so
+    that settings are not mixed. If there are several, `settings` has the scores of each
+    in the same form.
 
     Args:
         plan: of the run.
-        population: as it ended.
+        population: at the end.
         scores: name of each split that was read -> means of the members.
-        seconds: of compilation, training and all together.
-        interrupted: whether training ended before its time.
+        seconds: of compilation, of training, and in total.
+        interrupted: whether training ended early.
     """
     members = len(plan.seeds)
     params, steps = population.train.params, processes.fetch(population.train.step)
     examples = int(steps.astype(np.int64).sum()) * plan.order.batch_size
     rows = population_table(plan, population, scores, interrupted)
-    settings = ranked(rows, plan.monitor, plan.better)
+    settings = ranked(rows, plan.asked.monitor, plan.better)
+    scheduler: dict[str, Any] = {}
+    if plan.asked.scheduler is not None:
+        config = plan.asked.scheduler.config
+        scheduler = {"scheduler": {**config, "rungs": plan.rungs}}
     return to_jsonable(
         {
             "experiment": plan.settings["experiment"],
             "dataset": plan.dataset.name,
-            "model": plan.model.config.get("name", "model"),
+            "model": plan.asked.model.config.get("name", "model"),
             "members": members,
             "steps": int(steps.max()),
             "model_steps": _model_steps(plan, population),
-            **_scheduled(plan),
+            **scheduler,
             "parameters": num_params(params) // members,
             "parameters_taken": _taken(plan, population),
             "folds": plan.folds,
-            "monitor": plan.monitor,
+            "monitor": plan.asked.monitor,
             "better": plan.better,
             "outputs": plan.outputs,
             "inputs": describe_inputs(plan.dataset.train.inputs, plan.dataset.columns),
@@ -83,25 +87,18 @@ def summarise(
 
 
 def _model_steps(plan: Plan, population: Population) -> dict[str, int]:
-    """Updates of all members together: those done, and those of stopped ones saved."""
+    """Updates of all members: those done, and those saved by stopping members."""
     steps = processes.fetch(population.train.step).astype(np.int64)  # [P]
     stopped = processes.fetch(population.status) == STOPPED
     saved = (plan.num_steps - steps)[stopped].sum()
     return {"done": int(steps.sum()), "saved": int(saved)}
 
 
-def _scheduled(plan: Plan) -> dict[str, Any]:
-    """The scheduler with its rungs, if there is one."""
-    if plan.scheduler is None:
-        return {}
-    return {"scheduler": {**plan.scheduler.config, "rungs": plan.rungs}}
-
-
 def _taken(plan: Plan, population: Population) -> str:
     best = processes.fetch(population.best_score)
-    if plan.patience is None or not np.isfinite(best).any():
+    if plan.asked.patience is None or not np.isfinite(best).any():
         return "last"
-    return f"best by validation {plan.monitor}"
+    return f"best by validation {plan.asked.monitor}"
 
 
 def population_table(
@@ -120,50 +117,57 @@ def population_table(
             "waited": population.epochs_without_improvement,
         }
     )
-    rows = []
-    for member, seed in enumerate(plan.seeds):
-        steps = int(state["step"][member])
-        best = float(state["best_score"][member])
-        row = {
+    rows: list[dict[str, Any]] = [
+        {
             "member": member,
             "seed": seed,
             **({"fold": member % plan.folds} if plan.folds else {}),
             "hparams": {k: float(v[member]) for k, v in plan.hparams.items()},
             "status": "finished",
-            "steps": steps,
-            f"best_validation_{plan.monitor}": best * plan.sign,
+            "steps": int(state["step"][member]),
+            f"best_validation_{plan.asked.monitor}": (
+                float(state["best_score"][member]) * plan.sign
+            ),
             **{
                 split: {name: float(values[member]) for name, values in means.items()}
                 for split, means in scores.items()
             },
+            **_ending(plan, {k: v[member] for k, v in state.items()}, interrupted),
         }
-        if plan.patience is not None and state["waited"][member] and np.isinf(best):
-            row["note"] = f"no validation {plan.monitor} was finite"
-        if interrupted and state["status"][member] == RUNNING:
-            row["status"] = "interrupted"
-            row["note"] = f"at step {steps} of {plan.num_steps}"
-        if state["status"][member] == STOPPED:
-            row["status"] = "stopped early"
-            # an observer names running members only, and those have waited less
-            if plan.patience is not None and state["waited"][member] >= plan.patience:
-                since = f"no better since step {int(state['best_step'][member])}"
-                row.setdefault("note", since)
-            else:
-                row["note"] = f"{_who(plan, steps)} stopped it at step {steps}"
-        if state["status"][member] >= QUARANTINED:
-            row["status"] = "quarantined"
-            status = int(state["status"][member])
-            last = status == PARAMETERS  # taken back, perhaps by more than a step
-            at = f"after step {steps}" if last else f"at step {steps + 1}"
-            row["note"] = f"{FAULTS[status]} not finite {at} of {plan.num_steps}"
-        rows.append(row)
-    if plan.scheduler is not None and plan.scheduler.limits and "validation" in scores:
-        give_places(rows, plan.num_settings, plan.monitor, plan.better)
+        for member, seed in enumerate(plan.seeds)
+    ]
+    scheduler = plan.asked.scheduler
+    if scheduler is not None and scheduler.limits and "validation" in scores:
+        give_places(rows, plan.num_settings, plan.asked.monitor, plan.better)
     return rows
 
 
+def _ending(plan: Plan, state: Mapping[str, Any], interrupted: bool) -> dict[str, str]:
+    """The status and the note of a member, unless it finished without a problem."""
+    steps, status, patience = int(state["step"]), state["status"], plan.asked.patience
+    if status >= QUARANTINED:
+        # a member with such parameters was reset, maybe by more than one step
+        at = f"after step {steps}" if status == PARAMETERS else f"at step {steps + 1}"
+        note = f"{FAULTS[int(status)]} not finite {at} of {plan.num_steps}"
+        return {"status": "quarantined", "note": note}
+    unknown = ""
+    if patience is not None and state["waited"] and np.isinf(state["best_score"]):
+        unknown = f"no validation {plan.asked.monitor} was finite"
+    if status == STOPPED:
+        # an observer only stops running members, which have waited less
+        if patience is not None and state["waited"] >= patience:
+            note = unknown or f"no better since step {int(state['best_step'])}"
+        else:
+            note = f"{_who(plan, steps)} stopped it at step {steps}"
+        return {"status": "stopped early", "note": note}
+    if interrupted:
+        note = f"at step {steps} of {plan.num_steps}"
+        return {"status": "interrupted", "note": note}
+    return {"note": unknown} if unknown else {}
+
+
 def _who(plan: Plan, steps: int) -> str:
-    """Who stopped a member that did not stop by itself."""
+    """The observer that stopped a member, in words."""
     epoch, within = divmod(steps, plan.order.steps_per_epoch)
-    at_rung = plan.scheduler is not None and not within and epoch in plan.rungs
-    return plan.scheduler.name if plan.scheduler and at_rung else "an observer"
+    at_rung, scheduler = not within and epoch in plan.rungs, plan.asked.scheduler
+    return scheduler.name if scheduler is not None and at_rung else "an observer"

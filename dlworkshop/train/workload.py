@@ -8,16 +8,11 @@ from typing import Any
 from jax.sharding import Mesh
 
 from dlworkshop.learn.step import TrainSpec
-from dlworkshop.models.convolution import has_convolutions
-from dlworkshop.models.model import BATCH, input_struct, shapes, stand_ins
-from dlworkshop.train import autotune, checks, chunk_length
+from dlworkshop.models.model import BATCH
+from dlworkshop.train import autotune, checks
+from dlworkshop.train.flops import chunk_flops, chunk_steps, update_flops
 from dlworkshop.train.mesh import MEMBER
-from dlworkshop.train.programs import (
-    ExecutionConfig,
-    chunk_flops,
-    chunk_steps,
-    update_flops,
-)
+from dlworkshop.train.programs import ExecutionConfig
 from dlworkshop.types import PyTree
 
 
@@ -42,24 +37,35 @@ class Workload:
     def draws_on_devices(self) -> bool:
         """Whether the order of examples is drawn on the training devices.
 
-        On a CPU both are the same cores, and NumPy sorts sooner.
+        On a CPU both are the same cores, and NumPy sorts faster.
         """
         return self.platform != "cpu"
 
     @functools.cached_property
+    def update_flops(self) -> float:
+        """Floating-point operations of one example's update."""
+        return update_flops(self.spec.model, self.example)
+
+    @property
     def flops(self) -> float:
         """Floating-point operations of a step of all members."""
-        each = update_flops(self.spec.model, self.example)
-        return each * self.batch_size * self.members
+        return self.update_flops * self.batch_size * self.members
 
     def chunk(
-        self, step: Any, steps_per_epoch: int, derived: Mapping[str, Any]
+        self, has_while: bool, steps_per_epoch: int, derived: Mapping[str, Any]
     ) -> int | None:
         """Steps per chunk, so that a chunk takes a second or two on such devices.
 
-        None where that cannot be counted, and was not measured before either.
+        Args:
+            has_while: whether a step loops until a condition holds, so that its
+                operations cannot be counted.
+            steps_per_epoch: the most steps of a chunk.
+            derived: the choices of the run that continues, if any.
+
+        Returns:
+            None if the operations cannot be counted and nothing was measured before.
         """
-        if chunk_length.has_while(step) or self.timed(derived):
+        if has_while or self.timed(derived):
             return derived.get("steps_per_chunk")
         wanted = chunk_flops(self.platform) / max(self.flops, 1.0)
         return chunk_steps(wanted, steps_per_epoch)
@@ -78,23 +84,24 @@ class Workload:
         derived: Mapping[str, Any],
         measure: Callable[[], ExecutionConfig],
     ) -> ExecutionConfig:
-        """How a step is computed: as asked, as before, or as is fastest here."""
-        model = self.spec.model
-        params, state = shapes(model, self.example)
-        arguments = params, state, input_struct(self.example)
-        found = has_convolutions(model.apply, *arguments, **stand_ins(model))
-        each = self.flops / self.batch_size / self.members
-        split = self.batch_size // self.mesh.shape[BATCH]
+        """How to compute a step: as requested, as before, or the fastest way here.
+
+        Args:
+            convolution: as requested; None leaves the choice open.
+            derived: the choices of the run that continues, if any.
+            measure: measures the fastest way, for runs that are long enough.
+        """
+        found = autotune.convolves(self.spec.model, self.example)
         by_rule = autotune.rule_of_thumb(
-            split,
-            each,
+            self.batch_size // self.mesh.shape[BATCH],
+            self.update_flops,
             self.at_once // self.mesh.shape[MEMBER],
             convolutions=found,
             platform=self.platform,
         )
         if convolution is not None:
-            how = checks.check_convolution(convolution, found)
-            return by_rule._replace(convolution=how)
+            checks.check_convolution(convolution, found)
+            return by_rule._replace(convolution=convolution)
         before = derived.get("execution", {})
         here = derived.get("platform") == self.platform
         if here and set(before) == set(ExecutionConfig._fields):

@@ -104,7 +104,7 @@ def test_targets_that_fit(targets, outputs_kind, classes, outputs_shape):
         (2 * np.eye(3), "binary_logits", (3,), r"go from 0.0 to 2.0"),
         (np.eye(3, dtype=np.uint8), "binary_logits", (3,), "divided by 255"),
         (floats(5), "values", (3,), "one output for each"),
-        (np.arange(5) % 3, "values", (3,), "for classes take cross_entropy"),
+        (np.arange(5) % 3, "values", (3,), "use cross_entropy for classes"),
         (np.array([0.5, np.inf]), "values", (1,), "not all finite"),
         (np.arange(5, dtype=np.uint8), "values", (1,), "keep their units"),
     ],

@@ -16,8 +16,10 @@ from dlworkshop.learn.step import spec_of
 from dlworkshop.models import conv_impls, convolution
 from dlworkshop.models.convolution import CONV_IMPLS
 from dlworkshop.train import autotune, workload
+from dlworkshop.train import machine as this_machine
+from dlworkshop.train.flops import update_flops
 from dlworkshop.train.mesh import make_mesh
-from dlworkshop.train.programs import ExecutionConfig, update_flops
+from dlworkshop.train.programs import ExecutionConfig
 from tests.train.test_resume import stop_after
 
 pytestmark = pytest.mark.usefixtures("unreported")
@@ -176,7 +178,7 @@ def test_machines_are_told_apart(tmp_path):
         }.items():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text(text)
-        return autotune.machine(tmp_path)
+        return this_machine.properties(tmp_path)
 
     known = machine()
     assert known == machine() and json.loads(json.dumps(known)) == known
@@ -195,7 +197,7 @@ def test_quotas_of_version_1_count(tmp_path, quota, cores):
     job.mkdir(parents=True)
     (job / "cpu.cfs_quota_us").write_text(f"{quota}\n")
     (job / "cpu.cfs_period_us").write_text("100000\n")
-    assert autotune.cores(tmp_path) == (cores or len(os.sched_getaffinity(0)))
+    assert this_machine.cores(tmp_path) == (cores or len(os.sched_getaffinity(0)))
 
 
 @pytest.mark.parametrize("time, taken", [(0.0198, "patches"), (0.018, "shifts")])

@@ -73,14 +73,14 @@ def growing(learning_rate):
         ({"hparams": {"dropout": 1, "learning_rate": 1}}, "Mlp takes numbers in"),
         (
             {"hparams": {"learning_rate": 1, "momentum": 0.9}},
-            "'momentum' has no effect, none of loss, model, optimizer, schedule",
+            "'momentum' has no effect, because none of loss, model, optimizer",
         ),
         ({"model": models.mlp((8,), num_classes=3)}, "build it with num_classes=4"),
         ({"model": models.cnn((4, 4, 4, 4))}, "cannot be halved 4 times"),
         ({"loss": lambda outputs, targets: targets}, "is int32: return a real number"),
         ({"loss": lambda o, t: o.argmax() == t}, "is bool: return a real number"),
         ({"loss": lambda o, t: jnp.exp(1.0 * t)}, "not depend on the parameters"),
-        ({"devices": []}, "devices has none"),
+        ({"devices": []}, "devices is empty"),
         ({"devices": 3}, "devices is 3: give a list"),
         ({"workdir": 3}, "workdir is 3: give a path"),
         ({"loss": None}, "loss is None: give a function"),
@@ -107,21 +107,21 @@ def growing(learning_rate):
         ),
         (
             {"optimizer": lambda learning_rate: optax.sgd(0.1)},
-            "'learning_rate' has no effect, the optimizer takes it and no step depends",
+            "'learning_rate' has no effect, because the optimizer takes it but no",
         ),
         (
             {"batch_transform": lambda key, batch, *, share: batch}
             | {"hparams": {"learning_rate": 1, "share": [0, 1]}},
-            "'share' has no effect, the batch_transform takes it",
+            "'share' has no effect, because the batch_transform takes it",
         ),
         (
             {"make_step": lambda step, *, rho: step}
             | {"hparams": {"learning_rate": 1, "rho": 1}},
-            "'rho' has no effect, the make_step takes it",
+            "'rho' has no effect, because the make_step takes it",
         ),
         (
             {"optimizer": lambda learning_rate: updating(lambda u: u.mean())},
-            r"gives an update of shape \[\] for \['Dense_0'\]\['bias'\] of shape \[8\]",
+            r"an update of shape \[\] for \['Dense_0'\]\['bias'\] of shape \[8\]: ret",
         ),
         (
             {"optimizer": lambda learning_rate: updating(lambda u: u[None])},
@@ -129,17 +129,17 @@ def growing(learning_rate):
         ),
         (
             {"optimizer": growing},
-            r"gives a new state of shape \[2\] for \[0\] of shape \[\]: give the same",
+            r"a new state of shape \[2\] for \[0\] of shape \[\]: return the same",
         ),
         (
             {"optimizer": lambda: optax.lookahead(optax.sgd(0.1), 2, 0.5)}
             | {"hparams": {}},
-            "looks ahead, and keeps two sets of parameters where a step has one",
+            "looks ahead and keeps two sets of parameters, but a step has one",
         ),
-        ({"optimizer": optax.lookahead}, "functools.partial if it is no number"),
+        ({"optimizer": optax.lookahead}, "functools.partial if it is not a num"),
         (
             {"model": models.Model(lambda k, x: {"n": 0}, lambda p, x, key=None: x)},
-            r"the model has int32 in params\['n'\], of which there is no gradient",
+            r"the model has int32 in params\['n'\], which has no gradient",
         ),
         ({"start": {"Dense_0": "a"}}, "start has parameters of another structure"),
         ({"start": jax.tree.map(lambda leaf: "a", PARAMS)}, "= 'a': give arrays"),
@@ -168,8 +168,8 @@ def growing(learning_rate):
         ),
         ({"probe": lambda g: {}}, "the probe <lambda> does not take .grads, updates"),
         ({"probe": lambda g, u, p: 3.0}, "the probe <lambda> returns no dict"),
-        ({"probe": lambda g, u, p: {"a": p}}, "gives a, which is no number"),
-        ({"schedule": lambda n: 1.0}, "the schedule <lambda> gives 1.0 for num_steps"),
+        ({"probe": lambda g, u, p: {"a": p}}, "returns a, which is not a number"),
+        ({"schedule": lambda n: 1.0}, "the schedule <lambda> returns 1.0 for num_st"),
         ({"schedule": lambda: 1.0}, "the schedule <lambda> cannot be made from num_st"),
         ({"optimizer": optax.lbfgs, "hparams": {}}, "lbfgs has a line search, which"),
         ({"optimizer": lambda: None, "hparams": {}}, "constructor returns None: retur"),
@@ -199,14 +199,17 @@ def test_arguments_that_cannot_be(changes, sentence, quadrants):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda train, metrics: train, "else than .train, metrics. with a metrics"),
+        (lambda train, metrics: train, "does not return .train, metrics. with a me"),
         (
             lambda train, metrics: (train._replace(step=0 * train.step), metrics),
             "count",
         ),
         (lambda train, metrics: (train, {"other": 1.0}), "with a metrics"),
-        (lambda train, metrics: (train._replace(params={}), metrics), "of other array"),
-        (lambda train, metrics: (train, metrics | {"w": train.params}), "no number"),
+        (
+            lambda train, metrics: (train._replace(params={}), metrics),
+            "with other arra",
+        ),
+        (lambda train, metrics: (train, metrics | {"w": train.params}), "not a numb"),
         (
             lambda train, metrics: train.nothing,
             "step of make_step cannot be taken: Att",
@@ -251,7 +254,9 @@ def test_splits_that_do_not_fit_together(quadrants):
     short = quadrants._replace(
         test=Batch(quadrants.test.inputs[:-1], quadrants.test.targets)
     )
-    with pytest.raises(UserError, match=r"has 32 examples in inputs and 33 in targets"):
+    with pytest.raises(
+        UserError, match=r"has 32 examples in inputs and 33 in targets: give"
+    ):
         train(short)
     other = quadrants._replace(
         test=Batch(np.zeros((33, 9, 8, 1), np.uint8), quadrants.test.targets)
@@ -313,7 +318,7 @@ def test_a_damaged_config(quadrants, tmp_path):
 def test_a_log_that_is_shorter_than_the_record(quadrants, trained, tmp_path):
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     (tmp_path / "metrics.jsonl").write_text("")
-    with pytest.raises(UserError, match="shorter than its checkpoint"):
+    with pytest.raises(UserError, match="shorter than at its checkpoint"):
         train(quadrants, workdir=tmp_path)
 
 

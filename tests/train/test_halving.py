@@ -283,7 +283,7 @@ def test_more_epochs_where_the_rungs_are_the_same(quadrants, tmp_path):
         (
             [observers.successive_halving()],
             {"hparams": {"learning_rate": 0.1}, "seeds": 4},
-            "successive halving drops settings, and hparams has one",
+            "successive halving drops settings, but hparams has",
         ),
         (
             [observers.successive_halving(min_epochs=6)],
@@ -299,7 +299,7 @@ def test_more_epochs_where_the_rungs_are_the_same(quadrants, tmp_path):
         (
             [observers.hyperband()],
             {"hparams": {"learning_rate": [0.1, 0.2, 0.3]}, "num_epochs": 30},
-            "hyperband has 4 brackets, and 3 settings fill",
+            "hyperband has 4 brackets, but 3 settings fill",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Observers for `fit(observe=[...])`: TensorBoard, and schedulers that spend less."""
+"""Observers for `fit(observe=[...])`: TensorBoard, and schedulers that save updates."""
 
 from dlworkshop.train.observers.event_files import tensorboard
 from dlworkshop.train.observers.halving import hyperband, successive_halving

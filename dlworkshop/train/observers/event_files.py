@@ -13,7 +13,7 @@ from dlworkshop.files import atomic_write
 
 __all__ = ["tensorboard"]
 
-OURS = ".dlworkshop"  # how the names of our event files end
+OURS = ".dlworkshop"  # suffix of our event files
 HEADER, FOOTER = 12, 4  # bytes around an event: its length and two checksums
 
 
@@ -21,18 +21,18 @@ def tensorboard(folder: str | Path) -> Callable[[Any], None]:
     """An observer that writes training and validation values for TensorBoard.
 
     Tags are `loss/train/member_0`, `loss/train/mean`, `accuracy/validation/mean`, ...,
-    over steps; a mean is over the members that have a finite value, of a run of one
-    setting only, and what is not finite is left out.
+    over steps. Values that are not finite are left out; means are over the other
+    members, and are written only if the run has one setting.
 
-    A run that goes on after it was stopped takes out what the folder holds of the steps
-    that it does again, as it does with `metrics.jsonl`: no step is there twice. So each
-    run wants a folder of its own. Event files of other programs are not touched.
+    A resumed run removes from the folder the events of steps that it repeats, as it
+    does in `metrics.jsonl`, so no step is there twice. Each run therefore needs its own
+    folder. Event files of other programs are not touched.
 
     Args:
-        folder: for the event files; made if missing. The run folder will do.
+        folder: for the event files; created if missing. It may be the run folder.
 
     Raises:
-        UserError: if tensorboardX is not installed, or the folder cannot be made.
+        UserError: if tensorboardX is not installed, or the folder cannot be created.
 
     >>> import tempfile
     >>> from dlworkshop import data, fit, models
@@ -55,7 +55,7 @@ def tensorboard(folder: str | Path) -> Callable[[Any], None]:
     except OSError as error:
         raise UserError(
             f"the folder {folder} for TensorBoard cannot be made ({error.strerror}): "
-            "choose another"
+            "choose another folder"
         ) from error
     return TensorBoard(folder)
 
@@ -63,9 +63,9 @@ def tensorboard(folder: str | Path) -> Callable[[Any], None]:
 class TensorBoard:
     """Writes event files, one per session of a run, flushed after each chunk.
 
-    tensorboardX's own `SummaryWriter` hands events to a process-wide queue, from which
-    a kill loses some that a checkpoint counts as written, and gives two parts of a run
-    that begin in the same second the same file. Its `EventsWriter` does neither.
+    tensorboardX's own `SummaryWriter` queues events, so a killed process loses some
+    that a checkpoint counts as written, and it gives two sessions that begin in the
+    same second the same file. Its `EventsWriter` does neither.
     """
 
     def __init__(self, folder: Path):
@@ -75,7 +75,7 @@ class TensorBoard:
 
     def __call__(self, snapshot: Any) -> None:
         """Write the values of a `Snapshot`."""
-        if self._writer is None or snapshot.step <= self._last:  # another part, or run
+        if self._writer is None or snapshot.step <= self._last:  # another session
             self._begin(snapshot.step)
         self._last = snapshot.step
         alike = not any(np.ptp(values) for values in snapshot.hparams.values())
@@ -101,7 +101,7 @@ class TensorBoard:
         for path in sorted(self._folder.glob(f"events.out.tfevents.*{OURS}")):
             cut(path, step)
         self._writer = EventsWriter(str(self._folder / "events"), f".{step}{OURS}")
-        # a TensorBoard that watches has read what was just cut: it forgets it, too
+        # a running TensorBoard has read the events that were just cut: START drops them
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         event = event_pb2.Event(wall_time=time.time(), step=step, session_log=start)
         self._writer.write_event(event)
@@ -146,7 +146,7 @@ def events(content: bytes) -> Iterator[tuple[int, Any]]:
         (size,) = struct.unpack_from("<Q", content, position)
         first = position + HEADER
         position = first + size + FOOTER
-        if position > len(content):  # torn off by a kill
+        if position > len(content):  # cut off when the process was killed
             return
         yield position, event_pb2.Event.FromString(content[first : first + size])
 
@@ -154,7 +154,7 @@ def events(content: bytes) -> Iterator[tuple[int, Any]]:
 def cut(path: Path, step: int) -> None:
     """Remove the events of `step` and later from an event file of ours.
 
-    They are in the order of steps; a file of which nothing is left is removed.
+    Events are in the order of steps. A file without events is removed.
     """
     content, end, left = path.read_bytes(), 0, 0
     for position, event in events(content):

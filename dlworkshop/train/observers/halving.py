@@ -1,4 +1,4 @@
-"""Successive halving and Hyperband: settings that fall behind are dropped."""
+"""Successive halving and Hyperband: the worst settings are dropped early."""
 
 import dataclasses
 import math
@@ -15,26 +15,26 @@ from dlworkshop.train.processes import fetch
 
 
 def successive_halving(min_epochs: int = 1, factor: int = 3) -> "SuccessiveHalving":
-    """An observer that drops all but the best settings, again and again.
+    """An observer that drops all but the best settings at each rung.
 
     There is a rung after `min_epochs` epochs, after `factor` times as many, and so on.
-    At rung k of N settings the best N / factor^(k + 1) go on, rounded down, at least
-    one; they are ranked by the mean of what is monitored over their seeds, those that
-    lost members to quarantine after the others. A setting is dropped with all its
-    seeds, so those that remain keep their error bars.
+    At rung k of N settings the best N / factor^(k + 1) continue, rounded down, at least
+    one. Settings are ranked by the mean of the monitored score over their seeds; those
+    with quarantined members come last. A setting is dropped with all its seeds, so the
+    remaining settings keep their error bars.
 
     Source: Jamieson & Talwalkar (2016), Non-stochastic best arm identification and
     hyperparameter optimization. The choice is that of Optuna's
-    `SuccessiveHalvingPruner(min_resource=min_epochs, reduction_factor=factor)` where
-    all trials reach a rung before it decides.
+    `SuccessiveHalvingPruner(min_resource=min_epochs, reduction_factor=factor)` if all
+    trials reach a rung before it decides.
 
     Args:
         min_epochs: epochs before the first rung.
-        factor: the share 1 / factor goes on, and has trained `factor` times as long at
-            the next rung.
+        factor: the share 1 / factor of the settings continues, and has trained `factor`
+            times as long at the next rung.
 
     Raises:
-        UserError: if a number cannot be.
+        UserError: if a number is not valid.
 
     >>> from dlworkshop import data, fit, models
     >>> rates = {"learning_rate": [1e-5, 1e-4, 1e-3, 1e-2]}
@@ -52,11 +52,11 @@ def successive_halving(min_epochs: int = 1, factor: int = 3) -> "SuccessiveHalvi
 
 
 def hyperband(min_epochs: int = 1, factor: int = 3, seed: int = 0) -> "Hyperband":
-    """An observer that does successive halving in brackets that begin later and later.
+    """An observer that does successive halving in brackets with different first rungs.
 
-    A setting that learns slowly at first is lost at an early rung. So the settings are
-    divided among brackets: the first has its first rung after `min_epochs` epochs and
-    most of the settings, the second after `factor` times as many, and the last one
+    An early rung drops settings that learn slowly at first. So the settings are divided
+    into brackets: the first has its first rung after `min_epochs` epochs and most of
+    the settings, the second has it after `factor` times as many, and the last bracket
     trains few settings for most or all of the run.
 
     Source: Li and others (2018), Hyperband: a novel bandit-based approach to
@@ -65,10 +65,10 @@ def hyperband(min_epochs: int = 1, factor: int = 3, seed: int = 0) -> "Hyperband
 
     Args:
         min_epochs, factor: of the first bracket; see `successive_halving`.
-        seed: draws which settings are in which bracket.
+        seed: for drawing which settings are in which bracket.
 
     Raises:
-        UserError: if a number cannot be.
+        UserError: if a number is not valid.
 
     >>> hyperband().rungs({}, num_settings=49, num_epochs=27)
     {1: 31, 3: 17, 9: 8}
@@ -117,21 +117,21 @@ class SuccessiveHalving(Scheduler):
         }
 
     def check(self, num_settings: int, num_epochs: int) -> None:
-        """Refuse a run in which nothing would be dropped."""
+        """Refuse a run in which no setting would be dropped."""
         if num_settings < 2:
             raise UserError(
-                f"{self.name} drops settings, and hparams has one: give several, or "
-                "leave the observer out"
+                f"{self.name} drops settings, but hparams has only one: give several, "
+                "or leave the observer out"
             )
         if self.min_epochs >= num_epochs:
             raise UserError(
                 f"{self.name} has its first rung after {self.min_epochs} of "
-                f"{num_epochs} epochs, where nothing is saved any more: give a smaller "
+                f"{num_epochs} epochs, so it would save nothing: give a smaller "
                 "min_epochs, or more epochs"
             )
 
     def kept(self, bracket: Bracket, epoch: int) -> int:
-        """The number of settings of a bracket that train on after an epoch."""
+        """The number of settings of a bracket that continue after an epoch."""
         size = len(bracket.settings)
         passed = len(rungs_of(bracket.first, self.factor, epoch + 1))
         return max(1, size // self.factor**passed)
@@ -173,8 +173,8 @@ class Hyperband(SuccessiveHalving):
     def shares(self, num_epochs: int) -> list[int]:
         """Relative sizes of the brackets, the first one with the earliest rung.
 
-        The s-th before the last has ceil(B factor^s / (s + 1)) of B brackets, so that
-        all take about as many updates.
+        With B brackets, the s-th before the last has the size ceil(B factor^s / (s +
+        1)), so that all do about the same number of updates.
         """
         later = 0
         while self.min_epochs * self.factor ** (later + 1) <= num_epochs:
@@ -185,13 +185,13 @@ class Hyperband(SuccessiveHalving):
         ]
 
     def check(self, num_settings: int, num_epochs: int) -> None:
-        """Refuse a run in which it would be no more than successive halving."""
+        """Refuse a run in which Hyperband would be successive halving."""
         super().check(num_settings, num_epochs)
         count = len(self.shares(num_epochs))
         if count < 2:
             raise UserError(
                 f"hyperband has one bracket in {num_epochs} epochs, with min_epochs "
-                f"{self.min_epochs} and factor {self.factor}: take successive_halving, "
+                f"{self.min_epochs} and factor {self.factor}: use successive_halving, "
                 "or more epochs"
             )
         found = len(self.brackets(num_settings, num_epochs))
@@ -202,8 +202,8 @@ class Hyperband(SuccessiveHalving):
                 if len(self.brackets(n, num_epochs)) == count
             )
             raise UserError(
-                f"hyperband has {count} brackets, and {num_settings} settings fill "
-                f"{found} of them: give {least} settings or more, or take "
+                f"hyperband has {count} brackets, but {num_settings} settings fill "
+                f"only {found} of them: give {least} settings or more, or use "
                 "successive_halving"
             )
 
@@ -222,10 +222,10 @@ def rungs_of(first: int, factor: int, num_epochs: int) -> list[int]:
 
 
 def ranking(snapshot: Snapshot) -> np.ndarray:
-    """The settings of which a member is running, the best first.
+    """The settings with a running member, the best first.
 
-    A member that was stopped by itself counts with its best score. Settings with fewer
-    members whose score is not finite come first.
+    A member that was stopped by `patience` counts with its best score. Settings with
+    more members whose score is not finite come last.
     """
     running, population = snapshot.running, snapshot.population
     status, best = fetch((population.status, population.best_score))

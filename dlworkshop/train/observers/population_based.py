@@ -1,4 +1,4 @@
-"""Population-based training: the worst members go on as changed copies of the best."""
+"""Population-based training: copies of the best members replace the worst."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -30,32 +30,32 @@ def population_based_training(
 ) -> "PopulationBasedTraining":
     """An observer that copies good members over bad ones and varies their settings.
 
-    After each `every` epochs the worst `share` of the members, by what is monitored,
-    and those that are quarantined among them, go on as copies of members that are drawn
-    from the best `share` (exploit), with other hyper-parameters (explore): each number
-    in `explore` is multiplied by one between 1 / factor and factor, drawn evenly on a
-    log scale, and stays within its limits. A training finds a schedule in this way, and
-    not only a setting.
+    Every `every` epochs, the worst `share` of the members by the monitored score,
+    including quarantined members, are replaced by copies of members drawn from the best
+    `share` (exploit). Copies get other hyper-parameters (explore): each value in
+    `explore` is multiplied by a number between 1 / factor and factor, drawn uniformly
+    on a log scale, and stays within its limits. So the training finds a schedule, not
+    only a setting.
 
-    Members of one seed are a population of their own, so that several seeds are
-    independent repetitions: the result is the best member of each by validation, with
-    the spread over seeds. `run.hparams` has what members ended with, and
-    `run.history.lineage("hparams/learning_rate")` what they were trained with.
+    The members of each seed are a separate population, so several seeds are independent
+    repetitions: the result is the best member of each seed by validation, with the
+    spread over seeds. `run.hparams` has the final hyper-parameters of the members, and
+    `run.history.lineage("hparams/learning_rate")` those that they were trained with.
 
     Source: Jaderberg and others (2017), Population based training of neural networks,
     with truncation selection. They multiply by one of two factors; here members of one
-    seed see the same batches, and with equal numbers two copies would be equal.
+    seed see the same batches, so two copies with equal factors would be equal.
 
     Args:
-        explore: name of each hyper-parameter that is varied -> its lowest and highest
-            value, above 0.
+        explore: name of each hyper-parameter to vary -> its lowest and highest value,
+            both above 0.
         every: epochs between two rungs.
-        share: of the members that are replaced, in (0, 0.5].
-        factor: by which a number changes at most, above 1.
-        seed: draws copies and numbers.
+        share: the share of members to replace, in (0, 0.5].
+        factor: the largest factor by which a value changes, above 1.
+        seed: for drawing copies and values.
 
     Raises:
-        UserError: if an argument cannot be.
+        UserError: if an argument is not valid.
 
     >>> from dlworkshop import data, fit, models
     >>> rates = {"learning_rate": [1e-5, 1e-4, 1e-3, 1e-2]}
@@ -71,10 +71,12 @@ def population_based_training(
     check_number("factor", factor, Range(1, closed=False))
     check_number("share", share, Range(0, closed=False))
     if share > 0.5:
-        raise UserError(f"share is {share:g}: give at most 0.5, or the best are lost")
+        raise UserError(
+            f"share is {share:g}: give at most 0.5, or the best are replaced"
+        )
     if not isinstance(explore, Mapping) or not explore:
         raise UserError(
-            f"explore is {repr_of(explore)}: give a dict of names and limits, as "
+            f"explore is {repr_of(explore)}: give a dict of names and limits, such as "
             '{"learning_rate": (1e-4, 1.0)}'
         )
     limits = {name: _limits(name, pair) for name, pair in explore.items()}
@@ -84,7 +86,7 @@ def population_based_training(
 
 
 def _limits(name: str, pair: Any) -> tuple[float, float]:
-    """The limits of a number, low and high."""
+    """The limits of a hyper-parameter, low and high."""
     try:
         low, high = map(float, pair)
     except (TypeError, ValueError):
@@ -110,7 +112,7 @@ class PopulationBasedTraining(Scheduler):
 
     @property
     def limits(self) -> Mapping[str, tuple[float, float]]:
-        """As they were asked for."""
+        """The requested limits."""
         return self.explore
 
     def rungs(
@@ -119,13 +121,13 @@ class PopulationBasedTraining(Scheduler):
         """Epoch of each rung -> all members."""
         for name, (low, high) in self.explore.items():
             check_known("hyper-parameter to explore", name, hparams)
-            # as they are computed with, in float32
+            # in float32, in which a run computes
             first = np.asarray(hparams[name], np.float32)
             inside = (np.float32(low) <= first) & (first <= np.float32(high))
             if not inside.all():
                 raise UserError(
-                    f"hyper-parameter '{name}' begins with {first[~inside][0]:g}, and "
-                    f"is to be explored from {low:g} to {high:g}: give limits around it"
+                    f"hyper-parameter '{name}' begins with {first[~inside][0]:g}, but "
+                    f"is explored from {low:g} to {high:g}: give limits around it"
                 )
         if num_settings < 2 or not self.replaced(num_settings):
             raise UserError(
@@ -136,8 +138,8 @@ class PopulationBasedTraining(Scheduler):
         if self.every >= num_epochs:
             raise UserError(
                 f"population-based training has its first rung after {self.every} of "
-                f"{num_epochs} epochs, where no copy is trained any more: give a "
-                "smaller every, or more epochs"
+                f"{num_epochs} epochs, so no copy would be trained: give a smaller "
+                "every, or more epochs"
             )
         members = len(next(iter(hparams.values())))
         return dict.fromkeys(range(self.every, num_epochs, self.every), members)
@@ -147,7 +149,7 @@ class PopulationBasedTraining(Scheduler):
         return int(self.share * num_settings + 1e-9)
 
     def __call__(self, snapshot: Snapshot) -> Copies | None:
-        """Who goes on as whose copy at a rung, and with what."""
+        """The copies at a rung, with their hyper-parameters."""
         if snapshot.score is None or round(snapshot.epoch) % self.every:
             return None
         if snapshot.step == snapshot.num_steps:

@@ -14,9 +14,8 @@ from dlworkshop.train.observers.snapshot import Copies, Snapshot
 class Scheduler(abc.ABC):
     """An observer that stops or copies members at rungs, which are ends of epochs.
 
-    Its answers depend on the snapshot alone, so that a run that goes on after it was
-    stopped is given the same ones. Subclasses are frozen dataclasses of what was asked
-    for, which is a setting of the run.
+    Its answers depend on the snapshot only, so a resumed run gets the same answers.
+    Subclasses are frozen dataclasses of their arguments, which are settings of the run.
     """
 
     name: str  # in words
@@ -28,12 +27,12 @@ class Scheduler(abc.ABC):
         """Epochs after which there is a rung -> the most members that run after it.
 
         Args:
-            hparams: of the members at first: name -> [P].
-            num_settings: of which members are the first axis: [settings, seeds].
+            hparams: initial hyper-parameters of the members: name -> [P].
+            num_settings: members are [settings, seeds].
             num_epochs: of the run.
 
         Raises:
-            UserError: if it would have no effect on this run.
+            UserError: if the scheduler would have no effect on this run.
         """
 
     @abc.abstractmethod
@@ -42,11 +41,11 @@ class Scheduler(abc.ABC):
 
     @property
     def limits(self) -> Mapping[str, tuple[float, float]]:
-        """The hyper-parameters that it changes, with their lowest and highest value."""
+        """The hyper-parameters that it changes, with their limits, low and high."""
         return {}
 
     def reached(self, hparams: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The numbers that members may come to have, their extremes: name -> [n]."""
+        """The initial hyper-parameters and their limits: name -> [n]."""
         return {
             name: np.concatenate([values, self.limits.get(name, ())])
             for name, values in hparams.items()
@@ -54,7 +53,7 @@ class Scheduler(abc.ABC):
 
     @property
     def config(self) -> dict[str, Any]:
-        """What was asked for, as JSON."""
+        """The arguments, as JSON."""
         return {"name": self.name, **dataclasses.asdict(self)}  # type: ignore[call-overload]
 
 
@@ -85,19 +84,19 @@ def planned_rungs(
         hparams: of the members: name -> [P].
         repetitions: members of each setting.
         num_epochs: of the run.
-        before: epochs of the run that goes on, if any.
+        before: epochs of the run that continues, if any.
 
     Raises:
-        UserError: if it has no effect, or the epochs before would have been others.
+        UserError: if the scheduler has no effect, or the earlier epochs would differ.
     """
     if scheduler is None:
         return {}
     members = max((len(values) for values in hparams.values()), default=repetitions)
     rungs = scheduler.rungs(hparams, members // repetitions, num_epochs)
     if before is not None and before < num_epochs and before in rungs:
-        # where it ended there was none: nothing was to be saved any more
+        # the shorter run had no rung at its end
         raise UserError(
             f"the run was made for {before} epochs, and one of {num_epochs} has a rung "
-            f"of {scheduler.name} after them: train it in another folder"
+            f"of {scheduler.name} after these: train it in another folder"
         )
     return rungs

@@ -1,4 +1,4 @@
-"""What observers are shown at the end of a chunk, and what they may answer."""
+"""The argument of observers at the end of a chunk, and what they may return."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -14,20 +14,20 @@ from dlworkshop.train.members import rounded
 class Snapshot(NamedTuple):
     """The argument of an observer at the end of a chunk.
 
-    It may answer which members [P] are to stop, or `Copies`. Those that stop
-    keep the parameters that they have, or with `patience` their best.
+    An observer may return which members to stop, bool [P], or `Copies`. Members that
+    stop keep their current parameters, or with `patience` their best.
     """
 
     step: int
     num_steps: int
     epoch: float  # passes over the training split
-    train: Mapping[str, np.ndarray]  # name -> [P], of what was finite in the chunk
-    validation: Mapping[str, np.ndarray] | None  # where an epoch has just ended
+    train: Mapping[str, np.ndarray]  # name -> [P], means of finite values in the chunk
+    validation: Mapping[str, np.ndarray] | None  # if an epoch has just ended
     hparams: Mapping[str, np.ndarray]  # name -> [P]
     seeds: list[int]  # [P]
-    population: pop.Population  # on the devices: not to be kept, it will be given up
-    score: np.ndarray | None  # [P] what is monitored, signed so that lower is better
-    num_settings: int  # of which members are the first axis: [settings, seeds]
+    population: pop.Population  # on the devices: do not keep it, it will be donated
+    score: np.ndarray | None  # [P] the monitored score, signed so that lower is better
+    num_settings: int  # members are [settings, seeds]
 
     @property
     def running(self) -> np.ndarray:
@@ -36,37 +36,37 @@ class Snapshot(NamedTuple):
 
 
 class Copies(NamedTuple):
-    """An answer of an observer: some members go on as copies of others.
+    """An observer's answer: some members are replaced by copies of others.
 
     A copy has the parameters, the states of model and optimizer, the status and the
-    best parameters so far of its source; its seed stays its own. Members of one seed
-    see the same batches: a copy with the hyper-parameters of its source is its source.
+    best parameters so far of its source; it keeps its own seed. Members of one seed see
+    the same batches, so a copy with the hyper-parameters of its source stays equal.
     """
 
     source: np.ndarray  # [P] int, the member that each continues, perhaps itself
-    hparams: Mapping[str, np.ndarray]  # name -> [P], of all of them, from now on
+    hparams: Mapping[str, np.ndarray]  # name -> [P], of all members from now on
 
 
 def checked_copies(
     copies: Copies, hparams: Mapping[str, np.ndarray], seeds: Sequence[int]
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The sources [P] and the hyper-parameters, as a run computes with them.
+    """The sources [P] and the hyper-parameters, in the dtype of a run.
 
     Args:
-        copies: what an observer answered.
-        hparams: before it: name -> [P].
+        copies: what an observer returned.
+        hparams: the previous hyper-parameters: name -> [P].
         seeds: of the members [P].
 
     Raises:
-        UserError: if they are not of these members.
+        UserError: if they do not fit these members.
     """
     size, source = len(seeds), np.asarray(copies.source)
     inside = source.dtype.kind in "iu" and ((source >= 0) & (source < size)).all()
     if source.shape != (size,) or not inside:
         raise UserError(
             f"an observer's Copies have the source {source.dtype}{list(source.shape)}: "
-            f"give for each of {size} members the number of the one that it continues, "
-            f"0 to {size - 1}"
+            f"give for each of {size} members the number of the member that it "
+            f"continues, 0 to {size - 1}"
         )
     if set(copies.hparams) != set(hparams):
         raise UserError(

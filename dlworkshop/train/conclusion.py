@@ -1,0 +1,157 @@
+"""The conclusion of a run: its scores, its predictions, and the files in its folder."""
+
+import functools
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dlworkshop import report
+from dlworkshop.learn import population as pop
+from dlworkshop.train import params_file, processes, run_folder
+from dlworkshop.train.diagnosis import explain_failure
+from dlworkshop.train.evaluation import BalancedAccuracy, evaluate_split
+from dlworkshop.train.finite import NotFinite
+from dlworkshop.train.loop import Trained
+from dlworkshop.train.plan import Plan
+from dlworkshop.train.predictions import (
+    PredictionRecorder,
+    fitted_target,
+    labels,
+    predictions_of,
+)
+from dlworkshop.train.progress import log_level
+from dlworkshop.train.result import Run
+from dlworkshop.train.settings import ranked
+from dlworkshop.train.summary import Scores, population_table, summarise
+from dlworkshop.types import PyTree
+
+log = logging.getLogger(__name__)
+
+
+def conclude(trained: Trained, workdir: Path | None) -> Run:
+    """Read the test split once, and write the results."""
+    plan, population = trained.plan, trained.population
+    final = final_params(plan, population)
+    if trained.finished is not None and run_folder.is_whole(workdir, trained.finished):
+        return _run(trained, final, trained.finished, workdir)
+    counted = processes.fetch(population.status) < pop.QUARANTINED
+    means, not_finite = _evaluated(plan, final, "validation", counted)
+    scores, found = {"validation": means}, [not_finite]
+    predictions: PredictionRecorder | None = None
+    if plan.asked.read_test and not trained.interrupted:
+        if workdir is not None:
+            predictions = _recorder(plan, population, scores, counted)
+        means, not_finite = _evaluated(plan, final, "test", counted, predictions)
+        scores["test"] = means
+        found.append(not_finite)
+    summary = summarise(plan, population, scores, trained.seconds, trained.interrupted)
+    level = log_level(plan.quiet, logging.WARNING)
+    for each in found:
+        each.tell(summary["population"], level)
+    # in a single process, whose devices have everything of a member
+    if processes.count() == 1 and (why := explain_failure(plan, population)):
+        summary["population"][0]["note"] += f": {why}"
+        log.log(level, "no member is left: %s (member 0)", why)
+    if processes.count() > 1:  # every process returns the whole run
+        final = processes.fetch(final)
+    if workdir is not None:
+        write = functools.partial(_write, workdir, plan, final, summary, predictions)
+        summary = processes.on_first_process(write)
+    return _run(trained, final, summary, workdir)
+
+
+def final_params(plan: Plan, population: pop.Population) -> tuple[PyTree, PyTree]:
+    """Params and state [P, ...] at the end; with `patience` the best by validation."""
+    last = plan.programs.judged(population)
+    if plan.asked.patience is None:
+        return last
+    known = jnp.isfinite(population.best_score)
+    return jax.vmap(pop.select)(known, population.best, last)
+
+
+def _evaluated(
+    plan: Plan,
+    final: tuple[PyTree, PyTree],
+    split: str,
+    counted: np.ndarray,
+    predictions: PredictionRecorder | None = None,
+) -> tuple[dict[str, np.ndarray], NotFinite]:
+    """The scores of all members on a split, and its examples that are not finite."""
+    batch = getattr(plan.dataset, split)
+    held_out = plan.held_out if split == "validation" else None
+    not_finite = NotFinite(plan.dataset, split, counted, held_out)
+    watchers: list[Any] = [not_finite]
+    label, balanced = labels(batch.targets), None
+    if plan.dataset.classes and label is not None and "accuracy" in plan.spec.metrics:
+        size = len(plan.seeds)
+        balanced = BalancedAccuracy(size, label, batch.weights, held_out)
+        watchers.append(balanced)
+    if predictions is not None:
+        watchers.append(predictions)
+    everyone = plan.groups.partition(range(len(plan.seeds)))
+    means = evaluate_split(
+        plan, final, split, everyone, watchers, predictions is not None
+    )
+    if balanced is not None:
+        means.setdefault("balanced_accuracy", balanced.values())
+    return means, not_finite
+
+
+def _recorder(
+    plan: Plan,
+    population: pop.Population,
+    scores: Mapping[str, Scores],
+    counted: np.ndarray,
+) -> PredictionRecorder | None:
+    """Records predictions; the finite members of the best setting are the ensemble."""
+    rows = population_table(plan, population, scores)
+    best = ranked(rows, plan.asked.monitor, plan.better)[0]["members"]
+    chosen = counted & np.isin(np.arange(len(rows)), best)
+    return predictions_of(plan.dataset, plan.outputs, chosen)
+
+
+def _write(
+    workdir: Path,
+    plan: Plan,
+    final: tuple[PyTree, PyTree],
+    summary: dict[str, Any],
+    predictions: PredictionRecorder | None,
+) -> dict[str, Any]:
+    """Write predictions, parameters, summary and report; the summary as written."""
+    if predictions is not None:
+        predictions.write(workdir / "predictions.npz")
+    params_file.write_params(workdir / params_file.FILE, *final, plan.settings)
+    written = run_folder.write_summary(workdir, summary)
+    if report.is_wanted():
+        report.write(workdir)
+    return written
+
+
+def _run(
+    trained: Trained,
+    final: tuple[PyTree, PyTree],
+    summary: dict[str, Any],
+    workdir: Path | None,
+) -> Run:
+    plan, opt_state = trained.plan, trained.population.train.opt_state
+    if processes.count() > 1:
+        opt_state = processes.fetch(opt_state)
+    params, state = final
+    return Run(
+        plan.asked.model,
+        params,
+        summary,
+        workdir,
+        state,
+        trained.history,
+        plan.hparams,
+        plan.spec.routes.model,
+        opt_state,
+        fitted_target(plan.dataset.preprocessing),
+        plan.dataset.classes,
+    )
