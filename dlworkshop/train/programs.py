@@ -121,11 +121,11 @@ class Programs:
             pop.keep_best, patience=patience, eval_params=spec.eval_params
         )
         judged = functools.partial(pop.judged, eval_params=spec.eval_params)
-        draw = functools.partial(_draw, mesh, order)
+        draw_epoch = functools.partial(draw, mesh, order)
         epochs = make_epochs(
             chunk,
             evaluate[False],
-            draw,
+            draw_epoch,
             score=score or (lambda means: means["loss"]),
             keep_best=keep_best,
             judged=judged,
@@ -133,7 +133,7 @@ class Programs:
             room=MOST_EPOCHS,
             total=_total,
         )
-        begin = functools.partial(_begin, spec, sequential)
+        init = functools.partial(begin, spec, sequential)
 
         on_mesh = functools.partial(_on_mesh, mesh)
         self._chunk = on_mesh(
@@ -155,9 +155,9 @@ class Programs:
             )
             for with_outputs, function in evaluate.items()
         }
-        self._draw = on_mesh(draw, (MEMBERS, WHOLE), FED)
-        self._begin = jax.jit(begin, out_shardings=NamedSharding(mesh, MEMBERS))
-        self._begun = functools.partial(jax.eval_shape, begin)  # of any size, as shapes
+        self._draw = on_mesh(draw_epoch, (MEMBERS, WHOLE), FED)
+        self._begin = jax.jit(init, out_shardings=NamedSharding(mesh, MEMBERS))
+        self._begun = functools.partial(jax.eval_shape, init)  # of any size, as shapes
         # not methods, whose reference to self would keep the programs alive
         self.no_totals = functools.cache(functools.partial(_no_totals, mesh, names))
         self._some = functools.cache(functools.partial(_some, mesh))
@@ -382,7 +382,7 @@ def _on_mesh(mesh: Mesh, function: Callable, in_specs, out_specs, **options) -> 
     return jax.jit(mapped, **options)
 
 
-def _begin(spec: TrainSpec, sequential: bool, seeds, hparams, example, start):
+def begin(spec: TrainSpec, sequential: bool, seeds, hparams, example, start):
     """A population at step 0; of any number of members."""
 
     def one(key, hparams, start):
@@ -392,7 +392,7 @@ def _begin(spec: TrainSpec, sequential: bool, seeds, hparams, example, start):
     return pop.begin(pop.map_members(one, sequential)(keys, hparams, start))
 
 
-def _draw(mesh: Mesh, order: Order | None, seeds, epoch):
+def draw(mesh: Mesh, order: Order | None, seeds, epoch):
     """The indices [S, G, B] of an epoch, for each device its part of the batch."""
     assert order is not None
     indices = device_order(seeds, epoch, order.size, order.batch_size)
