@@ -56,6 +56,7 @@ def assert_close(a, b, rtol=1e-4, atol=1e-5):
     )
 
 
+@pytest.mark.slow
 def test_residual_cnn_with_group_norm(quadrants):
     class Net(nn.Module):
         @nn.compact

@@ -33,6 +33,7 @@ def run_isolated(code, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_whole_path_without_tensorflow_and_network(mnist_raw, cache, tmp_path):
     folder, _ = mnist_raw
     done = run_isolated(

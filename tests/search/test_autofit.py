@@ -154,6 +154,7 @@ def sides(size, seed):
     return images, np.where(side, "right", "left")
 
 
+@pytest.mark.slow
 def test_without_time_to_try_flips_a_network_is_asked_whether_classes_survive(
     monkeypatch,
 ):

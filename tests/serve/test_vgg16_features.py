@@ -30,6 +30,7 @@ def weights(tmp_path_factory):
     path.unlink()
 
 
+@pytest.mark.slow
 def test_files_are_answered_as_their_features_are(weights, photos, tmp_path):
     dataset = data.load(photos, tmp_path / "cache")
     seen = vgg16_features(dataset, weights)

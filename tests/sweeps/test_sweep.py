@@ -104,6 +104,7 @@ def test_a_bucket_is_one_program_and_test_is_read_once(fits):
     assert len(found.trials) == 4
 
 
+@pytest.mark.slow
 def test_what_was_finished_is_read_and_the_rest_trained(whole, fits, tmp_path):
     class PowerFailureError(Exception):
         pass

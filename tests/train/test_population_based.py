@@ -180,6 +180,7 @@ def test_the_best_member_of_each_seed_is_told(quadrants, tmp_path, reported):
     assert said in page and "Learning rate over time, of the best members" in page
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_same_bits(quadrants, tmp_path):
     settings = {"steps_per_chunk": 4, "patience": 3}  # two chunks in an epoch of six
     observer = scheduler()

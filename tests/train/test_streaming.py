@@ -88,7 +88,7 @@ def no_threads():
 @pytest.mark.parametrize(
     ("model", "devices", "size"),
     [
-        pytest.param("mlp", 1, 1, marks=BITS),
+        pytest.param("mlp", 1, 1, marks=[BITS, pytest.mark.slow]),
         pytest.param("cnn", 4, 2 * STEP_BYTES, marks=pytest.mark.slow),
     ],
 )

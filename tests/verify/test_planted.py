@@ -5,8 +5,13 @@ import pytest
 from dlworkshop.verify import check_gradients
 from tests.verify.planted import RIGHT, WRONG
 
+LARGE = "one entry of a million"
+NAMES = [
+    pytest.param(name, marks=[pytest.mark.slow] * (name == LARGE)) for name in WRONG
+]
 
-@pytest.mark.parametrize("name", WRONG)
+
+@pytest.mark.parametrize("name", NAMES)
 def test_it_is_found(name):
     case = WRONG[name]
     # transformations double what is compiled, and find what differences do not

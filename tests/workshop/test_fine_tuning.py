@@ -32,6 +32,7 @@ def params(maps):
     }
 
 
+@pytest.mark.slow
 def test_each_part_is_tuned_with_its_own_rate(maps, params):
     rates = {"block5": 1e-5, "head": 1e-4}
     how = {"seeds": 1, "batch_size": 8, "num_epochs": 1}  # one update
