@@ -7,10 +7,13 @@ before training continues; the checkpoint before it is used instead.
 """
 
 import concurrent.futures
+import contextlib
+import errno
 import json
 import logging
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +58,7 @@ class Checkpoints:
             preservation_policy=keep.LatestN(2),
             cleanup_tmp_directories=True,  # only this run writes here
         )
+        self._opened = folder.stat()
         self._writer = concurrent.futures.ThreadPoolExecutor(1)
         self._saving: concurrent.futures.Future | None = None
 
@@ -66,11 +70,12 @@ class Checkpoints:
         if (latest := self.latest()) is not None and latest >= step:
             return
         self.wait()  # raises errors of the previous save
-        response = self._checkpointer.save_checkpointables_async(
-            step,
-            {"state": jax.tree.map(_saved, state), "position": position},
-            force=True,
-        )
+        with self._folder_in_place():
+            response = self._checkpointer.save_checkpointables_async(
+                step,
+                {"state": jax.tree.map(_saved, state), "position": position},
+                force=True,
+            )
         self._saving = self._writer.submit(self._finish, step, response)
 
     def _finish(self, step: int, response: Any) -> None:
@@ -105,10 +110,15 @@ class Checkpoints:
         return state, found["position"]
 
     def wait(self) -> None:
-        """Wait until the last save is on disk."""
+        """Wait until the last save is on disk.
+
+        Raises:
+            FileNotFoundError: if the save failed and the folder is gone.
+        """
         saving, self._saving = self._saving, None
         if saving is not None:
-            saving.result()
+            with self._folder_in_place():
+                saving.result()
 
     def close(self) -> None:
         """Wait for the last save, and release the folder."""
@@ -116,7 +126,32 @@ class Checkpoints:
             self.wait()
         finally:
             self._writer.shutdown()
-            self._checkpointer.close()
+            with self._folder_in_place():
+                self._checkpointer.close()
+
+    @contextlib.contextmanager
+    def _folder_in_place(self) -> Iterator[None]:
+        """Name the cause of an error if the folder was moved, removed or replaced.
+
+        What orbax raises then, and with which message, depends on the file that it was
+        about to read or write.
+        """
+        try:
+            yield
+        except Exception as error:
+            if _is_at(self.folder, self._opened):
+                raise
+            raise FileNotFoundError(
+                errno.ENOENT, "moved or removed", str(self.folder)
+            ) from error
+
+
+def _is_at(path: Path, opened: os.stat_result) -> bool:
+    """Whether a path still is the folder that was opened."""
+    try:
+        return os.path.samestat(path.stat(), opened)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _set_damaged_aside(folder: Path) -> None:

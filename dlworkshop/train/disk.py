@@ -24,8 +24,6 @@ DISK = {
     errno.EMFILE: "too many files are open (ulimit -n)",
     errno.ENFILE: "too many files are open",
 }
-# Messages of orbax about a folder that was removed while it was written to.
-GONE = "Checkpoint directory does not exist", "No ArrayMetadata found for"
 
 
 @contextlib.contextmanager
@@ -56,8 +54,6 @@ def _disk_error(error: BaseException, folder: Path) -> str | None:
         seen.add(id(each))
         said = re.search(r"os_error_code='(\d+)'", str(each))  # TensorStore's format
         number = int(said[1]) if said else getattr(each, "errno", None)
-        if str(each).startswith(GONE):
-            number = errno.ENOENT
         if number in DISK and _is_below(each, folder):
             return DISK[number]
         each = each.__cause__ or each.__context__

@@ -1,5 +1,6 @@
 """A disk that fails, at any call: one sentence, soon, and with room the same bits."""
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from dlworkshop import fit, models
@@ -52,8 +54,18 @@ def removed(workdir: Path) -> None:
 
 def closed(workdir: Path) -> None:
     """A file lies where the next checkpoint is to be made."""
-    (workdir / "checkpoints").rename(workdir / "aside")
-    (workdir / "checkpoints").write_text("")
+    replaced(workdir / "checkpoints")
+
+
+def replaced(folder: Path) -> None:
+    """Put a file in the place of a folder in which a thread may be writing."""
+    for number in itertools.count():
+        folder.rename(folder.with_name(f"{folder.name}-aside{number}"))
+        try:
+            folder.write_text("")
+        except IsADirectoryError:  # the thread has made it again
+            continue
+        return
 
 
 @pytest.mark.parametrize("how", [moved, removed, closed])
@@ -85,14 +97,29 @@ def test_a_checkpoint_that_cannot_be_made_is_not_waited_for(tmp_path):
     checkpoints = Checkpoints(folder)
     checkpoints.save(1, state, {"step": 1})
     checkpoints.wait()
-    shutil.rmtree(folder)
-    folder.write_text("")
+    replaced(folder)
     began = time.monotonic()
     with pytest.raises(OSError):
         checkpoints.save(2, state, {"step": 2})
         checkpoints.wait()
     checkpoints.close()
     assert time.monotonic() - began < 60  # it was 308
+
+
+def test_a_folder_replaced_during_a_save_is_an_os_error_at_any_moment(tmp_path):
+    state, failed = {"kernel": jnp.ones((64, 64))}, 0
+    for delay in np.linspace(0, 0.02, 12):
+        folder = tmp_path / f"{delay:.4f}"
+        checkpoints = Checkpoints(folder)
+        checkpoints.save(1, state, {"step": 1})
+        time.sleep(delay)
+        replaced(folder)
+        try:
+            checkpoints.close()
+        except FileNotFoundError as error:
+            assert error.filename == str(folder)
+            failed += 1
+    assert failed
 
 
 @pytest.mark.slow
