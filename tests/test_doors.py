@@ -145,6 +145,10 @@ CALLS = {
         lambda: models.resnet(norm="layer"),
         "norm is 'layer': give one of group, batch",
     ),
+    "resnet block": (
+        lambda: models.resnet(block="heavy"),
+        "block is 'heavy': give one of basic, light",
+    ),
     "logistic": (lambda: models.logistic("a"), f"num_classes is 'a': {WHOLE}"),
     "vgg16": (lambda: models.vgg16(num_classes=-1), f"num_classes is -1: {WHOLE}"),
     "vgg16 top": (lambda: models.vgg16("no"), "include_top is 'no': give True or"),

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from dlworkshop.search import survival
 from dlworkshop.search.candidates import Candidate
 from dlworkshop.search.effort import LEAST_UPDATES, Cost, Effort, cost_of, usual
 from dlworkshop.search.state import SearchState
@@ -91,7 +92,7 @@ class Budget:
             return run.seconds(cost) <= (1 - self.share) * self.seconds
         spent = self.state.used
         if searched:
-            short = dataclasses.replace(run, updates=min(least, LEAST_UPDATES))
+            short = dataclasses.replace(run, updates=min(least, survival.UPDATES))
             spent += short.seconds(cost)
             if spent > self.share * self.seconds:
                 return False

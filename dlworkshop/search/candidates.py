@@ -195,12 +195,15 @@ def _of_images(
 def _convolutional(side: int, width: int, outputs: int) -> tuple[str, AnyModel]:
     """A network for images of this size: name and model."""
     halved = int(np.log2(side))
-    stages = [width, 2 * width, 4 * width, 8 * width, 8 * width]
     if side >= LARGE:
-        stages = stages[: max(3, min(5, halved - 2))]
-        return "resnet", models.resnet(stages, norm="batch", num_classes=outputs)
+        middle = [2 * width] * (side >= 2 * LARGE)
+        wide = [4 * width] * max(2, min(3, halved - 4))
+        stages = [width, *middle, *wide]
+        return "resnet", models.resnet(
+            stages, norm="batch", block="light", num_classes=outputs
+        )
     network = models.cnn(
-        stages[: min(3, halved - 1)],
+        [width, 2 * width, 4 * width][: min(3, halved - 1)],
         (128,),
         pooling=models.max_pool,
         dropout=0.3,

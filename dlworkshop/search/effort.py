@@ -31,6 +31,7 @@ UPDATES = (1000, 6000)  # and bounds of what usually does
 BATCHES = ((500, 32), (2_000, 64), (20_000, 128))  # below so many examples
 LARGE_BATCH = 256
 ROUNDS = 20  # looks at validation, at most
+LOOK = 10  # times as long as one takes, at least, is trained between two
 FOLDS = 8
 SMALL = 1000  # examples in train and validation below which folds are cut
 SECONDS = 0.5  # of what is measured
@@ -68,15 +69,15 @@ class Effort:
         return len(self.settings) * self.seeds * (self.folds or 1)
 
     @property
-    def steps_per_epoch(self) -> int:
-        """Updates between two evaluations, which take a fifth of the time at most."""
-        look = self.held / self.batch_size * FORWARD
-        return max(1, min(self.updates, round(max(self.updates / ROUNDS, 4 * look))))
+    def num_epochs(self) -> int:
+        """The number of evaluations on validation, which take little of the time."""
+        least = max(1.0, LOOK * self.held / self.batch_size * FORWARD)
+        return max(1, min(ROUNDS, int(self.updates / least)))
 
     @property
-    def num_epochs(self) -> int:
-        """The number of evaluations on validation."""
-        return max(1, round(self.updates / self.steps_per_epoch))
+    def steps_per_epoch(self) -> int:
+        """Updates between two evaluations."""
+        return max(1, round(self.updates / self.num_epochs))
 
     def seconds(self, cost: Cost) -> float:
         """Estimated time, including compilation."""
@@ -117,9 +118,9 @@ class Effort:
         """
 
         def shrunk(now: Effort, updates: int) -> Effort:
-            spare = max(0.0, seconds - cost.compiling)
-            each = (now.seconds(cost) - cost.compiling) / now.updates
-            possible = int(spare / max(each, 1e-12))
+            fixed = dataclasses.replace(now, updates=0).seconds(cost)
+            each = (now.seconds(cost) - fixed) / now.updates
+            possible = int(max(0.0, seconds - fixed) / max(each, 1e-12))
             return dataclasses.replace(
                 now, updates=max(min(now.updates, possible), updates)
             )

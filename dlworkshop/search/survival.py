@@ -10,6 +10,7 @@ from dlworkshop.train.result import Run
 from dlworkshop.types import Array, Dataset
 
 MOST = 2000  # images that are asked about
+UPDATES = 100  # after which a network knows enough to be asked
 KEPT = 0.9  # of the accuracy beyond chance, which must be left
 
 

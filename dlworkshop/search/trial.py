@@ -156,6 +156,9 @@ class Search:
         if short:  # too short to see whether augmentation pays
             few = min(allowed, SHORT * budget.seconds)
             effort = budget.within(_of_rates(whole), few, cost)
+            if len(effort.settings) == 1 and not budget.obeyed:  # no rates to compare
+                fewer = min(effort.updates, survival.UPDATES)
+                effort = dataclasses.replace(effort, updates=fewer)
         planned = effort.seconds(cost)
         if planned > allowed and len(self.tried) == 1 and len(effort.settings) == 1:
             self.state.leave_out(

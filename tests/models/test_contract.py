@@ -20,6 +20,7 @@ MODELS = {
     "cnn tanh max dropout": models.cnn(
         (4,), (6,), nn.tanh, models.max_pool, 0.5, num_classes=3
     ),
+    "resnet light": models.resnet((2, 3), block="light", num_classes=3),
     "resnet tanh dropout": models.resnet((2, 3), nn.tanh, 0.5, num_classes=3),
 }
 IMAGE = np.random.default_rng(0).random((8, 9, 2))

@@ -55,11 +55,13 @@ def test_known_functions_and_partials_of_them_come_back(make, activation):
 
 
 def test_a_normalisation_comes_back():
-    model = models.resnet((2, 3), norm="batch")
+    model = models.resnet((2, 3), norm="batch", block="light")
     params, state = model.init(jax.random.key(0), IMAGE)
     old, new = (m.apply(params, state, IMAGE) for m in (model, again(model)))
     jax.tree.map(np.testing.assert_array_equal, new, old)
-    before = {k: v for k, v in models.resnet((2, 3)).config.items() if k != "norm"}
+    added = "norm", "block"
+    config = models.resnet((2, 3)).config
+    before = {k: v for k, v in config.items() if k not in added}
     params = models.resnet((2, 3)).init(jax.random.key(0), IMAGE)
     assert from_config(before).apply(params, IMAGE).shape == (10,)  # of an old run
 

@@ -234,9 +234,9 @@ def test_the_interval_of_grouped_examples_is_that_of_their_groups():
     assert widths[1] > 1.5 * widths[0]  # 34 groups, not 170 examples
 
 
-def test_looks_at_validation_take_a_fifth_of_the_training_at_most():
+def test_looks_at_validation_take_a_tenth_of_the_training_at_most():
     few = effort.Effort(({},), 1, None, 300, 256, held=7_500)
-    assert few.num_epochs * 7_500 * effort.FORWARD < 300 * 256 * 0.3  # in whole looks
-    assert few.num_epochs * few.steps_per_epoch < 330
-    assert effort.Effort(({},), 1, None, 300, 256, held=100).num_epochs == 20
+    assert few.num_epochs * 7_500 * effort.FORWARD <= 300 * 256 / effort.LOOK
+    assert few.num_epochs * few.steps_per_epoch == 300
+    assert effort.Effort(({},), 1, None, 300, 256, held=100).num_epochs == effort.ROUNDS
     assert effort.Effort(({},), 1, None, 300, 256, held=10**6).num_epochs == 1
