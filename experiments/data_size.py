@@ -11,7 +11,7 @@ Expect the gap to close from 40 to 2.7 percentage points, in about 17 seconds on
 cores.
 
 Source: course, "Deep learning": much data lowers the risk of overfitting; Zhang et al.
-(2017), Understanding deep learning requires rethinking generalization, for shuffled
+(2017), Understanding deep learning requires rethinking generalization, for random
 labels.
 """
 

@@ -15,7 +15,7 @@ settings and 0.30 with 3 random ones, which take as many updates, in about 20 se
 2 cores.
 
 Source: Jamieson & Talwalkar (2016), Non-stochastic best arm identification and
-hyperparameter optimization, algorithm 1.
+hyperparameter optimization.
 """
 
 from dataclasses import dataclass

@@ -6,7 +6,7 @@ Five perceptrons with two hidden layers, which differ only in their seed, learn 
     python experiments/mnist_mlp.py --data-dir FOLDER_WITH_THE_FOUR_FILES
 
 Expect 98.5 % test accuracy after 40 to 80 seconds on 2 cores. Simard, Steinkraus &
-Platt (2003, table 1) report 98.4 % with one hidden layer of 800 units.
+Platt (2003) report 98.4 % with one hidden layer of 800 units.
 """
 
 from dataclasses import dataclass

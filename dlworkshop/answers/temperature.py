@@ -61,7 +61,7 @@ def fit(logits: np.ndarray, label: np.ndarray) -> float:
 
     Source: Guo et al. (2017), On calibration of modern neural networks, section 4.2;
     here for the mean of the members' probabilities. For the weight: Platt (1999),
-    Probabilistic outputs for support vector machines, section 2.2.
+    Probabilistic outputs for support vector machines.
 
     >>> logits = np.array([[[4.0, 0.0]] * 400])  # confidence 98 %, accuracy 75 %
     >>> round(fit(logits, np.array([0, 0, 0, 1] * 100)), 1)

@@ -78,7 +78,7 @@ def distances(inputs: Array, scaled: Mapping[str, Any]) -> np.ndarray:
 def energy(logits: np.ndarray) -> np.ndarray:
     """-log sum exp of logits [P, B, K], averaged over the members: [B].
 
-    Source: Liu et al. (2020), Energy-based out-of-distribution detection, equation 4.
+    Source: Liu et al. (2020), Energy-based out-of-distribution detection.
 
     >>> energy(np.array([[[0.0, 0.0]]])).round(3).tolist()
     [-0.693]

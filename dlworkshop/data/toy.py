@@ -106,7 +106,7 @@ def step(x):
 def tent(x, folds: int = 1):
     """The tent map, applied `folds` times: 2^folds straight pieces between 0 and 1.
 
-    Source: Telgarsky (2016), Benefits of depth in neural networks, section 3.
+    Source: Telgarsky (2016), Benefits of depth in neural networks.
 
     >>> tent(np.array([0.0, 0.25, 0.5, 0.75])).tolist()
     [0.0, 0.5, 1.0, 0.5]

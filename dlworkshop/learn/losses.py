@@ -252,7 +252,7 @@ def huber(outputs, targets, *, delta=1.0) -> jax.Array:
         outputs, targets: as of `squared_error`.
         delta: [] > 0, in units of the targets.
 
-    Source: Huber (1964), Robust estimation of a location parameter, section 2.
+    Source: Huber (1964), Robust estimation of a location parameter.
 
     >>> float(huber(jnp.array([0.5, 3.0]), jnp.zeros(2)))  # (0.125 + 2.5) / 2
     1.3125

@@ -105,7 +105,7 @@ def by_winograd(image, kernel, strides=(1, 1), padding="SAME", dilation=(1, 1)):
     Y = A^T [(G g G^T) * (B^T d B)] A for windows d [4, 4] that overlap by two.
 
     Source: Lavin & Gray (2016), Fast algorithms for convolutional neural networks,
-    section 4.1, F(2x2, 3x3).
+    section 4, F(2x2, 3x3).
     """
     channels, features = kernel.shape[2:]
     wide = channels * features >= WIDE * (channels + features)

@@ -8,7 +8,7 @@ def drop(x: jax.Array, key: jax.Array, rate) -> jax.Array:
     """Dropout: each entry is zero with probability `rate`, else scaled by 1/(1-rate).
 
     `rate` in [0, 1) may be traced, so that it can differ between members.
-    Source: Srivastava et al. (2014), Dropout, JMLR 15, section 4 ("inverted").
+    Source: Srivastava et al. (2014), Dropout, JMLR 15, section 10 ("inverted").
 
     >>> x = drop(jnp.ones(10_000), jax.random.key(0), 0.25)
     >>> round(float(x.mean()), 1), round(float((x == 0).mean()), 2)

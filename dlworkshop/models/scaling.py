@@ -64,7 +64,7 @@ def piecewise_linear(model: AnyModel, edges: Sequence[Sequence[float]]) -> AnyMo
         edges: the T + 1 ascending edges of each of the D columns.
 
     Source: Gorishniy et al. (2022), On embeddings for numerical features in tabular
-    deep learning, eq. 1.
+    deep learning, for the piecewise linear encoding.
 
     >>> from dlworkshop.models import logistic
     >>> model = piecewise_linear(logistic(2), [[0.0, 1.0, 3.0], [0.0, 1.0]])

@@ -22,7 +22,7 @@ from dlworkshop.train.result import device
 
 SECONDS = 2.0  # of timed steps, after they are compiled
 # Shorter evaluations are timed, in seconds. For others, an example is assumed to cost
-# a third of an update (Griewank & Walther 2008, section 4.4).
+# a third of an update; see `flops.update_flops`.
 EVALUATION = 10.0
 
 

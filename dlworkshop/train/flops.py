@@ -22,7 +22,8 @@ CHUNK_FLOPS = {"cpu": 1e11, "gpu": 1e13, "tpu": 1e13}
 def update_flops(model: Model | StatefulModel, example: PyTree) -> float:
     """Approximate floating-point operations of one example's update.
 
-    An update costs about three forward passes (Griewank & Walther 2008, section 4.4).
+    An update costs about three forward passes; Griewank & Walther (2008), chapter 4,
+    derive bounds.
     """
     params, state = shapes(model, example)
     lifted = stateful(model)

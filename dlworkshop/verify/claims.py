@@ -37,7 +37,7 @@ def equal_up_to_rounding(
     """Two computations agree up to rounding.
 
     A chain of k roundings changes a number by at most about k u of its largest term,
-    where u = eps / 2 (Higham 2002, Accuracy and Stability, section 3.1). Two such
+    where u = eps / 2 (Higham 2002, Accuracy and Stability, lemma 3.1). Two such
     computations therefore differ by at most k eps.
 
     Args:
@@ -158,7 +158,7 @@ def turns(
     several turns alike. The signed-rank test does not need independent noise if each
     turn makes its calls in a random order, as `workshop.timing.in_turns` does: if the
     bound were the true ratio, the random order would decide the sign in each turn, and
-    these orders are independent of the machine (Fisher 1935, section 21).
+    these orders are independent of the machine (Fisher 1935, chapter III).
 
     Args:
         statement: the claim.
