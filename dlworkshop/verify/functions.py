@@ -13,6 +13,7 @@ import numpy as np
 from jax.extend import source_info_util
 
 from dlworkshop.errors import UserError, repr_of
+from dlworkshop.models.convolution import with_convolutions
 
 HERE, JAX = os.path.dirname(__file__), os.path.dirname(jax.__file__)
 STDLIB = sysconfig.get_path("stdlib")
@@ -70,6 +71,14 @@ class Function:
     def value(self) -> Callable:
         """[D] -> [M], compiled."""
         return self.compile(self.flat)
+
+    @functools.cached_property
+    def numbers(self) -> Callable:
+        """`value` with convolutions as matrix products.
+
+        In float64 XLA's own convolution takes several times as long on a CPU.
+        """
+        return self.compile(with_convolutions(self.flat, None))
 
     @functools.cached_property
     def push(self) -> Callable:

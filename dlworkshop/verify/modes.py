@@ -161,7 +161,7 @@ def check(
     selection, at = Selection(fn.outputs, rng), fn.at
 
     def values(points):
-        return np.stack([selection(y) for y in [fn.value(point) for point in points]])
+        return np.stack([selection(y) for y in [fn.numbers(point) for point in points]])
 
     own = sizes_of(fn)
     differences = Differences(values, at, own, rng)

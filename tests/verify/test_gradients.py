@@ -7,6 +7,7 @@ import pytest
 
 from dlworkshop.errors import UserError
 from dlworkshop.verify import check_gradients
+from dlworkshop.verify.functions import lift
 from tests.verify.planted import split_rule, with_rule
 
 RNG = np.random.default_rng(0)
@@ -644,3 +645,13 @@ def test_another_program_at_each_trace_is_named():
         report = check_gradients(f, np.ones(20), culprits=False)
         assert report.verdict == "WRONG", report
         assert str(report).startswith("f is not deterministic: two calls"), report
+
+
+def test_values_with_convolutions_as_products_are_the_values_of_f():
+    with jax.enable_x64(True):
+        fn = lift(conv, (CONV,), 0, np.float64)
+        assert "conv_general_dilated" in str(jax.make_jaxpr(fn.value)(fn.at))
+        assert "conv_general_dilated" not in str(jax.make_jaxpr(fn.numbers)(fn.at))
+        # two sums of at most 64 terms, in another order
+        bound = {"rtol": 2 * 64 * np.finfo(float).eps}
+        np.testing.assert_allclose(fn.numbers(fn.at), fn.value(fn.at), **bound)
