@@ -1,28 +1,34 @@
 """The training loop: chunks of steps, and the host's work between them."""
 
 import contextlib
+import dataclasses
 import gc
+import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
+from signal import Signals
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from dlworkshop.errors import UserError
+from dlworkshop.data.feed import give_back_large_blocks
 from dlworkshop.learn import population as pop
+from dlworkshop.learn.step import Metrics
 from dlworkshop.report.words import count
-from dlworkshop.train import processes
+from dlworkshop.train import processes, run_folder
 from dlworkshop.train.chunk_length import Elapsed, EpochsPerCall
 from dlworkshop.train.evaluation import evaluate_split, total_of, weight_of
 from dlworkshop.train.groups import Group, scatter_rows
 from dlworkshop.train.history import History
-from dlworkshop.train.observers.snapshot import Copies, Snapshot, checked_copies
+from dlworkshop.train.journal import Journal
+from dlworkshop.train.observers.calls import observed
 from dlworkshop.train.plan import Plan
-from dlworkshop.train.progress import Watch
-from dlworkshop.train.session import Session
-from dlworkshop.train.signals import deferred
+from dlworkshop.train.progress import Watch, log_level
+from dlworkshop.train.signals import PendingSignal, deferred
+
+log = logging.getLogger(__name__)
 
 
 class Trained(NamedTuple):
@@ -32,31 +38,39 @@ class Trained(NamedTuple):
     history: History
     seconds: dict[str, float]
     plan: Plan  # with the hyper-parameters placed
-    finished: dict[str, Any] | None = (
-        None  # the summary, if the run was finished before
-    )
-    interrupted: bool = False
+    finished: dict[str, Any] | None  # the summary, if the run was finished before
+    interrupted: bool
 
 
-class Loop(Session):
+class Loop:
     """One run, from opening the folder to the last checkpoint."""
 
     def __init__(self, plan: Plan, workdir: Path | None):
-        super().__init__(plan, workdir)
+        self.plan, self.workdir = plan, workdir
+        self.population: pop.Population
+        self.history = History()
+        self.step = 0
+        self.journal: Journal | None = None  # with a run folder
+        self.seconds = {"compile": 0.0, "train": 0.0, "total": 0.0}  # of earlier parts
+        self.train_seconds = 0.0
+        self.finished: dict[str, Any] | None = None  # the summary of a finished run
+        self.interrupted = False
         self.epochs_per_call = EpochsPerCall(plan.flops, plan.order.steps_per_epoch)
         self.validation: dict[str, np.ndarray] | None = None  # of the last epoch
-        self.updates_before = 0  # of all members, by earlier sessions
+        self.updates_before = 0  # of all members, in earlier parts
         self.piece: Any = None  # the input of the next chunk
         self.watch: Watch
+        self.signal: PendingSignal  # while it trains
 
     def run(self) -> Trained:
         """Train to the end, or until a signal."""
         self.population = self.begin()
         with contextlib.ExitStack() as stack:
             if self.workdir is not None:
-                self.open_folder(self.workdir, stack)
+                self.journal = Journal(self.workdir, stack)
+                self.resume(self.journal)
             self.train()
-            if self.workdir is not None and self.finished is None:
+            if self.finished is None:
                 self.save()
         return Trained(
             self.population,
@@ -67,10 +81,47 @@ class Loop(Session):
             self.interrupted,
         )
 
+    def begin(self) -> pop.Population:
+        """Initialise all members at step 0, group by group."""
+        plan, programs = self.plan, self.plan.programs
+        seeds, hparams, start = plan.placed()
+        self.plan = dataclasses.replace(
+            plan, placed_hparams=hparams, placed_seeds=seeds
+        )
+        example = plan.example
+        if plan.groups.all_at_once:
+            return programs.begin(seeds, hparams, example, start)
+        give_back_large_blocks()  # or the memory of one group stays for the next one
+        population = programs.empty(seeds, hparams, example, start)
+        for group in plan.groups.partition(range(len(plan.seeds))):
+            own = programs.gather((seeds, hparams, start), group)
+            part = programs.begin(own[0], own[1], example, own[2])
+            population = programs.scatter(population, group, part)
+        return population
+
+    def resume(self, journal: Journal) -> None:
+        """Resume at the newest checkpoint, if there is one."""
+        self.population, position, lines = journal.restore(self.population)
+        self.history, self.step = History(lines), position["step"]
+        self.seconds = position.get("seconds", self.seconds)
+        if changed := position.get("hparams"):
+            self.plan = self.plan.with_hparams(changed)
+        if self.step == self.plan.num_steps or not self.running():
+            self.finished = run_folder.finished_summary(journal.folder)
+
+    def running(self) -> list[Group]:
+        """The running members, in groups."""
+        status = processes.fetch(self.population.status)
+        running = np.flatnonzero(status == pop.RUNNING)
+        return self.plan.groups.partition(running.tolist())
+
+    def updates(self) -> int:
+        """The number of updates of all members together."""
+        return int(processes.fetch(self.population.train.step).sum(dtype=np.int64))
+
     def train(self) -> None:
         """Run the remaining chunks; the feed restarts when other members run."""
         plan = self.plan
-        self.saved_at, self.saved_step = time.perf_counter(), self.step
         self.updates_before = self.updates()
         watch = Watch(plan.num_steps, self.step, plan.headline, plan.quiet)
         with deferred() as self.signal, watch as self.watch, gc_frozen():
@@ -100,11 +151,14 @@ class Loop(Session):
         """Run a chunk, and the host's work after it."""
         with self.training():
             train = self.train_groups(groups, pieces)
-        epoch_done = self.step % self.plan.order.steps_per_epoch == 0
-        if epoch_done:
-            self.evaluate()
-        line = self.line(train, epoch_done)
-        if (source := self.observe(train, epoch_done)) is not None:
+        validation = None
+        if self.step % self.plan.order.steps_per_epoch == 0:
+            self.validation = validation = self.evaluate()
+        line = self.line(train, validation)
+        self.plan, self.population, source = observed(
+            self.plan, self.population, self.step, train, validation
+        )
+        if source is not None:
             line["source"] = source
         self.record(line)
         self.report_and_checkpoint(train)
@@ -119,7 +173,7 @@ class Loop(Session):
         every = plan.order.steps_per_epoch
         first = self.step // every
         last = min(first + self.epochs_per_call.epochs, plan.num_steps // every)
-        if plan.asked.save_every_steps is not None and self.workdir is not None:
+        if plan.asked.save_every_steps is not None and self.journal is not None:
             last = min(last, first + -(-plan.asked.save_every_steps // every))
         fewest = max((s for s in plan.groups.sizes if s < len(group)), default=0)
         data = plan.feed.data("train")
@@ -151,7 +205,7 @@ class Loop(Session):
                 for name in ("loss", *plan.metrics):
                     means = total_of(rows.validation[name][row]) / weight
                     self.validation[name] = np.where(running, of_all(means), np.nan)
-            self.record(self.line(train, epoch_done=True))
+            self.record(self.line(train, self.validation))
         self.report_and_checkpoint(train)
 
     @contextlib.contextmanager
@@ -164,13 +218,15 @@ class Loop(Session):
         spent.seconds = time.perf_counter() - begun - compiled
         self.train_seconds += spent.seconds
 
-    def report_and_checkpoint(self, train: Mapping[str, np.ndarray]) -> None:
+    def report_and_checkpoint(self, train: Metrics) -> None:
         """Report progress; answer a signal, or save a checkpoint if one is due."""
         examples = (self.updates() - self.updates_before) * self.plan.order.batch_size
         rate = examples / max(self.train_seconds, 1e-9)
         self.watch.update(self.step, rate, train, self.validation)
+        journal, asked = self.journal, self.plan.asked
+        due = journal is not None and journal.is_due(self.step, asked)
         # a signal to one process stops all; the clock of the first one decides
-        now = self.signal.signum or 0, self.signal.save, self.should_save()
+        now = self.signal.signum or 0, self.signal.save, due
         seen = processes.allgather_json(now)
         if signum := max(signum for signum, _, _ in seen):
             self.stop_on_signal(signum)
@@ -178,6 +234,63 @@ class Loop(Session):
             self.save_on_signal()
         elif seen[0][2]:
             self.save()
+
+    def record(self, line: dict[str, Any]) -> None:
+        """Append an entry to the history and a line to `metrics.jsonl`."""
+        self.history.append(line)
+        if self.journal is not None:
+            self.journal.record(line)
+
+    def save(self) -> None:
+        """Save a checkpoint, if there is a run folder."""
+        if self.journal is None:
+            return
+        position: dict[str, Any] = {"step": self.step, "seconds": self.seconds_so_far()}
+        if self.plan.explored:
+            position["hparams"] = run_folder.to_jsonable(dict(self.plan.hparams))
+        self.journal.save(self.population, position)
+
+    def save_on_signal(self) -> None:
+        """Save a complete checkpoint after SIGUSR1, and continue."""
+        self.signal.save = False
+        level = log_level(self.plan.quiet, logging.WARNING)
+        if self.journal is None:
+            log.log(level, "SIGUSR1: nothing is saved without a run folder")
+            return
+        self.save()
+        self.journal.checkpoints.wait()
+        log.log(level, "SIGUSR1: saved at step %d; the run goes on", self.step)
+
+    def stop_on_signal(self, signum: int) -> None:
+        """Save, report in one line, and exit.
+
+        Without a run folder, Ctrl-C ends the training, and `fit` returns the run so
+        far.
+        """
+        if self.journal is not None:
+            self.save()
+            self.journal.checkpoints.wait()
+            then = "run the same command again to go on"
+        elif signum == Signals.SIGINT:
+            self.interrupted = True
+            self.signal.clear()
+            then = "the run so far is returned"
+        else:
+            then = "nothing was saved without a run folder"
+        level, name = log_level(self.plan.quiet, logging.WARNING), Signals(signum).name
+        where = f"at step {self.step} of {self.plan.num_steps}"
+        log.log(level, "stopped by %s %s; %s", name, where, then)
+        if not self.interrupted:
+            raise SystemExit(128 + signum)
+
+    def seconds_so_far(self) -> dict[str, float]:
+        """Seconds of this part of the run and of earlier ones."""
+        now = {
+            "compile": self.plan.programs.compile_seconds,
+            "train": self.train_seconds,
+            "total": time.perf_counter() - self.plan.started,
+        }
+        return {name: self.seconds[name] + value for name, value in now.items()}
 
     def train_groups(
         self, groups: list[Group], pieces: Iterator
@@ -205,87 +318,29 @@ class Loop(Session):
         self.step = end
         return means
 
-    def evaluate(self) -> None:
+    def evaluate(self) -> dict[str, np.ndarray] | None:
         """Evaluate validation after an epoch: best parameters, early stopping."""
         running = processes.fetch(self.population.status) == pop.RUNNING
         if not running.any():
-            self.validation = None
-            return
-        programs = self.plan.programs
-        judged = programs.judged(self.population)
+            return None
+        judged = self.plan.programs.judged(self.population)
         means = evaluate_split(self.plan, judged, "validation", self.running())
         score = self.plan.score(means)
-        self.population = programs.keep_best(self.population, score)
-        self.validation = {k: np.where(running, v, np.nan) for k, v in means.items()}
+        self.population = self.plan.programs.keep_best(self.population, score)
+        return {name: np.where(running, v, np.nan) for name, v in means.items()}
 
-    def line(self, train: Mapping[str, np.ndarray], epoch_done: bool) -> dict[str, Any]:
+    def line(self, train: Metrics, validation: Metrics | None) -> dict[str, Any]:
         """The entry of a chunk, before observers change anything."""
         line: dict[str, Any] = {
             "step": self.step,
             "epoch": self.step / self.plan.order.steps_per_epoch,
             "train": dict(train),
         }
-        if epoch_done and self.validation is not None:
-            line["validation"] = self.validation
-        if explored := self.explored():
+        if validation is not None:
+            line["validation"] = validation
+        if explored := self.plan.explored:
             line["hparams"] = explored
         return line
-
-    def observe(
-        self, train: Mapping[str, np.ndarray], epoch_done: bool
-    ) -> np.ndarray | None:
-        """Call the observers; stop and copy the members that they name.
-
-        Returns:
-            The member that each one continues from now on [P]; None without copies.
-        """
-        validation, source = self.validation if epoch_done else None, None
-        for observer in self.plan.observers:
-            snapshot = Snapshot(
-                self.step,
-                self.plan.num_steps,
-                self.step / self.plan.order.steps_per_epoch,
-                train,
-                validation,
-                self.plan.hparams,
-                self.plan.seeds,
-                self.population,
-                None if validation is None else self.plan.score(validation),
-                self.plan.num_settings,
-            )
-            answer = observer(snapshot)
-            if isinstance(answer, Copies):
-                now = self.copy(answer)
-                source = now if source is None else source[now]
-            elif answer is not None:
-                self.stop(np.asarray(answer), snapshot.running)
-        return source
-
-    def stop(self, members: np.ndarray, running: np.ndarray) -> None:
-        """Stop those of the running members that an observer named."""
-        size = len(self.plan.seeds)
-        if members.shape != (size,) or members.dtype != bool:
-            raise UserError(
-                f"an observer returned {members.dtype}{list(members.shape)}: return "
-                f"None, a bool array that is True for each of {size} members to stop, "
-                "or observers.Copies"
-            )
-        status = self.population.status
-        before = processes.fetch(status)
-        now = np.where(running & members, pop.STOPPED, before)
-        now = processes.put(now.astype(status.dtype), status.sharding)
-        self.population = self.population._replace(status=now)
-
-    def copy(self, copies: Copies) -> np.ndarray:
-        """Replace members by copies of others; returns their sources [P]."""
-        source, hparams = checked_copies(copies, self.plan.hparams, self.plan.seeds)
-        places = np.flatnonzero(source != np.arange(len(source)))
-        if places.size:
-            self.population = self.plan.programs.copy(
-                self.population, source[places], places
-            )
-        self.set_hparams(hparams)
-        return source
 
     def introduction(self) -> str:
         """What begins, in words."""

@@ -50,6 +50,23 @@ class Plan(Task):
         return processes.put((seeds, dict(self.hparams), self.start), self.home)
 
     @property
+    def explored(self) -> dict[str, np.ndarray]:
+        """The hyper-parameters that change during the run, name -> [P]."""
+        planned = self.asked.scheduler.limits if self.asked.scheduler else ()
+        return {
+            name: values
+            for name, values in self.hparams.items()
+            if name in planned
+            or not np.array_equal(values, self.settings["hparams"][name])
+        }
+
+    def with_hparams(self, hparams: Mapping[str, Any]) -> "Plan":
+        """The plan with other hyper-parameters of the members, name -> [P]."""
+        known = {name: np.asarray(hparams[name], float) for name in self.hparams}
+        placed = processes.put(dict(known), self.home)
+        return dataclasses.replace(self, hparams=known, placed_hparams=placed)
+
+    @property
     def draw(self) -> Callable | None:
         """The function that draws the order on the devices; None if the host draws it.
 

@@ -1,0 +1,66 @@
+"""Calls of the observers at the end of a chunk, and what follows from their answers."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from dlworkshop.errors import UserError
+from dlworkshop.learn import population as pop
+from dlworkshop.train import processes
+from dlworkshop.train.observers.snapshot import Copies, Snapshot, checked_copies
+from dlworkshop.train.plan import Plan
+
+
+def observed(
+    plan: Plan,
+    population: pop.Population,
+    step: int,
+    train: Mapping[str, np.ndarray],
+    validation: Mapping[str, np.ndarray] | None,
+) -> tuple[Plan, pop.Population, np.ndarray | None]:
+    """Call the observers; stop and copy the members that they name.
+
+    Returns:
+        The plan and the population from now on, and the member that each one continues
+        [P]; None without copies.
+    """
+    source = None
+    for observer in plan.observers:
+        snapshot = Snapshot(
+            step,
+            plan.num_steps,
+            step / plan.order.steps_per_epoch,
+            train,
+            validation,
+            plan.hparams,
+            plan.seeds,
+            population,
+            None if validation is None else plan.score(validation),
+            plan.num_settings,
+        )
+        answer = observer(snapshot)
+        if isinstance(answer, Copies):
+            now, hparams = checked_copies(answer, plan.hparams, plan.seeds)
+            places = np.flatnonzero(now != np.arange(len(now)))
+            if places.size:
+                population = plan.programs.copy(population, now[places], places)
+            plan = plan.with_hparams(hparams)
+            source = now if source is None else source[now]
+        elif answer is not None:
+            population = _without(population, np.asarray(answer))
+    return plan, population, source
+
+
+def _without(population: pop.Population, members: np.ndarray) -> pop.Population:
+    """The population in which the named members [P] no longer run."""
+    status = population.status
+    if members.shape != status.shape or members.dtype != bool:
+        raise UserError(
+            f"an observer returned {members.dtype}{list(members.shape)}: return "
+            f"None, a bool array that is True for each of {len(status)} members to "
+            "stop, or observers.Copies"
+        )
+    before = processes.fetch(status)
+    now = np.where(members & (before == pop.RUNNING), pop.STOPPED, before)
+    now = processes.put(now.astype(status.dtype), status.sharding)
+    return population._replace(status=now)
