@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlworkshop import identity, run_files
+from dlworkshop.data.leaves import place_of
 from dlworkshop.errors import UserError, check_path
 from dlworkshop.models.model import Model, StatefulModel, check_model, shapes
 from dlworkshop.models.rebuild import from_config
 from dlworkshop.train.cache import use_compilation_cache
 from dlworkshop.train.history import History
-from dlworkshop.train.params_file import FILE, STATE, parameter_name, read_params
+from dlworkshop.train.params_file import FILE, STATE, read_params
 from dlworkshop.train.predictions import fitted_target
 from dlworkshop.train.result import Run, example_of
 from dlworkshop.train.run_folder import digests_of, to_jsonable
@@ -86,7 +87,7 @@ def _run(
     params, state = shapes(model, example_of(config["dataset"]["example"]))
 
     def leaf(prefix, key, wanted):
-        name = prefix + parameter_name(key)
+        name = prefix + place_of(key)
         found = named.get(name)
         if found is not None and jax.dtypes.issubdtype(
             wanted.dtype, jax.dtypes.prng_key

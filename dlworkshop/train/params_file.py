@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from dlworkshop import run_files
+from dlworkshop.data.leaves import by_place
 from dlworkshop.errors import UserError
 from dlworkshop.files import atomic_write
 from dlworkshop.train import processes
@@ -33,11 +34,11 @@ def write_params(
     from safetensors.numpy import save  # noqa: PLC0415
 
     named = {
-        prefix + parameter_name(key): np.ascontiguousarray(
+        prefix + place: np.ascontiguousarray(
             jax.random.key_data(leaf) if processes.is_key(leaf) else leaf
         )
         for prefix, tree in (("", params), (STATE, state))
-        for key, leaf in jax.tree.leaves_with_path(tree)
+        for place, leaf in by_place(tree).items()
     }
     atomic_write(path, save(named, {"config": json.dumps(to_jsonable(config))}))
 
@@ -64,8 +65,3 @@ def read_params(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     )
     run_files.conforms(config, run_files.schema.Trained, path)
     return config, named
-
-
-def parameter_name(path) -> str:
-    """The path of a leaf, such as "Dense_0/kernel"."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
