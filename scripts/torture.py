@@ -273,7 +273,7 @@ def disk(forks: Forks, rng: random.Random, tries: Iterator[int]) -> Tally:
             tally.wrong(f"left with {code}", where + said)
         code, said = forks.run(folder)
         if code:
-            tally.wrong("does not go on", where + said)
+            tally.wrong("does not resume", where + said)
         elif differ := differing(folder, wanted):
             tally.wrong("other bits", f"{where}{differ}")
         shutil.rmtree(folder, ignore_errors=True)

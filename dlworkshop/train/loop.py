@@ -259,7 +259,7 @@ class Loop:
             return
         self.save()
         self.journal.checkpoints.wait()
-        log.log(level, "SIGUSR1: saved at step %d; the run goes on", self.step)
+        log.log(level, "SIGUSR1: saved at step %d; the run continues", self.step)
 
     def stop_on_signal(self, signum: int) -> None:
         """Save, report in one line, and exit.
@@ -270,7 +270,7 @@ class Loop:
         if self.journal is not None:
             self.save()
             self.journal.checkpoints.wait()
-            then = "run the same command again to go on"
+            then = "run the same command again to resume"
         elif signum == Signals.SIGINT:
             self.interrupted = True
             self.signal.clear()

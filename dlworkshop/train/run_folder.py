@@ -104,7 +104,7 @@ class Log:
         ):
             raise UserError(
                 f"{self._path.parent} was moved or removed while the run wrote to it: "
-                "put it back, and run the same command again to go on"
+                "put it back, and run the same command again to resume"
             )
         return self._file.tell()
 

@@ -127,7 +127,7 @@ class PendingSignal:
     """The first signal that arrived, if any; a second one ends the program at once."""
 
     signum: int | None = None
-    save: bool = False  # SIGUSR1 arrived: save a checkpoint, and go on
+    save: bool = False  # SIGUSR1 arrived: save a checkpoint, and continue
 
     def clear(self) -> None:
         """Forget the signal, which ends the training but not the program."""

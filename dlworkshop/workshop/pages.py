@@ -45,7 +45,7 @@ def filled(
     """
 
     def number(beginning: str) -> int:
-        beginning = " ".join(beginning.split())  # it may go on in another line
+        beginning = " ".join(beginning.split())  # it may continue in another line
         found = [
             i for i, c in enumerate(claims, 1) if c.statement.startswith(beginning)
         ]

@@ -50,12 +50,12 @@ class TrainingConfig(Config):
     """Folder of raw or prepared data; a private cache folder by default."""
 
 
-GO_ON = "run the same command again to resume"
+RESUME = "run the same command again to resume"
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
-@signals.exit_on_signal(GO_ON)
+@signals.exit_on_signal(RESUME)
 def start(
     main: Callable[[AnyConfig], Run | Lesson], config_class: type[AnyConfig]
 ) -> None:
@@ -84,7 +84,7 @@ def start(
         terminal.say_error(error)
         raise SystemExit(2) from None
     except KeyboardInterrupt:  # raised by `main`, not by a signal
-        print(f"stopped: {GO_ON}", file=sys.stderr)
+        print(f"stopped: {RESUME}", file=sys.stderr)
         raise SystemExit(130) from None
     print(finding(result))
     if isinstance(result, Lesson):

@@ -27,7 +27,7 @@ def one_search(losses, epochs):
         axes.legend(fontsize=12)
 
     left = [f"{(epochs > stage).sum()} after epoch {stage}" for stage in stages[:-1]]
-    left[0] = left[0].replace(" after", " go on after")
+    left[0] = left[0].replace(" after", " continue after")
     return Figure(
         "one_search",
         draw,

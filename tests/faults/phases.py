@@ -112,7 +112,7 @@ def signals(tally: Any, forks: Any, rng: random.Random, tries: Iterator[int]) ->
             seconds[what].append(taken)
         code, said = forks.run(folder)
         if code:
-            tally.wrong("does not go on", where + said)
+            tally.wrong("does not resume", where + said)
         elif differ := forks.differing(folder):
             tally.wrong("other bits", f"{where}{differ}")
         forks.remove(folder)

@@ -41,7 +41,7 @@ def reading(tally: Any, forks: Any, rng: random.Random, tries: Iterator[int]) ->
             tally.wrong(f"left with {code}", where + said)
         code, said = forks.run(folder, before=prepare)
         if code:
-            tally.wrong("does not go on", where + said)
+            tally.wrong("does not resume", where + said)
         elif differ := forks.differing(folder, base):
             tally.wrong("other bits", f"{where}{differ}")
         forks.remove(folder)

@@ -87,7 +87,7 @@ def test_the_history_of_a_resumed_run_is_that_of_a_whole_one(
     assert_same_history(whole.history, train(quadrants, tmp_path).history)  # read back
 
 
-def test_sigusr1_saves_and_the_run_goes_on(quadrants, tmp_path, caplog):
+def test_sigusr1_saves_and_the_run_continues(quadrants, tmp_path, caplog):
     there = {}
 
     def look(snapshot):
@@ -98,7 +98,7 @@ def test_sigusr1_saves_and_the_run_goes_on(quadrants, tmp_path, caplog):
     run = train(quadrants, tmp_path, observe=asked, **settings)
     assert run.summary["steps"] == 18
     assert there[9] == [] and [path.parent.name for path in there[12]] == ["9"]
-    assert "SIGUSR1: saved at step 9; the run goes on" in caplog.text
+    assert "SIGUSR1: saved at step 9; the run continues" in caplog.text
     assert_same_history(run.history, train(quadrants).history)
 
 

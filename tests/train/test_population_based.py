@@ -49,7 +49,7 @@ def member(tree, i):
 @pytest.mark.parametrize(
     ("devices", "at_once"), [(1, None), (4, 4)], ids=["together", "in groups"]
 )
-def test_a_copy_goes_on_as_its_source(quadrants, devices, at_once):
+def test_a_copy_continues_as_its_source(quadrants, devices, at_once):
     """Of one seed, with equal numbers: to the same bits. The others are not touched."""
     where = {"devices": jax.devices()[:devices], "members_at_once": at_once}
     source = np.arange(12)

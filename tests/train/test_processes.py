@@ -81,7 +81,7 @@ def test_a_member_over_several_processes_is_the_member_of_one(
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
+def test_a_run_resumes_with_another_number_of_processes(tmp_path):
     """Streamed, and of members that leave a place empty; stopped, killed, finished."""
     changes = {"seeds": 5, "num_epochs": 6, "streamed": True, "save_every_steps": 6}
     folder = tmp_path / "run"
