@@ -73,13 +73,11 @@ class Arguments:
 
 
 def check_arguments(asked: Arguments) -> None:
-    """Check each argument by itself: its type, its range and its form.
+    """Check each argument by itself, about in the order in which they are documented.
 
     Raises:
         UserError: for the first argument that is not valid.
     """
-    checks.check_places(asked.workdir, asked.devices)
-    only_scheduler(asked.observers)
     checks.check_types(
         asked.model,
         asked.dataset,
@@ -87,24 +85,26 @@ def check_arguments(asked: Arguments) -> None:
         **asked.functions,
         **{f"observe[{i}]": each for i, each in enumerate(asked.observers)},
     )
+    checks.check_dataset(asked.dataset)
     checks.check_numbers(
         num_epochs=asked.num_epochs,
         batch_size=asked.batch_size,
-        patience=asked.patience,
         steps_per_epoch=asked.steps_per_epoch,
+        patience=asked.patience,
+        save_every_steps=asked.save_every_steps,
         steps_per_chunk=asked.steps_per_chunk,
         members_at_once=asked.members_at_once,
-        save_every_steps=asked.save_every_steps,
     )
+    if asked.folds is not None:
+        checks.check_folds(asked.folds, asked.dataset)
+    checks.check_places(asked.workdir, asked.devices)
+    if asked.objective is not None and asked.loss is not losses.cross_entropy:
+        raise UserError("both a loss and an objective are given: give one of them")
+    only_scheduler(asked.observers)
     check_flag("read_test", asked.read_test)
-    check_flag("quiet", asked.quiet)
+    if asked.save_every_seconds is not None:
+        check_number("save_every_seconds", asked.save_every_seconds, Range(0))
     if asked.streamed is not None:
         check_flag("streamed", asked.streamed)
     check_text("experiment", asked.experiment)
-    if asked.save_every_seconds is not None:
-        check_number("save_every_seconds", asked.save_every_seconds, Range(0))
-    checks.check_dataset(asked.dataset)
-    if asked.folds is not None:
-        checks.check_folds(asked.folds, asked.dataset)
-    if asked.objective is not None and asked.loss is not losses.cross_entropy:
-        raise UserError("both a loss and an objective are given: give one of them")
+    check_flag("quiet", asked.quiet)

@@ -180,12 +180,18 @@ def check_batch_size(dataset: Dataset, batch_size: int) -> None:
 
 
 def check_folds(folds: int, dataset: Dataset) -> None:
-    """Check for at least two folds, and weights in both splits or in none."""
+    """Check for at least two folds, and alike weights and groups in both splits."""
     check_whole("folds", folds, 2)
     if (dataset.train.weights is None) != (dataset.validation.weights is None):
         raise UserError(
             f"only one of train and validation of '{dataset.name}' has weights, and "
             "folds pool both: give weights to both or to neither"
+        )
+    size = dataset.train.num_examples + dataset.validation.num_examples
+    if dataset.groups is not None and (known := sum(map(len, dataset.groups))) != size:
+        raise UserError(
+            f"'{dataset.name}' has {known} groups for {size} examples in train and "
+            "validation: give one for each, or no groups"
         )
 
 

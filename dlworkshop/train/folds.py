@@ -11,25 +11,13 @@ from dlworkshop.types import Array, Batch, Dataset, PyTree
 
 
 def pooled(dataset: Dataset) -> Dataset:
-    """A data set whose train and validation splits are both the two pooled.
-
-    Raises:
-        UserError: if there is not a group for each example.
-    """
+    """A data set whose train and validation splits are both the two pooled."""
 
     def joined(*leaves):
         return np.concatenate([np.asarray(leaf) for leaf in leaves])
 
     pool = jax.tree.map(joined, dataset.train, dataset.validation)
-    groups = dataset.groups
-    if groups is not None:
-        together = joined(*groups)
-        if len(together) != pool.num_examples:
-            raise UserError(
-                f"'{dataset.name}' has {len(together)} groups for {pool.num_examples} "
-                "examples in train and validation: give one for each, or no groups"
-            )
-        groups = together, together
+    groups = None if dataset.groups is None else (joined(*dataset.groups),) * 2
     return dataset._replace(
         train=pool, validation=pool, groups=groups, columns=dataset.columns
     )
