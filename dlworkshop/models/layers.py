@@ -59,7 +59,7 @@ def max_pool(image: jax.Array) -> jax.Array:
     return _windows(image).max((1, 3))
 
 
-def group_norm(x: jax.Array, groups: int, eps: float = 1e-5) -> jax.Array:
+def group_norm(x: jax.Array, groups: int) -> jax.Array:
     """ONE image [H, W, C] with mean 0 and variance 1 in each group of channels.
 
     Statistics are at least float32. Source: Wu & He (2018), Group normalization.
@@ -69,12 +69,11 @@ def group_norm(x: jax.Array, groups: int, eps: float = 1e-5) -> jax.Array:
     (True, 1.0)
     """
     height, width, channels = x.shape
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
     # first over the places of each channel, then over the few channels of a group
-    flat = x.reshape(height * width, channels).astype(dtype)
+    flat = at_least_float32(x).reshape(height * width, channels)
     mean = flat.mean(0).reshape(groups, -1).mean(1)  # [groups]
     mean = jnp.repeat(mean, channels // groups)  # [C]
     centred = flat - mean
     square = (centred**2).mean(0).reshape(groups, -1).mean(1)
-    factor = jax.lax.rsqrt(jnp.repeat(square, channels // groups) + eps)  # [C]
+    factor = jax.lax.rsqrt(jnp.repeat(square, channels // groups) + 1e-5)  # [C]
     return (centred * factor).astype(x.dtype).reshape(x.shape)

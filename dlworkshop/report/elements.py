@@ -248,7 +248,7 @@ figure { margin: 0; min-width: 0; }
 .chart > svg { display: block; width: 100%; height: auto; background: #fff;
   border: 1px solid var(--line); border-radius: .5rem; padding: .5rem; }
 .chart svg * { stroke-linejoin: round; stroke-linecap: butt; }
-.single { max-width: 46rem; } .large { max-width: 60rem; }
+.single { max-width: 46rem; }
 figcaption { margin-top: .5rem; }
 .look { margin: 0 0 .5rem; max-width: 46rem; } h1.finding { color: var(--ink); }
 section > figure + figure { margin-top: 2rem; }

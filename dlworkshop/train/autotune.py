@@ -163,20 +163,11 @@ def measure(
     part = own_part(mesh)
     members = part.shape[MEMBER] * len(seeds) // mesh.shape[MEMBER]
     examples = part.shape[BATCH] * batch_size // mesh.shape[BATCH]
+    make = functools.partial(make_programs, part)
+    work = model, hparams, seeds[:members], dataset, examples, num_steps, quiet
 
     def measured() -> dict[str, Any]:
-        found = _measure(
-            functools.partial(make_programs, part),
-            part,
-            model,
-            hparams,
-            seeds[:members],
-            dataset,
-            examples,
-            num_steps,
-            quiet,
-        )
-        return found._asdict()
+        return _measure(make, part, *work)._asdict()
 
     return ExecutionConfig(**processes.on_first_process(measured))
 
