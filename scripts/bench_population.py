@@ -93,12 +93,10 @@ def point(work: str, members: int) -> dict[str, Any]:
     chunk, fitting = Loop.train_groups, memory.fitting
 
     def timed(loop, *args):
-        started, step = time.perf_counter(), loop.step
-        compiled = loop.plan.programs.compile_seconds
+        clock, step = loop.plan.programs.clock, loop.step
+        started = clock()
         means = chunk(loop, *args)
-        compiled = loop.plan.programs.compile_seconds - compiled
-        spent = time.perf_counter() - started - compiled
-        seconds.append(spent / (loop.step - step))
+        seconds.append((clock() - started) / (loop.step - step))
         return means
 
     def watched(size, axis, predicted, *args):

@@ -7,7 +7,6 @@ as a second of work may take an hour, during which no signal is handled.
 
 import contextlib
 import dataclasses
-import time
 
 import jax
 
@@ -23,13 +22,6 @@ FIRST_FLOPS, FIRST_STEPS = 5e11, 500
 MANY = 20  # a run of fewer chunks is not measured
 WRONG = 2.5  # times too long or too short: another chunk length is compiled
 GROWTH = 16  # the most from one measurement to the next: the first includes warming up
-
-
-@dataclasses.dataclass
-class Elapsed:
-    """Seconds of a block, set when it ends."""
-
-    seconds: float = 0.0
 
 
 class EpochsPerCall:
@@ -93,9 +85,8 @@ def seconds_of_a_step(plan: Plan, steps: int) -> float:
     with contextlib.closing(training(0, steps, steps, groups[:1], plan.draw)) as pieces:
         piece = jax.block_until_ready(next(pieces))  # a streamed chunk has several
         count = len(jax.tree.leaves(piece)[0])
-        started, compiled = time.perf_counter(), programs.compile_seconds
+        started = programs.clock()
         found = programs.chunk(population, hparams, data, piece)
         jax.block_until_ready(found)
-        seconds = time.perf_counter() - started
-    seconds = processes.broadcast_json(seconds - (programs.compile_seconds - compiled))
-    return seconds * len(groups) / count
+        seconds = programs.clock() - started
+    return processes.broadcast_json(seconds) * len(groups) / count

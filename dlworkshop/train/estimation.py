@@ -6,7 +6,6 @@ run itself uses them.
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -129,7 +128,7 @@ def measure(plan: Plan, saved: bool) -> Estimate:
         saved: whether the run has a folder; saving copies the population on a CPU.
     """
     programs, size = plan.programs, plan.groups.sizes[0]
-    setup = time.perf_counter() - plan.started - programs.compile_seconds
+    setup = programs.clock() - plan.started
     needs = memory.needs(plan, saved, size)
     free = memory.free(list(plan.mesh.devices.flat))
     loop, seconds_per_step = _timed_steps(plan)
@@ -141,10 +140,9 @@ def measure(plan: Plan, saved: bool) -> Estimate:
         counted = update / 3 * examples * len(plan.seeds)
         if counted > EVALUATION:
             return counted
-        started, compiled = time.perf_counter(), programs.compile_seconds
+        started = programs.clock()
         evaluate()
-        compiling = programs.compile_seconds - compiled
-        return time.perf_counter() - started - compiling
+        return programs.clock() - started
 
     def read_test() -> None:  # the scores are discarded
         judged, groups = programs.judged(loop.population), loop.running()

@@ -18,7 +18,7 @@ from dlworkshop.learn import population as pop
 from dlworkshop.learn.step import Metrics
 from dlworkshop.report.words import count
 from dlworkshop.train import processes, run_folder
-from dlworkshop.train.chunk_length import Elapsed, EpochsPerCall
+from dlworkshop.train.chunk_length import EpochsPerCall
 from dlworkshop.train.evaluation import evaluate_split, total_of, weight_of
 from dlworkshop.train.groups import Group, scatter_rows
 from dlworkshop.train.history import History
@@ -177,7 +177,8 @@ class Loop:
             last = min(last, first + -(-plan.asked.save_every_steps // every))
         fewest = max((s for s in plan.groups.sizes if s < len(group)), default=0)
         data = plan.feed.data("train")
-        with self.training() as spent:
+        before = self.train_seconds
+        with self.training():
             whole = self.population, plan.placed_hparams, plan.placed_seeds
             part, hparams, seeds = programs.gather(whole, group)
             part, epoch, rows = programs.epochs(
@@ -185,9 +186,8 @@ class Loop:
             )
             self.population = programs.scatter(self.population, group, part)
             rows = processes.fetch(rows)
-        self.epochs_per_call.record(
-            epoch - first, processes.broadcast_json(spent.seconds)
-        )
+        spent = processes.broadcast_json(self.train_seconds - before)
+        self.epochs_per_call.record(epoch - first, spent)
 
         def of_all(values: np.ndarray) -> np.ndarray:  # [G] -> [P]
             found = np.full(len(plan.seeds), np.nan)
@@ -209,14 +209,11 @@ class Loop:
         self.report_and_checkpoint(train)
 
     @contextlib.contextmanager
-    def training(self) -> Iterator[Elapsed]:
+    def training(self) -> Iterator[None]:
         """Count the time inside as training time, without compilation."""
-        programs, spent = self.plan.programs, Elapsed()
-        begun, compiled = time.perf_counter(), programs.compile_seconds
-        yield spent
-        compiled = programs.compile_seconds - compiled
-        spent.seconds = time.perf_counter() - begun - compiled
-        self.train_seconds += spent.seconds
+        begun = self.plan.programs.clock()
+        yield
+        self.train_seconds += self.plan.programs.clock() - begun
 
     def report_and_checkpoint(self, train: Metrics) -> None:
         """Report progress; answer a signal, or save a checkpoint if one is due."""

@@ -341,6 +341,10 @@ class Programs:
         first = at_first.output_size_in_bytes + at_first.temp_size_in_bytes
         return Memory(max(first, in_training.argument_size_in_bytes + rest), *held_by)
 
+    def clock(self) -> float:
+        """`time.perf_counter` without the seconds of compilation."""
+        return time.perf_counter() - self.compile_seconds
+
     def _run(self, program, *args):
         """Call a program; it is compiled first for new shapes."""
         return self._compile(program, *args)(*args)

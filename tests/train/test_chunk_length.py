@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import types
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ import pytest
 
 from dlworkshop import fit, models
 from dlworkshop.train import chunk_length, workload
+from dlworkshop.train.programs import Programs
 
 pytestmark = pytest.mark.usefixtures("unreported")
 
@@ -71,9 +71,8 @@ def test_a_loop_of_unknown_length_is_timed(
 def test_groups_that_take_turns_share_a_chunk(
     quadrants, monkeypatch, streamed, at_once, expected
 ):
-    seconds = itertools.count()  # a step of a group takes one
-    clock = types.SimpleNamespace(perf_counter=lambda: next(seconds))
-    monkeypatch.setattr(chunk_length, "time", clock)
+    ticks = itertools.count()  # a step of a group takes a second
+    monkeypatch.setattr(Programs, "clock", lambda programs: next(ticks))
     monkeypatch.setattr(chunk_length, "SECONDS", STEPS)
     members = {"seeds": 4, "members_at_once": at_once, "streamed": streamed}
     assert steps_seen(looping(3), quadrants, **members) == expected
@@ -102,8 +101,8 @@ def test_a_chunk_is_adjusted_by_the_clock(quadrants, monkeypatch, seconds, expec
     monkeypatch.setattr(workload.Workload, "draws_on_devices", True)
     monkeypatch.setattr(chunk_length, "MANY", 2)
     monkeypatch.setattr(chunk_length, "SECONDS", 6 / seconds)
-    clock = types.SimpleNamespace(perf_counter=itertools.count(0, 6).__next__)
-    monkeypatch.setattr(chunk_length, "time", clock)  # a step takes a second
+    ticks = itertools.count(0, 6)  # a step takes a second
+    monkeypatch.setattr(Programs, "clock", lambda programs: next(ticks))
     assert steps_seen(looping(None), quadrants, num_epochs=2) == expected
 
 
