@@ -55,6 +55,15 @@ def is_float(array: Array) -> bool:
     return bool(jnp.issubdtype(array.dtype, jnp.floating))
 
 
+def at_least_float32(array: Array) -> jax.Array:
+    """Numbers of fewer bits promoted to float32.
+
+    bfloat16 has 8 significant bits: a loss that is summed in it is wrong by percents.
+    """
+    array = jnp.asarray(array)
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+
+
 def check_finite(array: Array, what: str) -> None:
     """Reject NaN and infinity, naming the first example that has one."""
     rows = not_finite(array)

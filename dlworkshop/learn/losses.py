@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dlworkshop.data.leaves import at_least_float32
 from dlworkshop.errors import (
     UserError,
     check_function,
@@ -82,16 +83,9 @@ def probabilities(outputs_kind: str | None, outputs: Array) -> jax.Array | None:
     if outputs_kind is not None:
         check_known("meaning of outputs", outputs_kind, OUTPUTS)
     link = None if outputs_kind is None else OUTPUTS[outputs_kind]
-    return None if link is None else link(at_least_float32(outputs))
-
-
-def at_least_float32(array: Array) -> jax.Array:
-    """Promote numbers of fewer bits to float32.
-
-    bfloat16 has 8 significant bits: a loss that is summed in it is wrong by percents.
-    """
-    array = _array("the outputs", array)
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+    if link is None:
+        return None
+    return link(at_least_float32(_array("the outputs", outputs)))
 
 
 def _array(what: str, given: Any) -> jax.Array:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 from optax.contrib import MuonDimensionNumbers
 
+from dlworkshop.data.leaves import at_least_float32
 from dlworkshop.errors import UserError, check_function, repr_of
 from dlworkshop.types import PyTree
 
@@ -176,12 +177,9 @@ def clip_by_global_norm(max_norm) -> optax.GradientTransformation:
     [0.6, 0.8]
     """
 
-    def wide(leaf):
-        return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
-
     def update(updates, params=None):
         del params  # only gradients are used
-        norm = optax.tree.norm(jax.tree.map(wide, updates))
+        norm = optax.tree.norm(jax.tree.map(at_least_float32, updates))
         scale = jnp.minimum(1, max_norm / jnp.maximum(norm, 1e-30))
         return jax.tree.map(lambda leaf: (leaf * scale).astype(leaf.dtype), updates)
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from dlworkshop.data.leaves import at_least_float32
 from dlworkshop.errors import UserError, repr_of
 from dlworkshop.learn import schedules
 from dlworkshop.learn.checks import check_number
@@ -176,7 +177,7 @@ def make_loss_fn(spec: TrainSpec, batch_axis: str | None = None) -> Callable:
             one = jax.vmap(lifted, out_axes=(0, None), axis_name=BATCH, axis_size=1)
             lifted = _alone(one)
         values, new = lifted(batch, keys)  # [B] each
-        means = {name: mean(value) for name, value in values.items()}
+        means = {name: at_least_float32(value).mean() for name, value in values.items()}
         return means["loss"], (means, new)
 
     return loss_fn
@@ -188,11 +189,6 @@ def _alone(lifted: Callable) -> Callable:
         return jax.tree.map(lambda leaf: leaf[0], values), new
 
     return call
-
-
-def mean(values: Array) -> Array:
-    """Mean in float32 or more, because bfloat16 sums lose digits."""
-    return values.astype(jnp.promote_types(values.dtype, jnp.float32)).mean()
 
 
 def make_train_step(
@@ -314,7 +310,7 @@ def make_eval_step(spec: TrainSpec, with_outputs: bool = False) -> Callable:
             check_number(in_words(spec.objective), loss)
             for name, value in scores.items():
                 check_number(f"the metric '{name}'", value, integers=True)
-            wide = {k: _wide(value) for k, value in {"loss": loss, **scores}.items()}
+            wide = jax.tree.map(at_least_float32, {"loss": loss, **scores})
             return Evaluated(wide, outputs if with_outputs else None)
 
         return jax.vmap(example_fn)(batch.inputs, batch.targets)
@@ -333,11 +329,6 @@ def _minimised(spec: TrainSpec, *args: Any, **keywords: Any) -> tuple:
             "loss, (outputs, state)"
         ) from None
     return loss, (outputs, state)
-
-
-def _wide(value: Array) -> Array:
-    value = jnp.asarray(value)
-    return value.astype(jnp.promote_types(value.dtype, jnp.float32))
 
 
 def is_split(batch_axis: str | None) -> bool:

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from dlworkshop.data.leaves import at_least_float32
 from dlworkshop.models.functions import config_of
-from dlworkshop.models.layers import at_least_float32, average_pool, drop, drops
+from dlworkshop.models.layers import average_pool, drop, drops
 from dlworkshop.models.linen import from_linen
 from dlworkshop.models.model import Model, check_halvings, check_layers
 

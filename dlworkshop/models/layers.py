@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from dlworkshop.data.leaves import at_least_float32
+
 
 def drop(x: jax.Array, key: jax.Array, rate) -> jax.Array:
     """Dropout: each entry is zero with probability `rate`, else scaled by 1/(1-rate).
@@ -22,11 +24,6 @@ def drop(x: jax.Array, key: jax.Array, rate) -> jax.Array:
 def drops(key: jax.Array | None, rate) -> bool:
     """Whether dropout is active: in training, unless the rate is the constant 0."""
     return key is not None and not (isinstance(rate, float) and rate == 0)
-
-
-def at_least_float32(x: jax.Array) -> jax.Array:
-    """Outputs in float32, or in float64 if they are."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _windows(image: jax.Array) -> jax.Array:

@@ -6,15 +6,10 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from flax import linen as nn
 
+from dlworkshop.data.leaves import at_least_float32
 from dlworkshop.errors import UserError
 from dlworkshop.models.functions import config_of
-from dlworkshop.models.layers import (
-    at_least_float32,
-    drop,
-    drops,
-    group_norm,
-    max_pool,
-)
+from dlworkshop.models.layers import drop, drops, group_norm, max_pool
 from dlworkshop.models.linen import from_linen
 from dlworkshop.models.model import BATCH_AXES, check_halvings, check_layers
 

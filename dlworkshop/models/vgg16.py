@@ -11,9 +11,10 @@ from flax import linen as nn
 
 from dlworkshop.data import places
 from dlworkshop.data.fetch import fetch_file
+from dlworkshop.data.leaves import at_least_float32
 from dlworkshop.errors import check_flag, check_known, check_path
 from dlworkshop.models import weights as stored
-from dlworkshop.models.layers import at_least_float32, max_pool
+from dlworkshop.models.layers import max_pool
 from dlworkshop.models.linen import from_linen
 from dlworkshop.models.model import Model, check_layers, check_rank
 
