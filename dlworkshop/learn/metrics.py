@@ -292,15 +292,6 @@ def cost(metric: Metric | None, value: Array) -> Array:
     return xp.where(xp.isfinite(value), turned, xp.inf)
 
 
-def better(metric: Metric | None, a: Array, b: Array) -> Array:
-    """Whether `a` is better than `b`; a non-finite value never is.
-
-    >>> bool(better(rmse, 1.0, 2.0)), bool(better(r2, 1.0, 2.0))
-    (True, False)
-    """
-    return cost(metric, a) < cost(metric, b)
-
-
 def mean_over_classes(correct, label, weights=None) -> np.ndarray:
     """Mean over the classes of the accuracy on each.
 

@@ -7,8 +7,7 @@ import numpy as np
 
 from dlworkshop.errors import UserError
 from dlworkshop.learn.metrics import mean_and_error
-
-SPLITS = ("validation", "test")
+from dlworkshop.run_files import SPLITS
 
 
 def ranked(

@@ -28,8 +28,8 @@ from dlworkshop.learn.metrics import (
     Metric,
     accuracy,
     as_metrics,
-    better,
     calibration_error,
+    cost,
     default_metrics,
     label_accuracy,
     mean_and_error,
@@ -229,11 +229,12 @@ def test_metrics_know_their_direction():
     given = as_metrics({"acc": accuracy, "err": squared_error, "auc": metrics.roc_auc})
     assert [m.better for m in given.values()] == ["higher", "lower", "higher"]
     assert given["auc"].split
-    a, b = np.array([1.0, np.nan, 2.0]), np.array([2.0, 1.0, np.nan])
-    assert better(given["acc"], a, b).tolist() == [False, False, True]
-    assert better(given["err"], a, b).tolist() == [True, False, True]
-    assert better(None, a, b).tolist() == [True, False, True]  # of the loss
-    assert jax.jit(lambda a, b: better(given["acc"], a, b))(a, b).tolist() == [0, 0, 1]
+    value = np.array([1.0, np.nan, 2.0])
+    assert cost(given["acc"], value).tolist() == [-1, np.inf, -2]
+    assert cost(given["err"], value).tolist() == [1, np.inf, 2]
+    assert cost(None, value).tolist() == [1, np.inf, 2]  # of the loss
+    traced = jax.jit(lambda value: cost(given["acc"], value))(value)
+    assert traced.tolist() == [-1, np.inf, -2]
 
 
 @pytest.mark.parametrize(
