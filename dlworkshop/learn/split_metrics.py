@@ -318,3 +318,7 @@ def r2(outputs, targets, weights=None) -> float:
     if not some.any():
         raise _UndefinedError("the targets do not vary")
     return r2_score(targets[:, some], outputs[:, some], sample_weight=weights)
+
+
+# The usual ones of values.
+OF_VALUES: dict[str, Callable[..., float]] = {"mae": mae, "rmse": rmse, "r2": r2}

@@ -16,11 +16,6 @@ MOST_COLUMNS = 6  # of the target that get a figure each
 MOST_ROWS = 20  # of the table, one for each target column
 MOST_DOTS = 800
 MOST_LETTERS = 32  # of a column name at an axis
-MEASURES = {
-    "mae": split_metrics.mae,
-    "rmse": split_metrics.rmse,
-    "r2": split_metrics.r2,
-}
 
 
 def predictions(run: RunFolder, found: Numbers) -> Html:
@@ -61,7 +56,7 @@ def _rows(
 ) -> list[list[str]]:
     target, together = found.target[:, columns], found.ensemble[:, columns]
     rows = []
-    for measure, function in MEASURES.items():
+    for measure, function in split_metrics.OF_VALUES.items():
         if measure == "r2" and not (target != target[:1]).any():
             continue  # not defined
         members = [function(own[:, columns], target) for own in found.said[finite]]

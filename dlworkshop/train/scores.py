@@ -239,7 +239,7 @@ class OfNumbers:
     @property
     def _measures(self) -> dict[str, "Measure"]:
         is_label = self._outputs == "binary_logits"
-        return LABEL_MEASURES if is_label else VALUE_MEASURES
+        return LABEL_MEASURES if is_label else split_metrics.OF_VALUES
 
     def _whole(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Outputs [P, N, D] and targets [N, D] in the unit, and weights [N]."""
@@ -299,9 +299,4 @@ LABEL_MEASURES: dict[str, Measure] = {
     "accuracy": _label_accuracy,
     "f1_macro": split_metrics.label_f1_macro,
     "loss": _label_loss,
-}
-VALUE_MEASURES: dict[str, Measure] = {
-    "mae": split_metrics.mae,
-    "rmse": split_metrics.rmse,
-    "r2": split_metrics.r2,
 }
