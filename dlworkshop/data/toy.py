@@ -53,15 +53,17 @@ def moons(size: int = 200, noise: float = 0.1, seed: int = 0) -> Batch:
     return _points(np.stack([x, y], -1), lower, noise, seed)
 
 
-def spirals(size: int = 200, noise: float = 0.03, seed: int = 0) -> Batch:
-    """Three interleaved spirals, one class each.
+def spirals(
+    size: int = 200, arms: int = 3, noise: float = 0.03, seed: int = 0
+) -> Batch:
+    """`arms` interleaved spirals, one class each.
 
     >>> spirals(9).targets.tolist(), bool(abs(spirals(99).inputs).max() < 1.2)
     ([0, 1, 2, 0, 1, 2, 0, 1, 2], True)
     """
-    arm = np.arange(size) % 3
+    arm = np.arange(size) % arms
     radius = np.random.default_rng([seed, 1]).uniform(0.1, 1, size)
-    angle = 2 * np.pi * arm / 3 + 3.5 * radius
+    angle = 2 * np.pi * arm / arms + 3.5 * radius
     place = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1)
     return _points(place, arm, noise, seed)
 
