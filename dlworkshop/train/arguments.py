@@ -85,6 +85,8 @@ def check_arguments(asked: Arguments) -> None:
         **asked.functions,
         **{f"observe[{i}]": each for i, each in enumerate(asked.observers)},
     )
+    for i, observer in enumerate(asked.observers):
+        checks.check_observer(f"observe[{i}]", observer)
     checks.check_dataset(asked.dataset)
     checks.check_numbers(
         num_epochs=asked.num_epochs,

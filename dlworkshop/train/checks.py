@@ -1,5 +1,6 @@
 """Checks of the arguments of `fit`, with one sentence for each mistake."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -65,6 +66,19 @@ def check_convolution(how: str, convolutions: bool) -> None:
             f"convolution is '{how}', but the model has no convolution of an image or "
             "a sequence: leave it out"
         )
+
+
+def check_observer(name: str, observer: Callable) -> None:
+    """Reject a function that cannot be called with a single snapshot."""
+    try:
+        inspect.signature(observer).bind(None)
+    except TypeError as error:
+        raise UserError(
+            f"{name} ({name_of(observer)}) is called with one argument, a snapshot, "
+            f"and does not take it: {error}"
+        ) from error
+    except ValueError:  # a builtin without a signature
+        pass
 
 
 def check_places(workdir: Any, devices: Any) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from dlworkshop import run_files
 from dlworkshop.data.inputs_like import as_learnt_from, check_inputs_like
-from dlworkshop.data.leaves import TEXT, read
+from dlworkshop.data.leaves import TEXT, is_float, not_finite, read
 from dlworkshop.data.plain_arrays import checked_weights
 from dlworkshop.data.targets import as_labels
 from dlworkshop.errors import UserError, repr_of
@@ -34,7 +34,7 @@ from dlworkshop.train.flops import update_flops
 from dlworkshop.train.history import History
 from dlworkshop.train.mesh import row_structs
 from dlworkshop.train.scores import Evaluation, Parts, evaluate_parts
-from dlworkshop.types import Batch, HParams, PyTree
+from dlworkshop.types import Array, Batch, HParams, PyTree
 
 PREDICT_BATCH = 512  # examples at a time
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "dlworkshop")
@@ -74,6 +74,25 @@ class Run:
         """`predict` with its compiled programs, created once."""
         outputs = _compiled_outputs(stateful(self.model))
 
+        def of_part(members, inputs: PyTree, start: int, size: int) -> PyTree:
+            part = jax.tree.map(
+                lambda leaf: np.asarray(leaf[start : start + size]), inputs
+            )
+            where, batch = _platform(members), _padded(part, size)
+            found = jax.device_get(outputs(where, *members, batch))
+            rows = len(jax.tree.leaves(part)[0])
+            found = jax.tree.map(lambda leaf: leaf[:, :rows], found)
+            if len(bad := _not_finite(part)):
+                # compiled together with other operations, XLA's maximum of NaN and 0
+                # may be 0 on a CPU
+                few = jax.tree.map(lambda leaf: leaf[bad], part)
+                with jax.disable_jit():
+                    alone = outputs(where, *members, few)
+                found = jax.tree.map(
+                    lambda leaf, own: _with_rows(leaf, bad, own), found, alone
+                )
+            return found
+
         def predict_all(inputs: PyTree) -> PyTree:
             inputs = as_learnt_from(self.summary.get("inputs", {}), inputs)
             if "inputs" in self.summary:
@@ -81,21 +100,10 @@ class Run:
             total = len(jax.tree.leaves(inputs)[0])
             # padded to one of few sizes, so that few programs are compiled
             size = min(1 << max(total - 1, 0).bit_length(), PREDICT_BATCH)
+            starts = range(0, max(total, 1), size)
             groups = []
             for members in self._groups():
-                rows = []
-                for first in range(0, max(total, 1), size):
-                    batch = jax.tree.map(
-                        lambda leaf, at=first: _padded(leaf[at : at + size], size),
-                        inputs,
-                    )
-                    found = outputs(_platform(members), *members, batch)
-                    rows.append(
-                        jax.tree.map(
-                            lambda leaf, n=total - first: leaf[:, :n],
-                            jax.device_get(found),
-                        )
-                    )
+                rows = [of_part(members, inputs, start, size) for start in starts]
                 groups.append(_concatenated(rows, 1))
             return _concatenated(groups, 0)
 
@@ -284,6 +292,19 @@ def _compiled_outputs(model: StatefulModel) -> Callable:
     return outputs
 
 
+def _not_finite(inputs: PyTree) -> np.ndarray:
+    """Indices of the examples with NaN or infinity in any array."""
+    found = [not_finite(leaf) for leaf in jax.tree.leaves(inputs) if is_float(leaf)]
+    return np.unique(np.concatenate([np.zeros(0, int), *found]))
+
+
+def _with_rows(outputs: np.ndarray, rows: np.ndarray, own: Array) -> np.ndarray:
+    """Outputs [P, B, ...] with those of some examples replaced."""
+    whole = np.array(outputs)
+    whole[:, rows] = own
+    return whole
+
+
 def check_run(run: Any) -> None:
     """Refuse what is not a run."""
     if not isinstance(run, Run):
@@ -377,9 +398,11 @@ def _platform(tree: PyTree) -> str:
     return next(iter(leaves[0].devices())).platform
 
 
-def _padded(leaf: Any, size: int) -> np.ndarray:
-    leaf = np.asarray(leaf)
-    return np.pad(leaf, [(0, size - len(leaf))] + [(0, 0)] * (leaf.ndim - 1))
+def _padded(part: PyTree, size: int) -> PyTree:
+    return jax.tree.map(
+        lambda leaf: np.pad(leaf, [(0, size - len(leaf))] + [(0, 0)] * (leaf.ndim - 1)),
+        part,
+    )
 
 
 def _concatenated(trees: list[PyTree], axis: int) -> PyTree:

@@ -391,3 +391,13 @@ def test_observers_are_a_public_name():
     assert data and observers.tensorboard.__module__.startswith(
         "dlworkshop.train.observers"
     )
+
+
+@pytest.mark.parametrize("observer", [lambda: None, lambda one, two: None])
+def test_an_observer_that_takes_no_snapshot_is_refused_before_training(
+    quadrants, observer
+):
+    with pytest.raises(
+        UserError, match=r"observe\[0\] \(<lambda>\) is called with one"
+    ):
+        train(quadrants, observe=[observer])
