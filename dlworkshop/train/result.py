@@ -62,7 +62,8 @@ class Run:
         The model determines what the outputs are (logits, probabilities, values).
         Inputs on disk are read in parts. A list is one array, and the columns of a data
         frame are found by name. If the run has several settings, `outputs[run.chosen]`
-        are those of the best one.
+        are those of the best one. An example with NaN has outputs of NaN, unless the
+        model masks it.
 
         Raises:
             UserError: if the inputs are not like those that the run learnt from.
