@@ -9,6 +9,7 @@ import pytest
 from dlworkshop import data, fit, metrics, models
 from dlworkshop.errors import UserError
 from dlworkshop.models import Model
+from dlworkshop.types import Batch
 
 X = np.random.default_rng(0).normal(size=(120, 4)).astype(np.float32)
 Y = (X[:, 0] > 0).astype(np.int32)
@@ -124,7 +125,7 @@ def test_a_mask_is_no_fault():
     assert metrics.accuracy(jnp.array([-jnp.inf, 1.0]), 1) == 1
 
 
-def test_outputs_of_inputs_that_are_not_finite_are_not_finite():
+def test_outputs_of_inputs_that_are_not_finite_are_not_finite(caplog):
     """Compiled together with what comes before it, XLA's relu turns NaN into 0."""
     model = models.resnet((4,), norm="batch", num_classes=3)
     rng = np.random.default_rng(0)
@@ -136,3 +137,6 @@ def test_outputs_of_inputs_that_are_not_finite_are_not_finite():
     outputs = run.predict(some)
     assert np.isfinite(outputs).all((0, 2)).tolist() == [True, False, True, False, True]
     np.testing.assert_allclose(outputs[:, ::2], run.predict(some[::2]), atol=1e-5)
+    found = run.evaluate(Batch(some, label[:5]), members=[0, 1])
+    assert found.scores["accuracy"]["mean"] is None
+    assert "2 of 5 examples have outputs that are not finite" in caplog.text
