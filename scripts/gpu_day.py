@@ -516,7 +516,7 @@ def bits() -> None:
 
 def bits_once() -> None:
     few = 2 if TINY else 4
-    for members, how in ((1, "lax"), (few, "patches"), (few, "lax+patches")):
+    for members, how in ((1, "lax"), (few, "patches"), (few, "shifts")):
         chunk("bits", "cnn", members, how, steps=8)
     chunk("bits", "mlp", few, steps=8)
 

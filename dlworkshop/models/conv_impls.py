@@ -1,16 +1,12 @@
 """Implementations of convolution, equal up to rounding.
 
-XLA's own convolution is used on a TPU, and for one member on a GPU. Over members it
-becomes a grouped convolution, which is slow, and inside a loop on a CPU its weight
-gradient is slow too. Alternatives are one matrix product with the patches of the image,
-or one product for each shift of the kernel, in the forward pass, the backward pass or
-both. The fastest one depends on device, version, shapes and members, so
-`train/autotune.py` measures it. Winograd's transforms need fewer products for the
-inference of wide layers.
+XLA's own convolution is used on a CPU (see `convolution.in_standard_layout`), on a TPU,
+and for one member on a GPU. Over members it becomes a grouped convolution, which is
+slow. Alternatives are one matrix product with the patches of the image, or one product
+for each shift of the kernel. The fastest one depends on device, version, shapes and
+members, so `train/autotune.py` measures it. Winograd's transforms need fewer products
+for wide layers.
 """
-
-import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -164,15 +160,6 @@ def _pads(image, kernel, strides, padding, dilation):
     return lax.padtype_to_pads(image.shape[:2], extent, strides, padding)
 
 
-def _flipped_padding(image, kernel, padding, dilation):
-    """Padding of the cotangent so that the flipped kernel yields image.shape."""
-    pads = _pads(image, kernel, (1, 1), padding, dilation)
-    return tuple(
-        (reach - 1 - low, reach - 1 - high)
-        for reach, (low, high) in zip(_extent(kernel, dilation), pads, strict=True)
-    )
-
-
 def _windows(image, kernel, strides, padding, dilation) -> list[jax.Array]:
     """The input of each kernel entry: h*w images [H', W', C]."""
     extent = _extent(kernel, dilation)
@@ -192,56 +179,10 @@ def _windows(image, kernel, strides, padding, dilation) -> list[jax.Array]:
     ]
 
 
-def lax_and(kernel_grad: Callable) -> Callable:
-    """XLA's convolution with the kernel's gradient computed by `kernel_grad`.
-
-    Without strides, the gradient of the image is the convolution with the flipped
-    kernel (Goodfellow, Bengio & Courville 2016, Deep learning, section 9.5), because
-    XLA's transposed convolution is slow on a CPU. Reverse mode only.
-    """
-
-    @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-    def convolution(image, kernel, strides, padding, dilation):
-        return by_lax(image, kernel, strides, padding, dilation)
-
-    def remember(image, kernel, strides, padding, dilation):
-        return by_lax(image, kernel, strides, padding, dilation), (image, kernel)
-
-    def pull_back(strides, padding, dilation, saved, cotangent):
-        image, kernel = saved
-        if strides == (1, 1):
-            flipped = kernel[::-1, ::-1].swapaxes(2, 3)  # [h, w, F, C]
-            around = _flipped_padding(image, kernel, padding, dilation)
-            image_grad = by_lax(cotangent, flipped, (1, 1), around, dilation)
-        else:
-            _, pull_image = jax.vjp(
-                lambda x: by_lax(x, kernel, strides, padding, dilation), image
-            )
-            (image_grad,) = pull_image(cotangent)
-        windows = _windows(image, kernel, strides, padding, dilation)
-        return image_grad, kernel_grad(windows, cotangent).reshape(kernel.shape)
-
-    convolution.defvjp(remember, pull_back)
-    return convolution
-
-
-def patches_grad(windows, cotangent):
-    """Gradient [h*w*C, F] of the kernel as one matrix product."""
-    patches = jnp.concatenate(windows, axis=-1)  # [H', W', h*w*C]
-    return jnp.einsum("ijp,ijf->pf", patches, cotangent)
-
-
-def shifts_grad(windows, cotangent):
-    """Gradient [h*w, C, F] of the kernel, a matrix product for each shift."""
-    return jnp.stack([jnp.einsum("ijc,ijf->cf", w, cotangent) for w in windows])
-
-
 CONV_IMPLS = {
     "lax": by_lax,
     "patches": by_patches,
     "blocks": by_blocks,
     "shifts": by_shifts,
-    "lax+patches": lax_and(patches_grad),
-    "lax+shifts": lax_and(shifts_grad),
     "winograd": by_winograd,
 }

@@ -1,8 +1,8 @@
 """Choice of the implementation of a model's convolutions, in any library's layers.
 
-Inside a loop on a CPU, XLA's own convolution is 8 to 18 times slower than a matrix
-product (`conv_impls`). So the model is traced for ONE example, and each convolution in
-its jaxpr is replaced by the chosen implementation.
+The model is traced for ONE example, and each convolution in its jaxpr is replaced by
+the chosen implementation (`conv_impls`). In the jaxpr of a gradient, XLA's convolutions
+are brought to the layout that its library for CPUs needs (`in_standard_layout`).
 """
 
 import functools
@@ -17,14 +17,27 @@ from jax import lax
 from jax.extend import core
 from jax.extend.core import primitives
 
-from dlworkshop.models.conv_impls import CONV_IMPLS
+from dlworkshop.models.conv_impls import CONV_IMPLS, NHWC
 from dlworkshop.models.model import AnyModel
 
-__all__ = ["CONV_IMPLS", "computed_by", "has_convolutions", "with_convolutions"]
+__all__ = [
+    "CONV_IMPLS",
+    "OF_XLA",
+    "computed_by",
+    "has_convolutions",
+    "in_standard_layout",
+    "with_convolutions",
+]
+
+OF_XLA = (
+    "lax",
+    "winograd",
+)  # the implementations that are XLA's convolution, or fall back on it
 
 # Entries of the largest kernel that is replaced: each becomes an operation or more of
 # the program. Kernels as large as an image occur in gradients within a model.
 ENTRIES = 256
+STANDARD = lax.conv_dimension_numbers((1,) * 4, (1,) * 4, NHWC)
 # The primitives whose bodies are rewritten. A function with its own derivative rule
 # (custom_jvp, custom_vjp) is not rewritten, because the rule was written for its body.
 BODIES = {
@@ -83,10 +96,39 @@ def with_convolutions(
         # not earlier, because it initialises the devices of the process
         where = platform or jax.default_backend()
         by = how or ("patches" if where == "cpu" else "lax")
-        outputs = core.jaxpr_as_fun(_rewritten(closed, by, where))(*arrays)
-        return jax.tree.unflatten(tree, outputs)
+        compute = functools.partial(_compute, by, where)
+        rewritten = _rewritten(closed, _is_covered, compute)
+        return jax.tree.unflatten(tree, core.jaxpr_as_fun(rewritten)(*arrays))
 
     return computed
+
+
+def in_standard_layout(function: Callable) -> Callable:
+    """`function` with its convolutions on [N, H, W, C] and kernels [h, w, C, F].
+
+    The gradients of a convolution are convolutions whose operands are laid out in other
+    ways. Inside a loop, XLA's library for CPUs does not compute those, and what is used
+    instead takes 20 to 100 times as long. Convolutions in groups stay as they are.
+
+    Args:
+        function: any pytrees -> a pytree. It is not differentiated afterwards.
+
+    >>> def gradient(kernel, images):
+    ...     return jax.grad(lambda w: by_lax(images, w).sum())(kernel)
+    >>> from dlworkshop.models.conv_impls import by_lax
+    >>> given = np.ones((3, 3, 2, 4), np.float32), np.ones((8, 8, 2), np.float32)
+    >>> changed = in_standard_layout(gradient)(*given)
+    >>> bool(jnp.allclose(changed, gradient(*given)))
+    True
+    """
+
+    @functools.wraps(function)
+    def standard(*args, **kwargs):
+        arrays, closed, tree = _traced(function, args, kwargs)
+        rewritten = _rewritten(closed, _is_transposed, _in_standard_layout)
+        return jax.tree.unflatten(tree, core.jaxpr_as_fun(rewritten)(*arrays))
+
+    return standard
 
 
 def has_convolutions(apply: Callable, *shapes: Any, **more: Any) -> bool:
@@ -137,11 +179,15 @@ def _bodies(eqn: core.JaxprEqn) -> dict[str, Any]:
     }
 
 
-def _inside(jaxpr: core.Jaxpr) -> bool:
+def _inside(jaxpr: core.Jaxpr, covers: Callable | None = None) -> bool:
     """Whether a jaxpr has a convolution to replace, at any depth."""
+    covers = covers or _is_covered
     return any(
-        _is_covered(eqn)
-        or any(_inside(getattr(body, "jaxpr", body)) for body in _each(_bodies(eqn)))
+        covers(eqn)
+        or any(
+            _inside(getattr(body, "jaxpr", body), covers)
+            for body in _each(_bodies(eqn))
+        )
         for eqn in jaxpr.eqns
     )
 
@@ -151,21 +197,27 @@ def _each(bodies: dict[str, Any]) -> Iterator[Any]:
         yield from body if isinstance(body, tuple) else (body,)
 
 
-def _rewritten(jaxpr: Any, how: str, platform: str) -> Any:
-    """The jaxpr, or several, with convolutions computed by `how`."""
+def _rewritten(jaxpr: Any, covers: Callable, compute: Callable) -> Any:
+    """The jaxpr, or several, with the equations that `covers` names replaced.
+
+    `compute` is (params of the equation, image, kernel) -> result.
+    """
     if isinstance(jaxpr, tuple):
-        return tuple(_rewritten(one, how, platform) for one in jaxpr)
+        return tuple(_rewritten(one, covers, compute) for one in jaxpr)
     inner = getattr(jaxpr, "jaxpr", jaxpr)  # JAX 0.12 has no separate closed type
     if inner is not jaxpr:
-        return jaxpr.replace(jaxpr=_rewritten(inner, how, platform))
-    if not _inside(jaxpr):  # unchanged, so that compiled programs stay cached
+        return jaxpr.replace(jaxpr=_rewritten(inner, covers, compute))
+    if not _inside(jaxpr, covers):  # unchanged, so that compiled programs stay cached
         return jaxpr
     eqns = []
     for eqn in jaxpr.eqns:
-        if _is_covered(eqn):
-            eqns += _exchanged(eqn, how, platform)
+        if covers(eqn):
+            eqns += _exchanged(eqn, compute)
         else:
-            bodies = {k: _rewritten(v, how, platform) for k, v in _bodies(eqn).items()}
+            bodies = {
+                name: _rewritten(body, covers, compute)
+                for name, body in _bodies(eqn).items()
+            }
             eqns.append(eqn.replace(params={**eqn.params, **bodies}))
     return jaxpr.replace(eqns=eqns)
 
@@ -188,9 +240,21 @@ def _is_covered(eqn: core.JaxprEqn) -> bool:
     )
 
 
-def _exchanged(eqn: core.JaxprEqn, how: str, platform: str) -> list[core.JaxprEqn]:
+def _is_transposed(eqn: core.JaxprEqn) -> bool:
+    """Whether an equation is a convolution of images in another layout."""
+    if eqn.primitive is not primitives.conv_general_dilated_p:
+        return False
+    params = eqn.params
+    return (
+        len(params["window_strides"]) == 2
+        and params["feature_group_count"] == params["batch_group_count"] == 1
+        and params["dimension_numbers"] != STANDARD
+    )
+
+
+def _exchanged(eqn: core.JaxprEqn, compute: Callable) -> list[core.JaxprEqn]:
     """The equations that replace this convolution."""
-    compute = functools.partial(_compute, eqn.params, how, platform)
+    compute = functools.partial(compute, eqn.params)
     closed = jax.make_jaxpr(compute)(*(v.aval for v in eqn.invars))
     assert not closed.consts
     names = dict(zip(closed.jaxpr.invars, eqn.invars, strict=True))
@@ -211,13 +275,42 @@ def _exchanged(eqn: core.JaxprEqn, how: str, platform: str) -> list[core.JaxprEq
     ]
 
 
-def _compute(params: dict[str, Any], how: str, platform: str, image, kernel):
+def _in_standard_layout(params: dict[str, Any], image, kernel):
+    """A convolution with the parameters of `lax.conv_general_dilated_p`."""
+    x, w = _transposed(params, image, kernel)
+    y = lax.conv_general_dilated(
+        x,
+        w,
+        params["window_strides"],
+        params["padding"],
+        params["lhs_dilation"],
+        params["rhs_dilation"],
+        NHWC,
+        precision=params["precision"],
+        preferred_element_type=params["preferred_element_type"],
+    )
+    return _transposed_back(params, y)
+
+
+def _transposed(params: dict[str, Any], image, kernel) -> tuple:
+    """The image as [N, H, W, C], or [N, L, C], and the kernel as [h, w, C, F]."""
+    lhs, rhs, _ = params["dimension_numbers"]
+    x = lax.transpose(image, (lhs[0], *lhs[2:], lhs[1]))
+    return x, lax.transpose(kernel, (*rhs[2:], rhs[1], rhs[0]))
+
+
+def _transposed_back(params: dict[str, Any], result):
+    """A result [N, H, W, F], or [N, L, F], in the layout of the equation."""
+    _, _, out = params["dimension_numbers"]
+    return lax.transpose(result, np.argsort((out[0], *out[2:], out[1])))
+
+
+def _compute(how: str, platform: str, params: dict[str, Any], image, kernel):
     """A convolution with the parameters of `lax.conv_general_dilated_p`, by `how`."""
-    lhs, rhs, out = params["dimension_numbers"]
+    x, w = _transposed(params, image, kernel)
+    groups = params["feature_group_count"]
     strides, dilation = params["window_strides"], params["rhs_dilation"]
     pads = params["padding"]
-    x = lax.transpose(image, (lhs[0], *lhs[2:], lhs[1]))
-    w = lax.transpose(kernel, (*rhs[2:], rhs[1], rhs[0]))
     spread = params["lhs_dilation"]
     if any(d != 1 for d in spread) or any(n < 0 for pair in pads for n in pair):
         around = [(*pair, d - 1) for pair, d in zip(pads, spread, strict=True)]
@@ -230,28 +323,31 @@ def _compute(params: dict[str, Any], how: str, platform: str, image, kernel):
         strides, dilation = (1, *strides), (1, *dilation)
 
     def one(x):  # [H, W, C] -> [H', W', F]
-        return _grouped(way, x, w, params["feature_group_count"], window)
+        return _grouped(way, x, w, groups, window)
 
     window = tuple(strides), tuple(pads), tuple(dilation)
-    way = _way(how, platform, x.shape[1:3], w.shape[:2])
+    if platform == "cpu" and not _is_fast(x, w, groups):
+        how = "patches" if how in OF_XLA else how
+    way = CONV_IMPLS[how]
     precision = params["precision"]
     precision = precision if precision is None else precision[0].name.lower()
     with jax.default_matmul_precision(precision):
         y = one(x[0])[None] if len(x) == 1 else jax.vmap(one)(x)  # [N, H', W', F]
     if line:
         y = y[:, 0]
-    return lax.transpose(y, np.argsort((out[0], *out[2:], out[1])))
+    return _transposed_back(params, y)
 
 
-def _way(how: str, platform: str, image: tuple, kernel: tuple) -> Callable:
-    """The implementation; on a CPU patches for an image smaller than the kernel.
+def _is_fast(images, kernel, groups: int) -> bool:
+    """Whether XLA's library for CPUs computes a convolution, and fast.
 
-    XLA is slow there: 2x2x512 by 3x3 ran at 3 GFLOP/s, patches at 380.
+    It has neither groups nor float64. Images smaller than the kernel are slow: 2x2x512
+    by 3x3 ran at 3 GFLOP/s, patches at 380.
     """
-    smaller = any(n < k for n, k in zip(image, kernel, strict=True))
-    if smaller and platform == "cpu" and how.startswith("lax"):
-        how = "patches"
-    return CONV_IMPLS[how]
+    large = all(
+        n >= k for n, k in zip(images.shape[1:3], kernel.shape[:2], strict=True)
+    )
+    return groups == 1 and images.dtype == jnp.float32 and large
 
 
 def _grouped(way: Callable, image, kernel, groups: int, window: tuple):

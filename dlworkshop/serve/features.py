@@ -18,6 +18,7 @@ from dlworkshop.files import atomic_rename
 from dlworkshop.models.convolution import computed_by
 from dlworkshop.models.model import Model, check_model, predict
 from dlworkshop.train.cache import cache_folder
+from dlworkshop.train.compiling import compile_lowered
 from dlworkshop.train.flops import update_flops
 from dlworkshop.types import Array, Batch, Dataset, PyTree
 
@@ -26,11 +27,6 @@ from dlworkshop.types import Array, Batch, Dataset, PyTree
 # VGG16 processed 13 images/s of 224x224 in batches of 2, and 9 in batches of 16.
 BATCH_FLOPS = {"cpu": 6e10, "gpu": 2e12}
 BATCH_SIZE = 512  # at most
-# Without XLA's newer convolution for CPUs (YNNPACK), VGG16 processed 13.0 images/s of
-# 224x224 in batches of 2, with it 10.2 (medians of 4, alternating).
-CPU_OPTIONS: dict[str, str | bool] = {
-    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
-}
 DIGESTS = "sha256.json"  # the name of a file of features -> its digest
 
 
@@ -135,11 +131,7 @@ class Extractor:
         model = computed_by(model, "winograd" if on_cpu else "lax")
         lifted = jax.jit(lambda p, x: predict(model, p, x))
         lowered = lifted.lower(params, self._padded(images[:1]))
-        options = CPU_OPTIONS if on_cpu else {}
-        try:
-            self._program = lowered.compile(compiler_options=options)
-        except jax.errors.JaxRuntimeError:  # this XLA does not support the option
-            self._program = lowered.compile()
+        self._program = compile_lowered(lowered, convolves_on_cpu=on_cpu)
 
     def __call__(self, images: Array) -> Iterator[np.ndarray]:
         """Yield the outputs [B, ...] of each batch; the last may be shorter."""

@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from dlworkshop.files import atomic_write
-from dlworkshop.models.convolution import CONV_IMPLS, has_convolutions
+from dlworkshop.models.convolution import CONV_IMPLS, OF_XLA, has_convolutions
 from dlworkshop.models.model import (
     BATCH,
     StatefulModel,
@@ -45,7 +45,14 @@ LASTING = 3.0  # seconds per question, at least: a machine may be slow for a sec
 LASTING_ELSEWHERE = 0.3  # on an accelerator, which no other program uses
 TRIAL_FLOPS = 1e11  # of a step that is timed there: about ten milliseconds
 SMALL = 1.5e6  # operations of an update that mostly launches its operations
-CACHED = 5e8  # operations of an update whose patches fit a cache of some megabytes
+AT_LEAST = 32  # examples that keep all cores busy with XLA's convolution
+CACHED = 5e8  # operations of an update that fits a cache of some megabytes
+# The implementations of convolution that are tried; elsewhere all.
+SENSIBLE = {
+    "cpu": ("lax", "patches", "shifts", "winograd"),
+    "gpu": ("lax", "blocks"),
+    "tpu": ("lax", "patches", "blocks", "shifts"),
+}
 NEARLY = 0.95  # of the time: smaller gains may be noise
 HOPELESS = 2.0  # times slower than the best at the first try: not tried again
 
@@ -62,7 +69,8 @@ def rule_of_thumb(
 
     A CPU trains one member at a time, so that its parameters stay in the cache, unless
     an update is so small that launching its operations takes most of the time. With
-    convolutions, it computes as many examples at a time as have their patches there.
+    convolutions, it computes some examples at a time, so that their activations stay
+    there, too.
 
     A GPU trains all members side by side. For cuDNN the convolutions of several members
     are grouped convolutions, which take twice as long as products of patches (of blocks
@@ -84,11 +92,12 @@ def rule_of_thumb(
         return ExecutionConfig("blocks" if grouped else None, sequential=False)
     if not convolutions:
         return ExecutionConfig(None, sequential=batch * flops > SMALL)
-    return ExecutionConfig(None, True, micro_batch_size(batch, cached(flops)))
+    wanted = max(AT_LEAST, cached(flops))
+    return ExecutionConfig("lax", True, micro_batch_size(batch, wanted))
 
 
 def cached(flops: float) -> int:
-    """The number of examples whose patches fit into a CPU's cache, approximately."""
+    """The number of examples that fit into a CPU's cache, approximately."""
     return max(1, round(CACHED / max(flops, 1.0)))
 
 
@@ -108,10 +117,7 @@ def search_space(
 ) -> dict[str, list]:
     """The choices to compare, one field after the other.
 
-    In a loop on a CPU, XLA's own convolution takes 15 to 70 times as long as the best;
-    trying it cost a minute. So there it, and what falls back on it, is used only on
-    request. Elsewhere XLA's libraries include Winograd's algorithm, and on a GPU all
-    but two ways are slower (docs/accelerators.md).
+    On a GPU all but two ways are slower (docs/accelerators.md).
 
     Args:
         members, batch: members, and examples of each, on one device.
@@ -119,17 +125,11 @@ def search_space(
         platform: "cpu", "gpu" or "tpu".
     """
     on_cpu = platform == "cpu"
-    some = cached(flops)
-    sizes = [
-        micro_batch_size(batch, wanted)
-        for wanted in (max(1, some // 2), some, 2 * some)
-    ]
+    some = max(AT_LEAST, cached(flops))
+    sizes = [micro_batch_size(batch, wanted) for wanted in (some // 2, some, 2 * some)]
     return {
         "convolution": [
-            how
-            for how in CONV_IMPLS
-            if how != "winograd" and not (on_cpu and how in ("lax", "blocks"))
-            if platform != "gpu" or how in ("lax", "blocks")
+            how for how in CONV_IMPLS if how in SENSIBLE.get(platform, CONV_IMPLS)
         ],
         "micro_batch": list(dict.fromkeys([*sizes, None])) if on_cpu else [None],
         "sequential": [True, False] if members > 1 else [False],
@@ -240,9 +240,15 @@ def _measure(
         asked,
         cache_key,
         functools.partial(log.log, log_level(quiet, logging.INFO)),
+        sensible=lambda choice: not (on_cpu and _in_groups(choice)),
         worth=worth,
         lasting=LASTING if on_cpu else min(LASTING, LASTING_ELSEWHERE),
     )
+
+
+def _in_groups(choice: ExecutionConfig) -> bool:
+    """Whether members side by side are groups of XLA's convolution, slow on a CPU."""
+    return choice.convolution in OF_XLA and not choice.sequential
 
 
 def _make_try_out(
@@ -285,6 +291,7 @@ def autotune(
     cache_key: dict[str, Any],
     say: Callable[[str], None],
     *,
+    sensible: Callable[[ExecutionConfig], bool] = lambda choice: True,
     worth: Callable[[float, float], bool] = lambda seconds, cost: True,
     lasting: float | None = None,
 ) -> ExecutionConfig:
@@ -299,6 +306,7 @@ def autotune(
         asked: field of the choice -> the values to try.
         cache_key: everything that the result depends on, as JSON.
         say: called with the result in words.
+        sensible: whether a choice may be fast, and is tried.
         worth: (seconds of a call of `start`, seconds that measuring would take) ->
             whether the run is long enough; if not, `start` is returned.
         lasting: seconds per field, at least; LASTING by default.
@@ -324,6 +332,7 @@ def autotune(
     best = start
     for field, answers in asked.items():
         choices = [best._replace(**{field: answer}) for answer in answers]
+        choices = [choice for choice in choices if sensible(choice)]
         if len(choices) > 1:
             best = _race(try_out, choices, best, seconds, lasting, calls)
             calls = {}
