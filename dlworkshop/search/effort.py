@@ -22,6 +22,7 @@ from dlworkshop.models.model import (
 from dlworkshop.search.candidates import Candidate, Setting
 from dlworkshop.search.task import Task
 from dlworkshop.train.autotune import rule_of_thumb
+from dlworkshop.train.compiling import compile_lowered
 from dlworkshop.train.flops import update_flops
 from dlworkshop.types import Dataset, PyTree
 
@@ -40,7 +41,7 @@ SMALL_PRODUCTS = 0.25  # the rate of small products is about this share of large
 PER_PARAMETER = 12  # numbers that an update of one goes over
 COMPILING = 6.0  # seconds that the programs of a fit take, about
 PROGRAMS = 8  # times as long as that of an answer, where there are convolutions
-FORWARD = 1 / 3  # of the cost of an update has an answer
+FORWARD = 1 / 4  # of the cost of an update has an answer
 BYTES = 12  # of the sum of two float32 numbers: two are read and one is written
 
 
@@ -179,7 +180,6 @@ def cost_of(
     chosen = computed_by(model, execution.convolution, platform)
     part = execution.micro_batch or batch_size  # of the batch, at a time
 
-    @jax.jit
     def answers(params: PyTree, state: PyTree, batch: PyTree) -> PyTree:
         parts = jax.tree.map(
             lambda leaf: leaf.reshape(-1, part, *leaf.shape[1:]), batch
@@ -196,14 +196,15 @@ def cost_of(
         state = jax.jit(lambda: model.init(jax.random.key(0), as_float(example))[1])()
     batch = jax.tree.map(np.asarray, dataset.train.rows(slice(0, batch_size)).inputs)
     begun = time.perf_counter()
-    jax.block_until_ready(answers(params, state, batch))
+    lowered = jax.jit(answers).lower(params, state, batch)
+    program = compile_lowered(lowered, convolves_on_cpu=platform == "cpu")
     compiled = time.perf_counter() - begun
+    jax.block_until_ready(program(params, state, batch))  # the first time is longer
     count, started = 0, time.perf_counter()
     while (spent := time.perf_counter() - started) < SECONDS:
-        jax.block_until_ready(answers(params, state, batch))
+        jax.block_until_ready(program(params, state, batch))
         count += 1
-    each = spent / count
-    return Cost(each / FORWARD, max(COMPILING, PROGRAMS * (compiled - each)))
+    return Cost(spent / count / FORWARD, max(COMPILING, PROGRAMS * compiled))
 
 
 def costs_of(
@@ -242,8 +243,7 @@ def estimates(sizes: Sequence[Candidate], dataset: Dataset) -> list[float]:
     for candidate in sizes:
         model = stateful(candidate.model)
         params, state = shapes(model, example)
-        apply = computed_by(model, "patches").apply
-        traced = jax.jit(functools.partial(apply, **stand_ins(model))).trace(
+        traced = jax.jit(functools.partial(model.apply, **stand_ins(model))).trace(
             params, state, input_struct(example)
         )
         moved = (traced.lower().cost_analysis() or {}).get("bytes accessed", 0.0)
