@@ -84,7 +84,7 @@ class Budget:
         """
         least = self.usual.updates
         if not self.obeyed:
-            least = max(LEAST_UPDATES, least // (4 if self.pictures else 3))
+            least = max(LEAST_UPDATES, least // 3)
         run = dataclasses.replace(
             self.usual, settings=({},), seeds=1, updates=least, answered=self.answered
         )

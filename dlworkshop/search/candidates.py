@@ -44,7 +44,7 @@ DENSE = {
 MOVES = (0.0, 0.0), (0.0, SHIFT), (0.5, SHIFT)  # chance of a flip, share of a side
 INPUTS = {"params", "state", "inputs", "key"}  # of `apply`, no hyper-parameters
 ANYWHERE = ("dropout",)  # may be asked for where one network of several has it
-DECAYS = {"weight_decay": (0.05, 0.5)}  # of images
+DECAYS = {"weight_decay": (0.5, 0.05)}  # of images
 
 
 class Candidate(NamedTuple):

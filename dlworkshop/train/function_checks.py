@@ -13,7 +13,7 @@ from jax.interpreters import partial_eval
 from dlworkshop.errors import UserError, one_sentence, repr_of
 from dlworkshop.learn.hparams import Routes, given, name_of
 from dlworkshop.learn.step import TrainSpec, TrainStep, make_own_step
-from dlworkshop.models.model import input_struct
+from dlworkshop.models.model import as_float, input_struct
 from dlworkshop.train.mesh import row_structs
 from dlworkshop.types import Batch, HParams, PyTree, TrainState
 
@@ -164,6 +164,17 @@ def check_batch_transform(
                 f"arrays of a batch of {count}: return as many in all arrays"
             )
     return program, made
+
+
+def transformed_targets(
+    spec: TrainSpec, few: Batch, numbers: Mapping[str, Any]
+) -> PyTree:
+    """The targets that the batch transform makes of a batch, as arrays."""
+    transform: Any = spec.batch_transform
+    inputs, targets = as_float((few.inputs, few.targets))
+    batch = few._replace(inputs=inputs, targets=targets)
+    key, own = jax.random.key(0), given(spec.routes.batch_transform, numbers)
+    return jax.jit(lambda key, batch: transform(key, batch, **own).targets)(key, batch)
 
 
 @contextlib.contextmanager

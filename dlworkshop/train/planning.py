@@ -68,13 +68,23 @@ def _mesh(task: Task) -> Mesh:
     available = jax.devices() if asked.devices is None else list(asked.devices)
     # a batch transform or a custom step needs the whole batch on one device
     split = asked.batch_transform is None and asked.make_step is None
+    split = split and (asked.devices is not None or not _fills_the_cpu(task, available))
     mesh = make_mesh(len(task.seeds), asked.batch_size, available, split)
     processes.check_all_used(list(mesh.devices.flat))
     if mesh.size < len(available):
-        log.info(
-            "%d devices are used: members and examples divide no further", mesh.size
-        )
+        log.info("%d of %d devices are used", mesh.size, len(available))
     return mesh
+
+
+def _fills_the_cpu(task: Task, available: list[jax.Device]) -> bool:
+    """Whether one device computes a batch on all cores: XLA's convolutions do.
+
+    A light residual network of 64 channels took 1.3 s for an update of 256 images on
+    one device, and 1.8 s with the batch split over two of the same two cores.
+    """
+    alone = len(available) > len(task.seeds) and processes.count() == 1
+    on_cpu = alone and available[0].platform == "cpu"
+    return on_cpu and autotune.convolves(task.spec.model, task.example)
 
 
 def _choices_before(task: Task) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from jax.extend import core
 from dlworkshop.data.content import SPLITS
 from dlworkshop.errors import UserError, one_sentence
 from dlworkshop.learn.checks import check_targets
-from dlworkshop.learn.hparams import given
+from dlworkshop.learn.hparams import given, name_of
 from dlworkshop.learn.objective import in_words
 from dlworkshop.learn.step import (
     TrainSpec,
@@ -34,6 +34,7 @@ from dlworkshop.train.function_checks import (
     check_updates,
     no_plain_step,
     traced,
+    transformed_targets,
     used,
 )
 from dlworkshop.train.mesh import row_structs
@@ -73,13 +74,22 @@ def check_step(
             lambda e, numbers: init_state(spec, numbers, key, e), numbers, example
         )
     _check_real(train)
-    _check_splits(spec, train, dataset, numbers, outputs, words)
+    shape = _check_splits(spec, train, dataset, numbers, outputs, words)
     programs = [begun, _check_objective(spec, train, batch, numbers, words)]
     check_eval_params(spec, train)
     step = make_train_step(spec)
     if spec.batch_transform is not None:
         transform, batch = check_batch_transform(spec, batch, batch_size, numbers)
         programs.append(transform)
+        few = dataset.train.rows(slice(0, batch_size))
+        check_targets(
+            transformed_targets(spec, few, numbers),
+            outputs,
+            dataset.classes,
+            shape,
+            f"the targets that the batch_transform {name_of(spec.batch_transform)} "
+            "returns",
+        )
         step = make_train_step(spec._replace(batch_transform=None))
     check_probe(spec, train)
     with one_sentence("a step of training cannot be taken"), no_plain_step(spec):
@@ -97,8 +107,12 @@ def _check_splits(
     numbers: Mapping[str, Any],
     outputs: str | None,
     words: str,
-) -> None:
-    """Check the model on two examples, and inputs and targets of every split."""
+) -> tuple[int, ...]:
+    """Check the model on two examples, and inputs and targets of every split.
+
+    Returns:
+        The shape of the model's outputs; () if there are several arrays.
+    """
     few = jax.tree.map(lambda leaf: np.asarray(leaf[:2]), dataset.train.inputs)
     own = given(spec.routes.model, numbers)
     arguments = spec.model, train.params, train.state, few
@@ -118,6 +132,7 @@ def _check_splits(
         check_lookups(spec.model, split.inputs, where, **own)
         targets = f"the targets of {where}"
         check_targets(split.targets, outputs, dataset.classes, shape, targets)
+    return shape
 
 
 def _check_objective(

@@ -15,10 +15,13 @@ from dlworkshop import models
 from dlworkshop.models import conv_impls
 from dlworkshop.models.convolution import (
     CONV_IMPLS,
+    STANDARD,
     computed_by,
     has_convolutions,
+    in_standard_layout,
     with_convolutions,
 )
+from dlworkshop.train.flops import inner_jaxprs
 
 LAYERS = {
     "same": nn.Conv(6, (3, 3)),
@@ -412,3 +415,54 @@ def test_a_model_without_a_convolution_is_left_alone():
     shape = jax.ShapeDtypeStruct((9, 9, 2), float)
     for nested in (in_scan, in_while, in_cond, in_nested_jits, jax.checkpoint(conv)):
         assert has_convolutions(nested, W, shape)
+
+
+def equations_of(jaxpr):
+    """All equations of a jaxpr, at any depth."""
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for inner in inner_jaxprs(eqn):
+            yield from equations_of(inner)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_gradients_in_the_standard_layout_are_the_same(name):
+    """Also inside a loop, where XLA's library for CPUs takes no other layout."""
+    layer, images = LAYERS[name], draw((5, 8, 8, 4), 1)
+    params = layer.init(jax.random.key(0), images[0])
+    params = jax.tree.map(lambda leaf: draw(leaf.shape, 2), params)
+
+    def loss(params, images):
+        outputs = jax.vmap(lambda x: layer.apply(params, x))(images)
+        return (
+            outputs * jnp.cos(jnp.arange(outputs.size)).reshape(outputs.shape)
+        ).sum()
+
+    def trained(params, images):
+        def step(now, _):
+            kernel, image = jax.grad(loss, (0, 1))(*now)
+            return jax.tree.map(lambda a, b: a - 0.01 * b, now, (kernel, image)), None
+
+        return jax.lax.scan(step, (params, images), length=2)[0]
+
+    changed = in_standard_layout(trained)
+    layouts = {
+        name: {
+            tuple(eqn.params["dimension_numbers"])
+            for eqn in equations_of(jax.make_jaxpr(function)(params, images).jaxpr)
+            if eqn.primitive.name == "conv_general_dilated"
+            and eqn.params["feature_group_count"] == 1
+            and eqn.params["batch_group_count"] == 1
+        }
+        for name, function in (("before", trained), ("after", changed))
+    }
+    standard = tuple(STANDARD)
+    if name not in ("groups", "depthwise"):
+        assert layouts["before"] - {standard}  # or this would prove nothing
+    assert layouts["after"] <= {standard}
+    for a, b in zip(
+        jax.tree.leaves(changed(params, images)),
+        jax.tree.leaves(trained(params, images)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-11)

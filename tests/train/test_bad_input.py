@@ -159,6 +159,18 @@ def growing(learning_rate):
             "the batch_transform <lambda> does not take",
         ),
         (
+            {"batch_transform": lambda k, b: b._replace(targets=b.targets + 4)},
+            "returns have labels 0 ... 7 for 4 classes",
+        ),
+        (
+            {
+                "batch_transform": lambda k, b: b._replace(
+                    targets=2 * jax.nn.one_hot(b.targets, 4)
+                )
+            },
+            "returns are not probabilities of 4 classes, their sums go from 2 to 2",
+        ),
+        (
             {"batch_transform": lambda k, b: 3},
             r"returns an array int32\[\]: return batch",
         ),
