@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dlworkshop.data.rows import evenly
+from dlworkshop.models.augment import shift
 from dlworkshop.search.task import Task
 from dlworkshop.train.result import Run
 from dlworkshop.types import Array, Dataset
@@ -63,11 +66,13 @@ def moves(
 
 
 def shifted(images: Array, pixels: int) -> np.ndarray:
-    """Images shifted down and right by so many pixels; the border is repeated.
+    """Images shifted as in training, each by its own number of pixels.
 
-    >>> shifted(np.arange(4).reshape(1, 2, 2, 1), 1)[0, ..., 0].tolist()
-    [[0, 0], [0, 0]]
+    >>> images = np.arange(9).reshape(1, 3, 3, 1).repeat(50, 0)
+    >>> shifts = {int(image[1, 1, 0]) for image in shifted(images, 1)}
+    >>> shifts == set(range(9))
+    True
     """
-    pads = ((0, 0), (pixels, 0), (pixels, 0), (0, 0))
-    height, width = images.shape[1:3]
-    return np.pad(np.asarray(images), pads, mode="edge")[:, :height, :width]
+    keys = jax.random.split(jax.random.key(0), len(images))
+    lifted = jax.vmap(lambda key, image: shift(key, image, pixels))
+    return np.asarray(lifted(keys, jnp.asarray(images)))

@@ -18,7 +18,7 @@ from dlworkshop.files import atomic_rename
 from dlworkshop.models.convolution import computed_by
 from dlworkshop.models.model import Model, check_model, predict
 from dlworkshop.train.cache import cache_folder
-from dlworkshop.train.compiling import compile_lowered
+from dlworkshop.train.compiling import convolution_options
 from dlworkshop.train.flops import update_flops
 from dlworkshop.types import Array, Batch, Dataset, PyTree
 
@@ -131,7 +131,8 @@ class Extractor:
         model = computed_by(model, "winograd" if on_cpu else "lax")
         lifted = jax.jit(lambda p, x: predict(model, p, x))
         lowered = lifted.lower(params, self._padded(images[:1]))
-        self._program = compile_lowered(lowered, convolves_on_cpu=on_cpu)
+        options = convolution_options() if on_cpu else {}
+        self._program = lowered.compile(compiler_options=options)
 
     def __call__(self, images: Array) -> Iterator[np.ndarray]:
         """Yield the outputs [B, ...] of each batch; the last may be shorter."""

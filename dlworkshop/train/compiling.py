@@ -1,31 +1,30 @@
-"""Compilation of a lowered program, with the options that its convolutions need."""
+"""Compiler options that XLA's own convolutions need on a CPU."""
+
+import functools
 
 import jax
-from jax.stages import Compiled, Lowered
 
 # XLA's newer convolution for CPUs (YNNPACK) is slower than the one of Eigen: a light
 # residual network of 48 channels took 1.4 s instead of 0.7 s for an update of 256
-# images, and VGG16 answered 10.2 images/s instead of 13.0. Its matrix products are
+# images, and VGG16 processed 10.2 images/s instead of 13.0. Its matrix products are
 # faster, so programs without XLA's convolutions keep them all.
-EIGEN_CONVOLUTIONS: dict[str, str | bool] = {
+EIGEN: dict[str, str | bool] = {
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
 }
 
 
-def compile_lowered(lowered: Lowered, *, convolves_on_cpu: bool) -> Compiled:
-    """Compile a program.
+@functools.cache
+def convolution_options() -> dict[str, str | bool]:
+    """Options for programs with XLA's convolutions on a CPU.
 
-    Args:
-        lowered: the program.
-        convolves_on_cpu: whether XLA's own convolutions are in it, for a CPU.
+    Empty if this XLA does not know them.
 
-    >>> lowered = jax.jit(lambda x: 2 * x).lower(1.5)
-    >>> float(compile_lowered(lowered, convolves_on_cpu=True)(1.5))
+    >>> double = jax.jit(lambda x: 2 * x, compiler_options=convolution_options())
+    >>> float(double(1.5))
     3.0
     """
-    if convolves_on_cpu:
-        try:
-            return lowered.compile(compiler_options=EIGEN_CONVOLUTIONS)
-        except jax.errors.JaxRuntimeError:  # this XLA does not support the option
-            pass
-    return lowered.compile()
+    try:
+        jax.jit(lambda: 0).lower().compile(compiler_options=EIGEN)
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return EIGEN

@@ -26,7 +26,7 @@ from dlworkshop.learn.step import (
 from dlworkshop.models.convolution import OF_XLA, computed_by, in_standard_layout
 from dlworkshop.models.model import BATCH
 from dlworkshop.train import processes, signals
-from dlworkshop.train.compiling import compile_lowered
+from dlworkshop.train.compiling import convolution_options
 from dlworkshop.train.groups import Group
 from dlworkshop.train.mesh import MEMBER, shape_structs, shard
 from dlworkshop.types import Batch, PyTree
@@ -103,16 +103,18 @@ class Programs:
         self.compile_seconds = 0.0
         self._compiled: dict = {}
         platform, sequential = mesh.devices.flat[0].platform, execution.sequential
-        self._convolves_on_cpu = platform == "cpu" and execution.convolution in OF_XLA
+        convolves = platform == "cpu" and execution.convolution in OF_XLA
+        self._options = convolution_options() if convolves else {}
         model = computed_by(spec.model, execution.convolution, platform)
         spec = spec._replace(model=model)
         names = "loss", *spec.metrics  # of an evaluation
         train_step: Any = make_train_step(spec, BATCH, execution.micro_batch)
-        if self._convolves_on_cpu:
+        if convolves:
             gradient = in_standard_layout(train_step.gradient)
             train_step = dataclasses.replace(train_step, gradient=gradient)
         if make_step is not None:
             train_step = make_own_step(make_step, train_step, spec.routes.make_step)
+            train_step = in_standard_layout(train_step) if convolves else train_step
         fetch = _streamed if streamed else gather
         chunk = pop.make_population_chunk(
             train_step, fetch, sequential, on_cpu=platform == "cpu"
@@ -367,9 +369,7 @@ class Programs:
             started = time.perf_counter()
             lowered = program.lower(*args)
             with signals.compiling():
-                self._compiled[key] = compile_lowered(
-                    lowered, convolves_on_cpu=self._convolves_on_cpu
-                )
+                self._compiled[key] = lowered.compile(compiler_options=self._options)
             self.compile_seconds += time.perf_counter() - started
         return self._compiled[key]
 
