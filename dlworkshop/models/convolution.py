@@ -29,10 +29,8 @@ __all__ = [
     "with_convolutions",
 ]
 
-OF_XLA = (
-    "lax",
-    "winograd",
-)  # the implementations that are XLA's convolution, or fall back on it
+# The implementations that are XLA's convolution, everywhere or in most layers.
+OF_XLA = "lax", "winograd"
 
 # Entries of the largest kernel that is replaced: each becomes an operation or more of
 # the program. Kernels as large as an image occur in gradients within a model.
@@ -111,7 +109,8 @@ def in_standard_layout(function: Callable) -> Callable:
     instead takes 20 to 100 times as long. Convolutions in groups stay as they are.
 
     Args:
-        function: any pytrees -> a pytree. It is not differentiated afterwards.
+        function: any pytrees -> a pytree. If it is differentiated afterwards, new
+            convolutions in other layouts appear.
 
     >>> def gradient(kernel, images):
     ...     return jax.grad(lambda w: by_lax(images, w).sum())(kernel)
