@@ -89,7 +89,7 @@ def with_convolutions(
     @functools.wraps(apply)  # keeps the hyper-parameters in the signature
     def computed(*args, **kwargs):
         arrays, closed, tree = _traced(apply, args, kwargs)
-        if not _inside(closed.jaxpr):
+        if not _inside(closed.jaxpr, _is_covered):
             return apply(*args, **kwargs)
         # not earlier, because it initialises the devices of the process
         where = platform or jax.default_backend()
@@ -112,9 +112,9 @@ def in_standard_layout(function: Callable) -> Callable:
         function: any pytrees -> a pytree. If it is differentiated afterwards, new
             convolutions in other layouts appear.
 
+    >>> from dlworkshop.models.conv_impls import by_lax
     >>> def gradient(kernel, images):
     ...     return jax.grad(lambda w: by_lax(images, w).sum())(kernel)
-    >>> from dlworkshop.models.conv_impls import by_lax
     >>> given = np.ones((3, 3, 2, 4), np.float32), np.ones((8, 8, 2), np.float32)
     >>> changed = in_standard_layout(gradient)(*given)
     >>> bool(jnp.allclose(changed, gradient(*given)))
@@ -144,7 +144,7 @@ def has_convolutions(apply: Callable, *shapes: Any, **more: Any) -> bool:
     False
     """
     _, closed, _ = _traced(apply, shapes, more)
-    return _inside(closed.jaxpr)
+    return _inside(closed.jaxpr, _is_covered)
 
 
 def _traced(apply: Callable, args: tuple, kwargs: dict):
@@ -178,9 +178,8 @@ def _bodies(eqn: core.JaxprEqn) -> dict[str, Any]:
     }
 
 
-def _inside(jaxpr: core.Jaxpr, covers: Callable | None = None) -> bool:
+def _inside(jaxpr: core.Jaxpr, covers: Callable) -> bool:
     """Whether a jaxpr has a convolution to replace, at any depth."""
-    covers = covers or _is_covered
     return any(
         covers(eqn)
         or any(

@@ -7,7 +7,9 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from dlworkshop.errors import UserError
 from dlworkshop.learn.step import TrainSpec
+from dlworkshop.models.convolution import CONV_IMPLS
 from dlworkshop.models.model import BATCH
 from dlworkshop.train import autotune, checks
 from dlworkshop.train.flops import chunk_flops, chunk_steps, update_flops
@@ -105,6 +107,11 @@ class Workload:
         before = derived.get("execution", {})
         here = derived.get("platform") == self.platform
         if here and set(before) == set(ExecutionConfig._fields):
+            if before["convolution"] not in (None, *CONV_IMPLS):
+                raise UserError(
+                    f"the run computes convolutions by {before['convolution']}, which "
+                    "this version does not have: train in another folder"
+                )
             return ExecutionConfig(**before)
         least = autotune.WORTH.get(self.platform, autotune.WORTH_ELSEWHERE)
         if found and self.flops * self.num_steps > least:
