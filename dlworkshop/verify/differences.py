@@ -8,7 +8,8 @@ of the difference between the two. The optimum is near h = eps^(1/5), about 2^-9
 scale on which f changes, where both errors are about 1e-12. This scale is unknown: h
 starts at 2^-9 of the entry, or of the root mean square of its array if that is larger.
 It grows where rounding dominates, and shrinks where the extrapolations disagree or f
-leaves its domain, until they agree to a quarter of the tolerance.
+leaves its domain, until they agree to a quarter of the tolerance, or steps twice as
+large are too large. The next entry of the array begins with the step that was found.
 
 **Rounding** is measured (`verify.rounding`), in addition to eps |f|.
 
@@ -40,7 +41,7 @@ SMALLEST = -48  # log2 of the smallest step, relative to the entry
 WIDEST = {np.dtype(np.float64): -8, np.dtype(np.float32): -4}
 RUNG = 8  # log2 of the ratio between successive spacings
 CONFIRM = 4  # log2 of the factor by which steps shrink to confirm an error
-SHRINK, GROW = 6, 4  # log2 of the factors by which steps change between rounds
+SHRINK, GROW = 6, 4  # log2 of the largest factors between the steps of two rounds
 
 
 class Probe(NamedTuple):
@@ -163,6 +164,10 @@ class Differences:
         accused = contradicted(slope.central, np.zeros_like(slope.doubt))
         if not accused.any():
             return slope
+        if contradicted(slope.central, slope.doubt).any():
+            # around a remembered step, few others were tried
+            self._starts.pop((probe.part, probe.is_entry), None)
+            slope = self._search(probe, enough, contradicted, rounding)
         level, seen, unsure = self.climb(probe, accused)
         if np.any(level > 2 * (self.rounding + rounding)):
             rounding = np.maximum(rounding, level)
@@ -224,9 +229,12 @@ class Differences:
         most = max(scale + first + 2 * GROW, probe.natural + first)
         kind = probe.part, probe.is_entry
         exponent = start = max(scale + self._starts.get(kind, first), least)
+        # near a remembered step, short ways first
+        down, up = (1, 1) if kind in self._starts else (SHRINK, GROW)
         rough, crude, smallest = least - 1, most + 1, exponent
+        known: dict[tuple[int, int], tuple[float, np.ndarray]] = {}
         held: Slope | None = None  # a good slope that contradicts autodiff
-        best = found = self._one_round(probe, exponent, rounding)
+        best = found = self._one_round(probe, exponent, rounding, known)
         while True:
             good = (best.doubt <= enough(best.central)) | best.kink
             if good.all() and held is not None:
@@ -240,7 +248,7 @@ class Differences:
             if good.all():  # search again with smaller steps than before
                 held, crude, rough = best, smallest, least - 1
                 exponent = smallest = smallest - CONFIRM
-                best = found = self._one_round(probe, exponent, rounding)
+                best = found = self._one_round(probe, exponent, rounding, known)
                 continue
             if np.all(found.doubt[~good] <= 8 * found.noise[~good]):
                 rough = exponent  # smaller steps have larger rounding errors
@@ -248,35 +256,38 @@ class Differences:
                 crude = exponent  # larger steps have larger truncation errors
             if rough < least:  # no step was too small so far
                 far = exponent == start and own < scale - SHRINK
-                exponent = own + first if far else exponent - SHRINK
+                exponent = own + first if far else exponent - down
+                down = min(2 * down, SHRINK)
             elif crude > most:  # no step was too large so far
-                exponent += GROW
+                exponent += up
+                up = min(2 * up, GROW)
             else:
                 exponent = (rough + crude) // 2
             if not max(least - 1, rough) < exponent < min(most + 1, crude):
+                if rough >= least:  # no step is good; this one is nearly the best
+                    self._starts[kind] = rough - scale
                 break
-            found = self._one_round(probe, exponent, rounding)
-            if exponent < smallest:
-                best, smallest = _better(best, found), exponent
-            else:
-                best = _better(found, best)
+            found = self._one_round(probe, exponent, rounding, known)
+            finer = exponent < smallest
+            best = _better(best, found) if finer else _better(found, best)
+            smallest = min(smallest, exponent)
         return best if held is None else _better(held, best)
 
-    def _one_round(self, probe, exponent, rounding) -> Slope:
-        at, value = self.at, self.value
-        steps = np.ldexp(1.0, exponent - np.arange(3))  # [3]
-        points, moved = [], []
-        span = slice(probe.start, probe.start + probe.vector.size)
-        for sign in (1, -1):
-            for step in steps:
-                point = at.copy()
-                point[span] = at[span] + sign * step * probe.vector
-                points.append(point)
-                real = (point[span].astype(np.float64) - at[span]) * sign
-                moved.append(float(real[0]) if probe.is_entry else step)
+    def _one_round(self, probe, exponent, rounding, known: dict) -> Slope:
+        """The slope by steps of 2^exponent, of a half and of a quarter of it.
+
+        `known` has the values of f at the signed steps of earlier rounds on the ray.
+        """
+        value = self.value
+        wanted = [(sign, exponent - i) for sign in (1, -1) for i in range(3)]
+        new = [step for step in wanted if step not in known]
+        moved = [self._moved(probe, *step) for step in new]
         with np.errstate(all="ignore"):  # f may leave its domain
-            y = self.values(points)  # [6, Q]
-            h = np.array(moved)[:, None]  # [6, 1]
+            rows = self.values([point for _, point in moved]) if new else []
+            for step, (distance, _), row in zip(new, moved, rows, strict=True):
+                known[step] = distance, row
+            h = np.array([[known[step][0]] for step in wanted])  # [6, 1]
+            y = np.array([known[step][1] for step in wanted])  # [6, Q]
             up, down, right, left = y[:3], y[3:], h[:3], h[3:]
             rounding = self.rounding + rounding
             central, doubt, noise = central_slopes(
@@ -294,6 +305,15 @@ class Differences:
             slopes[0],
             np.where(np.isfinite(unsure), unsure, np.inf),
         )
+
+    def _moved(self, probe: Probe, sign: int, exponent: int):
+        """The distance of a point on a ray, as rounded, and the point [D]."""
+        point, step = self.at.copy(), 2.0**exponent
+        span = slice(probe.start, probe.start + probe.vector.size)
+        point[span] = self.at[span] + sign * step * probe.vector
+        if probe.is_entry:
+            step = float(point[probe.start].astype(np.float64) - self.at[probe.start])
+        return abs(step), point
 
 
 def _better(one: Slope, finer: Slope) -> Slope:
