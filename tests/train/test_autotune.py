@@ -380,6 +380,18 @@ def test_a_resumed_run_computes_as_it_did(quadrants, tmp_path):
     assert config["derived"]["execution"]["convolution"] == "shifts"
 
 
+def test_a_run_is_refused_whose_way_of_computing_convolutions_was_removed(
+    quadrants, tmp_path
+):
+    with pytest.raises(SystemExit):
+        train(quadrants, workdir=tmp_path, num_epochs=2, observe=stop_after(1))
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["derived"]["execution"]["convolution"] = "lax+patches"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"by lax\+patches, which this version"):
+        train(quadrants, workdir=tmp_path, num_epochs=2)
+
+
 @pytest.mark.parametrize("how", ["lax", "patches", "shifts", "winograd"])
 def test_operations_are_counted_where_the_platform_does_not_tell(how, monkeypatch):
     # as on CUDA; 784 * 128 + 128 * 10, and 28 * 28 * 9 * 32 + 14 * 14 * 9 * 32 * 64 +
