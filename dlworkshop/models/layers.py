@@ -45,15 +45,36 @@ def average_pool(image: jax.Array) -> jax.Array:
     return _windows(image).mean((1, 3))
 
 
+@jax.custom_jvp
 def max_pool(image: jax.Array) -> jax.Array:
     """Maximum over 2x2 windows: [H, W, C] -> [H // 2, W // 2, C].
 
-    Equal maxima share the gradient equally.
+    Two equal maxima share the gradient equally.
 
     >>> max_pool(jnp.arange(4.0).reshape(2, 2, 1)).item()
     3.0
     """
     return _windows(image).max((1, 3))
+
+
+@max_pool.defjvp
+def _max_pool_jvp(primals, tangents):
+    """Of each pair of columns the larger, and of each pair of rows of these.
+
+    The gradient of `max` compares the numbers with the result. XLA may compute them
+    twice with different rounding; if none is equal then, the gradient is 0 / 0.
+    """
+    windows = _windows(primals[0])
+    of_rows = _share(windows.max(3), 1)[:, :, :, None]
+    shares = _share(windows, 3) * of_rows  # [H/2, 2, W/2, 2, C]
+    return max_pool(*primals), (shares * _windows(tangents[0])).sum((1, 3))
+
+
+def _share(pairs: jax.Array, axis: int) -> jax.Array:
+    """1 for the larger of each pair along an axis, 0 for the other, else a half."""
+    others = jnp.flip(pairs, axis)
+    signs = (pairs > others).astype(pairs.dtype) - (pairs < others).astype(pairs.dtype)
+    return 0.5 + 0.5 * signs
 
 
 def group_norm(x: jax.Array, groups: int) -> jax.Array:
