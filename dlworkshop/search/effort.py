@@ -22,7 +22,7 @@ from dlworkshop.models.model import (
 from dlworkshop.search.candidates import Candidate, Setting
 from dlworkshop.search.task import Task
 from dlworkshop.train.autotune import rule_of_thumb
-from dlworkshop.train.compiling import convolution_options
+from dlworkshop.train.compiling import compiler_options
 from dlworkshop.train.flops import update_flops
 from dlworkshop.types import Dataset, PyTree
 
@@ -197,8 +197,7 @@ def cost_of(
     batch = jax.tree.map(np.asarray, dataset.train.rows(slice(0, batch_size)).inputs)
     begun = time.perf_counter()
     lowered = jax.jit(answers).lower(params, state, batch)
-    options = convolution_options() if platform == "cpu" else {}
-    program = lowered.compile(compiler_options=options)
+    program = lowered.compile(compiler_options=compiler_options(platform))
     compiled = time.perf_counter() - begun
     jax.block_until_ready(program(params, state, batch))  # the first time is longer
     count, started = 0, time.perf_counter()

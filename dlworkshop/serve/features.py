@@ -18,7 +18,7 @@ from dlworkshop.files import atomic_rename
 from dlworkshop.models.convolution import computed_by
 from dlworkshop.models.model import Model, check_model, predict
 from dlworkshop.train.cache import cache_folder
-from dlworkshop.train.compiling import convolution_options
+from dlworkshop.train.compiling import compiler_options
 from dlworkshop.train.flops import update_flops
 from dlworkshop.types import Array, Batch, Dataset, PyTree
 
@@ -125,14 +125,13 @@ class Extractor:
         budget = BATCH_FLOPS.get(jax.default_backend(), BATCH_FLOPS["gpu"])
         self._size = min(BATCH_SIZE, len(images), max(1, round(budget / max(flops, 1))))
         self._params = params
-        on_cpu = jax.default_backend() == "cpu"
+        platform = jax.default_backend()
         # for inference outside a loop, XLA's own convolution is the fastest for all but
         # wide layers
-        model = computed_by(model, "winograd" if on_cpu else "lax")
+        model = computed_by(model, "winograd" if platform == "cpu" else "lax")
         lifted = jax.jit(lambda p, x: predict(model, p, x))
         lowered = lifted.lower(params, self._padded(images[:1]))
-        options = convolution_options() if on_cpu else {}
-        self._program = lowered.compile(compiler_options=options)
+        self._program = lowered.compile(compiler_options=compiler_options(platform))
 
     def __call__(self, images: Array) -> Iterator[np.ndarray]:
         """Yield the outputs [B, ...] of each batch; the last may be shorter."""

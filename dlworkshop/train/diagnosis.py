@@ -12,6 +12,7 @@ from jax.extend import core, source_info_util
 
 from dlworkshop.learn.population import QUARANTINED, Population
 from dlworkshop.learn.step import make_own_step, make_train_step
+from dlworkshop.train.compiling import compiler_options
 from dlworkshop.train.plan import Plan
 from dlworkshop.types import Batch, HParams, TrainState
 
@@ -44,7 +45,8 @@ def explain_failure(plan: Plan, population: Population) -> str:
     train, numbers = jax.device_put(one, plan.mesh.devices.flat[0])
     step = _values_of_a_step(plan)
     first = int(train.step)
-    advance = jax.jit(step)
+    platform = plan.mesh.devices.flat[0].platform
+    advance = jax.jit(step, compiler_options=compiler_options(platform))
     for at in range(first, min(first + STEPS, plan.num_steps)):
         rows = plan.order.steps(at, 1, [0])[0, 0]
         batch = jax.tree.map(jnp.asarray, plan.dataset.train.rows(rows))

@@ -1,5 +1,6 @@
 """Checks and counts of non-finite inputs and losses."""
 
+import functools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from dlworkshop.errors import UserError
 from dlworkshop.learn.step import Evaluated, TrainSpec, make_eval_step
 from dlworkshop.models.model import as_float, stateful
 from dlworkshop.report.words import count
+from dlworkshop.train.compiling import compiler_options
 from dlworkshop.train.groups import Group
 from dlworkshop.types import Array, Batch, Dataset
 
@@ -74,7 +76,9 @@ def _is_masked(spec: TrainSpec, one: Batch, hparams: Mapping[str, np.ndarray]) -
     """Whether the loss of an example is finite for some parameters."""
     numbers = {name: jnp.asarray(values[0], float) for name, values in hparams.items()}
 
-    @jax.jit
+    @functools.partial(
+        jax.jit, compiler_options=compiler_options(jax.default_backend())
+    )
     def loss(batch: Batch) -> Array:
         example = as_float(jax.tree.map(lambda leaf: leaf[0], batch.inputs))
         drawn = stateful(spec.model).init(jax.random.key(0), example)

@@ -26,7 +26,7 @@ from dlworkshop.learn.step import (
 from dlworkshop.models.convolution import OF_XLA, computed_by, in_standard_layout
 from dlworkshop.models.model import BATCH
 from dlworkshop.train import processes, signals
-from dlworkshop.train.compiling import convolution_options
+from dlworkshop.train.compiling import compiler_options
 from dlworkshop.train.groups import Group
 from dlworkshop.train.mesh import MEMBER, shape_structs, shard
 from dlworkshop.types import Batch, PyTree
@@ -104,7 +104,7 @@ class Programs:
         self._compiled: dict = {}
         platform, sequential = mesh.devices.flat[0].platform, execution.sequential
         convolves = platform == "cpu" and execution.convolution in OF_XLA
-        self._options = convolution_options() if convolves else {}
+        self._options = compiler_options(platform)
         model = computed_by(spec.model, execution.convolution, platform)
         spec = spec._replace(model=model)
         names = "loss", *spec.metrics  # of an evaluation

@@ -14,7 +14,7 @@ import numpy as np
 
 from dlworkshop import run_files
 from dlworkshop.data.inputs_like import as_learnt_from, check_inputs_like
-from dlworkshop.data.leaves import TEXT, is_float, not_finite, read
+from dlworkshop.data.leaves import TEXT, read
 from dlworkshop.data.plain_arrays import checked_weights
 from dlworkshop.data.targets import as_labels
 from dlworkshop.errors import UserError, repr_of
@@ -30,11 +30,12 @@ from dlworkshop.models.model import (
 from dlworkshop.report import settings
 from dlworkshop.report.words import count, humanize, with_error
 from dlworkshop.train.autotune import convolves, rule_of_thumb
+from dlworkshop.train.compiling import compiler_options
 from dlworkshop.train.flops import update_flops
 from dlworkshop.train.history import History
 from dlworkshop.train.mesh import row_structs
 from dlworkshop.train.scores import Evaluation, Parts, evaluate_parts
-from dlworkshop.types import Array, Batch, HParams, PyTree
+from dlworkshop.types import Batch, HParams, PyTree
 
 PREDICT_BATCH = 512  # examples at a time
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "dlworkshop")
@@ -73,26 +74,16 @@ class Run:
     @functools.cached_property
     def predictor(self) -> Callable[[PyTree], PyTree]:
         """`predict` with its compiled programs, created once."""
-        outputs = _compiled_outputs(stateful(self.model))
+        platform = _platform((self.params, self.state))
+        outputs = _compiled_outputs(stateful(self.model), platform)
 
         def of_part(members, inputs: PyTree, start: int, size: int) -> PyTree:
             part = jax.tree.map(
                 lambda leaf: np.asarray(leaf[start : start + size]), inputs
             )
-            where, batch = _platform(members), _padded(part, size)
-            found = jax.device_get(outputs(where, *members, batch))
+            found = jax.device_get(outputs(*members, _padded(part, size)))
             rows = len(jax.tree.leaves(part)[0])
-            found = jax.tree.map(lambda leaf: leaf[:, :rows], found)
-            if len(bad := _not_finite(part)):
-                # compiled together with other operations, XLA's maximum of NaN and 0
-                # may be 0 on a CPU
-                few = jax.tree.map(lambda leaf: leaf[bad], part)
-                with jax.disable_jit():
-                    alone = outputs(where, *members, few)
-                found = jax.tree.map(
-                    lambda leaf, own: _with_rows(leaf, bad, own), found, alone
-                )
-            return found
+            return jax.tree.map(lambda leaf: leaf[:, :rows], found)
 
         def predict_all(inputs: PyTree) -> PyTree:
             inputs = as_learnt_from(self.summary.get("inputs", {}), inputs)
@@ -263,11 +254,11 @@ class Run:
         return f"<p>{lines}</p>{curves(self.history, healthy or None, mine)}"
 
 
-def _compiled_outputs(model: StatefulModel) -> Callable:
-    """(platform, params, state, hparams, batch) -> outputs [P, B, ...], jitted."""
+def _compiled_outputs(model: StatefulModel, platform: str) -> Callable:
+    """(params, state, hparams, batch) -> outputs [P, B, ...], jitted."""
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def outputs(platform, params, state, hparams, batch):
+    @functools.partial(jax.jit, compiler_options=compiler_options(platform))
+    def outputs(params, state, hparams, batch):
         size = len(jax.tree.leaves(batch)[0])
         example = row_structs(batch)
         execution = rule_of_thumb(
@@ -291,19 +282,6 @@ def _compiled_outputs(model: StatefulModel) -> Callable:
         return map_members(member, execution.sequential)(params, state, hparams)
 
     return outputs
-
-
-def _not_finite(inputs: PyTree) -> np.ndarray:
-    """Indices of the examples with NaN or infinity in any array."""
-    found = [not_finite(leaf) for leaf in jax.tree.leaves(inputs) if is_float(leaf)]
-    return np.unique(np.concatenate([np.zeros(0, int), *found]))
-
-
-def _with_rows(outputs: np.ndarray, rows: np.ndarray, own: Array) -> np.ndarray:
-    """Outputs [P, B, ...] with those of some examples replaced."""
-    whole = np.array(outputs)
-    whole[:, rows] = own
-    return whole
 
 
 def check_run(run: Any) -> None:

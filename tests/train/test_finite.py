@@ -5,6 +5,7 @@ import logging
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from dlworkshop import data, fit, metrics, models
 from dlworkshop.errors import UserError
@@ -125,18 +126,47 @@ def test_a_mask_is_no_fault():
     assert metrics.accuracy(jnp.array([-jnp.inf, 1.0]), 1) == 1
 
 
-def test_outputs_of_inputs_that_are_not_finite_are_not_finite(caplog):
-    """Compiled together with what comes before it, XLA's relu turns NaN into 0."""
-    model = models.resnet((4,), norm="batch", num_classes=3)
+class Pooled(nn.Module):
+    """A user's network of ONE image, with Flax's max pooling."""
+
+    @nn.compact
+    def __call__(self, image):  # [H, W, C] -> [3]
+        x = nn.max_pool(nn.Conv(8, (1, 1))(image), (2, 2), (2, 2))
+        return nn.Dense(3)(nn.relu(nn.Conv(8, (3, 3))(x)).mean((0, 1)))
+
+
+NETWORKS = {
+    "ours": models.resnet((4,), norm="batch", num_classes=3),
+    "a user's": models.from_linen(Pooled()),
+}
+
+
+@pytest.fixture
+def pictures():
+    """60 images [8, 8, 1] of 3 classes."""
     rng = np.random.default_rng(0)
-    images, label = rng.random((60, 8, 8, 1), np.float32), rng.integers(0, 3, 60)
+    return rng.random((60, 8, 8, 1), np.float32), rng.integers(0, 3, 60)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_outputs_of_inputs_that_are_not_finite_are_not_finite(name, pictures, caplog):
+    """XLA's library for CPUs would turn NaN into numbers (see `train.compiling`)."""
+    images, label = pictures
     dataset = data.from_arrays(images, label)
-    run = fit(model, dataset, batch_size=16, seeds=2, quiet=True)
+    run = fit(NETWORKS[name], dataset, batch_size=16, seeds=2, quiet=True)
     some = images[:5].copy()
-    some[1], some[3, 0, 0] = np.nan, np.inf
+    some[1, 0, 0], some[3, 0, 0] = np.nan, np.inf
     outputs = run.predict(some)
     assert np.isfinite(outputs).all((0, 2)).tolist() == [True, False, True, False, True]
     np.testing.assert_allclose(outputs[:, ::2], run.predict(some[::2]), atol=1e-5)
     found = run.evaluate(Batch(some, label[:5]), members=[0, 1])
     assert found.scores["accuracy"]["mean"] is None
     assert "2 of 5 examples have outputs that are not finite" in caplog.text
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_nan_is_not_taken_for_masked(name, pictures):
+    images, label = pictures
+    images[7, 2, 2] = np.nan
+    with pytest.raises(UserError, match="has NaN or infinity in inputs of 1 of"):
+        fit(NETWORKS[name], data.from_arrays(images, label), batch_size=16, quiet=True)
