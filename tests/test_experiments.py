@@ -104,7 +104,13 @@ def photos(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", TRAINING)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * name.startswith("mnist"))
+        for name in TRAINING
+    ],
+)
 def test_it_runs_and_leaves_a_run_folder(name, tmp_path, raw_mnist, photos):
     script = module(name)
     data_dir = raw_mnist if name.startswith("mnist") else None

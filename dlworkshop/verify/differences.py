@@ -283,9 +283,10 @@ class Differences:
         new = [step for step in wanted if step not in known]
         moved = [self._moved(probe, *step) for step in new]
         with np.errstate(all="ignore"):  # f may leave its domain
-            rows = self.values([point for _, point in moved]) if new else []
-            for step, (distance, _), row in zip(new, moved, rows, strict=True):
-                known[step] = distance, row
+            if new:
+                rows = self.values([point for _, point in moved])
+                for step, (distance, _), row in zip(new, moved, rows, strict=True):
+                    known[step] = distance, row
             h = np.array([[known[step][0]] for step in wanted])  # [6, 1]
             y = np.array([known[step][1] for step in wanted])  # [6, Q]
             up, down, right, left = y[:3], y[3:], h[:3], h[3:]

@@ -16,6 +16,7 @@ from dlworkshop.errors import UserError, repr_of
 from dlworkshop.models.convolution import with_convolutions
 
 HERE, JAX = os.path.dirname(__file__), os.path.dirname(jax.__file__)
+PACKAGE = os.path.dirname(HERE)
 STDLIB = sysconfig.get_path("stdlib")
 # Messages of JAX about a missing mode; any other exception is an error of the function.
 NO_MODE = (

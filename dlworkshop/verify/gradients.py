@@ -68,9 +68,9 @@ def check_gradients(
     domain, or with noise), or could not detect an error of 0.001.
 
     **Transformations.** Calls are repeated with a new trace. If `f` contains rules or
-    calls that are not JAX's own (`custom_vjp`, `custom_jvp`, callbacks, Pallas), `f`
-    and its derivatives are also compared with and without `jit`, `vmap` and
-    `jax.checkpoint`.
+    calls other than those of JAX and dlworkshop (`custom_vjp`, `custom_jvp`, callbacks,
+    Pallas), `f` and its derivatives are also compared with and without `jit`, `vmap`
+    and `jax.checkpoint`.
 
     **Culprits.** If anything is wrong, the first three equations of `f` with a wrong
     derivative are named with file and line. The search needs 25 evaluations and two

@@ -3,6 +3,7 @@
 import numpy as np
 
 FAST = {"seeds": 8, "batch_sizes": (1, 64, 1024)}
+SLOW = True
 PLANTED = [
     (
         {

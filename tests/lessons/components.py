@@ -3,6 +3,7 @@
 from dlworkshop import data, models
 
 FAST = {"seeds": 8, "num_steps": 120}
+SLOW = True
 
 
 def meddling(train):

@@ -3,6 +3,7 @@
 import numpy as np
 
 FAST = {"seeds": 7, "widths": (4, 32, 128)}
+SLOW = True
 
 
 def dear(operations):

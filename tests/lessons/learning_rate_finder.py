@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 FAST = {"seeds": 10, "num_rates": 16, "num_steps": (20, 200)}
-COMPUTING = True
+COMPUTING = SLOW = True
 
 
 def ascending(minimize):

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 FAST = {"num_rates": 20}
+SLOW = True
 
 
 def twice(descend):

@@ -69,6 +69,7 @@ def test_the_same_as_epoch_by_epoch(
         assert one == pytest.approx(two, rel=1e-5)
 
 
+@pytest.mark.slow
 @BITS
 def test_parameters_come_to_the_same_bits(quadrants, on_devices, monkeypatch):
     # without dropout, which takes most of the time to compile and does not round
@@ -116,6 +117,7 @@ def test_a_signal_is_answered_and_the_run_goes_on(
     assert lines(tmp_path / "whole") == lines(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_who_stopped_calls_the_host(quadrants, on_devices, calls, monkeypatch):
     whole = train(quadrants, num_epochs=6)
     assert calls == [(0, 6)]

@@ -92,7 +92,9 @@ def test_another_size_must_pay():
     assert group_sizes(16, axis=1, chunks=0.0) == (16,)
 
 
-@pytest.mark.parametrize(("model", "devices"), [("mlp", 1), ("cnn", 4)])
+@pytest.mark.parametrize(
+    ("model", "devices"), [("mlp", 1), pytest.param("cnn", 4, marks=pytest.mark.slow)]
+)
 def test_what_stopped_costs_nothing(model, devices, quadrants, sizes, monkeypatch):
     whole = train(quadrants, model, devices)
     assert set(sizes) == {MEMBERS}
