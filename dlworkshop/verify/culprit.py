@@ -59,7 +59,7 @@ def culprits_of(
         judge: an equation, as a function of the operands that depend on the arguments
             -> description of its wrong derivative, or "".
         modes: in which the derivative of `fn` is wrong; empty if `judge` compares
-            transformations, so that all rules that are not JAX's own are suspects.
+            transformations, so that all rules of users are suspects.
         ray: [D], along which the derivative is wrong.
     """
     walk = _Walk(judge, fn.at.dtype, modes)

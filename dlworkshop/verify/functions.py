@@ -13,10 +13,13 @@ import numpy as np
 from jax.extend import source_info_util
 
 from dlworkshop.errors import UserError, repr_of
-from dlworkshop.models.convolution import with_convolutions
+from dlworkshop.models import convolution
 
-HERE, JAX = os.path.dirname(__file__), os.path.dirname(jax.__file__)
-PACKAGE = os.path.dirname(HERE)
+# Folders end in a separator: "jaxopt" begins with "jax".
+HERE, JAX, MODELS = (
+    os.path.join(os.path.dirname(file), "")
+    for file in (__file__, jax.__file__, convolution.__file__)
+)
 STDLIB = sysconfig.get_path("stdlib")
 # Messages of JAX about a missing mode; any other exception is an error of the function.
 NO_MODE = (
@@ -79,7 +82,7 @@ class Function:
 
         In float64 XLA's own convolution takes several times as long on a CPU.
         """
-        return self.compile(with_convolutions(self.flat, None))
+        return self.compile(convolution.with_convolutions(self.flat, None))
 
     @functools.cached_property
     def push(self) -> Callable:

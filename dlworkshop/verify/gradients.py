@@ -68,7 +68,7 @@ def check_gradients(
     domain, or with noise), or could not detect an error of 0.001.
 
     **Transformations.** Calls are repeated with a new trace. If `f` contains rules or
-    calls other than those of JAX and dlworkshop (`custom_vjp`, `custom_jvp`, callbacks,
+    calls other than those of JAX and `models` (`custom_vjp`, `custom_jvp`, callbacks,
     Pallas), `f` and its derivatives are also compared with and without `jit`, `vmap`
     and `jax.checkpoint`.
 

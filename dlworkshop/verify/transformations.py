@@ -10,7 +10,7 @@ import numpy as np
 
 from dlworkshop.verify.functions import (
     JAX,
-    PACKAGE,
+    MODELS,
     Function,
     bodies_of,
     is_of_library,
@@ -144,7 +144,7 @@ def _are_equal(a: Any, b: Any) -> bool:
 
 
 def own_rules(eqns: Sequence[Any]) -> bool:
-    """Whether equations contain custom rules or calls of others than JAX and us."""
+    """Whether equations contain custom rules or calls that are not tested."""
     return any(
         (eqn.primitive.name in OWN and not _is_tested(rule_of(eqn)))
         or any(own_rules(body.eqns) for body in bodies_of(eqn))
@@ -153,8 +153,8 @@ def own_rules(eqns: Sequence[Any]) -> bool:
 
 
 def _is_tested(rule: str) -> bool:
-    """Whether a rule, "name at file:line", is JAX's or this library's own."""
-    return rule.partition(" at ")[2].startswith((JAX, PACKAGE))
+    """Whether a rule, "name at file:line", is of JAX or of `dlworkshop.models`."""
+    return rule.partition(" at ")[2].startswith((JAX, MODELS))
 
 
 def rule_of(eqn: Any) -> str:

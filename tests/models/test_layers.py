@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from dlworkshop import data, fit, models
+from dlworkshop.verify import check_gradients
+from dlworkshop.verify.gradients import NAMES
 from tests import references
 
 
@@ -74,3 +76,9 @@ def test_pooling_after_batch_normalisation_has_a_finite_gradient():
         quiet=True,
     )
     assert [row["status"] for row in run.summary["population"]] == ["finished"] * 2
+
+
+def test_a_check_of_gradients_trusts_the_rule_of_pooling(images):
+    """As it does JAX's own: it compares transformations for rules of users only."""
+    report = check_gradients(lambda x: models.max_pool(x).sum(), images[0])
+    assert [c.name for c in report.comparisons if c.name in NAMES] == ["repeat"]
