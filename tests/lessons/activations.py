@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 FAST = {"seeds": 8, "depth": 5}
+SLOW = True
 
 
 def slightly_off(activations):

@@ -1,6 +1,7 @@
 """How each claim of the lesson is made false."""
 
 FAST = {"seeds": 6, "sizes": (16, 64, 256), "num_epochs": 40, "hidden": 32}
+SLOW = True
 
 
 def all_alike(deal):

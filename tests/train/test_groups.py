@@ -119,7 +119,7 @@ def test_what_stopped_costs_nothing(model, devices, quadrants, sizes, monkeypatc
     [
         ("mlp", 1, False),
         pytest.param("mlp", 4, True, marks=pytest.mark.slow),
-        ("cnn", 1, True),
+        pytest.param("cnn", 1, True, marks=pytest.mark.slow),
         pytest.param("cnn", 4, False, marks=pytest.mark.slow),
     ],
 )
