@@ -185,16 +185,21 @@ def _conclude(
         effort.batch_size,
         duration(plan["seconds"]),
     )
-    run = search.fit(
-        network,
-        candidate.optimizer,
-        effort,
-        0,
-        (setting,),
-        workdir=state.workdir,
-        experiment=experiment,
-    )
-    if "search" in run.summary or run.summary["interrupted"]:
+    with report.left_out():  # it is written below, with the search
+        run = search.fit(
+            network,
+            candidate.optimizer,
+            effort,
+            0,
+            (setting,),
+            workdir=state.workdir,
+            experiment=experiment,
+        )
+    if run.summary["interrupted"]:
+        return run
+    if "search" in run.summary:  # it was finished before
+        if state.workdir is not None and not (state.workdir / "report.html").is_file():
+            report.write(state.workdir)
         return run
     more = _told(search, run, row, effort)
     if state.workdir is not None:

@@ -1,12 +1,13 @@
 """Data -> settings, an ensemble, baselines and a report, in one call."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from flax import linen as nn
 
-from dlworkshop import autofit, data, load_run, models
+from dlworkshop import autofit, data, load_run, models, report
 from dlworkshop.errors import UserError
 from dlworkshop.search import (
     budget,
@@ -87,6 +88,21 @@ def test_a_finished_run_is_returned_and_another_one_refused(table, folder):
     assert run.summary == json.loads(before)
     with pytest.raises(UserError, match="num_updates was 60 and is now 61"):
         search(table, folder, num_updates=61)
+
+
+def test_its_report_is_drawn_once_and_again_if_it_is_missing(
+    table, folder, tmp_path, monkeypatch
+):
+    drawn = []
+    monkeypatch.setattr(report, "write", drawn.append)
+    shutil.copytree(folder, tmp_path / "run")
+    search(table, tmp_path / "run")
+    assert drawn == []
+    (tmp_path / "run" / "report.html").unlink()
+    run = search(table, tmp_path / "run")
+    assert drawn == [tmp_path / "run"] and "search" in run.summary
+    search(table, tmp_path / "anew", num_updates=20)
+    assert drawn == [tmp_path / "run", tmp_path / "anew"]
 
 
 def test_the_constants_are_inside_the_file_that_goes_out(table, folder, tmp_path):
