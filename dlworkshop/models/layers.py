@@ -45,20 +45,24 @@ def average_pool(image: jax.Array) -> jax.Array:
     return _windows(image).mean((1, 3))
 
 
-@jax.custom_jvp
 def max_pool(image: jax.Array) -> jax.Array:
     """Maximum over 2x2 windows: [H, W, C] -> [H // 2, W // 2, C].
 
-    Two equal maxima share the gradient equally.
+    Equal maxima share the gradient: two or four equally, three as 1/4, 1/4 and 1/2.
 
     >>> max_pool(jnp.arange(4.0).reshape(2, 2, 1)).item()
     3.0
     """
+    return _maxima(image)
+
+
+@jax.custom_jvp
+def _maxima(image):
     return _windows(image).max((1, 3))
 
 
-@max_pool.defjvp
-def _max_pool_jvp(primals, tangents):
+@_maxima.defjvp
+def _maxima_jvp(primals, tangents):
     """Of each pair of columns the larger, and of each pair of rows of these.
 
     The gradient of `max` compares the numbers with the result. XLA may compute them
@@ -67,7 +71,7 @@ def _max_pool_jvp(primals, tangents):
     windows = _windows(primals[0])
     of_rows = _share(windows.max(3), 1)[:, :, :, None]
     shares = _share(windows, 3) * of_rows  # [H/2, 2, W/2, 2, C]
-    return max_pool(*primals), (shares * _windows(tangents[0])).sum((1, 3))
+    return _maxima(*primals), (shares * _windows(tangents[0])).sum((1, 3))
 
 
 def _share(pairs: jax.Array, axis: int) -> jax.Array:

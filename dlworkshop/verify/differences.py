@@ -210,7 +210,8 @@ class Differences:
                 (rough, mine), extent = levels_of(y), np.ptp(y, axis=0)
                 clear = extent > CLEAR * np.maximum(rough, self.eps * abs(self.value))
                 parts = np.diff(y[[0, 3, 4, 7]], axis=0) / (3 * spacing)
-                bend = np.abs(parts[2] - parts[0]) + mine / spacing
+                rounded = mine + self.eps * np.abs(self.value)
+                bend = np.abs(parts[2] - parts[0]) + rounded / spacing
                 found = (y[7] - y[0]) / (7 * spacing)
             new = ~seen & np.isfinite(y).all(0)
             level = np.where(new, np.maximum(level, mine), level)

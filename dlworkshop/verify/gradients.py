@@ -136,8 +136,13 @@ def check_gradients(
     notes = [note for _, found in judged for note in found.notes]
     notes += [*missing, *said, *([_unseen(rows)] if width == np.float32 else [])]
     return GradientReport(
-        tuple(rows), bar, tuple(comparisons), tuple(named), tuple(notes), seed
+        tuple(rows), bar, tuple(comparisons), tuple(named), _once(notes), seed
     )
+
+
+def _once(notes: Sequence[str]) -> tuple[str, ...]:
+    """Without repetitions: several orders may say the same."""
+    return tuple(dict.fromkeys(notes))
 
 
 NARROW = (
@@ -179,7 +184,9 @@ def _culprits(judged, compared, tolerance, seed) -> tuple[list[Culprit], list[st
             named = culprit.culprits_of(fn, of_derivatives, found.modes, ray)
             if any(each.name == "stop_gradient" for each in named):
                 return named, [STOPPED]
-            return named, [] if named or not found.is_wrong else [NO_CULPRIT]
+            random = "repeat" in bad
+            unnamed = found.is_wrong and not named and not random
+            return named, [NO_CULPRIT] if unnamed else []
         if bad:
             fn, _ = judged[0]
             named = culprit.culprits_of(fn, of_transformations, (), sizes_of(fn))
@@ -211,12 +218,10 @@ def _asked(
         raise UserError("check_gradients(f) has no arguments: give the arguments of f")
     for arg in argnums if np.iterable(argnums) else [argnums]:
         check_whole("argnums", arg, -len(args))
-    several = np.iterable(modes) and not isinstance(modes, str)
-    if not several or not modes or set(modes) - {"fwd", "rev"}:
+    if not _is_some_of(modes, ("fwd", "rev")) or not len(modes):
         raise UserError(f'modes={modes!r}: give ("fwd", "rev") or one of the two')
     check_whole("order", order)
-    several = names is None or (np.iterable(names) and not isinstance(names, str))
-    if not several or set(names or ()) - set(NAMES):
+    if names is not None and not _is_some_of(names, NAMES):
         raise UserError(f"transformations={names!r}: give some of {NAMES}")
     try:
         width = np.dtype(dtype)
@@ -225,6 +230,13 @@ def _asked(
     if width not in TOLERANCE:
         raise UserError(f"dtype={dtype!r}: give 'float64' or 'float32'")
     return width
+
+
+def _is_some_of(given: Any, known: Sequence[str]) -> bool:
+    """Whether it is a collection of known names."""
+    if isinstance(given, str) or not np.iterable(given):
+        return False
+    return all(isinstance(name, str) and name in known for name in given)
 
 
 @contextlib.contextmanager

@@ -40,10 +40,14 @@ def assert_gradients(request):
     def assert_gradients(f, *args, **options):
         __tracebackhide__ = True  # the message is sufficient
         # Imported here, so that suites that do not use the fixture never load JAX.
+        from dlworkshop.errors import UserError  # noqa: PLC0415
         from dlworkshop.verify.gradients import check_gradients  # noqa: PLC0415
 
         options = (THOROUGH if how == "thorough" else {}) | options
-        report = check_gradients(f, *args, **options)
+        try:
+            report = check_gradients(f, *args, **options)
+        except UserError as error:
+            raise UserError(str(error)) from None
         if not report.ok:
             again = f'pytest "{request.node.nodeid}" --gradients={how}'
             given = "".join(f", {name}={value!r}" for name, value in options.items())

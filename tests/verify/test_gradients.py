@@ -310,9 +310,11 @@ def test_float32_that_does_not_move_with_params_is_fine():
         ({"argnums": ()}, "argnums="),
         ({"modes": "rev"}, "modes='rev'"),
         ({"modes": ("lin",)}, "modes="),
+        ({"modes": [["rev"]]}, "modes="),
         ({"order": 0}, "order is 0"),
         ({"transformations": "vmap"}, "transformations='vmap'"),
         ({"transformations": ("pmap",)}, "transformations="),
+        ({"transformations": [{}]}, "transformations="),
         ({"tolerance": 0}, "tolerance is 0"),
         ({"dtype": "bfloat16"}, "dtype='bfloat16'"),
         ({"dtype": "no"}, "dtype='no'"),
@@ -655,3 +657,16 @@ def test_values_with_convolutions_as_products_are_the_values_of_f():
         # two sums of at most 64 terms, in another order
         bound = {"rtol": 2 * 64 * np.finfo(float).eps}
         np.testing.assert_allclose(fn.numbers(fn.at), fn.value(fn.at), **bound)
+
+
+@pytest.mark.parametrize(("constant", "at"), [(3.0, 2.5), (100.0, 0.9), (3e3, 1.9)])
+def test_an_error_beside_a_constant_is_found(constant, at):
+    """The constant rounds f, so that a few values of f form a regular staircase."""
+
+    @jax.custom_jvp
+    def sine(x):
+        return jnp.sin(x)
+
+    sine.defjvp(lambda x, t: (jnp.sin(x[0]), -jnp.cos(x[0]) * t[0]))
+    report = check_gradients(lambda x: sine(x) + constant, at, culprits=False)
+    assert report.verdict == "WRONG"

@@ -39,6 +39,9 @@ def test_wrong(assert_gradients):
 def test_wrong_but_tolerated(assert_gradients):
     assert_gradients(wrong_loss, PARAMS, tolerance=1e-4)
 
+def test_a_mistake(assert_gradients):
+    assert_gradients(loss, PARAMS, tolerance=0)
+
 @pytest.mark.parametrize("f", [jnp.sin, jnp.exp, jnp.tanh], ids=lambda f: f.__name__)
 def test_my_functions(assert_gradients, f):
     assert_gradients(f, np.linspace(-1.0, 1.0, 3), modes=("rev",))
@@ -88,7 +91,9 @@ def run_pytest(folder, text, *flags):
 def test_the_fixture_passes_and_fails_as_it_should(tmp_path):
     code, output = run_pytest(tmp_path, SUITE)
     assert code == pytest.ExitCode.TESTS_FAILED, output
-    assert "1 failed, 6 passed" in output, output
+    assert "2 failed, 6 passed" in output, output
+    assert "UserError: tolerance is 0" in output, output
+    assert "gradients.py" not in output and "errors.py" not in output, output
     assert "FAILED test_user.py::test_wrong" in output, output
     assert "params['hidden']" in output and "WRONG" in output, output
     assert "culprit: custom_vjp of wrong_loss at test_user.py:" in output, output
