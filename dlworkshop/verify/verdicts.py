@@ -125,6 +125,7 @@ def judge(
         low, high = sorted((float(slope.left), float(slope.right)))
         off = max(low - exact, exact - high, 0.0) if np.isfinite(exact) else np.inf
         bar = tolerance * against + 2 * float(slope.apart)
+        unit = max(unit, abs(low), abs(high))  # autodiff may be 0 at a kink
         lost = off > bar and not look.probe.is_entry
     else:  # the estimates never agreed: only slopes far from all of them are wrong
         bar = max(tolerance * against, 8 * doubt)

@@ -670,3 +670,11 @@ def test_an_error_beside_a_constant_is_found(constant, at):
     sine.defjvp(lambda x, t: (jnp.sin(x[0]), -jnp.cos(x[0]) * t[0]))
     report = check_gradients(lambda x: sine(x) + constant, at, culprits=False)
     assert report.verdict == "WRONG"
+
+
+def test_a_kink_beside_a_saturated_unit_is_right():
+    """Autodiff is 0 at the kink, so the norm of the gradient is that of the other."""
+    report = check_gradients(
+        lambda z: jnp.sum(jnp.tanh(8 * jax.nn.relu(z))), np.array([0.0, 1.0])
+    )
+    assert report.verdict == "right" and report.rows[0].kinks
