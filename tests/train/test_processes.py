@@ -141,7 +141,9 @@ def test_processes_that_differ_are_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_first_process_measures_for_all(tmp_path):
+def test_the_first_process_measures_for_all(tmp_path, monkeypatch):
+    # an earlier test run may have measured already
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = tmp_path / "run"
     changes = {"images": True, "seeds": 2, "num_epochs": 1, "workdir": str(folder)}
     statuses, said = ends(start(tmp_path, 2, 1, changes))
