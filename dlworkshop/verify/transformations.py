@@ -144,7 +144,7 @@ def _are_equal(a: Any, b: Any) -> bool:
 
 
 def own_rules(eqns: Sequence[Any]) -> bool:
-    """Whether equations contain custom rules or calls that are not tested."""
+    """Whether there are custom rules or calls of others than JAX and `models`."""
     return any(
         (eqn.primitive.name in OWN and not _is_tested(rule_of(eqn)))
         or any(own_rules(body.eqns) for body in bodies_of(eqn))
