@@ -160,13 +160,15 @@ class Differences:
             rounding: [Q], rounding error of values on this ray, in addition to the
                 measured one.
         """
+        kind = probe.part, probe.is_entry
+        is_remembered = kind in self._starts
         slope = self._search(probe, enough, contradicted, rounding)
         accused = contradicted(slope.central, np.zeros_like(slope.doubt))
         if not accused.any():
             return slope
-        if contradicted(slope.central, slope.doubt).any():
+        if is_remembered and contradicted(slope.central, slope.doubt).any():
             # around a remembered step, few others were tried
-            self._starts.pop((probe.part, probe.is_entry), None)
+            self._starts.pop(kind, None)
             slope = self._search(probe, enough, contradicted, rounding)
         level, seen, unsure = self.climb(probe, accused)
         if np.any(level > 2 * (self.rounding + rounding)):

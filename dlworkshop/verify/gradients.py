@@ -1,7 +1,7 @@
 """Comparison of autodiff with finite differences, array by array, in float64."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -234,7 +234,7 @@ def _asked(
 
 def _is_some_of(given: Any, known: Sequence[str]) -> bool:
     """Whether it is a collection of known names."""
-    if isinstance(given, str) or not np.iterable(given):
+    if isinstance(given, str) or not isinstance(given, Collection):
         return False
     return all(isinstance(name, str) and name in known for name in given)
 
