@@ -123,7 +123,10 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_answered(
         map(str, good)
     )
     said = err.splitlines()
-    assert said[0] == f"skipped {bad}: cannot be read as an image: not an image"
+    assert (
+        said[0]
+        == f"skipped {bad}: cannot be read as an image: not a supported image format"
+    )
     assert said[1].startswith(f"skipped {tmp_path / 'none.png'}: cannot be read")
     assert said[2:] == ["2 predicted, 2 skipped"]
 
@@ -259,8 +262,11 @@ def test_data_says_what_was_skipped(capsys, tmp_path):
     path.write_bytes(b"no image")
     code, out, err = call(capsys, "data", tmp_path / "many", "--data-dir", tmp_path)
     assert code == 0
-    assert "\n! b/199.png: not an image\n" in out
-    assert "Files that are no readable image: b/199.png (not an image)." in err
+    assert "\n! b/199.png: not a supported image format\n" in out
+    assert (
+        "Files that are no readable image: b/199.png (not a supported image format)."
+        in err
+    )
 
 
 def test_doctor_says_what_does_not_work(capsys, monkeypatch):

@@ -256,7 +256,7 @@ def test_a_few_bad_files_are_named_counted_and_skipped(folder):
     photos = load(folder)
     assert photos.card["num_skipped"] == 2 and photos.card["files"] == 262
     skipped = dict(photos.card["skipped"])
-    assert skipped["red/notes.txt"] == "not an image"
+    assert skipped["red/notes.txt"] == "not a supported image format"
     assert "truncated" in skipped["red/torn.png"]
     assert sum(len(part.targets) for part in photos[:3]) == 260
 
@@ -265,8 +265,42 @@ def test_more_than_one_percent_stops_with_the_list(folder):
     (folder / "red" / "notes.jpg").write_text("not a photo")
     (folder / "red" / "README.md").write_text("nor meant to be one")
     said = sentence(folder)
-    assert "1 of 61 files" in said and "red/notes.jpg (not an image)" in said
+    assert (
+        "1 of 61 files" in said
+        and "red/notes.jpg (not a supported image format)" in said
+    )
     assert "README" not in said
+
+
+@pytest.mark.parametrize("name", ["drawing.eps", "photo.png"])
+def test_no_program_is_started_for_an_image(folder, tmp_path, monkeypatch, name):
+    started = tmp_path / "started"
+    ghostscript = tmp_path / "bin" / "gs"
+    ghostscript.parent.mkdir()
+    ghostscript.write_text(f"#!/bin/sh\ntouch {started}\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{ghostscript.parent}{os.pathsep}{os.environ['PATH']}")
+    for i in range(200):
+        save(folder / "red" / f"more{i}.png", seed=1000 + i)
+    Image.new("RGB", (20, 20)).save(folder / "red" / name, "EPS")
+    skipped = dict(load(folder).card["skipped"])
+    assert skipped == {f"red/{name}": "not a supported image format"}
+    assert not images.is_colourful(str(folder / "red" / name))
+    assert not started.exists()
+
+
+def test_what_a_decoder_prints_is_no_answer(folder, tmp_path, monkeypatch):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "import os, PIL.Image as Image\n"
+        "opened = Image.open\n"
+        "def noisy(*args, **kwargs):\n"
+        "    os.write(1, b'[]\\n')\n"
+        "    return opened(*args, **kwargs)\n"
+        "Image.open = noisy\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    assert load(folder).card["num_skipped"] == 0
 
 
 def test_a_decompression_bomb_is_refused():

@@ -186,7 +186,7 @@ def test_other_files_are_scored_whole(images, photos, tmp_path):
     right = images.predict(pixels).argmax(-1) == label
     found = evaluate(images, other)
     assert found.unread == [
-        Skipped(str(victim), "cannot be read as an image: not an image")
+        Skipped(str(victim), "cannot be read as an image: not a supported image format")
     ]
     assert found.examples == len(files) and found.of == str(other)
     assert found.scores["accuracy"]["mean"] == pytest.approx(right.mean())

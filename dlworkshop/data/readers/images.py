@@ -19,6 +19,21 @@ RESIZES = {
     "crop": "scaled until they fill the frame and cut evenly on both sides",
     "pad": "scaled until they fit into the frame, with black around them",
 }
+# The decoders that a file may reach, whatever its name: others of Pillow start programs
+# (Ghostscript for EPS) or read formats of no photograph.
+FORMATS = (
+    "AVIF",
+    "BMP",
+    "GIF",
+    "ICO",
+    "JPEG",
+    "JPEG2000",
+    "PNG",
+    "PPM",
+    "TGA",
+    "TIFF",
+    "WEBP",
+)
 # Pillow warns above this limit: such an image takes a quarter of a gigabyte.
 MOST_PIXELS = 89_478_485
 RECORDS = "group_size:1,uncompressed"  # ArrayRecord options for random access
@@ -39,7 +54,7 @@ def decode(content: bytes, preprocessing: Mapping[str, Any]) -> np.ndarray:
     it.
 
     Args:
-        content: of the file, in any format and mode that Pillow reads.
+        content: of the file, in one of `FORMATS` and any mode that Pillow reads.
         preprocessing: `height`, `width`, `channels` (1 grey, 3 colour), `resize` (one
             of `RESIZES`), and `depth` for grey values of more than 8 bits; by default
             the smallest of `DEPTHS` that holds those of this file.
@@ -63,7 +78,7 @@ def _decode(
     """The example; and [width, height, mode, whether colour was lost] of the file."""
     size = preprocessing["width"], preprocessing["height"]
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with _opened(io.BytesIO(content)) as image:
             found = [*image.size, image.mode]
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(
@@ -81,7 +96,7 @@ def _decode(
     except ValueError:
         raise
     except UnidentifiedImageError:
-        raise ValueError("not an image") from None
+        raise ValueError("not a supported image format") from None
     except (OSError, SyntaxError, EOFError, IndexError) as error:
         reason = str(error) or type(error).__name__
         raise ValueError(reason.partition("\n")[0]) from None
@@ -92,6 +107,11 @@ def _decode(
         picture = fill(picture, size, Image.Resampling.BICUBIC)
     pixels = np.asarray(picture)
     return (pixels[..., None] if pixels.ndim == 2 else pixels), found
+
+
+def _opened(file: str | io.BytesIO) -> Image.Image:
+    """The image of a file, whose pixels are not decoded yet."""
+    return Image.open(file, formats=FORMATS)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -189,7 +209,7 @@ def look(path: str) -> tuple[int, int, str] | None:
     if not os.path.isfile(path):
         return None
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+        with warnings.catch_warnings(action="ignore"), _opened(path) as image:
             width, height = image.size
             if image.getexif().get(0x0112, 1) >= 5:  # rotated by 90 degrees
                 width, height = height, width
@@ -201,7 +221,7 @@ def look(path: str) -> tuple[int, int, str] | None:
 def is_colourful(path: str) -> bool:
     """Whether an image has colour; False if it is unreadable."""
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+        with warnings.catch_warnings(action="ignore"), _opened(path) as image:
             size = MOST_LOOKED_AT, MOST_LOOKED_AT
             image.draft("RGB", size)  # decodes a JPEG at a smaller size
             return _has_colour(_flat(image, {}))
@@ -212,7 +232,7 @@ def is_colourful(path: str) -> bool:
 def depth_in(path: str) -> int:
     """The depth of grey values of more than 8 bits; 0 for other files."""
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+        with warnings.catch_warnings(action="ignore"), _opened(path) as image:
             return depth_of(np.asarray(image)) if image.mode in WIDE else 0
     except Exception:
         return 0
@@ -230,6 +250,8 @@ def work() -> None:
         ArrayRecordWriter,
     )
 
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a decoder prints is no answer
     warnings.simplefilter("ignore")
     Image.MAX_IMAGE_PIXELS = None  # `_decode` checks the same limit
     for line in sys.stdin:
@@ -243,8 +265,8 @@ def work() -> None:
             writer.close()
         except Exception as error:  # from the writer, usually a full disk
             answer = f"{type(error).__name__}: {error}".partition("\n")[0]
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
 
 
 def _record(file: str, preprocessing: Mapping[str, Any], writer: Any) -> list[Any]:
