@@ -122,7 +122,7 @@ def lift(
     leaves, tree = jax.tree_util.tree_flatten_with_path(tuple(args))
     leaves = [(path, _cast(x, dtype)) for path, x in leaves]
     given_on = [jnp.asarray(x) if _is_of_numpy(x) else x for _, x in leaves]
-    inputs, at = _numbers(leaves, len(args), argnums)
+    inputs, at = _numbers(leaves, len(args), argnums, dtype)
 
     def returned(v):  # [D] -> {path: real or complex array that f returns}
         given = list(given_on)
@@ -150,7 +150,7 @@ def lift(
         out = jnp.concatenate(made)
         return out.astype(dtype) if dtype == np.float32 else out  # may be bfloat16
 
-    at, outputs, stop = at.astype(dtype), [], 0
+    outputs, stop = [], 0
     for path, x in jax.eval_shape(returned, at).items():
         is_complex = jnp.issubdtype(x.dtype, jnp.complexfloating)
         start, stop = stop, stop + x.size * (1 + is_complex)
@@ -163,7 +163,10 @@ def lift(
 
 
 def _numbers(
-    leaves: Sequence[tuple[Any, Any]], num_args: int, argnums: int | Sequence[int]
+    leaves: Sequence[tuple[Any, Any]],
+    num_args: int,
+    argnums: int | Sequence[int],
+    dtype: Any,
 ) -> tuple[dict[int, Part], np.ndarray]:
     """The numbers to differentiate by.
 
@@ -171,6 +174,7 @@ def _numbers(
         leaves: (path, leaf) of all arguments.
         num_args: the number of arguments.
         argnums: the arguments to differentiate by.
+        dtype: of the vector.
 
     Returns:
         Index among the leaves -> part of the vector, and the vector [D].
@@ -189,14 +193,14 @@ def _numbers(
         if key.idx not in chosen or not _is_inexact(x) or not np.size(x):
             continue
         path = names[key.idx] + jax.tree_util.keystr(tuple(rest))
-        piece = _finite(path, np.asarray(x)).ravel()
+        piece = _finite(path, _cast(np.asarray(x), dtype)).ravel()
         if np.iscomplexobj(piece):
             piece = np.concatenate([piece.real, piece.imag])
         start, stop = stop, stop + piece.size
         parts[place] = Part(path, np.shape(x), start, stop, np.iscomplexobj(x))
         pieces.append(piece)
     if not pieces:
-        kinds = sorted({str(jnp.result_type(x)) for _, x in leaves if _is_array(x)})
+        kinds = sorted({_kind(x) for (key, *_), x in leaves if key.idx in chosen})
         raise UserError(
             f"{' and '.join(names[i] for i in chosen)}: no numbers to differentiate by "
             f"(got {', '.join(kinds) or 'nothing'}): give real or complex arrays"
@@ -243,6 +247,11 @@ def _is_array(x: Any) -> bool:
     return isinstance(x, np.ndarray | np.generic | jax.Array | float | complex | int)
 
 
+def _kind(x: Any) -> str:
+    """For a message: the dtype of an array, else the type."""
+    return str(jnp.result_type(x)) if _is_array(x) else type(x).__name__
+
+
 def _is_inexact(x: Any) -> bool:
     return _is_array(x) and jnp.issubdtype(jnp.result_type(x), jnp.inexact)
 
@@ -257,9 +266,10 @@ def _cast(x: Any, dtype: Any) -> Any:
     if not _is_inexact(x) or isinstance(x, jax.core.Tracer | float | complex):
         return x
     is_complex = jnp.issubdtype(jnp.result_type(x), jnp.complexfloating)
-    return np.asarray(x).astype(
-        np.result_type(dtype, np.complex64 if is_complex else dtype)
-    )
+    with np.errstate(over="ignore"):  # what becomes inf is refused by name
+        return np.asarray(x).astype(
+            np.result_type(dtype, np.complex64 if is_complex else dtype)
+        )
 
 
 def _finite(what: str, x: np.ndarray) -> np.ndarray:

@@ -93,7 +93,7 @@ def check_gradients(
         order: >= 1, of the highest derivatives to check.
         transformations: some of "repeat", "jit", "vmap", "checkpoint"; by default only
             "repeat", or all if `f` contains custom rules.
-        tolerance: > 0; by default 1e-8, or 1e-3 in float32.
+        tolerance: in (0, 1); by default 1e-8, or 1e-3 in float32.
         max_entries: >= 1, largest size of an array whose entries are all probed.
         seed: of the random entries and directions.
         dtype: "float64", or "float32" for functions that do not support more (Pallas
@@ -212,7 +212,7 @@ def _asked(
     args, argnums, modes, order, names, tolerance, max_entries, dtype
 ) -> np.dtype:
     if tolerance is not None:
-        check_number("tolerance", tolerance, Range(0, closed=False))
+        check_number("tolerance", tolerance, Range(0, 1, closed=False))
     check_whole("max_entries", max_entries)
     if not args:
         raise UserError("check_gradients(f) has no arguments: give the arguments of f")

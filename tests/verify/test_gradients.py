@@ -236,6 +236,7 @@ def test_a_kink_beside_the_point_is_stepped_under():
         (jnp.sum, np.array([1.0, np.nan]), r"params is nan at \[1\]"),
         (lambda p: jnp.log(-jnp.sum(p)), np.ones(2), "f is nan at these"),
         (lambda p: {"a": p, "b": 1 / p}, np.arange(2.0), r"f\['b'\]\[0\] is inf"),
+        (lambda p: 1.0, "abc", "no numbers to differentiate by .got str"),
         (jnp.sum, {}, "no numbers"),
         (jnp.sum, {"a": np.zeros(0)}, "no numbers"),
     ],
@@ -243,6 +244,18 @@ def test_a_kink_beside_the_point_is_stepped_under():
 def test_what_cannot_be_checked_is_said(f, params, sentence):
     with pytest.raises(UserError, match=sentence):
         check_gradients(f, params)
+
+
+@pytest.mark.parametrize("params", [np.array([1.0, 1e300]), [1.0, 1e300]])
+def test_a_number_beyond_float32_is_refused(params):
+    with pytest.raises(UserError, match=r"params\[?1?\]? is inf"):
+        check_gradients(lambda p: p[0] + p[1], params, dtype="float32")
+
+
+@pytest.mark.parametrize("tolerance", [0, 1, 2.0, True, "small"])
+def test_a_tolerance_that_allows_anything_is_refused(tolerance):
+    with pytest.raises(UserError, match=r"tolerance is .*: give a number in \(0, 1\)"):
+        check_gradients(jnp.sum, VECTOR, tolerance=tolerance)
 
 
 def narrow_complex(p):
