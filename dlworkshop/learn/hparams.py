@@ -1,5 +1,6 @@
 """Routing of hyper-parameters to the functions with keywords of their names."""
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
@@ -51,6 +52,25 @@ def keywords(function: Callable) -> dict[str, bool]:
         for parameter in parameters
         if parameter.kind in BY_KEYWORD
     }
+
+
+def lacks(function: Callable, name: str) -> bool:
+    """Whether a function takes a keyword and has no value for it, or None.
+
+    >>> import functools, optax
+    >>> sgd = functools.partial(optax.sgd, learning_rate=0.5)
+    >>> lacks(optax.sgd, "learning_rate"), lacks(sgd, "learning_rate")
+    (True, False)
+    """
+    if name not in keywords(function):
+        return False
+    default = inspect.signature(function).parameters[name].default
+    return default is inspect.Parameter.empty or default is None
+
+
+def is_bound(function: Callable, name: str) -> bool:
+    """Whether `functools.partial` gives a keyword its value."""
+    return isinstance(function, functools.partial) and name in function.keywords
 
 
 def route(names: Iterable[str], **functions: Callable | None) -> Routes:

@@ -23,6 +23,7 @@ from dlworkshop.learn.losses import (
     pair,
     squared_error,
 )
+from dlworkshop.learn.split_metrics import OF_CLASSES, OF_LABELS, OF_NUMBERS, fits
 from dlworkshop.types import Array
 
 __all__ = [
@@ -78,12 +79,14 @@ log_loss = Metric(split_metrics.log_loss, "lower", split=True, unit="nats")
 label_f1_macro = Metric(split_metrics.label_f1_macro, split=True)
 label_roc_auc = Metric(split_metrics.label_roc_auc, split=True)
 label_average_precision = Metric(split_metrics.label_average_precision, split=True)
-mae = Metric(absolute_error, "lower", unit="units of the target")
-mse = Metric(squared_error, "lower", unit="squared units of the target")
-rmse = Metric(split_metrics.rmse, "lower", split=True, unit="units of the target")
+TARGET_UNIT = "units of the target"
+mae = Metric(absolute_error, "lower", unit=TARGET_UNIT)
+mse = Metric(squared_error, "lower", unit=f"squared {TARGET_UNIT}")
+rmse = Metric(split_metrics.rmse, "lower", split=True, unit=TARGET_UNIT)
 r2 = Metric(split_metrics.r2, split=True)
 
 
+@fits(*OF_CLASSES)
 def accuracy(outputs, targets) -> jax.Array:
     """1.0 if the largest output is the target's class, else 0.0; the first wins a tie.
 
@@ -132,6 +135,7 @@ def top_k(k: int) -> Callable:
     """
     check_whole("k", k)
 
+    @fits(*OF_CLASSES)
     def top(outputs, targets):
         outputs, targets = class_target(outputs, targets)
         if outputs.size <= k:
@@ -148,6 +152,7 @@ def top_k(k: int) -> Callable:
     return top
 
 
+@fits(*OF_LABELS)
 def label_accuracy(outputs, targets) -> jax.Array:
     """Fraction of the labels predicted correctly; an output above 0 predicts true.
 
@@ -193,6 +198,8 @@ def _checked_name(name: Any) -> str:
 
 
 def _as_metric(name: str, metric: Any) -> Metric:
+    if metric is absolute_error or metric is squared_error:
+        return mae if metric is absolute_error else mse
     if not isinstance(metric, Metric):
         is_loss = callable(metric) and outputs_of(metric) is not None
         metric = Metric(metric, "lower" if is_loss else "higher")
@@ -208,17 +215,12 @@ def _as_metric(name: str, metric: Any) -> Metric:
     return metric
 
 
-def default_metrics(
-    outputs_kind: str | None, classes, target: Mapping[str, Any] | None = None
-) -> dict[str, Metric]:
+def default_metrics(outputs_kind: str | None, classes) -> dict[str, Metric]:
     """The default metrics for outputs of this meaning.
 
     Args:
         outputs_kind: as of `losses.outputs_of`.
         classes: names of classes, empty if there are none.
-        target: of a table, `preprocessing["target"]`. Errors of one column are in its
-            units; errors of several columns, whose units may differ, are in standard
-            deviations.
 
     >>> list(default_metrics("values", ()))
     ['mae', 'rmse', 'r2']
@@ -228,12 +230,67 @@ def default_metrics(
     if outputs_kind == "binary_logits":
         return {"accuracy": Metric(label_accuracy), "f1_macro": label_f1_macro}
     if outputs_kind == "values":
-        deviation, unit = own_units(target)
-        errors = {"mae": mae, "rmse": rmse}
-        if unit:
-            errors = {n: scaled(m, deviation, unit) for n, m in errors.items()}
-        return {**errors, "r2": r2}
+        return {"mae": mae, "rmse": rmse, "r2": r2}
     return {}
+
+
+def fitted(
+    metrics: Mapping[str, Metric],
+    outputs_kind: str | None,
+    target: Mapping[str, Any] | None = None,
+) -> dict[str, Metric]:
+    """Metrics for the outputs and targets of a run.
+
+    Args:
+        metrics: of outputs and targets as the model learns them.
+        outputs_kind: as of `losses.outputs_of`. Metrics of logits get the logarithms of
+            probabilities.
+        target: of a table, `preprocessing["target"]`. Errors of one column are in its
+            units; errors of several columns, whose units may differ, are in standard
+            deviations.
+
+    Raises:
+        UserError: if a metric is not one of such outputs.
+
+    >>> fitted({"mae": mae}, "logits")
+    Traceback (most recent call last):
+    dlworkshop.errors.UserError: metric 'mae' is for outputs that are values or \
+probabilities, but those of this run are logits: choose another metric, or a function \
+of your own
+    """
+    factor, unit = own_units(target)
+    found = {}
+    for name, metric in metrics.items():
+        kinds = _kinds_of(metric.function)
+        if outputs_kind is not None and kinds and outputs_kind not in kinds:
+            raise UserError(
+                f"metric '{name}' is for outputs that are {' or '.join(kinds)}, but "
+                f"those of this run are {outputs_kind}: choose another metric, or a "
+                "function of your own"
+            )
+        own = metric
+        if unit and metric.unit.endswith(TARGET_UNIT):
+            own = scaled(metric, factor, metric.unit.replace(TARGET_UNIT, unit))
+        if outputs_kind == "probabilities" and metric.split and kinds == OF_CLASSES:
+            of_logits = functools.partial(_of_probabilities, own.function)
+            own = own._replace(function=of_logits)
+        found[name] = own
+    return found
+
+
+def _kinds_of(function: Callable) -> tuple[str, ...]:
+    """The meanings of outputs for which a metric is defined; () if not known."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    kind = outputs_of(function)
+    if kind is None:
+        return getattr(function, "fits", ())
+    return OF_NUMBERS if kind == "values" else (kind,)
+
+
+def _of_probabilities(function: Callable, outputs, *others) -> float:
+    chance = np.asarray(outputs, np.float64)
+    return function(np.log(np.maximum(chance, np.finfo(float).tiny)), *others)
 
 
 def own_units(target: Mapping[str, Any] | None) -> tuple[float, str]:

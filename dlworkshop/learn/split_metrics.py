@@ -9,17 +9,34 @@ has a single class, is NaN, and a warning says why.
 import functools
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from dlworkshop.data.leaves import as_floats
 from dlworkshop.errors import UserError
 
+# The meanings of outputs (see `losses.OUTPUTS`) for which metrics are defined. Those of
+# classes take logits; probabilities come to them as logarithms.
+OF_CLASSES = "logits", "probabilities"
+OF_LABELS = ("binary_logits",)
+OF_NUMBERS = "values", "probabilities"
+
 BIG = 1e300  # replaces infinite evidence, which scikit-learn rejects
 
 
 class _UndefinedError(Exception):
     """A metric is undefined on these examples."""
+
+
+def fits(*kinds: str) -> Callable:
+    """Decorate a metric with the meanings of outputs for which it is defined."""
+
+    def mark(metric: Any) -> Any:
+        metric.fits = kinds
+        return metric
+
+    return mark
 
 
 def _nan_if_undefined(metric: Callable) -> Callable:
@@ -117,6 +134,7 @@ def _varies(truth) -> np.ndarray:
     return (truth != truth[:1]).any(0)
 
 
+@fits(*OF_CLASSES)
 @_nan_if_undefined
 def balanced_accuracy(outputs, targets, weights=None) -> float:
     """Mean over the classes of the accuracy on each, in [0, 1].
@@ -141,6 +159,7 @@ def balanced_accuracy(outputs, targets, weights=None) -> float:
     )
 
 
+@fits(*OF_CLASSES)
 @_nan_if_undefined
 def f1_macro(outputs, targets, weights=None) -> float:
     """Mean over the classes of 2 precision recall / (precision + recall), in [0, 1].
@@ -158,6 +177,7 @@ def f1_macro(outputs, targets, weights=None) -> float:
     return f1_score(label, said, average="macro", sample_weight=weights)
 
 
+@fits(*OF_CLASSES)
 @_nan_if_undefined
 def log_loss(outputs, targets, weights=None) -> float:
     """Mean negative log likelihood of the labels under softmax(outputs), in nats.
@@ -172,6 +192,7 @@ def log_loss(outputs, targets, weights=None) -> float:
     return -np.average(likely, weights=weights)
 
 
+@fits(*OF_CLASSES)
 @_nan_if_undefined
 def roc_auc(outputs, targets, weights=None) -> float:
     """Area under the ROC curve: how often an example of the class outranks another.
@@ -190,6 +211,7 @@ def roc_auc(outputs, targets, weights=None) -> float:
     return _against_the_rest(roc_auc_score, _classes(outputs, targets), weights)
 
 
+@fits(*OF_CLASSES)
 @_nan_if_undefined
 def average_precision(outputs, targets, weights=None) -> float:
     """Area under the precision-recall curve, in [0, 1]; by chance the class's share.
@@ -205,6 +227,7 @@ def average_precision(outputs, targets, weights=None) -> float:
     return _against_the_rest(score, _classes(outputs, targets), weights)
 
 
+@fits(*OF_LABELS)
 @_nan_if_undefined
 def label_f1_macro(outputs, targets, weights=None) -> float:
     """Mean over the labels of 2 precision recall / (precision + recall), in [0, 1].
@@ -228,6 +251,7 @@ def label_f1_macro(outputs, targets, weights=None) -> float:
     return np.mean(2 * of_both[counts] / in_all[counts])
 
 
+@fits(*OF_LABELS)
 @_nan_if_undefined
 def label_roc_auc(outputs, targets, weights=None) -> float:
     """Area under the ROC curve of each label, and their mean.
@@ -244,6 +268,7 @@ def label_roc_auc(outputs, targets, weights=None) -> float:
     return _mean_of_columns(roc_auc_score, truth, outputs, weights, _varies(truth))
 
 
+@fits(*OF_LABELS)
 @_nan_if_undefined
 def label_average_precision(outputs, targets, weights=None) -> float:
     """Area under the precision-recall curve of each label, and their mean.
@@ -271,6 +296,7 @@ def _values(outputs, targets):
     return (array.reshape(len(outputs), -1) for array in (outputs, targets))
 
 
+@fits(*OF_NUMBERS)
 @_nan_if_undefined
 def mae(outputs, targets, weights=None) -> float:
     """Mean absolute error, over examples and outputs, in units of the targets.
@@ -287,6 +313,7 @@ def mae(outputs, targets, weights=None) -> float:
     return np.average(np.abs(outputs - targets).mean(1), weights=weights)
 
 
+@fits(*OF_NUMBERS)
 @_nan_if_undefined
 def rmse(outputs, targets, weights=None) -> float:
     """Root mean squared error, in units of the targets.
@@ -301,6 +328,7 @@ def rmse(outputs, targets, weights=None) -> float:
     return np.sqrt(np.average(((outputs - targets) ** 2).mean(1), weights=weights))
 
 
+@fits(*OF_NUMBERS)
 @_nan_if_undefined
 def r2(outputs, targets, weights=None) -> float:
     """Coefficient of determination: at most 1, 0 for predicting the mean.

@@ -14,7 +14,7 @@ from dlworkshop.data.leaves import at_least_float32
 from dlworkshop.errors import UserError, repr_of
 from dlworkshop.learn import schedules
 from dlworkshop.learn.checks import check_number
-from dlworkshop.learn.hparams import Routes, given, keywords, route
+from dlworkshop.learn.hparams import Routes, given, is_bound, keywords, route
 from dlworkshop.learn.objective import from_loss, in_evaluation, in_words
 from dlworkshop.learn.optimizers import same_dtypes, with_extra_args
 from dlworkshop.models.model import BATCH, EXAMPLE, Model, StatefulModel, as_float
@@ -131,12 +131,14 @@ def make_optimizer(
     """The optimizer at a step, built from traced numbers.
 
     The learning rate is multiplied by the schedule. A constructor that takes a `key`
-    gets a key of the member.
+    or a `seed` gets one of the member, unless `functools.partial` gives it.
     """
     numbers = given(spec.routes.optimizer, hparams)
-    takes = keywords(spec.optimizer)
-    if "key" in takes:
-        numbers.setdefault("key", jax.random.fold_in(key, OPTIMIZER))
+    takes, own = keywords(spec.optimizer), jax.random.fold_in(key, OPTIMIZER)
+    if "key" in takes and not is_bound(spec.optimizer, "key"):
+        numbers["key"] = own
+    elif "seed" in takes and not is_bound(spec.optimizer, "seed"):
+        numbers["seed"] = jax.random.bits(own)
     if "learning_rate" in numbers and spec.schedule is not schedules.constant:
         schedule = spec.schedule(spec.num_steps, **given(spec.routes.schedule, hparams))
         numbers["learning_rate"] *= schedule(step.astype(float))
@@ -165,8 +167,7 @@ def make_loss_fn(spec: TrainSpec, batch_axis: str | None = None) -> Callable:
             loss, (outputs, new) = _minimised(
                 spec, model, params, state, inputs, targets, key=key, **numbers
             )
-            scores = {name: m(outputs, targets) for name, m in spec.metrics.items()}
-            values = {"loss": loss, **scores}
+            values = {"loss": loss, **_scores(spec, loss, outputs, targets)}
             if example.weights is not None:
                 values = {k: value * example.weights for k, value in values.items()}
             return values, new
@@ -306,10 +307,7 @@ def make_eval_step(spec: TrainSpec, with_outputs: bool = False) -> Callable:
             loss, (outputs, _) = _minimised(
                 spec, model, params, state, inputs, targets, key=None, **numbers
             )
-            scores = {name: m(outputs, targets) for name, m in spec.metrics.items()}
-            check_number(in_words(spec.objective), loss)
-            for name, value in scores.items():
-                check_number(f"the metric '{name}'", value, integers=True)
+            scores = _scores(spec, loss, outputs, targets)
             wide = jax.tree.map(at_least_float32, {"loss": loss, **scores})
             return Evaluated(wide, outputs if with_outputs else None)
 
@@ -329,6 +327,15 @@ def _minimised(spec: TrainSpec, *args: Any, **keywords: Any) -> tuple:
             "loss, (outputs, state)"
         ) from None
     return loss, (outputs, state)
+
+
+def _scores(spec: TrainSpec, loss: Any, outputs: PyTree, targets: PyTree) -> dict:
+    """The metrics of one example; they and the loss are checked to be numbers."""
+    scores = {name: m(outputs, targets) for name, m in spec.metrics.items()}
+    check_number(in_words(spec.objective), loss)
+    for name, value in scores.items():
+        check_number(f"the metric '{name}'", value, integers=True)
+    return scores
 
 
 def is_split(batch_axis: str | None) -> bool:

@@ -166,35 +166,56 @@ def check_lookups(
     """
     lifted = stateful(model)
 
-    def answer(both: PyTree, example: PyTree) -> PyTree:
-        return lifted.apply(*both, as_float(example), **hparams)[0]
+    def answer(example: PyTree) -> PyTree:
+        inputs = as_float(example)
+        begun = lifted.init(jax.random.key(0), inputs)
+        return lifted.apply(*begun, inputs, **hparams)[0]
+
+    if found := beyond(answer, inputs, inputs):
+        path, row, said = found
+        raise UserError(
+            f"inputs{path} of example {row} of {where} are whole numbers that the "
+            f"model uses as indices: {said}: make that array larger, or clip the "
+            "inputs with jnp.clip"
+        )
+
+
+def beyond(
+    function: Callable, examples: PyTree, looked_at: PyTree
+) -> tuple[str, int, str] | None:
+    """An index out of bounds in a function of one example.
+
+    Args:
+        function: example -> anything.
+        examples: leaves [N, ...].
+        looked_at: a part of `examples`; the function runs on the examples with the
+            highest and the lowest number of each of its integer arrays in memory.
+
+    Returns:
+        The path of the array, the number of the example, and checkify's words; None if
+        all indices are in bounds, or already zeros are not.
+    """
 
     @jax.jit  # removes everything but the indices
     def ask(example):
-        begun = lifted.init(jax.random.key(0), as_float(example))
-        return checkify.checkify(answer, errors=checkify.index_checks)(begun, example)[
-            0
-        ]
+        return checkify.checkify(function, errors=checkify.index_checks)(example)[0]
 
-    for path, leaf in jax.tree.leaves_with_path(inputs):
+    for path, leaf in jax.tree.leaves_with_path(looked_at):
         whole = leaf.dtype.kind in "iu" and leaf.dtype != np.uint8
         if is_lazy(leaf) or not whole or not leaf.size:
             continue
         rows = np.asarray(leaf).reshape(len(leaf), -1)  # [N, D]
         for row in (rows.max(1).argmax(), rows.min(1).argmin()):
-            example = jax.tree.map(lambda x, i=row: jnp.asarray(x[i]), inputs)
+            example = jax.tree.map(lambda x, i=row: jnp.asarray(x[i]), examples)
             try:
                 said = ask(example).get() or ""
                 always = said and ask(jax.tree.map(jnp.zeros_like, example)).get()
-            except Exception:  # checkify does not support the model
-                return
+            except Exception:  # checkify does not support the function
+                return None
             if said.startswith("out-of-bounds indexing for") and not always:
-                raise UserError(
-                    f"inputs{jax.tree_util.keystr(path)} of {where} are whole numbers "
-                    f"up to {rows.max()}, and the model uses them as indices: "
-                    f"{said.splitlines()[0].rstrip('. ')}: make that array larger, or "
-                    "clip the inputs with jnp.clip"
-                )
+                words = said.splitlines()[0].rstrip(". ")
+                return jax.tree_util.keystr(path), int(row), words
+    return None
 
 
 def explain(error: Exception) -> UserError | None:

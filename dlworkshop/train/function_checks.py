@@ -11,8 +11,15 @@ from jax.extend import core
 from jax.interpreters import partial_eval
 
 from dlworkshop.errors import UserError, one_sentence, repr_of
+from dlworkshop.learn import schedules
 from dlworkshop.learn.hparams import Routes, given, name_of
-from dlworkshop.learn.step import TrainSpec, TrainStep, make_own_step
+from dlworkshop.learn.objective import in_words
+from dlworkshop.learn.step import (
+    TrainSpec,
+    TrainStep,
+    make_own_step,
+    make_train_step,
+)
 from dlworkshop.models.model import as_float, input_struct
 from dlworkshop.train.mesh import row_structs
 from dlworkshop.types import Batch, HParams, PyTree, TrainState
@@ -59,6 +66,61 @@ def check_effects(
                 f"hyper-parameter '{name}' has no effect, because the {takes[0]} takes "
                 "it but no step depends on it: use it there, or leave it out"
             )
+
+
+def check_schedule_effect(
+    spec: TrainSpec,
+    make_step: Callable | None,
+    numbers: HParams,
+    train: TrainState,
+    batch: Batch,
+) -> None:
+    """Refuse a schedule that no step depends on."""
+    if spec.schedule is schedules.constant:
+        return
+
+    def take(numbers, train, batch, factor):
+        def schedule(num_steps, **own):
+            return lambda step: factor
+
+        step: Any = make_train_step(
+            spec._replace(schedule=schedule, batch_transform=None)
+        )
+        if make_step is not None:
+            step = make_own_step(make_step, step, spec.routes.make_step)
+        return step(train, batch, numbers)
+
+    program = jax.make_jaxpr(take)(numbers, train, batch, jnp.ones(()))
+    if not used(program)[-1]:
+        reader = spec.optimizer if make_step is None else make_step
+        raise UserError(
+            f"the schedule {name_of(spec.schedule)} has no effect, because "
+            f"{name_of(reader)} does not use the learning rate of each step: use it "
+            "there (a rate that is kept in the optimizer's state is that of step 0), "
+            "or leave the schedule out"
+        )
+
+
+def check_gradient(spec: TrainSpec, program: core.ClosedJaxpr, num_grads: int) -> None:
+    """Refuse a loss whose gradient is 0 whatever the parameters and the batch.
+
+    Args:
+        spec: of the step.
+        program: of a step; its last results are the gradient.
+        num_grads: the number of arrays in the gradient.
+    """
+    rest = len(program.jaxpr.outvars) - num_grads
+    wanted = [False] * rest + [True] * num_grads
+    constant, needed = partial_eval.dce_jaxpr(program.jaxpr, wanted)
+    if any(needed) or not num_grads:
+        return
+    grads = core.jaxpr_as_fun(core.ClosedJaxpr(constant, program.consts))()
+    if not any(np.any(leaf) for leaf in grads):
+        raise UserError(
+            f"the gradient of {in_words(spec.objective)} is 0 for all parameters, so "
+            "nothing can be learnt: leave out its stop_gradient, or minimise something "
+            "smooth (the number of errors has no slope)"
+        )
 
 
 def check_updates(
@@ -112,13 +174,20 @@ def check_eval_params(spec: TrainSpec, train: TrainState) -> None:
         )
 
 
+def _probed(spec: TrainSpec, train: TrainState) -> Any:
+    """What the probe returns, as shapes; {} without a probe."""
+    if spec.probe is None:
+        return {}
+    name = name_of(spec.probe)
+    with one_sentence(f"the probe {name} does not take (grads, updates, params)"):
+        return jax.eval_shape(spec.probe, *[train.params] * 3)
+
+
 def check_probe(spec: TrainSpec, train: TrainState) -> None:
     """Check that a probe is (grads, updates, params) -> {name: scalar}."""
     if spec.probe is None:
         return
-    name = name_of(spec.probe)
-    with one_sentence(f"the probe {name} does not take (grads, updates, params)"):
-        found = jax.eval_shape(spec.probe, *[train.params] * 3)
+    name, found = name_of(spec.probe), _probed(spec, train)
     if not isinstance(found, Mapping):
         raise UserError(f"the probe {name} returns no dict: return {{name: scalar}}")
     _check_scalars(f"the probe {name}", found)
@@ -156,6 +225,11 @@ def check_batch_transform(
             raise UserError(
                 f"the batch_transform {name} returns {repr_of(made)}: return "
                 "batch._replace(inputs=..., targets=...)"
+            )
+        if two.weights is not None and made.weights is None:
+            raise UserError(
+                f"the batch_transform {name} drops the weights of the examples: return "
+                "batch._replace(inputs=..., targets=...), which keeps them"
             )
         sizes = {leaf.shape[0] if leaf.shape else 0 for leaf in jax.tree.leaves(made)}
         if len(sizes) != 1:
@@ -222,9 +296,15 @@ def check_own_step(
     batch: Batch,
 ) -> core.ClosedJaxpr:
     """Check that a custom step has the signature of ours; returns its program."""
-    step_of = f"the step of {name_of(make_step)}"
+    step_of, asked = f"the step of {name_of(make_step)}", []
+
+    def gradient(*args):
+        asked.append("gradient")
+        return step.gradient(*args)
+
     with one_sentence(f"{step_of} cannot be taken"):
-        own = make_own_step(make_step, step, spec.routes.make_step)
+        seen = TrainStep(gradient, step.updates)
+        own = make_own_step(make_step, seen, spec.routes.make_step)
         program, found = traced(own, numbers, train, batch)
     pair = isinstance(found, tuple) and len(found) == 2
     if not pair or not isinstance(found[1], Mapping) or "loss" not in found[1]:
@@ -238,6 +318,18 @@ def check_own_step(
             "it was given: return train._replace(...) with the same"
         )
     _check_scalars(step_of, found[1])
+    if spec.batch_transform is not None and not asked:
+        raise UserError(
+            f"{step_of} does not call step.gradient, which applies the batch_transform "
+            f"{name_of(spec.batch_transform)}: call it, or transform the batch in the "
+            "step and leave batch_transform out"
+        )
+    if lost := sorted(_probed(spec, train).keys() - found[1].keys()):
+        raise UserError(
+            f"{step_of} does not return '{lost[0]}' of the probe "
+            f"{name_of(spec.probe)}: add the third result of step.updates to its "  # type: ignore[arg-type]
+            "metrics, or leave probe out"
+        )
     counter = [True] + [False] * (len(program.jaxpr.outvars) - 1)  # train.step
     counts, taken = partial_eval.dce_jaxpr(program.jaxpr, counter)
     own_step = len(numbers)  # the place of train.step among the arguments

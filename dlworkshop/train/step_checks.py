@@ -9,28 +9,37 @@ import numpy as np
 from jax.extend import core
 
 from dlworkshop.data.content import SPLITS
+from dlworkshop.data.rows import is_lazy
 from dlworkshop.errors import UserError, one_sentence
 from dlworkshop.learn.checks import check_targets
 from dlworkshop.learn.hparams import given, name_of
 from dlworkshop.learn.objective import in_words
 from dlworkshop.learn.step import (
     TrainSpec,
+    TrainStep,
     bound,
     init_state,
     make_eval_step,
     make_train_step,
 )
-from dlworkshop.models.checks import check_lookups, check_one_example, check_state
-from dlworkshop.models.model import input_struct
+from dlworkshop.models.checks import (
+    beyond,
+    check_lookups,
+    check_one_example,
+    check_state,
+)
+from dlworkshop.models.model import as_float, input_struct
 from dlworkshop.models.model import shapes as shapes_of
 from dlworkshop.train.checks import example_shapes
 from dlworkshop.train.function_checks import (
     check_batch_transform,
     check_effects,
     check_eval_params,
+    check_gradient,
     check_own_step,
     check_probe,
     check_schedule,
+    check_schedule_effect,
     check_updates,
     no_plain_step,
     traced,
@@ -38,7 +47,7 @@ from dlworkshop.train.function_checks import (
     used,
 )
 from dlworkshop.train.mesh import row_structs
-from dlworkshop.types import Batch, Dataset, TrainState
+from dlworkshop.types import Array, Batch, Dataset, HParams, PyTree, TrainState
 
 
 def check_step(
@@ -94,10 +103,23 @@ def check_step(
     check_probe(spec, train)
     with one_sentence("a step of training cannot be taken"), no_plain_step(spec):
         check_updates(spec, step, train, numbers)
-        ours, _ = traced(step, numbers, train, batch)
+        ours, (_, grads) = traced(_with_grads(step), numbers, train, batch)
+    if make_step is None:
+        check_gradient(spec, ours, len(jax.tree.leaves(grads)))
     own = make_step and check_own_step(spec, make_step, step, numbers, train, batch)
     check_effects(spec.routes, numbers, [*programs, own or ours])
+    check_schedule_effect(spec, make_step, numbers, train, batch)
     return ours
+
+
+def _with_grads(step: TrainStep) -> Callable:
+    """(state, batch, hparams) -> what the step returns, and its gradient."""
+
+    def call(train: TrainState, batch: Batch, hparams: HParams):
+        grads, state, metrics = step.gradient(train, batch, hparams)
+        return step.advance(train, grads, state, metrics, hparams), grads
+
+    return call
 
 
 def _check_splits(
@@ -132,7 +154,71 @@ def _check_splits(
         check_lookups(spec.model, split.inputs, where, **own)
         targets = f"the targets of {where}"
         check_targets(split.targets, outputs, dataset.classes, shape, targets)
+        if outputs is None:
+            _check_labels(spec, split, numbers, where)
+    if outputs == "probabilities":
+        _check_probabilities(spec, few, own)
     return shape
+
+
+def _check_labels(
+    spec: TrainSpec, split: Batch, numbers: Mapping[str, Any], where: str
+) -> None:
+    """Refuse labels [N] with which a loss of the user indexes out of bounds.
+
+    Labels that the loss masks, so that its gradient is 0, may be.
+    """
+    targets = split.targets
+    if not hasattr(targets, "dtype") or targets.ndim != 1 or is_lazy(split.inputs):
+        return
+    evaluate = make_eval_step(spec)
+
+    def begun(example: Batch) -> tuple[PyTree, PyTree]:
+        return spec.model.init(jax.random.key(0), as_float(example.inputs))
+
+    def loss(both: tuple[PyTree, PyTree], example: Batch) -> Array:
+        batch = jax.tree.map(lambda leaf: leaf[None], example)
+        return evaluate(*both, batch, numbers).scores["loss"][0]
+
+    examples = split._replace(weights=None)
+    found = beyond(lambda e: loss(begun(e), e), examples, split.targets)
+    if not found:
+        return
+    _, row, said = found
+    one = jax.tree.map(lambda leaf: jnp.asarray(leaf[row]), examples)
+    slopes = jax.jit(
+        lambda e: jax.grad(lambda params, state: loss((params, state), e))(*begun(e))
+    )(one)
+    if any(np.any(leaf) for leaf in jax.tree.leaves(slopes)):
+        raise UserError(
+            f"example {row} of {where} has the target {targets[row]}, which "
+            f"{in_words(spec.objective)} uses as an index: {said}: give the model an "
+            "output for each class, or mask such targets"
+        )
+
+
+def _check_probabilities(
+    spec: TrainSpec, few: PyTree, numbers: Mapping[str, Any]
+) -> None:
+    """Refuse outputs of two examples that are no probabilities."""
+
+    @jax.jit
+    def answer(inputs: PyTree) -> PyTree:
+        inputs = as_float(inputs)
+        example = jax.tree.map(lambda leaf: leaf[0], inputs)
+        begun = spec.model.init(jax.random.key(0), example)
+        apply = bound(spec.model, numbers).apply
+        return jax.vmap(lambda one: apply(*begun, one)[0])(inputs)
+
+    for leaf in jax.tree.leaves(answer(few)):
+        found = np.asarray(leaf, np.float64)
+        sums = found.sum(-1) if found.ndim else found
+        if found.min() < 0 or not np.allclose(sums, 1, atol=0.02):  # bfloat16
+            raise UserError(
+                f"the outputs are said to be probabilities, but those of one example "
+                f"are at least {found.min():.3g}, and their sum is {sums.flat[0]:.3g}: "
+                "end the model with jax.nn.softmax, or say what the outputs are"
+            )
 
 
 def _check_objective(

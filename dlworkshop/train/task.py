@@ -20,11 +20,17 @@ from dlworkshop.learn.checks import check_split_metrics
 from dlworkshop.learn.hparams import (
     Routes,
     check_required,
-    keywords,
+    lacks,
     name_of,
     route,
 )
-from dlworkshop.learn.metrics import Metric, as_metrics, cost, default_metrics
+from dlworkshop.learn.metrics import (
+    Metric,
+    as_metrics,
+    cost,
+    default_metrics,
+    fitted,
+)
 from dlworkshop.learn.objective import from_loss
 from dlworkshop.learn.step import TrainSpec, make_eval_step
 from dlworkshop.models.model import shapes, stateful
@@ -164,8 +170,8 @@ def _members(
     """Hyper-parameters and seed of each member, and the examples that it holds out."""
     hparams = asked.hparams
     if hparams is None:
-        known = "learning_rate" in keywords(asked.optimizer)
-        hparams = {"learning_rate": 1e-3} if known else {}
+        wants = lacks(asked.optimizer, "learning_rate")
+        hparams = {"learning_rate": 1e-3} if wants else {}
     members, seeds = product(hparams, asked.seeds)
     if asked.folds is None:
         return members, seeds, None
@@ -182,10 +188,10 @@ def _metrics(
     checks.check_outputs(asked.outputs, loss)
     outputs = asked.outputs or (None if loss is None else losses.outputs_of(loss))
     if asked.metrics is None:
-        target = fitted_target(dataset.preprocessing)
-        metrics = default_metrics(outputs, dataset.classes, target)
+        metrics = default_metrics(outputs, dataset.classes)
     else:
         metrics = as_metrics(asked.metrics)
+    metrics = fitted(metrics, outputs, fitted_target(dataset.preprocessing))
     checks.check_monitor(asked.monitor, metrics, asked.metrics)
     # metrics of one example are checked when the step is traced
     check_split_metrics({name: m for name, m in metrics.items() if m.split})

@@ -31,6 +31,7 @@ from dlworkshop.learn.metrics import (
     calibration_error,
     cost,
     default_metrics,
+    fitted,
     label_accuracy,
     mean_and_error,
     mean_over_classes,
@@ -266,6 +267,36 @@ def test_the_default_metrics_go_by_what_the_outputs_are():
         found = default_metrics(outputs, classes)
         assert list(found) == wanted
         assert as_metrics(found) == found
+
+
+@pytest.mark.parametrize("name", ["log_loss", "roc_auc", "average_precision"])
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_metrics_of_logits_take_probabilities(name, num_classes):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(50, num_classes))
+    label = rng.integers(0, num_classes, 50)
+    chance = np.asarray(jax.nn.softmax(logits))
+    metric = getattr(metrics, name)
+    [of_chance] = fitted({name: metric}, "probabilities").values()
+    [of_logits] = fitted({name: metric}, "logits").values()
+    wanted = metric.function(logits, label)
+    np.testing.assert_allclose(of_chance.function(chance, label), wanted, rtol=1e-6)
+    assert of_logits.function(logits, label) == wanted
+
+
+def test_errors_are_in_the_units_of_the_target():
+    column = {"name": "price", "mean": 10.0, "deviation": 4.0}
+    target = {"several": False, "columns": [column]}
+    given = as_metrics({"mae": metrics.mae, "mse": squared_error, "r2": metrics.r2})
+    own = fitted(given, "values", target)
+    assert [m.unit for m in own.values()] == [
+        "units of price",
+        "squared units of price",
+        "",
+    ]
+    assert float(own["mae"].function(jnp.array(1.0), jnp.array(3.0))) == 8.0
+    assert float(own["mse"].function(jnp.array(1.0), jnp.array(3.0))) == 64.0
+    assert fitted(given, "values") == given
 
 
 def test_standard_error_leaves_out_what_is_not_finite():

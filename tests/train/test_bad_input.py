@@ -1,6 +1,7 @@
 """A user's mistake is one sentence that says what came, what was wanted, what to do."""
 
 import fcntl
+import functools
 import json
 import os
 import resource
@@ -15,7 +16,7 @@ import numpy as np
 import optax
 import pytest
 
-from dlworkshop import data, fit, losses, metrics, models
+from dlworkshop import data, fit, losses, metrics, models, schedules
 from dlworkshop.errors import UserError
 from dlworkshop.train.checkpoints import DIGESTS
 from dlworkshop.types import Batch
@@ -234,6 +235,140 @@ def test_a_step_of_the_users_own_that_cannot_be(change, sentence, quadrants):
 
     with pytest.raises(UserError, match=sentence):
         train(quadrants, make_step=make_step)
+
+
+def unlearnt(outputs, targets):
+    return jax.lax.stop_gradient(losses.cross_entropy(outputs, targets))
+
+
+def errors(outputs, targets):
+    return 1.0 * (outputs.argmax() != targets)
+
+
+def shaped_in_training(model, params, state, inputs, targets, *, key):
+    outputs, state = model.apply(params, state, inputs, key=key)
+    loss = losses.cross_entropy(outputs, targets)
+    return loss * (1.0 if key is None else jnp.ones(3)), (outputs, state)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"loss": unlearnt}, "gradient of the loss unlearnt is 0 for all parameters"),
+        ({"loss": errors}, "gradient of the loss errors is 0 for all parameters"),
+        ({"objective": shaped_in_training}, r"has shape \(3,\) for one example"),
+        (
+            {"loss": lambda o, t: (o[t] - 1) ** 2, "outputs": "probabilities"},
+            "said to be probabilities, but those of one example are",
+        ),
+        ({"metrics": {"a": metrics.mae}}, "'a' is for outputs that are values or prob"),
+        (
+            {"metrics": {"a": metrics.label_roc_auc}},
+            "'a' is for outputs that are binary_logits, but those of this run are",
+        ),
+    ],
+)
+def test_what_has_no_slope_or_another_meaning(changes, sentence, quadrants):
+    with pytest.raises(UserError, match=sentence):
+        train(quadrants, **changes)
+
+
+def test_labels_that_an_own_loss_uses_as_indices(quadrants):
+    def loss(outputs, targets):
+        return -jax.nn.log_softmax(outputs)[targets]
+
+    def masked(outputs, targets):
+        return jnp.where(targets < 3, loss(outputs, targets), 0.0)
+
+    three = models.mlp((8,), num_classes=3)
+    with pytest.raises(UserError, match="has the target 3, which the loss loss uses"):
+        train(quadrants, three, loss=loss)
+    assert train(quadrants, three, loss=masked, quiet=True).summary["test"]
+
+
+def kept_rate(learning_rate):
+    """The rate is the one of step 0."""
+    return optax.inject_hyperparams(optax.sgd)(learning_rate=learning_rate)
+
+
+def own_update(step):
+    def call(train, batch, hparams):
+        grads, state, metrics = step.gradient(train, batch, hparams)
+        params = jax.tree.map(lambda p, g: p - 0.1 * g, train.params, grads)
+        return train._replace(step=train.step + 1, params=params, state=state), metrics
+
+    return call
+
+
+def own_gradient(step):
+    def call(train, batch, hparams):
+        return train._replace(step=train.step + 1), {"loss": batch.inputs.mean()}
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"optimizer": kept_rate, "schedule": schedules.cosine},
+            "the schedule .* has no effect, because kept_rate does not use",
+        ),
+        (
+            {"optimizer": functools.partial(optax.sgd, 0.1), "hparams": {}}
+            | {"make_step": own_update, "probe": lambda g, u, p: {"norm": g_norm(g)}},
+            "own_update does not return 'norm' of the probe",
+        ),
+        (
+            {"optimizer": functools.partial(optax.sgd, 0.1), "hparams": {}}
+            | {"make_step": own_gradient, "batch_transform": lambda key, batch: batch},
+            "own_gradient does not call step.gradient, which applies the batch_trans",
+        ),
+    ],
+)
+def test_what_has_no_effect_is_refused(changes, sentence, quadrants):
+    with pytest.raises(UserError, match=sentence):
+        train(quadrants, **changes)
+
+
+def g_norm(grads):
+    return optax.tree.norm(grads)
+
+
+def test_a_batch_transform_keeps_the_weights(quadrants):
+    weights = np.ones(quadrants.train.num_examples, np.float32)
+    weighted = quadrants._replace(train=quadrants.train._replace(weights=weights))
+    with pytest.raises(UserError, match="drops the weights of the examples"):
+        train(weighted, batch_transform=lambda k, b: Batch(b.inputs, b.targets))
+
+
+def with_a_default(learning_rate=0.3):
+    return optax.sgd(learning_rate)
+
+
+@pytest.mark.parametrize(
+    "optimizer", [functools.partial(optax.sgd, learning_rate=0.3), with_a_default]
+)
+def test_a_bound_learning_rate_is_not_replaced(optimizer, quadrants):
+    bound = train(quadrants, optimizer=optimizer, quiet=True)
+    given = train(
+        quadrants, optimizer=optax.sgd, hparams={"learning_rate": 0.3}, quiet=True
+    )
+    assert bound.hparams == {}
+    assert bound.summary["test"]["loss"] == given.summary["test"]["loss"]
+
+
+def test_an_optimizer_gets_a_seed_of_the_member(quadrants):
+    def noisy(learning_rate, seed):
+        noise = optax.add_noise(0.1, 0.5, jax.random.key(seed))
+        return optax.chain(noise, optax.sgd(learning_rate))
+
+    zeros = jax.tree.map(lambda leaf: 0 * leaf, PARAMS)
+    run = train(
+        quadrants, optimizer=noisy, seeds=2, start=zeros, num_epochs=1, quiet=True
+    )
+    bias = np.asarray(run.params["Dense_1"]["bias"])
+    assert abs(bias[0] - bias[1]).max() > 1e-6
 
 
 def test_ranges_are_of_the_functions_of_optax_and_of_the_library(quadrants):
@@ -483,9 +618,7 @@ def test_tokens_are_in_the_table_that_they_index(take):
     model = models.Model(
         lambda key, x: jnp.ones((9, 2)), lambda w, x, *, key=None: take(w, x).mean(0)
     )
-    said = (
-        r"inputs of the train split .* up to 9, .* index 9 is out .* axis 0 with size 9"
-    )
+    said = r"example .* of the train split .* index 9 is out .* with size 9"
     with pytest.raises(UserError, match=said):
         fit(model, data.from_arrays(tokens, label), batch_size=4)
     few = data.from_arrays(tokens % 9, label)
