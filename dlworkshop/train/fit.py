@@ -83,11 +83,12 @@ def fit(
         dataset: arrays of the three splits, made by `data.load` or `data.from_arrays`.
         optimizer: an optax constructor as it is (`optax.adamw`), or any function of
             numbers that returns a gradient transformation; fix arguments that are not
-            numbers with `functools.partial`. If it takes a keyword `key`, it gets a key
-            of the member.
+            numbers with `functools.partial`. If it takes a keyword `key` or `seed`, it
+            gets one of the member.
         hparams: name -> a number or a list of numbers, every combination of which is a
-            setting; or a list of settings. By default `{"learning_rate": 1e-3}`.
-            If two functions take the same name, write `"optimizer.eps"`.
+            setting; or a list of settings. By default `{"learning_rate": 1e-3}` if the
+            optimizer needs a learning rate, else {}. If two functions take the same
+            name, write `"optimizer.eps"`.
         seeds: the number of seeds, or a list of them.
         num_epochs: passes over the training split, each in another order; the last
             partial batch of a pass is dropped. A finished run in `workdir` continues
@@ -107,7 +108,8 @@ def fit(
             `learn.objective`.
         schedule: num_steps -> (step -> multiplier of the learning rate).
         metrics: name -> function of one example, (outputs, targets) -> scalar, or a
-            `Metric`; the default depends on the loss and the targets.
+            `Metric`; the default depends on the loss and the targets. Errors such as
+            `metrics.mae` of a table are in the units of its target.
         monitor: "loss" or a metric. Its value on validation determines the best
             parameters, early stopping, and the choice of a sweep.
         patience: stop a member after this many epochs without a better `monitor` and

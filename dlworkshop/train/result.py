@@ -60,7 +60,9 @@ class Run:
     def predict(self, inputs: PyTree) -> PyTree:
         """Outputs of every member for inputs [B, ...]: leaves [P, B, ...].
 
-        The model determines what the outputs are (logits, probabilities, values).
+        The model determines what the outputs are (logits, probabilities, values). Those
+        of a table with numeric targets are standardised, like its targets:
+        `data.in_own_units(outputs, run.target)` are in their units.
         Inputs on disk are read in parts. A list is one array, and the columns of a data
         frame are found by name. If the run has several settings, `outputs[run.chosen]`
         are those of the best one. An example with NaN has outputs of NaN, unless the
