@@ -9,7 +9,6 @@ import numpy as np
 from jax.extend import core
 
 from dlworkshop.data.content import SPLITS
-from dlworkshop.data.rows import is_lazy
 from dlworkshop.errors import UserError, one_sentence
 from dlworkshop.learn.checks import check_targets
 from dlworkshop.learn.hparams import given, name_of
@@ -154,23 +153,31 @@ def _check_splits(
         check_lookups(spec.model, split.inputs, where, **own)
         targets = f"the targets of {where}"
         check_targets(split.targets, outputs, dataset.classes, shape, targets)
-        if outputs is None:
-            _check_labels(spec, split, numbers, where)
+    if outputs is None:
+        _check_labels(spec, dataset, numbers)
     if outputs == "probabilities":
         _check_probabilities(spec, few, own)
     return shape
 
 
 def _check_labels(
-    spec: TrainSpec, split: Batch, numbers: Mapping[str, Any], where: str
+    spec: TrainSpec, dataset: Dataset, numbers: Mapping[str, Any]
 ) -> None:
     """Refuse labels [N] with which a loss of the user indexes out of bounds.
 
-    Labels that the loss masks, so that its gradient is 0, may be.
+    The lowest and the highest label of each split are tried. Labels that the loss
+    masks, so that its gradient is 0, may be out of bounds.
     """
-    targets = split.targets
-    if not hasattr(targets, "dtype") or targets.ndim != 1 or is_lazy(split.inputs):
-        return
+    tried, words = [], []
+    for name in SPLITS:
+        split: Batch = getattr(dataset, name)
+        label = split.targets
+        if getattr(label, "ndim", 0) != 1 or label.dtype.kind not in "iu":
+            return
+        for row in (int(label[:].argmin()), int(label[:].argmax())):
+            tried.append(split.rows(slice(row, row + 1))._replace(weights=None))
+            words.append(f"example {row} of the {name} split of '{dataset.name}'")
+    examples = jax.tree.map(lambda *leaves: np.concatenate(leaves), *tried)
     evaluate = make_eval_step(spec)
 
     def begun(example: Batch) -> tuple[PyTree, PyTree]:
@@ -180,8 +187,7 @@ def _check_labels(
         batch = jax.tree.map(lambda leaf: leaf[None], example)
         return evaluate(*both, batch, numbers).scores["loss"][0]
 
-    examples = split._replace(weights=None)
-    found = beyond(lambda e: loss(begun(e), e), examples, split.targets)
+    found = beyond(lambda e: loss(begun(e), e), examples, examples.targets)
     if not found:
         return
     _, row, said = found
@@ -191,7 +197,7 @@ def _check_labels(
     )(one)
     if any(np.any(leaf) for leaf in jax.tree.leaves(slopes)):
         raise UserError(
-            f"example {row} of {where} has the target {targets[row]}, which "
+            f"{words[row]} has the target {examples.targets[row]}, which "
             f"{in_words(spec.objective)} uses as an index: {said}: give the model an "
             "output for each class, or mask such targets"
         )
