@@ -145,7 +145,8 @@ class Forks:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
         self.seconds = time.monotonic() - self.begun
-        with contextlib.suppress(FileNotFoundError):
+        # it is missing or torn if the process was killed
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
             self.calls, self.reads = json.loads((self.scratch / "calls").read_text())
         said = self._said(child).read_text()
         self._said(child).unlink()
