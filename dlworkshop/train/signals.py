@@ -12,11 +12,14 @@ import contextlib
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from types import FrameType
 
 GRACE = 3.0  # seconds for an orderly end
+COMPILER = os.path.join("jax", "_src", "compiler.py")
 
 
 class _Main:
@@ -60,7 +63,9 @@ def exit_on_signal(sentence: str) -> Iterator[None]:
             line = f"stopped by {signal.Signals(signum).name}: {sentence}\n"
             os.write(2, line.encode())  # print is not reentrant
 
-    def end(signum, _frame):
+    def end(signum, frame):
+        if _is_compiling(frame):
+            end_now(signum)
         tell(signum)
         raise SystemExit(128 + signum)
 
@@ -68,9 +73,14 @@ def exit_on_signal(sentence: str) -> Iterator[None]:
         tell(signum)
         os._exit(128 + signum)
 
+    def lost(unraisable):  # an exception in a callback or a destructor
+        if not (told and isinstance(unraisable.exc_value, SystemExit)):
+            shows(unraisable)
+
     def idle(_signum, _frame):
         os.write(2, b"SIGUSR1: nothing is being trained, and nothing was saved\n")
 
+    shows, sys.unraisablehook = sys.unraisablehook, lost
     for signum in watched:
         signal.signal(signum, end)
     if signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:  # ends the program
@@ -88,9 +98,24 @@ def exit_on_signal(sentence: str) -> Iterator[None]:
         os.close(arrives)
         watching.join()
         os.close(arrived)
+        sys.unraisablehook = shows
         for signum, how in before.items():
+            ends = bool(told) and how is signal.default_int_handler
             if how is not None:  # None: the handler was not set from Python
-                signal.signal(signum, how)
+                # a second Ctrl-C of a program that ends is no traceback either
+                signal.signal(signum, signal.SIG_DFL if ends else how)
+
+
+def _is_compiling(frame: FrameType | None) -> bool:
+    """Whether a signal interrupted XLA's compiler.
+
+    It goes on in another thread, with data that an exception would free.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename.endswith(COMPILER):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _watch(arrived: int, watched: list[int], end_now) -> None:

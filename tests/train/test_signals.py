@@ -38,6 +38,29 @@ STUCK = """
 """
 
 
+COMPILES = """
+        import jax
+        import jax.numpy as jnp
+
+        def chain(x):
+            for number in range(600):
+                x = jnp.sin(x) * number + jnp.cos(x @ x)
+            return x
+
+        program = jax.jit(chain).lower(jnp.ones((2, 2)))
+        print("ready", flush=True)
+        program.compile()
+"""
+LOSES = """
+        class Loses:
+            def __del__(self):
+                print("ready", flush=True)
+                time.sleep(20)
+
+        Loses()
+"""
+
+
 def signalled(work, *signums, before="", stuck=False):
     """Exit status, stdout and stderr of a program that is sent signals at work."""
     with subprocess.Popen(
@@ -93,6 +116,19 @@ def test_a_second_signal_ends_that_at_once():
     before, signums = "signals.GRACE = 60", (signal.SIGHUP, signal.SIGTERM)
     code, out, err = signalled(STUCK, *signums, before=before, stuck=True)
     assert (code, out) == (143, "ready\n") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_compiler_is_not_unwound(signum):
+    code, out, err = signalled(COMPILES, signum, stuck=True)
+    assert (code, out) == (128 + signum, "ready\n")
+    assert err == f"stopped by {signum.name}: go on\n"
+
+
+def test_an_exception_that_a_destructor_loses_is_not_shown():
+    code, out, err = signalled(LOSES, signal.SIGTERM)
+    assert err == "stopped by SIGTERM: go on\n"
+    assert code in (0, 143) and out.startswith("ready\n")
 
 
 def test_a_chunk_is_waited_for():
