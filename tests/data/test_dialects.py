@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dlworkshop import data
+from dlworkshop.data import readers
 from dlworkshop.data.readers import columns, csv_file, dialect, table_target
 from dlworkshop.errors import UserError
 
@@ -131,6 +132,74 @@ def test_a_cell_that_is_no_number_is_named_and_the_column_stays(tmp_path, cells)
     assert [c["name"] for c in loaded.preprocessing["columns"]] == ["x", "z"]
     assert loaded.card["columns"][0]["missing"] == 5
     assert "'#DIV/0!' (1), 'broken' (1)" in " ".join(loaded.card["warnings"])
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "#N/A N/A",
+        "-nan",
+        "1.#IND",
+        "--",
+        "...",
+        "n.a.",
+        "NIL",
+        "(null)",
+        "\\N",
+        "—",
+        "#SPILL!",
+        "#WERT!",
+        "#ÜBERLAUF!",
+        "#NV",
+        "#I/T",
+        "####",
+        "Err:502",
+    ],
+)
+def test_any_spelling_of_a_missing_value_is_missing(tmp_path, cells, word):
+    cells["x"][::4] = [word] * len(cells["x"][::4])
+    cells["z"] = [(word, "#BLACK", "red")[i % 3] for i in range(ROWS)]
+    loaded = load(tmp_path / "t.csv", text(cells))
+    x, z = loaded.preprocessing["columns"]
+    assert x["missing"] and "odd" not in x
+    assert z["values"] == ["#BLACK", "red"]
+
+
+@pytest.mark.parametrize(
+    ("column", "size", "is_number"),
+    [
+        (["error", "1.5", "2.5", "4.5"], ROWS, True),  # a quarter is one word
+        (["error", *map(str, range(32))], 66, True),  # too many to be codes
+        (["a", "b", "c", "d", *map(str, range(36))], ROWS, False),  # four words
+        (["other", "1", "2", "3"], ROWS, False),  # codes
+        (["other", "else", "1.5"], ROWS, False),  # most are words
+        (["error", *"314159265387"], 13, True),  # a single cell
+    ],
+)
+def test_odd_words_leave_a_column_of_numbers_what_it_is(
+    tmp_path, cells, column, size, is_number
+):
+    cells["z"] = [column[i % len(column)] for i in range(ROWS)]
+    cells = {name: values[:size] for name, values in cells.items()}
+    path = tmp_path / "t.csv"
+    loaded = load(path, text(cells), task="classification")
+    (_, found) = loaded.preprocessing["columns"]
+    assert ("mean" in found) == is_number
+    said = " ".join(loaded.card["warnings"])
+    assert ("'z' is a column of numbers, and other cells" in said) == is_number
+    if is_number:  # what was missing in training is missing ever after
+        rows = [{"x": "1", "z": z} for z in (column[0], "")]
+        word, empty = (readers.to_example(r, loaded.preprocessing) for r in rows)
+        np.testing.assert_array_equal(word, empty)
+        assert not readers.unknown_cells(rows[0], loaded.preprocessing)
+        with pytest.raises(UserError, match="'tall' in column 'z' is no finite"):
+            readers.to_example({"x": "1", "z": "tall"}, loaded.preprocessing)
+
+
+def test_prices_with_odd_words_are_prices(tmp_path, cells):
+    cells["z"] = [("call", "$1.5", "$2.5", "$4")[i % 4] for i in range(ROWS)]
+    loaded = load(tmp_path / "t.csv", text(cells))
+    assert loaded.preprocessing["columns"][1]["unit"] == "$"
 
 
 def test_words_that_look_like_numbers_are_words(tmp_path, cells):

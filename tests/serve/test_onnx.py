@@ -301,8 +301,9 @@ TABLES = {"table_run": "kind", "price_run": "price", "labels_run": "large"}
 def test_a_table_is_given_by_its_columns(fixture, request, tmp_path):
     run = load(request.getfixturevalue(fixture))
     about = run.read_artifact("preprocessing.json")["preprocessing"]
-    words = np.array(["", " south ", "never seen", "n/A"], object)
-    numbers = np.array([25.5, np.nan, 1e9 + 1, -3])  # float32 has no such 1e9
+    words = ["", " south ", "never seen", "n/A", "\u2014", "#BEZUG!", "#black"]
+    words = np.array(words, object)
+    numbers = np.array([25.5, np.nan, 1e9 + 1, -3, 1, 2, 3])  # float32 has no such 1e9
     columns = {c["name"]: words if "values" in c else numbers for c in about["columns"]}
     rows = [
         dict(zip(columns, row, strict=True))

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from dlworkshop.data.readers import cards
-from dlworkshop.data.readers.csv_file import MISSING, cell, coded, plain
+from dlworkshop.data.readers.cells import MISSING, cell, plain
+from dlworkshop.data.readers.csv_file import coded
 from dlworkshop.data.readers.dialect import NUMBER, ROW_NUMBERS, is_number
-from dlworkshop.data.readers.written import ODD_SHARE, number_in
+from dlworkshop.data.readers.written import ODD_SHARE, are_numbers, number_in
 from dlworkshop.data.units import spread
 from dlworkshop.errors import UserError
 
@@ -50,7 +51,7 @@ class Column(NamedTuple):
 
 
 def read(values: "pa.ChunkedArray") -> Column:
-    """A column of text [N] as numbers if nearly all cells are, else as categories.
+    """A column of text [N] as numbers if `are_numbers`, else as categories.
 
     >>> import pyarrow as pa
     >>> column = read(pa.chunked_array([["1", "2.5", "#N/A", "1e3"]]))
@@ -65,16 +66,16 @@ def read(values: "pa.ChunkedArray") -> Column:
 
     words, code = coded(values)
     count = np.bincount(code, minlength=len(words))
-    missing = compute.is_in(compute.utf8_lower(words), pa.array(sorted(MISSING)))
+    missing = compute.match_substring_regex(words, f"^(?:{MISSING})$")
     missing = missing.to_numpy(zero_copy_only=False)
     written = compute.match_substring_regex(words, NUMBER)
     texts = compute.if_else(written, words, "nan")
     numbers = texts.cast(pa.float64()).to_numpy(zero_copy_only=False)
     numbers = np.where(np.isfinite(numbers), numbers, np.nan)  # 1e999 is infinite
     is_odd = np.isnan(numbers) & ~missing
-    num_present = count[~missing].sum()
-    if count[is_odd].sum() <= ODD_SHARE * num_present:
-        named = is_odd | (missing & (compute.starts_with(words, "#").to_numpy(False)))
+    if are_numbers(numbers[~missing], count[~missing]):
+        error = compute.match_substring_regex(words, "^(#|Err:)").to_numpy(False)
+        named = is_odd | (missing & error)
         odd = [(words[int(i)].as_py(), int(count[i])) for i in np.flatnonzero(named)]
         return Column(numbers[code], np.zeros(len(code), np.int8), (), tuple(odd))
     said = zip(words.to_pylist(), missing, strict=True)
@@ -171,7 +172,9 @@ def fit(name: str, column: Column) -> dict[str, Any]:
         there = np.unique(column.code[present])
         values = [column.words[i] for i in there]
         return {"name": name, "values": values, "missing": missing}
-    return {"name": name, **spread(column.numbers[present]), "missing": missing}
+    fitted = {"name": name, **spread(column.numbers[present]), "missing": missing}
+    odd = [cell(word) for word, _ in column.odd if cell(word)]
+    return fitted | ({"odd": odd} if odd else {})
 
 
 def width(fitted: Mapping[str, Any]) -> int:
@@ -210,7 +213,8 @@ def transform(
     """Encode cells [N] of columns as vectors [N, D] float32, with train's statistics.
 
     An unknown category is zero in all its columns, and a missing number is the mean.
-    If train had missing values in a column, another column marks them with 1.
+    If train had missing values in a column, another column marks them with 1. A word
+    that counted as a missing number when the columns were fitted still does.
 
     Raises:
         UserError: if a column is absent, or a cell of a number is not a number.
@@ -238,7 +242,8 @@ def transform(
             code = np.array([place[value] for value in values], np.int32)
             parsed[name] = Column(None, code, words)
         else:
-            numbers = [number(value, fitted) if value else np.nan for value in values]
+            missing = {"", *fitted.get("odd", ())}
+            numbers = [np.nan if v in missing else number(v, fitted) for v in values]
             code = np.zeros(len(values), np.int8)
             parsed[name] = Column(np.array(numbers, np.float64), code, ())
     return encode(parsed, preprocessing)
@@ -260,6 +265,7 @@ def unknown_cells(
     found = []
     for column in preprocessing["columns"]:
         word = cell(row.get(column["name"], ""))
+        word = "" if word in column.get("odd", ()) else word
         strange = word not in column.get("values", [word])
         if strange if word else not column["missing"]:
             found.append((column["name"], word))

@@ -20,9 +20,6 @@ from dlworkshop.errors import UserError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# In lower case; the second line has the error values of spreadsheets.
-MISSING = {"", "na", "n/a", "nan", "null", "none", "?", "-", ".", "<na>", "nat"}
-MISSING |= {"#n/a", "#value!", "#div/0!", "#ref!", "#name?", "#num!", "#null!"}
 BLOCK_BYTES = 1 << 23  # read at a time; also the longest possible row
 
 
@@ -109,28 +106,6 @@ def coded(values: "pa.ChunkedArray") -> "tuple[pa.Array, Any]":
     """
     found = values.combine_chunks().dictionary_encode()
     return found.dictionary, found.indices.to_numpy()
-
-
-def cell(value: str) -> str:
-    """The stripped text of a cell; "" if it marks a missing value.
-
-    >>> cell(" 3 "), cell("NA"), cell("TRUE")
-    ('3', '', 'True')
-    """
-    value = plain(value)
-    return "" if value.lower() in MISSING else value
-
-
-def plain(value: str) -> str:
-    """The stripped text of a cell, with booleans capitalised.
-
-    In a target, words such as "None" are classes, so only an empty cell is missing.
-
-    >>> plain(" None "), plain("FALSE")
-    ('None', 'False')
-    """
-    value = str(value).strip()
-    return value.capitalize() if value.lower() in ("true", "false") else value
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from dlworkshop.data.readers import (
     table_target,
     written,
 )
+from dlworkshop.data.readers.cells import cell, plain
 from dlworkshop.data.readers.reader import NO_LABEL, Options, Source
 from dlworkshop.data.units import standardised
 from dlworkshop.errors import UserError, unknown
@@ -341,12 +342,12 @@ def labelled(
                     f"{path} has no column '{name}' (it has {', '.join(row)}): name "
                     "the column of the target with --target"
                 )
-        texts = tuple(csv_file.plain(row[name]) for name in names)
+        texts = tuple(plain(row[name]) for name in names)
         content: Any = row
         try:
             known = all(texts) and label(texts[0] if len(texts) == 1 else texts)
         except UserError:
-            if all(map(csv_file.cell, texts)):
+            if all(map(cell, texts)):
                 raise
             known = False  # a word such as NA that is no class
         if known is False:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from dlworkshop.data.readers.cells import cell, plain
 from dlworkshop.data.readers.columns import Column, number
-from dlworkshop.data.readers.csv_file import cell, coded, plain
+from dlworkshop.data.readers.csv_file import coded
 from dlworkshop.data.readers.dialect import is_number
 from dlworkshop.data.readers.written import ODD_SHARE
 from dlworkshop.data.units import spread, standardised

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dlworkshop.data.readers.csv_file import cell, coded
+from dlworkshop.data.readers.cells import cell
+from dlworkshop.data.readers.csv_file import coded
 from dlworkshop.data.readers.dialect import CURRENCY, NUMBER, SPACES
 from dlworkshop.errors import UserError
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ODD_SHARE = 0.05  # of the cells of a column of numbers may be no numbers, and missing
+MOST_CODES = 30  # different whole numbers that may be codes of categories
+MOST_ODD, LEAST_DIFFERENT = 3, 8  # words or values; see `are_numbers`
 LOOKED_AT = 100  # texts that are checked before the whole column
 WRITTEN = re.compile(
     rf"(?P<sign>[+-]?)(?P<before>{CURRENCY})?\s?(?P<minus>-?)"
@@ -52,13 +55,41 @@ def parse(text: str) -> Written | None:
     return Written(number + (found["power"] or ""), unit, mark)
 
 
+def are_numbers(values: np.ndarray, count: np.ndarray) -> bool:
+    """Whether a column holds numbers; cells that are not are odd, and count as missing.
+
+    At most ODD_SHARE of the cells may be odd. More may be if they are at most MOST_ODD
+    words and the numbers look measured, or if one cell is odd and LEAST_DIFFERENT
+    numbers differ.
+
+    Args:
+        values: [words] float, of the different words that are present; NaN if odd.
+        count: [words] int, number of cells with each.
+
+    >>> are_numbers(np.array([1.5, 2.0, np.nan]), np.array([5, 5, 3]))
+    True
+    >>> are_numbers(np.array([1, 2, 3, np.nan]), np.array([5, 5, 5, 3]))
+    False
+    """
+    odd = np.isnan(values)
+    num_odd = count[odd].sum()
+    if num_odd <= ODD_SHARE * count.sum():
+        return True
+    numbers = np.unique(values[~odd])
+    if num_odd == 1 and len(numbers) >= LEAST_DIFFERENT:
+        return True
+    measured = len(numbers) > MOST_CODES or bool((numbers % 1 != 0).any())
+    few = odd.sum() <= MOST_ODD and 2 * num_odd <= count.sum()
+    return bool(measured and few)
+
+
 def as_plain(
     name: str, values: "pa.ChunkedArray"
 ) -> "tuple[pa.ChunkedArray, dict[str, str]]":
     """A column of text [N] with plain numbers, and their original notation.
 
     The notation has `unit` and `thousands` if the numbers have them; it is {} if the
-    numbers were plain, or more than a few cells are no numbers.
+    numbers were plain, or the cells are no numbers; see `are_numbers`.
 
     Raises:
         UserError: if the numbers have several units, or only some have a "%".
@@ -80,12 +111,13 @@ def as_plain(
     count = np.bincount(code, minlength=len(texts))
     present = np.array([bool(cell(text)) for text in texts], bool)
     found = [parse(text) for text in texts]
-    known = np.array([each is not None for each in found], bool) & present
-    if count[present & ~known].sum() > ODD_SHARE * count[present].sum():
+    numbers = np.array([float(each.plain) if each else np.nan for each in found])
+    numbers[~np.isfinite(numbers)] = np.nan  # 1e999 is infinite
+    if not are_numbers(numbers[present], count[present]):
         return values, {}
-    numbers = [(t, w) for t, w in zip(texts, found, strict=True) if w and cell(t)]
-    units = {written.unit: text for text, written in numbers}
-    marks = {written.mark: text for text, written in numbers}
+    pairs = [(t, w) for t, w in zip(texts, found, strict=True) if w and cell(t)]
+    units = {written.unit: text for text, written in pairs}
+    marks = {written.mark: text for text, written in pairs}
     named = sorted(set(units) - {""})
     if len(named) > 1 or ("%" in units and len(units) > 1):
         one, other = (units[unit] for unit in sorted(units, key=lambda u: u == "")[:2])

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from dlworkshop.data.readers.csv_file import MISSING
+from dlworkshop.data.readers.cells import MISSING
 from dlworkshop.serve.onnx.graph import Graph, described
 
 STRING = np.dtype(object)  # NumPy's dtype for strings of any length
@@ -23,7 +23,7 @@ def vectors(graph: Graph, columns: Sequence[Mapping[str, Any]], size: Any) -> st
         category = "values" in column
         x = graph.input(column["name"], [size], STRING if category else np.float64)
         if category:
-            absent = _says(graph, x, "|".join(map(_escaped, sorted(MISSING))), "(?i)")
+            absent = _says(graph, x, MISSING)
             parts += [
                 _says(graph, x, _escaped(value), _case(value))
                 for value in column["values"]
@@ -47,6 +47,8 @@ def vectors(graph: Graph, columns: Sequence[Mapping[str, Any]], size: Any) -> st
 def metadata(columns: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Description of the inputs, as JSON.
 
+    `missing` has words of the table for which a number is to be given as NaN.
+
     >>> metadata([{"name": "sex", "values": ["f", "m"], "missing": False}])
     [{'name': 'sex', 'type': 'category', 'categories': ['f', 'm']}]
     """
@@ -58,11 +60,12 @@ def metadata(columns: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         else:
             about |= {"type": "number", "unit": "as in the table"}
             about |= {name: column[name] for name in ("mean", "deviation")}
+            about |= {"missing": column["odd"]} if "odd" in column else {}
         said.append(about)
     return said
 
 
-def _says(graph: Graph, x: str, pattern: str, flags: str) -> str:
+def _says(graph: Graph, x: str, pattern: str, flags: str = "") -> str:
     """Whether a cell matches the pattern, ignoring surrounding spaces."""
     whole = rf"{flags}\s*(?:{pattern})\s*"
     return graph.add("RegexFullMatch", x, pattern=whole, dtype=bool)
