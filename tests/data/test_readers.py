@@ -4,7 +4,9 @@ import io
 import json
 import os
 import re
+import struct
 import unicodedata
+import zlib
 
 import numpy as np
 import pytest
@@ -262,14 +264,19 @@ def test_a_few_bad_files_are_named_counted_and_skipped(folder):
 
 
 def test_more_than_one_percent_stops_with_the_list(folder):
-    (folder / "red" / "notes.jpg").write_text("not a photo")
-    (folder / "red" / "README.md").write_text("nor meant to be one")
-    said = sentence(folder)
-    assert (
-        "1 of 61 files" in said
-        and "red/notes.jpg (not a supported image format)" in said
-    )
-    assert "README" not in said
+    others = ["README.md", "LICENSE", "paper.pdf", "copying", "labels.json"]
+    for name in (*others, "notes.jpg", "photo.HEIC"):
+        (folder / "red" / name).write_text("not a photo")
+    photos = load(folder)  # two lost images of so few are no reason to stop
+    assert photos.card["num_skipped"] == 7
+    said = " ".join(data.card.warnings(photos.card))
+    assert "red/LICENSE (not a supported image format)" in said
+    (folder / "red" / "photo.nef").write_text("not a photo")
+    with pytest.raises(UserError) as raised:
+        load(folder)
+    said = str(raised.value)
+    assert "3 of 63 files" in said and "red/notes.jpg (not a supported" in said
+    assert not any(name in said for name in others)
 
 
 @pytest.mark.parametrize("name", ["drawing.eps", "photo.png"])
@@ -605,6 +612,58 @@ def test_grey_values_have_the_range_of_their_data_set(tmp_path, most, dtype, dep
     Image.fromarray(beyond).save(tmp_path / "beyond.tif")
     with pytest.raises(UserError, match=f"grey values .* wanted 0 to {most}"):
         readers.to_example(tmp_path / "beyond.tif", loaded.preprocessing)
+
+
+def test_one_file_that_darkens_all_others_is_named(tmp_path):
+    for i in range(12):
+        home = tmp_path / "p" / "ab"[i % 2]
+        home.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(i).integers(0, 2000, (8, 8)).astype(np.uint16)
+        noise[0, 0] = 65535 if i == 7 else 0
+        Image.fromarray(noise).save(home / f"{i}.png")
+    (said,) = load(tmp_path / "p").card["warnings"]
+    assert "most files need at most 11 bits, and 16 because of" in said
+    assert str(tmp_path / "p/b/7.png") in said and "6.png" not in said
+
+
+@pytest.mark.parametrize("kind", ["png", "tif"])
+def test_wide_colours_of_which_eight_bits_are_kept_are_said(tmp_path, kind):
+    noise = np.random.default_rng(0).integers(0, 4096, (6, 8, 8, 3)).astype(">u2")
+    for i, pixels in enumerate(noise):
+        home = tmp_path / "p" / "ab"[i % 2]
+        home.mkdir(parents=True, exist_ok=True)
+        (home / f"{i}.{kind}").write_bytes(wide_colours(pixels, kind))
+    loaded = load(tmp_path / "p")
+    assert "6 files have 16 bits per channel" in loaded.card["warnings"][0]
+    assert np.sort(everything(loaded)[0], None).tolist() == sorted(
+        (noise >> 8).ravel().tolist()
+    )
+
+
+def wide_colours(pixels, kind):
+    """A file of colours [H, W, 3] of 16 bits, which Pillow cannot write."""
+    height, width, _ = pixels.shape
+    if kind == "tif":
+        entries = [(256, width), (257, height), (258, 122), (259, 1), (262, 2)]
+        entries += [(273, 128), (277, 3), (278, height), (279, pixels.nbytes)]
+        head = b"MM\0*" + struct.pack(">IH", 8, len(entries))
+        for tag, value in entries:
+            kind, count = (3, 3) if tag == 258 else (4, 1)
+            head += struct.pack(">HHII", tag, kind, count, value)
+        return head + b"\0" * 4 + struct.pack(">HHH", 16, 16, 16) + pixels.tobytes()
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    parts = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content))
+        + name
+        + content
+        + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in parts
+    )
 
 
 def test_grey_images_stored_as_colour_become_one_channel_and_that_is_said(tmp_path):

@@ -192,7 +192,7 @@ def pictures(folder: Path) -> Reader:
                 bad = str(error)
             images.look(str(file))
             images.is_colourful(str(file))
-            images.depth_in(str(file))
+            images.bits_in(str(file))
         if bad:
             raise UserError(bad)
 

@@ -25,7 +25,8 @@ OPTIONS: tuple[str, ...] = ("group_by", "image_size", "resize")
 LOOKED_AT = 512  # files whose headers are read to choose a size
 COLOUR_LOOKED_AT = 64  # files whose pixels are read to find colour
 LARGEST_OWN_SIZE, OTHER_SIZE = 256, 64  # pixels of a side
-MOST_SKIPPED = 0.01  # share of the files
+MOST_SKIPPED, FEW = 0.01, 2  # share and number of the images that may be skipped
+SPARE_BITS = 3  # of most files, from which on they are said to be dark
 LISTED_IN_CARD = 200  # skipped files
 
 
@@ -52,13 +53,15 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
             same text (or its first group does) stay in one split.
 
     Raises:
-        UserError: if more than MOST_SKIPPED of the files cannot be read, a class has no
-            readable file, or the expression does not match a file.
+        UserError: if more than MOST_SKIPPED of the images cannot be read, a class has
+            no readable file, or the expression does not match a file.
     """
     found, group_by = listing(path), options.group_by
     names = [escaped(name) for name in found.names]
     by = groups(names, group_by)  # before the slow part, because it may raise
-    preprocessing, sentence = choose(found.files, options.image_size, options.resize)
+    preprocessing, sentence, dark = choose(
+        found.files, options.image_size, options.resize
+    )
     answers, records = workers.decode(found.files, preprocessing, folder)
     skipped = [
         [name, row[1]]
@@ -95,6 +98,7 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
         "groups": cards.groups_card(group, group_by, splits),
         "copies": cards.copies_card(names, label, splits, content),
         "warnings": [
+            *dark,
             *_warnings(found, preprocessing, seen),
             *cards.absent(found.classes, label, splits),
         ],
@@ -148,12 +152,15 @@ def key(
 
 def choose(
     files: Sequence[str], image_size: tuple[int, int] | None, resize: str
-) -> tuple[dict[str, Any], str]:
-    """Choose the preprocessing from a sample of the files; also a sentence about it.
+) -> tuple[dict[str, Any], str, list[str]]:
+    """Choose the preprocessing from a sample of the files.
 
     The images are grey if no file of the sample has a mode with colour, or no pixel of
     some of those files has colour. If a file has more than 8 bits, the depth is that of
     all files, because its own would make a dark image bright.
+
+    Returns:
+        The preprocessing, a sentence about it, and warnings.
     """
     seen = [
         (file, found)
@@ -176,11 +183,28 @@ def choose(
     kind = "colour" if colour else "grey"
     if able and not colour:
         kind = "grey, because the three channels of the files are equal"
+    dark: list[str] = []
     if modes & images.WIDE:
         with ThreadPoolExecutor(workers.cores()) as pool:
-            preprocessing["depth"] = max(pool.map(images.depth_in, files))
+            bits = np.array(list(pool.map(images.bits_in, files)))
+        preprocessing["depth"] = images.depth_of(int(bits.max()))
         kind += f", the highest 8 of {preprocessing['depth']} bits"
-    return preprocessing, f"{size[1]} x {size[0]} pixels, {kind} ({why}); others {rule}"
+        dark = _dark(files, bits)
+    sentence = f"{size[1]} x {size[0]} pixels, {kind} ({why}); others {rule}"
+    return preprocessing, sentence, dark
+
+
+def _dark(files: Sequence[str], bits: np.ndarray) -> list[str]:
+    """A warning if few of the files, whose grey values need `bits` [N], darken most."""
+    most = int(np.median(bits[bits > 0])) if bits.any() else 0
+    if bits.max() < most + SPARE_BITS:
+        return []
+    names = [escaped(files[i]) for i in np.flatnonzero(bits == bits.max())]
+    return [
+        f"The grey values of most files need at most {most} bits, and {bits.max()} "
+        f"because of {cards.some(names, 3)}: most images are dark unless such files "
+        "are mended or removed."
+    ]
 
 
 def _some(files: Sequence[str], most: int) -> list[str]:
@@ -215,13 +239,13 @@ def groups(names: Sequence[str], group_by: str | None) -> np.ndarray:
 
 
 def check_skipped(skipped: Sequence[Sequence[str]], total: int, root: Path) -> None:
-    """Raise a UserError if more than MOST_SKIPPED of the images are unreadable.
+    """Raise a UserError if more than FEW and MOST_SKIPPED of the images are unreadable.
 
     Files that are no images by their names, such as notes, do not count.
     """
     lost = [row for row in skipped if is_image_name(row[0])]
     total -= len(skipped) - len(lost)
-    if len(lost) > MOST_SKIPPED * total:
+    if len(lost) > max(FEW, MOST_SKIPPED * total):
         listed = [f"{name} ({reason})" for name, reason in lost]
         raise UserError(
             f"{len(lost)} of {total} files in {root} cannot be used, more than "
@@ -230,13 +254,14 @@ def check_skipped(skipped: Sequence[Sequence[str]], total: int, root: Path) -> N
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file name has the suffix of an image, or no suffix.
+    """Whether a file name has the suffix of an image.
 
-    >>> is_image_name("a.PNG"), is_image_name("a"), is_image_name("README.md")
+    >>> is_image_name("a.PNG"), is_image_name("a.heic"), is_image_name("notes.pdf")
     (True, True, False)
     """
     ending = Path(name).suffix.lower()
-    return not ending or ending in Image.registered_extensions()
+    kind = Image.registered_extensions().get(ending)
+    return kind in images.FORMATS or ending in images.OTHER_SUFFIXES
 
 
 def _warnings(
@@ -249,4 +274,6 @@ def _warnings(
     coloured = sum(row[5] for row in seen)
     if preprocessing["channels"] == 1 and coloured:
         said.append(f"{coloured} files have colour, which was dropped: most are grey.")
+    if wide := sum(";16" in row[4] and row[4] not in images.WIDE for row in seen):
+        said.append(f"{wide} files have 16 bits per channel: only the highest 8 count.")
     return said

@@ -41,6 +41,10 @@ GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
 WIDE = {"I", "I;16", "I;16B", "I;16L", "I;16N"}  # more than 8 bits for a grey value
 DEPTHS = (8, 10, 12, 14, 16, 24, 31)  # usual bits of a grey value
 MOST_LOOKED_AT = 256  # pixels of a side that are checked for colour
+# Suffixes of images that are in none of `FORMATS`; the second line has raw photographs.
+OTHER_SUFFIXES = {".heic", ".heif", ".jxl", ".psd", ".eps", ".svg", ".mpo"} | set(
+    ".3fr .arw .cr2 .cr3 .dng .erf .nef .nrw .orf .pef .raf .rw2 .srw .x3f".split()
+)
 # Entries of `Image.info` that may hold the orientation.
 TURNED_BY = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 
@@ -75,11 +79,14 @@ def decode(content: bytes, preprocessing: Mapping[str, Any]) -> np.ndarray:
 def _decode(
     content: bytes, preprocessing: Mapping[str, Any]
 ) -> tuple[np.ndarray, list[Any]]:
-    """The example; and [width, height, mode, whether colour was lost] of the file."""
+    """The example; and [width, height, mode, whether colour was lost] of the file.
+
+    The mode is the raw one, such as RGB;16B, if Pillow keeps 8 of its 16 bits.
+    """
     size = preprocessing["width"], preprocessing["height"]
     try:
         with _opened(io.BytesIO(content)) as image:
-            found = [*image.size, image.mode]
+            found = [*image.size, _mode(image)]
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(
                     f"{image.width} x {image.height} pixels are refused as a "
@@ -114,6 +121,13 @@ def _opened(file: str | io.BytesIO) -> Image.Image:
     return Image.open(file, formats=FORMATS)
 
 
+def _mode(image: Image.Image) -> str:
+    """The mode of an image that is not loaded, or its raw mode of wide colours."""
+    arguments = image.tile[0][3] if image.tile else ""
+    raw = arguments if isinstance(arguments, str) else str(next(iter(arguments), ""))
+    return raw if ";16" in raw and image.mode not in WIDE else image.mode
+
+
 def _upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation; only files that may have one are searched for it."""
     tagged = not TURNED_BY.isdisjoint(image.info) or image.format in ("TIFF", "MPO")
@@ -124,7 +138,7 @@ def _flat(image: Image.Image, preprocessing: Mapping[str, Any]) -> Image.Image:
     """Convert to mode L or RGB."""
     if image.mode in WIDE:
         wide = np.asarray(image)
-        depth = preprocessing.get("depth") or depth_of(wide)
+        depth = preprocessing.get("depth") or depth_of(bits_of(wide))
         if wide.min() < 0 or int(wide.max()) >> depth:
             raise ValueError(
                 f"grey values from {wide.min()} to {wide.max()}, wanted 0 to "
@@ -149,13 +163,21 @@ def _has_colour(image: Image.Image) -> bool:
     return bool((pixels != pixels[..., :1]).any())
 
 
-def depth_of(wide: np.ndarray) -> int:
-    """The smallest of `DEPTHS` that holds integer grey values [...].
+def bits_of(wide: np.ndarray) -> int:
+    """The number of bits of the largest of integer grey values [...].
 
-    >>> depth_of(np.array([0, 255])), depth_of(np.array([4095])), depth_of(np.array(-1))
-    (8, 12, 8)
+    >>> bits_of(np.array([0, 255])), bits_of(np.array([4095])), bits_of(np.array(-1))
+    (8, 12, 0)
     """
-    bits = int(wide.max()).bit_length() if wide.max() > 0 else 0
+    return int(wide.max()).bit_length() if wide.max() > 0 else 0
+
+
+def depth_of(bits: int) -> int:
+    """The smallest of `DEPTHS` that holds grey values of so many bits.
+
+    >>> depth_of(0), depth_of(11), depth_of(99)
+    (8, 12, 31)
+    """
     return next((depth for depth in DEPTHS if depth >= bits), DEPTHS[-1])
 
 
@@ -229,11 +251,11 @@ def is_colourful(path: str) -> bool:
         return False
 
 
-def depth_in(path: str) -> int:
-    """The depth of grey values of more than 8 bits; 0 for other files."""
+def bits_in(path: str) -> int:
+    """The `bits_of` a file whose mode has more than 8 bits; 0 for other files."""
     try:
         with warnings.catch_warnings(action="ignore"), _opened(path) as image:
-            return depth_of(np.asarray(image)) if image.mode in WIDE else 0
+            return bits_of(np.asarray(image)) if image.mode in WIDE else 0
     except Exception:
         return 0
 

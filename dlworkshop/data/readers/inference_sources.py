@@ -81,7 +81,9 @@ def labelled(
 
 # Kind of preprocessing -> whether a file in a folder is used, by its name.
 _WANTED: dict[str, Callable[[str], bool]] = {
-    "image": lambda name: is_image_name(name) or name.lower().endswith(".npz"),
+    "image": lambda name: (
+        is_image_name(name) or Path(name).suffix.lower() in ("", ".npz")
+    ),
     "table": lambda name: name.lower().endswith(table.SUFFIXES),
     "array": lambda name: name.lower().endswith(".npz"),
 }
