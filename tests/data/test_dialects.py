@@ -68,6 +68,11 @@ WRITTEN = {
         lambda c: text(c, ends=",").replace("y,", "y", 1),
         "'unnamed: 3' was left out: always the same",
     ),
+    "delimiters at the end": (
+        lambda c: text(c, ends=","),
+        "'unnamed: 3' was left out: always the same",
+    ),
+    "Unicode minus": (lambda c: text(c).replace("-", "\u2212"), ""),
     "UTF-16": (lambda c: text(c, "\t").encode("utf-16"), ""),
     "a mark of UTF-8": (lambda c: text(c).encode("utf-8-sig"), ""),
     "lines of old machines": (lambda c: text(c).replace("\n", "\r"), ""),
@@ -99,7 +104,51 @@ def test_lines_above_the_table_are_no_part_of_it(tmp_path, cells, above, skip):
         not above.startswith("sep")
     )
     head = (tmp_path / "t.csv").read_bytes()
-    assert dialect.understand(tmp_path, head).skip == skip
+    assert dialect.understand(tmp_path, head, {}).skip == skip
+
+
+@pytest.mark.parametrize(
+    "above",
+    [
+        "# one, two, three\n",
+        "# one\n\n# two, three, four\n#5,6,7\n",
+        "#\n" * 200,
+        "A title\nby me, 2024, v1\n\n",
+        "A title,,\nby me,2024,v1\n,,\n",
+    ],
+)
+def test_comments_and_titles_may_have_as_many_cells_as_the_table(
+    tmp_path, cells, above
+):
+    loaded = load(tmp_path / "t.csv", above + text(cells))
+    assert [c["name"] for c in loaded.preprocessing["columns"]] == ["x", "z"]
+    assert sum(part.num_examples for part in loaded[:3]) == ROWS
+    assert "Lines above the table were skipped" in loaded.card["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("#", [3, 1, 4]), ("# of rooms", [1, 2, 3]), ("# x", [0.5, 1.5]), ("#x", "abc")],
+)
+def test_a_header_may_begin_with_the_mark_of_a_comment(tmp_path, cells, name, values):
+    first = {name: [values[i % len(values)] for i in range(ROWS)]}
+    loaded = load(tmp_path / "t.csv", text(first | cells))
+    assert [c["name"] for c in loaded.preprocessing["columns"]] == [name, "x", "z"]
+
+
+def test_two_tables_in_a_file_are_not_taken_for_a_table_with_a_title(tmp_path, cells):
+    few = {name: column[:5] for name, column in cells.items()}
+    other = text(cells).replace("x,z,y", "u,v,w")
+    with pytest.raises(UserError, match="the class 'w' has 1 example"):
+        load(tmp_path / "t.csv", text(few) + "\n" + other)
+
+
+@pytest.mark.parametrize("delimiter", [" ", ":", "^"])
+def test_cells_that_nothing_known_separates_are_refused_by_that(
+    tmp_path, cells, delimiter
+):
+    with pytest.raises(UserError, match=r"no comma, semicolon, tab or \| separates"):
+        load(tmp_path / "t.csv", text(cells, delimiter))
 
 
 def test_a_table_without_a_header_is_found_and_said(tmp_path, cells):
@@ -285,7 +334,7 @@ def test_a_pipe_is_read_once(tmp_path, cells):
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_text, args=(text(cells),))
     writer.start()
-    assert [row["y"] for _, row in csv_file.rows(pipe)] == cells["y"]
+    assert [row["y"] for _, row in csv_file.rows(pipe, (), {})] == cells["y"]
     writer.join()
 
 

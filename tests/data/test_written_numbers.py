@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dlworkshop import data
-from dlworkshop.data.readers import written
+from dlworkshop.data.readers import inference_sources, written
 from dlworkshop.errors import UserError
 
 ROWS = 60
@@ -73,7 +73,7 @@ def test_they_are_numbers_and_the_card_says_how(tmp_path, plain, kind):
     [
         (["$3.5", "€4.5"], ",", "have different units"),
         (["12 %", "0.12"], ",", "have different units"),
-        (["1,234", "2,500"], ";", "'1,234' in .* may be 1234 or 1.234"),
+        (["1,234", "2,500"], ";", "may be 1234 or 1.234: write 1234, or 1.234 with a"),
         (["$1,234", "$2,500"], ";", "'1,234' in .* may be 1234 or 1.234"),
     ],
 )
@@ -84,10 +84,65 @@ def test_what_may_be_two_numbers_is_refused(tmp_path, cells, delimiter, said):
 
 def test_thousands_with_points_beside_decimal_commas_are_refused(tmp_path):
     path = tmp_path / "t.csv"
-    rows = [f"{i},5;1.{i + 100};{'ab'[i % 2]}" for i in range(60)]
+    rows = [f"{i},5;1.{7 * i % 45 + 100};{'ab'[i % 2]}" for i in range(60)]
     path.write_text("\n".join(["x;n;side", *rows]))
-    with pytest.raises(UserError, match=r"'1\.100' in .* may be 1100 or 1\.100"):
+    said = r"may be 1100 or 1\.100: write 1100, or 1,100 with a decimal comma"
+    with pytest.raises(UserError, match=said):
         load(path)
+    for other in "", ",":  # what the sentence offers is read
+        path.write_text("\n".join(["x;n;side", *rows]).replace(";1.", f";1{other}"))
+        column = load(path).preprocessing["columns"][1]
+        assert column["mean"] == pytest.approx(1122 if not other else 1.122, rel=0.02)
+
+
+def test_beside_decimal_commas_of_its_column_a_point_sets_thousands_apart(tmp_path):
+    cells = ["1.234,50", "1.234", "1.234 €"] * (ROWS // 3)
+    column = load(table(tmp_path / "t.csv", cells, ";")).preprocessing["columns"][0]
+    assert column["mean"] == pytest.approx(1234.25, abs=0.25)
+
+
+@pytest.mark.parametrize(
+    ("mark", "cell", "value"),
+    [
+        (",", "1,234", 1.234),
+        (",", "1.234", 1234),
+        (",", "1,5", 1.5),
+        (".", "1.234", 1.234),
+        (".", "1,234", 1234),
+        (",", "1.5", 1.5),  # here the file itself is clear
+        (".", "1,5", 1.5),
+    ],
+)
+def test_where_a_file_is_unclear_its_numbers_are_written_as_in_training(
+    tmp_path, mark, cell, value
+):
+    prices = [f"{v:,.2f}" for v in values()]
+    if mark == ",":
+        prices = [v.translate(str.maketrans(",.", ".,")) for v in prices]
+    loaded = load(table(tmp_path / "t.csv", prices, ";"))
+    row = tmp_path / "row.csv"
+    row.write_text(f"price;side\n{cell};low\n")
+    (source,) = inference_sources.sources([row], loaded.preprocessing)
+    (same,) = inference_sources.labelled(
+        row, loaded.preprocessing, loaded.classes, "side"
+    )
+    (column,) = loaded.preprocessing["columns"]
+    for each in source, same:
+        (example,) = data.readers.to_example(each.content, loaded.preprocessing)
+        found = example * column["deviation"] + column["mean"]
+        assert found == pytest.approx(value, abs=0.01)
+
+
+def test_a_test_file_that_is_unclear_is_written_like_train(tmp_path):
+    home = tmp_path / "both"
+    home.mkdir()
+    small = [f"{v / 1e4:.3f}".replace(".", ",") for v in values()]
+    table(home / "train.csv", ["12,5", *small[1:]], ";")
+    table(home / "test.csv", ["1,234"] * ROWS, ";")
+    loaded = load(home)
+    column = loaded.preprocessing["columns"][0]
+    tested = loaded.test.inputs[:] * column["deviation"] + column["mean"]
+    np.testing.assert_allclose(tested, 1.234, atol=1e-4)
 
 
 def test_a_price_to_be_predicted_keeps_its_unit(tmp_path):

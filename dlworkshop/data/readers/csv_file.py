@@ -7,13 +7,14 @@ Arrow reports a row that is too short, which pandas and Polars fill silently. Th
 import contextlib
 import functools
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from dlworkshop.data.readers import cards, dialect
+from dlworkshop.data.readers.cells import MINUS
 from dlworkshop.data.readers.dialect import Dialect
 from dlworkshop.errors import UserError
 
@@ -29,10 +30,13 @@ class Table(NamedTuple):
     columns: "dict[str, pa.ChunkedArray]"  # name -> [N] strings
     numbers: np.ndarray  # int [N], line numbers of the rows
     notes: tuple[str, ...]  # for the data card: how the file was read
+    decimals: dict[str, str]  # column -> its decimal mark
 
 
-def read(path: Path) -> Table:
+def read(path: Path, learnt: Mapping[str, str]) -> Table:
     """Read a CSV file: comma, semicolon, tab or |; decimal points or commas.
+
+    `learnt` has decimal marks, as in `dialect.understand`.
 
     Raises:
         UserError: if a row has another number of cells than the header; it is named.
@@ -41,12 +45,17 @@ def read(path: Path) -> Table:
     from pyarrow import compute  # noqa: PLC0415
 
     ragged: dict[int, UserError] = {}
-    with _opened(path) as (file, found):
+    with _opened(path, learnt) as (file, found):
         batches = list(_batches(path, file, found, ragged)) if found.names else []
     if ragged:
         raise next(iter(ragged.values()))
     names = found.names
-    if len(names) < 2 or not batches:
+    if len(names) == 1:
+        raise UserError(
+            f"no comma, semicolon, tab or | separates the cells of {path} (its first "
+            f"line is '{names[0][:60]}'): save it as CSV, with at least two columns"
+        )
+    if not names or not batches:
         raise UserError(
             f"{path} has {len(names)} columns and 0 rows below its header: give a "
             "table with a header, a target and at least one other column"
@@ -57,22 +66,23 @@ def read(path: Path) -> Table:
     )  # False for an empty line
     columns = dict(zip(names, whole.filter(said).columns, strict=True))
     numbers = found.skip + 1 + np.flatnonzero(said.to_numpy())
-    return Table(columns, numbers, found.notes)
+    decimals = dict(zip(names, found.decimals, strict=True))
+    return Table(columns, numbers, found.notes, decimals)
 
 
 def rows(
-    path: Path, wanted: Sequence[str] = ()
+    path: Path, wanted: Sequence[str], learnt: Mapping[str, str]
 ) -> Iterator[tuple[str, dict[str, str] | UserError]]:
     """Iterate over the rows of a CSV file as (name, column -> text), in bounded memory.
 
     A row with another number of cells than the header is yielded as a UserError. A pipe
-    is read whole.
+    is read whole. `learnt` has decimal marks, as in `dialect.understand`.
 
     Raises:
         UserError: if the file is no CSV file, or lacks one of the `wanted` columns.
     """
     ragged: dict[int, UserError] = {}
-    with _opened(path) as (file, found):
+    with _opened(path, learnt) as (file, found):
         if not found.names:
             raise UserError(f"{path} is empty: give a table with a header")
         names = cards.some(found.names)
@@ -109,14 +119,16 @@ def coded(values: "pa.ChunkedArray") -> "tuple[pa.Array, Any]":
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[tuple[BinaryIO, Dialect]]:
+def _opened(
+    path: Path, learnt: Mapping[str, str]
+) -> Iterator[tuple[BinaryIO, Dialect]]:
     """Open a file; yields it at its start, and its dialect."""
     import pyarrow as pa  # noqa: PLC0415
 
     try:
         with path.open("rb") as opened:
             file: Any = opened if opened.seekable() else io.BytesIO(opened.read())
-            found = dialect.understand(path, file.read(dialect.HEAD_BYTES))
+            found = dialect.understand(path, file.read(dialect.HEAD_BYTES), learnt)
             file.seek(0)
             yield file, found
     except OSError as error:
@@ -169,21 +181,26 @@ def _batches(
         ),
         csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
     )
-    yield from (_clean(batch, found.decimal) for batch in batches)
+    yield from (_clean(batch, found.decimals) for batch in batches)
 
 
-def _clean(batch: "pa.RecordBatch", decimal: str) -> "pa.RecordBatch":
-    """Text stripped, Unicode composed, and decimal commas replaced by points."""
+def _clean(batch: "pa.RecordBatch", decimals: Sequence[str]) -> "pa.RecordBatch":
+    """Text stripped, Unicode composed, and decimal commas replaced by points.
+
+    In a column with decimal commas, points are between thousands.
+    """
     import pyarrow as pa  # noqa: PLC0415
     from pyarrow import compute  # noqa: PLC0415
 
     columns = []
-    for column in batch.columns:
+    for column, decimal in zip(batch.columns, decimals, strict=True):
         text = compute.utf8_trim_whitespace(column)
         if not compute.all(compute.string_is_ascii(text)).as_py():
             text = compute.utf8_normalize(text, "NFC")
+            text = compute.replace_substring_regex(text, MINUS, r"-\1")
         if decimal == ",":
-            marked = compute.match_substring_regex(text, dialect.COMMA_NUMBER)
+            number = f"{dialect.COMMA_NUMBER}|{dialect.POINT_GROUPS}"
+            marked = compute.match_substring_regex(text, number)
             between = rf"\.|([0-9])[{dialect.SPACES}]"
             plain = compute.replace_substring_regex(text, between, r"\1")
             plain = compute.replace_substring(plain, ",", ".")

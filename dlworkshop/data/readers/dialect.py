@@ -11,10 +11,11 @@ import itertools
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dlworkshop.data.readers.cells import is_missing, plain
 from dlworkshop.errors import UserError
 
 DELIMITERS = ",;\t|"
@@ -33,6 +34,9 @@ COMMA_NUMBER = (
 POINT_NUMBER = r"^[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]+|,[0-9]{3})$"
 COMMA_THOUSANDS = r"^[+-]?[1-9][0-9]{0,2},[0-9]{3}$"  # may be a decimal comma
 POINT_THOUSANDS = r"^[+-]?[1-9][0-9]{0,2}\.[0-9]{3}$"  # may be a decimal point
+# Points between thousands, where the decimal mark is a comma.
+POINT_GROUPS = rf"^[+-]?{UNIT}\s?-?[1-9][0-9]{{0,2}}(?:\.[0-9]{{3}})+\s?{UNIT}$"
+MOST_TITLES = 20  # rows from the first, within which a blank line may end the title
 ROW_NUMBERS = "unnamed: 0"  # name of a first column without a name
 
 
@@ -42,7 +46,7 @@ class Dialect(NamedTuple):
     delimiter: str
     skip: int  # lines above the first row, including the header
     names: tuple[str, ...]  # of the columns
-    decimal: str  # "." or ","
+    decimals: tuple[str, ...]  # the mark of each column, "." or ","
     encoding: str
     notes: tuple[str, ...]  # for the data card
 
@@ -50,21 +54,30 @@ class Dialect(NamedTuple):
 class _Line(NamedTuple):
     end: int  # number of lines of the file up to its end
     cells: list[str]
+    after_blank: bool  # whether a line without text is above it
 
 
-def understand(path: Path, head: bytes) -> Dialect:
+def understand(path: Path, head: bytes, learnt: Mapping[str, str]) -> Dialect:
     """Detect the dialect of a file from its first megabyte.
 
     The delimiter is the one that gives most lines the same number of cells. Lines above
-    the first such line are not part of the table. The table has no header if its first
-    row has a number in a column of numbers, except for consecutive ones, such as years.
+    the first such line are not part of the table; nor are comments and a title above a
+    blank line. The table has no header if its first row has a number in a column of
+    numbers, except for consecutive ones, such as years.
+
+    Args:
+        path: of the file, for messages.
+        head: its first bytes.
+        learnt: column -> decimal mark in training; it decides where the numbers of the
+            file do not.
 
     Raises:
-        UserError: if the file is no text, or two columns have the same name.
+        UserError: if the file is no text, two columns have the same name, or numbers
+            are ambiguous.
 
-    >>> found = understand(Path("t"), b"sep=;\\nx;y\\n1,5;a\\n2,5;b\\n")
-    >>> found.delimiter, found.skip, found.names, found.decimal
-    (';', 2, ('x', 'y'), ',')
+    >>> found = understand(Path("t"), b"sep=;\\nx;y\\n1,5;a\\n2,5;b\\n", {})
+    >>> found.delimiter, found.skip, found.names, found.decimals
+    (';', 2, ('x', 'y'), (',', '.'))
     """
     text, encoding = _decoded(path, head)
     lines = list(io.StringIO(text, newline=None))
@@ -72,12 +85,14 @@ def understand(path: Path, head: bytes) -> Dialect:
         lines = lines[:-1]  # the last one is cut in two
     said = re.fullmatch(r"sep=(.)\n?", lines[0]) if lines else None
     lines = lines[bool(said) : HEAD_ROWS]
+    comment = next((i for i, line in enumerate(lines) if not line.startswith("#")), 0)
+    table = lines[comment:]
     delimiter = (
-        said[1] if said else max(DELIMITERS, key=lambda each: _regularity(lines, each))
+        said[1] if said else max(DELIMITERS, key=lambda each: _regularity(table, each))
     )
-    found = _split(lines, delimiter)
-    width = max(_widths(found).items(), key=lambda item: item[1], default=(0, 0))[0]
-    start = next((i for i, each in enumerate(found) if len(each.cells) == width), 0)
+    found, widths = _split(lines, delimiter), _widths(_split(table, delimiter))
+    width = max(widths.items(), key=lambda item: item[1], default=(0, 0))[0]
+    start = _start(found, width)
     above, rows = found[:start], [each.cells for each in found[start:]]
     notes: list[str] = []
     names, above = _short_header(above, rows, width)
@@ -92,13 +107,12 @@ def understand(path: Path, head: bytes) -> Dialect:
     if above:
         text = "; ".join(delimiter.join(each.cells).strip() for each in above[:3])
         notes.append(f"Lines above the table were skipped: {text[:200]}")
-    decimal = _decimal(path, rows, delimiter)
-    if decimal == ",":
+    columns = _checked(path, names or [], rows)
+    decimals = _decimals(path, columns, rows, delimiter, learnt)
+    if "," in decimals:
         notes.append("Numbers have a decimal comma.")
     skip = (found[start - 1].end if start else 0) + bool(said)
-    return Dialect(
-        delimiter, skip, _checked(path, names or []), decimal, encoding, tuple(notes)
-    )
+    return Dialect(delimiter, skip, columns, decimals, encoding, tuple(notes))
 
 
 def is_number(text: str) -> bool:
@@ -130,10 +144,34 @@ def _decoded(path: Path, head: bytes) -> tuple[str, str]:
 
 def _split(lines: Sequence[str], delimiter: str) -> list[_Line]:
     reader = csv.reader(lines, delimiter=delimiter)
+    found, blank = [], False
     try:
-        return [_Line(reader.line_num, cells) for cells in reader if cells]
+        for cells in reader:
+            if is_text := any(map(str.strip, cells)):
+                found.append(_Line(reader.line_num, cells, blank))
+            blank = not is_text
     except csv.Error:  # a cell is too long for the csv module
         return []
+    return found
+
+
+def _start(found: Sequence[_Line], width: int) -> int:
+    """The place of the first line of the table.
+
+    It is the first of the usual width. Comments and a title may have that width too;
+    they are above a header, which has a word above numbers, and are no table.
+    """
+    first = next((i for i, each in enumerate(found) if len(each.cells) == width), 0)
+    comments = itertools.takewhile(lambda each: each.cells[0].startswith("#"), found)
+    number = len(list(comments))
+    places = {number, number - 1}  # the last may be a header, such as #x
+    places |= {i for i, each in enumerate(found[:MOST_TITLES]) if each.after_blank}
+    for i in sorted(places, reverse=True):
+        if first < i < len(found) and len(found[i].cells) == width:
+            above, rows = ([e.cells for e in p] for p in (found[first:i], found[i:]))
+            if _are_below_words(rows) and (i <= number or not _are_below_words(above)):
+                return i
+    return first
 
 
 def _widths(found: Sequence[_Line]) -> Counter[int]:
@@ -164,55 +202,96 @@ def _short_header(
 
 def _has_header(rows: Sequence[Sequence[str]]) -> bool:
     """Whether the first row holds column names."""
+    return _are_below_words(rows) is not False
+
+
+def _are_below_words(rows: Sequence[Sequence[str]]) -> bool | None:
+    """Whether the first row has a word above numbers.
+
+    It is False if there are only numbers above numbers, and None if there are none, or
+    consecutive ones, such as years, which may be column names.
+    """
     first, numbered = rows[0], []
-    for i, name in enumerate(first):
-        below = [row[i].strip() for row in rows[1:] if len(row) == len(first)]
+    for i, name in enumerate(map(plain, first)):
+        below = [plain(row[i]) for row in rows[1:] if len(row) == len(first)]
+        below = [text for text in below if not is_missing(text)]
         some = [text for text in below if _is_numeric(text)]
-        if not some or len(some) < 0.9 * sum(map(bool, below)):
+        if not some or len(some) < 0.9 * len(below) or is_missing(name):
             continue
-        if name.strip() and not _is_numeric(name):
-            return True  # a word above numbers
-        if name.strip():
-            numbered.append(_with_point(name.strip()))
+        if not _is_numeric(name):
+            return True
+        numbered.append(_with_point(name))
     steps = {float(b) - float(a) for a, b in itertools.pairwise(numbered)}
-    return not numbered or (len(numbered) > 1 and steps == {1.0})
+    return None if not numbered or steps == {1.0} else False
 
 
-def _decimal(path: Path, rows: Sequence[Sequence[str]], delimiter: str) -> str:
-    """The decimal mark: a comma if the numbers of a column prove it, else a point.
+def _decimals(
+    path: Path,
+    names: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    delimiter: str,
+    learnt: Mapping[str, str],
+) -> tuple[str, ...]:
+    """The decimal mark of each column.
+
+    It is the one that the numbers of the column prove, or that of training, unless
+    another column proves another one than in training; or that of other columns.
 
     Raises:
         UserError: if 1,234 or 1.234 may be a thousand or little more than one.
     """
-    commas = points = False  # whether a number proves a decimal comma, or the opposite
-    either: dict[str, list[str]] = {",": [], ".": []}  # by column, ambiguous numbers
-    for column in zip(*(row for row in rows if len(row) == len(rows[0])), strict=True):
-        present = [_bare(cell) for cell in column if cell.strip()]
-        numbers = [t for t in present if _is_numeric(t) or re.match(POINT_NUMBER, t)]
-        if len(numbers) < 0.9 * len(present):
-            continue
-        for sign, weak in ((",", COMMA_THOUSANDS), (".", POINT_THOUSANDS)):
-            signed = [t for t in numbers if sign in t]
-            strong = [t for t in signed if not re.match(weak, t)]
-            if signed and not strong:
-                either[sign].append(signed[0])
-            commas |= any(_is_comma(t) for t in strong)
-            points |= any(not _is_comma(t) for t in strong)
-    is_comma = commas and (delimiter == ";" or not points)
-    unclear = either["."] if is_comma else either[","]
-    if unclear and (is_comma or not (points or delimiter == ",")):
-        one = unclear[0]
-        wanted = re.sub("[.,]", "", one), re.sub("[.,]", ".", one)
-        raise UserError(
-            f"'{one}' in {path} may be {wanted[0]} or {wanted[1]}: write the number "
-            "without a thousands separator"
-        )
-    return "," if is_comma else "."
+    whole = [row for row in rows if len(row) == len(names)]
+    seen = [_decimal(cells) for cells in zip(*whole, strict=True)]
+    seen = seen or [_Decimal("")] * len(names)
+    pairs = list(zip(names, seen, strict=True))
+    proven = {each.mark for each in seen} - {""}
+    is_comma = "," in proven and (delimiter == ";" or "." not in proven)
+    is_learnt = all(each.mark in ("", learnt.get(n, each.mark)) for n, each in pairs)
+    marks = []
+    for name, each in pairs:
+        unclear = each.point if is_comma else each.comma
+        if each.mark:
+            marks.append("," if each.mark == "," and is_comma else ".")
+        elif is_learnt and name in learnt:
+            marks.append(learnt[name])
+        elif unclear and (is_comma or not (proven or delimiter == ",")):
+            large, small = (re.sub("[.,]", mark, unclear) for mark in ("", "."))
+            other = re.sub("[.,]", "," if is_comma else ".", unclear)
+            raise UserError(
+                f"'{unclear}' in {path} may be {large} or {small}: write {large}, or "
+                f"{other} with a decimal {'comma' if is_comma else 'point'}"
+            )
+        else:
+            marks.append("," if is_comma and not each.is_text else ".")
+    return tuple(marks)
+
+
+class _Decimal(NamedTuple):
+    mark: str  # that the numbers of a column prove, or ""
+    comma: str = ""  # a number whose comma may be a decimal mark, if there is one
+    point: str = ""  # a number whose point may be one
+    is_text: bool = False  # most cells are no numbers
+
+
+def _decimal(cells: Sequence[str]) -> _Decimal:
+    """What the numbers of a column say about their decimal mark."""
+    present = [_bare(text) for text in cells if not is_missing(plain(text))]
+    numbers = [t for t in present if _is_numeric(t) or re.match(POINT_NUMBER, t)]
+    if 2 * len(numbers) < len(present):
+        return _Decimal("", is_text=True)
+    comma, point = (
+        next((text for text in numbers if re.match(form, text)), "")
+        for form in (COMMA_THOUSANDS, POINT_THOUSANDS)
+    )
+    either = f"{COMMA_THOUSANDS}|{POINT_THOUSANDS}"
+    clear = [t for t in numbers if re.search("[.,]", t) and not re.match(either, t)]
+    mark = "," if any(map(_is_comma, clear)) else "." if clear else ""
+    return _Decimal(mark, comma, point)
 
 
 def _bare(text: str) -> str:
     """A cell without its unit."""
-    return re.sub(rf"^([+-]?){UNIT}\s?|\s?{UNIT}$", r"\1", text.strip())
+    return re.sub(rf"^([+-]?){UNIT}\s?|\s?{UNIT}$", r"\1", plain(text))
 
 
 def _with_point(text: str) -> str:
@@ -233,11 +312,18 @@ def _is_numeric(text: str) -> bool:
     return is_number(text) or _is_comma(text)
 
 
-def _checked(path: Path, names: Sequence[str]) -> tuple[str, ...]:
-    """Column names, checked to be unique; the first may be missing."""
+def _checked(
+    path: Path, names: Sequence[str], rows: Sequence[Sequence[str]]
+) -> tuple[str, ...]:
+    """Column names, checked to be unique.
+
+    The first may be missing, and those of columns without any text.
+    """
     names = [unicodedata.normalize("NFC", name.strip()) for name in names]
-    if len(names) > 1 and not names[0]:
-        names[0] = ROW_NUMBERS
+    for i, name in enumerate(names):
+        below = (row[i].strip() for row in rows if len(row) == len(names))
+        if not name and len(names) > 1 and (i == 0 or not any(below)):
+            names[i] = f"unnamed: {i}"
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice or "" in names:
         what = f"two columns '{twice[0]}'" if twice else "a column without a name"

@@ -199,7 +199,7 @@ def _dark(files: Sequence[str], bits: np.ndarray) -> list[str]:
     most = int(np.median(bits[bits > 0])) if bits.any() else 0
     if bits.max() < most + SPARE_BITS:
         return []
-    names = [escaped(files[i]) for i in np.flatnonzero(bits == bits.max())]
+    names = [escaped(files[i]) for i in np.flatnonzero(bits == bits.max()).tolist()]
     return [
         f"The grey values of most files need at most {most} bits, and {bits.max()} "
         f"because of {cards.some(names, 3)}: most images are dark unless such files "

@@ -42,9 +42,8 @@ WIDE = {"I", "I;16", "I;16B", "I;16L", "I;16N"}  # more than 8 bits for a grey v
 DEPTHS = (8, 10, 12, 14, 16, 24, 31)  # usual bits of a grey value
 MOST_LOOKED_AT = 256  # pixels of a side that are checked for colour
 # Suffixes of images that are in none of `FORMATS`; the second line has raw photographs.
-OTHER_SUFFIXES = {".heic", ".heif", ".jxl", ".psd", ".eps", ".svg", ".mpo"} | set(
-    ".3fr .arw .cr2 .cr3 .dng .erf .nef .nrw .orf .pef .raf .rw2 .srw .x3f".split()
-)
+OTHER_SUFFIXES = {".heic", ".heif", ".jxl", ".psd", ".eps", ".svg", ".mpo"}
+OTHER_SUFFIXES |= {".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"}
 # Entries of `Image.info` that may hold the orientation.
 TURNED_BY = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 
@@ -123,7 +122,8 @@ def _opened(file: str | io.BytesIO) -> Image.Image:
 
 def _mode(image: Image.Image) -> str:
     """The mode of an image that is not loaded, or its raw mode of wide colours."""
-    arguments = image.tile[0][3] if image.tile else ""
+    tiles = getattr(image, "tile", None)  # of a file; not of AVIF and the like
+    arguments = tiles[0][3] if tiles else ""
     raw = arguments if isinstance(arguments, str) else str(next(iter(arguments), ""))
     return raw if ";16" in raw and image.mode not in WIDE else image.mode
 

@@ -73,7 +73,7 @@ def labelled(
     options = Options(target=tuple(target) if isinstance(target, list) else target)
     make: Callable[[Any], Any] = label if classes else numbers
     if preprocessing["kind"] == "table":  # whatever the name of the file
-        return table.labelled(path, options, make)
+        return table.labelled(path, options, make, preprocessing)
     if not path.is_dir() and path.suffix.lower() in (".png", ".jpg", ".jpeg"):
         raise UserError(f"{path} has no labels: give a folder with one for each class")
     return reader_of(path).labelled(path, options, make)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,7 +73,7 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
         UserError: if a column is missing or cannot be used.
     """
     said: list[str] = []
-    cells, number_of, given = _read(path, said)
+    cells, number_of, given, decimals = _read(path, said)
     target, group_by = _checked_target(path, cells, options), options.group_by
     wanted, how = _target(path, cells, target, options.task)
     known = wanted.known
@@ -85,7 +86,7 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
     group, names_of = _groups(cells.get(group_by or ""), known, number_of)
     features = _features(path, cells, wanted, group_by, how, said)
     splits, content = _split(features, wanted, group, names_of, given, said)
-    preprocessing = _fit(features, wanted, how, splits == 0)
+    preprocessing = _fit(features, wanted, how, decimals, splits == 0)
     if nowhere := [
         c["name"] for c in preprocessing["columns"] if c.get("values") == []
     ]:
@@ -208,6 +209,7 @@ def _fit(
     features: Mapping[str, columns.Column],
     wanted: table_target.Target,
     how: Mapping[str, Mapping[str, str]],
+    decimals: Mapping[str, str],
     train: np.ndarray,
 ) -> dict[str, Any]:
     """The preprocessing: statistics of the rows `train` [N] bool, and notations."""
@@ -218,7 +220,8 @@ def _fit(
     }
     for part in (preprocessing, preprocessing["target"]):
         for column in part["columns"]:
-            column.update(how.get(column["name"], {}))
+            name = column["name"]
+            column.update(how.get(name, {}), decimal=decimals[name])
     return preprocessing
 
 
@@ -254,12 +257,16 @@ def _parts(path: Path) -> list[tuple[Path, int]]:
 
 def _read(
     path: Path, said: list[str]
-) -> "tuple[dict[str, pa.ChunkedArray], np.ndarray, np.ndarray]":
-    """Columns of all files, the name of each row, and its index in SPLITS [N]."""
+) -> "tuple[dict[str, pa.ChunkedArray], np.ndarray, np.ndarray, dict[str, str]]":
+    """Columns of all files; the name of each row and its index in SPLITS [N]; and the
+    decimal mark of each column.
+    """
     import pyarrow as pa  # noqa: PLC0415
 
     parts = _parts(path)
-    tables = [csv_file.read(file) for file, _ in parts]
+    tables: list[csv_file.Table] = []
+    for file, _ in parts:  # where a file leaves its decimal mark open, train decides
+        tables.append(csv_file.read(file, tables[0].decimals if tables else {}))
     names = tables[0].columns  # a dict: there may be very many
     number_of, given = [], []
     for (file, number), table in zip(parts, tables, strict=True):
@@ -286,7 +293,8 @@ def _read(
         )
         for name in names
     }
-    return cells, np.array(number_of, object), np.array(given, np.int8)
+    numbers, splits = np.array(number_of, object), np.array(given, np.int8)
+    return cells, numbers, splits, tables[0].decimals
 
 
 def _groups(
@@ -319,20 +327,35 @@ def shape(preprocessing: Mapping[str, Any]) -> list[int]:
 def inside(file: Path, preprocessing: Mapping[str, Any]) -> Iterator[Source]:
     """The rows of a file."""
     wanted = [column["name"] for column in preprocessing["columns"]]
-    yield from (Source(name, row) for name, row in csv_file.rows(file, wanted))
+    rows = csv_file.rows(file, wanted, _decimals(preprocessing))
+    yield from (Source(name, row) for name, row in rows)
+
+
+def _decimals(preprocessing: Mapping[str, Any]) -> dict[str, str]:
+    """The decimal mark of each column in training, if it is known."""
+    parts = preprocessing, preprocessing.get("target", {})
+    found = [column for part in parts for column in part.get("columns", [])]
+    return {each["name"]: each["decimal"] for each in found if "decimal" in each}
 
 
 def labelled(
-    path: Path, options: Options, label: Callable[[Any], Any]
+    path: Path,
+    options: Options,
+    label: Callable[[Any], Any],
+    preprocessing: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator[Source]:
-    """The rows with a target, and the errors of the others."""
+    """The rows with a target, and the errors of the others.
+
+    `preprocessing` has the decimal marks of training.
+    """
     target = options.target
     if not target:
         raise UserError(f"{path} needs a target: name its column with --target")
     names = (target,) if isinstance(target, str) else target
     parts = _parts(path)
     tested = [file for file, number in parts if number == 2] or [f for f, _ in parts]
-    for where, row in (row for file in tested for row in csv_file.rows(file)):
+    learnt = _decimals(preprocessing)
+    for where, row in (r for file in tested for r in csv_file.rows(file, (), learnt)):
         if isinstance(row, UserError):
             yield Source(where, row)
             continue
