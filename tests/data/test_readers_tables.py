@@ -331,6 +331,38 @@ def test_none_is_a_class_where_it_is_written(tmp_path, columns):
     assert loaded.classes == ("-", "NA", "none") and not loaded.card["warnings"]
 
 
+def test_a_class_that_is_a_number_has_any_spelling(tmp_path, columns):
+    columns["kind"] = [("1.0", "1", "0", "01", "0.0")[i % 5] for i in range(ROWS)]
+    loaded = load(write(tmp_path / "t.csv", columns), target="kind")
+    assert loaded.classes == ("0", "1")
+    said = loaded.card["warnings"][:2]
+    assert said == [
+        "'0', '0.0' in 'kind' are one number, so the class '0'.",
+        "'01', '1', '1.0' in 'kind' are one number, so the class '1'.",
+    ]
+    columns["kind"] = ["1.00", "0"] * (ROWS // 2)
+    other = write(tmp_path / "u.csv", columns)
+    found = labelled(other, loaded.preprocessing, loaded.classes, "kind")
+    assert [source.label for source in found] == [1, 0] * (ROWS // 2)
+    for word in "2", "x":
+        columns["kind"][0] = word
+        write(other, columns)
+        with pytest.raises(UserError, match=f"has a class '{word}', and the run"):
+            list(labelled(other, loaded.preprocessing, loaded.classes, "kind"))
+    columns["kind"] = ["1", "01", "one"] * (ROWS // 3)  # words, such as codes
+    assert len(load(write(other, columns), target="kind").classes) == 3
+
+
+def test_train_and_test_may_spell_their_classes_differently(tmp_path, columns):
+    home = tmp_path / "both"
+    home.mkdir()
+    for name, spelled in (("train.csv", ("0", "1")), ("test.csv", ("0.0", "1.0"))):
+        columns["kind"] = [spelled[i % 2] for i in range(ROWS)]
+        write(home / name, columns)
+    loaded = load(home, target="kind")
+    assert loaded.classes == ("0", "1") and set(loaded.test.targets) == {0, 1}
+
+
 def test_where_most_rows_are_equal_they_are_seen_separately(tmp_path):
     flag = np.arange(200) % 2
     kind = [("yes", "no")[k] for k in np.where(np.arange(200) % 5, flag, 1 - flag)]

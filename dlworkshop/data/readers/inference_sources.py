@@ -3,6 +3,7 @@
 `data.readers.to_example` converts what they yield to examples.
 """
 
+import functools
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -57,22 +58,26 @@ def labelled(
     Raises:
         UserError: if `path` has no labelled data, or an unknown class.
     """
-    place = {name: k for k, name in enumerate(classes)}
+    is_table = preprocessing["kind"] == "table"
+    values = table_target.values if is_table else list  # folders 1 and 01 are two
+    place = {value: k for k, value in enumerate(values(classes))}
 
+    @functools.cache
     def label(name: str) -> int:
-        if name not in place:
+        value = values([*classes, name])[-1]
+        if value not in place:
             raise UserError(
                 f"{path} has a class '{name}', and the run knows "
                 f"{cards.some(classes)}: give data with these classes"
             )
-        return place[name]
+        return place[value]
 
     def numbers(texts: str | Sequence[str]) -> Any:
         return table_target.to_target(texts, preprocessing["target"])
 
     options = Options(target=tuple(target) if isinstance(target, list) else target)
     make: Callable[[Any], Any] = label if classes else numbers
-    if preprocessing["kind"] == "table":  # whatever the name of the file
+    if is_table:  # whatever the name of the file
         return table.labelled(path, options, make, preprocessing)
     if not path.is_dir() and path.suffix.lower() in (".png", ".jpg", ".jpeg"):
         raise UserError(f"{path} has no labels: give a folder with one for each class")

@@ -76,6 +76,7 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
     cells, number_of, given, decimals = _read(path, said)
     target, group_by = _checked_target(path, cells, options), options.group_by
     wanted, how = _target(path, cells, target, options.task)
+    said += wanted.said
     known = wanted.known
     if not known.all():
         said.append(

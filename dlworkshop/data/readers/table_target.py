@@ -1,10 +1,12 @@
 """The target of a table: its cells decide on classes, numbers, or several labels."""
 
-from collections.abc import Mapping, Sequence
+import decimal
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from dlworkshop.data.readers import cards
 from dlworkshop.data.readers.cells import cell, plain
 from dlworkshop.data.readers.columns import Column, number
 from dlworkshop.data.readers.csv_file import coded
@@ -29,6 +31,7 @@ class Target(NamedTuple):
     classes: list[str]  # [K]; [] for numbers or several labels
     values: np.ndarray  # int32 [N] in [0, K), or float64 [N], or [N, columns]
     known: np.ndarray  # [rows] bool, which rows have a target
+    said: tuple[str, ...] = ()  # for the data card
 
     @property
     def label(self) -> np.ndarray:
@@ -125,8 +128,8 @@ def read(
         chosen = task or ("regression" if _is_real(cells[target]) else TASKS[0])
         if chosen == "classification":
             known = cells[target].known(is_class=True)
-            classes, values = _classes(source, target, cells[target])
-            return Target(names, chosen, classes, values[known], known)
+            classes, label, said = _classes(source, target, cells[target])
+            return Target(names, chosen, classes, label[known], known, tuple(said))
     else:
         binary = all(_is_flag(word) for name in names for word in cells[name].words)
         chosen = task or ("classification" if binary else "regression")
@@ -140,16 +143,16 @@ def read(
         np.array([_value(w, {"name": n}) if cell(w) else np.nan for w in each.words])
         for n, each in cells.items()
     ]
-    values = np.stack(
+    rows = np.stack(
         [each[cells[n].code[known]] for n, each in zip(names, numbers, strict=True)], 1
     )  # [N, names]
-    if len(values) < 3 or (values.std(0) == 0).any():
+    if len(rows) < 3 or (rows.std(0) == 0).any():
         raise UserError(
             f"the target {', '.join(names)} of {source} is the same in all of its "
-            f"{len(values)} rows: choose another column"
+            f"{len(rows)} rows: choose another column"
         )
-    values = values[:, 0] if isinstance(target, str) else values
-    return Target(names, chosen, [], values, known)
+    rows = rows[:, 0] if isinstance(target, str) else rows
+    return Target(names, chosen, [], rows, known)
 
 
 def fit(target: Target, train: np.ndarray) -> dict[str, Any]:
@@ -175,13 +178,33 @@ def to_target(cells: str | Sequence[str], fitted: Mapping[str, Any]) -> np.ndarr
     return standardised(row if fitted["several"] else row[0], fitted)
 
 
+def values(words: Sequence[str]) -> list[Hashable]:
+    """The value of each word of a target: the number, if only numbers are among them.
+
+    >>> values(["1", "01", "1.0"]) == [1, 1, 1], values(["1", "01", "x"])
+    (True, ['1', '01', 'x'])
+    """
+    if not all(is_number(word) or not cell(word) for word in words):
+        return list(words)
+    return [_exact(word) if is_number(word) else word for word in words]
+
+
+def _exact(word: str) -> Hashable:
+    """A number, which is rounded by no float; or the word, if its exponent is huge."""
+    try:
+        return decimal.Decimal(word)
+    except decimal.InvalidOperation:
+        return word
+
+
 def _is_real(cells: _Cells) -> bool:
     """Whether all cells are numbers, not all integers or with many distinct values."""
     present = cells.present
     if not present or not all(map(is_number, present)):
         return False
-    whole = all(float(value).is_integer() for value in present)
-    return not whole or len(present) > MOST_NUMBERED
+    numbers = set(map(float, present))
+    whole = all(number.is_integer() for number in numbers)
+    return not whole or len(numbers) > MOST_NUMBERED
 
 
 def _check_slip(source: str, target: str, cells: _Cells) -> None:
@@ -208,23 +231,37 @@ def _value(text: str, column: Mapping[str, Any]) -> float:
     return flags[value] if value in flags else number(value, column)
 
 
-def _classes(source: str, target: str, cells: _Cells) -> tuple[list[str], np.ndarray]:
-    """The classes of the target, sorted, and the labels int32 [rows], -1 for none."""
-    counts = {w: int(n) for w, n in zip(cells.words, cells.rows, strict=True) if w}
-    numeric = all(map(is_number, counts))
+def _classes(
+    source: str, target: str, cells: _Cells
+) -> tuple[list[str], np.ndarray, list[str]]:
+    """The classes of the target, sorted; the labels int32 [rows], -1 for none; and
+    sentences about numbers in several spellings, of which the shortest is the name.
+    """
+    words = [word for word in cells.words if word]
+    spelled: dict[Hashable, list[str]] = {}
+    for word, value in zip(words, values(words), strict=True):
+        spelled.setdefault(value, []).append(word)
+    named = {min(each, key=lambda w: (len(w), w)): each for each in spelled.values()}
+    numeric = all(map(is_number, named))
     or_numbers = ", or task='regression' to predict its numbers" if numeric else ""
-    if len(counts) > MOST_CLASSES:
+    if len(named) > MOST_CLASSES:
         raise UserError(
-            f"the target '{target}' of {source} has {len(counts)} values, and at most "
+            f"the target '{target}' of {source} has {len(named)} values, and at most "
             f"{MOST_CLASSES} classes are supported: choose another column{or_numbers}"
         )
-    if len(counts) < 2:
+    if len(named) < 2:
         raise UserError(
-            f"the target '{target}' of {source} has {len(counts)} class"
-            f"{'es' if len(counts) != 1 else ''}, wanted at least 2: choose another "
+            f"the target '{target}' of {source} has {len(named)} class"
+            f"{'es' if len(named) != 1 else ''}, wanted at least 2: choose another "
             "column"
         )
-    classes = sorted(counts, key=lambda v: (float(v) if numeric else 0, v))
-    place = {value: i for i, value in enumerate(classes)} | {"": -1}
-    places = np.array([place[word] for word in cells.words], np.int32)
-    return classes, places[cells.code]
+    classes = sorted(named, key=lambda v: (float(v) if numeric else 0, v))
+    place = {word: i for i, name in enumerate(classes) for word in named[name]}
+    places = np.array([place.get(word, -1) for word in cells.words], np.int32)
+    said = [
+        f"{cards.quoted(named[name])} in '{target}' are one number, so the class "
+        f"'{name}'."
+        for name in classes
+        if len(named[name]) > 1
+    ]
+    return classes, places[cells.code], said
