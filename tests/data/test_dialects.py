@@ -323,6 +323,43 @@ def test_train_and_test_are_two_files(tmp_path, cells):
         data.load(home, tmp_path / "cache", target="y")
 
 
+def test_a_folder_of_tables_is_read_where_it_is_clear_and_its_files_are_named(
+    tmp_path, cells
+):
+    home = tmp_path / "both"
+    (home / "images").mkdir(parents=True)
+    (home / "__MACOSX").mkdir()
+    few = {name: column[:40] for name, column in cells.items()}
+    for name in ("train.csv", "train_2.csv", "test.csv"):
+        (home / name).write_text(text(cells if name == "train.csv" else few))
+    (home / "._train.csv").write_bytes(b"\0\5\x16")
+    loaded = data.load(home, tmp_path / "cache", target="y")
+    assert loaded.test.num_examples == 40
+    said = loaded.card["warnings"]
+    assert "'train.csv', 'train_2.csv' together are train." in said
+    assert "Other files were not read: images." in said
+    (home / "images").rmdir()
+    assert data.readers.reader_of(home).KINDS == ("table",)
+    same = data.readers.fingerprint(home, loaded.preprocessing, "y", None)
+    assert same == loaded.fingerprint
+
+
+@pytest.mark.parametrize(
+    "names", [["a.csv", "b.csv"], ["test.csv"], ["adult.csv", "adult-test.csv"]]
+)
+def test_a_folder_of_tables_without_one_for_train_says_so(tmp_path, cells, names):
+    home = tmp_path / "both"
+    home.mkdir()
+    for name in (*names, "train.csv.gz"):
+        (home / name).write_text(text(cells))
+    with pytest.raises(UserError) as raised:
+        data.load(home, tmp_path / "cache", target="y")
+    listed = ", ".join(sorted([*names, "train.csv.gz"]))
+    assert f"has no train.csv (it has {listed}): give the path of one table" in str(
+        raised.value
+    )
+
+
 def data_warnings(loaded):
     from dlworkshop.data import card  # noqa: PLC0415
 

@@ -392,6 +392,11 @@ def test_a_folder_without_classes_is_one_sentence(tmp_path):
     assert "1 folder of a class" in sentence(tmp_path / "p")
     (tmp_path / "p" / "b").mkdir()
     assert "no file in them" in sentence(tmp_path / "p")
+    (tmp_path / "p").rename(tmp_path / "q")
+    (tmp_path / "p/more").mkdir(parents=True)
+    (tmp_path / "q").rename(tmp_path / "p/more/q")
+    said = f"has only the folder 'q', which has 2 folders: give the path {tmp_path}"
+    assert sentence(tmp_path / "p").endswith(said + "/p/more/q")
 
 
 def test_a_test_class_unknown_to_train_is_one_sentence(tmp_path):
@@ -511,8 +516,12 @@ def test_a_folder_beside_those_of_splits_is_named(folder):
     assert (
         load(folder.parent / "p").card["splits"].startswith("train and test as given")
     )
+    for k in COLOURS:
+        save(folder.parent / "p" / "Train_jpg" / k / "3.png", seed=55)
+    said = load(folder.parent / "p").card["warnings"]
+    assert "'Train_jpg', 'train' together are train." in said
     save(folder.parent / "p" / "sample" / "1.png", seed=77)
-    said = "the folder 'sample' beside those of splits (Test_png, train)"
+    said = "the folder 'sample' beside those of splits (Test_png, Train_jpg, train)"
     with pytest.raises(UserError, match=re.escape(said)):
         load(folder.parent / "p")
 

@@ -45,8 +45,8 @@ def load(path: Path, root: Path, options: Options) -> Dataset:
             f"{path} is neither a file nor a folder, and the data must be read twice: "
             "save them as a file"
         )
-    reader = reader_of(path)
     options = _checked(options)
+    reader = reader_of(path, options.target)
     for name, value in options._asdict().items():
         if name not in reader.OPTIONS and value != getattr(Options(), name):
             raise UserError(
@@ -73,8 +73,10 @@ def load(path: Path, root: Path, options: Options) -> Dataset:
     return dataset._replace(card=about)
 
 
-def reader_of(path: Path) -> Reader:
+def reader_of(path: Path, target: str | tuple[str, ...] | None = None) -> Reader:
     """The first reader that recognises the format of `path`.
+
+    With a `target`, that of tables, if there are any in the folder.
 
     Raises:
         UserError: if there is none.
@@ -82,6 +84,8 @@ def reader_of(path: Path) -> Reader:
     >>> reader_of(Path("penguins.csv")).KINDS
     ('table',)
     """
+    if target is not None and table.has_tables(path):
+        return cast(Reader, table)
     for reader in READERS:
         if reader.matches(path):
             return reader
@@ -158,7 +162,7 @@ def fingerprint(
     Raises:
         UserError: if `path` has no labelled data.
     """
-    reader = reader_of(path)
+    reader = reader_of(path, target)
     options = _checked(Options(target=target, group_by=group_by))
     if preprocessing["kind"] not in reader.KINDS:
         return ""  # the data are of another kind
@@ -173,7 +177,7 @@ def asked(
 ) -> dict[str, Any]:
     """The options with which `load` prepares `path` by this `preprocessing`."""
     known: dict[str, Any] = {"target": target, "group_by": group_by}
-    reader = reader_of(path)
+    reader = reader_of(path, target)
     if "image_size" in reader.OPTIONS:
         known["image_size"] = preprocessing["height"], preprocessing["width"]
         known["resize"] = preprocessing["resize"]

@@ -84,6 +84,22 @@ def copies_card(
     }
 
 
+def joined(parts: Sequence[tuple[str, int]]) -> list[str]:
+    """A sentence for each split that has several files or folders.
+
+    >>> joined([("train.csv", 0), ("train_2.csv", 0), ("test.csv", 2)])
+    ["'train.csv', 'train_2.csv' together are train."]
+    """
+    names: dict[int, list[str]] = {}
+    for name, number in parts:
+        names.setdefault(number, []).append(name)
+    return [
+        f"{quoted(each)} together are {SPLITS[number]}."
+        for number, each in names.items()
+        if len(each) > 1
+    ]
+
+
 def some(names: Sequence[str], most: int = LISTED) -> str:
     """The first few names, and the number of the others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

@@ -22,6 +22,7 @@ class Listing(NamedTuple):
     given: np.ndarray  # [N] int8, places in SPLITS; 0 if there are no split folders
     classes: tuple[str, ...]  # [K]
     beside: list[str]  # files in no class folder
+    parts: list[tuple[str, int]]  # name and place in SPLITS of the split folders
 
     @property
     def files(self) -> list[str]:
@@ -41,6 +42,12 @@ def listing(root: Path) -> Listing:
     named = {class_name(home.name) for home, number in homes if number == 0}
     classes = sorted(named, key=_natural)
     if len(classes) < 2:
+        inner = _only(root)
+        if len(_folders(inner)) > 1:
+            raise UserError(
+                f"{root} has only the folder '{class_name(inner.name)}', which has "
+                f"{len(_folders(inner))} folders: give the path {escaped(str(inner))}"
+            )
         raise UserError(
             f"{root} has {len(classes)} folder{'' if len(classes) == 1 else 's'} of "
             "a class, wanted at least 2: put the images of each class into a folder "
@@ -69,7 +76,15 @@ def listing(root: Path) -> Listing:
             "each class into its folder"
         )
     numbers = np.array(label, np.int32), np.array(given, np.int8)
-    return Listing(root, names, *numbers, tuple(classes), beside)
+    tops = [(class_name(top.name), number) for top, number in parts]
+    return Listing(root, names, *numbers, tuple(classes), beside, tops)
+
+
+def _only(root: Path) -> Path:
+    """The first folder below that does not only have one folder in it."""
+    while len(inside := _folders(root)) == 1:
+        [root] = inside
+    return root
 
 
 def _splits(root: Path) -> list[tuple[Path, int]]:

@@ -267,7 +267,7 @@ def is_image_name(name: str) -> bool:
 def _warnings(
     found: Listing, preprocessing: Mapping[str, Any], seen: Sequence[Sequence[Any]]
 ) -> list[str]:
-    said = []
+    said = cards.joined(found.parts)
     if found.beside:
         many = f"{len(found.beside)} files are in no class folder"
         said.append(f"{many}: {cards.some(found.beside, 5)}.")

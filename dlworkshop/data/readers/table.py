@@ -1,6 +1,6 @@
 """Reader of a CSV file, or one per split: feature vectors and targets."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from dlworkshop.data.readers import (
     written,
 )
 from dlworkshop.data.readers.cells import cell, plain
+from dlworkshop.data.readers.class_folders import is_ignored
 from dlworkshop.data.readers.reader import NO_LABEL, Options, Source
 from dlworkshop.data.units import standardised
 from dlworkshop.errors import UserError, unknown
@@ -35,14 +36,18 @@ def matches(path: Path) -> bool:
     """Whether `path` is a CSV file, or a folder of files with one for train."""
     if not path.is_dir():
         return path.suffix.lower() in SUFFIXES
-    inside = [each for each in path.iterdir() if not each.name.startswith(".")]
-    is_flat = not any(each.is_dir() for each in inside)
+    is_flat = not any(each.is_dir() for each in _inside(path))
     return is_flat and any(number == 0 for _, number in _parts(path))
 
 
+def has_tables(path: Path) -> bool:
+    """Whether `path` is a folder with tables in it; a .txt file may be any text."""
+    return path.is_dir() and bool(_parts(path) or _tables(path))
+
+
 def files(path: Path) -> tuple[list[Path], tuple[str, ...]]:
-    """The file itself, or one for each split."""
-    return [file for file, _ in _parts(path)], ()
+    """The file itself, or those of each split."""
+    return [file for file, _ in _checked_parts(path, {0})], ()
 
 
 def fingerprint(path: Path, preprocessing: Mapping[str, Any], options: Options) -> str:
@@ -248,12 +253,35 @@ def _parts(path: Path) -> list[tuple[Path, int]]:
     """The files, each with its index in SPLITS."""
     if not path.is_dir():
         return [(path, 0)]
-    inside = [file for file in path.iterdir() if file.suffix.lower() in SUFFIXES]
-    named = [(file, arrays.split_of(file.stem)) for file in sorted(inside)]
+    inside = [file for file in _inside(path) if file.suffix.lower() in SUFFIXES]
+    named = [(file, arrays.split_of(file.stem)) for file in inside if file.is_file()]
     return sorted(
         [(file, number) for file, number in named if number is not None],
         key=lambda part: part[1],
     )
+
+
+def _checked_parts(path: Path, wanted: Container[int]) -> list[tuple[Path, int]]:
+    """The files, one of which must be of a `wanted` split."""
+    parts = _parts(path)
+    if not any(number in wanted for _, number in parts):
+        found = [file.name for file in _tables(path)]
+        raise UserError(
+            f"target is a column of a table, and {path} has no train.csv (it has "
+            f"{cards.some(found, 5) or 'no table'}): give the path of one table, "
+            "unpacked, or name the tables train.csv and test.csv, or leave target out"
+        )
+    return parts
+
+
+def _tables(path: Path) -> list[Path]:
+    """The files of a folder that are tables by their names, possibly compressed."""
+    kinds = {".csv", ".tsv"}
+    return [file for file in _inside(path) if kinds.intersection(file.suffixes)]
+
+
+def _inside(path: Path) -> list[Path]:
+    return sorted(each for each in path.iterdir() if not is_ignored(each.name))
 
 
 def _read(
@@ -284,9 +312,10 @@ def _read(
         number_of += [f"{where}row {number}" for number in table.numbers.tolist()]
         given += [number] * size
         said += [f"{where.strip()}: {note}".removeprefix(": ") for note in table.notes]
+    said += cards.joined([(file.name, number) for file, number in parts])
     if path.is_dir():
         used = {file for file, _ in parts}
-        if beside := [f.name for f in sorted(path.iterdir()) if f not in used]:
+        if beside := [f.name for f in _inside(path) if f not in used]:
             said.append(f"Other files were not read: {cards.some(beside, 5)}.")
     cells = {
         name: pa.chunked_array(
@@ -353,7 +382,7 @@ def labelled(
     if not target:
         raise UserError(f"{path} needs a target: name its column with --target")
     names = (target,) if isinstance(target, str) else target
-    parts = _parts(path)
+    parts = _checked_parts(path, {0, 1, 2})
     tested = [file for file, number in parts if number == 2] or [f for f, _ in parts]
     learnt = _decimals(preprocessing)
     for where, row in (r for file in tested for r in csv_file.rows(file, (), learnt)):
