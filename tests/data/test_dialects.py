@@ -1,5 +1,6 @@
 """Tables as programs and people write them."""
 
+import datetime
 import os
 import threading
 
@@ -270,6 +271,41 @@ def test_dates_texts_and_many_columns_are_said_in_few_words(tmp_path, cells):
     assert "'note' was left out: text" in said
     assert "and 10 more were left out: always the same" in said
     assert len(loaded.card["warnings"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("form", "are_dates"),
+    [
+        ("%d %b %Y", True),
+        ("%d. März %Y", True),
+        ("%B %d %Y", True),
+        ("%A, %B %d, %Y 10:11", True),
+        ("%a %d/%m/%y", True),
+        ("%d-%b-%y", True),
+        ("%Y-%m", True),
+        ("%b %Y", True),
+        ("%H:%M", True),
+        ("%H:%M:%S", True),
+        ("%Y%m%d", True),
+        ("1%m%d%Y", False),
+        ("Mark %d", False),
+        ("%Y.%m", False),
+        ("%d/1%m", False),
+        ("Room %Y-%m", False),
+        ("4:%w", False),
+    ],
+)
+@pytest.mark.parametrize("different", [5, ROWS])
+def test_dates_and_times_are_said_and_left_out(
+    tmp_path, cells, form, are_dates, different
+):
+    start = datetime.datetime(2020, 1, 1)
+    seconds = np.random.default_rng(0).integers(0, 6e7, different).tolist()
+    times = [start + datetime.timedelta(seconds=each) for each in seconds]
+    day = [times[i % different].strftime(form) for i in range(ROWS)]
+    loaded = load(tmp_path / "t.csv", text(cells | {"day": day}, ";"))
+    said = " ".join(loaded.card["warnings"])
+    assert ("'day' was left out: dates" in said) == are_dates
 
 
 def test_thousands_of_columns_are_read_and_the_card_stays_short(tmp_path, cells):

@@ -1,5 +1,6 @@
 """Encoding of the columns of a table as numbers, with statistics of train."""
 
+import datetime
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -20,8 +21,22 @@ if TYPE_CHECKING:
 
 MOST_VALUES = 50  # of a category; a column with more is free text
 ID_NAME = re.compile(r"(^|[_\s])(id|idx|index|uuid|key)$", re.IGNORECASE)
+# How months begin in several languages.
+MONTH = (
+    r"(?:jan|ene|gen|feb|f[ée]v|m[aäe]r|a[pbv]r|ma[iyg]|mei|juin|ju[iln]|giu|lug|aug"
+    r"|ago|ao[uû]|se[pt]|o[ckt]t|out|nov|de[czs]|d[ée]c|dic)[^\W\d_]*\.?"
+)
+# A date, also with a weekday or a time; or a month, or a time.
 DATE = re.compile(
-    r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([T ,].*)?"
+    rf"""(?:[^\W\d_]{{2,10}}\.?,?\s+)?(?:
+    \d{{4}}[-/.]\d{{1,2}}[-/.]\d{{1,2}} | \d{{1,2}}[-/.]\d{{1,2}}[-/.]\d{{2,4}}
+    | \d{{1,2}}(?:\.|st|nd|rd|th)?[-\s]*(?:de\s|of\s)?{MONTH}(?:\sde)?[-\s,]*\d{{2,4}}
+    | \d{{4}}[-\s]{MONTH}[-\s]\d{{1,2}} | {MONTH}\s\d{{1,2}}(?:st|nd|rd|th)?,?\s\d{{4}}
+    )(?:[T\s,].*)?
+    | {MONTH}[-\s]\d{{4}} | (?:19|20)\d\d[-/](?:0?[1-9]|1[0-2])
+    | \d{{1,2}}:\d{{2}}(?::\d{{2}}(?:[.,]\d+)?)?(?:\s?[ap]\.?m\.?)?
+    """,
+    re.IGNORECASE | re.VERBOSE,
 )
 
 
@@ -132,11 +147,10 @@ def _useless(
         return "a leak, which determines the target"
     if name == ROW_NUMBERS or _is_identifier(name, column, distinct):
         return "like an identifier, which names rows and does not describe them"
-    if column.numbers is None:
-        if _are_dates(column):
-            return "dates; give numbers instead, such as the year or the days since"
-        if distinct > MOST_VALUES:
-            return f"text, more than {MOST_VALUES} different words"
+    if _are_dates(column):
+        return "dates; give numbers instead, such as the year or the days since"
+    if column.numbers is None and distinct > MOST_VALUES:
+        return f"text, more than {MOST_VALUES} different words"
     return None
 
 
@@ -152,10 +166,27 @@ def _is_identifier(name: str, column: Column, distinct: int) -> bool:
 
 
 def _are_dates(column: Column) -> bool:
-    """Whether nearly all words are dates."""
+    """Whether nearly all words are dates or times, or all numbers are like 20240131."""
+    if column.numbers is not None:
+        return all(map(_is_date, np.unique(column.numbers[column.present]).tolist()))
     dates = np.array([bool(DATE.fullmatch(word)) for word in column.words])
     known = column.code[column.code >= 0]
     return bool(len(dates)) and dates[known].mean() >= 1 - ODD_SHARE
+
+
+def _is_date(number: float) -> bool:
+    """Whether a number is a date in YYYYMMDD.
+
+    >>> _is_date(20240229), _is_date(20230229), _is_date(2024)
+    (True, False, False)
+    """
+    if not (number.is_integer() and 1900_00_00 < number < 2101_00_00):
+        return False
+    try:
+        datetime.date(int(number) // 10000, int(number) // 100 % 100, int(number) % 100)
+    except ValueError:
+        return False
+    return True
 
 
 def fit(name: str, column: Column) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Reader of a CSV file, or one per split: feature vectors and targets."""
 
+import re
 from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -276,8 +277,8 @@ def _checked_parts(path: Path, wanted: Container[int]) -> list[tuple[Path, int]]
 
 def _tables(path: Path) -> list[Path]:
     """The files of a folder that are tables by their names, possibly compressed."""
-    kinds = {".csv", ".tsv"}
-    return [file for file in _inside(path) if kinds.intersection(file.suffixes)]
+    named = re.compile(r"\.(csv|tsv)(\.|$)", re.IGNORECASE)
+    return [file for file in _inside(path) if named.search(file.name)]
 
 
 def _inside(path: Path) -> list[Path]:
