@@ -1,10 +1,12 @@
 """Report sections on `answers.json`: reliability and explanations of predictions."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from dlworkshop.report.data_card import strip
 from dlworkshop.report.elements import Html, data, fold, join, note, table, tag
+from dlworkshop.report.names import in_table
 from dlworkshop.report.read import RunFolder, get_nested
 from dlworkshop.report.words import count, humanize, is_fraction, quantity, titled
 
@@ -133,9 +135,9 @@ def saliency(run: RunFolder) -> Html | None:
         return None
     rows = [
         [
-            each["name"],
-            each["true"],
-            each["said"],
+            in_table(each["name"]),
+            in_table(each["true"]),
+            _said(each["said"]),
             data(f"{100 * each['fell']:.0f} points", each["fell"]),
             strip(
                 each["pictures"], f"saliency-{i}", f"{each['name']} and its saliency"
@@ -160,10 +162,15 @@ def mistakes(run: RunFolder) -> Html | None:
     rows = []
     for i, each in enumerate(found["rows"]):
         near = [
-            tag("div", f"{n['name']}: {n['true']} ({n['distance']:.3g} off)")
+            tag(
+                "div",
+                *(in_table(n["name"]), ": ", in_table(n["true"])),
+                f" ({n['distance']:.3g} off)",
+            )
             for n in each["nearest"]
         ]
-        row = [each["name"], each["true"], each["said"], join(near)]
+        row = [in_table(each["name"]), in_table(each["true"])]
+        row += [_said(each["said"]), join(near)]
         if "pictures" in each:
             title = f"{each['name']}, followed by the nearest training examples"
             row.append(strip(each["pictures"], f"nearest-{i}", title))
@@ -178,6 +185,13 @@ def mistakes(run: RunFolder) -> Html | None:
     )
     head = ["Test example", "True", "Predicted", "Nearest in train", ""][: 4 + images]
     return join([note(text), table("Nearest to the mistakes", head, rows)])
+
+
+def _said(text: str) -> Html:
+    """A prediction: a name or a number, and the probability of a class in brackets."""
+    found = re.search(r" \(\d+ %\)$", text)
+    chance = found[0] if found else ""
+    return join([in_table(text.removesuffix(chance)), Html(chance)])
 
 
 def _counted(share: Mapping[str, Any]) -> str:

@@ -31,6 +31,7 @@ from dlworkshop.report.elements import (
     table,
     tag,
 )
+from dlworkshop.report.names import in_table
 from dlworkshop.report.read import RunFolder, get_nested, is_finite, name_of
 from dlworkshop.report.words import (
     count,
@@ -370,7 +371,10 @@ def _timings(run: RunFolder) -> Html | None:
 
 
 def _config(run: RunFolder) -> Html | None:
-    rows = flatten(run.config)
+    rows: list[tuple[str, str]] = [
+        (name, in_table(value) if name.endswith(".classes") else value)
+        for name, value in flatten(run.config)
+    ]
     if not rows:
         return None
     title = count(len(rows), "setting")

@@ -72,6 +72,26 @@ def test_a_page_of_many_classes_shows_the_most_confused(page):
     assert len(page) < 1_500_000
 
 
+def test_names_in_answers_and_settings_are_those_of_tables(make):
+    arabic, long = OTHERS[2], "q" * 300
+    folder = make([0.1], [0], classes=(arabic, long, "cat"))
+    near = {"name": "a<b.png", "true": long, "distance": 0.5}
+    row = {"name": "b.png", "true": arabic, "said": f"{arabic} (97 %)"}
+    found = {"looked_at": 9, "rows": [row | {"nearest": [near]}]}
+    (folder / "answers.json").write_text(json.dumps({"mistakes": found}))
+    config = json.loads((folder / "config.json").read_text())
+    config["dataset"]["classes"] = [arabic, long]
+    (folder / "config.json").write_text(json.dumps(config))
+    page = write(folder).read_text()
+    part = page[page.index('aria-label="Nearest to the mistakes"') :]
+    part = part[: part.index("</table>")]
+    alone = names.in_table(arabic)
+    assert f"<td>{alone}</td>" in part and f"<td>{alone}\n (97 %)</td>" in part
+    assert f"{names.in_table('a<b.png')}: {names.in_table(long)} (0.5 off)" in part
+    settings = page[page.index("dataset.classes") :]
+    assert "q" * 300 not in re.sub("<wbr>|title=.*?>", "", settings)
+
+
 def test_rows_of_a_part_are_whole(tmp_path, make, monkeypatch):
     seen = []
     monkeypatch.setattr(
