@@ -7,12 +7,14 @@ import os
 import re
 import subprocess
 import sys
+from typing import NamedTuple
 
 import jax
 import pytest
 from PIL import Image
 
 from dlworkshop import cli, data
+from dlworkshop.report import terminal
 from dlworkshop.serve import predict
 from dlworkshop.serve.evaluate import evaluate
 from dlworkshop.serve.load import load
@@ -99,6 +101,23 @@ def test_the_formats_hold_the_same_rows(capsys, monkeypatch, image_run, photos):
     assert shown[0] == list(predict.Answer._fields)
     assert shown[1:] == [
         [*row[:2], *(f"{value:.4f}" for value in row[2:5])] for row in expected
+    ]
+
+
+def test_a_table_in_a_file_has_a_line_for_each_row(capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+    class Row(NamedTuple):
+        name: str
+        prediction: str
+        probability: float
+
+    rows = [Row(f"{i}" * 40, "猫" * (5 + i), i / 7) for i in range(100)]
+    terminal.as_table(rows)
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == list(Row._fields)
+    assert [line.split() for line in lines] == [
+        [row.name, row.prediction, f"{row.probability:.4f}"] for row in rows
     ]
 
 

@@ -5,17 +5,20 @@ import csv
 import itertools
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 AT_ONCE = 64  # rows that are laid out together
 WORD, LEAST_WORD = 14, 8  # width of text columns other than the name
 NAME = 24  # width that is kept for the name, if possible
+WIDE = 10**6  # columns of what is no terminal
 
 Rows = Iterable[Any]  # NamedTuples of one type; a dict field becomes several columns
 
@@ -90,33 +93,41 @@ def say_error(error: object) -> None:
 
 
 def as_table(rows: Rows) -> None:
-    """Print rows as a table of the terminal's width, in chunks as they arrive."""
+    """Print rows as a table of the terminal's width, in chunks as they arrive.
+
+    In a file, every row is one line.
+    """
     rows = iter(rows)
     console, widths = _console(), dict[str, int]()
+    narrow = console.width < WIDE
     while chunk := [columns(row) for row in itertools.islice(rows, AT_ONCE)]:
         first, before = chunk[0], widths
         widths = before or _widths(chunk, console.width)  # the same for all chunks
-        table = Table(box=None, show_header=not before, expand=True, pad_edge=False)
+        table = Table(box=None, show_header=not before, expand=narrow, pad_edge=False)
         for name, value in first.items():
-            if name == "name":
+            if narrow and name == "name":
                 table.add_column(name, ratio=1, overflow="fold")
-            elif isinstance(value, str):
+            elif narrow and isinstance(value, str):
                 table.add_column(name, width=widths[name], overflow="fold")
             else:
-                wide = max(widths[name], *(len(_short(row[name])) for row in chunk))
-                table.add_column(name, width=wide, justify="right")
+                sizes = (cell_len(_short(row[name])) for row in chunk)
+                wide = max(widths[name], *sizes)
+                side: JustifyMethod = "left" if isinstance(value, str) else "right"
+                table.add_column(name, width=wide, justify=side)
         for row in chunk:
             table.add_row(*map(_short, row.values()))
         console.print(table)
 
 
 def _widths(chunk: Sequence[Mapping[str, Any]], most: int) -> dict[str, int]:
-    """Widths of all columns except the name, which gets the rest."""
+    """Widths of all columns; at a terminal except the name, which gets the rest."""
     longest = {
-        name: max(len(_short(row[name])) for row in chunk)
+        name: max(len(name), *(cell_len(_short(row[name])) for row in chunk))
         for name in chunk[0]
-        if name != "name"
     }
+    if most == WIDE:
+        return longest
+    del longest["name"]
     texts = {name for name, value in chunk[0].items() if isinstance(value, str)}
     widths: dict[str, int] = {}
     for word in range(WORD, LEAST_WORD - 1, -1):
@@ -169,8 +180,11 @@ WRITERS: dict[str, Callable[[Rows], None]] = {
 
 
 def _console() -> Console:
-    """A console that prints text literally, without markup."""
-    return Console(highlight=False, markup=False, emoji=False)
+    """A console that prints text literally, without markup, and wraps no file."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not (console.is_terminal or console.is_jupyter or "COLUMNS" in os.environ):
+        console.width = WIDE
+    return console
 
 
 def _short(value: Any) -> str:
