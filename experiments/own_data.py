@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dlworkshop import autofit, data, losses, models, workshop
-from dlworkshop.errors import UserError
+from dlworkshop.errors import UserError, check_whole
 from dlworkshop.search import prepared, task_of
 from dlworkshop.serve.vgg16_features import vgg16_features
 from dlworkshop.train.result import Run
@@ -166,6 +166,8 @@ def main(config: Config) -> Run:
     """Prepare once, search, train the chosen setting, read the test split once."""
     if config.data is None:
         raise UserError("no data were given: give a folder or a table with --data PATH")
+    if config.num_epochs is not None:
+        check_whole("num_epochs", config.num_epochs)
     seen = choose_features(config)
     dataset = data.load(
         config.data,

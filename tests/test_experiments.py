@@ -265,6 +265,7 @@ def test_all_cores_are_used_only_where_members_divide(monkeypatch):
         ({"data": ROOT / "README.md"}, "README.md has an unknown format"),
         ({"group_by": "["}, "no regular expression"),
         ({"image_size": 0}, "1 to 4096"),
+        ({"num_epochs": 0}, "num_epochs is 0: give a whole number of at least 1"),
         ({"image_size": 4, "model": "cnn"}, "cannot be halved 3 times"),
         ({"shift": 1.0}, "shift is 1.0: give a share of a side below 1"),
         ({"target": ("dark",)}, "does not need: leave it out"),

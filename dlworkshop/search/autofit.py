@@ -31,6 +31,7 @@ from dlworkshop.search.state import SearchState
 from dlworkshop.search.task import Task, own_units, task_of
 from dlworkshop.search.trial import Search, repeats
 from dlworkshop.train import checks, estimation, finite, processes, run_folder
+from dlworkshop.train.members import RANGES
 from dlworkshop.train.result import Run
 from dlworkshop.types import Dataset
 
@@ -119,6 +120,8 @@ def autofit(
         )
     if processes.count() > 1:  # each would choose by its own clock
         raise UserError("autofit works in one process: start it without the others")
+    if folds == 1:
+        raise UserError("folds is 1: give 0 for none, or at least 2")
     if folds is not None and folds != 0:
         checks.check_folds(folds, dataset)
     counts = {"num_updates": num_updates, "batch_size": batch_size, "seeds": seeds}
@@ -131,10 +134,8 @@ def autofit(
         finite.refuse(dataset)
     if augment is not None and not isinstance(augment, Augment):
         raise UserError(f"augment is {repr_of(augment)}: give a models.Augment")
-    if hparams is not None and not isinstance(hparams, Mapping):
-        raise UserError(
-            f"hparams is {repr_of(hparams)}: give a dict of names and numbers"
-        )
+    if hparams is not None:
+        _check_hparams(hparams)
     if loss is not None:
         check_function("loss", loss)
     checks.check_places(workdir, None)
@@ -164,6 +165,17 @@ def autofit(
         chosen = search.choose()
         plan = search.plan(chosen)
     return _conclude(search, chosen, plan, experiment)
+
+
+def _check_hparams(hparams: Any) -> None:
+    """Check for a dict, and the ranges of what every optimizer here takes."""
+    if not isinstance(hparams, Mapping):
+        raise UserError(
+            f"hparams is {repr_of(hparams)}: give a dict of names and numbers"
+        )
+    for name in "learning_rate", "weight_decay":
+        for value in np.ravel(hparams.get(name, ())).tolist():
+            check_number(name, value, RANGES[name])
 
 
 def _conclude(

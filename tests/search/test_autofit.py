@@ -331,7 +331,8 @@ def test_what_survives_is_taken():
         ({"minutes": 0}, "minutes is 0"),
         ({"hparams": {"flip": True}}, "no image"),
         ({"hparams": {"momentum": 0.5}}, "momentum"),
-        ({"folds": 1}, "folds is 1"),
+        ({"folds": 1}, "folds is 1: give 0 for none, or at least 2"),
+        ({"hparams": {"learning_rate": (0.1, -1)}}, "learning_rate is -1.0: give a"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_leaves_nothing(table, tmp_path, asked, said):
