@@ -148,7 +148,7 @@ def _useless(
     if name == ROW_NUMBERS or _is_identifier(name, column, distinct):
         return "like an identifier, which names rows and does not describe them"
     if _are_dates(column):
-        return "dates; give numbers instead, such as the year or the days since"
+        return "dates or times; give numbers instead, such as the days since another"
     if column.numbers is None and distinct > MOST_VALUES:
         return f"text, more than {MOST_VALUES} different words"
     return None
@@ -177,7 +177,7 @@ def _are_dates(column: Column) -> bool:
 def _is_date(number: float) -> bool:
     """Whether a number is a date in YYYYMMDD.
 
-    >>> _is_date(20240229), _is_date(20230229), _is_date(2024)
+    >>> _is_date(20240229.0), _is_date(20230229.0), _is_date(2024.0)
     (True, False, False)
     """
     if not (number.is_integer() and 1900_00_00 < number < 2101_00_00):

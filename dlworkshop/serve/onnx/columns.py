@@ -51,6 +51,9 @@ def metadata(columns: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     >>> metadata([{"name": "sex", "values": ["f", "m"], "missing": False}])
     [{'name': 'sex', 'type': 'category', 'categories': ['f', 'm']}]
+    >>> fitted = {"mean": 0.0, "deviation": 1.0, "missing": True, "odd": ["error"]}
+    >>> metadata([{"name": "x"} | fitted])[0]["missing"]
+    ['error']
     """
     said = []
     for column in columns:
