@@ -15,6 +15,7 @@ from dlworkshop.errors import (
     check_whole,
 )
 from dlworkshop.verify import culprit
+from dlworkshop.verify.constants import own_constants
 from dlworkshop.verify.functions import Function, lift, narrowed
 from dlworkshop.verify.modes import Found, check, sizes_of
 from dlworkshop.verify.report import WRONG, Culprit, GradientReport, ParameterCheck
@@ -247,6 +248,7 @@ def _quiet(width: np.dtype) -> Iterator[None]:
         stack.enter_context(jax.debug_infs(False))
         if width == np.float64:
             stack.enter_context(jax.enable_x64(True))
+            stack.enter_context(own_constants())
         yield
 
 

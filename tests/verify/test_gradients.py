@@ -511,6 +511,35 @@ def test_a_jitted_function_serves_inside_and_outside():
     assert f._cache_size() <= 3
 
 
+OVER_NUMPY = {
+    "matmul": lambda p, x, i: jnp.outer(p, p) @ x,
+    "add": lambda p, x, i: p**2 + x,
+    "where": lambda p, x, i: jnp.where(i > 2, p**2, x),
+    "interp": lambda p, x, i: jnp.interp(p, np.arange(6.0) - 2, x),
+    "convolve": lambda p, x, i: jnp.convolve(p, x),
+    "index": lambda p, x, i: p[i] ** 2,
+    "gradient inside": lambda p, x, i: jax.grad(lambda y: jnp.sum(p * y**2))(x),
+}
+
+
+@pytest.mark.parametrize("name", OVER_NUMPY)
+def test_a_numpy_array_in_a_closure_is_converted_as_before(name):
+    """JAX caches its conversion, for either value of jax_enable_x64."""
+    x, i = VECTOR[::-1].copy(), np.arange(6)[::-1].copy()
+    p = jnp.asarray(VECTOR + 0.1, jnp.float32)
+
+    def f(p):
+        return jnp.sum(OVER_NUMPY[name](p, x, i))
+
+    for dtype in ("float64", "float32", "float64"):
+        report = check_gradients(f, p, dtype=dtype, transformations=())
+        assert report.ok, report
+    found, (x, i) = (f(p), jax.grad(f)(p)), (x.copy(), i.copy())
+    assert found[1].dtype == np.float32
+    np.testing.assert_array_equal(found[1], jax.grad(f)(p))
+    np.testing.assert_array_equal(found[0], f(p))
+
+
 def same(x):
     """x, with a rule of its own, which is right."""
     return with_rule(lambda m, x: x * 1.0, lambda m, g, x: (g,))(x)
