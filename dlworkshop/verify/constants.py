@@ -1,9 +1,9 @@
 """NumPy arrays that a function closes over, in float64 and outside of it.
 
 JAX 0.10.2 converts a NumPy array once, and returns the same result for the same array
-as long as any program uses it, for either value of `jax_enable_x64`. A function that
-is traced in float64 is compiled for float32 afterwards, but still gets its constants in
-float64, and fails. Under `own_constants`, a trace in float64 has conversions of its own.
+as long as any program uses it, for either value of `jax_enable_x64`. After a trace in
+float64, the same function is compiled for float32, but still gets its constants in
+float64, and fails. Under `own_constants`, traces in float64 have their own conversions.
 """
 
 import contextlib
@@ -11,15 +11,14 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 import numpy as np
-from jax._src import api, dtypes
+from jax._src import api, config, dtypes
 from jaxlib.weakref_lru_cache import weak_key_weak_value_cache
 
 NAME = "canonicalize_value"
 PLACES = [place for place in (dtypes, api) if hasattr(place, NAME)]
 
-_convert = getattr(dtypes, NAME, None)
+_convert: Any = getattr(dtypes, NAME, None)
 _lock = threading.Lock()
 _running = 0
 
@@ -31,7 +30,7 @@ def _convert_anew(x: np.ndarray) -> Any:
 
 def _converted(x: Any) -> Any:
     is_known = not isinstance(x, np.ndarray) or hasattr(x, "aval")
-    if is_known or not jax.config.jax_enable_x64:
+    if is_known or not config.enable_x64.value:
         return _convert(x)
     return _convert_anew(x)
 

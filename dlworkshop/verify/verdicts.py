@@ -116,7 +116,7 @@ def judge(
     wanted = tolerance / 4 * max(against, float(look.size[q]))
     off = abs(exact - central) if np.isfinite(exact) else np.inf
     bar, is_kink = max(tolerance * against, 2 * doubt), False
-    if doubt <= max(wanted, 8 * float(slope.noise)):
+    if np.isfinite(doubt) and doubt <= max(wanted, 8 * float(slope.noise)):
         lost = False
         # f is constant: autodiff may have a rounding error
         if not central and off * max(1.0, look.probe.scale) <= NOTHING:
@@ -136,7 +136,8 @@ def judge(
         lost = lost or (back is not None and bool(np.isfinite(back[q])))
     elif not lost and off <= bar and coarse is not None and bar > coarse * unit:
         lost = True
-    if lost and np.isfinite(exact):  # unless its share of the gradient is negligible
+    if lost and np.isfinite([exact, central]).all():
+        # unless its share of the gradient is negligible
         most = max(abs(exact), abs(central) + 2 * doubt)
         lost = not most <= tolerance * float(look.unit.max())
     error = 0.0 if lost or not off else tolerance * off / bar if bar else np.inf

@@ -571,6 +571,32 @@ def test_a_wrong_slope_on_stairs_is_found():
     assert check_gradients(edge, np.ones(1), culprits=False).verdict == "WRONG"
 
 
+EDGES = {  # the value, the wrong slope at the edge, the edge
+    "arcsin": (jnp.arcsin, 0.0, 1.0),
+    "line, then nan": (lambda p: jnp.where(p >= 0, 3 * p, jnp.nan), 0.0, 0.0),
+    "line, then nan, 1e-12": (lambda p: jnp.where(p <= 1, p, jnp.nan), 1e-12, 1.0),
+    "line, then inf": (lambda p: jnp.where(p >= 0, 3 * p, jnp.inf), 0.0, 0.0),
+    "circle": (lambda p: jnp.sqrt(1 - p * p), 0.0, 1.0),
+    "x log x": (lambda p: jnp.where(p == 0, 0.0, p * jnp.log(p)), 0.0, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", EDGES)
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_small_slope_at_the_edge_of_a_domain_is_not_called_right(name, beside):
+    value, slope, edge = EDGES[name]
+    f = jax.custom_jvp(value)
+
+    @f.defjvp
+    def _(p, t):
+        right = jax.jvp(value, p, (jnp.ones_like(p[0]),))[1]
+        return value(*p), jnp.where(p[0] == edge, slope, right) * t[0]
+
+    place = np.array([edge, 0.5]) if beside else np.array(edge)
+    report = check_gradients(f, place, transformations=(), culprits=False)
+    assert report.verdict == "not checked", report
+
+
 def half_inside(p):
     return jnp.sum(jnp.sin(p.astype(jnp.bfloat16)).astype(p.dtype))
 
