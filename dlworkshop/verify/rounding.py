@@ -16,10 +16,12 @@ def levels_of(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         The estimate by third differences, and the part of it that sixth differences
         confirm, to which the curvature of f contributes less.
     """
+    top = np.max(np.abs(y), axis=0)  # [Q]; a square of 1e200 or 1e-200 is out of range
+    y = y / np.where(top > 0, top, 1.0)
     third, sixth = np.diff(y, 3, axis=0), np.diff(y, 6, axis=0)  # [5, Q], [2, Q]
     # the mean square of k-th differences of white noise is (2 k over k) times its own
-    third = np.sqrt(np.mean(third**2, axis=0) / 20)
-    sixth = np.sqrt(np.mean(sixth**2, axis=0) / 924)
+    third = top * np.sqrt(np.mean(third**2, axis=0) / 20)
+    sixth = top * np.sqrt(np.mean(sixth**2, axis=0) / 924)
     return third, np.minimum(third, 2 * sixth)
 
 

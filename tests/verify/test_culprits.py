@@ -80,6 +80,12 @@ def test_the_rule_and_its_line_are_named(f):
     assert len(report.culprits) == 1, report
 
 
+@pytest.mark.parametrize("size", [1e200, 1e300, 1e-300])
+def test_the_size_of_the_values_does_not_matter(size):
+    report = check_gradients(lambda x: size * crooked(x), V, transformations=())
+    assert [c.name for c in report.culprits] == ["custom_vjp of crooked"], report
+
+
 @eqx.filter_custom_vjp
 def wrapped(x, factor):
     return factor * jnp.sin(x)
