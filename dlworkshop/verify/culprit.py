@@ -23,7 +23,11 @@ from jax.extend import core
 
 from dlworkshop.verify.differences import FIRST, central_slopes
 from dlworkshop.verify.functions import (
+    CALLS,
     Function,
+    carried,
+    function_of,
+    is_named,
     lift,
     mode_is_missing,
     place_of,
@@ -39,8 +43,6 @@ STEPS = 12  # of a loop that are searched
 ROUNDS = 4  # different step sizes of the differences
 ROUNDINGS = 2**12  # rounding errors that do not make an equation a suspect
 NEARBY = 1e-3  # distance of the second point, relative to the arguments
-CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "checkpoint": "jaxpr", "remat2": "jaxpr"}
-CALLS |= {"closed_call": "call_jaxpr", "core_call": "call_jaxpr"}
 
 # An equation as a function -> description of its wrong derivative, or "".
 Judge = Callable[[Function], str]
@@ -98,7 +100,7 @@ class _Walk:
     def program(self, jaxpr, consts, given: _Given) -> bool:
         """Add the culprits of a program at these values; returns whether any exist."""
         known = [*jaxpr.constvars, *jaxpr.invars]
-        made = [v for eqn in jaxpr.eqns for v in eqn.outvars if _is_named(v)]
+        made = [v for eqn in jaxpr.eqns for v in eqn.outvars if is_named(v)]
         names = [*known, *made]
         moves = {v for v, m in zip(jaxpr.invars, given.moving, strict=True) if m}
         for eqn in jaxpr.eqns:
@@ -106,7 +108,7 @@ class _Walk:
                 moves |= {v for v in eqn.outvars if _is_inexact(v)}
         key = id(jaxpr), tuple(given.moving)
         if key not in self._compiled:  # compiled once for all steps of a loop
-            run = jax.jit(_function(jaxpr, jaxpr.eqns, known, made))
+            run = jax.jit(function_of(jaxpr, jaxpr.eqns, known, made))
             derivatives = jax.jit(_derivatives(jaxpr, names, moves, self.modes))
             self._compiled[key] = jaxpr, run, derivatives
         _, run, derivatives = self._compiled[key]
@@ -218,7 +220,7 @@ class _Walk:
         needed = list(dict.fromkeys(_variables(eqn)))
         if not x or not y or not _are_finite([value[v] for v in (*x, *y)]):
             return ""  # there are no differences beside the -inf of a mask
-        f = _function(jaxpr, [eqn], needed, y)
+        f = function_of(jaxpr, [eqn], needed, y)
         through = [i for i, v in enumerate(needed) if v in moves]
         return self.judge(lift(f, [value[v] for v in needed], through, self.dtype))
 
@@ -243,7 +245,7 @@ def _derivatives(jaxpr, names, moves, modes) -> Callable:
         for eqn in reversed(jaxpr.eqns):
             x, y = _moving(eqn, moves)
             needed = list(dict.fromkeys(_variables(eqn)))
-            run = _function(jaxpr, [eqn], needed, y)
+            run = function_of(jaxpr, [eqn], needed, y)
 
             def f(*xs, run=run, needed=needed, x=x):
                 moved = value | dict(zip(x, xs, strict=True))
@@ -324,30 +326,12 @@ def _moving(eqn, moves) -> tuple[list[Any], list[Any]]:
     return read, [v for v in eqn.outvars if v in moves]
 
 
-def _function(jaxpr, eqns, given, wanted) -> Callable:
-    """Some equations as a function of given variables."""
-    piece = jaxpr.replace(
-        constvars=[], invars=list(given), outvars=list(wanted), eqns=list(eqns)
-    )
-    run = core.jaxpr_as_fun(core.ClosedJaxpr(piece, ()))
-
-    def cast(x, v):  # the function may compute in a lower precision
-        narrow = _is_inexact(v) and hasattr(x, "dtype") and x.dtype != v.aval.dtype
-        return x.astype(v.aval.dtype) if narrow else x
-
-    return lambda *args: run(*map(cast, args, given))
-
-
 def _variables(eqn) -> Iterator[Any]:
     return (v for v in eqn.invars if not isinstance(v, core.Literal))
 
 
-def _is_named(v: Any) -> bool:
-    return type(v).__name__ != "DropVar" and hasattr(v.aval, "dtype")
-
-
 def _is_inexact(v: Any) -> bool:
-    return _is_named(v) and jnp.issubdtype(v.aval.dtype, jnp.inexact)
+    return is_named(v) and jnp.issubdtype(v.aval.dtype, jnp.inexact)
 
 
 def _inside(eqn, given: _Given) -> Iterator[tuple[Any, _Given]]:
@@ -368,11 +352,7 @@ def _inside(eqn, given: _Given) -> Iterator[tuple[Any, _Given]]:
 
 def _of_scan(eqn, given, moving) -> Iterator[Any]:
     params = eqn.params
-    body = getattr(params["jaxpr"], "jaxpr", params["jaxpr"])
-    # Scanned operands and stacked results have one axis more outside the body.
-    second = len(given) - sum(map(_is_longer, eqn.invars, body.invars))
-    num_carry = len(eqn.outvars) - sum(map(_is_longer, eqn.outvars, body.outvars))
-    first = second - num_carry
+    first, second, num_carry = carried(eqn)
     consts, carry, rows = given[:first], given[first:second], given[second:]
     run = jax.jit(core.jaxpr_as_fun(params["jaxpr"]))
     # The carry moves if any operand moves.
@@ -387,10 +367,6 @@ def _of_scan(eqn, given, moving) -> Iterator[Any]:
         if count in shown:
             yield params["jaxpr"], _Given(args, moved)
         carry = run(*args)[:num_carry]
-
-
-def _is_longer(outside: Any, inside: Any) -> bool:
-    return len(outside.aval.shape) > len(inside.aval.shape)
 
 
 def _of_while(params, given, moving) -> Iterator[Any]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import source_info_util
+from jax.extend import core, source_info_util
 
 from dlworkshop.errors import UserError, repr_of
 from dlworkshop.models import convolution
@@ -21,6 +21,9 @@ HERE, JAX, MODELS = (
     for file in (__file__, jax.__file__, convolution.__file__)
 )
 STDLIB = sysconfig.get_path("stdlib")
+# Calls -> the parameter with the body, which takes the operands of the call.
+CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "checkpoint": "jaxpr", "remat2": "jaxpr"}
+CALLS |= {"closed_call": "call_jaxpr", "core_call": "call_jaxpr"}
 # Messages of JAX about a missing mode; any other exception is an error of the function.
 NO_MODE = (
     "forward-mode",
@@ -312,6 +315,38 @@ def bodies_of(eqn: Any) -> list[Any]:
         for x in (param if isinstance(param, tuple) else (param,))
         if hasattr(x, "eqns")
     ]
+
+
+def function_of(jaxpr: Any, eqns: Any, given: Any, wanted: Any) -> Callable:
+    """Some equations of a jaxpr as a function of given variables."""
+    piece = jaxpr.replace(
+        constvars=[], invars=list(given), outvars=list(wanted), eqns=list(eqns)
+    )
+    run = core.jaxpr_as_fun(core.ClosedJaxpr(piece, ()))
+
+    def cast(x, v):  # the function may compute in a lower precision
+        narrow = _bits(v) and hasattr(x, "dtype") and x.dtype != v.aval.dtype
+        return x.astype(v.aval.dtype) if narrow else x
+
+    return lambda *args: run(*map(cast, args, given))
+
+
+def carried(scan: Any) -> tuple[int, int, int]:
+    """Where the carry of a scan starts and ends among its operands, and its length."""
+    body = getattr(scan.params["jaxpr"], "jaxpr", scan.params["jaxpr"])
+    # Scanned operands and stacked results have one axis more outside the body.
+    stop = len(scan.invars) - sum(map(_is_longer, scan.invars, body.invars))
+    num = len(scan.outvars) - sum(map(_is_longer, scan.outvars, body.outvars))
+    return stop - num, stop, num
+
+
+def _is_longer(outside: Any, inside: Any) -> bool:
+    return len(outside.aval.shape) > len(inside.aval.shape)
+
+
+def is_named(v: Any) -> bool:
+    """Whether an equation's result is an array that is used."""
+    return type(v).__name__ != "DropVar" and hasattr(v.aval, "dtype")
 
 
 def is_of_library(file: str) -> bool:

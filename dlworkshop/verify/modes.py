@@ -13,12 +13,14 @@ from dlworkshop.verify.functions import Function, Part, mode_is_missing
 from dlworkshop.verify.probes import Selection, finite, probes_of, scale_of
 from dlworkshop.verify.report import WRONG, Comparison, ParameterCheck, norm_of
 from dlworkshop.verify.rounding import levels_of, rounding_of
+from dlworkshop.verify.terms import terms_of
 from dlworkshop.verify.verdicts import COARSE, Look, row_of
 
 FLOOR = 1e-3  # errors are relative to at least this share of the gradient's norm
 NUM_COLUMNS = 256  # most columns of a Jacobian that is computed by forward mode
 NUM_NOISY = 16  # outputs for which the rounding error of the gradient is measured
 ENOUGH = 8  # an array with so many wrong probes is not probed any further
+CANCEL = 64  # roundings of the largest terms by which the two modes may differ
 NUM_FORWARD = 32  # entries of an array whose slopes forward mode computes
 
 
@@ -110,9 +112,11 @@ class _Array:
             return np.maximum(np.maximum(found, known), FLOOR * size)
 
         def enough(slope):
-            nothing = (slope == 0) & (known == 0)
             wanted = tolerance / 4 * np.maximum(against(slope), size)
-            return np.where(nothing, np.inf, wanted)
+            # 0 is certain to `verdicts.COARSE`; in a gradient of 0 there is no scale
+            nothing = (slope == 0) & (known == 0)
+            coarse = np.where(unit > 0, COARSE[differences.at.dtype] / 8 * unit, np.inf)
+            return np.where(nothing, np.maximum(coarse, wanted), wanted)
 
         rough = np.full_like(unit, np.nan)  # [Q], rounding of autodiff; NaN: unknown
 
@@ -239,8 +243,8 @@ def _transposed(
 ) -> tuple[Comparison, ...]:
     """Whether the two modes are transposes of each other; empty for a single mode."""
     looks = [look for array in arrays for look in array.looks]
-    none = np.zeros(len(grads))
-    found = _transposes(fn, looks, grads, tolerance, noise, none, suffix)
+    none, terms = np.zeros(len(grads)), terms_of(fn)
+    found = _transposes(fn, looks, grads, tolerance, noise, terms, none, suffix)
     if not found or found[0].ok:
         return found
     # f may compute in a coarser dtype internally; the last probe moves all entries
@@ -249,13 +253,15 @@ def _transposed(
     largest = np.max([array.scaled for array in arrays], axis=0)  # [Q]
     with np.errstate(all="ignore"):
         level = np.nan_to_num(8 * level / (np.abs(differences.value) + largest))
-    return _transposes(fn, looks, grads, tolerance, noise, level, suffix)
+    return _transposes(fn, looks, grads, tolerance, noise, terms, level, suffix)
 
 
 def _transposes(
-    fn, looks, grads, tolerance, noise, level, suffix
+    fn, looks, grads, tolerance, noise, terms, level, suffix
 ) -> tuple[Comparison, ...]:
     """Compare <u, J v> by forward mode with <J^T u, v> by reverse mode."""
+    cotangents = noise.selection.cotangents().astype(fn.at.dtype)
+    eps = float(np.finfo(fn.at.dtype).eps)
     worst = -1.0, 0.0, ""  # difference over its bound, relative difference, place
     for look in (look for look in looks if len(look.autodiff) == 2):
         size = np.abs(grads[:, look.probe.start :][:, : look.probe.vector.size])
@@ -267,8 +273,11 @@ def _transposes(
             bar = np.maximum(bar, look.slope.noise)
             if (apart > bar).any():
                 bar = np.maximum(bar, 8 * noise(look.probe, apart > bar))
+            for q in np.flatnonzero(apart > bar):
+                largest = terms(look.probe.ray(fn.at), cotangents[q])
+                bar[q] = max(bar[q], CANCEL * eps * largest)
             ratio = np.where((apart > 0) & (bar > 0), apart / bar, 0.0)
-        q = int(np.argmax(ratio))
+        q = np.argmax(ratio)
         if ratio[q] > worst[0]:
             path = f"{fn.inputs[look.probe.part].path} {look.probe.name}"
             worst = float(ratio[q]), float(apart[q] / size[q]) if size[q] else 0.0, path

@@ -545,6 +545,68 @@ def same(x):
     return with_rule(lambda m, x: x * 1.0, lambda m, g, x: (g,))(x)
 
 
+def one_of(z):
+    return -jax.nn.log_softmax(z)[0]
+
+
+LOGITS = np.array([[45.0, 1.0, 0.0], [0.0, 42.0, 3.0], [2.0, 1.0, 60.0]])
+CONFIDENT = {
+    "log softmax": (jax.nn.log_softmax, np.array([0.0, 30.0])),
+    "one example": (one_of, np.array([40.0, 0.0])),
+    "batch": (lambda z: cross_entropy(z, np.arange(3)), LOGITS),
+    "loop": (lambda z: jnp.mean(jax.lax.map(one_of, z)), LOGITS[:1]),
+    "above the maximum": (lambda z: jax.nn.logsumexp(z) - jnp.max(z), LOGITS[0]),
+    "binary": (
+        lambda z: jnp.sum(jnp.log1p(jnp.exp(-jnp.abs(z))) + jnp.maximum(z, 0) - z),
+        np.array([45.0, 50.0]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONFIDENT)
+def test_the_gradient_of_a_confident_softmax_is_right(name):
+    """It is 1 - 1 up to rounding, in which the two modes differ."""
+    f, place = CONFIDENT[name]
+    report = check_gradients(f, place)
+    assert report.verdict == "right", report
+
+
+def test_modes_that_differ_in_a_small_gradient_are_found():
+    square = split_rule(2.0, 2.000002)
+    f = lambda x: one_of(jnp.stack([square(x[:1]), square(x[1:])]))  # noqa: E731
+    report = check_gradients(f, np.array([3.0, 0.1]), culprits=False)
+    assert "forward and reverse mode: DIFFERENT" in str(report), report
+
+
+BOTTOMS = {
+    "smoothed": (lambda p: jnp.sqrt(p[0] ** 2 + 1e-10) + p[2], [0.0, 0.0, 1.0]),
+    "norm": (lambda p: jnp.sqrt(p[0] ** 2 + p[1] ** 2) + p[2], [0.0, 1e-5, 1.0]),
+    "complex": (jnp.abs, [1 + 1j, -1 + 1e-3j, 1e-5j]),
+    "beside a constant": (
+        lambda p: jnp.sqrt(p[0] ** 2 + 1e-8) + p[1] + 1e6,
+        [0.0, 1.0],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BOTTOMS)
+def test_a_narrow_bottom_beside_a_large_entry_is_right(name):
+    """Both slopes are exactly 0, and differences look like those of a kink at first."""
+    f, place = BOTTOMS[name]
+    report = check_gradients(f, np.array(place), transformations=())
+    assert report.verdict == "right", report
+
+
+def test_a_wrong_slope_at_a_narrow_bottom_is_found():
+    f, place = BOTTOMS["smoothed"]
+    for wrong in (
+        planted(f, lambda g: g.at[0].set(1e-5)),
+        planted(lambda p: f(p) + 0.01 * p[0], lambda g: g.at[0].set(0.0)),
+    ):
+        report = check_gradients(wrong, np.array(place), culprits=False)
+        assert report.verdict == "WRONG", report
+
+
 STAIRS = {
     "pseudo-Huber": (lambda p: jnp.sum(jnp.sqrt(1 + p**2) - 1), 1e-6),
     "pseudo-Huber, smaller": (lambda p: jnp.sum(jnp.sqrt(1 + p**2) - 1), 1e-8),
