@@ -24,6 +24,7 @@ STDLIB = sysconfig.get_path("stdlib")
 # Calls -> the parameter with the body, which takes the operands of the call.
 CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "checkpoint": "jaxpr", "remat2": "jaxpr"}
 CALLS |= {"closed_call": "call_jaxpr", "core_call": "call_jaxpr"}
+SMALLEST = 2**10  # of the numbers, in multiples of the smallest normal number
 # Messages of JAX about a missing mode; any other exception is an error of the function.
 NO_MODE = (
     "forward-mode",
@@ -120,7 +121,8 @@ def lift(
 
     Raises:
         UserError: if an argnum is out of range, there are no numbers to differentiate
-            by, a number is not finite, or `f` returns no real or complex number.
+            by, a number is not finite or too close to 0, or `f` returns no real or
+            complex number.
     """
     leaves, tree = jax.tree_util.tree_flatten_with_path(tuple(args))
     leaves = [(path, _cast(x, dtype)) for path, x in leaves]
@@ -199,6 +201,12 @@ def _numbers(
         piece = _finite(path, _cast(np.asarray(x), dtype)).ravel()
         if np.iscomplexobj(piece):
             piece = np.concatenate([piece.real, piece.imag])
+        least = SMALLEST * np.finfo(dtype).tiny
+        if (tiny := piece[(piece != 0) & (np.abs(piece) < least)]).size:
+            raise UserError(
+                f"{path} has the number {tiny[0]:.2g}, near which the steps of "
+                f"differences are rounded to 0: set it to 0, or to at least {least:.0e}"
+            )
         start, stop = stop, stop + piece.size
         parts[place] = Part(path, np.shape(x), start, stop, np.iscomplexobj(x))
         pieces.append(piece)

@@ -106,9 +106,9 @@ def check_gradients(
         A report; `report.ok` is the verdict. A wrong gradient does not raise an error.
 
     Raises:
-        UserError: if there are no numbers to differentiate by, a number is not finite,
-            or `f` is not a function, does not compute in `dtype` throughout, or has no
-            derivative.
+        UserError: if there are no numbers to differentiate by, a number is not finite
+            or closer to 0 than 2e-305 (1e-35 in float32), or `f` is not a function,
+            does not compute in `dtype` throughout, or has no derivative.
 
     >>> import jax.numpy as jnp
     >>> report = check_gradients(lambda w: jnp.sum(jnp.sin(w)), jnp.arange(3.0))

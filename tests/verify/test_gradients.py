@@ -234,6 +234,7 @@ def test_a_kink_beside_the_point_is_stepped_under():
         (3, VECTOR, "f is 3: give a function"),
         (lambda p: 3, VECTOR, "returned no real or complex array"),
         (jnp.sum, np.array([1.0, np.nan]), r"params is nan at \[1\]"),
+        (jnp.sin, np.array([1.0, 1e-310]), "params has the number 1e-310, near which"),
         (lambda p: jnp.log(-jnp.sum(p)), np.ones(2), "f is nan at these"),
         (lambda p: {"a": p, "b": 1 / p}, np.arange(2.0), r"f\['b'\]\[0\] is inf"),
         (lambda p: 1.0, "abc", "no numbers to differentiate by .got str"),
