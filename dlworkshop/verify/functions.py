@@ -125,6 +125,8 @@ def lift(
             complex number.
     """
     leaves, tree = jax.tree_util.tree_flatten_with_path(tuple(args))
+    for path, x in leaves:
+        _check_leaf(_name(path, len(args)), x)
     leaves = [(path, _cast(x, dtype)) for path, x in leaves]
     given_on = [jnp.asarray(x) if _is_of_numpy(x) else x for _, x in leaves]
     inputs, at = _numbers(leaves, len(args), argnums, dtype)
@@ -191,13 +193,14 @@ def _numbers(
             "arguments to differentiate by, as in jax.grad"
         )
     chosen = [i % num_args for i in chosen]
-    names = ["params"] if num_args == 1 else [f"args[{i}]" for i in range(num_args)]
+    if len(set(chosen)) < len(chosen):
+        raise UserError(f"argnums={argnums}: give each position once")
     parts: dict[int, Part] = {}
     pieces, stop = [], 0
-    for place, ((key, *rest), x) in enumerate(leaves):
-        if key.idx not in chosen or not _is_inexact(x) or not np.size(x):
+    for place, (keys, x) in enumerate(leaves):
+        if keys[0].idx not in chosen or not _is_inexact(x) or not np.size(x):
             continue
-        path = names[key.idx] + jax.tree_util.keystr(tuple(rest))
+        path = _name(keys, num_args)
         piece = _finite(path, _cast(np.asarray(x), dtype)).ravel()
         if np.iscomplexobj(piece):
             piece = np.concatenate([piece.real, piece.imag])
@@ -211,12 +214,46 @@ def _numbers(
         parts[place] = Part(path, np.shape(x), start, stop, np.iscomplexobj(x))
         pieces.append(piece)
     if not pieces:
+        given = [_argument(i, num_args) for i in chosen]
         kinds = sorted({_kind(x) for (key, *_), x in leaves if key.idx in chosen})
         raise UserError(
-            f"{' and '.join(names[i] for i in chosen)}: no numbers to differentiate by "
+            f"{' and '.join(given)}: no numbers to differentiate by "
             f"(got {', '.join(kinds) or 'nothing'}): give real or complex arrays"
         )
     return parts, np.concatenate(pieces)
+
+
+def _argument(i: int, num_args: int) -> str:
+    return "params" if num_args == 1 else f"args[{i}]"
+
+
+def _name(keys: Sequence[Any], num_args: int) -> str:
+    """The name of a leaf of the arguments."""
+    first, *rest = keys
+    return _argument(first.idx, num_args) + jax.tree_util.keystr(tuple(rest))
+
+
+def _check_leaf(name: str, x: Any) -> None:
+    """Raise an error for an array that JAX does not take, or that it is tracing."""
+    if isinstance(x, jax.core.Tracer):
+        raise UserError(
+            f"{name} is traced by JAX: call check_gradients outside of jit, grad, vmap "
+            "and other transformations"
+        )
+    if isinstance(x, np.ndarray | np.generic) and not _is_of_jax(x):
+        raise UserError(
+            f"{name} is a {type(x).__name__} of dtype {x.dtype}, which JAX does not "
+            "take: give a plain array of numbers, such as float32 or float64"
+        )
+
+
+def _is_of_jax(x: Any) -> bool:
+    """Whether JAX takes a NumPy array of this type and dtype."""
+    try:
+        jnp.result_type(x)
+    except TypeError:
+        return False
+    return not isinstance(x, np.ma.MaskedArray)
 
 
 def gradient(fn: Function, cotangent: np.ndarray) -> Function:
@@ -274,7 +311,7 @@ def _is_of_numpy(x: Any) -> bool:
 
 def _cast(x: Any, dtype: Any) -> Any:
     """Cast arrays to `dtype` or its complex counterpart, but not Python numbers."""
-    if not _is_inexact(x) or isinstance(x, jax.core.Tracer | float | complex):
+    if not _is_inexact(x) or isinstance(x, float | complex):
         return x
     is_complex = jnp.issubdtype(jnp.result_type(x), jnp.complexfloating)
     with np.errstate(over="ignore"):  # what becomes inf is refused by name

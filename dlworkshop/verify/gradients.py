@@ -1,7 +1,7 @@
 """Comparison of autodiff with finite differences, array by array, in float64."""
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 from dlworkshop.errors import (
     Range,
     UserError,
+    check_flag,
     check_function,
     check_number,
     check_whole,
@@ -107,8 +108,9 @@ def check_gradients(
 
     Raises:
         UserError: if there are no numbers to differentiate by, a number is not finite
-            or closer to 0 than 2e-305 (1e-35 in float32), or `f` is not a function,
-            does not compute in `dtype` throughout, or has no derivative.
+            or closer to 0 than 2e-305 (1e-35 in float32), JAX does not support an
+            array or is tracing it, or `f` is not a function, does not compute in
+            `dtype` throughout, or has no derivative.
 
     >>> import jax.numpy as jnp
     >>> report = check_gradients(lambda w: jnp.sum(jnp.sin(w)), jnp.arange(3.0))
@@ -117,6 +119,8 @@ def check_gradients(
     """
     check_function("f", f)
     check_whole("seed", seed, 0)
+    check_flag("has_aux", has_aux)
+    check_flag("culprits", culprits)
     width = _asked(
         args, argnums, modes, order, transformations, tolerance, max_entries, dtype
     )
@@ -217,7 +221,8 @@ def _asked(
     check_whole("max_entries", max_entries)
     if not args:
         raise UserError("check_gradients(f) has no arguments: give the arguments of f")
-    for arg in argnums if np.iterable(argnums) else [argnums]:
+    several = isinstance(argnums, Sequence) and not isinstance(argnums, str)
+    for arg in argnums if several else [argnums]:
         check_whole("argnums", arg, -len(args))
     if not _is_some_of(modes, ("fwd", "rev")) or not len(modes):
         raise UserError(f'modes={modes!r}: give ("fwd", "rev") or one of the two')
@@ -225,7 +230,7 @@ def _asked(
     if names is not None and not _is_some_of(names, NAMES):
         raise UserError(f"transformations={names!r}: give some of {NAMES}")
     try:
-        width = np.dtype(dtype)
+        width = np.dtype(object if dtype is None else dtype)  # NumPy's None is float64
     except TypeError:
         width = np.dtype(object)
     if width not in TOLERANCE:
@@ -234,10 +239,11 @@ def _asked(
 
 
 def _is_some_of(given: Any, known: Sequence[str]) -> bool:
-    """Whether it is a collection of known names."""
-    if isinstance(given, str) or not isinstance(given, Collection):
+    """Whether it is a collection of known names, each of them once."""
+    if isinstance(given, str | Mapping) or not isinstance(given, Collection):
         return False
-    return all(isinstance(name, str) and name in known for name in given)
+    are_known = all(isinstance(name, str) and name in known for name in given)
+    return are_known and len(set(given)) == len(given)
 
 
 @contextlib.contextmanager

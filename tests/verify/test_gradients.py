@@ -239,12 +239,31 @@ def test_a_kink_beside_the_point_is_stepped_under():
         (lambda p: {"a": p, "b": 1 / p}, np.arange(2.0), r"f\['b'\]\[0\] is inf"),
         (lambda p: 1.0, "abc", "no numbers to differentiate by .got str"),
         (jnp.sum, {}, "no numbers"),
+        (jnp.sum, np.ones(2, object), "params is a ndarray of dtype object, which"),
+        (jnp.sum, np.array(["a"]), "params is a ndarray of dtype <U1, which JAX"),
+        (
+            jnp.sum,
+            [np.array(["2020"], "M8[Y]")],
+            r"params\[0\] is a ndarray of dtype d",
+        ),
+        (jnp.sum, np.ones(2, np.longdouble), "which JAX does not take: give a plain"),
+        (jnp.sum, np.ones(2, ">f4"), "dtype >f4, which JAX does not take"),
+        (jnp.sum, np.ma.masked_array([1.0, 2.0], [0, 1]), "is a MaskedArray of dtype"),
         (jnp.sum, {"a": np.zeros(0)}, "no numbers"),
     ],
 )
 def test_what_cannot_be_checked_is_said(f, params, sentence):
     with pytest.raises(UserError, match=sentence):
         check_gradients(f, params)
+
+
+@pytest.mark.parametrize("transform", [jax.jit, jax.grad, jax.vmap])
+def test_a_traced_argument_is_refused(transform):
+    def inside(p):
+        return check_gradients(jnp.sum, p).worst.error + jnp.sum(p)
+
+    with pytest.raises(UserError, match="params is traced by JAX: call check_gradient"):
+        transform(inside)(VECTOR)
 
 
 @pytest.mark.parametrize("params", [np.array([1.0, 1e300]), [1.0, 1e300]])
@@ -322,6 +341,18 @@ def test_float32_that_does_not_move_with_params_is_fine():
     [
         ({"argnums": 1}, "argnums=1 with 1 arguments"),
         ({"argnums": ()}, "argnums="),
+        ({"argnums": {0}}, "argnums is a set"),
+        ({"argnums": {0: 1}}, "argnums is a dict"),
+        ({"argnums": (i for i in [0])}, "argnums is a generator"),
+        ({"argnums": np.array([0])}, "argnums is an array"),
+        ({"argnums": (0, 0)}, r"argnums=\(0, 0\): give each position once"),
+        ({"argnums": (0, -1)}, r"argnums=\(0, -1\): give each position once"),
+        ({"modes": {"rev": 1}}, "modes={'rev': 1}"),
+        ({"modes": ("rev", "rev")}, "modes="),
+        ({"has_aux": "no"}, "has_aux is 'no': give True or False"),
+        ({"culprits": None}, "culprits is None: give True or False"),
+        ({"culprits": np.array([1, 0])}, "culprits is an array"),
+        ({"dtype": None}, "dtype=None"),
         ({"modes": "rev"}, "modes='rev'"),
         ({"modes": ("lin",)}, "modes="),
         ({"modes": [["rev"]]}, "modes="),
