@@ -13,7 +13,7 @@ with the actual values. A suspect that is not a call, or whose body has no culpr
 checked like the whole function.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +26,7 @@ from dlworkshop.verify.differences import FIRST, central_slopes
 from dlworkshop.verify.functions import (
     CALLS,
     Function,
+    bodies_of,
     carried,
     function_of,
     is_named,
@@ -41,6 +42,7 @@ from dlworkshop.verify.transformations import own_rules, rule_of
 MOST = 3  # culprits that are named
 TRIES = 8  # suspects of a program that are checked
 STEPS = 12  # of a loop that are searched
+LONGEST = 1000  # steps of a while loop among which they are chosen
 ROUNDS = 4  # different step sizes of the differences
 ROUNDINGS = 2**12  # rounding errors that do not make an equation a suspect
 NEARBY = 1e-3  # distance of the second point, relative to the arguments
@@ -195,7 +197,7 @@ class _Walk:
         self.callers.append(self.place(eqn))
         inside = any(
             self.program(getattr(body, "jaxpr", body), getattr(body, "consts", ()), its)
-            for body, its in _inside(eqn, given)
+            for body, its in _inside(eqn, given, self.modes, self.dtype)
         )
         self.callers.pop()
         if inside:
@@ -228,6 +230,30 @@ class _Walk:
         except UserError:  # an operand is too close to 0 to be moved
             return ""
         return self.judge(piece)
+
+
+def in_rules(found: Culprit, first: Function) -> Culprit:
+    """Name the custom rule that a culprit of a higher derivative is part of.
+
+    JAX gives the equations of a rule the place at which its function is called. If the
+    program of `first`, the function itself, has no such equation there, but has one
+    custom rule, the culprit is part of the rule.
+    """
+    there = [
+        eqn for eqn in _all(first.program.jaxpr.eqns) if place_of(eqn) == found.where
+    ]
+    rules = {rule_of(eqn).partition(" at ")[0] for eqn in there if own_rules([eqn])}
+    if len(rules) != 1 or any(eqn.primitive.name == found.name for eqn in there):
+        return found
+    return found._replace(name=f"{found.name} in the rule of {rules.pop()}")
+
+
+def _all(eqns) -> Iterator[Any]:
+    """All equations, with those inside of calls."""
+    for eqn in eqns:
+        yield eqn
+        for body in bodies_of(eqn):
+            yield from _all(body.eqns)
 
 
 def _derivatives(jaxpr, names, moves, modes) -> Callable:
@@ -339,7 +365,7 @@ def _is_inexact(v: Any) -> bool:
     return is_named(v) and jnp.issubdtype(v.aval.dtype, jnp.inexact)
 
 
-def _inside(eqn, given: _Given) -> Iterator[tuple[Any, _Given]]:
+def _inside(eqn, given: _Given, modes, dtype) -> Iterator[tuple[Any, _Given]]:
     """The programs inside an equation, and their arguments."""
     name, params = eqn.primitive.name, eqn.params
     args, moving, rays, cotangents = given
@@ -349,44 +375,123 @@ def _inside(eqn, given: _Given) -> Iterator[tuple[Any, _Given]]:
         branch = int(np.clip(int(args[0]), 0, len(params["branches"]) - 1))
         its = _Given(args[1:], moving[1:], rays[1:], cotangents)
         yield params["branches"][branch], its
-    elif name == "scan":
-        yield from _of_scan(eqn, args, moving)
-    elif name == "while":
-        yield from _of_while(params, args, moving)
+    elif name in ("scan", "while"):
+        steps = _of_scan(eqn, args) if name == "scan" else _of_while(params, args)
+        for i in _ranked(steps, moving, modes, dtype):
+            yield steps.body, steps.given(i, moving)
 
 
-def _of_scan(eqn, given, moving) -> Iterator[Any]:
+class _Steps(NamedTuple):
+    """The steps of a loop, in the order of their execution."""
+
+    body: Any
+    consts: Sequence[Any]  # operands of every step
+    carries: Sequence[Sequence[Any]]  # of each step
+    rows: Sequence[Any]  # scanned operands [steps, ...]
+    first: int  # of the operands of the loop that are operands of the body
+
+    def moving(self, outside: Sequence[bool]) -> list[bool]:
+        """Which operands of the body move; the carry does if any operand does."""
+        place = self.first + len(self.consts)
+        carry = [any(outside) and _is_float(x) for x in self.carries[0]]
+        return [*outside[self.first : place], *carry, *outside[place + len(carry) :]]
+
+    def given(self, i: int, outside: Sequence[bool]) -> _Given:
+        """The operands of a step."""
+        rows = [row[i] for row in self.rows]
+        args = [*self.consts, *self.carries[i], *rows]
+        return _Given(args, self.moving(outside))
+
+
+def _of_scan(eqn, given) -> _Steps:
     params = eqn.params
     first, second, num_carry = carried(eqn)
-    consts, carry, rows = given[:first], given[first:second], given[second:]
+    consts, carry = given[:first], given[first:second]
+    order = np.arange(params["length"])[:: -1 if params["reverse"] else 1]
+    rows = [row[order] for row in given[second:]]
     run = jax.jit(core.jaxpr_as_fun(params["jaxpr"]))
-    # The carry moves if any operand moves.
-    moved = [
-        m or (any(moving) and _is_float(x)) for m, x in zip(moving, given, strict=True)
-    ]
-    moved = [*moving[:first], *moved[first:second], *moving[second:]]
-    order = range(params["length"])
-    shown = set(np.linspace(0, params["length"] - 1, STEPS).astype(int).tolist())
-    for count, i in enumerate(reversed(order) if params["reverse"] else order):
-        args = [*consts, *carry, *(row[i] for row in rows)]
-        if count in shown:
-            yield params["jaxpr"], _Given(args, moved)
-        carry = run(*args)[:num_carry]
+    carries = []
+    for i in range(len(order)):
+        carries.append(carry)
+        carry = run(*consts, *carry, *(row[i] for row in rows))[:num_carry]
+    return _Steps(params["jaxpr"], consts, carries, rows, 0)
 
 
-def _of_while(params, given, moving) -> Iterator[Any]:
+def _of_while(params, given) -> _Steps:
     first = params["cond_nconsts"]
     second = first + params["body_nconsts"]
     tests, consts, carry = given[:first], given[first:second], given[second:]
     asks = jax.jit(core.jaxpr_as_fun(params["cond_jaxpr"]))
     run = jax.jit(core.jaxpr_as_fun(params["body_jaxpr"]))
-    moved = [any(moving) and _is_float(x) for x in carry]
-    for _ in range(STEPS):
-        if not bool(asks(*tests, *carry)[0]):
-            return
-        its = _Given([*consts, *carry], [*moving[first:second], *moved])
-        yield params["body_jaxpr"], its
+    carries: list[Any] = []
+    while len(carries) < LONGEST and bool(asks(*tests, *carry)[0]):
+        carries.append(carry)
         carry = run(*consts, *carry)
+    return _Steps(params["body_jaxpr"], consts, carries, [], first)
+
+
+def _ranked(steps: _Steps, outside, modes, dtype) -> Iterable[int]:
+    """The steps to search: those with the largest errors along a ray.
+
+    One program measures all steps. Without `modes`, where no derivative is wrong, the
+    steps are spread over the loop.
+    """
+    num = len(steps.carries)
+    if num <= STEPS or not modes:
+        return np.unique(np.linspace(0, num - 1, min(num, STEPS)).astype(int))
+    moving, run = steps.moving(outside), core.jaxpr_as_fun(steps.body)
+    rng, narrow = np.random.default_rng(0), dtype == np.float32
+    inner = getattr(steps.body, "jaxpr", steps.body)
+    normal, weights = (
+        [rng.standard_normal(np.shape(v.aval)) for v in variables]
+        for variables in (inner.invars, inner.outvars)
+    )
+    sizes = np.ldexp(1.0, FIRST[dtype] - np.arange(ROUNDS) * (2 if narrow else 6))
+    h = np.multiply.outer([1, 0.5, 0.25], sizes)  # [3, rounds]
+
+    def measured(varying):  # of one step
+        args = [*steps.consts, *varying]
+        at = [x for x, m in zip(args, moving, strict=True) if m]
+        rays = [n for n, m in zip(normal, moving, strict=True) if m]
+        rays = [
+            jnp.asarray(n * jnp.where(x == 0, 1, jnp.abs(x)), jnp.result_type(x))
+            for n, x in zip(rays, at, strict=True)
+        ]
+
+        def f(moved):
+            left = iter(moved)
+            given = zip(args, moving, strict=True)
+            out = run(*(next(left) if m else x for x, m in given))
+            pairs = [(w, y) for w, y in zip(weights, out, strict=True) if _is_float(y)]
+            return sum(jnp.sum(w * jnp.real(y)) for w, y in pairs)
+
+        def moved(step):
+            shifted = [x + step * r for x, r in zip(at, rays, strict=True)]
+            return f([y.astype(x.dtype) for x, y in zip(at, shifted, strict=True)])
+
+        value, exact = f(at), []
+        if "fwd" in modes:
+            exact.append(jax.jvp(f, (at,), (rays,))[1])
+        if "rev" in modes:
+            back = jax.grad(f)(at)
+            pairs = zip(back, rays, strict=True)
+            exact.append(sum(jnp.sum(jnp.real(g * r)) for g, r in pairs))
+        beside = jax.lax.map(moved, jnp.asarray([*h.ravel(), *-h.ravel()], dtype))
+        return value, beside, jnp.stack(exact)
+
+    varying = [jnp.stack(x) for x in zip(*steps.carries, strict=True)]
+    found = jax.jit(lambda xs: jax.lax.map(measured, xs))([*varying, *steps.rows])
+    value, beside, exact = (np.asarray(x, np.float64) for x in found)  # [steps, ...]
+    up, down = np.moveaxis(
+        beside.reshape(num, 2, *h.shape), 0, -1
+    )  # [3, rounds, steps]
+    eps = float(np.finfo(dtype).eps)
+    value = np.broadcast_to(value, up.shape[1:])
+    slope, doubt, _ = central_slopes(value, up, down, h[..., None], eps)
+    with np.errstate(all="ignore"):
+        off = np.abs(slope - exact.T[:, None]).max(0) / (doubt + eps * np.abs(slope))
+    off = np.nan_to_num(off[np.argmin(doubt, axis=0), np.arange(num)], posinf=0.0)
+    return np.argsort(-off, kind="stable")[:STEPS]
 
 
 def _wide(x: Any) -> np.ndarray:

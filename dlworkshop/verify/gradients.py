@@ -187,7 +187,10 @@ def _culprits(judged, compared, tolerance, seed) -> tuple[list[Culprit], list[st
                 continue
             ray = _wrong_ray(fn, found)
             named = culprit.culprits_of(fn, of_derivatives, found.modes, ray)
-            if any(each.name == "stop_gradient" for each in named):
+            stopped = any(each.name == "stop_gradient" for each in named)
+            if fn is not judged[0][0]:
+                named = [culprit.in_rules(each, judged[0][0]) for each in named]
+            if stopped:
                 return named, [STOPPED]
             random = "repeat" in bad
             unnamed = found.is_wrong and not named and not random

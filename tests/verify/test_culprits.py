@@ -146,6 +146,46 @@ def test_where_only_several_together_are_wrong_they_are_named():
     assert found.name == "equations custom_jvp_call to custom_jvp_call", found
 
 
+def one_step_of_scan(x):
+    def step(carry, i):
+        return lax.cond(i == 37, crooked, jnp.sin, carry), None
+
+    return jnp.sum(lax.scan(step, x, jnp.arange(100), reverse=True)[0])
+
+
+def one_step_of_while(x):
+    def step(carry):
+        return carry[0] + 1, lax.cond(carry[0] == 40, bent, jnp.sin, carry[1])
+
+    return jnp.sum(lax.while_loop(lambda carry: carry[0] < 50, step, (0, x))[1])
+
+
+@pytest.mark.parametrize(
+    ("f", "rule"), [(one_step_of_scan, "crooked"), (one_step_of_while, "bent")]
+)
+def test_in_a_long_loop_the_wrong_step_is_found(f, rule):
+    (found,) = check_gradients(f, V, transformations=()).culprits
+    assert found.name.endswith(f"of {rule}"), found
+
+
+@jax.custom_vjp
+def right_once(x):
+    return jnp.sin(x)
+
+
+right_once.defvjp(
+    lambda x: (jnp.sin(x), x), lambda x, g: (g * jnp.cos(lax.stop_gradient(x)),)
+)
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["plain", "jit"])
+def test_the_rule_of_a_wrong_second_derivative_is_named(wrap):
+    f = wrap(right_once)
+    report = check_gradients(lambda x: jnp.sum(f(jnp.exp(x))), V, order=2)
+    names = [c.name for c in report.culprits]
+    assert names == ["stop_gradient in the rule of right_once"], report
+
+
 def attention(x):
     scores = jnp.where(np.tril(np.ones((3, 3), bool)), crooked(x[:, None] * x), -np.inf)
     return jnp.sum((jax.nn.softmax(scores) @ x) ** 2)
