@@ -116,7 +116,8 @@ def _with_grads(step: TrainStep) -> Callable:
 
     def call(train: TrainState, batch: Batch, hparams: HParams):
         grads, state, metrics = step.gradient(train, batch, hparams)
-        return step.advance(train, grads, state, metrics, hparams), grads
+        new, probed = step.advance(train, grads, state, metrics, hparams)
+        return (new, metrics | probed), grads
 
     return call
 
