@@ -4,6 +4,7 @@ import copyreg
 import dataclasses
 import functools
 import hashlib
+import importlib.machinery
 import json
 import logging
 import math
@@ -100,8 +101,11 @@ class _Describing:
 
     def __init__(self) -> None:
         self._done: dict[int, JSON] = {}
+        self._done_in_passing: dict[int, JSON] = {}  # see `_members`
         self._open: list[int] = []
         self._alive: list[Any] = []  # keeps things alive, so that ids stay unique
+        self._in_passing = False
+        self._left_out = 0  # files that did not count, in passing
 
     def of(self, thing: Any) -> JSON:  # noqa: PLR0911 (one per kind)
         """Describe anything."""
@@ -129,8 +133,11 @@ class _Describing:
         if identity in self._open:
             above = len(self._open) - self._open.index(identity)
             return {"@again": above}
-        if identity in self._done:
-            known = self._done[identity]
+        done = self._done
+        if self._in_passing and identity in self._done_in_passing:
+            done = self._done_in_passing
+        if identity in done:
+            known = done[identity]
             if known.keys() <= {"@function", "@class", "@object", "package"}:
                 return known  # as short as a reference
             # without library versions, which the first description has, so that the
@@ -140,15 +147,23 @@ class _Describing:
             return {"@opaque": f"{kinds.name_of(type(thing))}, which lies too deep"}
         self._open.append(identity)
         self._alive.append(thing)
+        left_out = self._left_out
         try:
             known = self._compound(thing)
         finally:
             self._open.pop()
+        done = self._done if self._left_out == left_out else self._done_in_passing
         if isinstance(known, dict) and not isinstance(thing, (dict, MappingProxyType)):
-            self._done[identity] = known
+            done[identity] = known
         return known
 
     def _compound(self, thing: Any) -> JSON:  # noqa: PLR0911, PLR0912 (one per kind)
+        if isinstance(thing, code.Hidden):
+            return self._hidden(thing.what)
+        if (what := code.hidden(thing)) is not None:
+            return self._hidden(what)
+        if isinstance(thing, code.Imported):
+            return {"@module": thing.module, "package": thing.package}
         if type(thing) in (list, tuple):
             return [self.of(item) for item in thing]
         if type(thing) in (dict, MappingProxyType):
@@ -249,10 +264,29 @@ class _Describing:
         library = code.package(module.__name__, file)
         if library is not None:
             return {"@module": module.__name__, "package": library}
-        known = code.module_code(module)
-        if known is None:
+        if (file or "").endswith(tuple(importlib.machinery.EXTENSION_SUFFIXES)):
             return {"@opaque": f"module {module.__name__}"}
-        return {"@module": module.__name__, "code": known}
+        members = {
+            name: part for name, part in vars(module).items() if name[:2] != "__"
+        }
+        return {"@module": module.__name__, "members": self._members(members)}
+
+    def _members(self, members: dict[str, Any]) -> JSON:
+        """Describe the members of a class or module, of which not all are used.
+
+        So files that they read do not count: many models have a method that loads them.
+        """
+        before, self._in_passing = self._in_passing, True
+        try:
+            return self.of(members)
+        finally:
+            self._in_passing = before
+
+    def _hidden(self, what: str) -> JSON:
+        if what == code.FILE and self._in_passing:
+            self._left_out += 1
+            return {"@object": what}
+        return {"@opaque": what}
 
     def _function(self, function: FunctionType) -> JSON:
         library = code.package_of(function)
@@ -307,9 +341,10 @@ class _Describing:
         elif issubclass(cls, Enum):
             fields = [[item.name, item.value] for item in cls]
         bases = [base for base in cls.__bases__ if base is not object]
-        return {"@class": cls.__qualname__} | self._parts(
-            bases=bases, fields=fields, members=members
-        )
+        about = {"@class": cls.__qualname__} | self._parts(bases=bases, fields=fields)
+        called = self._parts(__call__=members.pop("__call__", []))
+        described = called | self._members(members)
+        return about | ({"members": described} if described else {})
 
     def _object(self, thing: Any) -> JSON:
         cls = type(thing)

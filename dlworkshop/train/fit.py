@@ -1,5 +1,6 @@
 """`fit`: plan, train, evaluate, and write a run."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import jax
 import optax
 
-from dlworkshop import run_files
+from dlworkshop import identity, run_files
 from dlworkshop.learn import losses, schedules
 from dlworkshop.learn.metrics import Metric
 from dlworkshop.models.model import Model, StatefulModel
@@ -26,9 +27,11 @@ from dlworkshop.train.loop import Loop
 from dlworkshop.train.members import Settings
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.planning import make_plan
-from dlworkshop.train.progress import logging_kept
+from dlworkshop.train.progress import log_level, logging_kept
 from dlworkshop.train.result import Run
 from dlworkshop.types import Dataset, PyTree, Start
+
+log = logging.getLogger(__name__)
 
 
 def fit(
@@ -217,6 +220,9 @@ def _fit(plan: Plan, dataset: Dataset, workdir: str | Path | None) -> Run:
 
     def prepare() -> None:
         run_folder.check_config(workdir, plan.settings, plan.derived)
+        if unseen := ", ".join(identity.opaque(plan.settings["identity"])):
+            level = log_level(plan.quiet, logging.WARNING)
+            log.log(level, "%s cannot be compared, so this run cannot resume", unseen)
         with disk.disk_errors(workdir):
             for name, content in files.items():
                 run_folder.write_json(workdir / name, content)

@@ -247,6 +247,103 @@ def test_the_users_modules_are_followed(load, tmp_path, monkeypatch):
     assert found[0][:2] == found[1][:2]  # only a whole module counts as a whole
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "import near as n; return n.f(x)",
+        "import near; return (lambda y: near.f(y))(x)",
+        "from near import f as g; return g(x)",
+        "import near; return near.far.g(x)",
+        "import near as n; return getattr(n, 'f')(x)",
+        "from near import far as k; return vars(k)['FACTOR'] * x",
+    ],
+)
+def test_imports_in_a_function_are_followed(load, tmp_path, monkeypatch, body):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "near.py").write_text("import far\ndef f(x):\n    return far.g(x)\n")
+
+    def described(factor):  # in a new process
+        for name in ("near", "far"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        text = f"FACTOR = {factor}\ndef g(x):\n    return FACTOR * x\n"
+        (tmp_path / "far.py").write_text(text)
+        importlib.invalidate_caches()
+        return describe(load(f"def loss(x):\n    {body}").loss)
+
+    before = described(2)
+    assert before == described(2) and not opaque(before)
+    (sentence,) = difference(before, described(3))
+    assert sentence.endswith("FACTOR was 2 and is now 3")
+    module = load(f"def loss(x):\n    {body}")
+    known = digest(module.loss)
+    sys.modules["far"].FACTOR = 4
+    assert digest(module.loss) != known
+
+
+def test_a_library_is_not_imported_to_describe_a_function(load, monkeypatch):
+    module = load("def f(x):\n    from mailbox import mbox as m\n    return m(x)")
+    monkeypatch.delitem(sys.modules, "mailbox", raising=False)
+    before = describe(module.f)
+    assert "mailbox" not in sys.modules
+    importlib.import_module("mailbox")
+    assert describe(module.f) == before
+    missing = load("def f(x):\n    import no_such_thing as n\n    return n.g(x)")
+    assert not opaque(describe(missing.f))
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        "os.environ['A']",
+        "os.getenv('A')",
+        "open('a').read()",
+        "np.load('a.npy')",
+        "Path('a').read_text()",
+        "globals()['A']",
+        "eval('A')",
+        "importlib.import_module('a').b",
+        "sys.modules['a'].b",
+        "(lambda: os.environ)()",
+    ],
+)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def f(x): return x + {0}",
+        "def g(): return {0}\ndef f(x): return x + g()",
+        "class C:\n    def __call__(self, x): return x + {0}\nf = C()",
+        "class C:\n    def g(self, x): return x + {0}\nf = C().g",
+        "def f(x):\n    import os, numpy as np\n    return x + {0}",
+    ],
+)
+def test_what_a_function_reads_without_naming_it_is_opaque(load, read, text):
+    top = "import importlib, os, sys\nimport numpy as np\nfrom pathlib import Path\n"
+    known = describe({"loss": load(top + text.format(read)).f})
+    assert opaque(known)
+    assert all("cannot be compared" in each for each in difference(known, known))
+
+
+def test_methods_and_neighbours_that_read_files_do_not_count(load):
+    module = load("""
+        import numpy as np
+        def read(path):
+            return open(path).read()
+        class Net:
+            width = 3
+            @classmethod
+            def restored(cls, path):
+                return cls(read(path))
+            def __call__(self, x):
+                return self.width * x
+        net = Net()
+    """)
+    user = load("def f(x):\n    return getattr(other, 'net')(x)")
+    user.other = module
+    assert not opaque(describe([module.net, module.Net, user.f, module.net]))
+    assert opaque(describe([user.f, module.read])) == ["1.open"]
+
+
 def test_defaults_count_by_value(load):
     text = """
         POWER, SHIFT = 2, 1

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 import pytest
 
-from dlworkshop import data, fit, models, schedules
+from dlworkshop import data, fit, losses, models, schedules
 from dlworkshop.errors import UserError
 from dlworkshop.serve.load import load
 
@@ -192,6 +192,20 @@ def test_another_function_of_the_same_name_is_refused(quadrants, tmp_path):
     assert run(network(1.0)).summary == before  # the same one comes back
     with pytest.raises(UserError, match=r"model.apply.scale was 1.0 and is now 2.0"):
         run(network(2.0))
+
+
+def test_what_cannot_be_compared_is_not_resumed(
+    quadrants, tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setenv("SCALE", "1")
+
+    def loss(outputs, target):
+        return float(os.environ["SCALE"]) * losses.cross_entropy(outputs, target)
+
+    train(quadrants, tmp_path, loss=loss, num_epochs=1)
+    assert "loss.os.environ cannot be compared" in caplog.text
+    with pytest.raises(UserError, match=r"loss\.os\.environ .* cannot be compared"):
+        train(quadrants, tmp_path, loss=loss, num_epochs=1)
 
 
 def test_other_arrays_of_the_same_name_are_refused(quadrants, tmp_path):
