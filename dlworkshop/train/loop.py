@@ -156,7 +156,7 @@ class Loop:
             self.validation = validation = self.evaluate()
         line = self.line(train, validation)
         self.plan, self.population, source = observed(
-            self.plan, self.population, self.step, train, validation
+            self.plan, self.population, self.step, train, validation, self.signal
         )
         if source is not None:
             line["source"] = source

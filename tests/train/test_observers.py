@@ -108,9 +108,15 @@ def test_what_is_not_finite_is_the_same_in_memory_and_read_back():
     assert_same_history(History([line]), History([read]))
 
 
-def test_ctrl_c_without_a_folder_returns_the_run_so_far(quadrants, caplog):
+def interrupt(snapshot):
+    if snapshot.step == 9:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("observer", [send(signal.SIGINT, 9), interrupt])
+def test_ctrl_c_without_a_folder_returns_the_run_so_far(quadrants, caplog, observer):
     before = signal.getsignal(signal.SIGINT)
-    run = train(quadrants, observe=[send(signal.SIGINT, 9)], quiet=False)
+    run = train(quadrants, observe=[observer], quiet=False)
     assert run.summary["interrupted"] and run.summary["steps"] == 9
     assert "test" not in run.summary and "validation" in run.summary
     assert run.history.step.tolist() == [3, 6, 9]
@@ -391,6 +397,26 @@ def test_observers_are_a_public_name():
     assert data and observers.tensorboard.__module__.startswith(
         "dlworkshop.train.observers"
     )
+
+
+def test_what_an_observer_writes_changes_nothing(quadrants, tmp_path):
+    def careless(snapshot):
+        for named in (snapshot.train, snapshot.validation or {}, snapshot.hparams):
+            for values in named.values():
+                values[:] = -5
+        if snapshot.score is not None:
+            snapshot.score[:] = -5
+        snapshot.seeds[:] = [9]
+
+    rates = {"learning_rate": [0.05, 0.1]}
+    runs = [
+        train(quadrants, tmp_path / name, hparams=rates, observe=observe)
+        for name, observe in (("one", [careless, careless]), ("two", []))
+    ]
+    assert_same_history(*(run.history for run in runs))
+    np.testing.assert_array_equal(*(run.hparams["learning_rate"] for run in runs))
+    for key in ("validation", "population"):
+        assert runs[0].summary[key] == runs[1].summary[key]
 
 
 @pytest.mark.parametrize("observer", [lambda: None, lambda one, two: None])

@@ -1,5 +1,6 @@
 """Calls of the observers at the end of a chunk, and what follows from their answers."""
 
+import signal
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,6 +10,7 @@ from dlworkshop.learn import population as pop
 from dlworkshop.train import processes
 from dlworkshop.train.observers.snapshot import Copies, Snapshot, checked_copies
 from dlworkshop.train.plan import Plan
+from dlworkshop.train.signals import PendingSignal
 
 
 def observed(
@@ -17,8 +19,12 @@ def observed(
     step: int,
     train: Mapping[str, np.ndarray],
     validation: Mapping[str, np.ndarray] | None,
+    pending: PendingSignal,
 ) -> tuple[Plan, pop.Population, np.ndarray | None]:
     """Call the observers; stop and copy the members that they name.
+
+    Each gets arrays of its own, which it may change. A KeyboardInterrupt that one
+    raises is `pending` like a signal.
 
     Returns:
         The plan and the population from now on, and the member that each one continues
@@ -30,15 +36,20 @@ def observed(
             step,
             plan.num_steps,
             step / plan.order.steps_per_epoch,
-            train,
-            validation,
-            plan.hparams,
-            plan.seeds,
+            _copied(train),
+            None if validation is None else _copied(validation),
+            _copied(plan.hparams),
+            list(plan.seeds),
             population,
-            None if validation is None else plan.score(validation),
+            None if validation is None else np.array(plan.score(validation)),
             plan.num_settings,
         )
-        answer = observer(snapshot)
+        try:
+            answer = observer(snapshot)
+        except KeyboardInterrupt:
+            if pending.signum is not None:
+                raise  # a second one ends the program at once
+            pending.signum, answer = signal.SIGINT, None
         if isinstance(answer, Copies):
             now, hparams = checked_copies(answer, plan.hparams, plan.seeds)
             places = np.flatnonzero(now != np.arange(len(now)))
@@ -49,6 +60,10 @@ def observed(
         elif answer is not None:
             population = _without(population, np.asarray(answer))
     return plan, population, source
+
+
+def _copied(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.array(values) for name, values in arrays.items()}
 
 
 def _without(population: pop.Population, members: np.ndarray) -> pop.Population:
