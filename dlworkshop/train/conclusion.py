@@ -34,11 +34,21 @@ log = logging.getLogger(__name__)
 
 
 def conclude(trained: Trained, workdir: Path | None) -> Run:
-    """Read the test split once, and write the results."""
+    """Read the test split once, and write the results.
+
+    A run that was finished before is returned as it was, unless some of its files are
+    lost, or its test split has not been read so far and now may be.
+    """
     plan, population = trained.plan, trained.population
     final = final_params(plan, population)
-    if trained.finished is not None and run_folder.is_whole(workdir, trained.finished):
-        return _run(trained, final, trained.finished, workdir)
+    level = log_level(plan.quiet, logging.WARNING)
+    if (before := trained.finished) is not None and (
+        run_folder.is_whole(workdir, before)
+        and ("test" in before or not plan.asked.read_test)
+    ):
+        if "test" in before and not plan.asked.read_test:
+            log.log(level, "%s has test scores, in spite of read_test=False", workdir)
+        return _run(trained, final, before, workdir)
     counted = processes.fetch(population.status) < pop.QUARANTINED
     means, not_finite = _evaluated(plan, final, "validation", counted)
     scores, found = {"validation": means}, [not_finite]
@@ -50,7 +60,6 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
         scores["test"] = means
         found.append(not_finite)
     summary = summarise(plan, population, scores, trained.seconds, trained.interrupted)
-    level = log_level(plan.quiet, logging.WARNING)
     for each in found:
         each.tell(summary["population"], level)
     # in a single process, whose devices have everything of a member

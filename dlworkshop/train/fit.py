@@ -126,14 +126,15 @@ def fit(
             return, such as averages.
         observe: functions of a `Snapshot`, called between chunks; they may return which
             members [P] to stop. Schedulers such as `observers.successive_halving()` are
-            such functions.
+            such functions. Other observers are not compared with those of an earlier
+            call, and not called if the run in `workdir` is finished.
         start: a `Run`, whose parameters and running statistics are the initial values;
             or parameters, of as many members or of one for all. A `Start` may include
             the optimizer's state: `Start(run.params, run.state, run.opt_state)`.
         outputs: what the model's outputs are: "logits", "binary_logits",
             "probabilities" or "values"; by default what the loss expects.
         read_test: False does not read the test split, for example while settings are
-            being chosen.
+            being chosen. A finished run in `workdir` reads it later, with True.
         save_every_steps, save_every_seconds: how often a checkpoint is written, at the
             end of a chunk; the last step is always saved.
         steps_per_chunk: steps per call of the device; the host logs, saves and handles

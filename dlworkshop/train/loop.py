@@ -345,9 +345,10 @@ class Loop:
         shape, groups = plan.mesh.shape, plan.groups
         experiment = plan.settings["experiment"]
         if self.finished is not None:
+            uncalled = ", so its observers are not called" if plan.observers else ""
             return (
-                f"{experiment} is finished in {self.workdir}: remove that folder to "
-                "train anew, or ask for more epochs"
+                f"{experiment} is finished in {self.workdir}{uncalled}: remove that "
+                "folder to train anew, or ask for more epochs"
             )
         begins = f"continues at step {self.step}" if self.step else "begins"
         waits = "" if groups.all_at_once else f", at most {groups.sizes[0]} at once"

@@ -122,6 +122,29 @@ def test_a_whole_run_started_again_does_nothing(quadrants, whole):
     assert run.predict(quadrants.test.inputs).shape == (6, 33, 4)
 
 
+def test_a_whole_run_does_not_call_other_observers_and_says_so(
+    quadrants, whole, capsys
+):
+    called = []
+    train(quadrants, whole, observe=[called.append])
+    assert not called
+    said = " ".join(capsys.readouterr().err.split())
+    assert "so its observers are not called: remove that folder" in said
+
+
+def test_a_whole_run_reads_the_test_split_when_asked_to(quadrants, tmp_path, caplog):
+    def run(read_test):
+        return train(quadrants, tmp_path, num_epochs=1, read_test=read_test).summary
+
+    assert "test" not in run(False)
+    assert "test" not in run(False)
+    found = run(True)
+    assert found["test"]["accuracy"]["n"] and found == load(tmp_path).summary
+    assert (tmp_path / "predictions.npz").is_file() and not caplog.text
+    assert run(False) == found
+    assert "has test scores, in spite of read_test=False" in caplog.text
+
+
 @pytest.mark.parametrize(
     "damage", [["report.html"], ["predictions.npz", "report.html"], ["flip"]]
 )
