@@ -123,6 +123,10 @@ class Start(NamedTuple):
     opt_state: PyTree = None  # None: initialised by the optimizer
 
 
+class NotLoaded(NamedTuple):
+    """In place of an optimizer's state that a run does not have."""
+
+
 class TrainState(NamedTuple):
     """One model under training; stacked to [P, ...] for a population."""
 

@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 def load(workdir: str | Path, model: Model | StatefulModel | None = None) -> Run:
     """Load a finished run: its trained members and its summary.
 
+    The optimizer's state is not read: `fit` with the same arguments and `workdir`
+    returns the run with it.
+
     Args:
         workdir: of a finished run.
         model: with which the run was made; None builds it from its config. A warning is

@@ -130,7 +130,8 @@ def fit(
             call, and not called if the run in `workdir` is finished.
         start: a `Run`, whose parameters and running statistics are the initial values;
             or parameters, of as many members or of one for all. A `Start` may include
-            the optimizer's state: `Start(run.params, run.state, run.opt_state)`.
+            the optimizer's state: `Start(run.params, run.state, run.opt_state)`; a run
+            that `load_run` returns has none.
         outputs: what the model's outputs are: "logits", "binary_logits",
             "probabilities" or "values"; by default what the loss expects.
         read_test: False does not read the test split, for example while settings are

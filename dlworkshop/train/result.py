@@ -35,7 +35,7 @@ from dlworkshop.train.flops import update_flops
 from dlworkshop.train.history import History
 from dlworkshop.train.mesh import row_structs
 from dlworkshop.train.scores import Evaluation, Parts, evaluate_parts
-from dlworkshop.types import Batch, HParams, PyTree
+from dlworkshop.types import Batch, HParams, NotLoaded, PyTree
 
 PREDICT_BATCH = 512  # examples at a time
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "dlworkshop")
@@ -53,7 +53,8 @@ class Run:
     history: History = dataclasses.field(default_factory=History)
     hparams: HParams = dataclasses.field(default_factory=dict)  # name -> [P]
     model_routes: Keywords = dataclasses.field(default_factory=dict)  # of `apply`
-    opt_state: PyTree = None  # [P, ...] at the end of training; None from a folder
+    # [P, ...] at the end of training; `load_run` does not read it
+    opt_state: PyTree = dataclasses.field(default_factory=NotLoaded)
     target: dict[str, Any] | None = None  # columns and units of a table's targets
     classes: Sequence[str] = ()  # [K] names
 

@@ -7,7 +7,7 @@ from dlworkshop.errors import UserError, repr_of
 from dlworkshop.learn.step import TrainSpec, init_state
 from dlworkshop.models.model import input_struct
 from dlworkshop.train.result import Run
-from dlworkshop.types import HParams, PyTree, Start
+from dlworkshop.types import HParams, NotLoaded, PyTree, Start
 
 
 def stacked_start(
@@ -24,6 +24,12 @@ def stacked_start(
         start = Start(start.params, start.state)
     elif not isinstance(start, Start):
         start = Start(start)
+    if isinstance(start.opt_state, NotLoaded):
+        raise UserError(
+            "start has the optimizer's state of a run that load_run returned, which "
+            "does not read it: leave it out for a new one, or call fit again with the "
+            "arguments and the workdir of that run, which returns it with its state"
+        )
     one = {name: jnp.asarray(values[0], float) for name, values in hparams.items()}
     like = jax.eval_shape(
         lambda e: init_state(spec, one, jax.random.key(0), e), input_struct(example)
