@@ -9,6 +9,7 @@ matrices.
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -33,9 +34,12 @@ __all__ = [
 ]
 
 # What the libraries call their parameters: kernel, bias, scale and embedding in Linen
-# and NNX; w, b, scale, offset and embeddings in Haiku; weight and bias in Equinox.
+# and NNX; w, b, scale, offset and embeddings in Haiku; weight and bias in Equinox, of
+# which `models.from_equinox` renames those that are no kernels. A vector for each token
+# or position is a parameter of one's own.
 KERNELS = ("kernel", "w")
-OTHERS = ("bias", "b", "scale", "offset", "embedding", "embeddings")
+OTHERS = ("bias", "b", "scale", "offset")
+TABLES = re.compile(r"emb(ed|_|$)|token|^(cls|pos)(_|$)|^position", re.IGNORECASE)
 BOXES = ("value", "raw_value")  # in which NNX keeps an array, innermost
 
 
@@ -57,11 +61,19 @@ def is_kernel(path: tuple, leaf: Any) -> bool:
     """Whether a parameter is a kernel: by its name, else by a rank of 2 or more.
 
     The rank alone is misleading: a bias has rank 3 in a convolution of Equinox and 2 in
-    an attention layer of Linen, and an embedding is a table of vectors. In Equinox,
-    `weight` is a matrix in one layer and a scale in another, so its rank decides.
+    an attention layer of Linen, and an embedding is a table of vectors. So names such
+    as `token_embed`, `pos`, `position`, `cls` and `mask_token` are no kernels, either.
+    Another opinion is a `mask` of the optimizer.
+
+    >>> from jax.tree_util import DictKey
+    >>> table = jnp.ones((5, 2))
+    >>> [is_kernel((DictKey(name),), table) for name in ("weight", "pos_embedding")]
+    [True, False]
     """
     *_, name = ["", *names(path)]
-    return name in KERNELS or (name not in OTHERS and leaf.ndim > 1)
+    if name in KERNELS:
+        return True
+    return leaf.ndim > 1 and name not in OTHERS and TABLES.search(name) is None
 
 
 def kernels(params: PyTree) -> PyTree:

@@ -17,6 +17,8 @@ from dlworkshop.errors import UserError, check_flag, check_function, repr_of
 from dlworkshop.models.model import Model, StatefulModel, as_float
 from dlworkshop.types import Array, PyTree
 
+Names = tuple[str, ...]  # the keys of a path
+
 TRAINING = "train", "training", "is_training"  # True with a key
 INFERENCE = "deterministic", "use_running_average", "inference"  # True without
 KEYS = "key", "rng"  # the key itself, or None
@@ -213,26 +215,38 @@ def _squeeze(output: Array) -> Array:
     return output[0] if output.ndim else output
 
 
-def plain(tree: PyTree) -> dict:
+def plain(tree: PyTree, renamed: Mapping[Names, Names] | None = None) -> dict:
     """A pytree as nested dicts of its leaves, for checkpoints.
+
+    The keys of a path are replaced by what they are `renamed` to.
 
     >>> plain({"layers": [{"w": 1.0}, {"w": 2.0}], "none": None})
     {'layers': {'0': {'w': 1.0}, '1': {'w': 2.0}}}
     """
     leaves = jax.tree.leaves_with_path(tree)
-    return traverse_util.unflatten_dict({_names(path): leaf for path, leaf in leaves})
+    found = {names(path): leaf for path, leaf in leaves}
+    return traverse_util.unflatten_dict(
+        {(renamed or {}).get(path, path): leaf for path, leaf in found.items()}
+    )
 
 
-def restored(like: PyTree, nested: Mapping) -> PyTree:
+def restored(
+    like: PyTree, nested: Mapping, renamed: Mapping[Names, Names] | None = None
+) -> PyTree:
     """The inverse of `plain`: a pytree with the structure of `like`.
 
     >>> restored([0, {"a": 0}], {"0": 1.0, "1": {"a": 2.0}})
     [1.0, {'a': 2.0}]
     """
     leaves = traverse_util.flatten_dict(dict(nested))
-    return jax.tree.map_with_path(lambda path, _: leaves[_names(path)], like)
+
+    def leaf(path, _):
+        found = names(path)
+        return leaves[(renamed or {}).get(found, found)]
+
+    return jax.tree.map_with_path(leaf, like)
 
 
-def _names(path: tuple) -> tuple[str, ...]:
+def names(path: tuple) -> Names:
     """The keys of a path as text; "" for a single leaf."""
     return tuple(jax.tree_util.keystr((key,), simple=True) for key in path) or ("",)

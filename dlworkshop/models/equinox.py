@@ -13,11 +13,21 @@ from dlworkshop.models.adapter import (
     call_with,
     make_model,
     making,
+    names,
     plain,
     read_call,
     restored,
 )
 from dlworkshop.types import Array, PyTree
+
+# Layers whose `weight` is no kernel, and what the other libraries call it there.
+WEIGHTS = {
+    eqx.nn.Embedding: "embedding",
+    eqx.nn.LayerNorm: "scale",
+    eqx.nn.RMSNorm: "scale",
+    eqx.nn.GroupNorm: "scale",
+    eqx.nn.BatchNorm: "scale",
+}
 
 
 def from_equinox(
@@ -48,7 +58,10 @@ def from_equinox(
             `state`; replaces `__call__`.
 
     Returns:
-        `Model`, or `StatefulModel`; parameters and state are nested dicts of arrays.
+        `Model`, or `StatefulModel`; parameters and state are nested dicts of arrays,
+        by the names of the attributes. Only the `weight` of an embedding is called
+        `embedding`, and that of a normalisation `scale`, as in the other libraries, so
+        that `optimizers.kernels` tells them from kernels.
 
     Raises:
         UserError: if `make` makes no module, the call has another parameter without a
@@ -74,7 +87,7 @@ def from_equinox(
             "the module, or a function (key) -> module"
         )
     name = type(module).__name__
-    trained = _trained(module, trainable)
+    trained, renamed = _trained(module, trainable), _renamed(module)
 
     def split(module: Any) -> tuple[Any, Any, Any]:
         params, rest = eqx.partition(module, trained)
@@ -103,13 +116,13 @@ def from_equinox(
             state["state"] = plain(index)
         if has_constants:
             state["constants"] = plain(constants)
-        return jax.tree.map(jnp.asarray, (plain(params), state))
+        return jax.tree.map(jnp.asarray, (plain(params, renamed), state))
 
     def run(params, state, inputs, key, keywords):
         constants = like_constants
         if has_constants:
             constants = restored(like_constants, state["constants"])
-        whole = eqx.combine(restored(like_params, params), constants, static)
+        whole = eqx.combine(restored(like_params, params, renamed), constants, static)
         if key is None:
             whole = eqx.nn.inference_mode(whole)
         if not with_state:
@@ -136,6 +149,20 @@ def _with_state(made: Any) -> tuple[Any, eqx.nn.State]:
         module, state = made
         return module, state
     return eqx.nn.make_with_state(lambda: made)()
+
+
+def _renamed(module: Any) -> dict[tuple[str, ...], tuple[str, ...]]:
+    """The paths of WEIGHTS, and those that they are given."""
+    kinds = tuple(WEIGHTS)
+    found = jax.tree.leaves_with_path(module, is_leaf=lambda at: isinstance(at, kinds))
+    return {
+        names((*path, jax.tree_util.GetAttrKey("weight"))): names(
+            (*path, jax.tree_util.GetAttrKey(name))
+        )
+        for path, layer in found
+        for kind, name in WEIGHTS.items()
+        if isinstance(layer, kind)
+    }
 
 
 def _trained(module: Any, trainable: Callable[[Any], PyTree] | None) -> PyTree:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import inspect
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from flax import linen as nn
 from flax import nnx
 
+from dlworkshop import models
 from dlworkshop.errors import UserError
 from dlworkshop.learn import optimizers, schedules
 from tests import references
@@ -187,8 +189,40 @@ def test_kernels_of_haiku_of_equinox_and_of_no_library():
         (True, False),
         (False, False),
     ]
+    own = {"pos": 0, "pos_embed": 0, "cls": 0, "MaskToken": 0, "emb": 0, "compose": 1}
+    found = optimizers.kernels({name: jnp.ones((5, 2)) for name in own})
+    assert found == {name: bool(kernel) for name, kernel in own.items()}
     by_hand = [(jnp.ones((2, 3)), jnp.ones(3)), {"theta": jnp.ones((3, 1))}]
     assert optimizers.kernels(by_hand) == [(True, False), {"theta": True}]
+
+
+class Tokens(eqx.Module):
+    """Layers of Equinox whose parameters are all called `weight` and `bias`."""
+
+    table: eqx.nn.Embedding
+    patches: eqx.nn.Conv1d
+    norms: list
+
+    def __init__(self, key):
+        self.table = eqx.nn.Embedding(5, 3, key=key)
+        self.patches = eqx.nn.Conv1d(3, 2, 1, key=key)
+        self.norms = [eqx.nn.LayerNorm((2, 4)), eqx.nn.RMSNorm((2, 4))]
+
+    def __call__(self, tokens):  # [4]
+        x = self.patches(jax.vmap(self.table)(tokens).T)
+        return self.norms[1](self.norms[0](x))
+
+
+def test_kernels_of_a_model_of_equinox():
+    model, tokens = models.from_equinox(Tokens), jnp.arange(4)
+    params = model.init(jax.random.key(0), tokens)
+    mask = jax.tree_util.tree_leaves_with_path(optimizers.kernels(params))
+    chosen = [jax.tree_util.keystr(path) for path, kernel in mask if kernel]
+    assert len(mask) == 7 and chosen == ["['patches']['weight']"]
+    alone = Tokens(jax.random.key(0))(tokens)
+    np.testing.assert_allclose(model.apply(params, tokens), alone, rtol=1e-6)
+    table = models.from_equinox(lambda key: eqx.nn.Embedding(5, 3, key=key))
+    assert [*table.init(jax.random.key(0), tokens[0])] == ["embedding"]
 
 
 @pytest.mark.parametrize(
