@@ -77,7 +77,8 @@ def route(names: Iterable[str], **functions: Callable | None) -> Routes:
     """Find the reader of each hyper-parameter.
 
     Args:
-        names: of the hyper-parameters; `"loss.eps"` goes to the loss only.
+        names: of the hyper-parameters; `"loss.eps"` goes to the loss, or as
+            `"objective.eps"` to the objective, only.
         functions: name of the reader, one of the fields of `Routes` -> function.
 
     Raises:
@@ -87,6 +88,8 @@ def route(names: Iterable[str], **functions: Callable | None) -> Routes:
     >>> def loss(outputs, targets, *, eps=0.1): ...
     >>> route(["learning_rate", "loss.eps"], optimizer=adam, loss=loss)[:2]
     ({'learning_rate': 'learning_rate'}, {'eps': 'loss.eps'})
+    >>> route(["objective.eps"], loss=loss).loss
+    {'eps': 'objective.eps'}
     """
     takes = {
         reader: set(keywords(function)) - RESERVED[reader]
@@ -96,6 +99,8 @@ def route(names: Iterable[str], **functions: Callable | None) -> Routes:
     found: dict[str, dict[str, str]] = {reader: {} for reader in takes}
     for name in names:
         reader, _, keyword = name.rpartition(".")
+        if reader == "objective":
+            reader = "loss"
         if reader and reader not in takes:
             raise unknown("reader of a hyper-parameter", reader, takes)
         readers = [reader] if reader else [r for r in takes if keyword in takes[r]]

@@ -192,8 +192,10 @@ def _checked_name(name: Any) -> str:
         raise UserError(
             f"a metric is named {name!r}: use letters, digits and _, as in 'top_5'"
         )
-    if name == "loss":
-        raise UserError("a metric is named 'loss', like the minimised loss: rename it")
+    if name.lower() == "loss":
+        raise UserError(
+            f"a metric is named '{name}', like the minimised loss: rename it"
+        )
     return name
 
 

@@ -201,7 +201,9 @@ def guard(train_step: Callable, on_cpu: bool = True) -> Callable:
         taken = running & (fault == RUNNING)
 
         def advance(train: TrainState, grads, state):
-            return train_step.advance(train, grads, state, metrics, hparams)
+            new, probed = train_step.advance(train, grads, state, metrics, hparams)
+            # as floats, which can be NaN where no step is taken
+            return new, jax.tree.map(lambda leaf: leaf * 1.0, probed)
 
         if not on_cpu:
             new, probed = advance(train, grads, state)

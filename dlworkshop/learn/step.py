@@ -321,6 +321,8 @@ def _minimised(spec: TrainSpec, *args: Any, **keywords: Any) -> tuple:
     found = spec.objective(*args, **keywords)
     try:
         loss, (outputs, state) = found
+        if hasattr(found[1], "shape"):  # an array of two outputs
+            raise TypeError
     except (TypeError, ValueError):
         raise UserError(
             f"{in_words(spec.objective)} returns {repr_of(found)}: return "

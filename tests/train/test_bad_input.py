@@ -16,7 +16,7 @@ import numpy as np
 import optax
 import pytest
 
-from dlworkshop import data, fit, losses, metrics, models, schedules
+from dlworkshop import data, fit, losses, metrics, models, optimizers, schedules
 from dlworkshop.errors import UserError
 from dlworkshop.train.checkpoints import DIGESTS
 from dlworkshop.types import Batch
@@ -71,6 +71,17 @@ def growing(learning_rate):
         ({"hparams": {"learning_rate": True}}, "is True: give a number or a list"),
         ({"hparams": {"learning_rate": 1, "b1": 1.0}}, r"adam takes numbers in \[0, 1"),
         ({"hparams": {"optimizer.eps": 0, "learning_rate": 1}}, "adam takes numbers"),
+        *[
+            (
+                {"optimizer": make, "hparams": {"learning_rate": 1, name: 1.5}},
+                rf"'{name}' is 1.5: {make.__name__} takes numbers in \[0, 1\)",
+            )
+            for make, names in {
+                optimizers.muon: ("beta", "adam_b1", "adam_b2"),
+                optax.rmsprop: ("decay",),
+            }.items()
+            for name in names
+        ],
         ({"hparams": {"dropout": 1, "learning_rate": 1}}, "Mlp takes numbers in"),
         (
             {"hparams": {"learning_rate": 1, "momentum": 0.9}},
@@ -102,6 +113,11 @@ def growing(learning_rate):
             {"objective": lambda *a, key: (1.0, (0, ()))},
             "the objective <lambda> does no",
         ),
+        (
+            {"objective": lambda *a, key: (1.0, jnp.ones(2))},
+            r"the objective <lambda> returns .*: return loss, \(outputs, state\)",
+        ),
+        ({"metrics": {"Loss": metrics.accuracy}}, "named 'Loss', like the minimised"),
         (
             {"objective": lambda model: 1.0},
             "^the objective <lambda> does not take an example of .*: TypeError",

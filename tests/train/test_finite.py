@@ -56,6 +56,24 @@ def test_a_model_may_mask_them():
     assert "note" not in run.summary["population"][0]
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_probe_of_whole_numbers_is_nan_where_no_step_is_taken():
+    def probe(grads, updates, params):
+        return {"count": jnp.sum(jnp.isfinite(params)), "any": jnp.any(params != 0)}
+
+    def stop(snapshot):
+        return np.array([False, True])
+
+    rates = {"learning_rate": [0.1, 0.2]}
+    own = {"hparams": rates, "num_epochs": 2, "probe": probe, "observe": [stop]}
+    history = fit(
+        MASKS, data.from_arrays(X, Y), **own, quiet=True, batch_size=16
+    ).history
+    assert history["train/count"].tolist()[0] == [8, 8]
+    for name in ("train/count", "train/any"):
+        assert np.isnan(history[name][-1]).tolist() == [False, True]
+
+
 def test_a_batch_transform_may_fill_them_in():
     def fill(key, batch):
         return batch._replace(inputs=jnp.nan_to_num(batch.inputs))
