@@ -20,13 +20,12 @@ from dlworkshop.models.adapter import (
 )
 from dlworkshop.types import Array, PyTree
 
-# Layers whose `weight` is no kernel, and what the other libraries call it there.
+# Layers whose `weight` may have the rank of a kernel without being one, and what the
+# other libraries call it there.
 WEIGHTS = {
     eqx.nn.Embedding: "embedding",
     eqx.nn.LayerNorm: "scale",
     eqx.nn.RMSNorm: "scale",
-    eqx.nn.GroupNorm: "scale",
-    eqx.nn.BatchNorm: "scale",
 }
 
 
@@ -60,8 +59,8 @@ def from_equinox(
     Returns:
         `Model`, or `StatefulModel`; parameters and state are nested dicts of arrays,
         by the names of the attributes. Only the `weight` of an embedding is called
-        `embedding`, and that of a normalisation `scale`, as in the other libraries, so
-        that `optimizers.kernels` tells them from kernels.
+        `embedding`, and that of a normalisation over several axes `scale`, so that
+        `optimizers.kernels` tells them from kernels.
 
     Raises:
         UserError: if `make` makes no module, the call has another parameter without a
@@ -152,7 +151,7 @@ def _with_state(made: Any) -> tuple[Any, eqx.nn.State]:
 
 
 def _renamed(module: Any) -> dict[tuple[str, ...], tuple[str, ...]]:
-    """The paths of WEIGHTS, and those that they are given."""
+    """The paths of WEIGHTS of rank 2 or more, and those that they are given."""
     kinds = tuple(WEIGHTS)
     found = jax.tree.leaves_with_path(module, is_leaf=lambda at: isinstance(at, kinds))
     return {
@@ -161,7 +160,7 @@ def _renamed(module: Any) -> dict[tuple[str, ...], tuple[str, ...]]:
         )
         for path, layer in found
         for kind, name in WEIGHTS.items()
-        if isinstance(layer, kind)
+        if isinstance(layer, kind) and getattr(layer.weight, "ndim", 0) > 1
     }
 
 

@@ -206,7 +206,8 @@ class Tokens(eqx.Module):
     def __init__(self, key):
         self.table = eqx.nn.Embedding(5, 3, key=key)
         self.patches = eqx.nn.Conv1d(3, 2, 1, key=key)
-        self.norms = [eqx.nn.LayerNorm((2, 4)), eqx.nn.RMSNorm((2, 4))]
+        bare = eqx.nn.LayerNorm((2, 4), use_weight=False)
+        self.norms = [eqx.nn.LayerNorm((2, 4)), eqx.nn.RMSNorm((2, 4)), bare]
 
     def __call__(self, tokens):  # [4]
         x = self.patches(jax.vmap(self.table)(tokens).T)
@@ -218,7 +219,7 @@ def test_kernels_of_a_model_of_equinox():
     params = model.init(jax.random.key(0), tokens)
     mask = jax.tree_util.tree_leaves_with_path(optimizers.kernels(params))
     chosen = [jax.tree_util.keystr(path) for path, kernel in mask if kernel]
-    assert len(mask) == 7 and chosen == ["['patches']['weight']"]
+    assert len(mask) == 8 and chosen == ["['patches']['weight']"]
     alone = Tokens(jax.random.key(0))(tokens)
     np.testing.assert_allclose(model.apply(params, tokens), alone, rtol=1e-6)
     table = models.from_equinox(lambda key: eqx.nn.Embedding(5, 3, key=key))
