@@ -332,13 +332,13 @@ def main(args: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except UserError as error:
-        terminal.say_error(error)
+        terminal.print_error(error)
         return 2
     except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        terminal.say_error(f"{error.filename}: {error.strerror or error}")
+        terminal.print_error(f"{error.filename}: {error.strerror or error}")
         return 2
     except KeyboardInterrupt:
         return 130

@@ -98,7 +98,7 @@ def test_the_formats_hold_the_same_rows(capsys, monkeypatch, image_run, photos):
     assert [float(row["entropy"]) for row in rows] == [row.entropy for row in expected]
     _, out, _ = call(capsys, "predict", image_run, photos)
     shown = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines()]
-    assert shown[0] == list(predict.Answer._fields)
+    assert shown[0] == list(predict.Prediction._fields)
     assert shown[1:] == [
         [*row[:2], *(f"{value:.4f}" for value in row[2:5])] for row in expected
     ]

@@ -17,8 +17,8 @@ from dlworkshop.types import Dataset
 COMPARED = 10_000  # training images among which the nearest are searched
 
 
-class Answer(NamedTuple):
-    """The predictions of P members, for K classes."""
+class Explanation(NamedTuple):
+    """The predictions of P members for K classes, and what explains them."""
 
     members: np.ndarray  # [P] int, their numbers in the run
     chance: np.ndarray  # [P, K] probabilities
@@ -47,7 +47,7 @@ def dataset_of(run: Run) -> Dataset:
     return dataset
 
 
-def answer(run: Run, dataset: Dataset, image: np.ndarray) -> Answer:
+def answer(run: Run, dataset: Dataset, image: np.ndarray) -> Explanation:
     """The predictions for one image [H, W, C], stored like the data of the run.
 
     Source of the disagreement: Houlsby et al. (2011), Bayesian active learning for
@@ -61,7 +61,7 @@ def answer(run: Run, dataset: Dataset, image: np.ndarray) -> Answer:
     fell = ensemble[best] - every[:, 1:, best].mean(0)
     fell = fell.reshape(saliency.GRID, saliency.GRID)
     entropy = float(entr(ensemble).sum())
-    return Answer(
+    return Explanation(
         members,
         chance,
         ensemble,

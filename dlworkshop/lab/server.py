@@ -159,7 +159,7 @@ def serve(run: Path | None, port: int, browser: bool) -> NoReturn:
     token = secrets.token_urlsafe(16)
     with listening(port) as listener:
         address = f"http://{HOST}:{listener.getsockname()[1]}/?token={token}"
-        terminal.say(f"lab: {address}")
+        terminal.print_line(f"lab: {address}")
         sys.stdout.flush()
         config = uvicorn.Config(
             application(token, run),

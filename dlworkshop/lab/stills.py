@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dlworkshop.data.card import picture
-from dlworkshop.lab.digit import Answer
+from dlworkshop.lab.digit import Explanation
 from dlworkshop.report.elements import Html, join, table, tag
 from dlworkshop.report.words import count
 from dlworkshop.train.result import Run
@@ -13,7 +13,7 @@ from dlworkshop.types import Array, Dataset
 from dlworkshop.verify import GradientReport
 
 
-def answered(found: Answer, image: np.ndarray, run: Run, dataset: Dataset) -> Html:
+def answered(found: Explanation, image: np.ndarray, run: Run, dataset: Dataset) -> Html:
     """The predictions for an image, their saliency, and the nearest training images."""
     names = list(dataset.classes) or [str(k) for k in range(len(found.ensemble))]
     best = int(found.ensemble.argmax())
@@ -47,7 +47,7 @@ def answered(found: Answer, image: np.ndarray, run: Run, dataset: Dataset) -> Ht
     )
 
 
-def _members(found: Answer, names: Sequence[str], run: Run) -> Html:
+def _members(found: Explanation, names: Sequence[str], run: Run) -> Html:
     rows = []
     for member, chance in zip(found.members.tolist(), found.chance, strict=True):
         row = run.summary["population"][member]

@@ -32,14 +32,14 @@ def data_card(run: RunFolder) -> Html | None:
 
 def show(card: dict[str, Any], folder: Path) -> None:
     """Print a data card; its warnings were printed by `load`."""
-    terminal.say(sentence(card))
+    terminal.print_line(sentence(card))
     if card.get("counts"):
         terminal.show(*counts(card))
     if made := facts(card):
         terminal.show(("", ""), made)
     for file, reason in card.get("skipped") or []:
-        terminal.say(f"! {file}: {reason}")
-    terminal.say(f"stored in {folder}")
+        terminal.print_line(f"! {file}: {reason}")
+    terminal.print_line(f"stored in {folder}")
 
 
 def augmentation(run: RunFolder) -> Html | None:

@@ -82,12 +82,12 @@ def messages() -> Iterator[None]:
         library.propagate = before[1]
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """Print one line of text."""
     print(visible(line))
 
 
-def say_error(error: object) -> None:
+def print_error(error: object) -> None:
     """Print an error on stderr."""
     print(f"error: {visible(str(error))}", file=sys.stderr)
 

@@ -164,7 +164,7 @@ def conforms(value: Any, wanted: Any, where: object) -> None:
             raise ValueError(f"it is more than {DEEPEST} objects and lists deep")
         msgspec.convert(value, wanted)
         if wanted is schema.Preprocessing and value["preprocessing"] is not None:
-            _check_how(value["preprocessing"])
+            _check_conversion(value["preprocessing"])
         if wanted is schema.Card:
             _check_counts(value)
         if wanted is schema.Summary:
@@ -174,15 +174,16 @@ def conforms(value: Any, wanted: Any, where: object) -> None:
         raise UserError(f"'{where}' is not valid ({said}): {REPLACE}") from None
 
 
-def _check_how(how: Mapping[str, Any]) -> None:
-    if missing := schema.HOWS.get(how.get("kind", ""), {"kind"}) - how.keys():
+def _check_conversion(conversion: Mapping[str, Any]) -> None:
+    required = schema.CONVERSION_KEYS.get(conversion.get("kind", ""), {"kind"})
+    if missing := required - conversion.keys():
         raise ValueError(f"it has no {', '.join(sorted(missing))}")
-    for column in how.get("columns", ()):
+    for column in conversion.get("columns", ()):
         if "values" not in column and not {"mean", "deviation"} <= column.keys():
             raise ValueError(f"its column '{column['name']}' has no values and no mean")
-    if "mean" in how and [len(how["mean"])] != how.get("shape"):
+    if "mean" in conversion and [len(conversion["mean"])] != conversion.get("shape"):
         raise ValueError("it lacks a mean for each number")
-    if len(how.get("mean", ())) != len(how.get("deviation", ())):
+    if len(conversion.get("mean", ())) != len(conversion.get("deviation", ())):
         raise ValueError("it lacks a deviation for each mean")
 
 

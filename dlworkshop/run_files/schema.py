@@ -299,8 +299,8 @@ class SeenBy(TypedDict):
     sha256: str
 
 
-class How(TypedDict, total=False):
-    """Conversion of a file or row to an example; HOWS has the required keys by kind."""
+class Conversion(TypedDict, total=False):
+    """From a file or row to an example; CONVERSION_KEYS are required, by kind."""
 
     kind: str
     height: Side
@@ -316,7 +316,7 @@ class How(TypedDict, total=False):
     seen_by: SeenBy
 
 
-HOWS = {
+CONVERSION_KEYS = {
     "image": {"height", "width", "channels", "resize"},
     "table": {"columns"},
     "array": {"shape"},
@@ -325,7 +325,7 @@ HOWS = {
 
 class Preprocessing(TypedDict):
     classes: list[str]
-    preprocessing: How | None
+    preprocessing: Conversion | None
 
 
 class LogLine(TypedDict, total=False):

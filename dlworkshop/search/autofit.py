@@ -183,14 +183,14 @@ def _conclude(
 ) -> Run:
     """Train the chosen setting with fresh seeds, and complete the summary."""
     state, candidate = search.state, search.candidate(row)
-    network, setting = candidate.settled(row.hparams)
+    network, setting = candidate.resolved(row.hparams)
     effort = dataclasses.replace(
         search.budget.usual,
         settings=(setting,),
         seeds=plan["seeds"],
         updates=plan["updates"],
     )
-    state.say(
+    state.log(
         "the run: %s, %d updates of %d examples, about %s",
         repeats(effort),
         effort.updates,
@@ -225,9 +225,9 @@ def _conclude(
         run.summary.update(run_folder.write_summary(state.workdir, run.summary))
         report.write(state.workdir)
     for note in more["notes"]:
-        state.say(note)
+        state.log(note)
     given, used = duration(search.budget.seconds), duration(state.used)
-    state.say("the whole search and run took %s of the given %s", used, given)
+    state.log("the whole search and run took %s of the given %s", used, given)
     return run
 
 

@@ -51,7 +51,7 @@ DECAY, DECAYS = (0.05, 0.5), {"resnet": (0.5, 0.05)}
 class Candidate(NamedTuple):
     """A network, and the settings it is trained with, the likeliest first.
 
-    `settle` gives the network of one setting, and what of the setting is left to be a
+    `resolve` gives the network of one setting, and what of the setting is left to be a
     hyper-parameter: what members differ in is fixed once it is chosen. Where there is
     no time for it, one that is `smaller` is tried instead.
     """
@@ -59,15 +59,15 @@ class Candidate(NamedTuple):
     name: str
     model: AnyModel
     settings: tuple[Setting, ...]
-    settle: Callable[[Setting], tuple[AnyModel, dict[str, float]]] | None = None
+    resolve: Callable[[Setting], tuple[AnyModel, dict[str, float]]] | None = None
     smaller: tuple["Candidate", ...] = ()  # the same on coarser images, or narrower
     optimizer: Callable = optimizers.adamw
 
-    def settled(self, setting: Setting) -> tuple[AnyModel, dict[str, float]]:
+    def resolved(self, setting: Setting) -> tuple[AnyModel, dict[str, float]]:
         """Network and hyper-parameters of one setting."""
-        if self.settle is None:
+        if self.resolve is None:
             return self.model, dict(setting)
-        return self.settle(setting)
+        return self.resolve(setting)
 
 
 def candidates(
@@ -257,7 +257,7 @@ def augmenting(
     most = max(pixels for _, pixels in moves)
     model = models.augmented(network, Moves(most, others))
 
-    def settle(setting: Setting) -> tuple[AnyModel, dict[str, float]]:
+    def resolve(setting: Setting) -> tuple[AnyModel, dict[str, float]]:
         left = {k: v for k, v in setting.items() if k not in ("flip", "shift")}
         flip, shift = setting["flip"] > 0, int(setting["shift"])
         chosen = dataclasses.replace(others, flip=flip, shift=shift)
@@ -265,7 +265,7 @@ def augmenting(
             return network, left
         return models.augmented(network, chosen), left
 
-    return Candidate(name, model, tuple(settings), settle, optimizer=optimizer)
+    return Candidate(name, model, tuple(settings), resolve, optimizer=optimizer)
 
 
 def is_grey(images: Array) -> bool:

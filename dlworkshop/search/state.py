@@ -70,14 +70,14 @@ class SearchState:
         """Seconds used, including earlier sessions of the same search."""
         return self.found["seconds"] + time.perf_counter() - self.started
 
-    def say(self, text: str, *args: Any) -> None:
+    def log(self, text: str, *args: Any) -> None:
         """Log a message, unless the search is quiet."""
         log.log(log_level(self.quiet, logging.INFO), text, *args)
 
     def leave_out(self, text: str) -> None:
         """Record and log something that was left out for lack of time."""
         self.found["left_out"].append(text)
-        self.say(text)
+        self.log(text)
 
     def save(self) -> None:
         """Write the file; the first call makes the folder and locks it."""

@@ -130,7 +130,7 @@ class Search:
         row, told = choice.choose(rows, order, self.task, noise)
         if len(rows) > 1:
             self.state.found["told"] = told
-            self.state.say("chosen: %s, %s", row.candidate, in_words(row.hparams))
+            self.state.log("chosen: %s, %s", row.candidate, in_words(row.hparams))
         taken = searched[row.candidate].get("taken") or {}
         return row._replace(hparams={**row.hparams, **taken})
 
@@ -172,7 +172,7 @@ class Search:
                 "than was left of the time"
             )
             return
-        self.state.say(
+        self.state.log(
             "%s: %s with %s, %d updates of %d examples, about %s",
             candidate.name,
             count(len(effort.settings), "setting"),

@@ -81,7 +81,7 @@ def evaluate(
 def show(found: Evaluation) -> int:
     """Print the scores as a table; returns 1 if something could not be read."""
     setting = f", {found.setting}" if found.setting else ""
-    terminal.say(f"{found.of}: {count(found.examples, 'example')}{setting}")
+    terminal.print_line(f"{found.of}: {count(found.examples, 'example')}{setting}")
     head = "", f"{count(found.members, 'member')}, mean ± standard error", "ensemble"
     scores = [
         (

@@ -20,14 +20,14 @@ from dlworkshop.data.readers.inference_sources import sources
 from dlworkshop.data.readers.reader import Source
 from dlworkshop.data.readers.workers import cores
 from dlworkshop.errors import UserError
-from dlworkshop.serve.telling import Answer, Labels, Said, Value, answering
+from dlworkshop.serve.telling import Labels, Prediction, Said, Value, answering
 from dlworkshop.serve.vgg16_features import FEATURES, input_transform
 from dlworkshop.train.result import PREDICT_BATCH, Run, check_run
 from dlworkshop.train.scores import only_array
 
 log = logging.getLogger(__name__)
 
-__all__ = ["Answer", "Labels", "Skipped", "Value", "predict_files", "write"]
+__all__ = ["Labels", "Prediction", "Skipped", "Value", "predict_files", "write"]
 
 SHOWN = 5  # examples unlike train that are named
 MOST_UNKNOWN = 20  # unknown words that are logged

@@ -16,7 +16,7 @@ from dlworkshop.train.predictions import LINKS
 from dlworkshop.train.result import Run
 
 
-class Answer(NamedTuple):
+class Prediction(NamedTuple):
     """A predicted class, from the mean of the members' probabilities.
 
     The last two are None if the run was not studied: see `answers.study`.
@@ -54,7 +54,7 @@ class Labels(NamedTuple):
     unlike: str | None = None  # columns that are unlike train; "" for none
 
 
-Said = Answer | Value | Labels
+Said = Prediction | Value | Labels
 Answers = Callable[[list[Source], np.ndarray], Iterator[Said]]
 
 
@@ -107,7 +107,7 @@ def _classes(
     heat: float,
     decoded: list[Source],
     outputs: np.ndarray,
-) -> Iterator[Answer]:
+) -> Iterator[Prediction]:
     chance = LINKS[kind](outputs)  # [P, B, K]
     # the threshold was measured without a temperature
     inside = None if most is None else sets(chance.mean(0), most)
@@ -120,7 +120,7 @@ def _classes(
     entropy = scipy.special.entr(together).sum(-1)  # [B]
     for i, source in enumerate(decoded):
         members = chance[:, i, best[i]]  # [P]
-        yield Answer(
+        yield Prediction(
             source.name,
             names[best[i]],
             float(members.mean()),

@@ -43,7 +43,7 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
     final = final_params(plan, population)
     level = log_level(plan.quiet, logging.WARNING)
     if (before := trained.finished) is not None and (
-        run_folder.is_whole(workdir, before)
+        run_folder.is_intact(workdir, before)
         and ("test" in before or not plan.asked.read_test)
     ):
         if "test" in before and not plan.asked.read_test:
@@ -61,7 +61,7 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
         found.append(not_finite)
     summary = summarise(plan, population, scores, trained.seconds, trained.interrupted)
     for each in found:
-        each.tell(summary["population"], level)
+        each.report(summary["population"], level)
     # in a single process, whose devices have everything of a member
     if processes.count() == 1 and (why := explain_failure(plan, population)):
         summary["population"][0]["note"] += f": {why}"

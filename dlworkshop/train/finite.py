@@ -124,7 +124,7 @@ class NotFinite:
                 self._found[place] |= counts
                 self._members[member] |= counts.any()
 
-    def tell(self, rows: Sequence[dict[str, Any]], level: int) -> None:
+    def report(self, rows: Sequence[dict[str, Any]], level: int) -> None:
         """Log the counts, and note them in the rows [P] of the summary."""
         numbers = np.flatnonzero(self._found)
         if not len(numbers):

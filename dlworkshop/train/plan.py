@@ -40,14 +40,14 @@ class Plan(Task):
     placed_seeds: Any = None  # [P] uint32, there
 
     @property
-    def home(self) -> Sharding:
+    def sharding(self) -> Sharding:
         """Where the whole population lives: on the mesh, or in host memory."""
         return population_sharding(self.mesh, fits=self.groups.all_at_once)
 
     def placed(self) -> tuple[Any, Any, Any]:
         """Seeds, hyper-parameters and start [P, ...], where the population lives."""
         seeds = np.asarray(self.seeds, np.uint32)
-        return processes.put((seeds, dict(self.hparams), self.start), self.home)
+        return processes.put((seeds, dict(self.hparams), self.start), self.sharding)
 
     @property
     def explored(self) -> dict[str, np.ndarray]:
@@ -63,7 +63,7 @@ class Plan(Task):
     def with_hparams(self, hparams: Mapping[str, Any]) -> "Plan":
         """The plan with other hyper-parameters of the members, name -> [P]."""
         known = {name: np.asarray(hparams[name], float) for name in self.hparams}
-        placed = processes.put(dict(known), self.home)
+        placed = processes.put(dict(known), self.sharding)
         return dataclasses.replace(self, hparams=known, placed_hparams=placed)
 
     @property

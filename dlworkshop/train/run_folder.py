@@ -178,7 +178,7 @@ def finished_summary(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def is_whole(folder: Path | None, summary: dict[str, Any]) -> bool:
+def is_intact(folder: Path | None, summary: dict[str, Any]) -> bool:
     """Whether all files of a finished run are present and intact."""
     if folder is None:
         return True

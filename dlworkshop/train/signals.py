@@ -55,22 +55,22 @@ def exit_on_signal(sentence: str) -> Iterator[None]:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     }
     watched = [n for n, how in before.items() if how not in (signal.SIG_IGN, None)]
-    told: list[int] = []
+    announced: list[int] = []
 
-    def tell(signum):
-        if not told:
-            told.append(signum)
+    def announce(signum):
+        if not announced:
+            announced.append(signum)
             line = f"stopped by {signal.Signals(signum).name}: {sentence}\n"
             os.write(2, line.encode())  # print is not reentrant
 
     def end(signum, frame):
         if _is_compiling(frame):
             end_now(signum)
-        tell(signum)
+        announce(signum)
         raise SystemExit(128 + signum)
 
     def end_now(signum):
-        tell(signum)
+        announce(signum)
         os._exit(128 + signum)
 
     def lost(unraisable):  # an exception in a callback or a destructor

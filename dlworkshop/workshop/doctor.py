@@ -50,7 +50,7 @@ def show(
                 terminal.show(("", "", ""), [(MARKS[f.works], *f[:2]) for f in rows])
             return int(any(each.works is False for each in rows))
     except launch.UnreachableError as error:
-        terminal.say_error(error)
+        terminal.print_error(error)
         return 1
 
 

@@ -28,8 +28,8 @@ def show(script: Path, flags: Sequence[str]) -> int:
             f"{script} ended without calling fit: give a script that calls fit"
         )
     if processes.is_first():
-        terminal.say(str(found))
-        terminal.say(
+        terminal.print_line(str(found))
+        terminal.print_line(
             f"This estimate is for the first call of fit in {script.name} only. The "
             "compiled programs are cached for the run."
         )

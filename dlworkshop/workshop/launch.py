@@ -95,10 +95,10 @@ def joined(
 def _abandon(error: BaseException, failed: int) -> NoReturn:
     """Exit immediately, so that the waiting processes notice it."""
     if isinstance(error, UserError):
-        terminal.say_error(error)
+        terminal.print_error(error)
         _leave(2)
     if isinstance(error, jax.errors.JaxRuntimeError) and GONE.search(str(error)):
-        terminal.say_error(
+        terminal.print_error(
             UserError(
                 "another process of this run has ended or cannot be reached: read its "
                 "messages, and start all processes again; a run with a folder resumes "
@@ -154,7 +154,7 @@ def _connect(
             f"the coordinator {where} did not answer, or not all processes connected, "
             f"within {PATIENCE} s: start all of them, with the address of process 0"
         )
-        terminal.say_error(error)
+        terminal.print_error(error)
         os._exit(failed)
 
     timer = threading.Timer(PATIENCE, give_up)

@@ -81,7 +81,7 @@ def start(
             if not processes.is_first():  # only the first process prints
                 return
     except UserError as error:
-        terminal.say_error(error)
+        terminal.print_error(error)
         raise SystemExit(2) from None
     except KeyboardInterrupt:  # raised by `main`, not by a signal
         print(f"stopped: {RESUME}", file=sys.stderr)

@@ -125,10 +125,10 @@ def test_networks_of_images_go_by_their_size(side, name):
     candidates.check(found, dataset)
     if name != "mlp":
         chosen = {**found.settings[0], "flip": 0.5, "shift": 1.0}
-        model, numbers = found.settled(chosen)
+        model, numbers = found.resolved(chosen)
         assert model.config["augment"]["flip"] and model.config["augment"]["shift"] == 1
         assert set(numbers) == {"learning_rate", "weight_decay"}
-        plain, _ = found.settled({**chosen, "flip": 0.0, "shift": 0.0})
+        plain, _ = found.resolved({**chosen, "flip": 0.0, "shift": 0.0})
         assert plain.augment is None
 
 

@@ -18,7 +18,7 @@ from dlworkshop.report import terminal
 from dlworkshop.serve import predict
 from dlworkshop.serve.evaluate import evaluate, show
 from dlworkshop.serve.load import load
-from dlworkshop.serve.predict import Answer, Labels, Skipped, Value, predict_files
+from dlworkshop.serve.predict import Labels, Prediction, Skipped, Value, predict_files
 from dlworkshop.train import run_folder
 from dlworkshop.types import Batch
 
@@ -145,7 +145,7 @@ def test_a_member_alone_has_no_spread_and_a_quarantined_one_no_vote(images, phot
     summary = {**images.summary, "population": [first, bad]}
     alone = dataclasses.replace(images, summary=summary)
     row = next(predict_files(alone, [photos]))
-    assert isinstance(row, Answer) and row.spread is None
+    assert isinstance(row, Prediction) and row.spread is None
     file = sorted(photos.rglob("*.png"), key=str)[0]
     logits = images.predict(readers.to_example(file, how_of(images))[None])[0, 0]
     assert row.probability == pytest.approx(scipy.special.softmax(logits).max(), 1e-5)

@@ -63,7 +63,7 @@ def main():
             if processes.is_first() and "images" not in changes:
                 np.savez(result, **run.params["Dense_0"], mesh=run.summary["mesh"])
     except UserError as error:
-        terminal.say_error(error)
+        terminal.print_error(error)
         raise SystemExit(2) from None
 
 

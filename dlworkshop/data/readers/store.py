@@ -190,7 +190,7 @@ class About(TypedDict):
     dtype: schema.Dtype
     files: list[tuple[str, schema.Size]]
     groups: bool
-    preprocessing: schema.How | None
+    preprocessing: schema.Conversion | None
     card: schema.Card
 
 
