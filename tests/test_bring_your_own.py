@@ -21,8 +21,6 @@ from sklearn.metrics import roc_auc_score
 
 import dlworkshop
 from dlworkshop import data, fit, load_run, losses, metrics, models, observers, sweep
-from dlworkshop.errors import UserError
-from dlworkshop.types import Start
 
 pytestmark = pytest.mark.usefixtures("unreported")
 
@@ -498,11 +496,13 @@ def test_warm_start(quadrants, tmp_path):
     assert_equal(member(run), member(begun))
     assert scores(run, "loss")[1] != scores(run, "loss")[0] == scores(begun, "loss")[0]
 
-    whole = Start(begun.params, begun.state, begun.opt_state)
-    with pytest.raises(UserError, match="load_run returned, which does not read it"):
+    whole = dlworkshop.Start(begun.params, begun.state, begun.opt_state)
+    with pytest.raises(
+        dlworkshop.UserError, match="load_run returned, which does not read it"
+    ):
         fit(model, quadrants, hparams=RATE, start=whole)
     again = fit(model, quadrants, hparams=RATE, num_epochs=2, workdir=tmp_path)
-    whole = Start(again.params, again.state, again.opt_state)
+    whole = dlworkshop.Start(again.params, again.state, again.opt_state)
     steps = fit(model, quadrants, hparams=RATE, start=whole).opt_state[0].count
     assert steps.tolist() == [3 * run.summary["steps"]]
 
