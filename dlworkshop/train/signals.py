@@ -74,7 +74,7 @@ def exit_on_signal(sentence: str) -> Iterator[None]:
         os._exit(128 + signum)
 
     def lost(unraisable):  # an exception in a callback or a destructor
-        if not (told and isinstance(unraisable.exc_value, SystemExit)):
+        if not (announced and isinstance(unraisable.exc_value, SystemExit)):
             shows(unraisable)
 
     def idle(_signum, _frame):
@@ -100,7 +100,7 @@ def exit_on_signal(sentence: str) -> Iterator[None]:
         os.close(arrived)
         sys.unraisablehook = shows
         for signum, how in before.items():
-            ends = bool(told) and how is signal.default_int_handler
+            ends = bool(announced) and how is signal.default_int_handler
             if how is not None:  # None: the handler was not set from Python
                 # a second Ctrl-C of a program that ends is no traceback either
                 signal.signal(signum, signal.SIG_DFL if ends else how)
