@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from dlworkshop.errors import UserError
+
 
 @contextlib.contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
@@ -65,12 +67,37 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file of the user's for reading.
+
+    Raises:
+        OSError: if it cannot be opened, or is a pipe or a device, which could block or
+            never end.
+
+    >>> with open_regular(os.devnull):
+    ...     pass
+    Traceback (most recent call last):
+    OSError: [Errno 22] null is not a regular file: '/dev/null'
+    """
+    return _regular(path, os.O_RDONLY)
+
+
+def open_own(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file that this library wrote, such as one of a run folder, for reading.
+
+    Raises:
+        OSError: as `open_regular`, and if it is a link: a folder from an untrusted
+            source must not show other files of the user.
+    """
+    return _regular(path, os.O_RDONLY | _UNLINKED)
+
+
 def open_for_update(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a file for reading and writing, created if missing, never truncated.
 
     Raises:
-        OSError: if it is a link, which could point to another file of the user, or if
-            it is not a regular file.
+        OSError: if it is a link or has another name (a hard link), so that it could be
+            another file of the user, or if it is not a regular file.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "log")
@@ -78,30 +105,56 @@ def open_for_update(path: str | os.PathLike[str]) -> BinaryIO:
     ...     file.write(b"line")
     4
     """
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
-    return os.fdopen(descriptor, "r+b")
+    file = _regular(path, os.O_RDWR | os.O_CREAT | _UNLINKED)
+    if os.fstat(file.fileno()).st_nlink > 1:
+        file.close()
+        why = f"{Path(path).name} is a hard link, whose content other names share"
+        raise OSError(errno.EMLINK, why, os.fspath(path))
+    return file
 
 
-def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
-    """The contents of a regular file; pipes and devices raise an error.
+_UNLINKED = getattr(os, "O_NOFOLLOW", 0)
+
+
+def _regular(path: str | os.PathLike[str], flags: int) -> BinaryIO:
+    path, name = os.fspath(path), Path(path).name
+    try:
+        opened = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP and os.path.islink(path):
+            raise OSError(errno.ELOOP, f"{name} is a link", path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
+        raise OSError(errno.EINVAL, f"{name} is not a regular file", path)
+    return os.fdopen(opened, "r+b" if flags & os.O_RDWR else "rb")
+
+
+def read_own(path: str | os.PathLike[str], most: int) -> bytes:
+    """The contents of a file that this library wrote; see `open_own`.
 
     Raises:
-        OSError: if the file cannot be read, is not regular, or is larger than `most`
-            bytes.
+        OSError: if the file cannot be read, is not regular, is a link, or is larger
+            than `most` bytes.
     """
-    unwaited = getattr(os, "O_NONBLOCK", 0)
-    with open(path, "rb", opener=lambda p, flags: os.open(p, flags | unwaited)) as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
-        if found.st_size > most:
-            why = f"it has {found.st_size:,} bytes, more than {most:,}"
+    with open_own(path) as file:
+        if (size := os.fstat(file.fileno()).st_size) > most:
+            why = f"it has {size:,} bytes, more than {most:,}"
             raise OSError(errno.EFBIG, why, os.fspath(path))
         return file.read()
+
+
+def refuse_link(path: Path) -> None:
+    """Refuse a link in a run folder, through which other files could be changed.
+
+    Raises:
+        UserError: if it is a link.
+    """
+    if path.is_symlink():
+        raise UserError(
+            f"{path} is a link, and files elsewhere would be changed through it: "
+            "replace it by a copy, or choose another workdir (--workdir)"
+        )
 
 
 def atomic_rename(made: Path, final: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dlworkshop.errors import UserError
+from dlworkshop.files import open_regular
 
 
 def official(name: str) -> dict[str, Any]:
@@ -21,8 +22,8 @@ def official(name: str) -> dict[str, Any]:
 
 
 def sha256(path: str | Path) -> str:
-    """SHA-256 of a file, as hex."""
-    with open(path, "rb") as file:
+    """SHA-256 of a regular file, as hex."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -10,7 +10,7 @@ from dlworkshop import run_files
 from dlworkshop.data.archive import read_npz
 from dlworkshop.data.checksums import sha256
 from dlworkshop.errors import UserError
-from dlworkshop.files import read_regular
+from dlworkshop.files import open_own, read_own
 from dlworkshop.report import settings, svg
 from dlworkshop.report.lineage import ancestors
 from dlworkshop.report.words import is_fraction, unit
@@ -246,9 +246,9 @@ def _read_text(path: Path) -> str:
 def _read_drawing(workdir: Path, file: str) -> str:
     path = workdir / file
     try:
-        if not path.resolve().is_relative_to(workdir.resolve()):
-            raise ValueError("it lies outside the run folder")
-        return svg.from_file(read_regular(path, run_files.MOST_BYTES).decode())
+        if path.resolve() != workdir.resolve() / file:
+            raise ValueError("it lies outside the run folder, or is a link")
+        return svg.from_file(read_own(path, run_files.MOST_BYTES).decode())
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(
@@ -306,8 +306,8 @@ def _read_predictions(
     if not path.exists():
         return None
     try:
-        if not path.is_file():
-            raise ValueError("it is not a file")
+        with open_own(path):
+            pass  # it is a regular file, and not a link
         known = summary.get("sha256", {}).get(path.name)
         if known is not None and sha256(path) != known:
             raise ValueError("it was changed since the run wrote it")
@@ -316,7 +316,8 @@ def _read_predictions(
         found = _numbers(arrays) if "target" in arrays else _classes(arrays)
         said = arrays["probability" if "probability" in arrays else "prediction"]
     except (KeyError, ValueError, OSError) as error:
-        what = f"{error} is missing" if isinstance(error, KeyError) else error
+        what = getattr(error, "strerror", None) or error
+        what = f"{error} is missing" if isinstance(error, KeyError) else what
         raise UserError(f"'{path}' cannot be read as predictions: {what}.") from None
     if not said.size or not found:
         return None

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from dlworkshop.errors import UserError
-from dlworkshop.files import read_regular
+from dlworkshop.files import read_own
 from dlworkshop.run_files import schema
 
 MOST_BYTES = 1 << 28  # of a file, such as a data card with many pictures
@@ -117,7 +117,7 @@ def log_lines(content: bytes, path: Path) -> list[dict[str, Any]]:
 def contents(path: Path) -> bytes:
     """The contents of a file of a run folder, limited in size."""
     try:
-        return read_regular(path, MOST_LOGGED if path.name == LOG else MOST_BYTES)
+        return read_own(path, MOST_LOGGED if path.name == LOG else MOST_BYTES)
     except FileNotFoundError:
         raise UserError(
             f"'{path.parent}' is not the folder of a finished run: {path.name} is "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from dlworkshop.errors import UserError, one_sentence, repr_of
+from dlworkshop.files import open_for_update
 from dlworkshop.sweeps.space import Setting, Space
 from dlworkshop.train.run_folder import InUseError, lock_run_dir
 
@@ -99,8 +100,19 @@ class Asked:
         if folder is not None:
             # absolute, because Optuna's lock is a symbolic link to this path
             file = str((folder / JOURNAL).absolute())
+            try:
+                open_for_update(file).close()  # Optuna would write through a link
+            except OSError as error:
+                raise UserError(
+                    f"{file} cannot be written ({error.strerror}): choose another "
+                    "workdir (--workdir)"
+                ) from error
             backend = optuna.storages.journal.JournalFileBackend(file)
-            storage = optuna.storages.JournalStorage(backend)
+            with one_sentence(
+                f"{file} cannot be read, so restore a copy of it or choose another "
+                "workdir (--workdir)"
+            ):
+                storage = optuna.storages.JournalStorage(backend)
         level = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:

@@ -10,6 +10,7 @@ import optax
 from dlworkshop import identity, report
 from dlworkshop.data.content import check_kind, fingerprint
 from dlworkshop.errors import UserError
+from dlworkshop.files import refuse_link
 from dlworkshop.models.model import Model, StatefulModel
 from dlworkshop.sweeps.bucket import Row, Work, bucketed
 from dlworkshop.sweeps.checks import (
@@ -24,7 +25,7 @@ from dlworkshop.sweeps.engines import local, on_ray, train_all
 from dlworkshop.sweeps.importance import importance
 from dlworkshop.sweeps.recipe import DEFAULTS, FUNCTIONS, Recipe, check, recipe_of
 from dlworkshop.sweeps.space import space_of
-from dlworkshop.sweeps.study import Asked, Listed, Study, assigned, turn
+from dlworkshop.sweeps.study import JOURNAL, Asked, Listed, Study, assigned, turn
 from dlworkshop.train import checks, processes, run_folder
 from dlworkshop.train.fit import fit
 from dlworkshop.train.result import Run
@@ -248,6 +249,10 @@ def _begin(
             f"{folder.parent} contains a run that is not a sweep: choose another "
             "workdir (--workdir)"
         )
+    for path in (folder, *folder.glob("*"), *folder.glob("claims/*")):
+        lock = f"{JOURNAL}.lock"  # Optuna's, a link
+        if not path.name.startswith(lock):
+            refuse_link(path)
     asked = {n: v for n, v in recipe.options.items() if n not in FREE}
     start = asked.pop("start", None)
     functions = {n: asked.pop(n) for n in [*FUNCTIONS, "metrics"] if n in asked}

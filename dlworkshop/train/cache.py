@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
-from dlworkshop.files import atomic_write, private_folder, read_regular
+from dlworkshop.files import atomic_write, private_folder, read_own
 from dlworkshop.train.progress import log_level
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Programs:
         """The entry of this name; None if missing, damaged or another user's."""
         path = self._file(key)
         try:
-            content, owner = read_regular(path, LARGEST), path.lstat().st_uid
+            content, owner = read_own(path, LARGEST), path.lstat().st_uid
         except OSError:
             return None
         program = content[32:]

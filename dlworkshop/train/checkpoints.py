@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,14 @@ import numpy as np
 
 from dlworkshop.data.checksums import digests
 from dlworkshop.errors import UserError
-from dlworkshop.files import atomic_write
+from dlworkshop.files import atomic_write, read_own, refuse_link
 from dlworkshop.train import processes
 from dlworkshop.types import PyTree
 
 log = logging.getLogger(__name__)
 
 DIGESTS = "sha256.json"  # in each checkpoint: the name of a file in it -> its digest
+MOST_DIGESTS = 1 << 24  # bytes of that file
 
 
 class Checkpoints:
@@ -44,10 +46,7 @@ class Checkpoints:
         keep = ocp.training.preservation_policies
         folder = folder.absolute()  # orbax requires it
         self.folder = folder
-        if folder.is_symlink():  # deleting through it would remove files of others
-            raise UserError(
-                f"{folder} is a link: replace it by a folder, or use another run folder"
-            )
+        refuse_link(folder)  # deleting through it would remove files of others
         processes.on_first_process(lambda: _set_damaged_aside(folder))
         # otherwise threads wait for minutes for a folder that could not be created
         context = ocp.Context()
@@ -170,7 +169,7 @@ def _set_damaged_aside(folder: Path) -> None:
     for each in damaged:
         name = each.partition(" ")[0]
         aside = folder / f"damaged-{name}"
-        shutil.rmtree(aside, ignore_errors=True)  # left by an earlier run
+        _remove(aside)  # left by an earlier run
         (folder / name).rename(aside)
         log.warning(
             "checkpoint %s of %s is damaged and is now %s: the one before it is used",
@@ -180,13 +179,26 @@ def _set_damaged_aside(folder: Path) -> None:
         )
 
 
+def _remove(path: Path) -> None:
+    """Remove a folder, a file or a link, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def damage(checkpoint: Path) -> str | None:
     """What is wrong with the first damaged file of a checkpoint; None if intact.
 
-    A checkpoint without digests is not checked; see `_unfinished`.
+    In a checkpoint without digests only the kinds of files are checked; see
+    `_unfinished`.
     """
     try:
-        wanted = json.loads((checkpoint / DIGESTS).read_bytes())
+        for path in (checkpoint, *checkpoint.rglob("*")):
+            kind = path.lstat().st_mode
+            if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+                return f"{path.name} is neither a file nor a folder"
+        wanted = json.loads(read_own(checkpoint / DIGESTS, MOST_DIGESTS))
         for name, digest in wanted.items():
             path = checkpoint / name
             if not path.is_file():
@@ -195,7 +207,7 @@ def damage(checkpoint: Path) -> str | None:
                 return f"{name} has changed"
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         return f"{DIGESTS} cannot be read: {error}"
     return None
 

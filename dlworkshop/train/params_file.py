@@ -14,7 +14,7 @@ import numpy as np
 from dlworkshop import run_files
 from dlworkshop.data.leaves import by_place
 from dlworkshop.errors import UserError
-from dlworkshop.files import atomic_write
+from dlworkshop.files import atomic_write, open_own
 from dlworkshop.train import processes
 from dlworkshop.train.run_folder import to_jsonable
 from dlworkshop.types import PyTree
@@ -52,7 +52,7 @@ def read_params(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     import safetensors  # noqa: PLC0415
 
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
+        with open_own(path), safetensors.safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {})["config"]
             named = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # damaged files raise exceptions of any type

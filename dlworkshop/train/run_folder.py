@@ -1,7 +1,6 @@
 """The run folder: config, metrics and summary, written atomically under a lock."""
 
 import contextlib
-import errno
 import fcntl
 import json
 import math
@@ -73,7 +72,7 @@ class Log:
             self._path, self._file = path, open_for_update(path)
         except OSError as error:
             raise UserError(
-                f"{path} cannot be written ({_reason(error)}): use another run folder"
+                f"{path} cannot be written ({error.strerror}): use another run folder"
             ) from error
         if self._file.seek(0, os.SEEK_END) < position:
             raise UserError(
@@ -124,7 +123,7 @@ def lock_run_dir(folder: Path) -> Iterator[None]:
         lock = open_for_update(folder / ".lock")
     except OSError as error:
         raise UserError(
-            f"the run folder {folder} cannot be written ({_reason(error)}): "
+            f"the run folder {folder} cannot be written ({error.strerror}): "
             "choose another workdir (--workdir)"
         ) from error
     with lock:
@@ -138,13 +137,6 @@ def lock_run_dir(folder: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             remove_left_over(folder)
         yield
-
-
-def _reason(error: OSError) -> str | None:
-    """Why a file cannot be opened; the system reports ELOOP for a link."""
-    if error.errno != errno.ELOOP:
-        return error.strerror
-    return f"{Path(error.filename).name} is a link"
 
 
 def read_config(folder: str | Path | None) -> dict[str, Any]:

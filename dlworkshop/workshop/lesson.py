@@ -10,7 +10,7 @@ import numpy as np
 
 from dlworkshop import report
 from dlworkshop.errors import UserError
-from dlworkshop.files import atomic_write
+from dlworkshop.files import atomic_write, refuse_link
 from dlworkshop.learn import schedules
 from dlworkshop.models.model import Model
 from dlworkshop.train import disk, run_folder
@@ -145,6 +145,7 @@ def _draw(figure: Figure, workdir: Path) -> dict[str, Any]:
         else:
             figure.draw(axes)
     folder = workdir / "figures"
+    refuse_link(folder)
     folder.mkdir(exist_ok=True)
     atomic_write(folder / f"{name}.svg", svg.as_file(out[0]))
     drawn = {

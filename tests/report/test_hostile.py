@@ -69,6 +69,18 @@ def test_a_file_outside_the_folder_is_not_copied(linked, tmp_path):
         report.write(run)
 
 
+@pytest.mark.parametrize("name", ["experiment.py", "lesson.md", "data_card.json"])
+def test_a_link_is_not_followed(name, tmp_path):
+    run, mine = tmp_path / "run", tmp_path / "mine"
+    mine.write_text('{"a": "secret"}')
+    run.mkdir()
+    for file in ("config.json", "summary.json"):
+        (run / file).write_text("{}")
+    (run / name).symlink_to(mine)
+    with pytest.raises(UserError, match=f"{name} is a link"):
+        report.write(run)
+
+
 def test_pictures_of_a_card_cannot_end_their_attribute():
     shown = strip(['"/><script>alert(1)</script>', "AAAA"], "name", "title")
     assert "script" not in shown and "AAAA" in shown

@@ -64,6 +64,25 @@ def test_the_file_is_a_study_of_optunas(tmp_path):
     assert found.best_value == min(rates)
 
 
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+def test_a_journal_that_is_a_link_is_not_written(link, tmp_path):
+    mine = tmp_path / "mine"
+    mine.write_text("precious")
+    (tmp_path / "sweep").mkdir()
+    getattr(tmp_path / "sweep" / JOURNAL, link)(mine)
+    with pytest.raises(UserError, match="cannot be written"):
+        study(tmp_path / "sweep")
+    assert mine.read_text() == "precious"
+
+
+def test_a_damaged_journal_is_one_sentence(tmp_path):
+    told(study(tmp_path))
+    lines = (tmp_path / JOURNAL).read_text().splitlines(keepends=True)
+    (tmp_path / JOURNAL).write_text("".join([lines[0][:-9] + "\n", *lines[1:]]))
+    with pytest.raises(UserError, match="cannot be read, so restore a copy"):
+        study(tmp_path)
+
+
 def test_what_is_not_finite_is_a_failed_trial():
     found = study(None, num_trials=1)
     found.ask()

@@ -104,6 +104,17 @@ def test_a_bucket_is_one_program_and_test_is_read_once(fits):
     assert len(found.trials) == 4
 
 
+@pytest.mark.parametrize("name", [".", "0000", "claims", "claims/final"])
+def test_nothing_is_written_through_a_link(name, tmp_path):
+    mine, linked = tmp_path / "mine", tmp_path / "run" / "sweep" / name
+    mine.mkdir()
+    linked.parent.mkdir(parents=True, exist_ok=True)
+    linked.symlink_to(mine)
+    with pytest.raises(UserError, match="is a link"):
+        sweep(network, points(), hparams=SPACE, workdir=tmp_path / "run", **HOW)
+    assert not list(mine.iterdir())
+
+
 @pytest.mark.slow
 def test_what_was_finished_is_read_and_the_rest_trained(whole, fits, tmp_path):
     class PowerFailureError(Exception):

@@ -587,12 +587,13 @@ def test_with_patience_and_no_finite_validation_nothing_is_called_the_best(quadr
 
 
 @pytest.mark.parametrize("name", [".lock", "metrics.jsonl"])
-def test_a_link_in_a_run_folder_is_not_written_through(name, quadrants, tmp_path):
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+def test_a_link_in_a_run_folder_is_not_written_through(link, name, quadrants, tmp_path):
     mine = tmp_path / "mine"
     mine.write_text("precious")
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / name).symlink_to(mine)
-    with pytest.raises(UserError, match=f"cannot be written .{name} is a link"):
+    getattr(tmp_path / "run" / name, link)(mine)
+    with pytest.raises(UserError, match=f"cannot be written .{name} is a .*link"):
         train(quadrants, workdir=tmp_path / "run")
     assert mine.read_text() == "precious"
 

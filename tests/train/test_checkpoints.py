@@ -70,6 +70,42 @@ def test_each_flipped_bit_is_noticed_in_each_file(two, tmp_path, caplog):
         assert restored(folder) == (2, 2.0)
 
 
+def _replace(path, by, tmp_path):
+    """Put a pipe, a link or other content in the place of a file or folder."""
+    path.rename(tmp_path / "moved")
+    if by == "pipe":
+        os.mkfifo(path)
+    elif by == "link":
+        path.symlink_to(tmp_path / "moved")
+    elif by == "endless":
+        path.symlink_to("/dev/zero")
+    else:
+        path.write_text("[" * 200_000)
+
+
+@pytest.mark.parametrize("aside", [None, "file", "link"])
+@pytest.mark.parametrize(
+    ("name", "by"),
+    [
+        (".", "link"),
+        (DIGESTS, "nested"),
+        (DIGESTS, "pipe"),
+        (DIGESTS, "endless"),
+        ("state/_METADATA", "pipe"),
+        ("state", "link"),
+    ],
+)
+def test_what_is_no_plain_file_is_passed_over(name, by, aside, two, tmp_path):
+    folder = shutil.copytree(two, tmp_path / "own")
+    _replace(folder / "2" / name, by, tmp_path)
+    if aside:  # of an earlier run
+        (tmp_path / "mine").write_text("precious")
+        place = folder / "damaged-2"
+        place.symlink_to(tmp_path) if aside == "link" else place.touch()
+    assert restored(folder) == (1, 1.0)
+    assert aside is None or (tmp_path / "mine").read_text() == "precious"
+
+
 def test_one_that_was_not_brought_to_the_disk_is_passed_over(two, tmp_path, caplog):
     folder = shutil.copytree(two, tmp_path / "own")
     (folder / "2" / DIGESTS).unlink()  # they are written when all else is there
