@@ -1,43 +1,83 @@
 """Safe reading of .npz files, which may be damaged or hostile."""
 
+import contextlib
 import math
 import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
+from dlworkshop.files import open_regular
 
-def read_npz(path: Path, most: int | None = None) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file by name.
+
+class Arrays(Mapping[str, np.ndarray]):
+    """The arrays of an .npz file by name; each is read when it is asked for.
 
     Pickles are not read, and sizes are checked before memory is allocated.
 
+    Args:
+        path: of the file.
+        most: the bytes of all arrays together.
+
     Raises:
-        ValueError: if the file is damaged, or its arrays together have more than
-            `most` bytes.
+        ValueError: if the file or the array is damaged, or the arrays together have
+            more than `most` bytes.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "a.npz")
     >>> np.savez(path, x=np.arange(3))
-    >>> read_npz(path)["x"].tolist()
+    >>> Arrays(path)["x"].tolist()
     [0, 1, 2]
-    >>> read_npz(path, most=100)
+    >>> Arrays(path, most=100)
     Traceback (most recent call last):
     ValueError: its arrays take 152 bytes, more than 100
     """
+
+    def __init__(self, path: Path, most: int | None = None):
+        self._path = path
+        self._read: dict[str, np.ndarray] = {}
+        with _sentences(), open_regular(path) as opened, zipfile.ZipFile(opened) as box:
+            entries = box.infolist()
+        size = sum(entry.file_size for entry in entries)
+        if most is not None and size > most:
+            raise ValueError(f"its arrays take {size:,} bytes, more than {most:,}")
+        self._entries = {
+            entry.filename.removesuffix(".npy"): entry
+            for entry in entries
+            if entry.filename.endswith(".npy")
+        }
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        entry = self._entries[name]
+        if name not in self._read:
+            with (
+                _sentences(),
+                open_regular(self._path) as opened,
+                zipfile.ZipFile(opened) as box,
+            ):
+                with box.open(entry) as file:
+                    _check(entry, file)
+                with box.open(entry) as file:
+                    array = np.lib.format.read_array(file, allow_pickle=False)
+                    if file.read(1):  # the end also verifies the checksum
+                        raise ValueError(f"{name} is longer than its shape")
+            self._read[name] = array
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+@contextlib.contextmanager
+def _sentences() -> Iterator[None]:
+    """Turn any exception into a ValueError of one sentence."""
     try:
-        with zipfile.ZipFile(path) as file:
-            entries = file.infolist()
-            size = sum(entry.file_size for entry in entries)
-            if most is not None and size > most:
-                raise ValueError(f"its arrays take {size:,} bytes, more than {most:,}")
-            for entry in (each for each in entries if each.filename.endswith(".npy")):
-                with file.open(entry) as array:
-                    _check(entry, array)
-        with np.load(path, allow_pickle=False) as file:
-            arrays = ((name, file[name]) for name in file.files)
-            return {n: array for n, array in arrays if hasattr(array, "dtype")}
+        yield
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from None
     except Exception as error:  # a damaged file may raise anything

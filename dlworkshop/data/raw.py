@@ -4,19 +4,44 @@
 """
 
 import gzip
+import io
 import math
 import zlib
+from typing import IO
 
 import numpy as np
 
 from dlworkshop.errors import UserError
+
+MOST_TIMES, LITTLE = 100, 1 << 26  # unpacked data may be larger than packed data
+
+
+def read_at_most(file: IO[bytes], packed: int, where: str) -> bytes:
+    """All of a file that is unpacked while it is read.
+
+    Args:
+        packed: the bytes that are unpacked.
+
+    Raises:
+        UserError: if it has more than MOST_TIMES `packed` + LITTLE bytes. Images of the
+            known data sets have up to ten times as many.
+    """
+    most = MOST_TIMES * packed + LITTLE
+    content = file.read(most + 1)
+    if len(content) > most:
+        raise UserError(
+            f"{where} has {packed:,} bytes, and unpacked more than {most:,}: this is "
+            "no data set, fetch it again."
+        )
+    return content
 
 
 def gunzip(data: bytes, where: str) -> bytes:
     """`data` decompressed if it is gzip, else unchanged.
 
     Raises:
-        UserError: if the gzip stream is cut off or its checksum is wrong.
+        UserError: if the gzip stream is cut off, its checksum is wrong, or it is far
+            larger unpacked (see `read_at_most`).
 
     >>> gunzip(gzip.compress(b"abc"), "abc.gz"), gunzip(b"abc", "abc")
     (b'abc', b'abc')
@@ -24,7 +49,7 @@ def gunzip(data: bytes, where: str) -> bytes:
     if not data.startswith(b"\x1f\x8b"):
         return data
     try:
-        return gzip.decompress(data)
+        return read_at_most(gzip.GzipFile(fileobj=io.BytesIO(data)), len(data), where)
     except (EOFError, OSError, zlib.error) as error:
         raise UserError(
             f"{where} is a damaged gzip file ({error}): fetch it again."

@@ -91,21 +91,24 @@ def read(name: str, paths: list[Path]) -> Raw:
 
 def _unpack(archive: Path, wanted: tuple[str, ...]) -> dict[str, tuple[str, bytes]]:
     """The wanted members of a tar or zip archive, read into memory."""
-    files = {}
+    files, size = {}, archive.stat().st_size
     try:
         if archive.suffix == ".zip":
             with zipfile.ZipFile(archive) as box:
                 for member in box.namelist():
                     file = member.rsplit("/", 1)[-1].removesuffix(".gz")
                     if file in wanted:
-                        files[file] = (f"{archive}:{member}", box.read(member))
+                        name = f"{archive}:{member}"
+                        with box.open(member) as content:
+                            files[file] = name, raw.read_at_most(content, size, name)
         else:
             with tarfile.open(archive) as tar:
                 for item in tar:
                     file = item.name.rsplit("/", 1)[-1]
                     content = tar.extractfile(item) if file in wanted else None
                     if content:
-                        files[file] = (f"{archive}:{item.name}", content.read())
+                        name = f"{archive}:{item.name}"
+                        files[file] = name, raw.read_at_most(content, size, name)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, zlib.error) as e:
         raise UserError(f"{archive} is a damaged archive ({e}): fetch it again.") from e
     lacking = [file for file in wanted if file not in files]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 SECONDS, BYTES_A_SECOND = 8.0, 2e7  # limits of the time to read, for a slow disk
-MOST_TIMES, LITTLE = 100, 1 << 20  # a compressed array may be larger than its file
+MOST_TIMES, LITTLE = 100, 1 << 20  # compressed arrays may be larger than the file
 
 
 def read(path: Path, layers: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
@@ -44,14 +44,14 @@ def read(path: Path, layers: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
 def _read(path: Path, layers: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
     import h5py  # noqa: PLC0415
 
-    found = {}
+    found: dict[str, dict[str, np.ndarray]] = {}
     with h5py.File(path) as file:
         root = file.get("model_weights", file)  # a group if the file has a whole model
         if "layer_names" in root.attrs:  # Keras 2, and Keras 3's .h5
             for name in map(_text, root.attrs["layer_names"]):
                 group = root[name]
                 weights = [group[_text(w)] for w in group.attrs["weight_names"]]
-                found[name] = _named(weights, path)
+                found[name] = _named(weights, path, found)
         else:  # .weights.h5 of Keras 3
             unnamed = iter(layers)
             for folder in sorted(root["layers"], key=_class_and_number):
@@ -61,19 +61,23 @@ def _read(path: Path, layers: Sequence[str]) -> dict[str, dict[str, np.ndarray]]
                 name = variables.attrs.get("name")
                 if name is None and weights:
                     name = next(unnamed, folder)
-                found[_text(name)] = _named(weights, path)
+                found[_text(name)] = _named(weights, path, found)
     return {name: arrays for name, arrays in found.items() if arrays}
 
 
-def _named(weights: list, path: Path) -> dict[str, np.ndarray]:
-    """The weights of a layer by name, from Keras' order: kernel, bias."""
-    most = MOST_TIMES * path.stat().st_size + LITTLE
+def _named(weights: list, path: Path, before: dict) -> dict[str, np.ndarray]:
+    """The weights of a layer by name, from Keras' order: kernel, bias.
+
+    `before` are the layers that were read, with which its arrays share a limit.
+    """
+    size = sum(array.nbytes for layer in before.values() for array in layer.values())
     for array in weights:
         elsewhere = array.file.filename != str(path)  # a link to another file
         if elsewhere or array.external or array.is_virtual:
             raise ValueError(f"{array.name} lies in another file")
-        if array.nbytes > most:
-            raise ValueError(f"{array.name} has {array.nbytes:,} bytes")
+        size += array.nbytes
+        if size > MOST_TIMES * path.stat().st_size + LITTLE:
+            raise ValueError(f"its arrays up to {array.name} have {size:,} bytes")
     return {
         name: np.asarray(array)
         for name, array in zip(("kernel", "bias", "more"), weights, strict=False)

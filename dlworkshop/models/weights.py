@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dlworkshop.errors import UserError
+from dlworkshop.files import open_regular
 from dlworkshop.models import keras_file
 from dlworkshop.types import PyTree
 
@@ -39,7 +40,7 @@ def read(
         UserError: if the file is missing, damaged, in another format, or lacks a layer.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start, size = file.read(9), path.stat().st_size
     except OSError as error:
         raise UserError(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlworkshop import run_files
-from dlworkshop.data.archive import read_npz
+from dlworkshop.data.archive import Arrays
 from dlworkshop.data.checksums import sha256
 from dlworkshop.errors import UserError
 from dlworkshop.files import open_own, read_own
@@ -311,7 +311,7 @@ def _read_predictions(
         known = summary.get("sha256", {}).get(path.name)
         if known is not None and sha256(path) != known:
             raise ValueError("it was changed since the run wrote it")
-        arrays = read_npz(path, most=MOST_BYTES)
+        arrays = Arrays(path, most=MOST_BYTES)
         found: Predictions | dict[str, Numbers] | None
         found = _numbers(arrays) if "target" in arrays else _classes(arrays)
         said = arrays["probability" if "probability" in arrays else "prediction"]

@@ -2,7 +2,9 @@
 
 import gzip
 import hashlib
+import io
 import tarfile
+import tracemalloc
 import types
 import zipfile
 
@@ -182,6 +184,33 @@ def test_official_checksums(mnist_raw, monkeypatch):
     claim(right, owner="kmnist")
     with pytest.raises(UserError, match=f"{IMAGES} is the file of kmnist"):
         checksums.check_official("mnist", paths)
+
+
+@pytest.mark.parametrize("kind", ["gzip", "tar", "zip"])
+def test_what_grows_without_end_is_not_unpacked(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(raw, "LITTLE", 1 << 16)
+    size, path = 1 << 25, tmp_path / "mnist.gz"
+    if kind == "tar":
+        info = tarfile.TarInfo("mnist")
+        info.size = size
+        with tarfile.open(path, "w:gz") as tar:
+            tar.addfile(info, io.BytesIO(bytes(size)))
+    elif kind == "zip":
+        path = tmp_path / "mnist.zip"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as box:
+            box.writestr("mnist", bytes(size))
+    else:
+        path.write_bytes(gzip.compress(bytes(size)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="and unpacked more than"):
+            if kind == "gzip":
+                raw.gunzip(path.read_bytes(), str(path))
+            else:
+                sources._unpack(path, ("mnist",))
+        assert tracemalloc.get_traced_memory()[1] < size // 2
+    finally:
+        tracemalloc.stop()
 
 
 def test_parse_idx_refuses_a_header_cut_short():

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import struct
+import tracemalloc
 import unicodedata
 import zlib
 
@@ -570,6 +571,19 @@ def test_a_pipe_or_a_device_is_no_image_and_is_not_waited_for(folder):
     os.mkfifo(folder.parent / "t.csv")
     with pytest.raises(UserError, match="neither a file nor a folder"):
         load(folder.parent / "t.csv", target="y")
+
+
+def test_only_the_arrays_that_are_wanted_are_read(tmp_path):
+    x, y = np.zeros((30, 2, 2), np.uint8), np.arange(30) % 2
+    x[:, 0, 0] = np.arange(30)
+    large = np.zeros(1 << 25, np.uint8)
+    np.savez_compressed(tmp_path / "a.npz", x=x, y=y, large=large)
+    tracemalloc.start()
+    try:
+        assert load(tmp_path / "a.npz").classes == ("0", "1")
+        assert tracemalloc.get_traced_memory()[1] < large.nbytes // 2
+    finally:
+        tracemalloc.stop()
 
 
 def test_folders_too_deep_are_one_sentence(folder, monkeypatch):

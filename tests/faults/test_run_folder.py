@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from dlworkshop import cli, data, fit, models, report
-from dlworkshop.data.archive import read_npz
+from dlworkshop.data.archive import Arrays
 from dlworkshop.errors import UserError
 from dlworkshop.serve.load import load
 from dlworkshop.serve.predict import predict_files
@@ -181,7 +181,7 @@ def test_an_array_larger_than_its_file_takes_no_memory(tmp_path):
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match=r"bytes for .9999999993. of int32"):
-            read_npz(path)
+            Arrays(path)["label"]
         assert tracemalloc.get_traced_memory()[1] < 1 << 24
     finally:
         tracemalloc.stop()

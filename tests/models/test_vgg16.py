@@ -347,6 +347,23 @@ def test_other_files_are_refused_in_a_sentence(tmp_path, content, message):
     assert message in said and str(path) in said and "\n" not in said
 
 
+@pytest.mark.parametrize("name", ["w.h5", "w.safetensors"])
+def test_a_pipe_is_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    assert "not a regular file" in refused(tmp_path / name)
+
+
+def test_a_small_file_of_many_large_layers_is_refused(tmp_path):
+    layers = [f"layer{i}" for i in range(5)]
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file.attrs["layer_names"] = [layer.encode() for layer in layers]
+        for layer in layers:
+            group = file.create_group(layer)  # of a fill value, without a byte on disk
+            group.create_dataset("k", (200_000,), "f4", chunks=(1000,), fillvalue=1)
+            group.attrs["weight_names"] = [b"k"]
+    assert "its arrays up to /layer" in refused(tmp_path / "w.h5")
+
+
 def test_a_keras_file_of_something_else_is_refused(tmp_path):
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["data"] = np.zeros(3)

@@ -428,6 +428,14 @@ def test_rows_may_come_through_a_pipe(table, tmp_path):
     writer.join()
 
 
+@pytest.mark.parametrize("name", ["p.png", "p.npz"])
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_pipes_and_devices_of_images_are_not_waited_for(make, name, images, tmp_path):
+    make(tmp_path / name)
+    (lost,) = predict_files(images, [tmp_path / name])
+    assert isinstance(lost, Skipped) and "not a regular file" in lost.reason
+
+
 def test_a_folder_of_images_with_a_readme_is_answered(images, photos, tmp_path):
     home = shutil.copytree(photos, tmp_path / "p")
     (home / "README.md").write_text("photos")

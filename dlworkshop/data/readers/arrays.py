@@ -1,5 +1,6 @@
 """Shared by the readers of arrays: checks, splits, records, and names."""
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dlworkshop.data import split
-from dlworkshop.data.archive import read_npz
+from dlworkshop.data.archive import Arrays
 from dlworkshop.data.content import SPLITS
 from dlworkshop.data.readers import cards, images, store
 from dlworkshop.data.readers.reader import Options, Source
@@ -44,8 +45,8 @@ def read_inputs(path: Path) -> np.ndarray:
     Raises:
         UserError: if there are no inputs, or those of several splits.
     """
-    arrays = read_file(path)
-    found = list(by_split(arrays, INPUTS).values())
+    with reading(path) as arrays:
+        found = list(by_split(arrays, INPUTS).values())
     if len(found) != 1:
         raise UserError(
             f"{path} has {', '.join(arrays) or 'no array'}: wanted one array x of "
@@ -54,10 +55,17 @@ def read_inputs(path: Path) -> np.ndarray:
     return with_channels(found[0])
 
 
-def read_file(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file by name; pickles are rejected."""
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[Arrays]:
+    """The arrays of an .npz file by name; pickles are rejected.
+
+    Raises:
+        UserError: if the file, or an array that is read inside, is damaged.
+    """
     try:
-        return read_npz(path)
+        yield Arrays(path)
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError(
             f"{path} cannot be read as .npz without pickles ({error}): save it with "
@@ -72,11 +80,11 @@ def by_split(
     found = {}
     any_name = "|".join(map(re.escape, names))
     form = rf"(?:(?P<a>\w+?)_)?(?:{any_name})(?:_(?P<b>\w+))?"
-    for key, array in arrays.items():
+    for key in arrays:
         if rest := re.fullmatch(form, key, re.IGNORECASE):
             part = (rest["a"] or rest["b"] or "train").lower()
             if part in SPLIT_NAMES and not (rest["a"] and rest["b"]):
-                found[SPLIT_NAMES[part]] = array
+                found[SPLIT_NAMES[part]] = arrays[key]
     return found
 
 

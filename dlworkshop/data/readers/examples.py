@@ -9,6 +9,7 @@ import numpy as np
 from dlworkshop.data.readers import arrays, images
 from dlworkshop.data.readers.reader import Source
 from dlworkshop.errors import UserError
+from dlworkshop.files import open_regular
 
 
 def to_example(source: Any, preprocessing: Mapping[str, Any]) -> np.ndarray:
@@ -38,9 +39,12 @@ def to_example(source: Any, preprocessing: Mapping[str, Any]) -> np.ndarray:
         wanted_kind = "an image file" if is_image else "an array"
         raise UserError(f"{source} is given, wanted {wanted_kind}")
     try:
-        return _pixels(images.decode(source.read_bytes(), preprocessing), preprocessing)
+        with open_regular(source) as file:
+            content = file.read()
+        return _pixels(images.decode(content, preprocessing), preprocessing)
     except (OSError, ValueError) as error:
-        raise UserError(f"{source} cannot be read as an image: {error}") from None
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"{source} cannot be read as an image: {why}") from None
 
 
 def _pixels(image: np.ndarray, preprocessing: Mapping[str, Any]) -> np.ndarray:

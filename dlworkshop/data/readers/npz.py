@@ -32,13 +32,16 @@ def read(path: Path, options: Options) -> arrays.Parts:
     Raises:
         UserError: if there are no such arrays, or inputs without labels.
     """
-    given, target = arrays.read_file(path), options.target
     parts: arrays.Parts = {}
+    target = options.target
     if isinstance(target, tuple):
         raise UserError(f"target is {target}: give the name of one array of {path}")
     labels = arrays.LABELS if target is None else (target,)
-    for number, inputs in arrays.by_split(given, arrays.INPUTS).items():
-        found = arrays.by_split(given, labels).get(number)
+    with arrays.reading(path) as given:
+        inputs_of = arrays.by_split(given, arrays.INPUTS)
+        labels_of = arrays.by_split(given, labels)
+    for number, inputs in inputs_of.items():
+        found = labels_of.get(number)
         if found is None:
             raise UserError(
                 f"{path} has inputs but no labels of the same split (it has "
