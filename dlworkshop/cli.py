@@ -338,7 +338,8 @@ def main(args: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        terminal.print_error(f"{error.filename}: {error.strerror or error}")
+        where = f"{error.filename}: " if error.filename else ""
+        terminal.print_error(f"{where}{error.strerror or error}")
         return 2
     except KeyboardInterrupt:
         return 130

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import resource
 import runpy
 import sys
 from pathlib import Path
@@ -249,3 +250,19 @@ def reported():
 @pytest.fixture
 def one_device():
     return jax.devices()[:1]
+
+
+@pytest.fixture
+def full_disk():
+    """A context in which no file may have bytes: what a full disk does to a writer."""
+
+    @contextlib.contextmanager
+    def full(most=0):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return full

@@ -1,6 +1,7 @@
 """Loading of a data set by name or path; it is prepared on first use and cached."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -177,14 +178,22 @@ def _own(
         return readers.load(given, _root(data_dir) / "own", Options(**options))
 
 
+_FULL = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
+
+
 @contextlib.contextmanager
 def _usable(data_dir: str | os.PathLike[str] | None) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        where = error.filename or data_dir or "the data cache"
+    except (OSError, RuntimeError) as error:
+        where = getattr(error, "filename", None) or data_dir or "the data cache"
+        why = getattr(error, "strerror", None)
+        if isinstance(error, RuntimeError):  # of ArrayRecord, which keeps the reason
+            why = next((each for each in _FULL if each in str(error)), None)
+            if why is None:
+                raise
         raise errors.UserError(
-            f"{where} cannot be used ({error.strerror or error}): give a writable "
+            f"{where} cannot be used ({why or error}): give a writable "
             "folder with enough room by data_dir (--data-dir) or DLWORKSHOP_DATA"
         ) from error
 

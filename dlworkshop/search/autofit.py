@@ -31,6 +31,7 @@ from dlworkshop.search.state import SearchState
 from dlworkshop.search.task import Task, own_units, task_of
 from dlworkshop.search.trial import Search, repeats
 from dlworkshop.train import checks, estimation, finite, processes, run_folder
+from dlworkshop.train.disk import disk_errors
 from dlworkshop.train.members import RANGES
 from dlworkshop.train.result import Run
 from dlworkshop.types import Dataset
@@ -223,7 +224,8 @@ def _conclude(
     run.summary.update(run_folder.to_jsonable(more))
     if state.workdir is not None:
         run.summary.update(run_folder.write_summary(state.workdir, run.summary))
-        report.write(state.workdir)
+        with disk_errors(state.workdir):
+            report.write(state.workdir)
     for note in more["notes"]:
         state.log(note)
     given, used = duration(search.budget.seconds), duration(state.used)

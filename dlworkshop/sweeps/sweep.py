@@ -27,6 +27,7 @@ from dlworkshop.sweeps.recipe import DEFAULTS, FUNCTIONS, Recipe, check, recipe_
 from dlworkshop.sweeps.space import space_of
 from dlworkshop.sweeps.study import JOURNAL, Asked, Listed, Study, assigned, turn
 from dlworkshop.train import checks, processes, run_folder
+from dlworkshop.train.disk import disk_errors
 from dlworkshop.train.fit import fit
 from dlworkshop.train.result import Run
 from dlworkshop.train.settings import best_first, check_survived
@@ -232,7 +233,8 @@ def _conclude(
 def _rewritten(run: Run) -> None:
     assert run.workdir is not None
     run.summary.update(run_folder.write_summary(run.workdir, run.summary))
-    report.write(run.workdir)
+    with disk_errors(run.workdir):
+        report.write(run.workdir)
 
 
 def _begin(

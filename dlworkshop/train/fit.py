@@ -221,11 +221,11 @@ def _fit(plan: Plan, dataset: Dataset, workdir: str | Path | None) -> Run:
     files = data_files.describe(dataset, plan.asked.model)
 
     def prepare() -> None:
-        run_folder.check_config(workdir, plan.settings, plan.derived)
         if unseen := ", ".join(identity.opaque(plan.settings["identity"])):
             level = log_level(plan.quiet, logging.WARNING)
             log.log(level, "%s cannot be compared, so this run cannot resume", unseen)
         with disk.disk_errors(workdir):
+            run_folder.check_config(workdir, plan.settings, plan.derived)
             for name, content in files.items():
                 run_folder.write_json(workdir / name, content)
                 run_files.read(workdir, name)  # fails now rather than at the end

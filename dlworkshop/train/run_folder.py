@@ -15,6 +15,7 @@ from dlworkshop import identity, report, run_files
 from dlworkshop.data.checksums import digests
 from dlworkshop.errors import UserError
 from dlworkshop.files import atomic_write, open_for_update, remove_left_over
+from dlworkshop.train.disk import disk_errors
 
 
 def to_jsonable(value: Any) -> Any:
@@ -35,8 +36,14 @@ def to_jsonable(value: Any) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON, atomically."""
-    atomic_write(path, json.dumps(to_jsonable(value), indent=2) + "\n")
+    """Write `value` as JSON into a run folder, atomically.
+
+    Raises:
+        UserError: if the disk is full, or fails otherwise.
+    """
+    text = json.dumps(to_jsonable(value), indent=2) + "\n"
+    with disk_errors(path.parent):
+        atomic_write(path, text)
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:

@@ -83,6 +83,11 @@ def test_missing_data_is_said_in_two_lines_and_soon(cache, monkeypatch):
     assert str(cache / "downloads" / "mnist") in lines[1]
 
 
+def test_a_full_disk_is_one_sentence(tmp_path, full_disk):
+    with full_disk(100), pytest.raises(UserError, match="cannot be used .File too"):
+        load("digits", tmp_path)
+
+
 def test_unwritable_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=f"{tmp_path}/file.* cannot be used"):

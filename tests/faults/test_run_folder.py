@@ -170,6 +170,13 @@ def test_commands_leave_with_2_and_one_line(command, whole, photos, tmp_path, ca
     assert capsys.readouterr().err.startswith("error: ")
 
 
+def test_a_report_for_which_there_is_no_room(whole, tmp_path, capsys, full_disk):
+    folder = shutil.copytree(whole[0], tmp_path / "run")
+    with full_disk(100):
+        assert cli.main(["report", str(folder)]) == 2
+    assert capsys.readouterr().err == f"error: {folder}/report.html: File too large\n"
+
+
 def test_an_array_larger_than_its_file_takes_no_memory(tmp_path):
     path, file = tmp_path / "predictions.npz", io.BytesIO()
     np.save(file, np.zeros(3, np.int32))

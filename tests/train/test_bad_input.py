@@ -503,6 +503,11 @@ def test_a_full_disk_keeps_the_last_record(quadrants, tmp_path):
     assert run.summary["steps"] == 6
 
 
+def test_a_disk_that_is_full_from_the_start(quadrants, tmp_path, full_disk):
+    with full_disk(), pytest.raises(UserError, match="make room or choose another"):
+        train(quadrants, workdir=tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
