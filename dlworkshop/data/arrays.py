@@ -4,22 +4,27 @@ Decoding tens of thousands of PNGs takes seconds, so it is done once.
 """
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Required, TypedDict
 
 import numpy as np
 
+from dlworkshop import run_files
 from dlworkshop.data.catalogue import ENTRIES
 from dlworkshop.errors import UserError
-from dlworkshop.files import atomic_rename
+from dlworkshop.files import atomic_rename, open_regular
 from dlworkshop.types import Batch, Dataset
 
+ABOUT = "about.json"  # of a folder of arrays
 _ROWS = 4096  # records that are decoded at a time
 
 
@@ -73,12 +78,13 @@ def write(name: str, records: Path, folder: Path) -> None:
                 )
             for kind, array in (("image", image), ("label", label)):
                 np.save(partial / f"{split}_{kind}.npy", array)
-                sha.update(f"{array.shape}{array.dtype}".encode() + array.tobytes())
+                _add(sha, array)
         about = {
-            "classes": entry.classes or builder.info.features["label"].names,
+            "classes": list(entry.classes or builder.info.features["label"].names),
             "fingerprint": sha.hexdigest()[:16],
         }
-        (partial / "about.json").write_text(json.dumps(about))
+        about["digest"] = run_files.digest(ABOUT, about)
+        (partial / ABOUT).write_text(json.dumps(about))
         partial.chmod(folder.parent.stat().st_mode & 0o777)  # mkdtemp made it private
         atomic_rename(partial, folder)
     finally:
@@ -96,23 +102,63 @@ def _decode(source) -> tuple[np.ndarray, np.ndarray]:
     return image, label
 
 
+class About(TypedDict, total=False):
+    """The contents of ABOUT."""
+
+    classes: Required[list[str]]
+    fingerprint: Required[str]
+    digest: str  # of the other entries; earlier versions wrote none
+
+
+def _add(sha: Any, array: np.ndarray) -> None:
+    """Add the shape, dtype and content of an array to a hash."""
+    sha.update(f"{array.shape}{array.dtype}".encode())
+    sha.update(np.ascontiguousarray(array))
+
+
+@functools.lru_cache
+def _fingerprint(files: tuple[tuple[Path, int, int, int], ...]) -> str:
+    """The fingerprint of the arrays in files, given with their status.
+
+    It is computed once per process, and again if a file changes.
+    """
+    sha = hashlib.sha256()
+    for path, *_ in files:
+        _add(sha, np.load(path, mmap_mode="r"))
+    return sha.hexdigest()[:16]
+
+
+def _status(path: Path) -> tuple[Path, int, int, int]:
+    with open_regular(path) as file:
+        found = os.fstat(file.fileno())
+    return path, found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def read(name: str, folder: Path) -> Dataset:
     """The memory-mapped data set in `folder`, with its validation split cut off.
+
+    The first time in a process, all of it is compared with its fingerprint, which takes
+    about a second per GB.
 
     Raises:
         UserError: if the files in `folder` are damaged.
     """
     entry = ENTRIES[name]
     try:
-        train, test = (
-            Batch(
-                np.load(folder / f"{split}_image.npy", mmap_mode="r"),
-                np.load(folder / f"{split}_label.npy", mmap_mode="r"),
-            )
+        about = run_files.parsed(run_files.contents(folder / ABOUT), ABOUT, About)
+        files = [
+            folder / f"{split}_{kind}.npy"
             for split in ("train", "test")
-        )
-        about = json.loads((folder / "about.json").read_text())
-        classes, fingerprint = tuple(about["classes"]), about["fingerprint"]
+            for kind in ("image", "label")
+        ]
+        fingerprint = _fingerprint(tuple(map(_status, files)))
+        known = about.pop("digest", None)
+        if about["fingerprint"] != fingerprint or (
+            known is not None and known != run_files.digest(ABOUT, about)
+        ):
+            raise ValueError("its files are not as they were written")
+        image, label, *of_test = (np.load(file, mmap_mode="r") for file in files)
+        train, test = Batch(image, label), Batch(*of_test)
     except (ValueError, TypeError, KeyError, EOFError, FileNotFoundError) as error:
         raise UserError(
             f"{folder} is damaged ({error}): delete that folder and load again."
@@ -124,7 +170,7 @@ def read(name: str, folder: Path) -> Dataset:
         train=Batch(train.inputs[:cut], train.targets[:cut]),
         validation=Batch(train.inputs[cut:], train.targets[cut:]),
         test=test,
-        classes=classes,
+        classes=tuple(about["classes"]),
         name=name,
         fingerprint=fingerprint,
     )

@@ -84,7 +84,7 @@ def test_missing_data_is_said_in_two_lines_and_soon(cache, monkeypatch):
 
 
 def test_a_full_disk_is_one_sentence(tmp_path, full_disk):
-    with full_disk(100), pytest.raises(UserError, match="cannot be used .File too"):
+    with full_disk(100), pytest.raises(UserError, match=r"cannot be used .File too"):
         load("digits", tmp_path)
 
 
@@ -142,6 +142,19 @@ def test_read_only_tfds_folder(mnist_raw, cache, tmp_path, monkeypatch):
     assert not (records / "arrays").exists()
     assert list((cache / "arrays").iterdir())
     monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    "name", ["train_image.npy", "train_label.npy", "test_label.npy", "about.json"]
+)
+def test_a_flipped_bit_in_prepared_data_is_noticed(name, tmp_path):
+    load("digits", tmp_path)
+    (path,) = tmp_path.rglob(name)
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"9") if path.suffix == ".json" else -5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="arrays is damaged"):
+        load("digits", tmp_path)
 
 
 def test_damaged_arrays(cache):

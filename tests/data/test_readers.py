@@ -586,6 +586,22 @@ def test_only_the_arrays_that_are_wanted_are_read(tmp_path):
         tracemalloc.stop()
 
 
+def test_damaged_names_are_noticed(folder):
+    load(folder)
+    (names,) = folder.parent.glob("cache/own/*/names.json")
+    names.write_text(names.read_text().replace("red", "rad"))
+    with pytest.raises(UserError, match=r"names\.json is not as it was written"):
+        load(folder)
+
+
+def test_an_index_that_is_not_text_is_written_again(folder):
+    first = load(folder)
+    (index,) = folder.parent.glob("cache/own/index/*")
+    index.write_bytes(b"\xff\xfe")
+    assert load(folder).fingerprint == first.fingerprint
+    assert index.read_text() == first.fingerprint
+
+
 def test_folders_too_deep_are_one_sentence(folder, monkeypatch):
     def walk(home):
         raise RecursionError

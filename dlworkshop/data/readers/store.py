@@ -23,7 +23,7 @@ from dlworkshop.data.content import SPLITS
 from dlworkshop.data.readers.images import RECORDS
 from dlworkshop.data.rows import LazyArray
 from dlworkshop.errors import UserError
-from dlworkshop.files import atomic_rename, atomic_write
+from dlworkshop.files import atomic_rename, atomic_write, read_own
 from dlworkshop.run_files import schema
 from dlworkshop.types import Array, Batch, Dataset
 
@@ -55,8 +55,14 @@ class Records(LazyArray):
 
     def names(self, rows: Any) -> list[str]:
         """The sources of rows [n]: files, or rows of a table."""
-        names = json.loads((self._files[0].parent / NAMES).read_text())
-        return [names[number] for number in self._index[rows].tolist()]
+        path = self._files[0].parent / NAMES
+        try:
+            names = json.loads(path.read_text())
+            return [names[number] for number in self._index[rows].tolist()]
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise UserError(
+                f"{path} is damaged ({error}): delete its folder and load again"
+            ) from error
 
     def _read(self, numbers: np.ndarray) -> np.ndarray:
         values = np.empty((numbers.size, *self.shape[1:]), self.dtype)
@@ -164,10 +170,11 @@ def signature(paths: Iterable[str | Path], options: Mapping[str, Any]) -> str:
 def find(root: Path, signed: str) -> Path | None:
     """The folder prepared from files with this signature, if there is one."""
     try:
-        folder = root / (root / "index" / signed).read_text()
-    except (FileNotFoundError, NotADirectoryError):
+        key = read_own(root / "index" / signed, most=100).decode()
+    except (OSError, ValueError):  # it is written again
         return None
-    return folder if (folder / "about.json").is_file() else None
+    folder = root / key
+    return folder if key.isalnum() and (folder / "about.json").is_file() else None
 
 
 @contextlib.contextmanager
@@ -204,7 +211,8 @@ def commit(root: Path, folder: Path, made: Prepared, signed: str) -> Path:
     (folder / NAMES).write_text(json.dumps(list(made.names)))
     apart = dict.fromkeys(("targets", "split", "names"))
     apart |= {"groups": made.groups is not None}
-    digests = dict(zip(arrays, sha256(folder / name for name in arrays), strict=True))
+    written = *arrays, NAMES
+    digests = dict(zip(written, sha256(folder / name for name in written), strict=True))
     about = made._asdict() | apart | {"version": VERSION, "sha256": digests}
     about = json.loads(json.dumps(about))
     about["digest"] = run_files.digest("about.json", about)
