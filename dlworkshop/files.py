@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import os
 import re
 import secrets
@@ -69,7 +70,7 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
     """Open a regular file of the user's for reading.
 
     Raises:
@@ -81,17 +82,17 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     Traceback (most recent call last):
     OSError: [Errno 22] null is not a regular file: '/dev/null'
     """
-    return _regular(path, os.O_RDONLY)
+    return os.fdopen(_regular(path, os.O_RDONLY), "rb")
 
 
-def open_own(path: str | os.PathLike[str]) -> BinaryIO:
+def open_own(path: str | os.PathLike[str]) -> io.BufferedReader:
     """Open a file that this library wrote, such as one of a run folder, for reading.
 
     Raises:
         OSError: as `open_regular`, and if it is a link: a folder from an untrusted
             source must not show other files of the user.
     """
-    return _regular(path, os.O_RDONLY | _UNLINKED)
+    return os.fdopen(_regular(path, os.O_RDONLY | _UNLINKED), "rb")
 
 
 def open_for_update(path: str | os.PathLike[str]) -> BinaryIO:
@@ -107,18 +108,18 @@ def open_for_update(path: str | os.PathLike[str]) -> BinaryIO:
     ...     file.write(b"line")
     4
     """
-    file = _regular(path, os.O_RDWR | os.O_CREAT | _UNLINKED)
-    if os.fstat(file.fileno()).st_nlink > 1:
-        file.close()
+    opened = _regular(path, os.O_RDWR | os.O_CREAT | _UNLINKED)
+    if os.fstat(opened).st_nlink > 1:
+        os.close(opened)
         why = f"{Path(path).name} is a hard link, whose content other names share"
         raise OSError(errno.EMLINK, why, os.fspath(path))
-    return file
+    return os.fdopen(opened, "r+b")
 
 
 _UNLINKED = getattr(os, "O_NOFOLLOW", 0)
 
 
-def _regular(path: str | os.PathLike[str], flags: int) -> BinaryIO:
+def _regular(path: str | os.PathLike[str], flags: int) -> int:
     path, name = os.fspath(path), Path(path).name
     try:
         opened = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
@@ -129,7 +130,7 @@ def _regular(path: str | os.PathLike[str], flags: int) -> BinaryIO:
     if not stat.S_ISREG(os.fstat(opened).st_mode):
         os.close(opened)
         raise OSError(errno.EINVAL, f"{name} is not a regular file", path)
-    return os.fdopen(opened, "r+b" if flags & os.O_RDWR else "rb")
+    return opened
 
 
 def read_own(path: str | os.PathLike[str], most: int) -> bytes:

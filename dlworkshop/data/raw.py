@@ -16,7 +16,7 @@ from dlworkshop.errors import UserError
 MOST_TIMES, LITTLE = 100, 1 << 26  # unpacked data may be larger than packed data
 
 
-def read_at_most(file: IO[bytes], packed: int, where: str) -> bytes:
+def read_at_most(file: IO[bytes] | gzip.GzipFile, packed: int, where: str) -> bytes:
     """All of a file that is unpacked while it is read.
 
     Args:

@@ -99,8 +99,8 @@ def _unpack(archive: Path, wanted: tuple[str, ...]) -> dict[str, tuple[str, byte
                     file = member.rsplit("/", 1)[-1].removesuffix(".gz")
                     if file in wanted:
                         name = f"{archive}:{member}"
-                        with box.open(member) as content:
-                            files[file] = name, raw.read_at_most(content, size, name)
+                        with box.open(member) as opened:
+                            files[file] = name, raw.read_at_most(opened, size, name)
         else:
             with tarfile.open(archive) as tar:
                 for item in tar:
