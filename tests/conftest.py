@@ -226,7 +226,7 @@ WRITE = report.write
 
 
 @contextlib.contextmanager
-def reports(write=lambda workdir: (workdir / "report.html").touch()):
+def reports(write=lambda workdir: (workdir / "report.html").write_text("</html>")):
     """Runs leave an empty report, or what `write` makes of the folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "write", write)

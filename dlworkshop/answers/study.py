@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from dlworkshop import run_files
 from dlworkshop.answers import conformal, explained, limits
 from dlworkshop.answers.held_out import held_out
 from dlworkshop.errors import UserError
@@ -12,7 +13,7 @@ from dlworkshop.train.result import Run, check_run
 from dlworkshop.train.scores import only_array, scores_of
 from dlworkshop.types import Dataset
 
-FILE = "answers.json"  # of a run folder
+FILE = run_files.ANSWERS
 
 
 def study(run: Run, dataset: Dataset, headline: str | None = None) -> dict[str, Any]:
@@ -24,7 +25,8 @@ def study(run: Run, dataset: Dataset, headline: str | None = None) -> dict[str, 
     worst mistakes.
 
     Args:
-        run: of `fit`, with a folder, in which `answers.json` is written.
+        run: of `fit`, with a folder, in which `answers.json` is written, and its digest
+            in `summary.json`.
         dataset: of the run.
         headline: the score for the importance of columns; by default the accuracy, or
             for values the RMSE.
@@ -56,6 +58,7 @@ def study(run: Run, dataset: Dataset, headline: str | None = None) -> dict[str, 
         found["mistakes"] = explained.of_mistakes(run, dataset, said)
     found = {name: each for name, each in found.items() if each is not None}
     run_folder.write_json(run.workdir / FILE, found)
+    run.summary.update(run_folder.write_summary(run.workdir, run.summary))
     return found
 
 

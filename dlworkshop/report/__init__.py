@@ -5,14 +5,16 @@
 """
 
 import contextlib
+import os
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
-from dlworkshop.files import atomic_write
+from dlworkshop.files import atomic_write, open_own
 
-__all__ = ["is_wanted", "left_out", "write"]
+__all__ = ["is_wanted", "is_whole", "left_out", "write"]
 
+FILE = "report.html"
 _wanted = ContextVar("report.is_wanted", default=True)
 
 
@@ -33,9 +35,19 @@ def write(workdir: Path) -> Path:
 
     workdir = Path(workdir)
     text = page.render(read.read_run(workdir))
-    target = workdir / "report.html"
+    target = workdir / FILE
     atomic_write(target, text)
     return target
+
+
+def is_whole(workdir: Path) -> bool:
+    """Whether a folder has a report that is complete up to its end."""
+    try:
+        with open_own(workdir / FILE) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 100))
+            return file.read(100).rstrip().endswith(b"</html>")
+    except OSError:
+        return False
 
 
 def is_wanted() -> bool:

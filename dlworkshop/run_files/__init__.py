@@ -23,16 +23,17 @@ MOST_BYTES = 1 << 28  # of a file, such as a data card with many pictures
 MOST_LOGGED = 1 << 31  # bytes of the log
 DEEPEST = 100  # nested objects and lists
 MOST_DIGITS = 300  # of an integer; a larger one does not fit into a float
+ANSWERS = "answers.json"  # of `answers.study`, for one state of the parameters
 SCHEMAS: dict[str, Any] = {
     "config.json": schema.Config,
     "summary.json": schema.Summary,
     "data_card.json": schema.Card,
     "preprocessing.json": schema.Preprocessing,
     "search.json": schema.SearchFile,
-    "answers.json": schema.Answers,
+    ANSWERS: schema.Answers,
 }
 SPLITS = "validation", "test"
-DIGESTED = "config.json", "data_card.json", "preprocessing.json"
+DIGESTED = "config.json", "data_card.json", "preprocessing.json", ANSWERS
 LOG = "metrics.jsonl"
 # entries of a config that a continued run may change
 UNSAID = "derived", "identity", "num_epochs"

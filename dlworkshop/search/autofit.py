@@ -211,7 +211,7 @@ def _conclude(
     if run.summary["interrupted"]:
         return run
     if "search" in run.summary:  # it was finished before
-        if state.workdir is not None and not (state.workdir / "report.html").is_file():
+        if state.workdir is not None and not report.is_whole(state.workdir):
             report.write(state.workdir)
         return run
     more = _told(search, run, row, effort)

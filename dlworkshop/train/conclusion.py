@@ -69,6 +69,8 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
     if processes.count() > 1:  # every process returns the whole run
         final = processes.fetch(final)
     if workdir is not None:
+        if processes.is_first():
+            run_folder.remove_old_answers(workdir, trained.finished)
         write = functools.partial(_write, workdir, plan, final, summary, predictions)
         summary = processes.on_first_process(write)
     return _run(trained, final, summary, workdir)

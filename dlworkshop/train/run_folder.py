@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import logging
 import math
 import os
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ from dlworkshop.data.checksums import digests
 from dlworkshop.errors import UserError
 from dlworkshop.files import atomic_write, open_for_update, remove_left_over
 from dlworkshop.train.disk import disk_errors
+
+
+log = logging.getLogger(__name__)
 
 
 def to_jsonable(value: Any) -> Any:
@@ -160,6 +164,19 @@ def is_finished(folder: str | Path | None, num_epochs: int) -> bool:
     return read_config(folder).get("num_epochs") == num_epochs
 
 
+def remove_old_answers(folder: Path, finished: dict[str, Any] | None) -> None:
+    """Remove `answers.json` unless it belongs to the finished run and is intact."""
+    path = folder / run_files.ANSWERS
+    if not path.exists():
+        return
+    with contextlib.suppress(UserError):
+        if finished is not None:
+            run_files.read(folder, path.name, finished)
+            return
+    path.unlink()
+    log.warning("%s is not of these parameters, or damaged, and is removed", path)
+
+
 RESULTS = "params.safetensors", "predictions.npz"  # the report is made from them
 
 
@@ -190,7 +207,7 @@ def is_intact(folder: Path | None, summary: dict[str, Any]) -> bool:
     except UserError:
         return False
     results = {name: known[name] for name in RESULTS if name in known}
-    is_drawn = (folder / "report.html").is_file() or not report.is_wanted()
+    is_drawn = report.is_whole(folder) or not report.is_wanted()
     return is_drawn and digests_of(folder) == results
 
 

@@ -105,6 +105,21 @@ def test_its_report_is_drawn_once_and_again_if_it_is_missing(
     assert drawn == [tmp_path / "run", tmp_path / "anew"]
 
 
+@pytest.mark.parametrize("damage", ["lost", "changed"])
+def test_answers_that_are_lost_or_damaged_are_made_again(
+    damage, table, folder, tmp_path
+):
+    run = shutil.copytree(folder, tmp_path / "run")
+    known = (run / "answers.json").read_text()
+    (run / "answers.json").unlink()
+    if damage == "changed":
+        (run / "answers.json").write_text(known.replace("0.9", "0.8"))
+    with reports():
+        found = search(table, run)
+    assert (run / "answers.json").read_text() == known
+    assert found.summary["search"] and found.read_artifact("answers.json")
+
+
 def test_the_constants_are_inside_the_file_that_goes_out(table, folder, tmp_path):
     run = load_run(folder)
     assert "standardized" in run.model.config

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 import pytest
 
-from dlworkshop import data, fit, losses, models, schedules
+from dlworkshop import answers, data, fit, losses, models, report, schedules
 from dlworkshop.errors import UserError
 from dlworkshop.serve.load import load
 
@@ -146,12 +146,15 @@ def test_a_whole_run_reads_the_test_split_when_asked_to(quadrants, tmp_path, cap
 
 
 @pytest.mark.parametrize(
-    "damage", [["report.html"], ["predictions.npz", "report.html"], ["flip"]]
+    "damage", [["report.html"], ["predictions.npz", "report.html"], ["flip"], ["cut"]]
 )
 def test_what_a_whole_run_lost_is_made_again(damage, quadrants, whole, tmp_path):
     """A kill between the summary and the report, a lost file, a flipped bit."""
     workdir = shutil.copytree(whole, tmp_path / "run")
     for name in damage:
+        if name == "cut":
+            (workdir / "report.html").write_text("<html>")
+            continue
         if name != "flip":
             (workdir / name).unlink()
             continue
@@ -164,9 +167,29 @@ def test_what_a_whole_run_lost_is_made_again(damage, quadrants, whole, tmp_path)
     train(quadrants, workdir)
     for name in ("report.html", "predictions.npz", "params.safetensors"):
         assert (workdir / name).is_file()
+        assert name != "report.html" or report.is_whole(workdir)
         if name == "params.safetensors":
             assert (workdir / name).read_bytes() == (whole / name).read_bytes()
     assert load(workdir).summary["test"] == load(whole).summary["test"]
+
+
+def test_answers_are_those_of_the_parameters(quadrants, tmp_path, caplog):
+    def run(num_epochs):
+        return fit(
+            models.logistic(4),
+            quadrants,
+            num_epochs=num_epochs,
+            batch_size=16,
+            workdir=tmp_path,
+        )
+
+    answers.study(run(1), quadrants)
+    assert run(1).read_artifact(answers.FILE)["level"] == 0.9
+    (tmp_path / "report.html").unlink()
+    assert run(1).read_artifact(answers.FILE)  # the parameters are the same
+    run(2)
+    assert not (tmp_path / answers.FILE).exists()
+    assert "is not of these parameters" in caplog.text
 
 
 def test_other_devices_take_it_up(quadrants, whole, tmp_path):
