@@ -18,7 +18,6 @@ from dlworkshop.errors import UserError
 from dlworkshop.files import atomic_write, open_for_update, remove_left_over
 from dlworkshop.train.disk import disk_errors
 
-
 log = logging.getLogger(__name__)
 
 
