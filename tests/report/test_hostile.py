@@ -10,6 +10,14 @@ from dlworkshop.report import svg
 from dlworkshop.report.data_card import strip
 
 NS = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+# a drawing of 2^40 parts, and a clip of a clip
+DOUBLED = '<g id="a0"><rect/></g>' + "".join(
+    f'<g id="a{i + 1}"><use href="#a{i}"/><use href="#a{i}"/></g>' for i in range(40)
+)
+CLIPPED = (
+    '<clipPath id="c"><rect style="clip-path: url(#c)"/></clipPath>'
+    '<rect clip-path="url(#c)"/>'
+)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +31,17 @@ NS = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xli
         ('<use xlink:href="https://example.org/a.svg#b"/>', "href"),
         ('<g style="fill: url(https://example.org/)"/>', "attribute style"),
         ('<g xmlns="http://www.w3.org/1999/xhtml"/>', "xhtml"),
+        ('<g ONLOAD="alert(1)"/>', "attribute ONLOAD"),
+        ('<g OnClick="alert(1)"/>', "attribute OnClick"),
+        ('<image HREF="http://example.org/x.png"/>', "attribute HREF"),
+        ('<image src="http://example.org/x.png"/>', "attribute src"),
+        ('<g fill="URL(http://example.org/x)"/>', "attribute fill"),
+        ("<g style=\"@IMPORT 'x'\"/>", "attribute style"),
+        ("<g style=\"fill: image-set('http://x' 1x)\"/>", "attribute style"),
+        ("<g style=\"fill: Image-Set('http://x' 1x)\"/>", "attribute style"),
+        ('<g style="position: fixed; inset: 0"/>', "attribute style"),
+        (DOUBLED, "it draws #a. too often"),
+        (CLIPPED, "it draws #c too often"),
         ("<![CDATA[><script>alert(1)</script>]]>", "a declaration"),
         ("<path>", "not SVG"),
     ],
