@@ -6,7 +6,10 @@ import io
 import os
 import re
 import secrets
+import shutil
 import stat
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -50,11 +53,42 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise
 
 
-def remove_left_over(folder: Path) -> None:
-    """Remove the files that killed `atomic_file`s left in a locked folder."""
-    for path in folder.glob(".*.tmp"):
-        if re.fullmatch(r"\..*\.[0-9a-f]{16}\.tmp", path.name):
-            path.unlink()
+def remove_left_over(folder: Path, older: float = 0) -> None:
+    """Remove what killed `atomic_file`s and `partial_folder`s left in a folder.
+
+    Args:
+        older: seconds in which nothing of it has changed; 0 is for a locked folder.
+    """
+    for path in folder.glob(".*"):
+        if LEFT_OVER.fullmatch(path.name) and not path.is_symlink():
+            with contextlib.suppress(OSError):  # it may be removed by others, too
+                if older and _changed(path) > time.time() - older:
+                    continue
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+LEFT_OVER = re.compile(r"\..*\.[0-9a-f]{16}\.tmp|\.dlworkshop-\w{8}")
+DAY = 24 * 3600.0  # after which a file of a process is taken for one that was killed
+
+
+def _changed(path: Path) -> float:
+    """When a file, or anything in a folder, was changed last."""
+    return max(each.lstat().st_mtime for each in (path, *path.rglob("*")))
+
+
+@contextlib.contextmanager
+def partial_folder(root: Path) -> Iterator[Path]:
+    """A new folder in `root` to prepare in, to be renamed; see `atomic_rename`.
+
+    It is removed at the end unless it was renamed. Those that processes left that were
+    killed, a day ago or longer, are removed, too.
+    """
+    remove_left_over(root, DAY)
+    folder = Path(tempfile.mkdtemp(prefix=".dlworkshop-", dir=root))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:

@@ -3,10 +3,19 @@
 import os
 import stat
 import threading
+import time
 
 import pytest
 
-from dlworkshop.files import atomic_file, atomic_rename, atomic_write, private_folder
+from dlworkshop.files import (
+    DAY,
+    atomic_file,
+    atomic_rename,
+    atomic_write,
+    partial_folder,
+    private_folder,
+    remove_left_over,
+)
 
 
 @pytest.fixture
@@ -59,6 +68,28 @@ def test_it_has_the_permissions_of_any_new_file_and_may_have_a_long_name(tmp_pat
 def test_a_folder_that_is_not_there_is_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         atomic_write(tmp_path / "none" / "a", "x")
+
+
+def test_what_killed_processes_left_is_removed_after_a_day(path, tmp_path):
+    other = tmp_path / "mine"
+    with pytest.raises(KeyboardInterrupt), partial_folder(tmp_path) as folder:
+        killed = folder.with_name(f"{folder.name[:-1]}_")
+        raise KeyboardInterrupt
+    killed.mkdir()
+    (killed / "part").touch()
+    half = tmp_path / f".a.json.{'0f' * 8}.tmp"
+    for each in (half, other, tmp_path / ".a.tmp"):
+        each.touch()
+    (tmp_path / ".dlworkshop-linkname").symlink_to(tmp_path)
+    kept = {other.name, ".a.tmp", ".dlworkshop-linkname"}
+    for age, left in ((DAY / 2, kept | {killed.name, half.name}), (2 * DAY, kept)):
+        then = time.time() - age
+        for each in (*tmp_path.rglob("*"), killed):
+            os.utime(each, (then, then), follow_symlinks=False)
+        with partial_folder(tmp_path) as folder:
+            assert set(os.listdir(tmp_path)) == left | {folder.name}
+        remove_left_over(tmp_path, DAY)
+    assert set(os.listdir(tmp_path)) == kept
 
 
 def test_the_first_folder_keeps_its_name(tmp_path):

@@ -10,8 +10,6 @@ import io
 import json
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Required, TypedDict
@@ -21,7 +19,7 @@ import numpy as np
 from dlworkshop import run_files
 from dlworkshop.data.catalogue import ENTRIES
 from dlworkshop.errors import UserError
-from dlworkshop.files import atomic_rename, open_regular
+from dlworkshop.files import atomic_rename, open_regular, partial_folder
 from dlworkshop.types import Batch, Dataset
 
 ABOUT = "about.json"  # of a folder of arrays
@@ -63,8 +61,7 @@ def write(name: str, records: Path, folder: Path) -> None:
             "array_record: prepare it with file_format='array_record'."
         )
     sha = hashlib.sha256()
-    partial = Path(tempfile.mkdtemp(prefix=".arrays-", dir=folder.parent))
-    try:
+    with partial_folder(folder.parent) as partial:
         for split in ("train", "test"):
             with quiet():
                 image, label = _decode(builder.as_data_source(split))
@@ -87,8 +84,6 @@ def write(name: str, records: Path, folder: Path) -> None:
         (partial / ABOUT).write_text(json.dumps(about))
         partial.chmod(folder.parent.stat().st_mode & 0o777)  # mkdtemp made it private
         atomic_rename(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _decode(source) -> tuple[np.ndarray, np.ndarray]:

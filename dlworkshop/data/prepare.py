@@ -2,13 +2,12 @@
 
 import logging
 import sys
-import tempfile
 from pathlib import Path
 
 from dlworkshop.data import arrays, checksums, fetch, places, sources
 from dlworkshop.data.builders import builder_class
 from dlworkshop.errors import UserError
-from dlworkshop.files import atomic_rename
+from dlworkshop.files import atomic_rename, partial_folder
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +36,9 @@ def prepare(name: str, root: Path, source: Path | None = None) -> Path:
     log.info("preparing %s in %s", name, root)
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
-    with tempfile.TemporaryDirectory(prefix=".incomplete-", dir=root) as partial:
+    with partial_folder(root) as partial:
         config = name.partition("/")[2] or None
-        builder = builder_class(name)(data_dir=partial, config=config)
+        builder = builder_class(name)(data_dir=str(partial), config=config)
         builder.raw = raw
         with arrays.quiet():
             builder.download_and_prepare(

@@ -294,7 +294,7 @@ def _check_references(root: ElementTree.Element) -> None:
 
 def _references(element: ElementTree.Element) -> list[str]:
     """The ids that an element refers to."""
-    found = []
+    found: list[str] = []
     for key, value in element.attrib.items():
         link = key.endswith("href") and value.startswith("#")
         found += [value[1:]] if link else re.findall(r"(?i)url\(#([^)]*)", value)

@@ -14,7 +14,7 @@ from dlworkshop import identity
 from dlworkshop.data.checksums import digests
 from dlworkshop.data.content import SPLITS, check_kind
 from dlworkshop.data.progress import Count
-from dlworkshop.files import atomic_rename
+from dlworkshop.files import atomic_rename, partial_folder
 from dlworkshop.models.convolution import computed_by
 from dlworkshop.models.model import Model, check_model, predict
 from dlworkshop.train.cache import cache_folder
@@ -154,8 +154,7 @@ class Extractor:
 def _compute(model: Model, params: PyTree, dataset: Dataset, folder: Path) -> None:
     """Write the features of all splits into `folder`, atomically."""
     total = sum(len(getattr(dataset, split).targets) for split in SPLITS)
-    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
-    try:
+    with partial_folder(folder.parent) as partial:
         extract = Extractor(model, params, dataset.train.inputs)
         with Count(total, "images") as count:
             for split in SPLITS:
@@ -173,8 +172,6 @@ def _compute(model: Model, params: PyTree, dataset: Dataset, folder: Path) -> No
                     count.advance(len(rows))
         (partial / DIGESTS).write_text(json.dumps(_digests(partial)))
         atomic_rename(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _name(model: Model, params: PyTree, dataset: Dataset) -> str:

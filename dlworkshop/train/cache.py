@@ -12,7 +12,13 @@ from typing import Any
 import jax
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
-from dlworkshop.files import atomic_write, private_folder, read_own
+from dlworkshop.files import (
+    DAY,
+    atomic_write,
+    private_folder,
+    read_own,
+    remove_left_over,
+)
 from dlworkshop.train.progress import log_level
 
 log = logging.getLogger(__name__)
@@ -45,6 +51,8 @@ class Programs:
 
     def __init__(self, folder: str | os.PathLike[str]):
         self._path = Path(folder)  # JAX reads this attribute
+        with contextlib.suppress(OSError):
+            remove_left_over(self._path, DAY)
 
     def get(self, key: str) -> bytes | None:
         """The entry of this name; None if missing, damaged or another user's."""

@@ -102,7 +102,7 @@ def test_full_disk(cache, monkeypatch):
     with pytest.raises(UserError, match=r"/some/file cannot be used .No space left"):
         load("digits")
     monkeypatch.undo()
-    assert not list(cache.glob("digits")) and not list(cache.glob(".incomplete-*"))
+    assert not list(cache.glob("digits")) and not list(cache.glob(".dlworkshop-*"))
 
 
 def test_interrupted_prepare_can_run_again(mnist_raw, cache, monkeypatch):
@@ -115,7 +115,7 @@ def test_interrupted_prepare_can_run_again(mnist_raw, cache, monkeypatch):
         patch.setattr(arrays, "write", interrupt)
         with pytest.raises(KeyboardInterrupt):
             load("mnist", folder)
-    (cache / "from" / ".incomplete-killed" / "mnist" / "3.0.1").mkdir(parents=True)
+    (cache / "from" / ".dlworkshop-killed" / "mnist" / "3.0.1").mkdir(parents=True)
     assert len(load("mnist", folder).test.targets) == 20
 
 

@@ -9,8 +9,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
@@ -23,7 +21,14 @@ from dlworkshop.data.content import SPLITS
 from dlworkshop.data.readers.images import RECORDS
 from dlworkshop.data.rows import LazyArray
 from dlworkshop.errors import UserError
-from dlworkshop.files import atomic_rename, atomic_write, read_own
+from dlworkshop.files import (
+    DAY,
+    atomic_rename,
+    atomic_write,
+    partial_folder,
+    read_own,
+    remove_left_over,
+)
 from dlworkshop.run_files import schema
 from dlworkshop.types import Array, Batch, Dataset
 
@@ -181,11 +186,10 @@ def find(root: Path, signed: str) -> Path | None:
 def partial(root: Path) -> Iterator[Path]:
     """A temporary folder to prepare in; it is removed unless `commit` renames it."""
     root.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".incomplete-", dir=root))
-    try:
+    with contextlib.suppress(OSError):
+        remove_left_over(root / "index", DAY)
+    with partial_folder(root) as folder:
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 class About(TypedDict):
