@@ -129,6 +129,15 @@ def test_names_are_shown_as_they_are(capsys, image_run, photos, tmp_path):
     assert "".join(names) == str(odd)
 
 
+@pytest.mark.parametrize("form", ["csv", "table", "json"])
+def test_a_terminal_does_not_obey_a_name(form, capsys, image_run, photos, tmp_path):
+    odd = tmp_path / "a\x1b]0;mine\x07\n.png"
+    odd.write_bytes(next(photos.rglob("*.png")).read_bytes())
+    _, out, _ = call(capsys, "predict", image_run, odd, "--format", form)
+    assert "\x1b" not in out and "\x07" not in out
+    assert len(out.splitlines()) == 1 + (form != "json") or form == "table"
+
+
 def test_a_file_that_cannot_be_read_is_named_and_the_others_answered(
     capsys, image_run, photos, tmp_path
 ):

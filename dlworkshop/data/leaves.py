@@ -160,7 +160,13 @@ def read(given: Any, what: str) -> np.ndarray:
         ) from None
     if array.dtype.kind in "OT":
         array = _plain(array, what)
-    return np.char.decode(array) if array.dtype.kind == "S" else array
+    try:
+        return np.char.decode(array) if array.dtype.kind == "S" else array
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{what} has bytes that are not UTF-8 ({error}): decode them, as "
+            "np.char.decode(array, 'latin-1') does"
+        ) from None
 
 
 def _plain(array: np.ndarray, what: str) -> np.ndarray:

@@ -34,13 +34,18 @@ def visible(text: str) -> str:
     return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def _cell(text: str) -> str:
+    """Text that stays in its row: newlines are escaped, too."""
+    return visible(text).replace("\n", "\\n")
+
+
 def show(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a small table; without a header if it is empty."""
     table = Table(box=None, show_header=any(head), pad_edge=False)
     for title in head:
         table.add_column(title, overflow="fold")
     for row in rows:
-        table.add_row(*map(visible, row))
+        table.add_row(*map(_cell, row))
     _console().print(table)
 
 
@@ -147,12 +152,15 @@ def as_json(rows: Rows) -> None:
 
 
 def as_csv(rows: Rows) -> None:
-    """Print CSV with a header; an empty field for a missing number."""
+    """Print CSV with a header; an empty field for a missing number.
+
+    Control characters are escaped: a terminal would obey them.
+    """
     writer = csv.writer(sys.stdout, lineterminator="\n")
     for number, row in enumerate(rows):
-        if number == 0:
-            writer.writerow(columns(row))
-        writer.writerow(columns(row).values())
+        lines = columns(row), columns(row).values()
+        for line in lines[number > 0 :]:
+            writer.writerow(_cell(v) if isinstance(v, str) else v for v in line)
 
 
 def columns(row: Any) -> dict[str, Any]:
@@ -189,5 +197,5 @@ def _console() -> Console:
 
 def _short(value: Any) -> str:
     if isinstance(value, str) or value is None:
-        return visible(value or "")
+        return _cell(value or "")
     return f"{value:.4f}" if abs(value) < 10_000 else f"{value:,.0f}"

@@ -210,6 +210,7 @@ NAN = np.where(np.arange(N) == 7, np.nan, 1.0)
         ((X, X), {"classes": ("a", "b")}, r"classes are given, but y is float32"),
         ((X,), {"classes": ("a", "b")}, "classes are given, but no y"),
         ((X, np.array(["a", "b"] * 100)), {"classes": ()}, "y is text"),
+        ((X, np.array([b"a", b"\xff"] * 100)), {}, "y has bytes that are not UTF-8"),
         ((X, np.eye(4, dtype=np.uint8)[Y]), {}, "uint8 .* below 32"),
         ((X, Y), {"test": X}, "test is a ndarray of another form"),
         ((X, Y), {"test": (X[:, :2], Y)}, r"test x has examples of shape \[2\] and x"),

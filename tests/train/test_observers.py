@@ -243,6 +243,22 @@ def test_a_resumed_run_writes_no_step_twice(quadrants, tmp_path, torn, monkeypat
     assert written(board) == written(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("damage", ["flipped", "link", "pipe"])
+def test_a_damaged_event_file_is_one_sentence(damage, quadrants, tmp_path):
+    (tmp_path / "board").mkdir()
+    file = tmp_path / "board" / "events.out.tfevents.1.dlworkshop"
+    event = struct.pack("<Q", 5) + bytes(4) + b"\xff" * 5 + bytes(4)
+    if damage == "flipped":
+        file.write_bytes(event)
+    elif damage == "link":
+        (tmp_path / "mine").write_text("")
+        file.symlink_to(tmp_path / "mine")
+    else:
+        os.mkfifo(file)
+    with pytest.raises(UserError, match=r"dlworkshop cannot be read .*: remove it"):
+        train(quadrants, observe=[observers.tensorboard(tmp_path / "board")])
+
+
 def test_one_observer_serves_two_parts_of_a_run(quadrants, tmp_path):
     train(quadrants, observe=[observers.tensorboard(tmp_path / "whole")])
     board = observers.tensorboard(tmp_path / "board")

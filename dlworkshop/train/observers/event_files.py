@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from dlworkshop.errors import UserError, check_path
-from dlworkshop.files import atomic_write
+from dlworkshop.files import atomic_write, read_own
 
 __all__ = ["tensorboard"]
 
 OURS = ".dlworkshop"  # suffix of our event files
+MOST_BYTES = 1 << 31  # of an event file
 HEADER, FOOTER = 12, 4  # bytes around an event: its length and two checksums
 
 
@@ -155,12 +156,25 @@ def cut(path: Path, step: int) -> None:
     """Remove the events of `step` and later from an event file of ours.
 
     Events are in the order of steps. A file without events is removed.
+
+    Raises:
+        UserError: if it is damaged or a link, or not a regular file.
     """
-    content, end, left = path.read_bytes(), 0, 0
-    for position, event in events(content):
-        if event.step >= step:
-            break
-        end, left = position, left + len(event.summary.value)
+    from google.protobuf.message import DecodeError  # noqa: PLC0415 (of tensorboardX)
+
+    end, left = 0, 0
+    try:
+        content = read_own(path, MOST_BYTES)
+        for position, event in events(content):
+            if event.step >= step:
+                break
+            end, left = position, left + len(event.summary.value)
+    except (OSError, DecodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"{path} cannot be read ({why}): remove it, or choose another folder for "
+            "TensorBoard"
+        ) from error
     if not left:
         path.unlink()
     elif end < len(content):
