@@ -25,7 +25,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dlworkshop.identity import code, kinds
+from dlworkshop.identity import code, kinds, reads
 
 JSON = Any
 MARK = "@"  # first character of the keys that name the kind of a description
@@ -158,11 +158,11 @@ class _Describing:
         return known
 
     def _compound(self, thing: Any) -> JSON:  # noqa: PLR0911, PLR0912 (one per kind)
-        if isinstance(thing, code.Hidden):
+        if isinstance(thing, reads.Hidden):
             return self._hidden(thing.what)
-        if (what := code.hidden(thing)) is not None:
+        if (what := reads.hidden(thing)) is not None:
             return self._hidden(what)
-        if isinstance(thing, code.Imported):
+        if isinstance(thing, reads.Imported):
             return {"@module": thing.module, "package": thing.package}
         if type(thing) in (list, tuple):
             return [self.of(item) for item in thing]
@@ -283,7 +283,7 @@ class _Describing:
             self._in_passing = before
 
     def _hidden(self, what: str) -> JSON:
-        if what == code.FILE and self._in_passing:
+        if what == reads.FILE and self._in_passing:
             self._left_out += 1
             return {"@object": what}
         return {"@opaque": what}
@@ -301,13 +301,13 @@ class _Describing:
             if not key.startswith("__") and getattr(wrapped, key, None) is not value
         }
         if library is not None:
-            closed = code.closure(function)
+            closed = reads.closure(function)
             where = function.__globals__.get("__name__")
             about: dict[str, JSON] = {"@function": f"{kinds.public(where)}.{name}"}
             outside: dict[str, Any] = {}
             about["package"] = library
         else:
-            outside, closed = code.reads(function)
+            outside, closed = reads.reads(function)
             about = {"@function": name, "code": code.code(function)}
         return about | self._parts(
             defaults=function.__defaults__ or (),

@@ -135,8 +135,8 @@ def make_optimizer(
     """
     numbers = given(spec.routes.optimizer, hparams)
     takes, own = keywords(spec.optimizer), jax.random.fold_in(key, OPTIMIZER)
-    if "key" in takes and not is_bound(spec.optimizer, "key"):
-        numbers["key"] = own
+    if "key" in takes:
+        numbers |= {} if is_bound(spec.optimizer, "key") else {"key": own}
     elif "seed" in takes and not is_bound(spec.optimizer, "seed"):
         numbers["seed"] = jax.random.bits(own)
     if "learning_rate" in numbers and spec.schedule is not schedules.constant:

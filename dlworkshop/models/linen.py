@@ -13,7 +13,7 @@ from flax import errors as flax_errors
 from flax import linen as nn
 
 from dlworkshop.errors import UserError, check_flag, repr_of
-from dlworkshop.identity.code import closure
+from dlworkshop.identity.reads import closure
 from dlworkshop.models.adapter import MODES, Call, described, make_model, read_call
 from dlworkshop.models.model import Model, StatefulModel, ones_for
 from dlworkshop.types import Array, PyTree
