@@ -87,9 +87,27 @@ def candidates(
         augment: of images, what is done to them in training instead of what is tried.
 
     Raises:
-        UserError: where no network here takes such inputs.
+        UserError: where no network here takes such inputs, or one of the `asked`.
     """
     asked = dict(asked or {})
+    found = _networks(dataset, task, model, asked, augment)
+    for key in ANYWHERE:
+        if key in asked and not any(key in each.settings[0] for each in found):
+            names = ", ".join(each.name for each in found)
+            raise UserError(
+                f"hyper-parameter '{key}' has no effect, because no network that would "
+                f"be trained ({names}) has it: leave it out"
+            )
+    return found
+
+
+def _networks(
+    dataset: Dataset,
+    task: Task,
+    model: AnyModel | None,
+    asked: Mapping[str, Any],
+    augment: models.Augment | None,
+) -> list[Candidate]:
     shape = tuple(getattr(dataset.train.inputs, "shape", (0,))[1:])
     picture = len(shape) == 3
     if not picture and (augment is not None or {"flip", "shift"} & set(asked)):
@@ -288,11 +306,11 @@ def _candidate(
     Raises:
         UserError: for a hyper-parameter that is asked for and has no effect.
     """
-    takes = keywords(model.apply)
-    known = {"learning_rate", "weight_decay", "moves"} | set(takes) - INPUTS
-    values = {key: tuple(own) for key, own in grid.items() if key in known}
+    takes = set(keywords(model.apply)) - INPUTS
     if model.config.get("widths") == []:  # nothing there to be dropped
-        values.pop("dropout", None)
+        takes -= {"dropout"}
+    known = {"learning_rate", "weight_decay", "moves"} | takes
+    values = {key: tuple(own) for key, own in grid.items() if key in known}
     for key, value in asked.items():
         if key in known:
             values[key] = tuple(np.atleast_1d(value).tolist())

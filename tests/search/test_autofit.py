@@ -340,6 +340,19 @@ def test_what_survives_is_taken():
     }
 
 
+def test_dropout_is_obeyed_by_the_networks_that_have_it():
+    x = np.random.default_rng(0).integers(0, 2, (120, 2)).astype(np.float32)
+    dataset = data.from_arrays(x, (x[:, 0] + x[:, 1] == 1).astype(int))
+    hparams = {"learning_rate": 0.01, "weight_decay": 0.0, "dropout": 0.25}
+    more = {**QUICK, "seeds": 1, "folds": 0, "minutes": 5.0}
+    run = autofit(dataset, hparams=hparams, **more)
+    rows = run.summary["search"]["rows"]
+    rates = {row["candidate"]: row["hparams"].get("dropout") for row in rows}
+    assert rates == {"linear": None, "mlp": 0.25}
+    with pytest.raises(UserError, match="no network that would be trained"):
+        autofit(dataset, model=models.logistic(2), hparams=hparams, **more)
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
