@@ -15,8 +15,10 @@ def spread(values: np.ndarray) -> dict[str, float]:
     >>> spread(np.array([1.0, 3.0])), spread(np.array([]))
     ({'mean': 2.0, 'deviation': 1.0}, {'mean': 0.0, 'deviation': 1.0})
     """
-    mean, deviation = (values.mean(), values.std()) if len(values) else (0.0, 0.0)
-    return {"mean": float(mean), "deviation": float(deviation if deviation > 0 else 1)}
+    if len(values) and values.min() < values.max():
+        return {"mean": float(values.mean()), "deviation": float(values.std())}
+    # rounding of the mean gives equal numbers a deviation, of 1e-17 for 0.1
+    return {"mean": float(values[0]) if len(values) else 0.0, "deviation": 1.0}
 
 
 def standardised(values: np.ndarray, fitted: Mapping[str, Any]) -> np.ndarray:

@@ -110,14 +110,42 @@ def test_leaks_identifiers_and_constants_are_left_out_and_said(tmp_path, columns
         "number": list(range(100, 100 + ROWS)),
         "planet": ["earth"] * ROWS,
         "weight": [f"{i / 7:.4f}" for i in range(ROWS)],  # all differ, and are real
+        "refractive_index": [f"{i / 9:.4f}" for i in range(ROWS)],
     }
     loaded = load(write(tmp_path / "t.csv", columns), target="kind")
     used = [column["name"] for column in loaded.preprocessing["columns"]]
-    assert used == ["length", "island", "weight"]
+    assert used == ["length", "island", "weight", "refractive_index"]
     said = " ".join(loaded.card["warnings"])
     assert "'code' was left out: a leak" in said
     assert "'planet' was left out: always the same" in said
     assert "'name', 'number' were left out: like an identifier" in said
+
+
+def test_a_column_that_is_the_same_where_it_is_filled_tells_where(tmp_path, columns):
+    there = [i % 2 for i in range(ROWS)]
+    columns |= {
+        "garage": [("NA", "yes")[i] for i in there],
+        "level": [("", "0.1")[i] for i in there],  # the mean of many is rounded
+        "once": ["yes", *[""] * (ROWS - 1)],
+        "nearly": ["", *["yes"] * (ROWS - 1)],
+    }
+    loaded = load(write(tmp_path / "t.csv", columns), target="kind")
+    used = [column["name"] for column in loaded.preprocessing["columns"]]
+    assert used == ["length", "island", "garage", "level"]
+    assert loaded.card["columns"][2]["about"] == "1 category: yes"
+    said = " ".join(loaded.card["warnings"])
+    assert "'once', 'nearly' were left out: always the same" in said
+    row = {"length": "NA", "island": "", "garage": "yes", "level": "0.2"}
+    x = readers.to_example(row, loaded.preprocessing)
+    np.testing.assert_allclose(x[5:], [1, 0, 0.1, 0], atol=1e-6)
+    x = readers.to_example(row | {"garage": "", "level": ""}, loaded.preprocessing)
+    np.testing.assert_array_equal(x[5:], [0, 1, 0, 1])
+
+
+def test_numbers_that_may_be_codes_are_said(tmp_path, columns):
+    columns["zip"] = [f"{(501, 2134, 90210)[i % 7 % 3]:05d}" for i in range(ROWS)]
+    loaded = load(write(tmp_path / "t.csv", columns), target="kind")
+    assert "begin with 0, such as 00501" in " ".join(loaded.card["warnings"])
 
 
 def test_a_group_column_stays_on_one_side_and_is_no_feature(tmp_path, columns):

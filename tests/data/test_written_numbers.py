@@ -14,6 +14,10 @@ def values():
     return np.random.default_rng(0).integers(200, 90_000, ROWS) + 0.5
 
 
+def in_brackets(number):
+    return f"({number})" if number[0] in "1357" else number
+
+
 WRITTEN = {
     "commas between thousands": (lambda v: f"{v:,.2f}", ",", "','"),
     "dollars": (lambda v: f"${v:,.2f}", ",", "in $"),
@@ -34,6 +38,12 @@ WRITTEN = {
         lambda v: f"{v:,.2f}".translate(str.maketrans(",.", "\u202f,")),
         ";",
         "",
+    ),
+    "accountants": (lambda v: in_brackets(f"{v:,.2f}"), ",", "in brackets"),
+    "german accountants": (
+        lambda v: in_brackets(f"{v:,.2f} €".translate(str.maketrans(",.", ".,"))),
+        ";",
+        "in brackets",
     ),
     "swiss": (lambda v: f"CHF {v:,.2f}".replace(",", "\u2019"), ";", "in CHF"),
 }
@@ -60,12 +70,15 @@ def plain(tmp_path_factory):
 def test_they_are_numbers_and_the_card_says_how(tmp_path, plain, kind):
     write, delimiter, said = WRITTEN[kind]
     found = load(table(tmp_path / "t.csv", map(write, values()), delimiter))
-    np.testing.assert_allclose(found.train.inputs[:], plain.train.inputs[:], atol=1e-6)
+    if "accountants" not in kind:
+        inputs = found.train.inputs[:], plain.train.inputs[:]
+        np.testing.assert_allclose(*inputs, atol=1e-6)
     assert any(said in note for note in found.card["warnings"])
     cell = write(1234.5) if delimiter == "," else "1234.5"  # as its own file reads it
     (example,) = data.readers.to_example({"price": cell}, found.preprocessing)
-    (other,) = data.readers.to_example({"price": "1234.5"}, plain.preprocessing)
-    assert example == pytest.approx(other)
+    (column,) = found.preprocessing["columns"]
+    value = example * column["deviation"] + column["mean"]
+    assert value == pytest.approx(-1234.5 if "(" in cell else 1234.5, abs=0.01)
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,8 @@ def prepare(read: Read, path: Path, folder: Path, options: Options) -> store.Pre
         mean = np.nan_to_num(np.nanmean(train, 0))
         deviation = np.nan_to_num(np.nanstd(train, 0))
         preprocessing["mean"] = mean.tolist()
-        preprocessing["deviation"] = np.where(deviation > 0, deviation, 1.0).tolist()
+        varied = np.nanmax(train, 0) > np.nanmin(train, 0)  # exact, unlike a deviation
+        preprocessing["deviation"] = np.where(varied, deviation, 1.0).tolist()
         prepared = (
             "each minus its mean, divided by its standard deviation, both of train; "
             "missing numbers are replaced by the mean"

@@ -47,6 +47,7 @@ class Column(NamedTuple):
     code: np.ndarray  # int32 [N], index in the words; -1 if missing
     words: tuple[str, ...]  # sorted; () for numbers
     odd: tuple[tuple[str, int], ...] = ()  # words that count as missing numbers
+    padded: str = ""  # one of the numbers, if zeros make them equally long
 
     @property
     def present(self) -> np.ndarray:
@@ -92,13 +93,32 @@ def read(values: "pa.ChunkedArray") -> Column:
         error = compute.match_substring_regex(words, "^(#|Err:)").to_numpy(False)
         named = is_odd | (missing & error)
         odd = [(words[int(i)].as_py(), int(count[i])) for i in np.flatnonzero(named)]
-        return Column(numbers[code], np.zeros(len(code), np.int8), (), tuple(odd))
+        padded = _padded(words.filter(pa.array(~missing)))
+        no_code = np.zeros(len(code), np.int8)
+        return Column(numbers[code], no_code, (), tuple(odd), padded)
     said = zip(words.to_pylist(), missing, strict=True)
     texts = ["" if not_there else plain(word) for word, not_there in said]
     names = sorted({text for text in texts if text})
     place = {name: i for i, name in enumerate(names)} | {"": -1}
     places = np.array([place[text] for text in texts], np.int32)
     return Column(None, places[code], tuple(names))
+
+
+def _padded(words: "pa.Array") -> str:
+    """A word that begins with 0, if all are equally many digits, as in postal codes.
+
+    >>> import pyarrow as pa
+    >>> _padded(pa.array(["90210", "02134"])), _padded(pa.array(["10", "02"]))
+    ('02134', '')
+    """
+    from pyarrow import compute  # noqa: PLC0415
+
+    zero = words.filter(compute.match_substring_regex(words, "^0[0-9]{3,}$"))
+    if not len(zero):
+        return ""
+    first = zero[0].as_py()
+    alike = compute.match_substring_regex(words, f"^[0-9]{{{len(first)}}}$")
+    return first if compute.all(alike).as_py() else ""
 
 
 def choose(
@@ -129,6 +149,11 @@ def choose(
                 f"'{name}' is a column of numbers, and other cells count as missing: "
                 f"{cards.some(cells, 5)}."
             )
+        if column.padded:
+            said.append(
+                f"'{name}' is a column of numbers, although some begin with 0, such as "
+                f"{column.padded}: if they are codes, put a letter before each."
+            )
     return features
 
 
@@ -141,7 +166,8 @@ def _useless(
         distinct = len(column.words)
     else:
         distinct = len(np.unique(column.numbers[present]))
-    if distinct < 2:
+    marked = min(present.sum(), (~present).sum())  # rows that missing cells set apart
+    if distinct < 2 and (distinct == 0 or marked < 2):
         return "always the same"
     if is_leak(column):
         return "a leak, which determines the target"
@@ -155,14 +181,19 @@ def _useless(
 
 
 def _is_identifier(name: str, column: Column, distinct: int) -> bool:
-    """Whether all values differ, and are words, consecutive numbers or named an id."""
+    """Whether all values differ, and are words, or whole numbers that are consecutive
+    or named an id.
+    """
     if distinct < column.present.sum():
         return False
-    if column.numbers is None or ID_NAME.search(name):
+    if column.numbers is None:
         return not _are_dates(column)
     numbers = column.numbers[column.present]
-    whole = bool((numbers == np.floor(numbers)).all())
-    return whole and numbers.max() - numbers.min() == len(numbers) - 1
+    if not (numbers == np.floor(numbers)).all():
+        return False
+    if ID_NAME.search(name):
+        return not _are_dates(column)
+    return numbers.max() - numbers.min() == len(numbers) - 1
 
 
 def _are_dates(column: Column) -> bool:
@@ -336,7 +367,9 @@ def rows_of_card(
     for fitted in preprocessing["columns"]:
         column = columns[fitted["name"]]
         about = (
-            f"{len(fitted['values'])} categories: {', '.join(fitted['values'][:6])}"
+            f"{len(fitted['values'])} categor"
+            f"{'y' if len(fitted['values']) == 1 else 'ies'}: "
+            + ", ".join(fitted["values"][:6])
             + (" ..." if len(fitted["values"]) > 6 else "")
             if "values" in fitted
             else f"number{' in ' * ('unit' in fitted)}{fitted.get('unit', '')}, "

@@ -25,17 +25,19 @@ DECIMAL_COMMA = r"^([+-]?[0-9]+),([0-9]+([eE][+-]?[0-9]+)?)$"
 CURRENCY = r"[$€£¥₹₽₩₺₴₫฿]|(?:USD|EUR|GBP|CHF|JPY|CNY|INR|CAD|AUD|SEK|NOK|DKK|PLN|BRL)"
 SPACES = " '\u2019\u00a0\u202f"  # between thousands, with any decimal mark
 UNIT = rf"(?:{CURRENCY}|%)?"
+# What may be around the digits of a number; brackets are a minus.
+BEFORE, AFTER = rf"^\(?[+-]?{UNIT}\s?\(?-?", rf"\)?\s?{UNIT}\)?$"
 # A decimal comma, possibly with points or spaces between thousands; or two such points.
 COMMA_NUMBER = (
-    rf"^[+-]?{UNIT}\s?-?(?:[0-9]{{1,3}}(?:[.{SPACES}][0-9]{{3}})+,[0-9]+"
-    rf"|[0-9]+,[0-9]+|[0-9]{{1,3}}(?:\.[0-9]{{3}}){{2,}})\s?{UNIT}$"
+    rf"{BEFORE}(?:[0-9]{{1,3}}(?:[.{SPACES}][0-9]{{3}})+,[0-9]+"
+    rf"|[0-9]+,[0-9]+|[0-9]{{1,3}}(?:\.[0-9]{{3}}){{2,}}){AFTER}"
 )
 # Commas between thousands, and a point or a second comma.
 POINT_NUMBER = r"^[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]+|,[0-9]{3})$"
 COMMA_THOUSANDS = r"^[+-]?[1-9][0-9]{0,2},[0-9]{3}$"  # may be a decimal comma
 POINT_THOUSANDS = r"^[+-]?[1-9][0-9]{0,2}\.[0-9]{3}$"  # may be a decimal point
 # Points between thousands, where the decimal mark is a comma.
-POINT_GROUPS = rf"^[+-]?{UNIT}\s?-?[1-9][0-9]{{0,2}}(?:\.[0-9]{{3}})+\s?{UNIT}$"
+POINT_GROUPS = rf"{BEFORE}[1-9][0-9]{{0,2}}(?:\.[0-9]{{3}})+{AFTER}"
 MOST_TITLES = 20  # rows from the first, within which a blank line may end the title
 ROW_NUMBERS = "unnamed: 0"  # name of a first column without a name
 
@@ -290,15 +292,16 @@ def _decimal(cells: Sequence[str]) -> _Decimal:
 
 
 def _bare(text: str) -> str:
-    """A cell without its unit."""
-    return re.sub(rf"^([+-]?){UNIT}\s?|\s?{UNIT}$", r"\1", plain(text))
+    """A cell without its unit and brackets."""
+    around = rf"^\(?([+-]?){UNIT}\s?\(?|\)?\s?{UNIT}\)?$"
+    return re.sub(around, r"\1", plain(text))
 
 
 def _with_point(text: str) -> str:
-    """A number with its decimal comma replaced by a point."""
-    return (
-        re.sub(f"[.{SPACES}]", "", text).replace(",", ".") if _is_comma(text) else text
-    )
+    """A number with its decimal comma replaced by a point, without unit."""
+    if not _is_comma(text):
+        return text
+    return re.sub(f"[.{SPACES}]", "", _bare(text)).replace(",", ".")
 
 
 def _is_comma(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Numbers with thousands separators or a unit: $1,234.50, 12 %."""
+"""Numbers with thousands separators, a unit or brackets: $1,234.50, 12 %, (3)."""
 
 import re
 from collections.abc import Mapping
@@ -24,6 +24,10 @@ WRITTEN = re.compile(
     r"|[0-9]*)(?P<part>\.[0-9]*)?(?P<power>[eE][+-]?[0-9]+)?"
     rf"\s?(?P<after>{CURRENCY}|%)?"
 )
+# A negative number, as accountants write it.
+BRACKETS = re.compile(
+    rf"(?P<before>{CURRENCY})?\s?\((?P<inside>[^()+-]+)\)\s?(?P<after>{CURRENCY}|%)?"
+)
 
 
 class Written(NamedTuple):
@@ -32,16 +36,23 @@ class Written(NamedTuple):
     plain: str  # digits without unit and thousands separators
     unit: str  # of a currency, or "%"; "" if there is none
     mark: str  # thousands separator; "" if there is none
+    in_brackets: bool = False  # a negative number
 
 
 def parse(text: str) -> Written | None:
     """The number in a cell with a decimal point; None if it is not a number.
 
-    >>> parse("$1,234.50"), parse("-12 %")[:2]
-    (Written(plain='1234.50', unit='$', mark=','), ('-12', '%'))
+    >>> parse("$1,234.50")[:3], parse("-12 %")[:2]
+    (('1234.50', '$', ','), ('-12', '%'))
     >>> parse("1,23"), parse("$"), parse("3 kg")
     (None, None, None)
+    >>> parse("$(1,234)")
+    Written(plain='-1234', unit='$', mark=',', in_brackets=True)
     """
+    negative = BRACKETS.fullmatch(text.strip())
+    if negative:
+        parts = negative["before"], negative["inside"].strip(), negative["after"]
+        text = "-" + "".join(part or "" for part in parts)
     found = WRITTEN.fullmatch(text.strip())
     if not found or not re.search("[0-9]", found["whole"] + (found["part"] or "")):
         return None
@@ -52,7 +63,7 @@ def parse(text: str) -> Written | None:
     whole = found["whole"].replace(mark, "") if mark else found["whole"]
     number = f"{found['sign']}{found['minus']}{whole}{found['part'] or ''}"
     unit = found["before"] or found["after"] or ""
-    return Written(number + (found["power"] or ""), unit, mark)
+    return Written(number + (found["power"] or ""), unit, mark, bool(negative))
 
 
 def are_numbers(values: np.ndarray, count: np.ndarray) -> bool:
@@ -88,8 +99,9 @@ def as_plain(
 ) -> "tuple[pa.ChunkedArray, dict[str, str]]":
     """A column of text [N] with plain numbers, and their original notation.
 
-    The notation has `unit` and `thousands` if the numbers have them; it is {} if the
-    numbers were plain, or the cells are no numbers; see `are_numbers`.
+    The notation has `unit` and `thousands` if the numbers have them, and `negative` if
+    some are in brackets; it is {} if the numbers were plain, or the cells are no
+    numbers; see `are_numbers`.
 
     Raises:
         UserError: if the numbers have several units, or only some have a "%".
@@ -128,6 +140,11 @@ def as_plain(
     how = {"unit": named[0]} if named else {}
     if mark := "".join(sorted(set(marks) - {""})):
         how["thousands"] = mark
+    bracketed = {written.in_brackets for _, written in pairs}
+    if bracketed == {True, False}:
+        how["negative"] = "()"
+    elif True in bracketed:  # all of them: a label such as (1)
+        return values, {}
     if not how:
         return values, {}
     plain = pa.array([w.plain if w else t for t, w in zip(texts, found, strict=True)])
@@ -145,6 +162,8 @@ def number_in(text: str, column: Mapping[str, Any]) -> str:
     """
     found = parse(text)
     if found is None or (found.mark and found.mark not in column.get("thousands", "")):
+        return text
+    if found.in_brackets and "negative" not in column:
         return text
     if found.unit and found.unit != column.get("unit"):
         wanted = f"in {column['unit']}" if "unit" in column else "without a unit"
@@ -166,4 +185,6 @@ def sentence(name: str, how: dict[str, str]) -> str:
     if "thousands" in how:
         said = " or ".join(f"'{mark}'" for mark in how["thousands"])
         marks = f", with {said} between thousands"
+    if "negative" in how:
+        marks += ", negative ones in brackets"
     return f"'{name}' is read as numbers{unit}{marks}."
