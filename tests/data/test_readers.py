@@ -400,6 +400,26 @@ def test_a_folder_without_classes_is_one_sentence(tmp_path):
     assert sentence(tmp_path / "p").endswith(said + "/p/more/q")
 
 
+def test_a_split_folder_may_be_doubled(tmp_path):
+    for k, kind in enumerate(("seg_train/cat", "seg_train/dog", "seg_test/cat")):
+        part, name = kind.split("/")
+        for i in range(8):
+            save(tmp_path / "p" / part / part / name / f"{i}.png", seed=10 * k + i)
+    loaded = load(tmp_path / "p")
+    assert loaded.classes == ("cat", "dog") and loaded.test.num_examples == 8
+
+
+def test_a_train_folder_without_two_classes_is_one_sentence(tmp_path):
+    for place in ("train/cat", "test/cat"):
+        save(tmp_path / "p" / place / "1.png")
+    said = "p/train has 1 folder of a class, wanted at least 2: put"
+    assert said in sentence(tmp_path / "p")
+    save(tmp_path / "p/train/images/dog/1.png")
+    (tmp_path / "p/train/cat").rename(tmp_path / "p/train/images/cat")
+    said = "p/train has 1 folder of a class ('images' has 2 folders: if these are the"
+    assert said in sentence(tmp_path / "p")
+
+
 def test_a_test_class_unknown_to_train_is_one_sentence(tmp_path):
     for place in ("train/a", "train/b", "test/c"):
         save(tmp_path / "p" / place / "1.png")

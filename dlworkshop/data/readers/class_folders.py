@@ -33,26 +33,19 @@ class Listing(NamedTuple):
 def listing(root: Path) -> Listing:
     """List a folder with one folder per class, possibly inside split folders.
 
+    A split folder may be doubled, as in train/train/cat, which unpacking does.
+
     Raises:
         UserError: if there are no classes, a class is missing from train, or another
             folder is beside the split folders.
     """
     parts = _splits(root)
-    homes = [(home, number) for top, number in parts for home in _folders(top)]
+    inner = [(_undoubled(top, number), number) for top, number in parts]
+    homes = [(home, number) for top, number in inner for home in _folders(top)]
     named = {class_name(home.name) for home, number in homes if number == 0}
     classes = sorted(named, key=_natural)
     if len(classes) < 2:
-        inner = _only(root)
-        if len(_folders(inner)) > 1:
-            raise UserError(
-                f"{root} has only the folder '{class_name(inner.name)}', which has "
-                f"{len(_folders(inner))} folders: give the path {escaped(str(inner))}"
-            )
-        raise UserError(
-            f"{root} has {len(classes)} folder{'' if len(classes) == 1 else 's'} of "
-            "a class, wanted at least 2: put the images of each class into a folder "
-            "named after it"
-        )
+        raise _too_few(next(top for top, number in inner if number == 0), root)
     names, label, given = [], [], []
     for home, number in homes:
         name = class_name(home.name)
@@ -67,7 +60,7 @@ def listing(root: Path) -> Listing:
         given += [number] * len(found)
     beside = [
         name
-        for home in {root, *(top for top, _ in parts)}
+        for home in {root, *(top for top, _ in [*parts, *inner])}
         for name in _files(home, root)
     ]
     if not names:
@@ -78,6 +71,32 @@ def listing(root: Path) -> Listing:
     numbers = np.array(label, np.int32), np.array(given, np.int8)
     tops = [(class_name(top.name), number) for top, number in parts]
     return Listing(root, names, *numbers, tuple(classes), beside, tops)
+
+
+def _too_few(train: Path, root: Path) -> UserError:
+    """The reason why the folder of train, which may be the root, has no two classes."""
+    inner, size = _only(train), len(_folders(train))
+    name, more = class_name(inner.name), len(_folders(inner))
+    if more > 1 and train == root:
+        return UserError(
+            f"{root} has only the folder '{name}', which has {more} folders: give the "
+            f"path {escaped(str(inner))}"
+        )
+    nested = f" ('{name}' has {more} folders: if these are the classes, move them up)"
+    return UserError(
+        f"{escaped(str(train))} has {size} folder{'' if size == 1 else 's'} of a class"
+        f"{nested * (more > 1)}, wanted at least 2: put the images of each class into "
+        "a folder named after it"
+    )
+
+
+def _undoubled(top: Path, number: int) -> Path:
+    """A split folder, or the only folder in it if that is of the same split."""
+    while len(inside := _folders(top)) == 1 and _folders(inside[0]):
+        if arrays.split_of(inside[0].name) != number:
+            break
+        [top] = inside
+    return top
 
 
 def _only(root: Path) -> Path:
