@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 
 from dlworkshop.answers import importance, mistakes, saliency, unlike
-from dlworkshop.answers.limits import values
+from dlworkshop.answers.limits import units, values
 from dlworkshop.data import card
 from dlworkshop.data.rows import Rows
 from dlworkshop.learn.metrics import own_units
+from dlworkshop.report.words import quantity
 from dlworkshop.train.predictions import LINKS, labels
 from dlworkshop.train.result import Run
 from dlworkshop.train.scores import only_array, scores_of
@@ -106,7 +107,7 @@ def _true(run: Run, dataset: Dataset, targets: np.ndarray) -> list[str]:
         names = dataset.classes
         return [names[k] if names else str(k) for k in label.tolist()]
     true = values(run, np.asarray(targets)[None], targets)[1]
-    return [", ".join(f"{value:.5g}" for value in row) for row in true]
+    return _in_words(run, true)
 
 
 def _said(run: Run, dataset: Dataset, outputs: np.ndarray) -> list[str]:
@@ -115,13 +116,25 @@ def _said(run: Run, dataset: Dataset, outputs: np.ndarray) -> list[str]:
     if kind == "values":
         shape = len(outputs[0]), -1
         mean = values(run, outputs, np.zeros(outputs.shape[1:]).reshape(shape))[0]
-        return [", ".join(f"{value:.5g}" for value in row) for row in mean]
+        return _in_words(run, mean)
     chance = LINKS[kind](outputs.astype(np.float64)).mean(0)
     names = dataset.classes
     return [
         f"{names[k] if names else k} ({100 * row[k]:.0f} %)"
         for row in chance
         for k in [int(row.argmax())]
+    ]
+
+
+def _in_words(run: Run, rows: np.ndarray) -> list[str]:
+    """Numbers [n, D] in the units of the table."""
+    own = units(run, rows.shape[1])
+    return [
+        ", ".join(
+            f"{quantity(value, '')} {unit}".strip()
+            for value, unit in zip(row, own, strict=True)
+        )
+        for row in rows.tolist()
     ]
 
 

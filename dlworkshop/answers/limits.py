@@ -84,9 +84,14 @@ def _intervals(
     if not np.isfinite(half).all():
         return None
     hits = np.abs(mean - true) <= half  # [N, D]
+    apart = {"%": "percentage points"}
     return [
-        {"half": float(half[d]), "test": conformal.counted(hits[:, d])}
-        for d in range(len(half))
+        {
+            "half": float(half[d]),
+            "unit": apart.get(unit, unit),
+            "test": conformal.counted(hits[:, d]),
+        }
+        for d, unit in enumerate(units(run, len(half)))
     ]
 
 
@@ -97,6 +102,13 @@ def values(run: Run, outputs: np.ndarray, targets: Array) -> Two:
     if run.target is not None:
         mean, true = (in_own_units(each, run.target) for each in (mean, true))
     return mean.reshape(len(true), -1), true.reshape(len(true), -1)
+
+
+def units(run: Run, size: int) -> list[str]:
+    """The unit of each number of a target, as in the table; "" if it has none."""
+    columns = (run.target or {}).get("columns", ())
+    known = [column.get("unit", "") for column in columns]
+    return known if len(known) == size else [""] * size
 
 
 def limits_of_inputs(

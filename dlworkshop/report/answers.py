@@ -8,7 +8,14 @@ from dlworkshop.report.data_card import strip
 from dlworkshop.report.elements import Html, data, fold, join, note, table, tag
 from dlworkshop.report.names import in_table
 from dlworkshop.report.read import RunFolder, get_nested
-from dlworkshop.report.words import count, humanize, is_fraction, quantity, titled
+from dlworkshop.report.words import (
+    count,
+    humanize,
+    is_fraction,
+    quantity,
+    titled,
+    with_error,
+)
 
 OPEN_ROWS = 20  # a longer table is folded
 
@@ -43,8 +50,9 @@ def _intervals(run: RunFolder, found: Mapping[str, Any]) -> list[str]:
     columns = run.values.names if run.values is not None else []
     for d, own in enumerate(found.get("intervals") or []):
         name = columns[d] if d < len(columns) and columns[d] else "the target"
+        half = f"{quantity(own['half'], '')} {own.get('unit', '')}".strip()
         lines.append(
-            f"Prediction interval of {name}: the prediction ± {own['half']:.4g}. "
+            f"Prediction interval of {name}: the prediction ± {half}. "
             f"{_counted(own['test'])} have the true value in their interval (target: "
             f"{_percent(found['level'])})."
         )
@@ -112,8 +120,8 @@ def importance(run: RunFolder) -> Html | None:
     scale, unit = (100, "points") if is_fraction(name) else (1, run.unit(name))
     rows = []
     for each in found["columns"]:
-        said = f"{scale * each['mean']:.3g}"
-        said += f" ± {scale * each['sem']:.2g}" if each["sem"] is not None else ""
+        error = None if each["sem"] is None else scale * each["sem"]
+        said = with_error(scale * each["mean"], error, "")
         rows.append([each["column"], data(said, each["mean"])])
     verb = "falls" if is_fraction(name) else "rises"
     text = (

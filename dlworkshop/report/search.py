@@ -22,6 +22,7 @@ from dlworkshop.report.words import (
     plain,
     quantity,
     titled,
+    with_error,
 )
 
 OPEN_ROWS = 12  # a longer table is folded
@@ -65,6 +66,15 @@ def search(run: RunFolder) -> Html | None:
         return None
     rows, judged = found.get("rows") or [], found.get("judged_by", "loss")
     parts = []
+    tried = found.get("tried") or {}
+    worked = [
+        f"{name}: {count(own.get('members'), 'member')} ({plain(own.get('repeats'))}), "
+        f"{count(own.get('updates'))} updates each, {duration(own.get('seconds'))} "
+        f"(planned {duration(own.get('planned'))})"
+        for name, own in tried.items()
+        if "members" in own
+    ]
+    worked += found.get("left_out") or []
     if rows:
         names = list(dict.fromkeys(name for row in rows for name in row["hparams"]))
         shown = [_row(row, names, judged) for row in rows]
@@ -77,16 +87,8 @@ def search(run: RunFolder) -> Html | None:
         )
         parts.append(note(f"Chosen: {found.get('rule')}."))
     else:
-        parts.append(tag("p", "All settings were given, so nothing was searched."))
-    tried = found.get("tried") or {}
-    worked = [
-        f"{name}: {count(own.get('members'), 'member')} ({plain(own.get('repeats'))}), "
-        f"{count(own.get('updates'))} updates each, {duration(own.get('seconds'))} "
-        f"(planned {duration(own.get('planned'))})"
-        for name, own in tried.items()
-        if "members" in own
-    ]
-    worked += found.get("left_out") or []
+        given = "All settings were given, so nothing was searched."
+        parts.append(tag("p", "No settings were compared." if worked else given))
     budget = run.summary.get("budget") or {}
     if budget:
         worked.append(
@@ -102,8 +104,8 @@ def _row(row: dict[str, Any], names: list[str], judged: str) -> list[Any]:
     scale, unit = (100, " points") if is_fraction(judged) else (1, "")
     lost = "—"
     if behind is not None:
-        lost = f"{scale * behind:.3g}{unit}"
-        lost += "" if sem is None else f" ± {scale * sem:.2g}"
+        error = None if sem is None else scale * sem
+        lost = with_error(scale * behind, error, "") + unit
     return [
         row["candidate"],
         *(plain(row["hparams"].get(name)) for name in names),

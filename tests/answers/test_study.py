@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import numpy as np
@@ -95,11 +96,25 @@ def test_mistakes_are_found_in_the_file_and_have_neighbours(prices, houses):
     found = prices.read_artifact(answers.FILE)["mistakes"]["rows"]
     for each in found[:3]:
         own = rows[int(each["name"].removeprefix("row ")) - 2]
-        assert each["true"] == f"{float(own['price']):.5g}"
+        assert each["true"] == f"{float(own['price']):,.0f}"
         for near in each["nearest"]:
             other = rows[int(near["name"].removeprefix("row ")) - 2]
-            assert near["true"] == f"{float(other['price']):.5g}"
+            assert near["true"] == f"{float(other['price']):,.0f}"
             assert other["town"] == own["town"]  # another one is two deviations off
+
+
+def test_the_page_has_the_unit_of_a_target_and_no_exponents(
+    price_run, houses, tmp_path
+):
+    run = load(shutil.copytree(price_run, tmp_path / "run"))
+    run.target["columns"][0]["unit"] = "$"
+    found = answers.study(run, data.load(houses, target="price"))
+    page = report.write(run.workdir).read_text()
+    assert f"the prediction ± {found['intervals'][0]['half']:,.0f} $." in page
+    for row in found["mistakes"]["rows"]:
+        assert re.fullmatch(r"\d{3},\d{3} \$", row["true"])
+    importance = page[page.index("Breiman 2001") :]
+    assert not re.search(r"\de\+", importance[: importance.index("</table>")])
 
 
 def test_images_have_names_and_saliency(images, photos):

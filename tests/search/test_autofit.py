@@ -82,6 +82,18 @@ def test_the_report_tells_the_search_and_the_baselines(folder):
     assert "Time used: " in page and "Expected on new data: " in page
 
 
+def test_the_report_says_when_there_was_no_time_for_a_search(folder, tmp_path):
+    run = shutil.copytree(folder, tmp_path / "run")
+    summary = json.loads((run / "summary.json").read_text())
+    summary["search"] |= {"rows": [], "tried": {}}
+    summary.pop("sha256")  # it is another one below
+    for left_out, said in ([], "All settings were given"), (["No time"], "No settings"):
+        summary["search"]["left_out"] = left_out
+        (run / "summary.json").write_text(json.dumps(summary))
+        page = report.write(run).read_text()
+        assert said in page and ("All settings were given" in page) == (not left_out)
+
+
 def test_a_finished_run_is_returned_and_another_one_refused(table, folder):
     before = (folder / "summary.json").read_text()
     run = search(table, folder)
