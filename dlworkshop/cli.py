@@ -1,6 +1,5 @@
 """The command `dlworkshop` for run folders and data sets."""
 
-import contextlib
 import dataclasses
 import io
 import os
@@ -346,21 +345,13 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _parse(args: Sequence[str] | None) -> Callable[[], int]:
-    """Parse the command line; the error box of tyro becomes one sentence."""
+    """Parse the command line."""
     import tyro
 
     args = list(sys.argv[1:] if args is None else args)
     if args[:1] == ["estimate"] and args[1:] and not args[1].startswith("-"):
         args[2:] = ["--", *args[2:]]  # the rest are flags of the script
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return tyro.extras.subcommand_cli_from_dict(
-                COMMANDS, prog="dlworkshop", description=__doc__, args=args
-            )
-    except SystemExit as left:
-        if not left.code:  # --help
-            raise
-        lines = [line.strip("│ .") for line in said.getvalue().splitlines()[1:-1]]
-        words = " ".join(s if any(map(str.isalnum, s)) else ";" for s in lines)
-        raise UserError(words.replace(" ;", ";").strip("; ")) from None
+    with terminal.flags():
+        return tyro.extras.subcommand_cli_from_dict(
+            COMMANDS, prog="dlworkshop", description=__doc__, args=args
+        )

@@ -91,10 +91,10 @@ class Config(workshop.TrainingConfig):
     """Weight decay of AdamW; several values are searched by validation."""
     dropout: tuple[float, ...] = ()
     """Dropout rate of dense units; several values are searched by validation."""
-    channels: tuple[int, ...] = (32, 64, 128)
-    """Channels of each stage, for --model cnn or resnet."""
-    dense: tuple[int, ...] = (128,)
-    """Units of each hidden layer, for --model mlp or cnn."""
+    channels: tuple[int, ...] | None = None
+    """Channels of each stage, for --model cnn or resnet; by default 32 64 128."""
+    dense: tuple[int, ...] | None = None
+    """Units of each hidden layer, for --model mlp or cnn; by default 128."""
 
 
 def choose_loss(config: Config, dataset: Dataset) -> Callable | None:
@@ -114,6 +114,8 @@ def choose_model(config: Config, dataset: Dataset) -> models.Model | None:
     """The requested model on standardised inputs; None if it is to be searched."""
     shape, task = dataset.train.inputs.shape[1:], task_of(dataset)
     kind, outputs = config.model, task.outputs
+    channels = (32, 64, 128) if config.channels is None else config.channels
+    dense = (128,) if config.dense is None else config.dense
     if kind == "auto":
         return None
     if kind in ("cnn", "resnet") and len(shape) != 3:
@@ -124,14 +126,24 @@ def choose_model(config: Config, dataset: Dataset) -> models.Model | None:
     if kind == "logistic":
         model = models.logistic(outputs)
     elif kind == "mlp":
-        model = models.mlp(config.dense, num_classes=outputs)
+        model = models.mlp(dense, num_classes=outputs)
     elif kind == "resnet":
-        model = models.resnet(config.channels, norm="batch", num_classes=outputs)
+        model = models.resnet(channels, norm="batch", num_classes=outputs)
     else:
         model = models.cnn(
-            config.channels, config.dense, pooling=models.max_pool, num_classes=outputs
+            channels, dense, pooling=models.max_pool, num_classes=outputs
         )
     return prepared(model, dataset, task)
+
+
+def check_widths(config: Config) -> None:
+    """Reject widths of layers that the network does not have."""
+    for name, kinds in {"channels": ("cnn", "resnet"), "dense": ("mlp", "cnn")}.items():
+        if getattr(config, name) is not None and config.model not in kinds:
+            raise UserError(
+                f"{name} is for --model {' or '.join(kinds)}, and the model is "
+                f"{config.model}: give one of these, or leave {name} out"
+            )
 
 
 def choose_augment(config: Config, dataset: Dataset) -> models.Augment | None:
@@ -168,6 +180,7 @@ def main(config: Config) -> Run:
         raise UserError("no data were given: give a folder or a table with --data PATH")
     if config.num_epochs is not None:
         check_whole("num_epochs", config.num_epochs)
+    check_widths(config)
     seen = choose_features(config)
     dataset = data.load(
         config.data,

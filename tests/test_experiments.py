@@ -271,6 +271,8 @@ def test_all_cores_are_used_only_where_members_divide(monkeypatch):
         ({"target": ("dark",)}, "does not need: leave it out"),
         ({"features": "vgg16"}, "need trained weights: give --weights PATH"),
         ({"weights": "vgg16.h5"}, "add --features vgg16"),
+        ({"dense": (7,)}, "dense is for --model mlp or cnn, and the model is auto"),
+        ({"channels": (3,), "model": "mlp"}, "is for --model cnn or resnet, and"),
     ],
 )
 def test_a_mistake_with_own_data_leaves_nothing(tmp_path, photos, settings, said):
@@ -293,6 +295,10 @@ def test_a_mistake_with_own_data_is_one_line_and_exit_code_2(tmp_path, photos, s
     assert code == 2
     (line,) = err.strip().splitlines()
     assert line.startswith("error: group_by is '['")
+    code, _, err = start(ROOT / "experiments/own_data.py", *flags, "--resize", "foo")
+    assert code == 2
+    (line,) = err.strip().splitlines()
+    assert line.startswith("error: invalid choice 'foo' for argument '--resize'")
 
 
 @pytest.mark.slow

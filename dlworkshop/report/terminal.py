@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import io
 import itertools
 import json
 import logging
@@ -14,6 +15,8 @@ from typing import Any
 from rich.cells import cell_len
 from rich.console import Console, JustifyMethod
 from rich.table import Table
+
+from dlworkshop.errors import UserError
 
 AT_ONCE = 64  # rows that are laid out together
 WORD, LEAST_WORD = 14, 8  # width of text columns other than the name
@@ -199,3 +202,18 @@ def _short(value: Any) -> str:
     if isinstance(value, str) or value is None:
         return _cell(value or "")
     return f"{value:.4f}" if abs(value) < 10_000 else f"{value:,.0f}"
+
+
+@contextlib.contextmanager
+def flags() -> Iterator[None]:
+    """While flags are parsed: the error box of tyro becomes a `UserError`."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            yield
+    except SystemExit as left:
+        if not left.code:  # --help
+            raise
+        lines = [line.strip("│ .") for line in said.getvalue().splitlines()[1:-1]]
+        words = " ".join(s if any(map(str.isalnum, s)) else ";" for s in lines)
+        raise UserError(words.replace(" ;", ";").strip("; ")) from None

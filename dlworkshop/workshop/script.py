@@ -69,7 +69,14 @@ def start(
 
     script = sys.modules[main.__module__]
     name = Path(script.__file__ or "experiment").stem
-    config = tyro.cli(config_class, prog=f"{name}.py", description=script.__doc__)
+    try:
+        with terminal.flags():
+            config = tyro.cli(
+                config_class, prog=f"{name}.py", description=script.__doc__
+            )
+    except UserError as error:
+        terminal.print_error(error)
+        raise SystemExit(2) from None
     workdir = config.workdir or Path("runs") / name
     config = dataclasses.replace(config, workdir=workdir)
     quiet_checkpoints()

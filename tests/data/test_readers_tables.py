@@ -300,6 +300,16 @@ def test_columns_of_0_and_1_are_labels_that_an_example_may_have_at_once(
     assert abs(several.train.targets.mean(0)).max() < 1e-5
 
 
+def test_classes_may_be_many_if_they_recur(tmp_path):
+    names = [f"kind {i % 120}" for i in range(720)]
+    x = [f"{i % 120 + i / 720:.3f}" for i in range(720)]
+    loaded = load(write(tmp_path / "a.csv", {"x": x, "y": names}), target="y")
+    assert len(loaded.classes) == 120
+    names = [f"was seen at {i * 3 // 5}" for i in range(720)]
+    with pytest.raises(UserError, match="432 different values in 720 rows, like an"):
+        load(write(tmp_path / "b.csv", {"x": x, "y": names}), target="y")
+
+
 def test_rows_of_another_table_have_targets_as_they_are_learnt(tmp_path, houses):
     path = write(tmp_path / "h.csv", houses)
     loaded = load(path, target="price")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TASKS = ("classification", "regression")
-MOST_CLASSES = 100  # of a target
+RECUR = 2  # rows of a class on average, at least; fewer are texts or identifiers
 MOST_NUMBERED = 30  # different integers that can be classes
 
 
@@ -243,11 +243,13 @@ def _classes(
         spelled.setdefault(value, []).append(word)
     named = {min(each, key=lambda w: (len(w), w)): each for each in spelled.values()}
     numeric = all(map(is_number, named))
-    or_numbers = ", or task='regression' to predict its numbers" if numeric else ""
-    if len(named) > MOST_CLASSES:
+    or_numbers = ", or give task='regression' to predict its numbers" if numeric else ""
+    rows = int(cells.rows[[bool(word) for word in cells.words]].sum())
+    if len(named) > max(2, rows // RECUR):
         raise UserError(
-            f"the target '{target}' of {source} has {len(named)} values, and at most "
-            f"{MOST_CLASSES} classes are supported: choose another column{or_numbers}"
+            f"the target '{target}' of {source} has {len(named)} different values in "
+            f"{rows} rows, like an identifier or free text, and classes have to recur: "
+            f"choose another column{or_numbers}"
         )
     if len(named) < 2:
         raise UserError(
