@@ -152,6 +152,16 @@ def test_cells_that_nothing_known_separates_are_refused_by_that(
         load(tmp_path / "t.csv", text(cells, delimiter))
 
 
+def test_rows_are_counted_where_a_header_has_a_line_break(tmp_path, cells):
+    lines = text({'"x\n(cm)"': cells["x"], "y": cells["y"]}) + "1\n"
+    path = tmp_path / "t.csv"
+    path.write_text(lines)
+    names = [name for name, _ in csv_file.rows(path, (), {})]
+    assert names == [f"{path} row {i}" for i in range(2, ROWS + 3)]
+    with pytest.raises(UserError, match=f"row {ROWS + 2} has 1 cell where"):
+        load(path, lines)
+
+
 def test_a_table_without_a_header_is_found_and_said(tmp_path, cells):
     loaded = load(tmp_path / "t.csv", text(cells, header=False), target="column 3")
     assert sum(part.num_examples for part in loaded[:3]) == ROWS

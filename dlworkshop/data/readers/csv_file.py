@@ -28,7 +28,7 @@ class Table(NamedTuple):
     """The columns of a CSV file as stripped text."""
 
     columns: "dict[str, pa.ChunkedArray]"  # name -> [N] strings
-    numbers: np.ndarray  # int [N], line numbers of the rows
+    numbers: np.ndarray  # int [N], numbers of the rows in the file
     notes: tuple[str, ...]  # for the data card: how the file was read
     decimals: dict[str, str]  # column -> its decimal mark
 
@@ -65,7 +65,7 @@ def read(path: Path, learnt: Mapping[str, str]) -> Table:
         compute.or_, (compute.not_equal(column, "") for column in whole.columns)
     )  # False for an empty line
     columns = dict(zip(names, whole.filter(said).columns, strict=True))
-    numbers = found.skip + 1 + np.flatnonzero(said.to_numpy())
+    numbers = found.above + 1 + np.flatnonzero(said.to_numpy())
     decimals = dict(zip(names, found.decimals, strict=True))
     return Table(columns, numbers, found.notes, decimals)
 
@@ -92,7 +92,7 @@ def rows(
                 f"there is no column '{lost[0]}' (there are {names}): give "
                 "the columns the model was trained on"
             )
-        number = found.skip + 1
+        number = found.above + 1
         for batch in _batches(path, file, found, ragged):
             columns = [column.to_pylist() for column in batch.columns]
             for cells in zip(*columns, strict=True):
@@ -157,8 +157,9 @@ def _batches(
 
     def skip(row: Any) -> str:
         cells = f"{row.actual_columns} cell{'s' * (row.actual_columns > 1)}"
-        ragged[row.number] = UserError(
-            f"{path} row {row.number} has {cells} where the table has {width} columns: "
+        number = row.number - found.skip + found.above
+        ragged[number] = UserError(
+            f"{path} row {number} has {cells} where the table has {width} columns: "
             "fix that row"
         )
         return "skip"

@@ -47,6 +47,7 @@ class Dialect(NamedTuple):
 
     delimiter: str
     skip: int  # lines above the first row, including the header
+    above: int  # rows above it; a row of cells with line breaks has several lines
     names: tuple[str, ...]  # of the columns
     decimals: tuple[str, ...]  # the mark of each column, "." or ","
     encoding: str
@@ -55,6 +56,7 @@ class Dialect(NamedTuple):
 
 class _Line(NamedTuple):
     end: int  # number of lines of the file up to its end
+    row: int  # number of rows up to it, also empty ones
     cells: list[str]
     after_blank: bool  # whether a line without text is above it
 
@@ -113,8 +115,9 @@ def understand(path: Path, head: bytes, learnt: Mapping[str, str]) -> Dialect:
     decimals = _decimals(path, columns, rows, delimiter, learnt)
     if "," in decimals:
         notes.append("Numbers have a decimal comma.")
-    skip = (found[start - 1].end if start else 0) + bool(said)
-    return Dialect(delimiter, skip, columns, decimals, encoding, tuple(notes))
+    skip, number = found[start - 1][:2] if start else (0, 0)
+    skip, number = skip + bool(said), number + bool(said)
+    return Dialect(delimiter, skip, number, columns, decimals, encoding, tuple(notes))
 
 
 def is_number(text: str) -> bool:
@@ -148,9 +151,9 @@ def _split(lines: Sequence[str], delimiter: str) -> list[_Line]:
     reader = csv.reader(lines, delimiter=delimiter)
     found, blank = [], False
     try:
-        for cells in reader:
+        for row, cells in enumerate(reader, 1):
             if is_text := any(map(str.strip, cells)):
-                found.append(_Line(reader.line_num, cells, blank))
+                found.append(_Line(reader.line_num, row, cells, blank))
             blank = not is_text
     except csv.Error:  # a cell is too long for the csv module
         return []
