@@ -152,6 +152,15 @@ def test_cells_that_nothing_known_separates_are_refused_by_that(
         load(tmp_path / "t.csv", text(cells, delimiter))
 
 
+def test_a_table_with_another_suffix_is_read_if_it_has_a_target(tmp_path, cells):
+    plain = load(tmp_path / "t.csv", text(cells))
+    for name in ("t.data", "t"):
+        same(load(tmp_path / name, text(cells)), plain)
+    for name, do in (("t.csv.gz", "unpack it first"), ("t.xlsx", "save it as CSV")):
+        with pytest.raises(UserError, match=f"which is not read: {do}"):
+            load(tmp_path / name, text(cells))
+
+
 def test_rows_are_counted_where_a_header_has_a_line_break(tmp_path, cells):
     lines = text({'"x\n(cm)"': cells["x"], "y": cells["y"]}) + "1\n"
     path = tmp_path / "t.csv"

@@ -484,6 +484,10 @@ def test_vectors_are_standardised_with_train_alone(tmp_path):
         ({"x": arrays()[0] * 1.0, "y": arrays()[1]}, "uint8, or floats in [0, 1]"),
         ({"x": np.ones((4, 2, 2, 2, 2)), "y": np.arange(4) % 2}, "inputs of shape"),
         ({"x": arrays()[0], "y": np.arange(40) / 2}, "whole numbers or text"),
+        ({"x": arrays()[0], "y": np.arange(40) / 2}, "data.from_arrays(x, y)"),
+        ({"x": arrays()[0], "y": np.arange(40) % 2 * 1.0}, "save y.astype(int)"),
+        ({"x": arrays()[0], "y": np.eye(2)[np.arange(40) % 2]}, "save y.argmax(1)"),
+        ({"x": arrays()[0], "y": np.ones((40, 3), int)}, "several for each input"),
         ({"x": np.array([None, 1]), "y": np.arange(2)}, "without pickles"),
         ({"x_test": arrays()[0], "y_test": arrays()[1]}, "wanted x and y, or x_train"),
         (

@@ -34,6 +34,15 @@ log = logging.getLogger(__name__)
 # cannot compare a module with a protocol within a cycle of imports.)
 READERS = cast(tuple[Reader, ...], (idx, table, folder, npz))
 
+# What to do with files of formats that are not read.
+INSTEAD = {
+    "unpack it first": (".gz", ".xz", ".bz2", ".zst", ".zip", ".7z", ".tar", ".tgz"),
+    "save it as CSV": (
+        *(".parquet", ".feather", ".xlsx", ".xls", ".ods", ".json", ".jsonl", ".arff"),
+        *(".sav", ".dta", ".rds", ".rdata", ".db", ".sqlite", ".h5", ".mat", ".pkl"),
+    ),
+}
+
 
 def load(path: Path, root: Path, options: Options) -> Dataset:
     """Load the data at `path`; see `dlworkshop.data.load` for the options.
@@ -76,7 +85,8 @@ def load(path: Path, root: Path, options: Options) -> Dataset:
 def reader_of(path: Path, target: str | tuple[str, ...] | None = None) -> Reader:
     """The first reader that recognises the format of `path`.
 
-    With a `target`, that of tables, if there are any in the folder.
+    With a `target`, that of tables, if there are any in the folder, or if no reader
+    knows the suffix of the file, such as .data.
 
     Raises:
         UserError: if there is none.
@@ -89,9 +99,14 @@ def reader_of(path: Path, target: str | tuple[str, ...] | None = None) -> Reader
     for reader in READERS:
         if reader.matches(path):
             return reader
+    for do, suffixes in INSTEAD.items():
+        if path.suffix.lower() in suffixes:
+            raise UserError(f"{path} is {path.suffix}, which is not read: {do}")
+    if target is not None:
+        return cast(Reader, table)
     raise UserError(
         f"{path} has an unknown format: give a folder with a folder for each class, a "
-        "CSV, an .npz or IDX files"
+        "CSV, an .npz or IDX files (or, for a table with another suffix, its target)"
     )
 
 

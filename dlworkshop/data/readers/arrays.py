@@ -254,6 +254,20 @@ def _check(path: Path, name: str, inputs: np.ndarray, labels: np.ndarray) -> Non
         raise UserError(
             f"{path} has a scalar in {name}: wanted inputs [N, ...] and labels [N]"
         )
+    if len(labels) == len(inputs) < labels.size:
+        one = labels.dtype.kind in "biuf" and _is_one_hot(labels)
+        raise UserError(
+            f"{path} has labels of shape {list(labels.shape)} in {name}, "
+            + ("one-hot: save y.argmax(1)" if one else "several for each input: give")
+            + (" instead" if one else " both arrays to data.from_arrays(x, y)")
+        )
+    if labels.dtype.kind == "f":
+        whole = bool((labels == np.floor(labels)).all())
+        raise UserError(
+            f"{path} has labels of {labels.dtype} in {name}: for classes save "
+            f"{'y.astype(int)' if whole else 'whole numbers or text'}, and for numbers "
+            "to be predicted give both arrays to data.from_arrays(x, y)"
+        )
     if len(inputs) != labels.size or not len(inputs):
         raise UserError(
             f"{path} has {len(inputs)} inputs and {labels.size} labels in {name}: "
@@ -278,6 +292,12 @@ def _check(path: Path, name: str, inputs: np.ndarray, labels: np.ndarray) -> Non
             )
     if inputs.ndim == 2 and np.isinf(inputs).any():
         raise UserError(f"{path} has infinite inputs in {name}: fix or remove them")
+
+
+def _is_one_hot(labels: np.ndarray) -> bool:
+    """Whether each row of labels [N, K] is 0 except for a single 1."""
+    marks = bool(((labels == 0) | (labels == 1)).all())
+    return labels.ndim == 2 and marks and bool((labels.sum(1) == 1).all())
 
 
 def _check_classes(
