@@ -161,6 +161,27 @@ def test_a_table_with_another_suffix_is_read_if_it_has_a_target(tmp_path, cells)
             load(tmp_path / name, text(cells))
 
 
+def test_a_first_row_of_words_that_recur_is_no_header(tmp_path):
+    rng = np.random.default_rng(0)
+    words = ("low", "high"), ("low", "high"), ("good", "bad", "fair")
+    rows = [",".join(rng.choice(own) for own in words) for _ in range(80)]
+    loaded = load(tmp_path / "t.csv", "\n".join(rows), target="column 3")
+    assert sum(part.num_examples for part in loaded[:3]) == 80
+    loaded = load(tmp_path / "u.csv", "\n".join(["a,b,good", *rows]), target="good")
+    assert sum(part.num_examples for part in loaded[:3]) == 80
+    with pytest.raises(UserError, match=r"two columns 'a'.* \(or add a header"):
+        load(tmp_path / "v.csv", "\n".join(["a,a,good", *rows]), target="good")
+
+
+def test_of_two_delimiters_that_fit_alike_the_suffix_decides(tmp_path, cells):
+    lines = [f"{x},{z}\t{y}" for x, z, y in zip(*cells.values(), strict=True)]
+    found = [
+        dialect.understand(tmp_path / name, "\n".join(lines).encode(), {}).delimiter
+        for name in ("t.tsv", "t.csv")
+    ]
+    assert found == ["\t", ","]
+
+
 def test_rows_are_counted_where_a_header_has_a_line_break(tmp_path, cells):
     lines = text({'"x\n(cm)"': cells["x"], "y": cells["y"]}) + "1\n"
     path = tmp_path / "t.csv"

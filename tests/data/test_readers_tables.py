@@ -300,6 +300,14 @@ def test_columns_of_0_and_1_are_labels_that_an_example_may_have_at_once(
     assert abs(several.train.targets.mean(0)).max() < 1e-5
 
 
+def test_classes_that_differ_in_case_or_a_full_stop_are_said(tmp_path, columns):
+    columns["kind"] = [("Yes", "yes", "no", "no.")[i % 4] for i in range(ROWS)]
+    loaded = load(write(tmp_path / "t.csv", columns), target="kind")
+    said = " ".join(loaded.card["warnings"])
+    assert "'Yes', 'yes' in 'kind' are different classes: spell them alike" in said
+    assert "'no', 'no.' in 'kind' are different classes" in said
+
+
 def test_classes_may_be_many_if_they_recur(tmp_path):
     names = [f"kind {i % 120}" for i in range(720)]
     x = [f"{i % 120 + i / 720:.3f}" for i in range(720)]

@@ -67,7 +67,8 @@ def understand(path: Path, head: bytes, learnt: Mapping[str, str]) -> Dialect:
     The delimiter is the one that gives most lines the same number of cells. Lines above
     the first such line are not part of the table; nor are comments and a title above a
     blank line. The table has no header if its first row has a number in a column of
-    numbers, except for consecutive ones, such as years.
+    numbers, except for consecutive ones, such as years, or if it has words only, which
+    all occur again in their columns.
 
     Args:
         path: of the file, for messages.
@@ -91,8 +92,11 @@ def understand(path: Path, head: bytes, learnt: Mapping[str, str]) -> Dialect:
     lines = lines[bool(said) : HEAD_ROWS]
     comment = next((i for i, line in enumerate(lines) if not line.startswith("#")), 0)
     table = lines[comment:]
+    usual = "\t" if path.suffix.lower() == ".tsv" else ","  # of two that fit alike
     delimiter = (
-        said[1] if said else max(DELIMITERS, key=lambda each: _regularity(table, each))
+        said[1]
+        if said
+        else max(DELIMITERS, key=lambda each: (_regularity(table, each), each == usual))
     )
     found, widths = _split(lines, delimiter), _widths(_split(table, delimiter))
     width = max(widths.items(), key=lambda item: item[1], default=(0, 0))[0]
@@ -103,8 +107,8 @@ def understand(path: Path, head: bytes, learnt: Mapping[str, str]) -> Dialect:
     if names is None and rows and not _has_header(rows):
         names = [f"column {i + 1}" for i in range(width)]
         notes.append(
-            "The file has no header (its first row has numbers, like the rows below): "
-            "its columns are called column 1, column 2, and so on."
+            "The file has no header (its first row is like those below): its columns "
+            "are called column 1, column 2, and so on."
         )
     elif names is None and rows:
         names, rows, start = rows[0], rows[1:], start + 1
@@ -206,8 +210,17 @@ def _short_header(
 
 
 def _has_header(rows: Sequence[Sequence[str]]) -> bool:
-    """Whether the first row holds column names."""
-    return _are_below_words(rows) is not False
+    """Whether the first row holds column names.
+
+    Words that all occur again below, each in its own column, are no names.
+    """
+    found = _are_below_words(rows)
+    if found is not None or any(map(_is_numeric, rows[0])):
+        return found is not False
+    whole = [row for row in rows[1:] if len(row) == len(rows[0])]
+    below = [set(column) for column in zip(*whole, strict=True)]
+    again = [name in own for name, own in zip(rows[0], below, strict=bool(below))]
+    return not (again and all(again))
 
 
 def _are_below_words(rows: Sequence[Sequence[str]]) -> bool | None:
@@ -333,5 +346,8 @@ def _checked(
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice or "" in names:
         what = f"two columns '{twice[0]}'" if twice else "a column without a name"
-        raise UserError(f"{path} has {what}: give each column a different name")
+        raise UserError(
+            f"{path} has {what}: give each column a different name (or add a header, "
+            "if its first row is not one)"
+        )
     return tuple(names)

@@ -266,4 +266,13 @@ def _classes(
         for name in classes
         if len(named[name]) > 1
     ]
+    folded: dict[str, list[str]] = {}
+    for name in classes:
+        folded.setdefault(name.casefold().rstrip("."), []).append(name)
+    said += [
+        f"{cards.quoted(names)} in '{target}' are different classes: spell them alike "
+        "if they are one."
+        for names in folded.values()
+        if len(names) > 1
+    ]
     return classes, places[cells.code], said
