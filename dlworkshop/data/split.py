@@ -145,6 +145,11 @@ def complete(
         counts = np.bincount(label[train], minlength=len(classes))
         if counts.min() <= len(missing):
             count = int(counts.min())
+            if not count and (given > 0).any():
+                raise UserError(
+                    f"the class '{classes[int(counts.argmin())]}' is not in train, but "
+                    "in another split: spell it as in train, or add examples of it"
+                )
             raise UserError(
                 f"the class '{classes[int(counts.argmin())]}' has {count} example"
                 f"{'s' if count != 1 else ''} to learn from, wanted at least "

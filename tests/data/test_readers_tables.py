@@ -409,6 +409,17 @@ def test_train_and_test_may_spell_their_classes_differently(tmp_path, columns):
     assert loaded.classes == ("0", "1") and set(loaded.test.targets) == {0, 1}
 
 
+def test_a_class_of_test_that_train_spells_otherwise_is_said(tmp_path, columns):
+    (tmp_path / "both").mkdir()
+    write(tmp_path / "both/train.csv", columns)
+    write(
+        tmp_path / "both/test.csv",
+        columns | {"kind": [f"{kind}." for kind in columns["kind"]]},
+    )
+    said = "the class 'ada.' is not in train, but in another split: spell it as in"
+    assert said in sentence(tmp_path / "both", target="kind")
+
+
 def test_where_most_rows_are_equal_they_are_seen_separately(tmp_path):
     flag = np.arange(200) % 2
     kind = [("yes", "no")[k] for k in np.where(np.arange(200) % 5, flag, 1 - flag)]
