@@ -19,6 +19,7 @@ from dlworkshop.errors import UserError
 from dlworkshop.files import read_own
 from dlworkshop.run_files import schema
 
+FORMAT = 1  # of a run folder, in its config; those before it was written have none
 MOST_BYTES = 1 << 28  # of a file, such as a data card with many pictures
 MOST_LOGGED = 1 << 31  # bytes of the log
 DEEPEST = 100  # nested objects and lists
@@ -34,6 +35,7 @@ SCHEMAS: dict[str, Any] = {
 }
 SPLITS = "validation", "test"
 DIGESTED = "config.json", "data_card.json", "preprocessing.json", ANSWERS
+DIGESTED_INSIDE = "summary.json", "search.json"  # a file's digest is its own entry
 LOG = "metrics.jsonl"
 # entries of a config that a continued run may change
 UNSAID = "derived", "identity", "num_epochs"
@@ -49,13 +51,21 @@ def read(
     The summary has the digests of the other files.
 
     Raises:
-        UserError: if the file is missing, invalid, or differs from its digest.
+        UserError: if the file is missing, invalid, or differs from its digest, or the
+            folder was written by a newer version.
     """
     path = folder / name
     value = parsed(contents(path), path, SCHEMAS[name])
-    known = (value if name == "summary.json" else summary or {}).get("sha256", {})
+    written = value.get("derived", {}) if name == "config.json" else {}
+    if (found := written.get("format", FORMAT)) > FORMAT:
+        raise UserError(
+            f"'{folder}' was written by a newer version of dlworkshop (format {found} "
+            f"of run folders; this version reads up to {FORMAT}): upgrade dlworkshop"
+        )
+    known = (value if name in DIGESTED_INSIDE else summary or {}).get("sha256", {})
     if known.get(name, own := digest(name, value)) != own:
-        raise UserError(f"{path} is not as it was written: {MEND}")
+        advice = REPLACE if name == "search.json" else MEND
+        raise UserError(f"{path} is not as it was written: {advice}")
     if name == "summary.json" and value.get("settings"):  # older ones averaged all
         best = value["settings"][0]
         value |= {split: best[split] for split in SPLITS if split in best}
@@ -215,12 +225,12 @@ def _is_flat(value: Any, most: int) -> bool:
 def digest(name: str, value: Mapping[str, Any]) -> str:
     """SHA-256 of the contents of a JSON file, independent of formatting.
 
-    It excludes entries that may change: UNSAID in a config, and the digest of a summary
-    in the summary itself.
+    It excludes entries that may change: UNSAID in a config, and the digest of a file in
+    the file itself (DIGESTED_INSIDE).
     """
     if name == "config.json":
         value = {k: v for k, v in value.items() if k not in UNSAID}
-    if name == "summary.json":
+    if name in DIGESTED_INSIDE:
         others = {k: v for k, v in value.get("sha256", {}).items() if k != name}
         value = {**value, "sha256": others}
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -204,6 +204,7 @@ class Execution(TypedDict, total=False):
 
 
 class Derived(TypedDict, total=False):
+    format: Positive
     platform: str
     execution: Execution
     members_at_once: Positive | None
@@ -475,6 +476,7 @@ class SearchFile(TypedDict, total=False):
     folds: Size
     run: Effort
     told: list[Setting]
+    sha256: dict[str, str]
 
 
 class TrainedData(TypedDict):

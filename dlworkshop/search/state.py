@@ -87,4 +87,4 @@ class SearchState:
             self.lock.enter_context(run_folder.lock_run_dir(self.workdir))
             self.locked = True
         content = {**self.found, "seconds": self.used}
-        run_folder.write_json(self.workdir / FILE, content)
+        run_folder.write_digested(self.workdir / FILE, content)

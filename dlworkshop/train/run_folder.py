@@ -64,11 +64,16 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
     if log.is_file():
         known[run_files.LOG] = digests([log])[log]
         summary = {**summary, "log_bytes": log.stat().st_size}
-    summary = to_jsonable({**summary, "sha256": known})
-    own = run_files.digest("summary.json", json.loads(json.dumps(summary)))
-    summary["sha256"]["summary.json"] = own
-    write_json(folder / "summary.json", summary)
-    return summary
+    return write_digested(folder / "summary.json", {**summary, "sha256": known})
+
+
+def write_digested(path: Path, value: dict[str, Any]) -> dict[str, Any]:
+    """Write one of `run_files.DIGESTED_INSIDE` with its digest; return it."""
+    value = to_jsonable(value)
+    own = run_files.digest(path.name, json.loads(json.dumps(value)))
+    value = {**value, "sha256": {**value.get("sha256", {}), path.name: own}}
+    write_json(path, value)
+    return value
 
 
 class Log:
@@ -226,6 +231,7 @@ def check_config(
         UserError: names each setting that differs.
     """
     path = folder / "config.json"
+    derived = {"format": run_files.FORMAT, **derived}
     config = json.loads(json.dumps(to_jsonable({**settings, "derived": derived})))
     if path.exists():
         before = run_files.read(folder, "config.json")

@@ -160,6 +160,16 @@ def test_a_search_that_was_stopped_goes_on(table, folder, tmp_path, monkeypatch)
         assert run.summary[name] == whole[name]
 
 
+def test_a_flipped_score_of_a_search_is_noticed(table, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "run")
+    path = tmp_path / "run" / "search.json"
+    found = json.loads(path.read_text())
+    found["seconds"] += 1
+    path.write_text(json.dumps(found))
+    with pytest.raises(UserError, match=r"search\.json is not as it was written"):
+        search(table, tmp_path / "run")
+
+
 def test_numbers_keep_their_units_and_nothing_is_searched_where_all_is_given():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 2)).astype(np.float32)

@@ -223,6 +223,21 @@ def test_what_was_derived_may_differ(quadrants, whole, tmp_path):
     assert lines(tmp_path / "run") == lines(whole)
 
 
+def test_a_folder_of_a_newer_version_is_refused(quadrants, whole, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["derived"]["format"] += 1
+    (folder / "config.json").write_text(json.dumps(config))
+    for use in (lambda: train(quadrants, folder), lambda: load(folder)):
+        with pytest.raises(UserError, match="newer version of dlworkshop"):
+            use()
+    del config["derived"]["format"]  # those before there was a number
+    (folder / "config.json").write_text(json.dumps(config))
+    train(quadrants, folder)
+    assert lines(folder) == lines(whole) and load(folder).summary["members"]
+
+
 def test_another_function_of_the_same_name_is_refused(quadrants, tmp_path):
     def network(scale):
         def apply(params, image, *, key=None):
