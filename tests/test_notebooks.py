@@ -169,6 +169,7 @@ def test_it_installs_what_is_said(tmp_path, capsys):
     assert capsys.readouterr().out.startswith(f"{len(NAMES)} notebooks")
 
 
+@pytest.mark.slow
 def test_the_copies_run_where_they_are(tmp_path, capsys):
     assert cli.main(["lessons", str(tmp_path / "mine")]) == 0
     done = subprocess.run(

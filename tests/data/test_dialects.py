@@ -348,6 +348,7 @@ def test_dates_and_times_are_said_and_left_out(
     assert ("'day' was left out: dates" in said) == are_dates
 
 
+@pytest.mark.slow
 def test_thousands_of_columns_are_read_and_the_card_stays_short(tmp_path, cells):
     rng = np.random.default_rng(0)
     wide = rng.normal(size=(2000, ROWS)).round(3)

@@ -180,6 +180,7 @@ def test_both_sides_of_the_end_of_an_epoch_are_drawn_once(monkeypatch):
     assert drawn == [0, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells it")
 def test_what_was_gathered_is_given_back_to_the_system():
     code = """

@@ -255,6 +255,7 @@ def test_the_data_of_a_run_come_again(photos, tmp_path):
         reload("x", "", tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not (SHARED / "mnist").is_dir(),
     reason=f"no MNIST in {SHARED}; set DLWORKSHOP_SHARED_DATA",

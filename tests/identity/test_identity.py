@@ -144,6 +144,7 @@ def test_comments_and_layout_do_not_matter(load, old, new):
         assert describe(getattr(one, name)) == describe(getattr(other, name)), name
 
 
+@pytest.mark.slow
 def test_two_processes_with_other_hash_seeds_agree(load, tmp_path):
     text = (
         LOSS

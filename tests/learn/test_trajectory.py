@@ -116,6 +116,7 @@ def test_mlp(tmp_path, rule):
     assert_same(*both(tmp_path, model, references.train_mlp, rule, rate))
 
 
+@pytest.mark.slow
 def test_cnn(tmp_path):
     model = models.cnn((4, 6), (8,), num_classes=4)
     assert_same(*both(tmp_path, model, references.train_cnn, "momentum", 0.1))

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 FAST = {"seeds": 8, "num_steps": 150}
-COMPUTING = True
+COMPUTING = SLOW = True
 
 
 def curved(network):

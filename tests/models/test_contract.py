@@ -26,7 +26,11 @@ MODELS = {
 IMAGE = np.random.default_rng(0).random((8, 9, 2))
 
 
-@pytest.fixture(params=MODELS, ids=lambda name: name.replace(" ", "-"))
+SLOW = "resnet tanh dropout"  # each test compiles it
+PARAMS = [pytest.param(n, marks=[pytest.mark.slow] * (n == SLOW)) for n in MODELS]
+
+
+@pytest.fixture(params=PARAMS, ids=lambda name: name.replace(" ", "-"))
 def model(request) -> Model:
     return MODELS[request.param]
 

@@ -156,6 +156,7 @@ def test_a_short_run_is_not_measured(clock):
     assert not list(clock.rglob("*.json"))  # a longer run may ask again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("saved, fastest", [(1e9, True), (1e-9, False)])
 def test_what_measuring_costs_is_held_against_the_training(
     saved, fastest, quadrants, cache, monkeypatch, caplog
@@ -350,6 +351,7 @@ def test_a_way_for_a_model_without_a_convolution_is_refused(quadrants):
         fit(model, quadrants, batch_size=16, convolution="shifts")
 
 
+@pytest.mark.slow
 def test_a_long_run_is_measured_and_says_so(
     quadrants, cache, monkeypatch, caplog, tmp_path
 ):

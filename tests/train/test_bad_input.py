@@ -527,6 +527,7 @@ def test_a_script_leaves_with_2_and_no_traceback(
     assert len(errors) == 1 and sentence in errors[0]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence_without_a_traceback(tmp_path):
     code = f"""
 import resource, sys

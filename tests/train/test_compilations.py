@@ -94,6 +94,7 @@ print(json.dumps([seen["/jax/compilation_cache/" + name] for name in names]))
 """
 
 
+@pytest.mark.slow
 def test_a_warm_cache_leaves_nothing_to_compile(tmp_path):
     root = Path(__file__).parents[2]
     environment = {**os.environ, **SOON_THERE, "PYTHONPATH": str(root)}

@@ -82,6 +82,7 @@ def test_parameters_come_to_the_same_bits(quadrants, on_devices, monkeypatch):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_the_cuts_do_not_matter(quadrants, on_devices, calls, tmp_path, monkeypatch):
     train(quadrants, workdir=tmp_path / "whole")
     monkeypatch.setattr(chunk_length, "FIRST_STEPS", 1)

@@ -23,6 +23,7 @@ def short(monkeypatch):
     monkeypatch.setattr(estimation, "SECONDS", 0.05)
 
 
+@pytest.mark.slow
 def test_memory_is_told_by_what_it_is_for(quadrants, tmp_path):
     alone, spread, saved, halved = (
         estimate(MODEL, quadrants, optax.adam, **SETTINGS, **more)

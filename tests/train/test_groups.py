@@ -209,6 +209,7 @@ def predicted(monkeypatch):
     return found
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_trains_in_groups(
     quadrants, tmp_path, sizes, predicted, monkeypatch, caplog
 ):
@@ -230,6 +231,7 @@ def test_what_does_not_fit_trains_in_groups(
     assert_alike(whole.params, run.params)
 
 
+@pytest.mark.slow
 def test_not_even_one_fits(quadrants, monkeypatch):
     free(monkeypatch, 1000)
     with pytest.raises(UserError, match=r"1 member may take .* KiB .* 1000 bytes"):
@@ -239,6 +241,7 @@ def test_not_even_one_fits(quadrants, monkeypatch):
     assert run.summary["members_at_once"] == 3
 
 
+@pytest.mark.slow
 def test_the_prediction_counts_state_data_and_work(quadrants, monkeypatch):
     plans = []
 

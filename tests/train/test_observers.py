@@ -259,6 +259,7 @@ def test_a_damaged_event_file_is_one_sentence(damage, quadrants, tmp_path):
         train(quadrants, observe=[observers.tensorboard(tmp_path / "board")])
 
 
+@pytest.mark.slow
 def test_one_observer_serves_two_parts_of_a_run(quadrants, tmp_path):
     train(quadrants, observe=[observers.tensorboard(tmp_path / "whole")])
     board = observers.tensorboard(tmp_path / "board")

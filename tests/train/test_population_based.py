@@ -47,7 +47,9 @@ def member(tree, i):
 
 
 @pytest.mark.parametrize(
-    ("devices", "at_once"), [(1, None), (4, 4)], ids=["together", "in groups"]
+    ("devices", "at_once"),
+    [(1, None), pytest.param(4, 4, marks=pytest.mark.slow)],
+    ids=["together", "in groups"],
 )
 def test_a_copy_continues_as_its_source(quadrants, devices, at_once):
     """Of one seed, with equal numbers: to the same bits. The others are not touched."""
