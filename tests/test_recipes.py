@@ -229,6 +229,14 @@ def contrastive(module):
     assert np.median(apart[same]) < 0.6 * np.median(apart[~same])
 
 
+@recipe("A loss over the batch")
+def over_the_batch(module):
+    left, right = np.moveaxis(module.run.predict(module.pairs)[0], 1, 0)  # [N, D] each
+    others = np.roll(right, len(right) // 2, axis=0)  # of other classes
+    near, far = (np.linalg.norm(left - to, axis=-1) for to in (right, others))
+    assert np.median(near) < 0.6 * np.median(far)
+
+
 @recipe("Weights of examples")
 def weights(module):
     # half of the labels say 9 - digit, and none of that was learnt

@@ -152,48 +152,73 @@ def bound(model: StatefulModel, numbers: Mapping[str, Any]) -> StatefulModel:
     return model._replace(apply=functools.partial(model.apply, **numbers))
 
 
-def make_loss_fn(spec: TrainSpec, batch_axis: str | None = None) -> Callable:
-    """(params, state, batch, hparams, keys [B]) -> mean loss, (metrics, new state).
+def make_example_fn(spec: TrainSpec) -> Callable:
+    """(params, state, example, hparams, key) -> loss and metrics, new state.
 
     Loss and metrics of an example are multiplied by its weight, if there is one.
     """
 
-    def loss_fn(params, state, batch: Batch, hparams, keys):
+    def example_fn(params, state, example: Batch, hparams, key):
         model = bound(spec.model, given(spec.routes.model, hparams))
         numbers = given(spec.routes.loss, hparams)
+        inputs, targets = as_float((example.inputs, example.targets))
+        loss, (outputs, new) = _minimised(
+            spec, model, params, state, inputs, targets, key=key, **numbers
+        )
+        values = {"loss": loss, **_scores(spec, loss, outputs, targets)}
+        if example.weights is not None:
+            values = {k: value * example.weights for k, value in values.items()}
+        return values, new
 
-        def example_fn(example: Batch, key):
-            inputs, targets = as_float((example.inputs, example.targets))
-            loss, (outputs, new) = _minimised(
-                spec, model, params, state, inputs, targets, key=key, **numbers
-            )
-            values = {"loss": loss, **_scores(spec, loss, outputs, targets)}
-            if example.weights is not None:
-                values = {k: value * example.weights for k, value in values.items()}
-            return values, new
+    return example_fn
 
-        # the state is shared: layers with a state average it over the examples
-        lifted = jax.vmap(example_fn, out_axes=(0, None), axis_name=EXAMPLE)
-        if batch_axis is None and jax.tree.leaves(state):  # these layers use the axis
-            one = jax.vmap(lifted, out_axes=(0, None), axis_name=BATCH, axis_size=1)
-            lifted = _alone(one)
-        values, new = lifted(batch, keys)  # [B] each
+
+def make_loss_fn(
+    spec: TrainSpec,
+    batch_axis: str | None = None,
+    example_axis: str | None = EXAMPLE,
+) -> Callable:
+    """(params, state, batch, hparams, keys [B]) -> mean loss, (metrics, new state)."""
+    # the state is shared: layers with a state average it over the examples
+    lifted = jax.vmap(
+        make_example_fn(spec),
+        (None, None, 0, None, 0),
+        out_axes=(0, None),
+        axis_name=example_axis,
+    )
+
+    def loss_fn(params, state, batch: Batch, hparams, keys):
+        args = params, state, batch, hparams, keys
+        if batch_axis is None and example_axis is not None:
+            values, new = _on_one_device(lifted, *args)
+        else:
+            values, new = lifted(*args)  # [B] each
         means = {name: at_least_float32(value).mean() for name, value in values.items()}
         return means["loss"], (means, new)
 
     return loss_fn
 
 
-def _alone(lifted: Callable) -> Callable:
-    def call(*args):
-        values, new = lifted(*jax.tree.map(lambda leaf: leaf[None], args))
-        return jax.tree.map(lambda leaf: leaf[0], values), new
+def _on_one_device(lifted: Callable, *args: PyTree) -> tuple[dict, PyTree]:
+    """`lifted(*args)`, with a batch axis of size 1 if something in it names the axis.
 
-    return call
+    The axis would cost all others some operations.
+    """
+    try:
+        return lifted(*args)
+    except NameError as error:
+        if f"axis name: {BATCH}" not in str(error):
+            raise
+    one = jax.vmap(lifted, (None,) * len(args), (0, None), BATCH, axis_size=1)
+    values, new = one(*args)
+    return jax.tree.map(lambda leaf: leaf[0], values), new
 
 
 def make_train_step(
-    spec: TrainSpec, batch_axis: str | None = None, micro_batch: int | None = None
+    spec: TrainSpec,
+    batch_axis: str | None = None,
+    micro_batch: int | None = None,
+    example_axis: str | None = EXAMPLE,
 ) -> TrainStep:
     """(state, batch, hparams) -> (state, metrics): one update of one model.
 
@@ -203,8 +228,10 @@ def make_train_step(
             mesh.
         micro_batch: examples at a time, a divisor of the batch of one device; their
             gradients are averaged. None computes the whole batch at once.
+        example_axis: name of the axis of the examples on one device; None leaves both
+            axes without a name.
     """
-    grad_fn = jax.grad(make_loss_fn(spec, batch_axis), has_aux=True)
+    grad_fn = jax.grad(make_loss_fn(spec, batch_axis, example_axis), has_aux=True)
     if micro_batch is not None:
         grad_fn = accumulate_gradients(grad_fn, micro_batch)
 

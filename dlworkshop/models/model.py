@@ -176,6 +176,26 @@ def predict(
         return jax.vmap(one)(inputs)
 
 
+def all_examples(tree: PyTree) -> PyTree:
+    """Arrays [...] of one example -> those of all examples of its batch, [B, ...].
+
+    For objectives that compare an example with the others. It works in training only,
+    where the axes `BATCH_AXES` have names (`jax.lax.all_gather` takes one at a time).
+
+    >>> def center(x):
+    ...     return x - all_examples(x).mean(0)
+    >>> over = jax.vmap(jax.vmap(center, axis_name="example"), axis_name="batch")
+    >>> over(jnp.arange(4.0).reshape(2, 2)).tolist()
+    [[-1.5, -0.5], [0.5, 1.5]]
+    """
+
+    def gather(leaf):
+        leaves = jax.lax.all_gather(jax.lax.all_gather(leaf, EXAMPLE), BATCH)
+        return leaves.reshape(-1, *leaves.shape[2:])
+
+    return jax.tree.map(gather, tree)
+
+
 def shapes(model: Model | StatefulModel, example: PyTree) -> tuple[PyTree, PyTree]:
     """The shapes of params and state, for ONE example of arrays or shapes.
 

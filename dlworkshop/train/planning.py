@@ -68,6 +68,12 @@ def _mesh(task: Task) -> Mesh:
     available = jax.devices() if asked.devices is None else list(asked.devices)
     # a batch transform or a custom step needs the whole batch on one device
     split = asked.batch_transform is None and asked.make_step is None
+    if split and task.batch_use.on_one_device and len(available) > 1:
+        log.info(
+            "the batch is not split over devices: the step looks at the examples of "
+            "one device (models.BATCH_AXES are those of all)"
+        )
+    split = split and not task.batch_use.on_one_device
     split = split and (asked.devices is not None or not _fills_the_cpu(task, available))
     mesh = make_mesh(len(task.seeds), asked.batch_size, available, split)
     processes.check_all_used(list(mesh.devices.flat))
@@ -202,8 +208,9 @@ def _execution(
     """How a step is computed: as requested, as before, or as measured to be fastest."""
     asked = task.asked
     _, state = shapes(task.spec.model, task.example)
-    # running statistics, and a custom step, are of the whole batch
-    whole = bool(jax.tree.leaves(state)) or asked.make_step is not None
+    # running statistics, a loss over the batch, and a custom step, are of all of it
+    whole = task.batch_use.whole or asked.make_step is not None
+    whole = whole or bool(jax.tree.leaves(state))
 
     def trial(mesh: Mesh, execution: ExecutionConfig) -> Programs:
         if whole:
@@ -225,7 +232,10 @@ def _execution(
 
     execution = work.execution(asked.convolution, before, measure)
     if whole and execution.micro_batch is not None:
-        log.info("micro-batches are off: statistics, or the step, are of whole batches")
+        log.info(
+            "micro-batches are off: statistics, the loss or the step are of whole "
+            "batches"
+        )
         execution = execution._replace(micro_batch=None)
     return execution
 

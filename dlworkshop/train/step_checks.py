@@ -29,6 +29,7 @@ from dlworkshop.models.checks import (
 )
 from dlworkshop.models.model import as_float, input_struct
 from dlworkshop.models.model import shapes as shapes_of
+from dlworkshop.train.batch_use import BatchUse, batch_use, no_batch_without_key
 from dlworkshop.train.checks import example_shapes
 from dlworkshop.train.function_checks import (
     check_batch_transform,
@@ -56,7 +57,7 @@ def check_step(
     hparams: Mapping[str, Any],
     outputs: str | None,
     batch_size: int,
-) -> core.ClosedJaxpr:
+) -> tuple[core.ClosedJaxpr, BatchUse]:
     """Check that a step can be traced and gives a scalar loss and metrics.
 
     Args:
@@ -68,7 +69,8 @@ def check_step(
         batch_size: of the batches that a batch transform gets.
 
     Returns:
-        The program of our own step for two examples, without the batch transform.
+        The program of our own step for two examples, without the batch transform, and
+        what it needs of its batch.
     """
     batch, example = row_structs(dataset.train, 2), row_structs(dataset.train.inputs)
     numbers = {name: jnp.asarray(values[0], float) for name, values in hparams.items()}
@@ -102,13 +104,27 @@ def check_step(
     check_probe(spec, train)
     with one_sentence("a step of training cannot be taken"), no_plain_step(spec):
         check_updates(spec, step, train, numbers)
-        ours, (_, grads) = traced(_with_grads(step), numbers, train, batch)
+        ours, grads, use = _program(step, spec, numbers, train, batch)
     if make_step is None:
-        check_gradient(spec, ours, len(jax.tree.leaves(grads)))
+        check_gradient(spec, ours, grads)
     own = make_step and check_own_step(spec, make_step, step, numbers, train, batch)
     check_effects(spec.routes, numbers, [*programs, own or ours])
     check_schedule_effect(spec, make_step, numbers, train, batch)
-    return ours
+    return ours, use
+
+
+def _program(
+    step: TrainStep, spec: TrainSpec, numbers: HParams, train: TrainState, batch: Batch
+) -> tuple[core.ClosedJaxpr, int, BatchUse]:
+    """The program of a step, the number of its gradients, and the use of its batch."""
+    blind = make_train_step(spec._replace(batch_transform=None), example_axis=None)
+    try:
+        program, (_, grads) = traced(_with_grads(blind), numbers, train, batch)
+        use = BatchUse()
+    except NameError:  # most steps name no axis, and so are traced once
+        program, (_, grads) = traced(_with_grads(step), numbers, train, batch)
+        use = batch_use(spec, train, batch, numbers)
+    return program, len(jax.tree.leaves(grads)), use
 
 
 def _with_grads(step: TrainStep) -> Callable:
@@ -243,7 +259,8 @@ def _check_objective(
         for name, one in ("loss", None), *spec.metrics.items():  # which one fails?
             spoken_of = f"the metric '{name}'" if one else objective
             alone = spec._replace(metrics={name: one} if one else {})
-            with one_sentence(f"{spoken_of} does not take {words}"):
+            cannot = f"{spoken_of} does not take {words}"
+            with one_sentence(cannot), no_batch_without_key(spoken_of):
                 jax.eval_shape(make_eval_step(alone), *args, numbers)
         raise
     count = len(jax.tree.leaves(train.params))

@@ -36,6 +36,7 @@ from dlworkshop.learn.step import TrainSpec, make_eval_step
 from dlworkshop.models.model import shapes, stateful
 from dlworkshop.train import checks, finite, processes, run_folder
 from dlworkshop.train.arguments import Arguments
+from dlworkshop.train.batch_use import BatchUse
 from dlworkshop.train.flops import has_while
 from dlworkshop.train.folds import held_out, pooled
 from dlworkshop.train.members import check_ranges, product
@@ -67,6 +68,7 @@ class Task:
     quiet: bool  # also True in all processes but the first
     settings: dict[str, Any]  # what was asked for, as JSON
     has_while: bool  # whether a step loops until a condition holds
+    batch_use: BatchUse  # whether a step looks at other examples of its batch
     num_steps: int
     answer: PyTree  # the outputs for one example, as shapes
 
@@ -133,7 +135,7 @@ def resolve(asked: Arguments) -> Task:
         asked.num_epochs,
         run_folder.read_config(asked.workdir).get("num_epochs"),
     )
-    step = check_step(
+    step, batch_use = check_step(
         spec, asked.make_step, dataset, hparams, outputs, asked.batch_size
     )
     finite.check_inputs(spec, dataset, hparams)
@@ -159,6 +161,7 @@ def resolve(asked: Arguments) -> Task:
         quiet=asked.quiet or not processes.is_first(),
         settings=settings,
         has_while=has_while(step.jaxpr),
+        batch_use=batch_use,
         num_steps=spec.num_steps,
         answer=_answer(spec, dataset, hparams),
     )
