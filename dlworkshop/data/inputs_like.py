@@ -7,7 +7,15 @@ import jax
 import numpy as np
 
 from dlworkshop.data.content import pieces
-from dlworkshop.data.leaves import by_place, is_float, is_frame, is_list, place_of, read
+from dlworkshop.data.leaves import (
+    by_place,
+    check_dense,
+    is_float,
+    is_frame,
+    is_list,
+    place_of,
+    read,
+)
 from dlworkshop.data.rows import evenly
 from dlworkshop.errors import UserError, repr_of
 from dlworkshop.types import Array, PyTree
@@ -62,6 +70,7 @@ def as_learnt_from(known: Mapping[str, Any], inputs: PyTree) -> PyTree:
     """
 
     def leaf(path, given):
+        check_dense(given, "the batch of inputs")
         if hasattr(given, "shape") and hasattr(given, "dtype"):
             return given
         if not is_frame(given):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlworkshop.data.content import pieces
-from dlworkshop.data.rows import is_lazy
+from dlworkshop.data.rows import Rows, is_lazy, native_dtype
 from dlworkshop.errors import UserError, repr_of
 from dlworkshop.types import Array, PyTree
 
@@ -114,7 +114,14 @@ def by_place(tree: PyTree, is_leaf: Any = None) -> dict[str, Any]:
     return {place_of(path): leaf for path, leaf in leaves}
 
 
+def check_dense(given: Any, what: str) -> None:
+    """Refuse a sparse matrix of SciPy."""
+    if hasattr(given, "toarray") and hasattr(given, "nnz"):
+        raise UserError(f"{what} is a sparse matrix: give its .toarray()")
+
+
 def _as_array(given: Any, what: str) -> Array:
+    check_dense(given, what)
     many = is_lazy(given) and len(given.shape) > 1 and given.shape[1:] != (1,)
     array = given if many else read(given, what)
     if not array.ndim:
@@ -127,6 +134,9 @@ def _as_array(given: Any, what: str) -> Array:
             f"{what} has shape {list(array.shape)}, which is empty: give at least one "
             "example, and numbers in it"
         )
+    if is_lazy(array) and array.dtype.kind in "fciu":
+        foreign = array.dtype != native_dtype(array.dtype)
+        return Rows(array, np.arange(len(array))) if foreign else array
     if array.dtype.kind in TEXT or is_lazy(array):
         return array
     return _canonical(array, what)
@@ -211,7 +221,7 @@ def _canonical(array: np.ndarray, what: str) -> np.ndarray:
             f"{what} has {array.dtype}: give numbers, for times for example the "
             "seconds since a fixed moment"
         )
-    dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+    dtype = jax.dtypes.canonicalize_dtype(native_dtype(array.dtype))
     if array.dtype.kind in "iu" and dtype != array.dtype:
         known = np.iinfo(dtype)
         low, high = array.min(), array.max()

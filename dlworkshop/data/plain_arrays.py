@@ -301,8 +301,23 @@ def _groups(given: Array | None, size: int, used: bool) -> np.ndarray:
             f"groups has shape {list(groups.shape)}: give one for each of the {size} "
             "examples of x"
         )
+    values = given if isinstance(given, list) else groups  # NaN in a list may be "nan"
+    missing = [i for i, value in enumerate(values) if _is_missing(value)]
+    if missing:
+        raise UserError(
+            f"groups has no value for example {missing[0]} ({len(missing)} in all): "
+            "give each such example a group of its own, or leave it out"
+        )
     text = groups.astype(str) if groups.dtype.kind == "O" else groups
     return np.unique(text, return_inverse=True)[1]
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a value is None, NaN, NaT or pandas' NA."""
+    try:
+        return value is None or bool(value != value)  # noqa: PLR0124
+    except TypeError:  # NA has no truth value
+        return True
 
 
 def _cut(

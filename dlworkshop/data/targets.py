@@ -62,9 +62,11 @@ def described(split: str, what: str) -> str:
 
 
 def _names(classes: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(classes, str) or not np.iterable(classes):
+    ordered = np.iterable(classes) and not isinstance(classes, str | set | frozenset)
+    if not ordered:
         raise UserError(
-            f"classes is {repr_of(classes)}: give a name for each class, as a tuple"
+            f"classes is {repr_of(classes)}: give a name for each class, as a tuple, "
+            "in the order of their numbers"
         )
     names = tuple(str(name) for name in classes)
     twice = [name for name in names if names.count(name) > 1]

@@ -16,6 +16,7 @@ from dlworkshop import run_files
 from dlworkshop.data.inputs_like import as_learnt_from, check_inputs_like
 from dlworkshop.data.leaves import TEXT, read
 from dlworkshop.data.plain_arrays import checked_weights
+from dlworkshop.data.rows import native_dtype
 from dlworkshop.data.targets import as_labels
 from dlworkshop.errors import UserError, repr_of
 from dlworkshop.learn.hparams import Keywords, given
@@ -82,7 +83,10 @@ class Run:
 
         def of_part(members, inputs: PyTree, start: int, size: int) -> PyTree:
             part = jax.tree.map(
-                lambda leaf: np.asarray(leaf[start : start + size]), inputs
+                lambda leaf: np.asarray(
+                    leaf[start : start + size], native_dtype(leaf.dtype)
+                ),
+                inputs,
             )
             found = jax.device_get(outputs(*members, _padded(part, size)))
             rows = len(jax.tree.leaves(part)[0])

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.sparse import csr_array
 
 from dlworkshop import data
 from dlworkshop.data.rows import Rows
@@ -142,6 +143,19 @@ class Frame:
         return self._data[name]
 
 
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">i4", np.longdouble])
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_numbers_of_other_machines_become_those_of_this_one(tmp_path, dtype, on_disk):
+    x = np.arange(3 * N).reshape(N, 3).astype(dtype)
+    if on_disk:
+        np.save(tmp_path / "x.npy", x)
+        x = np.load(tmp_path / "x.npy", mmap_mode="r")
+    found = data.from_arrays(x, x).train
+    assert jnp.array(found.inputs[:5]).tolist() == jnp.array(found.targets[:5]).tolist()
+    known = set(np.asarray(x, float)[:, 0].tolist())
+    assert set(found.inputs[:][:, 0].tolist()) <= known
+
+
 def test_data_frames_become_vectors():
     dataset = data.from_arrays(Frame(a=X[:, 0], b=Y), Frame(y=Y))
     assert dataset.train.inputs.shape == (136, 2) and len(dataset.classes) == 4
@@ -249,6 +263,12 @@ NAN = np.where(np.arange(N) == 7, np.nan, 1.0)
         ),
         ((X, Y), {"groups": Y[:3]}, r"groups has shape \[3\]"),
         ((X, Y), {"groups": Y * 0}, "in 1 group"),
+        ((X, Y), {"groups": NAN}, r"groups has no value for example 7 \(1 in all\)"),
+        ((X, Y), {"groups": ["a", np.nan] * 100}, "no value for example 1 .100 in all"),
+        ((X, Y), {"groups": pd.Series([*range(N - 1), pd.NA])}, "no value for .* 199"),
+        ((X, Y), {"classes": set("abcd")}, "classes is a set: .* in the order of"),
+        ((csr_array(X), Y), {}, r"x is a sparse matrix: give its \.toarray"),
+        ((X, {"a": csr_array(X)}), {}, r"y\['a'\] is a sparse matrix"),
         ((X[:2], X[:2]), {}, "there are 2 examples, too few"),
         ((X[:4], Y[:4] % 2), {}, "split that is cut off has no example"),
     ],

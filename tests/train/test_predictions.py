@@ -101,6 +101,7 @@ def test_columns_and_classes_are_known_by_their_names(tmp_path):
     for run in (trained, load_run(tmp_path)):
         other = frame[["c", "a", "b"]]
         np.testing.assert_array_equal(run.predict(other), run.predict(x))
+        np.testing.assert_array_equal(run.predict(x.astype(">f4")), run.predict(x))
         for targets in (names, names.tolist(), pandas.Series(names), number.tolist()):
             assert run.evaluate(Batch(other, targets)).scores == expected.scores
         with pytest.raises(UserError, match="the class 'perhaps', which is none"):
