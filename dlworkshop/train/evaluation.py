@@ -193,7 +193,7 @@ class HeldOut:
 
     def means(self) -> dict[str, np.ndarray]:
         """Means, name -> [G]."""
-        whole = self.weights.sum(-1)
+        whole = self.weights.sum(-1, dtype=np.float64)
         return {name: total / whole for name, total in self._sums.items()}
 
 

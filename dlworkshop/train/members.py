@@ -140,9 +140,9 @@ def _values(name: str, value: Any, one: bool = False) -> np.ndarray:
     check_text("the name of a hyper-parameter", name)
     try:
         given = np.asarray(value)
-        values = np.atleast_1d(given.astype(np.float64))
         if given.dtype.kind not in "iufV":  # V: bfloat16
             raise TypeError
+        values = np.atleast_1d(given.astype(np.float64))
     except (TypeError, ValueError):
         raise UserError(
             f"hyper-parameter '{name}' is {value!r:.80}: give a number or a list of "

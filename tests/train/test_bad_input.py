@@ -61,6 +61,11 @@ def growing(learning_rate):
         ({"hparams": {"learning_rat": 1}}, "did you mean 'learning_rate'"),
         ({"hparams": {"b1": 0.9}}, "adam needs 'learning_rate': give it as hparams"),
         ({"hparams": {"learning_rate": "fast"}}, "give a number or a list"),
+        pytest.param(
+            {"hparams": {"learning_rate": 1j}},
+            "is 1j: give a number or a list",
+            marks=pytest.mark.filterwarnings("error"),
+        ),
         ({"hparams": {"learning_rate": [0.1, np.nan]}}, "one or more finite numbers"),
         ({"hparams": {"learning_rate": 1e-50}}, "a run computes in float32, from 1.2e"),
         ({"hparams": {"learning_rate": [1, 1e39]}}, "is 1e.39, and a run computes in"),

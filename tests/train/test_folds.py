@@ -5,7 +5,9 @@ import pytest
 
 from dlworkshop import data, fit, metrics, models
 from dlworkshop.errors import UserError
+from dlworkshop.learn.step import Evaluated
 from dlworkshop.train import folds
+from dlworkshop.train.evaluation import HeldOut
 from dlworkshop.train.orders import EndlessOrder
 from dlworkshop.types import Batch
 
@@ -90,6 +92,13 @@ def test_each_member_is_validated_by_its_own_fold():
         assert row["validation"]["f1"] == pytest.approx(f1)
         classes = [right[pool.targets[mine] == k].mean() for k in (0, 1)]
         assert row["validation"]["balanced_accuracy"] == pytest.approx(np.mean(classes))
+
+
+def test_the_mean_over_weighted_examples_is_one_of_64_bits():
+    weights = np.random.default_rng(0).random((2, 10_001)).astype(np.float32)
+    held = HeldOut(weights)
+    held([0, 1], 0, Evaluated({"loss": np.ones(weights.shape)}, None))
+    np.testing.assert_allclose(held.means()["loss"], 1, rtol=1e-13)
 
 
 @pytest.mark.parametrize("asked", [1, 2.5, 100])
