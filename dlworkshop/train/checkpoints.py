@@ -9,6 +9,7 @@ before training continues; the checkpoint before it is used instead.
 import concurrent.futures
 import contextlib
 import errno
+import glob
 import json
 import logging
 import os
@@ -51,6 +52,9 @@ class Checkpoints:
         # otherwise threads wait for minutes for a folder that could not be created
         context = ocp.Context()
         context.asynchronous.create_directories_asynchronously = False
+        # orbax takes [, ? and * in a path for a pattern when it merges files, so
+        # there is nothing to merge there (fault of orbax 0.12.8)
+        context.array.saving.use_ocdbt = glob.escape(str(folder)) == str(folder)
         self._checkpointer = ocp.training.Checkpointer(
             folder,
             context=context,
@@ -230,6 +234,12 @@ def _write_digests(checkpoint: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+    for part in checkpoint.glob("*/ocdbt.process_*"):
+        if not (part.parent / "manifest.ocdbt").exists():
+            raise UserError(
+                f"the checkpoint {checkpoint} has parts that were not merged, so it "
+                "could not be restored: use another run folder"
+            )
     files = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
     found = {
         str(path.relative_to(checkpoint)): digest

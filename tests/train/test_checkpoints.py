@@ -70,6 +70,25 @@ def test_each_flipped_bit_is_noticed_in_each_file(two, tmp_path, caplog):
         assert restored(folder) == (2, 2.0)
 
 
+@pytest.mark.parametrize("name", ["run [1]", "a*b", "what?", "[!a] %41 #"])
+def test_a_path_is_no_pattern(name, two, tmp_path):
+    """Neither where checkpoints are written, nor where they are moved."""
+    folder = saved(tmp_path / name / "checkpoints")
+    assert restored(folder) == (2, 2.0)
+    moved = shutil.copytree(folder, tmp_path / "plain")
+    assert restored(saved(moved, [3])) == (3, 3.0)
+    shutil.copytree(two, folder, dirs_exist_ok=True)
+    assert restored(saved(folder, [3])) == (3, 3.0)
+
+
+def test_one_that_cannot_be_restored_is_not_signed(tmp_path, monkeypatch):
+    monkeypatch.setattr("glob.escape", str)  # so orbax merges nothing
+    folder = tmp_path / "run [1]"
+    with pytest.raises(UserError, match="parts that were not merged"):
+        saved(folder, [1])
+    assert not (folder / "1" / DIGESTS).exists()
+
+
 def _replace(path, by, tmp_path):
     """Put a pipe, a link or other content in the place of a file or folder."""
     path.rename(tmp_path / "moved")
