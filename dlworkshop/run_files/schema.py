@@ -350,7 +350,9 @@ class Position(TypedDict, total=False):
     """The part of a checkpoint that is not arrays."""
 
     step: Required[Size]
-    log: Required[Size]
+    log: Required[Size]  # bytes
+    log_sha256: str  # of these bytes; older ones have none
+    settings: str  # digest of the config; older ones have none
     seconds: Required[Seconds]
     hparams: dict[str, list[float]]  # those that change during training
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dlworkshop import run_files
+from dlworkshop.errors import UserError
 from dlworkshop.learn.population import Population
 from dlworkshop.train import processes, run_folder
 from dlworkshop.train.arguments import Arguments
@@ -20,6 +21,7 @@ class Journal:
         self.checkpoints = Checkpoints(folder / "checkpoints")
         stack.callback(self.checkpoints.close)
         self.log: run_folder.Log  # in the first process
+        self.settings: str  # their digest, in the first process
         self.saved_at, self.saved_step = time.perf_counter(), 0
 
     def restore(
@@ -38,9 +40,16 @@ class Journal:
         self.saved_step = position["step"]
 
         def open_log() -> list[dict[str, Any]]:
-            self.log = run_folder.Log(self.folder / run_files.LOG, position["log"])
+            self.settings = run_folder.settings_digest(self.folder)
+            if position.get("settings", self.settings) != self.settings:
+                raise UserError(
+                    f"the checkpoint {position['step']} in {self.checkpoints.folder} "
+                    "is of a run with other settings: remove the checkpoints to train "
+                    "anew, or use another run folder"
+                )
+            self.log = run_folder.Log(self.folder / run_files.LOG)
             self.stack.callback(self.log.close)
-            return self.log.lines()
+            return self.log.resume(position)
 
         return population, position, processes.on_first_process(open_log)
 
@@ -59,7 +68,9 @@ class Journal:
     def save(self, population: Population, position: dict[str, Any]) -> None:
         """Save a checkpoint of the population and where the run stands."""
         # only the first process has a log
-        log = processes.on_first_process(lambda: self.log.position())  # noqa: PLW0108
+        known = processes.on_first_process(
+            lambda: {"settings": self.settings, **self.log.position()}
+        )
         step = position["step"]
-        self.checkpoints.save(step, population, {**position, "log": log})
+        self.checkpoints.save(step, population, {**position, **known})
         self.saved_at, self.saved_step = time.perf_counter(), step

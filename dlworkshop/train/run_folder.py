@@ -2,11 +2,12 @@
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,32 +83,56 @@ class Log:
     A resumed run truncates it to its position in the checkpoint.
     """
 
-    def __init__(self, path: Path, position: int):
+    def __init__(self, path: Path):
         try:
             self._path, self._file = path, open_for_update(path)
         except OSError as error:
             raise UserError(
                 f"{path} cannot be written ({error.strerror}): use another run folder"
             ) from error
-        if self._file.seek(0, os.SEEK_END) < position:
+        self._sha256 = hashlib.sha256()  # of the lines so far
+
+    def resume(self, position: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Check that the log is that of a checkpoint, then truncate it to its position.
+
+        Args:
+            position: of the checkpoint, see `run_files.schema.Position`.
+
+        Returns:
+            The lines so far.
+
+        Raises:
+            UserError: if the log is not that of the checkpoint; it is not changed.
+        """
+        content = self._file.read(position["log"])
+        if len(content) < position["log"]:
             raise UserError(
-                f"{path} is shorter than at its checkpoint, so the run folder is "
+                f"{self._path} is shorter than at its checkpoint, so the run folder is "
                 "damaged: use another run folder"
             )
-        self._file.truncate(position)
-        self._file.seek(position)
-
-    def lines(self) -> list[dict[str, Any]]:
-        """The lines written so far."""
-        return run_files.log_lines(self._path.read_bytes(), self._path)
+        self._sha256.update(content)
+        own = self._sha256.hexdigest()
+        is_own = position.get("log_sha256", own) == own and content[-1:] in b"\n"
+        lines = run_files.log_lines(content, self._path) if is_own else []
+        if not is_own or (lines[-1]["step"] if lines else 0) != position["step"]:
+            raise UserError(
+                f"{self._path} is not the log of the checkpoint {position['step']}, "
+                "one of which is damaged or of another run: remove the checkpoints to "
+                "train anew, or use another run folder"
+            )
+        self._file.truncate(position["log"])
+        self._file.seek(position["log"])
+        return lines
 
     def write(self, line: dict[str, Any]) -> None:
         """Append a line."""
-        self._file.write((json.dumps(to_jsonable(line)) + "\n").encode())
+        content = (json.dumps(to_jsonable(line)) + "\n").encode()
+        self._sha256.update(content)
+        self._file.write(content)
         self._file.flush()
 
-    def position(self) -> int:
-        """The number of bytes synced to disk.
+    def position(self) -> dict[str, Any]:
+        """The number of bytes synced to disk, and their digest.
 
         Raises:
             UserError: if the folder was moved or removed in the meantime.
@@ -120,7 +145,7 @@ class Log:
                 f"{self._path.parent} was moved or removed while the run wrote to it: "
                 "put it back, and run the same command again to resume"
             )
-        return self._file.tell()
+        return {"log": self._file.tell(), "log_sha256": self._sha256.hexdigest()}
 
     def close(self) -> None:
         self._file.close()
@@ -236,10 +261,10 @@ def check_config(
     if path.exists():
         before = run_files.read(folder, "config.json")
         changed = identity.difference(before.get("identity"), config.get("identity"))
-        then, now = (flatten(c) for c in (before, config))
-        names = {n for n in then.keys() | now.keys() if not n.startswith(UNCOMPARED)}
+        then, now = _compared(before), _compared(config)
+        names = then.keys() | now.keys()
         if (then.get("num_epochs") or 0) < now.get("num_epochs", 0):
-            names.discard("num_epochs")
+            names -= {"num_epochs"}
         differ = changed + [
             f"{name} was {then.get(name)!r} and is now {now.get(name)!r}"
             for name in sorted(names)
@@ -251,6 +276,22 @@ def check_config(
                 "use the same settings or choose another workdir (--workdir)"
             )
     write_json(path, config)
+
+
+def _compared(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a resumed run must share, by dotted names."""
+    return {
+        name: value
+        for name, value in flatten(config).items()
+        if value is not None and not name.startswith(UNCOMPARED)
+    }
+
+
+def settings_digest(folder: Path) -> str:
+    """SHA-256 of the config in a run folder, except what a resumed run may change."""
+    settings = _compared(run_files.read(folder, "config.json"))
+    settings.pop("num_epochs", None)
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -18,7 +18,7 @@ import pytest
 
 from dlworkshop import data, fit, losses, metrics, models, optimizers, schedules
 from dlworkshop.errors import UserError
-from dlworkshop.train.checkpoints import DIGESTS
+from dlworkshop.train.checkpoints import DIGESTS, Checkpoints
 from dlworkshop.types import Batch
 from tests.conftest import SOON_THERE
 
@@ -100,6 +100,12 @@ def growing(learning_rate):
         ({"devices": []}, "devices is empty"),
         ({"devices": 3}, "devices is 3: give a list"),
         ({"workdir": 3}, "workdir is 3: give a path"),
+        ({"workdir": ""}, "workdir is empty: give a path, or '.'"),
+        ({"workdir": "a\0b"}, "workdir is .* which no file can be called"),
+        ({"workdir": "n" * 256}, "workdir is 'n.* is too long: a name has at most 255"),
+        ({"workdir": "n/" * 2000}, "workdir is 'n/.* is too long: .* a path 3,840"),
+        ({"workdir": "a/**"}, "workdir is .* where checkpoints cannot be written"),
+        ({"workdir": os.fsdecode(b"\xff")}, "workdir is .*: choose a path in UTF-8"),
         ({"loss": None}, "loss is None: give a function"),
         ({"loss": lambda o, t: 0.0}, "the loss <lambda> does not depend on the param"),
         ({"loss": lambda o, t: None}, "the loss <lambda> is None for one example: ret"),
@@ -490,6 +496,62 @@ def test_a_log_that_is_shorter_than_the_record(quadrants, trained, tmp_path):
         train(quadrants, workdir=tmp_path)
 
 
+LINE = b'{"step": 1, "epoch": 1, "train": {}}\n'
+
+
+@pytest.mark.parametrize(
+    ("other", "has_digest"),
+    [(LINE * 99, True), (LINE * 99, False), (b"x" * 9999, False)],
+)
+def test_a_log_of_another_run_is_refused_and_kept(
+    other, has_digest, quadrants, trained, tmp_path, monkeypatch
+):
+    if not has_digest:
+        _leave_out_digests(monkeypatch)
+        train(quadrants, workdir=tmp_path)
+    else:
+        shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "metrics.jsonl").write_bytes(other)
+    with pytest.raises(UserError, match=r"metrics.jsonl is not the log of the check"):
+        train(quadrants, workdir=tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == other
+
+
+def _leave_out_digests(monkeypatch):
+    """As in checkpoints of earlier versions."""
+    save = Checkpoints.save
+
+    def saved(self, step, state, position):
+        known = {k: v for k, v in position.items() if k in ("step", "log", "seconds")}
+        save(self, step, state, known)
+
+    monkeypatch.setattr(Checkpoints, "save", saved)
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_checkpoints_of_other_settings_are_refused(
+    is_finished, quadrants, trained, tmp_path
+):
+    other, own = tmp_path / "other", tmp_path / "own"
+    train(quadrants, workdir=other, hparams={"learning_rate": 0.002})
+    shutil.copytree(trained, own)
+    shutil.rmtree(own / "checkpoints")
+    shutil.copytree(other / "checkpoints", own / "checkpoints")
+    (own / ("report.html" if is_finished else "summary.json")).unlink(missing_ok=True)
+    before = {p.name: p.read_bytes() for p in own.iterdir() if p.is_file()}
+    with pytest.raises(UserError, match=r"checkpoint 6 .* of a run with other settings"):
+        train(quadrants, workdir=own)
+    assert before == {p.name: p.read_bytes() for p in own.iterdir() if p.is_file()}
+
+
+def test_an_earlier_version_is_continued(quadrants, tmp_path, monkeypatch):
+    with monkeypatch.context() as earlier:
+        _leave_out_digests(earlier)
+        train(quadrants, workdir=tmp_path)
+    train(quadrants, workdir=tmp_path, num_epochs=2)
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+
+
 def test_a_full_disk_keeps_the_last_record(quadrants, tmp_path):
     """No file may grow beyond a few KB: what a full disk does to a writer."""
     train(quadrants, workdir=tmp_path / "small")
@@ -520,6 +582,9 @@ def test_a_disk_that_is_full_from_the_start(quadrants, tmp_path, full_disk):
         (["--num-epochs", "0"], "num_epochs is 0"),
         (["--learning-rate", "-1"], "hyper-parameter 'learning_rate' is"),
         (["--workdir", "README.md/run"], "cannot be written"),
+        (["--workdir", ""], "an argument is empty"),
+        (["--workdir="], "--workdir is empty"),
+        (["--workdir", "n" * 256], "is too long"),
     ],
 )
 def test_a_script_leaves_with_2_and_no_traceback(
