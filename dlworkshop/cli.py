@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from dlworkshop.errors import UserError, explain_devices
+from dlworkshop.errors import UserError, check_arguments, explain_devices
 from dlworkshop.report import terminal
 from dlworkshop.train import signals
 
@@ -318,6 +318,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status, 2 for a mistake of the user."""
+    terminal.open_streams()
     for stream in (sys.stdout, sys.stderr):  # file names may not be valid text
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -349,6 +350,7 @@ def _parse(args: Sequence[str] | None) -> Callable[[], int]:
     import tyro
 
     args = list(sys.argv[1:] if args is None else args)
+    check_arguments(args)
     if args[:1] == ["estimate"] and args[1:] and not args[1].startswith("-"):
         args[2:] = ["--", *args[2:]]  # the rest are flags of the script
     with terminal.flags():

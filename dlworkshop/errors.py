@@ -101,10 +101,46 @@ def check_function(name: str, value: Any) -> None:
         raise UserError(f"{name} is {repr_of(value)}: give a function")
 
 
+LONGEST = 255, 3840  # bytes of a name, and of a path with room for files below it
+
+
 def check_path(name: str, value: Any) -> None:
-    """Raise an error unless `value` is a path."""
+    """Raise an error unless `value` is a path that a file can have.
+
+    >>> check_path("workdir", "")
+    Traceback (most recent call last):
+    dlworkshop.errors.UserError: workdir is empty: give a path, or '.' for this folder
+    """
     if not isinstance(value, str | os.PathLike):
         raise UserError(f"{name} is {repr_of(value)}: give a path")
+    if not (path := os.fsdecode(value)):
+        raise UserError(f"{name} is empty: give a path, or '.' for this folder")
+    try:
+        content = os.fsencode(path)
+    except ValueError:  # a surrogate
+        content = b"\0"
+    if b"\0" in content:
+        raise UserError(f"{name} is {path!r:.60}, which no file can be called")
+    parts = content.split(os.fsencode(os.sep))
+    if max(map(len, parts)) > LONGEST[0] or len(content) > LONGEST[1]:
+        raise UserError(
+            f"{name} is '{path:.60}...', which is too long: a name has at most "
+            f"{LONGEST[0]} bytes, and a path {LONGEST[1]:,}"
+        )
+
+
+def check_arguments(args: Iterable[str]) -> None:
+    """Raise an error if an argument of the command line is empty.
+
+    >>> check_arguments(["predict", "--calibrated"])
+    """
+    for arg in args:
+        flag, _, value = arg.partition("=")
+        if not value and (not flag or (arg != flag and flag.startswith("--"))):
+            raise UserError(
+                f"{flag or 'an argument'} is empty, as a shell variable that is not "
+                "set: give a value, or leave it out"
+            )
 
 
 def check_known(kind: str, name: Any, known: Iterable[str]) -> None:

@@ -37,6 +37,9 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     ('whole', ['a.txt'])
     """
     path = Path(path)
+    if not path.name:  # "." or "/"
+        why = os.strerror(errno.EISDIR)
+        raise IsADirectoryError(errno.EISDIR, why, os.fspath(path))
     beside = path.with_name(f".{path.name[:80]}.{secrets.token_hex(8)}.tmp")
     new = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     try:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from typing import NamedTuple
@@ -366,12 +367,31 @@ def test_doctor_checks_what_processes_exchange(capsys, monkeypatch):
         (["evaluate", "RUN", "--data-dir", "/nowhere"], "not in /nowhere/own"),
         (["data", "minst"], "did you mean 'mnist'"),
         (["data", "minst", "--from", "."], "did you mean 'mnist'"),
+        (["data", "digits", "--from", "."], "digits is part of scikit-learn, so . has"),
+        (["data", "n" * 300], "is too long"),
+        (["data", ""], "an argument is empty, as a shell variable that is not set"),
+        (["predict", "RUN", ""], "an argument is empty"),
+        (["sweep", "digits", "--space", "depth=1", "--workdir="], "--workdir is empty"),
+        (["export", "RUN", "--format", "safetensors", "--output", "."], ". cannot be w"),
+        (["export", "RUN", "--format", "safetensors", "--output", "/"], "/ cannot be w"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_mistake_is_one_sentence(capsys, monkeypatch, image_run, args, said):
     monkeypatch.chdir(ROOT)
     assert said in mistake(capsys, *(image_run if a == "RUN" else a for a in args))
+
+
+def test_output_to_a_closed_stream_is_discarded(monkeypatch, tmp_path):
+    for name in ("stdout", "stderr"):  # None, where the shell was told >&- 2>&-
+        monkeypatch.setattr(sys, name, None)
+    assert cli.main(["lessons", str(tmp_path)]) == 0
+    assert cli.main(["report", str(tmp_path / "nowhere")]) == 2
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "argv", ["xor.py", "--workdir", ""])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(tmp_path / "xor.py", run_name="__main__")
+    assert left.value.code == 2
 
 
 def test_every_command_explains_its_flags(capsys):

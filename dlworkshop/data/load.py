@@ -109,6 +109,10 @@ def prepare_from(
 
     if name not in NAMES:
         raise errors.unknown("data set", name, NAMES)
+    if name == "digits":
+        raise errors.UserError(
+            f"digits is part of scikit-learn, so {source} has no effect: leave it out"
+        )
     root = _root(data_dir).absolute()
     if there := places.newest(root, name):
         raise errors.UserError(

@@ -34,7 +34,7 @@ def prepare(name: str, root: Path, source: Path | None = None) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     raw = None if name == "digits" else _read(name, root, source)
     log.info("preparing %s in %s", name, root)
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         tfds.disable_progress_bar()
     with partial_folder(root) as partial:
         config = name.partition("/")[2] or None

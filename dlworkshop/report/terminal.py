@@ -52,6 +52,13 @@ def show(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     _console().print(table)
 
 
+def open_streams() -> None:
+    """Discard output to a stream that the shell has closed (`>&-`), which is None."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (to the end)
+
+
 class Messages(logging.Handler):
     """Logging handler that writes to the current `sys.stderr`."""
 

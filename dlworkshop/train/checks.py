@@ -1,6 +1,7 @@
 """Checks of the arguments of `fit`, with one sentence for each mistake."""
 
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -85,6 +86,13 @@ def check_places(workdir: Any, devices: Any) -> None:
     """Check that the folder is a path and that devices are given."""
     if workdir is not None:
         check_path("workdir", workdir)
+        where = os.path.abspath(workdir)
+        # TensorStore requires UTF-8, and orbax refuses ** as a pattern
+        if "**" in where or where != where.encode(errors="replace").decode():
+            raise UserError(
+                f"workdir is {where!r}, where checkpoints cannot be written: choose a "
+                "path in UTF-8 and without '**'"
+            )
     if devices is None:
         return
     if not isinstance(devices, (Sequence, np.ndarray)):

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import jax
 
-from dlworkshop.errors import UserError, explain_devices
+from dlworkshop.errors import UserError, check_arguments, check_path, explain_devices
 from dlworkshop.report import settings, terminal
 from dlworkshop.report.words import format_claim
 from dlworkshop.train import estimation, processes, signals
@@ -67,17 +67,20 @@ def start(
     """
     import tyro  # noqa: PLC0415 (needed by scripts only)
 
+    terminal.open_streams()
     script = sys.modules[main.__module__]
     name = Path(script.__file__ or "experiment").stem
     try:
+        check_arguments(sys.argv[1:])
         with terminal.flags():
             config = tyro.cli(
                 config_class, prog=f"{name}.py", description=script.__doc__
             )
+        workdir = config.workdir or Path("runs") / name
+        check_path("--workdir", workdir)
     except UserError as error:
         terminal.print_error(error)
         raise SystemExit(2) from None
-    workdir = config.workdir or Path("runs") / name
     config = dataclasses.replace(config, workdir=workdir)
     quiet_checkpoints()
     use_all_cores(config.seeds or 0)  # 0: the number is chosen later
