@@ -372,8 +372,14 @@ def test_doctor_checks_what_processes_exchange(capsys, monkeypatch):
         (["data", ""], "an argument is empty, as a shell variable that is not set"),
         (["predict", "RUN", ""], "an argument is empty"),
         (["sweep", "digits", "--space", "depth=1", "--workdir="], "--workdir is empty"),
-        (["export", "RUN", "--format", "safetensors", "--output", "."], ". cannot be w"),
-        (["export", "RUN", "--format", "safetensors", "--output", "/"], "/ cannot be w"),
+        (
+            ["export", "RUN", "--format", "safetensors", "--output", "."],
+            ". cannot be w",
+        ),
+        (
+            ["export", "RUN", "--format", "safetensors", "--output", "/"],
+            "/ cannot be w",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

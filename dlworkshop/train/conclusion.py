@@ -63,9 +63,12 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
     for each in found:
         each.report(summary["population"], level)
     # in a single process, whose devices have everything of a member
-    if processes.count() == 1 and (why := explain_failure(plan, population)):
-        summary["population"][0]["note"] += f": {why}"
-        log.log(level, "no member is left: %s (member 0)", why)
+    explains = processes.count() == 1 and not trained.interrupted
+    if explains and (failure := explain_failure(plan, population)) is not None:
+        member, why = failure
+        row = summary["population"][member]
+        row["note"] += f": {why}"
+        log.log(level, "member %d is quarantined: %s", member, row["note"])
     if processes.count() > 1:  # every process returns the whole run
         final = processes.fetch(final)
     if workdir is not None:

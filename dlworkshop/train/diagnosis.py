@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core, source_info_util
 
-from dlworkshop.learn.population import QUARANTINED, Population
+from dlworkshop.learn.population import GRADIENT, LOSS, QUARANTINED, Population
 from dlworkshop.learn.step import make_own_step, make_train_step
 from dlworkshop.train.compiling import compiler_options
 from dlworkshop.train.plan import Plan
@@ -32,24 +32,40 @@ CALLS = {
 STEPS = 1000  # the most steps that are repeated
 
 
-def explain_failure(plan: Plan, population: Population) -> str:
-    """Explain in a sentence why the first member failed; "" if any member did not.
+def explain_failure(plan: Plan, population: Population) -> tuple[int, str] | None:
+    """Explain in a sentence why the first member that was quarantined failed.
 
-    The steps since its last finite state are repeated. That compiles two programs,
-    which is acceptable for a run without a result. To explain the failure of one of
-    several members, train it alone, with its setting and its seed.
+    The steps since its last finite state are repeated. That compiles a step of one
+    member, and another one if its parameters failed, which takes about as long as it
+    took for the run. So it is done for one member only, and not while settings are
+    chosen (`read_test=False`) unless all members failed.
+
+    Returns:
+        The member and the sentence; None if no member failed, or it is not explained.
     """
-    if (np.asarray(population.status) < QUARANTINED).any():
-        return ""
-    one = jax.tree.map(lambda leaf: leaf[0], (population.train, plan.placed_hparams))
+    failed = np.asarray(population.status) >= QUARANTINED
+    if not failed.any() or not (plan.asked.read_test or failed.all()):
+        return None
+    steps = np.asarray(population.train.step)
+    member = int(np.argmin(np.where(failed, steps, np.iinfo(steps.dtype).max)))
+    why = _explain(plan, population, member)
+    return (member, why) if why else None
+
+
+def _explain(plan: Plan, population: Population, member: int) -> str:
+    """Repeat the steps of a member, and name the operation that failed."""
+    of_all = population.train, plan.placed_hparams
+    one = jax.tree.map(lambda leaf: leaf[member], of_all)
     train, numbers = jax.device_put(one, plan.mesh.devices.flat[0])
     step = _values_of_a_step(plan)
     first = int(train.step)
     platform = plan.mesh.devices.flat[0].platform
     advance = jax.jit(step, compiler_options=compiler_options(platform))
     for at in range(first, min(first + STEPS, plan.num_steps)):
-        rows = plan.order.steps(at, 1, [0])[0, 0]
+        rows = plan.order.steps(at, 1, [member])[0, 0]
         batch = jax.tree.map(jnp.asarray, plan.dataset.train.rows(rows))
+        if int(population.status[member]) in (LOSS, GRADIENT):
+            break  # its state is that before the step that failed
         (loss, grads, params), after = advance(train, batch, numbers)
         if not _finite((loss, grads, params)):
             break
@@ -117,6 +133,22 @@ def origin(
     'the loss is not finite because of x'
     """
     closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
+    paths = [
+        f"{name}{jax.tree_util.keystr(path)}"
+        for name, tree in zip(names, args, strict=True)
+        for path, _ in jax.tree_util.tree_leaves_with_path(tree)
+    ]
+    causes = _causes(closed, jax.tree.leaves(args), paths)
+    for name, tree in zip(outputs, shapes, strict=True):
+        for path, _ in jax.tree_util.tree_leaves_with_path(tree):
+            if cause := next(causes):
+                where = f"{name}{jax.tree_util.keystr(path)}"
+                return f"{where} is not finite because of {cause}"
+    return ""  # all is finite here; two programs differ in rounding
+
+
+def _causes(closed, leaves: Sequence, paths: Sequence[str]) -> Iterator[str]:
+    """For each output of a jaxpr why it is not finite, or "" if it is."""
     tape = _Tape()
 
     def flags(*leaves):
@@ -124,33 +156,57 @@ def origin(
         tape.ends = [tape.place(value) for value in ends]
         return [_all_finite(value) for value in tape.values]
 
-    finite = [bool(f) for f in jax.jit(flags)(*jax.tree.leaves(args))]
-    ends = iter(tape.ends)
-    for name, tree in zip(outputs, shapes, strict=True):
-        for path, _ in jax.tree_util.tree_leaves_with_path(tree):
-            if not finite[end := next(ends)]:
-                cause = _cause(tape, finite, end, args, names)
-                where = f"{name}{jax.tree_util.keystr(path)}"
-                return f"{where} is not finite because of {cause}"
-    return "all is finite"  # here; two programs differ in rounding
+    finite = [bool(f) for f in jax.jit(flags)(*leaves)]
+
+    def inputs_of(eqn, places: list[int]) -> list:
+        """The values of the inputs of an operation, by the same program again."""
+
+        def values(*leaves):
+            again = _Tape()
+            again.run(closed.jaxpr, closed.consts, leaves)
+            return [again.values[place] for place in places]
+
+        found = iter(jax.jit(values)(*leaves))
+        return [
+            next(found)
+            if hasattr(getattr(atom, "val", atom.aval), "dtype")
+            else atom.val
+            for atom in eqn.invars
+        ]
+
+    for end in tape.ends:
+        yield "" if finite[end] else _cause(tape, finite, end, paths, inputs_of)
 
 
-def _cause(tape: "_Tape", finite: list[bool], end: int, args, names) -> str:
+def _cause(tape: "_Tape", finite: list[bool], end: int, paths, inputs_of) -> str:
     while (made := tape.made_by.get(end)) is not None:
         eqn, inputs = made
         bad = [place for place in inputs if not finite[place]]
         if not bad:
+            within = ""
+            if eqn.primitive.name == "scan":
+                within = _within_scan(eqn.params, inputs_of(eqn, inputs))
             where = source_info_util.summarize(eqn.source_info)
             where = where.removeprefix(os.getcwd() + os.sep)
-            return f"{eqn.primitive.name} at {where}"
+            return within or f"{eqn.primitive.name} at {where}".removesuffix(" at ")
         end = bad[0]
-    paths = [
-        f"{name}{jax.tree_util.keystr(path)}"
-        for name, tree in zip(names, args, strict=True)
-        for path, _ in jax.tree_util.tree_leaves_with_path(tree)
-    ]
     named = tape.given.index(end) if end in tape.given else None
     return "a constant" if named is None else paths[named]
+
+
+def _within_scan(params: dict[str, Any], inputs: list) -> str:
+    """The operation in the body of a scan, in its first turn that is not finite."""
+    body, length = params["jaxpr"], params["length"]
+    first, second = params["num_consts"], params["num_consts"] + params["num_carry"]
+    consts, carry, columns = inputs[:first], inputs[first:second], inputs[second:]
+    turn = jax.jit(core.jaxpr_as_fun(body))
+    for at in reversed(range(length)) if params["reverse"] else range(length):
+        args = [*consts, *carry, *(column[at] for column in columns)]
+        found = turn(*args)
+        if not _finite(found):
+            return next(filter(None, _causes(body, args, [""] * len(args))), "")
+        carry = found[: len(carry)]
+    return ""
 
 
 def _all_finite(value) -> jax.Array:

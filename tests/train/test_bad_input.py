@@ -539,7 +539,9 @@ def test_checkpoints_of_other_settings_are_refused(
     shutil.copytree(other / "checkpoints", own / "checkpoints")
     (own / ("report.html" if is_finished else "summary.json")).unlink(missing_ok=True)
     before = {p.name: p.read_bytes() for p in own.iterdir() if p.is_file()}
-    with pytest.raises(UserError, match=r"checkpoint 6 .* of a run with other settings"):
+    with pytest.raises(
+        UserError, match=r"checkpoint 6 .* of a run with other settings"
+    ):
         train(quadrants, workdir=own)
     assert before == {p.name: p.read_bytes() for p in own.iterdir() if p.is_file()}
 
