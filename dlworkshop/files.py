@@ -27,7 +27,8 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     followed, and after an error nothing is left behind.
 
     Raises:
-        OSError: if the folder is not writable, or the disk is full.
+        OSError: if the folder is not writable, the disk is full, or `path` is a folder,
+            a pipe or a device, such as /dev/null.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "a.txt")
@@ -37,9 +38,11 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     ('whole', ['a.txt'])
     """
     path = Path(path)
-    if not path.name:  # "." or "/"
-        why = os.strerror(errno.EISDIR)
-        raise IsADirectoryError(errno.EISDIR, why, os.fspath(path))
+    with contextlib.suppress(FileNotFoundError):
+        kind = path.lstat().st_mode
+        if not stat.S_ISREG(kind) and not stat.S_ISLNK(kind):  # root could replace it
+            why = f"{path} is not a regular file"
+            raise OSError(errno.EINVAL, why, os.fspath(path))
     beside = path.with_name(f".{path.name[:80]}.{secrets.token_hex(8)}.tmp")
     new = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     try:

@@ -23,6 +23,15 @@ def path(tmp_path):
     return tmp_path / "a.json"
 
 
+def test_what_is_no_regular_file_is_not_replaced(path):
+    os.mkfifo(path)
+    for each in (path, path.parent, "."):
+        with pytest.raises(OSError, match="is not a regular file"):
+            atomic_write(each, "new")
+    assert stat.S_ISFIFO(path.stat().st_mode)
+    assert os.listdir(path.parent) == [path.name]
+
+
 def test_a_block_that_fails_changes_nothing(path):
     atomic_write(path, "old")
     with pytest.raises(KeyboardInterrupt), atomic_file(path) as file:
