@@ -34,6 +34,37 @@ DIGESTS = "sha256.json"  # in each checkpoint: the name of a file in it -> its d
 MOST_DIGESTS = 1 << 24  # bytes of that file
 
 
+def check_arrays(state: PyTree) -> None:
+    """Check that every array has something to be saved, and a name of its own.
+
+    orbax names arrays by their path with dots, and `params.safetensors` with slashes.
+
+    Raises:
+        UserError: names the array.
+
+    >>> check_arrays({"a.b": np.ones(1), "a": {"b": np.ones(1)}})
+    Traceback (most recent call last):
+    dlworkshop.errors.UserError: two arrays of the run are called 'a.b', so one would be
+    lost in its folder: rename one of them
+    """
+    arrays = jax.tree.leaves_with_path(state)
+    for separator in (".", "/"):
+        known = set()
+        for path, leaf in arrays:
+            name = jax.tree_util.keystr(path, simple=True, separator=separator)
+            if name in known:
+                raise UserError(
+                    f"two arrays of the run are called '{name}', so one would be lost "
+                    "in its folder: rename one of them"
+                )
+            if not leaf.size:
+                raise UserError(
+                    f"'{name}' of the run has shape {list(leaf.shape)}, and empty "
+                    "arrays cannot be saved: leave it out of the model"
+                )
+            known.add(name)
+
+
 class Checkpoints:
     """The checkpoints of one run; the last two are kept.
 

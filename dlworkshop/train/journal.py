@@ -10,7 +10,7 @@ from dlworkshop.errors import UserError
 from dlworkshop.learn.population import Population
 from dlworkshop.train import processes, run_folder
 from dlworkshop.train.arguments import Arguments
-from dlworkshop.train.checkpoints import Checkpoints
+from dlworkshop.train.checkpoints import Checkpoints, check_arrays
 
 
 class Journal:
@@ -32,6 +32,7 @@ class Journal:
         Returns:
             The population, where the run stands, and its lines so far.
         """
+        check_arrays(population)
         position: dict[str, Any] = {"step": 0, "log": 0}
         if self.checkpoints.latest() is not None:
             population, position = self.checkpoints.restore(population)
