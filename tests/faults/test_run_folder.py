@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import pytest
 
-from dlworkshop import cli, data, fit, models, report
+from dlworkshop import cli, data, fit, models, report, run_files
 from dlworkshop.data.archive import Arrays
 from dlworkshop.errors import UserError
 from dlworkshop.serve.load import load
@@ -192,3 +192,21 @@ def test_an_array_larger_than_its_file_takes_no_memory(tmp_path):
         assert tracemalloc.get_traced_memory()[1] < 1 << 24
     finally:
         tracemalloc.stop()
+
+
+def test_a_file_that_is_too_large_is_not_read(whole, tmp_path):
+    folder = shutil.copytree(whole[0], tmp_path / "run")
+    size = run_files.MOST_BYTES + 1
+    os.truncate(folder / "data_card.json", size)
+    with pytest.raises(UserError, match=f"it has {size:,} bytes, more than"):
+        run_files.read(folder, "data_card.json")
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [("figures", [{"caption": "x"}]), ("figures", ["a.svg"]), ("members", -1)],
+)
+def test_an_entry_of_another_kind_is_named(entry, value):
+    content = json.dumps({entry: value}).encode()
+    with pytest.raises(UserError, match=f"is not valid .*{entry}"):
+        run_files.parsed(content, "summary.json", run_files.schema.Summary)
