@@ -21,6 +21,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "lesson_cards",
+    "lesson_pages",
 ]
 exclude_patterns = ["_extensions"]
 myst_heading_anchors = 4
@@ -45,6 +46,8 @@ html_theme = "pydata_sphinx_theme"
 html_title = f"dlworkshop {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_math_renderer = "mathml"
+html_show_search_summary = False  # it fetches pages, which a browser refuses on disk
 html_show_sourcelink = False
 html_copy_source = False
 html_sidebars = {"index": []}

@@ -18,7 +18,10 @@ from dlworkshop.workshop import lessons
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGES = sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
+WRITTEN = DOCS / "lessons"  # by the build
+PAGES = sorted(
+    str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md") if page.parent != WRITTEN
+)
 ELSEWHERE = {  # whose blocks other tests run
     "index.md": "test_readme.py",
     "models.md": "models/test_adapters.py",
@@ -131,6 +134,25 @@ def test_every_public_name_has_an_entry(pages):
 def test_it_is_searched_from_disk(site):
     index = (site / "searchindex.js").read_text()
     assert index.startswith("Search.setIndex(") and "check_gradients" in index
+
+
+@pytest.mark.slow
+def test_every_lesson_is_a_page_that_is_found(site, pages):
+    index = (site / "searchindex.js").read_text()
+    assert "receptiv" in index  # stemmed; in the text of a lesson only
+    cards = pages[site / "gallery.html"].leads
+    overview = pages[site / "lessons.html"].leads
+    for script in lessons.scripts():
+        page = site / "lessons" / f"{script.stem}.html"
+        assert f"../notebooks/{script.stem}.ipynb" in pages[page].leads
+        assert f"lessons/{script.stem}.html" in cards
+        assert f"lessons/{script.stem}.html" in overview
+        text = page.read_text()
+        assert "What you will be able to do" in text and "<math" in text
+        assert not re.search(r"\{\{|\]\((claim|figure):|\$\$", text)
+    text = (site / "lessons" / "xor.html").read_text()
+    assert "<summary>The answer</summary>" in text
+    assert "lessons/activations.html" in text or 'href="activations.html"' in text
 
 
 @pytest.mark.slow

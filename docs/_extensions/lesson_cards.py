@@ -1,31 +1,33 @@
-"""The directive `lesson-cards`: what the lessons are, with their notebooks.
+"""The directive `lesson-cards`: what the lessons are, with their pages and notebooks.
 
 Where `make gallery` has run them, each card has its first figure and what was found,
-and opens the report, which is copied into the site.
+and links to the report, which is copied into the site.
 """
 
 import ast
 import json
-import re
 import shutil
 from pathlib import Path
 
 from docutils import nodes
+from lesson_pages import GALLERY, seconds
 from sphinx.util.docutils import SphinxDirective
 
 from dlworkshop.workshop import lessons, notebooks
 from dlworkshop.workshop.gallery import LECTURE
 
-GALLERY = Path(__file__).parents[2] / "gallery"
 SHOWN = "report.html", "figures/*.svg", "thumbnail.svg"  # of a run folder
 
 
 class LessonCards(SphinxDirective):
-    """A section of cards for each chapter of the lecture."""
+    """A section of cards for each chapter of the lecture, and the list of the pages."""
 
     def run(self) -> list[nodes.Node]:
         scripts = {path.stem: path for path in lessons.scripts()}
-        found: list[nodes.Node] = []
+        ordered = [n for names in LECTURE.values() for n in names if n in scripts]
+        pages = "\n".join(f"lessons/{name}" for name in ordered)
+        toctree = f"```{{toctree}}\n:hidden:\n\n{pages}\n```\n"
+        found: list[nodes.Node] = self.parse_text_to_nodes(toctree)
         for title, names in LECTURE.items():
             cards = [card(scripts[name]) for name in names if name in scripts]
             if cards:
@@ -55,16 +57,18 @@ def card(script: Path) -> nodes.container:
             source = f"gallery/{name}/{summary['figures'][0]['file']}"
             image = f'<img src="{source}" alt="" loading="lazy">'
             parts.append(nodes.raw("", image, format="html"))
-    time = re.search(r"(?:about )?(?:\d+ seconds|a minute)", expected)
+    time = seconds(script.read_text())
     last = nodes.paragraph(classes=["lesson-files"])
     last += nodes.literal(text=script.name)
     if time and text != expected:
-        last += nodes.Text(f", {time[0]}")
+        last += nodes.Text(f", {time}")
     for label, address in links.items():
         last += nodes.Text(" · ")
         last += nodes.reference("", label, refuri=address, internal=True)
+    title = nodes.reference("", "", refuri=f"lessons/{name}.html", internal=True)
+    title += nodes.strong(text=question.strip())
     parts += [
-        nodes.paragraph("", "", nodes.strong(text=question.strip())),
+        nodes.paragraph("", "", title),
         nodes.paragraph(text=text),
         last,
     ]
