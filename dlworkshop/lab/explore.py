@@ -14,7 +14,6 @@ from dlworkshop.report.words import humanize
 from dlworkshop.train.result import Run
 
 MOST_FILTERS = 64
-MOST_SHOWN = 24  # mistakes
 
 
 def member_rows(run: RunFolder) -> list[dict[str, Any]]:
@@ -110,7 +109,7 @@ def most_confused(run: RunFolder) -> tuple[list[str], tuple[str, str]]:
 def mistaken(
     run: RunFolder, members: Sequence[int], true: str, said: str
 ) -> list[tuple[int, int]]:
-    """The test examples of class `true` that some members take for `said`.
+    """The test examples of class `true` that some members take for `said`: all of them.
 
     Returns:
         (index in test, number of members), in descending order of the number.
@@ -125,7 +124,7 @@ def mistaken(
     assert found is not None
     votes = (found.prediction[np.asarray(members)] == names.index(said)).sum(0)  # [N]
     votes = np.where(found.label == names.index(true), votes, 0)
-    order = np.argsort(-votes, kind="stable")[:MOST_SHOWN]
+    order = np.argsort(-votes, kind="stable")
     return [(int(i), int(votes[i])) for i in order if votes[i]]
 
 

@@ -18,12 +18,12 @@ from dlworkshop.lab.training import GRID, Training, View, half_side
 from dlworkshop.learn.metrics import mean_and_error
 from dlworkshop.report.elements import Html, join, tag
 from dlworkshop.report.marks import COLOURS
-from dlworkshop.report.words import with_error
+from dlworkshop.report.words import count, with_error
 
 PALE = 0.55  # share of white in the colour of a certain class
 WIDE, HIGH = 600, 200  # of the curves
 MOST_EPOCHS = 150  # points of a curve
-LEAST, MOST = 1e-4, 1e3  # losses are clipped to this range
+LEAST, MOST = 1e-4, 1e3  # losses beyond are drawn at these borders
 
 
 def frame(training: Training, seen: View) -> Html:
@@ -35,7 +35,7 @@ def frame(training: Training, seen: View) -> Html:
 def _card(training: Training, seen: View, rate: int) -> Html:
     """The predictions of the members with a learning rate, and their spread."""
     settings = training.settings
-    title = f"learning rate {settings.rates[rate]:g}"
+    title = f"learning rate {settings.rates[rate]}"
     running = seen.running[rate]
     said = [
         f"validation {name} {_mean(seen, f'validation/{name}', rate)}"
@@ -61,8 +61,11 @@ def _card(training: Training, seen: View, rate: int) -> Html:
 
 def _mean(seen: View, name: str, rate: int) -> str:
     """Mean and standard error over the running seeds, at the last epoch."""
-    stat = mean_and_error(seen.history[name][-1, rate][seen.running[rate]])
-    return with_error(stat["mean"], stat["sem"], name.partition("/")[2])
+    values = seen.history[name][-1, rate][seen.running[rate]]
+    stat = mean_and_error(values)
+    shown = with_error(stat["mean"], stat["sem"], name.partition("/")[2])
+    lost = values.size - stat["n"]
+    return f"{shown} (without {lost} not finite)" if lost else shown
 
 
 def _svg(label: str, *parts: Html) -> Html:
@@ -144,25 +147,25 @@ def _curves(training: Training, seen: View) -> Html:
     """The validation loss of all members, and the mean of each learning rate."""
     loss = seen.history["validation/loss"]  # [T, R, S]
     every = evenly(len(loss), MOST_EPOCHS)
-    shown = np.log10(
-        np.nan_to_num(loss[every], nan=MOST, posinf=MOST).clip(LEAST, MOST)
-    )
+    shown = _scaled(loss[every])
     low, high = np.floor(shown.min()), np.ceil(shown.max())
     x = 40 + (WIDE - 50) * every / max(len(loss) - 1, 1)
-    y = 10 + (HIGH - 40) * (high - shown) / max(high - low, 1)  # [T, R, S]
-    parts = [
-        _tick(10 + (HIGH - 40) * (high - power) / max(high - low, 1), power)
-        for power in np.arange(low, high + 1)
-    ]
+
+    def height(powers):
+        return 10 + (HIGH - 40) * (high - powers) / max(high - low, 1)
+
+    parts = [_tick(height(power), power) for power in np.arange(low, high + 1)]
     for rate, colour in enumerate(COLOURS[: loss.shape[1]]):
         for seed in range(loss.shape[2]):
-            parts.append(_line(x, y[:, rate, seed], colour, "lab-member"))
-        own = y[:, rate, seen.running[rate]]
+            y = height(shown[:, rate, seed])
+            parts.append(_line(x, y, colour, "lab-member"))
+        own = np.ma.masked_invalid(loss[every][:, rate, seen.running[rate]])
         if own.size:
-            parts.append(_line(x, own.mean(-1), colour, "lab-mean"))
+            mean = own.mean(-1).filled(np.nan)  # as in the card
+            parts.append(_line(x, height(_scaled(mean)), colour, "lab-mean"))
     last = tag("text", f"epoch {len(loss) - 1}", x=WIDE - 10, y=HIGH - 6, class_="end")
     final = [
-        f"{rate:g}: {_mean(seen, 'validation/loss', i)}"
+        f"{rate}: {_mean(seen, 'validation/loss', i)}"
         for i, rate in enumerate(training.settings.rates)
     ]
     drawn = tag(
@@ -174,12 +177,26 @@ def _curves(training: Training, seen: View) -> Html:
         viewBox=f"0 0 {WIDE} {HIGH}",
     )
     names = [
-        tag("li", f"{rate:g}", style=f"border-color: {colour}")
+        tag("li", f"{rate}", style=f"border-color: {colour}")
         for rate, colour in zip(training.settings.rates, COLOURS, strict=False)
     ]
-    words = "Validation loss (nats) by learning rate; thin lines: members"
+    words = (
+        "Validation loss (nats) by learning rate; thin lines: members; thick lines: "
+        "mean of those that run, as in the cards"
+    )
+    beyond = ~((loss >= LEAST) & (loss <= MOST)).all(0)  # [R, S], also of NaN
+    if beyond.any():
+        words += (
+            f"; {count(int(beyond.sum()), 'member')} had losses that are not finite or "
+            f"not in {LEAST:g} to {MOST:g}, which are drawn at the border"
+        )
     caption = tag("figcaption", words, tag("ul", *names))
     return tag("figure", drawn, caption, class_="lab-curves")
+
+
+def _scaled(loss: np.ndarray) -> np.ndarray:
+    """The logarithms of losses, within the borders; what is no number is the upper."""
+    return np.log10(np.nan_to_num(loss, nan=MOST, posinf=MOST).clip(LEAST, MOST))
 
 
 def _tick(y: float, power: float) -> Html:

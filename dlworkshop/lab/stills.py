@@ -12,6 +12,8 @@ from dlworkshop.train.result import Run
 from dlworkshop.types import Array, Dataset
 from dlworkshop.verify import GradientReport
 
+MOST_SHOWN = 24  # images of one kind
+
 
 def answered(found: Explanation, image: np.ndarray, run: Run, dataset: Dataset) -> Html:
     """The predictions for an image, their saliency, and the nearest training images."""
@@ -78,11 +80,12 @@ def told(run: Run) -> Html:
 def mistaken(
     images: Array, pairs: Sequence[tuple[int, int]], members: int, names: Sequence[str]
 ) -> Html:
-    """Images of misclassified test examples, with the number of members.
+    """Images of test examples of a class that members take for a class.
 
     Args:
         images: of the test split.
-        pairs: (index in test, number of members) as of `explore.mistaken`.
+        pairs: (index in test, number of members) as of `explore.mistaken`; all are
+            counted, and the first of them shown.
         members: the number of all members.
         names: the true and the predicted class.
     """
@@ -91,9 +94,12 @@ def mistaken(
         return tag("p", f"No member takes {true} for {said}.")
     shown = [
         _shown(images[place], f"{votes} of {members}, test {place}")
-        for place, votes in pairs
+        for place, votes in pairs[:MOST_SHOWN]
     ]
-    words = f"{count(len(pairs), 'example')} of {true} taken for {said}"
+    right = "rightly " if true == said else ""
+    words = f"{count(len(pairs), 'example')} of {true} {right}taken for {said}"
+    if len(pairs) > len(shown):
+        words += f"; the first {len(shown)} are shown"
     return tag("div", tag("p", words), tag("div", *shown, class_="lab-strip"))
 
 

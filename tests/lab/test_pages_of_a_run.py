@@ -118,6 +118,17 @@ def test_mistakes_are_those_of_the_chosen_members(digits_run):
         explore.mistaken(folder, [0], "0", "<b>")
 
 
+def test_all_are_counted_where_not_all_are_shown(digits_run):
+    folder, test = read_run(digits_run.workdir), data.load("digits").test
+    pairs = explore.mistaken(folder, [3], "0", "0")
+    assert len(pairs) == explore.confusion(folder, [3])[0, 0] > stills.MOST_SHOWN
+    html = stills.mistaken(test.inputs, pairs, 1, ("0", "0"))
+    words = f"{len(pairs)} examples of 0 rightly taken for 0; the first 24 are shown"
+    assert words in html and html.count("<img") == 24
+    few = stills.mistaken(test.inputs, pairs[:2], 1, ("0", "8"))
+    assert "<p>2 examples of 0 taken for 8</p>" in few
+
+
 def test_filters_have_the_shape_of_the_image(digits_run):
     found = explore.filters(digits_run, 3)
     kernel = digits_run.params["Dense_0"]["kernel"][3]

@@ -118,6 +118,25 @@ def test_a_frame_shows_every_member_where_it_decides():
     assert len(root.findall(".//path[@class='lab-train']")) == 2 * 2  # classes, cards
 
 
+def test_the_thick_line_is_the_mean_of_the_card_and_what_is_cut_is_said():
+    now = trained(SMALL, 1)
+    seen = training.view(now)
+    loss = seen.history["validation/loss"]  # [T, R, S]
+    loss[:] = np.array([[0.01, 1.0, 10.0], [1.0, np.inf, 1e6]])
+    picture = pictures.frame(now, seen)
+    root = ElementTree.fromstring(f"<div>{picture}</div>")
+    heights = [
+        float(root.findall(f".//path[@class='lab-{kind}']")[i].get("d").split()[-1])
+        for kind, i in (("member", 0), ("member", 1), ("member", 2), ("mean", 0))
+    ]  # of losses 0.01, 1, 10, and of their mean
+    share = (heights[0] - heights[3]) / (heights[0] - heights[2])
+    assert abs(share - np.log10(11.01 / 3 / 0.01) / 3) < 0.01
+    assert "validation loss 3.7" in picture and "(without 1 not finite)" in picture
+    assert (
+        "2 members had losses that are not finite or not in 0.0001 to 1000" in picture
+    )
+
+
 def test_a_frame_is_computed_at_once():
     now, spent = trained(SMALL, 1), []
     for _ in range(5):  # processor time, as others may work on the machine

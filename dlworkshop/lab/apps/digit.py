@@ -1,3 +1,7 @@
+# /// script
+# [tool.marimo.display]
+# theme = "system"
+# ///
 """Draw a digit: the prediction of each member of a run, and its explanation."""
 
 import marimo

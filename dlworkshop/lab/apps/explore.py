@@ -1,3 +1,7 @@
+# /// script
+# [tool.marimo.display]
+# theme = "system"
+# ///
 """Explore a run: its members, their curves, mistakes and filters."""
 
 import marimo
@@ -76,7 +80,10 @@ def _(folder):
     true = mo.ui.dropdown(names, first[0], label="True class")
     said = mo.ui.dropdown(names, first[1], label="taken for")
     mo.vstack(
-        [mo.md("## Mistakes"), mo.hstack([true, said], justify="start", wrap=True)]
+        [
+            mo.md("## Predictions and mistakes"),
+            mo.hstack([true, said], justify="start", wrap=True),
+        ]
     )
     return names, said, true
 

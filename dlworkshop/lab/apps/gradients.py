@@ -1,3 +1,7 @@
+# /// script
+# [tool.marimo.display]
+# theme = "system"
+# ///
 """The page of the gradient check: break a derivative, and see the check find it."""
 
 import marimo

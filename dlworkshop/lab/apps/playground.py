@@ -1,3 +1,7 @@
+# /// script
+# [tool.marimo.display]
+# theme = "system"
+# ///
 """The playground: watch a population train on points of a plane."""
 
 import marimo
@@ -59,7 +63,7 @@ def _(first):
             "optimizer": choice("optimizer", "Optimizer"),
             "batch": number("batch", "Batch size"),
             "rates": mo.ui.text(
-                ", ".join(f"{rate:g}" for rate in first.rates), label="Learning rates"
+                ", ".join(map(repr, first.rates)), label="Learning rates"
             ),
             "seeds": number("seeds", "Seeds"),
         }
