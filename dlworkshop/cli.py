@@ -179,8 +179,8 @@ class Notebooks:
 
     folder: Folder
     """Created if missing; existing files in it are not overwritten."""
-    install: str = "dlworkshop"
-    """Argument of pip install where the library is missing: name, wheel, git+https."""
+    install: str | None = None
+    """Argument of pip install where the library is missing: wheel, git+https, name."""
 
     def __call__(self) -> int:
         from dlworkshop.workshop import notebooks
@@ -284,7 +284,7 @@ class Sweep:
 class Lab:
     """Open local pages in a browser to train, draw and explore."""
 
-    run: Annotated[Positional[Path | None], arg(metavar="RUN")] = None
+    run: Annotated[Positional[Path | None], arg(metavar="[RUN]")] = None
     """Run folder for the pages that show a run."""
     port: int = 2730
     """Port on 127.0.0.1; 0 chooses a free one."""

@@ -405,7 +405,10 @@ def test_every_command_explains_its_flags(capsys):
         with pytest.raises(SystemExit) as left:
             cli.main([name, "--help"])
         assert not left.value.code
-        assert f"usage: dlworkshop {name}" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert f"usage: dlworkshop {name}" in said
+        optional = cli.COMMANDS[name] is cli.Lab
+        assert ("[RUN]" in said) == optional  # every other command needs its run
 
 
 def test_the_module_is_the_command():

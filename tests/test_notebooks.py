@@ -42,7 +42,7 @@ def test_every_lesson_is_a_valid_notebook_with_all_of_its_code(folder):
         source = (lessons.FOLDER / f"{path.stem}.py").read_text()
         question = source.partition("\n")[0].strip('"')
         assert title.startswith(f"# {question}\n")
-        assert "%pip install --quiet dlworkshop\n" in begin
+        assert "# %pip install git+https://HOST/OWNER/dlworkshop\n" in begin
         whole = [line for line in source.partition('"""\n\n')[2].splitlines() if line]
         code = [line for part in parts for line in part.splitlines() if line]
         assert [*code, *whole[-2:]] == whole and "__main__" in whole[-2]
@@ -167,6 +167,21 @@ def test_it_installs_what_is_said(tmp_path, capsys):
     assert cli.main(["notebooks", str(tmp_path), "--install", address]) == 0
     assert f"%pip install --quiet {address}" in (tmp_path / "xor.ipynb").read_text()
     assert capsys.readouterr().out.startswith(f"{len(NAMES)} notebooks")
+
+
+def test_without_the_library_or_its_address_the_first_cell_says_what_to_do(folder):
+    begin, *_ = sources(nbformat.read(folder / "xor.ipynb", 4), "code")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("importlib.util.find_spec", lambda name: None)
+        with pytest.raises(ModuleNotFoundError, match="see the comment above"):
+            exec(begin, {})
+
+
+@pytest.mark.parametrize("nothing", ["", " ", "x\nimport os"])
+def test_an_address_that_is_none_is_refused(nothing, tmp_path):
+    with pytest.raises(UserError, match="install in one line, such as git"):
+        notebooks.write(tmp_path, nothing)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

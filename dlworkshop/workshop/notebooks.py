@@ -14,11 +14,15 @@ import importlib.util
 import sys
 
 if importlib.util.find_spec("dlworkshop") is None:  # as on Colab
-    %pip install --quiet {install}
+    {install}
 
 from dlworkshop.workshop import lessons
 
 sys.path.insert(0, str(lessons.FOLDER))  # for the figures, in `slides`"""
+UNKNOWN = """\
+# dlworkshop is not on the package index: replace the next line by its address, as in
+    # %pip install git+https://HOST/OWNER/dlworkshop
+    raise ModuleNotFoundError("dlworkshop is not installed: see the comment above")"""
 END = "lesson = main(Config())  # other settings: Config(seeds=8)"
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 BEFORE_CODE, BEFORE_RUN = 2, 4  # sections of a page: goals and idea; how to look at it
@@ -28,21 +32,27 @@ EXERCISES = """\
 The output above has the claims that check the answers."""
 
 
-def write(folder: Path, install: str = "dlworkshop") -> list[Path]:
+def write(folder: Path, install: str | None = None) -> list[Path]:
     """Write every lesson as a notebook.
 
     Args:
         folder: made if it is missing; equal files in it are left as they are.
         install: what the first cell installs with pip where the library is missing,
-            as on Colab: a name, the address of a wheel, `git+https://...`.
+            as on Colab: the address of a wheel, `git+https://...`, a name. By default
+            the cell says where to put it in: the library is not on the package index.
 
     Returns:
         The paths of the notebooks, by name.
 
     Raises:
-        UserError: if nbformat is not installed, or a file of the same name has other
-            content; then none is written.
+        UserError: if nbformat is not installed, `install` is empty, or a file of the
+            same name has other content; then none is written.
     """
+    if install is not None and (not install.strip() or "\n" in install):
+        raise UserError(
+            f"install is {install!r}: give what pip is to install in one line, such as "
+            "git+https://HOST/OWNER/dlworkshop"
+        )
     files = {
         f"{path.stem}.ipynb": from_script(path.read_text("utf-8"), install, path)
         for path in lessons.scripts()
@@ -52,7 +62,7 @@ def write(folder: Path, install: str = "dlworkshop") -> list[Path]:
 
 
 def from_script(
-    source: str, install: str = "dlworkshop", script: Path | None = None
+    source: str, install: str | None = None, script: Path | None = None
 ) -> str:
     """The text of a notebook made of the script of a lesson.
 
@@ -65,7 +75,7 @@ def from_script(
 
     Args:
         source: of the script.
-        install: what pip installs where the library is missing.
+        install: what pip installs where the library is missing, as in `write`.
         script: its file, beside which its page and slides are; without it the notebook
             has only the header and the code.
 
@@ -90,7 +100,8 @@ def from_script(
     question, _, about = (ast.get_docstring(tree) or "").partition("\n")
     text = _sections(script, tree) if script else []
     asked = _exercises(script.parent / "slides" / script.name) if script else []
-    code = [BEGIN.format(install=install), *_parts(source, tree)]
+    line = f"%pip install --quiet {install}" if install else UNKNOWN
+    code = [BEGIN.format(install=line), *_parts(source, tree)]
     parts = [
         (v4.new_markdown_cell, [f"# {question}\n\n{about.strip()}"]),
         (v4.new_markdown_cell, text[:BEFORE_CODE]),

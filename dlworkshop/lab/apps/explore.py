@@ -13,7 +13,13 @@ with app.setup:
 
     from dlworkshop.errors import UserError
     from dlworkshop.lab import digit, explore, stills
-    from dlworkshop.lab.apps.pieces import heading, run_of_page, sentence, styled
+    from dlworkshop.lab.apps.pieces import (
+        Number,
+        heading,
+        run_of_page,
+        sentence,
+        styled,
+    )
     from dlworkshop.report.read import read_run
 
 
@@ -106,7 +112,7 @@ def _(folder, members, names):
 
 @app.cell
 def _(folder):
-    member = mo.ui.number(0, len(folder.members) - 1, 1, 0, label="of member")
+    member = Number(0, len(folder.members) - 1, 1, 0, label="of member")
     mo.vstack([mo.md("## First layer"), member])
     return (member,)
 

@@ -2,6 +2,7 @@
 
 import functools
 import html
+import re
 from pathlib import Path
 
 import marimo as mo
@@ -23,6 +24,23 @@ def heading(title: str, words: str) -> mo.Html:
 def sentence(error: UserError) -> mo.Html:
     """The message of an error."""
     return mo.callout(mo.Html(html.escape(str(error))), kind="danger")
+
+
+class Number(mo.ui.number):
+    """A field for a number whose accessible name is its label as plain text.
+
+    marimo sets the HTML that its label becomes as `aria-label`, with all of its tags.
+    """
+
+    @property
+    def text(self) -> str:
+        """The element, with its label as text."""
+        name = html.escape(f'"{self._plain}"', quote=True)
+        return re.sub("data-label='[^']*'", f"data-label='{name}'", super().text)
+
+    def __init__(self, *limits: float, label: str):
+        self._plain = label
+        super().__init__(*limits, label=label)
 
 
 def styled(*parts: str) -> mo.Html:

@@ -13,7 +13,7 @@ with app.setup:
 
     from dlworkshop.errors import UserError
     from dlworkshop.lab import settings as known
-    from dlworkshop.lab.apps.pieces import heading, sentence
+    from dlworkshop.lab.apps.pieces import Number, heading, sentence
     from dlworkshop.lab.apps.widgets import Player
 
 
@@ -48,15 +48,13 @@ def _(first):
 
     def number(name, label):
         low, high = known.WHOLE[name]
-        return mo.ui.number(low, high, 1, getattr(first, name), label=label)
+        return Number(low, high, 1, getattr(first, name), label=label)
 
     controls = mo.ui.dictionary(
         {
             "points": choice("points", "Points"),
             "size": number("size", "Number of points"),
-            "noise": mo.ui.number(
-                0, known.MOST_NOISE, 0.01, first.noise, label="Noise"
-            ),
+            "noise": Number(0, known.MOST_NOISE, 0.01, first.noise, label="Noise"),
             "depth": number("depth", "Hidden layers"),
             "width": number("width", "Width"),
             "activation": choice("activation", "Activation"),
