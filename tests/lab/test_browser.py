@@ -75,6 +75,18 @@ def test_the_address_says_what_was_chosen(go):
     other = go(f"playground/?{shared.query}")
     other.get_by_text("epoch 0, 8 members").wait_for()
     assert other.get_by_label("Learning rates").input_value() == "0.02, 0.2"
+    exact = go("playground/?rates=0.123456789&seeds=2")
+    exact.get_by_text("epoch 0, 2 members").wait_for()
+    assert exact.get_by_label("Learning rates").input_value() == "0.123456789"
+
+
+def test_number_fields_are_named_in_words_and_pages_are_dark_where_the_system_is(go):
+    page = go("playground/?seeds=2&width=8")
+    page.get_by_text("epoch 0, 6 members").wait_for()
+    for name in ("Width", "Hidden layers", "Noise"):
+        assert page.get_by_label(name, exact=True).get_attribute("aria-label") == name
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function("document.querySelector('.dark') !== null")
 
 
 def test_an_address_that_says_nonsense_is_answered_with_a_sentence(go):
