@@ -13,7 +13,7 @@ with the actual values. A suspect that is not a call, or whose body has no culpr
 checked like the whole function.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +27,6 @@ from dlworkshop.verify.functions import (
     CALLS,
     Function,
     bodies_of,
-    carried,
     function_of,
     is_named,
     lift,
@@ -35,20 +34,21 @@ from dlworkshop.verify.functions import (
     place_of,
     relative,
 )
+from dlworkshop.verify.linear import FACTOR
+from dlworkshop.verify.loops import is_float, of_scan, of_while, ranked
 from dlworkshop.verify.probes import scale_of
 from dlworkshop.verify.report import Culprit
 from dlworkshop.verify.transformations import own_rules, rule_of
 
 MOST = 3  # culprits that are named
 TRIES = 8  # suspects of a program that are checked
-STEPS = 12  # of a loop that are searched
-LONGEST = 1000  # steps of a while loop among which they are chosen
 ROUNDS = 4  # different step sizes of the differences
 ROUNDINGS = 2**12  # rounding errors that do not make an equation a suspect
 NEARBY = 1e-3  # distance of the second point, relative to the arguments
 
-# An equation as a function -> description of its wrong derivative, or "".
-Judge = Callable[[Function], str]
+# An equation as a function, and the size of its cotangents -> description of its wrong
+# derivative, or "".
+Judge = Callable[[Function, float], str]
 
 
 def culprits_of(
@@ -126,9 +126,23 @@ class _Walk:
             given = given._replace(rays=given.rays or [*map(self._ray, given.args)])
             slopes, doubts = self._slopes(values_at, given, value, moves)
             back = given.cotangents or [self._normal(v) for v in jaxpr.outvars]
-            parts = derivatives(values, [slopes.get(v) for v in names], back)
+            rays = [slopes.get(v) for v in names]
             rounding = ROUNDINGS * float(np.finfo(self.dtype).eps)
-            off = _errors(jaxpr, moves, slopes, doubts, parts, rounding)
+            tried = []
+            for factor in (1.0, FACTOR):  # a rule may depend on size and sign
+                given_to = jax.tree.map(lambda x, c=factor: c * x, (rays, back))
+                each = derivatives(values, *given_to)
+                scaled = {v: factor * t for v, t in slopes.items()}
+                wide = {v: abs(factor) * t for v, t in doubts.items()}
+                off = _errors(jaxpr, moves, scaled, wide, each, rounding)
+                tried.append((off, each))
+            (off, parts), (other, others) = tried
+            other = np.where(np.isfinite(other), other, 0.0)  # it may overflow
+            parts = [
+                a if more <= one else b
+                for one, more, a, b in zip(off, other, parts, others, strict=True)
+            ]
+            off = np.fmax(off, other)
             worst = np.argsort(-np.nan_to_num(off), kind="stable")[:TRIES]
             suspects = sorted(i for i in worst if off[i] > 1)
             if len(self.callers) == 1:
@@ -170,7 +184,7 @@ class _Walk:
 
     def _ray(self, x):
         """A random direction, scaled by the entries of `x`."""
-        if not _is_float(x):
+        if not is_float(x):
             return 0.0
         size = np.abs(_wide(x))
         return np.where(size > 0, size, scale_of(size)) * self._normal(x)
@@ -209,7 +223,7 @@ class _Walk:
             )
             wrong = f"its {what} is {_first_bad(x)}"
         else:
-            wrong = self._wrong(jaxpr, eqn, value, moves)
+            wrong = self._wrong(jaxpr, eqn, value, moves, back)
         if wrong:
             self.found.append(Culprit(_name(eqn), self.place(eqn), wrong))
 
@@ -218,7 +232,7 @@ class _Walk:
         rule = rule_of(eqn).partition(" at ")[2]
         return place_of(eqn) or self.callers[-1] or relative(rule)
 
-    def _wrong(self, jaxpr, eqn, value, moves) -> str:
+    def _wrong(self, jaxpr, eqn, value, moves, cotangents) -> str:
         x, y = _moving(eqn, moves)
         needed = list(dict.fromkeys(_variables(eqn)))
         if not x or not y or not _are_finite([value[v] for v in (*x, *y)]):
@@ -229,7 +243,8 @@ class _Walk:
             piece = lift(f, [value[v] for v in needed], through, self.dtype)
         except UserError:  # an operand is too close to 0 to be moved
             return ""
-        return self.judge(piece)
+        sizes = [float(np.max(np.abs(u), initial=0.0)) for u in cotangents]
+        return self.judge(piece, max(sizes, default=0.0))
 
 
 def in_rules(found: Culprit, first: Function) -> Culprit:
@@ -376,131 +391,15 @@ def _inside(eqn, given: _Given, modes, dtype) -> Iterator[tuple[Any, _Given]]:
         its = _Given(args[1:], moving[1:], rays[1:], cotangents)
         yield params["branches"][branch], its
     elif name in ("scan", "while"):
-        steps = _of_scan(eqn, args) if name == "scan" else _of_while(params, args)
-        for i in _ranked(steps, moving, modes, dtype):
-            yield steps.body, steps.given(i, moving)
-
-
-class _Steps(NamedTuple):
-    """The steps of a loop, in the order of their execution."""
-
-    body: Any
-    consts: Sequence[Any]  # operands of every step
-    carries: Sequence[Sequence[Any]]  # of each step
-    rows: Sequence[Any]  # scanned operands [steps, ...]
-    first: int  # of the operands of the loop that are operands of the body
-
-    def moving(self, outside: Sequence[bool]) -> list[bool]:
-        """Which operands of the body move; the carry does if any operand does."""
-        place = self.first + len(self.consts)
-        carry = [any(outside) and _is_float(x) for x in self.carries[0]]
-        return [*outside[self.first : place], *carry, *outside[place + len(carry) :]]
-
-    def given(self, i: int, outside: Sequence[bool]) -> _Given:
-        """The operands of a step."""
-        rows = [row[i] for row in self.rows]
-        args = [*self.consts, *self.carries[i], *rows]
-        return _Given(args, self.moving(outside))
-
-
-def _of_scan(eqn, given) -> _Steps:
-    params = eqn.params
-    first, second, num_carry = carried(eqn)
-    consts, carry = given[:first], given[first:second]
-    order = np.arange(params["length"])[:: -1 if params["reverse"] else 1]
-    rows = [row[order] for row in given[second:]]
-    run = jax.jit(core.jaxpr_as_fun(params["jaxpr"]))
-    carries = []
-    for i in range(len(order)):
-        carries.append(carry)
-        carry = run(*consts, *carry, *(row[i] for row in rows))[:num_carry]
-    return _Steps(params["jaxpr"], consts, carries, rows, 0)
-
-
-def _of_while(params, given) -> _Steps:
-    first = params["cond_nconsts"]
-    second = first + params["body_nconsts"]
-    tests, consts, carry = given[:first], given[first:second], given[second:]
-    asks = jax.jit(core.jaxpr_as_fun(params["cond_jaxpr"]))
-    run = jax.jit(core.jaxpr_as_fun(params["body_jaxpr"]))
-    carries: list[Any] = []
-    while len(carries) < LONGEST and bool(asks(*tests, *carry)[0]):
-        carries.append(carry)
-        carry = run(*consts, *carry)
-    return _Steps(params["body_jaxpr"], consts, carries, [], first)
-
-
-def _ranked(steps: _Steps, outside, modes, dtype) -> Iterable[int]:
-    """The steps to search: those with the largest errors along a ray.
-
-    One program measures all steps. Without `modes`, where no derivative is wrong, the
-    steps are spread over the loop.
-    """
-    num = len(steps.carries)
-    if num <= STEPS or not modes:
-        return np.unique(np.linspace(0, num - 1, min(num, STEPS)).astype(int))
-    moving, run = steps.moving(outside), core.jaxpr_as_fun(steps.body)
-    rng, narrow = np.random.default_rng(0), dtype == np.float32
-    inner = getattr(steps.body, "jaxpr", steps.body)
-    normal, weights = (
-        [rng.standard_normal(np.shape(v.aval)) for v in variables]
-        for variables in (inner.invars, inner.outvars)
-    )
-    sizes = np.ldexp(1.0, FIRST[dtype] - np.arange(ROUNDS) * (2 if narrow else 6))
-    h = np.multiply.outer([1, 0.5, 0.25], sizes)  # [3, rounds]
-
-    def measured(varying):  # of one step
-        args = [*steps.consts, *varying]
-        at = [x for x, m in zip(args, moving, strict=True) if m]
-        rays = [n for n, m in zip(normal, moving, strict=True) if m]
-        rays = [
-            jnp.asarray(n * jnp.where(x == 0, 1, jnp.abs(x)), jnp.result_type(x))
-            for n, x in zip(rays, at, strict=True)
-        ]
-
-        def f(moved):
-            left = iter(moved)
-            given = zip(args, moving, strict=True)
-            out = run(*(next(left) if m else x for x, m in given))
-            pairs = [(w, y) for w, y in zip(weights, out, strict=True) if _is_float(y)]
-            return sum(jnp.sum(w * jnp.real(y)) for w, y in pairs)
-
-        def moved(step):
-            shifted = [x + step * r for x, r in zip(at, rays, strict=True)]
-            return f([y.astype(x.dtype) for x, y in zip(at, shifted, strict=True)])
-
-        value, exact = f(at), []
-        if "fwd" in modes:
-            exact.append(jax.jvp(f, (at,), (rays,))[1])
-        if "rev" in modes:
-            back = jax.grad(f)(at)
-            pairs = zip(back, rays, strict=True)
-            exact.append(sum(jnp.sum(jnp.real(g * r)) for g, r in pairs))
-        beside = jax.lax.map(moved, jnp.asarray([*h.ravel(), *-h.ravel()], dtype))
-        return value, beside, jnp.stack(exact)
-
-    varying = [jnp.stack(x) for x in zip(*steps.carries, strict=True)]
-    found = jax.jit(lambda xs: jax.lax.map(measured, xs))([*varying, *steps.rows])
-    value, beside, exact = (np.asarray(x, np.float64) for x in found)  # [steps, ...]
-    up, down = np.moveaxis(
-        beside.reshape(num, 2, *h.shape), 0, -1
-    )  # [3, rounds, steps]
-    eps = float(np.finfo(dtype).eps)
-    value = np.broadcast_to(value, up.shape[1:])
-    slope, doubt, _ = central_slopes(value, up, down, h[..., None], eps)
-    with np.errstate(all="ignore"):
-        off = np.abs(slope - exact.T[:, None]).max(0) / (doubt + eps * np.abs(slope))
-    off = np.nan_to_num(off[np.argmin(doubt, axis=0), np.arange(num)], posinf=0.0)
-    return np.argsort(-off, kind="stable")[:STEPS]
+        steps = of_scan(eqn, args) if name == "scan" else of_while(params, args)
+        for i in ranked(steps, moving, modes, dtype, ROUNDS):
+            args, moves = steps.given(i, moving)
+            yield steps.body, _Given(args, moves)
 
 
 def _wide(x: Any) -> np.ndarray:
     x = np.asarray(x)
     return x.astype(np.complex128 if np.iscomplexobj(x) else np.float64)
-
-
-def _is_float(x: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
 
 
 def _name(eqn) -> str:

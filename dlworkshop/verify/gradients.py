@@ -48,10 +48,11 @@ def check_gradients(
     or complex128. The setting and the caches of JAX outside are not changed.
 
     **Checks.** Forward mode (`jax.jvp`) and reverse mode (`jax.vjp`) are compared with
-    central differences and with each other; with `order=2` also both modes of the
-    gradient, and so on. Of an output with up to 16 numbers all are checked, of a larger
-    one 6 numbers and two random sums of all. A complex number counts as two real ones,
-    in JAX's conventions.
+    central differences and with each other, and must be linear in their cotangents and
+    tangents: -1024 times as large for -1024 times a random one. With `order=2`, both
+    modes of the gradient are checked too, and so on. Of an output with up to 16 numbers
+    all are checked, of a larger one 6 numbers and two random sums of all. A complex
+    number counts as two real ones, in JAX's conventions.
 
     **Probes.** In an array of up to `max_entries` numbers, every entry is probed, and
     two directions through all entries. In a larger array, `max_entries` / 8 entries are
@@ -168,14 +169,15 @@ NO_CULPRIT = (
 def _culprits(judged, compared, tolerance, seed) -> tuple[list[Culprit], list[str]]:
     """The culprits of the first failed check, and notes on them."""
 
-    def of_derivatives(piece: Function) -> str:
+    def of_derivatives(piece: Function, size: float) -> str:
         try:
-            return _said(check(piece, found.modes, tolerance, FEW, seed))
+            made = check(piece, found.modes, tolerance, FEW, seed, size=size)
+            return _said(made)
         except UserError:
             return ""
 
-    def of_transformations(piece: Function) -> str:
-        again, _ = compare(piece, bad, there, seed)
+    def of_transformations(piece: Function, _: float) -> str:
+        again = compare(piece, bad, there, seed)[0]
         return "; ".join(str(c) for c in again if not c.ok)
 
     there = judged[0][1].modes
@@ -279,13 +281,16 @@ def _lifted(f, args, argnums, width, has_aux) -> Function:
 def _said(found: Found) -> str:
     bad = [row for row in found.rows if row.verdict == WRONG]
     if not bad:
-        return "; ".join(str(c) for c in found.comparisons if not c.ok)
+        return _of_equation("; ".join(str(c) for c in found.comparisons if not c.ok))
     row = max(bad, key=lambda row: row.error)
     return (
         f"{row.mode} slope {row.autodiff:.10g}, by differences {row.difference:.10g}, "
-        f"at {row.path.replace('params', 'operand').replace('args', 'operands')} "
-        f"{row.worst.replace(' of f[', ' of results[')}"
+        f"at {_of_equation(row.path)} {row.worst.replace(' of f[', ' of results[')}"
     )
+
+
+def _of_equation(path: str) -> str:
+    return path.replace("params", "operand").replace("args", "operands")
 
 
 def _unseen(rows: Sequence[ParameterCheck]) -> str:

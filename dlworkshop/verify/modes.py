@@ -10,6 +10,7 @@ import numpy as np
 from dlworkshop.errors import UserError
 from dlworkshop.verify.differences import Differences, Probe
 from dlworkshop.verify.functions import Function, Part, mode_is_missing
+from dlworkshop.verify.linear import compare_scaled
 from dlworkshop.verify.probes import Selection, finite, probes_of, scale_of
 from dlworkshop.verify.report import WRONG, Comparison, ParameterCheck, norm_of
 from dlworkshop.verify.rounding import levels_of, rounding_of
@@ -144,6 +145,7 @@ def check(
     seed: int,
     suffix: str = "",
     rounding: np.ndarray | None = None,
+    size: float = 1.0,
 ) -> Found:
     """Compare autodiff of `fn` with differences.
 
@@ -156,6 +158,7 @@ def check(
         suffix: of the names of the modes in the report, such as " over rev".
         rounding: [M], rounding errors of the outputs, if they are known to be larger
             than a measurement shows.
+        size: of a cotangent for which the derivatives are to be linear.
 
     Raises:
         UserError: if `fn` is not finite at the point, or has no derivative in any of
@@ -198,7 +201,9 @@ def check(
     how = selection.names, tolerance, COARSE[at.dtype], suffix
     rows = [row_of(a.part, a.looks, a.scaled > least, *how) for a in arrays]
     both = _transposed(fn, arrays, differences, grads, tolerance, noise, suffix)
-    return Found(tuple(rows), both, notes, tuple(there), suffix)
+    scaled, more = compare_scaled(fn, there, own, tolerance, seed, size)
+    both += tuple(c._replace(name=c.name + suffix) for c in scaled)
+    return Found(tuple(rows), both, (*notes, *more), tuple(there), suffix)
 
 
 def _gradients(fn: Function, there, selection: Selection, cotangents) -> np.ndarray:

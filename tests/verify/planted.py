@@ -412,6 +412,41 @@ def split_rule(forward, backward):
     return lambda x: jnp.sum(f(x))
 
 
+# What a single cotangent of 1 does not show.
+wrong(
+    "cotangent forgotten",
+    lambda m, x: m.sum(m.sin(x)),
+    lambda m, g, x: (m.cos(x),),
+    V,
+)
+wrong(
+    "cotangent forgotten by one of two terms",
+    lambda m, a, b: m.sum(m.sin(a)) + m.sum(b**2),
+    lambda m, g, a, b: (m.cos(a), 2 * g * b),
+    V,
+    P,
+)
+wrong("cotangent clipped", lambda m, x: 1 * x, lambda m, g, x: (m.clip(g, -1, 1),), V)
+wrong(
+    "guided relu",
+    lambda m, x: m.relu(x),
+    lambda m, g, x: (m.where(g > 0, g, 0) * (x > 0),),
+    V,
+)
+
+
+@in_jax(WRONG, "a cotangent forgotten, summed", V)
+def _(x):
+    return jnp.sum(with_rule(lambda m, x: m.sin(x), lambda m, g, x: (m.cos(x),))(x))
+
+
+@in_jax(WRONG, "tangent without its sign", 0.3)
+def _(x):
+    f = jax.custom_jvp(jnp.sin)
+    f.defjvp(lambda x, t: (jnp.sin(x[0]), jnp.cos(x[0]) * jnp.abs(t[0])))
+    return f(x)
+
+
 WRONG["only in forward mode"] = Case(split_rule(2.01, 2.0), (V,), {})
 WRONG["only in reverse mode"] = Case(split_rule(2.0, 2.01), (V,), {})
 
@@ -1017,3 +1052,32 @@ def _(x):
 @in_jax(RIGHT, "a cumulative product with a 0", np.array([1.0, 0.0, 2.0, 3.0]))
 def _(x):
     return jnp.cumprod(x)
+
+
+@in_jax(RIGHT, "an adjoint by iteration", V[:3])
+def _(b):
+    solve = lambda v: jax.scipy.sparse.linalg.cg(  # noqa: E731
+        lambda x: SQUARE @ x, v, tol=1e-13, maxiter=20
+    )[0]
+    return with_rule(lambda m, b: solve(b), lambda m, g, b: (solve(g),))(b)
+
+
+@in_jax(RIGHT, "an adjoint that stops by its size", V)
+def _(b):
+    def solve(v):  # x = x / 2 + v
+        step = lambda x: (x[1], x[1] / 2 + v)  # noqa: E731
+        moves = lambda x: jnp.max(jnp.abs(x[1] - x[0])) > 1e-13  # noqa: E731
+        return lax.while_loop(moves, step, (v - 1, v))[1]
+
+    return with_rule(lambda m, b: solve(b), lambda m, g, b: (solve(g),))(b)
+
+
+@in_jax(RIGHT, "a rule of float16", V.astype(np.float32), dtype="float32")
+def _(x):
+    half = lambda x: x.astype(jnp.float16).astype(jnp.float32)  # noqa: E731
+    f = with_rule(lambda m, x: 200 * x, lambda m, g, x: (half(200 * g),))
+    return f(x)
+
+
+right("a slope that overflows if it is multiplied", lambda m, x: 1e306 * m.sin(x), V)
+right("a slope that underflows", lambda m, x: m.sum(1e-306 * m.sin(x)), V)

@@ -114,7 +114,8 @@ def test_in_a_wrapper_of_a_library_the_function_inside_is_named():
 def test_a_network_takes_one_check_beside_its_own(monkeypatch):
     checks = []
     check = gradients.check
-    monkeypatch.setattr(gradients, "check", lambda *a: checks.append(0) or check(*a))
+    counted = lambda *args, **how: checks.append(0) or check(*args, **how)  # noqa: E731
+    monkeypatch.setattr(gradients, "check", counted)
     report = check_gradients(deep, V, transformations=())
     assert [c.name for c in report.culprits] == ["custom_vjp of crooked"], report
     assert len(checks) == 2  # of the network, and of the one suspect
@@ -247,6 +248,44 @@ def test_a_rule_that_breaks_under_vmap_is_named():
     assert all(row.ok for row in report.rows) and not report.ok
     assert "vmap: DIFFERENT" in str(report), report
     assert report.culprits[0].name.endswith("of soft"), report
+
+
+@jax.custom_vjp
+def forgets(x):
+    return jnp.sum(jnp.sin(x))
+
+
+forgets.defvjp(lambda x: (forgets(x), x), lambda x, g: (jnp.cos(x),))
+
+
+@jax.custom_vjp
+def guided(x):
+    return jax.nn.relu(x)
+
+
+guided.defvjp(lambda x: (guided(x), x), lambda x, g: (jnp.maximum(g, 0) * (x > 0),))
+
+
+@jax.custom_vjp
+def clips(x):
+    return x
+
+
+clips.defvjp(lambda x: (x, None), lambda _, g: (jnp.clip(g, -1, 1),))
+
+
+@pytest.mark.parametrize(
+    ("rule", "f"),
+    [
+        ("forgets", lambda x: jnp.log(5 + forgets(x)) + jnp.sum(x**2)),
+        ("guided", lambda x: -jnp.sum(guided(x))),
+        ("clips", lambda x: jnp.sum(3 * clips(x) ** 2)),
+    ],
+)
+def test_a_rule_that_is_not_linear_in_its_cotangent_is_named(rule, f):
+    report = check_gradients(f, V)
+    assert [c.name for c in report.culprits] == [f"custom_vjp of {rule}"], report
+    assert "not linear in its cotangent" in str(report), report
 
 
 def test_none_are_looked_for_where_all_is_right():

@@ -507,7 +507,8 @@ outside_squares.defvjp(lambda p: (outside_squares(p), p), lambda p, g: (g * (p +
 def test_a_callback_that_vmap_does_not_know_is_noted():
     report = check_gradients(outside_squares, VECTOR)
     assert report.ok and any("vmap was not compared" in n for n in report.notes), report
-    assert {c.name for c in report.comparisons} == {"repeat", "jit", "checkpoint"}
+    names = {c.name for c in report.comparisons}
+    assert names >= {"repeat", "jit", "checkpoint"} and "vmap" not in names
 
 
 def test_badly_scaled_arrays_are_checked_at_every_scale():
