@@ -36,7 +36,7 @@ from dlworkshop.verify.functions import (
 )
 from dlworkshop.verify.linear import FACTOR
 from dlworkshop.verify.loops import is_float, of_scan, of_while, ranked
-from dlworkshop.verify.probes import scale_of
+from dlworkshop.verify.probes import finite, scale_of
 from dlworkshop.verify.report import Culprit
 from dlworkshop.verify.transformations import own_rules, rule_of
 
@@ -52,7 +52,12 @@ Judge = Callable[[Function, float], str]
 
 
 def culprits_of(
-    fn: Function, judge: Judge, modes: Sequence[str], ray: np.ndarray
+    fn: Function,
+    judge: Judge,
+    modes: Sequence[str],
+    ray: np.ndarray,
+    *,
+    is_finite: bool = True,
 ) -> list[Culprit]:
     """The first equations of `fn`, in the order of its program, that `judge` rejects.
 
@@ -66,8 +71,10 @@ def culprits_of(
         modes: in which the derivative of `fn` is wrong; empty if `judge` compares
             transformations, so that all rules of users are suspects.
         ray: [D], along which the derivative is wrong.
+        is_finite: whether the derivative of `fn` is, so that no nan inside, such as
+            that of a mask, which nothing depends on, is what is wrong.
     """
-    walk = _Walk(judge, fn.at.dtype, modes)
+    walk = _Walk(judge, fn.at.dtype, modes, is_finite)
     for shift in (0.0, NEARBY):
         at = (fn.at + shift * ray).astype(fn.at.dtype)
         walk.program(fn.program.jaxpr, fn.program.consts, _Given([at], [True], [ray]))
@@ -92,8 +99,9 @@ class _Given(NamedTuple):
 class _Walk:
     """The state of a search through a program."""
 
-    def __init__(self, judge: Judge, dtype: Any, modes: Sequence[str]):
+    def __init__(self, judge: Judge, dtype: Any, modes: Sequence[str], is_finite: bool):
         self.judge, self.dtype, self.modes = judge, dtype, modes
+        self.is_finite = is_finite
         self.found: list[Culprit] = []
         self.callers = [""]  # the places of the enclosing calls
         self.suspects: list[Any] = []  # equations of the outermost program
@@ -186,7 +194,7 @@ class _Walk:
         """A random direction, scaled by the entries of `x`."""
         if not is_float(x):
             return 0.0
-        size = np.abs(_wide(x))
+        size = finite(np.abs(_wide(x)))  # a mask has -inf
         return np.where(size > 0, size, scale_of(size)) * self._normal(x)
 
     def _normal(self, x):
@@ -216,11 +224,11 @@ class _Walk:
         self.callers.pop()
         if inside:
             return
-        if _are_finite(back) and not _are_finite(pulled or ()):
+        bad = _are_finite(back) and not _are_finite(pulled or ())
+        if bad and not self.is_finite:
             made = [value[v] for v in _moving(eqn, moves)[1]]
-            what, x = (
-                ("value", made) if not _are_finite(made) else ("derivative", pulled)
-            )
+            broken = any(np.isnan(_wide(x)).any() for x in made)
+            what, x = ("value", made) if broken else ("derivative", pulled)
             wrong = f"its {what} is {_first_bad(x)}"
         else:
             wrong = self._wrong(jaxpr, eqn, value, moves, back)

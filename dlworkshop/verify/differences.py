@@ -87,6 +87,7 @@ class Slope(NamedTuple):
     left: np.ndarray
     right: np.ndarray
     apart: np.ndarray  # uncertainty of the slopes from left and right
+    moved: np.ndarray  # the largest |f(x+h) - f(x)| / |h|
 
     @property
     def kink(self) -> np.ndarray:
@@ -146,7 +147,7 @@ class Differences:
     def along(
         self,
         probe: Probe,
-        enough: Callable[[np.ndarray], np.ndarray],
+        enough: Callable[[Slope], np.ndarray],
         contradicted: Callable[[np.ndarray, np.ndarray], np.ndarray],
         rounding: np.ndarray,
     ) -> Slope:
@@ -239,7 +240,7 @@ class Differences:
         held: Slope | None = None  # a good slope that contradicts autodiff
         best = found = self._one_round(probe, exponent, rounding, known)
         while True:
-            good = (best.doubt <= enough(best.central)) | best.kink
+            good = (best.doubt <= enough(best)) | best.kink
             if good.all() and held is not None:
                 break
             if (
@@ -298,6 +299,7 @@ class Differences:
                 value, up, down, (right + left) / 2, self.eps, rounding
             )
             sides = [(up - value) / right, (value - down) / left]  # [3, Q] each
+            moved = np.max(np.abs(sides), axis=(0, 1))  # [Q]
             sides = [2 * side[1:] - side[:-1] for side in sides]  # [2, Q]
             slopes = [(4 * side[1] - side[0]) / 3 for side in sides]
             unsure = sum(np.abs(side[1] - side[0]) for side in sides) + 4 * noise
@@ -308,6 +310,7 @@ class Differences:
             slopes[1],
             slopes[0],
             np.where(np.isfinite(unsure), unsure, np.inf),
+            np.where(np.isfinite(moved), moved, 0.0),
         )
 
     def _moved(self, probe: Probe, sign: int, exponent: int):
@@ -329,5 +332,5 @@ def _better(one: Slope, finer: Slope) -> Slope:
         differ = np.abs(finer.central - one.central) > 4 * (finer.doubt + one.doubt)
     finer_is = (finer.doubt < one.doubt) | differ
     sides = finer.apart < one.apart
-    which = (finer_is, finer_is, finer_is, sides, sides, sides)
+    which = (finer_is, finer_is, finer_is, sides, sides, sides, finer_is)
     return Slope(*map(np.where, which, finer, one))

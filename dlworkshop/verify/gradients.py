@@ -165,6 +165,11 @@ NO_CULPRIT = (
     "small to show in one equation"
 )
 
+NO_RULE = (
+    "no rule differs by itself: f itself computes something else if it is transformed "
+    "or traced again"
+)
+
 
 def _culprits(judged, compared, tolerance, seed) -> tuple[list[Culprit], list[str]]:
     """The culprits of the first failed check, and notes on them."""
@@ -188,7 +193,9 @@ def _culprits(judged, compared, tolerance, seed) -> tuple[list[Culprit], list[st
             if finite and not found.is_wrong:
                 continue
             ray = _wrong_ray(fn, found)
-            named = culprit.culprits_of(fn, of_derivatives, found.modes, ray)
+            named = culprit.culprits_of(
+                fn, of_derivatives, found.modes, ray, is_finite=finite
+            )
             stopped = any(each.name == "stop_gradient" for each in named)
             if fn is not judged[0][0]:
                 named = [culprit.in_rules(each, judged[0][0]) for each in named]
@@ -200,7 +207,7 @@ def _culprits(judged, compared, tolerance, seed) -> tuple[list[Culprit], list[st
         if bad:
             fn, _ = judged[0]
             named = culprit.culprits_of(fn, of_transformations, (), sizes_of(fn))
-            return named, [] if named else [NO_CULPRIT]
+            return named, [] if named else [NO_RULE]
     except Exception as error:  # the verdict does not depend on the search
         words = str(error).partition("\n")[0]
         return [], [f"the search for the culprit failed: {words:.200}"]

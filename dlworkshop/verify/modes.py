@@ -113,10 +113,12 @@ class _Array:
             return np.maximum(np.maximum(found, known), FLOOR * size)
 
         def enough(slope):
-            wanted = tolerance / 4 * np.maximum(against(slope), size)
-            # 0 is certain to `verdicts.COARSE`; in a gradient of 0 there is no scale
-            nothing = (slope == 0) & (known == 0)
-            coarse = np.where(unit > 0, COARSE[differences.at.dtype] / 8 * unit, np.inf)
+            wanted = tolerance / 4 * np.maximum(against(slope.central), size)
+            # 0 is certain to `verdicts.COARSE`; a gradient of 0 has the scale of f
+            nothing = (slope.central == 0) & (known == 0)
+            still = np.where(slope.moved > 0, tolerance * slope.moved, np.inf)
+            coarse = COARSE[differences.at.dtype] / 8 * unit
+            coarse = np.where(unit > 0, coarse, still)
             return np.where(nothing, np.maximum(coarse, wanted), wanted)
 
         rough = np.full_like(unit, np.nan)  # [Q], rounding of autodiff; NaN: unknown

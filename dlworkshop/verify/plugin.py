@@ -1,5 +1,7 @@
 """The pytest plugin with the fixture `assert_gradients`."""
 
+import os
+import shlex
 from typing import Any
 
 import pytest
@@ -49,11 +51,28 @@ def assert_gradients(request):
         except UserError as error:
             raise UserError(str(error)) from None
         if not report.ok:
-            again = f'pytest "{request.node.nodeid}" --gradients={how}'
-            given = "".join(f", {name}={value!r}" for name, value in options.items())
-            name = getattr(f, "__name__", "f")
-            call = f"check_gradients({name}, ...{given})"
-            raise AssertionError(f"\n{report}\nagain: {again}\n   or: {call}")
+            again = f"pytest {shlex.quote(_node(request))} --gradients={how}"
+            given = "".join(f", {name}={_shown(x)}" for name, x in options.items())
+            call = f"check_gradients({_name(f)}, ...{given})"
+            raise AssertionError(f"{report}\nagain: {again}\n   or: {call}")
         return report
 
     return assert_gradients
+
+
+def _node(request: Any) -> str:
+    """The test, relative to the working directory."""
+    config = request.config
+    file, *names = request.node.nodeid.split("::")
+    file = os.path.relpath(config.rootpath / file, config.invocation_params.dir)
+    return "::".join([file, *names])
+
+
+def _shown(x: Any) -> str:
+    """An option as it is written; a dtype by its name."""
+    return repr(x.__name__ if isinstance(x, type) else x)
+
+
+def _name(f: Any) -> str:
+    f = getattr(f, "func", f)  # of a partial
+    return getattr(f, "__name__", "f")

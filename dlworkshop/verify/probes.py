@@ -73,8 +73,8 @@ def scales_of(parts: Sequence[Part], at: np.ndarray) -> np.ndarray:
 
 
 def scale_of(x: np.ndarray) -> float:
-    """The root mean square of an array, or 1 if the array is 0."""
-    x = x.astype(np.float64)
+    """The root mean square of the finite entries of an array, or 1 if it is 0."""
+    x = finite(x.astype(np.float64))
     top = float(np.max(np.abs(x), initial=0.0))
     return top * float(np.sqrt(np.mean((x / top) ** 2))) if top else 1.0
 

@@ -112,7 +112,12 @@ class GradientReport(NamedTuple):
             )
         elif not (worst.ok or np.isfinite(worst.autodiff)):
             first = f"autodiff is {worst.autodiff:g} at {worst.path} {worst.worst}: "
-            if worst.verdict == WRONG:
+            if worst.mode == "fwd" and worst.verdict == UNCHECKED:
+                first = first.replace("autodiff", "forward mode") + (
+                    "NOT CHECKED, reverse mode is finite there: differentiate in "
+                    "reverse, and check with modes=('rev',)"
+                )
+            elif worst.verdict == WRONG:
                 first += "autodiff and differences DISAGREE"
             else:
                 first += "NOT CHECKED, differences have no slope there"

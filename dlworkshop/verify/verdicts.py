@@ -130,7 +130,8 @@ def judge(
     else:  # the estimates never agreed: only slopes far from all of them are wrong
         bar = max(tolerance * against, 8 * doubt)
         settled = 8 * doubt <= abs(central) and np.isfinite(exact)
-        lost = coarse is None if off <= bar < np.inf else not settled
+        vague = coarse is None and doubt > tolerance * float(slope.moved)
+        lost = vague if off <= bar < np.inf else not settled
     if not np.isfinite(exact):  # forward mode: 0 times another entry's inf is nan
         back = look.autodiff.get("rev") if mode == "fwd" else None
         lost = lost or (back is not None and bool(np.isfinite(back[q])))

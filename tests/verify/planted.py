@@ -803,6 +803,8 @@ right("tiny", lambda m, x: m.sum(x**2), np.array([1e-150, 2e-150]))
 right("large arguments", lambda m, x: m.sin(x), np.array([1e6, 3e6]))
 right("Rosenbrock", lambda m, x: 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2, V[:2])
 right("cube at 0", lambda m, x: x**3, np.zeros(2))
+right("cosine at its top", lambda m, x: m.sum(1 - m.cos(x)), np.zeros(2))
+right("square of a saturated one at 0", lambda m, x: m.tanh(1e5 * x) ** 2, np.zeros(2))
 
 # Rounding:
 right("offset", lambda m, x: 1e6 + m.sum(m.sin(x)), V)

@@ -206,8 +206,38 @@ def test_the_right_use_of_stop_gradient_beside_it_is_not_named(f):
     assert [c.name for c in report.culprits] == ["custom_vjp of crooked"], report
 
 
+def counted_paths(rule):
+    """The recursion of a loss over alignments, which starts from log 0."""
+
+    def f(x):
+        def step(a, row):
+            beside = jnp.concatenate([jnp.full(1, -jnp.inf), a[:-1]])
+            return jnp.logaddexp(a, beside) + rule(row), None
+
+        return lax.scan(step, jnp.array([0.0, -jnp.inf, -jnp.inf]), x)[0][-1]
+
+    return f
+
+
+X = np.linspace(-1, 1, 15).reshape(5, 3)
+
+
+@pytest.mark.filterwarnings("error")
+def test_values_of_minus_inf_do_not_stop_the_search():
+    report = check_gradients(counted_paths(crooked), X, modes=("rev",))
+    assert report.culprits[0].name == "custom_vjp of crooked", report
+
+
+def test_nan_in_forward_mode_alone_is_said():
+    report = check_gradients(counted_paths(jnp.sin), X)
+    assert report.verdict == "not checked", report
+    assert "forward mode is nan at params" in str(report), report
+    assert "modes=('rev',)" in str(report) and "no slope" not in str(report), report
+    assert "value" not in str(report.culprits), report
+
+
 def test_a_search_that_fails_leaves_the_verdict(monkeypatch):
-    def fails(*_):
+    def fails(*_, **__):
         raise RuntimeError("no such equation")
 
     monkeypatch.setattr("dlworkshop.verify.culprit.culprits_of", fails)

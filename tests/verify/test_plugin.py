@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -67,18 +68,18 @@ def test_nothing_of_jax_is_loaded():
 """
 
 
-def run_pytest(folder, text, *flags):
+def run_pytest(folder, text, *flags, inside="."):
     (folder / "test_user.py").write_text(text)
     known = importlib.metadata.entry_points(group="pytest11", name="dlworkshop")
     load = [] if known else ["-p", "dlworkshop.verify.plugin"]
     off = ["-p", "no:cacheprovider", "-p", "no:jaxtyping"]  # the latter loads NumPy
     command = [sys.executable, "-m", "pytest", "-q", *off, *load, *flags]
-    env = {**os.environ, **SOON_THERE}
+    env = {**os.environ, **SOON_THERE, "COLUMNS": "100"}
     env |= {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     env.pop("PYTEST_ADDOPTS", None)
     done = subprocess.run(
         command,
-        cwd=folder,
+        cwd=folder / inside,
         env=env,
         check=False,
         capture_output=True,
@@ -97,8 +98,34 @@ def test_the_fixture_passes_and_fails_as_it_should(tmp_path):
     assert "FAILED test_user.py::test_wrong" in output, output
     assert "params['hidden']" in output and "WRONG" in output, output
     assert "culprit: custom_vjp of wrong_loss at test_user.py:" in output, output
-    assert 'again: pytest "test_user.py::test_wrong" --gradients=quick' in output
+    assert "again: pytest test_user.py::test_wrong --gradients=quick" in output
+    assert "test_wrong - AssertionError: autodiff and " in output, output
     assert "or: check_gradients(wrong_loss, ...)" in output and "seed 0" in output
+
+
+AWKWARD = """
+import functools
+import jax, numpy as np, pytest
+
+def half(scale, x):
+    return scale * x - jax.lax.stop_gradient(scale * x / 2)
+
+@pytest.mark.parametrize("name", ["$(a) 'b' \\"c\\""])
+def test_it(assert_gradients, name):
+    f = functools.partial(half, 2.0)
+    assert_gradients(f, 0.5, dtype=np.float64, culprits=False)
+"""
+
+
+def test_the_line_to_reproduce_can_be_pasted(tmp_path):
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "pytest.ini").touch()
+    _, output = run_pytest(tmp_path, AWKWARD, "../test_user.py", inside="inside")
+    line = output.partition("again: pytest ")[2].partition("\n")[0]
+    node, flag = shlex.split(line)
+    assert node.startswith("../test_user.py::test_it["), output
+    assert node.endswith("[$(a) 'b' \"c\"]") and flag == "--gradients=quick", output
+    assert "check_gradients(half, ..., dtype='float64', culprits=False)" in output
 
 
 def test_the_thorough_form_sees_second_derivatives(tmp_path):
