@@ -34,6 +34,8 @@ NO_MODE = (
     "Differentiation rule",
     "Transpose rule",
     "Linearization",
+    "gradients are only implemented",
+    "gradient with respect to",
 )
 
 

@@ -264,6 +264,7 @@ def _quiet(width: np.dtype) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.debug_nans(False))
         stack.enter_context(jax.debug_infs(False))
+        stack.enter_context(jax.transfer_guard("allow"))
         if width == np.float64:
             stack.enter_context(jax.enable_x64(True))
             stack.enter_context(own_constants())

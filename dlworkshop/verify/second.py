@@ -37,8 +37,11 @@ def check_next(
             noise = noise_of(fn, fn.value, seed) @ np.abs(cotangent_of(fn, seed))
             rounding = float(noise) / scales_of(fn.inputs, fn.at)
             found = check(derived, both, tolerance, max_entries, seed, suffix, rounding)
-    except UserError as error:
+    except Exception as error:  # the verdict on the first order stays
+        words = str(error) or type(error).__name__
+        if not isinstance(error, UserError):
+            words = f"{words.splitlines()[0]:.200}"
         return derived, Found(
-            (), (), (f"further derivatives were not checked: {error}",)
+            (), (), (f"further derivatives were not checked: {words}",)
         )
     return derived, found

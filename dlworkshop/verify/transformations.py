@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.interpreters import ad
 
 from dlworkshop.verify.functions import (
     JAX,
@@ -147,9 +148,17 @@ def own_rules(eqns: Sequence[Any]) -> bool:
     """Whether there are custom rules or calls of others than JAX and `models`."""
     return any(
         (eqn.primitive.name in OWN and not _is_tested(rule_of(eqn)))
+        or _is_foreign(eqn.primitive)
         or any(own_rules(body.eqns) for body in bodies_of(eqn))
         for eqn in eqns
     )
+
+
+def _is_foreign(primitive: Any) -> bool:
+    """Whether a primitive is implemented outside of JAX."""
+    rules = primitive.impl, ad.primitive_jvps.get(primitive)
+    codes = [getattr(getattr(f, "func", f), "__code__", None) for f in rules]
+    return any(code and not code.co_filename.startswith(JAX) for code in codes)
 
 
 def _is_tested(rule: str) -> bool:

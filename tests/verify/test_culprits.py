@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
 from dlworkshop.verify import check_gradients, gradients
 from tests.verify.planted import bent
@@ -316,6 +318,17 @@ def test_a_rule_that_is_not_linear_in_its_cotangent_is_named(rule, f):
     report = check_gradients(f, V)
     assert [c.name for c in report.culprits] == [f"custom_vjp of {rule}"], report
     assert "not linear in its cotangent" in str(report), report
+
+
+def test_a_primitive_that_breaks_under_vmap_is_named():
+    sine = Primitive("my_sine")
+    sine.def_impl(lambda x: 1 * jnp.sin(x))
+    sine.def_abstract_eval(lambda x: x)
+    mlir.register_lowering(sine, mlir.lower_fun(jnp.sin, False))
+    ad.defjvp(sine, lambda t, x: t * jnp.cos(x))
+    batching.primitive_batchers[sine] = lambda x, d: (sine.bind(2 * x[0]), d[0])
+    report = check_gradients(lambda x: jnp.sum(sine.bind(x)), V)
+    assert [c.name for c in report.culprits] == ["my_sine"], report
 
 
 def test_none_are_looked_for_where_all_is_right():

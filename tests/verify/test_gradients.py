@@ -250,6 +250,7 @@ def test_a_kink_beside_the_point_is_stepped_under():
         (jnp.sum, np.ones(2, ">f4"), "dtype >f4, which JAX does not take"),
         (jnp.sum, np.ma.masked_array([1.0, 2.0], [0, 1]), "is a MaskedArray of dtype"),
         (jnp.sum, {"a": np.zeros(0)}, "no numbers"),
+        (lambda p: jnp.ones(4).at[np.zeros(2, int)].mul(2 * p), np.ones(2), "no d"),
     ],
 )
 def test_what_cannot_be_checked_is_said(f, params, sentence):
@@ -459,6 +460,19 @@ def test_second_derivatives_are_checked_where_they_are_asked_for():
     assert right.ok, right
 
 
+def test_a_second_order_that_raises_leaves_the_first():
+    slope = jax.custom_jvp(jnp.cos)
+
+    @slope.defjvp
+    def _(primals, tangents):
+        raise ValueError("once only")
+
+    f = jax.custom_jvp(jnp.sin)
+    f.defjvp(lambda p, t: (jnp.sin(p[0]), slope(p[0]) * t[0]))
+    report = check_gradients(f, 0.5, order=2)
+    assert report.ok and "not checked: once only" in str(report), report
+
+
 def test_float32_says_what_it_could_not_see():
     def f(p):
         return jnp.sum(jnp.tanh(p.astype(jnp.float32)))
@@ -478,6 +492,7 @@ def test_float32_says_what_it_could_not_see():
         {"jax_enable_x64": True},
         {"jax_numpy_rank_promotion": "raise"},
         {"jax_numpy_dtype_promotion": "strict"},
+        {"jax_transfer_guard": "disallow"},
     ],
     ids=lambda setting: next(iter(setting)),
 )
