@@ -354,6 +354,12 @@ def _errors(jaxpr, moves, slopes, doubts, parts, rounding) -> np.ndarray:
     return np.where(np.isinf(added), np.inf, ratio)
 
 
+def _names_axes(eqn) -> bool:
+    """Whether an equation only exists inside of a `shard_map`."""
+    axes = eqn.params.get("axes", ())
+    return "axis_name" in eqn.params or any(isinstance(axis, str) for axis in axes)
+
+
 def _dot(a, b, kind: Callable = np.real) -> float:
     """The sum of products, where 0 times infinity is 0."""
     with np.errstate(all="ignore"):
@@ -394,6 +400,9 @@ def _inside(eqn, given: _Given, modes, dtype) -> Iterator[tuple[Any, _Given]]:
     args, moving, rays, cotangents = given
     if name in CALLS and CALLS[name] in params:
         yield params[CALLS[name]], given
+    elif name == "shard_map" and params["mesh"].size == 1:
+        if not any(map(_names_axes, _all(params["jaxpr"].eqns))):
+            yield params["jaxpr"], given
     elif name == "cond":
         branch = int(np.clip(int(args[0]), 0, len(params["branches"]) - 1))
         its = _Given(args[1:], moving[1:], rays[1:], cotangents)

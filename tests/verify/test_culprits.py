@@ -201,6 +201,15 @@ def switched(x):
     return jnp.sum(jax.vmap(one)(jnp.array([0, 1, 1]), x))
 
 
+def test_a_rule_in_a_shard_map_over_one_device_is_named():
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), "d")
+    spec = jax.sharding.PartitionSpec("d")
+    one = lambda x: jnp.sum(crooked(2 * x), keepdims=True)  # noqa: E731
+    how = {"mesh": mesh, "in_specs": spec, "out_specs": spec, "check_vma": False}
+    report = check_gradients(jax.shard_map(one, **how), V)
+    assert [c.name for c in report.culprits] == ["custom_vjp of crooked"], report
+
+
 @pytest.mark.parametrize("f", [attention, switched], ids=lambda f: f.__name__)
 def test_the_right_use_of_stop_gradient_beside_it_is_not_named(f):
     """That of a softmax, whose masked scores are -inf; that of a switch under vmap."""
