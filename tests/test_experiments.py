@@ -169,6 +169,9 @@ def test_a_script_ends_with_its_finding_and_its_report(tmp_path, start):
     assert finding.startswith("test accuracy ") and "n = 2" in finding
     assert report == f"report: {tmp_path / 'report.html'}"
     assert "examples/s" in err and "s left" in err
+    took = json.loads((tmp_path / "summary.json").read_text())["seconds"]
+    code, *_ = start(ROOT / "experiments/digits.py", *flags)  # nothing is left to do
+    assert json.loads((tmp_path / "summary.json").read_text())["seconds"] == took
 
 
 LESSON = '''"""What is 1 + 1?

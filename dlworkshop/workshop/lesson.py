@@ -77,7 +77,8 @@ def write(lesson: Lesson, workdir: Path, script: Path, doc: str, config, seconds
         script: the file of the experiment, which is copied into the folder.
         doc: its docstring: the question, a blank line, and the rest.
         config: its settings, a frozen dataclass.
-        seconds: name -> run time of a part, in seconds.
+        seconds: name -> run time of a part, in seconds. Those of `lesson.run` have
+            precedence: they include the earlier parts of a resumed run.
 
     Raises:
         UserError: if the folder contains another experiment, or is not writable.
@@ -104,7 +105,7 @@ def write(lesson: Lesson, workdir: Path, script: Path, doc: str, config, seconds
                 **trained,
                 **lesson.summary,
                 **contents(lesson, workdir),
-                "seconds": trained.get("seconds", {}) | seconds,
+                "seconds": seconds | trained.get("seconds", {}),
                 "device": device(jax.local_devices()),
                 "versions": versions(),
             }
