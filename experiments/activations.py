@@ -142,11 +142,11 @@ def main(config: Config) -> Lesson:
                 "tenfold, which is 1 in log10",
             ),
             claims.less(
-                "Through all layers ReLU shrinks the gradient, too",
+                "Through all layers ReLU passes on less than the weights alone would",
                 relus[:, -1],
                 np.log10(config.gain) * (config.depth - 1),
                 why="its slope is 0 at the other half; the weights alone would give "
-                "gain^layers",
+                "gain^layers, here in log10",
             ),
             claims.equal_up_to_rounding(
                 "With ReLU, the sum of W dL/dW is the same in every layer",

@@ -33,7 +33,7 @@ PLANTED = [
         [
             "Sigmoids shrink",
             "Through all layers ReLU keeps",
-            "Through all layers ReLU shrinks",
+            "Through all layers ReLU passes",
         ],
     ),
 ]
