@@ -15,12 +15,16 @@ def shapes(activations):
         for i, label in enumerate(("activation", "derivative")):
             lines = {name: pair[i](z) for name, pair in activations.items()}
             curves(panels[i], z, lines, xlabel="z", ylabel=label, ylim=(-1.1, 2))
+            leaky = list(lines).index("leaky ReLU")  # lies on ReLU for z > 0
+            panels[i].lines[leaky].set_linestyle("--")
+            panels[i].legend(fontsize=12)  # with the dashes
 
     return Figure(
         "shapes",
         draw,
         "All of them bend; ReLU and its variants keep a slope near 1 for large z",
-        "Left: the activations. Right: their derivatives, by hand.",
+        "Left: the activations. Right: their derivatives, by hand. ReLU and leaky ReLU "
+        "(dashed) are the same for z > 0.",
         panels=2,
     )
 
@@ -42,7 +46,8 @@ def downwards(relative):
         draw,
         f"One layer of sigmoids leaves about {one:.2g} of the gradient, {depth - 1} "
         f"layers {last:.1g}",
-        f"Dots: {len(gradient['ReLU'])} networks in each row, and their mean.",
+        f"Dots: {len(gradient['ReLU'])} networks in each row, and their arithmetic "
+        "mean. The next figure has geometric means, which are lower.",
         frames=[str(i) for i in range(depth)],
         control="layers passed on the way down from the loss",
     )
@@ -68,7 +73,8 @@ def vanishing(relative):
         f"With ReLU, the lowest of {depth} layers has {gradient:.2g} times the "
         f"gradient and {inputs:.2g} times the activations of the highest",
         "Norms in each layer, divided by those in the layer next to the loss; the "
-        "numbers in the title are geometric means. a: the inputs of the layer. "
+        "numbers in the title are geometric means, the lines arithmetic ones. a: the "
+        "inputs of the layer. "
         f"{BAND}",
         panels=3,
     )
