@@ -17,7 +17,7 @@ from dlworkshop.report.elements import (
     tag,
 )
 from dlworkshop.report.read import RunFolder
-from dlworkshop.report.words import compact, count, is_number, plain
+from dlworkshop.report.words import compact, count, is_number, p_value, plain
 
 CLAIMED = "What was claimed"  # title of the section that the claims follow
 SIGNS = {"<=": "at most", ">=": "at least", "<": "below", ">": "above", "=": "exactly"}
@@ -108,7 +108,7 @@ def _claim(claim: dict[str, Any]) -> Html:
     if is_number(claim.get("n")):
         facts.append(f"n = {claim['n']:,}")
     if is_number(claim.get("p")):
-        facts.append(f"p = {claim['p']:.2g}")
+        facts.append(p_value(claim["p"]))
     pieces.append(tag("p", *(tag("span", fact) for fact in facts), class_="facts"))
     labels = {"why": "Why this bound", "test": "How it was decided"}
     told = [

@@ -121,6 +121,15 @@ def compact(value: Any) -> str:
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.3g}"
 
 
+def p_value(p: float) -> str:
+    """The p of a test, which is never 0, also where float64 has no smaller number.
+
+    >>> p_value(0.0123), p_value(0.0)
+    ('p = 0.012', 'p < 1e-300')
+    """
+    return f"p = {p:.2g}" if p >= 1e-300 else "p < 1e-300"
+
+
 def format_claim(claim: dict[str, Any]) -> str:
     """A claim on one line that starts with the verdict.
 
@@ -135,7 +144,7 @@ def format_claim(claim: dict[str, Any]) -> str:
     verdict, wanted = ("holds", "") if holds else ("FAILS", ", wanted")
     measured = f"{compact(claim['value'])}{wanted} {claim['relation']}"
     p = claim.get("p")
-    n = f"n = {claim['n']:,}" + (f", p = {p:.2g}" if is_number(p) else "")
+    n = f"n = {claim['n']:,}" + (f", {p_value(p)}" if is_number(p) else "")
     bound = compact(claim["bound"])
     return f"{verdict}: {claim['statement']} ({measured} {bound}, {n})"
 
