@@ -48,8 +48,8 @@ def overflow(softmax, literal_softmax):
         draw,
         "A literal e^z overflows at z = 88.7 in float32",
         "Coloured: softmax with the largest logit subtracted. Dotted: the formula as "
-        "it is written; where a line ends, its values are NaN, and where it drops to 0, "
-        "a finite power is divided by an infinite sum.",
+        "it is written; it drops to 0 where 1 / sum of the powers is rounded to 0, and "
+        "where a line ends, its values are NaN.",
     )
 
 
