@@ -174,6 +174,21 @@ def test_a_script_ends_with_its_finding_and_its_report(tmp_path, start):
     assert json.loads((tmp_path / "summary.json").read_text())["seconds"] == took
 
 
+def test_an_ensemble_of_one_is_the_mean_of_all_members():
+    module("digits")  # brings slides
+    from slides.digits import ensembles  # noqa: PLC0415
+
+    logits = np.random.default_rng(0).normal(size=(4, 50, 3))
+    label = np.arange(50) % 3
+    sure, right = ensembles(label, logits)
+    assert right[0].mean() == (logits.argmax(-1) == label).mean()
+    together = (np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)).mean(0)
+    np.testing.assert_allclose(sure[-1], np.tile(together.max(-1), (4, 1)), atol=1e-12)
+    assert not (sure[1] == sure[1, 0]).all()  # pairs differ
+    shuffled = ensembles(label, logits[[2, 3, 0, 1]])[1]
+    assert (shuffled.mean((1, 2)) == right.mean((1, 2))).all()
+
+
 LESSON = '''"""What is 1 + 1?
 
 Expect 2.

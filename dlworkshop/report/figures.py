@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import PowerNorm
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from rich.cells import cell_len
 
 from dlworkshop.report.interactive import SERIES, marking, tip, tips
@@ -46,6 +46,7 @@ def learning_curves(
         _choose_scale(axes, shown, is_log=_spans(shown, 20) and scale == 1)
         axes.set_ylabel(label + (", log scale" if axes.get_yscale() == "log" else ""))
         axes.set_xlabel(_time_label(next(iter(series.values()))))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # epochs or steps
         axes.legend(loc="best", fontsize=13)
         longest = max(series.values(), key=lambda s: len(s.step))
         tips(axes, _time(longest), _means(series, longest, measured))
