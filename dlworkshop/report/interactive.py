@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FRAME, SERIES, TIP = "frame", "series", "tip"
 MARK = re.compile(rf'<g id="({FRAME}|{SERIES}|{TIP}):([^"]*)">')
+LINK = re.compile(r"(<title>([^<]*)</title>\s*<g[^>]*>\s*<a [^>]*>)")  # of a tip
 
 
 def mark(artist: "Artist", kind: str, value: Any) -> None:
@@ -123,6 +124,8 @@ def tips(axes: "Axes", x: Array, texts: Sequence[str]) -> None:
 def as_attributes(svg: str) -> str:
     """Turn marks into attributes of their groups, and hide all frames but the last.
 
+    The link of a tip is named by its text.
+
     >>> as_attributes('<g id="frame:0"></g><g id="frame:1"></g>')
     '<g data-frame="0" display="none"></g><g data-frame="1"></g>'
     >>> as_attributes('<g id="tip:0.5 &lt; 1"></g>')
@@ -138,7 +141,7 @@ def as_attributes(svg: str) -> str:
             return f'<g data-tip="{value}" pointer-events="all"><title>{value}</title>'
         return f'<g data-{kind}="{value}"{hidden}>'
 
-    return MARK.sub(attributes, svg)
+    return LINK.sub(r"\1<title>\2</title>", MARK.sub(attributes, svg))
 
 
 def _each(panels: Any) -> list["Axes"]:

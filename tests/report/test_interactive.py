@@ -121,6 +121,8 @@ def test_a_click_on_a_confusion_shows_its_images(population):
     text = write(population).read_text()
     links = set(re.findall(r'href="#(confusion-cell-\d+-\d+)"', text))
     assert links and links == set(re.findall(r'id="(confusion-cell-\d+-\d+)"', text))
+    names = re.findall("<a [^>]*><title>[^<]+ taken for [^<]+</title>", text)
+    assert len(names) == text.count('href="#confusion-cell-')
     finite = np.delete(said, 5, axis=0)  # that member was quarantined
     cells = {
         f"confusion-cell-{label[n]}-{k}"
