@@ -252,11 +252,13 @@ figure { margin: 0; min-width: 0; }
 figcaption { margin-top: .5rem; }
 .look { margin: 0 0 .5rem; max-width: 46rem; } h1.finding { color: var(--ink); }
 section > figure + figure { margin-top: 2rem; }
-.control, .boxes { display: flex; flex-wrap: wrap; gap: .25rem 1rem; margin: 0 0 .5rem;
+.boxes { display: flex; flex-wrap: wrap; gap: .25rem 1rem; margin: 0 0 .5rem;
   align-items: center; }
-.control label { display: flex; flex-wrap: wrap; gap: .25rem .75rem; flex: 0 1 auto;
-  align-items: center; }
-.control input { width: min(20rem, 100%); min-height: 1.5rem;
+.control { display: grid; grid-template-columns: minmax(0, 20rem) auto;
+  justify-content: start; align-items: center; gap: .25rem .75rem; margin: 0 0 .5rem; }
+.control:has([hidden]) { display: block; }
+.control label { display: contents; } .control span { grid-column: 1 / -1; }
+.control input { width: 100%; min-height: 1.5rem; margin: 0;
   accent-color: var(--link); }
 .control output { font-weight: 650; font-variant-numeric: tabular-nums; }
 .boxes input { width: 1.125rem; height: 1.125rem; vertical-align: -.125rem;
@@ -336,11 +338,18 @@ math { font-size: 1.125em; }
   margin: 0 0 1rem; }
 .beside > p { margin: 0; flex: 1 1 auto; min-width: 0; overflow-x: auto;
   padding: .25rem 0; }
-.listing { flex: 1 1 min(100%, 32rem); margin: 0 0 .75rem; min-width: 0; }
+.listing { flex: 1 1 auto; margin: 0 0 .75rem; min-width: 0; }
 .listing figcaption { margin: 0 0 .125rem; }
 .lead { font-size: 1.25rem; margin: 0 0 .75rem; max-width: 52rem; }
 @media print { body { background: #fff; font-size: 10pt; } nav { display: none; }
-  .control input, .boxes, .tip { display: none; }
+  .control { display: block; } .control input, .boxes, .tip { display: none; }
   figure, tr, .tiles div { break-inside: avoid; } h2 { break-after: avoid; }
-  details::details-content { content-visibility: visible; block-size: auto; } }
+  .scroll, .beside > p { overflow: visible; } .listing { break-inside: auto; }
+  pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 8pt; }
+  table { font-size: 8pt; } th, td { padding: .25rem .375rem; min-width: 0; }
+  thead th { font-size: inherit; white-space: normal; }
+  tbody th, table:not(:has(thead)) :is(th, td) { min-width: 0; }
+  .wide svg, .sized svg, td .strip { min-width: 0; max-width: 100%; }
+  details:not(.exercises *, section:has(> :is(#code, #configuration)) *
+    )::details-content { content-visibility: visible; block-size: auto; } }
 """

@@ -1,5 +1,7 @@
 """The script of a page: sliders, checkboxes of series, tips, sortable tables.
 
+Formulas that scroll can be reached by keyboard, so that the arrows scroll them.
+
 A page is complete without the script. The script is the same on every page, so the
 Content-Security-Policy allows it by its hash: nothing else can run, whatever the run
 folder contains.
@@ -89,6 +91,12 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+const reachable = () => {
+  for (const box of document.querySelectorAll(".beside > p"))
+    box.tabIndex = box.scrollWidth > box.clientWidth ? 0 : -1;
+};
+addEventListener("resize", reachable);
+reachable();
 addEventListener("beforeprint", () => {
   for (const slider of document.querySelectorAll(".control input")) {
     slider.value = slider.max;
