@@ -149,11 +149,13 @@ class Gallery:
 
     folder: Folder
     """The folder of the site."""
+    only: tuple[str, ...] = ()
+    """Names of experiments, such as digits activations; by default all of them."""
 
     def __call__(self) -> int:
         from dlworkshop.workshop.gallery import build
 
-        entries = build(self.folder)
+        entries = build(self.folder, only=self.only)
         print(f"gallery: {self.folder / 'index.html'}")
         return int(not all(entry.holds for entry in entries))
 

@@ -43,13 +43,17 @@ def write(folder: Path, chapters: Mapping[str, Sequence[Entry]]) -> Path:
     total = sum(entry.seconds or 0 for entry in entries)
     without = [entry for entry in entries if entry.problem]
     of_those = f" {len(without)} of them did not run, as noted." if without else ""
+    num_done = sum(entry.seconds is not None for entry in entries)
+    tried = count(len(entries), "experiment")
+    if num_done < len(entries):
+        tried = f"{num_done} of {tried} so far"
     top = tag(
         "header",
         tag("h1", "Deep learning workshop"),
         tag("p", f"{held} of {count(len(claims), 'claim')} hold", class_="finding"),
         tag(
             "p",
-            f"{count(len(entries), 'experiment')}, run in {duration(total)}, in the "
+            f"{tried}, run in {duration(total)}, in the "
             f"order of the lecture. Each opens its report.{of_those}",
             class_="note",
         ),

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from dlworkshop.errors import UserError
@@ -51,7 +52,9 @@ LECTURE = {  # chapters of the lecture -> experiments
 }
 
 
-def build(folder: Path, experiments: Path = FOLDER) -> list[Entry]:
+def build(
+    folder: Path, experiments: Path = FOLDER, only: Sequence[str] = ()
+) -> list[Entry]:
     """Run the experiments one after the other and write `folder/index.html`.
 
     The index is written again after each experiment, so that it can be viewed at any
@@ -61,14 +64,15 @@ def build(folder: Path, experiments: Path = FOLDER) -> list[Entry]:
     Args:
         folder: of the site; it contains the run folders of the experiments.
         experiments: the folder of the scripts.
+        only: names of experiments; without names all of them are run.
 
     Returns:
         The entries in order; `problem` is "" for experiments with a report.
 
     Raises:
-        UserError: if the folder contains no experiments.
+        UserError: if the folder contains no experiments, or not one of `only`.
     """
-    chapters = _chapters(experiments)
+    chapters = _chapters(experiments, only)
     entries = [entry for chapter in chapters.values() for entry in chapter]
     if not entries:
         raise UserError(f"{experiments} contains no experiments: give their folder")
@@ -86,8 +90,14 @@ def build(folder: Path, experiments: Path = FOLDER) -> list[Entry]:
     return [entry for chapter in chapters.values() for entry in chapter]
 
 
-def _chapters(experiments: Path) -> dict[str, list[Entry]]:
+def _chapters(experiments: Path, only: Sequence[str]) -> dict[str, list[Entry]]:
     there = {path.stem for path in experiments.glob("*.py")}
+    if unknown := sorted(set(only) - there):
+        raise UserError(
+            f"there is no experiment {unknown[0]}: choose from "
+            f"{', '.join(sorted(there))}"
+        )
+    there &= set(only) or there
     known = [name for names in LECTURE.values() for name in names]
     chapters = {
         title: [Entry(name) for name in names if name in there]

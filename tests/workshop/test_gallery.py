@@ -42,6 +42,26 @@ sys.exit(2)
 }
 
 
+def test_a_few_are_run_and_until_then_the_page_says_how_many(tmp_path, monkeypatch):
+    for name in SCRIPTS:
+        (tmp_path / f"{name}.py").write_text("")
+    pages = []
+
+    def run(script, _):
+        if (tmp_path / "site/index.html").exists():
+            pages.append((tmp_path / "site/index.html").read_text())
+        return gallery.Entry(script.stem, 1.0, "No data.")
+
+    monkeypatch.setattr(gallery, "_run", run)
+    only = "softmax", "mnist_cnn"
+    entries = gallery.build(tmp_path / "site", tmp_path, only)
+    assert [entry.name for entry in entries] == ["softmax", "mnist_cnn"]
+    assert "1 of 2 experiments so far" in pages[0]
+    assert "so far" not in (tmp_path / "site/index.html").read_text()
+    with pytest.raises(UserError, match="no experiment sofmax: choose from aardvark"):
+        gallery.build(tmp_path / "site", tmp_path, ["sofmax"])
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """A gallery of a lesson, one that fails, one without data, and a broken one."""
