@@ -1,6 +1,6 @@
 """How well do small convolutional networks read handwritten digits?
 
-Eight networks, which differ only in their seed, learn scikit-learn's 1,797 images of
+Several networks, which differ only in their seed, learn scikit-learn's 1,797 images of
 8x8 pixels together in one program. Nothing is downloaded: the images come with
 scikit-learn.
 

@@ -3,8 +3,8 @@
 A search looks for the best of 27 settings, 9 learning rates with 3 momenta each.
 Successive halving trains all of them for an epoch and keeps the best third by
 validation, trains these until epoch 3 and keeps the best third, and so on; that takes
-as many updates as 3 settings that are trained to the end. What does it lose? Ten seeds
-are ten searches on the digits, each with its own networks. Members of a population do
+as many updates as 3 settings that are trained to the end. What does it lose? Each
+seed is a search on the digits, with networks of its own. Members of a population do
 not influence each other, so the curves of a population that trains to the end show what
 each search would have dropped. A second population is really halved.
 

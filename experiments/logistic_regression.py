@@ -3,7 +3,7 @@
 Logistic regression is the smallest network: one weight per input, a sum and a sigmoid.
 Here it learns which of 569 breast tumours are benign from 30 measurements of each. The
 loss, its gradient and its curvature are written out and checked, and the loss is
-minimised from 64 random starts at once.
+minimised from many random starts at once.
 
     python experiments/logistic_regression.py
 

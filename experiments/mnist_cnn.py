@@ -1,7 +1,7 @@
 """How much do local receptive fields and shared weights help on MNIST?
 
-Five convolutional networks, which differ only in their seed, learn the 60,000 images of
-LeCun et al. (1998) together in one program.
+Several convolutional networks, which differ only in their seed, learn the 60,000 images
+of LeCun et al. (1998) together in one program.
 
     python experiments/mnist_cnn.py --data-dir FOLDER_WITH_THE_FOUR_FILES
 

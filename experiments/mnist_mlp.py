@@ -1,6 +1,6 @@
 """How well does a network without image-specific structure do on MNIST?
 
-Five perceptrons with two hidden layers, which differ only in their seed, learn the
+Several perceptrons with two hidden layers, which differ only in their seed, learn the
 60,000 images of LeCun et al. (1998) together in one program.
 
     python experiments/mnist_mlp.py --data-dir FOLDER_WITH_THE_FOUR_FILES

@@ -1,8 +1,8 @@
 """Is network A better than network B?
 
 One run of each proves little: other seeds may give the opposite result. Train both with
-the same 20 seeds and look at the 20 differences: how large they are, how certain that
-is, and whether a second test and 20 fresh seeds agree. A and B are the same network,
+the same seeds and look at the differences: how large they are, how certain that is, and
+whether a second test and as many fresh seeds agree. A and B are the same network,
 trained on the digits with learning rates of 0.003 and 0.002.
 
     python experiments/seeds.py

@@ -2,7 +2,7 @@
 
 Its last layer has one output per class, and softmax turns them into probabilities. This
 lesson checks the properties of softmax, the simple gradient of the cross-entropy, and a
-trap: a literal e^z overflows. Then 20 networks learn to tell three spirals apart.
+trap: a literal e^z overflows. Then networks learn to tell three spirals apart.
 
     python experiments/softmax.py
 

@@ -214,6 +214,24 @@ if __name__ == "__main__":
 '''
 
 
+def test_the_command_has_the_path_of_the_script(tmp_path, start, monkeypatch):
+    script = tmp_path / "mine" / "sum.py"
+    script.parent.mkdir()
+    script.write_text(
+        LESSON.replace("Expect 2.", "    python experiments/sum.py").replace(
+            "BOUND", "2"
+        )
+    )
+    monkeypatch.chdir(tmp_path)
+    assert "python mine/sum.py" in start(script, "--help")[1]
+    start("mine/sum.py", "--workdir", "run")
+    page = (tmp_path / "run/report.html").read_text()
+    assert (
+        "python mine/sum.py" in page
+        and "experiments/sum.py" not in page.split("The experiment")[0]
+    )
+
+
 @pytest.mark.parametrize(("bound", "code"), [(2, 0), (3, 1)])
 def test_a_failed_claim_is_seen_in_the_terminal_the_page_and_the_code(
     tmp_path, start, bound, code

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 import jax
@@ -74,7 +75,7 @@ def start(
         check_arguments(sys.argv[1:])
         with terminal.flags():
             config = tyro.cli(
-                config_class, prog=f"{name}.py", description=script.__doc__
+                config_class, prog=f"{name}.py", description=_docstring(script)
             )
         workdir = config.workdir or Path("runs") / name
         check_path("--workdir", workdir)
@@ -118,7 +119,7 @@ def perform(
         UserError: if an estimate is wanted, but `main` did not call `fit`.
     """
     script = sys.modules[main.__module__]
-    file, doc = Path(script.__file__ or ""), script.__doc__ or ""
+    file, doc = Path(script.__file__ or ""), _docstring(script)
     use_compilation_cache()
     started = time.perf_counter()
     result = main(config)
@@ -130,6 +131,15 @@ def perform(
     if isinstance(result, Run) or config.workdir is None or not processes.is_first():
         return result
     return lesson.write(result, config.workdir, file, doc, config, seconds)
+
+
+def _docstring(script: ModuleType) -> str:
+    """The docstring, whose command has the path of the script as seen from here."""
+    file, text = Path(script.__file__ or "").absolute(), script.__doc__ or ""
+    if not file.is_relative_to(Path.cwd()):
+        return text
+    path = file.relative_to(Path.cwd())
+    return text.replace(f"python experiments/{file.name}", f"python {path}")
 
 
 def quiet_checkpoints() -> None:
