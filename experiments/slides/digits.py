@@ -62,8 +62,8 @@ def calibration(label, logits):
         f"{right[-1].mean():.1%} with {len(logits)} together",
         "An ensemble averages the probabilities of its networks. Each size is a mean "
         f"over {len(logits)} ensembles in which all networks count equally: for one "
-        f"network, the mean of all. Left: test digits in {BINS} bins of confidence; the "
-        "area of a dot shows their number, and on the dashed line accuracy equals "
+        f"network, the mean of all. Left: test digits in {BINS} bins of confidence; "
+        "the area of a dot shows their number, and on the dashed line accuracy equals "
         "confidence. Right: the mean distance from it.",
         panels=2,
         frames=[str(size) for size in sizes],
