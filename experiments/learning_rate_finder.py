@@ -1,7 +1,7 @@
 """Which learning rate is right?
 
 If the rate is too small, the loss hardly falls; if it is too large, the loss diverges.
-Here networks with 25 rates and several seeds each learn the digits in one program. Half of
+Here networks with 25 rates and some seeds each learn the digits in one program. Half of
 the seeds suggest the rate with the lowest validation loss. The others check on the test
 split that its loss is at most half of that with a tenth of the rate and with ten times
 the rate, and not far from the lowest loss. `learning_rate_limit.py` explains what

@@ -121,7 +121,7 @@ def compact(value: Any) -> str:
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.3g}"
 
 
-def p_value(p: float) -> str:
+def p_value(p: Any) -> str:
     """The p of a test, which is never 0, also where float64 has no smaller number.
 
     >>> p_value(0.0123), p_value(0.0)
