@@ -260,7 +260,7 @@ def test_export_prints_the_path(capsys, image_run, tmp_path):
 def test_gallery_leaves_with_1_if_a_claim_fails(capsys, monkeypatch, tmp_path):
     for holds in (True, False):
         entries = [gallery.Entry("softmax", holds=holds)]
-        monkeypatch.setattr(gallery, "build", lambda folder, e=entries: e)
+        monkeypatch.setattr(gallery, "build", lambda folder, only, e=entries: e)
         code, out, _ = call(capsys, "gallery", tmp_path)
         assert (code, out) == (not holds, f"gallery: {tmp_path / 'index.html'}\n")
 

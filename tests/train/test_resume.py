@@ -140,7 +140,8 @@ def test_a_whole_run_reads_the_test_split_when_asked_to(quadrants, tmp_path, cap
     assert "test" not in run(False)
     found = run(True)
     assert found["test"]["accuracy"]["n"] and found == load(tmp_path).summary
-    assert (tmp_path / "predictions.npz").is_file() and not caplog.text
+    assert (tmp_path / "predictions.npz").is_file()
+    assert "read_test" not in caplog.text  # it says what was quarantined
     assert run(False) == found
     assert "has test scores, in spite of read_test=False" in caplog.text
 
