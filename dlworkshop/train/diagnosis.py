@@ -185,7 +185,7 @@ def _cause(tape: "_Tape", finite: list[bool], end: int, paths, inputs_of) -> str
         if not bad:
             within = ""
             if eqn.primitive.name == "scan":
-                within = _within_scan(eqn.params, inputs_of(eqn, inputs))
+                within = _within_scan(eqn, inputs_of(eqn, inputs))
             where = source_info_util.summarize(eqn.source_info)
             where = where.removeprefix(os.getcwd() + os.sep)
             return within or f"{eqn.primitive.name} at {where}".removesuffix(" at ")
@@ -194,19 +194,28 @@ def _cause(tape: "_Tape", finite: list[bool], end: int, paths, inputs_of) -> str
     return "a constant" if named is None else paths[named]
 
 
-def _within_scan(params: dict[str, Any], inputs: list) -> str:
+def _within_scan(scan, inputs: list) -> str:
     """The operation in the body of a scan, in its first turn that is not finite."""
-    body, length = params["jaxpr"], params["length"]
-    first, second = params["num_consts"], params["num_consts"] + params["num_carry"]
+    body, length = scan.params["jaxpr"], scan.params["length"]
+    if not hasattr(body, "jaxpr"):
+        body = core.ClosedJaxpr(body, ())
+    # scanned inputs and stacked outputs have one axis more than in the body
+    second = len(inputs) - sum(map(_is_longer, scan.invars, body.jaxpr.invars))
+    stacked = sum(map(_is_longer, scan.outvars, body.jaxpr.outvars))
+    first = second - (len(scan.outvars) - stacked)
     consts, carry, columns = inputs[:first], inputs[first:second], inputs[second:]
     turn = jax.jit(core.jaxpr_as_fun(body))
-    for at in reversed(range(length)) if params["reverse"] else range(length):
+    for at in reversed(range(length)) if scan.params["reverse"] else range(length):
         args = [*consts, *carry, *(column[at] for column in columns)]
         found = turn(*args)
         if not _finite(found):
             return next(filter(None, _causes(body, args, [""] * len(args))), "")
         carry = found[: len(carry)]
     return ""
+
+
+def _is_longer(outside: Any, inside: Any) -> bool:
+    return len(outside.aval.shape) > len(inside.aval.shape)
 
 
 def _all_finite(value) -> jax.Array:
