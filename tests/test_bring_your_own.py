@@ -74,6 +74,7 @@ def test_residual_cnn_with_group_norm(quadrants):
     assert_close(run.predict(quadrants.test.inputs)[1], alone)
 
 
+@pytest.mark.slow
 def test_residual_cnn_with_batch_norm(quadrants):
     norm = functools.partial(nn.BatchNorm, momentum=0.8, axis_name=models.BATCH_AXES)
 
@@ -150,6 +151,7 @@ def test_bare_functions(quadrants):
     assert_close(run.params[0], wanted)
 
 
+@pytest.mark.slow
 def test_own_hyper_parameter_in_a_sweep(quadrants):
     def focal(outputs, targets, *, gamma):
         likely = jax.nn.log_softmax(outputs)[targets]
@@ -235,6 +237,7 @@ def test_three_metrics_and_auc(quadrants):
     assert run.summary["validation"]["auc"]["mean"] == pytest.approx(best)
 
 
+@pytest.mark.slow
 def test_mixup(quadrants):
     def mixup(key, batch, *, share):
         order = jax.random.permutation(key, batch.num_examples)
@@ -251,6 +254,7 @@ def test_mixup(quadrants):
     assert scores(run).min() > 0.5
 
 
+@pytest.mark.slow
 def test_adversarial_training():
     def step_up(model, params, state, inputs, targets, epsilon):
         def loss(inputs):
@@ -281,6 +285,7 @@ def test_adversarial_training():
     assert robust(member(run, 1)) > robust(member(run, 0)) + 0.1
 
 
+@pytest.mark.slow
 def test_distillation(quadrants):
     teacher = fit(
         models.mlp((32,), num_classes=4), quadrants, hparams=RATE, num_epochs=4
@@ -366,6 +371,7 @@ def test_tensorboard(quadrants, tmp_path):
     assert files and all(file.stat().st_size > 100 for file in files)
 
 
+@pytest.mark.slow
 def test_regression_on_a_table_with_a_sweep(tmp_path):
     rng = np.random.default_rng(0)
     x = rng.normal([0, 100, -5, 0.1], [1, 50, 3, 0.01], (200, 4))  # [N, D]
@@ -427,6 +433,7 @@ def test_several_labels(quadrants):
     assert scores(run, "f1_macro")[0] > 0.6
 
 
+@pytest.mark.slow
 def test_small_transformer_on_tokens():
     class Transformer(nn.Module):
         @nn.compact
@@ -473,6 +480,7 @@ def test_dict_inputs(quadrants):
     assert (run.predict(dataset.test.inputs) != run.predict(swapped)).any()
 
 
+@pytest.mark.slow
 def test_more_epochs_of_a_finished_run(quadrants, tmp_path):
     train = functools.partial(
         fit, models.mlp((8,), num_classes=4), quadrants, hparams=RATE, seeds=2
@@ -486,6 +494,7 @@ def test_more_epochs_of_a_finished_run(quadrants, tmp_path):
     assert longer.summary["test"] == at_once.summary["test"]
 
 
+@pytest.mark.slow
 def test_warm_start(quadrants, tmp_path):
     model = models.mlp((8,), num_classes=4)
     fit(model, quadrants, hparams=RATE, num_epochs=2, workdir=tmp_path)
@@ -533,6 +542,7 @@ def test_history_to_pandas(quadrants):
     assert_close(last["validation/loss"].to_numpy(), validation)
 
 
+@pytest.mark.slow
 def test_architectures_with_optuna(quadrants):
     optuna = pytest.importorskip("optuna")
     study = optuna.create_study(direction="maximize")
@@ -565,6 +575,7 @@ def test_weights_of_examples(quadrants):
     assert_close(a.history["train/loss"], b.history["train/loss"])
 
 
+@pytest.mark.slow
 def test_saliency_and_hidden_features_of_a_member(quadrants):
     class Net(nn.Module):
         @nn.compact

@@ -40,6 +40,7 @@ def mistake(capsys, *args) -> str:
 # --- sweep ---
 
 
+@pytest.mark.slow
 def test_a_sweep_of_a_network_in_a_file(capsys, penguins, tmp_path):
     net = tmp_path / "net.py"
     net.write_text(
@@ -209,6 +210,7 @@ def test_an_empty_folder_is_one_sentence(capsys, image_run, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_reader_who_has_enough_is_no_error(image_run, photos):
     read, write = os.pipe()
     os.close(read)

@@ -62,6 +62,7 @@ print(jax.device_count())
 """
 
 
+@pytest.mark.slow
 def test_help_loads_little_and_importing_starts_no_devices():
     """The number of devices is set after it, by how many members there are."""
     done = command("-c", BEGIN)
@@ -107,7 +108,7 @@ def photos(tmp_path_factory):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] * name.startswith("mnist"))
+        pytest.param(name, marks=[pytest.mark.slow] * (name != "digits"))
         for name in TRAINING
     ],
 )
@@ -161,6 +162,7 @@ def test_help_explains_the_flags(name, start):
         assert flag in said
 
 
+@pytest.mark.slow
 def test_a_script_ends_with_its_finding_and_its_report(tmp_path, start):
     flags = ["--workdir", tmp_path, "--seeds", "2", "--num-epochs", "2"]
     code, out, err = start(ROOT / "experiments/digits.py", *flags)

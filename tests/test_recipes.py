@@ -19,24 +19,6 @@ BLOCKS = dict(
     re.findall(r"^## ([^\n]*)\n(?:(?!^## ).)*?```python\n(.*?)```", TEXT, re.S | re.M)
 )
 TESTED = {}  # heading -> the function that tests its recipe
-# what tests/test_bring_your_own.py does in other words
-TWICE = {
-    "Auxiliary loss",
-    "Mixup",
-    "Adversarial training (FGSM)",
-    "Knowledge distillation",
-    "Autoencoder",
-    "Several labels for one example",
-    "Weights of examples",
-    "Frozen layers, and learning rates of their own",
-    "Moving average of the parameters (EMA)",
-}
-# and what takes ten seconds
-LONG = {
-    "A training step of your own",
-    "Loss of each token",
-    "Sequences of different lengths",
-}
 LONGEST = 20  # lines of code
 
 
@@ -50,13 +32,8 @@ def recipe(heading):
     return mark
 
 
-@pytest.mark.parametrize(
-    "heading",
-    [
-        pytest.param(each, marks=pytest.mark.slow) if each in TWICE | LONG else each
-        for each in BLOCKS
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("heading", BLOCKS)
 def test_recipe(heading, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "recipe.py"
@@ -70,7 +47,7 @@ def test_recipe(heading, tmp_path, monkeypatch):
 
 def test_every_recipe_is_one_short_block_with_public_names():
     headings = re.findall(r"^## (.*)", TEXT, re.M)
-    assert headings == list(BLOCKS) == list(TESTED) and set(headings) > TWICE | LONG
+    assert headings == list(BLOCKS) == list(TESTED)
     assert TEXT.count("```python") == len(headings)
     for block in BLOCKS.values():
         assert sum(bool(line.strip()) for line in block.splitlines()) <= LONGEST

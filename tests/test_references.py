@@ -86,6 +86,7 @@ def test_mlp_gradient_is_the_slope(rng, activation):
     assert_gradient(lambda p: loss_and_grads(p)[0], params, loss_and_grads(params)[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", [references.RELU, references.TANH])
 @pytest.mark.parametrize("pooling", [references.AVG_POOL, references.MAX_POOL])
 def test_cnn_gradient_is_the_slope(rng, activation, pooling):

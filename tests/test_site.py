@@ -29,7 +29,6 @@ ELSEWHERE = {  # whose blocks other tests run
     "recipes.md": "test_recipes.py",
     "sweeps.md": "sweeps/test_docs.py",
 }
-LONG = {"concepts/lifts.md"}  # what the README shows, in steps
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.S | re.M)
 
 
@@ -161,13 +160,10 @@ def test_every_lesson_has_its_notebook(site):
     assert sorted(f.name for f in (site / "notebooks").iterdir()) == names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
-    [
-        pytest.param(page, marks=pytest.mark.slow) if page in LONG else page
-        for page in PAGES
-        if BLOCK.search((DOCS / page).read_text())
-    ],
+    [page for page in PAGES if BLOCK.search((DOCS / page).read_text())],
 )
 def test_its_blocks_run(page, tmp_path, monkeypatch, assert_gradients):
     if page in ELSEWHERE:

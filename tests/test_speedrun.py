@@ -38,6 +38,7 @@ def test_it_takes_one_image(script):
         script.network().init(jax.random.key(0), np.zeros((2, 28, 28, 1)))
 
 
+@pytest.mark.slow
 def test_its_gradient_is_central_differences(script, assert_gradients):
     model = script.network()
 

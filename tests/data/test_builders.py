@@ -65,6 +65,7 @@ def test_whole_path_without_tensorflow_and_network(mnist_raw, cache, tmp_path):
     assert done.stdout.strip() == "read without TensorFlow", done.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_second_load_does_not_import_tfds(cache):
     load("digits")
     done = run_isolated(

@@ -68,9 +68,10 @@ def replaced(folder: Path) -> None:
         return
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
-    [moved, *(pytest.param(how, marks=pytest.mark.slow) for how in (removed, closed))],
+    [moved, removed, closed],
 )
 def test_a_folder_that_goes_away_is_one_sentence(how, quadrants, whole, tmp_path):
     workdir, seen = tmp_path / "run", []

@@ -109,6 +109,7 @@ def assert_same(params, losses, expected, expected_losses):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 def test_mlp(tmp_path, rule):
     rate = 0.02 if rule.startswith("adam") else 0.2

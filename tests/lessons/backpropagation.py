@@ -3,6 +3,7 @@
 import jax
 
 FAST = {"seeds": 8}
+SLOW = True
 
 
 def slightly_off(by_hand):

@@ -3,6 +3,7 @@
 import jax
 
 FAST = {"seeds": 8, "num_steps": 1000}
+SLOW = True
 
 
 def squared_and_half_hidden(_):

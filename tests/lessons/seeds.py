@@ -3,6 +3,7 @@
 import numpy as np
 
 FAST = {"seeds": 12, "num_epochs": 8}
+SLOW = True
 
 
 def swapped(fit):

@@ -395,6 +395,7 @@ def step(call):
     return jax.jit(jax.grad(loss, has_aux=True))
 
 
+@pytest.mark.slow
 def test_batch_norm_is_that_of_the_whole_batch(normed):
     model, batch = normed
     assert isinstance(model, models.StatefulModel)
@@ -421,6 +422,7 @@ def test_batch_norm_is_that_of_the_whole_batch(normed):
     assert not np.allclose(answer, apply(params, fresh, IMAGES[0])[0])
 
 
+@pytest.mark.slow
 def test_gradients_inside_the_mesh_are_those_of_the_whole_batch(normed):
     model, batch = normed
     params, state = model.init(KEY, IMAGES[0])
@@ -870,6 +872,7 @@ def test_haiku_is_given_transformed():
 # ----- the door of the room, and the documentation -----
 
 
+@pytest.mark.slow
 def test_importing_models_loads_no_other_library():
     code = """
 import sys, dlworkshop.models as models
@@ -915,9 +918,10 @@ def test_the_haiku_function_of_the_documentation_is_a_model():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code",
-    [BLOCKS[1], pytest.param(BLOCKS[2], marks=pytest.mark.slow)],
+    BLOCKS[1:3],
     ids=["batch-norm", "group-norm"],
 )
 def test_the_networks_of_the_documentation_learn(code):

@@ -61,6 +61,7 @@ def test_the_maximum_of_nan_is_nan():
     ]
 
 
+@pytest.mark.slow
 def test_pooling_after_batch_normalisation_has_a_finite_gradient():
     """XLA computes what is pooled twice, and on some versions rounds it differently."""
     model = models.resnet((4,), norm="batch", num_classes=3)

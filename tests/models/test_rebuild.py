@@ -54,6 +54,7 @@ def test_known_functions_and_partials_of_them_come_back(make, activation):
     )
 
 
+@pytest.mark.slow
 def test_a_normalisation_comes_back():
     model = models.resnet((2, 3), norm="batch", block="light")
     params, state = model.init(jax.random.key(0), IMAGE)

@@ -34,6 +34,7 @@ def wrapped():
     yield "coarser", models.coarser(models.logistic(2), 3), rgb
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "inputs"),
     [each[1:] for each in wrapped()],

@@ -133,9 +133,10 @@ def expected(keras, original):
     return maps, logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["keras2.h5", *(pytest.param(name, marks=pytest.mark.slow) for name in SAVED)],
+    ["keras2.h5", *SAVED],
 )
 def test_every_layout_of_keras_is_read(name, weights, request):
     folder = request.getfixturevalue("saved" if name in SAVED else "files")
@@ -255,6 +256,7 @@ def test_preprocessing_is_that_of_keras(keras):
         )
 
 
+@pytest.mark.slow
 def test_a_batch_is_its_images_one_by_one_in_13_convolutions():
     model = vgg16(pooling="avg")
     images = np.random.default_rng(4).integers(0, 256, (2, 48, 50, 3), np.uint8)
@@ -269,6 +271,7 @@ def test_a_batch_is_its_images_one_by_one_in_13_convolutions():
     assert "tensor<2x48x50x3xf32>" in lines[0]
 
 
+@pytest.mark.slow
 def test_its_two_parts_are_the_network_on_images_of_any_kind():
     whole = vgg16(pooling="avg")
     image = np.random.default_rng(0).integers(0, 256, (9, 8, 1), np.uint8)

@@ -49,6 +49,7 @@ def folder(table, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_better_setting_is_found_and_trained_with_every_fold_and_seed(folder):
     summary = json.loads((folder / "summary.json").read_text())
     found = summary["search"]
@@ -102,6 +103,7 @@ def test_a_finished_run_is_returned_and_another_one_refused(table, folder):
         search(table, folder, num_updates=61)
 
 
+@pytest.mark.slow
 def test_its_report_is_drawn_once_and_again_if_it_is_missing(
     table, folder, tmp_path, monkeypatch
 ):
@@ -243,6 +245,7 @@ def test_what_an_update_takes_is_told_of_any_network():
     assert 0 < cost.update < 1 and cost.compiling >= effort.COMPILING
 
 
+@pytest.mark.slow
 def test_networks_are_as_large_as_there_is_time_for(monkeypatch):
     images, side = sides(30, 0)
     dataset = data.from_arrays(images.repeat(8, 1).repeat(8, 2), side)  # 64 x 64
@@ -362,6 +365,7 @@ def test_what_survives_is_taken():
     }
 
 
+@pytest.mark.slow
 def test_dropout_is_obeyed_by_the_networks_that_have_it():
     x = np.random.default_rng(0).integers(0, 2, (120, 2)).astype(np.float32)
     dataset = data.from_arrays(x, (x[:, 0] + x[:, 1] == 1).astype(int))

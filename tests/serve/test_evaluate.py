@@ -27,6 +27,7 @@ def test_pieces_hold_every_example_once(most, shape):
     assert not share[10:].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("devices", "sizes"),
     [(1, (64, 1, 7)), (1, (64, 128, 129)), (4, (64, 1, 7)), (4, (64, 31, 300))],

@@ -71,6 +71,7 @@ def test_a_run_comes_back_from_its_folder(run, quadrants):
     )
 
 
+@pytest.mark.slow
 def test_stablehlo_answers_where_there_is_only_jax(trained, quadrants, tmp_path):
     for name in MODELS:
         export(load(trained(name).workdir), tmp_path / name, "stablehlo")
@@ -119,15 +120,13 @@ def test_onnx_answers_the_same_probabilities(run, quadrants, tmp_path):
     assert json.loads(about.custom_metadata_map["classes"]) == list("abcd")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
-        pytest.param(
-            {"include_top": True, "num_classes": 3, "preprocessing": "torch"},
-            marks=pytest.mark.slow,
-        ),
+        {"include_top": True, "num_classes": 3, "preprocessing": "torch"},
         {"pooling": "avg"},
-        pytest.param({"pooling": "max"}, marks=pytest.mark.slow),
+        {"pooling": "max"},
     ],
 )
 def test_vgg16_as_onnx(settings):

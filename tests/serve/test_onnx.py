@@ -281,6 +281,7 @@ READERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS)
 def test_tokens(reader, tmp_path):
     run = run_of(READERS[reader](), TOKENS, tmp_path)

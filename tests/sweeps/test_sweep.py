@@ -56,6 +56,7 @@ def whole():
     return sweep(network, points(), hparams=SPACE, **HOW)
 
 
+@pytest.mark.slow
 def test_trials_are_what_fit_gives(whole):
     for row in whole.trials[:2]:
         setting = row["hparams"]
@@ -145,6 +146,7 @@ def test_what_was_finished_is_read_and_the_rest_trained(whole, fits, tmp_path):
         sweep(network, points(), hparams={**SPACE, "width": [4, 9]}, **how)
 
 
+@pytest.mark.slow
 def test_only_the_best_setting_has_a_report(tmp_path):
     sweep(network, points(), hparams=SPACE, workdir=tmp_path, **HOW)
     assert list(tmp_path.rglob("report.html")) == [tmp_path / "report.html"]

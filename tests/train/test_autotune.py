@@ -366,6 +366,7 @@ def test_a_long_run_is_measured_and_says_so(
     assert config["derived"]["execution"]["convolution"] in CONV_IMPLS
 
 
+@pytest.mark.slow
 def test_a_resumed_run_computes_as_it_did(quadrants, tmp_path):
     with pytest.raises(SystemExit):
         train(

@@ -33,6 +33,7 @@ def finished(tmp_path_factory):
     return run, dataset, workdir
 
 
+@pytest.mark.slow
 def test_the_card_has_pictures_of_the_augmentation(finished):
     _, _, workdir = finished
     about = json.loads((workdir / "data_card.json").read_text())

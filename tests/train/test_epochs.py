@@ -50,7 +50,8 @@ def by_chunks(quadrants, tmp_path_factory):
     return train(quadrants, workdir=workdir)
 
 
-@pytest.mark.parametrize("devices", [1, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 4])
 def test_the_same_as_epoch_by_epoch(
     devices, quadrants, by_chunks, on_devices, calls, tmp_path
 ):
@@ -98,6 +99,7 @@ def test_the_cuts_do_not_matter(quadrants, on_devices, calls, tmp_path, monkeypa
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_signal_is_answered_and_the_run_goes_on(
     quadrants, on_devices, tmp_path, monkeypatch
 ):

@@ -125,6 +125,7 @@ def test_a_script_runs_up_to_its_fit(tmp_path, capsys, monkeypatch):
     assert "swallowed" not in out and not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_an_experiment_takes_its_flags(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "4")
     flags = ["--workdir", tmp_path / "run", "--seeds", "2", "--num-epochs", "2"]

@@ -166,6 +166,7 @@ def pictures():
     return rng.random((60, 8, 8, 1), np.float32), rng.integers(0, 3, 60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_outputs_of_inputs_that_are_not_finite_are_not_finite(name, pictures, caplog):
     """XLA's library for CPUs would turn NaN into numbers (see `train.compiling`)."""

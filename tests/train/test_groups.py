@@ -92,9 +92,8 @@ def test_another_size_must_pay():
     assert group_sizes(16, axis=1, chunks=0.0) == (16,)
 
 
-@pytest.mark.parametrize(
-    ("model", "devices"), [("mlp", 1), pytest.param("cnn", 4, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "devices"), [("mlp", 1), ("cnn", 4)])
 def test_what_stopped_costs_nothing(model, devices, quadrants, sizes, monkeypatch):
     whole = train(quadrants, model, devices)
     assert set(sizes) == {MEMBERS}
@@ -156,9 +155,10 @@ def test_groups_give_what_all_at_once_give(
 
 
 # in the middle of an epoch, and at its end
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("at_once", "chunks"),
-    [(None, 3), pytest.param(8, 4, marks=pytest.mark.slow)],
+    [(None, 3), (8, 4)],
 )
 def test_a_stopped_run_goes_on_with_the_same_bits(
     at_once, chunks, quadrants, tmp_path, monkeypatch

@@ -224,11 +224,12 @@ def test_the_summary_and_the_page_tell_it(quadrants, tmp_path, reported):
 # --- going on ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [
         observers.successive_halving,
-        pytest.param(observers.hyperband, marks=pytest.mark.slow),
+        observers.hyperband,
     ],
 )
 def test_a_resumed_run_has_the_same_bits(make, quadrants, tmp_path, monkeypatch):

@@ -73,7 +73,8 @@ def test_four_devices_give_what_one_gives(name, members, used, quadrants):
     )
 
 
-@pytest.mark.parametrize("devices", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 3])
 def test_odd_members_employ_all_devices(devices, quadrants, tmp_path):
     options = {"seeds": 5, "num_epochs": 2, "batch_size": 16, "patience": 1}
     alone, many = (

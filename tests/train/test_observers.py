@@ -72,9 +72,10 @@ def whole(quadrants):
     return train(quadrants)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "step",
-    [3, pytest.param(6, marks=pytest.mark.slow)],  # within an epoch, and at its end
+    [3, 6],  # within an epoch, and at its end
 )
 def test_the_history_of_a_resumed_run_is_that_of_a_whole_one(
     quadrants, tmp_path, step, whole
@@ -365,7 +366,13 @@ def process():
     }
 
 
-@pytest.mark.parametrize("how", ["whole", "in memory", "stopped", "refused", "raised"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(how, marks=[pytest.mark.slow] * (how not in ("whole", "refused")))
+        for how in ("whole", "in memory", "stopped", "refused", "raised")
+    ],
+)
 def test_fit_leaves_the_process_as_it_was(
     quadrants, tmp_path, monkeypatch, reported, how
 ):

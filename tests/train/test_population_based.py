@@ -46,9 +46,10 @@ def member(tree, i):
 # --- copies ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("devices", "at_once"),
-    [(1, None), pytest.param(4, 4, marks=pytest.mark.slow)],
+    [(1, None), (4, 4)],
     ids=["together", "in groups"],
 )
 def test_a_copy_continues_as_its_source(quadrants, devices, at_once):

@@ -63,9 +63,8 @@ def kernel(run):
     return np.asarray(run.params["Dense_0"]["kernel"])
 
 
-@pytest.mark.parametrize(
-    ("processes", "devices"), [(2, 2), pytest.param(4, 1, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "devices"), [(2, 2), (4, 1)])
 def test_a_member_over_several_processes_is_the_member_of_one(
     tmp_path, processes, devices
 ):
@@ -105,6 +104,7 @@ def test_a_run_resumes_with_another_number_of_processes(tmp_path):
     assert steps == sorted(set(steps)) and steps[-1] == 6 * 8
 
 
+@pytest.mark.slow
 def test_doctor_checks_what_processes_exchange(tmp_path):
     with socket.create_server(("localhost", 0)) as free:
         port = free.getsockname()[1]

@@ -193,6 +193,7 @@ def test_answers_are_those_of_the_parameters(quadrants, tmp_path, caplog):
     assert "is not of these parameters" in caplog.text
 
 
+@pytest.mark.slow
 def test_other_devices_take_it_up(quadrants, whole, tmp_path):
     devices = jax.devices()
     for first, second in ((devices, devices[:1]), (devices[:1], devices)):
@@ -290,6 +291,7 @@ def test_other_arrays_of_the_same_name_are_refused(quadrants, tmp_path):
         run(own)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [schedules.constant, schedules.cosine])
 def test_more_epochs_of_a_finished_run(schedule, quadrants, tmp_path):
     options = {"schedule": schedule, "patience": None}
@@ -315,6 +317,7 @@ def test_the_last_two_checkpoints_are_kept(quadrants, tmp_path):
     assert kept == [16, 18]
 
 
+@pytest.mark.slow
 def test_the_garbage_collector_does_not_interrupt(quadrants):
     frozen, before = [], gc.get_freeze_count()
     watch = [lambda _: frozen.append(gc.get_freeze_count())]

@@ -117,7 +117,8 @@ def test_streamed_equals_resident(
     assert no_threads()
 
 
-@pytest.mark.parametrize("first", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [False, True])
 def test_a_run_goes_on_with_the_other_feed(first, quadrants, tmp_path, monkeypatch):
     monkeypatch.setattr(feeds, "PIECE_BYTES", 1)  # of one step
     train(quadrants, tmp_path / "whole", streamed=first)
@@ -231,6 +232,7 @@ def test_a_failing_disk_of_the_data_is_not_taken_for_that_of_the_run(
         run(quadrants._replace(train=train_split), workdir=tmp_path)
 
 
+@pytest.mark.slow
 @BITS
 def test_examples_on_disk_give_the_same_run(tmp_path):
     dataset = make_dataset()

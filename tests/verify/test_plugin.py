@@ -128,6 +128,7 @@ def test_the_line_to_reproduce_can_be_pasted(tmp_path):
     assert "check_gradients(half, ..., dtype='float64', culprits=False)" in output
 
 
+@pytest.mark.slow
 def test_the_thorough_form_sees_second_derivatives(tmp_path):
     code, output = run_pytest(
         tmp_path, SUITE, "--gradients=thorough", "-k", "right", "-W", "error"

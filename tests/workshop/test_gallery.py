@@ -72,6 +72,7 @@ def site(tmp_path_factory):
     return folder, entries, (folder / "index.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_order_is_that_of_the_lecture(site):
     _, entries, _ = site
     names = [entry.name for entry in entries]
