@@ -16,6 +16,7 @@ PACKAGE = ROOT / "dlworkshop"
 ROOMS = [
     "errors",
     "types",
+    "jaxprs",
     "identity",
     "files",
     "run_files",

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core, source_info_util
 
+from dlworkshop.jaxprs import carry_of_scan
 from dlworkshop.learn.population import GRADIENT, LOSS, QUARANTINED, Population
 from dlworkshop.learn.step import make_own_step, make_train_step
 from dlworkshop.train.compiling import compiler_options
@@ -199,11 +200,9 @@ def _within_scan(scan, inputs: list) -> str:
     body, length = scan.params["jaxpr"], scan.params["length"]
     if not hasattr(body, "jaxpr"):
         body = core.ClosedJaxpr(body, ())
-    # scanned inputs and stacked outputs have one axis more than in the body
-    second = len(inputs) - sum(map(_is_longer, scan.invars, body.jaxpr.invars))
-    stacked = sum(map(_is_longer, scan.outvars, body.jaxpr.outvars))
-    first = second - (len(scan.outvars) - stacked)
-    consts, carry, columns = inputs[:first], inputs[first:second], inputs[second:]
+    place = carry_of_scan(scan.invars, scan.outvars, body)
+    consts, carry = inputs[: place.start], inputs[place]
+    columns = inputs[place.stop :]
     turn = jax.jit(core.jaxpr_as_fun(body))
     for at in reversed(range(length)) if scan.params["reverse"] else range(length):
         args = [*consts, *carry, *(column[at] for column in columns)]
@@ -212,10 +211,6 @@ def _within_scan(scan, inputs: list) -> str:
             return next(filter(None, _causes(body, args, [""] * len(args))), "")
         carry = found[: len(carry)]
     return ""
-
-
-def _is_longer(outside: Any, inside: Any) -> bool:
-    return len(outside.aval.shape) > len(inside.aval.shape)
 
 
 def _all_finite(value) -> jax.Array:

@@ -378,19 +378,6 @@ def function_of(jaxpr: Any, eqns: Any, given: Any, wanted: Any) -> Callable:
     return lambda *args: run(*map(cast, args, given))
 
 
-def carried(scan: Any) -> tuple[int, int, int]:
-    """Where the carry of a scan starts and ends among its operands, and its length."""
-    body = getattr(scan.params["jaxpr"], "jaxpr", scan.params["jaxpr"])
-    # Scanned operands and stacked results have one axis more outside the body.
-    stop = len(scan.invars) - sum(map(_is_longer, scan.invars, body.invars))
-    num = len(scan.outvars) - sum(map(_is_longer, scan.outvars, body.outvars))
-    return stop - num, stop, num
-
-
-def _is_longer(outside: Any, inside: Any) -> bool:
-    return len(outside.aval.shape) > len(inside.aval.shape)
-
-
 def is_named(v: Any) -> bool:
     """Whether an equation's result is an array that is used."""
     return type(v).__name__ != "DropVar" and hasattr(v.aval, "dtype")

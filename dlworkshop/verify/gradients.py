@@ -49,7 +49,8 @@ def check_gradients(
 
     **Checks.** Forward mode (`jax.jvp`) and reverse mode (`jax.vjp`) are compared with
     central differences and with each other, and must be linear in their cotangents and
-    tangents: -1024 times as large for -1024 times a random one. With `order=2`, both
+    tangents: -1024 times as large for -1024 times a random one, and the sum of two for
+    the sum of two cotangents. With `order=2`, both
     modes of the gradient are checked too, and so on. Of an output with up to 16 numbers
     all are checked, of a larger one 6 numbers and two random sums of all. A complex
     number counts as two real ones, in JAX's conventions.

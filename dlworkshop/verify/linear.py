@@ -1,9 +1,11 @@
 """Whether derivatives are linear in the cotangent or tangent that they are given.
 
 Differences are compared with derivatives for cotangents of 1, which cannot show that a
-rule forgets its cotangent, clips it, or ignores its sign. Multiplication by a power of
-two commutes with rounding, so that the derivative for -1024 u is that for u times
--1024, to the last bit, however rough or ill-conditioned the derivative is.
+rule forgets its cotangent, clips it, ignores its sign, or keeps its largest entries
+only. Multiplication by a power of two commutes with rounding, so that the derivative
+for -1024 u is that for u times -1024, to the last bit, however rough or ill-conditioned
+the derivative is. The derivative for u + v is the sum of those for u and v up to
+rounding.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,36 +16,47 @@ from dlworkshop.verify.functions import Function, Part
 from dlworkshop.verify.probes import finite
 from dlworkshop.verify.report import Comparison, norm_of
 from dlworkshop.verify.rounding import CLEAR, rounding_of
+from dlworkshop.verify.terms import terms_of
 
 FACTOR = -(2.0**10)  # of the cotangent; large enough for what clips at 1
 NONLINEAR = (
     "a derivative is not linear in its {}: a rule forgets it, clips or normalises it, "
-    "or depends on its sign"
+    "keeps a part of it, or depends on its sign"
 )
 WHAT = {"rev": "cotangent", "fwd": "tangent"}
 NAME = {"rev": "reverse", "fwd": "forward"}
+ADDITIVE = (
+    1e-3  # a sum of cotangents is rounded; a rule that is not additive is far off
+)
 
 
-def compare_scaled(
+def compare_linear(
     fn: Function,
     modes: Sequence[str],
     own: np.ndarray,
     tolerance: float,
     seed: int,
-    size: float = 1.0,
+    size: float,
+    cotangents: np.ndarray,
+    grads: np.ndarray,
 ) -> tuple[tuple[Comparison, ...], tuple[str, ...]]:
-    """Compare derivatives of `fn` with those for a multiple of the cotangent.
+    """Compare derivatives of `fn` with those for multiples and sums of cotangents.
+
+    Sums of tangents need no comparison: forward mode is compared with differences along
+    random tangents. Reverse mode is compared with those of up to 16 outputs one by one.
 
     Args:
         fn: the function and the point.
         modes: of the derivatives: "rev", "fwd" or both.
         own: [D], the sizes of the arguments.
         tolerance: relative to the norm of an array, for rules that iterate.
-        seed: of the cotangent and the tangent.
+        seed: of the cotangents and the tangent.
         size: of the smaller cotangent.
+        cotangents: [Q, M], which were compared with differences.
+        grads: [Q, D], the derivatives for them.
 
     Returns:
-        A comparison for each mode, and notes on those that are not linear.
+        A comparison for each mode and for the sum, and notes on what is not linear.
     """
     rng = np.random.default_rng(seed)
     size = float(np.exp2(np.round(np.log2(size)))) if 0 < size < np.inf else 1.0
@@ -51,59 +64,107 @@ def compare_scaled(
     for mode in modes:
         if mode == "rev":
             given = size * rng.standard_normal(fn.outputs[-1].stop)
-            derivative, parts = fn.pull, fn.inputs
+            linear = _Linear(fn, fn.pull, fn.inputs, own, rng)
         else:
             given = own * rng.standard_normal(fn.at.size)
-            derivative, parts = fn.push, fn.outputs
-        off, where = _worst(fn, derivative, given, parts, own, tolerance, rng)
-        name = f"{NAME[mode]} mode of {FACTOR:g} times its {WHAT[mode]}"
-        compared.append(Comparison(name, off <= tolerance, off, where))
-        if off > tolerance:
-            notes.append(NONLINEAR.format(WHAT[mode]))
-    return tuple(compared), tuple(notes)
+            linear = _Linear(fn, fn.push, fn.outputs, own, rng)
+        made = {f"{FACTOR:g} times its {WHAT[mode]}": linear.scaled(given, tolerance)}
+        if mode == "rev" and len(grads) > 1:
+            weights = size * rng.standard_normal(len(grads))
+            bar = max(tolerance, ADDITIVE)
+            sums = linear.added(weights, cotangents, grads, bar, "fwd" in modes)
+            made["a sum of cotangents"] = sums
+        for what, (off, where, ok) in made.items():
+            compared.append(Comparison(f"{NAME[mode]} mode of {what}", ok, off, where))
+            if not ok:
+                notes.append(NONLINEAR.format(WHAT[mode]))
+    return tuple(compared), tuple(dict.fromkeys(notes))
 
 
-def _worst(
-    fn: Function,
-    derivative: Callable,
-    given: np.ndarray,
-    parts: Sequence[Part],
-    own: np.ndarray,
-    tolerance: float,
-    rng: np.random.Generator,
-) -> tuple[float, str]:
-    """The largest difference, relative to the norm of its array, and the array."""
-    with np.errstate(over="ignore"):
-        given = given.astype(fn.at.dtype)
+class _Linear:
+    """A derivative of `fn`, and differences between what should be equal."""
 
-    def of(x, at=fn.at):
-        return np.asarray(derivative(at, x), np.float64)
+    def __init__(
+        self,
+        fn: Function,
+        derivative: Callable,
+        parts: Sequence[Part],
+        own: np.ndarray,
+        rng: np.random.Generator,
+    ):
+        self.fn, self.derivative, self.parts = fn, derivative, parts
+        self.own, self.rng = own, rng
 
-    one = of(given)
-    for factor in (FACTOR, -1.0):  # the larger one may overflow
+    def __call__(self, given: np.ndarray, at: np.ndarray | None = None) -> np.ndarray:
+        at = self.fn.at if at is None else at
+        return np.asarray(self.derivative(at, given), np.float64)
+
+    def scaled(self, given, tolerance: float) -> tuple[float, str, bool]:
+        """Compare with multiples of what is given."""
+        given, dtype = self._narrow(given), self.fn.at.dtype
+        one = self(given)
+        for factor in (FACTOR, -1.0):  # the larger one may overflow
+            with np.errstate(all="ignore"):
+                other = self(given * dtype.type(factor)) / factor
+            if not (np.isfinite(one) & ~np.isfinite(other)).any():
+                break
+        return self._apart(one, other, given, tolerance)
+
+    def added(
+        self, weights, cotangents, grads, tolerance: float, has_forward: bool
+    ) -> tuple[float, str, bool]:
+        """Compare the derivative for a sum of cotangents with the sum of theirs."""
         with np.errstate(all="ignore"):
-            scaled = of(given * fn.at.dtype.type(factor)) / factor
-        broken = np.isfinite(one) & ~np.isfinite(scaled)
-        if not broken.any():
-            break
-    apart = np.abs(finite(one) - finite(scaled)) * np.isfinite(one)
-    apart = np.where(broken, np.inf, apart)
-    least = float(np.finfo(fn.at.dtype).tiny) / float(np.finfo(fn.at.dtype).eps)
+            given = self._narrow(weights @ cotangents)
+            other = weights @ grads
+        one = self(given)
+        other = np.where(np.isfinite(other), other, one)  # it overflowed
 
-    def worst(noise):
-        found = []
-        for part in parts:
-            span = slice(part.start, part.stop)
-            size = max(norm_of(one[span]), norm_of(scaled[span]))
-            off = float(np.max(apart[span] - noise[span] - least, initial=0.0))
-            found.append((off / size if size else off, part.path))
-        return max(found, key=lambda pair: pair[0])
+        def terms():  # [D], which may cancel, such as 1 - 1
+            largest = np.abs(weights) @ np.abs(finite(grads))
+            if not has_forward:
+                return largest
+            return largest + terms_of(self.fn)(self._narrow(self.own), given) / self.own
 
-    off, where = worst(np.zeros_like(one))
-    if off > tolerance:  # atomic additions on a GPU round differently each time
+        return self._apart(one, other, given, tolerance, terms)
 
+    def _narrow(self, given: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            return given.astype(self.fn.at.dtype)
+
+    def _apart(
+        self, one, other, given, tolerance: float, terms: Callable | None = None
+    ) -> tuple[float, str, bool]:
+        """The largest difference relative to the norm of its array, and the array.
+
+        A difference is counted if it exceeds the rounding errors of the derivative and
+        of `terms`.
+        """
+        width = np.finfo(self.fn.at.dtype)
+        broken = np.isfinite(one) & ~np.isfinite(other)
+        apart = np.abs(finite(one) - finite(other)) * np.isfinite(one)
+        apart = np.where(broken, np.inf, apart)
+        least = float(width.tiny) / float(width.eps)
+
+        def worst(noise):
+            found = []
+            for part in self.parts:
+                span = slice(part.start, part.stop)
+                size = max(norm_of(one[span]), norm_of(other[span]))
+                off = float(np.max(apart[span] - noise[span] - least, initial=0.0))
+                found.append((off / size if size else off, part.path))
+            return max(found, key=lambda pair: pair[0])
+
+        off, where = worst(np.zeros_like(one))
+        if off > tolerance:  # atomic additions on a GPU round differently each time
+            rounding = self._rounding(given)
+            if terms is not None:
+                rounding = rounding + float(width.eps) * terms()
+            off, where = worst(CLEAR * rounding)
+        return off, where, off <= tolerance
+
+    def _rounding(self, given: np.ndarray) -> np.ndarray:
         def values(points):
-            return np.stack([of(given, point) for point in points])
+            return np.stack([self(given, point) for point in points])
 
-        off, where = worst(CLEAR * rounding_of(values, fn.at, own, rng))
-    return off, where
+        return rounding_of(values, self.fn.at, self.own, self.rng)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from dlworkshop.jaxprs import carry_of_scan
 from dlworkshop.verify.differences import FIRST, central_slopes
-from dlworkshop.verify.functions import carried
 
 STEPS = 12  # of a loop that are searched
 LONGEST = 1000  # steps of a while loop among which they are chosen
@@ -40,15 +40,15 @@ class Steps(NamedTuple):
 def of_scan(eqn, given) -> Steps:
     """The steps of a scan."""
     params = eqn.params
-    first, second, num_carry = carried(eqn)
-    consts, carry = given[:first], given[first:second]
+    place = carry_of_scan(eqn.invars, eqn.outvars, params["jaxpr"])
+    consts, carry = given[: place.start], given[place]
     order = np.arange(params["length"])[:: -1 if params["reverse"] else 1]
-    rows = [row[order] for row in given[second:]]
+    rows = [row[order] for row in given[place.stop :]]
     run = jax.jit(core.jaxpr_as_fun(params["jaxpr"]))
     carries = []
     for i in range(len(order)):
         carries.append(carry)
-        carry = run(*consts, *carry, *(row[i] for row in rows))[:num_carry]
+        carry = run(*consts, *carry, *(row[i] for row in rows))[: len(carry)]
     return Steps(params["jaxpr"], consts, carries, rows, 0)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from dlworkshop.errors import UserError
 from dlworkshop.verify.differences import Differences, Probe
 from dlworkshop.verify.functions import Function, Part, mode_is_missing
-from dlworkshop.verify.linear import compare_scaled
+from dlworkshop.verify.linear import compare_linear
 from dlworkshop.verify.probes import Selection, finite, probes_of, scale_of
 from dlworkshop.verify.report import WRONG, Comparison, ParameterCheck, norm_of
 from dlworkshop.verify.rounding import levels_of, rounding_of
@@ -203,7 +203,9 @@ def check(
     how = selection.names, tolerance, COARSE[at.dtype], suffix
     rows = [row_of(a.part, a.looks, a.scaled > least, *how) for a in arrays]
     both = _transposed(fn, arrays, differences, grads, tolerance, noise, suffix)
-    scaled, more = compare_scaled(fn, there, own, tolerance, seed, size)
+    scaled, more = compare_linear(
+        fn, there, own, tolerance, seed, size, cotangents, grads
+    )
     both += tuple(c._replace(name=c.name + suffix) for c in scaled)
     return Found(tuple(rows), both, (*notes, *more), tuple(there), suffix)
 

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from dlworkshop.jaxprs import carry_of_scan
 from dlworkshop.verify.functions import (
     CALLS,
     Function,
-    carried,
     function_of,
     is_named,
 )
@@ -93,18 +93,19 @@ def _run(jaxpr, consts, args: Sequence[Any], more: Any) -> tuple[list[Any], list
 
 
 def _scanned(eqn, given, more) -> tuple[list[Any], Any]:
-    first, second, num = carried(eqn)
+    place = carry_of_scan(eqn.invars, eqn.outvars, eqn.params["jaxpr"])
+    consts, start, scanned = given[: place.start], given[place], given[place.stop :]
     body, its = _opened(eqn.params["jaxpr"])
 
     def step(carry, rows):
         rows, more = rows
-        out, made = _run(body, its, [*given[:first], *carry, *rows], more)
-        return out[:num], (out[num:], made)
+        out, made = _run(body, its, [*consts, *carry, *rows], more)
+        return out[: len(carry)], (out[len(carry) :], made)
 
     carry, (stacked, made) = jax.lax.scan(
         step,
-        given[first:second],
-        (given[second:], more),
+        start,
+        (scanned, more),
         length=eqn.params["length"],
         reverse=eqn.params["reverse"],
     )

@@ -426,6 +426,12 @@ wrong(
     V,
     P,
 )
+wrong(
+    "only the largest cotangent kept",
+    lambda m, x: m.sin(x),
+    lambda m, g, x: (m.where(m.abs(g) < m.max(m.abs(g)), 0, g) * m.cos(x),),
+    V,
+)
 wrong("cotangent clipped", lambda m, x: 1 * x, lambda m, g, x: (m.clip(g, -1, 1),), V)
 wrong(
     "guided relu",

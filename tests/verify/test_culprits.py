@@ -315,6 +315,28 @@ def clips(x):
 clips.defvjp(lambda x: (x, None), lambda _, g: (jnp.clip(g, -1, 1),))
 
 
+@jax.custom_vjp
+def keeps_the_largest(x):
+    return jnp.sin(x)
+
+
+def _largest(x, g):
+    return (jnp.where(jnp.abs(g) < jnp.max(jnp.abs(g)), 0, g) * jnp.cos(x),)
+
+
+keeps_the_largest.defvjp(lambda x: (jnp.sin(x), x), _largest)
+
+
+@pytest.mark.parametrize(
+    "f", [keeps_the_largest, lambda x: tuple(keeps_the_largest(x))]
+)
+def test_a_rule_that_is_right_for_each_cotangent_alone_is_wrong(f):
+    report = check_gradients(f, V)
+    assert not report.ok and "not linear in its cotangent" in str(report), report
+    named = [c.name for c in report.culprits]
+    assert named == ["custom_vjp of keeps_the_largest"], report
+
+
 @pytest.mark.parametrize(
     ("rule", "f"),
     [

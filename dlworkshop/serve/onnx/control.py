@@ -1,23 +1,20 @@
 """Rules for loops and branches, whose bodies become subgraphs."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from dlworkshop.jaxprs import carry_of_scan
 from dlworkshop.serve.onnx.graph import INT64, described
 from dlworkshop.serve.onnx.translate import Program, Rule, Step, inner
 
 
 def _scan(graph: Program, at: Step, *names: str) -> list[str]:
     how, program = at.params, inner(at.params["jaxpr"])
-    # scanned inputs and stacked outputs have one axis more than in the body
-    scanned = sum(map(_is_longer, at.inputs, program.invars))
-    stacked = sum(map(_is_longer, at.outputs, program.outvars))
-    second = len(names) - scanned
-    first = second - (len(at.outputs) - stacked)
-    constants, carry, xs = names[:first], names[first:second], names[second:]
+    place = carry_of_scan(at.inputs, at.outputs, program)
+    constants, carry, xs = names[: place.start], names[place], names[place.stop :]
+    stacked = len(at.outputs) - len(carry)
     if not xs:  # ONNX takes the number of steps from the scanned inputs
         count = graph.constant(np.zeros(how["length"], np.float32))
     rows = [described(graph.known[x].shape[1:], graph.known[x]) for x in xs]
@@ -39,10 +36,6 @@ def _scan(graph: Program, at: Step, *names: str) -> list[str]:
         scan_input_directions=[backwards] * len(rows),
         **({"scan_output_directions": [backwards] * stacked} if stacked else {}),
     )
-
-
-def _is_longer(outside: Any, inside: Any) -> bool:
-    return len(outside.aval.shape) > len(inside.aval.shape)
 
 
 def _while(graph: Program, at: Step, *names: str) -> list[str]:
