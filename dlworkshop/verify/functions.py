@@ -88,6 +88,8 @@ class Function:
 
         In float64 XLA's own convolution takes several times as long on a CPU.
         """
+        if not _computes("conv_general_dilated", self.program.jaxpr):
+            return self.value
         return self.compile(convolution.with_convolutions(self.flat, None))
 
     @functools.cached_property
@@ -362,6 +364,14 @@ def bodies_of(eqn: Any) -> list[Any]:
         for x in (param if isinstance(param, tuple) else (param,))
         if hasattr(x, "eqns")
     ]
+
+
+def _computes(name: str, jaxpr: Any) -> bool:
+    """Whether a primitive is in a program or in one inside of it."""
+    return any(
+        eqn.primitive.name == name or any(_computes(name, x) for x in bodies_of(eqn))
+        for eqn in jaxpr.eqns
+    )
 
 
 def function_of(jaxpr: Any, eqns: Any, given: Any, wanted: Any) -> Callable:
