@@ -34,7 +34,7 @@ from dlworkshop.verify.functions import (
     place_of,
     relative,
 )
-from dlworkshop.verify.linear import FACTOR
+from dlworkshop.verify.linear import FACTOR, LARGE
 from dlworkshop.verify.loops import is_float, of_scan, of_while, ranked
 from dlworkshop.verify.probes import finite, scale_of
 from dlworkshop.verify.report import Culprit
@@ -44,6 +44,8 @@ MOST = 3  # culprits that are named
 TRIES = 8  # suspects of a program that are checked
 ROUNDS = 4  # different step sizes of the differences
 ROUNDINGS = 2**12  # rounding errors that do not make an equation a suspect
+OWN = "custom_"  # the start of the names of custom rules
+RULES = {"custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
 NEARBY = 1e-3  # distance of the second point, relative to the arguments
 
 # An equation as a function, and the size of its cotangents -> description of its wrong
@@ -137,20 +139,20 @@ class _Walk:
             rays = [slopes.get(v) for v in names]
             rounding = ROUNDINGS * float(np.finfo(self.dtype).eps)
             tried = []
-            for factor in (1.0, FACTOR):  # a rule may depend on size and sign
+            for factor in (1.0, FACTOR, LARGE):  # a rule may depend on size and sign
                 given_to = jax.tree.map(lambda x, c=factor: c * x, (rays, back))
                 each = derivatives(values, *given_to)
-                scaled = {v: factor * t for v, t in slopes.items()}
-                wide = {v: abs(factor) * t for v, t in doubts.items()}
+                with np.errstate(over="ignore"):
+                    scaled = {v: factor * t for v, t in slopes.items()}
+                    wide = {v: abs(factor) * t for v, t in doubts.items()}
                 off = _errors(jaxpr, moves, scaled, wide, each, rounding)
                 tried.append((off, each))
-            (off, parts), (other, others) = tried
-            other = np.where(np.isfinite(other), other, 0.0)  # it may overflow
-            parts = [
-                a if more <= one else b
-                for one, more, a, b in zip(off, other, parts, others, strict=True)
-            ]
-            off = np.fmax(off, other)
+            off, parts = tried[0]
+            for larger, others in tried[1:]:
+                more = np.where(np.isfinite(larger), larger, 0.0)  # it may overflow
+                pairs = zip(more > off, others, parts, strict=True)
+                parts = [new if is_more else old for is_more, new, old in pairs]
+                off = np.fmax(off, more)
             worst = np.argsort(-np.nan_to_num(off), kind="stable")[:TRIES]
             suspects = sorted(i for i in worst if off[i] > 1)
             if len(self.callers) == 1:
@@ -217,11 +219,17 @@ class _Walk:
             [theirs.get(v) for v in eqn.outvars],
         )
         self.callers.append(self.place(eqn))
+        before = len(self.found)
         inside = any(
             self.program(getattr(body, "jaxpr", body), getattr(body, "consts", ()), its)
             for body, its in _inside(eqn, given, self.modes, self.dtype)
         )
         self.callers.pop()
+        if inside and eqn.primitive.name in RULES:
+            # a rule replaces the derivative of its function: only rules that it may
+            # call itself can be what is wrong with it
+            named = [each for each in self.found[before:] if each.name.startswith(OWN)]
+            self.found[before:], inside = named, bool(named)
         if inside:
             return
         bad = _are_finite(back) and not _are_finite(pulled or ())
@@ -400,6 +408,8 @@ def _inside(eqn, given: _Given, modes, dtype) -> Iterator[tuple[Any, _Given]]:
     args, moving, rays, cotangents = given
     if name in CALLS and CALLS[name] in params:
         yield params[CALLS[name]], given
+    elif modes and name in RULES and own_rules(bodies_of(eqn)[0].eqns):
+        yield params[RULES[name]], given
     elif name == "shard_map" and params["mesh"].size == 1:
         if not any(map(_names_axes, _all(params["jaxpr"].eqns))):
             yield params["jaxpr"], given

@@ -48,9 +48,9 @@ def check_gradients(
     or complex128. The setting and the caches of JAX outside are not changed.
 
     **Checks.** Forward mode (`jax.jvp`) and reverse mode (`jax.vjp`) are compared with
-    central differences and with each other, and must be linear in their cotangents and
-    tangents: -1024 times as large for -1024 times a random one, and the sum of two for
-    the sum of two cotangents. With `order=2`, both
+    central differences and with each other. They must be linear: the derivative for
+    -1024 times a random cotangent or tangent is -1024 times its derivative, and up to a
+    millionth the same for -2^40, and for the sum of cotangents. With `order=2`, both
     modes of the gradient are checked too, and so on. Of an output with up to 16 numbers
     all are checked, of a larger one 6 numbers and two random sums of all. A complex
     number counts as two real ones, in JAX's conventions.
@@ -177,7 +177,9 @@ def _culprits(judged, compared, tolerance, seed) -> tuple[list[Culprit], list[st
 
     def of_derivatives(piece: Function, size: float) -> str:
         try:
-            made = check(piece, found.modes, tolerance, FEW, seed, size=size)
+            made = check(
+                piece, found.modes, tolerance, FEW, seed, size=size, additive=tolerance
+            )
             return _said(made)
         except UserError:
             return ""

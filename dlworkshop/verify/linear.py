@@ -4,8 +4,8 @@ Differences are compared with derivatives for cotangents of 1, which cannot show
 rule forgets its cotangent, clips it, ignores its sign, or keeps its largest entries
 only. Multiplication by a power of two commutes with rounding, so that the derivative
 for -1024 u is that for u times -1024, to the last bit, however rough or ill-conditioned
-the derivative is. The derivative for u + v is the sum of those for u and v up to
-rounding.
+the derivative is; -2^40 u shows what clips the small cotangents behind a mean. The
+derivative for u + v is the sum of those for u and v up to rounding.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,16 +18,16 @@ from dlworkshop.verify.report import Comparison, norm_of
 from dlworkshop.verify.rounding import CLEAR, rounding_of
 from dlworkshop.verify.terms import terms_of
 
-FACTOR = -(2.0**10)  # of the cotangent; large enough for what clips at 1
+# Multiples of a cotangent that are compared: of the larger one a derivative may be
+# approximate, as that of a solver with an absolute tolerance is.
+FACTOR, LARGE = -(2.0**10), -(2.0**40)
 NONLINEAR = (
     "a derivative is not linear in its {}: a rule forgets it, clips or normalises it, "
     "keeps a part of it, or depends on its sign"
 )
 WHAT = {"rev": "cotangent", "fwd": "tangent"}
 NAME = {"rev": "reverse", "fwd": "forward"}
-ADDITIVE = (
-    1e-3  # a sum of cotangents is rounded; a rule that is not additive is far off
-)
+ADDITIVE = 1e-6  # relative to the norm: a solver's derivative is not additive exactly
 
 
 def compare_linear(
@@ -39,6 +39,7 @@ def compare_linear(
     size: float,
     cotangents: np.ndarray,
     grads: np.ndarray,
+    additive: float = ADDITIVE,
 ) -> tuple[tuple[Comparison, ...], tuple[str, ...]]:
     """Compare derivatives of `fn` with those for multiples and sums of cotangents.
 
@@ -54,6 +55,7 @@ def compare_linear(
         size: of the smaller cotangent.
         cotangents: [Q, M], which were compared with differences.
         grads: [Q, D], the derivatives for them.
+        additive: the same as `tolerance`, for sums and large multiples.
 
     Returns:
         A comparison for each mode and for the sum, and notes on what is not linear.
@@ -68,11 +70,14 @@ def compare_linear(
         else:
             given = own * rng.standard_normal(fn.at.size)
             linear = _Linear(fn, fn.push, fn.outputs, own, rng)
-        made = {f"{FACTOR:g} times its {WHAT[mode]}": linear.scaled(given, tolerance)}
+        bar = max(tolerance, additive)
+        scaled = linear.scaled(given, FACTOR, tolerance)
+        if scaled[2]:
+            scaled = max(scaled, linear.scaled(given, LARGE, bar), key=lambda x: x[0])
+        made = {f"a multiple of its {WHAT[mode]}": scaled}
         if mode == "rev" and len(grads) > 1:
             weights = size * rng.standard_normal(len(grads))
-            bar = max(tolerance, ADDITIVE)
-            sums = linear.added(weights, cotangents, grads, bar, "fwd" in modes)
+            sums = linear.added(weights, cotangents, grads, bar, modes)
             made["a sum of cotangents"] = sums
         for what, (off, where, ok) in made.items():
             compared.append(Comparison(f"{NAME[mode]} mode of {what}", ok, off, where))
@@ -99,19 +104,19 @@ class _Linear:
         at = self.fn.at if at is None else at
         return np.asarray(self.derivative(at, given), np.float64)
 
-    def scaled(self, given, tolerance: float) -> tuple[float, str, bool]:
-        """Compare with multiples of what is given."""
+    def scaled(self, given, factor: float, tolerance: float) -> tuple[float, str, bool]:
+        """Compare with a multiple of what is given."""
         given, dtype = self._narrow(given), self.fn.at.dtype
         one = self(given)
-        for factor in (FACTOR, -1.0):  # the larger one may overflow
+        for multiple in (factor, -1.0):
             with np.errstate(all="ignore"):
-                other = self(given * dtype.type(factor)) / factor
+                other = self(given * dtype.type(multiple)) / multiple
             if not (np.isfinite(one) & ~np.isfinite(other)).any():
-                break
+                break  # nothing has overflowed
         return self._apart(one, other, given, tolerance)
 
     def added(
-        self, weights, cotangents, grads, tolerance: float, has_forward: bool
+        self, weights, cotangents, grads, tolerance: float, modes: Sequence[str]
     ) -> tuple[float, str, bool]:
         """Compare the derivative for a sum of cotangents with the sum of theirs."""
         with np.errstate(all="ignore"):
@@ -122,9 +127,8 @@ class _Linear:
 
         def terms():  # [D], which may cancel, such as 1 - 1
             largest = np.abs(weights) @ np.abs(finite(grads))
-            if not has_forward:
-                return largest
-            return largest + terms_of(self.fn)(self._narrow(self.own), given) / self.own
+            inside = terms_of(self.fn, modes)(self._narrow(self.own), given)
+            return largest + inside / self.own
 
         return self._apart(one, other, given, tolerance, terms)
 

@@ -10,9 +10,15 @@ import numpy as np
 from dlworkshop.errors import UserError
 from dlworkshop.verify.differences import Differences, Probe
 from dlworkshop.verify.functions import Function, Part, mode_is_missing
-from dlworkshop.verify.linear import compare_linear
+from dlworkshop.verify.linear import ADDITIVE, compare_linear
 from dlworkshop.verify.probes import Selection, finite, probes_of, scale_of
-from dlworkshop.verify.report import WRONG, Comparison, ParameterCheck, norm_of
+from dlworkshop.verify.report import (
+    UNCHECKED,
+    WRONG,
+    Comparison,
+    ParameterCheck,
+    norm_of,
+)
 from dlworkshop.verify.rounding import levels_of, rounding_of
 from dlworkshop.verify.terms import terms_of
 from dlworkshop.verify.verdicts import COARSE, Look, row_of
@@ -22,7 +28,7 @@ NUM_COLUMNS = 256  # most columns of a Jacobian that is computed by forward mode
 NUM_NOISY = 16  # outputs for which the rounding error of the gradient is measured
 ENOUGH = 8  # an array with so many wrong probes is not probed any further
 CANCEL = 64  # roundings of the largest terms by which the two modes may differ
-NUM_FORWARD = 32  # entries of an array whose slopes forward mode computes
+NUM_FORWARD = 32  # entries whose slopes forward mode computes beside reverse mode
 
 
 class Found(NamedTuple):
@@ -148,6 +154,7 @@ def check(
     suffix: str = "",
     rounding: np.ndarray | None = None,
     size: float = 1.0,
+    additive: float = ADDITIVE,
 ) -> Found:
     """Compare autodiff of `fn` with differences.
 
@@ -161,6 +168,7 @@ def check(
         rounding: [M], rounding errors of the outputs, if they are known to be larger
             than a measurement shows.
         size: of a cotangent for which the derivatives are to be linear.
+        additive: the tolerance for sums of cotangents, if it is above `tolerance`.
 
     Raises:
         UserError: if `fn` is not finite at the point, or has no derivative in any of
@@ -194,7 +202,9 @@ def check(
         autodiff = {}
         if "rev" in there:
             autodiff["rev"] = probe.dot(grads)
-        if "fwd" in there and (not probe.is_entry or len(array.looks) < NUM_FORWARD):
+        if "fwd" in there and (
+            "rev" not in there or not probe.is_entry or len(array.looks) < NUM_FORWARD
+        ):
             autodiff["fwd"] = selection(fn.push(at, probe.ray(at)))
         if autodiff:
             array.look(differences, probe, autodiff, tolerance, noise)
@@ -202,9 +212,17 @@ def check(
     least = 64 * differences.eps * (np.abs(value) + 64 * largest) + 64 * known
     how = selection.names, tolerance, COARSE[at.dtype], suffix
     rows = [row_of(a.part, a.looks, a.scaled > least, *how) for a in arrays]
+    terms = terms_of(fn, there)
+    for i, (array, row) in enumerate(zip(arrays, rows, strict=True)):
+        if row.verdict == UNCHECKED:  # the terms of a zero gradient may be known
+            ray, span = np.zeros_like(at), slice(array.part.start, array.part.stop)
+            ray[span] = own[span]
+            sizes = np.array([terms(ray, u) for u in cotangents])
+            material = array.scaled > least + CANCEL * differences.eps * sizes
+            rows[i] = row_of(array.part, array.looks, material, *how, sizes)
     both = _transposed(fn, arrays, differences, grads, tolerance, noise, suffix)
     scaled, more = compare_linear(
-        fn, there, own, tolerance, seed, size, cotangents, grads
+        fn, there, own, tolerance, seed, size, cotangents, grads, additive
     )
     both += tuple(c._replace(name=c.name + suffix) for c in scaled)
     return Found(tuple(rows), both, (*notes, *more), tuple(there), suffix)

@@ -20,16 +20,26 @@ from dlworkshop.verify.functions import (
     Function,
     function_of,
     is_named,
+    mode_is_missing,
 )
 
+STEP = 2.0**-12  # of a difference, whose slope needs to be about right only
 
-def terms_of(fn: Function) -> Callable[[np.ndarray, np.ndarray], float]:
+
+def terms_of(
+    fn: Function, modes: Sequence[str] = ("fwd", "rev")
+) -> Callable[[np.ndarray, np.ndarray], float]:
     """The largest terms of a derivative of `fn` at its point.
 
     Values inside of while loops and branches are not considered.
 
+    Args:
+        fn: the function and the point.
+        modes: that exist for it; without "fwd" the slopes are differences.
+
     Returns:
-        A function of a ray [D] and a cotangent [M].
+        A function of a ray [D] and a cotangent [M]; it returns 0 if JAX cannot
+        differentiate a value.
     """
     jaxpr, consts = fn.program.jaxpr, fn.program.consts
 
@@ -39,7 +49,11 @@ def terms_of(fn: Function) -> Callable[[np.ndarray, np.ndarray], float]:
 
     @jax.jit
     def slopes(ray):
-        return jax.jvp(lambda v: values(v)[1], (fn.at,), (ray,))[1]
+        if "fwd" in modes:
+            return jax.jvp(lambda v: values(v)[1], (fn.at,), (ray,))[1]
+        step = np.asarray(STEP, fn.at.dtype)
+        near, here = values(fn.at + step * ray)[1], values(fn.at)[1]
+        return jax.tree.map(lambda y, x: (y - x) / step, near, here)
 
     @jax.jit
     def cotangents(u):
@@ -47,7 +61,13 @@ def terms_of(fn: Function) -> Callable[[np.ndarray, np.ndarray], float]:
         return jax.vjp(lambda more: values(fn.at, more)[0], none)[1](u)[0]
 
     def largest(ray, u):
-        pairs = zip(*map(jax.tree.leaves, (slopes(ray), cotangents(u))), strict=True)
+        try:
+            both = slopes(ray), cotangents(u)
+        except Exception as error:  # of a value that nothing differentiable depends on
+            if not mode_is_missing(error):
+                raise
+            return 0.0
+        pairs = zip(*map(jax.tree.leaves, both), strict=True)
         with np.errstate(all="ignore"):
             sums = [float(np.sum(np.abs(np.multiply(t, c)))) for t, c in pairs]
         return max(filter(np.isfinite, sums), default=0.0)

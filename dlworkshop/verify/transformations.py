@@ -147,7 +147,7 @@ def _are_equal(a: Any, b: Any) -> bool:
 def own_rules(eqns: Sequence[Any]) -> bool:
     """Whether there are custom rules or calls of others than JAX and `models`."""
     return any(
-        (eqn.primitive.name in OWN and not _is_tested(rule_of(eqn)))
+        (eqn.primitive.name in OWN and not _is_tested(eqn))
         or _is_foreign(eqn.primitive)
         or any(own_rules(body.eqns) for body in bodies_of(eqn))
         for eqn in eqns
@@ -161,9 +161,15 @@ def _is_foreign(primitive: Any) -> bool:
     return any(code and not code.co_filename.startswith(JAX) for code in codes)
 
 
-def _is_tested(rule: str) -> bool:
-    """Whether a rule, "name at file:line", is of JAX or of `dlworkshop.models`."""
-    return rule.partition(" at ")[2].startswith((JAX, MODELS))
+def _is_tested(eqn: Any) -> bool:
+    """Whether a custom rule, and its function, are of JAX or of `dlworkshop.models`."""
+    infos = [
+        getattr(param, "debug_info", getattr(param, "debug", None))
+        for param in eqn.params.values()
+    ]
+    sources = [str(info.func_src_info) for info in infos if info is not None]
+    files = [source.partition(" at ")[2] for source in (rule_of(eqn), *sources)]
+    return all(file.startswith((JAX, MODELS)) for file in files)
 
 
 def rule_of(eqn: Any) -> str:

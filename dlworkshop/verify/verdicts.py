@@ -47,6 +47,7 @@ def row_of(
     tolerance: float,
     coarse: float,
     suffix: str,
+    terms: np.ndarray | None = None,
 ) -> ParameterCheck:
     """The result for one array.
 
@@ -58,9 +59,11 @@ def row_of(
         tolerance: a slope with a larger error is wrong.
         coarse: with a coarser resolution the slope counts as not checked.
         suffix: of the names of the modes.
+        terms: [Q], sizes of the terms that cancel where the gradient is not material.
     """
+    seen_terms = coarse * (np.zeros(len(names)) if terms is None else terms)
     found = [
-        judge(look, mode, q, tolerance, coarse if material[q] else None)
+        judge(look, mode, q, tolerance, coarse if material[q] else None, seen_terms[q])
         for look in looks
         for mode in look.autodiff
         for q in range(len(names))
@@ -101,12 +104,18 @@ def row_of(
 
 
 def judge(
-    look: Look, mode: str, q: int, tolerance: float, coarse: float | None
+    look: Look,
+    mode: str,
+    q: int,
+    tolerance: float,
+    coarse: float | None,
+    least: float,
 ) -> Verdict:
     """Compare the slope of output `q` by a `mode` of autodiff with differences.
 
     A slope with an error above the tolerance is wrong; with a resolution above `coarse`
-    it is not checked. `coarse` is None if the gradient is practically 0.
+    it is not checked. `coarse` is None if the gradient is practically 0; then a change
+    of f of `least` or more must show.
     """
     slope = Slope(*(x[q] for x in look.slope))
     exact, central, doubt = (
@@ -131,6 +140,7 @@ def judge(
         bar = max(tolerance * against, 8 * doubt)
         settled = 8 * doubt <= abs(central) and np.isfinite(exact)
         vague = coarse is None and doubt > tolerance * float(slope.moved)
+        vague = vague and doubt * look.probe.scale > least
         lost = vague if off <= bar < np.inf else not settled
     if not np.isfinite(exact):  # forward mode: 0 times another entry's inf is nan
         back = look.autodiff.get("rev") if mode == "fwd" else None

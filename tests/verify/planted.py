@@ -1089,3 +1089,20 @@ def _(x):
 
 right("a slope that overflows if it is multiplied", lambda m, x: 1e306 * m.sin(x), V)
 right("a slope that underflows", lambda m, x: m.sum(1e-306 * m.sin(x)), V)
+
+
+# Gradients of 0, of values that are rounding errors:
+SHIFTED = np.random.default_rng(2).standard_normal((8, 3))
+right("sine and cosine", lambda m, x: m.sin(x) ** 2 + m.cos(x) ** 2 - 1, V)
+right("mean of standardized", lambda m, x: m.mean((x - m.mean(x)) / m.std(x)), V)
+right(
+    "inverse times itself",
+    lambda m, x: m.linalg.inv(x) @ x,
+    np.random.default_rng(1).standard_normal((3, 3)),
+)
+right(
+    "a shift of several softmaxes, reverse mode",
+    lambda m, s: s - m.logsumexp(m.asarray(SHIFTED) + s, 1),
+    np.array([0.1]),
+    modes=("rev",),
+)

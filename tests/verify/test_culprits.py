@@ -351,6 +351,78 @@ def test_a_rule_that_is_not_linear_in_its_cotangent_is_named(rule, f):
     assert "not linear in its cotangent" in str(report), report
 
 
+def rounded(dtype):
+    """The identity, with a rule that rounds its cotangent to `dtype`."""
+    rule = jax.custom_vjp(lambda x: x)
+    to = lambda _, g: (g.astype(dtype).astype(g.dtype),)  # noqa: E731
+    rule.defvjp(lambda x: (x, None), to)
+    return rule
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        rounded(jnp.bfloat16),
+        lambda x: jnp.tanh(rounded(jnp.bfloat16)(x)),
+        lambda x: jnp.mean(jnp.tanh(rounded(jnp.float32)(x))),
+    ],
+)
+def test_a_rule_that_rounds_its_cotangent_is_named(f):
+    report = check_gradients(f, jnp.linspace(0.1, 1, 6))
+    assert [c.name for c in report.culprits] == ["custom_vjp of <lambda>"], report
+
+
+def test_a_rule_that_clips_behind_a_large_mean_is_named():
+    def loss(w):
+        x = clips(jnp.outer(jnp.arange(4096.0) / 4096, w))
+        return jnp.mean(jnp.tanh(x) ** 2)
+
+    report = check_gradients(loss, jnp.ones(6))
+    assert [c.name for c in report.culprits] == ["custom_vjp of clips"], report
+
+
+@jax.custom_jvp
+def sine(x):
+    return jnp.sin(x)
+
+
+sine.defjvp(lambda x, t: (sine(x[0]), 1.01 * t[0] * jnp.cos(x[0])))
+
+
+@jax.custom_jvp
+def calls_sine(x):
+    return sine(x) + 1
+
+
+calls_sine.defjvp(lambda x, t: (calls_sine(x[0]), jax.jvp(sine, x, t)[1]))
+
+
+@jax.custom_jvp
+def wrong_beside_tanh(x):
+    return jnp.tanh(x) + 1
+
+
+wrong_beside_tanh.defjvp(
+    lambda x, t: (wrong_beside_tanh(x[0]), 1.01 * jax.jvp(jnp.tanh, x, t)[1])
+)
+
+
+@pytest.mark.parametrize(
+    ("f", "name"), [(calls_sine, "sine"), (wrong_beside_tanh, "wrong_beside_tanh")]
+)
+def test_a_rule_that_another_rule_calls_is_named(f, name):
+    report = check_gradients(lambda x: jnp.sum(f(x)), V)
+    assert [c.name for c in report.culprits] == [f"custom_jvp of {name}"], report
+
+
+@pytest.mark.parametrize("f", [jnp.tanh, lambda x: 1 * jnp.tanh(x)])
+def test_a_rule_that_a_user_gives_to_a_function_of_jax_is_compared(f):
+    mapped = jax.custom_batching.custom_vmap(f)
+    mapped.def_vmap(lambda n, is_mapped, x: (2 * jnp.tanh(x), True))
+    report = check_gradients(lambda x: jnp.sum(mapped(x)), V)
+    assert "vmap: DIFFERENT" in str(report), report
+
+
 def test_a_primitive_that_breaks_under_vmap_is_named():
     sine = Primitive("my_sine")
     sine.def_impl(lambda x: 1 * jnp.sin(x))
