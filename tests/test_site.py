@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import os
 import pkgutil
 import re
@@ -50,6 +51,41 @@ class Links(HTMLParser):
         elif found.get("href") and found.get("rel") not in ("canonical", "author"):
             self.loads.append(found["href"])
         self.loads += [found["src"]] if found.get("src") else []
+
+
+@pytest.fixture
+def lesson_pages(tmp_path, monkeypatch):
+    """The writer of the pages of lessons, with an empty gallery."""
+    pytest.importorskip("docutils", reason="a part of Sphinx")
+    monkeypatch.syspath_prepend(DOCS / "_extensions")
+    module = importlib.import_module("lesson_pages")
+    monkeypatch.setattr(module, "GALLERY", tmp_path)
+    return module
+
+
+def test_a_page_without_a_run_says_where_its_figures_are(lesson_pages):
+    text = lesson_pages.page(lessons.FOLDER / "xor.py")
+    assert "make gallery" in text.partition("## ")[0]
+    titles = re.findall("^## (.*)", text, re.M)
+    assert titles[0] == "What you will be able to do"
+    assert titles[-1] == "Run it yourself"
+    assert "Expect at most" in text.partition("## Run it yourself")[2]
+
+
+def test_a_page_of_a_run_shows_the_captions(lesson_pages, tmp_path):
+    (tmp_path / "xor/figures").mkdir(parents=True)
+    (tmp_path / "xor/figures/a.svg").write_text('<svg viewBox="0 0 1000 300"></svg>')
+    figure = {"file": "figures/a.svg", "title": "A < B", "caption": "Band: x_1 & x_2."}
+    summary = {"figures": [figure], "exercises": []}
+    (tmp_path / "xor/summary.json").write_text(json.dumps(summary))
+    written = "## The idea\n\n![Look *here*.](figures/a.svg)\n"
+    (tmp_path / "xor/lesson.md").write_text(written)
+    text = lesson_pages.page(lessons.FOLDER / "xor.py")
+    caption = text.partition("<figcaption>")[2].partition("</figcaption>")[0]
+    assert re.search(r"Look \*here\*\..*<p>Band: x_1 &amp; x_2\.</p>", caption, re.S)
+    assert 'alt="A &lt; B"' in text and 'tabindex="0"' in text
+    assert "1000px" in text  # it scrolls on a narrower page
+    assert "make gallery" not in text
 
 
 @pytest.fixture(scope="module")

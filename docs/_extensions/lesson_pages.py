@@ -25,6 +25,10 @@ LINKED = "lessons", "teaching"  # pages whose names of lessons become links
 BEGIN = "---\nmyst:\n  enable_extensions: [dollarmath]\n---\n"
 AFTER_EXERCISES = "## Where it breaks down"
 PREREQUISITES = "Prerequisites: derivatives, matrix products and a little Python."
+NO_RUN = """\
+<p class="lesson-files">This site was built without a run of this lesson: its figures
+and measured values appear here if <code>make gallery</code> comes before
+<code>make docs</code>.</p>"""
 ANSWER = "<details><summary>The answer</summary>\n\n{}\n\n</details>"
 
 
@@ -51,17 +55,19 @@ def page(script: Path) -> str:
     sections = [each for each in rest if not each.startswith("## Exercises")]
     asked = "".join(each for each in rest if each not in sections)
     asked = asked.replace(notebooks.EXERCISES, "## Exercises")
-    run = GALLERY / script.stem
+    run, top = GALLERY / script.stem, facts(script)
     if (run / "lesson.md").is_file():
         summary = json.loads((run / "summary.json").read_text("utf-8"))
         text = as_run((run / "lesson.md").read_text("utf-8"), script.stem, summary)
         sections = re.split(r"^(?=## )", text, flags=re.M)
         asked = exercises(summary)
+    else:
+        top += f"\n\n{NO_RUN}"
     text = "\n\n".join(each.strip() for each in sections)
     text = text.replace("the value measured below", "the measured value")
     text = text.replace(AFTER_EXERCISES, f"{asked}\n\n{AFTER_EXERCISES}")
-    text = linked("\n\n".join([about.strip(), text]), script.stem)
-    return f"{BEGIN}{title}\n\n{facts(script)}\n\n{text}\n"
+    text = linked(f"{text}\n\n## Run it yourself\n\n{about.strip()}", script.stem)
+    return f"{BEGIN}{title}\n\n{top}\n\n{text}\n"
 
 
 def facts(script: Path) -> str:
@@ -105,18 +111,29 @@ def as_run(text: str, name: str, summary: dict[str, Any]) -> str:
     def figure(found: re.Match) -> str:
         look, file = found.groups()
         about = drawn.get(file, {})
-        said = ". ".join(about[k] for k in ("title", "caption") if about.get(k))
+        title, marks = (html.escape(about.get(k) or "") for k in ("title", "caption"))
         if about.get("frames"):
             look += f' (<a href="{home}/report.html">with a slider in the report</a>)'
-        image = f'<img src="{home}/{file}" alt="{html.escape(said)}">'
-        caption = f"<figcaption>\n\n{look}\n\n</figcaption>"
-        return f'<figure class="lesson-figure">\n{image}\n{caption}\n</figure>'
+        image = f'<img src="{home}/{file}" alt="{title}"{width(GALLERY / name / file)}>'
+        box = '<div class="drawing" role="region" aria-label="The figure" tabindex="0">'
+        caption = f"<figcaption>\n\n{look}\n\n<p>{marks}</p>\n</figcaption>"
+        figure = f"{box}{image}</div>\n{caption}"
+        return f'<figure class="lesson-figure">\n{figure}\n</figure>'
 
     text = re.sub(r"^!\[(.*?)\]\((figures/[^)]+)\)$", figure, text, flags=re.S | re.M)
     report = rf'<a href="{home}/report.html\2">\1</a>'
     text = re.sub(r"\[([^][]*)\]\((#[^)]+)\)", report, text)
     place = "```{code-block} python\n:caption: \\1"
     return re.sub(r"^```python (.*)$", place, text, flags=re.M)
+
+
+def width(drawing: Path) -> str:
+    """The style of an image: at most a quarter smaller than drawn, to be read."""
+    found = re.search(r'viewBox="\S+ \S+ ([\d.]+) ', drawing.read_text("utf-8")[:1000])
+    if not found:
+        return ""
+    drawn = float(found[1])
+    return f' style="width: clamp({0.75 * drawn:.0f}px, 100%, {drawn:.0f}px)"'
 
 
 def exercises(summary: dict[str, Any]) -> str:
