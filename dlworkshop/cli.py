@@ -161,6 +161,22 @@ class Gallery:
 
 
 @dataclasses.dataclass(frozen=True)
+class Slides:
+    """Write slides of the lessons in a gallery, one page for each chapter."""
+
+    gallery: Annotated[Positional[Path], arg(metavar="GALLERY")]
+    """A folder written by dlworkshop gallery."""
+    folder: Folder
+    """Created if missing; slides in it are overwritten."""
+
+    def __call__(self) -> int:
+        from dlworkshop.workshop import slides
+
+        slides.write(self.gallery, self.folder)
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
 class Lessons:
     """Copy the lessons into a folder, to run and change them there."""
 
@@ -308,6 +324,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
         Predict,
         Export,
         Gallery,
+        Slides,
         Lessons,
         Notebooks,
         Data,

@@ -424,7 +424,7 @@ def test_the_module_is_the_command():
         env={**os.environ, "PYTHONIOENCODING": "utf-8"},
     )
     assert done.returncode == 2 and done.stdout == ""
-    commands = "doctor, report, evaluate, predict, export, gallery, "
+    commands = "doctor, report, evaluate, predict, export, gallery, slides, "
     commands += "lessons, notebooks, data, sweep, estimate, lab"
     assert done.stderr == (
         f"error: Unrecognized options: predcit; Available subcommands: {commands}; "

@@ -188,8 +188,15 @@ def fold(title: str, content: Html, is_open: bool = False) -> Html:
     )
 
 
-def document(title: str, body: Html, images: str = "data:") -> str:
-    """The whole page; `images` lists the image sources that its policy allows."""
+def document(title: str, body: Html, images: str = "data:", style: str = "") -> str:
+    """The whole page.
+
+    Args:
+        title: of the window.
+        body: of the page.
+        images: the image sources that its policy allows.
+        style: rules added to the style sheet.
+    """
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -197,7 +204,7 @@ def document(title: str, body: Html, images: str = "data:") -> str:
 <meta http-equiv="Content-Security-Policy" content="{policy(images)}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{html.escape(title)}</title>
-<style>{STYLE}</style>
+<style>{STYLE}{style}</style>
 </head>
 <body>
 {body}

@@ -69,7 +69,7 @@ def claims(run: RunFolder) -> Html | None:
     """The claims with verdict, measurement, and the reason for the bound."""
     found = run.summary.get("claims") or []
     items = [
-        tag("li", _claim(c), class_=f"claim {state(c)}-claim", id_=f"claim-{i}")
+        tag("li", one_claim(c), class_=f"claim {state(c)}-claim", id_=f"claim-{i}")
         for i, c in enumerate(found, 1)
     ]
     return tag("ol", *items, class_="claims") if items else None
@@ -94,7 +94,8 @@ def state(claim: dict[str, Any]) -> str:
     return "good" if claim.get("verdict") == "holds" else "bad"
 
 
-def _claim(claim: dict[str, Any]) -> Html:
+def one_claim(claim: dict[str, Any]) -> Html:
+    """A claim with its verdict, what was measured, and its reason, which is folded."""
     verdict = plain(claim.get("verdict"))
     mark = "✓" if state(claim) == "good" else "✗"
     head = tag("strong", plain(claim.get("statement")))
@@ -152,17 +153,18 @@ def _aspect(svg: str) -> float:
 
 def exercises(run: RunFolder) -> Html | None:
     """The exercises, each with a folded answer."""
-    items = []
-    for exercise in run.summary.get("exercises") or []:
-        answer = [tag("p", prose(plain(exercise.get("answer"))))]
-        if exercise.get("claim"):
-            checked = exercise["claim"]
-            answer.append(
-                tag("div", _claim(checked), class_=f"claim {state(checked)}-claim")
-            )
-        question = tag("p", prose(plain(exercise.get("question"))))
-        items.append(tag("li", question, fold("The answer", join(answer))))
+    items = [tag("li", one_exercise(e)) for e in run.summary.get("exercises") or []]
     return tag("ol", *items, class_="exercises") if items else None
+
+
+def one_exercise(exercise: dict[str, Any]) -> Html:
+    """A question and its folded answer, with the claim that checks it."""
+    question = tag("p", prose(plain(exercise.get("question"))))
+    answer = tag("p", prose(plain(exercise.get("answer"))))
+    if checked := exercise.get("claim"):
+        shown = tag("div", one_claim(checked), class_=f"claim {state(checked)}-claim")
+        answer = join([answer, shown])
+    return join([question, fold("The answer", answer)])
 
 
 def about(run: RunFolder) -> Html | None:

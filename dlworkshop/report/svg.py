@@ -258,6 +258,34 @@ def from_file(text: str) -> str:
             if not _is_harmless(key.removeprefix(f"{{{XLINK}}}"), value):
                 raise ValueError(f"its attribute {key} may run or load something")
     _check_references(root)
+    return _as_text(root)
+
+
+def renamed(svg: str, prefix: str) -> str:
+    """A drawing whose ids start with `prefix`: a page may have two of one name.
+
+    >>> renamed('<svg><g id="a" /><use href="#a" fill="url(#a)" /></svg>', "2-")
+    '<svg><g id="2-a" /><use href="#2-a" fill="url(#2-a)" /></svg>'
+    """
+    root = ElementTree.fromstring(f"<svg {NAMESPACES}{svg.removeprefix('<svg')}")
+    for element in root.iter():
+        for key, value in element.attrib.items():
+            if key == "id":
+                changed = prefix + value
+            elif key == "aria-labelledby":
+                changed = " ".join(prefix + name for name in value.split())
+            elif key.endswith("href"):
+                changed = re.sub("^#", f"#{prefix}", value)
+            elif key in WORDS:
+                continue
+            else:
+                changed = re.sub(r"(?i)url\(#", rf"\g<0>{prefix}", value)
+            element.set(key, changed)
+    return _as_text(root)
+
+
+def _as_text(root: ElementTree.Element) -> str:
+    """An element of a page, which needs no namespaces."""
     ElementTree.register_namespace("", SVG[1:-1])
     ElementTree.register_namespace("xlink", XLINK)
     made = ElementTree.tostring(root, encoding="unicode")
