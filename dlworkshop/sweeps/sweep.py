@@ -27,6 +27,7 @@ from dlworkshop.sweeps.recipe import DEFAULTS, FUNCTIONS, Recipe, check, recipe_
 from dlworkshop.sweeps.space import space_of
 from dlworkshop.sweeps.study import JOURNAL, Asked, Listed, Study, assigned, turn
 from dlworkshop.train import checks, processes, run_folder
+from dlworkshop.train.arguments import in_words
 from dlworkshop.train.disk import disk_errors
 from dlworkshop.train.fit import fit
 from dlworkshop.train.result import Run
@@ -155,6 +156,11 @@ def sweep(
     check_sampled(sampler, num_trials, trials_at_once)
     tried, fresh = seeds_of(seeds, final_seeds)
     space = space_of(hparams)
+    if processes.count() > 1:  # before the first exchange, which would fit no other
+        told = {**options, "model": model, "workdir": workdir, "engine": engine}
+        told |= {"seeds": seeds, "final_seeds": final_seeds, "sampler": sampler}
+        processes.check_devices()
+        processes.check_alike(in_words(told) | {"hparams": space.in_words()})
     check_space(space, sampler)
     options |= {"experiment": experiment, "monitor": options.get("monitor", "loss")}
     if optimizer is not DEFAULTS["optimizer"]:

@@ -7,9 +7,17 @@ from typing import Any
 
 import jax
 
-from dlworkshop.errors import Range, UserError, check_flag, check_number, check_text
+from dlworkshop.errors import (
+    Range,
+    UserError,
+    check_flag,
+    check_number,
+    check_text,
+    repr_of,
+)
 from dlworkshop.learn import losses
 from dlworkshop.models.model import Model, StatefulModel
+from dlworkshop.report.words import count
 from dlworkshop.train import checks
 from dlworkshop.train.observers.scheduler import Scheduler, only_scheduler
 from dlworkshop.train.result import Run
@@ -57,8 +65,7 @@ class Arguments:
     @property
     def observers(self) -> list[Callable]:
         """The observers; a single one need not be in a list."""
-        observe = self.observe
-        return list(observe) if isinstance(observe, Sequence) else [observe]
+        return observers_in(self.observe)
 
     @property
     def scheduler(self) -> Scheduler | None:
@@ -70,6 +77,32 @@ class Arguments:
         """The functions besides the optimizer and the observers, by name."""
         names = "loss", "objective", "schedule", "batch_transform", "make_step"
         return {name: getattr(self, name) for name in (*names, "probe", "eval_params")}
+
+
+def in_words(arguments: Mapping[str, Any]) -> dict[str, str]:
+    """The arguments that must be the same in all processes: values, or their types.
+
+    Contents of functions and arrays are compared with the settings of the task.
+    `quiet` is left out because each process may show or hide its own messages, and the
+    path of `workdir` because a shared disk may be mounted in several places.
+
+    >>> in_words({"folds": 5, "hparams": {"b1": 0.9}, "workdir": "a", "quiet": True})
+    {'folds': '5', 'hparams': 'a dict', 'workdir': 'a folder'}
+    """
+    told = {name: repr_of(value) for name, value in arguments.items()}
+    told.pop("quiet", None)
+    if arguments.get("workdir") is not None:
+        told["workdir"] = "a folder"
+    if "devices" in arguments:
+        told["devices"] = repr(arguments["devices"])
+    if "observe" in arguments:  # with and without observers, programs differ
+        told["observe"] = count(len(observers_in(arguments["observe"])), "function")
+    return told
+
+
+def observers_in(observe: Any) -> list[Callable]:
+    """The observers; a single one need not be in a list."""
+    return list(observe) if isinstance(observe, Sequence) else [observe]
 
 
 def check_arguments(asked: Arguments) -> None:

@@ -20,7 +20,7 @@ from dlworkshop.train import (
     processes,
     run_folder,
 )
-from dlworkshop.train.arguments import Arguments
+from dlworkshop.train.arguments import Arguments, in_words
 from dlworkshop.train.cache import compilation_cache
 from dlworkshop.train.conclusion import conclude
 from dlworkshop.train.loop import Loop
@@ -172,6 +172,9 @@ def fit(
     """
     asked = Arguments(**locals())
     with compilation_cache(quiet), logging_kept():
+        if processes.count() > 1:  # what differs would hang them later
+            processes.check_devices()
+            processes.check_alike(in_words(vars(asked)))
         if not estimation.is_wanted():  # an estimate does not touch the folder
             processes.check_shared_folder(workdir)
         plan = make_plan(asked, time.perf_counter())

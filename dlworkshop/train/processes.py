@@ -10,16 +10,17 @@ import contextlib
 import functools
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Sharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from dlworkshop.errors import UserError
+from dlworkshop.report import words
 from dlworkshop.types import PyTree
 
 
@@ -46,13 +47,32 @@ def allgather_json(value: Any) -> list[Any]:
     if count() == 1:
         return [value]
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
-    sizes = multihost_utils.process_allgather(np.array(len(text), np.int32))
+    sizes = _allgather(np.array(len(text), np.int32))
     padded = np.zeros(sizes.max(), np.uint8)
     padded[: len(text)] = text
-    rows = multihost_utils.process_allgather(padded)
+    rows = _allgather(padded)
     return [
         json.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)
     ]
+
+
+def _allgather(own: np.ndarray) -> np.ndarray:
+    """The arrays of all processes, stacked.
+
+    It uses one device of each, so unlike that of `multihost_utils` it does not require
+    that all processes have as many.
+    """
+    firsts = {device.process_index: device for device in reversed(jax.devices())}
+    mesh = Mesh([firsts[index] for index in range(count())], ("process",))
+    spread = NamedSharding(mesh, PartitionSpec("process"))
+    stacked = jax.make_array_from_process_local_data(spread, own[None])
+    whole = jax.jit(_same, out_shardings=NamedSharding(mesh, PartitionSpec()))(stacked)
+    return np.asarray(whole.addressable_data(0))
+
+
+def _same(array: jax.Array) -> jax.Array:
+    """Its own function, so that a copy to all processes is compiled once per shape."""
+    return array
 
 
 def broadcast_json(value: Any) -> Any:
@@ -86,21 +106,53 @@ def entered_on_first_process(
         yield
 
 
-def check_alike(settings: dict[str, Any]) -> None:
+def check_alike(settings: Mapping[str, Any]) -> None:
     """Require the same settings, as JSON, in all processes.
 
     Raises:
-        UserError: names the first process that differs, and the settings.
+        UserError: names the first process that differs, the settings, and their values
+            if these are short texts.
     """
     first, *others = allgather_json(settings)
     for index, other in enumerate(others, 1):
-        names = [n for n in first if first[n] != other.get(n)]
+        names = [n for n in {**first, **other} if first.get(n) != other.get(n)]
         if names:
+            told = ", ".join(_told(n, first.get(n), other.get(n)) for n in names)
             raise CollectiveUserError(
-                f"process {index} differs from process 0 in its arguments "
-                f"({', '.join(names)}): start the same script with the same flags, "
-                "data and library versions in all processes"
+                f"process {index} differs from process 0 in its arguments ({told}): "
+                "start the same script with the same flags, data and library versions "
+                "in all processes"
             )
+
+
+def _told(name: str, then: Any, now: Any) -> str:
+    short = all(isinstance(value, str) and len(value) <= 60 for value in (then, now))
+    return f"{name} was {then} and is {now}" if short else name
+
+
+def check_devices() -> None:
+    """Require that all processes have as many devices, as the checkpoints of orbax do.
+
+    Raises:
+        UserError: names the first process that has another number.
+    """
+    if (found := uneven(allgather_json(jax.local_device_count()))) is not None:
+        raise CollectiveUserError(found)
+
+
+def uneven(counts: Sequence[int]) -> str | None:
+    """What is wrong if a process has more or fewer devices than the first.
+
+    >>> print(uneven([1, 1, 3]))
+    process 0 has 1 device, process 2 has 3: give all processes as many
+    """
+    for index, number in enumerate(counts):
+        if number != counts[0]:
+            return (
+                f"process 0 has {words.count(counts[0], 'device')}, process {index} "
+                f"has {number}: give all processes as many"
+            )
+    return None
 
 
 def check_shared_folder(folder: str | Path | None) -> None:
@@ -113,24 +165,25 @@ def check_shared_folder(folder: str | Path | None) -> None:
         return
     folder = Path(folder)
 
-    def leave() -> str:
+    def leave() -> tuple[str, str]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            return Path(tempfile.mkstemp(prefix=".seen-", dir=folder)[1]).name
+            file = tempfile.mkstemp(prefix=".seen-", dir=folder)[1]
         except OSError as error:
             raise UserError(
                 f"the run folder {folder} cannot be written ({error.strerror}): choose "
                 "another one"
             ) from error
+        return str(folder), Path(file).name
 
-    name = on_first_process(leave)
+    written, name = on_first_process(leave)
     seen = allgather_json((folder / name).exists())
     if is_first():
         (folder / name).unlink(missing_ok=True)
     if not all(seen):
         raise CollectiveUserError(
-            f"process {seen.index(False)} does not see the run folder {folder} of "
-            "process 0: choose one on a disk that all processes share"
+            f"process {seen.index(False)} does not see the run folder {written} of "
+            "process 0: give all processes the same one, on a disk that they share"
         )
 
 

@@ -71,6 +71,9 @@ def everywhere() -> Iterator[Finding]:
             if (name, good) not in known:
                 yield Finding(f"process {index}: {name}", found, good)
     if others:
+        counts = processes.allgather_json(jax.local_device_count())
+        if (found := processes.uneven(counts)) is not None:
+            yield Finding("devices", found, False)
         yield _collectives()
 
 

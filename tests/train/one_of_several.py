@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 
-from dlworkshop import data, fit, models
+from dlworkshop import data, fit, models, sweep
 from dlworkshop.errors import UserError
 from dlworkshop.report import terminal
 from dlworkshop.train import autotune, processes
@@ -47,8 +47,10 @@ def train(sends=None, **changes):
     settings = {"seeds": 4, "num_epochs": 4, "batch_size": 16, "steps_per_chunk": 3}
     settings |= {"hparams": {"learning_rate": 0.01}}
     settings |= {"observe": [sending(*sends)] if sends else []}
-    dataset = data.from_arrays(x, y, seed=0)
-    return fit(models.mlp((8,), num_classes=3), dataset, **settings | changes)
+    dataset, model = data.from_arrays(x, y, seed=0), models.mlp((8,), num_classes=3)
+    if changes.pop("sweep", False):
+        return sweep(model, dataset, **settings | changes).run
+    return fit(model, dataset, **settings | changes)
 
 
 def main():

@@ -1,5 +1,6 @@
 """One population in several processes is the population of a single one."""
 
+import inspect
 import json
 import os
 import socket
@@ -13,9 +14,10 @@ import jax
 import numpy as np
 import pytest
 
+from dlworkshop import fit
 from dlworkshop.errors import UserError
 from dlworkshop.models.model import BATCH
-from dlworkshop.train import autotune
+from dlworkshop.train import autotune, processes
 from dlworkshop.train.mesh import MEMBER
 from dlworkshop.train.programs import ExecutionConfig
 from dlworkshop.workshop import launch
@@ -30,7 +32,12 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-6}
 
 
 def start(tmp_path, count, devices, changes, own=None):
-    """So many processes with so many devices; `own` changes what the last is given."""
+    """So many processes with so many devices; `own` changes what the last is given.
+
+    `devices` may be a list, of the number of each process.
+    """
+    if isinstance(devices, int):
+        devices = [devices] * count
     with socket.create_server(("localhost", 0)) as free:
         port = free.getsockname()[1]
     found = []
@@ -39,7 +46,7 @@ def start(tmp_path, count, devices, changes, own=None):
         place = f"localhost:{port},{count},{index}"
         command = [sys.executable, str(SCRIPT), place, json.dumps(given)]
         environment = {**os.environ, **SOON_THERE} | {
-            "JAX_NUM_CPU_DEVICES": str(devices),
+            "JAX_NUM_CPU_DEVICES": str(devices[index]),
             "PYTHONPATH": str(ROOT),
         }
         found.append(
@@ -53,10 +60,10 @@ def start(tmp_path, count, devices, changes, own=None):
     return found
 
 
-def ends(processes):
+def ends(started):
     """Exit status and stderr of each."""
-    said = [process.communicate(timeout=120)[1] for process in processes]
-    return [process.returncode for process in processes], said
+    said = [process.communicate(timeout=120)[1] for process in started]
+    return [process.returncode for process in started], said
 
 
 def kernel(run):
@@ -64,13 +71,13 @@ def kernel(run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "devices"), [(2, 2), (4, 1)])
+@pytest.mark.parametrize(("number", "devices"), [(2, 2), (4, 1)])
 def test_a_member_over_several_processes_is_the_member_of_one(
-    tmp_path, processes, devices
+    tmp_path, number, devices
 ):
     changes = {"seeds": 1, "num_epochs": 2}
-    statuses, said = ends(start(tmp_path, processes, devices, changes))
-    assert statuses == [0] * processes, said
+    statuses, said = ends(start(tmp_path, number, devices, changes))
+    assert statuses == [0] * number, said
     found = np.load(tmp_path / "found.npz", allow_pickle=True)
     assert found["mesh"].item() == {"member": 1, "batch": 4}
     alone = train(**changes, devices=jax.devices()[:1])
@@ -85,7 +92,8 @@ def test_a_run_resumes_with_another_number_of_processes(tmp_path):
     changes = {"seeds": 5, "num_epochs": 6, "streamed": True, "save_every_steps": 6}
     folder = tmp_path / "run"
     log = folder / "metrics.jsonl"
-    shared = changes | {"workdir": str(folder)}
+    # all have an observer, which sends nothing in the first process
+    shared = changes | {"workdir": str(folder), "sends": (0, 0)}
     # to one of them, in the middle of an epoch
     statuses, said = ends(start(tmp_path, 2, 2, shared, {"sends": (2, SIGTERM)}))
     assert statuses == [143, 143], said
@@ -104,26 +112,33 @@ def test_a_run_resumes_with_another_number_of_processes(tmp_path):
     assert steps == sorted(set(steps)) and steps[-1] == 6 * 8
 
 
-@pytest.mark.slow
-def test_doctor_checks_what_processes_exchange(tmp_path):
+def examined(tmp_path, *devices):
+    """Exit status and output of `doctor` in a process with so many devices each."""
     with socket.create_server(("localhost", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "dlworkshop", "doctor", "--num-processes", "2"]
     command += ["--coordinator", f"localhost:{port}", "--process-id"]
-    environment = os.environ | SOON_THERE | {"JAX_NUM_CPU_DEVICES": "2"}
+    environment = os.environ | SOON_THERE | {"COLUMNS": "200"}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path)}
     found = [
         subprocess.Popen(
             [*command, str(index)],
-            env=environment | {"XDG_CACHE_HOME": str(tmp_path), "COLUMNS": "200"},
+            env=environment | {"JAX_NUM_CPU_DEVICES": str(number)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             cwd=ROOT,
         )
-        for index in range(2)
+        for index, number in enumerate(devices)
     ]
     out = [process.communicate(timeout=120)[0] for process in found]
-    assert [process.returncode for process in found] == [0, 0]
+    return [process.returncode for process in found], out
+
+
+@pytest.mark.slow
+def test_doctor_checks_what_processes_exchange(tmp_path):
+    statuses, out = examined(tmp_path, 2, 2)
+    assert statuses == [0, 0]
     assert "2 processes, 4 devices: sums and exchanges are right" in out[0]
     assert "process 1: cpu" in out[0]
     # one speaks for all; threads of Gloo write without waiting for each other's lines
@@ -132,12 +147,87 @@ def test_doctor_checks_what_processes_exchange(tmp_path):
     assert said and not any(line.strip() in out[1] for line in said)
 
 
-def test_processes_that_differ_are_refused(tmp_path):
-    other = {"hparams": {"learning_rate": 0.02}}
+@pytest.mark.slow
+def test_doctor_sees_that_processes_have_other_numbers_of_devices(tmp_path):
+    statuses, out = examined(tmp_path, 1, 3)
+    assert statuses == [1, 1]
+    row = next(line for line in out[0].splitlines() if "BROKEN" in line)
+    assert "process 0 has 1 device, process 1 has 3" in row
+    assert "2 processes, 4 devices: sums and exchanges are right" in out[0]
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({"hparams": {"learning_rate": 0.02}}, "hparams"),
+        pytest.param(
+            {"steps_per_chunk": 2, "members_at_once": 2, "streamed": False},
+            "steps_per_chunk was 3 and is 2, streamed was None and is False, "
+            "members_at_once was None and is 2",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"workdir": "other", "read_test": False},
+            "workdir was None and is a folder, read_test was True and is False",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"sends": (0, 0)},
+            "observe was 0 functions and is 1 function",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_processes_that_differ_are_refused(tmp_path, other, told):
+    if "workdir" in other:
+        other = other | {"workdir": str(tmp_path / "other")}
     statuses, said = ends(start(tmp_path, 2, 1, {}, other))
     assert statuses == [2, 2], said
     assert all("process 1 differs from process 0" in each for each in said)
-    assert all("hparams" in each and "Traceback" not in each for each in said)
+    assert all(f"({told})" in each and "Traceback" not in each for each in said)
+
+
+@pytest.mark.slow
+def test_sweeps_that_differ_are_refused(tmp_path):
+    grid = {"sweep": True, "hparams": {"learning_rate": [0.01, 0.1]}, "seeds": 1}
+    other = {"workdir": str(tmp_path / "run"), "hparams": {"learning_rate": [0.01]}}
+    statuses, said = ends(start(tmp_path, 2, 1, grid, other))
+    assert statuses == [2, 2], said
+    sentence = "(workdir was None and is a folder, hparams)"
+    assert all(sentence in each and "Traceback" not in each for each in said)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_processes_with_other_numbers_of_devices_are_refused(tmp_path):
+    statuses, said = ends(start(tmp_path, 2, [1, 3], {}))
+    assert statuses == [2, 2], said
+    sentence = "process 0 has 1 device, process 1 has 3: give all processes as many"
+    assert all(sentence in each and "Traceback" not in each for each in said)
+
+
+def test_plain_arguments_of_fit_are_compared(monkeypatch):
+    """All but those that may differ; contents are compared with the task's settings."""
+    seen = []
+
+    def exchange(value):
+        seen.append(value)
+        return [value, value]
+
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(processes, "allgather_json", exchange)
+    monkeypatch.setattr(processes, "check_shared_folder", stop)
+    with pytest.raises(InterruptedError):
+        train(workdir="runs/a", streamed=True, folds=5)
+    counts, words = seen
+    assert counts == jax.local_device_count()
+    assert {*inspect.signature(fit).parameters} - {*words} == {"quiet"}
+    found = [words[name] for name in ("streamed", "folds", "steps_per_chunk")]
+    assert found == ["True", "5", "3"]
+
+
+def stop(folder):
+    raise InterruptedError
 
 
 @pytest.mark.slow
