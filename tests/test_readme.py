@@ -70,6 +70,17 @@ def test_what_a_page_links_to_is_there(page):
         assert (path.parent / target).exists(), target
 
 
+SCRIPTS = [path for path in sorted(ROOT.glob("scripts/**/*")) if path.is_file()]
+TEXTS = [path for path in SCRIPTS if path.suffix in (".py", ".sh", ".sbatch", ".yaml")]
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *DOCS, *TEXTS])
+def test_the_scripts_that_a_page_names_are_there(page):
+    named = r"\b(?:experiments|scripts)/[a-z0-9_/]+\.(?:py|sh|sbatch|yaml)\b"
+    for target in re.findall(named, (ROOT / page).read_text()):
+        assert (ROOT / target).exists(), target
+
+
 @pytest.mark.parametrize("name", ["digits", "mnist_mlp", "mnist_cnn", "mnist_speedrun"])
 def test_every_result_has_the_command_that_makes_it(name):
     row = next(line for line in README.splitlines() if f"experiments/{name}.py" in line)
