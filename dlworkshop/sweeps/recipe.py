@@ -1,16 +1,17 @@
 """The conversion of a setting of a sweep into the arguments of `fit`."""
 
 import inspect
+import numbers
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dlworkshop.errors import UserError, one_sentence, unknown
+from dlworkshop.errors import UserError, one_sentence, repr_of, unknown
 from dlworkshop.learn.hparams import RESERVED, check_required, keywords, name_of, route
 from dlworkshop.models.model import Model, StatefulModel, check_model
 from dlworkshop.sweeps.space import Setting, Space
 from dlworkshop.train import checks
 from dlworkshop.train.fit import fit
-from dlworkshop.train.members import product
+from dlworkshop.train.members import check_ranges, product
 from dlworkshop.types import Dataset
 
 # Arguments of `fit` that a setting may contain, besides hyper-parameters.
@@ -59,8 +60,11 @@ class Recipe(NamedTuple):
         if isinstance(self.model, Model | StatefulModel):
             return self.model
         told = ", ".join(f"{n}={setting[n]}" for n in setting if n in self.of_model)
+        values = self._values(setting, self.of_model)
+        for name, value in values.items():
+            _check_int(name, value, inspect.signature(self.model).parameters[name])
         with one_sentence(f"{name_of(self.model)}({told}) makes no model"):
-            model = self.model(**self._values(setting, self.of_model))
+            model = self.model(**values)
         check_model(model)
         return model
 
@@ -75,6 +79,15 @@ class Recipe(NamedTuple):
     def _values(self, setting: Setting, names: Collection[str]) -> dict[str, Any]:
         space = self.space
         return {n: space.value(n, own) for n, own in setting.items() if n in names}
+
+
+def _check_int(name: str, value: Any, parameter: inspect.Parameter) -> None:
+    """Raise an error if a parameter is annotated as an int, and the value is none."""
+    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if parameter.annotation in (int, "int") and not is_whole:
+        raise UserError(
+            f"hyper-parameter '{name}' is {repr_of(value)}: give whole numbers"
+        )
 
 
 def recipe_of(model: Any, space: Space, options: Mapping[str, Any]) -> Recipe:
@@ -115,21 +128,28 @@ def recipe_of(model: Any, space: Space, options: Mapping[str, Any]) -> Recipe:
 
 
 def check(
-    recipe: Recipe, settings: Sequence[Setting], seeds: Any, dataset: Dataset
+    recipe: Recipe,
+    populations: Sequence[Sequence[Setting]],
+    seeds: Any,
+    dataset: Dataset,
 ) -> None:
     """Check settings with equal static values before the first step.
+
+    Args:
+        populations: the settings of each are distinct; all have equal static values.
 
     Raises:
         UserError: if a setting is invalid.
     """
-    model, asked = recipe.made(settings[0]), DEFAULTS | recipe.arguments(settings[0])
+    first = populations[0][0]
+    model, asked = recipe.made(first), DEFAULTS | recipe.arguments(first)
     functions = {name: asked[name] for name in FUNCTIONS}
     checks.check_types(model, dataset, **functions)
     checks.check_numbers(**{name: asked[name] for name in COUNTS})
     if asked["steps_per_epoch"] is None and asked["folds"] is None:
         checks.check_batch_size(dataset, asked["batch_size"])
-    traced = [recipe.traced(setting) for setting in settings]
-    if not traced[0]:
+    traced = recipe.traced(first)
+    if not traced:
         return
     readers = {name: functions[name] for name in READERS}
     readers["loss"] = functions["objective"] or functions["loss"]
@@ -140,9 +160,19 @@ def check(
         if function is not None
         for word in keywords(function).keys() - RESERVED[reader]
     }
-    for name in traced[0]:
+    for name in traced:
         if "." not in name and name not in known:
             static = set() if recipe.model is model else set(keywords(recipe.model))
             raise unknown("hyper-parameter", name, known.union(static, SWEPT))
-    check_required(route(traced[0], **readers), **readers)
-    product(traced, seeds)
+    routes = route(traced, **readers)
+    check_required(routes, **readers)
+    module = model.module
+    for settings in populations:
+        check_ranges(
+            product([recipe.traced(setting) for setting in settings], seeds)[0],
+            routes,
+            optimizer=readers["optimizer"],
+            loss=readers["loss"],
+            model=model.apply if module is None else type(module),
+            schedule=readers["schedule"],
+        )

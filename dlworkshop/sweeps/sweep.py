@@ -169,7 +169,9 @@ def sweep(
     settings = space.settings() if sampler is None else space.corners()
     for bucket in bucketed(assigned(enumerate(settings), recipe.static)):
         own = [trial.setting for trial in bucket.trials]
-        check(recipe, own if sampler is None else own[:1], tried, dataset)
+        # a sampler draws the values one by one, and may draw equal ones
+        populations = [own] if sampler is None else [[each] for each in own]
+        check(recipe, populations, tried, dataset)
 
     folder = None if workdir is None else Path(workdir).absolute() / FOLDER
     if folder is not None:

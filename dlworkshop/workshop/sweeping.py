@@ -11,7 +11,7 @@ import jax
 import optax
 
 from dlworkshop import data, models
-from dlworkshop.errors import UserError, check_known, one_sentence
+from dlworkshop.errors import UserError, check_known, check_whole, one_sentence
 from dlworkshop.report import terminal
 from dlworkshop.report.settings import varied
 from dlworkshop.report.words import plain, titled, with_error
@@ -50,6 +50,11 @@ def parse(space: Sequence[str]) -> dict[str, Any]:
             )
         if name in found:
             raise UserError(f"--space contains '{name}' twice: give it once")
+        if not all(each.strip() for each in text.split(",")):
+            raise UserError(
+                f"--space has '{flag}' with an empty value: give one, or leave the "
+                "comma out"
+            )
         match = RANGE.fullmatch(text)
         values = [_value(each) for each in text.split(",")]
         found[name] = _range(flag, **match.groupdict()) if match else values
@@ -82,6 +87,8 @@ def network(dataset: Dataset) -> Callable:
     task = task_of(dataset)
 
     def make(width: int = 128, depth: int = 2, activation: str = "relu"):
+        check_whole("width", width)
+        check_whole("depth", depth, least=0)
         check_known("activation", activation, ACTIVATIONS)
         function = getattr(jax.nn, activation)
         layers = models.mlp((width,) * depth, function, num_classes=task.outputs)

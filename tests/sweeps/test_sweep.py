@@ -105,6 +105,28 @@ def test_a_bucket_is_one_program_and_test_is_read_once(fits):
     assert len(found.trials) == 4
 
 
+@pytest.mark.parametrize("sampled", [False, True])
+def test_every_value_is_checked_before_the_folder_is_made(tmp_path, sampled):
+    """The last value of the second bucket is out of the range of Adam."""
+    rates = {"batch_size": [16, 32], "learning_rate": [0.1, 0.2, -1.0]}
+    how = {key: value for key, value in HOW.items() if key != "batch_size"}
+    if sampled:
+        samplers = pytest.importorskip("optuna").samplers
+        how |= {"sampler": samplers.RandomSampler, "num_trials": 1}
+    with pytest.raises(UserError, match="'learning_rate' is -1: adam takes numbers"):
+        sweep(network(4), points(), hparams=rates, workdir=tmp_path / "run", **how)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("width", [8.5, "8", True])
+def test_a_maker_gets_the_whole_numbers_that_it_asks_for(width):
+    def make(width: int):
+        return models.mlp((width,))
+
+    with pytest.raises(UserError, match=f"'width' is {width!r}: give whole numbers"):
+        sweep(make, points(), hparams={"width": [8, width]}, **HOW)
+
+
 @pytest.mark.parametrize("name", [".", "0000", "claims", "claims/final"])
 def test_nothing_is_written_through_a_link(name, tmp_path):
     mine, linked = tmp_path / "mine", tmp_path / "run" / "sweep" / name
