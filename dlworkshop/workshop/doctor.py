@@ -72,8 +72,8 @@ def everywhere() -> Iterator[Finding]:
                 yield Finding(f"process {index}: {name}", found, good)
     if others:
         counts = processes.allgather_json(jax.local_device_count())
-        if (found := processes.uneven(counts)) is not None:
-            yield Finding("devices", found, False)
+        if (wrong := processes.uneven(counts)) is not None:
+            yield Finding("devices", wrong, False)
         yield _collectives()
 
 
