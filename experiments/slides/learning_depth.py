@@ -43,8 +43,8 @@ def tuning(rates, tried):
     )
 
 
-def errors(error):
-    """depth -> errors of networks, [P]."""
+def errors(error, limit):
+    """depth -> errors of networks, [P]; below the limit they have found the curve."""
     off = np.stack(list(error.values()), 1)  # [P, depths]
     low, high = off.mean(0).min(), off.mean(0).max()
 
@@ -59,7 +59,8 @@ def errors(error):
         draw,
         f"Over the depths, the mean error is between {low:.2f} and {high:.2f}",
         "All depths have about 300 parameters, and each has its own rate. Dotted: the "
-        f"error of always answering 1/2. {BAND}",
+        f"error of always answering 1/2. Networks with an error below {limit:g}: "
+        f"{(off < limit).sum()} of {off.size}. {BAND}",
     )
 
 

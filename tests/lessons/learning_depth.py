@@ -26,7 +26,7 @@ PLANTED = [
         [
             "Learnt networks have",
             "The networks differ",
-            "At no depth",
+            "On average, learning",
             "No depth chooses",
         ],
     ),
