@@ -8,8 +8,8 @@ fourth curve, with a jump, shows what the theorem does not promise.
 
     python experiments/universal_approximation.py
 
-Expect errors to fall with the width, on the wave from 1.1 to 0.02, in about 20 seconds
-on 2 cores.
+Expect errors that tend to fall with the width, on the wave from 1.1 to 0.02, in about
+20 seconds on 2 cores.
 
 Source: Cybenko (1989), Approximation by superpositions of a sigmoidal function; Hornik,
 Stinchcombe & White (1989), Multilayer feedforward networks are universal approximators;
@@ -128,10 +128,11 @@ def main(config: Config) -> Lesson:
             ),
             *(
                 claims.falls(
-                    f"The wider the network, the closer it comes to the {name}",
+                    f"Over all widths, the error on the {name} tends to fall",
                     error[name],
                     why="a wider network can represent all that a narrower one can; "
-                    "the claim fails if Adam does not find it",
+                    "the claim fails if Adam does not find it. A trend in the ranks of "
+                    "the errors allows exceptions from one width to the next",
                 )
                 for name in CURVES
                 if name != "jump"

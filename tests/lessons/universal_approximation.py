@@ -24,6 +24,6 @@ PLANTED = [
     ),
     (
         {"learn": lambda learn: lambda config, _, *rest: learn(config, 2, *rest)},
-        ["The wider the network"],
+        ["Over all widths, the error"],
     ),
 ]
