@@ -48,8 +48,9 @@ def overflow(softmax, literal_softmax):
         draw,
         "A literal e^z overflows at z = 88.7 in float32",
         "Coloured: softmax with the largest logit subtracted. Dotted: the formula as "
-        "it is written; it drops to 0 where 1 / sum of the powers is rounded to 0, and "
-        "where a line ends, its values are NaN.",
+        "it is written. On a CPU it drops to 0 where 1 / sum of the powers is smaller "
+        "than 1.2e-38, since XLA sets such subnormal numbers to 0. Where a line ends, "
+        "its values are NaN.",
     )
 
 
