@@ -39,15 +39,16 @@ def parts(lambdas, ratios, shares):
         labels = {"xlabel": "curvature", "ylabel": "distance left / initial distance"}
         curves(axes, lambdas[seen], values, xscale="log", yscale="log", **labels)
 
-    slow = (shares[half - 1].mean(0) > 0.5).sum()
+    slow = (shares[half - 1][:, seen].mean(0) > 0.5).sum()
     return Figure(
         "parts",
         draw,
-        f"One direction sets the limit; just below it, {slow} of {len(lambdas)} "
+        f"One direction sets the limit; just below it, {slow} of {seen.sum()} "
         "directions have more than half of the distance left",
         "Fractions of the distance to the minimum that are left along each direction "
-        "after all updates, for three rates. Directions without curvature are left "
-        f"out, and fractions are cut off at a millionth. {BAND}",
+        f"after all updates, for three rates. Left out: {(~seen).sum()} of "
+        f"{len(lambdas)} directions, with less than a millionth of the largest "
+        f"curvature. Fractions are cut off at a millionth. {BAND}",
     )
 
 
