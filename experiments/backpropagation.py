@@ -90,7 +90,7 @@ def by_matrices(weights, x, y):
     _, w2 = weights
     _, a, _, o = forward(weights, x)
     delta_s = (o - y) * o * (1 - o)  # dL/ds [3]
-    delta_z = (w2 @ delta_s) * a * (1 - a)  # dL/dz [4]
+    delta_z = (delta_s @ w2.T) * a * (1 - a)  # dL/dz [4]
     return jnp.outer(x, delta_z), jnp.outer(a, delta_s)
 
 
