@@ -191,6 +191,33 @@ def test_an_ensemble_of_one_is_the_mean_of_all_members():
     assert (shuffled.mean((1, 2)) == right.mean((1, 2))).all()
 
 
+def test_directions_without_curvature_are_not_counted():
+    module("learning_rate_limit")  # brings slides
+    from slides.learning_rate_limit import parts  # noqa: PLC0415
+
+    lambdas = np.array([0.0, 1.0, 2.0])
+    shares = np.tile([1.0, 0.9, 0.1], (2, 5, 1))  # [R, P, D]
+    figure = parts(lambdas, np.array([0.9, 1.1]), shares)
+    assert "1 of 2 directions" in figure.title and "1 of 3" in figure.caption
+
+
+def test_networks_that_find_the_curve_are_counted():
+    module("learning_depth")  # brings slides
+    from slides.learning_depth import errors  # noqa: PLC0415
+
+    found = errors({1: np.array([0.2, 0.3]), 2: np.array([0.2, 0.01])}, 0.05)
+    assert "an error below 0.05: 1 of 4." in found.caption
+
+
+def test_the_caption_says_how_many_shuffled_labels_are_memorised():
+    module("data_size")  # brings slides
+    from slides.data_size import gaps  # noqa: PLC0415
+
+    gap, by_heart = np.zeros((2, 3)), np.array([[100, 100, 60], [100, 98, 70]])
+    caption = gaps((16, 512, 1024), gap, by_heart - 10, by_heart).caption
+    assert "100, 99 and 65 %" in caption
+
+
 LESSON = '''"""What is 1 + 1?
 
 Expect 2.
