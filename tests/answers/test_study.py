@@ -117,6 +117,7 @@ def test_the_page_has_the_unit_of_a_target_and_no_exponents(
     assert not re.search(r"\de\+", importance[: importance.index("</table>")])
 
 
+@pytest.mark.slow
 def test_images_have_names_and_saliency(images, photos):
     found = images.read_artifact(answers.FILE)
     shown = found["saliency"]

@@ -276,6 +276,7 @@ def test_dropout_and_smoothing_may_differ_between_members(quadrants, one_device)
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoilt", [None, 1])
 def test_off_the_cpu_a_step_is_the_same(spoilt):
     # both are compiled for a CPU here, and may fuse, so round, in other places

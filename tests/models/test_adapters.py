@@ -450,6 +450,7 @@ def test_gradients_inside_the_mesh_are_those_of_the_whole_batch(normed):
     assert_close(grads, wanted)
 
 
+@pytest.mark.slow
 def test_two_members_have_statistics_of_their_own(normed):
     model, batch = normed
     begin = jax.jit(jax.vmap(model.init, (0, None)))
@@ -586,6 +587,7 @@ ONE_EXAMPLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_EXAMPLE, ids=lambda name: name.replace(" ", "-"))
 def test_a_module_of_one_example_passes(name):
     model = ONE_EXAMPLE[name]

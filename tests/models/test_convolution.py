@@ -80,9 +80,8 @@ def _float64():
         yield
 
 
-@pytest.mark.parametrize(
-    "how", ["patches", pytest.param("shifts", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["patches", "shifts"])
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_of_linen(name, how):
     layer = LAYERS[name].copy(param_dtype=jnp.float64)
@@ -425,6 +424,7 @@ def equations_of(jaxpr):
             yield from equations_of(inner)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 def test_gradients_in_the_standard_layout_are_the_same(name):
     """Also inside a loop, where XLA's library for CPUs takes no other layout."""

@@ -61,6 +61,7 @@ def whole(request, tmp_path):
     return folder, found, mine
 
 
+@pytest.mark.slow
 def test_the_card_comes_first_and_says_everything(whole):
     text, page = render(whole[0])
     assert page.unbalanced == []

@@ -119,6 +119,7 @@ def test_its_report_is_drawn_once_and_again_if_it_is_missing(
     assert drawn == [tmp_path / "run", tmp_path / "anew"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["lost", "changed"])
 def test_answers_that_are_lost_or_damaged_are_made_again(
     damage, table, folder, tmp_path

@@ -56,6 +56,7 @@ def odds(run, images):
     return scipy.special.softmax(logits, -1).mean(0)
 
 
+@pytest.mark.slow
 def test_a_run_comes_back_from_its_folder(run, quadrants):
     again = load(run.workdir)
     for ours, theirs in zip(
@@ -210,6 +211,7 @@ def test_what_cannot_be_is_refused(quadrants, tmp_path):
         from_config(models.mlp((3,), lambda x: x).config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fixture", ["price_run", "labels_run"])
 def test_numbers_are_exported_by_what_they_mean(fixture, request, houses, tmp_path):
     run = load(request.getfixturevalue(fixture))

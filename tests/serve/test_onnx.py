@@ -224,9 +224,10 @@ NETS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "library",
-    ["linen", "nnx", *(pytest.param(n, marks=pytest.mark.slow) for n in LATER)],
+    ["linen", "nnx", *LATER],
 )
 def test_running_statistics_and_pixels(library, tmp_path):
     run = run_of(NETS[library](), PIXELS, tmp_path)

@@ -174,6 +174,7 @@ def test_only_the_best_setting_has_a_report(tmp_path):
     assert list(tmp_path.rglob("report.html")) == [tmp_path / "report.html"]
 
 
+@pytest.mark.slow
 def test_a_run_that_needs_no_report_is_whole_without_one(tmp_path):
     how = HOW | {"workdir": tmp_path}
     with report.left_out():

@@ -133,6 +133,7 @@ def test_who_stopped_calls_the_host(quadrants, on_devices, calls, monkeypatch):
     assert statuses(whole) == statuses(run)
 
 
+@pytest.mark.slow
 def test_nobody_is_left(quadrants, on_devices, calls):
     run = train(quadrants, hparams={"learning_rate": [1e30, 0.0]}, num_epochs=6)
     assert calls == [(0, 2)]  # all were stopped after the second epoch

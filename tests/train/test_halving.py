@@ -177,12 +177,13 @@ def sizes(monkeypatch):
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("devices", "at_once", "expected"),
     [
         (1, None, [18, 6, 6, 2, 2, 2]),
         (4, None, [20, 8, 8, 4, 4, 4]),  # a multiple of the devices
-        pytest.param(1, 9, [9, 9, 6, 6, 2, 2, 2], marks=pytest.mark.slow),
+        (1, 9, [9, 9, 6, 6, 2, 2, 2]),
     ],
 )
 def test_what_is_dropped_costs_nothing(

@@ -148,6 +148,7 @@ def rows(run):
     return [(row["status"], row.get("note")) for row in run.summary["population"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resumed", [False, True])
 def test_a_member_says_who_stopped_it(quadrants, tmp_path, resumed):
     """Of four members one learns, one is stopped, two of them do not get better."""
@@ -206,9 +207,10 @@ def test_tensorboard_has_the_history(alike, quadrants, tmp_path):
     assert (steps == [3]) != alike
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "torn",
-    [pytest.param(0, marks=pytest.mark.slow), 7],
+    [0, 7],
     ids=["whole", "torn"],
 )
 def test_a_resumed_run_writes_no_step_twice(quadrants, tmp_path, torn, monkeypatch):

@@ -570,6 +570,7 @@ OVER_NUMPY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OVER_NUMPY)
 def test_a_numpy_array_in_a_closure_is_converted_as_before(name):
     """JAX caches its conversion, for either value of jax_enable_x64."""
