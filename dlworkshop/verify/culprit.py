@@ -44,7 +44,7 @@ MOST = 3  # culprits that are named
 TRIES = 8  # suspects of a program that are checked
 ROUNDS = 4  # different step sizes of the differences
 ROUNDINGS = 2**12  # rounding errors that do not make an equation a suspect
-OWN = "custom_"  # the start of the names of custom rules
+PREFIX = "custom_"  # the start of the names of custom rules
 RULES = {"custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
 NEARBY = 1e-3  # distance of the second point, relative to the arguments
 
@@ -228,7 +228,8 @@ class _Walk:
         if inside and eqn.primitive.name in RULES:
             # a rule replaces the derivative of its function: only rules that it may
             # call itself can be what is wrong with it
-            named = [each for each in self.found[before:] if each.name.startswith(OWN)]
+            inner = self.found[before:]
+            named = [each for each in inner if each.name.startswith(PREFIX)]
             self.found[before:], inside = named, bool(named)
         if inside:
             return
