@@ -119,16 +119,12 @@ def ours(work: str, members: int) -> Callable[[int], int]:
     hparams, seeds = product(rates, members)
     mesh = make_mesh(members, BATCH, jax.devices())
     params = jax.eval_shape(model.init, jax.random.key(0), images[0])
-    make_programs = functools.partial(
-        Programs,
-        spec_of(
-            model,
-            optimizer,
-            losses.cross_entropy,
-            rates,
-            {"accuracy": metrics.accuracy},
-        ),
-        mesh,
+    spec = spec_of(
+        model,
+        optimizer,
+        losses.cross_entropy,
+        rates,
+        {"accuracy": metrics.accuracy},
     )
     order = Order(seeds, IMAGES, BATCH)
     convolutions = has_convolutions(model.apply, params, images[0])
@@ -144,7 +140,7 @@ def ours(work: str, members: int) -> Callable[[int], int]:
         split = Batch(images, labels)
         dataset = Dataset(split, split, split, ())
         choice = measure(
-            make_programs,
+            functools.partial(Programs, spec),
             mesh,
             models.stateful(model),
             hparams,
@@ -152,7 +148,7 @@ def ours(work: str, members: int) -> Callable[[int], int]:
             dataset,
             BATCH,
         )
-    programs = make_programs(execution=choice)
+    programs = Programs(spec, mesh, execution=choice)
     hparams = shard(mesh, jax.tree.map(lambda h: np.asarray(h, float), hparams), MEMBER)
     seeds_there = shard(mesh, np.asarray(seeds, np.uint32), MEMBER)
     population = programs.begin(seeds_there, hparams, images[0])
