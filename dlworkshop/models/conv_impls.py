@@ -1,6 +1,6 @@
 """Implementations of convolution, equal up to rounding.
 
-XLA's own convolution is used on a CPU (see `convolution.in_standard_layout`), on a TPU,
+XLA's own convolution is used on a CPU (see `convolution.for_cpu`), on a TPU,
 and for one member on a GPU. Over members it becomes a grouped convolution, which is
 slow. Alternatives are one matrix product with the patches of the image, or one product
 for each shift of the kernel. The fastest one depends on device, version, shapes and

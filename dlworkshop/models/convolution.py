@@ -1,8 +1,8 @@
 """Choice of the implementation of a model's convolutions, in any library's layers.
 
 The model is traced for ONE example, and each convolution in its jaxpr is replaced by
-the chosen implementation (`conv_impls`). In the jaxpr of a gradient, XLA's convolutions
-are brought to the layout that its library for CPUs needs (`in_standard_layout`).
+the chosen implementation (`conv_impls`). The jaxpr of a gradient is brought to the form
+that XLA's libraries for CPUs compute (`for_cpu`).
 """
 
 import functools
@@ -24,8 +24,8 @@ __all__ = [
     "CONV_IMPLS",
     "OF_XLA",
     "computed_by",
+    "for_cpu",
     "has_convolutions",
-    "in_standard_layout",
     "with_convolutions",
 ]
 
@@ -35,6 +35,8 @@ OF_XLA = "lax", "winograd"
 # Entries of the largest kernel that is replaced: each becomes an operation or more of
 # the program. Kernels as large as an image occur in gradients within a model.
 ENTRIES = 256
+# Rows from which on a sum of them is a matrix product in `for_cpu`.
+ROWS = 1024
 STANDARD = lax.conv_dimension_numbers((1,) * 4, (1,) * 4, NHWC)
 # The primitives whose bodies are rewritten. A function with its own derivative rule
 # (custom_jvp, custom_vjp) is not rewritten, because the rule was written for its body.
@@ -101,12 +103,14 @@ def with_convolutions(
     return computed
 
 
-def in_standard_layout(function: Callable) -> Callable:
-    """`function` with its convolutions on [N, H, W, C] and kernels [h, w, C, F].
+def for_cpu(function: Callable) -> Callable:
+    """`function` in the form that XLA's libraries for CPUs compute, also inside a loop.
 
-    The gradients of a convolution are convolutions whose operands are laid out in other
-    ways. Inside a loop, XLA's library for CPUs does not compute those, and what is used
-    instead takes 20 to 100 times as long. Convolutions in groups stay as they are.
+    Convolutions are on [N, H, W, C] with kernels [h, w, C, F]: the gradients of a
+    convolution are convolutions whose operands are laid out in other ways, which take
+    20 to 100 times as long inside a loop. Those in groups stay as they are. Sums of
+    `ROWS` rows or more, such as the gradient of a bias, are matrix products, which run
+    on all cores.
 
     Args:
         function: any pytrees -> a pytree. If it is differentiated afterwards, new
@@ -116,18 +120,25 @@ def in_standard_layout(function: Callable) -> Callable:
     >>> def gradient(kernel, images):
     ...     return jax.grad(lambda w: by_lax(images, w).sum())(kernel)
     >>> given = np.ones((3, 3, 2, 4), np.float32), np.ones((8, 8, 2), np.float32)
-    >>> changed = in_standard_layout(gradient)(*given)
+    >>> changed = for_cpu(gradient)(*given)
     >>> bool(jnp.allclose(changed, gradient(*given)))
     True
     """
 
+    def covers(eqn):
+        return _is_transposed(eqn) or _is_sum_of_rows(eqn)
+
+    def compute(params, *operands):
+        is_sum = len(operands) == 1
+        return (_as_product if is_sum else _in_standard_layout)(params, *operands)
+
     @functools.wraps(function)
-    def standard(*args, **kwargs):
+    def changed(*args, **kwargs):
         arrays, closed, tree = _traced(function, args, kwargs)
-        rewritten = _rewritten(closed, _is_transposed, _in_standard_layout)
+        rewritten = _rewritten(closed, covers, compute)
         return jax.tree.unflatten(tree, core.jaxpr_as_fun(rewritten)(*arrays))
 
-    return standard
+    return changed
 
 
 def has_convolutions(apply: Callable, *shapes: Any, **more: Any) -> bool:
@@ -198,7 +209,7 @@ def _each(bodies: dict[str, Any]) -> Iterator[Any]:
 def _rewritten(jaxpr: Any, covers: Callable, compute: Callable) -> Any:
     """The jaxpr, or several, with the equations that `covers` names replaced.
 
-    `compute` is (params of the equation, image, kernel) -> result.
+    `compute` is (params of the equation, *operands) -> result.
     """
     if isinstance(jaxpr, tuple):
         return tuple(_rewritten(one, covers, compute) for one in jaxpr)
@@ -250,8 +261,24 @@ def _is_transposed(eqn: core.JaxprEqn) -> bool:
     )
 
 
+def _is_sum_of_rows(eqn: core.JaxprEqn) -> bool:
+    """Whether an equation is the sum of many float32 rows, over the leading axes."""
+    if eqn.primitive is not primitives.reduce_sum_p:
+        return False
+    x: Any = eqn.invars[0].aval
+    axes = eqn.params["axes"]
+    rows = math.prod(x.shape[axis] for axis in axes)
+    kept = [axis for axis, size in enumerate(x.shape) if axis not in axes and size > 1]
+    return (
+        x.dtype == jnp.float32
+        and rows >= ROWS
+        and x.size > rows
+        and max(axes) < min(kept)
+    )
+
+
 def _exchanged(eqn: core.JaxprEqn, compute: Callable) -> list[core.JaxprEqn]:
-    """The equations that replace this convolution."""
+    """The equations that replace this one."""
     compute = functools.partial(compute, eqn.params)
     closed = jax.make_jaxpr(compute)(*(v.aval for v in eqn.invars))
     assert not closed.consts
@@ -271,6 +298,20 @@ def _exchanged(eqn: core.JaxprEqn, compute: Callable) -> list[core.JaxprEqn]:
         )
         for new in closed.jaxpr.eqns
     ]
+
+
+def _as_product(params: dict[str, Any], array):
+    """A sum of rows [N, F] with the parameters of `lax.reduce_sum_p`.
+
+    As ones [1, N / n] @ [N / n, n * F], then over n: the shorter sums round less.
+    """
+    axes = params["axes"]
+    kept = [size for axis, size in enumerate(array.shape) if axis not in axes]
+    features = math.prod(kept)
+    n = math.gcd(array.size // features, 64)
+    rows = array.reshape(-1, n * features)
+    partial = jnp.ones((1, len(rows)), array.dtype) @ rows
+    return partial.reshape(n, features).sum(0).reshape(kept)
 
 
 def _in_standard_layout(params: dict[str, Any], image, kernel):

@@ -23,7 +23,7 @@ from dlworkshop.learn.step import (
     make_own_step,
     make_train_step,
 )
-from dlworkshop.models.convolution import OF_XLA, computed_by, in_standard_layout
+from dlworkshop.models.convolution import OF_XLA, computed_by, for_cpu
 from dlworkshop.models.model import BATCH
 from dlworkshop.train import processes, signals
 from dlworkshop.train.compiling import compiler_options
@@ -110,11 +110,11 @@ class Programs:
         names = "loss", *spec.metrics  # of an evaluation
         train_step: Any = make_train_step(spec, BATCH, execution.micro_batch)
         if convolves:
-            gradient = in_standard_layout(train_step.gradient)
+            gradient = for_cpu(train_step.gradient)
             train_step = dataclasses.replace(train_step, gradient=gradient)
         if make_step is not None:
             train_step = make_own_step(make_step, train_step, spec.routes.make_step)
-            train_step = in_standard_layout(train_step) if convolves else train_step
+            train_step = for_cpu(train_step) if convolves else train_step
         fetch = _streamed if streamed else gather
         chunk = pop.make_population_chunk(
             train_step, fetch, sequential, on_cpu=platform == "cpu"

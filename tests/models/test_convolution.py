@@ -17,8 +17,8 @@ from dlworkshop.models.convolution import (
     CONV_IMPLS,
     STANDARD,
     computed_by,
+    for_cpu,
     has_convolutions,
-    in_standard_layout,
     with_convolutions,
 )
 from dlworkshop.train.flops import inner_jaxprs
@@ -445,7 +445,7 @@ def test_gradients_in_the_standard_layout_are_the_same(name):
 
         return jax.lax.scan(step, (params, images), length=2)[0]
 
-    changed = in_standard_layout(trained)
+    changed = for_cpu(trained)
     layouts = {
         name: {
             tuple(eqn.params["dimension_numbers"])
@@ -466,3 +466,60 @@ def test_gradients_in_the_standard_layout_are_the_same(name):
         strict=True,
     ):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-11)
+
+
+def _summed(function, *arrays):
+    """The size of the largest array that a function sums."""
+    eqns = equations_of(jax.make_jaxpr(function)(*arrays).jaxpr)
+    sums = [eqn for eqn in eqns if eqn.primitive.name == "reduce_sum"]
+    return max(eqn.invars[0].aval.size for eqn in sums)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes"), [((2000, 3), (0,)), ((40, 1, 6, 7, 3, 2), (0, 2, 3))]
+)
+def test_sums_of_rows_are_products_on_a_cpu(shape, axes):
+    """As the gradients of biases are, in a loop too; NaN and infinities stay."""
+    rows = draw(shape, 3).astype(np.float32)
+
+    def summed(rows):
+        return jax.lax.map(
+            lambda scale: (scale * rows).sum(axes), jnp.ones(2, np.float32)
+        )
+
+    changed = for_cpu(summed)
+    assert _summed(summed, rows) == rows.size
+    assert _summed(changed, rows) <= rows.size / 16
+    exact = rows.astype(np.float64).sum(axes)
+    # two sums, of N / 16 rows at most: each addition rounds by half a unit at most
+    bound = np.abs(rows.astype(np.float64)).sum(axes)
+    error = np.abs(np.asarray(changed(rows)[0], np.float64) - exact)
+    additions = rows.size / exact.size / 16 + 64
+    assert np.all(error <= additions * np.finfo(np.float32).eps / 2 * bound)
+    for bad in np.nan, np.inf:
+        first = np.zeros(shape, np.float32)
+        first[(0,) * len(shape)] = bad
+        with np.errstate(invalid="ignore"):
+            wanted = np.broadcast_to(first.sum(axes), changed(first).shape)
+        np.testing.assert_array_equal(changed(first), wanted)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "dtype"),
+    [
+        ((1000, 3), (0,), np.float32),  # few rows
+        ((2000, 3), (1,), np.float32),  # of columns
+        ((3, 2000, 4), (1,), np.float32),  # a batch of sums
+        ((2000, 3), (0, 1), np.float32),  # to one number
+        ((2000, 3), (0,), np.int32),
+        ((2000, 3), (0,), np.float16),
+    ],
+)
+def test_other_sums_stay(shape, axes, dtype):
+    array = draw(shape, 4).astype(dtype)
+
+    def summed(array):
+        return jax.lax.reduce_sum_p.bind(array, axes=axes, out_sharding=None)
+
+    assert _summed(for_cpu(summed), array) == array.size
+    np.testing.assert_array_equal(for_cpu(summed)(array), summed(array))
