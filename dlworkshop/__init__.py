@@ -68,6 +68,7 @@ _PUBLIC = {  # name -> where it is defined; imported on first access
     "models": "dlworkshop.models",
     "observers": "dlworkshop.train.observers",
     "optimizers": "dlworkshop.learn.optimizers",
+    "replay": "dlworkshop.train.fit:replay",
     "schedules": "dlworkshop.learn.schedules",
     "sweep": "dlworkshop.sweeps.sweep:sweep",
     "verify": "dlworkshop.verify",

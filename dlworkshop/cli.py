@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import itertools
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -61,6 +62,32 @@ class Estimate:
         from dlworkshop.workshop.estimate import show
 
         return show(self.script, self.flags)
+
+
+@dataclasses.dataclass(frozen=True)
+class Replay:
+    """Name the operation that made a quarantined member of a run not finite.
+
+    The member is trained alone, in memory, from its last finite state in the newest
+    checkpoint. The script of the run, which is to be given with its flags, runs until
+    it calls `fit`; nothing is written to the run folder, and no code in it is executed.
+    The exit status is 1 if the member stays finite when it is alone.
+
+        dlworkshop replay runs/own --member 3 own.py --workdir runs/own
+    """
+
+    run: RunFolder
+    command: Annotated[
+        Positional[tuple[str, ...]], arg(metavar="SCRIPT [FLAGS...]")
+    ] = ()
+    """The script that trained the run, and its flags."""
+    member: int = dataclasses.field(kw_only=True)
+    """The number of the member, as in the report and summary.json."""
+
+    def __call__(self) -> int:
+        from dlworkshop.workshop.replay import show
+
+        return show(self.run, self.member, self.command)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -330,6 +357,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
         Data,
         Sweep,
         Estimate,
+        Replay,
         Lab,
     )
 }
@@ -372,7 +400,30 @@ def _parse(args: Sequence[str] | None) -> Callable[[], int]:
     check_arguments(args)
     if args[:1] == ["estimate"] and args[1:] and not args[1].startswith("-"):
         args[2:] = ["--", *args[2:]]  # the rest are flags of the script
+    if args[:1] == ["replay"]:
+        args[1:] = _flags_of_script_last(args[1:])
     with terminal.flags():
         return tyro.extras.subcommand_cli_from_dict(
             COMMANDS, prog="dlworkshop", description=__doc__, args=args
         )
+
+
+def _flags_of_script_last(args: list[str]) -> list[str]:
+    """The arguments of `replay` with "--" before the script, after our own flags.
+
+    >>> _flags_of_script_last("runs/own --member 3 own.py --seeds 2".split())
+    ['--member', '3', '--', 'runs/own', 'own.py', '--seeds', '2']
+    """
+    own: list[str] = []
+    given: list[str] = []
+    rest = iter(args)
+    for each in rest:
+        if each == "--" or (given and not each.startswith("-")):
+            given += [*([] if each == "--" else [each]), *rest]
+        elif each == "--member":
+            own += [each, *itertools.islice(rest, 1)]
+        elif each.startswith("-"):
+            own.append(each)
+        else:
+            given.append(each)
+    return [*own, "--", *given]

@@ -428,7 +428,7 @@ def test_the_module_is_the_command():
     )
     assert done.returncode == 2 and done.stdout == ""
     commands = "doctor, report, evaluate, predict, export, gallery, slides, "
-    commands += "lessons, notebooks, data, sweep, estimate, lab"
+    commands += "lessons, notebooks, data, sweep, estimate, replay, lab"
     assert done.stderr == (
         f"error: Unrecognized options: predcit; Available subcommands: {commands}; "
         "For full helptext, run dlworkshop --help\n"

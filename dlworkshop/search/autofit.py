@@ -30,7 +30,7 @@ from dlworkshop.search.effort import Effort
 from dlworkshop.search.state import SearchState
 from dlworkshop.search.task import Task, own_units, task_of
 from dlworkshop.search.trial import Search, repeats
-from dlworkshop.train import checks, estimation, finite, processes, run_folder
+from dlworkshop.train import checks, finite, instead, processes, run_folder
 from dlworkshop.train.disk import disk_errors
 from dlworkshop.train.members import RANGES
 from dlworkshop.train.result import Run
@@ -114,10 +114,10 @@ def autofit(
     check_kind(dataset)
     checks.check_dataset(dataset)
     check_number("minutes", minutes, Range(0, closed=False))
-    if estimation.is_wanted():
+    if instead.is_wanted():
         raise UserError(
             f"autofit always uses the {minutes:g} minutes that it is given, so there "
-            "is nothing to estimate: estimate a call of fit instead"
+            "is nothing to estimate or to replay: use a call of fit instead"
         )
     if processes.count() > 1:  # each would choose by its own clock
         raise UserError("autofit works in one process: start it without the others")

@@ -65,6 +65,42 @@ def check_arrays(state: PyTree) -> None:
             known.add(name)
 
 
+def read_newest(folder: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
+    """The newest intact checkpoint in host memory; the folder is left as it is.
+
+    Args:
+        folder: of the checkpoints.
+        like: the tree that was saved, of arrays or of their shapes.
+
+    Returns:
+        The tree, and the small JSON object.
+
+    Raises:
+        UserError: if no checkpoint is intact, or it does not fit `like`.
+    """
+    from orbax.checkpoint import v1 as ocp  # noqa: PLC0415 (as in Checkpoints)
+
+    refuse_link(folder)
+    intact, damaged = _newest_intact(folder)
+    if intact is None:
+        found = ", ".join(damaged) or "none was saved"
+        raise UserError(
+            f"{folder} has no intact checkpoint ({found}): give a run folder that has "
+            "one"
+        )
+    shapes = jax.eval_shape(lambda tree: jax.tree.map(_saved, tree), like)
+    target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
+    with _restoring(folder, intact.name):
+        found = ocp.load_checkpointables(
+            intact.absolute(), {"state": target, "position": None}
+        )
+
+    def typed(leaf, data):
+        return jax.random.wrap_key_data(data) if processes.is_key(leaf) else data
+
+    return jax.tree.map(typed, like, found["state"]), found["position"]
+
+
 class Checkpoints:
     """The checkpoints of one run; the last two are kept.
 
@@ -125,18 +161,10 @@ class Checkpoints:
     def restore(self, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
         """Restore the newest checkpoint, sharded like the arrays of `like`."""
         target = jax.tree.map(_saved, like)
-        try:
+        with _restoring(self.folder, self.latest()):
             found = self._checkpointer.load_checkpointables(
                 None, {"state": jax.tree.map(_abstract, target), "position": None}
             )
-        except jax.errors.JaxRuntimeError:  # of a device, such as too little memory
-            raise
-        except Exception as error:  # damaged files raise exceptions of any type
-            raise UserError(
-                f"the checkpoint {self.latest()} in {self.folder} does not fit this "
-                f"run or is damaged ({_first_line(error):.200}): remove it "
-                "or use another folder"
-            ) from error
         state = jax.tree.map(_like, like, found["state"])
         if processes.count() > 1:
             where = jax.tree.map(lambda leaf: leaf.sharding, like)
@@ -180,6 +208,19 @@ class Checkpoints:
             ) from error
 
 
+@contextlib.contextmanager
+def _restoring(folder: Path, step: object) -> Iterator[None]:
+    try:
+        yield
+    except jax.errors.JaxRuntimeError:  # of a device, such as too little memory
+        raise
+    except Exception as error:  # damaged files raise exceptions of any type
+        raise UserError(
+            f"the checkpoint {step} in {folder} does not fit this run or is damaged "
+            f"({_first_line(error):.200}): remove it or use another folder"
+        ) from error
+
+
 def _is_at(path: Path, opened: os.stat_result) -> bool:
     """Whether a path still is the folder that was opened."""
     try:
@@ -190,13 +231,8 @@ def _is_at(path: Path, opened: os.stat_result) -> bool:
 
 def _set_damaged_aside(folder: Path) -> None:
     """Rename damaged checkpoints, newest first, until one is intact."""
-    steps = [each for each in folder.glob("*") if each.name.isdecimal()]
-    damaged = []
-    for step in sorted(steps, key=lambda each: int(each.name), reverse=True):
-        if (why := damage(step) or _unfinished(step, steps)) is None:
-            break
-        damaged.append(f"{step.name} ({why})")
-    if damaged and len(damaged) == len(steps):
+    intact, damaged = _newest_intact(folder)
+    if damaged and intact is None:
         raise UserError(
             f"all checkpoints in {folder} are damaged: {', '.join(damaged)}; use "
             "another run folder, or remove this one to start again"
@@ -212,6 +248,17 @@ def _set_damaged_aside(folder: Path) -> None:
             folder,
             aside.name,
         )
+
+
+def _newest_intact(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest intact checkpoint, if any, and what is wrong with newer ones."""
+    steps = [each for each in folder.glob("*") if each.name.isdecimal()]
+    damaged: list[str] = []
+    for step in sorted(steps, key=lambda each: int(each.name), reverse=True):
+        if (why := damage(step) or _unfinished(step, steps)) is None:
+            return step, damaged
+        damaged.append(f"{step.name} ({why})")
+    return None, damaged
 
 
 def _remove(path: Path) -> None:

@@ -15,6 +15,7 @@ from dlworkshop.learn.population import GRADIENT, LOSS, QUARANTINED, Population
 from dlworkshop.learn.step import make_own_step, make_train_step
 from dlworkshop.train.compiling import compiler_options
 from dlworkshop.train.plan import Plan
+from dlworkshop.train.task import Task
 from dlworkshop.types import Batch, HParams, TrainState
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ CALLS = {
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
 }
-STEPS = 1000  # the most steps that are repeated
+STEPS = 1000  # the most steps that are repeated at the end of a run
 
 
 def explain_failure(plan: Plan, population: Population) -> tuple[int, str] | None:
@@ -49,26 +50,50 @@ def explain_failure(plan: Plan, population: Population) -> tuple[int, str] | Non
         return None
     steps = np.asarray(population.train.step)
     member = int(np.argmin(np.where(failed, steps, np.iinfo(steps.dtype).max)))
-    why = _explain(plan, population, member)
+    device = plan.mesh.devices.flat[0]
+    why = explain(plan, population, member, device, STEPS)
     return (member, why) if why else None
 
 
-def _explain(plan: Plan, population: Population, member: int) -> str:
-    """Repeat the steps of a member, and name the operation that failed."""
-    of_all = population.train, plan.placed_hparams
-    one = jax.tree.map(lambda leaf: leaf[member], of_all)
-    train, numbers = jax.device_put(one, plan.mesh.devices.flat[0])
-    step = _values_of_a_step(plan)
+def explain(
+    task: Task,
+    population: Population,
+    member: int,
+    device: jax.Device,
+    most: int,
+    watch: Callable | None = None,
+) -> str:
+    """Repeat the steps of a member that failed, and name the operation that did it.
+
+    Args:
+        task: of the run, with the hyper-parameters at the end.
+        population: with the last finite state of the member.
+        member: its number.
+        device: where it is repeated.
+        most: the most steps that are repeated.
+        watch: called with each step that is repeated: its number from 0, the parameters
+            before it, and its loss, gradient (() with a custom step) and new
+            parameters. Without it, a step that is known to fail is not repeated.
+
+    Returns:
+        A sentence, or "" if all is finite now, or the operation was not found.
+    """
+    of_all = population.train, dict(task.hparams)
+    train, numbers = jax.device_put(jax.tree.map(lambda x: x[member], of_all), device)
+    step = _values_of_a_step(task)
     first = int(train.step)
-    platform = plan.mesh.devices.flat[0].platform
-    advance = jax.jit(step, compiler_options=compiler_options(platform))
-    for at in range(first, min(first + STEPS, plan.num_steps)):
-        rows = plan.order.steps(at, 1, [member])[0, 0]
-        batch = jax.tree.map(jnp.asarray, plan.dataset.train.rows(rows))
-        if int(population.status[member]) in (LOSS, GRADIENT):
-            break  # its state is that before the step that failed
-        (loss, grads, params), after = advance(train, batch, numbers)
-        if not _finite((loss, grads, params)):
+    # then its state is that before the step that failed
+    known = int(population.status[member]) in (LOSS, GRADIENT)
+    advance = jax.jit(step, compiler_options=compiler_options(device.platform))
+    for at in range(first, min(first + (1 if known else most), task.num_steps)):
+        rows = task.order.steps(at, 1, [member])[0, 0]
+        batch = jax.tree.map(jnp.asarray, task.dataset.train.rows(rows))
+        if known and watch is None:
+            break
+        values, after = advance(train, batch, numbers)
+        if watch is not None:
+            watch(at, train.params, values)
+        if not _finite(values):
             break
         train = after
     else:
@@ -85,12 +110,12 @@ def _explain(plan: Plan, population: Population, member: int) -> str:
         return ""
 
 
-def _values_of_a_step(plan: Plan) -> Callable:
+def _values_of_a_step(task: Task) -> Callable:
     """(train, batch, hparams) -> (loss, gradient, new parameters), new train state."""
-    ours = make_train_step(plan.spec)
+    ours = make_train_step(task.spec)
     own = None
-    if plan.asked.make_step is not None:
-        own = make_own_step(plan.asked.make_step, ours, plan.spec.routes.make_step)
+    if task.asked.make_step is not None:
+        own = make_own_step(task.asked.make_step, ours, task.spec.routes.make_step)
 
     def step(train: TrainState, batch: Batch, hparams: HParams):
         if own is not None:

@@ -4,19 +4,21 @@ Only the caches are written, of compiled programs and of the autotuner's choices
 run itself uses them.
 """
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dlworkshop.report import words
 from dlworkshop.train import memory, processes
+from dlworkshop.train.arguments import Arguments
 from dlworkshop.train.evaluation import evaluate_split
 from dlworkshop.train.loop import Loop
 from dlworkshop.train.memory import Needs
 from dlworkshop.train.plan import Plan
+from dlworkshop.train.planning import make_plan
 from dlworkshop.train.result import device
 
 SECONDS = 2.0  # of timed steps, after they are compiled
@@ -88,36 +90,9 @@ class Estimate(NamedTuple):
         return f" of {memory.in_words(self.free)} that are free"
 
 
-class Estimated(SystemExit):
-    """Raised by `fit` instead of training; ends a script that does not catch it."""
-
-    def __init__(self, estimate: Estimate):
-        super().__init__(0)
-        self.estimate = estimate
-
-
-class _State:
-    """Whether `fit` is to estimate: it may be called deep inside a script."""
-
-    wanted: bool = False
-
-
-_state = _State()
-
-
-def is_wanted() -> bool:
-    """Whether `fit` is to raise `Estimated` instead of training."""
-    return _state.wanted
-
-
-@contextlib.contextmanager
-def instead_of_training() -> Iterator[None]:
-    """Make `fit` raise `Estimated` instead of training while inside."""
-    before, _state.wanted = _state.wanted, True
-    try:
-        yield
-    finally:
-        _state.wanted = before
+def of_fit(asked: Arguments) -> Estimate:
+    """The estimate of a call of `fit`, as an action instead of training."""
+    return measure(make_plan(asked, time.perf_counter()), asked.workdir is not None)
 
 
 def measure(plan: Plan, saved: bool) -> Estimate:

@@ -10,6 +10,7 @@ import jax
 import optax
 
 from dlworkshop import identity, run_files
+from dlworkshop.errors import UserError
 from dlworkshop.learn import losses, schedules
 from dlworkshop.learn.metrics import Metric
 from dlworkshop.models.model import Model, StatefulModel
@@ -17,7 +18,9 @@ from dlworkshop.train import (
     data_files,
     disk,
     estimation,
+    instead,
     processes,
+    replaying,
     run_folder,
 )
 from dlworkshop.train.arguments import Arguments, in_words
@@ -175,12 +178,9 @@ def fit(
         if processes.count() > 1:  # what differs would hang them later
             processes.check_devices()
             processes.check_alike(in_words(vars(asked)))
-        if not estimation.is_wanted():  # an estimate does not touch the folder
-            processes.check_shared_folder(workdir)
+        instead.answer(asked)  # before the folder is touched
+        processes.check_shared_folder(workdir)
         plan = make_plan(asked, time.perf_counter())
-        if estimation.is_wanted():
-            saved = workdir is not None
-            raise estimation.Estimated(estimation.measure(plan, saved))
         return _fit(plan, dataset, workdir)
 
 
@@ -208,11 +208,52 @@ def estimate(*args: Any, **kwargs: Any) -> estimation.Estimate:
     >>> found.steps, found.members, found.memory.parameters >= 4 * 650
     (9, 2, True)
     """
-    with estimation.instead_of_training():
+    return _answer(estimation.of_fit, *args, **kwargs)
+
+
+def replay(member: int, *args: Any, **kwargs: Any) -> replaying.Replay:
+    """Repeat the step at which a member was quarantined, and name what failed in it.
+
+    The member starts from its last finite state, in the newest intact checkpoint of the
+    run folder, and is trained alone in memory. Nothing is written to the folder, and
+    the run may still be training.
+
+    Args:
+        member: its number, as in `run.summary["population"]`.
+        args, kwargs: of the call of `fit` that trained the run, with its `workdir`.
+
+    Returns:
+        The member with its settings, its last steps, and the operation behind the first
+        number that is not finite; `print` shows them.
+
+    Raises:
+        UserError: if the member does not exist or was not quarantined, the folder has
+            no checkpoint, or the arguments are not those of its run.
+
+    >>> import tempfile, jax.numpy as jnp
+    >>> from dlworkshop import data, models
+    >>> def loss(outputs, target, *, shift):
+    ...     return jnp.log(shift + (outputs**2).sum())
+    >>> run = {"loss": loss, "hparams": {"learning_rate": 0.1, "shift": [9, -9]}}
+    >>> run |= {"metrics": {}, "workdir": tempfile.mkdtemp(), "quiet": True}
+    >>> digits = data.load("digits")
+    >>> _ = fit(models.logistic(), digits, **run)
+    >>> found = replay(1, models.logistic(), digits, **run)
+    >>> found.steps[-1].step, found.hparams["shift"], found.why
+    (1, -9.0, 'the loss is not finite because of log at ...')
+    """
+    if kwargs.get("workdir") is None:
+        raise UserError("workdir is None: give the folder of the run to replay")
+    of_fit = replaying.action(Path(kwargs["workdir"]), member)
+    return _answer(of_fit, *args, **kwargs)
+
+
+def _answer(action: instead.Action, *args: Any, **kwargs: Any) -> Any:
+    with instead.of_training(action, ""):
         try:
             fit(*args, **kwargs)
-        except estimation.Estimated as found:
-            return found.estimate
+        except instead.Answered as found:
+            return found.answer
     raise AssertionError("fit returned")
 
 

@@ -257,25 +257,31 @@ def check_config(
     """
     path = folder / "config.json"
     derived = {"format": run_files.FORMAT, **derived}
-    config = json.loads(json.dumps(to_jsonable({**settings, "derived": derived})))
     if path.exists():
-        before = run_files.read(folder, "config.json")
-        changed = identity.difference(before.get("identity"), config.get("identity"))
-        then, now = _compared(before), _compared(config)
-        names = then.keys() | now.keys()
-        if (then.get("num_epochs") or 0) < now.get("num_epochs", 0):
-            names -= {"num_epochs"}
-        differ = changed + [
-            f"{name} was {then.get(name)!r} and is now {now.get(name)!r}"
-            for name in sorted(names)
-            if then.get(name) != now.get(name)
-        ]
-        if differ:
+        epochs, asked = read_config(folder).get("num_epochs"), settings
+        if (epochs or 0) < settings.get("num_epochs", 0):
+            asked = {**settings, "num_epochs": epochs}
+        if differ := differences(folder, asked):
             raise UserError(
-                f"{folder} holds a run with another config ({'; '.join(differ)}): "
+                f"{folder} holds a run with another config ({differ}): "
                 "use the same settings or choose another workdir (--workdir)"
             )
-    write_json(path, config)
+    write_json(path, {**settings, "derived": derived})
+
+
+def differences(folder: Path, settings: dict[str, Any]) -> str:
+    """How settings differ from those of the run in a folder; "" if they do not."""
+    before = run_files.read(folder, "config.json")
+    config = json.loads(json.dumps(to_jsonable(settings)))
+    changed = identity.difference(before.get("identity"), config.get("identity"))
+    then, now = _compared(before), _compared(config)
+    names = sorted(then.keys() | now.keys())
+    differ = changed + [
+        f"{name} was {then.get(name)!r} and is now {now.get(name)!r}"
+        for name in names
+        if then.get(name) != now.get(name)
+    ]
+    return "; ".join(differ)
 
 
 def _compared(config: dict[str, Any]) -> dict[str, Any]:

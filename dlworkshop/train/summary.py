@@ -146,9 +146,7 @@ def _ending(plan: Plan, state: Mapping[str, Any], interrupted: bool) -> dict[str
     """The status and the note of a member, unless it finished without a problem."""
     steps, status, patience = int(state["step"]), state["status"], plan.asked.patience
     if status >= QUARANTINED:
-        # a member with such parameters was reset, maybe by more than one step
-        at = f"after step {steps}" if status == PARAMETERS else f"at step {steps + 1}"
-        note = f"{FAULTS[int(status)]} not finite {at} of {plan.num_steps}"
+        note = fault_in_words(int(status), steps, plan.num_steps)
         return {"status": "quarantined", "note": note}
     unknown = ""
     if patience is not None and state["waited"] and np.isinf(state["best_score"]):
@@ -164,6 +162,13 @@ def _ending(plan: Plan, state: Mapping[str, Any], interrupted: bool) -> dict[str
         note = f"at step {steps} of {plan.num_steps}"
         return {"status": "interrupted", "note": note}
     return {"note": unknown} if unknown else {}
+
+
+def fault_in_words(status: int, steps: int, num_steps: int) -> str:
+    """What was not finite, of a member that was quarantined after some steps."""
+    # a member with such parameters was reset, maybe by more than one step
+    at = f"after step {steps}" if status == PARAMETERS else f"at step {steps + 1}"
+    return f"{FAULTS[status]} not finite {at} of {num_steps}"
 
 
 def _who(plan: Plan, steps: int) -> str:

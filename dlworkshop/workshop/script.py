@@ -16,7 +16,7 @@ import jax
 from dlworkshop.errors import UserError, check_arguments, check_path, explain_devices
 from dlworkshop.report import settings, terminal
 from dlworkshop.report.words import format_claim
-from dlworkshop.train import estimation, processes, signals
+from dlworkshop.train import instead, processes, signals
 from dlworkshop.train.cache import use_compilation_cache
 from dlworkshop.train.result import Run, metric_name
 from dlworkshop.workshop import launch, lesson
@@ -116,7 +116,7 @@ def perform(
         config: its settings; without a `workdir` nothing is written.
 
     Raises:
-        UserError: if an estimate is wanted, but `main` did not call `fit`.
+        UserError: if `fit` is to answer instead of training, but was not called.
     """
     script = sys.modules[main.__module__]
     file, doc = Path(script.__file__ or ""), _docstring(script)
@@ -124,10 +124,8 @@ def perform(
     started = time.perf_counter()
     result = main(config)
     seconds = {"total": time.perf_counter() - started}
-    if estimation.is_wanted():
-        raise UserError(
-            f"{file.name} ended without calling fit: give a script that calls fit"
-        )
+    if instead.is_wanted():
+        raise instead.unanswered(file.name)
     if isinstance(result, Run) or config.workdir is None or not processes.is_first():
         return result
     return lesson.write(result, config.workdir, file, doc, config, seconds)

@@ -8,7 +8,7 @@ import pytest
 
 from dlworkshop import autofit, cli, estimate, fit, models
 from dlworkshop.errors import UserError
-from dlworkshop.train import estimation
+from dlworkshop.train import estimation, instead
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.usefixtures("unreported")
@@ -79,9 +79,9 @@ def test_an_evaluation_that_is_long_is_counted(quadrants, monkeypatch):
 def test_mistakes_are_those_of_fit(quadrants):
     with pytest.raises(UserError, match="seeds"):
         estimate(MODEL, quadrants, seeds=0)
-    assert not estimation.is_wanted()
+    assert not instead.is_wanted()
     with (
-        estimation.instead_of_training(),
+        instead.of_training(estimation.of_fit, ""),
         pytest.raises(UserError, match="autofit always uses the 2 minutes"),
     ):
         autofit(quadrants, minutes=2)
