@@ -4,7 +4,7 @@ Targets are checked on the host.
 """
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,8 +13,29 @@ import numpy as np
 from dlworkshop import errors
 from dlworkshop.data.leaves import is_float
 from dlworkshop.errors import UserError
-from dlworkshop.learn.metrics import Metric
+from dlworkshop.learn.metrics import Metric, as_metrics, fitted
 from dlworkshop.types import Array, PyTree
+
+
+def checked_metrics(
+    metrics: Mapping[str, Callable | Metric],
+    outputs_kind: str | None,
+    target: Mapping[str, Any] | None = None,
+) -> dict[str, Metric]:
+    """The metrics that a user brings, for the outputs and targets of a run.
+
+    Metrics of one example are checked further when they are traced.
+
+    Args:
+        metrics: as `fit` takes them.
+        outputs_kind, target: as of `metrics.fitted`.
+
+    Raises:
+        UserError: if they are no metrics of such outputs, or a name is not valid.
+    """
+    found = fitted(as_metrics(metrics), outputs_kind, target)
+    check_split_metrics({name: m for name, m in found.items() if m.split})
+    return found
 
 
 def check_split_metrics(metrics: Mapping[str, Metric]) -> None:

@@ -16,7 +16,7 @@ from dlworkshop.report import terminal
 from dlworkshop.report.words import count, humanize, quantity, with_error
 from dlworkshop.serve.predict import Skipped, preprocessing_of, read
 from dlworkshop.train.result import Run, check_run
-from dlworkshop.train.scores import Evaluation, Parts, evaluate_parts, scores_of
+from dlworkshop.train.scores import Evaluation, Parts, all_scores, evaluate_parts
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def evaluate(
     for name, given in (("path", path), ("data_dir", data_dir)):
         if given is not None:
             check_path(name, given)
-    scores_of(run.summary["outputs"])  # raises before any data are read
+    all_scores(run, None)  # raises before any data are read
     said = run.read_artifact("config.json")["dataset"]
     words = f"the test split of {said['name']}"
     if path is None:
@@ -87,7 +87,7 @@ def show(found: Evaluation) -> int:
         (
             humanize(name) + (f" ({found.units[name]})" if name in found.units else ""),
             with_error(score["mean"], score["sem"], name),
-            quantity(found.ensemble[name], name, 2),
+            quantity(found.ensemble.get(name), name, 2),
         )
         for name, score in found.scores.items()
     ]

@@ -3,6 +3,7 @@
 import functools
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ import numpy as np
 from dlworkshop import identity, run_files
 from dlworkshop.data.leaves import place_of
 from dlworkshop.errors import UserError, check_path
+from dlworkshop.learn import losses, metrics
+from dlworkshop.learn.losses import outputs_of
+from dlworkshop.learn.metrics import Metric, as_metrics, default_metrics, fitted
 from dlworkshop.models.model import Model, StatefulModel, check_model, shapes
 from dlworkshop.models.rebuild import from_config
 from dlworkshop.train.cache import use_compilation_cache
@@ -24,6 +28,8 @@ from dlworkshop.train.result import Run, example_of
 from dlworkshop.train.run_folder import digests_of, to_jsonable
 
 log = logging.getLogger(__name__)
+
+TOP = 10  # the largest k of a `metrics.top_k` that is recognised
 
 
 def load(workdir: str | Path, model: Model | StatefulModel | None = None) -> Run:
@@ -104,6 +110,7 @@ def _run(
         return jnp.asarray(found)
 
     members = _hparams(config, summary, workdir)
+    target = _target(workdir, summary)
     arrays = [*named.values(), *members.values()]
     sizes = {len(array) if array.ndim else 0 for array in arrays}
     run_files.check_members(workdir / FILE, sizes, summary)
@@ -116,9 +123,51 @@ def _run(
         History(run_files.read_log(workdir, summary)),
         members,
         config["model_hparams"],
-        target=_target(workdir, summary),
+        target=target,
         classes=config["dataset"]["classes"],
+        metrics=_metrics(config, summary["outputs"], target),
     )
+
+
+def _metrics(
+    config: dict[str, Any], outputs: str | None, target: dict[str, Any] | None
+) -> dict[str, Metric | Callable | None]:
+    """The metrics that the run was trained with; None for those not of this library.
+
+    The default ones, which are among the usual scores, are left out.
+    """
+    classes = config["dataset"]["classes"]
+    default = default_metrics(outputs, classes)
+    known = [*default.values(), *_library(), *map(metrics.top_k, range(1, TOP + 1))]
+    found: dict[str, Metric | Callable | None] = {}
+    for name, then in ((config.get("identity") or {}).get("metrics") or {}).items():
+        same = (m for m in known if _is_metric(m, then, outputs, target))
+        metric = next(same, None)
+        if metric is None or metric != default.get(name):
+            found[name] = metric
+    return found
+
+
+def _library() -> list[Metric | Callable]:
+    """The metrics and losses of this library."""
+    named = [getattr(room, name) for room in (metrics, losses) for name in room.__all__]
+    return [
+        m for m in named if isinstance(m, Metric) or hasattr(m, "fits") or outputs_of(m)
+    ]
+
+
+def _is_metric(
+    metric: Metric | Callable,
+    then: Any,
+    outputs: str | None,
+    target: dict[str, Any] | None,
+) -> bool:
+    """Whether a description is that of a metric, for such outputs and targets."""
+    try:
+        own = fitted(as_metrics({"own": metric}), outputs, target)["own"]
+    except UserError:  # it is not for such outputs
+        return False
+    return not identity.difference(then, to_jsonable(identity.describe(own)))
 
 
 def _hparams(

@@ -168,4 +168,5 @@ def _run(
         opt_state,
         fitted_target(plan.dataset.preprocessing),
         plan.dataset.classes,
+        dict(plan.asked.metrics or {}),
     )

@@ -5,18 +5,16 @@ outputs of only one piece are in memory at a time.
 """
 
 import contextlib
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 
-from dlworkshop.errors import UserError, repr_of
-from dlworkshop.learn.metrics import Metric, mean_over_classes
+from dlworkshop.learn.metrics import mean_over_classes
 from dlworkshop.learn.step import Evaluated
 from dlworkshop.train import processes
 from dlworkshop.train.groups import Group, scatter_rows
+from dlworkshop.train.own_metrics import split_scores
 from dlworkshop.train.plan import Plan
 from dlworkshop.types import Batch, PyTree
 
@@ -113,51 +111,6 @@ def _totals(
                 watcher(group, first, found)
             first += len(found.scores["loss"][0])
     return processes.fetch(totals)
-
-
-def split_scores(
-    whole: Mapping[str, Metric],
-    outputs: PyTree,
-    batch: Batch,
-    counted: np.ndarray | None = None,
-) -> dict[str, np.ndarray]:
-    """The metrics of a whole split, of outputs [G, N, ...]: name -> [G].
-
-    `counted` [G, N] selects the examples of each member; None selects all.
-    """
-    targets = jax.tree.map(_as_float, batch.targets)
-    weights = None if batch.weights is None else np.asarray(batch.weights)
-    size = len(jax.tree.leaves(outputs)[0])
-    members = []
-    for i in range(size):
-        rows: Any = slice(None) if counted is None else counted[i]
-        said = jax.tree.map(lambda leaf, i=i, rows=rows: leaf[i][rows], outputs)
-        known = jax.tree.map(lambda leaf, rows=rows: leaf[rows], (targets, weights))
-        members.append((said, *known))
-    with warnings.catch_warnings():  # the run itself reports it, once
-        warnings.filterwarnings("ignore", ".*some outputs are not finite")
-        return {
-            name: np.array([_number(name, metric, *member) for member in members])
-            for name, metric in whole.items()
-        }
-
-
-def _number(name: str, metric: Metric, *member: Any) -> float:
-    """The value of a split metric for one member."""
-    found = metric.function(*member)
-    if np.ndim(found) or np.asarray(found).dtype.kind not in "biuf":
-        raise UserError(
-            f"the metric '{name}' returned {repr_of(found)} for a split: return one "
-            "number"
-        )
-    return float(found)
-
-
-def _as_float(leaf: Any) -> np.ndarray:
-    leaf = np.asarray(leaf)
-    if leaf.dtype.kind == "V":  # bfloat16, which scikit-learn does not support
-        return leaf.astype(np.float32)
-    return leaf / np.float32(255) if leaf.dtype == np.uint8 else leaf
 
 
 class Outputs:

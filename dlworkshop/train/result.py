@@ -20,6 +20,7 @@ from dlworkshop.data.rows import native_dtype
 from dlworkshop.data.targets import as_labels
 from dlworkshop.errors import UserError, repr_of
 from dlworkshop.learn.hparams import Keywords, given
+from dlworkshop.learn.metrics import Metric
 from dlworkshop.learn.population import map_members
 from dlworkshop.models.convolution import computed_by
 from dlworkshop.models.model import (
@@ -58,6 +59,10 @@ class Run:
     opt_state: PyTree = dataclasses.field(default_factory=NotLoaded)
     target: dict[str, Any] | None = None  # columns and units of a table's targets
     classes: Sequence[str] = ()  # [K] names
+    # as given to `fit`; None for one whose function the folder does not hold
+    metrics: Mapping[str, Callable | Metric | None] = dataclasses.field(
+        default_factory=dict
+    )
 
     def predict(self, inputs: PyTree) -> PyTree:
         """Outputs of every member for inputs [B, ...]: leaves [P, B, ...].
@@ -109,14 +114,19 @@ class Run:
         return predict_all
 
     def evaluate(
-        self, examples: Batch, members: Sequence[int] | None = None
+        self,
+        examples: Batch,
+        members: Sequence[int] | None = None,
+        *,
+        metrics: Mapping[str, Callable | Metric] | None = None,
     ) -> Evaluation:
         """Scores on labelled examples, depending on what the outputs mean.
 
         For classes: accuracy, balanced accuracy (fractions) and cross-entropy (nats).
         For several labels: accuracy of labels, mean F1 (fractions) and binary
         cross-entropy (nats). For values: MAE, RMSE (in units of the target, if it is
-        one column of a table) and R2.
+        one column of a table) and R2. Besides, the metrics that were given to `fit`. A
+        run that was loaded has those of the library, and a warning names the others.
 
         Args:
             examples: [N, ...] with targets like those of training, for example
@@ -124,11 +134,15 @@ class Run:
                 as bools; weights are used if there are any.
             members: the members to score, which also form the ensemble, as numbers or
                 bool [P]; by default the `chosen` ones, so that settings are not mixed.
+            metrics: more metrics, as those of `fit`; one of the same name is replaced.
+                Those of classes are given the logarithms of the ensemble's
+                probabilities as its logits.
 
         Raises:
-            UserError: if the meaning of the outputs is not known, the model returns
-                several arrays, the examples are not like those of training, or no
-                setting is chosen because none is finite on validation.
+            UserError: if the meaning of the outputs is not known and there are no
+                metrics, the model returns several arrays, the examples are not like
+                those of training, a metric is not one of such outputs, or no setting is
+                chosen because none is finite on validation.
 
         >>> import dlworkshop as dw
         >>> x = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
@@ -139,6 +153,9 @@ class Run:
         >>> found = run.evaluate(dw.Batch(*held))
         >>> found.examples, found.scores["accuracy"]["mean"] > 0.8
         (50, True)
+        >>> margin = lambda outputs, label: outputs[label] - outputs[1 - label]
+        >>> "margin" in run.evaluate(dw.Batch(*held), metrics={"margin": margin}).scores
+        True
         """
         if not isinstance(examples, Batch):
             raise UserError(
@@ -148,7 +165,8 @@ class Run:
         who = None if members is None else self._who(members)
         targets = _as_labels(examples.targets, self.classes)
         parts = _parts(examples._replace(targets=targets))
-        return evaluate_parts(self, parts, "the examples given", members=who)
+        words = "the examples given"
+        return evaluate_parts(self, parts, words, members=who, metrics=metrics)
 
     def read_artifact(self, file: str) -> Any:
         """The contents of a JSON file in the run's folder.
@@ -311,11 +329,6 @@ def _as_labels(targets: PyTree, classes: Sequence[str]) -> PyTree:
 
 
 def _parts(examples: Batch) -> Parts:
-    if not hasattr(examples.targets, "shape"):
-        raise UserError(
-            "the targets are not a single array, so they cannot be scored: use "
-            "Run.predict"
-        )
     if examples.weights is not None:
         size = len(checked_weights(examples.weights, "weights"))
         if size != examples.num_examples:

@@ -5,18 +5,26 @@ part by part; the ensemble is the mean of probabilities, or of values.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import scipy
 
 from dlworkshop.errors import UserError
 from dlworkshop.learn import split_metrics
-from dlworkshop.learn.checks import check_targets
-from dlworkshop.learn.metrics import mean_and_error, mean_over_classes, own_units
+from dlworkshop.learn.checks import check_targets, checked_metrics
+from dlworkshop.learn.metrics import (
+    Metric,
+    as_metrics,
+    mean_and_error,
+    mean_over_classes,
+    own_units,
+)
 from dlworkshop.report import settings
-from dlworkshop.train.predictions import LINKS, as_learnt, labels
+from dlworkshop.train.own_metrics import OwnMetrics, ensemble_outputs
+from dlworkshop.train.predictions import as_learnt, labels
 from dlworkshop.types import Array, PyTree
 
 log = logging.getLogger(__name__)
@@ -35,7 +43,8 @@ class Evaluation(NamedTuple):
     examples: int
     members: int
     scores: dict[str, dict[str, Any]]  # accuracy, ... -> mean, sem and n
-    ensemble: dict[str, float]  # accuracy, ... of the mean probability or value
+    # accuracy, ... of the mean probability or value; {} if the meaning is unknown
+    ensemble: dict[str, float]
     units: dict[str, str]  # in words, of the scores that have one
     unread: Sequence[Any] = ()  # skipped files or rows, each with name and reason
     setting: str = ""  # the setting of the members, if there are several, in words
@@ -47,6 +56,7 @@ def evaluate_parts(
     words: str,
     unread: Sequence[Any] = (),
     members: np.ndarray | None = None,
+    metrics: Mapping[str, Callable | Metric] | None = None,
 ) -> Evaluation:
     """Score the members of a `Run` on labelled examples.
 
@@ -56,30 +66,43 @@ def evaluate_parts(
         words: the examples in words, for messages.
         unread: a list that grows while the parts are read.
         members: the members to score, bool [P]; by default the chosen ones.
+        metrics: as of `fit`, besides those of the run.
 
     Raises:
         UserError: if there is no example, or no score for such outputs or targets.
     """
     kind = run.summary["outputs"]
-    scores = scores_of(kind, *own_units(run.target))
+    usual, own = all_scores(run, metrics)
+    if lost := [name for name in run.metrics if name not in own.names]:
+        log.warning(
+            "the run was trained with %s, whose code is not in its folder, so %s left "
+            "out: give Run.evaluate(..., metrics={'%s': ...}) the function in Python",
+            ("the metric " if len(lost) == 1 else "the metrics ") + ", ".join(lost),
+            "it is" if len(lost) == 1 else "they are",
+            lost[0],
+        )
     who = run.chosen if members is None else members
     predict, examples, unknown = run.predictor, 0, 0
     for inputs, targets, weights in parts:
-        if len(targets):
-            answers = only_array(predict(inputs))
-            check_targets(
-                targets, kind, (), answers.shape[2:], f"the targets of {words}"
+        size = len(jax.tree.leaves(targets)[0])
+        if not size:
+            continue
+        answers = predict(inputs)
+        if usual is not None:
+            answers = only_array(answers)
+            where = f"the targets of {words}"
+            check_targets(_single(targets), kind, (), answers.shape[2:], where)
+        rows = jax.tree.leaves(answers)[0].shape[1]
+        if size != rows:
+            raise UserError(
+                f"{words} have {rows} inputs, {size} targets: give as many of each"
             )
-            if len(targets) != answers.shape[1]:
-                raise UserError(
-                    f"{words} have {answers.shape[1]} inputs, {len(targets)} targets: "
-                    "give as many of each"
-                )
-            answers = answers[who]
-            scores.add(answers, targets, weights)
-            defined = np.asarray(answers, np.float64) < np.inf  # -inf masks a class
-            unknown += int((~defined).any((0, *range(2, answers.ndim))).sum())
-            examples += len(targets)
+        answers = jax.tree.map(lambda leaf: np.asarray(leaf)[who], answers)
+        if usual is not None:
+            usual.add(answers, targets, weights)
+        own.add(answers, targets, weights)
+        unknown += int(_undefined(answers).sum())
+        examples += size
     if not examples:
         why = f": {unread[0].name} {unread[0].reason}" if unread else ""
         raise UserError(f"no example of {words} can be read{why}")
@@ -91,11 +114,43 @@ def evaluate_parts(
             f"{unknown:,}",
             f"{examples:,}",
         )
-    each, ensemble, units = scores.result()
+    found = Scores({}, {}, {}) if usual is None else usual.result()
+    each, ensemble = found.members | own.members(), found.ensemble | own.ensemble()
+    units = {k: v for k, v in (found.units | own.units).items() if k in each}
     means = {name: mean_and_error(values) for name, values in each.items()}
-    found = words, examples, int(who.sum()), means, ensemble, units
+    scored = words, examples, int(who.sum()), means, ensemble, units
     setting = settings.in_words(run.summary) if members is None else ""
-    return Evaluation(*found, unread, setting)
+    return Evaluation(*scored, unread, setting)
+
+
+def all_scores(
+    run: Any, metrics: Mapping[str, Callable | Metric] | None
+) -> tuple["OfClasses | OfNumbers | None", OwnMetrics]:
+    """The usual scores of a run's outputs, if their meaning is known, and its metrics.
+
+    Args:
+        run: with its `metrics`, a `summary` and a `target`.
+        metrics: as of `fit`, besides those of the run, or instead of some.
+
+    Raises:
+        UserError: if there are neither, or a metric is not one of such outputs.
+    """
+    kind = run.summary["outputs"]
+    given = as_metrics({} if metrics is None else metrics)
+    kept = {name: m for name, m in run.metrics.items() if m is not None}
+    own = checked_metrics({**kept, **given}, kind, run.target)
+    known = kind is not None or not own
+    usual = scores_of(kind, *own_units(run.target)) if known else None
+    return usual, OwnMetrics(own, kind)
+
+
+def _undefined(outputs: PyTree) -> np.ndarray:
+    """Which examples have outputs [P, B, ...] that are NaN or infinite: bool [B]."""
+    defined = [
+        (np.asarray(leaf, np.float64) < np.inf).all((0, *range(2, leaf.ndim)))
+        for leaf in jax.tree.leaves(outputs)  # -inf masks a class
+    ]
+    return ~np.all(defined, 0)
 
 
 class Scores(NamedTuple):
@@ -215,10 +270,7 @@ class OfNumbers:
     def ensemble(self) -> dict[str, float]:
         """Scores of the mean probability of a label, or the mean value, so far."""
         outputs, targets, weights = self._whole()
-        if self._outputs == "binary_logits":
-            together = scipy.special.logit(LINKS["binary_logits"](outputs).mean(0))
-        else:
-            together = outputs.mean(0)
+        together = ensemble_outputs(outputs, self._outputs)
         return {
             name: float(measure(together, targets, weights))
             for name, measure in self._measures.items()
@@ -281,6 +333,16 @@ def only_array(tree: PyTree) -> np.ndarray:
             "rows: use Run.predict in Python"
         )
     return np.asarray(tree)
+
+
+def _single(targets: PyTree) -> Array:
+    """The one array of the targets, which the usual scores need."""
+    if not hasattr(targets, "shape"):
+        raise UserError(
+            "the targets are not a single array, so they cannot be scored: use "
+            "Run.predict"
+        )
+    return targets
 
 
 def _label_accuracy(outputs, targets, weights) -> float:

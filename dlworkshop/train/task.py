@@ -16,7 +16,7 @@ from dlworkshop.data.content import fingerprint
 from dlworkshop.data.order import Order
 from dlworkshop.errors import UserError
 from dlworkshop.learn import losses, schedules
-from dlworkshop.learn.checks import check_split_metrics
+from dlworkshop.learn.checks import checked_metrics
 from dlworkshop.learn.hparams import (
     Routes,
     check_required,
@@ -26,10 +26,8 @@ from dlworkshop.learn.hparams import (
 )
 from dlworkshop.learn.metrics import (
     Metric,
-    as_metrics,
     cost,
     default_metrics,
-    fitted,
 )
 from dlworkshop.learn.objective import from_loss
 from dlworkshop.learn.step import TrainSpec, make_eval_step
@@ -190,14 +188,12 @@ def _metrics(
     loss = asked.loss if asked.objective is None else None
     checks.check_outputs(asked.outputs, loss)
     outputs = asked.outputs or (None if loss is None else losses.outputs_of(loss))
-    if asked.metrics is None:
-        metrics = default_metrics(outputs, dataset.classes)
-    else:
-        metrics = as_metrics(asked.metrics)
-    metrics = fitted(metrics, outputs, fitted_target(dataset.preprocessing))
+    wanted = asked.metrics
+    if wanted is None:
+        wanted = default_metrics(outputs, dataset.classes)
+    target = fitted_target(dataset.preprocessing)
+    metrics = checked_metrics(wanted, outputs, target)
     checks.check_monitor(asked.monitor, metrics, asked.metrics)
-    # metrics of one example are checked when the step is traced
-    check_split_metrics({name: m for name, m in metrics.items() if m.split})
     return outputs, metrics
 
 

@@ -3,11 +3,13 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dlworkshop import data, fit, models
+from dlworkshop import data, fit, load_run, losses, metrics, models
 from dlworkshop.errors import UserError
+from dlworkshop.serve.evaluate import show
 from dlworkshop.train.feeds import evaluation_pieces
 from dlworkshop.types import Batch
 from tests import references
@@ -98,3 +100,134 @@ def test_examples_that_cannot_be_scored_are_refused():
     ):
         with pytest.raises(UserError, match=sentence):
             run.evaluate(examples)
+
+
+def top_2(outputs, label):
+    return label == jnp.argsort(-outputs)[:2]
+
+
+def in_top_2(outputs, label):
+    return top_2(outputs, label).any()
+
+
+def _misses(outputs, label, weights):
+    return float(np.average(outputs.argmax(-1) != label, weights=weights))
+
+
+misses = metrics.Metric(_misses, "lower", split=True, unit="errors")
+
+
+@pytest.fixture(scope="module")
+def five_classes():
+    x = np.random.default_rng(0).normal(size=(90, 5)).astype(np.float32)
+    return data.from_arrays(x, x.argmax(1).astype(np.int32))
+
+
+@pytest.fixture(scope="module")
+def brought(five_classes, tmp_path_factory, unreported):
+    """A run with metrics of its own and of the library."""
+    return fit(
+        models.logistic(5),
+        five_classes,
+        hparams={"learning_rate": 0.05},
+        seeds=2,
+        batch_size=8,
+        metrics={
+            "in_top_2": in_top_2,
+            "misses": misses,
+            "auc": metrics.roc_auc,
+            "right": metrics.accuracy,
+            "first_2": metrics.top_k(2),
+        },
+        workdir=tmp_path_factory.mktemp("brought"),
+        quiet=True,
+    )
+
+
+def test_a_run_is_evaluated_with_the_metrics_it_was_trained_with(
+    five_classes, brought, caplog
+):
+    test = five_classes.test
+    found = brought.evaluate(test)
+    for name, score in brought.summary["test"].items():
+        assert found.scores[name]["mean"] == pytest.approx(score["mean"], rel=1e-5)
+    assert list(found.scores)[3:] == ["in_top_2", "misses", "auc", "right", "first_2"]
+    assert found.units["misses"] == "errors"
+    chance = jax.nn.softmax(brought.predict(test.inputs)).mean(0)
+    best = np.argsort(-chance)[:, :2]
+    expected = (best == test.targets[:, None]).any(1).mean()
+    assert found.ensemble["in_top_2"] == pytest.approx(expected)
+    assert found.ensemble["misses"] == pytest.approx(1 - found.ensemble["accuracy"])
+    assert found.scores["right"] == found.scores["accuracy"]
+    assert not caplog.records
+    weights = np.linspace(0, 1, test.num_examples, dtype=np.float32)
+    weighted = brought.evaluate(test._replace(weights=weights))
+    for scores in (weighted.scores["misses"]["mean"], weighted.ensemble["misses"]):
+        assert 0 < scores < 1
+    for one, other in ("right", "accuracy"), ("first_2", "in_top_2"):
+        assert weighted.ensemble[one] == pytest.approx(weighted.ensemble[other])
+
+
+def test_a_loaded_run_has_the_library_s_metrics_and_names_the_others(
+    five_classes, brought, caplog, capsys
+):
+    test, found = five_classes.test, brought.evaluate(five_classes.test)
+    loaded = load_run(brought.workdir)
+    rest = loaded.evaluate(test)
+    (said,) = caplog.messages
+    assert "trained with the metrics in_top_2, misses, whose code is not in" in said
+    assert set(found.scores) - set(rest.scores) == {"in_top_2", "misses"}
+    for name in ("auc", "right", "first_2"):
+        assert rest.scores[name] == found.scores[name]
+    caplog.clear()
+    again = loaded.evaluate(test, metrics={"in_top_2": in_top_2, "misses": misses})
+    assert again.scores == found.scores and again.ensemble == found.ensemble
+    assert not caplog.records
+    show(again)
+    shown = capsys.readouterr().out
+    assert "misses (errors)" in shown and "in top 2" in shown
+
+
+def test_default_metrics_are_among_the_usual_scores(five_classes, tmp_path, caplog):
+    run = fit(models.logistic(5), five_classes, batch_size=8, workdir=tmp_path)
+    caplog.clear()
+    assert run.metrics == load_run(tmp_path).metrics == {}
+    names = set(load_run(tmp_path).evaluate(five_classes.test).scores)
+    assert names == {"accuracy", "balanced_accuracy", "loss"}
+    assert not caplog.records
+
+
+def test_metrics_that_are_none_are_refused_when_a_run_is_evaluated(
+    five_classes, brought
+):
+    for given, sentence in (
+        ([in_top_2], "give a dict of names and functions"),
+        ({"top 2": in_top_2}, "a metric is named 'top 2': use letters"),
+        ({"loss": in_top_2}, "like the minimised loss: rename it"),
+        ({"m": 3}, "metric 'm' is 3: give a function"),
+        ({"m": metrics.Metric(in_top_2, "up")}, "metric 'm' is better 'up'"),
+        ({"m": metrics.mae}, "metric 'm' is for outputs that are values"),
+        ({"m": metrics.Metric(in_top_2, split=True)}, "of a whole split does not take"),
+        ({"m": top_2}, r"the metric 'm' has shape \(2,\) for one example"),
+        ({"m": lambda outputs: 0.0}, "the metric 'm' does not take the outputs and"),
+        ({"m": misses._replace(function=lambda *_: "x")}, "return one number"),
+    ):
+        with pytest.raises(UserError, match=sentence) as raised:
+            brought.evaluate(five_classes.test, metrics=given)
+        assert "\n" not in str(raised.value)
+
+
+def test_outputs_of_unknown_meaning_have_the_metrics_of_the_run_only(five_classes):
+    def loss(outputs, label):
+        return losses.cross_entropy(outputs, label)
+
+    common = {"loss": loss, "batch_size": 8, "quiet": True}
+    run = fit(models.logistic(5), five_classes, metrics={"top": in_top_2}, **common)
+    found = run.evaluate(five_classes.test)
+    assert list(found.scores) == ["top"] and not found.ensemble
+    assert found.scores["top"]["mean"] == run.summary["test"]["top"]["mean"]
+    assert show(found) == 0
+    none = fit(models.logistic(5), five_classes, **common)
+    with pytest.raises(UserError, match="not known what the outputs of this run mean"):
+        none.evaluate(five_classes.test)
+    assert none.evaluate(five_classes.test, metrics={"top": in_top_2}).scores
