@@ -11,13 +11,14 @@ from dlworkshop.learn.chunk import gather, make_chunk
 from dlworkshop.learn.step import TrainStep, is_split
 from dlworkshop.types import Array, Batch, HParams, PyTree, TrainState
 
-RUNNING, STOPPED, QUARANTINED = 0, 1, 2  # the next three are quarantined, too
-LOSS, GRADIENT, PARAMETERS = 3, 4, 5
+RUNNING, STOPPED, QUARANTINED = 0, 1, 2  # the next four are quarantined, too
+LOSS, GRADIENT, PARAMETERS, OPTIMIZER = 3, 4, 5, 6
 FAULTS = {
     QUARANTINED: "the loss, the gradient or the parameters were",  # not distinguished
     LOSS: "the loss was",
     GRADIENT: "the gradient was",
     PARAMETERS: "the parameters were",
+    OPTIMIZER: "the optimizer's state was",
 }
 
 
@@ -96,6 +97,7 @@ def make_population_chunk(
     fetch: Callable = gather,
     sequential: bool = False,
     on_cpu: bool = True,
+    new_opt_state: Callable | None = None,
 ) -> Callable:
     """(population, hparams [P], data, feed [S, P, ...]) -> population, metrics [S, P].
 
@@ -103,11 +105,14 @@ def make_population_chunk(
     sequentially, a member does all of its steps before the next member, in place.
 
     A member whose loss or gradient is not finite is quarantined in its state before
-    that gradient. If the update overflowed although the gradient was finite, the member
-    is reset to its state at the beginning of the chunk. A member that is not running
-    does not change, and its metrics are NaN.
+    that gradient. If the update, or the optimizer's state, overflowed although the
+    gradient was finite, the member is reset to its parameters at the beginning of the
+    chunk. A member that is not running does not change, and its metrics are NaN.
+
+    `new_opt_state`, from `step.make_new_opt_state`, tells which arrays of an optimizer
+    are infinite on purpose; without it, its state is not checked.
     """
-    chunk = make_member_chunk(train_step, fetch, on_cpu)
+    chunk = make_member_chunk(train_step, fetch, on_cpu, new_opt_state)
 
     def alone(state, hparams, data, feed, member):
         own, numbers = jax.tree.map(lambda leaf: leaf[member], (state, hparams))
@@ -139,7 +144,10 @@ def make_population_chunk(
 
 
 def make_member_chunk(
-    train_step: Callable, fetch: Callable = gather, on_cpu: bool = True
+    train_step: Callable,
+    fetch: Callable = gather,
+    on_cpu: bool = True,
+    new_opt_state: Callable | None = None,
 ) -> Callable:
     """((train, status), hparams, data, feed [S, ...]) -> (train, status), metrics."""
     guarded = guard(train_step, on_cpu)
@@ -157,15 +165,20 @@ def make_member_chunk(
     chunk = make_chunk(member_step, fetch)
 
     def member_chunk(state, hparams: HParams, data, feed):
-        before, _ = state
+        before, was = state
         (train, status), metrics = chunk(state, hparams, data, feed)
         # checked once per chunk: in every step it cost 4 to 11 % of an MLP's time
         finite = all_finite(train.params, on_cpu)
         parts = (train.params, train.state, train.step)
         first = (before.params, before.state, before.step)
-        params, kept, step = select(finite, parts, first)
+        sound = jnp.array(True)
+        if new_opt_state is not None:
+            fresh = new_opt_state(before, hparams)
+            sound = (was != RUNNING) | opt_state_sound(train.opt_state, fresh, on_cpu)
+        params, kept, step = select(finite & sound, parts, first)
         train = train._replace(params=params, state=kept, step=step)
-        # if a later step found a loss that is not finite, the parameters caused it
+        # if a later step found a loss that is not finite, these caused it
+        status = jnp.where(sound, status, OPTIMIZER)
         return (train, jnp.where(finite, status, PARAMETERS)), metrics
 
     return member_chunk
@@ -251,6 +264,27 @@ def all_finite(tree: PyTree, on_cpu: bool = True) -> Array:
         weights = jnp.full(len(rows), 0.5 / len(rows), leaf.dtype)
         finite &= jnp.isfinite(weights @ rows).all()
     return finite
+
+
+def opt_state_sound(opt_state: PyTree, fresh: PyTree, on_cpu: bool = True) -> Array:
+    """Whether no array of an optimizer's state has overflowed: [] bool.
+
+    A second moment that is infinite makes updates of 0, so that a member would stand
+    still for ever. An array that is infinite in a `fresh` state is so on purpose, such
+    as the best loss of a plateau, and is not judged.
+
+    >>> fresh = {"best": jnp.array(jnp.inf), "nu": jnp.zeros(2)}
+    >>> bool(opt_state_sound(fresh, fresh))
+    True
+    >>> bool(opt_state_sound(fresh | {"nu": jnp.array([1.0, jnp.inf])}, fresh))
+    False
+    """
+    sound = jnp.array(True)
+    pairs = zip(jax.tree.leaves(opt_state), jax.tree.leaves(fresh), strict=True)
+    for now, new in pairs:
+        if jnp.issubdtype(now.dtype, jnp.inexact):  # no key and no count
+            sound &= all_finite(now, on_cpu) | ~jnp.isfinite(new).all()
+    return sound
 
 
 def make_evaluate(

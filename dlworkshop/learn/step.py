@@ -145,6 +145,16 @@ def make_optimizer(
     return with_extra_args(spec.optimizer(**numbers))
 
 
+def make_new_opt_state(spec: TrainSpec) -> Callable:
+    """(train, hparams) -> the optimizer's state as it would be at step 0."""
+
+    def new_opt_state(train: TrainState, hparams: HParams) -> PyTree:
+        step = jnp.zeros_like(train.step)
+        return make_optimizer(spec, hparams, step, train.key).init(train.params)
+
+    return new_opt_state
+
+
 def bound(model: StatefulModel, numbers: Mapping[str, Any]) -> StatefulModel:
     """The model with these hyper-parameters bound to `apply`."""
     if not numbers:

@@ -11,8 +11,19 @@ import numpy as np
 from jax.extend import core, source_info_util
 
 from dlworkshop.jaxprs import carry_of_scan
-from dlworkshop.learn.population import GRADIENT, LOSS, QUARANTINED, Population
-from dlworkshop.learn.step import make_own_step, make_train_step
+from dlworkshop.learn.hparams import name_of
+from dlworkshop.learn.population import (
+    GRADIENT,
+    LOSS,
+    OPTIMIZER,
+    QUARANTINED,
+    Population,
+)
+from dlworkshop.learn.step import (
+    make_new_opt_state,
+    make_own_step,
+    make_train_step,
+)
 from dlworkshop.train.compiling import compiler_options
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.task import Task
@@ -80,6 +91,8 @@ def explain(
     """
     of_all = population.train, dict(task.hparams)
     train, numbers = jax.device_put(jax.tree.map(lambda x: x[member], of_all), device)
+    if int(population.status[member]) == OPTIMIZER:
+        return _overflowed(task, train, numbers)
     step = _values_of_a_step(task)
     first = int(train.step)
     # then its state is that before the step that failed
@@ -108,6 +121,22 @@ def explain(
     except Exception:  # of a program that cannot be interpreted
         log.debug("the operation that failed was not found", exc_info=True)
         return ""
+
+
+def _overflowed(task: Task, train: TrainState, numbers: HParams) -> str:
+    """The first array of the optimizer's state that overflowed."""
+    fresh = jax.tree.leaves(make_new_opt_state(task.spec)(train, numbers))
+    now = jax.tree.leaves_with_path(train.opt_state)
+    for (path, leaf), new in zip(now, fresh, strict=True):
+        is_number = jnp.issubdtype(leaf.dtype, jnp.inexact)
+        if is_number and _finite(new) and not _finite(leaf):
+            where = f"opt_state{jax.tree_util.keystr(path)}"
+            return (
+                f"{where} of {name_of(task.spec.optimizer)} is not finite: clip the "
+                "gradients, as optimizers.clipped does, or divide the loss by a "
+                "constant"
+            )
+    return ""
 
 
 def _values_of_a_step(task: Task) -> Callable:

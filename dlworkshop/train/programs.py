@@ -20,6 +20,7 @@ from dlworkshop.learn.step import (
     TrainSpec,
     init_state,
     make_eval_step,
+    make_new_opt_state,
     make_own_step,
     make_train_step,
 )
@@ -117,7 +118,11 @@ class Programs:
             train_step = for_cpu(train_step) if convolves else train_step
         fetch = _streamed if streamed else gather
         chunk = pop.make_population_chunk(
-            train_step, fetch, sequential, on_cpu=platform == "cpu"
+            train_step,
+            fetch,
+            sequential,
+            on_cpu=platform == "cpu",
+            new_opt_state=make_new_opt_state(spec),
         )
         evaluate = {
             with_outputs: pop.make_evaluate(

@@ -64,7 +64,7 @@ class Replay(NamedTuple):
         head = "step", "loss", "|gradient|", "|parameters| before", "after"
         rows = [[f"{step.step}", *map(_number, step[1:])] for step in self.steps]
         widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-        for row in (head, *rows):
+        for row in (head, *rows) if rows else ():
             cells = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
             lines.append("  ".join(cells))
         return "\n".join([*lines, self.why])
@@ -149,11 +149,12 @@ def _replay(asked: Arguments, folder: Path, member: int) -> Replay:
     device = (jax.devices() if asked.devices is None else list(asked.devices))[0]
     # the run saw it at the end of a chunk, which is at most an epoch
     why = explain(task, population, member, device, task.order.steps_per_epoch, watch)
-    end = last[-1]
-    repeated = not np.isfinite([end.loss, end.gradient or 0.0, end.after]).all()
+    # without steps if it is the optimizer's state, which is still as it failed
+    values = [v for step in last for v in (step.loss, step.gradient or 0, step.after)]
+    repeated = not last or not np.isfinite(values).all()
     if not repeated:
         why = (
-            f"alone, the member is finite up to step {end.step}: it rounds differently "
+            f"alone, the member is finite up to step {last[-1].step}: it rounds differently "
             "than among the others, so the operation is not known"
         )
     return Replay(

@@ -8,6 +8,7 @@ import numpy as np
 from dlworkshop.data.inputs_like import describe_inputs
 from dlworkshop.learn.population import (
     FAULTS,
+    OPTIMIZER,
     PARAMETERS,
     QUARANTINED,
     STOPPED,
@@ -166,8 +167,9 @@ def _ending(plan: Plan, state: Mapping[str, Any], interrupted: bool) -> dict[str
 
 def fault_in_words(status: int, steps: int, num_steps: int) -> str:
     """What was not finite, of a member that was quarantined after some steps."""
-    # a member with such parameters was reset, maybe by more than one step
-    at = f"after step {steps}" if status == PARAMETERS else f"at step {steps + 1}"
+    # what is checked once per chunk: it was reset, maybe by more than one step
+    reset = status in (PARAMETERS, OPTIMIZER)
+    at = f"after step {steps}" if reset else f"at step {steps + 1}"
     return f"{FAULTS[status]} not finite {at} of {num_steps}"
 
 

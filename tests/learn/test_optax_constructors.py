@@ -14,6 +14,7 @@ import optax.contrib
 import pytest
 
 from dlworkshop.learn.optimizers import clipped, same_dtypes, with_extra_args
+from dlworkshop.learn.population import opt_state_sound
 
 STEPS = 4
 RATES = ("learning_rate", "max_learning_rate")
@@ -49,6 +50,15 @@ COMMON = {"sgd", "adam", "adamw", "adagrad", "rmsprop", "lion", "lamb", "adafact
 COMMON |= {"contrib.muon", "contrib.schedule_free_adamw", "polyak_sgd", "noisy_sgd"}
 ALL = constructors()
 WORKING = sorted(set(ALL) - set(IMPOSSIBLE))
+SOME_SLOW = pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name.removeprefix("optax.") in COMMON
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in WORKING
+    ],
+)
 
 
 def numbers_of(name):
@@ -120,15 +130,7 @@ def test_they_are_all_looked_at():
     assert {f"optax.{name}" for name in COMMON} < set(WORKING)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name
-        if name.removeprefix("optax.") in COMMON
-        else pytest.param(name, marks=pytest.mark.slow)
-        for name in WORKING
-    ],
-)
+@SOME_SLOW
 def test_a_member_is_the_lone_run(name):
     numbers = numbers_of(name)
     together = population(name, numbers)
@@ -143,6 +145,25 @@ def test_a_member_is_the_lone_run(name):
         assert max(changes) > 0  # it does something
     first, _, last = together["kernel"]
     assert not np.array_equal(first, last)
+
+
+@SOME_SLOW
+def test_a_state_without_overflow_is_not_quarantined(name):
+    numbers = {key: each[0] for key, each in numbers_of(name).items()}
+    tx, params = with_extra_args(ALL[name](**numbers, **fixed_of(name))), start()
+    fresh = tx.init(params)
+
+    @jax.jit
+    def step(params, opt_state):
+        value, grads = jax.value_and_grad(loss)(params)
+        updates, new = tx.update(grads, opt_state, params, value=value, grad=grads)
+        return optax.apply_updates(params, updates), new
+
+    opt_state = fresh
+    for _ in range(STEPS):
+        params, opt_state = step(params, opt_state)
+        for on_cpu in (True, False):
+            assert opt_state_sound(opt_state, fresh, on_cpu)
 
 
 @pytest.mark.parametrize("name", sorted(IMPOSSIBLE))

@@ -346,3 +346,66 @@ def test_what_was_not_finite_first_is_said(loss, note, quadrants, one_device):
     )
     row = run.summary["population"][1]
     assert row["status"] == "quarantined" and row["note"].startswith(note)
+
+
+def spike(step, *, at_step_7):
+    """Gradients that are multiplied once."""
+
+    def train_step(train, batch, hparams):
+        grads, state, metrics = step.gradient(train, batch, hparams)
+        scale = jnp.where(train.step == 7, at_step_7, 1.0)
+        grads = jax.tree.map(lambda leaf: leaf * scale, grads)
+        return step.advance(train, grads, state, metrics, hparams)[0], metrics
+
+    return train_step
+
+
+@pytest.mark.parametrize("chunk", [2, None])
+def test_a_second_moment_that_overflows_does_not_freeze_a_member(
+    chunk, quadrants, one_device
+):
+    run = fit(
+        models.logistic(4),
+        quadrants,
+        optax.adam,
+        hparams={"learning_rate": 0.01, "at_step_7": [1.0, 1e25]},
+        make_step=spike,
+        batch_size=16,
+        num_epochs=3,
+        steps_per_chunk=chunk,
+        devices=one_device,
+        quiet=True,
+    )
+    fine, row = run.summary["population"]
+    assert fine["status"] == "finished"
+    assert row["status"] == "quarantined"
+    assert row["note"].startswith("the optimizer's state was not finite after step 6")
+    assert "opt_state[0].nu['Dense_0']['bias'] of adam is not finite" in row["note"]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.params))
+
+
+def infinite_now_and_then(learning_rate):
+    """Descent whose state has an infinity from the start, and again later."""
+
+    def init(params):
+        return {"best": jnp.array(jnp.inf), "count": jnp.array(0)}
+
+    def update(grads, state, params=None, *, value, **_):
+        again = state["count"] % 4 == 3
+        best = jnp.where(again, jnp.inf, jnp.minimum(state["best"], value))
+        steps = jax.tree.map(lambda leaf: -learning_rate * leaf, grads)
+        return steps, {"best": best, "count": state["count"] + 1}
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def plateau(learning_rate):
+    tail = optax.contrib.reduce_on_plateau(patience=1)
+    return optax.chain(optax.adam(learning_rate), tail)
+
+
+@pytest.mark.parametrize("optimizer", [infinite_now_and_then, plateau])
+def test_an_optimizer_may_keep_an_infinity_on_purpose(optimizer, quadrants):
+    options = {"hparams": {"learning_rate": 0.01}, "batch_size": 16, "num_epochs": 2}
+    run = fit(models.logistic(4), quadrants, optimizer, quiet=True, **options)
+    assert run.summary["population"][0]["status"] == "finished"
