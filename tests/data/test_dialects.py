@@ -463,3 +463,28 @@ def test_warnings_are_logged_and_the_source_is_the_file_that_was_given(
     assert first.fingerprint == second.fingerprint
     assert "'z' was left out: always the same." in caplog.messages
     assert second.card["source"] == str(tmp_path / "copy.csv")
+
+
+@pytest.mark.parametrize("header", [False, True])
+@pytest.mark.parametrize("name", [True, False])
+def test_columns_separated_by_blanks_are_refused(tmp_path, header, name):
+    """Like auto-mpg.data: blanks, then a tab and a quoted name."""
+    rows = [
+        f"{18 + i % 7}.0   {4 + i % 3}   3{i % 10}.0      {'?' if i == 3 else '130.0'}"
+        + f'\t"ford {i % 5}"' * name
+        for i in range(40)
+    ]
+    head = ["mpg cyl displ power" + "\tname" * name] * header
+    file = tmp_path / "auto-mpg.data"
+    file.write_text("\n".join(head + rows))
+    with pytest.raises(UserError, match=r"separates columns by blanks \(.* commas"):
+        data.load(file, tmp_path / "made", target="column 1")
+
+
+def test_numbers_with_blanks_in_a_cell_are_no_columns(tmp_path):
+    """Pixels below a single name, and thousands."""
+    for cells in ("70 80 82 90", "1 234 567"):
+        rows = [f"{cells},{'ab'[i % 2]},{i / 7:.2f}" for i in range(60)]
+        file = tmp_path / "t.csv"
+        file.write_text("pixels,y,z\n" + "\n".join(rows))
+        assert data.load(file, tmp_path / "made", target="y").classes == ("a", "b")

@@ -77,8 +77,8 @@ def understand(path: Path, head: bytes, learnt: Mapping[str, str]) -> Dialect:
             file do not.
 
     Raises:
-        UserError: if the file is no text, two columns have the same name, or numbers
-            are ambiguous.
+        UserError: if the file is no text, its columns are separated by blanks, two
+            columns have the same name, or numbers are ambiguous.
 
     >>> found = understand(Path("t"), b"sep=;\\nx;y\\n1,5;a\\n2,5;b\\n", {})
     >>> found.delimiter, found.skip, found.names, found.decimals
@@ -101,6 +101,7 @@ def understand(path: Path, head: bytes, learnt: Mapping[str, str]) -> Dialect:
     found, widths = _split(lines, delimiter), _widths(_split(table, delimiter))
     width = max(widths.items(), key=lambda item: item[1], default=(0, 0))[0]
     start = _start(found, width)
+    _refuse_blanks(path, [each.cells[0] for each in found[start:]])
     above, rows = found[:start], [each.cells for each in found[start:]]
     notes: list[str] = []
     names, above = _short_header(above, rows, width)
@@ -181,6 +182,29 @@ def _start(found: Sequence[_Line], width: int) -> int:
             if _are_below_words(rows) and (i <= number or not _are_below_words(above)):
                 return i
     return first
+
+
+def _refuse_blanks(path: Path, first: Sequence[str]) -> None:
+    """Refuse a table whose first cells, with that of a header, are rows of numbers.
+
+    A column of numbers with blanks between them, such as pixels, has another header;
+    groups of three digits are a single number.
+    """
+    split = [cell.split() for cell in first]
+    rows = [
+        parts
+        for parts in split[1:]
+        if len(parts) == len(split[0])
+        and all(is_number(part) or is_missing(part) for part in parts)
+        and not all(len(part) == 3 for part in parts[1:])
+    ]
+    if split and len(split[0]) > 2 and rows and len(rows) >= 0.9 * len(split[1:]):
+        raise UserError(
+            f"{path} separates columns by blanks ('{first[-1][:40]}'): write it with "
+            "commas, for example with pandas.read_csv(file, sep=r'\\s+', "
+            "header=None).to_csv('table.csv', index=False), without header=None if its "
+            "first row has the names"
+        )
 
 
 def _widths(found: Sequence[_Line]) -> Counter[int]:
