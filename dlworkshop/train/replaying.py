@@ -154,8 +154,8 @@ def _replay(asked: Arguments, folder: Path, member: int) -> Replay:
     repeated = not last or not np.isfinite(values).all()
     if not repeated:
         why = (
-            f"alone, the member is finite up to step {last[-1].step}: it rounds differently "
-            "than among the others, so the operation is not known"
+            f"alone, the member is finite up to step {last[-1].step}: it rounds "
+            "differently than among the others, so the operation is not known"
         )
     return Replay(
         member=member,

@@ -135,6 +135,23 @@ def test_hyper_parameters_that_changed_are_those_of_the_end(quadrants, tmp_path)
     assert "because of integer_pow at " in found.why
 
 
+def test_the_state_of_an_optimizer_that_overflowed_is_named(quadrants, tmp_path):
+    """Its steps are not repeated: what was before the overflow is not kept."""
+
+    def steep(outputs, target, *, slope):
+        return slope * outputs.sum()
+
+    hparams = {"learning_rate": 1e-3, "slope": [1.0, 1e25]}
+    options = OPTIONS | {"loss": steep, "hparams": hparams, "workdir": tmp_path / "run"}
+    fit(MODEL, quadrants, optax.adam, **options)
+    found = replay(1, MODEL, quadrants, optax.adam, **options)
+    assert found.repeated and not found.steps
+    assert str(found).splitlines()[0].startswith("member 1 (seed 7, ")
+    assert found.note.startswith("the optimizer's state was not finite after step ")
+    assert found.why.startswith("opt_state[0].nu") and found.why in str(found)
+    assert "|gradient|" not in str(found)
+
+
 def test_a_damaged_checkpoint_is_skipped_and_stays_where_it_is(
     quadrants, trained, tmp_path
 ):
