@@ -48,6 +48,7 @@ from dlworkshop.data import order as orders
 from dlworkshop.learn import population as pop
 from dlworkshop.learn.step import spec_of
 from dlworkshop.models.model import BATCH, Model
+from dlworkshop.report import terminal
 from dlworkshop.train import autotune, memory, workload
 from dlworkshop.train import fit as fitting
 from dlworkshop.train.feeds import evaluation_pieces
@@ -635,7 +636,8 @@ def run_fit(part: str, model, dataset, optimizer, *, about: dict, **settings) ->
     parts += [(autotune, "measure"), (orders.Order, "_draw"), (Programs, "chunk")]
     parts += [(Programs, "epochs"), (Programs, "order"), (fitting, "make_plan")]
     parts += [(fitting, "conclude")]
-    with contextlib.redirect_stderr(spoken), timed(*parts) as seen:
+    heard = contextlib.redirect_stderr(spoken)
+    with heard, terminal.messages(), timed(*parts) as seen:
         started = time.perf_counter()
         summary = fitting.fit(model, dataset, optimizer, **settings).summary
         wall = time.perf_counter() - started
@@ -729,7 +731,10 @@ def chooser(members: int, epochs: int, forced: bool = False) -> None:
 @functools.cache
 def mnist_files() -> Dataset:
     def read(name: str, head: int, *shape: int) -> np.ndarray:
-        raw = gzip.decompress(next(MNIST.glob(f"{name}*")).read_bytes())
+        file = next(MNIST.glob(f"{name}*"), None)
+        if file is None:
+            raise FileNotFoundError(f"no {name}* in {MNIST}: set MNIST to its folder")
+        raw = gzip.decompress(file.read_bytes())
         return np.frombuffer(raw, np.uint8, offset=head).reshape(-1, *shape)
 
     def labels(name: str) -> np.ndarray:

@@ -6,6 +6,7 @@ Writes requirements/run.txt (what `make demo` installs) and requirements/dev.txt
 `make test` installs). Needs `uv` on the path or in this environment.
 """
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -45,5 +46,8 @@ def compile_lock(output: str, *extras: str) -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     compile_lock("requirements/run.txt", "build")
     compile_lock("requirements/dev.txt", "build", "dev")

@@ -8,6 +8,7 @@ resident as floats. It reports seconds of training and accuracy on the validatio
 Argument: the recipe as JSON. Output: system -> seconds and accuracies, as JSON.
 """
 
+import argparse
 import dataclasses
 import importlib.util
 import json
@@ -203,4 +204,10 @@ def main(recipe: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1]) if len(sys.argv) == 2 else worker(sys.argv[2], sys.argv[1])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipe", help="flags of mnist_speedrun.py as JSON")
+    parser.add_argument("system", nargs="?", choices=SYSTEMS, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    worker(asked.system, asked.recipe) if asked.system else main(asked.recipe)

@@ -29,6 +29,12 @@ def resident() -> tuple[float, float]:
     return kilobytes[0] / 1e3, kilobytes[1] / 1e3
 
 
+def refused(error: UserError) -> int:
+    """Print a user's mistake; returns the exit status."""
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
 def main() -> int:
     """Train and watch the memory; returns 0, or 2 after a user's mistake."""
     parser = argparse.ArgumentParser(
@@ -44,16 +50,17 @@ def main() -> int:
     try:
         dataset = data.load(args.data, args.data_dir)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return refused(error)
     train = dataset.train.inputs
     size = len(train) * int(np.prod(train.shape[1:])) * train.dtype.itemsize / 1e6
     seen: list[tuple[float, float]] = []
     done = threading.Event()
 
     def look() -> None:
-        while not done.wait(PERIOD):
+        while True:
             seen.append(resident())
+            if done.wait(PERIOD):
+                return
 
     watcher = threading.Thread(target=look)
     model, started = models.logistic(len(dataset.classes)), time.perf_counter()
@@ -61,6 +68,8 @@ def main() -> int:
     watcher.start()
     try:
         run = fit(model, dataset, hparams={"learning_rate": 1e-3}, **with_feed)
+    except UserError as error:
+        return refused(error)
     finally:
         done.set()
         watcher.join()
@@ -71,7 +80,7 @@ def main() -> int:
     for name, column in zip(
         ("allocated", "files"), zip(*seen, strict=True), strict=True
     ):
-        ends = [column[(i + 1) * len(column) // TENTHS - 1] for i in range(TENTHS)]
+        ends = [column[-(-(i + 1) * len(column) // TENTHS) - 1] for i in range(TENTHS)]
         print(f"{name:9} {' '.join(f'{value:6.0f}' for value in ends)}")
     return 0
 
