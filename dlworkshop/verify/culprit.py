@@ -34,9 +34,9 @@ from dlworkshop.verify.functions import (
     place_of,
     relative,
 )
-from dlworkshop.verify.linear import FACTOR, LARGE
+from dlworkshop.verify.linear import FACTOR, LARGE, SMALL
 from dlworkshop.verify.loops import is_float, of_scan, of_while, ranked
-from dlworkshop.verify.probes import finite, scale_of
+from dlworkshop.verify.probes import NUM_OUTPUTS, finite, scale_of
 from dlworkshop.verify.report import Culprit
 from dlworkshop.verify.transformations import own_rules, rule_of
 
@@ -64,7 +64,9 @@ def culprits_of(
     """The first equations of `fn`, in the order of its program, that `judge` rejects.
 
     If there are none at the point of `fn`, which may be a kink, the search is repeated
-    at a point beside it. If there are none either, all suspects are named together.
+    at a point beside it, and then for one output at a time, because a rule may be right
+    for a cotangent without zeros. If there are none either, all suspects are named
+    together.
 
     Args:
         fn: a function with a wrong derivative, and the point.
@@ -77,9 +79,14 @@ def culprits_of(
             that of a mask, which nothing depends on, is what is wrong.
     """
     walk = _Walk(judge, fn.at.dtype, modes, is_finite)
-    for shift in (0.0, NEARBY):
+    tries: list[tuple[float, Sequence[Any]]] = [(0.0, ()), (NEARBY, ())]
+    size = fn.outputs[-1].stop
+    if modes and 1 < size <= NUM_OUTPUTS:
+        tries += [(0.0, [unit]) for unit in np.eye(size)]
+    for shift, back in tries:
         at = (fn.at + shift * ray).astype(fn.at.dtype)
-        walk.program(fn.program.jaxpr, fn.program.consts, _Given([at], [True], [ray]))
+        given = _Given([at], [True], [ray], back)
+        walk.program(fn.program.jaxpr, fn.program.consts, given)
         if walk.found:
             return walk.found
     if len(walk.suspects) < 2:
@@ -139,7 +146,12 @@ class _Walk:
             rays = [slopes.get(v) for v in names]
             rounding = ROUNDINGS * float(np.finfo(self.dtype).eps)
             tried = []
-            for factor in (1.0, FACTOR, LARGE):  # a rule may depend on size and sign
+            for factor in (
+                1.0,
+                FACTOR,
+                LARGE,
+                SMALL,
+            ):  # a rule may depend on size and sign
                 given_to = jax.tree.map(lambda x, c=factor: c * x, (rays, back))
                 each = derivatives(values, *given_to)
                 with np.errstate(over="ignore"):
@@ -356,6 +368,8 @@ def _errors(jaxpr, moves, slopes, doubts, parts, rounding) -> np.ndarray:
             off = max(off, abs(_dot(weights, gaps, np.abs if only else np.real)))
         if _are_finite(u) and not _are_finite(pulled or ()):
             off = np.inf
+        if pulled is None and pushed is None and x and y and own_rules([eqn]):
+            off = np.inf  # as a whole it has no derivative, but what is inside has
         found.append((off, unsure, _dot(weights, ty, np.abs)))
     added, doubt, size = np.array(found).reshape(-1, 3).T
     with np.errstate(all="ignore"):

@@ -24,7 +24,7 @@ from dlworkshop.verify.second import check_next
 from dlworkshop.verify.transformations import compare, own_rules
 
 TOLERANCE = {np.dtype(np.float64): 1e-8, np.dtype(np.float32): 1e-3}
-NAMES = ("repeat", "jit", "vmap", "checkpoint")  # the transformations
+NAMES = ("repeat", "value_and_grad", "jit", "vmap", "checkpoint")
 FEW = 8  # `max_entries` in the check of a single equation
 
 
@@ -50,7 +50,8 @@ def check_gradients(
     **Checks.** Forward mode (`jax.jvp`) and reverse mode (`jax.vjp`) are compared with
     central differences and with each other. They must be linear: the derivative for
     -1024 times a random cotangent or tangent is -1024 times its derivative, and up to a
-    millionth the same for -2^40, and for the sum of cotangents. With `order=2`, both
+    millionth the same for -2^40, and for the sum of cotangents; up to a thousandth, the
+    same for -2^-10. With `order=2`, both
     modes of the gradient are checked too, and so on. Of an output with up to 16 numbers
     all are checked, of a larger one 6 numbers and two random sums of all. A complex
     number counts as two real ones, in JAX's conventions.
@@ -74,7 +75,8 @@ def check_gradients(
     **Transformations.** Calls are repeated with a new trace. If `f` contains rules or
     calls other than those of JAX and `models` (`custom_vjp`, `custom_jvp`, callbacks,
     Pallas), `f` and its derivatives are also compared with and without `jit`, `vmap`
-    and `jax.checkpoint`.
+    and `jax.checkpoint`, and its value with that of `jax.value_and_grad`, which the
+    rule computes.
 
     **Culprits.** If anything is wrong, the first three equations of `f` with a wrong
     derivative are named with file and line. The search needs 25 evaluations and two
@@ -95,8 +97,8 @@ def check_gradients(
             as in `jax.grad`.
         modes: "fwd", "rev" or both; a note is added if `f` lacks one of them.
         order: >= 1, of the highest derivatives to check.
-        transformations: some of "repeat", "jit", "vmap", "checkpoint"; by default only
-            "repeat", or all if `f` contains custom rules.
+        transformations: some of "repeat", "value_and_grad", "jit", "vmap",
+            "checkpoint"; by default only "repeat", or all if `f` contains custom rules.
         tolerance: in (0, 1); by default 1e-8, or 1e-3 in float32.
         max_entries: >= 1, largest size of an array whose entries are all probed.
         seed: of the random entries and directions.
@@ -240,10 +242,11 @@ def _asked(
     for arg in argnums if several else [argnums]:
         check_whole("argnums", arg, -len(args))
     if not _is_some_of(modes, ("fwd", "rev")) or not len(modes):
-        raise UserError(f'modes={modes!r}: give ("fwd", "rev") or one of the two')
+        wanted = 'a tuple of names: ("fwd", "rev"), ("fwd",) or ("rev",)'
+        raise UserError(f"modes={modes!r}: give {wanted}")
     check_whole("order", order)
     if names is not None and not _is_some_of(names, NAMES):
-        raise UserError(f"transformations={names!r}: give some of {NAMES}")
+        raise UserError(f"transformations={names!r}: give a tuple with some of {NAMES}")
     try:
         width = np.dtype(object if dtype is None else dtype)  # NumPy's None is float64
     except TypeError:

@@ -4,8 +4,9 @@ Differences are compared with derivatives for cotangents of 1, which cannot show
 rule forgets its cotangent, clips it, ignores its sign, or keeps its largest entries
 only. Multiplication by a power of two commutes with rounding, so that the derivative
 for -1024 u is that for u times -1024, to the last bit, however rough or ill-conditioned
-the derivative is; -2^40 u shows what clips the small cotangents behind a mean. The
-derivative for u + v is the sum of those for u and v up to rounding.
+the derivative is; -2^40 u shows what clips the small cotangents behind a mean, and
+-u / 1024 what drops small ones. The derivative for u + v is the sum of those for u and
+v up to rounding.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,16 +19,17 @@ from dlworkshop.verify.report import Comparison, norm_of
 from dlworkshop.verify.rounding import CLEAR, rounding_of
 from dlworkshop.verify.terms import terms_of
 
-# Multiples of a cotangent that are compared: of the larger one a derivative may be
-# approximate, as that of a solver with an absolute tolerance is.
-FACTOR, LARGE = -(2.0**10), -(2.0**40)
+# Multiples of a cotangent that are compared: of the others than the first a derivative
+# may be approximate, as that of a solver with an absolute tolerance is.
+FACTOR, LARGE, SMALL = -(2.0**10), -(2.0**40), -(2.0**-10)
 NONLINEAR = (
     "a derivative is not linear in its {}: a rule forgets it, clips or normalises it, "
-    "keeps a part of it, or depends on its sign"
+    "keeps a part of it, drops small ones, or depends on its sign"
 )
 WHAT = {"rev": "cotangent", "fwd": "tangent"}
 NAME = {"rev": "reverse", "fwd": "forward"}
 ADDITIVE = 1e-6  # relative to the norm: a solver's derivative is not additive exactly
+ROUGH = 1e-3  # the same for the small multiple: an absolute tolerance weighs 1024 times
 
 
 def compare_linear(
@@ -72,8 +74,10 @@ def compare_linear(
             linear = _Linear(fn, fn.push, fn.outputs, own, rng)
         bar = max(tolerance, additive)
         scaled = linear.scaled(given, FACTOR, tolerance)
-        if scaled[2]:
-            scaled = max(scaled, linear.scaled(given, LARGE, bar), key=lambda x: x[0])
+        for factor, rough in ((LARGE, bar), (SMALL, max(bar, ROUGH))):
+            if scaled[2]:
+                more = linear.scaled(given, factor, rough)
+                scaled = max(scaled, more, key=lambda x: (not x[2], x[0]))
         made = {f"a multiple of its {WHAT[mode]}": scaled}
         if mode == "rev" and len(grads) > 1:
             weights = size * rng.standard_normal(len(grads))

@@ -10,6 +10,7 @@ from jax.extend import core
 
 from dlworkshop.jaxprs import carry_of_scan
 from dlworkshop.verify.differences import FIRST, central_slopes
+from dlworkshop.verify.functions import mode_is_missing
 
 STEPS = 12  # of a loop that are searched
 LONGEST = 1000  # steps of a while loop among which they are chosen
@@ -69,12 +70,13 @@ def of_while(params, given) -> Steps:
 def ranked(steps: Steps, outside, modes, dtype, rounds: int) -> Iterable[int]:
     """The steps to search: those with the largest errors along a ray.
 
-    One program measures all steps. Without `modes`, where no derivative is wrong, the
-    steps are spread over the loop.
+    One program measures all steps. Without `modes`, where no derivative is wrong, or if
+    a step has a loop without reverse mode, the steps are spread over the loop.
     """
     num = len(steps.carries)
+    spread = np.unique(np.linspace(0, num - 1, min(num, STEPS)).astype(int))
     if num <= STEPS or not modes:
-        return np.unique(np.linspace(0, num - 1, min(num, STEPS)).astype(int))
+        return spread
     moving, run = steps.moving(outside), core.jaxpr_as_fun(steps.body)
     rng, narrow = np.random.default_rng(0), dtype == np.float32
     inner = getattr(steps.body, "jaxpr", steps.body)
@@ -116,7 +118,13 @@ def ranked(steps: Steps, outside, modes, dtype, rounds: int) -> Iterable[int]:
         return value, beside, jnp.stack(exact)
 
     varying = [jnp.stack(x) for x in zip(*steps.carries, strict=True)]
-    found = jax.jit(lambda xs: jax.lax.map(measured, xs))([*varying, *steps.rows])
+    run_all = jax.jit(lambda xs: jax.lax.map(measured, xs))
+    try:
+        found = run_all([*varying, *steps.rows])
+    except Exception as error:
+        if not mode_is_missing(error):
+            raise
+        return spread
     value, beside, exact = (np.asarray(x, np.float64) for x in found)  # [steps, ...]
     up, down = np.moveaxis(
         beside.reshape(num, 2, *h.shape), 0, -1

@@ -9,7 +9,7 @@ import pytest
 # Defaults of all checks under `--gradients=thorough`.
 THOROUGH: dict[str, Any] = {
     "order": 2,
-    "transformations": ("repeat", "jit", "vmap", "checkpoint"),
+    "transformations": ("repeat", "value_and_grad", "jit", "vmap", "checkpoint"),
     "max_entries": 2048,
 }
 

@@ -122,7 +122,7 @@ class GradientReport(NamedTuple):
             else:
                 first += "NOT CHECKED, differences have no slope there"
         elif verdict == WRONG and all(row.verdict != WRONG for row in self.rows):
-            first = "two ways to compute the derivatives DISAGREE"
+            first = "two ways to compute f or its derivatives DISAGREE"
         elif verdict == UNCHECKED:
             first += f" at {worst.path} {worst.worst}"
         else:

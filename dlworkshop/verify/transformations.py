@@ -1,4 +1,4 @@
-"""Comparison of a function with itself under jit, vmap and checkpoint."""
+"""Comparison of a function with itself under jit, vmap, checkpoint and autodiff."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -50,7 +50,7 @@ def compare(
 
     Args:
         fn: the function and the point.
-        names: some of "repeat", "jit", "vmap" and "checkpoint".
+        names: some of "repeat", "value_and_grad", "jit", "vmap" and "checkpoint".
         modes: of the derivatives: "rev", "fwd" or both.
         seed: of the points under vmap, and of the directions.
 
@@ -71,9 +71,13 @@ def compare(
     found, notes = [], []
     for name in names:
         try:
-            others = _functions(_otherwise(name, fn), modes, u, ray)
+            if name == "value_and_grad":
+                others = {"the value": _valued(fn, modes)}
+            else:
+                others = _functions(_otherwise(name, fn), modes, u, ray)
             pairs = []
-            for what, function in known.items():
+            for what in others:
+                function = known[what]
                 if name == "vmap":
                     theirs = np.stack([np.asarray(function(p)) for p in points])
                     ours = jax.vmap(function)(points)
@@ -81,6 +85,8 @@ def compare(
                     theirs = one[what]
                     ours = others[what](jnp.asarray(fn.at))
                 pairs.append((what, np.asarray(ours), theirs))
+            if name == "vmap":
+                pairs += _batched(fn, modes, u, ray)
         except Exception as error:
             if not isinstance(error, NotImplementedError) and not (
                 mode_is_missing(error) or "vmap" in str(error)
@@ -98,12 +104,12 @@ def compare(
                         for functions in (known, others)
                     )
                 )
-                for what in known
+                for what in others
             }
             value = noise["the value"].max()
-            if "rev" in modes:
+            if "the gradient" in noise:
                 noise["the gradient"] += value / scale
-            if "fwd" in modes:
+            if "the tangent" in noise:
                 noise["the tangent"] += value
             compared = _compared(name, fn, pairs, float(scale.max()), noise)
         found.append(compared)
@@ -118,6 +124,31 @@ def _functions(fn: Function, modes: Sequence[str], u, ray) -> dict[str, Callable
     if "fwd" in modes:
         functions["the tangent"] = lambda v: fn.push(v, ray)
     return functions
+
+
+def _batched(fn: Function, modes: Sequence[str], u, ray):
+    """Derivatives for a batch of cotangents or tangents at one point, and one by one.
+
+    `jax.jacrev` and `jax.jacfwd` compute them so.
+    """
+    found = []
+    for what, mode, given, derivative in (
+        ("the gradient", "rev", u, fn.pull),
+        ("the tangent", "fwd", ray, fn.push),
+    ):
+        if mode in modes:
+            batch = np.stack([given, -2 * given, 4 * given])
+            ours = np.asarray(jax.vmap(lambda x, d=derivative: d(fn.at, x))(batch))
+            theirs = np.stack([np.asarray(derivative(fn.at, x)) for x in batch])
+            found.append((what, ours, theirs))
+    return found
+
+
+def _valued(fn: Function, modes: Sequence[str]) -> Callable:
+    """The value that comes with a derivative, which a custom rule computes itself."""
+    if "rev" in modes:
+        return fn.compile(lambda v: jax.vjp(fn.flat, v)[0])
+    return fn.compile(lambda v: jax.jvp(fn.flat, (v,), (jnp.zeros_like(v),))[0])
 
 
 def _otherwise(name: str, fn: Function) -> Function:

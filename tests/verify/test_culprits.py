@@ -337,9 +337,21 @@ def test_a_rule_that_is_right_for_each_cotangent_alone_is_wrong(f):
     assert named == ["custom_vjp of keeps_the_largest"], report
 
 
+@jax.custom_vjp
+def drops(x):
+    return jnp.sin(x)
+
+
+drops.defvjp(
+    lambda x: (jnp.sin(x), x),
+    lambda x, g: (jnp.where(jnp.abs(g) > 1e-2, g, 0) * jnp.cos(x),),
+)
+
+
 @pytest.mark.parametrize(
     ("rule", "f"),
     [
+        ("drops", lambda x: jnp.sum(drops(x))),
         ("forgets", lambda x: jnp.log(5 + forgets(x)) + jnp.sum(x**2)),
         ("guided", lambda x: -jnp.sum(guided(x))),
         ("clips", lambda x: jnp.sum(3 * clips(x) ** 2)),
@@ -381,6 +393,86 @@ def test_a_rule_that_clips_behind_a_large_mean_is_named():
     assert [c.name for c in report.culprits] == ["custom_vjp of clips"], report
 
 
+@jax.custom_vjp
+def halves_beside_zeros(x):
+    return jnp.tanh(x)
+
+
+halves_beside_zeros.defvjp(
+    lambda x: (jnp.tanh(x), x),
+    lambda x, g: (jnp.where(jnp.any(g == 0), 0.5, 1) * g * (1 - jnp.tanh(x) ** 2),),
+)
+
+
+def test_a_rule_that_is_right_for_cotangents_without_zeros_is_named():
+    report = check_gradients(lambda x: 2 * halves_beside_zeros(x), V)
+    named = [c.name for c in report.culprits]
+    assert named == ["custom_vjp of halves_beside_zeros"], report
+
+
+@jax.custom_vjp
+def doubled_beside_its_gradient(x):
+    return jnp.sin(x)
+
+
+doubled_beside_its_gradient.defvjp(
+    lambda x: (2 * jnp.sin(x), x), lambda x, g: (g * jnp.cos(x),)
+)
+
+
+@jax.custom_jvp
+def shifted_beside_its_tangent(x):
+    return jnp.sin(x)
+
+
+shifted_beside_its_tangent.defjvp(
+    lambda x, t: (jnp.sin(x[0]) + 1e-6, t[0] * jnp.cos(x[0]))
+)
+
+
+@pytest.mark.parametrize(
+    ("rule", "modes"),
+    [
+        (doubled_beside_its_gradient, ("fwd", "rev")),
+        (shifted_beside_its_tangent, ("fwd", "rev")),
+        (shifted_beside_its_tangent, ("fwd",)),
+    ],
+)
+def test_a_rule_with_another_value_than_its_function_is_named(rule, modes):
+    report = check_gradients(lambda x: jnp.sum(rule(x)), V, modes=modes)
+    assert "value_and_grad: DIFFERENT" in str(report), report
+    (found,) = report.culprits
+    assert found.name.endswith(f" of {rule.__name__}"), report
+
+
+@jax.custom_batching.custom_vmap
+def times(x, g):
+    return x * g
+
+
+@times.def_vmap
+def _(n, is_mapped, x, g):
+    made = x * g if is_mapped[0] else jnp.broadcast_to(x * g.sum(0), g.shape)
+    return made, True
+
+
+@jax.custom_vjp
+def mixes_its_cotangents(x):
+    return jnp.sin(x)
+
+
+mixes_its_cotangents.defvjp(
+    lambda x: (jnp.sin(x), x), lambda x, g: (times(jnp.cos(x), g),)
+)
+
+
+def test_a_rule_that_is_wrong_in_jacrev_is_named():
+    report = check_gradients(lambda x: 2 * mixes_its_cotangents(x), V)
+    assert "vmap: DIFFERENT" in str(report), report
+    named = [c.name for c in report.culprits]
+    assert named == ["custom_vjp of mixes_its_cotangents"], report
+
+
 @jax.custom_jvp
 def sine(x):
     return jnp.sin(x)
@@ -413,6 +505,31 @@ wrong_beside_tanh.defjvp(
 def test_a_rule_that_another_rule_calls_is_named(f, name):
     report = check_gradients(lambda x: jnp.sum(f(x)), V)
     assert [c.name for c in report.culprits] == [f"custom_jvp of {name}"], report
+
+
+def in_while(x):
+    """Two sines, in a loop without reverse mode."""
+    return lax.while_loop(lambda s: s[0] < 2, lambda s: (s[0] + 1, sine(s[1])), (0, x))
+
+
+def in_scan(x):
+    """As many as 26, the way `odeint` has them."""
+    return lax.scan(lambda x, _: (in_while(x)[1], None), x, None, 13)
+
+
+@pytest.mark.parametrize(("loop", "place", "num"), [(in_while, 1, 2), (in_scan, 0, 26)])
+def test_a_rule_in_a_loop_that_another_rule_differentiates_is_named(loop, place, num):
+    def unrolled(x):
+        for _ in range(num):
+            x = sine(x)
+        return x
+
+    repeated = jax.custom_vjp(lambda x: loop(x)[place])
+    repeated.defvjp(
+        lambda x: (loop(x)[place], x), lambda x, g: jax.vjp(unrolled, x)[1](g)
+    )
+    report = check_gradients(lambda x: jnp.sum(repeated(x)), V)
+    assert [c.name for c in report.culprits] == ["custom_jvp of sine"], report
 
 
 @pytest.mark.parametrize("f", [jnp.tanh, lambda x: 1 * jnp.tanh(x)])

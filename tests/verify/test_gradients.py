@@ -354,7 +354,7 @@ def test_float32_that_does_not_move_with_params_is_fine():
         ({"culprits": None}, "culprits is None: give True or False"),
         ({"culprits": np.array([1, 0])}, "culprits is an array"),
         ({"dtype": None}, "dtype=None"),
-        ({"modes": "rev"}, "modes='rev'"),
+        ({"modes": "rev"}, r"modes='rev': give a tuple of names: .*\(\"rev\",\)"),
         ({"modes": ("lin",)}, "modes="),
         ({"modes": [["rev"]]}, "modes="),
         ({"order": 0}, "order is 0"),
