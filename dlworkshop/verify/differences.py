@@ -19,7 +19,9 @@ differences. If f rounds a value of size 1 internally (sqrt(1 + x^2) - 1 at 1e-6
 bfloat16), it is a staircase that is constant between nearby points, and its rounding
 shows only at spacings that cross several steps. A slope is no evidence if it is not
 confirmed there, or differs at the finest spacing at which f changes (waves, chaos). A
-slope of 0 is evidence if f is constant along the whole ray.
+slope of 0 is evidence if f is constant along the whole ray. If rounding is divided by
+something that moves, as in (1 - cos x) / x^2, f is a saw: it has a slope between its
+jumps, which is no evidence if the slope across them agrees with autodiff.
 
 **Kinks.** J(h) = (f(x+h) - 2 f(x) + f(x-h)) / h falls like h where f is smooth, and
 tends to a constant where x is a kink, half of which is added to the doubt. Where the
@@ -40,6 +42,7 @@ SMALLEST = -48  # log2 of the smallest step, relative to the entry
 # compute in bfloat16
 WIDEST = {np.dtype(np.float64): -8, np.dtype(np.float32): -4}
 RUNG = 8  # log2 of the ratio between successive spacings
+SAW = (0, 3, 6)  # log2 of the ratios between the largest spacing and others
 CONFIRM = 4  # log2 of the factor by which steps shrink to confirm an error
 SHRINK, GROW = 6, 4  # log2 of the largest factors between the steps of two rounds
 
@@ -181,6 +184,11 @@ class Differences:
             apart = np.abs(seen - slope.central)
             vague = (4 * unsure > np.abs(seen)) & ~contradicted(seen, 2 * unsure)
         differ = vague | ~(apart <= 4 * (unsure + slope.doubt))
+        saw = self._saw(probe)
+        if np.any(accused & (saw > 2 * (self.rounding + rounding))):
+            across = self._search(probe, enough, contradicted, saw)
+            self._starts.pop(kind, None)  # a step that suits this ray only
+            differ |= ~contradicted(across.central, across.doubt)
         # autodiff has the same rounding errors by cancellation as f
         doubt = slope.doubt + 4 * (self.rounding + level) / (probe.own or probe.scale)
         doubt = np.where(differ, np.inf, doubt)
@@ -224,6 +232,17 @@ class Differences:
             seen |= new & clear
             exponent += RUNG
         return level, np.where(seen | (wide == 0), slope, np.nan), unsure
+
+    def _saw(self, probe: Probe) -> np.ndarray:
+        """The rounding error [Q] of values that shows at several large spacings."""
+        size = np.log2(probe.own or probe.scale) + WIDEST[self.at.dtype]
+        found = []
+        for spacing in 1.2 * np.exp2(size - np.array(SAW)):
+            ray = spacing * probe.ray(self.at)
+            points = [(self.at + k * ray).astype(self.at.dtype) for k in range(1, 9)]
+            with np.errstate(all="ignore"):
+                found.append(levels_of(self.values(points))[1])
+        return np.nan_to_num(np.min(found, axis=0), posinf=0.0)
 
     def _search(self, probe, enough, contradicted, rounding) -> Slope:
         first = FIRST[self.at.dtype]

@@ -509,6 +509,11 @@ def test_the_settings_of_a_strict_suite_are_no_hindrance(setting):
     assert report.ok and outside.ok, f"{report} {outside}"
 
 
+def test_the_slope_between_the_jumps_of_rounding_is_no_evidence():
+    report = check_gradients(lambda x: (1 - jnp.cos(x)) / x**2, np.array([1e-4, 1e-2]))
+    assert report.verdict != "WRONG", report
+
+
 @jax.custom_vjp
 def outside_squares(p):
     """By NumPy; it has no rule for vmap."""
