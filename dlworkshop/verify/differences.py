@@ -185,10 +185,12 @@ class Differences:
             vague = (4 * unsure > np.abs(seen)) & ~contradicted(seen, 2 * unsure)
         differ = vague | ~(apart <= 4 * (unsure + slope.doubt))
         saw = self._saw(probe)
-        if np.any(accused & (saw > 2 * (self.rounding + rounding))):
+        known = self.rounding + rounding + self.eps * np.abs(self.value)
+        rough = accused & (saw > CLEAR * known)
+        if rough.any():
             across = self._search(probe, enough, contradicted, saw)
             self._starts.pop(kind, None)  # a step that suits this ray only
-            differ |= ~contradicted(across.central, across.doubt)
+            differ |= rough & ~contradicted(across.central, across.doubt)
         # autodiff has the same rounding errors by cancellation as f
         doubt = slope.doubt + 4 * (self.rounding + level) / (probe.own or probe.scale)
         doubt = np.where(differ, np.inf, doubt)
@@ -239,7 +241,8 @@ class Differences:
         found = []
         for spacing in 1.2 * np.exp2(size - np.array(SAW)):
             ray = spacing * probe.ray(self.at)
-            points = [(self.at + k * ray).astype(self.at.dtype) for k in range(1, 9)]
+            # next to the point, sqrt(x^2 + 1e-10) is rough at every spacing
+            points = [(self.at + k * ray).astype(self.at.dtype) for k in range(25, 33)]
             with np.errstate(all="ignore"):
                 found.append(levels_of(self.values(points))[1])
         return np.nan_to_num(np.min(found, axis=0), posinf=0.0)
