@@ -146,12 +146,8 @@ class _Walk:
             rays = [slopes.get(v) for v in names]
             rounding = ROUNDINGS * float(np.finfo(self.dtype).eps)
             tried = []
-            for factor in (
-                1.0,
-                FACTOR,
-                LARGE,
-                SMALL,
-            ):  # a rule may depend on size and sign
+            # a rule may depend on size and sign
+            for factor in (1.0, FACTOR, LARGE, SMALL):
                 given_to = jax.tree.map(lambda x, c=factor: c * x, (rays, back))
                 each = derivatives(values, *given_to)
                 with np.errstate(over="ignore"):

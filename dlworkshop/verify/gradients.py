@@ -51,10 +51,10 @@ def check_gradients(
     central differences and with each other. They must be linear: the derivative for
     -1024 times a random cotangent or tangent is -1024 times its derivative, and up to a
     millionth the same for -2^40, and for the sum of cotangents; up to a thousandth, the
-    same for -2^-10. With `order=2`, both
-    modes of the gradient are checked too, and so on. Of an output with up to 16 numbers
-    all are checked, of a larger one 6 numbers and two random sums of all. A complex
-    number counts as two real ones, in JAX's conventions.
+    same for -2^-10. With `order=2`, both modes of the gradient are checked too, and so
+    on. Of an output with up to 16 numbers all are checked, of a larger one 6 numbers
+    and two random sums of all. A complex number counts as two real ones, in JAX's
+    conventions.
 
     **Probes.** In an array of up to `max_entries` numbers, every entry is probed, and
     two directions through all entries. In a larger array, `max_entries` / 8 entries are
