@@ -148,11 +148,11 @@ class _Walk:
             tried = []
             # a rule may depend on size and sign
             for factor in (1.0, FACTOR, LARGE, SMALL):
-                given_to = jax.tree.map(lambda x, c=factor: c * x, (rays, back))
-                each = derivatives(values, *given_to)
                 with np.errstate(over="ignore"):
+                    given_to = jax.tree.map(lambda x, c=factor: c * x, (rays, back))
                     scaled = {v: factor * t for v, t in slopes.items()}
                     wide = {v: abs(factor) * t for v, t in doubts.items()}
+                each = derivatives(values, *given_to)
                 off = _errors(jaxpr, moves, scaled, wide, each, rounding)
                 tried.append((off, each))
             off, parts = tried[0]

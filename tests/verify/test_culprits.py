@@ -82,6 +82,7 @@ def test_the_rule_and_its_line_are_named(f):
     assert len(report.culprits) == 1, report
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("size", [1e200, 1e300, 1e-300])
 def test_the_size_of_the_values_does_not_matter(size):
     report = check_gradients(lambda x: size * crooked(x), V, transformations=())
