@@ -69,6 +69,14 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
         row = summary["population"][member]
         row["note"] += f": {why}"
         log.log(level, "member %d is quarantined: %s", member, row["note"])
+        others = [
+            str(each["member"])
+            for each in summary["population"]
+            if each["status"] == "quarantined" and each is not row
+        ]
+        if workdir is not None and others:
+            words = "dlworkshop replay %s --member N SCRIPT explains the others: %s"
+            log.log(level, words, workdir, ", ".join(others))
     if processes.count() > 1:  # every process returns the whole run
         final = processes.fetch(final)
     if workdir is not None:

@@ -135,6 +135,15 @@ def test_hyper_parameters_that_changed_are_those_of_the_end(quadrants, tmp_path)
     assert "because of integer_pow at " in found.why
 
 
+def test_the_end_of_a_run_says_how_to_explain_the_others(quadrants, tmp_path, caplog):
+    options = OPTIONS | {"quiet": False}
+    fit(MODEL, quadrants, optax.sgd, **options)
+    assert "dlworkshop replay" not in caplog.text  # there is no folder to replay from
+    fit(MODEL, quadrants, optax.sgd, **options, workdir=tmp_path / "run")
+    command = f"dlworkshop replay {tmp_path / 'run'} --member N SCRIPT"
+    assert f"{command} explains the others: 1" in caplog.text
+
+
 def test_the_state_of_an_optimizer_that_overflowed_is_named(quadrants, tmp_path):
     """Its steps are not repeated: what was before the overflow is not kept."""
 
