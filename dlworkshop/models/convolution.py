@@ -147,7 +147,7 @@ def has_convolutions(apply: Callable, *shapes: Any, **more: Any) -> bool:
     The arguments are arrays or `jax.ShapeDtypeStruct`s.
 
     >>> from dlworkshop import models
-    >>> image = jax.ShapeDtypeStruct((8, 8, 1), float)
+    >>> image = jax.ShapeDtypeStruct((8, 8, 1), "float32")
     >>> for model in models.cnn((4,), (8,)), models.mlp((8,)):
     ...     params = jax.eval_shape(model.init, jax.random.key(0), image)
     ...     print(has_convolutions(model.apply, params, image))

@@ -156,7 +156,7 @@ def vgg16(
     large-scale image recognition, table 1, column D.
 
     >>> model = vgg16(pooling="avg")
-    >>> image = jax.ShapeDtypeStruct((64, 48, 3), float)
+    >>> image = jax.ShapeDtypeStruct((64, 48, 3), "float32")
     >>> params = jax.eval_shape(model.init, jax.random.key(0), image)
     >>> sum(leaf.size for leaf in jax.tree.leaves(params))
     14714688
@@ -207,7 +207,8 @@ def parted(model: Model, params: Any) -> tuple[tuple[Model, Any], tuple[Model, A
         The models of `Trunk` and `LastBlock`, each with its part of `params`: an image
         [H, W, 3] -> maps [H // 16, W // 16, 512], and maps -> features [512].
 
-    >>> model, image = vgg16(pooling="avg"), jax.ShapeDtypeStruct((64, 48, 3), float)
+    >>> model = vgg16(pooling="avg")
+    >>> image = jax.ShapeDtypeStruct((64, 48, 3), "float32")
     >>> params = jax.eval_shape(model.init, jax.random.key(0), image)
     >>> (trunk, first), (block, last) = parted(model, params)
     >>> maps = jax.eval_shape(trunk.apply, first, image)
