@@ -10,7 +10,7 @@ import jax
 import optax
 
 from dlworkshop import identity, run_files
-from dlworkshop.errors import UserError
+from dlworkshop.errors import UserError, check_path
 from dlworkshop.learn import losses, schedules
 from dlworkshop.learn.metrics import Metric
 from dlworkshop.models.model import Model, StatefulModel
@@ -244,6 +244,7 @@ def replay(member: int, *args: Any, **kwargs: Any) -> replaying.Replay:
     """
     if kwargs.get("workdir") is None:
         raise UserError("workdir is None: give the folder of the run to replay")
+    check_path("workdir", kwargs["workdir"])
     of_fit = replaying.action(Path(kwargs["workdir"]), member)
     return _answer(of_fit, *args, **kwargs)
 

@@ -208,6 +208,7 @@ def other_loss(outputs, target, *, shift):
         (3, {}, "has 3 members: give a number from 0 to 2"),
         (-1, {}, "member is -1: give a whole number of at least 0"),
         (0, {"workdir": None}, "workdir is None: give the folder"),
+        (0, {"workdir": 5}, "workdir is 5: give a path"),
         (0, {"loss": other_loss}, "this is not the run in .*other_loss"),
         (0, {"num_epochs": 3}, "num_epochs was 2 and is now 3"),
         (0, {"seeds": [8]}, r"seeds was .7, 7, 7. and is now"),
