@@ -4,7 +4,7 @@ import importlib
 from typing import Any
 
 from dlworkshop.errors import UserError
-from dlworkshop.models.augment import Augment, augmented
+from dlworkshop.models.augment import Augment, augmented, mirrored
 from dlworkshop.models.checks import check_one_example, check_state, explain
 from dlworkshop.models.cnn import cnn
 from dlworkshop.models.layers import average_pool, max_pool
@@ -56,6 +56,7 @@ __all__ = [
     "from_nnx",
     "logistic",
     "max_pool",
+    "mirrored",
     "mlp",
     "num_params",
     "on_first_channel",

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dlworkshop.errors import UserError
-from dlworkshop.models.augment import Augment, augmented
+from dlworkshop.models.augment import Augment, augmented, mirrored
 from dlworkshop.models.cnn import cnn
 from dlworkshop.models.functions import OWN, ROOMS, find_function
 from dlworkshop.models.logistic import logistic
@@ -46,6 +46,7 @@ def from_config(config: Mapping[str, Any]) -> Model:
     name = settings.pop("name", None)
     augment = settings.pop("augment", None)
     any_kind = settings.pop("on_rgb", False)
+    both_views = settings.pop("mirrored", False)
     scaling = [(make, settings.pop(make.__name__, None)) for make in SCALING]
     if name not in MAKERS:
         raise UserError(f"the model '{name}' is none of {', '.join(MAKERS)}: {OWN}")
@@ -60,5 +61,6 @@ def from_config(config: Mapping[str, Any]) -> Model:
         if known is not None:
             model = make(model, **known)
     model = on_rgb(model) if any_kind else model
+    model = mirrored(model) if both_views else model
     # a custom augmentation cannot be built from its name, and is for training only
     return augmented(model, Augment(**augment)) if isinstance(augment, dict) else model

@@ -26,7 +26,7 @@ from dlworkshop.search import choice, expected
 from dlworkshop.search.baselines import baselines
 from dlworkshop.search.budget import Budget
 from dlworkshop.search.candidates import candidates, check
-from dlworkshop.search.effort import Effort
+from dlworkshop.search.effort import Effort, views_of
 from dlworkshop.search.state import SearchState
 from dlworkshop.search.task import Task, own_units, task_of
 from dlworkshop.search.trial import Search, repeats
@@ -190,6 +190,7 @@ def _conclude(
         settings=(setting,),
         seeds=plan["seeds"],
         updates=plan["updates"],
+        views=views_of(network),
     )
     state.log(
         "the run: %s, %d updates of %d examples, about %s",
@@ -287,6 +288,11 @@ def _notes(task: Task, plan: Mapping[str, Any], run: Run) -> list[str]:
     notes = [task.why + "."] if task.why else []
     if "on_first_channel" in run.model.config:
         notes.append("The images are grey but stored as RGB: one channel is used.")
+    if "mirrored" in run.model.config:
+        notes.append(
+            "Trained with flips: the outputs are means over an image and its mirror "
+            "image."
+        )
     if plan["updates"] < plan["usual"] // 2:
         notes.append(
             f"Undertrained: the time was enough for {plan['updates']:,} updates, "

@@ -241,6 +241,9 @@ def augmenting(
 ) -> Candidate:
     """A network for images [side, side, C], and the augmentations to try.
 
+    If it is trained with flips, its outputs are means over an image and its mirror
+    image; in the search they are not.
+
     Args:
         name: of the candidate.
         network: as it is without augmentation.
@@ -281,7 +284,8 @@ def augmenting(
         chosen = dataclasses.replace(others, flip=flip, shift=shift)
         if chosen == models.Augment():  # nothing
             return network, left
-        return models.augmented(network, chosen), left
+        whole = models.mirrored(network) if flip else network
+        return models.augmented(whole, chosen), left
 
     return Candidate(name, model, tuple(settings), resolve, optimizer=optimizer)
 

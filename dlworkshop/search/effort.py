@@ -11,6 +11,8 @@ import numpy as np
 
 from dlworkshop.models.convolution import computed_by, has_convolutions
 from dlworkshop.models.model import (
+    Model,
+    StatefulModel,
     as_float,
     input_struct,
     num_params,
@@ -63,6 +65,7 @@ class Effort:
     batch_size: int
     held: int = 0  # examples of which each look at validation takes the loss
     answered: int = 0  # examples that each member answers when it is trained
+    views: int = 1  # forward passes of an answer; see `views_of`
 
     @property
     def members(self) -> int:
@@ -72,7 +75,7 @@ class Effort:
     @property
     def num_epochs(self) -> int:
         """The number of evaluations on validation, which take little of the time."""
-        least = max(1.0, LOOK * self.held / self.batch_size * FORWARD)
+        least = max(1.0, LOOK * self.views * self.held / self.batch_size * FORWARD)
         return max(1, min(ROUNDS, int(self.updates / least)))
 
     @property
@@ -82,7 +85,7 @@ class Effort:
 
     def seconds(self, cost: Cost) -> float:
         """Estimated time, including compilation."""
-        answers = self.num_epochs * self.held + self.answered
+        answers = self.views * (self.num_epochs * self.held + self.answered)
         work = self.updates + answers / self.batch_size * FORWARD
         return cost.compiling + self.members * work * cost.update
 
@@ -136,6 +139,16 @@ class Effort:
             while now.seconds(cost) > seconds and now.count(what) > least:
                 now = shrunk(now.less(what), third)
         return shrunk(now, least_updates)
+
+
+def views_of(model: Model | StatefulModel) -> int:
+    """Forward passes of an answer.
+
+    >>> from dlworkshop.models import logistic, mirrored
+    >>> views_of(logistic(2)), views_of(mirrored(logistic(2)))
+    (1, 2)
+    """
+    return 2 if "mirrored" in model.config else 1
 
 
 def usual(

@@ -1,5 +1,6 @@
 """Choice of flips and shifts by invariance of a network trained without them."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -26,14 +27,17 @@ def moves(
     show whether it is right: a network that learnt from images as they are must
     recognise those of validation that are moved. Of the pairs that are `tried` (chance
     of a flip, pixels of a shift), the least first, the most that survives is taken; of
-    anything but classes nothing is moved.
+    anything but classes the least. The network learnt with the first pair, which moves
+    images only if the user asked for it.
 
     Returns:
         {"flip", "shift"}, and a sentence.
     """
-    still = {"flip": 0.0, "shift": 0.0}
+    (flip, pixels), *others = tried
+    found = {"flip": flip, "shift": pixels}
     if task.kind != "classes":
-        return still, "There was no time to try flips and shifts: none was taken"
+        more = " but those asked for" if flip or pixels else ""
+        return found, f"There was no time to try flips and shifts: none{more} was taken"
     places = evenly(dataset.validation.num_examples, MOST)
     images = np.asarray(dataset.validation.inputs[places])
     true = np.asarray(dataset.validation.targets)[places]
@@ -43,25 +47,23 @@ def moves(
         said = np.asarray(run.predict(moved))[run.chosen]  # [P, N, K]
         return float((said.argmax(-1) == true).mean(1).max())  # of the best member
 
-    whole = accuracy(images)
-    flipped = accuracy(images[:, :, ::-1])
-    found, told = still, []
-    for flip, pixels in tried:
-        left = []
-        if flip:
-            left.append(flipped)
-        if pixels:
-            left.append(accuracy(shifted(images, int(pixels))))
-        if left and min(left) - chance >= KEPT * (whole - chance) > 0:
-            found = {"flip": flip, "shift": pixels}
-        if left:
-            what = " and ".join(["flipped"] * bool(flip) + ["shifted"] * bool(pixels))
-            told.append(f"{100 * min(left):.1f} % {what}")
-    taken = [name for name, value in found.items() if value]
+    mirrored = functools.cache(lambda: accuracy(images[:, :, ::-1]))
+    moved = functools.cache(lambda pixels: accuracy(shifted(images, pixels)))
+    whole, told, taken = accuracy(images), [], "neither"
+    for more_flip, more_pixels in others:
+        left = {}
+        if more_flip > flip:
+            left["a flip"] = mirrored()
+        if more_pixels > pixels:
+            left["a shift"] = moved(int(more_pixels))
+        lowest, what = min(left.values()), " and ".join(left)
+        if lowest - chance >= KEPT * (whole - chance) > 0:
+            found, taken = {"flip": more_flip, "shift": more_pixels}, what
+        told.append(f"{100 * lowest:.1f} % after {what}")
     return found, (
         "There was no time to try augmentation. A network that learnt without "
         f"recognises {100 * whole:.1f} % of validation images as they are, "
-        f"{', '.join(told)}: {' and '.join(taken) or 'neither'} taken"
+        f"{', '.join(told)}: {taken} taken"
     )
 
 

@@ -20,6 +20,7 @@ from dlworkshop.search.effort import (
     costs_of,
     cuts_folds,
     estimates,
+    views_of,
 )
 from dlworkshop.search.state import SearchState
 from dlworkshop.search.task import Task
@@ -250,7 +251,10 @@ class Search:
         known = found["searched"][row.candidate].get("cost")
         cost = Cost(*known) if known else budget.cost(self.candidate(row))
         whole = dataclasses.replace(
-            budget.usual, settings=(row.hparams,), answered=budget.answered
+            budget.usual,
+            settings=(row.hparams,),
+            answered=budget.answered,
+            views=views_of(self.candidate(row).resolved(row.hparams)[0]),
         )
         left, seeds = budget.left_for_run, self.seeds
         if seeds is None:  # rather a few that are trained to the end than many
@@ -277,8 +281,9 @@ class Search:
 
 
 def _of_rates(whole: Effort) -> Effort:
-    """The learning rates of an effort, once each, without augmentation."""
-    still = [each for each in whole.settings if not each["flip"] + each["shift"]]
+    """The learning rates of an effort, once each, with the least augmentation."""
+    least = min((each["flip"], each["shift"]) for each in whole.settings)
+    still = [each for each in whole.settings if (each["flip"], each["shift"]) == least]
     rates = {
         each["learning_rate"]: each for each in reversed(still)
     }  # the first of each

@@ -5,6 +5,7 @@ import math
 import jax
 
 from dlworkshop.models.model import (
+    BATCH_AXES,
     Model,
     StatefulModel,
     as_float,
@@ -22,18 +23,24 @@ CHUNK_FLOPS = {"cpu": 1e11, "gpu": 1e13, "tpu": 1e13}
 def update_flops(model: Model | StatefulModel, example: PyTree) -> float:
     """Approximate floating-point operations of one example's update.
 
-    An update costs about three forward passes; Griewank & Walther (2008), chapter 4,
-    derive bounds.
+    An update costs about three forward passes in training, which may differ from those
+    of predictions; Griewank & Walther (2008), chapter 4, derive bounds.
     """
     params, state = shapes(model, example)
     lifted = stateful(model)
     more = stand_ins(lifted)
 
-    def apply(params, state, inputs):
-        return lifted.apply(params, state, as_float(inputs), **more)
+    def apply(params, state, inputs, key):
+        return lifted.apply(params, state, as_float(inputs), key=key, **more)
 
+    for axis in BATCH_AXES:  # a layer may average over them
+        apply = jax.vmap(apply, (None, None, 0, 0), axis_name=axis)
+    batch = jax.tree.map(  # of one
+        lambda leaf: jax.ShapeDtypeStruct((1, 1, *leaf.shape), leaf.dtype),
+        jax.eval_shape(lambda: (example, jax.random.key(0))),
+    )
     # CUDA reports no cost before compilation, and XLA counts a loop once
-    traced = jax.jit(apply).trace(params, state, example)
+    traced = jax.jit(apply).trace(params, state, *batch)
     cost = traced.lower().cost_analysis() or {}
     return 3 * max(cost.get("flops", 0.0), products(traced.jaxpr.jaxpr))
 

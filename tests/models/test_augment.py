@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from dlworkshop import models
+from dlworkshop import data, fit, load_run, models
 from dlworkshop.learn.hparams import keywords
 from dlworkshop.models import augment
-from dlworkshop.models.augment import Augment, augmented
+from dlworkshop.models.augment import Augment, augmented, mirrored
+from dlworkshop.train.flops import update_flops
 
 KEYS = [jax.random.key(i) for i in range(8)]
 ALL = Augment(flip=True, shift=2, rotate=20.0, brightness=0.3, cut_out=3)
@@ -142,3 +143,49 @@ def test_its_numbers_are_hyper_parameters_and_act_in_training_only():
     np.testing.assert_array_equal(calm, image)
     loud, _ = model.apply((), (), image, key=key, strength=5.0)
     assert np.abs(loud - image).max() > 1
+
+
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_outputs_of_both_views_are_averaged_in_inference_only(norm):
+    inner = models.stateful(models.resnet((4,), norm=norm, num_classes=3))
+    model = models.stateful(mirrored(models.resnet((4,), norm=norm, num_classes=3)))
+    image = picture(8, 8)
+    params, state = model.init(KEYS[0], image)
+    one, _ = inner.apply(params, state, image)
+    other, _ = inner.apply(params, state, image[:, ::-1])
+    outputs, kept = model.apply(params, state, image)
+    np.testing.assert_array_equal(outputs, (one + other) / 2)
+    jax.tree.map(np.testing.assert_array_equal, kept, state)
+
+    def trained(model):
+        return jax.vmap(
+            jax.vmap(
+                lambda image, key: model.apply(params, state, image, key=key),
+                axis_name="example",
+            ),
+            axis_name="batch",
+        )(image[None, None], KEYS[1][None, None])
+
+    jax.tree.map(np.testing.assert_array_equal, trained(model), trained(inner))
+
+
+def test_both_views_cost_nothing_in_an_update():
+    image = picture(8, 8)
+    alone = models.cnn((4,), (8,))
+    assert update_flops(mirrored(alone), image) == update_flops(alone, image) > 0
+
+
+def test_a_run_that_averages_both_views_does_so_from_its_folder(tmp_path):
+    rng = np.random.default_rng(0)
+    dataset = data.from_arrays(
+        rng.integers(0, 256, (60, 8, 8, 1), np.uint8), np.arange(60) % 2
+    )
+    model = augmented(
+        mirrored(models.cnn((4,), (8,), num_classes=2)), Augment(flip=True)
+    )
+    run = fit(model, dataset, num_epochs=1, batch_size=16, quiet=True, workdir=tmp_path)
+    images = dataset.test.inputs
+    outputs = run.predict(images)
+    # the two sums have the same terms in another order
+    np.testing.assert_allclose(run.predict(images[:, :, ::-1]), outputs, rtol=1e-5)
+    np.testing.assert_array_equal(load_run(tmp_path).predict(images), outputs)

@@ -221,11 +221,28 @@ def test_without_time_to_try_flips_a_network_is_asked_whether_classes_survive(
     run = autofit(dataset, minutes=8.0, model=network, folds=0, seeds=1, quiet=True)
     (said,) = run.summary["search"]["left_out"]
     assert "recognises 100.0 % of validation images as they are" in said
-    assert "0.0 % flipped" in said and "shift taken" in said
+    assert "0.0 % after a flip" in said and ": a shift taken" in said
     assert run.model.config["augment"]["shift"] == 1
     assert not run.model.config["augment"]["flip"]
     assert len(run.summary["search"]["rows"]) == 2  # learning rates
     assert run.summary["ensemble"]["accuracy"] > 0.9
+
+
+def test_flips_that_are_asked_for_are_kept_where_there_is_no_time(monkeypatch):
+    # of 8 minutes 15 % do for two rates, as above
+    monkeypatch.setattr(budget, "cost_of", lambda *args: Cost(0.1))
+    dataset = data.from_arrays(*sides(120, 0), name="sides")
+    network = prepared(models.cnn((4,), (8,), num_classes=2), dataset, task_of(dataset))
+    asked = {"flip": 1}
+    given = {"folds": 0, "seeds": 1, "num_updates": 20, "quiet": True}
+    run = autofit(dataset, minutes=0.5, model=network, hparams=asked, **given)
+    assert run.model.config["augment"]["flip"] and run.model.config["mirrored"]
+    assert "Trained with flips: the outputs are means" in " ".join(run.summary["notes"])
+    (said,) = run.summary["search"]["left_out"]
+    assert "There was no time to try augmentation" in said
+    images = dataset.test.inputs
+    outputs = run.predict(images)
+    np.testing.assert_allclose(run.predict(images[:, :, ::-1]), outputs, rtol=1e-4)
 
 
 class Statistics(nn.Module):
@@ -323,7 +340,8 @@ def test_a_search_faster_than_counted_leaves_time_for_a_larger_network(
     search = three_minutes(dataset, largest)
     search.size_up(0, None, None)
     assert search.tried == [largest.smaller[0]]
-    row = trial.choice.Row(largest.name, {"learning_rate": 0.1}, [0.5], [1.0])
+    setting = largest.settings[0]
+    row = trial.choice.Row(largest.name, dict(setting), [0.5], [1.0])
     found = search.state.found
     found["searched"][largest.name] = {"cost": [update, 6.0]}
     plan = search.plan(row)
@@ -360,10 +378,12 @@ def test_what_survives_is_taken():
 
     task = task_of(dataset)
     assert survival.moves(Knows(False), dataset, task, tried)[0]["flip"] == 0
-    assert survival.moves(Knows(True), dataset, task, tried)[0] == {
-        "flip": 0.5,
-        "shift": 1.0,
-    }
+    both = {"flip": 0.5, "shift": 1.0}
+    assert survival.moves(Knows(True), dataset, task, tried)[0] == both
+    # a flip that the user asked for is kept, and no reason against a shift
+    asked = [(0.5, 0.0), (0.5, 1.0)]
+    found, said = survival.moves(Knows(False), dataset, task, asked)
+    assert found == both and "flip" not in said
 
 
 @pytest.mark.slow

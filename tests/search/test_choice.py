@@ -130,6 +130,8 @@ def test_networks_of_images_go_by_their_size(side, name):
         assert set(numbers) == {"learning_rate", "weight_decay"}
         plain, _ = found.resolved({**chosen, "flip": 0.0, "shift": 0.0})
         assert plain.augment is None
+        both = ["mirrored" in each.config for each in (model, found.model, plain)]
+        assert both == [True, False, False]
 
 
 def test_flips_are_never_assumed():
