@@ -132,5 +132,9 @@ def _unit(slopes: np.ndarray, own: np.ndarray) -> np.ndarray:
 
 
 def finite(x: np.ndarray) -> np.ndarray:
-    """The array with non-finite entries replaced by 0."""
+    """The array with non-finite entries replaced by 0.
+
+    >>> finite(np.array([1.0, np.nan, -np.inf])).tolist()
+    [1.0, 0.0, 0.0]
+    """
     return np.where(np.isfinite(x), x, 0.0)

@@ -202,6 +202,22 @@ def test_a_file_that_is_too_large_is_not_read(whole, tmp_path):
         run_files.read(folder, "data_card.json")
 
 
+def test_a_log_may_be_larger_than_the_other_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_files, "MOST_BYTES", 10)
+    for name in ("metrics.jsonl", "answers.json"):
+        (tmp_path / name).write_bytes(b"x" * 11)
+    assert run_files.contents(tmp_path / "metrics.jsonl") == b"x" * 11
+    with pytest.raises(UserError, match="it has 11 bytes, more than"):
+        run_files.contents(tmp_path / "answers.json")
+
+
+def test_a_figure_needs_a_file_and_nothing_else():
+    figure = {"file": "a.svg"}
+    content = json.dumps({"figures": [figure]}).encode()
+    parsed = run_files.parsed(content, "summary.json", run_files.schema.Summary)
+    assert parsed["figures"] == [figure]
+
+
 @pytest.mark.parametrize(
     ("entry", "value"),
     [("figures", [{"caption": "x"}]), ("figures", ["a.svg"]), ("members", -1)],

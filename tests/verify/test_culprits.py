@@ -552,6 +552,15 @@ def test_a_primitive_that_breaks_under_vmap_is_named():
     assert [c.name for c in report.culprits] == ["my_sine"], report
 
 
+def test_where_kinks_meet_no_equation_is_named_and_the_report_says_so():
+    # x, as a difference of two ReLUs, each of which may have the slope 0 at 0
+    report = check_gradients(
+        lambda x: jnp.sum(jax.nn.relu(x) - jax.nn.relu(-x)), jnp.zeros(3)
+    )
+    assert not report.ok and report.culprits == ()
+    assert "no single equation is wrong by itself" in str(report), report
+
+
 def test_none_are_looked_for_where_all_is_right():
     report = check_gradients(lambda x: jnp.sum(jnp.sin(x)), V)
     assert report.ok and report.culprits == ()
