@@ -86,14 +86,15 @@ def compare(
                     ours = others[what](jnp.asarray(fn.at))
                 pairs.append((what, np.asarray(ours), theirs))
             if name == "vmap":
-                pairs += _batched(fn, modes, u, ray)
+                batched, untried = _batched(fn, modes, u, ray)
+                pairs += batched
+                notes += untried
         except Exception as error:
             if not isinstance(error, NotImplementedError) and not (
                 mode_is_missing(error) or "vmap" in str(error)
             ):
                 raise
-            words = str(error).strip().splitlines()[0]
-            notes.append(f"{name} was not compared: {words}")
+            notes.append(f"{name} was not compared: {_first_line(error)}")
             continue
         compared = _compared(name, fn, pairs, float(scale.max()), {})
         if not compared.ok and name != "repeat":  # two equal calls round equally
@@ -126,25 +127,30 @@ def _functions(fn: Function, modes: Sequence[str], u, ray) -> dict[str, Callable
     return functions
 
 
-def _batched(fn: Function, modes: Sequence[str], u, ray):
+def _batched(fn: Function, modes: Sequence[str], u, ray) -> tuple[list, list[str]]:
     """Derivatives for a batch of cotangents or tangents at one point, and one by one.
 
-    `jax.jacrev` and `jax.jacfwd` compute them so.
+    `jax.jacrev` and `jax.jacfwd` compute them so; where they raise, a note says it.
     """
-    found = []
-    for what, mode, given, derivative in (
-        ("the gradient", "rev", u, fn.pull),
-        ("the tangent", "fwd", ray, fn.push),
+    found, notes = [], []
+    for what, name, mode, given, derivative in (
+        ("the gradient", "jax.jacrev", "rev", u, fn.pull),
+        ("the tangent", "jax.jacfwd", "fwd", ray, fn.push),
     ):
         if mode in modes:
             batch = np.stack([given, -2 * given, 4 * given])
             try:
                 ours = np.asarray(jax.vmap(lambda x, d=derivative: d(fn.at, x))(batch))
-            except Exception:  # a rule for vmap may know batches of arguments only
-                continue  # jacrev and jacfwd raise too, so that nothing is wrong
+            except Exception as error:  # a rule may know batches of arguments only
+                notes.append(f"{name} does not work: {_first_line(error)}")
+                continue
             theirs = np.stack([np.asarray(derivative(fn.at, x)) for x in batch])
             found.append((what, ours, theirs))
-    return found
+    return found, notes
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _valued(fn: Function, modes: Sequence[str]) -> Callable:

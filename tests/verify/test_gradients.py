@@ -862,3 +862,21 @@ def test_a_kink_beside_a_saturated_unit_is_right():
         lambda z: jnp.sum(jnp.tanh(8 * jax.nn.relu(z))), np.array([0.0, 1.0])
     )
     assert report.verdict == "right" and report.rows[0].kinks
+
+
+def test_a_function_for_which_jacrev_raises_is_right_and_a_note_says_so():
+    @jax.custom_batching.custom_vmap
+    def product(x, g):
+        return g * jnp.cos(x)
+
+    @product.def_vmap
+    def _(axis_size, in_batched, x, g):
+        if not in_batched[0]:
+            raise ValueError("a batch of points is needed")
+        return g * jnp.cos(x), True
+
+    wave = jax.custom_vjp(jnp.sin)
+    wave.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (product(x, g),))
+    report = check_gradients(lambda x: jnp.sum(wave(x)), jnp.array([0.3, 1.2]))
+    assert report.ok, report
+    assert "jax.jacrev does not work: a batch of points is needed" in str(report)
