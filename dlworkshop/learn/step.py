@@ -258,7 +258,8 @@ def make_train_step(
         )
         if is_split(batch_axis):
             grads, metrics = jax.lax.pmean((grads, metrics), batch_axis)
-        return grads, state, metrics
+        # of a complex number JAX returns the conjugate of the steepest ascent
+        return jax.tree.map(jnp.conj, grads), state, metrics
 
     def updates(train: TrainState, grads: PyTree, metrics: Metrics, hparams: HParams):
         optimizer = make_optimizer(spec, hparams, train.step, train.key)
