@@ -192,7 +192,7 @@ def pair(outputs: Array, targets: Array) -> tuple[jax.Array, jax.Array]:
     """Outputs and targets [D] of one example, at least float32, of equal shape.
 
     Raises:
-        ValueError: if their sizes differ.
+        ValueError: if their sizes differ, or their axes are in another order.
     """
     outputs, targets = _array("outputs", outputs), _array("targets", targets)
     if jnp.size(outputs) != jnp.size(targets):
@@ -201,8 +201,25 @@ def pair(outputs: Array, targets: Array) -> tuple[jax.Array, jax.Array]:
             "the same size: give the model one output for each target, and vmap me "
             "over a batch"
         )
+    if not in_pairs(jnp.shape(outputs), jnp.shape(targets)):
+        raise ValueError(
+            f"outputs {jnp.shape(outputs)} and targets {jnp.shape(targets)} have their "
+            "axes in another order: transpose one of them"
+        )
     outputs, targets = at_least_float32(outputs), at_least_float32(targets)
     return outputs.ravel(), targets.ravel()
+
+
+def in_pairs(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether two arrays of one size are compared number by number.
+
+    Axes of size 1 do not matter, and one of the arrays may be flattened.
+
+    >>> in_pairs((8, 6, 1), (8, 6)), in_pairs((48,), (8, 6)), in_pairs((6, 8), (8, 6))
+    (True, True, False)
+    """
+    a, b = (tuple(size for size in each if size > 1) for each in (shape, other))
+    return a == b or min(len(a), len(b)) == 1
 
 
 @_means("values")
@@ -211,10 +228,10 @@ def squared_error(outputs, targets) -> jax.Array:
 
     Args:
         outputs: any shape.
-        targets: as many numbers; may be [] for [1] outputs.
+        targets: of the same shape, apart from axes of size 1, or one of both flattened.
 
     Raises:
-        ValueError: if their sizes differ.
+        ValueError: if their sizes differ, or their axes are in another order.
 
     >>> float(squared_error(jnp.array([1.0, 3.0]), jnp.array([1.0, 1.0])))
     2.0

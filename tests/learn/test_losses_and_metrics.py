@@ -154,6 +154,8 @@ def test_a_loss_of_bfloat16_outputs_is_that_of_the_same_numbers(loss):
         (squared_error, np.zeros(2), np.zeros(3), "same size"),
         (absolute_error, np.zeros(2), 0.0, "same size"),
         (huber, np.zeros((2, 1)), np.zeros(1), "same size"),
+        (squared_error, np.zeros((4, 3)), np.zeros((3, 4)), "axes in another order"),
+        (label_accuracy, np.zeros((4, 3)), np.zeros((3, 4)), "axes in another order"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_sentence(
