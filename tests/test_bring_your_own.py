@@ -638,6 +638,27 @@ def test_complex_parameters(optimizer):
     assert_close(run.params, [1.5 - 2j], rtol=1e-2)
 
 
+def test_numbers_of_python_as_parameters_and_states(quadrants):
+    def counted(learning_rate):
+        sgd = optax.sgd(learning_rate)
+
+        def update(grads, state, params):
+            updates, inner = sgd.update(grads, state[0], params)
+            return updates, (inner, state[1] + 1, 3.0)
+
+        return optax.GradientTransformation(lambda p: (sgd.init(p), 0, 0.0), update)
+
+    model = models.Model(
+        lambda key, image: {"slope": 0.0, "bias": jnp.zeros(4)},
+        lambda params, x, *, key=None: params["slope"] * x[0, :4, 0] + params["bias"],
+    )
+    run = fit(model, quadrants, counted, hparams={"learning_rate": 0.1})
+
+    assert run.opt_state[1].tolist() == [run.summary["steps"]]
+    assert run.opt_state[2].tolist() == [3.0]
+    assert run.params["slope"][0] != 0
+
+
 def test_float64():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(120, 3))

@@ -122,7 +122,8 @@ def init_state(
     step, opt_state = jnp.zeros((), jnp.int32), start.opt_state
     if opt_state is None:
         opt_state = make_optimizer(spec, hparams, step, key).init(start.params)
-    return TrainState(step, start.params, start.state, opt_state, key)
+    begun = TrainState(step, start.params, start.state, opt_state, key)
+    return jax.tree.map(jnp.asarray, begun)  # numbers of Python, too
 
 
 def make_optimizer(

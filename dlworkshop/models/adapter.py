@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
+from dlworkshop.data.leaves import keeps_kind
 from dlworkshop.errors import UserError, check_flag, check_function, repr_of
 from dlworkshop.models.model import Model, StatefulModel, as_float
 from dlworkshop.types import Array, PyTree
@@ -171,10 +172,7 @@ def make_model(
             outputs = jax.tree.map(_squeeze, outputs)
         if key is None:
             return outputs, state
-        # the state of the next step must have the same dtypes
-        return outputs, jax.tree.map(
-            lambda old, new: jnp.asarray(new, jnp.result_type(old)), state, new_state
-        )
+        return outputs, jax.tree.map(_as_before, new_state, state)
 
     config = described(config, name) | ({"batched": True} if batched else {})
     if has_state:
@@ -203,6 +201,13 @@ def _sign(apply: Any, names: tuple[str, ...], options) -> None:
     first = [INPUTS.replace(name=name) for name in names]
     options = [option for option in options if option.name != "key"]
     apply.__signature__ = inspect.Signature([*first, INPUTS, KEY, *options])
+
+
+def _as_before(now: Array, before: Array) -> Array:
+    """A state with the dtype that it had, unless that would cut off fractions."""
+    # the state of the next step must have the same dtype; `check_state` refuses others
+    dtype = jnp.result_type(before)
+    return jnp.asarray(now, dtype if keeps_kind(now, before) else None)
 
 
 def _squeeze(output: Array) -> Array:

@@ -518,6 +518,28 @@ def test_a_state_of_another_form_is_refused():
         models.check_state(model, jnp.ones(()), jnp.zeros(()), X)
 
 
+class Mean(nn.Module):
+    start: object
+
+    @nn.compact
+    def __call__(self, x, train):
+        mean = self.variable("stats", "mean", lambda: self.start)
+        if train:
+            mean.value = 0.5 * mean.value + jax.lax.pmean(x.mean(), BATCH_AXES)
+        return x
+
+
+def test_a_state_of_integers_does_not_cut_off_fractions():
+    for start in (jnp.zeros(()), jnp.zeros((), jnp.bfloat16)):
+        model = models.from_linen(Mean(start))
+        params, state = model.init(KEY, X[0])
+        models.check_state(model, params, state, X)
+    model = models.from_linen(Mean(jnp.array(0)))
+    params, state = model.init(KEY, X[0])
+    with pytest.raises(UserError, match=r"int32\[\].* and becomes .*float32\[\]"):
+        models.check_state(model, params, state, X)
+
+
 # ----- layers that take the first axis for the batch -----
 
 
