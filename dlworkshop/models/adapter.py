@@ -15,7 +15,13 @@ from flax import traverse_util
 
 from dlworkshop.data.leaves import keeps_kind
 from dlworkshop.errors import UserError, check_flag, check_function, repr_of
-from dlworkshop.models.model import Model, StatefulModel, as_float
+from dlworkshop.models.model import (
+    FIRST,
+    Model,
+    StatefulModel,
+    as_float,
+    hyper_parameters,
+)
 from dlworkshop.types import Array, PyTree
 
 Names = tuple[str, ...]  # the keys of a path
@@ -24,7 +30,6 @@ TRAINING = "train", "training", "is_training"  # True with a key
 INFERENCE = "deterministic", "use_running_average", "inference"  # True without
 KEYS = "key", "rng"  # the key itself, or None
 MODES = TRAINING + INFERENCE
-INPUTS = inspect.Parameter("inputs", inspect.Parameter.POSITIONAL_ONLY)
 KEY = inspect.Parameter("key", inspect.Parameter.KEYWORD_ONLY, default=None)
 
 
@@ -154,7 +159,8 @@ def make_model(
         batched: whether the module is written for inputs [B, ...].
     """
     check_flag("batched", batched)
-    known = {option.name for option in call.options}
+    options = hyper_parameters(f"the call of {name}", call.options)
+    known = {option.name for option in options}
 
     def prepare(inputs: PyTree) -> PyTree:
         inputs = as_float(inputs)
@@ -183,7 +189,7 @@ def make_model(
         def stateful_apply(params, state, inputs, /, *, key=None, **hparams):
             return answer(params, state, inputs, key, hparams)
 
-        _sign(stateful_apply, ("params", "state"), call.options)
+        _sign(stateful_apply, FIRST, options)
         return StatefulModel(stateful_init, stateful_apply, config, module)
 
     def plain_init(key, inputs):
@@ -192,15 +198,13 @@ def make_model(
     def plain_apply(params, inputs, /, *, key=None, **hparams):
         return answer(params, {}, inputs, key, hparams)[0]
 
-    _sign(plain_apply, ("params",), call.options)
+    _sign(plain_apply, [FIRST[0], FIRST[2]], options)
     return Model(plain_init, plain_apply, config, module)
 
 
-def _sign(apply: Any, names: tuple[str, ...], options) -> None:
+def _sign(apply: Any, first: list[inspect.Parameter], options) -> None:
     """Give `apply` a signature with the hyper-parameters of the module."""
-    first = [INPUTS.replace(name=name) for name in names]
-    options = [option for option in options if option.name != "key"]
-    apply.__signature__ = inspect.Signature([*first, INPUTS, KEY, *options])
+    apply.__signature__ = inspect.Signature([*first, KEY, *options])
 
 
 def _as_before(now: Array, before: Array) -> Array:

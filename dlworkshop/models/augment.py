@@ -16,6 +16,7 @@ from jax.scipy.ndimage import map_coordinates
 
 from dlworkshop.errors import (
     Range,
+    UserError,
     check_flag,
     check_function,
     check_number,
@@ -209,6 +210,10 @@ def augmented(model: AnyModel, augment: Callable) -> AnyModel:
 
     # the signature has the hyper-parameters of both
     taken = list(inspect.signature(model.apply).parameters.values())
+    if both := sorted(names & {each.name for each in taken}):
+        raise UserError(
+            f"the augmentation and the model both take '{both[0]}': rename one of them"
+        )
     taken += [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
     taken.sort(key=lambda parameter: parameter.kind)
     apply.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]

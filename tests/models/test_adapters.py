@@ -789,6 +789,52 @@ def test_a_hyper_parameter_needs_no_default():
     assert_close(one, 2 * two)
 
 
+class Recurrent(nn.Module):
+    @nn.compact
+    def __call__(self, x, state=None, params=None, *, scale=1.0):
+        assert state is None and params is None
+        return scale * nn.Dense(2)(x)
+
+
+def of_a_state(params, state, *, key=None, scale=1.0):  # such as that of a robot
+    return scale * (state @ params)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: models.from_linen(Recurrent()),
+        lambda: models.Model(lambda key, state: jnp.ones((5, 2)), of_a_state),
+    ],
+    ids=["linen", "bare"],
+)
+def test_names_of_other_arguments_are_no_hyper_parameters(make):
+    model = make()
+    lifted = models.stateful(model)
+    names = list(inspect.signature(lifted.apply).parameters)
+    assert names == ["params", "state", "inputs", "key", "scale"]
+    params, state = lifted.init(KEY, X[0])
+    twice, _ = lifted.apply(params, state, X[0], scale=2.0)
+    assert_close(twice, 2 * model.apply(params, X[0]))
+
+
+def test_a_keyword_that_nobody_can_give_is_refused():
+    def apply(params, x, *, key=None, state):
+        return x
+
+    class Needs(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, state):
+            return x
+
+    for make in (
+        lambda: models.stateful(models.Model(lambda key, x: 0.0, apply)),
+        lambda: models.from_linen(Needs()),
+    ):
+        with pytest.raises(UserError, match="needs 'state' by keyword"):
+            make()
+
+
 # ----- what is particular to NNX, Equinox and Haiku -----
 
 

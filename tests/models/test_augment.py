@@ -9,6 +9,7 @@ import pytest
 from scipy import ndimage
 
 from dlworkshop import models
+from dlworkshop.errors import UserError
 from dlworkshop.learn.hparams import keywords
 from dlworkshop.models import augment
 from dlworkshop.models.augment import Augment, augmented
@@ -142,3 +143,11 @@ def test_its_numbers_are_hyper_parameters_and_act_in_training_only():
     np.testing.assert_array_equal(calm, image)
     loud, _ = model.apply((), (), image, key=key, strength=5.0)
     assert np.abs(loud - image).max() > 1
+
+
+def test_a_number_that_the_model_takes_too_is_refused():
+    def noise(key, image, *, dropout):
+        return image
+
+    with pytest.raises(UserError, match="both take 'dropout': rename one"):
+        augmented(models.mlp(), noise)

@@ -110,6 +110,8 @@ def growing(learning_rate):
         ({"loss": lambda o, t: 0.0}, "the loss <lambda> does not depend on the param"),
         ({"loss": lambda o, t: None}, "the loss <lambda> is None for one example: ret"),
         ({"loss": lambda o, t: (o - t) ** 2}, r"the loss <lambda> has shape \(4,\) f"),
+        ({"loss": lambda o, t, *, key=None: o[t]}, "takes 'key', but a loss is given"),
+        ({"loss": lambda o, t, inputs: o[t]}, "takes 'inputs', .* give an objective"),
         ({"loss": lambda o: o.sum()}, "^the loss <lambda> does not take an exa.*: Typ"),
         ({"metrics": {"a": lambda o, t: "x"}}, "the metric 'a' is 'x' for one example"),
         (
