@@ -6,6 +6,7 @@ found in the signature of the call.
 
 import contextlib
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ TRAINING = "train", "training", "is_training"  # True with a key
 INFERENCE = "deterministic", "use_running_average", "inference"  # True without
 KEYS = "key", "rng"  # the key itself, or None
 MODES = TRAINING + INFERENCE
+FLAG = re.compile("(^|_)(train|infer|eval|dropout|determin)")  # in other words
 KEY = inspect.Parameter("key", inspect.Parameter.KEYWORD_ONLY, default=None)
 
 
@@ -65,7 +67,8 @@ def read_call(
         reserved: names that the adapter fills.
 
     Raises:
-        UserError: if another positional parameter has no default.
+        UserError: if another positional parameter has no default, or a flag seems to
+            say in other words whether the module trains.
 
     >>> def call(module, x, train, *, rate=0.1): ...
     >>> found = read_call(call, 2, "from_linen")
@@ -83,6 +86,12 @@ def read_call(
             taken.append(parameter.name)
         elif parameter.name in MODES + KEYS:
             modes.append(parameter.name)
+        elif isinstance(parameter.default, bool) and FLAG.search(parameter.name):
+            raise UserError(
+                f"the call takes '{parameter}', which seems to say whether it trains, "
+                f"but {adapter} knows {', '.join(MODES)} only: rename it, or give "
+                f"{adapter}(..., call=function) a function that fills it"
+            )
         elif parameter.default is parameter.empty and parameter.kind in (
             parameter.POSITIONAL_ONLY,
             parameter.POSITIONAL_OR_KEYWORD,
@@ -96,6 +105,22 @@ def read_call(
         elif parameter.kind != parameter.POSITIONAL_ONLY:
             options.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
     return Call(tuple(modes), tuple(taken), tuple(options))
+
+
+def call_of(module: Any, call: Callable | None) -> Callable:
+    """The function (module, inputs, ...) -> outputs: `call`, or the module's own.
+
+    Raises:
+        UserError: if `call` is bound to a module, and so takes none.
+    """
+    if call is None:
+        return type(module).__call__
+    if isinstance(getattr(call, "__self__", None), type(module)):
+        raise UserError(
+            f"call is a method that is bound to its module: give that of the class, "
+            f"as {type(module).__name__}.{call.__name__}"
+        )
+    return call
 
 
 def call_with(make: Callable, name: str, value: Any) -> Any:

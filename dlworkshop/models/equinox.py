@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from dlworkshop.errors import UserError, check_function, repr_of
 from dlworkshop.models.adapter import (
+    call_of,
     call_with,
     make_model,
     making,
@@ -96,7 +97,7 @@ def from_equinox(
     like_params, like_constants, static = split(module)
     has_index = bool(jax.tree.leaves(like_state))
     has_constants = bool(jax.tree.leaves(like_constants)) and not given
-    called = type(module).__call__ if call is None else call
+    called = call_of(module, call)
     taken = read_call(called, 2, "from_equinox", ("state",))
     if has_index and "state" not in taken.reserved:
         raise UserError(

@@ -14,7 +14,14 @@ from flax import linen as nn
 
 from dlworkshop.errors import UserError, check_flag, repr_of
 from dlworkshop.identity.reads import closure
-from dlworkshop.models.adapter import MODES, Call, described, make_model, read_call
+from dlworkshop.models.adapter import (
+    MODES,
+    Call,
+    call_of,
+    described,
+    make_model,
+    read_call,
+)
 from dlworkshop.models.model import Model, StatefulModel, ones_for
 from dlworkshop.types import Array, PyTree
 
@@ -79,7 +86,7 @@ def from_linen(
     if stateful is not None:
         check_flag("stateful", stateful)
     has_state = keeps_state(module, call) if stateful is None else stateful
-    called = type(module).__call__ if call is None else call
+    called = call_of(module, call)
     taken = read_call(called, 2, "from_linen")
     fields = {f.name for f in dataclasses.fields(module)}  # type: ignore[arg-type]
     by_field = Call(tuple(n for n in MODES if n in fields and not taken.modes), (), ())

@@ -9,6 +9,7 @@ from flax import nnx
 
 from dlworkshop.errors import UserError, repr_of
 from dlworkshop.models.adapter import (
+    call_of,
     call_with,
     make_model,
     making,
@@ -77,7 +78,7 @@ def from_nnx(
         )
     form, like_params, like_streams, like_notes, like_state = _split(module)
     name = type(module).__name__
-    called = type(module).__call__ if call is None else call
+    called = call_of(module, call)
     taken = read_call(called, 2, "from_nnx", ("rngs",))
 
     def init(key: Array, inputs: PyTree) -> tuple[PyTree, PyTree]:

@@ -711,6 +711,44 @@ def test_what_cannot_be_told_is_an_error_and_a_function_covers_it():
         always.apply({}, ones)
 
 
+class Encoder(nn.Module):
+    @nn.compact
+    def encode(self, x, train=False):
+        return nn.Dropout(0.5, deterministic=not train)(x)
+
+
+class NnxEncoder(nnx.Module):
+    def encode(self, x, train=False):
+        return x
+
+
+class EquinoxEncoder(eqx.Module):
+    def encode(self, x, train=False):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("adapt", "module"),
+    [
+        (models.from_linen, Encoder()),
+        (models.from_nnx, NnxEncoder()),
+        (models.from_equinox, EquinoxEncoder()),
+    ],
+)
+def test_a_call_is_not_bound_to_its_module(adapt, module):
+    adapt(module, call=type(module).encode)
+    with pytest.raises(UserError, match=rf"as {type(module).__name__}.encode"):
+        adapt(module, call=module.encode)
+
+
+def test_a_flag_in_other_words_is_refused():
+    for flag in ("is_train=False", "enable_dropout=True", "evaluate=False"):
+        call = eval(f"lambda module, x, {flag}: module(x)")
+        with pytest.raises(UserError, match=f"takes '{flag}', which seems to say"):
+            models.from_linen(nn.Dense(3), call=call)
+    models.from_linen(nn.Dense(3), call=lambda module, x, residual=True: module(x))
+
+
 class Hidden(nn.Module):
     @nn.compact
     def __call__(self, x, train):
