@@ -82,7 +82,8 @@ def from_linen(
     name = type(module).__name__
     config = described(config, name)
     if call is not None:
-        config["call"] = getattr(call, "__qualname__", repr(call))
+        inner = getattr(call, "func", call)  # functools.partial
+        config["call"] = getattr(inner, "__qualname__", type(inner).__name__)
     if stateful is not None:
         check_flag("stateful", stateful)
     has_state = keeps_state(module, call) if stateful is None else stateful

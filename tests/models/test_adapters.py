@@ -1,5 +1,6 @@
 """Modules of four libraries as models: equal to the library's own calls."""
 
+import functools
 import inspect
 import re
 import subprocess
@@ -747,6 +748,11 @@ def test_a_flag_in_other_words_is_refused():
         with pytest.raises(UserError, match=f"takes '{flag}', which seems to say"):
             models.from_linen(nn.Dense(3), call=call)
     models.from_linen(nn.Dense(3), call=lambda module, x, residual=True: module(x))
+
+
+def test_the_config_names_a_call_and_no_address():
+    call = functools.partial(WORDS["train"], train=True)
+    assert models.from_linen(Drop(), call=call).config["call"] == "<lambda>"
 
 
 class Hidden(nn.Module):
