@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.ndimage import map_coordinates
 
 from dlworkshop.errors import (
@@ -145,6 +146,29 @@ class Augment:
         if self.cut_out:
             image = cut_out(keys[4], image, self.cut_out)
         return image
+
+
+def check_pixels(augment: Any, images: Any) -> None:
+    """Refuse images outside of [0, 1], which brightness and cut_out would spoil.
+
+    Args:
+        augment: of a model; those of the user are not checked.
+        images: some, as stored.
+
+    Raises:
+        UserError: names their range.
+    """
+    own = augment.others if isinstance(augment, Moves) else augment
+    if not isinstance(own, Augment) or not (own.brightness or own.cut_out):
+        return
+    if getattr(images, "dtype", np.uint8) == np.uint8:
+        return
+    low, high = float(np.min(images)), float(np.max(images))
+    if low < -0.01 or high > 1.01:  # resizing overshoots
+        raise UserError(
+            f"the images go from {low:g} to {high:g}, and brightness and cut_out are "
+            "for pixels in [0, 1]: bring the images there, or leave these out"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

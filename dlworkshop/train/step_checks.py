@@ -21,6 +21,7 @@ from dlworkshop.learn.step import (
     make_eval_step,
     make_train_step,
 )
+from dlworkshop.models.augment import check_pixels
 from dlworkshop.models.checks import (
     beyond,
     check_lookups,
@@ -48,6 +49,8 @@ from dlworkshop.train.function_checks import (
 )
 from dlworkshop.train.mesh import row_structs
 from dlworkshop.types import Array, Batch, Dataset, HParams, PyTree, TrainState
+
+SEEN = 64  # images whose range is looked at
 
 
 def check_step(
@@ -163,6 +166,7 @@ def _check_splits(
         )
         check_state(*arguments, **own)
     check_one_example(*arguments, **own)
+    check_pixels(spec.model.augment, dataset.train.rows(slice(0, SEEN)).inputs)
     shapes = [leaf.shape for leaf in jax.tree.leaves(made)]
     shape = shapes[0] if len(shapes) == 1 else ()
     for name in SPLITS:

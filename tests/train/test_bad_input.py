@@ -400,6 +400,25 @@ def test_an_optimizer_gets_a_seed_of_the_member(quadrants):
     assert abs(bias[0] - bias[1]).max() > 1e-6
 
 
+@pytest.mark.parametrize(
+    "augment", [models.Augment(brightness=0.1), models.Augment(cut_out=2)]
+)
+def test_pixels_that_an_augmentation_would_spoil(augment, quadrants):
+    model = models.augmented(MODEL, augment)
+    train(quadrants, model, quiet=True)  # uint8
+    whole = quadrants.each_split(lambda s: s._replace(inputs=1.0 * s.inputs))
+    with pytest.raises(UserError, match=r"images go from 0 to .*for pixels in \[0, 1"):
+        train(whole, model)
+    train(whole, models.augmented(MODEL, models.Augment(flip=True)), quiet=True)
+
+
+def test_an_augmentation_of_pixels_is_the_outermost_wrapper():
+    spoilt = models.augmented(MODEL, models.Augment(brightness=0.1))
+    with pytest.raises(UserError, match="wrap first, and augment the result"):
+        models.standardized(spoilt, [0.5], [0.3])
+    models.rescaled(spoilt, 0.0, 2.0)
+
+
 def test_ranges_are_of_the_functions_of_optax_and_of_the_library(quadrants):
     """What a function of the user's makes of a number called eps is its own affair."""
 
