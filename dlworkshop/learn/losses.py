@@ -15,13 +15,16 @@ import numpy as np
 
 from dlworkshop.data.leaves import at_least_float32
 from dlworkshop.errors import (
+    Range,
     UserError,
     check_function,
     check_known,
+    check_number,
     check_whole,
     repr_of,
     unknown,
 )
+from dlworkshop.learn.hparams import name_of
 from dlworkshop.types import Array
 
 __all__ = [
@@ -88,6 +91,11 @@ def probabilities(outputs_kind: str | None, outputs: Array) -> jax.Array | None:
     return link(at_least_float32(_array("the outputs", outputs)))
 
 
+def _check(name: str, number: Any, inside: Range) -> None:
+    if isinstance(number, (int, float)):  # `fit` checks hyper-parameters
+        check_number(name, number, inside)
+
+
 def _array(what: str, given: Any) -> jax.Array:
     try:
         return jnp.asarray(given)
@@ -149,6 +157,7 @@ def cross_entropy(logits, targets, *, label_smoothing=0.0) -> jax.Array:
     0.8201
     """
     logits, targets = class_target(logits, targets)
+    _check("label_smoothing", label_smoothing, Range(0, 1))
     logits = at_least_float32(logits)
     if targets.ndim == 0:
         there = (targets >= 0) & (targets < logits.size)  # JAX clips other indices
@@ -269,6 +278,7 @@ def huber(outputs, targets, *, delta=1.0) -> jax.Array:
     1.3125
     """
     outputs, targets = pair(outputs, targets)
+    _check("delta", delta, Range(0, closed=False))
     size = jnp.abs(outputs - targets)
     inside = jnp.minimum(size, delta)
     return (inside * (size - inside / 2)).mean()
@@ -295,9 +305,14 @@ def weighted(loss: Callable, weights) -> Callable:
         raise UserError(
             f"weights is {repr_of(weights)}: give an array [K], a number for each class"
         )
+    known = not isinstance(given, jax.core.Tracer)
+    if known and not (np.isfinite(given) & (given >= 0)).all():
+        raise UserError(
+            f"weights of classes are {given!s:.60}: give finite numbers of at least 0"
+        )
     if outputs_of(loss) in ("values", "binary_logits"):
         raise UserError(
-            f"class weights do not fit {loss.__name__}, whose targets are not classes: "
+            f"class weights do not fit {name_of(loss)}, whose targets are not classes: "
             "use cross_entropy, or weights of examples"
         )
 
@@ -314,7 +329,7 @@ def weighted(loss: Callable, weights) -> Callable:
         weight = of_class[targets] if scalar else jnp.vdot(of_class, targets)
         return weight * loss(outputs, targets, **more)
 
-    weighted_loss.__name__ = f"weighted_{getattr(loss, '__name__', 'loss')}"
+    weighted_loss.__name__ = f"weighted_{name_of(loss)}"
     return weighted_loss
 
 

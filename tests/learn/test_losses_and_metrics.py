@@ -391,3 +391,24 @@ def test_weights_of_classes_are_as_many_as_the_outputs():
         loss(jnp.zeros(3), 2)
     with pytest.raises(UserError, match="give an array \\[K\\]"):
         losses.weighted(losses.cross_entropy, np.ones((2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: losses.weighted(cross_entropy, [-1.0, 2.0]), "numbers of at least 0"),
+        (lambda: losses.weighted(cross_entropy, [np.nan, 2.0]), "finite numbers"),
+        (
+            lambda: losses.weighted(functools.partial(huber, delta=2.0), [1.0, 2.0]),
+            "class weights do not fit huber",
+        ),
+        (
+            lambda: cross_entropy(np.zeros(3), 1, label_smoothing=10),
+            r"label_smoothing is 10: give a number in \[0, 1\)",
+        ),
+        (lambda: huber(np.ones(2), np.zeros(2), delta=0.0), "delta is 0.0"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(call, message):
+    with pytest.raises(UserError, match=message):
+        call()
