@@ -52,6 +52,11 @@ def _nan_if_undefined(metric: Callable) -> Callable:
                 "one of both for each example"
             )
         weights = np.ones(len(targets)) if weights is None else np.asarray(weights)
+        if weights.shape != (len(targets),) or not (weights >= 0).all():
+            raise UserError(
+                f"weights has shape {list(weights.shape)}: give a number of at least 0 "
+                f"for each of {len(targets)} examples"
+            )
         counts = weights > 0
         try:
             if not counts.any():

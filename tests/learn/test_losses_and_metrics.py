@@ -412,3 +412,16 @@ def test_weights_of_classes_are_as_many_as_the_outputs():
 def test_numbers_that_cannot_be_are_refused(call, message):
     with pytest.raises(UserError, match=message):
         call()
+
+
+def test_what_is_no_probability_has_no_calibration_error():
+    assert np.isnan(calibration_error([np.nan, 0.9], [0, 1]))
+    with pytest.raises(UserError, match="confidence goes from 0 to 90: give prob"):
+        calibration_error([90.0, 80.0], [0, 1])
+
+
+def test_a_class_without_examples_is_nobodys_nearest():
+    seen, label = jnp.array([0.0, 2.0, 8.0, 10.0]), jnp.array([0, 0, 2, 2])
+    unseen, truth = jnp.array([3.0, 4.0, 6.0]), jnp.array([0, 2, 2])
+    found = metrics.nearest_mean(seen, label, unseen, truth, num_classes=4)
+    np.testing.assert_allclose(found, 2 / 3)

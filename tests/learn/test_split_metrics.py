@@ -137,6 +137,12 @@ def test_axes_in_another_order_are_refused(name):
         function(np.zeros((9, 4, 3)), targets)
 
 
+@pytest.mark.parametrize("weights", [[1.0], [-1.0, 1.0, 1.0]])
+def test_weights_are_one_for_each_example(weights):
+    with pytest.raises(UserError, match="at least 0 for each of 3 examples"):
+        split_metrics.mae([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], weights)
+
+
 def test_absent_classes_do_not_count():
     outputs, label, _ = classes_split()
     there = label != 2
