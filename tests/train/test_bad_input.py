@@ -419,6 +419,25 @@ def test_an_augmentation_of_pixels_is_the_outermost_wrapper():
     models.rescaled(spoilt, 0.0, 2.0)
 
 
+def test_a_bound_key_is_not_replaced(quadrants):
+    """All members have it, so those of the same batches end alike."""
+    noisy = functools.partial(optax.noisy_sgd, key=3)
+    for make in (noisy, optimizers.clipped(noisy)):
+        more = {} if make is noisy else {"clip_norm": 9.0}
+        size = quadrants.train.num_examples
+        run = train(
+            quadrants,
+            optimizer=make,
+            hparams={"learning_rate": 0.1, **more},
+            seeds=2,
+            batch_size=size,
+            start=PARAMS,
+            quiet=True,
+        )
+        bias = np.asarray(run.params["Dense_1"]["bias"])
+        np.testing.assert_allclose(bias[0], bias[1], atol=1e-6)
+
+
 def test_ranges_are_of_the_functions_of_optax_and_of_the_library(quadrants):
     """What a function of the user's makes of a number called eps is its own affair."""
 
