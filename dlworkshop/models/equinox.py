@@ -166,23 +166,23 @@ def _renamed(module: Any) -> dict[tuple[str, ...], tuple[str, ...]]:
 
 
 def _trained(module: Any, trainable: Callable[[Any], PyTree] | None) -> PyTree:
-    """The real arrays of a module that are trained, as a pytree of bools."""
+    """The arrays of a module that are trained, as a pytree of bools."""
     if trainable is None:
-        return jax.tree.map(_is_real, module)
+        return jax.tree.map(_is_inexact, module)
     check_function("trainable", trainable)
     return jax.tree.map(
-        lambda flag, part: jax.tree.map(lambda leaf: flag and _is_real(leaf), part),
+        lambda flag, part: jax.tree.map(lambda leaf: flag and _is_inexact(leaf), part),
         trainable(module),
         module,
     )
 
 
 def _is_array(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array | jax.ShapeDtypeStruct)
+    return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
 
 
-def _is_real(leaf: Any) -> bool:
-    """Whether it is an array of real floating-point numbers."""
+def _is_inexact(leaf: Any) -> bool:
+    """Whether it is an array of real or complex numbers."""
     return _is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 

@@ -950,6 +950,29 @@ def test_equinox_trains_what_is_trainable():
     assert_close(same, state)
 
 
+class Loaded(eqx.Module):
+    """With arrays of NumPy, as a file of weights has them."""
+
+    weight: object
+    order: object
+
+    def __init__(self, key):
+        self.weight = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+        self.order = np.arange(5)[::-1]
+
+    def __call__(self, x):
+        return x[self.order] @ self.weight
+
+
+@pytest.mark.parametrize("make", [Loaded, Loaded(KEY)], ids=["class", "module"])
+def test_equinox_trains_arrays_of_numpy(make):
+    model = models.stateful(models.from_equinox(make))
+    params, state = model.init(KEY, X[0])
+    assert set(params) == {"weight"}
+    outputs, _ = model.apply(params, state, X[0])
+    assert_close(outputs, jnp.asarray(Loaded(KEY)(X[0])))
+
+
 def test_equinox_with_state_made_by_hand():
     made = eqx.nn.make_with_state(EquinoxNorm)(BATCH_AXES, key=KEY)
     by_hand = models.from_equinox(made)
