@@ -1,7 +1,7 @@
 """Checks of the functions given to `fit` besides model and loss, by tracing them."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -46,21 +46,35 @@ def used(program: core.ClosedJaxpr, wanted: Sequence[bool] | None = None) -> lis
 
 
 def check_effects(
-    routes: Routes, numbers: HParams, programs: Sequence[core.ClosedJaxpr]
+    routes: Routes,
+    numbers: HParams,
+    begun: core.ClosedJaxpr,
+    programs: Sequence[core.ClosedJaxpr],
+    later: Collection[str] = (),
 ) -> None:
     """Refuse a hyper-parameter that affects nothing.
 
     Args:
         routes: which function takes which.
         numbers: name -> [].
-        programs: from `traced`, everything that a run computes for one member.
+        begun: from `traced`, the initialisation of one member.
+        programs: likewise, everything else that a run computes for one member.
+        later: names of those that must have an effect after the initialisation.
 
     Raises:
         UserError: names the hyper-parameter and its function.
     """
     alive = np.any([used(program)[: len(numbers)] for program in programs], axis=0)
-    for name, has_effect in zip(sorted(numbers), alive, strict=True):
-        if not has_effect:
+    first = used(begun)[: len(numbers)]
+    for name, at_first, has_effect in zip(sorted(numbers), first, alive, strict=True):
+        if at_first and not has_effect and name in later:
+            raise UserError(
+                f"hyper-parameter '{name}' has no effect after step 0, because it is "
+                "kept in the optimizer's state, which a start with opt_state or a "
+                "scheduler takes from another run or member: build the optimizer from "
+                "the number itself, without inject_hyperparams, or leave it out"
+            )
+        if not at_first and not has_effect:
             takes = [r for r, of in routes._asdict().items() if name in of.values()]
             raise UserError(
                 f"hyper-parameter '{name}' has no effect, because the {takes[0]} takes "

@@ -1,6 +1,6 @@
 """Checks of a step of one member by tracing it, with one sentence for each mistake."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -60,6 +60,7 @@ def check_step(
     hparams: Mapping[str, Any],
     outputs: str | None,
     batch_size: int,
+    later: Collection[str] = (),
 ) -> tuple[core.ClosedJaxpr, BatchUse]:
     """Check that a step can be traced and gives a scalar loss and metrics.
 
@@ -70,6 +71,7 @@ def check_step(
         hparams: name -> [P].
         outputs: what the outputs of the model are, as of `losses.outputs_of`.
         batch_size: of the batches that a batch transform gets.
+        later: as of `check_effects`.
 
     Returns:
         The program of our own step for two examples, without the batch transform, and
@@ -88,7 +90,7 @@ def check_step(
         )
     _check_real(train)
     shape = _check_splits(spec, train, dataset, numbers, outputs, words)
-    programs = [begun, _check_objective(spec, train, batch, numbers, words)]
+    programs = [_check_objective(spec, train, batch, numbers, words)]
     check_eval_params(spec, train)
     step = make_train_step(spec)
     if spec.batch_transform is not None:
@@ -111,7 +113,7 @@ def check_step(
     if make_step is None:
         check_gradient(spec, ours, grads)
     own = make_step and check_own_step(spec, make_step, step, numbers, train, batch)
-    check_effects(spec.routes, numbers, [*programs, own or ours])
+    check_effects(spec.routes, numbers, begun, [*programs, own or ours], later)
     check_schedule_effect(spec, make_step, numbers, train, batch)
     return ours, use
 

@@ -16,7 +16,17 @@ import numpy as np
 import optax
 import pytest
 
-from dlworkshop import data, fit, losses, metrics, models, optimizers, schedules
+from dlworkshop import (
+    Start,
+    data,
+    fit,
+    losses,
+    metrics,
+    models,
+    observers,
+    optimizers,
+    schedules,
+)
 from dlworkshop.errors import UserError
 from dlworkshop.train.checkpoints import DIGESTS, Checkpoints
 from dlworkshop.types import Batch
@@ -318,6 +328,18 @@ def test_labels_that_an_own_loss_uses_as_indices(quadrants):
 def kept_rate(learning_rate):
     """The rate is the one of step 0."""
     return optax.inject_hyperparams(optax.sgd)(learning_rate=learning_rate)
+
+
+def test_a_number_that_only_the_state_of_step_0_has(quadrants):
+    begun = train(quadrants, optimizer=kept_rate, quiet=True)
+    start = Start(begun.params, begun.state, begun.opt_state)
+    explored = observers.population_based_training(
+        {"learning_rate": (1e-4, 1.0)}, share=0.5
+    )
+    rates = {"learning_rate": [1e-3, 1e-2]}
+    for options in ({"start": start}, {"observe": [explored], "num_epochs": 2}):
+        with pytest.raises(UserError, match="'learning_rate' has no effect after step"):
+            train(quadrants, optimizer=kept_rate, hparams=rates, **options)
 
 
 def own_update(step):
