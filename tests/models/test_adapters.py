@@ -747,7 +747,7 @@ def test_a_flag_in_other_words_is_refused():
         call = eval(f"lambda module, x, {flag}: module(x)")
         with pytest.raises(UserError, match=f"takes '{flag}', which seems to say"):
             models.from_linen(nn.Dense(3), call=call)
-    models.from_linen(nn.Dense(3), call=lambda module, x, residual=True: module(x))
+    models.from_linen(nn.Dense(3), call=lambda module, x, interval=True: module(x))
 
 
 def test_the_config_names_a_call_and_no_address():
@@ -929,6 +929,15 @@ def test_nnx_that_is_random_without_a_key_is_refused():
             apply({}, jnp.ones(4))
     with pytest.raises(UserError, match=r"wanted an nnx.Module"):
         models.from_nnx(lambda rngs: 3)
+
+
+def test_nnx_with_a_recurrent_layer():
+    """It takes a key for its first carry, of which it makes zeros."""
+    make = lambda rngs: nnx.RNN(nnx.GRUCell(5, 4, rngs=rngs))  # noqa: E731
+    model = models.from_nnx(make, batched=True)
+    params = model.init(KEY, X)
+    for apply in (model.apply, jax.jit(model.apply)):
+        assert_close(apply(params, X), make(nnx.Rngs(KEY))(X[None])[0])
 
 
 def test_equinox_trains_what_is_trainable():
