@@ -69,6 +69,11 @@ def check_model(model: Any) -> None:
             "a module with models.from_linen, from_nnx, from_equinox or from_haiku"
         )
     check_function("apply of the model", model.apply)
+    if not isinstance(model.config, Mapping):
+        raise UserError(
+            f"the config of the model is {repr_of(model.config)}: give a dict of JSON "
+            "values that describes the model"
+        )
 
 
 def stateful(model: Model | StatefulModel) -> StatefulModel:

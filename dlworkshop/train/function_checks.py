@@ -295,6 +295,10 @@ def _check_scalars(what: str, numbers: Mapping[str, Any]) -> None:
             raise UserError(
                 f"{what} returns {name}, which is not a number: return scalars"
             )
+        if jnp.issubdtype(value.dtype, jnp.complexfloating):
+            raise UserError(
+                f"{what} returns {name}, which is complex: return real numbers"
+            )
         if value.shape:
             raise UserError(
                 f"{what} returns {name} of shape {list(value.shape)}: return scalars"
