@@ -203,6 +203,12 @@ def make_model(
             outputs = jax.tree.map(_squeeze, outputs)
         if key is None:
             return outputs, state
+        form, before = jax.tree.structure(new_state), jax.tree.structure(state)
+        if str(form) != str(before):
+            raise UserError(
+                f"{name} has another structure of state after a step, as Linen's sow "
+                "gives it: return such values with the outputs, for an objective"
+            )
         return outputs, jax.tree.map(_as_before, new_state, state)
 
     config = described(config, name) | ({"batched": True} if batched else {})

@@ -805,6 +805,20 @@ class Outer(nn.Module):
         return self.inner()(x)
 
 
+class Sows(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        self.sow("losses", "size", (x**2).sum())
+        return nn.Dense(2)(x)
+
+
+def test_sown_values_are_refused():
+    model = models.from_linen(Sows(), stateful=True)
+    params, state = model.init(KEY, X[0])
+    with pytest.raises(UserError, match="as Linen's sow gives it: return such values"):
+        model.apply(params, state, X[0], key=KEY)
+
+
 def test_state_is_found_in_code_and_fields():
     sequence = nn.Sequential([nn.Dense(3), Counter()])
     for module in (ByFunction(), ByPackage(), Outer(), nn.BatchNorm(), sequence):
