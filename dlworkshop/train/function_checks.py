@@ -12,7 +12,7 @@ from jax.interpreters import partial_eval
 
 from dlworkshop.errors import UserError, one_sentence, repr_of
 from dlworkshop.learn import schedules
-from dlworkshop.learn.hparams import Routes, given, name_of
+from dlworkshop.learn.hparams import Routes, given, keywords, name_of
 from dlworkshop.learn.objective import in_words
 from dlworkshop.learn.step import (
     TrainSpec,
@@ -161,6 +161,13 @@ def check_updates(
 def check_schedule(spec: TrainSpec, numbers: Mapping[str, Any]) -> None:
     """Check that a schedule is num_steps -> (step -> number)."""
     name, own = name_of(spec.schedule), given(spec.routes.schedule, numbers)
+    first = next(iter(keywords(spec.schedule)), "")
+    if first.endswith("value"):  # of optax, and the number of steps would be the value
+        raise UserError(
+            f"the schedule {name} takes '{first}' first, and is given the number of "
+            "steps: give num_steps -> (step -> multiplier), as lambda num_steps: "
+            "optax.cosine_decay_schedule(1.0, num_steps)"
+        )
     with one_sentence(f"the schedule {name} cannot be made from num_steps"):
         made = spec.schedule(spec.num_steps, **own)
     if not callable(made):

@@ -222,6 +222,13 @@ def growing(learning_rate):
         ({"probe": lambda g, u, p: 3.0}, "the probe <lambda> returns no dict"),
         ({"probe": lambda g, u, p: {"a": p}}, "returns a, which is not a number"),
         ({"probe": lambda g, u, p: {"a": 1j}}, "returns a, which is complex: return r"),
+        *[
+            ({"schedule": each}, "takes '(init_)?value' first, and is given the number")
+            for each in (
+                optax.constant_schedule,
+                functools.partial(optax.cosine_decay_schedule, decay_steps=9),
+            )
+        ],
         ({"schedule": lambda n: 1.0}, "the schedule <lambda> returns 1.0 for num_st"),
         ({"schedule": lambda: 1.0}, "the schedule <lambda> cannot be made from num_st"),
         ({"optimizer": optax.lbfgs, "hparams": {}}, "lbfgs has a line search, which"),
