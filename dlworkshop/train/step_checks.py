@@ -171,6 +171,11 @@ def _check_splits(
     check_pixels(spec.model.augment, dataset.train.rows(slice(0, SEEN)).inputs)
     shapes = [leaf.shape for leaf in jax.tree.leaves(made)]
     shape = shapes[0] if len(shapes) == 1 else ()
+    if len(shapes) != 1 and outputs in ("logits", "probabilities"):
+        raise UserError(
+            f"the model returns {len(shapes)} arrays, and {outputs} are one: give a "
+            "loss or an objective that picks it, and metrics that do, without outputs"
+        )
     for name in SPLITS:
         split, where = getattr(dataset, name), f"the {name} split of '{dataset.name}'"
         check_lookups(spec.model, split.inputs, where, **own)

@@ -103,6 +103,10 @@ def growing(learning_rate):
             "'momentum' has no effect, because none of loss, model, optimizer",
         ),
         ({"model": models.mlp((8,), num_classes=3)}, "build it with num_classes=4"),
+        (
+            {"model": MODEL._replace(apply=lambda p, x, *, key=None: (x.sum(), x))},
+            "returns 2 arrays, and logits are one: give a loss or an objective that",
+        ),
         ({"model": models.cnn((4, 4, 4, 4))}, "cannot be halved 4 times"),
         ({"loss": lambda outputs, targets: targets}, "is int32: return a real number"),
         ({"loss": lambda o, t: o.argmax() == t}, "is bool: return a real number"),
