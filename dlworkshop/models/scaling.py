@@ -177,7 +177,12 @@ def on_first_channel(model: AnyModel) -> AnyModel:
     >>> model.init(jax.random.key(0), jnp.ones((4, 4, 3)))["Dense_0"]["kernel"].shape
     (16, 2)
     """
-    return on_inputs(lambda image: image[..., :1], model, on_first_channel={})
+
+    def change(image):
+        check_rank(image, (3,), "an image [H, W, C]")
+        return image[..., :1]
+
+    return on_inputs(change, model, on_first_channel={})
 
 
 def fitted_scale(inputs: Array) -> tuple[np.ndarray, np.ndarray]:

@@ -103,6 +103,11 @@ def test_a_wrapper_that_the_config_cannot_hold_twice_is_refused():
             r"an output has shape \[1\], and the constants of its scale \[2\]",
         ),
         (
+            models.on_first_channel(models.logistic(2)),
+            X[0],
+            r"one example must be an image \[H, W, C\], got shape \(3,\)",
+        ),
+        (
             models.coarser(models.logistic(2), 9),
             IMAGES[0],
             "an image of 8x8 has no square of 9x9 pixels",
@@ -113,7 +118,7 @@ def test_constants_of_other_sizes_are_refused(model, example, message):
     def answer(example):
         return model.apply(model.init(jax.random.key(0), example), example)
 
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ValueError, match=message):
         jax.eval_shape(answer, jnp.asarray(example, float))
 
 
