@@ -188,7 +188,7 @@ def check_eval_params(spec: TrainSpec, train: TrainState) -> None:
     name = name_of(spec.eval_params)
     with one_sentence(f"eval_params {name} does not take (opt_state, params)"):
         made = jax.eval_shape(spec.eval_params, train.opt_state, train.params)
-    if _form(made) != _form(train.params):
+    if form_of(made) != form_of(train.params):
         raise UserError(
             f"eval_params {name} returns other arrays, shapes or dtypes than those of "
             "the parameters: return parameters of the same form, such as averages"
@@ -337,7 +337,7 @@ def check_own_step(
             f"{step_of} does not return (train, metrics) with a metrics['loss']: "
             "return both"
         )
-    if _form(found[0]) != _form(train):
+    if form_of(found[0]) != form_of(train):
         raise UserError(
             f"{step_of} returns a train state with other arrays, shapes or dtypes than "
             "it was given: return train._replace(...) with the same"
@@ -369,6 +369,7 @@ def check_own_step(
     return program
 
 
-def _form(tree: Any) -> str:
+def form_of(tree: Any) -> str:
+    """The structure of a tree, and the shapes and dtypes of its arrays."""
     leaves, form = jax.tree.flatten(tree)
     return f"{form} {[(leaf.shape, leaf.dtype) for leaf in leaves]}"

@@ -42,6 +42,7 @@ from dlworkshop.train.function_checks import (
     check_schedule,
     check_schedule_effect,
     check_updates,
+    form_of,
     no_plain_step,
     traced,
     transformed_targets,
@@ -124,11 +125,16 @@ def _program(
     """The program of a step, the number of its gradients, and the use of its batch."""
     blind = make_train_step(spec._replace(batch_transform=None), example_axis=None)
     try:
-        program, (_, grads) = traced(_with_grads(blind), numbers, train, batch)
+        program, ((new, _), grads) = traced(_with_grads(blind), numbers, train, batch)
         use = BatchUse()
     except NameError:  # most steps name no axis, and so are traced once
-        program, (_, grads) = traced(_with_grads(step), numbers, train, batch)
+        program, ((new, _), grads) = traced(_with_grads(step), numbers, train, batch)
         use = batch_use(spec, train, batch, numbers)
+    if form_of(new.state) != form_of(train.state):
+        raise UserError(
+            f"{in_words(spec.objective)} returns a state of another form than it was "
+            "given: return loss, (outputs, state) with the state of model.apply"
+        )
     return program, len(jax.tree.leaves(grads)), use
 
 
@@ -285,7 +291,13 @@ def _check_objective(
 
 
 def _check_real(train: TrainState) -> None:
-    """Check that all parameters are floating point."""
+    """Check that there are parameters, and that all are floating point."""
+    if not jax.tree.leaves(train.params):
+        raise UserError(
+            "the model has no parameters, so nothing can be learnt: let init return "
+            "them (an adapter takes nnx.Param of NNX, and what `trainable` selects of "
+            "Equinox)"
+        )
     for path, leaf in jax.tree.leaves_with_path(train.params):
         if not jnp.issubdtype(leaf.dtype, jnp.inexact):
             raise UserError(

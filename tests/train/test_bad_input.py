@@ -301,6 +301,11 @@ def errors(outputs, targets):
     return 1.0 * (outputs.argmax() != targets)
 
 
+def forgetful(model, params, state, inputs, targets, *, key):
+    outputs, _ = model.apply(params, state, inputs, key=key)
+    return losses.cross_entropy(outputs, targets), (outputs, None)
+
+
 def shaped_in_training(model, params, state, inputs, targets, *, key):
     outputs, state = model.apply(params, state, inputs, key=key)
     loss = losses.cross_entropy(outputs, targets)
@@ -312,6 +317,11 @@ def shaped_in_training(model, params, state, inputs, targets, *, key):
     [
         ({"loss": unlearnt}, "gradient of the loss unlearnt is 0 for all parameters"),
         ({"loss": errors}, "gradient of the loss errors is 0 for all parameters"),
+        ({"objective": forgetful}, "forgetful returns a state of another form than it"),
+        (
+            {"model": models.Model(lambda key, x: {}, lambda p, x, *, key=None: x[0])},
+            "the model has no parameters, so nothing can be learnt: let init return",
+        ),
         ({"objective": shaped_in_training}, r"has shape \(3,\) for one example"),
         (
             {"loss": lambda o, t: (o[t] - 1) ** 2, "outputs": "probabilities"},
