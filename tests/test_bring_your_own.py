@@ -623,6 +623,42 @@ def test_bfloat16(quadrants):
     )
 
 
+@pytest.mark.parametrize("optimizer", [optax.sgd, optax.adam])
+def test_complex_parameters(optimizer):
+    def apply(params, x, *, key=None):
+        turned = params * jax.lax.complex(x[0], x[1])
+        return jnp.stack([turned.real, turned.imag])
+
+    z = np.random.default_rng(0).normal(size=(120, 2)) @ [1, 1j]
+    x, y = (np.stack([a.real, a.imag], 1) for a in (z, (1.5 - 2j) * z))
+    model = models.Model(lambda key, x: jnp.zeros((), jnp.complex64), apply)
+    options = {"loss": losses.squared_error, "hparams": {"learning_rate": 0.1}}
+    run = fit(model, data.from_arrays(x, y), optimizer, num_epochs=40, **options)
+
+    assert_close(run.params, [1.5 - 2j], rtol=1e-2)
+
+
+def test_numbers_of_python_as_parameters_and_states(quadrants):
+    def counted(learning_rate):
+        sgd = optax.sgd(learning_rate)
+
+        def update(grads, state, params):
+            updates, inner = sgd.update(grads, state[0], params)
+            return updates, (inner, state[1] + 1, 3.0)
+
+        return optax.GradientTransformation(lambda p: (sgd.init(p), 0, 0.0), update)
+
+    model = models.Model(
+        lambda key, image: {"slope": 0.0, "bias": jnp.zeros(4)},
+        lambda params, x, *, key=None: params["slope"] * x[0, :4, 0] + params["bias"],
+    )
+    run = fit(model, quadrants, counted, hparams={"learning_rate": 0.1})
+
+    assert run.opt_state[1].tolist() == [run.summary["steps"]]
+    assert run.opt_state[2].tolist() == [3.0]
+    assert run.params["slope"][0] != 0
+
+
 def test_float64():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(120, 3))

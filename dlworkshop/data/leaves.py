@@ -64,6 +64,20 @@ def at_least_float32(array: Array) -> jax.Array:
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
+def keeps_kind(now: Any, before: Array) -> bool:
+    """Whether the dtype of `before` can hold `now`, apart from rounding.
+
+    >>> keeps_kind(jnp.ones(2), jnp.ones(2, "bfloat16")), keeps_kind(0.5, jnp.array(0))
+    (True, False)
+    """
+    kinds = jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating
+    of_now, of_before = (
+        [jnp.issubdtype(jnp.result_type(x), kind) for kind in kinds]
+        for x in (now, before)
+    )
+    return True not in of_now or of_now.index(True) <= of_before.index(True)
+
+
 def check_finite(array: Array, what: str) -> None:
     """Reject NaN and infinity, naming the first example that has one."""
     rows = not_finite(array)

@@ -13,6 +13,7 @@ import numpy as np
 from dlworkshop import errors
 from dlworkshop.data.leaves import is_float
 from dlworkshop.errors import UserError
+from dlworkshop.learn.losses import in_pairs
 from dlworkshop.learn.metrics import Metric, as_metrics, fitted
 from dlworkshop.types import Array, PyTree
 
@@ -215,6 +216,11 @@ def _check_sizes(targets, came, outputs_shape, outputs_kind: str) -> None:
         )
         raise UserError(
             f"{came}, but the outputs of one example are {outputs_shape}: {remedy}"
+        )
+    if not in_pairs(targets.shape[1:], outputs_shape):
+        raise UserError(
+            f"{came}, and the outputs of one example {outputs_shape} have their axes "
+            "in another order: transpose one of them"
         )
     numbers = outputs_kind == "values" and targets[:1].size <= 1
     if targets.dtype == np.uint8 and numbers:

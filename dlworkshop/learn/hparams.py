@@ -69,8 +69,11 @@ def lacks(function: Callable, name: str) -> bool:
 
 
 def is_bound(function: Callable, name: str) -> bool:
-    """Whether `functools.partial` gives a keyword its value."""
-    return isinstance(function, functools.partial) and name in function.keywords
+    """Whether `functools.partial` gives a keyword its value, also inside a wrapper."""
+    if isinstance(function, functools.partial):
+        return name in function.keywords or is_bound(function.func, name)
+    inner = getattr(function, "__wrapped__", None)
+    return inner is not None and is_bound(inner, name)
 
 
 def route(names: Iterable[str], **functions: Callable | None) -> Routes:

@@ -15,13 +15,16 @@ import numpy as np
 
 from dlworkshop.data.leaves import at_least_float32
 from dlworkshop.errors import (
+    Range,
     UserError,
     check_function,
     check_known,
+    check_number,
     check_whole,
     repr_of,
     unknown,
 )
+from dlworkshop.learn.hparams import name_of
 from dlworkshop.types import Array
 
 __all__ = [
@@ -88,6 +91,11 @@ def probabilities(outputs_kind: str | None, outputs: Array) -> jax.Array | None:
     return link(at_least_float32(_array("the outputs", outputs)))
 
 
+def _check(name: str, number: Any, inside: Range) -> None:
+    if isinstance(number, (int, float)):  # `fit` checks hyper-parameters
+        check_number(name, number, inside)
+
+
 def _array(what: str, given: Any) -> jax.Array:
     try:
         return jnp.asarray(given)
@@ -149,6 +157,7 @@ def cross_entropy(logits, targets, *, label_smoothing=0.0) -> jax.Array:
     0.8201
     """
     logits, targets = class_target(logits, targets)
+    _check("label_smoothing", label_smoothing, Range(0, 1))
     logits = at_least_float32(logits)
     if targets.ndim == 0:
         there = (targets >= 0) & (targets < logits.size)  # JAX clips other indices
@@ -192,7 +201,7 @@ def pair(outputs: Array, targets: Array) -> tuple[jax.Array, jax.Array]:
     """Outputs and targets [D] of one example, at least float32, of equal shape.
 
     Raises:
-        ValueError: if their sizes differ.
+        ValueError: if their sizes differ, or their axes are in another order.
     """
     outputs, targets = _array("outputs", outputs), _array("targets", targets)
     if jnp.size(outputs) != jnp.size(targets):
@@ -201,8 +210,25 @@ def pair(outputs: Array, targets: Array) -> tuple[jax.Array, jax.Array]:
             "the same size: give the model one output for each target, and vmap me "
             "over a batch"
         )
+    if not in_pairs(jnp.shape(outputs), jnp.shape(targets)):
+        raise ValueError(
+            f"outputs {jnp.shape(outputs)} and targets {jnp.shape(targets)} have their "
+            "axes in another order: transpose one of them"
+        )
     outputs, targets = at_least_float32(outputs), at_least_float32(targets)
     return outputs.ravel(), targets.ravel()
+
+
+def in_pairs(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether two arrays of one size are compared number by number.
+
+    Axes of size 1 do not matter, and one of the arrays may be flattened.
+
+    >>> in_pairs((8, 6, 1), (8, 6)), in_pairs((48,), (8, 6)), in_pairs((6, 8), (8, 6))
+    (True, True, False)
+    """
+    a, b = (tuple(size for size in each if size > 1) for each in (shape, other))
+    return a == b or min(len(a), len(b)) == 1
 
 
 @_means("values")
@@ -211,10 +237,10 @@ def squared_error(outputs, targets) -> jax.Array:
 
     Args:
         outputs: any shape.
-        targets: as many numbers; may be [] for [1] outputs.
+        targets: of the same shape, apart from axes of size 1, or one of both flattened.
 
     Raises:
-        ValueError: if their sizes differ.
+        ValueError: if their sizes differ, or their axes are in another order.
 
     >>> float(squared_error(jnp.array([1.0, 3.0]), jnp.array([1.0, 1.0])))
     2.0
@@ -252,6 +278,7 @@ def huber(outputs, targets, *, delta=1.0) -> jax.Array:
     1.3125
     """
     outputs, targets = pair(outputs, targets)
+    _check("delta", delta, Range(0, closed=False))
     size = jnp.abs(outputs - targets)
     inside = jnp.minimum(size, delta)
     return (inside * (size - inside / 2)).mean()
@@ -278,9 +305,14 @@ def weighted(loss: Callable, weights) -> Callable:
         raise UserError(
             f"weights is {repr_of(weights)}: give an array [K], a number for each class"
         )
+    known = not isinstance(given, jax.core.Tracer)
+    if known and not (np.isfinite(given) & (given >= 0)).all():
+        raise UserError(
+            f"weights of classes are {given!s:.60}: give finite numbers of at least 0"
+        )
     if outputs_of(loss) in ("values", "binary_logits"):
         raise UserError(
-            f"class weights do not fit {loss.__name__}, whose targets are not classes: "
+            f"class weights do not fit {name_of(loss)}, whose targets are not classes: "
             "use cross_entropy, or weights of examples"
         )
 
@@ -297,7 +329,7 @@ def weighted(loss: Callable, weights) -> Callable:
         weight = of_class[targets] if scalar else jnp.vdot(of_class, targets)
         return weight * loss(outputs, targets, **more)
 
-    weighted_loss.__name__ = f"weighted_{getattr(loss, '__name__', 'loss')}"
+    weighted_loss.__name__ = f"weighted_{name_of(loss)}"
     return weighted_loss
 
 

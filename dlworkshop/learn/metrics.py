@@ -377,7 +377,7 @@ def nearest_mean(train, label, test, truth, num_classes: int = 10) -> jax.Array:
 
     Args:
         train: [N, ...] features, from which class means are computed.
-        label: [N] int in [0, K), their classes; each class has examples.
+        label: [N] int in [0, K), their classes; one without examples has no mean.
         test: [M, ...] features.
         truth: [M] int, their classes.
         num_classes: K.
@@ -391,6 +391,7 @@ def nearest_mean(train, label, test, truth, num_classes: int = 10) -> jax.Array:
     own = jax.nn.one_hot(label, num_classes, axis=0)  # [K, N]
     means = own @ train / own.sum(1, keepdims=True)  # [K, D]
     squares = ((test[:, None] - means) ** 2).sum(-1)  # [M, K]
+    squares = jnp.where(own.any(1), squares, jnp.inf)
     return (squares.argmin(1) == truth).mean()
 
 
@@ -419,6 +420,12 @@ def reliability(confidence, correct, num_bins: int = 15) -> np.ndarray:
             f"confidence has shape {confidence.shape} and correct {correct.shape}: "
             "give both for each of N examples"
         )
+    low, high = confidence.min(initial=0), confidence.max(initial=0)
+    if low < -0.05 or high > 1.05:  # bfloat16 rounds to 1.004
+        raise UserError(
+            f"confidence goes from {low:.3g} to {high:.3g}: give probabilities, in "
+            "[0, 1]"
+        )
     edges = np.linspace(0, 1, num_bins + 1)
     place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, None)
     place = np.minimum(place, num_bins - 1)  # rounding may leave 1 + 1e-7
@@ -438,7 +445,8 @@ def calibration_error(confidence, correct, num_bins: int = 15) -> float:
     0.3333
     """
     count, sure, right = reliability(confidence, correct, num_bins).T
-    return float(np.nansum(count * np.abs(right - sure)) / count.sum())
+    gaps = np.where(count > 0, count * np.abs(right - sure), 0)  # NaN if one is
+    return float(gaps.sum() / count.sum())
 
 
 def mean_and_error(values) -> dict[str, Any]:

@@ -107,6 +107,7 @@ def _steps(loss: Callable, optimizer: optax.GradientTransformation) -> Callable:
     def step(state, entry):
         params, opt_state = state
         now, grads = jax.value_and_grad(loss)(params, entry)
+        grads = jax.tree.map(jnp.conj, grads)  # the steepest ascent, if complex
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return (optax.apply_updates(params, updates), opt_state), now
 

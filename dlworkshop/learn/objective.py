@@ -42,6 +42,12 @@ def from_loss(loss: Callable) -> Callable:
             f"the loss {name_of(loss)} has no signature: give a function (outputs, "
             "targets, **hparams) -> scalar"
         ) from None
+    reserved = {parameter.name for parameter in own}
+    if wanted := [each.name for each in taken[2:] if each.name in reserved]:
+        raise UserError(
+            f"the loss {name_of(loss)} takes '{wanted[0]}', but a loss is given the "
+            "outputs and targets only: give an objective, which has it too"
+        )
     more = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for parameter in taken[2:]

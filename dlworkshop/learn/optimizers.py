@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 from optax.contrib import MuonDimensionNumbers
 
-from dlworkshop.data.leaves import at_least_float32
+from dlworkshop.data.leaves import at_least_float32, keeps_kind
 from dlworkshop.errors import UserError, check_function, repr_of
 from dlworkshop.types import PyTree
 
@@ -268,13 +268,24 @@ def same_dtypes(new: PyTree, old: PyTree) -> PyTree:
     are Python numbers. A traced float32 `b1` makes the moments float32, but the state
     of a loop cannot change its dtype.
 
+    Raises:
+        UserError: for floats that were integers, whose fractions would be lost.
+
     >>> new = {"mu": jnp.ones(2, jnp.float32), "count": jnp.array(3)}
     >>> old = {"mu": jnp.zeros(2, jnp.bfloat16), "count": jnp.array(2)}
     >>> same_dtypes(new, old)["mu"].dtype.name
     'bfloat16'
     """
 
-    def leaf(now, before):
-        return now if now.dtype == before.dtype else now.astype(before.dtype)
+    def leaf(path, now, before):
+        if getattr(now, "dtype", None) == before.dtype:
+            return now
+        if not keeps_kind(now, before):
+            raise UserError(
+                f"the optimizer's state{jax.tree_util.keystr(path)} begins as "
+                f"{before.dtype} and becomes {jnp.result_type(now)} in a step, whose "
+                "fractions would be lost: begin with the dtype that it has later"
+            )
+        return jnp.asarray(now, before.dtype)
 
-    return jax.tree.map(leaf, new, old)
+    return jax.tree.map_with_path(leaf, new, old)

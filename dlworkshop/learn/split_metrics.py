@@ -15,6 +15,7 @@ import numpy as np
 
 from dlworkshop.data.leaves import as_floats
 from dlworkshop.errors import UserError
+from dlworkshop.learn.losses import in_pairs
 
 # The meanings of outputs (see `losses.OUTPUTS`) for which metrics are defined. Those of
 # classes take logits; probabilities come to them as logarithms.
@@ -51,6 +52,11 @@ def _nan_if_undefined(metric: Callable) -> Callable:
                 "one of both for each example"
             )
         weights = np.ones(len(targets)) if weights is None else np.asarray(weights)
+        if weights.shape != (len(targets),) or not (weights >= 0).all():
+            raise UserError(
+                f"weights has shape {list(weights.shape)}: give a number of at least 0 "
+                f"for each of {len(targets)} examples"
+            )
         counts = weights > 0
         try:
             if not counts.any():
@@ -98,7 +104,7 @@ def _classes(outputs, targets):
 
 def _labels(outputs, targets):
     """Scores and truth [N, K] of labels that are each true or false."""
-    if outputs.size != targets.size:
+    if outputs.size != targets.size or not _alike(outputs, targets):
         raise UserError(
             f"a metric of labels needs a target for each output, got {outputs.shape} "
             f"and {targets.shape}: for classes use a metric of classes, as roc_auc"
@@ -108,6 +114,10 @@ def _labels(outputs, targets):
     outputs = _numbers(np.clip(outputs, -BIG, BIG), np.isnan(outputs))
     shape = (len(outputs), -1)
     return outputs.reshape(shape), targets.reshape(shape).astype(int)
+
+
+def _alike(outputs: np.ndarray, targets: np.ndarray) -> bool:
+    return in_pairs(outputs.shape[1:], targets.shape[1:])
 
 
 def _mean_of_columns(score: Callable, truth, said, weights, counts) -> float:
@@ -287,7 +297,7 @@ def label_average_precision(outputs, targets, weights=None) -> float:
 
 def _values(outputs, targets):
     """Outputs and targets [N, D]."""
-    if outputs.size != targets.size:
+    if outputs.size != targets.size or not _alike(outputs, targets):
         raise UserError(
             f"a metric of numbers needs a target for each output, got {outputs.shape} "
             f"and {targets.shape}: make their shapes equal"

@@ -122,7 +122,8 @@ def init_state(
     step, opt_state = jnp.zeros((), jnp.int32), start.opt_state
     if opt_state is None:
         opt_state = make_optimizer(spec, hparams, step, key).init(start.params)
-    return TrainState(step, start.params, start.state, opt_state, key)
+    begun = TrainState(step, start.params, start.state, opt_state, key)
+    return jax.tree.map(jnp.asarray, begun)  # numbers of Python, too
 
 
 def make_optimizer(
@@ -258,7 +259,8 @@ def make_train_step(
         )
         if is_split(batch_axis):
             grads, metrics = jax.lax.pmean((grads, metrics), batch_axis)
-        return grads, state, metrics
+        # of a complex number JAX returns the conjugate of the steepest ascent
+        return jax.tree.map(jnp.conj, grads), state, metrics
 
     def updates(train: TrainState, grads: PyTree, metrics: Metrics, hparams: HParams):
         optimizer = make_optimizer(spec, hparams, train.step, train.key)

@@ -6,6 +6,7 @@ found in the signature of the call.
 
 import contextlib
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,8 +14,15 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
+from dlworkshop.data.leaves import keeps_kind
 from dlworkshop.errors import UserError, check_flag, check_function, repr_of
-from dlworkshop.models.model import Model, StatefulModel, as_float
+from dlworkshop.models.model import (
+    FIRST,
+    Model,
+    StatefulModel,
+    as_float,
+    hyper_parameters,
+)
 from dlworkshop.types import Array, PyTree
 
 Names = tuple[str, ...]  # the keys of a path
@@ -23,7 +31,7 @@ TRAINING = "train", "training", "is_training"  # True with a key
 INFERENCE = "deterministic", "use_running_average", "inference"  # True without
 KEYS = "key", "rng"  # the key itself, or None
 MODES = TRAINING + INFERENCE
-INPUTS = inspect.Parameter("inputs", inspect.Parameter.POSITIONAL_ONLY)
+FLAG = re.compile("(^|_)(train|infer|eval|dropout|determin)")  # in other words
 KEY = inspect.Parameter("key", inspect.Parameter.KEYWORD_ONLY, default=None)
 
 
@@ -59,7 +67,8 @@ def read_call(
         reserved: names that the adapter fills.
 
     Raises:
-        UserError: if another positional parameter has no default.
+        UserError: if another positional parameter has no default, or a flag seems to
+            say in other words whether the module trains.
 
     >>> def call(module, x, train, *, rate=0.1): ...
     >>> found = read_call(call, 2, "from_linen")
@@ -77,6 +86,12 @@ def read_call(
             taken.append(parameter.name)
         elif parameter.name in MODES + KEYS:
             modes.append(parameter.name)
+        elif isinstance(parameter.default, bool) and FLAG.search(parameter.name):
+            raise UserError(
+                f"the call takes '{parameter}', which seems to say whether it trains, "
+                f"but {adapter} knows {', '.join(MODES)} only: rename it, or give "
+                f"{adapter}(..., call=function) a function that fills it"
+            )
         elif parameter.default is parameter.empty and parameter.kind in (
             parameter.POSITIONAL_ONLY,
             parameter.POSITIONAL_OR_KEYWORD,
@@ -90,6 +105,22 @@ def read_call(
         elif parameter.kind != parameter.POSITIONAL_ONLY:
             options.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
     return Call(tuple(modes), tuple(taken), tuple(options))
+
+
+def call_of(module: Any, call: Callable | None) -> Callable:
+    """The function (module, inputs, ...) -> outputs: `call`, or the module's own.
+
+    Raises:
+        UserError: if `call` is bound to a module, and so takes none.
+    """
+    if call is None:
+        return type(module).__call__
+    if isinstance(getattr(call, "__self__", None), type(module)):
+        raise UserError(
+            f"call is a method that is bound to its module: give that of the class, "
+            f"as {type(module).__name__}.{call.__name__}"
+        )
+    return call
 
 
 def call_with(make: Callable, name: str, value: Any) -> Any:
@@ -153,7 +184,8 @@ def make_model(
         batched: whether the module is written for inputs [B, ...].
     """
     check_flag("batched", batched)
-    known = {option.name for option in call.options}
+    options = hyper_parameters(f"the call of {name}", call.options)
+    known = {option.name for option in options}
 
     def prepare(inputs: PyTree) -> PyTree:
         inputs = as_float(inputs)
@@ -171,10 +203,13 @@ def make_model(
             outputs = jax.tree.map(_squeeze, outputs)
         if key is None:
             return outputs, state
-        # the state of the next step must have the same dtypes
-        return outputs, jax.tree.map(
-            lambda old, new: jnp.asarray(new, jnp.result_type(old)), state, new_state
-        )
+        form, before = jax.tree.structure(new_state), jax.tree.structure(state)
+        if str(form) != str(before):
+            raise UserError(
+                f"{name} has another structure of state after a step, as Linen's sow "
+                "gives it: return such values with the outputs, for an objective"
+            )
+        return outputs, jax.tree.map(_as_before, new_state, state)
 
     config = described(config, name) | ({"batched": True} if batched else {})
     if has_state:
@@ -185,7 +220,7 @@ def make_model(
         def stateful_apply(params, state, inputs, /, *, key=None, **hparams):
             return answer(params, state, inputs, key, hparams)
 
-        _sign(stateful_apply, ("params", "state"), call.options)
+        _sign(stateful_apply, FIRST, options)
         return StatefulModel(stateful_init, stateful_apply, config, module)
 
     def plain_init(key, inputs):
@@ -194,15 +229,20 @@ def make_model(
     def plain_apply(params, inputs, /, *, key=None, **hparams):
         return answer(params, {}, inputs, key, hparams)[0]
 
-    _sign(plain_apply, ("params",), call.options)
+    _sign(plain_apply, [FIRST[0], FIRST[2]], options)
     return Model(plain_init, plain_apply, config, module)
 
 
-def _sign(apply: Any, names: tuple[str, ...], options) -> None:
+def _sign(apply: Any, first: list[inspect.Parameter], options) -> None:
     """Give `apply` a signature with the hyper-parameters of the module."""
-    first = [INPUTS.replace(name=name) for name in names]
-    options = [option for option in options if option.name != "key"]
-    apply.__signature__ = inspect.Signature([*first, INPUTS, KEY, *options])
+    apply.__signature__ = inspect.Signature([*first, KEY, *options])
+
+
+def _as_before(now: Array, before: Array) -> Array:
+    """A state with the dtype that it had, unless that would cut off fractions."""
+    # the state of the next step must have the same dtype; `check_state` refuses others
+    dtype = jnp.result_type(before)
+    return jnp.asarray(now, dtype if keeps_kind(now, before) else None)
 
 
 def _squeeze(output: Array) -> Array:

@@ -13,10 +13,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.ndimage import map_coordinates
 
 from dlworkshop.errors import (
     Range,
+    UserError,
     check_flag,
     check_function,
     check_number,
@@ -148,6 +150,29 @@ class Augment:
         return image
 
 
+def check_pixels(augment: Any, images: Any) -> None:
+    """Refuse images outside of [0, 1], which brightness and cut_out would spoil.
+
+    Args:
+        augment: of a model; those of the user are not checked.
+        images: some, as stored.
+
+    Raises:
+        UserError: names their range.
+    """
+    own = augment.others if isinstance(augment, Moves) else augment
+    if not isinstance(own, Augment) or not (own.brightness or own.cut_out):
+        return
+    if getattr(images, "dtype", np.uint8) == np.uint8:
+        return
+    low, high = float(np.min(images)), float(np.max(images))
+    if low < -0.01 or high > 1.01:  # resizing overshoots
+        raise UserError(
+            f"the images go from {low:g} to {high:g}, and brightness and cut_out are "
+            "for pixels in [0, 1]: bring the images there, or leave these out"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Moves:
     """An augmentation whose flip and shift are hyper-parameters of each member.
@@ -211,6 +236,10 @@ def augmented(model: AnyModel, augment: Callable) -> AnyModel:
 
     # the signature has the hyper-parameters of both
     taken = list(inspect.signature(model.apply).parameters.values())
+    if both := sorted(names & {each.name for each in taken}):
+        raise UserError(
+            f"the augmentation and the model both take '{both[0]}': rename one of them"
+        )
     taken += [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
     taken.sort(key=lambda parameter: parameter.kind)
     apply.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
@@ -258,7 +287,7 @@ def mirrored(model: AnyModel) -> AnyModel:
             return _mean(outputs, other), state
         return _mean(*both)
 
-    return model._replace(apply=apply, config={**model.config, "mirrored": True})
+    return model._replace(apply=apply, config={**model.config, "mirrored": {}})
 
 
 def _mean(outputs: Any, other: Any) -> Any:

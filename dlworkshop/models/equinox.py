@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from dlworkshop.errors import UserError, check_function, repr_of
 from dlworkshop.models.adapter import (
+    call_of,
     call_with,
     make_model,
     making,
@@ -96,7 +97,7 @@ def from_equinox(
     like_params, like_constants, static = split(module)
     has_index = bool(jax.tree.leaves(like_state))
     has_constants = bool(jax.tree.leaves(like_constants)) and not given
-    called = type(module).__call__ if call is None else call
+    called = call_of(module, call)
     taken = read_call(called, 2, "from_equinox", ("state",))
     if has_index and "state" not in taken.reserved:
         raise UserError(
@@ -165,23 +166,23 @@ def _renamed(module: Any) -> dict[tuple[str, ...], tuple[str, ...]]:
 
 
 def _trained(module: Any, trainable: Callable[[Any], PyTree] | None) -> PyTree:
-    """The real arrays of a module that are trained, as a pytree of bools."""
+    """The arrays of a module that are trained, as a pytree of bools."""
     if trainable is None:
-        return jax.tree.map(_is_real, module)
+        return jax.tree.map(_is_inexact, module)
     check_function("trainable", trainable)
     return jax.tree.map(
-        lambda flag, part: jax.tree.map(lambda leaf: flag and _is_real(leaf), part),
+        lambda flag, part: jax.tree.map(lambda leaf: flag and _is_inexact(leaf), part),
         trainable(module),
         module,
     )
 
 
 def _is_array(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array | jax.ShapeDtypeStruct)
+    return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
 
 
-def _is_real(leaf: Any) -> bool:
-    """Whether it is an array of real floating-point numbers."""
+def _is_inexact(leaf: Any) -> bool:
+    """Whether it is an array of real or complex numbers."""
     return _is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 

@@ -14,7 +14,14 @@ from flax import linen as nn
 
 from dlworkshop.errors import UserError, check_flag, repr_of
 from dlworkshop.identity.reads import closure
-from dlworkshop.models.adapter import MODES, Call, described, make_model, read_call
+from dlworkshop.models.adapter import (
+    MODES,
+    Call,
+    call_of,
+    described,
+    make_model,
+    read_call,
+)
 from dlworkshop.models.model import Model, StatefulModel, ones_for
 from dlworkshop.types import Array, PyTree
 
@@ -75,11 +82,12 @@ def from_linen(
     name = type(module).__name__
     config = described(config, name)
     if call is not None:
-        config["call"] = getattr(call, "__qualname__", repr(call))
+        inner = getattr(call, "func", call)  # functools.partial
+        config["call"] = getattr(inner, "__qualname__", type(inner).__name__)
     if stateful is not None:
         check_flag("stateful", stateful)
     has_state = keeps_state(module, call) if stateful is None else stateful
-    called = type(module).__call__ if call is None else call
+    called = call_of(module, call)
     taken = read_call(called, 2, "from_linen")
     fields = {f.name for f in dataclasses.fields(module)}  # type: ignore[arg-type]
     by_field = Call(tuple(n for n in MODES if n in fields and not taken.modes), (), ())

@@ -21,6 +21,10 @@ from dlworkshop.errors import (
 from dlworkshop.types import Array, PyTree
 
 BY_KEYWORD = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+FIRST = [
+    inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY)
+    for name in ("params", "state", "inputs")
+]  # of `apply` of a `StatefulModel`
 # The named axes of a batch in training: the examples of one device, and the devices. A
 # layer such as `nn.BatchNorm(axis_name=models.BATCH_AXES)` averages over both.
 EXAMPLE, BATCH = BATCH_AXES = ("example", "batch")
@@ -65,6 +69,11 @@ def check_model(model: Any) -> None:
             "a module with models.from_linen, from_nnx, from_equinox or from_haiku"
         )
     check_function("apply of the model", model.apply)
+    if not isinstance(model.config, Mapping):
+        raise UserError(
+            f"the config of the model is {repr_of(model.config)}: give a dict of JSON "
+            "values that describes the model"
+        )
 
 
 def stateful(model: Model | StatefulModel) -> StatefulModel:
@@ -83,16 +92,14 @@ def stateful(model: Model | StatefulModel) -> StatefulModel:
 
     # the signature keeps the hyper-parameters
     signature = inspect.signature(model.apply)
-    (params, *others) = signature.parameters.values()
-    if not others:
+    own = list(signature.parameters.values())
+    if len(own) < 2:
         raise UserError(
             f"apply of the model takes {signature}: let it take (params, inputs, *, "
             "key=None)"
         )
-    state = inspect.Parameter("state", inspect.Parameter.POSITIONAL_ONLY)
-    params = params.replace(kind=inspect.Parameter.POSITIONAL_ONLY)
-    others[0] = others[0].replace(kind=inspect.Parameter.POSITIONAL_ONLY)
-    apply.__signature__ = inspect.Signature([params, state, *others])  # type: ignore[attr-defined]
+    options = hyper_parameters("apply of the model", own[2:])
+    apply.__signature__ = inspect.Signature([*FIRST, *options])  # type: ignore[attr-defined]
     return StatefulModel(
         lambda key, inputs: (model.init(key, inputs), ()),
         apply,
@@ -100,6 +107,37 @@ def stateful(model: Model | StatefulModel) -> StatefulModel:
         model.module,
         model.augment,
     )
+
+
+def hyper_parameters(
+    what: str, parameters: Iterable[inspect.Parameter]
+) -> list[inspect.Parameter]:
+    """Those that are not called like an argument that `apply` is always given.
+
+    Others of such a name keep their defaults.
+
+    Args:
+        what: the function that takes them, in messages.
+        parameters: of `apply` beside the parameters and inputs, or of a module's call.
+
+    Raises:
+        UserError: if one of such a name has no default.
+
+    >>> def apply(params, x, *, key=None, state=None, rate=0.1): ...
+    >>> own = list(inspect.signature(apply).parameters.values())[2:]
+    >>> [each.name for each in hyper_parameters("apply", own)]
+    ['key', 'rate']
+    """
+    found, taken = [], [each.name for each in FIRST]
+    for each in parameters:
+        if each.name not in taken:
+            found.append(each)
+        elif each.default is each.empty and each.kind in BY_KEYWORD:
+            raise UserError(
+                f"{what} needs '{each.name}' by keyword, which is the name of another "
+                "argument of apply: rename it"
+            )
+    return found
 
 
 def stand_ins(model: StatefulModel) -> dict[str, Array]:

@@ -6,9 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.interpreters import partial_eval
 
 from dlworkshop.errors import UserError, repr_of
 from dlworkshop.models.adapter import (
+    call_of,
     call_with,
     make_model,
     making,
@@ -77,7 +79,7 @@ def from_nnx(
         )
     form, like_params, like_streams, like_notes, like_state = _split(module)
     name = type(module).__name__
-    called = type(module).__call__ if call is None else call
+    called = call_of(module, call)
     taken = read_call(called, 2, "from_nnx", ("rngs",))
 
     def init(key: Array, inputs: PyTree) -> tuple[PyTree, PyTree]:
@@ -86,21 +88,27 @@ def from_nnx(
         return jax.tree.map(jnp.asarray, (arrays(params), arrays(state)))
 
     def run(params, state, inputs, key, keywords):
+        def answer(streams: nnx.State) -> tuple[PyTree, nnx.Module, bool]:
+            whole = nnx.merge(
+                form,
+                filled(like_params, params),
+                streams,
+                like_notes,
+                filled(like_state, state),
+            )
+            (whole.eval if key is None else whole.train)()
+            before = jax.tree.leaves(nnx.state(whole, nnx.RngCount))
+            if "rngs" in taken.reserved:
+                keywords["rngs"] = None if key is None else nnx.Rngs(key)
+            outputs = called(whole, inputs, **keywords)
+            after = jax.tree.leaves(nnx.state(whole, nnx.RngCount))
+            moved = any(a is not b for a, b in zip(before, after, strict=True))
+            return outputs, whole, moved
+
         streams = begin(like_streams, jax.random.key(0) if key is None else key)
-        whole = nnx.merge(
-            form,
-            filled(like_params, params),
-            streams,
-            like_notes,
-            filled(like_state, state),
-        )
-        (whole.eval if key is None else whole.train)()
-        before = jax.tree.leaves(nnx.state(whole, nnx.RngCount))
-        if "rngs" in taken.reserved:
-            keywords["rngs"] = None if key is None else nnx.Rngs(key)
-        outputs = called(whole, inputs, **keywords)
-        after = jax.tree.leaves(nnx.state(whole, nnx.RngCount))
-        if key is None and any(a is not b for a, b in zip(before, after, strict=True)):
+        outputs, whole, moved = answer(streams)
+        # a recurrent layer takes a key for its first carry, which is zeros
+        if key is None and moved and _matters(lambda s: answer(s)[0], streams):
             raise UserError(
                 f"{name} draws random numbers without a key, where the same inputs "
                 "must give the same outputs: let it do so only when it is told that "
@@ -125,6 +133,12 @@ def from_nnx(
 def _split(module: nnx.Module) -> tuple[Any, ...]:
     """The graph definition, and the variables in `PARTS`."""
     return nnx.split(module, *PARTS)
+
+
+def _matters(function: Callable, streams: nnx.State) -> bool:
+    """Whether the outputs of a function depend on the streams of randomness."""
+    program = jax.make_jaxpr(function)(streams).jaxpr
+    return any(partial_eval.dce_jaxpr(program, [True] * len(program.outvars))[1])
 
 
 def arrays(state: nnx.State) -> dict:

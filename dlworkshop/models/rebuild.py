@@ -24,13 +24,17 @@ from dlworkshop.models.vgg16 import vgg16
 MAKERS: dict[str, Callable[..., Model]] = {
     make.__name__: make for make in (logistic, mlp, cnn, resnet, vgg16)
 }
-SCALING: tuple[Callable[..., Model], ...] = (  # in the order of their application
-    standardized,
-    piecewise_linear,
-    on_first_channel,
-    coarser,
-    rescaled,
-)
+WRAPPERS: dict[str, Callable[..., Model]] = {
+    make.__name__: make
+    for make in (
+        standardized,
+        piecewise_linear,
+        on_first_channel,
+        coarser,
+        rescaled,
+        mirrored,
+    )
+}
 
 
 def from_config(config: Mapping[str, Any]) -> Model:
@@ -46,8 +50,8 @@ def from_config(config: Mapping[str, Any]) -> Model:
     name = settings.pop("name", None)
     augment = settings.pop("augment", None)
     any_kind = settings.pop("on_rgb", False)
-    both_views = settings.pop("mirrored", False)
-    scaling = [(make, settings.pop(make.__name__, None)) for make in SCALING]
+    # a config lists wrappers in the order in which they were applied
+    wrappers = {key: settings.pop(key) for key in config if key in WRAPPERS}
     if name not in MAKERS:
         raise UserError(f"the model '{name}' is none of {', '.join(MAKERS)}: {OWN}")
     if name == "vgg16":
@@ -57,10 +61,8 @@ def from_config(config: Mapping[str, Any]) -> Model:
             if place in settings:
                 settings[place] = find_function(settings[place], room, place)
     model = MAKERS[name](**settings)
-    for make, known in scaling:
-        if known is not None:
-            model = make(model, **known)
+    for key, known in wrappers.items():
+        model = WRAPPERS[key](model, **known)
     model = on_rgb(model) if any_kind else model
-    model = mirrored(model) if both_views else model
     # a custom augmentation cannot be built from its name, and is for training only
     return augmented(model, Augment(**augment)) if isinstance(augment, dict) else model

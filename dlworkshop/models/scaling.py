@@ -13,8 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from dlworkshop.data.leaves import as_floats
-from dlworkshop.errors import UserError, repr_of
-from dlworkshop.models.model import AnyModel, StatefulModel, as_float, check_model
+from dlworkshop.errors import UserError, check_whole, repr_of
+from dlworkshop.models.augment import Augment
+from dlworkshop.models.model import (
+    AnyModel,
+    StatefulModel,
+    as_float,
+    check_model,
+    check_rank,
+)
 from dlworkshop.types import Array
 
 PIECE = 4096  # examples that are processed at a time
@@ -44,7 +51,9 @@ def standardized(model: AnyModel, mean: Array, deviation: Array) -> AnyModel:
         )
 
     def change(inputs):
-        return (as_float(inputs) - mean) / deviation
+        inputs = as_float(inputs)
+        _check_fits("an input", inputs, mean)
+        return (inputs - mean) / deviation
 
     known = {"mean": mean.tolist(), "deviation": deviation.tolist()}
     made = on_inputs(change, model, standardized=known)
@@ -83,6 +92,11 @@ def encode(edges: Sequence[Sequence[float]]) -> Callable[[Array], jax.Array]:
     column, low, width, first, last = bins(edges)
 
     def change(inputs):
+        if jnp.shape(inputs) != (len(edges),):
+            raise UserError(
+                f"an input has shape {list(jnp.shape(inputs))}, and there are edges of "
+                f"{len(edges)} columns: give edges for each column"
+            )
         full = (as_float(inputs)[column] - low) / width  # [sum of T]
         full = jnp.where(first, full, jnp.maximum(full, 0))
         return jnp.where(last, full, jnp.minimum(full, 1))
@@ -123,7 +137,7 @@ def rescaled(model: AnyModel, mean: Array, deviation: Array) -> AnyModel:
 
     Args:
         model: of one example, with one array as outputs.
-        mean, deviation: [] or the shape of the outputs.
+        mean, deviation: [] or the shape of the outputs; the deviation is above 0.
 
     >>> from dlworkshop.models import logistic
     >>> model = rescaled(logistic(1), 100.0, 10.0)
@@ -133,15 +147,23 @@ def rescaled(model: AnyModel, mean: Array, deviation: Array) -> AnyModel:
     [100.0]
     """
     check_model(model)
+    _check_once("rescaled", model)
     mean, deviation = _numbers("mean", mean), _numbers("deviation", deviation)
+    if not (deviation > 0).all():
+        raise UserError(f"deviation is at least {deviation.min():g}: give one above 0")
+
+    def scaled(outputs):
+        _check_fits("an output", outputs, mean)
+        _check_fits("an output", outputs, deviation)
+        return outputs * deviation + mean
 
     @functools.wraps(model.apply)
     def apply(*given, **more):
         answer = model.apply(*given, **more)
         if isinstance(model, StatefulModel):
             outputs, state = answer
-            return outputs * deviation + mean, state
-        return answer * deviation + mean
+            return scaled(outputs), state
+        return scaled(answer)
 
     known = {"mean": mean.tolist(), "deviation": deviation.tolist()}
     return model._replace(apply=apply, config={**model.config, "rescaled": known})
@@ -155,7 +177,12 @@ def on_first_channel(model: AnyModel) -> AnyModel:
     >>> model.init(jax.random.key(0), jnp.ones((4, 4, 3)))["Dense_0"]["kernel"].shape
     (16, 2)
     """
-    return on_inputs(lambda image: image[..., :1], model, on_first_channel={})
+
+    def change(image):
+        check_rank(image, (3,), "an image [H, W, C]")
+        return image[..., :1]
+
+    return on_inputs(change, model, on_first_channel={})
 
 
 def fitted_scale(inputs: Array) -> tuple[np.ndarray, np.ndarray]:
@@ -221,8 +248,16 @@ def coarser(model: AnyModel, factor: int) -> AnyModel:
     (4, 2)
     """
 
+    check_whole("factor", factor)
+
     def change(image):
+        check_rank(image, (3,), "an image [H, W, C]")
         height, width = (side // factor for side in image.shape[:2])
+        if not min(height, width):
+            raise UserError(
+                f"an image of {image.shape[0]}x{image.shape[1]} has no square of "
+                f"{factor}x{factor} pixels: give a smaller factor"
+            )
         image = as_float(image)[: height * factor, : width * factor]
         return image.reshape(height, factor, width, factor, -1).mean((1, 3))
 
@@ -235,6 +270,14 @@ def on_inputs(change: Callable, model: AnyModel, **config: object) -> AnyModel:
     The result has no module, because a table of its layers would use other inputs.
     """
     check_model(model)
+    for name in config:
+        _check_once(name, model)
+    augment = model.augment
+    if isinstance(augment, Augment) and (augment.brightness or augment.cut_out):
+        raise UserError(
+            "brightness and cut_out are for pixels in [0, 1], and this wrapper gives "
+            "the augmented model other inputs: wrap first, and augment the result"
+        )
 
     @functools.wraps(model.init)
     def init(key, inputs):
@@ -247,6 +290,24 @@ def on_inputs(change: Callable, model: AnyModel, **config: object) -> AnyModel:
 
     config = {**model.config, **config}
     return model._replace(init=init, apply=apply, config=config, module=None)
+
+
+def _check_once(name: str, model: AnyModel) -> None:
+    """Refuse a wrapper that a model has already: its config has one of each name."""
+    if name in model.config:
+        raise UserError(f"the model is wrapped by {name} already: combine both in one")
+
+
+def _check_fits(what: str, array: Array, constant: np.ndarray) -> None:
+    """Refuse constants that would change the shape of an array."""
+    shape, own = jnp.shape(array), constant.shape
+    if len(own) > len(shape) or any(
+        b not in (1, a) for a, b in zip(shape[::-1], own[::-1], strict=False)
+    ):
+        raise UserError(
+            f"{what} has shape {list(shape)}, and the constants of its scale "
+            f"{list(own)}: give one for each column or channel"
+        )
 
 
 def _float64(array: Array) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Checks of the arguments of `fit`, with one sentence for each mistake."""
 
 import inspect
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,6 +24,7 @@ from dlworkshop.learn.hparams import name_of
 from dlworkshop.learn.metrics import Metric
 from dlworkshop.models.convolution import CONV_IMPLS
 from dlworkshop.models.model import check_model
+from dlworkshop.train.run_folder import to_jsonable
 from dlworkshop.types import Batch, Dataset
 
 COUNTS = ("num_epochs", "batch_size")
@@ -35,6 +37,13 @@ def check_types(model: Any, dataset: Any, **functions: Any) -> None:
     """
     check_model(model)
     check_function("init of the model", model.init)
+    try:
+        json.dumps(to_jsonable(dict(model.config)))
+    except TypeError as error:
+        raise UserError(
+            f"the config of the model is not JSON ({error}): give numbers, text, lists "
+            "and dicts that describe the model"
+        ) from error
     check_kind(dataset)
     if isinstance(functions["optimizer"], optax.GradientTransformation):
         raise UserError(

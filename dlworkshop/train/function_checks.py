@@ -1,7 +1,7 @@
 """Checks of the functions given to `fit` besides model and loss, by tracing them."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from jax.interpreters import partial_eval
 
 from dlworkshop.errors import UserError, one_sentence, repr_of
 from dlworkshop.learn import schedules
-from dlworkshop.learn.hparams import Routes, given, name_of
+from dlworkshop.learn.hparams import Routes, given, keywords, name_of
 from dlworkshop.learn.objective import in_words
 from dlworkshop.learn.step import (
     TrainSpec,
@@ -46,21 +46,35 @@ def used(program: core.ClosedJaxpr, wanted: Sequence[bool] | None = None) -> lis
 
 
 def check_effects(
-    routes: Routes, numbers: HParams, programs: Sequence[core.ClosedJaxpr]
+    routes: Routes,
+    numbers: HParams,
+    begun: core.ClosedJaxpr,
+    programs: Sequence[core.ClosedJaxpr],
+    later: Collection[str] = (),
 ) -> None:
     """Refuse a hyper-parameter that affects nothing.
 
     Args:
         routes: which function takes which.
         numbers: name -> [].
-        programs: from `traced`, everything that a run computes for one member.
+        begun: from `traced`, the initialisation of one member.
+        programs: likewise, everything else that a run computes for one member.
+        later: names of those that must have an effect after the initialisation.
 
     Raises:
         UserError: names the hyper-parameter and its function.
     """
     alive = np.any([used(program)[: len(numbers)] for program in programs], axis=0)
-    for name, has_effect in zip(sorted(numbers), alive, strict=True):
-        if not has_effect:
+    first = used(begun)[: len(numbers)]
+    for name, at_first, has_effect in zip(sorted(numbers), first, alive, strict=True):
+        if at_first and not has_effect and name in later:
+            raise UserError(
+                f"hyper-parameter '{name}' has no effect after step 0, because it is "
+                "kept in the optimizer's state, which a start with opt_state or a "
+                "scheduler takes from another run or member: build the optimizer from "
+                "the number itself, without inject_hyperparams, or leave it out"
+            )
+        if not at_first and not has_effect:
             takes = [r for r, of in routes._asdict().items() if name in of.values()]
             raise UserError(
                 f"hyper-parameter '{name}' has no effect, because the {takes[0]} takes "
@@ -147,6 +161,13 @@ def check_updates(
 def check_schedule(spec: TrainSpec, numbers: Mapping[str, Any]) -> None:
     """Check that a schedule is num_steps -> (step -> number)."""
     name, own = name_of(spec.schedule), given(spec.routes.schedule, numbers)
+    first = next(iter(keywords(spec.schedule)), "")
+    if first.endswith("value"):  # of optax, and the number of steps would be the value
+        raise UserError(
+            f"the schedule {name} takes '{first}' first, and is given the number of "
+            "steps: give num_steps -> (step -> multiplier), as lambda num_steps: "
+            "optax.cosine_decay_schedule(1.0, num_steps)"
+        )
     with one_sentence(f"the schedule {name} cannot be made from num_steps"):
         made = spec.schedule(spec.num_steps, **own)
     if not callable(made):
@@ -167,7 +188,7 @@ def check_eval_params(spec: TrainSpec, train: TrainState) -> None:
     name = name_of(spec.eval_params)
     with one_sentence(f"eval_params {name} does not take (opt_state, params)"):
         made = jax.eval_shape(spec.eval_params, train.opt_state, train.params)
-    if _form(made) != _form(train.params):
+    if form_of(made) != form_of(train.params):
         raise UserError(
             f"eval_params {name} returns other arrays, shapes or dtypes than those of "
             "the parameters: return parameters of the same form, such as averages"
@@ -281,6 +302,10 @@ def _check_scalars(what: str, numbers: Mapping[str, Any]) -> None:
             raise UserError(
                 f"{what} returns {name}, which is not a number: return scalars"
             )
+        if jnp.issubdtype(value.dtype, jnp.complexfloating):
+            raise UserError(
+                f"{what} returns {name}, which is complex: return real numbers"
+            )
         if value.shape:
             raise UserError(
                 f"{what} returns {name} of shape {list(value.shape)}: return scalars"
@@ -312,7 +337,7 @@ def check_own_step(
             f"{step_of} does not return (train, metrics) with a metrics['loss']: "
             "return both"
         )
-    if _form(found[0]) != _form(train):
+    if form_of(found[0]) != form_of(train):
         raise UserError(
             f"{step_of} returns a train state with other arrays, shapes or dtypes than "
             "it was given: return train._replace(...) with the same"
@@ -344,6 +369,7 @@ def check_own_step(
     return program
 
 
-def _form(tree: Any) -> str:
+def form_of(tree: Any) -> str:
+    """The structure of a tree, and the shapes and dtypes of its arrays."""
     leaves, form = jax.tree.flatten(tree)
     return f"{form} {[(leaf.shape, leaf.dtype) for leaf in leaves]}"

@@ -1,6 +1,6 @@
 """Checks of a step of one member by tracing it, with one sentence for each mistake."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ from dlworkshop.learn.step import (
     make_eval_step,
     make_train_step,
 )
+from dlworkshop.models.augment import check_pixels
 from dlworkshop.models.checks import (
     beyond,
     check_lookups,
@@ -41,6 +42,7 @@ from dlworkshop.train.function_checks import (
     check_schedule,
     check_schedule_effect,
     check_updates,
+    form_of,
     no_plain_step,
     traced,
     transformed_targets,
@@ -48,6 +50,8 @@ from dlworkshop.train.function_checks import (
 )
 from dlworkshop.train.mesh import row_structs
 from dlworkshop.types import Array, Batch, Dataset, HParams, PyTree, TrainState
+
+SEEN = 64  # images whose range is looked at
 
 
 def check_step(
@@ -57,6 +61,7 @@ def check_step(
     hparams: Mapping[str, Any],
     outputs: str | None,
     batch_size: int,
+    later: Collection[str] = (),
 ) -> tuple[core.ClosedJaxpr, BatchUse]:
     """Check that a step can be traced and gives a scalar loss and metrics.
 
@@ -67,6 +72,7 @@ def check_step(
         hparams: name -> [P].
         outputs: what the outputs of the model are, as of `losses.outputs_of`.
         batch_size: of the batches that a batch transform gets.
+        later: as of `check_effects`.
 
     Returns:
         The program of our own step for two examples, without the batch transform, and
@@ -85,7 +91,7 @@ def check_step(
         )
     _check_real(train)
     shape = _check_splits(spec, train, dataset, numbers, outputs, words)
-    programs = [begun, _check_objective(spec, train, batch, numbers, words)]
+    programs = [_check_objective(spec, train, batch, numbers, words)]
     check_eval_params(spec, train)
     step = make_train_step(spec)
     if spec.batch_transform is not None:
@@ -108,7 +114,7 @@ def check_step(
     if make_step is None:
         check_gradient(spec, ours, grads)
     own = make_step and check_own_step(spec, make_step, step, numbers, train, batch)
-    check_effects(spec.routes, numbers, [*programs, own or ours])
+    check_effects(spec.routes, numbers, begun, [*programs, own or ours], later)
     check_schedule_effect(spec, make_step, numbers, train, batch)
     return ours, use
 
@@ -119,11 +125,16 @@ def _program(
     """The program of a step, the number of its gradients, and the use of its batch."""
     blind = make_train_step(spec._replace(batch_transform=None), example_axis=None)
     try:
-        program, (_, grads) = traced(_with_grads(blind), numbers, train, batch)
+        program, ((new, _), grads) = traced(_with_grads(blind), numbers, train, batch)
         use = BatchUse()
     except NameError:  # most steps name no axis, and so are traced once
-        program, (_, grads) = traced(_with_grads(step), numbers, train, batch)
+        program, ((new, _), grads) = traced(_with_grads(step), numbers, train, batch)
         use = batch_use(spec, train, batch, numbers)
+    if form_of(new.state) != form_of(train.state):
+        raise UserError(
+            f"{in_words(spec.objective)} returns a state of another form than it was "
+            "given: return loss, (outputs, state) with the state of model.apply"
+        )
     return program, len(jax.tree.leaves(grads)), use
 
 
@@ -163,8 +174,14 @@ def _check_splits(
         )
         check_state(*arguments, **own)
     check_one_example(*arguments, **own)
+    check_pixels(spec.model.augment, dataset.train.rows(slice(0, SEEN)).inputs)
     shapes = [leaf.shape for leaf in jax.tree.leaves(made)]
     shape = shapes[0] if len(shapes) == 1 else ()
+    if len(shapes) != 1 and outputs in ("logits", "probabilities"):
+        raise UserError(
+            f"the model returns {len(shapes)} arrays, and {outputs} are one: give a "
+            "loss or an objective that picks it, and metrics that do, without outputs"
+        )
     for name in SPLITS:
         split, where = getattr(dataset, name), f"the {name} split of '{dataset.name}'"
         check_lookups(spec.model, split.inputs, where, **own)
@@ -274,7 +291,13 @@ def _check_objective(
 
 
 def _check_real(train: TrainState) -> None:
-    """Check that all parameters are floating point."""
+    """Check that there are parameters, and that all are floating point."""
+    if not jax.tree.leaves(train.params):
+        raise UserError(
+            "the model has no parameters, so nothing can be learnt: let init return "
+            "them (an adapter takes nnx.Param of NNX, and what `trainable` selects of "
+            "Equinox)"
+        )
     for path, leaf in jax.tree.leaves_with_path(train.params):
         if not jnp.issubdtype(leaf.dtype, jnp.inexact):
             raise UserError(

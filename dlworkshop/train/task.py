@@ -5,7 +5,7 @@ change the results beyond rounding.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -134,7 +134,13 @@ def resolve(asked: Arguments) -> Task:
         run_folder.read_config(asked.workdir).get("num_epochs"),
     )
     step, batch_use = check_step(
-        spec, asked.make_step, dataset, hparams, outputs, asked.batch_size
+        spec,
+        asked.make_step,
+        dataset,
+        hparams,
+        outputs,
+        asked.batch_size,
+        _later(asked, hparams),
     )
     finite.check_inputs(spec, dataset, hparams)
     example = dataset.train.rows(0).inputs
@@ -260,6 +266,13 @@ def _check_ranges(asked: Arguments, routes: Routes, hparams: HParams) -> None:
         model=asked.model.apply if module is None else type(module),
         schedule=asked.schedule,
     )
+
+
+def _later(asked: Arguments, names: Collection[str]) -> Collection[str]:
+    """The hyper-parameters that the initialisation of the optimizer does not see."""
+    if isinstance(asked.start, Start) and asked.start.opt_state is not None:
+        return names
+    return () if asked.scheduler is None else asked.scheduler.limits
 
 
 def _answer(spec: TrainSpec, dataset: Dataset, names: Iterable[str]) -> PyTree:

@@ -71,6 +71,7 @@ def shares(size):
         (floats(5), "values", (), ()),
         (floats(5, 4), "values", (), (4,)),
         (np.full((2, 4, 4, 1), 255, np.uint8), "values", (), (16,)),  # an image
+        (floats(5, 4, 3, 1), "values", (), (4, 3)),
         (floats(5, 4), None, ABC, (3,)),
         ({"a": floats(5)}, "logits", ABC, (3,)),
         (None, "values", (), (3,)),
@@ -104,6 +105,7 @@ def test_targets_that_fit(targets, outputs_kind, classes, outputs_shape):
         (2 * np.eye(3), "binary_logits", (3,), r"go from 0.0 to 2.0"),
         (np.eye(3, dtype=np.uint8), "binary_logits", (3,), "divided by 255"),
         (floats(5), "values", (3,), "one output for each"),
+        (floats(5, 4, 4, 3), "values", (3, 4, 4), "axes in another order: transpose"),
         (np.arange(5) % 3, "values", (3,), "use cross_entropy for classes"),
         (np.array([0.5, np.inf]), "values", (1,), "not all finite"),
         (np.arange(5, dtype=np.uint8), "values", (1,), "keep their units"),

@@ -154,6 +154,8 @@ def test_a_loss_of_bfloat16_outputs_is_that_of_the_same_numbers(loss):
         (squared_error, np.zeros(2), np.zeros(3), "same size"),
         (absolute_error, np.zeros(2), 0.0, "same size"),
         (huber, np.zeros((2, 1)), np.zeros(1), "same size"),
+        (squared_error, np.zeros((4, 3)), np.zeros((3, 4)), "axes in another order"),
+        (label_accuracy, np.zeros((4, 3)), np.zeros((3, 4)), "axes in another order"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_sentence(
@@ -389,3 +391,37 @@ def test_weights_of_classes_are_as_many_as_the_outputs():
         loss(jnp.zeros(3), 2)
     with pytest.raises(UserError, match="give an array \\[K\\]"):
         losses.weighted(losses.cross_entropy, np.ones((2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: losses.weighted(cross_entropy, [-1.0, 2.0]), "numbers of at least 0"),
+        (lambda: losses.weighted(cross_entropy, [np.nan, 2.0]), "finite numbers"),
+        (
+            lambda: losses.weighted(functools.partial(huber, delta=2.0), [1.0, 2.0]),
+            "class weights do not fit huber",
+        ),
+        (
+            lambda: cross_entropy(np.zeros(3), 1, label_smoothing=10),
+            r"label_smoothing is 10: give a number in \[0, 1\)",
+        ),
+        (lambda: huber(np.ones(2), np.zeros(2), delta=0.0), "delta is 0.0"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(call, message):
+    with pytest.raises(UserError, match=message):
+        call()
+
+
+def test_what_is_no_probability_has_no_calibration_error():
+    assert np.isnan(calibration_error([np.nan, 0.9], [0, 1]))
+    with pytest.raises(UserError, match="confidence goes from 0 to 90: give prob"):
+        calibration_error([90.0, 80.0], [0, 1])
+
+
+def test_a_class_without_examples_is_nobodys_nearest():
+    seen, label = jnp.array([0.0, 2.0, 8.0, 10.0]), jnp.array([0, 0, 2, 2])
+    unseen, truth = jnp.array([3.0, 4.0, 6.0]), jnp.array([0, 2, 2])
+    found = metrics.nearest_mean(seen, label, unseen, truth, num_classes=4)
+    np.testing.assert_allclose(found, 2 / 3)

@@ -13,6 +13,7 @@ import optax
 import optax.contrib
 import pytest
 
+from dlworkshop.errors import UserError
 from dlworkshop.learn.optimizers import clipped, same_dtypes, with_extra_args
 from dlworkshop.learn.population import opt_state_sound
 
@@ -193,6 +194,15 @@ def test_adam_in_bfloat16_needs_its_state_kept_in_its_type():
         population("optax.adam", numbers, jnp.bfloat16, keep=lambda new, old: new)
     rate = {"learning_rate": numbers["learning_rate"]}
     population("optax.adam", rate, jnp.bfloat16, keep=lambda new, old: new)
+
+
+def test_a_state_of_integers_does_not_cut_off_fractions():
+    old = {"step": jnp.zeros((), jnp.int32), "mean": jnp.zeros(())}
+    kept = same_dtypes({"step": 3, "mean": 2}, old)  # numbers of Python, too
+    assert kept == {"step": 3, "mean": 2.0}
+    assert kept["mean"].dtype == jnp.float32
+    with pytest.raises(UserError, match=r"state\['step'\] begins as int32 and becomes"):
+        same_dtypes({"step": jnp.array(0.3), "mean": 2}, old)
 
 
 @pytest.mark.parametrize("key", [3, jax.random.key(3)], ids=["int", "typed"])

@@ -128,6 +128,21 @@ def test_what_does_not_fit_is_refused(name):
         function(outputs[:, :1], np.ones((*targets.shape, 2)))
 
 
+@pytest.mark.parametrize("name", ["mae", "rmse", "r2", "label_roc_auc"])
+def test_axes_in_another_order_are_refused(name):
+    function = getattr(split_metrics, name)
+    targets = np.random.default_rng(0).integers(0, 2, (9, 3, 4))
+    assert np.isfinite(function(targets[..., None], targets))
+    with pytest.raises(UserError, match="a metric of"):
+        function(np.zeros((9, 4, 3)), targets)
+
+
+@pytest.mark.parametrize("weights", [[1.0], [-1.0, 1.0, 1.0]])
+def test_weights_are_one_for_each_example(weights):
+    with pytest.raises(UserError, match="at least 0 for each of 3 examples"):
+        split_metrics.mae([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], weights)
+
+
 def test_absent_classes_do_not_count():
     outputs, label, _ = classes_split()
     there = label != 2

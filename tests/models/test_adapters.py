@@ -1,5 +1,6 @@
 """Modules of four libraries as models: equal to the library's own calls."""
 
+import functools
 import inspect
 import re
 import subprocess
@@ -518,6 +519,28 @@ def test_a_state_of_another_form_is_refused():
         models.check_state(model, jnp.ones(()), jnp.zeros(()), X)
 
 
+class Mean(nn.Module):
+    start: object
+
+    @nn.compact
+    def __call__(self, x, train):
+        mean = self.variable("stats", "mean", lambda: self.start)
+        if train:
+            mean.value = 0.5 * mean.value + jax.lax.pmean(x.mean(), BATCH_AXES)
+        return x
+
+
+def test_a_state_of_integers_does_not_cut_off_fractions():
+    for start in (jnp.zeros(()), jnp.zeros((), jnp.bfloat16)):
+        model = models.from_linen(Mean(start))
+        params, state = model.init(KEY, X[0])
+        models.check_state(model, params, state, X)
+    model = models.from_linen(Mean(jnp.array(0)))
+    params, state = model.init(KEY, X[0])
+    with pytest.raises(UserError, match=r"int32\[\].* and becomes .*float32\[\]"):
+        models.check_state(model, params, state, X)
+
+
 # ----- layers that take the first axis for the batch -----
 
 
@@ -689,6 +712,49 @@ def test_what_cannot_be_told_is_an_error_and_a_function_covers_it():
         always.apply({}, ones)
 
 
+class Encoder(nn.Module):
+    @nn.compact
+    def encode(self, x, train=False):
+        return nn.Dropout(0.5, deterministic=not train)(x)
+
+
+class NnxEncoder(nnx.Module):
+    def encode(self, x, train=False):
+        return x
+
+
+class EquinoxEncoder(eqx.Module):
+    def encode(self, x, train=False):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("adapt", "module"),
+    [
+        (models.from_linen, Encoder()),
+        (models.from_nnx, NnxEncoder()),
+        (models.from_equinox, EquinoxEncoder()),
+    ],
+)
+def test_a_call_is_not_bound_to_its_module(adapt, module):
+    adapt(module, call=type(module).encode)
+    with pytest.raises(UserError, match=rf"as {type(module).__name__}.encode"):
+        adapt(module, call=module.encode)
+
+
+def test_a_flag_in_other_words_is_refused():
+    for flag in ("is_train=False", "enable_dropout=True", "evaluate=False"):
+        call = eval(f"lambda module, x, {flag}: module(x)")
+        with pytest.raises(UserError, match=f"takes '{flag}', which seems to say"):
+            models.from_linen(nn.Dense(3), call=call)
+    models.from_linen(nn.Dense(3), call=lambda module, x, interval=True: module(x))
+
+
+def test_the_config_names_a_call_and_no_address():
+    call = functools.partial(WORDS["train"], train=True)
+    assert models.from_linen(Drop(), call=call).config["call"] == "<lambda>"
+
+
 class Hidden(nn.Module):
     @nn.compact
     def __call__(self, x, train):
@@ -739,6 +805,20 @@ class Outer(nn.Module):
         return self.inner()(x)
 
 
+class Sows(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        self.sow("losses", "size", (x**2).sum())
+        return nn.Dense(2)(x)
+
+
+def test_sown_values_are_refused():
+    model = models.from_linen(Sows(), stateful=True)
+    params, state = model.init(KEY, X[0])
+    with pytest.raises(UserError, match="as Linen's sow gives it: return such values"):
+        model.apply(params, state, X[0], key=KEY)
+
+
 def test_state_is_found_in_code_and_fields():
     sequence = nn.Sequential([nn.Dense(3), Counter()])
     for module in (ByFunction(), ByPackage(), Outer(), nn.BatchNorm(), sequence):
@@ -765,6 +845,52 @@ def test_a_hyper_parameter_needs_no_default():
     assert parameter.default is parameter.empty
     one, two = (model.apply(params, X[0], temperature=t) for t in (1.0, 2.0))
     assert_close(one, 2 * two)
+
+
+class Recurrent(nn.Module):
+    @nn.compact
+    def __call__(self, x, state=None, params=None, *, scale=1.0):
+        assert state is None and params is None
+        return scale * nn.Dense(2)(x)
+
+
+def of_a_state(params, state, *, key=None, scale=1.0):  # such as that of a robot
+    return scale * (state @ params)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: models.from_linen(Recurrent()),
+        lambda: models.Model(lambda key, state: jnp.ones((5, 2)), of_a_state),
+    ],
+    ids=["linen", "bare"],
+)
+def test_names_of_other_arguments_are_no_hyper_parameters(make):
+    model = make()
+    lifted = models.stateful(model)
+    names = list(inspect.signature(lifted.apply).parameters)
+    assert names == ["params", "state", "inputs", "key", "scale"]
+    params, state = lifted.init(KEY, X[0])
+    twice, _ = lifted.apply(params, state, X[0], scale=2.0)
+    assert_close(twice, 2 * model.apply(params, X[0]))
+
+
+def test_a_keyword_that_nobody_can_give_is_refused():
+    def apply(params, x, *, key=None, state):
+        return x
+
+    class Needs(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, state):
+            return x
+
+    for make in (
+        lambda: models.stateful(models.Model(lambda key, x: 0.0, apply)),
+        lambda: models.from_linen(Needs()),
+    ):
+        with pytest.raises(UserError, match="needs 'state' by keyword"):
+            make()
 
 
 # ----- what is particular to NNX, Equinox and Haiku -----
@@ -819,6 +945,15 @@ def test_nnx_that_is_random_without_a_key_is_refused():
         models.from_nnx(lambda rngs: 3)
 
 
+def test_nnx_with_a_recurrent_layer():
+    """It takes a key for its first carry, of which it makes zeros."""
+    make = lambda rngs: nnx.RNN(nnx.GRUCell(5, 4, rngs=rngs))  # noqa: E731
+    model = models.from_nnx(make, batched=True)
+    params = model.init(KEY, X)
+    for apply in (model.apply, jax.jit(model.apply)):
+        assert_close(apply(params, X), make(nnx.Rngs(KEY))(X[None])[0])
+
+
 def test_equinox_trains_what_is_trainable():
     def only_the_head(module):
         frozen = jax.tree.map(lambda _: False, module)
@@ -836,6 +971,29 @@ def test_equinox_trains_what_is_trainable():
     outputs, same = jax.vmap(model.apply, (0, 0, None))(params, state, X[0])
     assert outputs["logits"].shape == (2, 3)
     assert_close(same, state)
+
+
+class Loaded(eqx.Module):
+    """With arrays of NumPy, as a file of weights has them."""
+
+    weight: object
+    order: object
+
+    def __init__(self, key):
+        self.weight = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+        self.order = np.arange(5)[::-1]
+
+    def __call__(self, x):
+        return x[self.order] @ self.weight
+
+
+@pytest.mark.parametrize("make", [Loaded, Loaded(KEY)], ids=["class", "module"])
+def test_equinox_trains_arrays_of_numpy(make):
+    model = models.stateful(models.from_equinox(make))
+    params, state = model.init(KEY, X[0])
+    assert set(params) == {"weight"}
+    outputs, _ = model.apply(params, state, X[0])
+    assert_close(outputs, jnp.asarray(Loaded(KEY)(X[0])))
 
 
 def test_equinox_with_state_made_by_hand():

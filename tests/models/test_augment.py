@@ -9,6 +9,7 @@ import pytest
 from scipy import ndimage
 
 from dlworkshop import data, fit, load_run, models
+from dlworkshop.errors import UserError
 from dlworkshop.learn.hparams import keywords
 from dlworkshop.models import augment
 from dlworkshop.models.augment import Augment, augmented, mirrored
@@ -189,3 +190,11 @@ def test_a_run_that_averages_both_views_does_so_from_its_folder(tmp_path):
     # the two sums have the same terms in another order
     np.testing.assert_allclose(run.predict(images[:, :, ::-1]), outputs, rtol=1e-5)
     np.testing.assert_array_equal(load_run(tmp_path).predict(images), outputs)
+
+
+def test_a_number_that_the_model_takes_too_is_refused():
+    def noise(key, image, *, dropout):
+        return image
+
+    with pytest.raises(UserError, match="both take 'dropout': rename one"):
+        augmented(models.mlp(), noise)

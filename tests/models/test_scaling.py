@@ -53,6 +53,75 @@ def test_a_config_and_an_onnx_file_answer_the_same(model, inputs):
     np.testing.assert_allclose(found, said, rtol=2e-5, atol=2e-5)
 
 
+def test_wrappers_come_back_in_the_order_in_which_they_were_applied():
+    scale = {"mean": [0.5, 0.2, 0.3], "deviation": [0.3, 0.2, 0.1]}
+    first = models.on_first_channel(models.logistic(2))
+    binned = models.piecewise_linear(models.logistic(2), [[0.0, 1.0]] * 3)
+    for model, inputs in (
+        (models.standardized(first, **scale), IMAGES),
+        (models.standardized(binned, **scale), X),
+    ):
+        params = model.init(jax.random.key(0), jnp.asarray(inputs[0], float))
+        again = from_config(json.loads(json.dumps(model.config)))
+        said = answers(model, inputs, params)
+        np.testing.assert_array_equal(answers(again, inputs, params), said)
+
+
+def test_a_wrapper_that_the_config_cannot_hold_twice_is_refused():
+    net = models.resnet((4,))
+    for wrap in (
+        lambda model: models.coarser(model, 2),
+        lambda model: models.standardized(model, [1.0], [2.0]),
+        lambda model: models.rescaled(model, 1.0, 2.0),
+        models.on_first_channel,
+    ):
+        with pytest.raises(UserError, match="already: combine both in one"):
+            wrap(wrap(net))
+
+
+@pytest.mark.parametrize(
+    ("model", "example", "message"),
+    [
+        (
+            models.piecewise_linear(models.logistic(2), [[0.0, 1.0]] * 2),
+            X[0],
+            r"an input has shape \[3\], and there are edges of 2 columns",
+        ),
+        (
+            models.standardized(models.logistic(2), [0.0, 1.0], [1.0, 1.0]),
+            X[0],
+            r"an input has shape \[3\], and the constants of its scale \[2\]",
+        ),
+        (
+            models.standardized(models.logistic(2), [0.0] * 3, [1.0] * 3),
+            IMAGES[0, ..., :1],
+            r"an input has shape \[8, 8, 1\], and the constants of its scale \[3\]",
+        ),
+        (
+            models.rescaled(models.logistic(1), [0.0, 1.0], [1.0, 1.0]),
+            X[0],
+            r"an output has shape \[1\], and the constants of its scale \[2\]",
+        ),
+        (
+            models.on_first_channel(models.logistic(2)),
+            X[0],
+            r"one example must be an image \[H, W, C\], got shape \(3,\)",
+        ),
+        (
+            models.coarser(models.logistic(2), 9),
+            IMAGES[0],
+            "an image of 8x8 has no square of 9x9 pixels",
+        ),
+    ],
+)
+def test_constants_of_other_sizes_are_refused(model, example, message):
+    def answer(example):
+        return model.apply(model.init(jax.random.key(0), example), example)
+
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(answer, jnp.asarray(example, float))
+
+
 def test_bins_are_those_of_the_paper():
     edges = [[0.0, 1.0, 3.0], [-1.0, 1.0]]
     encoded = models.scaling.encode(edges)
@@ -96,6 +165,9 @@ def test_scales_are_of_channels_and_of_columns_that_are_no_marks():
         lambda m: models.standardized(m, [0.0, 1.0], [1.0]),
         lambda m: models.piecewise_linear(m, [[0.0, 0.0]]),
         lambda m: models.rescaled(m, np.nan, 1.0),
+        lambda m: models.rescaled(m, 1.0, 0.0),
+        lambda m: models.coarser(m, 0),
+        lambda m: models.coarser(m, 1.5),
     ],
 )
 def test_constants_that_cannot_be_are_refused(wrap):

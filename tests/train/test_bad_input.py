@@ -16,7 +16,17 @@ import numpy as np
 import optax
 import pytest
 
-from dlworkshop import data, fit, losses, metrics, models, optimizers, schedules
+from dlworkshop import (
+    Start,
+    data,
+    fit,
+    losses,
+    metrics,
+    models,
+    observers,
+    optimizers,
+    schedules,
+)
 from dlworkshop.errors import UserError
 from dlworkshop.train.checkpoints import DIGESTS, Checkpoints
 from dlworkshop.types import Batch
@@ -93,6 +103,10 @@ def growing(learning_rate):
             "'momentum' has no effect, because none of loss, model, optimizer",
         ),
         ({"model": models.mlp((8,), num_classes=3)}, "build it with num_classes=4"),
+        (
+            {"model": MODEL._replace(apply=lambda p, x, *, key=None: (x.sum(), x))},
+            "returns 2 arrays, and logits are one: give a loss or an objective that",
+        ),
         ({"model": models.cnn((4, 4, 4, 4))}, "cannot be halved 4 times"),
         ({"loss": lambda outputs, targets: targets}, "is int32: return a real number"),
         ({"loss": lambda o, t: o.argmax() == t}, "is bool: return a real number"),
@@ -110,6 +124,8 @@ def growing(learning_rate):
         ({"loss": lambda o, t: 0.0}, "the loss <lambda> does not depend on the param"),
         ({"loss": lambda o, t: None}, "the loss <lambda> is None for one example: ret"),
         ({"loss": lambda o, t: (o - t) ** 2}, r"the loss <lambda> has shape \(4,\) f"),
+        ({"loss": lambda o, t, *, key=None: o[t]}, "takes 'key', but a loss is given"),
+        ({"loss": lambda o, t, inputs: o[t]}, "takes 'inputs', .* give an objective"),
         ({"loss": lambda o: o.sum()}, "^the loss <lambda> does not take an exa.*: Typ"),
         ({"metrics": {"a": lambda o, t: "x"}}, "the metric 'a' is 'x' for one example"),
         (
@@ -209,6 +225,14 @@ def growing(learning_rate):
         ({"probe": lambda g: {}}, "the probe <lambda> does not take .grads, updates"),
         ({"probe": lambda g, u, p: 3.0}, "the probe <lambda> returns no dict"),
         ({"probe": lambda g, u, p: {"a": p}}, "returns a, which is not a number"),
+        ({"probe": lambda g, u, p: {"a": 1j}}, "returns a, which is complex: return r"),
+        *[
+            ({"schedule": each}, "takes '(init_)?value' first, and is given the number")
+            for each in (
+                optax.constant_schedule,
+                functools.partial(optax.cosine_decay_schedule, decay_steps=9),
+            )
+        ],
         ({"schedule": lambda n: 1.0}, "the schedule <lambda> returns 1.0 for num_st"),
         ({"schedule": lambda: 1.0}, "the schedule <lambda> cannot be made from num_st"),
         ({"optimizer": optax.lbfgs, "hparams": {}}, "lbfgs has a line search, which"),
@@ -216,6 +240,11 @@ def growing(learning_rate):
         ({"save_every_seconds": -1}, r"save_every_seconds is -1: give a number in \[0"),
         ({"experiment": 3}, "experiment is 3: give text"),
         ({"hparams": {3: 1.0}}, "the name of a hyper-parameter is 3: give text"),
+        ({"model": MODEL._replace(config=None)}, "config of the model is None: give"),
+        (
+            {"model": MODEL._replace(config={"a": print})},
+            "config of the model is not J",
+        ),
         ({"model": models.Model(3, 4)}, "apply of the model is 4: give a function"),
         ({"model": models.Model(3, MODEL.apply)}, "init of the model is 3: give a fun"),
         ({"model": models.Model(MODEL.init, lambda p: p)}, r"takes \(p\): let it take"),
@@ -272,6 +301,11 @@ def errors(outputs, targets):
     return 1.0 * (outputs.argmax() != targets)
 
 
+def forgetful(model, params, state, inputs, targets, *, key):
+    outputs, _ = model.apply(params, state, inputs, key=key)
+    return losses.cross_entropy(outputs, targets), (outputs, None)
+
+
 def shaped_in_training(model, params, state, inputs, targets, *, key):
     outputs, state = model.apply(params, state, inputs, key=key)
     loss = losses.cross_entropy(outputs, targets)
@@ -283,6 +317,11 @@ def shaped_in_training(model, params, state, inputs, targets, *, key):
     [
         ({"loss": unlearnt}, "gradient of the loss unlearnt is 0 for all parameters"),
         ({"loss": errors}, "gradient of the loss errors is 0 for all parameters"),
+        ({"objective": forgetful}, "forgetful returns a state of another form than it"),
+        (
+            {"model": models.Model(lambda key, x: {}, lambda p, x, *, key=None: x[0])},
+            "the model has no parameters, so nothing can be learnt: let init return",
+        ),
         ({"objective": shaped_in_training}, r"has shape \(3,\) for one example"),
         (
             {"loss": lambda o, t: (o[t] - 1) ** 2, "outputs": "probabilities"},
@@ -316,6 +355,18 @@ def test_labels_that_an_own_loss_uses_as_indices(quadrants):
 def kept_rate(learning_rate):
     """The rate is the one of step 0."""
     return optax.inject_hyperparams(optax.sgd)(learning_rate=learning_rate)
+
+
+def test_a_number_that_only_the_state_of_step_0_has(quadrants):
+    begun = train(quadrants, optimizer=kept_rate, quiet=True)
+    start = Start(begun.params, begun.state, begun.opt_state)
+    explored = observers.population_based_training(
+        {"learning_rate": (1e-4, 1.0)}, share=0.5
+    )
+    rates = {"learning_rate": [1e-3, 1e-2]}
+    for options in ({"start": start}, {"observe": [explored], "num_epochs": 2}):
+        with pytest.raises(UserError, match="'learning_rate' has no effect after step"):
+            train(quadrants, optimizer=kept_rate, hparams=rates, **options)
 
 
 def own_update(step):
@@ -396,6 +447,44 @@ def test_an_optimizer_gets_a_seed_of_the_member(quadrants):
     )
     bias = np.asarray(run.params["Dense_1"]["bias"])
     assert abs(bias[0] - bias[1]).max() > 1e-6
+
+
+@pytest.mark.parametrize(
+    "augment", [models.Augment(brightness=0.1), models.Augment(cut_out=2)]
+)
+def test_pixels_that_an_augmentation_would_spoil(augment, quadrants):
+    model = models.augmented(MODEL, augment)
+    train(quadrants, model, quiet=True)  # uint8
+    whole = quadrants.each_split(lambda s: s._replace(inputs=1.0 * s.inputs))
+    with pytest.raises(UserError, match=r"images go from 0 to .*for pixels in \[0, 1"):
+        train(whole, model)
+    train(whole, models.augmented(MODEL, models.Augment(flip=True)), quiet=True)
+
+
+def test_an_augmentation_of_pixels_is_the_outermost_wrapper():
+    spoilt = models.augmented(MODEL, models.Augment(brightness=0.1))
+    with pytest.raises(UserError, match="wrap first, and augment the result"):
+        models.standardized(spoilt, [0.5], [0.3])
+    models.rescaled(spoilt, 0.0, 2.0)
+
+
+def test_a_bound_key_is_not_replaced(quadrants):
+    """All members have it, so those of the same batches end alike."""
+    noisy = functools.partial(optax.noisy_sgd, key=3)
+    for make in (noisy, optimizers.clipped(noisy)):
+        more = {} if make is noisy else {"clip_norm": 9.0}
+        size = quadrants.train.num_examples
+        run = train(
+            quadrants,
+            optimizer=make,
+            hparams={"learning_rate": 0.1, **more},
+            seeds=2,
+            batch_size=size,
+            start=PARAMS,
+            quiet=True,
+        )
+        bias = np.asarray(run.params["Dense_1"]["bias"])
+        np.testing.assert_allclose(bias[0], bias[1], atol=1e-6)
 
 
 def test_ranges_are_of_the_functions_of_optax_and_of_the_library(quadrants):
