@@ -73,6 +73,10 @@ WRITTEN = {
         lambda c: text(c, ends=","),
         "'unnamed: 3' was left out: always the same",
     ),
+    "a delimiter at the end of the header": (
+        lambda c: text(c).replace("y\n", "y,\n", 1),
+        "",
+    ),
     "Unicode minus": (lambda c: text(c).replace("-", "\u2212"), ""),
     "UTF-16": (lambda c: text(c, "\t").encode("utf-16"), ""),
     "a mark of UTF-8": (lambda c: text(c).encode("utf-8-sig"), ""),

@@ -215,6 +215,11 @@ def spoilt(change):
         (lambda c, p: p.write_text("a,b\n"), {"target": "a"}, "2 columns and 0 rows"),
         (lambda c, p: p.write_bytes(b"a,b\n\xff,1\n"), {"target": "a"}, "not UTF-8"),
         (
+            lambda c, p: p.write_text("a,b\n1,2\n3," + 200_000 * "x" + "\n"),
+            {"target": "a"},
+            "has a cell of more than 131,072 characters",
+        ),
+        (
             lambda c, p: p.write_text('a,b\n"x,1\n'),
             {"target": "a"},
             "row 2 has 1 cell where",
