@@ -111,14 +111,16 @@ def test_leaks_identifiers_and_constants_are_left_out_and_said(tmp_path, columns
         "planet": ["earth"] * ROWS,
         "weight": [f"{i / 7:.4f}" for i in range(ROWS)],  # all differ, and are real
         "refractive_index": [f"{i / 9:.4f}" for i in range(ROWS)],
+        "CustomerId": [100 + i * i for i in range(ROWS)],
+        "paid": [100 + i * i for i in range(ROWS)],
     }
     loaded = load(write(tmp_path / "t.csv", columns), target="kind")
     used = [column["name"] for column in loaded.preprocessing["columns"]]
-    assert used == ["length", "island", "weight", "refractive_index"]
+    assert used == ["length", "island", "weight", "refractive_index", "paid"]
     said = " ".join(loaded.card["warnings"])
     assert "'code' was left out: a leak" in said
     assert "'planet' was left out: always the same" in said
-    assert "'name', 'number' were left out: like an identifier" in said
+    assert "'name', 'number', 'CustomerId' were left out: like an identifier" in said
 
 
 def test_a_column_that_is_the_same_where_it_is_filled_tells_where(tmp_path, columns):
