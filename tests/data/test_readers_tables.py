@@ -315,6 +315,15 @@ def test_classes_that_differ_in_case_or_a_full_stop_are_said(tmp_path, columns):
     assert "'no', 'no.' in 'kind' are different classes" in said
 
 
+def test_whole_numbers_that_may_be_classes_are_said(tmp_path):
+    rows = [f"{i % 40},{i / 7:.3f}" for i in range(120)]
+    (tmp_path / "t.csv").write_text("\n".join(["n,x", *rows]))
+    loaded = load(tmp_path / "t.csv", target="n")
+    assert "'n' has 40 different whole numbers" in loaded.card["warnings"][0]
+    loaded = load(tmp_path / "t.csv", target="n", task="classification")
+    assert len(loaded.classes) == 40 and not loaded.card["warnings"]
+
+
 def test_classes_may_be_many_if_they_recur(tmp_path):
     names = [f"kind {i % 120}" for i in range(720)]
     x = [f"{i % 120 + i / 720:.3f}" for i in range(720)]
@@ -359,6 +368,17 @@ def test_the_target_in_another_unit_is_a_leak(tmp_path, houses):
             "'x' in the target 'price'",
         ),
         ({"price": ["1.5"] * ROWS}, {"target": "price"}, "is the same in all"),
+        ({"price": ["0.1"] * ROWS}, {"target": "price"}, "is the same in all"),
+        (
+            {"garden": ["1"] * ROWS},
+            {"target": ("garage", "garden")},
+            "the target 'garden' of .* is the same in all of its 60 rows",
+        ),
+        (
+            {"price": ["1.5", "2.5"] + [""] * (ROWS - 2)},
+            {"target": "price"},
+            "has 2 rows with a target price: wanted at least 3",
+        ),
         ({}, {"target": ("rooms", "garage")}, "not all 0 or 1"),
         ({}, {"target": ("rooms",)}, "give one name, or several"),
         ({}, {"target": ("rooms", "size", "none")}, "did you mean|unknown column"),
@@ -382,6 +402,12 @@ def test_none_is_a_class_where_it_is_written(tmp_path, columns):
     columns["kind"] = [("none", "NA", "-")[i % 3] for i in range(ROWS)]
     loaded = load(write(tmp_path / "t.csv", columns), target="kind")
     assert loaded.classes == ("-", "NA", "none") and not loaded.card["warnings"]
+    columns["kind"] = [("0", "NA", "1")[i % 3] for i in range(ROWS)]
+    loaded = load(write(tmp_path / "u.csv", columns), target="kind")
+    assert loaded.classes == ("0", "1", "NA")
+    assert (
+        "'NA' beside numbers in 'kind' counts as a class" in loaded.card["warnings"][0]
+    )
 
 
 def test_a_class_that_is_a_number_has_any_spelling(tmp_path, columns):
