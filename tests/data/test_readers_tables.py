@@ -190,6 +190,11 @@ def spoilt(change):
             {"target": "kind", "group_by": "kind"},
             "target and group_by at once",
         ),
+        (
+            spoilt(lambda c: c.update(who=["", "NA", "c"] * (ROWS // 3))),
+            {"target": "kind", "group_by": "who"},
+            "no 'who' in row 2 (40 in all): give each such row a group of its own",
+        ),
         (spoilt(lambda c: None), {"target": "kind", "image_size": 8}, "does not need"),
         (
             spoilt(lambda c: c.update(one=["x"] * ROWS)),
