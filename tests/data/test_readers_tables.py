@@ -10,7 +10,7 @@ from PIL import Image
 
 from dlworkshop import data
 from dlworkshop.data import readers
-from dlworkshop.data.readers.inference_sources import labelled
+from dlworkshop.data.readers.inference_sources import labelled, sources
 from dlworkshop.errors import UserError
 
 ROWS = 60
@@ -547,6 +547,10 @@ def test_vectors_are_standardised_with_train_alone(tmp_path):
         ({"x": arrays()[0], "y": np.ones((40, 3), int)}, "several for each input"),
         ({"x": np.array([None, 1]), "y": np.arange(2)}, "without pickles"),
         ({"x_test": arrays()[0], "y_test": arrays()[1]}, "wanted x and y, or x_train"),
+        (
+            {"data": arrays()[0], "images": arrays()[0], "target": arrays()[1]},
+            "the arrays 'data' and 'images', of which one is expected",
+        ),
         (
             {"x": arrays()[0], "y": arrays()[1], "x_test": arrays()[0][:, :3]}
             | {"y_test": arrays()[1]},

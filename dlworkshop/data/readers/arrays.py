@@ -46,11 +46,16 @@ def read_inputs(path: Path) -> np.ndarray:
         UserError: if there are no inputs, or those of several splits.
     """
     with reading(path) as arrays:
-        found = list(by_split(arrays, INPUTS).values())
+        found = list(by_split(path, arrays, INPUTS).values())
     if len(found) != 1:
         raise UserError(
             f"{path} has {', '.join(arrays) or 'no array'}: wanted one array x of "
             "inputs"
+        )
+    if not found[0].ndim or found[0].dtype.kind not in "biuf":
+        raise UserError(
+            f"{path} has inputs of {found[0].dtype} {list(found[0].shape)}: wanted "
+            "numbers [N, ...]"
         )
     return with_channels(found[0])
 
@@ -74,18 +79,27 @@ def reading(path: Path) -> Iterator[Arrays]:
 
 
 def by_split(
-    arrays: Mapping[str, np.ndarray], names: tuple[str, ...]
+    path: Path, arrays: Mapping[str, np.ndarray], names: tuple[str, ...]
 ) -> dict[int, np.ndarray]:
-    """Index in SPLITS -> the array with one of `names`, such as "x_train"."""
-    found = {}
+    """Index in SPLITS -> the array with one of `names`, such as "x_train".
+
+    Raises:
+        UserError: if there are two for a split.
+    """
+    found: dict[int, str] = {}
     any_name = "|".join(map(re.escape, names))
     form = rf"(?:(?P<a>\w+?)_)?(?:{any_name})(?:_(?P<b>\w+))?"
     for key in arrays:
         if rest := re.fullmatch(form, key, re.IGNORECASE):
             part = (rest["a"] or rest["b"] or "train").lower()
             if part in SPLIT_NAMES and not (rest["a"] and rest["b"]):
-                found[SPLIT_NAMES[part]] = arrays[key]
-    return found
+                other = found.setdefault(SPLIT_NAMES[part], key)
+                if other != key:
+                    raise UserError(
+                        f"{path} has the arrays '{other}' and '{key}', of which one is "
+                        "expected: save it without the other"
+                    )
+    return {number: arrays[key] for number, key in found.items()}
 
 
 def prepare(read: Read, path: Path, folder: Path, options: Options) -> store.Prepared:
