@@ -563,6 +563,27 @@ def test_mistakes_with_arrays_are_one_sentence(tmp_path, content, said):
     assert said in sentence(tmp_path / "a.npz")
 
 
+def test_rows_without_labels_are_numbers_too(tmp_path):
+    x = np.random.default_rng(0).normal(size=(50, 2))
+    np.savez(tmp_path / "v.npz", x=x, y=np.array([b"a", b"b"])[np.arange(50) % 2])
+    loaded = load(tmp_path / "v.npz")
+    assert loaded.classes == ("a", "b")
+    for wrong in np.array([["1", "2"]]), np.array(3.0):
+        np.savez(tmp_path / "new.npz", x=wrong)
+        (source,) = sources([tmp_path / "new.npz"], loaded.preprocessing)
+        assert "wanted numbers [N, ...]" in str(source.content)
+    with pytest.raises(UserError, match="has an infinite number"):
+        readers.to_example(np.array([1, np.inf]), loaded.preprocessing)
+
+
+@pytest.mark.parametrize("unit", ["e300", "e-300"])
+def test_huge_and_tiny_numbers_are_standardised_as_well(tmp_path, columns, unit):
+    plain = load(write(tmp_path / "t.csv", columns), target="kind")
+    columns["length"] = [v if v == "NA" else f"{v}{unit}" for v in columns["length"]]
+    loaded = load(write(tmp_path / "u.csv", columns), target="kind")
+    np.testing.assert_allclose(loaded.train.inputs[:], plain.train.inputs[:], atol=1e-6)
+
+
 def test_a_torn_npz_is_one_sentence(tmp_path):
     np.savez(tmp_path / "a.npz", x=arrays()[0], y=arrays()[1])
     content = (tmp_path / "a.npz").read_bytes()

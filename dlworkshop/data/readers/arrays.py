@@ -13,6 +13,7 @@ from dlworkshop.data.archive import Arrays
 from dlworkshop.data.content import SPLITS
 from dlworkshop.data.readers import cards, images, store
 from dlworkshop.data.readers.reader import Options, Source
+from dlworkshop.data.units import spread
 from dlworkshop.errors import UserError
 
 # Usual names of the splits, in names of folders, arrays and files.
@@ -128,11 +129,9 @@ def prepare(read: Read, path: Path, folder: Path, options: Options) -> store.Pre
     preprocessing: dict[str, Any] = {"kind": "array", "shape": list(inputs.shape[1:])}
     if inputs.ndim == 2:
         train = inputs[splits == 0].astype(np.float64)
-        mean = np.nan_to_num(np.nanmean(train, 0))
-        deviation = np.nan_to_num(np.nanstd(train, 0))
-        preprocessing["mean"] = mean.tolist()
-        varied = np.nanmax(train, 0) > np.nanmin(train, 0)  # exact, unlike a deviation
-        preprocessing["deviation"] = np.where(varied, deviation, 1.0).tolist()
+        found = [spread(column[~np.isnan(column)]) for column in train.T]
+        for each in ("mean", "deviation"):
+            preprocessing[each] = [column[each] for column in found]
         prepared = (
             "each minus its mean, divided by its standard deviation, both of train; "
             "missing numbers are replaced by the mean"
