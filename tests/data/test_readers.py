@@ -529,6 +529,18 @@ def test_a_link_to_nothing_is_named_counted_and_left_out(folder, caplog):
     assert same == photos.fingerprint
 
 
+def test_links_that_are_not_followed_are_named(folder):
+    """To a folder, which may lead back to this one, and to the link itself."""
+    (folder / "red" / "more").symlink_to(folder)
+    (folder / "red" / "loop").symlink_to("loop")
+    photos = load(folder)
+    assert sum(part.num_examples for part in photos[:3]) == 60
+    assert photos.card["skipped"] == [
+        ["red/loop", "no regular file, or a dangling link"],
+        ["red/more", "a link to a folder, which is not followed"],
+    ]
+
+
 def test_a_folder_beside_those_of_splits_is_named(folder):
     for name in ("train", "Test_png"):
         for k in COLOURS:

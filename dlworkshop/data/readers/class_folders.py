@@ -154,14 +154,18 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _files(home: Path, root: Path, deep: bool = False) -> list[str]:
-    """Paths below `root` of the files in `home`, sorted, as strings for speed."""
+    """Paths below `root` of the files in `home`, sorted, as strings for speed.
+
+    A link to a folder, which may lead back, is not followed but listed as a file.
+    """
     found = []
     for place, folders, files in os.walk(home):
         folders[:] = [name for name in folders if deep and not is_ignored(name)]
+        links = [name for name in folders if os.path.islink(f"{place}{os.sep}{name}")]
         below = Path(place).relative_to(root).as_posix()
         found += [
             f"{below}/{name}" if below != "." else name
-            for name in files
+            for name in (*files, *links)
             if not is_ignored(name)
         ]
     return sorted(found)

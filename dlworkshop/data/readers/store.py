@@ -166,7 +166,7 @@ def signature(paths: Iterable[str | Path], options: Mapping[str, Any]) -> str:
         parts.append(path)
         try:
             stat = os.stat(path)
-        except FileNotFoundError:  # a dangling link
+        except OSError:  # a dangling link, or one to itself
             continue
         parts.append((stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
     return digest(parts)
