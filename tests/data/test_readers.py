@@ -647,6 +647,8 @@ def test_what_machines_leave_is_no_class_and_no_example(folder):
     (folder / "__MACOSX" / "red").mkdir(parents=True)
     (folder / "__MACOSX" / "red" / "._p0.png").write_bytes(b"x")
     (folder / "red" / "Thumbs.db").write_bytes(b"x")
+    (folder / "lost+found").mkdir()
+    save(folder / "red" / "@eaDir" / "p0.png" / "SYNOPHOTO_THUMB_M.jpg", seed=1)
     assert load(folder).card["num_skipped"] == 0
     found = list(sources([folder], images.as_shaped((8, 8, 3))))
     assert len(found) == 60

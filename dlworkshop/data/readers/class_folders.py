@@ -10,7 +10,9 @@ import numpy as np
 from dlworkshop.data.readers import arrays, cards
 from dlworkshop.errors import UserError
 
-IGNORED = {"thumbs.db", "desktop.ini", "__macosx"}  # and names that begin with a dot
+# Besides names that begin with a dot.
+IGNORED = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "lost+found"}
+IGNORED |= {"$recycle.bin", "system volume information"}
 
 
 class Listing(NamedTuple):
