@@ -566,6 +566,14 @@ def test_train_may_be_a_class(tmp_path):
     assert load(tmp_path / "p").classes == ("bus", "car", "train")
 
 
+@pytest.mark.parametrize("other", ["test1", "Val", "train2"])
+def test_splits_without_classes_are_no_classes(tmp_path, other):
+    for k, name in enumerate(("train", other)):
+        for i in range(3):
+            save(tmp_path / "p" / name / f"cat.{i}.png", seed=10 * k + i)
+    assert "has the images of a split in one folder" in sentence(tmp_path / "p")
+
+
 def test_names_that_are_not_utf_8_are_text_with_escapes(tmp_path):
     for k, name in enumerate((b"caf\xe9", b"tea")):
         home = os.path.join(os.fsencode(tmp_path), b"p", name)

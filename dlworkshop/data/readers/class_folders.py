@@ -121,6 +121,12 @@ def _splits(root: Path) -> list[tuple[Path, int]]:
         for top, number in named.items()
         if number is not None and _folders(top)
     ]
+    if not parts and len(tops) > 1 and all(map(_is_split, tops)):
+        names = [class_name(top.name) for top in tops]
+        raise UserError(
+            f"{root} has the images of a split in one folder ({cards.quoted(names, 3)})"
+            f": put those of each class into a folder in it, such as {names[-1]}/cat"
+        )
     if not parts or (len(parts) < len(tops) and not any(n == 0 for _, n in parts)):
         return [(root, 0)]
     odd = [top.name for top in tops if top not in dict(parts)]
@@ -137,6 +143,11 @@ def _splits(root: Path) -> list[tuple[Path, int]]:
             "into a folder 'train'"
         )
     return parts
+
+
+def _is_split(top: Path) -> bool:
+    """Whether a folder has the name of a split, or of a part of one, such as test1."""
+    return arrays.split_of(top.name.rstrip("0123456789")) is not None
 
 
 def class_name(name: str) -> str:
