@@ -378,6 +378,8 @@ def test_one_file_becomes_the_example_it_was_in_training(folder):
         (lambda f: None, {"group_by": "red|green|blue"}, "no class has 3 groups"),
         (lambda f: None, {"target": "x"}, "does not need"),
         (lambda f: None, {"image_size": 0}, "1 to 4096"),
+        (lambda f: None, {"image_size": 2.5}, "1 to 4096"),
+        (lambda f: None, {"image_size": True}, "1 to 4096"),
         (lambda f: None, {"resize": "squeeze"}, "crop, pad"),
     ],
 )
