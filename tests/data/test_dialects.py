@@ -396,7 +396,9 @@ def test_train_and_test_are_two_files(tmp_path, cells):
     assert "Exact copies of" in said
     assert "are in several splits" in said
     (home / "Test.csv").write_text("x,z\n1,2\n")
-    with pytest.raises(UserError, match=r"Test.csv has no column 'y', which .*Train"):
+    with pytest.raises(
+        UserError, match=r"Test.csv has no column 'y', which .*Train.* alone"
+    ):
         data.load(home, tmp_path / "cache", target="y")
     some["y"] = ["maybe"] * 30
     (home / "Test.csv").write_text(text(some))

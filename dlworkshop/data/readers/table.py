@@ -305,7 +305,8 @@ def _read(
         if lost := [name for name in names if name not in table.columns]:
             raise UserError(
                 f"{file} has no column {cards.quoted(lost, 3)}, which {parts[0][0]} "
-                "has: give all files the same columns, including the target"
+                f"has: give all files the same columns, including the target, or give "
+                f"the path of {parts[0][0].name} alone"
             )
         more = [name for name in table.columns if name not in names]
         if more:
