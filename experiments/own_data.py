@@ -153,7 +153,12 @@ def choose_augment(config: Config, dataset: Dataset) -> models.Augment | None:
     }
     if "cut_out" in asked:
         side = min(dataset.train.inputs.shape[1:3])
-        asked["cut_out"] = round(asked["cut_out"] * side)
+        asked["cut_out"] = round(config.cut_out * side)
+        if not asked["cut_out"]:
+            raise UserError(
+                f"cut_out is {config.cut_out}, less than a pixel of {side}: give a "
+                "larger fraction, or leave it out"
+            )
     return models.Augment(**asked) if asked else None
 
 
