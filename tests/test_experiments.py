@@ -355,6 +355,16 @@ def test_a_mistake_with_own_data_leaves_nothing(tmp_path, photos, settings, said
     assert not list(tmp_path.glob("cache/own/.incomplete*"))
 
 
+def test_epochs_of_few_rows_are_whole_passes(tmp_path, monkeypatch):
+    rows = [f"{i / 7:.3f},{'ab'[i % 2]}" for i in range(40)]
+    (tmp_path / "t.csv").write_text("\n".join(["x,y", *rows]))
+    script, asked = module("own_data"), {}
+    monkeypatch.setattr(script, "autofit", lambda _, **options: asked.update(options))
+    path, cache = tmp_path / "t.csv", tmp_path / "cache"
+    script.main(script.Config(data=path, data_dir=cache, target=("y",), num_epochs=5))
+    assert asked["num_updates"] == 5 and asked["batch_size"] == 28
+
+
 def test_a_mistake_with_own_data_is_one_line_and_exit_code_2(tmp_path, photos, start):
     (tmp_path / "photos").symlink_to(photos)
     flags = ["--data", tmp_path / "photos", "--data-dir", tmp_path / "cache"]
