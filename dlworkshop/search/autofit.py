@@ -129,6 +129,11 @@ def autofit(
     for name, number in counts.items():
         if number is not None:
             check_whole(name, number)
+    if batch_size is not None and batch_size > (most := dataset.train.num_examples):
+        raise UserError(
+            f"batch_size is {batch_size}, and the train split has {most} examples: "
+            "give at most as many"
+        )
     if model is not None:
         check_model(model)
     else:
@@ -174,6 +179,8 @@ def _check_hparams(hparams: Any) -> None:
         raise UserError(
             f"hparams is {repr_of(hparams)}: give a dict of names and numbers"
         )
+    if empty := [name for name, value in hparams.items() if not np.size(value)]:
+        raise UserError(f"hyper-parameter '{empty[0]}' has no value: give a number")
     for name in "learning_rate", "weight_decay":
         for value in np.ravel(hparams.get(name, ())).tolist():
             check_number(name, value, RANGES[name])
