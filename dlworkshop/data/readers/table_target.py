@@ -160,16 +160,16 @@ def read(
             f"the target '{same[0]}' of {source} is the same in all of its "
             f"{len(rows)} rows: choose another column"
         )
-    said: list[str] = []
+    notes: list[str] = []
     if isinstance(target, str):
         rows = rows[:, 0]
         if _may_be_classes(rows):
-            said.append(
+            notes.append(
                 f"'{target}' has {len(np.unique(rows))} different whole numbers, which "
                 "are predicted as numbers; task='classification' (--task) takes them "
                 "for classes."
             )
-    return Target(names, chosen, [], rows, known, tuple(said))
+    return Target(names, chosen, [], rows, known, tuple(notes))
 
 
 def fit(target: Target, train: np.ndarray) -> dict[str, Any]:
