@@ -195,7 +195,10 @@ def cost_of(
     )
     if jax.tree.leaves(state):  # which may hold anything
         state = jax.jit(lambda: model.init(jax.random.key(0), as_float(example))[1])()
-    batch = jax.tree.map(np.asarray, dataset.train.rows(slice(0, batch_size)).inputs)
+    batch = jax.tree.map(  # with folds, it may have more examples than train alone
+        lambda leaf: np.resize(leaf, (batch_size, *leaf.shape[1:])),
+        dataset.train.rows(slice(0, batch_size)).inputs,
+    )
     begun = time.perf_counter()
     lowered = jax.jit(answers).lower(params, state, batch)
     program = lowered.compile(compiler_options=compiler_options(platform))

@@ -238,11 +238,12 @@ class Statistics(nn.Module):
         return nn.Dense(2)(gain * x.mean((0, 1)))
 
 
-def test_what_an_update_takes_is_told_of_any_network():
+@pytest.mark.parametrize("batch_size", [8, 17])  # with folds, more than in train
+def test_what_an_update_takes_is_told_of_any_network(batch_size):
     dataset = data.from_arrays(*sides(20, 0), name="sides")
     task, network = task_of(dataset), models.from_linen(Statistics())
     (candidate,) = candidates(dataset, task, network, {"gain": 1.0})
-    cost = effort.cost_of(candidate, task, dataset, 8)
+    cost = effort.cost_of(candidate, task, dataset, batch_size)
     assert 0 < cost.update < 1 and cost.compiling >= effort.COMPILING
 
 
