@@ -531,7 +531,7 @@ def test_a_link_to_nothing_is_named_counted_and_left_out(folder, caplog):
     assert same == photos.fingerprint
 
 
-def test_links_that_are_not_followed_are_named(folder):
+def test_links_that_are_not_followed_are_named(folder, caplog):
     """To a folder, which may lead back to this one, and to the link itself."""
     (folder / "red" / "more").symlink_to(folder)
     (folder / "red" / "loop").symlink_to("loop")
@@ -541,6 +541,9 @@ def test_links_that_are_not_followed_are_named(folder):
         ["red/loop", "no regular file, or a dangling link"],
         ["red/more", "a link to a folder, which is not followed"],
     ]
+    found = list(sources([folder], photos.preprocessing))
+    assert len([source for source in found if source.name.endswith(".png")]) == 60
+    assert "red/more, a link to a folder: give that folder, too" in caplog.text
 
 
 def test_a_folder_beside_those_of_splits_is_named(folder):
