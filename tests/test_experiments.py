@@ -332,7 +332,9 @@ def test_all_cores_are_used_only_where_members_divide(monkeypatch):
         ({"image_size": 0}, "1 to 4096"),
         ({"num_epochs": 0}, "num_epochs is 0: give a whole number of at least 1"),
         ({"image_size": 4, "model": "cnn"}, "cannot be halved 3 times"),
-        ({"shift": 1.0}, "shift is 1.0: give a share of a side below 1"),
+        ({"shift": 1.0}, "shift is 1.0: give a number in [0, 1)"),
+        ({"shift": 0.01, "image_size": 8}, "shift is 0.01, less than a pixel of 8"),
+        ({"cut_out": 0.01, "image_size": 8}, "cut_out is 0.01, less than a pixel of 8"),
         ({"target": ("dark",)}, "does not need: leave it out"),
         ({"features": "vgg16"}, "need trained weights: give --weights PATH"),
         ({"weights": "vgg16.h5"}, "add --features vgg16"),
@@ -351,6 +353,16 @@ def test_a_mistake_with_own_data_leaves_nothing(tmp_path, photos, settings, said
     assert said in str(raised.value) and "\n" not in str(raised.value)
     assert not (tmp_path / "run").exists()
     assert not list(tmp_path.glob("cache/own/.incomplete*"))
+
+
+def test_epochs_of_few_rows_are_whole_passes(tmp_path, monkeypatch):
+    rows = [f"{i / 7:.3f},{'ab'[i % 2]}" for i in range(40)]
+    (tmp_path / "t.csv").write_text("\n".join(["x,y", *rows]))
+    script, asked = module("own_data"), {}
+    monkeypatch.setattr(script, "autofit", lambda _, **options: asked.update(options))
+    path, cache = tmp_path / "t.csv", tmp_path / "cache"
+    script.main(script.Config(data=path, data_dir=cache, target=("y",), num_epochs=5))
+    assert asked["num_updates"] == 5 and asked["batch_size"] == 28
 
 
 def test_a_mistake_with_own_data_is_one_line_and_exit_code_2(tmp_path, photos, start):

@@ -1,5 +1,6 @@
 """Conversion of a user's arrays, lists and data frames to arrays [N, ...]."""
 
+from collections import Counter
 from typing import Any
 
 import jax
@@ -213,6 +214,11 @@ def _frame(frame: Any, what: str) -> np.ndarray:
     A single column keeps its dtype, because it may hold classes.
     """
     names = list(frame.columns)
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(
+            f"{what} is a data frame with two columns {twice[0]!r}: give each column a "
+            "different name"
+        )
     columns = [read(frame[name], f"{what}[{name!r}]") for name in names]
     if len(columns) == 1:
         return columns[0]

@@ -16,7 +16,11 @@ def spread(values: np.ndarray) -> dict[str, float]:
     ({'mean': 2.0, 'deviation': 1.0}, {'mean': 0.0, 'deviation': 1.0})
     """
     if len(values) and values.min() < values.max():
-        return {"mean": float(values.mean()), "deviation": float(values.std())}
+        unit = np.abs(values).max()
+        if 1e-100 < unit < 1e100:  # or squares would overflow, or be 0
+            unit = 1.0
+        mean, deviation = (values / unit).mean(), (values / unit).std()
+        return {"mean": float(mean * unit), "deviation": float(deviation * unit)}
     # rounding of the mean gives equal numbers a deviation, of 1e-17 for 0.1
     return {"mean": float(values[0]) if len(values) else 0.0, "deviation": 1.0}
 

@@ -125,10 +125,9 @@ def autofit(
         raise UserError("folds is 1: give 0 for none, or at least 2")
     if folds is not None and folds != 0:
         checks.check_folds(folds, dataset)
-    counts = {"num_updates": num_updates, "batch_size": batch_size, "seeds": seeds}
-    for name, number in counts.items():
-        if number is not None:
-            check_whole(name, number)
+    checks.check_numbers(num_updates=num_updates, seeds=seeds)
+    if batch_size is not None:
+        _check_batch(batch_size, dataset)
     if model is not None:
         check_model(model)
     else:
@@ -168,12 +167,24 @@ def autofit(
     return _conclude(search, chosen, plan, experiment)
 
 
+def _check_batch(size: Any, dataset: Dataset) -> None:
+    """Check for a whole number of at most the examples of train."""
+    check_whole("batch_size", size)
+    if size > (most := dataset.train.num_examples):
+        raise UserError(
+            f"batch_size is {size}, and the train split has {most} examples: give at "
+            "most as many"
+        )
+
+
 def _check_hparams(hparams: Any) -> None:
     """Check for a dict, and the ranges of what every optimizer here takes."""
     if not isinstance(hparams, Mapping):
         raise UserError(
             f"hparams is {repr_of(hparams)}: give a dict of names and numbers"
         )
+    if empty := [name for name, value in hparams.items() if not np.size(value)]:
+        raise UserError(f"hyper-parameter '{empty[0]}' has no value: give a number")
     for name in "learning_rate", "weight_decay":
         for value in np.ravel(hparams.get(name, ())).tolist():
             check_number(name, value, RANGES[name])

@@ -92,6 +92,8 @@ def _linear(
         constant = _constant(y, task)
         varied = [k for k in range(y.shape[1]) if len(np.unique(y[:, k])) > 1]
         y = y[:, varied].astype(int)
+        if not varied:
+            return lambda rows: np.tile(constant, (len(rows), 1))
     model = make_pipeline(StandardScaler(), learner)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it has not converged in so many steps

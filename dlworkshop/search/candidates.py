@@ -12,7 +12,14 @@ import numpy as np
 from dlworkshop import models
 from dlworkshop.data.readers.arrays import are_grey
 from dlworkshop.data.rows import evenly
-from dlworkshop.errors import UserError, one_sentence, unknown
+from dlworkshop.errors import (
+    Range,
+    UserError,
+    check_number,
+    one_sentence,
+    repr_of,
+    unknown,
+)
 from dlworkshop.learn import optimizers
 from dlworkshop.learn.hparams import keywords
 from dlworkshop.models.augment import Moves
@@ -254,8 +261,15 @@ def augmenting(
         optimizer: a key of `RATES`.
     """
     others = augment or models.Augment()
-    if not 0 <= float(asked.get("shift", 0)) < 1:
-        raise UserError(f"shift is {asked['shift']}: give a share of a side below 1")
+    chance, share = asked.get("flip", 0), asked.get("shift", 0)
+    if np.ndim(chance) or chance not in (0, 1):
+        raise UserError(f"flip is {repr_of(chance)}: give 0 or 1")
+    check_number("shift", share, Range(0, 1))
+    if share and not round(share * side):
+        raise UserError(
+            f"shift is {share}, less than a pixel of {side}: give a larger share of a "
+            "side, or 0"
+        )
     rest = {key: value for key, value in asked.items() if key not in ("flip", "shift")}
     moves = dict.fromkeys(
         (

@@ -23,6 +23,7 @@ from dlworkshop.models.model import (
 )
 from dlworkshop.search.candidates import Candidate, Setting
 from dlworkshop.search.task import Task
+from dlworkshop.train import folds
 from dlworkshop.train.autotune import rule_of_thumb
 from dlworkshop.train.compiling import compiler_options
 from dlworkshop.train.flops import update_flops
@@ -207,7 +208,10 @@ def cost_of(
     )
     if jax.tree.leaves(state):  # which may hold anything
         state = jax.jit(lambda: model.init(jax.random.key(0), as_float(example))[1])()
-    batch = jax.tree.map(np.asarray, dataset.train.rows(slice(0, batch_size)).inputs)
+    batch = jax.tree.map(  # with folds, it may have more examples than train alone
+        lambda leaf: np.resize(leaf, (batch_size, *leaf.shape[1:])),
+        dataset.train.rows(slice(0, batch_size)).inputs,
+    )
     begun = time.perf_counter()
     lowered = jax.jit(answers).lower(params, state, batch)
     program = lowered.compile(compiler_options=compiler_options(platform))
@@ -294,12 +298,16 @@ def cuts_folds(dataset: Dataset) -> bool:
     """Whether train and validation together are small, and were split at random.
 
     A validation split that was given is a reason to leave the splits as they are, and
-    so are fewer than two groups for a fold.
+    so are weights of one of them alone, and fewer than two different examples, or
+    groups, for a fold.
     """
     splits = str((dataset.card or {}).get("splits", ""))
     given = splits.partition(" as given")[0] if " as given" in splits else ""
     both = dataset.train, dataset.validation
     few = sum(split.num_examples for split in both) < SMALL
-    groups = dataset.groups
-    enough = groups is None or len(np.unique(np.concatenate(groups))) >= 2 * FOLDS
-    return few and enough and "validation" not in given
+    alike = len({split.weights is None for split in both}) == 1
+    if "validation" in given or not few or not alike:
+        return False
+    pool = folds.pooled(dataset)
+    groups = None if pool.groups is None else pool.groups[0]
+    return len(np.unique(folds.units(pool.train, groups))) >= 2 * FOLDS

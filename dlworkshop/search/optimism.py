@@ -20,7 +20,8 @@ def of_stopping(history: History, members: Sequence[int], name: str) -> np.ndarr
         name: of the score, as "loss" or "accuracy".
 
     Returns:
-        [n], to be added to the scores; zeros where they were not followed.
+        [n], to be added to the scores; zeros where they were not followed, or not
+        defined, as an R2 of equal targets.
 
     Source: Tibshirani & Tibshirani (2009), A bias correction for the minimum error
     rate in cross-validation, for each fold.
@@ -34,16 +35,18 @@ def of_stopping(history: History, members: Sequence[int], name: str) -> np.ndarr
     names = f"validation/{name}", "validation/loss"
     if not set(names) <= set(history.names):
         return np.zeros(len(members))
-    score, loss = (_filled(history[each][:, list(members)]) for each in names)
+    score, loss = (history[each][:, list(members)] for each in names)
+    looks = np.isfinite(loss).any(1)
+    score, loss = _filled(score[looks]), _filled(loss[looks])
     if not np.isfinite(loss).all() or not len(loss):
         return np.zeros(len(members))
     together, own = loss.mean(1).argmin(), loss.argmin(0)
-    return score[together] - score[own, np.arange(len(members))]
+    change = score[together] - score[own, np.arange(len(members))]
+    return np.where(np.isfinite(change), change, 0.0)
 
 
 def _filled(curves: np.ndarray) -> np.ndarray:
     """[T, n] of the evaluations; the last value of members that had stopped."""
-    curves = curves[np.isfinite(curves).any(1)]
     for now, before in zip(curves[1:], curves[:-1], strict=True):
         now[:] = np.where(np.isfinite(now), now, before)
     return curves

@@ -43,10 +43,8 @@ def parts(
     >>> np.bincount(part).tolist(), np.bincount(pool.targets[part == 1]).tolist()
     ([4, 4], [2, 2])
     """
-    content = _content(pool.inputs)
-    together = content if groups is None else merge(np.asarray(groups), content)
     _, first, unit, size = np.unique(
-        together, return_index=True, return_inverse=True, return_counts=True
+        units(pool, groups), return_index=True, return_inverse=True, return_counts=True
     )
     label = labels(pool.targets)
     kind = np.zeros(len(first), int) if label is None else label[first]
@@ -56,6 +54,12 @@ def parts(
     part = np.empty(len(line), np.int64)
     part[line[np.lexsort((deal[line], few))]] = np.arange(len(line)) % folds
     return part[unit]
+
+
+def units(pool: Batch, groups: Array | None = None) -> np.ndarray:
+    """A number [N] per example, equal for exact copies and examples of one group."""
+    content = _content(pool.inputs)
+    return content if groups is None else merge(np.asarray(groups), content)
 
 
 def held_out(dataset: Dataset, folds: int, seeds: list[int]) -> np.ndarray:

@@ -73,6 +73,10 @@ WRITTEN = {
         lambda c: text(c, ends=","),
         "'unnamed: 3' was left out: always the same",
     ),
+    "a delimiter at the end of the header": (
+        lambda c: text(c).replace("y\n", "y,\n", 1),
+        "",
+    ),
     "Unicode minus": (lambda c: text(c).replace("-", "\u2212"), ""),
     "UTF-16": (lambda c: text(c, "\t").encode("utf-16"), ""),
     "a mark of UTF-8": (lambda c: text(c).encode("utf-8-sig"), ""),
@@ -392,7 +396,9 @@ def test_train_and_test_are_two_files(tmp_path, cells):
     assert "Exact copies of" in said
     assert "are in several splits" in said
     (home / "Test.csv").write_text("x,z\n1,2\n")
-    with pytest.raises(UserError, match=r"Test.csv has no column 'y', which .*Train"):
+    with pytest.raises(
+        UserError, match=r"Test.csv has no column 'y', which .*Train.* alone"
+    ):
         data.load(home, tmp_path / "cache", target="y")
     some["y"] = ["maybe"] * 30
     (home / "Test.csv").write_text(text(some))

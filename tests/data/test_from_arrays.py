@@ -261,6 +261,7 @@ NAN = np.where(np.arange(N) == 7, np.nan, 1.0)
             {"test": (X, Y), "validation": (X, Y), "groups": Y},
             "nothing is cut: leave groups out",
         ),
+        ((pd.DataFrame(X, columns=list("aab")), Y), {}, "x .* two columns 'a'"),
         ((X, Y), {"groups": Y[:3]}, r"groups has shape \[3\]"),
         ((X, Y), {"groups": Y * 0}, "in 1 group"),
         ((X, Y), {"groups": NAN}, r"groups has no value for example 7 \(1 in all\)"),

@@ -378,6 +378,8 @@ def test_one_file_becomes_the_example_it_was_in_training(folder):
         (lambda f: None, {"group_by": "red|green|blue"}, "no class has 3 groups"),
         (lambda f: None, {"target": "x"}, "does not need"),
         (lambda f: None, {"image_size": 0}, "1 to 4096"),
+        (lambda f: None, {"image_size": 2.5}, "1 to 4096"),
+        (lambda f: None, {"image_size": True}, "1 to 4096"),
         (lambda f: None, {"resize": "squeeze"}, "crop, pad"),
     ],
 )
@@ -529,6 +531,21 @@ def test_a_link_to_nothing_is_named_counted_and_left_out(folder, caplog):
     assert same == photos.fingerprint
 
 
+def test_links_that_are_not_followed_are_named(folder, caplog):
+    """To a folder, which may lead back to this one, and to the link itself."""
+    (folder / "red" / "more").symlink_to(folder)
+    (folder / "red" / "loop").symlink_to("loop")
+    photos = load(folder)
+    assert sum(part.num_examples for part in photos[:3]) == 60
+    assert photos.card["skipped"] == [
+        ["red/loop", "no regular file, or a dangling link"],
+        ["red/more", "a link to a folder, which is not followed"],
+    ]
+    found = list(sources([folder], photos.preprocessing))
+    assert len([source for source in found if source.name.endswith(".png")]) == 60
+    assert "red/more, a link to a folder: give that folder, too" in caplog.text
+
+
 def test_a_folder_beside_those_of_splits_is_named(folder):
     for name in ("train", "Test_png"):
         for k in COLOURS:
@@ -552,6 +569,14 @@ def test_train_may_be_a_class(tmp_path):
         for i in range(3):
             save(tmp_path / "p" / name / f"{i}.png", seed=10 * k + i)
     assert load(tmp_path / "p").classes == ("bus", "car", "train")
+
+
+@pytest.mark.parametrize("other", ["test1", "Val", "train2"])
+def test_splits_without_classes_are_no_classes(tmp_path, other):
+    for k, name in enumerate(("train", other)):
+        for i in range(3):
+            save(tmp_path / "p" / name / f"cat.{i}.png", seed=10 * k + i)
+    assert "has the images of a split in one folder" in sentence(tmp_path / "p")
 
 
 def test_names_that_are_not_utf_8_are_text_with_escapes(tmp_path):
@@ -635,6 +660,8 @@ def test_what_machines_leave_is_no_class_and_no_example(folder):
     (folder / "__MACOSX" / "red").mkdir(parents=True)
     (folder / "__MACOSX" / "red" / "._p0.png").write_bytes(b"x")
     (folder / "red" / "Thumbs.db").write_bytes(b"x")
+    (folder / "lost+found").mkdir()
+    save(folder / "red" / "@eaDir" / "p0.png" / "SYNOPHOTO_THUMB_M.jpg", seed=1)
     assert load(folder).card["num_skipped"] == 0
     found = list(sources([folder], images.as_shaped((8, 8, 3))))
     assert len(found) == 60

@@ -10,7 +10,7 @@ from PIL import Image
 
 from dlworkshop import data
 from dlworkshop.data import readers
-from dlworkshop.data.readers.inference_sources import labelled
+from dlworkshop.data.readers.inference_sources import labelled, sources
 from dlworkshop.errors import UserError
 
 ROWS = 60
@@ -111,14 +111,16 @@ def test_leaks_identifiers_and_constants_are_left_out_and_said(tmp_path, columns
         "planet": ["earth"] * ROWS,
         "weight": [f"{i / 7:.4f}" for i in range(ROWS)],  # all differ, and are real
         "refractive_index": [f"{i / 9:.4f}" for i in range(ROWS)],
+        "CustomerId": [100 + i * i for i in range(ROWS)],
+        "paid": [100 + i * i for i in range(ROWS)],
     }
     loaded = load(write(tmp_path / "t.csv", columns), target="kind")
     used = [column["name"] for column in loaded.preprocessing["columns"]]
-    assert used == ["length", "island", "weight", "refractive_index"]
+    assert used == ["length", "island", "weight", "refractive_index", "paid"]
     said = " ".join(loaded.card["warnings"])
     assert "'code' was left out: a leak" in said
     assert "'planet' was left out: always the same" in said
-    assert "'name', 'number' were left out: like an identifier" in said
+    assert "'name', 'number', 'CustomerId' were left out: like an identifier" in said
 
 
 def test_a_column_that_is_the_same_where_it_is_filled_tells_where(tmp_path, columns):
@@ -188,6 +190,11 @@ def spoilt(change):
             {"target": "kind", "group_by": "kind"},
             "target and group_by at once",
         ),
+        (
+            spoilt(lambda c: c.update(who=["", "NA", "c"] * (ROWS // 3))),
+            {"target": "kind", "group_by": "who"},
+            "no 'who' in row 2 (40 in all): give each such row a group of its own",
+        ),
         (spoilt(lambda c: None), {"target": "kind", "image_size": 8}, "does not need"),
         (
             spoilt(lambda c: c.update(one=["x"] * ROWS)),
@@ -214,6 +221,11 @@ def spoilt(change):
         (lambda c, p: p.write_text(""), {"target": "a"}, "0 columns and 0 rows"),
         (lambda c, p: p.write_text("a,b\n"), {"target": "a"}, "2 columns and 0 rows"),
         (lambda c, p: p.write_bytes(b"a,b\n\xff,1\n"), {"target": "a"}, "not UTF-8"),
+        (
+            lambda c, p: p.write_text("a,b\n1,2\n3," + 200_000 * "x" + "\n"),
+            {"target": "a"},
+            "has a cell of more than 131,072 characters",
+        ),
         (
             lambda c, p: p.write_text('a,b\n"x,1\n'),
             {"target": "a"},
@@ -308,6 +320,15 @@ def test_classes_that_differ_in_case_or_a_full_stop_are_said(tmp_path, columns):
     assert "'no', 'no.' in 'kind' are different classes" in said
 
 
+def test_whole_numbers_that_may_be_classes_are_said(tmp_path):
+    rows = [f"{i % 40},{i / 7:.3f}" for i in range(120)]
+    (tmp_path / "t.csv").write_text("\n".join(["n,x", *rows]))
+    loaded = load(tmp_path / "t.csv", target="n")
+    assert "'n' has 40 different whole numbers" in loaded.card["warnings"][0]
+    loaded = load(tmp_path / "t.csv", target="n", task="classification")
+    assert len(loaded.classes) == 40 and not loaded.card["warnings"]
+
+
 def test_classes_may_be_many_if_they_recur(tmp_path):
     names = [f"kind {i % 120}" for i in range(720)]
     x = [f"{i % 120 + i / 720:.3f}" for i in range(720)]
@@ -352,6 +373,17 @@ def test_the_target_in_another_unit_is_a_leak(tmp_path, houses):
             "'x' in the target 'price'",
         ),
         ({"price": ["1.5"] * ROWS}, {"target": "price"}, "is the same in all"),
+        ({"price": ["0.1"] * ROWS}, {"target": "price"}, "is the same in all"),
+        (
+            {"garden": ["1"] * ROWS},
+            {"target": ("garage", "garden")},
+            "the target 'garden' of .* is the same in all of its 60 rows",
+        ),
+        (
+            {"price": ["1.5", "2.5"] + [""] * (ROWS - 2)},
+            {"target": "price"},
+            "has 2 rows with a target price: wanted at least 3",
+        ),
         ({}, {"target": ("rooms", "garage")}, "not all 0 or 1"),
         ({}, {"target": ("rooms",)}, "give one name, or several"),
         ({}, {"target": ("rooms", "size", "none")}, "did you mean|unknown column"),
@@ -375,6 +407,12 @@ def test_none_is_a_class_where_it_is_written(tmp_path, columns):
     columns["kind"] = [("none", "NA", "-")[i % 3] for i in range(ROWS)]
     loaded = load(write(tmp_path / "t.csv", columns), target="kind")
     assert loaded.classes == ("-", "NA", "none") and not loaded.card["warnings"]
+    columns["kind"] = [("0", "NA", "1")[i % 3] for i in range(ROWS)]
+    loaded = load(write(tmp_path / "u.csv", columns), target="kind")
+    assert loaded.classes == ("0", "1", "NA")
+    assert (
+        "'NA' beside numbers in 'kind' counts as a class" in loaded.card["warnings"][0]
+    )
 
 
 def test_a_class_that_is_a_number_has_any_spelling(tmp_path, columns):
@@ -510,6 +548,10 @@ def test_vectors_are_standardised_with_train_alone(tmp_path):
         ({"x": np.array([None, 1]), "y": np.arange(2)}, "without pickles"),
         ({"x_test": arrays()[0], "y_test": arrays()[1]}, "wanted x and y, or x_train"),
         (
+            {"data": arrays()[0], "images": arrays()[0], "target": arrays()[1]},
+            "the arrays 'data' and 'images', of which one is expected",
+        ),
+        (
             {"x": arrays()[0], "y": arrays()[1], "x_test": arrays()[0][:, :3]}
             | {"y_test": arrays()[1]},
             "make them equal",
@@ -519,6 +561,27 @@ def test_vectors_are_standardised_with_train_alone(tmp_path):
 def test_mistakes_with_arrays_are_one_sentence(tmp_path, content, said):
     np.savez(tmp_path / "a.npz", **content)
     assert said in sentence(tmp_path / "a.npz")
+
+
+def test_rows_without_labels_are_numbers_too(tmp_path):
+    x = np.random.default_rng(0).normal(size=(50, 2))
+    np.savez(tmp_path / "v.npz", x=x, y=np.array([b"a", b"b"])[np.arange(50) % 2])
+    loaded = load(tmp_path / "v.npz")
+    assert loaded.classes == ("a", "b")
+    for wrong in np.array([["1", "2"]]), np.array(3.0):
+        np.savez(tmp_path / "new.npz", x=wrong)
+        (source,) = sources([tmp_path / "new.npz"], loaded.preprocessing)
+        assert "wanted numbers [N, ...]" in str(source.content)
+    with pytest.raises(UserError, match="has an infinite number"):
+        readers.to_example(np.array([1, np.inf]), loaded.preprocessing)
+
+
+@pytest.mark.parametrize("unit", ["e300", "e-300"])
+def test_huge_and_tiny_numbers_are_standardised_as_well(tmp_path, columns, unit):
+    plain = load(write(tmp_path / "t.csv", columns), target="kind")
+    columns["length"] = [v if v == "NA" else f"{v}{unit}" for v in columns["length"]]
+    loaded = load(write(tmp_path / "u.csv", columns), target="kind")
+    np.testing.assert_allclose(loaded.train.inputs[:], plain.train.inputs[:], atol=1e-6)
 
 
 def test_a_torn_npz_is_one_sentence(tmp_path):

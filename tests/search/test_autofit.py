@@ -255,11 +255,12 @@ class Statistics(nn.Module):
         return nn.Dense(2)(gain * x.mean((0, 1)))
 
 
-def test_what_an_update_takes_is_told_of_any_network():
+@pytest.mark.parametrize("batch_size", [8, 17])  # with folds, more than in train
+def test_what_an_update_takes_is_told_of_any_network(batch_size):
     dataset = data.from_arrays(*sides(20, 0), name="sides")
     task, network = task_of(dataset), models.from_linen(Statistics())
     (candidate,) = candidates(dataset, task, network, {"gain": 1.0})
-    cost = effort.cost_of(candidate, task, dataset, 8)
+    cost = effort.cost_of(candidate, task, dataset, batch_size)
     assert 0 < cost.update < 1 and cost.compiling >= effort.COMPILING
 
 
@@ -406,6 +407,8 @@ def test_dropout_is_obeyed_by_the_networks_that_have_it():
         ({"minutes": 0}, "minutes is 0"),
         ({"hparams": {"flip": True}}, "no image"),
         ({"hparams": {"momentum": 0.5}}, "momentum"),
+        ({"hparams": {"learning_rate": ()}}, "'learning_rate' has no value"),
+        ({"batch_size": 1000}, "batch_size is 1000, and the train split has 112"),
         ({"folds": 1}, "folds is 1: give 0 for none, or at least 2"),
         ({"hparams": {"learning_rate": (0.1, -1)}}, "learning_rate is -1.0: give a"),
     ],

@@ -7,7 +7,7 @@ import pytest
 
 from dlworkshop import data
 from dlworkshop.errors import UserError
-from dlworkshop.search import candidates, choice, effort, expected, task
+from dlworkshop.search import candidates, choice, effort, expected, optimism, task
 from dlworkshop.search.choice import Row
 from dlworkshop.train.history import History
 from dlworkshop.train.result import Run
@@ -95,6 +95,28 @@ def test_few_examples_are_cut_into_folds_unless_splits_mean_something():
     assert found == [False, True, False, True]
     x = np.arange(2000.0, dtype=np.float32)[:, None]
     assert not effort.cuts_folds(data.from_arrays(x, x[:, 0]))
+
+
+def test_examples_too_few_for_folds_are_not_cut_into_them():
+    x = np.arange(40.0, dtype=np.float32)[:, None]
+    tiny = data.from_arrays(x[:10], x[:10])
+    copies, enough = (data.from_arrays(each, x) for each in (x // 4, x))
+    train = enough.train._replace(weights=np.ones(len(enough.train.targets)))
+    weighted = enough._replace(train=train)
+    found = [effort.cuts_folds(each) for each in (tiny, copies, enough, weighted)]
+    assert found == [False, False, True, False]
+
+
+def test_what_stopping_flatters_is_told_of_scores_that_are_not_always_defined():
+    nan = float("nan")
+    loss = [[1.0, 1.0], [0.4, 0.8], [0.6, 0.5]]
+    r2 = [[nan, nan], [0.9, nan], [0.7, nan]]  # the first line has no score at all
+    lines = [
+        {"step": i, "epoch": i, "train": {}, "validation": {"loss": a, "r2": b}}
+        for i, (a, b) in enumerate(zip(loss, r2, strict=True))
+    ]
+    found = optimism.of_stopping(History(lines), [0, 1], "r2")
+    np.testing.assert_allclose(found, [0.7 - 0.9, 0])
 
 
 def test_flags_are_obeyed_and_the_rest_is_swept():

@@ -223,8 +223,8 @@ def _checked(options: Options) -> Options:
 def _size(size: Any) -> tuple[int, int] | None:
     if size is None:
         return None
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    if len(pair) != 2 or not all(isinstance(s, int) and 1 <= s <= 4096 for s in pair):
+    pair = tuple(size) if isinstance(size, tuple | list) else (size, size)
+    if len(pair) != 2 or not all(type(s) is int and 1 <= s <= 4096 for s in pair):
         raise UserError(
             f"image_size is {size}: give the pixels of a side, 1 to 4096, or (height, "
             "width)"

@@ -13,6 +13,7 @@ from dlworkshop.data.archive import Arrays
 from dlworkshop.data.content import SPLITS
 from dlworkshop.data.readers import cards, images, store
 from dlworkshop.data.readers.reader import Options, Source
+from dlworkshop.data.units import spread
 from dlworkshop.errors import UserError
 
 # Usual names of the splits, in names of folders, arrays and files.
@@ -46,11 +47,16 @@ def read_inputs(path: Path) -> np.ndarray:
         UserError: if there are no inputs, or those of several splits.
     """
     with reading(path) as arrays:
-        found = list(by_split(arrays, INPUTS).values())
+        found = list(by_split(path, arrays, INPUTS).values())
     if len(found) != 1:
         raise UserError(
             f"{path} has {', '.join(arrays) or 'no array'}: wanted one array x of "
             "inputs"
+        )
+    if not found[0].ndim or found[0].dtype.kind not in "biuf":
+        raise UserError(
+            f"{path} has inputs of {found[0].dtype} {list(found[0].shape)}: wanted "
+            "numbers [N, ...]"
         )
     return with_channels(found[0])
 
@@ -74,18 +80,27 @@ def reading(path: Path) -> Iterator[Arrays]:
 
 
 def by_split(
-    arrays: Mapping[str, np.ndarray], names: tuple[str, ...]
+    path: Path, arrays: Mapping[str, np.ndarray], names: tuple[str, ...]
 ) -> dict[int, np.ndarray]:
-    """Index in SPLITS -> the array with one of `names`, such as "x_train"."""
-    found = {}
+    """Index in SPLITS -> the array with one of `names`, such as "x_train".
+
+    Raises:
+        UserError: if there are two for a split.
+    """
+    found: dict[int, str] = {}
     any_name = "|".join(map(re.escape, names))
     form = rf"(?:(?P<a>\w+?)_)?(?:{any_name})(?:_(?P<b>\w+))?"
     for key in arrays:
         if rest := re.fullmatch(form, key, re.IGNORECASE):
             part = (rest["a"] or rest["b"] or "train").lower()
             if part in SPLIT_NAMES and not (rest["a"] and rest["b"]):
-                found[SPLIT_NAMES[part]] = arrays[key]
-    return found
+                other = found.setdefault(SPLIT_NAMES[part], key)
+                if other != key:
+                    raise UserError(
+                        f"{path} has the arrays '{other}' and '{key}', of which one is "
+                        "expected: save it without the other"
+                    )
+    return {number: arrays[key] for number, key in found.items()}
 
 
 def prepare(read: Read, path: Path, folder: Path, options: Options) -> store.Prepared:
@@ -114,11 +129,9 @@ def prepare(read: Read, path: Path, folder: Path, options: Options) -> store.Pre
     preprocessing: dict[str, Any] = {"kind": "array", "shape": list(inputs.shape[1:])}
     if inputs.ndim == 2:
         train = inputs[splits == 0].astype(np.float64)
-        mean = np.nan_to_num(np.nanmean(train, 0))
-        deviation = np.nan_to_num(np.nanstd(train, 0))
-        preprocessing["mean"] = mean.tolist()
-        varied = np.nanmax(train, 0) > np.nanmin(train, 0)  # exact, unlike a deviation
-        preprocessing["deviation"] = np.where(varied, deviation, 1.0).tolist()
+        found = [spread(column[~np.isnan(column)]) for column in train.T]
+        for each in ("mean", "deviation"):
+            preprocessing[each] = [column[each] for column in found]
         prepared = (
             "each minus its mean, divided by its standard deviation, both of train; "
             "missing numbers are replaced by the mean"

@@ -10,7 +10,9 @@ import numpy as np
 from dlworkshop.data.readers import arrays, cards
 from dlworkshop.errors import UserError
 
-IGNORED = {"thumbs.db", "desktop.ini", "__macosx"}  # and names that begin with a dot
+# Besides names that begin with a dot.
+IGNORED = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "lost+found"}
+IGNORED |= {"$recycle.bin", "system volume information"}
 
 
 class Listing(NamedTuple):
@@ -119,6 +121,12 @@ def _splits(root: Path) -> list[tuple[Path, int]]:
         for top, number in named.items()
         if number is not None and _folders(top)
     ]
+    if not parts and len(tops) > 1 and all(map(_is_split, tops)):
+        names = [class_name(top.name) for top in tops]
+        raise UserError(
+            f"{root} has the images of a split in one folder ({cards.quoted(names, 3)})"
+            f": put those of each class into a folder in it, such as {names[-1]}/cat"
+        )
     if not parts or (len(parts) < len(tops) and not any(n == 0 for _, n in parts)):
         return [(root, 0)]
     odd = [top.name for top in tops if top not in dict(parts)]
@@ -135,6 +143,11 @@ def _splits(root: Path) -> list[tuple[Path, int]]:
             "into a folder 'train'"
         )
     return parts
+
+
+def _is_split(top: Path) -> bool:
+    """Whether a folder has the name of a split, or of a part of one, such as test1."""
+    return arrays.split_of(top.name.rstrip("0123456789")) is not None
 
 
 def class_name(name: str) -> str:
@@ -154,14 +167,18 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _files(home: Path, root: Path, deep: bool = False) -> list[str]:
-    """Paths below `root` of the files in `home`, sorted, as strings for speed."""
+    """Paths below `root` of the files in `home`, sorted, as strings for speed.
+
+    A link to a folder, which may lead back, is not followed but listed as a file.
+    """
     found = []
     for place, folders, files in os.walk(home):
         folders[:] = [name for name in folders if deep and not is_ignored(name)]
+        links = [name for name in folders if os.path.islink(f"{place}{os.sep}{name}")]
         below = Path(place).relative_to(root).as_posix()
         found += [
             f"{below}/{name}" if below != "." else name
-            for name in files
+            for name in (*files, *links)
             if not is_ignored(name)
         ]
     return sorted(found)

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MOST_VALUES = 50  # of a category; a column with more is free text
-ID_NAME = re.compile(r"(^|[_\s])(id|idx|index|uuid|key)$", re.IGNORECASE)
+# Such as user_id, Row Index and CustomerId, not paid; pandas writes Unnamed: 0.
+ID_NAME = re.compile(
+    r"(?i:(^|[_\s])(id|idx|index|uuid|key))$|[a-z](Id|ID)$|^Unnamed: [0-9.]+$"
+)
 # How months begin in several languages.
 MONTH = (
     r"(?:jan|ene|gen|feb|f[ée]v|m[aäe]r|a[pbv]r|ma[iyg]|mei|juin|ju[iln]|giu|lug|aug"

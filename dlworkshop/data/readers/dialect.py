@@ -99,12 +99,17 @@ def understand(path: Path, head: bytes, learnt: Mapping[str, str]) -> Dialect:
         else max(DELIMITERS, key=lambda each: (_regularity(table, each), each == usual))
     )
     found, widths = _split(lines, delimiter), _widths(_split(table, delimiter))
+    if not found and any(map(str.strip, lines)):
+        raise UserError(
+            f"{path} has a cell of more than {csv.field_size_limit():,} characters: "
+            "close the quote that opens it, or leave that column out"
+        )
     width = max(widths.items(), key=lambda item: item[1], default=(0, 0))[0]
     start = _start(found, width)
     _refuse_blanks(path, [each.cells[0] for each in found[start:]])
     above, rows = found[:start], [each.cells for each in found[start:]]
     notes: list[str] = []
-    names, above = _short_header(above, rows, width)
+    names, above = _other_header(above, rows, width)
     if names is None and rows and not _has_header(rows):
         names = [f"column {i + 1}" for i in range(width)]
         notes.append(
@@ -218,18 +223,22 @@ def _regularity(lines: Sequence[str], delimiter: str) -> tuple[float, int]:
     return (count / widths.total(), width) if width > 1 else (0.0, 0)
 
 
-def _short_header(
+def _other_header(
     above: list[_Line], rows: Sequence[Sequence[str]], width: int
 ) -> tuple[list[str] | None, list[_Line]]:
-    """A header with one cell less than the rows, and the lines above it.
+    """A header with a cell less than the rows, or an empty one more; the lines above.
 
-    R writes row names without a header, and some programs end each row with a
-    delimiter.
+    R writes row names without a header, and some programs end each row, or the header
+    alone, with a delimiter.
     """
-    short = above and len(above[-1].cells) == width - 1 > 1 and not _has_header(rows)
-    if not short:
+    names = above[-1].cells if above else []
+    more = len(names) == width + 1 and not names[-1].strip()
+    less = len(names) == width - 1 > 1
+    if not (more or less) or _has_header(rows):
         return None, above
-    names, ends = above[-1].cells, all(not row[-1].strip() for row in rows)
+    if more:
+        return names[:-1], above[:-1]
+    ends = all(not row[-1].strip() for row in rows)
     return ([*names, f"unnamed: {width - 1}"] if ends else ["", *names]), above[:-1]
 
 

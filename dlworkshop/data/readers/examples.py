@@ -34,6 +34,8 @@ def to_example(source: Any, preprocessing: Mapping[str, Any]) -> np.ndarray:
             )
         if is_image:
             return _pixels(source, preprocessing)
+        if np.isinf(source).any():
+            raise UserError("an example has an infinite number: fix or remove it")
         return arrays.transform(source[None], preprocessing)[0]
     if not is_image or not isinstance(source, Path):
         wanted_kind = "an image file" if is_image else "an array"

@@ -294,6 +294,8 @@ def work() -> None:
 def _record(file: str, preprocessing: Mapping[str, Any], writer: Any) -> list[Any]:
     """Decode one file into a record; returns the answer of `work`."""
     digest = ""
+    if os.path.isdir(file):
+        return [digest, "a link to a folder, which is not followed"]
     if not os.path.isfile(file):  # reading a pipe would block
         return [digest, "no regular file, or a dangling link"]
     try:

@@ -100,6 +100,8 @@ def _files(path: Path, wanted: Callable[[str], bool]) -> Iterator[Path]:
         return
     for home, folders, files in os.walk(path):
         folders[:] = sorted(name for name in folders if not is_ignored(name))
+        for link in filter(os.path.islink, (os.path.join(home, f) for f in folders)):
+            log.warning("skipped %s, a link to a folder: give that folder, too", link)
         for name in sorted(name for name in files if not is_ignored(name)):
             file = Path(home, name)
             is_special = file.exists() and not file.is_file()  # a pipe or a device

@@ -3,6 +3,7 @@
 import functools
 from pathlib import Path
 
+from dlworkshop.data import leaves
 from dlworkshop.data.readers import arrays
 from dlworkshop.data.readers.examples import inside, shape, to_example
 from dlworkshop.data.readers.reader import Options
@@ -38,8 +39,8 @@ def read(path: Path, options: Options) -> arrays.Parts:
         raise UserError(f"target is {target}: give the name of one array of {path}")
     labels = arrays.LABELS if target is None else (target,)
     with arrays.reading(path) as given:
-        inputs_of = arrays.by_split(given, arrays.INPUTS)
-        labels_of = arrays.by_split(given, labels)
+        inputs_of = arrays.by_split(path, given, arrays.INPUTS)
+        labels_of = arrays.by_split(path, given, labels)
     for number, inputs in inputs_of.items():
         found = labels_of.get(number)
         if found is None:
@@ -48,7 +49,7 @@ def read(path: Path, options: Options) -> arrays.Parts:
                 f"{', '.join(given)}): name them as in x_train, y_train, or with "
                 "--target"
             )
-        parts[number] = inputs, found
+        parts[number] = inputs, leaves.read(found, f"the array of labels in {path}")
     if 0 not in parts:
         raise UserError(
             f"{path} has {', '.join(given) or 'no array'}: wanted x and y, or "

@@ -33,7 +33,7 @@ from dlworkshop.run_files import schema
 from dlworkshop.types import Array, Batch, Dataset
 
 NAMES = "names.json"  # of a prepared folder
-VERSION = 7  # of the format; data of another version are prepared again
+VERSION = 8  # of the format; data of another version are prepared again
 
 
 class Records(LazyArray):
@@ -166,7 +166,7 @@ def signature(paths: Iterable[str | Path], options: Mapping[str, Any]) -> str:
         parts.append(path)
         try:
             stat = os.stat(path)
-        except FileNotFoundError:  # a dangling link
+        except OSError:  # a dangling link, or one to itself
             continue
         parts.append((stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
     return digest(parts)

@@ -90,7 +90,9 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
             "left out."
         )
     number_of, given = number_of[known], given[known]
-    group, names_of = _groups(cells.get(group_by or ""), known, number_of)
+    group, names_of = np.arange(len(number_of)), number_of
+    if group_by is not None:
+        group, names_of = _groups(path, group_by, cells[group_by], known, number_of)
     features = _features(path, cells, wanted, group_by, how, said)
     splits, content = _split(features, wanted, group, names_of, given, said)
     preprocessing = _fit(features, wanted, how, decimals, splits == 0)
@@ -303,7 +305,8 @@ def _read(
         if lost := [name for name in names if name not in table.columns]:
             raise UserError(
                 f"{file} has no column {cards.quoted(lost, 3)}, which {parts[0][0]} "
-                "has: give all files the same columns, including the target"
+                f"has: give all files the same columns, including the target, or give "
+                f"the path of {parts[0][0].name} alone"
             )
         more = [name for name in table.columns if name not in names]
         if more:
@@ -329,13 +332,26 @@ def _read(
 
 
 def _groups(
-    by: "pa.ChunkedArray | None", known: np.ndarray, number_of: np.ndarray
+    path: Path,
+    name: str,
+    by: "pa.ChunkedArray",
+    known: np.ndarray,
+    number_of: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The group number and the group name of each row [N]."""
-    if by is None:
-        return np.arange(len(number_of)), number_of
+    """The group number and the group name of each row [N].
+
+    Raises:
+        UserError: if a group is missing; such rows would be one large group.
+    """
     words, code = csv_file.coded(by)
-    return code[known], np.array(words.to_pylist(), object)[code[known]]
+    names, code = words.to_pylist(), code[known]
+    lost = number_of[np.array([not cell(word) for word in names], bool)[code]]
+    if len(lost):
+        raise UserError(
+            f"{path} has no '{name}' in {lost[0]} ({len(lost)} in all): give each such "
+            "row a group of its own, or leave it out"
+        )
+    return code, np.array(names, object)[code]
 
 
 def to_example(source: Any, preprocessing: Mapping[str, Any]) -> np.ndarray:

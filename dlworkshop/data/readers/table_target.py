@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 TASKS = ("classification", "regression")
 RECUR = 2  # rows of a class on average, at least; fewer are texts or identifiers
+LEAST = 3  # rows with a number to predict, or with a class: one for each split
 MOST_NUMBERED = 30  # different integers that can be classes
 
 
@@ -146,13 +147,29 @@ def read(
     rows = np.stack(
         [each[cells[n].code[known]] for n, each in zip(names, numbers, strict=True)], 1
     )  # [N, names]
-    if len(rows) < 3 or (rows.std(0) == 0).any():
+    if len(rows) < LEAST:
         raise UserError(
-            f"the target {', '.join(names)} of {source} is the same in all of its "
+            f"{source} has {len(rows)} row{'s' * (len(rows) != 1)} with a target "
+            f"{', '.join(names)}: wanted at least {LEAST}, one for each split"
+        )
+    # exact, unlike a deviation, which is not 0 for equal numbers such as 0.1
+    if same := [
+        n for n, column in zip(names, rows.T, strict=True) if not np.ptp(column)
+    ]:
+        raise UserError(
+            f"the target '{same[0]}' of {source} is the same in all of its "
             f"{len(rows)} rows: choose another column"
         )
-    rows = rows[:, 0] if isinstance(target, str) else rows
-    return Target(names, chosen, [], rows, known)
+    notes: list[str] = []
+    if isinstance(target, str):
+        rows = rows[:, 0]
+        if _may_be_classes(rows):
+            notes.append(
+                f"'{target}' has {len(np.unique(rows))} different whole numbers, which "
+                "are predicted as numbers; task='classification' (--task) takes them "
+                "for classes."
+            )
+    return Target(names, chosen, [], rows, known, tuple(notes))
 
 
 def fit(target: Target, train: np.ndarray) -> dict[str, Any]:
@@ -205,6 +222,11 @@ def _is_real(cells: _Cells) -> bool:
     numbers = set(map(float, present))
     whole = all(number.is_integer() for number in numbers)
     return not whole or len(numbers) > MOST_NUMBERED
+
+
+def _may_be_classes(rows: np.ndarray) -> bool:
+    """Whether numbers [N] are whole and each has a row for every split."""
+    return bool((rows % 1 == 0).all() and np.unique_counts(rows).counts.min() >= LEAST)
 
 
 def _check_slip(source: str, target: str, cells: _Cells) -> None:
@@ -266,6 +288,13 @@ def _classes(
         for name in classes
         if len(named[name]) > 1
     ]
+    marks = [name for name in classes if not cell(name)]
+    numbers = [name for name in classes if name not in marks]
+    if marks and numbers and all(map(is_number, numbers)):
+        said.append(
+            f"{cards.quoted(marks)} beside numbers in '{target}' counts as a class: "
+            "empty such cells if their class is not known."
+        )
     folded: dict[str, list[str]] = {}
     for name in classes:
         folded.setdefault(name.casefold().rstrip("."), []).append(name)
