@@ -422,3 +422,14 @@ def test_own_tables_take_class_weights_and_a_choice_of_models(tmp_path):
     assert written["loss"] == "weighted_cross_entropy"
     with pytest.raises(UserError, match="model is cnn, which needs images"):
         script.main(dataclasses.replace(config, model="cnn"))
+
+
+def test_main_that_returns_nothing_is_told_what_to_return(tmp_path, start):
+    script = tmp_path / "sum.py"
+    script.write_text(LESSON.replace("return Lesson", "Lesson").replace("BOUND", "2"))
+    code, out, err = start(script, "--workdir", tmp_path / "run")
+    assert (code, out) == (2, "")
+    assert err == (
+        "error: main of sum.py returned None: return the Run of fit, or a Lesson\n"
+    )
+    assert not (tmp_path / "run").exists()

@@ -13,9 +13,15 @@ from typing import TypeVar
 
 import jax
 
-from dlworkshop.errors import UserError, check_arguments, check_path, explain_devices
+from dlworkshop.errors import (
+    UserError,
+    check_arguments,
+    check_path,
+    explain_devices,
+    repr_of,
+)
 from dlworkshop.report import settings, terminal
-from dlworkshop.report.words import format_claim
+from dlworkshop.report.words import format_claim, is_fraction, with_error
 from dlworkshop.train import instead, processes, signals
 from dlworkshop.train.cache import use_compilation_cache
 from dlworkshop.train.result import Run, metric_name
@@ -116,7 +122,8 @@ def perform(
         config: its settings; without a `workdir` nothing is written.
 
     Raises:
-        UserError: if `fit` is to answer instead of training, but was not called.
+        UserError: if `main` returns neither, or `fit` is to answer instead of
+            training, but was not called.
     """
     script = sys.modules[main.__module__]
     file, doc = Path(script.__file__ or ""), _docstring(script)
@@ -126,6 +133,11 @@ def perform(
     seconds = {"total": time.perf_counter() - started}
     if instead.is_wanted():
         raise instead.unanswered(file.name)
+    if not isinstance(result, Run | Lesson):
+        raise UserError(
+            f"main of {file.name} returned {repr_of(result)}: return the Run of fit, or "
+            "a Lesson"
+        )
     if isinstance(result, Run) or config.workdir is None or not processes.is_first():
         return result
     return lesson.write(result, config.workdir, file, doc, config, seconds)
@@ -177,20 +189,25 @@ def finding(run: Run | Lesson) -> str:
     >>> summary["test"]["accuracy"] = {"mean": 0.9912, "sem": 0.0011, "n": 8}
     >>> print(finding(Run(None, None, summary, None)))
     test accuracy 99.12 % ± 0.11 % (mean ± standard error, n = 8)
+    >>> summary = {"validation": {"rmse": {"mean": 0.0012, "sem": 0.0001, "n": 2}}}
+    >>> print(finding(Run(None, None, summary, None)))
+    validation rmse 0.00120 ± 0.00010 (mean ± standard error, n = 2)
     """
     if isinstance(run, Lesson):
         return run.finding
     if "finding" in run.summary:
         return run.summary["finding"]
     name = metric_name(run.summary)
-    scores = run.summary["test"][name]
-    if scores["mean"] is None:
-        return f"test {name} is unknown: no member stayed finite"
-    scale, unit = (100, " %") if name == "accuracy" else (1, "")
-    text = f"test {name} {scale * scores['mean']:.2f}{unit}"
-    how = f"n = {scores['n']}"
-    if scores["sem"] is not None:
-        text += f" ± {scale * scores['sem']:.2f}{unit}"
+    split = "test" if run.summary.get("test") else "validation"
+    scores = run.summary[split][name]
+    mean, sem, how = scores["mean"], scores["sem"], f"n = {scores['n']}"
+    if mean is None:
+        return f"{split} {name} is unknown: no member has a finite one"
+    text = f"{split} {name} {with_error(mean, sem, name)}"
+    if is_fraction(name):  # two decimals tell the tests of MNIST apart
+        numbers = (f"{100 * x:.2f} %" for x in (mean, sem) if x is not None)
+        text = f"{split} {name} {' ± '.join(numbers)}"
+    if sem is not None:
         how = f"mean ± standard error, {how}"
     if setting := settings.in_words(run.summary):
         how += f"; {setting}"
