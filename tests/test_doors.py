@@ -111,6 +111,7 @@ SWEEPS = {
     "sweep no final seeds": swept("final_seeds: seeds is 0", final_seeds=0),
     "sweep ray options": swept("no effect without engine='ray'", ray_options={}),
     "sweep trials": swept("num_trials has no effect without", num_trials=3),
+    "sweep at once": swept("trials_at_once has no effect without", trials_at_once=16),
     "sweep sampler": swept("sampler is 'tpe': give a constructor", sampler="tpe"),
     "sweep number of trials": swept("num_trials is None: give a whole", sampler=dict),
     "sweep trials at once": swept(
