@@ -16,6 +16,7 @@ import jax
 from dlworkshop.errors import (
     UserError,
     check_arguments,
+    check_flags_once,
     check_path,
     explain_devices,
     repr_of,
@@ -79,6 +80,7 @@ def start(
     name = Path(script.__file__ or "experiment").stem
     try:
         check_arguments(sys.argv[1:])
+        check_flags_once(sys.argv[1:])
         with terminal.flags():
             config = tyro.cli(
                 config_class, prog=f"{name}.py", description=_docstring(script)
