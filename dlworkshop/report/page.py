@@ -225,7 +225,8 @@ def _error_note(run: RunFolder) -> str:
     test = get_nested(run.summary, run.split, run.metric) or {}
     unread = "Nothing was measured on the test split."
     if not is_number(test.get("mean")):
-        return unread
+        known = "The test split was read, but this score is not known."
+        return known if run.split == "test" else unread
     before = "" if run.split == "test" else f"{unread} "
     if not is_number(test.get("sem")):
         there = "There is a single member"

@@ -331,6 +331,8 @@ def test_null_and_nan_are_the_same_absence(population, edit):
     edit(path, test={"accuracy": missing, "loss": missing})
     with_null = render(population)[0]
     assert "This run has no test accuracy." in with_null
+    assert "The test split was read, but this score is not known." in with_null
+    assert "Nothing was measured on the test split" not in with_null
     edit(path, test={"accuracy": missing | {"mean": math.nan}, "loss": missing})
     assert render(population)[0] == with_null
 
