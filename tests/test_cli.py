@@ -514,3 +514,10 @@ def test_a_long_table_of_trials_says_how_many_there_are(capsys):
     assert out[11] == "the best 10 of 12 trials; the report has all"
     sweeping.show(Sweep(run, trials[:10], {}))
     assert "trials" not in capsys.readouterr().out
+
+
+def test_a_line_of_json_has_no_number_that_json_does_not_know(capsys):
+    nan = float("nan")
+    terminal.as_json([predict.Value("a", nan, {"x": float("inf"), "y": 1.5})])
+    said = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert said["prediction"] is None and said["spread"] == {"x": None, "y": 1.5}
