@@ -443,8 +443,8 @@ def test_main_that_returns_nothing_is_told_what_to_return(tmp_path, start):
         ("digits", "--batch-size 0", "--batch-size is 0: give a whole number of at"),
         ("own_data", "--data x --batch-size 0", "--batch-size is 0: give a whole num"),
         ("mnist_speedrun", "--alone 0", "--alone is 0: give a whole number of at l"),
-        ("vmap_vs_loop", "--members 64 4", "--members is 64 4: give numbers that ri"),
-        ("gradient_cost", "--widths", "--widths is empty: give numbers that rise"),
+        ("vmap_vs_loop", "--members 64 4", "--members is 64 4: give two or more num"),
+        ("gradient_cost", "--widths", "--widths is empty: give two or more numb"),
         ("halving", "--num-epochs 1", "rungs begin after 1 of 1 epochs"),
         ("halving", "--factor 1", "factor is 1"),
         (

@@ -31,7 +31,6 @@ from dlworkshop.train.result import Run, metric_name
 from dlworkshop.workshop import launch, lesson
 from dlworkshop.workshop.lesson import Lesson
 
-
 Whole = Annotated[int, "at least 1"]  # of a flag, checked before the experiment starts
 Rising = Annotated[tuple[int, ...], "each larger than the one before"]  # and at least 1
 
@@ -138,9 +137,10 @@ def check_wholes(config: Config) -> None:
         for number in numbers:
             if number is not None:  # a default that is chosen later
                 check_whole(flag, number)
-        if kind == Rising and (not numbers or list(numbers) != sorted(set(numbers))):
+        rises = len(numbers) > 1 and list(numbers) == sorted(set(numbers))
+        if kind == Rising and not rises:
             given = " ".join(map(str, numbers)) or "empty"
-            raise UserError(f"{flag} is {given}: give numbers that rise, as 1 4 16")
+            raise UserError(f"{flag} is {given}: give two or more numbers that rise")
 
 
 def perform(
@@ -166,8 +166,8 @@ def perform(
         raise instead.unanswered(file.name)
     if not isinstance(result, Run | Lesson):
         raise UserError(
-            f"main of {file.name} returned {repr_of(result)}: return the Run of fit, or "
-            "a Lesson"
+            f"main of {file.name} returned {repr_of(result)}: return the Run of fit, "
+            "or a Lesson"
         )
     if isinstance(result, Run) or config.workdir is None or not processes.is_first():
         return result
