@@ -11,7 +11,12 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from dlworkshop.errors import UserError, check_arguments, explain_devices
+from dlworkshop.errors import (
+    UserError,
+    check_arguments,
+    check_flags_once,
+    explain_devices,
+)
 from dlworkshop.report import terminal
 from dlworkshop.train import signals
 
@@ -292,8 +297,8 @@ class Sweep:
     """Every combination of values, or an Optuna sampler (pip install optuna)."""
     num_trials: int | None = None
     """Settings that the sampler draws, for all processes that share the folder."""
-    trials_at_once: int = 16
-    """Settings that the sampler draws at a time."""
+    trials_at_once: int | None = None
+    """Settings that the sampler draws at a time; by default 16."""
     seeds: int = 3
     """Number of models in each trial."""
     final_seeds: int | None = None
@@ -398,6 +403,8 @@ def _parse(args: Sequence[str] | None) -> Callable[[], int]:
 
     args = list(sys.argv[1:] if args is None else args)
     check_arguments(args)
+    if args[:1] not in (["estimate"], ["replay"]):  # a script may repeat its flags
+        check_flags_once(args)
     if args[:1] == ["estimate"] and args[1:] and not args[1].startswith("-"):
         args[2:] = ["--", *args[2:]]  # the rest are flags of the script
     if args[:1] == ["replay"]:

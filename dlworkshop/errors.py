@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
+import itertools
 import math
 import numbers
 import os
@@ -141,6 +142,24 @@ def check_arguments(args: Iterable[str]) -> None:
                 f"{flag or 'an argument'} is empty, as a shell variable that is not "
                 "set: give a value, or leave it out"
             )
+
+
+def check_flags_once(args: Iterable[str]) -> None:
+    """Raise an error if a flag of the command line is repeated: the last would count.
+
+    >>> check_flags_once(["--space", "width=8", "--space", "depth=1"])
+    Traceback (most recent call last):
+    dlworkshop.errors.UserError: --space is given twice: give it once, with all of its
+    values
+    """
+    seen = set()
+    for arg in itertools.takewhile(lambda arg: arg != "--", args):
+        flag = arg.partition("=")[0].replace("_", "-")
+        if flag.startswith("--") and flag in seen:
+            raise UserError(
+                f"{flag} is given twice: give it once, with all of its values"
+            )
+        seen.add(flag)
 
 
 def check_known(kind: str, name: Any, known: Iterable[str]) -> None:

@@ -38,7 +38,7 @@ class Config(workshop.Config):
 
     seeds: int = 32
     """Number of networks of each kind, each with its own input."""
-    depth: int = 10
+    depth: workshop.Whole = 10
     """Number of hidden layers that the gradient passes through."""
     gain: float = 1.0
     """Standard deviation of the initial weights, as a multiple of 1 / sqrt(inputs)."""

@@ -31,9 +31,9 @@ class Config(workshop.Config):
 
     seeds: int = 10
     """Number of random networks and batches, and of rounds of timing."""
-    batch_sizes: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
+    batch_sizes: workshop.Rising = (1, 4, 16, 64, 256, 1024)
     """Numbers of samples in a batch."""
-    hidden: int = 128
+    hidden: workshop.Whole = 128
     """Hidden units of the timed network, which has 784 inputs and 10 outputs."""
 
 

@@ -41,7 +41,7 @@ class Config(workshop.Config):
     """Number of networks for each learning rate."""
     learning_rates: tuple[float, ...] = (0.01, 0.03, 0.1)
     """Learning rates of Adam; validation chooses one."""
-    num_epochs: int = 20
+    num_epochs: workshop.Whole = 20
     """Passes over the training split."""
 
 

@@ -41,7 +41,7 @@ class Config(workshop.Config):
 
     seeds: int = 7
     """Number of times each program is compiled, in turns."""
-    members: tuple[int, ...] = (1, 4, 16)
+    members: workshop.Rising = (1, 4, 16)
     """Numbers of networks in a population, rising from 1."""
 
 

@@ -36,9 +36,9 @@ class Config(workshop.Config):
 
     seeds: int = 10
     """Number of runs of each of the six trainings."""
-    num_steps: int = 200
+    num_steps: workshop.Whole = 200
     """Number of updates per training."""
-    batch_size: int = 64
+    batch_size: workshop.Whole = 64
     """Examples per update."""
 
 

@@ -40,7 +40,7 @@ class Config(workshop.TrainingConfig):
     """Number of networks for each number of examples, each with its own examples."""
     dataset: str = "digits"
     """Name of a data set of images; `mnist` needs `--data-dir` or a download."""
-    sizes: tuple[int, ...] = (16, 32, 64, 128, 256, 512, 1024)
+    sizes: workshop.Rising = (16, 32, 64, 128, 256, 512, 1024)
     """Numbers of training examples, rising; at least one example stays unseen."""
     num_epochs: int = 60
     """Passes over the largest set; smaller sets get as many updates."""
@@ -48,7 +48,7 @@ class Config(workshop.TrainingConfig):
     """Examples per update."""
     learning_rate: float = 0.003
     """Learning rate of Adam."""
-    hidden: int = 128
+    hidden: workshop.Whole = 128
     """Units of the hidden layer."""
 
 

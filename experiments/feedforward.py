@@ -35,7 +35,7 @@ class Config(workshop.Config):
 
     seeds: int = 20
     """Number of networks, each with its own weights and input."""
-    depth: int = 5
+    depth: workshop.Whole = 5
     """Number of hidden layers of the deepest network."""
 
 

@@ -37,7 +37,7 @@ class Config(workshop.Config):
 
     seeds: int = 10
     """Number of rounds of timing, in which the methods take turns."""
-    widths: tuple[int, ...] = (4, 16, 64, 256)
+    widths: workshop.Rising = (4, 16, 64, 256)
     """Numbers of hidden units of the networks."""
 
 

@@ -27,6 +27,7 @@ from scipy import special, stats
 from slides import halving as slides
 
 from dlworkshop import data, fit, models, observers, workshop
+from dlworkshop.errors import UserError
 from dlworkshop.verify import claims
 from dlworkshop.workshop.lesson import Lesson
 
@@ -37,11 +38,11 @@ class Config(workshop.Config):
 
     seeds: int = 10
     """Number of searches; each trains one network for each setting."""
-    num_rates: int = 9
+    num_rates: workshop.Whole = 9
     """Number of learning rates from 0.001 to 10, each with momenta 0, 0.9 and 0.99."""
-    num_epochs: int = 27
+    num_epochs: workshop.Whole = 27
     """Passes over the training split for settings that are trained to the end."""
-    min_epochs: int = 1
+    min_epochs: workshop.Whole = 1
     """Number of epochs before the first rung."""
     factor: int = 3
     """A rung keeps the best 1 / factor; the next has factor times as many epochs."""
@@ -87,6 +88,12 @@ def agreement(losses: np.ndarray, rungs: np.ndarray) -> list[float]:
 def main(config: Config) -> Lesson:
     """Train all settings to the end, and halved; compare what each search finds."""
     claims.check_seeds(config.seeds)
+    if config.min_epochs >= config.num_epochs:
+        raise UserError(
+            f"the rungs begin after {config.min_epochs} of {config.num_epochs} epochs: "
+            "give fewer --min-epochs, or more --num-epochs"
+        )
+    halving = observers.successive_halving(config.min_epochs, config.factor)
     train = partial(
         fit,
         models.mlp((64,)),
@@ -101,7 +108,6 @@ def main(config: Config) -> Lesson:
         batch_size=64,
     )
     whole = train()
-    halving = observers.successive_halving(config.min_epochs, config.factor)
     halved = train(observe=[halving], read_test=False)
 
     settings, seeds = 3 * config.num_rates, config.seeds

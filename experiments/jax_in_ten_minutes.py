@@ -36,7 +36,7 @@ class Config(workshop.Config):
 
     seeds: int = 8
     """Number of members of the population."""
-    num_steps: int = 1000
+    num_steps: workshop.Whole = 1000
     """Number of training steps."""
 
 

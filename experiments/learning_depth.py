@@ -39,9 +39,9 @@ class Config(workshop.Config):
 
     seeds: int = 10
     """Number of networks of each depth that learn the folded tent."""
-    folds: int = 4
+    folds: workshop.Whole = 4
     """Number of folds of the tent."""
-    num_steps: int = 2000
+    num_steps: workshop.Whole = 2000
     """Number of Adam updates, each on all points."""
     learning_rate: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1)
     """Initial learning rates to choose from; each falls to 0 along a cosine."""

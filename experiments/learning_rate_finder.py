@@ -26,6 +26,7 @@ import optax
 from slides import learning_rate_finder as slides
 
 from dlworkshop import data, losses, models, workshop
+from dlworkshop.errors import Range, check_number, check_whole
 from dlworkshop.learn.chunk import gather
 from dlworkshop.learn.minimize import batch_mean, minimize
 from dlworkshop.verify import claims
@@ -38,13 +39,13 @@ class Config(workshop.Config):
 
     seeds: int = 10
     """Networks per rate; the first half suggests a rate, the others check it."""
-    num_rates: int = 25
+    num_rates: workshop.Whole = 25
     """Number of rates, evenly spaced on a logarithmic scale."""
     lowest: float = 1e-3
     """The smallest rate, per update."""
     highest: float = 1e2
     """The largest rate, at which all networks should diverge."""
-    num_steps: tuple[int, ...] = (20, 60, 200)
+    num_steps: workshop.Rising = (20, 60, 200)
     """Numbers of updates after which the validation loss is measured."""
 
 
@@ -71,6 +72,9 @@ def learn(num_steps, rate, key, train, validation, test):
 
 def main(config: Config) -> Lesson:
     """All rates with all seeds on digits: half of the seeds suggest, half check."""
+    check_whole("--seeds", config.seeds, least=9)  # half of them check the rate
+    check_whole("--num-rates", config.num_rates, least=2)
+    check_number("--lowest", config.lowest, Range(0, config.highest, closed=False))
     rates = np.geomspace(config.lowest, config.highest, config.num_rates)
     keys = jax.random.split(jax.random.key(0), config.seeds)
     table = vmap_grid(partial(learn, config.num_steps))

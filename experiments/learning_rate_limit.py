@@ -23,6 +23,7 @@ import numpy as np
 from slides import learning_rate_limit as slides
 
 from dlworkshop import data, workshop
+from dlworkshop.errors import Range, UserError, check_number
 from dlworkshop.verify import claims
 from dlworkshop.workshop.lesson import Lesson, vmap_grid
 
@@ -33,11 +34,11 @@ class Config(workshop.Config):
 
     seeds: int = 5
     """Number of random starts for each rate."""
-    num_rates: int = 60
+    num_rates: workshop.Whole = 60
     """Number of rates, an even one; half of them are below 2 / lambda."""
     factor: float = 1.02
     """Ratio of each rate to the previous one."""
-    num_steps: int = 200
+    num_steps: workshop.Whole = 200
     """Number of updates from each start."""
 
 
@@ -74,6 +75,9 @@ def descend(w, rate, xs, ys, num_steps):
 @jax.enable_x64(True)
 def main(config: Config) -> Lesson:
     """All rates with all starts, and the predictions from the curvature."""
+    if config.num_rates % 2:
+        raise UserError(f"--num-rates is {config.num_rates}: give an even number")
+    check_number("--factor", config.factor, Range(1, closed=False))
     train, half = data.load("digits").train, config.num_rates // 2
     xs = jnp.asarray(train.inputs.reshape(len(train.targets), -1) / 255)  # [N, D]
     ys = jnp.asarray(train.targets % 2, float)  # [N]

@@ -55,7 +55,7 @@ class Config(workshop.TrainingConfig):
     """Adam's decay rate for the mean squared gradient."""
     label_smoothing: float = 0.1
     """Share of the target that is spread evenly over all digits."""
-    alone: int = 10
+    alone: workshop.Whole = 10
     """Number of models that are also trained one by one, to time a single model."""
     peers: bool = False
     """Also train the same network in PyTorch and Keras, in turns with ours."""

@@ -39,7 +39,7 @@ class Config(workshop.Config):
     """Number of networks for each kind of pooling and each rate."""
     learning_rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3)
     """Learning rates of Adam; validation chooses one for each kind of pooling."""
-    num_epochs: int = 10
+    num_epochs: workshop.Whole = 10
     """Passes over 1,257 digits, all in the middle of the image."""
 
 

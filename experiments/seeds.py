@@ -37,7 +37,7 @@ class Config(workshop.Config):
     """Number of pairs of networks; as many fresh pairs repeat the comparison."""
     learning_rate: tuple[float, float] = (0.003, 0.002)
     """Learning rates of A and of B."""
-    num_epochs: int = 20
+    num_epochs: workshop.Whole = 20
     """Passes over the training split."""
 
 
@@ -76,6 +76,7 @@ def fooled(lots: np.ndarray, looks: np.ndarray) -> np.ndarray:
 
 def main(config: Config) -> Lesson:
     """Train A and B as one population, compare them, and check the comparison."""
+    claims.check_seeds(config.seeds)
     n = config.seeds
     run = fit(
         models.mlp((64,)),

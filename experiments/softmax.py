@@ -33,7 +33,7 @@ class Config(workshop.Config):
 
     seeds: int = 20
     """Number of networks that learn the spirals, and of random draws of logits."""
-    num_epochs: tuple[int, ...] = (1, 10, 100)
+    num_epochs: workshop.Rising = (1, 10, 100)
     """Numbers of epochs, rising, after which the networks are shown."""
 
 

@@ -39,9 +39,9 @@ class Config(workshop.Config):
 
     seeds: int = 8
     """Number of networks of each width that learn each curve."""
-    widths: tuple[int, ...] = (2, 8, 32, 128, 512)
+    widths: workshop.Rising = (2, 8, 32, 128, 512)
     """Numbers of hidden units."""
-    num_steps: int = 2000
+    num_steps: workshop.Whole = 2000
     """Number of Adam updates, each on all points."""
     learning_rate: float = 0.03
     """Initial learning rate; it falls to 0 along a cosine."""

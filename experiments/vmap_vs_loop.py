@@ -38,9 +38,9 @@ class Config(workshop.Config):
 
     seeds: int = 7
     """Number of rounds of timing, in which the programs take turns."""
-    members: tuple[int, ...] = (1, 4, 16, 64)
+    members: workshop.Rising = (1, 4, 16, 64)
     """Numbers of networks in a population."""
-    num_steps: int = 10
+    num_steps: workshop.Whole = 10
     """Number of updates of a training."""
 
 

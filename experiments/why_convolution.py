@@ -41,11 +41,11 @@ class Config(workshop.Config):
 
     seeds: int = 8
     """Number of networks of each kind; each seed draws its own digits and places."""
-    sizes: tuple[int, ...] = (150, 300, 600, 1200)
+    sizes: workshop.Rising = (150, 300, 600, 1200)
     """Numbers of training examples, each twice the one before."""
     learning_rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
     """Learning rates of Adam; validation chooses for each kind and number."""
-    num_steps: int = 400
+    num_steps: workshop.Whole = 400
     """Number of updates with 32 examples each."""
 
 

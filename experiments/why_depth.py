@@ -33,7 +33,7 @@ class Config(workshop.Config):
 
     seeds: int = 5
     """Number of random points for the comparison, in units of 200."""
-    folds: int = 8
+    folds: workshop.Whole = 8
     """Largest number of folds; the units of one layer double with each fold."""
 
 

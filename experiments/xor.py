@@ -38,7 +38,7 @@ class Config(workshop.Config):
 
     seeds: int = 32
     """Number of networks of each kind and size."""
-    num_steps: int = 600
+    num_steps: workshop.Whole = 600
     """Number of Adam updates, each on all points."""
 
 

@@ -15,11 +15,14 @@ import pytest
 from PIL import Image
 
 from dlworkshop import cli, data
+from dlworkshop.errors import UserError
 from dlworkshop.report import terminal
 from dlworkshop.serve import predict
 from dlworkshop.serve.evaluate import evaluate
 from dlworkshop.serve.load import load
-from dlworkshop.workshop import doctor, gallery
+from dlworkshop.sweeps.sweep import Sweep
+from dlworkshop.train.result import Run
+from dlworkshop.workshop import doctor, gallery, sweeping
 from tests.conftest import ROOT
 
 
@@ -68,6 +71,9 @@ def test_a_sweep_of_a_network_in_a_file(capsys, penguins, tmp_path):
         ("digits", "required"),
         ("digits --space width", "give NAME=VALUE"),
         ("digits --space a=1 a=2", "contains 'a' twice"),
+        ("digits --space width=8 --space depth=1", "--space is given twice: give it"),
+        ("digits --space width=8 --num-epochs 1 --num_epochs=2", "--num-epochs is giv"),
+        ("digits --space width=8 --model nowhere.py:make", "nowhere.py is not there"),
         ("digits --space a=1..x", "give two numbers"),
         ("digits --space a=2..1", "--space has 'a=2..1': ValueError"),
         ("minst --space width=8", "did you mean 'mnist'"),
@@ -368,6 +374,7 @@ def test_doctor_checks_what_processes_exchange(capsys, monkeypatch):
         (["report", "nowhere"], "'nowhere' is not a folder"),
         (["export", "RUN", "--format", "onx"], "invalid choice 'onx'"),
         (["evaluate", "RUN", "--data", "nowhere"], "nowhere is not there"),
+        (["evaluate", "RUN", "--target", "kind"], "target is 'kind', which has no eff"),
         (["evaluate", "RUN", "--data", "README.md"], "has an unknown format"),
         (["evaluate", "RUN", "--data-dir", "/nowhere"], "not in /nowhere/own"),
         (["data", "minst"], "did you mean 'mnist'"),
@@ -473,3 +480,44 @@ def test_without_a_home_folder_one_sentence_says_where_to_write(
     said = mistake(capsys, "data", tmp_path / "t.csv", "--target", "y")
     assert "no home folder is known" in said and "--data-dir" in said
     assert os.listdir(tmp_path) == ["t.csv"]
+
+
+def test_a_model_in_a_file_is_read_as_python_reads_a_script(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "neighbour.py").write_text("WIDTH = 3\n")
+    net = tmp_path / "net.py"
+    net.write_text(
+        "from __future__ import annotations\n"
+        "import dataclasses\n"
+        "from neighbour import WIDTH\n"
+        "@dataclasses.dataclass\n"
+        "class Sizes:\n"
+        "    width: int = WIDTH\n"
+        "def make(width):\n"
+        "    return Sizes(width)\n"
+    )
+    make = sweeping.from_file(f"{net}:make")
+    assert make(4).width == 4 and "net" not in sys.modules
+    net.write_text("1 / 0")
+    with pytest.raises(UserError, match="does not run: ZeroDivisionError"):
+        sweeping.from_file(f"{net}:make")
+
+
+def test_a_long_table_of_trials_says_how_many_there_are(capsys):
+    scores = {"loss": {"mean": 0.5, "sem": None, "n": 1}}
+    trials = [
+        {"trial": i, "hparams": {"width": i}, "validation": scores} for i in range(12)
+    ]
+    run = Run(None, None, {"monitor": "loss", "population": []})
+    sweeping.show(Sweep(run, trials, {}))
+    out = capsys.readouterr().out.splitlines()
+    assert out[11] == "the best 10 of 12 trials; the report has all"
+    sweeping.show(Sweep(run, trials[:10], {}))
+    assert "trials" not in capsys.readouterr().out
+
+
+def test_a_line_of_json_has_no_number_that_json_does_not_know(capsys):
+    nan = float("nan")
+    terminal.as_json([predict.Value("a", nan, {"x": float("inf"), "y": 1.5})])
+    said = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert said["prediction"] is None and said["spread"] == {"x": None, "y": 1.5}

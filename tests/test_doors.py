@@ -111,6 +111,7 @@ SWEEPS = {
     "sweep no final seeds": swept("final_seeds: seeds is 0", final_seeds=0),
     "sweep ray options": swept("no effect without engine='ray'", ray_options={}),
     "sweep trials": swept("num_trials has no effect without", num_trials=3),
+    "sweep at once": swept("trials_at_once has no effect without", trials_at_once=16),
     "sweep sampler": swept("sampler is 'tpe': give a constructor", sampler="tpe"),
     "sweep number of trials": swept("num_trials is None: give a whole", sampler=dict),
     "sweep trials at once": swept(
@@ -235,6 +236,10 @@ CALLS = {
     "tensorboard": (lambda: observers.tensorboard(3), "folder is 3: give a path"),
     "claim": (lambda: claims.less("it", "abc", 1, why=""), "'it' is about 'abc'"),
     "trend": (lambda: claims.rises("it", range(9), why=""), r"has values \(9,\): give"),
+    "short trend": (
+        lambda: claims.rises("it", np.ones((9, 2)), why=""),
+        "'it' has only 2 settings along which it can be seen: give at least 3",
+    ),
     "check_gradients": (lambda: check_gradients(3, {}), "3"),
     "export": (lambda: export(3, "a", "onnx"), "the run is 3: give what fit or load"),
     "features": (

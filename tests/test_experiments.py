@@ -434,3 +434,47 @@ def test_own_tables_take_class_weights_and_a_choice_of_models(tmp_path):
     assert written["loss"] == "weighted_cross_entropy"
     with pytest.raises(UserError, match="model is cnn, which needs images"):
         script.main(dataclasses.replace(config, model="cnn"))
+
+
+def test_main_that_returns_nothing_is_told_what_to_return(tmp_path, start):
+    script = tmp_path / "sum.py"
+    script.write_text(LESSON.replace("return Lesson", "Lesson").replace("BOUND", "2"))
+    code, out, err = start(script, "--workdir", tmp_path / "run")
+    assert (code, out) == (2, "")
+    assert err == (
+        "error: main of sum.py returned None: return the Run of fit, or a Lesson\n"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "said"),
+    [
+        ("activations", "--seeds -1", "--seeds is -1: give a whole number of at least"),
+        ("activations", "--depth 0", "--depth is 0: give a whole number of at least 1"),
+        ("digits", "--batch-size 0", "--batch-size is 0: give a whole number of at"),
+        ("own_data", "--data x --batch-size 0", "--batch-size is 0: give a whole num"),
+        ("mnist_speedrun", "--alone 0", "--alone is 0: give a whole number of at l"),
+        ("vmap_vs_loop", "--members 64 4", "--members is 64 4: give two or more num"),
+        ("gradient_cost", "--widths", "--widths is empty: give two or more numb"),
+        ("halving", "--num-epochs 1", "rungs begin after 1 of 1 epochs"),
+        ("halving", "--factor 1", "factor is 1"),
+        (
+            "learning_rate_finder",
+            "--num-rates 1",
+            "--num-rates is 1: give a whole number of",
+        ),
+        ("learning_rate_finder", "--lowest 1 --highest 0.1", "--lowest is 1.0"),
+        ("learning_rate_limit", "--num-rates 3", "--num-rates is 3"),
+        ("learning_rate_limit", "--factor 1", "--factor is 1.0"),
+        ("logistic_regression", "--penalty 0", "--penalty is 0.0"),
+        ("seeds", "--seeds 4", "too few for a claim about seeds"),
+    ],
+)
+def test_a_flag_that_cannot_be_is_one_sentence_before_anything_runs(
+    name, flags, said, start, tmp_path
+):
+    script = ROOT / f"experiments/{name}.py"
+    code, out, err = start(script, *flags.split(), "--workdir", tmp_path / "run")
+    assert (code, out) == (2, "") and err.startswith("error: ")
+    assert said in err and err.count("\n") == 1

@@ -225,11 +225,14 @@ def _error_note(run: RunFolder) -> str:
     test = get_nested(run.summary, run.split, run.metric) or {}
     unread = "Nothing was measured on the test split."
     if not is_number(test.get("mean")):
-        return unread
+        known = "The test split was read, but this score is not known."
+        return known if run.split == "test" else unread
     before = "" if run.split == "test" else f"{unread} "
     if not is_number(test.get("sem")):
-        alone = "There is a single member and no error bar: train more seeds."
-        return before + alone
+        there = "There is a single member"
+        if len(run.members) > 1:
+            there = f"A single member of {len(run.members)} has a finite score"
+        return f"{before}{there} and no error bar: train more seeds."
     text = f"± one standard error of the mean over {count(test.get('n'), 'member')}"
     differing = " and ".join(humanize(name) for name in pictures.varied(run))
     return before + (f"{text} that differ in {differing}." if differing else f"{text}.")

@@ -166,9 +166,9 @@ def _curves_by_value(
         for v in np.unique(values[alike])
     }
     title = f"Validation loss by {word}"
-    best = min(groups, key=lambda v: _final(groups[v]) or np.inf)
-    if _final(groups[best]) is not None:
-        title = f"Validation loss ends lowest at {best}"
+    ends = {v: end for v, own in groups.items() if (end := _final(own)) is not None}
+    if ends:
+        title = f"Validation loss ends lowest at {min(ends, key=lambda v: ends[v])}"
     axis = f"validation {label(run, 'loss')}"
     svg = figures.learning_curves(f"by-{name}", title, axis, groups, "loss")
     return [chart(svg, f"One colour for each {word}. {_curve_caption(groups)}")]

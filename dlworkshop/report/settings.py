@@ -25,6 +25,9 @@ def in_words(summary: Mapping[str, Any]) -> str:
     >>> settings = [{"hparams": {"a_b": a, "c": 0}, "finite": 1} for a in (1.0, 2.0)]
     >>> in_words({"settings": settings})
     'a b 1, the best of 2 settings by validation loss'
+    >>> alike = [{"hparams": {"rate": a}, "finite": 1} for a in (0.1, 0.10000001)]
+    >>> in_words({"settings": alike})
+    'rate 0.1, the best of 2 settings by validation loss'
     >>> in_words({})
     ''
     """
@@ -40,7 +43,8 @@ def in_words(summary: Mapping[str, Any]) -> str:
     chosen = rows[0]["hparams"]
     own = [f"{humanize(n)} {plain(chosen.get(n))}" for n in varied(rows)]
     many = count(len(rows), "trial" if rows is trials else "setting")
-    return f"{' and '.join(own)}, the best of {many} by validation {by}"
+    named = ", ".join(filter(None, [" and ".join(own), f"the best of {many}"]))
+    return f"{named} by validation {by}"
 
 
 def settings_table(summary: Mapping[str, Any], score: str) -> Html | None:
@@ -119,4 +123,4 @@ def varied(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The hyper-parameters that differ between rows."""
     settings = [row["hparams"] for row in rows]
     names = dict.fromkeys(name for own in settings for name in own)
-    return [n for n in names if len({plain(own.get(n)) for own in settings}) > 1]
+    return [n for n in names if len({repr(own.get(n)) for own in settings}) > 1]

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -158,7 +159,14 @@ def _widths(chunk: Sequence[Mapping[str, Any]], most: int) -> dict[str, int]:
 def as_json(rows: Rows) -> None:
     """Print one JSON object per line; null for a missing number."""
     for row in rows:
-        print(json.dumps(row._asdict()))
+        print(json.dumps(_finite(row._asdict())))
+
+
+def _finite(value: Any) -> Any:
+    """A value with None in place of numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def as_csv(rows: Rows) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 MISSING = "—"
 SHOWN = 12  # of a longer list only so many entries are written
+ROUNDING = 1e-12  # share of a number, of sums in float64
 ACRONYMS = {
     "auc": "AUC",
     "f1": "F1",
@@ -74,12 +75,14 @@ def quantity(value: Any, name: str, decimals: int = 1) -> str:
 
     >>> quantity(0.9912, "accuracy"), quantity(0.03214159, "loss"), quantity(None, "")
     ('99.1 %', '0.0321', '—')
+    >>> quantity(999.4, ""), quantity(999.5, ""), quantity(12345.6, "")
+    ('999', '1,000', '12,346')
     """
     if not is_number(value):
         return MISSING
     if is_fraction(name):
         return f"{100 * value:.{decimals}f} %"
-    return f"{value:#.3g}".rstrip(".") if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:#.3g}".rstrip(".") if abs(value) < 999.5 else f"{value:,.0f}"
 
 
 def with_error(mean: Any, sem: Any, name: str) -> str:
@@ -89,12 +92,18 @@ def with_error(mean: Any, sem: Any, name: str) -> str:
     '99.1 % ± 0.1 %'
     >>> with_error(0.03214, 0.00113, "loss"), with_error(0.5, None, "loss")
     ('0.0321 ± 0.0011', '0.500')
+    >>> with_error(0.03214, 0.0, "loss"), with_error(0.94444, 1e-17, "accuracy")
+    ('0.0321 ± 0', '94.44 % ± 0.00 %')
     """
     if not is_number(mean) or not is_number(sem):
         return quantity(mean, name)
+    if sem <= ROUNDING * abs(mean):  # equal members, up to the rounding of their mean
+        sem = 0.0
     if is_fraction(name):
         digits = _decimals(100 * sem, 1, 1, 3)
         return f"{quantity(mean, name, digits)} ± {quantity(sem, name, digits)}"
+    if sem == 0:
+        return f"{quantity(mean, name)} ± 0"
     if 0 < abs(mean) < 1e-4 or abs(mean) >= 1e6:
         return f"{mean:.3g} ± {sem:.1g}"
     digits = _decimals(sem, 2, 0, 6)

@@ -11,7 +11,7 @@ from dlworkshop.data import readers
 from dlworkshop.data.load import reload
 from dlworkshop.data.readers.inference_sources import labelled
 from dlworkshop.data.readers.reader import Source
-from dlworkshop.errors import UserError, check_path
+from dlworkshop.errors import UserError, check_path, repr_of
 from dlworkshop.report import terminal
 from dlworkshop.report.words import count, humanize, quantity, with_error
 from dlworkshop.serve.predict import Skipped, preprocessing_of, read
@@ -47,6 +47,11 @@ def evaluate(
     for name, given in (("path", path), ("data_dir", data_dir)):
         if given is not None:
             check_path(name, given)
+    if path is None and target is not None:
+        raise UserError(
+            f"target is {repr_of(target)}, which has no effect on the run's own test "
+            "split: leave it out, or give labelled data (--data PATH)"
+        )
     all_scores(run, None)  # raises before any data are read
     said = run.read_artifact("config.json")["dataset"]
     words = f"the test split of {said['name']}"

@@ -115,11 +115,13 @@ def check_observers(observe: Any) -> None:
 def check_sampled(sampler: Any, num_trials: Any, at_once: Any) -> None:
     """Check `sampler` and the arguments that require one."""
     if sampler is None:
-        if num_trials is not None:
-            raise UserError(
-                "num_trials has no effect without a sampler, because all settings are "
-                "tried: give one, as sampler=optuna.samplers.TPESampler"
-            )
+        given = {"num_trials": num_trials, "trials_at_once": at_once}
+        for name, value in given.items():
+            if value is not None:
+                raise UserError(
+                    f"{name} has no effect without a sampler, because all settings are "
+                    "tried: give one, as sampler=optuna.samplers.TPESampler"
+                )
         return
     if not callable(sampler):
         raise UserError(
@@ -127,4 +129,5 @@ def check_sampled(sampler: Any, num_trials: Any, at_once: Any) -> None:
             "optuna.samplers.TPESampler, without calling it"
         )
     check_whole("num_trials", num_trials)
-    check_whole("trials_at_once", at_once)
+    if at_once is not None:
+        check_whole("trials_at_once", at_once)

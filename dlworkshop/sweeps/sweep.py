@@ -34,6 +34,7 @@ from dlworkshop.train.result import Run
 from dlworkshop.train.settings import best_first, check_survived
 from dlworkshop.types import Dataset
 
+AT_ONCE = 16  # settings that a sampler draws
 FOLDER = "sweep"  # folder of the trials, inside the run folder of the best setting
 # Arguments that may change when a sweep is resumed.
 FREE = {
@@ -84,7 +85,7 @@ def sweep(
     final_seeds: int | Sequence[int] | None = None,
     sampler: Callable | None = None,
     num_trials: int | None = None,
-    trials_at_once: int = 16,
+    trials_at_once: int | None = None,
     engine: Literal["local", "ray"] = "local",
     ray_options: Mapping[str, Any] | None = None,
     workdir: str | Path | None = None,
@@ -118,8 +119,9 @@ def sweep(
             a function of a seed that returns a sampler; the seed is the number of the
             trial. By default every combination of values is tried.
         num_trials: how many settings the sampler draws.
-        trials_at_once: how many settings the sampler draws at a time. More settings
-            make larger buckets; fewer let the sampler learn from more results.
+        trials_at_once: how many settings the sampler draws at a time, by default 16.
+            More settings make larger buckets; fewer let the sampler learn from more
+            results.
         engine: "local" trains the buckets one after the other in this process, "ray" as
             tasks of a Ray cluster. The results are the same up to rounding.
         ray_options: of each task, as `{"num_gpus": 1, "max_retries": 5}`.
@@ -181,7 +183,12 @@ def sweep(
     study: Study = Listed(settings, recipe.static)
     if sampler is not None:
         study = Asked(
-            space, recipe.static, sampler, num_trials or 1, trials_at_once, folder
+            space,
+            recipe.static,
+            sampler,
+            num_trials or 1,
+            trials_at_once or AT_ONCE,
+            folder,
         )
     _check_unfinished(folder, study, num_trials)
     work = Work(recipe, dataset, tried, folder)

@@ -22,6 +22,7 @@ from dlworkshop.verify.report import GradientReport
 EPS = float(np.finfo(np.float64).eps)
 LEVEL = 0.01  # a false statistical claim holds by chance at most once in a hundred
 LEAST_SEEDS = 5  # with fewer seeds the spread is unknown
+LEAST_SETTINGS = 3  # of a trend
 LEAST_TURNS = 7  # 2^-7 < LEVEL; with fewer turns p cannot be below LEVEL
 
 
@@ -311,6 +312,11 @@ def _trend(statement, values, relation, why) -> Claim:
     if values.ndim != 2:
         raise UserError(f"'{statement}' has values {values.shape}: give [n, k]")
     num_settings = values.shape[1]
+    if num_settings < LEAST_SETTINGS:
+        raise UserError(
+            f"'{statement}' has only {num_settings} settings along which it can be "
+            f"seen: give at least {LEAST_SETTINGS}"
+        )
     order = np.arange(1, num_settings + 1)
     ranks = order if relation == ">" else order[::-1]
     p = np.nan

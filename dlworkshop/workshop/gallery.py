@@ -1,6 +1,7 @@
 """Run all experiments at their default settings and build a static site."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -118,6 +119,9 @@ def _run(script: Path, workdir: Path) -> Entry:
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
     seconds = time.perf_counter() - began
+    if done.returncode < 0:  # as by the kernel, if there is no memory left
+        name = signal.Signals(-done.returncode).name
+        return Entry(script.stem, seconds, f"Killed by {name}.", holds=False)
     crashed = "Traceback (most recent call last)" in done.stderr
     if done.returncode == 0 or (done.returncode == 1 and not crashed):
         return Entry(script.stem, seconds, holds=done.returncode == 0)

@@ -1,6 +1,7 @@
 """Entry point of experiment scripts: from flags to results and a report."""
 
 import dataclasses
+import inspect
 import logging
 import os
 import sys
@@ -9,18 +10,29 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar
 
 import jax
 
-from dlworkshop.errors import UserError, check_arguments, check_path, explain_devices
+from dlworkshop.errors import (
+    UserError,
+    check_arguments,
+    check_flags_once,
+    check_path,
+    check_whole,
+    explain_devices,
+    repr_of,
+)
 from dlworkshop.report import settings, terminal
-from dlworkshop.report.words import format_claim
+from dlworkshop.report.words import format_claim, is_fraction, with_error
 from dlworkshop.train import instead, processes, signals
 from dlworkshop.train.cache import use_compilation_cache
 from dlworkshop.train.result import Run, metric_name
 from dlworkshop.workshop import launch, lesson
 from dlworkshop.workshop.lesson import Lesson
+
+Whole = Annotated[int, "at least 1"]  # of a flag, checked before the experiment starts
+Rising = Annotated[tuple[int, ...], "each larger than the one before"]  # and at least 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +41,7 @@ class Config:
 
     workdir: Path | None = None
     """The run folder; runs/NAME by default. Run the same command again to resume."""
-    seeds: int = 5
+    seeds: Whole = 5
     """Number of models to train together, with seeds 0, 1, ..."""
     coordinator: str | None = None
     """HOST:PORT of process 0, if several processes train one population."""
@@ -43,9 +55,9 @@ class Config:
 class TrainingConfig(Config):
     """Flags of the experiments that train on a data set."""
 
-    num_epochs: int = 10
+    num_epochs: Whole = 10
     """Passes over the training split."""
-    batch_size: int = 128
+    batch_size: Whole = 128
     """Examples per step and model."""
     data_dir: Path | None = None
     """Folder of raw or prepared data; a private cache folder by default."""
@@ -73,12 +85,14 @@ def start(
     name = Path(script.__file__ or "experiment").stem
     try:
         check_arguments(sys.argv[1:])
+        check_flags_once(sys.argv[1:])
         with terminal.flags():
             config = tyro.cli(
                 config_class, prog=f"{name}.py", description=_docstring(script)
             )
         workdir = config.workdir or Path("runs") / name
         check_path("--workdir", workdir)
+        check_wholes(config)
     except UserError as error:
         terminal.print_error(error)
         raise SystemExit(2) from None
@@ -106,6 +120,29 @@ def start(
         raise SystemExit(1)
 
 
+def check_wholes(config: Config) -> None:
+    """Check the flags that are `Whole` or `Rising`, also where a class redefines them.
+
+    >>> check_wholes(Config(seeds=0))
+    Traceback (most recent call last):
+    dlworkshop.errors.UserError: --seeds is 0: give a whole number of at least 1
+    """
+    kinds: dict[str, Any] = {}
+    for cls in reversed(type(config).__mro__):
+        own = inspect.get_annotations(cls).items()
+        kinds |= {name: hint for name, hint in own if hint in (Whole, Rising)}
+    for name, kind in kinds.items():
+        flag, value = f"--{name.replace('_', '-')}", getattr(config, name)
+        numbers = value if kind == Rising and isinstance(value, tuple) else (value,)
+        for number in numbers:
+            if number is not None:  # a default that is chosen later
+                check_whole(flag, number)
+        rises = len(numbers) > 1 and list(numbers) == sorted(set(numbers))
+        if kind == Rising and not rises:
+            given = " ".join(map(str, numbers)) or "empty"
+            raise UserError(f"{flag} is {given}: give two or more numbers that rise")
+
+
 def perform(
     main: Callable[[AnyConfig], Run | Lesson], config: AnyConfig
 ) -> Run | Lesson:
@@ -116,7 +153,8 @@ def perform(
         config: its settings; without a `workdir` nothing is written.
 
     Raises:
-        UserError: if `fit` is to answer instead of training, but was not called.
+        UserError: if `main` returns neither, or `fit` is to answer instead of
+            training, but was not called.
     """
     script = sys.modules[main.__module__]
     file, doc = Path(script.__file__ or ""), _docstring(script)
@@ -126,6 +164,11 @@ def perform(
     seconds = {"total": time.perf_counter() - started}
     if instead.is_wanted():
         raise instead.unanswered(file.name)
+    if not isinstance(result, Run | Lesson):
+        raise UserError(
+            f"main of {file.name} returned {repr_of(result)}: return the Run of fit, "
+            "or a Lesson"
+        )
     if isinstance(result, Run) or config.workdir is None or not processes.is_first():
         return result
     return lesson.write(result, config.workdir, file, doc, config, seconds)
@@ -177,20 +220,25 @@ def finding(run: Run | Lesson) -> str:
     >>> summary["test"]["accuracy"] = {"mean": 0.9912, "sem": 0.0011, "n": 8}
     >>> print(finding(Run(None, None, summary, None)))
     test accuracy 99.12 % ± 0.11 % (mean ± standard error, n = 8)
+    >>> summary = {"validation": {"rmse": {"mean": 0.0012, "sem": 0.0001, "n": 2}}}
+    >>> print(finding(Run(None, None, summary, None)))
+    validation rmse 0.00120 ± 0.00010 (mean ± standard error, n = 2)
     """
     if isinstance(run, Lesson):
         return run.finding
     if "finding" in run.summary:
         return run.summary["finding"]
     name = metric_name(run.summary)
-    scores = run.summary["test"][name]
-    if scores["mean"] is None:
-        return f"test {name} is unknown: no member stayed finite"
-    scale, unit = (100, " %") if name == "accuracy" else (1, "")
-    text = f"test {name} {scale * scores['mean']:.2f}{unit}"
-    how = f"n = {scores['n']}"
-    if scores["sem"] is not None:
-        text += f" ± {scale * scores['sem']:.2f}{unit}"
+    split = "test" if run.summary.get("test") else "validation"
+    scores = run.summary[split][name]
+    mean, sem, how = scores["mean"], scores["sem"], f"n = {scores['n']}"
+    if mean is None:
+        return f"{split} {name} is unknown: no member has a finite one"
+    text = f"{split} {name} {with_error(mean, sem, name)}"
+    if is_fraction(name):  # two decimals tell the tests of MNIST apart
+        numbers = (f"{100 * x:.2f} %" for x in (mean, sem) if x is not None)
+        text = f"{split} {name} {' ± '.join(numbers)}"
+    if sem is not None:
         how = f"mean ± standard error, {how}"
     if setting := settings.in_words(run.summary):
         how += f"; {setting}"

@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -104,14 +105,23 @@ def from_file(where: str) -> Any:
         UserError: if it does not exist, or the file raises an error.
     """
     file, _, name = where.rpartition(":")
-    if not file.endswith(".py") or not Path(file).is_file():
+    if not file.endswith(".py"):
         raise UserError(f"--model is '{where}': give FILE.py:NAME, as net.py:make")
+    if not Path(file).is_file():
+        raise UserError(f"--model is '{where}', and {file} is not there: give its path")
     stem = Path(file).stem
     spec = importlib.util.spec_from_file_location(stem, file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    with one_sentence(f"{file} does not run"):
-        spec.loader.exec_module(module)
+    sys.path.insert(0, str(Path(file).absolute().parent))  # its neighbours, as Python
+    before, sys.modules[stem] = sys.modules.get(stem), module  # as for dataclasses
+    try:
+        with one_sentence(f"{file} does not run"):
+            spec.loader.exec_module(module)
+    finally:  # Ray does not send its workers what could be imported
+        del sys.modules[stem]
+        if before is not None:
+            sys.modules[stem] = before
     check_known(f"name in {file}", name, vars(module))
     return getattr(module, name)
 
@@ -167,6 +177,8 @@ def show(found: Sweep) -> None:
         score = with_error(stat["mean"], stat["sem"], monitor)
         rows.append([str(row["trial"]), *setting, score, str(stat["n"])])
     terminal.show(head, rows)
+    if len(rows) < len(found.trials):
+        print(f"the best {len(rows)} of {len(found.trials)} trials; the report has all")
     if shares := found.importance.items():
         told = ", ".join(f"{titled(n).lower()} {100 * s:.0f} %" for n, s in shares)
         print(f"importance: {told}")

@@ -331,6 +331,8 @@ def test_null_and_nan_are_the_same_absence(population, edit):
     edit(path, test={"accuracy": missing, "loss": missing})
     with_null = render(population)[0]
     assert "This run has no test accuracy." in with_null
+    assert "The test split was read, but this score is not known." in with_null
+    assert "Nothing was measured on the test split" not in with_null
     edit(path, test={"accuracy": missing | {"mean": math.nan}, "loss": missing})
     assert render(population)[0] == with_null
 
@@ -564,3 +566,18 @@ def test_what_was_monitored_is_in_the_table_of_members(population, edit):
     assert "Best validation accuracy" in page.text
     exact = [float(a["value"]) for a in page.find("data")]
     assert summary["population"][0]["best_validation_accuracy"] in exact
+
+
+def test_a_member_that_is_left_over_is_not_called_the_only_one(make):
+    _, page = render(make([0.1], [0, 1, 2], quarantined=(0, 2)))
+    assert "A single member of 3 has a finite score and no error bar" in page.text
+
+
+def test_a_loss_of_zero_is_the_lowest(sweep):
+    path = sweep / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        if "validation" in row:
+            row["validation"]["loss"][:3] = [0.0] * 3  # of the rate 0.01
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "Validation loss ends lowest at learning rate 0.01" in render(sweep)[1].text

@@ -121,3 +121,12 @@ def test_a_folder_without_experiments_is_refused(tmp_path):
 def test_every_experiment_has_its_place_in_the_lecture():
     there = {path.stem for path in gallery.FOLDER.glob("*.py")}
     assert there <= {name for names in gallery.LECTURE.values() for name in names}
+
+
+def test_an_experiment_that_is_killed_is_no_success(tmp_path):
+    (tmp_path / "aardvark.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    (entry,) = gallery.build(tmp_path / "site", tmp_path)
+    assert entry.problem == "Killed by SIGKILL." and not entry.holds
+    assert "Killed by SIGKILL." in (tmp_path / "site/index.html").read_text()
