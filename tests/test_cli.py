@@ -19,7 +19,7 @@ from dlworkshop.report import terminal
 from dlworkshop.serve import predict
 from dlworkshop.serve.evaluate import evaluate
 from dlworkshop.serve.load import load
-from dlworkshop.workshop import doctor, gallery
+from dlworkshop.workshop import doctor, gallery, sweeping
 from tests.conftest import ROOT
 
 
@@ -84,6 +84,17 @@ def test_a_sweep_that_cannot_be_is_one_sentence(capsys, flags, said):
     data.load("digits")  # which says so where it is prepared first
     capsys.readouterr()
     assert said in mistake(capsys, "sweep", *flags.split())
+
+
+def test_a_sampler_whose_package_is_missing_is_refused_before_a_trial(
+    capsys, monkeypatch, tmp_path
+):
+    pytest.importorskip("optuna")
+    monkeypatch.setitem(sweeping.NEEDED, "gp", "no_such_package")
+    flags = "--sampler", "gp", "--num-trials", 20, "--workdir", tmp_path / "run"
+    said = mistake(capsys, "sweep", "digits", "--space", "width=8..16", *flags)
+    assert "--sampler gp needs no_such_package, which is not installed: pip" in said
+    assert not (tmp_path / "run").exists()
 
 
 # --- predict ---
