@@ -77,7 +77,9 @@ def test_a_sweep_of_a_network_in_a_file(capsys, penguins, tmp_path):
         ("digits --space width=8,0", "width is 0: give a whole number"),
         ("digits --space learning_rate=,,", "with an empty value"),
         ("digits --space a=1 --model n:x", "FILE.py:NAME"),
-        ("digits --space width=8 --num-gpus 1", "engine='ray'"),
+        ("digits --space width=8 --num-gpus 1", "engine='ray' (--engine ray): add it"),
+        ("digits --space width=8 --num-trials 3", "(--sampler tpe)"),
+        ("digits --space width=8..16", "(--sampler tpe)"),
     ],
 )
 def test_a_sweep_that_cannot_be_is_one_sentence(capsys, flags, said):
