@@ -88,7 +88,7 @@ class Config(workshop.TrainingConfig):
     learning_rate: tuple[float, ...] = ()
     """Peak learning rate; several values are searched by validation."""
     weight_decay: tuple[float, ...] = ()
-    """Weight decay of AdamW; several values are searched by validation."""
+    """Decoupled weight decay; several values are searched by validation."""
     dropout: tuple[float, ...] = ()
     """Dropout rate of dense units; several values are searched by validation."""
     channels: tuple[int, ...] | None = None

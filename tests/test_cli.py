@@ -83,13 +83,26 @@ def test_a_sweep_of_a_network_in_a_file(capsys, penguins, tmp_path):
         ("digits --space width=8,0", "width is 0: give a whole number"),
         ("digits --space learning_rate=,,", "with an empty value"),
         ("digits --space a=1 --model n:x", "FILE.py:NAME"),
-        ("digits --space width=8 --num-gpus 1", "engine='ray'"),
+        ("digits --space width=8 --num-gpus 1", "engine='ray' (--engine ray): add it"),
+        ("digits --space width=8 --num-trials 3", "(--sampler tpe)"),
+        ("digits --space width=8..16", "(--sampler tpe)"),
     ],
 )
 def test_a_sweep_that_cannot_be_is_one_sentence(capsys, flags, said):
     data.load("digits")  # which says so where it is prepared first
     capsys.readouterr()
     assert said in mistake(capsys, "sweep", *flags.split())
+
+
+def test_a_sampler_whose_package_is_missing_is_refused_before_a_trial(
+    capsys, monkeypatch, tmp_path
+):
+    pytest.importorskip("optuna")
+    monkeypatch.setitem(sweeping.NEEDED, "gp", "no_such_package")
+    flags = "--sampler", "gp", "--num-trials", 20, "--workdir", tmp_path / "run"
+    said = mistake(capsys, "sweep", "digits", "--space", "width=8..16", *flags)
+    assert "--sampler gp needs no_such_package, which is not installed: pip" in said
+    assert not (tmp_path / "run").exists()
 
 
 # --- predict ---

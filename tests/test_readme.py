@@ -10,6 +10,8 @@ import pytest
 from flax import linen as nn
 
 from dlworkshop import data, fit, metrics, models
+from dlworkshop.cli import COMMANDS
+from tests.verify.planted import RIGHT, WRONG
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -91,3 +93,20 @@ def test_every_lesson_is_listed():
     listed = (ROOT / "docs" / "lessons.md").read_text()
     for page in (ROOT / "experiments" / "pages").glob("*.md"):
         assert f"| `{page.stem}.py` | " in listed, page
+
+
+def test_every_command_is_described():
+    text = (ROOT / "docs" / "command_line.md").read_text()
+    headings = " ".join(re.findall("^## (.*)", text, re.M))
+    assert set(re.findall("`([a-z]+)`", headings)) == set(COMMANDS)
+
+
+def test_the_pages_count_the_planted_functions_alike():
+    table = (ROOT / "docs" / "gradients.md").read_text()
+    wrong, right = map(int, re.findall(r"^\| \*\*(\d+)\*\* \|", table, re.M))
+    assert (wrong, right) == (len(WRONG), len(RIGHT))
+    readme = " ".join(README.split())
+    assert f"all of {wrong} planted errors" in readme
+    assert f"on {right} difficult but correct functions" in readme
+    tutorial = (ROOT / "docs" / "tutorials" / "derivatives.md").read_text()
+    assert f"on {wrong + right} functions" in tutorial

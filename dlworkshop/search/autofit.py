@@ -57,13 +57,13 @@ def autofit(
 
     For vectors the candidates are a linear model and a multilayer perceptron, each on
     standardised columns and on bins of them, trained with AdamW; for images it is a
-    convolutional network trained with Muon. Learning rates, weight decays, dropouts,
-    and for images flips and shifts, are tried as populations with early stopping by the
-    validation loss of each member. If train and validation together have fewer than
-    `effort.SMALL` examples, they are cut into folds anew for each seed, and each member
-    holds out one fold, in the search and in the final run. The simplest candidate whose
-    best setting is within one standard error of the best of all is chosen, and trained
-    with fresh seeds.
+    convolutional network trained with Muon. Learning rates, weight decays, for vectors
+    dropouts, and for images flips and shifts, are tried as populations with early
+    stopping by the validation loss of each member. If train and validation together
+    have fewer than `effort.SMALL` examples, they are cut into folds anew for each seed,
+    and each member holds out one fold, in the search and in the final run. The simplest
+    candidate whose best setting is within one standard error of the best of all is
+    chosen, and trained with fresh seeds.
 
     The network for images is the largest that can be trained in the time after a short
     search; if there is little time, images are averaged to fewer pixels.

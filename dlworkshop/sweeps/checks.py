@@ -64,7 +64,10 @@ def check_engine(engine: Any, ray_options: Any, options: Mapping[str, Any]) -> N
     """
     check_known("engine", engine, ENGINES)
     if engine == "local" and ray_options is not None:
-        raise UserError("ray_options have no effect without engine='ray': add it")
+        raise UserError(
+            "ray_options (--num-cpus, --num-gpus) have no effect without engine='ray' "
+            "(--engine ray): add it"
+        )
     if engine == "ray" and options.get("devices") is not None:
         raise UserError(
             "devices is given, but every Ray worker uses its own devices: leave it out "
@@ -87,7 +90,7 @@ def check_space(space: Space, sampler: Any) -> None:
         raise UserError(
             f"hyper-parameter '{next(iter(space.ranges))}' is a distribution, but "
             "without a sampler every value is tried: give a list of values, or a "
-            "sampler, as sampler=optuna.samplers.TPESampler"
+            "sampler, as sampler=optuna.samplers.TPESampler (--sampler tpe)"
         )
     if sampler is not None and space.listed is not None:
         raise UserError(
@@ -120,7 +123,8 @@ def check_sampled(sampler: Any, num_trials: Any, at_once: Any) -> None:
             if value is not None:
                 raise UserError(
                     f"{name} has no effect without a sampler, because all settings are "
-                    "tried: give one, as sampler=optuna.samplers.TPESampler"
+                    "tried: give one, as sampler=optuna.samplers.TPESampler "
+                    "(--sampler tpe)"
                 )
         return
     if not callable(sampler):

@@ -56,8 +56,8 @@ def on_ray(work: Work, options: Mapping[str, Any] | None) -> Iterator[Engine]:
 
     Args:
         work: trains a bucket.
-        options: for each task, as Ray's `options` accepts them. By default each task
-            gets one GPU if the cluster has any, else one CPU.
+        options: for each task, as Ray's `options` accepts them. If they request no
+            resource, each task gets one GPU if the cluster has any, else one CPU.
 
     Raises:
         UserError: if Ray is not installed, or `work` cannot be sent to the workers.
@@ -70,9 +70,7 @@ def on_ray(work: Work, options: Mapping[str, Any] | None) -> Iterator[Engine]:
     try:
         kind = "num_gpus" if ray.cluster_resources().get("GPU") else "num_cpus"
         with one_sentence("Ray does not accept these ray_options"):
-            task = ray.remote(_train).options(
-                **({kind: 1} if options is None else options)
-            )
+            task = ray.remote(_train).options(**_requesting(kind, options or {}))
         with one_sentence("the sweep cannot be sent to the workers of Ray"):
             sent = ray.put(work)
 
@@ -90,6 +88,18 @@ def on_ray(work: Work, options: Mapping[str, Any] | None) -> Iterator[Engine]:
     finally:
         if ours:
             ray.shutdown()
+
+
+def _requesting(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a task, which requests one device if they request no resource.
+
+    >>> _requesting("num_gpus", {"max_retries": 5})
+    {'num_gpus': 1, 'max_retries': 5}
+    >>> _requesting("num_gpus", {"num_cpus": 4})
+    {'num_cpus': 4}
+    """
+    requested = {"num_cpus", "num_gpus", "resources"} & options.keys()
+    return dict(options) if requested else {kind: 1, **options}
 
 
 def _train(work: Work, bucket: Bucket) -> Scores | None:

@@ -141,7 +141,8 @@ class Asked:
             asked = {}
             for place in range(known, min(known + self._at_once, self._num_trials)):
                 self._study.sampler = self._sampler_of(place)
-                trial = self._study.ask(self._distributions)
+                with one_sentence("the sampler draws no trial"):  # Optuna imports late
+                    trial = self._study.ask(self._distributions)
                 asked[trial.number] = trial
             settings = [(n, self._setting(each.params)) for n, each in asked.items()]
             for trial in assigned(settings, self._static):

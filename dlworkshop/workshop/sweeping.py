@@ -27,6 +27,7 @@ SAMPLERS = {
     "cmaes": "CmaEsSampler",
     "gp": "GPSampler",
 }
+NEEDED = {"cmaes": "cmaes", "gp": "torch"}  # what Optuna imports for a later trial only
 ACTIVATIONS = "relu", "gelu", "silu", "elu", "tanh", "sigmoid", "softplus"
 RANGE = re.compile(r"(?P<low>[^:]+)\.\.(?P<high>[^:]+?)(?P<log>:log)?")
 MOST_SHOWN = 10  # trials
@@ -146,6 +147,12 @@ def run(
         options["ray_options"] = resources
     if sampler != "grid":
         samplers = imported("optuna", f"--sampler {sampler}").samplers
+        needed = NEEDED.get(sampler)
+        if needed is not None and importlib.util.find_spec(needed) is None:
+            raise UserError(
+                f"--sampler {sampler} needs {needed}, which is not installed: "
+                f"pip install {needed}"
+            )
         options["sampler"] = getattr(samplers, SAMPLERS[sampler])
         if sampler == "tpe":  # keeps trials that are drawn together apart
             options["sampler"] = functools.partial(

@@ -99,3 +99,18 @@ def test_a_sampler_that_is_none_is_refused():
     single = space_of({"width": 8})
     with pytest.raises(UserError, match="every hyper-parameter has one value"):
         Asked(single, [], optuna.samplers.TPESampler, 3, 1, None)
+
+
+def test_a_sampler_that_fails_at_a_later_trial_is_one_sentence():
+    class Lacking(optuna.samplers.RandomSampler):
+        """As Optuna's CMA-ES, which imports another package at its second trial."""
+
+        def sample_independent(self, study, trial, name, distribution):
+            if trial.number:
+                raise ModuleNotFoundError("No module named 'cmaes'", name="cmaes")
+            return super().sample_independent(study, trial, name, distribution)
+
+    found = study(None, Lacking, at_once=1)
+    assert found.ask()
+    with pytest.raises(UserError, match=r"the sampler draws no trial: .*'cmaes'"):
+        found.ask()

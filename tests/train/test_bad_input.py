@@ -645,20 +645,26 @@ def test_an_earlier_version_is_continued(quadrants, tmp_path, monkeypatch):
 
 def test_a_full_disk_keeps_the_last_record(quadrants, tmp_path):
     """No file may grow beyond a few KB: what a full disk does to a writer."""
-    train(quadrants, workdir=tmp_path / "small")
     jax.config.update("jax_enable_compilation_cache", False)  # it is not the point
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    model = models.mlp((512,), num_classes=4)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, before[1]))
+    options = {"model": models.mlp((512,), num_classes=4), "steps_per_chunk": 1}
+    options |= {"workdir": tmp_path / "run", "save_every_steps": 1}
+
+    def fill(snapshot):
+        if snapshot.step == 3:  # of 6; the second is saved, or will be
+            resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, before[1]))
+
     try:
         with pytest.raises(UserError, match="make room or choose another") as refused:
-            train(quadrants, model, workdir=tmp_path / "run")
+            train(quadrants, **options, observe=[fill])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         jax.config.update("jax_enable_compilation_cache", True)
     assert "\n" not in str(refused.value)
-    run = train(quadrants, model, workdir=tmp_path / "run")  # with room, it goes on
-    assert run.summary["steps"] == 6
+    seen = []
+    observe = [lambda snapshot: seen.append(snapshot.step)]
+    run = train(quadrants, **options, observe=observe)  # with room, it goes on
+    assert run.summary["steps"] == 6 and 1 < seen[0] <= 4
 
 
 def test_a_disk_that_is_full_from_the_start(quadrants, tmp_path, full_disk):

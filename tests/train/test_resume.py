@@ -95,13 +95,17 @@ def test_stopped_and_started_again_and_again(whole, quadrants, tmp_path, caplog)
         assert summaries[0][name] == summaries[1][name]
 
 
-def test_ctrl_c_is_answered_in_the_same_way(quadrants, tmp_path, caplog):
-    before = signal.getsignal(signal.SIGINT)  # ignored in a job in the background
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGHUP])
+def test_other_signals_are_answered_in_the_same_way(
+    signum, quadrants, tmp_path, caplog
+):
+    before = signal.getsignal(signum)  # perhaps ignored, as in the background
     with pytest.raises(SystemExit) as stopped:
-        train(quadrants, tmp_path, observe=stop_after(1, signal.SIGINT))
-    assert stopped.value.code == 130
+        train(quadrants, tmp_path, observe=stop_after(1, signum))
+    assert stopped.value.code == 128 + signum
+    assert (tmp_path / "checkpoints" / "2").is_dir()
     assert "run the same command again" in caplog.text
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signum) is before
 
 
 def test_more_lines_than_the_record_knows_are_cut(quadrants, whole, tmp_path):

@@ -222,14 +222,25 @@ def test_a_failing_disk_of_the_data_is_not_taken_for_that_of_the_run(
     quadrants, tmp_path
 ):
     class Refusing(Rows):
+        fails = False
+
         def __getitem__(self, index):
-            if np.ndim(index):
+            if self.fails and np.ndim(index):
                 raise PermissionError(13, "Permission denied", "train.npy")
             return super().__getitem__(index)
 
-    train_split = Batch(Refusing(quadrants.train.inputs), quadrants.train.targets)
+    rows = Refusing(quadrants.train.inputs)
+    dataset = quadrants._replace(train=Batch(rows, quadrants.train.targets))
+    options = {"workdir": tmp_path, "num_epochs": 9, "save_every_steps": 1}
+
+    def fail(snapshot):
+        rows.fails = True
+
     with pytest.raises(UserError, match=r"reading the data failed .*train\.npy"):
-        run(quadrants._replace(train=train_split), workdir=tmp_path)
+        run(dataset, observe=[fail], **options)
+    rows.fails, seen = False, []
+    ended = run(dataset, observe=[lambda there: seen.append(there.step)], **options)
+    assert ended.summary["steps"] == 54 and seen[0] > 5  # from its last checkpoint
 
 
 @pytest.mark.slow
