@@ -107,7 +107,7 @@ class Loop:
         if changed := position.get("hparams"):
             self.plan = self.plan.with_hparams(changed)
         if self.step == self.plan.num_steps or not self.running():
-            self.finished = run_folder.finished_summary(journal.folder)
+            self.finished = run_folder.finished_summary(journal.folder, position["log"])
 
     def running(self) -> list[Group]:
         """The running members, in groups."""

@@ -215,12 +215,19 @@ def digests_of(folder: Path) -> dict[str, str]:
     return {path.name: digest for path, digest in digests(files).items()}
 
 
-def finished_summary(folder: Path) -> dict[str, Any] | None:
-    """The summary of a finished run; None if it is missing or damaged."""
+def finished_summary(folder: Path, log: int | None = None) -> dict[str, Any] | None:
+    """The summary of a finished run; None if it is missing or damaged.
+
+    Args:
+        folder: of the run.
+        log: bytes of the log at the last checkpoint. A summary of fewer is that of the
+            run before it was continued for more epochs, and does not count.
+    """
     try:
-        return run_files.read(folder, "summary.json")
+        summary = run_files.read(folder, "summary.json")
     except UserError:
         return None
+    return summary if log in (None, summary.get("log_bytes", log)) else None
 
 
 def is_intact(folder: Path | None, summary: dict[str, Any]) -> bool:
