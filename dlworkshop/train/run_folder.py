@@ -273,7 +273,26 @@ def check_config(
                 f"{folder} holds a run with another config ({differ}): "
                 "use the same settings or choose another workdir (--workdir)"
             )
+    else:
+        _check_unwritten(folder)
     write_json(path, {**settings, "derived": derived})
+
+
+def _check_unwritten(folder: Path) -> None:
+    """Refuse a folder with files of others, which a new run would overwrite.
+
+    A run writes its config first. A run that lost its config has checkpoints, whose
+    settings are compared.
+    """
+    written = run_files.LOG, "summary.json", *RESULTS, report.FILE
+    written += tuple(name for name in run_files.DIGESTED if name != "config.json")
+    there = [folder / n for n in written if (folder / n).exists()]
+    there = [path for path in there if not path.is_symlink()]  # links are replaced
+    if there and not (folder / "checkpoints").is_dir():
+        raise UserError(
+            f"{there[0]} is not of a run, as there is no config.json beside it, and a "
+            "run would overwrite it: choose another workdir (--workdir), or move it"
+        )
 
 
 def differences(folder: Path, settings: dict[str, Any]) -> str:

@@ -664,12 +664,25 @@ def test_with_patience_and_no_finite_validation_nothing_is_called_the_best(quadr
     assert row["note"].startswith("no validation loss was finite; validation has 33 ")
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["metrics.jsonl", "summary.json", "report.html", "predictions.npz", "data_card.json"],
+)
+def test_files_that_no_run_wrote_are_kept(name, quadrants, tmp_path):
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(UserError, match=f"{name} is not of a run, .* no config.json"):
+        train(quadrants, workdir=tmp_path)
+    assert (tmp_path / name).read_text() == "precious"
+    assert {p.name for p in tmp_path.iterdir()} == {name, ".lock"}
+
+
 @pytest.mark.parametrize("name", [".lock", "metrics.jsonl"])
 @pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
 def test_a_link_in_a_run_folder_is_not_written_through(link, name, quadrants, tmp_path):
     mine = tmp_path / "mine"
     mine.write_text("precious")
-    (tmp_path / "run").mkdir()
+    train(quadrants, workdir=tmp_path / "run")
+    (tmp_path / "run" / name).unlink()
     getattr(tmp_path / "run" / name, link)(mine)
     with pytest.raises(UserError, match=f"cannot be written .{name} is a .*link"):
         train(quadrants, workdir=tmp_path / "run")
