@@ -701,6 +701,24 @@ def test_links_in_a_run_folder_are_replaced(quadrants, tmp_path, reported):
     assert {(tmp_path / name).read_text() for name in names} == {"{}"}
 
 
+@pytest.mark.parametrize("name", ["summary.json", "params.safetensors", "report.html"])
+def test_a_folder_in_the_place_of_a_file(name, quadrants, trained, tmp_path, reported):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=f"{name} is not a regular file"):
+        train(quadrants, workdir=tmp_path)
+
+
+def test_a_file_in_the_place_of_the_checkpoints(quadrants, trained, tmp_path, caplog):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "checkpoints")
+    (tmp_path / "checkpoints").write_text("mine")
+    with pytest.raises(UserError, match="checkpoints is not a folder"):
+        train(quadrants, workdir=tmp_path)
+    assert "Traceback" not in caplog.text
+
+
 def test_a_setting_is_listed_once(quadrants):
     for hparams in ({"learning_rate": [0.1, 0.1]}, [{"learning_rate": 0.1}] * 2):
         with pytest.raises(UserError, match=r"learning_rate=0\.1 more than once"):
