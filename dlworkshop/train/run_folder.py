@@ -169,10 +169,15 @@ def lock_run_dir(folder: Path) -> Iterator[None]:
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise InUseError(
                 f"the run folder {folder} is in use by another process: wait for it "
                 "or choose another workdir (--workdir)"
+            ) from error
+        except OSError as error:  # whoever waits for the other process would for ever
+            raise UserError(
+                f"the run folder {folder} cannot be locked ({error.strerror}): choose "
+                "a workdir (--workdir) on a disk with locks"
             ) from error
         with contextlib.suppress(OSError):
             remove_left_over(folder)
