@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from dlworkshop.data.feed import give_back_large_blocks
+from dlworkshop.errors import UserError
 from dlworkshop.learn import population as pop
 from dlworkshop.learn.step import Metrics
 from dlworkshop.report.words import count
@@ -103,6 +104,12 @@ class Loop:
         """Resume at the newest checkpoint, if there is one."""
         self.population, position, lines = journal.restore(self.population)
         self.history, self.step = History(lines), position["step"]
+        if self.step > self.plan.num_steps:  # its config was lost
+            raise UserError(
+                f"the run in {self.workdir} has {self.step} steps, more than the "
+                f"{self.plan.num_steps} asked for: ask for as many epochs as it has, "
+                "or choose another workdir (--workdir)"
+            )
         self.seconds = position.get("seconds", self.seconds)
         if changed := position.get("hparams"):
             self.plan = self.plan.with_hparams(changed)

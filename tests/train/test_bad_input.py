@@ -1,5 +1,6 @@
 """A user's mistake is one sentence that says what came, what was wanted, what to do."""
 
+import errno
 import fcntl
 import functools
 import json
@@ -19,6 +20,7 @@ import pytest
 from dlworkshop import data, fit, losses, metrics, models, optimizers, schedules
 from dlworkshop.errors import UserError
 from dlworkshop.train.checkpoints import DIGESTS, Checkpoints
+from dlworkshop.train.run_folder import InUseError
 from dlworkshop.types import Batch
 from tests.conftest import SOON_THERE
 
@@ -453,6 +455,16 @@ def test_a_folder_in_use_by_another(quadrants, tmp_path):
     train(quadrants, workdir=tmp_path)  # and free again
 
 
+def test_a_folder_on_a_disk_without_locks(quadrants, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(UserError, match="cannot be locked .No locks") as refused:
+        train(quadrants, workdir=tmp_path)
+    assert not isinstance(refused.value, InUseError)  # for which a sweep waits
+
+
 @pytest.fixture(scope="module")
 def trained(quadrants, tmp_path_factory):
     """The folder of a finished run, to be copied."""
@@ -544,6 +556,14 @@ def test_checkpoints_of_other_settings_are_refused(
     ):
         train(quadrants, workdir=own)
     assert before == {p.name: p.read_bytes() for p in own.iterdir() if p.is_file()}
+
+
+def test_a_run_without_its_config_is_not_taken_for_a_shorter_one(quadrants, tmp_path):
+    train(quadrants, workdir=tmp_path, num_epochs=2)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(UserError, match="has 12 steps, more than the 6 asked for"):
+        train(quadrants, workdir=tmp_path, num_epochs=1)
+    assert train(quadrants, workdir=tmp_path, num_epochs=2).summary["steps"] == 12
 
 
 def test_an_earlier_version_is_continued(quadrants, tmp_path, monkeypatch):
