@@ -201,6 +201,17 @@ def check_batch_size(dataset: Dataset, batch_size: int) -> None:
         )
 
 
+def checked_steps(num_epochs: int, steps_per_epoch: int) -> int:
+    """The number of steps of a run, which has to fit into the counter of steps."""
+    most = np.iinfo(np.int32).max // steps_per_epoch
+    if num_epochs > most:
+        raise UserError(
+            f"num_epochs is {num_epochs}, of {steps_per_epoch} steps, and a run counts "
+            f"its steps in 32 bits: give at most {most:,} epochs"
+        )
+    return num_epochs * steps_per_epoch
+
+
 def check_folds(folds: int, dataset: Dataset) -> None:
     """Check for at least two folds, and alike weights and groups in both splits."""
     check_whole("folds", folds, 2)

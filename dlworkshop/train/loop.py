@@ -31,6 +31,8 @@ from dlworkshop.train.signals import PendingSignal, deferred
 
 log = logging.getLogger(__name__)
 
+FED = 100_000  # steps that are fed at a time: how they are cut is listed before
+
 
 class Trained(NamedTuple):
     """The result of the loop."""
@@ -139,8 +141,11 @@ class Loop:
                 if plan.by_epochs and self.step % plan.order.steps_per_epoch == 0:
                     self.run_epochs(groups[0])
                     continue
+                every = plan.order.steps_per_epoch
+                epochs = self.step // every + max(1, FED // every)
+                last = min(plan.num_steps, epochs * every)
                 pieces = plan.feed.training(
-                    self.step, plan.num_steps, plan.chunk, groups, plan.draw
+                    self.step, last, plan.chunk, groups, plan.draw
                 )
                 with contextlib.closing(pieces):
                     with self.training():  # making the first piece counts, too

@@ -122,9 +122,8 @@ def resolve(asked: Arguments) -> Task:
     hparams, seeds, held = _members(asked, dataset)
     outputs, metrics = _metrics(asked, dataset)
     order = _order(asked, dataset, seeds, held)
-    spec = _spec(
-        asked, metrics, list(hparams), asked.num_epochs * order.steps_per_epoch
-    )
+    num_steps = checks.checked_steps(asked.num_epochs, order.steps_per_epoch)
+    spec = _spec(asked, metrics, list(hparams), num_steps)
     _check_ranges(asked, spec.routes, hparams)
     rungs = planned_rungs(
         asked.scheduler,

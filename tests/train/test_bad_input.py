@@ -52,6 +52,7 @@ def growing(learning_rate):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
+        ({"num_epochs": 10**9}, "num_epochs is 1000000000, of 6 steps, .* 357,913,941"),
         ({"batch_size": 97}, "batch_size is 97, but the train split .* has 96"),
         ({"batch_size": 0}, "batch_size is 0: give a whole number of at least 1"),
         ({"batch_size": True}, "batch_size is True: give a whole number"),

@@ -24,6 +24,7 @@ import pytest
 from dlworkshop import data, fit, models, observers
 from dlworkshop.errors import UserError
 from dlworkshop.report.terminal import messages
+from dlworkshop.train import loop
 from dlworkshop.train.history import History
 from dlworkshop.train.observers.event_files import events
 
@@ -354,6 +355,29 @@ def test_a_terminal_that_is_gone_ends_no_run(
         patch.setattr("sys.stderr", Gone())
         run = train(quadrants, tmp_path, quiet=False)
     assert run.summary["steps"] == 18
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_as_many_epochs_as_it_takes(streamed, quadrants):
+    """An observer ends the run; the other epochs take neither memory nor time."""
+    began = time.process_time()
+    run = train(
+        quadrants,
+        num_epochs=10**8,
+        patience=2**40,
+        streamed=streamed,
+        observe=[lambda s: np.full(2, s.step > 6)],
+    )
+    assert run.summary["steps"] == 9
+    assert time.process_time() - began < 30
+
+
+def test_steps_are_fed_part_by_part(quadrants, monkeypatch):
+    """To the same bits, also where members have stopped."""
+    how = {"patience": 1, "num_epochs": 5}
+    whole = train(quadrants, **how)
+    monkeypatch.setattr(loop, "FED", 12)  # of two epochs
+    assert_same_history(train(quadrants, **how).history, whole.history)
 
 
 @pytest.mark.parametrize("in_folder", [True, False])
