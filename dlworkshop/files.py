@@ -43,7 +43,8 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         if not stat.S_ISREG(kind) and not stat.S_ISLNK(kind):  # root could replace it
             why = f"{path} is not a regular file"
             raise OSError(errno.EINVAL, why, os.fspath(path))
-    beside = path.with_name(f".{path.name[:80]}.{secrets.token_hex(8)}.tmp")
+    # a character has up to 4 bytes, and a name up to 255
+    beside = path.with_name(f".{path.name[:50]}.{secrets.token_hex(8)}.tmp")
     new = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     try:
         with os.fdopen(os.open(beside, new, 0o666), "w+b") as file:
@@ -54,8 +55,9 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             beside.unlink()
-        if isinstance(error, OSError) and error.errno and error.filename is None:
-            error.filename = os.fspath(path)  # the system names none for a full disk
+        if isinstance(error, OSError) and error.errno:
+            if error.filename in (None, beside, os.fspath(beside)):  # None if full
+                error.filename, error.filename2 = os.fspath(path), None
         raise
 
 

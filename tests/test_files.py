@@ -74,9 +74,25 @@ def test_it_has_the_permissions_of_any_new_file_and_may_have_a_long_name(tmp_pat
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
 
 
+@pytest.mark.parametrize("letter", ["é", "漢", "😀"])
+def test_a_long_name_may_be_of_any_letters(letter, tmp_path):
+    path = tmp_path / (letter * (250 // len(letter.encode())))
+    atomic_write(path, "new")
+    assert path.read_text() == "new"
+
+
 def test_a_folder_that_is_not_there_is_an_os_error(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        atomic_write(tmp_path / "none" / "a", "x")
+    path = tmp_path / "none" / "a"
+    with pytest.raises(FileNotFoundError) as refused:
+        atomic_write(path, "x")
+    assert refused.value.filename == str(path)  # and not the one beside it
+
+
+def test_a_file_that_went_away_is_told_by_its_own_name(path):
+    with pytest.raises(FileNotFoundError) as refused, atomic_file(path):
+        for each in path.parent.iterdir():
+            each.unlink()
+    assert str(refused.value) == f"[Errno 2] No such file or directory: '{path}'"
 
 
 def test_what_killed_processes_left_is_removed_after_a_day(path, tmp_path):
