@@ -57,7 +57,8 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             beside.unlink()
         if isinstance(error, OSError) and error.errno:
             if error.filename in (None, beside, os.fspath(beside)):  # None if full
-                error.filename, error.filename2 = os.fspath(path), None
+                error.filename = os.fspath(path)
+                del error.filename2
         raise
 
 

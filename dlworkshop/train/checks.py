@@ -203,13 +203,13 @@ def check_batch_size(dataset: Dataset, batch_size: int) -> None:
 
 def checked_steps(num_epochs: int, steps_per_epoch: int) -> int:
     """The number of steps of a run, which has to fit into the counter of steps."""
-    most = np.iinfo(np.int32).max // steps_per_epoch
-    if num_epochs > most:
+    num_steps, most = num_epochs * steps_per_epoch, np.iinfo(np.int32).max
+    if num_steps > most:
         raise UserError(
-            f"num_epochs is {num_epochs}, of {steps_per_epoch} steps, and a run counts "
-            f"its steps in 32 bits: give at most {most:,} epochs"
+            f"num_epochs is {num_epochs}, of {steps_per_epoch} steps, which are more "
+            f"than a run can count, {most:,}: give fewer"
         )
-    return num_epochs * steps_per_epoch
+    return num_steps
 
 
 def check_folds(folds: int, dataset: Dataset) -> None:

@@ -52,13 +52,16 @@ def growing(learning_rate):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"num_epochs": 10**9}, "num_epochs is 1000000000, of 6 steps, .* 357,913,941"),
+        ({"experiment": "\udcff"}, "experiment is .* is no valid text"),
+        ({"save_every_seconds": 10**400}, "save_every_seconds is 1000.* give a number"),
+        ({"num_epochs": 10**9}, "num_epochs is 1000000000, of 6 steps, .* give few"),
         ({"batch_size": 97}, "batch_size is 97, but the train split .* has 96"),
         ({"batch_size": 0}, "batch_size is 0: give a whole number of at least 1"),
         ({"batch_size": True}, "batch_size is True: give a whole number"),
         ({"num_epochs": 0}, "num_epochs is 0: give a whole number of at least 1"),
         ({"patience": 0}, "patience is 0"),
         ({"seeds": 0}, "seeds is 0: train at least one"),
+        ({"seeds": 20261201}, r"models, .* seeds=.20261201. for one of that seed"),
         ({"seeds": [1, 1]}, "each may come once only"),
         ({"seeds": [-1]}, "give one or more in 0"),
         ({"hparams": {"learning_rat": 1}}, "did you mean 'learning_rate'"),
