@@ -41,6 +41,10 @@ LOG = "metrics.jsonl"
 UNSAID = "derived", "identity", "num_epochs"
 REPLACE = "restore a copy of it, or run the experiment again in another folder"
 MEND = "run the same experiment again with this folder, which restores it"
+RETRAIN = (
+    "restore a copy of it, or remove the checkpoints and run the same experiment again "
+    "with this folder, which trains anew"
+)
 
 
 def read(
@@ -82,13 +86,15 @@ def read_log(folder: Path, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
         UserError: if a line is invalid, or the log differs from its digest.
     """
     path, known = folder / LOG, summary.get("sha256", {}).get(LOG)
-    if not path.exists() and known is None:
-        return []
+    if not path.exists():
+        if known is None:
+            return []
+        raise UserError(f"{path} is missing: {RETRAIN}")
     content = contents(path)
     if known is not None:
         content = content[: summary.get("log_bytes")]
         if hashlib.sha256(content).hexdigest() != known:
-            raise UserError(f"{path} is not as it was written: {MEND}")
+            raise UserError(f"{path} is not as it was written: {RETRAIN}")
     whole = content[: content.rfind(b"\n") + 1]
     lines = log_lines(whole, path)
     rows = (

@@ -108,7 +108,8 @@ class Log:
         if len(content) < position["log"]:
             raise UserError(
                 f"{self._path} is shorter than at its checkpoint, so the run folder is "
-                "damaged: use another run folder"
+                "damaged: remove the checkpoints to train anew, or use another run "
+                "folder"
             )
         self._sha256.update(content)
         own = self._sha256.hexdigest()
