@@ -117,6 +117,16 @@ def test_what_killed_processes_left_is_removed_after_a_day(path, tmp_path):
     assert set(os.listdir(tmp_path)) == kept
 
 
+def test_what_another_process_is_writing_is_left_alone(path):
+    """A report is written while a run begins in the same folder."""
+    killed = path.with_name(f".a.json.{'0f' * 8}.tmp")
+    killed.touch()
+    with atomic_file(path) as file:
+        remove_left_over(path.parent)
+        file.write(b"whole")
+    assert path.read_text() == "whole" and not killed.exists()
+
+
 def test_the_first_folder_keeps_its_name(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
