@@ -58,10 +58,10 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             beside.unlink()
-        if isinstance(error, OSError) and error.errno:
-            if error.filename in (None, beside, os.fspath(beside)):  # None if full
-                error.filename = os.fspath(path)
-                del error.filename2
+        own = (None, beside, os.fspath(beside))  # the system names none if it is full
+        if isinstance(error, OSError) and error.errno and error.filename in own:
+            error.filename = os.fspath(path)
+            del error.filename2
         raise
 
 

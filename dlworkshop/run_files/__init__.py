@@ -167,6 +167,25 @@ def parsed(content: bytes, where: object, wanted: Any) -> dict[str, Any]:
     return value
 
 
+def check_writable(what: str, value: Mapping[str, Any]) -> None:
+    """Refuse what could not be written as JSON, or not be read again.
+
+    >>> check_writable("the config", {"activation": abs})
+    Traceback (most recent call last):
+    dlworkshop.errors.UserError: the config cannot be written as JSON (Object of type
+    builtin_function_or_method is not JSON serializable): give numbers, text, lists
+    and dicts
+    """
+    try:
+        parsed(json.dumps(value).encode(), what, dict)
+    except (TypeError, ValueError) as error:
+        why = error.__cause__ or error.__context__ or error
+        raise UserError(
+            f"{what} cannot be written as JSON ({why}): give numbers, text, lists and "
+            "dicts"
+        ) from None
+
+
 def conforms(value: Any, wanted: Any, where: object) -> None:
     """Raise a UserError if a value does not conform to a schema.
 

@@ -57,8 +57,8 @@ def _disk_error(error: BaseException, folder: Path) -> str | None:
         if number in DISK and _is_below(each, folder):
             return DISK[number]
         if (name := getattr(each, "filename", None)) and _is_below(each, folder):
-            said = str(getattr(each, "strerror", each))
-            return said if str(name) in said else f"{name} is refused ({said})"
+            why = str(getattr(each, "strerror", each))
+            return why if str(name) in why else f"{name} is refused ({why})"
         each = each.__cause__ or each.__context__
     return None if (folder / ".lock").exists() else DISK[errno.ENOENT]
 

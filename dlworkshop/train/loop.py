@@ -143,9 +143,9 @@ class Loop:
                     continue
                 every = plan.order.steps_per_epoch
                 epochs = self.step // every + max(1, FED // every)
-                last = min(plan.num_steps, epochs * every)
+                end = min(plan.num_steps, epochs * every)
                 pieces = plan.feed.training(
-                    self.step, last, plan.chunk, groups, plan.draw
+                    self.step, end, plan.chunk, groups, plan.draw
                 )
                 with contextlib.closing(pieces):
                     with self.training():  # making the first piece counts, too

@@ -290,8 +290,8 @@ def _check_unwritten(folder: Path) -> None:
     A run writes its config first. A run that lost its config has checkpoints, whose
     settings are compared.
     """
-    written = run_files.LOG, "summary.json", *RESULTS, report.FILE
-    written += tuple(name for name in run_files.DIGESTED if name != "config.json")
+    written = [run_files.LOG, "summary.json", *RESULTS, report.FILE]
+    written += [name for name in run_files.DIGESTED if name != "config.json"]
     there = [folder / n for n in written if (folder / n).exists()]
     there = [path for path in there if not path.is_symlink()]  # links are replaced
     if there and not (folder / "checkpoints").is_dir():

@@ -225,7 +225,7 @@ def test_no_trials_are_added_when_the_best_setting_is_trained(tmp_path, monkeypa
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(params_file, "write_params", write)
         sweep(network, points(), num_trials=2, **how)
-    with pytest.raises(UserError, match="has begun to train its best .* is now 12"):
+    with pytest.raises(UserError, match=r"has begun to train its best .* is now 12"):
         sweep(network, points(), num_trials=12, **how)
     assert len(sweep(network, points(), num_trials=2, **how).trials) == 2
 

@@ -464,7 +464,7 @@ def test_a_folder_on_a_disk_without_locks(quadrants, tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(UserError, match="cannot be locked .No locks") as refused:
+    with pytest.raises(UserError, match=r"cannot be locked .No locks") as refused:
         train(quadrants, workdir=tmp_path)
     assert not isinstance(refused.value, InUseError)  # for which a sweep waits
 
@@ -690,7 +690,13 @@ def test_with_patience_and_no_finite_validation_nothing_is_called_the_best(quadr
 
 @pytest.mark.parametrize(
     "name",
-    ["metrics.jsonl", "summary.json", "report.html", "predictions.npz", "data_card.json"],
+    [
+        "metrics.jsonl",
+        "summary.json",
+        "report.html",
+        "predictions.npz",
+        "data_card.json",
+    ],
 )
 def test_files_that_no_run_wrote_are_kept(name, quadrants, tmp_path):
     (tmp_path / name).write_text("precious")
@@ -741,6 +747,17 @@ def test_a_file_in_the_place_of_the_checkpoints(quadrants, trained, tmp_path, ca
     with pytest.raises(UserError, match="checkpoints is not a folder"):
         train(quadrants, workdir=tmp_path)
     assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("value", [jax.nn.relu, {1, 2}, 10**400, "\udcff", 1j, b"x"])
+def test_a_config_that_is_no_json_is_refused_before_it_is_written(
+    value, quadrants, tmp_path
+):
+    model = MODEL._replace(config={"name": "own", "activation": value})
+    with pytest.raises(UserError, match="config of the model cannot be written as J"):
+        train(quadrants, model, workdir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert train(quadrants, model).summary["model"] == "own"  # nothing is written
 
 
 def test_a_setting_is_listed_once(quadrants):
