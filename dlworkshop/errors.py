@@ -7,6 +7,7 @@ import itertools
 import math
 import numbers
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -62,7 +63,7 @@ class Range:
 
     def __contains__(self, value: Any) -> bool:
         above = self.low <= value if self.closed else self.low < value
-        return above and value < self.high and math.isfinite(value)
+        return above and value < self.high and abs(value) <= sys.float_info.max
 
     def __str__(self) -> str:
         bracket = "[" if self.closed and math.isfinite(self.low) else "("
@@ -170,9 +171,18 @@ def check_known(kind: str, name: Any, known: Iterable[str]) -> None:
 
 
 def check_text(name: str, value: Any) -> None:
-    """Raise an error unless `value` is text."""
+    """Raise an error unless `value` is text that can be written as UTF-8.
+
+    >>> check_text("experiment", "\\udcff")  # a byte of the command line
+    Traceback (most recent call last):
+    dlworkshop.errors.UserError: experiment is '\\udcff', which is no valid text
+    """
     if not isinstance(value, str):
         raise UserError(f"{name} is {repr_of(value)}: give text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{name} is {value!r:.60}, which is no valid text") from None
 
 
 @contextlib.contextmanager

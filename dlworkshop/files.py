@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import io
 import os
 import re
@@ -43,19 +44,24 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         if not stat.S_ISREG(kind) and not stat.S_ISLNK(kind):  # root could replace it
             why = f"{path} is not a regular file"
             raise OSError(errno.EINVAL, why, os.fspath(path))
-    beside = path.with_name(f".{path.name[:80]}.{secrets.token_hex(8)}.tmp")
+    # a character has up to 4 bytes, and a name up to 255
+    beside = path.with_name(f".{path.name[:50]}.{secrets.token_hex(8)}.tmp")
     new = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     try:
         with os.fdopen(os.open(beside, new, 0o666), "w+b") as file:
+            with contextlib.suppress(OSError):  # not all disks have locks
+                fcntl.flock(file, fcntl.LOCK_EX)  # for `remove_left_over`
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+            os.replace(beside, path)  # before the lock is gone
     except BaseException as error:
         with contextlib.suppress(OSError):
             beside.unlink()
-        if isinstance(error, OSError) and error.errno and error.filename is None:
-            error.filename = os.fspath(path)  # the system names none for a full disk
+        own = (None, beside, os.fspath(beside))  # the system names none if it is full
+        if isinstance(error, OSError) and error.errno and error.filename in own:
+            error.filename = os.fspath(path)
+            del error.filename2
         raise
 
 
@@ -70,11 +76,26 @@ def remove_left_over(folder: Path, older: float = 0) -> None:
             with contextlib.suppress(OSError):  # it may be removed by others, too
                 if older and _changed(path) > time.time() - older:
                     continue
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif not _is_being_written(path):
+                    path.unlink()
 
 
 LEFT_OVER = re.compile(r"\..*\.[0-9a-f]{16}\.tmp|\.dlworkshop-\w{8}")
 DAY = 24 * 3600.0  # after which a file of a process is taken for one that was killed
+
+
+def _is_being_written(path: Path) -> bool:
+    """Whether the process of an `atomic_file` is alive, such as that of a report."""
+    with open_own(path) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # a disk without locks
+            pass
+    return False
 
 
 def _changed(path: Path) -> float:

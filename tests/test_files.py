@@ -74,9 +74,25 @@ def test_it_has_the_permissions_of_any_new_file_and_may_have_a_long_name(tmp_pat
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
 
 
+@pytest.mark.parametrize("letter", ["é", "漢", "😀"])
+def test_a_long_name_may_be_of_any_letters(letter, tmp_path):
+    path = tmp_path / (letter * (250 // len(letter.encode())))
+    atomic_write(path, "new")
+    assert path.read_text() == "new"
+
+
 def test_a_folder_that_is_not_there_is_an_os_error(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        atomic_write(tmp_path / "none" / "a", "x")
+    path = tmp_path / "none" / "a"
+    with pytest.raises(FileNotFoundError) as refused:
+        atomic_write(path, "x")
+    assert refused.value.filename == str(path)  # and not the one beside it
+
+
+def test_a_file_that_went_away_is_told_by_its_own_name(path):
+    with pytest.raises(FileNotFoundError) as refused, atomic_file(path):
+        for each in path.parent.iterdir():
+            each.unlink()
+    assert str(refused.value) == f"[Errno 2] No such file or directory: '{path}'"
 
 
 def test_what_killed_processes_left_is_removed_after_a_day(path, tmp_path):
@@ -99,6 +115,16 @@ def test_what_killed_processes_left_is_removed_after_a_day(path, tmp_path):
             assert set(os.listdir(tmp_path)) == left | {folder.name}
         remove_left_over(tmp_path, DAY)
     assert set(os.listdir(tmp_path)) == kept
+
+
+def test_what_another_process_is_writing_is_left_alone(path):
+    """A report is written while a run begins in the same folder."""
+    killed = path.with_name(f".a.json.{'0f' * 8}.tmp")
+    killed.touch()
+    with atomic_file(path) as file:
+        remove_left_over(path.parent)
+        file.write(b"whole")
+    assert path.read_text() == "whole" and not killed.exists()
 
 
 def test_the_first_folder_keeps_its_name(tmp_path):

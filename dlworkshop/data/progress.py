@@ -1,5 +1,6 @@
 """Progress display: a live line in a terminal or notebook, plain lines elsewhere."""
 
+import contextlib
 import sys
 import time
 from typing import Any
@@ -22,8 +23,9 @@ class Live:
     def __init__(self, total: int, done: int = 0, text: str = "", quiet: bool = False):
         self._notebook = None if quiet else Notebook.here()
         shown = not quiet and self._notebook is None
+        stream: Any = Lasting()
         self.console = Console(
-            stderr=True, highlight=False, quiet=not shown, force_jupyter=False
+            file=stream, highlight=False, quiet=not shown, force_jupyter=False
         )
         self.total = total
         self._bar = Progress(
@@ -71,6 +73,29 @@ class Live:
             self._notebook.show(text)
         else:
             self.console.print(text, soft_wrap=True, markup=False)
+
+
+class Lasting:
+    """The stream `sys.stderr`, silent when nobody can read it, as after a logout.
+
+    The work goes on: rich would end the program where a pipe is broken.
+    """
+
+    def __init__(self) -> None:
+        self._stream = sys.stderr
+
+    def write(self, text: str) -> None:
+        """Write, if possible."""
+        with contextlib.suppress(OSError, AttributeError):  # it is None if closed
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush, if possible."""
+        with contextlib.suppress(OSError, AttributeError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class Notebook:

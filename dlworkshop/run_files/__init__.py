@@ -41,6 +41,10 @@ LOG = "metrics.jsonl"
 UNSAID = "derived", "identity", "num_epochs"
 REPLACE = "restore a copy of it, or run the experiment again in another folder"
 MEND = "run the same experiment again with this folder, which restores it"
+RETRAIN = (
+    "restore a copy of it, or remove the checkpoints and run the same experiment again "
+    "with this folder, which trains anew"
+)
 
 
 def read(
@@ -82,13 +86,15 @@ def read_log(folder: Path, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
         UserError: if a line is invalid, or the log differs from its digest.
     """
     path, known = folder / LOG, summary.get("sha256", {}).get(LOG)
-    if not path.exists() and known is None:
-        return []
+    if not path.exists():
+        if known is None:
+            return []
+        raise UserError(f"{path} is missing: {RETRAIN}")
     content = contents(path)
     if known is not None:
         content = content[: summary.get("log_bytes")]
         if hashlib.sha256(content).hexdigest() != known:
-            raise UserError(f"{path} is not as it was written: {MEND}")
+            raise UserError(f"{path} is not as it was written: {RETRAIN}")
     whole = content[: content.rfind(b"\n") + 1]
     lines = log_lines(whole, path)
     rows = (
@@ -159,6 +165,25 @@ def parsed(content: bytes, where: object, wanted: Any) -> dict[str, Any]:
         raise UserError(f"'{where}' holds no JSON object: {REPLACE}")
     conforms(value, wanted, where)
     return value
+
+
+def check_writable(what: str, value: Mapping[str, Any]) -> None:
+    """Refuse what could not be written as JSON, or not be read again.
+
+    >>> check_writable("the config", {"activation": abs})
+    Traceback (most recent call last):
+    dlworkshop.errors.UserError: the config cannot be written as JSON (Object of type
+    builtin_function_or_method is not JSON serializable): give numbers, text, lists
+    and dicts
+    """
+    try:
+        parsed(json.dumps(value).encode(), what, dict)
+    except (TypeError, ValueError) as error:
+        why = error.__cause__ or error.__context__ or error
+        raise UserError(
+            f"{what} cannot be written as JSON ({why}): give numbers, text, lists and "
+            "dicts"
+        ) from None
 
 
 def conforms(value: Any, wanted: Any, where: object) -> None:

@@ -120,7 +120,8 @@ def _run(
         summary,
         workdir,
         jax.tree.map_with_path(functools.partial(leaf, STATE), state),
-        History(run_files.read_log(workdir, summary)),
+        # predictions do not need it
+        History(functools.partial(run_files.read_log, workdir, summary)),
         members,
         config["model_hparams"],
         target=target,
@@ -203,9 +204,14 @@ def _rebuilt(config: dict[str, Any], workdir: Path) -> Model:
 
 
 def _target(workdir: Path, summary: dict[str, Any]) -> dict[str, Any] | None:
-    if not (workdir / "preprocessing.json").is_file():
+    name = "preprocessing.json"
+    if not (workdir / name).is_file():
+        if summary["outputs"] == "values" and name in summary.get("sha256", {}):
+            raise UserError(  # or values would be in other units
+                f"{workdir / name} is missing: {run_files.MEND}"
+            )
         return None
-    found = run_files.read(workdir, "preprocessing.json", summary)
+    found = run_files.read(workdir, name, summary)
     return fitted_target(found["preprocessing"])
 
 

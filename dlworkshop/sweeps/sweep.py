@@ -221,14 +221,15 @@ def _conclude(
     """Train the best setting again, and add the trials to its summary and report."""
     recipe, best = work.recipe, rows[0]["trial"]
     setting = next(each.setting for each in study.trials() if each.number == best)
-    run = fit(
-        recipe.made(setting),
-        work.dataset,
-        hparams=recipe.traced(setting) or None,
-        seeds=fresh,
-        workdir=workdir,
-        **recipe.arguments(setting),
-    )
+    with report.left_out():  # it is written below, with the trials
+        run = fit(
+            recipe.made(setting),
+            work.dataset,
+            hparams=recipe.traced(setting) or None,
+            seeds=fresh,
+            workdir=workdir,
+            **recipe.arguments(setting),
+        )
     if run.summary["interrupted"]:
         raise KeyboardInterrupt
     if "sweep" not in run.summary:
@@ -241,6 +242,8 @@ def _conclude(
         run.summary["sweep"] = run_folder.to_jsonable(told)
         if run.workdir is not None:
             processes.on_first_process(lambda: _rewritten(run))
+    elif run.workdir is not None:
+        processes.on_first_process(lambda: _reported(run))
     told = run.summary["sweep"]
     return Sweep(run, told["trials"], told["importance"])
 
@@ -250,6 +253,14 @@ def _rewritten(run: Run) -> None:
     run.summary.update(run_folder.write_summary(run.workdir, run.summary))
     with disk_errors(run.workdir):
         report.write(run.workdir)
+
+
+def _reported(run: Run) -> None:
+    """Write the report of a finished sweep, if it was killed before that."""
+    assert run.workdir is not None
+    if not report.is_whole(run.workdir):
+        with disk_errors(run.workdir):
+            report.write(run.workdir)
 
 
 def _begin(
@@ -292,15 +303,22 @@ def _begin(
 def _check_unfinished(
     folder: Path | None, study: Study, num_trials: int | None
 ) -> None:
-    """Reject more trials if the final run of the sweep has read the test split."""
-    if folder is None or num_trials is None:
+    """Reject more trials if the final run of the sweep has begun.
+
+    Another setting could be the best one then, which that run could not become.
+    """
+    if folder is None or num_trials is None or len(study.trials()) >= num_trials:
         return
-    told = run_folder.finished_summary(folder.parent)
-    if told is not None and len(study.trials()) < num_trials:
-        raise UserError(
-            f"the sweep in {folder.parent} is finished and has read the test split, "
-            f"and num_trials is now {num_trials}: choose another workdir (--workdir)"
-        )
+    if run_folder.finished_summary(folder.parent) is not None:
+        state = "is finished and has read the test split"
+    elif (folder.parent / "config.json").is_file():
+        state = "has begun to train its best setting again"
+    else:
+        return
+    raise UserError(
+        f"the sweep in {folder.parent} {state}, and num_trials is now {num_trials}: "
+        "give the number of before, or choose another workdir (--workdir)"
+    )
 
 
 def _final_turn(folder: Path | None) -> contextlib.AbstractContextManager:

@@ -115,6 +115,11 @@ class Checkpoints:
         folder = folder.absolute()  # orbax requires it
         self.folder = folder
         refuse_link(folder)  # deleting through it would remove files of others
+        if folder.exists() and not folder.is_dir():
+            raise UserError(
+                f"{folder} is not a folder, so checkpoints cannot be written there: "
+                "move it, or choose another workdir (--workdir)"
+            )
         processes.on_first_process(lambda: _set_damaged_aside(folder))
         # otherwise threads wait for minutes for a folder that could not be created
         context = ocp.Context()

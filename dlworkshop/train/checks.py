@@ -210,6 +210,17 @@ def check_batch_size(dataset: Dataset, batch_size: int) -> None:
         )
 
 
+def checked_steps(num_epochs: int, steps_per_epoch: int) -> int:
+    """The number of steps of a run, which has to fit into the counter of steps."""
+    num_steps, most = num_epochs * steps_per_epoch, np.iinfo(np.int32).max
+    if num_steps > most:
+        raise UserError(
+            f"num_epochs is {num_epochs}, of {steps_per_epoch} steps, which are more "
+            f"than a run can count, {most:,}: give fewer"
+        )
+    return num_steps
+
+
 def check_folds(folds: int, dataset: Dataset) -> None:
     """Check for at least two folds, and alike weights and groups in both splits."""
     check_whole("folds", folds, 2)

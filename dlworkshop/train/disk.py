@@ -56,6 +56,9 @@ def _disk_error(error: BaseException, folder: Path) -> str | None:
         number = int(said[1]) if said else getattr(each, "errno", None)
         if number in DISK and _is_below(each, folder):
             return DISK[number]
+        if (name := getattr(each, "filename", None)) and _is_below(each, folder):
+            why = str(getattr(each, "strerror", each))
+            return why if str(name) in why else f"{name} is refused ({why})"
         each = each.__cause__ or each.__context__
     return None if (folder / ".lock").exists() else DISK[errno.ENOENT]
 

@@ -1,6 +1,7 @@
 """The history of a run: its curves, in memory."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,13 @@ class History:
     History of 1 entry, steps 2 to 2 (1 epoch), 2 members: train/loss
     """
 
-    def __init__(self, lines: Iterable[Line] = ()):
-        self._lines = list(lines)
+    def __init__(self, lines: Iterable[Line] | Callable[[], Iterable[Line]] = ()):
+        """The entries, or a function that reads them when they are first needed."""
+        self._source = lines
+
+    @functools.cached_property
+    def _lines(self) -> list[Line]:
+        return list(self._source() if callable(self._source) else self._source)
 
     def append(self, line: Line) -> None:
         """Append an entry."""

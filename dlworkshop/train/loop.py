@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from dlworkshop.data.feed import give_back_large_blocks
+from dlworkshop.errors import UserError
 from dlworkshop.learn import population as pop
 from dlworkshop.learn.step import Metrics
 from dlworkshop.report.words import count
@@ -29,6 +30,8 @@ from dlworkshop.train.progress import Watch, log_level
 from dlworkshop.train.signals import PendingSignal, deferred
 
 log = logging.getLogger(__name__)
+
+FED = 100_000  # steps that are fed at a time: how they are cut is listed before
 
 
 class Trained(NamedTuple):
@@ -103,11 +106,17 @@ class Loop:
         """Resume at the newest checkpoint, if there is one."""
         self.population, position, lines = journal.restore(self.population)
         self.history, self.step = History(lines), position["step"]
+        if self.step > self.plan.num_steps:  # its config was lost
+            raise UserError(
+                f"the run in {self.workdir} has {self.step} steps, more than the "
+                f"{self.plan.num_steps} asked for: ask for as many epochs as it has, "
+                "or choose another workdir (--workdir)"
+            )
         self.seconds = position.get("seconds", self.seconds)
         if changed := position.get("hparams"):
             self.plan = self.plan.with_hparams(changed)
         if self.step == self.plan.num_steps or not self.running():
-            self.finished = run_folder.finished_summary(journal.folder)
+            self.finished = run_folder.finished_summary(journal.folder, position["log"])
 
     def running(self) -> list[Group]:
         """The running members, in groups."""
@@ -132,8 +141,11 @@ class Loop:
                 if plan.by_epochs and self.step % plan.order.steps_per_epoch == 0:
                     self.run_epochs(groups[0])
                     continue
+                every = plan.order.steps_per_epoch
+                epochs = self.step // every + max(1, FED // every)
+                end = min(plan.num_steps, epochs * every)
                 pieces = plan.feed.training(
-                    self.step, plan.num_steps, plan.chunk, groups, plan.draw
+                    self.step, end, plan.chunk, groups, plan.draw
                 )
                 with contextlib.closing(pieces):
                     with self.training():  # making the first piece counts, too

@@ -31,6 +31,8 @@ RANGES = {
     "delta": Range(0, closed=False),
 }
 
+MOST_SEEDS = 10**7
+
 Settings = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 
@@ -119,6 +121,11 @@ def _seeds(seeds: int | Sequence[int]) -> list[int]:
     if isinstance(seeds, (int, np.integer)) and not isinstance(seeds, bool):
         if seeds < 1:
             raise UserError(f"seeds is {seeds}: train at least one member")
+        if seeds > MOST_SEEDS:
+            raise UserError(
+                f"seeds is {seeds}, the number of models, of which there may be "
+                f"{MOST_SEEDS:,}: give seeds=[{seeds}] for one of that seed"
+            )
         return list(range(int(seeds)))
     try:
         listed = [int(seed) for seed in seeds]  # type: ignore[union-attr]

@@ -130,6 +130,8 @@ class Programs:
             )
             for with_outputs in (False, True)
         }
+        if patience is not None:  # the epochs that it is compared with are int32
+            patience = min(patience, np.iinfo(np.int32).max)
         keep_best = functools.partial(
             pop.keep_best, patience=patience, eval_params=spec.eval_params
         )

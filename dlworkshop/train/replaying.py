@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from dlworkshop import run_files
-from dlworkshop.errors import UserError, check_whole
+from dlworkshop.errors import UserError, check_path, check_whole
 from dlworkshop.learn.population import QUARANTINED, Population
 from dlworkshop.train import processes, programs, run_folder
 from dlworkshop.train.arguments import Arguments, check_arguments
@@ -85,6 +85,7 @@ def action(folder: Path, member: int) -> Action:
     def of_fit(asked: Arguments) -> Replay | None:
         if asked.workdir is None:
             return None
+        check_path("workdir", asked.workdir)
         if Path(asked.workdir).resolve() == folder.resolve():
             return _replay(asked, folder, member)
         if run_folder.is_finished(asked.workdir, asked.num_epochs):

@@ -108,7 +108,8 @@ class Log:
         if len(content) < position["log"]:
             raise UserError(
                 f"{self._path} is shorter than at its checkpoint, so the run folder is "
-                "damaged: use another run folder"
+                "damaged: remove the checkpoints to train anew, or use another run "
+                "folder"
             )
         self._sha256.update(content)
         own = self._sha256.hexdigest()
@@ -169,10 +170,15 @@ def lock_run_dir(folder: Path) -> Iterator[None]:
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise InUseError(
                 f"the run folder {folder} is in use by another process: wait for it "
                 "or choose another workdir (--workdir)"
+            ) from error
+        except OSError as error:  # whoever waits for the other process would for ever
+            raise UserError(
+                f"the run folder {folder} cannot be locked ({error.strerror}): choose "
+                "a workdir (--workdir) on a disk with locks"
             ) from error
         with contextlib.suppress(OSError):
             remove_left_over(folder)
@@ -215,12 +221,19 @@ def digests_of(folder: Path) -> dict[str, str]:
     return {path.name: digest for path, digest in digests(files).items()}
 
 
-def finished_summary(folder: Path) -> dict[str, Any] | None:
-    """The summary of a finished run; None if it is missing or damaged."""
+def finished_summary(folder: Path, log: int | None = None) -> dict[str, Any] | None:
+    """The summary of a finished run; None if it is missing or damaged.
+
+    Args:
+        folder: of the run.
+        log: bytes of the log at the last checkpoint. A summary of fewer is that of the
+            run before it was continued for more epochs, and does not count.
+    """
     try:
-        return run_files.read(folder, "summary.json")
+        summary = run_files.read(folder, "summary.json")
     except UserError:
         return None
+    return summary if log in (None, summary.get("log_bytes", log)) else None
 
 
 def is_intact(folder: Path | None, summary: dict[str, Any]) -> bool:
@@ -266,7 +279,26 @@ def check_config(
                 f"{folder} holds a run with another config ({differ}): "
                 "use the same settings or choose another workdir (--workdir)"
             )
+    else:
+        _check_unwritten(folder)
     write_json(path, {**settings, "derived": derived})
+
+
+def _check_unwritten(folder: Path) -> None:
+    """Refuse a folder with files of others, which a new run would overwrite.
+
+    A run writes its config first. A run that lost its config has checkpoints, whose
+    settings are compared.
+    """
+    written = [run_files.LOG, "summary.json", *RESULTS, report.FILE]
+    written += [name for name in run_files.DIGESTED if name != "config.json"]
+    there = [folder / n for n in written if (folder / n).exists()]
+    there = [path for path in there if not path.is_symlink()]  # links are replaced
+    if there and not (folder / "checkpoints").is_dir():
+        raise UserError(
+            f"{there[0]} is not of a run, as there is no config.json beside it, and a "
+            "run would overwrite it: choose another workdir (--workdir), or move it"
+        )
 
 
 def differences(folder: Path, settings: dict[str, Any]) -> str:

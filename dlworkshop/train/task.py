@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dlworkshop import identity
+from dlworkshop import identity, run_files
 from dlworkshop.data.content import fingerprint
 from dlworkshop.data.order import Order
 from dlworkshop.errors import UserError
@@ -122,9 +122,8 @@ def resolve(asked: Arguments) -> Task:
     hparams, seeds, held = _members(asked, dataset)
     outputs, metrics = _metrics(asked, dataset)
     order = _order(asked, dataset, seeds, held)
-    spec = _spec(
-        asked, metrics, list(hparams), asked.num_epochs * order.steps_per_epoch
-    )
+    num_steps = checks.checked_steps(asked.num_epochs, order.steps_per_epoch)
+    spec = _spec(asked, metrics, list(hparams), num_steps)
     _check_ranges(asked, spec.routes, hparams)
     rungs = planned_rungs(
         asked.scheduler,
@@ -327,6 +326,9 @@ def _described(
     if hasattr(example, "dtype"):  # commands on files need it
         shape = {"shape": list(example.shape), "dtype": str(example.dtype)}
     compared = asked.workdir is not None or processes.count() > 1
+    if asked.workdir is not None:
+        config = {"model": run_folder.to_jsonable(dict(asked.model.config))}
+        run_files.check_writable("the config of the model", config)
     settings: dict[str, Any] = {
         "dataset": {
             "name": dataset.name,

@@ -135,6 +135,34 @@ def test_one_sentence_or_what_is_right(forged, whole, photos, tmp_path):
     assert {"refused", "used"} == set(found)
 
 
+@pytest.mark.parametrize("how", ["cut", "missing"])
+def test_predictions_do_not_need_the_log(how, whole, photos, tmp_path):
+    folder = shutil.copytree(whole[0], tmp_path / "run")
+    log = folder / "metrics.jsonl"
+    content = log.read_bytes()
+    log.unlink()
+    if how == "cut":
+        log.write_bytes(content[: len(content) // 2])
+    run = load(folder)
+    assert equal(predicted(folder, photos), whole[1]["predict"])
+    for use in (lambda: run.history.names, lambda: report.write(folder)):
+        with pytest.raises(UserError, match="remove the checkpoints and run the same"):
+            use()
+    with pytest.raises(UserError, match="remove the checkpoints to train anew"):
+        again(photos, folder)
+    shutil.rmtree(folder / "checkpoints")  # as it says
+    again(photos, folder)
+    assert log.read_bytes() == content
+
+
+def test_values_are_not_told_in_other_units(price_run, tmp_path):
+    """The units of a table's target are in preprocessing.json."""
+    folder = shutil.copytree(price_run, tmp_path / "run")
+    (folder / "preprocessing.json").unlink()
+    with pytest.raises(UserError, match=r"preprocessing.json is missing: run the same"):
+        load(folder)
+
+
 def test_other_predictions_are_not_drawn(whole, tmp_path):
     folder = shutil.copytree(whole[0], tmp_path / "run")
     with np.load(folder / "predictions.npz") as file:

@@ -18,6 +18,7 @@ from dlworkshop.errors import UserError
 from dlworkshop.sweeps import bucket, engines, importance
 from dlworkshop.sweeps import sweep as sweep_module
 from dlworkshop.sweeps.sweep import sweep
+from dlworkshop.train import params_file
 from tests.conftest import ROOT, SOON_THERE
 from tests.sweeps.one_of_several import network, points, search
 
@@ -186,6 +187,47 @@ def test_a_run_that_needs_no_report_is_whole_without_one(tmp_path):
     assert not (tmp_path / "report.html").exists()
     fit(network(4), points(), **how)
     assert (tmp_path / "report.html").exists()
+
+
+def test_a_report_has_the_trials_whenever_it_is_killed(tmp_path, monkeypatch):
+    written = []
+
+    def write(folder):
+        written.append("sweep" in (folder / "summary.json").read_text())
+        if written.count(True) == 1:
+            raise SystemExit(128 + SIGKILL)
+        (folder / "report.html").write_text("</html>")
+
+    monkeypatch.setattr(report, "write", write)
+    how = HOW | {"num_epochs": 1, "workdir": tmp_path}
+    with pytest.raises(SystemExit):
+        sweep(network, points(), hparams={"width": [4, 8]}, **how)
+    for _ in range(2):
+        sweep(network, points(), hparams={"width": [4, 8]}, **how)
+        assert written == [True, True]  # killed, and then once more
+
+
+def test_no_trials_are_added_when_the_best_setting_is_trained(tmp_path, monkeypatch):
+    """Its run could not become that of another setting."""
+    optuna = pytest.importorskip("optuna")
+    rate = optuna.distributions.FloatDistribution(1e-3, 1.0, log=True)
+    how = HOW | {"num_epochs": 1, "workdir": tmp_path}
+    how |= {"hparams": {"width": 4, "learning_rate": rate}}
+    how |= {"sampler": optuna.samplers.RandomSampler}
+
+    whole = params_file.write_params
+
+    def write(path, *args):
+        if path.parent == tmp_path:
+            raise SystemExit(128 + SIGKILL)
+        whole(path, *args)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(params_file, "write_params", write)
+        sweep(network, points(), num_trials=2, **how)
+    with pytest.raises(UserError, match=r"has begun to train its best .* is now 12"):
+        sweep(network, points(), num_trials=12, **how)
+    assert len(sweep(network, points(), num_trials=2, **how).trials) == 2
 
 
 @pytest.mark.slow

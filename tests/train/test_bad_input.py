@@ -1,5 +1,6 @@
 """A user's mistake is one sentence that says what came, what was wanted, what to do."""
 
+import errno
 import fcntl
 import functools
 import json
@@ -29,6 +30,7 @@ from dlworkshop import (
 )
 from dlworkshop.errors import UserError
 from dlworkshop.train.checkpoints import DIGESTS, Checkpoints
+from dlworkshop.train.run_folder import InUseError
 from dlworkshop.types import Batch
 from tests.conftest import SOON_THERE
 
@@ -60,12 +62,16 @@ def growing(learning_rate):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
+        ({"experiment": "\udcff"}, "experiment is .* is no valid text"),
+        ({"save_every_seconds": 10**400}, "save_every_seconds is 1000.* give a number"),
+        ({"num_epochs": 10**9}, "num_epochs is 1000000000, of 6 steps, .* give few"),
         ({"batch_size": 97}, "batch_size is 97, but the train split .* has 96"),
         ({"batch_size": 0}, "batch_size is 0: give a whole number of at least 1"),
         ({"batch_size": True}, "batch_size is True: give a whole number"),
         ({"num_epochs": 0}, "num_epochs is 0: give a whole number of at least 1"),
         ({"patience": 0}, "patience is 0"),
         ({"seeds": 0}, "seeds is 0: train at least one"),
+        ({"seeds": 20261201}, r"models, .* seeds=.20261201. for one of that seed"),
         ({"seeds": [1, 1]}, "each may come once only"),
         ({"seeds": [-1]}, "give one or more in 0"),
         ({"hparams": {"learning_rat": 1}}, "did you mean 'learning_rate'"),
@@ -542,6 +548,16 @@ def test_a_folder_in_use_by_another(quadrants, tmp_path):
     train(quadrants, workdir=tmp_path)  # and free again
 
 
+def test_a_folder_on_a_disk_without_locks(quadrants, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(UserError, match=r"cannot be locked .No locks") as refused:
+        train(quadrants, workdir=tmp_path)
+    assert not isinstance(refused.value, InUseError)  # for which a sweep waits
+
+
 @pytest.fixture(scope="module")
 def trained(quadrants, tmp_path_factory):
     """The folder of a finished run, to be copied."""
@@ -633,6 +649,14 @@ def test_checkpoints_of_other_settings_are_refused(
     ):
         train(quadrants, workdir=own)
     assert before == {p.name: p.read_bytes() for p in own.iterdir() if p.is_file()}
+
+
+def test_a_run_without_its_config_is_not_taken_for_a_shorter_one(quadrants, tmp_path):
+    train(quadrants, workdir=tmp_path, num_epochs=2)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(UserError, match="has 12 steps, more than the 6 asked for"):
+        train(quadrants, workdir=tmp_path, num_epochs=1)
+    assert train(quadrants, workdir=tmp_path, num_epochs=2).summary["steps"] == 12
 
 
 def test_an_earlier_version_is_continued(quadrants, tmp_path, monkeypatch):
@@ -759,12 +783,31 @@ def test_with_patience_and_no_finite_validation_nothing_is_called_the_best(quadr
     assert row["note"].startswith("no validation loss was finite; validation has 33 ")
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "metrics.jsonl",
+        "summary.json",
+        "report.html",
+        "predictions.npz",
+        "data_card.json",
+    ],
+)
+def test_files_that_no_run_wrote_are_kept(name, quadrants, tmp_path):
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(UserError, match=f"{name} is not of a run, .* no config.json"):
+        train(quadrants, workdir=tmp_path)
+    assert (tmp_path / name).read_text() == "precious"
+    assert {p.name for p in tmp_path.iterdir()} == {name, ".lock"}
+
+
 @pytest.mark.parametrize("name", [".lock", "metrics.jsonl"])
 @pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
 def test_a_link_in_a_run_folder_is_not_written_through(link, name, quadrants, tmp_path):
     mine = tmp_path / "mine"
     mine.write_text("precious")
-    (tmp_path / "run").mkdir()
+    train(quadrants, workdir=tmp_path / "run")
+    (tmp_path / "run" / name).unlink()
     getattr(tmp_path / "run" / name, link)(mine)
     with pytest.raises(UserError, match=f"cannot be written .{name} is a .*link"):
         train(quadrants, workdir=tmp_path / "run")
@@ -781,6 +824,35 @@ def test_links_in_a_run_folder_are_replaced(quadrants, tmp_path, reported):
             (tmp_path / "run" / name).symlink_to(tmp_path / name)
     train(quadrants, workdir=tmp_path / "run")
     assert {(tmp_path / name).read_text() for name in names} == {"{}"}
+
+
+@pytest.mark.parametrize("name", ["summary.json", "params.safetensors", "report.html"])
+def test_a_folder_in_the_place_of_a_file(name, quadrants, trained, tmp_path, reported):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=f"{name} is not a regular file"):
+        train(quadrants, workdir=tmp_path)
+
+
+def test_a_file_in_the_place_of_the_checkpoints(quadrants, trained, tmp_path, caplog):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "checkpoints")
+    (tmp_path / "checkpoints").write_text("mine")
+    with pytest.raises(UserError, match="checkpoints is not a folder"):
+        train(quadrants, workdir=tmp_path)
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("value", [jax.nn.relu, {1, 2}, 10**400, "\udcff", 1j, b"x"])
+def test_a_config_that_is_no_json_is_refused_before_it_is_written(
+    value, quadrants, tmp_path
+):
+    model = MODEL._replace(config={"name": "own", "activation": value})
+    with pytest.raises(UserError, match="config of the model cannot be written as J"):
+        train(quadrants, model, workdir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert train(quadrants, model).summary["model"] == "own"  # nothing is written
 
 
 def test_a_setting_is_listed_once(quadrants):

@@ -1,7 +1,9 @@
 """What is seen of a run while it trains, and what observers change."""
 
 import builtins
+import errno
 import gc
+import io
 import json
 import logging
 import os
@@ -22,6 +24,7 @@ import pytest
 from dlworkshop import data, fit, models, observers
 from dlworkshop.errors import UserError
 from dlworkshop.report.terminal import messages
+from dlworkshop.train import loop
 from dlworkshop.train.history import History
 from dlworkshop.train.observers.event_files import events
 
@@ -332,6 +335,61 @@ def test_else_the_introduction_and_the_progress_are_shown(quadrants, capsys):
 def test_a_run_that_ends_before_its_time_shows_its_last_line(quadrants, capsys):
     train(quadrants, observe=[lambda s: np.ones(2, bool)], quiet=False)
     assert capsys.readouterr().err.splitlines()[-1].startswith("step 3/18, ")
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+@pytest.mark.parametrize("number", [errno.EIO, errno.EPIPE, errno.ENOSPC])
+def test_a_terminal_that_is_gone_ends_no_run(
+    number, is_terminal, quadrants, tmp_path, monkeypatch
+):
+    """As after a logout, or of `2>&1 | head`."""
+
+    class Gone(io.StringIO):
+        def isatty(self):
+            return is_terminal
+
+        def write(self, _):
+            raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stderr", Gone())
+        run = train(quadrants, tmp_path, quiet=False)
+    assert run.summary["steps"] == 18
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_as_many_epochs_as_it_takes(streamed, quadrants):
+    """An observer ends the run; the other epochs take neither memory nor time."""
+    began = time.process_time()
+    run = train(
+        quadrants,
+        num_epochs=10**8,
+        patience=2**40,
+        streamed=streamed,
+        observe=[lambda s: np.full(2, s.step > 6)],
+    )
+    assert run.summary["steps"] == 9
+    assert time.process_time() - began < 30
+
+
+def test_steps_are_fed_part_by_part(quadrants, monkeypatch):
+    """To the same bits, also where members have stopped."""
+    how = {"patience": 1, "num_epochs": 5}
+    whole = train(quadrants, **how)
+    monkeypatch.setattr(loop, "FED", 12)  # of two epochs
+    assert_same_history(train(quadrants, **how).history, whole.history)
+
+
+@pytest.mark.parametrize("in_folder", [True, False])
+def test_a_file_of_an_observer_is_not_taken_for_one_of_the_run(
+    in_folder, quadrants, tmp_path
+):
+    def note(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    workdir = tmp_path if in_folder else None
+    with pytest.raises(UserError, match=r"the observer .*note failed .*No space left"):
+        train(quadrants, workdir, observe=[note])
 
 
 def test_scripts_and_commands_show_messages_as_lines(capsys):

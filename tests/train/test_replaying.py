@@ -240,6 +240,8 @@ def test_other_calls_of_fit_give_what_the_script_needs(quadrants, trained, tmp_p
         fit(MODEL, quadrants, optax.sgd, **OPTIONS, workdir=trained[0])
         with pytest.raises(UserError, match="fit is called with the run folder"):
             fit(MODEL, quadrants, optax.sgd, **options, workdir=tmp_path / "other")
+        with pytest.raises(UserError, match="which no file can be called"):
+            fit(MODEL, quadrants, optax.sgd, **options, workdir="a\0b")
     assert list(tmp_path.iterdir()) == []
 
 

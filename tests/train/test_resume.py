@@ -19,6 +19,7 @@ import pytest
 from dlworkshop import answers, data, fit, losses, models, report, schedules
 from dlworkshop.errors import UserError
 from dlworkshop.serve.load import load
+from dlworkshop.train import conclusion
 
 pytestmark = pytest.mark.usefixtures("unreported")
 
@@ -313,6 +314,27 @@ def test_more_epochs_of_a_finished_run(schedule, quadrants, tmp_path):
         np.testing.assert_array_equal(a, b)
     assert longer.summary["test"] == at_once.summary["test"]
     assert len(longer.history) == len(at_once.history) == 6
+
+
+def test_more_epochs_that_were_killed_before_their_scores(
+    quadrants, tmp_path, monkeypatch
+):
+    """The summary that is there is of the shorter run."""
+
+    def killed(*_, **__):
+        raise SystemExit(128 + signal.SIGKILL)
+
+    options = {"patience": None, "seeds": 1, "hparams": {"learning_rate": 0.1}}
+    train(quadrants, tmp_path / "run", num_epochs=1, **options)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(conclusion, "evaluate_split", killed)
+        train(quadrants, tmp_path / "run", num_epochs=2, **options)
+    assert load(tmp_path / "run").summary["steps"] == 6  # still as it was
+    longer = train(quadrants, tmp_path / "run", num_epochs=2, **options).summary
+    at_once = train(quadrants, tmp_path / "at once", num_epochs=2, **options).summary
+    assert longer["steps"] == at_once["steps"] == 12
+    assert longer["test"] == at_once["test"]
+    assert load(tmp_path / "run").summary == longer
 
 
 def test_the_last_two_checkpoints_are_kept(quadrants, tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 
 from dlworkshop.errors import UserError
 from dlworkshop.learn import population as pop
+from dlworkshop.learn.hparams import name_of
 from dlworkshop.train import processes
 from dlworkshop.train.observers.snapshot import Copies, Snapshot, checked_copies
 from dlworkshop.train.plan import Plan
@@ -29,6 +30,9 @@ def observed(
     Returns:
         The plan and the population from now on, and the member that each one continues
         [P]; None without copies.
+
+    Raises:
+        UserError: if one returns something else, or a file of its own cannot be used.
     """
     source = None
     for observer in plan.observers:
@@ -50,6 +54,11 @@ def observed(
             if pending.signum is not None:
                 raise  # a second one ends the program at once
             pending.signum, answer = signal.SIGINT, None
+        except OSError as error:  # or it would be taken for one of the run folder
+            raise UserError(
+                f"the observer {name_of(observer)} failed ({error}): mend it, and run "
+                "the same command again"
+            ) from error
         if isinstance(answer, Copies):
             now, hparams = checked_copies(answer, plan.hparams, plan.seeds)
             places = np.flatnonzero(now != np.arange(len(now)))
