@@ -25,12 +25,15 @@ STDLIB = sysconfig.get_path("stdlib")
 CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "checkpoint": "jaxpr", "remat2": "jaxpr"}
 CALLS |= {"closed_call": "call_jaxpr", "core_call": "call_jaxpr"}
 SMALLEST = 2**10  # of the numbers, in multiples of the smallest normal number
-# Messages of JAX about a missing mode; any other exception is an error of the function.
+# Messages of JAX about a missing mode, for which it also has NotImplementedError; any
+# other exception is an error of the function.
 NO_MODE = (
     "forward-mode",
     "Reverse-mode",
     "do not support JVP",
     "does not support JVP",
+    "do not support transpose",
+    "cannot be differentiated",
     "Differentiation rule",
     "Transpose rule",
     "Linearization",
@@ -285,7 +288,13 @@ def _derived(parts: Sequence[Part]) -> tuple[Part, ...]:
 
 def mode_is_missing(error: Exception) -> bool:
     """Whether an exception means that f lacks this mode, and not that f failed."""
-    return any(words in str(error) for words in NO_MODE)
+    is_said = any(words in str(error) for words in NO_MODE)
+    return is_said or isinstance(error, NotImplementedError)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an exception says, or its type if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def narrowed(fn: Function) -> str:

@@ -450,6 +450,49 @@ def test_a_mode_that_is_not_there_is_noted():
     assert report.ok and "reverse mode is not available" in report.notes[0], report
 
 
+def transposed_callback(x):
+    """Its tangent is computed by a callback, which has no transpose."""
+    f = jax.custom_jvp(jnp.sin)
+
+    @f.defjvp
+    def _(primals, tangents):
+        (x,), (t,) = primals, tangents
+        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return f(x), jax.pure_callback(lambda x, t: np.cos(x) * t, shape, x, t)
+
+    return f(x)
+
+
+def rule_without_words(x):
+    f = jax.custom_vjp(jnp.sin)
+
+    def backward(*_):
+        raise NotImplementedError
+
+    f.defvjp(lambda x: (jnp.sin(x), x), backward)
+    return f(x)
+
+
+@pytest.mark.parametrize(
+    ("f", "words"),
+    [
+        (rule_without_words, "reverse mode is not available .*: NotImplementedError"),
+        (lambda p: jnp.linalg.svd(p.reshape(2, 3)), "not implemented for full matr"),
+        (lambda p: jax.lax.linalg.eig(p[:4].reshape(2, 2)), "enable_eigvec_derivs"),
+    ],
+    ids=["a rule", "svd", "eig"],
+)
+def test_a_derivative_that_nobody_has_written_is_named(f, words):
+    with pytest.raises(UserError, match=f"no derivative to check: .*{words}"):
+        check_gradients(f, VECTOR)
+
+
+def test_a_callback_without_a_transpose_is_checked_in_forward_mode():
+    report = check_gradients(transposed_callback, 0.5)
+    assert report.ok and report.rows[0].mode == "fwd", report
+    assert "reverse mode is not available" in report.notes[0], report
+
+
 def test_second_derivatives_are_checked_where_they_are_asked_for():
     f = planted(lambda p: jnp.sum(jnp.sin(p)), jax.lax.stop_gradient)
     assert check_gradients(f, VECTOR).ok
