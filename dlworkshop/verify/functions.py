@@ -299,7 +299,8 @@ def first_line(error: Exception) -> str:
 
 def narrowed(fn: Function) -> str:
     """The first equation that computes in less than float64, or "" if there is none."""
-    found = _narrowed(fn.program.jaxpr, fn.program.jaxpr.invars)
+    jaxpr = fn.program.jaxpr
+    found = _narrowed(jaxpr, jaxpr.invars, jaxpr.outvars)
     out = fn.program.out_avals[0].dtype
     return found or ("" if out == np.float64 else f"it returns {out}")
 
@@ -342,19 +343,26 @@ def _finite(what: str, x: np.ndarray) -> np.ndarray:
     return x
 
 
-def _narrowed(jaxpr: Any, moving: Any) -> str:
+def _narrowed(jaxpr: Any, moving: Any, wanted: Any) -> str:
+    needed = set(map(id, wanted))
+    for eqn in reversed(jaxpr.eqns):
+        if not needed.isdisjoint(map(id, eqn.outvars)):
+            needed |= set(map(id, eqn.invars))
     moves = set(map(id, moving))
     for eqn in jaxpr.eqns:
         hit = [id(v) in moves for v in eqn.invars]
-        if not any(hit):
+        kept = [id(v) in needed for v in eqn.outvars]
+        if not any(hit) or not any(kept):  # an auxiliary output, for example
             continue
         moves |= set(map(id, eqn.outvars))
         bodies = bodies_of(eqn)
         for body in bodies:
-            moving = body.invars
+            moving, wanted = body.invars, body.outvars
             if len(hit) == len(moving) and eqn.primitive.name != "scan":  # a plain call
                 moving = [v for v, h in zip(moving, hit, strict=True) if h]
-            if found := _narrowed(body, moving):
+            if eqn.primitive.name in CALLS:
+                wanted = [v for v, k in zip(wanted, kept, strict=True) if k]
+            if found := _narrowed(body, moving, wanted):
                 return found
         came = {_bits(v) for v, h in zip(eqn.invars, hit, strict=True) if h}
         for v in [] if bodies or 64 not in came else eqn.outvars:

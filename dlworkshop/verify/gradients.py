@@ -266,8 +266,9 @@ def _is_some_of(given: Any, known: Sequence[str]) -> bool:
 
 @contextlib.contextmanager
 def _quiet(width: np.dtype) -> Iterator[None]:
-    """Settings of JAX during a check: NaN outside the domain of f is not an error."""
+    """Settings during a check: NaN outside the domain of f is not an error."""
     with contextlib.ExitStack() as stack:
+        stack.enter_context(np.errstate(all="ignore"))
         stack.enter_context(jax.debug_nans(False))
         stack.enter_context(jax.debug_infs(False))
         stack.enter_context(jax.transfer_guard("allow"))

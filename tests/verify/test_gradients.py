@@ -337,6 +337,36 @@ def test_float32_that_does_not_move_with_params_is_fine():
     assert check_gradients(f, VECTOR).ok
 
 
+def logged(p):
+    """A loss and what is written to a log in float32."""
+    return jnp.sum(p**2), {"log": p.astype(jnp.float32)}
+
+
+def counted(p):
+    """A loss and an integer, which is not differentiated."""
+    return jnp.sum(p**2), jnp.sum(p.astype(jnp.float16) > 0)
+
+
+@pytest.mark.parametrize(
+    ("f", "has_aux"),
+    [(logged, True), (jax.jit(logged), True), (counted, False)],
+    ids=["auxiliary", "auxiliary of jit", "integer"],
+)
+def test_float32_that_nothing_checked_depends_on_is_fine(f, has_aux):
+    assert check_gradients(f, VECTOR, has_aux=has_aux).ok
+
+
+def test_float32_beside_an_auxiliary_output_of_float32_is_said():
+    def f(p):
+        loss, aux = jax.jit(logged)(p.astype(jnp.float32).astype(p.dtype))
+        return loss, aux
+
+    with pytest.raises(UserError, match="float64 all the way"):
+        check_gradients(f, VECTOR, has_aux=True)
+    with pytest.raises(UserError, match="float64 all the way"):
+        check_gradients(jax.jit(logged), VECTOR)
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -550,6 +580,16 @@ def test_the_settings_of_a_strict_suite_are_no_hindrance(setting):
     finally:
         jax.config.update(name, before)
     assert report.ok and outside.ok, f"{report} {outside}"
+
+
+@pytest.mark.parametrize("kind", ["raise", "warn"])
+@pytest.mark.filterwarnings("error")
+def test_errors_of_numpy_are_not_those_of_the_function(kind):
+    with np.errstate(all=kind):
+        report = check_gradients(lambda p: jnp.sum(p**2), np.array([1e-200, 1.0]))
+        wild = check_gradients(lambda p: jnp.sum(jnp.exp(-p)), np.array([700.0, 1.0]))
+        inside = np.geterr()["over"]
+    assert report.ok and wild.ok and inside == kind, f"{report} {wild}"
 
 
 def test_the_slope_between_the_jumps_of_rounding_is_no_evidence():
