@@ -128,8 +128,8 @@ def lift(
 
     Raises:
         UserError: if an argnum is out of range, there are no numbers to differentiate
-            by, a number is not finite or too close to 0, or `f` returns no real or
-            complex number.
+            by, a number is not finite or too close to 0, or `f` returns something other
+            than arrays, or no real or complex number.
     """
     leaves, tree = jax.tree_util.tree_flatten_with_path(tuple(args))
     for path, x in leaves:
@@ -150,9 +150,16 @@ def lift(
                 )
             out = out[0]
         flat, _ = jax.tree_util.tree_flatten_with_path(out)
+        named = {"f" + jax.tree_util.keystr(path): x for path, x in flat}
+        for name, x in named.items():
+            if not (_is_array(x) and _is_of_jax(x)):
+                raise UserError(
+                    f"{name} is {repr_of(x)}, which JAX does not differentiate: return "
+                    "arrays, or return it in the second of a pair with has_aux=True"
+                )
         return {
-            "f" + jax.tree_util.keystr(path): jnp.asarray(x)
-            for path, x in flat
+            name: jnp.asarray(x)
+            for name, x in named.items()
             if _is_inexact(x) and np.size(x)
         }
 
@@ -255,7 +262,7 @@ def _check_leaf(name: str, x: Any) -> None:
 
 
 def _is_of_jax(x: Any) -> bool:
-    """Whether JAX takes a NumPy array of this type and dtype."""
+    """Whether JAX takes an array of this type and dtype."""
     try:
         jnp.result_type(x)
     except TypeError:

@@ -444,6 +444,33 @@ def test_every_output_is_looked_at():
     assert large.ok, large
 
 
+class Unregistered:
+    """A result that JAX does not know as a pytree."""
+
+    def __init__(self, x):
+        self.x = x
+
+
+@pytest.mark.parametrize(
+    ("made", "name"),
+    [
+        (Unregistered, "a Unregistered"),
+        (lambda _: "loss", "'loss'"),
+        (lambda _: cross_entropy, "a function"),
+        (lambda _: np.array(["loss"]), r"an array <U4\[1\]"),
+    ],
+    ids=["an object", "a text", "a function", "an array of texts"],
+)
+def test_an_output_that_cannot_be_looked_at_is_refused(made, name):
+    def f(p):
+        return {"loss": jnp.sum(p**2), "other": (made(p), 3, None, True)}
+
+    with pytest.raises(UserError, match=rf"f\['other'\]\[0\] is {name}.*has_aux"):
+        check_gradients(f, VECTOR)
+    report = check_gradients(lambda p: (jnp.sum(p), f(p)), VECTOR, has_aux=True)
+    assert report.ok, report
+
+
 @pytest.mark.parametrize("wrong", [False, True])
 def test_complex_numbers_follow_the_conventions_of_jax(wrong):
     @jax.custom_vjp
