@@ -113,8 +113,8 @@ def check_gradients(
     Raises:
         UserError: if there are no numbers to differentiate by, a number is not finite
             or closer to 0 than 2e-305 (1e-35 in float32), JAX does not support an
-            array or is tracing it, or `f` is not a function, does not compute in
-            `dtype` throughout, or has no derivative.
+            array or is tracing it, or `f` is not a function, returns anything but
+            arrays, does not compute in `dtype` throughout, or has no derivative.
 
     >>> import jax.numpy as jnp
     >>> report = check_gradients(lambda w: jnp.sum(jnp.sin(w)), jnp.arange(3.0))
