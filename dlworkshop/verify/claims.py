@@ -49,19 +49,24 @@ def equal_up_to_rounding(
         scale: the largest term in the computations; by default the largest |expected|.
 
     Raises:
-        ValueError: if shapes differ, or numbers are not in float64.
+        ValueError: if shapes differ, numbers are not in float64, or `scale` is not
+            above 0.
 
     >>> claim = equal_up_to_rounding(
     ...     "0.1 + 0.2 = 0.3", 0.1 + 0.2, 0.3, roundings=2, why="two sums")
     >>> claim.verdict, claim.n
     ('holds', 1)
     """
-    pairs = list(zip(_leaves(found), _leaves(expected), strict=True))
-    if any(a.shape != b.shape for a, b in pairs):
-        shapes = [(a.shape, b.shape) for a, b in pairs]
-        raise ValueError(f"'{statement}' compares the shapes {shapes}: make them equal")
-    ours = np.concatenate([a.ravel() for a, _ in pairs])
-    theirs = np.concatenate([b.ravel() for _, b in pairs])
+    both = _leaves(found), _leaves(expected)
+    shapes = [[x.shape for x in leaves] for leaves in both]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"'{statement}' compares the shapes {shapes[0]} with {shapes[1]}: make "
+            "them equal"
+        )
+    if scale is not None and not 0 < scale < np.inf:
+        raise ValueError(f"'{statement}' has the scale {scale}: give a number above 0")
+    ours, theirs = (np.concatenate([x.ravel() for x in leaves]) for leaves in both)
     if scale is None:
         scale = float(np.abs(theirs).max(initial=0.0)) or 1.0
     errors = np.abs(ours - theirs) / scale
@@ -169,17 +174,19 @@ def turns(
 
     Raises:
         UserError: with fewer than 7 turns.
-        ValueError: unless exactly one bound is given.
+        ValueError: unless exactly one bound is given, above 0.
 
     >>> turns("twice as fast", [2.5, 2.2, 9, 2.4, 2.3, 2.6, 2.1], above=2, why="").p
     0.0078125
     """
     if (above is None) == (below is None):
         raise ValueError(f"'{statement}' needs a bound: give either above or below")
-    ratios = _numbers(statement, ratios)
+    ratios = _vector(statement, ratios, "turn")
     n = _enough(statement, ratios, LEAST_TURNS, "turns")
     relation, side = ("<", "less") if above is None else (">", "greater")
     bound = float(below if above is None else above)  # type: ignore[arg-type]
+    if not bound > 0:
+        raise ValueError(f"'{statement}' has the bound {bound}: ratios are above 0")
     with np.errstate(divide="ignore", invalid="ignore"):  # ratios of 0 and below
         logs = np.log(ratios) - np.log(bound)
     p = scipy.stats.wilcoxon(
@@ -222,10 +229,17 @@ def share(statement: str, successes: Array, *, at_least: float, why: str) -> Cla
         at_least: share in (0, 1).
         why: the reason for this share.
 
+    Raises:
+        UserError: with fewer than 5 seeds, or if `successes` are numbers.
+
     >>> share("nearly all", [True] * 64, at_least=0.9, why="all but bad luck").verdict
     'holds'
     """
-    successes = np.asarray(successes, bool)
+    given, successes = successes, np.asarray(successes)
+    if successes.dtype != bool or successes.ndim != 1:
+        raise UserError(
+            f"'{statement}' counts {repr_of(given)}: give True or False for each seed"
+        )
     n = _enough(statement, successes)
     hits = int(successes.sum())
     p = scipy.stats.binomtest(hits, n, at_least, "greater").pvalue
@@ -271,6 +285,13 @@ def _numbers(statement: str, values: Array) -> np.ndarray:
         ) from None
 
 
+def _vector(statement: str, values: Array, of: str) -> np.ndarray:
+    values = _numbers(statement, values)
+    if values.ndim != 1:
+        raise UserError(f"'{statement}' has values {values.shape}: give one per {of}")
+    return values
+
+
 def _every(statement, values, relation, bound, why, test) -> Claim:
     values = _numbers(statement, values).ravel()
     if not values.size:
@@ -286,16 +307,17 @@ def _every(statement, values, relation, bound, why, test) -> Claim:
 
 
 def _t_test(statement, values, than, relation, by, why) -> Claim:
-    values = _numbers(statement, values)
+    values = _vector(statement, values, "seed")
     n = _enough(statement, values)
     paired = np.ndim(than) > 0
+    than = _numbers(statement, than)
     if paired and np.shape(than) != values.shape:
         raise ValueError(
             f"'{statement}' pairs {values.shape} with {np.shape(than)}: give both for "
             "the same seeds"
         )
-    measured = values - np.asarray(than) if paired else values  # [n]
-    bound = by if paired else float(than) + by
+    measured = values - than if paired else values  # [n]
+    bound = by if paired else float(than[0]) + by
     side = "greater" if relation == ">" else "less"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # equal values have no spread

@@ -25,12 +25,15 @@ STDLIB = sysconfig.get_path("stdlib")
 CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "checkpoint": "jaxpr", "remat2": "jaxpr"}
 CALLS |= {"closed_call": "call_jaxpr", "core_call": "call_jaxpr"}
 SMALLEST = 2**10  # of the numbers, in multiples of the smallest normal number
-# Messages of JAX about a missing mode; any other exception is an error of the function.
+# Messages of JAX about a missing mode, for which it also has NotImplementedError; any
+# other exception is an error of the function.
 NO_MODE = (
     "forward-mode",
     "Reverse-mode",
     "do not support JVP",
     "does not support JVP",
+    "do not support transpose",
+    "cannot be differentiated",
     "Differentiation rule",
     "Transpose rule",
     "Linearization",
@@ -125,8 +128,8 @@ def lift(
 
     Raises:
         UserError: if an argnum is out of range, there are no numbers to differentiate
-            by, a number is not finite or too close to 0, or `f` returns no real or
-            complex number.
+            by, a number is not finite or too close to 0, or `f` returns something other
+            than arrays, or no real or complex number.
     """
     leaves, tree = jax.tree_util.tree_flatten_with_path(tuple(args))
     for path, x in leaves:
@@ -147,9 +150,16 @@ def lift(
                 )
             out = out[0]
         flat, _ = jax.tree_util.tree_flatten_with_path(out)
+        named = {"f" + jax.tree_util.keystr(path): x for path, x in flat}
+        for name, x in named.items():
+            if not (_is_array(x) and _is_of_jax(x)):
+                raise UserError(
+                    f"{name} is {repr_of(x)}, which JAX does not differentiate: return "
+                    "arrays, or return it in the second of a pair with has_aux=True"
+                )
         return {
-            "f" + jax.tree_util.keystr(path): jnp.asarray(x)
-            for path, x in flat
+            name: jnp.asarray(x)
+            for name, x in named.items()
             if _is_inexact(x) and np.size(x)
         }
 
@@ -252,7 +262,7 @@ def _check_leaf(name: str, x: Any) -> None:
 
 
 def _is_of_jax(x: Any) -> bool:
-    """Whether JAX takes a NumPy array of this type and dtype."""
+    """Whether JAX takes an array of this type and dtype."""
     try:
         jnp.result_type(x)
     except TypeError:
@@ -285,12 +295,19 @@ def _derived(parts: Sequence[Part]) -> tuple[Part, ...]:
 
 def mode_is_missing(error: Exception) -> bool:
     """Whether an exception means that f lacks this mode, and not that f failed."""
-    return any(words in str(error) for words in NO_MODE)
+    is_said = any(words in str(error) for words in NO_MODE)
+    return is_said or isinstance(error, NotImplementedError)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an exception says, or its type if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def narrowed(fn: Function) -> str:
     """The first equation that computes in less than float64, or "" if there is none."""
-    found = _narrowed(fn.program.jaxpr, fn.program.jaxpr.invars)
+    jaxpr = fn.program.jaxpr
+    found = _narrowed(jaxpr, jaxpr.invars, jaxpr.outvars)
     out = fn.program.out_avals[0].dtype
     return found or ("" if out == np.float64 else f"it returns {out}")
 
@@ -333,19 +350,26 @@ def _finite(what: str, x: np.ndarray) -> np.ndarray:
     return x
 
 
-def _narrowed(jaxpr: Any, moving: Any) -> str:
+def _narrowed(jaxpr: Any, moving: Any, wanted: Any) -> str:
+    needed = set(map(id, wanted))
+    for eqn in reversed(jaxpr.eqns):
+        if not needed.isdisjoint(map(id, eqn.outvars)):
+            needed |= set(map(id, eqn.invars))
     moves = set(map(id, moving))
     for eqn in jaxpr.eqns:
         hit = [id(v) in moves for v in eqn.invars]
-        if not any(hit):
+        kept = [id(v) in needed for v in eqn.outvars]
+        if not any(hit) or not any(kept):  # an auxiliary output, for example
             continue
         moves |= set(map(id, eqn.outvars))
         bodies = bodies_of(eqn)
         for body in bodies:
-            moving = body.invars
+            moving, wanted = body.invars, body.outvars
             if len(hit) == len(moving) and eqn.primitive.name != "scan":  # a plain call
                 moving = [v for v, h in zip(moving, hit, strict=True) if h]
-            if found := _narrowed(body, moving):
+            if eqn.primitive.name in CALLS:
+                wanted = [v for v, k in zip(wanted, kept, strict=True) if k]
+            if found := _narrowed(body, moving, wanted):
                 return found
         came = {_bits(v) for v, h in zip(eqn.invars, hit, strict=True) if h}
         for v in [] if bodies or 64 not in came else eqn.outvars:

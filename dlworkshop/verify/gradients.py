@@ -113,8 +113,8 @@ def check_gradients(
     Raises:
         UserError: if there are no numbers to differentiate by, a number is not finite
             or closer to 0 than 2e-305 (1e-35 in float32), JAX does not support an
-            array or is tracing it, or `f` is not a function, does not compute in
-            `dtype` throughout, or has no derivative.
+            array or is tracing it, or `f` is not a function, returns anything but
+            arrays, does not compute in `dtype` throughout, or has no derivative.
 
     >>> import jax.numpy as jnp
     >>> report = check_gradients(lambda w: jnp.sum(jnp.sin(w)), jnp.arange(3.0))
@@ -266,8 +266,9 @@ def _is_some_of(given: Any, known: Sequence[str]) -> bool:
 
 @contextlib.contextmanager
 def _quiet(width: np.dtype) -> Iterator[None]:
-    """Settings of JAX during a check: NaN outside the domain of f is not an error."""
+    """Settings during a check: NaN outside the domain of f is not an error."""
     with contextlib.ExitStack() as stack:
+        stack.enter_context(np.errstate(all="ignore"))
         stack.enter_context(jax.debug_nans(False))
         stack.enter_context(jax.debug_infs(False))
         stack.enter_context(jax.transfer_guard("allow"))

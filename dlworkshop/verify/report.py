@@ -55,7 +55,8 @@ class Culprit(NamedTuple):
 
     def __str__(self) -> str:
         """One line."""
-        return f"{self.name} at {self.where}: {self.finding}"
+        at = f" at {self.where}" if self.where else ""  # f may be a function of JAX
+        return f"{self.name}{at}: {self.finding}"
 
 
 class GradientReport(NamedTuple):

@@ -14,6 +14,7 @@ from dlworkshop.verify.functions import (
     MODELS,
     Function,
     bodies_of,
+    first_line,
     is_of_library,
     mode_is_missing,
     place_of,
@@ -90,11 +91,9 @@ def compare(
                 pairs += batched
                 notes += untried
         except Exception as error:
-            if not isinstance(error, NotImplementedError) and not (
-                mode_is_missing(error) or "vmap" in str(error)
-            ):
+            if not (mode_is_missing(error) or "vmap" in str(error)):
                 raise
-            notes.append(f"{name} was not compared: {_first_line(error)}")
+            notes.append(f"{name} was not compared: {first_line(error)}")
             continue
         compared = _compared(name, fn, pairs, float(scale.max()), {})
         if not compared.ok and name != "repeat":  # two equal calls round equally
@@ -142,15 +141,11 @@ def _batched(fn: Function, modes: Sequence[str], u, ray) -> tuple[list, list[str
             try:
                 ours = np.asarray(jax.vmap(lambda x, d=derivative: d(fn.at, x))(batch))
             except Exception as error:  # a rule may know batches of arguments only
-                notes.append(f"{name} does not work: {_first_line(error)}")
+                notes.append(f"{name} does not work: {first_line(error)}")
                 continue
             theirs = np.stack([np.asarray(derivative(fn.at, x)) for x in batch])
             found.append((what, ours, theirs))
     return found, notes
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _valued(fn: Function, modes: Sequence[str]) -> Callable:

@@ -42,11 +42,24 @@ def test_exact_compares_trees_of_any_structure():
 
 
 @pytest.mark.parametrize(
-    "found", [np.ones(2, np.float32), np.ones(3), np.ones((2, 1)), [np.ones(2)] * 2]
+    ("found", "words"),
+    [
+        (np.ones(2, np.float32), "needs float64"),
+        (np.ones(3), r"shapes \[\(3,\)\] with \[\(2,\)\]"),
+        (np.ones((2, 1)), "shapes"),
+        ([np.ones(2)] * 2, r"shapes \[\(2,\), \(2,\)\] with \[\(2,\)\]"),
+        ([], r"shapes \[\] with \[\(2,\)\]"),
+    ],
 )
-def test_exact_refuses_what_cannot_be_compared(found):
-    with pytest.raises(ValueError):
+def test_exact_refuses_what_cannot_be_compared(found, words):
+    with pytest.raises(ValueError, match=words):
         exact(found, np.ones(2))
+
+
+@pytest.mark.parametrize("scale", [-1.0, 0, np.inf, np.nan])
+def test_exact_refuses_a_scale_by_which_anything_is_equal(scale):
+    with pytest.raises(ValueError, match="has the scale"):
+        exact(1.0, 2.0, scale=scale)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -155,6 +168,8 @@ def test_turns_want_one_bound_and_enough_turns():
     for bounds in ({}, {"above": 1, "below": 2}):
         with pytest.raises(ValueError, match="either above or below"):
             claims.turns("t", np.ones(7), why="w", **bounds)
+    with pytest.raises(ValueError, match="ratios are above 0"):
+        claims.turns("t", np.ones(7), above=0, why="w")
     with pytest.raises(UserError, match=r"6 turns: .*--seeds 7"):
         claims.turns("t", np.ones(6), above=1, why="w")
 
@@ -190,6 +205,26 @@ def test_a_share_is_that_of_all_seeds_there_are(hits, verdict):
 def test_a_few_seeds_decide_nothing(decide):
     with pytest.raises(UserError, match="--seeds 5"):
         decide(SEEDS[:4])
+
+
+@pytest.mark.parametrize(
+    ("decide", "words"),
+    [
+        (lambda: claims.share("s", [0.3] * 64, at_least=0.9, why="w"), "True or False"),
+        (lambda: claims.share("s", [np.nan] * 64, at_least=0.9, why="w"), "counts"),
+        (
+            lambda: claims.share("s", ["no"] * 64, at_least=0.9, why="w"),
+            "counts a list",
+        ),
+        (lambda: claims.share("s", True, at_least=0.9, why="w"), "counts True"),
+        (lambda: claims.greater("g", np.ones((5, 2)), 0, why="w"), "one per seed"),
+        (lambda: claims.greater("g", SEEDS, "low", why="w"), "about 'low': give num"),
+        (lambda: claims.turns("t", np.ones((7, 2)), above=1, why="w"), "one per turn"),
+    ],
+)
+def test_what_decides_nothing_is_said(decide, words):
+    with pytest.raises(UserError, match=words):
+        decide()
 
 
 def test_a_few_seeds_can_be_refused_before_the_work():

@@ -270,6 +270,11 @@ def test_a_masked_division_is_named():
     assert report.culprits[0].name == "div", report
 
 
+def test_an_equation_without_a_line_of_its_own_is_named():
+    report = check_gradients(jnp.sqrt, np.array([0.0, 1.0]))
+    assert "culprit: sqrt: its derivative is inf at entry [0]" in str(report), report
+
+
 def test_a_rule_that_breaks_under_vmap_is_named():
     @jax.custom_batching.custom_vmap
     def normed(x):

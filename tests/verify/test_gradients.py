@@ -337,6 +337,36 @@ def test_float32_that_does_not_move_with_params_is_fine():
     assert check_gradients(f, VECTOR).ok
 
 
+def logged(p):
+    """A loss and what is written to a log in float32."""
+    return jnp.sum(p**2), {"log": p.astype(jnp.float32)}
+
+
+def counted(p):
+    """A loss and an integer, which is not differentiated."""
+    return jnp.sum(p**2), jnp.sum(p.astype(jnp.float16) > 0)
+
+
+@pytest.mark.parametrize(
+    ("f", "has_aux"),
+    [(logged, True), (jax.jit(logged), True), (counted, False)],
+    ids=["auxiliary", "auxiliary of jit", "integer"],
+)
+def test_float32_that_nothing_checked_depends_on_is_fine(f, has_aux):
+    assert check_gradients(f, VECTOR, has_aux=has_aux).ok
+
+
+def test_float32_beside_an_auxiliary_output_of_float32_is_said():
+    def f(p):
+        loss, aux = jax.jit(logged)(p.astype(jnp.float32).astype(p.dtype))
+        return loss, aux
+
+    with pytest.raises(UserError, match="float64 all the way"):
+        check_gradients(f, VECTOR, has_aux=True)
+    with pytest.raises(UserError, match="float64 all the way"):
+        check_gradients(jax.jit(logged), VECTOR)
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -414,6 +444,33 @@ def test_every_output_is_looked_at():
     assert large.ok, large
 
 
+class Unregistered:
+    """A result that JAX does not know as a pytree."""
+
+    def __init__(self, x):
+        self.x = x
+
+
+@pytest.mark.parametrize(
+    ("made", "name"),
+    [
+        (Unregistered, "a Unregistered"),
+        (lambda _: "loss", "'loss'"),
+        (lambda _: cross_entropy, "a function"),
+        (lambda _: np.array(["loss"]), r"an array <U4\[1\]"),
+    ],
+    ids=["an object", "a text", "a function", "an array of texts"],
+)
+def test_an_output_that_cannot_be_looked_at_is_refused(made, name):
+    def f(p):
+        return {"loss": jnp.sum(p**2), "other": (made(p), 3, None, True)}
+
+    with pytest.raises(UserError, match=rf"f\['other'\]\[0\] is {name}.*has_aux"):
+        check_gradients(f, VECTOR)
+    report = check_gradients(lambda p: (jnp.sum(p), f(p)), VECTOR, has_aux=True)
+    assert report.ok, report
+
+
 @pytest.mark.parametrize("wrong", [False, True])
 def test_complex_numbers_follow_the_conventions_of_jax(wrong):
     @jax.custom_vjp
@@ -448,6 +505,49 @@ def test_a_mode_that_is_not_there_is_noted():
         check_gradients(rule_of_reverse, VECTOR, modes=("fwd",))
     report = check_gradients(looping, VECTOR)
     assert report.ok and "reverse mode is not available" in report.notes[0], report
+
+
+def transposed_callback(x):
+    """Its tangent is computed by a callback, which has no transpose."""
+    f = jax.custom_jvp(jnp.sin)
+
+    @f.defjvp
+    def _(primals, tangents):
+        (x,), (t,) = primals, tangents
+        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return f(x), jax.pure_callback(lambda x, t: np.cos(x) * t, shape, x, t)
+
+    return f(x)
+
+
+def rule_without_words(x):
+    f = jax.custom_vjp(jnp.sin)
+
+    def backward(*_):
+        raise NotImplementedError
+
+    f.defvjp(lambda x: (jnp.sin(x), x), backward)
+    return f(x)
+
+
+@pytest.mark.parametrize(
+    ("f", "words"),
+    [
+        (rule_without_words, "reverse mode is not available .*: NotImplementedError"),
+        (lambda p: jnp.linalg.svd(p.reshape(2, 3)), "not implemented for full matr"),
+        (lambda p: jax.lax.linalg.eig(p[:4].reshape(2, 2)), "enable_eigvec_derivs"),
+    ],
+    ids=["a rule", "svd", "eig"],
+)
+def test_a_derivative_that_nobody_has_written_is_named(f, words):
+    with pytest.raises(UserError, match=f"no derivative to check: .*{words}"):
+        check_gradients(f, VECTOR)
+
+
+def test_a_callback_without_a_transpose_is_checked_in_forward_mode():
+    report = check_gradients(transposed_callback, 0.5)
+    assert report.ok and report.rows[0].mode == "fwd", report
+    assert "reverse mode is not available" in report.notes[0], report
 
 
 def test_second_derivatives_are_checked_where_they_are_asked_for():
@@ -507,6 +607,16 @@ def test_the_settings_of_a_strict_suite_are_no_hindrance(setting):
     finally:
         jax.config.update(name, before)
     assert report.ok and outside.ok, f"{report} {outside}"
+
+
+@pytest.mark.parametrize("kind", ["raise", "warn"])
+@pytest.mark.filterwarnings("error")
+def test_errors_of_numpy_are_not_those_of_the_function(kind):
+    with np.errstate(all=kind):
+        report = check_gradients(lambda p: jnp.sum(p**2), np.array([1e-200, 1.0]))
+        wild = check_gradients(lambda p: jnp.sum(jnp.exp(-p)), np.array([700.0, 1.0]))
+        inside = np.geterr()["over"]
+    assert report.ok and wild.ok and inside == kind, f"{report} {wild}"
 
 
 def test_the_slope_between_the_jumps_of_rounding_is_no_evidence():
