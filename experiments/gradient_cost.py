@@ -27,7 +27,7 @@ from slides import gradient_cost as slides
 from dlworkshop import workshop
 from dlworkshop.models import num_params
 from dlworkshop.verify import claims
-from dlworkshop.workshop.lesson import Lesson
+from dlworkshop.workshop.lesson import Lesson, check_rising, check_settings
 from dlworkshop.workshop.timing import in_turns
 
 
@@ -80,6 +80,8 @@ def operations(function, *args):
 
 def main(config: Config) -> Lesson:
     """Count the operations of each method, then measure their times in turns."""
+    check_settings(config, seeds=claims.LEAST_TURNS, widths=1)
+    check_rising(config, "widths")
     drawn = [draw(jax.random.key(0), width) for width in config.widths]
     num_weights = np.array([num_params(weights) for weights, _, _ in drawn])
     forward = np.array([operations(loss, *d) for d in drawn])

@@ -27,8 +27,9 @@ from scipy import special, stats
 from slides import halving as slides
 
 from dlworkshop import data, fit, models, observers, workshop
+from dlworkshop.errors import UserError
 from dlworkshop.verify import claims
-from dlworkshop.workshop.lesson import Lesson
+from dlworkshop.workshop.lesson import Lesson, check_settings
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,14 @@ def agreement(losses: np.ndarray, rungs: np.ndarray) -> list[float]:
 def main(config: Config) -> Lesson:
     """Train all settings to the end, and halved; compare what each search finds."""
     claims.check_seeds(config.seeds)
+    check_settings(config, num_rates=1, num_epochs=1, min_epochs=1, factor=2)
+    settings, seeds = 3 * config.num_rates, config.seeds
+    by = config.min_epochs, config.factor
+    if len(np.unique(halve(np.zeros((config.num_epochs, settings)), *by))) < 3:
+        raise UserError(
+            f"{settings} settings are dropped at fewer than two rungs before epoch "
+            f"{config.num_epochs}: give more rates, more epochs or a smaller factor"
+        )
     train = partial(
         fit,
         models.mlp((64,)),
@@ -104,7 +113,6 @@ def main(config: Config) -> Lesson:
     halving = observers.successive_halving(config.min_epochs, config.factor)
     halved = train(observe=[halving], read_test=False)
 
-    settings, seeds = 3 * config.num_rates, config.seeds
     losses = whole.history["validation/loss"]  # [T, S P], nan within an epoch
     losses = losses[np.isfinite(losses).any(1)].reshape(-1, settings, seeds)
     losses = np.nan_to_num(losses, nan=LOST).clip(max=LOST)  # [E, S, P]
@@ -112,7 +120,6 @@ def main(config: Config) -> Lesson:
     test = np.array([row["test"]["loss"] for row in rows], float)
     test = np.nan_to_num(test, nan=LOST).clip(max=LOST).reshape(settings, seeds)
 
-    by = config.min_epochs, config.factor
     searches = [(losses[..., p], test[:, p]) for p in range(seeds)]
     epochs = np.array([halve(curves, *by) for curves, _ in searches])  # [P, S]
     spent = epochs.sum(1) / config.num_epochs  # settings trained to the end

@@ -25,7 +25,7 @@ from slides import logistic_regression as slides
 
 from dlworkshop import workshop
 from dlworkshop.verify import check_gradients, claims
-from dlworkshop.workshop.lesson import Lesson
+from dlworkshop.workshop.lesson import Lesson, check_positive, check_settings
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,8 @@ def descend(start, x, y, penalty, num_steps):
 @jax.enable_x64(True)
 def main(config: Config) -> Lesson:
     """Check the formulas at random weights, then descend from each of them."""
+    check_settings(config, seeds=2, num_steps=1)
+    check_positive(config, "penalty")
     raw, y = load_breast_cancer(return_X_y=True)
     features = (raw - raw.mean(0)) / raw.std(0)
     x = np.column_stack([features, np.ones(len(y))])  # [N, D], the bias is a weight

@@ -28,7 +28,7 @@ from dlworkshop import data, models, workshop
 from dlworkshop.data import toy
 from dlworkshop.models.convolution import computed_by
 from dlworkshop.verify import claims
-from dlworkshop.workshop.lesson import Lesson, fit_best_rate
+from dlworkshop.workshop.lesson import Lesson, check_settings, fit_best_rate
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,7 @@ def identities(num_draws):
 
 def main(config: Config) -> Lesson:
     """The identities, then a population of networks for each kind of pooling."""
+    check_settings(config, seeds=claims.LEAST_SEEDS)
     found = {name: answers(pool, config) for name, pool in POOLS.items()}
     change = {name: values[:, 1] for name, (values, *_) in found.items()}  # [P] each
 

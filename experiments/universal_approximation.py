@@ -30,7 +30,13 @@ from dlworkshop import workshop
 from dlworkshop.data import toy
 from dlworkshop.learn.minimize import minimize
 from dlworkshop.verify import claims
-from dlworkshop.workshop.lesson import Lesson, vmap_grid
+from dlworkshop.workshop.lesson import (
+    Lesson,
+    check_positive,
+    check_rising,
+    check_settings,
+    vmap_grid,
+)
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,9 @@ def learn(config, width, target, key):
 
 def main(config: Config) -> Lesson:
     """The proof by hand, then a population of all curves and seeds for each width."""
+    check_settings(config, seeds=claims.LEAST_SEEDS, widths=1, num_steps=1)
+    check_rising(config, "widths")
+    check_positive(config, "learning_rate")
     keys = jax.random.split(jax.random.key(0), config.seeds)
     seen = np.array([curve(SEEN) for curve in CURVES.values()], np.float32)  # [F, 128]
     truth = np.array([curve(POINTS) for curve in CURVES.values()])  # [F, points]

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dlworkshop.errors import UserError
 from dlworkshop.workshop.script import perform
 
 HERE = Path(__file__).parent
@@ -104,6 +105,47 @@ def test_a_planted_error_is_seen(name, plant):
     for start in fail:
         found = [c for c in claims_of(lesson) if c.statement.startswith(start)]
         assert found and all(claim.verdict == "fails" for claim in found), found
+
+
+REFUSED = [
+    ("activations", {"depth": 1}),
+    ("activations", {"gain": -1.0}),
+    ("backpropagation", {"seeds": 0}),
+    ("batch_forwarding", {"batch_sizes": (1024, 1)}),
+    ("batch_forwarding", {"batch_sizes": (0, 1)}),
+    ("cnn_features", {"seeds": 4}),
+    ("compiling", {"members": (4, 16)}),
+    ("components", {"num_steps": 0}),
+    ("convolution", {"seeds": 0}),
+    ("data_size", {"sizes": (64, 16)}),
+    ("data_size", {"num_epochs": 1, "sizes": (8, 16)}),
+    ("feedforward", {"depth": 1}),
+    ("gradient_cost", {"widths": (4,)}),
+    ("halving", {"num_epochs": 3}),
+    ("halving", {"factor": 1}),
+    ("jax_in_ten_minutes", {"seeds": 0}),
+    ("logistic_regression", {"penalty": 0.0}),
+    ("logistic_regression", {"seeds": 1}),
+    ("pooling", {"seeds": 4}),
+    ("softmax", {"num_epochs": (2,)}),
+    ("universal_approximation", {"widths": ()}),
+    ("vgg16", {"seeds": 0}),
+    ("vmap_vs_loop", {"members": (4, 64)}),
+    ("why_convolution", {"sizes": (150, 1200)}),
+    ("why_convolution", {"sizes": (1500, 3000)}),
+    ("why_convolution", {"learning_rates": ()}),
+    ("why_depth", {"folds": 0}),
+    ("why_depth", {"folds": 30}),
+    ("xor", {"num_steps": 0}),
+]
+
+
+@pytest.mark.parametrize(("name", "settings"), REFUSED)
+def test_settings_that_cannot_be_right_are_refused_before_the_work(name, settings):
+    script = load(EXPERIMENTS / f"{name}.py", name)
+    with pytest.raises(UserError) as raised:
+        script.main(script.Config(**settings))
+    assert re.search(": (give|begin)", str(raised.value))
 
 
 @pytest.mark.parametrize("name", LESSONS)
