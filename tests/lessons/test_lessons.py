@@ -13,6 +13,7 @@ import re
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -124,6 +125,7 @@ REFUSED = [
     ("halving", {"num_epochs": 3}),
     ("halving", {"factor": 1}),
     ("jax_in_ten_minutes", {"seeds": 0}),
+    ("learning_depth", {"learning_rate": (0.1, 0.01, 0.001)}),
     ("logistic_regression", {"penalty": 0.0}),
     ("logistic_regression", {"seeds": 1}),
     ("pooling", {"seeds": 4}),
@@ -153,3 +155,16 @@ def test_its_settings_are_frozen(name):
     config = load(EXPERIMENTS / f"{name}.py", name).Config()
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.seeds = 1
+
+
+def test_a_diverged_learning_rate_is_not_the_best_one():
+    script = load(EXPERIMENTS / "learning_depth.py", "learning_depth")
+
+    def learn(config, widths, rate, key):
+        error = jnp.where(rate > 0.05, jnp.nan, 1 - rate)
+        return error, jnp.zeros(len(script.POINTS)), jnp.ones(len(script.MIDDLES))
+
+    script.learn = learn
+    lesson = script.main(script.Config(seeds=5))
+    (tuning,) = (figure for figure in lesson.figures if figure.name == "tuning")
+    assert tuning.title.endswith("are 0.03, 0.03, 0.03, 0.03")
