@@ -126,6 +126,9 @@ REFUSED = [
     ("halving", {"factor": 1}),
     ("jax_in_ten_minutes", {"seeds": 0}),
     ("learning_depth", {"learning_rate": (0.1, 0.01, 0.001)}),
+    ("learning_rate_finder", {"seeds": 8}),
+    ("learning_rate_finder", {"num_rates": 4}),
+    ("learning_rate_finder", {"num_steps": (60, 20)}),
     ("logistic_regression", {"penalty": 0.0}),
     ("logistic_regression", {"seeds": 1}),
     ("pooling", {"seeds": 4}),
@@ -168,3 +171,14 @@ def test_a_diverged_learning_rate_is_not_the_best_one():
     lesson = script.main(script.Config(seeds=5))
     (tuning,) = (figure for figure in lesson.figures if figure.name == "tuning")
     assert tuning.title.endswith("are 0.03, 0.03, 0.03, 0.03")
+
+
+def test_a_rate_at_the_end_has_no_tenfold_to_be_compared_with():
+    script = load(EXPERIMENTS / "learning_rate_finder.py", "learning_rate_finder")
+    script.learn = lambda steps, rate, *_: (
+        1 / rate * jnp.ones(3),
+        1 / rate,
+        rate[None],
+    )
+    with pytest.raises(UserError, match="larger highest"):
+        script.main(script.Config())
