@@ -129,6 +129,8 @@ REFUSED = [
     ("learning_rate_finder", {"seeds": 8}),
     ("learning_rate_finder", {"num_rates": 4}),
     ("learning_rate_finder", {"num_steps": (60, 20)}),
+    ("learning_rate_limit", {"num_rates": 5}),
+    ("learning_rate_limit", {"num_steps": 1}),
     ("logistic_regression", {"penalty": 0.0}),
     ("logistic_regression", {"seeds": 1}),
     ("pooling", {"seeds": 4}),
@@ -182,3 +184,17 @@ def test_a_rate_at_the_end_has_no_tenfold_to_be_compared_with():
     )
     with pytest.raises(UserError, match="larger highest"):
         script.main(script.Config())
+
+
+@pytest.mark.parametrize(
+    ("edge", "said"), [(0.2, "0.202 is the first to diverge"), (9, "none diverges")]
+)
+def test_a_rate_diverges_if_its_loss_grows_or_is_not_finite(edge, said):
+    script = load(EXPERIMENTS / "learning_rate_limit.py", "learning_rate_limit")
+
+    def descend(w, rate, xs, ys, num_steps):
+        lost = jnp.array([2.0, jnp.inf, jnp.inf])
+        return w, jnp.where(rate > edge, lost, jnp.array([2.0, 2.0, 1.0]))
+
+    script.descend = descend
+    assert said in script.main(script.Config(num_rates=20)).finding
