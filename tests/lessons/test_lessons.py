@@ -12,6 +12,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -134,6 +135,7 @@ REFUSED = [
     ("logistic_regression", {"penalty": 0.0}),
     ("logistic_regression", {"seeds": 1}),
     ("pooling", {"seeds": 4}),
+    ("seeds", {"learning_rate": (0.003, 0.003)}),
     ("softmax", {"num_epochs": (2,)}),
     ("universal_approximation", {"widths": ()}),
     ("vgg16", {"seeds": 0}),
@@ -198,3 +200,15 @@ def test_a_rate_diverges_if_its_loss_grows_or_is_not_finite(edge, said):
 
     script.descend = descend
     assert said in script.main(script.Config(num_rates=20)).finding
+
+
+def test_the_sign_of_a_difference_is_said_as_it_is():
+    script = load(EXPERIMENTS / "seeds.py", "seeds")
+    noise = np.random.default_rng(0).normal(0, 0.002, (2, 40))
+    a_and_b = noise + np.array([[0.90], [0.95]])  # B is better
+    script.fit = lambda *_, **__: SimpleNamespace(test_metric=a_and_b.ravel())
+    lesson = script.main(script.Config())
+    assert lesson.finding.startswith("A - B is -5.")
+    assert "A is not ahead in 100% of cases" in lesson.finding
+    agrees = [c for c in lesson.claims if c.statement.startswith("A permutation")]
+    assert [claim.verdict for claim in agrees] == ["fails"]  # B is better, not A
