@@ -212,3 +212,14 @@ def test_the_sign_of_a_difference_is_said_as_it_is():
     assert "A is not ahead in 100% of cases" in lesson.finding
     agrees = [c for c in lesson.claims if c.statement.startswith("A permutation")]
     assert [claim.verdict for claim in agrees] == ["fails"]  # B is better, not A
+
+
+def test_the_time_of_a_batch_is_compared_with_the_smallest_batch():
+    load(EXPERIMENTS / "batch_forwarding.py", "batch_forwarding")  # brings slides
+    from slides.batch_forwarding import latency  # noqa: PLC0415
+
+    sizes, rate = np.array([4, 64]), np.array([[40.0, 320.0]])  # 0.1 s and 0.2 s
+    title = latency(sizes, rate).title
+    assert title == "64 examples together take 2.0 times as long as 4"
+    title = latency(np.array([1, 16]), rate).title
+    assert title == "16 examples together take 2.0 times as long as one alone"
