@@ -29,7 +29,7 @@ from slides import activations as slides
 
 from dlworkshop import workshop
 from dlworkshop.verify import check_gradients, claims
-from dlworkshop.workshop.lesson import Lesson, vmap_grid
+from dlworkshop.workshop.lesson import Lesson, check_positive, check_settings, vmap_grid
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Config(workshop.Config):
 
     seeds: int = 32
     """Number of networks of each kind, each with its own input."""
-    depth: workshop.Whole = 10
+    depth: int = 10
     """Number of hidden layers that the gradient passes through."""
     gain: float = 1.0
     """Standard deviation of the initial weights, as a multiple of 1 / sqrt(inputs)."""
@@ -115,6 +115,8 @@ def identities():
 @jax.enable_x64(True)
 def main(config: Config) -> Lesson:
     """Check the identities, then deep networks, a population for each activation."""
+    check_settings(config, seeds=claims.LEAST_SEEDS, depth=2)
+    check_positive(config, "gain")
     keys = jax.random.split(jax.random.key(0), config.seeds)
     one = vmap_grid(partial(deep_gradients, config))
     sizes, scaled = map(np.asarray, one(jnp.arange(len(ACTIVATIONS)), keys))

@@ -25,7 +25,7 @@ from slides import backpropagation as slides
 
 from dlworkshop import workshop
 from dlworkshop.verify import check_gradients, claims
-from dlworkshop.workshop.lesson import Lesson
+from dlworkshop.workshop.lesson import Lesson, check_settings
 
 STEPS = 10.0 ** -np.arange(2, 13)  # h of the differences
 
@@ -123,6 +123,7 @@ def draw(key):
 @jax.enable_x64(True)
 def main(config: Config) -> Lesson:
     """Compute the gradient in four ways, and measure the error of differences."""
+    check_settings(config, seeds=1)
     drawn = [draw(key) for key in jax.random.split(jax.random.key(0), config.seeds)]
     by_jax = [jax.grad(loss)(*d) for d in drawn]  # dL/dW1 [6, 4], dL/dW2 [4, 3] each
     chain = [by_chain_rule(*jax.device_get(d)) for d in drawn]

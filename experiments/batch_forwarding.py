@@ -21,7 +21,7 @@ from slides import batch_forwarding as slides
 
 from dlworkshop import workshop
 from dlworkshop.verify import claims
-from dlworkshop.workshop.lesson import Lesson
+from dlworkshop.workshop.lesson import Lesson, check_rising, check_settings
 from dlworkshop.workshop.timing import in_turns
 
 
@@ -31,9 +31,9 @@ class Config(workshop.Config):
 
     seeds: int = 10
     """Number of random networks and batches, and of rounds of timing."""
-    batch_sizes: workshop.Rising = (1, 4, 16, 64, 256, 1024)
+    batch_sizes: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
     """Numbers of samples in a batch."""
-    hidden: workshop.Whole = 128
+    hidden: int = 128
     """Hidden units of the timed network, which has 784 inputs and 10 outputs."""
 
 
@@ -107,6 +107,8 @@ def identities(num_draws):
 
 def main(config: Config) -> Lesson:
     """The identities, then examples per second against batch size."""
+    check_settings(config, seeds=claims.LEAST_TURNS, batch_sizes=1, hidden=1)
+    check_rising(config, "batch_sizes")
     sizes, batch_sizes = (784, config.hidden, 10), np.array(config.batch_sizes)
     xs, w1, w2 = draw(jax.random.key(0), sizes, max(batch_sizes))
     batch, one = jax.jit(by_vmap), jax.jit(forward)

@@ -30,7 +30,7 @@ from dlworkshop.learn.metrics import nearest_mean
 from dlworkshop.learn.minimize import batch_mean, trajectory
 from dlworkshop.models.convolution import computed_by
 from dlworkshop.verify import check_gradients, claims
-from dlworkshop.workshop.lesson import Lesson, fit_best_rate
+from dlworkshop.workshop.lesson import Lesson, check_settings, fit_best_rate
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Config(workshop.Config):
     """Number of networks for each learning rate."""
     learning_rates: tuple[float, ...] = (0.01, 0.03, 0.1)
     """Learning rates of Adam; validation chooses one."""
-    num_epochs: workshop.Whole = 20
+    num_epochs: int = 20
     """Passes over the training split."""
 
 
@@ -139,6 +139,7 @@ def identities(model, trained, test):
 
 def main(config: Config) -> Lesson:
     """Train, write the network out, and examine it stage by stage."""
+    check_settings(config, seeds=claims.LEAST_SEEDS)
     digits = data.load("digits")
     settings = config.learning_rates, config.seeds, config.num_epochs
     rate, params = fit_best_rate(MODEL, digits, *settings)  # [P, ...]

@@ -26,10 +26,11 @@ import optax
 from slides import compiling as slides
 
 from dlworkshop import data, losses, models, workshop
+from dlworkshop.errors import UserError
 from dlworkshop.learn.chunk import gather
 from dlworkshop.learn.minimize import batch_mean, minimize
 from dlworkshop.verify import claims
-from dlworkshop.workshop.lesson import Lesson
+from dlworkshop.workshop.lesson import Lesson, check_rising, check_settings
 from dlworkshop.workshop.timing import in_turns
 
 MODEL = models.mlp((8,))  # small, so that compiling dominates
@@ -41,7 +42,7 @@ class Config(workshop.Config):
 
     seeds: int = 7
     """Number of times each program is compiled, in turns."""
-    members: workshop.Rising = (1, 4, 16)
+    members: tuple[int, ...] = (1, 4, 16)
     """Numbers of networks in a population, rising from 1."""
 
 
@@ -77,6 +78,13 @@ def compiled(lift, params, batches):
 
 def main(config: Config) -> Lesson:
     """Compile both kinds of program for each population, then time their runs."""
+    check_settings(config, seeds=claims.LEAST_TURNS, members=1)
+    check_rising(config, "members")
+    if config.members[0] != 1:
+        raise UserError(
+            f"members is {config.members}: begin with 1, the network to which the "
+            "populations are compared"
+        )
     most, digits = max(config.members), data.load("digits").train
     batches = gather(digits, np.arange(40).reshape(10, 4))  # [T, B, ...]
     keys = jax.random.split(jax.random.key(0), most)

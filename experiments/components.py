@@ -27,7 +27,7 @@ from dlworkshop import data, losses, metrics, models, workshop
 from dlworkshop.learn.chunk import gather
 from dlworkshop.learn.minimize import batch_mean, minimize
 from dlworkshop.verify import claims
-from dlworkshop.workshop.lesson import Lesson
+from dlworkshop.workshop.lesson import Lesson, check_settings
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Config(workshop.Config):
 
     seeds: int = 10
     """Number of runs of each of the six trainings."""
-    num_steps: workshop.Whole = 200
+    num_steps: int = 200
     """Number of updates per training."""
-    batch_size: workshop.Whole = 64
+    batch_size: int = 64
     """Examples per update."""
 
 
@@ -98,6 +98,7 @@ def population(keys, shape, data, model, **others):
 @jax.enable_x64(True)
 def main(config: Config) -> Lesson:
     """The six trainings, each with all seeds side by side, and their comparison."""
+    check_settings(config, seeds=claims.LEAST_SEEDS, num_steps=1, batch_size=1)
     keys = jax.random.split(jax.random.key(0), config.seeds)
     run = partial(population, keys, (config.num_steps, config.batch_size))
     before = run(**AS_IT_IS)

@@ -28,7 +28,7 @@ from dlworkshop import workshop
 from dlworkshop.models import average_pool
 from dlworkshop.models.conv_impls import by_patches as convolve
 from dlworkshop.verify import claims
-from dlworkshop.workshop.lesson import Lesson
+from dlworkshop.workshop.lesson import Lesson, check_settings
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,7 @@ def sight(layers, x, kernels):
 @jax.enable_x64(True)
 def main(config: Config) -> Lesson:
     """Compute one sum in three ways, move the image, and measure what a unit sees."""
+    check_settings(config, seeds=1)
     rng = np.random.default_rng(0)
     x, kernel = rng.normal(size=(7, 6, 2)), rng.normal(size=(3, 3, 2, 2))
     s = by_loops(x, kernel)  # [5, 4, 2]

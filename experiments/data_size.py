@@ -29,7 +29,12 @@ from dlworkshop.errors import UserError
 from dlworkshop.learn.chunk import gather
 from dlworkshop.learn.minimize import batch_mean, minimize
 from dlworkshop.verify import claims
-from dlworkshop.workshop.lesson import Lesson
+from dlworkshop.workshop.lesson import (
+    Lesson,
+    check_positive,
+    check_rising,
+    check_settings,
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Config(workshop.TrainingConfig):
     """Number of networks for each number of examples, each with its own examples."""
     dataset: str = "digits"
     """Name of a data set of images; `mnist` needs `--data-dir` or a download."""
-    sizes: workshop.Rising = (16, 32, 64, 128, 256, 512, 1024)
+    sizes: tuple[int, ...] = (16, 32, 64, 128, 256, 512, 1024)
     """Numbers of training examples, rising; at least one example stays unseen."""
     num_epochs: int = 60
     """Passes over the largest set; smaller sets get as many updates."""
@@ -48,7 +53,7 @@ class Config(workshop.TrainingConfig):
     """Examples per update."""
     learning_rate: float = 0.003
     """Learning rate of Adam."""
-    hidden: workshop.Whole = 128
+    hidden: int = 128
     """Units of the hidden layer."""
 
 
@@ -86,6 +91,11 @@ def shares(model, train, test, params, own):
 
 def main(config: Config) -> Lesson:
     """All sizes and seeds as one population, with right and with shuffled labels."""
+    check_settings(
+        config, seeds=claims.LEAST_SEEDS, sizes=1, num_epochs=1, batch_size=1, hidden=1
+    )
+    check_rising(config, "sizes")
+    check_positive(config, "learning_rate")
     images = data.load(config.dataset, config.data_dir)
     num_examples = len(images.train.targets)
     if not 0 < max(config.sizes) < num_examples:
@@ -96,6 +106,11 @@ def main(config: Config) -> Lesson:
         )
     pairs = np.array([(k, size) for k in range(config.seeds) for size in config.sizes])
     dealt = [deal(config, num_examples, *pair) for pair in pairs]
+    if not dealt[0][1].size:
+        raise UserError(
+            f"{config.num_epochs} epochs of {max(config.sizes)} examples do not fill a "
+            f"batch of {config.batch_size}: give more epochs or a smaller batch_size"
+        )
     own, orders = map(jnp.stack, zip(*dealt, strict=True))  # [P, N], [P, S, B]
     model = models.mlp((config.hidden,), num_classes=len(images.classes))
 

@@ -24,7 +24,7 @@ from slides import feedforward as slides
 
 from dlworkshop import models, workshop
 from dlworkshop.verify import claims
-from dlworkshop.workshop.lesson import Lesson
+from dlworkshop.workshop.lesson import Lesson, check_settings
 
 INPUTS, HIDDEN = 6, 4  # W1 is 6x4, W2 is 4x1
 
@@ -35,7 +35,7 @@ class Config(workshop.Config):
 
     seeds: int = 20
     """Number of networks, each with its own weights and input."""
-    depth: workshop.Whole = 5
+    depth: int = 5
     """Number of hidden layers of the deepest network."""
 
 
@@ -85,6 +85,7 @@ def draw_network(key, depth):
 @jax.enable_x64(True)
 def main(config: Config) -> Lesson:
     """Compute one output in three ways at every depth; then cut each connection."""
+    check_settings(config, seeds=claims.LEAST_SEEDS, depth=2)
     keys = jax.random.split(jax.random.key(0), config.seeds)
     along = jnp.linspace(-5, 5, 101)  # values of x_1
     loops, matrices, flax, sweeps = [], [], [], []  # one entry for each depth

@@ -27,7 +27,7 @@ from slides import gradient_cost as slides
 from dlworkshop import workshop
 from dlworkshop.models import num_params
 from dlworkshop.verify import claims
-from dlworkshop.workshop.lesson import Lesson
+from dlworkshop.workshop.lesson import Lesson, check_rising, check_settings
 from dlworkshop.workshop.timing import in_turns
 
 
@@ -37,7 +37,7 @@ class Config(workshop.Config):
 
     seeds: int = 10
     """Number of rounds of timing, in which the methods take turns."""
-    widths: workshop.Rising = (4, 16, 64, 256)
+    widths: tuple[int, ...] = (4, 16, 64, 256)
     """Numbers of hidden units of the networks."""
 
 
@@ -80,6 +80,8 @@ def operations(function, *args):
 
 def main(config: Config) -> Lesson:
     """Count the operations of each method, then measure their times in turns."""
+    check_settings(config, seeds=claims.LEAST_TURNS, widths=1)
+    check_rising(config, "widths")
     drawn = [draw(jax.random.key(0), width) for width in config.widths]
     num_weights = np.array([num_params(weights) for weights, _, _ in drawn])
     forward = np.array([operations(loss, *d) for d in drawn])

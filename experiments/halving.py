@@ -29,7 +29,7 @@ from slides import halving as slides
 from dlworkshop import data, fit, models, observers, workshop
 from dlworkshop.errors import UserError
 from dlworkshop.verify import claims
-from dlworkshop.workshop.lesson import Lesson
+from dlworkshop.workshop.lesson import Lesson, check_settings
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class Config(workshop.Config):
 
     seeds: int = 10
     """Number of searches; each trains one network for each setting."""
-    num_rates: workshop.Whole = 9
+    num_rates: int = 9
     """Number of learning rates from 0.001 to 10, each with momenta 0, 0.9 and 0.99."""
-    num_epochs: workshop.Whole = 27
+    num_epochs: int = 27
     """Passes over the training split for settings that are trained to the end."""
-    min_epochs: workshop.Whole = 1
+    min_epochs: int = 1
     """Number of epochs before the first rung."""
     factor: int = 3
     """A rung keeps the best 1 / factor; the next has factor times as many epochs."""
@@ -88,12 +88,14 @@ def agreement(losses: np.ndarray, rungs: np.ndarray) -> list[float]:
 def main(config: Config) -> Lesson:
     """Train all settings to the end, and halved; compare what each search finds."""
     claims.check_seeds(config.seeds)
-    if config.min_epochs >= config.num_epochs:
+    check_settings(config, num_rates=1, num_epochs=1, min_epochs=1, factor=2)
+    settings, seeds = 3 * config.num_rates, config.seeds
+    by = config.min_epochs, config.factor
+    if len(np.unique(halve(np.zeros((config.num_epochs, settings)), *by))) < 3:
         raise UserError(
-            f"the rungs begin after {config.min_epochs} of {config.num_epochs} epochs: "
-            "give fewer --min-epochs, or more --num-epochs"
+            f"{settings} settings are dropped at fewer than two rungs before epoch "
+            f"{config.num_epochs}: give more rates, more epochs or a smaller factor"
         )
-    halving = observers.successive_halving(config.min_epochs, config.factor)
     train = partial(
         fit,
         models.mlp((64,)),
@@ -108,9 +110,9 @@ def main(config: Config) -> Lesson:
         batch_size=64,
     )
     whole = train()
+    halving = observers.successive_halving(config.min_epochs, config.factor)
     halved = train(observe=[halving], read_test=False)
 
-    settings, seeds = 3 * config.num_rates, config.seeds
     losses = whole.history["validation/loss"]  # [T, S P], nan within an epoch
     losses = losses[np.isfinite(losses).any(1)].reshape(-1, settings, seeds)
     losses = np.nan_to_num(losses, nan=LOST).clip(max=LOST)  # [E, S, P]
@@ -118,7 +120,6 @@ def main(config: Config) -> Lesson:
     test = np.array([row["test"]["loss"] for row in rows], float)
     test = np.nan_to_num(test, nan=LOST).clip(max=LOST).reshape(settings, seeds)
 
-    by = config.min_epochs, config.factor
     searches = [(losses[..., p], test[:, p]) for p in range(seeds)]
     epochs = np.array([halve(curves, *by) for curves, _ in searches])  # [P, S]
     spent = epochs.sum(1) / config.num_epochs  # settings trained to the end

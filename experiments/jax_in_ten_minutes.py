@@ -26,7 +26,7 @@ from slides import jax_in_ten_minutes as slides
 from dlworkshop import workshop
 from dlworkshop.types import Claim
 from dlworkshop.verify import check_gradients, claims
-from dlworkshop.workshop.lesson import Figure, Lesson
+from dlworkshop.workshop.lesson import Figure, Lesson, check_settings
 from dlworkshop.workshop.timing import in_turns
 
 
@@ -36,7 +36,7 @@ class Config(workshop.Config):
 
     seeds: int = 8
     """Number of members of the population."""
-    num_steps: workshop.Whole = 1000
+    num_steps: int = 1000
     """Number of training steps."""
 
 
@@ -169,6 +169,7 @@ def tutorial(config):  # noqa: PLR0915 (it is read from top to bottom)
 @jax.enable_x64(True)
 def main(config: Config) -> Lesson:
     """Check one transformation after the other, and print the statements."""
+    check_settings(config, seeds=claims.LEAST_SEEDS, num_steps=1)
     said = []
     for part in tutorial(config):
         said.append(part)

@@ -30,7 +30,13 @@ from dlworkshop.data import toy
 from dlworkshop.learn.minimize import minimize
 from dlworkshop.models import num_params
 from dlworkshop.verify import claims
-from dlworkshop.workshop.lesson import Lesson, vmap_grid
+from dlworkshop.workshop.lesson import (
+    Lesson,
+    check_positive,
+    check_rising,
+    check_settings,
+    vmap_grid,
+)
 
 
 @dataclass(frozen=True)
@@ -39,12 +45,12 @@ class Config(workshop.Config):
 
     seeds: int = 10
     """Number of networks of each depth that learn the folded tent."""
-    folds: workshop.Whole = 4
+    folds: int = 4
     """Number of folds of the tent."""
-    num_steps: workshop.Whole = 2000
+    num_steps: int = 2000
     """Number of Adam updates, each on all points."""
     learning_rate: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1)
-    """Initial learning rates to choose from; each falls to 0 along a cosine."""
+    """Initial learning rates to choose from, rising; each falls to 0 along a cosine."""
 
 
 SHAPES = {1: (100,), 2: (15, 15), 3: (11, 11, 11), 4: (9, 9, 9, 9)}  # about 300 weights
@@ -94,6 +100,9 @@ def learn(config, widths, learning_rate, key):
 
 def main(config: Config) -> Lesson:
     """Networks of equal size and different depth, each at its best rate."""
+    check_settings(config, seeds=claims.LEAST_SEEDS, folds=1, num_steps=1)
+    check_positive(config, "learning_rate")
+    check_rising(config, "learning_rate", 3)
     keys = jax.random.split(jax.random.key(0), config.seeds)
     rates = np.array(config.learning_rate)
     tried, chosen, answers, error, pieces = {}, {}, {}, {}, {}
@@ -101,7 +110,8 @@ def main(config: Config) -> Lesson:
     for depth, widths in SHAPES.items():
         train = vmap_grid(partial(learn, config, widths))
         tried[depth], *learnt = map(np.asarray, train(rates, keys))  # [R, P]
-        chosen[depth] = best = int(tried[depth].mean(1).argmin())  # by training error
+        mean = np.nan_to_num(tried[depth].mean(1), nan=np.inf)  # nan: diverged
+        chosen[depth] = best = int(mean.argmin())  # by training error
         answers[depth], slopes = (found[best] for found in learnt)  # [P, ...]
         error[depth] = ((answers[depth] - truth) ** 2).mean(1) ** 0.5  # [P]
         pieces[depth] = np.array([toy.num_pieces(slope) for slope in slopes])  # [P]
@@ -150,7 +160,7 @@ def main(config: Config) -> Lesson:
         ],
         figures=[
             slides.fitted(POINTS, truth, answers, error, config.folds),
-            slides.tuning(rates, tried),
+            slides.tuning(rates, tried, chosen),
             slides.errors(error, FOUND),
             slides.counts(pieces, config.folds),
         ],

@@ -26,11 +26,17 @@ import optax
 from slides import learning_rate_finder as slides
 
 from dlworkshop import data, losses, models, workshop
-from dlworkshop.errors import Range, check_number, check_whole
+from dlworkshop.errors import UserError
 from dlworkshop.learn.chunk import gather
 from dlworkshop.learn.minimize import batch_mean, minimize
 from dlworkshop.verify import claims
-from dlworkshop.workshop.lesson import Lesson, vmap_grid
+from dlworkshop.workshop.lesson import (
+    Lesson,
+    check_positive,
+    check_rising,
+    check_settings,
+    vmap_grid,
+)
 
 
 @dataclass(frozen=True)
@@ -38,15 +44,15 @@ class Config(workshop.Config):
     """Settings of the experiment; every one is a flag."""
 
     seeds: int = 10
-    """Networks per rate; the first half suggests a rate, the others check it."""
-    num_rates: workshop.Whole = 25
+    """Networks per rate, 9 or more: half of them suggest a rate, the rest check it."""
+    num_rates: int = 25
     """Number of rates, evenly spaced on a logarithmic scale."""
     lowest: float = 1e-3
     """The smallest rate, per update."""
     highest: float = 1e2
     """The largest rate, at which all networks should diverge."""
-    num_steps: workshop.Rising = (20, 60, 200)
-    """Numbers of updates after which the validation loss is measured."""
+    num_steps: tuple[int, ...] = (20, 60, 200)
+    """Numbers of updates, rising, after which the validation loss is measured."""
 
 
 LOST = 10 * np.log(10)  # ten times the loss of a guess; diverged losses count as this
@@ -72,10 +78,15 @@ def learn(num_steps, rate, key, train, validation, test):
 
 def main(config: Config) -> Lesson:
     """All rates with all seeds on digits: half of the seeds suggest, half check."""
-    check_whole("--seeds", config.seeds, least=9)  # half of them check the rate
-    check_whole("--num-rates", config.num_rates, least=2)
-    check_number("--lowest", config.lowest, Range(0, config.highest, closed=False))
+    check_settings(config, seeds=9, num_rates=2, num_steps=1)
+    check_positive(config, "lowest", "highest")
+    check_rising(config, "num_steps", 1)
     rates = np.geomspace(config.lowest, config.highest, config.num_rates)
+    if not 1 < rates[1] / rates[0] < 10**0.34:
+        raise UserError(
+            f"{len(rates)} rates from {config.lowest:g} to {config.highest:g} are not "
+            "3 or more for each factor of 10: give a higher num_rates"
+        )
     keys = jax.random.split(jax.random.key(0), config.seeds)
     table = vmap_grid(partial(learn, config.num_steps))
     looks, test, seen = (
@@ -85,7 +96,13 @@ def main(config: Config) -> Lesson:
     judges = config.seeds // 2
     chosen = int(np.log(looks[:, :judges, -1]).mean(1).argmin())
     tenth = round(1 / np.log10(rates[1] / rates[0]))  # rates in a factor of 10
-    three = np.clip(chosen + np.array([-tenth, 0, tenth]), 0, len(rates) - 1)
+    three = chosen + np.array([-tenth, 0, tenth])
+    if three[0] < 0 or three[-1] >= len(rates):
+        raise UserError(
+            f"the suggested rate is {rates[chosen]:.2g}, and a tenth or ten times that "
+            f"is not between {config.lowest:g} and {config.highest:g}: give a smaller "
+            "lowest or a larger highest"
+        )
     everyone = test[:, judges:]  # [R, P / 2], of seeds that did not choose
     fresh = everyone[three]  # [3, P / 2]
     slow, best, lost = fresh.mean(1)
@@ -138,6 +155,8 @@ def main(config: Config) -> Lesson:
                 why="with the suggested rate the loss soon stops falling, and with a "
                 "tenth of it the loss keeps falling",
             )
+            if len(config.num_steps) > 1
+            else None
         ),
         summary={"dataset": "digits", "members": len(rates) * config.seeds},
     )

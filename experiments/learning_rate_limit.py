@@ -25,7 +25,7 @@ from slides import learning_rate_limit as slides
 from dlworkshop import data, workshop
 from dlworkshop.errors import Range, UserError, check_number
 from dlworkshop.verify import claims
-from dlworkshop.workshop.lesson import Lesson, vmap_grid
+from dlworkshop.workshop.lesson import Lesson, check_settings, vmap_grid
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class Config(workshop.Config):
 
     seeds: int = 5
     """Number of random starts for each rate."""
-    num_rates: workshop.Whole = 60
+    num_rates: int = 60
     """Number of rates, an even one; half of them are below 2 / lambda."""
     factor: float = 1.02
     """Ratio of each rate to the previous one."""
-    num_steps: workshop.Whole = 200
+    num_steps: int = 200
     """Number of updates from each start."""
 
 
@@ -75,9 +75,13 @@ def descend(w, rate, xs, ys, num_steps):
 @jax.enable_x64(True)
 def main(config: Config) -> Lesson:
     """All rates with all starts, and the predictions from the curvature."""
+    check_settings(config, seeds=1, num_rates=2, num_steps=2)
+    check_number("factor", config.factor, Range(1, closed=False))
     if config.num_rates % 2:
-        raise UserError(f"--num-rates is {config.num_rates}: give an even number")
-    check_number("--factor", config.factor, Range(1, closed=False))
+        raise UserError(
+            f"num_rates is {config.num_rates}: give an even number, of which half are "
+            "below 2 / lambda"
+        )
     train, half = data.load("digits").train, config.num_rates // 2
     xs = jnp.asarray(train.inputs.reshape(len(train.targets), -1) / 255)  # [N, D]
     ys = jnp.asarray(train.targets % 2, float)  # [N]
@@ -92,14 +96,17 @@ def main(config: Config) -> Lesson:
         return descend(w, rate, xs, ys, config.num_steps)
 
     w, losses = jax.device_get(vmap_grid(one)(rates, starts))  # [R, P, D], [R, P, T]
-    flown = np.argmax(losses[..., -1] > losses[..., -2], axis=0)  # [P], the first rate
+    grows = (losses[..., -1] > losses[..., -2]) | ~np.isfinite(losses[..., -1])
+    grows = np.append(grows, np.ones((1, config.seeds)), axis=0)  # none: after the last
+    flown = np.argmax(grows, axis=0)  # [P], the first rate
+    told = [*(f"{rate:.3f} is the first to diverge" for rate in rates), "none diverges"]
     far = (np.asarray(starts) - best) @ directions  # [P, D], to go along each direction
     ends = (w - best) @ directions  # [R, P, D]
     shares = np.array([left(rate, lambdas, config.num_steps) for rate in rates[:half]])
 
     return Lesson(
         f"Of {len(rates)} rates, each {config.factor:g} times the one before, "
-        f"{rates[flown.min()]:.3f} is the first to diverge; 2 / lambda is {edge:.3f}",
+        f"{told[flown.min()]}; 2 / lambda is {edge:.3f}",
         claims=[
             claims.equal_up_to_rounding(
                 "The curvature of a squared error is that of its inputs",

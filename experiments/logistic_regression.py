@@ -24,9 +24,8 @@ from sklearn.linear_model import LogisticRegression
 from slides import logistic_regression as slides
 
 from dlworkshop import workshop
-from dlworkshop.errors import Range, check_number
 from dlworkshop.verify import check_gradients, claims
-from dlworkshop.workshop.lesson import Lesson
+from dlworkshop.workshop.lesson import Lesson, check_positive, check_settings
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Config(workshop.Config):
 
     seeds: int = 64
     """Number of random starts."""
-    num_steps: workshop.Whole = 2000
+    num_steps: int = 2000
     """Descent steps from each start."""
     penalty: float = 1.0
     """Weight of the L2 penalty; above 0, because at 0 there may be no minimum."""
@@ -79,7 +78,8 @@ def descend(start, x, y, penalty, num_steps):
 @jax.enable_x64(True)
 def main(config: Config) -> Lesson:
     """Check the formulas at random weights, then descend from each of them."""
-    check_number("--penalty", config.penalty, Range(0, closed=False))
+    check_settings(config, seeds=2, num_steps=1)
+    check_positive(config, "penalty")
     raw, y = load_breast_cancer(return_X_y=True)
     features = (raw - raw.mean(0)) / raw.std(0)
     x = np.column_stack([features, np.ones(len(y))])  # [N, D], the bias is a weight

@@ -31,6 +31,7 @@ from dlworkshop.learn.metrics import mean_and_error
 from dlworkshop.models.model import Model, check_rank
 from dlworkshop.train import run_folder
 from dlworkshop.train.result import Run
+from dlworkshop.workshop.lesson import check_settings
 
 LAYERS = ((6, 8), (5, 32))  # (rows and columns of the kernel, channels), stride 2
 HIDDEN = 128  # units
@@ -55,7 +56,7 @@ class Config(workshop.TrainingConfig):
     """Adam's decay rate for the mean squared gradient."""
     label_smoothing: float = 0.1
     """Share of the target that is spread evenly over all digits."""
-    alone: workshop.Whole = 10
+    alone: int = 10
     """Number of models that are also trained one by one, to time a single model."""
     peers: bool = False
     """Also train the same network in PyTorch and Keras, in turns with ours."""
@@ -132,6 +133,7 @@ def beside_peers(config):
 
 def main(config: Config) -> Run:
     """Train together and read the test split once; then time single models."""
+    check_settings(config, alone=1)
     mnist = data.load("mnist", config.data_dir)
     run = train(config, mnist, seeds=config.seeds, workdir=config.workdir)
     n, together = config.seeds, run.summary["seconds"]["train"]

@@ -28,7 +28,7 @@ from dlworkshop import data, models, workshop
 from dlworkshop.data import toy
 from dlworkshop.models.convolution import computed_by
 from dlworkshop.verify import claims
-from dlworkshop.workshop.lesson import Lesson, fit_best_rate
+from dlworkshop.workshop.lesson import Lesson, check_settings, fit_best_rate
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Config(workshop.Config):
     """Number of networks for each kind of pooling and each rate."""
     learning_rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3)
     """Learning rates of Adam; validation chooses one for each kind of pooling."""
-    num_epochs: workshop.Whole = 10
+    num_epochs: int = 10
     """Passes over 1,257 digits, all in the middle of the image."""
 
 
@@ -120,6 +120,7 @@ def identities(num_draws):
 
 def main(config: Config) -> Lesson:
     """The identities, then a population of networks for each kind of pooling."""
+    check_settings(config, seeds=claims.LEAST_SEEDS)
     found = {name: answers(pool, config) for name, pool in POOLS.items()}
     change = {name: values[:, 1] for name, (values, *_) in found.items()}  # [P] each
 

@@ -24,7 +24,7 @@ from slides import softmax as slides
 from dlworkshop import fit, models, workshop
 from dlworkshop.data import toy
 from dlworkshop.verify import claims
-from dlworkshop.workshop.lesson import Lesson
+from dlworkshop.workshop.lesson import Lesson, check_rising, check_settings
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Config(workshop.Config):
 
     seeds: int = 20
     """Number of networks that learn the spirals, and of random draws of logits."""
-    num_epochs: workshop.Rising = (1, 10, 100)
+    num_epochs: tuple[int, ...] = (1, 10, 100)
     """Numbers of epochs, rising, after which the networks are shown."""
 
 
@@ -124,6 +124,8 @@ def identities(num_draws):
 
 def main(config: Config) -> Lesson:
     """The identities, then a population of networks that learn three spirals."""
+    check_settings(config, seeds=claims.LEAST_SEEDS, num_epochs=1)
+    check_rising(config, "num_epochs")
     found, overflows = identities(config.seeds)
     spirals = toy.split(toy.spirals(900), "spirals")
     model = models.mlp((32,), num_classes=3)

@@ -30,7 +30,13 @@ from dlworkshop import workshop
 from dlworkshop.data import toy
 from dlworkshop.learn.minimize import minimize
 from dlworkshop.verify import claims
-from dlworkshop.workshop.lesson import Lesson, vmap_grid
+from dlworkshop.workshop.lesson import (
+    Lesson,
+    check_positive,
+    check_rising,
+    check_settings,
+    vmap_grid,
+)
 
 
 @dataclass(frozen=True)
@@ -39,9 +45,9 @@ class Config(workshop.Config):
 
     seeds: int = 8
     """Number of networks of each width that learn each curve."""
-    widths: workshop.Rising = (2, 8, 32, 128, 512)
+    widths: tuple[int, ...] = (2, 8, 32, 128, 512)
     """Numbers of hidden units."""
-    num_steps: workshop.Whole = 2000
+    num_steps: int = 2000
     """Number of Adam updates, each on all points."""
     learning_rate: float = 0.03
     """Initial learning rate; it falls to 0 along a cosine."""
@@ -101,6 +107,9 @@ def learn(config, width, target, key):
 
 def main(config: Config) -> Lesson:
     """The proof by hand, then a population of all curves and seeds for each width."""
+    check_settings(config, seeds=claims.LEAST_SEEDS, widths=1, num_steps=1)
+    check_rising(config, "widths")
+    check_positive(config, "learning_rate")
     keys = jax.random.split(jax.random.key(0), config.seeds)
     seen = np.array([curve(SEEN) for curve in CURVES.values()], np.float32)  # [F, 128]
     truth = np.array([curve(POINTS) for curve in CURVES.values()])  # [F, points]

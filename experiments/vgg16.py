@@ -27,7 +27,7 @@ from dlworkshop.errors import UserError
 from dlworkshop.models.convolution import computed_by
 from dlworkshop.train.flops import update_flops
 from dlworkshop.verify import claims
-from dlworkshop.workshop.lesson import Lesson
+from dlworkshop.workshop.lesson import Lesson, check_settings
 
 BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))  # convolutions, kernels
 MEAN = (103.939, 116.779, 123.68)  # of ImageNet's pixels: blue, green, red
@@ -92,6 +92,7 @@ def draw(shapes, seed):
 @jax.enable_x64(True)
 def main(config: Config) -> Lesson:
     """Compute the network twice; then compare its numbers with the formulas."""
+    check_settings(config, seeds=1)
     if config.image_size < 32 or config.image_size % 32:
         raise UserError(f"image_size is {config.image_size}: give a multiple of 32")
     photo, key = toy.photo(config.image_size) / 255, jax.random.key(0)

@@ -25,10 +25,11 @@ import optax
 from slides import vmap_vs_loop as slides
 
 from dlworkshop import data, losses, models, workshop
+from dlworkshop.errors import UserError
 from dlworkshop.learn.chunk import gather
 from dlworkshop.learn.minimize import batch_mean, minimize
 from dlworkshop.verify import claims
-from dlworkshop.workshop.lesson import Lesson
+from dlworkshop.workshop.lesson import Lesson, check_rising, check_settings
 from dlworkshop.workshop.timing import in_turns
 
 
@@ -38,9 +39,9 @@ class Config(workshop.Config):
 
     seeds: int = 7
     """Number of rounds of timing, in which the programs take turns."""
-    members: workshop.Rising = (1, 4, 16, 64)
-    """Numbers of networks in a population."""
-    num_steps: workshop.Whole = 10
+    members: tuple[int, ...] = (1, 4, 16, 64)
+    """Numbers of networks in a population, rising from 1."""
+    num_steps: int = 10
     """Number of updates of a training."""
 
 
@@ -96,6 +97,13 @@ def same_weights(keys, digits):
 
 def main(config: Config) -> Lesson:
     """Compare the weights, then the times of both programs, in turns."""
+    check_settings(config, seeds=claims.LEAST_TURNS, members=1, num_steps=1)
+    check_rising(config, "members")
+    if config.members[0] != 1:
+        raise UserError(
+            f"members is {config.members}: begin with 1, the network to which the "
+            "populations are compared"
+        )
     digits, most = data.load("digits").train, max(config.members)
     keys = jax.random.split(jax.random.key(0), most)
     calls = []

@@ -16,6 +16,7 @@ Source: course, "Images are different": 64x64x3 = 12,288 inputs, 1000x1000x3 = 3
 inputs x hidden units; LeCun et al. (1989), Neural Computation 1, 541-551.
 """
 
+import itertools
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,11 +29,18 @@ from slides import why_convolution as slides
 
 from dlworkshop import data, losses, metrics, models, workshop
 from dlworkshop.data import toy
+from dlworkshop.errors import UserError
 from dlworkshop.learn.chunk import gather
 from dlworkshop.learn.minimize import batch_mean, minimize
 from dlworkshop.models.convolution import computed_by
 from dlworkshop.verify import claims
-from dlworkshop.workshop.lesson import Lesson, vmap_grid
+from dlworkshop.workshop.lesson import (
+    Lesson,
+    check_positive,
+    check_rising,
+    check_settings,
+    vmap_grid,
+)
 
 
 @dataclass(frozen=True)
@@ -41,11 +49,11 @@ class Config(workshop.Config):
 
     seeds: int = 8
     """Number of networks of each kind; each seed draws its own digits and places."""
-    sizes: workshop.Rising = (150, 300, 600, 1200)
+    sizes: tuple[int, ...] = (150, 300, 600, 1200)
     """Numbers of training examples, each twice the one before."""
     learning_rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
     """Learning rates of Adam; validation chooses for each kind and number."""
-    num_steps: workshop.Whole = 400
+    num_steps: int = 400
     """Number of updates with 32 examples each."""
 
 
@@ -94,6 +102,15 @@ def sample_efficiency(model, config):
 
 def main(config: Config) -> Lesson:
     """Count parameters; then train two kinds of network on shifted digits."""
+    check_settings(config, seeds=claims.LEAST_SEEDS, sizes=1, num_steps=1)
+    check_positive(config, "learning_rates")
+    check_rising(config, "sizes")
+    available, asked = len(data.load("digits").train.targets), config.sizes
+    if asked[-1] > available or any(b != 2 * a for a, b in itertools.pairwise(asked)):
+        raise UserError(
+            f"sizes is {asked}: give numbers up to {available:,}, each twice the one "
+            "before"
+        )
     counts = {
         name: np.array([num_weights(layer, (side, side, 3)) for side in SIDES])
         for name, layer in LAYERS.items()

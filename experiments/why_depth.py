@@ -23,8 +23,11 @@ from slides import why_depth as slides
 
 from dlworkshop import workshop
 from dlworkshop.data import toy
+from dlworkshop.errors import Range, check_number
 from dlworkshop.verify import claims
-from dlworkshop.workshop.lesson import Lesson
+from dlworkshop.workshop.lesson import Lesson, check_settings
+
+MOST = 12  # folds; one layer then has 4,096 units, and its outputs take 0.5 GB
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,9 @@ class Config(workshop.Config):
 
     seeds: int = 5
     """Number of random points for the comparison, in units of 200."""
-    folds: workshop.Whole = 8
-    """Largest number of folds; the units of one layer double with each fold."""
+    folds: int = 8
+    """Largest number of folds; the units of one layer double with each fold.
+    At most 12."""
 
 
 def relu(z):  # max(0, z)
@@ -78,6 +82,8 @@ def num_units(params):
 @jax.enable_x64(True)
 def main(config: Config) -> Lesson:
     """Outputs and sizes of the networks made by hand, for 1 to `folds` folds."""
+    check_settings(config, seeds=1, folds=1)
+    check_number("folds", config.folds, Range(1, MOST + 1))
     most, folds = config.folds, np.arange(1, config.folds + 1)
     in_depth, in_width = [deep(k) for k in folds], [wide(k) for k in folds]
     anywhere = np.random.default_rng(0).uniform(size=200 * config.seeds)

@@ -29,7 +29,7 @@ from dlworkshop import workshop
 from dlworkshop.data import toy
 from dlworkshop.learn.minimize import trajectory
 from dlworkshop.verify import claims
-from dlworkshop.workshop.lesson import Lesson, vmap_grid
+from dlworkshop.workshop.lesson import Lesson, check_settings, vmap_grid
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Config(workshop.Config):
 
     seeds: int = 32
     """Number of networks of each kind and size."""
-    num_steps: workshop.Whole = 600
+    num_steps: int = 600
     """Number of Adam updates, each on all points."""
 
 
@@ -93,6 +93,7 @@ def one_matrix():
 
 def main(config: Config) -> Lesson:
     """Check an identity, then train a population for each activation and size."""
+    check_settings(config, seeds=claims.LEAST_SEEDS, num_steps=1)
     points, side = toy.xor(200), np.linspace(-2, 2, 48)
     grid = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)  # [G, 2]
 

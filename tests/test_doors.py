@@ -236,10 +236,6 @@ CALLS = {
     "tensorboard": (lambda: observers.tensorboard(3), "folder is 3: give a path"),
     "claim": (lambda: claims.less("it", "abc", 1, why=""), "'it' is about 'abc'"),
     "trend": (lambda: claims.rises("it", range(9), why=""), r"has values \(9,\): give"),
-    "short trend": (
-        lambda: claims.rises("it", np.ones((9, 2)), why=""),
-        "'it' has only 2 settings along which it can be seen: give at least 3",
-    ),
     "check_gradients": (lambda: check_gradients(3, {}), "3"),
     "export": (lambda: export(3, "a", "onnx"), "the run is 3: give what fit or load"),
     "features": (

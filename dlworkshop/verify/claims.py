@@ -22,7 +22,6 @@ from dlworkshop.verify.report import GradientReport
 EPS = float(np.finfo(np.float64).eps)
 LEVEL = 0.01  # a false statistical claim holds by chance at most once in a hundred
 LEAST_SEEDS = 5  # with fewer seeds the spread is unknown
-LEAST_SETTINGS = 3  # of a trend
 LEAST_TURNS = 7  # 2^-7 < LEVEL; with fewer turns p cannot be below LEVEL
 
 
@@ -203,8 +202,11 @@ def rises(statement: str, values: Array, *, why: str) -> Claim:
     """The values [n, k] rise along k settings, for each of n seeds.
 
     The test is Page's trend test (1963), which ranks the k values of each seed, so that
-    values of different seeds are not compared. The value of the claim is the mean rank
-    correlation.
+    values of different seeds are not compared. For k = 2 this is the sign test. The
+    value of the claim is the mean rank correlation.
+
+    Raises:
+        UserError: with fewer than 5 seeds (7 for k = 2), or fewer than 2 settings.
 
     >>> rises("it grows", [[1, 2, 3, 4]] * 5, why="see there").verdict
     'holds'
@@ -331,27 +333,40 @@ def _t_test(statement, values, than, relation, by, why) -> Claim:
 
 def _trend(statement, values, relation, why) -> Claim:
     n = _enough(statement, values)
-    if values.ndim != 2:
-        raise UserError(f"'{statement}' has values {values.shape}: give [n, k]")
-    num_settings = values.shape[1]
-    if num_settings < LEAST_SETTINGS:
+    if values.ndim != 2 or values.shape[1] < 2:
         raise UserError(
-            f"'{statement}' has only {num_settings} settings along which it can be "
-            f"seen: give at least {LEAST_SETTINGS}"
+            f"'{statement}' has values {values.shape}: give [n, k] with at least 2 "
+            "settings"
         )
+    num_settings = values.shape[1]
+    if num_settings == 2:
+        _enough(statement, values, LEAST_TURNS)
     order = np.arange(1, num_settings + 1)
     ranks = order if relation == ">" else order[::-1]
     p = np.nan
     each = np.full(n, np.nan)
     if np.isfinite(values).all():
-        p = scipy.stats.page_trend_test(values, predicted_ranks=ranks).pvalue
+        p = _page(values, ranks) if num_settings > 2 else _sign(values @ (ranks - 1.5))
         ranked = scipy.stats.rankdata(values, axis=1) - order.mean()  # [n, k]
         lengths = np.linalg.norm(ranked, axis=1) * np.linalg.norm(order - order.mean())
         each = ranked @ order / np.maximum(lengths, EPS)  # [n]; 0 where all are equal
-    test = f"Page's trend test over {num_settings} settings; rank correlation, mean, "
+    kind = "Page's trend test" if num_settings > 2 else "one-sided sign test"
+    test = f"{kind} over {num_settings} settings; rank correlation, mean, "
     test += "lowest and highest over seeds"
     spread = each.min(), each.max()
     return _tested(statement, each.mean(), spread, n, relation, 0.0, why, test, p)
+
+
+def _page(values, ranks) -> float:
+    return scipy.stats.page_trend_test(values, predicted_ranks=ranks).pvalue
+
+
+def _sign(differences) -> float:
+    """What Page's test is for two settings, which SciPy does not take; without ties."""
+    hits, misses = (differences > 0).sum(), (differences < 0).sum()
+    if hits + misses == 0:
+        return 1.0
+    return scipy.stats.binomtest(hits, hits + misses, 0.5, "greater").pvalue
 
 
 def _tested(statement, value, spread, n, relation, bound, why, test, p) -> Claim:

@@ -1,6 +1,7 @@
 """Lessons: experiments that end with claims, and the writing of their run folders."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 
 from dlworkshop import report
-from dlworkshop.errors import UserError
+from dlworkshop.errors import Range, UserError, check_number, check_whole
 from dlworkshop.files import atomic_write, refuse_link
 from dlworkshop.learn import schedules
 from dlworkshop.models.model import Model
@@ -157,6 +158,56 @@ def _draw(figure: Figure, workdir: Path) -> dict[str, Any]:
     if not figure.frames:
         return drawn
     return drawn | {"frames": list(figure.frames), "control": figure.control}
+
+
+def check_settings(config: Any, **least: int) -> None:
+    """Check settings of a lesson before its work: whole numbers, or tuples of them.
+
+    Args:
+        config: of the lesson.
+        least: name of a setting -> the smallest number that it may have.
+
+    Raises:
+        UserError: if a number is smaller, or not whole.
+    """
+    for name, bound in least.items():
+        for number in _numbers(config, name):
+            check_whole(name, number, bound)
+
+
+def check_positive(config: Any, *names: str) -> None:
+    """Check that settings are positive numbers, or tuples of them; see above.
+
+    Raises:
+        UserError: if a number is not positive and finite.
+    """
+    for name in names:
+        for number in _numbers(config, name):
+            check_number(name, number, Range(0, closed=False))
+
+
+def check_rising(config: Any, name: str, count: int = 2) -> None:
+    """Check that a setting has at least `count` numbers, each larger than the previous.
+
+    >>> from types import SimpleNamespace
+    >>> check_rising(SimpleNamespace(widths=(8, 2)), "widths")
+    Traceback (most recent call last):
+    dlworkshop.errors.UserError: widths is (8, 2): give 2 or more numbers, rising
+    """
+    values = getattr(config, name)
+    if len(values) < count or any(b <= a for a, b in itertools.pairwise(values)):
+        numbers = f"{count} or more numbers" if count > 1 else "numbers"
+        raise UserError(f"{name} is {values}: give {numbers}, rising")
+
+
+def _numbers(config, name) -> tuple:
+    """One setting or several; a tuple has at least one entry."""
+    value = getattr(config, name)
+    if not isinstance(value, tuple):
+        return (value,)
+    if not value:
+        raise UserError(f"{name} is empty: give at least one number")
+    return value
 
 
 def vmap_grid(one: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,7 +1,6 @@
 """Entry point of experiment scripts: from flags to results and a report."""
 
 import dataclasses
-import inspect
 import logging
 import os
 import sys
@@ -10,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, TypeVar
+from typing import TypeVar
 
 import jax
 
@@ -19,7 +18,6 @@ from dlworkshop.errors import (
     check_arguments,
     check_flags_once,
     check_path,
-    check_whole,
     explain_devices,
     repr_of,
 )
@@ -31,9 +29,6 @@ from dlworkshop.train.result import Run, metric_name
 from dlworkshop.workshop import launch, lesson
 from dlworkshop.workshop.lesson import Lesson
 
-Whole = Annotated[int, "at least 1"]  # of a flag, checked before the experiment starts
-Rising = Annotated[tuple[int, ...], "each larger than the one before"]  # and at least 1
-
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -41,7 +36,7 @@ class Config:
 
     workdir: Path | None = None
     """The run folder; runs/NAME by default. Run the same command again to resume."""
-    seeds: Whole = 5
+    seeds: int = 5
     """Number of models to train together, with seeds 0, 1, ..."""
     coordinator: str | None = None
     """HOST:PORT of process 0, if several processes train one population."""
@@ -55,9 +50,9 @@ class Config:
 class TrainingConfig(Config):
     """Flags of the experiments that train on a data set."""
 
-    num_epochs: Whole = 10
+    num_epochs: int = 10
     """Passes over the training split."""
-    batch_size: Whole = 128
+    batch_size: int = 128
     """Examples per step and model."""
     data_dir: Path | None = None
     """Folder of raw or prepared data; a private cache folder by default."""
@@ -92,7 +87,6 @@ def start(
             )
         workdir = config.workdir or Path("runs") / name
         check_path("--workdir", workdir)
-        check_wholes(config)
     except UserError as error:
         terminal.print_error(error)
         raise SystemExit(2) from None
@@ -118,29 +112,6 @@ def start(
     print(f"report: {workdir / 'report.html'}")
     if isinstance(result, Lesson) and result.failed:
         raise SystemExit(1)
-
-
-def check_wholes(config: Config) -> None:
-    """Check the flags that are `Whole` or `Rising`, also where a class redefines them.
-
-    >>> check_wholes(Config(seeds=0))
-    Traceback (most recent call last):
-    dlworkshop.errors.UserError: --seeds is 0: give a whole number of at least 1
-    """
-    kinds: dict[str, Any] = {}
-    for cls in reversed(type(config).__mro__):
-        own = inspect.get_annotations(cls).items()
-        kinds |= {name: hint for name, hint in own if hint in (Whole, Rising)}
-    for name, kind in kinds.items():
-        flag, value = f"--{name.replace('_', '-')}", getattr(config, name)
-        numbers = value if kind == Rising and isinstance(value, tuple) else (value,)
-        for number in numbers:
-            if number is not None:  # a default that is chosen later
-                check_whole(flag, number)
-        rises = len(numbers) > 1 and list(numbers) == sorted(set(numbers))
-        if kind == Rising and not rises:
-            given = " ".join(map(str, numbers)) or "empty"
-            raise UserError(f"{flag} is {given}: give two or more numbers that rise")
 
 
 def perform(

@@ -29,8 +29,9 @@ def throughput(sizes, rate, alone, hidden):
 
 def latency(sizes, rate):
     """The same, as the time of a batch."""
-    few = len(sizes) // 3
-    longer = sizes[few] * np.median(rate[:, 0] / rate[:, few])
+    few = max(1, len(sizes) // 3)
+    longer = sizes[few] / sizes[0] * np.median(rate[:, 0] / rate[:, few])
+    fewest = "one alone" if sizes[0] == 1 else f"{sizes[0]}"
     each = 1e6 / np.median(rate[:, -1])
 
     def draw(axes):
@@ -43,7 +44,7 @@ def latency(sizes, rate):
     return Figure(
         "latency",
         draw,
-        f"{sizes[few]} examples together take {longer:.1f} times as long as one alone",
+        f"{sizes[few]} examples together take {longer:.1f} times as long as {fewest}",
         "Dotted: the time per example in the largest batch, times the batch size. What "
         "lies above it is the cost of a call and of reading the weights.",
     )

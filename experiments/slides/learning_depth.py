@@ -26,9 +26,9 @@ def fitted(x, truth, answers, error, folds):
     )
 
 
-def tuning(rates, tried):
-    """depth -> training errors [rates, P]."""
-    best = [f"{rates[each.mean(1).argmin()]:g}" for each in tried.values()]
+def tuning(rates, tried, chosen):
+    """depth -> training errors [rates, P], and the number of the chosen rate."""
+    best = [f"{rates[i]:g}" for i in chosen.values()]
 
     def draw(axes):
         labels = {"xlabel": "learning rate", "ylabel": "training error (RMS)"}

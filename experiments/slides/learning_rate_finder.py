@@ -83,7 +83,9 @@ def exercises(catch_up):
             "Set `--num-steps 20`. Which rate is suggested now?",
             "The same, 0.83. The upper limit comes from the curvature of the loss, not "
             "from the length of training. Which rates are too small does depend on the "
-            "length: with more updates, small rates come closer.",
+            "length: with more updates, small rates come closer. After so few "
+            "updates the losses differ less than twofold in some networks, and the "
+            "claims fail.",
             catch_up,
         ),
         Exercise(

@@ -12,10 +12,13 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dlworkshop.errors import UserError
 from dlworkshop.workshop.script import perform
 
 HERE = Path(__file__).parent
@@ -106,8 +109,117 @@ def test_a_planted_error_is_seen(name, plant):
         assert found and all(claim.verdict == "fails" for claim in found), found
 
 
+REFUSED = [
+    ("activations", {"depth": 1}),
+    ("activations", {"gain": -1.0}),
+    ("backpropagation", {"seeds": 0}),
+    ("batch_forwarding", {"batch_sizes": (1024, 1)}),
+    ("batch_forwarding", {"batch_sizes": (0, 1)}),
+    ("cnn_features", {"seeds": 4}),
+    ("compiling", {"members": (4, 16)}),
+    ("components", {"num_steps": 0}),
+    ("convolution", {"seeds": 0}),
+    ("data_size", {"sizes": (64, 16)}),
+    ("data_size", {"num_epochs": 1, "sizes": (8, 16)}),
+    ("feedforward", {"depth": 1}),
+    ("gradient_cost", {"widths": (4,)}),
+    ("halving", {"num_epochs": 3}),
+    ("halving", {"factor": 1}),
+    ("jax_in_ten_minutes", {"seeds": 0}),
+    ("learning_depth", {"learning_rate": (0.1, 0.01, 0.001)}),
+    ("learning_rate_finder", {"seeds": 8}),
+    ("learning_rate_finder", {"num_rates": 4}),
+    ("learning_rate_finder", {"num_steps": (60, 20)}),
+    ("learning_rate_limit", {"num_rates": 5}),
+    ("learning_rate_limit", {"num_steps": 1}),
+    ("logistic_regression", {"penalty": 0.0}),
+    ("logistic_regression", {"seeds": 1}),
+    ("pooling", {"seeds": 4}),
+    ("seeds", {"learning_rate": (0.003, 0.003)}),
+    ("softmax", {"num_epochs": (2,)}),
+    ("universal_approximation", {"widths": ()}),
+    ("vgg16", {"seeds": 0}),
+    ("vmap_vs_loop", {"members": (4, 64)}),
+    ("why_convolution", {"sizes": (150, 1200)}),
+    ("why_convolution", {"sizes": (1500, 3000)}),
+    ("why_convolution", {"learning_rates": ()}),
+    ("why_depth", {"folds": 0}),
+    ("why_depth", {"folds": 30}),
+    ("xor", {"num_steps": 0}),
+]
+
+
+@pytest.mark.parametrize(("name", "settings"), REFUSED)
+def test_settings_that_cannot_be_right_are_refused_before_the_work(name, settings):
+    script = load(EXPERIMENTS / f"{name}.py", name)
+    with pytest.raises(UserError) as raised:
+        script.main(script.Config(**settings))
+    assert re.search(": (give|begin)", str(raised.value))
+
+
 @pytest.mark.parametrize("name", LESSONS)
 def test_its_settings_are_frozen(name):
     config = load(EXPERIMENTS / f"{name}.py", name).Config()
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.seeds = 1
+
+
+def test_a_diverged_learning_rate_is_not_the_best_one():
+    script = load(EXPERIMENTS / "learning_depth.py", "learning_depth")
+
+    def learn(config, widths, rate, key):
+        error = jnp.where(rate > 0.05, jnp.nan, 1 - rate)
+        return error, jnp.zeros(len(script.POINTS)), jnp.ones(len(script.MIDDLES))
+
+    script.learn = learn
+    lesson = script.main(script.Config(seeds=5))
+    (tuning,) = (figure for figure in lesson.figures if figure.name == "tuning")
+    assert tuning.title.endswith("are 0.03, 0.03, 0.03, 0.03")
+
+
+def test_a_rate_at_the_end_has_no_tenfold_to_be_compared_with():
+    script = load(EXPERIMENTS / "learning_rate_finder.py", "learning_rate_finder")
+    script.learn = lambda steps, rate, *_: (
+        1 / rate * jnp.ones(3),
+        1 / rate,
+        rate[None],
+    )
+    with pytest.raises(UserError, match="larger highest"):
+        script.main(script.Config())
+
+
+@pytest.mark.parametrize(
+    ("edge", "said"), [(0.2, "0.202 is the first to diverge"), (9, "none diverges")]
+)
+def test_a_rate_diverges_if_its_loss_grows_or_is_not_finite(edge, said):
+    script = load(EXPERIMENTS / "learning_rate_limit.py", "learning_rate_limit")
+
+    def descend(w, rate, xs, ys, num_steps):
+        lost = jnp.array([2.0, jnp.inf, jnp.inf])
+        return w, jnp.where(rate > edge, lost, jnp.array([2.0, 2.0, 1.0]))
+
+    script.descend = descend
+    assert said in script.main(script.Config(num_rates=20)).finding
+
+
+def test_the_sign_of_a_difference_is_said_as_it_is():
+    script = load(EXPERIMENTS / "seeds.py", "seeds")
+    noise = np.random.default_rng(0).normal(0, 0.002, (2, 40))
+    a_and_b = noise + np.array([[0.90], [0.95]])  # B is better
+    script.fit = lambda *_, **__: SimpleNamespace(test_metric=a_and_b.ravel())
+    lesson = script.main(script.Config())
+    assert lesson.finding.startswith("A - B is -5.")
+    assert "A is not ahead in 100% of cases" in lesson.finding
+    agrees = [c for c in lesson.claims if c.statement.startswith("A permutation")]
+    assert [claim.verdict for claim in agrees] == ["fails"]  # B is better, not A
+
+
+def test_the_time_of_a_batch_is_compared_with_the_smallest_batch():
+    load(EXPERIMENTS / "batch_forwarding.py", "batch_forwarding")  # brings slides
+    from slides.batch_forwarding import latency  # noqa: PLC0415
+
+    sizes, rate = np.array([4, 64]), np.array([[40.0, 320.0]])  # 0.1 s and 0.2 s
+    title = latency(sizes, rate).title
+    assert title == "64 examples together take 2.0 times as long as 4"
+    title = latency(np.array([1, 16]), rate).title
+    assert title == "16 examples together take 2.0 times as long as one alone"

@@ -184,6 +184,19 @@ def test_a_trend_compares_each_seed_with_itself():
     assert claims.rises("flat", np.ones((12, 5)), why="w").verdict == "fails"
 
 
+def test_a_trend_over_two_settings_is_a_sign_test():
+    table = np.stack([np.zeros(12), np.arange(12.0)], 1)  # a tie, and 11 that rise
+    claim = claims.rises("up", table, why="w")
+    assert (claim.verdict, claim.p) == ("holds", 2.0**-11)
+    assert claims.falls("down", table, why="w").p == 1
+    assert claims.falls("down", table[:, ::-1], why="w").p == 2.0**-11
+    assert claims.rises("flat", np.ones((12, 2)), why="w").verdict == "fails"
+    with pytest.raises(UserError, match="give at least 7"):  # 2^-6 > 0.01
+        claims.rises("up", table[:6], why="w")
+    with pytest.raises(UserError, match="at least 2 settings"):
+        claims.rises("up", table[:, :1], why="w")
+
+
 @pytest.mark.parametrize(
     ("hits", "verdict"), [(64, "holds"), (57, "fails"), (9, "fails")]
 )
