@@ -77,6 +77,13 @@ def evaluate(
             f"the run in {run.workdir} learnt numbers that no file can hold: give them "
             "to Run.evaluate(Batch(inputs, targets)) in Python"
         )
+    if card.get("source") == str(path.absolute()):
+        log.warning(
+            "%s has changed since the run learnt from it, or another version of "
+            "dlworkshop prepared it: examples that the run learnt from may be among "
+            "those that are scored",
+            path,
+        )
     found = labelled(path, preprocessing, about["classes"], target)
     unread: list[Skipped] = []
     parts = _others(found, preprocessing, unread)

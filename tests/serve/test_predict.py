@@ -13,6 +13,7 @@ from PIL import Image
 
 from dlworkshop import data, fit, losses, models
 from dlworkshop.data import readers
+from dlworkshop.data.readers import store
 from dlworkshop.errors import UserError
 from dlworkshop.report import terminal
 from dlworkshop.serve import predict
@@ -192,6 +193,18 @@ def test_other_files_are_scored_whole(images, photos, tmp_path):
     assert found.scores["accuracy"]["mean"] == pytest.approx(right.mean())
     classes = [right[:, label == k].mean() for k in range(4)]
     assert found.scores["balanced_accuracy"]["mean"] == pytest.approx(np.mean(classes))
+
+
+def test_data_of_the_run_that_are_not_recognised_are_warned_about(
+    images, photos, tmp_path, monkeypatch, caplog
+):
+    evaluate(images, photos)
+    evaluate(images, shutil.copytree(photos, tmp_path / "copy"))
+    assert caplog.messages == []
+    monkeypatch.setattr(store, "VERSION", store.VERSION + 1)
+    found = evaluate(images, photos)
+    assert found.examples == len(list(photos.rglob("*.png")))
+    assert "may be among those that are scored" in caplog.text
 
 
 def test_of_other_data_with_splits_the_test_split_is_scored(images, photos, tmp_path):
