@@ -88,7 +88,7 @@ class Config(workshop.TrainingConfig):
     learning_rate: tuple[float, ...] = ()
     """Peak learning rate; several values are searched by validation."""
     weight_decay: tuple[float, ...] = ()
-    """Weight decay of AdamW; several values are searched by validation."""
+    """Decoupled weight decay; several values are searched by validation."""
     dropout: tuple[float, ...] = ()
     """Dropout rate of dense units; several values are searched by validation."""
     channels: tuple[int, ...] | None = None
@@ -153,7 +153,12 @@ def choose_augment(config: Config, dataset: Dataset) -> models.Augment | None:
     }
     if "cut_out" in asked:
         side = min(dataset.train.inputs.shape[1:3])
-        asked["cut_out"] = round(asked["cut_out"] * side)
+        asked["cut_out"] = round(config.cut_out * side)
+        if not asked["cut_out"]:
+            raise UserError(
+                f"cut_out is {config.cut_out}, less than a pixel of {side}: give a "
+                "larger fraction, or leave it out"
+            )
     return models.Augment(**asked) if asked else None
 
 
@@ -193,9 +198,10 @@ def main(config: Config) -> Run:
         task=config.task,
     )
     dataset = seen(dataset)
-    size, updates = dataset.train.num_examples, None
+    size, updates, batch_size = dataset.train.num_examples, None, config.batch_size
     if config.num_epochs is not None:
-        updates = math.ceil(size * config.num_epochs / (config.batch_size or 64))
+        batch_size = batch_size or min(64, size)
+        updates = math.ceil(size * config.num_epochs / batch_size)
     names = "learning_rate", "weight_decay", "dropout", "flip", "shift"
     given = {name: getattr(config, name) for name in names}
     return autofit(
@@ -207,7 +213,7 @@ def main(config: Config) -> Run:
         augment=choose_augment(config, dataset),
         hparams={k: v for k, v in given.items() if v is not None and v != ()},
         num_updates=updates,
-        batch_size=config.batch_size or (64 if config.num_epochs else None),
+        batch_size=batch_size,
         folds=config.folds,
         loss=choose_loss(config, dataset),
         experiment="own_data",
