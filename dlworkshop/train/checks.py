@@ -1,7 +1,6 @@
 """Checks of the arguments of `fit`, with one sentence for each mistake."""
 
 import inspect
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ import jax
 import numpy as np
 import optax
 
+from dlworkshop import run_files
 from dlworkshop.data.content import SPLITS, check_kind
 from dlworkshop.errors import (
     UserError,
@@ -37,13 +37,8 @@ def check_types(model: Any, dataset: Any, **functions: Any) -> None:
     """
     check_model(model)
     check_function("init of the model", model.init)
-    try:
-        json.dumps(to_jsonable(dict(model.config)))
-    except TypeError as error:
-        raise UserError(
-            f"the config of the model is not JSON ({error}): give numbers, text, lists "
-            "and dicts that describe the model"
-        ) from error
+    config = to_jsonable(dict(model.config))
+    run_files.check_writable("the config of the model", config)
     check_kind(dataset)
     if isinstance(functions["optimizer"], optax.GradientTransformation):
         raise UserError(

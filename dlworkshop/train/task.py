@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dlworkshop import identity, run_files
+from dlworkshop import identity
 from dlworkshop.data.content import fingerprint
 from dlworkshop.data.order import Order
 from dlworkshop.errors import UserError
@@ -326,9 +326,6 @@ def _described(
     if hasattr(example, "dtype"):  # commands on files need it
         shape = {"shape": list(example.shape), "dtype": str(example.dtype)}
     compared = asked.workdir is not None or processes.count() > 1
-    if asked.workdir is not None:
-        config = {"model": run_folder.to_jsonable(dict(asked.model.config))}
-        run_files.check_writable("the config of the model", config)
     settings: dict[str, Any] = {
         "dataset": {
             "name": dataset.name,

@@ -249,7 +249,7 @@ def growing(learning_rate):
         ({"model": MODEL._replace(config=None)}, "config of the model is None: give"),
         (
             {"model": MODEL._replace(config={"a": print})},
-            "config of the model is not J",
+            "config of the model cannot be",
         ),
         ({"model": models.Model(3, 4)}, "apply of the model is 4: give a function"),
         ({"model": models.Model(3, MODEL.apply)}, "init of the model is 3: give a fun"),
@@ -712,7 +712,9 @@ def test_a_script_leaves_with_2_and_no_traceback(
     flags, sentence, tmp_path, start, monkeypatch
 ):
     monkeypatch.chdir(ROOT)
-    code, _, err = start("experiments/digits.py", "--workdir", tmp_path, *flags)
+    if not any(flag.startswith("--workdir") for flag in flags):
+        flags = [*flags, "--workdir", tmp_path]
+    code, _, err = start("experiments/digits.py", *flags)
     assert code == 2 and "Traceback" not in err
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and sentence in errors[0]
@@ -852,7 +854,6 @@ def test_a_config_that_is_no_json_is_refused_before_it_is_written(
     with pytest.raises(UserError, match="config of the model cannot be written as J"):
         train(quadrants, model, workdir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    assert train(quadrants, model).summary["model"] == "own"  # nothing is written
 
 
 def test_a_setting_is_listed_once(quadrants):

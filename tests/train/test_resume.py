@@ -100,13 +100,17 @@ def test_stopped_and_started_again_and_again(whole, quadrants, tmp_path, caplog)
 def test_other_signals_are_answered_in_the_same_way(
     signum, quadrants, tmp_path, caplog
 ):
-    before = signal.getsignal(signum)  # perhaps ignored, as in the background
-    with pytest.raises(SystemExit) as stopped:
-        train(quadrants, tmp_path, observe=stop_after(1, signum))
+    usual = signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL
+    before = signal.signal(signum, usual)  # ignored by a program in the background
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            train(quadrants, tmp_path, observe=stop_after(1, signum))
+        assert signal.getsignal(signum) is usual
+    finally:
+        signal.signal(signum, before)
     assert stopped.value.code == 128 + signum
     assert (tmp_path / "checkpoints" / "2").is_dir()
     assert "run the same command again" in caplog.text
-    assert signal.getsignal(signum) is before
 
 
 def test_more_lines_than_the_record_knows_are_cut(quadrants, whole, tmp_path):
