@@ -158,6 +158,26 @@ def has_convolutions(apply: Callable, *shapes: Any, **more: Any) -> bool:
     return _inside(closed.jaxpr, _is_covered)
 
 
+def all_strided(apply: Callable, *shapes: Any, **more: Any) -> bool:
+    """Whether all convolutions in `apply` of one example have strides.
+
+    >>> from flax import linen as nn
+    >>> image = jax.ShapeDtypeStruct((8, 8, 1), "float32")
+    >>> for strides in (1, 2):
+    ...     layer = nn.Conv(4, (3, 3), strides)
+    ...     params = jax.eval_shape(layer.init, jax.random.key(0), image)
+    ...     print(all_strided(layer.apply, params, image))
+    False
+    True
+    """
+    _, closed, _ = _traced(apply, shapes, more)
+
+    def covers(eqn):
+        return _is_covered(eqn) and max(eqn.params["window_strides"]) == 1
+
+    return not _inside(closed.jaxpr, covers)
+
+
 def _traced(apply: Callable, args: tuple, kwargs: dict):
     """The array arguments, the jaxpr of `apply`, and its outputs."""
     leaves, tree = jax.tree.flatten((args, kwargs))

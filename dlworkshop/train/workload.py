@@ -100,6 +100,7 @@ class Workload:
             self.at_once // self.mesh.shape[MEMBER],
             convolutions=found,
             platform=self.platform,
+            strided=autotune.strided(self.spec.model, self.example),
         )
         if convolution is not None:
             checks.check_convolution(convolution, found)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 
 from dlworkshop import fit, models
 from dlworkshop.errors import UserError
@@ -282,6 +283,23 @@ def test_members_do_not_matter_on_a_cpu():
         for m in (1, 16)
     )
     assert alone == many == ExecutionConfig("lax", True, 32)
+
+
+@pytest.mark.parametrize("strides, how", [((2, 2), "patches"), ((2, 1), "lax")])
+def test_a_short_run_has_patches_where_all_convolutions_have_strides(
+    strides, how, quadrants, tmp_path
+):
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            for stride in strides:
+                x = nn.relu(nn.Conv(4, (3, 3), stride)(x))
+            return nn.Dense(4)(x.mean((0, 1)))
+
+    model = models.from_linen(Net())
+    fit(model, quadrants, num_epochs=1, batch_size=16, quiet=True, workdir=tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["derived"]["execution"]["convolution"] == how
 
 
 @pytest.mark.parametrize("at_once, how", [(4, "blocks"), (1, None)])
