@@ -76,9 +76,8 @@ def rule_of_thumb(
     A CPU trains one member at a time, so that its parameters stay in the cache, unless
     an update is so small that launching its operations takes most of the time. With
     convolutions, it computes some examples at a time, so that their activations stay
-    there, too. The gradients of convolutions with strides have gaps, which XLA's
-    library for CPUs does not skip: patches take 0.4 times as long for kernels of 5x5,
-    and as long for those of 3x3 (Zen 4).
+    there, too. If all convolutions have strides, updates by patches take 0.4 times as
+    long as by XLA for kernels of 5x5, and as long for 3x3 (docs/performance.md).
 
     A GPU trains all members side by side. For cuDNN the convolutions of several members
     are grouped convolutions, which take twice as long as products of patches (of blocks
