@@ -169,21 +169,23 @@ def measure(
     batch_size: int,
     num_steps: int | None = None,
     quiet: bool = False,
+    micro_batches: bool = True,
 ) -> ExecutionConfig:
     """The fastest choice, measured on two steps of a few members.
 
     The rule of thumb is timed first, and is the choice if a run of `num_steps` takes no
     longer than measuring the others. Of several processes, the first measures its own
-    part of the work, and all take its choice.
+    part of the work, and all take its choice. Without `micro_batches`, every choice
+    computes whole batches.
     """
     part = own_part(mesh)
     members = part.shape[MEMBER] * len(seeds) // mesh.shape[MEMBER]
     examples = part.shape[BATCH] * batch_size // mesh.shape[BATCH]
     make = functools.partial(make_programs, part)
-    work = model, hparams, seeds[:members], dataset, examples, num_steps, quiet
+    work = model, hparams, seeds[:members], dataset, examples, num_steps
 
     def measured() -> dict[str, Any]:
-        return _measure(make, part, *work)._asdict()
+        return _measure(make, part, *work, quiet, micro_batches)._asdict()
 
     return ExecutionConfig(**processes.on_first_process(measured))
 
@@ -212,6 +214,7 @@ def _measure(
     batch_size: int,
     num_steps: int | None,
     quiet: bool,
+    micro_batches: bool,
 ) -> ExecutionConfig:
     """`measure` on the devices of one process."""
     device = mesh.devices.flat[0]
@@ -230,6 +233,8 @@ def _measure(
         platform=device.platform,
         strided=strided(model, example),
     )
+    if not micro_batches:
+        asked, start = asked | {"micro_batch": [None]}, start._replace(micro_batch=None)
     # under its name: None stands for the first choice
     start = start._replace(convolution=start.convolution or asked["convolution"][0])
     cache_key = {

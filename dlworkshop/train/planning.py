@@ -212,14 +212,9 @@ def _execution(
     whole = task.batch_use.whole or asked.make_step is not None
     whole = whole or bool(jax.tree.leaves(state))
 
-    def trial(mesh: Mesh, execution: ExecutionConfig) -> Programs:
-        if whole:
-            execution = execution._replace(micro_batch=None)
-        return make_programs(mesh, execution=execution)
-
     def measure() -> ExecutionConfig:
         return autotune.measure(
-            trial,
+            make_programs,
             work.mesh,
             task.spec.model,
             task.hparams,
@@ -228,6 +223,7 @@ def _execution(
             asked.batch_size,
             task.num_steps,
             task.quiet,
+            micro_batches=not whole,
         )
 
     execution = work.execution(asked.convolution, before, measure)

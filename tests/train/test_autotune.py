@@ -45,15 +45,8 @@ def clock(cache, monkeypatch):
 
 
 def train(dataset, **changes):
-    settings = {"seeds": 2, "batch_size": 16, "devices": jax.devices()[:1]}
-    return fit(
-        CNN,
-        dataset,
-        optax.sgd,
-        hparams={"learning_rate": 0.1},
-        **settings,
-        **changes,
-    )
+    settings = {"seeds": 2, "batch_size": 16, "devices": jax.devices()[:1]} | changes
+    return fit(CNN, dataset, optax.sgd, hparams={"learning_rate": 0.1}, **settings)
 
 
 def pretend(seconds, turns):
@@ -170,6 +163,29 @@ def test_what_measuring_costs_is_held_against_the_training(
     train(quadrants)
     assert ("the fastest of" in caplog.text) == fastest
     assert ("not measured" in caplog.text) != fastest
+
+
+@pytest.mark.parametrize(
+    "changes, sizes",
+    [({}, [16, 32, 48, None]), ({"make_step": lambda step: step}, [None])],
+)
+def test_a_step_of_whole_batches_is_not_measured_in_parts(
+    changes, sizes, quadrants, cache, monkeypatch
+):
+    measured = []
+
+    def choose(try_out, start, asked, *_, **options):
+        measured.append((start.micro_batch, asked["micro_batch"]))
+        return start
+
+    for name, value in {
+        "WORTH": {"cpu": 0.0},
+        "CACHED": 1.0,
+        "autotune": choose,
+    }.items():
+        monkeypatch.setattr(autotune, name, value)
+    train(quadrants, batch_size=96, num_epochs=1, **changes)
+    assert measured == [(None if changes else 32, sizes)]
 
 
 def test_machines_are_told_apart(tmp_path):
