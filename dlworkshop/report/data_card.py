@@ -63,7 +63,12 @@ def sentence(card: dict[str, Any]) -> str:
     """The data in one sentence: name, splits, shape and classes."""
     sizes = card.get("sizes_of_splits") or {}
     parts = ", ".join(f"{sizes[name]:,} {name}" for name in SPLITS if name in sizes)
-    each = " x ".join(str(size) for size in card.get("shape") or [])
+    shape = card.get("shape") or []
+    arrays = shape if isinstance(shape, dict) else {"": shape}
+    each = " and ".join(
+        f"{name} {' x '.join(map(str, sizes))}".strip()
+        for name, sizes in arrays.items()
+    )
     classes = card.get("classes") or []
     kinds = f" in {count(len(classes), 'class')}"
     return (
