@@ -56,7 +56,7 @@ def _figure(
     for split in SPLITS:
         if f"{split}/{name}" not in history.names:
             continue
-        value = history[f"{split}/{name}"]  # [T, P]
+        value = history.lineage(f"{split}/{name}")  # [T, P]
         measured = np.isfinite(value).any(1)  # validation has gaps within an epoch
         well = np.ones(value.shape[1], bool) if finite is None else np.array(finite)
         if measured.any():

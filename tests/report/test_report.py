@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from dlworkshop.errors import UserError
-from dlworkshop.report import figures, read, svg, write
+from dlworkshop.report import figures, notebook, read, svg, write
 from dlworkshop.report.series import Series
+from dlworkshop.train.history import History
 
 VOID = {"meta", "br", "wbr", "link", "img", "input", "hr"}
 HEADINGS = [
@@ -453,6 +454,15 @@ def test_many_points_become_means_over_time():
     assert coarse.value[:, 0].tolist() == [(0 + 1 + 2 + 4) / 4, 7.0]
     assert coarse.step.tolist() == [4, 9]
     assert series.averaged(10) is series
+
+
+def test_a_copy_has_the_past_of_its_source_in_a_notebook_too(monkeypatch):
+    seen = []
+    monkeypatch.setattr(figures, "learning_curves", lambda *a: seen.append(a[3]) or "")
+    first = {"step": 1, "epoch": 1.0, "train": {"loss": [9.0, 2.0]}, "source": [1, 1]}
+    last = {"step": 2, "epoch": 2.0, "train": {"loss": [1.0, 0.5]}}
+    notebook.curves(History([first, last]))
+    assert seen[0]["train"].value.tolist() == [[2.0, 2.0], [1.0, 0.5]]
 
 
 def test_an_axis_of_less_than_a_decade_has_numbers_not_formulas():
