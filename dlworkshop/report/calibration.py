@@ -3,15 +3,7 @@
 import numpy as np
 
 from dlworkshop.learn.metrics import calibration_error, mean_and_error, reliability
-from dlworkshop.report.elements import (
-    Html,
-    chart,
-    ensemble_rows,
-    join,
-    note,
-    table,
-    tag,
-)
+from dlworkshop.report.elements import Html, against_ensemble, chart, join, tag
 from dlworkshop.report.marks import BAD, COLOURS
 from dlworkshop.report.predictions import Predictions
 from dlworkshop.report.svg import drawing
@@ -101,11 +93,8 @@ def ensemble(found: Predictions) -> Html | None:
         text = f"{abs(change):.2f} points {than} accurate than one member"
     who = count(len(members), "member")
     finding = f"The mean of the probabilities of {who} is {text}."
-    head = ["", "One member", "Ensemble"]
     text = "Test split; ± one standard error of the mean over the members."
-    rows = ensemble_rows(members, together)
-    whole = table("Ensemble against single members", head, rows)
-    return join([tag("p", finding), whole, note(text)])
+    return join([tag("p", finding), against_ensemble(members, together, text)])
 
 
 def _scores(

@@ -83,16 +83,6 @@ def beside(title: str, name: str, members: Sequence[float], together: float) -> 
     return [title, mean(mean_and_error(members), name), number(together, name, 2)]
 
 
-def ensemble_rows(
-    members: Sequence[Mapping[str, float]], together: Mapping[str, float]
-) -> list[list]:
-    """`beside` for each score, name -> value, of the members and their ensemble."""
-    return [
-        beside(titled(name), name, [each[name] for each in members], value)
-        for name, value in together.items()
-    ]
-
-
 def note(text: str) -> Html:
     """A paragraph in small type."""
     return tag("p", text, class_="note")
@@ -126,6 +116,18 @@ def table(
     titles = [tag("th", title, scope="col") for title in head]
     top = tag("thead", tag("tr", *titles)) if head else ""
     return scroll(label, tag("table", top, tag("tbody", *cells), class_=class_))
+
+
+def against_ensemble(
+    members: Sequence[Mapping[str, float]], together: Mapping[str, float], text: str
+) -> Html:
+    """A table of the scores, name -> value, of the members and their ensemble."""
+    rows = [
+        beside(titled(name), name, [each[name] for each in members], value)
+        for name, value in together.items()
+    ]
+    head = ["", "One member", "Ensemble"]
+    return join([table("Ensemble against single members", head, rows), note(text)])
 
 
 def scroll(label: str, content: Html) -> Html:

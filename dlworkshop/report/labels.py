@@ -4,7 +4,7 @@ import numpy as np
 
 from dlworkshop.learn import split_metrics
 from dlworkshop.report.classes import mean_percent, scores
-from dlworkshop.report.elements import Html, ensemble_rows, folded, join, note, table
+from dlworkshop.report.elements import Html, against_ensemble, folded, join, note
 from dlworkshop.report.names import in_table
 from dlworkshop.report.predictions import Numbers
 from dlworkshop.report.words import count
@@ -46,14 +46,12 @@ def ensemble(found: Numbers) -> Html | None:
     if len(found.prediction) < 2:
         return None
     members = [_scores(own, found.target) for own in found.prediction]
-    rows = ensemble_rows(members, _scores(found.ensemble, found.target))
     text = (
         "Test split; the ensemble is the mean of the members' probabilities. ± one "
         "standard error of the mean over the members. Accuracy: the share of labels "
         "that are predicted correctly; loss: binary cross-entropy, in nats."
     )
-    head = ["", "One member", "Ensemble"]
-    return join([table("Ensemble against single members", head, rows), note(text)])
+    return against_ensemble(members, _scores(found.ensemble, found.target), text)
 
 
 def _area(chance: np.ndarray, true: np.ndarray) -> np.ndarray:
