@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import importlib.util
+import io
 import json
 import os
 import subprocess
@@ -276,6 +277,17 @@ def test_a_failed_claim_is_seen_in_the_terminal_the_page_and_the_code(
     page = (run / "report.html").read_text()
     assert ("✗ fails" in page) == ('class="claim bad-claim"' in page) == bool(code)
     assert ("✓ holds" in page) == (not code)
+
+
+def test_letters_that_a_terminal_lacks_are_escaped(tmp_path, start, monkeypatch):
+    script, out = tmp_path / "sum.py", io.TextIOWrapper(io.BytesIO(), "ascii")
+    script.write_text(
+        LESSON.replace('"1 + 1 is 2", [', '"2 ± 0", [').replace("BOUND", "2")
+    )
+    monkeypatch.setattr(sys, "stdout", out)
+    assert start(script, "--workdir", tmp_path / "run")[0] == 0
+    out.flush()
+    assert out.buffer.getvalue().startswith(b"2 \\xb1 0\nholds: ")
 
 
 def test_a_lesson_leaves_the_folder_of_another_experiment_alone(tmp_path, start):

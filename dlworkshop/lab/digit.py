@@ -55,7 +55,8 @@ def answer(run: Run, dataset: Dataset, image: np.ndarray) -> Explanation:
     """
     members = np.flatnonzero(run.chosen)
     inputs = np.concatenate([image[None], saliency.covered(image)])
-    every = chances(run, inputs)  # [P, 1 + GRID * GRID, K]
+    outputs = only_array(run.predict(inputs))[run.chosen].astype(np.float64)
+    every = LINKS[run.summary["outputs"]](outputs)  # [P, 1 + GRID * GRID, K]
     chance, ensemble = every[:, 0], every[:, 0].mean(0)
     best = ensemble.argmax()
     fell = ensemble[best] - every[:, 1:, best].mean(0)
@@ -70,12 +71,6 @@ def answer(run: Run, dataset: Dataset, image: np.ndarray) -> Explanation:
         saliency.overlaid(image, fell),
         _nearest(dataset, image),
     )
-
-
-def chances(run: Run, inputs: np.ndarray) -> np.ndarray:
-    """Probabilities [P, B, K] of the members that the ensemble consists of."""
-    outputs = only_array(run.predict(inputs))[run.chosen]
-    return LINKS[run.summary["outputs"]](outputs.astype(np.float64))
 
 
 def _nearest(dataset: Dataset, image: np.ndarray) -> list[tuple[int, int, float]]:

@@ -8,7 +8,8 @@ import numpy as np
 
 from dlworkshop.errors import UserError, check_known
 from dlworkshop.report import figures, pictures
-from dlworkshop.report.confusion import class_names, mean_counts
+from dlworkshop.report.confusion import mean_counts
+from dlworkshop.report.predictions import Predictions
 from dlworkshop.report.read import RunFolder
 from dlworkshop.report.words import humanize
 from dlworkshop.train.result import Run
@@ -84,12 +85,7 @@ def confusion(run: RunFolder, members: Sequence[int]) -> np.ndarray:
     Raises:
         UserError: if the run folder has no predictions of classes.
     """
-    found = run.predictions
-    if found is None:
-        raise UserError(
-            "the run folder has no predictions of classes: give a run of a classifier"
-        )
-    return mean_counts(found, np.asarray(members))
+    return mean_counts(_of_classes(run).of(list(members)))
 
 
 def most_confused(run: RunFolder) -> tuple[list[str], tuple[str, str]]:
@@ -101,8 +97,7 @@ def most_confused(run: RunFolder) -> tuple[list[str], tuple[str, str]]:
     counts = confusion(run, range(len(run.members)))
     np.fill_diagonal(counts, -1)
     true, said = np.unravel_index(counts.argmax(), counts.shape)
-    assert run.predictions is not None
-    names = class_names(run.predictions, len(counts))
+    names = _of_classes(run).class_names(len(counts))
     return names, (names[true], names[said])
 
 
@@ -115,17 +110,24 @@ def mistaken(
         (index in test, number of members), in descending order of the number.
 
     Raises:
-        UserError: if `true` or `said` is not a class.
+        UserError: if `true` or `said` is not a class of the run.
     """
-    found = run.predictions
-    names = [] if found is None else class_names(found, 0)
+    found = _of_classes(run)
+    names = found.class_names()
     for name in (true, said):
         check_known("class", name, names)
-    assert found is not None
-    votes = (found.prediction[np.asarray(members)] == names.index(said)).sum(0)  # [N]
+    votes = (found.prediction[list(members)] == names.index(said)).sum(0)  # [N]
     votes = np.where(found.label == names.index(true), votes, 0)
     order = np.argsort(-votes, kind="stable")
     return [(int(i), int(votes[i])) for i in order if votes[i]]
+
+
+def _of_classes(run: RunFolder) -> Predictions:
+    if not isinstance(run.predictions, Predictions):
+        raise UserError(
+            "the run folder has no predictions of classes: give a run of a classifier"
+        )
+    return run.predictions
 
 
 def filters(run: Run, member: int) -> np.ndarray:

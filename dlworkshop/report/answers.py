@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from dlworkshop.report.data_card import strip
-from dlworkshop.report.elements import Html, data, fold, join, note, table, tag
+from dlworkshop.report.elements import Html, data, folded, join, note, table, tag
 from dlworkshop.report.names import in_table
+from dlworkshop.report.predictions import Numbers
 from dlworkshop.report.read import RunFolder, get_nested
 from dlworkshop.report.words import (
     count,
@@ -16,8 +17,6 @@ from dlworkshop.report.words import (
     titled,
     with_error,
 )
-
-OPEN_ROWS = 20  # a longer table is folded
 
 
 def reliability(run: RunFolder) -> Html | None:
@@ -47,7 +46,7 @@ def _sets(found: Mapping[str, Any]) -> list[str]:
 
 def _intervals(run: RunFolder, found: Mapping[str, Any]) -> list[str]:
     lines = []
-    columns = run.values.names if run.values is not None else []
+    columns = run.predictions.names if isinstance(run.predictions, Numbers) else []
     for d, own in enumerate(found.get("intervals") or []):
         name = columns[d] if d < len(columns) and columns[d] else "the target"
         half = f"{quantity(own['half'], '')} {own.get('unit', '')}".strip()
@@ -130,10 +129,9 @@ def importance(run: RunFolder) -> Html | None:
         "(Breiman 2001); ± one standard error over the shuffles. Information that two "
         "columns share counts for neither of them."
     )
+    head = ["Column", f"{titled(name)} {verb} by" + f" ({unit})" * bool(unit)]
     title = count(len(rows), "column")
-    head = f"{titled(name)} {verb} by" + f" ({unit})" * bool(unit)
-    shown = table("Importance", ["Column", head], rows)
-    return join([note(text), fold(title, shown, len(rows) <= OPEN_ROWS)])
+    return join([note(text), folded(title, "Importance", head, rows)])
 
 
 def saliency(run: RunFolder) -> Html | None:

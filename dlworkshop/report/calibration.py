@@ -1,45 +1,39 @@
 """Calibration of the members, and the gain of their ensemble."""
 
-from typing import NamedTuple
-
 import numpy as np
 
 from dlworkshop.learn.metrics import calibration_error, mean_and_error, reliability
-from dlworkshop.report.elements import (
-    Html,
-    chart,
-    ensemble_rows,
-    join,
-    note,
-    table,
-    tag,
-)
+from dlworkshop.report.elements import Html, against_ensemble, chart, join, tag
 from dlworkshop.report.marks import BAD, COLOURS
-from dlworkshop.report.read import RunFolder, finite_mask
+from dlworkshop.report.predictions import Predictions
 from dlworkshop.report.svg import drawing
 from dlworkshop.report.words import count, quantity, with_error
 
 BINS = 15  # as in Guo et al. (2017)
 
 
-def calibration(run: RunFolder) -> Html | None:
+def calibration(found: Predictions) -> Html | None:
     """The reliability diagram and its error; None if probabilities are unknown."""
-    found = _healthy(run)
-    if found is None:
+    sure = found.probabilities
+    if sure is None:
         return None
-    right, sure, _ = found.members  # [P, N]
+    right = found.prediction == found.label  # [P, N]
     errors = mean_and_error(
-        [calibration_error(c, r, BINS) for c, r in zip(sure, right, strict=True)]
+        [
+            calibration_error(*pair, BINS)
+            for pair in zip(sure.confidence, right, strict=True)
+        ]
     )
     title = (
-        f"{compared(float(sure.mean()), float(right.mean()))}; calibration error "
-        f"{with_error(errors['mean'], errors['sem'], 'accuracy')}"
+        f"{compared(float(sure.confidence.mean()), float(right.mean()))}; calibration "
+        f"error {with_error(errors['mean'], errors['sem'], 'accuracy')}"
     )
     many = len(right) > 1
-    every = reliability(sure.ravel(), right.ravel(), BINS)
+    every = reliability(sure.confidence.ravel(), right.ravel(), BINS)
     bins = {"members" if many else "model": every}
     if many:
-        bins["ensemble"] = reliability(found.ensemble[1], found.ensemble[0], BINS)
+        together = sure.ensemble_prediction == found.label  # [N]
+        bins["ensemble"] = reliability(sure.ensemble_confidence, together, BINS)
     caption = (
         f"Test split, {BINS} bins of equal width in the largest probability; the area "
         "of a dot is its share of the examples. On the dashed line, 70 % of the "
@@ -80,61 +74,33 @@ def _diagram(title: str, bins: dict[str, np.ndarray]) -> str:
     return out[0]
 
 
-def ensemble(run: RunFolder) -> Html | None:
+def ensemble(found: Predictions) -> Html | None:
     """The ensemble (mean of probabilities) beside its members; None for one member."""
-    found = _healthy(run)
-    if found is None or len(found.members[0]) < 2:
+    sure, right = found.probabilities, found.prediction == found.label  # [P, N]
+    if sure is None or len(right) < 2:
         return None
-    members = [_scores(*one) for one in zip(*found.members, strict=True)]
-    together = _scores(*found.ensemble)
-    alone = np.mean([each["accuracy"] for each in members])
-    change = 100 * (together["accuracy"] - float(alone))
+    each = zip(right, sure.confidence, sure.likelihood, strict=True)
+    members = [_scores(*one) for one in each]
+    together = _scores(
+        sure.ensemble_prediction == found.label,
+        sure.ensemble_confidence,
+        sure.ensemble_likelihood,
+    )
+    change = 100 * (together["accuracy"] - float(right.mean()))
     text = "as accurate as one member"
     if abs(change) >= 0.005:
         than = "more" if change > 0 else "less"
         text = f"{abs(change):.2f} points {than} accurate than one member"
     who = count(len(members), "member")
     finding = f"The mean of the probabilities of {who} is {text}."
-    head = ["", "One member", "Ensemble"]
     text = "Test split; ± one standard error of the mean over the members."
-    rows = ensemble_rows(members, together)
-    whole = table("Ensemble against single members", head, rows)
-    return join([tag("p", finding), whole, note(text)])
-
-
-class _Found(NamedTuple):
-    """Correctness, confidence and likelihood of the finite members and the ensemble."""
-
-    members: tuple[np.ndarray, np.ndarray, np.ndarray]  # [P, N] each
-    ensemble: tuple[np.ndarray, np.ndarray, np.ndarray]  # [N] each
-
-
-def _healthy(run: RunFolder) -> _Found | None:
-    found = run.predictions
-    if found is None or found.probabilities is None:
-        return None
-    finite = finite_mask(run.members, len(found.prediction))
-    if not finite.any():
-        return None
-    sure = found.probabilities
-    return _Found(
-        (
-            (found.prediction == found.label)[finite],
-            sure.confidence[finite],
-            sure.likelihood[finite],
-        ),
-        (
-            sure.ensemble_prediction == found.label,
-            sure.ensemble_confidence,
-            sure.ensemble_likelihood,
-        ),
-    )
+    return join([tag("p", finding), against_ensemble(members, together, text)])
 
 
 def _scores(
     right: np.ndarray, sure: np.ndarray, likelihood: np.ndarray
 ) -> dict[str, float]:
-    """The scores of one predictor, from arrays [N] as in `_Found`."""
+    """The scores of one predictor: right or not, confidence and likelihood [N]."""
     least = np.finfo(np.float32).tiny  # avoids an infinite loss after rounding
     return {
         "accuracy": float(right.mean()),

@@ -2,31 +2,24 @@
 
 import numpy as np
 
-from dlworkshop.report.confusion import class_names
 from dlworkshop.report.elements import Html, fold, join, note, number, table, tag
 from dlworkshop.report.marks import finite_mean
 from dlworkshop.report.names import in_tables
-from dlworkshop.report.read import RunFolder, finite_mask
+from dlworkshop.report.predictions import Predictions
 from dlworkshop.report.words import count
 
 OPEN_ROWS = 30  # a longer table is folded
 WORST = 10  # classes that are shown above a folded table
 
 
-def per_class(run: RunFolder) -> Html | None:
-    """Scores of each class, averaged over the finite members; None without classes.
+def per_class(found: Predictions) -> Html:
+    """Scores of each class, averaged over the members.
 
     With many classes only the worst ones are shown, above a folded table of all.
     """
-    found = run.predictions
-    finite = finite_mask(run.members, 0 if found is None else len(found.prediction))
-    if found is None or not finite.any():
-        return None
-    said, label = found.prediction[finite], found.label  # [P, N], [N]
-    names = class_names(found, 0)
-    titles = in_tables(names)
+    said, label = found.prediction, found.label  # [P, N], [N]
     rows, recalls, worth = [], [], []
-    for k, name in enumerate(titles):
+    for k, name in enumerate(in_tables(found.class_names())):
         recall, precision, f1 = scores(said, label, k)
         recalls.append(recall)
         worth.append(np.mean(f1))
@@ -37,7 +30,7 @@ def per_class(run: RunFolder) -> Html | None:
     all_of_them = ["mean of classes", f"{label.size:,}", mean_percent(balanced), "", ""]
     head = ["Class", "Examples", "Recall", "Precision", "F1"]
     text = (
-        f"Test split, mean of {count(int(finite.sum()), 'member')}. Recall: the share "
+        f"Test split, mean of {count(len(said), 'member')}. Recall: the share "
         "of the examples of a class that are predicted as this class; precision: the "
         "share of the predictions of a class that are correct; F1: their harmonic "
         "mean. The mean of the recalls is the balanced accuracy, in which every class "
@@ -45,7 +38,7 @@ def per_class(run: RunFolder) -> Html | None:
     )
     parts = [note(text)]
     whole = table("Scores of each class", head, [*rows, all_of_them])
-    title = f"All {count(len(names))} classes"
+    title = f"All {count(len(rows))} classes"
     if len(rows) <= OPEN_ROWS:
         return join([*parts, whole])
     worst = np.argsort(worth, kind="stable")[:WORST]  # NaN (no example) sorts last

@@ -7,7 +7,7 @@ import numpy as np
 from dlworkshop.report import figures
 from dlworkshop.report.elements import Html, chart, data, join, number, table, tag
 from dlworkshop.report.names import in_picture, in_tables, numbered
-from dlworkshop.report.read import Mistakes, Predictions, RunFolder, finite_mask
+from dlworkshop.report.predictions import Mistakes, Predictions
 from dlworkshop.report.svg import picture
 from dlworkshop.report.words import count, quantity
 
@@ -17,17 +17,13 @@ MOST_OF_CELL = 4  # images
 MOST_PAIRS = 10  # of classes, in the table beside a large matrix
 
 
-def confusion(run: RunFolder) -> Html | None:
-    """A matrix, and for many classes a table; None without finite members."""
-    found = run.predictions
-    finite = finite_mask(run.members, 0 if found is None else len(found.prediction))
-    if found is None or not finite.any():
-        return None
-    counts = mean_counts(found, finite)
-    names = class_names(found, len(counts))
+def confusion(found: Predictions) -> Html:
+    """A matrix of the mean over the members, and for many classes a table."""
+    counts = mean_counts(found)
+    names = found.class_names(len(counts))
     mistakes = counts * (1 - np.eye(len(counts)))
+    members = count(len(found.prediction), "member")
     if not mistakes.any():
-        members = count(int(finite.sum()), "member")
         return tag("p", f"No mistakes on the test split, mean of {members}.")
     short, everyone = in_picture(names), np.arange(len(names))
     shown = everyone
@@ -39,20 +35,14 @@ def confusion(run: RunFolder) -> Html | None:
         part = np.column_stack([part, counts[np.ix_(shown, others)].sum(1)])
     drawn, title = [short[k] for k in shown], _title(counts, mistakes, short)
     columns = [*drawn, "another"][: part.shape[1]]
-    links, cells = _cells(found, finite, shown, names)
+    links, cells = _cells(found, shown, names)
     figure = chart(
         figures.confusion("confusion", part, drawn, title, links),
-        _caption(int(finite.sum()), len(shown), names, links),
+        _caption(members, len(shown), names, links),
         inches=figures.confusion_size(columns, title)[0],
     )
     many = len(names) > figures.FEW
     return join([figure, *cells, *([_pairs(counts, mistakes, names)] * many)])
-
-
-def class_names(found: Predictions, least: int) -> list[str]:
-    """Names of at least `least` classes; a class without a name gets its number."""
-    names = [str(name) for name in found.classes]
-    return names + [str(k) for k in range(len(names), least)]
 
 
 def most_confused(mistakes: np.ndarray, most: int) -> np.ndarray:
@@ -75,9 +65,9 @@ def most_confused(mistakes: np.ndarray, most: int) -> np.ndarray:
     return np.array(sorted(found), int)
 
 
-def mean_counts(found: Predictions, finite: np.ndarray) -> np.ndarray:
-    """[K, K] examples, true by predicted class, mean over members (index or mask)."""
-    said = found.prediction[finite]  # [P, N]
+def mean_counts(found: Predictions) -> np.ndarray:
+    """[K, K] examples, true by predicted class, mean over the members."""
+    said = found.prediction  # [P, N]
     size = max(len(found.classes), int(found.label.max()) + 1, int(said.max()) + 1)
     counts = np.zeros((size, size))
     valid = (found.label >= 0) & (said >= 0)
@@ -97,20 +87,19 @@ def _title(counts: np.ndarray, mistakes: np.ndarray, short: Sequence[str]) -> st
 
 
 def _cells(
-    found: Predictions, finite: np.ndarray, shown: np.ndarray, names: Sequence[str]
+    found: Predictions, shown: np.ndarray, names: Sequence[str]
 ) -> tuple[dict[tuple[int, int], str], list[Html]]:
     """Links from the cells of the matrix to images, and the images.
 
     Args:
         found: predictions of the test split.
-        finite: [P] bool, the members that stayed finite.
         shown: the classes in the matrix.
         names: [K] of all classes.
     """
     kept = found.mistakes
     if kept is None or not is_picture(kept.image):
         return {}, []
-    said = found.prediction[finite][:, kept.example]  # [P, S]
+    said = found.prediction[:, kept.example]  # [P, S]
     true, titles = found.label[kept.example], in_tables(names)
     links, cells = {}, []
     for row, i in enumerate(shown):
@@ -145,12 +134,12 @@ def is_picture(images: np.ndarray) -> bool:
 
 
 def _caption(
-    members: int,
+    members: str,
     shown: int,
     names: Sequence[str],
     links: Mapping[tuple[int, int], str],
 ) -> str:
-    text = f"Test split, mean of {count(members, 'member')}. Numbers: examples."
+    text = f"Test split, mean of {members}. Numbers: examples."
     text += " Colour: share of the true class (row)."
     if links:
         text += f" Click on a cell to see up to {MOST_OF_CELL} of its examples below."

@@ -8,12 +8,10 @@ from typing import Any
 from dlworkshop.data.card import warnings
 from dlworkshop.data.content import SPLITS
 from dlworkshop.report import terminal
-from dlworkshop.report.elements import Html, fold, join, note, table, tag
+from dlworkshop.report.elements import Html, fold, folded, join, note, table, tag
 from dlworkshop.report.names import in_table, in_tables, one_line
 from dlworkshop.report.read import RunFolder
 from dlworkshop.report.words import count, plain
-
-OPEN_ROWS = 20  # a longer table is folded
 
 
 def data_card(run: RunFolder) -> Html | None:
@@ -65,7 +63,12 @@ def sentence(card: dict[str, Any]) -> str:
     """The data in one sentence: name, splits, shape and classes."""
     sizes = card.get("sizes_of_splits") or {}
     parts = ", ".join(f"{sizes[name]:,} {name}" for name in SPLITS if name in sizes)
-    each = " x ".join(str(size) for size in card.get("shape") or [])
+    shape = card.get("shape") or []
+    arrays = shape if isinstance(shape, dict) else {"": shape}
+    each = " and ".join(
+        f"{name} {' x '.join(map(str, sizes))}".strip()
+        for name, sizes in arrays.items()
+    )
     classes = card.get("classes") or []
     kinds = f" in {count(len(classes), 'class')}"
     return (
@@ -99,9 +102,9 @@ def _counts(card: dict[str, Any]) -> Html | None:
             pictures = examples[k] if k < len(examples) else []
             row.append(strip(pictures, f"examples-{k}", title) if pictures else "")
     named = [*in_tables(card["classes"]), "all"]
-    shown_rows = [[name, *row[1:]] for name, row in zip(named, rows, strict=True)]
-    shown = table("Examples of each class", head, shown_rows)
-    return fold("Examples of each class", shown, len(rows) <= OPEN_ROWS)
+    shown = [[name, *row[1:]] for name, row in zip(named, rows, strict=True)]
+    title = "Examples of each class"
+    return folded(title, title, head, shown)
 
 
 def strip(pictures: Sequence[str], name: str, title: str) -> Html:
@@ -154,12 +157,12 @@ def _details(card: dict[str, Any]) -> list[Html]:
             [in_table(c["name"]), c["about"], plain(c["missing"])]
             for c in card["columns"]
         ]
-        shown = table("Columns", ["Column", "What it is", "Missing"], rows)
         total = card.get("num_columns", len(rows))
         title = f"{count(total, 'column')} to learn from"
         if total > len(rows):
             title += f", the first {len(rows)}"
-        parts.append(fold(title, shown, len(rows) <= OPEN_ROWS))
+        head = ["Column", "What it is", "Missing"]
+        parts.append(folded(title, "Columns", head, rows))
     copies = card.get("copies") or {}
     for key, title in (
         ("across", "The same content in several splits"),

@@ -17,7 +17,7 @@ from rich.cells import cell_len
 
 from dlworkshop.report.interactive import SERIES, marking, tip, tips
 from dlworkshop.report.marks import BAD, COLOURS, MEMBER, band, finite_mean
-from dlworkshop.report.read import Series
+from dlworkshop.report.series import Series
 from dlworkshop.report.svg import drawing, wrapped
 from dlworkshop.report.words import is_fraction, quantity
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from dlworkshop.files import atomic_write
 from dlworkshop.report import lesson, page, pictures, read
 from dlworkshop.report.elements import Html, document, fold, join, tag
-from dlworkshop.report.svg import as_file
+from dlworkshop.report.svg_file import written
 from dlworkshop.report.words import count, duration, humanize, plain
 
 
@@ -106,5 +106,5 @@ def _thumbnail(folder: Path, run: read.RunFolder, name: str) -> str:
     if curves is None:
         return ""
     svg = curves[curves.index("<svg") : curves.index("</svg>") + len("</svg>")]
-    atomic_write(folder / name / "thumbnail.svg", as_file(svg))
+    atomic_write(folder / name / "thumbnail.svg", written(svg))
     return f"{name}/thumbnail.svg"

@@ -4,24 +4,19 @@ import numpy as np
 
 from dlworkshop.learn import split_metrics
 from dlworkshop.report.classes import mean_percent, scores
-from dlworkshop.report.elements import Html, ensemble_rows, fold, join, note, table
+from dlworkshop.report.elements import Html, against_ensemble, folded, join, note
 from dlworkshop.report.names import in_table
-from dlworkshop.report.read import Numbers, RunFolder, finite_mask
+from dlworkshop.report.predictions import Numbers
 from dlworkshop.report.words import count
 
-OPEN_ROWS = 20  # a longer table is folded
 
-
-def per_label(run: RunFolder, found: Numbers) -> Html:
-    """A table with a row for each label, averaged over the finite members."""
-    finite = finite_mask(run.members, len(found.said))
-    if not finite.any():
-        return note("All members were quarantined, so there are no scores.")
-    said, true = found.said[finite] > 0.5, found.target > 0.5  # [P, N, K], [N, K]
+def per_label(found: Numbers) -> Html:
+    """A table with a row for each label, averaged over the members."""
+    said, true = found.prediction > 0.5, found.target > 0.5  # [P, N, K], [N, K]
     rows, f1s = [], []
     for k in range(true.shape[1]):
         recall, precision, f1 = scores(said[..., k], true[:, k], True)
-        area = _area(found.said[finite][..., k], true[:, k])
+        area = _area(found.prediction[..., k], true[:, k])
         f1s.append(f1)
         rows.append(
             [
@@ -36,31 +31,27 @@ def per_label(run: RunFolder, found: Numbers) -> Html:
     head = ["Label", "Examples", "Recall", "Precision", "F1", "ROC AUC"]
     text = (
         f"Test split of {count(len(true), 'example')}, mean of "
-        f"{count(int(finite.sum()), 'member')}. A label is predicted if its "
+        f"{count(len(said), 'member')}. A label is predicted if its "
         "probability is above 50 %. Recall: the share of the examples with a label "
         "for which it is predicted; precision: the share of the predictions of a label "
         "that are correct; F1: their harmonic mean; ROC AUC: how often an example with "
         "the label gets a higher probability than one without it, 50 % by chance."
     )
-    shown = table("Scores of each label", head, rows)
     title = count(true.shape[1], "label")
-    return join([note(text), fold(title, shown, len(rows) <= OPEN_ROWS)])
+    return join([note(text), folded(title, "Scores of each label", head, rows)])
 
 
-def ensemble(run: RunFolder, found: Numbers) -> Html | None:
+def ensemble(found: Numbers) -> Html | None:
     """The ensemble (mean of probabilities) beside its members; None for one member."""
-    finite = finite_mask(run.members, len(found.said))
-    if finite.sum() < 2:
+    if len(found.prediction) < 2:
         return None
-    members = [_scores(own, found.target) for own in found.said[finite]]
-    rows = ensemble_rows(members, _scores(found.ensemble, found.target))
+    members = [_scores(own, found.target) for own in found.prediction]
     text = (
         "Test split; the ensemble is the mean of the members' probabilities. ± one "
         "standard error of the mean over the members. Accuracy: the share of labels "
         "that are predicted correctly; loss: binary cross-entropy, in nats."
     )
-    head = ["", "One member", "Ensemble"]
-    return join([table("Ensemble against single members", head, rows), note(text)])
+    return against_ensemble(members, _scores(found.ensemble, found.target), text)
 
 
 def _area(chance: np.ndarray, true: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Sections of the page of a lesson: text, claims, figures, exercises, code."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,26 +36,23 @@ def sections(run: RunFolder) -> list[tuple[str, Html | None]]:
             ("Change a line", exercises(run)),
             ("Figures", figures(run)),
         ]
-    left = [figure["file"] for figure in run.summary.get("figures") or []]
+    left = {figure["file"]: figure for figure in run.summary.get("figures") or []}
     found: list[tuple[str, Html | None]] = []
     for title, content in _text(run, left):
         found.append((title, content))
         if title.startswith(CLAIMED):
             found[-1] = title, join(filter(None, [content, claims(run)]))
             found.append(("Exercises", exercises(run)))
-    return [*found, ("More figures", figures(run, left))]
+    return [*found, ("More figures", figures(run, left.values()))]
 
 
-def _text(run: RunFolder, left: list[str]) -> list[tuple[str, Html]]:
+def _text(run: RunFolder, left: dict[str, Any]) -> list[tuple[str, Html]]:
     """Title and content of each section; its figures are removed from `left`."""
     from dlworkshop.report import lesson_text  # noqa: PLC0415 (only for lessons)
 
     def shown(file: str, look: Html) -> Html | None:
-        if file not in left:
-            return None
-        left.remove(file)
-        each = {figure["file"]: figure for figure in run.summary["figures"] or []}
-        return _figure(run, each[file], tag("p", look, class_="look"))
+        figure = left.pop(file, None)
+        return figure and _figure(run, figure, tag("p", look, class_="look"))
 
     try:
         return lesson_text.sections(run.text, shown)
@@ -68,10 +66,7 @@ def _text(run: RunFolder, left: list[str]) -> list[tuple[str, Html]]:
 def claims(run: RunFolder) -> Html | None:
     """The claims with verdict, measurement, and the reason for the bound."""
     found = run.summary.get("claims") or []
-    items = [
-        tag("li", one_claim(c), class_=f"claim {state(c)}-claim", id_=f"claim-{i}")
-        for i, c in enumerate(found, 1)
-    ]
+    items = [one_claim(c, id_=f"claim-{i}") for i, c in enumerate(found, 1)]
     return tag("ol", *items, class_="claims") if items else None
 
 
@@ -94,7 +89,7 @@ def state(claim: dict[str, Any]) -> str:
     return "good" if claim.get("verdict") == "holds" else "bad"
 
 
-def one_claim(claim: dict[str, Any]) -> Html:
+def one_claim(claim: dict[str, Any], box: str = "li", id_: str | None = None) -> Html:
     """A claim with its verdict, what was measured, and its reason, which is folded."""
     verdict = plain(claim.get("verdict"))
     mark = "✓" if state(claim) == "good" else "✗"
@@ -119,16 +114,13 @@ def one_claim(claim: dict[str, Any]) -> Html:
     ]
     if told:
         pieces.append(fold("Why and how", join(told)))
-    return join(pieces)
+    return tag(box, join(pieces), class_=f"claim {state(claim)}-claim", id_=id_)
 
 
-def figures(run: RunFolder, files: list[str] | None = None) -> Html | None:
-    """The figures of a lesson; with `files` only the figures in these files."""
-    drawn = [
-        _figure(run, figure)
-        for figure in run.summary.get("figures") or []
-        if files is None or figure["file"] in files
-    ]
+def figures(run: RunFolder, some: Iterable[Any] | None = None) -> Html | None:
+    """The figures of a lesson, or only some of them."""
+    given = run.summary.get("figures") if some is None else some
+    drawn = [_figure(run, figure) for figure in given or []]
     return tag("div", *drawn, class_="charts") if drawn else None
 
 
@@ -136,12 +128,16 @@ def _figure(run: RunFolder, figure: dict[str, Any], above: str = "") -> Html:
     """A figure with its caption, and a slider if it has frames."""
     svg, caption = Html(run.drawings[figure["file"]]), plain(figure.get("caption"))
     name = f"figure-{Path(figure['file']).stem}"
-    if frames := figure.get("frames"):
-        names = [plain(frame) for frame in frames]
-        above = join([above, control(plain(figure.get("control")), names)])
+    above = join(filter(None, [above, slider(figure)]))
     if _aspect(svg) > 2:  # panels side by side: a small screen scrolls over them
         return chart(scroll("Panels", svg), caption, "wide", above=above, id_=name)
     return chart(svg, caption, "single" if run.text else "", above=above, id_=name)
+
+
+def slider(figure: dict[str, Any]) -> str:
+    """The control over the frames of a figure; "" if it has none."""
+    names = [plain(frame) for frame in figure.get("frames") or []]
+    return control(plain(figure.get("control")), names) if names else ""
 
 
 def _aspect(svg: str) -> float:
@@ -162,8 +158,7 @@ def one_exercise(exercise: dict[str, Any]) -> Html:
     question = tag("p", prose(plain(exercise.get("question"))))
     answer = tag("p", prose(plain(exercise.get("answer"))))
     if checked := exercise.get("claim"):
-        shown = tag("div", one_claim(checked), class_=f"claim {state(checked)}-claim")
-        answer = join([answer, shown])
+        answer = join([answer, one_claim(checked, "div")])
     return join([question, fold("The answer", answer)])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dlworkshop.report import figures, marks
-from dlworkshop.report.read import Series, averaged
+from dlworkshop.report.series import Series
 from dlworkshop.report.words import humanize, is_fraction
 
 SPLITS = ("train", "validation")
@@ -56,14 +56,13 @@ def _figure(
     for split in SPLITS:
         if f"{split}/{name}" not in history.names:
             continue
-        value = history[f"{split}/{name}"]  # [T, P]
+        value = history.lineage(f"{split}/{name}")  # [T, P]
         measured = np.isfinite(value).any(1)  # validation has gaps within an epoch
         well = np.ones(value.shape[1], bool) if finite is None else np.array(finite)
-        if members is not None:
-            value, well = value[:, list(members)], well[list(members)]
         if measured.any():
             found = history.step[measured], history.epoch[measured], value[measured]
-            series[split] = averaged(Series(*found, well), marks.MOST_POINTS)
+            shown = Series(*found, well).of(slice(None) if members is None else members)
+            series[split] = shown.averaged(marks.MOST_POINTS)
     if not series:
         return ""
     title = humanize(name)

@@ -1,8 +1,6 @@
 """The page of a run: first the finding, then the evidence."""
 
 import re
-from collections import Counter
-from typing import Any
 
 from dlworkshop.report import (
     answers,
@@ -16,36 +14,20 @@ from dlworkshop.report import (
     search,
     settings,
     sweep,
+    tables,
     values,
 )
-from dlworkshop.report.elements import (
-    Html,
-    data,
-    document,
-    fold,
-    join,
-    mean,
-    note,
-    number,
-    scroll,
-    table,
-    tag,
-)
-from dlworkshop.report.names import in_table
-from dlworkshop.report.read import RunFolder, get_nested, is_finite, name_of
+from dlworkshop.report.elements import Html, document, join, note, tag
+from dlworkshop.report.predictions import Predictions
+from dlworkshop.report.read import RunFolder, get_nested, name_of
 from dlworkshop.report.words import (
     count,
-    duration,
-    flatten,
     humanize,
     is_fraction,
     is_number,
     plain,
-    titled,
     with_error,
 )
-
-OPEN_ROWS, OPEN_COLUMNS = 16, 12  # a larger table is folded
 
 
 def render(run: RunFolder) -> str:
@@ -61,9 +43,9 @@ def render(run: RunFolder) -> str:
         *(_training(run) if _has_trained(run) else []),
         ("Run it yourself" if run.text else "About", lesson.about(run)),
         ("Code", lesson.code(run)),
-        ("Timings", _timings(run)),
-        ("Configuration", _config(run)),
-        ("Environment", _environment(run)),
+        ("Timings", tables.timings(run)),
+        ("Configuration", tables.config(run)),
+        ("Environment", tables.environment(run)),
     ]
     shown = [(title, content) for title, content in sections if content]
     links = [tag("li", tag("a", t, href=f"#{_anchor(t)}")) for t, _ in shown]
@@ -103,51 +85,54 @@ def _training(run: RunFolder) -> list[tuple[str, Html | None]]:
     """Sections of a training run; with several settings, of the best one."""
     told = run.told
     return [
-        ("Key numbers", _tiles(run)),
+        ("Key numbers", tables.key_numbers(run)),
         ("Search", search.search(run)),
         ("Trials", sweep.trials(run)),
         ("Settings", settings.settings_table(run.summary, run.metric)),
-        ("Scores", _scores(told)),
+        ("Scores", tables.scores(told)),
         ("Learning curves", pictures.curves(told)),
         *_predictions(told),
         ("Importance of columns", answers.importance(run)),
         ("Saliency", answers.saliency(run)),
         ("Nearest to the mistakes", answers.mistakes(run)),
         ("Augmentation", data_card.augmentation(run)),
-        ("Members", _members(run)),
+        ("Members", tables.members(run)),
         ("Hyper-parameters", pictures.sweeps(run)),
-        ("Model", _model(run)),
+        ("Model", tables.model(run)),
     ]
 
 
 def _predictions(run: RunFolder) -> list[tuple[str, Html | None]]:
-    """Sections on the test predictions, according to the kind of outputs."""
-    if run.predictions is not None:
+    """Sections on the test predictions of the finite members."""
+    if run.predictions is None:
+        return []
+    found = run.predictions.of(run.finite or slice(None))
+    if not len(found.prediction):
+        none = "All members were quarantined, so there are no predictions."
+        return [("Predictions", note(none))]
+    if isinstance(found, Predictions):
         return [
-            ("Confusion matrix", confusion.confusion(run)),
-            ("Each class", classes.per_class(run)),
-            ("Calibration", calibration.calibration(run)),
-            ("Ensemble", calibration.ensemble(run)),
-            ("Worst mistakes", pictures.mistakes(run)),
+            ("Confusion matrix", confusion.confusion(found)),
+            ("Each class", classes.per_class(found)),
+            ("Calibration", calibration.calibration(found)),
+            ("Ensemble", calibration.ensemble(found)),
+            ("Worst mistakes", pictures.mistakes(found)),
         ]
-    if run.values is not None:
+    if found.are_labels:
         return [
-            ("Predictions", values.predictions(run, run.values)),
-            ("Ensemble", values.ensemble(run, run.values)),
+            ("Each label", labels.per_label(found)),
+            ("Ensemble", labels.ensemble(found)),
         ]
-    if run.labels is not None:
-        return [
-            ("Each label", labels.per_label(run, run.labels)),
-            ("Ensemble", labels.ensemble(run, run.labels)),
-        ]
-    return []
+    return [
+        ("Predictions", values.predictions(run, found)),
+        ("Ensemble", values.ensemble(found)),
+    ]
 
 
 def _notes(run: RunFolder) -> Html | None:
     """Remarks on the results, and the reason if there are no predictions."""
     found = list(run.summary.get("notes") or [])
-    several = run.predictions, run.values, run.labels
-    if _has_trained(run) and all(kept is None for kept in several):
+    if _has_trained(run) and run.predictions is None:
         found.append(_why_none(run))
     return tag("ul", *(tag("li", note) for note in found)) if found else None
 
@@ -182,7 +167,7 @@ def finding(run: RunFolder) -> str:
 def _finding(run: RunFolder) -> str:
     test = get_nested(run.summary, run.split, run.metric) or {}
     total = run.summary.get("members") or len(run.members) or test.get("n")
-    num_lost = sum(not is_finite(member) for member in run.members)
+    num_lost = run.finite.count(False)
     if not is_number(test.get("mean")):
         if total and num_lost == total:
             return f"No result: all {count(total, 'model')} were quarantined."
@@ -212,7 +197,7 @@ def _subtitle(run: RunFolder, title: str) -> str:
 def _note(run: RunFolder) -> str:
     stopped = ""
     if run.summary.get("interrupted"):
-        stopped = f"Training was interrupted after {_steps(run.summary)}."
+        stopped = f"Training was interrupted after {tables.steps(run.summary)}."
     return " ".join(
         filter(None, (lesson.claims_summary(run), stopped, _error_note(run)))
     )
@@ -236,159 +221,6 @@ def _error_note(run: RunFolder) -> str:
     text = f"± one standard error of the mean over {count(test.get('n'), 'member')}"
     differing = " and ".join(humanize(name) for name in pictures.varied(run))
     return before + (f"{text} that differ in {differing}." if differing else f"{text}.")
-
-
-def _tiles(run: RunFolder) -> Html | None:
-    """The key numbers."""
-    summary, states = run.summary, Counter(m.get("status") for m in run.members)
-    tally = ", ".join(f"{n} {plain(state)}" for state, n in states.items() if state)
-    tiles = [
-        _stat_tile(run.told, split, name)
-        for split in dict.fromkeys((run.split, "validation"))
-        for name in dict.fromkeys((run.metric, "loss"))
-    ]
-    seconds = get_nested(summary, "seconds", "total")
-    for title, value, text, more in (
-        ("Members", summary.get("members"), count, tally),
-        ("Parameters", summary.get("parameters"), count, "in each member"),
-        ("Time", seconds, duration, f"for {_steps(summary)}"),
-        ("Throughput", summary.get("examples_per_second"), count, "examples a second"),
-    ):
-        if is_number(value):
-            tiles.append(_tile(title, data(text(value), value), more))
-    tiles.append(_saved_tile(summary))
-    shown = [tile for tile in tiles if tile]
-    return tag("dl", *shown, class_="tiles") if shown else None
-
-
-def _saved_tile(summary: dict[str, Any]) -> Html | None:
-    """The updates of all members, if early stopping saved any."""
-    done, saved = (
-        get_nested(summary, "model_steps", name) or 0 for name in ("done", "saved")
-    )
-    if not saved:
-        return None
-    share = 100 * saved / (done + saved)
-    of = f"of all members; {count(saved)} more ({share:.0f} %) were saved"
-    return _tile("Model steps", data(count(done), done), of)
-
-
-def _steps(summary: dict[str, Any]) -> str:
-    return count(summary.get("steps"), "step")
-
-
-def _stat_tile(run: RunFolder, split: str, name: str) -> Html | None:
-    stat = get_nested(run.summary, split, name) or {}
-    if not is_number(stat.get("mean")):
-        return None
-    measure = run.unit(name)
-    of = f"mean of {count(stat.get('n'), 'member')}"
-    if measure and measure != "%":
-        of = f"{measure}, {of}"
-    return _tile(titled(f"{split}_{name}"), mean(stat, name), of)
-
-
-def _tile(title: str, value: Html, more: str) -> Html:
-    return tag("div", tag("dt", title), tag("dd", value), tag("dd", more))
-
-
-def _scores(run: RunFolder) -> Html | None:
-    """All scores; None if the key numbers contain them already."""
-    splits = [name for name in ("test", "validation") if run.summary.get(name)]
-    names = [
-        n for n in run.quantities if any(get_nested(run.summary, s, n) for s in splits)
-    ]
-    if len(names) <= len({run.metric, "loss"}):
-        return None
-    rows = []
-    for name in names:
-        means = [mean(get_nested(run.summary, s, name) or {}, name) for s in splits]
-        measure, better = run.unit(name).strip("%"), run.better(name)
-        rows.append(
-            [titled(name), *means, measure, f"{better} is better" * bool(better)]
-        )
-    head = ["", *(titled(split) for split in splits), "Unit", "Direction"]
-    text = "Mean over the members ± one standard error of the mean."
-    return join([note(text), table("Scores", head, rows)])
-
-
-def _members(run: RunFolder) -> Html | None:
-    if not run.members:
-        return None
-    hparams = dict.fromkeys(
-        name
-        for member in run.members
-        for name, value in (member.get("hparams") or {}).items()
-        if value is not None
-    )
-    head = ["Member", "Seed", *map(titled, hparams)]
-    head += ["Status", "Steps", titled(f"best_validation_{_monitor(run)}")]
-    head += [titled(f"{run.split}_{name}") for name in run.quantities]
-    rows = [_member_row(run, i, list(hparams)) for i in range(len(run.members))]
-    classes = [None if is_finite(member) else "bad" for member in run.members]
-    title = count(len(rows), "member")
-    is_open = len(rows) <= OPEN_ROWS and len(head) <= OPEN_COLUMNS
-    shown = table("Members", head, rows, classes, "sortable")
-    return fold(title, shown, is_open)
-
-
-def _member_row(run: RunFolder, i: int, hparams: list[str]) -> list[Any]:
-    member = run.members[i]
-    status = tag("span", plain(member.get("status")))
-    if not is_finite(member):
-        status = tag("span", "✗ ", plain(member["status"]), class_="bad")
-    scores = [(name, get_nested(member, run.split, name)) for name in run.quantities]
-    best = member.get(f"best_validation_{_monitor(run)}")
-    return [
-        plain(member.get("member", i)),
-        plain(member.get("seed")),
-        *(plain(get_nested(member, "hparams", name)) for name in hparams),
-        join([status, tag("small", member.get("note") or "")]),
-        count(member.get("steps")),
-        number(best, _monitor(run)),
-        *(number(value, name, 2) for name, value in scores),
-    ]
-
-
-def _monitor(run: RunFolder) -> str:
-    """The quantity that selected the best parameters."""
-    return run.summary.get("monitor") or "loss"
-
-
-def _model(run: RunFolder) -> Html | None:
-    text = run.summary.get("table")
-    if not text:
-        return None
-    return scroll("Layers of the model", tag("pre", text.rstrip()))
-
-
-def _timings(run: RunFolder) -> Html | None:
-    seconds = run.summary.get("seconds") or {}
-    rows = [
-        [titled(name), data(duration(value), value)] for name, value in seconds.items()
-    ]
-    rate = run.summary.get("examples_per_second")
-    if is_number(rate):
-        rows.append(["Examples a second", data(count(rate), rate)])
-    return table("Timings", [], rows) if rows else None
-
-
-def _config(run: RunFolder) -> Html | None:
-    rows: list[tuple[str, str]] = [
-        (name, in_table(value) if name.endswith(".classes") else value)
-        for name, value in flatten(run.config)
-    ]
-    if not rows:
-        return None
-    title = count(len(rows), "setting")
-    return fold(title, table("Configuration", [], rows), len(rows) <= OPEN_ROWS)
-
-
-def _environment(run: RunFolder) -> Html | None:
-    names = [name for name in ("device", "versions") if run.summary.get(name)]
-    rows = [row for name in names for row in flatten(run.summary[name], name)]
-    shown = [(name.removeprefix("versions."), value) for name, value in rows]
-    return table("Environment", [], shown) if rows else None
 
 
 def _anchor(title: str) -> str:

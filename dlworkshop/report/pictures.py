@@ -5,17 +5,12 @@ from collections import Counter
 import numpy as np
 
 from dlworkshop.report import figures, marks, settings
-from dlworkshop.report.confusion import class_names, is_picture
+from dlworkshop.report.confusion import is_picture
 from dlworkshop.report.elements import Html, chart, join, note, tag
 from dlworkshop.report.names import short
-from dlworkshop.report.read import (
-    Predictions,
-    RunFolder,
-    Series,
-    averaged,
-    finite_mask,
-    is_finite,
-)
+from dlworkshop.report.predictions import Predictions
+from dlworkshop.report.read import RunFolder, get_nested
+from dlworkshop.report.series import Series
 from dlworkshop.report.svg import picture
 from dlworkshop.report.words import humanize, is_number, quantity, titled
 
@@ -27,7 +22,7 @@ def curves(run: RunFolder) -> Html | None:
     charts = []
     for name in ("loss", *run.metrics):
         series = {
-            split: averaged(run.series[split, name], marks.MOST_POINTS)
+            split: run.series[split, name].averaged(marks.MOST_POINTS)
             for split in ("train", "validation")
             if (split, name) in run.series
         }
@@ -75,34 +70,27 @@ def _final(series: Series) -> float | None:
     return float(np.mean(last)) if last else None
 
 
-def mistakes(run: RunFolder) -> Html | None:
+def mistakes(found: Predictions) -> Html | None:
     """The examples with the largest loss, as images; None if data are no images."""
-    found = run.predictions
-    if found is None or not len(found.worst_index):
-        return None
     if not is_picture(found.worst_image):
         return None
-    finite = finite_mask(run.members, len(found.prediction))
-    if not finite.any():
-        return None
-    said = found.prediction[np.ix_(finite, found.worst_index)]  # [P, M]
+    said = found.prediction[:, found.worst_index]  # [P, M]
     wrong = (said != found.label[found.worst_index]).any(axis=0)  # [M]
     shown = np.flatnonzero(wrong)[:MOST_MISTAKES]
     if not shown.size:
         return None
     intro = "Test examples with the largest loss (mean over members), worst first."
-    items = [tag("li", _mistake(found, finite, int(m))) for m in shown]
+    items = [tag("li", _mistake(found, int(m))) for m in shown]
     return join([note(intro), tag("ol", *items, class_="mistakes")])
 
 
-def _mistake(found: Predictions, finite: np.ndarray, m: int) -> Html:
-    index = int(found.worst_index[m])
-    classes = class_names(found, 0)
-    of_class, said = int(found.label[index]), found.prediction[finite, index]
+def _mistake(found: Predictions, m: int) -> Html:
+    index, classes = int(found.worst_index[m]), found.class_names()
+    of_class, said = int(found.label[index]), found.prediction[:, index]
     true = _class(classes, of_class)
     (answer, votes), *_ = Counter(int(k) for k in said if k != of_class).most_common(1)
     verdict = f"{votes} of {len(said)} say {_class(classes, answer)}"
-    loss = quantity(marks.finite_mean(found.loss[finite, index]), "loss")
+    loss = quantity(marks.finite_mean(found.loss[:, index]), "loss")
     svg = picture(f"mistake-{m}", found.worst_image[m], f"True class {true}; {verdict}")
     words = [tag("strong", f"True: {true}"), tag("span", verdict)]
     caption = tag("figcaption", *words, tag("span", f"loss {loss}"))
@@ -128,7 +116,7 @@ def _changes(run: RunFolder, name: str, series: Series) -> Html:
     """A hyper-parameter that changed during training, over time."""
     word = humanize(name)
     title = f"{word.capitalize()} over time, of the best members"
-    shown = {word: averaged(series, marks.MOST_POINTS)}
+    shown = {word: series.averaged(marks.MOST_POINTS)}
     svg = figures.learning_curves(f"changes-{name}", title, word, shown, name)
     text = "A member that continued as a copy has the history of its source."
     return chart(svg, f"{text} {_curve_caption(shown)}")
@@ -158,7 +146,7 @@ def _curves_by_value(
 ) -> list[Html]:
     """Validation loss over time, one colour for each value; empty if not logged."""
     series = run.series.get(("validation", "loss"))
-    if series is None or series.value.shape[1] != len(values):
+    if series is None:
         return []
     word = humanize(name)
     groups = {
@@ -175,13 +163,11 @@ def _curves_by_value(
 
 
 def _sweep(run: RunFolder, name: str, value: np.ndarray, alike: np.ndarray) -> Html:
-    tests = [member.get(run.split) or {} for member in run.members]
+    scores = [get_nested(member, run.split, run.metric) for member in run.members]
     result = np.array(
         [
-            test[run.metric]
-            if is_number(test.get(run.metric)) and is_finite(member)
-            else np.nan
-            for test, member in zip(tests, run.members, strict=True)
+            score if finite and is_number(score) else np.nan
+            for score, finite in zip(scores, run.finite, strict=True)
         ]
     )  # [P]
     word, metric = humanize(name), humanize(run.metric)

@@ -5,7 +5,7 @@ from typing import Any
 from dlworkshop.report.elements import (
     Html,
     data,
-    fold,
+    folded,
     join,
     mean,
     note,
@@ -25,8 +25,6 @@ from dlworkshop.report.words import (
     with_error,
 )
 
-OPEN_ROWS = 12  # a longer table is folded
-
 
 def baselines_table(run: RunFolder) -> Html | None:
     """Scores of the ensemble, its members and the baselines on the test split."""
@@ -43,7 +41,6 @@ def baselines_table(run: RunFolder) -> Html | None:
         for b, own in simple.items()
     ]
     text = "All on the test split; ± one standard error of the mean over the members."
-    parts = [table("Baselines", ["", *map(titled, names)], rows)]
     if of_new := run.summary.get("expected"):
         intervals = [
             f"{humanize(name)} {quantity(own['mean'], name)} "
@@ -56,7 +53,7 @@ def baselines_table(run: RunFolder) -> Html | None:
             f"estimated on {count(of_new.get('examples'), 'example')} of train and "
             "validation, each predicted by members that were trained without it."
         )
-    return join([*parts, note(text)])
+    return join([table("Baselines", ["", *map(titled, names)], rows), note(text)])
 
 
 def search(run: RunFolder) -> Html | None:
@@ -82,9 +79,7 @@ def search(run: RunFolder) -> Html | None:
         head = ["Network", *map(titled, names), titled(f"validation_{judged}")]
         head += ["Behind the best", ""]
         title = count(len(rows), "setting")
-        parts.append(
-            fold(title, table("Settings", head, shown, classes), len(rows) <= OPEN_ROWS)
-        )
+        parts.append(folded(title, "Settings", head, shown, classes))
         parts.append(note(f"Chosen: {found.get('rule')}."))
     else:
         given = "All settings were given, so nothing was searched."

@@ -7,16 +7,19 @@ setting with the best validation score.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dlworkshop.report.elements import Html, fold, join, mean, note, table
+from dlworkshop.report.elements import Html, folded, join, mean, note
 from dlworkshop.report.words import count, humanize, plain, titled
-
-OPEN_ROWS, OPEN_COLUMNS = 12, 12  # a larger table is folded
 
 
 def best(summary: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The best of several settings; None for a single setting, or without a result."""
     found = summary.get("settings") or []
     return found[0] if found and found[0]["finite"] else None
+
+
+def monitor(summary: Mapping[str, Any]) -> str:
+    """The quantity that selected the best parameters and the best setting."""
+    return summary.get("monitor") or "loss"
 
 
 def in_words(summary: Mapping[str, Any]) -> str:
@@ -34,7 +37,7 @@ def in_words(summary: Mapping[str, Any]) -> str:
     trials = (summary.get("sweep") or {}).get("trials") or []
     if best(summary) is None and len(trials) < 2:
         return ""
-    by = humanize(summary.get("monitor") or "loss")
+    by = humanize(monitor(summary))
     if len(trials) < 2 and _has_places(summary):
         name = plain((summary.get("scheduler") or {}).get("name"))
         who = f"{count(len(summary['settings']), 'member')} of each seed"
@@ -57,7 +60,7 @@ def settings_table(summary: Mapping[str, Any], score: str) -> Html | None:
     if len(found) < 2:
         return None
     splits = [s for s in ("validation", "test") if found[0].get(s)]
-    scores = dict.fromkeys([summary.get("monitor") or "loss", score])
+    scores = dict.fromkeys([monitor(summary), score])
     shown = [(s, n) for s in splits for n in scores if n in found[0][s]]
     steps = _steps(summary)
     rows = []
@@ -73,14 +76,13 @@ def settings_table(summary: Mapping[str, Any], score: str) -> Html | None:
         )
     head = [*map(titled, names), "Members", *["Steps"] * (len(set(steps)) > 1)]
     head += [*(titled(f"{s}_{n}") for s, n in shown)]
-    by = humanize(summary.get("monitor") or "loss")
+    by = humanize(monitor(summary))
     text = f"Best by validation {by} first; ± one standard error of the mean."
     if told := _scheduled(summary):
         text = f"{text} {told}"
     title = count(len(rows), "place" if _has_places(summary) else "setting")
-    whole = table("Settings", head, rows, ["best", *[None] * (len(rows) - 1)])
-    is_open = len(rows) <= OPEN_ROWS and len(head) <= OPEN_COLUMNS
-    return join([note(text), fold(title, whole, is_open)])
+    classes = ["best", *[None] * (len(rows) - 1)]
+    return join([note(text), folded(title, "Settings", head, rows, classes)])
 
 
 def _has_places(summary: Mapping[str, Any]) -> bool:

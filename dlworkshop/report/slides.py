@@ -6,8 +6,8 @@ A slide is a section as high as the window; the keys that scroll a page turn the
 import math
 from collections.abc import Sequence
 
-from dlworkshop.report import lesson, page, svg
-from dlworkshop.report.elements import Html, chart, control, document, note, tag
+from dlworkshop.report import lesson, page, svg_file
+from dlworkshop.report.elements import Html, chart, document, note, tag
 from dlworkshop.report.read import RunFolder
 from dlworkshop.report.words import plain
 
@@ -45,12 +45,9 @@ def _lesson(run: RunFolder, number: int) -> list[Html]:
     slides = [tag("section", *opening, class_="opening", id_=f"lesson-{number}")]
     above = note(asked)
     for i, figure in enumerate(run.summary.get("figures") or []):
-        drawn = svg.renamed(run.drawings[figure["file"]], f"{number}-{i}-")
-        slider: str = ""
-        if frames := figure.get("frames"):
-            names = [plain(frame) for frame in frames]
-            slider = control(plain(figure.get("control")), names)
-        shown = chart(drawn, plain(figure.get("caption")), above=slider)
+        drawn = svg_file.renamed(run.drawings[figure["file"]], f"{number}-{i}-")
+        caption, slider = plain(figure.get("caption")), lesson.slider(figure)
+        shown = chart(drawn, caption, above=slider)
         title = plain(figure.get("title"))
         slides.append(tag("section", above, shown, class_="drawn", aria_label=title))
     slides += [tag("section", above, *claims) for claims in _claims(run)]
@@ -64,10 +61,7 @@ def _lesson(run: RunFolder, number: int) -> list[Html]:
 def _claims(run: RunFolder) -> list[list[Html]]:
     """The finding and the claims, on several slides if there are many."""
     found = tag("h3", f"Found: {page.finding(run)}.")
-    claims = [
-        tag("li", lesson.one_claim(claim), class_=f"claim {lesson.state(claim)}-claim")
-        for claim in run.summary.get("claims") or []
-    ]
+    claims = [lesson.one_claim(claim) for claim in run.summary.get("claims") or []]
     if not claims:
         return [[found]]
     num_slides = math.ceil(len(claims) / MOST_CLAIMS)

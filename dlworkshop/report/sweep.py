@@ -8,12 +8,11 @@ import numpy as np
 from dlworkshop.report.elements import (
     Html,
     chart,
-    fold,
+    folded,
     join,
     mean,
     note,
     scroll,
-    table,
     tag,
 )
 from dlworkshop.report.marks import BAD, COLOURS
@@ -29,7 +28,6 @@ from dlworkshop.report.words import (
     titled,
 )
 
-OPEN_ROWS = 12  # a longer table is folded
 MOST_LINES = 200  # the best trials, which are drawn
 FEW = 8  # with more values, only the ends of an axis are labelled
 LOG = 8  # an axis is logarithmic if its values span more than this factor
@@ -41,25 +39,22 @@ def trials(run: RunFolder) -> Html | None:
     rows, names = told.get("trials") or [], varied(told.get("trials") or [])
     if len(rows) < 2 or not names:
         return None
-    monitor = run.summary.get("monitor") or "loss"
     seeds, programs = len(told.get("seeds") or []), told.get("buckets")
     where = f" in {count(programs, 'program')}" if programs else ""
     text = (
         f"{count(len(rows), 'trial')} with {count(seeds, 'seed')} each{where}, the "
-        f"best by validation {humanize(monitor)} first; ± one standard error of the "
-        "mean over the seeds. The best of many trials owes some of its score to luck, "
-        "so its setting was trained again with other seeds, which the rest of this "
-        "page describes."
+        f"best by validation {humanize(run.monitor)} first; ± one standard error of "
+        "the mean over the seeds. The best of many trials owes some of its score to "
+        "luck, so its setting was trained again with other seeds, which the rest of "
+        "this page describes."
     )
     parts = [note(text)]
-    svg, caption = _parallel(run, rows, names, monitor)
+    svg, caption = _parallel(run, rows, names, run.monitor)
     drawn = [chart(scroll("All trials", Html(svg)), caption, "wide")]
     if importance := told.get("importance"):
         drawn.append(chart(*_importance(importance)))
     parts.append(tag("div", *drawn, class_="charts"))
-    whole = _table(rows, names, monitor)
-    parts.append(fold(count(len(rows), "trial"), whole, len(rows) <= OPEN_ROWS))
-    return join(parts)
+    return join([*parts, _table(rows, names, run.monitor)])
 
 
 def _table(rows: Sequence[Mapping[str, Any]], names: list[str], monitor: str) -> Html:
@@ -77,7 +72,8 @@ def _table(rows: Sequence[Mapping[str, Any]], names: list[str], monitor: str) ->
                 *(mean(stat, name) for stat, name in zip(stats, scores, strict=True)),
             ]
         )
-    return table("Trials", head, shown, ["best", *[None] * (len(rows) - 1)])
+    classes = ["best", *[None] * (len(rows) - 1)]
+    return folded(count(len(rows), "trial"), "Trials", head, shown, classes)
 
 
 def _parallel(

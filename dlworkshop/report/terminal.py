@@ -54,10 +54,16 @@ def show(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def open_streams() -> None:
-    """Discard output to a stream that the shell has closed (`>&-`), which is None."""
+    """Make every output possible.
+
+    A stream that the shell has closed (`>&-`), which is None, discards its output, and
+    letters that the encoding of a stream lacks are escaped.
+    """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (to the end)
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class Messages(logging.Handler):

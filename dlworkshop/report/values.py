@@ -8,7 +8,8 @@ from dlworkshop.learn import split_metrics
 from dlworkshop.report.elements import Html, beside, chart, join, note, table, tag
 from dlworkshop.report.marks import BAD, COLOURS, MEMBER
 from dlworkshop.report.names import short
-from dlworkshop.report.read import Numbers, RunFolder, finite_mask, get_nested
+from dlworkshop.report.predictions import Numbers
+from dlworkshop.report.read import RunFolder, get_nested
 from dlworkshop.report.svg import drawing
 from dlworkshop.report.words import count, quantity, titled
 
@@ -20,62 +21,53 @@ MOST_LETTERS = 32  # of a column name at an axis
 
 def predictions(run: RunFolder, found: Numbers) -> Html:
     """Predicted against true values, residuals, and spread over the members."""
-    finite = finite_mask(run.members, len(found.said))
-    if not finite.any():
-        return note("All members were quarantined, so there are no predictions.")
-    columns = found.target.shape[1]
+    columns, kept = found.target.shape[1], _kept(run, found)
     if columns <= MOST_COLUMNS:
         charts = [
-            _chart(run, f"values-{d}", _name(found, d), _numbers(found, finite, d))
+            _chart(f"values-{d}", _name(found, d), _numbers(found, d), kept)
             for d in range(columns)
         ]
     else:
         name, dot = f"all {columns:,} numbers of a target", "one number of an example"
-        every = _numbers(found, finite, slice(None))
-        charts = [_chart(run, "values", name, every, dot)]
+        every = _numbers(found, slice(None))
+        charts = [_chart("values", name, every, kept, dot)]
     return tag("div", *charts)
 
 
-def ensemble(run: RunFolder, found: Numbers) -> Html | None:
+def ensemble(found: Numbers) -> Html | None:
     """Errors of one member and of the ensemble for each target column."""
-    finite = finite_mask(run.members, len(found.said))
     columns = found.target.shape[1]
-    if not finite.any() or not np.isfinite(found.ensemble).all():
+    if not np.isfinite(found.ensemble).all():
         return None
     if columns > MOST_ROWS:  # for example the pixels of an image
-        return _table(_rows(found, finite, slice(None), ""), finite)
-    rows = []
-    for d in range(columns):
-        name = _name(found, d) if columns > 1 else ""
-        rows += _rows(found, finite, slice(d, d + 1), name)
-    return _table(rows, finite)
-
-
-def _rows(
-    found: Numbers, finite: np.ndarray, columns: slice, name: str
-) -> list[list[str]]:
-    target, together = found.target[:, columns], found.ensemble[:, columns]
-    rows = []
-    for measure, function in split_metrics.OF_VALUES.items():
-        if measure == "r2" and not (target != target[:1]).any():
-            continue  # not defined
-        members = [function(own[:, columns], target) for own in found.said[finite]]
-        title = f"{titled(measure)} of {name}" if name else titled(measure)
-        rows.append(beside(title, measure, members, function(together, target)))
-    return rows
-
-
-def _table(rows: list[list[str]], finite: np.ndarray) -> Html:
+        rows = _rows(found, slice(None), "")
+    else:
+        rows = []
+        for d in range(columns):
+            name = _name(found, d) if columns > 1 else ""
+            rows += _rows(found, slice(d, d + 1), name)
     text = (
         "Test split. MAE (mean absolute error) and RMSE (root mean squared error) are "
         "in units of the target; R² is the share of its variance that is explained."
     )
     head = ["", "One member", "Mean of all members"]
-    if finite.sum() > 1:
+    if len(found.prediction) > 1:
         text += " ± one standard error of the mean over the members."
     else:
         head, rows = ["", "The model"], [row[:2] for row in rows]
     return join([table("Errors", head, rows), note(text)])
+
+
+def _rows(found: Numbers, columns: slice, name: str) -> list[list[str]]:
+    target, together = found.target[:, columns], found.ensemble[:, columns]
+    rows = []
+    for measure, function in split_metrics.OF_VALUES.items():
+        if measure == "r2" and not (target != target[:1]).any():
+            continue  # not defined
+        members = [function(own[:, columns], target) for own in found.prediction]
+        title = f"{titled(measure)} of {name}" if name else titled(measure)
+        rows.append(beside(title, measure, members, function(together, target)))
+    return rows
 
 
 def _name(found: Numbers, column: int) -> str:
@@ -85,20 +77,18 @@ def _name(found: Numbers, column: int) -> str:
     return "target" if len(found.names) == 1 else f"target {column}"
 
 
-def _numbers(
-    found: Numbers, finite: np.ndarray, columns: int | slice
-) -> tuple[np.ndarray, ...]:
+def _numbers(found: Numbers, columns: int | slice) -> tuple[np.ndarray, ...]:
     """Numbers of some columns: true [n], ensemble [n] and members [P, n]."""
     true, together = found.target[:, columns], found.ensemble[:, columns]
-    said = found.said[finite][..., columns]
+    said = found.prediction[..., columns]
     return true.ravel(), together.ravel(), said.reshape(len(said), -1)
 
 
 def _chart(
-    run: RunFolder,
     figure: str,
     name: str,
     columns: tuple[np.ndarray, ...],
+    kept: str,
     dot: str = "an example",
 ) -> Html:
     target, together, said = columns  # [N], [N], [P, N]
@@ -118,7 +108,7 @@ def _chart(
         None if spread is None else spread[place],
     )
     shown = len(place), len(target)
-    return chart(svg, _caption(dot, shown, len(said)) + _kept(run))
+    return chart(svg, _caption(dot, shown, len(said)) + kept)
 
 
 def _unexplained(r2: float) -> str:
@@ -128,12 +118,12 @@ def _unexplained(r2: float) -> str:
     return f"{100 * (1 - r2):.3g} % of the variance is unexplained"
 
 
-def _kept(run: RunFolder) -> str:
+def _kept(run: RunFolder, found: Numbers) -> str:
     """A sentence about a test split that was too large to save as a whole."""
-    total, kept = get_nested(run.config, "dataset", "test"), run.values
-    if kept is None or not isinstance(total, int) or len(kept.target) >= total:
+    total, kept = get_nested(run.config, "dataset", "test"), len(found.target)
+    if not isinstance(total, int) or kept >= total:
         return ""
-    return f" The first {len(kept.target):,} of {total:,} examples were saved."
+    return f" The first {kept:,} of {total:,} examples were saved."
 
 
 def _caption(dot: str, shown: tuple[int, int], members: int) -> str:

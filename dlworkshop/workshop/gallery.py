@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from dlworkshop.errors import UserError
+from dlworkshop.errors import UserError, check_known
 from dlworkshop.report import gallery
 from dlworkshop.report.gallery import Entry
 from dlworkshop.workshop.lessons import FOLDER
@@ -93,11 +93,8 @@ def build(
 
 def _chapters(experiments: Path, only: Sequence[str]) -> dict[str, list[Entry]]:
     there = {path.stem for path in experiments.glob("*.py")}
-    if unknown := sorted(set(only) - there):
-        raise UserError(
-            f"there is no experiment {unknown[0]}: choose from "
-            f"{', '.join(sorted(there))}"
-        )
+    for name in only:
+        check_known("experiment", name, there)
     there &= set(only) or there
     known = [name for names in LECTURE.values() for name in names]
     chapters = {

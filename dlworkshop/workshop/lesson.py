@@ -134,7 +134,7 @@ def _write_page(workdir: Path, script: Path, lesson: Lesson, settings) -> None:
 
 def _draw(figure: Figure, workdir: Path) -> dict[str, Any]:
     """Draw a figure into the folder; returns its entry in the summary."""
-    from dlworkshop.report import interactive, svg  # noqa: PLC0415 (brings matplotlib)
+    from dlworkshop.report import interactive, svg, svg_file  # noqa: PLC0415
 
     name = figure.name
     size = (7.4, 4.7) if figure.panels == 1 else (5.4 * figure.panels, 4.7)
@@ -149,7 +149,7 @@ def _draw(figure: Figure, workdir: Path) -> dict[str, Any]:
     folder = workdir / "figures"
     refuse_link(folder)
     folder.mkdir(exist_ok=True)
-    atomic_write(folder / f"{name}.svg", svg.as_file(out[0]))
+    atomic_write(folder / f"{name}.svg", svg_file.written(out[0]))
     drawn = {
         "file": f"figures/{name}.svg",
         "title": figure.title,

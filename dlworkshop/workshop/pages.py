@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlworkshop.errors import UserError
+from dlworkshop.errors import UserError, check_known
 from dlworkshop.report.words import compact, plain
 from dlworkshop.types import Claim
 
@@ -63,11 +63,7 @@ def filled(
         kind, name = found.groups()
         if kind == "claim":
             return f"](#claim-{number(name)})"
-        if name not in figures:
-            raise UserError(
-                f"the page of {script.name} shows the figure '{name}', which the "
-                f"lesson does not draw: it has {', '.join(figures)}"
-            )
+        check_known(f"figure on the page of {script.name}", name, figures)
         return f"](#figure-{name})"
 
     def value(found: re.Match) -> str:

@@ -87,14 +87,10 @@ def start(
             )
         workdir = config.workdir or Path("runs") / name
         check_path("--workdir", workdir)
-    except UserError as error:
-        terminal.print_error(error)
-        raise SystemExit(2) from None
-    config = dataclasses.replace(config, workdir=workdir)
-    quiet_checkpoints()
-    use_all_cores(config.seeds or 0)  # 0: the number is chosen later
-    meeting = config.coordinator, config.num_processes, config.process_id
-    try:
+        config = dataclasses.replace(config, workdir=workdir)
+        quiet_checkpoints()
+        use_all_cores(config.seeds or 0)  # 0: the number is chosen later
+        meeting = config.coordinator, config.num_processes, config.process_id
         with terminal.messages(), explain_devices(), launch.joined(*meeting):
             result = perform(main, config)
             if not processes.is_first():  # only the first process prints

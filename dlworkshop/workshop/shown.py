@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from dlworkshop.report import lesson as sections
-from dlworkshop.report import svg
+from dlworkshop.report import svg_file
 from dlworkshop.report.elements import Html, join, tag
 from dlworkshop.report.read import RunFolder
 from dlworkshop.train.run_folder import to_jsonable
@@ -23,8 +23,8 @@ def as_html(lesson: Lesson) -> Html:
         summary = to_jsonable(contents(lesson, folder))
         files = [figure["file"] for figure in summary["figures"]]
         texts = {file: (folder / file).read_text("utf-8") for file in files}
-    drawings = {file: svg.from_file(text) for file, text in texts.items()}
-    run = RunFolder({}, summary, [], {}, None, (), drawings, "")
+    drawings = {file: svg_file.parsed(text) for file, text in texts.items()}
+    run = RunFolder({}, summary, drawings=drawings)
     titled = {
         "Figures": sections.figures(run),
         sections.claims_summary(run): sections.claims(run),

@@ -9,6 +9,7 @@ from dlworkshop.data import card
 from dlworkshop.report import read
 from dlworkshop.report.calibration import compared
 from dlworkshop.report.classes import scores
+from dlworkshop.report.data_card import sentence
 from tests.conftest import make_dataset
 from tests.report.conftest import KINDS, make_run
 from tests.report.test_report import Page, render
@@ -93,6 +94,16 @@ def test_counts_are_those_of_the_data():
         label = getattr(dataset, name).targets
         assert counts[name] == [int((label == k).sum()) for k in range(4)]
         assert sum(counts[name]) == size
+
+
+def test_an_example_of_several_arrays_has_the_shape_of_each():
+    def two(split):
+        inputs = {"image": split.inputs, "size": split.inputs[:, 0, :2, 0]}
+        return split._replace(inputs=inputs)
+
+    said = sentence(card.describe(make_dataset().each_split(two)))
+    shape = " x ".join(map(str, make_dataset().train.inputs.shape[1:]))
+    assert f"test examples of image {shape} and size 2 numbers in 4 classes." in said
 
 
 def test_uneven_classes_are_a_warning(tmp_path):

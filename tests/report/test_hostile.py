@@ -6,7 +6,7 @@ import pytest
 
 from dlworkshop import report
 from dlworkshop.errors import UserError
-from dlworkshop.report import svg
+from dlworkshop.report import svg, svg_file
 from dlworkshop.report.data_card import strip
 
 NS = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
@@ -48,17 +48,17 @@ CLIPPED = (
 )
 def test_what_is_more_than_a_drawing_is_refused(inside, reason):
     with pytest.raises(ValueError, match=reason):
-        svg.from_file(f"<svg {NS}>{inside}</svg>")
+        svg_file.parsed(f"<svg {NS}>{inside}</svg>")
 
 
 def test_entities_are_refused_before_they_grow():
     bomb = '<!DOCTYPE svg [<!ENTITY a "aaaaaaaa"><!ENTITY b "&a;&a;">]>'
     with pytest.raises(ValueError, match="a declaration"):
-        svg.from_file(f"{bomb}<svg {NS}>&b;</svg>")
+        svg_file.parsed(f"{bomb}<svg {NS}>&b;</svg>")
 
 
 def test_text_that_looks_like_markup_stays_text():
-    made = svg.from_file(f"<svg {NS}><title>&lt;script&gt;</title></svg>")
+    made = svg_file.parsed(f"<svg {NS}><title>&lt;script&gt;</title></svg>")
     assert made == "<svg><title>&lt;script&gt;</title></svg>"
 
 
@@ -67,7 +67,7 @@ def test_a_drawing_is_what_was_drawn():
         axes.imshow([[0, 1], [2, 3]])
         axes.plot([0, 1], [1, 0], label="a < b")
         axes.legend()
-    back = svg.from_file(svg.as_file(out[0]))
+    back = svg_file.parsed(svg_file.written(out[0]))
     assert len(back) == pytest.approx(len(out[0]), rel=0.02)
     for part in ("<title", "<desc", "a &lt; b", "data:image/png;base64", 'href="#'):
         assert back.count(part) == out[0].count(part) > 0

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from dlworkshop.report import interactive, svg, write
+from dlworkshop.report import interactive, svg, svg_file, write
 from dlworkshop.report.elements import control
 from dlworkshop.report.lesson_figures import curves
 
@@ -18,7 +18,7 @@ def drawn(draw, frames=0, panels=1):
             interactive.draw_frames(axes, draw, frames)
         else:
             draw(axes)
-    return svg.from_file(svg.as_file(out[0]))
+    return svg_file.parsed(svg_file.written(out[0]))
 
 
 def groups(made, name):

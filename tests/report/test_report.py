@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from dlworkshop.errors import UserError
-from dlworkshop.report import figures, read, svg, write
+from dlworkshop.report import figures, notebook, read, svg, write
+from dlworkshop.report.series import Series
+from dlworkshop.train.history import History
 
 VOID = {"meta", "br", "wbr", "link", "img", "input", "hr"}
 HEADINGS = [
@@ -323,6 +325,7 @@ def test_all_members_quarantined(make):
     assert "No result: all 2 models were quarantined." in page.text
     assert "no member stayed finite" in page.text
     assert "Confusion matrix" not in page.text
+    assert "so there are no predictions" in page.text
 
 
 def test_null_and_nan_are_the_same_absence(population, edit):
@@ -446,11 +449,20 @@ def test_a_torn_last_line_is_left_out_and_a_repeated_step_counts_once(make):
 def test_many_points_become_means_over_time():
     value = np.arange(10.0).reshape(10, 1)
     value[3] = np.nan
-    series = read.Series(np.arange(10), np.arange(10) / 5, value, np.array([True]))
-    coarse = read.averaged(series, 2)
+    series = Series(np.arange(10), np.arange(10) / 5, value, np.array([True]))
+    coarse = series.averaged(2)
     assert coarse.value[:, 0].tolist() == [(0 + 1 + 2 + 4) / 4, 7.0]
     assert coarse.step.tolist() == [4, 9]
-    assert read.averaged(series, 10) is series
+    assert series.averaged(10) is series
+
+
+def test_a_copy_has_the_past_of_its_source_in_a_notebook_too(monkeypatch):
+    seen = []
+    monkeypatch.setattr(figures, "learning_curves", lambda *a: seen.append(a[3]) or "")
+    first = {"step": 1, "epoch": 1.0, "train": {"loss": [9.0, 2.0]}, "source": [1, 1]}
+    last = {"step": 2, "epoch": 2.0, "train": {"loss": [1.0, 0.5]}}
+    notebook.curves(History([first, last]))
+    assert seen[0]["train"].value.tolist() == [[2.0, 2.0], [1.0, 0.5]]
 
 
 def test_an_axis_of_less_than_a_decade_has_numbers_not_formulas():

@@ -58,7 +58,7 @@ def test_a_few_are_run_and_until_then_the_page_says_how_many(tmp_path, monkeypat
     assert [entry.name for entry in entries] == ["softmax", "mnist_cnn"]
     assert "1 of 2 experiments so far" in pages[0]
     assert "so far" not in (tmp_path / "site/index.html").read_text()
-    with pytest.raises(UserError, match="no experiment sofmax: choose from aardvark"):
+    with pytest.raises(UserError, match="experiment 'sofmax': did you mean 'softmax'"):
         gallery.build(tmp_path / "site", tmp_path, ["sofmax"])
 
 

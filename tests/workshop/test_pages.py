@@ -94,7 +94,7 @@ def outer(x):
     [
         ("```code\nouter.z\n```", "there is no 'z' in own.py"),
         ("```code\ndlworkshop.data.toy.nothing\n```", "no 'nothing' in toy.py"),
-        ("![look](figure:one)", "shows the figure 'one', which the lesson does not"),
+        ("![look](figure:one)", "unknown figure on the page of own.py 'one'.*: two"),
         ("see [this](claim:Two is)", "the claim 'Two is', which the lesson does not"),
         ("{{epochs}}", "asks for the setting 'epochs': it has seeds"),
     ],
