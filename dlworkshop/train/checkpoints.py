@@ -22,7 +22,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dlworkshop.data.checksums import digests
+from dlworkshop.data.checksums import sha256
 from dlworkshop.errors import UserError
 from dlworkshop.files import atomic_write, read_own, refuse_link
 from dlworkshop.train import processes
@@ -94,11 +94,8 @@ def read_newest(folder: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
         found = ocp.load_checkpointables(
             intact.absolute(), {"state": target, "position": None}
         )
-
-    def typed(leaf, data):
-        return jax.random.wrap_key_data(data) if processes.is_key(leaf) else data
-
-    return jax.tree.map(typed, like, found["state"]), found["position"]
+    state = jax.tree.map(processes.from_numbers, found["state"], like)
+    return state, found["position"]
 
 
 class Checkpoints:
@@ -170,7 +167,7 @@ class Checkpoints:
             found = self._checkpointer.load_checkpointables(
                 None, {"state": jax.tree.map(_abstract, target), "position": None}
             )
-        state = jax.tree.map(_like, like, found["state"])
+        state = jax.tree.map(processes.from_numbers, found["state"], like)
         if processes.count() > 1:
             where = jax.tree.map(lambda leaf: leaf.sharding, like)
             state = jax.tree.map(processes.put, state, where)
@@ -290,7 +287,7 @@ def damage(checkpoint: Path) -> str | None:
             path = checkpoint / name
             if not path.is_file():
                 return f"{name} is missing"
-            if digests([path])[path] != digest:
+            if sha256(path) != digest:
                 return f"{name} has changed"
     except FileNotFoundError:
         return None
@@ -323,10 +320,10 @@ def _write_digests(checkpoint: Path) -> None:
                 f"the checkpoint {checkpoint} has parts that were not merged, so it "
                 "could not be restored: use another run folder"
             )
-    files = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
     found = {
-        str(path.relative_to(checkpoint)): digest
-        for path, digest in digests(files).items()
+        str(path.relative_to(checkpoint)): sha256(path)
+        for path in sorted(checkpoint.rglob("*"))
+        if path.is_file()
     }
     atomic_write(checkpoint / DIGESTS, json.dumps(found, indent=1))
 
@@ -337,15 +334,9 @@ def _first_line(error: Exception) -> str:
 
 def _saved(leaf):
     """The array to save: keys as numbers; replicated arrays as NumPy's, saved once."""
-    data = jax.random.key_data(leaf) if processes.is_key(leaf) else leaf
+    data = processes.as_numbers(leaf)
     whole = processes.count() > 1 and data.is_fully_addressable
     return np.asarray(data) if whole else data
-
-
-def _like(leaf, data):
-    if processes.is_key(leaf):
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-    return data
 
 
 def _abstract(leaf):

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,9 +26,10 @@ from dlworkshop.train import (
 )
 from dlworkshop.train.arguments import Arguments, check_arguments
 from dlworkshop.train.groups import Groups, group_sizes
-from dlworkshop.train.mesh import MEMBER, make_mesh, places
+from dlworkshop.train.mesh import MEMBER, make_mesh
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.programs import ExecutionConfig, Programs
+from dlworkshop.train.progress import log_level
 from dlworkshop.train.task import Task, resolve
 from dlworkshop.train.workload import Workload
 from dlworkshop.types import Array, HParams
@@ -35,16 +37,13 @@ from dlworkshop.types import Array, HParams
 log = logging.getLogger(__name__)
 
 
-def make_plan(asked: Arguments, started: float) -> Plan:
+def make_plan(asked: Arguments) -> Plan:
     """Check the arguments, resolve the task, and choose how to compute it.
-
-    Args:
-        asked: the arguments of `fit`.
-        started: when `fit` was called, by time.perf_counter.
 
     Raises:
         UserError: if an argument is not valid.
     """
+    started = time.perf_counter()
     check_arguments(asked)
     task = resolve(asked)
     mesh = _mesh(task)
@@ -53,7 +52,7 @@ def make_plan(asked: Arguments, started: float) -> Plan:
     plan = _assembled(task, work, before, started)
     finished = run_folder.is_finished(asked.workdir, asked.num_epochs)
     if asked.members_at_once is None and not finished:
-        plan = _fitting(plan, work, saves=asked.workdir is not None)
+        plan = _fitting(plan, work)
     if plan.derived["steps_per_chunk"] is None:
         return chunk_length.timed(plan)
     known = asked.steps_per_chunk is not None or work.timed(before) or finished
@@ -69,17 +68,22 @@ def _mesh(task: Task) -> Mesh:
     # a batch transform or a custom step needs the whole batch on one device
     split = asked.batch_transform is None and asked.make_step is None
     if split and task.batch_use.on_one_device and len(available) > 1:
-        log.info(
+        _say(
+            task,
             "the batch is not split over devices: the step looks at the examples of "
-            "one device (models.BATCH_AXES are those of all)"
+            "one device (models.BATCH_AXES are those of all)",
         )
     split = split and not task.batch_use.on_one_device
     split = split and (asked.devices is not None or not _fills_the_cpu(task, available))
     mesh = make_mesh(len(task.seeds), asked.batch_size, available, split)
     processes.check_all_used(list(mesh.devices.flat))
     if mesh.size < len(available):
-        log.info("%d of %d devices are used", mesh.size, len(available))
+        _say(task, "%d of %d devices are used", mesh.size, len(available))
     return mesh
+
+
+def _say(task: Task, text: str, *args: Any) -> None:
+    log.log(log_level(task.quiet, logging.INFO), text, *args)
 
 
 def _fills_the_cpu(task: Task, available: list[jax.Device]) -> bool:
@@ -136,9 +140,8 @@ def _members_at_once(task: Task, before: dict[str, Any]) -> int | None:
 
 def _workload(task: Task, mesh: Mesh, before: dict[str, Any]) -> Workload:
     """The work of the run on these devices."""
-    members, most = len(task.seeds), _members_at_once(task, before)
-    if most is None or most >= members:
-        most = places(mesh, members)
+    members = len(task.seeds)
+    most = _members_at_once(task, before) or members
     at_once = memory.equal(members, mesh.shape[MEMBER], most)
     return Workload(
         task.spec,
@@ -228,9 +231,10 @@ def _execution(
 
     execution = work.execution(asked.convolution, before, measure)
     if whole and execution.micro_batch is not None:
-        log.info(
+        _say(
+            task,
             "micro-batches are off: statistics, the loss or the step are of whole "
-            "batches"
+            "batches",
         )
         execution = execution._replace(micro_batch=None)
     return execution
@@ -243,10 +247,10 @@ def _groups(task: Task, work: Workload, largest: int) -> Groups:
     return Groups(work.members, sizes)
 
 
-def _fitting(plan: Plan, work: Workload, *, saves: bool) -> Plan:
+def _fitting(plan: Plan, work: Workload) -> Plan:
     """The plan in groups that fit into memory."""
     used = list(plan.mesh.devices.flat)
-    predicted = functools.partial(memory.predict, plan, saves)
+    predicted = functools.partial(memory.predict, plan, plan.asked.workdir is not None)
     free, margin = memory.free(used), memory.margin(used)
     axis = plan.mesh.shape[MEMBER]
     fits = memory.fitting(work.at_once, axis, predicted, free, margin, plan.quiet)
