@@ -5,6 +5,7 @@ import json
 import os
 import re
 import struct
+import threading
 import tracemalloc
 import unicodedata
 import zlib
@@ -698,6 +699,16 @@ def test_grey_values_have_the_range_of_their_data_set(tmp_path, most, dtype, dep
     Image.fromarray(beyond).save(tmp_path / "beyond.tif")
     with pytest.raises(UserError, match=f"grey values .* wanted 0 to {most}"):
         readers.to_example(tmp_path / "beyond.tif", loaded.preprocessing)
+
+
+def test_a_pipe_is_not_waited_for_where_all_files_are_searched_for_wide_greys(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    looking = threading.Thread(
+        target=images.bits_in, args=(str(tmp_path / "pipe.png"),), daemon=True
+    )
+    looking.start()
+    looking.join(2)
+    assert not looking.is_alive()
 
 
 def test_one_file_that_darkens_all_others_is_named(tmp_path):
