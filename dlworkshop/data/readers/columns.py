@@ -101,10 +101,14 @@ def read(values: "pa.ChunkedArray") -> Column:
         return Column(numbers[code], no_code, (), tuple(odd), padded)
     said = zip(words.to_pylist(), missing, strict=True)
     texts = ["" if not_there else plain(word) for word, not_there in said]
-    names = sorted({text for text in texts if text})
-    place = {name: i for i, name in enumerate(names)} | {"": -1}
-    places = np.array([place[text] for text in texts], np.int32)
-    return Column(None, places[code], tuple(names))
+    names = tuple(sorted(set(texts) - {""}))
+    return Column(None, _places(texts, names)[code], names)
+
+
+def _places(words: Sequence[str], known: Sequence[str]) -> np.ndarray:
+    """The index of each word in the known ones: int32 [words]; -1 for others."""
+    place = {word: i for i, word in enumerate(known)}
+    return np.array([place.get(word, -1) for word in words], np.int32)
 
 
 def _padded(words: "pa.Array") -> str:
@@ -260,9 +264,7 @@ def encode(
         here = vectors[:, end : end + width(each)]
         end += width(each)
         if column.numbers is None:
-            place = {word: i for i, word in enumerate(each["values"])}
-            places = np.array([place.get(word, -1) for word in column.words] + [-1])
-            at = places[column.code]
+            at = _places([*column.words, ""], each["values"])[column.code]
             here[at >= 0, at[at >= 0]] = 1
         else:
             scaled = (column.numbers - each["mean"]) / each["deviation"]
@@ -303,9 +305,7 @@ def transform(
         values = [cell(value) for value in columns[name]]
         if "values" in fitted:
             words = tuple(dict.fromkeys(filter(None, values)))
-            place = {word: i for i, word in enumerate(words)} | {"": -1}
-            code = np.array([place[value] for value in values], np.int32)
-            parsed[name] = Column(None, code, words)
+            parsed[name] = Column(None, _places(values, words), words)
         else:
             missing = {"", *fitted.get("odd", ())}
             numbers = [np.nan if v in missing else number(v, fitted) for v in values]
@@ -368,16 +368,14 @@ def rows_of_card(
     """Entries of the data card: kind and number of missing cells of each column."""
     rows = []
     for fitted in preprocessing["columns"]:
-        column = columns[fitted["name"]]
-        about = (
-            f"{len(fitted['values'])} categor"
-            f"{'y' if len(fitted['values']) == 1 else 'ies'}: "
-            + ", ".join(fitted["values"][:6])
-            + (" ..." if len(fitted["values"]) > 6 else "")
-            if "values" in fitted
-            else f"number{' in ' * ('unit' in fitted)}{fitted.get('unit', '')}, "
-            f"{fitted['mean']:.4g} ± {fitted['deviation']:.4g} in train"
-        )
-        missing = int((~column.present).sum())
+        missing = int((~columns[fitted["name"]].present).sum())
+        if "values" in fitted:
+            values, more = fitted["values"], " ..." * (len(fitted["values"]) > 6)
+            noun = "category" if len(values) == 1 else "categories"
+            about = f"{len(values)} {noun}: {', '.join(values[:6])}{more}"
+        else:
+            unit = f" in {fitted['unit']}" if "unit" in fitted else ""
+            spread = f"{fitted['mean']:.4g} ± {fitted['deviation']:.4g}"
+            about = f"number{unit}, {spread} in train"
         rows.append({"name": fitted["name"], "about": about, "missing": missing})
     return rows

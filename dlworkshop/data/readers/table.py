@@ -80,10 +80,10 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
     """
     said: list[str] = []
     cells, number_of, given, decimals = _read(path, said)
-    target, group_by = _checked_target(path, cells, options), options.group_by
-    wanted, how = _target(path, cells, target, options.task)
+    _check_names(path, cells, options)
+    wanted, how = _target(path, cells, options)
     said += wanted.said
-    known = wanted.known
+    known, group_by = wanted.known, options.group_by
     if not known.all():
         said.append(
             f"{int((~known).sum())} rows have no '{', '.join(wanted.names)}' and were "
@@ -108,7 +108,7 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
     card = {
         "kind": "table",
         "rows": len(number_of),
-        "target": target if isinstance(target, str) else list(target),
+        "target": options.target,
         "task": wanted.task,
         "columns": listed[:LISTED_IN_CARD],
         "num_columns": len(listed),
@@ -138,17 +138,14 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
     )
 
 
-def _checked_target(
-    path: Path, cells: Mapping[str, Any], options: Options
-) -> str | tuple[str, ...]:
-    """The target, after a check that the table has its columns and `group_by`."""
-    target, group_by = options.target, options.group_by
-    if not target:
+def _check_names(path: Path, cells: Mapping[str, Any], options: Options) -> None:
+    """Check that the table has the columns of the target and `group_by`."""
+    names, group_by = options.targets, options.group_by
+    if not options.target:
         raise UserError(
             f"{path} needs a target: name one of its columns with --target "
             f"(target=...): {cards.some(list(cells))}"
         )
-    names = (target,) if isinstance(target, str) else target
     for name in (*names, group_by):
         if name is not None and name not in cells:
             raise unknown(f"column of {path}", name, cells)
@@ -156,7 +153,6 @@ def _checked_target(
         raise UserError(
             f"'{group_by}' is target and group_by at once: choose two columns"
         )
-    return target
 
 
 def _features(
@@ -235,21 +231,18 @@ def _fit(
 
 
 def _target(
-    path: Path,
-    cells: "dict[str, pa.ChunkedArray]",
-    target: str | tuple[str, ...],
-    task: str | None,
+    path: Path, cells: "dict[str, pa.ChunkedArray]", options: Options
 ) -> tuple[table_target.Target, dict[str, dict[str, str]]]:
     """The target, and the notation of its numbers; {} for classes, such as "5 %"."""
-    names = (target,) if isinstance(target, str) else target
+    names, task = options.targets, options.task
     read = {name: written.as_plain(name, cells[name]) for name in names}
     how = {name: own for name, (_, own) in read.items() if own}
     if how and task != "classification":
         plain = {name: column for name, (column, _) in read.items()}
-        found = table_target.read(str(path), plain, target, task)
+        found = table_target.read(str(path), plain, names, task)
         if not found.classes:
             return found, how
-    return table_target.read(str(path), cells, target, task), {}
+    return table_target.read(str(path), cells, names, task), {}
 
 
 def _parts(path: Path) -> list[tuple[Path, int]]:
@@ -395,10 +388,9 @@ def labelled(
 
     `preprocessing` has the decimal marks of training.
     """
-    target = options.target
-    if not target:
+    names = options.targets
+    if not options.target:
         raise UserError(f"{path} needs a target: name its column with --target")
-    names = (target,) if isinstance(target, str) else target
     parts = _checked_parts(path, {0, 1, 2})
     tested = [file for file, number in parts if number == 2] or [f for f, _ in parts]
     learnt = _decimals(preprocessing)
