@@ -11,7 +11,8 @@ import numpy as np
 from dlworkshop.data.readers import cards
 from dlworkshop.data.readers.cells import MISSING, cell, plain
 from dlworkshop.data.readers.csv_file import coded
-from dlworkshop.data.readers.dialect import NUMBER, ROW_NUMBERS, is_number
+from dlworkshop.data.readers.decimals import NUMBER, is_number
+from dlworkshop.data.readers.dialect import ROW_NUMBERS
 from dlworkshop.data.readers.written import ODD_SHARE, are_numbers, number_in
 from dlworkshop.data.units import spread
 from dlworkshop.errors import UserError

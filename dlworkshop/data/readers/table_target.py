@@ -10,7 +10,7 @@ from dlworkshop.data.readers import cards
 from dlworkshop.data.readers.cells import cell, plain
 from dlworkshop.data.readers.columns import Column, number
 from dlworkshop.data.readers.csv_file import coded
-from dlworkshop.data.readers.dialect import is_number
+from dlworkshop.data.readers.decimals import is_number
 from dlworkshop.data.readers.written import ODD_SHARE
 from dlworkshop.data.units import spread, standardised
 from dlworkshop.errors import UserError
