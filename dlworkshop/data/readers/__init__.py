@@ -22,6 +22,7 @@ from dlworkshop.data.readers import (
     npz,
     store,
     table,
+    table_files,
     table_target,
 )
 from dlworkshop.data.readers.reader import Options, Reader
@@ -94,7 +95,7 @@ def reader_of(path: Path, target: str | tuple[str, ...] | None = None) -> Reader
     >>> reader_of(Path("penguins.csv")).KINDS
     ('table',)
     """
-    if target is not None and table.has_tables(path):
+    if target is not None and table_files.has_tables(path):
         return cast(Reader, table)
     for reader in READERS:
         if reader.matches(path):

@@ -21,8 +21,8 @@ RESIZES = {
 }
 # The decoders that a file may reach, whatever its name: others of Pillow start programs
 # (Ghostscript for EPS) or read formats of no photograph.
-FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000")
-FORMATS += ("PNG", "PPM", "TGA", "TIFF", "WEBP")
+FORMATS = ["AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000"]
+FORMATS += ["PNG", "PPM", "TGA", "TIFF", "WEBP"]
 # Pillow warns above this limit: such an image takes a quarter of a gigabyte.
 MOST_PIXELS = 89_478_485
 RECORDS = "group_size:1,uncompressed"  # ArrayRecord options for random access
