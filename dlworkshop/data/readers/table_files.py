@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlworkshop.data.readers import arrays, cards, csv_file
+from dlworkshop.data.readers import cards, csv_file
 from dlworkshop.data.readers.class_folders import is_ignored
+from dlworkshop.data.readers.split_names import split_of
 from dlworkshop.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def split_files(path: Path) -> list[tuple[Path, int]]:
     if not path.is_dir():
         return [(path, 0)]
     inside = [file for file in _inside(path) if file.suffix.lower() in SUFFIXES]
-    named = [(file, arrays.split_of(file.stem)) for file in inside if file.is_file()]
+    named = [(file, split_of(file.stem)) for file in inside if file.is_file()]
     return sorted(
         [(file, number) for file, number in named if number is not None],
         key=lambda part: part[1],
