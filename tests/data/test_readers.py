@@ -376,6 +376,7 @@ def test_one_file_becomes_the_example_it_was_in_training(folder):
             "no regular expression",
         ),
         (lambda f: None, {"group_by": "q"}, "not found in 60 of 60"),
+        (lambda f: None, {"group_by": 5}, "group_by is 5: give text"),
         (lambda f: None, {"group_by": "red|green|blue"}, "no class has 3 groups"),
         (lambda f: None, {"target": "x"}, "does not need"),
         (lambda f: None, {"image_size": 0}, "1 to 4096"),

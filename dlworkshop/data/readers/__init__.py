@@ -26,7 +26,7 @@ from dlworkshop.data.readers import (
     table_target,
 )
 from dlworkshop.data.readers.reader import Options, Reader
-from dlworkshop.errors import UserError
+from dlworkshop.errors import UserError, check_text
 from dlworkshop.types import Dataset
 
 log = logging.getLogger(__name__)
@@ -211,9 +211,11 @@ def _checked(options: Options) -> Options:
         raise UserError(
             f"task is '{options.task}': choose one of {', '.join(table_target.TASKS)}"
         )
+    if options.group_by is not None:
+        check_text("group_by", options.group_by)
     target = options.target
     if target is not None and not isinstance(target, str):
-        target = tuple(target)
+        target = tuple(target) if np.iterable(target) else (target,)
         if len(target) < 2 or len(set(target)) < len(target):
             raise UserError(
                 f"target is {target}: give one name, or several different names"
