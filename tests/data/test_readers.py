@@ -170,12 +170,7 @@ def test_every_mode_becomes_colour_or_grey(tmp_path, mode, name):
         image = image.convert("RGB").convert(mode)
     image.save(tmp_path / name)
     for channels in (1, 3):
-        preprocessing = {
-            "height": 8,
-            "width": 8,
-            "channels": channels,
-            "resize": "crop",
-        }
+        preprocessing = images.as_shaped((8, 8, channels))
         out = images.decode((tmp_path / name).read_bytes(), preprocessing)
         assert out.shape == (8, 8, channels) and out.dtype == np.uint8
         if mode != "1":  # dithered to black and white
@@ -196,7 +191,7 @@ def test_what_is_transparent_becomes_white():
     pixels = np.zeros((4, 4, 4), np.uint8)
     pixels[:, 2:, 3] = 255
     Image.fromarray(pixels).save(file, "PNG")
-    preprocessing = {"height": 4, "width": 4, "channels": 3, "resize": "crop"}
+    preprocessing = images.as_shaped((4, 4, 3))
     out = images.decode(file.getvalue(), preprocessing)
     assert (out[:, :2] == 255).all() and (out[:, 2:] == 0).all()
 
@@ -220,7 +215,7 @@ def test_exif_orientation_is_respected(orientation, kind):
     exif[0x0112] = orientation
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(stored)).save(file, kind, exif=exif)
-    preprocessing = {"height": 4, "width": 6, "channels": 3, "resize": "crop"}
+    preprocessing = images.as_shaped((4, 6, 3))
     np.testing.assert_array_equal(
         images.decode(file.getvalue(), preprocessing), upright
     )
@@ -231,7 +226,7 @@ def test_crop_cuts_evenly_and_pad_shows_all():
     wide[:, 10:20] = 255
     file = io.BytesIO()
     Image.fromarray(wide).save(file, "PNG")
-    preprocessing = {"height": 10, "width": 10, "channels": 3, "resize": "crop"}
+    preprocessing = images.as_shaped((10, 10, 3))
     assert (images.decode(file.getvalue(), preprocessing) == 255).all()
     preprocessing |= {"height": 30, "width": 30, "resize": "pad"}
     padded = images.decode(file.getvalue(), preprocessing)
@@ -244,7 +239,7 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_with_the_same_picture():
     smooth = (255 * np.stack([x, y, x * y], -1)).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(smooth).save(file, "JPEG", quality=95)
-    preprocessing = {"height": 30, "width": 40, "channels": 3, "resize": "crop"}
+    preprocessing = images.as_shaped((30, 40, 3))
     whole = Image.open(file).convert("RGB").resize((40, 30), Image.Resampling.BICUBIC)
     out = images.decode(file.getvalue(), preprocessing)
     assert abs(out.astype(int) - np.asarray(whole)).max() <= 4
@@ -315,7 +310,7 @@ def test_what_a_decoder_prints_is_no_answer(folder, tmp_path, monkeypatch):
 def test_a_decompression_bomb_is_refused():
     file = io.BytesIO()
     Image.new("1", (30_000, 3_000)).save(file, "PNG")
-    preprocessing = {"height": 8, "width": 8, "channels": 1, "resize": "crop"}
+    preprocessing = images.as_shaped((8, 8, 1))
     with pytest.raises(ValueError, match="decompression bomb"):
         images.decode(file.getvalue(), preprocessing)
 

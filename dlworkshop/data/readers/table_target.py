@@ -141,7 +141,7 @@ def read(
     else:
         binary = all(_is_flag(word) for own in cells.values() for word in own.words)
         chosen = task or ("classification" if binary else "regression")
-        if (chosen == "classification" and not binary) or not (binary or not odd):
+        if not binary and (odd or chosen == "classification"):
             raise UserError(
                 f"the targets {', '.join(names)} of {source} are not all 0 or 1: give "
                 "such columns for several labels, or columns of numbers"
