@@ -216,6 +216,8 @@ def _checked(options: Options) -> Options:
     target = options.target
     if target is not None and not isinstance(target, str):
         target = tuple(target) if np.iterable(target) else (target,)
+        for name in target:
+            check_text("target", name)
         if len(target) < 2 or len(set(target)) < len(target):
             raise UserError(
                 f"target is {target}: give one name, or several different names"

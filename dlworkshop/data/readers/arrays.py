@@ -264,7 +264,8 @@ def _check(path: Path, name: str, inputs: np.ndarray, labels: np.ndarray) -> Non
             f"{path} has {len(inputs)} inputs and {labels.size} labels in {name}: "
             "wanted the same number of both, and at least one"
         )
-    if inputs.ndim not in (2, 3, 4) or (inputs.ndim == 4 and inputs.shape[-1] > 4):
+    is_odd = inputs.ndim not in (2, 3, 4) or (inputs.ndim == 4 and inputs.shape[3] > 4)
+    if is_odd or 0 in inputs.shape:
         raise UserError(
             f"{path} has inputs of shape {list(inputs.shape)} in {name}: wanted images "
             "[N, H, W] or [N, H, W, C] with C at most 4, or vectors [N, D]"
