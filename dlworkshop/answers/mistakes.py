@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from dlworkshop.data.pixels import coarse
 from dlworkshop.data.rows import evenly
 from dlworkshop.train.predictions import as_learnt
 from dlworkshop.types import Array
@@ -12,7 +13,7 @@ from dlworkshop.types import Array
 WORST = 12
 NEAREST = 3
 MOST_NUMBERS = 20_000_000  # of train that are compared
-SIDE = 16  # approximate number of pixels of a side in which images are compared
+SIDE = 16  # pixels, at most, of a side of the images that are compared
 PIECE = 2048  # examples at a time
 
 
@@ -47,13 +48,9 @@ def nearest(train: Array, inputs: Array) -> tuple[np.ndarray, np.ndarray, int]:
 
 def _numbers(inputs: np.ndarray) -> np.ndarray:
     """The numbers [B, F] float64 that are compared: rows, or downscaled images."""
-    x = as_learnt(inputs).astype(np.float64)
-    if x.ndim == 4:
-        height, width = (max(1, -(-side // SIDE)) for side in x.shape[1:3])
-        rows, columns = x.shape[1] // height, x.shape[2] // width
-        x = x[:, : rows * height, : columns * width]
-        x = x.reshape(len(x), rows, height, columns, width, -1).mean((2, 4))
-    return x.reshape(len(x), -1)
+    if inputs.ndim == 4:
+        return coarse(inputs, SIDE)
+    return as_learnt(inputs).astype(np.float64).reshape(len(inputs), -1)
 
 
 def names(split: str, inputs: Array, index: Sequence[int]) -> list[str]:

@@ -2,9 +2,9 @@
 
 from dlworkshop.data.catalogue import NAMES
 from dlworkshop.data.content import fingerprint
+from dlworkshop.data.from_arrays import from_arrays
 from dlworkshop.data.inputs_like import check_inputs_like, describe_inputs
 from dlworkshop.data.load import load
-from dlworkshop.data.plain_arrays import from_arrays
 from dlworkshop.data.units import in_own_units
 
 __all__ = [

@@ -38,7 +38,7 @@ class Arrays(Mapping[str, np.ndarray]):
     def __init__(self, path: Path, most: int | None = None):
         self._path = path
         self._read: dict[str, np.ndarray] = {}
-        with _sentences(), open_regular(path) as opened, zipfile.ZipFile(opened) as box:
+        with _opened(path) as box:
             entries = box.infolist()
         size = sum(entry.file_size for entry in entries)
         if most is not None and size > most:
@@ -52,11 +52,7 @@ class Arrays(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         entry = self._entries[name]
         if name not in self._read:
-            with (
-                _sentences(),
-                open_regular(self._path) as opened,
-                zipfile.ZipFile(opened) as box,
-            ):
+            with _opened(self._path) as box:
                 with box.open(entry) as file:
                     _check(entry, file)
                 with box.open(entry) as file:
@@ -74,10 +70,11 @@ class Arrays(Mapping[str, np.ndarray]):
 
 
 @contextlib.contextmanager
-def _sentences() -> Iterator[None]:
-    """Turn any exception into a ValueError of one sentence."""
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip file; any exception becomes a ValueError of one sentence."""
     try:
-        yield
+        with open_regular(path) as opened, zipfile.ZipFile(opened) as box:
+            yield box
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from None
     except Exception as error:  # a damaged file may raise anything

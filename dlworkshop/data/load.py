@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dlworkshop import errors
-from dlworkshop.data import arrays, places
+from dlworkshop.data import decoded, places
 from dlworkshop.data.catalogue import NAMES
 from dlworkshop.errors import check_path
 from dlworkshop.types import Dataset
@@ -93,7 +93,7 @@ def load(
             )
     name = str(name)
     with _usable(data_dir):
-        return arrays.read(name, _arrays_folder(name, data_dir))
+        return decoded.read(name, _arrays_folder(name, data_dir))
 
 
 def prepare_from(

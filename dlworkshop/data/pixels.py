@@ -6,7 +6,7 @@ from dlworkshop.types import Array, Batch, Dataset
 
 
 def coarse(images: Array, most: int = 16) -> np.ndarray:
-    """Downscaled pixels [N, h * w * C] in [0, 1] of images [N, H, W, C] uint8.
+    """Downscaled pixels [N, h * w * C] of images [N, H, W, C]; of uint8 in [0, 1].
 
     If a side has more than `most` pixels, square blocks are averaged so that no side
     has more. An incomplete block at the right or bottom is cut off.
@@ -19,9 +19,10 @@ def coarse(images: Array, most: int = 16) -> np.ndarray:
     """
     size = -(-max(images.shape[1:3]) // most)  # of a block
     h, w = (side // size for side in images.shape[1:3])
-    blocks = images[:, : h * size, : w * size] / 255
+    blocks = images[:, : h * size, : w * size]
+    blocks = blocks / 255 if blocks.dtype == np.uint8 else blocks
     blocks = blocks.reshape(len(images), h, size, w, size, -1)
-    return blocks.mean((2, 4)).reshape(len(images), -1)
+    return blocks.mean((2, 4), np.float64).reshape(len(images), -1)
 
 
 def standardised(dataset: Dataset) -> tuple[Dataset, np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ import logging
 import sys
 from pathlib import Path
 
-from dlworkshop.data import arrays, checksums, fetch, places, sources
+from dlworkshop.data import checksums, decoded, fetch, places, sources
 from dlworkshop.data.builders import builder_class
 from dlworkshop.errors import UserError
 from dlworkshop.files import atomic_rename, partial_folder
@@ -40,13 +40,13 @@ def prepare(name: str, root: Path, source: Path | None = None) -> Path:
         config = name.partition("/")[2] or None
         builder = builder_class(name)(data_dir=str(partial), config=config)
         builder.raw = raw
-        with arrays.quiet():
+        with decoded.quiet():
             builder.download_and_prepare(
                 file_format="array_record", download_dir=f"{partial}/downloads"
             )
         made = Path(builder.data_dir)
         log.info("decoding %s once", name)
-        arrays.write(name, made, made / "arrays")
+        decoded.write(name, made, made / "arrays")
         final = root / made.relative_to(partial)
         final.parent.mkdir(parents=True, exist_ok=True)
         atomic_rename(made, final)
@@ -80,5 +80,5 @@ def arrays_of(name: str, records: Path) -> Path:
         folder = places.cache_dir() / "arrays" / f"{name.replace('/', '-')}-{key}"
         folder.parent.mkdir(exist_ok=True)
     if not folder.exists():
-        arrays.write(name, records, folder)
+        decoded.write(name, records, folder)
     return folder

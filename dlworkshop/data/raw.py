@@ -69,7 +69,7 @@ def parse_idx(data: bytes, where: str, ndim: int) -> np.ndarray:
     >>> parse_idx(bytes([0, 0, 8, 1, 0, 0, 0, 2, 7, 9]), "labels", ndim=1)
     array([7, 9], dtype=uint8)
     """
-    kind = {1: "labels", 3: "images"}.get(ndim, "an array")
+    kind = {1: "labels", 3: "images"}[ndim]
     magic, wanted = data[:4], bytes([0, 0, 8, ndim])
     header = 4 + 4 * ndim
     if magic != wanted or len(data) < header:

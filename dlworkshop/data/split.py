@@ -8,9 +8,8 @@ import numpy as np
 from dlworkshop.errors import UserError
 
 VALIDATION_SHARE, TEST_SHARE = 0.15, 0.15  # of all examples
-SEEN_OFTEN = (
-    5  # mean count of each distinct vector, from which equal ones are no copies
-)
+# Mean count of each distinct vector, from which equal ones are no copies.
+SEEN_OFTEN = 5
 
 
 def keys(names: Iterable[str]) -> np.ndarray:

@@ -46,12 +46,21 @@ def in_own_units(outputs: np.ndarray, fitted: Mapping[str, Any]) -> np.ndarray:
         outputs: of a model that predicts numbers.
         fitted: `preprocessing["target"]`.
 
+    Raises:
+        UserError: if a target of several columns has another number of outputs.
+
     >>> fitted = {"several": False, "columns": [{"mean": 10.0, "deviation": 2.0}]}
     >>> in_own_units(np.array([0.0, 2.0]), fitted).tolist()
     [10.0, 14.0]
     """
     mean, deviation = scale(fitted)
-    return as_floats(outputs, "outputs") * deviation + mean
+    numbers = as_floats(outputs, "outputs")
+    if fitted["several"] and numbers.shape[-1:] != mean.shape:
+        raise UserError(
+            f"the outputs have shape {list(numbers.shape)}, wanted [..., {len(mean)}]: "
+            "give a number for each column of the target"
+        )
+    return numbers * deviation + mean
 
 
 def scale(fitted: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 
 from dlworkshop import run_files
+from dlworkshop.data.from_arrays import checked_weights
 from dlworkshop.data.inputs_like import as_learnt_from, check_inputs_like
 from dlworkshop.data.leaves import TEXT, read
-from dlworkshop.data.plain_arrays import checked_weights
 from dlworkshop.data.rows import native_dtype
 from dlworkshop.data.targets import as_labels
 from dlworkshop.errors import UserError, repr_of

@@ -263,6 +263,7 @@ NAN = np.where(np.arange(N) == 7, np.nan, 1.0)
         ),
         ((pd.DataFrame(X, columns=list("aab")), Y), {}, "x .* two columns 'a'"),
         ((X, Y), {"groups": Y[:3]}, r"groups has shape \[3\]"),
+        ((X, Y), {"groups": [[1], [1, 2]] * 100}, "groups is no array"),
         ((X, Y), {"groups": Y * 0}, "in 1 group"),
         ((X, Y), {"groups": NAN}, r"groups has no value for example 7 \(1 in all\)"),
         ((X, Y), {"groups": ["a", np.nan] * 100}, "no value for example 1 .100 in all"),

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dlworkshop.data import arrays, fetch, load, places, prepare
+from dlworkshop.data import decoded, fetch, load, places, prepare
 from dlworkshop.data.load import folder_of, prepare_from, reload
 from dlworkshop.errors import UserError
 
@@ -98,7 +98,7 @@ def test_full_disk(cache, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device", "/some/file")
 
-    monkeypatch.setattr(arrays.np, "save", full)
+    monkeypatch.setattr(decoded.np, "save", full)
     with pytest.raises(UserError, match=r"/some/file cannot be used .No space left"):
         load("digits")
     monkeypatch.undo()
@@ -112,7 +112,7 @@ def test_interrupted_prepare_can_run_again(mnist_raw, cache, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(arrays, "write", interrupt)
+        patch.setattr(decoded, "write", interrupt)
         with pytest.raises(KeyboardInterrupt):
             load("mnist", folder)
     (cache / "from" / ".dlworkshop-killed" / "mnist" / "3.0.1").mkdir(parents=True)
@@ -172,7 +172,7 @@ def test_other_record_format(cache):
     info = records / "dataset_info.json"
     info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
     with pytest.raises(UserError, match="in tfrecord format, wanted array_record"):
-        arrays.write("digits", records, records / "again")
+        decoded.write("digits", records, records / "again")
 
 
 def test_default_cache_is_private(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import struct
+import threading
 import tracemalloc
 import unicodedata
 import zlib
@@ -169,12 +170,7 @@ def test_every_mode_becomes_colour_or_grey(tmp_path, mode, name):
         image = image.convert("RGB").convert(mode)
     image.save(tmp_path / name)
     for channels in (1, 3):
-        preprocessing = {
-            "height": 8,
-            "width": 8,
-            "channels": channels,
-            "resize": "crop",
-        }
+        preprocessing = images.as_shaped((8, 8, channels))
         out = images.decode((tmp_path / name).read_bytes(), preprocessing)
         assert out.shape == (8, 8, channels) and out.dtype == np.uint8
         if mode != "1":  # dithered to black and white
@@ -195,7 +191,7 @@ def test_what_is_transparent_becomes_white():
     pixels = np.zeros((4, 4, 4), np.uint8)
     pixels[:, 2:, 3] = 255
     Image.fromarray(pixels).save(file, "PNG")
-    preprocessing = {"height": 4, "width": 4, "channels": 3, "resize": "crop"}
+    preprocessing = images.as_shaped((4, 4, 3))
     out = images.decode(file.getvalue(), preprocessing)
     assert (out[:, :2] == 255).all() and (out[:, 2:] == 0).all()
 
@@ -219,7 +215,7 @@ def test_exif_orientation_is_respected(orientation, kind):
     exif[0x0112] = orientation
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(stored)).save(file, kind, exif=exif)
-    preprocessing = {"height": 4, "width": 6, "channels": 3, "resize": "crop"}
+    preprocessing = images.as_shaped((4, 6, 3))
     np.testing.assert_array_equal(
         images.decode(file.getvalue(), preprocessing), upright
     )
@@ -230,7 +226,7 @@ def test_crop_cuts_evenly_and_pad_shows_all():
     wide[:, 10:20] = 255
     file = io.BytesIO()
     Image.fromarray(wide).save(file, "PNG")
-    preprocessing = {"height": 10, "width": 10, "channels": 3, "resize": "crop"}
+    preprocessing = images.as_shaped((10, 10, 3))
     assert (images.decode(file.getvalue(), preprocessing) == 255).all()
     preprocessing |= {"height": 30, "width": 30, "resize": "pad"}
     padded = images.decode(file.getvalue(), preprocessing)
@@ -243,7 +239,7 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_with_the_same_picture():
     smooth = (255 * np.stack([x, y, x * y], -1)).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(smooth).save(file, "JPEG", quality=95)
-    preprocessing = {"height": 30, "width": 40, "channels": 3, "resize": "crop"}
+    preprocessing = images.as_shaped((30, 40, 3))
     whole = Image.open(file).convert("RGB").resize((40, 30), Image.Resampling.BICUBIC)
     out = images.decode(file.getvalue(), preprocessing)
     assert abs(out.astype(int) - np.asarray(whole)).max() <= 4
@@ -314,7 +310,7 @@ def test_what_a_decoder_prints_is_no_answer(folder, tmp_path, monkeypatch):
 def test_a_decompression_bomb_is_refused():
     file = io.BytesIO()
     Image.new("1", (30_000, 3_000)).save(file, "PNG")
-    preprocessing = {"height": 8, "width": 8, "channels": 1, "resize": "crop"}
+    preprocessing = images.as_shaped((8, 8, 1))
     with pytest.raises(ValueError, match="decompression bomb"):
         images.decode(file.getvalue(), preprocessing)
 
@@ -375,6 +371,7 @@ def test_one_file_becomes_the_example_it_was_in_training(folder):
             "no regular expression",
         ),
         (lambda f: None, {"group_by": "q"}, "not found in 60 of 60"),
+        (lambda f: None, {"group_by": 5}, "group_by is 5: give text"),
         (lambda f: None, {"group_by": "red|green|blue"}, "no class has 3 groups"),
         (lambda f: None, {"target": "x"}, "does not need"),
         (lambda f: None, {"image_size": 0}, "1 to 4096"),
@@ -698,6 +695,16 @@ def test_grey_values_have_the_range_of_their_data_set(tmp_path, most, dtype, dep
     Image.fromarray(beyond).save(tmp_path / "beyond.tif")
     with pytest.raises(UserError, match=f"grey values .* wanted 0 to {most}"):
         readers.to_example(tmp_path / "beyond.tif", loaded.preprocessing)
+
+
+def test_a_pipe_is_not_waited_for_where_all_files_are_searched_for_wide_greys(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    looking = threading.Thread(
+        target=images.bits_in, args=(str(tmp_path / "pipe.png"),), daemon=True
+    )
+    looking.start()
+    looking.join(2)
+    assert not looking.is_alive()
 
 
 def test_one_file_that_darkens_all_others_is_named(tmp_path):

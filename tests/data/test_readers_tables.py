@@ -310,6 +310,10 @@ def test_columns_of_0_and_1_are_labels_that_an_example_may_have_at_once(
     several = load(path, target=["price", "year"])
     assert several.train.targets.shape == (42, 2)
     assert abs(several.train.targets.mean(0)).max() < 1e-5
+    fitted = several.preprocessing["target"]
+    assert data.in_own_units(np.zeros((3, 2)), fitted)[0, 0] > 1e5
+    with pytest.raises(UserError, match=r"shape \[3, 1\], wanted \[..., 2\]"):
+        data.in_own_units(np.zeros((3, 1)), fitted)  # of one column, such as the price
 
 
 def test_classes_that_differ_in_case_or_a_full_stop_are_said(tmp_path, columns):
@@ -386,6 +390,8 @@ def test_the_target_in_another_unit_is_a_leak(tmp_path, houses):
         ),
         ({}, {"target": ("rooms", "garage")}, "not all 0 or 1"),
         ({}, {"target": ("rooms",)}, "give one name, or several"),
+        ({}, {"target": 5}, "target is 5: give text"),
+        ({}, {"target": ("rooms", b"size")}, "target is a bytes: give text"),
         ({}, {"target": ("rooms", "size", "none")}, "did you mean|unknown column"),
     ],
 )
@@ -540,6 +546,8 @@ def test_vectors_are_standardised_with_train_alone(tmp_path):
         ({"x": arrays()[0], "y": np.arange(40)}, "give classes as labels"),
         ({"x": arrays()[0] * 1.0, "y": arrays()[1]}, "uint8, or floats in [0, 1]"),
         ({"x": np.ones((4, 2, 2, 2, 2)), "y": np.arange(4) % 2}, "inputs of shape"),
+        ({"x": np.ones((4, 0)), "y": np.arange(4) % 2}, "inputs of shape [4, 0]"),
+        ({"x": np.ones((4, 0, 2)), "y": np.arange(4) % 2}, "inputs of shape [4, 0, 2]"),
         ({"x": arrays()[0], "y": np.arange(40) / 2}, "whole numbers or text"),
         ({"x": arrays()[0], "y": np.arange(40) / 2}, "data.from_arrays(x, y)"),
         ({"x": arrays()[0], "y": np.arange(40) % 2 * 1.0}, "save y.astype(int)"),

@@ -22,10 +22,11 @@ from dlworkshop.data.readers import (
     npz,
     store,
     table,
+    table_files,
     table_target,
 )
 from dlworkshop.data.readers.reader import Options, Reader
-from dlworkshop.errors import UserError
+from dlworkshop.errors import UserError, check_text
 from dlworkshop.types import Dataset
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ def reader_of(path: Path, target: str | tuple[str, ...] | None = None) -> Reader
     >>> reader_of(Path("penguins.csv")).KINDS
     ('table',)
     """
-    if target is not None and table.has_tables(path):
+    if target is not None and table_files.has_tables(path):
         return cast(Reader, table)
     for reader in READERS:
         if reader.matches(path):
@@ -210,9 +211,13 @@ def _checked(options: Options) -> Options:
         raise UserError(
             f"task is '{options.task}': choose one of {', '.join(table_target.TASKS)}"
         )
+    if options.group_by is not None:
+        check_text("group_by", options.group_by)
     target = options.target
     if target is not None and not isinstance(target, str):
-        target = tuple(target)
+        target = tuple(target) if np.iterable(target) else (target,)
+        for name in target:
+            check_text("target", name)
         if len(target) < 2 or len(set(target)) < len(target):
             raise UserError(
                 f"target is {target}: give one name, or several different names"

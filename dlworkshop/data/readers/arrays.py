@@ -13,31 +13,15 @@ from dlworkshop.data.archive import Arrays
 from dlworkshop.data.content import SPLITS
 from dlworkshop.data.readers import cards, images, store
 from dlworkshop.data.readers.reader import Options, Source
+from dlworkshop.data.readers.split_names import SPLIT_NAMES, tested
 from dlworkshop.data.units import spread
 from dlworkshop.errors import UserError
 
-# Usual names of the splits, in names of folders, arrays and files.
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), 0),
-    **dict.fromkeys(("validation", "valid", "val", "dev"), 1),
-    **dict.fromkeys(("test", "testing"), 2),
-}
 INPUTS = ("image", "images", "x", "data", "features")
 LABELS = ("label", "labels", "y", "target", "targets")
 
 Parts = dict[int, tuple[np.ndarray, np.ndarray]]  # place in SPLITS -> inputs, labels
 Read = Callable[[Path, Options], Parts]  # the step in which the readers differ
-
-
-def split_of(name: str) -> int | None:
-    """The index in SPLITS that is meant by the name of a folder or file, if any.
-
-    >>> split_of("Train_png"), split_of("adult-test"), split_of("contest")
-    (0, 2, None)
-    """
-    words = re.split(r"[\W_]+", name.lower())
-    found = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
-    return found.pop() if len(found) == 1 else None
 
 
 def read_inputs(path: Path) -> np.ndarray:
@@ -219,12 +203,6 @@ def labelled(
     )
 
 
-def tested(given: np.ndarray) -> np.ndarray:
-    """Mask [N] of the test split; all if there is none."""
-    test = given == SPLIT_NAMES["test"]
-    return test if test.any() else np.ones_like(test)
-
-
 def fingerprint(
     read: Read, path: Path, preprocessing: Mapping[str, Any], options: Options
 ) -> str:
@@ -286,7 +264,8 @@ def _check(path: Path, name: str, inputs: np.ndarray, labels: np.ndarray) -> Non
             f"{path} has {len(inputs)} inputs and {labels.size} labels in {name}: "
             "wanted the same number of both, and at least one"
         )
-    if inputs.ndim not in (2, 3, 4) or (inputs.ndim == 4 and inputs.shape[-1] > 4):
+    is_odd = inputs.ndim not in (2, 3, 4) or (inputs.ndim == 4 and inputs.shape[3] > 4)
+    if is_odd or 0 in inputs.shape:
         raise UserError(
             f"{path} has inputs of shape {list(inputs.shape)} in {name}: wanted images "
             "[N, H, W] or [N, H, W, C] with C at most 4, or vectors [N, D]"

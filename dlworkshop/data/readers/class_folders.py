@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dlworkshop.data.readers import arrays, cards
+from dlworkshop.data.readers import cards
+from dlworkshop.data.readers.split_names import split_of
 from dlworkshop.errors import UserError
 
 # Besides names that begin with a dot.
@@ -95,7 +96,7 @@ def _too_few(train: Path, root: Path) -> UserError:
 def _undoubled(top: Path, number: int) -> Path:
     """A split folder, or the only folder in it if that is of the same split."""
     while len(inside := _folders(top)) == 1 and _folders(inside[0]):
-        if arrays.split_of(inside[0].name) != number:
+        if split_of(inside[0].name) != number:
             break
         [top] = inside
     return top
@@ -115,7 +116,7 @@ def _splits(root: Path) -> list[tuple[Path, int]]:
     because "train" may also be a class.
     """
     tops = _folders(root)
-    named = {top: arrays.split_of(top.name) for top in tops}
+    named = {top: split_of(top.name) for top in tops}
     parts = [
         (top, number)
         for top, number in named.items()
@@ -147,7 +148,7 @@ def _splits(root: Path) -> list[tuple[Path, int]]:
 
 def _is_split(top: Path) -> bool:
     """Whether a folder has the name of a split, or of a part of one, such as test1."""
-    return arrays.split_of(top.name.rstrip("0123456789")) is not None
+    return split_of(top.name.rstrip("0123456789")) is not None
 
 
 def class_name(name: str) -> str:

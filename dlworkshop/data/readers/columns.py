@@ -1,9 +1,7 @@
 """Encoding of the columns of a table as numbers, with statistics of train."""
 
-import datetime
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -11,36 +9,13 @@ import numpy as np
 from dlworkshop.data.readers import cards
 from dlworkshop.data.readers.cells import MISSING, cell, plain
 from dlworkshop.data.readers.csv_file import coded
-from dlworkshop.data.readers.dialect import NUMBER, ROW_NUMBERS, is_number
-from dlworkshop.data.readers.written import ODD_SHARE, are_numbers, number_in
+from dlworkshop.data.readers.decimals import NUMBER, is_number
+from dlworkshop.data.readers.written import are_numbers, number_in
 from dlworkshop.data.units import spread
 from dlworkshop.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-MOST_VALUES = 50  # of a category; a column with more is free text
-# Such as user_id, Row Index and CustomerId, not paid; pandas writes Unnamed: 0.
-ID_NAME = re.compile(
-    r"(?i:(^|[_\s])(id|idx|index|uuid|key))$|[a-z](Id|ID)$|^Unnamed: [0-9.]+$"
-)
-# How months begin in several languages.
-MONTH = (
-    r"(?:jan|ene|gen|feb|f[ée]v|m[aäe]r|a[pbv]r|ma[iyg]|mei|juin|ju[iln]|giu|lug|aug"
-    r"|ago|ao[uû]|se[pt]|o[ckt]t|out|nov|de[czs]|d[ée]c|dic)[^\W\d_]*\.?"
-)
-# A date, also with a weekday or a time; or a month, or a time.
-DATE = re.compile(
-    rf"""(?:[^\W\d_]{{2,10}}\.?,?\s+)?(?:
-    \d{{4}}[-/.]\d{{1,2}}[-/.]\d{{1,2}} | \d{{1,2}}[-/.]\d{{1,2}}[-/.]\d{{2,4}}
-    | \d{{1,2}}(?:\.|st|nd|rd|th)?[-\s]*(?:de\s|of\s)?{MONTH}(?:\sde)?[-\s,]*\d{{2,4}}
-    | \d{{4}}[-\s]{MONTH}[-\s]\d{{1,2}} | {MONTH}\s\d{{1,2}}(?:st|nd|rd|th)?,?\s\d{{4}}
-    )(?:[T\s,].*)?
-    | {MONTH}[-\s]\d{{4}} | (?:19|20)\d\d[-/](?:0?[1-9]|1[0-2])
-    | \d{{1,2}}:\d{{2}}(?::\d{{2}}(?:[.,]\d+)?)?(?:\s?[ap]\.?m\.?)?
-    """,
-    re.IGNORECASE | re.VERBOSE,
-)
 
 
 class Column(NamedTuple):
@@ -101,10 +76,14 @@ def read(values: "pa.ChunkedArray") -> Column:
         return Column(numbers[code], no_code, (), tuple(odd), padded)
     said = zip(words.to_pylist(), missing, strict=True)
     texts = ["" if not_there else plain(word) for word, not_there in said]
-    names = sorted({text for text in texts if text})
-    place = {name: i for i, name in enumerate(names)} | {"": -1}
-    places = np.array([place[text] for text in texts], np.int32)
-    return Column(None, places[code], tuple(names))
+    names = tuple(sorted(set(texts) - {""}))
+    return Column(None, _places(texts, names)[code], names)
+
+
+def _places(words: Sequence[str], known: Sequence[str]) -> np.ndarray:
+    """The index of each word in the known ones: int32 [words]; -1 for others."""
+    place = {word: i for i, word in enumerate(known)}
+    return np.array([place.get(word, -1) for word in words], np.int32)
 
 
 def _padded(words: "pa.Array") -> str:
@@ -122,105 +101,6 @@ def _padded(words: "pa.Array") -> str:
     first = zero[0].as_py()
     alike = compute.match_substring_regex(words, f"^[0-9]{{{len(first)}}}$")
     return first if compute.all(alike).as_py() else ""
-
-
-def choose(
-    columns: Mapping[str, Column], is_leak: Callable[[Column], bool], said: list[str]
-) -> dict[str, Column]:
-    """Choose the feature columns.
-
-    Args:
-        columns: all columns but the target and the groups.
-        is_leak: whether a column determines the target.
-        said: gets a sentence for each reason to drop columns.
-    """
-    features: dict[str, Column] = {}
-    left_out: dict[str, list[str]] = {}
-    for name, column in columns.items():
-        why = _useless(name, column, is_leak)
-        if why is None:
-            features[name] = column
-        else:
-            left_out.setdefault(why, []).append(name)
-    for why, names in left_out.items():
-        were = "were" if len(names) > 1 else "was"
-        said.append(f"{cards.quoted(names)} {were} left out: {why}.")
-    for name, column in features.items():
-        if column.odd:
-            cells = [f"'{word}' ({count})" for word, count in column.odd]
-            said.append(
-                f"'{name}' is a column of numbers, and other cells count as missing: "
-                f"{cards.some(cells, 5)}."
-            )
-        if column.padded:
-            said.append(
-                f"'{name}' is a column of numbers, although some begin with 0, such as "
-                f"{column.padded}: if they are codes, put a letter before each."
-            )
-    return features
-
-
-def _useless(
-    name: str, column: Column, is_leak: Callable[[Column], bool]
-) -> str | None:
-    """The reason why a column cannot be a feature, or None."""
-    present = column.present
-    if column.numbers is None:
-        distinct = len(column.words)
-    else:
-        distinct = len(np.unique(column.numbers[present]))
-    marked = min(present.sum(), (~present).sum())  # rows that missing cells set apart
-    if distinct < 2 and (distinct == 0 or marked < 2):
-        return "always the same"
-    if is_leak(column):
-        return "a leak, which determines the target"
-    if name == ROW_NUMBERS or _is_identifier(name, column, distinct):
-        return "like an identifier, which names rows and does not describe them"
-    if _are_dates(column):
-        return "dates or times; give numbers instead, such as the days since another"
-    if column.numbers is None and distinct > MOST_VALUES:
-        return f"text, more than {MOST_VALUES} different words"
-    return None
-
-
-def _is_identifier(name: str, column: Column, distinct: int) -> bool:
-    """Whether all values differ, and are words, or whole numbers that are consecutive
-    or named an id.
-    """
-    if distinct < column.present.sum():
-        return False
-    if column.numbers is None:
-        return not _are_dates(column)
-    numbers = column.numbers[column.present]
-    if not (numbers == np.floor(numbers)).all():
-        return False
-    if ID_NAME.search(name):
-        return not _are_dates(column)
-    return numbers.max() - numbers.min() == len(numbers) - 1
-
-
-def _are_dates(column: Column) -> bool:
-    """Whether nearly all words are dates or times, or all numbers are like 20240131."""
-    if column.numbers is not None:
-        return all(map(_is_date, np.unique(column.numbers[column.present]).tolist()))
-    dates = np.array([bool(DATE.fullmatch(word)) for word in column.words])
-    known = column.code[column.code >= 0]
-    return bool(len(dates)) and dates[known].mean() >= 1 - ODD_SHARE
-
-
-def _is_date(number: float) -> bool:
-    """Whether a number is a date in YYYYMMDD.
-
-    >>> _is_date(20240229.0), _is_date(20230229.0), _is_date(2024.0)
-    (True, False, False)
-    """
-    if not (number.is_integer() and 1900_00_00 < number < 2101_00_00):
-        return False
-    try:
-        datetime.date(int(number) // 10000, int(number) // 100 % 100, int(number) % 100)
-    except ValueError:
-        return False
-    return True
 
 
 def fit(name: str, column: Column) -> dict[str, Any]:
@@ -260,9 +140,7 @@ def encode(
         here = vectors[:, end : end + width(each)]
         end += width(each)
         if column.numbers is None:
-            place = {word: i for i, word in enumerate(each["values"])}
-            places = np.array([place.get(word, -1) for word in column.words] + [-1])
-            at = places[column.code]
+            at = _places([*column.words, ""], each["values"])[column.code]
             here[at >= 0, at[at >= 0]] = 1
         else:
             scaled = (column.numbers - each["mean"]) / each["deviation"]
@@ -303,9 +181,7 @@ def transform(
         values = [cell(value) for value in columns[name]]
         if "values" in fitted:
             words = tuple(dict.fromkeys(filter(None, values)))
-            place = {word: i for i, word in enumerate(words)} | {"": -1}
-            code = np.array([place[value] for value in values], np.int32)
-            parsed[name] = Column(None, code, words)
+            parsed[name] = Column(None, _places(values, words), words)
         else:
             missing = {"", *fitted.get("odd", ())}
             numbers = [np.nan if v in missing else number(v, fitted) for v in values]
@@ -368,16 +244,14 @@ def rows_of_card(
     """Entries of the data card: kind and number of missing cells of each column."""
     rows = []
     for fitted in preprocessing["columns"]:
-        column = columns[fitted["name"]]
-        about = (
-            f"{len(fitted['values'])} categor"
-            f"{'y' if len(fitted['values']) == 1 else 'ies'}: "
-            + ", ".join(fitted["values"][:6])
-            + (" ..." if len(fitted["values"]) > 6 else "")
-            if "values" in fitted
-            else f"number{' in ' * ('unit' in fitted)}{fitted.get('unit', '')}, "
-            f"{fitted['mean']:.4g} ± {fitted['deviation']:.4g} in train"
-        )
-        missing = int((~column.present).sum())
+        missing = int((~columns[fitted["name"]].present).sum())
+        if "values" in fitted:
+            values, more = fitted["values"], " ..." * (len(fitted["values"]) > 6)
+            noun = "category" if len(values) == 1 else "categories"
+            about = f"{len(values)} {noun}: {', '.join(values[:6])}{more}"
+        else:
+            unit = f" in {fitted['unit']}" if "unit" in fitted else ""
+            spread = f"{fitted['mean']:.4g} ± {fitted['deviation']:.4g}"
+            about = f"number{unit}, {spread} in train"
         rows.append({"name": fitted["name"], "about": about, "missing": missing})
     return rows

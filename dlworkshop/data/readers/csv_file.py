@@ -15,6 +15,12 @@ import numpy as np
 
 from dlworkshop.data.readers import cards, dialect
 from dlworkshop.data.readers.cells import MINUS
+from dlworkshop.data.readers.decimals import (
+    COMMA_NUMBER,
+    DECIMAL_COMMA,
+    POINT_GROUPS,
+    SPACES,
+)
 from dlworkshop.data.readers.dialect import Dialect
 from dlworkshop.errors import UserError
 
@@ -200,14 +206,12 @@ def _clean(batch: "pa.RecordBatch", decimals: Sequence[str]) -> "pa.RecordBatch"
             text = compute.utf8_normalize(text, "NFC")
             text = compute.replace_substring_regex(text, MINUS, r"-\1")
         if decimal == ",":
-            number = f"{dialect.COMMA_NUMBER}|{dialect.POINT_GROUPS}"
+            number = f"{COMMA_NUMBER}|{POINT_GROUPS}"
             marked = compute.match_substring_regex(text, number)
-            between = rf"\.|([0-9])[{dialect.SPACES}]"
+            between = rf"\.|([0-9])[{SPACES}]"
             plain = compute.replace_substring_regex(text, between, r"\1")
             plain = compute.replace_substring(plain, ",", ".")
             text = compute.if_else(marked, plain, text)
-            text = compute.replace_substring_regex(
-                text, dialect.DECIMAL_COMMA, r"\1.\2"
-            )
+            text = compute.replace_substring_regex(text, DECIMAL_COMMA, r"\1.\2")
         columns.append(text)
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)

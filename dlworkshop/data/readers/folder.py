@@ -11,10 +11,11 @@ import numpy as np
 from PIL import Image
 
 from dlworkshop.data import split
-from dlworkshop.data.readers import arrays, cards, images, store, workers
+from dlworkshop.data.readers import cards, images, store, workers
 from dlworkshop.data.readers.class_folders import Listing, escaped, listing
 from dlworkshop.data.readers.examples import inside, shape, to_example
 from dlworkshop.data.readers.reader import Options, Source
+from dlworkshop.data.readers.split_names import tested
 from dlworkshop.data.rows import evenly
 from dlworkshop.errors import UserError
 
@@ -135,7 +136,7 @@ def labelled(
     named = found.files
     return (
         Source(named[i], Path(named[i]), labels[found.label[i]])
-        for i in np.flatnonzero(arrays.tested(found.given))
+        for i in np.flatnonzero(tested(found.given))
     )
 
 

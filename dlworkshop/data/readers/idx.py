@@ -8,6 +8,7 @@ from dlworkshop.data import raw
 from dlworkshop.data.readers import arrays
 from dlworkshop.data.readers.examples import inside, shape, to_example
 from dlworkshop.data.readers.reader import Options
+from dlworkshop.data.readers.split_names import SPLIT_NAMES
 from dlworkshop.errors import UserError
 
 __all__ = ["inside", "shape", "to_example"]  # the same for all images
@@ -15,7 +16,7 @@ __all__ = ["inside", "shape", "to_example"]  # the same for all images
 KINDS: tuple[str, ...] = ("image",)
 OPTIONS: tuple[str, ...] = ()
 IDX = re.compile(r"(?P<split>.*?)[-_.]?images[-_.]idx3[-_.]ubyte(\.gz)?$")
-IDX_SPLITS = arrays.SPLIT_NAMES | {"t10k": 2, "": 0}
+IDX_SPLITS = SPLIT_NAMES | {"t10k": 2, "": 0}
 
 
 def matches(path: Path) -> bool:

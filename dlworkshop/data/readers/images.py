@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,19 +21,8 @@ RESIZES = {
 }
 # The decoders that a file may reach, whatever its name: others of Pillow start programs
 # (Ghostscript for EPS) or read formats of no photograph.
-FORMATS = (
-    "AVIF",
-    "BMP",
-    "GIF",
-    "ICO",
-    "JPEG",
-    "JPEG2000",
-    "PNG",
-    "PPM",
-    "TGA",
-    "TIFF",
-    "WEBP",
-)
+FORMATS = ["AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000"]
+FORMATS += ["PNG", "PPM", "TGA", "TIFF", "WEBP"]
 # Pillow warns above this limit: such an image takes a quarter of a gigabyte.
 MOST_PIXELS = 89_478_485
 RECORDS = "group_size:1,uncompressed"  # ArrayRecord options for random access
@@ -228,36 +217,40 @@ def changed(path: str, preprocessing: Mapping[str, Any]) -> str | None:
 
 def look(path: str) -> tuple[int, int, str] | None:
     """Displayed width and height, and mode, from the header of a file."""
-    if not os.path.isfile(path):
-        return None
-    try:
-        with warnings.catch_warnings(action="ignore"), _opened(path) as image:
-            width, height = image.size
-            if image.getexif().get(0x0112, 1) >= 5:  # rotated by 90 degrees
-                width, height = height, width
-            return width, height, image.mode
-    except Exception:  # `decode` reports the reason
-        return None
+
+    def seen(image: Image.Image) -> tuple[int, int, str]:
+        width, height = image.size
+        if image.getexif().get(0x0112, 1) >= 5:  # rotated by 90 degrees
+            width, height = height, width
+        return width, height, image.mode
+
+    return _found(path, seen)
 
 
 def is_colourful(path: str) -> bool:
     """Whether an image has colour; False if it is unreadable."""
-    try:
-        with warnings.catch_warnings(action="ignore"), _opened(path) as image:
-            size = MOST_LOOKED_AT, MOST_LOOKED_AT
-            image.draft("RGB", size)  # decodes a JPEG at a smaller size
-            return _has_colour(_flat(image, {}))
-    except Exception:
-        return False
+
+    def seen(image: Image.Image) -> bool:
+        image.draft("RGB", (MOST_LOOKED_AT, MOST_LOOKED_AT))  # a smaller JPEG
+        return _has_colour(_flat(image, {}))
+
+    return _found(path, seen) or False
 
 
 def bits_in(path: str) -> int:
     """The `bits_of` a file whose mode has more than 8 bits; 0 for other files."""
+    return _found(path, lambda x: bits_of(np.asarray(x)) if x.mode in WIDE else 0) or 0
+
+
+def _found(path: str, seen: Callable[[Image.Image], Any]) -> Any:
+    """What is seen in a file; None if it is unreadable, for which `decode` says why."""
+    if not os.path.isfile(path):  # opening a pipe would block
+        return None
     try:
         with warnings.catch_warnings(action="ignore"), _opened(path) as image:
-            return bits_of(np.asarray(image)) if image.mode in WIDE else 0
+            return seen(image)
     except Exception:
-        return 0
+        return None
 
 
 def work() -> None:

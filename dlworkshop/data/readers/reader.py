@@ -21,6 +21,13 @@ class Options(NamedTuple):
     resize: str = "crop"
     task: str | None = None
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The names in `target`."""
+        if isinstance(self.target, str):
+            return (self.target,)
+        return self.target or ()
+
 
 class Source(NamedTuple):
     """The source of an example, or the error with which reading it failed."""

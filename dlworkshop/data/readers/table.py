@@ -1,7 +1,6 @@
 """Reader of a CSV file, or one per split: feature vectors and targets."""
 
-import re
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -10,45 +9,34 @@ import numpy as np
 
 from dlworkshop.data import split
 from dlworkshop.data.readers import (
-    arrays,
     cards,
     columns,
     csv_file,
     store,
+    table_files,
     table_target,
     written,
 )
 from dlworkshop.data.readers.cells import cell, plain
-from dlworkshop.data.readers.class_folders import is_ignored
+from dlworkshop.data.readers.features import choose
 from dlworkshop.data.readers.reader import NO_LABEL, Options, Source
+from dlworkshop.data.readers.table_files import matches
 from dlworkshop.data.units import standardised
 from dlworkshop.errors import UserError, unknown
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+__all__ = ["matches"]  # of files by their names
+
 KINDS: tuple[str, ...] = ("table",)
 OPTIONS: tuple[str, ...] = ("target", "group_by", "task")
-SUFFIXES = (".csv", ".tsv", ".txt")
 LISTED_IN_CARD = 200  # columns
-
-
-def matches(path: Path) -> bool:
-    """Whether `path` is a CSV file, or a folder of files with one for train."""
-    if not path.is_dir():
-        return path.suffix.lower() in SUFFIXES
-    is_flat = not any(each.is_dir() for each in _inside(path))
-    return is_flat and any(number == 0 for _, number in _parts(path))
-
-
-def has_tables(path: Path) -> bool:
-    """Whether `path` is a folder with tables in it; a .txt file may be any text."""
-    return path.is_dir() and bool(_parts(path) or _tables(path))
 
 
 def files(path: Path) -> tuple[list[Path], tuple[str, ...]]:
     """The file itself, or those of each split."""
-    return [file for file, _ in _checked_parts(path, {0})], ()
+    return [file for file, _ in table_files.checked_files(path, {0})], ()
 
 
 def fingerprint(path: Path, preprocessing: Mapping[str, Any], options: Options) -> str:
@@ -59,7 +47,7 @@ def fingerprint(path: Path, preprocessing: Mapping[str, Any], options: Options) 
 def key(path: Path, options: Options) -> str:
     """The content hash of the files and options."""
     asked = options.target, options.group_by, options.task
-    parts = _parts(path)
+    parts = table_files.split_files(path)
     numbers = [number for _, number in parts]
     content = store.sha256([file for file, _ in parts])
     return store.digest([store.VERSION, *asked, *numbers, *content])
@@ -79,11 +67,11 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
         UserError: if a column is missing or cannot be used.
     """
     said: list[str] = []
-    cells, number_of, given, decimals = _read(path, said)
-    target, group_by = _checked_target(path, cells, options), options.group_by
-    wanted, how = _target(path, cells, target, options.task)
+    cells, number_of, given, decimals = table_files.read(path, said)
+    _check_names(path, cells, options)
+    wanted, how = _target(path, cells, options)
     said += wanted.said
-    known = wanted.known
+    known, group_by = wanted.known, options.group_by
     if not known.all():
         said.append(
             f"{int((~known).sum())} rows have no '{', '.join(wanted.names)}' and were "
@@ -108,7 +96,7 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
     card = {
         "kind": "table",
         "rows": len(number_of),
-        "target": target if isinstance(target, str) else list(target),
+        "target": options.target,
         "task": wanted.task,
         "columns": listed[:LISTED_IN_CARD],
         "num_columns": len(listed),
@@ -138,17 +126,14 @@ def prepare(path: Path, folder: Path, options: Options) -> store.Prepared:
     )
 
 
-def _checked_target(
-    path: Path, cells: Mapping[str, Any], options: Options
-) -> str | tuple[str, ...]:
-    """The target, after a check that the table has its columns and `group_by`."""
-    target, group_by = options.target, options.group_by
-    if not target:
+def _check_names(path: Path, cells: Mapping[str, Any], options: Options) -> None:
+    """Check that the table has the columns of the target and `group_by`."""
+    names, group_by = options.targets, options.group_by
+    if not options.target:
         raise UserError(
             f"{path} needs a target: name one of its columns with --target "
             f"(target=...): {cards.some(list(cells))}"
         )
-    names = (target,) if isinstance(target, str) else target
     for name in (*names, group_by):
         if name is not None and name not in cells:
             raise unknown(f"column of {path}", name, cells)
@@ -156,7 +141,6 @@ def _checked_target(
         raise UserError(
             f"'{group_by}' is target and group_by at once: choose two columns"
         )
-    return target
 
 
 def _features(
@@ -179,7 +163,7 @@ def _features(
             how |= {name: own} if own else {}
             others[name] = columns.read(plain).rows(wanted.known)
     said += [written.sentence(name, own) for name, own in how.items()]
-    features = columns.choose(others, wanted.is_leak, said)
+    features = choose(others, wanted.is_leak, said)
     if not features:
         raise UserError(
             f"{path} has no column from which to predict '{', '.join(wanted.names)}' "
@@ -235,100 +219,18 @@ def _fit(
 
 
 def _target(
-    path: Path,
-    cells: "dict[str, pa.ChunkedArray]",
-    target: str | tuple[str, ...],
-    task: str | None,
+    path: Path, cells: "dict[str, pa.ChunkedArray]", options: Options
 ) -> tuple[table_target.Target, dict[str, dict[str, str]]]:
     """The target, and the notation of its numbers; {} for classes, such as "5 %"."""
-    names = (target,) if isinstance(target, str) else target
+    names, task = options.targets, options.task
     read = {name: written.as_plain(name, cells[name]) for name in names}
     how = {name: own for name, (_, own) in read.items() if own}
     if how and task != "classification":
         plain = {name: column for name, (column, _) in read.items()}
-        found = table_target.read(str(path), plain, target, task)
+        found = table_target.read(str(path), plain, names, task)
         if not found.classes:
             return found, how
-    return table_target.read(str(path), cells, target, task), {}
-
-
-def _parts(path: Path) -> list[tuple[Path, int]]:
-    """The files, each with its index in SPLITS."""
-    if not path.is_dir():
-        return [(path, 0)]
-    inside = [file for file in _inside(path) if file.suffix.lower() in SUFFIXES]
-    named = [(file, arrays.split_of(file.stem)) for file in inside if file.is_file()]
-    return sorted(
-        [(file, number) for file, number in named if number is not None],
-        key=lambda part: part[1],
-    )
-
-
-def _checked_parts(path: Path, wanted: Container[int]) -> list[tuple[Path, int]]:
-    """The files, one of which must be of a `wanted` split."""
-    parts = _parts(path)
-    if not any(number in wanted for _, number in parts):
-        found = [file.name for file in _tables(path)]
-        raise UserError(
-            f"target is a column of a table, and {path} has no train.csv (it has "
-            f"{cards.some(found, 5) or 'no table'}): give the path of one table, "
-            "unpacked, or name the tables train.csv and test.csv, or leave target out"
-        )
-    return parts
-
-
-def _tables(path: Path) -> list[Path]:
-    """The files of a folder that are tables by their names, possibly compressed."""
-    named = re.compile(r"\.(csv|tsv)(\.|$)", re.IGNORECASE)
-    return [file for file in _inside(path) if named.search(file.name)]
-
-
-def _inside(path: Path) -> list[Path]:
-    return sorted(each for each in path.iterdir() if not is_ignored(each.name))
-
-
-def _read(
-    path: Path, said: list[str]
-) -> "tuple[dict[str, pa.ChunkedArray], np.ndarray, np.ndarray, dict[str, str]]":
-    """Columns of all files; the name of each row and its index in SPLITS [N]; and the
-    decimal mark of each column.
-    """
-    import pyarrow as pa  # noqa: PLC0415
-
-    parts = _parts(path)
-    tables: list[csv_file.Table] = []
-    for file, _ in parts:  # where a file leaves its decimal mark open, train decides
-        tables.append(csv_file.read(file, tables[0].decimals if tables else {}))
-    names = tables[0].columns  # a dict: there may be very many
-    number_of, given = [], []
-    for (file, number), table in zip(parts, tables, strict=True):
-        if lost := [name for name in names if name not in table.columns]:
-            raise UserError(
-                f"{file} has no column {cards.quoted(lost, 3)}, which {parts[0][0]} "
-                f"has: give all files the same columns, including the target, or give "
-                f"the path of {parts[0][0].name} alone"
-            )
-        more = [name for name in table.columns if name not in names]
-        if more:
-            said.append(f"{cards.quoted(more)} of {file.name} are not in train.")
-        where = f"{file.name} " if len(parts) > 1 else ""
-        size = len(table.numbers)
-        number_of += [f"{where}row {number}" for number in table.numbers.tolist()]
-        given += [number] * size
-        said += [f"{where.strip()}: {note}".removeprefix(": ") for note in table.notes]
-    said += cards.joined([(file.name, number) for file, number in parts])
-    if path.is_dir():
-        used = {file for file, _ in parts}
-        if beside := [f.name for f in _inside(path) if f not in used]:
-            said.append(f"Other files were not read: {cards.some(beside, 5)}.")
-    cells = {
-        name: pa.chunked_array(
-            [chunk for table in tables for chunk in table.columns[name].chunks]
-        )
-        for name in names
-    }
-    numbers, splits = np.array(number_of, object), np.array(given, np.int8)
-    return cells, numbers, splits, tables[0].decimals
+    return table_target.read(str(path), cells, names, task), {}
 
 
 def _groups(
@@ -395,11 +297,10 @@ def labelled(
 
     `preprocessing` has the decimal marks of training.
     """
-    target = options.target
-    if not target:
+    names = options.targets
+    if not options.target:
         raise UserError(f"{path} needs a target: name its column with --target")
-    names = (target,) if isinstance(target, str) else target
-    parts = _checked_parts(path, {0, 1, 2})
+    parts = table_files.checked_files(path, {0, 1, 2})
     tested = [file for file, number in parts if number == 2] or [f for f, _ in parts]
     learnt = _decimals(preprocessing)
     for where, row in (r for file in tested for r in csv_file.rows(file, (), learnt)):

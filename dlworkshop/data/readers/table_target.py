@@ -10,7 +10,7 @@ from dlworkshop.data.readers import cards
 from dlworkshop.data.readers.cells import cell, plain
 from dlworkshop.data.readers.columns import Column, number
 from dlworkshop.data.readers.csv_file import coded
-from dlworkshop.data.readers.dialect import is_number
+from dlworkshop.data.readers.decimals import is_number
 from dlworkshop.data.readers.written import ODD_SHARE
 from dlworkshop.data.units import spread, standardised
 from dlworkshop.errors import UserError
@@ -74,6 +74,12 @@ class _Cells(NamedTuple):
         said = [bool(word if is_class else cell(word)) for word in self.words]
         return np.array(said, bool)[self.code]
 
+    def numbers(self, name: str) -> np.ndarray:
+        """[rows] float64, NaN for a missing value; `name` is that of the column."""
+        column = {"name": name}
+        said = [_value(word, column) if cell(word) else np.nan for word in self.words]
+        return np.array(said)[self.code]
+
 
 def _cells(values: "pa.ChunkedArray") -> _Cells:
     found, code = coded(values)
@@ -86,7 +92,7 @@ def _cells(values: "pa.ChunkedArray") -> _Cells:
 def read(
     source: str,
     columns: "Mapping[str, pa.ChunkedArray]",
-    target: str | tuple[str, ...],
+    names: tuple[str, ...],
     task: str | None,
 ) -> Target:
     """Read the target columns.
@@ -99,7 +105,8 @@ def read(
     Args:
         source: the file, for messages.
         columns: name -> cells [rows].
-        target, task: as in `data.load`.
+        names: of the target columns.
+        task: as in `data.load`.
 
     Raises:
         UserError: if the cells do not allow the task.
@@ -107,15 +114,15 @@ def read(
     >>> import pyarrow as pa
     >>> cells = {"n": ["1", "2"] * 3, "price": ["1.5", "2", "2.5", "3", "", "4"]}
     >>> cells = {name: pa.chunked_array([column]) for name, column in cells.items()}
-    >>> read("t", cells, "n", None).classes, read("t", cells, "price", None).task
+    >>> read("t", cells, ("n",), None).classes, read("t", cells, ("price",), None).task
     (['1', '2'], 'regression')
     """
-    names = (target,) if isinstance(target, str) else tuple(target)
     cells = {name: _cells(columns[name]) for name in names}
+    target, alone = names[0], len(names) == 1
     odd = [
         (name, word)
-        for name in names
-        for word in cells[name].present
+        for name, own in cells.items()
+        for word in own.present
         if not is_number(word)
     ]
     if odd and task == "regression":
@@ -123,29 +130,25 @@ def read(
             f"'{odd[0][1]}' in the target '{odd[0][0]}' of {source} is no number, "
             "which regression needs: fix it, or leave task out"
         )
-    if isinstance(target, str) and odd and task is None:
-        _check_slip(source, target, cells[target])
-    if isinstance(target, str):
+    if alone:
+        if odd and task is None:
+            _check_slip(source, target, cells[target])
         chosen = task or ("regression" if _is_real(cells[target]) else TASKS[0])
         if chosen == "classification":
             known = cells[target].known(is_class=True)
             classes, label, said = _classes(source, target, cells[target])
             return Target(names, chosen, classes, label[known], known, tuple(said))
     else:
-        binary = all(_is_flag(word) for name in names for word in cells[name].words)
+        binary = all(_is_flag(word) for own in cells.values() for word in own.words)
         chosen = task or ("classification" if binary else "regression")
-        if (chosen == "classification" and not binary) or not (binary or not odd):
+        if not binary and (odd or chosen == "classification"):
             raise UserError(
                 f"the targets {', '.join(names)} of {source} are not all 0 or 1: give "
                 "such columns for several labels, or columns of numbers"
             )
-    known = np.all([cells[name].known(is_class=False) for name in names], axis=0)
-    numbers = [
-        np.array([_value(w, {"name": n}) if cell(w) else np.nan for w in each.words])
-        for n, each in cells.items()
-    ]
+    known = np.all([own.known(is_class=False) for own in cells.values()], axis=0)
     rows = np.stack(
-        [each[cells[n].code[known]] for n, each in zip(names, numbers, strict=True)], 1
+        [own.numbers(n)[known] for n, own in cells.items()], 1
     )  # [N, names]
     if len(rows) < LEAST:
         raise UserError(
@@ -161,7 +164,7 @@ def read(
             f"{len(rows)} rows: choose another column"
         )
     notes: list[str] = []
-    if isinstance(target, str):
+    if alone:
         rows = rows[:, 0]
         if _may_be_classes(rows):
             notes.append(

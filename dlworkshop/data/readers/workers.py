@@ -74,11 +74,8 @@ def _workers(count: int) -> Iterator[Callable[[Mapping[str, Any]], Future]]:
     def answer(job: Mapping[str, Any]) -> list[list[Any]]:
         if not hasattr(own, "process"):
             own.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-P",
-                    images.__file__,
-                ],  # -P: no imports from beside it
+                # -P: no imports from beside it
+                [sys.executable, "-P", images.__file__],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

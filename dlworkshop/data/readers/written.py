@@ -8,7 +8,7 @@ import numpy as np
 
 from dlworkshop.data.readers.cells import cell
 from dlworkshop.data.readers.csv_file import coded
-from dlworkshop.data.readers.dialect import CURRENCY, NUMBER, SPACES
+from dlworkshop.data.readers.decimals import CURRENCY, NUMBER, SPACES
 from dlworkshop.errors import UserError
 
 if TYPE_CHECKING:

@@ -295,7 +295,12 @@ def _groups(given: Array | None, size: int, used: bool) -> np.ndarray:
             "groups are given, but so are all splits, and nothing is cut: leave groups "
             "out"
         )
-    groups = np.asarray(given)
+    try:
+        groups = np.asarray(given)
+    except ValueError:
+        raise UserError(
+            "groups is no array: give one number or text for each example"
+        ) from None
     if groups.shape != (size,):
         raise UserError(
             f"groups has shape {list(groups.shape)}: give one for each of the {size} "
