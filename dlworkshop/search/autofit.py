@@ -16,7 +16,6 @@ from dlworkshop.errors import (
     check_function,
     check_number,
     check_text,
-    check_whole,
     repr_of,
 )
 from dlworkshop.models.augment import Augment
@@ -31,7 +30,6 @@ from dlworkshop.search.state import SearchState
 from dlworkshop.search.task import Task, own_units, task_of
 from dlworkshop.search.trial import Search, repeats
 from dlworkshop.train import checks, finite, instead, processes, run_folder
-from dlworkshop.train.disk import disk_errors
 from dlworkshop.train.members import RANGES
 from dlworkshop.train.result import Run
 from dlworkshop.types import Dataset
@@ -127,7 +125,8 @@ def autofit(
         checks.check_folds(folds, dataset)
     checks.check_numbers(num_updates=num_updates, seeds=seeds)
     if batch_size is not None:
-        _check_batch(batch_size, dataset)
+        checks.check_numbers(batch_size=batch_size)
+        checks.check_batch_size(dataset, batch_size)
     if model is not None:
         check_model(model)
     else:
@@ -165,16 +164,6 @@ def autofit(
         chosen = search.choose()
         plan = search.plan(chosen)
     return _conclude(search, chosen, plan, experiment)
-
-
-def _check_batch(size: Any, dataset: Dataset) -> None:
-    """Check for a whole number of at most the examples of train."""
-    check_whole("batch_size", size)
-    if size > (most := dataset.train.num_examples):
-        raise UserError(
-            f"batch_size is {size}, and the train split has {most} examples: give at "
-            "most as many"
-        )
 
 
 def _check_hparams(hparams: Any) -> None:
@@ -223,8 +212,7 @@ def _conclude(
     if run.summary["interrupted"]:
         return run
     if "search" in run.summary:  # it was finished before
-        if state.workdir is not None and not report.is_whole(state.workdir):
-            report.write(state.workdir)
+        run_folder.complete(state.workdir, run.summary, has_more=False)
         return run
     more = _told(search, run, row, effort)
     if state.workdir is not None:
@@ -234,10 +222,7 @@ def _conclude(
     more["budget"]["used_seconds"] = state.used
     more["notes"] += _of_time(search.budget)
     run.summary.update(run_folder.to_jsonable(more))
-    if state.workdir is not None:
-        run.summary.update(run_folder.write_summary(state.workdir, run.summary))
-        with disk_errors(state.workdir):
-            report.write(state.workdir)
+    run_folder.complete(state.workdir, run.summary, has_more=True)
     for note in more["notes"]:
         state.log(note)
     given, used = duration(search.budget.seconds), duration(state.used)

@@ -68,6 +68,23 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
     return write_digested(folder / "summary.json", {**summary, "sha256": known})
 
 
+def complete(folder: Path | None, summary: dict[str, Any], has_more: bool) -> None:
+    """Write what a run's summary has more than `fit` wrote, and the report of it.
+
+    Args:
+        folder: of the run, in which `fit` left out the report; None for none.
+        summary: becomes that which is written.
+        has_more: False if it was written before; only the report may be missing then.
+    """
+    if folder is None:
+        return
+    if has_more:
+        summary.update(write_summary(folder, summary))
+    if has_more or not report.is_whole(folder):
+        with disk_errors(folder):
+            report.write(folder)
+
+
 def write_digested(path: Path, value: dict[str, Any]) -> dict[str, Any]:
     """Write one of `run_files.DIGESTED_INSIDE` with its digest; return it."""
     value = to_jsonable(value)
@@ -306,14 +323,20 @@ def differences(folder: Path, settings: dict[str, Any]) -> str:
     before = run_files.read(folder, "config.json")
     config = json.loads(json.dumps(to_jsonable(settings)))
     changed = identity.difference(before.get("identity"), config.get("identity"))
-    then, now = _compared(before), _compared(config)
-    names = sorted(then.keys() | now.keys())
-    differ = changed + [
+    return "; ".join(changed + changes(_compared(before), _compared(config)))
+
+
+def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """How settings by name differ, in clauses.
+
+    >>> changes({"folds": 2, "loss": "huber"}, {"folds": 3, "loss": "huber"})
+    ['folds was 2 and is now 3']
+    """
+    return [
         f"{name} was {then.get(name)!r} and is now {now.get(name)!r}"
-        for name in names
+        for name in sorted(then.keys() | now.keys())
         if then.get(name) != now.get(name)
     ]
-    return "; ".join(differ)
 
 
 def _compared(config: dict[str, Any]) -> dict[str, Any]:
