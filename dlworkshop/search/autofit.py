@@ -133,6 +133,11 @@ def autofit(
         finite.refuse(dataset)
     if augment is not None and not isinstance(augment, Augment):
         raise UserError(f"augment is {repr_of(augment)}: give a models.Augment")
+    if augment is not None and (augment.flip or augment.shift):
+        raise UserError(
+            "augment has a flip or a shift, which autofit chooses: give them in "
+            'hparams, as {"flip": 1, "shift": 0.1}, or leave them out'
+        )
     if hparams is not None:
         _check_hparams(hparams)
     if loss is not None:

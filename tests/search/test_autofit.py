@@ -424,6 +424,7 @@ def test_dropout_is_obeyed_by_the_networks_that_have_it():
         ({"hparams": {"learning_rate": ()}}, "'learning_rate' has no value"),
         ({"batch_size": 1000}, "batch_size is 1000, but the train split .* has 112"),
         ({"folds": 1}, "folds is 1: give 0 for none, or at least 2"),
+        ({"augment": models.Augment(flip=True)}, "a flip or a shift, which autofit ch"),
         ({"hparams": {"learning_rate": (0.1, -1)}}, "learning_rate is -1.0: give a"),
     ],
 )
