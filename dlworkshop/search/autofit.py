@@ -34,6 +34,8 @@ from dlworkshop.train.members import RANGES
 from dlworkshop.train.result import Run
 from dlworkshop.types import Dataset
 
+OURS = "learning_rate", "weight_decay", "dropout"  # others may be of a user's model
+
 
 def autofit(
     dataset: Dataset,
@@ -172,16 +174,18 @@ def autofit(
 
 
 def _check_hparams(hparams: Any) -> None:
-    """Check for a dict, and the ranges of what every optimizer here takes."""
+    """Check for a dict of numbers, and the ranges of what is our own."""
     if not isinstance(hparams, Mapping):
         raise UserError(
             f"hparams is {repr_of(hparams)}: give a dict of names and numbers"
         )
     if empty := [name for name, value in hparams.items() if not np.size(value)]:
         raise UserError(f"hyper-parameter '{empty[0]}' has no value: give a number")
-    for name in "learning_rate", "weight_decay":
-        for value in np.ravel(hparams.get(name, ())).tolist():
-            check_number(name, value, RANGES[name])
+    for name, values in hparams.items():
+        if name in ("flip", "shift"):  # of images, see `candidates.augmenting`
+            continue
+        for value in np.ravel(values).tolist():
+            check_number(name, value, RANGES[name] if name in OURS else Range())
 
 
 def _conclude(

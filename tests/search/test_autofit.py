@@ -426,6 +426,8 @@ def test_dropout_is_obeyed_by_the_networks_that_have_it():
         ({"folds": 1}, "folds is 1: give 0 for none, or at least 2"),
         ({"augment": models.Augment(flip=True)}, "a flip or a shift, which autofit ch"),
         ({"hparams": {"learning_rate": (0.1, -1)}}, "learning_rate is -1.0: give a"),
+        ({"hparams": {"dropout": 1.5}}, r"dropout is 1.5: give a number in \[0, 1\)"),
+        ({"hparams": {"dropout": "no"}}, "dropout is 'no': give a number"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_leaves_nothing(table, tmp_path, asked, said):
