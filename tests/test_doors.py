@@ -155,6 +155,14 @@ CALLS = {
     "vgg16 top": (lambda: models.vgg16("no"), "include_top is 'no': give True or"),
     "vgg16 weights": (lambda: models.vgg16(weights=3), "weights is 3: give a path"),
     "vgg16 pooling": (lambda: models.vgg16(pooling=3), "unknown pooling '3'"),
+    "vgg16 top with pooling": (
+        lambda: models.vgg16(include_top=True, pooling="avg"),
+        "pooling has no effect with include_top=True: leave one out",
+    ),
+    "vgg16 classes": (
+        lambda: models.vgg16(num_classes=10),
+        "num_classes has no effect without include_top=True: add it",
+    ),
     "linen": (lambda: models.from_linen(3), "from_linen got 3, wanted a Linen module"),
     "linen class": (lambda: models.from_linen(Net), "from_linen got the class Net"),
     "linen call": (lambda: models.from_linen(Net(2), call=3), "call is 3: give a func"),

@@ -38,7 +38,7 @@ def make_epochs(
     judged: Callable,
     names: tuple[str, ...],
     room: int,
-    total: Callable = lambda value, _axis: value,
+    total: Callable,
 ) -> Callable:
     """(population, hparams, seeds, data, held, first, last, fewest) -> three results.
 

@@ -20,6 +20,7 @@ from optax.contrib import MuonDimensionNumbers
 
 from dlworkshop.data.leaves import at_least_float32, keeps_kind
 from dlworkshop.errors import UserError, check_function, repr_of
+from dlworkshop.learn.hparams import name_of
 from dlworkshop.types import PyTree
 
 __all__ = [
@@ -227,8 +228,7 @@ def clipped(make: Callable) -> Callable:
     more = inspect.Parameter("clip_norm", inspect.Parameter.KEYWORD_ONLY)
     every = sorted([*signature.parameters.values(), more], key=lambda p: p.kind)
     constructor.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
-    name = getattr(make, "func", make)  # functools.partial
-    constructor.__name__ = f"clipped_{getattr(name, '__name__', 'optimizer')}"
+    constructor.__name__ = f"clipped_{name_of(make)}"
     return constructor
 
 

@@ -33,9 +33,8 @@ class TrainSpec(NamedTuple):
     model: StatefulModel
     objective: Callable  # see `learn.objective`
     optimizer: Callable  # (**numbers) -> optax.GradientTransformation
-    metrics: Mapping[str, Callable] = MappingProxyType(
-        {}
-    )  # name -> (outputs, targets) -> []
+    # name -> (outputs, targets) -> []
+    metrics: Mapping[str, Callable] = MappingProxyType({})
     routes: Routes = Routes()  # which hyper-parameters each of them is given
     schedule: Callable = schedules.constant  # (num_steps) -> (step) -> multiplier
     num_steps: int = 1  # of the whole run, for the schedule

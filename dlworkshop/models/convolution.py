@@ -7,7 +7,7 @@ that XLA's libraries for CPUs compute (`for_cpu`).
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from jax import lax
 from jax.extend import core
 from jax.extend.core import primitives
 
+from dlworkshop.jaxprs import bodies_of
 from dlworkshop.models.conv_impls import CONV_IMPLS, NHWC
 from dlworkshop.models.model import AnyModel
 
@@ -213,17 +214,9 @@ def _inside(jaxpr: core.Jaxpr, covers: Callable) -> bool:
     """Whether a jaxpr has a convolution to replace, at any depth."""
     return any(
         covers(eqn)
-        or any(
-            _inside(getattr(body, "jaxpr", body), covers)
-            for body in _each(_bodies(eqn))
-        )
+        or (eqn.primitive in BODIES and any(_inside(b, covers) for b in bodies_of(eqn)))
         for eqn in jaxpr.eqns
     )
-
-
-def _each(bodies: dict[str, Any]) -> Iterator[Any]:
-    for body in bodies.values():
-        yield from body if isinstance(body, tuple) else (body,)
 
 
 def _rewritten(jaxpr: Any, covers: Callable, compute: Callable) -> Any:

@@ -12,7 +12,7 @@ from flax import linen as nn
 from dlworkshop.data import places
 from dlworkshop.data.fetch import fetch_file
 from dlworkshop.data.leaves import at_least_float32
-from dlworkshop.errors import check_flag, check_known, check_path
+from dlworkshop.errors import UserError, check_flag, check_known, check_path
 from dlworkshop.models import weights as stored
 from dlworkshop.models.layers import max_pool
 from dlworkshop.models.linen import from_linen
@@ -21,6 +21,7 @@ from dlworkshop.models.model import Model, check_layers, check_rank
 BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))  # convolutions, channels
 TOP = ("fc1", "fc2", "predictions")
 HIDDEN = 4096  # units of fc1 and fc2
+CLASSES = 1000  # of ImageNet
 POOLINGS: dict[str, Callable] = {"avg": jnp.mean, "max": jnp.max}
 # Keras' names of the inputs that weights were trained on: "caffe" is BGR in 0..255
 # minus the mean, "torch" is RGB with mean 0 and deviation 1.
@@ -130,7 +131,7 @@ def vgg16(
     weights: str | Path | None = None,
     pooling: str | None = None,
     *,
-    num_classes: int = 1000,
+    num_classes: int = CLASSES,
     preprocessing: str | None = None,
     dtype: Any = None,
 ) -> Model:
@@ -171,6 +172,10 @@ def vgg16(
         check_known("pooling", pooling, POOLINGS)
     if preprocessing is not None:
         check_known("preprocessing", preprocessing, PREPROCESSINGS)
+    if include_top and pooling is not None:
+        raise UserError("pooling has no effect with include_top=True: leave one out")
+    if not include_top and num_classes != CLASSES:
+        raise UserError("num_classes has no effect without include_top=True: add it")
     params, trained_on, source = None, "caffe", None
     if weights is not None:
         path = official(include_top) if weights == "imagenet" else Path(weights)

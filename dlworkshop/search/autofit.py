@@ -16,7 +16,6 @@ from dlworkshop.errors import (
     check_function,
     check_number,
     check_text,
-    check_whole,
     repr_of,
 )
 from dlworkshop.models.augment import Augment
@@ -31,10 +30,11 @@ from dlworkshop.search.state import SearchState
 from dlworkshop.search.task import Task, own_units, task_of
 from dlworkshop.search.trial import Search, repeats
 from dlworkshop.train import checks, finite, instead, processes, run_folder
-from dlworkshop.train.disk import disk_errors
 from dlworkshop.train.members import RANGES
 from dlworkshop.train.result import Run
 from dlworkshop.types import Dataset
+
+OURS = "learning_rate", "weight_decay", "dropout"  # others may be of a user's model
 
 
 def autofit(
@@ -127,13 +127,19 @@ def autofit(
         checks.check_folds(folds, dataset)
     checks.check_numbers(num_updates=num_updates, seeds=seeds)
     if batch_size is not None:
-        _check_batch(batch_size, dataset)
+        checks.check_numbers(batch_size=batch_size)
+        checks.check_batch_size(dataset, batch_size)
     if model is not None:
         check_model(model)
     else:
         finite.refuse(dataset)
     if augment is not None and not isinstance(augment, Augment):
         raise UserError(f"augment is {repr_of(augment)}: give a models.Augment")
+    if augment is not None and (augment.flip or augment.shift):
+        raise UserError(
+            "augment has a flip or a shift, which autofit chooses: give them in "
+            'hparams, as {"flip": 1, "shift": 0.1}, or leave them out'
+        )
     if hparams is not None:
         _check_hparams(hparams)
     if loss is not None:
@@ -167,27 +173,19 @@ def autofit(
     return _conclude(search, chosen, plan, experiment)
 
 
-def _check_batch(size: Any, dataset: Dataset) -> None:
-    """Check for a whole number of at most the examples of train."""
-    check_whole("batch_size", size)
-    if size > (most := dataset.train.num_examples):
-        raise UserError(
-            f"batch_size is {size}, and the train split has {most} examples: give at "
-            "most as many"
-        )
-
-
 def _check_hparams(hparams: Any) -> None:
-    """Check for a dict, and the ranges of what every optimizer here takes."""
+    """Check for a dict of numbers, and the ranges of what is our own."""
     if not isinstance(hparams, Mapping):
         raise UserError(
             f"hparams is {repr_of(hparams)}: give a dict of names and numbers"
         )
     if empty := [name for name, value in hparams.items() if not np.size(value)]:
         raise UserError(f"hyper-parameter '{empty[0]}' has no value: give a number")
-    for name in "learning_rate", "weight_decay":
-        for value in np.ravel(hparams.get(name, ())).tolist():
-            check_number(name, value, RANGES[name])
+    for name, values in hparams.items():
+        if name in ("flip", "shift"):  # of images, see `candidates.augmenting`
+            continue
+        for value in np.ravel(values).tolist():
+            check_number(name, value, RANGES[name] if name in OURS else Range())
 
 
 def _conclude(
@@ -223,8 +221,7 @@ def _conclude(
     if run.summary["interrupted"]:
         return run
     if "search" in run.summary:  # it was finished before
-        if state.workdir is not None and not report.is_whole(state.workdir):
-            report.write(state.workdir)
+        run_folder.complete(state.workdir, run.summary, has_more=False)
         return run
     more = _told(search, run, row, effort)
     if state.workdir is not None:
@@ -234,10 +231,7 @@ def _conclude(
     more["budget"]["used_seconds"] = state.used
     more["notes"] += _of_time(search.budget)
     run.summary.update(run_folder.to_jsonable(more))
-    if state.workdir is not None:
-        run.summary.update(run_folder.write_summary(state.workdir, run.summary))
-        with disk_errors(state.workdir):
-            report.write(state.workdir)
+    run_folder.complete(state.workdir, run.summary, has_more=True)
     for note in more["notes"]:
         state.log(note)
     given, used = duration(search.budget.seconds), duration(state.used)

@@ -25,7 +25,8 @@ from dlworkshop.learn.hparams import keywords
 from dlworkshop.models.augment import Moves
 from dlworkshop.models.model import input_struct, shapes, stand_ins, stateful
 from dlworkshop.models.scaling import fitted_edges, fitted_scale
-from dlworkshop.search.task import Task, is_standardized
+from dlworkshop.search.task import Task, own_units
+from dlworkshop.train.mesh import row_structs
 from dlworkshop.types import Array, Dataset
 
 Setting = Mapping[str, float]
@@ -58,7 +59,7 @@ DECAY, DECAYS = (0.05, 0.5), {"resnet": (0.5, 0.05)}
 class Candidate(NamedTuple):
     """A network, and the settings it is trained with, the likeliest first.
 
-    `resolve` gives the network of one setting, and what of the setting is left to be a
+    `resolved` gives the network of one setting, and what of the setting is left to be a
     hyper-parameter: what members differ in is fixed once it is chosen. Where there is
     no time for it, one that is `smaller` is tried instead.
     """
@@ -66,15 +67,9 @@ class Candidate(NamedTuple):
     name: str
     model: AnyModel
     settings: tuple[Setting, ...]
-    resolve: Callable[[Setting], tuple[AnyModel, dict[str, float]]] | None = None
+    resolved: Callable[[Setting], tuple[AnyModel, dict[str, float]]]
     smaller: tuple["Candidate", ...] = ()  # the same on coarser images, or narrower
     optimizer: Callable = optimizers.adamw
-
-    def resolved(self, setting: Setting) -> tuple[AnyModel, dict[str, float]]:
-        """Network and hyper-parameters of one setting."""
-        if self.resolve is None:
-            return self.model, dict(setting)
-        return self.resolve(setting)
 
 
 def candidates(
@@ -157,7 +152,7 @@ def prepared(model: AnyModel, dataset: Dataset, task: Task) -> AnyModel:
 
 def in_units(model: AnyModel, dataset: Dataset, task: Task) -> AnyModel:
     """A network whose outputs are rescaled to targets that are not standardised."""
-    if task.kind != "values" or is_standardized(dataset):
+    if task.kind != "values" or own_units(dataset)[1]:  # standardised already
         return model
     targets = np.asarray(dataset.train.targets, np.float64)
     mean, deviation = targets.mean(0), targets.std(0)
@@ -257,7 +252,7 @@ def augmenting(
         side: pixels of the shorter side.
         asked: hyper-parameters that are not swept; `shift`, a share of a side, and
             `flip`, 0 or 1, may be among them.
-        augment: what is done to all; its own flip and shift are not looked at.
+        augment: what is done to all, without a flip or a shift.
         optimizer: a key of `RATES`.
     """
     others = augment or models.Augment()
@@ -292,7 +287,7 @@ def augmenting(
     most = max(pixels for _, pixels in moves)
     model = models.augmented(network, Moves(most, others))
 
-    def resolve(setting: Setting) -> tuple[AnyModel, dict[str, float]]:
+    def resolved(setting: Setting) -> tuple[AnyModel, dict[str, float]]:
         left = {k: v for k, v in setting.items() if k not in ("flip", "shift")}
         flip, shift = setting["flip"] > 0, int(setting["shift"])
         chosen = dataclasses.replace(others, flip=flip, shift=shift)
@@ -301,7 +296,7 @@ def augmenting(
         whole = models.mirrored(network) if flip else network
         return models.augmented(whole, chosen), left
 
-    return Candidate(name, model, tuple(settings), resolve, optimizer=optimizer)
+    return Candidate(name, model, tuple(settings), resolved, optimizer=optimizer)
 
 
 def is_grey(images: Array) -> bool:
@@ -340,7 +335,7 @@ def _candidate(
         {key: values[key][i] for key, i in zip(values, place, strict=True)}
         for place in in_order
     ]
-    return Candidate(name, model, tuple(settings))
+    return Candidate(name, model, tuple(settings), lambda one: (model, dict(one)))
 
 
 def check(candidate: Candidate, dataset: Dataset) -> None:
@@ -350,12 +345,7 @@ def check(candidate: Candidate, dataset: Dataset) -> None:
         UserError: in one sentence.
     """
     model = stateful(candidate.model)
-    example = input_struct(
-        jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype),
-            dataset.train.inputs,
-        )
-    )
+    example = input_struct(row_structs(dataset.train.inputs))
     apply = functools.partial(model.apply, **stand_ins(model))
     with one_sentence(f"{candidate.name} does not take the examples"):
         params, state = shapes(model, example)

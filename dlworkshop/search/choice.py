@@ -102,12 +102,11 @@ def choose(
     known = noise is not None or min(map(len, cost)) > 1  # how much may be chance
     told = []
     for i in ranked:
-        mean = mean_and_error(rows[i].score)
         told.append(
             {
                 "candidate": rows[i].candidate,
                 "hparams": rows[i].hparams,
-                **mean,
+                **mean_and_error(rows[i].score),
                 "loss": mean_and_error(rows[i].loss)["mean"],
                 "behind": behind[i][0] if whole[i] else None,
                 "behind_sem": behind[i][1] if whole[i] and known else None,

@@ -90,16 +90,6 @@ class Effort:
         work = self.updates + answers / self.batch_size * FORWARD
         return cost.compiling + self.members * work * cost.update
 
-    def count(self, what: str) -> int:
-        """The number of "seeds" or "settings"."""
-        return self.seeds if what == "seeds" else len(self.settings)
-
-    def less(self, what: str) -> "Effort":
-        """Without one of the "seeds", or without the last of the "settings"."""
-        if what == "seeds":
-            return dataclasses.replace(self, seeds=self.seeds - 1)
-        return dataclasses.replace(self, settings=self.settings[:-1])
-
     def within(
         self,
         seconds: float,
@@ -133,12 +123,19 @@ class Effort:
         least_updates = min(least_updates, self.updates)
         third = max(least_updates, self.updates // 3)
         now = shrunk(self, third)
-        turns = [("seeds", least_seeds), ("settings", 1)]
+        most = len(self.settings)
+        turns = [(least_seeds, most), (least_seeds, 1)]  # seeds and settings, at least
         if not self.folds:
-            turns.insert(0, ("settings", (len(self.settings) + 1) // 2))
-        for what, least in turns:
-            while now.seconds(cost) > seconds and now.count(what) > least:
-                now = shrunk(now.less(what), third)
+            turns.insert(0, (self.seeds, (most + 1) // 2))
+        for few_seeds, few_settings in turns:
+            while now.seconds(cost) > seconds:
+                if now.seeds > few_seeds:
+                    less = dataclasses.replace(now, seeds=now.seeds - 1)
+                elif len(now.settings) > few_settings:
+                    less = dataclasses.replace(now, settings=now.settings[:-1])
+                else:
+                    break
+                now = shrunk(less, third)
         return shrunk(now, least_updates)
 
 

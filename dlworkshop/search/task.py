@@ -1,9 +1,8 @@
 """The learning task of a data set, and its scores."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from dlworkshop.errors import UserError
@@ -28,7 +27,6 @@ class Task(NamedTuple):
     loss: Callable
     outputs: int  # K, of the network
     judged_by: str  # a metric, or "loss": what settings are chosen by
-    better: str = "lower"
     why: str = ""  # in words, where that is not the usual one
 
     @property
@@ -41,7 +39,7 @@ class Task(NamedTuple):
     @property
     def sign(self) -> int:
         """The sign that makes lower better."""
-        return -1 if self.better == "higher" else 1
+        return 1 if self.judged_by == "loss" else -1
 
     def scores(self, outputs: Array, batch: Batch, factor: float) -> dict[str, float]:
         """Scores of the mean of the members' predictions.
@@ -69,25 +67,26 @@ def task_of(dataset: Dataset, loss: Callable | None = None) -> Task:
     'loss'
     """
     targets = dataset.train.targets
-    if not hasattr(targets, "dtype") or len(jax.tree.leaves(targets)) != 1:
+    if not hasattr(targets, "dtype"):
         raise UserError(
             f"the targets of '{dataset.name}' are no single array, and their loss is "
             "not to be guessed: use fit with a loss or an objective of your own"
         )
     few = np.asarray(targets[:SAMPLE])
     if dataset.classes and few.ndim == 1:
-        share = np.bincount(np.asarray(targets), minlength=len(dataset.classes))
-        own, names = loss or losses.cross_entropy, dataset.classes
-        rarest = share[share > 0].min()
-        if share.max() <= IMBALANCED * rarest:
-            if dataset.validation.num_examples < MANY:
-                return Task("classes", own, len(names), "loss")
-            return Task("classes", own, len(names), "accuracy", "higher")
-        why = (
-            f"the commonest class has {share.max() / rarest:.0f} times the examples of "
-            "the rarest, so all classes count the same in the choice"
-        )
-        return Task("classes", own, len(names), "balanced_accuracy", "higher", why)
+        counts = np.bincount(np.asarray(targets))
+        ratio = counts.max() / counts[counts > 0].min()
+        judged_by, why = "loss", ""
+        if ratio > IMBALANCED:
+            judged_by = "balanced_accuracy"
+            why = (
+                f"the commonest class has {ratio:.0f} times the examples of the "
+                "rarest, so all classes count the same in the choice"
+            )
+        elif dataset.validation.num_examples >= MANY:
+            judged_by = "accuracy"
+        own = loss or losses.cross_entropy
+        return Task("classes", own, len(dataset.classes), judged_by, why)
     outputs = max(1, int(np.prod(few.shape[1:])))
     several = few.ndim == 2 and few.shape[1] > 1
     if several and ((few == 0) | (few == 1)).all():
@@ -101,11 +100,8 @@ def task_of(dataset: Dataset, loss: Callable | None = None) -> Task:
 
 
 def own_units(dataset: Dataset) -> tuple[float, str]:
-    """The factor that brings errors to the user's units, and the name of the unit."""
+    """The factor that brings errors to the user's units, and the name of the unit.
+
+    The name is "" if the targets were not standardised.
+    """
     return metrics.own_units(fitted_target(dataset.preprocessing))
-
-
-def is_standardized(dataset: Dataset) -> bool:
-    """Whether the targets were standardised to mean 0 and deviation 1."""
-    target: Any = fitted_target(dataset.preprocessing) or {}
-    return any("deviation" in column for column in target.get("columns", ()))

@@ -3,12 +3,12 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dlworkshop.learn import schedules
 from dlworkshop.models.model import Model, StatefulModel
-from dlworkshop.report.words import count, duration
+from dlworkshop.report.words import count, duration, humanize
 from dlworkshop.search import choice, survival
 from dlworkshop.search.budget import Budget
 from dlworkshop.search.candidates import Candidate, Setting
@@ -131,7 +131,8 @@ class Search:
         row, told = choice.choose(rows, order, self.task, noise)
         if len(rows) > 1:
             self.state.found["told"] = told
-            self.state.log("chosen: %s, %s", row.candidate, in_words(row.hparams))
+            words = (f"{humanize(k)} {v:g}" for k, v in row.hparams.items())
+            self.state.log("chosen: %s, %s", row.candidate, ", ".join(words))
         taken = searched[row.candidate].get("taken") or {}
         return row._replace(hparams={**row.hparams, **taken})
 
@@ -284,9 +285,8 @@ def _of_rates(whole: Effort) -> Effort:
     """The learning rates of an effort, once each, with the least augmentation."""
     least = min((each["flip"], each["shift"]) for each in whole.settings)
     still = [each for each in whole.settings if (each["flip"], each["shift"]) == least]
-    rates = {
-        each["learning_rate"]: each for each in reversed(still)
-    }  # the first of each
+    # the first of each
+    rates = {each["learning_rate"]: each for each in reversed(still)}
     return dataclasses.replace(
         whole,
         settings=tuple(each for each in still if each in rates.values()),
@@ -313,10 +313,3 @@ def _of_size(candidate: Candidate) -> str:
         side = config["coarser"]["factor"]
         said += f" that sees the means of squares of {side}x{side} pixels"
     return f"{said}; more minutes give a larger one"
-
-
-def in_words(hparams: Mapping[str, float]) -> str:
-    """>>> in_words({"learning_rate": 0.01, "dropout": 0.3})
-    'learning rate 0.01, dropout 0.3'
-    """
-    return ", ".join(f"{k.replace('_', ' ')} {v:g}" for k, v in hparams.items())

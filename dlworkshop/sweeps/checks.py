@@ -1,7 +1,7 @@
 """Checks of the arguments of `sweep`: each mistake raises an error of one sentence."""
 
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from dlworkshop.errors import UserError, check_known, check_whole, repr_of, unknown
@@ -9,6 +9,7 @@ from dlworkshop.sweeps.engines import ENGINES
 from dlworkshop.sweeps.recipe import DEFAULTS
 from dlworkshop.sweeps.space import Space
 from dlworkshop.train import processes
+from dlworkshop.train.arguments import observers_in
 from dlworkshop.train.members import product
 from dlworkshop.train.observers.scheduler import Scheduler
 
@@ -107,7 +108,7 @@ def check_space(space: Space, sampler: Any) -> None:
 
 def check_observers(observe: Any) -> None:
     """Reject schedulers: they stop or copy the members of a single program."""
-    for observer in observe if isinstance(observe, Sequence) else [observe]:
+    for observer in observers_in(observe):
         if isinstance(observer, Scheduler):
             raise UserError(
                 f"{observer.name} works within one program, but a sweep trains several "

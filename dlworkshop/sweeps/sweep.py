@@ -28,7 +28,6 @@ from dlworkshop.sweeps.space import space_of
 from dlworkshop.sweeps.study import JOURNAL, Asked, Listed, Study, assigned, turn
 from dlworkshop.train import checks, processes, run_folder
 from dlworkshop.train.arguments import in_words
-from dlworkshop.train.disk import disk_errors
 from dlworkshop.train.fit import fit
 from dlworkshop.train.result import Run
 from dlworkshop.train.settings import best_first, check_survived
@@ -232,7 +231,8 @@ def _conclude(
         )
     if run.summary["interrupted"]:
         raise KeyboardInterrupt
-    if "sweep" not in run.summary:
+    is_new = "sweep" not in run.summary
+    if is_new:
         told = {
             "trials": rows,
             "importance": importance(rows),
@@ -240,27 +240,11 @@ def _conclude(
             "seeds": work.seeds,
         }
         run.summary["sweep"] = run_folder.to_jsonable(told)
-        if run.workdir is not None:
-            processes.on_first_process(lambda: _rewritten(run))
-    elif run.workdir is not None:
-        processes.on_first_process(lambda: _reported(run))
+    processes.on_first_process(
+        lambda: run_folder.complete(run.workdir, run.summary, is_new)
+    )
     told = run.summary["sweep"]
     return Sweep(run, told["trials"], told["importance"])
-
-
-def _rewritten(run: Run) -> None:
-    assert run.workdir is not None
-    run.summary.update(run_folder.write_summary(run.workdir, run.summary))
-    with disk_errors(run.workdir):
-        report.write(run.workdir)
-
-
-def _reported(run: Run) -> None:
-    """Write the report of a finished sweep, if it was killed before that."""
-    assert run.workdir is not None
-    if not report.is_whole(run.workdir):
-        with disk_errors(run.workdir):
-            report.write(run.workdir)
 
 
 def _begin(

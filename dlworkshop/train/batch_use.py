@@ -13,10 +13,10 @@ import jax
 from jax.extend import core
 
 from dlworkshop.errors import UserError
+from dlworkshop.jaxprs import all_equations, bodies_of
 from dlworkshop.learn.objective import in_words
 from dlworkshop.learn.step import TrainSpec, make_example_fn
 from dlworkshop.models.model import BATCH, BATCH_AXES, EXAMPLE
-from dlworkshop.train.flops import inner_jaxprs
 from dlworkshop.types import Array, Batch, HParams, PyTree, TrainState
 
 
@@ -87,7 +87,7 @@ def _program(function: Callable, args: tuple, sizes: Mapping[str, int]) -> core.
 def _collectives(jaxpr: core.Jaxpr) -> Iterator[tuple[set[str], bool]]:
     """The axes of each collective, at any depth, and whether it is one over both."""
     for equation in jaxpr.eqns:
-        for inner in inner_jaxprs(equation):
+        for inner in bodies_of(equation):
             yield from _collectives(inner)
         if axes := _axes(equation):
             yield axes, len(axes) == len(BATCH_AXES) or _is_half(equation, jaxpr)
@@ -117,8 +117,5 @@ def _axes(equation: core.JaxprEqn) -> set[str]:
 
 def _numbers(jaxpr: core.Jaxpr) -> list[str]:
     """The constants in a program, at any depth."""
-    found = []
-    for equation in jaxpr.eqns:
-        found += [str(x.val) for x in equation.invars if isinstance(x, core.Literal)]
-        found += [n for inner in inner_jaxprs(equation) for n in _numbers(inner)]
-    return found
+    operands = (x for eqn in all_equations(jaxpr.eqns) for x in eqn.invars)
+    return [str(x.val) for x in operands if isinstance(x, core.Literal)]

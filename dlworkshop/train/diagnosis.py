@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core, source_info_util
 
-from dlworkshop.jaxprs import carry_of_scan
+from dlworkshop.jaxprs import CALLS, RULES, carry_of_scan, opened
 from dlworkshop.learn.hparams import name_of
 from dlworkshop.learn.population import (
     GRADIENT,
@@ -31,17 +31,7 @@ from dlworkshop.types import Batch, HParams, TrainState
 
 log = logging.getLogger(__name__)
 
-# Calls that are followed: primitive -> the parameter that holds the called jaxpr.
-CALLS = {
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "checkpoint": "jaxpr",
-    "remat2": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
-    "custom_jvp_call": "call_jaxpr",
-    "custom_vjp_call": "call_jaxpr",
-}
+FOLLOWED = CALLS | RULES  # calls
 STEPS = 1000  # the most steps that are repeated at the end of a run
 
 
@@ -303,10 +293,9 @@ class _Tape:
 
         for eqn in jaxpr.eqns:
             inputs = [read(atom) for atom in eqn.invars]
-            called = eqn.params.get(CALLS.get(eqn.primitive.name))
+            called = eqn.params.get(FOLLOWED.get(eqn.primitive.name))
             if called is not None:
-                inner = getattr(called, "jaxpr", called)
-                found = self.run(inner, getattr(called, "consts", ()), inputs)
+                found = self.run(*opened(called), inputs)
             else:
                 found = _alone(jaxpr, eqn, inputs)
                 arrays = [self.place(v) for v in inputs if hasattr(v, "dtype")]

@@ -4,6 +4,7 @@ import math
 
 import jax
 
+from dlworkshop.jaxprs import all_equations, bodies_of
 from dlworkshop.models.model import (
     BATCH_AXES,
     Model,
@@ -65,7 +66,7 @@ def products(jaxpr) -> float:
             kernel = equation.invars[1].aval.shape
             features = kernel[params["dimension_numbers"].rhs_spec[0]]
             total += 2.0 * outputs * math.prod(kernel) / features
-        inner = [products(each) for each in inner_jaxprs(equation)]
+        inner = [products(each) for each in bodies_of(equation)]
         if name == "cond":  # only one branch runs
             inner = [max(inner)]
         total += sum(inner) * (params["length"] if name == "scan" else 1)
@@ -82,18 +83,7 @@ def has_while(jaxpr) -> bool:
     ...     lambda x: loop(3, x), lambda x: loop(x.astype(int), x))]
     [False, True]
     """
-    return any(
-        equation.primitive.name == "while"
-        or any(map(has_while, inner_jaxprs(equation)))
-        for equation in jaxpr.eqns
-    )
-
-
-def inner_jaxprs(equation) -> list:
-    """The jaxprs inside an equation, such as branches and loop bodies."""
-    values = jax.tree.leaves(list(equation.params.values()))
-    found = [getattr(value, "jaxpr", value) for value in values]  # of a closed one
-    return [each for each in found if hasattr(each, "eqns")]
+    return any(eqn.primitive.name == "while" for eqn in all_equations(jaxpr.eqns))
 
 
 def chunk_flops(platform: str) -> float:

@@ -68,6 +68,23 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
     return write_digested(folder / "summary.json", {**summary, "sha256": known})
 
 
+def complete(folder: Path | None, summary: dict[str, Any], has_more: bool) -> None:
+    """Write what a run's summary has more than `fit` wrote, and the report of it.
+
+    Args:
+        folder: of the run, in which `fit` left out the report; None for none.
+        summary: becomes that which is written.
+        has_more: False if it was written before; only the report may be missing then.
+    """
+    if folder is None:
+        return
+    if has_more:
+        summary.update(write_summary(folder, summary))
+    if has_more or not report.is_whole(folder):
+        with disk_errors(folder):
+            report.write(folder)
+
+
 def write_digested(path: Path, value: dict[str, Any]) -> dict[str, Any]:
     """Write one of `run_files.DIGESTED_INSIDE` with its digest; return it."""
     value = to_jsonable(value)

@@ -346,7 +346,10 @@ def _trend(statement, values, relation, why) -> Claim:
     p = np.nan
     each = np.full(n, np.nan)
     if np.isfinite(values).all():
-        p = _page(values, ranks) if num_settings > 2 else _sign(values @ (ranks - 1.5))
+        if num_settings > 2:
+            p = scipy.stats.page_trend_test(values, predicted_ranks=ranks).pvalue
+        else:
+            p = _sign(values @ (ranks - 1.5))
         ranked = scipy.stats.rankdata(values, axis=1) - order.mean()  # [n, k]
         lengths = np.linalg.norm(ranked, axis=1) * np.linalg.norm(order - order.mean())
         each = ranked @ order / np.maximum(lengths, EPS)  # [n]; 0 where all are equal
@@ -355,10 +358,6 @@ def _trend(statement, values, relation, why) -> Claim:
     test += "lowest and highest over seeds"
     spread = each.min(), each.max()
     return _tested(statement, each.mean(), spread, n, relation, 0.0, why, test, p)
-
-
-def _page(values, ranks) -> float:
-    return scipy.stats.page_trend_test(values, predicted_ranks=ranks).pvalue
 
 
 def _sign(differences) -> float:

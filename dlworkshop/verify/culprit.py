@@ -22,21 +22,13 @@ import numpy as np
 from jax.extend import core
 
 from dlworkshop.errors import UserError
+from dlworkshop.jaxprs import CALLS, RULES, all_equations, bodies_of, opened
 from dlworkshop.verify.differences import FIRST, central_slopes
-from dlworkshop.verify.functions import (
-    CALLS,
-    Function,
-    bodies_of,
-    function_of,
-    is_named,
-    lift,
-    mode_is_missing,
-    place_of,
-    relative,
-)
+from dlworkshop.verify.functions import Function, is_inexact, lift, mode_is_missing
 from dlworkshop.verify.linear import FACTOR, LARGE, SMALL
-from dlworkshop.verify.loops import is_float, of_scan, of_while, ranked
+from dlworkshop.verify.loops import of_scan, of_while, ranked
 from dlworkshop.verify.probes import NUM_OUTPUTS, finite, scale_of
+from dlworkshop.verify.programs import function_of, is_named, place_of, relative
 from dlworkshop.verify.report import Culprit
 from dlworkshop.verify.transformations import own_rules, rule_of
 
@@ -44,8 +36,6 @@ MOST = 3  # culprits that are named
 TRIES = 8  # suspects of a program that are checked
 ROUNDS = 4  # different step sizes of the differences
 ROUNDINGS = 2**12  # rounding errors that do not make an equation a suspect
-PREFIX = "custom_"  # the start of the names of custom rules
-RULES = {"custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
 NEARBY = 1e-3  # distance of the second point, relative to the arguments
 
 # An equation as a function, and the size of its cotangents -> description of its wrong
@@ -202,7 +192,7 @@ class _Walk:
 
     def _ray(self, x):
         """A random direction, scaled by the entries of `x`."""
-        if not is_float(x):
+        if not is_inexact(x):
             return 0.0
         size = finite(np.abs(_wide(x)))  # a mask has -inf
         return np.where(size > 0, size, scale_of(size)) * self._normal(x)
@@ -229,7 +219,7 @@ class _Walk:
         self.callers.append(self.place(eqn))
         before = len(self.found)
         inside = any(
-            self.program(getattr(body, "jaxpr", body), getattr(body, "consts", ()), its)
+            self.program(*opened(body), its)
             for body, its in _inside(eqn, given, self.modes, self.dtype)
         )
         self.callers.pop()
@@ -237,7 +227,7 @@ class _Walk:
             # a rule replaces the derivative of its function: only rules that it may
             # call itself can be what is wrong with it
             inner = self.found[before:]
-            named = [each for each in inner if each.name.startswith(PREFIX)]
+            named = [each for each in inner if each.name.startswith("custom_")]
             self.found[before:], inside = named, bool(named)
         if inside:
             return
@@ -279,21 +269,12 @@ def in_rules(found: Culprit, first: Function) -> Culprit:
     program of `first`, the function itself, has no such equation there, but has one
     custom rule, the culprit is part of the rule.
     """
-    there = [
-        eqn for eqn in _all(first.program.jaxpr.eqns) if place_of(eqn) == found.where
-    ]
+    eqns = all_equations(first.program.jaxpr.eqns)
+    there = [eqn for eqn in eqns if place_of(eqn) == found.where]
     rules = {rule_of(eqn).partition(" at ")[0] for eqn in there if own_rules([eqn])}
     if len(rules) != 1 or any(eqn.primitive.name == found.name for eqn in there):
         return found
     return found._replace(name=f"{found.name} in the rule of {rules.pop()}")
-
-
-def _all(eqns) -> Iterator[Any]:
-    """All equations, with those inside of calls."""
-    for eqn in eqns:
-        yield eqn
-        for body in bodies_of(eqn):
-            yield from _all(body.eqns)
 
 
 def _derivatives(jaxpr, names, moves, modes) -> Callable:
@@ -422,7 +403,7 @@ def _inside(eqn, given: _Given, modes, dtype) -> Iterator[tuple[Any, _Given]]:
     elif modes and name in RULES and own_rules(bodies_of(eqn)[0].eqns):
         yield params[RULES[name]], given
     elif name == "shard_map" and params["mesh"].size == 1:
-        if not any(map(_names_axes, _all(params["jaxpr"].eqns))):
+        if not any(map(_names_axes, all_equations(params["jaxpr"].eqns))):
             yield params["jaxpr"], given
     elif name == "cond":
         branch = int(np.clip(int(args[0]), 0, len(params["branches"]) - 1))

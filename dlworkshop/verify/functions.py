@@ -1,8 +1,6 @@
 """Any JAX function as a function of real vectors, whose derivatives are matrices."""
 
 import functools
-import os
-import sysconfig
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -10,20 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import core, source_info_util
 
 from dlworkshop.errors import UserError, repr_of
+from dlworkshop.jaxprs import all_equations
 from dlworkshop.models import convolution
 
-# Folders end in a separator: "jaxopt" begins with "jax".
-HERE, JAX, MODELS = (
-    os.path.join(os.path.dirname(file), "")
-    for file in (__file__, jax.__file__, convolution.__file__)
-)
-STDLIB = sysconfig.get_path("stdlib")
-# Calls -> the parameter with the body, which takes the operands of the call.
-CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "checkpoint": "jaxpr", "remat2": "jaxpr"}
-CALLS |= {"closed_call": "call_jaxpr", "core_call": "call_jaxpr"}
 SMALLEST = 2**10  # of the numbers, in multiples of the smallest normal number
 # Messages of JAX about a missing mode, for which it also has NotImplementedError; any
 # other exception is an error of the function.
@@ -91,7 +80,8 @@ class Function:
 
         In float64 XLA's own convolution takes several times as long on a CPU.
         """
-        if not _computes("conv_general_dilated", self.program.jaxpr):
+        eqns = all_equations(self.program.jaxpr.eqns)
+        if "conv_general_dilated" not in {eqn.primitive.name for eqn in eqns}:
             return self.value
         return self.compile(convolution.with_convolutions(self.flat, None))
 
@@ -160,7 +150,7 @@ def lift(
         return {
             name: jnp.asarray(x)
             for name, x in named.items()
-            if _is_inexact(x) and np.size(x)
+            if is_inexact(x) and np.size(x)
         }
 
     def flat(v):
@@ -212,7 +202,7 @@ def _numbers(
     parts: dict[int, Part] = {}
     pieces, stop = [], 0
     for place, (keys, x) in enumerate(leaves):
-        if keys[0].idx not in chosen or not _is_inexact(x) or not np.size(x):
+        if keys[0].idx not in chosen or not is_inexact(x) or not np.size(x):
             continue
         path = _name(keys, num_args)
         piece = _finite(path, _cast(np.asarray(x), dtype)).ravel()
@@ -304,14 +294,6 @@ def first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def narrowed(fn: Function) -> str:
-    """The first equation that computes in less than float64, or "" if there is none."""
-    jaxpr = fn.program.jaxpr
-    found = _narrowed(jaxpr, jaxpr.invars, jaxpr.outvars)
-    out = fn.program.out_avals[0].dtype
-    return found or ("" if out == np.float64 else f"it returns {out}")
-
-
 def _is_array(x: Any) -> bool:
     return isinstance(x, np.ndarray | np.generic | jax.Array | float | complex | int)
 
@@ -321,7 +303,8 @@ def _kind(x: Any) -> str:
     return str(jnp.result_type(x)) if _is_array(x) else type(x).__name__
 
 
-def _is_inexact(x: Any) -> bool:
+def is_inexact(x: Any) -> bool:
+    """Whether it is an array of real or complex numbers, or one of them."""
     return _is_array(x) and jnp.issubdtype(jnp.result_type(x), jnp.inexact)
 
 
@@ -332,7 +315,7 @@ def _is_of_numpy(x: Any) -> bool:
 
 def _cast(x: Any, dtype: Any) -> Any:
     """Cast arrays to `dtype` or its complex counterpart, but not Python numbers."""
-    if not _is_inexact(x) or isinstance(x, float | complex):
+    if not is_inexact(x) or isinstance(x, float | complex):
         return x
     is_complex = jnp.issubdtype(jnp.result_type(x), jnp.complexfloating)
     with np.errstate(over="ignore"):  # what becomes inf is refused by name
@@ -348,105 +331,3 @@ def _finite(what: str, x: np.ndarray) -> np.ndarray:
             "it, or check at other arguments"
         )
     return x
-
-
-def _narrowed(jaxpr: Any, moving: Any, wanted: Any) -> str:
-    needed = set(map(id, wanted))
-    for eqn in reversed(jaxpr.eqns):
-        if not needed.isdisjoint(map(id, eqn.outvars)):
-            needed |= set(map(id, eqn.invars))
-    moves = set(map(id, moving))
-    for eqn in jaxpr.eqns:
-        hit = [id(v) in moves for v in eqn.invars]
-        kept = [id(v) in needed for v in eqn.outvars]
-        if not any(hit) or not any(kept):  # an auxiliary output, for example
-            continue
-        moves |= set(map(id, eqn.outvars))
-        bodies = bodies_of(eqn)
-        for body in bodies:
-            moving, wanted = body.invars, body.outvars
-            if len(hit) == len(moving) and eqn.primitive.name != "scan":  # a plain call
-                moving = [v for v, h in zip(moving, hit, strict=True) if h]
-            if eqn.primitive.name in CALLS:
-                wanted = [v for v, k in zip(wanted, kept, strict=True) if k]
-            if found := _narrowed(body, moving, wanted):
-                return found
-        came = {_bits(v) for v, h in zip(eqn.invars, hit, strict=True) if h}
-        for v in [] if bodies or 64 not in came else eqn.outvars:
-            if 0 < _bits(v) < 64:
-                place = place_of(eqn)
-                at = f" at {place}" if place else ""
-                return f"{eqn.primitive.name} makes {v.aval.dtype} of float64{at}"
-    return ""
-
-
-def bodies_of(eqn: Any) -> list[Any]:
-    """The jaxprs among the parameters of an equation."""
-    return [
-        getattr(x, "jaxpr", x)  # a ClosedJaxpr's, or itself
-        for param in eqn.params.values()
-        for x in (param if isinstance(param, tuple) else (param,))
-        if hasattr(x, "eqns")
-    ]
-
-
-def _computes(name: str, jaxpr: Any) -> bool:
-    """Whether a primitive is in a program or in one inside of it."""
-    return any(
-        eqn.primitive.name == name or any(_computes(name, x) for x in bodies_of(eqn))
-        for eqn in jaxpr.eqns
-    )
-
-
-def function_of(jaxpr: Any, eqns: Any, given: Any, wanted: Any) -> Callable:
-    """Some equations of a jaxpr as a function of given variables."""
-    piece = jaxpr.replace(
-        constvars=[], invars=list(given), outvars=list(wanted), eqns=list(eqns)
-    )
-    run = core.jaxpr_as_fun(core.ClosedJaxpr(piece, ()))
-
-    def cast(x, v):  # the function may compute in a lower precision
-        narrow = _bits(v) and hasattr(x, "dtype") and x.dtype != v.aval.dtype
-        return x.astype(v.aval.dtype) if narrow else x
-
-    return lambda *args: run(*map(cast, args, given))
-
-
-def is_named(v: Any) -> bool:
-    """Whether an equation's result is an array that is used."""
-    return type(v).__name__ != "DropVar" and hasattr(v.aval, "dtype")
-
-
-def is_of_library(file: str) -> bool:
-    """Whether a file belongs to an installed library, Python or this package."""
-    is_installed = "site-packages" in file or "dist-packages" in file
-    return is_installed or file.startswith((HERE, JAX, STDLIB, "<frozen"))
-
-
-def place_of(eqn: Any) -> str:
-    """The line of the user's code that made an equation, "file:12 (function)", or "".
-
-    It is the innermost line outside this package and installed libraries, or if there
-    is none, the innermost line that JAX reports.
-    """
-    trace = eqn.source_info.traceback
-    for frame in trace.frames if trace else []:
-        if not is_of_library(frame.file_name):
-            return relative(
-                f"{frame.file_name}:{frame.line_num} ({frame.function_name})"
-            )
-    place = source_info_util.summarize(eqn.source_info)
-    return "" if place.startswith(HERE) else relative(place)
-
-
-def relative(place: str) -> str:
-    """The path relative to the working directory if it is below it."""
-    return place.removeprefix(os.getcwd() + os.sep)
-
-
-def _bits(v: Any) -> int:
-    """The bits of a floating-point variable; 0 for others."""
-    dtype = getattr(v.aval, "dtype", None)
-    if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
-        return 0
-    return int(jnp.finfo(dtype).bits)

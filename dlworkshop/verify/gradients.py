@@ -17,8 +17,9 @@ from dlworkshop.errors import (
 )
 from dlworkshop.verify import culprit
 from dlworkshop.verify.constants import own_constants
-from dlworkshop.verify.functions import Function, lift, narrowed
+from dlworkshop.verify.functions import Function, lift
 from dlworkshop.verify.modes import Found, check, sizes_of
+from dlworkshop.verify.programs import narrowed
 from dlworkshop.verify.report import WRONG, Culprit, GradientReport, ParameterCheck
 from dlworkshop.verify.second import check_next
 from dlworkshop.verify.transformations import compare, own_rules
@@ -144,14 +145,10 @@ def check_gradients(
     comparisons += compared
     notes = [note for _, found in judged for note in found.notes]
     notes += [*missing, *said, *([_unseen(rows)] if width == np.float32 else [])]
+    notes = list(dict.fromkeys(notes))  # several orders may say the same
     return GradientReport(
-        tuple(rows), bar, tuple(comparisons), tuple(named), _once(notes), seed
+        tuple(rows), bar, tuple(comparisons), tuple(named), tuple(notes), seed
     )
-
-
-def _once(notes: Sequence[str]) -> tuple[str, ...]:
-    """Without repetitions: several orders may say the same."""
-    return tuple(dict.fromkeys(notes))
 
 
 NARROW = (
@@ -281,7 +278,7 @@ def _quiet(width: np.dtype) -> Iterator[None]:
 def _lifted(f, args, argnums, width, has_aux) -> Function:
     try:
         fn = lift(f, args, argnums, width, has_aux=has_aux)
-        came = narrowed(fn) if width == np.float64 else ""
+        came = narrowed(fn.program) if width == np.float64 else ""
     except (TypeError, ValueError) as error:  # float64 and float32 are not promoted
         mixed = all(word in str(error) for word in ("float32", "float64"))
         if isinstance(error, UserError) or width != np.float64 or not mixed:

@@ -41,7 +41,7 @@ def compare_linear(
     size: float,
     cotangents: np.ndarray,
     grads: np.ndarray,
-    additive: float = ADDITIVE,
+    additive: float,
 ) -> tuple[tuple[Comparison, ...], tuple[str, ...]]:
     """Compare derivatives of `fn` with those for multiples and sums of cotangents.
 

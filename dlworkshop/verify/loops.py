@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from dlworkshop.jaxprs import carry_of_scan
+from dlworkshop.jaxprs import carry_of_scan, opened
 from dlworkshop.verify.differences import FIRST, central_slopes
-from dlworkshop.verify.functions import mode_is_missing
+from dlworkshop.verify.functions import is_inexact, mode_is_missing
 
 STEPS = 12  # of a loop that are searched
 LONGEST = 1000  # steps of a while loop among which they are chosen
@@ -28,7 +28,7 @@ class Steps(NamedTuple):
     def moving(self, outside: Sequence[bool]) -> list[bool]:
         """Which operands of the body move; the carry does if any operand does."""
         place = self.first + len(self.consts)
-        carry = [any(outside) and is_float(x) for x in self.carries[0]]
+        carry = [any(outside) and is_inexact(x) for x in self.carries[0]]
         return [*outside[self.first : place], *carry, *outside[place + len(carry) :]]
 
     def given(self, i: int, outside: Sequence[bool]) -> tuple[list[Any], list[bool]]:
@@ -79,7 +79,7 @@ def ranked(steps: Steps, outside, modes, dtype, rounds: int) -> Iterable[int]:
         return spread
     moving, run = steps.moving(outside), core.jaxpr_as_fun(steps.body)
     rng, narrow = np.random.default_rng(0), dtype == np.float32
-    inner = getattr(steps.body, "jaxpr", steps.body)
+    inner, _ = opened(steps.body)
     normal, weights = (
         [rng.standard_normal(np.shape(v.aval)) for v in variables]
         for variables in (inner.invars, inner.outvars)
@@ -100,7 +100,7 @@ def ranked(steps: Steps, outside, modes, dtype, rounds: int) -> Iterable[int]:
             left = iter(moved)
             given = zip(args, moving, strict=True)
             out = run(*(next(left) if m else x for x, m in given))
-            pairs = [(w, y) for w, y in zip(weights, out, strict=True) if is_float(y)]
+            pairs = [(w, y) for w, y in zip(weights, out, strict=True) if is_inexact(y)]
             return sum(jnp.sum(w * jnp.real(y)) for w, y in pairs)
 
         def moved(step):
@@ -136,8 +136,3 @@ def ranked(steps: Steps, outside, modes, dtype, rounds: int) -> Iterable[int]:
         off = np.abs(slope - exact.T[:, None]).max(0) / (doubt + eps * np.abs(slope))
     off = np.nan_to_num(off[np.argmin(doubt, axis=0), np.arange(num)], posinf=0.0)
     return np.argsort(-off, kind="stable")[:STEPS]
-
-
-def is_float(x: Any) -> bool:
-    """Whether an array is of real or complex numbers."""
-    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)

@@ -10,7 +10,7 @@ import numpy as np
 from dlworkshop.errors import UserError
 from dlworkshop.verify.differences import Differences, Probe
 from dlworkshop.verify.functions import Function, Part, first_line, mode_is_missing
-from dlworkshop.verify.linear import ADDITIVE, compare_linear
+from dlworkshop.verify.linear import ADDITIVE, NAME, compare_linear
 from dlworkshop.verify.probes import Selection, finite, probes_of, scale_of
 from dlworkshop.verify.report import (
     UNCHECKED,
@@ -252,9 +252,9 @@ def _there(fn: Function, modes: Sequence[str]) -> tuple[list[str], tuple[str, ..
         except Exception as error:
             if not mode_is_missing(error):
                 raise
-            name = {"rev": "reverse", "fwd": "forward"}[mode]
             said.append(
-                f"{name} mode is not available and was not checked: {first_line(error)}"
+                f"{NAME[mode]} mode is not available and was not checked: "
+                f"{first_line(error)}"
             )
     if not there:
         raise UserError(f"f has no derivative to check: {'; '.join(said)}")

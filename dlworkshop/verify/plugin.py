@@ -43,6 +43,7 @@ def assert_gradients(request):
         __tracebackhide__ = True  # the message is sufficient
         # Imported here, so that suites that do not use the fixture never load JAX.
         from dlworkshop.errors import UserError  # noqa: PLC0415
+        from dlworkshop.learn.hparams import name_of  # noqa: PLC0415
         from dlworkshop.verify.gradients import check_gradients  # noqa: PLC0415
 
         options = (THOROUGH if how == "thorough" else {}) | options
@@ -53,7 +54,7 @@ def assert_gradients(request):
         if not report.ok:
             again = f"pytest {shlex.quote(_node(request))} --gradients={how}"
             given = "".join(f", {name}={_shown(x)}" for name, x in options.items())
-            call = f"check_gradients({_name(f)}, ...{given})"
+            call = f"check_gradients({name_of(f)}, ...{given})"
             raise AssertionError(f"{report}\nagain: {again}\n   or: {call}")
         return report
 
@@ -71,8 +72,3 @@ def _node(request: Any) -> str:
 def _shown(x: Any) -> str:
     """An option as it is written; a dtype by its name."""
     return repr(x.__name__ if isinstance(x, type) else x)
-
-
-def _name(f: Any) -> str:
-    f = getattr(f, "func", f)  # of a partial
-    return getattr(f, "__name__", "f")

@@ -14,14 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from dlworkshop.jaxprs import carry_of_scan
-from dlworkshop.verify.functions import (
-    CALLS,
-    Function,
-    function_of,
-    is_named,
-    mode_is_missing,
-)
+from dlworkshop.jaxprs import CALLS, carry_of_scan, opened
+from dlworkshop.verify.functions import Function, is_inexact, mode_is_missing
+from dlworkshop.verify.programs import function_of, is_named
 
 STEP = 2.0**-12  # of a difference, whose slope needs to be about right only
 
@@ -92,14 +87,14 @@ def _run(jaxpr, consts, args: Sequence[Any], more: Any) -> tuple[list[Any], list
         if name == "scan":
             results, made = _scanned(eqn, read(eqn.invars), added)
         elif name in CALLS and CALLS[name] in eqn.params:
-            body, its = _opened(eqn.params[CALLS[name]])
+            body, its = opened(eqn.params[CALLS[name]])
             results, made = _run(body, its, read(eqn.invars), added)
         else:
             to = [v for v in to if is_named(v)]
             needed = [v for v in eqn.invars if not isinstance(v, core.Literal)]
             needed = list(dict.fromkeys(needed))
             results = function_of(jaxpr, [eqn], needed, to)(*read(needed))
-            made = [y if _is_inexact(y) else None for y in results]
+            made = [y if is_inexact(y) else None for y in results]
             if added is not None:
                 made = [
                     a if a is None else a + b for a, b in zip(made, added, strict=True)
@@ -115,7 +110,7 @@ def _run(jaxpr, consts, args: Sequence[Any], more: Any) -> tuple[list[Any], list
 def _scanned(eqn, given, more) -> tuple[list[Any], Any]:
     place = carry_of_scan(eqn.invars, eqn.outvars, eqn.params["jaxpr"])
     consts, start, scanned = given[: place.start], given[place], given[place.stop :]
-    body, its = _opened(eqn.params["jaxpr"])
+    body, its = opened(eqn.params["jaxpr"])
 
     def step(carry, rows):
         rows, more = rows
@@ -130,11 +125,3 @@ def _scanned(eqn, given, more) -> tuple[list[Any], Any]:
         reverse=eqn.params["reverse"],
     )
     return [*carry, *stacked], made
-
-
-def _opened(closed: Any) -> tuple[Any, Sequence[Any]]:
-    return getattr(closed, "jaxpr", closed), getattr(closed, "consts", ())
-
-
-def _is_inexact(y: Any) -> bool:
-    return jnp.issubdtype(y.dtype, jnp.inexact)

@@ -9,18 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.interpreters import ad
 
-from dlworkshop.verify.functions import (
-    JAX,
-    MODELS,
-    Function,
-    bodies_of,
-    first_line,
-    is_of_library,
-    mode_is_missing,
-    place_of,
-)
+from dlworkshop.jaxprs import all_equations
+from dlworkshop.verify.functions import Function, first_line, mode_is_missing
 from dlworkshop.verify.modes import cotangent_of, noise_of
 from dlworkshop.verify.probes import finite, scales_of
+from dlworkshop.verify.programs import JAX, MODELS, is_of_library, place_of
 from dlworkshop.verify.report import Comparison
 
 NUM_EXAMPLES = 3  # points in a batch under vmap
@@ -184,8 +177,7 @@ def own_rules(eqns: Sequence[Any]) -> bool:
     return any(
         (eqn.primitive.name in OWN and not _is_tested(eqn))
         or _is_foreign(eqn.primitive)
-        or any(own_rules(body.eqns) for body in bodies_of(eqn))
-        for eqn in eqns
+        for eqn in all_equations(eqns)
     )
 
 

@@ -12,6 +12,7 @@ from flax import nnx
 from jax import lax
 
 from dlworkshop import models
+from dlworkshop.jaxprs import all_equations
 from dlworkshop.models import conv_impls
 from dlworkshop.models.convolution import (
     CONV_IMPLS,
@@ -21,7 +22,6 @@ from dlworkshop.models.convolution import (
     has_convolutions,
     with_convolutions,
 )
-from dlworkshop.train.flops import inner_jaxprs
 
 LAYERS = {
     "same": nn.Conv(6, (3, 3)),
@@ -416,14 +416,6 @@ def test_a_model_without_a_convolution_is_left_alone():
         assert has_convolutions(nested, W, shape)
 
 
-def equations_of(jaxpr):
-    """All equations of a jaxpr, at any depth."""
-    for eqn in jaxpr.eqns:
-        yield eqn
-        for inner in inner_jaxprs(eqn):
-            yield from equations_of(inner)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 def test_gradients_in_the_standard_layout_are_the_same(name):
@@ -449,7 +441,7 @@ def test_gradients_in_the_standard_layout_are_the_same(name):
     layouts = {
         name: {
             tuple(eqn.params["dimension_numbers"])
-            for eqn in equations_of(jax.make_jaxpr(function)(params, images).jaxpr)
+            for eqn in all_equations(jax.make_jaxpr(function)(params, images).eqns)
             if eqn.primitive.name == "conv_general_dilated"
             and eqn.params["feature_group_count"] == 1
             and eqn.params["batch_group_count"] == 1
@@ -470,7 +462,7 @@ def test_gradients_in_the_standard_layout_are_the_same(name):
 
 def _summed(function, *arrays):
     """The size of the largest array that a function sums."""
-    eqns = equations_of(jax.make_jaxpr(function)(*arrays).jaxpr)
+    eqns = all_equations(jax.make_jaxpr(function)(*arrays).eqns)
     sums = [eqn for eqn in eqns if eqn.primitive.name == "reduce_sum"]
     return max(eqn.invars[0].aval.size for eqn in sums)
 

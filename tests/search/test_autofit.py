@@ -1,5 +1,6 @@
 """Data -> settings, an ensemble, baselines and a report, in one call."""
 
+import errno
 import json
 import shutil
 
@@ -117,6 +118,19 @@ def test_its_report_is_drawn_once_and_again_if_it_is_missing(
     assert drawn == [tmp_path / "run"] and "search" in run.summary
     search(table, tmp_path / "anew", num_updates=20)
     assert drawn == [tmp_path / "run", tmp_path / "anew"]
+
+
+def test_a_full_disk_is_told_where_only_the_report_is_missing(
+    table, folder, tmp_path, monkeypatch
+):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run = shutil.copytree(folder, tmp_path / "run")
+    (run / "report.html").unlink()
+    monkeypatch.setattr(report, "write", full)
+    with pytest.raises(UserError, match="failed because the disk is full"):
+        search(table, run)
 
 
 @pytest.mark.slow
@@ -408,9 +422,12 @@ def test_dropout_is_obeyed_by_the_networks_that_have_it():
         ({"hparams": {"flip": True}}, "no image"),
         ({"hparams": {"momentum": 0.5}}, "momentum"),
         ({"hparams": {"learning_rate": ()}}, "'learning_rate' has no value"),
-        ({"batch_size": 1000}, "batch_size is 1000, and the train split has 112"),
+        ({"batch_size": 1000}, "batch_size is 1000, but the train split .* has 112"),
         ({"folds": 1}, "folds is 1: give 0 for none, or at least 2"),
+        ({"augment": models.Augment(flip=True)}, "a flip or a shift, which autofit ch"),
         ({"hparams": {"learning_rate": (0.1, -1)}}, "learning_rate is -1.0: give a"),
+        ({"hparams": {"dropout": 1.5}}, r"dropout is 1.5: give a number in \[0, 1\)"),
+        ({"hparams": {"dropout": "no"}}, "dropout is 'no': give a number"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_leaves_nothing(table, tmp_path, asked, said):

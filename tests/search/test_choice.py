@@ -13,7 +13,7 @@ from dlworkshop.train.history import History
 from dlworkshop.train.result import Run
 
 LOSS = task.Task("values", None, 1, "loss")
-ACCURACY = task.Task("classes", None, 2, "accuracy", "higher")
+ACCURACY = task.Task("classes", None, 2, "accuracy")
 ORDER = ["linear", "mlp"]
 
 

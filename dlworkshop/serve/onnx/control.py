@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from dlworkshop.jaxprs import carry_of_scan
+from dlworkshop.jaxprs import carry_of_scan, opened
 from dlworkshop.serve.onnx.graph import INT64, described
-from dlworkshop.serve.onnx.translate import Program, Rule, Step, inner
+from dlworkshop.serve.onnx.translate import Program, Rule, Step
 
 
 def _scan(graph: Program, at: Step, *names: str) -> list[str]:
-    how, program = at.params, inner(at.params["jaxpr"])
-    place = carry_of_scan(at.inputs, at.outputs, program)
+    how = at.params
+    place = carry_of_scan(at.inputs, at.outputs, how["jaxpr"])
     constants, carry, xs = names[: place.start], names[place], names[place.stop :]
     stacked = len(at.outputs) - len(carry)
     if not xs:  # ONNX takes the number of steps from the scanned inputs
@@ -51,7 +51,7 @@ def _while(graph: Program, at: Step, *names: str) -> list[str]:
         return graph.trace(jnp.any, going)[0] if axes else going
 
     # with a loop for each example (vmap), finished examples keep their values
-    axes = len(inner(how["cond_jaxpr"]).outvars[0].aval.shape)
+    axes = len(opened(how["cond_jaxpr"])[0].outvars[0].aval.shape)
 
     def stay(going: str, new: str, old: str) -> str:
         after = range(axes, len(graph.known[old].shape))

@@ -7,18 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
+from dlworkshop.jaxprs import CALLS, RULES, opened
 from dlworkshop.serve.onnx.graph import Graph, UntranslatableError, stored
 
 # Primitives that only run their body: name -> the parameter that holds the body.
-BODIES = {
-    "jit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "call": "call_jaxpr",
-    "custom_jvp_call": "call_jaxpr",
-    "custom_vjp_call": "call_jaxpr",
-    "remat2": "jaxpr",
-    "composite": "jaxpr",
-}
+BODIES = CALLS | RULES | {"composite": "jaxpr"}
 
 
 class Value:
@@ -77,7 +70,7 @@ class Program(Graph):
         Raises:
             UserError: for a primitive that has no ONNX form.
         """
-        inputs = [Value(v.aval) for v in inner(jaxpr).invars]
+        inputs = [Value(v.aval) for v in opened(jaxpr)[0].invars]
         steps, outputs = flat(jaxpr, inputs)
         wanted, needed = set(outputs), []
         for step in reversed(steps):
@@ -113,9 +106,9 @@ class Program(Graph):
 
 def flat(jaxpr: Any, inputs: Sequence[Value]) -> tuple[list[Step], list[Value]]:
     """The equations of a jaxpr, with the bodies of inner ones inlined; its outputs."""
-    program = inner(jaxpr)
+    program, constants = opened(jaxpr)
     known: dict[Any, Value] = dict(zip(program.invars, inputs, strict=True))
-    for variable, array in zip(program.constvars, _constants(jaxpr), strict=True):
+    for variable, array in zip(program.constvars, constants, strict=True):
         known[variable] = Value(variable.aval, array)
 
     def value(variable: Any) -> Value:
@@ -143,15 +136,6 @@ def _expanded(eqn: Any) -> Any:
     if not hasattr(primitive, "expand"):
         return None
     return jax.make_jaxpr(primitive.expand)(*primitive.in_avals)
-
-
-def inner(jaxpr: Any) -> Any:
-    """The inner jaxpr; from JAX 0.12 on, open and closed ones share a type."""
-    return getattr(jaxpr, "jaxpr", jaxpr)
-
-
-def _constants(jaxpr: Any) -> Sequence[Any]:
-    return getattr(jaxpr, "consts", ())
 
 
 def _check(step: Step) -> None:
