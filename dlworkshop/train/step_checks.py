@@ -306,8 +306,9 @@ def _check_objective(
     say = used(evaluated, [name == "loss" for name in sorted(found.scores)])
     if count and not any(say[len(numbers) :][:count]):
         raise UserError(
-            f"{objective} does not depend on the parameters, so nothing can be "
-            "learnt: compute it from the outputs of the model"
+            f"{objective} does not depend on the parameters, at least where the key is "
+            "None, as in evaluation: compute it from the outputs of the model there, "
+            "too"
         )
     return evaluated
 
