@@ -220,4 +220,9 @@ def one_sentence(what: str) -> Iterator[None]:
                 "Python code needs the value of a traced number: use jax.numpy, or "
                 "bind the number with functools.partial"
             )
+        if "PRNG key type <class 'NoneType'>" in reason:
+            reason = (
+                "the key is None in evaluation: use it only if it is not None, or "
+                "another one then, such as jax.random.key(0)"
+            )
         raise UserError(f"{what}: {type(error).__name__}: {reason:.300}") from error

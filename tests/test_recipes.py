@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from dlworkshop import fit, losses
+from dlworkshop import Batch, fit, losses, metrics
 from dlworkshop.data import load
 
 TEXT = (Path(__file__).parent.parent / "docs" / "recipes.md").read_text()
@@ -74,6 +74,10 @@ def auxiliary(module):
     size = (logits**2).mean((1, 2))
     assert size[1] < 0.5 * size[0]
     assert scores(module.run).min() > 0.5
+    label = load("digits").test.targets
+    chance = np.take_along_axis(jax.nn.log_softmax(logits), label[None, :, None], -1)
+    loss = -chance.mean((1, 2))  # without the penalty
+    np.testing.assert_allclose(scores(module.run, "loss"), loss, rtol=1e-4)
 
 
 @recipe("Mixup")
@@ -188,6 +192,23 @@ def autoencoder(module):
     assert ((made - image) ** 2).mean() < 0.7 * image.var(0).mean()
 
 
+@recipe("Variational autoencoder")
+def variational(module):
+    image = module.image[:200]
+    logits, mean, log_scale = module.run.predict(image)  # [P, N, ...]
+    divergence = (mean**2 + np.exp(2 * log_scale) - 1) / 2 - log_scale
+    size = divergence.sum(-1).mean(-1)
+    assert size[1] < 0.5 * size[0]
+    assert 0.1 < size[0]
+    # scored by the same loss, without noise: that of beta = 1
+    found = module.run.evaluate(
+        Batch(image, image), [0, 1], metrics={"elbo": metrics.Metric(module.elbo)}
+    )
+    wanted = jax.nn.softplus(logits) - logits * image.reshape(200, -1) / 255
+    wanted = wanted.sum(-1).mean() + size.mean()
+    np.testing.assert_allclose(found.scores["elbo"]["mean"], wanted, rtol=1e-4)
+
+
 @recipe("Several labels for one example")
 def labels(module):
     test = module.dataset.test
@@ -260,3 +281,12 @@ def own_step(module):
     flat, sharp = member(plain, 0), member(module.run, 1)
     assert distance(member(module.run, 0), flat) < 0.02 * distance(sharp, flat)
     assert scores(module.run).min() > 0.5
+
+
+@recipe("A hyper-parameter that changes during training")
+def changing(module):
+    train = module.run.history["train/loss"]
+    # without smoothing the loss goes to 0; with it, to its entropy or above
+    entropy = -(0.73 * np.log(0.73) + 9 * 0.03 * np.log(0.03))
+    assert train[-1, 1] > entropy > train[-1, 0] + 0.2
+    assert scores(module.run).min() > 0.7

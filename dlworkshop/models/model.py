@@ -99,7 +99,10 @@ def stateful(model: Model | StatefulModel) -> StatefulModel:
             "key=None)"
         )
     options = hyper_parameters("apply of the model", own[2:])
-    apply.__signature__ = inspect.Signature([*FIRST, *options])  # type: ignore[attr-defined]
+    key = {"kind": inspect.Parameter.KEYWORD_ONLY, "default": None}  # as of ours
+    options = [p.replace(**key) if p.name == "key" else p for p in options]
+    every = sorted([*FIRST, *options], key=lambda p: p.kind)
+    apply.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
     return StatefulModel(
         lambda key, inputs: (model.init(key, inputs), ()),
         apply,

@@ -327,7 +327,7 @@ def check_own_step(
         asked.append("gradient")
         return step.gradient(*args)
 
-    with one_sentence(f"{step_of} cannot be taken"):
+    with one_sentence(f"{step_of} cannot be taken"), no_plain_step(spec):
         seen = TrainStep(gradient, step.updates)
         own = make_own_step(make_step, seen, spec.routes.make_step)
         program, found = traced(own, numbers, train, batch)

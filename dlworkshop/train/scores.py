@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import scipy
 
-from dlworkshop.errors import UserError
+from dlworkshop.errors import UserError, repr_of
 from dlworkshop.learn import split_metrics
 from dlworkshop.learn.checks import check_targets, checked_metrics
 from dlworkshop.learn.metrics import (
@@ -84,19 +84,20 @@ def evaluate_parts(
     who = run.chosen if members is None else members
     predict, examples, unknown = run.predictor, 0, 0
     for inputs, targets, weights in parts:
-        size = len(jax.tree.leaves(targets)[0])
+        size = len(jax.tree.leaves(inputs)[0])
         if not size:
             continue
         answers = predict(inputs)
         if usual is not None:
             answers = only_array(answers)
             where = f"the targets of {words}"
-            check_targets(_single(targets), kind, (), answers.shape[2:], where)
-        rows = jax.tree.leaves(answers)[0].shape[1]
-        if size != rows:
-            raise UserError(
-                f"{words} have {rows} inputs, {size} targets: give as many of each"
-            )
+            check_targets(_single(targets, where), kind, (), answers.shape[2:], where)
+        for leaf in jax.tree.leaves(targets):  # none, if the metrics need none
+            if len(leaf) != size:
+                raise UserError(
+                    f"{words} have {size} inputs, {len(leaf)} targets: give as many of "
+                    "each"
+                )
         answers = jax.tree.map(lambda leaf: np.asarray(leaf)[who], answers)
         if usual is not None:
             usual.add(answers, targets, weights)
@@ -317,7 +318,7 @@ def scores_of(
         return OfNumbers(outputs, factor, unit)
     raise UserError(
         "it is not known what the outputs of this run mean, so they have no scores: "
-        'give their meaning, such as fit(..., outputs="logits")'
+        'give their meaning, such as fit(..., outputs="logits"), or metrics of your own'
     )
 
 
@@ -335,12 +336,12 @@ def only_array(tree: PyTree) -> np.ndarray:
     return np.asarray(tree)
 
 
-def _single(targets: PyTree) -> Array:
+def _single(targets: PyTree, where: str) -> Array:
     """The one array of the targets, which the usual scores need."""
     if not hasattr(targets, "shape"):
         raise UserError(
-            "the targets are not a single array, so they cannot be scored: use "
-            "Run.predict"
+            f"{where} are {repr_of(targets)}, and scores need a single array: give "
+            "Batch(inputs, targets), or use Run.predict"
         )
     return targets
 

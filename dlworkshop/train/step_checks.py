@@ -75,7 +75,7 @@ def check_step(
         later: as of `check_effects`.
 
     Returns:
-        The state of a member at step 0, as shapes, the program of our own step for two
+        The state of a member at step 0, as shapes, the program of the step for two
         examples, without the batch transform, and what it needs of its batch.
     """
     batch, example = row_structs(dataset.train, 2), row_structs(dataset.train.inputs)
@@ -108,27 +108,39 @@ def check_step(
         )
         step = make_train_step(spec._replace(batch_transform=None))
     check_probe(spec, train)
+    # a custom step may take other updates, as those of a line search
+    part = _with_grads if make_step is None else _gradient
     with one_sentence("a step of training cannot be taken"), no_plain_step(spec):
-        check_updates(spec, step, train, numbers)
-        ours, grads, use = _program(step, spec, numbers, train, batch)
+        if make_step is None:
+            check_updates(spec, step, train, numbers)
+        program, grads, use = _program(part, step, spec, numbers, train, batch)
     if make_step is None:
-        check_gradient(spec, ours, grads)
-    own = make_step and check_own_step(spec, make_step, step, numbers, train, batch)
-    check_effects(spec.routes, numbers, begun, [*programs, own or ours], later)
+        check_gradient(spec, program, grads)
+    else:
+        program = check_own_step(spec, make_step, step, numbers, train, batch)
+    check_effects(spec.routes, numbers, begun, [*programs, program], later)
     check_schedule_effect(spec, make_step, numbers, train, batch)
-    return train, ours, use
+    return train, program, use
 
 
 def _program(
-    step: TrainStep, spec: TrainSpec, numbers: HParams, train: TrainState, batch: Batch
+    part: Callable,
+    step: TrainStep,
+    spec: TrainSpec,
+    numbers: HParams,
+    train: TrainState,
+    batch: Batch,
 ) -> tuple[core.ClosedJaxpr, int, BatchUse]:
-    """The program of a step, the number of its gradients, and the use of its batch."""
+    """The program of `part(step)`, the number of its gradients, the use of its batch.
+
+    The part is `_with_grads` or `_gradient`.
+    """
     blind = make_train_step(spec._replace(batch_transform=None), example_axis=None)
     try:
-        program, ((new, _), grads) = traced(_with_grads(blind), numbers, train, batch)
+        program, ((new, _), grads) = traced(part(blind), numbers, train, batch)
         use = BatchUse()
     except NameError:  # most steps name no axis, and so are traced once
-        program, ((new, _), grads) = traced(_with_grads(step), numbers, train, batch)
+        program, ((new, _), grads) = traced(part(step), numbers, train, batch)
         use = batch_use(spec, train, batch, numbers)
     if form_of(new.state) != form_of(train.state):
         raise UserError(
@@ -145,6 +157,16 @@ def _with_grads(step: TrainStep) -> Callable:
         grads, state, metrics = step.gradient(train, batch, hparams)
         new, probed = step.advance(train, grads, state, metrics, hparams)
         return (new, metrics | probed), grads
+
+    return call
+
+
+def _gradient(step: TrainStep) -> Callable:
+    """As `_with_grads`, without an update of the parameters."""
+
+    def call(train: TrainState, batch: Batch, hparams: HParams):
+        grads, state, metrics = step.gradient(train, batch, hparams)
+        return (train._replace(state=state), metrics), grads
 
     return call
 
@@ -284,8 +306,9 @@ def _check_objective(
     say = used(evaluated, [name == "loss" for name in sorted(found.scores)])
     if count and not any(say[len(numbers) :][:count]):
         raise UserError(
-            f"{objective} does not depend on the parameters, so nothing can be "
-            "learnt: compute it from the outputs of the model"
+            f"{objective} does not depend on the parameters, at least where the key is "
+            "None, as in evaluation: compute it from the outputs of the model there, "
+            "too"
         )
     return evaluated
 

@@ -13,6 +13,7 @@ import optax
 import optax.contrib
 import pytest
 
+from dlworkshop import data, fit, losses, models
 from dlworkshop.errors import UserError
 from dlworkshop.learn.optimizers import clipped, same_dtypes, with_extra_args
 from dlworkshop.learn.population import opt_state_sound
@@ -262,3 +263,48 @@ def test_what_wraps_an_optimizer_works_as_a_constructor_of_ones_own(name):
             together[leaf][1], alone[leaf], rtol=0, atol=4e-6, err_msg=leaf
         )
     assert not np.array_equal(together["bias"][0], together["bias"][2])
+
+
+def line_search(step):
+    """A step that takes the updates of L-BFGS with its line search."""
+    del step  # whose loss is that of one point
+    tx = optax.lbfgs()
+
+    def train_step(train, batch, hparams):
+        def loss(params):
+            outputs = models.predict(LINE, params, batch.inputs)
+            return jax.vmap(losses.squared_error)(outputs, batch.targets).mean()
+
+        value, grads = jax.value_and_grad(loss)(train.params)
+        more = {"value": value, "grad": grads, "value_fn": loss}
+        updates, opt_state = tx.update(grads, train.opt_state, train.params, **more)
+        params = optax.apply_updates(train.params, updates)
+        new = train._replace(step=train.step + 1, params=params, opt_state=opt_state)
+        return new, {"loss": value}
+
+    return train_step
+
+
+LINE = models.Model(
+    lambda key, x: {"w": jnp.zeros(x.shape), "b": jnp.zeros(())},
+    lambda params, x, *, key=None: x @ params["w"] + params["b"],
+)
+
+
+@pytest.mark.usefixtures("unreported")
+def test_a_line_search_is_taken_by_a_step_of_ones_own():
+    x = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)
+    dataset = data.from_arrays(x, x @ np.arange(3, dtype=np.float32) + 1)
+    asked = {"loss": losses.squared_error, "hparams": {}, "batch_size": 70}
+    with pytest.raises(UserError, match="or take the step yourself with make_step"):
+        fit(LINE, dataset, optax.lbfgs, **asked)
+    run = fit(LINE, dataset, optax.lbfgs, make_step=line_search, num_epochs=9, **asked)
+    np.testing.assert_allclose(run.params["w"], [[0, 1, 2]], atol=1e-4)
+    np.testing.assert_allclose(run.params["b"], [1], atol=1e-4)
+
+
+def test_a_step_of_ones_own_that_takes_no_line_search_says_so():
+    dataset = data.from_arrays(np.eye(30, dtype=np.float32), np.ones(30, np.float32))
+    asked = {"loss": losses.squared_error, "hparams": {}, "batch_size": 8}
+    with pytest.raises(UserError, match="lbfgs has a line search, which needs"):
+        fit(LINE, dataset, optax.lbfgs, make_step=lambda step: step, **asked)

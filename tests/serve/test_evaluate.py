@@ -96,6 +96,7 @@ def test_examples_that_cannot_be_scored_are_refused():
         (test._replace(targets=test.targets - 1), "labels -1 ... 0 for 2 classes"),
         (test._replace(targets=test.targets + 5), "for 2 classes"),
         (test._replace(targets=test.targets[:4]), "9 inputs, 4 targets"),
+        (test._replace(targets=None), "examples given are None, and scores need"),
         ((test.inputs, test.targets), "are a tuple: give a Batch"),
     ):
         with pytest.raises(UserError, match=sentence):
@@ -215,6 +216,27 @@ def test_metrics_that_are_none_are_refused_when_a_run_is_evaluated(
         with pytest.raises(UserError, match=sentence) as raised:
             brought.evaluate(five_classes.test, metrics=given)
         assert "\n" not in str(raised.value)
+
+
+def test_a_run_without_targets_is_evaluated_with_metrics_that_need_none(five_classes):
+    dataset = five_classes.each_split(lambda split: split._replace(targets=None))
+    size = {  # of one example, and of a split
+        "size": metrics.Metric(lambda outputs, _: abs(outputs).sum(), "lower"),
+        "most": metrics.Metric(lambda outputs, *_: abs(outputs).max(), split=True),
+    }
+    run = fit(
+        models.logistic(5),
+        dataset,
+        loss=lambda outputs, _: (outputs**2).sum(),
+        metrics=size,
+        batch_size=8,
+        quiet=True,
+    )
+    found = run.evaluate(dataset.test)
+    for name in size:
+        value = run.summary["test"][name]
+        np.testing.assert_allclose(found.scores[name]["mean"], value["mean"], rtol=1e-5)
+    assert found.examples == dataset.test.num_examples
 
 
 def test_outputs_of_unknown_meaning_have_the_metrics_of_the_run_only(five_classes):

@@ -319,9 +319,21 @@ def shaped_in_training(model, params, state, inputs, targets, *, key):
     return loss * (1.0 if key is None else jnp.ones(3)), (outputs, state)
 
 
+def only_in_training(model, params, state, inputs, targets, *, key):
+    loss, (outputs, state) = forgetful(model, params, state, inputs, targets, key=key)
+    return (0.0 if key is None else loss), (outputs, ())
+
+
+def with_noise(model, params, state, inputs, targets, *, key):
+    inputs += jax.random.normal(key, inputs.shape)
+    return forgetful(model, params, state, inputs, targets, key=key)
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
+        ({"objective": only_in_training}, "at least where the key is None, as in eval"),
+        ({"objective": with_noise}, "key is None in evaluation: use it only if it is"),
         ({"loss": unlearnt}, "gradient of the loss unlearnt is 0 for all parameters"),
         ({"loss": errors}, "gradient of the loss errors is 0 for all parameters"),
         ({"objective": forgetful}, "forgetful returns a state of another form than it"),
