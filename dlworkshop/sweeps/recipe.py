@@ -10,8 +10,10 @@ from dlworkshop.learn.hparams import RESERVED, check_required, keywords, name_of
 from dlworkshop.models.model import Model, StatefulModel, check_model
 from dlworkshop.sweeps.space import Setting, Space
 from dlworkshop.train import checks
+from dlworkshop.train.arguments import Arguments, check_arguments
 from dlworkshop.train.fit import fit
 from dlworkshop.train.members import check_ranges, product
+from dlworkshop.train.task import metrics_of
 from dlworkshop.types import Dataset
 
 # Arguments of `fit` that a setting may contain, besides hyper-parameters.
@@ -142,17 +144,17 @@ def check(
         UserError: if a setting is invalid.
     """
     first = populations[0][0]
-    model, asked = recipe.made(first), DEFAULTS | recipe.arguments(first)
-    functions = {name: asked[name] for name in FUNCTIONS}
-    checks.check_types(model, dataset, **functions)
-    checks.check_numbers(**{name: asked[name] for name in COUNTS})
-    if asked["steps_per_epoch"] is None and asked["folds"] is None:
-        checks.check_batch_size(dataset, asked["batch_size"])
+    model, options = recipe.made(first), DEFAULTS | recipe.arguments(first)
+    asked = Arguments(model=model, dataset=dataset, **options)
+    check_arguments(asked)
+    metrics_of(asked, dataset)
+    if asked.steps_per_epoch is None and asked.folds is None:
+        checks.check_batch_size(dataset, asked.batch_size)
     traced = recipe.traced(first)
     if not traced:
         return
-    readers = {name: functions[name] for name in READERS}
-    readers["loss"] = functions["objective"] or functions["loss"]
+    readers = {name: options[name] for name in READERS}
+    readers["loss"] = asked.objective or asked.loss
     readers["model"] = model.apply
     known = {
         word

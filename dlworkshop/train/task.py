@@ -121,7 +121,7 @@ def resolve(asked: Arguments) -> Task:
     """
     dataset = asked.dataset if asked.folds is None else pooled(asked.dataset)
     hparams, seeds, held = _members(asked, dataset)
-    outputs, metrics = _metrics(asked, dataset)
+    outputs, metrics = metrics_of(asked, dataset)
     order = _order(asked, dataset, seeds, held)
     num_steps = checks.checked_steps(asked.num_epochs, order.steps_per_epoch)
     spec = _spec(asked, metrics, list(hparams), num_steps)
@@ -186,10 +186,14 @@ def _members(
     return members, np.repeat(seeds, asked.folds).tolist(), held
 
 
-def _metrics(
+def metrics_of(
     asked: Arguments, dataset: Dataset
 ) -> tuple[str | None, dict[str, Metric]]:
-    """What the outputs mean, and the metrics."""
+    """What the outputs mean, and the metrics.
+
+    Raises:
+        UserError: if they are not valid, or the monitor is none of them.
+    """
     loss = asked.loss if asked.objective is None else None
     checks.check_outputs(asked.outputs, loss)
     outputs = asked.outputs or (None if loss is None else losses.outputs_of(loss))

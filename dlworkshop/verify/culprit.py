@@ -112,10 +112,13 @@ class _Walk:
         known = [*jaxpr.constvars, *jaxpr.invars]
         made = [v for eqn in jaxpr.eqns for v in eqn.outvars if is_named(v)]
         names = [*known, *made]
+        # the cotangent of a result that nobody reads is a symbolic zero
+        read = {v for eqn in jaxpr.eqns for v in _variables(eqn)}
+        read |= {v for v in jaxpr.outvars if not isinstance(v, core.Literal)}
         moves = {v for v, m in zip(jaxpr.invars, given.moving, strict=True) if m}
         for eqn in jaxpr.eqns:
             if any(v in moves for v in _variables(eqn)):
-                moves |= {v for v in eqn.outvars if _is_inexact(v)}
+                moves |= {v for v in eqn.outvars if v in read and _is_inexact(v)}
         key = id(jaxpr), tuple(given.moving)
         if key not in self._compiled:  # compiled once for all steps of a loop
             run = jax.jit(function_of(jaxpr, jaxpr.eqns, known, made))

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import jax
 
-from dlworkshop.errors import UserError
+from dlworkshop.errors import UserError, check_whole
 from dlworkshop.report import terminal
 from dlworkshop.train import processes
 
@@ -117,6 +117,11 @@ def _leave(status: int) -> NoReturn:
     os._exit(status)
 
 
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    return bool(host) and port.isdecimal() and int(port) in range(1, 2**16)
+
+
 def _number(variable: str, given: int | None) -> int | None:
     if given is not None or variable not in os.environ:
         return given
@@ -136,12 +141,16 @@ def _connect(
             "--coordinator, --num-processes and --process-id belong together unless a "
             "scheduler provides them: give all three"
         )
-    if coordinator is not None and not re.fullmatch(r".+:\d+", coordinator):
+    if coordinator is not None and not _is_address(coordinator):
         raise UserError(
             f"--coordinator is '{coordinator}': give HOST:PORT, the same to all "
             "processes"
         )
-    if process_id is not None and process_id not in range(num_processes or 1):
+    if num_processes is not None:
+        check_whole("--num-processes", num_processes)
+    if process_id is not None:
+        check_whole("--process-id", process_id, 0)
+    if None not in (num_processes, process_id) and process_id >= num_processes:
         raise UserError(
             f"--process-id is {process_id}, but there are {num_processes} processes: "
             "give each process its own number: 0, 1, ..."
@@ -169,7 +178,13 @@ def _connect(
             heartbeat_timeout_seconds=HEARTBEAT,
             shutdown_timeout_seconds=HEARTBEAT,
         )
-    except (RuntimeError, ValueError) as error:
+    except ValueError as error:
+        raise UnreachableError(
+            "the scheduler does not say how its processes connect "
+            f"({str(error).splitlines()[0]}): give --coordinator, --num-processes and "
+            "--process-id"
+        ) from error
+    except RuntimeError as error:
         raise UnreachableError(
             f"the coordinator {where} cannot be reached or started "
             f"({str(error).splitlines()[0]}): give the address of process 0 and a free "

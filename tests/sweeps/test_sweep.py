@@ -119,6 +119,21 @@ def test_every_value_is_checked_before_the_folder_is_made(tmp_path, sampled):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"monitor": "acuracy"}, "did you mean 'accuracy'"),
+        ({"save_every_steps": 0}, "save_every_steps is 0: give a whole number"),
+        ({"outputs": "logit"}, "did you mean 'logits'"),
+    ],
+)
+def test_every_option_is_checked_before_the_folder_is_made(tmp_path, option, said):
+    rates, folder = {"learning_rate": [0.1, 0.2]}, tmp_path / "run"
+    with pytest.raises(UserError, match=said):
+        sweep(network(4), points(), hparams=rates, workdir=folder, **HOW | option)
+    assert not folder.exists()
+
+
 @pytest.mark.parametrize("width", [8.5, "8", True])
 def test_a_maker_gets_the_whole_numbers_that_it_asks_for(width):
     def make(width: int):

@@ -288,12 +288,33 @@ def test_the_first_process_measures_its_part_of_a_mesh(
     ("place", "sentence"),
     [
         (("localhost", 2, 0), "give HOST:PORT"),
+        (("localhost:99999", 2, 0), "give HOST:PORT"),
+        (("localhost:1", 0, 0), "--num-processes is 0: give a whole number"),
+        (("localhost:1", 2, -1), "--process-id is -1: give a whole number"),
         (("localhost:1", 2, 2), "--process-id is 2, but there are 2 processes"),
         (("localhost:1", None, None), "belong together"),
     ],
 )
 def test_a_place_that_cannot_be_is_refused(place, sentence):
     with pytest.raises(UserError, match=sentence), launch.joined(*place):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("process_id", "sentence"),
+    [
+        (1, "give --coordinator, --num-processes and --process-id"),
+        (-1, "--process-id is -1: give a whole number"),
+    ],
+)
+def test_what_a_scheduler_does_not_say_is_asked_for(monkeypatch, process_id, sentence):
+    def initialize(*_, **__):
+        raise ValueError("Number of processes must be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")  # Open MPI 5 says no more
+    place = launch.joined("localhost:1", None, process_id)
+    with pytest.raises(UserError, match=sentence), place:
         pass
 
 

@@ -1,5 +1,6 @@
 """A wrong derivative is traced to the equation, the file and the line it comes from."""
 
+import functools
 import inspect
 
 import equinox as eqx
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.experimental import pallas as pl
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -414,6 +416,65 @@ def test_a_rule_that_is_right_for_cotangents_without_zeros_is_named():
     report = check_gradients(lambda x: 2 * halves_beside_zeros(x), V)
     named = [c.name for c in report.culprits]
     assert named == ["custom_vjp of halves_beside_zeros"], report
+
+
+@jax.custom_vjp
+def halves_beside_what_nobody_reads(x):
+    return jnp.sin(x), jnp.cos(x)
+
+
+def _halved(x, cotangents):
+    left, right = cotangents
+    alone = isinstance(right, jax.custom_derivatives.SymbolicZero)
+    back = left * jnp.cos(x) * (0.5 if alone else 1)
+    return (back if alone else back - right * jnp.sin(x),)
+
+
+halves_beside_what_nobody_reads.defvjp(
+    lambda x: ((jnp.sin(x.value), jnp.cos(x.value)), x.value),
+    _halved,
+    symbolic_zeros=True,
+)
+
+
+def test_a_rule_that_is_wrong_if_a_result_is_not_read_is_named():
+    report = check_gradients(lambda x: 2 * halves_beside_what_nobody_reads(x)[0], V)
+    named = [c.name for c in report.culprits]
+    assert named == ["custom_vjp of halves_beside_what_nobody_reads"], report
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def kernel(factor, x):
+    return in_blocks(lambda x: x**2, x)
+
+
+kernel.defvjp(
+    lambda factor, x: (kernel(factor, x), x),
+    lambda factor, x, g: (in_blocks(lambda x, g: factor * x * g, x, g),),
+)
+
+
+def in_blocks(f, *given):
+    """A kernel of Pallas, by blocks of two."""
+
+    def each(*refs):
+        refs[-1][...] = f(*(ref[...] for ref in refs[:-1]))
+
+    spec = pl.BlockSpec((2,), lambda i: (i,))
+    return pl.pallas_call(
+        each,
+        out_shape=jax.ShapeDtypeStruct(given[0].shape, given[0].dtype),
+        grid=(2,),
+        in_specs=[spec] * len(given),
+        out_specs=spec,
+        interpret=True,
+    )(*given)
+
+
+def test_a_kernel_in_blocks_is_checked_and_its_wrong_rule_is_named():
+    assert check_gradients(lambda x: jnp.sum(in_blocks(jnp.sin, x)), V).ok
+    report = check_gradients(functools.partial(kernel, 1.99), V)
+    assert [c.name for c in report.culprits] == ["custom_vjp of kernel"], report
 
 
 @jax.custom_vjp

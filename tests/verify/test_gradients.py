@@ -641,6 +641,30 @@ def test_a_callback_that_vmap_does_not_know_is_noted():
     assert names >= {"repeat", "jit", "checkpoint"} and "vmap" not in names
 
 
+def test_a_rule_gets_arrays_of_jax():
+    @jax.custom_vjp
+    def first(p):
+        return p.at[1:].set(0)
+
+    first.defvjp(lambda p: (first(p), None), lambda _, g: (g.at[1:].set(0),))
+    assert check_gradients(first, VECTOR).ok
+
+
+def test_a_rule_that_checkpoint_does_not_know_is_noted():
+    def f(p):
+        order = jnp.flip(jnp.arange(p.size))  # an array of the trace
+
+        @jax.custom_vjp
+        def flipped(p):
+            return p[order]
+
+        flipped.defvjp(lambda p: (flipped(p), None), lambda _, g: (g[order],))
+        return flipped(p)
+
+    report = check_gradients(f, VECTOR)
+    assert report.ok and "checkpoint was not compared" in str(report.notes), report
+
+
 def test_badly_scaled_arrays_are_checked_at_every_scale():
     wrong = planted(
         lambda p: jnp.sum(jnp.log(p)), lambda g: g * jnp.array([1.0, 1.001])
