@@ -131,9 +131,9 @@ def main(config: Config) -> Lesson:
                 "By hand, a staircase misses the wave by no more than half a step",
                 missed * config.widths / STEEPEST,
                 at_most=0.501,
-                why="it is as high as the wave at most 1 / 2N away, where it differs by "
-                "at most max |f'| / 2N, half the height 4 pi / N of a step; steps that "
-                "are half a width away or more add about e^-10 of that",
+                why="it is as high as the wave at most half a width 1 / N away, where "
+                "the wave differs by at most half of max |f'| / N = 4 pi / N, a step; "
+                "steps half a width away or more add about e^-10 of that",
             ),
             *(
                 claims.falls(
