@@ -128,12 +128,12 @@ def main(config: Config) -> Lesson:
         f"{first:.2f} to {last:.3f}",
         claims=[
             claims.bounded(
-                "By hand, a staircase misses the wave by no more than one step",
+                "By hand, a staircase misses the wave by no more than half a step",
                 missed * config.widths / STEEPEST,
-                at_most=1.001,
-                why="f lies between two steps, and a step of width 1 / N is at most "
-                "max |f'| / N = 4 pi / N high; all other steps are at least half a "
-                "width away and add about e^-10 of that",
+                at_most=0.501,
+                why="it is as high as the wave at most half a width 1 / N away, where "
+                "the wave differs by at most half of max |f'| / N = 4 pi / N, a step; "
+                "steps half a width away or more add about e^-10 of that",
             ),
             *(
                 claims.falls(

@@ -271,12 +271,14 @@ def test_a_failed_claim_is_seen_in_the_terminal_the_page_and_the_code(
     left, out, err = start(script, "--workdir", run)
     assert left == code, err
     finding, claim, report = out.splitlines()
-    assert finding == "1 + 1 is 2"
+    stated = "1 + 1 is 2", "Doubtful, since not all claims hold: 1 + 1 is 2"
+    assert finding == stated[code]
     assert claim.startswith(("holds: 1 + 1 is 2", "FAILS: 1 + 1 is 2")[code])
     assert report == f"report: {run / 'report.html'}"
     page = (run / "report.html").read_text()
     assert ("✗ fails" in page) == ('class="claim bad-claim"' in page) == bool(code)
     assert ("✓ holds" in page) == (not code)
+    assert f'class="finding">{stated[code]}<' in page
 
 
 def test_letters_that_a_terminal_lacks_are_escaped(tmp_path, start, monkeypatch):

@@ -60,8 +60,14 @@ class Lesson(NamedTuple):
         asked = [e.claim for e in self.exercises if e.claim is not None]
         return [c for c in [*self.claims, *asked] if c.verdict != "holds"]
 
+    @property
+    def stated(self) -> str:
+        """The finding, which may be wrong if a claim fails."""
+        doubt = "Doubtful, since not all claims hold: " if self.failed else ""
+        return doubt + self.finding
+
     def __repr__(self) -> str:
-        return f"Lesson({self.finding!r})"  # the fields may be long
+        return f"Lesson({self.stated!r})"  # the fields may be long
 
     def _repr_html_(self) -> str:
         """The finding, claims, figures and exercises, for a notebook."""
@@ -277,7 +283,7 @@ def fit_best_rate(
 def contents(lesson: Lesson, folder: Path) -> dict[str, Any]:
     """Entries of the summary of a lesson; the figures are written to the folder."""
     return {
-        "finding": lesson.finding,
+        "finding": lesson.stated,
         "claims": [claim._asdict() for claim in lesson.claims],
         "exercises": [
             e._asdict() | {"claim": e.claim and e.claim._asdict()}

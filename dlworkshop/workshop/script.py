@@ -192,7 +192,7 @@ def finding(run: Run | Lesson) -> str:
     validation rmse 0.00120 ± 0.00010 (mean ± standard error, n = 2)
     """
     if isinstance(run, Lesson):
-        return run.finding
+        return run.stated
     if "finding" in run.summary:
         return run.summary["finding"]
     name = metric_name(run.summary)

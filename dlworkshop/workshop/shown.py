@@ -35,6 +35,6 @@ def as_html(lesson: Lesson) -> Html:
         for title, content in titled.items()
         if content
     ]
-    finding = tag("p", tag("strong", lesson.finding))
+    finding = tag("p", tag("strong", summary["finding"]))
     style = Html(f"<style>{STYLE}</style>")
     return tag("div", style, finding, *parts, class_="dlworkshop")

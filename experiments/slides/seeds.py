@@ -73,8 +73,10 @@ def exercises(alarms_double):
         Exercise(
             "Set `--learning-rate 0.0035 0.003`. What does the interval show now, and "
             "how many seeds would decide it?",
-            "It contains 0: 20 seeds cannot tell. The width of an interval is "
-            "proportional to 1 / sqrt(n), so an effect a third as large takes about "
-            "nine times as many seeds.",
+            "It contains 0: 20 seeds cannot tell, and the claims that A is better "
+            "fail. The width of an interval is proportional to 1 / sqrt(n), so an "
+            "effect a third as large takes about nine times as many seeds. The claim "
+            "about false alarms may fail too: so close together, many pairs are equal, "
+            "and their differences are far from normal.",
         ),
     ]

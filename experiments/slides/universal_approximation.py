@@ -13,14 +13,14 @@ def proof(x, curve, stairs, steepest):
         drawn = {f"{width} units": stairs[width] for width in shown}
         fits(panels, x, curve, drawn, ylim=(-2, 2))
         for axes, width in zip(panels, shown, strict=True):
-            stair = steepest / width
-            axes.fill_between(x, curve - stair, curve + stair, alpha=0.15)
+            half = steepest / width / 2
+            axes.fill_between(x, curve - half, curve + half, alpha=0.15)
 
     return Figure(
         "proof",
         draw,
         "The proof by hand: each unit is a step, and more units make lower steps",
-        "Dashed: the curve. Shaded: a step height, 4 pi / N, above and below it.",
+        "Dashed: the curve. Shaded: half a step, 2 pi / N, above and below it.",
         panels=len(shown),
     )
 

@@ -4,12 +4,12 @@ FAST = {"seeds": 8, "widths": (2, 8, 64), "num_steps": 800}
 COMPUTING = SLOW = True
 
 
-def half_as_high(staircase):
-    """Stairs that go half as high as the curve."""
+def half_a_width_late(staircase):
+    """Stairs that begin where the curve has already reached their height."""
 
-    def wrong(*args):
-        w, b, c, d = staircase(*args)
-        return w, b, c / 2, d
+    def wrong(curve, width):
+        w, b, c, d = staircase(curve, width)
+        return w, b - w / 2 / width, c, d
 
     return wrong
 
@@ -17,7 +17,7 @@ def half_as_high(staircase):
 PLANTED = [
     (
         {
-            "staircase": half_as_high,
+            "staircase": half_a_width_late,
             "CURVES": lambda curves: curves | {"jump": lambda x: 0 * x},
         },
         ["By hand", "At a jump"],
