@@ -15,13 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dlworkshop.data.readers import decimals
 from dlworkshop.data.readers.cells import is_missing, plain
-from dlworkshop.data.readers.decimals import (
-    is_number,
-    is_numeric,
-    marks_of,
-    with_point,
-)
 from dlworkshop.errors import UserError
 
 DELIMITERS = ",;\t|"
@@ -110,7 +105,7 @@ def understand(path: Path, head: bytes, learnt: Mapping[str, str]) -> Dialect:
         text = "; ".join(delimiter.join(each.cells).strip() for each in above[:3])
         notes.append(f"Lines above the table were skipped: {text[:200]}")
     columns = _checked(path, names or [], rows)
-    marks = marks_of(path, columns, rows, delimiter, learnt)
+    marks = decimals.marks_of(path, columns, rows, delimiter, learnt)
     if "," in marks:
         notes.append("Numbers have a decimal comma.")
     skip, number = found[start - 1][:2] if start else (0, 0)
@@ -179,7 +174,7 @@ def _refuse_blanks(path: Path, first: Sequence[str]) -> None:
         parts
         for parts in split[1:]
         if len(parts) == len(split[0])
-        and all(is_number(part) or is_missing(part) for part in parts)
+        and all(decimals.is_number(part) or is_missing(part) for part in parts)
         and not all(len(part) == 3 for part in parts[1:])
     ]
     if split and len(split[0]) > 2 and rows and len(rows) >= 0.9 * len(split[1:]):
@@ -227,7 +222,7 @@ def _has_header(rows: Sequence[Sequence[str]]) -> bool:
     Words that all occur again below, each in its own column, are no names.
     """
     found = _are_below_words(rows)
-    if found is not None or any(map(is_numeric, rows[0])):
+    if found is not None or any(map(decimals.is_numeric, rows[0])):
         return found is not False
     whole = [row for row in rows[1:] if len(row) == len(rows[0])]
     below = [set(column) for column in zip(*whole, strict=True)]
@@ -245,12 +240,12 @@ def _are_below_words(rows: Sequence[Sequence[str]]) -> bool | None:
     for i, name in enumerate(map(plain, first)):
         below = [plain(row[i]) for row in rows[1:] if len(row) == len(first)]
         below = [text for text in below if not is_missing(text)]
-        some = [text for text in below if is_numeric(text)]
+        some = [text for text in below if decimals.is_numeric(text)]
         if not some or len(some) < 0.9 * len(below) or is_missing(name):
             continue
-        if not is_numeric(name):
+        if not decimals.is_numeric(name):
             return True
-        numbered.append(with_point(name))
+        numbered.append(decimals.with_point(name))
     steps = {float(b) - float(a) for a, b in itertools.pairwise(numbered)}
     return None if not numbered or steps == {1.0} else False
 

@@ -10,17 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlworkshop.data.readers import (
-    cards,
-    reader_for,
-    reader_of,
-    table,
-    table_files,
-    table_target,
-)
+from dlworkshop.data.readers import cards, reader_for, reader_of, table, table_target
 from dlworkshop.data.readers.class_folders import escaped, is_ignored
 from dlworkshop.data.readers.folder import is_image_name
 from dlworkshop.data.readers.reader import Options, Source
+from dlworkshop.data.readers.table_files import SUFFIXES
 from dlworkshop.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -96,7 +90,7 @@ _WANTED: dict[str, Callable[[str], bool]] = {
     "image": lambda name: (
         is_image_name(name) or Path(name).suffix.lower() in ("", ".npz")
     ),
-    "table": lambda name: name.lower().endswith(table_files.SUFFIXES),
+    "table": lambda name: name.lower().endswith(SUFFIXES),
     "array": lambda name: name.lower().endswith(".npz"),
 }
 
