@@ -12,7 +12,12 @@ from dlworkshop.data.readers import cards
 from dlworkshop.data.readers.cells import MISSING, cell, plain
 from dlworkshop.data.readers.csv_file import coded
 from dlworkshop.data.readers.dialect import NUMBER, ROW_NUMBERS, is_number
-from dlworkshop.data.readers.written import ODD_SHARE, are_numbers, number_in
+from dlworkshop.data.readers.written import (
+    ODD_SHARE,
+    are_numbers,
+    have_units,
+    number_in,
+)
 from dlworkshop.data.units import spread
 from dlworkshop.errors import UserError
 
@@ -157,6 +162,7 @@ def choose(
                 f"'{name}' is a column of numbers, although some begin with 0, such as "
                 f"{column.padded}: if they are codes, put a letter before each."
             )
+        said += cards.spelled_alike(name, column.words, "categories")
     return features
 
 
@@ -178,8 +184,10 @@ def _useless(
         return "like an identifier, which names rows and does not describe them"
     if _are_dates(column):
         return "dates or times; give numbers instead, such as the days since another"
-    if column.numbers is None and distinct > MOST_VALUES:
-        return f"text, more than {MOST_VALUES} different words"
+    if column.numbers is None and distinct > min(MOST_VALUES, present.sum() - 1):
+        with_unit = f"numbers with a unit, such as '{column.words[0]}'; give them alone"
+        text = f"text, more than {MOST_VALUES} different words"
+        return with_unit if have_units(column.words) else text
     return None
 
 
@@ -190,7 +198,7 @@ def _is_identifier(name: str, column: Column, distinct: int) -> bool:
     if distinct < column.present.sum():
         return False
     if column.numbers is None:
-        return not _are_dates(column)
+        return not _are_dates(column) and not have_units(column.words)
     numbers = column.numbers[column.present]
     if not (numbers == np.floor(numbers)).all():
         return False
