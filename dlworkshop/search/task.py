@@ -87,6 +87,8 @@ def task_of(dataset: Dataset, loss: Callable | None = None) -> Task:
             f"the commonest class has {share.max() / rarest:.0f} times the examples of "
             "the rarest, so all classes count the same in the choice"
         )
+        if loss is None:
+            why += ", but not in training: see --class-weights (losses.class_weights)"
         return Task("classes", own, len(names), "balanced_accuracy", "higher", why)
     outputs = max(1, int(np.prod(few.shape[1:])))
     several = few.ndim == 2 and few.shape[1] > 1
