@@ -310,7 +310,7 @@ def _read(
             )
         more = [name for name in table.columns if name not in names]
         if more:
-            said.append(f"{cards.quoted(more)} of {file.name} are not in train.")
+            said.append(f"{file.name} has {cards.quoted(more)}, which train lacks.")
         where = f"{file.name} " if len(parts) > 1 else ""
         size = len(table.numbers)
         number_of += [f"{where}row {number}" for number in table.numbers.tolist()]
