@@ -444,6 +444,13 @@ def test_a_folder_of_tables_without_one_for_train_says_so(tmp_path, cells, names
     )
 
 
+def test_a_folder_of_files_with_other_suffixes_names_them(tmp_path, cells):
+    for name in "adult.data", "adult.test":
+        (tmp_path / name).write_text(text(cells))
+    with pytest.raises(UserError, match=r"\(it has adult.data, adult.test\): give the"):
+        data.load(tmp_path, tmp_path / "cache", target="y")
+
+
 def data_warnings(loaded):
     from dlworkshop.data import card  # noqa: PLC0415
 

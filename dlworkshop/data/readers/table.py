@@ -42,8 +42,12 @@ def matches(path: Path) -> bool:
 
 
 def has_tables(path: Path) -> bool:
-    """Whether `path` is a folder with tables in it; a .txt file may be any text."""
-    return path.is_dir() and bool(_parts(path) or _tables(path))
+    """Whether `path` is a folder with tables, or without folders, as of classes."""
+    if not path.is_dir():
+        return False
+    return bool(_parts(path) or _tables(path)) or not any(
+        each.is_dir() for each in _inside(path)
+    )
 
 
 def files(path: Path) -> tuple[list[Path], tuple[str, ...]]:
@@ -268,10 +272,10 @@ def _checked_parts(path: Path, wanted: Container[int]) -> list[tuple[Path, int]]
     """The files, one of which must be of a `wanted` split."""
     parts = _parts(path)
     if not any(number in wanted for _, number in parts):
-        found = [file.name for file in _tables(path)]
+        found = [file.name for file in _tables(path) or _inside(path)]
         raise UserError(
             f"target is a column of a table, and {path} has no train.csv (it has "
-            f"{cards.some(found, 5) or 'no table'}): give the path of one table, "
+            f"{cards.some(found, 5) or 'no file'}): give the path of one table, "
             "unpacked, or name the tables train.csv and test.csv, or leave target out"
         )
     return parts
