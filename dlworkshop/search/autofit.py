@@ -35,6 +35,7 @@ from dlworkshop.train.result import Run
 from dlworkshop.types import Dataset
 
 OURS = "learning_rate", "weight_decay", "dropout"  # others may be of a user's model
+EXACT = 0.9999  # R2 of a linear model, from which columns may be parts of the target
 
 
 def autofit(
@@ -272,9 +273,16 @@ def _told(search: Search, run: Run, row: choice.Row, effort: Effort) -> dict[str
             "planned_seconds": found["run"]["seconds"]
             + sum(each.get("planned", 0.0) for each in searched.values()),
         },
-        "notes": _notes(search.task, found["run"], run),
+        "notes": _notes(search.task, found["run"], run, simple),
         "finding": expected.finding(
-            run, row.candidate, search.task, together, simple, of_new, unit
+            run,
+            row.candidate,
+            search.task,
+            test.num_examples,
+            together,
+            simple,
+            of_new,
+            unit,
         ),
     }
 
@@ -288,9 +296,19 @@ def _numbers(found: Mapping[str, Any]) -> dict[str, Any]:
     return numbers
 
 
-def _notes(task: Task, plan: Mapping[str, Any], run: Run) -> list[str]:
+def _notes(
+    task: Task,
+    plan: Mapping[str, Any],
+    run: Run,
+    simple: Mapping[str, Mapping[str, float]],
+) -> list[str]:
     """What a user should know, in sentences."""
     notes = [task.why + "."] if task.why else []
+    if any(scores.get("r2", 0.0) > EXACT for scores in simple.values()):
+        notes.append(
+            "A linear model is nearly exact: leave out columns that together are the "
+            "target, such as its parts, if they are not known before it."
+        )
     if "on_first_channel" in run.model.config:
         notes.append("The images are grey but stored as RGB: one channel is used.")
     if "mirrored" in run.model.config:
@@ -298,7 +316,8 @@ def _notes(task: Task, plan: Mapping[str, Any], run: Run) -> list[str]:
             "Trained with flips: the outputs are means over an image and its mirror "
             "image."
         )
-    if plan["updates"] < plan["usual"] // 2:
+    stopped = [row["status"] == "stopped early" for row in run.summary["population"]]
+    if plan["updates"] < plan["usual"] // 2 and not all(stopped):
         notes.append(
             f"Undertrained: the time was enough for {plan['updates']:,} updates, "
             f"and {plan['usual']:,} are usual for so many examples; give more "
@@ -319,6 +338,7 @@ def _of_time(budget: Budget) -> list[str]:
     if used < 1.5 * given:
         return []
     return [
-        f"It took {duration(used)}, more than the given {duration(given)}: some "
-        "hundred updates take longer than that, or the machine was busy."
+        f"It took {duration(used)} before the report, more than the given "
+        f"{duration(given)}: some hundred updates take longer than that, or the "
+        "machine was busy."
     ]

@@ -7,7 +7,7 @@ import numpy as np
 
 from dlworkshop.answers.conformal import wilson
 from dlworkshop.answers.held_out import held_out
-from dlworkshop.report.words import humanize, is_fraction, quantity
+from dlworkshop.report.words import count, humanize, is_fraction, quantity
 from dlworkshop.search import optimism
 from dlworkshop.search.task import Task
 from dlworkshop.train.result import Run
@@ -97,12 +97,13 @@ def finding(
     run: Run,
     candidate: str,
     task: Task,
+    size: int,
     together: Mapping[str, float],
     simple: Mapping[str, Mapping[str, float]],
     of_new: Mapping[str, Any] | None,
     unit: str,
 ) -> str:
-    """The result in a sentence or two."""
+    """The result in a sentence or two; `size` is that of the test split."""
     name = task.headline
     in_units = f" {unit}" if unit and name == "rmse" else ""
 
@@ -114,6 +115,7 @@ def finding(
     if members > 1:
         who = f"{members} networks together ({candidate}) have"
     text = f"{who} a test {humanize(name)} of {said(together[name])}"
+    text += f" ({count(size, 'example')})"
     others = [
         f"{said(scores[name])} {b}" for b, scores in simple.items() if name in scores
     ]

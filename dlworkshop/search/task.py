@@ -83,6 +83,10 @@ def task_of(dataset: Dataset, loss: Callable | None = None) -> Task:
                 f"the commonest class has {ratio:.0f} times the examples of the "
                 "rarest, so all classes count the same in the choice"
             )
+            if loss is None:
+                why += (
+                    ", but not in training: see --class-weights (losses.class_weights)"
+                )
         elif dataset.validation.num_examples >= MANY:
             judged_by = "accuracy"
         own = loss or losses.cross_entropy

@@ -9,6 +9,7 @@ import numpy as np
 from dlworkshop import data
 from dlworkshop.data import readers
 from dlworkshop.data.load import reload
+from dlworkshop.data.readers.cards import LISTED
 from dlworkshop.data.readers.inference_sources import labelled
 from dlworkshop.data.readers.reader import Source
 from dlworkshop.errors import UserError, check_path, repr_of
@@ -104,8 +105,10 @@ def show(found: Evaluation) -> int:
         for name, score in found.scores.items()
     ]
     terminal.show(head, scores)
-    for each in found.unread:
+    for each in found.unread[:LISTED]:
         log.warning("skipped %s: %s", each.name, each.reason)
+    if (more := len(found.unread) - LISTED) > 0:
+        log.warning("skipped %s more", f"{more:,}")
     return int(len(found.unread) > 0)
 
 

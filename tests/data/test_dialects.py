@@ -63,7 +63,7 @@ WRITTEN = {
     "row numbers": (lambda c: text({"": range(ROWS)} | c), "'unnamed: 0' was left out"),
     "R's row names": (
         lambda c: text({"": range(ROWS)} | c).replace(",x", "x", 1),
-        "'unnamed: 0' was left out",
+        "The header has a cell less than the rows",
     ),
     "a delimiter at the end": (
         lambda c: text(c, ends=",").replace("y,", "y", 1),
@@ -390,7 +390,7 @@ def test_train_and_test_are_two_files(tmp_path, cells):
     assert loaded.train.num_examples + loaded.validation.num_examples == ROWS
     assert loaded.classes == plain.classes
     said = " ".join(loaded.card["warnings"])
-    assert "'more' of Test.csv are not in train" in said
+    assert "Test.csv has 'more', which train lacks" in said
     assert "not read: sample_submission.csv" in said
     said = " ".join(data_warnings(loaded))
     assert "Exact copies of" in said
@@ -442,6 +442,13 @@ def test_a_folder_of_tables_without_one_for_train_says_so(tmp_path, cells, names
     assert f"has no train.csv (it has {listed}): give the path of one table" in str(
         raised.value
     )
+
+
+def test_a_folder_of_files_with_other_suffixes_names_them(tmp_path, cells):
+    for name in "adult.data", "adult.test":
+        (tmp_path / name).write_text(text(cells))
+    with pytest.raises(UserError, match=r"\(it has adult.data, adult.test\): give the"):
+        data.load(tmp_path, tmp_path / "cache", target="y")
 
 
 def data_warnings(loaded):

@@ -324,6 +324,34 @@ def test_classes_that_differ_in_case_or_a_full_stop_are_said(tmp_path, columns):
     assert "'no', 'no.' in 'kind' are different classes" in said
 
 
+def test_categories_that_differ_in_case_are_said(tmp_path, columns):
+    columns["sex"] = [("Male", "female", "male", "female ")[i % 4] for i in range(ROWS)]
+    loaded = load(write(tmp_path / "t.csv", columns), target="kind")
+    said = "'Male', 'male' in 'sex' are different categories: spell them alike"
+    assert [w for w in loaded.card["warnings"] if w.startswith(said)]
+    assert "'female'" not in " ".join(loaded.card["warnings"])
+
+
+def test_the_row_of_totals_is_said(tmp_path, houses):
+    loaded = load(write(tmp_path / "a.csv", houses), target="price")
+    assert not loaded.card["warnings"]
+    for name, cells in houses.items():
+        cells.append(f"{sum(map(float, cells)):.0f}" if name == "price" else "")
+    loaded = load(write(tmp_path / "b.csv", houses), target="price")
+    assert "largest 'price' is the sum of all others" in loaded.card["warnings"][0]
+
+
+def test_numbers_with_a_unit_are_said(tmp_path, houses):
+    houses["weight"] = [f"{i / 7:.1f} {('kg', 'lb')[i % 2]}" for i in range(ROWS)]
+    path = write(tmp_path / "h.csv", houses)
+    loaded = load(path, target="price")
+    assert "such as '0.0 kg'; give them alone" in " ".join(loaded.card["warnings"])
+    with pytest.raises(
+        UserError, match=r"'weight' .* has numbers with a unit, such as"
+    ):
+        load(path, target="weight")
+
+
 def test_whole_numbers_that_may_be_classes_are_said(tmp_path):
     rows = [f"{i % 40},{i / 7:.3f}" for i in range(120)]
     (tmp_path / "t.csv").write_text("\n".join(["n,x", *rows]))
@@ -331,6 +359,8 @@ def test_whole_numbers_that_may_be_classes_are_said(tmp_path):
     assert "'n' has 40 different whole numbers" in loaded.card["warnings"][0]
     loaded = load(tmp_path / "t.csv", target="n", task="classification")
     assert len(loaded.classes) == 40 and not loaded.card["warnings"]
+    asked = {"target": "n", "task": "regression"}
+    assert not data.load(tmp_path / "t.csv", tmp_path, **asked).card["warnings"]
 
 
 def test_classes_may_be_many_if_they_recur(tmp_path):
@@ -360,11 +390,21 @@ def test_the_target_in_another_unit_is_a_leak(tmp_path, houses):
     assert "'thousands' was left out: a leak" in " ".join(loaded.card["warnings"])
 
 
+@pytest.mark.parametrize("target", ["price", "kind"])
+def test_a_leak_with_empty_cells_is_a_leak(tmp_path, houses, target):
+    houses["kind"] = [("a", "b", "c")[i % 3] for i in range(len(houses["price"]))]
+    houses["copy"] = [str(value) + "0" for value in houses[target]]
+    houses["copy"][3] = houses["copy"][7] = ""
+    loaded = load(write(tmp_path / "h.csv", houses), target=target)
+    assert "copy" not in [c["name"] for c in loaded.preprocessing["columns"]]
+    assert "'copy' was left out: a leak" in " ".join(loaded.card["warnings"])
+
+
 @pytest.mark.parametrize(
     ("change", "options", "said"),
     [
         ({}, {"target": "price", "task": "rank"}, "task is 'rank': choose one of"),
-        ({}, {"target": "price", "task": "classification"}, "give task='regression'"),
+        ({}, {"target": "price", "task": "classification"}, "give --task regression"),
         ({}, {"target": "rooms", "task": "regression", "resize": "pad"}, "not need"),
         (
             {"price": ["x"] + ["1.5", "2.5"] * 29 + ["3"]},

@@ -201,6 +201,19 @@ def test_numbers_keep_their_units_and_nothing_is_searched_where_all_is_given():
     assert run.summary["ensemble"]["r2"] > 0.9
     assert run.summary["ensemble"]["rmse"] < 5e3
     assert run.summary["baselines"]["mean of train"]["r2"] < 0.1
+    assert "A linear model is nearly exact" in run.summary["notes"][0]
+    assert "(30 examples)" in run.summary["finding"]
+
+
+def test_members_that_stopped_early_are_not_undertrained():
+    rng = np.random.default_rng(0)
+    x, sides = rng.normal(size=(60, 100)), rng.permutation(["left", "right"] * 30)
+    noise = data.from_arrays(x.astype(np.float32), sides, name="noise")
+    hparams = {"learning_rate": 0.1, "weight_decay": 0.0}
+    asked = {"model": models.logistic(2), "hparams": hparams, "seeds": 1, "folds": 0}
+    run = autofit(noise, minutes=0.001, batch_size=16, quiet=True, **asked)
+    assert run.summary["population"][0]["status"] == "stopped early"
+    assert "are usual" not in " ".join(run.summary["notes"])
 
 
 def test_labels_are_told_beside_the_commonest_ones():

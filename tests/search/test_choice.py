@@ -5,7 +5,7 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
-from dlworkshop import data
+from dlworkshop import data, losses
 from dlworkshop.errors import UserError
 from dlworkshop.search import candidates, choice, effort, expected, optimism, task
 from dlworkshop.search.choice import Row
@@ -176,6 +176,10 @@ def test_tasks_are_told_from_the_targets():
         found = task.task_of(data.from_arrays(x, y))
         assert (found.kind, found.judged_by) == ("classes", judged)
     assert "commonest class has 19 times" in found.why
+    assert "--class-weights" in found.why
+    weighted = losses.weighted(losses.cross_entropy, np.array([1.0, 19.0]))
+    weighted = task.task_of(data.from_arrays(x, kinds["balanced_accuracy"]), weighted)
+    assert "--class-weights" not in weighted.why
     labels = rng.integers(0, 2, (400, 3)).astype(bool)
     assert task.task_of(data.from_arrays(x, labels)).kind == "labels"
     numbers = rng.normal(size=400).astype(np.float32)

@@ -10,7 +10,9 @@ import pytest
 from dlworkshop import data, fit, load_run, losses, metrics, models
 from dlworkshop.errors import UserError
 from dlworkshop.serve.evaluate import show
+from dlworkshop.serve.predict import Skipped
 from dlworkshop.train.feeds import evaluation_pieces
+from dlworkshop.train.scores import Evaluation
 from dlworkshop.types import Batch
 from tests import references
 from tests.conftest import make_dataset
@@ -253,3 +255,11 @@ def test_outputs_of_unknown_meaning_have_the_metrics_of_the_run_only(five_classe
     with pytest.raises(UserError, match="not known what the outputs of this run mean"):
         none.evaluate(five_classes.test)
     assert none.evaluate(five_classes.test, metrics={"top": in_top_2}).scores
+
+
+def test_many_skipped_rows_are_counted_and_few_are_listed(caplog):
+    lost = [Skipped(f"t.csv row {i}", "has no 'y'") for i in range(2, 1002)]
+    assert show(Evaluation("t.csv", 9, 1, {}, {}, {}, lost)) == 1
+    assert len(caplog.messages) == 21
+    assert caplog.messages[0] == "skipped t.csv row 2: has no 'y'"
+    assert caplog.messages[-1] == "skipped 980 more"

@@ -100,6 +100,24 @@ def joined(parts: Sequence[tuple[str, int]]) -> list[str]:
     ]
 
 
+def spelled_alike(column: str, words: Sequence[str], kinds: str) -> list[str]:
+    """A sentence for each group of words that differ in case or a full stop only.
+
+    >>> spelled_alike("sex", ["Male", "female", "male"], "categories")
+    ["'Male', 'male' in 'sex' are different categories: spell them alike if they are
+    one."]
+    """
+    folded: dict[str, list[str]] = {}
+    for word in words:
+        folded.setdefault(word.casefold().rstrip("."), []).append(word)
+    return [
+        f"{quoted(same)} in '{column}' are different {kinds}: spell them alike if they "
+        "are one."
+        for same in folded.values()
+        if len(same) > 1
+    ]
+
+
 def some(names: Sequence[str], most: int = LISTED) -> str:
     """The first few names, and the number of the others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

@@ -101,6 +101,11 @@ def understand(path: Path, head: bytes, learnt: Mapping[str, str]) -> Dialect:
         )
     elif names is None and rows:
         names, rows, start = rows[0], rows[1:], start + 1
+    elif names and not names[0] and len(names) > len(found[start - 1].cells):
+        notes.append(
+            "The header has a cell less than the rows, whose first cell was taken for "
+            "a name of the row."
+        )
     if above:
         text = "; ".join(delimiter.join(each.cells).strip() for each in above[:3])
         notes.append(f"Lines above the table were skipped: {text[:200]}")

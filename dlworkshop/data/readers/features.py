@@ -9,7 +9,7 @@ import numpy as np
 from dlworkshop.data.readers import cards
 from dlworkshop.data.readers.columns import Column
 from dlworkshop.data.readers.dialect import ROW_NUMBERS
-from dlworkshop.data.readers.written import ODD_SHARE
+from dlworkshop.data.readers.written import ODD_SHARE, have_units
 
 MOST_VALUES = 50  # of a category; a column with more is free text
 # Such as user_id, Row Index and CustomerId, not paid; pandas writes Unnamed: 0.
@@ -68,6 +68,7 @@ def choose(
                 f"'{name}' is a column of numbers, although some begin with 0, such as "
                 f"{column.padded}: if they are codes, put a letter before each."
             )
+        said += cards.spelled_alike(name, column.words, "categories")
     return features
 
 
@@ -89,8 +90,10 @@ def _useless(
         return "like an identifier, which names rows and does not describe them"
     if _are_dates(column):
         return "dates or times; give numbers instead, such as the days since another"
-    if column.numbers is None and distinct > MOST_VALUES:
-        return f"text, more than {MOST_VALUES} different words"
+    if column.numbers is None and distinct > min(MOST_VALUES, present.sum() - 1):
+        with_unit = f"numbers with a unit, such as '{column.words[0]}'; give them alone"
+        text = f"text, more than {MOST_VALUES} different words"
+        return with_unit if have_units(column.words) else text
     return None
 
 
@@ -101,7 +104,7 @@ def _is_identifier(name: str, column: Column, distinct: int) -> bool:
     if distinct < column.present.sum():
         return False
     if column.numbers is None:
-        return not _are_dates(column)
+        return not _are_dates(column) and not have_units(column.words)
     numbers = column.numbers[column.present]
     if not (numbers == np.floor(numbers)).all():
         return False

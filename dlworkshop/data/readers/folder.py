@@ -270,8 +270,7 @@ def _warnings(
 ) -> list[str]:
     said = cards.joined(found.parts)
     if found.beside:
-        many = f"{len(found.beside)} files are in no class folder"
-        said.append(f"{many}: {cards.some(found.beside, 5)}.")
+        said.append(f"Files in no class folder: {cards.some(found.beside, 5)}.")
     coloured = sum(row[5] for row in seen)
     if preprocessing["channels"] == 1 and coloured:
         said.append(f"{coloured} files have colour, which was dropped: most are grey.")

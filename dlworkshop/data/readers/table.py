@@ -192,7 +192,7 @@ def _split(
         together = split.merge(group, content)
     advice = "add more, or join rare classes"
     if all(map(columns.is_number, wanted.classes)):
-        advice += ", or give task='regression' to predict its numbers"
+        advice += f", or {table_target.AS_NUMBERS}"
     label, classes = wanted.label, wanted.classes
     splits = split.complete(names_of, label, together, given, classes, advice)
     return splits, content

@@ -27,8 +27,12 @@ def matches(path: Path) -> bool:
 
 
 def has_tables(path: Path) -> bool:
-    """Whether `path` is a folder with tables in it; a .txt file may be any text."""
-    return path.is_dir() and bool(split_files(path) or _tables(path))
+    """Whether `path` is a folder with tables, or without folders, as of classes."""
+    if not path.is_dir():
+        return False
+    return bool(split_files(path) or _tables(path)) or not any(
+        each.is_dir() for each in _inside(path)
+    )
 
 
 def split_files(path: Path) -> list[tuple[Path, int]]:
@@ -47,10 +51,10 @@ def checked_files(path: Path, wanted: Container[int]) -> list[tuple[Path, int]]:
     """The files, one of which must be of a `wanted` split."""
     parts = split_files(path)
     if not any(number in wanted for _, number in parts):
-        found = [file.name for file in _tables(path)]
+        found = [file.name for file in _tables(path) or _inside(path)]
         raise UserError(
             f"target is a column of a table, and {path} has no train.csv (it has "
-            f"{cards.some(found, 5) or 'no table'}): give the path of one table, "
+            f"{cards.some(found, 5) or 'no file'}): give the path of one table, "
             "unpacked, or name the tables train.csv and test.csv, or leave target out"
         )
     return parts
@@ -89,7 +93,7 @@ def read(
             )
         more = [name for name in table.columns if name not in names]
         if more:
-            said.append(f"{cards.quoted(more)} of {file.name} are not in train.")
+            said.append(f"{file.name} has {cards.quoted(more)}, which train lacks.")
         where = f"{file.name} " if len(parts) > 1 else ""
         size = len(table.numbers)
         number_of += [f"{where}row {number}" for number in table.numbers.tolist()]

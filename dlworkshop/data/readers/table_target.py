@@ -11,7 +11,7 @@ from dlworkshop.data.readers.cells import cell, plain
 from dlworkshop.data.readers.columns import Column, number
 from dlworkshop.data.readers.csv_file import coded
 from dlworkshop.data.readers.decimals import is_number
-from dlworkshop.data.readers.written import ODD_SHARE
+from dlworkshop.data.readers.written import ODD_SHARE, have_units
 from dlworkshop.data.units import spread, standardised
 from dlworkshop.errors import UserError
 
@@ -22,6 +22,8 @@ TASKS = ("classification", "regression")
 RECUR = 2  # rows of a class on average, at least; fewer are texts or identifiers
 LEAST = 3  # rows with a number to predict, or with a class: one for each split
 MOST_NUMBERED = 30  # different integers that can be classes
+TOTAL = 1e-3  # of the largest target, by which a total may differ, as it is rounded
+AS_NUMBERS = "give --task regression (task='regression') to predict its numbers"
 
 
 class Target(NamedTuple):
@@ -40,20 +42,32 @@ class Target(NamedTuple):
         return self.values if self.classes else np.zeros(len(self.values), int)
 
     def is_leak(self, column: Column) -> bool:
-        """Whether a column [N] determines the target, by other names or units."""
+        """Whether a column [N] determines the target, by other names or units.
+
+        Missing cells may be a value of their own, or, up to half of the rows, hide it.
+        """
+        there = column.present
+        return self._is_same(column, self.values) or (
+            2 * there.sum() > len(there)
+            and self._is_same(column.rows(there), self.values[there])
+        )
+
+    def _is_same(self, column: Column, values: np.ndarray) -> bool:
+        """Whether the cells [n] of some rows are their targets in other words."""
         if self.classes:
             same, num_classes = column.same(), len(np.unique(self.values))
             if len(np.unique(same)) != num_classes:
                 return False
-            return len(np.unique(same * num_classes + self.values)) == num_classes
+            pairs = np.unique(same * len(self.classes) + values)
+            return len(pairs) == num_classes == len(np.unique(values))
         if column.numbers is None or not column.present.all():
             return False
-        targets = self.values.reshape(len(self.values), -1).T
         # a column that is a linear function of the target, to nine digits, is a leak
         return any(
             column.numbers.std() > 0
+            and target.std() > 0
             and abs(np.corrcoef(column.numbers, target)[0, 1]) > 1 - 1e-9
-            for target in targets
+            for target in values.reshape(len(values), -1).T
         )
 
 
@@ -166,11 +180,17 @@ def read(
     notes: list[str] = []
     if alone:
         rows = rows[:, 0]
-        if _may_be_classes(rows):
+        largest = rows.max()
+        if np.isclose(rows.sum() - largest, largest, TOTAL, 0):
+            notes.append(
+                f"The largest '{target}' is the sum of all others: remove its row if "
+                "it is a total."
+            )
+        if task is None and _may_be_classes(rows):
             notes.append(
                 f"'{target}' has {len(np.unique(rows))} different whole numbers, which "
-                "are predicted as numbers; task='classification' (--task) takes them "
-                "for classes."
+                "are predicted as numbers; --task classification "
+                "(task='classification') takes them for classes."
             )
     return Target(names, chosen, [], rows, known, tuple(notes))
 
@@ -241,7 +261,8 @@ def _check_slip(source: str, target: str, cells: _Cells) -> None:
         word = cells.words[int(is_odd.argmax())]
         raise UserError(
             f"'{word}' in the target '{target}' of {source} is no number, and nearly "
-            "all others are: fix or empty it, or give task='classification'"
+            "all others are: fix or empty it, or give --task classification "
+            "(task='classification')"
         )
 
 
@@ -268,9 +289,14 @@ def _classes(
         spelled.setdefault(value, []).append(word)
     named = {min(each, key=lambda w: (len(w), w)): each for each in spelled.values()}
     numeric = all(map(is_number, named))
-    or_numbers = ", or give task='regression' to predict its numbers" if numeric else ""
+    or_numbers = f", or {AS_NUMBERS}" if numeric else ""
     rows = int(cells.rows[[bool(word) for word in cells.words]].sum())
     if len(named) > max(2, rows // RECUR):
+        if have_units(words):
+            raise UserError(
+                f"the target '{target}' of {source} has numbers with a unit, such as "
+                f"'{words[0]}': give the numbers alone"
+            )
         raise UserError(
             f"the target '{target}' of {source} has {len(named)} different values in "
             f"{rows} rows, like an identifier or free text, and classes have to recur: "
@@ -298,13 +324,5 @@ def _classes(
             f"{cards.quoted(marks)} beside numbers in '{target}' counts as a class: "
             "empty such cells if their class is not known."
         )
-    folded: dict[str, list[str]] = {}
-    for name in classes:
-        folded.setdefault(name.casefold().rstrip("."), []).append(name)
-    said += [
-        f"{cards.quoted(names)} in '{target}' are different classes: spell them alike "
-        "if they are one."
-        for names in folded.values()
-        if len(names) > 1
-    ]
+    said += cards.spelled_alike(target, classes, "classes")
     return classes, places[cells.code], said

@@ -1,7 +1,7 @@
 """Numbers with thousands separators, a unit or brackets: $1,234.50, 12 %, (3)."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,8 @@ WRITTEN = re.compile(
     r"|[0-9]*)(?P<part>\.[0-9]*)?(?P<power>[eE][+-]?[0-9]+)?"
     rf"\s?(?P<after>{CURRENCY}|%)?"
 )
+# A number and a unit that is no currency, which stays text.
+WITH_UNIT = re.compile(r"[+-]?[0-9][0-9.,]*\s?([^\W\d_]+[^\d]*)")
 # A negative number, as accountants write it.
 BRACKETS = re.compile(
     rf"(?P<before>{CURRENCY})?\s?\((?P<inside>[^()+-]+)\)\s?(?P<after>{CURRENCY}|%)?"
@@ -149,6 +151,18 @@ def as_plain(
         return values, {}
     plain = pa.array([w.plain if w else t for t, w in zip(texts, found, strict=True)])
     return pa.chunked_array([plain.take(pa.array(code))]), how
+
+
+def have_units(words: Sequence[str]) -> bool:
+    """Whether nearly all words are a number and one of a few units, such as 5 kg.
+
+    >>> have_units(["5 kg", "12.5kg"]), have_units(["5 kg", "Mr. 12"])
+    (True, False)
+    """
+    found = [WITH_UNIT.fullmatch(word) for word in words]
+    units = {each[1] for each in found if each}
+    few = 0 < len(units) <= MOST_ODD
+    return few and found.count(None) <= ODD_SHARE * len(words)
 
 
 def number_in(text: str, column: Mapping[str, Any]) -> str:
