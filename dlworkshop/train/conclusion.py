@@ -16,7 +16,7 @@ from dlworkshop.train import params_file, processes, run_folder
 from dlworkshop.train.diagnosis import explain_failure
 from dlworkshop.train.evaluation import BalancedAccuracy, evaluate_split
 from dlworkshop.train.finite import NotFinite
-from dlworkshop.train.loop import Trained
+from dlworkshop.train.loop import Loop
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.predictions import (
     PredictionRecorder,
@@ -33,37 +33,38 @@ from dlworkshop.types import PyTree
 log = logging.getLogger(__name__)
 
 
-def conclude(trained: Trained, workdir: Path | None) -> Run:
-    """Read the test split once, and write the results.
+def conclude(loop: Loop) -> Run:
+    """Read the test split once, and write the results of a loop that has run.
 
     A run that was finished before is returned as it was, unless some of its files are
     lost, or its test split has not been read so far and now may be.
     """
-    plan, population = trained.plan, trained.population
+    plan, population, workdir = loop.plan, loop.population, loop.workdir
+    seconds = loop.seconds_so_far()
     final = final_params(plan, population)
     level = log_level(plan.quiet, logging.WARNING)
-    if (before := trained.finished) is not None and (
+    if (before := loop.finished) is not None and (
         run_folder.is_intact(workdir, before)
         and ("test" in before or not plan.asked.read_test)
     ):
         if "test" in before and not plan.asked.read_test:
             log.log(level, "%s has test scores, in spite of read_test=False", workdir)
-        return _run(trained, final, before, workdir)
+        return _run(loop, final, before)
     counted = processes.fetch(population.status) < pop.QUARANTINED
     means, not_finite = _evaluated(plan, final, "validation", counted)
     scores, found = {"validation": means}, [not_finite]
     predictions: PredictionRecorder | None = None
-    if plan.asked.read_test and not trained.interrupted:
+    if plan.asked.read_test and not loop.interrupted:
         if workdir is not None:
             predictions = _recorder(plan, population, scores, counted)
         means, not_finite = _evaluated(plan, final, "test", counted, predictions)
         scores["test"] = means
         found.append(not_finite)
-    summary = summarise(plan, population, scores, trained.seconds, trained.interrupted)
+    summary = summarise(plan, population, scores, seconds, loop.interrupted)
     for each in found:
         each.report(summary["population"], level)
     # in a single process, whose devices have everything of a member
-    explains = processes.count() == 1 and not trained.interrupted
+    explains = processes.count() == 1 and not loop.interrupted
     if explains and (failure := explain_failure(plan, population)) is not None:
         member, why = failure
         row = summary["population"][member]
@@ -81,10 +82,10 @@ def conclude(trained: Trained, workdir: Path | None) -> Run:
         final = processes.fetch(final)
     if workdir is not None:
         if processes.is_first():
-            run_folder.remove_old_answers(workdir, trained.finished)
+            run_folder.remove_old_answers(workdir, loop.finished)
         write = functools.partial(_write, workdir, plan, final, summary, predictions)
         summary = processes.on_first_process(write)
-    return _run(trained, final, summary, workdir)
+    return _run(loop, final, summary)
 
 
 def final_params(plan: Plan, population: pop.Population) -> tuple[PyTree, PyTree]:
@@ -154,13 +155,8 @@ def _write(
     return written
 
 
-def _run(
-    trained: Trained,
-    final: tuple[PyTree, PyTree],
-    summary: dict[str, Any],
-    workdir: Path | None,
-) -> Run:
-    plan, opt_state = trained.plan, trained.population.train.opt_state
+def _run(loop: Loop, final: tuple[PyTree, PyTree], summary: dict[str, Any]) -> Run:
+    plan, opt_state = loop.plan, loop.population.train.opt_state
     if processes.count() > 1:
         opt_state = processes.fetch(opt_state)
     params, state = final
@@ -168,9 +164,9 @@ def _run(
         plan.asked.model,
         params,
         summary,
-        workdir,
+        loop.workdir,
         state,
-        trained.history,
+        loop.history,
         plan.hparams,
         plan.spec.routes.model,
         opt_state,

@@ -165,8 +165,8 @@ def _timed_steps(plan: Plan) -> tuple[Loop, float]:
 def _trained(plan: Plan, steps: int) -> Loop:
     """A loop that has trained `steps` steps, without observers."""
     few = dataclasses.replace(plan, num_steps=steps, observers=(), quiet=True)
-    loop = Loop(few, None)
-    if loop.run().interrupted:
+    loop = Loop(few, None).run()
+    if loop.interrupted:
         raise KeyboardInterrupt
     return loop
 

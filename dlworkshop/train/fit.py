@@ -260,7 +260,7 @@ def _answer(action: instead.Action, *args: Any, **kwargs: Any) -> Any:
 
 def _fit(plan: Plan, dataset: Dataset, workdir: str | Path | None) -> Run:
     if workdir is None:
-        return conclude(Loop(plan, None).run(), None)
+        return conclude(Loop(plan, None).run())
     workdir = Path(workdir)
     # before the folder is locked, so that errors of the data are not taken for its own
     files = data_files.describe(dataset, plan.asked.model)
@@ -278,4 +278,4 @@ def _fit(plan: Plan, dataset: Dataset, workdir: str | Path | None) -> Run:
     with processes.entered_on_first_process(run_folder.lock_run_dir(workdir)):
         processes.on_first_process(prepare)
         with disk.disk_errors(workdir):
-            return conclude(Loop(plan, workdir).run(), workdir)
+            return conclude(Loop(plan, workdir).run())

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from signal import Signals
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -34,17 +34,6 @@ log = logging.getLogger(__name__)
 FED = 100_000  # steps that are fed at a time: how they are cut is listed before
 
 
-class Trained(NamedTuple):
-    """The result of the loop."""
-
-    population: pop.Population
-    history: History
-    seconds: dict[str, float]
-    plan: Plan  # with the hyper-parameters placed
-    finished: dict[str, Any] | None  # the summary, if the run was finished before
-    interrupted: bool
-
-
 class Loop:
     """One run, from opening the folder to the last checkpoint."""
 
@@ -65,8 +54,8 @@ class Loop:
         self.watch: Watch
         self.signal: PendingSignal  # while it trains
 
-    def run(self) -> Trained:
-        """Train to the end, or until a signal."""
+    def run(self) -> "Loop":
+        """Train to the end, or until a signal; return itself."""
         self.population = self.begin()
         with contextlib.ExitStack() as stack:
             if self.workdir is not None:
@@ -75,14 +64,7 @@ class Loop:
             self.train()
             if self.finished is None:
                 self.save()
-        return Trained(
-            self.population,
-            self.history,
-            self.seconds_so_far(),
-            self.plan,
-            self.finished,
-            self.interrupted,
-        )
+        return self
 
     def begin(self) -> pop.Population:
         """Initialise all members at step 0, group by group."""
