@@ -16,10 +16,10 @@ from dlworkshop.train import memory, processes
 from dlworkshop.train.arguments import Arguments
 from dlworkshop.train.evaluation import evaluate_split
 from dlworkshop.train.loop import Loop
+from dlworkshop.train.machine import device
 from dlworkshop.train.memory import Needs
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.planning import make_plan
-from dlworkshop.train.result import device
 
 SECONDS = 2.0  # of timed steps, after they are compiled
 # Shorter evaluations are timed, in seconds. For others, an example is assumed to cost

@@ -1,4 +1,4 @@
-"""The machine that a run computes on, as far as timings depend on it."""
+"""The machine that a run computes on: devices, processor, versions of libraries."""
 
 import importlib.metadata
 import os
@@ -6,29 +6,43 @@ import platform
 from pathlib import Path
 from typing import Any
 
-import jax
-import jaxlib
-
 from dlworkshop.train import cgroups
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "dlworkshop")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and the libraries."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # used from a checkout
+            found[package] = "not installed"
+    return found
+
+
+def device(devices) -> str:
+    """The devices in words.
+
+    >>> import jax
+    >>> device(jax.devices()[:1])
+    '1 x cpu'
+    """
+    first = devices[0]
+    kind = first.device_kind if first.platform != "cpu" else "cpu"
+    return f"{len(devices)} x {kind}"
 
 
 def properties(root: Path = Path("/")) -> dict[str, Any]:
-    """The processor, its cores and the versions of the libraries, as JSON.
+    """What timings depend on: the processor, its cores and some versions, as JSON.
 
     Args:
         root: where the system's folders /proc and /sys are.
     """
-    try:
-        version = importlib.metadata.version("dlworkshop")
-    except importlib.metadata.PackageNotFoundError:  # used from a checkout
-        version = ""
-    return {
-        "processor": processor(root),
-        "cores": cores(root),
-        "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
-        "dlworkshop": version,
-    }
+    known = versions()
+    of_programs = {name: known[name] for name in ("jax", "jaxlib", "dlworkshop")}
+    return {"processor": processor(root), "cores": cores(root), **of_programs}
 
 
 def processor(root: Path = Path("/")) -> str:

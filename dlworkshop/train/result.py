@@ -3,8 +3,6 @@
 import dataclasses
 import functools
 import html
-import importlib.metadata
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +38,6 @@ from dlworkshop.train.scores import Evaluation, Parts, evaluate_parts
 from dlworkshop.types import Batch, HParams, NotLoaded, PyTree
 
 PREDICT_BATCH = 512  # examples at a time
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "dlworkshop")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -454,25 +451,3 @@ def metric_name(summary: Mapping[str, Any]) -> str:
     """
     scores = summary.get("test") or summary.get("validation") or {}
     return next((key for key in scores if key != "loss"), "loss")
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and the libraries."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:  # used from a checkout
-            found[package] = "not installed"
-    return found
-
-
-def device(devices) -> str:
-    """The devices in words.
-
-    >>> device(jax.devices()[:1])
-    '1 x cpu'
-    """
-    first = devices[0]
-    kind = first.device_kind if first.platform != "cpu" else "cpu"
-    return f"{len(devices)} x {kind}"

@@ -16,8 +16,9 @@ from dlworkshop.learn.population import (
 )
 from dlworkshop.models.model import num_params
 from dlworkshop.train import processes
+from dlworkshop.train.machine import device, versions
 from dlworkshop.train.plan import Plan
-from dlworkshop.train.result import describe_example, device, versions
+from dlworkshop.train.result import describe_example
 from dlworkshop.train.run_folder import to_jsonable
 from dlworkshop.train.settings import give_places, ranked
 

@@ -37,11 +37,12 @@ from dlworkshop.train.arguments import Arguments
 from dlworkshop.train.batch_use import BatchUse
 from dlworkshop.train.flops import has_while
 from dlworkshop.train.folds import held_out, pooled
+from dlworkshop.train.machine import versions
 from dlworkshop.train.members import check_ranges, product
 from dlworkshop.train.observers.scheduler import planned_rungs
 from dlworkshop.train.orders import EndlessOrder
 from dlworkshop.train.predictions import fitted_target
-from dlworkshop.train.result import describe_example, versions
+from dlworkshop.train.result import describe_example
 from dlworkshop.train.starting import stacked_start
 from dlworkshop.train.step_checks import check_step
 from dlworkshop.types import Array, Dataset, HParams, PyTree, Start

@@ -17,7 +17,7 @@ from dlworkshop.data import places
 from dlworkshop.report import terminal
 from dlworkshop.train import processes
 from dlworkshop.train.cache import cache_folder
-from dlworkshop.train.result import versions
+from dlworkshop.train.machine import versions
 from dlworkshop.workshop import launch
 
 SIZE = 64  # rows and columns of the matrices that are multiplied

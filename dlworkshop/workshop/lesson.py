@@ -16,7 +16,8 @@ from dlworkshop.learn import schedules
 from dlworkshop.models.model import Model
 from dlworkshop.train import disk, run_folder
 from dlworkshop.train.fit import fit
-from dlworkshop.train.result import Run, device, versions
+from dlworkshop.train.machine import device, versions
+from dlworkshop.train.result import Run
 from dlworkshop.train.settings import check_survived, ranked
 from dlworkshop.types import Claim, Dataset, PyTree
 from dlworkshop.workshop import pages
