@@ -4,20 +4,20 @@ import jax
 import jax.numpy as jnp
 
 from dlworkshop.errors import UserError, repr_of
-from dlworkshop.learn.step import TrainSpec, init_state
-from dlworkshop.models.model import input_struct
 from dlworkshop.train.result import Run
-from dlworkshop.types import HParams, NotLoaded, PyTree, Start
+from dlworkshop.types import NotLoaded, PyTree, Start, TrainState
 
 
 def stacked_start(
-    start: Run | Start | PyTree | None,
-    spec: TrainSpec,
-    example: PyTree,
-    hparams: HParams,
-    members: int,
+    start: Run | Start | PyTree | None, like: TrainState, members: int
 ) -> Start | None:
-    """The initial values of the members [P, ...], from a run or parameters."""
+    """The initial values of the members [P, ...], from a run or parameters.
+
+    Args:
+        start: as of `fit`.
+        like: the state of one member at step 0, as shapes.
+        members: their number.
+    """
     if start is None:
         return None
     if isinstance(start, Run):
@@ -30,10 +30,6 @@ def stacked_start(
             "does not read it: leave it out for a new one, or call fit again with the "
             "arguments and the workdir of that run, which returns it with its state"
         )
-    one = {name: jnp.asarray(values[0], float) for name, values in hparams.items()}
-    like = jax.eval_shape(
-        lambda e: init_state(spec, one, jax.random.key(0), e), input_struct(example)
-    )
     if jax.tree.leaves(like.state) and not jax.tree.leaves(start.state):
         raise UserError(
             "start has parameters only, but the model has a state, too: start from a "

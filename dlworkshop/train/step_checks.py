@@ -62,7 +62,7 @@ def check_step(
     outputs: str | None,
     batch_size: int,
     later: Collection[str] = (),
-) -> tuple[core.ClosedJaxpr, BatchUse]:
+) -> tuple[TrainState, core.ClosedJaxpr, BatchUse]:
     """Check that a step can be traced and gives a scalar loss and metrics.
 
     Args:
@@ -75,8 +75,8 @@ def check_step(
         later: as of `check_effects`.
 
     Returns:
-        The program of our own step for two examples, without the batch transform, and
-        what it needs of its batch.
+        The state of a member at step 0, as shapes, the program of our own step for two
+        examples, without the batch transform, and what it needs of its batch.
     """
     batch, example = row_structs(dataset.train, 2), row_structs(dataset.train.inputs)
     numbers = {name: jnp.asarray(values[0], float) for name, values in hparams.items()}
@@ -116,7 +116,7 @@ def check_step(
     own = make_step and check_own_step(spec, make_step, step, numbers, train, batch)
     check_effects(spec.routes, numbers, begun, [*programs, own or ours], later)
     check_schedule_effect(spec, make_step, numbers, train, batch)
-    return ours, use
+    return train, ours, use
 
 
 def _program(

@@ -31,7 +31,7 @@ from dlworkshop.learn.metrics import (
 )
 from dlworkshop.learn.objective import from_loss
 from dlworkshop.learn.step import TrainSpec, make_eval_step
-from dlworkshop.models.model import shapes, stateful
+from dlworkshop.models.model import stateful
 from dlworkshop.train import checks, finite, processes, run_folder
 from dlworkshop.train.arguments import Arguments
 from dlworkshop.train.batch_use import BatchUse
@@ -45,7 +45,7 @@ from dlworkshop.train.predictions import fitted_target
 from dlworkshop.train.result import describe_example
 from dlworkshop.train.starting import stacked_start
 from dlworkshop.train.step_checks import check_step
-from dlworkshop.types import Array, Dataset, HParams, PyTree, Start
+from dlworkshop.types import Array, Dataset, HParams, PyTree, Start, TrainState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ def resolve(asked: Arguments) -> Task:
         asked.num_epochs,
         run_folder.read_config(asked.workdir).get("num_epochs"),
     )
-    step, batch_use = check_step(
+    begun, step, batch_use = check_step(
         spec,
         asked.make_step,
         dataset,
@@ -143,8 +143,7 @@ def resolve(asked: Arguments) -> Task:
         _later(asked, hparams),
     )
     finite.check_inputs(spec, dataset, hparams)
-    example = dataset.train.rows(0).inputs
-    start = stacked_start(asked.start, spec, example, hparams, len(seeds))
+    start = stacked_start(asked.start, begun, len(seeds))
     settings = _settings(asked, spec, metrics, outputs, hparams, seeds, start)
     if processes.count() > 1:
         alike = run_folder.to_jsonable({**settings, "versions": versions()})
@@ -167,7 +166,7 @@ def resolve(asked: Arguments) -> Task:
         has_while=has_while(step.jaxpr),
         batch_use=batch_use,
         num_steps=spec.num_steps,
-        answer=_answer(spec, dataset, hparams),
+        answer=_answer(spec, dataset, hparams, begun),
     )
 
 
@@ -275,13 +274,14 @@ def _later(asked: Arguments, names: Collection[str]) -> Collection[str]:
     return () if asked.scheduler is None else asked.scheduler.limits
 
 
-def _answer(spec: TrainSpec, dataset: Dataset, names: Iterable[str]) -> PyTree:
+def _answer(
+    spec: TrainSpec, dataset: Dataset, names: Iterable[str], begun: TrainState
+) -> PyTree:
     """The outputs for one example, as shapes."""
     one = dataset.train.rows(slice(0, 1))
-    params, state = shapes(spec.model, dataset.train.rows(0).inputs)
     numbers = dict.fromkeys(names, np.ones((), float))
     evaluate = make_eval_step(spec, with_outputs=True)
-    return jax.eval_shape(evaluate, params, state, one, numbers).outputs
+    return jax.eval_shape(evaluate, begun.params, begun.state, one, numbers).outputs
 
 
 def _settings(
