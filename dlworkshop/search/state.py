@@ -53,12 +53,7 @@ class SearchState:
             return
         before = run_files.read(folder, FILE)
         then, now = (run_folder.flatten(each) for each in (before["asked"], asked))
-        differ = [
-            f"{name} was {then.get(name)!r} and is now {now.get(name)!r}"
-            for name in sorted(then.keys() | now.keys())
-            if then.get(name) != now.get(name)
-        ]
-        if differ:
+        if differ := run_folder.changes(then, now):
             raise UserError(
                 f"{folder} holds a search with other arguments ({'; '.join(differ)}): "
                 "give the same arguments or choose another workdir (--workdir)"

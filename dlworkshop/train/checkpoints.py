@@ -22,7 +22,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dlworkshop.data.checksums import digests
+from dlworkshop.data.checksums import sha256
 from dlworkshop.errors import UserError
 from dlworkshop.files import atomic_write, read_own, refuse_link
 from dlworkshop.train import processes
@@ -290,7 +290,7 @@ def damage(checkpoint: Path) -> str | None:
             path = checkpoint / name
             if not path.is_file():
                 return f"{name} is missing"
-            if digests([path])[path] != digest:
+            if sha256(path) != digest:
                 return f"{name} has changed"
     except FileNotFoundError:
         return None
@@ -323,10 +323,10 @@ def _write_digests(checkpoint: Path) -> None:
                 f"the checkpoint {checkpoint} has parts that were not merged, so it "
                 "could not be restored: use another run folder"
             )
-    files = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
     found = {
-        str(path.relative_to(checkpoint)): digest
-        for path, digest in digests(files).items()
+        str(path.relative_to(checkpoint)): sha256(path)
+        for path in sorted(checkpoint.rglob("*"))
+        if path.is_file()
     }
     atomic_write(checkpoint / DIGESTS, json.dumps(found, indent=1))
 

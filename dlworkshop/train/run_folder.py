@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dlworkshop import identity, report, run_files
-from dlworkshop.data.checksums import digests
+from dlworkshop.data.checksums import sha256
 from dlworkshop.errors import UserError
 from dlworkshop.files import atomic_write, open_for_update, remove_left_over
 from dlworkshop.train.disk import disk_errors
@@ -63,7 +63,7 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
             known[name] = run_files.digest(name, run_files.read(folder, name))
     log = folder / run_files.LOG
     if log.is_file():
-        known[run_files.LOG] = digests([log])[log]
+        known[run_files.LOG] = sha256(log)
         summary = {**summary, "log_bytes": log.stat().st_size}
     return write_digested(folder / "summary.json", {**summary, "sha256": known})
 
@@ -217,8 +217,8 @@ RESULTS = "params.safetensors", "predictions.npz"  # the report is made from the
 
 def digests_of(folder: Path) -> dict[str, str]:
     """SHA-256 of each of RESULTS in a run folder, by name."""
-    files = [folder / name for name in RESULTS if (folder / name).is_file()]
-    return {path.name: digest for path, digest in digests(files).items()}
+    paths = (folder / name for name in RESULTS)
+    return {path.name: sha256(path) for path in paths if path.is_file()}
 
 
 def finished_summary(folder: Path, log: int | None = None) -> dict[str, Any] | None:
@@ -306,14 +306,20 @@ def differences(folder: Path, settings: dict[str, Any]) -> str:
     before = run_files.read(folder, "config.json")
     config = json.loads(json.dumps(to_jsonable(settings)))
     changed = identity.difference(before.get("identity"), config.get("identity"))
-    then, now = _compared(before), _compared(config)
-    names = sorted(then.keys() | now.keys())
-    differ = changed + [
+    return "; ".join(changed + changes(_compared(before), _compared(config)))
+
+
+def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """A sentence for each name with another value.
+
+    >>> changes({"seeds": 1, "folds": 2}, {"seeds": 1, "folds": 3})
+    ['folds was 2 and is now 3']
+    """
+    return [
         f"{name} was {then.get(name)!r} and is now {now.get(name)!r}"
-        for name in names
+        for name in sorted(then.keys() | now.keys())
         if then.get(name) != now.get(name)
     ]
-    return "; ".join(differ)
 
 
 def _compared(config: dict[str, Any]) -> dict[str, Any]:

@@ -47,7 +47,9 @@ def summarise(
     """
     members = len(plan.seeds)
     params, steps = population.train.params, processes.fetch(population.train.step)
-    examples = int(steps.astype(np.int64).sum()) * plan.order.batch_size
+    done = int(steps.sum(dtype=np.int64))  # updates of all members
+    stopped = processes.fetch(population.status) == STOPPED
+    saved = int((plan.num_steps - steps)[stopped].sum(dtype=np.int64))
     rows = population_table(plan, population, scores, interrupted)
     settings = ranked(rows, plan.asked.monitor, plan.better)
     scheduler: dict[str, Any] = {}
@@ -61,7 +63,7 @@ def summarise(
             "model": plan.asked.model.config.get("name", "model"),
             "members": members,
             "steps": int(steps.max()),
-            "model_steps": _model_steps(plan, population),
+            "model_steps": {"done": done, "saved": saved},
             **scheduler,
             "parameters": num_params(params) // members,
             "parameters_taken": _taken(plan, population),
@@ -73,7 +75,9 @@ def summarise(
             "example": describe_example(plan.example),
             **{split: settings[0][split] for split in scores},
             "seconds": dict(seconds),
-            "examples_per_second": examples / max(seconds["train"], 1e-9),
+            "examples_per_second": (
+                done * plan.order.batch_size / max(seconds["train"], 1e-9)
+            ),
             "device": device(plan.mesh.devices.ravel()),
             "mesh": dict(plan.mesh.shape),
             "feed": plan.feed.name,
@@ -86,14 +90,6 @@ def summarise(
             "table": plan.table,
         }
     )
-
-
-def _model_steps(plan: Plan, population: Population) -> dict[str, int]:
-    """Updates of all members: those done, and those saved by stopping members."""
-    steps = processes.fetch(population.train.step).astype(np.int64)  # [P]
-    stopped = processes.fetch(population.status) == STOPPED
-    saved = (plan.num_steps - steps)[stopped].sum()
-    return {"done": int(steps.sum()), "saved": int(saved)}
 
 
 def _taken(plan: Plan, population: Population) -> str:

@@ -11,8 +11,6 @@ import numpy as np
 from dlworkshop.errors import UserError, check_path
 from dlworkshop.files import atomic_write, read_own
 
-__all__ = ["tensorboard"]
-
 OURS = ".dlworkshop"  # suffix of our event files
 MOST_BYTES = 1 << 31  # of an event file
 HEADER, FOOTER = 12, 4  # bytes around an event: its length and two checksums
