@@ -9,6 +9,7 @@ import pytest
 from dlworkshop import data, fit, models
 from dlworkshop.errors import UserError
 from dlworkshop.train import autotune
+from tests.train.test_resume import assert_close
 
 pytestmark = pytest.mark.usefixtures("unreported")
 
@@ -83,6 +84,11 @@ def one_step(model, inputs, see, loss, devices):
     return run, value, moved
 
 
+def assert_taken(run, value, moved):
+    np.testing.assert_allclose(run.history["train/loss"], value, rtol=1e-5)
+    assert_close(run.params, moved, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", SEEN)
 def test_a_batch_is_split_over_devices_only_if_each_sees_all(name):
     see, loss, over = SEEN[name]
@@ -90,26 +96,15 @@ def test_a_batch_is_split_over_devices_only_if_each_sees_all(name):
     model = models.mlp((4,), num_classes=3)
     run, value, moved = one_step(model, inputs, see, loss, jax.devices())
     assert run.summary["mesh"]["batch"] == over
-    np.testing.assert_allclose(run.history["train/loss"], value, rtol=1e-5)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
-        run.params,
-        moved,
-    )
+    assert_taken(run, value, moved)
 
 
 def test_micro_batches_are_off_for_a_loss_over_the_batch(monkeypatch):
     monkeypatch.setattr(autotune, "CACHED", 1.0)  # micro-batches of 32
     inputs = drawn(64, 6, 6, 1)
     model = models.cnn((4,), num_classes=3)
-    run, value, moved = one_step(
-        model, inputs, models.all_examples, contrast, jax.devices()[:1]
-    )
-    np.testing.assert_allclose(run.history["train/loss"], value, rtol=1e-5)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
-        run.params,
-        moved,
+    assert_taken(
+        *one_step(model, inputs, models.all_examples, contrast, jax.devices()[:1])
     )
 
 

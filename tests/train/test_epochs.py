@@ -13,7 +13,7 @@ from dlworkshop.train.plan import Plan
 from dlworkshop.train.programs import Programs
 from tests.train.test_groups import MODELS, assert_alike, statuses
 from tests.train.test_groups import train as train_many
-from tests.train.test_resume import lines, record
+from tests.train.test_resume import assert_close, assert_same_run, lines, record
 
 BITS = pytest.mark.optimized
 pytestmark = pytest.mark.usefixtures("unreported")
@@ -77,10 +77,7 @@ def test_parameters_come_to_the_same_bits(quadrants, on_devices, monkeypatch):
     monkeypatch.setitem(MODELS, "plain", models.mlp((16,), num_classes=4))
     run = train(quadrants, model="plain", patience=None)
     chunks = train(quadrants, model="plain", patience=None, steps_per_chunk=6)
-    for a, b in zip(
-        jax.tree.leaves(run.params), jax.tree.leaves(chunks.params), strict=True
-    ):
-        np.testing.assert_array_equal(a, b)
+    assert_close(run.params, chunks.params)
 
 
 @pytest.mark.slow
@@ -91,12 +88,7 @@ def test_the_cuts_do_not_matter(quadrants, on_devices, calls, tmp_path, monkeypa
     calls.clear()
     train(quadrants, workdir=tmp_path / "cut")
     assert calls == [(0, 1), (1, 2), (2, 3), (3, 4)]
-    assert lines(tmp_path / "whole") == lines(tmp_path / "cut")
-    for a, b in zip(
-        *(jax.tree.leaves(record(tmp_path / name)) for name in ("whole", "cut")),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(a, b)
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
 @pytest.mark.slow
@@ -174,7 +166,4 @@ def test_devices_draw_what_the_host_would(chunk, quadrants, tmp_path, monkeypatc
     monkeypatch.setattr(Plan, "draw", property(lambda plan: plan.programs.order))
     device = train(quadrants, workdir=tmp_path / "device", **options)
     assert lines(tmp_path / "host") == lines(tmp_path / "device")
-    for a, b in zip(
-        jax.tree.leaves(host.params), jax.tree.leaves(device.params), strict=True
-    ):
-        np.testing.assert_array_equal(a, b)
+    assert_close(host.params, device.params)

@@ -12,8 +12,13 @@ from dlworkshop import fit, losses, metrics, models
 from dlworkshop.errors import UserError
 from dlworkshop.train import groups, memory, mesh
 from dlworkshop.train.groups import Groups, group_sizes
-from dlworkshop.train.programs import Programs
-from tests.train.test_resume import lines, record, stop_after
+from tests.train.test_resume import (
+    assert_close,
+    assert_same_run,
+    lines,
+    record,
+    stop_after,
+)
 
 pytestmark = pytest.mark.usefixtures("unreported")
 
@@ -38,19 +43,6 @@ def train(dataset, model="mlp", devices=1, **changes):
     return fit(MODELS[model], dataset, optax.adam, **settings | changes)
 
 
-@pytest.fixture
-def sizes(monkeypatch):
-    """The sizes of the groups that are trained, one for each call."""
-    seen, chunk = [], Programs.chunk
-
-    def watched(self, population, *args):
-        seen.append(len(population.status))
-        return chunk(self, population, *args)
-
-    monkeypatch.setattr(Programs, "chunk", watched)
-    return seen
-
-
 @pytest.fixture(scope="module")
 def together(quadrants, tmp_path_factory):
     """The MLPs all at once on one device."""
@@ -58,9 +50,8 @@ def together(quadrants, tmp_path_factory):
 
 
 def assert_alike(one, two):
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
-        # 24 updates of at most 0.1 in float32, whose sums may be taken in another order
-        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-5, atol=1e-5)
+    # 24 updates of at most 0.1 in float32, whose sums may be taken in another order
+    assert_close(one, two, rtol=1e-5, atol=1e-5)
 
 
 def statuses(run):
@@ -148,9 +139,7 @@ def test_groups_give_what_all_at_once_give(
         assert one == pytest.approx(two, rel=1e-5)
     images = quadrants.test.inputs
     np.testing.assert_allclose(run.predict(images), whole.predict(images), atol=1e-5)
-    if (
-        model == "cnn"
-    ):  # members are computed one by one: what is beside them is nothing
+    if model == "cnn":  # computed one by one: what is beside a member is nothing
         assert lines(whole.workdir) == lines(tmp_path / "run")
 
 
@@ -170,13 +159,7 @@ def test_a_stopped_run_goes_on_with_the_same_bits(
     with pytest.raises(SystemExit):
         train(quadrants, workdir=workdir, **stopped)
     train(quadrants, workdir=workdir)
-    assert lines(workdir) == lines(tmp_path / "whole")
-    for a, b in zip(
-        jax.tree.leaves(record(tmp_path / "whole")),
-        jax.tree.leaves(record(workdir)),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(a, b)
+    assert_same_run(workdir, tmp_path / "whole")
 
 
 @pytest.mark.slow

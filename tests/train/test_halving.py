@@ -13,8 +13,7 @@ from dlworkshop import fit, load_run, models, observers
 from dlworkshop.errors import UserError
 from dlworkshop.learn import population as pop
 from dlworkshop.train import groups
-from dlworkshop.train.programs import Programs
-from tests.train.test_resume import lines, record, stop_after
+from tests.train.test_resume import assert_close, assert_same_run, lines, stop_after
 
 pytestmark = pytest.mark.usefixtures("unreported")
 
@@ -163,20 +162,6 @@ def test_what_diverged_is_dropped_before_what_is_bad():
 # --- what is saved ---
 
 
-@pytest.fixture
-def sizes(monkeypatch):
-    """The members of each chunk."""
-    seen, chunk = [], Programs.chunk
-
-    def watched(self, population, *args):
-        seen.append(len(population.status))
-        return chunk(self, population, *args)
-
-    monkeypatch.setattr(Programs, "chunk", watched)
-    monkeypatch.setattr(groups, "WORTH", 0.0)
-    return seen
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("devices", "at_once", "expected"),
@@ -187,8 +172,9 @@ def sizes(monkeypatch):
     ],
 )
 def test_what_is_dropped_costs_nothing(
-    whole, quadrants, sizes, devices, at_once, expected
+    whole, quadrants, sizes, devices, at_once, expected, monkeypatch
 ):
+    monkeypatch.setattr(groups, "WORTH", 0.0)
     run = train(
         quadrants,
         observe=[observers.successive_halving()],
@@ -202,11 +188,12 @@ def test_what_is_dropped_costs_nothing(
     }
     finished = [row["status"] == "finished" for row in run.summary["population"]]
     assert sum(finished) == 2
-    for a, b in zip(
-        jax.tree.leaves(run.params), jax.tree.leaves(whole.params), strict=True
-    ):  # those that are left learnt what they learn among all
-        one, other = (np.asarray(leaf)[finished] for leaf in (a, b))
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    # those that are left learnt what they learn among all
+    left, same = (
+        jax.tree.map(lambda leaf: np.asarray(leaf)[finished], each.params)
+        for each in (run, whole)
+    )
+    assert_close(left, same, rtol=1e-4, atol=1e-5)
 
 
 def test_the_summary_and_the_page_tell_it(quadrants, tmp_path, reported):
@@ -242,19 +229,8 @@ def test_a_resumed_run_has_the_same_bits(make, quadrants, tmp_path, monkeypatch)
         with pytest.raises(SystemExit):
             train(quadrants, workdir, observe=[make(), *stop_after(chunks)], **settings)
     train(quadrants, workdir, observe=[make()], **settings)
-    assert lines(workdir) == lines(tmp_path / "whole")
-    for a, b in zip(
-        jax.tree.leaves(record(workdir)),
-        jax.tree.leaves(record(tmp_path / "whole")),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(a, b)
-    one, two = (
-        json.loads((folder / "summary.json").read_text())
-        for folder in (workdir, tmp_path / "whole")
-    )
-    for name in ("population", "settings", "model_steps", "test"):
-        assert one[name] == two[name]
+    told = "population", "settings", "model_steps", "test"
+    assert_same_run(workdir, tmp_path / "whole", *told)
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """Population-based training, and observers that copy members."""
 
-import json
 from types import SimpleNamespace
 
 import jax
@@ -13,7 +12,7 @@ from dlworkshop import fit, load_run, models, observers
 from dlworkshop.errors import UserError
 from dlworkshop.learn import population as pop
 from dlworkshop.train.observers.snapshot import checked_copies
-from tests.train.test_resume import lines, record, stop_after
+from tests.train.test_resume import assert_close, assert_same_run, stop_after
 
 pytestmark = pytest.mark.usefixtures("unreported")
 
@@ -66,12 +65,8 @@ def test_a_copy_continues_as_its_source(quadrants, devices, at_once):
 
     whole, run = train(quadrants, **where), train(quadrants, observe=[copy], **where)
     for i, of in enumerate(source):
-        for a, b in zip(
-            member((run.params, run.opt_state), i),
-            member((whole.params, whole.opt_state), of),
-            strict=True,
-        ):
-            np.testing.assert_array_equal(a, b)
+        own, theirs = (run.params, run.opt_state), (whole.params, whole.opt_state)
+        assert_close(member(own, i), member(theirs, of))
     assert (
         run.hparams["learning_rate"].tolist()
         == np.repeat(whole.hparams["learning_rate"][::2], 2)[source].tolist()
@@ -194,19 +189,8 @@ def test_a_resumed_run_has_the_same_bits(quadrants, tmp_path):
             observe = [observer, *stop_after(chunks)]
             train(quadrants, workdir, observe=observe, **settings)
     resumed = train(quadrants, workdir, observe=[observer], **settings)
-    assert lines(workdir) == lines(tmp_path / "whole")
-    for a, b in zip(
-        jax.tree.leaves(record(workdir)),
-        jax.tree.leaves(record(tmp_path / "whole")),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(a, b)
-    one, two = (
-        json.loads((folder / "summary.json").read_text())
-        for folder in (workdir, tmp_path / "whole")
-    )
-    for name in ("population", "settings", "model_steps", "test"):
-        assert one[name] == two[name]
+    told = "population", "settings", "model_steps", "test"
+    assert_same_run(workdir, tmp_path / "whole", *told)
     now = whole.hparams["learning_rate"].tolist()
     assert now != np.repeat(RATES, 2).tolist()
     assert resumed.hparams["learning_rate"].tolist() == now

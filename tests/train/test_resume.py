@@ -24,6 +24,7 @@ from dlworkshop.train import conclusion
 pytestmark = pytest.mark.usefixtures("unreported")
 
 EPOCHS = 3  # of three chunks, of two steps each
+NONE = {"rtol": 0, "atol": 0}
 
 
 def train(dataset, workdir, devices=None, **changes):
@@ -50,6 +51,25 @@ def record(workdir):
 
 def lines(workdir):
     return (workdir / "metrics.jsonl").read_text()
+
+
+def assert_close(one, two, **tolerance):
+    """Trees of the same arrays, leaf by leaf; without a tolerance bit for bit."""
+
+    def leaf(path, a, b):
+        where = jax.tree_util.keystr(path)
+        np.testing.assert_allclose(a, b, **NONE | tolerance, err_msg=where)
+
+    jax.tree.map_with_path(leaf, one, two)
+
+
+def assert_same_run(one, two, *entries):
+    """Folders with the same log, bits of the newest record, and entries of summaries."""
+    assert lines(one) == lines(two)
+    assert_close(record(one), record(two))
+    told = [json.loads((w / "summary.json").read_text()) for w in (one, two)]
+    for name in entries:
+        assert told[0][name] == told[1][name]
 
 
 @pytest.fixture(scope="module")
@@ -84,16 +104,8 @@ def test_stopped_and_started_again_and_again(whole, quadrants, tmp_path, caplog)
         assert not (workdir / "summary.json").exists()
 
     train(quadrants, workdir)
-    assert lines(workdir) == lines(whole)
-    one, two = (jax.tree.leaves_with_path(record(w)) for w in (whole, workdir))
-    assert len(one) == len(two) > 10
-    for (path, a), (_, b) in zip(one, two, strict=True):
-        np.testing.assert_array_equal(a, b, err_msg=jax.tree_util.keystr(path))
-    for name in ("test", "validation", "population"):
-        summaries = [
-            json.loads((w / "summary.json").read_text()) for w in (whole, workdir)
-        ]
-        assert summaries[0][name] == summaries[1][name]
+    assert len(jax.tree.leaves(record(workdir))) > 10
+    assert_same_run(whole, workdir, "test", "validation", "population")
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGHUP])
@@ -210,13 +222,8 @@ def test_other_devices_take_it_up(quadrants, whole, tmp_path):
         with pytest.raises(SystemExit):
             train(quadrants, workdir, first, observe=stop_after(4))
         train(quadrants, workdir, second)
-        for a, b in zip(
-            jax.tree.leaves(record(whole)),
-            jax.tree.leaves(record(workdir)),
-            strict=True,
-        ):
-            # 18 steps in float32, sums in another order; the quarantined are huge
-            np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5)
+        # 18 steps in float32, sums in another order; the quarantined are huge
+        assert_close(record(whole), record(workdir), rtol=1e-5, atol=2e-5)
 
 
 def test_another_config_is_refused_field_by_field(quadrants, whole):
@@ -312,10 +319,7 @@ def test_more_epochs_of_a_finished_run(schedule, quadrants, tmp_path):
     longer = train(quadrants, tmp_path / "run", num_epochs=2, **options)
     at_once = train(quadrants, tmp_path / "at once", num_epochs=2, **options)
     assert lines(tmp_path / "run") == lines(tmp_path / "at once")
-    for a, b in zip(
-        jax.tree.leaves(longer.params), jax.tree.leaves(at_once.params), strict=True
-    ):
-        np.testing.assert_array_equal(a, b)
+    assert_close(longer.params, at_once.params)
     assert longer.summary["test"] == at_once.summary["test"]
     assert len(longer.history) == len(at_once.history) == 6
 
@@ -383,8 +387,4 @@ def test_kill_9_loses_nothing_that_was_saved(whole, quadrants, tmp_path):
     process.kill()
     process.wait()
     train(quadrants, workdir, save_every_steps=2)
-    assert lines(workdir) == lines(whole)
-    for a, b in zip(
-        jax.tree.leaves(record(whole)), jax.tree.leaves(record(workdir)), strict=True
-    ):
-        np.testing.assert_array_equal(a, b)
+    assert_same_run(whole, workdir)
