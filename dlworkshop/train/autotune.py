@@ -247,6 +247,10 @@ def _measure(
         "members": few,
     }
 
+    def sensible(choice: ExecutionConfig) -> bool:
+        # members side by side are groups of XLA's convolution, which is slow on a CPU
+        return not on_cpu or choice.sequential or choice.convolution not in OF_XLA
+
     def worth(seconds: float, cost: float) -> bool:
         whole = seconds * (num_steps or 0) / 2 * len(seeds) / few
         return num_steps is None or cost < SAVED * whole
@@ -257,15 +261,10 @@ def _measure(
         asked,
         cache_key,
         functools.partial(log.log, log_level(quiet, logging.INFO)),
-        sensible=lambda choice: not (on_cpu and _in_groups(choice)),
+        sensible=sensible,
         worth=worth,
         lasting=LASTING if on_cpu else min(LASTING, LASTING_ELSEWHERE),
     )
-
-
-def _in_groups(choice: ExecutionConfig) -> bool:
-    """Whether members side by side are groups of XLA's convolution, slow on a CPU."""
-    return choice.convolution in OF_XLA and not choice.sequential
 
 
 def _make_try_out(

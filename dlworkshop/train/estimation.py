@@ -5,7 +5,6 @@ run itself uses them.
 """
 
 import dataclasses
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -49,13 +48,14 @@ class Estimate(NamedTuple):
         return self.steps_per_second * self.members * self.batch_size
 
     def __str__(self) -> str:
-        need = self.memory
+        need, waits, free = self.memory, "", ""
         shape = " x ".join(map(str, self.mesh.values()))
-        waits = ""
         if self.members_at_once < self.members:
             waits = f" ({self.members_at_once} at once)"
+        if np.isfinite(self.free):
+            free = f" of {memory.in_words(self.free)} that are free"
         rows = [
-            ("memory of a device", memory.in_words(sum(need)) + self._free),
+            ("memory of a device", memory.in_words(sum(need)) + free),
             ("  parameters", memory.in_words(need.parameters)),
             ("  optimizer", memory.in_words(need.optimizer)),
             ("  data", memory.in_words(need.data)),
@@ -83,25 +83,13 @@ class Estimate(NamedTuple):
             ]
         )
 
-    @property
-    def _free(self) -> str:
-        if np.isinf(self.free):
-            return ""
-        return f" of {memory.in_words(self.free)} that are free"
-
 
 def of_fit(asked: Arguments) -> Estimate:
-    """The estimate of a call of `fit`, as an action instead of training."""
-    return measure(make_plan(asked, time.perf_counter()), asked.workdir is not None)
+    """The estimate of a call of `fit`, as an action instead of training.
 
-
-def measure(plan: Plan, saved: bool) -> Estimate:
-    """Train some steps of a plan, and estimate the whole run.
-
-    Args:
-        plan: of the run.
-        saved: whether the run has a folder; saving copies the population on a CPU.
+    Some steps of its plan are trained.
     """
+    plan, saved = make_plan(asked), asked.workdir is not None
     programs, size = plan.programs, plan.groups.sizes[0]
     setup = programs.clock() - plan.started
     needs = memory.needs(plan, saved, size)

@@ -1,7 +1,6 @@
 """`fit`: plan, train, evaluate, and write a run."""
 
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -175,13 +174,11 @@ def fit(
     """
     asked = Arguments(**locals())
     with compilation_cache(quiet), logging_kept():
-        if processes.count() > 1:  # what differs would hang them later
-            processes.check_devices()
-            processes.check_alike(in_words(vars(asked)))
+        processes.check_devices()  # what differs would hang several of them later
+        processes.check_alike(in_words(vars(asked)))
         instead.answer(asked)  # before the folder is touched
         processes.check_shared_folder(workdir)
-        plan = make_plan(asked, time.perf_counter())
-        return _fit(plan, dataset, workdir)
+        return _fit(make_plan(asked))
 
 
 def estimate(*args: Any, **kwargs: Any) -> estimation.Estimate:
@@ -258,12 +255,12 @@ def _answer(action: instead.Action, *args: Any, **kwargs: Any) -> Any:
     raise AssertionError("fit returned")
 
 
-def _fit(plan: Plan, dataset: Dataset, workdir: str | Path | None) -> Run:
-    if workdir is None:
+def _fit(plan: Plan) -> Run:
+    if plan.asked.workdir is None:
         return conclude(Loop(plan, None).run())
-    workdir = Path(workdir)
+    workdir = Path(plan.asked.workdir)
     # before the folder is locked, so that errors of the data are not taken for its own
-    files = data_files.describe(dataset, plan.asked.model)
+    files = data_files.describe(plan.asked.dataset, plan.asked.model)
 
     def prepare() -> None:
         if unseen := ", ".join(identity.opaque(plan.settings["identity"])):

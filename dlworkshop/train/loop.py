@@ -316,7 +316,7 @@ class Loop:
             return None
         judged = self.plan.programs.judged(self.population)
         means = evaluate_split(self.plan, judged, "validation", self.running())
-        score = self.plan.score(means)
+        score = self.plan.cost(means)
         self.population = self.plan.programs.keep_best(self.population, score)
         return {name: np.where(running, v, np.nan) for name, v in means.items()}
 

@@ -134,16 +134,17 @@ def margin(devices: Sequence[jax.Device]) -> float:
 
 
 def equal(members: int, axis: int, most: int) -> int:
-    """The size of the fewest equal groups of `members` of at most `most`.
+    """The size of the fewest equal groups of at most `most` of the `members`.
 
     The size is a multiple of `axis`, and groups may have empty places.
 
     >>> equal(12, axis=1, most=5), equal(12, axis=2, most=5), equal(12, axis=4, most=1)
     (4, 4, 4)
-    >>> equal(5, axis=3, most=6)
+    >>> equal(5, axis=3, most=5)
     6
     """
-    return axis * balanced_size(-(-members // axis), max(1, most // axis))
+    rows = -(-members // axis)  # of one member on each device
+    return axis * (rows if most >= members else balanced_size(rows, max(1, most // axis)))
 
 
 def free(devices: Sequence[jax.Device]) -> float:

@@ -42,16 +42,6 @@ def make_mesh(
     return Mesh(used, (MEMBER, BATCH), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
-def places(mesh: Mesh, members: int) -> int:
-    """The group size padded so that it divides evenly over the mesh.
-
-    >>> places(make_mesh(3, 64, jax.devices()[:1]), 3)
-    3
-    """
-    axis = mesh.shape[MEMBER]
-    return -(-members // axis) * axis
-
-
 def shard(mesh: Mesh, tree, *axes):
     """Shard the arrays of `tree`, with first dimensions split over `axes`."""
     return processes.put(tree, NamedSharding(mesh, PartitionSpec(*axes)))

@@ -116,7 +116,3 @@ class Plan(Task):
     def table(self) -> str:
         """The layers of the model, as text."""
         return table(self.asked.model, self.example)
-
-    def score(self, means: Mapping[str, np.ndarray]) -> np.ndarray:
-        """`cost` on the host: [P], lower is better."""
-        return np.asarray(self.cost(means))

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +26,7 @@ from dlworkshop.train import (
 )
 from dlworkshop.train.arguments import Arguments, check_arguments
 from dlworkshop.train.groups import Groups, group_sizes
-from dlworkshop.train.mesh import MEMBER, make_mesh, places
+from dlworkshop.train.mesh import MEMBER, make_mesh
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.programs import ExecutionConfig, Programs
 from dlworkshop.train.task import Task, resolve
@@ -35,16 +36,13 @@ from dlworkshop.types import Array, HParams
 log = logging.getLogger(__name__)
 
 
-def make_plan(asked: Arguments, started: float) -> Plan:
+def make_plan(asked: Arguments) -> Plan:
     """Check the arguments, resolve the task, and choose how to compute it.
-
-    Args:
-        asked: the arguments of `fit`.
-        started: when `fit` was called, by time.perf_counter.
 
     Raises:
         UserError: if an argument is not valid.
     """
+    started = time.perf_counter()
     check_arguments(asked)
     task = resolve(asked)
     mesh = _mesh(task)
@@ -53,7 +51,7 @@ def make_plan(asked: Arguments, started: float) -> Plan:
     plan = _assembled(task, work, before, started)
     finished = run_folder.is_finished(asked.workdir, asked.num_epochs)
     if asked.members_at_once is None and not finished:
-        plan = _fitting(plan, work, saves=asked.workdir is not None)
+        plan = _fitting(plan, work)
     if plan.derived["steps_per_chunk"] is None:
         return chunk_length.timed(plan)
     known = asked.steps_per_chunk is not None or work.timed(before) or finished
@@ -136,9 +134,8 @@ def _members_at_once(task: Task, before: dict[str, Any]) -> int | None:
 
 def _workload(task: Task, mesh: Mesh, before: dict[str, Any]) -> Workload:
     """The work of the run on these devices."""
-    members, most = len(task.seeds), _members_at_once(task, before)
-    if most is None or most >= members:
-        most = places(mesh, members)
+    members = len(task.seeds)
+    most = _members_at_once(task, before) or members
     at_once = memory.equal(members, mesh.shape[MEMBER], most)
     return Workload(
         task.spec,
@@ -247,10 +244,10 @@ def _groups(task: Task, work: Workload, largest: int) -> Groups:
     return Groups(work.members, sizes)
 
 
-def _fitting(plan: Plan, work: Workload, *, saves: bool) -> Plan:
+def _fitting(plan: Plan, work: Workload) -> Plan:
     """The plan in groups that fit into memory."""
     used = list(plan.mesh.devices.flat)
-    predicted = functools.partial(memory.predict, plan, saves)
+    predicted = functools.partial(memory.predict, plan, plan.asked.workdir is not None)
     free, margin = memory.free(used), memory.margin(used)
     axis = plan.mesh.shape[MEMBER]
     fits = memory.fitting(work.at_once, axis, predicted, free, margin, plan.quiet)

@@ -45,7 +45,7 @@ def observed(
             _copied(plan.hparams),
             list(plan.seeds),
             population,
-            None if validation is None else np.array(plan.score(validation)),
+            None if validation is None else np.array(plan.cost(validation)),
             plan.num_settings,
         )
         try:
