@@ -144,7 +144,9 @@ def equal(members: int, axis: int, most: int) -> int:
     6
     """
     rows = -(-members // axis)  # of one member on each device
-    return axis * (rows if most >= members else balanced_size(rows, max(1, most // axis)))
+    return axis * (
+        rows if most >= members else balanced_size(rows, max(1, most // axis))
+    )
 
 
 def free(devices: Sequence[jax.Device]) -> float:

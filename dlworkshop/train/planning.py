@@ -29,6 +29,7 @@ from dlworkshop.train.groups import Groups, group_sizes
 from dlworkshop.train.mesh import MEMBER, make_mesh
 from dlworkshop.train.plan import Plan
 from dlworkshop.train.programs import ExecutionConfig, Programs
+from dlworkshop.train.progress import log_level
 from dlworkshop.train.task import Task, resolve
 from dlworkshop.train.workload import Workload
 from dlworkshop.types import Array, HParams
@@ -67,17 +68,22 @@ def _mesh(task: Task) -> Mesh:
     # a batch transform or a custom step needs the whole batch on one device
     split = asked.batch_transform is None and asked.make_step is None
     if split and task.batch_use.on_one_device and len(available) > 1:
-        log.info(
+        _say(
+            task,
             "the batch is not split over devices: the step looks at the examples of "
-            "one device (models.BATCH_AXES are those of all)"
+            "one device (models.BATCH_AXES are those of all)",
         )
     split = split and not task.batch_use.on_one_device
     split = split and (asked.devices is not None or not _fills_the_cpu(task, available))
     mesh = make_mesh(len(task.seeds), asked.batch_size, available, split)
     processes.check_all_used(list(mesh.devices.flat))
     if mesh.size < len(available):
-        log.info("%d of %d devices are used", mesh.size, len(available))
+        _say(task, "%d of %d devices are used", mesh.size, len(available))
     return mesh
+
+
+def _say(task: Task, text: str, *args: Any) -> None:
+    log.log(log_level(task.quiet, logging.INFO), text, *args)
 
 
 def _fills_the_cpu(task: Task, available: list[jax.Device]) -> bool:
@@ -229,9 +235,10 @@ def _execution(
 
     execution = work.execution(asked.convolution, before, measure)
     if whole and execution.micro_batch is not None:
-        log.info(
+        _say(
+            task,
             "micro-batches are off: statistics, the loss or the step are of whole "
-            "batches"
+            "batches",
         )
         execution = execution._replace(micro_batch=None)
     return execution

@@ -321,6 +321,7 @@ def test_quiet_shows_nothing(quadrants, tmp_path, capfd, caplog):
     with pytest.raises(SystemExit):
         train(quadrants, tmp_path, observe=[send(signal.SIGTERM, 9)])
     train(quadrants, tmp_path)
+    train(quadrants, devices=jax.devices(), batch_size=15)  # only two of them are used
     assert capfd.readouterr() == ("", "") and caplog.text == ""
 
 

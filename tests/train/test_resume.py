@@ -64,7 +64,7 @@ def assert_close(one, two, **tolerance):
 
 
 def assert_same_run(one, two, *entries):
-    """Folders with the same log, bits of the newest record, and entries of summaries."""
+    """Folders with the same log, newest checkpoint, and entries of the summary."""
     assert lines(one) == lines(two)
     assert_close(record(one), record(two))
     told = [json.loads((w / "summary.json").read_text()) for w in (one, two)]
