@@ -23,7 +23,7 @@ from dlworkshop.train.cache import use_compilation_cache
 from dlworkshop.train.history import History
 from dlworkshop.train.params_file import FILE, STATE, read_params
 from dlworkshop.train.predictions import fitted_target
-from dlworkshop.train.processes import is_key
+from dlworkshop.train.processes import from_numbers, is_key
 from dlworkshop.train.result import Run, example_of
 from dlworkshop.train.run_folder import digests_of, to_jsonable
 
@@ -100,7 +100,7 @@ def _run(
         name = prefix + place_of(key)
         found = named.get(name)
         if found is not None and is_key(wanted):
-            return jax.random.wrap_key_data(jnp.asarray(found))
+            return from_numbers(jnp.asarray(found), wanted)
         if found is None or found.shape[1:] != wanted.shape:
             there = "nothing" if found is None else f"{found.shape[1:]}"
             raise UserError(

@@ -94,11 +94,8 @@ def read_newest(folder: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
         found = ocp.load_checkpointables(
             intact.absolute(), {"state": target, "position": None}
         )
-
-    def typed(leaf, data):
-        return jax.random.wrap_key_data(data) if processes.is_key(leaf) else data
-
-    return jax.tree.map(typed, like, found["state"]), found["position"]
+    state = jax.tree.map(processes.from_numbers, found["state"], like)
+    return state, found["position"]
 
 
 class Checkpoints:
@@ -170,7 +167,7 @@ class Checkpoints:
             found = self._checkpointer.load_checkpointables(
                 None, {"state": jax.tree.map(_abstract, target), "position": None}
             )
-        state = jax.tree.map(_like, like, found["state"])
+        state = jax.tree.map(processes.from_numbers, found["state"], like)
         if processes.count() > 1:
             where = jax.tree.map(lambda leaf: leaf.sharding, like)
             state = jax.tree.map(processes.put, state, where)
@@ -337,15 +334,9 @@ def _first_line(error: Exception) -> str:
 
 def _saved(leaf):
     """The array to save: keys as numbers; replicated arrays as NumPy's, saved once."""
-    data = jax.random.key_data(leaf) if processes.is_key(leaf) else leaf
+    data = processes.as_numbers(leaf)
     whole = processes.count() > 1 and data.is_fully_addressable
     return np.asarray(data) if whole else data
-
-
-def _like(leaf, data):
-    if processes.is_key(leaf):
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-    return data
 
 
 def _abstract(leaf):

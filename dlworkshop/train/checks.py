@@ -108,6 +108,8 @@ def check_places(workdir: Any, devices: Any) -> None:
             raise UserError(
                 f"devices has {repr_of(device)}: give devices, as jax.devices()"
             )
+    if len(set(devices)) < len(devices):
+        raise UserError(f"devices are {list(devices)}: each may come once only")
 
 
 def check_outputs(outputs: str | None, loss: Callable | None) -> None:

@@ -8,7 +8,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from dlworkshop import run_files
@@ -34,9 +33,7 @@ def write_params(
     from safetensors.numpy import save  # noqa: PLC0415
 
     named = {
-        prefix + place: np.ascontiguousarray(
-            jax.random.key_data(leaf) if processes.is_key(leaf) else leaf
-        )
+        prefix + place: np.ascontiguousarray(processes.as_numbers(leaf))
         for prefix, tree in (("", params), (STATE, state))
         for place, leaf in by_place(tree).items()
     }

@@ -207,6 +207,29 @@ def is_key(leaf: Any) -> bool:
     return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
+def as_numbers(leaf: Any) -> Any:
+    """An array as it is written to disk: keys as their numbers."""
+    return jax.random.key_data(leaf) if is_key(leaf) else leaf
+
+
+def from_numbers(data: Any, like: Any) -> Any:
+    """The inverse of `as_numbers`.
+
+    Args:
+        data: what was written.
+        like: an array of the same dtype, or its shape.
+
+    >>> key = jax.random.key(3, impl="rbg")
+    >>> from_numbers(as_numbers(key), like=key) == key
+    Array(True, dtype=bool)
+    """
+    if not is_key(like):
+        return data
+    kinds: list[Any] = []
+    jax.eval_shape(lambda key: kinds.append(jax.random.key_impl(key)), like)
+    return jax.random.wrap_key_data(data, impl=kinds[0])
+
+
 def put(tree: PyTree, sharding: Sharding) -> PyTree:
     """Place arrays that every process has completely; each keeps its part."""
     if sharding.is_fully_addressable:
@@ -218,8 +241,7 @@ def _put_leaf(leaf: Any, sharding: Sharding) -> jax.Array:
     if _is_spread(leaf):
         return jax.device_put(leaf, sharding)
     if is_key(leaf):
-        data = _put_leaf(jax.random.key_data(leaf), sharding)
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+        return from_numbers(_put_leaf(jax.random.key_data(leaf), sharding), leaf)
     dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
     whole = np.asarray(leaf, dtype)
     return jax.make_array_from_callback(whole.shape, sharding, lambda i: whole[i])
@@ -238,8 +260,7 @@ def _fetch_leaf(leaf: Any) -> Any:
     if leaf.is_fully_replicated:
         return np.asarray(leaf.addressable_data(0))
     if is_key(leaf):
-        data = _fetch_leaf(jax.jit(jax.random.key_data)(leaf))
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+        return from_numbers(_fetch_leaf(jax.jit(jax.random.key_data)(leaf)), leaf)
     return multihost_utils.process_allgather(leaf, tiled=True)
 
 

@@ -119,6 +119,7 @@ def growing(learning_rate):
         ({"loss": lambda o, t: jnp.exp(1.0 * t)}, "not depend on the parameters"),
         ({"devices": []}, "devices is empty"),
         ({"devices": 3}, "devices is 3: give a list"),
+        ({"devices": 2 * jax.devices()[:1]}, "devices are .*: each may come once only"),
         ({"workdir": 3}, "workdir is 3: give a path"),
         ({"workdir": ""}, "workdir is empty: give a path, or '.'"),
         ({"workdir": "a\0b"}, "workdir is .* which no file can be called"),

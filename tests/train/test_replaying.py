@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from dlworkshop import UserError, cli, fit, models, observers, replay
+from dlworkshop import UserError, cli, fit, load_run, models, observers, replay
 from dlworkshop.learn.population import LOSS
 from dlworkshop.train import instead, replaying
 from dlworkshop.train.checkpoints import read_newest
@@ -159,6 +159,19 @@ def test_the_state_of_an_optimizer_that_overflowed_is_named(quadrants, tmp_path)
     assert found.note.startswith("the optimizer's state was not finite after step ")
     assert found.why.startswith("opt_state[0].nu") and found.why in str(found)
     assert "|gradient|" not in str(found)
+
+
+def test_a_state_may_hold_keys_of_any_kind(quadrants, tmp_path):
+    def init(key, image):
+        return MODEL.init(key, image), jax.random.key(0, impl="rbg")
+
+    def apply(params, state, image, *, key=None):
+        return MODEL.apply(params, image), state
+
+    model, options = models.StatefulModel(init, apply), OPTIONS | {"workdir": tmp_path}
+    run = fit(model, quadrants, optax.sgd, **options)
+    assert replay(0, model, quadrants, optax.sgd, **options).repeated
+    assert (load_run(tmp_path, model).state == run.state).all()
 
 
 def test_a_damaged_checkpoint_is_skipped_and_stays_where_it_is(
