@@ -54,9 +54,10 @@ def compare(
     """
     rng = np.random.default_rng(seed)
     u = jnp.asarray(cotangent_of(fn, seed))  # without jit, rules would get NumPy's
-    ray = rng.standard_normal(fn.at.size)
+    direction = rng.standard_normal(fn.at.size)
     scale = scales_of(fn.inputs, fn.at)  # [D]
-    ray = jnp.asarray((ray / np.linalg.norm(ray) * scale).astype(fn.at.dtype))
+    direction *= scale / np.linalg.norm(direction)
+    ray = jnp.asarray(direction.astype(fn.at.dtype))
     known = _functions(fn, modes, u, ray)
     steps = NEAR * np.arange(NUM_EXAMPLES)[:, None]
     away = steps * scale * rng.standard_normal((NUM_EXAMPLES, fn.at.size))
@@ -197,7 +198,8 @@ def _is_tested(eqn: Any) -> bool:
         for param in eqn.params.values()
     ]
     # a grid of Pallas has debug=False
-    sources = [str(i.func_src_info) for i in infos if hasattr(i, "func_src_info")]
+    named = [getattr(info, "func_src_info", None) for info in infos]
+    sources = [str(source) for source in named if source is not None]
     files = [source.partition(" at ")[2] for source in (rule_of(eqn), *sources)]
     return all(file.startswith((JAX, MODELS)) for file in files)
 

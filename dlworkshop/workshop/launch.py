@@ -150,7 +150,7 @@ def _connect(
         check_whole("--num-processes", num_processes)
     if process_id is not None:
         check_whole("--process-id", process_id, 0)
-    if None not in (num_processes, process_id) and process_id >= num_processes:
+    if num_processes and process_id is not None and process_id >= num_processes:
         raise UserError(
             f"--process-id is {process_id}, but there are {num_processes} processes: "
             "give each process its own number: 0, 1, ..."
@@ -161,7 +161,8 @@ def _connect(
     def give_up() -> None:  # XLA would end the process with its own message
         error = UserError(
             f"the coordinator {where} did not answer, or not all processes connected, "
-            f"within {PATIENCE} s: start all of them, with the address of process 0"
+            f"within {PATIENCE} s: start all of them, each with a number of its own "
+            "(--process-id) and the address of process 0"
         )
         terminal.print_error(error)
         os._exit(failed)
