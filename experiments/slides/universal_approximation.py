@@ -78,8 +78,8 @@ def exercises():
         Exercise(
             "Let `POINTS` be `np.linspace(-1, 2, 1001)`: the networks still learn on "
             "[0, 1]. Do more units help?",
-            "No: on the wave, 2 units are off by 1.67 and 512 by 1.74, and the claims "
-            "about the wave fail. The theorem is about a closed interval. Outside it "
-            "each sigmoid levels off, while the wave goes on.",
+            "No: on the wave, 2 units are off by 1.67 and 512 by 1.74, and all claims "
+            "but that on the tent fail. The theorem is about a closed interval. "
+            "Outside it each sigmoid levels off, while the wave goes on.",
         ),
     ]
