@@ -99,7 +99,11 @@ def stateful(model: Model | StatefulModel) -> StatefulModel:
             "key=None)"
         )
     options = hyper_parameters("apply of the model", own[2:])
-    apply.__signature__ = inspect.Signature([*FIRST, *options])  # type: ignore[attr-defined]
+    # ours is always given a key, or None
+    own_key = inspect.Parameter("key", inspect.Parameter.KEYWORD_ONLY, default=None)
+    options = [own_key if each.name == "key" else each for each in options]
+    every = sorted([*FIRST, *options], key=lambda each: each.kind)
+    apply.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
     return StatefulModel(
         lambda key, inputs: (model.init(key, inputs), ()),
         apply,

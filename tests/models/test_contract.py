@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from dlworkshop import models
+from dlworkshop import data, fit, models
 from dlworkshop.learn.losses import cross_entropy
 from dlworkshop.models.layers import drop
 from dlworkshop.models.model import Model
@@ -171,3 +171,20 @@ def test_a_bare_pair_of_functions_has_a_table_too():
 def test_small_images_are_refused():
     with pytest.raises(ValueError, match="halved 2 times"):
         params_of(models.cnn((4, 4)), np.zeros((3, 3, 1)))
+
+
+@pytest.mark.usefixtures("unreported")
+@pytest.mark.parametrize(
+    "apply",
+    [
+        lambda params, x, key: x @ params,
+        lambda params, x, *, key: x @ params,
+        lambda params, x, key=None: x @ params,
+    ],
+)
+def test_the_key_of_apply_needs_no_default(apply):
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    model = models.Model(lambda key, x: jnp.zeros((3, 2)), apply)
+    dataset = data.from_arrays(x, (x[:, 0] > 0).astype(int))
+    run = fit(model, dataset, batch_size=8, quiet=True)
+    assert run.predict(x).shape == (1, 40, 2)
