@@ -99,9 +99,10 @@ def stateful(model: Model | StatefulModel) -> StatefulModel:
             "key=None)"
         )
     options = hyper_parameters("apply of the model", own[2:])
-    key = {"kind": inspect.Parameter.KEYWORD_ONLY, "default": None}  # as of ours
-    options = [p.replace(**key) if p.name == "key" else p for p in options]
-    every = sorted([*FIRST, *options], key=lambda p: p.kind)
+    # ours is always given a key, or None
+    own_key = inspect.Parameter("key", inspect.Parameter.KEYWORD_ONLY, default=None)
+    options = [own_key if each.name == "key" else each for each in options]
+    every = sorted([*FIRST, *options], key=lambda each: each.kind)
     apply.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
     return StatefulModel(
         lambda key, inputs: (model.init(key, inputs), ()),
