@@ -33,7 +33,7 @@ from dlworkshop.run_files import schema
 from dlworkshop.types import Array, Batch, Dataset
 
 NAMES = "names.json"  # of a prepared folder
-VERSION = 8  # of the format; data of another version are prepared again
+VERSION = 9  # of the format; data of another version are prepared again
 
 
 class Records(LazyArray):
