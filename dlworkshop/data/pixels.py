@@ -9,19 +9,24 @@ def coarse(images: Array, most: int = 16) -> np.ndarray:
     """Downscaled pixels [N, h * w * C] of images [N, H, W, C]; of uint8 in [0, 1].
 
     If a side has more than `most` pixels, square blocks are averaged so that no side
-    has more. An incomplete block at the right or bottom is cut off.
+    has more; they are as wide as the image if that is narrower. An incomplete block at
+    the right or bottom is cut off.
 
     >>> image = np.array([[0, 51, 9], [102, 51, 9]], np.uint8)[None, ..., None]
     >>> coarse(image, most=2).tolist()  # one block of 2x2, their mean 51
     [[0.2]]
     >>> coarse(image, most=3).shape
     (1, 6)
+    >>> coarse(np.zeros((1, 100, 6, 1)), most=16).shape  # blocks of 7x6
+    (1, 14)
     """
-    size = -(-max(images.shape[1:3]) // most)  # of a block
-    h, w = (side // size for side in images.shape[1:3])
-    blocks = images[:, : h * size, : w * size]
+    height, width = images.shape[1:3]
+    size = -(-max(height, width) // most)  # of a block
+    rows, columns = min(size, height), min(size, width)
+    h, w = height // rows, width // columns
+    blocks = images[:, : h * rows, : w * columns]
     blocks = blocks / 255 if blocks.dtype == np.uint8 else blocks
-    blocks = blocks.reshape(len(images), h, size, w, size, -1)
+    blocks = blocks.reshape(len(images), h, rows, w, columns, -1)
     return blocks.mean((2, 4), np.float64).reshape(len(images), -1)
 
 

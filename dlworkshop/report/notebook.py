@@ -61,7 +61,8 @@ def _figure(
         well = np.ones(value.shape[1], bool) if finite is None else np.array(finite)
         if measured.any():
             found = history.step[measured], history.epoch[measured], value[measured]
-            shown = Series(*found, well).of(slice(None) if members is None else members)
+            of = slice(None) if members is None else list(members)
+            shown = Series(*found, well).of(of)
             series[split] = shown.averaged(marks.MOST_POINTS)
     if not series:
         return ""

@@ -16,7 +16,7 @@ from dlworkshop.report.elements import (
     tag,
 )
 from dlworkshop.report.names import in_table
-from dlworkshop.report.read import RunFolder, get_nested
+from dlworkshop.report.read import RunFolder, get_nested, is_finite
 from dlworkshop.report.words import (
     count,
     duration,
@@ -122,7 +122,7 @@ def members(run: RunFolder) -> Html | None:
 def _member_row(run: RunFolder, i: int, hparams: list[str]) -> list[Any]:
     member = run.members[i]
     status = tag("span", plain(member.get("status")))
-    if not run.finite[i]:
+    if not is_finite(member):
         status = tag("span", "✗ ", plain(member["status"]), class_="bad")
     scores = [(name, get_nested(member, run.split, name)) for name in run.quantities]
     best = member.get(f"best_validation_{run.monitor}")

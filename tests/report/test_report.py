@@ -325,7 +325,7 @@ def test_all_members_quarantined(make):
     assert "No result: all 2 models were quarantined." in page.text
     assert "no member stayed finite" in page.text
     assert "Confusion matrix" not in page.text
-    assert "so there are no predictions" in page.text
+    assert "All members were quarantined, so there are no predictions" in page.text
 
 
 def test_null_and_nan_are_the_same_absence(population, edit):
