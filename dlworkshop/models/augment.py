@@ -229,7 +229,7 @@ def augmented(model: AnyModel, augment: Callable) -> AnyModel:
     def apply(*front, key=None, **hparams):
         mine = {name: hparams.pop(name) for name in names & hparams.keys()}
         if key is None:
-            return model.apply(*front, **hparams)
+            return model.apply(*front, key=None, **hparams)
         augment_key, model_key = jax.random.split(key)
         inputs = augment(augment_key, front[-1], **mine)
         return model.apply(*front[:-1], inputs, key=model_key, **hparams)
@@ -281,7 +281,7 @@ def mirrored(model: AnyModel) -> AnyModel:
         *numbers, image = front
         check_rank(image, (3,), "an image [H, W, C]")
         views = image, mirror(image)
-        both = [model.apply(*numbers, view, **hparams) for view in views]
+        both = [model.apply(*numbers, view, key=None, **hparams) for view in views]
         if isinstance(model, StatefulModel):
             (outputs, state), (other, _) = both
             return _mean(outputs, other), state

@@ -1,5 +1,6 @@
 """Models as pure functions of ONE example, and their lift to a batch."""
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -85,7 +86,10 @@ def stateful(model: Model | StatefulModel) -> StatefulModel:
     """
     check_model(model)
     if isinstance(model, StatefulModel):
-        return model
+        key = inspect.signature(model.apply).parameters.get("key")
+        if key is None or key.default is not key.empty:
+            return model
+        return model._replace(apply=functools.partial(model.apply, key=None))
 
     def apply(params, state, inputs, *, key=None, **hparams):
         return model.apply(params, inputs, key=key, **hparams), state

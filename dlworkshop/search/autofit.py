@@ -306,8 +306,9 @@ def _notes(
     notes = [task.why + "."] if task.why else []
     if any(scores.get("r2", 0.0) > EXACT for scores in simple.values()):
         notes.append(
-            "A linear model is nearly exact: leave out columns that together are the "
-            "target, such as its parts, if they are not known before it."
+            "A linear model is nearly exact: leave out inputs that together are the "
+            "target, such as columns that are its parts, if they are not known before "
+            "it."
         )
     if "on_first_channel" in run.model.config:
         notes.append("The images are grey but stored as RGB: one channel is used.")

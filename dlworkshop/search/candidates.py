@@ -86,7 +86,8 @@ def candidates(
         task: of it.
         model: the only one to be tried.
         asked: hyper-parameters that are not swept: name -> number or numbers.
-        augment: of images, what is done to them in training instead of what is tried.
+        augment: of images, what is done to them in training beside the flips and shifts
+            that are tried.
 
     Raises:
         UserError: where no network here takes such inputs, or one of the `asked`.

@@ -13,7 +13,7 @@ import numpy as np
 
 from dlworkshop import identity, run_files
 from dlworkshop.data.leaves import place_of
-from dlworkshop.errors import UserError, check_path
+from dlworkshop.errors import UserError, check_path, one_sentence
 from dlworkshop.learn import losses, metrics
 from dlworkshop.learn.losses import outputs_of
 from dlworkshop.learn.metrics import Metric, as_metrics, default_metrics, fitted
@@ -100,7 +100,8 @@ def _run(
         name = prefix + place_of(key)
         found = named.get(name)
         if found is not None and is_key(wanted):
-            return from_numbers(jnp.asarray(found), wanted)
+            with one_sentence(f"the keys {name} in {workdir} are not of the model"):
+                return from_numbers(jnp.asarray(found), wanted)
         if found is None or found.shape[1:] != wanted.shape:
             there = "nothing" if found is None else f"{found.shape[1:]}"
             raise UserError(

@@ -284,15 +284,16 @@ def no_plain_step(spec: TrainSpec) -> Iterator[None]:
         raise UserError(
             f"{name} has a line search, which needs several losses per update, but a "
             "step computes one: give it without a line search, as functools.partial("
-            "optax.lbfgs, linesearch=None), or take the step yourself with make_step"
+            "optax.lbfgs, linesearch=None), or take the updates yourself in a "
+            "make_step, without step.updates"
         ) from error
     except AttributeError as error:
         if "'fast'" not in str(error):
             raise
         raise UserError(
             f"{name} looks ahead and keeps two sets of parameters, but a step has one: "
-            "take the step yourself with make_step, or give an average of the "
-            "parameters with eval_params"
+            "take the updates yourself in a make_step, without step.updates, or give "
+            "an average of the parameters with eval_params"
         ) from error
 
 

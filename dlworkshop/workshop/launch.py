@@ -36,7 +36,7 @@ def by_scheduler() -> bool:
     """Whether a scheduler started this process as one of several.
 
     Slurm, Open MPI, Kubernetes and TPU pods are detected; JAX finds the other processes
-    by itself there.
+    by itself there, except with Open MPI 5.
     """
     counts = (
         os.environ.get(name, "1")
@@ -180,6 +180,11 @@ def _connect(
             shutdown_timeout_seconds=HEARTBEAT,
         )
     except ValueError as error:
+        if "process_id <" in str(error):
+            raise UserError(
+                f"--process-id is {process_id}, and there are not so many processes: "
+                "give each process its own number, 0, 1, ..., or leave it out"
+            ) from error
         raise UnreachableError(
             "the scheduler does not say how its processes connect "
             f"({str(error).splitlines()[0]}): give --coordinator, --num-processes and "

@@ -41,7 +41,7 @@ class Config:
     coordinator: str | None = None
     """HOST:PORT of process 0, if several processes train one population."""
     num_processes: int | None = None
-    """Number of processes. Slurm, Open MPI, Kubernetes and TPU pods provide it."""
+    """Number of processes. Slurm, Open MPI 4, Kubernetes and TPU pods provide it."""
     process_id: int | None = None
     """Number of this process: 0, 1, ..."""
 

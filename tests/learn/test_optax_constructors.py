@@ -296,7 +296,7 @@ def test_a_line_search_is_taken_by_a_step_of_ones_own():
     x = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)
     dataset = data.from_arrays(x, x @ np.arange(3, dtype=np.float32) + 1)
     asked = {"loss": losses.squared_error, "hparams": {}, "batch_size": 70}
-    with pytest.raises(UserError, match="or take the step yourself with make_step"):
+    with pytest.raises(UserError, match="or take the updates yourself in a make_step"):
         fit(LINE, dataset, optax.lbfgs, **asked)
     run = fit(LINE, dataset, optax.lbfgs, make_step=line_search, num_epochs=9, **asked)
     np.testing.assert_allclose(run.params["w"], [[0, 1, 2]], atol=1e-4)

@@ -174,6 +174,7 @@ def test_small_images_are_refused():
 
 
 @pytest.mark.usefixtures("unreported")
+@pytest.mark.parametrize("with_state", [False, True])
 @pytest.mark.parametrize(
     "apply",
     [
@@ -182,9 +183,26 @@ def test_small_images_are_refused():
         lambda params, x, key=None: x @ params,
     ],
 )
-def test_the_key_of_apply_needs_no_default(apply):
+def test_the_key_of_apply_needs_no_default(apply, with_state):
     x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
     model = models.Model(lambda key, x: jnp.zeros((3, 2)), apply)
+    if with_state:
+        model = models.StatefulModel(
+            lambda key, x: (jnp.zeros((3, 2)), ()),
+            lambda params, state, x, *, key: (apply(params, x, key=key), state),
+        )
     dataset = data.from_arrays(x, (x[:, 0] > 0).astype(int))
     run = fit(model, dataset, batch_size=8, quiet=True)
     assert run.predict(x).shape == (1, 40, 2)
+
+
+@pytest.mark.parametrize(
+    "wrap", [models.mirrored, lambda model: models.augmented(model, models.Augment())]
+)
+def test_wrapped_models_pass_on_that_there_is_no_key(wrap):
+    def apply(params, image, *, key):
+        assert key is None
+        return image.mean() * params
+
+    model = wrap(models.Model(lambda key, image: jnp.ones(2), apply))
+    assert model.apply(jnp.ones(2), jnp.ones((4, 4, 1))).tolist() == [1, 1]

@@ -301,15 +301,22 @@ def test_a_place_that_cannot_be_is_refused(place, sentence):
 
 
 @pytest.mark.parametrize(
-    ("process_id", "sentence"),
+    ("process_id", "of_jax", "sentence"),
     [
-        (1, "give --coordinator, --num-processes and --process-id"),
-        (-1, "--process-id is -1: give a whole number"),
+        (
+            1,
+            "Number of processes must be defined.",
+            "give --coordinator, --num-processes and --process-id",
+        ),
+        (-1, "", "--process-id is -1: give a whole number"),
+        (9, "with process_id < num_processes.", "there are not so many processes"),
     ],
 )
-def test_what_a_scheduler_does_not_say_is_asked_for(monkeypatch, process_id, sentence):
+def test_what_a_scheduler_does_not_say_is_asked_for(
+    monkeypatch, process_id, of_jax, sentence
+):
     def initialize(*_, **__):
-        raise ValueError("Number of processes must be defined.")
+        raise ValueError(of_jax)
 
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")  # Open MPI 5 says no more
